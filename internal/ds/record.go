@@ -1,0 +1,140 @@
+package ds
+
+// LogID names a log. Conversation and account logs live in the same tables and
+// are read by the same code; the prefix keeps their names apart.
+type LogID string
+
+// ConversationLog is the log of a conversation.
+func ConversationLog(id ConversationID) LogID { return LogID("c/" + string(id)) }
+
+// AccountLog is the log of an account: what belongs to it or to one of its
+// devices and to no conversation.
+func AccountLog(id AccountID) LogID { return LogID("a/" + string(id)) }
+
+// Conversation is the conversation that the log belongs to, or "" for an account log.
+func (l LogID) Conversation() ConversationID {
+	if len(l) > 2 && l[0] == 'c' {
+		return ConversationID(l[2:])
+	}
+	return ""
+}
+
+// Account is the account that the log belongs to, or "" for a conversation log.
+func (l LogID) Account() AccountID {
+	if len(l) > 2 && l[0] == 'a' {
+		return AccountID(l[2:])
+	}
+	return ""
+}
+
+// Kind is the server's verdict on a record. It is stored, hashed into the chain
+// and shown to clients. The numbers are part of the stored form and never change.
+type Kind uint8
+
+// The kinds of records. App, Proposal and Commit carry a seq; the others are
+// control records of a conversation or device events of an account log.
+const (
+	App      Kind = 1
+	Proposal Kind = 2
+	Commit   Kind = 3
+
+	// Membership is a control record; its body is a MembershipChange.
+	Membership Kind = 16
+
+	// WelcomeEvent, MembersEvent and KeyPackagesLow stand in account logs; their
+	// body is a DeviceEvent.
+	WelcomeEvent   Kind = 64
+	MembersEvent   Kind = 65
+	KeyPackagesLow Kind = 66
+)
+
+// IsMessage says whether records of this kind carry MLS bytes and have a seq.
+func (k Kind) IsMessage() bool { return k >= App && k <= Commit }
+
+func (k Kind) String() string {
+	switch k {
+	case App:
+		return "app"
+	case Proposal:
+		return "proposal"
+	case Commit:
+		return "commit"
+	case Membership:
+		return "membership"
+	case WelcomeEvent:
+		return "welcome"
+	case MembersEvent:
+		return "members"
+	case KeyPackagesLow:
+		return "keypackages.low"
+	}
+	return "unknown"
+}
+
+// Encoding says in which form the bytes of a record came in, so that every reader
+// is given exactly what the sender wrote.
+type Encoding uint8
+
+// The encodings. The numbers are part of the stored form and never change.
+const (
+	// Text is an opaque string, kept as it was sent.
+	Text Encoding = 0
+	// Base64 came as padded standard base64 and is stored decoded.
+	Base64 Encoding = 1
+	// Binary came as bytes.
+	Binary Encoding = 2
+	// JSON is a body of our own: a membership change or a device event.
+	JSON Encoding = 3
+)
+
+// Record is anything in its place in a log.
+type Record struct {
+	Log        LogID
+	Pos        int64 // 1, 2, 3 … within the log
+	Seq        int64 // 1, 2, 3 … among the log's messages; 0 for every other record
+	Kind       Kind
+	Generation int64
+	Epoch      int64 // the MLS epoch after this record (a commit: the one it opens); 0 where unbound
+	Term       int64
+	MessageID  MessageID // "" for control records and device events
+	CreatedMS  int64     // the server's clock
+	Hash       []byte    // SHA-256 over this record and the hash before it; nil in account logs
+	Sender     Device    // zero unless the conversation records senders
+	Recipient  DeviceID  // account logs: the only device that may see it; "" for all
+	Encoding   Encoding
+	Body       []byte
+}
+
+// MembershipChange is the body of a Membership record, as JSON.
+type MembershipChange struct {
+	By     AccountID   `json:"by,omitempty"`
+	Add    []AccountID `json:"add,omitempty"`
+	Remove []AccountID `json:"remove,omitempty"`
+}
+
+// DeviceEvent is the body of a record in an account log, as JSON. Which fields
+// are set follows from the record's kind.
+type DeviceEvent struct {
+	ConversationID ConversationID `json:"conversation,omitempty"`
+	Add            []AccountID    `json:"add,omitempty"`
+	Remove         []AccountID    `json:"remove,omitempty"`
+
+	WelcomeID     string `json:"welcome,omitempty"`
+	KeyPackageRef string `json:"key_package_ref,omitempty"` // lower-case hex
+	Generation    int64  `json:"generation,omitempty"`
+	Epoch         int64  `json:"epoch,omitempty"`    // the epoch that the commit opened
+	NextSeq       int64  `json:"next_seq,omitempty"` // where the joiner begins to read
+
+	Available int64 `json:"available,omitempty"`
+
+	// Welcome holds the MLSMessage; it is stored once for all recipients, apart
+	// from the event, and joined when the event is read.
+	Welcome []byte `json:"-"`
+}
+
+// Cursor is how far a device has acknowledged a log. Next counts in the log's own
+// number: seq in a conversation, pos in an account log.
+type Cursor struct {
+	Log  LogID
+	Next int64
+}

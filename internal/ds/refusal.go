@@ -1,0 +1,82 @@
+package ds
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Code is the stable name of a reason to refuse. Each door has one table from
+// Code to status and wire name.
+type Code string
+
+// The codes.
+const (
+	InvalidRequest       Code = "invalid_request"
+	Unauthorized         Code = "unauthorized"
+	ResumeFailed         Code = "resume_failed"
+	Forbidden            Code = "forbidden"
+	NotFound             Code = "not_found"
+	EpochConflict        Code = "epoch_conflict"
+	RateLimited          Code = "rate_limited"
+	LimitExceeded        Code = "limit_exceeded"
+	ReplayWindowExceeded Code = "replay_window_exceeded"
+	LogRewound           Code = "log_rewound"
+)
+
+// Codes lists every code; the tests of the doors check that their tables have them all.
+var Codes = []Code{InvalidRequest, Unauthorized, ResumeFailed, Forbidden, NotFound, EpochConflict,
+	RateLimited, LimitExceeded, ReplayWindowExceeded, LogRewound}
+
+// Refusal is a normal answer: the request was understood and is not done. Its
+// sentence is for the caller and holds no secrets.
+type Refusal struct {
+	Code    Code
+	Message string
+
+	RetryAfter   time.Duration // RateLimited: when the next one would be let through
+	CurrentEpoch int64         // EpochConflict
+	Index        int           // InvalidRequest about one item of a list: which; see HasIndex
+	HasIndex     bool
+	// ReplayWindowExceeded and LogRewound: what was asked for and what there is, in seq.
+	RequestedSeq, EarliestSeq, LatestSeq int64
+}
+
+func (r *Refusal) Error() string { return string(r.Code) + ": " + r.Message }
+
+// Refuse makes a refusal.
+func Refuse(code Code, format string, args ...any) *Refusal {
+	if len(args) == 0 {
+		return &Refusal{Code: code, Message: format}
+	}
+	return &Refusal{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// CodeOf is the code of the refusal in err, or "" if err is nil or a fault.
+func CodeOf(err error) Code {
+	var r *Refusal
+	if errors.As(err, &r) {
+		return r.Code
+	}
+	return ""
+}
+
+// unavailable marks a fault that may pass: the store is away, the outcome of a
+// COMMIT is unknown, the home does not answer.
+type unavailable struct{ error }
+
+func (u unavailable) Unwrap() error { return u.error }
+
+// Unavailable marks err as a fault worth a retry. Doors show it as `unavailable`.
+func Unavailable(err error) error {
+	if err == nil || IsUnavailable(err) {
+		return err
+	}
+	return unavailable{err}
+}
+
+// IsUnavailable says whether err is a fault worth a retry.
+func IsUnavailable(err error) bool {
+	var u unavailable
+	return errors.As(err, &u)
+}
