@@ -1,0 +1,166 @@
+// Package pgtest gives tests a real PostgreSQL of their own.
+//
+// URL is what most tests want: the address of a fresh, empty database that
+// disappears with the test. All tests of a binary share one server, started on
+// first use from the binaries that the system has installed; it does not outlive
+// the binary. Packages that use it end with
+//
+//	func TestMain(m *testing.M) { pgtest.Main(m) }
+//
+// which also removes the server's files. Start is for tests that want to kill and
+// restart a server, or to measure one with fsync on.
+//
+// Only tests and the programs that measure us belong here; nothing that ships
+// imports it.
+package pgtest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Existing is the environment variable that names a server to use instead of a
+// private one, as a postgres:// URL of a role that may create databases.
+const Existing = "WAXWING_TEST_POSTGRES"
+
+// statementTimeout bounds each administrative statement. CREATE DATABASE on a
+// busy machine with fsync on is the slowest of them.
+const statementTimeout = time.Minute
+
+// shared is the server of this test binary.
+var shared struct {
+	mu     sync.Mutex // guards the others
+	server *Server
+	err    error // why there is none, so that it is found out only once
+}
+
+// URL returns the URL of a fresh, empty database, dropped when t ends. Without
+// PostgreSQL on the machine the test is skipped, and fails where CI=true.
+func URL(t testing.TB) string {
+	t.Helper()
+	admin := os.Getenv(Existing)
+	if admin == "" {
+		server, err := sharedServer()
+		if err != nil {
+			missing(t, err)
+		}
+		admin = server.URL()
+	}
+	return database(t, admin)
+}
+
+// Start runs a private server for one test and removes it when t ends. Like URL
+// it skips or fails where PostgreSQL is not installed.
+func Start(t testing.TB, options Options) *Server {
+	t.Helper()
+	server, err := New(options)
+	if err != nil {
+		missing(t, err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Errorf("close PostgreSQL: %v", err)
+		}
+	})
+	return server
+}
+
+// Database creates a fresh, empty database on s, dropped when t ends, and returns
+// its URL. A server that is down by then is no error.
+func (s *Server) Database(t testing.TB) string {
+	t.Helper()
+	return database(t, s.URL())
+}
+
+// Main runs the tests of a binary, ends the shared server and exits.
+func Main(m *testing.M) {
+	code := m.Run()
+	if err := Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "pgtest:", err)
+	}
+	os.Exit(code)
+}
+
+// Stop ends the shared server, for a TestMain that has more to do than Main.
+func Stop() error {
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.server == nil {
+		return nil
+	}
+	err := shared.server.Close()
+	shared.server = nil
+	return err
+}
+
+func sharedServer() (*Server, error) {
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	if shared.server == nil && shared.err == nil {
+		shared.server, shared.err = New(Options{})
+	}
+	return shared.server, shared.err
+}
+
+// missing ends a test that cannot have its server. Only the absence of PostgreSQL
+// is forgiven, and never where CI=true: there a silent skip would hide half the tests.
+func missing(t testing.TB, err error) {
+	t.Helper()
+	if errors.Is(err, ErrNotInstalled) && os.Getenv("CI") != "true" {
+		t.Skipf("SKIPPED, NOT TESTED ON POSTGRESQL: %v", err)
+	}
+	t.Fatalf("PostgreSQL for this test: %v", err)
+}
+
+func database(t testing.TB, admin string) string {
+	t.Helper()
+	suffix := make([]byte, 8)
+	rand.Read(suffix)
+	name := "waxwing_test_" + hex.EncodeToString(suffix)
+	if err := execute(admin, "CREATE DATABASE "+name+" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"); err != nil {
+		t.Fatalf("create a database: %v", err)
+	}
+	t.Cleanup(func() {
+		err := execute(admin, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+		var refused interface{ SQLState() string }
+		if errors.As(err, &refused) { // anything else: the test took the server down
+			t.Errorf("drop database %s: %v", name, err)
+		}
+	})
+	u, err := url.Parse(admin)
+	if err != nil {
+		t.Fatalf("%s: %v", Existing, errors.New("not a URL"))
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+// execute runs one statement on its own connection.
+func execute(databaseURL, statement string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, statement)
+	return err
+}
+
+// lastLines returns the end of a text, for an error message.
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
