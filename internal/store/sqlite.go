@@ -1,0 +1,279 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"modernc.org/sqlite" // registers the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+const (
+	sqliteReaders = 4
+	sqliteFile    = "waxwing.db"
+	sqliteLock    = "waxwing.lock"
+)
+
+// sqliteEngine is the embedded database: one connection writes, a few read beside
+// it. Writers queue for the connection, so no transaction ever sees SQLITE_BUSY.
+type sqliteEngine struct {
+	lock    *os.File
+	db      *sql.DB
+	writer  chan *sqliteConn // holds the one writing connection while it is free
+	readers chan *sqliteConn
+	closing sync.Once
+	closed  chan struct{}
+}
+
+func openSQLite(ctx context.Context, dir string) (engine, error) {
+	if dir == "" {
+		return nil, errors.New("sqlite: no directory given")
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	lock, err := lockDirectory(dir)
+	if err != nil {
+		return nil, err
+	}
+	e := &sqliteEngine{lock: lock, writer: make(chan *sqliteConn, 1), readers: make(chan *sqliteConn, sqliteReaders),
+		closed: make(chan struct{})}
+	if err := e.connect(ctx, filepath.Join(dir, sqliteFile)); err != nil {
+		return nil, errors.Join(fmt.Errorf("sqlite: %w", err), e.close())
+	}
+	return e, nil
+}
+
+// lockDirectory keeps a second process away from the directory for as long as the
+// file stays open; the kernel lets go of it when the process ends, however it ends.
+func lockDirectory(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, sqliteLock), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(errors.New("the data directory is in use by another process; several servers share a database only on PostgreSQL (--database)"), f.Close())
+	}
+	return f, nil
+}
+
+func (e *sqliteEngine) connect(ctx context.Context, file string) error {
+	pragmas := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "secure_delete(ON)", "temp_store(MEMORY)", "cache_size(-16384)"}}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: file}).EscapedPath(), RawQuery: pragmas.Encode()}).String())
+	if err != nil {
+		return err
+	}
+	e.db = db
+	writer, err := newSQLiteConn(ctx, db)
+	if err != nil {
+		return err
+	}
+	e.writer <- writer
+	for range sqliteReaders {
+		reader, err := newSQLiteConn(ctx, db)
+		if err != nil {
+			return err
+		}
+		if _, err := reader.exec(ctx, "PRAGMA query_only(1)", nil); err != nil {
+			return err
+		}
+		e.readers <- reader
+	}
+	// The database holds what the service promises to keep; nobody else may read it.
+	return os.Chmod(file, 0o600)
+}
+
+func (e *sqliteEngine) name() string { return "sqlite" }
+
+func (e *sqliteEngine) ping(ctx context.Context) error {
+	return e.view(ctx, 0, func(tx *Tx) error {
+		var one int
+		return tx.row("SELECT 1").Scan(&one)
+	})
+}
+
+func (e *sqliteEngine) close() error {
+	var err error
+	e.closing.Do(func() {
+		close(e.closed)
+		if e.db != nil {
+			for range cap(e.writer) {
+				if c := e.drain(e.writer); c != nil {
+					err = errors.Join(err, c.close())
+				}
+			}
+			for range cap(e.readers) {
+				if c := e.drain(e.readers); c != nil {
+					err = errors.Join(err, c.close())
+				}
+			}
+			err = errors.Join(err, e.db.Close())
+		}
+		err = errors.Join(err, e.lock.Close())
+	})
+	return err
+}
+
+// drain takes a connection out of service, waiting for the transaction that has it.
+// Connections that were never made are not waited for.
+func (e *sqliteEngine) drain(pool chan *sqliteConn) *sqliteConn {
+	if e.db.Stats().OpenConnections == 0 {
+		return nil
+	}
+	select {
+	case c := <-pool:
+		return c
+	default:
+	}
+	if e.db.Stats().InUse == 0 {
+		return nil
+	}
+	return <-pool
+}
+
+func (e *sqliteEngine) take(ctx context.Context, pool chan *sqliteConn) (*sqliteConn, error) {
+	select {
+	case <-e.closed:
+		return nil, ds.Unavailable(errors.New("sqlite: closed"))
+	default:
+	}
+	select {
+	case c := <-pool:
+		return c, nil
+	case <-ctx.Done():
+		return nil, ds.Unavailable(ctx.Err())
+	case <-e.closed:
+		return nil, ds.Unavailable(errors.New("sqlite: closed"))
+	}
+}
+
+func (e *sqliteEngine) update(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
+	return e.run(ctx, e.writer, "BEGIN IMMEDIATE", nowMS, fn)
+}
+
+func (e *sqliteEngine) view(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
+	return e.run(ctx, e.readers, "BEGIN", nowMS, fn)
+}
+
+func (e *sqliteEngine) run(ctx context.Context, pool chan *sqliteConn, begin string, nowMS int64, fn func(*Tx) error) error {
+	c, err := e.take(ctx, pool)
+	if err != nil {
+		return err
+	}
+	defer func() { pool <- c }()
+	// A cancelled request must not interrupt BEGIN, COMMIT or ROLLBACK halfway: they run
+	// on a context of their own, the statements between them on the caller's.
+	steady := context.WithoutCancel(ctx)
+	if _, err := c.exec(steady, begin, nil); err != nil {
+		return sqliteFault(err)
+	}
+	done := false
+	defer func() {
+		if !done { // fn failed or panicked
+			_, _ = c.exec(steady, "ROLLBACK", nil)
+		}
+	}()
+	if err := fn(&Tx{ctx: ctx, conn: c, dialect: dialect{name: "sqlite"}, nowMS: nowMS}); err != nil {
+		return sqliteFault(err)
+	}
+	if _, err := c.exec(steady, "COMMIT", nil); err != nil {
+		return ds.Unavailable(fmt.Errorf("commit: %w", err))
+	}
+	done = true
+	return nil
+}
+
+// sqliteFault marks errors that come from the state of disk or process, not from
+// the request, as worth a retry.
+func sqliteFault(err error) error {
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		switch e.Code() & 0xff {
+		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
+			sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY:
+			return ds.Unavailable(err)
+		}
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, sql.ErrConnDone) {
+		return ds.Unavailable(err)
+	}
+	return err
+}
+
+// isPoison says whether err is about what one request wanted to write, so that its
+// neighbours in a batch may succeed without it.
+func isPoison(err error) bool {
+	return err != nil && !ds.IsUnavailable(err)
+}
+
+// sqliteConn is one connection with the statements it has prepared.
+type sqliteConn struct {
+	conn  *sql.Conn
+	stmts map[string]*sql.Stmt
+}
+
+func newSQLiteConn(ctx context.Context, db *sql.DB) (*sqliteConn, error) {
+	c, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &sqliteConn{conn: c, stmts: map[string]*sql.Stmt{}}, nil
+}
+
+func (c *sqliteConn) close() error {
+	var err error
+	for _, s := range c.stmts {
+		err = errors.Join(err, s.Close())
+	}
+	return errors.Join(err, c.conn.Close())
+}
+
+func (c *sqliteConn) prepare(ctx context.Context, sql string) (*sql.Stmt, error) {
+	if s := c.stmts[sql]; s != nil {
+		return s, nil
+	}
+	s, err := c.conn.PrepareContext(context.WithoutCancel(ctx), sql)
+	if err != nil {
+		return nil, err
+	}
+	c.stmts[sql] = s
+	return s, nil
+}
+
+func (c *sqliteConn) exec(ctx context.Context, query string, args []any) (int64, error) {
+	s, err := c.prepare(ctx, query)
+	if err != nil {
+		return 0, err
+	}
+	result, err := s.ExecContext(ctx, args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+func (c *sqliteConn) query(ctx context.Context, query string, args []any) (rows, error) {
+	s, err := c.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	rs, err := s.QueryContext(ctx, args...)
+	if err != nil {
+		return nil, err
+	}
+	return sqliteRows{rs}, nil
+}
+
+type sqliteRows struct{ *sql.Rows }
+
+// Close ends the query; what went wrong shows in Err.
+func (r sqliteRows) Close() { _ = r.Rows.Close() }

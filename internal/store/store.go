@@ -1,0 +1,232 @@
+// Package store keeps every durable fact of the service in one SQL database,
+// SQLite or PostgreSQL, behind transactions.
+//
+// There is one set of portable queries; the append path and the claims have one
+// statement per database where speed needs it. A conformance suite holds both
+// databases to the same answers. Methods do one thing to one noun and take and
+// return ds values; who may do what is core's business and never decided here.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// ErrNotFound is returned by methods that look for one thing and do not find it.
+var ErrNotFound = errors.New("not found")
+
+// Options say where the database is and what the store measures time by.
+type Options struct {
+	// URL is "sqlite:DIRECTORY" (created if missing) or "postgres://…".
+	URL    string
+	Now    func() time.Time // nil: the system clock
+	Logger *slog.Logger     // nil: discard
+	// ConnectionsMax bounds the connections to PostgreSQL; 0 means 16.
+	ConnectionsMax int
+}
+
+// DB is an open database with the schema of this version. It is safe for
+// concurrent use.
+type DB struct {
+	engine engine
+	now    func() time.Time
+	logger *slog.Logger
+}
+
+// engine is what differs between the two databases.
+type engine interface {
+	// update runs fn in a read-write transaction and commits it durably.
+	update(ctx context.Context, nowMS int64, fn func(*Tx) error) error
+	// view runs fn in a read-only transaction over one snapshot.
+	view(ctx context.Context, nowMS int64, fn func(*Tx) error) error
+	migrate(ctx context.Context) error
+	ping(ctx context.Context) error
+	name() string
+	close() error
+}
+
+// Open opens the database and brings its schema up to this version. A database
+// that is away is an ds.Unavailable fault; one written by a version that this one
+// cannot live beside, and a directory that another process holds, are plain errors.
+func Open(ctx context.Context, o Options) (*DB, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.ConnectionsMax == 0 {
+		o.ConnectionsMax = 16
+	}
+	var (
+		e   engine
+		err error
+	)
+	switch {
+	case strings.HasPrefix(o.URL, "sqlite:"):
+		e, err = openSQLite(ctx, strings.TrimPrefix(o.URL, "sqlite:"))
+	case strings.HasPrefix(o.URL, "postgres://"), strings.HasPrefix(o.URL, "postgresql://"):
+		e, err = openPostgres(ctx, o.URL, o.ConnectionsMax)
+	default:
+		return nil, errors.New(`store URL: want "sqlite:DIRECTORY" or "postgres://…"`)
+	}
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{engine: e, now: o.Now, logger: o.Logger}
+	if err := e.migrate(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("migrate: %w", err), e.close())
+	}
+	return db, nil
+}
+
+// Close waits for running transactions and closes the database.
+func (db *DB) Close() error { return db.engine.close() }
+
+// Ping asks the database for a sign of life.
+func (db *DB) Ping(ctx context.Context) error { return db.engine.ping(ctx) }
+
+// IsShared says whether other nodes may write to the same database.
+func (db *DB) IsShared() bool { return db.engine.name() == "postgres" }
+
+// Update runs fn in a read-write transaction. When Update returns nil, what fn
+// wrote is durable. An error of fn rolls back and is returned as it is; an error of
+// which the outcome is unknown is ds.Unavailable. Update may run fn again, so fn
+// only reads, writes through tx and assigns its result.
+func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
+	return db.engine.update(ctx, db.nowMS(), fn)
+}
+
+// View runs fn in a read-only transaction over one consistent snapshot.
+func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
+	return db.engine.view(ctx, db.nowMS(), fn)
+}
+
+func (db *DB) nowMS() int64 { return db.now().UnixMilli() }
+
+// Tx is a running transaction. It belongs to the function it was given to and is
+// not safe for concurrent use.
+type Tx struct {
+	ctx     context.Context
+	conn    conn
+	dialect dialect
+	nowMS   int64 // the time of the transaction's start by the store's clock
+}
+
+// NowMS is the time of the transaction's start, in milliseconds.
+func (tx *Tx) NowMS() int64 { return tx.nowMS }
+
+type dialect struct {
+	name       string
+	skipLocked string // appended to a row-locking sub-select
+}
+
+// conn is the part of a connection that both drivers share.
+type conn interface {
+	exec(ctx context.Context, sql string, args []any) (int64, error)
+	query(ctx context.Context, sql string, args []any) (rows, error)
+}
+
+type rows interface {
+	Next() bool
+	Scan(dest ...any) error
+	Err() error
+	Close()
+}
+
+func (tx *Tx) exec(sql string, args ...any) (int64, error) {
+	return tx.conn.exec(tx.ctx, sql, args)
+}
+
+func (tx *Tx) query(sql string, args ...any) (rows, error) {
+	return tx.conn.query(tx.ctx, sql, args)
+}
+
+// row is a query for one row; errors show when it is scanned.
+func (tx *Tx) row(sql string, args ...any) row {
+	rs, err := tx.query(sql, args...)
+	return row{rs, err}
+}
+
+type row struct {
+	rows rows
+	err  error
+}
+
+// Scan reads the row, or returns errNoRows.
+func (r row) Scan(dest ...any) error {
+	if r.err != nil {
+		return r.err
+	}
+	defer r.rows.Close()
+	if !r.rows.Next() {
+		if err := r.rows.Err(); err != nil {
+			return err
+		}
+		return errNoRows
+	}
+	if err := r.rows.Scan(dest...); err != nil {
+		return err
+	}
+	r.rows.Close()
+	return r.rows.Err()
+}
+
+var errNoRows = errors.New("no rows")
+
+// notFound turns the absence of a row into ErrNotFound.
+func notFound(err error) error {
+	if errors.Is(err, errNoRows) {
+		return ErrNotFound
+	}
+	return err
+}
+
+// each scans every row of a query: scan is called with the row's Scan.
+func (tx *Tx) each(scan func(scan func(...any) error) error, sql string, args ...any) error {
+	rs, err := tx.query(sql, args...)
+	if err != nil {
+		return err
+	}
+	defer rs.Close()
+	for rs.Next() {
+		if err := scan(rs.Scan); err != nil {
+			return err
+		}
+	}
+	return rs.Err()
+}
+
+// null stores the empty string as NULL.
+func null[S ~string](s S) any {
+	if s == "" {
+		return nil
+	}
+	return string(s)
+}
+
+// placeholders writes "($1,$2),($3,$4)…" for a list of rows of width columns, with
+// the numbers starting after offset.
+func placeholders(rows, width, offset int) string {
+	var b strings.Builder
+	n := offset
+	for r := range rows {
+		if r > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('(')
+		for c := range width {
+			if c > 0 {
+				b.WriteByte(',')
+			}
+			n++
+			fmt.Fprintf(&b, "$%d", n)
+		}
+		b.WriteByte(')')
+	}
+	return b.String()
+}
