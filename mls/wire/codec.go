@@ -1,0 +1,338 @@
+// Package wire is the byte form of MLS (RFC 9420): every structure of the
+// protocol, and a strict codec for them.
+//
+// A structure names its fields once, in its Code method, and that one list both
+// encodes and decodes it; the two directions cannot drift apart:
+//
+//	func (n *ParentNode) Code(c *wire.Coder) {
+//		c.Bytes(&n.EncryptionKey)
+//		c.Bytes(&n.ParentHash)
+//		c.U32s(&n.UnmergedLeaves)
+//	}
+//
+// Decoding accepts exactly one encoding of each value: lengths are exact and in
+// their shortest form, options are 0 or 1, nothing may follow. Because of that a
+// decoded value encodes to the bytes it came from, and signatures can be checked
+// over the re-encoding. Decoding costs linear time and memory; there is no
+// recursion in the structures of MLS, so depth is bounded by their definition.
+//
+// The package checks form and nothing else: no signature, no lifetime, no key.
+// Those belong to packages keypackage, tree and mls. A delivery service needs
+// ParseHeader and little more.
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// ErrMalformed is wrapped by every decoding error: the bytes are not the one
+// valid encoding of the structure asked for. RFC 9420, section 2.1.
+var ErrMalformed = errors.New("malformed MLS structure")
+
+// MessageBytesMax bounds what Unmarshal and ParseHeader look at, in bytes. It is
+// far above a GroupInfo with the tree of a hundred thousand members.
+const MessageBytesMax = 64 << 20
+
+// vectorBytesMax is the longest vector that its length prefix can state.
+// RFC 9420, section 2.1.2.
+const vectorBytesMax = 1<<30 - 1
+
+// Struct is a structure of the protocol. Code visits its fields in their order
+// on the wire, for both directions; it must not change anything else.
+type Struct interface {
+	Code(c *Coder)
+}
+
+// Coder walks over the fields of a Struct, writing or reading them. After the
+// first error every call does nothing.
+type Coder struct {
+	decoding bool
+	buf      []byte // what was written, or what is read
+	off, end int    // decoding: the next byte and the end of the innermost vector
+	err      error
+}
+
+// Marshal returns the encoding of v. It panics if v is not a value that can be
+// encoded (a chosen variant is missing, a vector is longer than 2^30-1 bytes):
+// that is a fault of the program, not of its input.
+func Marshal(v Struct) []byte {
+	c := &Coder{}
+	v.Code(c)
+	if c.err != nil {
+		panic("wire: " + c.err.Error())
+	}
+	return c.buf
+}
+
+// Unmarshal decodes data, all of it, into v. The result shares no memory with
+// data. On error v is in an undefined state and the error wraps ErrMalformed.
+func Unmarshal(data []byte, v Struct) error {
+	if len(data) > MessageBytesMax {
+		return fmt.Errorf("%w: %d bytes are more than %d", ErrMalformed, len(data), MessageBytesMax)
+	}
+	return decode(bytes.Clone(data), v)
+}
+
+// decode is Unmarshal for bytes that v may point into.
+func decode(data []byte, v Struct) error {
+	c := &Coder{decoding: true, buf: data, end: len(data)}
+	v.Code(c)
+	if c.err == nil && c.off != len(data) {
+		c.Fail("%d bytes follow the structure", len(data)-c.off)
+	}
+	return c.err
+}
+
+// Decoding says which way c goes, for the few structures whose form depends on it.
+func (c *Coder) Decoding() bool { return c.decoding }
+
+// Fail stops coding with an error that wraps ErrMalformed. The first call wins.
+func (c *Coder) Fail(format string, args ...any) {
+	if c.err == nil {
+		c.err = fmt.Errorf("%w: %s (RFC 9420, section 2.1)", ErrMalformed, fmt.Sprintf(format, args...))
+	}
+}
+
+// take returns the next n bytes of the input.
+func (c *Coder) take(n int) []byte {
+	if c.err != nil {
+		return nil
+	}
+	if n > c.end-c.off {
+		c.Fail("%d bytes wanted, %d left", n, c.end-c.off)
+		return nil
+	}
+	b := c.buf[c.off : c.off+n : c.off+n]
+	c.off += n
+	return b
+}
+
+// U8 codes a uint8.
+func (c *Coder) U8(v *uint8) {
+	if !c.decoding {
+		c.buf = append(c.buf, *v)
+	} else if b := c.take(1); b != nil {
+		*v = b[0]
+	}
+}
+
+// U16 codes a uint16, most significant byte first.
+func (c *Coder) U16(v *uint16) {
+	if !c.decoding {
+		c.buf = binary.BigEndian.AppendUint16(c.buf, *v)
+	} else if b := c.take(2); b != nil {
+		*v = binary.BigEndian.Uint16(b)
+	}
+}
+
+// U32 codes a uint32, most significant byte first.
+func (c *Coder) U32(v *uint32) {
+	if !c.decoding {
+		c.buf = binary.BigEndian.AppendUint32(c.buf, *v)
+	} else if b := c.take(4); b != nil {
+		*v = binary.BigEndian.Uint32(b)
+	}
+}
+
+// U64 codes a uint64, most significant byte first.
+func (c *Coder) U64(v *uint64) {
+	if !c.decoding {
+		c.buf = binary.BigEndian.AppendUint64(c.buf, *v)
+	} else if b := c.take(8); b != nil {
+		*v = binary.BigEndian.Uint64(b)
+	}
+}
+
+// Fixed codes bytes whose number both sides know: len(v).
+func (c *Coder) Fixed(v []byte) {
+	if !c.decoding {
+		c.buf = append(c.buf, v...)
+	} else if b := c.take(len(v)); b != nil {
+		copy(v, b)
+	}
+}
+
+// Bytes codes opaque<V>: a length and that many bytes.
+func (c *Coder) Bytes(v *[]byte) {
+	if !c.decoding {
+		if len(*v) > vectorBytesMax {
+			c.Fail("a vector of %d bytes", len(*v))
+			return
+		}
+		c.buf = append(appendLength(c.buf, len(*v)), *v...)
+		return
+	}
+	if b := c.take(c.length()); b != nil {
+		*v = b
+	}
+}
+
+// Rest codes all bytes up to the end of the structure.
+func (c *Coder) Rest(v *[]byte) {
+	if !c.decoding {
+		c.buf = append(c.buf, *v...)
+	} else if b := c.take(c.end - c.off); b != nil {
+		*v = b
+	}
+}
+
+// Present codes the first byte of optional<T> and says whether a T follows.
+func (c *Coder) Present(here bool) bool {
+	var b uint8
+	if here {
+		b = 1
+	}
+	c.U8(&b)
+	if b > 1 {
+		c.Fail("an option is 0 or 1, not %d", b)
+	}
+	return c.err == nil && b == 1
+}
+
+// U16s codes uint16 values<V>.
+func (c *Coder) U16s(v *[]uint16) { Vector(c, v, func(c *Coder, v *uint16) { c.U16(v) }) }
+
+// U32s codes uint32 values<V>.
+func (c *Coder) U32s(v *[]uint32) { Vector(c, v, func(c *Coder, v *uint32) { c.U32(v) }) }
+
+// length reads the length of a vector.
+func (c *Coder) length() int {
+	if c.err != nil {
+		return 0
+	}
+	n, size, err := VectorLength(c.buf[c.off:c.end])
+	if err != nil {
+		c.err = err
+		return 0
+	}
+	c.off += size
+	return n
+}
+
+// VectorLength reads the variable-size length at the start of data. It returns
+// the length and the number of bytes it takes itself, which must be the fewest
+// possible. RFC 9420, section 2.1.2.
+func VectorLength(data []byte) (length, size int, err error) {
+	c := &Coder{decoding: true, buf: data, end: len(data)}
+	first := c.take(1)
+	if first == nil {
+		return 0, 0, c.err
+	}
+	size = 1 << (first[0] >> 6)
+	if size == 8 {
+		c.Fail("a length starts with the bits 11")
+		return 0, 0, c.err
+	}
+	length = int(first[0] & 0x3f)
+	for _, b := range c.take(size - 1) {
+		length = length<<8 | int(b)
+	}
+	if c.err == nil && size != lengthSize(length) {
+		c.Fail("length %d is written in %d bytes", length, size)
+	}
+	return length, size, c.err
+}
+
+// lengthSize is the number of bytes that the length n itself takes.
+func lengthSize(n int) int {
+	switch {
+	case n < 1<<6:
+		return 1
+	case n < 1<<14:
+		return 2
+	}
+	return 4
+}
+
+func appendLength(b []byte, n int) []byte {
+	switch lengthSize(n) {
+	case 1:
+		return append(b, byte(n))
+	case 2:
+		return binary.BigEndian.AppendUint16(b, uint16(n)|1<<14)
+	}
+	return binary.BigEndian.AppendUint32(b, uint32(n)|1<<31)
+}
+
+// Vector codes T values<V>, each with code.
+func Vector[T any](c *Coder, v *[]T, code func(*Coder, *T)) {
+	if !c.decoding {
+		start := len(c.buf)
+		for i := range *v {
+			code(c, &(*v)[i])
+		}
+		c.prefix(start)
+		return
+	}
+	n := c.length()
+	if c.err != nil {
+		return
+	}
+	if n > c.end-c.off {
+		c.Fail("a vector of %d bytes where %d are left", n, c.end-c.off)
+		return
+	}
+	outer := c.end
+	c.end = c.off + n
+	*v = (*v)[:0]
+	for c.off < c.end && c.err == nil {
+		var element T
+		before := c.off
+		code(c, &element)
+		if c.off == before {
+			c.Fail("an element of no bytes")
+		}
+		*v = append(*v, element)
+	}
+	c.end = outer
+}
+
+// prefix puts the length of what was written since start before it.
+func (c *Coder) prefix(start int) {
+	n := len(c.buf) - start
+	if n > vectorBytesMax {
+		c.Fail("a vector of %d bytes", n)
+		return
+	}
+	size := lengthSize(n)
+	c.buf = append(c.buf, make([]byte, size)...)
+	copy(c.buf[start+size:], c.buf[start:start+n])
+	appendLength(c.buf[:start], n)
+}
+
+// Structs codes T values<V> where *T is a Struct.
+func Structs[T any, P interface {
+	*T
+	Struct
+}](c *Coder, v *[]T) {
+	Vector(c, v, func(c *Coder, e *T) { P(e).Code(c) })
+}
+
+// Optional codes optional<T>; nil stands for absence.
+func Optional[T any, P interface {
+	*T
+	Struct
+}](c *Coder, v **T) {
+	if c.Present(*v != nil) {
+		Variant[T, P](c, v)
+	}
+}
+
+// Variant codes the chosen variant of a select: *v is made when decoding and
+// must be there when encoding.
+func Variant[T any, P interface {
+	*T
+	Struct
+}](c *Coder, v **T) {
+	if c.decoding {
+		*v = new(T)
+	}
+	if *v == nil {
+		c.Fail("the chosen variant %T is missing", *v)
+		return
+	}
+	P(*v).Code(c)
+}

@@ -1,0 +1,98 @@
+package wire
+
+// GroupContext is what all members agree on in an epoch. RFC 9420, section 8.1.
+type GroupContext struct {
+	Version                 ProtocolVersion
+	CipherSuite             uint16
+	GroupID                 []byte
+	Epoch                   uint64
+	TreeHash                []byte
+	ConfirmedTranscriptHash []byte
+	Extensions              []Extension
+}
+
+// Code visits the fields of RFC 9420, section 8.1.
+func (g *GroupContext) Code(c *Coder) {
+	c.U16(&g.Version)
+	c.U16(&g.CipherSuite)
+	c.Bytes(&g.GroupID)
+	c.U64(&g.Epoch)
+	c.Bytes(&g.TreeHash)
+	c.Bytes(&g.ConfirmedTranscriptHash)
+	Structs(c, &g.Extensions)
+}
+
+// GroupInfo describes a group to someone who joins it. RFC 9420, section 12.4.3.
+type GroupInfo struct {
+	Context         GroupContext
+	Extensions      []Extension
+	ConfirmationTag []byte
+	Signer          uint32 // leaf index
+	Signature       []byte
+}
+
+// Code visits the fields of RFC 9420, section 12.4.3.
+func (g *GroupInfo) Code(c *Coder) {
+	g.codeSigned(c)
+	c.Bytes(&g.Signature)
+}
+
+func (g *GroupInfo) codeSigned(c *Coder) {
+	g.Context.Code(c)
+	Structs(c, &g.Extensions)
+	c.Bytes(&g.ConfirmationTag)
+	c.U32(&g.Signer)
+}
+
+// SignedContent is what the signature covers (GroupInfoTBS).
+// RFC 9420, section 12.4.3.
+func (g *GroupInfo) SignedContent() []byte { return Marshal(codeFunc(g.codeSigned)) }
+
+// PathSecret is an option inside GroupSecrets. RFC 9420, section 12.4.3.
+type PathSecret struct {
+	Secret []byte
+}
+
+// Code visits the fields of RFC 9420, section 12.4.3.
+func (p *PathSecret) Code(c *Coder) { c.Bytes(&p.Secret) }
+
+// GroupSecrets is what a Welcome tells one new member. RFC 9420, section 12.4.3.
+type GroupSecrets struct {
+	JoinerSecret []byte
+	PathSecret   *PathSecret
+	PSKs         []PreSharedKeyID
+}
+
+// Code visits the fields of RFC 9420, section 12.4.3.
+func (g *GroupSecrets) Code(c *Coder) {
+	c.Bytes(&g.JoinerSecret)
+	Optional(c, &g.PathSecret)
+	Structs(c, &g.PSKs)
+}
+
+// EncryptedGroupSecrets are GroupSecrets sealed to the init key of a KeyPackage.
+// RFC 9420, section 12.4.3.1.
+type EncryptedGroupSecrets struct {
+	NewMember []byte // KeyPackageRef
+	Secrets   HPKECiphertext
+}
+
+// Code visits the fields of RFC 9420, section 12.4.3.1.
+func (e *EncryptedGroupSecrets) Code(c *Coder) {
+	c.Bytes(&e.NewMember)
+	e.Secrets.Code(c)
+}
+
+// Welcome lets new members into a group. RFC 9420, section 12.4.3.1.
+type Welcome struct {
+	CipherSuite        uint16
+	Secrets            []EncryptedGroupSecrets
+	EncryptedGroupInfo []byte
+}
+
+// Code visits the fields of RFC 9420, section 12.4.3.1.
+func (w *Welcome) Code(c *Coder) {
+	c.U16(&w.CipherSuite)
+	Structs(c, &w.Secrets)
+	c.Bytes(&w.EncryptedGroupInfo)
+}

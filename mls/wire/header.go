@@ -1,0 +1,40 @@
+package wire
+
+import "fmt"
+
+// Header is what a delivery service may read of a message. GroupID, Epoch and
+// ContentType are set for Public- and PrivateMessages only, Sender for
+// PublicMessages only: nobody outside the group sees who sent a PrivateMessage.
+type Header struct {
+	WireFormat  WireFormat
+	GroupID     []byte
+	Epoch       uint64
+	ContentType ContentType
+	Sender      Sender
+}
+
+// ParseHeader returns the header of raw, which must be exactly one complete
+// MLSMessage of version mls10: everything in it is decoded strictly and nothing
+// may follow. The cost is linear in len(raw). It checks form only; no signature
+// can be trusted because of it. The result shares no memory with raw; errors
+// wrap ErrMalformed. RFC 9420, section 6.
+func ParseHeader(raw []byte) (Header, error) {
+	if len(raw) > MessageBytesMax {
+		return Header{}, fmt.Errorf("%w: %d bytes are more than %d", ErrMalformed, len(raw), MessageBytesMax)
+	}
+	var m Message
+	if err := decode(raw, &m); err != nil {
+		return Header{}, err
+	}
+	h := Header{WireFormat: m.WireFormat}
+	switch m.WireFormat {
+	case PublicMessageFormat:
+		content := &m.Public.Content
+		h.Epoch, h.ContentType, h.Sender = content.Epoch, content.ContentType, content.Sender
+		h.GroupID = append([]byte{}, content.GroupID...)
+	case PrivateMessageFormat:
+		h.Epoch, h.ContentType = m.Private.Epoch, m.Private.ContentType
+		h.GroupID = append([]byte{}, m.Private.GroupID...)
+	}
+	return h, nil
+}

@@ -1,0 +1,255 @@
+package wire
+
+// Sender says who sent a framed message. RFC 9420, section 6.
+type Sender struct {
+	Type  SenderType
+	Index uint32 // the leaf of a member, or the place in external_senders
+}
+
+// Code visits the fields of RFC 9420, section 6.
+func (s *Sender) Code(c *Coder) {
+	c.U8((*uint8)(&s.Type))
+	switch s.Type {
+	case MemberSender, ExternalSender:
+		c.U32(&s.Index)
+	case NewMemberProposalSender, NewMemberCommitSender:
+	default:
+		c.Fail("sender type %d", s.Type)
+	}
+}
+
+// FramedContent is what a member says, before it is protected; ContentType says
+// which of the last three fields counts. RFC 9420, section 6.
+type FramedContent struct {
+	GroupID           []byte
+	Epoch             uint64
+	Sender            Sender
+	AuthenticatedData []byte
+	ContentType       ContentType
+	Application       []byte
+	Proposal          *Proposal
+	Commit            *Commit
+}
+
+// Code visits the fields of RFC 9420, section 6.
+func (f *FramedContent) Code(c *Coder) {
+	c.Bytes(&f.GroupID)
+	c.U64(&f.Epoch)
+	f.Sender.Code(c)
+	c.Bytes(&f.AuthenticatedData)
+	c.U8((*uint8)(&f.ContentType))
+	f.codeBody(c)
+}
+
+func (f *FramedContent) codeBody(c *Coder) {
+	switch f.ContentType {
+	case ApplicationContent:
+		c.Bytes(&f.Application)
+	case ProposalContent:
+		Variant(c, &f.Proposal)
+	case CommitContent:
+		Variant(c, &f.Commit)
+	default:
+		c.Fail("content type %d", f.ContentType)
+	}
+}
+
+// AuthenticatedContent is content with its signature and, for a commit, the tag
+// that proves its sender knows the next epoch. RFC 9420, section 6.1.
+type AuthenticatedContent struct {
+	WireFormat      WireFormat
+	Content         FramedContent
+	Signature       []byte
+	ConfirmationTag []byte // of a commit
+}
+
+// Code visits the fields of RFC 9420, section 6.1.
+func (a *AuthenticatedContent) Code(c *Coder) {
+	c.U16((*uint16)(&a.WireFormat))
+	a.Content.Code(c)
+	a.codeAuth(c)
+}
+
+func (a *AuthenticatedContent) codeAuth(c *Coder) {
+	c.Bytes(&a.Signature)
+	if a.Content.ContentType == CommitContent {
+		c.Bytes(&a.ConfirmationTag)
+	}
+}
+
+// SignedContent is what the sender's signature covers (FramedContentTBS); context
+// counts for members and new members that commit. RFC 9420, section 6.1.
+func (a *AuthenticatedContent) SignedContent(context *GroupContext) []byte {
+	return Marshal(codeFunc(func(c *Coder) { a.codeSigned(c, context) }))
+}
+
+func (a *AuthenticatedContent) codeSigned(c *Coder, context *GroupContext) {
+	version := MLS10
+	c.U16(&version)
+	c.U16((*uint16)(&a.WireFormat))
+	a.Content.Code(c)
+	if t := a.Content.Sender.Type; t == MemberSender || t == NewMemberCommitSender {
+		context.Code(c)
+	}
+}
+
+// TaggedContent is what the membership tag of a PublicMessage covers
+// (AuthenticatedContentTBM). RFC 9420, section 6.2.
+func (a *AuthenticatedContent) TaggedContent(context *GroupContext) []byte {
+	return Marshal(codeFunc(func(c *Coder) {
+		a.codeSigned(c, context)
+		a.codeAuth(c)
+	}))
+}
+
+// ConfirmedInput is what a commit adds to the confirmed transcript hash
+// (ConfirmedTranscriptHashInput). RFC 9420, section 8.2.
+func (a *AuthenticatedContent) ConfirmedInput() []byte {
+	return Marshal(codeFunc(func(c *Coder) {
+		c.U16((*uint16)(&a.WireFormat))
+		a.Content.Code(c)
+		c.Bytes(&a.Signature)
+	}))
+}
+
+// PublicMessage is signed, readable content. RFC 9420, section 6.2.
+type PublicMessage struct {
+	Content         FramedContent
+	Signature       []byte
+	ConfirmationTag []byte // of a commit
+	MembershipTag   []byte // of a member
+}
+
+// Code visits the fields of RFC 9420, section 6.2.
+func (m *PublicMessage) Code(c *Coder) {
+	m.Content.Code(c)
+	c.Bytes(&m.Signature)
+	if m.Content.ContentType == CommitContent {
+		c.Bytes(&m.ConfirmationTag)
+	}
+	if m.Content.Sender.Type == MemberSender {
+		c.Bytes(&m.MembershipTag)
+	}
+}
+
+// Authenticated is the message without its membership tag.
+func (m *PublicMessage) Authenticated() *AuthenticatedContent {
+	return &AuthenticatedContent{
+		WireFormat: PublicMessageFormat, Content: m.Content,
+		Signature: m.Signature, ConfirmationTag: m.ConfirmationTag,
+	}
+}
+
+// PrivateMessage is content that only members can read. RFC 9420, section 6.3.
+type PrivateMessage struct {
+	GroupID             []byte
+	Epoch               uint64
+	ContentType         ContentType
+	AuthenticatedData   []byte
+	EncryptedSenderData []byte
+	Ciphertext          []byte
+}
+
+// Code visits the fields of RFC 9420, section 6.3.
+func (m *PrivateMessage) Code(c *Coder) {
+	m.codeHead(c)
+	c.Bytes(&m.EncryptedSenderData)
+	c.Bytes(&m.Ciphertext)
+}
+
+func (m *PrivateMessage) codeHead(c *Coder) {
+	c.Bytes(&m.GroupID)
+	c.U64(&m.Epoch)
+	c.U8((*uint8)(&m.ContentType))
+	if m.ContentType < ApplicationContent || m.ContentType > CommitContent {
+		c.Fail("content type %d", m.ContentType)
+	}
+	c.Bytes(&m.AuthenticatedData)
+}
+
+// ContentAAD is authenticated with the ciphertext (PrivateContentAAD).
+// RFC 9420, section 6.3.1.
+func (m *PrivateMessage) ContentAAD() []byte { return Marshal(codeFunc(m.codeHead)) }
+
+// SenderDataAAD is authenticated with the sender data. RFC 9420, section 6.3.2.
+func (m *PrivateMessage) SenderDataAAD() []byte {
+	return Marshal(codeFunc(func(c *Coder) {
+		c.Bytes(&m.GroupID)
+		c.U64(&m.Epoch)
+		c.U8((*uint8)(&m.ContentType))
+	}))
+}
+
+// SenderData says with which key a PrivateMessage is sealed.
+// RFC 9420, section 6.3.2.
+type SenderData struct {
+	Leaf       uint32
+	Generation uint32
+	ReuseGuard [4]byte
+}
+
+// Code visits the fields of RFC 9420, section 6.3.2.
+func (s *SenderData) Code(c *Coder) {
+	c.U32(&s.Leaf)
+	c.U32(&s.Generation)
+	c.Fixed(s.ReuseGuard[:])
+}
+
+// PrivateContent is the plaintext of a PrivateMessage: the body and the
+// authentication of Message, then padding. Whoever decodes sets Message's
+// ContentType first. RFC 9420, section 6.3.1.
+type PrivateContent struct {
+	Message *AuthenticatedContent
+	Padding int // zero bytes at the end
+}
+
+// Code visits the fields of RFC 9420, section 6.3.1.
+func (p *PrivateContent) Code(c *Coder) {
+	p.Message.Content.codeBody(c)
+	p.Message.codeAuth(c)
+	zeros := make([]byte, p.Padding)
+	c.Rest(&zeros)
+	p.Padding = len(zeros)
+	for _, b := range zeros {
+		if b != 0 {
+			c.Fail("padding that is not zero")
+			return
+		}
+	}
+}
+
+// Message is what travels; WireFormat says which of the other fields counts.
+// RFC 9420, section 6 (MLSMessage).
+type Message struct {
+	WireFormat WireFormat
+	Public     *PublicMessage
+	Private    *PrivateMessage
+	Welcome    *Welcome
+	GroupInfo  *GroupInfo
+	KeyPackage *KeyPackage
+}
+
+// Code visits the fields of RFC 9420, section 6. Only version mls10 is accepted.
+func (m *Message) Code(c *Coder) {
+	version := MLS10
+	c.U16(&version)
+	if version != MLS10 {
+		c.Fail("protocol version %d", version)
+		return
+	}
+	c.U16((*uint16)(&m.WireFormat))
+	switch m.WireFormat {
+	case PublicMessageFormat:
+		Variant(c, &m.Public)
+	case PrivateMessageFormat:
+		Variant(c, &m.Private)
+	case WelcomeFormat:
+		Variant(c, &m.Welcome)
+	case GroupInfoFormat:
+		Variant(c, &m.GroupInfo)
+	case KeyPackageFormat:
+		Variant(c, &m.KeyPackage)
+	default:
+		c.Fail("wire format %d", m.WireFormat)
+	}
+}

@@ -1,0 +1,97 @@
+package wire
+
+// HPKECiphertext is something sealed to one public key. RFC 9420, section 7.6.
+type HPKECiphertext struct {
+	KEMOutput  []byte
+	Ciphertext []byte
+}
+
+// Code visits the fields of RFC 9420, section 7.6.
+func (h *HPKECiphertext) Code(c *Coder) {
+	c.Bytes(&h.KEMOutput)
+	c.Bytes(&h.Ciphertext)
+}
+
+// ParentNode is an inner node of the tree. RFC 9420, section 7.1.
+type ParentNode struct {
+	EncryptionKey  []byte
+	ParentHash     []byte
+	UnmergedLeaves []uint32
+}
+
+// Code visits the fields of RFC 9420, section 7.1.
+func (n *ParentNode) Code(c *Coder) {
+	c.Bytes(&n.EncryptionKey)
+	c.Bytes(&n.ParentHash)
+	c.U32s(&n.UnmergedLeaves)
+}
+
+// Node is a node of the tree: exactly one of its fields is set.
+// RFC 9420, section 7.8.
+type Node struct {
+	Leaf   *LeafNode
+	Parent *ParentNode
+}
+
+// Code visits the fields of RFC 9420, section 7.8.
+func (n *Node) Code(c *Coder) {
+	t := leafNodeType
+	if n.Parent != nil {
+		t = parentNodeType
+	}
+	c.U8(&t)
+	switch t {
+	case leafNodeType:
+		Variant(c, &n.Leaf)
+	case parentNodeType:
+		Variant(c, &n.Parent)
+	default:
+		c.Fail("node type %d", t)
+	}
+}
+
+// RatchetTree is the public tree as it travels: nodes in array order, nil where
+// blank, ending with a node that is not blank. RFC 9420, section 12.4.3.3.
+type RatchetTree []*Node
+
+// Code visits the fields of RFC 9420, section 12.4.3.3.
+func (t *RatchetTree) Code(c *Coder) {
+	nodes := []*Node(*t)
+	Vector(c, &nodes, func(c *Coder, n **Node) { Optional(c, n) })
+	if c.decoding {
+		*t = nodes
+	}
+	for i, n := range nodes {
+		if n != nil && (n.Leaf != nil) != (i%2 == 0) {
+			c.Fail("node %d has the other kind", i)
+		}
+	}
+	if len(nodes) > 0 && nodes[len(nodes)-1] == nil {
+		c.Fail("the tree ends with a blank node")
+	}
+}
+
+// UpdatePathNode is a new inner key and, for each node below that needs it, the
+// sealed path secret. RFC 9420, section 7.6.
+type UpdatePathNode struct {
+	EncryptionKey []byte
+	Secrets       []HPKECiphertext
+}
+
+// Code visits the fields of RFC 9420, section 7.6.
+func (n *UpdatePathNode) Code(c *Coder) {
+	c.Bytes(&n.EncryptionKey)
+	Structs(c, &n.Secrets)
+}
+
+// UpdatePath replaces the keys from a leaf to the root. RFC 9420, section 7.6.
+type UpdatePath struct {
+	Leaf  LeafNode
+	Nodes []UpdatePathNode
+}
+
+// Code visits the fields of RFC 9420, section 7.6.
+func (p *UpdatePath) Code(c *Coder) {
+	p.Leaf.Code(c)
+	Structs(c, &p.Nodes)
+}
