@@ -31,7 +31,8 @@ import (
 )
 
 // Existing is the environment variable that names a server to use instead of a
-// private one, as a postgres:// URL of a role that may create databases.
+// private one, as a postgres:// URL of a role that may create databases. "off"
+// skips the tests that need PostgreSQL.
 const Existing = "WAXWING_TEST_POSTGRES"
 
 // statementTimeout bounds each administrative statement. CREATE DATABASE on a
@@ -50,6 +51,7 @@ var shared struct {
 func URL(t testing.TB) string {
 	t.Helper()
 	admin := os.Getenv(Existing)
+	skipIfOff(t)
 	if admin == "" {
 		server, err := sharedServer()
 		if err != nil {
@@ -64,6 +66,7 @@ func URL(t testing.TB) string {
 // it skips or fails where PostgreSQL is not installed.
 func Start(t testing.TB, options Options) *Server {
 	t.Helper()
+	skipIfOff(t)
 	server, err := New(options)
 	if err != nil {
 		missing(t, err)
@@ -111,6 +114,13 @@ func sharedServer() (*Server, error) {
 		shared.server, shared.err = New(Options{})
 	}
 	return shared.server, shared.err
+}
+
+func skipIfOff(t testing.TB) {
+	t.Helper()
+	if os.Getenv(Existing) == "off" {
+		t.Skip("not tested on PostgreSQL: " + Existing + "=off")
+	}
 }
 
 // missing ends a test that cannot have its server. Only the absence of PostgreSQL

@@ -1,0 +1,44 @@
+# The commands of a working day. Only Go, git and make are needed for run, demo
+# and check's build; test installs what else it needs (see scripts/prepare.sh).
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+COMMIT  := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/dev/null)
+VERSION := $(shell git describe --tags --abbrev=0 2>/dev/null)
+LDFLAGS := -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VERSION))
+
+.PHONY: build run demo check lint test bench
+
+# One static binary. SQLite is pure Go, so no C compiler is needed.
+build:
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/waxwing
+
+# A server on 127.0.0.1:8420 with its database in ./data.
+run: build
+	@exec bin/waxwing serve
+
+# Three people, one server, ten lost connections and a crash, in one process.
+demo: build
+	@exec bin/waxwing demo
+
+# Everything that needs no services: the tests run on SQLite only. The race
+# detector needs a C compiler.
+check: lint
+	WAXWING_TEST_POSTGRES=off go test -race ./...
+
+lint:
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w): $$unformatted"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+# Everything, on SQLite and PostgreSQL; what continuous integration runs. CI=true
+# turns a missing PostgreSQL from a skipped test into a failed one.
+test:
+	@scripts/prepare.sh
+	@$(MAKE) --no-print-directory lint
+	CI=true go test -race ./...
+
+# The append path beside the same rows written raw, on both databases, durable.
+bench:
+	go test -run '^$$' -bench . -benchtime 10s -timeout 60m ./internal/...

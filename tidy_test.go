@@ -1,0 +1,201 @@
+package waxwing_test
+
+import (
+	"bytes"
+	"go/ast"
+	"go/format"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "waxwing.im/waxwing"
+
+// edges holds the imports between our own packages that are allowed. They point
+// inwards, from commands over doors and rules to nouns; a new one is a decision and
+// has a page in docs/decisions.
+var edges = map[string][]string{
+	"cmd/waxwing":            {"api/gateway", "client", "internal/identity", "internal/server", "mls"},
+	"internal/server":        {"internal/core", "internal/ds", "internal/gatewayserver", "internal/identity", "internal/store"},
+	"internal/gatewayserver": {"api/gateway", "internal/core", "internal/ds", "internal/identity"},
+	"internal/core":          {"internal/ds", "internal/store", "mls/keypackage", "mls/wire"},
+	"internal/identity":      {"internal/ds", "internal/store"},
+	"internal/store":         {"internal/ds"},
+	"internal/ds":            {},
+	"internal/pgtest":        {},
+	"client":                 {"api/gateway", "mls", "mls/keypackage", "mls/wire"},
+	"api/gateway":            {},
+	"mls":                    {"mls/keypackage", "mls/wire"},
+	"mls/keypackage":         {"mls/wire"},
+	"mls/wire":               {},
+}
+
+// testEdges holds what the tests of the public packages below a folder may import
+// besides: they know what any user of them knows, except that the SDK is tested
+// against a whole server.
+var testEdges = map[string][]string{
+	"client": {"internal/server", "internal/pgtest"},
+	"api":    {},
+	"mls":    {"mls", "mls/keypackage", "mls/wire"},
+}
+
+// exclusive holds the libraries that belong to few packages, so that SQL stays in
+// the store and rules know nothing of HTTP.
+var exclusive = []struct {
+	library string // and what is below it
+	in      []string
+}{
+	{"database/sql", []string{"internal/store", "client", "cmd/waxwing"}},
+	{"github.com/jackc/pgx", []string{"internal/store", "internal/pgtest"}},
+	{"modernc.org/sqlite", []string{"internal/store", "client"}},
+	{"github.com/coder/websocket", []string{"internal/gatewayserver", "client", "cmd/waxwing"}},
+	{"net/http", []string{"api/gateway", "client", "cmd/waxwing", "internal/gatewayserver", "internal/server"}},
+	{"github.com/alecthomas/kong", []string{"cmd/waxwing"}},
+}
+
+// linesMax bounds a file that is not a test; a reader pays for the scrolling.
+const linesMax = 700
+
+// source is one Go file of the module.
+type source struct {
+	path   string // with slashes, from the root
+	folder string
+	isTest bool
+	text   []byte
+	syntax *ast.File
+}
+
+func (s source) imports() []string {
+	var paths []string
+	for _, spec := range s.syntax.Imports {
+		name, _ := strconv.Unquote(spec.Path.Value)
+		paths = append(paths, name)
+	}
+	return paths
+}
+
+// sources reads every Go file that the go command would see.
+func sources(t *testing.T) []source {
+	t.Helper()
+	var all []source
+	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() && name != "." && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata") {
+			return filepath.SkipDir
+		}
+		if entry.IsDir() || !strings.HasSuffix(name, ".go") {
+			return nil
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		syntax, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments)
+		if err != nil {
+			return err
+		}
+		slashed := filepath.ToSlash(name)
+		all = append(all, source{slashed, path.Dir(slashed), strings.HasSuffix(name, "_test.go"), text, syntax})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func TestTidyImportsPointInwards(t *testing.T) {
+	for _, file := range sources(t) {
+		allowed, known := edges[file.folder]
+		if !known && file.folder != "." {
+			t.Errorf("%s: package %s has no place in the table of edges", file.path, file.folder)
+			continue
+		}
+		if file.isTest {
+			more, restricted := testEdges[strings.SplitN(file.folder, "/", 2)[0]]
+			if !restricted {
+				continue
+			}
+			allowed = append(slices.Clone(allowed), more...)
+		}
+		for _, imported := range file.imports() {
+			own, isOwn := strings.CutPrefix(imported, module+"/")
+			if isOwn && own != file.folder && !slices.Contains(allowed, own) {
+				t.Errorf("%s: %s must not import %s", file.path, file.folder, own)
+			}
+		}
+	}
+}
+
+func TestTidyLibrariesStayInTheirPackages(t *testing.T) {
+	for _, file := range sources(t) {
+		if file.isTest {
+			continue
+		}
+		for _, imported := range file.imports() {
+			for _, rule := range exclusive {
+				if (imported == rule.library || strings.HasPrefix(imported, rule.library+"/")) && !slices.Contains(rule.in, file.folder) {
+					t.Errorf("%s: %s belongs to %s only", file.path, imported, strings.Join(rule.in, ", "))
+				}
+			}
+		}
+	}
+}
+
+func TestTidyEnvironmentIsReadInOnePlace(t *testing.T) {
+	for _, file := range sources(t) {
+		if file.isTest || file.folder == "cmd/waxwing" || file.folder == "internal/pgtest" {
+			continue
+		}
+		for _, call := range []string{"os." + "Getenv(", "os." + "LookupEnv("} {
+			if bytes.Contains(file.text, []byte(call)) {
+				t.Errorf("%s: options reach packages as values; only the command reads the environment", file.path)
+			}
+		}
+	}
+}
+
+func TestTidyFilesAreShort(t *testing.T) {
+	for _, file := range sources(t) {
+		if lines := bytes.Count(file.text, []byte("\n")); !file.isTest && lines > linesMax {
+			t.Errorf("%s has %d lines, at most %d", file.path, lines, linesMax)
+		}
+	}
+}
+
+func TestTidyFilesAreFormatted(t *testing.T) {
+	for _, file := range sources(t) {
+		formatted, err := format.Source(file.text)
+		if err != nil || !bytes.Equal(formatted, file.text) {
+			t.Errorf("%s is not formatted by gofmt (%v)", file.path, err)
+		}
+	}
+}
+
+func TestTidyPackagesAreNamedAndExplained(t *testing.T) {
+	explained := map[string]bool{}
+	for _, file := range sources(t) {
+		if file.isTest || file.folder == "." {
+			continue
+		}
+		switch name := file.syntax.Name.Name; name {
+		case "util", "utils", "common", "types", "models", "helpers":
+			t.Errorf("%s: a package called %s says nothing", file.path, name)
+		}
+		explained[file.folder] = explained[file.folder] || file.syntax.Doc != nil
+	}
+	for folder, has := range explained {
+		if !has {
+			t.Errorf("%s has no package comment", folder)
+		}
+	}
+}
