@@ -1,0 +1,64 @@
+package gateway
+
+import "encoding/json"
+
+// The frames of a device's own log (feature device) come again on each connect
+// until device.ack names their Pos or a later one.
+
+// Welcome invites this device into an MLS group.
+type Welcome struct {
+	Pos           int64  `json:"pos"`
+	WelcomeID     string `json:"welcome_id"`
+	ConvID        string `json:"conv_id"`
+	Env           string `json:"env"` // base64 of the MLSMessage
+	KeyPackageRef string `json:"key_package_ref"`
+	Epoch         int64  `json:"epoch"`
+	NextSeq       int64  `json:"next_seq"` // where the joiner begins to read
+}
+
+// Members says that accounts, the receiver's own among them, were added to or
+// removed from a conversation.
+type Members struct {
+	Pos    int64    `json:"pos"`
+	ConvID string   `json:"conv_id"`
+	Add    []string `json:"add"`
+	Remove []string `json:"remove"`
+}
+
+// KeyPackagesLow says that few of this device's key packages are left.
+type KeyPackagesLow struct {
+	Pos       int64 `json:"pos"`
+	Available int64 `json:"available"`
+}
+
+// DeviceAck says that the device has dealt with its log up to and including Pos.
+type DeviceAck struct {
+	Pos int64 `json:"pos"`
+}
+
+// DeviceEvents answers GET /v1/device-events: what the device has not acknowledged,
+// oldest first, as complete frames. More says that the answer was cut: acknowledge
+// and ask again.
+type DeviceEvents struct {
+	Events []json.RawMessage `json:"events"`
+	More   bool              `json:"more"`
+}
+
+// Report tells the server what only a client can see. It is counted and never
+// stored with an identity. Feature report.
+type Report struct {
+	Kind       string `json:"kind"`
+	ConvID     string `json:"conv_id,omitempty"`
+	Generation int64  `json:"generation,omitempty"`
+	Epoch      int64  `json:"epoch,omitempty"`
+	// EpochAuthenticator is base64, with ReportEpochAuthenticator.
+	EpochAuthenticator string `json:"epoch_authenticator,omitempty"`
+}
+
+// The kinds of reports.
+const (
+	ReportGap                = "gap"
+	ReportDecryptFailure     = "decrypt_failure"
+	ReportStateReload        = "state_reload"
+	ReportEpochAuthenticator = "epoch_authenticator"
+)

@@ -1,0 +1,191 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// Version is the value of `v` in every frame.
+const Version = 1
+
+// Sizes of what one end may send to the other.
+const (
+	// FrameBytesMax bounds a WebSocket frame in both directions of a request; a
+	// longer one closes the socket with 1009.
+	FrameBytesMax = 1 << 20
+	// BodyBytesMax bounds the body of an HTTP request, and CommitBytesMax that of
+	// an inbox request, which may hold a conv.commit.
+	BodyBytesMax   = 1 << 20
+	CommitBytesMax = 16 << 20
+	// EnvCharactersMax bounds `env` of a conv.send.
+	EnvCharactersMax = 262144
+	// frameIDBytesMax bounds the `id` of a frame, which is echoed.
+	frameIDBytesMax = 1024
+)
+
+// The types of frames. A client sends the first group, a server the second; ping
+// and pong go both ways.
+const (
+	TypeSessionStart  = "session.start"
+	TypeSessionResume = "session.resume"
+	TypeSubscribe     = "conv.subscribe"
+	TypeSend          = "conv.send"
+	TypeAck           = "conv.ack"
+	TypeCommit        = "conv.commit"   // feature bundle
+	TypeDeviceAck     = "device.ack"    // feature device
+	TypeReport        = "client.report" // feature report
+
+	TypeReady          = "session.ready"
+	TypeAcked          = "conv.acked"
+	TypeEvent          = "conv.event"
+	TypeError          = "error"
+	TypeCaughtUp       = "caught_up"       // feature marker
+	TypeDrain          = "drain"           // feature drain
+	TypeWelcome        = "welcome"         // feature device
+	TypeMembers        = "members"         // feature device
+	TypeKeyPackagesLow = "keypackages.low" // feature device
+
+	TypePing = "ping"
+	TypePong = "pong"
+)
+
+// Feature is something beyond the first version of the protocol that a session may
+// ask for. A session that has not asked for a feature never sees its frames, and
+// its own frames of that kind are unknown.
+type Feature = string
+
+// The features.
+const (
+	// FeatureBundle is conv.commit: a commit with what belongs to it.
+	FeatureBundle Feature = "bundle"
+	// FeatureDevice is the device's own log: Welcomes, added and removed, key
+	// packages low, and device.ack.
+	FeatureDevice Feature = "device"
+	// FeatureMarker is caught_up, which ends a replay.
+	FeatureMarker Feature = "marker"
+	// FeatureDrain is drain, sent before a server that stops closes the socket.
+	FeatureDrain Feature = "drain"
+	// FeatureReport is client.report.
+	FeatureReport Feature = "report"
+)
+
+// Features lists every feature that this version knows.
+var Features = []Feature{FeatureBundle, FeatureDevice, FeatureMarker, FeatureDrain, FeatureReport}
+
+// Frame is one message of the WebSocket, in either direction.
+type Frame struct {
+	Type string
+	// ID is a JSON string or number chosen by the client; the answer repeats it.
+	// It is nil when there is none.
+	ID json.RawMessage
+	// Body is a JSON object that has passed Validate, or nil when there is none.
+	Body json.RawMessage
+}
+
+// The errors of DecodeFrame beyond those of Validate.
+var (
+	// ErrNotObject is the answer to JSON that is no object.
+	ErrNotObject = errors.New("invalid frame envelope")
+	// ErrVersion is the answer to a `v` other than the number 1.
+	ErrVersion = errors.New("unsupported version")
+)
+
+// envelope is a frame as it is read. Only what is needed to answer is typed here,
+// so that a frame with a broken field is still answered with its id.
+type envelope struct {
+	Version json.RawMessage `json:"v,omitempty"`
+	Type    json.RawMessage `json:"t,omitempty"`
+	ID      json.RawMessage `json:"id,omitempty"`
+	Body    json.RawMessage `json:"body,omitempty"`
+}
+
+// DecodeFrame reads one frame. A type that is missing or not a string is "". The
+// error is one of Validate's, ErrNotObject, ErrVersion, or an *InputError about `id`
+// or `body`; with the last two kinds the returned frame has its ID if that is usable.
+func DecodeFrame(data []byte) (Frame, error) {
+	if err := Validate(data); err != nil {
+		return Frame{}, err
+	}
+	if data = skipSpace(data); data[0] != '{' {
+		return Frame{}, ErrNotObject
+	}
+	var e envelope
+	if err := unmarshalChecked(data, &e); err != nil {
+		return Frame{}, err
+	}
+	var frame Frame
+	if len(e.ID) > 0 {
+		if len(e.ID) > frameIDBytesMax || !isIDStart(e.ID[0]) {
+			return Frame{}, &InputError{Field: "id", Problem: "not a short string or number"}
+		}
+		frame.ID = e.ID
+	}
+	if string(e.Version) != "1" {
+		return frame, ErrVersion
+	}
+	frame.Type, _ = textOf(e.Type)
+	if len(e.Body) > 0 {
+		if e.Body[0] != '{' {
+			return frame, &InputError{Field: "body", Problem: "not an object"}
+		}
+		frame.Body = e.Body
+	}
+	return frame, nil
+}
+
+func isIDStart(c byte) bool { return c == '"' || c == '-' || c >= '0' && c <= '9' }
+
+// Decode reads the body of f into the struct that into points to, with the rules of
+// Unmarshal. A frame without a body is read as one with an empty body.
+func (f Frame) Decode(into any) error {
+	if f.Body == nil {
+		return unmarshalChecked([]byte("{}"), into)
+	}
+	return unmarshalChecked(f.Body, into)
+}
+
+// StringID is a frame id made from text.
+func StringID(id string) json.RawMessage {
+	raw, _ := json.Marshal(id) // a string cannot fail
+	return raw
+}
+
+// EncodeFrame writes a frame. id may be nil; body may be nil, or anything that
+// encodes to a JSON object.
+func EncodeFrame(frameType string, id json.RawMessage, body any) ([]byte, error) {
+	out := AppendHead(nil, frameType, id)
+	if body == nil {
+		return append(out, '}'), nil
+	}
+	out = append(out, `,"body":`...)
+	raw, err := Marshal(body)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", frameType, err)
+	}
+	return append(append(out, raw...), '}'), nil
+}
+
+// AppendHead appends the beginning of a frame, up to and without the comma before
+// its body: for writers that build the rest by hand. frameType is one of the Type
+// constants, which need no escaping.
+func AppendHead(dst []byte, frameType string, id json.RawMessage) []byte {
+	dst = append(dst, `{"v":1,"t":"`...)
+	dst = append(append(dst, frameType...), '"')
+	if len(id) > 0 {
+		dst = append(append(dst, `,"id":`...), id...)
+	}
+	return dst
+}
+
+// Marshal is json.Marshal without the escapes that only a page of HTML needs.
+func Marshal(v any) ([]byte, error) {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+}

@@ -1,0 +1,110 @@
+package gateway
+
+// Subscribe asks for the events of a conversation from a position on, replayed and
+// then live. There is no answer on success. Subscribing again replaces. FromSeq is
+// inclusive, AfterSeq exclusive; FromSeq wins; without either it is the device's cursor.
+type Subscribe struct {
+	ConvID   string `json:"conv_id"`
+	FromSeq  *int64 `json:"from_seq,omitempty"`
+	AfterSeq *int64 `json:"after_seq,omitempty"`
+}
+
+// Send appends a message. The same (conv_id, msg_id) is answered the same, whoever
+// repeats it.
+type Send struct {
+	ConvID string `json:"conv_id"`
+	MsgID  string `json:"msg_id"`
+	// Env is the message: padded standard base64 of one MLSMessage, or any text.
+	Env string `json:"env"`
+	// TS is checked to be an integer and ignored: the server's clock counts.
+	TS *int64 `json:"ts,omitempty"`
+}
+
+// Acked answers a conv.send or conv.commit.
+type Acked struct {
+	ConvID        string `json:"conv_id"`
+	MsgID         string `json:"msg_id"`
+	Seq           int64  `json:"seq"`
+	ConvHome      string `json:"conv_home"`
+	OriginGateway string `json:"origin_gateway"`
+	// Epoch is the one that the commit opened; only in answer to conv.commit.
+	Epoch *int64 `json:"epoch,omitempty"`
+}
+
+// Ack says that the device has everything up to and including Seq. There is no
+// answer on success.
+type Ack struct {
+	ConvID string `json:"conv_id"`
+	Seq    int64  `json:"seq"`
+}
+
+// Event is one message of a conversation.
+type Event struct {
+	ConvID string `json:"conv_id"`
+	Seq    int64  `json:"seq"`
+	MsgID  string `json:"msg_id"`
+	Env    string `json:"env"`
+	// SenderDeviceID is there where the conversation records senders.
+	SenderDeviceID string `json:"sender_device_id,omitempty"`
+	ConvHome       string `json:"conv_home"`
+	OriginGateway  string `json:"origin_gateway"`
+	// Kind is the server's verdict: KindApp, KindProposal or KindCommit. Epoch is
+	// the MLS epoch after this message. Both are shown to sessions with a feature.
+	Kind  string `json:"kind,omitempty"`
+	Epoch *int64 `json:"epoch,omitempty"`
+}
+
+// The kinds of events. Clients process handshakes only from commits and proposals,
+// and application messages only from apps.
+const (
+	KindApp      = "app"
+	KindProposal = "proposal"
+	KindCommit   = "commit"
+)
+
+// Commit is the body of conv.commit: a commit and all that becomes true with it, all
+// or nothing. Bytes are padded standard base64 of MLSMessages.
+type Commit struct {
+	ConvID    string         `json:"conv_id"`
+	MsgID     string         `json:"msg_id"`
+	Commit    string         `json:"commit"`
+	Welcome   *CommitWelcome `json:"welcome,omitempty"`
+	GroupInfo *string        `json:"group_info,omitempty"`
+	Add       []string       `json:"add,omitempty"`    // accounts
+	Remove    []string       `json:"remove,omitempty"` // accounts
+}
+
+// CommitWelcome is the Welcome of a commit and whom it is for.
+type CommitWelcome struct {
+	Env string      `json:"env"`
+	To  []WelcomeTo `json:"to"`
+}
+
+// WelcomeTo is one device that a Welcome is for. KeyPackageRef is lower-case hex.
+type WelcomeTo struct {
+	UserID        string `json:"user_id"`
+	DeviceID      string `json:"device_id"`
+	KeyPackageRef string `json:"key_package_ref"`
+}
+
+// CaughtUp ends a replay: everything up to Seq, the head when it was reached, has
+// been sent. Feature marker.
+type CaughtUp struct {
+	ConvID string `json:"conv_id"`
+	Seq    int64  `json:"seq"`
+}
+
+// Drain announces that the server is about to close the socket, and when to come
+// back. Feature drain.
+type Drain struct {
+	ReconnectAfterMS int64 `json:"reconnect_after_ms"`
+}
+
+// InboxAnswer answers POST /v1/inbox. Only Status is set for a conv.ack or device.ack.
+type InboxAnswer struct {
+	Status        string `json:"status"`
+	Seq           int64  `json:"seq,omitempty"`
+	ConvHome      string `json:"conv_home,omitempty"`
+	OriginGateway string `json:"origin_gateway,omitempty"`
+	Epoch         *int64 `json:"epoch,omitempty"`
+}
