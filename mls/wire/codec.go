@@ -46,6 +46,13 @@ type Struct interface {
 	Code(c *Coder)
 }
 
+// Func is a Struct made of its Code method, for structures that exist only to be
+// hashed or signed.
+type Func func(*Coder)
+
+// Code calls f.
+func (f Func) Code(c *Coder) { f(c) }
+
 // Coder walks over the fields of a Struct, writing or reading them. After the
 // first error every call does nothing.
 type Coder struct {

@@ -46,7 +46,7 @@ func (g *GroupInfo) codeSigned(c *Coder) {
 
 // SignedContent is what the signature covers (GroupInfoTBS).
 // RFC 9420, section 12.4.3.
-func (g *GroupInfo) SignedContent() []byte { return Marshal(codeFunc(g.codeSigned)) }
+func (g *GroupInfo) SignedContent() []byte { return Marshal(Func(g.codeSigned)) }
 
 // PathSecret is an option inside GroupSecrets. RFC 9420, section 12.4.3.
 type PathSecret struct {

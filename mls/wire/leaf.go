@@ -119,7 +119,7 @@ func (n *LeafNode) codeSigned(c *Coder) {
 // the index count only for leaves that did not come from a KeyPackage.
 // RFC 9420, section 7.2.
 func (n *LeafNode) SignedContent(groupID []byte, index uint32) []byte {
-	return Marshal(codeFunc(func(c *Coder) {
+	return Marshal(Func(func(c *Coder) {
 		n.codeSigned(c)
 		if n.Source != KeyPackageLeaf {
 			c.Bytes(&groupID)
@@ -127,11 +127,6 @@ func (n *LeafNode) SignedContent(groupID []byte, index uint32) []byte {
 		}
 	}))
 }
-
-// codeFunc is a Struct made of its Code method.
-type codeFunc func(*Coder)
-
-func (f codeFunc) Code(c *Coder) { f(c) }
 
 // KeyPackage lets others add a client while it is away. RFC 9420, section 10.
 type KeyPackage struct {
@@ -159,4 +154,4 @@ func (k *KeyPackage) codeSigned(c *Coder) {
 
 // SignedContent is what the KeyPackage's own signature covers (KeyPackageTBS).
 // RFC 9420, section 10.
-func (k *KeyPackage) SignedContent() []byte { return Marshal(codeFunc(k.codeSigned)) }
+func (k *KeyPackage) SignedContent() []byte { return Marshal(Func(k.codeSigned)) }

@@ -80,7 +80,7 @@ func (a *AuthenticatedContent) codeAuth(c *Coder) {
 // SignedContent is what the sender's signature covers (FramedContentTBS); context
 // counts for members and new members that commit. RFC 9420, section 6.1.
 func (a *AuthenticatedContent) SignedContent(context *GroupContext) []byte {
-	return Marshal(codeFunc(func(c *Coder) { a.codeSigned(c, context) }))
+	return Marshal(Func(func(c *Coder) { a.codeSigned(c, context) }))
 }
 
 func (a *AuthenticatedContent) codeSigned(c *Coder, context *GroupContext) {
@@ -96,7 +96,7 @@ func (a *AuthenticatedContent) codeSigned(c *Coder, context *GroupContext) {
 // TaggedContent is what the membership tag of a PublicMessage covers
 // (AuthenticatedContentTBM). RFC 9420, section 6.2.
 func (a *AuthenticatedContent) TaggedContent(context *GroupContext) []byte {
-	return Marshal(codeFunc(func(c *Coder) {
+	return Marshal(Func(func(c *Coder) {
 		a.codeSigned(c, context)
 		a.codeAuth(c)
 	}))
@@ -105,7 +105,7 @@ func (a *AuthenticatedContent) TaggedContent(context *GroupContext) []byte {
 // ConfirmedInput is what a commit adds to the confirmed transcript hash
 // (ConfirmedTranscriptHashInput). RFC 9420, section 8.2.
 func (a *AuthenticatedContent) ConfirmedInput() []byte {
-	return Marshal(codeFunc(func(c *Coder) {
+	return Marshal(Func(func(c *Coder) {
 		c.U16((*uint16)(&a.WireFormat))
 		a.Content.Code(c)
 		c.Bytes(&a.Signature)
@@ -169,11 +169,11 @@ func (m *PrivateMessage) codeHead(c *Coder) {
 
 // ContentAAD is authenticated with the ciphertext (PrivateContentAAD).
 // RFC 9420, section 6.3.1.
-func (m *PrivateMessage) ContentAAD() []byte { return Marshal(codeFunc(m.codeHead)) }
+func (m *PrivateMessage) ContentAAD() []byte { return Marshal(Func(m.codeHead)) }
 
 // SenderDataAAD is authenticated with the sender data. RFC 9420, section 6.3.2.
 func (m *PrivateMessage) SenderDataAAD() []byte {
-	return Marshal(codeFunc(func(c *Coder) {
+	return Marshal(Func(func(c *Coder) {
 		c.Bytes(&m.GroupID)
 		c.U64(&m.Epoch)
 		c.U8((*uint8)(&m.ContentType))

@@ -1,0 +1,140 @@
+// Package keypackage checks published KeyPackages (RFC 9420, section 10). It is
+// all that a directory needs to refuse what no client could use:
+//
+//	info, err := keypackage.Validate(raw, time.Now())
+//
+// What it cannot check is whether the identity belongs to whoever publishes the
+// package: compare Info.Identity with the authenticated caller.
+package keypackage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"waxwing.im/waxwing/mls/leaf"
+	"waxwing.im/waxwing/mls/suite"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+var (
+	// ErrInvalid is wrapped when a KeyPackage breaks a rule of RFC 9420.
+	ErrInvalid = errors.New("invalid key package")
+	// ErrLifetime is wrapped when a KeyPackage is not valid now, or for too long.
+	ErrLifetime = errors.New("key package lifetime")
+)
+
+// LifetimeMax is the longest total lifetime accepted, which RFC 9420, section
+// 7.2, tells applications to define: a year, and a day for clocks that differ.
+const LifetimeMax = 366 * 24 * time.Hour
+
+// Info is what a valid KeyPackage says.
+type Info struct {
+	Ref                 []byte // KeyPackageRef, section 5.2
+	Suite               uint16
+	Identity            []byte // of the basic credential; nil for an X.509 credential
+	NotBefore, NotAfter time.Time
+	LastResort          bool // may be handed out more than once
+	SignatureKey        []byte
+	InitKey             []byte
+}
+
+// Validate decodes raw, which must be exactly one MLSMessage with a KeyPackage,
+// and checks it completely at the time now: version, suite, leaf source, both
+// signatures, keys, capabilities, lifetime. Unknown and GREASE values are
+// tolerated where lists allow them. The cost is linear in len(raw) plus two
+// signatures. Errors wrap wire.ErrMalformed, suite.ErrUnsupported, suite.ErrKey,
+// leaf.ErrInvalid, leaf.ErrSignature, ErrInvalid or ErrLifetime.
+// RFC 9420, section 10.1.
+func Validate(raw []byte, now time.Time) (Info, error) {
+	var m wire.Message
+	if err := wire.Unmarshal(raw, &m); err != nil {
+		return Info{}, err
+	}
+	if m.KeyPackage == nil {
+		return Info{}, invalid("10", "the message is not a key package")
+	}
+	s, err := suite.Lookup(m.KeyPackage.CipherSuite)
+	if err != nil {
+		return Info{}, err
+	}
+	if err := Check(s, m.KeyPackage); err != nil {
+		return Info{}, err
+	}
+	if err := CheckLifetime(&m.KeyPackage.Leaf, now); err != nil {
+		return Info{}, err
+	}
+	return InfoOf(s, m.KeyPackage), nil
+}
+
+// InfoOf reads what k says; it checks nothing.
+func InfoOf(s *suite.Suite, k *wire.KeyPackage) Info {
+	_, lastResort := wire.FindExtension(k.Extensions, wire.LastResortExtension)
+	return Info{
+		Ref: s.KeyPackageRef(wire.Marshal(k)), Suite: k.CipherSuite,
+		Identity:  k.Leaf.Credential.Identity,
+		NotBefore: Time(k.Leaf.NotBefore), NotAfter: Time(k.Leaf.NotAfter),
+		LastResort: lastResort, SignatureKey: k.Leaf.SignatureKey, InitKey: k.InitKey,
+	}
+}
+
+// Time is the time that a lifetime's seconds mean; what no time.Time can hold
+// becomes the latest that can be compared and formatted, in the year 9999.
+func Time(seconds uint64) time.Time {
+	const latest = 253402300799 // 9999-12-31T23:59:59Z
+	return time.Unix(int64(min(seconds, latest)), 0).UTC()
+}
+
+// Check verifies everything about k but its lifetime, which counts when a package
+// is published or used, and not when an old commit is read again.
+// RFC 9420, section 10.1.
+func Check(s *suite.Suite, k *wire.KeyPackage) error {
+	switch {
+	case k.Version != wire.MLS10:
+		return invalid("10.1", "version %d", k.Version)
+	case k.CipherSuite != s.ID():
+		return invalid("10.1", "cipher suite %d instead of %d", k.CipherSuite, s.ID())
+	case k.Leaf.Source != wire.KeyPackageLeaf:
+		return invalid("10.1", "its leaf was not made for a key package")
+	case bytes.Equal(k.InitKey, k.Leaf.EncryptionKey):
+		return invalid("10.1", "init key and encryption key are the same")
+	}
+	seen := make(map[uint16]bool, len(k.Extensions))
+	for _, e := range k.Extensions {
+		if seen[e.Type] {
+			return invalid("13.4", "extension type %#x occurs twice", e.Type)
+		}
+		seen[e.Type] = true
+	}
+	if err := s.CheckPublicKey(k.InitKey); err != nil {
+		return err
+	}
+	if err := leaf.Check(s, &k.Leaf, nil, 0); err != nil {
+		return err
+	}
+	if !s.VerifyWithLabel(k.Leaf.SignatureKey, "KeyPackageTBS", k.SignedContent(), k.Signature) {
+		return fmt.Errorf("%w: key package (RFC 9420, section 10.1)", leaf.ErrSignature)
+	}
+	return nil
+}
+
+// CheckLifetime verifies that n, the leaf of a KeyPackage, is valid at now and
+// not for longer than LifetimeMax. RFC 9420, section 7.2.
+func CheckLifetime(n *wire.LeafNode, now time.Time) error {
+	seconds := now.Unix()
+	switch {
+	case n.NotBefore > math.MaxInt64 || seconds < int64(n.NotBefore):
+		return fmt.Errorf("%w: not valid yet (RFC 9420, section 7.2)", ErrLifetime)
+	case n.NotAfter <= math.MaxInt64 && seconds > int64(n.NotAfter):
+		return fmt.Errorf("%w: expired (RFC 9420, section 7.2)", ErrLifetime)
+	case n.NotAfter-n.NotBefore > uint64(LifetimeMax/time.Second):
+		return fmt.Errorf("%w: longer than %v (RFC 9420, section 7.2)", ErrLifetime, LifetimeMax)
+	}
+	return nil
+}
+
+func invalid(section, format string, args ...any) error {
+	return fmt.Errorf("%w: %s (RFC 9420, section %s)", ErrInvalid, fmt.Sprintf(format, args...), section)
+}

@@ -1,0 +1,146 @@
+package keypackage_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/mls/keypackage"
+	"waxwing.im/waxwing/mls/leaf"
+	"waxwing.im/waxwing/mls/suite"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// maker builds a KeyPackage; the steps may spoil it before and after the leaf is
+// signed and after the package is signed.
+type maker struct {
+	suite              suite.ID
+	leaf, pack, signed func(k *wire.KeyPackage)
+}
+
+func (m maker) make(t *testing.T) []byte {
+	t.Helper()
+	s, err := suite.Lookup(m.suite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := s.GenerateSignatureKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, _ := s.SignaturePublicKey(private)
+	_, initKey, _ := s.GenerateKeyPair()
+	_, encryptionKey, _ := s.GenerateKeyPair()
+	k := &wire.KeyPackage{
+		Version: wire.MLS10, CipherSuite: m.suite, InitKey: initKey,
+		Leaf: wire.LeafNode{
+			EncryptionKey: encryptionKey, SignatureKey: public,
+			Credential: wire.Credential{Type: wire.BasicCredential, Identity: []byte("did:ex:ann")},
+			Capabilities: wire.Capabilities{
+				Versions: []uint16{1, 0x1a1a}, CipherSuites: []uint16{m.suite, 0x2a2a},
+				Extensions: []uint16{0xf3a1, 0x3a3a}, Proposals: []uint16{0x4a4a}, Credentials: []uint16{1, 0x5a5a},
+			},
+			Source:    wire.KeyPackageLeaf,
+			NotBefore: uint64(now.Add(-time.Hour).Unix()), NotAfter: uint64(now.Add(time.Hour).Unix()),
+			Extensions: []wire.Extension{{Type: 0xf3a1, Data: []byte("certificate")}, {Type: 0x3a3a}},
+		},
+		Extensions: []wire.Extension{{Type: wire.LastResortExtension}, {Type: 0x6a6a, Data: []byte{1}}},
+	}
+	step := func(f func(*wire.KeyPackage)) {
+		if f != nil {
+			f(k)
+		}
+	}
+	step(m.leaf)
+	if err := leaf.Sign(s, private, &k.Leaf, []byte("group"), 0); err != nil {
+		t.Fatal(err)
+	}
+	step(m.pack)
+	if k.Signature, err = s.SignWithLabel(private, "KeyPackageTBS", k.SignedContent()); err != nil {
+		t.Fatal(err)
+	}
+	step(m.signed)
+	return wire.Marshal(&wire.Message{WireFormat: wire.KeyPackageFormat, KeyPackage: k})
+}
+
+func TestValidate(t *testing.T) {
+	hours := func(from, to int) func(*wire.KeyPackage) {
+		return func(k *wire.KeyPackage) {
+			k.Leaf.NotBefore = uint64(now.Add(time.Duration(from) * time.Hour).Unix())
+			k.Leaf.NotAfter = uint64(now.Add(time.Duration(to) * time.Hour).Unix())
+		}
+	}
+	type kp = *wire.KeyPackage
+	tests := []struct {
+		name string
+		m    maker
+		want error
+	}{
+		{"good", maker{}, nil},
+		{"P-256", maker{suite: 2}, nil},
+		{"ChaCha20", maker{suite: 3}, nil},
+		{"other version", maker{pack: func(k kp) { k.Version = 2 }}, keypackage.ErrInvalid},
+		{"unknown suite", maker{pack: func(k kp) { k.CipherSuite = 0x7a7a }}, suite.ErrUnsupported},
+		{"suite not the signed one", maker{signed: func(k kp) { k.CipherSuite = 3 }}, leaf.ErrInvalid},
+		{"leaf of a commit", maker{leaf: func(k kp) { k.Leaf.Source = wire.CommitLeaf }}, keypackage.ErrInvalid},
+		{"leaf of an update", maker{leaf: func(k kp) { k.Leaf.Source = wire.UpdateLeaf }}, keypackage.ErrInvalid},
+		{"init key is the encryption key", maker{pack: func(k kp) { k.InitKey = k.Leaf.EncryptionKey }}, keypackage.ErrInvalid},
+		{"init key too short", maker{pack: func(k kp) { k.InitKey = k.InitKey[1:] }}, suite.ErrKey},
+		{"encryption key too short", maker{leaf: func(k kp) { k.Leaf.EncryptionKey = k.Leaf.EncryptionKey[1:] }}, suite.ErrKey},
+		{"leaf signature", maker{pack: func(k kp) { k.Leaf.Signature[3] ^= 1 }}, leaf.ErrSignature},
+		{"package signature", maker{signed: func(k kp) { k.Signature[3] ^= 1 }}, leaf.ErrSignature},
+		{"changed identity", maker{pack: func(k kp) { k.Leaf.Credential.Identity = []byte("did:ex:eve") }}, leaf.ErrSignature},
+		{"changed init key", maker{signed: func(k kp) { k.InitKey = bytes.Repeat([]byte{9}, 32) }}, leaf.ErrSignature},
+		{"expired", maker{leaf: hours(-2, -1)}, keypackage.ErrLifetime},
+		{"not yet", maker{leaf: hours(1, 2)}, keypackage.ErrLifetime},
+		{"for two years", maker{leaf: hours(-1, 2*366*24)}, keypackage.ErrLifetime},
+		{"for ever", maker{leaf: func(k kp) { k.Leaf.NotBefore, k.Leaf.NotAfter = 0, 1<<64-1 }}, keypackage.ErrLifetime},
+		{"ends before it begins", maker{leaf: hours(2, 1)}, leaf.ErrInvalid},
+		{"extension not listed", maker{leaf: func(k kp) { k.Leaf.Capabilities.Extensions = nil }}, leaf.ErrInvalid},
+		{"default extension not listed", maker{leaf: func(k kp) { k.Leaf.Extensions = []wire.Extension{{Type: 1}} }}, nil},
+		{"credential not listed", maker{leaf: func(k kp) { k.Leaf.Capabilities.Credentials = nil }}, leaf.ErrInvalid},
+		{"suite not listed", maker{leaf: func(k kp) { k.Leaf.Capabilities.CipherSuites = nil }}, leaf.ErrInvalid},
+		{"version not listed", maker{leaf: func(k kp) { k.Leaf.Capabilities.Versions = nil }}, leaf.ErrInvalid},
+		{"leaf extension twice", maker{leaf: func(k kp) { k.Leaf.Extensions = append(k.Leaf.Extensions, k.Leaf.Extensions[0]) }}, leaf.ErrInvalid},
+		{"package extension twice", maker{pack: func(k kp) { k.Extensions = append(k.Extensions, k.Extensions[0]) }}, keypackage.ErrInvalid},
+	}
+	for _, test := range tests {
+		if test.m.suite == 0 {
+			test.m.suite = suite.X25519AES128GCM
+		}
+		info, err := keypackage.Validate(test.m.make(t), now)
+		if !errors.Is(err, test.want) {
+			t.Errorf("%s: got %v, want %v", test.name, err, test.want)
+		}
+		if test.want == nil && (string(info.Identity) != "did:ex:ann" || !info.LastResort || len(info.Ref) != 32 || !info.NotAfter.Equal(now.Add(time.Hour))) {
+			t.Errorf("%s: got %+v", test.name, info)
+		}
+	}
+}
+
+func TestValidateRefusesOtherBytes(t *testing.T) {
+	raw := maker{suite: suite.X25519AES128GCM}.make(t)
+	for name, bad := range map[string][]byte{
+		"empty": {}, "text": []byte("not a key package"), "trailing byte": append(bytes.Clone(raw), 0), "cut": raw[:len(raw)-1],
+	} {
+		if _, err := keypackage.Validate(bad, now); !errors.Is(err, wire.ErrMalformed) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	welcome := wire.Marshal(&wire.Message{WireFormat: wire.WelcomeFormat, Welcome: &wire.Welcome{CipherSuite: 1}})
+	if _, err := keypackage.Validate(welcome, now); !errors.Is(err, keypackage.ErrInvalid) {
+		t.Errorf("a Welcome: got %v", err)
+	}
+}
+
+func FuzzValidate(f *testing.F) {
+	f.Add([]byte{0, 1, 0, 5, 0, 1, 0, 1})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		if _, err := keypackage.Validate(raw, now); err == nil {
+			t.Log("a valid package was found")
+		}
+	})
+}

@@ -1,0 +1,83 @@
+package suite
+
+import (
+	"crypto/hpke"
+	"fmt"
+
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// GenerateKeyPair makes a random HPKE key pair.
+func (s *Suite) GenerateKeyPair() (private, public []byte, err error) {
+	k, err := s.kem.GenerateKey()
+	if err != nil {
+		return nil, nil, fmt.Errorf("generate an HPKE key: %w", err)
+	}
+	return keyPair(k)
+}
+
+// DeriveKeyPair makes the HPKE key pair that belongs to secret.
+// RFC 9420, section 7.4.
+func (s *Suite) DeriveKeyPair(secret []byte) (private, public []byte, err error) {
+	k, err := s.kem.DeriveKeyPair(secret)
+	if err != nil {
+		return nil, nil, fmt.Errorf("derive an HPKE key: %w", err)
+	}
+	return keyPair(k)
+}
+
+func keyPair(k hpke.PrivateKey) (private, public []byte, err error) {
+	private, err = k.Bytes()
+	return private, k.PublicKey().Bytes(), err
+}
+
+// PublicKey returns the public HPKE key of private; the error wraps ErrKey.
+func (s *Suite) PublicKey(private []byte) ([]byte, error) {
+	k, err := s.kem.NewPrivateKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("%w: private HPKE key", ErrKey)
+	}
+	return k.PublicKey().Bytes(), nil
+}
+
+// CheckPublicKey says whether public is an HPKE key of the suite; the error wraps
+// ErrKey. RFC 9420, section 5.1.1 (P-256 keys are uncompressed points).
+func (s *Suite) CheckPublicKey(public []byte) error {
+	if _, err := s.kem.NewPublicKey(public); err != nil {
+		return fmt.Errorf("%w: public HPKE key (RFC 9420, section 5.1.1)", ErrKey)
+	}
+	return nil
+}
+
+// EncryptWithLabel seals plaintext to the owner of public. The error wraps ErrKey.
+// RFC 9420, section 5.1.3.
+func (s *Suite) EncryptWithLabel(public []byte, label string, context, plaintext []byte) (wire.HPKECiphertext, error) {
+	k, err := s.kem.NewPublicKey(public)
+	if err != nil {
+		return wire.HPKECiphertext{}, fmt.Errorf("%w: public HPKE key (RFC 9420, section 5.1.1)", ErrKey)
+	}
+	enc, sender, err := hpke.NewSender(k, hpke.HKDFSHA256(), s.hpkeAEAD, withLabel(label, context))
+	if err != nil {
+		return wire.HPKECiphertext{}, fmt.Errorf("%w: encapsulate to a public HPKE key", ErrKey)
+	}
+	ciphertext, err := sender.Seal(nil, plaintext)
+	return wire.HPKECiphertext{KEMOutput: enc, Ciphertext: ciphertext}, err
+}
+
+// DecryptWithLabel opens what EncryptWithLabel made; the error wraps ErrKey or
+// ErrOpen. RFC 9420, section 5.1.3.
+func (s *Suite) DecryptWithLabel(private []byte, label string, context []byte, sealed wire.HPKECiphertext) ([]byte, error) {
+	k, err := s.kem.NewPrivateKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("%w: private HPKE key", ErrKey)
+	}
+	recipient, err := hpke.NewRecipient(sealed.KEMOutput, k, hpke.HKDFSHA256(), s.hpkeAEAD, withLabel(label, context))
+	if err != nil {
+		return nil, ErrOpen
+	}
+	plaintext, err := recipient.Open(nil, sealed.Ciphertext)
+	if err != nil {
+		return nil, ErrOpen
+	}
+	return plaintext, nil
+}

@@ -1,0 +1,127 @@
+package suite
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+)
+
+// signatureScheme is a way to sign; keys are in the form of RFC 9420, section 5.1.2.
+type signatureScheme interface {
+	generate() (private []byte, err error)
+	public(private []byte) ([]byte, error)
+	sign(private, message []byte) ([]byte, error)
+	verify(public, message, signature []byte) bool
+}
+
+// GenerateSignatureKey makes a random private signature key.
+func (s *Suite) GenerateSignatureKey() ([]byte, error) { return s.signature.generate() }
+
+// SignaturePublicKey is the public key of private; the error wraps ErrKey.
+func (s *Suite) SignaturePublicKey(private []byte) ([]byte, error) {
+	return s.signature.public(private)
+}
+
+// SignWithLabel signs content under label; the error wraps ErrKey.
+// RFC 9420, section 5.1.2.
+func (s *Suite) SignWithLabel(private []byte, label string, content []byte) ([]byte, error) {
+	return s.signature.sign(private, withLabel(label, content))
+}
+
+// VerifyWithLabel says whether signature is the one that the owner of public made
+// over content under label. RFC 9420, section 5.1.2.
+func (s *Suite) VerifyWithLabel(public []byte, label string, content, signature []byte) bool {
+	return s.signature.verify(public, withLabel(label, content), signature)
+}
+
+type ed25519Scheme struct{}
+
+func (ed25519Scheme) generate() ([]byte, error) {
+	_, k, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("generate a signature key: %w", err)
+	}
+	return k.Seed(), nil
+}
+
+// key accepts a seed, and the longer form with the public key behind it.
+func (ed25519Scheme) key(private []byte) (ed25519.PrivateKey, error) {
+	if len(private) != ed25519.SeedSize && len(private) != ed25519.PrivateKeySize {
+		return nil, fmt.Errorf("%w: private Ed25519 key of %d bytes", ErrKey, len(private))
+	}
+	return ed25519.NewKeyFromSeed(private[:ed25519.SeedSize]), nil
+}
+
+func (e ed25519Scheme) public(private []byte) ([]byte, error) {
+	k, err := e.key(private)
+	if err != nil {
+		return nil, err
+	}
+	return k.Public().(ed25519.PublicKey), nil
+}
+
+func (e ed25519Scheme) sign(private, message []byte) ([]byte, error) {
+	k, err := e.key(private)
+	if err != nil {
+		return nil, err
+	}
+	return ed25519.Sign(k, message), nil
+}
+
+func (ed25519Scheme) verify(public, message, signature []byte) bool {
+	return len(public) == ed25519.PublicKeySize && ed25519.Verify(public, message, signature)
+}
+
+type p256Scheme struct{}
+
+func (p256Scheme) generate() ([]byte, error) {
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("generate a signature key: %w", err)
+	}
+	return k.Bytes()
+}
+
+// key accepts a scalar that lost its leading zeros too.
+func (p256Scheme) key(private []byte) (*ecdsa.PrivateKey, error) {
+	var scalar [32]byte
+	if len(private) > len(scalar) {
+		return nil, fmt.Errorf("%w: private P-256 key of %d bytes", ErrKey, len(private))
+	}
+	copy(scalar[len(scalar)-len(private):], private)
+	k, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), scalar[:])
+	if err != nil {
+		return nil, fmt.Errorf("%w: private P-256 key", ErrKey)
+	}
+	return k, nil
+}
+
+func (p p256Scheme) public(private []byte) ([]byte, error) {
+	k, err := p.key(private)
+	if err != nil {
+		return nil, err
+	}
+	return k.PublicKey.Bytes()
+}
+
+func (p p256Scheme) sign(private, message []byte) ([]byte, error) {
+	k, err := p.key(private)
+	if err != nil {
+		return nil, err
+	}
+	digest := sha256.Sum256(message)
+	return k.Sign(rand.Reader, digest[:], crypto.SHA256)
+}
+
+func (p256Scheme) verify(public, message, signature []byte) bool {
+	k, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), public)
+	if err != nil {
+		return false
+	}
+	digest := sha256.Sum256(message)
+	return ecdsa.VerifyASN1(k, digest[:], signature)
+}
