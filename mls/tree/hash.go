@@ -1,0 +1,124 @@
+package tree
+
+import (
+	"bytes"
+	"slices"
+
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// Hash is the tree hash of the whole tree. RFC 9420, section 7.8.
+func (t *Tree) Hash() []byte { return t.NodeHash(t.root()) }
+
+// NodeHash is the tree hash of the subtree of x. RFC 9420, section 7.8.
+func (t *Tree) NodeHash(x uint32) []byte {
+	if t.hashes[x] != nil {
+		return t.hashes[x]
+	}
+	if isLeaf(x) {
+		t.hashes[x] = t.hashLeaf(x/2, t.Leaf(x/2))
+	} else {
+		var p *wire.ParentNode
+		if t.nodes[x] != nil {
+			p = t.nodes[x].Parent
+		}
+		t.hashes[x] = t.hashParent(p, t.NodeHash(Left(x)), t.NodeHash(Right(x)))
+	}
+	return t.hashes[x]
+}
+
+func (t *Tree) hashLeaf(i uint32, n *wire.LeafNode) []byte {
+	return t.suite.Hash(wire.Marshal(wire.Func(func(c *wire.Coder) {
+		kind := uint8(1)
+		c.U8(&kind)
+		c.U32(&i)
+		wire.Optional(c, &n)
+	})))
+}
+
+func (t *Tree) hashParent(p *wire.ParentNode, left, right []byte) []byte {
+	return t.suite.Hash(wire.Marshal(wire.Func(func(c *wire.Coder) {
+		kind := uint8(2)
+		c.U8(&kind)
+		wire.Optional(c, &p)
+		c.Bytes(&left)
+		c.Bytes(&right)
+	})))
+}
+
+// hashWithout is the tree hash that x had before the leaves in without, which are
+// sorted, were added. RFC 9420, section 7.9 (original_sibling_tree_hash).
+func (t *Tree) hashWithout(x uint32, without []uint32) []byte {
+	first, last := leavesUnder(x)
+	from, _ := slices.BinarySearch(without, first)
+	to, _ := slices.BinarySearch(without, last+1)
+	if without = without[from:to]; len(without) == 0 {
+		return t.NodeHash(x)
+	}
+	if isLeaf(x) {
+		return t.hashLeaf(x/2, nil)
+	}
+	var p *wire.ParentNode
+	if t.nodes[x] != nil {
+		old := *t.nodes[x].Parent
+		old.UnmergedLeaves = slices.DeleteFunc(slices.Clone(old.UnmergedLeaves), func(l uint32) bool {
+			_, found := slices.BinarySearch(without, l)
+			return found
+		})
+		p = &old
+	}
+	return t.hashParent(p, t.hashWithout(Left(x), without), t.hashWithout(Right(x), without))
+}
+
+// parentHash is the parent hash that binds p to a descendant on the side other
+// than sibling. RFC 9420, section 7.9.
+func (t *Tree) parentHash(p *wire.ParentNode, sibling uint32) []byte {
+	siblingHash := t.hashWithout(sibling, p.UnmergedLeaves)
+	return t.suite.Hash(wire.Marshal(wire.Func(func(c *wire.Coder) {
+		key, above := p.EncryptionKey, p.ParentHash
+		c.Bytes(&key)
+		c.Bytes(&above)
+		c.Bytes(&siblingHash)
+	})))
+}
+
+// checkParentHashes verifies that every inner node was made by a member below it.
+// RFC 9420, section 7.9.2.
+func (t *Tree) checkParentHashes() error {
+	for x := uint32(1); x < uint32(len(t.nodes)); x += 2 {
+		if t.nodes[x] == nil {
+			continue
+		}
+		if !t.isLinked(x, Left(x), Right(x)) && !t.isLinked(x, Right(x), Left(x)) {
+			return invalid("7.9.2", "node %d has no valid parent hash below it", x)
+		}
+	}
+	return nil
+}
+
+// isLinked says whether x was set together with a node below its child.
+func (t *Tree) isLinked(x, child, sibling uint32) bool {
+	p := t.nodes[x].Parent
+	hash := t.parentHash(p, sibling)
+	resolution := t.Resolution(child)
+	linked := slices.IndexFunc(resolution, func(d uint32) bool {
+		n := t.nodes[d]
+		if n.Leaf != nil {
+			return n.Leaf.Source == wire.CommitLeaf && bytes.Equal(n.Leaf.ParentHash, hash)
+		}
+		return bytes.Equal(n.Parent.ParentHash, hash)
+	})
+	if linked < 0 {
+		return false
+	}
+	// Everybody else below the child must have been added after x was set.
+	var later []uint32
+	for _, l := range p.UnmergedLeaves {
+		if isUnder(l, child) {
+			later = append(later, leafNode(l))
+		}
+	}
+	rest := slices.Delete(resolution, linked, linked+1)
+	slices.Sort(rest)
+	return slices.Equal(rest, later)
+}

@@ -1,0 +1,236 @@
+package tree
+
+import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"slices"
+
+	"waxwing.im/waxwing/mls/leaf"
+	"waxwing.im/waxwing/mls/suite"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// KeyPair is an HPKE key pair that a member knows.
+type KeyPair struct {
+	Private, Public []byte
+}
+
+// Keys are the private keys of a member, by node: its leaf and what it knows of
+// the nodes above. A value is never changed once it is shared.
+type Keys map[uint32]KeyPair
+
+// Prune returns the keys that still belong to nodes of t.
+func (k Keys) Prune(t *Tree) Keys {
+	kept := maps.Clone(k)
+	maps.DeleteFunc(kept, func(x uint32, pair KeyPair) bool { return !bytes.Equal(pair.Public, t.Key(x)) })
+	return kept
+}
+
+// step is a node of a filtered direct path with its child off the path.
+type step struct {
+	node, copath uint32
+}
+
+// filteredPath lists the nodes above leaf i that lie over somebody else too.
+// RFC 9420, section 4.1.2.
+func (t *Tree) filteredPath(i uint32) []step {
+	var path []step
+	for x := leafNode(i); x != t.root(); x = Parent(x) {
+		if s := Sibling(x); !t.isEmpty(s) {
+			path = append(path, step{node: Parent(x), copath: s})
+		}
+	}
+	return path
+}
+
+// Path is a new secret on its way from one member to the others: the nodes it
+// changes, and the secrets behind them. RFC 9420, section 7.5.
+type Path struct {
+	Leaf         *wire.LeafNode
+	CommitSecret []byte
+	Keys         Keys // of the new nodes, the leaf included
+	tree         *Tree
+	steps        []step
+	secrets      [][]byte // by step
+}
+
+// Replace puts new keys on the path of leaf i into t. The new leaf is made from
+// next, with a fresh encryption key, and signed with the private key sign.
+// RFC 9420, section 7.5.
+func (t *Tree) Replace(i uint32, next wire.LeafNode, groupID, sign []byte) (*Path, error) {
+	secret := make([]byte, suite.HashBytes)
+	if _, err := rand.Read(secret); err != nil {
+		return nil, fmt.Errorf("make a path secret: %w", err)
+	}
+	private, public, err := t.suite.GenerateKeyPair()
+	if err != nil {
+		return nil, err
+	}
+	p := &Path{tree: t, steps: t.filteredPath(i), Keys: Keys{leafNode(i): {private, public}}}
+	var keys [][]byte
+	for _, s := range p.steps {
+		pair, err := nodeKey(t.suite, secret)
+		if err != nil {
+			return nil, err
+		}
+		p.secrets, p.Keys[s.node], keys = append(p.secrets, secret), pair, append(keys, pair.Public)
+		secret = t.suite.DeriveSecret(secret, "path")
+	}
+	if len(p.steps) == 0 {
+		secret = t.suite.DeriveSecret(secret, "path")
+	}
+	p.CommitSecret = secret
+	next.EncryptionKey, next.Source = public, wire.CommitLeaf
+	next.ParentHash = t.setPath(i, p.steps, keys)
+	if err := leaf.Sign(t.suite, sign, &next, groupID, i); err != nil {
+		return nil, err
+	}
+	p.Leaf = &next
+	t.set(leafNode(i), &wire.Node{Leaf: p.Leaf})
+	return p, nil
+}
+
+// setPath blanks the nodes above leaf i, puts keys on those of steps, and returns
+// the parent hash for the leaf. RFC 9420, sections 7.5 and 7.9.
+func (t *Tree) setPath(i uint32, steps []step, keys [][]byte) []byte {
+	for _, x := range t.DirectPath(i) {
+		t.nodes[x] = nil
+		t.hashes[x] = nil
+	}
+	above := []byte{}
+	for k, s := range slices.Backward(steps) {
+		p := &wire.ParentNode{EncryptionKey: keys[k], ParentHash: above}
+		t.nodes[s.node] = &wire.Node{Parent: p}
+		above = t.parentHash(p, s.copath)
+	}
+	return above
+}
+
+// Seal encrypts the path's secrets to everybody below it except the leaves in
+// added, who get theirs in a Welcome. context is the encoded GroupContext of the
+// next epoch. RFC 9420, section 7.6.
+func (p *Path) Seal(context []byte, added map[uint32]bool) (*wire.UpdatePath, error) {
+	update := &wire.UpdatePath{Leaf: *p.Leaf, Nodes: make([]wire.UpdatePathNode, len(p.steps))}
+	for k, s := range p.steps {
+		update.Nodes[k].EncryptionKey = p.Keys[s.node].Public
+		for _, x := range p.tree.receivers(s.copath, added) {
+			sealed, err := p.tree.suite.EncryptWithLabel(p.tree.Key(x), "UpdatePathNode", context, p.secrets[k])
+			if err != nil {
+				return nil, err
+			}
+			update.Nodes[k].Secrets = append(update.Nodes[k].Secrets, sealed)
+		}
+	}
+	return update, nil
+}
+
+// SecretFor is the secret of the lowest path node over leaf i, nil if there is
+// none. RFC 9420, section 12.4.3.1.
+func (p *Path) SecretFor(i uint32) []byte {
+	for k, s := range p.steps {
+		if isUnder(i, s.node) {
+			return p.secrets[k]
+		}
+	}
+	return nil
+}
+
+// receivers is the resolution of x without new leaves.
+func (t *Tree) receivers(x uint32, added map[uint32]bool) []uint32 {
+	return slices.DeleteFunc(t.Resolution(x), func(y uint32) bool { return isLeaf(y) && added[y/2] })
+}
+
+// Merge puts the public part of another member's path into t, and verifies the
+// parent hashes. The leaf must have been checked. RFC 9420, section 7.5.
+func (t *Tree) Merge(sender uint32, update *wire.UpdatePath) error {
+	steps := t.filteredPath(sender)
+	if len(update.Nodes) != len(steps) {
+		return invalid("7.5", "the path has %d nodes instead of %d", len(update.Nodes), len(steps))
+	}
+	keys := make([][]byte, len(steps))
+	for k := range steps {
+		keys[k] = update.Nodes[k].EncryptionKey
+		if err := t.suite.CheckPublicKey(keys[k]); err != nil {
+			return err
+		}
+	}
+	if !bytes.Equal(t.setPath(sender, steps, keys), update.Leaf.ParentHash) {
+		return invalid("7.9", "the parent hash of the path's leaf is wrong")
+	}
+	t.set(leafNode(sender), &wire.Node{Leaf: &update.Leaf})
+	return nil
+}
+
+// Open decrypts what sender's path, already merged into t, says to the member own
+// with the given keys. It returns the commit secret and own's keys afterwards.
+// RFC 9420, section 7.6.
+func (t *Tree) Open(own, sender uint32, update *wire.UpdatePath, context []byte, added map[uint32]bool, keys Keys) ([]byte, Keys, error) {
+	steps := t.filteredPath(sender)
+	at := slices.IndexFunc(steps, func(s step) bool { return isUnder(own, s.copath) })
+	if at < 0 {
+		return nil, nil, invalid("7.6", "the path does not reach us")
+	}
+	if len(update.Nodes) != len(steps) {
+		return nil, nil, invalid("7.5", "the path has %d nodes instead of %d", len(update.Nodes), len(steps))
+	}
+	for k, s := range steps {
+		if len(update.Nodes[k].Secrets) != len(t.receivers(s.copath, added)) {
+			return nil, nil, invalid("7.6", "node %d of the path has the wrong number of secrets", k)
+		}
+	}
+	var secret []byte
+	for j, x := range t.receivers(steps[at].copath, added) {
+		pair, known := keys[x]
+		if !known {
+			continue
+		}
+		var err error
+		if secret, err = t.suite.DecryptWithLabel(pair.Private, "UpdatePathNode", context, update.Nodes[at].Secrets[j]); err != nil {
+			return nil, nil, err
+		}
+		break
+	}
+	if secret == nil {
+		return nil, nil, invalid("7.6", "the path has no secret for us")
+	}
+	return t.climb(steps[at:], secret, keys)
+}
+
+// climb derives the keys of the nodes of steps from the secret of the first, and
+// checks them against the tree. It returns the commit secret and the keys.
+func (t *Tree) climb(steps []step, secret []byte, keys Keys) ([]byte, Keys, error) {
+	keys = keys.Prune(t)
+	for _, s := range steps {
+		pair, err := nodeKey(t.suite, secret)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !bytes.Equal(pair.Public, t.Key(s.node)) {
+			return nil, nil, invalid("7.4", "the secret of node %d does not belong to its key", s.node)
+		}
+		keys[s.node] = pair
+		secret = t.suite.DeriveSecret(secret, "path")
+	}
+	return secret, keys, nil
+}
+
+// Learn returns keys with those that a new member own derives from the secret in
+// its Welcome, sent by sender. RFC 9420, section 12.4.3.1.
+func (t *Tree) Learn(own, sender uint32, secret []byte, keys Keys) (Keys, error) {
+	var steps []step
+	for _, x := range t.DirectPath(own) {
+		if isUnder(sender, x) && t.nodes[x] != nil {
+			steps = append(steps, step{node: x})
+		}
+	}
+	_, keys, err := t.climb(steps, secret, keys)
+	return keys, err
+}
+
+// nodeKey is the key pair that belongs to a path secret. RFC 9420, section 7.4.
+func nodeKey(s *suite.Suite, secret []byte) (KeyPair, error) {
+	private, public, err := s.DeriveKeyPair(s.DeriveSecret(secret, "node"))
+	return KeyPair{private, public}, err
+}

@@ -1,0 +1,103 @@
+package tree
+
+import (
+	"slices"
+
+	"waxwing.im/waxwing/mls/leaf"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// Validate verifies a tree that somebody else gave us: every leaf, every parent
+// hash, every unmerged leaf, and what Compatible and Unique say.
+// RFC 9420, section 12.4.3.1.
+func (t *Tree) Validate(groupID []byte, extensions []wire.Extension) error {
+	for i := range t.Size() {
+		if n := t.Leaf(i); n != nil {
+			if err := leaf.Check(t.suite, n, groupID, i); err != nil {
+				return err
+			}
+		}
+	}
+	if err := t.checkUnmergedChains(); err != nil {
+		return err
+	}
+	if err := t.checkParentHashes(); err != nil {
+		return err
+	}
+	if err := t.Unique(); err != nil {
+		return err
+	}
+	return t.Compatible(extensions)
+}
+
+// checkUnmergedChains verifies that a leaf unmerged at a node is unmerged at all
+// nodes between them. RFC 9420, section 12.4.3.1.
+func (t *Tree) checkUnmergedChains() error {
+	for x, n := range t.nodes {
+		if n == nil || n.Parent == nil {
+			continue
+		}
+		for _, l := range n.Parent.UnmergedLeaves {
+			for y := Parent(leafNode(l)); y != uint32(x); y = Parent(y) {
+				if t.nodes[y] == nil {
+					continue
+				}
+				if _, found := slices.BinarySearch(t.nodes[y].Parent.UnmergedLeaves, l); !found {
+					return invalid("12.4.3.1", "leaf %d is unmerged at node %d but not at node %d", l, x, y)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Unique verifies that no encryption key and no signature key occurs twice.
+// RFC 9420, sections 7.3 and 12.4.3.1.
+func (t *Tree) Unique() error {
+	encryption := make(map[string]bool, len(t.nodes))
+	signature := make(map[string]bool, t.Size())
+	for x, n := range t.nodes {
+		if n == nil {
+			continue
+		}
+		key := string(t.Key(uint32(x)))
+		if encryption[key] {
+			return invalid("7.3", "node %d has the encryption key of another node", x)
+		}
+		encryption[key] = true
+		if n.Leaf == nil {
+			continue
+		}
+		key = string(n.Leaf.SignatureKey)
+		if signature[key] {
+			return invalid("7.3", "leaf %d has the signature key of another leaf", x/2)
+		}
+		signature[key] = true
+	}
+	return nil
+}
+
+// Compatible verifies that every member supports what the group requires and the
+// credential types that are in use. extensions are those of the GroupContext.
+// RFC 9420, sections 7.3 and 11.1.
+func (t *Tree) Compatible(extensions []wire.Extension) error {
+	var required wire.RequiredCapabilities
+	if data, found := wire.FindExtension(extensions, wire.RequiredCapabilitiesExtension); found {
+		if err := wire.Unmarshal(data, &required); err != nil {
+			return err
+		}
+	}
+	for i := range t.Size() {
+		if n := t.Leaf(i); n != nil && !slices.Contains(required.Credentials, n.Credential.Type) {
+			required.Credentials = append(required.Credentials, n.Credential.Type)
+		}
+	}
+	for i := range t.Size() {
+		if n := t.Leaf(i); n != nil {
+			if err := leaf.CheckRequired(n, &required); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
