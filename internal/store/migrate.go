@@ -60,7 +60,7 @@ func migrationsOf(database string) ([]migration, error) {
 func (tx *Tx) migrate(list []migration) error {
 	for _, statement := range []string{
 		`CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, lowest_compatible BIGINT NOT NULL, checksum TEXT NOT NULL, applied_ms BIGINT NOT NULL)`,
-		`CREATE TABLE IF NOT EXISTS store_identity (only BIGINT PRIMARY KEY, store_id TEXT NOT NULL, incarnation BIGINT NOT NULL)`,
+		`CREATE TABLE IF NOT EXISTS store_identity (id BIGINT PRIMARY KEY, store_id TEXT NOT NULL, incarnation BIGINT NOT NULL)`,
 	} {
 		if _, err := tx.exec(statement); err != nil {
 			return err
@@ -100,7 +100,7 @@ func (tx *Tx) migrate(list []migration) error {
 			return err
 		}
 	}
-	_, err = tx.exec(`INSERT INTO store_identity (only, store_id, incarnation) VALUES (1, $1, 1) ON CONFLICT (only) DO NOTHING`, rand.Text())
+	_, err = tx.exec(`INSERT INTO store_identity (id, store_id, incarnation) VALUES (1, $1, 1) ON CONFLICT (id) DO NOTHING`, rand.Text())
 	return err
 }
 

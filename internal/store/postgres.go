@@ -70,6 +70,10 @@ func (e *postgresEngine) update(ctx context.Context, nowMS int64, fn func(*Tx) e
 	}
 }
 
+func (e *postgresEngine) append(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
+	return e.once(ctx, pgx.TxOptions{}, nowMS, fn)
+}
+
 func (e *postgresEngine) view(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
 	return e.once(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, nowMS, fn)
 }
@@ -142,3 +146,12 @@ func isConnectionLoss(err error) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
 		strings.Contains(err.Error(), "conn closed")
 }
+
+func isPostgresCode(err error, code string) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == code
+}
+
+// IsLockTimeout says whether err is PostgreSQL's refusal to wait any longer for a
+// row that another transaction holds.
+func IsLockTimeout(err error) bool { return err != nil && isPostgresCode(err, "55P03") }

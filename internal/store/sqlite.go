@@ -160,6 +160,10 @@ func (e *sqliteEngine) update(ctx context.Context, nowMS int64, fn func(*Tx) err
 	return e.run(ctx, e.writer, "BEGIN IMMEDIATE", nowMS, fn)
 }
 
+func (e *sqliteEngine) append(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
+	return e.update(ctx, nowMS, fn)
+}
+
 func (e *sqliteEngine) view(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
 	return e.run(ctx, e.readers, "BEGIN", nowMS, fn)
 }
@@ -207,12 +211,6 @@ func sqliteFault(err error) error {
 		return ds.Unavailable(err)
 	}
 	return err
-}
-
-// isPoison says whether err is about what one request wanted to write, so that its
-// neighbours in a batch may succeed without it.
-func isPoison(err error) bool {
-	return err != nil && !ds.IsUnavailable(err)
 }
 
 // sqliteConn is one connection with the statements it has prepared.

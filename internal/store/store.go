@@ -41,6 +41,8 @@ type DB struct {
 type engine interface {
 	// update runs fn in a read-write transaction and commits it durably.
 	update(ctx context.Context, nowMS int64, fn func(*Tx) error) error
+	// append is update without running fn again.
+	append(ctx context.Context, nowMS int64, fn func(*Tx) error) error
 	// view runs fn in a read-only transaction over one snapshot.
 	view(ctx context.Context, nowMS int64, fn func(*Tx) error) error
 	migrate(ctx context.Context) error

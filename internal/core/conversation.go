@@ -1,0 +1,209 @@
+package core
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+var refuseMembers = ds.Refuse(ds.LimitExceeded, "a conversation has at most 1024 members")
+
+// CreateRoom opens a conversation whose owner is the caller. Members need not
+// exist; doubles and the caller count once. Refusals: invalid_request (also for an
+// id that is taken), limit_exceeded.
+func (s *Service) CreateRoom(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID) error {
+	if !ds.IsValidID(string(id)) {
+		return ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to 128 bytes of UTF-8 without NUL")
+	}
+	if err := checkAccounts(members); err != nil {
+		return err
+	}
+	all := distinct(append([]ds.AccountID{who.Account}, members...))
+	if len(all) > membersMax {
+		return refuseMembers
+	}
+	return s.create(ctx, who, id, all)
+}
+
+// CreateDM opens a conversation of two, owned by the caller. Without an id one is
+// made up. Refusals: as CreateRoom, and rate_limited.
+func (s *Service) CreateDM(ctx context.Context, who ds.Caller, peer ds.AccountID, id ds.ConversationID) (ds.ConversationID, error) {
+	if strings.TrimSpace(string(peer)) == "" || !ds.IsValidAccount(string(peer)) {
+		return "", ds.Refuse(ds.InvalidRequest, "peer_user_id must be 1 to 512 bytes of UTF-8 without NUL")
+	}
+	if peer == who.Account {
+		return "", ds.Refuse(ds.InvalidRequest, "peer_user_id is the caller")
+	}
+	if r := s.limits.take(LimitDMCreates, string(who.Account), "", 1); r != nil {
+		return "", r
+	}
+	if id == "" {
+		var random [12]byte
+		rand.Read(random[:])
+		id = ds.ConversationID("dm_" + base64.RawURLEncoding.EncodeToString(random[:]))
+	}
+	if !isDMID(id) {
+		return "", ds.Refuse(ds.InvalidRequest, "invalid conv_id")
+	}
+	return id, s.create(ctx, who, id, []ds.AccountID{who.Account, peer})
+}
+
+// isDMID is the stricter alphabet of dms/create (gateway v1, section 8).
+func isDMID(id ds.ConversationID) bool {
+	for _, r := range string(id) {
+		if r == utf8.RuneError || r != '_' && r != '-' && !unicode.IsLetter(r) && !unicode.IsDigit(r) {
+			return false
+		}
+	}
+	return ds.IsValidID(string(id))
+}
+
+func (s *Service) create(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID) error {
+	r := &request{conversation: id, who: who}
+	r.rule = func(c *conversation, nowMS int64) error {
+		if c.exists {
+			return refuseExists
+		}
+		c.open(id, nowMS)
+		c.head.RecordSenders = s.recordSenders
+		c.changeMembers(who.Account, members, nil, nowMS)
+		return nil
+	}
+	return s.submit(ctx, r)
+}
+
+// open makes the conversation exist within the batch. The membership record that
+// follows is the first of its log.
+func (c *conversation) open(id ds.ConversationID, nowMS int64) {
+	c.exists, c.created, c.touched = true, true, true
+	c.head = ds.Conversation{ID: id, Term: 1, CreatedMS: nowMS}
+	c.intervals = map[ds.AccountID][]ds.Interval{}
+	c.answers = map[ds.MessageID]store.Answer{}
+}
+
+// Invite makes accounts members of the conversation; those that are already stay
+// what they are. Refusals: invalid_request, forbidden, rate_limited, limit_exceeded.
+func (s *Service) Invite(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID) error {
+	if !ds.IsValidID(string(id)) {
+		return ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to 128 bytes of UTF-8 without NUL")
+	}
+	if err := checkAccounts(members); err != nil {
+		return err
+	}
+	r := &request{conversation: id, who: who, accounts: members}
+	r.rule = func(c *conversation, nowMS int64) error {
+		if _, _, err := c.admit(who, ""); err != nil {
+			return err
+		}
+		if r := s.limits.take(LimitInvites, string(who.Account), string(id), 1); r != nil {
+			return r
+		}
+		if !c.role(who.Account).MayManage() {
+			return refuseRights
+		}
+		if err := c.isHome(); err != nil {
+			return err
+		}
+		if c.head.Members+c.entering(members) > membersMax {
+			return refuseMembers
+		}
+		c.changeMembers(who.Account, members, nil, nowMS)
+		return nil
+	}
+	return s.submit(ctx, r)
+}
+
+// Remove ends the membership of accounts; those that are no members are passed
+// over. A list that names the owner removes nobody. Refusals: invalid_request,
+// forbidden, rate_limited.
+func (s *Service) Remove(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID) error {
+	if !ds.IsValidID(string(id)) {
+		return ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to 128 bytes of UTF-8 without NUL")
+	}
+	if err := checkAccounts(members); err != nil {
+		return err
+	}
+	r := &request{conversation: id, who: who, accounts: members}
+	r.rule = func(c *conversation, nowMS int64) error {
+		if _, _, err := c.admit(who, ""); err != nil {
+			return err
+		}
+		if r := s.limits.take(LimitRemoves, string(who.Account), string(id), 1); r != nil {
+			return r
+		}
+		if !c.role(who.Account).MayManage() {
+			return refuseRights
+		}
+		if err := c.isHome(); err != nil {
+			return err
+		}
+		for _, account := range members {
+			if c.role(account) == ds.Owner {
+				return refuseRights
+			}
+		}
+		c.changeMembers(who.Account, nil, members, nowMS)
+		return nil
+	}
+	return s.submit(ctx, r)
+}
+
+// Members lists who is in the conversation: owner, admins, members, each by
+// account. Only members may ask.
+func (s *Service) Members(ctx context.Context, who ds.Caller, id ds.ConversationID) ([]ds.Member, error) {
+	if !ds.IsValidID(string(id)) {
+		return nil, refuseNotMember
+	}
+	var list []ds.Member
+	err := s.store.View(ctx, func(tx *store.Tx) error {
+		var err error
+		list, err = tx.Members(id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(list, func(m ds.Member) bool { return m.Account == who.Account }) {
+		return nil, refuseNotMember
+	}
+	return list, nil
+}
+
+// Conversations lists what the caller is a member of, oldest first.
+func (s *Service) Conversations(ctx context.Context, who ds.Caller) ([]ds.Summary, error) {
+	var list []ds.Summary
+	err := s.store.View(ctx, func(tx *store.Tx) error {
+		var err error
+		list, err = tx.Conversations(who.Account, listMembersInline)
+		return err
+	})
+	return list, err
+}
+
+func checkAccounts(list []ds.AccountID) error {
+	if len(list) > 4*membersMax {
+		return refuseMembers
+	}
+	for _, account := range list {
+		if !ds.IsValidAccount(string(account)) {
+			return ds.Refuse(ds.InvalidRequest, "a user_id must be 1 to 512 bytes of UTF-8 without NUL")
+		}
+	}
+	return nil
+}
+
+func distinct(list []ds.AccountID) []ds.AccountID {
+	seen := map[ds.AccountID]bool{}
+	return slices.DeleteFunc(list, func(a ds.AccountID) bool {
+		double := seen[a]
+		seen[a] = true
+		return double
+	})
+}

@@ -1,0 +1,83 @@
+package core
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+func TestSendAndFollow(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		w.room("c1", "ann", "bob")
+		for i, m := range []string{"m1", "m2", "m3"} {
+			r, err := w.send("ann", "c1", m, "text "+m)
+			if err != nil || r.Seq != int64(i+1) {
+				t.Fatalf("%s: seq %d, %v", m, r.Seq, err)
+			}
+		}
+		list, _ := w.read("bob", "c1", 0)
+		if got := seqs(list); got != "1:app 2:app 3:app" {
+			t.Errorf("bob reads %s", got)
+		}
+		if list, _ = w.read("bob", "c1", 3); seqs(list) != "3:app" {
+			t.Errorf("from 3 bob reads %s", seqs(list))
+		}
+		var previous []byte
+		all, _ := w.read("ann", "c1", 1)
+		if len(all) != 3 || string(all[0].Body) != "text m1" {
+			t.Errorf("ann reads %v", all)
+		}
+		for _, r := range all { // the chain begins with the membership record at pos 1
+			if previous != nil && !bytes.Equal(ChainHash(previous, &r), r.Hash) {
+				t.Errorf("the chain breaks at pos %d", r.Pos)
+			}
+			previous = r.Hash
+		}
+	})
+}
+
+func TestRemovalReachesAnIdleFollower(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		w.room("c1", "ann", "bob")
+		f := w.service.NewFollower(who("bob"))
+		defer f.Close()
+		if err := f.Follow(ctx, "c1", 0); err != nil {
+			t.Fatal(err)
+		}
+		if page, err := f.Next(ctx); err != nil || !page.CaughtUp || page.Head != 0 {
+			t.Fatal(page, err)
+		}
+		if err := w.service.Remove(ctx, who("ann"), "c1", []ds.AccountID{"bob"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.send("ann", "c1", "secret", "after"); err != nil {
+			t.Fatal(err)
+		}
+		page, err := f.Next(ctx)
+		if err != nil || page.Ended == nil || page.Ended.Message != "membership revoked" {
+			t.Fatal(page, err)
+		}
+		for _, r := range page.Records {
+			if r.Seq != 0 {
+				t.Errorf("bob is shown %v", r)
+			}
+		}
+		if err := f.Follow(ctx, "c1", 0); ds.CodeOf(err) != ds.Forbidden {
+			t.Errorf("a removed account follows: %v", err)
+		}
+		if err := w.service.Invite(ctx, who("ann"), "c1", []ds.AccountID{"bob"}); err != nil {
+			t.Fatal(err)
+		}
+		list, ended := w.read("bob", "c1", 1)
+		if seqs(list) != "1:app" || ended != nil {
+			t.Errorf("after his return bob reads %s, %v", seqs(list), ended)
+		}
+	})
+}

@@ -1,0 +1,141 @@
+// Package core holds the rules of the delivery service: who may do what, and in
+// which order. There is one method per operation, whichever door asked.
+//
+// A request that changes a conversation goes through the conversation's flusher: it
+// states what must be loaded and decides over that, as a pure function of values;
+// the flusher locks, loads, asks each request in turn, writes what they decided in
+// one transaction, wakes the readers and answers. Everything that only reads is a
+// Follower or a plain query. Core knows nothing of HTTP, JSON frames or tokens.
+package core
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"log/slog"
+	"sync"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// Options say what a Service works with.
+type Options struct {
+	Store  *store.DB
+	Now    func() time.Time // nil: the system clock
+	Logger *slog.Logger     // nil: discard
+	// RecordSenders makes new conversations store the sending device with each
+	// message (gateway decision 4).
+	RecordSenders bool
+	// Limits are the rates; nil means DefaultLimits.
+	Limits Limits
+	// Flushers is the number of group-commit flushers; 0 means 1 on SQLite and 3
+	// on PostgreSQL.
+	Flushers int
+	// StrictKeyPackages refuses key packages that are not MLS ones.
+	StrictKeyPackages bool
+	// PollInterval is how often the heads of followed logs are read, to see what
+	// other nodes wrote; 0 means 1 s.
+	PollInterval time.Duration
+}
+
+// Service is the running machine. It is safe for concurrent use.
+type Service struct {
+	store          *store.DB
+	now            func() time.Time
+	logger         *slog.Logger
+	recordSenders  bool
+	strictPackages bool
+	limits         *limiter
+	seed           maphash.Seed
+	flushers       []*flusher
+	wakes          *wakes
+	cursors        *cursorBuffer
+	metrics        *Metrics
+
+	closeOnce sync.Once
+	closing   chan struct{} // closed when no further request is accepted
+	loops     sync.WaitGroup
+	stopLoops context.CancelFunc
+}
+
+var errClosed = ds.Unavailable(errors.New("the service is shutting down"))
+
+// New starts the machine over an open store. Close must be called, before the
+// store's.
+func New(o Options) *Service {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Limits == nil {
+		o.Limits = DefaultLimits()
+	}
+	if o.Flushers == 0 {
+		o.Flushers = 1
+		if o.Store.IsShared() {
+			o.Flushers = 3
+		}
+	}
+	if o.PollInterval == 0 {
+		o.PollInterval = time.Second
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Service{store: o.Store, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders, strictPackages: o.StrictKeyPackages,
+		limits: newLimiter(o.Limits, o.Now), seed: maphash.MakeSeed(), wakes: newWakes(), cursors: newCursorBuffer(), metrics: newMetrics(),
+		closing: make(chan struct{}), stopLoops: cancel}
+	for range o.Flushers {
+		f := newFlusher(s)
+		s.flushers = append(s.flushers, f)
+		go f.run(s.closing)
+	}
+	s.loops.Go(func() { s.flushCursors(ctx) })
+	s.loops.Go(func() { s.sweep(ctx) })
+	if o.Store.IsShared() {
+		s.loops.Go(func() { s.poll(ctx, o.PollInterval) })
+	}
+	return s
+}
+
+// Close refuses new requests, finishes those that were accepted, writes the cursor
+// buffer and ends every follower.
+func (s *Service) Close() error {
+	var err error
+	s.closeOnce.Do(func() {
+		close(s.closing)
+		for _, f := range s.flushers {
+			<-f.ended
+		}
+		s.stopLoops()
+		s.loops.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+		defer cancel()
+		err = s.writeCursors(ctx, s.cursors.all())
+	})
+	return err
+}
+
+// sweep forgets, once an hour, what has expired and nobody can use.
+func (s *Service) sweep(ctx context.Context) {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		err := s.store.Update(ctx, func(tx *store.Tx) error {
+			if err := tx.SweepKeyPackages(); err != nil {
+				return err
+			}
+			return tx.SweepWelcomes()
+		})
+		if err != nil && ctx.Err() == nil {
+			s.logger.Warn("sweep failed; the next one tries again", "err", err)
+		}
+	}
+}

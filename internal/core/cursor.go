@@ -1,0 +1,180 @@
+package core
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// cursorBuffer gathers acknowledgements, so that a reader who acks every message
+// costs one row a second. Cursors are hints: one lost with the process means that
+// some records are delivered again, never that one is missed.
+type cursorBuffer struct {
+	mu   sync.Mutex
+	next map[cursorKey]int64 // mu guards it
+}
+
+type cursorKey struct {
+	device ds.Device
+	log    ds.LogID
+}
+
+func newCursorBuffer() *cursorBuffer { return &cursorBuffer{next: map[cursorKey]int64{}} }
+
+func (b *cursorBuffer) put(device ds.Device, log ds.LogID, next int64) {
+	key := cursorKey{device, log}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next[key] < next {
+		b.next[key] = next
+	}
+}
+
+// pending is a cursor that is not written yet, or 0.
+func (b *cursorBuffer) pending(device ds.Device, log ds.LogID) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.next[cursorKey{device, log}]
+}
+
+// of lists the pending cursors of one device.
+func (b *cursorBuffer) of(device ds.Device) []store.DeviceCursor {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.list(func(key cursorKey) bool { return key.device == device })
+}
+
+func (b *cursorBuffer) all() []store.DeviceCursor {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.list(func(cursorKey) bool { return true })
+}
+
+func (b *cursorBuffer) list(want func(cursorKey) bool) []store.DeviceCursor {
+	var list []store.DeviceCursor
+	for key, next := range b.next {
+		if want(key) {
+			list = append(list, store.DeviceCursor{Device: key.device, Cursor: ds.Cursor{Log: key.log, Next: next}})
+		}
+	}
+	return list
+}
+
+// written forgets cursors that are now stored, unless they have moved on.
+func (b *cursorBuffer) written(list []store.DeviceCursor) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range list {
+		if key := (cursorKey{c.Device, c.Log}); b.next[key] <= c.Next {
+			delete(b.next, key)
+		}
+	}
+}
+
+func (s *Service) writeCursors(ctx context.Context, list []store.DeviceCursor) error {
+	if len(list) == 0 {
+		return nil
+	}
+	err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.AdvanceCursors(list) })
+	if err == nil {
+		s.cursors.written(list)
+	}
+	return err
+}
+
+// flushCursors writes the buffer once an interval until ctx ends.
+func (s *Service) flushCursors(ctx context.Context) {
+	ticker := time.NewTicker(cursorInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := s.writeCursors(ctx, s.cursors.all()); err != nil && ctx.Err() == nil {
+			s.logger.Warn("cursors could not be written; they stay in the buffer", "err", err)
+		}
+	}
+}
+
+// FlushCursors writes what is buffered for a device, when its connection closes.
+func (s *Service) FlushCursors(ctx context.Context, device ds.Device) error {
+	return s.writeCursors(ctx, s.cursors.of(device))
+}
+
+// Acknowledge notes that the device has everything up to message seq. The note is
+// written within a second; a seq beyond the head counts as the head. Refusals:
+// forbidden, invalid_request.
+func (s *Service) Acknowledge(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64) error {
+	next, err := s.checkAck(ctx, who, id, seq)
+	if err == nil {
+		s.cursors.put(who.AsDevice(), ds.ConversationLog(id), next)
+	}
+	return err
+}
+
+// AcknowledgeNow is Acknowledge for a caller that waits for the answer: the note is
+// durable when it returns.
+func (s *Service) AcknowledgeNow(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64) error {
+	next, err := s.checkAck(ctx, who, id, seq)
+	if err != nil {
+		return err
+	}
+	return s.writeCursors(ctx, []store.DeviceCursor{{Device: who.AsDevice(), Cursor: ds.Cursor{Log: ds.ConversationLog(id), Next: next}}})
+}
+
+func (s *Service) checkAck(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64) (int64, error) {
+	if seq < 0 {
+		return 0, ds.Refuse(ds.InvalidRequest, "seq must not be negative")
+	}
+	if !ds.IsValidID(string(id)) {
+		return 0, refuseNotMember
+	}
+	var head ds.Conversation
+	err := s.store.View(ctx, func(tx *store.Tx) error {
+		key := store.MemberKey{Conversation: id, Account: who.Account}
+		intervals, err := tx.Intervals([]store.MemberKey{key})
+		if err != nil {
+			return err
+		}
+		if stays := intervals[key]; len(stays) == 0 || stays[len(stays)-1].Until != 0 {
+			return refuseNotMember
+		}
+		head, err = tx.Head(id)
+		return err
+	})
+	return min(seq, head.Seq) + 1, err
+}
+
+// AcknowledgeDevice notes that the device has handled its account log up to pos. It
+// is durable when it returns.
+func (s *Service) AcknowledgeDevice(ctx context.Context, who ds.Caller, pos int64) error {
+	if pos < 0 {
+		return ds.Refuse(ds.InvalidRequest, "pos must not be negative")
+	}
+	if pos == 0 {
+		return nil
+	}
+	return s.writeCursors(ctx, []store.DeviceCursor{{Device: who.AsDevice(),
+		Cursor: ds.Cursor{Log: ds.AccountLog(who.Account), Next: min(pos, 1<<53) + 1}}})
+}
+
+// Cursors lists how far the caller's device has acknowledged its logs, by log, what
+// is still buffered included.
+func (s *Service) Cursors(ctx context.Context, who ds.Caller) ([]ds.Cursor, error) {
+	device := who.AsDevice()
+	if err := s.FlushCursors(ctx, device); err != nil {
+		return nil, err
+	}
+	var list []ds.Cursor
+	err := s.store.View(ctx, func(tx *store.Tx) error {
+		var err error
+		list, err = tx.Cursors(device)
+		return err
+	})
+	return list, err
+}

@@ -1,0 +1,376 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// request is one thing that a flusher is asked to do to one conversation. The rule
+// is a pure function of what was loaded: it may run more than once, each time over
+// fresh state, and the last run counts.
+type request struct {
+	conversation ds.ConversationID
+	who          ds.Caller
+	messageID    ds.MessageID   // "" unless the request is a message
+	accounts     []ds.AccountID // whose intervals the rule looks at, besides the caller's
+	bytes        int
+	rule         func(c *conversation, nowMS int64) error
+
+	ctx      context.Context
+	deadline time.Time
+	record   ds.Record // set by the rule
+	err      error     // valid once done is closed
+	done     chan struct{}
+
+	state  atomic.Int32 // waiting, taken, or abandoned
+	waited bool         // lost a race for its conversation before; this time the lock is waited for
+}
+
+const (
+	waiting int32 = iota
+	taken
+	abandoned
+)
+
+// submit hands a request to its conversation's flusher and waits for the answer. A
+// caller that goes away before its request was taken withdraws it; afterwards the
+// outcome is unknown to it and reported as unavailable.
+func (s *Service) submit(ctx context.Context, r *request) error {
+	r.ctx, r.done = ctx, make(chan struct{})
+	r.deadline = time.Now().Add(requestTimeout)
+	f := s.flushers[maphash.String(s.seed, string(r.conversation))%uint64(len(s.flushers))]
+	select {
+	case <-s.closing:
+		return errClosed
+	default:
+	}
+	select {
+	case f.queue <- r:
+	default:
+		return ds.Unavailable(errors.New("too many requests are waiting"))
+	}
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		r.state.CompareAndSwap(waiting, abandoned)
+		return ds.Unavailable(ctx.Err())
+	case <-f.ended:
+		select {
+		case <-r.done: // answered while it ended
+			return r.err
+		default:
+			return errClosed
+		}
+	}
+}
+
+// flusher writes the requests of its share of the conversations, batch by batch.
+// What arrives while a batch is under way forms the next one, so a lone request
+// waits for nobody and a crowd shares one fsync.
+type flusher struct {
+	s     *Service
+	queue chan *request
+	ended chan struct{}
+	held  []*request // lost the race for a lock to another node; they go first
+}
+
+func newFlusher(s *Service) *flusher {
+	return &flusher{s: s, queue: make(chan *request, queueRequestsMax), ended: make(chan struct{})}
+}
+
+// run works until stop is closed and the queue is empty.
+func (f *flusher) run(stop <-chan struct{}) {
+	defer close(f.ended)
+	for {
+		var first *request
+		if len(f.held) == 0 {
+			select {
+			case first = <-f.queue:
+			case <-stop:
+				select {
+				case first = <-f.queue: // what was accepted is still written
+				default:
+					return
+				}
+			}
+		}
+		if batch := f.gather(first); len(batch) > 0 {
+			f.flush(batch)
+		}
+	}
+}
+
+// gather makes a batch of what is held back, first, and what else waits, up to the
+// bounds of a batch. Abandoned requests fall out here.
+func (f *flusher) gather(first *request) []*request {
+	batch := make([]*request, 0, 64)
+	bytes := 0
+	take := func(r *request) {
+		if r.state.CompareAndSwap(waiting, taken) || r.state.Load() == taken {
+			batch = append(batch, r)
+			bytes += r.bytes
+		}
+	}
+	for _, r := range f.held {
+		r.waited = true
+		take(r)
+	}
+	f.held = f.held[:0]
+	if first != nil {
+		take(first)
+	}
+	for len(batch) < batchRequestsMax && bytes < batchBytesMax {
+		select {
+		case r := <-f.queue:
+			take(r)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// flush writes a batch in one transaction. When the database refuses it, each
+// request runs again in a transaction of its own, so that only the offender fails.
+func (f *flusher) flush(batch []*request) {
+	started := time.Now()
+	result, err := f.attempt(batch)
+	f.s.metrics.appendSeconds.Observe(time.Since(started).Seconds())
+	f.s.metrics.batchRequests.Observe(float64(len(batch)))
+	if err != nil && !ds.IsUnavailable(err) && len(batch) > 1 {
+		for _, r := range batch {
+			result, err := f.attempt([]*request{r})
+			f.answer([]*request{r}, result, err)
+		}
+		return
+	}
+	f.answer(batch, result, err)
+}
+
+// outcome is what a committed batch leaves to be done.
+type outcome struct {
+	verdicts []error // per request
+	locked   []bool  // per request: its conversation is held by another node
+	logs     []ds.LogID
+}
+
+// answer tells everybody what became of the batch. A fault that may pass is told to
+// all of them, never a refusal: they retry under the same message id.
+func (f *flusher) answer(batch []*request, out outcome, err error) {
+	if err != nil {
+		if !ds.IsUnavailable(err) {
+			err = f.translate(err)
+		}
+		f.s.metrics.storeErrors.Inc()
+		if ds.CodeOf(err) == "" {
+			f.s.logger.Warn("batch failed", "requests", len(batch), "err", err)
+		}
+	}
+	if err == nil {
+		for _, log := range out.logs {
+			f.s.wakes.wake(log)
+		}
+	}
+	for i, r := range batch {
+		switch {
+		case err != nil && errors.Is(err, errRunAgain) && time.Now().Before(r.deadline):
+			f.held = append(f.held, r)
+		case err != nil:
+			r.err = err
+			close(r.done)
+		case out.locked[i] && time.Now().Before(r.deadline):
+			f.held = append(f.held, r)
+		case out.locked[i]:
+			r.err = ds.Unavailable(errors.New("the conversation is busy elsewhere"))
+			close(r.done)
+		default:
+			r.err = out.verdicts[i]
+			close(r.done)
+		}
+	}
+}
+
+// errRunAgain marks the loss of a race that a second look decides.
+var errRunAgain = errors.New("lost a race")
+
+// translate turns what the database refused of a lone request into its answer.
+func (f *flusher) translate(err error) error {
+	switch {
+	case store.IsGroupInUse(err):
+		return refuseGroupUsed
+	case store.IsHeadTaken(err):
+		return fmt.Errorf("%w: %w", errRunAgain, err)
+	}
+	return err
+}
+
+// attempt runs one batch: lock, then load, decide in order of arrival, write.
+func (f *flusher) attempt(batch []*request) (outcome, error) {
+	// The batch has a context of its own: no single caller may cancel it for the others.
+	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	defer cancel()
+	var out outcome
+	err := f.s.store.Append(ctx, func(tx *store.Tx) error {
+		var err error
+		out, err = f.s.decide(tx, batch)
+		return err
+	})
+	if store.IsLockTimeout(err) {
+		out = outcome{locked: make([]bool, len(batch)), verdicts: make([]error, len(batch))}
+		for i := range out.locked {
+			out.locked[i] = true
+		}
+		return out, nil
+	}
+	return out, err
+}
+
+func (s *Service) decide(tx *store.Tx, batch []*request) (outcome, error) {
+	out := outcome{verdicts: make([]error, len(batch)), locked: make([]bool, len(batch))}
+	loaded, err := load(tx, batch)
+	if err != nil {
+		return out, err
+	}
+	write := store.Batch{}
+	for _, c := range loaded.conversations {
+		c.out = &write
+	}
+	nowMS := s.now().UnixMilli()
+	for i, r := range batch {
+		if loaded.locked[r.conversation] {
+			out.locked[i] = true
+			continue
+		}
+		out.verdicts[i] = r.rule(loaded.conversations[r.conversation], nowMS)
+	}
+	for id, c := range loaded.conversations {
+		switch {
+		case c.created:
+			write.Created = append(write.Created, c.head)
+		case c.touched:
+			write.Changed = append(write.Changed, c.head)
+		default:
+			continue
+		}
+		out.logs = append(out.logs, ds.ConversationLog(id))
+	}
+	for _, e := range write.Events {
+		out.logs = append(out.logs, ds.AccountLog(e.Account))
+	}
+	slices.Sort(out.logs)
+	out.logs = slices.Compact(out.logs)
+	return out, tx.Write(write)
+}
+
+type loadedBatch struct {
+	conversations map[ds.ConversationID]*conversation
+	locked        map[ds.ConversationID]bool // held by another node
+}
+
+// load locks the heads of a batch and then, in later statements, reads what its
+// rules need: under READ COMMITTED the locking statement would see stale neighbours.
+func load(tx *store.Tx, batch []*request) (loadedBatch, error) {
+	var first, others []ds.ConversationID
+	conversations := make(map[ds.ConversationID]*conversation, len(batch))
+	for _, r := range batch {
+		if conversations[r.conversation] != nil {
+			continue
+		}
+		conversations[r.conversation] = &conversation{head: ds.Conversation{ID: r.conversation},
+			intervals: map[ds.AccountID][]ds.Interval{}, answers: map[ds.MessageID]store.Answer{}}
+		if r.waited {
+			first = append(first, r.conversation)
+		} else {
+			others = append(others, r.conversation)
+		}
+	}
+	if err := lockHeads(tx, conversations, first, others); err != nil {
+		return loadedBatch{}, err
+	}
+	locked, err := missing(tx, conversations)
+	if err != nil {
+		return loadedBatch{}, err
+	}
+	members, messages := wanted(batch, conversations)
+	intervals, answers, err := tx.LoadBatch(members, messages)
+	if err != nil {
+		return loadedBatch{}, err
+	}
+	for key, stays := range intervals {
+		conversations[key.Conversation].intervals[key.Account] = stays
+	}
+	for key, answer := range answers {
+		conversations[key.Conversation].answers[key.ID] = answer
+	}
+	return loadedBatch{conversations, locked}, nil
+}
+
+// lockHeads waits for the conversations that lost a race before, and passes over
+// others that somebody else holds.
+func lockHeads(tx *store.Tx, conversations map[ds.ConversationID]*conversation, first, others []ds.ConversationID) error {
+	for _, group := range []struct {
+		ids  []ds.ConversationID
+		wait bool
+	}{{first, true}, {others, false}} {
+		heads, err := tx.LockHeads(group.ids, group.wait)
+		if err != nil {
+			return err
+		}
+		for _, head := range heads {
+			c := conversations[head.ID]
+			c.head, c.exists = head, true
+		}
+	}
+	return nil
+}
+
+// missing tells conversations that another node holds from those that do not exist.
+func missing(tx *store.Tx, conversations map[ds.ConversationID]*conversation) (map[ds.ConversationID]bool, error) {
+	var absent []ds.ConversationID
+	for id, c := range conversations {
+		if !c.exists {
+			absent = append(absent, id)
+		}
+	}
+	if len(absent) == 0 {
+		return nil, nil
+	}
+	held, err := tx.HeldHeads(absent)
+	locked := make(map[ds.ConversationID]bool, len(held))
+	for _, id := range held {
+		locked[id] = true
+	}
+	return locked, err
+}
+
+// wanted lists what the rules of a batch look at, once each.
+func wanted(batch []*request, conversations map[ds.ConversationID]*conversation) ([]store.MemberKey, []store.MessageKey) {
+	members := make(map[store.MemberKey]bool, len(batch))
+	messages := make(map[store.MessageKey]bool, len(batch))
+	memberKeys, messageKeys := make([]store.MemberKey, 0, len(batch)), make([]store.MessageKey, 0, len(batch))
+	for _, r := range batch {
+		if !conversations[r.conversation].exists {
+			continue
+		}
+		for _, account := range append([]ds.AccountID{r.who.Account}, r.accounts...) {
+			if key := (store.MemberKey{Conversation: r.conversation, Account: account}); !members[key] {
+				members[key] = true
+				memberKeys = append(memberKeys, key)
+			}
+		}
+		if key := (store.MessageKey{Conversation: r.conversation, ID: r.messageID}); r.messageID != "" && !messages[key] {
+			messages[key] = true
+			messageKeys = append(messageKeys, key)
+		}
+	}
+	return memberKeys, messageKeys
+}

@@ -1,0 +1,400 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// Follower reads any number of logs for one caller: the one loop behind WebSocket,
+// SSE and every other stream. It keeps a cursor per log and no records, so a slow
+// reader costs no memory, and live delivery is the same as catching up.
+//
+// One goroutine calls Next; others may call Follow, Unfollow and Acknowledge.
+type Follower struct {
+	s   *Service
+	who ds.Caller
+
+	mu     sync.Mutex
+	logs   map[ds.LogID]*follow // mu guards logs, ready and closed
+	ready  []*follow
+	closed bool
+	signal chan struct{} // holds a token while ready may not be empty
+}
+
+// follow is one log being read.
+type follow struct {
+	owner *Follower
+	log   ds.LogID
+	home  string
+
+	pos  atomic.Int64 // of the last record read
+	seq  atomic.Int64 // of the last message handed out, or where reading began
+	asOf int64        // the pos at which the caller was seen to be a member
+	head int64        // seq (conversation) or pos (account log) when the follow began
+	goal int64        // pos when the follow began: reaching it is having caught up
+
+	queued   bool // owner.mu guards it
+	caughtUp bool // Next's goroutine only
+}
+
+// Page is what Next hands out: records of one log, in order.
+type Page struct {
+	Log  ds.LogID
+	Home string // "" is this service
+	// Records are messages and control records of a conversation, or those records of
+	// an account log that the caller's device may see.
+	Records []ds.Record
+	// Events are parallel to the records of an account log.
+	Events []ds.DeviceEvent
+	// CaughtUp is set once in a follow, on the page that completes what was there when
+	// it began; Head is the log's seq (account log: pos) at that moment.
+	CaughtUp bool
+	Head     int64
+	// Ended says why nothing more will come from this log. Records come before it.
+	Ended *ds.Refusal
+}
+
+// ErrClosed is returned by Next once the follower or the service is closed.
+var ErrClosed = errors.New("the follower is closed")
+
+// NewFollower starts with no logs. Close must be called.
+func (s *Service) NewFollower(who ds.Caller) *Follower {
+	return &Follower{s: s, who: who, logs: map[ds.LogID]*follow{}, signal: make(chan struct{}, 1)}
+}
+
+// Follow begins with message fromSeq, or with the device's stored cursor where it
+// is 0. A conversation that is already followed starts again there. Refusals:
+// forbidden, replay_window_exceeded.
+func (f *Follower) Follow(ctx context.Context, id ds.ConversationID, fromSeq int64) error {
+	if !ds.IsValidID(string(id)) {
+		return refuseNotMember
+	}
+	log := ds.ConversationLog(id)
+	next := &follow{owner: f, log: log}
+	err := f.s.store.View(ctx, func(tx *store.Tx) error { return f.begin(tx, next, id, fromSeq) })
+	if err != nil {
+		return err
+	}
+	return f.start(next)
+}
+
+// begin finds where a follow starts, in one snapshot with the membership check.
+func (f *Follower) begin(tx *store.Tx, next *follow, id ds.ConversationID, fromSeq int64) error {
+	key := store.MemberKey{Conversation: id, Account: f.who.Account}
+	intervals, err := tx.Intervals([]store.MemberKey{key})
+	if err != nil {
+		return err
+	}
+	stays := intervals[key]
+	if len(stays) == 0 || stays[len(stays)-1].Until != 0 {
+		return refuseNotMember
+	}
+	head, err := tx.Head(id)
+	if err != nil {
+		return err
+	}
+	stored, err := tx.Cursor(f.who.AsDevice(), next.log)
+	if err != nil {
+		return err
+	}
+	if fromSeq == 0 {
+		fromSeq = max(stored, f.s.cursors.pending(f.who.AsDevice(), next.log))
+	}
+	earliest, err := tx.EarliestSeq(id)
+	if err != nil {
+		return err
+	}
+	if fromSeq < earliest {
+		return &ds.Refusal{Code: ds.ReplayWindowExceeded, Message: "requested history has been pruned",
+			RequestedSeq: fromSeq, EarliestSeq: earliest, LatestSeq: head.Seq}
+	}
+	pos, err := tx.PositionBefore(next.log, fromSeq)
+	if errors.Is(err, store.ErrNotFound) {
+		pos, fromSeq, err = head.Pos, head.Seq+1, nil // beyond the head: live only
+	}
+	next.home, next.asOf, next.goal, next.head = head.Home, head.Pos, head.Pos, head.Seq
+	next.pos.Store(pos)
+	next.seq.Store(fromSeq - 1)
+	return err
+}
+
+// FollowDevice follows the caller's account log from the device's stored cursor.
+func (f *Follower) FollowDevice(ctx context.Context) error {
+	next := &follow{owner: f, log: ds.AccountLog(f.who.Account)}
+	from := f.s.cursors.pending(f.who.AsDevice(), next.log)
+	err := f.s.store.View(ctx, func(tx *store.Tx) error {
+		stored, err := tx.Cursor(f.who.AsDevice(), next.log)
+		if err != nil {
+			return err
+		}
+		heads, err := tx.HeadPositions([]ds.LogID{next.log})
+		next.pos.Store(max(from, stored) - 1)
+		next.goal, next.head = heads[next.log], heads[next.log]
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return f.start(next)
+}
+
+func (f *Follower) start(next *follow) error {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return ErrClosed
+	}
+	old := f.logs[next.log]
+	f.logs[next.log] = next
+	f.mu.Unlock()
+	if old != nil {
+		f.s.wakes.remove(old)
+	}
+	// From here on no append goes unnoticed; what came before is found by the first read.
+	f.s.wakes.add(next)
+	f.enqueue(next)
+	return nil
+}
+
+// Unfollow stops reading a conversation.
+func (f *Follower) Unfollow(id ds.ConversationID) { f.drop(ds.ConversationLog(id), nil) }
+
+// drop forgets a follow: the given one, or whichever stands for the log.
+func (f *Follower) drop(log ds.LogID, only *follow) {
+	f.mu.Lock()
+	old := f.logs[log]
+	if old == nil || only != nil && old != only {
+		f.mu.Unlock()
+		return
+	}
+	delete(f.logs, log)
+	f.mu.Unlock()
+	f.s.wakes.remove(old)
+}
+
+// Close ends Next and forgets every log.
+func (f *Follower) Close() {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return
+	}
+	f.closed = true
+	logs := f.logs
+	f.logs = nil
+	close(f.signal)
+	f.mu.Unlock()
+	for _, old := range logs {
+		f.s.wakes.remove(old)
+	}
+}
+
+func (f *Follower) enqueue(one *follow) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || one.queued || f.logs[one.log] != one {
+		return
+	}
+	one.queued = true
+	f.ready = append(f.ready, one)
+	select {
+	case f.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (f *Follower) dequeue() *follow {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for len(f.ready) > 0 {
+		one := f.ready[0]
+		f.ready = slices.Delete(f.ready, 0, 1)
+		one.queued = false // before reading, so that a wake-up during the read counts
+		if f.logs[one.log] == one {
+			return one
+		}
+	}
+	return nil
+}
+
+// Next waits until a followed log has something and returns one page of it. Logs
+// take turns, page by page. A fault that may pass is waited out here, so Next only
+// fails with ctx's error or ErrClosed, or with a fault of ours.
+func (f *Follower) Next(ctx context.Context) (Page, error) {
+	for wait := followRetryMin; ; {
+		one := f.dequeue()
+		if one == nil {
+			select {
+			case _, open := <-f.signal:
+				if !open {
+					return Page{}, ErrClosed
+				}
+			case <-ctx.Done():
+				return Page{}, ctx.Err()
+			case <-f.s.closing:
+				return Page{}, ErrClosed
+			}
+			continue
+		}
+		page, worth, err := f.read(ctx, one)
+		if err != nil {
+			if !ds.IsUnavailable(err) || ctx.Err() != nil {
+				return Page{}, err
+			}
+			f.enqueue(one)
+			if err := pause(ctx, wait); err != nil {
+				return Page{}, err
+			}
+			wait = min(2*wait, followRetryMax)
+			continue
+		}
+		if worth {
+			return page, nil
+		}
+		wait = followRetryMin
+	}
+}
+
+const (
+	followRetryMin = 50 * time.Millisecond
+	followRetryMax = 2 * time.Second
+)
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// read reads one page of a log and says whether it is worth handing out. It moves
+// the cursor only when everything that belongs to the page was read.
+func (f *Follower) read(ctx context.Context, one *follow) (Page, bool, error) {
+	page := Page{Log: one.log, Home: one.home}
+	var welcomes map[string][]byte
+	err := f.s.store.View(ctx, func(tx *store.Tx) error {
+		var err error
+		if page.Records, err = tx.RecordsAfter(one.log, one.pos.Load(), pageRecords, pageBytes); err != nil || one.isConversation() {
+			return err
+		}
+		welcomes, err = tx.WelcomeBodies(welcomeIDs(page.Records))
+		return err
+	})
+	if err != nil {
+		return Page{}, false, err
+	}
+	more := isFull(page.Records)
+	if n := len(page.Records); n > 0 {
+		one.pos.Store(page.Records[n-1].Pos)
+		f.s.metrics.recordsRead.Add(float64(n))
+	}
+	if one.isConversation() {
+		f.endIfRemoved(&page, one)
+	} else if err := f.keepEvents(&page, welcomes); err != nil {
+		return Page{}, false, err
+	}
+	for _, r := range page.Records {
+		if r.Seq > 0 {
+			one.seq.Store(r.Seq)
+		}
+	}
+	if !one.caughtUp && one.pos.Load() >= one.goal {
+		one.caughtUp = true
+		page.CaughtUp, page.Head = true, max(one.head, one.seq.Load())
+	}
+	switch {
+	case page.Ended != nil:
+		f.drop(one.log, one)
+	case more:
+		f.enqueue(one) // behind the others: logs take turns
+	}
+	return page, len(page.Records) > 0 || page.CaughtUp || page.Ended != nil, nil
+}
+
+func (one *follow) isConversation() bool { return one.log.Conversation() != "" }
+
+// isFull says whether a page ended because of its bounds.
+func isFull(records []ds.Record) bool {
+	bytes := 0
+	for i := range records {
+		bytes += len(records[i].Body)
+	}
+	return len(records) == pageRecords || bytes > pageBytes
+}
+
+// endIfRemoved cuts the page behind the record that removes the caller. Whether it
+// still is a member is read from the log itself: it was one at asOf, and every
+// change since then passes by here.
+func (f *Follower) endIfRemoved(page *Page, one *follow) {
+	for i, r := range page.Records {
+		if r.Kind != ds.Membership || r.Pos <= one.asOf {
+			continue
+		}
+		var change ds.MembershipChange
+		if err := json.Unmarshal(r.Body, &change); err != nil || slices.Contains(change.Remove, f.who.Account) {
+			page.Records = page.Records[:i+1]
+			page.Ended = ds.Refuse(ds.Forbidden, "membership revoked")
+			return
+		}
+	}
+}
+
+func welcomeIDs(records []ds.Record) []string {
+	var ids []string
+	for _, r := range records {
+		var e ds.DeviceEvent
+		if r.Kind == ds.WelcomeEvent && json.Unmarshal(r.Body, &e) == nil {
+			ids = append(ids, e.WelcomeID)
+		}
+	}
+	return ids
+}
+
+// keepEvents decodes a page of an account log and leaves in it what the caller's
+// device may see. An event whose Welcome has expired goes with it.
+func (f *Follower) keepEvents(page *Page, welcomes map[string][]byte) error {
+	kept := page.Records[:0]
+	for _, r := range page.Records {
+		if r.Recipient != "" && r.Recipient != f.who.Device {
+			continue
+		}
+		var e ds.DeviceEvent
+		if err := json.Unmarshal(r.Body, &e); err != nil {
+			return fmt.Errorf("event %d: %w", r.Pos, err)
+		}
+		if r.Kind == ds.WelcomeEvent {
+			if e.Welcome = welcomes[e.WelcomeID]; e.Welcome == nil {
+				continue
+			}
+		}
+		kept, page.Events = append(kept, r), append(page.Events, e)
+	}
+	page.Records = kept
+	return nil
+}
+
+// Acknowledge is Service.Acknowledge for a log that this follower reads: what it
+// has handed out needs no further check.
+func (f *Follower) Acknowledge(ctx context.Context, id ds.ConversationID, seq int64) error {
+	f.mu.Lock()
+	one := f.logs[ds.ConversationLog(id)]
+	f.mu.Unlock()
+	if one != nil && seq >= 0 && seq <= one.seq.Load() {
+		f.s.cursors.put(f.who.AsDevice(), one.log, seq+1)
+		return nil
+	}
+	return f.s.Acknowledge(ctx, f.who, id, seq)
+}

@@ -1,0 +1,197 @@
+package core
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// Sizes, counts and ages. Every queue, batch and page of this package has its
+// bound here.
+const (
+	envCharactersMax   = 262144 // gateway v1, 14
+	bodyBytesMax       = envCharactersMax
+	membersMax         = 1024 // including the owner
+	listMembersInline  = 20   // gateway v1, 9
+	welcomeBytesMax    = 4 << 20
+	groupInfoBytesMax  = 4 << 20
+	commitBytesMax     = 1 << 20
+	recipientsMax      = 4096
+	epochWindow        = 5 // how far behind the current epoch a message may be
+	keyPackagesMax     = 1000
+	keyPackageBytesMax = 64 << 10
+	keyPackageCountMax = 10 // gateway decision 8
+	keyPackagesLow     = 10 // an owner is told when fewer are left
+	pageRecords        = 256
+	pageBytes          = 1 << 20
+	batchRequestsMax   = 256
+	batchBytesMax      = 8 << 20
+	queueRequestsMax   = 8192
+	welcomeLifetime    = 90 * 24 * time.Hour
+	requestTimeout     = 10 * time.Second
+	cursorInterval     = time.Second
+	sweepInterval      = time.Hour
+	devicesMax         = 64 // per account, in one claim
+)
+
+// Rate means Count at once, then one more each Period/Count (GCRA, gateway
+// decision 12). The zero Rate does not limit.
+type Rate struct {
+	Count  int64
+	Period time.Duration
+}
+
+// ParseRate reads "COUNT/PERIOD" ("120/1m", "60/min", "1/s") or "off".
+func ParseRate(s string) (Rate, error) {
+	if s == "off" {
+		return Rate{}, nil
+	}
+	count, period, ok := strings.Cut(s, "/")
+	n, err := strconv.ParseInt(count, 10, 64)
+	if !ok || err != nil || n < 1 {
+		return Rate{}, fmt.Errorf("rate %q: want COUNT/PERIOD or off", s)
+	}
+	switch period {
+	case "s", "sec", "second":
+		return Rate{n, time.Second}, nil
+	case "m", "min", "minute":
+		return Rate{n, time.Minute}, nil
+	case "h", "hour":
+		return Rate{n, time.Hour}, nil
+	}
+	d, err := time.ParseDuration(period)
+	if err != nil || d <= 0 || d > 24*time.Hour {
+		return Rate{}, fmt.Errorf("rate %q: the period is no duration up to 24h", s)
+	}
+	return Rate{n, d}, nil
+}
+
+// Limits are the rates of gateway section 14 and decision 13, by their names on
+// the command line.
+type Limits map[string]Rate
+
+// The names of the limits that exist in this version.
+const (
+	LimitSends             = "sends"              // per account and conversation
+	LimitDMCreates         = "dm_creates"         // per account
+	LimitInvites           = "invites"            // per account and conversation
+	LimitRemoves           = "removes"            // per account and conversation
+	LimitKeyPackageFetches = "keypackage_fetches" // per account, counts packages
+	LimitKeyPackageTargets = "keypackage_target_fetches"
+	LimitKeyPackagePublish = "keypackage_publishes" // per device
+	LimitSessionStarts     = "session_starts"       // per account
+	LimitResumes           = "resumes"              // per account
+	LimitSubscribes        = "subscribes"           // per session
+)
+
+// DefaultLimits are the published defaults.
+func DefaultLimits() Limits {
+	return Limits{
+		LimitSends:             {120, time.Minute},
+		LimitDMCreates:         {30, time.Minute},
+		LimitInvites:           {60, time.Minute},
+		LimitRemoves:           {60, time.Minute},
+		LimitKeyPackageFetches: {60, time.Minute},
+		LimitKeyPackageTargets: {600, time.Minute},
+		LimitKeyPackagePublish: {60, time.Minute},
+		LimitSessionStarts:     {120, time.Minute},
+		LimitResumes:           {600, time.Minute},
+		LimitSubscribes:        {1200, time.Minute},
+	}
+}
+
+// Set applies "NAME=COUNT/PERIOD", "NAME=off" or "all=off".
+func (l Limits) Set(assignment string) error {
+	name, value, ok := strings.Cut(assignment, "=")
+	if !ok {
+		return fmt.Errorf("limit %q: want NAME=COUNT/PERIOD, NAME=off or all=off", assignment)
+	}
+	rate, err := ParseRate(value)
+	if err != nil {
+		return err
+	}
+	if name == "all" {
+		if value != "off" {
+			return fmt.Errorf("limit %q: all can only be off", assignment)
+		}
+		for n := range l {
+			l[n] = Rate{}
+		}
+		return nil
+	}
+	if _, ok := l[name]; !ok {
+		return fmt.Errorf("limit %q: unknown name", name)
+	}
+	l[name] = rate
+	return nil
+}
+
+// limiter counts calls by GCRA: per key it keeps the time at which the bucket
+// would be empty again, and forgets keys that are.
+type limiter struct {
+	limits Limits
+	now    func() time.Time
+
+	mu    sync.Mutex
+	until map[limitKey]time.Time // mu guards until and swept
+	swept time.Time
+}
+
+type limitKey struct{ limit, a, b string }
+
+func newLimiter(limits Limits, now func() time.Time) *limiter {
+	return &limiter{limits: limits, now: now, until: map[limitKey]time.Time{}, swept: now()}
+}
+
+// take counts n calls under (name, a, b). It returns nil, or the refusal that says
+// when one more would be let through; a refused call is not counted.
+func (l *limiter) take(name, a, b string, n int64) *ds.Refusal {
+	rate := l.limits[name]
+	if rate.Count == 0 {
+		return nil
+	}
+	n = min(n, rate.Count) // what exceeds the burst at once could never pass
+	now := l.now()
+	each := rate.Period / time.Duration(rate.Count)
+	key := limitKey{name, a, b}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sweep(now)
+	until := l.until[key]
+	if until.Before(now) {
+		until = now
+	}
+	next := until.Add(each * time.Duration(n))
+	if wait := next.Sub(now) - rate.Period; wait > 0 {
+		return &ds.Refusal{Code: ds.RateLimited, Message: "rate limited", RetryAfter: wait}
+	}
+	l.until[key] = next
+	return nil
+}
+
+// sweep forgets full buckets once a minute, so that memory is bounded by what is
+// in use.
+func (l *limiter) sweep(now time.Time) {
+	if now.Sub(l.swept) < time.Minute {
+		return
+	}
+	l.swept = now
+	for key, until := range l.until {
+		if until.Before(now) {
+			delete(l.until, key)
+		}
+	}
+}
+
+// Take counts one call of a limit that a door keeps (sessions, subscribes). Key is
+// whatever the limit is per.
+func (s *Service) Take(name, key string) error {
+	if r := s.limits.take(name, key, "", 1); r != nil {
+		return r
+	}
+	return nil
+}

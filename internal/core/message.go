@@ -1,0 +1,189 @@
+package core
+
+import (
+	"bytes"
+	"context"
+	"math"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// Message is a send: the bytes and the encoding that they came in. Body is kept
+// and must not be changed afterwards.
+type Message struct {
+	ConversationID ds.ConversationID
+	ID             ds.MessageID
+	Body           []byte
+	Encoding       ds.Encoding
+	// StatedEpoch, when StatesEpoch is set, is what the sender says next to the
+	// message; RequireCurrent refuses every other epoch than the current one.
+	StatedEpoch    int64
+	StatesEpoch    bool
+	RequireCurrent bool
+}
+
+// Send puts a message into its conversation's log, or answers where an earlier one
+// with the same id stands. The record has Pos, Seq, Kind, Epoch and CreatedMS; it
+// is durable when Send returns. Refusals: invalid_request, forbidden, rate_limited,
+// epoch_conflict.
+func (s *Service) Send(ctx context.Context, who ds.Caller, m Message) (ds.Record, error) {
+	if err := checkIDs(m.ConversationID, m.ID); err != nil {
+		return ds.Record{}, err
+	}
+	if len(m.Body) > bodyBytesMax {
+		return ds.Record{}, ds.Refuse(ds.InvalidRequest, "env too large")
+	}
+	seen := look(m.Body, m.Encoding)
+	r := &request{conversation: m.ConversationID, who: who, messageID: m.ID, bytes: len(m.Body)}
+	r.rule = func(c *conversation, nowMS int64) error {
+		var err error
+		r.record, err = s.decideSend(c, who, m, seen, nowMS)
+		return err
+	}
+	if err := s.submit(ctx, r); err != nil {
+		return ds.Record{}, err
+	}
+	return r.record, nil
+}
+
+func checkIDs(conversation ds.ConversationID, message ds.MessageID) error {
+	if !ds.IsValidID(string(conversation)) {
+		return ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to 128 bytes of UTF-8 without NUL")
+	}
+	if !ds.IsValidID(string(message)) {
+		return ds.Refuse(ds.InvalidRequest, "msg_id must be 1 to 128 bytes of UTF-8 without NUL")
+	}
+	return nil
+}
+
+// sight is what the server can see of a message: its kind, and for MLS messages
+// the group and the epoch. Whatever is no complete PublicMessage or PrivateMessage
+// is opaque.
+type sight struct {
+	kind   ds.Kind
+	opaque bool
+	group  []byte
+	epoch  int64
+}
+
+func look(body []byte, encoding ds.Encoding) sight {
+	opaque := sight{kind: ds.App, opaque: true}
+	if encoding == ds.Text {
+		return opaque
+	}
+	h, err := wire.ParseHeader(body)
+	if err != nil || h.Epoch > math.MaxInt64-1 {
+		return opaque
+	}
+	seen := sight{group: h.GroupID, epoch: int64(h.Epoch)}
+	switch {
+	case h.WireFormat != wire.PublicMessageFormat && h.WireFormat != wire.PrivateMessageFormat:
+		return opaque
+	case h.ContentType == wire.CommitContent:
+		seen.kind = ds.Commit
+	case h.ContentType == wire.ProposalContent:
+		seen.kind = ds.Proposal
+	default:
+		seen.kind = ds.App
+	}
+	return seen
+}
+
+// decideSend is the rule of Send: the order of decisions and the epoch table of
+// design 4. It changes c only when it accepts.
+func (s *Service) decideSend(c *conversation, who ds.Caller, m Message, seen sight, nowMS int64) (ds.Record, error) {
+	answer, isRepeat, err := c.admit(who, m.ID)
+	if err != nil {
+		return ds.Record{}, err
+	}
+	if isRepeat {
+		// A handshake may have been kept as opaque app before the conversation was bound.
+		if answer.Kind != seen.kind && answer.Kind != ds.App {
+			return ds.Record{}, refuseReused
+		}
+		s.metrics.duplicates.Inc()
+		return recordOf(m.ConversationID, m.ID, answer), nil
+	}
+	if r := s.limits.take(LimitSends, string(who.Account), string(m.ConversationID), 1); r != nil {
+		return ds.Record{}, r
+	}
+	if err := c.isHome(); err != nil {
+		return ds.Record{}, err
+	}
+	seen, err = c.judge(who, m, seen)
+	if err != nil {
+		return ds.Record{}, err
+	}
+	c.apply(who, seen)
+	r := ds.Record{Kind: seen.kind, MessageID: m.ID, Encoding: m.Encoding, Body: m.Body}
+	if c.head.RecordSenders {
+		r.Sender = who.AsDevice()
+	}
+	return c.appendMessage(r, nowMS), nil
+}
+
+// judge gives the verdict on a message that may be sent: its final kind, or the
+// refusal by group, kind or epoch.
+func (c *conversation) judge(who ds.Caller, m Message, seen sight) (sight, error) {
+	if !c.head.IsBound() && !seen.opaque && seen.kind != ds.App && !c.role(who.Account).MayManage() {
+		return sight{kind: ds.App, opaque: true}, nil // design 5: only owner and admins bind
+	}
+	current := c.head.Epoch
+	if seen.opaque {
+		if c.head.IsBound() && c.head.RefuseOpaque {
+			return seen, ds.Refuse(ds.InvalidRequest, "this conversation takes MLS messages only")
+		}
+		if m.StatesEpoch {
+			return seen, c.judgeAppEpoch(m.StatedEpoch, m.RequireCurrent)
+		}
+		return seen, nil
+	}
+	if m.StatesEpoch && m.StatedEpoch != seen.epoch {
+		return seen, ds.Refuse(ds.InvalidRequest, "the stated epoch is not the message's")
+	}
+	if !c.head.IsBound() {
+		return seen, nil // a handshake binds; an application message is kept as it is
+	}
+	if !bytes.Equal(seen.group, c.head.GroupID) {
+		return seen, refuseGroup
+	}
+	if seen.kind == ds.App {
+		return seen, c.judgeAppEpoch(seen.epoch, m.RequireCurrent)
+	}
+	if seen.epoch != current {
+		return seen, refuseEpoch(current)
+	}
+	return seen, nil
+}
+
+// judgeAppEpoch is the row of application messages in the epoch table.
+func (c *conversation) judgeAppEpoch(epoch int64, requireCurrent bool) error {
+	current := c.head.Epoch
+	if epoch > current || epoch < current-epochWindow || requireCurrent && epoch != current {
+		return refuseEpoch(current)
+	}
+	return nil
+}
+
+// apply moves the head as an accepted message asks: a handshake binds an unbound
+// conversation to its group, a commit opens the next epoch.
+func (c *conversation) apply(who ds.Caller, seen sight) {
+	if seen.opaque || seen.kind == ds.App {
+		return
+	}
+	if !c.head.IsBound() {
+		c.head.GroupID, c.head.Generation, c.head.Epoch = seen.group, 1, seen.epoch
+	}
+	if seen.kind == ds.Commit {
+		c.head.Epoch = seen.epoch + 1
+		c.head.Committer = who.AsDevice()
+	}
+}
+
+// recordOf is the record that a repeated message id stands for, as far as it is
+// remembered without its body.
+func recordOf(conversation ds.ConversationID, id ds.MessageID, a store.Answer) ds.Record {
+	return ds.Record{Log: ds.ConversationLog(conversation), MessageID: id, Pos: a.Pos, Seq: a.Seq, Epoch: a.Epoch, Kind: a.Kind, CreatedMS: a.CreatedMS}
+}

@@ -1,0 +1,40 @@
+package core
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics are what an operator must know of this package. They hold no label that a
+// client can invent.
+type Metrics struct {
+	appendSeconds      prometheus.Histogram
+	batchRequests      prometheus.Histogram
+	duplicates         prometheus.Counter
+	commitConflicts    prometheus.Counter
+	storeErrors        prometheus.Counter
+	recordsRead        prometheus.Counter
+	keyPackagesClaimed prometheus.Counter
+}
+
+func newMetrics() *Metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "waxwing", Name: name, Help: help})
+	}
+	return &Metrics{
+		appendSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "waxwing", Name: "append_seconds",
+			Help: "Time from the start of a batch to its commit.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15)}),
+		batchRequests: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "waxwing", Name: "append_batch_requests",
+			Help: "Requests that shared one transaction.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}),
+		duplicates:         counter("append_duplicates_total", "Requests that were answered with an earlier record of the same message id."),
+		commitConflicts:    counter("commit_conflicts_total", "Commits refused because another one had ended their epoch."),
+		storeErrors:        counter("store_errors_total", "Batches that the database failed."),
+		recordsRead:        counter("records_read_total", "Records read from logs for followers."),
+		keyPackagesClaimed: counter("key_package_claims_total", "Key packages handed out."),
+	}
+}
+
+// Collectors lists the metrics for a registry.
+func (s *Service) Collectors() []prometheus.Collector {
+	m := s.metrics
+	return []prometheus.Collector{m.appendSeconds, m.batchRequests, m.duplicates, m.commitConflicts, m.storeErrors, m.recordsRead, m.keyPackagesClaimed}
+}

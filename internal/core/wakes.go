@@ -1,0 +1,138 @@
+package core
+
+import (
+	"context"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// wakes knows who follows which log on this node. A wake-up carries no data: who is
+// woken reads the log after its own cursor.
+type wakes struct {
+	seed   maphash.Seed
+	shards [64]wakeShard
+}
+
+type wakeShard struct {
+	mu   sync.Mutex
+	logs map[ds.LogID]map[*follow]struct{} // mu guards it
+}
+
+func newWakes() *wakes {
+	w := &wakes{seed: maphash.MakeSeed()}
+	for i := range w.shards {
+		w.shards[i].logs = map[ds.LogID]map[*follow]struct{}{}
+	}
+	return w
+}
+
+func (w *wakes) shard(log ds.LogID) *wakeShard {
+	return &w.shards[maphash.String(w.seed, string(log))%uint64(len(w.shards))]
+}
+
+func (w *wakes) add(f *follow) {
+	s := w.shard(f.log)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.logs[f.log] == nil {
+		s.logs[f.log] = map[*follow]struct{}{}
+	}
+	s.logs[f.log][f] = struct{}{}
+}
+
+func (w *wakes) remove(f *follow) {
+	s := w.shard(f.log)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.logs[f.log], f)
+	if len(s.logs[f.log]) == 0 {
+		delete(s.logs, f.log)
+	}
+}
+
+// wake tells every follower of log that there may be more to read.
+func (w *wakes) wake(log ds.LogID) {
+	s := w.shard(log)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for f := range s.logs[log] {
+		f.owner.enqueue(f)
+	}
+}
+
+// followed lists the logs that anybody follows, with the lowest pos that one of its
+// followers has.
+func (w *wakes) followed() map[ds.LogID]int64 {
+	all := map[ds.LogID]int64{}
+	for i := range w.shards {
+		s := &w.shards[i]
+		s.mu.Lock()
+		for log, follows := range s.logs {
+			lowest := int64(-1)
+			for f := range follows {
+				if pos := f.pos.Load(); lowest < 0 || pos < lowest {
+					lowest = pos
+				}
+			}
+			all[log] = lowest
+		}
+		s.mu.Unlock()
+	}
+	return all
+}
+
+// pollChunk bounds the logs whose heads one statement reads.
+const pollChunk = 1000
+
+// poll reads the heads of followed logs at intervals and wakes the followers of
+// those that moved: this is how records that other nodes wrote are seen. A store
+// that only this process writes to needs no polling.
+func (s *Service) poll(ctx context.Context, interval time.Duration) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := s.pollOnce(ctx); err != nil && ctx.Err() == nil {
+			s.logger.Warn("heads could not be polled", "err", err)
+		}
+	}
+}
+
+func (s *Service) pollOnce(ctx context.Context) error {
+	followed := s.wakes.followed()
+	chunk := make([]ds.LogID, 0, min(len(followed), pollChunk))
+	read := func() error {
+		if len(chunk) == 0 {
+			return nil
+		}
+		var heads map[ds.LogID]int64
+		err := s.store.View(ctx, func(tx *store.Tx) error {
+			var err error
+			heads, err = tx.HeadPositions(chunk)
+			return err
+		})
+		for log, pos := range heads {
+			if pos > followed[log] {
+				s.wakes.wake(log)
+			}
+		}
+		chunk = chunk[:0]
+		return err
+	}
+	for log := range followed {
+		if chunk = append(chunk, log); len(chunk) == pollChunk {
+			if err := read(); err != nil {
+				return err
+			}
+		}
+	}
+	return read()
+}

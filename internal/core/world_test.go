@@ -1,0 +1,126 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// world is a running service over a real store, and a small language to speak to it.
+type world struct {
+	t       testing.TB
+	service *Service
+	store   *store.DB
+}
+
+// onBoth runs a test on SQLite and on PostgreSQL.
+func onBoth(t *testing.T, test func(t *testing.T, url string)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, "sqlite:"+t.TempDir()) })
+	t.Run("postgres", func(t *testing.T) { test(t, pgtest.URL(t)) })
+}
+
+func newWorld(t testing.TB, url string, change ...func(*Options)) *world {
+	t.Helper()
+	db, err := store.Open(context.Background(), store.Options{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := DefaultLimits()
+	if err := limits.Set("all=off"); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Store: db, Limits: limits, PollInterval: 50 * time.Millisecond}
+	for _, c := range change {
+		c(&o)
+	}
+	w := &world{t: t, service: New(o), store: db}
+	t.Cleanup(w.close)
+	return w
+}
+
+func (w *world) close() {
+	if err := w.service.Close(); err != nil {
+		w.t.Error(err)
+	}
+	if err := w.store.Close(); err != nil {
+		w.t.Error(err)
+	}
+}
+
+func who(account string) ds.Caller {
+	return ds.Caller{Account: ds.AccountID(account), Device: ds.DeviceID(account + "-phone")}
+}
+
+func (w *world) room(id string, members ...string) {
+	w.t.Helper()
+	var others []ds.AccountID
+	for _, m := range members[1:] {
+		others = append(others, ds.AccountID(m))
+	}
+	if err := w.service.CreateRoom(context.Background(), who(members[0]), ds.ConversationID(id), others); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) send(account, id, message, text string) (ds.Record, error) {
+	return w.service.Send(context.Background(), who(account), Message{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message), Body: []byte(text)})
+}
+
+// read follows a conversation from a seq until it has caught up or been ended.
+func (w *world) read(account, id string, fromSeq int64) ([]ds.Record, *ds.Refusal) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	f := w.service.NewFollower(who(account))
+	defer f.Close()
+	if err := f.Follow(ctx, ds.ConversationID(id), fromSeq); err != nil {
+		w.t.Fatal(err)
+	}
+	var list []ds.Record
+	for {
+		page, err := f.Next(ctx)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		list = append(list, page.Records...)
+		if page.CaughtUp || page.Ended != nil {
+			return list, page.Ended
+		}
+	}
+}
+
+func seqs(list []ds.Record) string {
+	var b strings.Builder
+	for _, r := range list {
+		if r.Seq > 0 {
+			fmt.Fprintf(&b, "%d:%s ", r.Seq, r.Kind)
+		}
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// mlsMessage is a PrivateMessage that shows group, epoch and content type.
+func mlsMessage(group string, epoch uint64, content wire.ContentType) []byte {
+	return wire.Marshal(&wire.Message{WireFormat: wire.PrivateMessageFormat, Private: &wire.PrivateMessage{
+		GroupID: []byte(group), Epoch: epoch, ContentType: content, EncryptedSenderData: []byte("s"), Ciphertext: []byte("c")}})
+}
+
+func commit(group string, epoch uint64) []byte { return mlsMessage(group, epoch, wire.CommitContent) }
+
+func (w *world) sendMLS(account, id, message string, body []byte) (ds.Record, error) {
+	return w.service.Send(context.Background(), who(account), Message{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message), Body: body, Encoding: ds.Base64})
+}
+
+func (w *world) bundle(account string, b Bundle) (ds.Record, error) {
+	b.Encoding = ds.Base64
+	return w.service.CommitBundle(context.Background(), who(account), b)
+}
+
+func TestMain(m *testing.M) { pgtest.Main(m) }

@@ -1,0 +1,405 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// MemberKey and MessageKey name what a batch wants to know before it decides.
+type (
+	MemberKey struct {
+		Conversation ds.ConversationID
+		Account      ds.AccountID
+	}
+	MessageKey struct {
+		Conversation ds.ConversationID
+		ID           ds.MessageID
+	}
+)
+
+// Answer is what a message id answers for ever: where its record stands.
+type Answer struct {
+	Pos, Seq, Epoch, CreatedMS int64
+	Kind                       ds.Kind
+}
+
+// Intervals loads the stays of accounts in conversations, oldest first. The caller
+// holds the conversations' heads, or reads for information only.
+func (tx *Tx) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
+	found := make(map[MemberKey][]ds.Interval, len(keys))
+	if len(keys) == 0 {
+		return found, nil
+	}
+	logs, accounts := make([]string, len(keys)), make([]string, len(keys))
+	for i, k := range keys {
+		logs[i], accounts[i] = string(ds.ConversationLog(k.Conversation)), string(k.Account)
+	}
+	a, b := tx.pairsOf(logs, accounts)
+	err := tx.each(func(scan func(...any) error) error {
+		var log, account string
+		var i ds.Interval
+		if err := scan(&log, &account, &i.From, &i.Until, &i.Role); err != nil {
+			return err
+		}
+		key := MemberKey{ds.LogID(log).Conversation(), ds.AccountID(account)}
+		found[key] = append(found[key], i)
+		return nil
+	}, `SELECT i.log_id, i.account, i.from_pos, COALESCE(i.until_pos, 0), i.role
+		FROM `+tx.pairs(1)+` JOIN intervals i ON i.log_id = k.a AND i.account = k.b ORDER BY i.from_pos`, a, b)
+	return found, err
+}
+
+// Answers loads what message ids already stand for. The caller holds the heads.
+func (tx *Tx) Answers(keys []MessageKey) (map[MessageKey]Answer, error) {
+	found := map[MessageKey]Answer{}
+	if len(keys) == 0 {
+		return found, nil
+	}
+	logs, ids := make([]string, len(keys)), make([]string, len(keys))
+	for i, k := range keys {
+		logs[i], ids[i] = string(ds.ConversationLog(k.Conversation)), string(k.ID)
+	}
+	a, b := tx.pairsOf(logs, ids)
+	err := tx.each(func(scan func(...any) error) error {
+		var log, id string
+		var m Answer
+		if err := scan(&log, &id, &m.Pos, &m.Seq, &m.Kind, &m.Epoch, &m.CreatedMS); err != nil {
+			return err
+		}
+		found[MessageKey{ds.LogID(log).Conversation(), ds.MessageID(id)}] = m
+		return nil
+	}, `SELECT m.log_id, m.message_id, m.pos, m.seq, m.kind, m.epoch, m.created_ms
+		FROM `+tx.pairs(1)+` JOIN message_ids m ON m.log_id = k.a AND m.message_id = k.b`, a, b)
+	return found, err
+}
+
+// LoadBatch is Intervals and Answers for one batch.
+func (tx *Tx) LoadBatch(members []MemberKey, messages []MessageKey) (map[MemberKey][]ds.Interval, map[MessageKey]Answer, error) {
+	intervals, err := tx.Intervals(members)
+	if err != nil {
+		return nil, nil, err
+	}
+	answers, err := tx.Answers(messages)
+	return intervals, answers, err
+}
+
+// Append is Update for a batch: it runs fn once, and what fails is for the caller
+// to sort out.
+func (db *DB) Append(ctx context.Context, fn func(*Tx) error) error {
+	return db.engine.append(ctx, db.nowMS(), fn)
+}
+
+func (tx *Tx) pairsOf(a, b []string) (any, any) { return tx.setOf(a), tx.setOf(b) }
+
+// Batch is what one flush writes: rows are numbered and chained by the caller, who
+// holds the heads.
+type Batch struct {
+	Created  []ds.Conversation
+	Changed  []ds.Conversation // heads as they are after the batch; created ones are not repeated
+	Records  []ds.Record       // of conversations, in order
+	Stays    []Stay            // in the order in which they begin and end
+	Welcomes []Welcome
+	Infos    []GroupInfo
+	Events   []Event // for account logs, which are numbered here
+}
+
+// Stay is the begin of an interval or, where Until is set, its end.
+type Stay struct {
+	Conversation ds.ConversationID
+	Account      ds.AccountID
+	Interval     ds.Interval
+}
+
+// Welcome is one MLS Welcome, stored once for all its recipients.
+type Welcome struct {
+	ID           string
+	Conversation ds.ConversationID
+	Pos          int64 // of the commit it belongs to
+	Body         []byte
+	ExpiresMS    int64
+}
+
+// GroupInfo is the newest GroupInfo of a conversation.
+type GroupInfo struct {
+	Conversation ds.ConversationID
+	Pos          int64 // of the commit it belongs to
+	Body         []byte
+}
+
+// Event is a record for an account log before it has a place there.
+type Event struct {
+	Account   ds.AccountID
+	Recipient ds.DeviceID // "": every device of the account
+	Kind      ds.Kind
+	Event     ds.DeviceEvent
+}
+
+// Write writes a batch. A head that exists already, a group id that another
+// conversation has, and whatever else the database refuses fail the whole batch.
+func (tx *Tx) Write(b Batch) error {
+	if err := tx.insertHeads(b.Created); err != nil {
+		return err
+	}
+	if err := tx.insertRecords(b.Records); err != nil {
+		return err
+	}
+	if err := tx.updateHeads(b.Changed); err != nil {
+		return err
+	}
+	if err := tx.writeStays(b.Stays); err != nil {
+		return err
+	}
+	for _, w := range b.Welcomes {
+		if _, err := tx.exec(`INSERT INTO welcomes (welcome_id, log_id, pos, body, created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5, $6)`,
+			w.ID, string(ds.ConversationLog(w.Conversation)), w.Pos, w.Body, tx.nowMS, w.ExpiresMS); err != nil {
+			return err
+		}
+	}
+	for _, g := range b.Infos {
+		if _, err := tx.exec(`INSERT INTO conversation_details (log_id, group_info, group_info_pos) VALUES ($1, $2, $3)
+			ON CONFLICT (log_id) DO UPDATE SET group_info = excluded.group_info, group_info_pos = excluded.group_info_pos`,
+			string(ds.ConversationLog(g.Conversation)), g.Body, g.Pos); err != nil {
+			return err
+		}
+	}
+	return tx.AppendEvents(b.Events)
+}
+
+func (tx *Tx) insertHeads(list []ds.Conversation) error {
+	for _, c := range list {
+		if _, err := tx.exec(`INSERT INTO logs (log_id, pos, seq, hash, term, home, group_id, generation, epoch, members,
+				record_senders, refuse_opaque, committer_account, committer_device, created_ms, latest_ms)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+			string(ds.ConversationLog(c.ID)), c.Pos, c.Seq, c.Hash, c.Term, null(c.Home), bytesOrNull(c.GroupID), c.Generation, c.Epoch, c.Members,
+			flag(c.RecordSenders), flag(c.RefuseOpaque), null(c.Committer.Account), null(c.Committer.ID), c.CreatedMS, c.LatestMS); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// updateHeads moves heads on. What every append changes goes in one statement; the
+// columns that only commits and membership changes touch are rare and go one by one
+// only where they differ.
+func (tx *Tx) updateHeads(list []ds.Conversation) error {
+	if len(list) == 0 {
+		return nil
+	}
+	if tx.dialect.name == "postgres" {
+		return tx.updateHeadsPostgres(list)
+	}
+	for _, c := range list {
+		if _, err := tx.exec(`UPDATE logs SET pos = $2, seq = $3, hash = $4, group_id = $5, generation = $6, epoch = $7, members = $8,
+				committer_account = $9, committer_device = $10, latest_ms = $11 WHERE log_id = $1`,
+			string(ds.ConversationLog(c.ID)), c.Pos, c.Seq, c.Hash, bytesOrNull(c.GroupID), c.Generation, c.Epoch, c.Members,
+			null(c.Committer.Account), null(c.Committer.ID), c.LatestMS); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (tx *Tx) updateHeadsPostgres(list []ds.Conversation) error {
+	n := len(list)
+	logs, hashes, groups := make([]string, n), make([][]byte, n), make([][]byte, n)
+	pos, seq, generation, epoch, members, latest := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	accounts, devices := make([]string, n), make([]string, n)
+	for i, c := range list {
+		logs[i], hashes[i], groups[i] = string(ds.ConversationLog(c.ID)), c.Hash, c.GroupID
+		pos[i], seq[i], generation[i], epoch[i], members[i], latest[i] = c.Pos, c.Seq, c.Generation, c.Epoch, c.Members, c.LatestMS
+		accounts[i], devices[i] = string(c.Committer.Account), string(c.Committer.ID)
+	}
+	_, err := tx.exec(`UPDATE logs AS l SET pos = n.pos, seq = n.seq, hash = n.hash, group_id = n.group_id, generation = n.generation,
+			epoch = n.epoch, members = n.members, committer_account = NULLIF(n.account, ''), committer_device = NULLIF(n.device, ''), latest_ms = n.latest
+		FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[], $10::text[], $11::bigint[])
+			AS n(log_id, pos, seq, hash, group_id, generation, epoch, members, account, device, latest)
+		WHERE l.log_id = n.log_id`,
+		logs, pos, seq, hashes, groups, generation, epoch, members, accounts, devices, latest)
+	return err
+}
+
+// insertRecords writes records and, for messages, what their ids answer.
+func (tx *Tx) insertRecords(list []ds.Record) error {
+	if len(list) == 0 {
+		return nil
+	}
+	if tx.dialect.name == "postgres" {
+		return tx.insertRecordsPostgres(list)
+	}
+	for chunk := range slices.Chunk(list, 16) {
+		args := make([]any, 0, len(chunk)*15)
+		var messages []any
+		for i := range chunk {
+			r := &chunk[i]
+			args = append(args, string(r.Log), r.Pos, seqOrNull(r.Seq), int64(r.Kind), r.Generation, r.Epoch, r.Term, null(r.MessageID),
+				r.CreatedMS, r.Hash, null(r.Sender.Account), null(r.Sender.ID), null(r.Recipient), int64(r.Encoding), notNil(r.Body))
+			if r.MessageID != "" {
+				messages = append(messages, string(r.Log), string(r.MessageID), r.Pos, r.Seq, int64(r.Kind), r.Epoch, r.CreatedMS)
+			}
+		}
+		if _, err := tx.exec(`INSERT INTO records (`+recordColumns+`) VALUES `+placeholders(len(chunk), 15, 0), args...); err != nil {
+			return err
+		}
+		if len(messages) > 0 {
+			if _, err := tx.exec(`INSERT INTO message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms) VALUES `+
+				placeholders(len(messages)/7, 7, 0), messages...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (tx *Tx) insertRecordsPostgres(list []ds.Record) error {
+	n := len(list)
+	var (
+		logs, ids, senders, devices, recipients    = make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+		pos, seq, generation, epoch, term, created = make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+		kinds, encodings                           = make([]int16, n), make([]int16, n)
+		hashes, bodies                             = make([][]byte, n), make([][]byte, n)
+	)
+	for i := range list {
+		r := &list[i]
+		logs[i], ids[i], senders[i], devices[i], recipients[i] = string(r.Log), string(r.MessageID), string(r.Sender.Account), string(r.Sender.ID), string(r.Recipient)
+		pos[i], seq[i], generation[i], epoch[i], term[i], created[i] = r.Pos, r.Seq, r.Generation, r.Epoch, r.Term, r.CreatedMS
+		kinds[i], encodings[i], hashes[i], bodies[i] = int16(r.Kind), int16(r.Encoding), r.Hash, notNil(r.Body)
+	}
+	// One statement, so that the rows cross the wire once: the second insert takes from
+	// the first what a message id answers.
+	_, err := tx.exec(`WITH written AS (
+			INSERT INTO records (`+recordColumns+`)
+			SELECT log_id, pos, NULLIF(seq, 0), kind, generation, epoch, term, NULLIF(message_id, ''), created_ms, hash,
+				NULLIF(sender_account, ''), NULLIF(sender_device, ''), NULLIF(recipient, ''), encoding, body
+			FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[],
+				$10::bytea[], $11::text[], $12::text[], $13::text[], $14::smallint[], $15::bytea[])
+				AS n(log_id, pos, seq, kind, generation, epoch, term, message_id, created_ms, hash, sender_account, sender_device, recipient, encoding, body)
+			RETURNING log_id, message_id, pos, seq, kind, epoch, created_ms)
+		INSERT INTO message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms)
+		SELECT log_id, message_id, pos, seq, kind, epoch, created_ms FROM written WHERE message_id IS NOT NULL`,
+		logs, pos, seq, kinds, generation, epoch, term, ids, created, hashes, senders, devices, recipients, encodings, bodies)
+	return err
+}
+
+// writeStays writes in order, since an account may come and go within one batch.
+// Stays that begin are gathered until one ends.
+func (tx *Tx) writeStays(list []Stay) error {
+	var begun []Stay
+	for _, s := range list {
+		if s.Interval.Until == 0 {
+			begun = append(begun, s)
+			continue
+		}
+		if err := tx.beginStays(begun); err != nil {
+			return err
+		}
+		begun = begun[:0]
+		n, err := tx.exec(`UPDATE intervals SET until_pos = $3 WHERE log_id = $1 AND account = $2 AND until_pos IS NULL`,
+			string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.Until)
+		if err != nil {
+			return err
+		}
+		if n != 1 {
+			return fmt.Errorf("end of stay: %d rows", n)
+		}
+	}
+	return tx.beginStays(begun)
+}
+
+func (tx *Tx) beginStays(list []Stay) error {
+	for chunk := range slices.Chunk(list, 64) {
+		args := make([]any, 0, len(chunk)*4)
+		for _, s := range chunk {
+			args = append(args, string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.From, string(s.Interval.Role))
+		}
+		if _, err := tx.exec(`INSERT INTO intervals (log_id, account, from_pos, role) VALUES `+placeholders(len(chunk), 4, 0), args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// AppendEvents appends to account logs, which it creates as needed. It locks their
+// heads in the order of their names, always after the conversations'.
+func (tx *Tx) AppendEvents(events []Event) error {
+	if len(events) == 0 {
+		return nil
+	}
+	byLog := map[ds.LogID][]Event{}
+	var logs []ds.LogID
+	for _, e := range events {
+		log := ds.AccountLog(e.Account)
+		if byLog[log] == nil {
+			logs = append(logs, log)
+		}
+		byLog[log] = append(byLog[log], e)
+	}
+	slices.Sort(logs)
+	var list []ds.Record
+	for _, log := range logs {
+		var pos int64
+		n := int64(len(byLog[log]))
+		if err := tx.row(`INSERT INTO logs (log_id, pos, seq, term, created_ms, latest_ms) VALUES ($1, $2, 0, 1, $3, $3)
+			ON CONFLICT (log_id) DO UPDATE SET pos = logs.pos + $2, latest_ms = $3 RETURNING pos`,
+			string(log), n, tx.nowMS).Scan(&pos); err != nil {
+			return err
+		}
+		for i, e := range byLog[log] {
+			body, err := json.Marshal(e.Event)
+			if err != nil {
+				return err
+			}
+			list = append(list, ds.Record{Log: log, Pos: pos - n + 1 + int64(i), Kind: e.Kind, Term: 1, CreatedMS: tx.nowMS,
+				Recipient: e.Recipient, Encoding: ds.JSON, Body: body})
+		}
+	}
+	return tx.insertRecords(list)
+}
+
+// IsGroupInUse says whether err is the database's refusal to bind two
+// conversations to one MLS group.
+func IsGroupInUse(err error) bool {
+	return err != nil && isUniqueViolation(err) && strings.Contains(err.Error(), "group_id")
+}
+
+// IsHeadTaken says whether err is the database's refusal to create a log twice.
+func IsHeadTaken(err error) bool {
+	return err != nil && isUniqueViolation(err) && (strings.Contains(err.Error(), "logs_pkey") || strings.Contains(err.Error(), "logs.log_id"))
+}
+
+func isUniqueViolation(err error) bool {
+	return isPostgresCode(err, "23505") || strings.Contains(err.Error(), "UNIQUE constraint failed")
+}
+
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func seqOrNull(seq int64) any {
+	if seq == 0 {
+		return nil
+	}
+	return seq
+}
+
+func bytesOrNull(b []byte) any {
+	if b == nil {
+		return nil
+	}
+	return b
+}
+
+// notNil keeps an empty body from being stored as NULL.
+func notNil(b []byte) []byte {
+	if b == nil {
+		return []byte{}
+	}
+	return b
+}

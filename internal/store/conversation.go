@@ -1,0 +1,63 @@
+package store
+
+import (
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// Members lists who is in a conversation now: owner, admins, members, each by account.
+func (tx *Tx) Members(id ds.ConversationID) ([]ds.Member, error) {
+	var list []ds.Member
+	err := tx.each(func(scan func(...any) error) error {
+		var m ds.Member
+		err := scan(&m.Account, &m.Role)
+		list = append(list, m)
+		return err
+	}, `SELECT account, role FROM intervals WHERE log_id = $1 AND until_pos IS NULL
+		ORDER BY CASE role WHEN 'owner' THEN 0 WHEN 'admin' THEN 1 ELSE 2 END, account`, string(ds.ConversationLog(id)))
+	return list, err
+}
+
+// Conversations lists what account is in now, oldest first. Member lists are filled
+// in up to inline members.
+func (tx *Tx) Conversations(account ds.AccountID, inline int64) ([]ds.Summary, error) {
+	var list []ds.Summary
+	index := map[ds.ConversationID]int{}
+	err := tx.each(func(scan func(...any) error) error {
+		var s ds.Summary
+		var earliest int64
+		c, err := scanHead(func(dest ...any) error { return scan(append(dest, &s.Role, &earliest)...) })
+		s.Conversation = c
+		if c.Seq >= earliest {
+			s.EarliestSeq = earliest
+		}
+		index[c.ID] = len(list)
+		list = append(list, s)
+		return err
+	}, `SELECT `+headColumns+`, role, earliest_seq FROM (
+			SELECT l.*, i.role FROM intervals i JOIN logs l ON l.log_id = i.log_id
+			WHERE i.account = $1 AND i.until_pos IS NULL) AS mine
+		ORDER BY created_ms, log_id`, string(account))
+	if err != nil {
+		return nil, err
+	}
+	err = tx.each(func(scan func(...any) error) error {
+		var log ds.LogID
+		var member ds.AccountID
+		if err := scan(&log, &member); err != nil {
+			return err
+		}
+		i := index[log.Conversation()]
+		list[i].MemberList = append(list[i].MemberList, member)
+		return nil
+	}, `SELECT o.log_id, o.account FROM intervals i JOIN logs l ON l.log_id = i.log_id AND l.members <= $2
+			JOIN intervals o ON o.log_id = i.log_id AND o.until_pos IS NULL
+		WHERE i.account = $1 AND i.until_pos IS NULL ORDER BY o.log_id, o.account`, string(account), inline)
+	return list, err
+}
+
+// EarliestSeq is the lowest message seq that a conversation still keeps.
+func (tx *Tx) EarliestSeq(id ds.ConversationID) (int64, error) {
+	var seq int64
+	err := tx.row(`SELECT earliest_seq FROM logs WHERE log_id = $1`, string(ds.ConversationLog(id))).Scan(&seq)
+	return seq, notFound(err)
+}

@@ -1,0 +1,147 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+const headColumns = `log_id, pos, seq, hash, term, COALESCE(home, ''), group_id, generation, epoch, members,
+	created_ms, latest_ms, record_senders, refuse_opaque, COALESCE(committer_account, ''), COALESCE(committer_device, '')`
+
+func scanHead(scan func(...any) error) (ds.Conversation, error) {
+	var (
+		log             string
+		c               ds.Conversation
+		senders, opaque int64
+	)
+	err := scan(&log, &c.Pos, &c.Seq, &c.Hash, &c.Term, &c.Home, &c.GroupID, &c.Generation, &c.Epoch, &c.Members,
+		&c.CreatedMS, &c.LatestMS, &senders, &opaque, &c.Committer.Account, &c.Committer.ID)
+	c.ID = ds.LogID(log).Conversation()
+	c.RecordSenders, c.RefuseOpaque = senders != 0, opaque != 0
+	return c, err
+}
+
+// LockHeads locks the heads of conversations, in the order of their ids, and
+// returns those it got. Without wait it passes over heads that another transaction
+// holds; with wait it waits for them 250 ms and then fails with a retryable fault.
+// Everything else that a decision needs is read in a later statement: under READ
+// COMMITTED this one would see its neighbours as they were before the lock.
+func (tx *Tx) LockHeads(ids []ds.ConversationID, wait bool) ([]ds.Conversation, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	var lock string
+	if tx.dialect.name == "postgres" {
+		lock = " ORDER BY log_id FOR NO KEY UPDATE"
+		if !wait {
+			lock += " SKIP LOCKED"
+		} else if _, err := tx.exec(`SET LOCAL lock_timeout = 250`); err != nil {
+			return nil, err
+		}
+	}
+	heads := make([]ds.Conversation, 0, len(ids))
+	err := tx.each(func(scan func(...any) error) error {
+		c, err := scanHead(scan)
+		heads = append(heads, c)
+		return err
+	}, `SELECT `+headColumns+` FROM logs WHERE log_id IN `+tx.set(1)+lock, tx.setOf(conversationLogs(ids)))
+	return heads, err
+}
+
+// HeldHeads returns those of ids that exist: what LockHeads passed over because
+// somebody else holds it, told apart from what is not there.
+func (tx *Tx) HeldHeads(ids []ds.ConversationID) ([]ds.ConversationID, error) {
+	var held []ds.ConversationID
+	err := tx.each(func(scan func(...any) error) error {
+		var log ds.LogID
+		err := scan(&log)
+		held = append(held, log.Conversation())
+		return err
+	}, `SELECT log_id FROM logs WHERE log_id IN `+tx.set(1), tx.setOf(conversationLogs(ids)))
+	return held, err
+}
+
+// Head is the head of a conversation, or ErrNotFound.
+func (tx *Tx) Head(id ds.ConversationID) (ds.Conversation, error) {
+	var c ds.Conversation
+	rs, err := tx.query(`SELECT `+headColumns+` FROM logs WHERE log_id = $1`, string(ds.ConversationLog(id)))
+	if err != nil {
+		return c, err
+	}
+	defer rs.Close()
+	if !rs.Next() {
+		if err := rs.Err(); err != nil {
+			return c, err
+		}
+		return c, ErrNotFound
+	}
+	if c, err = scanHead(rs.Scan); err != nil {
+		return c, err
+	}
+	rs.Close()
+	return c, rs.Err()
+}
+
+// HeadPositions returns pos of those logs that exist.
+func (tx *Tx) HeadPositions(logs []ds.LogID) (map[ds.LogID]int64, error) {
+	heads := make(map[ds.LogID]int64, len(logs))
+	err := tx.each(func(scan func(...any) error) error {
+		var log ds.LogID
+		var pos int64
+		err := scan(&log, &pos)
+		heads[log] = pos
+		return err
+	}, `SELECT log_id, pos FROM logs WHERE log_id IN `+tx.set(1), tx.setOf(texts(logs)))
+	return heads, err
+}
+
+// set is the right side of IN over a list that is passed as one argument, number
+// n, made by setOf: one statement text whatever the length of the list.
+func (tx *Tx) set(n int) string {
+	if tx.dialect.name == "postgres" {
+		return fmt.Sprintf("(SELECT unnest($%d::text[]))", n)
+	}
+	return fmt.Sprintf("(SELECT value FROM json_each($%d))", n)
+}
+
+func (tx *Tx) setOf(list []string) any {
+	if tx.dialect.name == "postgres" {
+		return list
+	}
+	return asJSON(list)
+}
+
+// pairs is a table expression with the columns a and b over a list of pairs that is
+// passed as the arguments number n and n+1, made by pairsOf.
+func (tx *Tx) pairs(n int) string {
+	if tx.dialect.name == "postgres" {
+		return fmt.Sprintf("unnest($%d::text[], $%d::text[]) AS k(a, b)", n, n+1)
+	}
+	return fmt.Sprintf("(SELECT x.value AS a, y.value AS b FROM json_each($%d) x JOIN json_each($%d) y ON y.key = x.key) AS k", n, n+1)
+}
+
+func asJSON(list []string) string {
+	text, err := json.Marshal(list)
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	return string(text)
+}
+
+func texts[S ~string](list []S) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = string(s)
+	}
+	return out
+}
+
+func conversationLogs(ids []ds.ConversationID) []string {
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = string(ds.ConversationLog(id))
+	}
+	return out
+}

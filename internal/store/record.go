@@ -1,0 +1,55 @@
+package store
+
+import (
+	"waxwing.im/waxwing/internal/ds"
+)
+
+const recordColumns = `log_id, pos, seq, kind, generation, epoch, term, message_id, created_ms, hash, sender_account, sender_device, recipient, encoding, body`
+
+// RecordsAfter reads a page of a log: the records after pos in order, at most
+// count of them, and no further one once their bodies exceed bytesMax in total.
+func (tx *Tx) RecordsAfter(log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, error) {
+	rs, err := tx.query(`SELECT pos, COALESCE(seq, 0), kind, generation, epoch, term, COALESCE(message_id, ''), created_ms, hash,
+			COALESCE(sender_account, ''), COALESCE(sender_device, ''), COALESCE(recipient, ''), encoding, body
+		FROM records WHERE log_id = $1 AND pos > $2 ORDER BY pos LIMIT $3`, string(log), pos, int64(count))
+	if err != nil {
+		return nil, err
+	}
+	defer rs.Close()
+	var list []ds.Record
+	for total := 0; total <= bytesMax && rs.Next(); {
+		r := ds.Record{Log: log}
+		if err := rs.Scan(&r.Pos, &r.Seq, &r.Kind, &r.Generation, &r.Epoch, &r.Term, &r.MessageID, &r.CreatedMS, &r.Hash,
+			&r.Sender.Account, &r.Sender.ID, &r.Recipient, &r.Encoding, &r.Body); err != nil {
+			return nil, err
+		}
+		total += len(r.Body)
+		list = append(list, r)
+	}
+	return list, rs.Err()
+}
+
+// PositionBefore is the pos after which a reader stands that wants message seq
+// next: that of the last record before it, or ErrNotFound if no such message or
+// later one is stored.
+func (tx *Tx) PositionBefore(log ds.LogID, seq int64) (int64, error) {
+	var pos int64
+	err := tx.row(`SELECT pos FROM records WHERE log_id = $1 AND seq >= $2 ORDER BY seq LIMIT 1`, string(log), seq).Scan(&pos)
+	return pos - 1, notFound(err)
+}
+
+// WelcomeBodies returns the Welcomes that still exist, by id.
+func (tx *Tx) WelcomeBodies(ids []string) (map[string][]byte, error) {
+	found := make(map[string][]byte, len(ids))
+	if len(ids) == 0 {
+		return found, nil
+	}
+	err := tx.each(func(scan func(...any) error) error {
+		var id string
+		var body []byte
+		err := scan(&id, &body)
+		found[id] = body
+		return err
+	}, `SELECT welcome_id, body FROM welcomes WHERE welcome_id IN `+tx.set(1)+` AND expires_ms > $2`, tx.setOf(ids), tx.nowMS)
+	return found, err
+}
