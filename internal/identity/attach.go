@@ -1,0 +1,141 @@
+package identity
+
+import (
+	"context"
+	"sync"
+
+	"waxwing.im/waxwing/internal/store"
+)
+
+// attachment is the sockets and streams of one session in this process.
+type attachment struct {
+	count  int
+	slidMS int64         // when the expiry was written last
+	ended  chan struct{} // closed once the session is known to be revoked
+	isOver bool          // ended is closed
+}
+
+// Attach says that a socket or stream of the session is open. Until detach, which
+// may be called more than once, the session does not expire: its expiry slides, and
+// is written at most once a minute (or a tenth of the lifetime, if that is less).
+func (a *Authenticator) Attach(s Session) (detach func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	at := a.attached[s.hash]
+	if at == nil {
+		// An expiry of now + SessionTTL was written when the session was last slid.
+		at = &attachment{slidMS: s.ExpiresMS - a.o.SessionTTL.Milliseconds(), ended: make(chan struct{})}
+		a.attached[s.hash] = at
+		if a.isSlideDue(at) {
+			a.slideSoon(s.hash, at) // its end may be nearer than the next slide
+		}
+	}
+	at.count++
+	return sync.OnceFunc(func() { a.detach(s.hash, at) })
+}
+
+func (a *Authenticator) detach(hash [32]byte, at *attachment) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	at.count--
+	if at.count > 0 {
+		return
+	}
+	if a.attached[hash] == at {
+		delete(a.attached, hash)
+	}
+	if a.isSlideDue(at) && !at.isOver {
+		a.slideSoon(hash, at) // it lives for SessionTTL from now on
+	}
+}
+
+// slideSoon writes the expiry of one session without waiting for it. The caller holds mu.
+func (a *Authenticator) slideSoon(hash [32]byte, at *attachment) {
+	nowMS := a.o.Now().UnixMilli()
+	taken := a.writer.later(func(tx *store.Tx) error {
+		_, err := tx.ExtendSessions([][32]byte{hash}, nowMS, nowMS+a.o.SessionTTL.Milliseconds())
+		return err
+	})
+	if taken {
+		at.slidMS = nowMS
+	}
+}
+
+// isSlideDue says whether the expiry may be written again. The caller holds mu.
+func (a *Authenticator) isSlideDue(at *attachment) bool {
+	return a.o.Now().UnixMilli()-at.slidMS >= a.slideEvery.Milliseconds()
+}
+
+// Ended is closed when this process learns that an attached session is revoked: at
+// once if it was revoked here, with the next slide if on another node. It is nil
+// for a session that is not attached.
+func (a *Authenticator) Ended(s Session) <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if at := a.attached[s.hash]; at != nil {
+		return at.ended
+	}
+	return nil
+}
+
+func (a *Authenticator) isAttached(hash [32]byte) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	at := a.attached[hash]
+	return at != nil && !at.isOver
+}
+
+// end tells those who are attached to the sessions that they are over.
+func (a *Authenticator) end(hashes [][32]byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, hash := range hashes {
+		if at := a.attached[hash]; at != nil && !at.isOver {
+			at.isOver = true
+			close(at.ended)
+		}
+	}
+}
+
+// slide writes the expiry of the attached sessions for which it is due, and finds
+// those that were revoked elsewhere.
+func (a *Authenticator) slide(ctx context.Context) error {
+	due := a.dueSlides()
+	for len(due) > 0 {
+		chunk := due[:min(len(due), store.SessionBatchMax)]
+		due = due[len(chunk):]
+		nowMS := a.o.Now().UnixMilli()
+		var alive map[[32]byte]bool
+		err := a.writer.do(ctx, nil, func(tx *store.Tx) (err error) {
+			alive, err = tx.ExtendSessions(chunk, nowMS, nowMS+a.o.SessionTTL.Milliseconds())
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		var over [][32]byte
+		a.mu.Lock()
+		for _, hash := range chunk {
+			if !alive[hash] {
+				over = append(over, hash)
+			} else if at := a.attached[hash]; at != nil {
+				at.slidMS = nowMS
+			}
+		}
+		a.mu.Unlock()
+		a.end(over)
+	}
+	return nil
+}
+
+func (a *Authenticator) dueSlides() [][32]byte {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var due [][32]byte
+	for hash, at := range a.attached {
+		if !at.isOver && a.isSlideDue(at) {
+			due = append(due, hash)
+		}
+	}
+	return due
+}

@@ -1,0 +1,171 @@
+// Package identity answers one question for every door: who is calling?
+//
+// An account proves itself with a service token, a JWT that is signed with the key
+// behind its DID, made for this service and one method, short-lived and good for
+// one use. The gateway exchanges such a token for a session, which is held by a
+// random session token and carried on by resume tokens. The service has an identity
+// of its own, a did:web with a published key.
+//
+// Everything here fails closed. Refusals say no more than that a token is not
+// valid; the reason goes to the debug log, without anything the token says. What a
+// proven caller may do is core's business, and how tokens travel is the doors'.
+package identity
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// Options configure an Authenticator.
+type Options struct {
+	Store *store.DB
+	// Audience lists the names of this service that tokens may be made for, compared
+	// byte by byte; see Audiences. It is asked on every verification, and with none
+	// every token is refused.
+	Audience func() []string
+	Now      func() time.Time // nil: the system clock
+	Logger   *slog.Logger     // nil: discard
+	// SessionTTL is how long a session lives with nothing attached to it; 0 means an hour.
+	SessionTTL time.Duration
+}
+
+const (
+	sessionTTLDefault = time.Hour
+	sessionTTLMin     = time.Second
+	slideEveryMax     = time.Minute
+	seenEvery         = 30 * time.Second
+	sweepEvery        = time.Minute
+	sweepRows         = 1000
+	// forgetAfter is how long what has expired is kept: other nodes' clocks may be
+	// behind, and a nonce must outlive its token on all of them.
+	forgetAfter = 10 * time.Minute
+)
+
+// Authenticator verifies tokens and keeps sessions. Several may share one database:
+// a token is good for one use and a resume token has one successor among all of
+// them. It is safe for concurrent use.
+type Authenticator struct {
+	o          Options
+	writer     *writer
+	slideEvery time.Duration // at most this often is a session's expiry written while it is attached
+
+	mu       sync.Mutex // guards attached
+	attached map[[32]byte]*attachment
+
+	closing sync.Once
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// New starts an Authenticator. Close ends its goroutines; the store stays open.
+func New(o Options) (*Authenticator, error) {
+	if o.Store == nil || o.Audience == nil {
+		return nil, errors.New("identity: store and audience are required")
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.SessionTTL == 0 {
+		o.SessionTTL = sessionTTLDefault
+	}
+	if o.SessionTTL < sessionTTLMin {
+		return nil, errors.New("identity: sessions must live at least a second")
+	}
+	a := &Authenticator{
+		o:          o,
+		writer:     newWriter(o.Store),
+		slideEvery: min(slideEveryMax, o.SessionTTL/10),
+		attached:   map[[32]byte]*attachment{},
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	a.stop = stop
+	a.running.Go(func() { a.every(ctx, a.slideEvery/2, a.slide) })
+	a.running.Go(func() { a.every(ctx, sweepEvery, a.sweep) })
+	return a, nil
+}
+
+// Close ends the goroutines and waits for them. Calls that still run, and later
+// ones that write, end as unavailable.
+func (a *Authenticator) Close() {
+	a.closing.Do(func() {
+		a.stop()
+		a.running.Wait()
+		a.writer.close()
+	})
+}
+
+// every runs do until Close. What fails is tried again the next time.
+func (a *Authenticator) every(ctx context.Context, period time.Duration, do func(context.Context) error) {
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if err := do(ctx); err != nil && ctx.Err() == nil {
+				a.o.Logger.Warn("sessions: housekeeping", "err", err)
+			}
+		}
+	}
+}
+
+// sweep forgets expired nonces and sessions.
+func (a *Authenticator) sweep(ctx context.Context) error {
+	before := a.o.Now().Add(-forgetAfter).UnixMilli()
+	sweeps := []func(tx *store.Tx) (int64, error){
+		func(tx *store.Tx) (int64, error) { return tx.DeleteNonces(before, sweepRows) },
+		func(tx *store.Tx) (int64, error) { return tx.DeleteSessions(before, sweepRows) },
+	}
+	for _, sweep := range sweeps {
+		for deleted := int64(sweepRows); deleted == sweepRows; {
+			err := a.o.Store.Update(ctx, func(tx *store.Tx) (err error) {
+				deleted, err = sweep(tx)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// VerifyServiceToken checks a token for a call of lxm and uses it up. It returns
+// the account that signed it, ds.Unauthorized "invalid auth_token", or a fault;
+// after a fault the token may or may not be used up.
+func (a *Authenticator) VerifyServiceToken(ctx context.Context, token, lxm string) (ds.AccountID, error) {
+	v, err := verifyToken(token, lxm, a.o.Audience(), a.o.Now())
+	if err == nil {
+		err = a.writer.do(ctx, &v.nonce, nil)
+		if err != nil && !errors.Is(err, errReplayed) {
+			return "", err
+		}
+	}
+	if err != nil {
+		return "", a.refuseToken(ctx, err)
+	}
+	return v.issuer, nil
+}
+
+// refuseToken is the answer to every token that is not good.
+func (a *Authenticator) refuseToken(ctx context.Context, reason error) error {
+	a.o.Logger.DebugContext(ctx, "auth_token refused", "err", reason)
+	return ds.Refuse(ds.Unauthorized, "invalid auth_token")
+}
+
+// bareToken takes a token out of what clients write into auth_token: some put
+// "Bearer " before it (gateway v1, section 1).
+func bareToken(s string) string {
+	return strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(s), "Bearer "))
+}

@@ -1,0 +1,92 @@
+package identity
+
+import (
+	"bytes"
+	"context"
+	"slices"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// Selection names sessions of the caller's account to revoke: one by its id, or all
+// of a device. Exactly one of the two is set.
+type Selection struct {
+	SessionID string
+	DeviceID  ds.DeviceID
+	// IncludeSelf lets the selection contain the session that asks.
+	IncludeSelf bool
+}
+
+// Sessions lists the live sessions of the account of s: s first, then by device and id.
+func (a *Authenticator) Sessions(ctx context.Context, s Session) ([]Session, error) {
+	var rows []store.Session
+	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
+		rows, err = tx.Sessions(s.Account, a.o.Now().UnixMilli())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Session, 0, len(rows))
+	for _, row := range rows {
+		if bytes.Equal(row.Hash, s.hash[:]) {
+			list = slices.Insert(list, 0, asSession(row))
+		} else {
+			list = append(list, asSession(row))
+		}
+	}
+	return list, nil
+}
+
+// Logout ends the session: its tokens are dead and what is attached to it is told.
+func (a *Authenticator) Logout(ctx context.Context, s Session) error {
+	_, err := a.revoke(ctx, s, s.ID, "", nil)
+	return err
+}
+
+// LogoutAll ends the sessions of the account of s, s itself only if includeSelf is
+// set, and returns how many.
+func (a *Authenticator) LogoutAll(ctx context.Context, s Session, includeSelf bool) (int, error) {
+	ids, err := a.revoke(ctx, s, "", "", keepUnless(includeSelf, s))
+	return len(ids), err
+}
+
+// Revoke ends the selected sessions and returns their ids, sorted. A session that is
+// not there or belongs to somebody else is no error.
+func (a *Authenticator) Revoke(ctx context.Context, s Session, selection Selection) ([]string, error) {
+	if (selection.SessionID == "") == (selection.DeviceID == "") {
+		return nil, ds.Refuse(ds.InvalidRequest, "exactly one of session_id and device_id is required")
+	}
+	if selection.SessionID == s.ID && !selection.IncludeSelf {
+		return nil, ds.Refuse(ds.InvalidRequest, "refusing to revoke current session without include_self")
+	}
+	return a.revoke(ctx, s, selection.SessionID, selection.DeviceID, keepUnless(selection.IncludeSelf, s))
+}
+
+func keepUnless(includeSelf bool, s Session) []byte {
+	if includeSelf {
+		return nil
+	}
+	return s.hash[:]
+}
+
+func (a *Authenticator) revoke(ctx context.Context, s Session, id string, device ds.DeviceID, keep []byte) ([]string, error) {
+	var rows []store.Session
+	err := a.writer.do(ctx, nil, func(tx *store.Tx) (err error) {
+		rows, err = tx.RevokeSessions(s.Account, id, device, keep, a.o.Now().UnixMilli())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, 0, len(rows))
+	hashes := make([][32]byte, 0, len(rows))
+	for _, row := range rows {
+		ids = append(ids, row.ID)
+		hashes = append(hashes, [32]byte(row.Hash))
+	}
+	a.end(hashes)
+	slices.Sort(ids)
+	return ids, nil
+}

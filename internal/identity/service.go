@@ -1,0 +1,138 @@
+package identity
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// MLSService is the fragment that names the delivery service in a DID document.
+const MLSService = "#atproto_mls"
+
+// serviceType is what kind of service the entry MLSService is.
+const serviceType = "AtprotoMlsService"
+
+// ServiceDID is the did:web of a service that is reached at publicURL: an https URL
+// of a host name with or without a port, and nothing more. http is only for this
+// machine, "localhost" or a loopback address. A port other than 443 is part of the
+// DID, its colon written as %3A.
+func ServiceDID(publicURL string) (string, error) {
+	u, err := parsePublicURL(publicURL)
+	if err != nil {
+		return "", err
+	}
+	host := strings.ToLower(u.Hostname())
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	if port := u.Port(); port != "" && !(u.Scheme == "https" && port == "443") {
+		host += ":" + port
+	} else if u.Scheme == "http" {
+		host += ":80" // a did:web without a port is on 443
+	}
+	return "did:web:" + url.QueryEscape(host), nil
+}
+
+// parsePublicURL checks a public URL as ServiceDID describes it.
+func parsePublicURL(publicURL string) (*url.URL, error) {
+	refused := func(why string) (*url.URL, error) {
+		return nil, fmt.Errorf("public URL: %s; want https://HOST[:PORT], or http://localhost:PORT", why)
+	}
+	u, err := url.Parse(publicURL)
+	if err != nil {
+		return refused("does not parse") // the error would quote it
+	}
+	host := u.Hostname()
+	ip := net.ParseIP(host)
+	isLocal := host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()
+	switch {
+	case u.Scheme != "https" && u.Scheme != "http":
+		return refused("is neither https nor http")
+	case u.Scheme == "http" && !isLocal:
+		return refused("http is only for this machine")
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.Path != "" && u.Path != "/":
+		return refused("has more than a host and a port")
+	case ip != nil && !isLocal:
+		return refused("a did:web needs a host name, not an address")
+	case ip == nil && !isHostName(host):
+		return refused("has no valid host name")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || strconv.Itoa(n) != port {
+			return refused("has no valid port")
+		}
+	} else if strings.HasSuffix(u.Host, ":") {
+		return refused("has no valid port")
+	}
+	return u, nil
+}
+
+// isHostName says whether host is a DNS name in ASCII, in which an
+// internationalised one is written as xn--….
+func isHostName(host string) bool {
+	if host == "" || len(host) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(host, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Audiences are the ways to name the service with that DID as the audience of a
+// token: the bare DID and its entry in the DID document.
+func Audiences(serviceDID string) []string {
+	if serviceDID == "" {
+		return nil
+	}
+	return []string{serviceDID, serviceDID + MLSService}
+}
+
+// Document is the DID document of the service at publicURL, for
+// /.well-known/did.json: a Multikey "#atproto" (what service tokens are verified
+// with) and the service entry "#atproto_mls" of type AtprotoMlsService with the URL.
+func (k *ServiceKey) Document(publicURL string) ([]byte, error) {
+	did, err := ServiceDID(publicURL)
+	if err != nil {
+		return nil, err
+	}
+	type method struct {
+		ID         string `json:"id"`
+		Type       string `json:"type"`
+		Controller string `json:"controller"`
+		PublicKey  string `json:"publicKeyMultibase"`
+	}
+	type service struct {
+		ID       string `json:"id"`
+		Type     string `json:"type"`
+		Endpoint string `json:"serviceEndpoint"`
+	}
+	document, err := json.MarshalIndent(struct {
+		Context  []string  `json:"@context"`
+		ID       string    `json:"id"`
+		Methods  []method  `json:"verificationMethod"`
+		Asserts  []string  `json:"assertionMethod"`
+		Services []service `json:"service"`
+	}{
+		Context:  []string{"https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"},
+		ID:       did,
+		Methods:  []method{{did + "#atproto", "Multikey", did, k.PublicKeyMultibase()}},
+		Asserts:  []string{did + "#atproto"},
+		Services: []service{{MLSService, serviceType, strings.TrimSuffix(publicURL, "/")}},
+	}, "", "  ")
+	if err != nil {
+		return nil, errors.Join(errors.New("DID document"), err)
+	}
+	return append(document, '\n'), nil
+}

@@ -1,0 +1,230 @@
+package identity
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"slices"
+	"strings"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// SessionStartMethod is the lxm of a token that starts a session.
+const SessionStartMethod = "im.waxwing.session.start"
+
+// Features that a client may name when it starts a session (gateway decision 7).
+const (
+	FeatureBundle = "bundle"
+	FeatureDevice = "device"
+	FeatureMarker = "marker"
+	FeatureDrain  = "drain"
+	FeatureReport = "report"
+)
+
+// Features lists every feature there is, in the order in which they are answered.
+var Features = []string{FeatureBundle, FeatureDevice, FeatureDrain, FeatureMarker, FeatureReport}
+
+const (
+	featuresMax      = 64
+	featureBytesMax  = 64
+	clientLabelMax   = 32
+	clientLabelOther = "unknown"
+)
+
+// Session is a live session of a proven device.
+type Session struct {
+	ds.Caller
+	ID        string   // sid_…, not secret
+	Features  []string // granted, sorted
+	ExpiresMS int64    // when it ends unless it is used
+
+	ClientLabel           string
+	CreatedMS, LastSeenMS int64
+
+	hash [32]byte
+}
+
+// Has says whether the session was granted the feature.
+func (s Session) Has(feature string) bool { return slices.Contains(s.Features, feature) }
+
+// Ready is the answer to a start or a resume.
+type Ready struct {
+	Session
+	SessionToken, ResumeToken string
+	FromResume                bool
+}
+
+// Start is a request to start a session.
+type Start struct {
+	AuthToken      string // a leading "Bearer " is ignored
+	DeviceID       ds.DeviceID
+	ClientLabel    string
+	HasClientLabel bool // an empty label was sent, and is refused; else it counts as absent
+	UserAgent      string
+	Features       []string // unknown ones are ignored
+}
+
+// StartSession exchanges a service token for a session. The request is checked
+// before the token, so that one that is refused with ds.InvalidRequest does not use
+// the token up; token and session are written together, so that a fault that is
+// certain does not either.
+func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, error) {
+	label, err := checkStart(start)
+	if err != nil {
+		return Ready{}, err
+	}
+	now := a.o.Now()
+	v, err := verifyToken(bareToken(start.AuthToken), SessionStartMethod, a.o.Audience(), now)
+	if err != nil {
+		return Ready{}, a.refuseToken(ctx, err)
+	}
+	session, resume := newSecret(), newSecret()
+	hash, resumeHash := session.hash(sessionPrefix), resume.hash(resumePrefix)
+	sealed, err := sealFor(resume, hash[:], session)
+	if err != nil {
+		return Ready{}, err
+	}
+	row := store.Session{
+		Hash:         hash[:],
+		ID:           sessionID(hash),
+		Device:       ds.Device{Account: v.issuer, ID: start.DeviceID},
+		Label:        label,
+		Features:     grant(start.Features),
+		CreatedMS:    now.UnixMilli(),
+		LastSeenMS:   now.UnixMilli(),
+		ExpiresMS:    now.Add(a.o.SessionTTL).UnixMilli(),
+		ResumeHash:   resumeHash[:],
+		ResumeSealed: sealed,
+	}
+	err = a.writer.do(ctx, &v.nonce, func(tx *store.Tx) error { return tx.InsertSession(row) })
+	if errors.Is(err, errReplayed) {
+		return Ready{}, a.refuseToken(ctx, err)
+	}
+	if err != nil {
+		return Ready{}, err
+	}
+	return Ready{Session: asSession(row), SessionToken: session.text(sessionPrefix), ResumeToken: resume.text(resumePrefix)}, nil
+}
+
+// checkStart checks everything about a start but its token, and returns the label.
+func checkStart(start Start) (label string, err error) {
+	if !ds.IsValidID(string(start.DeviceID)) {
+		return "", ds.Refuse(ds.InvalidRequest, "invalid device_id")
+	}
+	if len(start.Features) > featuresMax {
+		return "", ds.Refuse(ds.InvalidRequest, "too many features")
+	}
+	for _, f := range start.Features {
+		if f == "" || len(f) > featureBytesMax {
+			return "", ds.Refuse(ds.InvalidRequest, "invalid features")
+		}
+	}
+	if start.ClientLabel == "" && !start.HasClientLabel {
+		return labelOf(start.UserAgent), nil
+	}
+	if !isClientLabel(start.ClientLabel) {
+		return "", ds.Refuse(ds.InvalidRequest, "invalid client_label")
+	}
+	return start.ClientLabel, nil
+}
+
+// isClientLabel says whether s can label a session: 1–32 characters of [a-z0-9 _-],
+// in which nothing looks like a token.
+func isClientLabel(s string) bool {
+	if s == "" || len(s) > clientLabelMax || strings.Contains(s, sessionPrefix) || strings.Contains(s, resumePrefix) {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != ' ' && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// labelOf makes a label of the first word of a User-Agent (gateway v1, section 2).
+func labelOf(userAgent string) string {
+	first, _, _ := strings.Cut(strings.TrimLeft(userAgent, " \t"), " ")
+	var b strings.Builder
+	for _, c := range []byte(first) {
+		if b.Len() == clientLabelMax {
+			break
+		}
+		if c >= 'A' && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c > ' ' && c < 0x7f {
+			b.WriteByte(c)
+		}
+	}
+	if label := b.String(); isClientLabel(label) {
+		return label
+	}
+	return clientLabelOther
+}
+
+// grant keeps the features that there are, each once.
+func grant(wanted []string) []string {
+	var granted []string
+	for _, f := range Features {
+		if slices.Contains(wanted, f) {
+			granted = append(granted, f)
+		}
+	}
+	return granted
+}
+
+func sessionID(hash [32]byte) string {
+	return "sid_" + base64.RawURLEncoding.EncodeToString(hash[:16])
+}
+
+func asSession(row store.Session) Session {
+	return Session{
+		Caller:      ds.Caller{Account: row.Device.Account, Device: row.Device.ID},
+		ID:          row.ID,
+		Features:    row.Features,
+		ExpiresMS:   row.ExpiresMS,
+		ClientLabel: row.Label,
+		CreatedMS:   row.CreatedMS,
+		LastSeenMS:  row.LastSeenMS,
+		hash:        [32]byte(row.Hash),
+	}
+}
+
+// Session finds the live session of a token, or refuses with ds.Unauthorized
+// "invalid session_token". Using it does not slide its expiry.
+func (a *Authenticator) Session(ctx context.Context, sessionToken string) (Session, error) {
+	refused := ds.Refuse(ds.Unauthorized, "invalid session_token")
+	s, ok := parseSecret(sessionPrefix, sessionToken)
+	if !ok {
+		return Session{}, refused
+	}
+	hash := s.hash(sessionPrefix)
+	var row store.Session
+	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
+		row, err = tx.Session(hash[:])
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return Session{}, refused
+	}
+	if err != nil {
+		return Session{}, err
+	}
+	now := a.o.Now()
+	if !a.isAlive(row, now.UnixMilli()) {
+		return Session{}, refused
+	}
+	if now.UnixMilli()-row.LastSeenMS >= seenEvery.Milliseconds() {
+		a.writer.later(func(tx *store.Tx) error { return tx.SeeSession(hash[:], now.UnixMilli()) })
+	}
+	return asSession(row), nil
+}
+
+// isAlive says whether a session that is not revoked has not expired: what is
+// attached here does not, even if its expiry could not be written.
+func (a *Authenticator) isAlive(row store.Session, nowMS int64) bool {
+	return row.ExpiresMS > nowMS || a.isAttached([32]byte(row.Hash))
+}
