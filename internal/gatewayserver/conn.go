@@ -1,0 +1,224 @@
+package gatewayserver
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// conn is a WebSocket as this package needs it.
+type conn interface {
+	// Next waits for a message and returns a reader of it, to be read to its end
+	// before the next call. The reader returns errTooLong behind
+	// gateway.FrameBytesMax.
+	Next() (isText bool, message io.Reader, err error)
+	// Write sends text messages in order, many of them in one write of the network,
+	// and returns when the network has them. It may be called by several goroutines;
+	// the messages of one call stay together.
+	Write(messages ...[]byte) error
+	// WritingSince is the server's clock when the write under way began, or 0.
+	WritingSince() int64
+	// Close says goodbye, waits a few seconds for the peer to do the same, and ends
+	// every call. Only the first Close of a conn says anything.
+	Close(code int, reason string)
+	// Abort cuts the network, which ends every call. It does not block.
+	Abort()
+}
+
+// The close codes of RFC 6455, section 7.4.1, that this door uses.
+const (
+	closeNormal    = int(websocket.StatusNormalClosure)
+	closeGoingAway = int(websocket.StatusGoingAway)
+	closeProtocol  = int(websocket.StatusProtocolError)
+	closeBinary    = int(websocket.StatusUnsupportedData)
+	closeNotUTF8   = int(websocket.StatusInvalidFramePayloadData)
+	closePolicy    = int(websocket.StatusPolicyViolation)
+	closeTooLong   = int(websocket.StatusMessageTooBig)
+	closeFault     = int(websocket.StatusInternalError)
+)
+
+var errTooLong = errors.New("message is too long")
+
+const (
+	// writeBytesMax bounds one write of the network, and so what a slow reader holds
+	// in memory and how long a write may take.
+	writeBytesMax = 64 << 10
+	closeTimeout  = 5 * time.Second
+	// The library's buffers. Whole messages pass through the outgoing one, so it only
+	// has to hold a control frame; the incoming one costs memory on every idle socket.
+	readBufferBytes  = 1 << 10
+	writeBufferBytes = 256
+)
+
+// webSocket is a conn by github.com/coder/websocket. That library writes each
+// message to the network by itself; the link below it collects what belongs together.
+type webSocket struct {
+	ws   *websocket.Conn
+	link *link
+	mu   sync.Mutex // keeps the messages of one Write together
+}
+
+// upgrade makes a WebSocket of a request. The answer to what is no such request has
+// then been written.
+func upgrade(w http.ResponseWriter, r *http.Request, clock *atomic.Int64, bytesMax int64) (*webSocket, error) {
+	h := &hijacker{ResponseWriter: w, clock: clock}
+	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, // any Origin: sessions are held by tokens, not cookies
+		CompressionMode:    websocket.CompressionDisabled,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ws.SetReadLimit(bytesMax)
+	return &webSocket{ws: ws, link: h.link}, nil
+}
+
+func (c *webSocket) Next() (isText bool, message io.Reader, err error) {
+	kind, message, err := c.ws.Reader(context.Background())
+	return kind == websocket.MessageText, boundedReader{message}, err
+}
+
+type boundedReader struct{ io.Reader }
+
+func (r boundedReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	if errors.Is(err, websocket.ErrMessageTooBig) {
+		err = errTooLong
+	}
+	return n, err
+}
+
+func (c *webSocket) Write(messages ...[]byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.link.hold()
+	for _, message := range messages {
+		err := c.ws.Write(context.Background(), websocket.MessageText, message)
+		if err == nil && c.link.heldBytes() >= writeBytesMax {
+			err = c.link.flush()
+		}
+		if err != nil {
+			return errors.Join(err, c.link.release())
+		}
+	}
+	return c.link.release()
+}
+
+func (c *webSocket) WritingSince() int64 { return c.link.since.Load() }
+
+func (c *webSocket) Close(code int, reason string) {
+	// The library waits without limit for the rest of a message that never comes.
+	_ = c.link.SetDeadline(time.Now().Add(closeTimeout))
+	_ = c.ws.Close(websocket.StatusCode(code), reason)
+	_ = c.link.Close()
+	_ = c.ws.CloseNow()
+}
+
+func (c *webSocket) Abort() { _ = c.link.Close() }
+
+// hijacker takes the connection out of net/http with small buffers, over a link.
+type hijacker struct {
+	http.ResponseWriter
+	clock *atomic.Int64
+	link  *link
+}
+
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	network, buffered, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // frames sent without waiting for the upgrade
+	h.link = &link{Conn: network, early: append([]byte(nil), early...), clock: h.clock}
+	return h.link, bufio.NewReadWriter(
+		bufio.NewReaderSize(h.link, readBufferBytes), bufio.NewWriterSize(h.link, writeBufferBytes)), nil
+}
+
+// link is the network below a WebSocket. While it is held, what is written waits
+// until it is released, and then goes out at once.
+type link struct {
+	net.Conn
+	early []byte // read before the network is
+	clock *atomic.Int64
+	since atomic.Int64 // when the write under way began, or 0
+
+	mu     sync.Mutex // guards isHeld and held, and is held during a write
+	isHeld bool
+	held   *[]byte
+}
+
+var heldBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+func (l *link) Read(p []byte) (int, error) {
+	if len(l.early) > 0 {
+		n := copy(p, l.early)
+		l.early = l.early[n:]
+		return n, nil
+	}
+	return l.Conn.Read(p)
+}
+
+func (l *link) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.isHeld {
+		*l.held = append(*l.held, p...)
+		return len(p), nil
+	}
+	return l.send(p)
+}
+
+func (l *link) hold() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.isHeld, l.held = true, heldBuffers.Get().(*[]byte)
+}
+
+func (l *link) heldBytes() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(*l.held)
+}
+
+// flush sends what is held and goes on holding.
+func (l *link) flush() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, err := l.send(*l.held)
+	*l.held = (*l.held)[:0]
+	return err
+}
+
+// release sends what is held and stops holding.
+func (l *link) release() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, err := l.send(*l.held)
+	if cap(*l.held) <= 4*writeBytesMax { // one long message must not stay in memory
+		*l.held = (*l.held)[:0]
+		heldBuffers.Put(l.held)
+	}
+	l.isHeld, l.held = false, nil
+	return err
+}
+
+// send writes to the network, at most writeBytesMax at a time, so that since says
+// whether anything gets through. The caller holds mu.
+func (l *link) send(p []byte) (sent int, err error) {
+	for len(p) > 0 && err == nil {
+		var n int
+		l.since.Store(l.clock.Load())
+		n, err = l.Conn.Write(p[:min(len(p), writeBytesMax)])
+		l.since.Store(0)
+		sent, p = sent+n, p[n:]
+	}
+	return sent, err
+}

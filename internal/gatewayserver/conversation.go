@@ -1,0 +1,120 @@
+package gatewayserver
+
+import (
+	"cmp"
+	"context"
+	"net/url"
+	"slices"
+	"strings"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/identity"
+)
+
+// membersInline is up to how many members a line in the list of conversations
+// names them (gateway v1, 14).
+const membersInline = 20
+
+var statusOK = &gateway.Status{Status: "ok"}
+
+// conversationID checks an identifier that comes by itself (gateway decision 11):
+// core answers about one that cannot exist as it does about one that does not.
+func conversationID(s string) (ds.ConversationID, error) {
+	if !ds.IsValidID(s) {
+		return "", ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to %d bytes of UTF-8 without NUL", ds.IDBytesMax)
+	}
+	return ds.ConversationID(s), nil
+}
+
+func accounts(names []string) []ds.AccountID {
+	ids := make([]ds.AccountID, len(names))
+	for i, name := range names {
+		ids[i] = ds.AccountID(name)
+	}
+	return ids
+}
+
+func (s *Server) createRoom(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
+	return statusOK, s.core.CreateRoom(ctx, who.Caller, ds.ConversationID(in.ConvID), accounts(in.Members))
+}
+
+func (s *Server) invite(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
+	return statusOK, s.core.Invite(ctx, who.Caller, ds.ConversationID(in.ConvID), accounts(in.Members))
+}
+
+func (s *Server) createDM(ctx context.Context, who identity.Session, in *gateway.CreateDM) (any, error) {
+	var wanted ds.ConversationID
+	if in.ConvID != nil {
+		wanted = ds.ConversationID(*in.ConvID)
+	}
+	id, err := s.core.CreateDM(ctx, who.Caller, ds.AccountID(strings.TrimSpace(in.PeerUserID)), wanted)
+	if err != nil {
+		return nil, err
+	}
+	return &gateway.DMCreated{Status: "ok", ConvID: string(id)}, nil
+}
+
+func (s *Server) members(ctx context.Context, who identity.Session, q url.Values) (any, error) {
+	id, err := conversationID(q.Get("conv_id"))
+	if err != nil {
+		return nil, err
+	}
+	members, err := s.core.Members(ctx, who.Caller, id)
+	if err != nil {
+		return nil, err
+	}
+	out := &gateway.MemberList{ConvID: string(id), Members: make([]gateway.Member, len(members))}
+	for i, m := range members {
+		out.Members[i] = gateway.Member{UserID: string(m.Account), Role: string(m.Role)}
+	}
+	return out, nil
+}
+
+func (s *Server) conversations(ctx context.Context, who identity.Session, _ url.Values) (any, error) {
+	summaries, err := s.core.Conversations(ctx, who.Caller)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(summaries, func(a, b ds.Summary) int {
+		return cmp.Or(cmp.Compare(a.CreatedMS, b.CreatedMS), cmp.Compare(a.ID, b.ID))
+	})
+	out := &gateway.ConversationList{Items: make([]gateway.Conversation, len(summaries))}
+	for i := range summaries {
+		out.Items[i] = s.conversation(who.Account, &summaries[i])
+	}
+	return out, nil
+}
+
+func (s *Server) conversation(reader ds.AccountID, c *ds.Summary) gateway.Conversation {
+	out := gateway.Conversation{
+		ConvID:      string(c.ID),
+		Role:        string(c.Role),
+		CreatedAtMS: c.CreatedMS,
+		HomeGateway: s.homeOf(c.Home),
+		MemberCount: c.Members,
+		DisplayName: string(c.ID),
+	}
+	if c.Members <= membersInline {
+		for _, member := range c.MemberList {
+			out.Members = append(out.Members, string(member))
+		}
+		slices.Sort(out.Members)
+	}
+	if peer := slices.IndexFunc(c.MemberList, func(m ds.AccountID) bool { return m != reader }); c.Members == 2 && peer >= 0 {
+		out.DisplayName = "DM with " + string(c.MemberList[peer])
+	}
+	if c.Seq > 0 {
+		out.EarliestSeq, out.LatestSeq, out.LatestTSMS = &c.EarliestSeq, &c.Seq, &c.LatestMS
+		out.UnreadCount = c.Seq - c.EarliestSeq + 1 // what is retained: nobody marks as read yet
+	}
+	return out
+}
+
+// homeOf is the name of the service that orders a log; "" stands for this one.
+func (s *Server) homeOf(home string) string {
+	if home == "" {
+		return s.did()
+	}
+	return home
+}

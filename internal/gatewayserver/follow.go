@@ -1,0 +1,222 @@
+package gatewayserver
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"sync"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// follow starts the goroutine that writes what the follower reads, if it does not
+// run yet.
+func (c *socket) follow() {
+	if c.isFollowing {
+		return
+	}
+	c.isFollowing = true
+	c.following.Go(func() {
+		defer func() {
+			if reason := recover(); reason != nil {
+				_ = c.panicked(reason)
+				c.end(causeFault)
+				c.conn.Abort()
+			}
+		}()
+		err := c.writePages()
+		if err == nil || c.ctx.Err() != nil || errors.Is(err, core.ErrClosed) {
+			return
+		}
+		c.server.logger.Error("follow", "err", err)
+		c.end(causeFault)
+		c.conn.Close(closeFault, "internal error")
+	})
+}
+
+// writePages is the loop behind everything that a socket is sent unasked: ask for a
+// page, write it, ask again. It returns nil when the network has gone.
+func (c *socket) writePages() error {
+	did := c.server.did()
+	for {
+		page, err := c.follower.Next(c.ctx)
+		if err != nil {
+			return err
+		}
+		w := frameWriter{conn: c.conn, out: scratches.Get().(*[]byte)}
+		c.writePage(&w, &page, did)
+		if w.finish() != nil {
+			c.conn.Abort()
+			return nil
+		}
+	}
+}
+
+func (c *socket) writePage(w *frameWriter, page *core.Page, did string) {
+	extended := len(c.session.Features) > 0
+	if id := page.Log.Conversation(); id != "" {
+		event := newEventFrame(id, c.server.homeOf(page.Home), did, extended)
+		for i := range page.Records {
+			if page.Records[i].Seq > 0 {
+				*w.out = event.append(*w.out, &page.Records[i])
+				w.end()
+			}
+		}
+		if page.CaughtUp && c.session.Has(gateway.FeatureMarker) {
+			w.frame(gateway.TypeCaughtUp, &gateway.CaughtUp{ConvID: string(id), Seq: page.Head})
+		}
+		if page.Ended != nil {
+			_, body := refused(page.Ended)
+			if extended {
+				body.ConvID = string(id)
+			}
+			w.frame(gateway.TypeError, body)
+		}
+		return
+	}
+	for i := range page.Records {
+		if frameType, body := deviceEvent(&page.Records[i], &page.Events[i]); frameType != "" {
+			w.frame(frameType, body)
+		}
+	}
+}
+
+// deviceEvent is a record of an account log as a frame; kinds that this door does
+// not know have none.
+func deviceEvent(r *ds.Record, e *ds.DeviceEvent) (frameType string, body any) {
+	switch r.Kind {
+	case ds.WelcomeEvent:
+		return gateway.TypeWelcome, &gateway.Welcome{
+			Pos: r.Pos, WelcomeID: e.WelcomeID, ConvID: string(e.ConversationID),
+			Env:           base64.StdEncoding.EncodeToString(e.Welcome),
+			KeyPackageRef: e.KeyPackageRef, Epoch: e.Epoch, NextSeq: e.NextSeq,
+		}
+	case ds.MembersEvent:
+		return gateway.TypeMembers, &gateway.Members{
+			Pos: r.Pos, ConvID: string(e.ConversationID), Add: names(e.Add), Remove: names(e.Remove)}
+	case ds.KeyPackagesLow:
+		return gateway.TypeKeyPackagesLow, &gateway.KeyPackagesLow{Pos: r.Pos, Available: e.Available}
+	}
+	return "", nil
+}
+
+func names(ids []ds.AccountID) []string {
+	out := make([]string, len(ids))
+	for i, id := range ids {
+		out[i] = string(id)
+	}
+	return out
+}
+
+// frameWriter collects frames in one buffer and hands them to conn together, a
+// bounded number of bytes at a time.
+type frameWriter struct {
+	conn conn
+	out  *[]byte
+	ends []int // of the frames in out
+	err  error // the first; nothing is written after it
+}
+
+var scratches = sync.Pool{New: func() any { return new([]byte) }}
+
+// end marks the end of a frame that was appended to out.
+func (w *frameWriter) end() {
+	w.ends = append(w.ends, len(*w.out))
+	if len(*w.out) >= writeBytesMax {
+		w.flush()
+	}
+}
+
+func (w *frameWriter) frame(frameType string, body any) {
+	*w.out = append(*w.out, frameOf(frameType, nil, body)...)
+	w.end()
+}
+
+func (w *frameWriter) flush() {
+	messages := make([][]byte, 0, len(w.ends))
+	begin := 0
+	for _, end := range w.ends {
+		messages = append(messages, (*w.out)[begin:end])
+		begin = end
+	}
+	if w.err == nil && len(messages) > 0 {
+		w.err = w.conn.Write(messages...)
+	}
+	*w.out, w.ends = (*w.out)[:0], w.ends[:0]
+}
+
+func (w *frameWriter) finish() error {
+	w.flush()
+	if cap(*w.out) <= 4*writeBytesMax {
+		scratches.Put(w.out)
+	}
+	return w.err
+}
+
+// frameOf encodes a frame of our own making, which cannot fail.
+func frameOf(frameType string, id json.RawMessage, body any) []byte {
+	frame, err := gateway.EncodeFrame(frameType, id, body)
+	if err != nil {
+		panic(err)
+	}
+	return frame
+}
+
+// eventFrame writes conv.event by hand: it is most of what a gateway sends. What is
+// the same for all records of a page is encoded once.
+type eventFrame struct {
+	head, tail []byte
+	extended   bool // with kind and epoch
+}
+
+func newEventFrame(id ds.ConversationID, home, did string, extended bool) eventFrame {
+	head := gateway.AppendHead(nil, gateway.TypeEvent, nil)
+	head = appendText(append(head, `,"body":{"conv_id":`...), string(id))
+	tail := appendText([]byte(`,"conv_home":`), home)
+	tail = appendText(append(tail, `,"origin_gateway":`...), did)
+	return eventFrame{head: append(head, `,"seq":`...), tail: tail, extended: extended}
+}
+
+func (e *eventFrame) append(dst []byte, r *ds.Record) []byte {
+	dst = append(dst, e.head...)
+	dst = strconv.AppendInt(dst, r.Seq, 10)
+	dst = append(dst, `,"msg_id":`...)
+	dst = appendText(dst, string(r.MessageID))
+	dst = append(dst, `,"env":`...)
+	if r.Encoding == ds.Text {
+		dst = appendText(dst, r.Body)
+	} else {
+		dst = append(dst, '"')
+		dst = base64.StdEncoding.AppendEncode(dst, r.Body)
+		dst = append(dst, '"')
+	}
+	if r.Sender.ID != "" {
+		dst = append(dst, `,"sender_device_id":`...)
+		dst = appendText(dst, string(r.Sender.ID))
+	}
+	dst = append(dst, e.tail...)
+	if e.extended {
+		dst = append(dst, `,"kind":"`...)
+		dst = append(dst, r.Kind.String()...)
+		dst = append(dst, `","epoch":`...)
+		dst = strconv.AppendInt(dst, r.Epoch, 10)
+	}
+	return append(dst, "}}"...)
+}
+
+// appendText appends s as a JSON string.
+func appendText[T string | []byte](dst []byte, s T) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c == '"' || c == '\\' {
+			quoted, err := gateway.Marshal(string(s))
+			if err != nil {
+				panic(err) // a string always encodes
+			}
+			return append(dst, quoted...)
+		}
+	}
+	return append(append(append(dst, '"'), s...), '"')
+}

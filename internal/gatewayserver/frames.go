@@ -1,0 +1,282 @@
+package gatewayserver
+
+import (
+	"context"
+	"encoding/base64"
+	"math"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/time/rate"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/identity"
+)
+
+// sessionKinds are the frames that may come first.
+var sessionKinds = map[string]func(c *socket, f gateway.Frame) (identity.Ready, error){
+	gateway.TypeSessionStart:  (*socket).sessionStart,
+	gateway.TypeSessionResume: (*socket).sessionResume,
+}
+
+// frameKind is what one type of frame does in a session. Frames of a feature that
+// the session was not granted are unknown to it.
+type frameKind struct {
+	feature gateway.Feature
+	handle  func(c *socket, f gateway.Frame) (reply, error)
+}
+
+var frameKinds = map[string]frameKind{
+	gateway.TypePing:      {"", (*socket).ping},
+	gateway.TypePong:      {"", (*socket).pong},
+	gateway.TypeSubscribe: {"", (*socket).subscribe},
+	gateway.TypeSend:      {"", (*socket).send},
+	gateway.TypeAck:       {"", (*socket).ack},
+	gateway.TypeCommit:    {gateway.FeatureBundle, (*socket).commit},
+	gateway.TypeDeviceAck: {gateway.FeatureDevice, (*socket).deviceAck},
+	gateway.TypeReport:    {gateway.FeatureReport, (*socket).report},
+}
+
+func (c *socket) sessionStart(f gateway.Frame) (identity.Ready, error) {
+	var in gateway.Start
+	if err := f.Decode(&in); err != nil {
+		return identity.Ready{}, invalid(err)
+	}
+	return c.server.start(c.ctx, &in, c.userAgent)
+}
+
+func (c *socket) sessionResume(f gateway.Frame) (identity.Ready, error) {
+	var in gateway.Resume
+	if err := f.Decode(&in); err != nil {
+		return identity.Ready{}, invalid(err)
+	}
+	return c.server.resume(c.ctx, &in)
+}
+
+func (c *socket) ping(gateway.Frame) (reply, error) { return reply{gateway.TypePong, nil}, nil }
+
+func (c *socket) pong(gateway.Frame) (reply, error) { return reply{}, nil }
+
+func (c *socket) subscribe(f gateway.Frame) (reply, error) {
+	var in gateway.Subscribe
+	if err := f.Decode(&in); err != nil {
+		return reply{}, invalid(err)
+	}
+	id, err := conversationID(in.ConvID)
+	if err != nil {
+		return reply{}, err
+	}
+	from, err := startOf(in.FromSeq, in.AfterSeq)
+	if err != nil {
+		return reply{}, err
+	}
+	if err := c.server.core.Take(core.LimitSubscribes, c.session.ID); err != nil {
+		return reply{}, err
+	}
+	if err := c.follower.Follow(c.ctx, id, from); err != nil {
+		return reply{}, replayRefusal(err)
+	}
+	c.follow()
+	return reply{}, nil
+}
+
+// startOf is the first seq that is wanted; 0 stands for the device's cursor.
+func startOf(fromSeq, afterSeq *int64) (int64, error) {
+	switch {
+	case fromSeq != nil && *fromSeq < 1:
+		return 0, ds.Refuse(ds.InvalidRequest, "from_seq: less than 1")
+	case fromSeq != nil:
+		return *fromSeq, nil
+	case afterSeq == nil:
+		return 0, nil
+	case *afterSeq < 0:
+		return 0, ds.Refuse(ds.InvalidRequest, "after_seq: negative")
+	case *afterSeq == math.MaxInt64:
+		return *afterSeq, nil
+	}
+	return *afterSeq + 1, nil
+}
+
+func (c *socket) send(f gateway.Frame) (reply, error) {
+	var in gateway.Send
+	if err := f.Decode(&in); err != nil {
+		return reply{}, invalid(err)
+	}
+	acked, err := c.server.send(c.ctx, c.session.Caller, &in)
+	return reply{gateway.TypeAcked, acked}, err
+}
+
+func (c *socket) commit(f gateway.Frame) (reply, error) {
+	var in gateway.Commit
+	if err := f.Decode(&in); err != nil {
+		return reply{}, invalid(err)
+	}
+	acked, err := c.server.commit(c.ctx, c.session.Caller, &in)
+	return reply{gateway.TypeAcked, acked}, err
+}
+
+func (c *socket) ack(f gateway.Frame) (reply, error) {
+	var in gateway.Ack
+	if err := f.Decode(&in); err != nil {
+		return reply{}, invalid(err)
+	}
+	id, err := ackOf(&in)
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{}, c.follower.Acknowledge(c.ctx, id, in.Seq)
+}
+
+func ackOf(in *gateway.Ack) (ds.ConversationID, error) {
+	if in.Seq < 0 {
+		return "", ds.Refuse(ds.InvalidRequest, "seq: negative")
+	}
+	return conversationID(in.ConvID)
+}
+
+func (c *socket) deviceAck(f gateway.Frame) (reply, error) {
+	var in gateway.DeviceAck
+	if err := f.Decode(&in); err != nil {
+		return reply{}, invalid(err)
+	}
+	return reply{}, c.server.deviceAck(c.ctx, c.session.Caller, &in)
+}
+
+func (s *Server) deviceAck(ctx context.Context, who ds.Caller, in *gateway.DeviceAck) error {
+	if in.Pos < 0 {
+		return ds.Refuse(ds.InvalidRequest, "pos: negative")
+	}
+	return s.core.AcknowledgeDevice(ctx, who, in.Pos)
+}
+
+// Reports are cheap to make up: reportsBurst at once, then one a second.
+const reportsBurst = 60
+
+func (c *socket) report(f gateway.Frame) (reply, error) {
+	var in gateway.Report
+	if err := f.Decode(&in); err != nil {
+		return reply{}, invalid(err)
+	}
+	counter := c.server.metrics.reports[in.Kind]
+	if counter == nil {
+		return reply{}, ds.Refuse(ds.InvalidRequest, "kind: unknown")
+	}
+	if c.reports == nil {
+		c.reports = rate.NewLimiter(1, reportsBurst)
+	}
+	if !c.reports.Allow() {
+		return reply{}, &ds.Refusal{Code: ds.RateLimited, Message: "rate limited", RetryAfter: time.Second}
+	}
+	counter.Inc()
+	return reply{}, nil
+}
+
+// send is conv.send, whichever way it came.
+func (s *Server) send(ctx context.Context, who ds.Caller, in *gateway.Send) (*gateway.Acked, error) {
+	if utf8.RuneCountInString(in.Env) > gateway.EnvCharactersMax {
+		return nil, ds.Refuse(ds.InvalidRequest, "env too large")
+	}
+	body, encoding := bytesOf(in.Env)
+	record, err := s.core.Send(ctx, who, core.Message{
+		ConversationID: ds.ConversationID(in.ConvID),
+		ID:             ds.MessageID(in.MsgID),
+		Body:           body,
+		Encoding:       encoding,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.acked(in.ConvID, in.MsgID, record), nil
+}
+
+// commit is conv.commit, whichever way it came.
+func (s *Server) commit(ctx context.Context, who ds.Caller, in *gateway.Commit) (*gateway.Acked, error) {
+	bundle, err := bundleOf(in)
+	if err != nil {
+		return nil, err
+	}
+	record, err := s.core.CommitBundle(ctx, who, bundle)
+	if err != nil {
+		return nil, err
+	}
+	acked := s.acked(in.ConvID, in.MsgID, record)
+	acked.Epoch = &record.Epoch
+	return acked, nil
+}
+
+func (s *Server) acked(conversation, message string, record ds.Record) *gateway.Acked {
+	did := s.did()
+	return &gateway.Acked{ConvID: conversation, MsgID: message, Seq: record.Seq, ConvHome: did, OriginGateway: did}
+}
+
+func bundleOf(in *gateway.Commit) (core.Bundle, error) {
+	b := core.Bundle{
+		ConversationID: ds.ConversationID(in.ConvID),
+		ID:             ds.MessageID(in.MsgID),
+		Add:            accounts(in.Add),
+		Remove:         accounts(in.Remove),
+		Encoding:       ds.Base64,
+	}
+	var err error
+	if b.Commit, err = decodeMLS("commit", in.Commit); err != nil {
+		return b, err
+	}
+	if in.GroupInfo != nil {
+		if b.GroupInfo, err = decodeMLS("group_info", *in.GroupInfo); err != nil {
+			return b, err
+		}
+	}
+	if in.Welcome == nil {
+		return b, nil
+	}
+	if b.Welcome, err = decodeMLS("welcome.env", in.Welcome.Env); err != nil {
+		return b, err
+	}
+	for _, to := range in.Welcome.To {
+		b.To = append(b.To, core.Recipient{
+			Device:        ds.Device{Account: ds.AccountID(to.UserID), ID: ds.DeviceID(to.DeviceID)},
+			KeyPackageRef: to.KeyPackageRef,
+		})
+	}
+	return b, nil
+}
+
+func decodeMLS(field, text string) ([]byte, error) {
+	data, ok := decodeBase64(text)
+	if !ok || len(data) == 0 {
+		return nil, ds.Refuse(ds.InvalidRequest, "%s: not padded standard base64", field)
+	}
+	return data, nil
+}
+
+// bytesOf decides how an env is kept. What begins like an MLSMessage of version
+// mls10 (RFC 9420, section 6: the bytes 00 01) in base64 is kept as bytes, for core
+// to look into; everything else is text, and given back letter by letter.
+func bytesOf(env string) ([]byte, ds.Encoding) {
+	if len(env) >= 4 && env[:2] == "AA" && env[2] >= 'E' && env[2] <= 'H' {
+		if data, ok := decodeBase64(env); ok {
+			return data, ds.Base64
+		}
+	}
+	return []byte(env), ds.Text
+}
+
+// decodeBase64 takes exactly what encodes back to the same text: padded, without
+// line breaks, the unused bits zero.
+func decodeBase64(text string) ([]byte, bool) {
+	data, err := base64.StdEncoding.Strict().DecodeString(text)
+	return data, err == nil && base64.StdEncoding.EncodedLen(len(data)) == len(text)
+}
+
+// replayRefusal words a refused position as the clients of gateway v1, 7 read it.
+func replayRefusal(err error) error {
+	r, ok := err.(*ds.Refusal)
+	if !ok || r.Code != ds.ReplayWindowExceeded {
+		return err
+	}
+	worded := ds.Refuse(r.Code, "requested_from_seq=%d earliest_seq=%d", r.RequestedSeq, r.EarliestSeq)
+	worded.RequestedSeq, worded.EarliestSeq, worded.LatestSeq = r.RequestedSeq, r.EarliestSeq, r.LatestSeq
+	return worded
+}

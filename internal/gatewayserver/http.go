@@ -1,0 +1,136 @@
+package gatewayserver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/identity"
+)
+
+// public is an endpoint that anybody may call.
+func public[In any](s *Server, pattern string, handle func(r *http.Request, in *In) (any, error)) {
+	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		in := new(In)
+		err := readBody(w, r, gateway.BodyBytesMax, in)
+		var out any
+		if err == nil {
+			out, err = handle(r, in)
+		}
+		s.answer(w, r, out, err)
+	})
+}
+
+// command is an endpoint with a body, for those with a session.
+func command[In any](s *Server, pattern string, handle func(ctx context.Context, who identity.Session, in *In) (any, error)) {
+	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		who, err := s.authenticate(r)
+		in := new(In)
+		if err == nil {
+			err = readBody(w, r, gateway.BodyBytesMax, in)
+		}
+		var out any
+		if err == nil {
+			out, err = handle(r.Context(), who, in)
+		}
+		s.answer(w, r, out, err)
+	})
+}
+
+// query is an endpoint without a body, for those with a session.
+func query(s *Server, pattern string, handle func(ctx context.Context, who identity.Session, q url.Values) (any, error)) {
+	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		who, err := s.authenticate(r)
+		var out any
+		if err == nil {
+			out, err = handle(r.Context(), who, r.URL.Query())
+		}
+		s.answer(w, r, out, err)
+	})
+}
+
+// authenticate finds the session of `Authorization: Bearer TOKEN`.
+func (s *Server) authenticate(r *http.Request) (identity.Session, error) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		token = "" // which is no session's
+	}
+	return s.identity.Session(r.Context(), strings.TrimSpace(token))
+}
+
+var errMalformedBody = ds.Refuse(ds.InvalidRequest, "malformed json")
+
+// readBytes reads a body of up to bytesMax. Content-Type is not looked at.
+func readBytes(w http.ResponseWriter, r *http.Request, bytesMax int64) ([]byte, error) {
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bytesMax))
+	if err != nil {
+		return nil, errMalformedBody // too long, or the client has gone
+	}
+	return data, nil
+}
+
+func readBody(w http.ResponseWriter, r *http.Request, bytesMax int64, in any) error {
+	data, err := readBytes(w, r, bytesMax)
+	if err != nil {
+		return err
+	}
+	return decodeBody(data, in)
+}
+
+func decodeBody(data []byte, in any) error {
+	err := gateway.Unmarshal(data, in)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, gateway.ErrMalformed), errors.Is(err, gateway.ErrNotUTF8):
+		return errMalformedBody
+	}
+	return invalid(err)
+}
+
+// answer writes out, or what err is on the wire. Nothing that this door says may be
+// kept by a cache.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, out any, err error) {
+	status := http.StatusOK
+	if err != nil {
+		var body *gateway.Error
+		status, body = answerTo(err)
+		out = body
+		if status == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+		}
+		if body.RetryAfterS != nil && *body.RetryAfterS > 0 {
+			w.Header().Set("Retry-After", strconv.FormatInt(*body.RetryAfterS, 10))
+		}
+		s.logFault(r.Context(), r.Pattern, err)
+	}
+	data, err := gateway.Marshal(out)
+	if err != nil {
+		s.logger.Error("answer", "endpoint", r.Pattern, "err", err)
+		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	w.WriteHeader(status)
+	_, _ = w.Write(data) // a client that has gone needs no answer
+}
+
+// logFault logs what went wrong with us. A fault that may pass and one that comes
+// of the caller's going away are not worth an operator's time.
+func (s *Server) logFault(ctx context.Context, request string, err error) {
+	switch {
+	case !isFault(err):
+	case ctx.Err() != nil || ds.IsUnavailable(err):
+		s.logger.Debug("request", "request", request, "err", err)
+	default:
+		s.logger.Error("request", "request", request, "err", err)
+	}
+}

@@ -1,0 +1,152 @@
+package gatewayserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/identity"
+)
+
+// inboxKinds are the frames that may also be posted.
+var inboxKinds = map[string]struct {
+	feature gateway.Feature
+	handle  func(s *Server, ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error)
+}{
+	gateway.TypeSend:      {"", (*Server).postSend},
+	gateway.TypeAck:       {"", (*Server).postAck},
+	gateway.TypeCommit:    {gateway.FeatureBundle, (*Server).postCommit},
+	gateway.TypeDeviceAck: {gateway.FeatureDevice, (*Server).postDeviceAck},
+}
+
+// inbox is the WebSocket's frames one by one, for those who cannot hold a socket.
+func (s *Server) inbox(w http.ResponseWriter, r *http.Request) {
+	who, err := s.authenticate(r)
+	var out any
+	if err == nil {
+		out, err = s.postFrame(w, r, who)
+	}
+	s.answer(w, r, out, err)
+}
+
+func (s *Server) postFrame(w http.ResponseWriter, r *http.Request, who identity.Session) (any, error) {
+	data, err := readBytes(w, r, gateway.CommitBytesMax)
+	if err != nil {
+		return nil, err
+	}
+	frame, err := gateway.DecodeFrame(data)
+	switch {
+	case errors.Is(err, gateway.ErrMalformed), errors.Is(err, gateway.ErrNotUTF8):
+		return nil, errMalformedBody
+	case errors.Is(err, gateway.ErrVersion), errors.Is(err, gateway.ErrNotObject):
+		return nil, ds.Refuse(ds.InvalidRequest, "invalid frame envelope")
+	case err != nil:
+		return nil, invalid(err)
+	case len(data) > gateway.BodyBytesMax && frame.Type != gateway.TypeCommit:
+		return nil, errMalformedBody
+	}
+	kind, ok := inboxKinds[frame.Type]
+	if !ok || kind.feature != "" && !who.Has(kind.feature) {
+		return nil, ds.Refuse(ds.InvalidRequest, "unsupported frame type")
+	}
+	return kind.handle(s, r.Context(), who, frame)
+}
+
+func (s *Server) postSend(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
+	var in gateway.Send
+	if err := f.Decode(&in); err != nil {
+		return nil, invalid(err)
+	}
+	return posted(s.send(ctx, who.Caller, &in))
+}
+
+func (s *Server) postCommit(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
+	var in gateway.Commit
+	if err := f.Decode(&in); err != nil {
+		return nil, invalid(err)
+	}
+	return posted(s.commit(ctx, who.Caller, &in))
+}
+
+func posted(acked *gateway.Acked, err error) (*gateway.InboxAnswer, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &gateway.InboxAnswer{Status: "ok", Seq: acked.Seq, ConvHome: acked.ConvHome,
+		OriginGateway: acked.OriginGateway, Epoch: acked.Epoch}, nil
+}
+
+// postAck writes the cursor before it answers: the answer is a promise.
+func (s *Server) postAck(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
+	var in gateway.Ack
+	if err := f.Decode(&in); err != nil {
+		return nil, invalid(err)
+	}
+	id, err := ackOf(&in)
+	if err != nil {
+		return nil, err
+	}
+	return &gateway.InboxAnswer{Status: "ok"}, s.core.AcknowledgeNow(ctx, who.Caller, id, in.Seq)
+}
+
+func (s *Server) postDeviceAck(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
+	var in gateway.DeviceAck
+	if err := f.Decode(&in); err != nil {
+		return nil, invalid(err)
+	}
+	return &gateway.InboxAnswer{Status: "ok"}, s.deviceAck(ctx, who.Caller, &in)
+}
+
+// What one answer to GET /v1/device-events may hold and take.
+const (
+	deviceEventsMax      = 256
+	deviceEventsBytesMax = 8 << 20
+	deviceEventsTimeout  = 10 * time.Second
+)
+
+// deviceEvents reads the device's log as a socket would, up to what is there now.
+func (s *Server) deviceEvents(ctx context.Context, who identity.Session, _ url.Values) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, deviceEventsTimeout)
+	defer cancel()
+	follower := s.core.NewFollower(who.Caller)
+	defer follower.Close()
+	if err := follower.FollowDevice(ctx); err != nil {
+		return nil, err
+	}
+	out := &gateway.DeviceEvents{Events: []json.RawMessage{}}
+	for size := 0; ; {
+		page, err := follower.Next(ctx)
+		if err != nil {
+			return nil, endOfFollow(err)
+		}
+		for i := range page.Records {
+			frameType, body := deviceEvent(&page.Records[i], &page.Events[i])
+			if frameType == "" {
+				continue
+			}
+			if len(out.Events) == deviceEventsMax || size > deviceEventsBytesMax {
+				out.More = true
+				return out, nil
+			}
+			frame := frameOf(frameType, nil, body)
+			out.Events, size = append(out.Events, frame), size+len(frame)
+		}
+		if page.CaughtUp {
+			return out, nil
+		}
+	}
+}
+
+// endOfFollow is a follower's end as a fault that may pass.
+func endOfFollow(err error) error {
+	if errors.Is(err, core.ErrClosed) || errors.Is(err, context.DeadlineExceeded) {
+		return ds.Unavailable(err)
+	}
+	return err
+}

@@ -1,0 +1,65 @@
+package gatewayserver
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/ds"
+)
+
+type metrics struct {
+	connections prometheus.Gauge
+	closes      *prometheus.CounterVec // by cause
+	resumes     *prometheus.CounterVec // by result
+	reports     map[string]prometheus.Counter
+}
+
+// The causes of the end of a socket.
+const (
+	causePeer      = "peer"      // the client closed, or its network did
+	causeHandshake = "handshake" // no session came of it
+	causeProtocol  = "protocol"  // text that is none, binary, a frame that is too long
+	causeHeartbeat = "heartbeat" // no sign of life
+	causeStalled   = "stalled"   // a write did not get through
+	causeSession   = "session"   // the session was revoked
+	causeDrain     = "drain"     // the server stops
+	causeFault     = "fault"     // ours
+)
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_" + name, Help: help})
+	}
+	m := &metrics{
+		connections: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "waxwing_gateway_sockets", Help: "Open WebSockets of the gateway."}),
+		closes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "waxwing_transport_closes_total", Help: "WebSockets of the gateway that ended, by cause."}, []string{"cause"}),
+		resumes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "waxwing_gateway_resumes_total", Help: "Attempts to resume a session, by result: ok, refused or fault."}, []string{"result"}),
+		reports: map[string]prometheus.Counter{
+			gateway.ReportGap:                counter("client_gap_reports_total", "Gaps in a conversation that clients report."),
+			gateway.ReportDecryptFailure:     counter("mls_decrypt_failures_total", "Messages that clients report they cannot decrypt."),
+			gateway.ReportStateReload:        counter("mls_state_reloads_total", "Times that clients report having loaded their MLS state again."),
+			gateway.ReportEpochAuthenticator: counter("epoch_attestations_total", "Epoch authenticators that clients report."),
+		},
+	}
+	if r != nil {
+		r.MustRegister(m.connections, m.closes, m.resumes)
+		for _, report := range m.reports {
+			r.MustRegister(report)
+		}
+	}
+	return m
+}
+
+func (m *metrics) resume(err error) {
+	switch {
+	case err == nil:
+		m.resumes.WithLabelValues("ok").Inc()
+	case ds.CodeOf(err) != "":
+		m.resumes.WithLabelValues("refused").Inc()
+	default:
+		m.resumes.WithLabelValues("fault").Inc()
+	}
+}

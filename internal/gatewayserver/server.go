@@ -1,0 +1,202 @@
+// Package gatewayserver is the realtime door: the WebSocket and the HTTP calls
+// under /v1 that api/gateway describes.
+//
+// A call is decoded, authenticated, handed to core, and its answer encoded; the
+// endpoints are the lines of New, the frames those of the table in frames.go. A
+// socket has one goroutine that reads requests and answers them in order, and, once
+// it follows a log, one that asks its core.Follower for pages and writes them. Both
+// write through the same conn, which blocks: a slow reader is not asked for
+// more and is not read from, and costs no memory. One watchdog looks after the
+// heartbeats, deadlines and stalled writes of all sockets.
+//
+// No rule about who may do what is here; those are core's. Listening, TLS and time
+// limits of HTTP are internal/server's.
+package gatewayserver
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/identity"
+)
+
+// Options say what a Server works with.
+type Options struct {
+	Core     *core.Service
+	Identity *identity.Authenticator
+	// ServiceDID and PublicURL name this service; they are asked on every use, so
+	// that they may follow a port that is bound late.
+	ServiceDID func() string
+	PublicURL  func() string
+	Logger     *slog.Logger          // nil: discard
+	Registerer prometheus.Registerer // nil: no metrics
+
+	// PingInterval is how often a silent socket is asked for a sign of life (0: 30 s),
+	// PingMisses how many unanswered questions it survives.
+	PingInterval time.Duration
+	PingMisses   int
+	// HandshakeTimeout is how long a new socket may take to start its session (0: 30 s).
+	HandshakeTimeout time.Duration
+	// WriteTimeout is how long the network may take for writeBytesMax (0: 30 s).
+	WriteTimeout time.Duration
+}
+
+const (
+	pingIntervalDefault     = 30 * time.Second
+	handshakeTimeoutDefault = 30 * time.Second
+	writeTimeoutDefault     = 30 * time.Second
+)
+
+// Server is the door. It is safe for concurrent use.
+type Server struct {
+	core     *core.Service
+	identity *identity.Authenticator
+	did      func() string
+	url      func() string
+	logger   *slog.Logger
+	metrics  *metrics
+	mux      *http.ServeMux
+
+	pingInterval     time.Duration
+	pingMisses       int
+	handshakeTimeout time.Duration
+	writeTimeout     time.Duration
+
+	started time.Time
+	clock   atomic.Int64 // ms since started + 1, moved by the watchdog
+
+	ctx  context.Context // ends what sockets ask of core
+	stop context.CancelFunc
+
+	mu       sync.Mutex // guards sockets and draining
+	sockets  map[*socket]struct{}
+	draining bool
+	running  sync.WaitGroup // sockets and their goroutines
+	watchdog sync.WaitGroup
+}
+
+// New makes a Server and starts its watchdog. Shutdown ends both.
+func New(o Options) *Server {
+	s := &Server{
+		core: o.Core, identity: o.Identity, did: o.ServiceDID, url: o.PublicURL,
+		logger:           o.Logger,
+		metrics:          newMetrics(o.Registerer),
+		mux:              http.NewServeMux(),
+		pingInterval:     orDefault(o.PingInterval, pingIntervalDefault),
+		pingMisses:       o.PingMisses,
+		handshakeTimeout: orDefault(o.HandshakeTimeout, handshakeTimeoutDefault),
+		writeTimeout:     orDefault(o.WriteTimeout, writeTimeoutDefault),
+		started:          time.Now(),
+		sockets:          map[*socket]struct{}{},
+	}
+	if s.logger == nil {
+		s.logger = slog.New(slog.DiscardHandler)
+	}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+
+	s.mux.HandleFunc("GET /healthz", s.healthz)
+	s.mux.HandleFunc("GET /v1/ws", s.serveSocket)
+	public(s, "POST /v1/session/start", s.startSession)
+	public(s, "POST /v1/session/resume", s.resumeSession)
+	s.mux.HandleFunc("GET /v1/gateways/resolve", s.resolveGateway)
+	s.mux.HandleFunc("POST /v1/inbox", s.inbox)
+	query(s, "GET /v1/device-events", s.deviceEvents)
+	query(s, "GET /v1/conversations", s.conversations)
+	query(s, "GET /v1/rooms/members", s.members)
+	command(s, "POST /v1/rooms/create", s.createRoom)
+	command(s, "POST /v1/rooms/invite", s.invite)
+	command(s, "POST /v1/dms/create", s.createDM)
+	command(s, "POST /v1/keypackages", s.publishKeyPackages)
+	command(s, "POST /v1/keypackages/fetch", s.fetchKeyPackages)
+	command(s, "POST /v1/keypackages/rotate", s.rotateKeyPackages)
+
+	s.tick()
+	s.watchdog.Go(s.watch)
+	return s
+}
+
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
+	}
+	return d
+}
+
+// ServeHTTP answers /v1/… and /healthz, and 404 for everything else.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+// Shutdown closes every socket with 1001, after a drain frame for those that know
+// it, and waits for them; when ctx ends first, what is left is cut off. Sockets
+// that come later are refused. HTTP calls under way are not touched.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.draining = true
+	open := make([]*socket, 0, len(s.sockets))
+	for c := range s.sockets {
+		open = append(open, c)
+	}
+	s.mu.Unlock()
+
+	var leaving sync.WaitGroup
+	for _, c := range open {
+		leaving.Go(func() { c.drain(reconnectAfter(len(open))) })
+	}
+	finished := make(chan struct{})
+	go func() {
+		leaving.Wait()
+		s.running.Wait()
+		close(finished)
+	}()
+	var err error
+	select {
+	case <-finished:
+	case <-ctx.Done():
+		err = errors.New("sockets were cut off: they did not close in time")
+		s.stop()
+		for _, c := range open {
+			c.conn.Abort()
+		}
+		<-finished
+	}
+	s.stop()
+	s.watchdog.Wait()
+	return err
+}
+
+// reconnectAfter spreads the return of n sockets over n/2 ms, so that they do not
+// all start again at once.
+func reconnectAfter(n int) gateway.Drain {
+	return gateway.Drain{ReconnectAfterMS: 100 + rand.Int64N(int64(n)/2+1)}
+}
+
+// admit enters a socket, unless the server is shutting down.
+func (s *Server) admit(c *socket) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	s.sockets[c] = struct{}{}
+	s.metrics.connections.Inc()
+	s.running.Add(1)
+	return true
+}
+
+// forget is the end of a socket that was admitted.
+func (s *Server) forget(c *socket) {
+	s.mu.Lock()
+	delete(s.sockets, c)
+	s.mu.Unlock()
+	s.metrics.connections.Dec()
+	s.running.Done()
+}

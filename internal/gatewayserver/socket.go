@@ -1,0 +1,278 @@
+package gatewayserver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/time/rate"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/identity"
+)
+
+// socket is one WebSocket: from the upgrade to the session, and through it.
+type socket struct {
+	server    *Server
+	conn      conn
+	userAgent string
+	opened    int64 // by the server's clock
+	isReady   atomic.Bool
+	heard     atomic.Bool            // a well-formed frame came since the last heartbeat
+	ended     atomic.Pointer[ending] // of the session
+	cause     atomic.Pointer[string] // why the socket ended; the first counts
+	beat      beat
+
+	// The rest belongs to the reading goroutine and is set by the handshake.
+	ctx         context.Context
+	cancel      context.CancelFunc
+	session     identity.Session
+	unconfirmed *identity.Ready // answered, and nothing came back yet
+	detach      func()
+	follower    *core.Follower
+	isFollowing bool // the goroutine of follow runs
+	following   sync.WaitGroup
+	reports     *rate.Limiter
+}
+
+// ending is closed with the session.
+type ending struct{ over <-chan struct{} }
+
+// farewell is how a socket is to be closed. The zero value is no reason to.
+type farewell struct {
+	cause, reason string
+	code          int
+}
+
+// serveSocket upgrades the request and returns, so that net/http can forget what it
+// holds for it: an idle socket costs its goroutine and small buffers.
+func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	draining := s.draining
+	s.mu.Unlock()
+	if draining {
+		s.answer(w, r, nil, ds.Unavailable(errDraining))
+		return
+	}
+	network, err := upgrade(w, r, &s.clock, gateway.FrameBytesMax)
+	if err != nil {
+		return // answered
+	}
+	now := s.clock.Load()
+	c := &socket{server: s, conn: network, userAgent: r.UserAgent(), opened: now}
+	c.beat.next = now + s.pingInterval.Milliseconds()
+	c.ended.Store(&ending{})
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	if !s.admit(c) {
+		c.cancel()
+		network.Abort()
+		return
+	}
+	go c.run()
+}
+
+var errDraining = errors.New("the server is shutting down")
+
+// run is the whole life of the socket. A panic ends the socket, not the server.
+func (c *socket) run() {
+	defer c.server.forget(c)
+	bye := c.converse()
+	c.cancel()
+	if c.isReady.Load() {
+		c.follower.Close()
+		c.detach()
+		flushed, stop := context.WithTimeout(context.WithoutCancel(c.ctx), closeTimeout)
+		if err := c.server.core.FlushCursors(flushed, c.session.AsDevice()); err != nil {
+			c.server.logger.Debug("flush cursors", "err", err) // a hint: the client sees some messages again
+		}
+		stop()
+	}
+	c.end(bye.cause)
+	c.server.metrics.closes.WithLabelValues(*c.cause.Load()).Inc()
+	c.conn.Close(bye.code, bye.reason)
+	c.following.Wait()
+}
+
+// end notes why the socket ends.
+func (c *socket) end(cause string) { c.cause.CompareAndSwap(nil, &cause) }
+
+func (c *socket) converse() (bye farewell) {
+	defer func() {
+		if reason := recover(); reason != nil {
+			bye = c.panicked(reason)
+		}
+	}()
+	for {
+		isText, message, err := c.conn.Next()
+		if err != nil {
+			return c.lost(err)
+		}
+		buffer := frameBuffers.Get().(*bytes.Buffer)
+		buffer.Reset()
+		if _, err = buffer.ReadFrom(message); err == nil {
+			bye = c.receive(isText, buffer.Bytes())
+		}
+		if buffer.Cap() <= frameBufferBytesMax {
+			frameBuffers.Put(buffer)
+		}
+		switch {
+		case errors.Is(err, errTooLong):
+			return farewell{cause: causeProtocol, code: closeTooLong, reason: "message too big"}
+		case err != nil:
+			return c.lost(err)
+		case bye != (farewell{}):
+			return bye
+		}
+	}
+}
+
+// lost is the end of a socket that cannot be read any more. Where the peer closed or
+// the network broke, saying goodbye does nothing; a peer that broke the rules of
+// RFC 6455 is told so.
+func (c *socket) lost(err error) farewell {
+	c.server.logger.Debug("socket ends", "err", err)
+	return farewell{cause: causePeer, code: closeProtocol, reason: "protocol error"}
+}
+
+func (c *socket) panicked(reason any) farewell {
+	c.server.logger.Error("panic on a socket", "reason", reason, "stack", string(debug.Stack()))
+	return farewell{cause: causeFault, code: closeFault, reason: "internal error"}
+}
+
+// frameBuffers hold a frame while it is handled, so that an idle socket holds none.
+var frameBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+const frameBufferBytesMax = 64 << 10
+
+// receive handles one message. What it returns, if not zero, ends the socket.
+func (c *socket) receive(isText bool, data []byte) farewell {
+	if !c.isReady.Load() {
+		return c.handshake(isText, data)
+	}
+	if !isText {
+		return farewell{cause: causeProtocol, code: closeBinary, reason: "text frames only"}
+	}
+	frame, err := gateway.DecodeFrame(data)
+	if errors.Is(err, gateway.ErrNotUTF8) {
+		return farewell{cause: causeProtocol, code: closeNotUTF8, reason: "not UTF-8"}
+	}
+	c.confirm()
+	if err != nil {
+		return c.reply(frame, reply{}, invalid(err))
+	}
+	c.heard.Store(true)
+	kind, ok := frameKinds[frame.Type]
+	if !ok || kind.feature != "" && !c.session.Has(kind.feature) {
+		return c.reply(frame, reply{}, errUnknownFrame)
+	}
+	answer, err := kind.handle(c, frame)
+	return c.reply(frame, answer, err)
+}
+
+var errUnknownFrame = ds.Refuse(ds.InvalidRequest, "unknown frame type")
+
+// confirm ends the predecessor of a resume token once a frame shows that its
+// successor has arrived. If that cannot be written, the next frame tries again.
+func (c *socket) confirm() {
+	if c.unconfirmed == nil {
+		return
+	}
+	if err := c.server.identity.Confirm(c.ctx, *c.unconfirmed); err != nil {
+		c.server.logFault(c.ctx, "confirm", err)
+		return
+	}
+	c.unconfirmed = nil
+}
+
+// reply is the answer to a frame; the zero value is none.
+type reply struct {
+	frameType string
+	body      any
+}
+
+// reply writes an answer, or what err is on the wire, with the id of the request.
+func (c *socket) reply(request gateway.Frame, answer reply, err error) farewell {
+	if err != nil {
+		c.server.logFault(c.ctx, request.Type, err)
+		_, body := answerTo(err)
+		answer = reply{gateway.TypeError, body}
+	}
+	if answer.frameType == "" {
+		return farewell{}
+	}
+	if c.conn.Write(frameOf(answer.frameType, request.ID, answer.body)) != nil {
+		c.conn.Abort()
+	}
+	return farewell{}
+}
+
+// handshake handles the first frame, which must start or resume a session.
+func (c *socket) handshake(isText bool, data []byte) farewell {
+	if !isText {
+		return farewell{cause: causeHandshake, code: closeProtocol, reason: "text frames only"}
+	}
+	frame, err := gateway.DecodeFrame(data)
+	switch {
+	case errors.Is(err, gateway.ErrNotUTF8):
+		return farewell{cause: causeProtocol, code: closeNotUTF8, reason: "not UTF-8"}
+	case errors.Is(err, gateway.ErrMalformed), errors.Is(err, gateway.ErrNotObject):
+		return farewell{cause: causeHandshake, code: closeProtocol, reason: "not a frame"}
+	case err != nil:
+		err = invalid(err)
+	default:
+		c.heard.Store(true)
+		err = c.begin(frame)
+	}
+	if err != nil {
+		_ = c.reply(frame, reply{}, err)
+		return farewell{cause: causeHandshake, code: closeNormal}
+	}
+	return farewell{}
+}
+
+// begin starts or resumes the session that frame asks for, and answers it.
+func (c *socket) begin(frame gateway.Frame) error {
+	open, ok := sessionKinds[frame.Type]
+	if !ok {
+		return ds.Refuse(ds.InvalidRequest, "first frame must start session")
+	}
+	ready, err := open(c, frame)
+	if err != nil {
+		return err
+	}
+	body, err := c.server.ready(c.ctx, ready)
+	if err != nil {
+		return err
+	}
+	follower := c.server.core.NewFollower(ready.Caller)
+	if ready.Has(gateway.FeatureDevice) {
+		if err := follower.FollowDevice(c.ctx); err != nil {
+			follower.Close()
+			return err
+		}
+	}
+	c.session, c.follower, c.unconfirmed = ready.Session, follower, &ready
+	c.detach = c.server.identity.Attach(ready.Session)
+	c.ended.Store(&ending{c.server.identity.Ended(ready.Session)})
+	c.isReady.Store(true)
+	_ = c.reply(frame, reply{gateway.TypeReady, body}, nil)
+	if ready.Has(gateway.FeatureDevice) {
+		c.follow() // behind session.ready
+	}
+	return nil
+}
+
+// drain says goodbye because the server stops.
+func (c *socket) drain(d gateway.Drain) {
+	c.end(causeDrain)
+	if c.isReady.Load() && c.session.Has(gateway.FeatureDrain) {
+		_ = c.conn.Write(frameOf(gateway.TypeDrain, nil, d))
+	}
+	c.conn.Close(closeGoingAway, "shutting down")
+}

@@ -1,0 +1,106 @@
+package gatewayserver
+
+import (
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+)
+
+const (
+	tickMin = 5 * time.Millisecond
+	tickMax = 250 * time.Millisecond
+)
+
+// watch looks after all sockets from one goroutine: per-socket timers and contexts
+// per write would cost more than the writes.
+func (s *Server) watch() {
+	every := min(max(s.pingInterval/4, tickMin), tickMax)
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := s.tick()
+		s.mu.Lock()
+		for c := range s.sockets {
+			c.check(now)
+		}
+		s.mu.Unlock()
+	}
+}
+
+// tick moves the clock that sockets measure with: milliseconds, never 0.
+func (s *Server) tick() int64 {
+	now := time.Since(s.started).Milliseconds() + 1
+	s.clock.Store(now)
+	return now
+}
+
+// beat is what the watchdog remembers about a socket. Only the watchdog touches it.
+type beat struct {
+	next   int64 // when the next heartbeat is due
+	misses int
+	over   int64 // when the watchdog began to close the socket, or 0
+}
+
+// check closes c when it is over time, and asks for a sign of life when that is
+// due. It does not block: what writes has a goroutine of its own.
+func (c *socket) check(now int64) {
+	s := c.server
+	since := c.conn.WritingSince()
+	if since != 0 && now-since > s.writeTimeout.Milliseconds() {
+		c.end(causeStalled)
+		c.conn.Abort()
+		return
+	}
+	if c.beat.over != 0 {
+		if now-c.beat.over > 2*closeTimeout.Milliseconds() {
+			c.conn.Abort()
+		}
+		return
+	}
+	select {
+	case <-c.ended.Load().over:
+		c.leave(causeSession, closePolicy, "session ended",
+			frameOf(gateway.TypeError, nil, &gateway.Error{Code: gateway.CodeUnauthorized, Message: "invalid session_token"}))
+		return
+	default:
+	}
+	if !c.isReady.Load() && now-c.opened > s.handshakeTimeout.Milliseconds() {
+		c.leave(causeHandshake, closePolicy, "no session in time", nil)
+		return
+	}
+	if now < c.beat.next {
+		return
+	}
+	c.beat.next = now + s.pingInterval.Milliseconds()
+	if c.heard.Swap(false) {
+		c.beat.misses = 0
+		return
+	}
+	if since != 0 {
+		return // it is still taking what it was sent, and could not see the question
+	}
+	if c.beat.misses++; c.beat.misses > s.pingMisses {
+		c.leave(causeHeartbeat, closeGoingAway, "no sign of life", pingFrame)
+		return
+	}
+	s.running.Go(func() { _ = c.conn.Write(pingFrame) }) // an error ends the reader too
+}
+
+// leave closes c from outside, after one last frame.
+func (c *socket) leave(cause string, code int, reason string, last []byte) {
+	c.beat.over = c.server.clock.Load()
+	c.end(cause)
+	c.server.running.Go(func() {
+		if last != nil {
+			_ = c.conn.Write(last)
+		}
+		c.conn.Close(code, reason)
+	})
+}
+
+var pingFrame = frameOf(gateway.TypePing, nil, nil)
