@@ -1,0 +1,113 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"path/filepath"
+	"time"
+
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/identity"
+)
+
+// Config is everything that can be set about a server. The tags are the
+// documentation: flags, environment, configuration file, help, the sample and
+// docs/configuration.md are all made from them. The zero value is not usable; start from
+// DefaultConfig or from parsed flags.
+type Config struct {
+	Listen        string        `default:"127.0.0.1:8420" placeholder:"ADDR" help:"Address that clients connect to, as HOST:PORT. Port 0 takes a free one."`
+	OpsListen     string        `placeholder:"ADDR" help:"Address of /livez, /readyz and /metrics, as HOST:PORT. Not served when empty. Keep it away from the internet: it has no authentication."`
+	Data          string        `default:"data" placeholder:"DIR" help:"Directory of the embedded database and of the service key. Created when missing; only one server can use it at a time."`
+	Database      string        `placeholder:"URL" secret:"url" help:"PostgreSQL database to use in place of the embedded one, as postgres://USER:PASSWORD@HOST/NAME. Several servers may share it if they have the same service key and public URL."`
+	PublicURL     string        `name:"public-url" placeholder:"URL" help:"Address under which clients and other services reach this one, as https://HOST. It decides the service's DID. http is accepted for localhost only. Without it the DID is that of localhost and the bound port."`
+	ServiceKey    string        `placeholder:"FILE" help:"File of the service's private key; made when missing. By default service.key in the data directory."`
+	Dev           bool          `help:"Development mode: options that weaken security are accepted. This version has none; the server warns that the mode is on."`
+	RecordSenders bool          `help:"Make new conversations store the sending device with each message. By default the server forgets who sent what."`
+	Keypackages   string        `default:"any" enum:"any,strict" placeholder:"any|strict" help:"Key packages to accept: any text (clients of the first gateway publish placeholders), or strict for valid MLS ones only."`
+	PingInterval  time.Duration `default:"30s" placeholder:"TIME" help:"How often a silent connection is asked for a sign of life."`
+	PingMisses    int           `default:"2" placeholder:"N" help:"How many unanswered questions a connection survives."`
+	SessionTTL    time.Duration `name:"session-ttl" default:"1h" placeholder:"TIME" help:"How long a session without a connection can be resumed."`
+	Limit         []string      `placeholder:"NAME=COUNT/PERIOD" help:"Change a rate limit: COUNT at once, then one more each PERIOD/COUNT, as in sends=120/1m. NAME=off or all=off removes it. May be repeated."`
+	LogLevel      string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least serious lines to log, to standard error: debug, info, warn or error."`
+	LogFormat     string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log: text or json."`
+
+	// LogTo is where log lines go; nil discards them.
+	LogTo io.Writer `kong:"-"`
+	// Now is the clock; nil is the system's.
+	Now func() time.Time `kong:"-"`
+	// Version is reported by metrics.
+	Version string `kong:"-"`
+}
+
+// DefaultConfig is a server on a free port of the loopback address with its
+// database in dir: what tests and the demo want.
+func DefaultConfig(dir string) Config {
+	return Config{
+		Listen: "127.0.0.1:0", Data: dir, Keypackages: "any",
+		PingInterval: 30 * time.Second, PingMisses: 2, SessionTTL: time.Hour,
+		LogLevel: "info", LogFormat: "text",
+	}
+}
+
+// Validate says what is wrong with the configuration as a whole. Every message
+// names the option.
+func (c Config) Validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(isAddress(c.Listen), "listen: %q is not HOST:PORT", c.Listen)
+	check(c.OpsListen == "" || isAddress(c.OpsListen), "ops-listen: %q is not HOST:PORT", c.OpsListen)
+	check(c.Data != "", "data: name a directory")
+	if c.Database != "" {
+		u, err := url.Parse(c.Database) // err would repeat the URL and with it the password
+		check(err == nil && (u.Scheme == "postgres" || u.Scheme == "postgresql"), "database: want postgres://USER:PASSWORD@HOST/NAME")
+	}
+	if c.PublicURL != "" {
+		if _, err := identity.ServiceDID(c.PublicURL); err != nil {
+			errs = append(errs, fmt.Errorf("public-url: %w", err))
+		}
+	}
+	check(c.Keypackages == "any" || c.Keypackages == "strict", "keypackages: %q is neither any nor strict", c.Keypackages)
+	check(c.PingInterval >= 10*time.Millisecond && c.PingInterval <= time.Hour, "ping-interval: %s is not within 10ms and 1h", c.PingInterval)
+	check(c.PingMisses >= 0 && c.PingMisses <= 100, "ping-misses: %d is not within 0 and 100", c.PingMisses)
+	check(c.SessionTTL >= time.Second && c.SessionTTL <= 365*24*time.Hour, "session-ttl: %s is not within 1s and 8760h", c.SessionTTL)
+	if _, err := c.limits(); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) limits() (core.Limits, error) {
+	limits := core.DefaultLimits()
+	for _, assignment := range c.Limit {
+		if err := limits.Set(assignment); err != nil {
+			return nil, err
+		}
+	}
+	return limits, nil
+}
+
+func (c Config) storeURL() string {
+	if c.Database != "" {
+		return c.Database
+	}
+	return "sqlite:" + c.Data
+}
+
+func (c Config) serviceKeyFile() string {
+	if c.ServiceKey != "" {
+		return c.ServiceKey
+	}
+	return filepath.Join(c.Data, "service.key")
+}
+
+func isAddress(s string) bool {
+	_, port, err := net.SplitHostPort(s)
+	return err == nil && port != ""
+}

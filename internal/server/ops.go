@@ -1,0 +1,58 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// readyTimeout bounds the question to the database behind /readyz.
+const readyTimeout = 2 * time.Second
+
+// serveOps starts the listener for operators: /livez answers while the process
+// works, /readyz while it should be given traffic, /metrics is for Prometheus.
+func (s *Server) serveOps() error {
+	s.metrics.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "waxwing_build_info", Help: "Always 1; the labels say which program runs.",
+			ConstLabels: prometheus.Labels{"version": s.config.Version},
+		}, func() float64 { return 1 }),
+	)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	listener, err := listen(s.config.OpsListen)
+	if err != nil {
+		return fmt.Errorf("ops: %w", err)
+	}
+	s.opsURL = "http://" + listener.Addr().String()
+	s.ops = s.httpServer(mux)
+	s.serve(s.ops, listener)
+	return nil
+}
+
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	reason := ""
+	switch {
+	case s.draining.Load():
+		reason = "shutting down"
+	case s.store.Ping(ctx) != nil:
+		reason = "the database does not answer"
+	}
+	if reason != "" {
+		http.Error(w, reason, http.StatusServiceUnavailable)
+		return
+	}
+	io.WriteString(w, "ok\n")
+}

@@ -1,0 +1,268 @@
+// Package server makes one running service out of the packages that each do a part
+// of it: configuration, wiring, listeners and shutdown.
+//
+// Start opens the store, the identity of the service, core and the doors, in the
+// direction of their imports, and Close ends them in the opposite one. Nothing here
+// decides anything about a request.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/gatewayserver"
+	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// Limits of the listeners. Bodies have theirs in the doors.
+const (
+	headerTimeout  = 10 * time.Second
+	idleTimeout    = 2 * time.Minute
+	headerBytesMax = 64 << 10
+	drainTimeout   = 10 * time.Second // how long Close waits for requests and sockets
+	didDocumentAge = "max-age=300"    // a rotated key is seen within five minutes
+)
+
+// Server is a running service. Its methods are safe for concurrent use.
+type Server struct {
+	config   Config
+	logger   *slog.Logger
+	url      string // where it listens, http://HOST:PORT
+	public   string // where others reach it
+	did      string
+	metrics  *prometheus.Registry
+	store    *store.DB
+	identity *identity.Authenticator
+	core     *core.Service
+	gateway  *gatewayserver.Server
+
+	front    *http.Server
+	ops      *http.Server // nil when not asked for
+	opsURL   string
+	draining atomic.Bool
+	failed   chan error
+	closing  sync.Once
+	closed   error
+}
+
+// Start brings a server up and returns when it accepts connections. What it opens
+// stays open until Close; ctx bounds the start only.
+func Start(ctx context.Context, c Config) (*Server, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{config: c, logger: newLogger(c), metrics: prometheus.NewRegistry(), failed: make(chan error, 2)}
+	if err := s.start(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Server) start(ctx context.Context) error {
+	if s.config.Dev {
+		s.logger.Warn("development mode is on")
+	}
+	// The directory holds private keys and messages' envelopes: nobody else's business.
+	if err := os.MkdirAll(filepath.Dir(s.config.serviceKeyFile()), 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	var err error
+	s.store, err = store.Open(ctx, store.Options{URL: s.config.storeURL(), Now: s.config.Now, Logger: s.logger})
+	if err != nil {
+		where := "on PostgreSQL" // the URL is not repeated: it may hold a password
+		if s.config.Database == "" {
+			where = "in " + s.config.Data
+		}
+		return fmt.Errorf("open the database %s: %w", where, err)
+	}
+	key, err := identity.LoadOrCreateServiceKey(s.config.serviceKeyFile())
+	if err != nil {
+		return fmt.Errorf("service key: %w", err)
+	}
+	listener, err := listen(s.config.Listen)
+	if err != nil {
+		return err
+	}
+	if err := s.wire(key, listener); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	if s.config.OpsListen != "" {
+		if err := s.serveOps(); err != nil {
+			return errors.Join(err, listener.Close())
+		}
+	}
+	s.serve(s.front, listener)
+	s.logger.Info("listening", "url", s.url, "fronturl", s.public, "did", s.did)
+	return nil
+}
+
+// wire builds core and the doors. The service's name depends on the port, so it
+// comes after the listener.
+func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
+	s.url = "http://" + listener.Addr().String()
+	s.public = s.config.PublicURL
+	if s.public == "" {
+		s.public = "http://localhost:" + strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	}
+	var err error
+	if s.did, err = identity.ServiceDID(s.public); err != nil {
+		return err
+	}
+	document, err := key.Document(s.public)
+	if err != nil {
+		return err
+	}
+	limits, err := s.config.limits()
+	if err != nil {
+		return err
+	}
+	s.identity, err = identity.New(identity.Options{
+		Store: s.store, Now: s.config.Now, SessionTTL: s.config.SessionTTL, Logger: s.logger,
+		Audience: func() []string { return identity.Audiences(s.did) },
+	})
+	if err != nil {
+		return err
+	}
+	s.core = core.New(core.Options{
+		Store: s.store, Now: s.config.Now, Logger: s.logger, Limits: limits,
+		RecordSenders: s.config.RecordSenders, StrictKeyPackages: s.config.Keypackages == "strict",
+	})
+	s.metrics.MustRegister(s.core.Collectors()...)
+	s.gateway = gatewayserver.New(gatewayserver.Options{
+		Core: s.core, Identity: s.identity, Logger: s.logger, Registerer: s.metrics,
+		ServiceDID: s.DID, PublicURL: func() string { return s.public },
+		PingInterval: s.config.PingInterval, PingMisses: s.config.PingMisses,
+	})
+	mux := http.NewServeMux()
+	mux.Handle("/", s.gateway)
+	mux.HandleFunc("GET /.well-known/did.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", didDocumentAge)
+		w.Write(document)
+	})
+	s.front = s.httpServer(mux)
+	return nil
+}
+
+func (s *Server) httpServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytesMax,
+		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug), // what clients do wrong is not an operator's business
+	}
+}
+
+// serve runs a listener until its server is closed; any other end is reported.
+func (s *Server) serve(server *http.Server, listener net.Listener) {
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- fmt.Errorf("serve %s: %w", listener.Addr(), err)
+		}
+	}()
+}
+
+// URL is where the server listens, as http://HOST:PORT with the port that it got.
+func (s *Server) URL() string { return s.url }
+
+// OpsURL is where the ops listener is, or "".
+func (s *Server) OpsURL() string { return s.opsURL }
+
+// DID is who the service is.
+func (s *Server) DID() string { return s.did }
+
+// Failed gives the error of a listener that ended by itself; the server is of no
+// use then and should be closed.
+func (s *Server) Failed() <-chan error { return s.failed }
+
+// Close drains the server: it takes no new work, tells its sockets to go elsewhere,
+// lets running requests finish for a while, writes buffered cursors and closes the
+// database.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	return s.Shutdown(ctx)
+}
+
+// Shutdown is Close with the time to drain given by ctx; when that is over,
+// whatever still runs is cut off, which is no error. Only the first call counts;
+// others wait for it and return its result.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.closing.Do(func() { s.closed = s.shutdown(ctx) })
+	return s.closed
+}
+
+func (s *Server) shutdown(ctx context.Context) error {
+	s.draining.Store(true)
+	// New connections are refused first; sockets are not http.Server's to end, so
+	// the gateway ends them while it waits for requests.
+	var ended sync.WaitGroup
+	if s.front != nil {
+		ended.Go(func() {
+			if s.front.Shutdown(ctx) != nil {
+				s.front.Close()
+			}
+		})
+	}
+	if s.gateway != nil {
+		s.gateway.Shutdown(ctx)
+	}
+	ended.Wait()
+	if s.core != nil {
+		s.core.Close()
+	}
+	if s.identity != nil {
+		s.identity.Close()
+	}
+	var err error
+	if s.store != nil {
+		err = s.store.Close()
+	}
+	if s.ops != nil {
+		s.ops.Close() // last, so that it can be watched until the end
+	}
+	if s.url != "" {
+		s.logger.Info("stopped")
+	}
+	return err
+}
+
+func newLogger(c Config) *slog.Logger {
+	if c.LogTo == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(logHandler(c.LogTo, c.LogLevel, c.LogFormat))
+}
+
+func logHandler(w io.Writer, level, format string) slog.Handler {
+	options := &slog.HandlerOptions{}
+	var least slog.Level
+	if err := least.UnmarshalText([]byte(level)); err == nil {
+		options.Level = least
+	}
+	if format == "json" {
+		return slog.NewJSONHandler(w, options)
+	}
+	return slog.NewTextHandler(w, options)
+}
+
+func listen(address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	return listener, nil
+}
