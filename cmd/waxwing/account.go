@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"waxwing.im/waxwing/internal/identity"
+)
+
+// defaultServer is where `waxwing serve` listens by default.
+const defaultServer = "http://127.0.0.1:8420"
+
+const didDocumentBytesMax = 64 << 10
+
+// seedOption is what names an account: a secret and a name derive its key.
+type seedOption struct {
+	Seed string `placeholder:"TEXT" help:"Secret that account keys are derived from. By default the one in the configuration directory, made when missing. Prefer WAXWING_SEED: other users can see flags."`
+}
+
+// secret is the seed to derive from.
+func (o seedOption) secret(g *globals) ([]byte, error) {
+	if o.Seed != "" {
+		return []byte(o.Seed), nil
+	}
+	home, err := g.configHome()
+	if err != nil {
+		return nil, err
+	}
+	text, err := keptSecret(filepath.Join(home, "seed"))
+	return []byte(text), err
+}
+
+// configHome is the directory of what belongs to the user and not to a home of chat.
+func (g *globals) configHome() (string, error) {
+	if g.ConfigHome != "" {
+		return g.ConfigHome, nil
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", fmt.Errorf("%w; name a directory by --config-home", err)
+	}
+	return filepath.Join(dir, "waxwing"), nil
+}
+
+// keptSecret reads a file that holds 32 random bytes as text, readable by its
+// owner only, and makes it when it is missing. Of several processes that make it
+// at once one wins and all get the winner's.
+func keptSecret(path string) (string, error) {
+	text, err := readSecret(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		return text, err
+	}
+	random := make([]byte, 32)
+	rand.Read(random)
+	err = writeOnce(path, []byte(base64.RawURLEncoding.EncodeToString(random)+"\n"))
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	return readSecret(path)
+}
+
+func readSecret(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("%s can be read by others: chmod 600 it", path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	secret := strings.TrimSpace(string(text))
+	if secret == "" {
+		return "", fmt.Errorf("%s is empty", path)
+	}
+	return secret, nil
+}
+
+type didCommand struct {
+	Name string `required:"" placeholder:"NAME" help:"Name of the account among those of the seed."`
+	Alg  string `default:"ES256" enum:"ES256,ES256K,EdDSA" placeholder:"ALG" help:"Kind of key: ES256, ES256K or EdDSA. Each gives another account."`
+	seedOption
+}
+
+// Run prints the DID.
+func (c *didCommand) Run(std streams, g *globals) error {
+	seed, err := c.secret(g)
+	if err != nil {
+		return err
+	}
+	key, err := identity.DeriveAccountKey(seed, c.Name, c.Alg)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(std.out, key.DID())
+	return err
+}
+
+type tokenCommand struct {
+	Name   string        `xor:"who" required:"" placeholder:"NAME" help:"Name of the account among those of the seed."`
+	Batch  bool          `xor:"who" required:"" help:"Read lines NAME [DEVICE] from standard input and answer each at once with a token. The device is ignored."`
+	Alg    string        `default:"ES256" enum:"ES256,ES256K,EdDSA" placeholder:"ALG" help:"Kind of key: ES256, ES256K or EdDSA. Each gives another account."`
+	Server string        `xor:"audience" placeholder:"URL" help:"Service that the token is for; asked for its DID. By default http://127.0.0.1:8420."`
+	Aud    string        `xor:"audience" placeholder:"DID" help:"DID of the service that the token is for, in place of --server."`
+	Lxm    string        `default:"im.waxwing.session.start" placeholder:"NSID" help:"Method that the token allows to call, once."`
+	Exp    time.Duration `default:"60s" placeholder:"TIME" help:"How long the token is good for. Services refuse more than 5m."`
+	seedOption
+}
+
+// Run prints one token per line and nothing else.
+func (c *tokenCommand) Run(ctx context.Context, std streams, g *globals) error {
+	seed, err := c.secret(g)
+	if err != nil {
+		return err
+	}
+	if c.Aud == "" {
+		if c.Aud, err = serviceDID(ctx, c.Server); err != nil {
+			return err
+		}
+	}
+	if !c.Batch {
+		return c.print(std.out, seed, c.Name)
+	}
+	lines := bufio.NewScanner(std.in)
+	for number := 1; lines.Scan(); number++ {
+		fields := strings.Fields(lines.Text())
+		if len(fields) == 0 || len(fields) > 2 {
+			return fmt.Errorf("line %d: want NAME [DEVICE]", number)
+		}
+		if err := c.print(std.out, seed, fields[0]); err != nil {
+			return fmt.Errorf("line %d: %w", number, err)
+		}
+	}
+	return lines.Err()
+}
+
+// print writes one token, in one write: a reader on a pipe gets it at once.
+func (c *tokenCommand) print(out io.Writer, seed []byte, name string) error {
+	key, err := identity.DeriveAccountKey(seed, name, c.Alg)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	token, err := identity.SignToken(key, identity.Claims{
+		Issuer: key.DID(), Audience: c.Aud, Method: c.Lxm, IssuedAt: now, ExpiresAt: now.Add(c.Exp),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out, token)
+	return err
+}
+
+// serviceDID asks a service who it is.
+func serviceDID(ctx context.Context, server string) (string, error) {
+	if server == "" {
+		server = defaultServer
+	}
+	address := strings.TrimRight(server, "/") + "/.well-known/did.json"
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return "", usageError{fmt.Errorf("server: %w", err)}
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", fmt.Errorf("ask the service for its DID: %w", err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("ask the service for its DID: %s answers %s", address, response.Status)
+	}
+	var document struct {
+		ID string `json:"id"`
+	}
+	if err := json.NewDecoder(io.LimitReader(response.Body, didDocumentBytesMax)).Decode(&document); err != nil || document.ID == "" {
+		return "", fmt.Errorf("%s holds no DID document", address)
+	}
+	return document.ID, nil
+}

@@ -1,0 +1,138 @@
+// Command waxwing is a delivery service for MLS, the tools around it and a small
+// client, in one binary.
+//
+//	waxwing serve          run the service
+//	waxwing token, did     identities for scripts
+//	waxwing config         what the service would run with, and why
+//
+// The commands translate options and print; what they do lives in the packages
+// they call. Options come from flags, then WAXWING_… in the environment, then the
+// file named by --config, then their defaults.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// Exit codes. Scripts rely on them.
+const (
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// globals are the options of every command.
+type globals struct {
+	Config     string `short:"c" placeholder:"FILE" help:"TOML file of options: NAME = VALUE, with the names of the flags. See waxwing config --sample."`
+	ConfigHome string `placeholder:"DIR" help:"Directory of the seed of this user's accounts and of chat's keys. By default waxwing in the user's configuration directory (~/.config)."`
+}
+
+type commands struct {
+	globals
+
+	Serve   serveCommand   `cmd:"" help:"Run the delivery service."`
+	Token   tokenCommand   `cmd:"" help:"Print service tokens, one per line."`
+	DID     didCommand     `cmd:"" name:"did" help:"Print the DID of an account."`
+	Options configCommand  `cmd:"" name:"config" help:"Print the effective options of serve with their sources."`
+	Version versionCommand `cmd:"" help:"Print the version and the commit."`
+}
+
+// streams are what a command reads and writes.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+func main() {
+	// The first signal asks the command to end; a second one ends the process.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
+	stop()
+	os.Exit(code)
+}
+
+// run executes one command line and returns the exit code.
+func run(ctx context.Context, args []string, std streams) int {
+	var c commands
+	file, err := readConfigFile(configFileName(args))
+	if err != nil {
+		return complain(std, exitUsage, err)
+	}
+	parser, err := kong.New(&c,
+		kong.Name("waxwing"),
+		kong.Description("A self-hostable delivery service for MLS: it orders, stores and delivers end-to-end encrypted messages that it cannot read."),
+		kong.UsageOnError(),
+		kong.Writers(std.out, std.err),
+		kong.DefaultEnvars("WAXWING"),
+		kong.Resolvers(file),
+		kong.ValueFormatter(describe),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(std, &c.globals),
+	)
+	if err != nil {
+		return complain(std, exitFailed, err)
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(std.err, "waxwing: %v (see waxwing %s)\n", err, helpFor(err))
+		return exitUsage
+	}
+	if err := command.Run(); err != nil {
+		var usage usageError
+		if errors.As(err, &usage) {
+			return complain(std, exitUsage, err)
+		}
+		return complain(std, exitFailed, err)
+	}
+	return 0
+}
+
+// describe is the help of an option with what it is without it and its variable.
+func describe(value *kong.Value) string {
+	var notes []string
+	if value.HasDefault {
+		notes = append(notes, "default "+value.Default)
+	}
+	if value.Flag != nil && len(value.Flag.Envs) > 0 {
+		notes = append(notes, "$"+value.Flag.Envs[0])
+	}
+	if len(notes) == 0 {
+		return value.Help
+	}
+	return value.Help + " [" + strings.Join(notes, ", ") + "]"
+}
+
+// usageError is a mistake in the command line that only shows when it is run.
+type usageError struct{ error }
+
+func complain(std streams, code int, err error) int {
+	// One line for each part of a joined error keeps every complaint readable.
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(std.err, "waxwing: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+	return code
+}
+
+// helpFor is the help that would have prevented a parse error.
+func helpFor(err error) string {
+	var parse *kong.ParseError
+	if errors.As(err, &parse) && parse.Context != nil {
+		if node := parse.Context.Selected(); node != nil {
+			return strings.TrimPrefix(node.FullPath(), "waxwing ") + " --help"
+		}
+	}
+	return "--help"
+}
