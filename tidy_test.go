@@ -22,8 +22,8 @@ const module = "waxwing.im/waxwing"
 // inwards, from commands over doors and rules to nouns; a new one is a decision and
 // has a page in docs/decisions.
 var edges = map[string][]string{
-	"cmd/waxwing":            {"api/gateway", "client", "internal/identity", "internal/server", "mls"},
-	"internal/server":        {"internal/core", "internal/ds", "internal/gatewayserver", "internal/identity", "internal/store"},
+	"cmd/waxwing":            {"client", "internal/identity", "internal/server", "mls"},
+	"internal/server":        {"internal/core", "internal/gatewayserver", "internal/identity", "internal/store"},
 	"internal/gatewayserver": {"api/gateway", "internal/core", "internal/ds", "internal/identity"},
 	"internal/core":          {"internal/ds", "internal/store", "mls/keypackage", "mls/wire"},
 	"internal/identity":      {"internal/ds", "internal/store"},
@@ -32,8 +32,13 @@ var edges = map[string][]string{
 	"internal/pgtest":        {},
 	"client":                 {"api/gateway", "mls", "mls/keypackage", "mls/wire"},
 	"api/gateway":            {},
-	"mls":                    {"mls/keypackage", "mls/wire"},
-	"mls/keypackage":         {"mls/wire"},
+	"mls":                    {"mls/framing", "mls/keypackage", "mls/leaf", "mls/schedule", "mls/suite", "mls/tree", "mls/wire"},
+	"mls/framing":            {"mls/leaf", "mls/schedule", "mls/suite", "mls/wire"},
+	"mls/tree":               {"mls/leaf", "mls/suite", "mls/wire"},
+	"mls/schedule":           {"mls/suite", "mls/wire"},
+	"mls/keypackage":         {"mls/leaf", "mls/suite", "mls/wire"},
+	"mls/leaf":               {"mls/suite", "mls/wire"},
+	"mls/suite":              {"mls/wire"},
 	"mls/wire":               {},
 }
 
@@ -43,7 +48,7 @@ var edges = map[string][]string{
 var testEdges = map[string][]string{
 	"client": {"internal/server", "internal/pgtest"},
 	"api":    {},
-	"mls":    {"mls", "mls/keypackage", "mls/wire"},
+	"mls":    append([]string{"mls"}, edges["mls"]...),
 }
 
 // exclusive holds the libraries that belong to few packages, so that SQL stays in
