@@ -39,7 +39,6 @@ func (tx *Tx) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
 	for i, k := range keys {
 		logs[i], accounts[i] = string(ds.ConversationLog(k.Conversation)), string(k.Account)
 	}
-	a, b := tx.pairsOf(logs, accounts)
 	err := tx.each(func(scan func(...any) error) error {
 		var log, account string
 		var i ds.Interval
@@ -50,41 +49,42 @@ func (tx *Tx) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
 		found[key] = append(found[key], i)
 		return nil
 	}, `SELECT i.log_id, i.account, i.from_pos, COALESCE(i.until_pos, 0), i.role
-		FROM `+tx.pairs(1)+` JOIN intervals i ON i.log_id = k.a AND i.account = k.b ORDER BY i.from_pos`, a, b)
+		FROM `+tx.pairs(1)+` JOIN intervals i ON i.log_id = k.a AND i.account = k.b ORDER BY i.from_pos`, tx.setOf(logs), tx.setOf(accounts))
 	return found, err
 }
 
-// Answers loads what message ids already stand for. The caller holds the heads.
-func (tx *Tx) Answers(keys []MessageKey) (map[MessageKey]Answer, error) {
-	found := map[MessageKey]Answer{}
-	if len(keys) == 0 {
-		return found, nil
+// LoadBatch is Intervals for members, and what message ids already stand for, in one
+// statement. The caller holds the heads.
+func (tx *Tx) LoadBatch(members []MemberKey, messages []MessageKey) (map[MemberKey][]ds.Interval, map[MessageKey]Answer, error) {
+	intervals, answers := make(map[MemberKey][]ds.Interval, len(members)), map[MessageKey]Answer{}
+	logs, accounts := make([]string, len(members)), make([]string, len(members))
+	for i, k := range members {
+		logs[i], accounts[i] = string(ds.ConversationLog(k.Conversation)), string(k.Account)
 	}
-	logs, ids := make([]string, len(keys)), make([]string, len(keys))
-	for i, k := range keys {
-		logs[i], ids[i] = string(ds.ConversationLog(k.Conversation)), string(k.ID)
+	messageLogs, ids := make([]string, len(messages)), make([]string, len(messages))
+	for i, k := range messages {
+		messageLogs[i], ids[i] = string(ds.ConversationLog(k.Conversation)), string(k.ID)
 	}
-	a, b := tx.pairsOf(logs, ids)
 	err := tx.each(func(scan func(...any) error) error {
-		var log, id string
-		var m Answer
-		if err := scan(&log, &id, &m.Pos, &m.Seq, &m.Kind, &m.Epoch, &m.CreatedMS); err != nil {
+		var log ds.LogID
+		var key, role string
+		var pos, other, kind, epoch, created int64
+		if err := scan(&log, &key, &role, &pos, &other, &kind, &epoch, &created); err != nil {
 			return err
 		}
-		found[MessageKey{ds.LogID(log).Conversation(), ds.MessageID(id)}] = m
+		if role != "" {
+			k := MemberKey{log.Conversation(), ds.AccountID(key)}
+			intervals[k] = append(intervals[k], ds.Interval{From: pos, Until: other, Role: ds.Role(role)})
+			return nil
+		}
+		answers[MessageKey{log.Conversation(), ds.MessageID(key)}] = Answer{Pos: pos, Seq: other, Kind: ds.Kind(kind), Epoch: epoch, CreatedMS: created}
 		return nil
-	}, `SELECT m.log_id, m.message_id, m.pos, m.seq, m.kind, m.epoch, m.created_ms
-		FROM `+tx.pairs(1)+` JOIN message_ids m ON m.log_id = k.a AND m.message_id = k.b`, a, b)
-	return found, err
-}
-
-// LoadBatch is Intervals and Answers for one batch.
-func (tx *Tx) LoadBatch(members []MemberKey, messages []MessageKey) (map[MemberKey][]ds.Interval, map[MessageKey]Answer, error) {
-	intervals, err := tx.Intervals(members)
-	if err != nil {
-		return nil, nil, err
-	}
-	answers, err := tx.Answers(messages)
+	}, `SELECT i.log_id, i.account, i.role, i.from_pos, COALESCE(i.until_pos, 0), 0, 0, 0
+			FROM `+tx.pairs(1)+` JOIN intervals i ON i.log_id = k.a AND i.account = k.b
+		UNION ALL
+		SELECT m.log_id, m.message_id, '', m.pos, m.seq, m.kind, m.epoch, m.created_ms
+			FROM `+tx.pairs(3)+` JOIN message_ids m ON m.log_id = k.a AND m.message_id = k.b
+		ORDER BY 4`, tx.setOf(logs), tx.setOf(accounts), tx.setOf(messageLogs), tx.setOf(ids))
 	return intervals, answers, err
 }
 
@@ -93,8 +93,6 @@ func (tx *Tx) LoadBatch(members []MemberKey, messages []MessageKey) (map[MemberK
 func (db *DB) Append(ctx context.Context, fn func(*Tx) error) error {
 	return db.engine.append(ctx, db.nowMS(), fn)
 }
-
-func (tx *Tx) pairsOf(a, b []string) (any, any) { return tx.setOf(a), tx.setOf(b) }
 
 // Batch is what one flush writes: rows are numbered and chained by the caller, who
 // holds the heads.
@@ -155,13 +153,13 @@ func (tx *Tx) Write(b Batch) error {
 		return err
 	}
 	for _, w := range b.Welcomes {
-		if _, err := tx.exec(`INSERT INTO welcomes (welcome_id, log_id, pos, body, created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5, $6)`,
+		if err := tx.later(`INSERT INTO welcomes (welcome_id, log_id, pos, body, created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5, $6)`,
 			w.ID, string(ds.ConversationLog(w.Conversation)), w.Pos, w.Body, tx.nowMS, w.ExpiresMS); err != nil {
 			return err
 		}
 	}
 	for _, g := range b.Infos {
-		if _, err := tx.exec(`INSERT INTO conversation_details (log_id, group_info, group_info_pos) VALUES ($1, $2, $3)
+		if err := tx.later(`INSERT INTO conversation_details (log_id, group_info, group_info_pos) VALUES ($1, $2, $3)
 			ON CONFLICT (log_id) DO UPDATE SET group_info = excluded.group_info, group_info_pos = excluded.group_info_pos`,
 			string(ds.ConversationLog(g.Conversation)), g.Body, g.Pos); err != nil {
 			return err
@@ -172,7 +170,7 @@ func (tx *Tx) Write(b Batch) error {
 
 func (tx *Tx) insertHeads(list []ds.Conversation) error {
 	for _, c := range list {
-		if _, err := tx.exec(`INSERT INTO logs (log_id, pos, seq, hash, term, home, group_id, generation, epoch, members,
+		if err := tx.later(`INSERT INTO logs (log_id, pos, seq, hash, term, home, group_id, generation, epoch, members,
 				record_senders, refuse_opaque, committer_account, committer_device, created_ms, latest_ms)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
 			string(ds.ConversationLog(c.ID)), c.Pos, c.Seq, c.Hash, c.Term, null(c.Home), bytesOrNull(c.GroupID), c.Generation, c.Epoch, c.Members,
@@ -194,7 +192,7 @@ func (tx *Tx) updateHeads(list []ds.Conversation) error {
 		return tx.updateHeadsPostgres(list)
 	}
 	for _, c := range list {
-		if _, err := tx.exec(`UPDATE logs SET pos = $2, seq = $3, hash = $4, group_id = $5, generation = $6, epoch = $7, members = $8,
+		if err := tx.later(`UPDATE logs SET pos = $2, seq = $3, hash = $4, group_id = $5, generation = $6, epoch = $7, members = $8,
 				committer_account = $9, committer_device = $10, latest_ms = $11 WHERE log_id = $1`,
 			string(ds.ConversationLog(c.ID)), c.Pos, c.Seq, c.Hash, bytesOrNull(c.GroupID), c.Generation, c.Epoch, c.Members,
 			null(c.Committer.Account), null(c.Committer.ID), c.LatestMS); err != nil {
@@ -214,13 +212,12 @@ func (tx *Tx) updateHeadsPostgres(list []ds.Conversation) error {
 		pos[i], seq[i], generation[i], epoch[i], members[i], latest[i] = c.Pos, c.Seq, c.Generation, c.Epoch, c.Members, c.LatestMS
 		accounts[i], devices[i] = string(c.Committer.Account), string(c.Committer.ID)
 	}
-	_, err := tx.exec(`UPDATE logs AS l SET pos = n.pos, seq = n.seq, hash = n.hash, group_id = n.group_id, generation = n.generation,
+	return tx.later(`UPDATE logs AS l SET pos = n.pos, seq = n.seq, hash = n.hash, group_id = n.group_id, generation = n.generation,
 			epoch = n.epoch, members = n.members, committer_account = NULLIF(n.account, ''), committer_device = NULLIF(n.device, ''), latest_ms = n.latest
 		FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[], $10::text[], $11::bigint[])
 			AS n(log_id, pos, seq, hash, group_id, generation, epoch, members, account, device, latest)
 		WHERE l.log_id = n.log_id`,
 		logs, pos, seq, hashes, groups, generation, epoch, members, accounts, devices, latest)
-	return err
 }
 
 // insertRecords writes records and, for messages, what their ids answer.
@@ -242,11 +239,11 @@ func (tx *Tx) insertRecords(list []ds.Record) error {
 				messages = append(messages, string(r.Log), string(r.MessageID), r.Pos, r.Seq, int64(r.Kind), r.Epoch, r.CreatedMS)
 			}
 		}
-		if _, err := tx.exec(`INSERT INTO records (`+recordColumns+`) VALUES `+placeholders(len(chunk), 15, 0), args...); err != nil {
+		if err := tx.later(`INSERT INTO records (`+recordColumns+`) VALUES `+placeholders(len(chunk), 15, 0), args...); err != nil {
 			return err
 		}
 		if len(messages) > 0 {
-			if _, err := tx.exec(`INSERT INTO message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms) VALUES `+
+			if err := tx.later(`INSERT INTO message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms) VALUES `+
 				placeholders(len(messages)/7, 7, 0), messages...); err != nil {
 				return err
 			}
@@ -271,7 +268,7 @@ func (tx *Tx) insertRecordsPostgres(list []ds.Record) error {
 	}
 	// One statement, so that the rows cross the wire once: the second insert takes from
 	// the first what a message id answers.
-	_, err := tx.exec(`WITH written AS (
+	return tx.later(`WITH written AS (
 			INSERT INTO records (`+recordColumns+`)
 			SELECT log_id, pos, NULLIF(seq, 0), kind, generation, epoch, term, NULLIF(message_id, ''), created_ms, hash,
 				NULLIF(sender_account, ''), NULLIF(sender_device, ''), NULLIF(recipient, ''), encoding, body
@@ -282,7 +279,6 @@ func (tx *Tx) insertRecordsPostgres(list []ds.Record) error {
 		INSERT INTO message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms)
 		SELECT log_id, message_id, pos, seq, kind, epoch, created_ms FROM written WHERE message_id IS NOT NULL`,
 		logs, pos, seq, kinds, generation, epoch, term, ids, created, hashes, senders, devices, recipients, encodings, bodies)
-	return err
 }
 
 // writeStays writes in order, since an account may come and go within one batch.
@@ -316,7 +312,7 @@ func (tx *Tx) beginStays(list []Stay) error {
 		for _, s := range chunk {
 			args = append(args, string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.From, string(s.Interval.Role))
 		}
-		if _, err := tx.exec(`INSERT INTO intervals (log_id, account, from_pos, role) VALUES `+placeholders(len(chunk), 4, 0), args...); err != nil {
+		if err := tx.later(`INSERT INTO intervals (log_id, account, from_pos, role) VALUES `+placeholders(len(chunk), 4, 0), args...); err != nil {
 			return err
 		}
 	}

@@ -37,7 +37,7 @@ func (tx *Tx) LockHeads(ids []ds.ConversationID, wait bool) ([]ds.Conversation, 
 		lock = " ORDER BY log_id FOR NO KEY UPDATE"
 		if !wait {
 			lock += " SKIP LOCKED"
-		} else if _, err := tx.exec(`SET LOCAL lock_timeout = 250`); err != nil {
+		} else if err := tx.later(`SET LOCAL lock_timeout = 250`); err != nil {
 			return nil, err
 		}
 	}
@@ -46,7 +46,7 @@ func (tx *Tx) LockHeads(ids []ds.ConversationID, wait bool) ([]ds.Conversation, 
 		c, err := scanHead(scan)
 		heads = append(heads, c)
 		return err
-	}, `SELECT `+headColumns+` FROM logs WHERE log_id IN `+tx.set(1)+lock, tx.setOf(conversationLogs(ids)))
+	}, `SELECT `+headColumns+` FROM logs WHERE log_id `+tx.in(1)+lock, tx.setOf(conversationLogs(ids)))
 	return heads, err
 }
 
@@ -59,7 +59,7 @@ func (tx *Tx) HeldHeads(ids []ds.ConversationID) ([]ds.ConversationID, error) {
 		err := scan(&log)
 		held = append(held, log.Conversation())
 		return err
-	}, `SELECT log_id FROM logs WHERE log_id IN `+tx.set(1), tx.setOf(conversationLogs(ids)))
+	}, `SELECT log_id FROM logs WHERE log_id `+tx.in(1), tx.setOf(conversationLogs(ids)))
 	return held, err
 }
 
@@ -93,17 +93,17 @@ func (tx *Tx) HeadPositions(logs []ds.LogID) (map[ds.LogID]int64, error) {
 		err := scan(&log, &pos)
 		heads[log] = pos
 		return err
-	}, `SELECT log_id, pos FROM logs WHERE log_id IN `+tx.set(1), tx.setOf(texts(logs)))
+	}, `SELECT log_id, pos FROM logs WHERE log_id `+tx.in(1), tx.setOf(texts(logs)))
 	return heads, err
 }
 
-// set is the right side of IN over a list that is passed as one argument, number
-// n, made by setOf: one statement text whatever the length of the list.
-func (tx *Tx) set(n int) string {
+// in is the condition that a column is in a list that is passed as one argument,
+// number n, made by setOf: one statement text whatever the length of the list.
+func (tx *Tx) in(n int) string {
 	if tx.dialect.name == "postgres" {
-		return fmt.Sprintf("(SELECT unnest($%d::text[]))", n)
+		return fmt.Sprintf("= ANY($%d::text[])", n)
 	}
-	return fmt.Sprintf("(SELECT value FROM json_each($%d))", n)
+	return fmt.Sprintf("IN (SELECT value FROM json_each($%d))", n)
 }
 
 func (tx *Tx) setOf(list []string) any {

@@ -39,6 +39,12 @@ func openPostgres(ctx context.Context, url string, connectionsMax int) (engine, 
 		"lock_timeout":                        "5000",
 		"idle_in_transaction_session_timeout": "15000",
 		"timezone":                            "UTC",
+		// Every statement here finds its rows by key. A plan that was cached while a
+		// table was small would read all of it for ever after; these say never to.
+		"enable_seqscan":   "off",
+		"enable_hashjoin":  "off",
+		"enable_mergejoin": "off",
+		"jit":              "off",
 	} {
 		config.ConnConfig.RuntimeParams[key] = value
 	}
@@ -70,8 +76,23 @@ func (e *postgresEngine) update(ctx context.Context, nowMS int64, fn func(*Tx) e
 	}
 }
 
+// append runs a batch in as few round trips as it can: BEGIN travels with the first
+// statement, and the statements that nobody waits for travel with COMMIT.
 func (e *postgresEngine) append(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
-	return e.once(ctx, pgx.TxOptions{}, nowMS, fn)
+	c, err := e.pool.Acquire(ctx)
+	if err != nil {
+		return ds.Unavailable(fmt.Errorf("begin: %w", err))
+	}
+	defer c.Release() // a connection that is not idle and clean is closed by the pool
+	p := &pipeline{conn: c.Conn(), queue: []statement{{sql: "BEGIN"}}}
+	if err := fn(&Tx{ctx: ctx, conn: p, dialect: postgresDialect, nowMS: nowMS}); err != nil {
+		return postgresFault(errors.Join(err, p.rollback(ctx)))
+	}
+	p.later("COMMIT", nil)
+	if err := p.flush(ctx); err != nil {
+		return postgresFault(errors.Join(err, p.rollback(ctx)))
+	}
+	return nil
 }
 
 func (e *postgresEngine) view(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
@@ -137,6 +158,118 @@ func (c postgresConn) query(ctx context.Context, sql string, args []any) (rows, 
 		return nil, err
 	}
 	return rs, nil
+}
+
+// pipeline is a connection within a batch. Statements that are queued go out with
+// the next one whose answer is wanted, and fail there.
+type pipeline struct {
+	conn  *pgx.Conn
+	queue []statement
+}
+
+type statement struct {
+	sql  string
+	args []any
+}
+
+func (p *pipeline) later(sql string, args []any) { p.queue = append(p.queue, statement{sql, args}) }
+
+func (p *pipeline) batch() *pgx.Batch {
+	b := &pgx.Batch{}
+	for _, s := range p.queue {
+		b.Queue(s.sql, s.args...)
+	}
+	return b
+}
+
+// flush sends what is queued. When a statement fails, those behind it were not run.
+func (p *pipeline) flush(ctx context.Context) error {
+	if len(p.queue) == 0 {
+		return nil
+	}
+	results := p.conn.SendBatch(ctx, p.batch())
+	n := len(p.queue)
+	p.queue = p.queue[:0]
+	for range n {
+		if _, err := results.Exec(); err != nil {
+			_ = results.Close() // repeats the error
+			return err
+		}
+	}
+	return results.Close()
+}
+
+func (p *pipeline) exec(ctx context.Context, sql string, args []any) (int64, error) {
+	if err := p.flush(ctx); err != nil {
+		return 0, err
+	}
+	tag, err := p.conn.Exec(ctx, sql, args...)
+	return tag.RowsAffected(), err
+}
+
+func (p *pipeline) query(ctx context.Context, sql string, args []any) (rows, error) {
+	n := len(p.queue)
+	if n == 0 {
+		rs, err := p.conn.Query(ctx, sql, args...)
+		if err != nil {
+			return nil, err
+		}
+		return rs, nil
+	}
+	p.later(sql, args)
+	results := p.conn.SendBatch(ctx, p.batch())
+	p.queue = p.queue[:0]
+	for range n {
+		if _, err := results.Exec(); err != nil {
+			_ = results.Close()
+			return nil, err
+		}
+	}
+	rs, err := results.Query()
+	if err != nil {
+		_ = results.Close()
+		return nil, err
+	}
+	return &pipelineRows{Rows: rs, results: results}, nil
+}
+
+// rollback ends a transaction that was begun and failed. On a connection that is
+// lost there is nothing to end.
+func (p *pipeline) rollback(ctx context.Context) error {
+	if p.conn.IsClosed() || p.conn.PgConn().TxStatus() == 'I' {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	_, err := p.conn.Exec(ctx, "ROLLBACK")
+	return err
+}
+
+const rollbackTimeout = 2 * time.Second
+
+// pipelineRows are the rows of the last statement of a pipeline.
+type pipelineRows struct {
+	pgx.Rows
+	results pgx.BatchResults
+	closed  bool
+	err     error
+}
+
+// Close ends the pipeline too.
+func (r *pipelineRows) Close() {
+	if !r.closed {
+		r.closed = true
+		r.Rows.Close()
+		r.err = r.results.Close()
+	}
+}
+
+// Err is what went wrong in the rows or in ending the pipeline.
+func (r *pipelineRows) Err() error {
+	if err := r.Rows.Err(); err != nil {
+		return err
+	}
+	return r.err
 }
 
 // isConnectionLoss recognises what pgx reports when the server goes away under a

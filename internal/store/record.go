@@ -50,6 +50,6 @@ func (tx *Tx) WelcomeBodies(ids []string) (map[string][]byte, error) {
 		err := scan(&id, &body)
 		found[id] = body
 		return err
-	}, `SELECT welcome_id, body FROM welcomes WHERE welcome_id IN `+tx.set(1)+` AND expires_ms > $2`, tx.setOf(ids), tx.nowMS)
+	}, `SELECT welcome_id, body FROM welcomes WHERE welcome_id `+tx.in(1)+` AND expires_ms > $2`, tx.setOf(ids), tx.nowMS)
 	return found, err
 }

@@ -144,6 +144,17 @@ func (tx *Tx) exec(sql string, args ...any) (int64, error) {
 	return tx.conn.exec(tx.ctx, sql, args)
 }
 
+// later is exec for a statement whose answer nobody waits for: in a batch on
+// PostgreSQL it goes out with a later one or with COMMIT, and fails there.
+func (tx *Tx) later(sql string, args ...any) error {
+	if p, ok := tx.conn.(interface{ later(string, []any) }); ok {
+		p.later(sql, args)
+		return nil
+	}
+	_, err := tx.exec(sql, args...)
+	return err
+}
+
 func (tx *Tx) query(sql string, args ...any) (rows, error) {
 	return tx.conn.query(tx.ctx, sql, args)
 }
