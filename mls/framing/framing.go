@@ -17,8 +17,8 @@ import (
 var (
 	// ErrTag is wrapped when a membership tag does not verify.
 	ErrTag = errors.New("invalid membership tag")
-	// ErrOpen is wrapped when a PrivateMessage does not open.
-	ErrOpen = errors.New("message does not open")
+	// ErrOpen is wrapped when a PrivateMessage does not open; it is suite.ErrOpen.
+	ErrOpen = suite.ErrOpen
 )
 
 // Sign fills in a's signature. RFC 9420, section 6.1.

@@ -1,0 +1,229 @@
+package mls
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"waxwing.im/waxwing/mls/leaf"
+	"waxwing.im/waxwing/mls/schedule"
+	"waxwing.im/waxwing/mls/suite"
+	"waxwing.im/waxwing/mls/tree"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// HistoryEpochs is for how many past epochs late application messages still open.
+const HistoryEpochs = 5
+
+// proposalsMax bounds the proposals kept in one epoch.
+const proposalsMax = 1000
+
+// Group is one member's view of a group in one epoch. It is an immutable value:
+// every operation returns a new Group and leaves the old one usable, so a refused
+// message or a lost race needs no repair: keep the group you had. Copies share
+// what they have in common. Reading the same Group concurrently is safe.
+//
+// Old values hold old keys. Forward secrecy begins when the last reference to
+// them, and the last saved copy, is gone.
+type Group struct {
+	suite *suite.Suite
+	hook  CredentialHook
+	psk   PSKSource
+	now   func() time.Time
+
+	own             uint32
+	key             SignatureKey
+	context         wire.GroupContext
+	interim         []byte // interim transcript hash
+	confirmationTag []byte
+	tree            *tree.Tree
+	keys            tree.Keys
+	epoch           *schedule.Epoch
+	secrets         schedule.SecretTree
+	proposals       []proposal  // received in this epoch
+	past            []pastEpoch // the oldest first
+	removed         bool
+}
+
+// pastEpoch is what is left of an epoch, to open late messages.
+type pastEpoch struct {
+	context    wire.GroupContext
+	senderData []byte
+	resumption []byte
+	secrets    schedule.SecretTree
+	leaves     []*wire.LeafNode // nil where blank
+}
+
+// GroupOptions say what a new group is like.
+type GroupOptions struct {
+	Extensions []Extension // of the GroupContext; any type
+	Hook       CredentialHook
+	PSK        PSKSource        // nil knows none
+	Now        func() time.Time // time.Now if nil
+}
+
+// NewGroup makes a group of one member, in epoch 0. Group ids must be unique;
+// 32 random bytes are a good choice. RFC 9420, section 11.
+func NewGroup(s Suite, groupID []byte, id Identity, o GroupOptions) (*Group, error) {
+	cipher, err := lookup(s)
+	if err != nil {
+		return nil, err
+	}
+	if id.Key.suite != s {
+		return nil, fmt.Errorf("%w: the signature key is for suite %d, not %d", ErrInvalidKey, id.Key.suite, s)
+	}
+	private, public, err := cipher.GenerateKeyPair()
+	if err != nil {
+		return nil, err
+	}
+	extensions := toWire(o.Extensions)
+	own := id.leaf(extensions)
+	// A leaf of source update carries neither a lifetime nor a parent hash; the
+	// first commit replaces it.
+	own.EncryptionKey, own.Source = public, wire.UpdateLeaf
+	if err := leaf.Sign(cipher, id.Key.private, &own, groupID, 0); err != nil {
+		return nil, err
+	}
+	t := tree.New(cipher, &own)
+	if err := errors.Join(checkExtensions(ErrInvalidExtensions, extensions), t.Validate(groupID, extensions)); err != nil {
+		return nil, err
+	}
+	secret := make([]byte, suite.HashBytes)
+	if _, err := rand.Read(secret); err != nil {
+		return nil, fmt.Errorf("make an epoch secret: %w", err)
+	}
+	g := &Group{
+		suite: cipher, hook: o.Hook, psk: o.PSK, now: clock(o.Now), key: id.Key, tree: t,
+		keys:    tree.Keys{0: {Private: private, Public: public}},
+		context: wire.GroupContext{Version: wire.MLS10, CipherSuite: uint16(s), GroupID: bytes.Clone(groupID), TreeHash: t.Hash(), Extensions: extensions},
+	}
+	g.begin(schedule.FromEpochSecret(cipher, secret))
+	g.confirmationTag = g.epoch.ConfirmationTag(cipher, nil)
+	g.interim = schedule.InterimTranscript(cipher, nil, g.confirmationTag)
+	return g, nil
+}
+
+func clock(now func() time.Time) func() time.Time {
+	if now == nil {
+		return time.Now
+	}
+	return now
+}
+
+// begin puts the secrets of a new epoch into g.
+func (g *Group) begin(e *schedule.Epoch) {
+	g.secrets = schedule.NewSecretTree(g.suite, g.tree.Size(), e.Encryption)
+	e.Encryption = nil
+	g.epoch = e
+}
+
+// checkExtensions verifies that no type occurs twice. RFC 9420, section 13.4.
+func checkExtensions(kind error, list []wire.Extension) error {
+	seen := make(map[uint16]bool, len(list))
+	for _, e := range list {
+		if seen[e.Type] {
+			return broken(kind, "13.4", "extension type %#x occurs twice", e.Type)
+		}
+		seen[e.Type] = true
+	}
+	return nil
+}
+
+// ID is the group's id.
+func (g *Group) ID() []byte { return bytes.Clone(g.context.GroupID) }
+
+// Epoch is the number of the current epoch; every commit adds one.
+func (g *Group) Epoch() uint64 { return g.context.Epoch }
+
+// Suite is the group's cipher suite.
+func (g *Group) Suite() Suite { return Suite(g.suite.ID()) }
+
+// OwnLeaf is our own place in the group.
+func (g *Group) OwnLeaf() Leaf { return newLeaf(g.own, g.tree.Leaf(g.own)) }
+
+// Members lists all members by rising leaf index, ourselves included.
+func (g *Group) Members() []Leaf { return members(g.tree) }
+
+// Extensions are those of the GroupContext, unknown types included.
+func (g *Group) Extensions() []Extension { return fromWire(g.context.Extensions) }
+
+// Removed says whether a commit removed us: the group then only opens late
+// messages of epochs that we were in.
+func (g *Group) Removed() bool { return g.removed }
+
+// Proposals is the number of proposals that wait for a commit.
+func (g *Group) Proposals() int { return len(g.proposals) }
+
+// EpochAuthenticator is the same 32 bytes at all members that agree on everything
+// that ever happened in the group. It is safe to show. RFC 9420, section 8.7.
+func (g *Group) EpochAuthenticator() []byte { return bytes.Clone(g.epoch.Authenticator) }
+
+// Export derives a secret for the application, of length bytes (at most 8160),
+// that all members of the epoch can derive. RFC 9420, section 8.5.
+func (g *Group) Export(label string, context []byte, length int) ([]byte, error) {
+	if length < 0 || length > suite.ExpandBytesMax {
+		return nil, broken(ErrTooLarge, "8.5", "an export of %d bytes", length)
+	}
+	return g.epoch.Export(g.suite, label, context, length)
+}
+
+// GroupInfo describes the group in this epoch to those who may join it by
+// themselves: an MLSMessage with the extensions external_pub and ratchet_tree.
+// RFC 9420, section 12.4.3.
+func (g *Group) GroupInfo() ([]byte, error) {
+	public, err := g.epoch.ExternalPub(g.suite)
+	if err != nil {
+		return nil, err
+	}
+	info, err := g.groupInfo(wire.Extension{
+		Type: wire.ExternalPubExtension,
+		Data: wire.Marshal(wire.Func(func(c *wire.Coder) { c.Bytes(&public) })),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return wire.Marshal(&wire.Message{WireFormat: wire.GroupInfoFormat, GroupInfo: info}), nil
+}
+
+// groupInfo is signed by us and carries the ratchet tree.
+func (g *Group) groupInfo(extensions ...wire.Extension) (*wire.GroupInfo, error) {
+	list := g.tree.Wire()
+	info := &wire.GroupInfo{
+		Context: g.context, ConfirmationTag: g.confirmationTag, Signer: g.own,
+		Extensions: append(extensions, wire.Extension{Type: wire.RatchetTreeExtension, Data: wire.Marshal(&list)}),
+	}
+	var err error
+	info.Signature, err = g.suite.SignWithLabel(g.key.private, "GroupInfoTBS", info.SignedContent())
+	return info, err
+}
+
+// ask asks the hook about a change.
+func (g *Group) ask(change CredentialChange) error {
+	if g.hook == nil {
+		return nil
+	}
+	change.GroupID = g.ID()
+	if err := g.hook(change); err != nil {
+		return fmt.Errorf("%w (RFC 9420, section 5.3.1): %w", ErrRefused, err)
+	}
+	return nil
+}
+
+// clone is a shallow copy, to change.
+func (g *Group) clone() *Group {
+	next := *g
+	return &next
+}
+
+// remember appends what is left of g's epoch to its history.
+func (g *Group) remember() []pastEpoch {
+	leaves := make([]*wire.LeafNode, g.tree.Size())
+	for i := range leaves {
+		leaves[i] = g.tree.Leaf(uint32(i))
+	}
+	past := append(slices.Clone(g.past), pastEpoch{context: g.context, senderData: g.epoch.SenderData, resumption: g.epoch.Resumption, secrets: g.secrets, leaves: leaves})
+	return past[max(0, len(past)-HistoryEpochs):]
+}

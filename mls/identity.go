@@ -1,0 +1,193 @@
+package mls
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"waxwing.im/waxwing/mls/keypackage"
+	"waxwing.im/waxwing/mls/suite"
+	"waxwing.im/waxwing/mls/tree"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// Suite is the number of a cipher suite. RFC 9420, section 17.1.
+type Suite uint16
+
+// The cipher suites of this package.
+const (
+	X25519_AES128GCM_SHA256_Ed25519        Suite = 1
+	P256_AES128GCM_SHA256_P256             Suite = 2
+	X25519_CHACHA20POLY1305_SHA256_Ed25519 Suite = 3
+)
+
+// SignatureKey is a private signature key: the identity of one client, in one
+// group or in many. The zero value is not a key.
+type SignatureKey struct {
+	suite           Suite
+	private, public []byte
+}
+
+// NewSignatureKey makes a random key for suite s.
+func NewSignatureKey(s Suite) (SignatureKey, error) {
+	cipher, err := lookup(s)
+	if err != nil {
+		return SignatureKey{}, err
+	}
+	private, err := cipher.GenerateSignatureKey()
+	if err != nil {
+		return SignatureKey{}, err
+	}
+	return signatureKey(cipher, private)
+}
+
+func signatureKey(s *suite.Suite, private []byte) (SignatureKey, error) {
+	public, err := s.SignaturePublicKey(private)
+	return SignatureKey{suite: Suite(s.ID()), private: private, public: public}, err
+}
+
+// Suite is the cipher suite that the key is for.
+func (k SignatureKey) Suite() Suite { return k.suite }
+
+// Public is the public key as a leaf shows it. RFC 9420, section 5.1.2.
+func (k SignatureKey) Public() []byte { return bytes.Clone(k.public) }
+
+// Extension is a typed, opaque addition to a leaf or to a group.
+// RFC 9420, section 13.
+type Extension struct {
+	Type uint16
+	Data []byte
+}
+
+func toWire(list []Extension) []wire.Extension {
+	out := make([]wire.Extension, len(list))
+	for i, e := range list {
+		out[i] = wire.Extension{Type: e.Type, Data: bytes.Clone(e.Data)}
+	}
+	return out
+}
+
+func fromWire(list []wire.Extension) []Extension {
+	out := make([]Extension, len(list))
+	for i, e := range list {
+		out[i] = Extension{Type: e.Type, Data: bytes.Clone(e.Data)}
+	}
+	return out
+}
+
+// Identity is who a client is in the leaves it makes.
+type Identity struct {
+	Credential []byte // identity of the basic credential, such as a DID
+	Key        SignatureKey
+	// Extensions go into the leaf; their types are listed in its capabilities.
+	Extensions []Extension
+	// Supports lists further extension types for the capabilities: those that the
+	// application understands in a group or in the leaves of others.
+	Supports []uint16
+}
+
+// leaf makes a leaf without its encryption key, source and signature. groupTypes
+// are extensions of the group, which a member must support.
+func (id *Identity) leaf(groupExtensions []wire.Extension) wire.LeafNode {
+	types := slices.Clone(id.Supports)
+	for _, e := range id.Extensions {
+		types = append(types, e.Type)
+	}
+	for _, e := range groupExtensions {
+		types = append(types, e.Type)
+	}
+	types = append(types, wire.LastResortExtension)
+	types = slices.DeleteFunc(types, wire.IsDefaultExtension)
+	slices.Sort(types)
+	return wire.LeafNode{
+		SignatureKey: id.Key.Public(),
+		Credential:   wire.Credential{Type: wire.BasicCredential, Identity: bytes.Clone(id.Credential)},
+		Capabilities: wire.Capabilities{
+			Versions: []uint16{wire.MLS10}, CipherSuites: suite.IDs(),
+			Extensions: slices.Compact(types), Credentials: []uint16{wire.BasicCredential},
+		},
+		Extensions: toWire(id.Extensions),
+	}
+}
+
+// Leaf is a member as the others see it. RFC 9420, section 7.2.
+type Leaf struct {
+	Index          uint32
+	CredentialType uint16   // 1 basic, 2 X.509
+	Credential     []byte   // identity of a basic credential
+	Certificates   [][]byte // of an X.509 credential, unverified
+	SignatureKey   []byte
+	EncryptionKey  []byte
+	Extensions     []Extension
+	// NotBefore and NotAfter are the lifetime of a leaf that came from a
+	// KeyPackage, else zero. A received commit is not refused because of them: it
+	// may be read long after it was sent.
+	NotBefore, NotAfter time.Time
+}
+
+func newLeaf(index uint32, n *wire.LeafNode) Leaf {
+	l := Leaf{
+		Index: index, CredentialType: n.Credential.Type, Credential: bytes.Clone(n.Credential.Identity),
+		SignatureKey: bytes.Clone(n.SignatureKey), EncryptionKey: bytes.Clone(n.EncryptionKey), Extensions: fromWire(n.Extensions),
+	}
+	for _, c := range n.Credential.Certificates {
+		l.Certificates = append(l.Certificates, bytes.Clone(c))
+	}
+	if n.Source == wire.KeyPackageLeaf {
+		l.NotBefore, l.NotAfter = keypackage.Time(n.NotBefore), keypackage.Time(n.NotAfter)
+	}
+	return l
+}
+
+// seat is a leaf node with its place in the tree.
+type seat struct {
+	index uint32
+	node  *wire.LeafNode
+}
+
+func leaves(list []seat) []Leaf {
+	var out []Leaf
+	for _, s := range list {
+		out = append(out, newLeaf(s.index, s.node))
+	}
+	return out
+}
+
+// members lists the leaves of t that are not blank.
+func members(t *tree.Tree) []Leaf {
+	var list []Leaf
+	for i := range t.Size() {
+		if n := t.Leaf(i); n != nil {
+			list = append(list, newLeaf(i, n))
+		}
+	}
+	return list
+}
+
+// CredentialKind says how a credential came to be judged.
+type CredentialKind int
+
+// The occasions on which a CredentialHook is asked. RFC 9420, section 5.3.1.
+const (
+	CredentialAdd            CredentialKind = iota + 1 // a new member; Old is nil
+	CredentialUpdate                                   // an Update proposal replaces Old by New
+	CredentialPath                                     // the committer replaces Old by New
+	CredentialExternalCommit                           // a new member adds itself; Old is its former leaf, if any
+	CredentialWelcome                                  // a member that was there when we joined; Old is nil
+)
+
+// CredentialChange is one leaf for the application to judge. Epoch is the epoch
+// in which New stands.
+type CredentialChange struct {
+	Kind     CredentialKind
+	Old, New *Leaf
+	GroupID  []byte
+	Epoch    uint64
+}
+
+// CredentialHook judges a credential: whether New belongs to who it says, and
+// whether it may take Old's place. An error refuses the message that brought it;
+// the group is then as before. It is asked about every leaf that others bring, and
+// about the packages that we add, after everything else was verified. A nil hook
+// accepts all, and then members are whoever the delivery service says.
+type CredentialHook func(CredentialChange) error

@@ -1,0 +1,106 @@
+package mls
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"waxwing.im/waxwing/mls/keypackage"
+	"waxwing.im/waxwing/mls/leaf"
+	"waxwing.im/waxwing/mls/suite"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// LifetimeMax is the longest lifetime that a KeyPackage may have.
+const LifetimeMax = keypackage.LifetimeMax
+
+// KeyPackageOptions say for how long a KeyPackage is good, and how often.
+type KeyPackageOptions struct {
+	NotBefore, NotAfter time.Time
+	LastResort          bool // may be used more than once
+}
+
+// KeyPackage is a published invitation to be added, with its private keys. Keep
+// it (MarshalBinary) until a Welcome used it, or it expired; then delete it,
+// unless it is one of last resort.
+type KeyPackage struct {
+	suite             *suite.Suite
+	public            *wire.KeyPackage
+	key               SignatureKey
+	initPrivate       []byte
+	encryptionPrivate []byte
+}
+
+// NewKeyPackage makes a KeyPackage with fresh keys. RFC 9420, section 10.
+func NewKeyPackage(s Suite, id Identity, o KeyPackageOptions) (*KeyPackage, error) {
+	cipher, err := lookup(s)
+	if err != nil {
+		return nil, err
+	}
+	if id.Key.suite != s {
+		return nil, fmt.Errorf("%w: the signature key is for suite %d, not %d", ErrInvalidKey, id.Key.suite, s)
+	}
+	if o.NotBefore.Unix() < 0 || !o.NotBefore.Before(o.NotAfter) || o.NotAfter.Sub(o.NotBefore) > LifetimeMax {
+		return nil, broken(ErrLifetime, "7.2", "from %v to %v", o.NotBefore, o.NotAfter)
+	}
+	initPrivate, initPublic, err := cipher.GenerateKeyPair()
+	if err != nil {
+		return nil, err
+	}
+	encryptionPrivate, encryptionPublic, err := cipher.GenerateKeyPair()
+	if err != nil {
+		return nil, err
+	}
+	k := &wire.KeyPackage{Version: wire.MLS10, CipherSuite: uint16(s), InitKey: initPublic, Leaf: id.leaf(nil)}
+	k.Leaf.EncryptionKey, k.Leaf.Source = encryptionPublic, wire.KeyPackageLeaf
+	k.Leaf.NotBefore, k.Leaf.NotAfter = uint64(o.NotBefore.Unix()), uint64(o.NotAfter.Unix())
+	if o.LastResort {
+		k.Extensions = []wire.Extension{{Type: wire.LastResortExtension}}
+	}
+	if err := leaf.Sign(cipher, id.Key.private, &k.Leaf, nil, 0); err != nil {
+		return nil, err
+	}
+	if k.Signature, err = cipher.SignWithLabel(id.Key.private, "KeyPackageTBS", k.SignedContent()); err != nil {
+		return nil, err
+	}
+	if err := keypackage.Check(cipher, k); err != nil {
+		return nil, err
+	}
+	return &KeyPackage{suite: cipher, public: k, key: id.Key, initPrivate: initPrivate, encryptionPrivate: encryptionPrivate}, nil
+}
+
+// Message is the MLSMessage to publish.
+func (k *KeyPackage) Message() []byte {
+	return wire.Marshal(&wire.Message{WireFormat: wire.KeyPackageFormat, KeyPackage: k.public})
+}
+
+// Ref is the KeyPackageRef by which a Welcome names the package.
+// RFC 9420, section 5.2.
+func (k *KeyPackage) Ref() []byte { return k.suite.KeyPackageRef(wire.Marshal(k.public)) }
+
+// Suite is the package's cipher suite.
+func (k *KeyPackage) Suite() Suite { return Suite(k.suite.ID()) }
+
+// Lifetime is the time during which others may use the package.
+func (k *KeyPackage) Lifetime() (notBefore, notAfter time.Time) {
+	return keypackage.Time(k.public.Leaf.NotBefore), keypackage.Time(k.public.Leaf.NotAfter)
+}
+
+// checkPrivate verifies that the private keys belong to the public ones.
+func (k *KeyPackage) checkPrivate() error {
+	for _, pair := range []struct{ private, public []byte }{
+		{k.initPrivate, k.public.InitKey}, {k.encryptionPrivate, k.public.Leaf.EncryptionKey},
+	} {
+		public, err := k.suite.PublicKey(pair.private)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(public, pair.public) {
+			return fmt.Errorf("%w: a private key does not belong to the key package", ErrInvalidKey)
+		}
+	}
+	if !bytes.Equal(k.key.public, k.public.Leaf.SignatureKey) {
+		return fmt.Errorf("%w: the signature key does not belong to the key package", ErrInvalidKey)
+	}
+	return nil
+}

@@ -1,0 +1,63 @@
+package mls
+
+import (
+	"bytes"
+)
+
+// PendingCommit is a commit of ours that may or may not win: the message to send,
+// and the group it leads to. It survives a restart with MarshalBinary; save it
+// together with Base before sending.
+type PendingCommit struct {
+	base      *Group // nil once loaded
+	group     *Group
+	message   []byte
+	welcome   []byte
+	groupInfo []byte
+	added     []seat
+	removed   []seat
+}
+
+// Message is the commit, an MLSMessage.
+func (p *PendingCommit) Message() []byte { return bytes.Clone(p.message) }
+
+// Welcome is the MLSMessage for the added members, nil if there are none. It must
+// reach them only after the commit has won.
+func (p *PendingCommit) Welcome() []byte { return bytes.Clone(p.welcome) }
+
+// GroupInfo is the MLSMessage that describes the group after the commit.
+func (p *PendingCommit) GroupInfo() []byte { return bytes.Clone(p.groupInfo) }
+
+// Epoch is the epoch in which the commit was made.
+func (p *PendingCommit) Epoch() uint64 { return p.group.context.Epoch - 1 }
+
+// Added lists the members that the commit adds.
+func (p *PendingCommit) Added() []Leaf { return leaves(p.added) }
+
+// Removed lists the members that the commit removes.
+func (p *PendingCommit) Removed() []Leaf { return leaves(p.removed) }
+
+// Base is the group to go on with until the commit wins or loses: the one it was
+// made from, without the message key that the commit took. A loaded PendingCommit
+// has none (nil): Base is then what was saved beside it.
+func (p *PendingCommit) Base() *Group { return p.base }
+
+// Group is the group that the commit leads to, if nothing happened in the old
+// epoch since the commit was made. Apply is better.
+func (p *PendingCommit) Group() *Group { return p.group }
+
+// Apply is the group that the commit leads to from current, a successor of Base in
+// the same epoch: messages that current has opened stay opened, and cannot be
+// replayed. The error wraps ErrWrongGroup or ErrWrongEpoch.
+func (p *PendingCommit) Apply(current *Group) (*Group, error) {
+	if !bytes.Equal(current.context.GroupID, p.group.context.GroupID) {
+		return nil, broken(ErrWrongGroup, "12.4", "the pending commit is for another group")
+	}
+	if current.context.Epoch != p.Epoch() || current.removed || len(p.group.past) == 0 ||
+		!bytes.Equal(current.epoch.SenderData, p.group.past[len(p.group.past)-1].senderData) {
+		return nil, broken(ErrWrongEpoch, "12.4", "the pending commit is for epoch %d", p.Epoch())
+	}
+	next := p.group.clone()
+	next.past = current.remember()
+	next.hook, next.psk, next.now = current.hook, current.psk, current.now
+	return next, nil
+}

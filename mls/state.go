@@ -1,0 +1,388 @@
+package mls
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/bits"
+	"slices"
+	"time"
+
+	"waxwing.im/waxwing/mls/schedule"
+	"waxwing.im/waxwing/mls/suite"
+	"waxwing.im/waxwing/mls/tree"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// Saved state is one envelope, in the notation of RFC 9420, section 2.1:
+//
+//	struct {
+//	    opaque magic[4];      /* "wmls" */
+//	    uint8  kind;          /* 1 signature key, 2 key package, 3 group, 4 pending commit */
+//	    uint16 version;       /* 1 */
+//	    opaque body[...];     /* of the kind, below */
+//	    opaque checksum[32];  /* SHA-256 of all before */
+//	} State;
+//
+// The checksum finds accidents, not attackers: state holds private keys, so whoever
+// can write it can be us. Encrypt it at rest.
+//
+// The bodies are what the Code methods in this file visit, in their order. Used
+// message keys, and secrets from which they could be made, are in none of them.
+const (
+	stateMagic   = "wmls"
+	stateVersion = 1
+)
+
+const (
+	stateSignatureKey uint8 = iota + 1
+	stateKeyPackage
+	stateGroup
+	statePendingCommit
+)
+
+const stateHeadBytes = len(stateMagic) + 3
+
+func saveState(kind uint8, body wire.Struct) []byte {
+	b := append([]byte(stateMagic), kind, stateVersion>>8, stateVersion&0xff)
+	b = append(b, wire.Marshal(body)...)
+	sum := sha256.Sum256(b)
+	return append(b, sum[:]...)
+}
+
+// loadState decodes a body; errors wrap ErrCorruptState or ErrNewerState.
+func loadState(kind uint8, data []byte, body wire.Struct) error {
+	if len(data) < stateHeadBytes+sha256.Size || string(data[:len(stateMagic)]) != stateMagic || data[len(stateMagic)] != kind {
+		return fmt.Errorf("%w: not a state of this kind", ErrCorruptState)
+	}
+	if v := int(data[stateHeadBytes-2])<<8 | int(data[stateHeadBytes-1]); v > stateVersion {
+		return fmt.Errorf("%w: %d instead of %d", ErrNewerState, v, stateVersion)
+	} else if v != stateVersion {
+		return fmt.Errorf("%w: version %d", ErrCorruptState, v)
+	}
+	content := data[:len(data)-sha256.Size]
+	if sum := sha256.Sum256(content); !bytes.Equal(sum[:], data[len(content):]) {
+		return fmt.Errorf("%w: checksum", ErrCorruptState)
+	}
+	if err := wire.Unmarshal(content[stateHeadBytes:], body); err != nil {
+		return fmt.Errorf("%w: %w", ErrCorruptState, err)
+	}
+	return nil
+}
+
+// codeSuite visits a suite's number.
+func codeSuite(c *wire.Coder, s **suite.Suite) {
+	var id uint16
+	if *s != nil {
+		id = (*s).ID()
+	}
+	c.U16(&id)
+	if !c.Decoding() {
+		return
+	}
+	found, err := suite.Lookup(id)
+	if err != nil {
+		c.Fail("%v", err)
+		found, _ = suite.Lookup(suite.X25519AES128GCM) // so that decoding may walk on to its end
+	}
+	*s = found
+}
+
+// codeKey visits a private signature key of suite s.
+func codeKey(c *wire.Coder, s *suite.Suite, k *SignatureKey) {
+	c.Bytes(&k.private)
+	if !c.Decoding() {
+		return
+	}
+	key, err := signatureKey(s, k.private)
+	if err != nil {
+		c.Fail("%v", err)
+	}
+	*k = key
+}
+
+// codePair visits a private HPKE key of suite s.
+func codePair(c *wire.Coder, s *suite.Suite, k *tree.KeyPair) {
+	c.Bytes(&k.Private)
+	if !c.Decoding() {
+		return
+	}
+	var err error
+	if k.Public, err = s.PublicKey(k.Private); err != nil {
+		c.Fail("%v", err)
+	}
+}
+
+// MarshalBinary returns the key with its private part.
+func (k SignatureKey) MarshalBinary() ([]byte, error) {
+	s, err := lookup(k.suite)
+	if err != nil {
+		return nil, err
+	}
+	return saveState(stateSignatureKey, wire.Func(func(c *wire.Coder) {
+		codeSuite(c, &s)
+		codeKey(c, s, &k)
+	})), nil
+}
+
+// UnmarshalBinary is the inverse of MarshalBinary. Errors wrap ErrCorruptState or
+// ErrNewerState.
+func (k *SignatureKey) UnmarshalBinary(data []byte) error {
+	var loaded SignatureKey
+	if err := loadState(stateSignatureKey, data, wire.Func(func(c *wire.Coder) {
+		var s *suite.Suite
+		codeSuite(c, &s)
+		codeKey(c, s, &loaded)
+	})); err != nil {
+		return err
+	}
+	*k = loaded
+	return nil
+}
+
+// Code visits a key package in saved state.
+func (k *keyPackageState) Code(c *wire.Coder) {
+	codeSuite(c, &k.suite)
+	wire.Variant(c, &k.public)
+	codeKey(c, k.suite, &k.key)
+	c.Bytes(&k.initPrivate)
+	c.Bytes(&k.encryptionPrivate)
+}
+
+type keyPackageState KeyPackage
+
+// MarshalBinary returns the package with all its private keys.
+func (k *KeyPackage) MarshalBinary() ([]byte, error) {
+	return saveState(stateKeyPackage, (*keyPackageState)(k)), nil
+}
+
+// LoadKeyPackage is the inverse of KeyPackage.MarshalBinary. Errors wrap
+// ErrCorruptState or ErrNewerState.
+func LoadKeyPackage(data []byte) (*KeyPackage, error) {
+	k := new(KeyPackage)
+	if err := loadState(stateKeyPackage, data, (*keyPackageState)(k)); err != nil {
+		return nil, err
+	}
+	if err := k.checkPrivate(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorruptState, err)
+	}
+	return k, nil
+}
+
+// LoadOptions give a loaded group what is not in its state.
+type LoadOptions struct {
+	Hook CredentialHook
+	PSK  PSKSource        // nil knows none
+	Now  func() time.Time // time.Now if nil
+}
+
+// MarshalBinary returns the whole state of the group, private keys included.
+func (g *Group) MarshalBinary() ([]byte, error) {
+	return saveState(stateGroup, (*groupState)(g)), nil
+}
+
+// LoadGroup is the inverse of Group.MarshalBinary. Errors wrap ErrCorruptState or
+// ErrNewerState.
+func LoadGroup(state []byte, o LoadOptions) (*Group, error) {
+	g := &Group{hook: o.Hook, psk: o.PSK, now: clock(o.Now)}
+	if err := loadState(stateGroup, state, (*groupState)(g)); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// groupState is a Group in saved state.
+type groupState Group
+
+// Code visits the parts of a group, and checks when decoding that they fit
+// together well enough for every later operation.
+func (g *groupState) Code(c *wire.Coder) {
+	codeSuite(c, &g.suite)
+	c.U32(&g.own)
+	codeKey(c, g.suite, &g.key)
+	g.context.Code(c)
+	c.Bytes(&g.interim)
+	c.Bytes(&g.confirmationTag)
+	if !g.codeTree(c) {
+		return
+	}
+	g.codeKeys(c)
+	if c.Decoding() {
+		g.epoch = new(schedule.Epoch)
+		g.secrets = schedule.NewSecretTree(g.suite, g.tree.Size(), nil)
+	}
+	g.epoch.Code(c)
+	g.secrets.Code(c)
+	wire.Vector(c, &g.proposals, codeProposal)
+	g.codePast(c)
+	g.removed = c.Present(g.removed)
+}
+
+// codeTree visits the tree and says whether it is usable.
+func (g *groupState) codeTree(c *wire.Coder) bool {
+	if !c.Decoding() {
+		list := g.tree.Wire()
+		list.Code(c)
+		return true
+	}
+	var list wire.RatchetTree
+	list.Code(c)
+	t, err := tree.Decode(g.suite, list)
+	switch {
+	case err != nil:
+		c.Fail("%v", err)
+	case t.Leaf(g.own) == nil || !bytes.Equal(t.Leaf(g.own).SignatureKey, g.key.public):
+		c.Fail("our leaf is not in the tree")
+	case !bytes.Equal(t.Hash(), g.context.TreeHash) || g.context.CipherSuite != g.suite.ID():
+		c.Fail("the tree is not the group's")
+	default:
+		g.tree = t
+		return true
+	}
+	return false
+}
+
+// codeKeys visits our private keys, by rising node.
+func (g *groupState) codeKeys(c *wire.Coder) {
+	type entry struct {
+		node uint32
+		pair tree.KeyPair
+	}
+	var list []entry
+	for x, pair := range g.keys {
+		list = append(list, entry{x, pair})
+	}
+	slices.SortFunc(list, func(a, b entry) int { return int(int64(a.node) - int64(b.node)) })
+	wire.Vector(c, &list, func(c *wire.Coder, e *entry) {
+		c.U32(&e.node)
+		codePair(c, g.suite, &e.pair)
+	})
+	if !c.Decoding() {
+		return
+	}
+	g.keys = make(tree.Keys, len(list))
+	for _, e := range list {
+		g.keys[e.node] = e.pair
+	}
+	if len(g.keys.Prune(g.tree)) != len(list) || g.keys[2*g.own].Private == nil {
+		c.Fail("private keys that are not the tree's")
+	}
+}
+
+func codeProposal(c *wire.Coder, p *proposal) {
+	c.Bytes(&p.ref)
+	c.U32(&p.sender)
+	wire.Variant(c, &p.body)
+}
+
+// codePast visits the past epochs, the newest first, because most of their leaves
+// are those of the epoch after.
+func (g *groupState) codePast(c *wire.Coder) {
+	list := slices.Clone(g.past)
+	slices.Reverse(list)
+	later := make([]*wire.LeafNode, g.treeSize())
+	for i := range later {
+		later[i] = g.tree.Leaf(uint32(i))
+	}
+	wire.Vector(c, &list, func(c *wire.Coder, p *pastEpoch) {
+		p.context.Code(c)
+		c.Bytes(&p.senderData)
+		c.Bytes(&p.resumption)
+		if codeLeaves(c, &p.leaves, later); c.Decoding() {
+			size := uint32(len(p.leaves))
+			if bits.OnesCount32(size) != 1 || len(p.senderData) != suite.HashBytes || len(p.resumption) != suite.HashBytes {
+				c.Fail("a past epoch that cannot be")
+				return
+			}
+			p.secrets = schedule.NewSecretTree(g.suite, size, nil)
+		}
+		p.secrets.Code(c)
+		later = p.leaves
+	})
+	if len(list) > HistoryEpochs {
+		c.Fail("%d past epochs", len(list))
+	}
+	slices.Reverse(list)
+	g.past = list
+}
+
+func (g *groupState) treeSize() uint32 {
+	if g.tree == nil {
+		return 0
+	}
+	return g.tree.Size()
+}
+
+// How a leaf of a past epoch is saved.
+const (
+	leafBlank uint8 = iota
+	leafSame        // as in the epoch after
+	leafOther
+)
+
+func codeLeaves(c *wire.Coder, leaves *[]*wire.LeafNode, later []*wire.LeafNode) {
+	i := 0
+	wire.Vector(c, leaves, func(c *wire.Coder, n **wire.LeafNode) {
+		var same *wire.LeafNode
+		if i < len(later) {
+			same = later[i]
+		}
+		i++
+		state := leafOther
+		if *n == nil {
+			state = leafBlank
+		} else if *n == same {
+			state = leafSame
+		}
+		c.U8(&state)
+		switch {
+		case state == leafOther:
+			wire.Variant(c, n)
+		case state == leafSame && same != nil:
+			*n = same
+		case state != leafBlank:
+			c.Fail("a leaf in state %d", state)
+		}
+	})
+}
+
+// pendingState is a PendingCommit in saved state.
+type pendingState PendingCommit
+
+// Code visits the parts of a pending commit.
+func (p *pendingState) Code(c *wire.Coder) {
+	c.Bytes(&p.message)
+	c.Bytes(&p.welcome)
+	c.Bytes(&p.groupInfo)
+	wire.Vector(c, &p.added, codeSeat)
+	wire.Vector(c, &p.removed, codeSeat)
+	(*groupState)(p.group).Code(c)
+}
+
+func codeSeat(c *wire.Coder, s *seat) {
+	c.U32(&s.index)
+	wire.Variant(c, &s.node)
+}
+
+// MarshalBinary returns the commit with the group that it leads to, private keys
+// included; Base is not in it.
+func (p *PendingCommit) MarshalBinary() ([]byte, error) {
+	return saveState(statePendingCommit, (*pendingState)(p)), nil
+}
+
+// LoadPendingCommit is the inverse of PendingCommit.MarshalBinary. Errors wrap
+// ErrCorruptState or ErrNewerState.
+func LoadPendingCommit(state []byte, o LoadOptions) (*PendingCommit, error) {
+	p := &PendingCommit{group: &Group{hook: o.Hook, psk: o.PSK, now: clock(o.Now)}}
+	if err := loadState(statePendingCommit, state, (*pendingState)(p)); err != nil {
+		return nil, err
+	}
+	if len(p.group.past) == 0 {
+		return nil, fmt.Errorf("%w: %w", ErrCorruptState, errors.New("a pending commit without the epoch it is for"))
+	}
+	if len(p.welcome) == 0 {
+		p.welcome = nil
+	}
+	return p, nil
+}

@@ -1,0 +1,103 @@
+package mls_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"waxwing.im/waxwing/mls"
+)
+
+type passiveClient struct {
+	CipherSuite  uint16 `json:"cipher_suite"`
+	ExternalPSKs []struct {
+		ID  hexBytes `json:"psk_id"`
+		PSK hexBytes
+	} `json:"external_psks"`
+	KeyPackage     hexBytes `json:"key_package"`
+	SignaturePriv  hexBytes `json:"signature_priv"`
+	EncryptionPriv hexBytes `json:"encryption_priv"`
+	InitPriv       hexBytes `json:"init_priv"`
+	Welcome        hexBytes
+	RatchetTree    hexBytes `json:"ratchet_tree"`
+	Authenticator  hexBytes `json:"initial_epoch_authenticator"`
+	Epochs         []struct {
+		Proposals     []hexBytes
+		Commit        hexBytes
+		Authenticator hexBytes `json:"epoch_authenticator"`
+	}
+}
+
+// follow joins and processes as a member that never sends, saving and loading its
+// state before every message.
+func (e *passiveClient) follow() error {
+	kp, err := mls.ImportKeyPackage(e.KeyPackage, e.SignaturePriv, e.EncryptionPriv, e.InitPriv)
+	if err != nil {
+		return err
+	}
+	source := func(id []byte) ([]byte, error) {
+		for _, p := range e.ExternalPSKs {
+			if string(p.ID) == string(id) {
+				return p.PSK, nil
+			}
+		}
+		return nil, errors.New("not in the vector")
+	}
+	g, err := mls.Join(e.Welcome, kp, mls.JoinOptions{PSK: source, RatchetTree: e.RatchetTree})
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	if err := equal("initial epoch authenticator", g.EpochAuthenticator(), e.Authenticator); err != nil {
+		return err
+	}
+	for n, epoch := range e.Epochs {
+		for _, message := range append(epoch.Proposals, epoch.Commit) {
+			state, err := g.MarshalBinary()
+			if err != nil {
+				return err
+			}
+			if g, err = mls.LoadGroup(state, mls.LoadOptions{PSK: source}); err != nil {
+				return fmt.Errorf("epoch %d: %w", n, err)
+			}
+			processed, err := g.Process(message)
+			if err != nil {
+				return fmt.Errorf("epoch %d: %w", n, err)
+			}
+			g = processed.Group
+		}
+		if err := equal(fmt.Sprintf("authenticator after epoch %d", n), g.EpochAuthenticator(), epoch.Authenticator); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func runPassiveClient(t *testing.T, file string) {
+	count := tally{file: file}
+	for i, e := range readVectors[passiveClient](t, file) {
+		if count.lookup(e.CipherSuite) == nil {
+			continue
+		}
+		err := e.follow()
+		if errors.Is(err, mls.ErrUnsupported) {
+			_, reason, _ := strings.Cut(err.Error(), mls.ErrUnsupported.Error()+": ")
+			count.skip(reason)
+			continue
+		}
+		count.done(t, err, i)
+	}
+	count.log(t)
+}
+
+func TestVectorsPassiveClientWelcome(t *testing.T) {
+	runPassiveClient(t, "passive-client-welcome.json")
+}
+
+func TestVectorsPassiveClientHandlingCommit(t *testing.T) {
+	runPassiveClient(t, "passive-client-handling-commit.json")
+}
+
+func TestVectorsPassiveClientRandom(t *testing.T) {
+	runPassiveClient(t, "passive-client-random.json")
+}
