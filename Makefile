@@ -12,7 +12,7 @@ LDFLAGS := -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VERSION))
 # One static binary. SQLite is pure Go, so no C compiler is needed.
 build:
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/waxwing
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w $(LDFLAGS)' -o bin/ ./cmd/waxwing
 
 # A server on 127.0.0.1:8420 with its database in ./data.
 run: build
