@@ -1,0 +1,118 @@
+package client
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"math/big"
+)
+
+// accountInfo separates account keys from whatever else is derived from a seed,
+// and the algorithms from each other.
+const accountInfo = "waxwing account v1 ES256 "
+
+// Account is an identity: a P-256 key whose did:key is its name. There is nothing
+// to register; whoever holds the key is the account. It signs service tokens and
+// the certificates of devices, and is safe for concurrent use.
+type Account struct {
+	signer crypto.Signer
+	public *ecdsa.PublicKey
+	did    string
+}
+
+// NewAccount makes an account with a fresh random key. The key cannot be had back:
+// use AccountFromSeed, or AccountFromSigner over a kept key, for an account that
+// outlives the process.
+func NewAccount() (*Account, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make account key: %w", err)
+	}
+	return AccountFromSigner(key)
+}
+
+// AccountFromSeed derives the account called name from a secret seed, always the
+// same one: 48 bytes of HKDF-SHA256 over the seed, without salt, with the info
+// "waxwing account v1 ES256 " + name, taken as a big-endian number x, give the
+// private scalar (x mod (n-1)) + 1. `waxwing token` and `waxwing did` derive the
+// same key. The seed must have the entropy of a key: it is not stretched.
+func AccountFromSeed(seed []byte, name string) (*Account, error) {
+	if len(seed) == 0 {
+		return nil, errors.New("account seed is empty")
+	}
+	wide, err := hkdf.Key(sha256.New, seed, nil, accountInfo+name, 48)
+	if err != nil {
+		return nil, fmt.Errorf("derive account key: %w", err)
+	}
+	one := big.NewInt(1)
+	scalar := new(big.Int).SetBytes(wide)
+	scalar.Mod(scalar, new(big.Int).Sub(elliptic.P256().Params().N, one))
+	scalar.Add(scalar, one)
+	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), scalar.FillBytes(make([]byte, 32)))
+	if err != nil {
+		return nil, fmt.Errorf("derive account key: %w", err)
+	}
+	return AccountFromSigner(key)
+}
+
+// AccountFromSigner makes an account of a key kept elsewhere, such as in a hardware
+// token. The signer's public key must be an *ecdsa.PublicKey on P-256, and its
+// signatures ASN.1, as crypto.Signer has them.
+func AccountFromSigner(signer crypto.Signer) (*Account, error) {
+	public, ok := signer.Public().(*ecdsa.PublicKey)
+	if !ok || public.Curve != elliptic.P256() {
+		return nil, errors.New("an account key must be on P-256")
+	}
+	did, err := didOfP256(public)
+	if err != nil {
+		return nil, err
+	}
+	return &Account{signer: signer, public: public, did: did}, nil
+}
+
+// DID is the account's name, a did:key.
+func (a *Account) DID() string { return a.did }
+
+// sign signs the SHA-256 of message: r and s of 32 bytes each, s in the lower half
+// of the group order as every verifier of service tokens demands.
+func (a *Account) sign(message []byte) ([]byte, error) {
+	digest := sha256.Sum256(message)
+	der, err := a.signer.Sign(rand.Reader, digest[:], crypto.SHA256)
+	if err != nil {
+		return nil, fmt.Errorf("sign with account key: %w", err)
+	}
+	var pair struct{ R, S *big.Int }
+	if rest, err := asn1.Unmarshal(der, &pair); err != nil || len(rest) != 0 {
+		return nil, errors.New("sign with account key: not an ASN.1 signature")
+	}
+	n := elliptic.P256().Params().N
+	if pair.R.Sign() <= 0 || pair.R.Cmp(n) >= 0 || pair.S.Sign() <= 0 || pair.S.Cmp(n) >= 0 {
+		return nil, errors.New("sign with account key: signature out of range")
+	}
+	if pair.S.Cmp(new(big.Int).Rsh(n, 1)) > 0 {
+		pair.S.Sub(n, pair.S)
+	}
+	signature := make([]byte, 64)
+	pair.R.FillBytes(signature[:32])
+	pair.S.FillBytes(signature[32:])
+	return signature, nil
+}
+
+// verifyP256 checks a signature as sign makes it, a high s refused.
+func verifyP256(public *ecdsa.PublicKey, message, signature []byte) bool {
+	if len(signature) != 64 {
+		return false
+	}
+	r, s := new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])
+	if s.Cmp(new(big.Int).Rsh(elliptic.P256().Params().N, 1)) > 0 {
+		return false
+	}
+	digest := sha256.Sum256(message)
+	return ecdsa.Verify(public, digest[:], r, s)
+}

@@ -1,0 +1,292 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/mls"
+)
+
+// advanceDue does what there is to do for everything that is marked.
+func (s *session) advanceDue(ctx context.Context) error {
+	for name := range s.due {
+		delete(s.due, name)
+		var err error
+		switch name {
+		case choreList:
+			s.advanceChore(ctx, name, func(ctx context.Context) error { return s.c.learnConversations(ctx, s.token) })
+		case choreKeyPackages:
+			available := s.available
+			s.advanceChore(ctx, name, func(ctx context.Context) error {
+				return s.c.fillKeyPackages(ctx, s.token, available)
+			})
+		default:
+			err = s.advance(ctx, name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *session) advanceChore(ctx context.Context, name string, fn func(ctx context.Context) error) {
+	if sub := s.sub(name); !sub.isDone && sub.commit.isReady() {
+		s.start(ctx, name, fn, nil)
+	}
+}
+
+// advance takes one conversation as far as it goes now. It decides from what stands
+// in the home, so it does the same after a crash, and it may be called at any time.
+func (s *session) advance(ctx context.Context, id string) error {
+	conv, err := s.c.snapshot(ctx, id)
+	if err != nil || conv == nil {
+		return err
+	}
+	sub := s.sub(id)
+	switch {
+	case conv.phase == Creating:
+		if sub.commit.isReady() {
+			s.start(ctx, id, func(ctx context.Context) error { return s.c.create(ctx, s.token, id) }, nil)
+		}
+	case !conv.isLive():
+		sub.active, sub.caughtUp = false, false
+	case !sub.active:
+		if sub.follow.isReady() {
+			s.subscribe(conv, sub)
+		}
+	case sub.caughtUp:
+		if err := s.advanceCommit(ctx, conv, sub); err != nil {
+			return err
+		}
+		return s.advanceOutbox(ctx, id, sub)
+	}
+	return nil
+}
+
+func (s *session) subscribe(conv *conversation, sub *subscription) {
+	sub.active, sub.caughtUp = true, false
+	from := conv.nextSeq
+	sub.taken, sub.acked = from-1, 0 // a crash may have kept the last ack back
+	s.ask(request{frameType: gateway.TypeSubscribe, conversation: conv.id},
+		gateway.Subscribe{ConvID: conv.id, FromSeq: &from})
+}
+
+// advanceCommit sends the pending commit, or prepares one if somebody is to be added.
+func (s *session) advanceCommit(ctx context.Context, conv *conversation, sub *subscription) error {
+	if sub.committing || s.jobs[conv.id] || !sub.commit.isReady() {
+		return nil
+	}
+	if conv.pending == nil {
+		var err error
+		if conv, err = s.prepareCommit(ctx, conv, sub); err != nil || conv == nil {
+			return err
+		}
+	}
+	if conv.pending.MessageID == sub.answered {
+		return nil
+	}
+	return s.sendCommit(ctx, conv, sub)
+}
+
+// prepareCommit makes the next commit and keeps it before anybody sees it. It
+// returns nil when there is none to make now.
+func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *subscription) (*conversation, error) {
+	isLacking, isAtHand := false, false
+	for _, w := range conv.info.Wanted {
+		if len(w.Packages) > 0 {
+			isAtHand = true
+		} else {
+			isLacking = true
+		}
+	}
+	// A room stands with its founder alone; a direct conversation needs its peer.
+	mayBeEmpty := conv.phase == Founding && conv.info.Kind == Room || sub.mustCommit && conv.group.Proposals() > 0
+	switch {
+	case isLacking && (!sub.hasFetched || !isAtHand && !mayBeEmpty):
+		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.fetchWanted(ctx, s.token, conv.id) }, nil)
+		sub.hasFetched = true
+		return nil, nil
+	case !isAtHand && !mayBeEmpty:
+		return nil, nil
+	}
+	var out *conversation
+	err := s.c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(conv.id)
+		if err != nil || conv == nil || !conv.isLive() || conv.pending != nil {
+			return err
+		}
+		out = conv
+		if err := s.c.makeCommit(conv); err != nil {
+			out = nil
+			conv.dropPackages()
+			sub.commit.later(err)
+			return s.c.trouble(tx, conv, err)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// sendCommit sends the pending commit; over HTTP if it is too long for a frame.
+func (s *session) sendCommit(ctx context.Context, conv *conversation, sub *subscription) error {
+	body := conv.pending.frameBody(conv.id)
+	frame, err := gateway.EncodeFrame(gateway.TypeCommit, nil, body)
+	if err != nil {
+		return err
+	}
+	sub.committing = true
+	r := request{frameType: gateway.TypeCommit, conversation: conv.id, message: conv.pending.MessageID}
+	if len(frame) < gateway.FrameBytesMax-256 {
+		s.ask(r, body)
+		return nil
+	}
+	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.postCommit(ctx, s.token, r, frame) },
+		func(err error) {
+			sub.committing = false
+			if refusal := asRefusal(err); err == nil || refusal != nil && refusal.Code == codeEpochConflict {
+				sub.answered = r.message
+			}
+		})
+	return nil
+}
+
+// postCommit sends a commit by HTTP. The echo comes through the log all the same.
+func (c *Client) postCommit(ctx context.Context, token string, r request, frame []byte) error {
+	err := c.post(ctx, token, "/v1/inbox", frame, &gateway.InboxAnswer{})
+	refusal := asRefusal(err)
+	if refusal == nil || refusal.mayPass() || refusal.Code == codeUnauthorized || refusal.Code == codeEpochConflict {
+		return err
+	}
+	return errors.Join(err, c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(r.conversation)
+		if err != nil || conv == nil || conv.pending == nil || conv.pending.MessageID != r.message {
+			return err
+		}
+		return c.dropPending(tx, conv, refusal)
+	}))
+}
+
+// dropPending gives up a commit that the server will not take.
+func (c *Client) dropPending(tx *tx, conv *conversation, refusal *Refusal) error {
+	p := conv.pending
+	conv.setPending(nil)
+	switch {
+	case conv.phase == Founding && refusal.Code == codeInvalidRequest:
+		// Another device of ours has bound the conversation to its group: it invites us.
+		conv.setGroup(nil)
+		conv.setPhase(Waiting)
+	case len(p.Add) > 0 && refusal.Code != codeInvalidRequest:
+		// We may not add these accounts; asking again would not help.
+		info := conv.editInfo()
+		left := info.Wanted[:0]
+		for _, w := range info.Wanted {
+			if !w.Add || len(w.Packages) == 0 {
+				left = append(left, w)
+			}
+		}
+		info.Wanted = left
+	default:
+		conv.dropPackages()
+	}
+	return c.trouble(tx, conv, refusal)
+}
+
+// trouble reports what keeps a conversation from going on, once.
+func (c *Client) trouble(tx *tx, conv *conversation, why error) error {
+	if conv.info.Problem == why.Error() {
+		return nil
+	}
+	conv.editInfo().Problem = why.Error()
+	return tx.problem(conv.id, c.now(), why)
+}
+
+var errNoKeyPackages = errors.New("no key packages yet")
+
+// fetchWanted fetches key packages for the accounts that are to be added. Those
+// that have none are asked for again later: the error says so.
+func (c *Client) fetchWanted(ctx context.Context, token, id string) error {
+	conv, err := c.snapshot(ctx, id)
+	if err != nil || conv == nil {
+		return err
+	}
+	var missing error
+	for _, w := range conv.info.Wanted {
+		if len(w.Packages) > 0 {
+			continue
+		}
+		packages, refused, err := c.fetchKeyPackages(ctx, token, w.Account)
+		if err != nil {
+			return err
+		}
+		if len(packages) == 0 {
+			missing = errNoKeyPackages
+		}
+		if err := c.keepPackages(ctx, id, w.Account, packages, refused); err != nil {
+			return err
+		}
+	}
+	return missing
+}
+
+func (c *Client) keepPackages(ctx context.Context, id, account string, packages []fetchedPackage, refused error) error {
+	if len(packages) == 0 && refused == nil {
+		return nil
+	}
+	return c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(id)
+		if err != nil || conv == nil || !conv.isLive() {
+			return err
+		}
+		info := conv.editInfo()
+		for i := range info.Wanted {
+			if w := &info.Wanted[i]; w.Account == account && len(w.Packages) == 0 {
+				w.Packages = packages
+			}
+		}
+		if refused != nil {
+			return c.trouble(tx, conv, refused)
+		}
+		return nil
+	})
+}
+
+// advanceOutbox sends the conversation's next message: one at a time, so that they
+// arrive in the order in which they were written.
+func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscription) error {
+	if sub.sending || !sub.send.isReady() {
+		return nil
+	}
+	var o *outgoing
+	err := s.c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(id)
+		if err != nil || conv == nil || conv.phase != Joined || conv.epoch() < sub.holdEpoch {
+			return err
+		}
+		if o, err = tx.nextOutgoing(id, sub.sentThrough); err != nil || o == nil || o.envelope != "" {
+			return err
+		}
+		return tx.sealOutgoing(conv, o)
+	})
+	switch {
+	case errors.Is(err, mls.ErrProposalsPending):
+		// Somebody has to carry them out; whoever wants to speak does.
+		if !sub.mustCommit {
+			sub.mustCommit = true
+			s.due[id] = true
+		}
+		return nil
+	case err != nil:
+		return fmt.Errorf("send: %w", err)
+	}
+	sub.mustCommit = false
+	if o == nil {
+		return nil
+	}
+	sub.sending = true
+	s.ask(request{frameType: gateway.TypeSend, conversation: id, outgoing: o.id},
+		gateway.Send{ConvID: id, MsgID: o.wire, Env: o.envelope})
+	return nil
+}

@@ -1,0 +1,151 @@
+package client
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// CertificateExtension is the private-use type of the leaf-node extension that
+// holds a device certificate (RFC 9420, section 17.3; design 7).
+const CertificateExtension uint16 = 0xF3A1
+
+const certificateDomain = "waxwing device certificate v1"
+
+// certificateLife is how long a device certificate is good for when it is made;
+// a device renews its own once half of that has passed.
+const certificateLife = 400 * 24 * time.Hour
+
+// certificateBytesMax bounds what is parsed: two identifiers and a signature.
+const certificateBytesMax = 2048
+
+// certificate is an account's statement that a leaf signature key belongs to one
+// of its devices. An MLS credential is only a DID that anybody may write; this is
+// what the account's own key says.
+//
+// As the extension's data it is version (1 byte, 1), DID and device id (each with
+// a length of 2 bytes before it), not-after (8 bytes, seconds since 1970) and the
+// signature (length of 2 bytes). Signed are the domain, the DID, the device id and
+// the leaf signature key (each with a length of 2 bytes) and not-after. All
+// numbers are big-endian.
+type certificate struct {
+	DID       string
+	DeviceID  string
+	NotAfter  time.Time
+	Signature []byte
+}
+
+// issueCertificate signs a certificate for the device's leaf key.
+func issueCertificate(a *Account, deviceID string, leafKey []byte, notAfter time.Time) ([]byte, error) {
+	c := certificate{DID: a.DID(), DeviceID: deviceID, NotAfter: notAfter}
+	var err error
+	if c.Signature, err = a.sign(c.signedBytes(leafKey)); err != nil {
+		return nil, err
+	}
+	return c.marshal(), nil
+}
+
+func appendField(to, field []byte) []byte {
+	to = binary.BigEndian.AppendUint16(to, uint16(len(field)))
+	return append(to, field...)
+}
+
+func (c *certificate) signedBytes(leafKey []byte) []byte {
+	out := appendField(nil, []byte(certificateDomain))
+	out = appendField(out, []byte(c.DID))
+	out = appendField(out, []byte(c.DeviceID))
+	out = appendField(out, leafKey)
+	return binary.BigEndian.AppendUint64(out, uint64(c.NotAfter.Unix()))
+}
+
+func (c *certificate) marshal() []byte {
+	out := appendField([]byte{1}, []byte(c.DID))
+	out = appendField(out, []byte(c.DeviceID))
+	out = binary.BigEndian.AppendUint64(out, uint64(c.NotAfter.Unix()))
+	return appendField(out, c.Signature)
+}
+
+var errCertificateForm = errors.New("device certificate is malformed")
+
+func parseCertificate(data []byte) (certificate, error) {
+	if len(data) > certificateBytesMax || len(data) < 1 || data[0] != 1 {
+		return certificate{}, errCertificateForm
+	}
+	rest, ok := data[1:], true
+	field := func() (out []byte) {
+		if !ok || len(rest) < 2 {
+			ok = false
+			return nil
+		}
+		n := int(binary.BigEndian.Uint16(rest))
+		if len(rest) < 2+n {
+			ok = false
+			return nil
+		}
+		out, rest = rest[2:2+n], rest[2+n:]
+		return out
+	}
+	var c certificate
+	c.DID, c.DeviceID = string(field()), string(field())
+	if !ok || len(rest) < 8 {
+		return certificate{}, errCertificateForm
+	}
+	seconds := binary.BigEndian.Uint64(rest)
+	if seconds > 1<<40 {
+		return certificate{}, errCertificateForm
+	}
+	c.NotAfter = time.Unix(int64(seconds), 0)
+	rest = rest[8:]
+	c.Signature = bytes.Clone(field())
+	if !ok || len(rest) != 0 || c.DID == "" || c.DeviceID == "" {
+		return certificate{}, errCertificateForm
+	}
+	return c, nil
+}
+
+// verdict is what can be said about a leaf: by which device of which account.
+type verdict struct {
+	Account  string
+	DeviceID string // "" without a certificate
+	// Verified: the account's own key vouches for the leaf key, and still does.
+	Verified bool
+	// Expected: the account's DID is a key that we can check with, so that an
+	// honest SDK device would have carried a certificate.
+	Expected bool
+	Expired  bool
+}
+
+// judgeLeaf checks the certificate of a leaf, given as extension data (nil for
+// none), against the account named in its credential. An error wraps
+// ErrCertificate: the leaf carries a certificate and it is wrong. A leaf without
+// one, or one that cannot be checked, is unverified and no error.
+func judgeLeaf(credential string, leafKey, data []byte, now time.Time) (verdict, error) {
+	v := verdict{Account: credential}
+	key, err := keyOfDID(credential)
+	if err != nil {
+		return v, fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
+	v.Expected = key.isKnown()
+	if data == nil {
+		return v, nil
+	}
+	c, err := parseCertificate(data)
+	if err != nil {
+		return v, fmt.Errorf("%w: %w", ErrCertificate, err)
+	}
+	if c.DID != credential {
+		return v, fmt.Errorf("%w: it is another account's", ErrCertificate)
+	}
+	v.DeviceID = c.DeviceID
+	if !key.isKnown() {
+		return v, nil
+	}
+	if !key.verify(c.signedBytes(leafKey), c.Signature) {
+		return v, fmt.Errorf("%w: not signed by the account's key for this leaf", ErrCertificate)
+	}
+	v.Expired = now.After(c.NotAfter)
+	v.Verified = !v.Expired
+	return v, nil
+}

@@ -1,0 +1,211 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"waxwing.im/waxwing/mls"
+)
+
+// Options say who a client is and where it lives. Dir, StorageKey, Server and
+// Account are needed.
+type Options struct {
+	// Dir is the home: the directory of the local database. It is made if it is not there.
+	Dir string
+	// StorageKey (StorageKeyBytes long) seals everything in the home that is secret or
+	// readable. Keep it apart from the home; without it the home is lost.
+	StorageKey []byte
+	// Server is the service's URL, such as "https://chat.example".
+	Server string
+	// Account is whom the client acts for. A home belongs to one account.
+	Account *Account
+	// DeviceID is the account's name for this device, 1–128 bytes; "" keeps the one
+	// that the home has, or makes one up.
+	DeviceID string
+
+	// KeyPackages is how many one-time key packages wait on the server, by default 32:
+	// as many others can add this device while it is away.
+	KeyPackages int
+	// AllowUnverified lets in devices that their account does not vouch for although
+	// it could: those of clients that know no device certificates. A server can then
+	// pose as any account that this device has not met. Leave it off.
+	AllowUnverified bool
+	// PingInterval is how often a silent connection is checked, by default 20 s. It
+	// is given up after two and a half times as long.
+	PingInterval time.Duration
+
+	// Logger gets what a developer may want to see; nothing in it is secret or readable
+	// text. By default nothing is logged.
+	Logger *slog.Logger
+	// HTTPClient is used for calls and for the WebSocket, by default one of the
+	// client's own.
+	HTTPClient *http.Client
+	// Dial replaces how connections are made, for tests of bad networks. It is not
+	// used with HTTPClient.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Now is the clock, by default time.Now.
+	Now func() time.Time
+}
+
+// Client is one device of an account, connected for as long as it is open. Its
+// methods may be called from any goroutine.
+type Client struct {
+	options  Options
+	account  *Account
+	identity mls.Identity
+	base     *url.URL
+	http     *http.Client
+	log      *slog.Logger
+	db       *database
+	cancel   context.CancelFunc
+	closed   chan struct{} // closed when run has ended
+
+	readMu sync.Mutex // held by Next
+	read   int64      // the last event that Next gave out; guarded by readMu
+
+	wakeMu sync.Mutex
+	woken  map[string]bool // conversations with something to do; guarded by wakeMu
+	bell   chan struct{}
+
+	stateMu      sync.Mutex
+	state        State         // guarded by stateMu
+	stateChanged chan struct{} // guarded by stateMu
+	ended        error         // why run ended; guarded by stateMu
+
+	stats struct{ connects, gaps, duplicates, undecryptable atomic.Int64 }
+}
+
+// Open opens the home, or makes it, and begins to connect. It needs no network: what
+// is known can be read and messages can be written at once. ctx is for opening only;
+// Close ends the client.
+//
+// The error wraps ErrStorageKey, ErrInUse or ErrHome when that is what is wrong.
+func Open(ctx context.Context, o Options) (*Client, error) {
+	return open(ctx, o, nil)
+}
+
+// open is Open with the hook by which tests stop a client between two writes.
+func open(ctx context.Context, o Options, crash func(stage string) error) (*Client, error) {
+	base, err := checkOptions(&o)
+	if err != nil {
+		return nil, fmt.Errorf("client options: %w", err)
+	}
+	seal, err := newSealer(o.StorageKey)
+	if err != nil {
+		return nil, fmt.Errorf("client options: %w", err)
+	}
+	o.StorageKey = nil
+	db, err := openDatabase(ctx, o.Dir, seal)
+	if err != nil {
+		return nil, err
+	}
+	db.crash = crash
+	c := &Client{options: o, account: o.Account, base: base, http: o.HTTPClient, log: o.Logger, db: db,
+		closed: make(chan struct{}), woken: map[string]bool{}, bell: make(chan struct{}, 1),
+		stateChanged: make(chan struct{})}
+	db.load = c.openConversation
+	err = c.loadIdentity(ctx)
+	if err == nil {
+		err = db.update(ctx, func(tx *tx) (err error) {
+			if c.read, err = tx.counter("application"); err != nil {
+				return err
+			}
+			_, err = tx.conversations()
+			return err
+		})
+	}
+	if err != nil {
+		db.close()
+		return nil, fmt.Errorf("open home: %w", err)
+	}
+	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	c.cancel = cancel
+	go c.run(runCtx)
+	return c, nil
+}
+
+func checkOptions(o *Options) (*url.URL, error) {
+	if o.Dir == "" {
+		return nil, errors.New("no Dir")
+	}
+	if o.Account == nil {
+		return nil, errors.New("no Account")
+	}
+	if len(o.DeviceID) > 128 {
+		return nil, errors.New("DeviceID is too long")
+	}
+	base, err := url.Parse(o.Server)
+	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" {
+		return nil, errors.New("Server is not an http or https URL")
+	}
+	if o.KeyPackages == 0 {
+		o.KeyPackages = 32
+	}
+	if o.KeyPackages < 1 || o.KeyPackages > 500 {
+		return nil, errors.New("KeyPackages is not in 1–500")
+	}
+	if o.PingInterval <= 0 {
+		o.PingInterval = 20 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.HTTPClient == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone()
+		if o.Dial != nil {
+			transport.DialContext = o.Dial
+		}
+		o.HTTPClient = &http.Client{Transport: transport,
+			// A token belongs to the server it was made for.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	}
+	return base, nil
+}
+
+// Close ends the connection and everything that the client does, and waits for it.
+// What is not delivered stays in the home for the next time.
+func (c *Client) Close() error {
+	c.cancel()
+	<-c.closed
+	c.http.CloseIdleConnections()
+	return c.db.close()
+}
+
+// DID is the account that the client acts for.
+func (c *Client) DID() string { return c.account.DID() }
+
+// DeviceID is the account's name for this device.
+func (c *Client) DeviceID() string { return c.options.DeviceID }
+
+func (c *Client) now() time.Time { return c.options.Now() }
+
+// wake tells the session that a conversation has something to do. It carries no
+// data: what there is to do stands in the home.
+func (c *Client) wake(conversation string) {
+	c.wakeMu.Lock()
+	c.woken[conversation] = true
+	c.wakeMu.Unlock()
+	select {
+	case c.bell <- struct{}{}:
+	default:
+	}
+}
+
+func (c *Client) takeWoken() map[string]bool {
+	c.wakeMu.Lock()
+	defer c.wakeMu.Unlock()
+	woken := c.woken
+	c.woken = map[string]bool{}
+	return woken
+}

@@ -1,0 +1,161 @@
+package client
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/mls"
+)
+
+// pendingCommit is a commit of our own that the log has not shown yet. It is applied
+// on its echo and not before (I10): the server may let another one win.
+type pendingCommit struct {
+	MessageID string              `json:"message"`
+	Add       []string            `json:"add,omitempty"` // accounts that become members on the server
+	To        []gateway.WelcomeTo `json:"to,omitempty"`
+	State     []byte              `json:"state"` // commit
+
+	commit *mls.PendingCommit
+}
+
+// MarshalBinary encodes the commit with the group it leads to.
+func (p *pendingCommit) MarshalBinary() ([]byte, error) {
+	out := *p
+	var err error
+	if out.State, err = p.commit.MarshalBinary(); err != nil {
+		return nil, err
+	}
+	return json.Marshal(out)
+}
+
+func unmarshalPending(data []byte, o mls.LoadOptions) (*pendingCommit, error) {
+	var p pendingCommit
+	if err := json.Unmarshal(data, &p); err != nil {
+		return nil, err
+	}
+	var err error
+	p.commit, err = mls.LoadPendingCommit(p.State, o)
+	p.State = nil
+	return &p, err
+}
+
+// frameBody is what conv.commit carries. Retries send the same.
+func (p *pendingCommit) frameBody(conversation string) gateway.Commit {
+	encode := base64.StdEncoding.EncodeToString
+	out := gateway.Commit{ConvID: conversation, MsgID: p.MessageID, Commit: encode(p.commit.Message()), Add: p.Add}
+	if welcome := p.commit.Welcome(); welcome != nil {
+		out.Welcome = &gateway.CommitWelcome{Env: encode(welcome), To: p.To}
+	}
+	if info := p.commit.GroupInfo(); info != nil {
+		text := encode(info)
+		out.GroupInfo = &text
+	}
+	return out
+}
+
+// addsMax bounds the devices that one commit adds, so that its Welcome stays well
+// under what the server takes; the rest follow with the next commit.
+const addsMax = 256
+
+// makeCommit prepares a commit that adds every wanted device whose package is at
+// hand. With none it is an empty commit with a fresh path, by which a group that
+// has only its founder is bound to its conversation.
+func (c *Client) makeCommit(conv *conversation) error {
+	p := &pendingCommit{MessageID: randomID()}
+	var packages [][]byte
+	for _, w := range conv.info.Wanted {
+		for _, f := range w.Packages {
+			if len(packages) == addsMax || hasLeaf(conv.group, f.SignatureKey) {
+				continue
+			}
+			packages = append(packages, f.Message)
+			p.To = append(p.To, gateway.WelcomeTo{UserID: w.Account, DeviceID: f.Device, KeyPackageRef: f.Ref})
+			if w.Add && !slices.Contains(p.Add, w.Account) {
+				p.Add = append(p.Add, w.Account)
+			}
+		}
+	}
+	commit, err := conv.group.Commit(mls.CommitOptions{Add: packages})
+	if err != nil {
+		return fmt.Errorf("make commit: %w", err)
+	}
+	p.commit = commit
+	conv.setGroup(commit.Base()) // without the key that the commit was sealed with
+	conv.setPending(p)
+	return nil
+}
+
+// isPendingEcho says whether a message of the log is our pending commit: anybody
+// may use any msg_id, so the bytes decide.
+func (c *conversation) isPendingEcho(messageID string, message []byte) bool {
+	return c.pending != nil && c.pending.MessageID == messageID && string(c.pending.commit.Message()) == string(message)
+}
+
+// enterEpoch moves the conversation to the group after a commit, whoever made it.
+// A commit of our own that lost the race is dropped; what it was to do and is still
+// missing stays wanted, and the next commit does it.
+func (c *Client) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event) error {
+	added, gone := c.membersChanged(conv.group, next)
+	conv.setGroup(next)
+	if conv.pending != nil {
+		conv.setPending(nil)
+	}
+	c.settleWanted(conv)
+	wasFounding := conv.phase == Founding
+	if wasFounding {
+		conv.setPhase(Joined)
+	}
+	if conv.info.Problem != "" {
+		conv.editInfo().Problem = ""
+	}
+	if err := tx.meet(conv.id, added, e.Time); err != nil {
+		return err
+	}
+	if wasFounding {
+		joined := e
+		joined.Type = EventJoined
+		for _, l := range next.Members() {
+			joined.Members = append(joined.Members, c.memberOf(l))
+		}
+		return tx.report(joined)
+	}
+	if len(added)+len(gone) == 0 {
+		return nil
+	}
+	e.Type, e.Members, e.Gone = EventMembers, added, gone
+	return tx.report(e)
+}
+
+// settleWanted takes off the list whoever is in the group now.
+func (c *Client) settleWanted(conv *conversation) {
+	if len(conv.info.Wanted) == 0 {
+		return
+	}
+	var left []wanted
+	for _, w := range conv.info.Wanted {
+		var packages []fetchedPackage
+		for _, f := range w.Packages {
+			if !hasLeaf(conv.group, f.SignatureKey) {
+				packages = append(packages, f)
+			}
+		}
+		if len(packages) == 0 && hasAccount(conv.group, w.Account) {
+			continue
+		}
+		w.Packages = packages
+		left = append(left, w)
+	}
+	conv.editInfo().Wanted = left
+}
+
+// dropPackages forgets what was fetched, so that it is fetched anew: a commit with
+// it could not be made or was refused.
+func (c *conversation) dropPackages() {
+	info := c.editInfo()
+	for i := range info.Wanted {
+		info.Wanted[i].Packages = nil
+	}
+}

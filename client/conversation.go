@@ -1,0 +1,399 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"waxwing.im/waxwing/mls"
+)
+
+// Kind says what sort of conversation one is.
+type Kind string
+
+// The kinds of conversations.
+const (
+	DM   Kind = "dm"   // two accounts, one identifier for the pair
+	Room Kind = "room" // any number of accounts
+)
+
+// Phase is how far a conversation has come on this device.
+type Phase int
+
+// The phases. A conversation moves downwards, or from Waiting to Joined; Removed
+// becomes Joined again with a new invitation.
+const (
+	// Creating: it exists here only and is still to be made on the server.
+	Creating Phase = 1
+	// Waiting: somebody else makes the group, and this device waits for its Welcome.
+	Waiting Phase = 2
+	// Founding: the group is ours and its first commit is not accepted yet.
+	Founding Phase = 3
+	// Joined: messages flow.
+	Joined Phase = 4
+	// Removed: this device or account is no longer in the conversation.
+	Removed Phase = 5
+)
+
+func (p Phase) String() string {
+	switch p {
+	case Creating:
+		return "creating"
+	case Waiting:
+		return "waiting"
+	case Founding:
+		return "founding"
+	case Joined:
+		return "joined"
+	case Removed:
+		return "removed"
+	}
+	return "unknown"
+}
+
+// Conversation is a conversation as this device sees it.
+type Conversation struct {
+	ID    string
+	Kind  Kind
+	Phase Phase
+	// Peer is the other account of a DM; "" for rooms.
+	Peer string
+	// Members are the devices in the MLS group, in order of their leaves: those who
+	// can read. It is empty while there is no group.
+	Members []Member
+	// Inviting are accounts that are to be added and are not in the group yet.
+	Inviting []string
+	// Epoch is the MLS epoch.
+	Epoch uint64
+	// NextSeq is the number of the first message that this device has not taken in.
+	NextSeq int64
+	// Problem says, for people, what keeps the conversation from going on; "" if nothing does.
+	Problem string
+}
+
+// conversationInfo is what of a conversation is sealed but is no MLS state.
+type conversationInfo struct {
+	Kind    Kind     `json:"kind"`
+	Peer    string   `json:"peer,omitempty"`
+	Wanted  []wanted `json:"wanted,omitempty"`
+	Problem string   `json:"problem,omitempty"`
+}
+
+// wanted is an account that is to be added to the group.
+type wanted struct {
+	Account string `json:"account"`
+	// Add: the account is no member on the server yet and becomes one with the commit.
+	Add bool `json:"add,omitempty"`
+	// Packages are what was fetched for it, one per device. A lost race keeps them:
+	// the Welcome that used them was never delivered.
+	Packages []fetchedPackage `json:"packages,omitempty"`
+}
+
+// conversation is one row of conversations with its parts opened. What stands in
+// the cache is never changed: transactions work on copies.
+type conversation struct {
+	id        string
+	phase     Phase
+	nextSeq   int64
+	createdMS int64
+	info      conversationInfo
+	group     *mls.Group
+	pending   *pendingCommit
+
+	isNew   bool
+	changed change
+}
+
+// change says which columns a working copy must write.
+type change uint8
+
+const (
+	changedPlace change = 1 << iota // phase, next_seq
+	changedInfo
+	changedGroup
+	changedPending
+)
+
+func (c *conversation) setPhase(p Phase) { c.phase, c.changed = p, c.changed|changedPlace }
+func (c *conversation) setNextSeq(n int64) {
+	c.nextSeq, c.changed = n, c.changed|changedPlace
+}
+func (c *conversation) setGroup(g *mls.Group) { c.group, c.changed = g, c.changed|changedGroup }
+func (c *conversation) setPending(p *pendingCommit) {
+	c.pending, c.changed = p, c.changed|changedPending
+}
+
+// editInfo gives out info to be changed; its slices are the copy's own.
+func (c *conversation) editInfo() *conversationInfo {
+	c.changed |= changedInfo
+	return &c.info
+}
+
+// isLive says whether the conversation's log is read.
+func (c *conversation) isLive() bool { return c.phase == Founding || c.phase == Joined }
+
+// epoch is the group's epoch, 0 without a group.
+func (c *conversation) epoch() uint64 {
+	if c.group == nil {
+		return 0
+	}
+	return c.group.Epoch()
+}
+
+func (c *conversation) clone() *conversation {
+	out := *c
+	out.info.Wanted = slices.Clone(c.info.Wanted)
+	return &out
+}
+
+func (c *conversation) settled() *conversation {
+	c.isNew, c.changed = false, 0
+	return c
+}
+
+// conversationRow is a row as it is stored.
+type conversationRow struct {
+	id                 string
+	phase              Phase
+	nextSeq, createdMS int64
+	info, mls, pending []byte
+}
+
+const conversationColumns = `id, phase, next_seq, created_ms, info, mls, pending`
+
+func (r *conversationRow) dest() []any {
+	return []any{&r.id, &r.phase, &r.nextSeq, &r.createdMS, &r.info, &r.mls, &r.pending}
+}
+
+// openConversation opens the sealed parts of a row.
+func (c *Client) openConversation(r *conversationRow) (*conversation, error) {
+	out := &conversation{id: r.id, phase: r.phase, nextSeq: r.nextSeq, createdMS: r.createdMS}
+	open := func(column string, sealed []byte) ([]byte, error) {
+		return c.db.sealer.open("conversations", r.id, column, sealed)
+	}
+	plain, err := open("info", r.info)
+	if err == nil {
+		err = json.Unmarshal(plain, &out.info)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open conversation: %w", err)
+	}
+	if r.mls != nil {
+		if plain, err = open("mls", r.mls); err == nil {
+			out.group, err = mls.LoadGroup(plain, c.loadOptions())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open group: %w", err)
+		}
+	}
+	if r.pending != nil {
+		if plain, err = open("pending", r.pending); err == nil {
+			out.pending, err = unmarshalPending(plain, c.loadOptions())
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open pending commit: %w", err)
+		}
+	}
+	return out, nil
+}
+
+// conversation is a working copy of the conversation, the same one throughout the
+// transaction; nil if there is none. What is changed in it is written at the end.
+func (t *tx) conversation(id string) (*conversation, error) {
+	if c, ok := t.changed[id]; ok {
+		return c, nil
+	}
+	c, ok := t.db.cache[id]
+	if !ok {
+		var row conversationRow
+		found, err := t.get(row.dest(), `SELECT `+conversationColumns+` FROM conversations WHERE id = $1`, id)
+		if err != nil || !found {
+			return nil, err
+		}
+		if c, err = t.db.load(&row); err != nil {
+			return nil, err
+		}
+		t.db.cache[id] = c
+	}
+	c = c.clone()
+	t.changed[id] = c
+	return c, nil
+}
+
+// addConversation makes a new one, to be written at the end of the transaction.
+func (t *tx) addConversation(id string, phase Phase, info conversationInfo, now time.Time) *conversation {
+	c := &conversation{id: id, phase: phase, nextSeq: 1, createdMS: now.UnixMilli(), info: info,
+		isNew: true, changed: changedPlace | changedInfo}
+	t.changed[id] = c
+	return c
+}
+
+// saveConversations writes what the transaction changed in conversations.
+func (t *tx) saveConversations() error {
+	for _, c := range t.changed {
+		if err := t.saveConversation(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tx) saveConversation(c *conversation) error {
+	if c.changed == 0 {
+		return nil
+	}
+	if c.isNew {
+		info, err := t.sealJSON("conversations", c.id, "info", c.info)
+		if err != nil {
+			return err
+		}
+		if err := t.exec(`INSERT INTO conversations (id, phase, next_seq, created_ms, info) VALUES ($1, $2, $3, $4, $5)`,
+			c.id, c.phase, c.nextSeq, c.createdMS, info); err != nil {
+			return err
+		}
+	} else if c.changed&changedInfo != 0 {
+		info, err := t.sealJSON("conversations", c.id, "info", c.info)
+		if err != nil {
+			return err
+		}
+		if err := t.exec(`UPDATE conversations SET info = $1 WHERE id = $2`, info, c.id); err != nil {
+			return err
+		}
+	}
+	if c.changed&changedPlace != 0 && !c.isNew {
+		if err := t.exec(`UPDATE conversations SET phase = $1, next_seq = $2 WHERE id = $3`,
+			c.phase, c.nextSeq, c.id); err != nil {
+			return err
+		}
+	}
+	if c.changed&changedGroup != 0 {
+		if err := t.saveState(c.id, "mls", c.group == nil, c.group.MarshalBinary); err != nil {
+			return err
+		}
+	}
+	if c.changed&changedPending != 0 {
+		return t.saveState(c.id, "pending", c.pending == nil, c.pending.MarshalBinary)
+	}
+	return nil
+}
+
+// saveState writes the column mls or pending.
+func (t *tx) saveState(id, column string, isNil bool, marshal func() ([]byte, error)) error {
+	var sealed any
+	if !isNil {
+		plain, err := marshal()
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", column, err)
+		}
+		sealed = t.db.sealer.seal("conversations", id, column, plain)
+	}
+	return t.exec(`UPDATE conversations SET `+column+` = $1 WHERE id = $2`, sealed, id)
+}
+
+// conversations are all conversations, oldest first. They are the cache's own and
+// must not be changed.
+func (t *tx) conversations() ([]*conversation, error) {
+	if !t.db.all {
+		var row conversationRow
+		var fresh []*conversation
+		err := t.each(row.dest(), func() error {
+			if _, ok := t.db.cache[row.id]; ok {
+				return nil
+			}
+			c, err := t.db.load(&row)
+			fresh = append(fresh, c)
+			row = conversationRow{}
+			return err
+		}, `SELECT `+conversationColumns+` FROM conversations`)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range fresh {
+			t.db.cache[c.id] = c
+		}
+		t.db.all = true
+	}
+	out := make([]*conversation, 0, len(t.db.cache))
+	for _, c := range t.db.cache {
+		out = append(out, c)
+	}
+	slices.SortFunc(out, func(a, b *conversation) int {
+		if a.createdMS != b.createdMS {
+			return int(a.createdMS - b.createdMS)
+		}
+		if a.id < b.id {
+			return -1
+		}
+		return 1
+	})
+	return out, nil
+}
+
+// snapshot is the conversation as committed, not to be changed; nil if there is none.
+func (c *Client) snapshot(ctx context.Context, id string) (out *conversation, err error) {
+	err = c.db.update(ctx, func(tx *tx) error {
+		if out, err = tx.conversation(id); out != nil {
+			delete(tx.changed, id)
+			out = tx.db.cache[id]
+		}
+		return err
+	})
+	return out, err
+}
+
+// Conversations are the conversations of this home, oldest first.
+func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
+	var out []Conversation
+	err := c.db.update(ctx, func(tx *tx) error {
+		all, err := tx.conversations()
+		for _, conv := range all {
+			out = append(out, c.describe(conv))
+		}
+		return err
+	})
+	return out, err
+}
+
+// Conversation is the conversation id, or ErrUnknownConversation.
+func (c *Client) Conversation(ctx context.Context, id string) (Conversation, error) {
+	conv, err := c.snapshot(ctx, id)
+	if err != nil {
+		return Conversation{}, err
+	}
+	if conv == nil {
+		return Conversation{}, ErrUnknownConversation
+	}
+	return c.describe(conv), nil
+}
+
+func (c *Client) describe(conv *conversation) Conversation {
+	out := Conversation{ID: conv.id, Kind: conv.info.Kind, Phase: conv.phase, Peer: conv.info.Peer,
+		Epoch: conv.epoch(), NextSeq: conv.nextSeq, Problem: conv.info.Problem}
+	if conv.group != nil {
+		for _, leaf := range conv.group.Members() {
+			out.Members = append(out.Members, c.memberOf(leaf))
+		}
+	}
+	for _, w := range conv.info.Wanted {
+		out.Inviting = append(out.Inviting, w.Account)
+	}
+	return out
+}
+
+// EpochAuthenticator is a value that all members of the conversation's group have
+// in common if and only if they agree on everything up to this epoch (RFC 9420,
+// section 8.7), with that epoch. People may compare it; ErrNoGroup before there is one.
+func (c *Client) EpochAuthenticator(ctx context.Context, id string) (authenticator []byte, epoch uint64, err error) {
+	conv, err := c.snapshot(ctx, id)
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case conv == nil:
+		return nil, 0, ErrUnknownConversation
+	case conv.group == nil || !conv.isLive():
+		return nil, 0, ErrNoGroup
+	}
+	return conv.group.EpochAuthenticator(), conv.group.Epoch(), nil
+}

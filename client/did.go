@@ -1,0 +1,134 @@
+package client
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"errors"
+	"fmt"
+	"math/big"
+	"strings"
+)
+
+// The multicodec prefixes of the public keys in a did:key, as unsigned varints.
+const (
+	codecP256    = "\x80\x24"
+	codecEd25519 = "\xed\x01"
+)
+
+const didKeyPrefix = "did:key:z"
+
+// base58Bytes bounds what is decoded: base58 costs the square of its length, and
+// no key here needs more.
+const base58CharsMax = 128
+
+const base58Alphabet = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+// encodeBase58 writes data in the Bitcoin alphabet, a leading "1" for each leading
+// zero byte (multibase "z").
+func encodeBase58(data []byte) string {
+	var digits []byte // least significant first
+	number := new(big.Int).SetBytes(data)
+	base, rest := big.NewInt(58), new(big.Int)
+	for number.Sign() > 0 {
+		number.DivMod(number, base, rest)
+		digits = append(digits, base58Alphabet[rest.Int64()])
+	}
+	for _, b := range data {
+		if b != 0 {
+			break
+		}
+		digits = append(digits, '1')
+	}
+	for i, j := 0, len(digits)-1; i < j; i, j = i+1, j-1 {
+		digits[i], digits[j] = digits[j], digits[i]
+	}
+	return string(digits)
+}
+
+func decodeBase58(text string) ([]byte, error) {
+	if len(text) > base58CharsMax {
+		return nil, errors.New("base58 text is too long")
+	}
+	number, base := new(big.Int), big.NewInt(58)
+	for i := 0; i < len(text); i++ {
+		digit := strings.IndexByte(base58Alphabet, text[i])
+		if digit < 0 {
+			return nil, errors.New("not base58")
+		}
+		number.Mul(number, base).Add(number, big.NewInt(int64(digit)))
+	}
+	zeros := 0
+	for zeros < len(text) && text[zeros] == '1' {
+		zeros++
+	}
+	return append(make([]byte, zeros), number.Bytes()...), nil
+}
+
+// didOfP256 is the did:key of a P-256 public key (compressed point).
+func didOfP256(public *ecdsa.PublicKey) (string, error) {
+	point, err := public.Bytes() // uncompressed: 4, x, y
+	if err != nil || len(point) != 65 {
+		return "", errors.New("account key is not a point on P-256")
+	}
+	compressed := append([]byte{2 + point[64]&1}, point[1:33]...)
+	return didKeyPrefix + encodeBase58(append([]byte(codecP256), compressed...)), nil
+}
+
+// accountKey is a public key that a DID itself tells. Both fields are nil for a
+// DID whose key has to be looked up, or is of a kind that this package cannot
+// verify: certificates of such accounts prove nothing here.
+type accountKey struct {
+	p256    *ecdsa.PublicKey
+	ed25519 ed25519.PublicKey
+}
+
+func (k accountKey) isKnown() bool { return k.p256 != nil || k.ed25519 != nil }
+
+func (k accountKey) verify(message, signature []byte) bool {
+	switch {
+	case k.p256 != nil:
+		return verifyP256(k.p256, message, signature)
+	case k.ed25519 != nil:
+		return ed25519.Verify(k.ed25519, message, signature)
+	}
+	return false
+}
+
+// keyOfDID reads the key out of a did:key. An error means that did claims to be
+// such a DID and is not one.
+func keyOfDID(did string) (accountKey, error) {
+	encoded, ok := strings.CutPrefix(did, didKeyPrefix)
+	if !ok {
+		return accountKey{}, nil
+	}
+	raw, err := decodeBase58(encoded)
+	if err != nil {
+		return accountKey{}, fmt.Errorf("did:key: %w", err)
+	}
+	if encodeBase58(raw) != encoded {
+		return accountKey{}, errors.New("did:key: not in canonical form")
+	}
+	if point, ok := strings.CutPrefix(string(raw), codecP256); ok {
+		x, y := elliptic.UnmarshalCompressed(elliptic.P256(), []byte(point))
+		if x == nil {
+			return accountKey{}, errors.New("did:key: not a point on P-256")
+		}
+		uncompressed := make([]byte, 65)
+		uncompressed[0] = 4
+		x.FillBytes(uncompressed[1:33])
+		y.FillBytes(uncompressed[33:])
+		public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), uncompressed)
+		if err != nil {
+			return accountKey{}, errors.New("did:key: not a point on P-256")
+		}
+		return accountKey{p256: public}, nil
+	}
+	if point, ok := strings.CutPrefix(string(raw), codecEd25519); ok {
+		if len(point) != ed25519.PublicKeySize {
+			return accountKey{}, errors.New("did:key: wrong length of an Ed25519 key")
+		}
+		return accountKey{ed25519: ed25519.PublicKey(point)}, nil
+	}
+	return accountKey{}, nil
+}

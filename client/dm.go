@@ -1,0 +1,275 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/mls"
+)
+
+const (
+	dmPrefix     = "dm_"
+	dmHashChars  = 32
+	groupIDBytes = 32
+)
+
+// dmID is the identifier of the direct conversation of two accounts, the same
+// whichever of them asks: "dm_" and the first 32 characters of the base64url of
+// SHA-256("waxwing dm v1" NUL smaller DID NUL larger DID).
+func dmID(a, b string) string {
+	sum := sha256.Sum256([]byte("waxwing dm v1\x00" + min(a, b) + "\x00" + max(a, b)))
+	return dmPrefix + base64.RawURLEncoding.EncodeToString(sum[:])[:dmHashChars]
+}
+
+// isDMID says whether id could have been made by dmID.
+func isDMID(id string) bool {
+	return strings.HasPrefix(id, dmPrefix) && len(id) == len(dmPrefix)+dmHashChars
+}
+
+// isRoomID says whether id has the form of a room's: a group_id in lower-case hex.
+func isRoomID(id string) bool {
+	raw, err := hex.DecodeString(id)
+	return err == nil && len(raw) == groupIDBytes && hex.EncodeToString(raw) == id
+}
+
+// accountBytesMax is the longest account identifier of the gateway protocol.
+const accountBytesMax = 512
+
+func checkAccount(did string) error {
+	if did == "" || len(did) > accountBytesMax || strings.ContainsRune(did, 0) {
+		return errors.New("not an account identifier")
+	}
+	if _, err := keyOfDID(did); err != nil {
+		return err
+	}
+	return nil
+}
+
+// StartDM gives the direct conversation with the account did, and starts it if there
+// is none. It does not wait for the network: messages may be sent at once and stay
+// in the outbox until both are in the group. If both accounts start one they come
+// out in the same conversation.
+func (c *Client) StartDM(ctx context.Context, did string) (conversation string, err error) {
+	if err := checkAccount(did); err != nil {
+		return "", fmt.Errorf("start a direct conversation: %w", err)
+	}
+	if did == c.account.DID() {
+		return "", errors.New("start a direct conversation: with oneself")
+	}
+	id := dmID(c.account.DID(), did)
+	err = c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(id)
+		if err != nil || conv != nil {
+			return err
+		}
+		tx.addConversation(id, Creating, conversationInfo{Kind: DM, Peer: did}, c.now())
+		return nil
+	})
+	if err != nil {
+		return "", err
+	}
+	c.wake(id)
+	return id, nil
+}
+
+// CreateRoom makes a room and invites accounts into it. Like StartDM it does not
+// wait for the network.
+func (c *Client) CreateRoom(ctx context.Context, members ...string) (conversation string, err error) {
+	group := make([]byte, groupIDBytes)
+	rand.Read(group)
+	id := hex.EncodeToString(group)
+	err = c.db.update(ctx, func(tx *tx) error {
+		conv := tx.addConversation(id, Creating, conversationInfo{Kind: Room}, c.now())
+		return c.want(conv, members)
+	})
+	if err != nil {
+		return "", err
+	}
+	c.wake(id)
+	return id, nil
+}
+
+// Invite adds accounts to a room: all their devices that have a key package. An
+// account that has none yet is added when it does. It needs the rights of the
+// room's owner or an admin, which the server checks (EventProblem).
+func (c *Client) Invite(ctx context.Context, conversation string, members ...string) error {
+	err := c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(conversation)
+		switch {
+		case err != nil:
+			return err
+		case conv == nil:
+			return ErrUnknownConversation
+		case conv.info.Kind == DM:
+			return errors.New("a direct conversation has two members")
+		case conv.phase == Removed || conv.phase == Waiting:
+			return ErrNoGroup
+		}
+		return c.want(conv, members)
+	})
+	if err == nil {
+		c.wake(conversation)
+	}
+	return err
+}
+
+// want puts accounts on the list of those to be added.
+func (c *Client) want(conv *conversation, accounts []string) error {
+	for _, account := range accounts {
+		if err := checkAccount(account); err != nil {
+			return fmt.Errorf("invite: %w", err)
+		}
+		known := account == c.account.DID() || conv.group != nil && hasAccount(conv.group, account)
+		for _, w := range conv.info.Wanted {
+			known = known || w.Account == account
+		}
+		if !known {
+			info := conv.editInfo()
+			info.Wanted = append(info.Wanted, wanted{Account: account, Add: true})
+		}
+	}
+	return nil
+}
+
+// create makes a conversation on the server, and then its group here. It is done
+// again from the beginning after a crash: the server tells what it has already.
+func (c *Client) create(ctx context.Context, token, id string) error {
+	conv, err := c.snapshot(ctx, id)
+	if err != nil || conv == nil || conv.phase != Creating {
+		return err
+	}
+	if conv.info.Kind == DM {
+		err = c.call(ctx, token, "/v1/dms/create", gateway.CreateDM{PeerUserID: conv.info.Peer, ConvID: &id}, &gateway.DMCreated{})
+	} else {
+		err = c.call(ctx, token, "/v1/rooms/create", gateway.RoomMembers{ConvID: id}, &gateway.Status{})
+	}
+	role := "owner"
+	if r := asRefusal(err); r != nil && r.Message == "conversation already exists" {
+		if role, err = c.roleIn(ctx, token, id); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		if r := asRefusal(err); r != nil && !r.mayPass() && r.Code != codeUnauthorized {
+			return c.giveUp(ctx, id, err)
+		}
+		return fmt.Errorf("create conversation: %w", err)
+	}
+	return c.created(ctx, id, role)
+}
+
+// created goes on with a conversation that is on the server: its owner makes the
+// group, anybody else waits for the Welcome.
+func (c *Client) created(ctx context.Context, id, role string) error {
+	if role == "" {
+		// The id is in use and not by us. Others can only block it, not read along.
+		return c.giveUp(ctx, id, ErrTaken)
+	}
+	return c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(id)
+		if err != nil || conv == nil || conv.phase != Creating {
+			return err // a Welcome was faster
+		}
+		if role != "owner" {
+			conv.setPhase(Waiting)
+			return nil
+		}
+		return c.found(conv)
+	})
+}
+
+// found makes the MLS group of a conversation that we own, with this device alone.
+func (c *Client) found(conv *conversation) error {
+	groupID := make([]byte, groupIDBytes)
+	if conv.info.Kind == Room {
+		var err error
+		if groupID, err = hex.DecodeString(conv.id); err != nil {
+			return fmt.Errorf("found group: %w", err)
+		}
+	} else {
+		rand.Read(groupID)
+	}
+	group, err := mls.NewGroup(groupSuite, groupID, c.identity, mls.GroupOptions{Hook: c.credentialHook, Now: c.now})
+	if err != nil {
+		return fmt.Errorf("found group: %w", err)
+	}
+	conv.setGroup(group)
+	conv.setPhase(Founding)
+	if conv.info.Kind == DM {
+		conv.editInfo().Wanted = []wanted{{Account: conv.info.Peer}}
+	}
+	return nil
+}
+
+// giveUp ends a conversation that cannot be made.
+func (c *Client) giveUp(ctx context.Context, id string, why error) error {
+	return c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(id)
+		if err != nil || conv == nil || conv.phase != Creating {
+			return err
+		}
+		conv.setPhase(Removed)
+		conv.editInfo().Problem = why.Error()
+		now := c.now()
+		if err := tx.problem(id, now, why); err != nil {
+			return err
+		}
+		return tx.refuseAll(id, now, problemCode(why), why.Error())
+	})
+}
+
+// roleIn is the account's role in a conversation on the server, "" if it is not in it.
+func (c *Client) roleIn(ctx context.Context, token, id string) (string, error) {
+	list, err := c.listConversations(ctx, token)
+	for _, item := range list {
+		if item.ConvID == id {
+			return item.Role, nil
+		}
+	}
+	return "", err
+}
+
+func (c *Client) listConversations(ctx context.Context, token string) ([]gateway.Conversation, error) {
+	var list gateway.ConversationList
+	if err := c.call(ctx, token, "/v1/conversations", nil, &list); err != nil {
+		return nil, fmt.Errorf("list conversations: %w", err)
+	}
+	return list.Items, nil
+}
+
+// learnConversations notes conversations that the server has us in and this device
+// does not know: somebody is about to send their Welcome, or has.
+func (c *Client) learnConversations(ctx context.Context, token string) error {
+	list, err := c.listConversations(ctx, token)
+	if err != nil {
+		return err
+	}
+	return c.db.update(ctx, func(tx *tx) error {
+		for _, item := range list {
+			if err := c.learnConversation(tx, item.ConvID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (c *Client) learnConversation(tx *tx, id string) error {
+	conv, err := tx.conversation(id)
+	switch {
+	case err != nil:
+		return err
+	case conv == nil:
+		tx.addConversation(id, Waiting, conversationInfo{Kind: Room}, c.now())
+	case conv.phase == Removed && conv.group != nil:
+		conv.setPhase(Joined) // back on the server, and never out of the group
+	}
+	return nil
+}

@@ -1,0 +1,74 @@
+// Package client is the Go SDK of Waxwing: one device of an account, with its
+// keys, its conversations and its history, over one WebSocket.
+//
+// # A first conversation
+//
+// An account is a key; there is nothing to register. A client lives in a home
+// directory, whose contents are sealed with a storage key:
+//
+//	account, err := client.AccountFromSeed(seed, "ann")
+//	c, err := client.Open(ctx, client.Options{
+//		Dir: "/home/ann/.waxwing", StorageKey: key, Server: "https://chat.example", Account: account,
+//	})
+//	defer c.Close()
+//
+//	dm, err := c.StartDM(ctx, bob)
+//	id, err := c.Send(ctx, dm, []byte("hello"))
+//
+//	for {
+//		e, err := c.Next(ctx)
+//		if err != nil {
+//			return err
+//		}
+//		if e.Type == client.EventMessage {
+//			fmt.Println(e.From.Account, string(e.Text))
+//		}
+//		err = c.Ack(ctx, e.ID)
+//	}
+//
+// Open needs no network, and nor do StartDM, CreateRoom, Invite and Send: they write
+// down what is wanted, and the client does it as soon as it can, across lost
+// connections, crashes and restarts. State tells how the connection stands.
+//
+// # What is promised
+//
+// A message that Send has returned an id for is delivered once, in order behind
+// those sent before it into the same conversation, or reported as EventRefused. It
+// is delivered when it comes back as an EventMessage with Own set: the log of the
+// conversation has it then, in a place that is the same for everyone.
+//
+// Every message of a conversation reaches the application exactly once, in the
+// order of its log. New MLS state, the plaintext and the server's cursor change in
+// one local transaction, and the server is told after that; what the application
+// reads is an inbox behind it with a cursor of its own (Next and Ack, or Events for
+// applications that keep the cursor beside their own data). Seq grows by one from
+// message to message; where one is missing the client asks for it again and skips
+// nothing. What cannot be decrypted is reported and does not hold up the rest.
+//
+// # Trust
+//
+// The server orders and stores messages and cannot read them. It could still hand
+// out keys of its own in somebody's name, since an MLS credential is only text. So
+// every device made by this package carries a certificate by its account's key,
+// which for a did:key is the account's name itself. A leaf with a wrong certificate
+// is refused everywhere. Without one, a did:key account's device is refused in
+// key packages, invitations and external joins (ErrKeyPackage, ErrUncertified),
+// unless Options.AllowUnverified. Accounts of other kinds of DID cannot be checked
+// here: their devices are unverified, remembered on first sight and shown with a
+// fingerprint to compare (Member, Devices).
+//
+// A commit of our own takes effect when the log shows it, not before: of two
+// members who change a group at once one wins, the other follows and does again
+// what is still to be done. All members then agree on EpochAuthenticator.
+//
+// # At rest
+//
+// The home is one SQLite database. MLS state, keys, tokens, texts, history, the
+// names of accounts and everything in the outbox are sealed with XChaCha20-Poly1305,
+// bound to the table, row and column they stand in. Conversation and message ids,
+// counters and ciphertexts are not: the server has them too. Key packages are erased
+// when used, and deleted content is overwritten. One client may have a home open.
+//
+// A home must not be copied back from a backup and used: its ratchets would be
+// those of the past, and messages would be encrypted twice with one key.
+package client

@@ -1,0 +1,84 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// The errors that callers decide by, with errors.Is. What the server refuses is
+// a *Refusal.
+var (
+	// ErrStorageKey: the storage key is not the one that the home was made with,
+	// or the database was tampered with.
+	ErrStorageKey = errors.New("wrong storage key or damaged home")
+	// ErrInUse: another client, here or in another process, has the home open.
+	ErrInUse = errors.New("the home is in use by another client")
+	// ErrHome: the home belongs to another account or device, or was written by a
+	// newer version of this package.
+	ErrHome = errors.New("the home does not fit")
+	// ErrClosed: the client was closed.
+	ErrClosed = errors.New("the client is closed")
+	// ErrUnknownConversation: there is no such conversation in this home.
+	ErrUnknownConversation = errors.New("unknown conversation")
+	// ErrNoGroup: the conversation has no MLS group here yet, or no longer.
+	ErrNoGroup = errors.New("the conversation has no group")
+	// ErrTooLarge: the text is longer than TextBytesMax.
+	ErrTooLarge = errors.New("the text is too large")
+	// ErrOutboxFull: more than outboxRowsMax messages wait to be sent.
+	ErrOutboxFull = errors.New("the outbox is full")
+
+	// ErrCertificate: a leaf carries a device certificate that its account did not
+	// make for it.
+	ErrCertificate = errors.New("wrong device certificate")
+	// ErrUncertified: a leaf of an account whose DID is a key carries no device
+	// certificate, so that the server could have made it up. Options.AllowUnverified
+	// lets such leaves in.
+	ErrUncertified = errors.New("no device certificate")
+	// ErrKeyPackage: the server handed out a key package that is not one of the
+	// account asked for. It wraps ErrCertificate or ErrUncertified where that is why.
+	ErrKeyPackage = errors.New("key package refused")
+	// ErrWelcome: an invitation into a group was refused or could not be opened.
+	ErrWelcome = errors.New("welcome refused")
+	// ErrUndecryptable: a message in a conversation cannot be read.
+	ErrUndecryptable = errors.New("message cannot be decrypted")
+	// ErrHistoryPruned: messages that this device had not read are gone from the server.
+	ErrHistoryPruned = errors.New("unread messages are gone from the server")
+	// ErrTaken: the identifier of a direct conversation is in use by others.
+	ErrTaken = errors.New("the conversation is taken by others")
+)
+
+// Refusal is an answer by which the server declines a request.
+type Refusal struct {
+	Code    string // as in the gateway protocol: "forbidden", "rate_limited", …
+	Message string
+	// RetryAfter is set with rate_limited and unavailable.
+	RetryAfter time.Duration
+	// CurrentEpoch is set with epoch_conflict.
+	CurrentEpoch int64
+	// EarliestSeq and LatestSeq are set with replay_window_exceeded.
+	EarliestSeq, LatestSeq int64
+	// Index is the place in the list of the item that was refused, or -1.
+	Index int
+}
+
+func (r *Refusal) Error() string { return fmt.Sprintf("server refused: %s: %s", r.Code, r.Message) }
+
+// asRefusal is the refusal in err, or nil.
+func asRefusal(err error) *Refusal {
+	var r *Refusal
+	if errors.As(err, &r) {
+		return r
+	}
+	return nil
+}
+
+// mayPass says whether a request refused with r may succeed when it is repeated as
+// it is.
+func (r *Refusal) mayPass() bool {
+	switch r.Code {
+	case codeRateLimited, codeUnavailable, codeInternal:
+		return true
+	}
+	return false
+}

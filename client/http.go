@@ -1,0 +1,119 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+)
+
+// The codes of refusals that this package decides by.
+const (
+	codeRateLimited    = string(gateway.CodeRateLimited)
+	codeUnavailable    = string(gateway.CodeUnavailable)
+	codeInternal       = string(gateway.CodeInternal)
+	codeUnauthorized   = string(gateway.CodeUnauthorized)
+	codeForbidden      = string(gateway.CodeForbidden)
+	codeResumeFailed   = string(gateway.CodeResumeFailed)
+	codeEpochConflict  = string(gateway.CodeEpochConflict)
+	codeInvalidRequest = string(gateway.CodeInvalidRequest)
+	codePruned         = string(gateway.CodeReplayWindowExceeded)
+)
+
+// answerBytesMax bounds the body of an HTTP answer, and requestTimeout one call.
+const (
+	answerBytesMax = 16 << 20
+	requestTimeout = 30 * time.Second
+)
+
+// call makes an HTTP call: POST with a body, GET without. An answer that is no
+// success is a *Refusal.
+func (c *Client) call(ctx context.Context, token, path string, in, out any) error {
+	if in == nil {
+		return c.request(ctx, http.MethodGet, token, path, nil, out)
+	}
+	raw, err := gateway.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	return c.post(ctx, token, path, raw, out)
+}
+
+// post is call for a body that is JSON already.
+func (c *Client) post(ctx context.Context, token, path string, raw []byte, out any) error {
+	return c.request(ctx, http.MethodPost, token, path, bytes.NewReader(raw), out)
+}
+
+func (c *Client) request(ctx context.Context, method, token, path string, body io.Reader, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), body)
+	if err != nil {
+		return err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	answer, err := c.http.Do(request)
+	if err != nil {
+		return fmt.Errorf("call %s: %w", path, err)
+	}
+	defer answer.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(answer.Body, answerBytesMax+1))
+	if err != nil {
+		return fmt.Errorf("call %s: %w", path, err)
+	}
+	if len(raw) > answerBytesMax {
+		return fmt.Errorf("call %s: the answer is too long", path)
+	}
+	if answer.StatusCode != http.StatusOK {
+		var e gateway.Error
+		if gateway.Unmarshal(raw, &e) != nil || e.Code == "" {
+			// Not our server, or something in front of it.
+			e = gateway.Error{Code: gateway.CodeUnavailable, Message: answer.Status}
+		}
+		return refusalOf(&e)
+	}
+	if err := gateway.Unmarshal(raw, out); err != nil {
+		return fmt.Errorf("call %s: %w", path, err)
+	}
+	return nil
+}
+
+func refusalOf(e *gateway.Error) *Refusal {
+	number := func(p *int64, missing int64) int64 {
+		if p == nil {
+			return missing
+		}
+		return *p
+	}
+	r := &Refusal{Code: string(e.Code), Message: e.Message,
+		CurrentEpoch: number(e.CurrentEpoch, 0), EarliestSeq: number(e.EarliestSeq, 0),
+		LatestSeq: number(e.LatestSeq, 0), Index: int(number(e.Index, -1))}
+	if s := number(e.RetryAfterS, 0); s > 0 {
+		r.RetryAfter = time.Duration(min(s, 3600)) * time.Second
+	}
+	return r
+}
+
+// audience is the DID of the service: whom a service token is for. It is asked
+// each time, since an operator may change it.
+func (c *Client) audience(ctx context.Context) (string, error) {
+	var document struct {
+		ID string `json:"id"`
+	}
+	if err := c.call(ctx, "", "/.well-known/did.json", nil, &document); err != nil {
+		return "", fmt.Errorf("ask for the service's DID: %w", err)
+	}
+	if document.ID == "" {
+		return "", fmt.Errorf("ask for the service's DID: the document has no id")
+	}
+	return document.ID, nil
+}

@@ -1,0 +1,334 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+)
+
+// batch is the work of some frames: what they change in the home, in one
+// transaction, and what the session does once that is on disk.
+type batch struct {
+	s     *session
+	tx    *tx
+	after []func() error
+}
+
+func (b *batch) then(f func()) {
+	b.after = append(b.after, func() error { f(); return nil })
+}
+
+// take takes frames in.
+func (s *session) take(ctx context.Context, frames []gateway.Frame) error {
+	b := &batch{s: s}
+	err := s.c.db.update(ctx, func(tx *tx) error {
+		b.tx = tx
+		for _, frame := range frames {
+			handle, ok := frameHandlers[frame.Type]
+			if !ok {
+				continue // newer than we are
+			}
+			if err := handle(b, frame); err != nil {
+				return fmt.Errorf("%s: %w", frame.Type, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, f := range b.after {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var frameHandlers = map[string]func(*batch, gateway.Frame) error{
+	gateway.TypeEvent:          (*batch).event,
+	gateway.TypeCaughtUp:       (*batch).caughtUp,
+	gateway.TypeAcked:          (*batch).acked,
+	gateway.TypeError:          (*batch).refused,
+	gateway.TypeWelcome:        (*batch).welcome,
+	gateway.TypeMembers:        (*batch).members,
+	gateway.TypeKeyPackagesLow: (*batch).keyPackagesLow,
+	gateway.TypeDrain:          (*batch).drain,
+}
+
+func (b *batch) event(frame gateway.Frame) error {
+	var e gateway.Event
+	if err := frame.Decode(&e); err != nil {
+		return err
+	}
+	what, err := b.s.c.takeEvent(b.tx, &e)
+	if err != nil {
+		return err
+	}
+	switch what {
+	case takenIn:
+		b.then(func() {
+			sub := b.s.sub(e.ConvID)
+			sub.taken, sub.missing = e.Seq, false
+			b.s.due[e.ConvID] = true
+		})
+	case takenGap:
+		b.then(func() { b.s.gap(e.ConvID) })
+	case takenTwin:
+		b.s.c.stats.duplicates.Add(1)
+	}
+	return nil
+}
+
+// gap asks again for events of which one is missing. Until it comes all others are
+// dropped: nothing is skipped.
+func (s *session) gap(id string) {
+	sub := s.sub(id)
+	if sub.missing {
+		return
+	}
+	s.c.stats.gaps.Add(1)
+	s.sock.send(gateway.TypeReport, "", gateway.Report{Kind: gateway.ReportGap, ConvID: id})
+	sub.missing, sub.active, sub.caughtUp = true, false, false
+	if sub.follow.failed > 0 {
+		sub.follow.later(nil)
+	} else {
+		sub.follow.failed = 1 // at once the first time
+	}
+	s.due[id] = true
+}
+
+func (b *batch) caughtUp(frame gateway.Frame) error {
+	var m gateway.CaughtUp
+	if err := frame.Decode(&m); err != nil {
+		return err
+	}
+	conv, err := b.tx.conversation(m.ConvID)
+	if err != nil || conv == nil {
+		return err
+	}
+	isWhole := conv.nextSeq > m.Seq
+	b.then(func() {
+		sub := b.s.sub(m.ConvID)
+		if !sub.active {
+			return // of a subscription that was replaced
+		}
+		if !isWhole {
+			sub.missing = false
+			b.s.gap(m.ConvID)
+			return
+		}
+		sub.caughtUp, sub.missing = true, false
+		sub.follow.ok()
+		b.s.due[m.ConvID] = true
+	})
+	return nil
+}
+
+func (b *batch) acked(frame gateway.Frame) error {
+	var m gateway.Acked
+	if err := frame.Decode(&m); err != nil {
+		return err
+	}
+	r, ok := b.s.requests[string(frame.ID)]
+	if !ok {
+		return nil
+	}
+	delete(b.s.requests, string(frame.ID))
+	b.then(func() {
+		sub := b.s.sub(r.conversation)
+		b.s.due[r.conversation] = true
+		switch r.frameType {
+		case gateway.TypeSend:
+			sub.sending, sub.sentThrough = false, max(sub.sentThrough, r.outgoing)
+			sub.send.ok()
+		case gateway.TypeCommit:
+			sub.committing, sub.answered = false, r.message
+			sub.commit.ok()
+		}
+	})
+	return nil
+}
+
+func (b *batch) refused(frame gateway.Frame) error {
+	var body gateway.Error
+	if err := frame.Decode(&body); err != nil {
+		return err
+	}
+	refusal := refusalOf(&body)
+	if r, ok := b.s.requests[string(frame.ID)]; ok {
+		delete(b.s.requests, string(frame.ID))
+		if r.frameType == gateway.TypeSend {
+			return b.sendRefused(r, refusal)
+		}
+		return b.commitRefused(r, refusal)
+	}
+	if id, ok := subscribed(frame); ok {
+		return b.followRefused(id, refusal)
+	}
+	switch {
+	case refusal.Code == codeUnauthorized:
+		return refusal
+	case refusal.Code == codeForbidden && body.ConvID != "":
+		return b.followRefused(body.ConvID, refusal)
+	}
+	b.s.c.log.Debug("the server complains", "err", refusal)
+	return nil
+}
+
+// subscribed is the conversation of a conv.subscribe that an error answers.
+func subscribed(frame gateway.Frame) (id string, ok bool) {
+	var body struct {
+		ID string `json:"id"`
+	}
+	if frame.ID == nil || gateway.Unmarshal(slices.Concat([]byte(`{"id":`), frame.ID, []byte(`}`)), &body) != nil {
+		return "", false
+	}
+	return strings.CutPrefix(body.ID, subscribePrefix)
+}
+
+// followRefused deals with the end of a subscription.
+func (b *batch) followRefused(id string, r *Refusal) error {
+	b.then(func() {
+		sub := b.s.sub(id)
+		sub.active, sub.caughtUp, sub.missing = false, false, false
+		sub.follow.later(r)
+		b.s.due[id] = true
+	})
+	switch r.Code {
+	case codePruned:
+		b.then(func() { b.s.sub(id).follow.ok() })
+		return b.s.c.skipPruned(b.tx, id, r, b.s.c.now())
+	case codeForbidden:
+		conv, err := b.tx.conversation(id)
+		if err != nil || conv == nil || !conv.isLive() {
+			return err
+		}
+		b.then(func() { b.s.sub(id).follow.ok() })
+		return b.s.c.leave(b.tx, conv, b.s.c.now(), r.Message)
+	}
+	return nil
+}
+
+func (b *batch) sendRefused(r request, refusal *Refusal) error {
+	conv, err := b.tx.conversation(r.conversation)
+	if err != nil || conv == nil {
+		return err
+	}
+	epoch := conv.epoch()
+	b.then(func() {
+		sub := b.s.sub(r.conversation)
+		sub.sending = false
+		b.s.due[r.conversation] = true
+		switch {
+		case refusal.Code == codeEpochConflict && uint64(max(refusal.CurrentEpoch, 0)) > epoch:
+			sub.holdEpoch = uint64(refusal.CurrentEpoch) // the commits are on their way
+		case refusal.Code == codeEpochConflict || refusal.mayPass():
+			sub.send.later(refusal)
+		}
+	})
+	switch {
+	case refusal.Code == codeEpochConflict:
+		return b.tx.unsealOutgoing(r.outgoing)
+	case refusal.mayPass():
+		return nil
+	}
+	o, err := b.tx.outgoing(`id = $1`, r.outgoing)
+	if err != nil || o == nil {
+		return err
+	}
+	return b.tx.refuseOutgoing(o, b.s.c.now(), refusal.Code, refusal.Message)
+}
+
+func (b *batch) commitRefused(r request, refusal *Refusal) error {
+	b.then(func() {
+		sub := b.s.sub(r.conversation)
+		sub.committing = false
+		b.s.due[r.conversation] = true
+		if refusal.Code == codeEpochConflict {
+			sub.answered = r.message // the winner is on its way through the log
+		} else {
+			sub.commit.later(refusal)
+		}
+	})
+	if refusal.Code == codeEpochConflict || refusal.mayPass() {
+		return nil
+	}
+	conv, err := b.tx.conversation(r.conversation)
+	if err != nil || conv == nil || conv.pending == nil || conv.pending.MessageID != r.message {
+		return err
+	}
+	return b.s.c.dropPending(b.tx, conv, refusal)
+}
+
+// takeDevice moves the cursor of the account log over the event at pos, unless it
+// was taken in before.
+func (b *batch) takeDevice(pos int64, do func() error) error {
+	before, err := b.tx.counter("device_pos")
+	if err != nil || pos <= before {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	b.then(func() { b.s.devicePos = max(b.s.devicePos, pos) })
+	return b.tx.setCounter("device_pos", pos)
+}
+
+func (b *batch) welcome(frame gateway.Frame) error {
+	var w gateway.Welcome
+	if err := frame.Decode(&w); err != nil {
+		return err
+	}
+	b.then(func() { b.s.due[w.ConvID] = true })
+	return b.takeDevice(w.Pos, func() error { return b.s.c.takeWelcome(b.tx, &w) })
+}
+
+func (b *batch) members(frame gateway.Frame) error {
+	var m gateway.Members
+	if err := frame.Decode(&m); err != nil {
+		return err
+	}
+	self := b.s.c.account.DID()
+	b.then(func() { b.s.due[m.ConvID] = true })
+	return b.takeDevice(m.Pos, func() error {
+		conv, err := b.tx.conversation(m.ConvID)
+		switch {
+		case err != nil:
+			return err
+		case slices.Contains(m.Add, self):
+			return b.s.c.learnConversation(b.tx, m.ConvID)
+		case slices.Contains(m.Remove, self) && conv != nil && conv.phase == Waiting:
+			return b.s.c.leave(b.tx, conv, b.s.c.now(), "removed from the conversation")
+		}
+		return nil // where the log is read, it ends by itself, after what comes before
+	})
+}
+
+func (b *batch) keyPackagesLow(frame gateway.Frame) error {
+	var m gateway.KeyPackagesLow
+	if err := frame.Decode(&m); err != nil {
+		return err
+	}
+	b.then(func() {
+		b.s.available = -1 // ask: others may have taken more since
+		b.s.sub(choreKeyPackages).isDone = false
+		b.s.due[choreKeyPackages] = true
+	})
+	return b.takeDevice(m.Pos, func() error { return nil })
+}
+
+func (b *batch) drain(frame gateway.Frame) error {
+	var m gateway.Drain
+	if err := frame.Decode(&m); err != nil {
+		return err
+	}
+	b.after = append(b.after, func() error {
+		return &endSession{after: time.Duration(min(max(m.ReconnectAfterMS, 0), 60_000)) * time.Millisecond}
+	})
+	return nil
+}

@@ -1,0 +1,269 @@
+package client
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/mls"
+	"waxwing.im/waxwing/mls/keypackage"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// groupSuite is the cipher suite of all groups and packages.
+const groupSuite = mls.X25519_AES128GCM_SHA256_Ed25519
+
+// The lives of key packages. One that was handed out may come back in a Welcome
+// until it expires, so its private keys are kept a little longer than that.
+const (
+	keyPackageSkew  = time.Hour           // for clocks that differ
+	keyPackageLife  = 90 * 24 * time.Hour // from now on
+	keyPackageRenew = 30 * 24 * time.Hour // a last-resort package with less than this left is replaced
+	keyPackageGrace = 7 * 24 * time.Hour
+)
+
+// addKeyPackages makes packages whose private parts are stored, sealed, before
+// anybody can use the public ones.
+func (c *Client) addKeyPackages(tx *tx, count int, lastResort bool) error {
+	now := c.now()
+	for range count {
+		expires := now.Add(keyPackageLife)
+		p, err := mls.NewKeyPackage(groupSuite, c.identity, mls.KeyPackageOptions{
+			NotBefore: now.Add(-keyPackageSkew), NotAfter: expires, LastResort: lastResort})
+		if err != nil {
+			return fmt.Errorf("make key package: %w", err)
+		}
+		private, err := p.MarshalBinary()
+		if err != nil {
+			return fmt.Errorf("save key package: %w", err)
+		}
+		ref := hex.EncodeToString(p.Ref())
+		body := tx.db.sealer.seal("key_packages", ref, "body", private)
+		if err := tx.exec(`INSERT INTO key_packages (ref, last_resort, published, expires_ms, body) VALUES ($1, $2, 0, $3, $4)`,
+			ref, lastResort, expires.UnixMilli(), body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keyPackage is the package with that ref and its private keys; nil if there is none.
+func (t *tx) keyPackage(ref string) (*mls.KeyPackage, error) {
+	var body []byte
+	found, err := t.get([]any{&body}, `SELECT body FROM key_packages WHERE ref = $1`, ref)
+	if err != nil || !found {
+		return nil, err
+	}
+	return t.openKeyPackage(ref, body)
+}
+
+func (t *tx) openKeyPackage(ref string, body []byte) (*mls.KeyPackage, error) {
+	private, err := t.db.sealer.open("key_packages", ref, "body", body)
+	if err != nil {
+		return nil, err
+	}
+	p, err := mls.LoadKeyPackage(private)
+	if err != nil {
+		return nil, fmt.Errorf("load key package: %w", err)
+	}
+	return p, nil
+}
+
+// useKeyPackage erases the private keys of a package that a Welcome has used, so
+// that nobody who finds them later can open that Welcome again.
+func (t *tx) useKeyPackage(ref string) error {
+	return t.exec(`DELETE FROM key_packages WHERE ref = $1 AND last_resort = 0`, ref)
+}
+
+// unpublished are the messages of packages that the server does not have for sure.
+func (t *tx) unpublished() (messages []string, err error) {
+	var ref string
+	var body []byte
+	err = t.each([]any{&ref, &body}, func() error {
+		p, err := t.openKeyPackage(ref, body)
+		if err == nil {
+			messages = append(messages, base64.StdEncoding.EncodeToString(p.Message()))
+		}
+		return err
+	}, `SELECT ref, body FROM key_packages WHERE published = 0 ORDER BY last_resort DESC, ref`)
+	return messages, err
+}
+
+// fillKeyPackages brings the pool on the server up to what Options ask for. The
+// first time it takes the place of whatever an earlier home of the same device left
+// there, whose private keys are gone. available is what the server last said, or
+// -1 to ask it.
+func (c *Client) fillKeyPackages(ctx context.Context, token string, available int64) error {
+	isFirst, err := c.prepareKeyPackages(ctx)
+	if err != nil {
+		return err
+	}
+	// Twice: what is left over from before, which also tells how many the server
+	// has, and then what is missing.
+	for range 2 {
+		var messages []string
+		if err := c.db.update(ctx, func(tx *tx) (err error) {
+			messages, err = tx.unpublished()
+			return err
+		}); err != nil {
+			return err
+		}
+		if len(messages) > 0 || available < 0 {
+			if available, err = c.publish(ctx, token, isFirst, messages); err != nil {
+				return err
+			}
+			isFirst = false
+		}
+		missing := int64(c.options.KeyPackages) - available
+		if missing < int64(c.options.KeyPackages+1)/2 {
+			return nil
+		}
+		if err := c.db.update(ctx, func(tx *tx) error { return c.addKeyPackages(tx, int(missing), false) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepareKeyPackages makes the first pool of a home, replaces a last-resort package
+// that is about to expire, and forgets expired ones.
+func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err error) {
+	now := c.now()
+	err = c.db.update(ctx, func(tx *tx) error {
+		if err := tx.exec(`DELETE FROM key_packages WHERE expires_ms < $1`,
+			now.Add(-keyPackageGrace).UnixMilli()); err != nil {
+			return err
+		}
+		// What never reached the server and is old would be refused there.
+		if err := tx.exec(`DELETE FROM key_packages WHERE published = 0 AND expires_ms < $1`,
+			now.Add(keyPackageRenew).UnixMilli()); err != nil {
+			return err
+		}
+		published, err := tx.counter("published")
+		if err != nil {
+			return err
+		}
+		isFirst = published == 0
+		var lastResorts, packages int
+		if _, err := tx.get([]any{&lastResorts}, `SELECT count(*) FROM key_packages WHERE last_resort = 1 AND expires_ms > $1`,
+			now.Add(keyPackageRenew).UnixMilli()); err != nil {
+			return err
+		}
+		if lastResorts == 0 {
+			if err := c.addKeyPackages(tx, 1, true); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.get([]any{&packages}, `SELECT count(*) FROM key_packages WHERE last_resort = 0`); err != nil {
+			return err
+		}
+		if isFirst && packages == 0 {
+			return c.addKeyPackages(tx, c.options.KeyPackages, false)
+		}
+		return nil
+	})
+	return isFirst, err
+}
+
+// publish sends packages to the server and notes that it has them. A crash in
+// between sends the same ones again.
+func (c *Client) publish(ctx context.Context, token string, isFirst bool, messages []string) (available int64, err error) {
+	if messages == nil {
+		messages = []string{}
+	}
+	var answer gateway.KeyPackagesPublished
+	if isFirst {
+		err = c.call(ctx, token, "/v1/keypackages/rotate", gateway.RotateKeyPackages{DeviceID: c.options.DeviceID,
+			Revoke: true, Replacement: messages}, &answer)
+	} else {
+		err = c.call(ctx, token, "/v1/keypackages", gateway.PublishKeyPackages{DeviceID: c.options.DeviceID,
+			KeyPackages: messages}, &answer)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("publish key packages: %w", err)
+	}
+	err = c.db.update(ctx, func(tx *tx) error {
+		if len(messages) > 0 {
+			if err := tx.exec(`UPDATE key_packages SET published = 1`); err != nil {
+				return err
+			}
+		}
+		return tx.setCounter("published", 1)
+	})
+	return answer.Available, err
+}
+
+// fetchedPackage is a package of somebody else's device, checked.
+type fetchedPackage struct {
+	Device       string `json:"device"` // as the server names it
+	Ref          string `json:"ref"`
+	SignatureKey []byte `json:"signature_key"`
+	Message      []byte `json:"message"`
+}
+
+// fetchKeyPackages takes one package of each of the account's devices. Packages
+// that are not the account's are left out and reported in refused, which wraps
+// ErrKeyPackage; err is about the request.
+func (c *Client) fetchKeyPackages(ctx context.Context, token, account string) (packages []fetchedPackage, refused, err error) {
+	var answer gateway.DeviceKeyPackages
+	if err := c.call(ctx, token, "/v1/keypackages/fetch", gateway.FetchKeyPackages{UserID: account, PerDevice: true},
+		&answer); err != nil {
+		return nil, nil, fmt.Errorf("fetch key packages: %w", err)
+	}
+	for _, item := range answer.Items {
+		p, err := c.checkKeyPackage(account, item)
+		if err != nil {
+			refused = errors.Join(refused, err)
+			continue
+		}
+		packages = append(packages, p)
+	}
+	return packages, refused, nil
+}
+
+// checkKeyPackage decides whether a package that the server gave for account is to
+// be believed: whoever is added with it reads everything.
+func (c *Client) checkKeyPackage(account string, item gateway.DeviceKeyPackage) (fetchedPackage, error) {
+	refuse := func(err error) (fetchedPackage, error) {
+		return fetchedPackage{}, fmt.Errorf("%w: device %q of %s: %w", ErrKeyPackage, item.DeviceID, account, err)
+	}
+	raw, err := base64.StdEncoding.DecodeString(item.KeyPackage)
+	if err != nil {
+		return refuse(errors.New("not base64"))
+	}
+	now := c.now()
+	info, err := keypackage.Validate(raw, now)
+	if err != nil {
+		return refuse(err)
+	}
+	ref := hex.EncodeToString(info.Ref)
+	switch {
+	case mls.Suite(info.Suite) != groupSuite:
+		return refuse(errors.New("another cipher suite"))
+	case string(info.Identity) != account:
+		return refuse(errors.New("its credential names another account"))
+	case item.KeyPackageRef != "" && item.KeyPackageRef != ref:
+		return refuse(errors.New("it is not the package named"))
+	}
+	var message wire.Message
+	if err := wire.Unmarshal(raw, &message); err != nil {
+		return refuse(err)
+	}
+	data, _ := wire.FindExtension(message.KeyPackage.Leaf.Extensions, CertificateExtension)
+	v, err := judgeLeaf(account, info.SignatureKey, data, now)
+	if err == nil && v.DeviceID != "" && v.DeviceID != item.DeviceID {
+		err = fmt.Errorf("%w: it is another device's", ErrCertificate)
+	}
+	if err == nil {
+		err = c.requireCertificate(v, true)
+	}
+	if err != nil {
+		return refuse(err)
+	}
+	return fetchedPackage{Device: item.DeviceID, Ref: ref, SignatureKey: slices.Clone(info.SignatureKey), Message: raw}, nil
+}

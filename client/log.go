@@ -1,0 +1,142 @@
+package client
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/mls"
+)
+
+// taken says what became of an event of a conversation's log.
+type taken int
+
+const (
+	takenIn   taken = iota // it is in the home now
+	takenGap               // one before it is missing
+	takenTwin              // it was taken in before
+	takenNot               // its conversation is not read
+)
+
+// takeEvent takes in the next message of a conversation: new MLS state, plaintext
+// and cursor change together in tx (I1). A message that cannot be read is recorded
+// as such, and the log goes on behind it.
+func (c *Client) takeEvent(tx *tx, e *gateway.Event) (taken, error) {
+	conv, err := tx.conversation(e.ConvID)
+	switch {
+	case err != nil:
+		return takenNot, err
+	case conv == nil || !conv.isLive():
+		return takenNot, nil
+	case e.Seq < conv.nextSeq:
+		return takenTwin, nil
+	case e.Seq > conv.nextSeq:
+		return takenGap, nil
+	}
+	conv.setNextSeq(e.Seq + 1)
+	out := Event{Conversation: conv.id, Seq: e.Seq, MessageID: e.MsgID, Time: c.now()}
+	message, err := base64.StdEncoding.DecodeString(e.Env)
+	if err != nil {
+		return takenIn, c.unreadable(tx, out, errors.New("not an MLS message"))
+	}
+	if conv.isPendingEcho(e.MsgID, message) && e.Kind != gateway.KindApp {
+		next, err := conv.pending.commit.Apply(conv.group)
+		if err != nil {
+			return takenIn, fmt.Errorf("apply own commit: %w", err)
+		}
+		return takenIn, c.enterEpoch(tx, conv, next, out)
+	}
+	own, err := tx.outgoingByWire(conv.id, e.MsgID)
+	if err != nil {
+		return takenIn, err
+	}
+	if own != nil && own.envelope == e.Env {
+		return takenIn, c.takeEcho(tx, own, out, message)
+	}
+	if own != nil {
+		// Somebody else's message stands under our msg_id: ours was never stored.
+		if err := tx.renameOutgoing(own); err != nil {
+			return takenIn, err
+		}
+	}
+	return takenIn, c.takeForeign(tx, conv, e, out, message)
+}
+
+// takeEcho delivers a message of our own.
+func (c *Client) takeEcho(tx *tx, own *outgoing, e Event, message []byte) error {
+	e.Type, e.MessageID, e.Own, e.From = EventMessage, own.message, true, c.Self()
+	e.Text, e.Time = own.body.Text, own.body.Time
+	if err := tx.removeOutgoing(own.id); err != nil {
+		return err
+	}
+	return tx.saveMessage(e, sha256.Sum256(message))
+}
+
+// takeForeign processes what another member sent, or what claims to be that.
+func (c *Client) takeForeign(tx *tx, conv *conversation, e *gateway.Event, out Event, message []byte) error {
+	digest := sha256.Sum256(message)
+	if twin, err := tx.hasMessage(conv.id, digest); err != nil || twin {
+		if twin {
+			err = c.unreadable(tx, out, errors.New("the same message again"))
+		}
+		return err
+	}
+	processed, err := conv.group.Process(message)
+	if err == nil {
+		// The kind is the server's verdict on what it could see of the message; one
+		// that is other than announced is not for processing (design 4).
+		err = checkKind(e.Kind, processed.Kind)
+	}
+	if err != nil {
+		if e.Kind == gateway.KindCommit && conv.phase == Joined {
+			conv.editInfo().Problem = fmt.Sprintf("the commit at %d cannot be processed: %s", e.Seq, err)
+		}
+		return c.unreadable(tx, out, err)
+	}
+	out.From = c.memberOf(processed.Sender)
+	switch {
+	case processed.SelfRemoved:
+		conv.setGroup(nil)
+		return c.leave(tx, conv, out.Time, "removed from the group")
+	case processed.Kind == mls.Application:
+		conv.setGroup(processed.Group)
+		out.Type, out.Text = EventMessage, processed.Plaintext
+		return tx.saveMessage(out, digest)
+	case processed.Kind == mls.Commit:
+		return c.enterEpoch(tx, conv, processed.Group, out)
+	}
+	conv.setGroup(processed.Group) // a proposal, for the commit that names it
+	return nil
+}
+
+func checkKind(stated string, found mls.Kind) error {
+	want := map[mls.Kind]string{mls.Application: gateway.KindApp, mls.Proposal: gateway.KindProposal,
+		mls.Commit: gateway.KindCommit}[found]
+	if stated != "" && stated != want {
+		return fmt.Errorf("announced as %s and is %s", stated, want)
+	}
+	return nil
+}
+
+// unreadable records a message that cannot be read, and why.
+func (c *Client) unreadable(tx *tx, e Event, why error) error {
+	c.stats.undecryptable.Add(1)
+	e.Type, e.Code, e.Problem = EventUndecryptable, problemUndecryptable, why.Error()
+	return tx.report(e)
+}
+
+// skipPruned moves the cursor over messages that are gone from the server for good.
+// The application is told; nothing else would ever tell it.
+func (c *Client) skipPruned(tx *tx, id string, r *Refusal, now time.Time) error {
+	conv, err := tx.conversation(id)
+	if err != nil || conv == nil || !conv.isLive() || r.EarliestSeq <= conv.nextSeq {
+		return err
+	}
+	e := Event{Type: EventLost, Conversation: id, Seq: r.EarliestSeq - 1, Time: now, Code: problemPruned,
+		Problem: fmt.Sprintf("messages %d to %d were not read and are gone", conv.nextSeq, r.EarliestSeq-1)}
+	conv.setNextSeq(r.EarliestSeq)
+	return tx.report(e)
+}

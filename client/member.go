@@ -1,0 +1,275 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+
+	"waxwing.im/waxwing/mls"
+)
+
+// Member is a device of an account, as its leaf in an MLS group shows it.
+type Member struct {
+	// Account is the DID in the leaf's credential.
+	Account string `json:"account,omitempty"`
+	// Device is the account's name for the device, from its certificate; "" without one.
+	Device string `json:"device,omitempty"`
+	// Verified says that the account's own key vouches for this leaf (design 7). A
+	// server can forge members that are not verified, and no others.
+	Verified bool `json:"verified,omitempty"`
+	// Fingerprint is of the leaf's signature key, for people to compare.
+	Fingerprint string `json:"fingerprint,omitempty"`
+}
+
+func fingerprint(leafKey []byte) string {
+	sum := sha256.Sum256(append([]byte("waxwing fingerprint v1\x00"), leafKey...))
+	return hex.EncodeToString(sum[:16])
+}
+
+// basicCredential is the credential type whose identity is a DID (RFC 9420, section 5.3).
+const basicCredential = 1
+
+// judge checks the certificate in a leaf.
+func (c *Client) judge(leaf *mls.Leaf) (verdict, error) {
+	if leaf.CredentialType != basicCredential {
+		return verdict{}, fmt.Errorf("%w: the credential names no account", ErrCertificate)
+	}
+	var data []byte
+	for _, e := range leaf.Extensions {
+		if e.Type == CertificateExtension {
+			data = e.Data
+			break
+		}
+	}
+	return judgeLeaf(string(leaf.Credential), leaf.SignatureKey, data, c.now())
+}
+
+// memberOf describes a leaf that is in a group: what is wrong with it was judged
+// when it came in, and makes it unverified here.
+func (c *Client) memberOf(leaf mls.Leaf) Member {
+	v, err := c.judge(&leaf)
+	m := Member{Account: string(leaf.Credential), Fingerprint: fingerprint(leaf.SignatureKey)}
+	if err == nil {
+		m.Device, m.Verified = v.DeviceID, v.Verified
+	}
+	return m
+}
+
+// credentialHook decides about each leaf that comes into a group or changes in it
+// (design 7). It looks at nothing but the two leaves and the clock.
+//
+// A leaf whose certificate is wrong never comes in. One without a certificate,
+// whose account's DID is a key and so should have one, is refused where the server
+// alone could have made it: in a Welcome and an external commit. A member may add
+// one (that member answers for it); it is flagged as unverified.
+func (c *Client) credentialHook(change mls.CredentialChange) error {
+	if change.New == nil {
+		return nil
+	}
+	v, err := c.judge(change.New)
+	if err != nil {
+		return err
+	}
+	if change.Old != nil {
+		if !bytes.Equal(change.Old.Credential, change.New.Credential) {
+			return fmt.Errorf("%w: a leaf changes its account", ErrCertificate)
+		}
+		old, err := c.judge(change.Old)
+		if err == nil && old.DeviceID != "" && old.DeviceID != v.DeviceID {
+			return fmt.Errorf("%w: a leaf changes its device", ErrCertificate)
+		}
+	}
+	if change.Kind == mls.CredentialWelcome || change.Kind == mls.CredentialExternalCommit {
+		return c.requireCertificate(v, false)
+	}
+	return nil
+}
+
+// requireCertificate refuses a leaf that an honest device would have certified. An
+// expired certificate will do for a leaf that has been a member for long: it was
+// good when the leaf came in.
+func (c *Client) requireCertificate(v verdict, mustBeFresh bool) error {
+	switch {
+	case v.Verified || !v.Expected || c.options.AllowUnverified:
+		return nil
+	case v.Expired && !mustBeFresh:
+		return nil
+	case v.Expired:
+		return fmt.Errorf("%w: it has expired", ErrCertificate)
+	}
+	return fmt.Errorf("%w: %s", ErrUncertified, v.Account)
+}
+
+func (c *Client) loadOptions() mls.LoadOptions {
+	return mls.LoadOptions{Hook: c.credentialHook, Now: c.now}
+}
+
+// KnownDevice is a device that this home has met in a group.
+type KnownDevice struct {
+	Member
+	FirstSeen time.Time `json:"first_seen"`
+}
+
+// knownAccount is a row of devices: what was seen of one account.
+type knownAccount struct {
+	Account string        `json:"account"`
+	Devices []KnownDevice `json:"devices"`
+}
+
+// devicesPerAccountMax bounds what is remembered of one account.
+const devicesPerAccountMax = 256
+
+// meet remembers members on first sight, and reports a device of a known account
+// that nobody vouches for: it may be the account's, or the server's.
+func (t *tx) meet(conversation string, members []Member, now time.Time) error {
+	for _, m := range members {
+		name := t.db.sealer.name("devices", m.Account)
+		known, err := t.known(m.Account)
+		if err != nil {
+			return err
+		}
+		at := slices.IndexFunc(known.Devices, func(d KnownDevice) bool { return d.Fingerprint == m.Fingerprint })
+		if at >= 0 && known.Devices[at].Member == m || len(known.Devices) >= devicesPerAccountMax {
+			continue
+		}
+		if at >= 0 {
+			known.Devices[at].Member = m
+		} else {
+			if len(known.Devices) > 0 && !m.Verified {
+				err := t.problem(conversation, now, fmt.Errorf("%w: %s has a new device that it does not vouch for",
+					ErrUncertified, m.Account))
+				if err != nil {
+					return err
+				}
+			}
+			known.Devices = append(known.Devices, KnownDevice{Member: m, FirstSeen: now})
+		}
+		body, err := t.sealJSON("devices", string(name), "body", known)
+		if err != nil {
+			return err
+		}
+		if err := t.exec(`INSERT INTO devices (name, body) VALUES ($1, $2)
+			ON CONFLICT (name) DO UPDATE SET body = excluded.body`, name, body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tx) known(account string) (known knownAccount, err error) {
+	name := t.db.sealer.name("devices", account)
+	var body []byte
+	found, err := t.get([]any{&body}, `SELECT body FROM devices WHERE name = $1`, name)
+	if err != nil || !found {
+		return knownAccount{Account: account}, err
+	}
+	return known, t.openJSON("devices", string(name), "body", body, &known)
+}
+
+// Devices are the devices of an account that this home has met, in the order of
+// first sight: their fingerprints are what people compare.
+func (c *Client) Devices(ctx context.Context, account string) ([]KnownDevice, error) {
+	var known knownAccount
+	err := c.db.update(ctx, func(tx *tx) (err error) {
+		known, err = tx.known(account)
+		return err
+	})
+	return known.Devices, err
+}
+
+// Self is this device as others see it.
+func (c *Client) Self() Member {
+	return Member{Account: c.account.DID(), Device: c.options.DeviceID, Verified: true,
+		Fingerprint: fingerprint(c.identity.Key.Public())}
+}
+
+// identityRecord is the setting "identity": who this home belongs to.
+type identityRecord struct {
+	Account      string    `json:"account"`
+	Device       string    `json:"device"`
+	SignatureKey []byte    `json:"signature_key"`
+	Certificate  []byte    `json:"certificate"`
+	NotAfter     time.Time `json:"not_after"`
+}
+
+// loadIdentity reads or makes the device's signature key and its certificate, and
+// renews the certificate in time. New leaves carry the renewed one.
+func (c *Client) loadIdentity(ctx context.Context) error {
+	return c.db.update(ctx, func(tx *tx) error {
+		var r identityRecord
+		found, err := tx.setting("identity", &r)
+		if err != nil {
+			return err
+		}
+		if found && (r.Account != c.account.DID() || c.options.DeviceID != "" && r.Device != c.options.DeviceID) {
+			return fmt.Errorf("%w: it belongs to another account or device", ErrHome)
+		}
+		var key mls.SignatureKey
+		if found {
+			if err := key.UnmarshalBinary(r.SignatureKey); err != nil {
+				return fmt.Errorf("load signature key: %w", err)
+			}
+		} else {
+			if key, err = mls.NewSignatureKey(groupSuite); err != nil {
+				return fmt.Errorf("make signature key: %w", err)
+			}
+			r = identityRecord{Account: c.account.DID(), Device: c.options.DeviceID}
+			if r.Device == "" {
+				r.Device = "dev_" + randomID()
+			}
+			if r.SignatureKey, err = key.MarshalBinary(); err != nil {
+				return fmt.Errorf("save signature key: %w", err)
+			}
+		}
+		if now := c.now(); now.Add(certificateLife / 2).After(r.NotAfter) {
+			r.NotAfter = now.Add(certificateLife).Truncate(time.Second)
+			r.Certificate, err = issueCertificate(c.account, r.Device, key.Public(), r.NotAfter)
+			if err != nil {
+				return err
+			}
+			if err := tx.setSetting("identity", r); err != nil {
+				return err
+			}
+		}
+		c.options.DeviceID = r.Device
+		c.identity = mls.Identity{Credential: []byte(r.Account), Key: key,
+			Extensions: []mls.Extension{{Type: CertificateExtension, Data: r.Certificate}}}
+		return nil
+	})
+}
+
+// hasLeaf says whether a device with that signature key is in the group, and
+// hasAccount whether any of the account's is.
+func hasLeaf(g *mls.Group, signatureKey []byte) bool {
+	return slices.ContainsFunc(g.Members(), func(l mls.Leaf) bool { return bytes.Equal(l.SignatureKey, signatureKey) })
+}
+
+func hasAccount(g *mls.Group, account string) bool {
+	return slices.ContainsFunc(g.Members(), func(l mls.Leaf) bool { return string(l.Credential) == account })
+}
+
+// membersChanged compares two states of a group: who is in the second only, and
+// who in the first only.
+func (c *Client) membersChanged(before, after *mls.Group) (added, gone []Member) {
+	old, fresh := before.Members(), after.Members()
+	in := func(list []mls.Leaf, l mls.Leaf) bool {
+		return slices.ContainsFunc(list, func(other mls.Leaf) bool {
+			return bytes.Equal(other.SignatureKey, l.SignatureKey) && bytes.Equal(other.Credential, l.Credential)
+		})
+	}
+	for _, l := range fresh {
+		if !in(old, l) {
+			added = append(added, c.memberOf(l))
+		}
+	}
+	for _, l := range old {
+		if !in(fresh, l) {
+			gone = append(gone, c.memberOf(l))
+		}
+	}
+	return added, gone
+}

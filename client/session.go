@@ -1,0 +1,316 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+)
+
+const (
+	// batchFrames bounds the frames whose effects share a transaction.
+	batchFrames = 64
+	// answerTimeout is how long the server may take to answer a frame.
+	answerTimeout = 45 * time.Second
+	// jobsMax bounds the HTTP calls under way.
+	jobsMax = 4
+)
+
+// session is one connection at work. All it remembers is what was sent on this
+// connection; what is to be done stands in the home, so a session may end at any
+// point and the next one goes on.
+//
+// One goroutine runs it. HTTP calls are jobs on goroutines of their own; they write
+// to the home and come back through done.
+type session struct {
+	c     *Client
+	sock  *socket
+	token string // for HTTP calls
+
+	lastID   int
+	requests map[string]request // by frame id
+	subs     map[string]*subscription
+	due      map[string]bool // what to look at again: conversations and chores
+
+	devicePos, deviceAcked int64 // account log: taken in, acknowledged
+
+	available int64 // what the server said of the pool of key packages; -1: not known
+	jobs      map[string]bool
+	done      chan finished
+	slots     chan struct{}
+	tasks     sync.WaitGroup
+}
+
+// request is a frame that is to be answered.
+type request struct {
+	frameType    string
+	conversation string
+	outgoing     int64  // conv.send: the row
+	message      string // conv.commit: the msg_id
+	sent         time.Time
+}
+
+// subscription is what this connection knows of a conversation. Chores have one
+// too, for their retries.
+type subscription struct {
+	active   bool  // subscribed
+	caughtUp bool  // all that was there at the start has come
+	missing  bool  // an event is missing and was asked for
+	taken    int64 // the last event taken in, and
+	acked    int64 // acknowledged
+
+	sending     bool   // a conv.send waits for its answer
+	sentThrough int64  // the last row of the outbox that the server has
+	holdEpoch   uint64 // nothing is encrypted in an epoch below: the server is further
+
+	committing bool   // a conv.commit waits for its answer
+	answered   string // the pending commit that needs no more sending: acknowledged, or beaten
+	hasFetched bool   // key packages were asked for
+	mustCommit bool   // proposals of others keep messages from being encrypted
+	isDone     bool   // a chore
+	follow     retry
+	send       retry
+	commit     retry
+}
+
+// retry spaces the attempts at one thing.
+type retry struct {
+	failed int
+	at     time.Time
+}
+
+// The waits between attempts at what the server did not do.
+const (
+	retryMin = 300 * time.Millisecond
+	retryMax = 15 * time.Second
+)
+
+func (r *retry) isReady() bool { return !time.Now().Before(r.at) }
+func (r *retry) ok()           { *r = retry{} }
+
+func (r *retry) later(err error) {
+	r.failed++
+	wait := backoff(r.failed, retryMin, retryMax)
+	if refusal := asRefusal(err); refusal != nil && refusal.RetryAfter > 0 {
+		wait = refusal.RetryAfter
+	}
+	r.at = time.Now().Add(wait)
+}
+
+// finished is a job that has come to its end.
+type finished struct {
+	name string // of the conversation or chore
+	err  error
+	then func(error)
+}
+
+// The chores of a connection, named as no conversation is.
+const (
+	choreList        = "\x00list"
+	choreKeyPackages = "\x00keypackages"
+)
+
+func newSession(c *Client, sock *socket, token string) *session {
+	return &session{c: c, sock: sock, token: token, requests: map[string]request{}, subs: map[string]*subscription{},
+		due: map[string]bool{choreList: true, choreKeyPackages: true}, available: -1,
+		jobs: map[string]bool{}, done: make(chan finished), slots: make(chan struct{}, jobsMax)}
+}
+
+func (s *session) sub(name string) *subscription {
+	sub, ok := s.subs[name]
+	if !ok {
+		sub = &subscription{}
+		s.subs[name] = sub
+	}
+	return sub
+}
+
+// serve works until the connection ends, and says why.
+func (s *session) serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer s.tasks.Wait()
+	defer cancel()
+	err := s.c.db.update(ctx, func(tx *tx) (err error) {
+		all, err := tx.conversations()
+		if err != nil {
+			return err
+		}
+		for _, conv := range all {
+			s.due[conv.id] = true
+		}
+		s.devicePos, err = tx.counter("device_pos")
+		s.deviceAcked = s.devicePos
+		return err
+	})
+	heartbeat := time.NewTicker(s.c.options.PingInterval)
+	defer heartbeat.Stop()
+	for err == nil {
+		if err = s.advanceDue(ctx); err != nil {
+			break
+		}
+		s.acknowledge()
+		timer := time.NewTimer(s.nextRetry())
+		select {
+		case <-ctx.Done():
+			err = ctx.Err()
+		case frame, ok := <-s.sock.frames:
+			if !ok {
+				err = s.sock.failure()
+				break
+			}
+			err = s.take(ctx, s.moreFrames(frame))
+		case <-s.c.bell:
+			for id := range s.c.takeWoken() {
+				s.due[id] = true
+			}
+		case f := <-s.done:
+			err = s.finish(f)
+		case <-timer.C:
+			s.wakeRetries()
+		case <-heartbeat.C:
+			err = s.beat()
+		}
+		timer.Stop()
+	}
+	return err
+}
+
+// moreFrames adds the frames that have come already.
+func (s *session) moreFrames(first gateway.Frame) []gateway.Frame {
+	frames := []gateway.Frame{first}
+	for len(frames) < batchFrames {
+		select {
+		case frame, ok := <-s.sock.frames:
+			if !ok {
+				return frames // the next receive says so again
+			}
+			frames = append(frames, frame)
+		default:
+			return frames
+		}
+	}
+	return frames
+}
+
+// beat checks that the server is still there.
+func (s *session) beat() error {
+	if s.sock.silence() > s.c.options.PingInterval*5/2 {
+		return errors.New("the server has gone silent")
+	}
+	for _, r := range s.requests {
+		if time.Since(r.sent) > answerTimeout {
+			return fmt.Errorf("the server does not answer a %s", r.frameType)
+		}
+	}
+	s.sock.send(gateway.TypePing, "", nil)
+	return nil
+}
+
+// ask sends a frame that will be answered.
+func (s *session) ask(r request, body any) {
+	s.lastID++
+	id := strconv.Itoa(s.lastID)
+	r.sent = time.Now()
+	if r.frameType != gateway.TypeSubscribe { // which is answered only if it is refused
+		s.requests[string(gateway.StringID(id))] = r
+	} else {
+		id = subscribePrefix + r.conversation
+	}
+	s.sock.send(r.frameType, id, body)
+}
+
+// subscribePrefix marks the frame ids of subscriptions; the conversation follows.
+const subscribePrefix = "subscribe:"
+
+// start runs fn as a job for the conversation or chore name, unless one is running.
+// fn may not touch the session; then, if not nil, runs on the session's goroutine.
+func (s *session) start(ctx context.Context, name string, fn func(ctx context.Context) error, then func(error)) {
+	if s.jobs[name] {
+		return
+	}
+	s.jobs[name] = true
+	s.tasks.Add(1)
+	go func() {
+		defer s.tasks.Done()
+		f := finished{name: name, then: then}
+		select {
+		case s.slots <- struct{}{}:
+			f.err = fn(ctx)
+			<-s.slots
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case s.done <- f:
+		case <-ctx.Done():
+		}
+	}()
+}
+
+// finish takes the result of a job.
+func (s *session) finish(f finished) error {
+	delete(s.jobs, f.name)
+	s.due[f.name] = true
+	if f.then != nil {
+		f.then(f.err)
+	}
+	sub := s.sub(f.name)
+	if f.err == nil {
+		sub.commit.ok()
+		sub.isDone = true
+		return nil
+	}
+	if r := asRefusal(f.err); r != nil && r.Code == codeUnauthorized {
+		return f.err // the session is over: begin another
+	}
+	if dead := s.c.db.failure(); dead != nil {
+		return dead
+	}
+	sub.commit.later(f.err)
+	s.c.log.Debug("will try again", "what", f.name, "err", f.err)
+	return nil
+}
+
+// nextRetry is how long nothing has to be tried again.
+func (s *session) nextRetry() time.Duration {
+	wait := time.Minute
+	now := time.Now()
+	for _, sub := range s.subs {
+		for _, r := range []*retry{&sub.follow, &sub.send, &sub.commit} {
+			if !r.at.IsZero() {
+				wait = min(wait, max(r.at.Sub(now), time.Millisecond))
+			}
+		}
+	}
+	return wait
+}
+
+// wakeRetries marks what has waited long enough.
+func (s *session) wakeRetries() {
+	for name, sub := range s.subs {
+		for _, r := range []*retry{&sub.follow, &sub.send, &sub.commit} {
+			if !r.at.IsZero() && r.isReady() {
+				r.at = time.Time{}
+				s.due[name] = true
+			}
+		}
+	}
+}
+
+// acknowledge tells the server what is in the home now: never before.
+func (s *session) acknowledge() {
+	for id, sub := range s.subs {
+		if sub.taken > sub.acked && sub.active {
+			s.sock.send(gateway.TypeAck, "", gateway.Ack{ConvID: id, Seq: sub.taken})
+			sub.acked = sub.taken
+		}
+	}
+	if s.devicePos > s.deviceAcked {
+		s.sock.send(gateway.TypeDeviceAck, "", gateway.DeviceAck{Pos: s.devicePos})
+		s.deviceAcked = s.devicePos
+	}
+}

@@ -1,0 +1,158 @@
+package client
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/mls"
+)
+
+// takeWelcome joins the group that a Welcome of the account log invites into, in the
+// transaction that moves the log's cursor past it. A Welcome that is of no use is
+// reported and done with: it would be no better the next time.
+func (c *Client) takeWelcome(tx *tx, w *gateway.Welcome) error {
+	conv, err := tx.conversation(w.ConvID)
+	if err != nil {
+		return err
+	}
+	if conv != nil && conv.phase == Joined {
+		// An invitation back, before this device has read how it was removed. What
+		// is before that in the log can still be read with the group it has.
+		return tx.keepWelcome(w)
+	}
+	group, err := c.openWelcome(tx, w)
+	if err != nil {
+		if errors.Is(err, ErrStorageKey) {
+			return err
+		}
+		return tx.problem(w.ConvID, c.now(), fmt.Errorf("%w: %w", ErrWelcome, err))
+	}
+	kind, peer, err := c.kindOf(w.ConvID, group)
+	if err != nil {
+		return tx.problem(w.ConvID, c.now(), fmt.Errorf("%w: %w", ErrWelcome, err))
+	}
+	if conv == nil {
+		conv = tx.addConversation(w.ConvID, Waiting, conversationInfo{}, c.now())
+	}
+	return c.join(tx, conv, group, kind, peer, w)
+}
+
+// openWelcome opens a Welcome with the private keys of the package it names. The
+// certificates of all members are checked while joining.
+func (c *Client) openWelcome(tx *tx, w *gateway.Welcome) (*mls.Group, error) {
+	p, err := tx.keyPackage(w.KeyPackageRef)
+	if err != nil {
+		return nil, err
+	}
+	if p == nil {
+		return nil, errors.New("its key package is not ours or was used before")
+	}
+	message, err := base64.StdEncoding.DecodeString(w.Env)
+	if err != nil {
+		return nil, errors.New("not base64")
+	}
+	return mls.Join(message, p, mls.JoinOptions{Hook: c.credentialHook, Now: c.now})
+}
+
+// kindOf says what sort of conversation a group makes, from the id and the members
+// alone: a DM is one whose id is that of the pair, and nobody else is in it. A room
+// made by this package has its group_id for a name.
+func (c *Client) kindOf(id string, group *mls.Group) (kind Kind, peer string, err error) {
+	self := c.account.DID()
+	accounts := map[string]bool{}
+	for _, leaf := range group.Members() {
+		if account := string(leaf.Credential); account != self {
+			accounts[account] = true
+			peer = account
+		}
+	}
+	isDM := len(accounts) == 1 && id == dmID(self, peer)
+	switch {
+	case isDM:
+		return DM, peer, nil
+	case isDMID(id):
+		return "", "", errors.New("its members are not those of the direct conversation")
+	case isRoomID(id) && id != hex.EncodeToString(group.ID()):
+		return "", "", errors.New("it is for another group")
+	}
+	return Room, "", nil
+}
+
+// join makes the group the conversation's.
+func (c *Client) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, peer string, w *gateway.Welcome) error {
+	if conv.pending != nil {
+		conv.setPending(nil)
+	}
+	info := conv.editInfo()
+	info.Kind, info.Peer, info.Problem = kind, peer, ""
+	if kind == DM {
+		info.Wanted = nil
+	}
+	conv.setGroup(group)
+	c.settleWanted(conv)
+	conv.setPhase(Joined)
+	conv.setNextSeq(max(w.NextSeq, 1))
+	if err := tx.useKeyPackage(w.KeyPackageRef); err != nil {
+		return err
+	}
+	joined := Event{Type: EventJoined, Conversation: conv.id, Seq: conv.nextSeq - 1, Time: c.now()}
+	for _, leaf := range group.Members() {
+		joined.Members = append(joined.Members, c.memberOf(leaf))
+	}
+	if err := tx.meet(conv.id, joined.Members, joined.Time); err != nil {
+		return err
+	}
+	return tx.report(joined)
+}
+
+// keepWelcome puts a Welcome aside that cannot be used yet; there is at most one
+// for each conversation, the newest.
+func (t *tx) keepWelcome(w *gateway.Welcome) error {
+	body, err := t.sealJSON("welcomes", strconv.FormatInt(w.Pos, 10), "body", w)
+	if err != nil {
+		return err
+	}
+	if err := t.exec(`DELETE FROM welcomes WHERE conversation = $1`, w.ConvID); err != nil {
+		return err
+	}
+	return t.exec(`INSERT INTO welcomes (pos, conversation, body) VALUES ($1, $2, $3)`, w.Pos, w.ConvID, body)
+}
+
+// leave ends the conversation on this device, unless an invitation back is at hand.
+func (c *Client) leave(tx *tx, conv *conversation, now time.Time, why string) error {
+	if conv.phase == Removed {
+		return nil
+	}
+	conv.setPhase(Removed)
+	if conv.pending != nil {
+		conv.setPending(nil)
+	}
+	if len(conv.info.Wanted) > 0 {
+		conv.editInfo().Wanted = nil
+	}
+	if err := tx.report(Event{Type: EventRemoved, Conversation: conv.id, Time: now, Problem: why}); err != nil {
+		return err
+	}
+	var pos int64
+	var body []byte
+	found, err := tx.get([]any{&pos, &body}, `SELECT pos, body FROM welcomes WHERE conversation = $1`, conv.id)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return tx.refuseAll(conv.id, now, "forbidden", why)
+	}
+	var w gateway.Welcome
+	if err := tx.openJSON("welcomes", strconv.FormatInt(pos, 10), "body", body, &w); err != nil {
+		return err
+	}
+	if err := tx.exec(`DELETE FROM welcomes WHERE pos = $1`, pos); err != nil {
+		return err
+	}
+	return c.takeWelcome(tx, &w)
+}
