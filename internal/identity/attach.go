@@ -106,10 +106,10 @@ func (a *Authenticator) slide(ctx context.Context) error {
 		due = due[len(chunk):]
 		nowMS := a.o.Now().UnixMilli()
 		var alive map[[32]byte]bool
-		err := a.writer.do(ctx, nil, func(tx *store.Tx) (err error) {
+		err := a.writer.do(ctx, &job{run: func(tx *store.Tx) (err error) {
 			alive, err = tx.ExtendSessions(chunk, nowMS, nowMS+a.o.SessionTTL.Milliseconds())
 			return err
-		})
+		}})
 		if err != nil {
 			return err
 		}

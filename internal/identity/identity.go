@@ -83,10 +83,10 @@ func New(o Options) (*Authenticator, error) {
 	}
 	a := &Authenticator{
 		o:          o,
-		writer:     newWriter(o.Store),
 		slideEvery: min(slideEveryMax, o.SessionTTL/10),
 		attached:   map[[32]byte]*attachment{},
 	}
+	a.writer = newWriter(o.Store, a.apply)
 	ctx, stop := context.WithCancel(context.Background())
 	a.stop = stop
 	a.running.Go(func() { a.every(ctx, a.slideEvery/2, a.slide) })
@@ -147,7 +147,7 @@ func (a *Authenticator) sweep(ctx context.Context) error {
 func (a *Authenticator) VerifyServiceToken(ctx context.Context, token, lxm string) (ds.AccountID, error) {
 	v, err := verifyToken(token, lxm, a.o.Audience(), a.o.Now())
 	if err == nil {
-		err = a.writer.do(ctx, &v.nonce, nil)
+		err = a.writer.do(ctx, &job{nonce: &v.nonce})
 		if err != nil && !errors.Is(err, errReplayed) {
 			return "", err
 		}

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"bytes"
 	"context"
 	"errors"
 
@@ -20,19 +19,22 @@ func (a *Authenticator) ResumeSession(ctx context.Context, resumeToken string) (
 	if !ok {
 		return Ready{}, refusedResume()
 	}
-	var ready Ready
-	err := a.writer.do(ctx, nil, func(tx *store.Tx) (err error) {
-		ready, err = a.resume(tx, presented)
-		return err
-	})
-	if err != nil {
+	r := &resumption{presented: presented, hash: presented.hash(resumePrefix)}
+	if err := a.writer.do(ctx, &job{resume: r}); err != nil {
 		return Ready{}, err
 	}
-	return ready, nil
+	return r.ready, nil
 }
 
 func refusedResume() error {
 	return ds.Refuse(ds.ResumeFailed, "resume token invalid or expired")
+}
+
+// resumption is a resume token that is presented, and its answer.
+type resumption struct {
+	presented secret
+	hash      [32]byte
+	ready     Ready
 }
 
 // resumeTries bounds how often a resume looks again at a row that another node has
@@ -42,68 +44,145 @@ const resumeTries = 4
 // errResumeRace is left when the row never held still.
 var errResumeRace = errors.New("identity: the session is resumed by too many at once")
 
-func (a *Authenticator) resume(tx *store.Tx, presented secret) (Ready, error) {
-	hash := presented.hash(resumePrefix)
+// applyResumes answers the resumes among the jobs, or refuses them.
+func (a *Authenticator) applyResumes(tx *store.Tx, jobs []*job) error {
 	for range resumeTries {
-		row, err := tx.SessionByResume(hash[:])
-		if errors.Is(err, store.ErrNotFound) {
-			return Ready{}, refusedResume()
+		if len(jobs) == 0 {
+			return nil
 		}
+		hashes := make([][32]byte, len(jobs))
+		for i, j := range jobs {
+			hashes[i] = j.resume.hash
+		}
+		rows, err := tx.SessionsByResume(hashes)
 		if err != nil {
-			return Ready{}, err
+			return err
 		}
 		now := a.o.Now()
-		if !a.isAlive(row, now.UnixMilli()) {
-			return Ready{}, refusedResume()
+		nowMS, expiresMS := now.UnixMilli(), now.Add(a.o.SessionTTL).UnixMilli()
+		rotating, repeating := a.sortResumes(rows, jobs, nowMS)
+		for hash := range rows {
+			row := rows[hash]
+			row.LastSeenMS, row.ExpiresMS = nowMS, expiresMS
+			rows[hash] = row
 		}
-		step := a.rotate
-		if bytes.Equal(row.PreviousHash, hash[:]) {
-			step = a.repeat
+		again, err := a.repeat(tx, rows, repeating)
+		if err != nil {
+			return err
 		}
-		row.LastSeenMS, row.ExpiresMS = now.UnixMilli(), now.Add(a.o.SessionTTL).UnixMilli()
-		ready, done, err := step(tx, row, presented)
-		if err != nil || done {
-			return ready, err
+		lost, err := a.rotate(tx, rows, rotating, nowMS, expiresMS)
+		if err != nil {
+			return err
 		}
+		jobs = append(again, lost...)
 	}
-	return Ready{}, ds.Unavailable(errResumeRace)
+	for _, j := range jobs {
+		j.err = ds.Unavailable(errResumeRace)
+	}
+	return nil
 }
 
-// rotate makes the successor of the presented token; done is false if somebody else did.
-func (a *Authenticator) rotate(tx *store.Tx, row store.Session, presented secret) (ready Ready, done bool, err error) {
+// sortResumes finds each job's session and puts it with those that present its
+// resume token or with those that present the predecessor; a job without a live
+// session is refused.
+func (a *Authenticator) sortResumes(rows map[[32]byte]store.Session, jobs []*job, nowMS int64) (rotating, repeating map[[32]byte][]*job) {
+	rotating, repeating = map[[32]byte][]*job{}, map[[32]byte][]*job{}
+	current, previous := map[[32]byte][32]byte{}, map[[32]byte][32]byte{}
+	for hash, row := range rows {
+		if !a.isAlive(row, nowMS) {
+			continue
+		}
+		current[[32]byte(row.ResumeHash)] = hash
+		if row.PreviousHash != nil {
+			previous[[32]byte(row.PreviousHash)] = hash
+		}
+	}
+	for _, j := range jobs {
+		if hash, ok := current[j.resume.hash]; ok {
+			rotating[hash] = append(rotating[hash], j)
+		} else if hash, ok := previous[j.resume.hash]; ok {
+			repeating[hash] = append(repeating[hash], j)
+		} else {
+			j.err = refusedResume()
+		}
+	}
+	return rotating, repeating
+}
+
+// rotate makes one successor for each session's resume token, whoever presents it,
+// and returns the jobs of sessions where another node was faster.
+func (a *Authenticator) rotate(tx *store.Tx, rows map[[32]byte]store.Session, rotating map[[32]byte][]*job, nowMS, expiresMS int64) (lost []*job, err error) {
+	rotations := make([]store.Rotation, 0, len(rotating))
+	for hash, jobs := range rotating {
+		rotation, ready, err := successor(rows[hash], jobs[0].resume.presented)
+		if err != nil {
+			return nil, err
+		}
+		rotations = append(rotations, rotation)
+		for _, j := range jobs {
+			j.resume.ready = ready
+		}
+	}
+	done, err := tx.RotateSessions(rotations, nowMS, expiresMS)
+	if err != nil {
+		return nil, err
+	}
+	for hash, jobs := range rotating {
+		if !done[hash] {
+			lost = append(lost, jobs...)
+		}
+	}
+	return lost, nil
+}
+
+// successor makes the successor of the resume token of a row.
+func successor(row store.Session, presented secret) (store.Rotation, Ready, error) {
 	if len(row.ResumeSealed) < currentBytes {
-		return Ready{}, false, errSealed
+		return store.Rotation{}, Ready{}, errSealed
 	}
 	opened, err := openSealed(presented, row.Hash, row.ResumeSealed[:currentBytes], 1)
 	if err != nil {
-		return Ready{}, false, err
+		return store.Rotation{}, Ready{}, err
 	}
-	session, successor := opened[0], newSecret()
-	current, err := sealFor(successor, row.Hash, session)
+	session, resume := opened[0], newSecret()
+	current, err := sealFor(resume, row.Hash, session)
 	if err != nil {
-		return Ready{}, false, err
+		return store.Rotation{}, Ready{}, err
 	}
-	previous, err := sealFor(presented, row.Hash, session, successor)
+	previous, err := sealFor(presented, row.Hash, session, resume)
 	if err != nil {
-		return Ready{}, false, err
+		return store.Rotation{}, Ready{}, err
 	}
-	successorHash := successor.hash(resumePrefix)
-	done, err = tx.RotateSession(row, successorHash[:], append(current, previous...), row.LastSeenMS, row.ExpiresMS)
-	return asReady(row, session, successor), done, err
+	rotation := store.Rotation{Session: row, ResumeHash: resume.hash(resumePrefix), ResumeSealed: append(current, previous...)}
+	return rotation, asReady(row, session, resume), nil
 }
 
-// repeat gives the answer again that the presented token got before; done is false
-// if the token has died in between.
-func (a *Authenticator) repeat(tx *store.Tx, row store.Session, presented secret) (ready Ready, done bool, err error) {
-	if len(row.ResumeSealed) != sealedBytesMax {
-		return Ready{}, false, errSealed
+// repeat gives the answer again that the predecessors got before, and returns the
+// jobs of predecessors that have died in between. Where the successor is presented in
+// the same batch, that came after.
+func (a *Authenticator) repeat(tx *store.Tx, rows map[[32]byte]store.Session, repeating map[[32]byte][]*job) (again []*job, err error) {
+	for hash, jobs := range repeating {
+		row := rows[hash]
+		if len(row.ResumeSealed) != sealedBytesMax {
+			return nil, errSealed
+		}
+		opened, err := openSealed(jobs[0].resume.presented, row.Hash, row.ResumeSealed[currentBytes:], 2)
+		if err != nil {
+			return nil, err
+		}
+		ok, err := tx.RepeatSession(row, row.LastSeenMS, row.ExpiresMS)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			again = append(again, jobs...)
+			continue
+		}
+		for _, j := range jobs {
+			j.resume.ready = asReady(row, opened[0], opened[1])
+		}
 	}
-	opened, err := openSealed(presented, row.Hash, row.ResumeSealed[currentBytes:], 2)
-	if err != nil {
-		return Ready{}, false, err
-	}
-	done, err = tx.RepeatSession(row, row.LastSeenMS, row.ExpiresMS)
-	return asReady(row, opened[0], opened[1]), done, err
+	return again, nil
 }
 
 func asReady(row store.Session, session, resume secret) Ready {
@@ -132,7 +211,5 @@ func (a *Authenticator) Confirm(ctx context.Context, ready Ready) error {
 	if err != nil {
 		return err
 	}
-	return a.writer.do(ctx, nil, func(tx *store.Tx) error {
-		return tx.ForgetPredecessor(hash[:], resumeHash[:], current)
-	})
+	return a.writer.do(ctx, &job{confirm: &store.Confirmation{Hash: hash, ResumeHash: resumeHash, ResumeSealed: current}})
 }

@@ -73,10 +73,10 @@ func keepUnless(includeSelf bool, s Session) []byte {
 
 func (a *Authenticator) revoke(ctx context.Context, s Session, id string, device ds.DeviceID, keep []byte) ([]string, error) {
 	var rows []store.Session
-	err := a.writer.do(ctx, nil, func(tx *store.Tx) (err error) {
+	err := a.writer.do(ctx, &job{run: func(tx *store.Tx) (err error) {
 		rows, err = tx.RevokeSessions(s.Account, id, device, keep, a.o.Now().UnixMilli())
 		return err
-	})
+	}})
 	if err != nil {
 		return nil, err
 	}

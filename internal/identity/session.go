@@ -98,7 +98,7 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 		ResumeHash:   resumeHash[:],
 		ResumeSealed: sealed,
 	}
-	err = a.writer.do(ctx, &v.nonce, func(tx *store.Tx) error { return tx.InsertSession(row) })
+	err = a.writer.do(ctx, &job{nonce: &v.nonce, start: &row})
 	if errors.Is(err, errReplayed) {
 		return Ready{}, a.refuseToken(ctx, err)
 	}

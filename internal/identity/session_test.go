@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strings"
@@ -265,7 +266,7 @@ func TestExpiry(t *testing.T) {
 }
 
 // settle waits until the writer has done everything it was given.
-func settle(a *Authenticator) error { return a.writer.do(context.Background(), nil, nil) }
+func settle(a *Authenticator) error { return a.writer.do(context.Background(), &job{}) }
 
 func TestAttachedSessionsDoNotExpire(t *testing.T) {
 	onEach(t, func(w *world) {
@@ -490,4 +491,49 @@ func TestFaultsAreNoVerdicts(t *testing.T) {
 			t.Errorf("%s: got %v, want unavailable", name, err)
 		}
 	}
+}
+
+// A random walk of resumes, lost answers and confirmations over two nodes, beside a
+// model: the token that is current, and its predecessor while it is accepted.
+func TestResumeModel(t *testing.T) {
+	onEach(t, func(w *world) {
+		ctx := context.Background()
+		nodes := []*Authenticator{w.node(), w.node()}
+		seed := uint64(time.Now().UnixNano())
+		w.t.Logf("seed %d", seed)
+		random := rand.New(rand.NewPCG(seed, 0))
+		last := w.start(nodes[0], "ann")
+		current, previous, dead := last.ResumeToken, "", []string{}
+		for step := range 150 {
+			node := nodes[random.IntN(2)]
+			switch random.IntN(4) {
+			case 0: // the answer arrives and is used
+				last = w.resume(node, current)
+				if previous != "" {
+					dead = append(dead, previous)
+				}
+				previous, current = current, last.ResumeToken
+			case 1: // an answer was lost
+				if previous == "" {
+					continue
+				}
+				if again := w.resume(node, previous); again.ResumeToken != current || again.SessionToken != last.SessionToken {
+					w.t.Fatalf("step %d: another answer", step)
+				}
+			case 2: // a frame arrives
+				if err := node.Confirm(ctx, last); err != nil {
+					w.t.Fatal(err)
+				}
+				if previous != "" {
+					dead, previous = append(dead, previous), ""
+				}
+			case 3: // somebody tries what is dead
+				if len(dead) == 0 {
+					continue
+				}
+				_, err := node.ResumeSession(ctx, dead[random.IntN(len(dead))])
+				wantRefusal(w.t, err, ds.ResumeFailed, resumeRefused)
+			}
+		}
+	})
 }

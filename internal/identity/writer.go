@@ -16,13 +16,19 @@ const (
 	writerTimeout = 20 * time.Second
 )
 
-// job is a piece of a shared transaction.
+// job is a piece of a shared transaction. What many jobs want is done for all of
+// them in one statement: the fields before run say what that is, in the order in
+// which it is done.
 type job struct {
-	nonce *store.Nonce // consumed before run; a used one ends the job with errReplayed
-	// run reads and writes; it may be nil and may run again. A refusal ends only this
-	// job, any other error the transaction.
-	run  func(tx *store.Tx) error
-	err  error         // the outcome; valid once done is closed
+	nonce   *store.Nonce   // consumed first; a used one ends the job with errReplayed
+	start   *store.Session // inserted if the nonce was fresh
+	resume  *resumption
+	confirm *store.Confirmation
+	run     func(tx *store.Tx) error // anything else; it may run again
+
+	// err is the outcome, valid once done is closed. A refusal is about this job; any
+	// other error is about the transaction.
+	err  error
 	done chan struct{} // closed by the writer
 }
 
@@ -30,13 +36,14 @@ type job struct {
 // costs, and what waits while one transaction commits shares the next.
 type writer struct {
 	store   *store.DB
+	apply   func(tx *store.Tx, batch []*job) error
 	jobs    chan *job
 	quit    chan struct{} // closed to end the goroutine
 	stopped chan struct{} // closed when it has ended
 }
 
-func newWriter(db *store.DB) *writer {
-	w := &writer{store: db, jobs: make(chan *job, writerBatchMax), quit: make(chan struct{}), stopped: make(chan struct{})}
+func newWriter(db *store.DB, apply func(tx *store.Tx, batch []*job) error) *writer {
+	w := &writer{store: db, apply: apply, jobs: make(chan *job, writerBatchMax), quit: make(chan struct{}), stopped: make(chan struct{})}
 	go w.loop()
 	return w
 }
@@ -51,8 +58,8 @@ var errClosed = errors.New("identity: closed")
 
 // do runs a job and waits for its commit. Where the caller gives up first or the
 // transaction fails, the outcome is unknown: ds.Unavailable.
-func (w *writer) do(ctx context.Context, nonce *store.Nonce, run func(tx *store.Tx) error) error {
-	j := &job{nonce: nonce, run: run, done: make(chan struct{})}
+func (w *writer) do(ctx context.Context, j *job) error {
+	j.done = make(chan struct{})
 	select {
 	case <-w.quit:
 		return ds.Unavailable(errClosed)
@@ -123,7 +130,7 @@ func (w *writer) loop() {
 func (w *writer) commit(batch []*job) {
 	ctx, cancel := context.WithTimeout(context.Background(), writerTimeout)
 	defer cancel()
-	err := w.store.Update(ctx, func(tx *store.Tx) error { return apply(tx, batch) })
+	err := w.store.Update(ctx, func(tx *store.Tx) error { return w.apply(tx, batch) })
 	if err == nil {
 		return
 	}
@@ -138,11 +145,24 @@ func (w *writer) commit(batch []*job) {
 	}
 }
 
-func apply(tx *store.Tx, batch []*job) error {
-	nonces := make([]store.Nonce, 0, len(batch))
+// apply does what the jobs of a batch want.
+func (a *Authenticator) apply(tx *store.Tx, batch []*job) error {
+	var (
+		nonces   []store.Nonce
+		starts   []store.Session
+		resumes  []*job
+		confirms []store.Confirmation
+	)
 	for _, j := range batch {
+		j.err = nil // of an earlier run
 		if j.nonce != nil {
 			nonces = append(nonces, *j.nonce)
+		}
+		if j.resume != nil {
+			resumes = append(resumes, j)
+		}
+		if j.confirm != nil {
+			confirms = append(confirms, *j.confirm)
 		}
 	}
 	fresh, err := tx.ConsumeNonces(nonces)
@@ -150,22 +170,30 @@ func apply(tx *store.Tx, batch []*job) error {
 		return err
 	}
 	for _, j := range batch {
-		j.err = nil
-		if j.nonce != nil {
-			isFresh := fresh[0]
-			fresh = fresh[1:]
-			if !isFresh {
-				j.err = errReplayed
-				continue
-			}
+		if j.nonce == nil {
+			continue
 		}
+		if !fresh[0] {
+			j.err = errReplayed
+		} else if j.start != nil {
+			starts = append(starts, *j.start)
+		}
+		fresh = fresh[1:]
+	}
+	if err := tx.InsertSessions(starts); err != nil {
+		return err
+	}
+	if err := a.applyResumes(tx, resumes); err != nil {
+		return err
+	}
+	if err := tx.ForgetPredecessors(confirms); err != nil {
+		return err
+	}
+	for _, j := range batch {
 		if j.run == nil {
 			continue
 		}
-		err := j.run(tx)
-		if ds.CodeOf(err) != "" {
-			j.err = err
-		} else if err != nil {
+		if err := j.run(tx); err != nil {
 			return err
 		}
 	}

@@ -1,13 +1,15 @@
 package store
 
 import (
+	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// SessionBatchMax bounds how many sessions one call of ExtendSessions takes.
+// SessionBatchMax bounds how many sessions one call takes.
 const SessionBatchMax = 256
 
 // Session is a row of a session. Its tokens are not in it: the row has their
@@ -41,14 +43,33 @@ func scanSession(scan func(...any) error) (Session, error) {
 	return s, err
 }
 
-// InsertSession begins a session. It never replaces another one.
-func (tx *Tx) InsertSession(s Session) error {
-	_, err := tx.exec(`
-		INSERT INTO sessions (`+sessionColumns+`)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, NULL)`,
-		s.Hash, s.ID, string(s.Device.Account), string(s.Device.ID), s.Label, strings.Join(s.Features, ","),
-		s.CreatedMS, s.LastSeenMS, s.ExpiresMS, s.ResumeHash, s.ResumeSealed)
-	return err
+// InsertSessions begins sessions, at most SessionBatchMax. They never replace others.
+func (tx *Tx) InsertSessions(list []Session) error {
+	if len(list) == 0 {
+		return nil
+	}
+	const width = 11
+	args := make([]any, 0, width*len(list))
+	for _, s := range list {
+		args = append(args, s.Hash, s.ID, string(s.Device.Account), string(s.Device.ID), s.Label, strings.Join(s.Features, ","),
+			s.CreatedMS, s.LastSeenMS, s.ExpiresMS, s.ResumeHash, s.ResumeSealed)
+	}
+	// Rows cannot be repeated here, so the list is cut into powers of two instead.
+	for len(args) > 0 {
+		rows := 1
+		for 2*rows*width <= len(args) {
+			rows *= 2
+		}
+		_, err := tx.exec(`
+			INSERT INTO sessions (session_hash, session_id, account, device, client_label, features, created_ms, last_seen_ms,
+				expires_ms, resume_hash, resume_sealed)
+			VALUES `+placeholders(rows, width, 0), args[:rows*width]...)
+		if err != nil {
+			return err
+		}
+		args = args[rows*width:]
+	}
+	return nil
 }
 
 // Session finds the session with that hash of its token, expired or not. A revoked
@@ -59,24 +80,105 @@ func (tx *Tx) Session(hash []byte) (Session, error) {
 	return s, notFound(err)
 }
 
-// SessionByResume finds the session of which hash belongs to the resume token or to
-// its predecessor, expired or not. A revoked one is ErrNotFound.
-func (tx *Tx) SessionByResume(hash []byte) (Session, error) {
-	s, err := scanSession(tx.row(`
-		SELECT `+sessionColumns+` FROM sessions
-		WHERE (resume_hash = $1 OR previous_hash = $1) AND revoked_ms IS NULL`, hash).Scan)
-	return s, notFound(err)
+// SessionsByResume finds the sessions of which one of at most SessionBatchMax hashes
+// belongs to the resume token or to its predecessor, expired or not, by their hash.
+// Revoked ones are not found.
+func (tx *Tx) SessionsByResume(hashes [][32]byte) (map[[32]byte]Session, error) {
+	found := make(map[[32]byte]Session, len(hashes))
+	if len(hashes) == 0 {
+		return found, nil
+	}
+	list := padded(hashArgs(hashes), 1)
+	in := `IN (` + numbered(len(list), 0) + `)`
+	// Two selects, for each has its own index.
+	err := tx.each(func(scan func(...any) error) error {
+		s, err := scanSession(scan)
+		if err == nil {
+			found[[32]byte(s.Hash)] = s
+		}
+		return err
+	}, `SELECT `+sessionColumns+` FROM sessions WHERE resume_hash `+in+` AND revoked_ms IS NULL
+		UNION ALL
+		SELECT `+sessionColumns+` FROM sessions WHERE previous_hash `+in+` AND revoked_ms IS NULL`, list...)
+	return found, err
 }
 
-// RotateSession replaces the resume token of a session, which must still be the
-// one that s was read with: of callers that race, on any node, one gets true. The
-// replaced token becomes the predecessor.
-func (tx *Tx) RotateSession(s Session, resumeHash, resumeSealed []byte, nowMS, expiresMS int64) (bool, error) {
-	n, err := tx.exec(`
-		UPDATE sessions SET previous_hash = resume_hash, resume_hash = $1, resume_sealed = $2, last_seen_ms = $3, expires_ms = $4
-		WHERE session_hash = $5 AND resume_hash = $6 AND revoked_ms IS NULL`,
-		resumeHash, resumeSealed, nowMS, expiresMS, s.Hash, s.ResumeHash)
-	return n == 1, err
+// Rotation gives a session a new resume token.
+type Rotation struct {
+	Session      Session // as it was read
+	ResumeHash   [32]byte
+	ResumeSealed []byte
+}
+
+// RotateSessions replaces the resume tokens of at most SessionBatchMax sessions and
+// slides them. Each must still have the token that it was read with: of callers that
+// race, on any node, one finds its session's hash in the answer. The replaced token
+// becomes the predecessor.
+func (tx *Tx) RotateSessions(list []Rotation, nowMS, expiresMS int64) (map[[32]byte]bool, error) {
+	rows := make([][]any, len(list))
+	for i, r := range list {
+		rows[i] = []any{r.Session.Hash, r.Session.ResumeHash, r.ResumeHash[:], r.ResumeSealed}
+	}
+	return tx.updateSessions(rows, `
+		WITH new (hash, old, resume, sealed) AS (VALUES %s)
+		UPDATE sessions SET previous_hash = resume_hash, resume_hash = new.resume, resume_sealed = new.sealed,
+			last_seen_ms = $1, expires_ms = $2
+		FROM new WHERE session_hash = new.hash AND resume_hash = new.old AND revoked_ms IS NULL
+		RETURNING session_hash`, nowMS, expiresMS)
+}
+
+// Confirmation ends the predecessor of a session's resume token.
+type Confirmation struct {
+	Hash, ResumeHash [32]byte
+	ResumeSealed     []byte // what is kept of what is sealed
+}
+
+// ForgetPredecessors carries out at most SessionBatchMax confirmations. One of a token
+// that has been replaced, or that has no predecessor, does nothing.
+func (tx *Tx) ForgetPredecessors(list []Confirmation) error {
+	rows := make([][]any, len(list))
+	for i, c := range list {
+		rows[i] = []any{c.Hash[:], c.ResumeHash[:], c.ResumeSealed}
+	}
+	_, err := tx.updateSessions(rows, `
+		WITH new (hash, resume, sealed) AS (VALUES %s)
+		UPDATE sessions SET previous_hash = NULL, resume_sealed = new.sealed
+		FROM new WHERE session_hash = new.hash AND resume_hash = new.resume AND previous_hash IS NOT NULL
+		RETURNING session_hash`)
+	return err
+}
+
+// updateSessions runs a statement over rows of binary values, which come after args
+// and begin with a session's hash. It goes through them by hash, so that nodes that
+// update the same sessions at once seldom wait for each other crosswise.
+func (tx *Tx) updateSessions(rows [][]any, sql string, args ...any) (map[[32]byte]bool, error) {
+	done := make(map[[32]byte]bool, len(rows))
+	if len(rows) == 0 {
+		return done, nil
+	}
+	slices.SortFunc(rows, func(a, b []any) int { return bytes.Compare(a[0].([]byte), b[0].([]byte)) })
+	var values []any
+	for _, row := range rows {
+		values = append(values, row...)
+	}
+	width := len(rows[0])
+	values = padded(values, width)
+	list := placeholders(len(values)/width, width, len(args))
+	if tx.dialect.name == "postgres" {
+		// The types of the first row are those of all; without it they are text.
+		first, rest, _ := strings.Cut(list, ")")
+		first = strings.ReplaceAll(first, ",", "::bytea,")
+		list = first + "::bytea)" + rest
+	}
+	err := tx.each(func(scan func(...any) error) error {
+		var hash []byte
+		if err := scan(&hash); err != nil {
+			return err
+		}
+		done[[32]byte(hash)] = true
+		return nil
+	}, strings.Replace(sql, "%s", list, 1), append(args, values...)...)
+	return done, err
 }
 
 // RepeatSession slides a session of which the predecessor's answer is given again;
@@ -87,17 +189,6 @@ func (tx *Tx) RepeatSession(s Session, nowMS, expiresMS int64) (bool, error) {
 		WHERE session_hash = $3 AND previous_hash = $4 AND revoked_ms IS NULL`,
 		nowMS, expiresMS, s.Hash, s.PreviousHash)
 	return n == 1, err
-}
-
-// ForgetPredecessor ends the predecessor of the resume token with that hash, and
-// keeps of what is sealed only resumeSealed. It does nothing where the token has
-// been replaced or has no predecessor.
-func (tx *Tx) ForgetPredecessor(hash, resumeHash, resumeSealed []byte) error {
-	_, err := tx.exec(`
-		UPDATE sessions SET previous_hash = NULL, resume_sealed = $1
-		WHERE session_hash = $2 AND resume_hash = $3 AND previous_hash IS NOT NULL`,
-		resumeSealed, hash, resumeHash)
-	return err
 }
 
 // SeeSession notes that a session was used, without sliding its expiry.
@@ -113,11 +204,7 @@ func (tx *Tx) ExtendSessions(hashes [][32]byte, nowMS, expiresMS int64) (map[[32
 	if len(hashes) == 0 {
 		return alive, nil
 	}
-	list := make([]any, len(hashes))
-	for i := range hashes {
-		list[i] = hashes[i][:]
-	}
-	list = padded(list, 1)
+	list := padded(hashArgs(hashes), 1)
 	err := tx.each(func(scan func(...any) error) error {
 		var hash []byte
 		if err := scan(&hash); err != nil {
@@ -129,6 +216,14 @@ func (tx *Tx) ExtendSessions(hashes [][32]byte, nowMS, expiresMS int64) (map[[32
 		WHERE revoked_ms IS NULL AND session_hash IN (`+numbered(len(list), 2)+`) RETURNING session_hash`,
 		append([]any{nowMS, expiresMS}, list...)...)
 	return alive, err
+}
+
+func hashArgs(hashes [][32]byte) []any {
+	args := make([]any, len(hashes))
+	for i := range hashes {
+		args[i] = hashes[i][:]
+	}
+	return args
 }
 
 // numbered writes "$3,$4…" for a list of count values after offset others.

@@ -54,10 +54,27 @@ func TestSessions(t *testing.T) {
 		one, two, other := session("1", "did:ex:ann", "b"), session("2", "did:ex:ann", "a"), session("3", "did:ex:eve", "a")
 		two.Features = nil
 		mustUpdate(t, db, func(tx *Tx) error {
-			return errors.Join(tx.InsertSession(one), tx.InsertSession(two), tx.InsertSession(other))
+			return tx.InsertSessions([]Session{one, two, other})
 		})
-		if err := db.Update(context.Background(), func(tx *Tx) error { return tx.InsertSession(one) }); err == nil || ds.IsUnavailable(err) {
+		if err := db.Update(context.Background(), func(tx *Tx) error { return tx.InsertSessions([]Session{one}) }); err == nil || ds.IsUnavailable(err) {
 			t.Errorf("the same session twice: %v", err)
+		}
+		byResume := func(tx *Tx, hash []byte) (Session, error) {
+			found, err := tx.SessionsByResume([][32]byte{[32]byte(hash), [32]byte(hashOf("none")), [32]byte(hashOf("no one"))})
+			if err != nil || len(found) == 0 {
+				return Session{}, errors.Join(ErrNotFound, err)
+			}
+			for _, s := range found {
+				return s, nil
+			}
+			return Session{}, ErrNotFound
+		}
+		rotate := func(tx *Tx, s Session, resumeHash []byte, expiresMS int64) (bool, error) {
+			done, err := tx.RotateSessions([]Rotation{{s, [32]byte(resumeHash), []byte("sealed next")}}, 20, expiresMS)
+			return done[[32]byte(s.Hash)], err
+		}
+		forget := func(tx *Tx, s Session, resumeHash []byte) error {
+			return tx.ForgetPredecessors([]Confirmation{{[32]byte(s.Hash), [32]byte(resumeHash), []byte("sealed alone")}})
 		}
 		find := func(find func(tx *Tx, hash []byte) (Session, error), hash []byte) string {
 			var s Session
@@ -76,9 +93,9 @@ func TestSessions(t *testing.T) {
 		const asStored = "sid_1{did:ex:ann b}label[bundle marker] 10 10 1000sealed 1"
 		for _, test := range []struct{ name, got, want string }{
 			{"by session token", find((*Tx).Session, one.Hash), asStored},
-			{"by resume token", find((*Tx).SessionByResume, one.ResumeHash), asStored},
+			{"by resume token", find(byResume, one.ResumeHash), asStored},
 			{"by the wrong one", find((*Tx).Session, one.ResumeHash), ""},
-			{"by the other wrong one", find((*Tx).SessionByResume, one.Hash), ""},
+			{"by the other wrong one", find(byResume, one.Hash), ""},
 		} {
 			if test.got != test.want {
 				t.Errorf("%s: got %q, want %q", test.name, test.got, test.want)
@@ -87,32 +104,32 @@ func TestSessions(t *testing.T) {
 
 		mustUpdate(t, db, func(tx *Tx) error {
 			next := hashOf("next")
-			if ok, err := tx.RotateSession(one, next, []byte("sealed next"), 20, 2000); err != nil || !ok {
+			if ok, err := rotate(tx, one, next, 2000); err != nil || !ok {
 				t.Errorf("rotate: %v, %v", ok, err)
 			}
-			if ok, err := tx.RotateSession(one, hashOf("rival"), nil, 20, 2000); err != nil || ok {
+			if ok, err := rotate(tx, one, hashOf("rival"), 2000); err != nil || ok {
 				t.Errorf("rotate after another: %v, %v", ok, err)
 			}
-			s, err := tx.SessionByResume(one.ResumeHash)
+			s, err := byResume(tx, one.ResumeHash)
 			if err != nil || !slices.Equal(s.PreviousHash, one.ResumeHash) || !slices.Equal(s.ResumeHash, next) || s.ExpiresMS != 2000 {
 				t.Errorf("got %+v, %v", s, err)
 			}
 			if ok, err := tx.RepeatSession(s, 30, 3000); err != nil || !ok {
 				t.Errorf("repeat: %v, %v", ok, err)
 			}
-			if err := tx.ForgetPredecessor(s.Hash, one.ResumeHash, nil); err != nil { // not the current one
+			if err := forget(tx, s, one.ResumeHash); err != nil { // not the current one
 				t.Error(err)
 			}
-			if _, err := tx.SessionByResume(one.ResumeHash); err != nil {
+			if _, err := byResume(tx, one.ResumeHash); err != nil {
 				t.Errorf("forgotten by mistake: %v", err)
 			}
-			if err := tx.ForgetPredecessor(s.Hash, next, []byte("sealed alone")); err != nil {
+			if err := forget(tx, s, next); err != nil {
 				t.Error(err)
 			}
 			if ok, err := tx.RepeatSession(s, 40, 4000); err != nil || ok {
 				t.Errorf("repeat of the forgotten: %v, %v", ok, err)
 			}
-			if _, err := tx.SessionByResume(one.ResumeHash); !errors.Is(err, ErrNotFound) {
+			if _, err := byResume(tx, one.ResumeHash); !errors.Is(err, ErrNotFound) {
 				t.Errorf("the forgotten one is found: %v", err)
 			}
 			return nil
@@ -154,13 +171,13 @@ func TestSessions(t *testing.T) {
 			revoke("sid_1", "", nil, 1)
 			for _, find := range []func() (Session, error){
 				func() (Session, error) { return tx.Session(one.Hash) },
-				func() (Session, error) { return tx.SessionByResume(hashOf("next")) },
+				func() (Session, error) { return byResume(tx, hashOf("next")) },
 			} {
 				if _, err := find(); !errors.Is(err, ErrNotFound) {
 					t.Errorf("a revoked session is found: %v", err)
 				}
 			}
-			if ok, err := tx.RotateSession(two, hashOf("x"), nil, 80, 8000); err != nil || ok {
+			if ok, err := rotate(tx, two, hashOf("x"), 8000); err != nil || ok {
 				t.Errorf("a revoked session is resumed: %v, %v", ok, err)
 			}
 			alive, err := tx.ExtendSessions([][32]byte{[32]byte(one.Hash)}, 80, 8000)
