@@ -2,10 +2,15 @@ package identity
 
 import (
 	"context"
+	"maps"
 	"sync"
+	"time"
 
 	"waxwing.im/waxwing/internal/store"
 )
+
+// revokedFor is longer than anybody takes from looking a session up to attaching.
+const revokedFor = 5 * time.Minute
 
 // attachment is the sockets and streams of one session in this process.
 type attachment struct {
@@ -26,7 +31,10 @@ func (a *Authenticator) Attach(s Session) (detach func()) {
 		// An expiry of now + SessionTTL was written when the session was last slid.
 		at = &attachment{slidMS: s.ExpiresMS - a.o.SessionTTL.Milliseconds(), ended: make(chan struct{})}
 		a.attached[s.hash] = at
-		if a.isSlideDue(at) {
+		if _, isRevoked := a.revoked[s.hash]; isRevoked {
+			at.isOver = true
+			close(at.ended)
+		} else if a.isSlideDue(at) {
 			a.slideSoon(s.hash, at) // its end may be nearer than the next slide
 		}
 	}
@@ -85,11 +93,14 @@ func (a *Authenticator) isAttached(hash [32]byte) bool {
 	return at != nil && !at.isOver
 }
 
-// end tells those who are attached to the sessions that they are over.
+// end tells those who are attached to the sessions that they are over, and those who
+// attach in the next minutes to what they looked up before.
 func (a *Authenticator) end(hashes [][32]byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	now := a.o.Now()
 	for _, hash := range hashes {
+		a.revoked[hash] = now
 		if at := a.attached[hash]; at != nil && !at.isOver {
 			at.isOver = true
 			close(at.ended)
@@ -131,6 +142,7 @@ func (a *Authenticator) slide(ctx context.Context) error {
 func (a *Authenticator) dueSlides() [][32]byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	maps.DeleteFunc(a.revoked, func(_ [32]byte, at time.Time) bool { return a.o.Now().Sub(at) > revokedFor })
 	var due [][32]byte
 	for hash, at := range a.attached {
 		if !at.isOver && a.isSlideDue(at) {

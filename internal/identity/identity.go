@@ -56,8 +56,9 @@ type Authenticator struct {
 	writer     *writer
 	slideEvery time.Duration // at most this often is a session's expiry written while it is attached
 
-	mu       sync.Mutex // guards attached
+	mu       sync.Mutex // guards attached and revoked
 	attached map[[32]byte]*attachment
+	revoked  map[[32]byte]time.Time // what this process knows to be revoked lately
 
 	closing sync.Once
 	stop    context.CancelFunc
@@ -85,6 +86,7 @@ func New(o Options) (*Authenticator, error) {
 		o:          o,
 		slideEvery: min(slideEveryMax, o.SessionTTL/10),
 		attached:   map[[32]byte]*attachment{},
+		revoked:    map[[32]byte]time.Time{},
 	}
 	a.writer = newWriter(o.Store, a.apply)
 	ctx, stop := context.WithCancel(context.Background())

@@ -405,6 +405,9 @@ func TestRevoke(t *testing.T) {
 			w.t.Errorf("got %q, %v", ids, err)
 		}
 		<-here
+		late := a.Attach(tablet.Session) // looked up before
+		<-a.Ended(tablet.Session)
+		late()
 		w.clock.add(2 * time.Minute)
 		if err := b.slide(ctx); err != nil {
 			w.t.Fatal(err)
