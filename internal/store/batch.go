@@ -39,6 +39,7 @@ func (tx *Tx) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
 	for i, k := range keys {
 		logs[i], accounts[i] = string(ds.ConversationLog(k.Conversation)), string(k.Account)
 	}
+	a, b := tx.pairsOf(logs, accounts)
 	err := tx.each(func(scan func(...any) error) error {
 		var log, account string
 		var i ds.Interval
@@ -49,7 +50,7 @@ func (tx *Tx) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
 		found[key] = append(found[key], i)
 		return nil
 	}, `SELECT i.log_id, i.account, i.from_pos, COALESCE(i.until_pos, 0), i.role
-		FROM `+tx.pairs(1)+` JOIN intervals i ON i.log_id = k.a AND i.account = k.b ORDER BY i.from_pos`, tx.setOf(logs), tx.setOf(accounts))
+		FROM `+tx.pairs(1)+` CROSS JOIN intervals i WHERE i.log_id = k.a AND i.account = k.b ORDER BY i.from_pos`, a, b)
 	return found, err
 }
 
@@ -65,6 +66,8 @@ func (tx *Tx) LoadBatch(members []MemberKey, messages []MessageKey) (map[MemberK
 	for i, k := range messages {
 		messageLogs[i], ids[i] = string(ds.ConversationLog(k.Conversation)), string(k.ID)
 	}
+	a, b := tx.pairsOf(logs, accounts)
+	c, d := tx.pairsOf(messageLogs, ids)
 	err := tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
 		var key, role string
@@ -80,11 +83,11 @@ func (tx *Tx) LoadBatch(members []MemberKey, messages []MessageKey) (map[MemberK
 		answers[MessageKey{log.Conversation(), ds.MessageID(key)}] = Answer{Pos: pos, Seq: other, Kind: ds.Kind(kind), Epoch: epoch, CreatedMS: created}
 		return nil
 	}, `SELECT i.log_id, i.account, i.role, i.from_pos, COALESCE(i.until_pos, 0), 0, 0, 0
-			FROM `+tx.pairs(1)+` JOIN intervals i ON i.log_id = k.a AND i.account = k.b
+			FROM `+tx.pairs(1)+` CROSS JOIN intervals i WHERE i.log_id = k.a AND i.account = k.b
 		UNION ALL
 		SELECT m.log_id, m.message_id, '', m.pos, m.seq, m.kind, m.epoch, m.created_ms
-			FROM `+tx.pairs(3)+` JOIN message_ids m ON m.log_id = k.a AND m.message_id = k.b
-		ORDER BY 4`, tx.setOf(logs), tx.setOf(accounts), tx.setOf(messageLogs), tx.setOf(ids))
+			FROM `+tx.pairs(3)+` CROSS JOIN message_ids m WHERE m.log_id = k.a AND m.message_id = k.b
+		ORDER BY 4`, a, b, c, d)
 	return intervals, answers, err
 }
 

@@ -113,16 +113,29 @@ func (tx *Tx) setOf(list []string) any {
 	return asJSON(list)
 }
 
-// pairs is a table expression with the columns a and b over a list of pairs that is
+// pairs is a table expression with the columns a and b over a list of pairs, which is
 // passed as the arguments number n and n+1, made by pairsOf.
 func (tx *Tx) pairs(n int) string {
 	if tx.dialect.name == "postgres" {
 		return fmt.Sprintf("unnest($%d::text[], $%d::text[]) AS k(a, b)", n, n+1)
 	}
-	return fmt.Sprintf("(SELECT x.value AS a, y.value AS b FROM json_each($%d) x JOIN json_each($%d) y ON y.key = x.key) AS k", n, n+1)
+	return fmt.Sprintf("(SELECT value->>0 AS a, value->>1 AS b FROM json_each($%d) WHERE $%d = '') AS k", n, n+1)
 }
 
-func asJSON(list []string) string {
+// pairsOf makes the two arguments: two lists on PostgreSQL; on SQLite, where joining
+// two lists by their index is quadratic, one list of pairs and an empty string.
+func (tx *Tx) pairsOf(a, b []string) (any, any) {
+	if tx.dialect.name == "postgres" {
+		return a, b
+	}
+	list := make([][2]string, len(a))
+	for i := range a {
+		list[i] = [2]string{a[i], b[i]}
+	}
+	return asJSON(list), ""
+}
+
+func asJSON[T any](list []T) string {
 	text, err := json.Marshal(list)
 	if err != nil {
 		panic(err) // strings always marshal
