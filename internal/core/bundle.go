@@ -65,7 +65,9 @@ func (s *Service) CommitBundle(ctx context.Context, who ds.Caller, b Bundle) (ds
 // checkBundle looks at the bundle alone: sizes, forms, and whether its parts say
 // the same as far as a server can see.
 func checkBundle(b Bundle) (sight, error) {
-	refuse := func(sentence string) (sight, error) { return sight{}, &ds.Refusal{Code: ds.InvalidRequest, Message: sentence} }
+	refuse := func(sentence string) (sight, error) {
+		return sight{}, &ds.Refusal{Code: ds.InvalidRequest, Message: sentence}
+	}
 	switch {
 	case len(b.Commit) > commitBytesMax || len(b.Welcome) > welcomeBytesMax || len(b.GroupInfo) > groupInfoBytesMax:
 		return refuse("bundle too large")
