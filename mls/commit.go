@@ -135,6 +135,7 @@ func (g *Group) finish(o CommitOptions, s *staged) (*PendingCommit, error) {
 	if p.message, p.base, err = g.frame(a, 0); err != nil {
 		return nil, err
 	}
+	next.past = p.base.remember() // without the key that the commit took
 	if p.groupInfo, err = next.GroupInfo(); err != nil {
 		return nil, err
 	}

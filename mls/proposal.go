@@ -2,7 +2,6 @@ package mls
 
 import (
 	"bytes"
-	"slices"
 
 	"waxwing.im/waxwing/mls/keypackage"
 	"waxwing.im/waxwing/mls/leaf"
@@ -61,17 +60,21 @@ type change struct {
 // resolve replaces the references of a commit by the proposals received.
 // RFC 9420, section 12.4.2.
 func (g *Group) resolve(list []wire.ProposalOrRef, committer uint32) ([]proposal, error) {
+	received := make(map[string]proposal, len(g.proposals))
+	for _, p := range g.proposals {
+		received[string(p.ref)] = p
+	}
 	var out []proposal
 	for _, p := range list {
 		if p.Proposal != nil {
 			out = append(out, proposal{sender: committer, body: p.Proposal})
 			continue
 		}
-		i := slices.IndexFunc(g.proposals, func(q proposal) bool { return bytes.Equal(q.ref, p.Reference) })
-		if i < 0 {
+		found, known := received[string(p.Reference)]
+		if !known {
 			return nil, broken(ErrUnknownProposal, "12.4.2", "reference %x", p.Reference)
 		}
-		out = append(out, g.proposals[i])
+		out = append(out, found)
 	}
 	return out, nil
 }

@@ -227,7 +227,9 @@ func (g *groupState) codeTree(c *wire.Coder) bool {
 		return true
 	}
 	var list wire.RatchetTree
-	list.Code(c)
+	if list.Code(c); c.Failed() {
+		return false
+	}
 	t, err := tree.Decode(g.suite, list)
 	switch {
 	case err != nil:
@@ -258,7 +260,7 @@ func (g *groupState) codeKeys(c *wire.Coder) {
 		c.U32(&e.node)
 		codePair(c, g.suite, &e.pair)
 	})
-	if !c.Decoding() {
+	if !c.Decoding() || c.Failed() {
 		return
 	}
 	g.keys = make(tree.Keys, len(list))
@@ -303,8 +305,10 @@ func (g *groupState) codePast(c *wire.Coder) {
 	if len(list) > HistoryEpochs {
 		c.Fail("%d past epochs", len(list))
 	}
-	slices.Reverse(list)
-	g.past = list
+	if c.Decoding() {
+		slices.Reverse(list)
+		g.past = list
+	}
 }
 
 func (g *groupState) treeSize() uint32 {

@@ -96,6 +96,9 @@ func decode(data []byte, v Struct) error {
 // Decoding says which way c goes, for the few structures whose form depends on it.
 func (c *Coder) Decoding() bool { return c.decoding }
 
+// Failed says whether an error stopped coding; decoded values are then undefined.
+func (c *Coder) Failed() bool { return c.err != nil }
+
 // Fail stops coding with an error that wraps ErrMalformed. The first call wins.
 func (c *Coder) Fail(format string, args ...any) {
 	if c.err == nil {

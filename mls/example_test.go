@@ -1,0 +1,97 @@
+package mls_test
+
+import (
+	"fmt"
+	"log"
+	"time"
+
+	"waxwing.im/waxwing/mls"
+)
+
+const suite1 = mls.X25519_AES128GCM_SHA256_Ed25519
+
+// newIdentity makes a client's identity; an application would save its key.
+func newIdentity(name string) mls.Identity {
+	key, err := mls.NewSignatureKey(suite1)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return mls.Identity{Credential: []byte(name), Key: key}
+}
+
+// Ann starts a conversation with Bob, who was away: she takes a KeyPackage that
+// he published, adds him, and he joins with the Welcome.
+func Example_directMessage() {
+	// Bob, some time ago: publish a KeyPackage, keep its private part.
+	bobPackage, err := mls.NewKeyPackage(suite1, newIdentity("did:example:bob"), mls.KeyPackageOptions{
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(30 * 24 * time.Hour),
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	// Who may be who is the application's decision: this one prints and accepts.
+	hook := func(c mls.CredentialChange) error {
+		fmt.Printf("is this %s? ok\n", c.New.Credential)
+		return nil
+	}
+
+	// Ann: a group of one, then a commit that adds Bob.
+	ann, err := mls.NewGroup(suite1, []byte("conversation 1"), newIdentity("did:example:ann"), mls.GroupOptions{Hook: hook})
+	if err != nil {
+		log.Fatal(err)
+	}
+	pending, err := ann.Commit(mls.CommitOptions{Add: [][]byte{bobPackage.Message()}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// She sends pending.Message() and pending.Welcome(), goes on with Base, and
+	// enters the new epoch only when the delivery service says the commit won.
+	ann = pending.Base()
+	if ann, err = pending.Apply(ann); err != nil {
+		log.Fatal(err)
+	}
+
+	// Bob: join.
+	bob, err := mls.Join(pending.Welcome(), bobPackage, mls.JoinOptions{Hook: hook})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	// A message. Every operation returns the group to go on with.
+	message, ann, err := ann.Seal([]byte("hello, Bob"), nil, mls.SealOptions{Padding: 54})
+	if err != nil {
+		log.Fatal(err)
+	}
+	got, err := bob.Process(message)
+	if err != nil {
+		log.Fatal(err)
+	}
+	bob = got.Group
+	fmt.Printf("%s: %s\n", got.Sender.Credential, got.Plaintext)
+	fmt.Println("both in epoch", ann.Epoch(), string(ann.EpochAuthenticator()) == string(bob.EpochAuthenticator()))
+
+	// Output:
+	// is this did:example:bob? ok
+	// is this did:example:ann? ok
+	// did:example:ann: hello, Bob
+	// both in epoch 1 true
+}
+
+// State is bytes: what was opened before saving cannot be opened again after.
+func ExampleLoadGroup() {
+	ann, err := mls.NewGroup(suite1, []byte("notes to self"), newIdentity("did:example:ann"), mls.GroupOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	state, err := ann.MarshalBinary() // holds private keys: encrypt it at rest
+	if err != nil {
+		log.Fatal(err)
+	}
+	loaded, err := mls.LoadGroup(state, mls.LoadOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(loaded.Epoch(), string(loaded.ID()))
+	// Output: 0 notes to self
+}

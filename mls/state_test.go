@@ -1,0 +1,172 @@
+package mls
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"testing"
+
+	"waxwing.im/waxwing/mls/framing"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// checksummed repairs the checksum of a spoilt state.
+func checksummed(state []byte) []byte {
+	state = bytes.Clone(state)
+	if len(state) >= sha256.Size {
+		sum := sha256.Sum256(state[:len(state)-sha256.Size])
+		copy(state[len(state)-sha256.Size:], sum[:])
+	}
+	return state
+}
+
+// loaders load each kind of state.
+var loaders = map[string]func([]byte) error{
+	"signature key":  func(b []byte) error { return new(SignatureKey).UnmarshalBinary(b) },
+	"key package":    func(b []byte) error { _, err := LoadKeyPackage(b); return err },
+	"group":          func(b []byte) error { _, err := LoadGroup(b, LoadOptions{}); return err },
+	"pending commit": func(b []byte) error { _, err := LoadPendingCommit(b, LoadOptions{}); return err },
+}
+
+// savedStates makes a state of each kind, with a past epoch, skipped keys and a
+// proposal in the group.
+func savedStates(t testing.TB) map[string][]byte {
+	t.Helper()
+	w := newWorld(t, testSuite, "ann", "bob", "cay")
+	w.seal("bob", "lost")
+	w.reads("ann", w.seal("bob", "x"), "x")
+	w.commit("cay", CommitOptions{})
+	w.reads("ann", w.seal("cay", "y"), "y")
+	w.process("ann", w.propose("bob", &wire.Proposal{Type: wire.AddProposal, Add: keyPackage(t, identity(t, testSuite, "dan")).public}, wire.PrivateMessageFormat))
+	p, err := w.groups["ann"].Commit(CommitOptions{Remove: []uint32{w.groups["cay"].OwnLeaf().Index}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := map[string][]byte{"group": save(t, p.Base())}
+	for name, value := range map[string]interface{ MarshalBinary() ([]byte, error) }{
+		"signature key": w.groups["ann"].key, "key package": keyPackage(t, identity(t, testSuite, "eve")), "pending commit": p,
+	} {
+		if states[name], err = value.MarshalBinary(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return states
+}
+
+func TestSavedStatesAreChecked(t *testing.T) {
+	states := savedStates(t)
+	for name, state := range states {
+		load := loaders[name]
+		if err := load(state); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		newer := bytes.Clone(state)
+		newer[stateHeadBytes-1]++
+		if err := load(checksummed(newer)); !errors.Is(err, ErrNewerState) {
+			t.Errorf("%s: a newer version: %v", name, err)
+		}
+		for at := range state {
+			spoilt := bytes.Clone(state)
+			spoilt[at] ^= 1
+			if err := load(spoilt); !errors.Is(err, ErrCorruptState) && !errors.Is(err, ErrNewerState) {
+				t.Fatalf("%s: byte %d changed: %v", name, at, err)
+			}
+		}
+		for at := stateHeadBytes; at < len(state)-sha256.Size; at += 7 {
+			spoilt := bytes.Clone(state)
+			spoilt[at] ^= 0xff
+			_ = load(checksummed(spoilt)) // may succeed, may not panic
+		}
+		for end := range state {
+			if err := load(state[:end]); !errors.Is(err, ErrCorruptState) {
+				t.Fatalf("%s: cut to %d bytes: %v", name, end, err)
+			}
+		}
+		for other := range states {
+			if other != name && loaders[other](state) == nil {
+				t.Errorf("a %s loads as a %s", name, other)
+			}
+		}
+	}
+}
+
+func TestSavingIsStable(t *testing.T) {
+	state := savedStates(t)["group"]
+	g, err := LoadGroup(state, LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(save(t, g), state) {
+		t.Error("a loaded group saves differently")
+	}
+}
+
+func TestLoadedSignatureKeySigns(t *testing.T) {
+	for _, s := range []Suite{X25519_AES128GCM_SHA256_Ed25519, P256_AES128GCM_SHA256_P256} {
+		id := identity(t, s, "ann")
+		saved, err := id.Key.MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var loaded SignatureKey
+		if err := loaded.UnmarshalBinary(saved); err != nil || !bytes.Equal(loaded.Public(), id.Key.Public()) {
+			t.Errorf("loaded another key, %v", err)
+		}
+		id.Key = loaded
+		keyPackage(t, id)
+	}
+	if _, err := (SignatureKey{}).MarshalBinary(); !errors.Is(err, ErrUnsupported) {
+		t.Errorf("the zero key: %v", err)
+	}
+}
+
+func FuzzLoadGroup(f *testing.F) {
+	f.Add(savedStates(f)["group"])
+	f.Add(save(f, newWorld(f, testSuite, "ann").groups["ann"]))
+	w := newWorld(f, testSuite, "ann", "bob")
+	f.Add(save(f, w.groups["bob"]))
+	message := w.seal("ann", "x")
+	f.Fuzz(func(t *testing.T, state []byte) {
+		g, err := LoadGroup(checksummed(state), LoadOptions{Now: testNow})
+		if err != nil {
+			return
+		}
+		// Whatever loads must not panic, whatever it then says.
+		g.Members()
+		_ = save(t, g)
+		_, _ = g.Process(message)
+		_, _, _ = g.Seal([]byte("x"), nil, SealOptions{})
+		_, _ = g.Commit(CommitOptions{})
+	})
+}
+
+// FuzzProcess lets an outsider send anything, and a member anything that it can
+// sign.
+func FuzzProcess(f *testing.F) {
+	w := newWorld(f, testSuite, "ann", "bob", "cay")
+	ann, bob := w.groups["ann"], w.groups["bob"]
+	p, err := ann.Commit(CommitOptions{Public: true})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(p.Message())
+	f.Add(w.seal("ann", "hello"))
+	f.Add(w.propose("ann", &wire.Proposal{Type: wire.RemoveProposal, Remove: 2}, wire.PublicMessageFormat))
+	f.Add(w.hostile("ann", nil, &wire.Proposal{Type: wire.AddProposal, Add: keyPackage(f, identity(f, testSuite, "dan")).public}))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		before := bob.EpochAuthenticator()
+		_, _ = bob.Process(raw)
+		var m wire.Message
+		if wire.Unmarshal(raw, &m) == nil && m.Public != nil && m.Public.Content.Sender == (wire.Sender{Type: wire.MemberSender}) {
+			a := m.Public.Authenticated()
+			if err := framing.Sign(ann.suite, ann.key.private, a, &ann.context); err != nil {
+				t.Fatal(err)
+			}
+			m.Public = framing.Public(ann.suite, ann.epoch.Membership, a, &ann.context)
+			_, _ = bob.Process(wire.Marshal(&m))
+		}
+		if !bytes.Equal(before, bob.EpochAuthenticator()) {
+			t.Fatal("the group changed")
+		}
+	})
+}
