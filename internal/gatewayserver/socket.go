@@ -64,17 +64,22 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // answered
 	}
-	now := s.clock.Load()
-	c := &socket{server: s, conn: network, userAgent: r.UserAgent(), opened: now}
-	c.beat.next = now + s.pingInterval.Milliseconds()
-	c.ended.Store(&ending{})
-	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	c := newSocket(s, network, r.UserAgent())
 	if !s.admit(c) {
 		c.cancel()
 		network.Abort()
 		return
 	}
 	go c.run()
+}
+
+func newSocket(s *Server, network conn, userAgent string) *socket {
+	now := s.clock.Load()
+	c := &socket{server: s, conn: network, userAgent: userAgent, opened: now}
+	c.beat.next = now + s.pingInterval.Milliseconds()
+	c.ended.Store(&ending{})
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	return c
 }
 
 var errDraining = errors.New("the server is shutting down")
