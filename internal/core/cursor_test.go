@@ -1,0 +1,177 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+func TestCursors(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		ctx := context.Background()
+		w.room("c1", "ann", "bob")
+		for n := range 5 {
+			if _, err := w.send("ann", "c1", fmt.Sprint("m", n), "x"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		next := func(want int64) {
+			t.Helper()
+			list, err := w.service.Cursors(ctx, who("bob"))
+			got := int64(0)
+			for _, c := range list {
+				if c.Log == ds.ConversationLog("c1") {
+					got = c.Next
+				}
+			}
+			if err != nil || got != want {
+				t.Errorf("cursor at %d, want %d, %v", got, want, err)
+			}
+		}
+		next(0)
+		for _, ack := range []struct{ seq, want int64 }{{2, 3}, {1, 3}, {99, 6}} {
+			if err := w.service.Acknowledge(ctx, who("bob"), "c1", ack.seq); err != nil {
+				t.Fatal(err)
+			}
+			next(ack.want) // read through the buffer
+		}
+		if list, _ := w.read("bob", "c1", 0); len(list) != 0 {
+			t.Errorf("from the cursor bob reads %s", seqs(list))
+		}
+		if err := w.service.AcknowledgeNow(ctx, who("ann"), "c1", 2); err != nil {
+			t.Fatal(err)
+		}
+		if list, _ := w.read("ann", "c1", 0); seqs(list) != "3:app 4:app 5:app" {
+			t.Errorf("from the cursor ann reads %s", seqs(list))
+		}
+		for name, err := range map[string]error{
+			"stranger": w.service.Acknowledge(ctx, who("sue"), "c1", 1),
+			"no such":  w.service.AcknowledgeNow(ctx, who("ann"), "none", 1),
+			"bad name": w.service.Acknowledge(ctx, who("ann"), "a\x00b", 1),
+		} {
+			if ds.CodeOf(err) != ds.Forbidden {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if err := w.service.Acknowledge(ctx, who("ann"), "c1", -1); ds.CodeOf(err) != ds.InvalidRequest {
+			t.Errorf("negative: %v", err)
+		}
+	})
+}
+
+// TestCursorsSurviveARestart: what was acknowledged before a clean close is there.
+func TestCursorsSurviveARestart(t *testing.T) {
+	url := "sqlite:" + t.TempDir()
+	ctx := context.Background()
+	w := newWorld(t, url)
+	w.room("c1", "ann", "bob")
+	if _, err := w.send("ann", "c1", "m", "x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.service.Acknowledge(ctx, who("bob"), "c1", 1); err != nil {
+		t.Fatal(err)
+	}
+	w.close()
+	w = newWorld(t, url)
+	if list, _ := w.read("bob", "c1", 0); len(list) != 0 {
+		t.Errorf("bob reads %s again", seqs(list))
+	}
+}
+
+// TestDeviceEvents: events are seen by the device they are for, again on each connect
+// until they are acknowledged.
+func TestDeviceEvents(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		ctx := context.Background()
+		w.room("c1", "ann", "bob")
+		r, err := w.bundle("ann", Bundle{ConversationID: "c1", ID: "b1", Commit: commit("group", 0), Welcome: welcome("aa", "bb"),
+			To: []Recipient{recipient("bob", "aa"), {Device: ds.Device{Account: "bob", ID: "laptop"}, KeyPackageRef: "bb"}}})
+		if err != nil || r.Epoch != 1 || r.Seq != 1 {
+			t.Fatal(r, err)
+		}
+		events := func(device ds.DeviceID) (list []ds.DeviceEvent, kinds []ds.Kind, last int64) {
+			t.Helper()
+			f := w.service.NewFollower(ds.Caller{Account: "bob", Device: device})
+			defer f.Close()
+			if err := f.FollowDevice(ctx); err != nil {
+				t.Fatal(err)
+			}
+			page, err := f.Next(ctx)
+			if err != nil || !page.CaughtUp {
+				t.Fatal(page, err)
+			}
+			for _, r := range page.Records {
+				kinds = append(kinds, r.Kind)
+			}
+			return page.Events, kinds, page.Head
+		}
+		for range 2 {
+			list, kinds, _ := events("laptop")
+			if len(list) != 2 || kinds[0] != ds.MembersEvent || kinds[1] != ds.WelcomeEvent || list[1].KeyPackageRef != "bb" ||
+				list[1].NextSeq != 2 || list[1].Epoch != 1 || string(list[1].Welcome) != string(welcome("aa", "bb")) {
+				t.Errorf("laptop is told %+v", list)
+			}
+		}
+		_, _, last := events("laptop")
+		if err := w.service.AcknowledgeDevice(ctx, ds.Caller{Account: "bob", Device: "laptop"}, last); err != nil {
+			t.Fatal(err)
+		}
+		if list, _, _ := events("laptop"); len(list) != 0 {
+			t.Errorf("after its ack laptop is told %+v", list)
+		}
+		if list, _, _ := events("bob-phone"); len(list) != 2 || list[1].KeyPackageRef != "aa" {
+			t.Errorf("phone is told %+v", list)
+		}
+		if list, _, _ := events("tablet"); len(list) != 1 {
+			t.Errorf("a third device is told %+v", list)
+		}
+	})
+}
+
+func TestLimits(t *testing.T) {
+	now := time.UnixMilli(0)
+	l := newLimiter(Limits{"sends": {3, time.Minute}}, func() time.Time { return now })
+	for i := range 3 {
+		if r := l.take("sends", "a", "b", 1); r != nil {
+			t.Fatalf("call %d: %v", i, r)
+		}
+	}
+	r := l.take("sends", "a", "b", 1)
+	if r == nil || r.RetryAfter != 20*time.Second {
+		t.Fatalf("the fourth at once: %+v", r)
+	}
+	if r := l.take("sends", "a", "c", 1); r != nil {
+		t.Errorf("another key: %v", r)
+	}
+	now = now.Add(20 * time.Second)
+	if r := l.take("sends", "a", "b", 1); r != nil {
+		t.Errorf("after the wait: %v", r)
+	}
+	if r := l.take("sends", "a", "b", 1); r == nil {
+		t.Error("a second one after the wait")
+	}
+	now = now.Add(time.Hour)
+	if r := l.take("sends", "x", "y", 99); r != nil { // more than the burst counts as the burst
+		t.Errorf("a large call on a full bucket: %v", r)
+	}
+	if len(l.until) != 1 {
+		t.Errorf("%d buckets are remembered", len(l.until))
+	}
+	limits := DefaultLimits()
+	for _, bad := range []string{"", "sends", "sends=", "sends=0/1m", "sends=x/1m", "sends=1/0s", "sends=1/fortnight", "nope=1/m", "all=1/m", "sends=-1/m"} {
+		if err := limits.Set(bad); err == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+	if err := limits.Set("sends=7/30s"); err != nil || limits["sends"] != (Rate{7, 30 * time.Second}) {
+		t.Error(limits["sends"], err)
+	}
+	if err := limits.Set("all=off"); err != nil || limits["invites"].Count != 0 {
+		t.Error(limits, err)
+	}
+}

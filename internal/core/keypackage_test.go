@@ -1,0 +1,207 @@
+package core
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/mls"
+)
+
+// published makes an MLS KeyPackage of account as it is published.
+func published(t *testing.T, account string, o mls.KeyPackageOptions) string {
+	t.Helper()
+	key, err := mls.NewSignatureKey(mls.X25519_AES128GCM_SHA256_Ed25519)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.NotAfter.IsZero() {
+		o.NotBefore, o.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
+	}
+	p, err := mls.NewKeyPackage(mls.X25519_AES128GCM_SHA256_Ed25519, mls.Identity{Credential: []byte(account), Key: key}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(p.Message())
+}
+
+func TestPublishKeyPackages(t *testing.T) {
+	w := newWorld(t, "sqlite:"+t.TempDir())
+	ctx := context.Background()
+	good := published(t, "ann", mls.KeyPackageOptions{})
+	raw, err := base64.StdEncoding.DecodeString(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spoilt := append([]byte{}, raw...)
+	spoilt[len(spoilt)-1] ^= 1
+	rows := []struct {
+		name     string
+		packages []string
+		want     int64
+		index    int // of the refused one, or -1
+	}{
+		{"one", []string{good}, 1, -1},
+		{"the same again", []string{good}, 1, -1},
+		{"opaque ones", []string{"hello", "hello", "not/base64="}, 4, -1},
+		{"bad signature behind a good one", []string{published(t, "ann", mls.KeyPackageOptions{}), base64.StdEncoding.EncodeToString(spoilt)}, 4, 1},
+		{"trailing byte", []string{base64.StdEncoding.EncodeToString(append(append([]byte{}, raw...), 0))}, 4, 0},
+		{"expired", []string{published(t, "ann", mls.KeyPackageOptions{NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})}, 4, 0},
+		{"somebody else's", []string{published(t, "bob", mls.KeyPackageOptions{})}, 4, 0},
+		{"too large", []string{strings.Repeat("x", keyPackageBytesMax+1)}, 4, 0},
+		{"none", nil, 4, -1},
+		{"last resort does not count", []string{published(t, "ann", mls.KeyPackageOptions{LastResort: true})}, 4, -1},
+	}
+	for _, row := range rows {
+		n, err := w.service.PublishKeyPackages(ctx, who("ann"), row.packages)
+		if row.index < 0 {
+			if err != nil || n != row.want {
+				t.Errorf("%s: %d, %v", row.name, n, err)
+			}
+			continue
+		}
+		r, ok := err.(*ds.Refusal)
+		if !ok || r.Code != ds.InvalidRequest || !r.HasIndex || r.Index != row.index {
+			t.Errorf("%s: %v", row.name, err)
+		}
+	}
+	if n, err := w.service.RotateKeyPackages(ctx, who("ann"), true, []string{"fresh"}); err != nil || n != 1 {
+		t.Errorf("rotate: %d, %v", n, err)
+	}
+}
+
+func TestClaimKeyPackages(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		ctx := context.Background()
+		var list []string
+		for i := range 12 {
+			list = append(list, fmt.Sprintf("package %d", i))
+		}
+		list = append(list, published(t, "ann", mls.KeyPackageOptions{LastResort: true}))
+		if _, err := w.service.PublishKeyPackages(ctx, who("ann"), list); err != nil {
+			t.Fatal(err)
+		}
+		claim := func(count int) []ds.KeyPackage {
+			t.Helper()
+			got, err := w.service.ClaimKeyPackages(ctx, who("bob"), "ann", count)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got
+		}
+		if got := claim(2); len(got) != 2 || string(got[0].Body) != "package 0" || string(got[1].Body) != "package 1" {
+			t.Errorf("first claim: %v", got)
+		}
+		if got := claim(0); len(got) != 0 {
+			t.Errorf("a claim of none: %v", got)
+		}
+		if got := claim(1000); len(got) != keyPackageCountMax {
+			t.Errorf("a claim of a thousand: %d", len(got))
+		}
+		for range 2 {
+			if got := claim(3); len(got) != 1 || !got[0].LastResort {
+				t.Errorf("from an empty pool: %v", got)
+			}
+		}
+		if got, err := w.service.ClaimKeyPackages(ctx, who("bob"), "nobody", 1); err != nil || len(got) != 0 {
+			t.Errorf("of an unknown account: %v, %v", got, err)
+		}
+		// The owner was told once that the pool is low and once that it is empty.
+		f := w.service.NewFollower(who("ann"))
+		defer f.Close()
+		if err := f.FollowDevice(ctx); err != nil {
+			t.Fatal(err)
+		}
+		page, err := f.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range page.Events {
+			if e.Available != 0 {
+				t.Errorf("told %+v", e)
+			}
+		}
+		if len(page.Events) != 1 || page.Records[0].Kind != ds.KeyPackagesLow {
+			t.Errorf("told %+v", page.Events)
+		}
+	})
+}
+
+func TestClaimPerDevice(t *testing.T) {
+	w := newWorld(t, "sqlite:"+t.TempDir())
+	ctx := context.Background()
+	for _, device := range []ds.DeviceID{"phone", "laptop", "tablet"} {
+		caller := ds.Caller{Account: "ann", Device: device}
+		packages := []string{"one of " + string(device)}
+		if device == "tablet" {
+			packages = []string{published(t, "ann", mls.KeyPackageOptions{LastResort: true})}
+		}
+		if _, err := w.service.PublishKeyPackages(ctx, caller, packages); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for round, want := range []string{"laptop phone tablet", "tablet"} {
+		got, err := w.service.ClaimKeyPackagePerDevice(ctx, who("bob"), "ann")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var devices []string
+		for _, p := range got {
+			devices = append(devices, string(p.Device.ID))
+		}
+		if strings.Join(devices, " ") != want {
+			t.Errorf("round %d: %v, want %s", round, devices, want)
+		}
+	}
+}
+
+// TestClaimRace: callers at once on two nodes never get the same package.
+func TestClaimRace(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		nodes := []*world{newWorld(t, url)}
+		if strings.HasPrefix(url, "postgres") {
+			nodes = append(nodes, newWorld(t, url))
+		}
+		ctx := context.Background()
+		var list []string
+		for i := range 60 {
+			list = append(list, fmt.Sprint("package ", i))
+		}
+		if _, err := nodes[0].service.PublishKeyPackages(ctx, who("ann"), list); err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		given := map[string]int{}
+		var callers sync.WaitGroup
+		for i := range 16 {
+			callers.Go(func() {
+				for range 5 {
+					got, err := nodes[i%len(nodes)].service.ClaimKeyPackages(ctx, who("bob"), "ann", 1)
+					if err != nil {
+						t.Error(err)
+					}
+					mu.Lock()
+					for _, p := range got {
+						given[string(p.Body)]++
+					}
+					mu.Unlock()
+				}
+			})
+		}
+		callers.Wait()
+		for name, n := range given {
+			if n > 1 {
+				t.Errorf("%s was handed out %d times", name, n)
+			}
+		}
+		if len(given) != 60 {
+			t.Errorf("%d of 60 were handed out", len(given))
+		}
+	})
+}
