@@ -95,15 +95,16 @@ var (
 // envelope is a frame as it is read. Only what is needed to answer is typed here,
 // so that a frame with a broken field is still answered with its id.
 type envelope struct {
-	Version json.RawMessage `json:"v,omitempty"`
-	Type    json.RawMessage `json:"t,omitempty"`
-	ID      json.RawMessage `json:"id,omitempty"`
-	Body    json.RawMessage `json:"body,omitempty"`
+	Version span `json:"v,omitempty"`
+	Type    span `json:"t,omitempty"`
+	ID      span `json:"id,omitempty"`
+	Body    span `json:"body,omitempty"`
 }
 
 // DecodeFrame reads one frame. A type that is missing or not a string is "". The
 // error is one of Validate's, ErrNotObject, ErrVersion, or an *InputError about `id`
 // or `body`; with the last two kinds the returned frame has its ID if that is usable.
+// The frame points into data.
 func DecodeFrame(data []byte) (Frame, error) {
 	if err := Validate(data); err != nil {
 		return Frame{}, err
@@ -120,7 +121,7 @@ func DecodeFrame(data []byte) (Frame, error) {
 		if len(e.ID) > frameIDBytesMax || !isIDStart(e.ID[0]) {
 			return Frame{}, &InputError{Field: "id", Problem: "not a short string or number"}
 		}
-		frame.ID = e.ID
+		frame.ID = json.RawMessage(e.ID)
 	}
 	if string(e.Version) != "1" {
 		return frame, ErrVersion
@@ -130,7 +131,7 @@ func DecodeFrame(data []byte) (Frame, error) {
 		if e.Body[0] != '{' {
 			return frame, &InputError{Field: "body", Problem: "not an object"}
 		}
-		frame.Body = e.Body
+		frame.Body = json.RawMessage(e.Body)
 	}
 	return frame, nil
 }

@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/bits"
 	"reflect"
 	"strconv"
 	"strings"
@@ -37,15 +39,12 @@ func unmarshalChecked(data []byte, into any) error {
 	return setStruct(skipSpace(data), v)
 }
 
-// plan is what Unmarshal knows about a struct.
+// plan is what Unmarshal knows about a struct. Fields are told apart by their index;
+// no struct of ours has more than 64.
 type plan struct {
-	fields map[string]planField
-	names  []string // in order, so that the first missing one is named
-}
-
-type planField struct {
-	index    int
-	required bool
+	fields   map[string]int
+	names    []string // by index
+	required uint64   // a set of indexes
 }
 
 var plans sync.Map // reflect.Type → *plan
@@ -54,18 +53,30 @@ func planOf(t reflect.Type) *plan {
 	if p, ok := plans.Load(t); ok {
 		return p.(*plan)
 	}
-	p := &plan{fields: map[string]planField{}}
+	p := &plan{fields: map[string]int{}, names: make([]string, t.NumField())}
 	for i := range t.NumField() {
 		name, options, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
 		if name == "" || name == "-" {
 			continue
 		}
-		required := options == "" && t.Field(i).Type.Kind() != reflect.Pointer
-		p.fields[name] = planField{index: i, required: required}
-		p.names = append(p.names, name)
+		p.fields[name], p.names[i] = i, name
+		if options == "" && t.Field(i).Type.Kind() != reflect.Pointer {
+			p.required |= 1 << i
+		}
 	}
 	plans.Store(t, p)
 	return p
+}
+
+// field finds a field by its name as it is written, in quotes.
+func (p *plan) field(quoted []byte) (index int, ok bool) {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		index, ok = p.fields[string(quoted[1:len(quoted)-1])] // does not allocate
+		return index, ok
+	}
+	name, _ := textOf(quoted)
+	index, ok = p.fields[name]
+	return index, ok
 }
 
 func setStruct(raw []byte, v reflect.Value) error {
@@ -73,36 +84,47 @@ func setStruct(raw []byte, v reflect.Value) error {
 		return &InputError{Problem: "not an object"}
 	}
 	p := planOf(v.Type())
-	var seen uint64 // by index of the field; no struct of ours has more than 64
-	err := eachField(raw, func(name string, value []byte) error {
-		field, ok := p.fields[name]
+	var seen uint64 // a set of indexes
+	err := eachField(raw, func(name, value []byte) error {
+		index, ok := p.field(name)
 		if !ok {
 			return nil
 		}
-		v.Field(field.index).SetZero()
+		v.Field(index).SetZero()
 		if string(value) == "null" {
-			seen &^= 1 << field.index
+			seen &^= 1 << index
 			return nil
 		}
-		seen |= 1 << field.index
-		return within(name, setValue(value, v.Field(field.index)))
+		seen |= 1 << index
+		if err := setValue(value, v.Field(index)); err != nil {
+			return within(p.names[index], err)
+		}
+		return nil
 	})
 	if err != nil {
 		return err
 	}
-	for _, name := range p.names {
-		if field := p.fields[name]; field.required && seen&(1<<field.index) == 0 {
-			return &InputError{Field: name, Problem: "missing"}
-		}
+	if missing := p.required &^ seen; missing != 0 {
+		return &InputError{Field: p.names[bits.TrailingZeros64(missing)], Problem: "missing"}
 	}
 	return nil
 }
 
-var rawMessage = reflect.TypeFor[json.RawMessage]()
+// span is the text of a value, where it stands in the input.
+type span []byte
+
+var (
+	rawMessage = reflect.TypeFor[json.RawMessage]()
+	rawSpan    = reflect.TypeFor[span]()
+)
 
 func setValue(raw []byte, v reflect.Value) error {
-	if v.Type() == rawMessage {
-		v.SetBytes(append([]byte(nil), raw...))
+	switch v.Type() {
+	case rawMessage:
+		v.SetBytes(bytes.Clone(raw))
+		return nil
+	case rawSpan:
+		v.SetBytes(raw)
 		return nil
 	}
 	switch v.Kind() {
@@ -159,16 +181,16 @@ func setSlice(raw []byte, v reflect.Value) error {
 	return nil
 }
 
-// eachField calls f with each field of the object that raw begins with. raw has
-// been checked.
-func eachField(raw []byte, f func(name string, value []byte) error) error {
+// eachField calls f with each field of the object that raw begins with, its name in
+// quotes. raw has been checked.
+func eachField(raw []byte, f func(name, value []byte) error) error {
 	in := skipSpace(raw[1:])
 	if in[0] == '}' {
 		return nil
 	}
 	for {
 		rest, _ := skipString(in)
-		name, _ := textOf(in[:len(in)-len(rest)])
+		name := in[:len(in)-len(rest)]
 		value := skipSpace(skipSpace(rest)[1:])
 		rest, _ = skipValue(value, 0)
 		if err := f(name, value[:len(value)-len(rest)]); err != nil {
@@ -187,10 +209,8 @@ func textOf(raw []byte) (s string, ok bool) {
 	if len(raw) < 2 || raw[0] != '"' {
 		return "", false
 	}
-	for _, c := range raw {
-		if c == '\\' {
-			return s, json.Unmarshal(raw, &s) == nil
-		}
+	if bytes.IndexByte(raw, '\\') >= 0 {
+		return s, json.Unmarshal(raw, &s) == nil
 	}
 	return string(raw[1 : len(raw)-1]), true
 }
