@@ -103,11 +103,10 @@ func open(ctx context.Context, o Options, crash func(stage string) error) (*Clie
 		return nil, fmt.Errorf("client options: %w", err)
 	}
 	o.StorageKey = nil
-	db, err := openDatabase(ctx, o.Dir, seal)
+	db, err := openDatabase(ctx, o.Dir, seal, crash)
 	if err != nil {
 		return nil, err
 	}
-	db.crash = crash
 	c := &Client{options: o, account: o.Account, base: base, http: o.HTTPClient, log: o.Logger, db: db,
 		closed: make(chan struct{}), woken: map[string]bool{}, bell: make(chan struct{}, 1),
 		stateChanged: make(chan struct{})}

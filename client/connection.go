@@ -77,16 +77,12 @@ func (c *Client) run(ctx context.Context) {
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
+		case <-c.db.died:
+			timer.Stop()
 		case <-ctx.Done():
 			timer.Stop()
 		}
 	}
-}
-
-func (db *database) failure() error {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	return db.dead
 }
 
 // connect makes one connection and serves it to its end.

@@ -80,6 +80,7 @@ type database struct {
 	cache map[string]*conversation // by id; as committed; guarded by mu
 	all   bool                     // cache holds every conversation; guarded by mu
 	dead  error                    // set once nothing may be read or written any more; guarded by mu
+	died  chan struct{}            // closed with it
 
 	readMu  sync.Mutex
 	readers chan struct{} // closed when there are new events; nil when nobody waits; guarded by readMu
@@ -90,7 +91,7 @@ type database struct {
 }
 
 // openDatabase opens or makes the home in dir.
-func openDatabase(ctx context.Context, dir string, s *sealer) (*database, error) {
+func openDatabase(ctx context.Context, dir string, s *sealer, crash func(stage string) error) (*database, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make home: %w", err)
 	}
@@ -115,7 +116,7 @@ func openDatabase(ctx context.Context, dir string, s *sealer) (*database, error)
 	}
 	handle.SetMaxOpenConns(1)
 	handle.SetMaxIdleConns(1)
-	db := &database{sql: handle, sealer: s, cache: map[string]*conversation{}}
+	db := &database{sql: handle, sealer: s, cache: map[string]*conversation{}, died: make(chan struct{}), crash: crash}
 	if err := db.prepare(ctx); err != nil {
 		handle.Close()
 		return nil, err
@@ -163,10 +164,23 @@ func (db *database) prepare(ctx context.Context) error {
 func (db *database) close() error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if db.dead == nil {
-		db.dead = ErrClosed
-	}
+	db.fail(ErrClosed)
 	return db.sql.Close()
+}
+
+// fail ends the database: what is on disk may not be what memory thinks. mu is held.
+func (db *database) fail(why error) {
+	if db.dead == nil {
+		db.dead = why
+		close(db.died)
+	}
+}
+
+// failure is why the database has ended, or nil.
+func (db *database) failure() error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.dead
 }
 
 // tx is one transaction. It begins with its first statement, so that a look at the
@@ -217,8 +231,7 @@ func (t *tx) commit() error {
 		return err
 	}
 	if err := t.sql.Commit(); err != nil {
-		// What is on disk is not known; memory must not go on from a guess.
-		t.db.dead = fmt.Errorf("commit to home: %w", err)
+		t.db.fail(fmt.Errorf("commit to home: %w", err))
 		return t.db.dead
 	}
 	return t.db.crashed("after commit")
@@ -230,7 +243,7 @@ func (db *database) crashed(stage string) error {
 	}
 	err := db.crash(stage)
 	if err != nil {
-		db.dead = err
+		db.fail(err)
 	}
 	return err
 }

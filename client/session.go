@@ -163,6 +163,8 @@ func (s *session) serve(ctx context.Context) error {
 				break
 			}
 			err = s.take(ctx, s.moreFrames(frame))
+		case <-s.c.db.died:
+			err = s.c.db.failure()
 		case <-s.c.bell:
 			for id := range s.c.takeWoken() {
 				s.due[id] = true

@@ -40,9 +40,8 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	t.Cleanup(cancel)
-	w := &world{t: t, ctx: ctx, config: server.DefaultConfig(t.TempDir())}
+	w := &world{t: t, config: server.DefaultConfig(t.TempDir())}
+	w.limit(time.Minute)
 	w.config.Limit = []string{"all=off"}
 	if os.Getenv("WAXWING_TEST_LOG") != "" {
 		w.config.LogTo = os.Stderr
@@ -51,6 +50,13 @@ func newWorld(t testing.TB) *world {
 	w.config.Listen = strings.TrimPrefix(w.server.URL(), "http://") // the same again after a restart
 	t.Cleanup(func() { w.stopServer() })
 	return w
+}
+
+// limit ends what takes longer, counted from now.
+func (w *world) limit(d time.Duration) {
+	ctx, cancel := context.WithTimeout(w.t.Context(), d)
+	w.t.Cleanup(cancel)
+	w.ctx = ctx
 }
 
 func (w *world) startServer() {
