@@ -76,7 +76,7 @@ func (c *socket) subscribe(f gateway.Frame) (reply, error) {
 		return reply{}, err
 	}
 	if err := c.follower.Follow(c.ctx, id, from); err != nil {
-		return reply{}, replayRefusal(err)
+		return reply{}, replayRefusal(endOfFollow(err))
 	}
 	c.follow()
 	return reply{}, nil

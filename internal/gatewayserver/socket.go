@@ -259,7 +259,7 @@ func (c *socket) begin(frame gateway.Frame) error {
 	if ready.Has(gateway.FeatureDevice) {
 		if err := follower.FollowDevice(c.ctx); err != nil {
 			follower.Close()
-			return err
+			return endOfFollow(err)
 		}
 	}
 	c.session, c.follower, c.unconfirmed = ready.Session, follower, &ready

@@ -101,6 +101,32 @@ func TestBreaksOfTheProtocol(t *testing.T) {
 	}
 }
 
+// TestEarlyFrames is a client that does not wait for the upgrade.
+func TestEarlyFrames(t *testing.T) {
+	w := newWorld(t)
+	network, err := net.Dial("tcp", strings.TrimPrefix(w.http.URL, "http://"))
+	must(t, err)
+	defer network.Close()
+	frame := func(text string) string {
+		return string([]byte{0x81, 0xFE, byte(len(text) >> 8), byte(len(text)), 0, 0, 0, 0}) + text
+	}
+	_, err = io.WriteString(network, "GET /v1/ws HTTP/1.1\r\nHost: x\r\nOrigin: https://elsewhere.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"+
+		frame(`{"v":1,"t":"session.start","body":{"auth_token":"`+w.token("ann")+`","device_id":"d"}}`)+frame(`{"v":1,"t":"ping"}`))
+	must(t, err)
+	must(t, network.SetReadDeadline(time.Now().Add(10*time.Second)))
+	var got []byte
+	for !strings.Contains(string(got), `"pong"`) {
+		piece := make([]byte, 4096)
+		n, err := network.Read(piece)
+		must(t, err)
+		got = append(got, piece[:n]...)
+	}
+	if text := string(got); !strings.Contains(text, "101 Switching") || !strings.Contains(text, "session.ready") || strings.Contains(text, "deflate") {
+		t.Errorf("got %s", text)
+	}
+}
+
 func TestFramesInPieces(t *testing.T) {
 	w := newWorld(t)
 	p := w.join("ann")
