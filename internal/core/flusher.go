@@ -224,7 +224,7 @@ func (f *flusher) attempt(batch []*request) (outcome, error) {
 		out, err = f.s.decide(tx, batch)
 		return err
 	})
-	if store.IsLockTimeout(err) {
+	if store.IsLockLost(err) {
 		out = outcome{locked: make([]bool, len(batch)), verdicts: make([]error, len(batch))}
 		for i := range out.locked {
 			out.locked[i] = true

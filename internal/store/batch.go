@@ -269,19 +269,20 @@ func (tx *Tx) insertRecordsPostgres(list []ds.Record) error {
 		pos[i], seq[i], generation[i], epoch[i], term[i], created[i] = r.Pos, r.Seq, r.Generation, r.Epoch, r.Term, r.CreatedMS
 		kinds[i], encodings[i], hashes[i], bodies[i] = int16(r.Kind), int16(r.Encoding), r.Hash, notNil(r.Body)
 	}
-	// One statement, so that the rows cross the wire once: the second insert takes from
-	// the first what a message id answers.
-	return tx.later(`WITH written AS (
-			INSERT INTO records (`+recordColumns+`)
-			SELECT log_id, pos, NULLIF(seq, 0), kind, generation, epoch, term, NULLIF(message_id, ''), created_ms, hash,
-				NULLIF(sender_account, ''), NULLIF(sender_device, ''), NULLIF(recipient, ''), encoding, body
-			FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[],
-				$10::bytea[], $11::text[], $12::text[], $13::text[], $14::smallint[], $15::bytea[])
-				AS n(log_id, pos, seq, kind, generation, epoch, term, message_id, created_ms, hash, sender_account, sender_device, recipient, encoding, body)
-			RETURNING log_id, message_id, pos, seq, kind, epoch, created_ms)
-		INSERT INTO message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms)
-		SELECT log_id, message_id, pos, seq, kind, epoch, created_ms FROM written WHERE message_id IS NOT NULL`,
-		logs, pos, seq, kinds, generation, epoch, term, ids, created, hashes, senders, devices, recipients, encodings, bodies)
+	if err := tx.later(`INSERT INTO records (`+recordColumns+`)
+		SELECT log_id, pos, NULLIF(seq, 0), kind, generation, epoch, term, NULLIF(message_id, ''), created_ms, hash,
+			NULLIF(sender_account, ''), NULLIF(sender_device, ''), NULLIF(recipient, ''), encoding, body
+		FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[],
+			$10::bytea[], $11::text[], $12::text[], $13::text[], $14::smallint[], $15::bytea[])
+			AS n(log_id, pos, seq, kind, generation, epoch, term, message_id, created_ms, hash, sender_account, sender_device, recipient, encoding, body)`,
+		logs, pos, seq, kinds, generation, epoch, term, ids, created, hashes, senders, devices, recipients, encodings, bodies); err != nil {
+		return err
+	}
+	return tx.later(`INSERT INTO message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms)
+		SELECT log_id, message_id, pos, seq, kind, epoch, created_ms
+		FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::smallint[], $6::bigint[], $7::bigint[])
+			AS n(log_id, message_id, pos, seq, kind, epoch, created_ms) WHERE message_id <> ''`,
+		logs, ids, pos, seq, kinds, epoch, created)
 }
 
 // writeStays writes in order, since an account may come and go within one batch.

@@ -285,6 +285,8 @@ func isPostgresCode(err error, code string) bool {
 	return errors.As(err, &e) && e.Code == code
 }
 
-// IsLockTimeout says whether err is PostgreSQL's refusal to wait any longer for a
-// row that another transaction holds.
-func IsLockTimeout(err error) bool { return err != nil && isPostgresCode(err, "55P03") }
+// IsLockLost says whether err is PostgreSQL's refusal to wait any longer for a row
+// that another transaction holds, or its way out of a deadlock.
+func IsLockLost(err error) bool {
+	return err != nil && (isPostgresCode(err, "55P03") || isConflict(err))
+}
