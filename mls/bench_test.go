@@ -28,7 +28,7 @@ func benchWorld(b *testing.B, n int) *world {
 }
 
 func BenchmarkGroup(b *testing.B) {
-	for _, n := range []int{2, 100, 1000} {
+	for _, n := range []int{2, 100, 1000, 5000} {
 		w := benchWorld(b, n)
 		ann, bob := w.groups["ann"], w.groups["bob"]
 		run := func(name string, f func(b *testing.B) error) {

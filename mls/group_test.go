@@ -580,10 +580,10 @@ func TestRandomOperations(t *testing.T) {
 		slices.Sort(names)
 		return names[r.IntN(len(names))]
 	}
-	for range 120 {
+	for range 40 {
 		who := someone()
 		switch op := r.IntN(10); {
-		case op < 4 && len(w.groups) < 12:
+		case op < 4 && len(w.groups) < 8:
 			var names []string
 			for range 1 + r.IntN(3) {
 				names = append(names, fmt.Sprintf("m%d", count))

@@ -1,8 +1,6 @@
 package mls
 
-import (
-	"bytes"
-)
+import "bytes"
 
 // PendingCommit is a commit of ours that may or may not win: the message to send,
 // and the group it leads to. It survives a restart with MarshalBinary; save it

@@ -26,7 +26,7 @@ import (
 //	} State;
 //
 // The checksum finds accidents, not attackers: state holds private keys, so whoever
-// can write it can be us. Encrypt it at rest.
+// can write it can be us. Encrypt it at rest; EncryptState does.
 //
 // The bodies are what the Code methods in this file visit, in their order. Used
 // message keys, and secrets from which they could be made, are in none of them.

@@ -72,7 +72,7 @@ func TestSavedStatesAreChecked(t *testing.T) {
 				t.Fatalf("%s: byte %d changed: %v", name, at, err)
 			}
 		}
-		for at := stateHeadBytes; at < len(state)-sha256.Size; at += 7 {
+		for at := stateHeadBytes; at < len(state)-sha256.Size; at += 37 {
 			spoilt := bytes.Clone(state)
 			spoilt[at] ^= 0xff
 			_ = load(checksummed(spoilt)) // may succeed, may not panic
@@ -86,6 +86,30 @@ func TestSavedStatesAreChecked(t *testing.T) {
 			if other != name && loaders[other](state) == nil {
 				t.Errorf("a %s loads as a %s", name, other)
 			}
+		}
+	}
+}
+
+func TestEncryptedState(t *testing.T) {
+	state := savedStates(t)["group"]
+	key := [StateKeyBytes]byte{1}
+	encrypted, err := EncryptState(key, "group 1", state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := DecryptState(key, "group 1", encrypted); err != nil || !bytes.Equal(got, state) {
+		t.Errorf("decrypts to other bytes, %v", err)
+	}
+	spoilt := bytes.Clone(encrypted)
+	spoilt[len(spoilt)/2] ^= 1
+	for name, try := range map[string]func() ([]byte, error){
+		"another key":  func() ([]byte, error) { return DecryptState([StateKeyBytes]byte{2}, "group 1", encrypted) },
+		"another name": func() ([]byte, error) { return DecryptState(key, "group 2", encrypted) },
+		"spoilt":       func() ([]byte, error) { return DecryptState(key, "group 1", spoilt) },
+		"cut":          func() ([]byte, error) { return DecryptState(key, "group 1", encrypted[:5]) },
+	} {
+		if _, err := try(); !errors.Is(err, ErrCorruptState) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -57,6 +57,7 @@ func (f Func) Code(c *Coder) { f(c) }
 // first error every call does nothing.
 type Coder struct {
 	decoding bool
+	dropping bool   // decoding: vectors are checked and not kept
 	buf      []byte // what was written, or what is read
 	off, end int    // decoding: the next byte and the end of the innermost vector
 	err      error
@@ -80,15 +81,15 @@ func Unmarshal(data []byte, v Struct) error {
 	if len(data) > MessageBytesMax {
 		return fmt.Errorf("%w: %d bytes are more than %d", ErrMalformed, len(data), MessageBytesMax)
 	}
-	return decode(bytes.Clone(data), v)
+	data = bytes.Clone(data) // v points into it
+	return decode(&Coder{decoding: true, buf: data, end: len(data)}, v)
 }
 
-// decode is Unmarshal for bytes that v may point into.
-func decode(data []byte, v Struct) error {
-	c := &Coder{decoding: true, buf: data, end: len(data)}
+// decode reads everything in c into v.
+func decode(c *Coder, v Struct) error {
 	v.Code(c)
-	if c.err == nil && c.off != len(data) {
-		c.Fail("%d bytes follow the structure", len(data)-c.off)
+	if c.err == nil && c.off != c.end {
+		c.Fail("%d bytes follow the structure", c.end-c.off)
 	}
 	return c.err
 }
@@ -287,15 +288,18 @@ func Vector[T any](c *Coder, v *[]T, code func(*Coder, *T)) {
 	}
 	outer := c.end
 	c.end = c.off + n
-	*v = (*v)[:0]
+	*v = nil
+	var element, zero T
 	for c.off < c.end && c.err == nil {
-		var element T
 		before := c.off
+		element = zero
 		code(c, &element)
 		if c.off == before {
 			c.Fail("an element of no bytes")
 		}
-		*v = append(*v, element)
+		if !c.dropping {
+			*v = append(*v, element)
+		}
 	}
 	c.end = outer
 }

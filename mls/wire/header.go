@@ -15,7 +15,7 @@ type Header struct {
 
 // ParseHeader returns the header of raw, which must be exactly one complete
 // MLSMessage of version mls10: everything in it is decoded strictly and nothing
-// may follow. The cost is linear in len(raw). It checks form only; no signature
+// may follow. The time is linear in len(raw), the memory constant. It checks form only; no signature
 // can be trusted because of it. The result shares no memory with raw; errors
 // wrap ErrMalformed. RFC 9420, section 6.
 func ParseHeader(raw []byte) (Header, error) {
@@ -23,7 +23,9 @@ func ParseHeader(raw []byte) (Header, error) {
 		return Header{}, fmt.Errorf("%w: %d bytes are more than %d", ErrMalformed, len(raw), MessageBytesMax)
 	}
 	var m Message
-	if err := decode(raw, &m); err != nil {
+	// Nothing of what vectors hold is needed, and short elements would take many
+	// times their size in memory.
+	if err := decode(&Coder{decoding: true, dropping: true, buf: raw, end: len(raw)}, &m); err != nil {
 		return Header{}, err
 	}
 	h := Header{WireFormat: m.WireFormat}

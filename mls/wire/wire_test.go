@@ -94,6 +94,25 @@ func privateMessageWithContent(raw []byte, kind byte) []byte {
 	return raw
 }
 
+// A megabyte of the shortest possible elements must not become many megabytes.
+func TestParseHeaderTakesNoMemory(t *testing.T) {
+	commit := &wire.Commit{Proposals: make([]wire.ProposalOrRef, 500_000)}
+	raw := wire.Marshal(&wire.Message{WireFormat: wire.PublicMessageFormat, Public: &wire.PublicMessage{
+		Content: wire.FramedContent{
+			GroupID: []byte("group"), Sender: wire.Sender{Type: wire.NewMemberCommitSender},
+			ContentType: wire.CommitContent, Commit: commit,
+		},
+	}})
+	allocations := testing.AllocsPerRun(3, func() {
+		if _, err := wire.ParseHeader(raw); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocations > 20 {
+		t.Errorf("%d bytes take %v allocations", len(raw), allocations)
+	}
+}
+
 func TestUnmarshalSharesNothing(t *testing.T) {
 	raw := privateMessage(wire.ApplicationContent)
 	var m wire.Message
