@@ -124,10 +124,22 @@ func TestDeviceEvents(t *testing.T) {
 		if list, _, _ := events("laptop"); len(list) != 0 {
 			t.Errorf("after its ack laptop is told %+v", list)
 		}
-		if list, _, _ := events("bob-phone"); len(list) != 2 || list[1].KeyPackageRef != "aa" {
+		if err := w.service.AcknowledgeDevice(ctx, who("bob"), 1000); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.service.CreateRoom(ctx, who("ann"), "c2", []ds.AccountID{"bob"}); err != nil {
+			t.Fatal(err)
+		}
+		if list, _, _ := events("bob-phone"); len(list) != 1 || list[0].ConversationID != "c2" {
+			t.Errorf("an ack beyond the head skips events to come: phone is told %+v", list)
+		}
+		if list, _, _ := events("laptop"); len(list) != 1 {
+			t.Errorf("laptop is told %+v", list)
+		}
+		if list, _, _ := events("other-phone"); len(list) != 2 {
 			t.Errorf("phone is told %+v", list)
 		}
-		if list, _, _ := events("tablet"); len(list) != 1 {
+		if list, _, _ := events("tablet"); len(list) != 2 {
 			t.Errorf("a third device is told %+v", list)
 		}
 	})

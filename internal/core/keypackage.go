@@ -71,7 +71,7 @@ func (s *Service) readKeyPackage(who ds.Caller, text string) (ds.KeyPackage, str
 	}
 	p := ds.KeyPackage{Device: who.AsDevice(), Encoding: ds.Text, Body: []byte(text)}
 	raw, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil || len(raw) < 4 || raw[0] != 0 || raw[1] != byte(wire.MLS10) || raw[2] != 0 || raw[3] != byte(wire.KeyPackageFormat) {
+	if err != nil || base64.StdEncoding.EncodeToString(raw) != text || len(raw) < 4 || raw[0] != 0 || raw[1] != byte(wire.MLS10) || raw[2] != 0 || raw[3] != byte(wire.KeyPackageFormat) {
 		if s.strictPackages {
 			return p, "", errors.New("not an MLS key package")
 		}

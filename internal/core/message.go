@@ -3,7 +3,9 @@ package core
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"math"
+	"unicode/utf8"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
@@ -32,7 +34,7 @@ func (s *Service) Send(ctx context.Context, who ds.Caller, m Message) (ds.Record
 	if err := checkIDs(m.ConversationID, m.ID); err != nil {
 		return ds.Record{}, err
 	}
-	if len(m.Body) > bodyBytesMax {
+	if isTooLarge(m) {
 		return ds.Record{}, ds.Refuse(ds.InvalidRequest, "env too large")
 	}
 	seen := look(m.Body, m.Encoding)
@@ -46,6 +48,18 @@ func (s *Service) Send(ctx context.Context, who ds.Caller, m Message) (ds.Record
 		return ds.Record{}, err
 	}
 	return r.record, nil
+}
+
+// isTooLarge holds a message against the limit of gateway v1, section 14, which
+// counts the characters of the string that travels.
+func isTooLarge(m Message) bool {
+	switch m.Encoding {
+	case ds.Text:
+		return len(m.Body) > envCharactersMax && utf8.RuneCount(m.Body) > envCharactersMax
+	case ds.Base64:
+		return base64.StdEncoding.EncodedLen(len(m.Body)) > envCharactersMax
+	}
+	return len(m.Body) > bodyBytesMax
 }
 
 func checkIDs(conversation ds.ConversationID, message ds.MessageID) error {
