@@ -2,6 +2,8 @@
 // client, in one binary.
 //
 //	waxwing serve          run the service
+//	waxwing chat dm DID    talk to somebody, end-to-end encrypted
+//	waxwing demo           see all of it work in one process
 //	waxwing token, did     identities for scripts
 //	waxwing config         what the service would run with, and why
 //
@@ -39,6 +41,8 @@ type commands struct {
 	globals
 
 	Serve   serveCommand   `cmd:"" help:"Run the delivery service."`
+	Chat    chatCommand    `cmd:"" help:"Talk to people from a terminal or a script."`
+	Demo    demoCommand    `cmd:"" help:"Show three people, one server, lost connections and a crash, in one process."`
 	Token   tokenCommand   `cmd:"" help:"Print service tokens, one per line."`
 	DID     didCommand     `cmd:"" name:"did" help:"Print the DID of an account."`
 	Options configCommand  `cmd:"" name:"config" help:"Print the effective options of serve with their sources."`

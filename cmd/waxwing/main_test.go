@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,9 +39,14 @@ func (c cleanup) Run() int {
 // commands a script has
 //
 //	start NAME ARG…     runs waxwing ARG… until its first line, which sets
-//	                    $NAME_url and $NAME_did if it is that of serve
-//	end NAME SIGNAL     sends TERM, INT or KILL and expects exit code 0, or death
+//	                    $NAME_url, _addr and _did if it is that of serve
+//	end NAME HOW        sends TERM, INT or KILL, closes its input (EOF) or just waits
+//	                    (SELF) and expects exit code 0, or death
+//	say NAME TEXT       types a line
+//	expect NAME REGEXP [NOT]
+//	                    waits for a line; none before it may match NOT
 //	exits N COMMAND…    runs a command and expects the exit code N
+//	didof VAR FILE      sets VAR to the content of FILE
 //	postgres VAR        sets VAR to the URL of an empty PostgreSQL database
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -51,7 +58,10 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"start": start, "end": end, "exits": exits,
+			"start": start, "end": end, "exits": exits, "say": say, "expect": expect,
+			"didof": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+			},
 			"postgres": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv(args[0], pgtest.URL(databaseOwner{t, ts}))
 			},
@@ -72,7 +82,9 @@ func (o databaseOwner) Helper() {}
 // process is a waxwing that a script runs beside itself.
 type process struct {
 	cmd    *exec.Cmd
+	input  io.WriteCloser
 	errors *bytes.Buffer
+	lines  chan string // of standard output
 	ended  chan error
 }
 
@@ -81,6 +93,16 @@ var scripts = struct {
 	sync.Mutex // guards processes
 	processes  map[*testscript.TestScript]map[string]*process
 }{processes: map[*testscript.TestScript]map[string]*process{}}
+
+func find(ts *testscript.TestScript, name string) *process {
+	scripts.Lock()
+	defer scripts.Unlock()
+	p := scripts.processes[ts][name]
+	if p == nil {
+		ts.Fatalf("%s was not started", name)
+	}
+	return p
+}
 
 func waxwing(ts *testscript.TestScript, args ...string) *exec.Cmd {
 	path := ""
@@ -91,7 +113,7 @@ func waxwing(ts *testscript.TestScript, args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(path, args...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "WAXWING_CONFIG_HOME", "WAXWING_LISTEN", "WAXWING_CONFIG", "WAXWING_SEED"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "WAXWING_CONFIG_HOME", "WAXWING_PASSPHRASE", "WAXWING_SERVER"} {
 		if value := ts.Getenv(name); value != "" {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
@@ -106,52 +128,86 @@ func isFile(path string) bool {
 
 func start(ts *testscript.TestScript, _ bool, args []string) {
 	name := args[0]
-	p := &process{cmd: waxwing(ts, args[1:]...), errors: &bytes.Buffer{}, ended: make(chan error, 1)}
+	p := &process{cmd: waxwing(ts, args[1:]...), errors: &bytes.Buffer{}, lines: make(chan string, 1000), ended: make(chan error, 1)}
 	p.cmd.Stderr = p.errors
 	out, err := p.cmd.StdoutPipe()
 	ts.Check(err)
+	p.input, err = p.cmd.StdinPipe()
+	ts.Check(err)
 	ts.Check(p.cmd.Start())
-	first := make(chan string, 1)
 	go func() {
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
-			select {
-			case first <- lines.Text():
-			default: // only the first line is of interest
-			}
+			p.lines <- lines.Text()
 		}
 		p.ended <- p.cmd.Wait()
+		close(p.lines)
 	}()
 	ts.Defer(func() { p.cmd.Process.Kill() })
-	select {
-	case line := <-first:
-		var url, did string
-		if _, err := fmt.Sscanf(line, "listening on %s as %s", &url, &did); err == nil {
-			ts.Setenv(name+"_url", url)
-			ts.Setenv(name+"_did", did)
-		}
-	case err := <-p.ended:
-		ts.Fatalf("%s ended at once: %v\n%s", name, err, p.errors)
-	case <-time.After(30 * time.Second):
-		ts.Fatalf("%s prints nothing", name)
-	}
 	scripts.Lock()
-	defer scripts.Unlock()
 	if scripts.processes[ts] == nil {
 		scripts.processes[ts] = map[string]*process{}
 	}
 	scripts.processes[ts][name] = p
+	scripts.Unlock()
+	var url, did string
+	if _, err := fmt.Sscanf(p.line(ts, name), "listening on %s as %s", &url, &did); err == nil {
+		ts.Setenv(name+"_url", url)
+		ts.Setenv(name+"_did", did)
+		ts.Setenv(name+"_addr", strings.TrimPrefix(url, "http://"))
+	}
+}
+
+// line is the next line that the process prints.
+func (p *process) line(ts *testscript.TestScript, name string) string {
+	select {
+	case line, ok := <-p.lines:
+		if !ok {
+			ts.Fatalf("%s ended: %s", name, p.errors)
+		}
+		return line
+	case <-time.After(30 * time.Second):
+		ts.Fatalf("%s prints nothing more", name)
+	}
+	return ""
+}
+
+func say(ts *testscript.TestScript, _ bool, args []string) {
+	_, err := fmt.Fprintln(find(ts, args[0]).input, strings.Join(args[1:], " "))
+	ts.Check(err)
+}
+
+func expect(ts *testscript.TestScript, _ bool, args []string) {
+	wanted, err := regexp.Compile(args[1])
+	ts.Check(err)
+	p := find(ts, args[0])
+	for {
+		line := p.line(ts, args[0])
+		ts.Logf("%s: %s", args[0], line)
+		if wanted.MatchString(line) {
+			return
+		}
+		if len(args) > 2 && regexp.MustCompile(args[2]).MatchString(line) {
+			ts.Fatalf("%s prints what it must not: %s", args[0], line)
+		}
+	}
 }
 
 func end(ts *testscript.TestScript, _ bool, args []string) {
-	scripts.Lock()
-	p := scripts.processes[ts][args[0]]
-	scripts.Unlock()
-	signal := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL}[args[1]]
-	ts.Check(p.cmd.Process.Signal(signal))
+	p := find(ts, args[0])
+	isKilled := false
+	switch args[1] {
+	case "EOF":
+		ts.Check(p.input.Close())
+	case "SELF":
+	default:
+		signal := map[string]syscall.Signal{"TERM": syscall.SIGTERM, "INT": syscall.SIGINT, "KILL": syscall.SIGKILL}[args[1]]
+		isKilled = signal == syscall.SIGKILL
+		ts.Check(p.cmd.Process.Signal(signal))
+	}
 	select {
 	case err := <-p.ended:
-		if err != nil && signal != syscall.SIGKILL {
+		if err != nil && !isKilled {
 			ts.Fatalf("%s: %v\n%s", args[0], err, p.errors)
 		}
 	case <-time.After(30 * time.Second):
