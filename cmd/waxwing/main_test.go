@@ -47,7 +47,8 @@ func (c cleanup) Run() int {
 //	                    waits for a line; none before it may match NOT
 //	exits N COMMAND…    runs a command and expects the exit code N
 //	didof VAR FILE      sets VAR to the content of FILE
-//	postgres VAR        sets VAR to the URL of an empty PostgreSQL database
+//	postgres VAR        sets VAR to the URL of an empty PostgreSQL database; to be
+//	                    guarded by [!postgres] skip
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -56,6 +57,12 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("WAXWING_CONFIG_HOME", filepath.Join(env.WorkDir, "me"))
 			return nil
+		},
+		Condition: func(name string) (bool, error) {
+			if name != "postgres" {
+				return false, fmt.Errorf("unknown condition %q", name)
+			}
+			return pgtest.IsWanted(), nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"start": start, "end": end, "exits": exits, "say": say, "expect": expect,

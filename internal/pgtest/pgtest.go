@@ -116,6 +116,19 @@ func sharedServer() (*Server, error) {
 	return shared.server, shared.err
 }
 
+// IsWanted says whether URL would give a database, or fail for want of one: where it
+// is false URL skips the test.
+func IsWanted() bool {
+	switch os.Getenv(Existing) {
+	case "off":
+		return false
+	case "":
+		_, err := findBinaries()
+		return err == nil || os.Getenv("CI") == "true"
+	}
+	return true
+}
+
 func skipIfOff(t testing.TB) {
 	t.Helper()
 	if os.Getenv(Existing) == "off" {

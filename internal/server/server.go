@@ -107,7 +107,7 @@ func (s *Server) start(ctx context.Context) error {
 		}
 	}
 	s.serve(s.front, listener)
-	s.logger.Info("listening", "url", s.url, "fronturl", s.public, "did", s.did)
+	s.logger.Info("listening", "url", s.url, "public_url", s.public, "did", s.did)
 	return nil
 }
 
