@@ -283,7 +283,7 @@ func codeProposal(c *wire.Coder, p *proposal) {
 func (g *groupState) codePast(c *wire.Coder) {
 	list := slices.Clone(g.past)
 	slices.Reverse(list)
-	later := make([]*wire.LeafNode, g.treeSize())
+	later := make([]*wire.LeafNode, g.tree.Size())
 	for i := range later {
 		later[i] = g.tree.Leaf(uint32(i))
 	}
@@ -309,13 +309,6 @@ func (g *groupState) codePast(c *wire.Coder) {
 		slices.Reverse(list)
 		g.past = list
 	}
-}
-
-func (g *groupState) treeSize() uint32 {
-	if g.tree == nil {
-		return 0
-	}
-	return g.tree.Size()
 }
 
 // How a leaf of a past epoch is saved.
