@@ -51,6 +51,7 @@ type Service struct {
 	seed           maphash.Seed
 	flushers       []*flusher
 	wakes          *wakes
+	tails          *tailCache
 	cursors        *cursorBuffer
 	metrics        *Metrics
 
@@ -85,7 +86,7 @@ func New(o Options) *Service {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{store: o.Store, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders, strictPackages: o.StrictKeyPackages,
-		limits: newLimiter(o.Limits, o.Now), seed: maphash.MakeSeed(), wakes: newWakes(), cursors: newCursorBuffer(), metrics: newMetrics(),
+		limits: newLimiter(o.Limits, o.Now), seed: maphash.MakeSeed(), wakes: newWakes(), tails: newTailCache(), cursors: newCursorBuffer(), metrics: newMetrics(),
 		closing: make(chan struct{}), stopLoops: cancel}
 	for range o.Flushers {
 		f := newFlusher(s)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -158,9 +157,10 @@ func (f *flusher) flush(batch []*request) {
 
 // outcome is what a committed batch leaves to be done.
 type outcome struct {
-	verdicts []error // per request
-	locked   []bool  // per request: its conversation is held by another node
-	logs     []ds.LogID
+	verdicts []error            // per request
+	locked   []bool             // per request: its conversation is held by another node
+	records  []ds.Record        // of conversations, each conversation's in order
+	heads    map[ds.LogID]int64 // of the logs that moved; 0 where the store numbered
 }
 
 // answer tells everybody what became of the batch. A fault that may pass is told to
@@ -176,8 +176,9 @@ func (f *flusher) answer(batch []*request, out outcome, err error) {
 		}
 	}
 	if err == nil {
-		for _, log := range out.logs {
-			f.s.wakes.wake(log)
+		f.s.tails.addBatch(out.records)
+		for log, pos := range out.heads {
+			f.s.wakes.wake(log, pos)
 		}
 	}
 	for i, r := range batch {
@@ -252,6 +253,7 @@ func (s *Service) decide(tx *store.Tx, batch []*request) (outcome, error) {
 		}
 		out.verdicts[i] = r.rule(loaded.conversations[r.conversation], nowMS)
 	}
+	out.heads = make(map[ds.LogID]int64, len(loaded.conversations))
 	for id, c := range loaded.conversations {
 		switch {
 		case c.created:
@@ -261,13 +263,12 @@ func (s *Service) decide(tx *store.Tx, batch []*request) (outcome, error) {
 		default:
 			continue
 		}
-		out.logs = append(out.logs, ds.ConversationLog(id))
+		out.heads[ds.ConversationLog(id)] = c.head.Pos
 	}
 	for _, e := range write.Events {
-		out.logs = append(out.logs, ds.AccountLog(e.Account))
+		out.heads[ds.AccountLog(e.Account)] = unknownHead
 	}
-	slices.Sort(out.logs)
-	out.logs = slices.Compact(out.logs)
+	out.records = write.Records
 	return out, tx.Write(write)
 }
 

@@ -42,8 +42,9 @@ type follow struct {
 	head int64        // seq (conversation) or pos (account log) when the follow began
 	goal int64        // pos when the follow began: reaching it is having caught up
 
-	queued   bool // owner.mu guards it
-	caughtUp bool // Next's goroutine only
+	queued   bool  // owner.mu guards it
+	wanted   int64 // the head that woke it; owner.mu guards it
+	caughtUp bool  // Next's goroutine only
 }
 
 // Page is what Next hands out: records of one log, in order.
@@ -53,6 +54,9 @@ type Page struct {
 	// Records are messages and control records of a conversation, or those records of
 	// an account log that the caller's device may see.
 	Records []ds.Record
+	// Frames are parallel to the records of a conversation where readers share them,
+	// else nil.
+	Frames []*Frames
 	// Events are parallel to the records of an account log.
 	Events []ds.DeviceEvent
 	// CaughtUp is set once in a follow, on the page that completes what was there when
@@ -161,7 +165,7 @@ func (f *Follower) start(next *follow) error {
 	}
 	// From here on no append goes unnoticed; what came before is found by the first read.
 	f.s.wakes.add(next)
-	f.enqueue(next)
+	f.enqueue(next, unknownHead)
 	return nil
 }
 
@@ -198,10 +202,15 @@ func (f *Follower) Close() {
 	}
 }
 
-func (f *Follower) enqueue(one *follow) {
+// enqueue notes that a log is worth reading up to head.
+func (f *Follower) enqueue(one *follow, head int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || one.queued || f.logs[one.log] != one {
+	if f.closed || f.logs[one.log] != one {
+		return
+	}
+	one.wanted = max(one.wanted, head)
+	if one.queued {
 		return
 	}
 	one.queued = true
@@ -218,9 +227,10 @@ func (f *Follower) dequeue() *follow {
 	for len(f.ready) > 0 {
 		one := f.ready[0]
 		f.ready = slices.Delete(f.ready, 0, 1)
-		one.queued = false // before reading, so that a wake-up during the read counts
-		if f.logs[one.log] == one {
-			return one
+		wanted := one.wanted
+		one.queued, one.wanted = false, 0 // before reading, so that a wake-up during the read counts
+		if f.logs[one.log] == one && (!one.caughtUp || one.pos.Load() < wanted) {
+			return one // what woke it is not read yet
 		}
 	}
 	return nil
@@ -250,7 +260,7 @@ func (f *Follower) Next(ctx context.Context) (Page, error) {
 			if !ds.IsUnavailable(err) || ctx.Err() != nil {
 				return Page{}, err
 			}
-			f.enqueue(one)
+			f.enqueue(one, unknownHead)
 			if err := pause(ctx, wait); err != nil {
 				return Page{}, err
 			}
@@ -284,15 +294,7 @@ func pause(ctx context.Context, d time.Duration) error {
 // the cursor only when everything that belongs to the page was read.
 func (f *Follower) read(ctx context.Context, one *follow) (Page, bool, error) {
 	page := Page{Log: one.log, Home: one.home}
-	var welcomes map[string][]byte
-	err := f.s.store.View(ctx, func(tx *store.Tx) error {
-		var err error
-		if page.Records, err = tx.RecordsAfter(one.log, one.pos.Load(), pageRecords, pageBytes); err != nil || one.isConversation() {
-			return err
-		}
-		welcomes, err = tx.WelcomeBodies(welcomeIDs(page.Records))
-		return err
-	})
+	welcomes, err := f.load(ctx, &page, one.pos.Load())
 	if err != nil {
 		return Page{}, false, err
 	}
@@ -319,9 +321,28 @@ func (f *Follower) read(ctx context.Context, one *follow) (Page, bool, error) {
 	case page.Ended != nil:
 		f.drop(one.log, one)
 	case more:
-		f.enqueue(one) // behind the others: logs take turns
+		f.enqueue(one, unknownHead) // behind the others: logs take turns
 	}
 	return page, len(page.Records) > 0 || page.CaughtUp || page.Ended != nil, nil
+}
+
+// load reads the records of a page, from the tail cache where it has them, and the
+// Welcomes that those of an account log name.
+func (f *Follower) load(ctx context.Context, page *Page, pos int64) (welcomes map[string][]byte, err error) {
+	records, frames, ok := f.s.tails.after(page.Log, pos, pageRecords, pageBytes)
+	if ok {
+		page.Records, page.Frames = records, frames
+		return nil, nil
+	}
+	err = f.s.store.View(ctx, func(tx *store.Tx) error {
+		var err error
+		if page.Records, err = tx.RecordsAfter(page.Log, pos, pageRecords, pageBytes); err != nil || page.Log.Account() == "" {
+			return err
+		}
+		welcomes, err = tx.WelcomeBodies(welcomeIDs(page.Records))
+		return err
+	})
+	return welcomes, err
 }
 
 func (one *follow) isConversation() bool { return one.log.Conversation() != "" }
@@ -345,7 +366,7 @@ func (f *Follower) endIfRemoved(page *Page, one *follow) {
 		}
 		var change ds.MembershipChange
 		if err := json.Unmarshal(r.Body, &change); err != nil || slices.Contains(change.Remove, f.who.Account) {
-			page.Records = page.Records[:i+1]
+			page.Records = page.Records[: i+1 : i+1]
 			page.Ended = ds.Refuse(ds.Forbidden, "membership revoked")
 			return
 		}

@@ -187,7 +187,7 @@ func (s *Service) claim(ctx context.Context, who ds.Caller, take func(*store.Tx)
 		return nil, err
 	}
 	for _, e := range events {
-		s.wakes.wake(ds.AccountLog(e.Account))
+		s.wakes.wake(ds.AccountLog(e.Account), unknownHead)
 	}
 	s.metrics.keyPackagesClaimed.Add(float64(len(list)))
 	return list, nil

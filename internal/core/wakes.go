@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"hash/maphash"
+	"math"
 	"sync"
 	"time"
 
@@ -54,13 +55,18 @@ func (w *wakes) remove(f *follow) {
 	}
 }
 
-// wake tells every follower of log that there may be more to read.
-func (w *wakes) wake(log ds.LogID) {
+// unknownHead wakes every follower of a log.
+const unknownHead = int64(math.MaxInt64)
+
+// wake tells the followers of log that are not at head yet that there is more to read.
+func (w *wakes) wake(log ds.LogID, head int64) {
 	s := w.shard(log)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for f := range s.logs[log] {
-		f.owner.enqueue(f)
+		if f.pos.Load() < head {
+			f.owner.enqueue(f, head)
+		}
 	}
 }
 
@@ -121,7 +127,7 @@ func (s *Service) pollOnce(ctx context.Context) error {
 		})
 		for log, pos := range heads {
 			if pos > followed[log] {
-				s.wakes.wake(log)
+				s.wakes.wake(log, pos)
 			}
 		}
 		chunk = chunk[:0]

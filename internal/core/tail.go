@@ -1,0 +1,186 @@
+package core
+
+import (
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// The bounds of the tail cache.
+const (
+	tailRecords    = 512       // per log
+	tailBytes      = 512 << 10 // bodies per log
+	tailTotalBytes = 128 << 20 // bodies of all logs
+	tailShards     = 64
+)
+
+// Formats is how many encodings of a record are kept beside it.
+const Formats = 4
+
+// Frames are the encodings of one record that every reader shares, by format. The
+// doors say what a format is; a record is encoded once for each.
+type Frames struct {
+	slots [Formats]atomic.Pointer[[]byte]
+}
+
+// Get returns the frame in a format, which encode makes if nobody has yet. The bytes
+// must not be changed. A nil Frames always encodes.
+func (f *Frames) Get(format int, encode func() []byte) []byte {
+	if f == nil {
+		return encode()
+	}
+	if frame := f.slots[format].Load(); frame != nil {
+		return *frame
+	}
+	frame := encode()
+	f.slots[format].Store(&frame)
+	return frame
+}
+
+// tailCache keeps the last records of active conversations, one contiguous range
+// per log, so that readers at the head share what has just been written. It is a
+// cache of the store and nothing else: whatever does not continue a range replaces
+// it, and a reader outside the range asks the store.
+type tailCache struct {
+	seed   maphash.Seed
+	bytes  atomic.Int64
+	shards [tailShards]tailShard
+}
+
+type tailShard struct {
+	mu   sync.RWMutex
+	logs map[ds.LogID]*tail // mu guards it and what it points to
+}
+
+// tail is a range of a log. Its slices are only ever appended to or replaced, so
+// that readers may keep parts of them.
+type tail struct {
+	records []ds.Record
+	frames  []*Frames
+	bytes   int
+	term    int64
+}
+
+func newTailCache() *tailCache {
+	c := &tailCache{seed: maphash.MakeSeed()}
+	for i := range c.shards {
+		c.shards[i].logs = map[ds.LogID]*tail{}
+	}
+	return c
+}
+
+func (c *tailCache) shard(log ds.LogID) *tailShard {
+	return &c.shards[maphash.String(c.seed, string(log))%tailShards]
+}
+
+// addBatch notes what one batch committed.
+func (c *tailCache) addBatch(records []ds.Record) {
+	for len(records) > 0 { // mostly runs of one log; a run that is cut only costs a lock
+		n := 1
+		for n < len(records) && records[n].Log == records[0].Log {
+			n++
+		}
+		c.add(records[:n])
+		records = records[n:]
+	}
+}
+
+// add notes records of one log that were just committed, in order. They continue
+// the range, or begin a new one.
+func (c *tailCache) add(records []ds.Record) {
+	if len(records) == 0 {
+		return
+	}
+	s := c.shard(records[0].Log)
+	s.mu.Lock()
+	t := s.logs[records[0].Log]
+	if t != nil && (t.records[len(t.records)-1].Pos+1 != records[0].Pos || t.term != records[0].Term) {
+		c.bytes.Add(-int64(t.bytes))
+		t = nil
+	}
+	if t == nil {
+		t = &tail{term: records[0].Term}
+		s.logs[records[0].Log] = t
+	}
+	before := t.bytes
+	for i := range records {
+		t.records, t.frames = append(t.records, records[i]), append(t.frames, &Frames{})
+		t.bytes += len(records[i].Body)
+	}
+	t.trim()
+	total := c.bytes.Add(int64(t.bytes - before))
+	s.mu.Unlock()
+	if total > tailTotalBytes {
+		c.shrink()
+	}
+}
+
+// trim drops the oldest records beyond the bounds, half of them at a time, into new
+// slices: what readers hold stays as it is.
+func (t *tail) trim() {
+	if len(t.records) <= tailRecords && t.bytes <= tailBytes {
+		return
+	}
+	keep, bytes := 0, 0
+	for keep < len(t.records) && keep < tailRecords/2 {
+		next := len(t.records[len(t.records)-1-keep].Body)
+		if keep > 0 && bytes+next > tailBytes/2 {
+			break
+		}
+		keep, bytes = keep+1, bytes+next
+	}
+	from := len(t.records) - keep
+	t.records = append(make([]ds.Record, 0, 2*keep), t.records[from:]...)
+	t.frames = append(make([]*Frames, 0, 2*keep), t.frames[from:]...)
+	t.bytes = bytes
+}
+
+// after returns the records behind pos, at most count of them and no more once
+// their bodies exceed bytesMax, and whether the range reaches that far back. A
+// reader at its end is not in the range: another node may have written more.
+func (c *tailCache) after(log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, []*Frames, bool) {
+	s := c.shard(log)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	t := s.logs[log]
+	if t == nil || pos < t.records[0].Pos-1 || pos >= t.records[len(t.records)-1].Pos {
+		return nil, nil, false
+	}
+	from := int(pos - t.records[0].Pos + 1)
+	to, bytes := from, 0
+	for to < len(t.records) && to-from < count && bytes <= bytesMax {
+		bytes += len(t.records[to].Body)
+		to++
+	}
+	return t.records[from:to:to], t.frames[from:to:to], true
+}
+
+// evict forgets a log: its records were purged, or its term has changed.
+func (c *tailCache) evict(log ds.LogID) {
+	s := c.shard(log)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.logs[log]; t != nil {
+		c.bytes.Add(-int64(t.bytes))
+		delete(s.logs, log)
+	}
+}
+
+// shrink forgets logs, whichever come first, until a quarter of the room is free. A
+// log that is still active comes back with its next record.
+func (c *tailCache) shrink() {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for log, t := range s.logs {
+			if c.bytes.Load() <= tailTotalBytes*3/4 {
+				break
+			}
+			c.bytes.Add(-int64(t.bytes))
+			delete(s.logs, log)
+		}
+		s.mu.Unlock()
+	}
+}
