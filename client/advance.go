@@ -260,6 +260,7 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 		return nil
 	}
 	var o *outgoing
+	var trouble error
 	err := s.c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(id)
 		if err != nil || conv == nil || conv.phase != Joined || conv.epoch() < sub.holdEpoch {
@@ -268,23 +269,28 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 		if o, err = tx.nextOutgoing(id, sub.sentThrough); err != nil || o == nil || o.envelope != "" {
 			return err
 		}
-		return tx.sealOutgoing(conv, o)
+		if err = tx.sealOutgoing(conv, o); errors.Is(err, errEncrypt) {
+			o, trouble = nil, err
+			if errors.Is(err, mls.ErrProposalsPending) {
+				return nil
+			}
+			return s.c.trouble(tx, conv, err)
+		}
+		return err
 	})
 	switch {
-	case errors.Is(err, mls.ErrProposalsPending):
-		// Somebody has to carry them out; whoever wants to speak does.
-		if !sub.mustCommit {
-			sub.mustCommit = true
-			s.due[id] = true
-		}
-		return nil
 	case err != nil:
 		return fmt.Errorf("send: %w", err)
+	case errors.Is(trouble, mls.ErrProposalsPending) && !sub.mustCommit:
+		sub.mustCommit = true // somebody has to carry them out; whoever wants to speak does
+		s.due[id] = true
+	case trouble != nil:
+		sub.send.later(trouble)
 	}
-	sub.mustCommit = false
 	if o == nil {
 		return nil
 	}
+	sub.mustCommit = false
 	sub.sending = true
 	s.ask(request{frameType: gateway.TypeSend, conversation: id, outgoing: o.id},
 		gateway.Send{ConvID: id, MsgID: o.wire, Env: o.envelope})

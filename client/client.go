@@ -63,6 +63,7 @@ type Client struct {
 	identity mls.Identity
 	base     *url.URL
 	http     *http.Client
+	ownsHTTP bool
 	log      *slog.Logger
 	db       *database
 	cancel   context.CancelFunc
@@ -94,6 +95,7 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 
 // open is Open with the hook by which tests stop a client between two writes.
 func open(ctx context.Context, o Options, crash func(stage string) error) (*Client, error) {
+	ownsHTTP := o.HTTPClient == nil
 	base, err := checkOptions(&o)
 	if err != nil {
 		return nil, fmt.Errorf("client options: %w", err)
@@ -107,7 +109,7 @@ func open(ctx context.Context, o Options, crash func(stage string) error) (*Clie
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{options: o, account: o.Account, base: base, http: o.HTTPClient, log: o.Logger, db: db,
+	c := &Client{options: o, account: o.Account, base: base, http: o.HTTPClient, ownsHTTP: ownsHTTP, log: o.Logger, db: db,
 		closed: make(chan struct{}), woken: map[string]bool{}, bell: make(chan struct{}, 1),
 		stateChanged: make(chan struct{})}
 	db.load = c.openConversation
@@ -143,7 +145,7 @@ func checkOptions(o *Options) (*url.URL, error) {
 	}
 	base, err := url.Parse(o.Server)
 	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" {
-		return nil, errors.New("Server is not an http or https URL")
+		return nil, errors.New("the Server is not an http or https URL")
 	}
 	if o.KeyPackages == 0 {
 		o.KeyPackages = 32
@@ -177,7 +179,9 @@ func checkOptions(o *Options) (*url.URL, error) {
 func (c *Client) Close() error {
 	c.cancel()
 	<-c.closed
-	c.http.CloseIdleConnections()
+	if c.ownsHTTP {
+		c.http.CloseIdleConnections()
+	}
 	return c.db.close()
 }
 

@@ -14,7 +14,8 @@ import (
 // on its echo and not before (I10): the server may let another one win.
 type pendingCommit struct {
 	MessageID string              `json:"message"`
-	Add       []string            `json:"add,omitempty"` // accounts that become members on the server
+	Add       []string            `json:"add,omitempty"`    // accounts that become members on the server
+	Remove    []string            `json:"remove,omitempty"` // and who cease to be
 	To        []gateway.WelcomeTo `json:"to,omitempty"`
 	State     []byte              `json:"state"` // commit
 
@@ -45,7 +46,7 @@ func unmarshalPending(data []byte, o mls.LoadOptions) (*pendingCommit, error) {
 // frameBody is what conv.commit carries. Retries send the same.
 func (p *pendingCommit) frameBody(conversation string) gateway.Commit {
 	encode := base64.StdEncoding.EncodeToString
-	out := gateway.Commit{ConvID: conversation, MsgID: p.MessageID, Commit: encode(p.commit.Message()), Add: p.Add}
+	out := gateway.Commit{ConvID: conversation, MsgID: p.MessageID, Commit: encode(p.commit.Message()), Add: p.Add, Remove: p.Remove}
 	if welcome := p.commit.Welcome(); welcome != nil {
 		out.Welcome = &gateway.CommitWelcome{Env: encode(welcome), To: p.To}
 	}

@@ -12,12 +12,15 @@ import (
 )
 
 // How reconnecting is spread: the first try comes at once, the next ones after a
-// random part of a time that doubles.
+// random part of a time that doubles. A server that answers and then loses the
+// connection again is tried more often than one that does not answer.
 const (
 	reconnectMin = 200 * time.Millisecond
 	reconnectMax = 15 * time.Second
-	// steadyAfter is how long a session must last for the count of tries to start anew.
-	steadyAfter = 5 * time.Second
+	resumeMin    = 25 * time.Millisecond
+	resumeMax    = time.Second
+	// steadyAfter is how long a session must last for the counts to start anew.
+	steadyAfter = 2 * time.Second
 )
 
 // backoff is the wait before the attempt after so many failed ones, with full jitter.
@@ -46,11 +49,10 @@ func (e *endSession) Error() string { return "the server is about to restart" }
 // run keeps the client connected until ctx ends or the home fails.
 func (c *Client) run(ctx context.Context) {
 	defer close(c.closed)
-	failed := 0
+	failed, short := 0, 0
 	for {
 		c.setState(Connecting, nil)
-		began := time.Now()
-		err := c.connect(ctx)
+		served, err := c.connect(ctx)
 		if ctx.Err() != nil {
 			err = ErrClosed
 		} else if dead := c.db.failure(); dead != nil {
@@ -62,11 +64,15 @@ func (c *Client) run(ctx context.Context) {
 			return
 		}
 		c.log.DebugContext(ctx, "connection ended", "err", err)
-		if time.Since(began) > steadyAfter {
-			failed = 0
-		}
 		wait := backoff(failed, reconnectMin, reconnectMax)
 		failed++
+		if served > 0 {
+			if failed = 0; served > steadyAfter {
+				short = 0
+			}
+			wait = backoff(short, resumeMin, resumeMax)
+			short++
+		}
 		var planned *endSession
 		if errors.As(err, &planned) {
 			wait, failed = planned.after, 1
@@ -85,29 +91,30 @@ func (c *Client) run(ctx context.Context) {
 	}
 }
 
-// connect makes one connection and serves it to its end.
-func (c *Client) connect(ctx context.Context) error {
+// connect makes one connection and serves it to its end. served is for how long
+// there was a session, 0 if there was none.
+func (c *Client) connect(ctx context.Context) (served time.Duration, err error) {
 	var kept tokens
 	if err := c.db.update(ctx, func(tx *tx) error {
 		_, err := tx.setting("tokens", &kept)
 		return err
 	}); err != nil {
-		return err
+		return 0, err
 	}
 	sock, ready, err := c.openSession(ctx, kept.Resume)
 	if r := asRefusal(err); r != nil && kept.Resume != "" && (r.Code == codeResumeFailed || r.Code == codeUnauthorized) {
 		sock, ready, err = c.openSession(ctx, "")
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer sock.close()
 	if ready.UserID != c.account.DID() {
-		return errors.New("the server takes us for another account")
+		return 0, errors.New("the server takes us for another account")
 	}
 	for _, f := range []gateway.Feature{gateway.FeatureBundle, gateway.FeatureDevice, gateway.FeatureMarker} {
 		if !slices.Contains(ready.Features, f) {
-			return fmt.Errorf("the server does not have the feature %q", f)
+			return 0, fmt.Errorf("the server does not have the feature %q", f)
 		}
 	}
 	// On disk before it is used: whatever is sent next tells the server that this
@@ -115,11 +122,13 @@ func (c *Client) connect(ctx context.Context) error {
 	if err := c.db.update(ctx, func(tx *tx) error {
 		return tx.setSetting("tokens", tokens{Session: ready.SessionToken, Resume: ready.ResumeToken})
 	}); err != nil {
-		return err
+		return 0, err
 	}
 	c.stats.connects.Add(1)
 	c.setState(Online, nil)
-	return newSession(c, sock, ready.SessionToken).serve(ctx)
+	began := time.Now()
+	err = newSession(c, sock, ready.SessionToken).serve(ctx)
+	return max(time.Since(began), 1), err
 }
 
 // openSession connects and resumes a session, or starts one when resume is "".

@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"modernc.org/sqlite" // also the driver "sqlite"
@@ -354,10 +353,4 @@ func (t *tx) next(name string) (value int64, err error) {
 	_, err = t.get([]any{&value}, `INSERT INTO counters (name, value) VALUES ($1, 1)
 		ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value`, name)
 	return value, err
-}
-
-// isDuplicate says whether err is a violated UNIQUE constraint.
-func isDuplicate(err error) bool {
-	var e *sqlite.Error
-	return errors.As(err, &e) && e.Code()&0xff == sqlitelib.SQLITE_CONSTRAINT && strings.Contains(e.Error(), "UNIQUE")
 }

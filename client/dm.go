@@ -66,10 +66,16 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 	id := dmID(c.account.DID(), did)
 	err = c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(id)
-		if err != nil || conv != nil {
+		switch {
+		case err != nil:
 			return err
+		case conv == nil:
+			tx.addConversation(id, Creating, conversationInfo{Kind: DM, Peer: did}, c.now())
+		case conv.phase == Removed && conv.group == nil && conv.info.Kind == DM:
+			conv.setPhase(Creating) // it could not be made before
+		case conv.info.Peer == "": // learned from the server, which did not say with whom
+			conv.editInfo().Peer = did
 		}
-		tx.addConversation(id, Creating, conversationInfo{Kind: DM, Peer: did}, c.now())
 		return nil
 	})
 	if err != nil {
@@ -267,7 +273,11 @@ func (c *Client) learnConversation(tx *tx, id string) error {
 	case err != nil:
 		return err
 	case conv == nil:
-		tx.addConversation(id, Waiting, conversationInfo{Kind: Room}, c.now())
+		kind := Room
+		if isDMID(id) {
+			kind = DM
+		}
+		tx.addConversation(id, Waiting, conversationInfo{Kind: kind}, c.now())
 	case conv.phase == Removed && conv.group != nil:
 		conv.setPhase(Joined) // back on the server, and never out of the group
 	}

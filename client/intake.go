@@ -211,7 +211,11 @@ func (b *batch) followRefused(id string, r *Refusal) error {
 		b.then(func() { b.s.sub(id).follow.ok() })
 		return b.s.c.leave(b.tx, conv, b.s.c.now(), r.Message)
 	}
-	return nil
+	conv, err := b.tx.conversation(id)
+	if err != nil || conv == nil || r.mayPass() {
+		return err
+	}
+	return b.s.c.trouble(b.tx, conv, r)
 }
 
 func (b *batch) sendRefused(r request, refusal *Refusal) error {

@@ -45,7 +45,7 @@ func (c *Client) takeEvent(tx *tx, e *gateway.Event) (taken, error) {
 	if conv.isPendingEcho(e.MsgID, message) && e.Kind != gateway.KindApp {
 		next, err := conv.pending.commit.Apply(conv.group)
 		if err != nil {
-			return takenIn, fmt.Errorf("apply own commit: %w", err)
+			return takenIn, c.unreadable(tx, out, fmt.Errorf("own commit: %w", err))
 		}
 		return takenIn, c.enterEpoch(tx, conv, next, out)
 	}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -109,6 +110,8 @@ func (t *tx) outgoingByWire(conversation, wire string) (*outgoing, error) {
 	return t.outgoing(`conversation = $1 AND wire = $2`, conversation, wire)
 }
 
+var errEncrypt = errors.New("encrypt message")
+
 // sealOutgoing encrypts o in the current epoch. The ciphertext and the ratchet that
 // made it are written together, before a byte of it leaves.
 func (t *tx) sealOutgoing(conv *conversation, o *outgoing) error {
@@ -118,7 +121,7 @@ func (t *tx) sealOutgoing(conv *conversation, o *outgoing) error {
 	padding := (paddingBytes - len(o.body.Text)%paddingBytes) % paddingBytes
 	message, next, err := conv.group.Seal(o.body.Text, nil, mls.SealOptions{Padding: padding})
 	if err != nil {
-		return fmt.Errorf("encrypt message: %w", err)
+		return fmt.Errorf("%w: %w", errEncrypt, err)
 	}
 	o.envelope = base64.StdEncoding.EncodeToString(message)
 	conv.setGroup(next)
