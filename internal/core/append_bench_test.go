@@ -24,11 +24,11 @@ const (
 	benchCallers       = 256
 	benchConversations = 100
 	benchBatch         = 256
-	benchRounds        = 2
+	benchRounds        = 4
 )
 
 // benchPhase is how long one phase lasts; each kind of work gets benchRounds of them.
-var benchPhase = 2 * time.Second
+var benchPhase = 3 * time.Second
 
 // BenchmarkAppendBesideRaw measures the append path beside raw writes of the same
 // rows into the same tables and indexes, 256 per transaction and durable, in turns

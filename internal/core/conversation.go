@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/json"
 	"slices"
 	"strings"
 	"unicode"
@@ -153,6 +154,75 @@ func (s *Service) Remove(ctx context.Context, who ds.Caller, id ds.ConversationI
 		return nil
 	}
 	return s.submit(ctx, r)
+}
+
+// Leave ends the caller's own membership; what is delivered to it ends with the
+// record that says so. The owner leaves as the last member, or names the member who
+// is the owner from then on; nobody else may name one. Refusals: invalid_request,
+// forbidden, rate_limited.
+func (s *Service) Leave(ctx context.Context, who ds.Caller, id ds.ConversationID, newOwner ds.AccountID) error {
+	if !ds.IsValidID(string(id)) {
+		return ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to 128 bytes of UTF-8 without NUL")
+	}
+	r := &request{conversation: id, who: who}
+	if newOwner != "" {
+		r.accounts = []ds.AccountID{newOwner}
+		if err := checkAccounts(r.accounts); err != nil {
+			return err
+		}
+	}
+	r.rule = func(c *conversation, nowMS int64) error { return s.decideLeave(c, who, newOwner, nowMS) }
+	return s.submit(ctx, r)
+}
+
+// decideLeave is the rule of Leave. It changes c only when it accepts.
+func (s *Service) decideLeave(c *conversation, who ds.Caller, newOwner ds.AccountID, nowMS int64) error {
+	if _, _, err := c.admit(who, ""); err != nil {
+		return err
+	}
+	if r := s.limits.take(LimitRemoves, string(who.Account), string(c.head.ID), 1); r != nil {
+		return r
+	}
+	if err := c.mayLeave(who.Account, newOwner); err != nil {
+		return err
+	}
+	if err := c.isHome(); err != nil {
+		return err
+	}
+	if newOwner != "" {
+		c.changeRole(who.Account, newOwner, ds.Owner, nowMS)
+	}
+	c.changeMembers(who.Account, nil, []ds.AccountID{who.Account}, nowMS)
+	return nil
+}
+
+// mayLeave is who may leave how: a conversation with members has an owner.
+func (c *conversation) mayLeave(account, newOwner ds.AccountID) error {
+	isOwner := c.role(account) == ds.Owner
+	switch {
+	case newOwner == "" && isOwner && c.head.Members > 1:
+		return ds.Refuse(ds.Forbidden, "the owner must name a new_owner")
+	case newOwner == "":
+		return nil
+	case !isOwner:
+		return refuseRights
+	case newOwner == account || !c.isMember(newOwner):
+		return ds.Refuse(ds.InvalidRequest, "new_owner is not another member")
+	}
+	return nil
+}
+
+// changeRole gives a member another role by a control record of its own, so that
+// every reader of the log sees who may do what, and since when.
+func (c *conversation) changeRole(by, account ds.AccountID, role ds.Role, nowMS int64) {
+	body, err := json.Marshal(ds.RoleChange{By: by, Account: account, Role: role})
+	if err != nil {
+		panic(err) // strings always marshal
+	}
+	c.append(ds.Record{Kind: ds.Roles, Encoding: ds.JSON, Body: body}, nowMS)
+	stays := c.intervals[account]
+	stays[len(stays)-1].Role = role
+	c.out.Roles = append(c.out.Roles, store.Stay{Conversation: c.head.ID, Account: account, Interval: stays[len(stays)-1]})
 }
 
 // Members lists who is in the conversation: owner, admins, members, each by

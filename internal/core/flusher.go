@@ -80,10 +80,11 @@ type flusher struct {
 	queue chan *request
 	ended chan struct{}
 	held  []*request // lost the race for a lock to another node; they go first
+	known known
 }
 
 func newFlusher(s *Service) *flusher {
-	return &flusher{s: s, queue: make(chan *request, queueRequestsMax), ended: make(chan struct{})}
+	return &flusher{s: s, queue: make(chan *request, queueRequestsMax), ended: make(chan struct{}), known: known{}}
 }
 
 // run works until stop is closed and the queue is empty.
@@ -160,7 +161,9 @@ type outcome struct {
 	verdicts []error            // per request
 	locked   []bool             // per request: its conversation is held by another node
 	records  []ds.Record        // of conversations, each conversation's in order
-	heads    map[ds.LogID]int64 // of the logs that moved; 0 where the store numbered
+	heads    map[ds.LogID]int64 // of the logs that moved
+
+	conversations map[ds.ConversationID]*conversation // as the batch left them
 }
 
 // answer tells everybody what became of the batch. A fault that may pass is told to
@@ -222,9 +225,14 @@ func (f *flusher) attempt(batch []*request) (outcome, error) {
 	var out outcome
 	err := f.s.store.Append(ctx, func(tx *store.Tx) error {
 		var err error
-		out, err = f.s.decide(tx, batch)
+		out, err = f.s.decide(tx, f.known, batch)
 		return err
 	})
+	if err != nil {
+		f.known.forget(batch)
+	} else {
+		f.known.remember(out.conversations)
+	}
 	if store.IsLockLost(err) {
 		out = outcome{locked: make([]bool, len(batch)), verdicts: make([]error, len(batch))}
 		for i := range out.locked {
@@ -235,9 +243,9 @@ func (f *flusher) attempt(batch []*request) (outcome, error) {
 	return out, err
 }
 
-func (s *Service) decide(tx *store.Tx, batch []*request) (outcome, error) {
+func (s *Service) decide(tx *store.Tx, k known, batch []*request) (outcome, error) {
 	out := outcome{verdicts: make([]error, len(batch)), locked: make([]bool, len(batch))}
-	loaded, err := load(tx, batch)
+	loaded, err := load(tx, k, batch)
 	if err != nil {
 		return out, err
 	}
@@ -268,7 +276,7 @@ func (s *Service) decide(tx *store.Tx, batch []*request) (outcome, error) {
 	for _, e := range write.Events {
 		out.heads[ds.AccountLog(e.Account)] = unknownHead
 	}
-	out.records = write.Records
+	out.records, out.conversations = write.Records, loaded.conversations
 	return out, tx.Write(write)
 }
 
@@ -279,7 +287,7 @@ type loadedBatch struct {
 
 // load locks the heads of a batch and then, in later statements, reads what its
 // rules need: under READ COMMITTED the locking statement would see stale neighbours.
-func load(tx *store.Tx, batch []*request) (loadedBatch, error) {
+func load(tx *store.Tx, k known, batch []*request) (loadedBatch, error) {
 	var first, others []ds.ConversationID
 	conversations := make(map[ds.ConversationID]*conversation, len(batch))
 	for _, r := range batch {
@@ -301,13 +309,16 @@ func load(tx *store.Tx, batch []*request) (loadedBatch, error) {
 	if err != nil {
 		return loadedBatch{}, err
 	}
+	for _, c := range conversations {
+		k.recall(c)
+	}
 	members, messages := wanted(batch, conversations)
 	intervals, answers, err := tx.LoadBatch(members, messages)
 	if err != nil {
 		return loadedBatch{}, err
 	}
-	for key, stays := range intervals {
-		conversations[key.Conversation].intervals[key.Account] = stays
+	for _, key := range members { // those without any stay are known too
+		conversations[key.Conversation].intervals[key.Account] = intervals[key]
 	}
 	for key, answer := range answers {
 		conversations[key.Conversation].answers[key.ID] = answer
@@ -353,7 +364,7 @@ func missing(tx *store.Tx, conversations map[ds.ConversationID]*conversation) (m
 	return locked, err
 }
 
-// wanted lists what the rules of a batch look at, once each.
+// wanted lists what the rules of a batch look at and is not known yet, once each.
 func wanted(batch []*request, conversations map[ds.ConversationID]*conversation) ([]store.MemberKey, []store.MessageKey) {
 	members := make(map[store.MemberKey]bool, len(batch))
 	messages := make(map[store.MessageKey]bool, len(batch))
@@ -363,7 +374,8 @@ func wanted(batch []*request, conversations map[ds.ConversationID]*conversation)
 			continue
 		}
 		for _, account := range append([]ds.AccountID{r.who.Account}, r.accounts...) {
-			if key := (store.MemberKey{Conversation: r.conversation, Account: account}); !members[key] {
+			key := store.MemberKey{Conversation: r.conversation, Account: account}
+			if _, isKnown := conversations[r.conversation].intervals[account]; !isKnown && !members[key] {
 				members[key] = true
 				memberKeys = append(memberKeys, key)
 			}

@@ -86,6 +86,11 @@ const (
 	LimitSessionStarts     = "session_starts"       // per account
 	LimitResumes           = "resumes"              // per account
 	LimitSubscribes        = "subscribes"           // per session
+	LimitReports           = "client_reports"       // per session
+
+	LimitAddressStarts        = "address_session_starts" // per address, good or not
+	LimitAddressResumes       = "address_resumes"        // per address, good or not
+	LimitAddressFirstContacts = "address_first_contacts" // per address, accounts unknown so far
 )
 
 // DefaultLimits are the published defaults.
@@ -101,6 +106,11 @@ func DefaultLimits() Limits {
 		LimitSessionStarts:     {120, time.Minute},
 		LimitResumes:           {600, time.Minute},
 		LimitSubscribes:        {1200, time.Minute},
+		LimitReports:           {60, time.Minute},
+
+		LimitAddressStarts:        {600, time.Minute},
+		LimitAddressResumes:       {1200, time.Minute},
+		LimitAddressFirstContacts: {300, time.Minute},
 	}
 }
 

@@ -58,6 +58,9 @@ func (tx *Tx) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
 // statement. The caller holds the heads.
 func (tx *Tx) LoadBatch(members []MemberKey, messages []MessageKey) (map[MemberKey][]ds.Interval, map[MessageKey]Answer, error) {
 	intervals, answers := make(map[MemberKey][]ds.Interval, len(members)), map[MessageKey]Answer{}
+	if len(members)+len(messages) == 0 {
+		return intervals, answers, nil
+	}
 	logs, accounts := make([]string, len(members)), make([]string, len(members))
 	for i, k := range members {
 		logs[i], accounts[i] = string(ds.ConversationLog(k.Conversation)), string(k.Account)
@@ -104,6 +107,7 @@ type Batch struct {
 	Changed  []ds.Conversation // heads as they are after the batch; created ones are not repeated
 	Records  []ds.Record       // of conversations, in order
 	Stays    []Stay            // in the order in which they begin and end
+	Roles    []Stay            // that go on with another role
 	Welcomes []Welcome
 	Infos    []GroupInfo
 	Events   []Event // for account logs, which are numbered here
@@ -153,6 +157,9 @@ func (tx *Tx) Write(b Batch) error {
 		return err
 	}
 	if err := tx.writeStays(b.Stays); err != nil {
+		return err
+	}
+	if err := tx.setRoles(b.Roles); err != nil {
 		return err
 	}
 	for _, w := range b.Welcomes {

@@ -61,3 +61,14 @@ func (tx *Tx) EarliestSeq(id ds.ConversationID) (int64, error) {
 	err := tx.row(`SELECT earliest_seq FROM logs WHERE log_id = $1`, string(ds.ConversationLog(id))).Scan(&seq)
 	return seq, notFound(err)
 }
+
+// setRoles changes the roles of stays, which their beginnings name.
+func (tx *Tx) setRoles(list []Stay) error {
+	for _, s := range list {
+		if err := tx.later(`UPDATE intervals SET role = $4 WHERE log_id = $1 AND account = $2 AND from_pos = $3`,
+			string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.From, string(s.Interval.Role)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

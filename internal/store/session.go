@@ -274,6 +274,32 @@ func (tx *Tx) RevokeSessions(account ds.AccountID, id string, device ds.DeviceID
 	return list, err
 }
 
+// RevokedSince returns the hashes of the sessions that were revoked at sinceMS or
+// later, the last max of them.
+func (tx *Tx) RevokedSince(sinceMS int64, max int) ([][32]byte, error) {
+	var list [][32]byte
+	err := tx.each(func(scan func(...any) error) error {
+		var hash []byte
+		if err := scan(&hash); err != nil {
+			return err
+		}
+		list = append(list, [32]byte(hash))
+		return nil
+	}, `SELECT session_hash FROM sessions WHERE revoked_ms >= $1 ORDER BY revoked_ms DESC LIMIT $2`, sinceMS, max)
+	return list, err
+}
+
+// HasAccount says whether anything here belongs to an account: a session, a log or a
+// key package.
+func (tx *Tx) HasAccount(account ds.AccountID) (bool, error) {
+	var has int64
+	err := tx.row(`SELECT CASE WHEN EXISTS (SELECT 1 FROM sessions WHERE account = $1)
+			OR EXISTS (SELECT 1 FROM logs WHERE log_id = $2)
+			OR EXISTS (SELECT 1 FROM key_packages WHERE account = $1 AND claimed_ms IS NULL) THEN 1 ELSE 0 END`,
+		string(account), string(ds.AccountLog(account))).Scan(&has)
+	return has == 1, err
+}
+
 // DeleteSessions forgets at most max sessions that expired before beforeMS and returns how many.
 func (tx *Tx) DeleteSessions(beforeMS int64, max int) (int64, error) {
 	return tx.exec(`
