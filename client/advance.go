@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/mls"
@@ -67,7 +68,7 @@ func (s *session) advance(ctx context.Context, id string) error {
 }
 
 func (s *session) subscribe(conv *conversation, sub *subscription) {
-	sub.active, sub.caughtUp = true, false
+	sub.active, sub.caughtUp, sub.moved = true, false, time.Now()
 	from := conv.nextSeq
 	sub.taken, sub.acked = from-1, 0 // a crash may have kept the last ack back
 	s.ask(request{frameType: gateway.TypeSubscribe, conversation: conv.id},

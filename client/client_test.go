@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -388,4 +389,41 @@ func TestSendIsChecked(t *testing.T) {
 			t.Errorf("a direct conversation with %q starts", did)
 		}
 	}
+}
+
+// TestTwoDevicesFoundOneConversation: two devices of an account start the same
+// direct conversation. The group of one is bound to it; the other device steps back
+// and waits to be invited.
+func TestTwoDevicesFoundOneConversation(t *testing.T) {
+	w := newWorld(t)
+	bob := w.people("bob")[0]
+	if err := bob.WaitOnline(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	first, second := w.person("ann"), w.person("ann")
+	second.options.DeviceID = "ann-tablet"
+	middle := newMiddleman(w) // holds the second device's packages back, so that both found
+	var open atomic.Bool
+	middle.answer = func(path string, body []byte) []byte {
+		if path == "/v1/keypackages/fetch" && !open.Load() {
+			return []byte(`{"items":[],"served_by":"","user_home_gateway":""}`)
+		}
+		return body
+	}
+	second.options.Server = middle.server.URL
+	second.open()
+	dm := second.dm(bob)
+	w.eventually("the second device founds", func() bool { return second.must(dm).Phase == Founding })
+	first.open()
+	first.dm(bob)
+	first.says(dm, "from the first")
+	bob.reads("from the first")
+	open.Store(true)
+	second.nextType(EventProblem)
+	if c := second.must(dm); c.Phase != Waiting || len(c.Members) != 0 {
+		t.Errorf("the second device is at %+v", c)
+	}
+	bob.says(dm, "still there")
+	first.reads("still there")
+	w.agree(dm, first, bob)
 }

@@ -35,8 +35,8 @@ func TestCrashBetweenAnyTwoWrites(t *testing.T) {
 		t.Run(who, func(t *testing.T) {
 			w := newWorld(t)
 			step := 1
-			if testing.Short() {
-				step = 5
+			if testing.Short() || raceDetector {
+				step = 4 // every point is tried without the race detector
 			}
 			for n := 1; ; n += step {
 				w.limit(time.Minute) // for each

@@ -26,8 +26,8 @@ func messageRow(conversation string, seq int64) string {
 	return conversation + "\x00" + strconv.FormatInt(seq, 10)
 }
 
-// hasMessage says whether these very bytes were taken in before. A ratchet deletes
-// its keys, but a commit that was prepared before a message came still has them.
+// hasMessage says whether these very bytes were taken in before. The ratchets refuse
+// used keys by themselves; this holds even if one did not.
 func (t *tx) hasMessage(conversation string, digest [sha256.Size]byte) (bool, error) {
 	var one int
 	return t.get([]any{&one}, `SELECT 1 FROM messages WHERE conversation = $1 AND digest = $2`, conversation, digest[:])

@@ -65,15 +65,21 @@ func (b *batch) event(frame gateway.Frame) error {
 	if err := frame.Decode(&e); err != nil {
 		return err
 	}
+	unreadable := b.s.c.stats.undecryptable.Load()
 	what, err := b.s.c.takeEvent(b.tx, &e)
 	if err != nil {
 		return err
+	}
+	if b.s.c.stats.undecryptable.Load() != unreadable {
+		b.then(func() {
+			b.s.sock.send(gateway.TypeReport, "", gateway.Report{Kind: gateway.ReportDecryptFailure, ConvID: e.ConvID})
+		})
 	}
 	switch what {
 	case takenIn:
 		b.then(func() {
 			sub := b.s.sub(e.ConvID)
-			sub.taken, sub.missing = e.Seq, false
+			sub.taken, sub.missing, sub.moved = e.Seq, false, time.Now()
 			b.s.due[e.ConvID] = true
 		})
 	case takenGap:

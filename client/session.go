@@ -57,11 +57,12 @@ type request struct {
 // subscription is what this connection knows of a conversation. Chores have one
 // too, for their retries.
 type subscription struct {
-	active   bool  // subscribed
-	caughtUp bool  // all that was there at the start has come
-	missing  bool  // an event is missing and was asked for
-	taken    int64 // the last event taken in, and
-	acked    int64 // acknowledged
+	active   bool      // subscribed
+	caughtUp bool      // all that was there at the start has come
+	missing  bool      // an event is missing and was asked for
+	taken    int64     // the last event taken in, and
+	acked    int64     // acknowledged
+	moved    time.Time // when it was subscribed or an event came
 
 	sending     bool   // a conv.send waits for its answer
 	sentThrough int64  // the last row of the outbox that the server has
@@ -206,6 +207,11 @@ func (s *session) beat() error {
 	for _, r := range s.requests {
 		if time.Since(r.sent) > answerTimeout {
 			return fmt.Errorf("the server does not answer a %s", r.frameType)
+		}
+	}
+	for _, sub := range s.subs {
+		if sub.active && !sub.caughtUp && time.Since(sub.moved) > answerTimeout {
+			return errors.New("the server does not finish a replay")
 		}
 	}
 	s.sock.send(gateway.TypePing, "", nil)
