@@ -5,10 +5,18 @@ type Status struct {
 	Status string `json:"status"` // "ok"
 }
 
-// RoomMembers is the body of POST /v1/rooms/create and /v1/rooms/invite.
+// RoomMembers is the body of POST /v1/rooms/create, /v1/rooms/invite and
+// /v1/rooms/remove.
 type RoomMembers struct {
 	ConvID  string   `json:"conv_id"`
 	Members []string `json:"members,omitempty"`
+}
+
+// LeaveRoom is the body of POST /v1/rooms/leave. The owner leaves as the last member,
+// or names another member who is the owner from then on.
+type LeaveRoom struct {
+	ConvID   string  `json:"conv_id"`
+	NewOwner *string `json:"new_owner,omitempty"`
 }
 
 // MemberList answers GET /v1/rooms/members: owner, admins, members, each by user_id.

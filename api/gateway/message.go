@@ -100,7 +100,8 @@ type Drain struct {
 	ReconnectAfterMS int64 `json:"reconnect_after_ms"`
 }
 
-// InboxAnswer answers POST /v1/inbox. Only Status is set for a conv.ack or device.ack.
+// InboxAnswer answers POST /v1/inbox. Only Status is set for frames that a socket
+// leaves unanswered.
 type InboxAnswer struct {
 	Status        string `json:"status"`
 	Seq           int64  `json:"seq,omitempty"`

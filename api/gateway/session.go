@@ -41,3 +41,49 @@ type Cursor struct {
 	ConvID  string `json:"conv_id"`
 	NextSeq int64  `json:"next_seq"`
 }
+
+// SessionList answers GET /v1/session/list: the caller's session first, then by
+// device and id. Nothing in it is secret.
+type SessionList struct {
+	Sessions         []SessionRow `json:"sessions"`
+	CurrentSessionID string       `json:"current_session_id"`
+}
+
+// SessionRow is one live session of the account. Times are in ms.
+type SessionRow struct {
+	SessionID    string `json:"session_id"`
+	DeviceID     string `json:"device_id"`
+	ExpiresAtMS  int64  `json:"expires_at_ms"`
+	IsCurrent    bool   `json:"is_current"`
+	CreatedAtMS  int64  `json:"created_at_ms"`
+	LastSeenAtMS int64  `json:"last_seen_at_ms"`
+	ClientLabel  string `json:"client_label"`
+}
+
+// LogoutAll is the body of POST /v1/session/logout_all. A body that is empty or no
+// JSON counts as one without fields.
+type LogoutAll struct {
+	IncludeSelf bool `json:"include_self,omitempty"`
+}
+
+// LoggedOutAll answers POST /v1/session/logout_all.
+type LoggedOutAll struct {
+	Status      string `json:"status"`
+	Invalidated int64  `json:"invalidated"`
+	KeptCurrent bool   `json:"kept_current"`
+}
+
+// Revoke is the body of POST /v1/session/revoke: exactly one of SessionID and
+// DeviceID is there.
+type Revoke struct {
+	SessionID   *string `json:"session_id,omitempty"`
+	DeviceID    *string `json:"device_id,omitempty"`
+	IncludeSelf bool    `json:"include_self,omitempty"`
+}
+
+// Revoked answers POST /v1/session/revoke.
+type Revoked struct {
+	Status            string   `json:"status"`
+	Revoked           int64    `json:"revoked"`
+	RevokedSessionIDs []string `json:"revoked_session_ids"` // sorted
+}

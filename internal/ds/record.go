@@ -38,8 +38,10 @@ const (
 	Proposal Kind = 2
 	Commit   Kind = 3
 
-	// Membership is a control record; its body is a MembershipChange.
+	// Membership and Roles are control records; their bodies are a MembershipChange
+	// and a RoleChange.
 	Membership Kind = 16
+	Roles      Kind = 17
 
 	// WelcomeEvent, MembersEvent and KeyPackagesLow stand in account logs; their
 	// body is a DeviceEvent.
@@ -61,6 +63,8 @@ func (k Kind) String() string {
 		return "commit"
 	case Membership:
 		return "membership"
+	case Roles:
+		return "roles"
 	case WelcomeEvent:
 		return "welcome"
 	case MembersEvent:
@@ -110,6 +114,14 @@ type MembershipChange struct {
 	By     AccountID   `json:"by,omitempty"`
 	Add    []AccountID `json:"add,omitempty"`
 	Remove []AccountID `json:"remove,omitempty"`
+}
+
+// RoleChange is the body of a Roles record, as JSON: from this record on the member
+// has that role.
+type RoleChange struct {
+	By      AccountID `json:"by,omitempty"`
+	Account AccountID `json:"account"`
+	Role    Role      `json:"role"`
 }
 
 // DeviceEvent is the body of a record in an account log, as JSON. Which fields

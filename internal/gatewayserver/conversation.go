@@ -43,6 +43,21 @@ func (s *Server) invite(ctx context.Context, who identity.Session, in *gateway.R
 	return statusOK, s.core.Invite(ctx, who.Caller, ds.ConversationID(in.ConvID), accounts(in.Members))
 }
 
+func (s *Server) remove(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
+	return statusOK, s.core.Remove(ctx, who.Caller, ds.ConversationID(in.ConvID), accounts(in.Members))
+}
+
+func (s *Server) leaveRoom(ctx context.Context, who identity.Session, in *gateway.LeaveRoom) (any, error) {
+	var newOwner ds.AccountID
+	if in.NewOwner != nil {
+		if !ds.IsValidAccount(*in.NewOwner) {
+			return nil, ds.Refuse(ds.InvalidRequest, "new_owner: not 1 to %d bytes of text", ds.AccountBytesMax)
+		}
+		newOwner = ds.AccountID(*in.NewOwner)
+	}
+	return statusOK, s.core.Leave(ctx, who.Caller, ds.ConversationID(in.ConvID), newOwner)
+}
+
 func (s *Server) createDM(ctx context.Context, who identity.Session, in *gateway.CreateDM) (any, error) {
 	var wanted ds.ConversationID
 	if in.ConvID != nil {

@@ -46,6 +46,9 @@ func (c *socket) writePages() error {
 		if err != nil {
 			return err
 		}
+		if c.hasEnded() {
+			return nil // and is told so
+		}
 		w := frameWriter{conn: c.conn, out: scratches.Get().(*[]byte)}
 		c.writePage(&w, &page, did)
 		if w.finish() != nil {

@@ -4,10 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"math"
-	"time"
 	"unicode/utf8"
-
-	"golang.org/x/time/rate"
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
@@ -44,7 +41,7 @@ func (c *socket) sessionStart(f gateway.Frame) (identity.Ready, error) {
 	if err := f.Decode(&in); err != nil {
 		return identity.Ready{}, invalid(err)
 	}
-	return c.server.start(c.ctx, &in, c.userAgent)
+	return c.server.start(c.ctx, &in, c.userAgent, c.address)
 }
 
 func (c *socket) sessionResume(f gateway.Frame) (identity.Ready, error) {
@@ -52,7 +49,7 @@ func (c *socket) sessionResume(f gateway.Frame) (identity.Ready, error) {
 	if err := f.Decode(&in); err != nil {
 		return identity.Ready{}, invalid(err)
 	}
-	return c.server.resume(c.ctx, &in)
+	return c.server.resume(c.ctx, &in, c.address)
 }
 
 func (c *socket) ping(gateway.Frame) (reply, error) { return reply{gateway.TypePong, nil}, nil }
@@ -151,26 +148,25 @@ func (s *Server) deviceAck(ctx context.Context, who ds.Caller, in *gateway.Devic
 	return s.core.AcknowledgeDevice(ctx, who, in.Pos)
 }
 
-// Reports are cheap to make up: reportsBurst at once, then one a second.
-const reportsBurst = 60
-
 func (c *socket) report(f gateway.Frame) (reply, error) {
 	var in gateway.Report
 	if err := f.Decode(&in); err != nil {
 		return reply{}, invalid(err)
 	}
-	counter := c.server.metrics.reports[in.Kind]
+	return reply{}, c.server.report(c.session, &in)
+}
+
+// report is client.report, whichever way it came. It is counted and forgotten.
+func (s *Server) report(who identity.Session, in *gateway.Report) error {
+	counter := s.metrics.reports[in.Kind]
 	if counter == nil {
-		return reply{}, ds.Refuse(ds.InvalidRequest, "kind: unknown")
+		return ds.Refuse(ds.InvalidRequest, "kind: unknown")
 	}
-	if c.reports == nil {
-		c.reports = rate.NewLimiter(1, reportsBurst)
-	}
-	if !c.reports.Allow() {
-		return reply{}, &ds.Refusal{Code: ds.RateLimited, Message: "rate limited", RetryAfter: time.Second}
+	if err := s.core.Take(core.LimitReports, who.ID); err != nil { // reports are cheap to make up
+		return err
 	}
 	counter.Inc()
-	return reply{}, nil
+	return nil
 }
 
 // send is conv.send, whichever way it came.

@@ -43,6 +43,22 @@ func command[In any](s *Server, pattern string, handle func(ctx context.Context,
 	})
 }
 
+// loose is an endpoint that may be called without a body, for those with a session.
+func loose(s *Server, pattern string, handle func(ctx context.Context, who identity.Session, body []byte) (any, error)) {
+	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		who, err := s.authenticate(r)
+		var body []byte
+		if err == nil {
+			body, err = readBytes(w, r, gateway.BodyBytesMax)
+		}
+		var out any
+		if err == nil {
+			out, err = handle(r.Context(), who, body)
+		}
+		s.answer(w, r, out, err)
+	})
+}
+
 // query is an endpoint without a body, for those with a session.
 func query(s *Server, pattern string, handle func(ctx context.Context, who identity.Session, q url.Values) (any, error)) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {

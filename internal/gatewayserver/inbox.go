@@ -23,6 +23,7 @@ var inboxKinds = map[string]struct {
 	gateway.TypeAck:       {"", (*Server).postAck},
 	gateway.TypeCommit:    {gateway.FeatureBundle, (*Server).postCommit},
 	gateway.TypeDeviceAck: {gateway.FeatureDevice, (*Server).postDeviceAck},
+	gateway.TypeReport:    {gateway.FeatureReport, (*Server).postReport},
 }
 
 // inbox is the WebSocket's frames one by one, for those who cannot hold a socket.
@@ -101,6 +102,14 @@ func (s *Server) postDeviceAck(ctx context.Context, who identity.Session, f gate
 		return nil, invalid(err)
 	}
 	return &gateway.InboxAnswer{Status: "ok"}, s.deviceAck(ctx, who.Caller, &in)
+}
+
+func (s *Server) postReport(_ context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
+	var in gateway.Report
+	if err := f.Decode(&in); err != nil {
+		return nil, invalid(err)
+	}
+	return &gateway.InboxAnswer{Status: "ok"}, s.report(who, &in)
 }
 
 // What one answer to GET /v1/device-events may hold and take.

@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -49,6 +50,8 @@ type Options struct {
 	HandshakeTimeout time.Duration
 	// WriteTimeout is how long the network may take for writeBytesMax (0: 30 s).
 	WriteTimeout time.Duration
+	// TrustedProxies are believed in what they say of a client's address.
+	TrustedProxies []netip.Prefix
 }
 
 const (
@@ -66,6 +69,7 @@ type Server struct {
 	logger   *slog.Logger
 	metrics  *metrics
 	mux      *http.ServeMux
+	proxies  []netip.Prefix
 
 	pingInterval     time.Duration
 	pingMisses       int
@@ -92,6 +96,7 @@ func New(o Options) *Server {
 		logger:           o.Logger,
 		metrics:          newMetrics(o.Registerer),
 		mux:              http.NewServeMux(),
+		proxies:          o.TrustedProxies,
 		pingInterval:     orDefault(o.PingInterval, pingIntervalDefault),
 		pingMisses:       o.PingMisses,
 		handshakeTimeout: orDefault(o.HandshakeTimeout, handshakeTimeoutDefault),
@@ -108,6 +113,10 @@ func New(o Options) *Server {
 	s.mux.HandleFunc("GET /v1/ws", s.serveSocket)
 	public(s, "POST /v1/session/start", s.startSession)
 	public(s, "POST /v1/session/resume", s.resumeSession)
+	query(s, "GET /v1/session/list", s.listSessions)
+	loose(s, "POST /v1/session/logout", s.logout)
+	loose(s, "POST /v1/session/logout_all", s.logoutAll)
+	command(s, "POST /v1/session/revoke", s.revoke)
 	s.mux.HandleFunc("GET /v1/gateways/resolve", s.resolveGateway)
 	s.mux.HandleFunc("POST /v1/inbox", s.inbox)
 	query(s, "GET /v1/device-events", s.deviceEvents)
@@ -115,6 +124,8 @@ func New(o Options) *Server {
 	query(s, "GET /v1/rooms/members", s.members)
 	command(s, "POST /v1/rooms/create", s.createRoom)
 	command(s, "POST /v1/rooms/invite", s.invite)
+	command(s, "POST /v1/rooms/remove", s.remove)
+	command(s, "POST /v1/rooms/leave", s.leaveRoom)
 	command(s, "POST /v1/dms/create", s.createDM)
 	command(s, "POST /v1/keypackages", s.publishKeyPackages)
 	command(s, "POST /v1/keypackages/fetch", s.fetchKeyPackages)

@@ -2,7 +2,9 @@ package gatewayserver
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"net/url"
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
@@ -11,7 +13,7 @@ import (
 )
 
 func (s *Server) startSession(r *http.Request, in *gateway.Start) (any, error) {
-	ready, err := s.start(r.Context(), in, r.UserAgent())
+	ready, err := s.start(r.Context(), in, r.UserAgent(), s.addressOf(r))
 	if err != nil {
 		return nil, err
 	}
@@ -19,37 +21,69 @@ func (s *Server) startSession(r *http.Request, in *gateway.Start) (any, error) {
 }
 
 func (s *Server) resumeSession(r *http.Request, in *gateway.Resume) (any, error) {
-	ready, err := s.resume(r.Context(), in)
+	ready, err := s.resume(r.Context(), in, s.addressOf(r))
 	if err != nil {
 		return nil, err
 	}
 	return s.ready(r.Context(), ready)
 }
 
-func (s *Server) start(ctx context.Context, in *gateway.Start, userAgent string) (identity.Ready, error) {
+// start starts a session, whichever way it was asked for. What is limited per address
+// is counted before anything is looked at, what is limited per account once that is
+// proven; neither uses the token up.
+func (s *Server) start(ctx context.Context, in *gateway.Start, userAgent, address string) (identity.Ready, error) {
+	if err := s.takeAddress(core.LimitAddressStarts, address); err != nil {
+		return identity.Ready{}, err
+	}
 	start := identity.Start{
 		AuthToken: in.AuthToken,
 		DeviceID:  ds.DeviceID(in.DeviceID),
 		UserAgent: userAgent,
 		Features:  in.Features,
+		Admit: func(ctx context.Context, account ds.AccountID) error {
+			if err := s.takeFirstContact(ctx, account, address); err != nil {
+				return err
+			}
+			return s.core.Take(core.LimitSessionStarts, string(account))
+		},
 	}
 	if in.ClientLabel != nil {
 		start.ClientLabel, start.HasClientLabel = *in.ClientLabel, true
 	}
-	ready, err := s.identity.StartSession(ctx, start)
-	if err != nil {
-		return identity.Ready{}, err
-	}
-	return ready, s.core.Take(core.LimitSessionStarts, string(ready.Account))
+	return s.identity.StartSession(ctx, start)
 }
 
-func (s *Server) resume(ctx context.Context, in *gateway.Resume) (identity.Ready, error) {
-	ready, err := s.identity.ResumeSession(ctx, in.ResumeToken)
-	s.metrics.resume(err)
-	if err != nil {
-		return identity.Ready{}, err
+func (s *Server) resume(ctx context.Context, in *gateway.Resume, address string) (identity.Ready, error) {
+	err := s.takeAddress(core.LimitAddressResumes, address)
+	var ready identity.Ready
+	if err == nil {
+		ready, err = s.identity.ResumeSession(ctx, in.ResumeToken, func(account ds.AccountID) error {
+			return s.core.Take(core.LimitResumes, string(account))
+		})
 	}
-	return ready, s.core.Take(core.LimitResumes, string(ready.Account))
+	s.metrics.resume(err)
+	return ready, err
+}
+
+// takeAddress counts a call of an address, "" being one that is not counted.
+func (s *Server) takeAddress(limit, address string) error {
+	if address == "" {
+		return nil
+	}
+	return s.core.Take(limit, address)
+}
+
+// takeFirstContact counts accounts that nobody here has heard of: making one up costs
+// nothing, so limits per account alone protect nothing (design 7).
+func (s *Server) takeFirstContact(ctx context.Context, account ds.AccountID, address string) error {
+	if address == "" {
+		return nil
+	}
+	isKnown, err := s.identity.IsKnown(ctx, account)
+	if err != nil || isKnown {
+		return err
+	}
+	return s.core.Take(core.LimitAddressFirstContacts, address)
 }
 
 // ready is the answer to a start or a resume, with the device's cursors.
@@ -78,6 +112,60 @@ func (s *Server) ready(ctx context.Context, ready identity.Ready) (*gateway.Read
 		out.DeviceNextPos = &devicePos
 	}
 	return out, nil
+}
+
+func (s *Server) listSessions(ctx context.Context, who identity.Session, _ url.Values) (any, error) {
+	sessions, err := s.identity.Sessions(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	out := &gateway.SessionList{Sessions: make([]gateway.SessionRow, len(sessions)), CurrentSessionID: who.ID}
+	for i, row := range sessions {
+		out.Sessions[i] = gateway.SessionRow{
+			SessionID:    row.ID,
+			DeviceID:     string(row.Device),
+			ExpiresAtMS:  row.ExpiresMS,
+			IsCurrent:    row.ID == who.ID,
+			CreatedAtMS:  row.CreatedMS,
+			LastSeenAtMS: row.LastSeenMS,
+			ClientLabel:  row.ClientLabel,
+		}
+	}
+	return out, nil
+}
+
+func (s *Server) logout(ctx context.Context, who identity.Session, _ []byte) (any, error) {
+	return statusOK, s.identity.Logout(ctx, who)
+}
+
+// logoutAll takes what is no JSON for a body without fields (gateway v1, 2).
+func (s *Server) logoutAll(ctx context.Context, who identity.Session, body []byte) (any, error) {
+	var in gateway.LogoutAll
+	switch err := gateway.Unmarshal(body, &in); {
+	case err == nil, errors.Is(err, gateway.ErrMalformed), errors.Is(err, gateway.ErrNotUTF8):
+	default:
+		return nil, invalid(err)
+	}
+	ended, err := s.identity.LogoutAll(ctx, who, in.IncludeSelf)
+	return &gateway.LoggedOutAll{Status: "ok", Invalidated: int64(ended), KeptCurrent: !in.IncludeSelf}, err
+}
+
+func (s *Server) revoke(ctx context.Context, who identity.Session, in *gateway.Revoke) (any, error) {
+	selection := identity.Selection{IncludeSelf: in.IncludeSelf}
+	switch {
+	case (in.SessionID == nil) == (in.DeviceID == nil):
+		return nil, ds.Refuse(ds.InvalidRequest, "exactly one of session_id and device_id is required")
+	case in.SessionID != nil && *in.SessionID == "":
+		return nil, ds.Refuse(ds.InvalidRequest, "session_id: empty")
+	case in.DeviceID != nil && *in.DeviceID == "":
+		return nil, ds.Refuse(ds.InvalidRequest, "device_id: empty")
+	case in.SessionID != nil:
+		selection.SessionID = *in.SessionID
+	default:
+		selection.DeviceID = ds.DeviceID(*in.DeviceID)
+	}
+	ids, err := s.identity.Revoke(ctx, who, selection)
+	return &gateway.Revoked{Status: "ok", Revoked: int64(len(ids)), RevokedSessionIDs: ids}, err
 }
 
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {

@@ -8,8 +8,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-
-	"golang.org/x/time/rate"
+	"time"
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
@@ -22,11 +21,13 @@ type socket struct {
 	server    *Server
 	conn      conn
 	userAgent string
-	opened    int64 // by the server's clock
+	address   string // what limits count it under, see addressOf
+	opened    int64  // by the server's clock
 	isReady   atomic.Bool
 	heard     atomic.Bool            // a well-formed frame came since the last heartbeat
 	ended     atomic.Pointer[ending] // of the session
 	cause     atomic.Pointer[string] // why the socket ended; the first counts
+	isOver    atomic.Bool            // the end of the session was said
 	beat      beat
 
 	// The rest belongs to the reading goroutine and is set by the handshake.
@@ -38,7 +39,7 @@ type socket struct {
 	follower    *core.Follower
 	isFollowing bool // the goroutine of follow runs
 	following   sync.WaitGroup
-	reports     *rate.Limiter
+	spent       budget
 }
 
 // ending is closed with the session.
@@ -64,7 +65,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // answered
 	}
-	c := newSocket(s, network, r.UserAgent())
+	c := newSocket(s, network, r.UserAgent(), s.addressOf(r))
 	if !s.admit(c) {
 		c.cancel()
 		network.Abort()
@@ -73,9 +74,9 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 	go c.run()
 }
 
-func newSocket(s *Server, network conn, userAgent string) *socket {
+func newSocket(s *Server, network conn, userAgent, address string) *socket {
 	now := s.clock.Load()
-	c := &socket{server: s, conn: network, userAgent: userAgent, opened: now}
+	c := &socket{server: s, conn: network, userAgent: userAgent, address: address, opened: now}
 	c.beat.next = now + s.pingInterval.Milliseconds()
 	c.ended.Store(&ending{})
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
@@ -120,7 +121,9 @@ func (c *socket) converse() (bye farewell) {
 		}
 		buffer := frameBuffers.Get().(*bytes.Buffer)
 		buffer.Reset()
-		if _, err = buffer.ReadFrom(message); err == nil {
+		_, err = buffer.ReadFrom(message)
+		c.slowDown(buffer.Len())
+		if err == nil {
 			bye = c.receive(isText, buffer.Bytes())
 		}
 		if buffer.Cap() <= frameBufferBytesMax {
@@ -134,6 +137,39 @@ func (c *socket) converse() (bye farewell) {
 		case bye != (farewell{}):
 			return bye
 		}
+	}
+}
+
+// What one socket may send: bytesAtOnce, then as much again each minute. A frame
+// counts for at least frameBytesMin, for handling it costs something too. Nobody is
+// refused anything for it; who sends more is read from more slowly.
+const (
+	bytesAtOnce   = 64 << 20
+	frameBytesMin = 64
+)
+
+// budget is when everything that was sent would be paid for, by GCRA.
+type budget struct{ until time.Time }
+
+// take counts a frame and returns how long to wait before the next.
+func (b *budget) take(bytes int, now time.Time) time.Duration {
+	if b.until.Before(now) {
+		b.until = now
+	}
+	b.until = b.until.Add(time.Minute * time.Duration(max(bytes, frameBytesMin)) / bytesAtOnce)
+	return b.until.Sub(now) - time.Minute
+}
+
+func (c *socket) slowDown(bytes int) {
+	wait := c.spent.take(bytes, time.Now())
+	if wait <= 0 {
+		return
+	}
+	timer := time.NewTimer(wait) // at most what one frame costs: about a second
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-c.ctx.Done():
 	}
 }
 
@@ -160,6 +196,12 @@ func (c *socket) receive(isText bool, data []byte) farewell {
 	if !c.isReady.Load() {
 		return c.handshake(isText, data)
 	}
+	if c.hasEnded() {
+		if last := c.lastFrame(); last != nil {
+			_ = c.conn.Write(last)
+		}
+		return farewell{cause: causeSession, code: closePolicy, reason: "session ended"}
+	}
 	if !isText {
 		return farewell{cause: causeProtocol, code: closeBinary, reason: "text frames only"}
 	}
@@ -178,6 +220,24 @@ func (c *socket) receive(isText bool, data []byte) farewell {
 	}
 	answer, err := kind.handle(c, frame)
 	return c.reply(frame, answer, err)
+}
+
+// hasEnded says whether the session of the socket was revoked.
+func (c *socket) hasEnded() bool {
+	select {
+	case <-c.ended.Load().over:
+		return true
+	default:
+		return false
+	}
+}
+
+// lastFrame is what a socket hears when its session has ended: once, whoever says it.
+func (c *socket) lastFrame() []byte {
+	if !c.isOver.CompareAndSwap(false, true) {
+		return nil
+	}
+	return frameOf(gateway.TypeError, nil, &gateway.Error{Code: gateway.CodeUnauthorized, Message: "invalid session_token"})
 }
 
 var errUnknownFrame = ds.Refuse(ds.InvalidRequest, "unknown frame type")

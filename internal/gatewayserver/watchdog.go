@@ -22,6 +22,7 @@ func (s *Server) watch() {
 		case <-s.ctx.Done():
 			return
 		case <-ticker.C:
+		case <-s.identity.Ends(): // those are cut off at once
 		}
 		now := s.tick()
 		s.mu.Lock()
@@ -62,12 +63,9 @@ func (c *socket) check(now int64) {
 		}
 		return
 	}
-	select {
-	case <-c.ended.Load().over:
-		c.leave(causeSession, closePolicy, "session ended",
-			frameOf(gateway.TypeError, nil, &gateway.Error{Code: gateway.CodeUnauthorized, Message: "invalid session_token"}))
+	if c.hasEnded() {
+		c.leave(causeSession, closePolicy, "session ended", c.lastFrame())
 		return
-	default:
 	}
 	if !c.isReady.Load() && now-c.opened > s.handshakeTimeout.Milliseconds() {
 		c.leave(causeHandshake, closePolicy, "no session in time", nil)

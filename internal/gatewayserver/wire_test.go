@@ -208,7 +208,7 @@ func FuzzFrames(f *testing.F) {
 	f.Fuzz(func(t *testing.T, message []byte, isText bool) {
 		for _, withSession := range []bool{false, true} {
 			network := &recorder{}
-			c := newSocket(w.server, network, "fuzz")
+			c := newSocket(w.server, network, "fuzz", "")
 			if withSession {
 				c.receive(true, []byte(`{"v":1,"t":"session.resume","body":{"resume_token":"`+p.resume+`"}}`))
 				w.remember("ann", string(network.written[0]))

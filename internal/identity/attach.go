@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -75,8 +76,8 @@ func (a *Authenticator) isSlideDue(at *attachment) bool {
 }
 
 // Ended is closed when this process learns that an attached session is revoked: at
-// once if it was revoked here, with the next slide if on another node. It is nil
-// for a session that is not attached.
+// once if it was revoked here, within PollInterval if on another node. It is nil for
+// a session that is not attached.
 func (a *Authenticator) Ended(s Session) <-chan struct{} {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -85,6 +86,11 @@ func (a *Authenticator) Ended(s Session) <-chan struct{} {
 	}
 	return nil
 }
+
+// Ends holds a token while sessions that are attached here may have ended since it was
+// last received from. It is for one receiver, which then looks at Ended of those that
+// it keeps.
+func (a *Authenticator) Ends() <-chan struct{} { return a.ends }
 
 func (a *Authenticator) isAttached(hash [32]byte) bool {
 	a.mu.Lock()
@@ -104,8 +110,41 @@ func (a *Authenticator) end(hashes [][32]byte) {
 		if at := a.attached[hash]; at != nil && !at.isOver {
 			at.isOver = true
 			close(at.ended)
+			select {
+			case a.ends <- struct{}{}:
+			default:
+			}
 		}
 	}
+}
+
+const (
+	// revokedSlack is by how much another node's clock may be behind and how long its
+	// transaction may take, for a revocation to be seen by the next poll; slide finds
+	// the others.
+	revokedSlack   = 30 * time.Second
+	revokedRowsMax = 10000
+)
+
+// pollRevoked finds what other nodes have revoked. With nothing attached there is
+// nobody to tell: who attaches later is told by the next poll.
+func (a *Authenticator) pollRevoked(ctx context.Context) error {
+	a.mu.Lock()
+	isIdle := len(a.attached) == 0
+	a.mu.Unlock()
+	if isIdle {
+		return nil
+	}
+	var hashes [][32]byte
+	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
+		hashes, err = tx.RevokedSince(a.o.Now().Add(-revokedSlack).UnixMilli(), revokedRowsMax)
+		return err
+	})
+	if ds.IsUnavailable(err) {
+		return nil // every second is too often to say so; whoever needs the database does
+	}
+	a.end(hashes)
+	return err
 }
 
 // slide writes the expiry of the attached sessions for which it is due, and finds

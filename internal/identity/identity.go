@@ -34,6 +34,9 @@ type Options struct {
 	Logger   *slog.Logger     // nil: discard
 	// SessionTTL is how long a session lives with nothing attached to it; 0 means an hour.
 	SessionTTL time.Duration
+	// PollInterval is how often a node that shares its database looks for sessions that
+	// were revoked on others; 0 means a second.
+	PollInterval time.Duration
 }
 
 const (
@@ -41,6 +44,7 @@ const (
 	sessionTTLMin     = time.Second
 	slideEveryMax     = time.Minute
 	seenEvery         = 30 * time.Second
+	pollEvery         = time.Second
 	sweepEvery        = time.Minute
 	sweepRows         = 1000
 	// forgetAfter is how long what has expired is kept: other nodes' clocks may be
@@ -59,6 +63,7 @@ type Authenticator struct {
 	mu       sync.Mutex // guards attached and revoked
 	attached map[[32]byte]*attachment
 	revoked  map[[32]byte]time.Time // what this process knows to be revoked lately
+	ends     chan struct{}          // see Ends
 
 	closing sync.Once
 	stop    context.CancelFunc
@@ -79,6 +84,9 @@ func New(o Options) (*Authenticator, error) {
 	if o.SessionTTL == 0 {
 		o.SessionTTL = sessionTTLDefault
 	}
+	if o.PollInterval == 0 {
+		o.PollInterval = pollEvery
+	}
 	if o.SessionTTL < sessionTTLMin {
 		return nil, errors.New("identity: sessions must live at least a second")
 	}
@@ -87,12 +95,16 @@ func New(o Options) (*Authenticator, error) {
 		slideEvery: min(slideEveryMax, o.SessionTTL/10),
 		attached:   map[[32]byte]*attachment{},
 		revoked:    map[[32]byte]time.Time{},
+		ends:       make(chan struct{}, 1),
 	}
 	a.writer = newWriter(o.Store, a.apply)
 	ctx, stop := context.WithCancel(context.Background())
 	a.stop = stop
 	a.running.Go(func() { a.every(ctx, a.slideEvery/2, a.slide) })
 	a.running.Go(func() { a.every(ctx, sweepEvery, a.sweep) })
+	if o.Store.IsShared() {
+		a.running.Go(func() { a.every(ctx, o.PollInterval, a.pollRevoked) })
+	}
 	return a, nil
 }
 

@@ -117,7 +117,7 @@ func (w *world) start(a *Authenticator, name string) Ready {
 
 func (w *world) resume(a *Authenticator, resumeToken string) Ready {
 	w.t.Helper()
-	ready, err := a.ResumeSession(context.Background(), resumeToken)
+	ready, err := a.ResumeSession(context.Background(), resumeToken, nil)
 	if err != nil {
 		w.t.Fatalf("resume: %v", err)
 	}

@@ -14,12 +14,16 @@ import (
 // an answer that is lost on the way locks nobody out, and there is never more than
 // one successor, whatever the number of callers and nodes. A token that is not good
 // is refused with ds.ResumeFailed.
-func (a *Authenticator) ResumeSession(ctx context.Context, resumeToken string) (Ready, error) {
+//
+// admit is asked about the account of a good token before the token is used up; its
+// refusal is the answer. It runs within a transaction, so it must neither block nor
+// call the store. nil admits everybody.
+func (a *Authenticator) ResumeSession(ctx context.Context, resumeToken string, admit func(ds.AccountID) error) (Ready, error) {
 	presented, ok := parseSecret(resumePrefix, resumeToken)
 	if !ok {
 		return Ready{}, refusedResume()
 	}
-	r := &resumption{presented: presented, hash: presented.hash(resumePrefix)}
+	r := &resumption{presented: presented, hash: presented.hash(resumePrefix), admit: admit}
 	if err := a.writer.do(ctx, &job{resume: r}); err != nil {
 		return Ready{}, err
 	}
@@ -35,6 +39,17 @@ type resumption struct {
 	presented secret
 	hash      [32]byte
 	ready     Ready
+
+	admit   func(ds.AccountID) error
+	isAsked bool  // admit was called: once, however often the transaction runs
+	refused error // what admit said
+}
+
+func (r *resumption) admission(account ds.AccountID) error {
+	if r.admit != nil && !r.isAsked {
+		r.isAsked, r.refused = true, r.admit(account)
+	}
+	return r.refused
 }
 
 // resumeTries bounds how often a resume looks again at a row that another node has
@@ -84,7 +99,7 @@ func (a *Authenticator) applyResumes(tx *store.Tx, jobs []*job) error {
 
 // sortResumes finds each job's session and puts it with those that present its
 // resume token or with those that present the predecessor; a job without a live
-// session is refused.
+// session, or that is not admitted, is refused.
 func (a *Authenticator) sortResumes(rows map[[32]byte]store.Session, jobs []*job, nowMS int64) (rotating, repeating map[[32]byte][]*job) {
 	rotating, repeating = map[[32]byte][]*job{}, map[[32]byte][]*job{}
 	current, previous := map[[32]byte][32]byte{}, map[[32]byte][32]byte{}
@@ -98,12 +113,21 @@ func (a *Authenticator) sortResumes(rows map[[32]byte]store.Session, jobs []*job
 		}
 	}
 	for _, j := range jobs {
-		if hash, ok := current[j.resume.hash]; ok {
+		hash, isCurrent := current[j.resume.hash]
+		if !isCurrent {
+			var isPrevious bool
+			if hash, isPrevious = previous[j.resume.hash]; !isPrevious {
+				j.err = refusedResume()
+				continue
+			}
+		}
+		if j.err = j.resume.admission(rows[hash].Device.Account); j.err != nil {
+			continue
+		}
+		if isCurrent {
 			rotating[hash] = append(rotating[hash], j)
-		} else if hash, ok := previous[j.resume.hash]; ok {
-			repeating[hash] = append(repeating[hash], j)
 		} else {
-			j.err = refusedResume()
+			repeating[hash] = append(repeating[hash], j)
 		}
 	}
 	return rotating, repeating

@@ -64,6 +64,9 @@ type Start struct {
 	HasClientLabel bool // an empty label was sent, and is refused; else it counts as absent
 	UserAgent      string
 	Features       []string // unknown ones are ignored
+	// Admit is asked about the account once it is proven and before the token is used
+	// up; its refusal is the answer. nil admits everybody.
+	Admit func(ctx context.Context, account ds.AccountID) error
 }
 
 // StartSession exchanges a service token for a session. The request is checked
@@ -79,6 +82,11 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 	v, err := verifyToken(bareToken(start.AuthToken), SessionStartMethod, a.o.Audience(), now)
 	if err != nil {
 		return Ready{}, a.refuseToken(ctx, err)
+	}
+	if start.Admit != nil {
+		if err := start.Admit(ctx, v.issuer); err != nil {
+			return Ready{}, err
+		}
 	}
 	session, resume := newSecret(), newSecret()
 	hash, resumeHash := session.hash(sessionPrefix), resume.hash(resumePrefix)
@@ -221,6 +229,17 @@ func (a *Authenticator) Session(ctx context.Context, sessionToken string) (Sessi
 		a.writer.later(func(tx *store.Tx) error { return tx.SeeSession(hash[:], now.UnixMilli()) })
 	}
 	return asSession(row), nil
+}
+
+// IsKnown says whether the account has been here before, or is talked of here: it has
+// or had a session, is or was in a conversation, or has published key packages.
+func (a *Authenticator) IsKnown(ctx context.Context, account ds.AccountID) (bool, error) {
+	var isKnown bool
+	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
+		isKnown, err = tx.HasAccount(account)
+		return err
+	})
+	return isKnown, err
 }
 
 // isAlive says whether a session that is not revoked has not expired: what is

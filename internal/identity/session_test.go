@@ -156,7 +156,7 @@ func TestResumeLineage(t *testing.T) {
 
 		// The successor is presented: the first token is dead, the second repeats.
 		third := w.resume(b, second.ResumeToken)
-		_, err := a.ResumeSession(ctx, first.ResumeToken)
+		_, err := a.ResumeSession(ctx, first.ResumeToken, nil)
 		wantRefusal(w.t, err, ds.ResumeFailed, resumeRefused)
 		if w.resume(a, second.ResumeToken).ResumeToken != third.ResumeToken {
 			w.t.Error("a repeated resume has another answer")
@@ -173,7 +173,7 @@ func TestResumeLineage(t *testing.T) {
 			if err := b.Confirm(ctx, third); err != nil {
 				w.t.Error(err)
 			}
-			_, err = a.ResumeSession(ctx, second.ResumeToken)
+			_, err = a.ResumeSession(ctx, second.ResumeToken, nil)
 			wantRefusal(w.t, err, ds.ResumeFailed, resumeRefused)
 		}
 		fourth := w.resume(a, third.ResumeToken)
@@ -196,7 +196,7 @@ func TestResumeRace(t *testing.T) {
 			)
 			for i := range 12 {
 				wg.Go(func() {
-					ready, err := nodes[i%2].ResumeSession(context.Background(), token)
+					ready, err := nodes[i%2].ResumeSession(context.Background(), token, nil)
 					if err != nil {
 						w.t.Errorf("resume: %v", err)
 						return
@@ -228,7 +228,7 @@ func TestResumeRefuses(t *testing.T) {
 	}
 	for _, bad := range []string{"", "rt_", ready.SessionToken, "st_" + good[3:], good[3:], good + "A", good[:24], good[:24] + "\n" + good[24:],
 		good + "\n", good[:24] + other, "rt_" + strings.Repeat("A", 22), strings.Repeat("x", 1<<20)} {
-		_, err := a.ResumeSession(context.Background(), bad)
+		_, err := a.ResumeSession(context.Background(), bad, nil)
 		wantRefusal(t, err, ds.ResumeFailed, resumeRefused)
 		_, err = a.Session(context.Background(), bad)
 		if bad != ready.SessionToken {
@@ -259,7 +259,7 @@ func TestExpiry(t *testing.T) {
 		_, err := a.Session(ctx, ready.SessionToken)
 		wantRefusal(w.t, err, ds.Unauthorized, sessionRefused)
 		for _, token := range []string{ready.ResumeToken, resumed.ResumeToken} {
-			_, err = a.ResumeSession(ctx, token)
+			_, err = a.ResumeSession(ctx, token, nil)
 			wantRefusal(w.t, err, ds.ResumeFailed, resumeRefused)
 		}
 	})
@@ -375,7 +375,7 @@ func TestRevoke(t *testing.T) {
 		phone, tablet, desk, eve := start("ann", "phone"), start("ann", "tablet"), start("ann", "desk"), start("eve", "phone")
 		isAlive := func(r Ready) bool {
 			_, sessionErr := b.Session(ctx, r.SessionToken)
-			_, resumeErr := b.ResumeSession(ctx, r.ResumeToken)
+			_, resumeErr := b.ResumeSession(ctx, r.ResumeToken, nil)
 			if (sessionErr == nil) != (resumeErr == nil) {
 				w.t.Errorf("half alive: %v, %v", sessionErr, resumeErr)
 			}
@@ -483,7 +483,7 @@ func TestFaultsAreNoVerdicts(t *testing.T) {
 	ctx := context.Background()
 	_, verify := a.VerifyServiceToken(ctx, w.token("ann"), SessionStartMethod)
 	_, start := a.StartSession(ctx, Start{AuthToken: w.token("ann"), DeviceID: "d"})
-	_, resume := a.ResumeSession(ctx, ready.ResumeToken)
+	_, resume := a.ResumeSession(ctx, ready.ResumeToken, nil)
 	_, session := a.Session(ctx, ready.SessionToken)
 	confirm := a.Confirm(ctx, Ready{SessionToken: ready.SessionToken, ResumeToken: ready.ResumeToken, FromResume: true})
 	cancelled, cancel := context.WithCancel(ctx)
@@ -534,7 +534,7 @@ func TestResumeModel(t *testing.T) {
 				if len(dead) == 0 {
 					continue
 				}
-				_, err := node.ResumeSession(ctx, dead[random.IntN(len(dead))])
+				_, err := node.ResumeSession(ctx, dead[random.IntN(len(dead))], nil)
 				wantRefusal(w.t, err, ds.ResumeFailed, resumeRefused)
 			}
 		}

@@ -1,0 +1,63 @@
+package gatewayserver
+
+import (
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// addressOf is what the limits per address count a request under: the peer's
+// address, or what a trusted proxy says of it in X-Forwarded-For, with IPv6 cut to
+// the /64 that one customer has. It is "" for loopback, which is never counted
+// (gateway decision 13).
+func (s *Server) addressOf(r *http.Request) string {
+	peer, ok := parseAddress(r.RemoteAddr)
+	if !ok {
+		return "" // not a network's
+	}
+	client := s.behindProxies(peer, r.Header.Values("X-Forwarded-For"))
+	switch {
+	case client.IsLoopback():
+		return ""
+	case client.Is6():
+		prefix, _ := client.Prefix(64) // 64 bits are within every IPv6 address
+		return prefix.String()
+	}
+	return client.String()
+}
+
+// behindProxies walks back along the proxies that a request came through: each has
+// written the address before it at the end of the list, and the first that is not
+// trusted is the client. What an untrusted one has written counts for nothing.
+func (s *Server) behindProxies(peer netip.Addr, forwarded []string) netip.Addr {
+	if !s.isProxy(peer) {
+		return peer
+	}
+	client := peer
+	hops := strings.Split(strings.Join(forwarded, ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		address, ok := parseAddress(strings.TrimSpace(hop))
+		if !ok || address.IsLoopback() && !peer.IsLoopback() {
+			break // a proxy elsewhere cannot have been called from this machine
+		}
+		client = address
+		if !s.isProxy(address) {
+			break
+		}
+	}
+	return client
+}
+
+func (s *Server) isProxy(address netip.Addr) bool {
+	return slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(address) })
+}
+
+// parseAddress reads an IP address, with or without a port and brackets.
+func parseAddress(text string) (netip.Addr, bool) {
+	if pair, err := netip.ParseAddrPort(text); err == nil {
+		return pair.Addr().Unmap().WithZone(""), true
+	}
+	address, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]"))
+	return address.Unmap().WithZone(""), err == nil
+}
