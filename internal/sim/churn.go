@@ -1,0 +1,462 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/identity"
+)
+
+// Churn is a run of clients that lose their connections all the time, with a server
+// that is killed and started again, while everybody sends.
+type Churn struct {
+	Seed          uint64
+	Clients       int
+	Conversations int
+	PerClient     int // conversations of each client
+	Disconnects   int // over all clients, in turns of all Faults
+	Kills         int // of the server, spread evenly over the disconnects
+	Pace          time.Duration
+	// Serve starts the server: each time on the same data, at the same address.
+	Serve func(ctx context.Context) (*Process, error)
+}
+
+const (
+	healMax       = 60 * time.Second // for outboxes and histories to become complete
+	reconnectWait = 60 * time.Second // for one client to come back, restarts of the server included
+	faultPause    = 200 * time.Millisecond
+	killPause     = 300 * time.Millisecond
+	hitShareMin   = 0.25 // of the disconnects; else the run proves too little
+)
+
+// ChurnReport is what happened in a run.
+type ChurnReport struct {
+	Clients  ClientCounts // of all clients together
+	Kills    int
+	Messages int64         // in the logs
+	StartMax time.Duration // the slowest restart
+	Took     time.Duration
+}
+
+// Run breaks things until all disconnects and kills are done, lets them heal, and
+// checks what everybody saw. The error says everything that was wrong.
+func (c Churn) Run(ctx context.Context) (ChurnReport, error) {
+	began := time.Now()
+	r := &churnRun{Churn: c}
+	defer r.close()
+	err := r.run(ctx)
+	report := ChurnReport{Clients: sumCounts(r.clients), Kills: r.kills, StartMax: r.startMax, Took: time.Since(began)}
+	for _, head := range r.heads {
+		report.Messages += head
+	}
+	errs := []error{err}
+	for _, client := range r.clients {
+		errs = append(errs, client.Violations())
+	}
+	if err == nil {
+		errs = append(errs, c.checkReport(report))
+	}
+	return report, errors.Join(errs...)
+}
+
+// churnRun is the state of a run.
+type churnRun struct {
+	Churn
+	clients     []*Client
+	networks    []*FaultProxy
+	names       []string // of the conversations
+	owner       *identity.AccountKey
+	caller      *Caller
+	running     sync.WaitGroup
+	stop        context.CancelFunc // of the clients
+	disconnects atomic.Int64
+	kills       int
+	startMax    time.Duration
+	heads       map[string]int64
+
+	process *Process // the killer's, and nobody else's while it runs
+}
+
+func (r *churnRun) run(ctx context.Context) error {
+	var err error
+	if r.process, err = r.Serve(ctx); err != nil {
+		return err
+	}
+	if err := r.populate(ctx); err != nil {
+		return err
+	}
+	running, stop := context.WithCancel(ctx)
+	chattering, hush := context.WithCancel(ctx)
+	defer hush()
+	r.stop = stop
+	for _, client := range r.clients {
+		r.running.Go(func() { client.Run(running) })
+		r.running.Go(func() { client.Chatter(chattering, r.Pace) })
+	}
+	if err := r.breakThings(ctx); err != nil {
+		return err
+	}
+	hush()
+	if err := r.heal(ctx); err != nil {
+		return err
+	}
+	stop()
+	r.running.Wait()
+	log, err := r.readLog(ctx)
+	if err != nil {
+		return err
+	}
+	for _, client := range r.clients {
+		client.compare(log)
+	}
+	return errors.Join(r.process.Stop(), allAcked(log, r.clients))
+}
+
+// close ends what still runs.
+func (r *churnRun) close() {
+	if r.stop != nil {
+		r.stop()
+	}
+	for _, network := range r.networks {
+		network.Close()
+	}
+	r.running.Wait()
+	if r.process != nil {
+		r.process.Kill()
+	}
+}
+
+// populate makes the clients and their conversations. Each client is in the same
+// number of conversations, each with other neighbours.
+func (r *churnRun) populate(ctx context.Context) error {
+	algorithms := []string{identity.ES256, identity.ES256K, identity.EdDSA}
+	seed := fmt.Append(nil, "churn ", r.Seed)
+	members := map[string][]string{}
+	for i := range r.Conversations {
+		r.names = append(r.names, fmt.Sprintf("conversation-%d", i))
+	}
+	for i := range r.Clients {
+		name := fmt.Sprintf("client-%d", i)
+		key, err := identity.DeriveAccountKey(seed, name, algorithms[i%len(algorithms)])
+		if err != nil {
+			return err
+		}
+		network, err := NewFaultProxy(r.process.Address(), r.Seed+uint64(i))
+		if err != nil {
+			return err
+		}
+		r.networks = append(r.networks, network)
+		var mine []string
+		for j := range r.PerClient {
+			id := r.names[(i+j*(1+i%3))%r.Conversations]
+			if !slices.Contains(mine, id) {
+				mine = append(mine, id)
+				members[id] = append(members[id], key.DID())
+			}
+		}
+		o := ClientOptions{Name: name, Key: key, Device: "device", Audience: r.process.DID, Network: network, Seed: r.Seed + uint64(i)}
+		if i%2 == 1 {
+			o.Features = []gateway.Feature{gateway.FeatureMarker}
+		}
+		r.clients = append(r.clients, NewClient(o, mine...))
+	}
+	var err error
+	if r.owner, err = identity.DeriveAccountKey(seed, "owner", identity.ES256); err != nil {
+		return err
+	}
+	if r.caller, err = SignIn(ctx, r.process.URL, r.process.DID, r.owner, "caller"); err != nil {
+		return err
+	}
+	for _, id := range r.names {
+		if err := r.caller.CreateRoom(ctx, id, members[id]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// breakThings disconnects the clients and kills the server, all at the same time.
+func (r *churnRun) breakThings(ctx context.Context) error {
+	group, breaking := errgroup.WithContext(ctx)
+	for i, client := range r.clients {
+		group.Go(func() error { return r.disconnect(breaking, i, client) })
+	}
+	group.Go(func() error { return r.killServer(ctx, breaking) })
+	return group.Wait()
+}
+
+// disconnect breaks one client's connections, its share of them, each once it is
+// ready, after a moment for messages to be under way.
+func (r *churnRun) disconnect(ctx context.Context, i int, client *Client) error {
+	random := rand.New(rand.NewPCG(r.Seed, uint64(i)))
+	comeBack := func(after int) error {
+		waiting, cancel := context.WithTimeout(ctx, reconnectWait)
+		defer cancel()
+		_, err := client.AwaitReady(waiting, after)
+		return err
+	}
+	broken := 0 // the last connection that was
+	for turn := i; turn < r.Disconnects; turn += r.Clients {
+		fault := Faults[(turn/r.Clients+i)%len(Faults)]
+		for number := 0; number == 0; {
+			if err := comeBack(broken); err != nil {
+				return err
+			}
+			pause(ctx, time.Duration(random.Int64N(int64(2*faultPause))))
+			if number = client.Break(fault); number != 0 { // 0: it ended with the server
+				broken = number
+			}
+		}
+		if fault == BeforeAck {
+			client.Say() // whose ack that is
+		}
+		r.disconnects.Add(1)
+	}
+	return comeBack(broken) // the last one counts only once it has happened
+}
+
+// killServer kills the server whenever the next share of the disconnects is done, and
+// starts it again. The last server outlives breaking: it runs until serving ends.
+func (r *churnRun) killServer(serving, breaking context.Context) error {
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for r.kills < r.Kills {
+		select {
+		case <-breaking.Done():
+			return context.Cause(breaking)
+		case <-r.process.Exited():
+			return r.process.Check()
+		case <-ticker.C:
+		}
+		if r.disconnects.Load() < int64(r.Disconnects*(r.kills+1)/(r.Kills+1)) {
+			continue
+		}
+		if err := r.process.Check(); err != nil {
+			return err
+		}
+		r.process.Kill()
+		r.kills++
+		pause(breaking, killPause) // for clients to find nobody
+		began := time.Now()
+		process, err := r.Serve(serving)
+		if err != nil {
+			return err
+		}
+		r.process, r.startMax = process, max(r.startMax, time.Since(began))
+	}
+	return nil
+}
+
+// whileServed ends with the time to heal, or with the server.
+func (r *churnRun) whileServed(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, end := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithTimeout(ctx, healMax)
+	process := r.process
+	go func() {
+		select {
+		case <-process.Exited():
+			end(process.Check())
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// heal waits until every message is acked and everybody has every message.
+func (r *churnRun) heal(ctx context.Context) error {
+	ctx, cancel := r.whileServed(ctx)
+	defer cancel()
+	for _, client := range r.clients {
+		if err := client.AwaitEmpty(ctx); err != nil {
+			return err
+		}
+	}
+	var err error
+	if r.heads, err = r.caller.Heads(ctx); err != nil {
+		return err
+	}
+	for _, client := range r.clients {
+		for _, id := range client.conversations {
+			if err := client.AwaitSeq(ctx, id, r.heads[id]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// readLog reads all conversations from the beginning, over a network without faults.
+func (r *churnRun) readLog(ctx context.Context) (map[string][]gateway.Event, error) {
+	network, err := NewFaultProxy(r.process.Address(), r.Seed)
+	if err != nil {
+		return nil, err
+	}
+	defer network.Close()
+	reader := NewClient(ClientOptions{Name: "reader", Key: r.owner, Device: "reader", Audience: r.process.DID, Network: network, KeepsText: true}, r.names...)
+	ctx, cancel := r.whileServed(ctx)
+	defer cancel()
+	reading, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { reader.Run(reading) })
+	log := map[string][]gateway.Event{}
+	for _, id := range r.names {
+		if err = reader.AwaitSeq(ctx, id, r.heads[id]); err != nil {
+			break
+		}
+		log[id] = reader.Events(id)
+	}
+	stop()
+	running.Wait()
+	return log, errors.Join(err, reader.Violations())
+}
+
+// compare holds what the client received and what it was acked against the log. A
+// client must have seen all of it, since it was a member throughout. What differs
+// becomes a violation.
+func (c *Client) compare(log map[string][]gateway.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, h := range c.histories {
+		if len(h.digests) != len(log[id]) {
+			c.violate("%s: received %d messages, the log has %d", id, len(h.digests), len(log[id]))
+			continue
+		}
+		for i, event := range log[id] {
+			if h.digests[i] != digestOf(event.Seq, event.MsgID, event.Env) {
+				c.violate("%s: received another message as seq %d than the log has (%s)", id, event.Seq, event.MsgID)
+				break
+			}
+		}
+	}
+	for key, at := range c.acked {
+		events := log[key.Conversation]
+		if at.seq < 1 || at.seq > int64(len(events)) {
+			c.violate("%s: %s was acked at seq %d, the log ends at %d", key.Conversation, key.ID, at.seq, len(events))
+			continue
+		}
+		event := events[at.seq-1]
+		if at.digest != digestOf(event.Seq, event.MsgID, event.Env) {
+			c.violate("%s: %s was acked at seq %d, where the log has %s or other text", key.Conversation, key.ID, at.seq, event.MsgID)
+		}
+	}
+}
+
+// allAcked checks that the log holds each message once, and nothing that nobody sent.
+func allAcked(log map[string][]gateway.Event, clients []*Client) error {
+	var errs []error
+	acked := map[messageKey]int{}
+	for _, c := range clients {
+		c.mu.Lock()
+		for key := range c.acked {
+			acked[key]++
+		}
+		if n := len(c.outbox); n > 0 {
+			errs = append(errs, fmt.Errorf("%s: %d messages were never acked", c.o.Name, n))
+		}
+		c.mu.Unlock()
+	}
+	stored := map[messageKey]int64{}
+	for id, events := range log {
+		for _, event := range events {
+			key := messageKey{id, event.MsgID}
+			if before, ok := stored[key]; ok {
+				errs = append(errs, fmt.Errorf("%s: %s is at seq %d and at %d", id, event.MsgID, before, event.Seq))
+			}
+			stored[key] = event.Seq
+			if acked[key] == 0 {
+				errs = append(errs, fmt.Errorf("%s: %s at seq %d was acked to nobody", id, event.MsgID, event.Seq))
+			}
+		}
+	}
+	for key := range acked {
+		if stored[key] == 0 {
+			errs = append(errs, fmt.Errorf("%s: %s was acked and is not in the log", key.Conversation, key.ID))
+		}
+	}
+	return errors.Join(errs[:min(len(errs), violationsMax)]...)
+}
+
+// checkReport checks that the run was what it should be: that as much was broken as
+// was asked for, in the midst of traffic, and that sessions survived all of it.
+func (c Churn) checkReport(r ChurnReport) error {
+	var errs []error
+	forced, hits := r.forced()
+	if forced != c.Disconnects || r.Kills != c.Kills {
+		errs = append(errs, fmt.Errorf("%d disconnects and %d kills, want %d and %d", forced, r.Kills, c.Disconnects, c.Kills))
+	}
+	if float64(hits) < hitShareMin*float64(forced) {
+		errs = append(errs, fmt.Errorf("only %d of %d disconnects hit messages without an ack: the run proves little", hits, forced))
+	}
+	if r.Clients.Starts != c.Clients || r.Clients.ResumesFailed != 0 {
+		errs = append(errs, fmt.Errorf("%d sessions started by %d clients, %d resumes refused: no session should get lost",
+			r.Clients.Starts, c.Clients, r.Clients.ResumesFailed))
+	}
+	return errors.Join(errs...)
+}
+
+// forced counts the disconnects of our making, and those that hit unacked messages.
+func (r ChurnReport) forced() (disconnects, hits int) {
+	for _, fault := range Faults {
+		disconnects += r.Clients.Ends[fault]
+		hits += r.Clients.Hits[fault]
+	}
+	return disconnects, hits
+}
+
+// String is a few lines for people.
+func (r ChurnReport) String() string {
+	var b strings.Builder
+	forced, hits := r.forced()
+	fmt.Fprintf(&b, "%d forced disconnects, %d%% hit unacked messages (", forced, 100*hits/max(forced, 1))
+	for i, fault := range Faults {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "%s %d: %d", fault, r.Clients.Ends[fault], r.Clients.Hits[fault])
+	}
+	fmt.Fprintf(&b, ")\n%d kills of the server, started again within %s; %d other disconnects %v\n", r.Kills, r.StartMax.Round(time.Millisecond), r.Clients.Ends[0], r.Clients.Reasons)
+	fmt.Fprintf(&b, "%d connections: %d sessions started, %d resumed, %d resumes refused\n",
+		r.Clients.Connections, r.Clients.Starts, r.Clients.Resumes, r.Clients.ResumesFailed)
+	fmt.Fprintf(&b, "%d messages, sent %d times, %d unavailable, %d acked (%d at once, in %s each); %d events received; %s",
+		r.Messages, r.Clients.Sends, r.Clients.Unavailable, r.Clients.Acked, r.Clients.AckedAtOnce,
+		(r.Clients.AckTime / time.Duration(max(r.Clients.AckedAtOnce, 1))).Round(time.Millisecond),
+		r.Clients.Events, r.Took.Round(time.Millisecond))
+	return b.String()
+}
+
+func sumCounts(clients []*Client) ClientCounts {
+	sum := ClientCounts{Ends: map[Fault]int{}, Hits: map[Fault]int{}, Reasons: map[string]int{}}
+	for _, client := range clients {
+		n := client.Counts()
+		sum.Connections += n.Connections
+		sum.Starts += n.Starts
+		sum.Resumes += n.Resumes
+		sum.ResumesFailed += n.ResumesFailed
+		sum.Sends += n.Sends
+		sum.Acked += n.Acked
+		sum.AckedAtOnce += n.AckedAtOnce
+		sum.AckTime += n.AckTime
+		sum.Unavailable += n.Unavailable
+		sum.Events += n.Events
+		for fault, times := range n.Ends {
+			sum.Ends[fault] += times
+		}
+		for fault, times := range n.Hits {
+			sum.Hits[fault] += times
+		}
+		for reason, times := range n.Reasons {
+			sum.Reasons[reason] += times
+		}
+	}
+	return sum
+}

@@ -1,0 +1,35 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// TestChurn is RR-001 in small: clients lose their connections in all the ways that
+// there are while everybody sends and the server is killed, and nobody misses a
+// message, sees one twice or loses one that was acked.
+func TestChurn(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, options []string) {
+		disconnects := int(numberOf(t, disconnectsVariable, 200))
+		seed := numberOf(t, seedVariable, rand.Uint64N(1e9))
+		repeat := fmt.Sprintf("%s=%d %s=%d go test ./internal/sim -run '^%s$' -count 1", seedVariable, seed, disconnectsVariable, disconnects, t.Name())
+		name := serverBinary(t)
+		serve := append([]string{
+			"--listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+			"--limit", "all=off", "--ping-interval", "500ms", "--log-level", "warn",
+		}, options...)
+		churn := Churn{
+			Seed: seed, Clients: 20, Conversations: 10, PerClient: 4,
+			Disconnects: disconnects, Kills: 5, Pace: 200 * time.Millisecond,
+			Serve: func(ctx context.Context) (*Process, error) { return Serve(ctx, name, serve...) },
+		}
+		report, err := churn.Run(within(t, 3*time.Minute+time.Duration(disconnects)*time.Second/2))
+		t.Logf("seed %d\n%s", seed, report)
+		if err != nil {
+			t.Errorf("%v\nrepeat with: %s", err, repeat)
+		}
+	})
+}

@@ -1,0 +1,288 @@
+package sim
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+)
+
+// Fault is a way for a connection to end.
+type Fault int
+
+// The faults. CleanClose is the client's own doing; a FaultProxy does the others.
+const (
+	// ResetMidFrame forwards a part of what one side sends next and resets both.
+	ResetMidFrame Fault = iota + 1
+	// HalfOpen keeps both connections open and moves nothing any more.
+	HalfOpen
+	// BeforeAck lets the server read and loses what it answers, then closes.
+	BeforeAck
+	// LostReady resets, and the next connection loses the answer to its first frame:
+	// a session was resumed and the client does not know.
+	LostReady
+	// CleanClose is a WebSocket that is closed with 1000.
+	CleanClose
+)
+
+// Faults lists every fault.
+var Faults = []Fault{ResetMidFrame, HalfOpen, BeforeAck, LostReady, CleanClose}
+
+func (f Fault) String() string {
+	switch f {
+	case ResetMidFrame:
+		return "reset mid-frame"
+	case HalfOpen:
+		return "half-open"
+	case BeforeAck:
+		return "closed before the ack"
+	case LostReady:
+		return "lost session.ready"
+	case CleanClose:
+		return "clean close"
+	}
+	return fmt.Sprintf("fault %d", int(f))
+}
+
+// How long a fault waits for the traffic that it wants to hit before it ends the
+// connection anyway.
+const (
+	resetPatience   = 300 * time.Millisecond
+	ackPatience     = 500 * time.Millisecond
+	ackDelayMax     = 50 * time.Millisecond
+	readyPatience   = 2 * time.Second
+	halfOpenMax     = 10 * time.Second // longer than a server needs to give up a silent peer
+	proxyDialMax    = 2 * time.Second
+	proxyChunkBytes = 32 << 10
+)
+
+// FaultProxy is the network between a client and its server: it forwards TCP
+// connections and breaks them when it is told to. Its methods are safe for
+// concurrent use.
+type FaultProxy struct {
+	listener net.Listener
+	running  sync.WaitGroup
+
+	mu       sync.Mutex // guards the rest
+	target   string
+	random   *rand.Rand
+	links    map[*link]struct{}
+	loseNext bool // the next connection is to lose its session.ready
+	closed   bool
+}
+
+// NewFaultProxy listens on a free port of the loopback address and forwards to
+// target, HOST:PORT. The seed decides where frames are cut. Close must be called.
+func NewFaultProxy(target string, seed uint64) (*FaultProxy, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("fault proxy: %w", err)
+	}
+	p := &FaultProxy{listener: listener, target: target, links: map[*link]struct{}{}, random: rand.New(rand.NewPCG(seed, 1))}
+	p.running.Go(p.accept)
+	return p, nil
+}
+
+// Address is where clients connect to, HOST:PORT.
+func (p *FaultProxy) Address() string { return p.listener.Addr().String() }
+
+// Redirect sends later connections to another server.
+func (p *FaultProxy) Redirect(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+}
+
+// Break ends the connections that there are in the way of fault. It does not wait.
+func (p *FaultProxy) Break(fault Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loseNext = p.loseNext || fault == LostReady
+	for l := range p.links {
+		l.breakAs(fault, p.random.Uint64())
+	}
+}
+
+// Close ends the proxy and every connection through it.
+func (p *FaultProxy) Close() {
+	_ = p.listener.Close()
+	p.mu.Lock()
+	p.closed = true
+	for l := range p.links {
+		l.reset()
+	}
+	p.mu.Unlock()
+	p.running.Wait()
+}
+
+func (p *FaultProxy) accept() {
+	for {
+		client, err := p.listener.Accept()
+		if err != nil {
+			return // closed
+		}
+		p.running.Go(func() { p.serve(client.(*net.TCPConn)) })
+	}
+}
+
+func (p *FaultProxy) serve(client *net.TCPConn) {
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	server, err := net.DialTimeout("tcp", target, proxyDialMax)
+	if err != nil {
+		_ = client.SetLinger(0) // refused there, reset here
+		_ = client.Close()
+		return
+	}
+	l := &link{ends: [2]*net.TCPConn{client, server.(*net.TCPConn)}, over: make(chan struct{})}
+	p.mu.Lock()
+	p.links[l] = struct{}{}
+	if p.loseNext {
+		l.fault, p.loseNext = LostReady, false
+		time.AfterFunc(readyPatience, l.reset)
+	}
+	if p.closed {
+		l.reset()
+	}
+	p.mu.Unlock()
+	var pumps sync.WaitGroup
+	pumps.Go(func() { l.pump(up) })
+	pumps.Go(func() { l.pump(down) })
+	pumps.Wait()
+	l.reset()
+	p.mu.Lock()
+	delete(p.links, l)
+	p.mu.Unlock()
+}
+
+// The directions of a link; each is also the index of the end that it reads.
+const (
+	up   = 0 // client to server
+	down = 1
+)
+
+// link is one connection through the proxy: a TCP connection at each end.
+type link struct {
+	ends [2]*net.TCPConn // client, server
+	over chan struct{}   // closed with the connections
+	once sync.Once
+
+	mu        sync.Mutex // guards the rest
+	fault     Fault      // 0 while all is well
+	random    uint64     // where and how
+	isEnding  bool       // BeforeAck: something to answer has passed
+	isUpgrade bool       // LostReady: the answer to the upgrade has passed
+}
+
+func (l *link) breakAs(fault Fault, random uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fault != 0 {
+		return // one is enough
+	}
+	l.fault, l.random = fault, random
+	switch fault {
+	case ResetMidFrame:
+		time.AfterFunc(resetPatience, l.reset)
+	case HalfOpen:
+		time.AfterFunc(halfOpenMax, l.reset)
+	case BeforeAck:
+		time.AfterFunc(ackPatience, l.close)
+	default:
+		l.reset()
+	}
+}
+
+// reset ends both connections with RST, which also throws away what is under way.
+func (l *link) reset() {
+	_ = l.ends[up].SetLinger(0)
+	_ = l.ends[down].SetLinger(0)
+	l.close()
+}
+
+func (l *link) close() {
+	l.once.Do(func() {
+		close(l.over)
+		_ = l.ends[up].Close()
+		_ = l.ends[down].Close()
+	})
+}
+
+// pump moves bytes in one direction until the link is over.
+func (l *link) pump(direction int) {
+	buffer := make([]byte, proxyChunkBytes)
+	from, to := l.ends[direction], l.ends[1-direction]
+	for {
+		n, err := from.Read(buffer)
+		forward, isLast := l.pass(direction, buffer[:n])
+		if len(forward) > 0 {
+			if _, err := to.Write(forward); err != nil {
+				l.reset()
+				return
+			}
+		}
+		switch {
+		case l.isSilent():
+			<-l.over // neither side hears of anything
+			return
+		case isLast:
+			l.reset()
+			return
+		case errors.Is(err, io.EOF):
+			_ = to.CloseWrite()
+			return
+		case err != nil:
+			l.reset()
+			return
+		}
+	}
+}
+
+func (l *link) isSilent() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fault == HalfOpen
+}
+
+// pass says what of a chunk goes on, and whether the link is to be reset behind it.
+func (l *link) pass(direction int, chunk []byte) (forward []byte, isLast bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(chunk) == 0 {
+		return nil, false
+	}
+	switch l.fault {
+	case ResetMidFrame:
+		if direction == int(l.random%2) {
+			return chunk[:(l.random>>1)%uint64(len(chunk))], true
+		}
+	case HalfOpen:
+		return nil, false
+	case BeforeAck:
+		if direction == down {
+			return nil, false
+		}
+		if !l.isEnding {
+			l.isEnding = true
+			end := l.close
+			if l.random%2 == 0 {
+				end = l.reset
+			}
+			time.AfterFunc(time.Duration(l.random>>1%uint64(ackDelayMax)), end)
+		}
+	case LostReady:
+		if direction == down && l.isUpgrade {
+			return nil, true
+		}
+		if i := bytes.Index(chunk, []byte("\r\n\r\n")); direction == down && i >= 0 {
+			l.isUpgrade = true
+			return chunk[:i+4], false
+		}
+	}
+	return chunk, false
+}

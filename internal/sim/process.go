@@ -1,0 +1,217 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	serveStartMax   = 60 * time.Second // the race detector on a busy machine
+	serveStopMax    = 30 * time.Second
+	serveLogBytes   = 64 << 10
+	portLow         = 18000 // below what systems give to outgoing connections
+	portHigh        = 28000
+	portAttemptsMax = 100
+)
+
+// BuildServer builds the waxwing command into folder and returns its path. With race
+// it has the race detector, and ends with what that finds. The working directory must
+// be inside the module.
+func BuildServer(ctx context.Context, folder string, race bool) (string, error) {
+	binary := filepath.Join(folder, "waxwing")
+	args := []string{"build", "-o", binary}
+	if race {
+		args = append(args, "-race")
+	}
+	out, err := exec.CommandContext(ctx, "go", append(args, "waxwing.im/waxwing/cmd/waxwing")...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build the server: %w\n%s", err, out)
+	}
+	return binary, nil
+}
+
+// FreePort finds a port of the loopback address for a server that is to come back on
+// it. It is none that the system would give to an outgoing connection while the
+// server is down.
+func FreePort() (int, error) {
+	for range portAttemptsMax {
+		port := portLow + rand.IntN(portHigh-portLow)
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			return port, listener.Close()
+		}
+	}
+	return 0, errors.New("no free port")
+}
+
+// Process is a server in a process of its own. Its methods are safe for concurrent use.
+type Process struct {
+	URL string // http://HOST:PORT
+	DID string
+
+	command *exec.Cmd
+	log     *logTail
+	exited  chan struct{}
+	err     error // how it ended; valid once exited is closed
+}
+
+// Serve runs `binary serve args…` and returns when it accepts requests. The process
+// is killed when ctx ends. It sees nothing of our environment.
+func Serve(ctx context.Context, binary string, args ...string) (*Process, error) {
+	p := &Process{log: &logTail{}, exited: make(chan struct{})}
+	line := &firstLine{got: make(chan string, 1)}
+	p.command = exec.CommandContext(ctx, binary, append([]string{"serve"}, args...)...)
+	p.command.Env = []string{"GORACE=halt_on_error=1"}
+	p.command.Stdout, p.command.Stderr = line, p.log
+	p.command.WaitDelay = time.Second
+	if err := p.command.Start(); err != nil {
+		return nil, fmt.Errorf("start the server: %w", err)
+	}
+	go func() {
+		p.err = p.command.Wait()
+		close(p.exited)
+	}()
+	timer := time.NewTimer(serveStartMax)
+	defer timer.Stop()
+	select {
+	case text := <-line.got:
+		// listening on http://HOST:PORT as DID
+		words := strings.Fields(text)
+		if len(words) != 5 || words[0] != "listening" {
+			p.Kill()
+			return nil, fmt.Errorf("the server said %q", text)
+		}
+		p.URL, p.DID = words[2], words[4]
+		return p, nil
+	case <-p.exited:
+		return nil, fmt.Errorf("the server did not start: %w\n%s", p.err, p.log)
+	case <-timer.C:
+		p.Kill()
+		return nil, fmt.Errorf("the server did not start in %s\n%s", serveStartMax, p.log)
+	}
+}
+
+// Address is HOST:PORT.
+func (p *Process) Address() string { return strings.TrimPrefix(p.URL, "http://") }
+
+// Exited is closed when the process has ended.
+func (p *Process) Exited() <-chan struct{} { return p.exited }
+
+// Check says whether the server still runs and has logged nothing that it should
+// not: errors, panics, races.
+func (p *Process) Check() error {
+	select {
+	case <-p.exited:
+		return fmt.Errorf("the server ended by itself: %w\n%s", p.err, p.log)
+	default:
+	}
+	if line := p.log.complaint(); line != "" {
+		return fmt.Errorf("the server logged: %s", line)
+	}
+	return nil
+}
+
+// Kill ends the process at once with SIGKILL, so that it can clean up nothing, and
+// waits until it is gone.
+func (p *Process) Kill() {
+	_ = p.command.Process.Kill() // an error: it has ended already
+	<-p.exited
+}
+
+// Stop ends the process with SIGTERM. It is an error if that is not clean.
+func (p *Process) Stop() error {
+	if err := p.Check(); err != nil {
+		p.Kill()
+		return err
+	}
+	_ = p.command.Process.Signal(syscall.SIGTERM)
+	timer := time.NewTimer(serveStopMax)
+	defer timer.Stop()
+	select {
+	case <-p.exited:
+	case <-timer.C:
+		p.Kill()
+		return fmt.Errorf("the server did not stop in %s\n%s", serveStopMax, p.log)
+	}
+	if p.err != nil {
+		return fmt.Errorf("stop the server: %w\n%s", p.err, p.log)
+	}
+	return nil
+}
+
+// firstLine is a writer that hands out the first line and drops the rest.
+type firstLine struct {
+	text []byte
+	got  chan string
+	done bool
+}
+
+func (f *firstLine) Write(p []byte) (int, error) {
+	if !f.done {
+		f.text = append(f.text, p...)
+		if line, _, ok := bytes.Cut(f.text, []byte("\n")); ok {
+			f.done = true
+			f.got <- string(line)
+		}
+	}
+	return len(p), nil
+}
+
+// logTail keeps the end of a log, and the first line that should not be in it.
+type logTail struct {
+	mu      sync.Mutex // guards the rest
+	text    []byte
+	partial []byte // a line that is not complete yet
+	bad     string
+}
+
+func (l *logTail) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, p...)
+	if over := len(l.text) - serveLogBytes; over > 0 {
+		l.text = append(l.text[:0], l.text[over:]...)
+	}
+	l.partial = append(l.partial, p...)
+	for {
+		line, rest, ok := bytes.Cut(l.partial, []byte("\n"))
+		if !ok {
+			return len(p), nil
+		}
+		if l.bad == "" && isComplaint(string(line)) {
+			l.bad = string(line)
+		}
+		l.partial = append([]byte(nil), rest...)
+	}
+}
+
+func isComplaint(line string) bool {
+	for _, word := range []string{"level=ERROR", "DATA RACE", "panic:", "fatal error:"} {
+		if strings.Contains(line, word) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *logTail) complaint() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.bad
+}
+
+func (l *logTail) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.text)
+}

@@ -1,0 +1,7 @@
+//go:build race
+
+package sim
+
+// RaceEnabled says whether this program has the race detector, so that the servers
+// that it builds can have it too.
+const RaceEnabled = true

@@ -1,0 +1,94 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/internal/pgtest"
+	_ "waxwing.im/waxwing/internal/server" // what is tested: without it go test would give cached results of older servers
+)
+
+// Environment variables that change a run.
+const (
+	disconnectsVariable = "WAXWING_CHURN"      // number of disconnects of TestChurn
+	seedVariable        = "WAXWING_CHURN_SEED" // repeats a run
+)
+
+// folder holds what all tests share: the server's binary.
+var folder string
+
+func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+
+func runTests(m *testing.M) int {
+	var err error
+	if folder, err = os.MkdirTemp("", "waxwing-sim-"); err != nil {
+		fmt.Fprintln(os.Stderr, "sim:", err)
+		return 1
+	}
+	defer os.RemoveAll(folder)
+	defer func() {
+		if err := pgtest.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "pgtest:", err)
+		}
+	}()
+	return m.Run()
+}
+
+var buildOnce = sync.OnceValues(func() (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	return BuildServer(ctx, folder, RaceEnabled)
+})
+
+// serverBinary is the path of the built server.
+func serverBinary(t *testing.T) string {
+	t.Helper()
+	name, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	port, err := FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// numberOf is a variable of the environment as a number, or otherwise.
+func numberOf(t *testing.T, variable string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(variable)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 63)
+	if err != nil {
+		t.Fatalf("%s: not a number: %v", variable, err)
+	}
+	return n
+}
+
+// within bounds a test, so that its servers end with it and not after it.
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// eachDatabase runs a test on SQLite and on PostgreSQL; options are what serve needs
+// to use the database.
+func eachDatabase(t *testing.T, test func(t *testing.T, options []string)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, []string{"--data", t.TempDir()}) })
+	t.Run("postgres", func(t *testing.T) { test(t, []string{"--data", t.TempDir(), "--database", pgtest.URL(t)}) })
+}
