@@ -54,6 +54,7 @@ type Service struct {
 	tails          *tailCache
 	cursors        *cursorBuffer
 	metrics        *Metrics
+	positions      positionWriter
 
 	closeOnce sync.Once
 	closing   chan struct{} // closed when no further request is accepted
@@ -131,6 +132,9 @@ func (s *Service) sweep(ctx context.Context) {
 		}
 		err := s.store.Update(ctx, func(tx *store.Tx) error {
 			if err := tx.SweepKeyPackages(); err != nil {
+				return err
+			}
+			if err := tx.SweepStreamPositions(streamLifetime); err != nil {
 				return err
 			}
 			return tx.SweepWelcomes()

@@ -179,7 +179,7 @@ func (f *flusher) answer(batch []*request, out outcome, err error) {
 		}
 	}
 	if err == nil {
-		f.s.tails.addBatch(out.records)
+		f.s.tails.addBatch(out.records, f.s.wakes.isFollowed)
 		for log, pos := range out.heads {
 			f.s.wakes.wake(log, pos)
 		}
@@ -217,57 +217,71 @@ func (f *flusher) translate(err error) error {
 	return err
 }
 
-// attempt runs one batch: lock, then load, decide in order of arrival, write.
+// attempt runs one batch: lock, then load, decide in order of arrival, write. Where
+// it was decided from memory and memory was wrong, it runs again under the locks.
 func (f *flusher) attempt(batch []*request) (outcome, error) {
 	// The batch has a context of its own: no single caller may cancel it for the others.
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
-	var out outcome
-	err := f.s.store.Append(ctx, func(tx *store.Tx) error {
-		var err error
-		out, err = f.s.decide(tx, f.known, batch)
-		return err
-	})
-	if err != nil {
-		f.known.forget(batch)
-	} else {
-		f.known.remember(out.conversations)
-	}
-	if store.IsLockLost(err) {
-		out = outcome{locked: make([]bool, len(batch)), verdicts: make([]error, len(batch))}
-		for i := range out.locked {
-			out.locked[i] = true
+	for {
+		var out outcome
+		err := f.s.store.Append(ctx, func(tx *store.Tx) error {
+			var err error
+			out, err = f.decide(tx, batch)
+			return err
+		})
+		if err == nil {
+			f.known.remember(out.conversations)
+			return out, nil
 		}
-		return out, nil
+		f.known.forget(batch)
+		switch {
+		case errors.Is(err, store.ErrMoved):
+			continue // at most once: nothing is known of these conversations now
+		case store.IsLockLost(err):
+			return allLocked(len(batch)), nil
+		}
+		return outcome{}, err
 	}
-	return out, err
 }
 
-func (s *Service) decide(tx *store.Tx, k known, batch []*request) (outcome, error) {
+func allLocked(n int) outcome {
+	out := outcome{locked: make([]bool, n), verdicts: make([]error, n)}
+	for i := range out.locked {
+		out.locked[i] = true
+	}
+	return out
+}
+
+func (f *flusher) decide(tx *store.Tx, batch []*request) (outcome, error) {
 	out := outcome{verdicts: make([]error, len(batch)), locked: make([]bool, len(batch))}
-	loaded, err := load(tx, k, batch)
+	loaded, err := f.load(tx, batch)
 	if err != nil {
 		return out, err
 	}
 	write := store.Batch{}
 	for _, c := range loaded.conversations {
-		c.out = &write
+		c.out, c.before = &write, c.head
 	}
-	nowMS := s.now().UnixMilli()
+	nowMS := f.s.now().UnixMilli()
 	for i, r := range batch {
 		if loaded.locked[r.conversation] {
 			out.locked[i] = true
 			continue
 		}
-		out.verdicts[i] = r.rule(loaded.conversations[r.conversation], nowMS)
+		c := loaded.conversations[r.conversation]
+		out.verdicts[i] = r.rule(c, nowMS)
+		c.refused = c.refused || out.verdicts[i] != nil
 	}
 	out.heads = make(map[ds.LogID]int64, len(loaded.conversations))
 	for id, c := range loaded.conversations {
 		switch {
+		case !c.isVerified():
+			return out, store.ErrMoved // for all we know
 		case c.created:
 			write.Created = append(write.Created, c.head)
 		case c.touched:
-			write.Changed = append(write.Changed, c.head)
+			write.Changed = append(write.Changed, store.Change{Before: c.before, After: c.head})
 		default:
 			continue
 		}
@@ -285,20 +299,24 @@ type loadedBatch struct {
 	locked        map[ds.ConversationID]bool // held by another node
 }
 
-// load locks the heads of a batch and then, in later statements, reads what its
-// rules need: under READ COMMITTED the locking statement would see stale neighbours.
-func load(tx *store.Tx, k known, batch []*request) (loadedBatch, error) {
+// load locks the heads of a batch that are not trusted, and then, in later
+// statements, reads what its rules need: under READ COMMITTED the locking statement
+// would see stale neighbours.
+func (f *flusher) load(tx *store.Tx, batch []*request) (loadedBatch, error) {
 	var first, others []ds.ConversationID
 	conversations := make(map[ds.ConversationID]*conversation, len(batch))
 	for _, r := range batch {
 		if conversations[r.conversation] != nil {
 			continue
 		}
-		conversations[r.conversation] = &conversation{head: ds.Conversation{ID: r.conversation},
+		c := &conversation{head: ds.Conversation{ID: r.conversation},
 			intervals: map[ds.AccountID][]ds.Interval{}, answers: map[ds.MessageID]store.Answer{}}
-		if r.waited {
+		conversations[r.conversation] = c
+		switch {
+		case f.known.trust(c, !f.s.store.IsShared()):
+		case r.waited:
 			first = append(first, r.conversation)
-		} else {
+		default:
 			others = append(others, r.conversation)
 		}
 	}
@@ -310,7 +328,7 @@ func load(tx *store.Tx, k known, batch []*request) (loadedBatch, error) {
 		return loadedBatch{}, err
 	}
 	for _, c := range conversations {
-		k.recall(c)
+		f.known.recall(c)
 	}
 	members, messages := wanted(batch, conversations)
 	intervals, answers, err := tx.LoadBatch(members, messages)

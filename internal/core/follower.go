@@ -221,7 +221,8 @@ func (f *Follower) enqueue(one *follow, head int64) {
 	}
 }
 
-func (f *Follower) dequeue() *follow {
+// dequeue is the next log worth reading, and the head that it was said to have.
+func (f *Follower) dequeue() (*follow, int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for len(f.ready) > 0 {
@@ -230,10 +231,10 @@ func (f *Follower) dequeue() *follow {
 		wanted := one.wanted
 		one.queued, one.wanted = false, 0 // before reading, so that a wake-up during the read counts
 		if f.logs[one.log] == one && (!one.caughtUp || one.pos.Load() < wanted) {
-			return one // what woke it is not read yet
+			return one, wanted // what woke it is not read yet
 		}
 	}
-	return nil
+	return nil, 0
 }
 
 // Next waits until a followed log has something and returns one page of it. Logs
@@ -241,7 +242,7 @@ func (f *Follower) dequeue() *follow {
 // fails with ctx's error or ErrClosed, or with a fault of ours.
 func (f *Follower) Next(ctx context.Context) (Page, error) {
 	for wait := followRetryMin; ; {
-		one := f.dequeue()
+		one, wanted := f.dequeue()
 		if one == nil {
 			select {
 			case _, open := <-f.signal:
@@ -255,12 +256,12 @@ func (f *Follower) Next(ctx context.Context) (Page, error) {
 			}
 			continue
 		}
-		page, worth, err := f.read(ctx, one)
+		page, worth, err := f.read(ctx, one, wanted)
 		if err != nil {
 			if !ds.IsUnavailable(err) || ctx.Err() != nil {
 				return Page{}, err
 			}
-			f.enqueue(one, unknownHead)
+			f.enqueue(one, wanted)
 			if err := pause(ctx, wait); err != nil {
 				return Page{}, err
 			}
@@ -292,13 +293,14 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // read reads one page of a log and says whether it is worth handing out. It moves
 // the cursor only when everything that belongs to the page was read.
-func (f *Follower) read(ctx context.Context, one *follow) (Page, bool, error) {
+func (f *Follower) read(ctx context.Context, one *follow, wanted int64) (Page, bool, error) {
 	page := Page{Log: one.log, Home: one.home}
 	welcomes, err := f.load(ctx, &page, one.pos.Load())
 	if err != nil {
 		return Page{}, false, err
 	}
-	more := isFull(page.Records)
+	// A short page from the store ends at the head; one from the tail cache may not.
+	more := isFull(page.Records) || page.Frames != nil
 	if n := len(page.Records); n > 0 {
 		one.pos.Store(page.Records[n-1].Pos)
 		f.s.metrics.recordsRead.Add(float64(n))
@@ -320,8 +322,8 @@ func (f *Follower) read(ctx context.Context, one *follow) (Page, bool, error) {
 	switch {
 	case page.Ended != nil:
 		f.drop(one.log, one)
-	case more:
-		f.enqueue(one, unknownHead) // behind the others: logs take turns
+	case more && one.pos.Load() < wanted:
+		f.enqueue(one, wanted) // behind the others: logs take turns
 	}
 	return page, len(page.Records) > 0 || page.CaughtUp || page.Ended != nil, nil
 }

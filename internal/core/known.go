@@ -10,31 +10,48 @@ import (
 const (
 	knownConversations = 8192
 	knownAccounts      = 2048 // per conversation
+	// knownTrust is how many batches in a row must have found a conversation as this
+	// node left it before the next one is decided without the lock.
+	knownTrust = 3
 )
 
-// known is what a flusher remembers of the memberships of its conversations. Every
-// change of a conversation moves its head, so what was true at a head is true for
-// whoever finds the same head under its lock, whichever nodes wrote before. It
-// belongs to the flusher's goroutine.
+// known is what a flusher remembers of its conversations. Every change of a
+// conversation moves its head, so what was true at a head is true for whoever finds
+// the same head again, whichever nodes wrote before: the memberships loaded once
+// serve until the head has moved, and a conversation that only this node writes to
+// is decided from memory. The write then names the head that it was decided over,
+// and a head that has moved in the meantime refuses it. It belongs to the flusher's
+// goroutine.
 type known map[ds.ConversationID]*knownConversation
 
 type knownConversation struct {
-	pos       int64
-	hash      []byte
+	head      ds.Conversation
 	intervals map[ds.AccountID][]ds.Interval // accounts that never were there have none, but are listed
+	streak    int
 }
 
-// recall puts what is known of a locked conversation into c.
+// trust fills c from memory, if the conversation may be decided without its lock. A
+// node that is alone with its store needs no confirmation.
+func (k known) trust(c *conversation, alone bool) bool {
+	r := k[c.head.ID]
+	if r == nil || !alone && r.streak < knownTrust {
+		return false
+	}
+	c.head, c.exists, c.intervals, c.trusted = r.head, true, r.intervals, !alone
+	return true
+}
+
+// recall puts what is known of a locked conversation into c, or forgets it where the
+// head is another one.
 func (k known) recall(c *conversation) {
 	r := k[c.head.ID]
-	if r == nil {
-		return
-	}
-	if r.pos != c.head.Pos || !bytes.Equal(r.hash, c.head.Hash) {
+	switch {
+	case r == nil || c.trusted:
+	case r.head.Pos != c.head.Pos || !bytes.Equal(r.head.Hash, c.head.Hash):
 		delete(k, c.head.ID)
-		return
+	default:
+		c.intervals = r.intervals
 	}
-	c.intervals = r.intervals
 }
 
 // remember notes the conversations of a batch as it left them.
@@ -44,19 +61,29 @@ func (k known) remember(conversations map[ds.ConversationID]*conversation) {
 			delete(k, id)
 			continue
 		}
-		if k[id] == nil && len(k) >= knownConversations {
+		if r := k[id]; r != nil {
+			r.head, r.intervals = c.head, c.intervals
+			r.streak++
+			continue
+		}
+		if len(k) >= knownConversations {
 			for any := range k { // whichever comes first makes room
 				delete(k, any)
 				break
 			}
 		}
-		k[id] = &knownConversation{pos: c.head.Pos, hash: c.head.Hash, intervals: c.intervals}
+		k[id] = &knownConversation{head: c.head, intervals: c.intervals}
 	}
 }
 
-// forget drops the conversations of a batch that may or may not have been written.
+// forget drops the conversations of a batch whose outcome is unknown, or which were
+// found to have moved.
 func (k known) forget(batch []*request) {
 	for _, r := range batch {
 		delete(k, r.conversation)
 	}
 }
+
+// isVerified says whether the batch's decisions on c stand: it was locked, or its
+// write will be refused if it has moved, or nothing was refused over it.
+func (c *conversation) isVerified() bool { return !c.trusted || c.touched || !c.refused }

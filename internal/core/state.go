@@ -19,7 +19,10 @@ type conversation struct {
 	head    ds.Conversation
 	exists  bool
 	created bool // by this batch
-	touched bool
+	touched bool // written to by this batch
+	trusted bool // taken from memory, not locked
+	refused bool // something was
+	before  ds.Conversation
 
 	intervals map[ds.AccountID][]ds.Interval
 	answers   map[ds.MessageID]store.Answer

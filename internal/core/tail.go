@@ -75,14 +75,16 @@ func (c *tailCache) shard(log ds.LogID) *tailShard {
 	return &c.shards[maphash.String(c.seed, string(log))%tailShards]
 }
 
-// addBatch notes what one batch committed.
-func (c *tailCache) addBatch(records []ds.Record) {
+// addBatch notes what one batch committed, as far as anybody follows it here.
+func (c *tailCache) addBatch(records []ds.Record, isFollowed func(ds.LogID) bool) {
 	for len(records) > 0 { // mostly runs of one log; a run that is cut only costs a lock
 		n := 1
 		for n < len(records) && records[n].Log == records[0].Log {
 			n++
 		}
-		c.add(records[:n])
+		if isFollowed(records[0].Log) {
+			c.add(records[:n])
+		}
 		records = records[n:]
 	}
 }

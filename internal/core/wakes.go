@@ -55,6 +55,14 @@ func (w *wakes) remove(f *follow) {
 	}
 }
 
+// isFollowed says whether anybody on this node follows log.
+func (w *wakes) isFollowed(log ds.LogID) bool {
+	s := w.shard(log)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.logs[log]) > 0
+}
+
 // unknownHead wakes every follower of a log.
 const unknownHead = int64(math.MaxInt64)
 

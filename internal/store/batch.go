@@ -1,8 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -94,24 +96,36 @@ func (tx *Tx) LoadBatch(members []MemberKey, messages []MessageKey) (map[MemberK
 	return intervals, answers, err
 }
 
-// Append is Update for a batch: it runs fn once, and what fails is for the caller
-// to sort out.
+// Append is Update for a batch: it runs fn once, and what fails is for the caller to
+// sort out. ErrMoved says that the batch was decided over a head that has moved.
 func (db *DB) Append(ctx context.Context, fn func(*Tx) error) error {
-	return db.engine.append(ctx, db.nowMS(), fn)
+	err := db.engine.append(ctx, db.nowMS(), fn)
+	if isMoved(err) {
+		return ErrMoved
+	}
+	return err
 }
 
 // Batch is what one flush writes: rows are numbered and chained by the caller, who
 // holds the heads.
 type Batch struct {
 	Created  []ds.Conversation
-	Changed  []ds.Conversation // heads as they are after the batch; created ones are not repeated
-	Records  []ds.Record       // of conversations, in order
-	Stays    []Stay            // in the order in which they begin and end
-	Roles    []Stay            // that go on with another role
+	Changed  []Change    // created heads are not repeated
+	Records  []ds.Record // of conversations, in order
+	Stays    []Stay      // in the order in which they begin and end
+	Roles    []Stay      // that go on with another role
 	Welcomes []Welcome
 	Infos    []GroupInfo
 	Events   []Event // for account logs, which are numbered here
 }
+
+// Change is a head before and after a batch. It is written only if the head still is
+// what it was: whoever decided without the lock learns here that it may not.
+type Change struct{ Before, After ds.Conversation }
+
+// ErrMoved says that a head is not where the batch thought it was; nothing of the
+// batch was written.
+var ErrMoved = errors.New("a conversation has moved on")
 
 // Stay is the begin of an interval or, where Until is set, its end.
 type Stay struct {
@@ -150,10 +164,10 @@ func (tx *Tx) Write(b Batch) error {
 	if err := tx.insertHeads(b.Created); err != nil {
 		return err
 	}
-	if err := tx.insertRecords(b.Records); err != nil {
+	if err := tx.moveHeads(b.Changed); err != nil { // first: what is refused here costs nothing else
 		return err
 	}
-	if err := tx.updateHeads(b.Changed); err != nil {
+	if err := tx.insertRecords(b.Records); err != nil {
 		return err
 	}
 	if err := tx.writeStays(b.Stays); err != nil {
@@ -191,43 +205,68 @@ func (tx *Tx) insertHeads(list []ds.Conversation) error {
 	return nil
 }
 
-// updateHeads moves heads on. What every append changes goes in one statement; the
-// columns that only commits and membership changes touch are rare and go one by one
-// only where they differ.
-func (tx *Tx) updateHeads(list []ds.Conversation) error {
+// moveHeads moves heads on, or returns ErrMoved. What every append changes goes in
+// one narrow statement; what only commits and membership changes touch is rare.
+func (tx *Tx) moveHeads(list []Change) error {
+	if tx.dialect.name == "postgres" {
+		return tx.moveHeadsPostgres(list)
+	}
+	for _, c := range list {
+		n, err := tx.exec(`UPDATE logs SET pos = $4, seq = $5, hash = $6, latest_ms = $7 WHERE log_id = $1 AND pos = $2 AND hash IS $3`,
+			string(ds.ConversationLog(c.After.ID)), c.Before.Pos, c.Before.Hash, c.After.Pos, c.After.Seq, c.After.Hash, c.After.LatestMS)
+		if err != nil {
+			return err
+		}
+		if n != 1 {
+			return ErrMoved
+		}
+	}
+	return tx.updateRest(list)
+}
+
+func (tx *Tx) moveHeadsPostgres(list []Change) error {
 	if len(list) == 0 {
 		return nil
 	}
-	if tx.dialect.name == "postgres" {
-		return tx.updateHeadsPostgres(list)
+	n := len(list)
+	logs, oldHashes, hashes := make([]string, n), make([][]byte, n), make([][]byte, n)
+	oldPos, pos, seq, latest := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	for i, c := range list {
+		logs[i], oldPos[i], oldHashes[i] = string(ds.ConversationLog(c.After.ID)), c.Before.Pos, c.Before.Hash
+		pos[i], seq[i], hashes[i], latest[i] = c.After.Pos, c.After.Seq, c.After.Hash, c.After.LatestMS
 	}
+	// The answer travels with COMMIT, too late to look at it: the statement itself fails,
+	// by a division by zero, where not every head was where it should be.
+	if err := tx.later(`WITH moved AS (
+			UPDATE logs AS l SET pos = n.pos, seq = n.seq, hash = n.hash, latest_ms = n.latest
+			FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bigint[])
+				AS n(log_id, old_pos, old_hash, pos, seq, hash, latest)
+			WHERE l.log_id = n.log_id AND l.pos = n.old_pos AND l.hash IS NOT DISTINCT FROM n.old_hash RETURNING 1)
+		SELECT 1 / CASE WHEN count(*) = $8 THEN 1 ELSE 0 END FROM moved`,
+		logs, oldPos, oldHashes, pos, seq, hashes, latest, n); err != nil {
+		return err
+	}
+	return tx.updateRest(list)
+}
+
+// updateRest writes the other columns of those heads where they differ.
+func (tx *Tx) updateRest(list []Change) error {
 	for _, c := range list {
-		if err := tx.later(`UPDATE logs SET pos = $2, seq = $3, hash = $4, group_id = $5, generation = $6, epoch = $7, members = $8,
-				committer_account = $9, committer_device = $10, latest_ms = $11 WHERE log_id = $1`,
-			string(ds.ConversationLog(c.ID)), c.Pos, c.Seq, c.Hash, bytesOrNull(c.GroupID), c.Generation, c.Epoch, c.Members,
-			null(c.Committer.Account), null(c.Committer.ID), c.LatestMS); err != nil {
+		a, b := c.Before, c.After
+		if bytes.Equal(a.GroupID, b.GroupID) && a.Generation == b.Generation && a.Epoch == b.Epoch && a.Members == b.Members && a.Committer == b.Committer {
+			continue
+		}
+		if err := tx.later(`UPDATE logs SET group_id = $2, generation = $3, epoch = $4, members = $5, committer_account = $6, committer_device = $7 WHERE log_id = $1`,
+			string(ds.ConversationLog(b.ID)), bytesOrNull(b.GroupID), b.Generation, b.Epoch, b.Members, null(b.Committer.Account), null(b.Committer.ID)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (tx *Tx) updateHeadsPostgres(list []ds.Conversation) error {
-	n := len(list)
-	logs, hashes, groups := make([]string, n), make([][]byte, n), make([][]byte, n)
-	pos, seq, generation, epoch, members, latest := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
-	accounts, devices := make([]string, n), make([]string, n)
-	for i, c := range list {
-		logs[i], hashes[i], groups[i] = string(ds.ConversationLog(c.ID)), c.Hash, c.GroupID
-		pos[i], seq[i], generation[i], epoch[i], members[i], latest[i] = c.Pos, c.Seq, c.Generation, c.Epoch, c.Members, c.LatestMS
-		accounts[i], devices[i] = string(c.Committer.Account), string(c.Committer.ID)
-	}
-	return tx.later(`UPDATE logs AS l SET pos = n.pos, seq = n.seq, hash = n.hash, group_id = n.group_id, generation = n.generation,
-			epoch = n.epoch, members = n.members, committer_account = NULLIF(n.account, ''), committer_device = NULLIF(n.device, ''), latest_ms = n.latest
-		FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bigint[], $7::bigint[], $8::bigint[], $9::text[], $10::text[], $11::bigint[])
-			AS n(log_id, pos, seq, hash, group_id, generation, epoch, members, account, device, latest)
-		WHERE l.log_id = n.log_id`,
-		logs, pos, seq, hashes, groups, generation, epoch, members, accounts, devices, latest)
+// isMoved recognises ErrMoved in whichever form the database says it.
+func isMoved(err error) bool {
+	return errors.Is(err, ErrMoved) || err != nil && isPostgresCode(err, "22012")
 }
 
 // insertRecords writes records and, for messages, what their ids answer.

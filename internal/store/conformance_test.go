@@ -117,9 +117,21 @@ func testBatch(t *testing.T, db *DB) {
 		keys = append(keys, MessageKey{"c1", ds.MessageID(fmt.Sprintf("m%d", pos))})
 	}
 	keys = append(keys, MessageKey{"c1", "unknown"}, MessageKey{"c2", "m1"})
-	db.write(t, Batch{Changed: []ds.Conversation{moved}, Records: records,
+	db.write(t, Batch{Changed: []Change{{head("c1"), moved}}, Records: records,
 		Infos: []GroupInfo{{"c1", 3, []byte("info")}},
 		Stays: []Stay{{"c1", "ann", ds.Interval{From: 1, Role: ds.Owner}}, {"c1", "bob", ds.Interval{From: 1, Role: ds.Plain}}}})
+	stale := moved
+	stale.Pos, stale.Seq, stale.Hash = 41, 41, []byte{10}
+	for name, before := range map[string]ds.Conversation{"pos": head("c1"), "hash": {ID: "c1", Pos: 40, Hash: []byte{8}}, "log": {ID: "none"}} {
+		after := stale
+		after.ID = before.ID
+		err := db.Append(context.Background(), func(tx *Tx) error {
+			return tx.Write(Batch{Changed: []Change{{before, after}}, Records: []ds.Record{message("c1", 41)}})
+		})
+		if !errors.Is(err, ErrMoved) {
+			t.Errorf("a head that differs by its %s was moved: %v", name, err)
+		}
+	}
 	if err := db.Append(context.Background(), func(tx *Tx) error {
 		heads, err := tx.LockHeads([]ds.ConversationID{"c2", "c1", "none"}, false)
 		if err != nil {

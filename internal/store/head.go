@@ -25,7 +25,7 @@ func scanHead(scan func(...any) error) (ds.Conversation, error) {
 
 // LockHeads locks the heads of conversations, in the order of their ids, and
 // returns those it got. Without wait it passes over heads that another transaction
-// holds; with wait it waits for them 250 ms and then fails with a retryable fault.
+// holds; with wait it waits for them and, in a batch, fails after 250 ms.
 // Everything else that a decision needs is read in a later statement: under READ
 // COMMITTED this one would see its neighbours as they were before the lock.
 func (tx *Tx) LockHeads(ids []ds.ConversationID, wait bool) ([]ds.Conversation, error) {
@@ -37,8 +37,6 @@ func (tx *Tx) LockHeads(ids []ds.ConversationID, wait bool) ([]ds.Conversation, 
 		lock = " ORDER BY log_id FOR NO KEY UPDATE"
 		if !wait {
 			lock += " SKIP LOCKED"
-		} else if err := tx.later(`SET LOCAL lock_timeout = 250`); err != nil {
-			return nil, err
 		}
 	}
 	heads := make([]ds.Conversation, 0, len(ids))

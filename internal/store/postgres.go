@@ -84,7 +84,7 @@ func (e *postgresEngine) append(ctx context.Context, nowMS int64, fn func(*Tx) e
 		return ds.Unavailable(fmt.Errorf("begin: %w", err))
 	}
 	defer c.Release() // a connection that is not idle and clean is closed by the pool
-	p := &pipeline{conn: c.Conn(), queue: []statement{{sql: "BEGIN"}}}
+	p := &pipeline{conn: c.Conn(), queue: []statement{{sql: "BEGIN"}, {sql: "SET LOCAL lock_timeout = 250"}}}
 	if err := fn(&Tx{ctx: ctx, conn: p, dialect: postgresDialect, nowMS: nowMS}); err != nil {
 		return postgresFault(errors.Join(err, p.rollback(ctx)))
 	}

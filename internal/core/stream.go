@@ -1,0 +1,193 @@
+package core
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"sync"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+const (
+	// streamLifetime is how long a stream can be resumed from a position.
+	streamLifetime = 7 * 24 * time.Hour
+	// StreamConversationsMax bounds what one stream follows.
+	StreamConversationsMax = 4096
+	// streamShare is how many conversations of a stream count as one subscription:
+	// they are begun together.
+	streamShare = 16
+)
+
+// StreamID names a stored position of a stream. It is random.
+type StreamID = [16]byte
+
+// positionWriter keeps the positions of streams. Those that come while a transaction
+// is under way share the next one.
+type positionWriter struct {
+	turn sync.Mutex // is held by whoever writes
+
+	mu      sync.Mutex
+	waiting []*positionJob // mu guards it
+}
+
+type positionJob struct {
+	position store.StreamPosition
+	isDone   bool // turn guards isDone and err
+	err      error
+}
+
+// SaveStream stores what a stream of the caller's device wants next of each log, for
+// a week, under a new name. It is durable when SaveStream returns.
+func (s *Service) SaveStream(ctx context.Context, who ds.Caller, next []ds.Cursor) (StreamID, error) {
+	job := &positionJob{position: store.StreamPosition{Device: who.AsDevice(), Next: next}}
+	_, _ = rand.Read(job.position.ID[:]) // never fails (crypto/rand)
+	w := &s.positions
+	w.mu.Lock()
+	w.waiting = append(w.waiting, job)
+	w.mu.Unlock()
+
+	w.turn.Lock()
+	defer w.turn.Unlock()
+	if job.isDone { // by whoever had the turn before
+		return job.position.ID, job.err
+	}
+	w.mu.Lock()
+	jobs := w.waiting
+	w.waiting = nil
+	w.mu.Unlock()
+	list := make([]store.StreamPosition, len(jobs))
+	for i, j := range jobs {
+		list[i] = j.position
+	}
+	// No single caller may cancel it for the others.
+	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	err := s.store.Update(writing, func(tx *store.Tx) error { return tx.InsertStreamPositions(list) })
+	for _, j := range jobs {
+		j.isDone, j.err = true, err
+	}
+	return job.position.ID, err
+}
+
+// Stream finds what SaveStream stored for the same device. Refusals: invalid_request
+// for a name that is unknown, too old or somebody else's.
+func (s *Service) Stream(ctx context.Context, who ds.Caller, id StreamID) ([]ds.Cursor, error) {
+	var next []ds.Cursor
+	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
+		next, err = tx.StreamPosition(id, who.AsDevice(), streamLifetime)
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, ds.Refuse(ds.InvalidRequest, "Last-Event-ID: unknown, expired or of another device")
+	}
+	return next, err
+}
+
+// TakeStream counts the beginning of a stream of that many conversations as
+// subscriptions of a session.
+func (s *Service) TakeStream(session string, conversations int) error {
+	if r := s.limits.take(LimitSubscribes, session, "", int64(max(1, conversations/streamShare))); r != nil {
+		return r
+	}
+	return nil
+}
+
+// ConversationIDs lists what the caller is a member of. Refusals: limit_exceeded for
+// more than a stream may follow.
+func (s *Service) ConversationIDs(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
+	var list []ds.ConversationID
+	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
+		list, err = tx.ConversationIDs(who.Account, StreamConversationsMax+1)
+		return err
+	})
+	if err == nil && len(list) > StreamConversationsMax {
+		return nil, ds.Refuse(ds.LimitExceeded, "a stream follows at most %d conversations", StreamConversationsMax)
+	}
+	return list, err
+}
+
+// StreamStart is where a stream begins to read a conversation.
+type StreamStart struct {
+	Conversation ds.ConversationID
+	FromSeq      int64 // 0: the device's stored cursor
+	// MayBeLost passes over the conversation if the caller is no member; otherwise that
+	// refuses the whole stream.
+	MayBeLost bool
+	// MayBePruned begins with the earliest message there is if FromSeq is gone.
+	MayBePruned bool
+}
+
+// FollowAll is Follow for many conversations, in one snapshot: all of them or, at the
+// first refusal, none. It returns the seq that each begins with, 0 for those that it
+// passed over.
+func (f *Follower) FollowAll(ctx context.Context, starts []StreamStart) ([]int64, error) {
+	var follows []*follow
+	var from []int64
+	err := f.s.store.View(ctx, func(tx *store.Tx) error {
+		follows, from = make([]*follow, 0, len(starts)), make([]int64, len(starts))
+		for i, start := range starts {
+			next := &follow{owner: f, log: ds.ConversationLog(start.Conversation)}
+			err := f.begin(tx, next, start.Conversation, start.FromSeq)
+			if ds.CodeOf(err) == ds.Forbidden && start.MayBeLost {
+				continue
+			}
+			var pruned *ds.Refusal
+			if errors.As(err, &pruned) && pruned.Code == ds.ReplayWindowExceeded && start.MayBePruned {
+				err = f.begin(tx, next, start.Conversation, pruned.EarliestSeq)
+			}
+			if err != nil {
+				return err
+			}
+			follows, from[i] = append(follows, next), next.seq.Load()+1
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, next := range follows {
+		if err := f.start(next); err != nil {
+			return nil, err
+		}
+	}
+	return from, nil
+}
+
+// The places at which FollowDeviceFrom may begin besides a pos.
+const (
+	FromCursor int64 = 0  // the device's stored cursor
+	FromHead   int64 = -1 // only what is still to come
+)
+
+// FollowDeviceFrom is FollowDevice from a pos on, and returns the pos that it begins
+// with.
+func (f *Follower) FollowDeviceFrom(ctx context.Context, from int64) (int64, error) {
+	next := &follow{owner: f, log: ds.AccountLog(f.who.Account)}
+	err := f.s.store.View(ctx, func(tx *store.Tx) error {
+		heads, err := tx.HeadPositions([]ds.LogID{next.log})
+		if err != nil {
+			return err
+		}
+		head, begin := heads[next.log], from
+		switch from {
+		case FromHead:
+			begin = head + 1
+		case FromCursor:
+			stored, err := tx.Cursor(f.who.AsDevice(), next.log)
+			if err != nil {
+				return err
+			}
+			begin = max(stored, f.s.cursors.pending(f.who.AsDevice(), next.log))
+		}
+		next.pos.Store(min(begin-1, head))
+		next.goal, next.head = head, head
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return next.pos.Load() + 1, f.start(next)
+}
