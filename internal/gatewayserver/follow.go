@@ -10,6 +10,7 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/identity"
 )
 
 // follow starts the goroutine that writes what the follower reads, if it does not
@@ -59,24 +60,18 @@ func (c *socket) writePages() error {
 }
 
 func (c *socket) writePage(w *frameWriter, page *core.Page, did string) {
-	extended := len(c.session.Features) > 0
 	if id := page.Log.Conversation(); id != "" {
-		event := newEventFrame(id, c.server.homeOf(page.Home), did, extended)
+		event := newEventFrame(id, c.server.homeOf(page.Home), did, c.session)
 		for i := range page.Records {
 			if page.Records[i].Seq > 0 {
-				*w.out = event.append(*w.out, &page.Records[i])
-				w.end()
+				w.event(&event, page, i)
 			}
 		}
 		if page.CaughtUp && c.session.Has(gateway.FeatureMarker) {
 			w.frame(gateway.TypeCaughtUp, &gateway.CaughtUp{ConvID: string(id), Seq: page.Head})
 		}
 		if page.Ended != nil {
-			_, body := refused(page.Ended)
-			if extended {
-				body.ConvID = string(id)
-			}
-			w.frame(gateway.TypeError, body)
+			w.frame(gateway.TypeError, endOfPage(page, c.session))
 		}
 		return
 	}
@@ -85,6 +80,16 @@ func (c *socket) writePage(w *frameWriter, page *core.Page, did string) {
 			w.frame(frameType, body)
 		}
 	}
+}
+
+// endOfPage is the body of the error that says why a conversation has ended for its
+// reader.
+func endOfPage(page *core.Page, reader identity.Session) *gateway.Error {
+	_, body := refused(page.Ended)
+	if len(reader.Features) > 0 {
+		body.ConvID = string(page.Log.Conversation())
+	}
+	return body
 }
 
 // deviceEvent is a record of an account log as a frame; kinds that this door does
@@ -114,41 +119,44 @@ func names(ids []ds.AccountID) []string {
 	return out
 }
 
-// frameWriter collects frames in one buffer and hands them to conn together, a
-// bounded number of bytes at a time.
+// frameWriter collects frames and hands them to conn together, a bounded number of
+// bytes at a time.
 type frameWriter struct {
-	conn conn
-	out  *[]byte
-	ends []int // of the frames in out
-	err  error // the first; nothing is written after it
+	conn   conn
+	frames [][]byte
+	bytes  int     // of frames
+	out    *[]byte // what was encoded for this reader alone
+	err    error   // the first; nothing is written after it
 }
 
 var scratches = sync.Pool{New: func() any { return new([]byte) }}
 
-// end marks the end of a frame that was appended to out.
-func (w *frameWriter) end() {
-	w.ends = append(w.ends, len(*w.out))
-	if len(*w.out) >= writeBytesMax {
+// event adds a record of a page, as all its readers share it where they do.
+func (w *frameWriter) event(event *eventFrame, page *core.Page, i int) {
+	if page.Frames == nil {
+		begin := len(*w.out)
+		*w.out = event.append(*w.out, &page.Records[i])
+		w.add((*w.out)[begin:]) // stays what it is when out moves
+		return
+	}
+	w.add(event.shared(page, i))
+}
+
+func (w *frameWriter) frame(frameType string, body any) { w.add(frameOf(frameType, nil, body)) }
+
+func (w *frameWriter) add(frame []byte) {
+	w.frames, w.bytes = append(w.frames, frame), w.bytes+len(frame)
+	if w.bytes >= writeBytesMax {
 		w.flush()
 	}
 }
 
-func (w *frameWriter) frame(frameType string, body any) {
-	*w.out = append(*w.out, frameOf(frameType, nil, body)...)
-	w.end()
-}
-
 func (w *frameWriter) flush() {
-	messages := make([][]byte, 0, len(w.ends))
-	begin := 0
-	for _, end := range w.ends {
-		messages = append(messages, (*w.out)[begin:end])
-		begin = end
+	if w.err == nil && len(w.frames) > 0 {
+		w.err = w.conn.Write(w.frames...)
 	}
-	if w.err == nil && len(messages) > 0 {
-		w.err = w.conn.Write(messages...)
-	}
-	*w.out, w.ends = (*w.out)[:0], w.ends[:0]
+	clear(w.frames)
+	*w.out, w.frames, w.bytes = (*w.out)[:0], w.frames[:0], 0
 }
 
 func (w *frameWriter) finish() error {
@@ -172,15 +180,34 @@ func frameOf(frameType string, id json.RawMessage, body any) []byte {
 // the same for all records of a page is encoded once.
 type eventFrame struct {
 	head, tail []byte
-	extended   bool // with kind and epoch
+	format     int
 }
 
-func newEventFrame(id ds.ConversationID, home, did string, extended bool) eventFrame {
+// The formats of conv.event that readers share. A session with any feature is told
+// kind and epoch too.
+const (
+	plainEvent = iota
+	extendedEvent
+)
+
+// Readers can only share what there is room for.
+const _ = uint(core.Formats - 1 - extendedEvent)
+
+func newEventFrame(id ds.ConversationID, home, did string, reader identity.Session) eventFrame {
+	format := plainEvent
+	if len(reader.Features) > 0 {
+		format = extendedEvent
+	}
 	head := gateway.AppendHead(nil, gateway.TypeEvent, nil)
 	head = appendText(append(head, `,"body":{"conv_id":`...), string(id))
 	tail := appendText([]byte(`,"conv_home":`), home)
 	tail = appendText(append(tail, `,"origin_gateway":`...), did)
-	return eventFrame{head: append(head, `,"seq":`...), tail: tail, extended: extended}
+	return eventFrame{head: append(head, `,"seq":`...), tail: tail, format: format}
+}
+
+// shared is the frame of a record of a page that the tail cache holds.
+func (e *eventFrame) shared(page *core.Page, i int) []byte {
+	return page.Frames[i].Get(e.format, func() []byte { return e.append(nil, &page.Records[i]) })
 }
 
 func (e *eventFrame) append(dst []byte, r *ds.Record) []byte {
@@ -201,7 +228,7 @@ func (e *eventFrame) append(dst []byte, r *ds.Record) []byte {
 		dst = appendText(dst, string(r.Sender.ID))
 	}
 	dst = append(dst, e.tail...)
-	if e.extended {
+	if e.format == extendedEvent {
 		dst = append(dst, `,"kind":"`...)
 		dst = append(dst, r.Kind.String()...)
 		dst = append(dst, `","epoch":`...)

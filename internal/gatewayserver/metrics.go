@@ -9,12 +9,19 @@ import (
 
 type metrics struct {
 	connections prometheus.Gauge
-	closes      *prometheus.CounterVec // by cause
+	streams     prometheus.Gauge
+	closes      *prometheus.CounterVec // by cause and transport
 	resumes     *prometheus.CounterVec // by result
 	reports     map[string]prometheus.Counter
 }
 
-// The causes of the end of a socket.
+// What ends.
+const (
+	transportWS  = "ws"
+	transportSSE = "sse"
+)
+
+// The causes of the end of a socket or stream.
 const (
 	causePeer      = "peer"      // the client closed, or its network did
 	causeHandshake = "handshake" // no session came of it
@@ -22,6 +29,7 @@ const (
 	causeHeartbeat = "heartbeat" // no sign of life
 	causeStalled   = "stalled"   // a write did not get through
 	causeSession   = "session"   // the session was revoked
+	causeRevoked   = "revoked"   // a stream lost the membership in all that it followed
 	causeDrain     = "drain"     // the server stops
 	causeFault     = "fault"     // ours
 )
@@ -33,8 +41,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
 		connections: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "waxwing_gateway_sockets", Help: "Open WebSockets of the gateway."}),
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "waxwing_gateway_streams", Help: "Open SSE streams of the gateway."}),
 		closes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "waxwing_transport_closes_total", Help: "WebSockets of the gateway that ended, by cause."}, []string{"cause"}),
+			Name: "waxwing_transport_closes_total", Help: "WebSockets and SSE streams of the gateway that ended, by cause."}, []string{"cause", "transport"}),
 		resumes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "waxwing_gateway_resumes_total", Help: "Attempts to resume a session, by result: ok, refused or fault."}, []string{"result"}),
 		reports: map[string]prometheus.Counter{
@@ -45,7 +55,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		},
 	}
 	if r != nil {
-		r.MustRegister(m.connections, m.closes, m.resumes)
+		r.MustRegister(m.connections, m.streams, m.closes, m.resumes)
 		for _, report := range m.reports {
 			r.MustRegister(report)
 		}

@@ -27,6 +27,9 @@ var update = flag.Bool("update", false, "write the answers into the scripts")
 //	NAME < FRAME                NAME hears; "closed CODE" is the end
 //	NAME <* FRAME               the same for several lines together, in any order
 //	NAME cut                    NAME's network breaks
+//	NAME stream QUERY           NAME follows a stream of events
+//	NAME resumes QUERY          the same, on from the last event that NAME was sent
+//	NAME ~ EVENT FRAME          NAME is sent an item; "ended" is the end
 //
 // $NAME is the account of NAME; $token(NAME) a new service token, $session(NAME)
 // and $resume(NAME) the last ones it was given; $commit(GROUP,EPOCH) and
@@ -122,6 +125,12 @@ func (w *world) perform(actor, rest string) []string {
 		w.person(actor).cut()
 	case ">":
 		w.say(actor, w.fill(argument))
+	case "stream", "resumes":
+		if answer := w.stream(actor, w.fill(argument), verb == "resumes"); answer != "" {
+			return []string{line, "= " + w.plain(answer)}
+		}
+	case "~":
+		return []string{actor + " ~ " + w.plain(w.item(actor))}
 	case "<":
 		return []string{actor + " < " + w.plain(w.hear(actor))}
 	case "GET", "POST":

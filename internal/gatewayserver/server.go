@@ -17,9 +17,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,6 +50,8 @@ type Options struct {
 	PingMisses   int
 	// HandshakeTimeout is how long a new socket may take to start its session (0: 30 s).
 	HandshakeTimeout time.Duration
+	// StreamPing is how often an SSE stream carries a comment (0: 15 s).
+	StreamPing time.Duration
 	// WriteTimeout is how long the network may take for writeBytesMax (0: 30 s).
 	WriteTimeout time.Duration
 	// TrustedProxies are believed in what they say of a client's address.
@@ -58,6 +62,7 @@ const (
 	pingIntervalDefault     = 30 * time.Second
 	handshakeTimeoutDefault = 30 * time.Second
 	writeTimeoutDefault     = 30 * time.Second
+	streamPingDefault       = 15 * time.Second // gateway v1, 4
 )
 
 // Server is the door. It is safe for concurrent use.
@@ -75,6 +80,7 @@ type Server struct {
 	pingMisses       int
 	handshakeTimeout time.Duration
 	writeTimeout     time.Duration
+	streamPing       time.Duration
 
 	started time.Time
 	clock   atomic.Int64 // ms since started + 1, moved by the watchdog
@@ -82,10 +88,11 @@ type Server struct {
 	ctx  context.Context // ends what sockets ask of core
 	stop context.CancelFunc
 
-	mu       sync.Mutex // guards sockets and draining
+	mu       sync.Mutex // guards sockets, streams and draining
 	sockets  map[*socket]struct{}
+	streams  map[*stream]struct{}
 	draining bool
-	running  sync.WaitGroup // sockets and their goroutines
+	running  sync.WaitGroup // sockets, streams and their goroutines
 	watchdog sync.WaitGroup
 }
 
@@ -101,8 +108,10 @@ func New(o Options) *Server {
 		pingMisses:       o.PingMisses,
 		handshakeTimeout: orDefault(o.HandshakeTimeout, handshakeTimeoutDefault),
 		writeTimeout:     orDefault(o.WriteTimeout, writeTimeoutDefault),
+		streamPing:       orDefault(o.StreamPing, streamPingDefault),
 		started:          time.Now(),
 		sockets:          map[*socket]struct{}{},
+		streams:          map[*stream]struct{}{},
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
@@ -111,6 +120,7 @@ func New(o Options) *Server {
 
 	s.mux.HandleFunc("GET /healthz", s.healthz)
 	s.mux.HandleFunc("GET /v1/ws", s.serveSocket)
+	s.mux.HandleFunc("GET /v1/sse", s.serveStream)
 	public(s, "POST /v1/session/start", s.startSession)
 	public(s, "POST /v1/session/resume", s.resumeSession)
 	query(s, "GET /v1/session/list", s.listSessions)
@@ -146,21 +156,23 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 // ServeHTTP answers /v1/… and /healthz, and 404 for everything else.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-// Shutdown closes every socket with 1001, after a drain frame for those that know
-// it, and waits for them; when ctx ends first, what is left is cut off. Sockets
-// that come later are refused. HTTP calls under way are not touched.
+// Shutdown closes every socket with 1001 and ends every stream, after a drain frame
+// for those that know it, and waits for them; when ctx ends first, what is left is cut
+// off. Sockets and streams that come later are refused. Other HTTP calls under way are
+// not touched.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.draining = true
-	open := make([]*socket, 0, len(s.sockets))
-	for c := range s.sockets {
-		open = append(open, c)
-	}
+	sockets, streams := slices.Collect(maps.Keys(s.sockets)), slices.Collect(maps.Keys(s.streams))
 	s.mu.Unlock()
 
 	var leaving sync.WaitGroup
-	for _, c := range open {
-		leaving.Go(func() { c.drain(reconnectAfter(len(open))) })
+	open := len(sockets) + len(streams)
+	for _, c := range sockets {
+		leaving.Go(func() { c.drain(reconnectAfter(open)) })
+	}
+	for _, c := range streams {
+		leaving.Go(func() { c.drain(reconnectAfter(open)) })
 	}
 	finished := make(chan struct{})
 	go func() {
@@ -174,8 +186,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = errors.New("sockets were cut off: they did not close in time")
 		s.stop()
-		for _, c := range open {
+		for _, c := range sockets {
 			c.conn.Abort()
+		}
+		for _, c := range streams {
+			s.abortStream(c)
 		}
 		<-finished
 	}
@@ -210,4 +225,38 @@ func (s *Server) forget(c *socket) {
 	s.mu.Unlock()
 	s.metrics.connections.Dec()
 	s.running.Done()
+}
+
+// admitStream enters a stream, unless the server is shutting down.
+func (s *Server) admitStream(c *stream) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	s.streams[c] = struct{}{}
+	s.metrics.streams.Inc()
+	s.running.Add(1)
+	return true
+}
+
+// forgetStream is the end of a stream that was admitted. Nobody touches its connection
+// from outside after it: the next request may have it.
+func (s *Server) forgetStream(c *stream) {
+	s.mu.Lock()
+	delete(s.streams, c)
+	s.mu.Unlock()
+	c.end(causePeer)
+	s.metrics.closes.WithLabelValues(*c.cause.Load(), transportSSE).Inc()
+	s.metrics.streams.Dec()
+	s.running.Done()
+}
+
+// abortStream cuts off a stream that is still there.
+func (s *Server) abortStream(c *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, isOpen := s.streams[c]; isOpen {
+		c.abort()
+	}
 }

@@ -100,7 +100,7 @@ func (c *socket) run() {
 		stop()
 	}
 	c.end(bye.cause)
-	c.server.metrics.closes.WithLabelValues(*c.cause.Load()).Inc()
+	c.server.metrics.closes.WithLabelValues(*c.cause.Load(), transportWS).Inc()
 	c.conn.Close(bye.code, bye.reason)
 	c.following.Wait()
 }

@@ -19,6 +19,7 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/identity"
 )
 
 func TestHostileMessages(t *testing.T) {
@@ -416,7 +417,11 @@ func TestEventFrames(t *testing.T) {
 			if extended {
 				want.Kind, want.Epoch = test.Kind.String(), &test.Epoch
 			}
-			writer := newEventFrame("c\"\n", "home<", "did", extended)
+			var reader identity.Session
+			if extended {
+				reader.Features = gateway.Features
+			}
+			writer := newEventFrame("c\"\n", "home<", "did", reader)
 			frame, err := gateway.DecodeFrame(writer.append(nil, &test))
 			must(t, err)
 			var got gateway.Event

@@ -11,10 +11,10 @@ const (
 	tickMax = 250 * time.Millisecond
 )
 
-// watch looks after all sockets from one goroutine: per-socket timers and contexts
+// watch looks after all sockets and streams from one goroutine: per-socket timers and contexts
 // per write would cost more than the writes.
 func (s *Server) watch() {
-	every := min(max(s.pingInterval/4, tickMin), tickMax)
+	every := min(max(min(s.pingInterval, s.streamPing)/4, tickMin), tickMax)
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
@@ -27,6 +27,9 @@ func (s *Server) watch() {
 		now := s.tick()
 		s.mu.Lock()
 		for c := range s.sockets {
+			c.check(now)
+		}
+		for c := range s.streams {
 			c.check(now)
 		}
 		s.mu.Unlock()
@@ -102,3 +105,46 @@ func (c *socket) leave(cause string, code int, reason string, last []byte) {
 }
 
 var pingFrame = frameOf(gateway.TypePing, nil, nil)
+
+// check ends a stream whose session has ended or whose network takes nothing, and
+// keeps those alive that are silent. It does not block. The server's mu is held.
+func (c *stream) check(now int64) {
+	since := c.out.since.Load()
+	if since != 0 && now-since > c.server.writeTimeout.Milliseconds() {
+		c.end(causeStalled)
+		c.abort()
+		return
+	}
+	if c.hasEnded() {
+		c.end(causeSession)
+		if c.cancel(); since != 0 {
+			c.out.abort() // nothing more may pass
+		}
+		return
+	}
+	if now < c.nextPing {
+		return
+	}
+	c.nextPing = now + c.server.streamPing.Milliseconds()
+	if since == 0 { // else something is being said already
+		c.server.running.Go(func() { c.out.write(pingComment) })
+	}
+}
+
+// abort cuts off a stream whatever it does.
+func (c *stream) abort() {
+	c.cancel()
+	c.out.abort()
+}
+
+// drain ends a stream because the server stops.
+func (c *stream) drain(d gateway.Drain) {
+	c.end(causeDrain)
+	if c.session.Has(gateway.FeatureDrain) {
+		item := append([]byte("event: "+gateway.TypeDrain+"\ndata: "), frameOf(gateway.TypeDrain, nil, d)...)
+		c.out.write(append(item, "\n\n"...))
+	}
+	c.cancel()
+}
+
+var pingComment = []byte(": ping\n\n")

@@ -54,6 +54,8 @@ type person struct {
 	did, session, resume string
 	ws                   *websocket.Conn
 	network              net.Conn
+	events               *events
+	lastID               string // of the last item of a stream
 }
 
 // setup is what a test may change.
@@ -90,6 +92,9 @@ func newWorld(t testing.TB, change ...func(*setup)) *world {
 		for _, p := range w.people {
 			if p.ws != nil {
 				_ = p.ws.CloseNow()
+			}
+			if p.events != nil {
+				p.events.stop()
 			}
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

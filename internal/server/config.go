@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"time"
@@ -18,21 +19,22 @@ import (
 // docs/configuration.md are all made from them. The zero value is not usable; start from
 // DefaultConfig or from parsed flags.
 type Config struct {
-	Listen        string        `default:"127.0.0.1:8420" placeholder:"ADDR" help:"Address that clients connect to, as HOST:PORT. Port 0 takes a free one."`
-	OpsListen     string        `placeholder:"ADDR" help:"Address of /livez, /readyz and /metrics, as HOST:PORT. Not served when empty. Keep it away from the internet: it has no authentication."`
-	Data          string        `default:"data" placeholder:"DIR" help:"Directory of the embedded database and of the service key. Created when missing; only one server can use it at a time."`
-	Database      string        `placeholder:"URL" secret:"url" help:"PostgreSQL database to use in place of the embedded one, as postgres://USER:PASSWORD@HOST/NAME. Several servers may share it if they have the same service key and public URL."`
-	PublicURL     string        `name:"public-url" placeholder:"URL" help:"Address under which clients and other services reach this one, as https://HOST. It decides the service's DID. http is accepted for localhost only. Without it the DID is that of localhost and the bound port."`
-	ServiceKey    string        `placeholder:"FILE" help:"File of the service's private key; made when missing. By default service.key in the data directory."`
-	Dev           bool          `help:"Development mode: options that weaken security are accepted. This version has none; the server warns that the mode is on."`
-	RecordSenders bool          `help:"Make new conversations store the sending device with each message. By default the server forgets who sent what."`
-	Keypackages   string        `default:"any" enum:"any,strict" placeholder:"any|strict" help:"Key packages to accept: any text (clients of the first gateway publish placeholders), or strict for valid MLS ones only."`
-	PingInterval  time.Duration `default:"30s" placeholder:"TIME" help:"How often a silent connection is asked for a sign of life."`
-	PingMisses    int           `default:"2" placeholder:"N" help:"How many unanswered questions a connection survives."`
-	SessionTTL    time.Duration `name:"session-ttl" default:"1h" placeholder:"TIME" help:"How long a session without a connection can be resumed."`
-	Limit         []string      `placeholder:"NAME=COUNT/PERIOD" help:"Change a rate limit: COUNT at once, then one more each PERIOD/COUNT, as in sends=120/1m. NAME=off or all=off removes it. May be repeated."`
-	LogLevel      string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least serious lines to log, to standard error: debug, info, warn or error."`
-	LogFormat     string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log: text or json."`
+	Listen         string        `default:"127.0.0.1:8420" placeholder:"ADDR" help:"Address that clients connect to, as HOST:PORT. Port 0 takes a free one."`
+	OpsListen      string        `placeholder:"ADDR" help:"Address of /livez, /readyz and /metrics, as HOST:PORT. Not served when empty. Keep it away from the internet: it has no authentication."`
+	Data           string        `default:"data" placeholder:"DIR" help:"Directory of the embedded database and of the service key. Created when missing; only one server can use it at a time."`
+	Database       string        `placeholder:"URL" secret:"url" help:"PostgreSQL database to use in place of the embedded one, as postgres://USER:PASSWORD@HOST/NAME. Several servers may share it if they have the same service key and public URL."`
+	PublicURL      string        `name:"public-url" placeholder:"URL" help:"Address under which clients and other services reach this one, as https://HOST. It decides the service's DID. http is accepted for localhost only. Without it the DID is that of localhost and the bound port."`
+	ServiceKey     string        `placeholder:"FILE" help:"File of the service's private key; made when missing. By default service.key in the data directory."`
+	Dev            bool          `help:"Development mode: options that weaken security are accepted. This version has none; the server warns that the mode is on."`
+	RecordSenders  bool          `help:"Make new conversations store the sending device with each message. By default the server forgets who sent what."`
+	Keypackages    string        `default:"any" enum:"any,strict" placeholder:"any|strict" help:"Key packages to accept: any text (clients of the first gateway publish placeholders), or strict for valid MLS ones only."`
+	PingInterval   time.Duration `default:"30s" placeholder:"TIME" help:"How often a silent connection is asked for a sign of life."`
+	PingMisses     int           `default:"2" placeholder:"N" help:"How many unanswered questions a connection survives."`
+	SessionTTL     time.Duration `name:"session-ttl" default:"1h" placeholder:"TIME" help:"How long a session without a connection can be resumed."`
+	Limit          []string      `placeholder:"NAME=COUNT/PERIOD" help:"Change a rate limit: COUNT at once, then one more each PERIOD/COUNT, as in sends=120/1m. NAME=off or all=off removes it. May be repeated."`
+	TrustedProxies []string      `name:"trusted-proxies" placeholder:"CIDR" help:"Addresses of reverse proxies, as 10.0.0.0/8. What they say in X-Forwarded-For is who the limits per address count; nobody else is believed. May be repeated."`
+	LogLevel       string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least serious lines to log, to standard error: debug, info, warn or error."`
+	LogFormat      string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log: text or json."`
 
 	// LogTo is where log lines go; nil discards them.
 	LogTo io.Writer `kong:"-"`
@@ -80,6 +82,9 @@ func (c Config) Validate() error {
 	if _, err := c.limits(); err != nil {
 		errs = append(errs, err)
 	}
+	if _, err := c.proxies(); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 
@@ -91,6 +96,25 @@ func (c Config) limits() (core.Limits, error) {
 		}
 	}
 	return limits, nil
+}
+
+// proxies reads the trusted proxies; a bare address is a network of one.
+func (c Config) proxies() ([]netip.Prefix, error) {
+	list := make([]netip.Prefix, 0, len(c.TrustedProxies))
+	for _, text := range c.TrustedProxies {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			var address netip.Addr
+			if address, err = netip.ParseAddr(text); err == nil {
+				prefix, err = address.Prefix(address.BitLen())
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("trusted-proxies: %q is neither a network, as 10.0.0.0/8, nor an address", text)
+		}
+		list = append(list, prefix)
+	}
+	return list, nil
 }
 
 func (c Config) storeURL() string {

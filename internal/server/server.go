@@ -32,6 +32,8 @@ import (
 // Limits of the listeners. Bodies have theirs in the doors.
 const (
 	headerTimeout  = 10 * time.Second
+	requestTimeout = 2 * time.Minute // for a whole request to arrive
+	answerTimeout  = 3 * time.Minute // from its head to the end of the answer; streams have bounds of their own
 	idleTimeout    = 2 * time.Minute
 	headerBytesMax = 64 << 10
 	drainTimeout   = 10 * time.Second // how long Close waits for requests and sockets
@@ -131,6 +133,10 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	proxies, err := s.config.proxies()
+	if err != nil {
+		return err
+	}
 	s.identity, err = identity.New(identity.Options{
 		Store: s.store, Now: s.config.Now, SessionTTL: s.config.SessionTTL, Logger: s.logger,
 		Audience: func() []string { return identity.Audiences(s.did) },
@@ -146,7 +152,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	s.gateway = gatewayserver.New(gatewayserver.Options{
 		Core: s.core, Identity: s.identity, Logger: s.logger, Registerer: s.metrics,
 		ServiceDID: s.DID, PublicURL: func() string { return s.public },
-		PingInterval: s.config.PingInterval, PingMisses: s.config.PingMisses,
+		PingInterval: s.config.PingInterval, PingMisses: s.config.PingMisses, TrustedProxies: proxies,
 	})
 	mux := http.NewServeMux()
 	mux.Handle("/", s.gateway)
@@ -161,7 +167,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 
 func (s *Server) httpServer(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytesMax,
+		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytesMax,
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug), // what clients do wrong is not an operator's business
 	}
 }

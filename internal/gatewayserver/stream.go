@@ -1,0 +1,420 @@
+package gatewayserver
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/identity"
+)
+
+// stream is one answer to GET /v1/sse: what a socket sends unasked, for those whose
+// network lets no WebSocket through. The goroutine of the request reads pages and
+// writes them; the watchdog looks after everything else.
+type stream struct {
+	server   *Server
+	session  identity.Session
+	follower *core.Follower
+	detach   func()
+	ended    <-chan struct{} // of the session
+	ctx      context.Context
+	cancel   context.CancelFunc
+	out      *eventWriter
+	cause    atomic.Pointer[string] // why the stream ended; the first counts
+	nextPing int64                  // the watchdog's
+
+	// The rest belongs to the goroutine of the request.
+	did       string
+	all       bool              // new conversations are followed too
+	device    bool              // device events are sent
+	following map[ds.LogID]bool // conversations
+	position  position
+	stored    time.Time // when the position's base was
+	items     []byte    // not written yet
+}
+
+// serveStream checks in the order of gateway v1, 4: session, request, membership,
+// history. After that there is nothing left to refuse.
+func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
+	who, err := s.authenticate(r)
+	if err != nil {
+		s.answer(w, r, nil, err)
+		return
+	}
+	c, err := s.openStream(r, who)
+	if err != nil {
+		s.answer(w, r, nil, err)
+		return
+	}
+	c.out = newEventWriter(w, &s.clock)
+	if !s.admitStream(c) {
+		c.close()
+		s.answer(w, r, nil, ds.Unavailable(errDraining))
+		return
+	}
+	defer func() {
+		c.close() // may wait for a write, which the watchdog ends while it knows the stream
+		s.forgetStream(c)
+	}()
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would collect events before it passes them on
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead || !c.out.begin() {
+		return
+	}
+	c.run()
+}
+
+// openStream follows everything that a request asks for.
+func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, error) {
+	q, err := parseStream(r.URL.RawQuery, who)
+	if err != nil {
+		return nil, err
+	}
+	resumed, err := s.resumedFrom(r, who)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.core.TakeStream(who.ID, len(q.conversations)); err != nil {
+		return nil, err
+	}
+	c := &stream{server: s, session: who, did: s.did(), all: q.all, device: q.device, following: map[ds.LogID]bool{},
+		follower: s.core.NewFollower(who.Caller), detach: func() {}, nextPing: s.clock.Load() + s.streamPing.Milliseconds()}
+	c.ctx, c.cancel = context.WithCancel(r.Context())
+	if err := c.follow(q, resumed); err != nil {
+		c.close()
+		return nil, endOfFollow(err)
+	}
+	c.detach = s.identity.Attach(who)
+	c.ended = s.identity.Ended(who)
+	return c, nil
+}
+
+// resumedFrom is where the stream stood of which the request names the last event
+// that arrived; nil when it names none.
+func (s *Server) resumedFrom(r *http.Request, who identity.Session) (map[ds.LogID]int64, error) {
+	text := r.Header.Get("Last-Event-ID")
+	if text == "" {
+		return nil, nil
+	}
+	id, err := parseID(text)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := s.core.Stream(r.Context(), who.Caller, id.name)
+	if err != nil {
+		return nil, err
+	}
+	return id.apply(stored)
+}
+
+// follow begins to read the logs of the stream. Where it is resumed, a conversation
+// that was lost in between is passed over as it would have been while it ran.
+func (c *stream) follow(q streamQuery, resumed map[ds.LogID]int64) error {
+	if q.device || q.all {
+		// Before the list of conversations is read, so that none is missed in between.
+		log, from := ds.AccountLog(c.session.Account), core.FromHead
+		if q.device {
+			from = resumed[log] // or FromCursor
+		}
+		next, err := c.follower.FollowDeviceFrom(c.ctx, from)
+		if err != nil {
+			return err
+		}
+		if q.device {
+			c.position.add(log, next)
+		}
+	}
+	starts, named := make([]core.StreamStart, 0, len(q.conversations)), map[ds.ConversationID]bool{}
+	for i, id := range q.conversations {
+		start := core.StreamStart{Conversation: id, FromSeq: q.from(i)}
+		if next := resumed[ds.ConversationLog(id)]; next > 0 {
+			start.FromSeq, start.MayBeLost = next, true
+		}
+		starts, named[id] = append(starts, start), true
+	}
+	if q.all {
+		ids, err := c.server.core.ConversationIDs(c.ctx, c.session.Caller)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if !named[id] {
+				start := core.StreamStart{Conversation: id, FromSeq: q.from(0), MayBeLost: true}
+				if next := resumed[ds.ConversationLog(id)]; next > 0 {
+					start.FromSeq = next
+				}
+				starts = append(starts, start)
+			}
+		}
+	}
+	if err := c.begin(starts); err != nil {
+		return err
+	}
+	if c.isDone() {
+		return ds.Refuse(ds.Forbidden, "not a member")
+	}
+	return nil
+}
+
+// begin follows conversations and enters them into the position.
+func (c *stream) begin(starts []core.StreamStart) error {
+	from, err := c.follower.FollowAll(c.ctx, starts)
+	if err != nil {
+		return err
+	}
+	for i, next := range from {
+		if next > 0 {
+			log := ds.ConversationLog(starts[i].Conversation)
+			c.position.add(log, next)
+			c.following[log] = true
+		}
+	}
+	return nil
+}
+
+// isDone says whether there is nothing left that the stream could send.
+func (c *stream) isDone() bool { return len(c.following) == 0 && !c.device && !c.all }
+
+// close ends what openStream began.
+func (c *stream) close() {
+	c.cancel()
+	c.follower.Close()
+	c.detach()
+	if c.out != nil {
+		c.out.close()
+	}
+}
+
+// end notes why the stream ends.
+func (c *stream) end(cause string) { c.cause.CompareAndSwap(nil, &cause) }
+
+func (c *stream) hasEnded() bool {
+	select {
+	case <-c.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// run is the loop of the stream: ask for a page, write it, ask again. A panic ends
+// the stream, not the connections beside it.
+func (c *stream) run() {
+	defer func() {
+		if reason := recover(); reason != nil {
+			c.server.logger.Error("panic on a stream", "reason", reason, "stack", string(debug.Stack()))
+			c.end(causeFault)
+		}
+	}()
+	for {
+		page, err := c.follower.Next(c.ctx)
+		if err == nil && c.hasEnded() {
+			c.end(causeSession)
+			return
+		}
+		if err == nil {
+			err = c.writePage(&page)
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, errStreamDone):
+			c.end(causeRevoked)
+			return
+		case c.ctx.Err() != nil, errors.Is(err, core.ErrClosed), errors.Is(err, errWrite):
+			return
+		default:
+			c.server.logger.Error("stream", "err", err)
+			c.end(causeFault)
+			return
+		}
+	}
+}
+
+var (
+	errStreamDone = errors.New("the stream has lost all it followed")
+	errWrite      = errors.New("the network is gone")
+)
+
+func (c *stream) writePage(page *core.Page) error {
+	var err error
+	if page.Log.Conversation() != "" {
+		err = c.writeConversation(page)
+	} else {
+		err = c.writeDevice(page)
+	}
+	if err != nil {
+		return err
+	}
+	return c.flush()
+}
+
+func (c *stream) writeConversation(page *core.Page) error {
+	id := page.Log.Conversation()
+	event := newEventFrame(id, c.server.homeOf(page.Home), c.did, c.session)
+	for i := range page.Records {
+		r := &page.Records[i]
+		if r.Seq == 0 {
+			continue
+		}
+		c.position.advance(page.Log, r.Seq+1)
+		frame := c.open(gateway.TypeEvent)
+		if page.Frames != nil {
+			frame = append(frame, event.shared(page, i)...)
+		} else {
+			frame = event.append(frame, r)
+		}
+		if err := c.finish(frame); err != nil {
+			return err
+		}
+	}
+	if page.CaughtUp && c.session.Has(gateway.FeatureMarker) {
+		if err := c.event(gateway.TypeCaughtUp, &gateway.CaughtUp{ConvID: string(id), Seq: page.Head}); err != nil {
+			return err
+		}
+	}
+	if page.Ended != nil {
+		return c.lose(page)
+	}
+	return nil
+}
+
+// lose goes on without a conversation, and ends the stream when it was the only one.
+// Sessions with any feature are told which it was.
+func (c *stream) lose(page *core.Page) error {
+	delete(c.following, page.Log)
+	if c.all { // who was invited again in between has already been told so
+		if err := c.join(page.Log.Conversation()); err != nil || c.following[page.Log] {
+			return err
+		}
+	}
+	if c.isDone() {
+		return errors.Join(c.flush(), errStreamDone)
+	}
+	if len(c.session.Features) == 0 {
+		return nil
+	}
+	return c.event(gateway.TypeError, endOfPage(page, c.session))
+}
+
+func (c *stream) writeDevice(page *core.Page) error {
+	for i := range page.Records {
+		r, e := &page.Records[i], &page.Events[i]
+		if frameType, body := deviceEvent(r, e); c.device && frameType != "" {
+			c.position.advance(page.Log, r.Pos+1)
+			if err := c.event(frameType, body); err != nil {
+				return err
+			}
+		}
+		if c.all && r.Kind == ds.MembersEvent && slices.Contains(e.Add, c.session.Account) {
+			if err := c.join(e.ConversationID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// join follows a conversation that the account has entered while the stream runs: on
+// from where the stream was in it before, or else from the device's cursor.
+func (c *stream) join(id ds.ConversationID) error {
+	log := ds.ConversationLog(id)
+	if c.following[log] || len(c.following) >= core.StreamConversationsMax {
+		return nil
+	}
+	start := core.StreamStart{Conversation: id, FromSeq: c.position.of(log), MayBeLost: true, MayBePruned: true}
+	return c.retry(func() error { return c.begin([]core.StreamStart{start}) })
+}
+
+// event adds a frame of ours as an item.
+func (c *stream) event(frameType string, body any) error {
+	return c.finish(append(c.open(frameType), frameOf(frameType, nil, body)...))
+}
+
+// open begins an item whose data is still to be appended.
+func (c *stream) open(frameType string) []byte {
+	items := append(c.items, "event: "...)
+	items = append(items, frameType...)
+	return append(items, "\ndata: "...)
+}
+
+// finish ends an item with the id of the position behind it. Frames hold no line
+// breaks: JSON escapes them.
+func (c *stream) finish(items []byte) error {
+	items = append(items, "\nid: "...)
+	withID, ok := c.position.appendID(items)
+	if !ok || time.Since(c.stored) > baseAge {
+		if err := c.store(); err != nil {
+			return err
+		}
+		withID, _ = c.position.appendID(items)
+	}
+	c.items = append(withID, "\n\n"...)
+	if len(c.items) >= writeBytesMax {
+		return c.flush()
+	}
+	return nil
+}
+
+// baseAge bounds the age of what ids build upon, so that they are good for most of
+// the time that it is kept, however long a stream lives.
+const baseAge = time.Hour
+
+// store makes what the stream wants now the base of the ids that follow. They must not
+// be seen before it is durable.
+func (c *stream) store() error {
+	next := slices.Clone(c.position.next)
+	return c.retry(func() error {
+		name, err := c.server.core.SaveStream(c.ctx, c.session.Caller, next)
+		if err == nil {
+			c.position.rebase(name, next)
+			c.stored = time.Now()
+		}
+		return err
+	})
+}
+
+const (
+	retryMin = 50 * time.Millisecond
+	retryMax = 2 * time.Second
+)
+
+// retry waits out faults that may pass, as the follower does.
+func (c *stream) retry(do func() error) error {
+	for wait := retryMin; ; wait = min(2*wait, retryMax) {
+		err := do()
+		if !ds.IsUnavailable(err) || c.ctx.Err() != nil {
+			return err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-c.ctx.Done():
+			timer.Stop()
+			return c.ctx.Err()
+		}
+	}
+}
+
+func (c *stream) flush() error {
+	if len(c.items) == 0 {
+		return nil
+	}
+	ok := c.out.write(c.items)
+	if c.items = c.items[:0]; cap(c.items) > 4*writeBytesMax { // one long message must not stay in memory
+		c.items = nil
+	}
+	if !ok {
+		return errWrite
+	}
+	return nil
+}
