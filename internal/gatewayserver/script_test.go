@@ -31,8 +31,8 @@ var update = flag.Bool("update", false, "write the answers into the scripts")
 //	NAME resumes QUERY          the same, on from the last event that NAME was sent
 //	NAME ~ EVENT FRAME          NAME is sent an item; "ended" is the end
 //
-// $NAME is the account of NAME; $token(NAME) a new service token, $session(NAME)
-// and $resume(NAME) the last ones it was given; $commit(GROUP,EPOCH) and
+// $NAME is the account of NAME; $token(NAME) a new service token, $session(NAME),
+// $resume(NAME) and $sid(NAME) are those of the session it was last given; $commit(GROUP,EPOCH) and
 // $app(GROUP,EPOCH) an MLS message, $welcome(REF) a Welcome.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")

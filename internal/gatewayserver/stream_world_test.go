@@ -3,6 +3,7 @@ package gatewayserver
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -25,6 +26,7 @@ type item struct{ event, data, id string }
 func openEvents(t testing.TB, url, session, query, lastID string) (e *events, status int, answer string) {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
+	t.Cleanup(stop)
 	request, err := http.NewRequestWithContext(ctx, "GET", url+"/v1/sse"+query, nil)
 	must(t, err)
 	request.Header.Set("Authorization", "Bearer "+session)
@@ -121,4 +123,17 @@ func (w *world) item(name string) string {
 		p.lastID = one.id
 	}
 	return one.event + " " + one.data
+}
+
+func encodeID(raw []byte) string { return base64.RawURLEncoding.EncodeToString(raw) }
+
+// startDevice gives name a session on another device and returns its token.
+func (w *world) startDevice(name, device string) string {
+	w.t.Helper()
+	_, answer, _ := w.call("", "POST", "/v1/session/start", fmt.Sprintf(`{"auth_token":"%s","device_id":"%s"}`, w.token(name), device))
+	m := sessionTokens.FindStringSubmatch(answer)
+	if m == nil {
+		w.t.Fatal(answer)
+	}
+	return m[1]
 }

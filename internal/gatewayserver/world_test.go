@@ -3,6 +3,7 @@ package gatewayserver
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,12 +23,16 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
 )
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	if err := pgtest.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 	if err := goleak.Find(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
@@ -36,12 +42,14 @@ func TestMain(m *testing.M) {
 
 const testDID = "did:web:ds.example"
 
-// testTime stands still, so that answers are always the same.
+// testTime is when every test begins. A world's clock stands still unless it is moved,
+// so that answers are always the same.
 var testTime = time.UnixMilli(1_800_000_000_123)
 
 // world is a door on a real listener over a real store.
 type world struct {
 	t      testing.TB
+	later  atomic.Int64 // ms that the clock has been moved
 	core   *core.Service
 	server *Server
 	http   *httptest.Server
@@ -66,11 +74,24 @@ type setup struct {
 
 func newWorld(t testing.TB, change ...func(*setup)) *world {
 	t.Helper()
-	now := func() time.Time { return testTime }
-	db, err := store.Open(context.Background(), store.Options{URL: "sqlite:" + t.TempDir(), Now: now})
+	return newWorldOn(t, "sqlite:"+t.TempDir(), change...)
+}
+
+// onBoth runs a test on SQLite and on PostgreSQL.
+func onBoth(t *testing.T, test func(t *testing.T, url string)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, "sqlite:"+t.TempDir()) })
+	t.Run("postgres", func(t *testing.T) { test(t, pgtest.URL(t)) })
+}
+
+func newWorldOn(t testing.TB, url string, change ...func(*setup)) *world {
+	t.Helper()
+	w := &world{t: t, people: map[string]*person{}}
+	now := w.now
+	db, err := store.Open(context.Background(), store.Options{URL: url, Now: now})
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
-	auth, err := identity.New(identity.Options{Store: db, Now: now, Audience: func() []string { return []string{testDID} }})
+	auth, err := identity.New(identity.Options{Store: db, Now: now, PollInterval: 50 * time.Millisecond,
+		Audience: func() []string { return []string{testDID} }})
 	must(t, err)
 	t.Cleanup(auth.Close)
 	limits := core.DefaultLimits()
@@ -83,7 +104,7 @@ func newWorld(t testing.TB, change ...func(*setup)) *world {
 	for _, c := range change {
 		c(&s)
 	}
-	w := &world{t: t, core: core.New(s.core), people: map[string]*person{}}
+	w.core = core.New(s.core)
 	t.Cleanup(func() { must(t, w.core.Close()) })
 	s.door.Core = w.core
 	w.server = New(s.door)
@@ -104,6 +125,10 @@ func newWorld(t testing.TB, change ...func(*setup)) *world {
 		http.DefaultClient.CloseIdleConnections()
 	})
 	return w
+}
+
+func (w *world) now() time.Time {
+	return testTime.Add(time.Duration(w.later.Load()) * time.Millisecond)
 }
 
 func must(t testing.TB, err error) {
@@ -133,7 +158,7 @@ func (w *world) token(name string) string {
 	w.person(name)
 	key := accountKey(w.t, name)
 	token, err := identity.SignToken(key, identity.Claims{Issuer: key.DID(), Audience: testDID,
-		Method: gateway.AuthMethod, IssuedAt: testTime, ExpiresAt: testTime.Add(time.Minute)})
+		Method: gateway.AuthMethod, IssuedAt: w.now(), ExpiresAt: w.now().Add(time.Minute)})
 	must(w.t, err)
 	return token
 }
@@ -254,8 +279,8 @@ func (w *world) join(name string, features ...string) *person {
 }
 
 var (
-	inScript = regexp.MustCompile(`\$(token|session|resume|commit|app|welcome|repeat)\(([^)]*)\)|\$[a-z]+`)
-	tokens   = regexp.MustCompile(`\b([sr]t_)[\w-]{22}`)
+	inScript = regexp.MustCompile(`\$(token|session|resume|sid|commit|app|welcome|repeat)\(([^)]*)\)|\$[a-z]+`)
+	tokens   = regexp.MustCompile(`\b([sr]t_|sid_)[\w-]{22}`)
 	random   = regexp.MustCompile(`("welcome_id":")[^"]+`)
 	dmIDs    = regexp.MustCompile(`"dm_[\w-]{16}"`)
 )
@@ -270,6 +295,9 @@ func (w *world) fill(text string) string {
 			return w.token(m[2])
 		case "session":
 			return w.person(m[2]).session
+		case "sid":
+			hash := sha256.Sum256([]byte(w.person(m[2]).session))
+			return "sid_" + encodeID(hash[:16])
 		case "resume":
 			return w.person(m[2]).resume
 		case "commit":

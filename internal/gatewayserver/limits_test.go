@@ -1,0 +1,170 @@
+package gatewayserver
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/core"
+)
+
+// limited sets limits of a world.
+func limited(t *testing.T, assignments ...string) func(*setup) {
+	return func(s *setup) {
+		for _, a := range assignments {
+			must(t, s.core.Limits.Set(a))
+		}
+	}
+}
+
+// TestLimitsKeepTokens: a start or a resume that is refused for its rate leaves the
+// token good for another try.
+func TestLimitsKeepTokens(t *testing.T) {
+	w := newWorld(t, limited(t, core.LimitSessionStarts+"=1/m", core.LimitResumes+"=1/m"))
+	w.start("ann")
+	body := fmt.Sprintf(`{"auth_token":"%s","device_id":"phone"}`, w.token("ann"))
+	expect := func(path, body string, want int) string {
+		t.Helper()
+		status, answer, header := w.call("", "POST", path, body)
+		if status != want {
+			t.Fatalf("%s: %d %s, want %d", path, status, answer, want)
+		}
+		if after := header.Get("Retry-After"); status == 429 && (after == "" || !strings.Contains(answer, `"retry_after_s":`+after+`}`)) {
+			t.Errorf("%s: %v %s", path, header, answer)
+		}
+		return answer
+	}
+	for range 3 {
+		expect("/v1/session/start", body, 429)
+	}
+	if name := "bob"; w.start(name).session == "" { // the limit is per account
+		t.Error(name)
+	}
+	w.later.Store(time.Minute.Milliseconds() - 100)
+	expect("/v1/session/start", body, 429)
+	w.later.Store(time.Minute.Milliseconds() + 1)
+	w.remember("ann", expect("/v1/session/start", body, 200))
+	expect("/v1/session/start", body, 429)
+	w.later.Store(2*time.Minute.Milliseconds() + 2)
+	expect("/v1/session/start", body, 401) // used up by now
+
+	resume := func() string { return `{"resume_token":"` + w.person("ann").resume + `"}` }
+	first := resume()
+	w.remember("ann", expect("/v1/session/resume", first, 200))
+	for range 2 {
+		expect("/v1/session/resume", first, 429)
+		expect("/v1/session/resume", resume(), 429)
+	}
+	w.later.Add(time.Minute.Milliseconds() + 1)
+	w.remember("ann", expect("/v1/session/resume", first, 200)) // the successor was not presented yet, for nobody let it in
+	w.later.Add(time.Minute.Milliseconds() + 1)
+	expect("/v1/session/resume", resume(), 200)
+	w.later.Add(time.Minute.Milliseconds() + 1)
+	expect("/v1/session/resume", first, 401)
+}
+
+// TestLimitsPerAddress: what is made up costs nothing, so strangers are counted by
+// where they come from, good token or not. Loopback never is.
+func TestLimitsPerAddress(t *testing.T) {
+	w := newWorld(t, limited(t, core.LimitAddressStarts+"=4/m", core.LimitAddressResumes+"=2/m", core.LimitAddressFirstContacts+"=2/m"))
+	call := func(address, path, body string) (int, string) {
+		r := httptest.NewRequest("POST", path, strings.NewReader(body))
+		r.RemoteAddr = address
+		answer := httptest.NewRecorder()
+		w.server.ServeHTTP(answer, r)
+		if answer.Code == 429 && answer.Header().Get("Retry-After") == "" {
+			t.Errorf("%s: no Retry-After", path)
+		}
+		return answer.Code, answer.Body.String()
+	}
+	start := func(address, name string) int {
+		status, _ := call(address, "/v1/session/start", fmt.Sprintf(`{"auth_token":"%s","device_id":"phone"}`, w.token(name)))
+		return status
+	}
+	steps := []struct {
+		address, name string
+		want          int
+	}{
+		{"192.0.2.1:1", "a", 200}, {"192.0.2.1:2", "b", 200},
+		{"192.0.2.1:3", "c", 429},                                                                   // the third stranger from there
+		{"192.0.2.1:4", "a", 200},                                                                   // is known
+		{"192.0.2.1:5", "a", 429},                                                                   // the fifth start from there
+		{"192.0.2.2:1", "c", 200},                                                                   // elsewhere
+		{"[2001:db8::1]:1", "d", 200}, {"[2001:db8::2]:1", "e", 200}, {"[2001:db8::3]:1", "f", 429}, // one /64
+		{"[2001:db8:0:1::1]:1", "f", 200},
+	}
+	for i, step := range steps {
+		if got := start(step.address, step.name); got != step.want {
+			t.Errorf("%d: %s from %s: %d, want %d", i, step.name, step.address, got, step.want)
+		}
+	}
+	for i := range 20 {
+		if got := start("127.0.0.1:1", fmt.Sprint("l", i)); got != 200 {
+			t.Fatalf("loopback: %d", got)
+		}
+	}
+	for i, want := range []int{401, 401, 429, 429} {
+		if got, answer := call("192.0.2.9:1", "/v1/session/resume", `{"resume_token":"rt_AAAAAAAAAAAAAAAAAAAAAA"}`); got != want {
+			t.Errorf("resume %d: %d %s", i, got, answer)
+		}
+	}
+	// The same over a socket.
+	network := &recorder{}
+	c := newSocket(w.server, network, "", "192.0.2.9")
+	c.receive(true, []byte(`{"v":1,"t":"session.resume","id":"1","body":{"resume_token":"rt_AAAAAAAAAAAAAAAAAAAAAA"}}`))
+	c.cancel()
+	if got := string(network.written[0]); got != `{"v":1,"t":"error","id":"1","body":{"code":"rate_limited","message":"rate limited","retry_after_s":30}}` {
+		t.Error(got)
+	}
+}
+
+// TestBudget: nobody who keeps below 64 MiB a minute is slowed down, and who does not
+// waits for about as long as it was ahead.
+func TestBudget(t *testing.T) {
+	var b budget
+	now := testTime
+	for i := range 64 {
+		if wait := b.take(1<<20, now); wait > 0 {
+			t.Fatalf("after %d MiB: %s", i+1, wait)
+		}
+	}
+	if wait := b.take(1<<20, now); wait < 900*time.Millisecond || wait > time.Second {
+		t.Errorf("ahead by a frame: %s", wait)
+	}
+	now = now.Add(3 * time.Minute)
+	for range 10 * 60 {
+		now = now.Add(time.Second)
+		if wait := b.take(1<<20, now); wait > 0 {
+			t.Fatal(wait)
+		}
+	}
+	for range bytesAtOnce / frameBytesMin {
+		b.take(2, now)
+	}
+	if wait := b.take(2, now); wait <= 0 {
+		t.Error("small frames cost nothing")
+	}
+}
+
+// TestReportsAreCounted: a report is cheap to make up, on a socket and in the inbox.
+func TestReportsAreCounted(t *testing.T) {
+	w := newWorld(t, limited(t, core.LimitReports+"=2/m"))
+	w.join("ann", gateway.FeatureReport)
+	report := `{"v":1,"t":"client.report","id":"1","body":{"kind":"gap"}}`
+	w.say("ann", report)
+	if status, answer, _ := w.call("ann", "POST", "/v1/inbox", report); status != 200 || answer != `{"status":"ok"}` {
+		t.Error(status, answer)
+	}
+	w.say("ann", `{"v":1,"t":"ping"}`)
+	w.hear("ann")
+	if status, _, header := w.call("ann", "POST", "/v1/inbox", report); status != 429 || header.Get("Retry-After") != "30" {
+		t.Error(status, header)
+	}
+	w.say("ann", report)
+	if got := w.hear("ann"); got != `{"v":1,"t":"error","id":"1","body":{"code":"rate_limited","message":"rate limited","retry_after_s":30}}` {
+		t.Error(got)
+	}
+}
