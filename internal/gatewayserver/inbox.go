@@ -121,6 +121,9 @@ const (
 
 // deviceEvents reads the device's log as a socket would, up to what is there now.
 func (s *Server) deviceEvents(ctx context.Context, who identity.Session, _ url.Values) (any, error) {
+	if !who.Has(gateway.FeatureDevice) {
+		return nil, errNoDevice
+	}
 	ctx, cancel := context.WithTimeout(ctx, deviceEventsTimeout)
 	defer cancel()
 	follower := s.core.NewFollower(who.Caller)
@@ -151,6 +154,9 @@ func (s *Server) deviceEvents(ctx context.Context, who identity.Session, _ url.V
 		}
 	}
 }
+
+// errNoDevice is the answer to who asks for device events without the feature.
+var errNoDevice = ds.Refuse(ds.InvalidRequest, "the session has not the feature device")
 
 // endOfFollow is a follower's end as a fault that may pass.
 func endOfFollow(err error) error {

@@ -417,3 +417,28 @@ func TestComingAndGoing(t *testing.T) {
 		}
 	}
 }
+
+// TestStreamsOutliveTimeouts: the time that a server gives a request and its answer
+// ends neither a stream nor a socket.
+func TestStreamsOutliveTimeouts(t *testing.T) {
+	w := newWorld(t, func(s *setup) { s.door.StreamPing = 20 * time.Millisecond })
+	w.http.Close()
+	w.http = httptest.NewUnstartedServer(w.server)
+	w.http.Config.ReadTimeout, w.http.Config.WriteTimeout = 150*time.Millisecond, 150*time.Millisecond
+	w.http.Start()
+	w.start("ann")
+	w.call2(t, "ann", "/v1/rooms/create", `{"conv_id":"c"}`)
+	must(t, refusedAs(w.stream("ann", "?conv_id=c", false), ""))
+	w.join("ann")
+	for range 30 { // 600 ms
+		<-w.person("ann").events.pings
+	}
+	w.fillLog(t, "ann", "c", "e", 1)
+	if got := w.item("ann"); !strings.HasPrefix(got, "conv.event {") {
+		t.Error(got)
+	}
+	w.say("ann", `{"v":1,"t":"ping"}`)
+	if got := w.hear("ann"); got != `{"v":1,"t":"pong"}` {
+		t.Error(got)
+	}
+}

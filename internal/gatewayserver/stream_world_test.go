@@ -3,9 +3,11 @@ package gatewayserver
 import (
 	"bufio"
 	"context"
+	"crypto/elliptic"
 	"encoding/base64"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"strings"
 	"testing"
@@ -136,4 +138,11 @@ func (w *world) startDevice(name, device string) string {
 		w.t.Fatal(answer)
 	}
 	return m[1]
+}
+
+// highS gives a P-256 signature its other value of s.
+func highS(signature []byte) []byte {
+	s := new(big.Int).SetBytes(signature[32:])
+	s.Sub(elliptic.P256().Params().N, s).FillBytes(signature[32:])
+	return signature
 }

@@ -59,7 +59,7 @@ func parseStream(rawQuery string, who identity.Session) (streamQuery, error) {
 	}
 	switch {
 	case q.device && !who.Has(gateway.FeatureDevice):
-		return q, ds.Refuse(ds.InvalidRequest, "device: the session has not the feature")
+		return q, errNoDevice
 	case len(q.conversations) == 0 && !q.all && !q.device:
 		return q, ds.Refuse(ds.InvalidRequest, "conv_id: missing")
 	}
