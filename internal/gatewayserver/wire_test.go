@@ -162,12 +162,14 @@ func FuzzHTTP(f *testing.F) {
 	w := newWorld(f)
 	w.start("ann", gateway.Features...)
 	paths := []string{"/v1/session/start", "/v1/session/resume", "/v1/inbox", "/v1/rooms/create", "/v1/rooms/invite",
-		"/v1/dms/create", "/v1/keypackages", "/v1/keypackages/fetch", "/v1/keypackages/rotate"}
+		"/v1/dms/create", "/v1/keypackages", "/v1/keypackages/fetch", "/v1/keypackages/rotate",
+		"/v1/rooms/remove", "/v1/rooms/leave", "/v1/session/revoke"}
 	for i, body := range []string{
 		`{"auth_token":"a.b.c","device_id":"d","features":["x"]}`, `{"resume_token":"rt_x"}`,
 		`{"v":1,"t":"conv.send","body":{"conv_id":"c","msg_id":"m","env":"AAEAAgFnAAAAAAAAAAABAAFzAWM="}}`,
 		`{"conv_id":"c","members":["a"]}`, `{"conv_id":"c","members":null}`, `{"peer_user_id":"p","conv_id":"dm_1"}`,
 		`{"device_id":"phone","keypackages":["AAEABQAB"]}`, `{"user_id":"u","count":3}`, `{"device_id":"phone","revoke":true}`,
+		`{"conv_id":"c","members":["a"]}`, `{"conv_id":"c","new_owner":"a"}`, `{"session_id":"sid_x","include_self":false}`,
 	} {
 		f.Add(i, []byte(body))
 	}

@@ -205,6 +205,9 @@ func TestValidate(t *testing.T) {
 		{"ttl", func(c *server.Config) { c.SessionTTL = 0 }, "session-ttl"},
 		{"limits", func(c *server.Config) { c.Limit = []string{"sends=1/s", "all=off"} }, ""},
 		{"unknown limit", func(c *server.Config) { c.Limit = []string{"letters=1/s"} }, "letters"},
+		{"proxies", func(c *server.Config) { c.TrustedProxies = []string{"10.0.0.0/8", "fd00::/8", "192.0.2.1", "::1"} }, ""},
+		{"proxy by name", func(c *server.Config) { c.TrustedProxies = []string{"proxy.example"} }, "trusted-proxies"},
+		{"broken network", func(c *server.Config) { c.TrustedProxies = []string{"10.0.0.0/33"} }, "trusted-proxies"},
 		{"broken limit", func(c *server.Config) { c.Limit = []string{"sends=many"} }, "many"},
 	} {
 		c := server.DefaultConfig("data")
