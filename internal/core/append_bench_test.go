@@ -204,7 +204,7 @@ func rawSQLite(ctx context.Context, b *testing.B, dir string) int64 {
 		return 0
 	}
 	defer os.RemoveAll(dir)
-	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "waxwing.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=secure_delete(ON)&_pragma=cache_size(-16384)")
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, "waxwing.db")+"?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=secure_delete(ON)&_pragma=wal_autocheckpoint(8000)&_pragma=cache_size(-16384)")
 	if err != nil {
 		b.Error(err)
 		return 0

@@ -30,7 +30,7 @@ type Options struct {
 	RecordSenders bool
 	// Limits are the rates; nil means DefaultLimits.
 	Limits Limits
-	// Flushers is the number of group-commit flushers; 0 means 1 on SQLite and 2
+	// Flushers is the number of group-commit flushers; 0 means 1 on SQLite and 3
 	// on PostgreSQL.
 	Flushers int
 	// StrictKeyPackages refuses key packages that are not MLS ones.
@@ -79,7 +79,7 @@ func New(o Options) *Service {
 	if o.Flushers == 0 {
 		o.Flushers = 1
 		if o.Store.IsShared() {
-			o.Flushers = 2
+			o.Flushers = 3
 		}
 	}
 	if o.PollInterval == 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -105,9 +106,31 @@ func (f *flusher) run(stop <-chan struct{}) {
 		}
 		if batch := f.gather(first); len(batch) > 0 {
 			f.flush(batch)
+			f.listen(len(batch))
 		}
 	}
 }
+
+// listen gives those who were just answered the chance to speak again, so that they
+// ride with the next batch and not with the one after it: it steps aside for as long
+// as the queue keeps growing. There is no timer, and after a small batch it does
+// nothing.
+func (f *flusher) listen(answered int) {
+	if answered < listenRequestsMin {
+		return
+	}
+	for quiet, waiting := 0, len(f.queue); quiet < listenYields && waiting < batchRequestsMax; quiet++ {
+		runtime.Gosched()
+		if n := len(f.queue); n > waiting {
+			quiet, waiting = 0, n
+		}
+	}
+}
+
+const (
+	listenRequestsMin = 16
+	listenYields      = 8
+)
 
 // gather makes a batch of what is held back, first, and what else waits, up to the
 // bounds of a batch. Abandoned requests fall out here.

@@ -274,10 +274,13 @@ func (tx *Tx) insertRecords(list []ds.Record) error {
 	if len(list) == 0 {
 		return nil
 	}
+	if to, ok := tx.conn.(copier); ok && len(list) >= copyRowsMin {
+		return tx.copyRecords(to, list)
+	}
 	if tx.dialect.name == "postgres" {
 		return tx.insertRecordsPostgres(list)
 	}
-	for chunk := range slices.Chunk(list, 16) {
+	for chunk := range slices.Chunk(list, 32) {
 		args := make([]any, 0, len(chunk)*15)
 		var messages []any
 		for i := range chunk {
@@ -288,12 +291,12 @@ func (tx *Tx) insertRecords(list []ds.Record) error {
 				messages = append(messages, string(r.Log), string(r.MessageID), r.Pos, r.Seq, int64(r.Kind), r.Epoch, r.CreatedMS)
 			}
 		}
-		if err := tx.later(`INSERT INTO records (`+recordColumns+`) VALUES `+placeholders(len(chunk), 15, 0), args...); err != nil {
+		if err := tx.later(`INSERT INTO records (`+recordColumns+`) VALUES `+anonymous(len(chunk), 15), args...); err != nil {
 			return err
 		}
 		if len(messages) > 0 {
 			if err := tx.later(`INSERT INTO message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms) VALUES `+
-				placeholders(len(messages)/7, 7, 0), messages...); err != nil {
+				anonymous(len(messages)/7, 7), messages...); err != nil {
 				return err
 			}
 		}

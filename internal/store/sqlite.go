@@ -67,7 +67,7 @@ func lockDirectory(dir string) (*os.File, error) {
 }
 
 func (e *sqliteEngine) connect(ctx context.Context, file string) error {
-	pragmas := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "secure_delete(ON)", "temp_store(MEMORY)", "cache_size(-16384)"}}
+	pragmas := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "secure_delete(ON)", "wal_autocheckpoint(8000)", "temp_store(MEMORY)", "cache_size(-16384)"}}
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: file}).EscapedPath(), RawQuery: pragmas.Encode()}).String())
 	if err != nil {
 		return err

@@ -243,3 +243,10 @@ func placeholders(rows, width, offset int) string {
 	}
 	return b.String()
 }
+
+// anonymous is placeholders for SQLite's long lists: a named parameter costs it a
+// search through all of them each time it is bound.
+func anonymous(rows, width int) string {
+	row := "(" + strings.Repeat("?,", width-1) + "?)"
+	return strings.Repeat(row+",", rows-1) + row
+}
