@@ -354,7 +354,11 @@ func (f *flusher) load(tx *store.Tx, batch []*request) (loadedBatch, error) {
 		f.known.recall(c)
 	}
 	members, messages := wanted(batch, conversations)
-	intervals, answers, err := tx.LoadBatch(members, messages)
+	intervals, err := tx.Intervals(members)
+	if err != nil {
+		return loadedBatch{}, err
+	}
+	answers, err := tx.Answers(messages)
 	if err != nil {
 		return loadedBatch{}, err
 	}

@@ -56,44 +56,30 @@ func (tx *Tx) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
 	return found, err
 }
 
-// LoadBatch is Intervals for members, and what message ids already stand for, in one
-// statement. The caller holds the heads.
-func (tx *Tx) LoadBatch(members []MemberKey, messages []MessageKey) (map[MemberKey][]ds.Interval, map[MessageKey]Answer, error) {
-	intervals, answers := make(map[MemberKey][]ds.Interval, len(members)), map[MessageKey]Answer{}
-	if len(members)+len(messages) == 0 {
-		return intervals, answers, nil
+// Answers loads what message ids already stand for. The caller holds the heads, or
+// names them when it writes.
+func (tx *Tx) Answers(keys []MessageKey) (map[MessageKey]Answer, error) {
+	found := map[MessageKey]Answer{}
+	if len(keys) == 0 {
+		return found, nil
 	}
-	logs, accounts := make([]string, len(members)), make([]string, len(members))
-	for i, k := range members {
-		logs[i], accounts[i] = string(ds.ConversationLog(k.Conversation)), string(k.Account)
+	logs, ids := make([]string, len(keys)), make([]string, len(keys))
+	for i, k := range keys {
+		logs[i], ids[i] = string(ds.ConversationLog(k.Conversation)), string(k.ID)
 	}
-	messageLogs, ids := make([]string, len(messages)), make([]string, len(messages))
-	for i, k := range messages {
-		messageLogs[i], ids[i] = string(ds.ConversationLog(k.Conversation)), string(k.ID)
-	}
-	a, b := tx.pairsOf(logs, accounts)
-	c, d := tx.pairsOf(messageLogs, ids)
+	a, b := tx.pairsOf(logs, ids)
 	err := tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
-		var key, role string
-		var pos, other, kind, epoch, created int64
-		if err := scan(&log, &key, &role, &pos, &other, &kind, &epoch, &created); err != nil {
+		var id ds.MessageID
+		var m Answer
+		if err := scan(&log, &id, &m.Pos, &m.Seq, &m.Kind, &m.Epoch, &m.CreatedMS); err != nil {
 			return err
 		}
-		if role != "" {
-			k := MemberKey{log.Conversation(), ds.AccountID(key)}
-			intervals[k] = append(intervals[k], ds.Interval{From: pos, Until: other, Role: ds.Role(role)})
-			return nil
-		}
-		answers[MessageKey{log.Conversation(), ds.MessageID(key)}] = Answer{Pos: pos, Seq: other, Kind: ds.Kind(kind), Epoch: epoch, CreatedMS: created}
+		found[MessageKey{log.Conversation(), id}] = m
 		return nil
-	}, `SELECT i.log_id, i.account, i.role, i.from_pos, COALESCE(i.until_pos, 0), 0, 0, 0
-			FROM `+tx.pairs(1)+` CROSS JOIN intervals i WHERE i.log_id = k.a AND i.account = k.b
-		UNION ALL
-		SELECT m.log_id, m.message_id, '', m.pos, m.seq, m.kind, m.epoch, m.created_ms
-			FROM `+tx.pairs(3)+` CROSS JOIN message_ids m WHERE m.log_id = k.a AND m.message_id = k.b
-		ORDER BY 4`, a, b, c, d)
-	return intervals, answers, err
+	}, `SELECT m.log_id, m.message_id, m.pos, m.seq, m.kind, m.epoch, m.created_ms
+		FROM `+tx.pairs(1)+` CROSS JOIN message_ids m WHERE m.log_id = k.a AND m.message_id = k.b`, a, b)
+	return found, err
 }
 
 // Append is Update for a batch: it runs fn once, and what fails is for the caller to
@@ -164,10 +150,10 @@ func (tx *Tx) Write(b Batch) error {
 	if err := tx.insertHeads(b.Created); err != nil {
 		return err
 	}
-	if err := tx.moveHeads(b.Changed); err != nil { // first: what is refused here costs nothing else
+	if err := tx.insertRecords(b.Records); err != nil {
 		return err
 	}
-	if err := tx.insertRecords(b.Records); err != nil {
+	if err := tx.moveHeads(b.Changed); err != nil { // last, so that it travels with COMMIT
 		return err
 	}
 	if err := tx.writeStays(b.Stays); err != nil {

@@ -20,9 +20,9 @@ import (
 // postgresEngine is the production database, which several nodes may share.
 type postgresEngine struct{ pool *pgxpool.Pool }
 
-// transactionRetries bounds how often a transaction that lost a deadlock or a
-// serialization conflict is run again.
-const transactionRetries = 4
+// transactionRetries bounds how often a transaction that lost a lock, a deadlock or
+// a serialization conflict is run again.
+const transactionRetries = 16
 
 func openPostgres(ctx context.Context, url string, connectionsMax int) (engine, error) {
 	config, err := pgxpool.ParseConfig(url)
@@ -36,7 +36,7 @@ func openPostgres(ctx context.Context, url string, connectionsMax int) (engine, 
 		"application_name":                    "waxwing",
 		"synchronous_commit":                  "on", // an acknowledged record is on disk
 		"statement_timeout":                   "15000",
-		"lock_timeout":                        "5000",
+		"lock_timeout":                        "250", // whoever waits longer looks again
 		"idle_in_transaction_session_timeout": "15000",
 		"timezone":                            "UTC",
 		// Every statement here finds its rows by key. A plan that was cached while a
@@ -69,7 +69,7 @@ func (e *postgresEngine) close() error { e.pool.Close(); return nil }
 func (e *postgresEngine) update(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
 	for try := 0; ; try++ {
 		err := e.once(ctx, pgx.TxOptions{}, nowMS, fn)
-		if try < transactionRetries && isConflict(err) && ctx.Err() == nil {
+		if try < transactionRetries && IsLockLost(err) && ctx.Err() == nil {
 			continue
 		}
 		return err
@@ -84,7 +84,7 @@ func (e *postgresEngine) append(ctx context.Context, nowMS int64, fn func(*Tx) e
 		return ds.Unavailable(fmt.Errorf("begin: %w", err))
 	}
 	defer c.Release() // a connection that is not idle and clean is closed by the pool
-	p := &pipeline{conn: c.Conn(), queue: []statement{{sql: "BEGIN"}, {sql: "SET LOCAL lock_timeout = 250"}}}
+	p := &pipeline{conn: c.Conn(), queue: []statement{{sql: "BEGIN"}}}
 	if err := fn(&Tx{ctx: ctx, conn: p, dialect: postgresDialect, nowMS: nowMS}); err != nil {
 		return postgresFault(errors.Join(err, p.rollback(ctx)))
 	}
