@@ -81,3 +81,64 @@ func TestRemovalReachesAnIdleFollower(t *testing.T) {
 		}
 	})
 }
+
+// TestFormerMember: who was away when it was removed reads on to the record that says
+// so, if it asks for that, and nothing behind it or before its last stay.
+func TestFormerMember(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		bob := []ds.AccountID{"bob"}
+		step := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		send := func(id string) { _, err := w.send("ann", "c1", id, "x"); step(err) }
+		w.room("c1", "ann", "bob")
+		send("m1")
+		step(w.service.Remove(ctx, who("ann"), "c1", bob))
+		send("m2")
+		step(w.service.Invite(ctx, who("ann"), "c1", bob))
+		send("m3")
+		send("m4")
+		step(w.service.Remove(ctx, who("ann"), "c1", bob))
+		send("m5")
+		follow := func(former bool, from int64) (string, error) {
+			f := w.service.NewFollower(who("bob"))
+			f.Former = former
+			defer f.Close()
+			if err := f.Follow(ctx, "c1", from); err != nil {
+				return "", err
+			}
+			var all []ds.Record
+			for {
+				page, err := f.Next(ctx)
+				if err != nil {
+					return "", err
+				}
+				all = append(all, page.Records...)
+				if page.Ended != nil {
+					return seqs(all), nil
+				}
+			}
+		}
+		if _, err := follow(false, 1); ds.CodeOf(err) != ds.Forbidden {
+			t.Errorf("without asking for it: %v", err)
+		}
+		for from, want := range map[int64]string{1: "3:app 4:app", 4: "4:app", 5: ""} {
+			got, err := follow(true, from)
+			if got != want || err != nil && from < 5 {
+				t.Errorf("from %d: %q, %v, want %q", from, got, err, want)
+			}
+		}
+		f := w.service.NewFollower(who("sue"))
+		f.Former = true
+		defer f.Close()
+		if err := f.Follow(ctx, "c1", 1); ds.CodeOf(err) != ds.Forbidden {
+			t.Errorf("a stranger: %v", err)
+		}
+	})
+}

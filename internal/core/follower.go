@@ -23,6 +23,11 @@ type Follower struct {
 	s   *Service
 	who ds.Caller
 
+	// Former lets a former member read on to the record that ended its stay, which it
+	// is entitled to (design 5). Otherwise it is refused, as gateway v1 has it. It is
+	// set before the first Follow.
+	Former bool
+
 	mu     sync.Mutex
 	logs   map[ds.LogID]*follow // mu guards logs, ready and closed
 	ready  []*follow
@@ -99,7 +104,11 @@ func (f *Follower) begin(tx *store.Tx, next *follow, id ds.ConversationID, fromS
 		return err
 	}
 	stays := intervals[key]
-	if len(stays) == 0 || stays[len(stays)-1].Until != 0 {
+	if len(stays) == 0 {
+		return refuseNotMember
+	}
+	last := stays[len(stays)-1]
+	if last.Until != 0 && !f.Former {
 		return refuseNotMember
 	}
 	head, err := tx.Head(id)
@@ -126,6 +135,14 @@ func (f *Follower) begin(tx *store.Tx, next *follow, id ds.ConversationID, fromS
 		pos, fromSeq, err = head.Pos, head.Seq+1, nil // beyond the head: live only
 	}
 	next.home, next.asOf, next.goal, next.head = head.Home, head.Pos, head.Pos, head.Seq
+	if last.Until != 0 {
+		// The stay is read like any other: it ends with the record that says so, which
+		// comes before the follow has caught up.
+		if pos >= last.Until {
+			return refuseNotMember
+		}
+		pos, next.asOf = max(pos, last.From-1), last.From
+	}
 	next.pos.Store(pos)
 	next.seq.Store(fromSeq - 1)
 	return err
@@ -166,6 +183,13 @@ func (f *Follower) start(next *follow) error {
 	// From here on no append goes unnoticed; what came before is found by the first read.
 	f.s.wakes.add(next)
 	f.enqueue(next, unknownHead)
+	f.mu.Lock()
+	isClosed := f.closed
+	f.mu.Unlock()
+	if isClosed { // meanwhile, and it did not know of this one
+		f.s.wakes.remove(next)
+		return ErrClosed
+	}
 	return nil
 }
 

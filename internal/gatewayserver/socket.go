@@ -316,6 +316,7 @@ func (c *socket) begin(frame gateway.Frame) error {
 		return err
 	}
 	follower := c.server.core.NewFollower(ready.Caller)
+	follower.Former = ready.Has(gateway.FeatureDevice) // others expect the reference's refusal
 	if ready.Has(gateway.FeatureDevice) {
 		if err := follower.FollowDevice(c.ctx); err != nil {
 			follower.Close()
