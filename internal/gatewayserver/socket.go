@@ -68,7 +68,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 	c := newSocket(s, network, r.UserAgent(), s.addressOf(r))
 	if !s.admit(c) {
 		c.cancel()
-		network.Abort()
+		network.Close(closeGoingAway, "shutting down")
 		return
 	}
 	go c.run()
