@@ -113,6 +113,7 @@ func decodeBody(data []byte, in any) error {
 // answer writes out, or what err is on the wire. Nothing that this door says may be
 // kept by a cache.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, out any, err error) {
+	s.metrics.request(r.Pattern, err)
 	status := http.StatusOK
 	if err != nil {
 		var body *gateway.Error

@@ -12,6 +12,7 @@ type metrics struct {
 	streams     prometheus.Gauge
 	closes      *prometheus.CounterVec // by cause and transport
 	resumes     *prometheus.CounterVec // by result
+	requests    *prometheus.CounterVec // by operation and result
 	reports     map[string]prometheus.Counter
 }
 
@@ -47,6 +48,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "waxwing_transport_closes_total", Help: "WebSockets and SSE streams of the gateway that ended, by cause."}, []string{"cause", "transport"}),
 		resumes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "waxwing_gateway_resumes_total", Help: "Attempts to resume a session, by result: ok, refused or fault."}, []string{"result"}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "waxwing_requests_total", Help: "Requests and frames of the gateway, by operation and result: ok, or the code of the refusal or fault."},
+			[]string{"operation", "result"}),
 		reports: map[string]prometheus.Counter{
 			gateway.ReportGap:                counter("client_gap_reports_total", "Gaps in a conversation that clients report."),
 			gateway.ReportDecryptFailure:     counter("mls_decrypt_failures_total", "Messages that clients report they cannot decrypt."),
@@ -55,12 +59,23 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		},
 	}
 	if r != nil {
-		r.MustRegister(m.connections, m.streams, m.closes, m.resumes)
+		r.MustRegister(m.connections, m.streams, m.closes, m.resumes, m.requests)
 		for _, report := range m.reports {
 			r.MustRegister(report)
 		}
 	}
 	return m
+}
+
+// request counts an endpoint, by its pattern, or a frame, by its type. Operations are
+// names of ours: a client cannot make one up.
+func (m *metrics) request(operation string, err error) {
+	result := "ok"
+	if err != nil {
+		_, body := answerTo(err)
+		result = string(body.Code)
+	}
+	m.requests.WithLabelValues(operation, result).Inc()
 }
 
 func (m *metrics) resume(err error) {

@@ -219,6 +219,7 @@ func (c *socket) receive(isText bool, data []byte) farewell {
 		return c.reply(frame, reply{}, errUnknownFrame)
 	}
 	answer, err := kind.handle(c, frame)
+	c.server.metrics.request(frame.Type, err)
 	return c.reply(frame, answer, err)
 }
 
@@ -293,6 +294,9 @@ func (c *socket) handshake(isText bool, data []byte) farewell {
 	default:
 		c.heard.Store(true)
 		err = c.begin(frame)
+		if _, ok := sessionKinds[frame.Type]; ok {
+			c.server.metrics.request(frame.Type, err)
+		}
 	}
 	if err != nil {
 		_ = c.reply(frame, reply{}, err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/pprof"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,8 +16,12 @@ import (
 // readyTimeout bounds the question to the database behind /readyz.
 const readyTimeout = 2 * time.Second
 
+// profileTimeout bounds an answer of the ops listener, the longest profile included.
+const profileTimeout = 2 * time.Minute
+
 // serveOps starts the listener for operators: /livez answers while the process
-// works, /readyz while it should be given traffic, /metrics is for Prometheus.
+// works, /readyz while it should be given traffic, /metrics is for Prometheus and
+// /debug/pprof/ for whoever looks for time and memory.
 func (s *Server) serveOps() error {
 	s.metrics.MustRegister(
 		collectors.NewGoCollector(),
@@ -30,12 +35,18 @@ func (s *Server) serveOps() error {
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	// Not cmdline: a database URL among the arguments may hold a password.
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	listener, err := listen(s.config.OpsListen)
 	if err != nil {
 		return fmt.Errorf("ops: %w", err)
 	}
 	s.opsURL = "http://" + listener.Addr().String()
 	s.ops = s.httpServer(mux)
+	s.ops.WriteTimeout = profileTimeout
 	s.serve(s.ops, listener)
 	return nil
 }

@@ -76,6 +76,8 @@ func TestServerAnswers(t *testing.T) {
 			{s.URL() + "/metrics", "", 404},
 			{s.OpsURL() + "/livez", "ok", 200},
 			{s.OpsURL() + "/readyz", "ok", 200},
+			{s.OpsURL() + "/debug/pprof/heap?debug=1", "heap profile", 200},
+			{s.OpsURL() + "/debug/pprof/cmdline", "", 404},
 			{s.OpsURL() + "/metrics", `waxwing_build_info{version="test"} 1`, 200},
 			{s.OpsURL() + "/v1/conversations", "", 404},
 		} {
