@@ -246,7 +246,7 @@ func (f *flusher) attempt(batch []*request) (outcome, error) {
 	// The batch has a context of its own: no single caller may cancel it for the others.
 	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
 	defer cancel()
-	for {
+	for try := 0; ; try++ {
 		var out outcome
 		err := f.s.store.Append(ctx, func(tx *store.Tx) error {
 			var err error
@@ -259,8 +259,8 @@ func (f *flusher) attempt(batch []*request) (outcome, error) {
 		}
 		f.known.forget(batch)
 		switch {
-		case errors.Is(err, store.ErrMoved):
-			continue // at most once: nothing is known of these conversations now
+		case errors.Is(err, store.ErrMoved) && try == 0:
+			continue // nothing is known of these conversations now, so once is enough
 		case store.IsLockLost(err):
 			return allLocked(len(batch)), nil
 		}

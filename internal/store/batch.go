@@ -250,9 +250,11 @@ func (tx *Tx) updateRest(list []Change) error {
 	return nil
 }
 
-// isMoved recognises ErrMoved in whichever form the database says it.
+// isMoved recognises ErrMoved in whichever form the database says it: by the head,
+// or earlier, by a record that stands already where one was to go.
 func isMoved(err error) bool {
-	return errors.Is(err, ErrMoved) || err != nil && isPostgresCode(err, "22012")
+	return errors.Is(err, ErrMoved) || err != nil && (isPostgresCode(err, "22012") ||
+		isPostgresCode(err, "23505") && strings.Contains(err.Error(), "records_pkey"))
 }
 
 // insertRecords writes records and, for messages, what their ids answer.
