@@ -1,0 +1,248 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"golang.org/x/sync/errgroup"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/server"
+)
+
+// benchServer runs the whole service on PostgreSQL with fsync on, without limits.
+func benchServer(b *testing.B) *server.Server {
+	c := server.DefaultConfig(b.TempDir())
+	c.Database = pgtest.Start(b, pgtest.Options{Fsync: true}).Database(b)
+	c.Limit = []string{"all=off"}
+	c.LogTo = io.Discard
+	s, err := server.Start(context.Background(), c)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	return s
+}
+
+// benchSocket is a WebSocket with a session of its own device, as cheap as a load
+// generator on the same cores has to be: it looks into frames, it does not parse them.
+type benchSocket struct {
+	ws    *websocket.Conn
+	token string // of the session
+}
+
+func dial(s *server.Server, key *identity.AccountKey, device string) (*benchSocket, error) {
+	token, err := identity.SignToken(key, identity.Claims{Issuer: key.DID(), Audience: s.DID(), Method: "im.waxwing.session.start", IssuedAt: time.Now(), ExpiresAt: time.Now().Add(time.Minute)})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, "ws"+strings.TrimPrefix(s.URL(), "http")+"/v1/ws", nil)
+	if err != nil {
+		return nil, err
+	}
+	ws.SetReadLimit(1 << 24)
+	c := &benchSocket{ws: ws}
+	frame := fmt.Sprintf(`{"v":1,"t":"session.start","id":"1","body":{"auth_token":%q,"device_id":%q}}`, token, device)
+	if err := c.write(frame); err != nil {
+		return nil, err
+	}
+	_, data, err := ws.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var ready struct {
+		T    string
+		Body gateway.Ready
+	}
+	if err := json.Unmarshal(data, &ready); err != nil || ready.T != gateway.TypeReady {
+		return nil, fmt.Errorf("session: %s %w", data, err)
+	}
+	c.token = ready.Body.SessionToken
+	return c, nil
+}
+
+func (c *benchSocket) write(frame string) error {
+	return c.ws.Write(context.Background(), websocket.MessageText, []byte(frame))
+}
+
+func (c *benchSocket) room(s *server.Server, id string) error {
+	request, err := http.NewRequest("POST", s.URL()+"/v1/rooms/create", strings.NewReader(fmt.Sprintf(`{"conv_id":%q}`, id)))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Authorization", "Bearer "+c.token)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if answer, _ := io.ReadAll(response.Body); response.StatusCode != 200 {
+		return fmt.Errorf("create: %s", answer)
+	}
+	return nil
+}
+
+func benchKey(b *testing.B) *identity.AccountKey {
+	key, err := identity.DeriveAccountKey([]byte("bench"), "ann", identity.ES256)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return key
+}
+
+const benchEnvBytes = 512
+
+// BenchmarkSocketAppends: 256 sockets, each with one message under way in its own
+// conversation, 10 seconds. It reports durable appends per second.
+func BenchmarkSocketAppends(b *testing.B) {
+	s, key := benchServer(b), benchKey(b)
+	sockets := make([]*benchSocket, 256)
+	var opening errgroup.Group
+	opening.SetLimit(16)
+	for i := range sockets {
+		opening.Go(func() (err error) {
+			if sockets[i], err = dial(s, key, fmt.Sprint("device-", i)); err != nil {
+				return err
+			}
+			return sockets[i].room(s, fmt.Sprint("room-", i))
+		})
+	}
+	if err := opening.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	env := strings.Repeat("x", benchEnvBytes)
+	var acked atomic.Int64
+	b.ResetTimer()
+	started, deadline := time.Now(), time.Now().Add(10*time.Second)
+	var running errgroup.Group
+	for i, c := range sockets {
+		running.Go(func() error {
+			defer c.ws.CloseNow()
+			for n := 0; time.Now().Before(deadline); n++ {
+				if err := c.write(fmt.Sprintf(`{"v":1,"t":"conv.send","id":"%d","body":{"conv_id":"room-%d","msg_id":"m%d","env":%q}}`, n, i, n, env)); err != nil {
+					return err
+				}
+				_, data, err := c.ws.Read(context.Background())
+				if err != nil {
+					return err
+				}
+				if !bytes.Contains(data, []byte(`"t":"conv.acked"`)) {
+					return fmt.Errorf("answer: %s", data)
+				}
+				acked.Add(1)
+			}
+			return nil
+		})
+	}
+	if err := running.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(acked.Load())/time.Since(started).Seconds(), "appends/s")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkFanOut: 1 000 sockets in one room, every event acknowledged by every
+// socket, 32 senders, 10 seconds. It reports deliveries
+// per second, counted when the events are read by the sockets.
+func BenchmarkFanOut(b *testing.B) {
+	s, key := benchServer(b), benchKey(b)
+	readers := make([]*benchSocket, 1000)
+	senders := make([]*benchSocket, 32)
+	for i := range senders {
+		var err error
+		if senders[i], err = dial(s, key, fmt.Sprint("sender-", i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := senders[0].room(s, "hall"); err != nil {
+		b.Fatal(err)
+	}
+	var opening errgroup.Group
+	opening.SetLimit(16)
+	for i := range readers {
+		opening.Go(func() (err error) {
+			if readers[i], err = dial(s, key, fmt.Sprint("device-", i)); err != nil {
+				return err
+			}
+			return readers[i].write(`{"v":1,"t":"conv.subscribe","body":{"conv_id":"hall","from_seq":1}}`)
+		})
+	}
+	if err := opening.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	var delivered atomic.Int64
+	ctx, cancel := context.WithCancel(context.Background())
+	var reading sync.WaitGroup
+	positions := make([]atomic.Int64, len(readers))
+	for i, c := range readers {
+		reading.Go(func() {
+			defer c.ws.CloseNow()
+			for seq := int64(1); ; seq++ {
+				_, data, err := c.ws.Read(ctx)
+				if err != nil {
+					return
+				}
+				if !bytes.Contains(data, []byte(fmt.Sprintf(`"seq":%d,`, seq))) {
+					b.Errorf("socket %d wants seq %d: %.120s", i, seq, data)
+					return
+				}
+				delivered.Add(1)
+				positions[i].Store(seq)
+				if err := c.write(fmt.Sprintf(`{"v":1,"t":"conv.ack","body":{"conv_id":"hall","seq":%d}}`, seq)); err != nil {
+					return
+				}
+			}
+		})
+	}
+	env := strings.Repeat("x", benchEnvBytes)
+	b.ResetTimer()
+	started, deadline := time.Now(), time.Now().Add(10*time.Second)
+	var next, lowest atomic.Int64
+	var sending errgroup.Group
+	for _, c := range senders {
+		sending.Go(func() error {
+			defer c.ws.CloseNow()
+			for n := next.Add(1); time.Now().Before(deadline); n = next.Add(1) {
+				for lowest.Load() < n-benchUnderWay && time.Now().Before(deadline) { // the slowest reader sets the pace: nothing is measured into a queue
+					time.Sleep(time.Millisecond)
+					least := n
+					for i := range positions {
+						least = min(least, positions[i].Load())
+					}
+					lowest.Store(least)
+				}
+				if err := c.write(fmt.Sprintf(`{"v":1,"t":"conv.send","id":"%d","body":{"conv_id":"hall","msg_id":"m%d","env":%q}}`, n, n, env)); err != nil {
+					return err
+				}
+				if _, _, err := c.ws.Read(context.Background()); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := sending.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(delivered.Load())/time.Since(started).Seconds(), "deliveries/s")
+	b.ReportMetric(0, "ns/op")
+	cancel()
+	reading.Wait()
+}
+
+// benchUnderWay is how many messages may be on their way to the slowest reader.
+const benchUnderWay = 256
