@@ -307,11 +307,7 @@ const (
 
 func newBroken(t *testing.T, url, mistake string, conversations int) []appender {
 	t.Helper()
-	driver, name := "pgx", url
-	dir, isSQLite := strings.CutPrefix(url, "sqlite:")
-	if isSQLite {
-		driver, name = "sqlite", "file:"+filepath.Join(dir, "broken.db")+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)&_txlock=immediate"
-	}
+	driver, name := databaseOf(url, "broken.db")
 	db, err := sql.Open(driver, name)
 	if err != nil {
 		t.Fatal(err)
@@ -330,9 +326,17 @@ func newBroken(t *testing.T, url, mistake string, conversations int) []appender 
 	}
 	var nodes []appender
 	for range 2 {
-		nodes = append(nodes, &broken{db: db, postgres: !isSQLite, mistake: mistake, seen: map[string]int64{}})
+		nodes = append(nodes, &broken{db: db, postgres: driver == "pgx", mistake: mistake, seen: map[string]int64{}})
 	}
 	return nodes
+}
+
+// databaseOf is the database of a store's URL, or a file beside it, for database/sql.
+func databaseOf(url, file string) (driver, name string) {
+	if dir, ok := strings.CutPrefix(url, "sqlite:"); ok {
+		return "sqlite", "file:" + filepath.Join(dir, file) + "?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)&_txlock=immediate"
+	}
+	return "pgx", url
 }
 
 func (b *broken) append(ctx context.Context, conversation, id string) (int64, error) {

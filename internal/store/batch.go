@@ -85,7 +85,12 @@ func (tx *Tx) Answers(keys []MessageKey) (map[MessageKey]Answer, error) {
 // Append is Update for a batch: it runs fn once, and what fails is for the caller to
 // sort out. ErrMoved says that the batch was decided over a head that has moved.
 func (db *DB) Append(ctx context.Context, fn func(*Tx) error) error {
-	err := db.engine.append(ctx, db.nowMS(), fn)
+	var err error
+	if db.hook != nil {
+		err = db.hooked(ctx, db.engine.append, fn)
+	} else {
+		err = db.engine.append(ctx, db.nowMS(), fn)
+	}
 	if isMoved(err) {
 		return ErrMoved
 	}

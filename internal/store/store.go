@@ -27,6 +27,8 @@ type Options struct {
 	Logger *slog.Logger     // nil: discard
 	// ConnectionsMax bounds the connections to PostgreSQL; 0 means 16.
 	ConnectionsMax int
+	// Hook is told of every statement; for tests only.
+	Hook Hook
 }
 
 // DB is an open database with the schema of this version. It is safe for
@@ -35,6 +37,7 @@ type DB struct {
 	engine engine
 	now    func() time.Time
 	logger *slog.Logger
+	hook   Hook // nil but in tests
 }
 
 // engine is what differs between the two databases.
@@ -79,7 +82,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{engine: e, now: o.Now, logger: o.Logger}
+	db := &DB{engine: e, now: o.Now, logger: o.Logger, hook: o.Hook}
 	if err := e.migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("migrate: %w", err), e.close())
 	}
@@ -100,11 +103,17 @@ func (db *DB) IsShared() bool { return db.engine.name() == "postgres" }
 // which the outcome is unknown is ds.Unavailable. Update may run fn again, so fn
 // only reads, writes through tx and assigns its result.
 func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
+	if db.hook != nil {
+		return db.hooked(ctx, db.engine.update, fn)
+	}
 	return db.engine.update(ctx, db.nowMS(), fn)
 }
 
 // View runs fn in a read-only transaction over one consistent snapshot.
 func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
+	if db.hook != nil {
+		return db.hooked(ctx, db.engine.view, fn)
+	}
 	return db.engine.view(ctx, db.nowMS(), fn)
 }
 
