@@ -41,6 +41,9 @@ type Options struct {
 	// PingInterval is how often a silent connection is checked, by default 20 s. It
 	// is given up after two and a half times as long.
 	PingInterval time.Duration
+	// SocketProbe is how soon a client that had to do without a WebSocket tries one
+	// again, by default 60 s; the wait doubles with each try in vain, up to eight times that.
+	SocketProbe time.Duration
 
 	// Logger gets what a developer may want to see; nothing in it is secret or readable
 	// text. By default nothing is logged.
@@ -68,6 +71,7 @@ type Client struct {
 	db       *database
 	cancel   context.CancelFunc
 	closed   chan struct{} // closed when run has ended
+	route    route         // of run
 
 	readMu sync.Mutex // held by Next
 	read   int64      // the last event that Next gave out; guarded by readMu
@@ -155,6 +159,9 @@ func checkOptions(o *Options) (*url.URL, error) {
 	}
 	if o.PingInterval <= 0 {
 		o.PingInterval = 20 * time.Second
+	}
+	if o.SocketProbe <= 0 {
+		o.SocketProbe = time.Minute
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

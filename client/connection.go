@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
@@ -49,7 +50,7 @@ func (e *endSession) Error() string { return "the server is about to restart" }
 // run keeps the client connected until ctx ends or the home fails.
 func (c *Client) run(ctx context.Context) {
 	defer close(c.closed)
-	failed, short := 0, 0
+	var pace pace
 	for {
 		c.setState(Connecting, nil)
 		served, err := c.connect(ctx)
@@ -64,23 +65,7 @@ func (c *Client) run(ctx context.Context) {
 			return
 		}
 		c.log.DebugContext(ctx, "connection ended", "err", err)
-		wait := backoff(failed, reconnectMin, reconnectMax)
-		failed++
-		if served > 0 {
-			if failed = 0; served > steadyAfter {
-				short = 0
-			}
-			wait = backoff(short, resumeMin, resumeMax)
-			short++
-		}
-		var planned *endSession
-		if errors.As(err, &planned) {
-			wait, failed = planned.after, 1
-		}
-		if r := asRefusal(err); r != nil && r.RetryAfter > wait {
-			wait = r.RetryAfter
-		}
-		timer := time.NewTimer(wait)
+		timer := time.NewTimer(pace.next(served, err))
 		select {
 		case <-timer.C:
 		case <-c.db.died:
@@ -91,30 +76,35 @@ func (c *Client) run(ctx context.Context) {
 	}
 }
 
-// connect makes one connection and serves it to its end. served is for how long
-// there was a session, 0 if there was none.
-func (c *Client) connect(ctx context.Context) (served time.Duration, err error) {
+// served is what a connection was good for.
+type served struct {
+	lasted time.Duration // how long there was a session; 0 if there was none
+	worked bool          // it took something in, or had a request answered
+}
+
+// connect makes one connection and serves it to its end.
+func (c *Client) connect(ctx context.Context) (served, error) {
 	var kept tokens
 	if err := c.db.update(ctx, func(tx *tx) error {
 		_, err := tx.setting("tokens", &kept)
 		return err
 	}); err != nil {
-		return 0, err
+		return served{}, err
 	}
-	sock, ready, err := c.openSession(ctx, kept.Resume)
+	wire, ready, err := c.openSession(ctx, kept.Resume)
 	if r := asRefusal(err); r != nil && kept.Resume != "" && (r.Code == codeResumeFailed || r.Code == codeUnauthorized) {
-		sock, ready, err = c.openSession(ctx, "")
+		wire, ready, err = c.openSession(ctx, "")
 	}
 	if err != nil {
-		return 0, err
+		return served{}, err
 	}
-	defer sock.close()
+	defer wire.close()
 	if ready.UserID != c.account.DID() {
-		return 0, errors.New("the server takes us for another account")
+		return served{}, errors.New("the server takes us for another account")
 	}
 	for _, f := range []gateway.Feature{gateway.FeatureBundle, gateway.FeatureDevice, gateway.FeatureMarker} {
 		if !slices.Contains(ready.Features, f) {
-			return 0, fmt.Errorf("the server does not have the feature %q", f)
+			return served{}, fmt.Errorf("the server does not have the feature %q", f)
 		}
 	}
 	// On disk before it is used: whatever is sent next tells the server that this
@@ -122,30 +112,58 @@ func (c *Client) connect(ctx context.Context) (served time.Duration, err error) 
 	if err := c.db.update(ctx, func(tx *tx) error {
 		return tx.setSetting("tokens", tokens{Session: ready.SessionToken, Resume: ready.ResumeToken})
 	}); err != nil {
-		return 0, err
+		return served{}, err
 	}
-	c.stats.connects.Add(1)
-	c.setState(Online, nil)
-	began := time.Now()
-	err = newSession(c, sock, ready.SessionToken).serve(ctx)
-	return max(time.Since(began), 1), err
+	if err := wire.begin(ready.SessionToken); err != nil {
+		return served{}, err
+	}
+	c.settle(wire)
+	return c.serve(ctx, newSession(c, wire, ready.SessionToken))
 }
 
-// openSession connects and resumes a session, or starts one when resume is "".
-func (c *Client) openSession(ctx context.Context, resume string) (*socket, *gateway.Ready, error) {
-	frameType, body := gateway.TypeSessionResume, any(gateway.Resume{ResumeToken: resume})
-	if resume == "" {
-		audience, err := c.audience(ctx)
-		if err != nil {
-			return nil, nil, err
-		}
-		token, err := c.account.serviceToken(audience, gateway.AuthMethod, c.now())
-		if err != nil {
-			return nil, nil, err
-		}
-		label := clientLabel
-		frameType, body = gateway.TypeSessionStart, gateway.Start{AuthToken: token, DeviceID: c.options.DeviceID,
-			ClientLabel: &label, Features: gateway.Features}
+// serve runs a session to its end, and looks for a better transport meanwhile.
+func (c *Client) serve(ctx context.Context, s *session) (served, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var probing sync.WaitGroup
+	defer probing.Wait()
+	defer cancel(nil)
+	if s.wire.kind() != WebSocket {
+		probing.Go(func() { c.probe(ctx, func() { cancel(errSocketAgain) }) })
+	}
+	c.stats.connects.Add(1)
+	c.setOnline(s.wire.kind())
+	began := time.Now()
+	err := s.serve(ctx)
+	if context.Cause(ctx) == errSocketAgain {
+		err = errSocketAgain
+	} else if s.wire.kind() == WebSocket && time.Since(began) > steadyAfter {
+		c.route.probes = 0
+	}
+	return served{lasted: max(time.Since(began), 1), worked: s.worked}, err
+}
+
+// credentials are the token of a session to resume, or what starts one when resume is "".
+func (c *Client) credentials(ctx context.Context, resume string) (frameType string, body any, err error) {
+	if resume != "" {
+		return gateway.TypeSessionResume, gateway.Resume{ResumeToken: resume}, nil
+	}
+	audience, err := c.audience(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	token, err := c.account.serviceToken(audience, gateway.AuthMethod, c.now())
+	if err != nil {
+		return "", nil, err
+	}
+	label := clientLabel
+	return gateway.TypeSessionStart, gateway.Start{AuthToken: token, DeviceID: c.options.DeviceID,
+		ClientLabel: &label, Features: gateway.Features}, nil
+}
+
+func (c *Client) openSocketSession(ctx context.Context, resume string) (*socket, *gateway.Ready, error) {
+	frameType, body, err := c.credentials(ctx, resume)
+	if err != nil {
+		return nil, nil, err
 	}
 	sock, err := openSocket(ctx, c.base, c.http)
 	if err != nil {
@@ -159,6 +177,24 @@ func (c *Client) openSession(ctx context.Context, resume string) (*socket, *gate
 	return sock, ready, nil
 }
 
+// openStreamSession resumes or starts a session by HTTP. The answer may be lost: the
+// server gives the same one to whoever comes with the same token again.
+func (c *Client) openStreamSession(ctx context.Context, resume string) (*gateway.Ready, error) {
+	frameType, body, err := c.credentials(ctx, resume)
+	if err != nil {
+		return nil, err
+	}
+	path := "/v1/session/start"
+	if frameType == gateway.TypeSessionResume {
+		path = "/v1/session/resume"
+	}
+	var ready gateway.Ready
+	if err := c.call(ctx, "", path, body, &ready); err != nil {
+		return nil, err
+	}
+	return &ready, nil
+}
+
 // clientLabel names this package in an account's list of sessions.
 const clientLabel = "waxwing go sdk"
 
@@ -170,10 +206,13 @@ func handshake(ctx context.Context, sock *socket, frameType string, body any) (*
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-timer.C:
-		return nil, errors.New("the server does not answer the start of a session")
+		return nil, &earlyEnd{errors.New("the server does not answer the start of a session")}
 	case frame, ok := <-sock.frames:
 		if !ok {
-			return nil, sock.failure()
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return nil, &earlyEnd{sock.failure()}
 		}
 		switch frame.Type {
 		case gateway.TypeReady:

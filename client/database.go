@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -15,8 +16,13 @@ import (
 	sqlitelib "modernc.org/sqlite/lib"
 )
 
-// databaseFile is the one file of a home, beside SQLite's own -wal.
-const databaseFile = "waxwing.db"
+// databaseFile is all there is in a home, beside SQLite's own -wal and lockFile, which
+// is empty: whoever has that locked has the home open. SQLite's lock alone would let a
+// second client in until the first one writes.
+const (
+	databaseFile = "waxwing.db"
+	lockFile     = "waxwing.lock"
+)
 
 // schemaVersion is kept in SQLite's user_version.
 const schemaVersion = 1
@@ -72,6 +78,7 @@ CREATE TABLE welcomes (pos INTEGER PRIMARY KEY, conversation TEXT NOT NULL, body
 // either.
 type database struct {
 	sql    *sql.DB
+	lock   io.Closer // nil once closed; guarded by mu
 	sealer *sealer
 	load   func(*conversationRow) (*conversation, error)
 
@@ -94,6 +101,20 @@ func openDatabase(ctx context.Context, dir string, s *sealer, crash func(stage s
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make home: %w", err)
 	}
+	lock, err := lockHome(filepath.Join(dir, lockFile))
+	if err != nil {
+		return nil, fmt.Errorf("open home: %w", err)
+	}
+	db, err := openLocked(ctx, dir, s, crash)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	db.lock = lock
+	return db, nil
+}
+
+func openLocked(ctx context.Context, dir string, s *sealer, crash func(stage string) error) (*database, error) {
 	path := filepath.Join(dir, databaseFile)
 	// SQLite gives new files the mode of the first one; only the owner may read it.
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
@@ -164,7 +185,12 @@ func (db *database) close() error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	db.fail(ErrClosed)
-	return db.sql.Close()
+	err := db.sql.Close()
+	if db.lock != nil {
+		err = errors.Join(err, db.lock.Close())
+		db.lock = nil
+	}
+	return err
 }
 
 // fail ends the database: what is on disk may not be what memory thinks. mu is held.

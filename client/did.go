@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"regexp"
 	"strings"
 )
 
@@ -14,9 +15,40 @@ import (
 const (
 	codecP256    = "\x80\x24"
 	codecEd25519 = "\xed\x01"
+	// codecK256 is of keys that servers know and this package cannot verify.
+	codecK256 = "\xe7\x01"
 )
 
 const didKeyPrefix = "did:key:z"
+
+// didSyntax is that of DID Core 1.0, section 3.1, without a path, query or fragment.
+var didSyntax = regexp.MustCompile(`^did:[a-z0-9]+:(?:(?:[A-Za-z0-9._-]|%[0-9A-Fa-f]{2})*:)*(?:[A-Za-z0-9._-]|%[0-9A-Fa-f]{2})+$`)
+
+// checkDID refuses what is not a DID, and a did:key that holds no key.
+func checkDID(did string) error {
+	if !didSyntax.MatchString(did) {
+		return errors.New("not the syntax of a DID")
+	}
+	if !strings.HasPrefix(did, "did:key:") {
+		return nil
+	}
+	if key, err := keyOfDID(did); err != nil || key.isKnown() {
+		return err
+	}
+	encoded, ok := strings.CutPrefix(did, didKeyPrefix)
+	if !ok {
+		return errors.New("did:key: not base58")
+	}
+	raw, err := decodeBase58(encoded)
+	if err != nil {
+		return fmt.Errorf("did:key: %w", err)
+	}
+	point, ok := strings.CutPrefix(string(raw), codecK256)
+	if !ok || len(point) != 33 || point[0] != 2 && point[0] != 3 {
+		return errors.New("did:key: not a key of a known kind")
+	}
+	return nil
+}
 
 // base58Bytes bounds what is decoded: base58 costs the square of its length, and
 // no key here needs more.

@@ -42,12 +42,14 @@ func isRoomID(id string) bool {
 // accountBytesMax is the longest account identifier of the gateway protocol.
 const accountBytesMax = 512
 
+// checkAccount says whether did can name an account: whatever could not be one would
+// wait for key packages for ever.
 func checkAccount(did string) error {
-	if did == "" || len(did) > accountBytesMax || strings.ContainsRune(did, 0) {
-		return errors.New("not an account identifier")
+	if len(did) > accountBytesMax {
+		return fmt.Errorf("%w: too long", ErrAccount)
 	}
-	if _, err := keyOfDID(did); err != nil {
-		return err
+	if err := checkDID(did); err != nil {
+		return fmt.Errorf("%w: %w", ErrAccount, err)
 	}
 	return nil
 }
@@ -55,7 +57,7 @@ func checkAccount(did string) error {
 // StartDM gives the direct conversation with the account did, and starts it if there
 // is none. It does not wait for the network: messages may be sent at once and stay
 // in the outbox until both are in the group. If both accounts start one they come
-// out in the same conversation.
+// out in the same conversation. The error wraps ErrAccount if did is not a DID.
 func (c *Client) StartDM(ctx context.Context, did string) (conversation string, err error) {
 	if err := checkAccount(did); err != nil {
 		return "", fmt.Errorf("start a direct conversation: %w", err)
@@ -86,7 +88,7 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 }
 
 // CreateRoom makes a room and invites accounts into it. Like StartDM it does not
-// wait for the network.
+// wait for the network. The error wraps ErrAccount if a member is not a DID.
 func (c *Client) CreateRoom(ctx context.Context, members ...string) (conversation string, err error) {
 	group := make([]byte, groupIDBytes)
 	rand.Read(group)
@@ -104,7 +106,8 @@ func (c *Client) CreateRoom(ctx context.Context, members ...string) (conversatio
 
 // Invite adds accounts to a room: all their devices that have a key package. An
 // account that has none yet is added when it does. It needs the rights of the
-// room's owner or an admin, which the server checks (EventProblem).
+// room's owner or an admin, which the server checks (EventProblem). If one of them is
+// not a DID the error wraps ErrAccount, and nobody is invited.
 func (c *Client) Invite(ctx context.Context, conversation string, members ...string) error {
 	err := c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(conversation)

@@ -1,5 +1,6 @@
 // Package client is the Go SDK of Waxwing: one device of an account, with its
-// keys, its conversations and its history, over one WebSocket.
+// keys, its conversations and its history, over one WebSocket, or over plain HTTP
+// where that is all a network lets through.
 //
 // # A first conversation
 //
@@ -45,6 +46,19 @@
 // message to message; where one is missing the client asks for it again and skips
 // nothing. What cannot be decrypted is reported and does not hold up the rest.
 //
+// # Networks without WebSockets
+//
+// Where a WebSocket cannot be had the client does without, by itself: it reads
+// server-sent events and posts what it has to say. That is so when the handshake is
+// answered with anything but a WebSocket, is cut, or is not answered, and when two
+// sockets in a row end before the session begins. All that is promised above stays
+// true, since the same code takes in the same frames, and on every connection, of
+// either kind, goes on from where the home stands. The session is resumed across the
+// change, and what had no answer is sent again under the same id.
+//
+// Meanwhile a WebSocket is tried again every now and then (Options.SocketProbe), and
+// taken when it comes through. State.Transport tells which of the two is in use.
+//
 // # Trust
 //
 // The server orders and stores messages and cannot read them. It could still hand
@@ -67,7 +81,8 @@
 // names of accounts and everything in the outbox are sealed with XChaCha20-Poly1305,
 // bound to the table, row and column they stand in. Conversation and message ids,
 // counters and ciphertexts are not: the server has them too. Key packages are erased
-// when used, and deleted content is overwritten. One client may have a home open.
+// when used, and deleted content is overwritten. One client may have a home open: it
+// holds a lock on a file in it, and another one gets ErrInUse.
 //
 // A home must not be copied back from a backup and used: its ratchets would be
 // those of the past, and messages would be encrypted twice with one key.

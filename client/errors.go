@@ -17,6 +17,8 @@ var (
 	// ErrHome: the home belongs to another account or device, or was written by a
 	// newer version of this package.
 	ErrHome = errors.New("the home does not fit")
+	// ErrAccount: what should name an account is not a DID, or a did:key without a key.
+	ErrAccount = errors.New("not an account's DID")
 	// ErrClosed: the client was closed.
 	ErrClosed = errors.New("the client is closed")
 	// ErrUnknownConversation: there is no such conversation in this home.

@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,6 +31,9 @@ const (
 	requestTimeout = 30 * time.Second
 )
 
+// errorBytesMax bounds the body of an answer that is no success where nothing else is read.
+const errorBytesMax = 64 << 10
+
 // call makes an HTTP call: POST with a body, GET without. An answer that is no
 // success is a *Refusal.
 func (c *Client) call(ctx context.Context, token, path string, in, out any) error {
@@ -49,6 +53,16 @@ func (c *Client) post(ctx context.Context, token, path string, raw []byte, out a
 }
 
 func (c *Client) request(ctx context.Context, method, token, path string, body io.Reader, out any) error {
+	return asAnswer(c.exchange(ctx, method, token, path, body, out))
+}
+
+// exchangeFrame posts a frame to the inbox. A refusal is a *gateway.Error, word for word.
+func (c *Client) exchangeFrame(ctx context.Context, token string, frame []byte, out *gateway.InboxAnswer) error {
+	return c.exchange(ctx, http.MethodPost, token, "/v1/inbox", bytes.NewReader(frame), out)
+}
+
+// exchange is request with refusals as they came, as *gateway.Error.
+func (c *Client) exchange(ctx context.Context, method, token, path string, body io.Reader, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), body)
@@ -74,17 +88,31 @@ func (c *Client) request(ctx context.Context, method, token, path string, body i
 		return fmt.Errorf("call %s: the answer is too long", path)
 	}
 	if answer.StatusCode != http.StatusOK {
-		var e gateway.Error
-		if gateway.Unmarshal(raw, &e) != nil || e.Code == "" {
-			// Not our server, or something in front of it.
-			e = gateway.Error{Code: gateway.CodeUnavailable, Message: answer.Status}
-		}
-		return refusalOf(&e)
+		return errorIn(answer, raw)
 	}
 	if err := gateway.Unmarshal(raw, out); err != nil {
 		return fmt.Errorf("call %s: %w", path, err)
 	}
 	return nil
+}
+
+// errorIn is what an answer says that is no success.
+func errorIn(answer *http.Response, body []byte) *gateway.Error {
+	var e gateway.Error
+	if gateway.Unmarshal(body, &e) != nil || e.Code == "" {
+		// Not our server, or something in front of it.
+		return &gateway.Error{Code: gateway.CodeUnavailable, Message: answer.Status}
+	}
+	return &e
+}
+
+// asAnswer makes a *Refusal of what the server answered.
+func asAnswer(err error) error {
+	var e *gateway.Error
+	if errors.As(err, &e) {
+		return refusalOf(e)
+	}
+	return err
 }
 
 func refusalOf(e *gateway.Error) *Refusal {

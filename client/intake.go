@@ -72,13 +72,14 @@ func (b *batch) event(frame gateway.Frame) error {
 	}
 	if b.s.c.stats.undecryptable.Load() != unreadable {
 		b.then(func() {
-			b.s.sock.send(gateway.TypeReport, "", gateway.Report{Kind: gateway.ReportDecryptFailure, ConvID: e.ConvID})
+			b.s.wire.send(gateway.TypeReport, "", gateway.Report{Kind: gateway.ReportDecryptFailure, ConvID: e.ConvID})
 		})
 	}
 	switch what {
 	case takenIn:
 		b.then(func() {
 			sub := b.s.sub(e.ConvID)
+			b.s.worked = true
 			sub.taken, sub.missing, sub.moved = e.Seq, false, time.Now()
 			b.s.due[e.ConvID] = true
 		})
@@ -98,7 +99,7 @@ func (s *session) gap(id string) {
 		return
 	}
 	s.c.stats.gaps.Add(1)
-	s.sock.send(gateway.TypeReport, "", gateway.Report{Kind: gateway.ReportGap, ConvID: id})
+	s.wire.send(gateway.TypeReport, "", gateway.Report{Kind: gateway.ReportGap, ConvID: id})
 	sub.missing, sub.active, sub.caughtUp = true, false, false
 	if sub.follow.failed > 0 {
 		sub.follow.later(nil)
@@ -147,7 +148,7 @@ func (b *batch) acked(frame gateway.Frame) error {
 	delete(b.s.requests, string(frame.ID))
 	b.then(func() {
 		sub := b.s.sub(r.conversation)
-		b.s.due[r.conversation] = true
+		b.s.due[r.conversation], b.s.worked = true, true
 		switch r.frameType {
 		case gateway.TypeSend:
 			sub.sending, sub.sentThrough = false, max(sub.sentThrough, r.outgoing)

@@ -27,9 +27,10 @@ const (
 // One goroutine runs it. HTTP calls are jobs on goroutines of their own; they write
 // to the home and come back through done.
 type session struct {
-	c     *Client
-	sock  *socket
-	token string // for HTTP calls
+	c      *Client
+	wire   transport
+	token  string // for HTTP calls
+	worked bool   // something of the log was taken in, or a request was answered
 
 	lastID   int
 	requests map[string]request // by frame id
@@ -94,12 +95,16 @@ func (r *retry) isReady() bool { return !time.Now().Before(r.at) }
 func (r *retry) ok()           { *r = retry{} }
 
 func (r *retry) later(err error) {
+	r.at = time.Now().Add(r.wait(err))
+}
+
+// wait notes a failure, and is how long to wait after it.
+func (r *retry) wait(err error) time.Duration {
 	r.failed++
-	wait := backoff(r.failed, retryMin, retryMax)
 	if refusal := asRefusal(err); refusal != nil && refusal.RetryAfter > 0 {
-		wait = refusal.RetryAfter
+		return refusal.RetryAfter
 	}
-	r.at = time.Now().Add(wait)
+	return backoff(r.failed, retryMin, retryMax)
 }
 
 // finished is a job that has come to its end.
@@ -115,8 +120,8 @@ const (
 	choreKeyPackages = "\x00keypackages"
 )
 
-func newSession(c *Client, sock *socket, token string) *session {
-	return &session{c: c, sock: sock, token: token, requests: map[string]request{}, subs: map[string]*subscription{},
+func newSession(c *Client, wire transport, token string) *session {
+	return &session{c: c, wire: wire, token: token, requests: map[string]request{}, subs: map[string]*subscription{},
 		due: map[string]bool{choreList: true, choreKeyPackages: true}, available: -1,
 		jobs: map[string]bool{}, done: make(chan finished), slots: make(chan struct{}, jobsMax)}
 }
@@ -158,9 +163,9 @@ func (s *session) serve(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			err = ctx.Err()
-		case frame, ok := <-s.sock.frames:
+		case frame, ok := <-s.wire.incoming():
 			if !ok {
-				err = s.sock.failure()
+				err = s.wire.failure()
 				break
 			}
 			err = s.take(ctx, s.moreFrames(frame))
@@ -187,7 +192,7 @@ func (s *session) moreFrames(first gateway.Frame) []gateway.Frame {
 	frames := []gateway.Frame{first}
 	for len(frames) < batchFrames {
 		select {
-		case frame, ok := <-s.sock.frames:
+		case frame, ok := <-s.wire.incoming():
 			if !ok {
 				return frames // the next receive says so again
 			}
@@ -201,7 +206,7 @@ func (s *session) moreFrames(first gateway.Frame) []gateway.Frame {
 
 // beat checks that the server is still there.
 func (s *session) beat() error {
-	if s.sock.silence() > s.c.options.PingInterval*5/2 {
+	if s.wire.isSilent(s.c.options.PingInterval) {
 		return errors.New("the server has gone silent")
 	}
 	for _, r := range s.requests {
@@ -214,7 +219,7 @@ func (s *session) beat() error {
 			return errors.New("the server does not finish a replay")
 		}
 	}
-	s.sock.send(gateway.TypePing, "", nil)
+	s.wire.send(gateway.TypePing, "", nil)
 	return nil
 }
 
@@ -228,7 +233,7 @@ func (s *session) ask(r request, body any) {
 	} else {
 		id = subscribePrefix + r.conversation
 	}
-	s.sock.send(r.frameType, id, body)
+	s.wire.send(r.frameType, id, body)
 }
 
 // subscribePrefix marks the frame ids of subscriptions; the conversation follows.
@@ -313,12 +318,12 @@ func (s *session) wakeRetries() {
 func (s *session) acknowledge() {
 	for id, sub := range s.subs {
 		if sub.taken > sub.acked && sub.active {
-			s.sock.send(gateway.TypeAck, "", gateway.Ack{ConvID: id, Seq: sub.taken})
+			s.wire.send(gateway.TypeAck, "", gateway.Ack{ConvID: id, Seq: sub.taken})
 			sub.acked = sub.taken
 		}
 	}
 	if s.devicePos > s.deviceAcked {
-		s.sock.send(gateway.TypeDeviceAck, "", gateway.DeviceAck{Pos: s.devicePos})
+		s.wire.send(gateway.TypeDeviceAck, "", gateway.DeviceAck{Pos: s.devicePos})
 		s.deviceAcked = s.devicePos
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"sync"
@@ -43,13 +44,24 @@ type socket struct {
 	queued chan struct{}
 }
 
+// upgradeError is the failure of a handshake that was answered with something other
+// than a WebSocket, or was cut, or not answered.
+type upgradeError struct{ why error }
+
+func (e *upgradeError) Error() string { return "connect: no WebSocket: " + e.why.Error() }
+func (e *upgradeError) Unwrap() error { return e.why }
+
 // openSocket connects to the gateway at base.
 func openSocket(ctx context.Context, base *url.URL, client *http.Client) (*socket, error) {
 	dialCtx, cancelDial := context.WithTimeout(ctx, dialTimeout)
 	defer cancelDial()
 	conn, _, err := websocket.Dial(dialCtx, base.JoinPath("/v1/ws").String(), &websocket.DialOptions{HTTPClient: client})
 	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
+		var op *net.OpError
+		if ctx.Err() != nil || errors.As(err, &op) && op.Op == "dial" {
+			return nil, fmt.Errorf("connect: %w", err) // there is no way to the server at all
+		}
+		return nil, &upgradeError{err}
 	}
 	conn.SetReadLimit(frameBytesMax)
 	ctx, cancel := context.WithCancel(ctx)
@@ -60,6 +72,13 @@ func openSocket(ctx context.Context, base *url.URL, client *http.Client) (*socke
 	go s.write(ctx)
 	return s, nil
 }
+
+func (s *socket) kind() Transport { return WebSocket }
+
+// begin has nothing to do: the answer to the start of the session came through here.
+func (s *socket) begin(string) error { return nil }
+
+func (s *socket) incoming() <-chan gateway.Frame { return s.frames }
 
 // close ends the socket and waits for its goroutines.
 func (s *socket) close() {
@@ -165,7 +184,6 @@ func (s *socket) write(ctx context.Context) {
 	}
 }
 
-// silence is for how long the server has sent nothing.
-func (s *socket) silence() time.Duration {
-	return time.Since(time.Unix(0, s.lastRead.Load()))
+func (s *socket) isSilent(pingInterval time.Duration) bool {
+	return time.Since(time.Unix(0, s.lastRead.Load())) > pingInterval*silentAfter/2
 }

@@ -25,6 +25,8 @@ func (l Link) String() string {
 // State is how the connection stands, and why it is not up.
 type State struct {
 	Link Link
+	// Transport is how frames travel, when Online.
+	Transport Transport
 	// Err is what ended the last connection or attempt; nil when Online. A *Refusal
 	// with the code "unauthorized" means that the server does not know the account.
 	Err error
@@ -60,10 +62,21 @@ func (c *Client) setState(link Link, err error) {
 	if err == nil && link == Connecting {
 		err = c.state.Err // why it is connecting again
 	}
-	if c.state.Link == link && c.state.Err == err {
+	c.changeState(State{Link: link, Err: err})
+}
+
+func (c *Client) setOnline(by Transport) {
+	c.stateMu.Lock()
+	defer c.stateMu.Unlock()
+	c.changeState(State{Link: Online, Transport: by})
+}
+
+// changeState tells whoever waits for it; stateMu is held.
+func (c *Client) changeState(state State) {
+	if c.state == state {
 		return
 	}
-	c.state = State{Link: link, Err: err}
+	c.state = state
 	close(c.stateChanged)
 	c.stateChanged = make(chan struct{})
 }

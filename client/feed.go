@@ -1,0 +1,222 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+)
+
+// feed is one GET /v1/sse: some conversations, or the device's own events.
+type feed struct {
+	s      *stream
+	ctx    context.Context // nil before arm
+	cancel context.CancelCauseFunc
+	// next is the first event of each conversation that was not passed on to the
+	// session. It belongs to the feed's goroutine until done is closed.
+	next map[string]int64
+	done chan struct{}
+
+	lastRead atomic.Int64 // UnixNano by the machine's clock
+}
+
+// newFeed makes a feed that does not run yet; without conversations it is the device's.
+func (s *stream) newFeed(next map[string]int64) *feed {
+	return &feed{s: s, next: next, done: make(chan struct{})}
+}
+
+// arm readies the feed to be opened.
+func (f *feed) arm() {
+	f.ctx, f.cancel = context.WithCancelCause(f.s.ctx)
+	f.lastRead.Store(time.Now().UnixNano())
+}
+
+// errReplaced is why a feed is closed whose conversations another one takes over.
+var errReplaced = errors.New("the stream is replaced")
+
+// stop ends the feed and gives what it would have sent next.
+func (f *feed) stop() map[string]int64 {
+	if f.ctx != nil {
+		f.cancel(errReplaced)
+		<-f.done
+	}
+	if f.next == nil {
+		return map[string]int64{}
+	}
+	return f.next
+}
+
+func (f *feed) hasEnded() bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (f *feed) silence() time.Duration { return time.Since(time.Unix(0, f.lastRead.Load())) }
+
+func (f *feed) query() string {
+	q := url.Values{}
+	for id, from := range f.next {
+		q["conv_id"] = append(q["conv_id"], id)
+		q["from_seq"] = append(q["from_seq"], strconv.FormatInt(from, 10))
+	}
+	if len(q) == 0 {
+		q.Set("device", "1")
+	}
+	return q.Encode()
+}
+
+// open asks for the stream and waits until the server agrees. A refusal is a
+// *gateway.Error.
+func (f *feed) open() (io.ReadCloser, error) {
+	address := f.s.c.base.JoinPath("/v1/sse")
+	address.RawQuery = f.query()
+	request, err := http.NewRequestWithContext(f.ctx, http.MethodGet, address.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Authorization", "Bearer "+f.s.token)
+	request.Header.Set("Accept", "text/event-stream")
+	timer := time.AfterFunc(dialTimeout, func() { f.cancel(errors.New("the server does not answer")) })
+	defer timer.Stop()
+	caller := *f.s.c.http
+	caller.Timeout = 0 // it would count for the whole stream
+	answer, err := caller.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("open stream: %w", errors.Join(context.Cause(f.ctx), err))
+	}
+	if answer.StatusCode != http.StatusOK {
+		defer answer.Body.Close()
+		raw, err := io.ReadAll(io.LimitReader(answer.Body, errorBytesMax))
+		if err != nil {
+			return nil, fmt.Errorf("open stream: %w", err)
+		}
+		return nil, errorIn(answer, raw)
+	}
+	return answer.Body, nil
+}
+
+// refused deals with a feed that did not open. One of several conversations is found
+// by asking for them in halves.
+func (f *feed) refused(err error) {
+	var e *gateway.Error
+	switch {
+	case context.Cause(f.ctx) == errReplaced:
+		return // whatever it was: the same is asked for again
+	case !errors.As(err, &e):
+		f.s.fail(err)
+		return
+	case e.Code == gateway.CodeUnauthorized:
+		f.s.fail(refusalOf(e)) // the session is over: begin another
+	case len(f.next) == 1 || refusalOf(e).mayPass():
+		for id := range f.next {
+			f.s.answer(gateway.TypeError, subscribePrefix+id, e)
+		}
+	default:
+		halves := [2]map[string]int64{{}, {}}
+		n := 0
+		for id, from := range f.next {
+			halves[n%2][id] = from
+			n++
+		}
+		for _, half := range halves {
+			f.s.want(feedRequest{from: half, isApart: true})
+		}
+	}
+	f.next = nil
+}
+
+// read passes on what comes until the feed is stopped. An end that comes by itself
+// is the end of the whole stream.
+func (f *feed) read(body io.ReadCloser) {
+	defer f.cancel(nil)
+	defer body.Close()
+	lines := bufio.NewScanner(&watched{body, f})
+	lines.Buffer(make([]byte, 0, 4<<10), frameBytesMax)
+	var data []byte
+	for lines.Scan() {
+		line := lines.Bytes()
+		if value, ok := bytes.CutPrefix(line, []byte("data:")); ok {
+			if data != nil {
+				data = append(data, '\n')
+			}
+			if data = append(data, bytes.TrimPrefix(value, []byte(" "))...); len(data) > frameBytesMax {
+				f.s.fail(errors.New("read stream: an event is too long"))
+				return
+			}
+			continue
+		}
+		if len(line) > 0 || data == nil {
+			continue // a comment, the type, which the frame has too, or an id
+		}
+		if err := f.pass(data); err != nil {
+			f.s.fail(fmt.Errorf("read stream: %w", err))
+			return
+		}
+		if data = nil; f.ctx.Err() != nil {
+			break
+		}
+	}
+	err := context.Cause(f.ctx)
+	switch {
+	case err == errReplaced:
+		return
+	case err == nil:
+		err = cmp.Or(lines.Err(), io.EOF)
+	}
+	f.s.fail(fmt.Errorf("read stream: %w", err))
+}
+
+// pass hands a frame to the session, and then notes that it did.
+func (f *feed) pass(data []byte) error {
+	frame, err := gateway.DecodeFrame(data)
+	if err != nil {
+		return err
+	}
+	var about struct {
+		ConvID string `json:"conv_id,omitempty"`
+		Seq    int64  `json:"seq,omitempty"`
+	}
+	if err := frame.Decode(&about); err != nil {
+		return err
+	}
+	if !f.s.deliver(f.ctx, frame) {
+		return nil
+	}
+	next, ok := f.next[about.ConvID]
+	switch {
+	case !ok:
+	case frame.Type == gateway.TypeEvent:
+		f.next[about.ConvID] = max(next, about.Seq+1)
+	case frame.Type == gateway.TypeError: // the caller is no longer in it, and the feed goes on without
+		delete(f.next, about.ConvID)
+	}
+	return nil
+}
+
+// watched notes when something came.
+type watched struct {
+	io.Reader
+	f *feed
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Reader.Read(p)
+	if n > 0 {
+		w.f.lastRead.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
