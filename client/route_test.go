@@ -1,8 +1,11 @@
 package client
 
 import (
+	"bytes"
 	"errors"
 	"io"
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 )
@@ -106,8 +109,20 @@ func TestCheckAccount(t *testing.T) {
 	}
 }
 
-// TestHomeIsLocked: a client that only reads has its home to itself too.
+// homeVariable names a home to the copy of the test that tries to open it too.
+const homeVariable = "WAXWING_TEST_SECOND_HOME"
+
+// TestHomeIsLocked: a client that only reads has its home to itself too, against
+// others in this process and in another.
 func TestHomeIsLocked(t *testing.T) {
+	if dir := os.Getenv(homeVariable); dir != "" {
+		_, err := Open(t.Context(), Options{Dir: dir, StorageKey: bytes.Repeat([]byte{1}, StorageKeyBytes),
+			Server: "http://127.0.0.1:1", Account: testAccount(t, "ann")})
+		if !errors.Is(err, ErrInUse) {
+			t.Errorf("a client in a second process: %v", err)
+		}
+		return
+	}
 	w := newWorld(t)
 	ann := w.people("ann")[0]
 	if err := ann.WaitOnline(w.ctx); err != nil {
@@ -121,5 +136,33 @@ func TestHomeIsLocked(t *testing.T) {
 		if err := second.tryOpen(nil); !errors.Is(err, ErrInUse) {
 			t.Errorf("a second client: %v", err)
 		}
+	}
+	second := exec.CommandContext(w.ctx, os.Args[0], "-test.run=^TestHomeIsLocked$", "-test.v")
+	second.Env = append(os.Environ(), homeVariable+"="+ann.options.Dir)
+	if out, err := second.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: TestHomeIsLocked")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestStreamSilence: one feed from which nothing comes any more is enough.
+func TestStreamSilence(t *testing.T) {
+	s := &stream{feeds: map[*feed]bool{}}
+	for range 3 {
+		f := &feed{s: s}
+		f.lastRead.Store(time.Now().UnixNano())
+		s.feeds[f] = true
+	}
+	if s.isSilent(time.Millisecond) {
+		t.Error("silent, although the server sends a sign only every so often")
+	}
+	for f := range s.feeds {
+		f.lastRead.Store(time.Now().Add(-streamPing * silentAfter / 2).Add(-time.Second).UnixNano())
+		break
+	}
+	if !s.isSilent(time.Millisecond) {
+		t.Error("not silent")
+	}
+	if s.isSilent(time.Minute) {
+		t.Error("silent before the time that was asked for")
 	}
 }

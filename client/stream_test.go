@@ -464,3 +464,39 @@ func TestStreamSessionRevoked(t *testing.T) {
 	bob.says(dm, "still there")
 	ann.reads("still there")
 }
+
+// TestStreamRateLimit: what the server puts off, a stream or a message, comes later.
+func TestStreamRateLimit(t *testing.T) {
+	w := newWorld(t)
+	w.stopServer()
+	w.config.Limit = []string{"all=off", "sends=2/1s", "subscribes=2/1s"}
+	w.startServer()
+	g := newGate(w, gateRefuses)
+	two := w.behind(g, "ann", "bob")
+	ann, bob := two[0], two[1]
+	dm := ann.dm(bob)
+	room, err := ann.CreateRoom(w.ctx, bob.did())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 4 {
+		ann.says(dm, fmt.Sprint(i))
+	}
+	ann.says(room, "in the room")
+	w.eventually("bob has it all", func() bool {
+		for _, id := range []string{dm, room} { // which bob learns of in his own time
+			if _, err := bob.Conversation(w.ctx, id); err != nil {
+				return false
+			}
+		}
+		return len(bob.transcript(dm)) == 4 && len(bob.transcript(room)) == 1
+	})
+	if got := bob.transcript(dm); !slices.Equal(got, []string{"0", "1", "2", "3"}) {
+		t.Errorf("bob has %q", got)
+	}
+	for _, p := range two {
+		if s := p.Stats(); s.Gaps+s.Undecryptable != 0 {
+			t.Errorf("%s: %+v", p.name, s)
+		}
+	}
+}
