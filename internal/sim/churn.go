@@ -27,6 +27,7 @@ type Churn struct {
 	Disconnects   int // over all clients, in turns of all Faults
 	Kills         int // of the server, spread evenly over the disconnects
 	Pace          time.Duration
+	Silence       time.Duration // of each client; 0 is DefaultSilence
 	// Serve starts the server: each time on the same data, at the same address.
 	Serve func(ctx context.Context) (*Process, error)
 }
@@ -36,7 +37,7 @@ const (
 	reconnectWait = 60 * time.Second // for one client to come back, restarts of the server included
 	faultPause    = 200 * time.Millisecond
 	killPause     = 300 * time.Millisecond
-	hitShareMin   = 0.25 // of the disconnects; else the run proves too little
+	hitShareMin   = 0.95 // of the disconnects; else the run proves too little
 )
 
 // ChurnReport is what happened in a run.
@@ -156,6 +157,9 @@ func (r *churnRun) populate(ctx context.Context) error {
 			return err
 		}
 		r.networks = append(r.networks, network)
+		if i%3 == 2 {
+			network.RefuseUpgrades()
+		}
 		var mine []string
 		for j := range r.PerClient {
 			id := r.names[(i+j*(1+i%3))%r.Conversations]
@@ -164,7 +168,7 @@ func (r *churnRun) populate(ctx context.Context) error {
 				members[id] = append(members[id], key.DID())
 			}
 		}
-		o := ClientOptions{Name: name, Key: key, Device: "device", Audience: r.process.DID, Network: network, Seed: r.Seed + uint64(i)}
+		o := ClientOptions{Name: name, Key: key, Device: "device", Audience: r.process.DID, Network: network, Seed: r.Seed + uint64(i), Silence: r.Silence}
 		if i%2 == 1 {
 			o.Features = []gateway.Feature{gateway.FeatureMarker}
 		}
@@ -213,6 +217,7 @@ func (r *churnRun) disconnect(ctx context.Context, i int, client *Client) error 
 				return err
 			}
 			pause(ctx, time.Duration(random.Int64N(int64(2*faultPause))))
+			client.Provoke(ctx)
 			if number = client.Break(fault); number != 0 { // 0: it ended with the server
 				broken = number
 			}
@@ -397,6 +402,9 @@ func (c Churn) checkReport(r ChurnReport) error {
 	if float64(hits) < hitShareMin*float64(forced) {
 		errs = append(errs, fmt.Errorf("only %d of %d disconnects hit messages without an ack: the run proves little", hits, forced))
 	}
+	if 5*r.Clients.Streams < r.Clients.Connections {
+		errs = append(errs, fmt.Errorf("%d of %d connections were streams: a third of the clients should have only them", r.Clients.Streams, r.Clients.Connections))
+	}
 	if r.Clients.Starts != c.Clients || r.Clients.ResumesFailed != 0 {
 		errs = append(errs, fmt.Errorf("%d sessions started by %d clients, %d resumes refused: no session should get lost",
 			r.Clients.Starts, c.Clients, r.Clients.ResumesFailed))
@@ -425,8 +433,8 @@ func (r ChurnReport) String() string {
 		fmt.Fprintf(&b, "%s %d: %d", fault, r.Clients.Ends[fault], r.Clients.Hits[fault])
 	}
 	fmt.Fprintf(&b, ")\n%d kills of the server, started again within %s; %d other disconnects %v\n", r.Kills, r.StartMax.Round(time.Millisecond), r.Clients.Ends[0], r.Clients.Reasons)
-	fmt.Fprintf(&b, "%d connections: %d sessions started, %d resumed, %d resumes refused\n",
-		r.Clients.Connections, r.Clients.Starts, r.Clients.Resumes, r.Clients.ResumesFailed)
+	fmt.Fprintf(&b, "%d connections, %d of them streams: %d sessions started, %d resumed, %d resumes refused\n",
+		r.Clients.Connections, r.Clients.Streams, r.Clients.Starts, r.Clients.Resumes, r.Clients.ResumesFailed)
 	fmt.Fprintf(&b, "%d messages, sent %d times, %d unavailable, %d acked (%d at once, in %s each); %d events received; %s",
 		r.Messages, r.Clients.Sends, r.Clients.Unavailable, r.Clients.Acked, r.Clients.AckedAtOnce,
 		(r.Clients.AckTime / time.Duration(max(r.Clients.AckedAtOnce, 1))).Round(time.Millisecond),
@@ -439,6 +447,7 @@ func sumCounts(clients []*Client) ClientCounts {
 	for _, client := range clients {
 		n := client.Counts()
 		sum.Connections += n.Connections
+		sum.Streams += n.Streams
 		sum.Starts += n.Starts
 		sum.Resumes += n.Resumes
 		sum.ResumesFailed += n.ResumesFailed

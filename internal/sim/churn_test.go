@@ -26,6 +26,11 @@ func TestChurn(t *testing.T) {
 			Disconnects: disconnects, Kills: 5, Pace: 200 * time.Millisecond,
 			Serve: func(ctx context.Context) (*Process, error) { return Serve(ctx, name, serve...) },
 		}
+		if disconnects >= 1000 { // as much more as one machine can take, and patience for that
+			churn.Clients, churn.Conversations, churn.PerClient, churn.Kills = 50, 40, 20, 10
+			churn.Pace, churn.Silence = 2*time.Second, 8*time.Second
+			serve = append(serve, "--ping-interval", "2s")
+		}
 		report, err := churn.Run(within(t, 3*time.Minute+time.Duration(disconnects)*time.Second/2))
 		t.Logf("seed %d\n%s", seed, report)
 		if err != nil {

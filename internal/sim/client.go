@@ -28,6 +28,7 @@ const (
 	retryAfter    = 100 * time.Millisecond // a message that the server could not take just now
 	outboxMax     = 8                      // messages that wait for their ack, while chattering
 	violationsMax = 20
+	provokeMax    = 500 * time.Millisecond
 )
 
 // ClientOptions says who a client is and where it connects to.
@@ -44,8 +45,8 @@ type ClientOptions struct {
 	KeepsText bool
 }
 
-// Client is a device that speaks the gateway protocol over WebSocket as a careful
-// client does: it resumes its session, subscribes from its own cursor, sends what is
+// Client is a device that speaks the gateway protocol as a careful client does, over
+// WebSocket or, where the network refuses that, by a stream and an inbox: it resumes its session, subscribes from its own cursor, sends what is
 // in its outbox under the same id until that is acked, and acks what it received.
 //
 // What it sees is noted and checked at once; Violations lists what may not be. Its
@@ -60,6 +61,9 @@ type Client struct {
 	resume     string // the newest resume token; "" before the first session
 	number     int    // of connections that have been ready
 	isReady    bool   // the connection of that number stands, and is subscribed
+	streams    bool   // the network lets no WebSocket through
+	lastEvent  string // the id of the last event of a stream
+	isHit      bool   // that connection had messages sent and not acked when it was broken
 	expected   Fault  // how that connection is being broken
 	leave      func() // closes that connection cleanly
 	work       chan struct{}
@@ -74,6 +78,7 @@ type Client struct {
 // ClientCounts says what a client has been through.
 type ClientCounts struct {
 	Connections   int            // that got a session and their subscriptions
+	Streams       int            // those of them that were streams
 	Starts        int            // sessions started
 	Resumes       int            // sessions resumed
 	ResumesFailed int            // resume tokens refused
@@ -84,7 +89,7 @@ type ClientCounts struct {
 	Unavailable   int            // messages that the server could not take just then
 	Events        int            // messages received
 	Ends          map[Fault]int  // connections ended, by how they were broken; 0: not by us
-	Hits          map[Fault]int  // those of them that had messages sent and not acked
+	Hits          map[Fault]int  // those of them that had messages sent and not acked when they were broken
 	Reasons       map[string]int // what ended those that we did not break
 }
 
@@ -178,7 +183,7 @@ func (c *Client) finished(counts bool, err error) {
 	defer c.mu.Unlock()
 	if counts {
 		c.counts.Ends[c.expected]++
-		if slices.ContainsFunc(c.outbox, func(m *outgoing) bool { return m.sentOn == c.number }) {
+		if c.isHit || c.isWaiting(c.number) {
 			c.counts.Hits[c.expected]++
 		}
 		if c.expected == 0 {
@@ -190,8 +195,29 @@ func (c *Client) finished(counts bool, err error) {
 	default:
 		c.violate("the server closed the socket: %v", err)
 	}
-	c.isReady, c.expected, c.leave = false, 0, nil
+	c.isReady, c.isHit, c.expected, c.leave = false, false, 0, nil
 	c.touch()
+}
+
+// isWaiting says whether a connection has carried messages that are not acked. The
+// caller holds mu.
+func (c *Client) isWaiting(number int) bool {
+	return slices.ContainsFunc(c.outbox, func(m *outgoing) bool { return m.sentOn == number })
+}
+
+// Provoke sends a message and keeps its ack from arriving, so that there is something
+// to break; Break goes on from there.
+func (c *Client) Provoke(ctx context.Context) {
+	c.o.Network.Hold()
+	c.mu.Lock()
+	c.say()
+	said := c.outbox[len(c.outbox)-1]
+	c.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, provokeMax)
+	defer cancel()
+	// Without success, as when a request before it waits for its answer, the connection
+	// is broken as it is, and counts as it does.
+	_ = c.await(ctx, "something to break", func() bool { return !c.isReady || said.sentOn == c.number })
 }
 
 // Break ends the client's connection in the way of fault. It returns the number of
@@ -201,12 +227,15 @@ func (c *Client) Break(fault Fault) (number int) {
 	leave := c.leave
 	if c.isReady && c.expected == 0 {
 		c.expected, number = fault, c.number
+		c.isHit = c.isWaiting(number)
 	}
 	c.mu.Unlock()
 	switch {
 	case number == 0:
+		c.o.Network.Release()
 	case fault == CleanClose:
 		go leave() // waits for the server's goodbye
+		c.o.Network.Release()
 	default:
 		c.o.Network.Break(fault)
 	}

@@ -28,6 +28,7 @@ var (
 	errSilent        = errors.New("no sign of life")
 	errResumeRefused = errors.New("the resume token was refused")
 	errLeft          = errors.New("left")
+	errNoUpgrade     = errors.New("the network refuses WebSockets")
 )
 
 // connection is one WebSocket of a client, from the dial to its end.
@@ -39,8 +40,25 @@ type connection struct {
 }
 
 // connect is the life of one connection. wasReady says whether it got as far as
-// being subscribed; err is what ended it.
+// being subscribed; err is what ended it. Where the network refuses an upgrade the
+// client streams from then on.
 func (c *Client) connect(ctx context.Context) (wasReady bool, err error) {
+	c.mu.Lock()
+	streams := c.streams
+	c.mu.Unlock()
+	if !streams {
+		wasReady, err = c.connectSocket(ctx)
+		if !errors.Is(err, errNoUpgrade) {
+			return wasReady, err
+		}
+		c.mu.Lock()
+		c.streams = true
+		c.mu.Unlock()
+	}
+	return c.connectStream(ctx)
+}
+
+func (c *Client) connectSocket(ctx context.Context) (wasReady bool, err error) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	silence := time.AfterFunc(c.o.Silence, func() { end(errSilent) })
@@ -48,7 +66,10 @@ func (c *Client) connect(ctx context.Context) (wasReady bool, err error) {
 	// A transport that keeps nothing: each connection is a new one for the network.
 	transport := &http.Transport{DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
-	ws, _, err := websocket.Dial(ctx, "ws://"+c.o.Network.Address()+"/v1/ws", &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+	ws, answer, err := websocket.Dial(ctx, "ws://"+c.o.Network.Address()+"/v1/ws", &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+	if answer != nil && answer.StatusCode == http.StatusForbidden {
+		return false, errNoUpgrade
+	}
 	if err != nil {
 		return false, err
 	}
@@ -85,12 +106,15 @@ func (s *connection) converse(ctx context.Context, silence *time.Timer) (err err
 		}
 		silence.Reset(s.client.o.Silence)
 		if frame.Type == gateway.TypePong && textOf(frame.ID) == subscribedPing {
-			s.client.ready(s)
+			s.number = s.client.ready(func() {
+				_ = s.ws.Close(closeGoodbyeCode, "") // an error: it ended in another way
+				s.end(errLeft)
+			})
 			isWriting = true
 			go func() { writer <- s.write(ctx) }()
 			continue
 		}
-		if err := s.handle(frame); err != nil {
+		if err := s.client.handle(frame); err != nil {
 			return err
 		}
 	}
@@ -153,14 +177,7 @@ func (c *Client) opened(frame gateway.Frame, isResume bool) error {
 			c.violate("session.ready: %v", err)
 			return err
 		}
-		c.number++
-		c.resume = ready.ResumeToken
-		if isResume {
-			c.counts.Resumes++
-		} else {
-			c.counts.Starts++
-		}
-		c.checkReady(ready)
+		c.isOpen(ready, isResume)
 		return nil
 	case gateway.TypeError:
 		var e gateway.Error
@@ -168,18 +185,35 @@ func (c *Client) opened(frame gateway.Frame, isResume bool) error {
 			c.violate("error: %v", err)
 			return err
 		}
-		if e.Code == gateway.CodeResumeFailed {
-			c.counts.ResumesFailed++
-			c.resume = ""
-			return errResumeRefused
-		}
-		if e.Code != gateway.CodeUnavailable {
-			c.violate("the first frame was refused: %v", &e)
-		}
-		return &e
+		return c.notOpened(e)
 	}
 	c.violate("the first frame was answered with %q", frame.Type)
 	return fmt.Errorf("answered with %q", frame.Type)
+}
+
+// isOpen notes that there is a session. The caller holds mu.
+func (c *Client) isOpen(ready gateway.Ready, isResume bool) {
+	c.number++
+	c.resume = ready.ResumeToken
+	if isResume {
+		c.counts.Resumes++
+	} else {
+		c.counts.Starts++
+	}
+	c.checkReady(ready)
+}
+
+// notOpened takes the refusal of one. The caller holds mu.
+func (c *Client) notOpened(e gateway.Error) error {
+	if e.Code == gateway.CodeResumeFailed {
+		c.counts.ResumesFailed++
+		c.resume = ""
+		return errResumeRefused
+	}
+	if e.Code != gateway.CodeUnavailable {
+		c.violate("no session: %v", &e)
+	}
+	return &e
 }
 
 // checkReady holds the server's idea of the client against the client's: a cursor
@@ -210,23 +244,22 @@ func (c *Client) subscriptions() []gateway.Subscribe {
 	return list
 }
 
-// ready notes that the session and the subscriptions stand.
-func (c *Client) ready(s *connection) {
+// ready notes that the session and the subscriptions stand, and returns the number of
+// the connection; leave ends it cleanly.
+func (c *Client) ready(leave func()) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s.number = c.number
-	c.isReady = true
+	c.isReady, c.leave = true, leave
 	c.counts.Connections++
-	c.leave = func() {
-		_ = s.ws.Close(closeGoodbyeCode, "") // an error: it ended in another way
-		s.end(errLeft)
+	if c.streams {
+		c.counts.Streams++
 	}
 	c.touch()
+	return c.number
 }
 
 // handle takes a frame of a session.
-func (s *connection) handle(frame gateway.Frame) error {
-	c := s.client
+func (c *Client) handle(frame gateway.Frame) error {
 	var err error
 	switch frame.Type {
 	case gateway.TypeEvent:
@@ -303,23 +336,9 @@ func (s *connection) broken(err error) error {
 	return err
 }
 
-// sendOutbox writes every message that this connection has not carried yet. It is
-// noted as sent before, since a write that fails may have arrived.
+// sendOutbox writes every message that this connection has not carried yet.
 func (s *connection) sendOutbox(ctx context.Context) error {
-	c := s.client
-	now := time.Now()
-	c.mu.Lock()
-	var due []*gateway.Send
-	for _, m := range c.outbox {
-		if m.sentOn != s.number && !now.Before(m.retryAt) {
-			m.sentOn, m.sentAt = s.number, now
-			m.sends++
-			c.counts.Sends++
-			due = append(due, &gateway.Send{ConvID: m.Conversation, MsgID: m.ID, Env: m.env})
-		}
-	}
-	c.mu.Unlock()
-	for _, m := range due {
+	for _, m := range s.client.due(s.number) {
 		if err := s.send(ctx, gateway.TypeSend, frameID(messageKey{m.ConvID, m.MsgID}), m); err != nil {
 			return err
 		}
@@ -327,10 +346,41 @@ func (s *connection) sendOutbox(ctx context.Context) error {
 	return nil
 }
 
+// due takes every message that a connection has not carried yet. It is noted as sent
+// before it is, since a write that fails may have arrived.
+func (c *Client) due(number int) []*gateway.Send {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var due []*gateway.Send
+	for _, m := range c.outbox {
+		if m.sentOn != number && !now.Before(m.retryAt) {
+			m.sentOn, m.sentAt = number, now
+			m.sends++
+			c.counts.Sends++
+			due = append(due, &gateway.Send{ConvID: m.Conversation, MsgID: m.ID, Env: m.env})
+		}
+	}
+	if len(due) > 0 {
+		c.touch()
+	}
+	return due
+}
+
 // sendAcks tells the server how far the client is in each conversation.
 func (s *connection) sendAcks(ctx context.Context) error {
-	c := s.client
+	for _, ack := range s.client.dueAcks() {
+		if err := s.send(ctx, gateway.TypeAck, "ack "+ack.ConvID, ack); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dueAcks are the acks that are worth telling; they count as told.
+func (c *Client) dueAcks() []*gateway.Ack {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	var due []*gateway.Ack
 	for id, h := range c.histories {
 		if h.last() > h.ackedTo {
@@ -338,13 +388,7 @@ func (s *connection) sendAcks(ctx context.Context) error {
 			due = append(due, &gateway.Ack{ConvID: id, Seq: h.ackedTo})
 		}
 	}
-	c.mu.Unlock()
-	for _, ack := range due {
-		if err := s.send(ctx, gateway.TypeAck, "ack "+ack.ConvID, ack); err != nil {
-			return err
-		}
-	}
-	return nil
+	return due
 }
 
 func (s *connection) send(ctx context.Context, frameType, id string, body any) error {

@@ -67,12 +67,14 @@ type FaultProxy struct {
 	listener net.Listener
 	running  sync.WaitGroup
 
-	mu       sync.Mutex // guards the rest
-	target   string
-	random   *rand.Rand
-	links    map[*link]struct{}
-	loseNext bool // the next connection is to lose its session.ready
-	closed   bool
+	mu        sync.Mutex // guards the rest
+	target    string
+	random    *rand.Rand
+	links     map[*link]struct{}
+	loseNext  bool          // the next connection is to lose its session.ready
+	gate      chan struct{} // while answers are held: closed when they go on
+	noUpgrade bool          // requests for a WebSocket are refused
+	closed    bool
 }
 
 // NewFaultProxy listens on a free port of the loopback address and forwards to
@@ -97,6 +99,45 @@ func (p *FaultProxy) Redirect(target string) {
 	p.target = target
 }
 
+// RefuseUpgrades makes the proxy one of those that let no WebSocket through.
+func (p *FaultProxy) RefuseUpgrades() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.noUpgrade = true
+}
+
+// Hold keeps back what the server says, on connections that there are and on new ones,
+// until Release or Break.
+func (p *FaultProxy) Hold() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gate == nil {
+		p.gate = make(chan struct{})
+	}
+}
+
+// Release lets go on what Hold keeps back.
+func (p *FaultProxy) Release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.release()
+}
+
+// release is Release; the caller holds mu.
+func (p *FaultProxy) release() {
+	if p.gate != nil {
+		close(p.gate)
+		p.gate = nil
+	}
+}
+
+// held is the gate that answers wait at; nil when there is none.
+func (p *FaultProxy) held() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.gate
+}
+
 // Break ends the connections that there are in the way of fault. It does not wait.
 func (p *FaultProxy) Break(fault Fault) {
 	p.mu.Lock()
@@ -105,6 +146,7 @@ func (p *FaultProxy) Break(fault Fault) {
 	for l := range p.links {
 		l.breakAs(fault, p.random.Uint64())
 	}
+	p.release() // into the fault
 }
 
 // Close ends the proxy and every connection through it.
@@ -139,9 +181,10 @@ func (p *FaultProxy) serve(client *net.TCPConn) {
 		_ = client.Close()
 		return
 	}
-	l := &link{ends: [2]*net.TCPConn{client, server.(*net.TCPConn)}, over: make(chan struct{})}
+	l := &link{proxy: p, ends: [2]*net.TCPConn{client, server.(*net.TCPConn)}, over: make(chan struct{})}
 	p.mu.Lock()
 	p.links[l] = struct{}{}
+	l.noUpgrade = p.noUpgrade
 	if p.loseNext {
 		l.fault, p.loseNext = LostReady, false
 		time.AfterFunc(readyPatience, l.reset)
@@ -168,9 +211,11 @@ const (
 
 // link is one connection through the proxy: a TCP connection at each end.
 type link struct {
-	ends [2]*net.TCPConn // client, server
-	over chan struct{}   // closed with the connections
-	once sync.Once
+	proxy     *FaultProxy
+	ends      [2]*net.TCPConn // client, server
+	over      chan struct{}   // closed with the connections
+	once      sync.Once
+	noUpgrade bool
 
 	mu        sync.Mutex // guards the rest
 	fault     Fault      // 0 while all is well
@@ -219,6 +264,15 @@ func (l *link) pump(direction int) {
 	from, to := l.ends[direction], l.ends[1-direction]
 	for {
 		n, err := from.Read(buffer)
+		if direction == up && l.refuse(buffer[:n]) {
+			return
+		}
+		if gate := l.proxy.held(); direction == down && gate != nil {
+			select {
+			case <-gate:
+			case <-l.over:
+			}
+		}
 		forward, isLast := l.pass(direction, buffer[:n])
 		if len(forward) > 0 {
 			if _, err := to.Write(forward); err != nil {
@@ -241,6 +295,16 @@ func (l *link) pump(direction int) {
 			return
 		}
 	}
+}
+
+// refuse answers the request for a WebSocket where none gets through.
+func (l *link) refuse(request []byte) bool {
+	if !l.noUpgrade || !bytes.Contains(request, []byte("Upgrade: websocket")) {
+		return false
+	}
+	_, _ = io.WriteString(l.ends[up], "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+	l.close()
+	return true
 }
 
 func (l *link) isSilent() bool {
@@ -281,7 +345,7 @@ func (l *link) pass(direction int, chunk []byte) (forward []byte, isLast bool) {
 		}
 		if i := bytes.Index(chunk, []byte("\r\n\r\n")); direction == down && i >= 0 {
 			l.isUpgrade = true
-			return chunk[:i+4], false
+			return chunk[:i+4], len(chunk) > i+4 // of a plain request the answer is in it
 		}
 	}
 	return chunk, false
