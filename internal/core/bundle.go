@@ -116,7 +116,7 @@ func checkWelcome(b Bundle) error {
 	if err := wire.Unmarshal(b.Welcome, &m); err != nil || m.Welcome == nil {
 		return ds.Refuse(ds.InvalidRequest, "welcome is not an MLS Welcome")
 	}
-	refs := map[string]bool{}
+	refs, devices := map[string]bool{}, map[ds.Device]bool{}
 	for i := range m.Welcome.Secrets {
 		refs[hex.EncodeToString(m.Welcome.Secrets[i].NewMember)] = true
 	}
@@ -127,6 +127,10 @@ func checkWelcome(b Bundle) error {
 		if to.KeyPackageRef != strings.ToLower(to.KeyPackageRef) || !refs[to.KeyPackageRef] {
 			return ds.Refuse(ds.InvalidRequest, "a key_package_ref is not in the welcome")
 		}
+		if devices[to.Device] {
+			return ds.Refuse(ds.InvalidRequest, "a device is named twice")
+		}
+		devices[to.Device] = true
 		delete(refs, to.KeyPackageRef) // one secret is for one device
 	}
 	if len(refs) > 0 {
@@ -148,7 +152,7 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 		s.metrics.duplicates.Inc()
 		return recordOf(b.ConversationID, b.ID, answer), nil
 	}
-	if err := s.takeBundle(who, b); err != nil {
+	if err := s.takeBundle(c, who, b); err != nil {
 		return ds.Record{}, err
 	}
 	if err := c.mayBundle(who, b); err != nil {
@@ -187,7 +191,7 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 	return commit, nil
 }
 
-func (s *Service) takeBundle(who ds.Caller, b Bundle) error {
+func (s *Service) takeBundle(c *conversation, who ds.Caller, b Bundle) error {
 	names := []string{LimitSends}
 	if len(b.Add) > 0 {
 		names = append(names, LimitInvites)
@@ -196,7 +200,7 @@ func (s *Service) takeBundle(who ds.Caller, b Bundle) error {
 		names = append(names, LimitRemoves)
 	}
 	for _, name := range names {
-		if r := s.limits.take(name, string(who.Account), string(b.ConversationID), 1); r != nil {
+		if r := s.charge(c, name, who); r != nil {
 			return r
 		}
 	}

@@ -103,7 +103,7 @@ func (s *Service) Invite(ctx context.Context, who ds.Caller, id ds.ConversationI
 		if _, _, err := c.admit(who, ""); err != nil {
 			return err
 		}
-		if r := s.limits.take(LimitInvites, string(who.Account), string(id), 1); r != nil {
+		if r := s.charge(c, LimitInvites, who); r != nil {
 			return r
 		}
 		if !c.role(who.Account).MayManage() {
@@ -136,7 +136,7 @@ func (s *Service) Remove(ctx context.Context, who ds.Caller, id ds.ConversationI
 		if _, _, err := c.admit(who, ""); err != nil {
 			return err
 		}
-		if r := s.limits.take(LimitRemoves, string(who.Account), string(id), 1); r != nil {
+		if r := s.charge(c, LimitRemoves, who); r != nil {
 			return r
 		}
 		if !c.role(who.Account).MayManage() {
@@ -180,7 +180,7 @@ func (s *Service) decideLeave(c *conversation, who ds.Caller, newOwner ds.Accoun
 	if _, _, err := c.admit(who, ""); err != nil {
 		return err
 	}
-	if r := s.limits.take(LimitRemoves, string(who.Account), string(c.head.ID), 1); r != nil {
+	if r := s.charge(c, LimitRemoves, who); r != nil {
 		return r
 	}
 	if err := c.mayLeave(who.Account, newOwner); err != nil {

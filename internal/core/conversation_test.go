@@ -120,6 +120,9 @@ func TestFormerMember(t *testing.T) {
 					return "", err
 				}
 				all = append(all, page.Records...)
+				if page.CaughtUp {
+					t.Errorf("told the present head %d", page.Head)
+				}
 				if page.Ended != nil {
 					return seqs(all), nil
 				}

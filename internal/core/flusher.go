@@ -30,8 +30,10 @@ type request struct {
 	err      error     // valid once done is closed
 	done     chan struct{}
 
-	state  atomic.Int32 // waiting, taken, or abandoned
-	waited bool         // lost a race for its conversation before; this time the lock is waited for
+	state atomic.Int32 // waiting, taken, or abandoned
+	tries int          // for a lock that somebody else had
+	due   time.Time    // of the next try
+	spent spent
 }
 
 const (
@@ -80,7 +82,7 @@ type flusher struct {
 	s     *Service
 	queue chan *request
 	ended chan struct{}
-	held  []*request // lost the race for a lock to another node; they go first
+	held  []*request // lost the race for a lock to another node; they go first when due
 	known known
 }
 
@@ -88,27 +90,88 @@ func newFlusher(s *Service) *flusher {
 	return &flusher{s: s, queue: make(chan *request, queueRequestsMax), ended: make(chan struct{}), known: known{}}
 }
 
-// run works until stop is closed and the queue is empty.
+// run works until stop is closed and nothing waits any more.
 func (f *flusher) run(stop <-chan struct{}) {
 	defer close(f.ended)
 	for {
-		var first *request
-		if len(f.held) == 0 {
-			select {
-			case first = <-f.queue:
-			case <-stop:
-				select {
-				case first = <-f.queue: // what was accepted is still written
-				default:
-					return
-				}
-			}
+		first, more := f.next(stop)
+		if !more {
+			return
 		}
+		f.retryAlone()
 		if batch := f.gather(first); len(batch) > 0 {
 			f.flush(batch)
 			f.listen(len(batch))
 		}
 	}
+}
+
+// next waits for a request, or until one that is held is due again (nil). It is over
+// when stop is closed and there is neither.
+func (f *flusher) next(stop <-chan struct{}) (first *request, more bool) {
+	if len(f.held) > 0 {
+		due := f.held[0].due
+		for _, r := range f.held {
+			if r.due.Before(due) {
+				due = r.due
+			}
+		}
+		timer := time.NewTimer(time.Until(due))
+		defer timer.Stop()
+		select {
+		case first = <-f.queue:
+		case <-timer.C:
+		}
+		return first, true
+	}
+	select {
+	case first = <-f.queue:
+		return first, true
+	case <-stop:
+	}
+	select {
+	case first = <-f.queue: // what was accepted is still written
+		return first, true
+	default:
+		return nil, false
+	}
+}
+
+// hold keeps a request for another try. The first tries pass over what is still
+// locked; then it waits for its locks in a transaction of its own, where it keeps
+// nobody else from being written.
+func (f *flusher) hold(r *request) {
+	r.tries++
+	r.due = time.Now().Add(holdDelay * time.Duration(r.tries))
+	if r.isAlone() {
+		r.due = time.Now().Add(holdAloneDelay)
+	}
+	f.held = append(f.held, r)
+}
+
+// isAlone says whether the next try waits for its locks, by itself.
+func (r *request) isAlone() bool { return r.tries >= holdTries }
+
+// retryAlone runs the requests that are due and wait for their locks.
+func (f *flusher) retryAlone() {
+	for _, r := range f.takeHeld(true) {
+		f.flush([]*request{r})
+	}
+}
+
+// takeHeld takes out the held requests that are due, of one of the two kinds.
+func (f *flusher) takeHeld(alone bool) []*request {
+	var due, rest []*request
+	now := time.Now()
+	for _, r := range f.held {
+		if r.isAlone() == alone && !now.Before(r.due) {
+			due = append(due, r)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	f.held = rest
+	return due
 }
 
 // listen gives those who were just answered the chance to speak again, so that they
@@ -127,11 +190,6 @@ func (f *flusher) listen(answered int) {
 	}
 }
 
-const (
-	listenRequestsMin = 16
-	listenYields      = 8
-)
-
 // gather makes a batch of what is held back, first, and what else waits, up to the
 // bounds of a batch. Abandoned requests fall out here.
 func (f *flusher) gather(first *request) []*request {
@@ -143,11 +201,9 @@ func (f *flusher) gather(first *request) []*request {
 			bytes += r.bytes
 		}
 	}
-	for _, r := range f.held {
-		r.waited = true
+	for _, r := range f.takeHeld(false) {
 		take(r)
 	}
-	f.held = f.held[:0]
 	if first != nil {
 		take(first)
 	}
@@ -162,14 +218,15 @@ func (f *flusher) gather(first *request) []*request {
 	return batch
 }
 
-// flush writes a batch in one transaction. When the database refuses it, each
-// request runs again in a transaction of its own, so that only the offender fails.
+// flush writes a batch in one transaction. When the database refuses it, or a lock
+// that it met on the way is held too long, each request runs again in a transaction
+// of its own, so that only the offender fails or waits.
 func (f *flusher) flush(batch []*request) {
 	started := time.Now()
 	result, err := f.attempt(batch)
 	f.s.metrics.appendSeconds.Observe(time.Since(started).Seconds())
 	f.s.metrics.batchRequests.Observe(float64(len(batch)))
-	if err != nil && !ds.IsUnavailable(err) && len(batch) > 1 {
+	if err != nil && (!ds.IsUnavailable(err) || store.IsLockLost(err)) && len(batch) > 1 {
 		for _, r := range batch {
 			result, err := f.attempt([]*request{r})
 			f.answer([]*request{r}, result, err)
@@ -193,36 +250,28 @@ type outcome struct {
 // all of them, never a refusal: they retry under the same message id.
 func (f *flusher) answer(batch []*request, out outcome, err error) {
 	if err != nil {
-		if !ds.IsUnavailable(err) {
-			err = f.translate(err)
-		}
 		f.s.metrics.storeErrors.Inc()
-		if ds.CodeOf(err) == "" {
-			f.s.logger.Warn("batch failed", "requests", len(batch), "err", err)
-		}
-	}
-	if err == nil {
+		err = translate(err)
+	} else {
 		f.s.tails.addBatch(out.records, f.s.wakes.isFollowed)
 		for log, pos := range out.heads {
 			f.s.wakes.wake(log, pos)
 		}
 	}
 	for i, r := range batch {
+		isLost := err == nil && out.locked[i] || errors.Is(err, errRunAgain)
 		switch {
-		case err != nil && errors.Is(err, errRunAgain) && time.Now().Before(r.deadline):
-			f.held = append(f.held, r)
+		case isLost && time.Now().Before(r.deadline):
+			f.hold(r)
+			continue
+		case isLost:
+			r.err = ds.Unavailable(errors.New("what this request changes is busy elsewhere"))
 		case err != nil:
 			r.err = err
-			close(r.done)
-		case out.locked[i] && time.Now().Before(r.deadline):
-			f.held = append(f.held, r)
-		case out.locked[i]:
-			r.err = ds.Unavailable(errors.New("the conversation is busy elsewhere"))
-			close(r.done)
 		default:
 			r.err = out.verdicts[i]
-			close(r.done)
 		}
+		close(r.done)
 	}
 }
 
@@ -230,11 +279,11 @@ func (f *flusher) answer(batch []*request, out outcome, err error) {
 var errRunAgain = errors.New("lost a race")
 
 // translate turns what the database refused of a lone request into its answer.
-func (f *flusher) translate(err error) error {
+func translate(err error) error {
 	switch {
 	case store.IsGroupInUse(err):
 		return refuseGroupUsed
-	case store.IsHeadTaken(err):
+	case store.IsHeadTaken(err), store.IsLockLost(err):
 		return fmt.Errorf("%w: %w", errRunAgain, err)
 	}
 	return err
@@ -258,22 +307,11 @@ func (f *flusher) attempt(batch []*request) (outcome, error) {
 			return out, nil
 		}
 		f.known.forget(batch)
-		switch {
-		case errors.Is(err, store.ErrMoved) && try == 0:
+		if errors.Is(err, store.ErrMoved) && try == 0 {
 			continue // nothing is known of these conversations now, so once is enough
-		case store.IsLockLost(err):
-			return allLocked(len(batch)), nil
 		}
 		return outcome{}, err
 	}
-}
-
-func allLocked(n int) outcome {
-	out := outcome{locked: make([]bool, n), verdicts: make([]error, n)}
-	for i := range out.locked {
-		out.locked[i] = true
-	}
-	return out
 }
 
 func (f *flusher) decide(tx *store.Tx, batch []*request) (outcome, error) {
@@ -293,8 +331,8 @@ func (f *flusher) decide(tx *store.Tx, batch []*request) (outcome, error) {
 			continue
 		}
 		c := loaded.conversations[r.conversation]
+		c.told = &r.spent
 		out.verdicts[i] = r.rule(c, nowMS)
-		c.refused = c.refused || out.verdicts[i] != nil
 	}
 	out.heads = make(map[ds.LogID]int64, len(loaded.conversations))
 	for id, c := range loaded.conversations {
@@ -337,7 +375,7 @@ func (f *flusher) load(tx *store.Tx, batch []*request) (loadedBatch, error) {
 		conversations[r.conversation] = c
 		switch {
 		case f.known.trust(c, !f.s.store.IsShared()):
-		case r.waited:
+		case r.isAlone():
 			first = append(first, r.conversation)
 		default:
 			others = append(others, r.conversation)
@@ -371,7 +409,7 @@ func (f *flusher) load(tx *store.Tx, batch []*request) (loadedBatch, error) {
 	return loadedBatch{conversations, locked}, nil
 }
 
-// lockHeads waits for the conversations that lost a race before, and passes over
+// lockHeads waits for the conversation of a request that runs alone, and passes over
 // others that somebody else holds.
 func lockHeads(tx *store.Tx, conversations map[ds.ConversationID]*conversation, first, others []ds.ConversationID) error {
 	for _, group := range []struct {

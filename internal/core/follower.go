@@ -89,7 +89,9 @@ func (f *Follower) Follow(ctx context.Context, id ds.ConversationID, fromSeq int
 	}
 	log := ds.ConversationLog(id)
 	next := &follow{owner: f, log: log}
-	err := f.s.store.View(ctx, func(tx *store.Tx) error { return f.begin(tx, next, id, fromSeq) })
+	// Before the snapshot: what is flushed in between is then in both, not in neither.
+	pending := f.s.cursors.pending(f.who.AsDevice(), log)
+	err := f.s.store.View(ctx, func(tx *store.Tx) error { return f.begin(tx, next, id, fromSeq, pending) })
 	if err != nil {
 		return err
 	}
@@ -97,7 +99,7 @@ func (f *Follower) Follow(ctx context.Context, id ds.ConversationID, fromSeq int
 }
 
 // begin finds where a follow starts, in one snapshot with the membership check.
-func (f *Follower) begin(tx *store.Tx, next *follow, id ds.ConversationID, fromSeq int64) error {
+func (f *Follower) begin(tx *store.Tx, next *follow, id ds.ConversationID, fromSeq, pending int64) error {
 	key := store.MemberKey{Conversation: id, Account: f.who.Account}
 	intervals, err := tx.Intervals([]store.MemberKey{key})
 	if err != nil {
@@ -120,7 +122,7 @@ func (f *Follower) begin(tx *store.Tx, next *follow, id ds.ConversationID, fromS
 		return err
 	}
 	if fromSeq == 0 {
-		fromSeq = max(stored, f.s.cursors.pending(f.who.AsDevice(), next.log))
+		fromSeq = max(stored, pending)
 	}
 	earliest, err := tx.EarliestSeq(id)
 	if err != nil {
@@ -178,7 +180,7 @@ func (f *Follower) start(next *follow) error {
 	f.logs[next.log] = next
 	f.mu.Unlock()
 	if old != nil {
-		f.s.wakes.remove(old)
+		f.s.unfollow(old)
 	}
 	// From here on no append goes unnoticed; what came before is found by the first read.
 	f.s.wakes.add(next)
@@ -187,7 +189,7 @@ func (f *Follower) start(next *follow) error {
 	isClosed := f.closed
 	f.mu.Unlock()
 	if isClosed { // meanwhile, and it did not know of this one
-		f.s.wakes.remove(next)
+		f.s.unfollow(next)
 		return ErrClosed
 	}
 	return nil
@@ -206,7 +208,7 @@ func (f *Follower) drop(log ds.LogID, only *follow) {
 	}
 	delete(f.logs, log)
 	f.mu.Unlock()
-	f.s.wakes.remove(old)
+	f.s.unfollow(old)
 }
 
 // Close ends Next and forgets every log.
@@ -222,7 +224,7 @@ func (f *Follower) Close() {
 	close(f.signal)
 	f.mu.Unlock()
 	for _, old := range logs {
-		f.s.wakes.remove(old)
+		f.s.unfollow(old)
 	}
 }
 
@@ -299,11 +301,6 @@ func (f *Follower) Next(ctx context.Context) (Page, error) {
 	}
 }
 
-const (
-	followRetryMin = 50 * time.Millisecond
-	followRetryMax = 2 * time.Second
-)
-
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -319,27 +316,30 @@ func pause(ctx context.Context, d time.Duration) error {
 // the cursor only when everything that belongs to the page was read.
 func (f *Follower) read(ctx context.Context, one *follow, wanted int64) (Page, bool, error) {
 	page := Page{Log: one.log, Home: one.home}
-	welcomes, err := f.load(ctx, &page, one.pos.Load())
+	welcomes, cut, err := f.load(ctx, &page, one.pos.Load())
 	if err != nil {
 		return Page{}, false, err
 	}
 	// A short page from the store ends at the head; one from the tail cache may not.
-	more := isFull(page.Records) || page.Frames != nil
+	more := isFull(page.Records) || page.Frames != nil || cut
+	if one.isConversation() {
+		f.endIfRemoved(&page, one)
+	}
 	if n := len(page.Records); n > 0 {
 		one.pos.Store(page.Records[n-1].Pos)
 		f.s.metrics.recordsRead.Add(float64(n))
 	}
-	if one.isConversation() {
-		f.endIfRemoved(&page, one)
-	} else if err := f.keepEvents(&page, welcomes); err != nil {
-		return Page{}, false, err
+	if !one.isConversation() {
+		if err := f.keepEvents(&page, welcomes); err != nil {
+			return Page{}, false, err
+		}
 	}
 	for _, r := range page.Records {
 		if r.Seq > 0 {
 			one.seq.Store(r.Seq)
 		}
 	}
-	if !one.caughtUp && one.pos.Load() >= one.goal {
+	if page.Ended == nil && !one.caughtUp && one.pos.Load() >= one.goal {
 		one.caughtUp = true
 		page.CaughtUp, page.Head = true, max(one.head, one.seq.Load())
 	}
@@ -352,23 +352,46 @@ func (f *Follower) read(ctx context.Context, one *follow, wanted int64) (Page, b
 	return page, len(page.Records) > 0 || page.CaughtUp || page.Ended != nil, nil
 }
 
-// load reads the records of a page, from the tail cache where it has them, and the
-// Welcomes that those of an account log name.
-func (f *Follower) load(ctx context.Context, page *Page, pos int64) (welcomes map[string][]byte, err error) {
+// load reads the records of a page, from the tail cache where it has them. For an
+// account log it also reads the Welcomes that the records name, and cuts the page
+// where these would exceed its bound.
+func (f *Follower) load(ctx context.Context, page *Page, pos int64) (welcomes map[string][]byte, cut bool, err error) {
 	records, frames, ok := f.s.tails.after(page.Log, pos, pageRecords, pageBytes)
 	if ok {
 		page.Records, page.Frames = records, frames
-		return nil, nil
+		return nil, false, nil
 	}
 	err = f.s.store.View(ctx, func(tx *store.Tx) error {
 		var err error
 		if page.Records, err = tx.RecordsAfter(page.Log, pos, pageRecords, pageBytes); err != nil || page.Log.Account() == "" {
 			return err
 		}
+		sizes, err := tx.WelcomeSizes(welcomeIDs(page.Records))
+		if err != nil {
+			return err
+		}
+		var n int
+		n, cut = withinWelcomes(page.Records, sizes)
+		page.Records = page.Records[:n]
 		welcomes, err = tx.WelcomeBodies(welcomeIDs(page.Records))
 		return err
 	})
-	return welcomes, err
+	return welcomes, cut, err
+}
+
+// withinWelcomes is how many of the records may be handed out together: one Welcome
+// always, more of them up to the bound of a page.
+func withinWelcomes(records []ds.Record, sizes map[string]int64) (int, bool) {
+	total := int64(0)
+	for i := range records {
+		for _, id := range welcomeIDs(records[i : i+1]) {
+			if total > 0 && total+sizes[id] > pageBytes {
+				return i, true
+			}
+			total += sizes[id]
+		}
+	}
+	return len(records), false
 }
 
 func (one *follow) isConversation() bool { return one.log.Conversation() != "" }

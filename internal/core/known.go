@@ -6,15 +6,6 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// The bounds of what a flusher remembers.
-const (
-	knownConversations = 8192
-	knownAccounts      = 2048 // per conversation
-	// knownTrust is how many batches in a row must have found a conversation as this
-	// node left it before the next one is decided without the lock.
-	knownTrust = 3
-)
-
 // known is what a flusher remembers of its conversations. Every change of a
 // conversation moves its head, so what was true at a head is true for whoever finds
 // the same head again, whichever nodes wrote before: the memberships loaded once
@@ -85,5 +76,6 @@ func (k known) forget(batch []*request) {
 }
 
 // isVerified says whether the batch's decisions on c stand: it was locked, or its
-// write will be refused if it has moved, or nothing was refused over it.
-func (c *conversation) isVerified() bool { return !c.trusted || c.touched || !c.refused }
+// write will be refused if it has moved. Whatever was decided without a write (a
+// refusal, a change that changes nothing, a repeat) needs the lock.
+func (c *conversation) isVerified() bool { return !c.trusted || c.touched }

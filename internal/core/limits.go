@@ -38,6 +38,36 @@ const (
 	devicesMax         = 64 // per account, in one claim
 )
 
+// How a flusher goes about its batches.
+const (
+	listenRequestsMin = 16 // a batch of so many is worth listening after
+	listenYields      = 8
+	holdDelay         = 5 * time.Millisecond // times the number of tries
+	holdTries         = 5                    // before a request waits for its locks alone
+	holdAloneDelay    = 250 * time.Millisecond
+	// What a flusher remembers, and how many batches in a row must have found a
+	// conversation as this node left it before the next is decided without the lock.
+	knownConversations = 8192
+	knownAccounts      = 2048 // per conversation
+	knownTrust         = 3
+)
+
+// The bounds of the tail cache. Bytes count bodies, their encoded frames and a fixed
+// cost for each record.
+const (
+	tailRecords     = 512       // per log
+	tailBytes       = 1 << 20   // per log
+	tailTotalBytes  = 128 << 20 // of all logs
+	tailRecordBytes = 768
+	tailShards      = 64
+)
+
+// How long a follower waits before it asks a store again that did not answer.
+const (
+	followRetryMin = 50 * time.Millisecond
+	followRetryMax = 2 * time.Second
+)
+
 // Rate means Count at once, then one more each Period/Count (GCRA, gateway
 // decision 12). The zero Rate does not limit.
 type Rate struct {
@@ -181,6 +211,24 @@ func (l *limiter) take(name, a, b string, n int64) *ds.Refusal {
 	}
 	l.until[key] = next
 	return nil
+}
+
+// spent remembers what a request was told by the limiter, so that a rule which runs
+// again is neither counted nor asked again.
+type spent map[limitKey]*ds.Refusal
+
+// takeOnce is take for a rule.
+func (l *limiter) takeOnce(told *spent, name, a, b string) *ds.Refusal {
+	key := limitKey{name, a, b}
+	if r, ok := (*told)[key]; ok {
+		return r
+	}
+	if *told == nil {
+		*told = spent{}
+	}
+	r := l.take(name, a, b, 1)
+	(*told)[key] = r
+	return r
 }
 
 // sweep forgets full buckets once a minute, so that memory is bounded by what is

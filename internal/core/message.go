@@ -120,7 +120,7 @@ func (s *Service) decideSend(c *conversation, who ds.Caller, m Message, seen sig
 		s.metrics.duplicates.Inc()
 		return recordOf(m.ConversationID, m.ID, answer), nil
 	}
-	if r := s.limits.take(LimitSends, string(who.Account), string(m.ConversationID), 1); r != nil {
+	if r := s.charge(c, LimitSends, who); r != nil {
 		return ds.Record{}, r
 	}
 	if err := c.isHome(); err != nil {

@@ -21,8 +21,8 @@ type conversation struct {
 	created bool // by this batch
 	touched bool // written to by this batch
 	trusted bool // taken from memory, not locked
-	refused bool // something was
 	before  ds.Conversation
+	told    *spent // what the request that is decided was told by the limiter
 
 	intervals map[ds.AccountID][]ds.Interval
 	answers   map[ds.MessageID]store.Answer
@@ -179,6 +179,15 @@ func (c *conversation) admit(who ds.Caller, id ds.MessageID) (store.Answer, bool
 		return store.Answer{}, false, refuseNotMember
 	}
 	return store.Answer{}, false, nil
+}
+
+// charge counts a call under a limit per account and conversation, once for each
+// request however often its rule runs.
+func (s *Service) charge(c *conversation, name string, who ds.Caller) *ds.Refusal {
+	if c.told == nil {
+		c.told = &spent{}
+	}
+	return s.limits.takeOnce(c.told, name, string(who.Account), string(c.head.ID))
 }
 
 // isHome refuses, as a fault that may pass, what only the home may decide. There is

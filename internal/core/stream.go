@@ -126,17 +126,21 @@ type StreamStart struct {
 func (f *Follower) FollowAll(ctx context.Context, starts []StreamStart) ([]int64, error) {
 	var follows []*follow
 	var from []int64
+	pending := map[ds.LogID]int64{}
+	for _, c := range f.s.cursors.of(f.who.AsDevice()) {
+		pending[c.Log] = c.Next // before the snapshot, as in Follow
+	}
 	err := f.s.store.View(ctx, func(tx *store.Tx) error {
 		follows, from = make([]*follow, 0, len(starts)), make([]int64, len(starts))
 		for i, start := range starts {
 			next := &follow{owner: f, log: ds.ConversationLog(start.Conversation)}
-			err := f.begin(tx, next, start.Conversation, start.FromSeq)
+			err := f.begin(tx, next, start.Conversation, start.FromSeq, pending[next.log])
 			if ds.CodeOf(err) == ds.Forbidden && start.MayBeLost {
 				continue
 			}
 			var pruned *ds.Refusal
 			if errors.As(err, &pruned) && pruned.Code == ds.ReplayWindowExceeded && start.MayBePruned {
-				err = f.begin(tx, next, start.Conversation, pruned.EarliestSeq)
+				err = f.begin(tx, next, start.Conversation, pruned.EarliestSeq, 0)
 			}
 			if err != nil {
 				return err
@@ -166,6 +170,7 @@ const (
 // with.
 func (f *Follower) FollowDeviceFrom(ctx context.Context, from int64) (int64, error) {
 	next := &follow{owner: f, log: ds.AccountLog(f.who.Account)}
+	pending := f.s.cursors.pending(f.who.AsDevice(), next.log)
 	err := f.s.store.View(ctx, func(tx *store.Tx) error {
 		heads, err := tx.HeadPositions([]ds.LogID{next.log})
 		if err != nil {
@@ -180,7 +185,7 @@ func (f *Follower) FollowDeviceFrom(ctx context.Context, from int64) (int64, err
 			if err != nil {
 				return err
 			}
-			begin = max(stored, f.s.cursors.pending(f.who.AsDevice(), next.log))
+			begin = max(stored, pending)
 		}
 		next.pos.Store(min(begin-1, head))
 		next.goal, next.head = head, head

@@ -8,14 +8,6 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// The bounds of the tail cache.
-const (
-	tailRecords    = 512       // per log
-	tailBytes      = 512 << 10 // bodies per log
-	tailTotalBytes = 128 << 20 // bodies of all logs
-	tailShards     = 64
-)
-
 // Formats is how many encodings of a record are kept beside it.
 const Formats = 4
 
@@ -109,7 +101,7 @@ func (c *tailCache) add(records []ds.Record) {
 	before := t.bytes
 	for i := range records {
 		t.records, t.frames = append(t.records, records[i]), append(t.frames, &Frames{})
-		t.bytes += len(records[i].Body)
+		t.bytes += costOf(&records[i])
 	}
 	t.trim()
 	total := c.bytes.Add(int64(t.bytes - before))
@@ -119,6 +111,10 @@ func (c *tailCache) add(records []ds.Record) {
 	}
 }
 
+// costOf is what a record takes: its body, and as much again and a third for each of
+// the two frames in use (WebSocket with and without features).
+func costOf(r *ds.Record) int { return tailRecordBytes + len(r.Body)*11/3 }
+
 // trim drops the oldest records beyond the bounds, half of them at a time, into new
 // slices: what readers hold stays as it is.
 func (t *tail) trim() {
@@ -127,7 +123,7 @@ func (t *tail) trim() {
 	}
 	keep, bytes := 0, 0
 	for keep < len(t.records) && keep < tailRecords/2 {
-		next := len(t.records[len(t.records)-1-keep].Body)
+		next := costOf(&t.records[len(t.records)-1-keep])
 		if keep > 0 && bytes+next > tailBytes/2 {
 			break
 		}

@@ -45,13 +45,23 @@ func (w *wakes) add(f *follow) {
 	s.logs[f.log][f] = struct{}{}
 }
 
-func (w *wakes) remove(f *follow) {
+// remove forgets a follow and says whether it was the last of its log.
+func (w *wakes) remove(f *follow) (isLast bool) {
 	s := w.shard(f.log)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.logs[f.log], f)
-	if len(s.logs[f.log]) == 0 {
-		delete(s.logs, f.log)
+	if len(s.logs[f.log]) > 0 {
+		return false
+	}
+	delete(s.logs, f.log)
+	return true
+}
+
+// unfollow ends a follow; what nobody reads any more is not kept in memory.
+func (s *Service) unfollow(f *follow) {
+	if s.wakes.remove(f) {
+		s.tails.evict(f.log)
 	}
 }
 

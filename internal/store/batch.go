@@ -381,25 +381,47 @@ func (tx *Tx) AppendEvents(events []Event) error {
 		byLog[log] = append(byLog[log], e)
 	}
 	slices.Sort(logs)
+	heads, err := tx.moveAccountLogs(logs, byLog)
+	if err != nil {
+		return err
+	}
 	var list []ds.Record
 	for _, log := range logs {
-		var pos int64
-		n := int64(len(byLog[log]))
-		if err := tx.row(`INSERT INTO logs (log_id, pos, seq, term, created_ms, latest_ms) VALUES ($1, $2, 0, 1, $3, $3)
-			ON CONFLICT (log_id) DO UPDATE SET pos = logs.pos + $2, latest_ms = $3 RETURNING pos`,
-			string(log), n, tx.nowMS).Scan(&pos); err != nil {
-			return err
-		}
+		first := heads[log] - int64(len(byLog[log])) + 1
 		for i, e := range byLog[log] {
 			body, err := json.Marshal(e.Event)
 			if err != nil {
 				return err
 			}
-			list = append(list, ds.Record{Log: log, Pos: pos - n + 1 + int64(i), Kind: e.Kind, Term: 1, CreatedMS: tx.nowMS,
+			list = append(list, ds.Record{Log: log, Pos: first + int64(i), Kind: e.Kind, Term: 1, CreatedMS: tx.nowMS,
 				Recipient: e.Recipient, Encoding: ds.JSON, Body: body})
 		}
 	}
 	return tx.insertRecords(list)
+}
+
+// moveAccountLogs makes room in account logs, which it creates as needed, and
+// returns their new heads. The rows are locked in the order given.
+func (tx *Tx) moveAccountLogs(logs []ds.LogID, events map[ds.LogID][]Event) (map[ds.LogID]int64, error) {
+	heads := make(map[ds.LogID]int64, len(logs))
+	for chunk := range slices.Chunk(logs, 64) {
+		args := make([]any, 0, 6*len(chunk))
+		for _, log := range chunk {
+			args = append(args, string(log), int64(len(events[log])), int64(0), int64(1), tx.nowMS, tx.nowMS)
+		}
+		err := tx.each(func(scan func(...any) error) error {
+			var log ds.LogID
+			var pos int64
+			err := scan(&log, &pos)
+			heads[log] = pos
+			return err
+		}, `INSERT INTO logs (log_id, pos, seq, term, created_ms, latest_ms) VALUES `+placeholders(len(chunk), 6, 0)+`
+			ON CONFLICT (log_id) DO UPDATE SET pos = logs.pos + excluded.pos, latest_ms = excluded.latest_ms RETURNING log_id, pos`, args...)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return heads, nil
 }
 
 // IsGroupInUse says whether err is the database's refusal to bind two

@@ -95,9 +95,10 @@ func (tx *Tx) KeyPackageDevices(owner ds.AccountID, max int) ([]ds.DeviceID, err
 }
 
 // SweepKeyPackages forgets packages that nobody could use any more, claimed ones
-// included: an expired package cannot be published again.
+// included: an expired package cannot be published again, and an opaque one is never
+// the same as another.
 func (tx *Tx) SweepKeyPackages() error {
-	_, err := tx.exec(`DELETE FROM key_packages WHERE expires_ms <= $1`, tx.nowMS)
+	_, err := tx.exec(`DELETE FROM key_packages WHERE expires_ms <= $1 OR (ref IS NULL AND claimed_ms IS NOT NULL)`, tx.nowMS)
 	return err
 }
 

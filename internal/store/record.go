@@ -38,6 +38,22 @@ func (tx *Tx) PositionBefore(log ds.LogID, seq int64) (int64, error) {
 	return pos - 1, notFound(err)
 }
 
+// WelcomeSizes returns the sizes in bytes of the Welcomes that still exist, by id.
+func (tx *Tx) WelcomeSizes(ids []string) (map[string]int64, error) {
+	found := make(map[string]int64, len(ids))
+	if len(ids) == 0 {
+		return found, nil
+	}
+	err := tx.each(func(scan func(...any) error) error {
+		var id string
+		var size int64
+		err := scan(&id, &size)
+		found[id] = size
+		return err
+	}, `SELECT welcome_id, length(body) FROM welcomes WHERE welcome_id `+tx.in(1)+` AND expires_ms > $2`, tx.setOf(ids), tx.nowMS)
+	return found, err
+}
+
 // WelcomeBodies returns the Welcomes that still exist, by id.
 func (tx *Tx) WelcomeBodies(ids []string) (map[string][]byte, error) {
 	found := make(map[string][]byte, len(ids))
