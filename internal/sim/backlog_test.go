@@ -203,7 +203,7 @@ func (b *backlog) stream() (next func() ([]byte, error), end func()) {
 func TestBacklog(t *testing.T) {
 	messages := 100_000
 	if RaceEnabled { // it makes filling the log take minutes; what is kept shows in fewer
-		messages = 20_000
+		messages = 10_000
 	}
 	for _, kind := range []string{"sqlite", "postgres"} {
 		t.Run(kind, func(t *testing.T) {

@@ -28,7 +28,7 @@ func TestChurn(t *testing.T) {
 		}
 		if disconnects >= 1000 { // as much more as one machine can take, and patience for that
 			churn.Clients, churn.Conversations, churn.PerClient, churn.Kills = 50, 40, 20, 10
-			churn.Pace, churn.Silence = 2*time.Second, 8*time.Second
+			churn.Pace, churn.Silence = 2*time.Second, 5*time.Second
 			serve = append(serve, "--ping-interval", "2s")
 		}
 		report, err := churn.Run(within(t, 3*time.Minute+time.Duration(disconnects)*time.Second/2))
