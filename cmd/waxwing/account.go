@@ -137,7 +137,10 @@ func (c *tokenCommand) Run(ctx context.Context, std streams, g *globals) error {
 	lines := bufio.NewScanner(std.in)
 	for number := 1; lines.Scan(); number++ {
 		fields := strings.Fields(lines.Text())
-		if len(fields) == 0 || len(fields) > 2 {
+		if len(fields) == 0 {
+			continue
+		}
+		if len(fields) > 2 {
 			return fmt.Errorf("line %d: want NAME [DEVICE]", number)
 		}
 		if err := c.print(std.out, seed, fields[0]); err != nil {

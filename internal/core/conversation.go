@@ -92,59 +92,20 @@ func (c *conversation) open(id ds.ConversationID, nowMS int64) {
 // Invite makes accounts members of the conversation; those that are already stay
 // what they are. Refusals: invalid_request, forbidden, rate_limited, limit_exceeded.
 func (s *Service) Invite(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID) error {
-	if !ds.IsValidID(string(id)) {
-		return ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to 128 bytes of UTF-8 without NUL")
-	}
-	if err := checkAccounts(members); err != nil {
-		return err
-	}
-	r := &request{conversation: id, who: who, accounts: members}
-	r.rule = func(c *conversation, nowMS int64) error {
-		if _, _, err := c.admit(who, ""); err != nil {
-			return err
-		}
-		if r := s.charge(c, LimitInvites, who); r != nil {
-			return r
-		}
-		if !c.role(who.Account).MayManage() {
-			return refuseRights
-		}
-		if err := c.isHome(); err != nil {
-			return err
-		}
+	return s.manage(ctx, who, id, members, LimitInvites, func(c *conversation, nowMS int64) error {
 		if c.head.Members+c.entering(members) > membersMax {
 			return refuseMembers
 		}
 		c.changeMembers(who.Account, members, nil, nowMS)
 		return nil
-	}
-	return s.submit(ctx, r)
+	})
 }
 
 // Remove ends the membership of accounts; those that are no members are passed
 // over. A list that names the owner removes nobody. Refusals: invalid_request,
 // forbidden, rate_limited.
 func (s *Service) Remove(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID) error {
-	if !ds.IsValidID(string(id)) {
-		return ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to 128 bytes of UTF-8 without NUL")
-	}
-	if err := checkAccounts(members); err != nil {
-		return err
-	}
-	r := &request{conversation: id, who: who, accounts: members}
-	r.rule = func(c *conversation, nowMS int64) error {
-		if _, _, err := c.admit(who, ""); err != nil {
-			return err
-		}
-		if r := s.charge(c, LimitRemoves, who); r != nil {
-			return r
-		}
-		if !c.role(who.Account).MayManage() {
-			return refuseRights
-		}
-		if err := c.isHome(); err != nil {
-			return err
-		}
+	return s.manage(ctx, who, id, members, LimitRemoves, func(c *conversation, nowMS int64) error {
 		for _, account := range members {
 			if c.role(account) == ds.Owner {
 				return refuseRights
@@ -152,6 +113,34 @@ func (s *Service) Remove(ctx context.Context, who ds.Caller, id ds.ConversationI
 		}
 		c.changeMembers(who.Account, nil, members, nowMS)
 		return nil
+	})
+}
+
+// manage is what all changes of other people's membership have in common; change is
+// called once the caller may make them.
+func (s *Service) manage(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID, limit string,
+	change func(c *conversation, nowMS int64) error) error {
+	if !ds.IsValidID(string(id)) {
+		return ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to 128 bytes of UTF-8 without NUL")
+	}
+	if err := checkAccounts(members); err != nil {
+		return err
+	}
+	r := &request{conversation: id, who: who, accounts: members}
+	r.rule = func(c *conversation, nowMS int64) error {
+		if _, _, err := c.admit(who, ""); err != nil {
+			return err
+		}
+		if r := s.charge(c, limit, who); r != nil {
+			return r
+		}
+		if !c.role(who.Account).MayManage() {
+			return refuseRights
+		}
+		if err := c.isHome(); err != nil {
+			return err
+		}
+		return change(c, nowMS)
 	}
 	return s.submit(ctx, r)
 }

@@ -67,6 +67,15 @@ func lockDirectory(dir string) (*os.File, error) {
 }
 
 func (e *sqliteEngine) connect(ctx context.Context, file string) error {
+	// The database holds what the service promises to keep; nobody else may read it. The
+	// files that SQLite puts beside it take over its mode.
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Chmod(0o600), f.Close()); err != nil {
+		return err
+	}
 	pragmas := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "secure_delete(ON)", "wal_autocheckpoint(8000)", "temp_store(MEMORY)", "cache_size(-16384)"}}
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: file}).EscapedPath(), RawQuery: pragmas.Encode()}).String())
 	if err != nil {
@@ -88,8 +97,7 @@ func (e *sqliteEngine) connect(ctx context.Context, file string) error {
 		}
 		e.readers <- reader
 	}
-	// The database holds what the service promises to keep; nobody else may read it.
-	return os.Chmod(file, 0o600)
+	return nil
 }
 
 func (e *sqliteEngine) name() string { return "sqlite" }
