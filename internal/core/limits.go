@@ -219,6 +219,9 @@ type spent map[limitKey]*ds.Refusal
 
 // takeOnce is take for a rule.
 func (l *limiter) takeOnce(told *spent, name, a, b string) *ds.Refusal {
+	if l.limits[name].Count == 0 {
+		return nil
+	}
 	key := limitKey{name, a, b}
 	if r, ok := (*told)[key]; ok {
 		return r
