@@ -56,6 +56,7 @@ func TestPublishKeyPackages(t *testing.T) {
 		{"too large", []string{strings.Repeat("x", keyPackageBytesMax+1)}, 4, 0},
 		{"none", nil, 4, -1},
 		{"last resort does not count", []string{published(t, "ann", mls.KeyPackageOptions{LastResort: true})}, 4, -1},
+		{"a line break makes it opaque", []string{good[:40] + "\n" + good[40:]}, 5, -1},
 	}
 	for _, row := range rows {
 		n, err := w.service.PublishKeyPackages(ctx, who("ann"), row.packages)
