@@ -114,14 +114,6 @@ func (w *world) appendFor(ctx context.Context, next *atomic.Int64, conversation 
 	return done.Load()
 }
 
-// rawRows are the rows that one append of the service writes, made without it.
-type rawRows struct {
-	log  string
-	pos  int64
-	hash []byte
-	body []byte
-}
-
 var rawNext atomic.Int64
 
 func rawPostgres(ctx context.Context, b *testing.B, url string, connections int) int64 {
@@ -242,18 +234,18 @@ func rawSQLite(ctx context.Context, b *testing.B, dir string) int64 {
 		}
 		moved := map[string]int64{}
 		for range benchBatch {
-			r := rawRows{logs[n%benchConversations], n/benchConversations + 1, make([]byte, 32), make([]byte, benchBodyBytes)}
+			log, pos := logs[n%benchConversations], n/benchConversations+1
 			n++
 			id := fmt.Sprintf("message-%024d", n)
-			if _, err := tx.Stmt(statements["record"]).Exec(r.log, r.pos, id, int64(1780000000000), r.hash, r.body); err != nil {
+			if _, err := tx.Stmt(statements["record"]).Exec(log, pos, id, int64(1780000000000), make([]byte, 32), make([]byte, benchBodyBytes)); err != nil {
 				b.Error(err)
 				return done
 			}
-			if _, err := tx.Stmt(statements["id"]).Exec(r.log, id, r.pos, int64(1780000000000)); err != nil {
+			if _, err := tx.Stmt(statements["id"]).Exec(log, id, pos, int64(1780000000000)); err != nil {
 				b.Error(err)
 				return done
 			}
-			moved[r.log] = r.pos
+			moved[log] = pos
 		}
 		for log, pos := range moved {
 			if _, err := tx.Stmt(statements["head"]).Exec(log, pos); err != nil {

@@ -20,8 +20,8 @@ var refuseMembers = ds.Refuse(ds.LimitExceeded, "a conversation has at most 1024
 // exist; doubles and the caller count once. Refusals: invalid_request (also for an
 // id that is taken), limit_exceeded.
 func (s *Service) CreateRoom(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID) error {
-	if !ds.IsValidID(string(id)) {
-		return ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to 128 bytes of UTF-8 without NUL")
+	if err := checkConversationID(id); err != nil {
+		return err
 	}
 	if err := checkAccounts(members); err != nil {
 		return err
@@ -120,8 +120,8 @@ func (s *Service) Remove(ctx context.Context, who ds.Caller, id ds.ConversationI
 // called once the caller may make them.
 func (s *Service) manage(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID, limit string,
 	change func(c *conversation, nowMS int64) error) error {
-	if !ds.IsValidID(string(id)) {
-		return ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to 128 bytes of UTF-8 without NUL")
+	if err := checkConversationID(id); err != nil {
+		return err
 	}
 	if err := checkAccounts(members); err != nil {
 		return err
@@ -150,8 +150,8 @@ func (s *Service) manage(ctx context.Context, who ds.Caller, id ds.ConversationI
 // is the owner from then on; nobody else may name one. Refusals: invalid_request,
 // forbidden, rate_limited.
 func (s *Service) Leave(ctx context.Context, who ds.Caller, id ds.ConversationID, newOwner ds.AccountID) error {
-	if !ds.IsValidID(string(id)) {
-		return ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to 128 bytes of UTF-8 without NUL")
+	if err := checkConversationID(id); err != nil {
+		return err
 	}
 	r := &request{conversation: id, who: who}
 	if newOwner != "" {

@@ -24,7 +24,6 @@ type request struct {
 	bytes        int
 	rule         func(c *conversation, nowMS int64) error
 
-	ctx      context.Context
 	deadline time.Time
 	record   ds.Record // set by the rule
 	err      error     // valid once done is closed
@@ -46,7 +45,7 @@ const (
 // caller that goes away before its request was taken withdraws it; afterwards the
 // outcome is unknown to it and reported as unavailable.
 func (s *Service) submit(ctx context.Context, r *request) error {
-	r.ctx, r.done = ctx, make(chan struct{})
+	r.done = make(chan struct{})
 	r.deadline = time.Now().Add(requestTimeout)
 	f := s.flushers[maphash.String(s.seed, string(r.conversation))%uint64(len(s.flushers))]
 	select {

@@ -62,9 +62,16 @@ func isTooLarge(m Message) bool {
 	return len(m.Body) > bodyBytesMax
 }
 
-func checkIDs(conversation ds.ConversationID, message ds.MessageID) error {
-	if !ds.IsValidID(string(conversation)) {
+func checkConversationID(id ds.ConversationID) error {
+	if !ds.IsValidID(string(id)) {
 		return ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to 128 bytes of UTF-8 without NUL")
+	}
+	return nil
+}
+
+func checkIDs(conversation ds.ConversationID, message ds.MessageID) error {
+	if err := checkConversationID(conversation); err != nil {
+		return err
 	}
 	if !ds.IsValidID(string(message)) {
 		return ds.Refuse(ds.InvalidRequest, "msg_id must be 1 to 128 bytes of UTF-8 without NUL")

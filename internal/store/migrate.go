@@ -55,8 +55,8 @@ func migrationsOf(database string) ([]migration, error) {
 	return list, nil
 }
 
-// migrateTx brings the schema up to date within one transaction, in which nobody
-// else migrates. split says whether the statements of a file must go one by one.
+// migrate brings the schema up to date within one transaction, in which nobody else
+// migrates.
 func (tx *Tx) migrate(list []migration) error {
 	for _, statement := range []string{
 		`CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, lowest_compatible BIGINT NOT NULL, checksum TEXT NOT NULL, applied_ms BIGINT NOT NULL)`,
