@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -13,84 +12,29 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// request is one thing that a flusher is asked to do to one conversation. The rule
-// is a pure function of what was loaded: it may run more than once, each time over
-// fresh state, and the last run counts.
-type request struct {
-	conversation ds.ConversationID
-	who          ds.Caller
-	messageID    ds.MessageID   // "" unless the request is a message
-	accounts     []ds.AccountID // whose intervals the rule looks at, besides the caller's
-	bytes        int
-	rule         func(c *conversation, nowMS int64) error
-
-	deadline time.Time
-	record   ds.Record // set by the rule
-	err      error     // valid once done is closed
-	done     chan struct{}
-
-	state atomic.Int32 // waiting, taken, or abandoned
-	tries int          // for a lock that somebody else had
-	due   time.Time    // of the next try
-	spent spent
-}
-
-const (
-	waiting int32 = iota
-	taken
-	abandoned
-)
-
-// submit hands a request to its conversation's flusher and waits for the answer. A
-// caller that goes away before its request was taken withdraws it; afterwards the
-// outcome is unknown to it and reported as unavailable.
-func (s *Service) submit(ctx context.Context, r *request) error {
-	r.done = make(chan struct{})
-	r.deadline = time.Now().Add(requestTimeout)
-	f := s.flushers[maphash.String(s.seed, string(r.conversation))%uint64(len(s.flushers))]
-	select {
-	case <-s.closing:
-		return errClosed
-	default:
-	}
-	select {
-	case f.queue <- r:
-	default:
-		return ds.Unavailable(errors.New("too many requests are waiting"))
-	}
-	select {
-	case <-r.done:
-		return r.err
-	case <-ctx.Done():
-		r.state.CompareAndSwap(waiting, abandoned)
-		return ds.Unavailable(ctx.Err())
-	case <-f.ended:
-		select {
-		case <-r.done: // answered while it ended
-			return r.err
-		default:
-			return errClosed
-		}
-	}
-}
-
 // flusher writes the requests of its share of the conversations, batch by batch.
 // What arrives while a batch is under way forms the next one, so a lone request
 // waits for nobody and a crowd shares one fsync.
 type flusher struct {
 	s     *Service
 	queue chan *request
+	bytes atomic.Int64 // of what is not answered yet
 	ended chan struct{}
-	held  []*request // lost the race for a lock to another node; they go first when due
-	known known
+
+	// The rest belongs to the goroutine of run.
+	held         map[ds.ConversationID]line // they go first when due
+	heldRequests int
+	arrived      uint64 // the order of the latest request
+	known        known
 }
 
 func newFlusher(s *Service) *flusher {
-	return &flusher{s: s, queue: make(chan *request, queueRequestsMax), ended: make(chan struct{}), known: known{}}
+	return &flusher{s: s, queue: make(chan *request, queueRequestsMax), ended: make(chan struct{}), held: map[ds.ConversationID]line{}, known: known{}}
 }
 
 // run works until stop is closed and nothing waits any more.
 func (f *flusher) run(stop <-chan struct{}) {
+	defer f.refuseRest()
 	defer close(f.ended)
 	for {
 		first, more := f.next(stop)
@@ -109,13 +53,7 @@ func (f *flusher) run(stop <-chan struct{}) {
 // when stop is closed and there is neither.
 func (f *flusher) next(stop <-chan struct{}) (first *request, more bool) {
 	if len(f.held) > 0 {
-		due := f.held[0].due
-		for _, r := range f.held {
-			if r.due.Before(due) {
-				due = r.due
-			}
-		}
-		timer := time.NewTimer(time.Until(due))
+		timer := time.NewTimer(time.Until(f.nextDue()))
 		defer timer.Stop()
 		select {
 		case first = <-f.queue:
@@ -134,43 +72,6 @@ func (f *flusher) next(stop <-chan struct{}) (first *request, more bool) {
 	default:
 		return nil, false
 	}
-}
-
-// hold keeps a request for another try. The first tries pass over what is still
-// locked; then it waits for its locks in a transaction of its own, where it keeps
-// nobody else from being written.
-func (f *flusher) hold(r *request) {
-	r.tries++
-	r.due = time.Now().Add(holdDelay * time.Duration(r.tries))
-	if r.isAlone() {
-		r.due = time.Now().Add(holdAloneDelay)
-	}
-	f.held = append(f.held, r)
-}
-
-// isAlone says whether the next try waits for its locks, by itself.
-func (r *request) isAlone() bool { return r.tries >= holdTries }
-
-// retryAlone runs the requests that are due and wait for their locks.
-func (f *flusher) retryAlone() {
-	for _, r := range f.takeHeld(true) {
-		f.flush([]*request{r})
-	}
-}
-
-// takeHeld takes out the held requests that are due, of one of the two kinds.
-func (f *flusher) takeHeld(alone bool) []*request {
-	var due, rest []*request
-	now := time.Now()
-	for _, r := range f.held {
-		if r.isAlone() == alone && !now.Before(r.due) {
-			due = append(due, r)
-		} else {
-			rest = append(rest, r)
-		}
-	}
-	f.held = rest
-	return due
 }
 
 // listen gives those who were just answered the chance to speak again, so that they
@@ -195,12 +96,21 @@ func (f *flusher) gather(first *request) []*request {
 	batch := make([]*request, 0, 64)
 	bytes := 0
 	take := func(r *request) {
-		if r.state.CompareAndSwap(waiting, taken) || r.state.Load() == taken {
+		if r.order == 0 {
+			f.arrived++
+			r.order = f.arrived
+		}
+		switch {
+		case !r.state.CompareAndSwap(waiting, taken) && r.state.Load() != taken:
+			f.bytes.Add(-int64(r.bytes)) // nobody waits for an answer
+		case f.isBehind(r):
+			f.keep(r)
+		default:
 			batch = append(batch, r)
 			bytes += r.bytes
 		}
 	}
-	for _, r := range f.takeHeld(false) {
+	for _, r := range f.takeHeld(false, batchRequestsMax) {
 		take(r)
 	}
 	if first != nil {
@@ -227,6 +137,10 @@ func (f *flusher) flush(batch []*request) {
 	f.s.metrics.batchRequests.Observe(float64(len(batch)))
 	if err != nil && (!ds.IsUnavailable(err) || store.IsLockLost(err)) && len(batch) > 1 {
 		for _, r := range batch {
+			if f.isBehind(r) {
+				f.keep(r)
+				continue
+			}
 			result, err := f.attempt([]*request{r})
 			f.answer([]*request{r}, result, err)
 		}
@@ -262,15 +176,13 @@ func (f *flusher) answer(batch []*request, out outcome, err error) {
 		switch {
 		case isLost && time.Now().Before(r.deadline):
 			f.hold(r)
-			continue
 		case isLost:
-			r.err = ds.Unavailable(errors.New("what this request changes is busy elsewhere"))
+			f.finish(r, errBusy)
 		case err != nil:
-			r.err = err
+			f.finish(r, err)
 		default:
-			r.err = out.verdicts[i]
+			f.finish(r, out.verdicts[i])
 		}
-		close(r.done)
 	}
 }
 

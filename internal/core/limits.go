@@ -31,6 +31,7 @@ const (
 	batchRequestsMax   = 256
 	batchBytesMax      = 8 << 20
 	queueRequestsMax   = 8192
+	queueBytesMax      = 64 << 20 // of a flusher, in requests that are not answered
 	welcomeLifetime    = 90 * 24 * time.Hour
 	requestTimeout     = 10 * time.Second
 	cursorInterval     = time.Second

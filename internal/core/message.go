@@ -31,23 +31,54 @@ type Message struct {
 // is durable when Send returns. Refusals: invalid_request, forbidden, rate_limited,
 // epoch_conflict.
 func (s *Service) Send(ctx context.Context, who ds.Caller, m Message) (ds.Record, error) {
-	if err := checkIDs(m.ConversationID, m.ID); err != nil {
+	r := &request{}
+	if err := s.prepareSend(r, who, m); err != nil {
 		return ds.Record{}, err
-	}
-	if isTooLarge(m) {
-		return ds.Record{}, ds.Refuse(ds.InvalidRequest, "env too large")
-	}
-	seen := look(m.Body, m.Encoding)
-	r := &request{conversation: m.ConversationID, who: who, messageID: m.ID, bytes: len(m.Body)}
-	r.rule = func(c *conversation, nowMS int64) error {
-		var err error
-		r.record, err = s.decideSend(c, who, m, seen, nowMS)
-		return err
 	}
 	if err := s.submit(ctx, r); err != nil {
 		return ds.Record{}, err
 	}
 	return r.record, nil
+}
+
+// BeginSend is Send for a caller that goes on before it is answered: tell is called
+// once, with what Send would have returned. It is called by the goroutine that
+// writes the log, so it must not block, and perhaps before BeginSend returns. What a
+// caller begins in one conversation, one after the other, takes effect in that order.
+func (s *Service) BeginSend(who ds.Caller, m Message, tell func(ds.Record, error)) {
+	r := &request{}
+	if err := s.prepareSend(r, who, m); err != nil {
+		tell(ds.Record{}, err)
+		return
+	}
+	r.tell = func() {
+		if r.err != nil {
+			r.record = ds.Record{}
+		}
+		tell(r.record, r.err)
+	}
+	if err := s.begin(r); err != nil {
+		tell(ds.Record{}, err)
+	}
+}
+
+// prepareSend makes a request of a message, or refuses what needs no look at the
+// conversation.
+func (s *Service) prepareSend(r *request, who ds.Caller, m Message) error {
+	if err := checkIDs(m.ConversationID, m.ID); err != nil {
+		return err
+	}
+	if isTooLarge(m) {
+		return ds.Refuse(ds.InvalidRequest, "env too large")
+	}
+	seen := look(m.Body, m.Encoding)
+	r.conversation, r.who, r.messageID, r.bytes = m.ConversationID, who, m.ID, len(m.Body)
+	r.rule = func(c *conversation, nowMS int64) error {
+		var err error
+		r.record, err = s.decideSend(c, who, m, seen, nowMS)
+		return err
+	}
+	return nil
 }
 
 // isTooLarge holds a message against the limit of gateway v1, section 14, which

@@ -1,0 +1,217 @@
+package core
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"hash/maphash"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// request is one thing that a flusher is asked to do to one conversation. The rule
+// is a pure function of what was loaded: it may run more than once, each time over
+// fresh state, and the last run counts.
+type request struct {
+	conversation ds.ConversationID
+	who          ds.Caller
+	messageID    ds.MessageID   // "" unless the request is a message
+	accounts     []ds.AccountID // whose intervals the rule looks at, besides the caller's
+	bytes        int
+	rule         func(c *conversation, nowMS int64) error
+
+	deadline time.Time
+	record   ds.Record     // set by the rule
+	err      error         // valid once the request is answered
+	done     chan struct{} // closed with the answer, if somebody waits for it
+	tell     func()        // else called with it
+
+	state atomic.Int32 // waiting, taken, or abandoned
+	order uint64       // of arrival, within the flusher
+	tries int          // for a lock that somebody else had
+	due   time.Time    // of the next try
+	spent spent
+}
+
+const (
+	waiting int32 = iota
+	taken
+	abandoned
+)
+
+var errBusy = ds.Unavailable(errors.New("what this request changes is busy elsewhere"))
+
+// answer is the end of the request. It is called once, by whoever took it.
+func (r *request) answer(err error) {
+	r.err = err
+	if r.tell != nil {
+		r.tell()
+		return
+	}
+	close(r.done)
+}
+
+// begin hands a request to its conversation's flusher. Requests for one conversation
+// that are handed over one after the other take effect in that order. If there is an
+// error, it is the answer; otherwise the request will be answered.
+func (s *Service) begin(r *request) error {
+	r.deadline = time.Now().Add(requestTimeout)
+	f := s.flushers[maphash.String(s.seed, string(r.conversation))%uint64(len(s.flushers))]
+	select {
+	case <-s.closing:
+		return errClosed
+	default:
+	}
+	if f.bytes.Add(int64(r.bytes)) > queueBytesMax {
+		f.bytes.Add(-int64(r.bytes))
+		return errFull
+	}
+	select {
+	case f.queue <- r:
+	default:
+		f.bytes.Add(-int64(r.bytes))
+		return errFull
+	}
+	select {
+	case <-f.ended:
+		f.refuseRest() // nobody else does any more
+	default:
+	}
+	return nil
+}
+
+var errFull = ds.Unavailable(errors.New("too many requests are waiting"))
+
+// submit is begin for a caller that waits for the answer. One that goes away before
+// its request was taken withdraws it; afterwards the outcome is unknown to it and
+// reported as unavailable.
+func (s *Service) submit(ctx context.Context, r *request) error {
+	r.done = make(chan struct{})
+	if err := s.begin(r); err != nil {
+		return err
+	}
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		r.state.CompareAndSwap(waiting, abandoned)
+		return ds.Unavailable(ctx.Err())
+	}
+}
+
+// refuseRest answers what came while the flusher ended. Whoever enqueues looks
+// whether it has ended afterwards, and it looks into the queue after it has, so that
+// one of the two finds the request.
+func (f *flusher) refuseRest() {
+	for {
+		select {
+		case r := <-f.queue:
+			f.finish(r, errClosed)
+		default:
+			return
+		}
+	}
+}
+
+// finish answers a request and frees its place.
+func (f *flusher) finish(r *request, err error) {
+	f.bytes.Add(-int64(r.bytes))
+	r.answer(err)
+}
+
+// line is what is held back of one conversation, in the order of arrival: its first
+// request waits for a lock that another node has, the others wait behind it.
+type line []*request
+
+// hold keeps a request for another try. The first tries pass over what is still
+// locked; then it waits for its locks in a transaction of its own, where it keeps
+// nobody else from being written.
+func (f *flusher) hold(r *request) {
+	r.tries++
+	r.due = time.Now().Add(holdDelay * time.Duration(r.tries))
+	if r.isAlone() {
+		r.due = time.Now().Add(holdAloneDelay)
+	}
+	f.keep(r)
+}
+
+// keep enters a request into its conversation's line.
+func (f *flusher) keep(r *request) {
+	if f.heldRequests >= queueRequestsMax {
+		f.finish(r, errBusy)
+		return
+	}
+	f.heldRequests++
+	l := f.held[r.conversation]
+	i, _ := slices.BinarySearchFunc(l, r, func(a, b *request) int { return cmp.Compare(a.order, b.order) })
+	f.held[r.conversation] = slices.Insert(l, i, r)
+}
+
+// isBehind says whether an earlier request for the same conversation is held.
+func (f *flusher) isBehind(r *request) bool {
+	l := f.held[r.conversation]
+	return len(l) > 0 && l[0].order < r.order
+}
+
+// isAlone says whether the next try waits for its locks, by itself.
+func (r *request) isAlone() bool { return r.tries >= holdTries }
+
+// retryAlone runs the requests that are due and wait for their locks.
+func (f *flusher) retryAlone() {
+	for _, r := range f.takeHeld(true, batchRequestsMax) {
+		f.flush([]*request{r})
+	}
+}
+
+// takeHeld takes out held requests that are due, of one of the two kinds: those that
+// wait for their locks are the first of their line, the others bring theirs along.
+func (f *flusher) takeHeld(alone bool, most int) []*request {
+	var due []*request
+	now := time.Now()
+	for id, l := range f.held {
+		n := 0
+		switch {
+		case l[0].isAlone() != alone || now.Before(l[0].due):
+			l = f.expire(l, now)
+		case alone:
+			n = min(1, most-len(due))
+		default:
+			n = min(len(l), most-len(due))
+		}
+		due, l = append(due, l[:n]...), l[n:]
+		f.heldRequests -= n
+		if f.held[id] = l; len(l) == 0 {
+			delete(f.held, id)
+		}
+	}
+	return due
+}
+
+// expire answers those behind the first who have waited too long. The first is
+// answered after its next try.
+func (f *flusher) expire(l line, now time.Time) line {
+	kept := l[:1]
+	for _, r := range l[1:] {
+		if now.Before(r.deadline) {
+			kept = append(kept, r)
+			continue
+		}
+		f.heldRequests--
+		f.finish(r, errBusy)
+	}
+	clear(l[len(kept):])
+	return kept
+}
+
+// nextDue is when the next held request is to be tried again.
+func (f *flusher) nextDue() (due time.Time) {
+	for _, l := range f.held {
+		if due.IsZero() || l[0].due.Before(due) {
+			due = l[0].due
+		}
+	}
+	return due
+}
