@@ -168,16 +168,18 @@ func (g *Group) welcome(joiner []byte, s *staged) ([]byte, error) {
 	}
 	key, nonce := schedule.WelcomeKey(g.suite, schedule.Welcome(g.suite, joiner, s.psk))
 	w := &wire.Welcome{CipherSuite: g.suite.ID(), EncryptedGroupInfo: g.suite.Seal(key, nonce, nil, wire.Marshal(info))}
-	for k, pack := range s.packages {
-		secrets := &wire.GroupSecrets{JoinerSecret: joiner, PSKs: s.psks}
+	w.Secrets = make([]wire.EncryptedGroupSecrets, len(s.packages))
+	err = suite.Parallel(len(s.packages), func(k int) error {
+		pack, secrets := s.packages[k], &wire.GroupSecrets{JoinerSecret: joiner, PSKs: s.psks}
 		if secret := s.path.SecretFor(s.added[k]); secret != nil {
 			secrets.PathSecret = &wire.PathSecret{Secret: secret}
 		}
 		sealed, err := g.suite.EncryptWithLabel(pack.InitKey, "Welcome", w.EncryptedGroupInfo, wire.Marshal(secrets))
-		if err != nil {
-			return nil, err
-		}
-		w.Secrets = append(w.Secrets, wire.EncryptedGroupSecrets{NewMember: g.suite.KeyPackageRef(wire.Marshal(pack)), Secrets: sealed})
+		w.Secrets[k] = wire.EncryptedGroupSecrets{NewMember: g.suite.KeyPackageRef(wire.Marshal(pack)), Secrets: sealed}
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return wire.Marshal(&wire.Message{WireFormat: wire.WelcomeFormat, Welcome: w}), nil
 }

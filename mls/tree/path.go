@@ -113,17 +113,25 @@ func (t *Tree) setPath(i uint32, steps []step, keys [][]byte) []byte {
 // next epoch. RFC 9420, section 7.6.
 func (p *Path) Seal(context []byte, added map[uint32]bool) (*wire.UpdatePath, error) {
 	update := &wire.UpdatePath{Leaf: *p.Leaf, Nodes: make([]wire.UpdatePathNode, len(p.steps))}
+	var seals []seal
 	for k, s := range p.steps {
+		receivers := p.tree.receivers(s.copath, added)
 		update.Nodes[k].EncryptionKey = p.Keys[s.node].Public
-		for _, x := range p.tree.receivers(s.copath, added) {
-			sealed, err := p.tree.suite.EncryptWithLabel(p.tree.Key(x), "UpdatePathNode", context, p.secrets[k])
-			if err != nil {
-				return nil, err
-			}
-			update.Nodes[k].Secrets = append(update.Nodes[k].Secrets, sealed)
+		update.Nodes[k].Secrets = make([]wire.HPKECiphertext, len(receivers))
+		for j, x := range receivers {
+			seals = append(seals, seal{secret: p.secrets[k], key: p.tree.Key(x), to: &update.Nodes[k].Secrets[j]})
 		}
 	}
-	return update, nil
+	return update, suite.Parallel(len(seals), func(i int) (err error) {
+		*seals[i].to, err = p.tree.suite.EncryptWithLabel(seals[i].key, "UpdatePathNode", context, seals[i].secret)
+		return err
+	})
+}
+
+// seal is one path secret to be sealed to one key.
+type seal struct {
+	secret, key []byte
+	to          *wire.HPKECiphertext
 }
 
 // SecretFor is the secret of the lowest path node over leaf i, nil if there is

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"waxwing.im/waxwing/mls/leaf"
+	"waxwing.im/waxwing/mls/suite"
 	"waxwing.im/waxwing/mls/wire"
 )
 
@@ -11,12 +12,8 @@ import (
 // hash, every unmerged leaf, and what Compatible and Unique say.
 // RFC 9420, section 12.4.3.1.
 func (t *Tree) Validate(groupID []byte, extensions []wire.Extension) error {
-	for i := range t.Size() {
-		if n := t.Leaf(i); n != nil {
-			if err := leaf.Check(t.suite, n, groupID, i); err != nil {
-				return err
-			}
-		}
+	if err := t.checkLeaves(groupID); err != nil {
+		return err
 	}
 	if err := t.checkUnmergedChains(); err != nil {
 		return err
@@ -28,6 +25,17 @@ func (t *Tree) Validate(groupID []byte, extensions []wire.Extension) error {
 		return err
 	}
 	return t.Compatible(extensions)
+}
+
+// checkLeaves verifies every leaf by itself. RFC 9420, section 7.3.
+func (t *Tree) checkLeaves(groupID []byte) error {
+	var taken []uint32
+	for i := range t.Size() {
+		if t.Leaf(i) != nil {
+			taken = append(taken, i)
+		}
+	}
+	return suite.Parallel(len(taken), func(k int) error { return leaf.Check(t.suite, t.Leaf(taken[k]), groupID, taken[k]) })
 }
 
 // checkUnmergedChains verifies that a leaf unmerged at a node is unmerged at all
