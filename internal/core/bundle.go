@@ -44,6 +44,9 @@ func (s *Service) CommitBundle(ctx context.Context, who ds.Caller, b Bundle) (ds
 	if err != nil {
 		return ds.Record{}, err
 	}
+	if err := s.checkExternalBundle(ctx, who, b); err != nil {
+		return ds.Record{}, err
+	}
 	accounts := slices.Concat(b.Add, b.Remove)
 	for _, to := range b.To {
 		accounts = append(accounts, to.Device.Account)
@@ -60,6 +63,20 @@ func (s *Service) CommitBundle(ctx context.Context, who ds.Caller, b Bundle) (ds
 		return ds.Record{}, err
 	}
 	return r.record, nil
+}
+
+// checkExternalBundle is checkExternal for a bundle: who enters by itself changes
+// nobody else's membership. A repeat passes whatever its epoch: it is answered by
+// its id.
+func (s *Service) checkExternalBundle(ctx context.Context, who ds.Caller, b Bundle) error {
+	commit, _, err := externalCommit(b.Commit)
+	if err != nil || commit == nil {
+		return err
+	}
+	if len(b.Add)+len(b.Remove)+len(b.To) > 0 {
+		return ds.Refuse(ds.InvalidRequest, "an external commit adds and removes no accounts")
+	}
+	return s.checkExternal(ctx, who, b.ConversationID, b.Commit)
 }
 
 // checkBundle looks at the bundle alone: sizes, forms, and whether its parts say

@@ -1,0 +1,239 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/pgtest"
+)
+
+// begin is BeginSend as a channel of one answer.
+func (w *world) begin(account, id, message string) <-chan answered {
+	told := make(chan answered, 2)
+	w.service.BeginSend(who(account), Message{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message), Body: []byte("x")},
+		func(r ds.Record, err error) { told <- answered{r, err} })
+	return told
+}
+
+type answered struct {
+	record ds.Record
+	err    error
+}
+
+func (w *world) messages(account, id string) string {
+	list, _ := w.read(account, id, 1)
+	var names []string
+	for _, r := range list {
+		if r.Seq > 0 {
+			names = append(names, string(r.MessageID))
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+// TestBeginSend: what is begun one after the other stands in that order, in each
+// conversation, refusals and repeats in between, and each is told once.
+func TestBeginSend(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		for i := range 3 {
+			w.room(fmt.Sprint("c", i), "ann")
+		}
+		w.room("other", "bob")
+		const each = 200
+		var sends, repeats [3][each]<-chan answered
+		var refused [each]<-chan answered
+		for n := range each {
+			for i := range sends {
+				sends[i][n] = w.begin("ann", fmt.Sprint("c", i), fmt.Sprint("m", n))
+				repeats[i][n] = w.begin("ann", fmt.Sprint("c", i), fmt.Sprint("m", n))
+			}
+			refused[n] = w.begin("ann", []string{"other", "nowhere", "", "c0"}[n%4], []string{"m", "\x00"}[n%4/3])
+		}
+		for n := range each {
+			for i := range sends {
+				if got := <-sends[i][n]; got.err != nil || got.record.Seq != int64(n+1) {
+					t.Fatalf("c%d, message %d: %+v", i, n, got)
+				}
+				if got := <-repeats[i][n]; got.err != nil || got.record.Seq != int64(n+1) {
+					t.Fatalf("c%d, repeat of %d: %+v", i, n, got)
+				}
+			}
+			if got := <-refused[n]; ds.CodeOf(got.err) == "" || got.record.Seq != 0 {
+				t.Fatalf("refusal %d: %+v", n, got)
+			}
+		}
+		for n := range each {
+			if len(refused[n]) > 0 || len(sends[0][n]) > 0 {
+				t.Error("told twice")
+			}
+		}
+	})
+}
+
+// TestHeldKeepsOrder: what comes while an earlier request waits for a lock that
+// somebody else has stands behind it, whenever the lock is let go.
+func TestHeldKeepsOrder(t *testing.T) {
+	url := pgtest.URL(t)
+	w := newWorld(t, url, oneFlusher)
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	// Up to holdTries short waits, and then one where the first request waits alone.
+	for round, held := range []time.Duration{0, holdDelay, 4 * holdDelay, 2 * holdAloneDelay} {
+		room := fmt.Sprint("c", round)
+		w.room(room, "ann")
+		tx, err := conn.Begin(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.Exec(ctx, `SELECT pos FROM logs WHERE log_id = $1 FOR UPDATE`, "c/"+room); err != nil {
+			t.Fatal(err)
+		}
+		var told []<-chan answered
+		var want []string
+		begin := func() {
+			want = append(want, fmt.Sprint("m", len(want)))
+			told = append(told, w.begin("ann", room, want[len(want)-1]))
+		}
+		begin()
+		for start := time.Now(); time.Since(start) < held; time.Sleep(holdDelay) {
+			begin()
+		}
+		if err := tx.Rollback(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for range 50 {
+			begin()
+			time.Sleep(holdDelay / 5)
+		}
+		for i, answer := range told {
+			if got := <-answer; got.err != nil || got.record.Seq != int64(i+1) {
+				t.Errorf("held for %s: message %d: %+v", held, i, got)
+			}
+		}
+		if got := w.messages("ann", room); got != strings.Join(want, " ") {
+			t.Errorf("held for %s: stored %s", held, got)
+		}
+	}
+}
+
+// TestBeginSendWhileItCloses: whatever is begun while the service closes is told once,
+// and stands if and only if it was told so.
+func TestBeginSendWhileItCloses(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		w.room("c", "ann")
+		var begun, told atomic.Int64
+		var mu sync.Mutex
+		var acked []string // mu guards it
+		var callers sync.WaitGroup
+		isClosed := make(chan struct{})
+		for i := range 8 {
+			callers.Go(func() {
+				for n := 0; ; n++ {
+					id := fmt.Sprintf("m%d-%d", i, n)
+					var isOver bool
+					select {
+					case <-isClosed:
+						isOver = true
+					default:
+					}
+					begun.Add(1)
+					w.service.BeginSend(who("ann"), Message{ConversationID: "c", ID: ds.MessageID(id)}, func(_ ds.Record, err error) {
+						told.Add(1)
+						if err == nil {
+							mu.Lock()
+							acked = append(acked, id)
+							mu.Unlock()
+						} else if !ds.IsUnavailable(err) {
+							t.Error(err)
+						}
+					})
+					if isOver {
+						return
+					}
+					if n%32 == 31 {
+						time.Sleep(time.Millisecond)
+					}
+				}
+			})
+		}
+		for told.Load() < 100 {
+			time.Sleep(time.Millisecond)
+		}
+		if err := w.service.Close(); err != nil {
+			t.Error(err)
+		}
+		close(isClosed)
+		callers.Wait()
+		for deadline := time.Now().Add(10 * time.Second); told.Load() < begun.Load() && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		if told.Load() != begun.Load() {
+			t.Errorf("%d begun, %d told", begun.Load(), told.Load())
+		}
+		again := New(Options{Store: w.store})
+		defer again.Close()
+		w.service = again
+		stored := strings.Fields(w.messages("ann", "c"))
+		mu.Lock()
+		defer mu.Unlock()
+		slices.Sort(stored)
+		slices.Sort(acked)
+		if !slices.Equal(stored, acked) {
+			t.Errorf("%d stand, %d were acknowledged", len(stored), len(acked))
+		}
+	})
+}
+
+// TestQueueIsBoundedInBytes: what waits for a slow database costs bounded memory, and
+// is refused as a fault that may pass.
+func TestQueueIsBoundedInBytes(t *testing.T) {
+	w := newWorld(t, "sqlite:"+t.TempDir(), oneFlusher)
+	w.room("c", "ann")
+	gate, entered := make(chan struct{}), make(chan struct{}, 1)
+	blocker := &request{conversation: "blocker", tell: func() {}, rule: func(*conversation, int64) error {
+		entered <- struct{}{}
+		<-gate
+		return nil
+	}}
+	if err := w.service.begin(blocker); err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	body := make([]byte, bodyBytesMax)
+	const n = queueBytesMax/bodyBytesMax + 10
+	told := make(chan error, n)
+	for i := range n {
+		w.service.BeginSend(who("ann"), Message{ConversationID: "c", ID: ds.MessageID(fmt.Sprint("m", i)), Body: body},
+			func(_ ds.Record, err error) { told <- err })
+	}
+	if got := len(told); got != 10 {
+		t.Errorf("%d of %d were refused at once", got, n)
+	}
+	close(gate)
+	refused := 0
+	for range n {
+		if err := <-told; ds.IsUnavailable(err) {
+			refused++
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+	if refused != 10 || w.service.flushers[0].bytes.Load() != 0 {
+		t.Errorf("%d refused, %d bytes are still counted", refused, w.service.flushers[0].bytes.Load())
+	}
+}
