@@ -90,6 +90,17 @@ func (e *Epoch) ExternalPub(s *suite.Suite) ([]byte, error) {
 	return public, err
 }
 
+// OpenExternalInit is the init secret of the epoch that an external commit opens.
+// Errors wrap suite.ErrOpen. RFC 9420, section 8.3.
+func (e *Epoch) OpenExternalInit(s *suite.Suite, kemOutput []byte) ([]byte, error) {
+	private, _, err := s.DeriveKeyPair(e.External)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(private)
+	return s.OpenExternalInit(private, kemOutput)
+}
+
 // NoPSK is the PSK secret of an epoch without pre-shared keys.
 // RFC 9420, section 8.4.
 func NoPSK() []byte { return make([]byte, suite.HashBytes) }

@@ -81,3 +81,35 @@ func (s *Suite) DecryptWithLabel(private []byte, label string, context []byte, s
 	}
 	return plaintext, nil
 }
+
+// externalInitLabel is what both sides of an external initialization export.
+const externalInitLabel = "MLS 1.0 external init secret"
+
+// ExternalInit makes an init secret for the owner of public, and what tells it to
+// that owner. The error wraps ErrKey. RFC 9420, section 8.3.
+func (s *Suite) ExternalInit(public []byte) (kemOutput, secret []byte, err error) {
+	k, err := s.kem.NewPublicKey(public)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: external public key (RFC 9420, section 8.3)", ErrKey)
+	}
+	kemOutput, sender, err := hpke.NewSender(k, hpke.HKDFSHA256(), s.hpkeAEAD, nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: encapsulate to an external public key", ErrKey)
+	}
+	secret, err = sender.Export(externalInitLabel, HashBytes)
+	return kemOutput, secret, err
+}
+
+// OpenExternalInit is the init secret that kemOutput tells to the owner of private.
+// The error wraps ErrKey or ErrOpen. RFC 9420, section 8.3.
+func (s *Suite) OpenExternalInit(private, kemOutput []byte) ([]byte, error) {
+	k, err := s.kem.NewPrivateKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("%w: private HPKE key", ErrKey)
+	}
+	recipient, err := hpke.NewRecipient(kemOutput, k, hpke.HKDFSHA256(), s.hpkeAEAD, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: external init (RFC 9420, section 8.3)", ErrOpen)
+	}
+	return recipient.Export(externalInitLabel, HashBytes)
+}

@@ -48,6 +48,39 @@ func (g *GroupInfo) codeSigned(c *Coder) {
 // RFC 9420, section 12.4.3.
 func (g *GroupInfo) SignedContent() []byte { return Marshal(Func(g.codeSigned)) }
 
+// ExternalPub is the public key with which others join by themselves, the data of
+// the external_pub extension. RFC 9420, section 12.4.3.2.
+type ExternalPub struct {
+	Key []byte
+}
+
+// Code visits the fields of RFC 9420, section 12.4.3.2.
+func (e *ExternalPub) Code(c *Coder) { c.Bytes(&e.Key) }
+
+// ExternalParty (ExternalSender in the RFC) is someone outside the group who may propose changes.
+// RFC 9420, section 12.1.8.1.
+type ExternalParty struct {
+	SignatureKey []byte
+	Credential   Credential
+}
+
+// Code visits the fields of RFC 9420, section 12.1.8.1.
+func (s *ExternalParty) Code(c *Coder) {
+	c.Bytes(&s.SignatureKey)
+	s.Credential.Code(c)
+}
+
+// ExternalSenders is the data of the external_senders extension.
+// RFC 9420, section 12.1.8.1.
+type ExternalSenders []ExternalParty
+
+// Code visits the fields of RFC 9420, section 12.1.8.1.
+func (l *ExternalSenders) Code(c *Coder) {
+	list := []ExternalParty(*l)
+	Structs(c, &list)
+	*l = list
+}
+
 // PathSecret is an option inside GroupSecrets. RFC 9420, section 12.4.3.
 type PathSecret struct {
 	Secret []byte

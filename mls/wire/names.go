@@ -92,6 +92,13 @@ const (
 	ResumptionPSK uint8 = 2
 )
 
+// Usages of resumption pre-shared keys. RFC 9420, section 8.4.
+const (
+	ApplicationUsage uint8 = 1
+	ReInitUsage      uint8 = 2
+	BranchUsage      uint8 = 3
+)
+
 // IsGrease says whether v is one of the values that mean nothing and must be
 // tolerated wherever a list of capabilities allows it. RFC 9420, section 13.5.
 func IsGrease(v uint16) bool {
