@@ -80,6 +80,12 @@ func (s *Suite) Hash(parts ...[]byte) []byte {
 	return h.Sum(nil)
 }
 
+// AppendHash appends the suite's hash of data to b.
+func (s *Suite) AppendHash(b, data []byte) []byte {
+	sum := sha256.Sum256(data)
+	return append(b, sum[:]...)
+}
+
 // MAC authenticates data with key. RFC 9420, section 5.2.
 func (s *Suite) MAC(key, data []byte) []byte {
 	m := hmac.New(sha256.New, key)
@@ -100,6 +106,17 @@ func (s *Suite) Extract(salt, secret []byte) []byte {
 	return out
 }
 
+// labelPrefix begins every label of the protocol. RFC 9420, section 5.1.2.
+const labelPrefix = "MLS 1.0 "
+
+// appendLabelled appends what withLabel returns. It is spelt out because a jump in
+// a ratchet does this a thousand times.
+func appendLabelled(b []byte, label string, content []byte) []byte {
+	b = append(wire.AppendLength(b, len(labelPrefix)+len(label)), labelPrefix...)
+	b = append(b, label...)
+	return append(wire.AppendLength(b, len(content)), content...)
+}
+
 // labelled is the two-vector structure under all labels of RFC 9420.
 type labelled struct{ label, content []byte }
 
@@ -109,14 +126,20 @@ func (l *labelled) Code(c *wire.Coder) {
 }
 
 func withLabel(label string, content []byte) []byte {
-	return wire.Marshal(&labelled{label: []byte("MLS 1.0 " + label), content: content})
+	return appendLabelled(make([]byte, 0, len(labelPrefix)+len(label)+len(content)+8), label, content)
 }
 
 // ExpandWithLabel derives length bytes, at most 255 hashes, from secret.
 // RFC 9420, section 8.
 func (s *Suite) ExpandWithLabel(secret []byte, label string, context []byte, length int) []byte {
-	info := binary.BigEndian.AppendUint16(nil, uint16(length))
-	info = append(info, withLabel(label, context)...)
+	info := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(labelPrefix)+len(label)+len(context)+8), uint16(length))
+	info = appendLabelled(info, label, context)
+	if length <= HashBytes {
+		// RFC 5869, section 2.3, with one block; what a ratchet does most.
+		m := hmac.New(sha256.New, secret)
+		m.Write(append(info, 1))
+		return m.Sum(nil)[:length:length]
+	}
 	out, err := hkdf.Expand(sha256.New, secret, string(info), length)
 	if err != nil {
 		panic("suite: " + err.Error()) // a length that no caller may ask for

@@ -2,13 +2,36 @@ package tree
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 
+	"waxwing.im/waxwing/mls/suite"
 	"waxwing.im/waxwing/mls/wire"
 )
 
+// What the input of a tree hash begins with. RFC 9420, section 7.8.
+const (
+	leafNodeHash   uint8 = 1
+	parentNodeHash uint8 = 2
+)
+
 // Hash is the tree hash of the whole tree. RFC 9420, section 7.8.
-func (t *Tree) Hash() []byte { return t.NodeHash(t.root()) }
+func (t *Tree) Hash() []byte {
+	if t.Size() >= hashParallelMin && t.hashes[t.root()] == nil {
+		// The subtrees under the third level share nothing.
+		size := t.Size() / hashParallel
+		_ = suite.Parallel(hashParallel, func(i int) error {
+			t.NodeHash(2*size*uint32(i) + Root(size))
+			return nil
+		})
+	}
+	return t.NodeHash(t.root())
+}
+
+const (
+	hashParallel    = 8    // subtrees that are hashed at the same time
+	hashParallelMin = 4096 // leaves from which on that is worth it
+)
 
 // NodeHash is the tree hash of the subtree of x. RFC 9420, section 7.8.
 func (t *Tree) NodeHash(x uint32) []byte {
@@ -27,23 +50,48 @@ func (t *Tree) NodeHash(x uint32) []byte {
 	return t.hashes[x]
 }
 
+// hashLeaf is the tree hash of leaf i with the node n. RFC 9420, section 7.8.
 func (t *Tree) hashLeaf(i uint32, n *wire.LeafNode) []byte {
+	if n == nil {
+		return t.hashBlankLeaf(i)
+	}
+	kind, index, node := leafNodeHash, i, n
 	return t.suite.Hash(wire.Marshal(wire.Func(func(c *wire.Coder) {
-		kind := uint8(1)
 		c.U8(&kind)
-		c.U32(&i)
-		wire.Optional(c, &n)
+		c.U32(&index)
+		wire.Optional(c, &node)
 	})))
 }
 
+// hashParent is the tree hash of an inner node with the hashes of its children.
+// RFC 9420, section 7.8.
 func (t *Tree) hashParent(p *wire.ParentNode, left, right []byte) []byte {
+	if p == nil {
+		return t.hashBlankParent(left, right)
+	}
+	kind, node := parentNodeHash, p
+	below := [2][]byte{left, right}
 	return t.suite.Hash(wire.Marshal(wire.Func(func(c *wire.Coder) {
-		kind := uint8(2)
 		c.U8(&kind)
-		wire.Optional(c, &p)
-		c.Bytes(&left)
-		c.Bytes(&right)
+		wire.Optional(c, &node)
+		c.Bytes(&below[0])
+		c.Bytes(&below[1])
 	})))
+}
+
+// hashBlankLeaf and hashBlankParent spell out what they hash, and allocate only
+// the result, because a small message can hold a tree of very many blank nodes.
+func (t *Tree) hashBlankLeaf(i uint32) []byte {
+	input := [6]byte{leafNodeHash}
+	binary.BigEndian.PutUint32(input[1:], i)
+	return t.suite.AppendHash(nil, input[:])
+}
+
+func (t *Tree) hashBlankParent(left, right []byte) []byte {
+	input := append(make([]byte, 0, 4+2*suite.HashBytes), parentNodeHash, 0)
+	input = append(wire.AppendLength(input, len(left)), left...)
+	input = append(wire.AppendLength(input, len(right)), right...)
+	return t.suite.AppendHash(nil, input)
 }
 
 // hashWithout is the tree hash that x had before the leaves in without, which are

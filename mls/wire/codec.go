@@ -173,7 +173,7 @@ func (c *Coder) Bytes(v *[]byte) {
 			c.Fail("a vector of %d bytes", len(*v))
 			return
 		}
-		c.buf = append(appendLength(c.buf, len(*v)), *v...)
+		c.buf = append(AppendLength(c.buf, len(*v)), *v...)
 		return
 	}
 	if b := c.take(c.length()); b != nil {
@@ -258,7 +258,9 @@ func lengthSize(n int) int {
 	return 4
 }
 
-func appendLength(b []byte, n int) []byte {
+// AppendLength appends the length of a vector of n bytes, at most 2^30-1, in its
+// only valid form. RFC 9420, section 2.1.2.
+func AppendLength(b []byte, n int) []byte {
 	switch lengthSize(n) {
 	case 1:
 		return append(b, byte(n))
@@ -314,7 +316,7 @@ func (c *Coder) prefix(start int) {
 	size := lengthSize(n)
 	c.buf = append(c.buf, make([]byte, size)...)
 	copy(c.buf[start+size:], c.buf[start:start+n])
-	appendLength(c.buf[:start], n)
+	AppendLength(c.buf[:start], n)
 }
 
 // Structs codes T values<V> where *T is a Struct.
