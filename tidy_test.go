@@ -22,27 +22,31 @@ const module = "waxwing.im/waxwing"
 // inwards, from commands over doors and rules to nouns; a new one is a decision and
 // has a page in docs/decisions.
 var edges = map[string][]string{
-	"cmd/waxwing":            {"client", "internal/identity", "internal/server", "mls"},
-	"internal/server":        {"internal/core", "internal/gatewayserver", "internal/identity", "internal/store"},
+	"cmd/waxwing":            {"client", "internal/identity", "internal/mlspeer", "internal/server", "mls"},
+	"internal/server":        {"internal/core", "internal/gatewayserver", "internal/identity", "internal/netguard", "internal/store"},
 	"internal/gatewayserver": {"api/gateway", "internal/core", "internal/ds", "internal/identity"},
 	"internal/core":          {"internal/ds", "internal/store", "mls/keypackage", "mls/wire"},
-	"internal/identity":      {"internal/ds", "internal/store"},
+	"internal/identity":      {"internal/ds", "internal/netguard", "internal/store"},
+	"internal/netguard":      {},
 	"internal/store":         {"internal/ds"},
 	"internal/ds":            {},
 	// sim may see everything; nothing that serves imports it.
 	"internal/sim": {"api/gateway", "client", "internal/core", "internal/ds", "internal/gatewayserver", "internal/identity",
 		"internal/pgtest", "internal/server", "internal/store", "mls", "mls/keypackage", "mls/wire"},
 	"internal/pgtest": {},
-	"client":          {"api/gateway", "mls", "mls/keypackage", "mls/wire"},
-	"api/gateway":     {},
-	"mls":             {"mls/framing", "mls/keypackage", "mls/leaf", "mls/schedule", "mls/suite", "mls/tree", "mls/wire"},
-	"mls/framing":     {"mls/leaf", "mls/schedule", "mls/suite", "mls/wire"},
-	"mls/tree":        {"mls/leaf", "mls/suite", "mls/wire"},
-	"mls/schedule":    {"mls/suite", "mls/wire"},
-	"mls/keypackage":  {"mls/leaf", "mls/suite", "mls/wire"},
-	"mls/leaf":        {"mls/suite", "mls/wire"},
-	"mls/suite":       {"mls/wire"},
-	"mls/wire":        {},
+	// mlspeer shows mls to other implementations; interop runs it against them.
+	"internal/mlspeer": {"mls"},
+	"interop":          {"internal/mlspeer"},
+	"client":           {"api/gateway", "mls", "mls/keypackage", "mls/wire"},
+	"api/gateway":      {},
+	"mls":              {"mls/framing", "mls/keypackage", "mls/leaf", "mls/schedule", "mls/suite", "mls/tree", "mls/wire"},
+	"mls/framing":      {"mls/leaf", "mls/schedule", "mls/suite", "mls/wire"},
+	"mls/tree":         {"mls/leaf", "mls/suite", "mls/wire"},
+	"mls/schedule":     {"mls/suite", "mls/wire"},
+	"mls/keypackage":   {"mls/leaf", "mls/suite", "mls/wire"},
+	"mls/leaf":         {"mls/suite", "mls/wire"},
+	"mls/suite":        {"mls/wire"},
+	"mls/wire":         {},
 }
 
 // testEdges holds what the tests of the public packages below a folder may import
@@ -64,7 +68,8 @@ var exclusive = []struct {
 	{"github.com/jackc/pgx", []string{"internal/store", "internal/pgtest"}},
 	{"modernc.org/sqlite", []string{"internal/store", "client"}},
 	{"github.com/coder/websocket", []string{"internal/gatewayserver", "internal/sim", "client", "cmd/waxwing"}},
-	{"net/http", []string{"api/gateway", "client", "cmd/waxwing", "internal/gatewayserver", "internal/server", "internal/sim"}},
+	{"net/http", []string{"api/gateway", "client", "cmd/waxwing", "internal/gatewayserver", "internal/netguard", "internal/server", "internal/sim"}},
+	{"code.dny.dev/ssrf", []string{"internal/netguard"}},
 	{"github.com/alecthomas/kong", []string{"cmd/waxwing"}},
 }
 
