@@ -459,12 +459,21 @@ func (f *Follower) keepEvents(page *Page, welcomes map[string][]byte) error {
 // Acknowledge is Service.Acknowledge for a log that this follower reads: what it
 // has handed out needs no further check.
 func (f *Follower) Acknowledge(ctx context.Context, id ds.ConversationID, seq int64) error {
-	f.mu.Lock()
-	one := f.logs[ds.ConversationLog(id)]
-	f.mu.Unlock()
-	if one != nil && seq >= 0 && seq <= one.seq.Load() {
-		f.s.cursors.put(f.who.AsDevice(), one.log, seq+1)
+	if f.AcknowledgeRead(id, seq) {
 		return nil
 	}
 	return f.s.Acknowledge(ctx, f.who, id, seq)
+}
+
+// AcknowledgeRead is Acknowledge where that needs no look at the store: seq was handed
+// out. Otherwise it does nothing and returns false.
+func (f *Follower) AcknowledgeRead(id ds.ConversationID, seq int64) bool {
+	f.mu.Lock()
+	one := f.logs[ds.ConversationLog(id)]
+	f.mu.Unlock()
+	if one == nil || seq < 0 || seq > one.seq.Load() {
+		return false
+	}
+	f.s.cursors.put(f.who.AsDevice(), one.log, seq+1)
+	return true
 }

@@ -39,6 +39,13 @@ const (
 	devicesMax         = 64 // per account, in one claim
 )
 
+// What one socket may have under way before it is not read from any more: sends whose
+// answers have not left yet, and their bytes. One send always may.
+const (
+	SendsUnderWayMax     = 32
+	SendBytesUnderWayMax = 1 << 20
+)
+
 // How a flusher goes about its batches.
 const (
 	listenRequestsMin = 16 // a batch of so many is worth listening after

@@ -1,6 +1,7 @@
 package gatewayserver
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"math"
@@ -22,18 +23,23 @@ var sessionKinds = map[string]func(c *socket, f gateway.Frame) (identity.Ready, 
 // the session was not granted are unknown to it.
 type frameKind struct {
 	feature gateway.Feature
-	handle  func(c *socket, f gateway.Frame) (reply, error)
+	// handle answers before the next frame is read, and observes all sends before it,
+	// unless isFree says that it needs to observe none.
+	handle func(c *socket, f gateway.Frame) (reply, error)
+	isFree bool
+	// begin, in place of handle, is answered later.
+	begin func(c *socket, f gateway.Frame)
 }
 
 var frameKinds = map[string]frameKind{
-	gateway.TypePing:      {"", (*socket).ping},
-	gateway.TypePong:      {"", (*socket).pong},
-	gateway.TypeSubscribe: {"", (*socket).subscribe},
-	gateway.TypeSend:      {"", (*socket).send},
-	gateway.TypeAck:       {"", (*socket).ack},
-	gateway.TypeCommit:    {gateway.FeatureBundle, (*socket).commit},
-	gateway.TypeDeviceAck: {gateway.FeatureDevice, (*socket).deviceAck},
-	gateway.TypeReport:    {gateway.FeatureReport, (*socket).report},
+	gateway.TypePing:      {handle: (*socket).ping, isFree: true},
+	gateway.TypePong:      {handle: (*socket).pong, isFree: true},
+	gateway.TypeSubscribe: {handle: (*socket).subscribe},
+	gateway.TypeSend:      {begin: (*socket).send},
+	gateway.TypeAck:       {handle: (*socket).ack, isFree: true},
+	gateway.TypeCommit:    {feature: gateway.FeatureBundle, handle: (*socket).commit},
+	gateway.TypeDeviceAck: {feature: gateway.FeatureDevice, handle: (*socket).deviceAck},
+	gateway.TypeReport:    {feature: gateway.FeatureReport, handle: (*socket).report},
 }
 
 func (c *socket) sessionStart(f gateway.Frame) (identity.Ready, error) {
@@ -96,13 +102,24 @@ func startOf(fromSeq, afterSeq *int64) (int64, error) {
 	return *afterSeq + 1, nil
 }
 
-func (c *socket) send(f gateway.Frame) (reply, error) {
+// send hands a message to core and goes on; the frame's bytes are not kept.
+func (c *socket) send(f gateway.Frame) {
 	var in gateway.Send
-	if err := f.Decode(&in); err != nil {
-		return reply{}, invalid(err)
+	err := f.Decode(&in)
+	o := &owed{request: f.Type, id: bytes.Clone(f.ID), conv: in.ConvID, msg: in.MsgID, bytes: len(in.Env) + frameBytesMin}
+	if !c.answers.push(o) {
+		return // the socket ends, and the send with it
 	}
-	acked, err := c.server.send(c.ctx, c.session.Caller, &in)
-	return reply{gateway.TypeAcked, acked}, err
+	if err != nil {
+		c.answers.settle(o, ds.Record{}, invalid(err))
+		return
+	}
+	message, err := messageOf(&in)
+	if err != nil {
+		c.answers.settle(o, ds.Record{}, err)
+		return
+	}
+	c.server.core.BeginSend(c.session.Caller, message, func(record ds.Record, err error) { c.answers.settle(o, record, err) })
 }
 
 func (c *socket) commit(f gateway.Frame) (reply, error) {
@@ -123,6 +140,10 @@ func (c *socket) ack(f gateway.Frame) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
+	if c.follower.AcknowledgeRead(id, in.Seq) {
+		return reply{}, nil
+	}
+	c.answers.awaitSettled() // a seq beyond the head counts as the head
 	return reply{}, c.follower.Acknowledge(c.ctx, id, in.Seq)
 }
 
@@ -153,11 +174,12 @@ func (c *socket) report(f gateway.Frame) (reply, error) {
 	if err := f.Decode(&in); err != nil {
 		return reply{}, invalid(err)
 	}
-	return reply{}, c.server.report(c.session, &in)
+	return reply{}, c.server.report(c.ctx, c.session, &in)
 }
 
-// report is client.report, whichever way it came. It is counted and forgotten.
-func (s *Server) report(who identity.Session, in *gateway.Report) error {
+// report is client.report, whichever way it came. It is counted and forgotten; an
+// epoch authenticator is compared first.
+func (s *Server) report(ctx context.Context, who identity.Session, in *gateway.Report) error {
 	counter := s.metrics.reports[in.Kind]
 	if counter == nil {
 		return ds.Refuse(ds.InvalidRequest, "kind: unknown")
@@ -166,21 +188,37 @@ func (s *Server) report(who identity.Session, in *gateway.Report) error {
 		return err
 	}
 	counter.Inc()
-	return nil
+	if in.Kind != gateway.ReportEpochAuthenticator || in.ConvID == "" {
+		return nil
+	}
+	authenticator, ok := decodeBase64(in.EpochAuthenticator)
+	if !ok {
+		return ds.Refuse(ds.InvalidRequest, "epoch_authenticator: not padded standard base64")
+	}
+	return s.core.Attest(ctx, who.Caller, ds.ConversationID(in.ConvID), in.Epoch, authenticator)
 }
 
-// send is conv.send, whichever way it came.
-func (s *Server) send(ctx context.Context, who ds.Caller, in *gateway.Send) (*gateway.Acked, error) {
-	if utf8.RuneCountInString(in.Env) > gateway.EnvCharactersMax {
-		return nil, ds.Refuse(ds.InvalidRequest, "env too large")
+// messageOf is what core is asked to append for a conv.send, whichever way it came.
+func messageOf(in *gateway.Send) (core.Message, error) {
+	if len(in.Env) > gateway.EnvCharactersMax && utf8.RuneCountInString(in.Env) > gateway.EnvCharactersMax {
+		return core.Message{}, ds.Refuse(ds.InvalidRequest, "env too large")
 	}
 	body, encoding := bytesOf(in.Env)
-	record, err := s.core.Send(ctx, who, core.Message{
+	return core.Message{
 		ConversationID: ds.ConversationID(in.ConvID),
 		ID:             ds.MessageID(in.MsgID),
 		Body:           body,
 		Encoding:       encoding,
-	})
+	}, nil
+}
+
+// send is conv.send for a caller that waits.
+func (s *Server) send(ctx context.Context, who ds.Caller, in *gateway.Send) (*gateway.Acked, error) {
+	message, err := messageOf(in)
+	if err != nil {
+		return nil, err
+	}
+	record, err := s.core.Send(ctx, who, message)
 	if err != nil {
 		return nil, err
 	}

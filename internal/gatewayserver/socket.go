@@ -29,6 +29,7 @@ type socket struct {
 	cause     atomic.Pointer[string] // why the socket ended; the first counts
 	isOver    atomic.Bool            // the end of the session was said
 	beat      beat
+	answers   answers
 
 	// The rest belongs to the reading goroutine and is set by the handshake.
 	ctx         context.Context
@@ -37,8 +38,8 @@ type socket struct {
 	unconfirmed *identity.Ready // answered, and nothing came back yet
 	detach      func()
 	follower    *core.Follower
-	isFollowing bool // the goroutine of follow runs
-	following   sync.WaitGroup
+	isFollowing bool           // the goroutine of follow runs
+	following   sync.WaitGroup // that goroutine and the one of answers
 	spent       budget
 }
 
@@ -80,6 +81,7 @@ func newSocket(s *Server, network conn, userAgent, address string) *socket {
 	c.beat.next = now + s.pingInterval.Milliseconds()
 	c.ended.Store(&ending{})
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	c.answers = answers{c: c, progress: make(chan struct{}, 1), settled: make(chan struct{}, 1)}
 	return c
 }
 
@@ -135,6 +137,9 @@ func (c *socket) converse() (bye farewell) {
 		case err != nil:
 			return c.lost(err)
 		case bye != (farewell{}):
+			if bye.cause != causeSession {
+				c.answers.awaitWritten() // what came before is answered
+			}
 			return bye
 		}
 	}
@@ -218,6 +223,13 @@ func (c *socket) receive(isText bool, data []byte) farewell {
 	if !ok || kind.feature != "" && !c.session.Has(kind.feature) {
 		return c.reply(frame, reply{}, errUnknownFrame)
 	}
+	if kind.begin != nil {
+		kind.begin(c, frame)
+		return farewell{}
+	}
+	if !kind.isFree && !c.answers.awaitSettled() {
+		return farewell{} // the socket ends
+	}
 	answer, err := kind.handle(c, frame)
 	c.server.metrics.request(frame.Type, err)
 	return c.reply(frame, answer, err)
@@ -272,7 +284,11 @@ func (c *socket) reply(request gateway.Frame, answer reply, err error) farewell 
 	if answer.frameType == "" {
 		return farewell{}
 	}
-	if c.conn.Write(frameOf(answer.frameType, request.ID, answer.body)) != nil {
+	frame := frameOf(answer.frameType, request.ID, answer.body)
+	switch {
+	case !c.answers.isFree(): // it takes its turn
+		c.answers.push(&owed{frame: frame, bytes: len(frame), isSettled: true})
+	case c.conn.Write(frame) != nil:
 		c.conn.Abort()
 	}
 	return farewell{}

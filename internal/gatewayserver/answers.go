@@ -1,0 +1,245 @@
+package gatewayserver
+
+import (
+	"encoding/json"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// answers are what a socket owes for frames whose handling takes no turn of the
+// reading goroutine: sends, which are handed to core one after the other and answered
+// when they are durable. They leave in the order of their frames. One goroutine
+// writes them, which starts with the first and ends when none came for a while; what
+// settles them is core's flusher, which never waits for a socket.
+type answers struct {
+	c *socket
+
+	mu        sync.Mutex // guards all below
+	owed      []*owed    // in the order of the frames
+	unsettled int        // of owed
+	writing   int        // taken out of owed, and not with the network yet
+	bytes     int        // of owed and writing
+	isRunning bool       // the goroutine
+	isWaited  bool       // by the reading goroutine
+	progress  chan struct{}
+	settled   chan struct{} // holds a token when the first that is owed may be settled
+}
+
+// owed is one answer, settled or not.
+type owed struct {
+	request   string // its type
+	id        json.RawMessage
+	conv, msg string
+	bytes     int
+	seq       int64
+	err       error
+	frame     []byte // of an answer that only waited for its turn
+	isSettled bool
+}
+
+// isFree says whether nothing is owed: an answer may then be written at once.
+func (a *answers) isFree() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.owed)+a.writing == 0
+}
+
+// push enters an answer behind the others, and waits while too much is owed. Only the
+// reading goroutine calls it: a socket with enough under way is not read from.
+func (a *answers) push(o *owed) bool {
+	hasRoom := a.await(func() bool {
+		n := len(a.owed) + a.writing
+		return n == 0 || n < core.SendsUnderWayMax && a.bytes+o.bytes <= core.SendBytesUnderWayMax
+	})
+	if !hasRoom {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.owed, a.bytes = append(a.owed, o), a.bytes+o.bytes
+	if !o.isSettled {
+		a.unsettled++
+	} else if len(a.owed) == 1 {
+		offer(a.settled)
+	}
+	if !a.isRunning {
+		a.isRunning = true
+		a.c.following.Go(a.run)
+	}
+	return true
+}
+
+// settle is the end of a send. It does not block.
+func (a *answers) settle(o *owed, record ds.Record, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o.seq, o.err, o.isSettled = record.Seq, err, true
+	a.unsettled--
+	if len(a.owed) > 0 && a.owed[0].isSettled {
+		offer(a.settled)
+	}
+	a.moved()
+}
+
+// moved wakes the reading goroutine if it waits. mu is held.
+func (a *answers) moved() {
+	if a.isWaited {
+		a.isWaited = false
+		offer(a.progress)
+	}
+}
+
+func offer(token chan<- struct{}) {
+	select {
+	case token <- struct{}{}:
+	default:
+	}
+}
+
+// awaitSettled waits until every send before is settled, so that what comes next
+// observes them; awaitWritten until their answers are with the network. They return
+// false when the socket ends first.
+func (a *answers) awaitSettled() bool { return a.await(func() bool { return a.unsettled == 0 }) }
+func (a *answers) awaitWritten() bool {
+	return a.await(func() bool { return len(a.owed)+a.writing == 0 })
+}
+
+// await waits for a condition that is looked at with mu held.
+func (a *answers) await(isMet func() bool) bool {
+	for {
+		a.mu.Lock()
+		if isMet() {
+			a.mu.Unlock()
+			return true
+		}
+		a.isWaited = true
+		a.mu.Unlock()
+		select {
+		case <-a.progress:
+		case <-a.c.ctx.Done():
+			return false
+		}
+	}
+}
+
+// answersIdle is how long the goroutine that writes answers stays without any.
+const answersIdle = 5 * time.Second
+
+// run writes what is settled until nothing came for a while, or the socket ends.
+func (a *answers) run() {
+	c := a.c
+	defer func() {
+		if reason := recover(); reason != nil {
+			c.server.logger.Error("panic on a socket", "reason", reason, "stack", string(debug.Stack()))
+			c.end(causeFault)
+			c.conn.Abort()
+			c.cancel()
+		}
+	}()
+	idle := time.NewTicker(answersIdle)
+	defer idle.Stop()
+	var batch []*owed
+	for isQuiet := false; ; {
+		select {
+		case <-a.settled:
+			isQuiet = false
+		case <-c.ctx.Done():
+			return
+		case <-idle.C:
+			if isQuiet && a.rest() {
+				return
+			}
+			isQuiet = true
+		}
+		batch = a.take(batch[:0])
+		if len(batch) == 0 {
+			continue
+		}
+		if c.hasEnded() || !a.write(batch) {
+			c.cancel() // nothing can be said any more
+			return
+		}
+		a.wrote(batch)
+	}
+}
+
+// rest ends the goroutine if nothing is owed.
+func (a *answers) rest() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.isRunning = len(a.owed) > 0
+	return !a.isRunning
+}
+
+// take takes out what is settled, up to the first that is not.
+func (a *answers) take(batch []*owed) []*owed {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := 0
+	for n < len(a.owed) && a.owed[n].isSettled {
+		n++
+	}
+	batch = append(batch, a.owed[:n]...)
+	rest := copy(a.owed, a.owed[n:])
+	clear(a.owed[rest:])
+	a.owed, a.writing = a.owed[:rest], n
+	return batch
+}
+
+func (a *answers) wrote(batch []*owed) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.writing = 0
+	for _, o := range batch {
+		a.bytes -= o.bytes
+	}
+	if len(a.owed) > 0 && a.owed[0].isSettled {
+		offer(a.settled)
+	}
+	a.moved()
+	clear(batch)
+}
+
+// write writes answers together; false means that the network is gone.
+func (a *answers) write(batch []*owed) bool {
+	c, did := a.c, a.c.server.did()
+	w := frameWriter{conn: c.conn, out: scratches.Get().(*[]byte)}
+	for _, o := range batch {
+		if o.frame != nil {
+			w.add(o.frame)
+			continue
+		}
+		c.server.metrics.request(o.request, o.err)
+		if o.err != nil {
+			c.server.logFault(c.ctx, o.request, o.err)
+			_, body := answerTo(o.err)
+			w.add(frameOf(gateway.TypeError, o.id, body))
+			continue
+		}
+		begin := len(*w.out)
+		*w.out = appendAcked(*w.out, o, did)
+		w.add((*w.out)[begin:])
+	}
+	if w.finish() != nil {
+		c.conn.Abort()
+		return false
+	}
+	return true
+}
+
+// appendAcked writes conv.acked by hand, as eventFrame does.
+func appendAcked(dst []byte, o *owed, did string) []byte {
+	dst = gateway.AppendHead(dst, gateway.TypeAcked, o.id)
+	dst = appendText(append(dst, `,"body":{"conv_id":`...), o.conv)
+	dst = appendText(append(dst, `,"msg_id":`...), o.msg)
+	dst = strconv.AppendInt(append(dst, `,"seq":`...), o.seq, 10)
+	dst = appendText(append(dst, `,"conv_home":`...), did)
+	dst = appendText(append(dst, `,"origin_gateway":`...), did)
+	return append(dst, "}}"...)
+}
