@@ -28,8 +28,14 @@ import (
 // The checksum finds accidents, not attackers: state holds private keys, so whoever
 // can write it can be us. Encrypt it at rest; EncryptState does.
 //
-// The bodies are what the Code methods in this file visit, in their order. Used
-// message keys, and secrets from which they could be made, are in none of them.
+// The bodies are what the Code methods in this file visit, in their order; STATE.md
+// has them field by field. Used message keys, and secrets from which they could be
+// made, are in none of them.
+//
+// Loading also checks that the parts belong together (the tree with the group
+// context, our private keys with the tree, the confirmation tag with the epoch, a
+// pending commit with its messages), so that no state that loads makes a later
+// operation fail in a strange way.
 const (
 	stateMagic   = "wmls"
 	stateVersion = 1
@@ -213,10 +219,24 @@ func (g *groupState) Code(c *wire.Coder) {
 		g.secrets = schedule.NewSecretTree(g.suite, g.tree.Size(), nil)
 	}
 	g.epoch.Code(c)
+	g.checkTranscript(c)
 	g.secrets.Code(c)
 	wire.Vector(c, &g.proposals, codeProposal)
 	g.codePast(c)
 	g.removed = c.Present(g.removed)
+}
+
+// checkTranscript checks the tags of a decoded group, which bind the epoch's
+// secrets to the group context. RFC 9420, sections 6.1 and 8.2.
+func (g *groupState) checkTranscript(c *wire.Coder) {
+	if !c.Decoding() || c.Failed() {
+		return
+	}
+	confirmed := g.context.ConfirmedTranscriptHash
+	if !g.suite.MACEqual(g.epoch.ConfirmationTag(g.suite, confirmed), g.confirmationTag) ||
+		!bytes.Equal(schedule.InterimTranscript(g.suite, confirmed, g.confirmationTag), g.interim) {
+		c.Fail("the secrets are not this epoch's")
+	}
 }
 
 // codeTree visits the tree and says whether it is usable.
@@ -287,8 +307,13 @@ func (g *groupState) codePast(c *wire.Coder) {
 	for i := range later {
 		later[i] = g.tree.Leaf(uint32(i))
 	}
+	expected := g.context.Epoch
 	wire.Vector(c, &list, func(c *wire.Coder, p *pastEpoch) {
 		p.context.Code(c)
+		expected--
+		if c.Decoding() && (p.context.Epoch != expected || !bytes.Equal(p.context.GroupID, g.context.GroupID)) {
+			c.Fail("a past epoch %d of another group, or out of order", p.context.Epoch)
+		}
 		c.Bytes(&p.senderData)
 		c.Bytes(&p.resumption)
 		if codeLeaves(c, &p.leaves, later); c.Decoding() {
@@ -378,8 +403,41 @@ func LoadPendingCommit(state []byte, o LoadOptions) (*PendingCommit, error) {
 	if len(p.group.past) == 0 {
 		return nil, fmt.Errorf("%w: %w", ErrCorruptState, errors.New("a pending commit without the epoch it is for"))
 	}
+	if err := p.checkMessages(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorruptState, err)
+	}
 	if len(p.welcome) == 0 {
 		p.welcome = nil
 	}
 	return p, nil
+}
+
+// checkMessages verifies that the messages and the seats of a loaded commit are
+// those of the group it leads to.
+func (p *PendingCommit) checkMessages() error {
+	h, err := wire.ParseHeader(p.message)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(h.GroupID, p.group.context.GroupID) || h.Epoch != p.Epoch() || h.ContentType != wire.CommitContent {
+		return errors.New("a pending commit with the message of another")
+	}
+	var m wire.Message
+	if err := wire.Unmarshal(p.groupInfo, &m); err != nil {
+		return err
+	}
+	if m.GroupInfo == nil || !bytes.Equal(wire.Marshal(&m.GroupInfo.Context), wire.Marshal(&p.group.context)) {
+		return errors.New("a pending commit with the group info of another")
+	}
+	if len(p.welcome) > 0 {
+		if h, err := wire.ParseHeader(p.welcome); err != nil || h.WireFormat != wire.WelcomeFormat {
+			return errors.New("a pending commit with something else as its welcome")
+		}
+	}
+	for _, s := range p.added {
+		if n := p.group.tree.Leaf(s.index); n == nil || !bytes.Equal(wire.Marshal(n), wire.Marshal(s.node)) {
+			return fmt.Errorf("a pending commit that added another member at leaf %d", s.index)
+		}
+	}
+	return nil
 }

@@ -66,10 +66,12 @@ func TestSavedStatesAreChecked(t *testing.T) {
 			t.Errorf("%s: a newer version: %v", name, err)
 		}
 		for at := range state {
-			spoilt := bytes.Clone(state)
-			spoilt[at] ^= 1
-			if err := load(spoilt); !errors.Is(err, ErrCorruptState) && !errors.Is(err, ErrNewerState) {
-				t.Fatalf("%s: byte %d changed: %v", name, at, err)
+			for bit := range 8 {
+				spoilt := bytes.Clone(state)
+				spoilt[at] ^= 1 << bit
+				if err := load(spoilt); !errors.Is(err, ErrCorruptState) && !errors.Is(err, ErrNewerState) {
+					t.Fatalf("%s: bit %d of byte %d changed: %v", name, bit, at, err)
+				}
 			}
 		}
 		for at := stateHeadBytes; at < len(state)-sha256.Size; at += 37 {
@@ -82,10 +84,80 @@ func TestSavedStatesAreChecked(t *testing.T) {
 				t.Fatalf("%s: cut to %d bytes: %v", name, end, err)
 			}
 		}
+		for _, tail := range [][]byte{{0}, {1}, state[:40], state} {
+			longer := append(bytes.Clone(state), tail...)
+			for kind, longer := range map[string][]byte{"as it is": longer, "with a new checksum": checksummed(longer)} {
+				if err := load(longer); !errors.Is(err, ErrCorruptState) {
+					t.Errorf("%s, %d bytes longer, %s: %v", name, len(tail), kind, err)
+				}
+			}
+		}
 		for other := range states {
 			if other != name && loaders[other](state) == nil {
 				t.Errorf("a %s loads as a %s", name, other)
 			}
+		}
+	}
+}
+
+// A checksum finds accidents inside one state; parts of two states that are both
+// good (a restored backup, a bug of ours) must not make a group either.
+func TestStatesOfMixedParts(t *testing.T) {
+	w := newWorld(t, testSuite, "ann", "bob", "cay")
+	old := w.groups["ann"]
+	w.commit("bob", CommitOptions{})
+	w.commit("ann", CommitOptions{})
+	now, bob := w.groups["ann"], w.groups["bob"]
+	for name, mix := range map[string]func(g *Group){
+		"another place":             func(g *Group) { g.own = bob.own },
+		"no place":                  func(g *Group) { g.own = 1 << 30 },
+		"another's signature key":   func(g *Group) { g.key = bob.key },
+		"another's private keys":    func(g *Group) { g.keys = bob.keys },
+		"older private keys":        func(g *Group) { g.keys = old.keys },
+		"no private keys":           func(g *Group) { g.keys = nil },
+		"an older tree":             func(g *Group) { g.tree = old.tree },
+		"an older context":          func(g *Group) { g.context = old.context },
+		"older secrets":             func(g *Group) { g.epoch = old.epoch },
+		"an older confirmation tag": func(g *Group) { g.confirmationTag = old.confirmationTag },
+		"an older transcript":       func(g *Group) { g.interim = old.interim },
+		"another history":           func(g *Group) { g.past = old.past },
+		"an epoch's history twice":  func(g *Group) { g.past = append(g.past[:1:1], g.past...) },
+		"another epoch":             func(g *Group) { g.context.Epoch++ },
+		"another group":             func(g *Group) { g.context.GroupID = []byte("elsewhere") },
+		"another suite":             func(g *Group) { g.context.CipherSuite = 3 },
+	} {
+		mixed := now.clone()
+		mix(mixed)
+		if _, err := LoadGroup(save(t, mixed), LoadOptions{}); !errors.Is(err, ErrCorruptState) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	p, err := now.Commit(CommitOptions{Add: [][]byte{keyPackage(t, identity(t, testSuite, "dan")).Message()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, err := old.Commit(CommitOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, mix := range map[string]func(p *PendingCommit){
+		"another message":     func(p *PendingCommit) { p.message = late.message },
+		"no message":          func(p *PendingCommit) { p.message = nil },
+		"a welcome instead":   func(p *PendingCommit) { p.message = p.welcome },
+		"another group info":  func(p *PendingCommit) { p.groupInfo = late.groupInfo },
+		"a message to greet":  func(p *PendingCommit) { p.welcome = p.message },
+		"the group before":    func(p *PendingCommit) { p.group = now },
+		"another added":       func(p *PendingCommit) { p.added = []seat{{index: 0, node: p.added[0].node}} },
+		"added where none is": func(p *PendingCommit) { p.added = []seat{{index: 99, node: p.added[0].node}} },
+	} {
+		mixed := *p
+		mix(&mixed)
+		state, err := mixed.MarshalBinary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadPendingCommit(state, LoadOptions{}); !errors.Is(err, ErrCorruptState) {
+			t.Errorf("pending, %s: %v", name, err)
 		}
 	}
 }
