@@ -25,6 +25,15 @@ type Members struct {
 	Remove []string `json:"remove"`
 }
 
+// Roster is a change of the accounts of a conversation, told to those who read it, in
+// its place between the events. It has no seq, so it is not replayed to who begins
+// behind it: whoever connects asks GET /v1/rooms/members. Feature roster.
+type Roster struct {
+	ConvID string   `json:"conv_id"`
+	Add    []string `json:"add"`
+	Remove []string `json:"remove"`
+}
+
 // KeyPackagesLow says that few of this device's key packages are left.
 type KeyPackagesLow struct {
 	Pos       int64 `json:"pos"`
@@ -44,8 +53,18 @@ type DeviceEvents struct {
 	More   bool              `json:"more"`
 }
 
+// GroupInfo answers GET /v1/groupinfo?conv_id=…: what a member needs to enter the MLS
+// group by itself (RFC 9420, section 12.4.3.2). Epoch is the conversation's; a
+// GroupInfo of an epoch before it is of no use.
+type GroupInfo struct {
+	ConvID    string `json:"conv_id"`
+	Epoch     int64  `json:"epoch"`
+	GroupInfo string `json:"group_info"` // base64 of the MLSMessage
+}
+
 // Report tells the server what only a client can see. It is counted and never
-// stored with an identity. Feature report.
+// stored with an identity. An epoch authenticator is compared with what other members
+// report; the answer is epoch_conflict where they differ. Feature report.
 type Report struct {
 	Kind       string `json:"kind"`
 	ConvID     string `json:"conv_id,omitempty"`

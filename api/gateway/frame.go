@@ -46,6 +46,7 @@ const (
 	TypeWelcome        = "welcome"         // feature device
 	TypeMembers        = "members"         // feature device
 	TypeKeyPackagesLow = "keypackages.low" // feature device
+	TypeRoster         = "conv.members"    // feature roster
 
 	TypePing = "ping"
 	TypePong = "pong"
@@ -69,10 +70,13 @@ const (
 	FeatureDrain Feature = "drain"
 	// FeatureReport is client.report.
 	FeatureReport Feature = "report"
+	// FeatureRoster is conv.members, by which the readers of a conversation see its
+	// accounts change.
+	FeatureRoster Feature = "roster"
 )
 
 // Features lists every feature that this version knows.
-var Features = []Feature{FeatureBundle, FeatureDevice, FeatureMarker, FeatureDrain, FeatureReport}
+var Features = []Feature{FeatureBundle, FeatureDevice, FeatureMarker, FeatureDrain, FeatureReport, FeatureRoster}
 
 // Frame is one message of the WebSocket, in either direction.
 type Frame struct {

@@ -79,6 +79,9 @@ type Revoke struct {
 	SessionID   *string `json:"session_id,omitempty"`
 	DeviceID    *string `json:"device_id,omitempty"`
 	IncludeSelf bool    `json:"include_self,omitempty"`
+	// KeyPackages, with DeviceID, also voids the key packages of that device, so that
+	// nobody adds it again: it is lost.
+	KeyPackages bool `json:"key_packages,omitempty"`
 }
 
 // Revoked answers POST /v1/session/revoke.

@@ -44,8 +44,8 @@ func (s *Service) CommitBundle(ctx context.Context, who ds.Caller, b Bundle) (ds
 	if err != nil {
 		return ds.Record{}, err
 	}
-	if err := s.checkExternalBundle(ctx, who, b); err != nil {
-		return ds.Record{}, err
+	if seen.refused = s.checkExternalBundle(ctx, who, b, seen); ds.CodeOf(seen.refused) == "" && seen.refused != nil {
+		return ds.Record{}, seen.refused
 	}
 	accounts := slices.Concat(b.Add, b.Remove)
 	for _, to := range b.To {
@@ -66,12 +66,11 @@ func (s *Service) CommitBundle(ctx context.Context, who ds.Caller, b Bundle) (ds
 }
 
 // checkExternalBundle is checkExternal for a bundle: who enters by itself changes
-// nobody else's membership. A repeat passes whatever its epoch: it is answered by
-// its id.
-func (s *Service) checkExternalBundle(ctx context.Context, who ds.Caller, b Bundle) error {
-	commit, _, err := externalCommit(b.Commit)
-	if err != nil || commit == nil {
-		return err
+// nobody else's membership. A refusal counts only once it is clear that the bundle is
+// no repeat, which is answered by its id.
+func (s *Service) checkExternalBundle(ctx context.Context, who ds.Caller, b Bundle, seen sight) error {
+	if !seen.external {
+		return nil
 	}
 	if len(b.Add)+len(b.Remove)+len(b.To) > 0 {
 		return ds.Refuse(ds.InvalidRequest, "an external commit adds and removes no accounts")
@@ -177,6 +176,9 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 	}
 	if err := c.isHome(); err != nil {
 		return ds.Record{}, err
+	}
+	if seen.refused != nil {
+		return ds.Record{}, seen.refused
 	}
 	if c.head.IsBound() {
 		if !bytes.Equal(seen.group, c.head.GroupID) {

@@ -55,6 +55,7 @@ type Service struct {
 	cursors        *cursorBuffer
 	metrics        *Metrics
 	positions      positionWriter
+	attested       attestations
 
 	closeOnce sync.Once
 	closing   chan struct{} // closed when no further request is accepted

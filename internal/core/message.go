@@ -118,6 +118,10 @@ type sight struct {
 	opaque bool
 	group  []byte
 	epoch  int64
+	// external: a commit by somebody who is not in the group yet. What is wrong with
+	// it, or nil, is found before it is queued where it may come (checkExternal).
+	external bool
+	refused  error
 }
 
 func look(body []byte, encoding ds.Encoding) sight {
@@ -134,7 +138,7 @@ func look(body []byte, encoding ds.Encoding) sight {
 	case h.WireFormat != wire.PublicMessageFormat && h.WireFormat != wire.PrivateMessageFormat:
 		return opaque
 	case h.ContentType == wire.CommitContent:
-		seen.kind = ds.Commit
+		seen.kind, seen.external = ds.Commit, h.Sender.Type == wire.NewMemberCommitSender
 	case h.ContentType == wire.ProposalContent:
 		seen.kind = ds.Proposal
 	default:
@@ -181,6 +185,9 @@ func (s *Service) decideSend(c *conversation, who ds.Caller, m Message, seen sig
 func (c *conversation) judge(who ds.Caller, m Message, seen sight) (sight, error) {
 	if !c.head.IsBound() && !seen.opaque && seen.kind != ds.App && !c.role(who.Account).MayManage() {
 		return sight{kind: ds.App, opaque: true}, nil // design 5: only owner and admins bind
+	}
+	if seen.external {
+		return seen, ds.Refuse(ds.InvalidRequest, "an external commit comes by conv.commit")
 	}
 	current := c.head.Epoch
 	if seen.opaque {

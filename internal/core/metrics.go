@@ -14,6 +14,8 @@ type Metrics struct {
 	storeErrors        prometheus.Counter
 	recordsRead        prometheus.Counter
 	keyPackagesClaimed prometheus.Counter
+
+	attestationConflicts prometheus.Counter
 }
 
 func newMetrics() *Metrics {
@@ -30,11 +32,14 @@ func newMetrics() *Metrics {
 		storeErrors:        counter("store_errors_total", "Batches that the database failed."),
 		recordsRead:        counter("records_read_total", "Records read from logs for followers."),
 		keyPackagesClaimed: counter("key_package_claims_total", "Key packages handed out."),
+
+		attestationConflicts: counter("epoch_attestation_conflicts_total", "Epoch authenticators that differ from what another member reports."),
 	}
 }
 
 // Collectors lists the metrics for a registry.
 func (s *Service) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.appendSeconds, m.batchRequests, m.duplicates, m.commitConflicts, m.storeErrors, m.recordsRead, m.keyPackagesClaimed}
+	return []prometheus.Collector{m.appendSeconds, m.batchRequests, m.duplicates, m.commitConflicts, m.storeErrors, m.recordsRead, m.keyPackagesClaimed,
+		m.attestationConflicts}
 }

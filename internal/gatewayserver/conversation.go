@@ -3,6 +3,7 @@ package gatewayserver
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"net/url"
 	"slices"
 	"strings"
@@ -84,6 +85,18 @@ func (s *Server) members(ctx context.Context, who identity.Session, q url.Values
 		out.Members[i] = gateway.Member{UserID: string(m.Account), Role: string(m.Role)}
 	}
 	return out, nil
+}
+
+func (s *Server) groupInfo(ctx context.Context, who identity.Session, q url.Values) (any, error) {
+	id, err := conversationID(q.Get("conv_id"))
+	if err != nil {
+		return nil, err
+	}
+	info, head, err := s.core.GroupInfo(ctx, who.Caller, id)
+	if err != nil {
+		return nil, err
+	}
+	return &gateway.GroupInfo{ConvID: string(id), Epoch: head.Epoch, GroupInfo: base64.StdEncoding.EncodeToString(info)}, nil
 }
 
 func (s *Server) conversations(ctx context.Context, who identity.Session, _ url.Values) (any, error) {

@@ -65,6 +65,8 @@ func (c *socket) writePage(w *frameWriter, page *core.Page, did string) {
 		for i := range page.Records {
 			if page.Records[i].Seq > 0 {
 				w.event(&event, page, i)
+			} else if roster := rosterOf(id, &page.Records[i], c.session); roster != nil {
+				w.frame(gateway.TypeRoster, roster)
 			}
 		}
 		if page.CaughtUp && c.session.Has(gateway.FeatureMarker) {
@@ -90,6 +92,16 @@ func endOfPage(page *core.Page, reader identity.Session) *gateway.Error {
 		body.ConvID = string(page.Log.Conversation())
 	}
 	return body
+}
+
+// rosterOf is a control record that changes the accounts of a conversation, for a
+// reader that wants to know.
+func rosterOf(id ds.ConversationID, r *ds.Record, reader identity.Session) *gateway.Roster {
+	var change ds.MembershipChange
+	if r.Kind != ds.Membership || !reader.Has(gateway.FeatureRoster) || json.Unmarshal(r.Body, &change) != nil {
+		return nil
+	}
+	return &gateway.Roster{ConvID: string(id), Add: names(change.Add), Remove: names(change.Remove)}
 }
 
 // deviceEvent is a record of an account log as a frame; kinds that this door does

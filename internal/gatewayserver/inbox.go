@@ -104,12 +104,12 @@ func (s *Server) postDeviceAck(ctx context.Context, who identity.Session, f gate
 	return &gateway.InboxAnswer{Status: "ok"}, s.deviceAck(ctx, who.Caller, &in)
 }
 
-func (s *Server) postReport(_ context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
+func (s *Server) postReport(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
 	var in gateway.Report
 	if err := f.Decode(&in); err != nil {
 		return nil, invalid(err)
 	}
-	return &gateway.InboxAnswer{Status: "ok"}, s.report(who, &in)
+	return &gateway.InboxAnswer{Status: "ok"}, s.report(ctx, who, &in)
 }
 
 // What one answer to GET /v1/device-events may hold and take.

@@ -132,6 +132,7 @@ func New(o Options) *Server {
 	query(s, "GET /v1/device-events", s.deviceEvents)
 	query(s, "GET /v1/conversations", s.conversations)
 	query(s, "GET /v1/rooms/members", s.members)
+	query(s, "GET /v1/groupinfo", s.groupInfo)
 	command(s, "POST /v1/rooms/create", s.createRoom)
 	command(s, "POST /v1/rooms/invite", s.invite)
 	command(s, "POST /v1/rooms/remove", s.remove)

@@ -164,6 +164,15 @@ func (s *Server) revoke(ctx context.Context, who identity.Session, in *gateway.R
 	default:
 		selection.DeviceID = ds.DeviceID(*in.DeviceID)
 	}
+	if in.KeyPackages {
+		if in.DeviceID == nil {
+			return nil, ds.Refuse(ds.InvalidRequest, "key_packages: only with device_id")
+		}
+		device := ds.Caller{Account: who.Account, Device: selection.DeviceID}
+		if _, err := s.core.RotateKeyPackages(ctx, device, true, nil); err != nil {
+			return nil, err
+		}
+	}
 	ids, err := s.identity.Revoke(ctx, who, selection)
 	return &gateway.Revoked{Status: "ok", Revoked: int64(len(ids)), RevokedSessionIDs: ids}, err
 }

@@ -264,6 +264,11 @@ func (c *stream) writeConversation(page *core.Page) error {
 	for i := range page.Records {
 		r := &page.Records[i]
 		if r.Seq == 0 {
+			if roster := rosterOf(id, r, c.session); roster != nil {
+				if err := c.event(gateway.TypeRoster, roster); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		c.position.advance(page.Log, r.Seq+1)

@@ -21,10 +21,11 @@ const (
 	FeatureMarker = "marker"
 	FeatureDrain  = "drain"
 	FeatureReport = "report"
+	FeatureRoster = "roster"
 )
 
 // Features lists every feature there is, in the order in which they are answered.
-var Features = []string{FeatureBundle, FeatureDevice, FeatureDrain, FeatureMarker, FeatureReport}
+var Features = []string{FeatureBundle, FeatureDevice, FeatureDrain, FeatureMarker, FeatureReport, FeatureRoster}
 
 const (
 	featuresMax      = 64

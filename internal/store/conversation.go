@@ -62,6 +62,13 @@ func (tx *Tx) EarliestSeq(id ds.ConversationID) (int64, error) {
 	return seq, notFound(err)
 }
 
+// GroupInfo is the newest GroupInfo that a commit of the conversation came with.
+func (tx *Tx) GroupInfo(id ds.ConversationID) ([]byte, error) {
+	var body []byte
+	err := tx.row(`SELECT group_info FROM conversation_details WHERE log_id = $1`, string(ds.ConversationLog(id))).Scan(&body)
+	return body, notFound(err)
+}
+
 // setRoles changes the roles of stays, which their beginnings name.
 func (tx *Tx) setRoles(list []Stay) error {
 	for _, s := range list {

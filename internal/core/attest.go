@@ -1,0 +1,78 @@
+package core
+
+import (
+	"context"
+	"crypto/sha256"
+	"slices"
+	"sync"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// Bounds of what is remembered of attestations: so many epochs, the oldest
+// forgotten first, and so many different values of one.
+const (
+	attestedEpochsMax = 16384
+	attestedValuesMax = 4
+)
+
+// Attest notes what a member says the epoch authenticator of an epoch is (RFC 9420,
+// section 8.7), and refuses it with epoch_conflict where members say different
+// things: they are in different groups under one name. Nothing is kept but the
+// hashes, in memory, without who said them. An epoch that is over for long is passed
+// over. Refusals: forbidden, invalid_request, epoch_conflict.
+func (s *Service) Attest(ctx context.Context, who ds.Caller, id ds.ConversationID, epoch int64, authenticator []byte) error {
+	if len(authenticator) == 0 || len(authenticator) > 256 {
+		return ds.Refuse(ds.InvalidRequest, "epoch_authenticator: not 1 to 256 bytes")
+	}
+	head, err := s.asMember(ctx, who, id, func(*store.Tx) error { return nil })
+	switch {
+	case err != nil:
+		return err
+	case epoch > head.Epoch:
+		return ds.Refuse(ds.InvalidRequest, "epoch: not there yet")
+	case epoch < head.Epoch-epochWindow:
+		return nil
+	}
+	key := attestedEpoch{id, head.Generation, epoch}
+	if s.attested.differs(key, sha256.Sum256(authenticator)) {
+		s.metrics.attestationConflicts.Inc()
+		return &ds.Refusal{Code: ds.EpochConflict, Message: "members differ in the epoch authenticator", CurrentEpoch: head.Epoch}
+	}
+	return nil
+}
+
+type attestedEpoch struct {
+	conversation      ds.ConversationID
+	generation, epoch int64
+}
+
+// attestations remembers the values that were said of recent epochs.
+type attestations struct {
+	mu     sync.Mutex
+	values map[attestedEpoch][][sha256.Size]byte // guarded by mu
+	order  []attestedEpoch                       // oldest first; guarded by mu
+}
+
+// differs notes a value and says whether there is another one of that epoch.
+func (a *attestations) differs(key attestedEpoch, value [sha256.Size]byte) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.values == nil {
+		a.values = map[attestedEpoch][][sha256.Size]byte{}
+	}
+	known, isOld := a.values[key]
+	if !isOld {
+		if len(a.order) == attestedEpochsMax {
+			delete(a.values, a.order[0])
+			a.order = slices.Delete(a.order, 0, 1)
+		}
+		a.order = append(a.order, key)
+	}
+	if !slices.Contains(known, value) && len(known) < attestedValuesMax {
+		known = append(known, value)
+		a.values[key] = known
+	}
+	return len(known) > 1 || !slices.Contains(known, value)
+}

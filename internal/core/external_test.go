@@ -1,0 +1,99 @@
+package core
+
+import (
+	"bytes"
+	"context"
+	"testing"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+func leafOf(account string) *wire.LeafNode {
+	return &wire.LeafNode{Credential: wire.Credential{Type: wire.BasicCredential, Identity: []byte(account)}, Source: wire.CommitLeaf}
+}
+
+// treeInfo is a GroupInfo of an epoch with a tree of these leaves, "" for a blank one.
+func treeInfo(group string, epoch uint64, accounts ...string) []byte {
+	var tree wire.RatchetTree
+	for i, account := range accounts {
+		if i > 0 {
+			tree = append(tree, nil)
+		}
+		if account == "" {
+			tree = append(tree, nil)
+			continue
+		}
+		tree = append(tree, &wire.Node{Leaf: leafOf(account)})
+	}
+	return wire.Marshal(&wire.Message{WireFormat: wire.GroupInfoFormat, GroupInfo: &wire.GroupInfo{
+		Context:    wire.GroupContext{Version: wire.MLS10, CipherSuite: 1, GroupID: []byte(group), Epoch: epoch},
+		Extensions: []wire.Extension{{Type: wire.RatchetTreeExtension, Data: wire.Marshal(&tree)}}}})
+}
+
+// externalMessage is a commit by which account enters a group and removes leaves.
+func externalMessage(group string, epoch uint64, account string, removes ...uint32) []byte {
+	commit := &wire.Commit{Path: &wire.UpdatePath{Leaf: *leafOf(account)},
+		Proposals: []wire.ProposalOrRef{{Proposal: &wire.Proposal{Type: wire.ExternalInitProposal, ExternalInit: []byte("kem")}}}}
+	for _, leaf := range removes {
+		commit.Proposals = append(commit.Proposals, wire.ProposalOrRef{Proposal: &wire.Proposal{Type: wire.RemoveProposal, Remove: leaf}})
+	}
+	return wire.Marshal(&wire.Message{WireFormat: wire.PublicMessageFormat, Public: &wire.PublicMessage{
+		Content: wire.FramedContent{GroupID: []byte(group), Epoch: epoch, Sender: wire.Sender{Type: wire.NewMemberCommitSender},
+			ContentType: wire.CommitContent, Commit: commit}}})
+}
+
+// TestExternalCommit: a member enters the group by itself in its own name, removes
+// nobody but itself, and only where a device of its account is in the group.
+func TestExternalCommit(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		w.room("c1", "ann", "bob", "cid")
+		if _, err := w.bundle("ann", Bundle{ConversationID: "c1", ID: "early", Commit: externalMessage("g", 0, "ann")}); ds.CodeOf(err) != ds.NotFound {
+			t.Errorf("before there is a group: %v", err)
+		}
+		if _, err := w.bundle("ann", Bundle{ConversationID: "c1", ID: "k1", Commit: commit("g", 0), GroupInfo: treeInfo("g", 1, "ann", "", "bob")}); err != nil {
+			t.Fatal(err)
+		}
+		rows := []struct {
+			name, who string
+			commit    []byte
+			bundle    Bundle
+			want      ds.Code
+		}{
+			{name: "in another's name", who: "bob", commit: externalMessage("g", 1, "ann"), want: ds.Forbidden},
+			{name: "removes another", who: "bob", commit: externalMessage("g", 1, "bob", 0), want: ds.Forbidden},
+			{name: "removes a blank leaf", who: "bob", commit: externalMessage("g", 1, "bob", 1), want: ds.Forbidden},
+			{name: "removes beyond the tree", who: "bob", commit: externalMessage("g", 1, "bob", 7), want: ds.Forbidden},
+			{name: "not in the group", who: "cid", commit: externalMessage("g", 1, "cid"), want: ds.Forbidden},
+			{name: "stranger", who: "sue", commit: externalMessage("g", 1, "sue"), want: ds.Forbidden},
+			{name: "another epoch", who: "bob", commit: externalMessage("g", 2, "bob"), want: ds.EpochConflict},
+			{name: "another group", who: "bob", commit: externalMessage("h", 1, "bob"), want: ds.InvalidRequest},
+			{name: "changes members", who: "ann", commit: externalMessage("g", 1, "ann"), bundle: Bundle{Add: []ds.AccountID{"dee"}}, want: ds.InvalidRequest},
+			{name: "good", who: "bob", commit: externalMessage("g", 1, "bob", 2), bundle: Bundle{GroupInfo: treeInfo("g", 2, "ann", "", "bob")}},
+			{name: "good, again", who: "bob", commit: externalMessage("g", 1, "bob", 2), bundle: Bundle{ID: "good"}},
+			{name: "a second device", who: "bob", commit: externalMessage("g", 2, "bob")},
+			{name: "without a group_info of the epoch", who: "bob", commit: externalMessage("g", 3, "bob"), want: ds.InvalidRequest},
+		}
+		for _, row := range rows {
+			b := row.bundle
+			if b.ID == "" {
+				b.ID = ds.MessageID(row.name)
+			}
+			b.ConversationID, b.Commit = "c1", row.commit
+			if _, err := w.bundle(row.who, b); ds.CodeOf(err) != row.want {
+				t.Errorf("%s: got %v, want %q", row.name, err, row.want)
+			}
+		}
+		if _, err := w.sendMLS("bob", "c1", "by send", externalMessage("g", 3, "bob")); ds.CodeOf(err) != ds.InvalidRequest {
+			t.Errorf("by conv.send: %v", err)
+		}
+		if _, _, err := w.service.GroupInfo(context.Background(), who("sue"), "c1"); ds.CodeOf(err) != ds.Forbidden {
+			t.Errorf("a stranger reads the group_info: %v", err)
+		}
+		info, head, err := w.service.GroupInfo(context.Background(), who("cid"), "c1")
+		if err != nil || head.Epoch != 3 || !bytes.Equal(info, treeInfo("g", 2, "ann", "", "bob")) {
+			t.Errorf("got %x at %d, %v", info, head.Epoch, err)
+		}
+	})
+}
