@@ -1,3 +1,5 @@
+//go:build unix
+
 package pgtest
 
 import (
@@ -19,9 +21,6 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrNotInstalled says that the machine has no PostgreSQL server to start.
-var ErrNotInstalled = errors.New("PostgreSQL is not installed (Debian: apt-get install postgresql)")
-
 const (
 	role           = "postgres"
 	readyTimeout   = 30 * time.Second
@@ -30,15 +29,6 @@ const (
 	folderPrefix   = "waxwing-pg-"
 	connectionsMax = 300
 )
-
-// Options says how a private server runs.
-type Options struct {
-	// Fsync makes the server write through to the disk, as in production. Off, the
-	// default, a test is faster and still survives a kill, but not a power cut.
-	Fsync bool
-	// Settings are further server settings, as "name=value".
-	Settings []string
-}
 
 // Server is a private PostgreSQL. Kill, Stop and Restart may be called by one
 // goroutine at a time; URL is the same for the whole life of the server.
@@ -115,7 +105,11 @@ func (s *Server) create() error {
 			}
 		}
 	}
-	cmd := s.command("initdb", "-D", data, "-U", role, "--locale=C", "-E", "UTF8", "-A", "trust", "--no-sync", "--no-instructions")
+	args := []string{"-D", data, "-U", role, "--locale=C", "-E", "UTF8", "-A", "trust", "--no-sync", "--no-instructions"}
+	if s.options.SmallSegments {
+		args = append(args, "--wal-segsize=1")
+	}
+	cmd := s.command("initdb", args...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, lastLines(string(out), 5))
 	}
@@ -245,7 +239,7 @@ func (s *Server) command(program string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(s.binaries, program), args...)
 	cmd.Dir = s.folder
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "PGDATA=")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.credential, Pdeathsig: syscall.SIGQUIT, Setpgid: true}
+	cmd.SysProcAttr = attributes(s.credential)
 	return cmd
 }
 
@@ -273,14 +267,24 @@ func run(cmd *exec.Cmd) (*process, error) {
 // killAll kills the process and its children, which have process groups of their
 // own and would otherwise finish what they are doing.
 func (p *process) killAll() {
-	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.pid, p.pid))
+	children := p.children()
 	syscall.Kill(p.pid, syscall.SIGKILL)
-	for _, field := range strings.Fields(string(children)) {
-		if pid, err := strconv.Atoi(field); err == nil {
-			syscall.Kill(pid, syscall.SIGKILL)
-		}
+	for _, pid := range children {
+		syscall.Kill(pid, syscall.SIGKILL)
 	}
 	<-p.exited
+}
+
+// children lists the server's other processes, where the system tells.
+func (p *process) children() []int {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.pid, p.pid))
+	var pids []int
+	for _, field := range strings.Fields(string(text)) {
+		if pid, err := strconv.Atoi(field); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // findBinaries returns the folder of the newest server installed. Debian keeps it

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 
-	"golang.org/x/sys/unix"
 	"modernc.org/sqlite" // registers the driver "sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -54,17 +53,19 @@ func openSQLite(ctx context.Context, dir string) (engine, error) {
 }
 
 // lockDirectory keeps a second process away from the directory for as long as the
-// file stays open; the kernel lets go of it when the process ends, however it ends.
+// file stays open.
 func lockDirectory(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, sqliteLock), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(errors.New("the data directory is in use by another process; several servers share a database only on PostgreSQL (--database)"), f.Close())
+	if err := lockFile(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("sqlite: lock the data directory: %w", err), f.Close())
 	}
 	return f, nil
 }
+
+var errLocked = errors.New("it is in use by another process; several servers share a database only on PostgreSQL (--database)")
 
 func (e *sqliteEngine) connect(ctx context.Context, file string) error {
 	// The database holds what the service promises to keep; nobody else may read it. The

@@ -1,0 +1,34 @@
+//go:build !unix
+
+package pgtest
+
+import "fmt"
+
+// Server is a private PostgreSQL, which this system cannot have: tests use the one
+// named by WAXWING_TEST_POSTGRES.
+type Server struct{}
+
+// New returns ErrNotInstalled.
+func New(Options) (*Server, error) {
+	return nil, fmt.Errorf("%w: private servers need Unix; name one with %s", ErrNotInstalled, Existing)
+}
+
+func findBinaries() (string, error) { return "", ErrNotInstalled }
+
+// URL is empty.
+func (*Server) URL() string { return "" }
+
+// Restart returns ErrNotInstalled.
+func (*Server) Restart() error { return ErrNotInstalled }
+
+// Kill does nothing.
+func (*Server) Kill() {}
+
+// Stop does nothing.
+func (*Server) Stop() error { return nil }
+
+// Close does nothing.
+func (*Server) Close() error { return nil }
+
+// Log is empty.
+func (*Server) Log() string { return "" }
