@@ -128,8 +128,8 @@ func (a *answers) await(isMet func() bool) bool {
 	}
 }
 
-// answersIdle is how long the goroutine that writes answers stays without any.
-const answersIdle = 5 * time.Second
+// answersIdleDefault is how long the goroutine that writes answers stays without any.
+const answersIdleDefault = 5 * time.Second
 
 // run writes what is settled until nothing came for a while, or the socket ends.
 func (a *answers) run() {
@@ -142,7 +142,7 @@ func (a *answers) run() {
 			c.cancel()
 		}
 	}()
-	idle := time.NewTicker(answersIdle)
+	idle := time.NewTicker(c.server.answersIdle)
 	defer idle.Stop()
 	var batch []*owed
 	for isQuiet := false; ; {

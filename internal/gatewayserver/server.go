@@ -3,11 +3,12 @@
 //
 // A call is decoded, authenticated, handed to core, and its answer encoded; the
 // endpoints are the lines of New, the frames those of the table in frames.go. A
-// socket has one goroutine that reads requests and answers them in order, and, once
-// it follows a log, one that asks its core.Follower for pages and writes them. Both
-// write through the same conn, which blocks: a slow reader is not asked for
-// more and is not read from, and costs no memory. One watchdog looks after the
-// heartbeats, deadlines and stalled writes of all sockets.
+// socket has one goroutine that reads requests and answers them in order, sends
+// excepted, which are answered in their turn by a second one as the log takes them (see
+// answers); and, once it follows a log, one that asks its core.Follower for pages and
+// writes them. All write through the same conn, which blocks: a slow reader is not
+// asked for more and is not read from, and costs no memory. One watchdog looks after
+// the heartbeats, deadlines and stalled writes of all sockets.
 //
 // No rule about who may do what is here; those are core's. Listening, TLS and time
 // limits of HTTP are internal/server's.
@@ -81,6 +82,7 @@ type Server struct {
 	handshakeTimeout time.Duration
 	writeTimeout     time.Duration
 	streamPing       time.Duration
+	answersIdle      time.Duration
 
 	started time.Time
 	clock   atomic.Int64 // ms since started + 1, moved by the watchdog
@@ -109,6 +111,7 @@ func New(o Options) *Server {
 		handshakeTimeout: orDefault(o.HandshakeTimeout, handshakeTimeoutDefault),
 		writeTimeout:     orDefault(o.WriteTimeout, writeTimeoutDefault),
 		streamPing:       orDefault(o.StreamPing, streamPingDefault),
+		answersIdle:      answersIdleDefault,
 		started:          time.Now(),
 		sockets:          map[*socket]struct{}{},
 		streams:          map[*stream]struct{}{},
