@@ -106,11 +106,17 @@ func benchKey(b *testing.B) *identity.AccountKey {
 
 const benchEnvBytes = 512
 
-// BenchmarkSocketAppends: 256 sockets, each with one message under way in its own
-// conversation, 10 seconds. It reports durable appends per second.
+// BenchmarkSocketAppends: sockets with conversations of their own, each with so many
+// messages under way, 10 seconds. It reports durable appends per second.
 func BenchmarkSocketAppends(b *testing.B) {
+	for _, load := range []struct{ sockets, underWay int }{{256, 1}, {256, 4}, {64, 16}} {
+		b.Run(fmt.Sprintf("%dx%d", load.sockets, load.underWay), func(b *testing.B) { socketAppends(b, load.sockets, load.underWay) })
+	}
+}
+
+func socketAppends(b *testing.B, n, underWay int) {
 	s, key := benchServer(b), benchKey(b)
-	sockets := make([]*benchSocket, 256)
+	sockets := make([]*benchSocket, n)
 	var opening errgroup.Group
 	opening.SetLimit(16)
 	for i := range sockets {
@@ -124,7 +130,6 @@ func BenchmarkSocketAppends(b *testing.B) {
 	if err := opening.Wait(); err != nil {
 		b.Fatal(err)
 	}
-	env := strings.Repeat("x", benchEnvBytes)
 	var acked atomic.Int64
 	b.ResetTimer()
 	started, deadline := time.Now(), time.Now().Add(10*time.Second)
@@ -132,20 +137,7 @@ func BenchmarkSocketAppends(b *testing.B) {
 	for i, c := range sockets {
 		running.Go(func() error {
 			defer c.ws.CloseNow()
-			for n := 0; time.Now().Before(deadline); n++ {
-				if err := c.write(fmt.Sprintf(`{"v":1,"t":"conv.send","id":"%d","body":{"conv_id":"room-%d","msg_id":"m%d","env":%q}}`, n, i, n, env)); err != nil {
-					return err
-				}
-				_, data, err := c.ws.Read(context.Background())
-				if err != nil {
-					return err
-				}
-				if !bytes.Contains(data, []byte(`"t":"conv.acked"`)) {
-					return fmt.Errorf("answer: %s", data)
-				}
-				acked.Add(1)
-			}
-			return nil
+			return c.sendUntil(deadline, fmt.Sprint("room-", i), underWay, &acked)
 		})
 	}
 	if err := running.Wait(); err != nil {
@@ -153,6 +145,32 @@ func BenchmarkSocketAppends(b *testing.B) {
 	}
 	b.ReportMetric(float64(acked.Load())/time.Since(started).Seconds(), "appends/s")
 	b.ReportMetric(0, "ns/op")
+}
+
+// sendUntil keeps so many messages under way until the deadline, and then reads the
+// answers that are still owed. An answer out of turn is an error.
+func (c *benchSocket) sendUntil(deadline time.Time, room string, underWay int, acked *atomic.Int64) error {
+	env := strings.Repeat("x", benchEnvBytes)
+	sent := 0
+	for answered := 0; ; answered++ {
+		for sent < answered+underWay && time.Now().Before(deadline) {
+			if err := c.write(fmt.Sprintf(`{"v":1,"t":"conv.send","id":"%d","body":{"conv_id":%q,"msg_id":"m%d","env":%q}}`, sent, room, sent, env)); err != nil {
+				return err
+			}
+			sent++
+		}
+		if answered == sent {
+			return nil
+		}
+		_, data, err := c.ws.Read(context.Background())
+		if err != nil {
+			return err
+		}
+		if !bytes.HasPrefix(data, fmt.Appendf(nil, `{"v":1,"t":"conv.acked","id":"%d",`, answered)) {
+			return fmt.Errorf("answer %d: %s", answered, data)
+		}
+		acked.Add(1)
+	}
 }
 
 // BenchmarkFanOut: 1 000 sockets in one room, every event acknowledged by every
