@@ -1,0 +1,91 @@
+package mls
+
+import (
+	"bytes"
+	"crypto/rand"
+	"testing"
+
+	"waxwing.im/waxwing/mls/schedule"
+	"waxwing.im/waxwing/mls/tree"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// random is n random bytes, which stand for a key, a hash or a signature.
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // never fails
+	return b
+}
+
+// filled is a group like g, with n members of the shape of g's, all of whom have
+// committed, so that no node is blank. Keys are random: it is there to be weighed.
+func filled(t testing.TB, g *Group, n int) *Group {
+	t.Helper()
+	list := make(wire.RatchetTree, 2*n-1)
+	for x := range list {
+		if x%2 == 1 {
+			list[x] = &wire.Node{Parent: &wire.ParentNode{EncryptionKey: random(32), ParentHash: random(32)}}
+			continue
+		}
+		leaf := *g.tree.Leaf(g.own)
+		leaf.EncryptionKey, leaf.ParentHash, leaf.Signature = random(32), random(32), random(64)
+		leaf.Source = wire.CommitLeaf
+		if x/2 != int(g.own) {
+			leaf.SignatureKey = random(32)
+		} else {
+			leaf.EncryptionKey = g.keys[2*g.own].Public
+		}
+		list[x] = &wire.Node{Leaf: &leaf}
+	}
+	decoded, err := tree.Decode(g.suite, list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := g.clone()
+	big.tree, big.keys = decoded, tree.Keys{2 * g.own: g.keys[2*g.own]}
+	big.context.TreeHash = decoded.Hash()
+	return big
+}
+
+// A client keeps its groups on a phone. The size is that of the public tree, which
+// every member must know, and little else.
+func TestStateOfAThousandMembers(t *testing.T) {
+	id := identity(t, testSuite, "plc:abcdefghijklmnopqrstuvwx")
+	id.Extensions[0].Data = random(64) // such as a signature by the account
+	g, err := NewGroup(testSuite, random(32), id, GroupOptions{Now: testNow})
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := filled(t, g, 1000)
+	big.secrets = schedule.NewSecretTree(g.suite, big.tree.Size(), random(32))
+	// A history in which every epoch had another committer, and late messages.
+	for range HistoryEpochs {
+		next := big.clone()
+		next.past = big.remember()
+		next.context.Epoch++
+		next.tree = big.tree.Clone()
+		leaf := *big.tree.Leaf(uint32(next.context.Epoch))
+		leaf.EncryptionKey = random(32)
+		next.tree.Update(uint32(next.context.Epoch), &leaf)
+		next.context.TreeHash = next.tree.Hash()
+		next.secrets = schedule.NewSecretTree(g.suite, next.tree.Size(), random(32))
+		for from := range uint32(10) {
+			if _, next.secrets, err = next.secrets.Take(uint32(next.context.Epoch)*10+from, schedule.Application, 3); err != nil {
+				t.Fatal(err)
+			}
+		}
+		big = next
+	}
+	state := save(t, big)
+	if len(state) > 400_000 {
+		t.Errorf("a group of 1000 members takes %d bytes", len(state))
+	}
+	loaded, err := LoadGroup(state, LoadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(save(t, loaded), state) {
+		t.Error("it saves differently after loading")
+	}
+	t.Logf("%d bytes of state", len(state))
+}
