@@ -6,6 +6,7 @@
 //	waxwing demo           see all of it work in one process
 //	waxwing token, did     identities for scripts
 //	waxwing config         what the service would run with, and why
+//	waxwing dev            tools for developers of MLS clients
 //
 // The commands translate options and print; what they do lives in the packages
 // they call. Options come from flags, then WAXWING_… in the environment, then the
@@ -46,6 +47,7 @@ type commands struct {
 	Token   tokenCommand   `cmd:"" help:"Print service tokens, one per line."`
 	DID     didCommand     `cmd:"" name:"did" help:"Print the DID of an account."`
 	Options configCommand  `cmd:"" name:"config" help:"Print the effective options of serve with their sources."`
+	Dev     devCommand     `cmd:"" help:"Tools for developers of MLS clients."`
 	Version versionCommand `cmd:"" help:"Print the version and the commit."`
 }
 
