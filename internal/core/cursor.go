@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"hash/maphash"
 	"sync"
 	"time"
 
@@ -13,64 +14,88 @@ import (
 // costs one row a second. Cursors are hints: one lost with the process means that
 // some records are delivered again, never that one is missed.
 type cursorBuffer struct {
-	mu   sync.Mutex
-	next map[cursorKey]int64 // mu guards it
+	seed   maphash.Seed
+	shards [cursorShards]cursorShard // by device: a thousand readers must not queue for one lock
 }
 
-type cursorKey struct {
-	device ds.Device
-	log    ds.LogID
+type cursorShard struct {
+	mu      sync.Mutex
+	devices map[ds.Device]map[ds.LogID]int64 // mu guards it
 }
 
-func newCursorBuffer() *cursorBuffer { return &cursorBuffer{next: map[cursorKey]int64{}} }
+func newCursorBuffer() *cursorBuffer {
+	b := &cursorBuffer{seed: maphash.MakeSeed()}
+	for i := range b.shards {
+		b.shards[i].devices = map[ds.Device]map[ds.LogID]int64{}
+	}
+	return b
+}
+
+func (b *cursorBuffer) shard(device ds.Device) *cursorShard {
+	return &b.shards[maphash.Comparable(b.seed, device)%cursorShards]
+}
 
 func (b *cursorBuffer) put(device ds.Device, log ds.LogID, next int64) {
-	key := cursorKey{device, log}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.next[key] < next {
-		b.next[key] = next
+	s := b.shard(device)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	logs := s.devices[device]
+	if logs == nil {
+		logs = map[ds.LogID]int64{}
+		s.devices[device] = logs
+	}
+	if logs[log] < next {
+		logs[log] = next
 	}
 }
 
 // pending is a cursor that is not written yet, or 0.
 func (b *cursorBuffer) pending(device ds.Device, log ds.LogID) int64 {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.next[cursorKey{device, log}]
+	s := b.shard(device)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.devices[device][log]
 }
 
 // of lists the pending cursors of one device.
 func (b *cursorBuffer) of(device ds.Device) []store.DeviceCursor {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.list(func(key cursorKey) bool { return key.device == device })
+	s := b.shard(device)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return appendCursors(nil, device, s.devices[device])
 }
 
 func (b *cursorBuffer) all() []store.DeviceCursor {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.list(func(cursorKey) bool { return true })
+	var list []store.DeviceCursor
+	for i := range b.shards {
+		s := &b.shards[i]
+		s.mu.Lock()
+		for device, logs := range s.devices {
+			list = appendCursors(list, device, logs)
+		}
+		s.mu.Unlock()
+	}
+	return list
 }
 
-func (b *cursorBuffer) list(want func(cursorKey) bool) []store.DeviceCursor {
-	var list []store.DeviceCursor
-	for key, next := range b.next {
-		if want(key) {
-			list = append(list, store.DeviceCursor{Device: key.device, Cursor: ds.Cursor{Log: key.log, Next: next}})
-		}
+func appendCursors(list []store.DeviceCursor, device ds.Device, logs map[ds.LogID]int64) []store.DeviceCursor {
+	for log, next := range logs {
+		list = append(list, store.DeviceCursor{Device: device, Cursor: ds.Cursor{Log: log, Next: next}})
 	}
 	return list
 }
 
 // written forgets cursors that are now stored, unless they have moved on.
 func (b *cursorBuffer) written(list []store.DeviceCursor) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	for _, c := range list {
-		if key := (cursorKey{c.Device, c.Log}); b.next[key] <= c.Next {
-			delete(b.next, key)
+		s := b.shard(c.Device)
+		s.mu.Lock()
+		if logs := s.devices[c.Device]; logs[c.Log] <= c.Next {
+			if delete(logs, c.Log); len(logs) == 0 {
+				delete(s.devices, c.Device)
+			}
 		}
+		s.mu.Unlock()
 	}
 }
 

@@ -35,6 +35,7 @@ const (
 	welcomeLifetime    = 90 * 24 * time.Hour
 	requestTimeout     = 10 * time.Second
 	cursorInterval     = time.Second
+	cursorShards       = 64
 	sweepInterval      = time.Hour
 	devicesMax         = 64 // per account, in one claim
 )
