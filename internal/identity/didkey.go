@@ -26,9 +26,9 @@ var Algorithms = []string{ES256, ES256K, EdDSA}
 
 const (
 	didKeyPrefix = "did:key:"
-	// didKeyBytesMax is well above the longest did:key of the three kinds (59
-	// bytes); decoding base58 takes time that grows with the square of the length.
-	didKeyBytesMax = 80
+	// multibaseBytesMax is well above the longest key of the three kinds (51 bytes);
+	// decoding base58 takes time that grows with the square of the length.
+	multibaseBytesMax = 72
 )
 
 // The multicodec prefixes of public keys that we know, as unsigned varints.
@@ -48,40 +48,48 @@ type publicKey struct {
 
 var errSignature = errors.New("signature does not verify")
 
-// parseDIDKey reads the key out of a did:key. The text must be exactly what the key
-// is written as, so that one key is one account.
+// parseDIDKey reads the key out of a did:key.
 func parseDIDKey(did string) (publicKey, error) {
-	if len(did) > didKeyBytesMax {
-		return publicKey{}, errors.New("did:key is too long")
-	}
 	multibase, ok := strings.CutPrefix(did, didKeyPrefix)
-	if !ok || !strings.HasPrefix(multibase, "z") {
-		return publicKey{}, errors.New("not a did:key in base58btc")
+	if !ok {
+		return publicKey{}, errors.New("not a did:key")
+	}
+	return parseMultibase(multibase)
+}
+
+// parseMultibase reads a public key with the multicodec prefix of its kind. The text
+// must be exactly what the key is written as, so that one key is one account.
+func parseMultibase(multibase string) (publicKey, error) {
+	if len(multibase) > multibaseBytesMax {
+		return publicKey{}, errors.New("key is too long")
+	}
+	if !strings.HasPrefix(multibase, "z") {
+		return publicKey{}, errors.New("key is not in base58btc")
 	}
 	data, err := base58.Decode(multibase[1:])
 	if err != nil || len(data) < 2 {
-		return publicKey{}, errors.New("did:key is not base58btc")
+		return publicKey{}, errors.New("key is not base58btc")
 	}
 	if base58.Encode(data) != multibase[1:] {
-		return publicKey{}, errors.New("did:key is not written in its canonical form")
+		return publicKey{}, errors.New("key is not written in its canonical form")
 	}
 	codec, key := data[:2], data[2:]
 	switch {
 	case bytes.Equal(codec, multicodecP256) && len(key) == 33:
 		k, err := atcrypto.ParsePublicBytesP256(key)
 		if err != nil {
-			return publicKey{}, errors.New("did:key holds no point of P-256")
+			return publicKey{}, errors.New("key is no point of P-256")
 		}
 		return publicKey{ES256, k.HashAndVerify}, nil
 	case bytes.Equal(codec, multicodecK256) && len(key) == 33:
 		k, err := atcrypto.ParsePublicBytesK256(key)
 		if err != nil {
-			return publicKey{}, errors.New("did:key holds no point of secp256k1")
+			return publicKey{}, errors.New("key is no point of secp256k1")
 		}
 		return publicKey{ES256K, k.HashAndVerify}, nil
 	case bytes.Equal(codec, multicodecEd25519) && len(key) == ed25519.PublicKeySize:
 		if isWeakEd25519(key) {
-			return publicKey{}, errors.New("did:key holds a weak Ed25519 key")
+			return publicKey{}, errors.New("key is a weak one of Ed25519")
 		}
 		return publicKey{EdDSA, func(content, sig []byte) error {
 			if len(sig) != ed25519.SignatureSize || !ed25519.Verify(key, content, sig) {
@@ -90,7 +98,7 @@ func parseDIDKey(did string) (publicKey, error) {
 			return nil
 		}}, nil
 	}
-	return publicKey{}, errors.New("did:key holds a kind of key that is not supported")
+	return publicKey{}, errors.New("a kind of key that is not supported")
 }
 
 // curve25519 is the prime 2^255 - 19.

@@ -34,6 +34,16 @@ type Options struct {
 	Logger   *slog.Logger     // nil: discard
 	// SessionTTL is how long a session lives with nothing attached to it; 0 means an hour.
 	SessionTTL time.Duration
+	// Resolver finds the keys of did:plc and did:web issuers; nil knows did:key only.
+	Resolver *Resolver
+	// Admission is who may begin to use the service; "" means AdmissionOpen.
+	Admission Admission
+	// Limit counts one call of a limit of this package by its name and key, and refuses
+	// with ds.RateLimited; nil does not limit.
+	Limit func(name, key string) error
+	// DevSecret verifies HS256 tokens, which can claim to be anybody; nil knows none. It
+	// is for development mode only.
+	DevSecret []byte
 	// PollInterval is how often a node that shares its database looks for sessions that
 	// were revoked on others; 0 means a second.
 	PollInterval time.Duration
@@ -58,6 +68,9 @@ const (
 type Authenticator struct {
 	o          Options
 	writer     *writer
+	keys       keyCache
+	addresses  shutAddresses
+	admitted   admittedAccounts
 	slideEvery time.Duration // at most this often is a session's expiry written while it is attached
 
 	mu       sync.Mutex // guards attached and revoked
@@ -86,6 +99,13 @@ func New(o Options) (*Authenticator, error) {
 	}
 	if o.PollInterval == 0 {
 		o.PollInterval = pollEvery
+	}
+	switch o.Admission {
+	case "":
+		o.Admission = AdmissionOpen
+	case AdmissionOpen, AdmissionInvite, AdmissionAllowlist:
+	default:
+		return nil, errors.New("identity: unknown mode of admission")
 	}
 	if o.SessionTTL < sessionTTLMin {
 		return nil, errors.New("identity: sessions must live at least a second")
@@ -159,12 +179,9 @@ func (a *Authenticator) sweep(ctx context.Context) error {
 // the account that signed it, ds.Unauthorized "invalid auth_token", or a fault;
 // after a fault the token may or may not be used up.
 func (a *Authenticator) VerifyServiceToken(ctx context.Context, token, lxm string) (ds.AccountID, error) {
-	v, err := verifyToken(token, lxm, a.o.Audience(), a.o.Now())
+	v, err := a.verify(ctx, token, lxm, "")
 	if err == nil {
 		err = a.writer.do(ctx, &job{nonce: &v.nonce})
-		if err != nil && !errors.Is(err, errReplayed) {
-			return "", err
-		}
 	}
 	if err != nil {
 		return "", a.refuseToken(ctx, err)
@@ -172,8 +189,17 @@ func (a *Authenticator) VerifyServiceToken(ctx context.Context, token, lxm strin
 	return v.issuer, nil
 }
 
-// refuseToken is the answer to every token that is not good.
+// verify checks a token of an account, whose lookups count for address.
+func (a *Authenticator) verify(ctx context.Context, token, lxm, address string) (verified, error) {
+	return verifyToken(ctx, token, a.expect(lxm, false), &issuers{a: a, preferred: accountKeys, address: address})
+}
+
+// refuseToken is the answer to every token that is not good. What is not about the
+// token stays what it is.
 func (a *Authenticator) refuseToken(ctx context.Context, reason error) error {
+	if !isAboutToken(reason) {
+		return reason
+	}
 	a.o.Logger.DebugContext(ctx, "auth_token refused", "err", reason)
 	return ds.Refuse(ds.Unauthorized, "invalid auth_token")
 }

@@ -65,6 +65,10 @@ type Start struct {
 	HasClientLabel bool // an empty label was sent, and is refused; else it counts as absent
 	UserAgent      string
 	Features       []string // unknown ones are ignored
+	// InviteCode admits an account that is new, where that needs one; "" is none.
+	InviteCode string
+	// Address is what limits per address count this under; "" is not counted.
+	Address string
 	// Admit is asked about the account once it is proven and before the token is used
 	// up; its refusal is the answer. nil admits everybody.
 	Admit func(ctx context.Context, account ds.AccountID) error
@@ -80,7 +84,7 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 		return Ready{}, err
 	}
 	now := a.o.Now()
-	v, err := verifyToken(bareToken(start.AuthToken), SessionStartMethod, a.o.Audience(), now)
+	v, err := a.verify(ctx, bareToken(start.AuthToken), SessionStartMethod, start.Address)
 	if err != nil {
 		return Ready{}, a.refuseToken(ctx, err)
 	}
@@ -88,6 +92,10 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 		if err := start.Admit(ctx, v.issuer); err != nil {
 			return Ready{}, err
 		}
+	}
+	admit, err := a.admission(ctx, v.issuer, start.InviteCode, "") // Admit counts first contacts
+	if err != nil {
+		return Ready{}, err
 	}
 	session, resume := newSecret(), newSecret()
 	hash, resumeHash := session.hash(sessionPrefix), resume.hash(resumePrefix)
@@ -107,12 +115,11 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 		ResumeHash:   resumeHash[:],
 		ResumeSealed: sealed,
 	}
-	err = a.writer.do(ctx, &job{nonce: &v.nonce, start: &row})
-	if errors.Is(err, errReplayed) {
+	if err := a.writer.do(ctx, &job{nonce: &v.nonce, admit: admit, start: &row}); err != nil {
 		return Ready{}, a.refuseToken(ctx, err)
 	}
-	if err != nil {
-		return Ready{}, err
+	if admit != nil {
+		a.admitted.add(v.issuer)
 	}
 	return Ready{Session: asSession(row), SessionToken: session.text(sessionPrefix), ResumeToken: resume.text(resumePrefix)}, nil
 }
@@ -121,6 +128,9 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 func checkStart(start Start) (label string, err error) {
 	if !ds.IsValidID(string(start.DeviceID)) {
 		return "", ds.Refuse(ds.InvalidRequest, "invalid device_id")
+	}
+	if len(start.InviteCode) > InviteCodeBytesMax {
+		return "", ds.Refuse(ds.InvalidRequest, "invalid invite_code")
 	}
 	if len(start.Features) > featuresMax {
 		return "", ds.Refuse(ds.InvalidRequest, "too many features")

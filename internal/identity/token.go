@@ -1,6 +1,8 @@
 package identity
 
 import (
+	"cmp"
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -19,7 +21,7 @@ import (
 
 // What a service token may be (design, 7).
 const (
-	tokenBytesMax    = 4096
+	tokenBytesMax    = 8 << 10
 	tokenIDBytesMax  = 128
 	tokenLifetimeMax = 5 * time.Minute
 	clockSkew        = 30 * time.Second
@@ -41,10 +43,17 @@ var (
 	errExpired       = errors.New("expired")
 	errTooFar        = errors.New("valid for too long")
 	errNotYet        = errors.New("not valid yet")
-	errIssuer        = errors.New("issuer is not a did:key")
+	errIssuer        = errors.New("issuer is not somebody who can sign here")
 	errReplayed      = errors.New("used before")
 	errUnknownMethod = errors.New("asked for no method")
 )
+
+// isAboutToken says whether err is one of these reasons, and not a limit or a fault.
+func isAboutToken(err error) bool {
+	return slices.ContainsFunc([]error{errMalformed, errTooLong, errHeader, errKeyID, errNoKey, errAlgorithm, errClaim, errSubject, errAudience,
+		errMethod, errTokenID, errExpired, errTooFar, errNotYet, errIssuer, errSignature, errReplayed, errUnknownMethod},
+		func(reason error) bool { return errors.Is(err, reason) })
+}
 
 // signingMethod is a JOSE algorithm over our keys. golang-jwt's own has no ES256K
 // and accepts both values of s.
@@ -52,16 +61,9 @@ type signingMethod string
 
 func (m signingMethod) Alg() string { return string(m) }
 
-func (m signingMethod) Verify(signed string, sig []byte, key any) error {
-	k, ok := key.(publicKey)
-	if !ok || k.alg != string(m) {
-		return errAlgorithm
-	}
-	if k.verify([]byte(signed), sig) != nil {
-		return errSignature
-	}
-	return nil
-}
+// Verify is not used: tokens are verified by their issuer's key, which knows its
+// algorithm (unverified.verify).
+func (m signingMethod) Verify(string, []byte, any) error { return errAlgorithm }
 
 func (m signingMethod) Sign(signing string, key any) ([]byte, error) {
 	k, ok := key.(Signer)
@@ -72,118 +74,179 @@ func (m signingMethod) Sign(signing string, key any) ([]byte, error) {
 }
 
 func init() {
-	// The parser looks names up in a table of the whole process. Only the name that
-	// is missing there is added; the others are replaced per token, in key.
+	// The parser knows names from a table of the whole process, in which this one is missing.
 	jwt.RegisterSigningMethod(ES256K, func() jwt.SigningMethod { return signingMethod(ES256K) })
 }
 
 // verified is what a token proves.
 type verified struct {
-	issuer ds.AccountID
+	issuer ds.AccountID // without a fragment
+	hint   string       // the fragment of iss
 	nonce  store.Nonce
+}
+
+// expectation is what a token has to be good for.
+type expectation struct {
+	method    string // lxm
+	audiences []string
+	now       time.Time
+	// fragments lets iss name a device or a service after a #. It proves nothing: the
+	// DID before it is who signed.
+	fragments bool
+	// devSecret, if there is one, verifies HS256 tokens; see checkDevClaims.
+	devSecret []byte
+}
+
+// unverified is a token of which only the form is known to be good.
+type unverified struct {
+	alg     string
+	kid     string
+	signed  string // what the signature is over
+	sig     []byte
+	claims  jwt.MapClaims
+	keyless error // what is wrong with the header, told after the claims
+}
+
+// parseToken reads a token without believing anything in it.
+func parseToken(token string) (unverified, error) {
+	if len(token) > tokenBytesMax {
+		return unverified{}, errTooLong
+	}
+	// Go's base64 skips line breaks, which would give one token many spellings.
+	if strings.ContainsAny(token, "\r\n") {
+		return unverified{}, errMalformed
+	}
+	parser := jwt.NewParser(jwt.WithStrictDecoding())
+	claims := jwt.MapClaims{}
+	t, parts, err := parser.ParseUnverified(token, claims)
+	switch {
+	case errors.Is(err, jwt.ErrTokenUnverifiable):
+		return unverified{}, errAlgorithm
+	case err != nil || len(parts) != 3:
+		return unverified{}, errMalformed // its own words may quote the token
+	}
+	u := unverified{alg: t.Method.Alg(), signed: parts[0] + "." + parts[1], claims: claims}
+	if u.sig, err = base64.RawURLEncoding.Strict().DecodeString(parts[2]); err != nil {
+		return unverified{}, errMalformed
+	}
+	if typ, ok := t.Header["typ"]; ok {
+		if s, isText := typ.(string); !isText || !strings.EqualFold(s, "JWT") {
+			u.keyless = errHeader
+		}
+	}
+	if _, ok := t.Header["crit"]; ok { // RFC 7515, 4.1.11: we know no extension
+		u.keyless = errHeader
+	}
+	if kid, ok := t.Header["kid"]; ok {
+		if u.kid, ok = kid.(string); !ok || u.kid == "" || len(u.kid) > documentIDMax {
+			u.keyless = cmp.Or(u.keyless, errKeyID)
+		}
+	}
+	return u, nil
+}
+
+// keyring finds the keys of issuers.
+type keyring interface {
+	// key is the key that a token of issuer with that kid ("" for none) is verified with.
+	key(ctx context.Context, issuer, kid string) (publicKey, error)
+	// newerKey is asked after a signature did not verify. It returns an error where
+	// there is no newer key.
+	newerKey(ctx context.Context, issuer, kid string) (publicKey, error)
 }
 
 // verifyToken checks everything about a service token but that it is used for the
 // first time. The cheap checks come first; the signature is the last.
-func verifyToken(token, lxm string, audiences []string, now time.Time) (verified, error) {
-	if lxm == "" {
+func verifyToken(ctx context.Context, token string, want expectation, keys keyring) (verified, error) {
+	if want.method == "" {
 		return verified{}, errUnknownMethod
 	}
-	if len(token) > tokenBytesMax {
-		return verified{}, errTooLong
+	u, err := parseToken(token)
+	if err != nil {
+		return verified{}, err
 	}
-	// Go's base64 skips line breaks, which would give one token many spellings.
-	if strings.ContainsAny(token, "\r\n") {
-		return verified{}, errMalformed
+	if u.alg == algDev && len(want.devSecret) > 0 {
+		return verifyDevToken(u, want)
 	}
-	var v verified
-	parser := jwt.NewParser(jwt.WithValidMethods(Algorithms), jwt.WithStrictDecoding(), jwt.WithoutClaimsValidation())
-	_, err := parser.ParseWithClaims(token, jwt.MapClaims{}, func(t *jwt.Token) (any, error) {
-		claims, ok := t.Claims.(jwt.MapClaims)
-		if !ok {
-			return nil, errMalformed
-		}
-		var err error
-		if v, err = checkClaims(claims, lxm, audiences, now); err != nil {
-			return nil, err
-		}
-		return issuerKey(t, string(v.issuer))
-	})
-	switch {
-	case err == nil:
-		return v, nil
-	case errors.Is(err, jwt.ErrTokenMalformed):
-		return verified{}, errMalformed // its own words may quote the token
-	case errors.Is(err, jwt.ErrTokenSignatureInvalid) && !errors.Is(err, errSignature):
+	if !slices.Contains(Algorithms, u.alg) {
 		return verified{}, errAlgorithm
 	}
-	return verified{}, err
+	v, err := checkClaims(u.claims, want)
+	if err == nil {
+		err = u.keyless
+	}
+	if err != nil {
+		return verified{}, err
+	}
+	key, err := keys.key(ctx, string(v.issuer), u.kid)
+	if err == nil {
+		err = u.verify(key)
+	}
+	if errors.Is(err, errSignature) || errors.Is(err, errKeyID) || errors.Is(err, errAlgorithm) || errors.Is(err, errNoKey) {
+		// The issuer may have changed its keys since its document was fetched.
+		if newer, newerErr := keys.newerKey(ctx, string(v.issuer), u.kid); newerErr == nil {
+			err = u.verify(newer)
+		} else if ds.CodeOf(newerErr) != "" {
+			err = newerErr
+		}
+	}
+	if err != nil {
+		return verified{}, err
+	}
+	return v, nil
 }
 
-// issuerKey checks the header against the key that the issuer's DID holds, and
-// makes the token be verified with that key's algorithm.
-func issuerKey(t *jwt.Token, issuer string) (publicKey, error) {
-	if typ, ok := t.Header["typ"]; ok {
-		if s, isText := typ.(string); !isText || !strings.EqualFold(s, "JWT") {
-			return publicKey{}, errHeader
-		}
+// verify checks the signature. The key decides the algorithm.
+func (u unverified) verify(key publicKey) error {
+	if u.alg != key.alg {
+		return errAlgorithm
 	}
-	if _, ok := t.Header["crit"]; ok { // RFC 7515, 4.1.11: we know no extension
-		return publicKey{}, errHeader
+	if key.verify([]byte(u.signed), u.sig) != nil {
+		return errSignature
 	}
-	if !strings.HasPrefix(issuer, didKeyPrefix) {
-		return publicKey{}, errIssuer
-	}
-	key, err := parseDIDKey(issuer)
-	if err != nil {
-		return publicKey{}, fmt.Errorf("%w: %w", errIssuer, err)
-	}
-	if kid, ok := t.Header["kid"]; ok {
-		// A did:key has one method, named after the key. "#atproto" is what signers
-		// that know one name for the key of any DID write.
-		multibase := strings.TrimPrefix(issuer, didKeyPrefix)
-		s, isText := kid.(string)
-		if !isText || !slices.Contains([]string{"#" + multibase, issuer + "#" + multibase, "#atproto"}, s) {
-			return publicKey{}, errKeyID
-		}
-	}
-	if t.Method.Alg() != key.alg {
-		return publicKey{}, errAlgorithm
-	}
-	t.Method = signingMethod(key.alg)
-	return key, nil
+	return nil
 }
 
 // checkClaims checks what a token says against what was called, here and now.
-func checkClaims(claims jwt.MapClaims, lxm string, audiences []string, now time.Time) (verified, error) {
-	issuer, _ := claims["iss"].(string)
-	if !ds.IsValidAccount(issuer) {
-		return verified{}, fmt.Errorf("iss: %w", errClaim)
+func checkClaims(claims jwt.MapClaims, want expectation) (verified, error) {
+	v, err := checkIssuer(claims, want)
+	if err != nil {
+		return verified{}, err
 	}
-	if sub, ok := claims["sub"]; ok && sub != any(issuer) {
-		return verified{}, errSubject
-	}
-	if aud := oneAudience(claims["aud"]); aud == "" || !slices.Contains(audiences, aud) {
+	if aud := oneAudience(claims["aud"]); aud == "" || !slices.Contains(want.audiences, aud) {
 		return verified{}, errAudience
 	}
-	if method, _ := claims["lxm"].(string); method != lxm {
+	if method, _ := claims["lxm"].(string); method != want.method {
 		return verified{}, errMethod
 	}
 	id, _ := claims["jti"].(string)
 	if id == "" || len(id) > tokenIDBytesMax {
 		return verified{}, errTokenID
 	}
-	expires, err := checkTimes(claims, now)
+	expires, err := checkTimes(claims, want.now, tokenLifetimeMax)
 	if err != nil {
 		return verified{}, err
 	}
-	return verified{
-		issuer: ds.AccountID(issuer),
-		nonce: store.Nonce{
-			Hash:      sha256.Sum256([]byte(issuer + "\x00" + id)),
-			ExpiresMS: expires.Add(clockSkew).UnixMilli(),
-		},
-	}, nil
+	v.nonce = store.Nonce{
+		Hash:      sha256.Sum256([]byte(string(v.issuer) + "\x00" + id)),
+		ExpiresMS: expires.Add(clockSkew).UnixMilli(),
+	}
+	return v, nil
+}
+
+// checkIssuer reads who says that he signed. sub never names anybody else.
+func checkIssuer(claims jwt.MapClaims, want expectation) (verified, error) {
+	full, _ := claims["iss"].(string)
+	if !ds.IsValidAccount(full) {
+		return verified{}, fmt.Errorf("iss: %w", errClaim)
+	}
+	issuer, hint, hasHint := strings.Cut(full, "#")
+	if hasHint && (!want.fragments || issuer == "" || hint == "" || strings.Contains(hint, "#")) {
+		return verified{}, errIssuer
+	}
+	if sub, ok := claims["sub"]; ok && sub != any(full) && sub != any(issuer) {
+		return verified{}, errSubject
+	}
+	return verified{issuer: ds.AccountID(issuer), hint: hint}, nil
 }
 
 // oneAudience is the only audience of a token, or "". A token for several services
@@ -198,7 +261,7 @@ func oneAudience(aud any) string {
 
 // checkTimes checks exp, nbf and iat and returns exp. Clocks may differ by
 // clockSkew; a token's own iat makes its lifetime exact.
-func checkTimes(claims jwt.MapClaims, now time.Time) (time.Time, error) {
+func checkTimes(claims jwt.MapClaims, now time.Time, lifetimeMax time.Duration) (time.Time, error) {
 	expires, ok, err := timeClaim(claims, "exp")
 	if err != nil || !ok {
 		return time.Time{}, fmt.Errorf("exp: %w", errClaim)
@@ -211,14 +274,14 @@ func checkTimes(claims jwt.MapClaims, now time.Time) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	latest := now.Add(tokenLifetimeMax)
+	latest := now.Add(lifetimeMax)
 	if hasIssued {
 		latest = latest.Add(clockSkew)
 	}
 	switch {
 	case !now.Before(expires.Add(clockSkew)):
 		return time.Time{}, errExpired
-	case expires.After(latest), hasIssued && expires.Sub(issued) > tokenLifetimeMax:
+	case expires.After(latest), hasIssued && expires.Sub(issued) > lifetimeMax:
 		return time.Time{}, errTooFar
 	case hasIssued && issued.After(now.Add(clockSkew)), hasBegin && begins.After(now.Add(clockSkew)):
 		return time.Time{}, errNotYet

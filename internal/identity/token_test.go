@@ -130,7 +130,7 @@ func TestVerifyToken(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			token := forge(t, test.header, test.body, test.sign)
-			v, err := verifyToken(token, SessionStartMethod, Audiences(serviceDID), now)
+			v, err := verifyAlone(token, SessionStartMethod, Audiences(serviceDID), now)
 			if !errors.Is(err, test.want) {
 				t.Fatalf("got %v, want %v", err, test.want)
 			}
@@ -156,16 +156,16 @@ func TestVerifyTokenGarbage(t *testing.T) {
 		strings.Replace(good, ".", ".\r\n", 1), parts[0] + "." + parts[1] + "." + parts[2][:80], strings.Repeat(".", 4000),
 		"did:key:" + parts[0], strings.Repeat("A", 5000), "eyJhbGciOiJub25lIn0.e30.", "\xff\xfe", good[:len(good)-1]}
 	for _, token := range garbage {
-		if _, err := verifyToken(token, SessionStartMethod, Audiences(serviceDID), now); err == nil {
+		if _, err := verifyAlone(token, SessionStartMethod, Audiences(serviceDID), now); err == nil {
 			t.Errorf("accepted %q", token)
 		}
 	}
 	for _, audiences := range [][]string{nil, {""}, {"did:web:other.example"}} {
-		if _, err := verifyToken(good, SessionStartMethod, audiences, now); !errors.Is(err, errAudience) {
+		if _, err := verifyAlone(good, SessionStartMethod, audiences, now); !errors.Is(err, errAudience) {
 			t.Errorf("as %q: got %v", audiences, err)
 		}
 	}
-	if _, err := verifyToken(good, "", Audiences(serviceDID), now); err == nil {
+	if _, err := verifyAlone(good, "", Audiences(serviceDID), now); err == nil {
 		t.Error("accepted for no method")
 	}
 }
@@ -248,7 +248,7 @@ func TestSweepKeepsWhatCounts(t *testing.T) {
 			if err := a.sweep(ctx); err != nil {
 				w.t.Fatal(err)
 			}
-			nonce, err := verifyToken(token, SessionStartMethod, Audiences(serviceDID), newClock().Now())
+			nonce, err := verifyAlone(token, SessionStartMethod, Audiences(serviceDID), newClock().Now())
 			if err != nil {
 				w.t.Fatal(err)
 			}
@@ -318,7 +318,7 @@ func FuzzVerifyToken(f *testing.F) {
 	f.Add("eyJhbGciOiJub25lIn0.e30.")
 	f.Add("..")
 	f.Fuzz(func(t *testing.T, token string) {
-		v, err := verifyToken(token, SessionStartMethod, Audiences(serviceDID), now)
+		v, err := verifyAlone(token, SessionStartMethod, Audiences(serviceDID), now)
 		if err == nil && !slices.Contains(signed, token[:strings.LastIndexByte(token, '.')]) {
 			t.Fatalf("accepted a token of %s that nobody signed: %q", v.issuer, token)
 		}

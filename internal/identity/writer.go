@@ -12,8 +12,10 @@ import (
 const (
 	// writerBatchMax bounds how many jobs share a transaction, and how many wait for the next one.
 	writerBatchMax = store.NonceBatchMax
-	// writerTimeout ends a transaction that does not come back.
+	// writerTimeout ends a transaction that does not come back, and jobTimeout the wait
+	// for one.
 	writerTimeout = 20 * time.Second
+	jobTimeout    = 10 * time.Second
 )
 
 // job is a piece of a shared transaction. What many jobs want is done for all of
@@ -21,7 +23,8 @@ const (
 // which it is done.
 type job struct {
 	nonce   *store.Nonce   // consumed first; a used one ends the job with errReplayed
-	start   *store.Session // inserted if the nonce was fresh
+	admit   *admission     // of the account, if the nonce was fresh
+	start   *store.Session // inserted if the nonce was fresh and the account may
 	resume  *resumption
 	confirm *store.Confirmation
 	run     func(tx *store.Tx) error // anything else; it may run again
@@ -59,6 +62,8 @@ var errClosed = errors.New("identity: closed")
 // do runs a job and waits for its commit. Where the caller gives up first or the
 // transaction fails, the outcome is unknown: ds.Unavailable.
 func (w *writer) do(ctx context.Context, j *job) error {
+	ctx, cancel := context.WithTimeout(ctx, jobTimeout)
+	defer cancel()
 	j.done = make(chan struct{})
 	select {
 	case <-w.quit:
@@ -150,6 +155,7 @@ func (a *Authenticator) apply(tx *store.Tx, batch []*job) error {
 	var (
 		nonces   []store.Nonce
 		starts   []store.Session
+		admits   []*job
 		resumes  []*job
 		confirms []store.Confirmation
 	)
@@ -175,10 +181,18 @@ func (a *Authenticator) apply(tx *store.Tx, batch []*job) error {
 		}
 		if !fresh[0] {
 			j.err = errReplayed
-		} else if j.start != nil {
-			starts = append(starts, *j.start)
+		} else if j.admit != nil {
+			admits = append(admits, j)
 		}
 		fresh = fresh[1:]
+	}
+	if err := a.applyAdmissions(tx, admits); err != nil {
+		return err
+	}
+	for _, j := range batch {
+		if j.start != nil && j.err == nil {
+			starts = append(starts, *j.start)
+		}
 	}
 	if err := tx.InsertSessions(starts); err != nil {
 		return err

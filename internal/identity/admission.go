@@ -1,0 +1,347 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// Admission is who may begin to use the service. Who was let in once stays, whatever
+// the mode later is.
+type Admission string
+
+// The modes.
+const (
+	AdmissionOpen      Admission = "open"      // everybody who can prove a DID
+	AdmissionInvite    Admission = "invite"    // who has a code or is on the allowlist
+	AdmissionAllowlist Admission = "allowlist" // who is on the allowlist
+)
+
+// InviteCodeBytesMax bounds a code that a client presents.
+const InviteCodeBytesMax = 64
+
+// inviteMessages say by their sentence, on which clients may rely, what is missing.
+var (
+	refuseInviteRequired = &TokenRefusal{NameInviteRequired, ds.Refuse(ds.Forbidden, "invite required")}
+	refuseInvalidInvite  = &TokenRefusal{NameInvalidInvite, ds.Refuse(ds.Forbidden, "invalid invite")}
+	refuseNotAllowed     = &TokenRefusal{NameNotAllowed, ds.Refuse(ds.Forbidden, "not on the allowlist")}
+)
+
+// admission is what the first contact of an account writes.
+type admission struct {
+	account ds.AccountID
+	invite  *[32]byte // to be used; nil: none is needed
+}
+
+// admittedMax bounds how many accounts are remembered as admitted. An arbitrary one
+// makes room.
+const admittedMax = 100_000
+
+// admittedAccounts are known to have been admitted, which never ends. The zero value
+// is ready.
+type admittedAccounts struct {
+	mu       sync.Mutex // guards accounts
+	accounts map[ds.AccountID]struct{}
+}
+
+func (s *admittedAccounts) has(account ds.AccountID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.accounts[account]
+	return ok
+}
+
+func (s *admittedAccounts) add(account ds.AccountID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.accounts == nil {
+		s.accounts = map[ds.AccountID]struct{}{}
+	}
+	for other := range s.accounts {
+		if len(s.accounts) < admittedMax {
+			break
+		}
+		delete(s.accounts, other)
+	}
+	s.accounts[account] = struct{}{}
+}
+
+// admission decides whether a proven account may go on. It returns nil for one that
+// is admitted, what to write for one that is to be, or a *TokenRefusal, after which a
+// token is not used up. A code is checked here and used when that is written.
+func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, code, address string) (*admission, error) {
+	if a.admitted.has(account) {
+		return nil, nil
+	}
+	var isAdmitted, isAllowed, isUsable bool
+	hash := sha256.Sum256([]byte(code))
+	now := a.o.Now().UnixMilli()
+	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
+		if isAdmitted, err = tx.IsAdmitted(account); err != nil || isAdmitted || a.o.Admission == AdmissionOpen {
+			return err
+		}
+		if isAllowed, err = tx.IsAllowed(account); err != nil || isAllowed || code == "" {
+			return err
+		}
+		invite, err := tx.InviteByCode(hash)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		isUsable = err == nil && isUsableInvite(invite, now)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case isAdmitted:
+		a.admitted.add(account)
+		return nil, nil
+	}
+	if err := a.take(LimitFirstContacts, address); err != nil {
+		return nil, limited(err)
+	}
+	switch {
+	case a.o.Admission == AdmissionOpen || isAllowed:
+		return &admission{account: account}, nil
+	case a.o.Admission != AdmissionInvite:
+		return nil, refuseNotAllowed
+	case code == "":
+		return nil, refuseInviteRequired
+	case !isUsable:
+		return nil, refuseInvalidInvite
+	}
+	return &admission{account, &hash}, nil
+}
+
+func isUsableInvite(i store.Invite, nowMS int64) bool {
+	return i.RevokedMS == 0 && i.Uses < i.UsesMax && (i.ExpiresMS == 0 || i.ExpiresMS > nowMS)
+}
+
+// applyAdmissions writes what first contacts want. One whose invite was used up
+// meanwhile ends with a refusal.
+func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
+	nowMS := a.o.Now().UnixMilli()
+	var free []ds.AccountID
+	for _, j := range jobs {
+		if j.admit.invite == nil {
+			free = append(free, j.admit.account)
+		}
+	}
+	slices.Sort(free) // every node in one order
+	if _, err := tx.AdmitAccounts(slices.Compact(free), nowMS); err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		if j.admit.invite == nil {
+			continue
+		}
+		isNew, err := tx.AdmitAccounts([]ds.AccountID{j.admit.account}, nowMS)
+		if err != nil {
+			return err
+		}
+		if !isNew[j.admit.account] {
+			continue // it came in another way meanwhile, and the code stays unused
+		}
+		id, err := tx.UseInvite(*j.admit.invite, nowMS)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			j.err = refuseInvalidInvite
+			err = tx.ForgetAccount(j.admit.account)
+		case err == nil:
+			err = tx.SetInvite(j.admit.account, id)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Admissions keeps invites and the allowlist, for operators. It works beside a
+// running server on the same store, and without one.
+type Admissions struct {
+	Store *store.DB
+	Now   func() time.Time // nil: the system clock
+}
+
+func (s Admissions) now() time.Time {
+	if s.Now == nil {
+		return time.Now()
+	}
+	return s.Now()
+}
+
+// Bounds of invites.
+const (
+	inviteUsesMax      = 1_000_000
+	inviteNoteBytesMax = 200
+	inviteLifeMax      = 10 * 365 * 24 * time.Hour
+	invitesPage        = 1000
+)
+
+// Invite is an invite as operators see it. Times are in milliseconds, 0 for never.
+type Invite struct {
+	ID        string `json:"id"`
+	Code      string `json:"code,omitempty"` // only in the answer to its making: it is not kept
+	Note      string `json:"note,omitempty"`
+	Uses      int64  `json:"uses"`
+	UsesMax   int64  `json:"uses_max"`
+	CreatedMS int64  `json:"created_ms"`
+	ExpiresMS int64  `json:"expires_ms,omitempty"`
+	RevokedMS int64  `json:"revoked_ms,omitempty"`
+}
+
+const (
+	inviteCodePrefix = "wxi_"
+	inviteIDPrefix   = "inv_"
+)
+
+// inviteEncoding is for codes that people read out: no letter looks like a digit.
+var inviteEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+
+// CreateInvite makes a code for that many accounts, which ends after life, 0 for never.
+func (s Admissions) CreateInvite(ctx context.Context, uses int64, life time.Duration, note string) (Invite, error) {
+	switch {
+	case uses < 1 || uses > inviteUsesMax:
+		return Invite{}, ds.Refuse(ds.InvalidRequest, "uses: want 1 to %d", inviteUsesMax)
+	case life < 0 || life > inviteLifeMax:
+		return Invite{}, ds.Refuse(ds.InvalidRequest, "expires: want up to %s", inviteLifeMax)
+	case len(note) > inviteNoteBytesMax || note != "" && !ds.IsValidAccount(note) || strings.ContainsAny(note, "\r\n\t"):
+		return Invite{}, ds.Refuse(ds.InvalidRequest, "note: want one line of at most %d bytes", inviteNoteBytesMax)
+	}
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // never fails (crypto/rand)
+	code := inviteCodePrefix + inviteEncoding.EncodeToString(random[:])
+	hash := sha256.Sum256([]byte(code))
+	row := store.Invite{ID: inviteID(hash), CodeHash: hash, Note: note, UsesMax: uses, CreatedMS: s.now().UnixMilli()}
+	if life > 0 {
+		row.ExpiresMS = s.now().Add(life).UnixMilli()
+	}
+	if err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.InsertInvite(row) }); err != nil {
+		return Invite{}, err
+	}
+	invite := asInvite(row)
+	invite.Code = code
+	return invite, nil
+}
+
+// inviteID names an invite by 60 bits of the hash of its code.
+func inviteID(hash [32]byte) string {
+	return inviteIDPrefix + inviteEncoding.EncodeToString(hash[:])[:12]
+}
+
+func asInvite(i store.Invite) Invite {
+	return Invite{ID: i.ID, Note: i.Note, Uses: i.Uses, UsesMax: i.UsesMax, CreatedMS: i.CreatedMS, ExpiresMS: i.ExpiresMS, RevokedMS: i.RevokedMS}
+}
+
+// Invites lists all invites, those that have ended too.
+func (s Admissions) Invites(ctx context.Context) ([]Invite, error) {
+	all := []Invite{}
+	for {
+		var page []store.Invite
+		after := ""
+		if len(all) > 0 {
+			after = all[len(all)-1].ID
+		}
+		err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
+			page, err = tx.Invites(after, invitesPage)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range page {
+			all = append(all, asInvite(row))
+		}
+		if len(page) < invitesPage {
+			slices.SortStableFunc(all, func(a, b Invite) int { return int(min(1, max(-1, a.CreatedMS-b.CreatedMS))) })
+			return all, nil
+		}
+	}
+}
+
+// RevokeInvite ends an invite, named by its id or its code. Accounts that came with
+// it stay.
+func (s Admissions) RevokeInvite(ctx context.Context, idOrCode string) error {
+	id := idOrCode
+	if strings.HasPrefix(idOrCode, inviteCodePrefix) {
+		id = inviteID(sha256.Sum256([]byte(idOrCode)))
+	}
+	err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.RevokeInvite(id) })
+	if errors.Is(err, store.ErrNotFound) {
+		return ds.Refuse(ds.NotFound, "no such invite, or it is revoked already")
+	}
+	return err
+}
+
+// Allow puts an account on the allowlist.
+func (s Admissions) Allow(ctx context.Context, account string) error {
+	if err := checkAccountDID(account); err != nil {
+		return err
+	}
+	return s.Store.Update(ctx, func(tx *store.Tx) error { return tx.AllowAccount(ds.AccountID(account)) })
+}
+
+// Disallow takes an account from the allowlist. One that has been here already stays.
+func (s Admissions) Disallow(ctx context.Context, account string) error {
+	err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.DisallowAccount(ds.AccountID(account)) })
+	if errors.Is(err, store.ErrNotFound) {
+		return ds.Refuse(ds.NotFound, "not on the allowlist")
+	}
+	return err
+}
+
+// AllowedAccount is an entry of the allowlist as operators see it.
+type AllowedAccount struct {
+	Account   string `json:"account"`
+	CreatedMS int64  `json:"created_ms"`
+}
+
+// Allowed lists the allowlist, by account.
+func (s Admissions) Allowed(ctx context.Context) ([]AllowedAccount, error) {
+	all := []AllowedAccount{}
+	for {
+		var page []store.AllowedAccount
+		after := ds.AccountID("")
+		if len(all) > 0 {
+			after = ds.AccountID(all[len(all)-1].Account)
+		}
+		err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
+			page, err = tx.AllowedAccounts(after, invitesPage)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		for _, row := range page {
+			all = append(all, AllowedAccount{string(row.Account), row.CreatedMS})
+		}
+		if len(page) < invitesPage {
+			return all, nil
+		}
+	}
+}
+
+// checkAccountDID says what is wrong with the DID of an account: an entry that nobody
+// can match is a mistake that does not show.
+func checkAccountDID(did string) error {
+	if strings.HasPrefix(did, didKeyPrefix) {
+		if _, err := parseDIDKey(did); err != nil {
+			return ds.Refuse(ds.InvalidRequest, "account: not a did:key of a supported kind")
+		}
+		return nil
+	}
+	if _, err := locate(did, PLCDirectory, true); err != nil {
+		return ds.Refuse(ds.InvalidRequest, "account: not a did:key, did:plc or did:web")
+	}
+	return nil
+}

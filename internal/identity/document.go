@@ -1,0 +1,258 @@
+package identity
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+	"github.com/mr-tron/base58"
+)
+
+// Bounds of a DID document.
+const (
+	documentBytesMax = 64 << 10
+	documentItemsMax = 32  // methods, and services, that are looked at
+	documentIDMax    = 512 // bytes of the name of one
+	endpointBytesMax = 1024
+)
+
+// Names of verification methods, as fragments.
+const (
+	keyAccount = "#atproto"     // what an account signs service tokens with
+	keyService = "#atproto_mls" // what a delivery service signs with, if it has a key for that
+	keyLabels  = "#atproto_label"
+)
+
+var (
+	errDocument   = errors.New("not a DID document")
+	errDocumentID = errors.New("the document is about another DID")
+	errNoKey      = errors.New("the document has no key for this")
+)
+
+// Document is what this service needs of a DID document. It is immutable.
+type Document struct {
+	ID       string
+	methods  []documentMethod
+	services []documentService
+}
+
+// documentMethod is a verification method with a key that we can use.
+type documentMethod struct {
+	fragment string // with the #
+	key      publicKey
+}
+
+type documentService struct{ fragment, endpoint string }
+
+// parseDocument reads a DID document that must be about did. What is not understood
+// in it is passed over: documents also serve others.
+func parseDocument(did string, text []byte) (*Document, error) {
+	var raw struct {
+		ID       string            `json:"id"`
+		Methods  []json.RawMessage `json:"verificationMethod"`
+		Services []json.RawMessage `json:"service"`
+	}
+	if len(text) > documentBytesMax || json.Unmarshal(text, &raw) != nil {
+		return nil, errDocument
+	}
+	if raw.ID != did {
+		return nil, errDocumentID
+	}
+	d := &Document{ID: did}
+	for _, item := range raw.Methods[:min(len(raw.Methods), documentItemsMax)] {
+		if method, ok := parseMethod(did, item); ok {
+			d.methods = append(d.methods, method)
+		}
+	}
+	for _, item := range raw.Services[:min(len(raw.Services), documentItemsMax)] {
+		var service struct {
+			ID       string          `json:"id"`
+			Endpoint json.RawMessage `json:"serviceEndpoint"`
+		}
+		if json.Unmarshal(item, &service) != nil {
+			continue
+		}
+		fragment, ok := fragmentOf(did, service.ID)
+		var endpoint string // some services have a list or an object here
+		if ok && json.Unmarshal(service.Endpoint, &endpoint) == nil && endpoint != "" && len(endpoint) <= endpointBytesMax {
+			d.services = append(d.services, documentService{fragment, endpoint})
+		}
+	}
+	return d, nil
+}
+
+// parseMethod reads a verification method; not ok is one that we cannot use, or that
+// somebody else controls.
+func parseMethod(did string, item json.RawMessage) (documentMethod, bool) {
+	var raw struct {
+		ID         string          `json:"id"`
+		Type       string          `json:"type"`
+		Controller string          `json:"controller"`
+		Multibase  string          `json:"publicKeyMultibase"`
+		JWK        json.RawMessage `json:"publicKeyJwk"`
+	}
+	if json.Unmarshal(item, &raw) != nil || raw.Controller != "" && raw.Controller != did {
+		return documentMethod{}, false
+	}
+	fragment, ok := fragmentOf(did, raw.ID)
+	if !ok {
+		return documentMethod{}, false
+	}
+	var key publicKey
+	var err error
+	switch {
+	case raw.Type == "Multikey":
+		key, err = parseMultikey(raw.Multibase)
+	case raw.Type == "EcdsaSecp256r1VerificationKey2019" && raw.Multibase != "":
+		key, err = parseUncompressed(ES256, raw.Multibase)
+	case raw.Type == "EcdsaSecp256k1VerificationKey2019" && raw.Multibase != "":
+		key, err = parseUncompressed(ES256K, raw.Multibase)
+	case raw.JWK != nil:
+		key, err = parseJWK(raw.JWK)
+	default:
+		return documentMethod{}, false
+	}
+	return documentMethod{fragment, key}, err == nil
+}
+
+// fragmentOf is the fragment of the name of a method or service, which is written
+// with the DID before it or without.
+func fragmentOf(did, id string) (string, bool) {
+	if len(id) > documentIDMax {
+		return "", false
+	}
+	fragment := strings.TrimPrefix(id, did)
+	return fragment, len(fragment) > 1 && fragment[0] == '#'
+}
+
+// parseMultikey reads a P-256 or secp256k1 key; Ed25519 is for did:key only.
+func parseMultikey(multibase string) (publicKey, error) {
+	key, err := parseMultibase(multibase)
+	if err == nil && key.alg == EdDSA {
+		return publicKey{}, errors.New("Ed25519 is for did:key only")
+	}
+	return key, err
+}
+
+// parseUncompressed reads a point as documents had it before Multikey: without a
+// prefix that says of which curve.
+func parseUncompressed(alg, multibase string) (publicKey, error) {
+	const bytesMax = 100 // of base58, for 65 bytes
+	if len(multibase) > bytesMax || !strings.HasPrefix(multibase, "z") {
+		return publicKey{}, errors.New("not base58btc")
+	}
+	point, err := base58.Decode(multibase[1:])
+	if err != nil {
+		return publicKey{}, errors.New("not base58btc")
+	}
+	return parsePoint(alg, point)
+}
+
+// parseJWK reads an EC key (RFC 7517; RFC 8812, 3.1 for secp256k1).
+func parseJWK(text json.RawMessage) (publicKey, error) {
+	var jwk struct {
+		Type  string `json:"kty"`
+		Curve string `json:"crv"`
+		X     string `json:"x"`
+		Y     string `json:"y"`
+		Alg   string `json:"alg"`
+		Use   string `json:"use"`
+	}
+	if json.Unmarshal(text, &jwk) != nil || jwk.Type != "EC" || jwk.Use != "" && jwk.Use != "sig" {
+		return publicKey{}, errors.New("not a JWK of an elliptic curve to sign with")
+	}
+	alg, ok := map[string]string{"P-256": ES256, "secp256k1": ES256K}[jwk.Curve]
+	if !ok || jwk.Alg != "" && jwk.Alg != alg {
+		return publicKey{}, errors.New("JWK of a curve that is not supported")
+	}
+	encoding := base64.RawURLEncoding.Strict()
+	x, errX := encoding.DecodeString(jwk.X)
+	y, errY := encoding.DecodeString(jwk.Y)
+	if errX != nil || errY != nil || len(x) != 32 || len(y) != 32 {
+		return publicKey{}, errors.New("JWK without coordinates of 32 bytes")
+	}
+	return parsePoint(alg, slices.Concat([]byte{4}, x, y))
+}
+
+// parsePoint reads an uncompressed point (SEC 1, section 2.3.4) or a compressed one.
+func parsePoint(alg string, point []byte) (publicKey, error) {
+	var key atcrypto.PublicKey
+	var err error
+	switch {
+	case alg == ES256 && len(point) == 65:
+		key, err = atcrypto.ParsePublicUncompressedBytesP256(point)
+	case alg == ES256 && len(point) == 33:
+		key, err = atcrypto.ParsePublicBytesP256(point)
+	case alg == ES256K && len(point) == 65:
+		key, err = atcrypto.ParsePublicUncompressedBytesK256(point)
+	case alg == ES256K && len(point) == 33:
+		key, err = atcrypto.ParsePublicBytesK256(point)
+	default:
+		return publicKey{}, errors.New("not a point")
+	}
+	if err != nil {
+		return publicKey{}, errors.New("not a point of the curve")
+	}
+	return publicKey{alg, key.HashAndVerify}, nil
+}
+
+// key finds the method that a token is verified with. A kid names one, by its whole
+// id or its fragment. Without it the first of the preferred fragments counts, then
+// the first method. Keys that sign labels sign no tokens.
+func (d *Document) key(kid string, preferred []string) (publicKey, error) {
+	find := func(fragment string) (publicKey, bool) {
+		for _, method := range d.methods {
+			if method.fragment == fragment && fragment != keyLabels {
+				return method.key, true
+			}
+		}
+		return publicKey{}, false
+	}
+	if kid != "" {
+		fragment, ok := fragmentOf(d.ID, kid)
+		if !ok {
+			return publicKey{}, errKeyID
+		}
+		key, ok := find(fragment)
+		if !ok {
+			return publicKey{}, errKeyID
+		}
+		return key, nil
+	}
+	for _, fragment := range preferred {
+		if key, ok := find(fragment); ok {
+			return key, nil
+		}
+	}
+	for _, method := range d.methods {
+		if method.fragment != keyLabels {
+			return method.key, nil
+		}
+	}
+	return publicKey{}, errNoKey
+}
+
+// service is the endpoint of the first service with that fragment.
+func (d *Document) service(fragment string) (string, bool) {
+	for _, service := range d.services {
+		if service.fragment == fragment {
+			return service.endpoint, true
+		}
+	}
+	return "", false
+}
+
+// bytes is about how much memory a document takes.
+func (d *Document) bytes() int {
+	n := 256 + len(d.ID)
+	for _, method := range d.methods {
+		n += 512 + len(method.fragment)
+	}
+	for _, service := range d.services {
+		n += 64 + len(service.fragment) + len(service.endpoint)
+	}
+	return n
+}

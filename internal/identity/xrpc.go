@@ -1,0 +1,246 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// The limits of this package, by their names on the command line. Options.Limit
+// counts them; addresses are what the doors count requests under, "" is not counted.
+const (
+	LimitAddressCalls     = "address_xrpc_calls"     // calls with a token, good or not
+	LimitAddressBadTokens = "address_bad_tokens"     // tokens that were refused
+	LimitAddressLookups   = "address_did_lookups"    // documents that a token made us fetch
+	LimitFirstContacts    = "address_first_contacts" // accounts that were not here before
+)
+
+// The names of refusals, as XRPC says them.
+const (
+	NameNoToken        = "AuthenticationRequired"
+	NameBadToken       = "BadJwt"
+	NameExpired        = "JwtExpired"
+	NameBadAudience    = "BadJwtAudience"
+	NameBadMethod      = "BadJwtLexiconMethod"
+	NameBadIssuer      = "BadJwtIss"
+	NameBadSignature   = "BadJwtSignature"
+	NameReplayed       = "Replay detected"
+	NameRateLimited    = "RateLimitExceeded"
+	NameInviteRequired = "InviteRequired"
+	NameInvalidInvite  = "InvalidInvite"
+	NameNotAllowed     = "NotAllowed"
+)
+
+// TokenRefusal is a refusal with its name in XRPC. The refusal is its cause, for
+// errors.As and ds.CodeOf.
+type TokenRefusal struct {
+	Name string
+	*ds.Refusal
+}
+
+func (r *TokenRefusal) Unwrap() error { return r.Refusal }
+
+// refusalNames says how a reason to refuse a token is named; what is not listed is a
+// bad token.
+var refusalNames = []struct {
+	reason  error
+	name    string
+	message string
+}{
+	{errReplayed, NameReplayed, "Replay detected: the token was used before"},
+	{errExpired, NameExpired, "the token has expired"},
+	{errAudience, NameBadAudience, "the token is not for this service"},
+	{errMethod, NameBadMethod, "the token is not for this method"},
+	{errSubject, NameBadIssuer, "the token's sub is not its iss"},
+	{errIssuer, NameBadIssuer, "the token's issuer cannot be verified"},
+	{errNoKey, NameBadIssuer, "the token's issuer publishes no usable key"},
+	{errKeyID, NameBadSignature, "the token's kid names no key of its issuer"},
+	{errAlgorithm, NameBadSignature, "the token's alg is not that of its issuer's key"},
+	{errSignature, NameBadSignature, "the token's signature does not verify"},
+	{errTooFar, NameBadToken, "the token is valid for too long"},
+	{errNotYet, NameBadToken, "the token is not valid yet"},
+	{errTokenID, NameBadToken, "the token has no usable jti"},
+}
+
+// nameRefusal is the answer to a token that is not good, for the reason err. Nothing
+// that the token says is repeated.
+func nameRefusal(err error) *TokenRefusal {
+	for _, named := range refusalNames {
+		if errors.Is(err, named.reason) {
+			return &TokenRefusal{named.name, &ds.Refusal{Code: ds.Unauthorized, Message: named.message}}
+		}
+	}
+	return &TokenRefusal{NameBadToken, ds.Refuse(ds.Unauthorized, "the token is not a valid service token")}
+}
+
+// Proof is a caller who has signed a token for this call.
+type Proof struct {
+	Account ds.AccountID // the DID that signed, which is the only identity: also a peer's
+	Hint    string       // what iss had after a #: a device or a service, unproven
+}
+
+// Caller is the account with one of its devices, "" for none in particular.
+func (p Proof) Caller(device ds.DeviceID) ds.Caller {
+	return ds.Caller{Account: p.Account, Device: device}
+}
+
+// XRPC proves the caller of an XRPC method with the token that followed "Bearer ", "" if
+// there was none, and uses the token up. method is the name in the path; address is
+// what limits per address count, "" for none. The account is admitted if it may be.
+//
+// An error is a *TokenRefusal (ds.Unauthorized, ds.RateLimited, ds.Forbidden), or a
+// fault, after which the token may or may not be used up.
+func (a *Authenticator) XRPC(ctx context.Context, bearer, method, address string) (Proof, error) {
+	return a.prove(ctx, bearer, call{method: method, address: address, preferred: accountKeys, admits: true})
+}
+
+// XRPCPeer is XRPC for methods between delivery services. A key that a service has
+// for that is preferred; services are not admitted like accounts, for peers have a
+// policy of their own.
+func (a *Authenticator) XRPCPeer(ctx context.Context, bearer, method, address string) (Proof, error) {
+	return a.prove(ctx, bearer, call{method: method, address: address, preferred: peerKeys})
+}
+
+// RedeemInvite is XRPC for the one method that is open to accounts that are not
+// admitted: the code is used up together with the token. For an account that is
+// admitted already the code stays unused.
+func (a *Authenticator) RedeemInvite(ctx context.Context, bearer, method, address, code string) (Proof, error) {
+	return a.prove(ctx, bearer, call{method: method, address: address, preferred: accountKeys, admits: true, code: code})
+}
+
+var (
+	accountKeys = []string{keyAccount}
+	peerKeys    = []string{keyService, keyAccount}
+)
+
+// call is what a token is presented for.
+type call struct {
+	method, address string
+	preferred       []string
+	admits          bool
+	code            string // of an invite
+}
+
+// prove checks in the order of cost: what an address may still do, the claims, the
+// key and its signature, and last the database.
+func (a *Authenticator) prove(ctx context.Context, bearer string, c call) (Proof, error) {
+	if bearer == "" {
+		return Proof{}, &TokenRefusal{NameNoToken, ds.Refuse(ds.Unauthorized, "a service token is required")}
+	}
+	if err := a.addresses.check(c.address, a.o.Now()); err != nil {
+		return Proof{}, limited(err)
+	}
+	if err := a.take(LimitAddressCalls, c.address); err != nil {
+		return Proof{}, limited(err)
+	}
+	v, err := verifyToken(ctx, bearer, a.expect(c.method, true), &issuers{a: a, preferred: c.preferred, address: c.address})
+	if err != nil {
+		return Proof{}, a.refuseProof(ctx, err, c)
+	}
+	j := &job{nonce: &v.nonce}
+	if c.admits {
+		if j.admit, err = a.admission(ctx, v.issuer, c.code, c.address); err != nil {
+			return Proof{}, limited(err)
+		}
+	}
+	if err := a.writer.do(ctx, j); err != nil {
+		return Proof{}, a.refuseProof(ctx, err, c)
+	}
+	if j.admit != nil {
+		a.admitted.add(v.issuer)
+	}
+	return Proof{Account: v.issuer, Hint: v.hint}, nil
+}
+
+// expect is what a token for a method of this service must be.
+func (a *Authenticator) expect(method string, fragments bool) expectation {
+	return expectation{method: method, audiences: a.o.Audience(), now: a.o.Now(), fragments: fragments, devSecret: a.o.DevSecret}
+}
+
+// refuseProof names the reason of a refusal and counts it against the address. What
+// is not about the token stays what it is.
+func (a *Authenticator) refuseProof(ctx context.Context, err error, c call) error {
+	if ds.IsUnavailable(err) {
+		return err
+	}
+	if ds.CodeOf(err) != "" {
+		return limited(err)
+	}
+	if !isAboutToken(err) {
+		return err
+	}
+	a.o.Logger.DebugContext(ctx, "service token refused", "err", err)
+	var limit *ds.Refusal
+	if errors.As(a.take(LimitAddressBadTokens, c.address), &limit) {
+		a.addresses.shut(c.address, a.o.Now().Add(limit.RetryAfter))
+	}
+	return nameRefusal(err)
+}
+
+// limited gives a refusal that is not about the token its name.
+func limited(err error) error {
+	var named *TokenRefusal
+	var refusal *ds.Refusal
+	if errors.As(err, &named) || !errors.As(err, &refusal) {
+		return err
+	}
+	name := NameRateLimited
+	if refusal.Code != ds.RateLimited {
+		name = NameBadToken
+	}
+	return &TokenRefusal{name, refusal}
+}
+
+// take counts a call under a limit; nobody is counted under "".
+func (a *Authenticator) take(limit, key string) error {
+	if a.o.Limit == nil || key == "" {
+		return nil
+	}
+	return a.o.Limit(limit, key)
+}
+
+// shutAddressesMax bounds how many addresses are remembered for their bad tokens. An
+// arbitrary one makes room.
+const shutAddressesMax = 10_000
+
+// shutAddresses are those that have sent too many bad tokens: they are refused before
+// anything is computed for them. The zero value is ready.
+type shutAddresses struct {
+	mu    sync.Mutex // guards until
+	until map[string]time.Time
+}
+
+func (s *shutAddresses) check(address string, now time.Time) error {
+	if address == "" {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	until, ok := s.until[address]
+	if !ok {
+		return nil
+	}
+	if !now.Before(until) {
+		delete(s.until, address)
+		return nil
+	}
+	return &ds.Refusal{Code: ds.RateLimited, Message: "rate limited", RetryAfter: until.Sub(now)}
+}
+
+func (s *shutAddresses) shut(address string, until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.until == nil {
+		s.until = map[string]time.Time{}
+	}
+	for other := range s.until {
+		if len(s.until) < shutAddressesMax {
+			break
+		}
+		delete(s.until, other)
+	}
+	s.until[address] = until
+}

@@ -1,0 +1,169 @@
+package store
+
+import (
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// AdmissionBatchMax bounds how many admissions one call takes.
+const AdmissionBatchMax = 256
+
+// Invite is a code with which accounts can be admitted. The code is not in it, only
+// its SHA-256.
+type Invite struct {
+	ID        string // not secret
+	CodeHash  [32]byte
+	Note      string
+	Uses      int64 // so far
+	UsesMax   int64
+	CreatedMS int64
+	ExpiresMS int64 // 0: never
+	RevokedMS int64 // 0: not
+}
+
+// InsertInvite keeps a new invite.
+func (tx *Tx) InsertInvite(i Invite) error {
+	_, err := tx.exec(`INSERT INTO invites (invite_id, code_hash, note, uses, uses_max, created_ms, expires_ms) VALUES ($1, $2, $3, 0, $4, $5, $6)`,
+		i.ID, i.CodeHash[:], i.Note, i.UsesMax, i.CreatedMS, zeroNull(i.ExpiresMS))
+	return err
+}
+
+const inviteColumns = `invite_id, code_hash, note, uses, uses_max, created_ms, COALESCE(expires_ms, 0), COALESCE(revoked_ms, 0)`
+
+func scanInvite(scan func(...any) error) (Invite, error) {
+	var i Invite
+	var hash []byte
+	err := scan(&i.ID, &hash, &i.Note, &i.Uses, &i.UsesMax, &i.CreatedMS, &i.ExpiresMS, &i.RevokedMS)
+	copy(i.CodeHash[:], hash)
+	return i, err
+}
+
+// Invites lists at most max invites whose id is after that one, by id.
+func (tx *Tx) Invites(after string, max int) ([]Invite, error) {
+	var list []Invite
+	err := tx.each(func(scan func(...any) error) error {
+		i, err := scanInvite(scan)
+		list = append(list, i)
+		return err
+	}, `SELECT `+inviteColumns+` FROM invites WHERE invite_id > $1 ORDER BY invite_id LIMIT `+bound(2), after, int64(max))
+	return list, err
+}
+
+// InviteByCode finds an invite, usable or not, or returns ErrNotFound.
+func (tx *Tx) InviteByCode(hash [32]byte) (Invite, error) {
+	i, err := scanInvite(tx.row(`SELECT `+inviteColumns+` FROM invites WHERE code_hash = $1`, hash[:]).Scan)
+	return i, notFound(err)
+}
+
+// RevokeInvite ends an invite. It returns ErrNotFound if there is none with that id
+// that is not revoked.
+func (tx *Tx) RevokeInvite(id string) error {
+	n, err := tx.exec(`UPDATE invites SET revoked_ms = $1 WHERE invite_id = $2 AND revoked_ms IS NULL`, tx.nowMS, id)
+	if err == nil && n == 0 {
+		err = ErrNotFound
+	}
+	return err
+}
+
+// UseInvite counts a use of the invite at nowMS and returns its id, or ErrNotFound if
+// it is unknown, revoked, expired or used up. Of callers that race for the last use,
+// on any node, one gets it.
+func (tx *Tx) UseInvite(hash [32]byte, nowMS int64) (string, error) {
+	var id string
+	err := tx.row(`
+		UPDATE invites SET uses = uses + 1
+		WHERE code_hash = $1 AND revoked_ms IS NULL AND uses < uses_max AND (expires_ms IS NULL OR expires_ms > $2)
+		RETURNING invite_id`, hash[:], nowMS).Scan(&id)
+	return id, notFound(err)
+}
+
+// IsAdmitted says whether an account has been admitted.
+func (tx *Tx) IsAdmitted(account ds.AccountID) (bool, error) {
+	var is int64
+	err := tx.row(`SELECT CASE WHEN EXISTS (SELECT 1 FROM accounts WHERE account = $1) THEN 1 ELSE 0 END`, string(account)).Scan(&is)
+	return is == 1, err
+}
+
+// AdmitAccounts admits at most AdmissionBatchMax accounts, which differ, and returns
+// those that were not before. Of transactions that race for one account, on any node,
+// one admits it; the others wait for that one to commit.
+func (tx *Tx) AdmitAccounts(accounts []ds.AccountID, nowMS int64) (map[ds.AccountID]bool, error) {
+	admitted := make(map[ds.AccountID]bool, len(accounts))
+	if len(accounts) == 0 {
+		return admitted, nil
+	}
+	args := make([]any, 0, 2*len(accounts))
+	for _, account := range accounts {
+		args = append(args, string(account), nowMS)
+	}
+	args = padded(args, 2)
+	err := tx.each(func(scan func(...any) error) error {
+		var account string
+		if err := scan(&account); err != nil {
+			return err
+		}
+		admitted[ds.AccountID(account)] = true
+		return nil
+	}, `INSERT INTO accounts (account, admitted_ms) VALUES `+placeholders(len(args)/2, 2, 0)+`
+		ON CONFLICT (account) DO NOTHING RETURNING account`, args...)
+	return admitted, err
+}
+
+// SetInvite notes by which invite an account that this transaction admitted came.
+func (tx *Tx) SetInvite(account ds.AccountID, invite string) error {
+	_, err := tx.exec(`UPDATE accounts SET invite_id = $1 WHERE account = $2`, invite, string(account))
+	return err
+}
+
+// ForgetAccount takes an admission back that this transaction made.
+func (tx *Tx) ForgetAccount(account ds.AccountID) error {
+	_, err := tx.exec(`DELETE FROM accounts WHERE account = $1`, string(account))
+	return err
+}
+
+// AllowedAccount is an entry of the allowlist.
+type AllowedAccount struct {
+	Account   ds.AccountID
+	CreatedMS int64
+}
+
+// AllowAccount puts an account on the allowlist, where it may be already.
+func (tx *Tx) AllowAccount(account ds.AccountID) error {
+	_, err := tx.exec(`INSERT INTO allowed_accounts (account, created_ms) VALUES ($1, $2) ON CONFLICT (account) DO NOTHING`, string(account), tx.nowMS)
+	return err
+}
+
+// DisallowAccount takes an account from the allowlist, or returns ErrNotFound.
+func (tx *Tx) DisallowAccount(account ds.AccountID) error {
+	n, err := tx.exec(`DELETE FROM allowed_accounts WHERE account = $1`, string(account))
+	if err == nil && n == 0 {
+		err = ErrNotFound
+	}
+	return err
+}
+
+// AllowedAccounts lists at most max entries of the allowlist after that account, by account.
+func (tx *Tx) AllowedAccounts(after ds.AccountID, max int) ([]AllowedAccount, error) {
+	var list []AllowedAccount
+	err := tx.each(func(scan func(...any) error) error {
+		var a AllowedAccount
+		err := scan((*string)(&a.Account), &a.CreatedMS)
+		list = append(list, a)
+		return err
+	}, `SELECT account, created_ms FROM allowed_accounts WHERE account > $1 ORDER BY account LIMIT `+bound(2), string(after), int64(max))
+	return list, err
+}
+
+// IsAllowed says whether an account is on the allowlist.
+func (tx *Tx) IsAllowed(account ds.AccountID) (bool, error) {
+	var is int64
+	err := tx.row(`SELECT CASE WHEN EXISTS (SELECT 1 FROM allowed_accounts WHERE account = $1) THEN 1 ELSE 0 END`, string(account)).Scan(&is)
+	return is == 1, err
+}
+
+// zeroNull stores 0 as NULL.
+func zeroNull(n int64) any {
+	if n == 0 {
+		return nil
+	}
+	return n
+}
