@@ -159,20 +159,20 @@ func (s *Service) checkAck(ctx context.Context, who ds.Caller, id ds.Conversatio
 	if !ds.IsValidID(string(id)) {
 		return 0, refuseNotMember
 	}
-	var head ds.Conversation
+	var head int64
 	err := s.store.View(ctx, func(tx *store.Tx) error {
-		key := store.MemberKey{Conversation: id, Account: who.Account}
-		intervals, err := tx.Intervals([]store.MemberKey{key})
+		readings, err := tx.Readings(who.AsDevice(), []ds.ConversationID{id})
 		if err != nil {
 			return err
 		}
-		if stays := intervals[key]; len(stays) == 0 || stays[len(stays)-1].Until != 0 {
+		at := readings[id]
+		if at.Stay.From == 0 || at.Stay.Until != 0 {
 			return refuseNotMember
 		}
-		head, err = tx.Head(id)
-		return err
+		head = at.Seq
+		return nil
 	})
-	return min(seq, head.Seq) + 1, err
+	return min(seq, head) + 1, err
 }
 
 // AcknowledgeDevice notes that the device has handled its account log up to pos. It

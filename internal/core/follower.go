@@ -87,56 +87,41 @@ func (f *Follower) Follow(ctx context.Context, id ds.ConversationID, fromSeq int
 	if !ds.IsValidID(string(id)) {
 		return refuseNotMember
 	}
-	log := ds.ConversationLog(id)
-	next := &follow{owner: f, log: log}
+	next := f.register(ds.ConversationLog(id))
 	// Before the snapshot: what is flushed in between is then in both, not in neither.
-	pending := f.s.cursors.pending(f.who.AsDevice(), log)
-	err := f.s.store.View(ctx, func(tx *store.Tx) error { return f.begin(tx, next, id, fromSeq, pending) })
-	if err != nil {
-		return err
-	}
-	return f.start(next)
+	pending := f.s.cursors.pending(f.who.AsDevice(), next.log)
+	err := f.s.store.View(ctx, func(tx *store.Tx) error {
+		readings, err := tx.Readings(f.who.AsDevice(), []ds.ConversationID{id})
+		if err != nil {
+			return err
+		}
+		return f.begin(tx, next, readings[id], fromSeq, pending)
+	})
+	return f.start(err, next)
 }
 
-// begin finds where a follow starts, in one snapshot with the membership check.
-func (f *Follower) begin(tx *store.Tx, next *follow, id ds.ConversationID, fromSeq, pending int64) error {
-	key := store.MemberKey{Conversation: id, Account: f.who.Account}
-	intervals, err := tx.Intervals([]store.MemberKey{key})
-	if err != nil {
-		return err
-	}
-	stays := intervals[key]
-	if len(stays) == 0 {
+// begin finds where a follow starts, in one snapshot with the membership check, which
+// at is of.
+func (f *Follower) begin(tx *store.Tx, next *follow, at store.Reading, fromSeq, pending int64) error {
+	last := at.Stay
+	if last.From == 0 || last.Until != 0 && !f.Former {
 		return refuseNotMember
-	}
-	last := stays[len(stays)-1]
-	if last.Until != 0 && !f.Former {
-		return refuseNotMember
-	}
-	head, err := tx.Head(id)
-	if err != nil {
-		return err
-	}
-	stored, err := tx.Cursor(f.who.AsDevice(), next.log)
-	if err != nil {
-		return err
 	}
 	if fromSeq == 0 {
-		fromSeq = max(stored, pending)
+		fromSeq = max(at.Cursor, pending)
 	}
-	earliest, err := tx.EarliestSeq(id)
-	if err != nil {
-		return err
-	}
-	if fromSeq < earliest {
+	if fromSeq < at.EarliestSeq {
 		return &ds.Refusal{Code: ds.ReplayWindowExceeded, Message: "requested history has been pruned",
-			RequestedSeq: fromSeq, EarliestSeq: earliest, LatestSeq: head.Seq}
+			RequestedSeq: fromSeq, EarliestSeq: at.EarliestSeq, LatestSeq: at.Seq}
 	}
-	pos, err := tx.PositionBefore(next.log, fromSeq)
+	pos, err := at.Pos, store.ErrNotFound
+	if fromSeq <= at.Seq {
+		pos, err = tx.PositionBefore(next.log, fromSeq)
+	}
 	if errors.Is(err, store.ErrNotFound) {
-		pos, fromSeq, err = head.Pos, head.Seq+1, nil // beyond the head: live only
+		pos, fromSeq, err = at.Pos, at.Seq+1, nil // beyond the head: live only
 	}
-	next.home, next.asOf, next.goal, next.head = head.Home, head.Pos, head.Pos, head.Seq
+	next.home, next.asOf, next.goal, next.head = at.Home, at.Pos, at.Pos, at.Seq
 	if last.Until != 0 {
 		// The stay is read like any other: it ends with the record that says so, which
 		// comes before the follow has caught up.
@@ -152,7 +137,7 @@ func (f *Follower) begin(tx *store.Tx, next *follow, id ds.ConversationID, fromS
 
 // FollowDevice follows the caller's account log from the device's stored cursor.
 func (f *Follower) FollowDevice(ctx context.Context) error {
-	next := &follow{owner: f, log: ds.AccountLog(f.who.Account)}
+	next := f.register(ds.AccountLog(f.who.Account))
 	from := f.s.cursors.pending(f.who.AsDevice(), next.log)
 	err := f.s.store.View(ctx, func(tx *store.Tx) error {
 		stored, err := tx.Cursor(f.who.AsDevice(), next.log)
@@ -164,33 +149,43 @@ func (f *Follower) FollowDevice(ctx context.Context) error {
 		next.goal, next.head = heads[next.log], heads[next.log]
 		return err
 	})
+	return f.start(err, next)
+}
+
+// register makes a follow that is told of appends from now on. What was appended
+// before is in every snapshot taken after it, so nothing is missed, and a reader who
+// has all that the snapshot has need not read.
+func (f *Follower) register(log ds.LogID) *follow {
+	next := &follow{owner: f, log: log}
+	f.s.wakes.add(next)
+	return next
+}
+
+// start lets Next hand out what registered follows find, unless err is why not.
+func (f *Follower) start(err error, registered ...*follow) error {
+	f.mu.Lock()
+	if err == nil && f.closed {
+		err = ErrClosed
+	}
+	over := registered
+	if err == nil {
+		over = nil
+		for _, next := range registered {
+			if old := f.logs[next.log]; old != nil {
+				over = append(over, old)
+			}
+			f.logs[next.log] = next
+		}
+	}
+	f.mu.Unlock()
+	for _, one := range over {
+		f.s.unfollow(one)
+	}
 	if err != nil {
 		return err
 	}
-	return f.start(next)
-}
-
-func (f *Follower) start(next *follow) error {
-	f.mu.Lock()
-	if f.closed {
-		f.mu.Unlock()
-		return ErrClosed
-	}
-	old := f.logs[next.log]
-	f.logs[next.log] = next
-	f.mu.Unlock()
-	if old != nil {
-		f.s.unfollow(old)
-	}
-	// From here on no append goes unnoticed; what came before is found by the first read.
-	f.s.wakes.add(next)
-	f.enqueue(next, unknownHead)
-	f.mu.Lock()
-	isClosed := f.closed
-	f.mu.Unlock()
-	if isClosed { // meanwhile, and it did not know of this one
-		f.s.unfollow(next)
-		return ErrClosed
+	for _, next := range registered {
+		f.enqueue(next, next.goal)
 	}
 	return nil
 }
@@ -228,15 +223,16 @@ func (f *Follower) Close() {
 	}
 }
 
-// enqueue notes that a log is worth reading up to head.
+// enqueue notes that a log is worth reading up to head, also of a follow that is yet
+// to start.
 func (f *Follower) enqueue(one *follow, head int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || f.logs[one.log] != one {
+	if f.closed {
 		return
 	}
 	one.wanted = max(one.wanted, head)
-	if one.queued {
+	if f.logs[one.log] != one || one.queued {
 		return
 	}
 	one.queued = true
@@ -316,9 +312,13 @@ func pause(ctx context.Context, d time.Duration) error {
 // the cursor only when everything that belongs to the page was read.
 func (f *Follower) read(ctx context.Context, one *follow, wanted int64) (Page, bool, error) {
 	page := Page{Log: one.log, Home: one.home}
-	welcomes, cut, err := f.load(ctx, &page, one.pos.Load())
-	if err != nil {
-		return Page{}, false, err
+	var welcomes map[string][]byte
+	var cut bool
+	if pos := one.pos.Load(); pos < max(wanted, one.goal) { // else it only has caught up
+		var err error
+		if welcomes, cut, err = f.load(ctx, &page, pos); err != nil {
+			return Page{}, false, err
+		}
 	}
 	// A short page from the store ends at the head; one from the tail cache may not.
 	more := isFull(page.Records) || page.Frames != nil || cut

@@ -124,23 +124,32 @@ type StreamStart struct {
 // first refusal, none. It returns the seq that each begins with, 0 for those that it
 // passed over.
 func (f *Follower) FollowAll(ctx context.Context, starts []StreamStart) ([]int64, error) {
-	var follows []*follow
+	var follows, passed []*follow
 	var from []int64
+	ids, all := make([]ds.ConversationID, len(starts)), make([]*follow, len(starts))
+	for i, start := range starts {
+		ids[i], all[i] = start.Conversation, f.register(ds.ConversationLog(start.Conversation))
+	}
 	pending := map[ds.LogID]int64{}
 	for _, c := range f.s.cursors.of(f.who.AsDevice()) {
 		pending[c.Log] = c.Next // before the snapshot, as in Follow
 	}
 	err := f.s.store.View(ctx, func(tx *store.Tx) error {
-		follows, from = make([]*follow, 0, len(starts)), make([]int64, len(starts))
+		follows, passed, from = nil, nil, make([]int64, len(starts))
+		readings, err := tx.Readings(f.who.AsDevice(), ids)
+		if err != nil {
+			return err
+		}
 		for i, start := range starts {
-			next := &follow{owner: f, log: ds.ConversationLog(start.Conversation)}
-			err := f.begin(tx, next, start.Conversation, start.FromSeq, pending[next.log])
+			next, at := all[i], readings[start.Conversation]
+			err := f.begin(tx, next, at, start.FromSeq, pending[next.log])
 			if ds.CodeOf(err) == ds.Forbidden && start.MayBeLost {
+				passed = append(passed, next)
 				continue
 			}
 			var pruned *ds.Refusal
 			if errors.As(err, &pruned) && pruned.Code == ds.ReplayWindowExceeded && start.MayBePruned {
-				err = f.begin(tx, next, start.Conversation, pruned.EarliestSeq, 0)
+				err = f.begin(tx, next, at, pruned.EarliestSeq, 0)
 			}
 			if err != nil {
 				return err
@@ -150,14 +159,12 @@ func (f *Follower) FollowAll(ctx context.Context, starts []StreamStart) ([]int64
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, f.start(err, all...)
 	}
-	for _, next := range follows {
-		if err := f.start(next); err != nil {
-			return nil, err
-		}
+	for _, next := range passed {
+		f.s.unfollow(next)
 	}
-	return from, nil
+	return from, f.start(nil, follows...)
 }
 
 // The places at which FollowDeviceFrom may begin besides a pos.
@@ -169,7 +176,7 @@ const (
 // FollowDeviceFrom is FollowDevice from a pos on, and returns the pos that it begins
 // with.
 func (f *Follower) FollowDeviceFrom(ctx context.Context, from int64) (int64, error) {
-	next := &follow{owner: f, log: ds.AccountLog(f.who.Account)}
+	next := f.register(ds.AccountLog(f.who.Account))
 	pending := f.s.cursors.pending(f.who.AsDevice(), next.log)
 	err := f.s.store.View(ctx, func(tx *store.Tx) error {
 		heads, err := tx.HeadPositions([]ds.LogID{next.log})
@@ -191,8 +198,6 @@ func (f *Follower) FollowDeviceFrom(ctx context.Context, from int64) (int64, err
 		next.goal, next.head = head, head
 		return nil
 	})
-	if err != nil {
-		return 0, err
-	}
-	return next.pos.Load() + 1, f.start(next)
+	begun := next.pos.Load() + 1 // before Next can move it
+	return begun, f.start(err, next)
 }

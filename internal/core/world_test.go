@@ -28,7 +28,12 @@ func onBoth(t *testing.T, test func(t *testing.T, url string)) {
 
 func newWorld(t testing.TB, url string, change ...func(*Options)) *world {
 	t.Helper()
-	db, err := store.Open(context.Background(), store.Options{URL: url})
+	return openWorld(t, store.Options{URL: url}, change...)
+}
+
+func openWorld(t testing.TB, at store.Options, change ...func(*Options)) *world {
+	t.Helper()
+	db, err := store.Open(context.Background(), at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,13 +55,6 @@ func (tx *Tx) Conversations(account ds.AccountID, inline int64) ([]ds.Summary, e
 	return list, err
 }
 
-// EarliestSeq is the lowest message seq that a conversation still keeps.
-func (tx *Tx) EarliestSeq(id ds.ConversationID) (int64, error) {
-	var seq int64
-	err := tx.row(`SELECT earliest_seq FROM logs WHERE log_id = $1`, string(ds.ConversationLog(id))).Scan(&seq)
-	return seq, notFound(err)
-}
-
 // GroupInfo is the newest GroupInfo that a commit of the conversation came with.
 func (tx *Tx) GroupInfo(id ds.ConversationID) ([]byte, error) {
 	var body []byte

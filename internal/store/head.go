@@ -111,6 +111,11 @@ func (tx *Tx) setOf(list []string) any {
 	return asJSON(list)
 }
 
+// bound is argument number n behind LIMIT. SQLite looks at the value of a bare one
+// when it plans a statement, and so plans again each time that one is bound, which
+// costs many times what reading a short page does; into a cast it does not look.
+func bound(n int) string { return fmt.Sprintf("CAST($%d AS BIGINT)", n) }
+
 // pairs is a table expression with the columns a and b over a list of pairs, which is
 // passed as the arguments number n and n+1, made by pairsOf.
 func (tx *Tx) pairs(n int) string {

@@ -89,7 +89,7 @@ func (tx *Tx) KeyPackageDevices(owner ds.AccountID, max int) ([]ds.DeviceID, err
 		err := scan(&d)
 		list = append(list, d)
 		return err
-	}, `SELECT DISTINCT device FROM key_packages WHERE account = $1 AND claimed_ms IS NULL AND expires_ms > $2 ORDER BY device LIMIT $3`,
+	}, `SELECT DISTINCT device FROM key_packages WHERE account = $1 AND claimed_ms IS NULL AND expires_ms > $2 ORDER BY device LIMIT `+bound(3),
 		string(owner), tx.nowMS, int64(max))
 	return list, err
 }

@@ -58,7 +58,7 @@ func (tx *Tx) ConsumeNonces(nonces []Nonce) ([]bool, error) {
 func (tx *Tx) DeleteNonces(beforeMS int64, max int) (int64, error) {
 	return tx.exec(`
 		DELETE FROM nonces WHERE nonce IN (
-			SELECT nonce FROM nonces WHERE expires_ms < $1 ORDER BY expires_ms, nonce LIMIT $2 `+tx.dialect.skipLocked+`)`,
+			SELECT nonce FROM nonces WHERE expires_ms < $1 ORDER BY expires_ms, nonce LIMIT `+bound(2)+` `+tx.dialect.skipLocked+`)`,
 		beforeMS, max)
 }
 

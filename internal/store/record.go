@@ -11,7 +11,7 @@ const recordColumns = `log_id, pos, seq, kind, generation, epoch, term, message_
 func (tx *Tx) RecordsAfter(log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, error) {
 	rs, err := tx.query(`SELECT pos, COALESCE(seq, 0), kind, generation, epoch, term, COALESCE(message_id, ''), created_ms, hash,
 			COALESCE(sender_account, ''), COALESCE(sender_device, ''), COALESCE(recipient, ''), encoding, body
-		FROM records WHERE log_id = $1 AND pos > $2 ORDER BY pos LIMIT $3`, string(log), pos, int64(count))
+		FROM records WHERE log_id = $1 AND pos > $2 ORDER BY pos LIMIT `+bound(3), string(log), pos, int64(count))
 	if err != nil {
 		return nil, err
 	}

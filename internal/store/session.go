@@ -285,7 +285,7 @@ func (tx *Tx) RevokedSince(sinceMS int64, max int) ([][32]byte, error) {
 		}
 		list = append(list, [32]byte(hash))
 		return nil
-	}, `SELECT session_hash FROM sessions WHERE revoked_ms >= $1 ORDER BY revoked_ms DESC LIMIT $2`, sinceMS, max)
+	}, `SELECT session_hash FROM sessions WHERE revoked_ms >= $1 ORDER BY revoked_ms DESC LIMIT `+bound(2), sinceMS, max)
 	return list, err
 }
 
@@ -304,6 +304,6 @@ func (tx *Tx) HasAccount(account ds.AccountID) (bool, error) {
 func (tx *Tx) DeleteSessions(beforeMS int64, max int) (int64, error) {
 	return tx.exec(`
 		DELETE FROM sessions WHERE expires_ms < $1 AND session_hash IN (
-			SELECT session_hash FROM sessions WHERE expires_ms < $1 ORDER BY expires_ms, session_hash LIMIT $2 `+tx.dialect.skipLocked+`)`,
+			SELECT session_hash FROM sessions WHERE expires_ms < $1 ORDER BY expires_ms, session_hash LIMIT `+bound(2)+` `+tx.dialect.skipLocked+`)`,
 		beforeMS, max)
 }

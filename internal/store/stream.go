@@ -75,6 +75,6 @@ func (tx *Tx) ConversationIDs(account ds.AccountID, max int) ([]ds.ConversationI
 		err := scan(&log)
 		list = append(list, log.Conversation())
 		return err
-	}, `SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY log_id LIMIT $2`, string(account), int64(max))
+	}, `SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY log_id LIMIT `+bound(2), string(account), int64(max))
 	return list, err
 }
