@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"waxwing.im/waxwing/mls/framing"
-	"waxwing.im/waxwing/mls/keypackage"
 	"waxwing.im/waxwing/mls/schedule"
 	"waxwing.im/waxwing/mls/suite"
 	"waxwing.im/waxwing/mls/tree"
@@ -18,10 +17,34 @@ import (
 type CommitOptions struct {
 	Add               [][]byte // MLSMessages with KeyPackages
 	Remove            []uint32 // leaf indices
-	AuthenticatedData []byte   // readable by the delivery service
 	PSK               [][]byte // external pre-shared keys to mix in, by id
+	Changes           []Change // anything else, and more of the same
+	AuthenticatedData []byte   // readable by the delivery service
 	Public            bool     // as a PublicMessage; else as a PrivateMessage
 	NewIdentity       *Identity
+	// Skip says which of the received proposals not to commit; nil skips none.
+	Skip func(ProposalInfo) bool
+	// OmitPath leaves out fresh keys where that is allowed: if nothing but members,
+	// pre-shared keys and a reinitialization are added. RFC 9420, section 12.4.
+	OmitPath bool
+	// TreeOutOfBand leaves the ratchet tree out of Welcome and GroupInfo: those who
+	// join get Group.RatchetTree in another way.
+	TreeOutOfBand bool
+}
+
+// changes lists what o itself proposes.
+func (o *CommitOptions) changes() []Change {
+	var list []Change
+	for _, i := range o.Remove {
+		list = append(list, Remove(i))
+	}
+	for _, k := range o.Add {
+		list = append(list, Add(k))
+	}
+	for _, id := range o.PSK {
+		list = append(list, ExternalPSK(id))
+	}
+	return append(list, o.Changes...)
 }
 
 // Commit makes a commit that opens the next epoch. Nothing has happened yet: send
@@ -29,21 +52,17 @@ type CommitOptions struct {
 // back, Apply it; if another commit arrives first, Process that and forget this
 // one. RFC 9420, section 12.4.1.
 func (g *Group) Commit(o CommitOptions) (*PendingCommit, error) {
-	if g.removed {
-		return nil, broken(ErrRemoved, "12.4", "no commit is possible")
+	if err := g.checkOpen("12.4"); err != nil {
+		return nil, err
 	}
 	if len(o.AuthenticatedData) > argumentBytesMax {
 		return nil, fmt.Errorf("%w: authenticated data", ErrTooLarge)
 	}
-	packages, err := g.packages(o.Add)
+	proposed, err := g.proposed(o.changes())
 	if err != nil {
 		return nil, err
 	}
-	proposed, err := g.proposed(o, packages)
-	if err != nil {
-		return nil, err
-	}
-	received := g.received(o, packages)
+	received := g.received(&o, proposed)
 	p, err := g.commit(o, slices.Concat(received, proposed))
 	if err != nil && len(received) > 0 {
 		// One that fits nobody must not keep us from committing at all.
@@ -52,108 +71,160 @@ func (g *Group) Commit(o CommitOptions) (*PendingCommit, error) {
 	return p, err
 }
 
-// commit makes a commit that carries out list.
-func (g *Group) commit(o CommitOptions, list []proposal) (*PendingCommit, error) {
-	plan, err := g.plan(list, g.own)
-	if err != nil {
-		return nil, err
+// checkOpen says whether the group can still change. RFC 9420, sections 11.2 and 12.4.
+func (g *Group) checkOpen(section string) error {
+	switch {
+	case g.removed:
+		return broken(ErrRemoved, section, "the group goes on without us")
+	case g.reInit != nil:
+		return broken(ErrReinitialized, "11.2", "the group goes on in another one")
 	}
-	t := g.tree.Clone()
-	added := plan.apply(t)
-	next := g.context
-	next.Epoch++
-	next.Extensions = plan.extensions
-	if err := g.askAll(plan.credentials(g.tree, added, next.Epoch)); err != nil {
-		return nil, err
-	}
-	own, key, err := g.nextLeaf(o.NewIdentity)
-	if err != nil {
-		return nil, err
-	}
-	path, err := t.Replace(g.own, own, g.context.GroupID, key.private)
-	if err != nil {
-		return nil, err
-	}
-	if err := firstError(t.Unique, func() error { return t.Compatible(next.Extensions) }); err != nil {
-		return nil, err
-	}
-	next.TreeHash = t.Hash()
-	update, err := path.Seal(wire.Marshal(&next), indexSet(added))
-	if err != nil {
-		return nil, err
-	}
-	keys := g.keys.Prune(t)
-	for x, pair := range path.Keys {
-		keys[x] = pair
-	}
-	psk, err := g.pskSecret(plan.psks)
-	if err != nil {
-		return nil, err
-	}
-	return g.finish(o, &staged{
-		psk: psk, psks: plan.psks,
-		context: next, tree: t, keys: keys, path: path, key: key,
-		commit: &wire.Commit{Proposals: references(list), Path: update},
-		// The new members' packages, in the order of their leaves.
-		packages: addedPackages(list), added: added, removed: plan.removed(g.tree),
-	})
+	return nil
 }
+
+// proposed turns changes into proposals of ours.
+func (g *Group) proposed(changes []Change) ([]proposal, error) {
+	var list []proposal
+	for _, c := range changes {
+		body, err := c.body(g.suite, g.context.GroupID, g.now())
+		if err != nil {
+			return nil, err
+		}
+		if g.usage != 0 && body.PSK != nil && body.PSK.Kind == wire.ResumptionPSK {
+			body.PSK.Usage, body.PSK.GroupID = g.usage, g.source.ID()
+		}
+		list = append(list, proposal{sender: g.sender(), body: body})
+	}
+	return list, nil
+}
+
+// sender names us as a member.
+func (g *Group) sender() wire.Sender { return wire.Sender{Type: wire.MemberSender, Index: g.own} }
 
 // staged is a commit on its way from a plan to a PendingCommit.
 type staged struct {
-	context  wire.GroupContext // of the next epoch, with the old transcript hash
-	tree     *tree.Tree
-	keys     tree.Keys
-	path     *tree.Path
-	key      SignatureKey
-	commit   *wire.Commit
-	psk      []byte
-	psks     []wire.PreSharedKeyID
-	packages []*wire.KeyPackage
-	added    []uint32
-	removed  []seat
+	*plan
+	sender       wire.Sender
+	context      wire.GroupContext // of the next epoch, with the old transcript hash
+	tree         *tree.Tree
+	keys         tree.Keys
+	path         *tree.Path // nil without
+	key          SignatureKey
+	commit       *wire.Commit
+	init         []byte // secret
+	commitSecret []byte
+	psk          []byte
+	added        []uint32
+	before       *tree.Tree
+}
+
+// commit makes a commit that carries out list.
+func (g *Group) commit(o CommitOptions, list []proposal) (*PendingCommit, error) {
+	plan, err := g.plan(list, g.sender())
+	if err != nil {
+		return nil, err
+	}
+	s := &staged{plan: plan, sender: g.sender(), before: g.tree, tree: g.tree.Clone(), context: g.context, key: g.key, init: g.epoch.Init}
+	s.added = plan.apply(s.tree)
+	s.context.Epoch++
+	s.context.Extensions = plan.extensions
+	if err := g.askAll(plan.credentials(g.tree, s.added, s.context.Epoch)); err != nil {
+		return nil, err
+	}
+	s.commit, s.commitSecret = &wire.Commit{Proposals: references(list)}, noCommitSecret()
+	if plan.needsPath || !o.OmitPath || o.NewIdentity != nil {
+		leaf, key, err := g.nextLeaf(o.NewIdentity, plan.extensions)
+		if err != nil {
+			return nil, err
+		}
+		s.key = key
+		if s.path, err = s.tree.Replace(g.own, leaf, g.context.GroupID, key.private); err != nil {
+			return nil, err
+		}
+	}
+	if err := g.seal(s); err != nil {
+		return nil, err
+	}
+	return g.finish(&o, s)
+}
+
+// seal verifies the tree of s and makes what depends on it: the path's secrets,
+// our keys, the pre-shared keys.
+func (g *Group) seal(s *staged) error {
+	if err := firstError(s.tree.Unique, func() error { return s.tree.Compatible(s.context.Extensions) }); err != nil {
+		return err
+	}
+	s.context.TreeHash = s.tree.Hash()
+	s.keys = g.keys.Prune(s.tree)
+	if s.path != nil {
+		update, err := s.path.Seal(wire.Marshal(&s.context), indexSet(s.added))
+		if err != nil {
+			return err
+		}
+		s.commit.Path, s.commitSecret = update, s.path.CommitSecret
+		for x, pair := range s.path.Keys {
+			s.keys[x] = pair
+		}
+	}
+	var err error
+	s.psk, err = g.pskSecret(s.psks)
+	return err
 }
 
 // finish signs and seals the commit and derives the next epoch.
-func (g *Group) finish(o CommitOptions, s *staged) (*PendingCommit, error) {
+func (g *Group) finish(o *CommitOptions, s *staged) (*PendingCommit, error) {
 	a := &wire.AuthenticatedContent{WireFormat: wire.PrivateMessageFormat, Content: g.content(o.AuthenticatedData)}
-	a.Content.ContentType, a.Content.Commit = wire.CommitContent, s.commit
+	a.Content.Sender, a.Content.ContentType, a.Content.Commit = s.sender, wire.CommitContent, s.commit
 	if o.Public {
 		a.WireFormat = wire.PublicMessageFormat
 	}
-	if err := framing.Sign(g.suite, g.key.private, a, &g.context); err != nil {
+	if err := framing.Sign(g.suite, s.signer(g).private, a, &g.context); err != nil {
 		return nil, err
 	}
-	next, joiner := g.advance(s.context, s.tree, s.keys, s.path.CommitSecret, s.psk, a)
-	next.key = s.key
+	next, joiner := g.advance(s, a)
 	a.ConfirmationTag = next.confirmationTag
-	p := &PendingCommit{base: g, group: next, removed: s.removed}
+	p := &PendingCommit{base: g, group: next, removed: s.removed(s.before)}
 	for _, i := range s.added {
 		p.added = append(p.added, seat{index: i, node: s.tree.Leaf(i)})
 	}
 	var err error
-	if p.message, p.base, err = g.frame(a, 0); err != nil {
+	if p.message, p.base, err = g.frame(a, g.paddingOf(a, 0, nil)); err != nil {
 		return nil, err
 	}
 	next.past = p.base.remember() // without the key that the commit took
-	if p.groupInfo, err = next.GroupInfo(); err != nil {
-		return nil, err
+	if s.reInit == nil {
+		if p.groupInfo, err = next.GroupInfoWith(GroupInfoOptions{WithoutTree: o.TreeOutOfBand}); err != nil {
+			return nil, err
+		}
 	}
-	if len(s.packages) > 0 {
-		p.welcome, err = next.welcome(joiner, s)
+	if len(s.adds) > 0 {
+		p.welcome, err = next.welcome(joiner, s, o.TreeOutOfBand)
 	}
+	clear(joiner)
+	clear(s.psk)
+	clear(s.commitSecret)
 	return p, err
 }
 
-// advance is the group in the epoch after the commit a, whose context lacks only
-// the new transcript hash, and that epoch's joiner secret. RFC 9420, section 8.
-func (g *Group) advance(context wire.GroupContext, t *tree.Tree, keys tree.Keys, commitSecret, psk []byte, a *wire.AuthenticatedContent) (*Group, []byte) {
+// signer is the key that signs the commit: that of the leaf in the tree of the
+// group or, of a joiner, that of its new leaf. RFC 9420, section 6.1.
+func (s *staged) signer(g *Group) SignatureKey {
+	if s.sender.Type == wire.NewMemberCommitSender {
+		return s.key
+	}
+	return g.key
+}
+
+// advance is the group in the epoch after the commit a, which s describes, and that
+// epoch's joiner secret. RFC 9420, section 8.
+func (g *Group) advance(s *staged, a *wire.AuthenticatedContent) (*Group, []byte) {
+	context := s.context
 	context.ConfirmedTranscriptHash = schedule.ConfirmedTranscript(g.suite, g.interim, a)
 	next := g.clone()
-	next.past, next.proposals = g.remember(), nil
-	next.context, next.tree, next.keys = context, t, keys
-	joiner := schedule.Joiner(g.suite, g.epoch.Init, commitSecret, &context)
-	next.begin(schedule.FromJoiner(g.suite, joiner, psk, &context))
+	next.past, next.proposals, next.source, next.usage = g.remember(), nil, nil, 0
+	next.context, next.tree, next.keys, next.key, next.reInit = context, s.tree, s.keys, s.key, s.reInit
+	joiner := schedule.Joiner(g.suite, s.init, s.commitSecret, &context)
+	next.begin(schedule.FromJoiner(g.suite, joiner, s.psk, &context))
 	next.confirmationTag = next.epoch.ConfirmationTag(g.suite, context.ConfirmedTranscriptHash)
 	next.interim = schedule.InterimTranscript(g.suite, context.ConfirmedTranscriptHash, next.confirmationTag)
 	return next, joiner
@@ -161,20 +232,24 @@ func (g *Group) advance(context wire.GroupContext, t *tree.Tree, keys tree.Keys,
 
 // welcome lets the packages of s into g, the group that its commit led to.
 // RFC 9420, section 12.4.3.1.
-func (g *Group) welcome(joiner []byte, s *staged) ([]byte, error) {
-	info, err := g.groupInfo()
+func (g *Group) welcome(joiner []byte, s *staged, treeOutOfBand bool) ([]byte, error) {
+	info, err := g.groupInfo(GroupInfoOptions{WithoutExternalPub: true, WithoutTree: treeOutOfBand})
 	if err != nil {
 		return nil, err
 	}
 	key, nonce := schedule.WelcomeKey(g.suite, schedule.Welcome(g.suite, joiner, s.psk))
 	w := &wire.Welcome{CipherSuite: g.suite.ID(), EncryptedGroupInfo: g.suite.Seal(key, nonce, nil, wire.Marshal(info))}
-	w.Secrets = make([]wire.EncryptedGroupSecrets, len(s.packages))
-	err = suite.Parallel(len(s.packages), func(k int) error {
-		pack, secrets := s.packages[k], &wire.GroupSecrets{JoinerSecret: joiner, PSKs: s.psks}
-		if secret := s.path.SecretFor(s.added[k]); secret != nil {
-			secrets.PathSecret = &wire.PathSecret{Secret: secret}
+	w.Secrets = make([]wire.EncryptedGroupSecrets, len(s.adds))
+	err = suite.Parallel(len(s.adds), func(k int) error {
+		pack, secrets := s.adds[k], &wire.GroupSecrets{JoinerSecret: joiner, PSKs: s.psks}
+		if s.path != nil {
+			if secret := s.path.SecretFor(s.added[k]); secret != nil {
+				secrets.PathSecret = &wire.PathSecret{Secret: secret}
+			}
 		}
-		sealed, err := g.suite.EncryptWithLabel(pack.InitKey, "Welcome", w.EncryptedGroupInfo, wire.Marshal(secrets))
+		plaintext := wire.Marshal(secrets)
+		defer clear(plaintext)
+		sealed, err := g.suite.EncryptWithLabel(pack.InitKey, "Welcome", w.EncryptedGroupInfo, plaintext)
 		w.Secrets[k] = wire.EncryptedGroupSecrets{NewMember: g.suite.KeyPackageRef(wire.Marshal(pack)), Secrets: sealed}
 		return err
 	})
@@ -182,87 +257,6 @@ func (g *Group) welcome(joiner []byte, s *staged) ([]byte, error) {
 		return nil, err
 	}
 	return wire.Marshal(&wire.Message{WireFormat: wire.WelcomeFormat, Welcome: w}), nil
-}
-
-// packages decodes and verifies KeyPackages to add. RFC 9420, section 10.1.
-func (g *Group) packages(list [][]byte) ([]*wire.KeyPackage, error) {
-	var out []*wire.KeyPackage
-	for _, raw := range list {
-		var m wire.Message
-		if err := wire.Unmarshal(raw, &m); err != nil {
-			return nil, err
-		}
-		if m.KeyPackage == nil {
-			return nil, broken(ErrUnexpectedMessage, "12.1.1", "not a key package")
-		}
-		if err := keypackage.Check(g.suite, m.KeyPackage); err != nil {
-			return nil, err
-		}
-		if err := keypackage.CheckLifetime(&m.KeyPackage.Leaf, g.now()); err != nil {
-			return nil, err
-		}
-		out = append(out, m.KeyPackage)
-	}
-	return out, nil
-}
-
-// proposed lists what o itself proposes.
-func (g *Group) proposed(o CommitOptions, packages []*wire.KeyPackage) ([]proposal, error) {
-	var list []proposal
-	for _, i := range o.Remove {
-		list = append(list, proposal{sender: g.own, body: &wire.Proposal{Type: wire.RemoveProposal, Remove: i}})
-	}
-	for _, k := range packages {
-		list = append(list, proposal{sender: g.own, body: &wire.Proposal{Type: wire.AddProposal, Add: k}})
-	}
-	for _, id := range o.PSK {
-		psk, err := newPSK(id)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, proposal{sender: g.own, body: &wire.Proposal{Type: wire.PSKProposal, PSK: psk}})
-	}
-	return list, nil
-}
-
-// received lists the proposals of others that a commit of ours carries out: those
-// that are ours to commit, and compatible with each other and with o. The
-// committer chooses. RFC 9420, section 12.2.
-func (g *Group) received(o CommitOptions, packages []*wire.KeyPackage) []proposal {
-	touched, clients, extended := map[uint32]bool{g.own: true}, map[string]bool{}, false
-	for _, i := range o.Remove {
-		touched[i] = true
-	}
-	for _, k := range packages {
-		clients[string(k.Leaf.SignatureKey)] = true
-	}
-	var list []proposal
-	take := func(p proposal, isTaken bool) bool {
-		if !isTaken {
-			list = append(list, p)
-		}
-		return true
-	}
-	// Removes go before Updates of the same leaf, as section 12.2 prefers.
-	for _, p := range g.proposals {
-		if p.body.Type == wire.RemoveProposal {
-			touched[p.body.Remove] = take(p, touched[p.body.Remove])
-		}
-	}
-	for _, p := range g.proposals {
-		switch p.body.Type {
-		case wire.UpdateProposal:
-			touched[p.sender] = take(p, touched[p.sender])
-		case wire.AddProposal:
-			client := string(p.body.Add.Leaf.SignatureKey)
-			clients[client] = take(p, clients[client] || keypackage.CheckLifetime(&p.body.Add.Leaf, g.now()) != nil)
-		case wire.PSKProposal:
-			list = append(list, p)
-		case wire.GroupContextExtensionsProposal:
-			extended = take(p, extended)
-		}
-	}
-	return list
 }
 
 // references puts proposals into a commit: by reference if they were sent before.
@@ -278,33 +272,22 @@ func references(list []proposal) []wire.ProposalOrRef {
 	return out
 }
 
-func addedPackages(list []proposal) []*wire.KeyPackage {
-	var out []*wire.KeyPackage
-	for _, p := range list {
-		if p.body.Type == wire.AddProposal {
-			out = append(out, p.body.Add)
-		}
-	}
-	return out
-}
-
 // nextLeaf is the leaf for our next path, without its keys, and the key that
-// signs for it.
-func (g *Group) nextLeaf(id *Identity) (wire.LeafNode, SignatureKey, error) {
+// signs for it. extensions are those of the group afterwards.
+func (g *Group) nextLeaf(id *Identity, extensions []wire.Extension) (wire.LeafNode, SignatureKey, error) {
 	if id == nil {
 		return *g.tree.Leaf(g.own), g.key, nil
 	}
-	if id.Key.suite != g.Suite() {
-		return wire.LeafNode{}, SignatureKey{}, fmt.Errorf("%w: the signature key is for suite %d, not %d", ErrInvalidKey, id.Key.suite, g.Suite())
+	if err := id.fits(g.suite); err != nil {
+		return wire.LeafNode{}, SignatureKey{}, err
 	}
-	return id.leaf(g.context.Extensions), id.Key, nil
+	return id.leaf(extensions), id.Key, nil
 }
 
 // content is the frame of a message of ours in the current epoch.
 func (g *Group) content(authenticatedData []byte) wire.FramedContent {
 	return wire.FramedContent{
-		GroupID: g.context.GroupID, Epoch: g.context.Epoch, AuthenticatedData: bytes.Clone(authenticatedData),
-		Sender: wire.Sender{Type: wire.MemberSender, Index: g.own},
+		GroupID: g.context.GroupID, Epoch: g.context.Epoch, AuthenticatedData: bytes.Clone(authenticatedData), Sender: g.sender(),
 	}
 }
 
@@ -320,6 +303,7 @@ func (g *Group) frame(a *wire.AuthenticatedContent, padding int) ([]byte, *Group
 		return nil, nil, err
 	}
 	m, err := framing.Private(g.suite, g.epoch.SenderData, key, g.own, a, padding)
+	clear(key.Key)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -343,14 +327,6 @@ func (g *Group) askAll(list []CredentialChange) error {
 		}
 	}
 	return nil
-}
-
-func indexSet(list []uint32) map[uint32]bool {
-	set := make(map[uint32]bool, len(list))
-	for _, i := range list {
-		set[i] = true
-	}
-	return set
 }
 
 // firstError runs checks until one fails.

@@ -19,7 +19,7 @@ import (
 var (
 	// ErrMalformed: the bytes are not the encoding they should be.
 	ErrMalformed = wire.ErrMalformed
-	// ErrUnsupported: valid MLS, perhaps, that this package cannot do yet.
+	// ErrUnsupported: valid MLS, perhaps, that this package cannot do.
 	ErrUnsupported = errors.New("unsupported")
 	// ErrUnsupportedSuite: a cipher suite that this package does not have.
 	ErrUnsupportedSuite = suite.ErrUnsupported
@@ -73,12 +73,19 @@ var (
 	ErrInvalidCommit = errors.New("invalid commit")
 	// ErrInvalidWelcome: a Welcome breaks a rule.
 	ErrInvalidWelcome = errors.New("invalid welcome")
+	// ErrInvalidGroupInfo: a GroupInfo breaks a rule, or nobody can join by it.
+	ErrInvalidGroupInfo = errors.New("invalid group info")
+	// ErrInvalidSuccessor: a group is not the successor or the branch of another
+	// one that it should be.
+	ErrInvalidSuccessor = errors.New("invalid successor of a group")
 	// ErrNotForUs: a Welcome does not name the KeyPackage.
 	ErrNotForUs = errors.New("welcome for another key package")
 	// ErrRefused: the application's CredentialHook refused; its error is wrapped too.
 	ErrRefused = errors.New("credential refused")
 	// ErrRemoved: we were removed from the group.
 	ErrRemoved = errors.New("removed from the group")
+	// ErrReinitialized: the group ended and goes on in another one.
+	ErrReinitialized = errors.New("group was reinitialized")
 
 	// ErrCorruptState: saved state that cannot be what was saved.
 	ErrCorruptState = errors.New("corrupt saved state")
@@ -89,11 +96,6 @@ var (
 // broken makes an error of the given kind that says which rule was broken.
 func broken(kind error, section, format string, args ...any) error {
 	return fmt.Errorf("%w: %s (RFC 9420, section %s)", kind, fmt.Sprintf(format, args...), section)
-}
-
-// unsupported makes an error for what is not there yet.
-func unsupported(section, what string) error {
-	return fmt.Errorf("%w: %s (RFC 9420, section %s)", ErrUnsupported, what, section)
 }
 
 // lookup finds a suite.

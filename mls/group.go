@@ -15,12 +15,6 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// HistoryEpochs is for how many past epochs late application messages still open.
-const HistoryEpochs = 5
-
-// proposalsMax bounds the proposals kept in one epoch.
-const proposalsMax = 1000
-
 // Group is one member's view of a group in one epoch. It is an immutable value:
 // every operation returns a new Group and leaves the old one usable, so a refused
 // message or a lost race needs no repair: keep the group you had. Copies share
@@ -29,10 +23,8 @@ const proposalsMax = 1000
 // Old values hold old keys. Forward secrecy begins when the last reference to
 // them, and the last saved copy, is gone.
 type Group struct {
+	settings
 	suite *suite.Suite
-	hook  CredentialHook
-	psk   PSKSource
-	now   func() time.Time
 
 	own             uint32
 	key             SignatureKey
@@ -43,9 +35,15 @@ type Group struct {
 	keys            tree.Keys
 	epoch           *schedule.Epoch
 	secrets         schedule.SecretTree
-	proposals       []proposal  // received in this epoch
+	proposals       []proposal  // of this epoch, our own included
 	past            []pastEpoch // the oldest first
 	removed         bool
+	reInit          *wire.ReInit // what the last commit agreed on
+
+	// source is the group that this one continues while it is founded or joined,
+	// and usage what its resumption keys are used for; nothing of it is saved.
+	source *Group
+	usage  uint8
 }
 
 // pastEpoch is what is left of an epoch, to open late messages.
@@ -63,6 +61,8 @@ type GroupOptions struct {
 	Hook       CredentialHook
 	PSK        PSKSource        // nil knows none
 	Now        func() time.Time // time.Now if nil
+	Padding    PaddingPolicy    // of PrivateMessages; nil pads nothing
+	Limits     Limits
 }
 
 // NewGroup makes a group of one member, in epoch 0. Group ids must be unique;
@@ -72,8 +72,8 @@ func NewGroup(s Suite, groupID []byte, id Identity, o GroupOptions) (*Group, err
 	if err != nil {
 		return nil, err
 	}
-	if id.Key.suite != s {
-		return nil, fmt.Errorf("%w: the signature key is for suite %d, not %d", ErrInvalidKey, id.Key.suite, s)
+	if err := id.fits(cipher); err != nil {
+		return nil, err
 	}
 	private, public, err := cipher.GenerateKeyPair()
 	if err != nil {
@@ -88,7 +88,7 @@ func NewGroup(s Suite, groupID []byte, id Identity, o GroupOptions) (*Group, err
 		return nil, err
 	}
 	t := tree.New(cipher, &own)
-	if err := errors.Join(checkExtensions(ErrInvalidExtensions, extensions), t.Validate(groupID, extensions)); err != nil {
+	if err := errors.Join(checkContextExtensions(ErrInvalidExtensions, extensions), t.Validate(groupID, extensions)); err != nil {
 		return nil, err
 	}
 	secret := make([]byte, suite.HashBytes)
@@ -96,7 +96,8 @@ func NewGroup(s Suite, groupID []byte, id Identity, o GroupOptions) (*Group, err
 		return nil, fmt.Errorf("make an epoch secret: %w", err)
 	}
 	g := &Group{
-		suite: cipher, hook: o.Hook, psk: o.PSK, now: clock(o.Now), key: id.Key, tree: t,
+		settings: newSettings(o.Hook, o.PSK, o.Now, o.Padding, o.Limits),
+		suite:    cipher, key: id.Key, tree: t,
 		keys:    tree.Keys{0: {Private: private, Public: public}},
 		context: wire.GroupContext{Version: wire.MLS10, CipherSuite: uint16(s), GroupID: bytes.Clone(groupID), TreeHash: t.Hash(), Extensions: extensions},
 	}
@@ -106,30 +107,12 @@ func NewGroup(s Suite, groupID []byte, id Identity, o GroupOptions) (*Group, err
 	return g, nil
 }
 
-func clock(now func() time.Time) func() time.Time {
-	if now == nil {
-		return time.Now
-	}
-	return now
-}
-
 // begin puts the secrets of a new epoch into g.
 func (g *Group) begin(e *schedule.Epoch) {
-	g.secrets = schedule.NewSecretTree(g.suite, g.tree.Size(), e.Encryption)
+	g.secrets = g.secretTree(g.tree.Size(), e.Encryption)
+	clear(e.Encryption)
 	e.Encryption = nil
 	g.epoch = e
-}
-
-// checkExtensions verifies that no type occurs twice. RFC 9420, section 13.4.
-func checkExtensions(kind error, list []wire.Extension) error {
-	seen := make(map[uint16]bool, len(list))
-	for _, e := range list {
-		if seen[e.Type] {
-			return broken(kind, "13.4", "extension type %#x occurs twice", e.Type)
-		}
-		seen[e.Type] = true
-	}
-	return nil
 }
 
 // ID is the group's id.
@@ -154,7 +137,8 @@ func (g *Group) Extensions() []Extension { return fromWire(g.context.Extensions)
 // messages of epochs that we were in.
 func (g *Group) Removed() bool { return g.removed }
 
-// Proposals is the number of proposals that wait for a commit.
+// Proposals is the number of proposals that wait for a commit; PendingProposals
+// says what they are.
 func (g *Group) Proposals() int { return len(g.proposals) }
 
 // EpochAuthenticator is the same 32 bytes at all members that agree on everything
@@ -168,36 +152,6 @@ func (g *Group) Export(label string, context []byte, length int) ([]byte, error)
 		return nil, broken(ErrTooLarge, "8.5", "an export of %d bytes", length)
 	}
 	return g.epoch.Export(g.suite, label, context, length)
-}
-
-// GroupInfo describes the group in this epoch to those who may join it by
-// themselves: an MLSMessage with the extensions external_pub and ratchet_tree.
-// RFC 9420, section 12.4.3.
-func (g *Group) GroupInfo() ([]byte, error) {
-	public, err := g.epoch.ExternalPub(g.suite)
-	if err != nil {
-		return nil, err
-	}
-	info, err := g.groupInfo(wire.Extension{
-		Type: wire.ExternalPubExtension,
-		Data: wire.Marshal(wire.Func(func(c *wire.Coder) { c.Bytes(&public) })),
-	})
-	if err != nil {
-		return nil, err
-	}
-	return wire.Marshal(&wire.Message{WireFormat: wire.GroupInfoFormat, GroupInfo: info}), nil
-}
-
-// groupInfo is signed by us and carries the ratchet tree.
-func (g *Group) groupInfo(extensions ...wire.Extension) (*wire.GroupInfo, error) {
-	list := g.tree.Wire()
-	info := &wire.GroupInfo{
-		Context: g.context, ConfirmationTag: g.confirmationTag, Signer: g.own,
-		Extensions: append(extensions, wire.Extension{Type: wire.RatchetTreeExtension, Data: wire.Marshal(&list)}),
-	}
-	var err error
-	info.Signature, err = g.suite.SignWithLabel(g.key.private, "GroupInfoTBS", info.SignedContent())
-	return info, err
 }
 
 // ask asks the hook about a change.
@@ -225,5 +179,5 @@ func (g *Group) remember() []pastEpoch {
 		leaves[i] = g.tree.Leaf(uint32(i))
 	}
 	past := append(slices.Clone(g.past), pastEpoch{context: g.context, senderData: g.epoch.SenderData, resumption: g.epoch.Resumption, secrets: g.secrets, leaves: leaves})
-	return past[max(0, len(past)-HistoryEpochs):]
+	return past[max(0, len(past)-g.limits.PastEpochs):]
 }

@@ -292,10 +292,10 @@ func TestHostileCommits(t *testing.T) {
 		{"removes nobody", []*wire.Proposal{remove(77)}, ErrInvalidProposal},
 		{"removes twice", []*wire.Proposal{remove(bob), remove(bob)}, ErrInvalidProposal},
 		{"removes without a path", []*wire.Proposal{remove(bob)}, ErrInvalidCommit},
-		{"adds twice", []*wire.Proposal{add(dan), add(dan)}, ErrInvalidTree},
+		{"adds twice", []*wire.Proposal{add(dan), add(dan)}, ErrInvalidProposal},
 		{"two extension proposals", []*wire.Proposal{extensions, extensions}, ErrInvalidProposal},
 		{"external init", []*wire.Proposal{{Type: wire.ExternalInitProposal}}, ErrInvalidProposal},
-		{"reinit", []*wire.Proposal{{Type: wire.ReInitProposal, ReInit: &wire.ReInit{}}}, ErrUnsupported},
+		{"reinit to an older version", []*wire.Proposal{{Type: wire.ReInitProposal, ReInit: &wire.ReInit{}}}, ErrInvalidProposal},
 		{"unknown key", []*wire.Proposal{{Type: wire.PSKProposal, PSK: &wire.PreSharedKeyID{Kind: wire.ExternalPSK, Nonce: make([]byte, 32)}}}, ErrUnknownPSK},
 		{"empty without a path", nil, ErrInvalidCommit},
 		{"wrong confirmation", []*wire.Proposal{add(dan)}, ErrInvalidTag},
@@ -312,16 +312,6 @@ func TestHostileCommits(t *testing.T) {
 	}
 	w.commit("bob", CommitOptions{})
 	w.agree()
-}
-
-func TestOutsidersAreUnsupported(t *testing.T) {
-	w := newWorld(t, testSuite, "ann", "bob")
-	for _, sender := range []wire.SenderType{wire.ExternalSender, wire.NewMemberProposalSender, wire.NewMemberCommitSender} {
-		m := &wire.PublicMessage{Content: w.groups["ann"].content(nil)}
-		m.Content.Sender = wire.Sender{Type: sender}
-		m.Content.ContentType, m.Content.Commit = wire.CommitContent, &wire.Commit{}
-		w.refuses("bob", wire.Marshal(&wire.Message{WireFormat: wire.PublicMessageFormat, Public: m}), ErrUnsupported)
-	}
 }
 
 func TestKeyPackagesToAdd(t *testing.T) {
@@ -347,7 +337,7 @@ func TestKeyPackagesToAdd(t *testing.T) {
 		"trailing byte": {append(bytes.Clone(good), 0), ErrMalformed},
 		"no package":    {w.seal("ann", "x"), ErrUnexpectedMessage},
 		"other suite":   {keyPackage(t, identity(t, P256_AES128GCM_SHA256_P256, "dan")).Message(), ErrInvalidKeyPackage},
-		"bob again":     {keyPackage(t, Identity{Credential: []byte("x"), Key: w.groups["bob"].key}).Message(), ErrInvalidTree},
+		"bob again":     {keyPackage(t, Identity{Credential: []byte("x"), Key: w.groups["bob"].key}).Message(), ErrInvalidProposal},
 	} {
 		if _, err := w.groups["ann"].Commit(CommitOptions{Add: [][]byte{test.raw}}); !errors.Is(err, test.want) {
 			t.Errorf("%s: got %v", name, err)
@@ -417,16 +407,24 @@ func TestHookVetoes(t *testing.T) {
 
 func TestGroupExtensionsOfAnyType(t *testing.T) {
 	id := identity(t, testSuite, "ann")
-	extensions := []Extension{{Type: 0xf00d, Data: []byte("kept")}, {Type: 0x1a1a}, {Type: wire.ExternalSendersExtension, Data: []byte{0}}}
+	extensions := []Extension{{Type: 0xf00d, Data: []byte("kept")}, {Type: wire.ExternalSendersExtension, Data: []byte{0}}}
 	g, err := NewGroup(testSuite, []byte("group"), id, GroupOptions{Extensions: extensions, Now: testNow})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &world{t: t, groups: map[string]*Group{"ann": g}}
+	if _, err := g.Commit(CommitOptions{Add: [][]byte{keyPackage(t, identity(t, testSuite, "bob")).Message()}}); !errors.Is(err, ErrInvalidLeaf) {
+		t.Errorf("added somebody who does not support an extension of the group: %v", err)
+	}
+	w.supports = []uint16{0xf00d}
 	w.add("ann", "bob")
 	w.reload()
 	if got := fmt.Sprint(w.groups["bob"].Extensions()); got != fmt.Sprint(extensions) {
 		t.Errorf("got %v", got)
+	}
+	_, err = NewGroup(testSuite, []byte("group"), id, GroupOptions{Extensions: []Extension{{Type: 0x1a1a}}})
+	if !errors.Is(err, ErrInvalidLeaf) {
+		t.Errorf("a group with an extension that means nothing: %v", err)
 	}
 	required := wire.Marshal(&wire.RequiredCapabilities{Extensions: []uint16{0xbeef}})
 	_, err = NewGroup(testSuite, []byte("group"), id, GroupOptions{Extensions: []Extension{{Type: wire.RequiredCapabilitiesExtension, Data: required}}})

@@ -2,6 +2,7 @@ package mls
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"time"
 
@@ -52,29 +53,6 @@ func (k SignatureKey) Suite() Suite { return k.suite }
 // Public is the public key as a leaf shows it. RFC 9420, section 5.1.2.
 func (k SignatureKey) Public() []byte { return bytes.Clone(k.public) }
 
-// Extension is a typed, opaque addition to a leaf or to a group.
-// RFC 9420, section 13.
-type Extension struct {
-	Type uint16
-	Data []byte
-}
-
-func toWire(list []Extension) []wire.Extension {
-	out := make([]wire.Extension, len(list))
-	for i, e := range list {
-		out[i] = wire.Extension{Type: e.Type, Data: bytes.Clone(e.Data)}
-	}
-	return out
-}
-
-func fromWire(list []wire.Extension) []Extension {
-	out := make([]Extension, len(list))
-	for i, e := range list {
-		out[i] = Extension{Type: e.Type, Data: bytes.Clone(e.Data)}
-	}
-	return out
-}
-
 // Identity is who a client is in the leaves it makes.
 type Identity struct {
 	Credential []byte // identity of the basic credential, such as a DID
@@ -82,12 +60,21 @@ type Identity struct {
 	// Extensions go into the leaf; their types are listed in its capabilities.
 	Extensions []Extension
 	// Supports lists further extension types for the capabilities: those that the
-	// application understands in a group or in the leaves of others.
+	// application understands in a group or in the leaves of others. A group whose
+	// extensions a client does not list cannot have it as a member.
 	Supports []uint16
 }
 
-// leaf makes a leaf without its encryption key, source and signature. groupTypes
-// are extensions of the group, which a member must support.
+// fits says whether id can sign in suite s.
+func (id *Identity) fits(s *suite.Suite) error {
+	if id.Key.suite != Suite(s.ID()) {
+		return fmt.Errorf("%w: the signature key is for suite %d, not %d", ErrInvalidKey, id.Key.suite, s.ID())
+	}
+	return nil
+}
+
+// leaf makes a leaf without its encryption key, source and signature.
+// groupExtensions are those of a group that the client is in, and so supports.
 func (id *Identity) leaf(groupExtensions []wire.Extension) wire.LeafNode {
 	types := slices.Clone(id.Supports)
 	for _, e := range id.Extensions {
@@ -173,7 +160,7 @@ const (
 	CredentialUpdate                                   // an Update proposal replaces Old by New
 	CredentialPath                                     // the committer replaces Old by New
 	CredentialExternalCommit                           // a new member adds itself; Old is its former leaf, if any
-	CredentialWelcome                                  // a member that was there when we joined; Old is nil
+	CredentialWelcome                                  // a member that was there before we joined, in whatever way; Old is nil
 )
 
 // CredentialChange is one leaf for the application to judge. Epoch is the epoch

@@ -14,8 +14,16 @@ import (
 type JoinOptions struct {
 	Hook        CredentialHook
 	PSK         PSKSource        // nil knows none
-	RatchetTree []byte           // the encoded tree, if the Welcome does not carry it
 	Now         func() time.Time // time.Now if nil
+	Padding     PaddingPolicy    // of PrivateMessages; nil pads nothing
+	Limits      Limits
+	RatchetTree []byte // the encoded tree, if the Welcome does not carry it
+	// Resume is the group that the new one continues: one that was reinitialized,
+	// or that it is a branch of. Welcomes into such a group are refused without.
+	Resume *Group
+	// SameMember says whether two leaves, of Resume and of the new group, are of
+	// the same client; nil compares their credentials.
+	SameMember func(was, is Leaf) bool
 }
 
 // Join enters the group that welcome, an MLSMessage, lets kp into. ErrNotForUs is
@@ -37,7 +45,18 @@ func Join(welcome []byte, kp *KeyPackage, o JoinOptions) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Group{suite: kp.suite, hook: o.Hook, psk: o.PSK, now: clock(o.Now), key: kp.key}
+	defer clear(secrets.JoinerSecret)
+	g := &Group{
+		settings: newSettings(o.Hook, o.PSK, o.Now, o.Padding, o.Limits),
+		suite:    kp.suite, key: kp.key, source: o.Resume,
+	}
+	continued, err := continues(secrets.PSKs)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.prepareContinued(continued); err != nil {
+		return nil, err
+	}
 	psk, err := g.pskSecret(secrets.PSKs)
 	if err != nil {
 		return nil, err
@@ -55,15 +74,13 @@ func Join(welcome []byte, kp *KeyPackage, o JoinOptions) (*Group, error) {
 	if err := g.enter(kp, &info, secrets, psk, o.RatchetTree); err != nil {
 		return nil, err
 	}
-	for _, l := range g.Members() {
-		if l.Index == g.own {
-			continue
-		}
-		if err := g.ask(CredentialChange{Kind: CredentialWelcome, New: &l, Epoch: g.context.Epoch}); err != nil {
+	if continued != nil {
+		if err := o.Resume.checkContinued(g, continued.Usage, o.SameMember); err != nil {
 			return nil, err
 		}
 	}
-	return g, nil
+	g.source, g.usage = nil, 0
+	return g, g.askMembers(g.tree, &g.own)
 }
 
 // openSecrets finds and opens what a Welcome says to k.
@@ -77,24 +94,22 @@ func (k *KeyPackage) openSecrets(w *wire.Welcome) (*wire.GroupSecrets, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer clear(opened)
 	secrets := new(wire.GroupSecrets)
 	return secrets, wire.Unmarshal(opened, secrets)
 }
 
 // enter fills in g from a Welcome that names kp, verifying all of it.
 func (g *Group) enter(kp *KeyPackage, info *wire.GroupInfo, secrets *wire.GroupSecrets, psk, outOfBand []byte) error {
-	if g.context.Version != wire.MLS10 || g.context.CipherSuite != kp.suite.ID() {
-		return broken(ErrInvalidWelcome, "12.4.3.1", "version or cipher suite of the group")
-	}
-	if err := g.enterTree(kp, info, outOfBand); err != nil {
+	var err error
+	if g.tree, err = verifiedTree(g.suite, info, outOfBand, ErrInvalidWelcome); err != nil {
 		return err
 	}
-	signer := g.tree.Leaf(info.Signer)
-	if signer == nil || info.Signer == g.own {
-		return broken(ErrInvalidWelcome, "12.4.3.1", "signed by leaf %d", info.Signer)
+	if err := g.findOwnLeaf(kp); err != nil {
+		return err
 	}
-	if !g.suite.VerifyWithLabel(signer.SignatureKey, "GroupInfoTBS", info.SignedContent(), info.Signature) {
-		return broken(ErrInvalidSignature, "12.4.3.1", "group info")
+	if info.Signer == g.own {
+		return broken(ErrInvalidWelcome, "12.4.3.1", "signed by leaf %d", info.Signer)
 	}
 	g.begin(schedule.FromJoiner(g.suite, secrets.JoinerSecret, psk, &g.context))
 	confirmed := g.context.ConfirmedTranscriptHash
@@ -107,44 +122,17 @@ func (g *Group) enter(kp *KeyPackage, info *wire.GroupInfo, secrets *wire.GroupS
 	if secrets.PathSecret == nil {
 		return nil
 	}
-	keys, err := g.tree.Learn(g.own, info.Signer, secrets.PathSecret.Secret, g.keys)
-	g.keys = keys
+	defer clear(secrets.PathSecret.Secret)
+	g.keys, err = g.tree.Learn(g.own, info.Signer, secrets.PathSecret.Secret, g.keys)
 	return err
 }
 
-// enterTree verifies the tree of a Welcome and finds our leaf in it.
-func (g *Group) enterTree(kp *KeyPackage, info *wire.GroupInfo, outOfBand []byte) error {
-	if err := checkExtensions(ErrInvalidWelcome, info.Extensions); err != nil {
-		return err
-	}
-	if err := checkExtensions(ErrInvalidWelcome, g.context.Extensions); err != nil {
-		return err
-	}
-	data, found := wire.FindExtension(info.Extensions, wire.RatchetTreeExtension)
-	if !found {
-		data = outOfBand
-	}
-	if data == nil {
-		return broken(ErrInvalidWelcome, "12.4.3.3", "there is no ratchet tree")
-	}
-	var list wire.RatchetTree
-	if err := wire.Unmarshal(data, &list); err != nil {
-		return err
-	}
-	t, err := tree.Decode(g.suite, list)
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(t.Hash(), g.context.TreeHash) {
-		return broken(ErrInvalidTree, "12.4.3.1", "the tree hash differs from the group's")
-	}
-	if err := t.Validate(g.context.GroupID, g.context.Extensions); err != nil {
-		return err
-	}
+// findOwnLeaf finds the leaf of kp in the tree.
+func (g *Group) findOwnLeaf(kp *KeyPackage) error {
 	own := wire.Marshal(&kp.public.Leaf)
-	for i := range t.Size() {
-		if n := t.Leaf(i); n != nil && bytes.Equal(n.SignatureKey, kp.public.Leaf.SignatureKey) && bytes.Equal(wire.Marshal(n), own) {
-			g.tree, g.own = t, i
+	for i := range g.tree.Size() {
+		if n := g.tree.Leaf(i); n != nil && bytes.Equal(n.SignatureKey, kp.public.Leaf.SignatureKey) && bytes.Equal(wire.Marshal(n), own) {
+			g.own = i
 			return nil
 		}
 	}

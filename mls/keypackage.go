@@ -37,8 +37,8 @@ func NewKeyPackage(s Suite, id Identity, o KeyPackageOptions) (*KeyPackage, erro
 	if err != nil {
 		return nil, err
 	}
-	if id.Key.suite != s {
-		return nil, fmt.Errorf("%w: the signature key is for suite %d, not %d", ErrInvalidKey, id.Key.suite, s)
+	if err := id.fits(cipher); err != nil {
+		return nil, err
 	}
 	if o.NotBefore.Unix() < 0 || !o.NotBefore.Before(o.NotAfter) || o.NotAfter.Sub(o.NotBefore) > LifetimeMax {
 		return nil, broken(ErrLifetime, "7.2", "from %v to %v", o.NotBefore, o.NotAfter)

@@ -13,6 +13,7 @@ type PendingCommit struct {
 	groupInfo []byte
 	added     []seat
 	removed   []seat
+	external  bool // we joined by it
 }
 
 // Message is the commit, an MLSMessage.
@@ -22,7 +23,8 @@ func (p *PendingCommit) Message() []byte { return bytes.Clone(p.message) }
 // reach them only after the commit has won.
 func (p *PendingCommit) Welcome() []byte { return bytes.Clone(p.welcome) }
 
-// GroupInfo is the MLSMessage that describes the group after the commit.
+// GroupInfo is the MLSMessage that describes the group after the commit; nil if the
+// commit ends it.
 func (p *PendingCommit) GroupInfo() []byte { return bytes.Clone(p.groupInfo) }
 
 // Epoch is the epoch in which the commit was made.
@@ -43,10 +45,17 @@ func (p *PendingCommit) Base() *Group { return p.base }
 // epoch since the commit was made. Apply is better.
 func (p *PendingCommit) Group() *Group { return p.group }
 
+// IsExternal says whether we join by the commit (JoinExternal).
+func (p *PendingCommit) IsExternal() bool { return p.external }
+
 // Apply is the group that the commit leads to from current, a successor of Base in
 // the same epoch: messages that current has opened stay opened, and cannot be
-// replayed. The error wraps ErrWrongGroup or ErrWrongEpoch.
+// replayed. Of an external commit it is the group we joined, and current, which may
+// be nil, does not matter. The error wraps ErrWrongGroup or ErrWrongEpoch.
 func (p *PendingCommit) Apply(current *Group) (*Group, error) {
+	if p.external {
+		return p.group, nil
+	}
 	if !bytes.Equal(current.context.GroupID, p.group.context.GroupID) {
 		return nil, broken(ErrWrongGroup, "12.4", "the pending commit is for another group")
 	}
@@ -56,6 +65,6 @@ func (p *PendingCommit) Apply(current *Group) (*Group, error) {
 	}
 	next := p.group.clone()
 	next.past = current.remember()
-	next.hook, next.psk, next.now = current.hook, current.psk, current.now
+	next.settings = current.settings
 	return next, nil
 }

@@ -26,12 +26,20 @@ type Processed struct {
 	// Plaintext is an application message's content.
 	Plaintext         []byte
 	AuthenticatedData []byte
-	Sender            Leaf   // as it was when it sent the message
-	Epoch             uint64 // in which the message was sent
+	// SenderKind says who sent the message. Sender is a member as it was when it
+	// sent the message; of an external sender the Index is its place in the group's
+	// external senders; a new member's Index counts only if it commits.
+	SenderKind SenderKind
+	Sender     Leaf
+	Epoch      uint64 // in which the message was sent
+	// Proposals are those that a commit carries out; of a proposal, itself.
+	Proposals []ProposalInfo
 	// Added, Removed and SelfRemoved are a commit's effects. A removed member's
 	// Group stays in the old epoch, for late messages only.
 	Added, Removed []Leaf
 	SelfRemoved    bool
+	// ReInit says that the commit ended the group, and where it goes on.
+	ReInit *ReInit
 }
 
 // Process opens, verifies and carries out a message of another member. On error
@@ -42,13 +50,20 @@ func (g *Group) Process(message []byte) (*Processed, error) {
 	if err := wire.Unmarshal(message, &m); err != nil {
 		return nil, err
 	}
+	var out *Processed
+	var err error
 	switch m.WireFormat {
 	case wire.PublicMessageFormat:
-		return g.processPublic(m.Public)
+		out, err = g.processPublic(m.Public)
 	case wire.PrivateMessageFormat:
-		return g.processPrivate(m.Private)
+		out, err = g.processPrivate(m.Private)
+	default:
+		err = broken(ErrUnexpectedMessage, "6", "wire format %d in a group", m.WireFormat)
 	}
-	return nil, broken(ErrUnexpectedMessage, "6", "wire format %d in a group", m.WireFormat)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
 }
 
 // processPublic handles a PublicMessage. RFC 9420, section 6.2.
@@ -60,16 +75,17 @@ func (g *Group) processPublic(m *wire.PublicMessage) (*Processed, error) {
 	if content.Epoch != g.context.Epoch {
 		return nil, broken(ErrWrongEpoch, "6", "epoch %d in epoch %d", content.Epoch, g.context.Epoch)
 	}
-	if g.removed {
-		return nil, broken(ErrRemoved, "12.4", "no handshake is possible")
+	if err := g.checkOpen("12.4"); err != nil {
+		return nil, err
 	}
-	switch {
-	case content.ContentType == wire.ApplicationContent:
+	if content.ContentType == wire.ApplicationContent {
 		return nil, broken(ErrInvalidMessage, "6", "an application message in public")
-	case content.Sender.Type == wire.NewMemberCommitSender:
-		return nil, unsupported("12.4.3.2", "external commits")
-	case content.Sender.Type != wire.MemberSender:
-		return nil, unsupported("12.1.8", "proposals from outside the group")
+	}
+	switch content.Sender.Type {
+	case wire.ExternalSender, wire.NewMemberProposalSender:
+		return g.processOutsider(m.Authenticated())
+	case wire.NewMemberCommitSender:
+		return g.processExternalCommit(m.Authenticated())
 	}
 	if err := framing.CheckTag(g.suite, g.epoch.Membership, m, &g.context); err != nil {
 		return nil, err
@@ -88,8 +104,10 @@ type view struct {
 // view finds the epoch of m in next, a copy of the group that is to be changed.
 func (g *Group) view(m *wire.PrivateMessage, next *Group) (view, error) {
 	if m.Epoch == g.context.Epoch {
-		if g.removed && m.ContentType != wire.ApplicationContent {
-			return view{}, broken(ErrRemoved, "12.4", "no handshake is possible")
+		// What was removed opens late messages of its last epoch; after a
+		// reinitialization nothing may be sent. RFC 9420, section 11.2.
+		if err := g.checkOpen("12.4"); err != nil && (!g.removed || m.ContentType != wire.ApplicationContent) {
+			return view{}, err
 		}
 		return view{&g.context, g.epoch.SenderData, &next.secrets, g.tree.Leaf}, nil
 	}
@@ -146,7 +164,7 @@ func (g *Group) processPrivate(m *wire.PrivateMessage) (*Processed, error) {
 	}
 	return &Processed{
 		Kind: Application, Group: next, Plaintext: a.Content.Application, AuthenticatedData: m.AuthenticatedData,
-		Sender: newLeaf(data.Leaf, sender), Epoch: m.Epoch,
+		SenderKind: SentByMember, Sender: newLeaf(data.Leaf, sender), Epoch: m.Epoch,
 	}, nil
 }
 
@@ -164,57 +182,78 @@ func (g *Group) processAuthenticated(a *wire.AuthenticatedContent) (*Processed, 
 	if err := framing.Verify(g.suite, sender.SignatureKey, a, &g.context); err != nil {
 		return nil, err
 	}
-	out := &Processed{AuthenticatedData: a.Content.AuthenticatedData, Sender: newLeaf(index, sender), Epoch: a.Content.Epoch}
+	out := newProcessed(a, newLeaf(index, sender))
 	if a.Content.ContentType == wire.ProposalContent {
-		out.Kind = Proposal
 		return out, g.receiveProposal(a, out)
 	}
-	out.Kind = Commit
 	return out, g.receiveCommit(a, out)
+}
+
+// newProcessed describes a handshake.
+func newProcessed(a *wire.AuthenticatedContent, sender Leaf) *Processed {
+	out := &Processed{
+		Kind: Commit, AuthenticatedData: a.Content.AuthenticatedData, SenderKind: SenderKind(a.Content.Sender.Type),
+		Sender: sender, Epoch: a.Content.Epoch,
+	}
+	if a.Content.ContentType == wire.ProposalContent {
+		out.Kind = Proposal
+	}
+	return out
 }
 
 // receiveProposal keeps a proposal until a commit refers to it.
 // RFC 9420, section 12.1.
 func (g *Group) receiveProposal(a *wire.AuthenticatedContent, out *Processed) error {
-	p := proposal{ref: g.suite.ProposalRef(wire.Marshal(a)), sender: a.Content.Sender.Index, body: a.Content.Proposal}
+	p := proposal{ref: g.suite.ProposalRef(wire.Marshal(a)), sender: a.Content.Sender, body: a.Content.Proposal}
 	if err := g.checkProposal(p); err != nil {
 		return err
 	}
+	next, err := g.keep(p)
+	out.Group, out.Proposals = next, []ProposalInfo{g.info(p)}
+	return err
+}
+
+// keep returns the group with one more proposal, unless it has it.
+func (g *Group) keep(p proposal) (*Group, error) {
 	next := g.clone()
 	if !slices.ContainsFunc(g.proposals, func(q proposal) bool { return bytes.Equal(q.ref, p.ref) }) {
-		if len(g.proposals) >= proposalsMax {
-			return broken(ErrInvalidProposal, "12.2", "more than %d proposals in one epoch", proposalsMax)
+		if len(g.proposals) >= g.limits.Proposals {
+			return nil, broken(ErrInvalidProposal, "12.2", "more than %d proposals in one epoch", g.limits.Proposals)
 		}
 		next.proposals = append(slices.Clone(g.proposals), p)
 	}
-	out.Group = next
-	return nil
+	return next, nil
 }
 
 // receiveCommit verifies a commit and enters the epoch it opens.
 // RFC 9420, section 12.4.2.
 func (g *Group) receiveCommit(a *wire.AuthenticatedContent, out *Processed) error {
-	commit, committer := a.Content.Commit, a.Content.Sender.Index
-	list, err := g.resolve(commit.Proposals, committer)
+	commit := a.Content.Commit
+	list, err := g.resolve(commit.Proposals, a.Content.Sender)
 	if err != nil {
 		return err
 	}
-	plan, err := g.plan(list, committer)
+	plan, err := g.plan(list, a.Content.Sender)
 	if err != nil {
 		return err
 	}
 	if plan.needsPath && commit.Path == nil {
 		return broken(ErrInvalidCommit, "12.4", "the update path is missing")
 	}
-	out.Removed = leaves(plan.removed(g.tree))
+	s, err := g.stage(a, plan)
+	if err != nil {
+		return err
+	}
+	out.Sender.Index = s.committer
+	out.Proposals, out.Removed, out.Added, out.ReInit = g.infos(list), leaves(plan.removed(g.tree)), s.newcomers(), newReInit(plan.reInit)
 	if slices.Contains(plan.removes, g.own) {
-		// The next epoch is not ours to see: nothing more can be verified.
+		// The next epoch's secrets are not ours to see: no more can be verified.
 		out.Group = g.clone()
 		out.Group.removed, out.Group.proposals = true, nil
 		out.SelfRemoved = true
-		return nil
+		return g.askAll(s.credentials)
 	}
-	next, credentials, err := g.follow(a, plan, out)
+	next, err := g.follow(a, s)
 	if err != nil {
 		return err
 	}
@@ -222,46 +261,112 @@ func (g *Group) receiveCommit(a *wire.AuthenticatedContent, out *Processed) erro
 		return broken(ErrInvalidTag, "12.4.2", "confirmation tag")
 	}
 	out.Group = next
-	return g.askAll(credentials)
+	return g.askAll(s.credentials)
 }
 
-// follow builds the epoch that a commit opens, and lists the credentials to judge.
-func (g *Group) follow(a *wire.AuthenticatedContent, plan *change, out *Processed) (*Group, []CredentialChange, error) {
-	path, committer := a.Content.Commit.Path, a.Content.Sender.Index
-	t := g.tree.Clone()
-	added := plan.apply(t)
-	context := g.context
-	context.Epoch++
-	context.Extensions = plan.extensions
-	credentials := plan.credentials(g.tree, added, context.Epoch)
-	for k, i := range added {
-		out.Added = append(out.Added, newLeaf(i, plan.adds[k]))
+// incoming is a commit of somebody else whose public part was verified.
+type incoming struct {
+	staged
+	committer   uint32 // its leaf afterwards
+	credentials []CredentialChange
+}
+
+// newcomers are the members that the commit adds, a joiner included.
+func (s *incoming) newcomers() []Leaf {
+	var list []Leaf
+	for _, i := range s.added {
+		list = append(list, newLeaf(i, s.tree.Leaf(i)))
 	}
-	if path != nil {
-		if err := g.checkNewLeaf(&path.Leaf, wire.CommitLeaf, committer); err != nil {
-			return nil, nil, err
+	if s.sender.Type == wire.NewMemberCommitSender {
+		list = append(list, newLeaf(s.committer, s.tree.Leaf(s.committer)))
+	}
+	return list
+}
+
+// stage carries out the public part of a commit: all that those can verify who do
+// not get the next epoch's secrets. RFC 9420, section 12.4.2.
+func (g *Group) stage(a *wire.AuthenticatedContent, plan *plan) (*incoming, error) {
+	s := &incoming{
+		staged: staged{
+			plan: plan, sender: a.Content.Sender, context: g.context, tree: g.tree.Clone(), key: g.key,
+			commit: a.Content.Commit, init: g.epoch.Init, before: g.tree,
+		},
+		committer: a.Content.Sender.Index,
+	}
+	s.added = plan.apply(s.tree)
+	s.context.Epoch++
+	s.context.Extensions = plan.extensions
+	s.credentials = plan.credentials(g.tree, s.added, s.context.Epoch)
+	if path := s.commit.Path; path != nil {
+		change, err := g.successor(s, path)
+		if err != nil {
+			return nil, err
 		}
-		if err := t.Merge(committer, path); err != nil {
-			return nil, nil, err
+		if err := s.tree.Merge(s.committer, path); err != nil {
+			return nil, err
 		}
-		was, is := newLeaf(committer, g.tree.Leaf(committer)), newLeaf(committer, &path.Leaf)
-		credentials = append(credentials, CredentialChange{Kind: CredentialPath, Old: &was, New: &is, Epoch: context.Epoch})
+		s.credentials = append(s.credentials, *change)
 	}
-	if err := firstError(t.Unique, func() error { return t.Compatible(context.Extensions) }); err != nil {
-		return nil, nil, err
+	if err := firstError(s.tree.Unique, func() error { return s.tree.Compatible(s.context.Extensions) }); err != nil {
+		return nil, err
 	}
-	context.TreeHash = t.Hash()
-	secret, keys := noCommitSecret(), g.keys.Prune(t)
-	if path != nil {
-		var err error
-		if secret, keys, err = t.Open(g.own, committer, path, wire.Marshal(&context), indexSet(added), g.keys); err != nil {
-			return nil, nil, err
+	s.context.TreeHash = s.tree.Hash()
+	return s, nil
+}
+
+// successor verifies the leaf of a path, and says whose place it takes.
+func (g *Group) successor(s *incoming, path *wire.UpdatePath) (*CredentialChange, error) {
+	old, kind := g.tree.Leaf(s.committer), CredentialPath
+	was := s.committer
+	if s.sender.Type == wire.NewMemberCommitSender {
+		old, kind = nil, CredentialExternalCommit
+		s.committer = s.tree.Vacancy()
+		if len(s.removes) == 1 {
+			was = s.removes[0]
+			old = g.tree.Leaf(was)
 		}
 	}
-	psk, err := g.pskSecret(plan.psks)
-	if err != nil {
-		return nil, nil, err
+	if err := g.checkNewLeaf(&path.Leaf, wire.CommitLeaf, s.committer, old); err != nil {
+		return nil, err
 	}
-	next, _ := g.advance(context, t, keys, secret, psk, a)
-	return next, credentials, nil
+	is := newLeaf(s.committer, &path.Leaf)
+	change := &CredentialChange{Kind: kind, New: &is, Epoch: s.context.Epoch}
+	if old != nil {
+		l := newLeaf(was, old)
+		change.Old = &l
+	}
+	if kind == CredentialExternalCommit && old != nil {
+		return change, g.checkResync(old, &path.Leaf)
+	}
+	return change, nil
+}
+
+// follow derives the epoch that a commit opens.
+func (g *Group) follow(a *wire.AuthenticatedContent, s *incoming) (*Group, error) {
+	keys := g.keys
+	if s.own != nil {
+		// Somebody committed our Update: the leaf's old key is gone.
+		keys = keys.With(2*g.own, s.own.pair)
+		s.key = s.own.key
+	}
+	s.commitSecret, s.keys = noCommitSecret(), keys.Prune(s.tree)
+	var err error
+	if path := s.commit.Path; path != nil {
+		if s.commitSecret, s.keys, err = s.tree.Open(g.own, s.committer, path, wire.Marshal(&s.context), indexSet(s.added), keys); err != nil {
+			return nil, err
+		}
+	}
+	if s.externalInit != nil {
+		if s.init, err = g.epoch.OpenExternalInit(g.suite, s.externalInit); err != nil {
+			return nil, err
+		}
+	}
+	if s.psk, err = g.pskSecret(s.psks); err != nil {
+		return nil, err
+	}
+	next, joiner := g.advance(&s.staged, a)
+	clear(joiner)
+	clear(s.psk)
+	clear(s.commitSecret)
+	return next, nil
 }

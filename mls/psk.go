@@ -15,16 +15,25 @@ import (
 // the message that needs it. RFC 9420, section 8.4.
 type PSKSource func(id []byte) ([]byte, error)
 
-// usageApplication is the usage of resumption keys inside their own group.
-const usageApplication = 1
-
-// newPSK names an external key for one use.
-func newPSK(id []byte) (*wire.PreSharedKeyID, error) {
-	nonce := make([]byte, suite.HashBytes)
-	if _, err := rand.Read(nonce); err != nil {
-		return nil, fmt.Errorf("make a nonce: %w", err)
+// addNonce makes id good for one use. RFC 9420, section 8.4.
+func addNonce(id *wire.PreSharedKeyID) error {
+	id.Nonce = make([]byte, suite.HashBytes)
+	if _, err := rand.Read(id.Nonce); err != nil {
+		return fmt.Errorf("make a nonce: %w", err)
 	}
-	return &wire.PreSharedKeyID{Kind: wire.ExternalPSK, ID: bytes.Clone(id), Nonce: nonce}, nil
+	return nil
+}
+
+// checkPSK verifies the name of a pre-shared key in a proposal.
+// RFC 9420, section 12.1.4.
+func (g *Group) checkPSK(id *wire.PreSharedKeyID) error {
+	if len(id.Nonce) != suite.HashBytes {
+		return broken(ErrInvalidProposal, "12.1.4", "a nonce of %d bytes", len(id.Nonce))
+	}
+	if id.Kind == wire.ResumptionPSK && id.Usage != wire.ApplicationUsage && id.Usage != g.usage {
+		return broken(ErrInvalidProposal, "12.1.4", "a resumption key for reinitialization or a branch")
+	}
+	return nil
 }
 
 // pskSecret combines the keys that ids name. RFC 9420, sections 8.4 and 12.1.4.
@@ -37,8 +46,8 @@ func (g *Group) pskSecret(ids []wire.PreSharedKeyID) ([]byte, error) {
 			return nil, broken(ErrInvalidProposal, "12.2", "a pre-shared key is named twice")
 		}
 		seen[name] = true
-		if len(id.Nonce) != suite.HashBytes {
-			return nil, broken(ErrInvalidProposal, "12.1.4", "a nonce of %d bytes", len(id.Nonce))
+		if err := g.checkPSK(&id); err != nil {
+			return nil, err
 		}
 		secret, err := g.findPSK(&id)
 		if err != nil {
@@ -60,16 +69,24 @@ func (g *Group) findPSK(id *wire.PreSharedKeyID) ([]byte, error) {
 		}
 		return secret, nil
 	}
-	if id.Usage != usageApplication {
-		return nil, unsupported("11", "branches and reinitialization")
-	}
-	if g.epoch != nil && bytes.Equal(id.GroupID, g.context.GroupID) {
-		if id.Epoch == g.context.Epoch {
-			return g.epoch.Resumption, nil
-		}
-		if i := slices.IndexFunc(g.past, func(p pastEpoch) bool { return p.context.Epoch == id.Epoch }); i >= 0 {
-			return g.past[i].resumption, nil
+	for _, from := range []*Group{g, g.source} {
+		if secret := from.resumption(id.GroupID, id.Epoch); secret != nil {
+			return secret, nil
 		}
 	}
 	return nil, broken(ErrUnknownPSK, "8.6", "resumption of epoch %d", id.Epoch)
+}
+
+// resumption is the resumption key of an epoch that g remembers, or nil.
+func (g *Group) resumption(groupID []byte, epoch uint64) []byte {
+	if g == nil || !bytes.Equal(groupID, g.context.GroupID) {
+		return nil
+	}
+	if g.epoch != nil && epoch == g.context.Epoch {
+		return g.epoch.Resumption
+	}
+	if i := slices.IndexFunc(g.past, func(p pastEpoch) bool { return p.context.Epoch == epoch }); i >= 0 {
+		return g.past[i].resumption
+	}
+	return nil
 }

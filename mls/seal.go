@@ -13,16 +13,20 @@ const argumentBytesMax = wire.MessageBytesMax / 4
 
 // SealOptions say how an application message is made.
 type SealOptions struct {
-	Padding int // zero bytes to hide the length with; they travel sealed
+	// Padding is how many zero bytes hide the length; they travel sealed. If it is
+	// 0, a policy decides.
+	Padding int
+	Policy  PaddingPolicy // instead of the group's
 }
 
 // Seal encrypts plaintext to the other members. authenticatedData travels
 // readable and protected from change. next replaces g; sealing again with g would
 // use a key twice. RFC 9420, section 15.
 func (g *Group) Seal(plaintext, authenticatedData []byte, o SealOptions) (message []byte, next *Group, err error) {
+	if err := g.checkOpen("15"); err != nil {
+		return nil, nil, err
+	}
 	switch {
-	case g.removed:
-		return nil, nil, broken(ErrRemoved, "15", "nothing can be sealed")
 	case len(g.proposals) > 0:
 		return nil, nil, broken(ErrProposalsPending, "12.4", "%d", len(g.proposals))
 	case o.Padding < 0 || o.Padding > argumentBytesMax || len(plaintext) > argumentBytesMax || len(authenticatedData) > argumentBytesMax:
@@ -33,5 +37,17 @@ func (g *Group) Seal(plaintext, authenticatedData []byte, o SealOptions) (messag
 	if err := framing.Sign(g.suite, g.key.private, a, &g.context); err != nil {
 		return nil, nil, err
 	}
-	return g.frame(a, o.Padding)
+	return g.frame(a, g.paddingOf(a, o.Padding, o.Policy))
+}
+
+// paddingOf is how many zero bytes hide the length of a: as many as are wanted or,
+// if that is none, what a policy says.
+func (g *Group) paddingOf(a *wire.AuthenticatedContent, wanted int, policy PaddingPolicy) int {
+	if a.WireFormat != wire.PrivateMessageFormat || wanted > 0 {
+		return wanted
+	}
+	if policy == nil {
+		policy = g.padding
+	}
+	return paddingFor(policy, a)
 }

@@ -20,7 +20,7 @@ import (
 //	struct {
 //	    opaque magic[4];      /* "wmls" */
 //	    uint8  kind;          /* 1 signature key, 2 key package, 3 group, 4 pending commit */
-//	    uint16 version;       /* 1 */
+//	    uint16 version;       /* 2 */
 //	    opaque body[...];     /* of the kind, below */
 //	    opaque checksum[32];  /* SHA-256 of all before */
 //	} State;
@@ -38,7 +38,7 @@ import (
 // operation fail in a strange way.
 const (
 	stateMagic   = "wmls"
-	stateVersion = 1
+	stateVersion = 2 // 1 had no own updates, outsiders, reinitialization, external commits
 )
 
 const (
@@ -178,9 +178,15 @@ func LoadKeyPackage(data []byte) (*KeyPackage, error) {
 
 // LoadOptions give a loaded group what is not in its state.
 type LoadOptions struct {
-	Hook CredentialHook
-	PSK  PSKSource        // nil knows none
-	Now  func() time.Time // time.Now if nil
+	Hook    CredentialHook
+	PSK     PSKSource        // nil knows none
+	Now     func() time.Time // time.Now if nil
+	Padding PaddingPolicy    // of PrivateMessages; nil pads nothing
+	Limits  Limits
+}
+
+func (o *LoadOptions) settings() settings {
+	return newSettings(o.Hook, o.PSK, o.Now, o.Padding, o.Limits)
 }
 
 // MarshalBinary returns the whole state of the group, private keys included.
@@ -191,7 +197,7 @@ func (g *Group) MarshalBinary() ([]byte, error) {
 // LoadGroup is the inverse of Group.MarshalBinary. Errors wrap ErrCorruptState or
 // ErrNewerState.
 func LoadGroup(state []byte, o LoadOptions) (*Group, error) {
-	g := &Group{hook: o.Hook, psk: o.PSK, now: clock(o.Now)}
+	g := &Group{settings: o.settings()}
 	if err := loadState(stateGroup, state, (*groupState)(g)); err != nil {
 		return nil, err
 	}
@@ -216,14 +222,15 @@ func (g *groupState) Code(c *wire.Coder) {
 	g.codeKeys(c)
 	if c.Decoding() {
 		g.epoch = new(schedule.Epoch)
-		g.secrets = schedule.NewSecretTree(g.suite, g.tree.Size(), nil)
+		g.secrets = (*Group)(g).secretTree(g.tree.Size(), nil)
 	}
 	g.epoch.Code(c)
 	g.checkTranscript(c)
 	g.secrets.Code(c)
-	wire.Vector(c, &g.proposals, codeProposal)
+	wire.Vector(c, &g.proposals, g.codeProposal)
 	g.codePast(c)
 	g.removed = c.Present(g.removed)
+	wire.Optional(c, &g.reInit)
 }
 
 // checkTranscript checks the tags of a decoded group, which bind the epoch's
@@ -292,10 +299,28 @@ func (g *groupState) codeKeys(c *wire.Coder) {
 	}
 }
 
-func codeProposal(c *wire.Coder, p *proposal) {
+// codeProposal visits a proposal and, if it is an Update of ours, its keys.
+func (g *groupState) codeProposal(c *wire.Coder, p *proposal) {
 	c.Bytes(&p.ref)
-	c.U32(&p.sender)
+	p.sender.Code(c)
 	wire.Variant(c, &p.body)
+	if !c.Present(p.own != nil) {
+		return
+	}
+	if c.Decoding() {
+		p.own = new(ownUpdate)
+	}
+	codePair(c, g.suite, &p.own.pair)
+	codeKey(c, g.suite, &p.own.key)
+	if c.Decoding() && !c.Failed() && !g.isOwnUpdate(p) {
+		c.Fail("an update that is not ours")
+	}
+}
+
+// isOwnUpdate says whether the keys of p are those of its leaf, and that ours.
+func (g *groupState) isOwnUpdate(p *proposal) bool {
+	return p.sender == (*Group)(g).sender() && p.body.Type == wire.UpdateProposal &&
+		bytes.Equal(p.body.Update.EncryptionKey, p.own.pair.Public) && bytes.Equal(p.body.Update.SignatureKey, p.own.key.public)
 }
 
 // codePast visits the past epochs, the newest first, because most of their leaves
@@ -322,17 +347,17 @@ func (g *groupState) codePast(c *wire.Coder) {
 				c.Fail("a past epoch that cannot be")
 				return
 			}
-			p.secrets = schedule.NewSecretTree(g.suite, size, nil)
+			p.secrets = (*Group)(g).secretTree(size, nil)
 		}
 		p.secrets.Code(c)
 		later = p.leaves
 	})
-	if len(list) > HistoryEpochs {
+	if len(list) > pastEpochsCeiling {
 		c.Fail("%d past epochs", len(list))
 	}
 	if c.Decoding() {
 		slices.Reverse(list)
-		g.past = list
+		g.past = list[max(0, len(list)-g.limits.PastEpochs):]
 	}
 }
 
@@ -379,6 +404,7 @@ func (p *pendingState) Code(c *wire.Coder) {
 	c.Bytes(&p.groupInfo)
 	wire.Vector(c, &p.added, codeSeat)
 	wire.Vector(c, &p.removed, codeSeat)
+	p.external = c.Present(p.external)
 	(*groupState)(p.group).Code(c)
 }
 
@@ -396,11 +422,11 @@ func (p *PendingCommit) MarshalBinary() ([]byte, error) {
 // LoadPendingCommit is the inverse of PendingCommit.MarshalBinary. Errors wrap
 // ErrCorruptState or ErrNewerState.
 func LoadPendingCommit(state []byte, o LoadOptions) (*PendingCommit, error) {
-	p := &PendingCommit{group: &Group{hook: o.Hook, psk: o.PSK, now: clock(o.Now)}}
+	p := &PendingCommit{group: &Group{settings: o.settings()}}
 	if err := loadState(statePendingCommit, state, (*pendingState)(p)); err != nil {
 		return nil, err
 	}
-	if len(p.group.past) == 0 {
+	if p.external != (len(p.group.past) == 0) || p.group.context.Epoch == 0 {
 		return nil, fmt.Errorf("%w: %w", ErrCorruptState, errors.New("a pending commit without the epoch it is for"))
 	}
 	if err := p.checkMessages(); err != nil {
@@ -421,6 +447,10 @@ func (p *PendingCommit) checkMessages() error {
 	}
 	if !bytes.Equal(h.GroupID, p.group.context.GroupID) || h.Epoch != p.Epoch() || h.ContentType != wire.CommitContent {
 		return errors.New("a pending commit with the message of another")
+	}
+	if p.group.reInit != nil && len(p.groupInfo) == 0 && len(p.welcome) == 0 {
+		p.groupInfo = nil // nobody can join any more
+		return nil
 	}
 	var m wire.Message
 	if err := wire.Unmarshal(p.groupInfo, &m); err != nil {

@@ -43,6 +43,8 @@ type world struct {
 	t      testing.TB
 	groups map[string]*Group
 	hook   CredentialHook
+	// supports are the extension types that newcomers understand.
+	supports []uint16
 }
 
 // newWorld is a group that the first name makes, adding the others in one commit.
@@ -66,7 +68,9 @@ func (w *world) add(who string, names ...string) {
 	var packages []*KeyPackage
 	var o CommitOptions
 	for _, name := range names {
-		kp := keyPackage(w.t, identity(w.t, w.groups[who].Suite(), name))
+		id := identity(w.t, w.groups[who].Suite(), name)
+		id.Supports = w.supports
+		kp := keyPackage(w.t, id)
 		packages = append(packages, kp)
 		o.Add = append(o.Add, kp.Message())
 	}

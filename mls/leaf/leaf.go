@@ -78,12 +78,17 @@ func set(list []uint16) map[uint16]bool {
 }
 
 // CheckRequired verifies that n supports what the group requires of everybody.
-// RFC 9420, section 11.1.
+// Values that mean nothing (GREASE) are supported by nobody, whatever the lists say.
+// RFC 9420, sections 11.1 and 13.5.
 func CheckRequired(n *wire.LeafNode, required *wire.RequiredCapabilities) error {
 	missing := func(want, have []uint16, isDefault func(uint16) bool) (uint16, bool) {
-		supported := set(have)
+		supported := func(t uint16) bool { return slices.Contains(have, t) }
+		if len(want) > 4 { // a long list of a hostile sender must not cost its square
+			m := set(have)
+			supported = func(t uint16) bool { return m[t] }
+		}
 		for _, t := range want {
-			if !supported[t] && !isDefault(t) {
+			if !isDefault(t) && (wire.IsGrease(t) || !supported(t)) {
 				return t, true
 			}
 		}

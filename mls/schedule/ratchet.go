@@ -14,15 +14,19 @@ var (
 	// ErrUsed is wrapped when the key of a generation is gone: it was used, or
 	// dropped because too many others were skipped.
 	ErrUsed = errors.New("message key was used before")
-	// ErrTooFarAhead is wrapped when a generation is more than JumpMax ahead.
+	// ErrTooFarAhead is wrapped when a generation is further ahead than the limit.
 	ErrTooFarAhead = errors.New("message key is too far ahead")
 )
 
 const (
-	// JumpMax is how many generations a message may be ahead of its sender's last.
+	// JumpMax is by default how many generations a message may be ahead of its
+	// sender's last.
 	JumpMax = 1000
-	// SkippedMax is how many skipped keys one ratchet keeps; the oldest go first.
+	// SkippedMax is by default how many skipped keys one ratchet keeps; the oldest
+	// go first.
 	SkippedMax = 1000
+	// Ceiling is the highest that either limit may be.
+	Ceiling = 100_000
 )
 
 // Kind says which of a member's two ratchets is meant.
@@ -48,6 +52,12 @@ type ratchet struct {
 	skipped []Key  // by rising generation, all below next
 }
 
+// limits bound the work and the memory of a ratchet.
+type limits struct {
+	jump    uint32
+	skipped int
+}
+
 // step makes the next key.
 func (r ratchet) step(s *suite.Suite) (Key, ratchet, error) {
 	if r.next == math.MaxUint32 {
@@ -64,7 +74,7 @@ func (r ratchet) step(s *suite.Suite) (Key, ratchet, error) {
 }
 
 // take makes or finds the key of a generation, and returns a ratchet without it.
-func (r ratchet) take(s *suite.Suite, generation uint32) (Key, ratchet, error) {
+func (r ratchet) take(s *suite.Suite, l limits, generation uint32) (Key, ratchet, error) {
 	if generation < r.next {
 		i, found := slices.BinarySearchFunc(r.skipped, generation, func(k Key, g uint32) int { return int(int64(k.Generation) - int64(g)) })
 		if !found {
@@ -74,7 +84,7 @@ func (r ratchet) take(s *suite.Suite, generation uint32) (Key, ratchet, error) {
 		r.skipped = slices.Concat(r.skipped[:i], r.skipped[i+1:])
 		return k, r, nil
 	}
-	if generation-r.next > JumpMax {
+	if generation-r.next > l.jump {
 		return Key{}, r, fmt.Errorf("%w: generation %d after %d (RFC 9420, section 9.1)", ErrTooFarAhead, generation, r.next)
 	}
 	if generation > r.next {
@@ -87,7 +97,7 @@ func (r ratchet) take(s *suite.Suite, generation uint32) (Key, ratchet, error) {
 		}
 		r = next
 		if k.Generation == generation {
-			if excess := len(r.skipped) - SkippedMax; excess > 0 {
+			if excess := len(r.skipped) - l.skipped; excess > 0 {
 				r.skipped = slices.Clone(r.skipped[excess:])
 			}
 			return k, r, nil
@@ -111,7 +121,7 @@ func (r *ratchet) code(c *wire.Coder, s *suite.Suite) {
 	if !c.Decoding() {
 		return
 	}
-	if len(r.secret) != suite.HashBytes || len(r.skipped) > SkippedMax {
+	if len(r.secret) != suite.HashBytes || len(r.skipped) > Ceiling {
 		c.Fail("a ratchet that cannot be")
 	}
 	for i := 1; i < len(r.skipped); i++ {

@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"bytes"
 	"fmt"
 
 	"waxwing.im/waxwing/mls/suite"
@@ -14,6 +15,7 @@ type SecretTree struct {
 	suite *suite.Suite
 	size  uint32 // leaves, a power of two
 	root  *secretNode
+	limits
 }
 
 // secretNode is in one of three states: it has a secret from which nothing was
@@ -26,7 +28,17 @@ type secretNode struct {
 
 // NewSecretTree makes the tree of an epoch with size leaves, a power of two.
 func NewSecretTree(s *suite.Suite, size uint32, encryptionSecret []byte) SecretTree {
-	return SecretTree{suite: s, size: size, root: &secretNode{secret: encryptionSecret}}
+	return SecretTree{
+		suite: s, size: size, root: &secretNode{secret: bytes.Clone(encryptionSecret)},
+		limits: limits{jump: JumpMax, skipped: SkippedMax},
+	}
+}
+
+// Limited returns the tree with other limits than JumpMax and SkippedMax; both are
+// at most Ceiling.
+func (t SecretTree) Limited(jump, skipped int) SecretTree {
+	t.limits = limits{jump: uint32(jump), skipped: skipped}
+	return t
 }
 
 // Next makes the next key of a member's ratchet, to send with.
@@ -35,9 +47,9 @@ func (t SecretTree) Next(leaf uint32, kind Kind) (Key, SecretTree, error) {
 }
 
 // Take finds the key of one generation, to receive with. Errors wrap ErrUsed or
-// ErrTooFarAhead. It costs at most JumpMax derivations.
+// ErrTooFarAhead. It costs as many derivations as it skips generations.
 func (t SecretTree) Take(leaf uint32, kind Kind, generation uint32) (Key, SecretTree, error) {
-	return t.use(leaf, kind, func(r ratchet) (Key, ratchet, error) { return r.take(t.suite, generation) })
+	return t.use(leaf, kind, func(r ratchet) (Key, ratchet, error) { return r.take(t.suite, t.limits, generation) })
 }
 
 func (t SecretTree) use(leaf uint32, kind Kind, f func(ratchet) (Key, ratchet, error)) (Key, SecretTree, error) {

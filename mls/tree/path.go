@@ -28,6 +28,13 @@ func (k Keys) Prune(t *Tree) Keys {
 	return kept
 }
 
+// With returns the keys with another pair for node x.
+func (k Keys) With(x uint32, pair KeyPair) Keys {
+	next := maps.Clone(k)
+	next[x] = pair
+	return next
+}
+
 // step is a node of a filtered direct path with its child off the path.
 type step struct {
 	node, copath uint32
@@ -164,10 +171,28 @@ func (t *Tree) Merge(sender uint32, update *wire.UpdatePath) error {
 			return err
 		}
 	}
+	if err := t.checkFresh(update); err != nil {
+		return err
+	}
 	if !bytes.Equal(t.setPath(sender, steps, keys), update.Leaf.ParentHash) {
 		return invalid("7.9", "the parent hash of the path's leaf is wrong")
 	}
 	t.set(leafNode(sender), &wire.Node{Leaf: &update.Leaf})
+	return nil
+}
+
+// checkFresh verifies that no key of the path is in the tree that it goes into.
+// RFC 9420, section 12.4.2.
+func (t *Tree) checkFresh(update *wire.UpdatePath) error {
+	fresh := map[string]bool{string(update.Leaf.EncryptionKey): true}
+	for k := range update.Nodes {
+		fresh[string(update.Nodes[k].EncryptionKey)] = true
+	}
+	for x := range t.nodes {
+		if key := t.Key(uint32(x)); key != nil && fresh[string(key)] {
+			return invalid("12.4.2", "the path brings the key of node %d again", x)
+		}
+	}
 	return nil
 }
 

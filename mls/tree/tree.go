@@ -155,9 +155,9 @@ func (t *Tree) set(x uint32, n *wire.Node) {
 	}
 }
 
-// Add puts leaf at the leftmost blank place, growing the tree if there is none,
-// and returns its index. RFC 9420, section 7.7.
-func (t *Tree) Add(leaf *wire.LeafNode) uint32 {
+// Vacancy is the leftmost blank leaf; the tree grows if there is none. A joiner by
+// external commit takes it with Replace or Merge. RFC 9420, section 12.4.3.2.
+func (t *Tree) Vacancy() uint32 {
 	i := uint32(0)
 	for i < t.Size() && t.Leaf(i) != nil {
 		i++
@@ -167,6 +167,13 @@ func (t *Tree) Add(leaf *wire.LeafNode) uint32 {
 		t.nodes = append(t.nodes, make([]*wire.Node, grown-len(t.nodes))...)
 		t.hashes = append(t.hashes, make([][]byte, grown-len(t.hashes))...)
 	}
+	return i
+}
+
+// Add puts leaf at the leftmost blank place, growing the tree if there is none,
+// and returns its index. RFC 9420, section 7.7.
+func (t *Tree) Add(leaf *wire.LeafNode) uint32 {
+	i := t.Vacancy()
 	for _, x := range t.DirectPath(i) {
 		if t.nodes[x] == nil {
 			continue

@@ -85,15 +85,18 @@ func (t *Tree) Unique() error {
 	return nil
 }
 
-// Compatible verifies that every member supports what the group requires and the
-// credential types that are in use. extensions are those of the GroupContext.
-// RFC 9420, sections 7.3 and 11.1.
+// Compatible verifies that every member supports what the group requires, the
+// extensions of its context (extensions), and the credential types that are in use.
+// RFC 9420, sections 7.3, 11.1 and 13.4.
 func (t *Tree) Compatible(extensions []wire.Extension) error {
 	var required wire.RequiredCapabilities
 	if data, found := wire.FindExtension(extensions, wire.RequiredCapabilitiesExtension); found {
 		if err := wire.Unmarshal(data, &required); err != nil {
 			return err
 		}
+	}
+	for _, e := range extensions {
+		required.Extensions = append(required.Extensions, e.Type)
 	}
 	for i := range t.Size() {
 		if n := t.Leaf(i); n != nil && !slices.Contains(required.Credentials, n.Credential.Type) {

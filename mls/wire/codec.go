@@ -26,6 +26,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ErrMalformed is wrapped by every decoding error: the bytes are not the one
@@ -258,6 +259,9 @@ func lengthSize(n int) int {
 	return 4
 }
 
+// VectorBytes is the size of a vector of n bytes together with its length.
+func VectorBytes(n int) int { return lengthSize(n) + n }
+
 // AppendLength appends the length of a vector of n bytes, at most 2^30-1, in its
 // only valid form. RFC 9420, section 2.1.2.
 func AppendLength(b []byte, n int) []byte {
@@ -291,19 +295,33 @@ func Vector[T any](c *Coder, v *[]T, code func(*Coder, *T)) {
 	outer := c.end
 	c.end = c.off + n
 	*v = nil
-	var element, zero T
+	start := c.off
+	var dropped, zero T
 	for c.off < c.end && c.err == nil {
-		before := c.off
-		element = zero
-		code(c, &element)
+		before, element := c.off, &dropped
+		if c.dropping {
+			dropped = zero
+		} else {
+			*v = append(room(*v, c.off-start, c.end-c.off), zero)
+			element = &(*v)[len(*v)-1]
+		}
+		code(c, element)
 		if c.off == before {
 			c.Fail("an element of no bytes")
 		}
-		if !c.dropping {
-			*v = append(*v, element)
-		}
 	}
 	c.end = outer
+}
+
+// room makes room in a full list for as many elements as will follow if the bytes
+// left hold elements like those of the bytes taken, but for no more than eight
+// times what is there: a message decides what it costs by what it holds.
+func room[T any](list []T, taken, left int) []T {
+	const few = 16
+	if len(list) < cap(list) || len(list) < few {
+		return list
+	}
+	return slices.Grow(list, min(left/(taken/len(list))+1, 7*len(list)))
 }
 
 // prefix puts the length of what was written since start before it.

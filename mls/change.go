@@ -1,0 +1,200 @@
+package mls
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"waxwing.im/waxwing/mls/keypackage"
+	"waxwing.im/waxwing/mls/suite"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// Change is one thing to propose: by itself with Group.Propose, ExternalProposal or
+// NewMemberProposal, or inside a commit with CommitOptions.Changes. Make one with
+// Add, Remove, Update, ExternalPSK, ResumptionPSK, SetExtensions or Reinit.
+// RFC 9420, section 12.1.
+type Change struct {
+	kind       wire.ProposalType
+	keyPackage []byte
+	leaf       uint32
+	identity   *Identity
+	psk        wire.PreSharedKeyID
+	extensions []Extension
+	reInit     ReInit
+}
+
+// Add lets the owner of keyPackage, an MLSMessage, into the group.
+// RFC 9420, section 12.1.1.
+func Add(keyPackage []byte) Change {
+	return Change{kind: wire.AddProposal, keyPackage: bytes.Clone(keyPackage)}
+}
+
+// Remove removes the member at a leaf. RFC 9420, section 12.1.3.
+func Remove(leaf uint32) Change { return Change{kind: wire.RemoveProposal, leaf: leaf} }
+
+// Update gives our own leaf fresh keys and, unless id is nil, another identity. It
+// is for Group.Propose only: a commit of ours brings fresh keys anyway.
+// RFC 9420, section 12.1.2.
+func Update(id *Identity) Change { return Change{kind: wire.UpdateProposal, identity: id} }
+
+// ExternalPSK mixes the pre-shared key with the given id into the next epoch.
+// RFC 9420, section 12.1.4.
+func ExternalPSK(id []byte) Change {
+	return Change{kind: wire.PSKProposal, psk: wire.PreSharedKeyID{Kind: wire.ExternalPSK, ID: bytes.Clone(id)}}
+}
+
+// ResumptionPSK mixes a key of a past epoch of the same group into the next one:
+// whoever was not a member then cannot follow. RFC 9420, section 8.6.
+func ResumptionPSK(epoch uint64) Change {
+	return Change{kind: wire.PSKProposal, psk: wire.PreSharedKeyID{Kind: wire.ResumptionPSK, Usage: wire.ApplicationUsage, Epoch: epoch}}
+}
+
+// SetExtensions replaces all extensions of the GroupContext. Every member must
+// support them. RFC 9420, section 12.1.7.
+func SetExtensions(list []Extension) Change {
+	return Change{kind: wire.GroupContextExtensionsProposal, extensions: slices.Clone(list)}
+}
+
+// Reinit ends the group, to go on in another one: see Group.Successor. Nothing else
+// can be in the same commit. RFC 9420, section 12.1.5.
+func Reinit(r ReInit) Change { return Change{kind: wire.ReInitProposal, reInit: r} }
+
+// ReInit describes the group in which a reinitialized group goes on.
+// RFC 9420, section 12.1.5.
+type ReInit struct {
+	GroupID    []byte
+	Suite      Suite // may be one that this package does not have
+	Extensions []Extension
+}
+
+func newReInit(r *wire.ReInit) *ReInit {
+	if r == nil {
+		return nil
+	}
+	return &ReInit{GroupID: bytes.Clone(r.GroupID), Suite: Suite(r.CipherSuite), Extensions: fromWire(r.Extensions)}
+}
+
+// body makes the proposal for a group, unless it is an Update.
+func (c Change) body(s *suite.Suite, groupID []byte, now time.Time) (*wire.Proposal, error) {
+	p := &wire.Proposal{Type: c.kind, Remove: c.leaf}
+	switch c.kind {
+	case wire.AddProposal:
+		var err error
+		p.Add, err = keyPackageToAdd(s, c.keyPackage, now)
+		return p, err
+	case wire.PSKProposal:
+		id := c.psk
+		if id.Kind == wire.ResumptionPSK {
+			id.GroupID = bytes.Clone(groupID)
+		}
+		p.PSK = &id
+		return p, addNonce(p.PSK)
+	case wire.GroupContextExtensionsProposal:
+		p.Extensions = toWire(c.extensions)
+	case wire.ReInitProposal:
+		p.ReInit = &wire.ReInit{
+			GroupID: bytes.Clone(c.reInit.GroupID), Version: wire.MLS10, CipherSuite: uint16(c.reInit.Suite),
+			Extensions: toWire(c.reInit.Extensions),
+		}
+	case wire.UpdateProposal:
+		return nil, broken(ErrInvalidProposal, "12.2", "an update that is not a proposal by itself")
+	case wire.RemoveProposal:
+	default:
+		return nil, broken(ErrInvalidProposal, "12.1", "a change of nothing")
+	}
+	return p, nil
+}
+
+// keyPackageToAdd decodes and verifies a KeyPackage that we are about to use.
+// RFC 9420, section 10.1.
+func keyPackageToAdd(s *suite.Suite, raw []byte, now time.Time) (*wire.KeyPackage, error) {
+	var m wire.Message
+	if err := wire.Unmarshal(raw, &m); err != nil {
+		return nil, err
+	}
+	if m.KeyPackage == nil {
+		return nil, broken(ErrUnexpectedMessage, "12.1.1", "not a key package")
+	}
+	if err := keypackage.Check(s, m.KeyPackage); err != nil {
+		return nil, err
+	}
+	return m.KeyPackage, keypackage.CheckLifetime(&m.KeyPackage.Leaf, now)
+}
+
+// ProposalType says what a proposal proposes. RFC 9420, section 17.4.
+type ProposalType uint16
+
+// The types of proposals. RFC 9420, section 12.1.
+const (
+	AddProposal           = ProposalType(wire.AddProposal)
+	UpdateProposal        = ProposalType(wire.UpdateProposal)
+	RemoveProposal        = ProposalType(wire.RemoveProposal)
+	PSKProposal           = ProposalType(wire.PSKProposal)
+	ReInitProposal        = ProposalType(wire.ReInitProposal)
+	ExternalInitProposal  = ProposalType(wire.ExternalInitProposal)
+	SetExtensionsProposal = ProposalType(wire.GroupContextExtensionsProposal)
+)
+
+// SenderKind says who sent a message. RFC 9420, section 6.
+type SenderKind uint8
+
+// The kinds of senders. RFC 9420, section 6.
+const (
+	SentByMember         = SenderKind(wire.MemberSender)
+	SentByExternalSender = SenderKind(wire.ExternalSender)          // listed in the group's extensions
+	SentByNewMember      = SenderKind(wire.NewMemberProposalSender) // who asks to be added
+	SentByJoiner         = SenderKind(wire.NewMemberCommitSender)   // who joins by external commit
+)
+
+// ProposalInfo is what a proposal says.
+type ProposalInfo struct {
+	Ref        []byte // its ProposalRef; nil if it came by value in a commit
+	Type       ProposalType
+	SenderKind SenderKind
+	Sender     uint32 // leaf index of a member, place among the external senders
+	// Leaf is the leaf that an Add or an Update brings; its Index counts for an
+	// Update only.
+	Leaf       *Leaf
+	Removed    *Leaf       // by a Remove
+	PSKID      []byte      // of an external pre-shared key
+	Extensions []Extension // of the GroupContext
+	ReInit     *ReInit
+}
+
+// info describes p in the group g, in which it was sent.
+func (g *Group) info(p proposal) ProposalInfo {
+	i := ProposalInfo{Ref: bytes.Clone(p.ref), Type: ProposalType(p.body.Type), SenderKind: SenderKind(p.sender.Type), Sender: p.sender.Index}
+	switch p.body.Type {
+	case wire.AddProposal:
+		l := newLeaf(0, &p.body.Add.Leaf)
+		i.Leaf = &l
+	case wire.UpdateProposal:
+		l := newLeaf(p.sender.Index, p.body.Update)
+		i.Leaf = &l
+	case wire.RemoveProposal:
+		if n := g.tree.Leaf(p.body.Remove); n != nil {
+			l := newLeaf(p.body.Remove, n)
+			i.Removed = &l
+		}
+	case wire.PSKProposal:
+		i.PSKID = bytes.Clone(p.body.PSK.ID)
+	case wire.GroupContextExtensionsProposal:
+		i.Extensions = fromWire(p.body.Extensions)
+	case wire.ReInitProposal:
+		i.ReInit = newReInit(p.body.ReInit)
+	}
+	return i
+}
+
+func (g *Group) infos(list []proposal) []ProposalInfo {
+	var out []ProposalInfo
+	for _, p := range list {
+		out = append(out, g.info(p))
+	}
+	return out
+}
+
+// PendingProposals lists the proposals of this epoch, of our own and of others,
+// that wait for a commit.
+func (g *Group) PendingProposals() []ProposalInfo { return g.infos(g.proposals) }

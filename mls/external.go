@@ -1,0 +1,212 @@
+package mls
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"waxwing.im/waxwing/mls/framing"
+	"waxwing.im/waxwing/mls/schedule"
+	"waxwing.im/waxwing/mls/tree"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// ExternalJoinOptions say how a group is joined without an invitation.
+type ExternalJoinOptions struct {
+	Hook        CredentialHook
+	PSK         PSKSource        // nil knows none
+	Now         func() time.Time // time.Now if nil
+	Padding     PaddingPolicy    // of PrivateMessages; nil pads nothing
+	Limits      Limits
+	RatchetTree []byte // the encoded tree, if the GroupInfo does not carry it
+	// Resync removes our old leaf in the same commit, if there is one: the leaf
+	// with our signature key or else, if only one has our credential, that one.
+	Resync bool
+	IsOld  func(Leaf) bool // instead says which leaf is our old one; for Resync
+	PSKs   [][]byte        // external pre-shared keys to mix in, by id
+	// Resume is what we have of the group from an earlier epoch. A resumption key
+	// of that epoch then proves that we were in it, and only members that still
+	// know that epoch can follow. RFC 9420, section 8.6.
+	Resume            *Group
+	AuthenticatedData []byte // readable by the delivery service
+}
+
+// JoinExternal makes an external commit, by which we add ourselves to the group
+// that groupInfo, an MLSMessage, describes. Nothing has happened yet: send Message,
+// a PublicMessage, and when the delivery service delivers it back, Apply it (to
+// nil); if another commit arrives first, start again with a newer GroupInfo. The
+// members' credentials are the hook's to judge, as in Join: whether groupInfo is
+// what its signer said is verified, whether the signer and the others are who they
+// seem is not. RFC 9420, section 12.4.3.2.
+func JoinExternal(groupInfo []byte, id Identity, o ExternalJoinOptions) (*PendingCommit, error) {
+	var m wire.Message
+	if err := wire.Unmarshal(groupInfo, &m); err != nil {
+		return nil, err
+	}
+	if m.GroupInfo == nil {
+		return nil, broken(ErrUnexpectedMessage, "12.4.3.2", "not a group info")
+	}
+	if len(o.AuthenticatedData) > argumentBytesMax {
+		return nil, fmt.Errorf("%w: authenticated data", ErrTooLarge)
+	}
+	cipher, err := lookup(Suite(m.GroupInfo.Context.CipherSuite))
+	if err != nil {
+		return nil, err
+	}
+	if err := id.fits(cipher); err != nil {
+		return nil, err
+	}
+	t, err := verifiedTree(cipher, m.GroupInfo, o.RatchetTree, ErrInvalidGroupInfo)
+	if err != nil {
+		return nil, err
+	}
+	// What we know of the group before we are in it.
+	g := &Group{
+		settings: newSettings(o.Hook, o.PSK, o.Now, o.Padding, o.Limits),
+		suite:    cipher, key: id.Key, context: m.GroupInfo.Context, tree: t, confirmationTag: m.GroupInfo.ConfirmationTag,
+		interim: schedule.InterimTranscript(cipher, m.GroupInfo.Context.ConfirmedTranscriptHash, m.GroupInfo.ConfirmationTag),
+		epoch:   &schedule.Epoch{}, source: o.Resume,
+	}
+	s, err := g.stageJoin(m.GroupInfo, &id, &o)
+	if err != nil {
+		return nil, err
+	}
+	var removed *uint32
+	if len(s.removes) == 1 {
+		removed = &s.removes[0]
+	}
+	if err := g.askMembers(t, removed); err != nil {
+		return nil, err
+	}
+	p, err := g.finish(&CommitOptions{AuthenticatedData: o.AuthenticatedData, Public: true}, s)
+	if err != nil {
+		return nil, err
+	}
+	p.base, p.external, p.group.past = nil, true, nil
+	return p, nil
+}
+
+// stageJoin makes the proposals, the leaf and the path of a joiner, which takes the
+// leftmost blank leaf. RFC 9420, section 12.4.3.2.
+func (g *Group) stageJoin(info *wire.GroupInfo, id *Identity, o *ExternalJoinOptions) (*staged, error) {
+	public, err := externalPub(g.suite, info)
+	if err != nil {
+		return nil, err
+	}
+	kemOutput, init, err := g.suite.ExternalInit(public)
+	if err != nil {
+		return nil, err
+	}
+	sender := wire.Sender{Type: wire.NewMemberCommitSender}
+	list := []proposal{{sender: sender, body: &wire.Proposal{Type: wire.ExternalInitProposal, ExternalInit: kemOutput}}}
+	changes, err := g.joinerChanges(id, o)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range changes {
+		body, err := c.body(g.suite, g.context.GroupID, g.now())
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, proposal{sender: sender, body: body})
+	}
+	plan, err := g.plan(list, sender)
+	if err != nil {
+		return nil, err
+	}
+	s := &staged{plan: plan, sender: sender, before: g.tree, tree: g.tree.Clone(), context: g.context, key: id.Key, init: init,
+		commit: &wire.Commit{Proposals: references(list)}}
+	plan.apply(s.tree)
+	s.context.Epoch++
+	g.own = s.tree.Vacancy()
+	if s.path, err = s.tree.Replace(g.own, id.leaf(nil), g.context.GroupID, id.Key.private); err != nil {
+		return nil, err
+	}
+	g.keys = tree.Keys{}
+	return s, g.seal(s)
+}
+
+// joinerChanges are what a joiner may propose besides its external init.
+func (g *Group) joinerChanges(id *Identity, o *ExternalJoinOptions) ([]Change, error) {
+	var list []Change
+	if o.Resync {
+		old, err := g.oldLeaf(id, o.IsOld)
+		if err != nil {
+			return nil, err
+		}
+		if old != nil {
+			list = append(list, Remove(*old))
+		}
+	}
+	for _, psk := range o.PSKs {
+		list = append(list, ExternalPSK(psk))
+	}
+	if o.Resume != nil {
+		if !bytes.Equal(o.Resume.context.GroupID, g.context.GroupID) {
+			return nil, broken(ErrWrongGroup, "8.6", "the group to resume is another one")
+		}
+		list = append(list, ResumptionPSK(o.Resume.Epoch()))
+	}
+	return list, nil
+}
+
+// oldLeaf finds the leaf that id stood in before; nil if there is none.
+func (g *Group) oldLeaf(id *Identity, isOld func(Leaf) bool) (*uint32, error) {
+	var same, alike []uint32
+	fresh := id.leaf(nil)
+	for i := range g.tree.Size() {
+		n := g.tree.Leaf(i)
+		switch {
+		case n == nil:
+		case isOld != nil:
+			if isOld(newLeaf(i, n)) {
+				same = append(same, i)
+			}
+		case bytes.Equal(n.SignatureKey, fresh.SignatureKey):
+			same = append(same, i)
+		case sameCredential(n, &fresh):
+			alike = append(alike, i)
+		}
+	}
+	if len(same) == 0 && isOld == nil {
+		same = alike
+	}
+	switch len(same) {
+	case 0:
+		return nil, nil
+	case 1:
+		return &same[0], nil
+	}
+	return nil, broken(ErrInvalidCommit, "12.4.3.2", "%d leaves may be our old one", len(same))
+}
+
+// processExternalCommit handles the commit of a joiner, who signs it with the key
+// of the leaf that it brings. RFC 9420, section 12.4.3.2.
+func (g *Group) processExternalCommit(a *wire.AuthenticatedContent) (*Processed, error) {
+	commit := a.Content.Commit
+	if a.Content.ContentType != wire.CommitContent {
+		return nil, broken(ErrInvalidMessage, "6", "a joiner that does not commit")
+	}
+	if commit.Path == nil {
+		return nil, broken(ErrInvalidCommit, "12.4.3.2", "an external commit without an update path")
+	}
+	if err := framing.Verify(g.suite, commit.Path.Leaf.SignatureKey, a, &g.context); err != nil {
+		return nil, err
+	}
+	out := newProcessed(a, newLeaf(0, &commit.Path.Leaf))
+	return out, g.receiveCommit(a, out)
+}
+
+// checkResync verifies that a joiner throws out nobody but itself. Whether it is
+// the same client is for the hook to say; without equal credentials it is not even
+// asked. RFC 9420, section 12.2.
+func (g *Group) checkResync(old, joiner *wire.LeafNode) error {
+	if old.Credential.Type != joiner.Credential.Type {
+		return broken(ErrInvalidCommit, "12.2", "a joiner removes a member with another type of credential")
+	}
+	isBasic := old.Credential.Type == wire.BasicCredential
+	if (isBasic || g.hook == nil) && !sameCredential(old, joiner) {
+		return broken(ErrInvalidCommit, "12.2", "a joiner removes somebody else")
+	}
+	return nil
+}

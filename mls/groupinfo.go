@@ -1,0 +1,133 @@
+package mls
+
+import (
+	"bytes"
+	"fmt"
+
+	"waxwing.im/waxwing/mls/suite"
+	"waxwing.im/waxwing/mls/tree"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// GroupInfoOptions say what a GroupInfo leaves out.
+type GroupInfoOptions struct {
+	WithoutTree        bool // the joiner gets RatchetTree in another way
+	WithoutExternalPub bool // nobody can join by it
+}
+
+// GroupInfo describes the group in this epoch to those who may join it by
+// themselves: an MLSMessage with the extensions external_pub and ratchet_tree.
+// RFC 9420, section 12.4.3.
+func (g *Group) GroupInfo() ([]byte, error) { return g.GroupInfoWith(GroupInfoOptions{}) }
+
+// GroupInfoWith is GroupInfo with less in it. RFC 9420, section 12.4.3.
+func (g *Group) GroupInfoWith(o GroupInfoOptions) ([]byte, error) {
+	if err := g.checkOpen("12.4.3"); err != nil {
+		return nil, err
+	}
+	info, err := g.groupInfo(o)
+	if err != nil {
+		return nil, err
+	}
+	return wire.Marshal(&wire.Message{WireFormat: wire.GroupInfoFormat, GroupInfo: info}), nil
+}
+
+// RatchetTree is the encoded public tree, for JoinOptions and ExternalJoinOptions.
+// RFC 9420, section 12.4.3.3.
+func (g *Group) RatchetTree() []byte {
+	list := g.tree.Wire()
+	return wire.Marshal(&list)
+}
+
+// groupInfo is signed by us.
+func (g *Group) groupInfo(o GroupInfoOptions) (*wire.GroupInfo, error) {
+	info := &wire.GroupInfo{Context: g.context, ConfirmationTag: g.confirmationTag, Signer: g.own}
+	if !o.WithoutExternalPub {
+		public, err := g.epoch.ExternalPub(g.suite)
+		if err != nil {
+			return nil, err
+		}
+		info.Extensions = append(info.Extensions, wire.Extension{Type: wire.ExternalPubExtension, Data: wire.Marshal(&wire.ExternalPub{Key: public})})
+	}
+	if !o.WithoutTree {
+		info.Extensions = append(info.Extensions, wire.Extension{Type: wire.RatchetTreeExtension, Data: g.RatchetTree()})
+	}
+	var err error
+	info.Signature, err = g.suite.SignWithLabel(g.key.private, "GroupInfoTBS", info.SignedContent())
+	return info, err
+}
+
+// externalPub is the key by which info lets others join. ts-mls writes the key
+// without its length: bare bytes that are a key are taken for one.
+// RFC 9420, section 12.4.3.2.
+func externalPub(s *suite.Suite, info *wire.GroupInfo) ([]byte, error) {
+	data, found := wire.FindExtension(info.Extensions, wire.ExternalPubExtension)
+	if !found {
+		return nil, broken(ErrInvalidGroupInfo, "12.4.3.2", "there is no external_pub")
+	}
+	var public wire.ExternalPub
+	if err := wire.Unmarshal(data, &public); err == nil {
+		return public.Key, s.CheckPublicKey(public.Key)
+	}
+	if err := s.CheckPublicKey(data); err != nil {
+		return nil, fmt.Errorf("%w: external_pub: %w", ErrInvalidGroupInfo, err)
+	}
+	return bytes.Clone(data), nil
+}
+
+// verifiedTree is the ratchet tree of info, verified, with the signature of info. kind is
+// the error for what is wrong with info itself.
+// RFC 9420, sections 12.4.3.1 and 12.4.3.3.
+func verifiedTree(s *suite.Suite, info *wire.GroupInfo, outOfBand []byte, kind error) (*tree.Tree, error) {
+	if info.Context.Version != wire.MLS10 || info.Context.CipherSuite != s.ID() {
+		return nil, broken(kind, "12.4.3.1", "version or cipher suite of the group")
+	}
+	if err := firstError(
+		func() error { return checkExtensions(kind, info.Extensions) },
+		func() error { return checkContextExtensions(kind, info.Context.Extensions) },
+	); err != nil {
+		return nil, err
+	}
+	data, found := wire.FindExtension(info.Extensions, wire.RatchetTreeExtension)
+	if !found {
+		data = outOfBand
+	}
+	if data == nil {
+		return nil, broken(kind, "12.4.3.3", "there is no ratchet tree")
+	}
+	var list wire.RatchetTree
+	if err := wire.Unmarshal(data, &list); err != nil {
+		return nil, err
+	}
+	t, err := tree.Decode(s, list)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(t.Hash(), info.Context.TreeHash) {
+		return nil, broken(ErrInvalidTree, "12.4.3.1", "the tree hash differs from the group's")
+	}
+	if err := t.Validate(info.Context.GroupID, info.Context.Extensions); err != nil {
+		return nil, err
+	}
+	signer := t.Leaf(info.Signer)
+	if signer == nil {
+		return nil, broken(kind, "12.4.3.1", "signed by leaf %d", info.Signer)
+	}
+	if !s.VerifyWithLabel(signer.SignatureKey, "GroupInfoTBS", info.SignedContent(), info.Signature) {
+		return nil, broken(ErrInvalidSignature, "12.4.3.1", "group info")
+	}
+	return t, nil
+}
+
+// askMembers asks the hook about everybody who is there, except the leaf skip.
+func (g *Group) askMembers(t *tree.Tree, skip *uint32) error {
+	for _, l := range members(t) {
+		if skip != nil && l.Index == *skip {
+			continue
+		}
+		if err := g.ask(CredentialChange{Kind: CredentialWelcome, New: &l, Epoch: g.context.Epoch}); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,91 @@
+package mls
+
+import (
+	"time"
+
+	"waxwing.im/waxwing/mls/framing"
+	"waxwing.im/waxwing/mls/suite"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// ExternalProposal makes a proposal by someone outside the group, an MLSMessage:
+// key is that of the entry number sender in the group's ExternalSenders. Such a
+// sender may propose Add, Remove, ExternalPSK, ResumptionPSK, SetExtensions and
+// Reinit. It is good in one epoch of one group. RFC 9420, section 12.1.8.
+func ExternalProposal(groupID []byte, epoch uint64, sender uint32, key SignatureKey, c Change) ([]byte, error) {
+	cipher, err := lookup(key.suite)
+	if err != nil {
+		return nil, err
+	}
+	body, err := c.body(cipher, groupID, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return outsiderMessage(cipher, key, groupID, epoch, wire.Sender{Type: wire.ExternalSender, Index: sender}, body)
+}
+
+// NewMemberProposal asks the members of a group to add the owner of kp, who keeps
+// kp for the Welcome. It is an MLSMessage, good in one epoch of one group. Members
+// refuse it unless their CredentialHook accepts it; without one they take anybody.
+// RFC 9420, section 12.1.8.
+func NewMemberProposal(groupID []byte, epoch uint64, kp *KeyPackage) ([]byte, error) {
+	body := &wire.Proposal{Type: wire.AddProposal, Add: kp.public}
+	return outsiderMessage(kp.suite, kp.key, groupID, epoch, wire.Sender{Type: wire.NewMemberProposalSender}, body)
+}
+
+// outsiderMessage signs a proposal from outside the group.
+func outsiderMessage(s *suite.Suite, key SignatureKey, groupID []byte, epoch uint64, sender wire.Sender, body *wire.Proposal) ([]byte, error) {
+	a := &wire.AuthenticatedContent{
+		WireFormat: wire.PublicMessageFormat,
+		Content:    wire.FramedContent{GroupID: groupID, Epoch: epoch, Sender: sender, ContentType: wire.ProposalContent, Proposal: body},
+	}
+	if err := framing.Sign(s, key.private, a, nil); err != nil {
+		return nil, err
+	}
+	return wire.Marshal(&wire.Message{
+		WireFormat: wire.PublicMessageFormat, Public: &wire.PublicMessage{Content: a.Content, Signature: a.Signature},
+	}), nil
+}
+
+// processOutsider handles a proposal from outside the group.
+// RFC 9420, section 12.1.8.
+func (g *Group) processOutsider(a *wire.AuthenticatedContent) (*Processed, error) {
+	content := &a.Content
+	if content.ContentType != wire.ProposalContent {
+		return nil, broken(ErrInvalidMessage, "6", "an outsider that does not propose")
+	}
+	sender, err := g.outsider(content)
+	if err != nil {
+		return nil, err
+	}
+	if err := framing.Verify(g.suite, sender.SignatureKey, a, nil); err != nil {
+		return nil, err
+	}
+	out := newProcessed(a, sender)
+	if err := g.receiveProposal(a, out); err != nil {
+		return nil, err
+	}
+	if content.Sender.Type == wire.NewMemberProposalSender {
+		// Anybody can ask to be added, and what waits for a commit stops application
+		// messages: so whether it is welcome is asked at once.
+		return out, g.ask(CredentialChange{Kind: CredentialAdd, New: &sender, Epoch: g.context.Epoch + 1})
+	}
+	return out, nil
+}
+
+// outsider finds out who sent a proposal, and with which key it must be signed.
+// RFC 9420, section 12.1.8.
+func (g *Group) outsider(content *wire.FramedContent) (Leaf, error) {
+	if content.Sender.Type == wire.NewMemberProposalSender {
+		if content.Proposal.Type != wire.AddProposal {
+			return Leaf{}, broken(ErrInvalidProposal, "12.1.8", "a new member proposes type %d", content.Proposal.Type)
+		}
+		return newLeaf(0, &content.Proposal.Add.Leaf), nil
+	}
+	list := g.externalSenders()
+	if uint64(content.Sender.Index) >= uint64(len(list)) {
+		return Leaf{}, broken(ErrInvalidMessage, "12.1.8.1", "there is no external sender %d", content.Sender.Index)
+	}
+	s := list[content.Sender.Index]
+	return newLeaf(content.Sender.Index, &wire.LeafNode{SignatureKey: s.SignatureKey, Credential: s.Credential}), nil
+}

@@ -1,0 +1,64 @@
+package mls
+
+import "waxwing.im/waxwing/mls/wire"
+
+// PaddingPolicy says how long a PrivateMessage should be that without padding has
+// messageBytes: the whole MLSMessage, in bytes. An answer that is not larger asks
+// for no padding. Observers then learn no more of a message's length than the
+// policy lets through. RFC 9420, section 15.1.
+type PaddingPolicy func(messageBytes int) (paddedBytes int)
+
+// padBucketMin and padBucketStep are the smallest bucket of PadBuckets, and the
+// size from which on buckets stop doubling.
+const (
+	padBucketMin  = 512
+	padBucketStep = 8192
+)
+
+// PadBuckets is a PaddingPolicy: 512, 1 024, 2 048, 4 096, 8 192 bytes, and from
+// there on the multiples of 8 192. It hides all lengths but these for at most twice
+// the bytes.
+func PadBuckets(messageBytes int) int {
+	for bucket := padBucketMin; bucket < padBucketStep; bucket *= 2 {
+		if messageBytes <= bucket {
+			return bucket
+		}
+	}
+	return (messageBytes + padBucketStep - 1) / padBucketStep * padBucketStep
+}
+
+// tagBytes is the size of the tag of all AEADs in use, and sealedSenderBytes that
+// of the sealed sender data. RFC 9420, section 6.3.2.
+const (
+	tagBytes          = 16
+	sealedSenderBytes = 4 + 4 + 4 + tagBytes
+)
+
+// paddingFor is how many zero bytes a needs for policy.
+func paddingFor(policy PaddingPolicy, a *wire.AuthenticatedContent) int {
+	if policy == nil {
+		return 0
+	}
+	c := &a.Content
+	// Version, format, group id, epoch, content type, authenticated data, sender.
+	head := 2 + 2 + wire.VectorBytes(len(c.GroupID)) + 8 + 1 + wire.VectorBytes(len(c.AuthenticatedData)) + wire.VectorBytes(sealedSenderBytes)
+	sealed := len(wire.Marshal(&wire.PrivateContent{Message: a})) + tagBytes
+	bytes := head + wire.VectorBytes(sealed)
+	wanted := min(policy(bytes), wire.MessageBytesMax)
+	for wanted > bytes {
+		// The length of the ciphertext takes 2 bytes up to 16 383, then 4: a wanted
+		// size just above that cannot be reached, and the next one is asked for.
+		for _, prefix := range []int{1, 2, 4} {
+			padding := wanted - head - prefix - sealed
+			if padding >= 0 && head+wire.VectorBytes(sealed+padding) == wanted {
+				return padding
+			}
+		}
+		next := policy(wanted + 1)
+		if next <= wanted || next > wire.MessageBytesMax {
+			break
+		}
+		wanted = next
+	}
+	return 0
+}

@@ -1,0 +1,186 @@
+package mls
+
+import (
+	"bytes"
+
+	"waxwing.im/waxwing/mls/tree"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// plan is what a list of proposals does, in the order in which it is done.
+// RFC 9420, section 12.3.
+type plan struct {
+	list         []proposal
+	extensions   []wire.Extension // of the group afterwards
+	updates      []proposal
+	removes      []uint32
+	adds         []*wire.KeyPackage
+	psks         []wire.PreSharedKeyID
+	reInit       *wire.ReInit
+	externalInit []byte
+	needsPath    bool
+	own          *ownUpdate // if one of updates is ours
+
+	touched  map[uint32]bool // leaves with an Update or a Remove
+	extended bool
+}
+
+// plan verifies a list of proposals as a whole and says what it does. What needs
+// the resulting tree (unique keys, capabilities) is verified there.
+// RFC 9420, section 12.2.
+func (g *Group) plan(list []proposal, committer wire.Sender) (*plan, error) {
+	c := &plan{list: list, extensions: g.context.Extensions, needsPath: len(list) == 0, touched: map[uint32]bool{}}
+	for _, p := range list {
+		if err := g.checkProposal(p); err != nil {
+			return nil, err
+		}
+		if err := c.include(p, committer); err != nil {
+			return nil, err
+		}
+	}
+	if c.reInit != nil && len(list) > 1 {
+		return nil, broken(ErrInvalidProposal, "12.2", "a reinitialization with other proposals")
+	}
+	if committer.Type == wire.NewMemberCommitSender {
+		return c, c.checkExternal()
+	}
+	return c, c.checkAdds(g.tree)
+}
+
+// include takes one more proposal.
+func (c *plan) include(p proposal, committer wire.Sender) error {
+	isMember := committer.Type == wire.MemberSender
+	switch p.body.Type {
+	case wire.AddProposal:
+		c.adds = append(c.adds, p.body.Add)
+	case wire.UpdateProposal:
+		if isMember && p.sender.Index == committer.Index {
+			return broken(ErrInvalidProposal, "12.2", "an update by the committer")
+		}
+		c.updates = append(c.updates, p)
+		if p.own != nil {
+			c.own = p.own
+		}
+		return c.touch(p.sender.Index)
+	case wire.RemoveProposal:
+		if isMember && p.body.Remove == committer.Index {
+			return broken(ErrInvalidProposal, "12.2", "the committer removes itself")
+		}
+		c.removes = append(c.removes, p.body.Remove)
+		return c.touch(p.body.Remove)
+	case wire.GroupContextExtensionsProposal:
+		if c.extended {
+			return broken(ErrInvalidProposal, "12.2", "two proposals of group context extensions")
+		}
+		c.extended, c.needsPath, c.extensions = true, true, p.body.Extensions
+	case wire.PSKProposal:
+		c.psks = append(c.psks, *p.body.PSK)
+	case wire.ReInitProposal:
+		c.reInit = p.body.ReInit
+	case wire.ExternalInitProposal:
+		if c.externalInit != nil {
+			return broken(ErrInvalidProposal, "12.2", "two external inits")
+		}
+		c.needsPath, c.externalInit = true, append([]byte{}, p.body.ExternalInit...)
+	}
+	return nil
+}
+
+// touch notes that a proposal changes leaf i.
+func (c *plan) touch(i uint32) error {
+	if c.touched[i] {
+		return broken(ErrInvalidProposal, "12.2", "two proposals change leaf %d", i)
+	}
+	c.touched[i], c.needsPath = true, true
+	return nil
+}
+
+// checkExternal verifies what an external commit must have; what it may have is in
+// mayPropose. RFC 9420, sections 12.2 and 12.4.3.2.
+func (c *plan) checkExternal() error {
+	if c.externalInit == nil {
+		return broken(ErrInvalidProposal, "12.2", "an external commit without an external init")
+	}
+	if len(c.removes) > 1 {
+		return broken(ErrInvalidProposal, "12.2", "an external commit removes %d members", len(c.removes))
+	}
+	return nil
+}
+
+// checkAdds verifies that nobody is added who is there already, or twice: a client
+// is its signature key. RFC 9420, section 12.2.
+func (c *plan) checkAdds(t *tree.Tree) error {
+	if len(c.adds) == 0 {
+		return nil
+	}
+	clients := make(map[string]bool, len(c.adds))
+	for _, k := range c.adds {
+		if clients[string(k.Leaf.SignatureKey)] {
+			return broken(ErrInvalidProposal, "12.2", "a client is added twice")
+		}
+		clients[string(k.Leaf.SignatureKey)] = true
+	}
+	removed := indexSet(c.removes)
+	for i := range t.Size() {
+		if n := t.Leaf(i); n != nil && !removed[i] && clients[string(n.SignatureKey)] {
+			return broken(ErrInvalidProposal, "12.2", "the client of leaf %d is added again", i)
+		}
+	}
+	return nil
+}
+
+// apply carries out c on t and returns the leaf indices of the added members.
+// RFC 9420, section 12.3.
+func (c *plan) apply(t *tree.Tree) []uint32 {
+	for _, p := range c.updates {
+		t.Update(p.sender.Index, p.body.Update)
+	}
+	for _, i := range c.removes {
+		t.Remove(i)
+	}
+	var added []uint32
+	for _, k := range c.adds {
+		added = append(added, t.Add(&k.Leaf))
+	}
+	return added
+}
+
+// removed lists the members that c removes, as they are in t.
+func (c *plan) removed(t *tree.Tree) []seat {
+	var list []seat
+	for _, i := range c.removes {
+		list = append(list, seat{index: i, node: t.Leaf(i)})
+	}
+	return list
+}
+
+// credentials lists what c asks the hook about, besides the path: added are the
+// indices of c.adds.
+func (c *plan) credentials(before *tree.Tree, added []uint32, epoch uint64) []CredentialChange {
+	var list []CredentialChange
+	for _, p := range c.updates {
+		if p.own != nil {
+			continue
+		}
+		was, is := newLeaf(p.sender.Index, before.Leaf(p.sender.Index)), newLeaf(p.sender.Index, p.body.Update)
+		list = append(list, CredentialChange{Kind: CredentialUpdate, Old: &was, New: &is, Epoch: epoch})
+	}
+	for k, n := range c.adds {
+		is := newLeaf(added[k], &n.Leaf)
+		list = append(list, CredentialChange{Kind: CredentialAdd, New: &is, Epoch: epoch})
+	}
+	return list
+}
+
+// sameCredential says whether two leaves show the same credential.
+func sameCredential(a, b *wire.LeafNode) bool {
+	return bytes.Equal(wire.Marshal(&a.Credential), wire.Marshal(&b.Credential))
+}
+
+func indexSet(list []uint32) map[uint32]bool {
+	set := make(map[uint32]bool, len(list))
+	for _, i := range list {
+		set[i] = true
+	}
+	return set
+}

@@ -1,0 +1,88 @@
+package mls
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"waxwing.im/waxwing/mls/framing"
+	"waxwing.im/waxwing/mls/leaf"
+	"waxwing.im/waxwing/mls/tree"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// ProposeOptions say how a proposal is sent.
+type ProposeOptions struct {
+	Public            bool   // as a PublicMessage; else as a PrivateMessage
+	AuthenticatedData []byte // readable by the delivery service
+}
+
+// Propose sends a change by itself, for somebody to commit. next, which replaces
+// g, keeps the proposal, so that our own commit carries it out too; when the
+// delivery service delivers it back, Process says ErrOwnMessage, which means
+// nothing. If the delivery service refuses it, go on with next.WithoutProposal.
+// Until a commit comes, nobody may send application messages.
+// RFC 9420, section 12.1.
+func (g *Group) Propose(c Change, o ProposeOptions) (message []byte, next *Group, err error) {
+	if err := g.checkOpen("12.1"); err != nil {
+		return nil, nil, err
+	}
+	if len(o.AuthenticatedData) > argumentBytesMax {
+		return nil, nil, fmt.Errorf("%w: authenticated data", ErrTooLarge)
+	}
+	p := proposal{sender: g.sender()}
+	if c.kind == wire.UpdateProposal {
+		p.body, p.own, err = g.update(c.identity)
+	} else {
+		p.body, err = c.body(g.suite, g.context.GroupID, g.now())
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := g.checkProposal(p); err != nil {
+		return nil, nil, err
+	}
+	a := &wire.AuthenticatedContent{WireFormat: wire.PrivateMessageFormat, Content: g.content(o.AuthenticatedData)}
+	a.Content.ContentType, a.Content.Proposal = wire.ProposalContent, p.body
+	if o.Public {
+		a.WireFormat = wire.PublicMessageFormat
+	}
+	if err := framing.Sign(g.suite, g.key.private, a, &g.context); err != nil {
+		return nil, nil, err
+	}
+	p.ref = g.suite.ProposalRef(wire.Marshal(a))
+	if message, next, err = g.frame(a, g.paddingOf(a, 0, nil)); err != nil {
+		return nil, nil, err
+	}
+	next, err = next.keep(p)
+	return message, next, err
+}
+
+// update makes an Update of our own leaf. RFC 9420, section 12.1.2.
+func (g *Group) update(id *Identity) (*wire.Proposal, *ownUpdate, error) {
+	next, key, err := g.nextLeaf(id, g.context.Extensions)
+	if err != nil {
+		return nil, nil, err
+	}
+	private, public, err := g.suite.GenerateKeyPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	next.EncryptionKey, next.Source, next.ParentHash = public, wire.UpdateLeaf, nil
+	next.NotBefore, next.NotAfter = 0, 0
+	if err := leaf.Sign(g.suite, key.private, &next, g.context.GroupID, g.own); err != nil {
+		return nil, nil, err
+	}
+	own := &ownUpdate{pair: tree.KeyPair{Private: private, Public: public}, key: key}
+	return &wire.Proposal{Type: wire.UpdateProposal, Update: &next}, own, nil
+}
+
+// WithoutProposal is the group without the pending proposal of that Ref: one that
+// the delivery service did not take, and so nobody else has. Others may still
+// commit a proposal that they have; their commit is then refused with
+// ErrUnknownProposal. To leave one out of a commit of ours, use CommitOptions.Skip.
+func (g *Group) WithoutProposal(ref []byte) *Group {
+	next := g.clone()
+	next.proposals = slices.DeleteFunc(slices.Clone(g.proposals), func(p proposal) bool { return bytes.Equal(p.ref, ref) })
+	return next
+}

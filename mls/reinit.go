@@ -1,0 +1,141 @@
+package mls
+
+import (
+	"bytes"
+	"slices"
+
+	"waxwing.im/waxwing/mls/tree"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// Reinitialized says where the group goes on, if the last commit ended it; else it
+// is nil. Any member may then found that group with Successor, and all others Join
+// it with the group as JoinOptions.Resume. RFC 9420, section 11.2.
+func (g *Group) Reinitialized() *ReInit { return newReInit(g.reInit) }
+
+// Successor founds the group in which g goes on after Reinitialized, and adds the
+// owners of the packages, who must be all other members of g. Suite, group id and
+// extensions are those agreed on, whatever o says. Nobody else is in the new group
+// yet, so the commit can be applied to its Base as soon as its Welcome is safe.
+// RFC 9420, section 11.2.
+func (g *Group) Successor(id Identity, packages [][]byte, o GroupOptions) (*PendingCommit, error) {
+	r := g.reInit
+	if r == nil {
+		return nil, broken(ErrInvalidSuccessor, "11.2", "the group was not reinitialized")
+	}
+	o.Extensions = fromWire(r.Extensions)
+	return g.found(Suite(r.CipherSuite), r.GroupID, wire.ReInitUsage, id, packages, o)
+}
+
+// Branch founds a group of some members of g, with the suite of g, and adds the
+// owners of the packages, who must be members of g. The commit can be applied to
+// its Base as soon as its Welcome is safe. RFC 9420, section 11.3.
+func (g *Group) Branch(groupID []byte, id Identity, packages [][]byte, o GroupOptions) (*PendingCommit, error) {
+	if g.removed {
+		return nil, broken(ErrRemoved, "11.3", "the group goes on without us")
+	}
+	return g.found(g.Suite(), groupID, wire.BranchUsage, id, packages, o)
+}
+
+// found makes a group that continues g.
+func (g *Group) found(s Suite, groupID []byte, usage uint8, id Identity, packages [][]byte, o GroupOptions) (*PendingCommit, error) {
+	next, err := NewGroup(s, groupID, id, o)
+	if err != nil {
+		return nil, err
+	}
+	next.source, next.usage = g, usage
+	p, err := next.Commit(CommitOptions{Add: packages, Changes: []Change{ResumptionPSK(g.Epoch())}})
+	if err != nil {
+		return nil, err
+	}
+	return p, g.checkContinued(p.group, usage, nil)
+}
+
+// checkContinued verifies that next, which uses a resumption key of g, is what it
+// may be: the group that g agreed to go on in, or a branch of g. same says whether
+// two leaves are the same client. RFC 9420, sections 11.2, 11.3 and 12.4.3.1.
+func (g *Group) checkContinued(next *Group, usage uint8, same func(was, is Leaf) bool) error {
+	if next.context.Epoch != 1 {
+		return broken(ErrInvalidSuccessor, "12.4.3.1", "epoch %d instead of 1", next.context.Epoch)
+	}
+	if same == nil {
+		same = func(was, is Leaf) bool {
+			return was.CredentialType == is.CredentialType && bytes.Equal(was.Credential, is.Credential) &&
+				slices.EqualFunc(was.Certificates, is.Certificates, bytes.Equal)
+		}
+	}
+	if usage == wire.BranchUsage {
+		if next.context.Version != g.context.Version || next.context.CipherSuite != g.context.CipherSuite {
+			return broken(ErrInvalidSuccessor, "11.3", "the branch has another version or cipher suite")
+		}
+		return checkSubset(next.tree, g.tree, "11.3", "a member of the branch is not one of the group", func(is, was Leaf) bool { return same(was, is) })
+	}
+	if err := checkReInit(g.reInit, &next.context); err != nil {
+		return err
+	}
+	return checkSubset(g.tree, next.tree, "11.2", "a member of the group is not one of its successor", same)
+}
+
+// checkReInit verifies that a group is the one that was agreed on.
+// RFC 9420, section 11.2.
+func checkReInit(r *wire.ReInit, next *wire.GroupContext) error {
+	switch {
+	case r == nil:
+		return broken(ErrInvalidSuccessor, "12.4.3.1", "the group was not reinitialized")
+	case next.Version != r.Version || next.CipherSuite != r.CipherSuite:
+		return broken(ErrInvalidSuccessor, "11.2", "the successor has another version or cipher suite")
+	case !bytes.Equal(next.GroupID, r.GroupID):
+		return broken(ErrInvalidSuccessor, "11.2", "the successor has another group id")
+	case !slices.EqualFunc(next.Extensions, r.Extensions, func(a, b wire.Extension) bool {
+		return a.Type == b.Type && bytes.Equal(a.Data, b.Data)
+	}):
+		return broken(ErrInvalidSuccessor, "11.2", "the successor has other extensions")
+	}
+	return nil
+}
+
+// checkSubset verifies that every member of part is a different member of whole.
+func checkSubset(part, whole *tree.Tree, section, what string, same func(part, whole Leaf) bool) error {
+	rest := members(whole)
+	for _, l := range members(part) {
+		i := slices.IndexFunc(rest, func(w Leaf) bool { return same(l, w) })
+		if i < 0 {
+			return broken(ErrInvalidSuccessor, section, "%s: leaf %d", what, l.Index)
+		}
+		rest = slices.Delete(rest, i, i+1)
+	}
+	return nil
+}
+
+// continues finds the resumption key in a Welcome that says the group continues
+// another one. RFC 9420, section 12.4.3.1.
+func continues(psks []wire.PreSharedKeyID) (*wire.PreSharedKeyID, error) {
+	var found *wire.PreSharedKeyID
+	for i := range psks {
+		if psks[i].Kind != wire.ResumptionPSK || psks[i].Usage == wire.ApplicationUsage {
+			continue
+		}
+		if found != nil {
+			return nil, broken(ErrInvalidWelcome, "12.4.3.1", "it continues two groups")
+		}
+		found = &psks[i]
+	}
+	return found, nil
+}
+
+// prepareContinued readies g, which is being joined, for the key that names the
+// group that it continues.
+func (g *Group) prepareContinued(id *wire.PreSharedKeyID) error {
+	if id == nil {
+		return nil
+	}
+	from := g.source
+	if from == nil || !bytes.Equal(from.context.GroupID, id.GroupID) {
+		return broken(ErrUnknownPSK, "8.6", "it continues a group that was not given")
+	}
+	if id.Usage == wire.ReInitUsage && (from.reInit == nil || id.Epoch != from.context.Epoch) {
+		return broken(ErrInvalidSuccessor, "12.4.3.1", "the last commit of the group was no reinitialization")
+	}
+	g.usage = id.Usage
+	return nil
+}
