@@ -103,6 +103,8 @@ func (f *flusher) gather(first *request) []*request {
 		switch {
 		case !r.state.CompareAndSwap(waiting, taken) && r.state.Load() != taken:
 			f.bytes.Add(-int64(r.bytes)) // nobody waits for an answer
+		case time.Until(r.deadline) < batchTimeout && r.tries == 0: // the store was stuck meanwhile
+			f.finish(r, errLate)
 		case f.isBehind(r):
 			f.keep(r)
 		default:
@@ -132,6 +134,7 @@ func (f *flusher) gather(first *request) []*request {
 // of its own, so that only the offender fails or waits.
 func (f *flusher) flush(batch []*request) {
 	started := time.Now()
+	defer f.watch(batch)()
 	result, err := f.attempt(batch)
 	f.s.metrics.appendSeconds.Observe(time.Since(started).Seconds())
 	f.s.metrics.batchRequests.Observe(float64(len(batch)))
@@ -139,6 +142,10 @@ func (f *flusher) flush(batch []*request) {
 		for _, r := range batch {
 			if f.isBehind(r) {
 				f.keep(r)
+				continue
+			}
+			if !time.Now().Before(r.deadline) {
+				f.finish(r, errLate)
 				continue
 			}
 			result, err := f.attempt([]*request{r})
@@ -174,7 +181,7 @@ func (f *flusher) answer(batch []*request, out outcome, err error) {
 	for i, r := range batch {
 		isLost := err == nil && out.locked[i] || errors.Is(err, errRunAgain)
 		switch {
-		case isLost && time.Now().Before(r.deadline):
+		case isLost && time.Now().Before(r.deadline) && !r.isAnswered.Load():
 			f.hold(r)
 		case isLost:
 			f.finish(r, errBusy)
@@ -204,7 +211,7 @@ func translate(err error) error {
 // it was decided from memory and memory was wrong, it runs again under the locks.
 func (f *flusher) attempt(batch []*request) (outcome, error) {
 	// The batch has a context of its own: no single caller may cancel it for the others.
-	ctx, cancel := context.WithTimeout(context.Background(), requestTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
 	defer cancel()
 	for try := 0; ; try++ {
 		var out outcome

@@ -33,7 +33,8 @@ const (
 	queueRequestsMax   = 8192
 	queueBytesMax      = 64 << 20 // of a flusher, in requests that are not answered
 	welcomeLifetime    = 90 * 24 * time.Hour
-	requestTimeout     = 10 * time.Second
+	requestTimeout     = 10 * time.Second // a request is answered by then, whatever the store does
+	batchTimeout       = 5 * time.Second  // of that, for the batch that it comes into
 	cursorInterval     = time.Second
 	cursorShards       = 64
 	sweepInterval      = time.Hour
@@ -130,6 +131,12 @@ const (
 	LimitAddressStarts        = "address_session_starts" // per address, good or not
 	LimitAddressResumes       = "address_resumes"        // per address, good or not
 	LimitAddressFirstContacts = "address_first_contacts" // per address, accounts unknown so far
+
+	// Counted by identity: XRPC calls and what their tokens make this service do.
+	LimitAddressCalls     = "address_xrpc_calls"  // per address, with a token good or not
+	LimitAddressBadTokens = "address_bad_tokens"  // per address, tokens that were refused
+	LimitAddressLookups   = "address_did_lookups" // per address, DID documents fetched for a token
+	LimitHostLookups      = "did_host_lookups"    // per host of did:web, documents fetched
 )
 
 // DefaultLimits are the published defaults.
@@ -150,6 +157,12 @@ func DefaultLimits() Limits {
 		LimitAddressStarts:        {600, time.Minute},
 		LimitAddressResumes:       {1200, time.Minute},
 		LimitAddressFirstContacts: {300, time.Minute},
+
+		// A PDS sends the calls of all its users from one address.
+		LimitAddressCalls:     {60_000, time.Minute},
+		LimitAddressBadTokens: {120, time.Minute},
+		LimitAddressLookups:   {600, time.Minute},
+		LimitHostLookups:      {300, time.Minute},
 	}
 }
 

@@ -42,8 +42,8 @@ func (s *Service) Send(ctx context.Context, who ds.Caller, m Message) (ds.Record
 }
 
 // BeginSend is Send for a caller that goes on before it is answered: tell is called
-// once, with what Send would have returned. It is called by the goroutine that
-// writes the log, so it must not block, and perhaps before BeginSend returns. What a
+// once, with what Send would have returned. It is called by a goroutine that
+// answers many, so it must not block, and perhaps before BeginSend returns. What a
 // caller begins in one conversation, one after the other, takes effect in that order.
 func (s *Service) BeginSend(who ds.Caller, m Message, tell func(ds.Record, error)) {
 	r := &request{}
@@ -52,10 +52,11 @@ func (s *Service) BeginSend(who ds.Caller, m Message, tell func(ds.Record, error
 		return
 	}
 	r.tell = func() {
-		if r.err != nil {
-			r.record = ds.Record{}
+		if r.err != nil { // the rule may still be at the record
+			tell(ds.Record{}, r.err)
+			return
 		}
-		tell(r.record, r.err)
+		tell(r.record, nil)
 	}
 	if err := s.begin(r); err != nil {
 		tell(ds.Record{}, err)

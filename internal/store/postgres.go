@@ -100,11 +100,18 @@ func (e *postgresEngine) view(ctx context.Context, nowMS int64, fn func(*Tx) err
 }
 
 func (e *postgresEngine) once(ctx context.Context, o pgx.TxOptions, nowMS int64, fn func(*Tx) error) error {
+	// The server's own timeouts are no help against one that is stopped or cut off.
+	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
+	defer cancel()
 	t, err := e.pool.BeginTx(ctx, o)
 	if err != nil {
 		return ds.Unavailable(fmt.Errorf("begin: %w", err))
 	}
-	defer func() { _ = t.Rollback(context.WithoutCancel(ctx)) }() // does nothing after a commit
+	defer func() { // does nothing after a commit
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+		defer cancel()
+		_ = t.Rollback(ctx)
+	}()
 	if err := fn(&Tx{ctx: ctx, conn: postgresConn{t}, dialect: postgresDialect, nowMS: nowMS}); err != nil {
 		return postgresFault(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"modernc.org/sqlite" // registers the driver "sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -158,6 +159,15 @@ func (e *sqliteEngine) take(ctx context.Context, pool chan *sqliteConn) (*sqlite
 	select {
 	case c := <-pool:
 		return c, nil
+	default:
+	}
+	patience := time.NewTimer(transactionTimeout)
+	defer patience.Stop()
+	select {
+	case c := <-pool:
+		return c, nil
+	case <-patience.C:
+		return nil, ds.Unavailable(errors.New("sqlite: transactions before this one take too long"))
 	case <-ctx.Done():
 		return nil, ds.Unavailable(ctx.Err())
 	case <-e.closed:

@@ -19,6 +19,11 @@ import (
 // ErrNotFound is returned by methods that look for one thing and do not find it.
 var ErrNotFound = errors.New("not found")
 
+// transactionTimeout is how long a transaction may take on PostgreSQL, and wait for
+// its turn on SQLite, whatever its caller would wait: a database that does not answer
+// is unavailable.
+const transactionTimeout = 10 * time.Second
+
 // Options say where the database is and what the store measures time by.
 type Options struct {
 	// URL is "sqlite:DIRECTORY" (created if missing) or "postgres://…".
