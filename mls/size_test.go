@@ -18,9 +18,14 @@ func random(n int) []byte {
 }
 
 // filled is a group like g, with n members of the shape of g's, all of whom have
-// committed, so that no node is blank. Keys are random: it is there to be weighed.
-func filled(t testing.TB, g *Group, n int) *Group {
+// committed, so that no node is blank, and the same group as the member at leaf 1
+// sees it. Other keys are random: it is there to be weighed, and to be sent to.
+func filled(t testing.TB, g *Group, n int) (own, other *Group) {
 	t.Helper()
+	private, public, err := g.suite.GenerateKeyPair()
+	if err != nil {
+		t.Fatal(err)
+	}
 	list := make(wire.RatchetTree, 2*n-1)
 	for x := range list {
 		if x%2 == 1 {
@@ -30,10 +35,14 @@ func filled(t testing.TB, g *Group, n int) *Group {
 		leaf := *g.tree.Leaf(g.own)
 		leaf.EncryptionKey, leaf.ParentHash, leaf.Signature = random(32), random(32), random(64)
 		leaf.Source = wire.CommitLeaf
-		if x/2 != int(g.own) {
-			leaf.SignatureKey = random(32)
-		} else {
+		switch uint32(x / 2) {
+		case g.own:
 			leaf.EncryptionKey = g.keys[2*g.own].Public
+		case 1:
+			leaf.EncryptionKey = public
+			fallthrough
+		default:
+			leaf.SignatureKey = random(32)
 		}
 		list[x] = &wire.Node{Leaf: &leaf}
 	}
@@ -41,10 +50,13 @@ func filled(t testing.TB, g *Group, n int) *Group {
 	if err != nil {
 		t.Fatal(err)
 	}
-	big := g.clone()
-	big.tree, big.keys = decoded, tree.Keys{2 * g.own: g.keys[2*g.own]}
-	big.context.TreeHash = decoded.Hash()
-	return big
+	own = g.clone()
+	own.tree, own.keys = decoded, tree.Keys{2 * g.own: g.keys[2*g.own]}
+	own.context.TreeHash = decoded.Hash()
+	own.secrets = schedule.NewSecretTree(g.suite, decoded.Size(), random(32))
+	other = own.clone()
+	other.own, other.keys = 1, tree.Keys{2: {Private: private, Public: public}}
+	return own, other
 }
 
 // A client keeps its groups on a phone. The size is that of the public tree, which
@@ -56,8 +68,7 @@ func TestStateOfAThousandMembers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	big := filled(t, g, 1000)
-	big.secrets = schedule.NewSecretTree(g.suite, big.tree.Size(), random(32))
+	big, _ := filled(t, g, 1000)
 	// A history in which every epoch had another committer, and late messages.
 	for range HistoryEpochs {
 		next := big.clone()
