@@ -38,6 +38,8 @@ type Options struct {
 	// PollInterval is how often the heads of followed logs are read, to see what
 	// other nodes wrote; 0 means 1 s.
 	PollInterval time.Duration
+	// Revocations, if there are any, are polled for with the heads.
+	Revocations Revocations
 }
 
 // Service is the running machine. It is safe for concurrent use.
@@ -55,6 +57,7 @@ type Service struct {
 	cursors        *cursorBuffer
 	metrics        *Metrics
 	positions      positionWriter
+	revocations    Revocations
 	attested       attestations
 
 	closeOnce sync.Once
@@ -89,7 +92,7 @@ func New(o Options) *Service {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{store: o.Store, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders, strictPackages: o.StrictKeyPackages,
 		limits: newLimiter(o.Limits, o.Now), seed: maphash.MakeSeed(), wakes: newWakes(), tails: newTailCache(), cursors: newCursorBuffer(), metrics: newMetrics(),
-		closing: make(chan struct{}), stopLoops: cancel}
+		revocations: o.Revocations, closing: make(chan struct{}), stopLoops: cancel}
 	for range o.Flushers {
 		f := newFlusher(s)
 		s.flushers = append(s.flushers, f)

@@ -112,6 +112,16 @@ func (w *wakes) followed() map[ds.LogID]int64 {
 // pollChunk bounds the logs whose heads one statement reads.
 const pollChunk = 1000
 
+// Revocations are sessions that other nodes end. They are looked for with the heads,
+// so that a node at rest asks its store one thing.
+type Revocations interface {
+	// RevokedSince is the time since when to look, and for how many at most: 0 is not
+	// to look.
+	RevokedSince() (sinceMS int64, max int)
+	// EndSessions takes the hashes of what was found, the same ones many times.
+	EndSessions(hashes [][32]byte)
+}
+
 // poll reads the heads of followed logs at intervals and wakes the followers of
 // those that moved: this is how records that other nodes wrote are seen. A store
 // that only this process writes to needs no polling.
@@ -133,14 +143,20 @@ func (s *Service) poll(ctx context.Context, interval time.Duration) {
 func (s *Service) pollOnce(ctx context.Context) error {
 	followed := s.wakes.followed()
 	chunk := make([]ds.LogID, 0, min(len(followed), pollChunk))
+	var since int64
+	var most int
+	if s.revocations != nil {
+		since, most = s.revocations.RevokedSince()
+	}
 	read := func() error {
-		if len(chunk) == 0 {
+		if len(chunk) == 0 && most == 0 {
 			return nil
 		}
 		var heads map[ds.LogID]int64
+		var revoked [][32]byte
 		err := s.store.View(ctx, func(tx *store.Tx) error {
 			var err error
-			heads, err = tx.HeadPositions(chunk)
+			heads, revoked, err = tx.Poll(chunk, since, most)
 			return err
 		})
 		for log, pos := range heads {
@@ -148,7 +164,10 @@ func (s *Service) pollOnce(ctx context.Context) error {
 				s.wakes.wake(log, pos)
 			}
 		}
-		chunk = chunk[:0]
+		if len(revoked) > 0 {
+			s.revocations.EndSessions(revoked)
+		}
+		chunk, most = chunk[:0], 0 // once is enough
 		return err
 	}
 	for log := range followed {

@@ -90,14 +90,14 @@ func newWorldOn(t testing.TB, url string, change ...func(*setup)) *world {
 	db, err := store.Open(context.Background(), store.Options{URL: url, Now: now})
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
-	auth, err := identity.New(identity.Options{Store: db, Now: now, PollInterval: 50 * time.Millisecond,
+	auth, err := identity.New(identity.Options{Store: db, Now: now, IsPolled: true,
 		Audience: func() []string { return []string{testDID} }})
 	must(t, err)
 	t.Cleanup(auth.Close)
 	limits := core.DefaultLimits()
 	must(t, limits.Set("all=off"))
 	s := setup{
-		core: core.Options{Store: db, Now: now, Limits: limits, PollInterval: 50 * time.Millisecond},
+		core: core.Options{Store: db, Now: now, Limits: limits, Revocations: auth, PollInterval: 50 * time.Millisecond},
 		door: Options{Identity: auth, PingMisses: 2,
 			ServiceDID: func() string { return testDID }, PublicURL: func() string { return "https://ds.example" }},
 	}

@@ -126,18 +126,32 @@ const (
 	revokedRowsMax = 10000
 )
 
-// pollRevoked finds what other nodes have revoked. With nothing attached there is
-// nobody to tell: who attaches later is told by the next poll.
-func (a *Authenticator) pollRevoked(ctx context.Context) error {
+// RevokedSince is for whoever polls the store anyway and does it for this package too
+// (Options.IsPolled): the time since when to look for revoked sessions, and how many
+// at most, 0 while nothing is attached. Then there is nobody to tell; who attaches
+// later is told by the next poll. What was found goes to EndSessions.
+func (a *Authenticator) RevokedSince() (sinceMS int64, max int) {
 	a.mu.Lock()
-	isIdle := len(a.attached) == 0
-	a.mu.Unlock()
-	if isIdle {
+	defer a.mu.Unlock()
+	if len(a.attached) == 0 {
+		return 0, 0
+	}
+	return a.o.Now().Add(-revokedSlack).UnixMilli(), revokedRowsMax
+}
+
+// EndSessions tells those who are attached to sessions, by the hashes in the store,
+// that these were revoked.
+func (a *Authenticator) EndSessions(hashes [][32]byte) { a.end(hashes) }
+
+// pollRevoked finds what other nodes have revoked.
+func (a *Authenticator) pollRevoked(ctx context.Context) error {
+	since, max := a.RevokedSince()
+	if max == 0 {
 		return nil
 	}
 	var hashes [][32]byte
 	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
-		hashes, err = tx.RevokedSince(a.o.Now().Add(-revokedSlack).UnixMilli(), revokedRowsMax)
+		hashes, err = tx.RevokedSince(since, max)
 		return err
 	})
 	if ds.IsUnavailable(err) {

@@ -47,6 +47,8 @@ type Options struct {
 	// PollInterval is how often a node that shares its database looks for sessions that
 	// were revoked on others; 0 means a second.
 	PollInterval time.Duration
+	// IsPolled says that somebody else looks for them; see RevokedSince.
+	IsPolled bool
 }
 
 const (
@@ -122,7 +124,7 @@ func New(o Options) (*Authenticator, error) {
 	a.stop = stop
 	a.running.Go(func() { a.every(ctx, a.slideEvery/2, a.slide) })
 	a.running.Go(func() { a.every(ctx, sweepEvery, a.sweep) })
-	if o.Store.IsShared() {
+	if o.Store.IsShared() && !o.IsPolled {
 		a.running.Go(func() { a.every(ctx, o.PollInterval, a.pollRevoked) })
 	}
 	return a, nil

@@ -95,6 +95,33 @@ func (tx *Tx) HeadPositions(logs []ds.LogID) (map[ds.LogID]int64, error) {
 	return heads, err
 }
 
+// Poll is HeadPositions together with RevokedSince, in one statement: what a node asks
+// again and again to see what others did. With max 0 it does not look for sessions.
+func (tx *Tx) Poll(logs []ds.LogID, revokedSinceMS int64, max int) (heads map[ds.LogID]int64, revoked [][32]byte, err error) {
+	if max == 0 {
+		heads, err = tx.HeadPositions(logs)
+		return heads, nil, err
+	}
+	heads = make(map[ds.LogID]int64, len(logs))
+	err = tx.each(func(scan func(...any) error) error {
+		var log ds.LogID
+		var pos int64
+		var hash []byte
+		if err := scan(&log, &pos, &hash); err != nil {
+			return err
+		}
+		if hash != nil {
+			revoked = append(revoked, [32]byte(hash))
+			return nil
+		}
+		heads[log] = pos
+		return nil
+	}, `SELECT log_id, pos, NULL FROM logs WHERE log_id `+tx.in(1)+`
+		UNION ALL SELECT '', 0, session_hash FROM (SELECT session_hash FROM sessions WHERE revoked_ms >= $2 ORDER BY revoked_ms DESC LIMIT `+bound(3)+`) AS r`,
+		tx.setOf(texts(logs)), revokedSinceMS, max)
+	return heads, revoked, err
+}
+
 // in is the condition that a column is in a list that is passed as one argument,
 // number n, made by setOf: one statement text whatever the length of the list.
 func (tx *Tx) in(n int) string {
