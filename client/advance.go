@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
@@ -17,7 +18,7 @@ func (s *session) advanceDue(ctx context.Context) error {
 		var err error
 		switch name {
 		case choreList:
-			s.advanceChore(ctx, name, func(ctx context.Context) error { return s.c.learnConversations(ctx, s.token) })
+			s.learn(ctx)
 		case choreKeyPackages:
 			available := s.available
 			s.advanceChore(ctx, name, func(ctx context.Context) error {
@@ -39,6 +40,26 @@ func (s *session) advanceChore(ctx context.Context, name string, fn func(ctx con
 	}
 }
 
+// learn reads the list of conversations, once on each connection.
+func (s *session) learn(ctx context.Context) {
+	if sub := s.sub(choreList); sub.isDone || !sub.commit.isReady() {
+		return
+	}
+	var unclear []string
+	s.start(ctx, choreList, func(ctx context.Context) (err error) {
+		unclear, err = s.c.learnConversations(ctx, s.token)
+		return err
+	}, func(err error) {
+		if err != nil {
+			return
+		}
+		for _, id := range unclear {
+			s.sub(id).askRoster = true
+			s.due[id] = true
+		}
+	})
+}
+
 // advance takes one conversation as far as it goes now. It decides from what stands
 // in the home, so it does the same after a crash, and it may be called at any time.
 func (s *session) advance(ctx context.Context, id string) error {
@@ -52,6 +73,8 @@ func (s *session) advance(ctx context.Context, id string) error {
 		if sub.commit.isReady() {
 			s.start(ctx, id, func(ctx context.Context) error { return s.c.create(ctx, s.token, id) }, nil)
 		}
+	case conv.info.Leave != nil && conv.phase != Removed && (conv.phase != Joined || sub.caughtUp):
+		return s.advanceLeave(ctx, conv, sub)
 	case !conv.isLive():
 		sub.active, sub.caughtUp = false, false
 	case !sub.active:
@@ -59,12 +82,45 @@ func (s *session) advance(ctx context.Context, id string) error {
 			s.subscribe(conv, sub)
 		}
 	case sub.caughtUp:
+		if (sub.askRoster || conv.phase == Joined && conv.info.Role == "" && !sub.hasAsked) && !s.jobs[id] && sub.commit.isReady() {
+			sub.hasAsked = true
+			s.start(ctx, id, func(ctx context.Context) error { return s.c.askRoster(ctx, s.token, id) },
+				func(err error) { sub.askRoster = err != nil && sub.commit.failed < rosterTries })
+		}
 		if err := s.advanceCommit(ctx, conv, sub); err != nil {
 			return err
 		}
 		return s.advanceOutbox(ctx, id, sub)
 	}
 	return nil
+}
+
+// advanceLeave leaves once nothing is left to say, or nothing can be said.
+func (s *session) advanceLeave(ctx context.Context, conv *conversation, sub *subscription) error {
+	isWaiting, err := s.c.isSpeaking(ctx, conv.id)
+	if err != nil {
+		return err
+	}
+	if isWaiting && conv.phase == Joined && conv.info.Problem == "" {
+		if err := s.advanceCommit(ctx, conv, sub); err != nil {
+			return err
+		}
+		return s.advanceOutbox(ctx, conv.id, sub)
+	}
+	if sub.commit.isReady() {
+		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.depart(ctx, s.token, conv.id) }, nil)
+	}
+	return nil
+}
+
+// isSpeaking says whether messages wait in the outbox of a conversation.
+func (c *Client) isSpeaking(ctx context.Context, id string) (is bool, err error) {
+	err = c.db.update(ctx, func(tx *tx) error {
+		o, err := tx.nextOutgoing(id, 0)
+		is = o != nil
+		return err
+	})
+	return is, err
 }
 
 func (s *session) subscribe(conv *conversation, sub *subscription) {
@@ -104,6 +160,17 @@ func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *su
 		}
 	}
 	// A room stands with its founder alone; a direct conversation needs its peer.
+	if conv.phase == Joined && (len(conv.info.Unwanted) > 0 || len(s.c.removals(conv)) > 0) {
+		speaks, err := s.c.isSpeaking(ctx, conv.id)
+		if err != nil {
+			return nil, err
+		}
+		if s.mayRemove(conv, sub, speaks) {
+			return s.keepCommit(ctx, conv, sub)
+		}
+	} else {
+		sub.remove.ok()
+	}
 	mayBeEmpty := conv.phase == Founding && conv.info.Kind == Room || sub.mustCommit && conv.group.Proposals() > 0
 	switch {
 	case isLacking && (!sub.hasFetched || !isAtHand && !mayBeEmpty):
@@ -113,6 +180,11 @@ func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *su
 	case !isAtHand && !mayBeEmpty:
 		return nil, nil
 	}
+	return s.keepCommit(ctx, conv, sub)
+}
+
+// keepCommit makes a commit and keeps it.
+func (s *session) keepCommit(ctx context.Context, conv *conversation, sub *subscription) (*conversation, error) {
 	var out *conversation
 	err := s.c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(conv.id)
@@ -179,6 +251,10 @@ func (c *Client) dropPending(tx *tx, conv *conversation, refusal *Refusal) error
 		// Another device of ours has bound the conversation to its group: it invites us.
 		conv.setGroup(nil)
 		conv.setPhase(Waiting)
+	case len(p.Remove) > 0:
+		// We may not remove these accounts; asking again would not help.
+		info := conv.editInfo()
+		info.Unwanted = slices.DeleteFunc(info.Unwanted, func(a string) bool { return slices.Contains(p.Remove, a) })
 	case len(p.Add) > 0 && refusal.Code != codeInvalidRequest:
 		// We may not add these accounts; asking again would not help.
 		info := conv.editInfo()
@@ -264,7 +340,8 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 	var trouble error
 	err := s.c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(id)
-		if err != nil || conv == nil || conv.phase != Joined || conv.epoch() < sub.holdEpoch {
+		if err != nil || conv == nil || conv.phase != Joined || conv.epoch() < sub.holdEpoch ||
+			len(conv.info.Unwanted)+len(conv.info.Missing) > 0 { // who is to go must not read it
 			return err
 		}
 		if o, err = tx.nextOutgoing(id, sub.sentThrough); err != nil || o == nil || o.envelope != "" {

@@ -76,6 +76,10 @@ type Client struct {
 	readMu sync.Mutex // held by Next
 	read   int64      // the last event that Next gave out; guarded by readMu
 
+	peopleMu sync.RWMutex
+	people   map[string]trusted // accounts that a person has verified; guarded by peopleMu
+	lost     []string           // devices of our account; guarded by peopleMu
+
 	wakeMu sync.Mutex
 	woken  map[string]bool // conversations with something to do; guarded by wakeMu
 	bell   chan struct{}
@@ -85,7 +89,7 @@ type Client struct {
 	stateChanged chan struct{} // guarded by stateMu
 	ended        error         // why run ended; guarded by stateMu
 
-	stats struct{ connects, gaps, duplicates, undecryptable atomic.Int64 }
+	stats struct{ connects, gaps, duplicates, undecryptable, commits, lostRaces, rejoins, rewinds atomic.Int64 }
 }
 
 // Open opens the home, or makes it, and begins to connect. It needs no network: what
@@ -121,6 +125,12 @@ func open(ctx context.Context, o Options, crash func(stage string) error) (*Clie
 	if err == nil {
 		err = db.update(ctx, func(tx *tx) (err error) {
 			if c.read, err = tx.counter("application"); err != nil {
+				return err
+			}
+			if err := c.loadPeople(tx); err != nil {
+				return err
+			}
+			if _, err := tx.setting("lost", &c.lost); err != nil {
 				return err
 			}
 			_, err = tx.conversations()

@@ -18,6 +18,9 @@ type pendingCommit struct {
 	Remove    []string            `json:"remove,omitempty"` // and who cease to be
 	To        []gateway.WelcomeTo `json:"to,omitempty"`
 	State     []byte              `json:"state"` // commit
+	// Seq is the place in the log of an external commit: where this device begins to
+	// read. 0 until the server has told.
+	Seq int64 `json:"seq,omitempty"`
 
 	commit *mls.PendingCommit
 }
@@ -65,9 +68,14 @@ const addsMax = 256
 // hand. With none it is an empty commit with a fresh path, by which a group that
 // has only its founder is bound to its conversation.
 func (c *Client) makeCommit(conv *conversation) error {
-	p := &pendingCommit{MessageID: randomID()}
+	p := &pendingCommit{MessageID: randomID(), Remove: slices.Clone(conv.info.Unwanted)}
 	var packages [][]byte
-	for _, w := range conv.info.Wanted {
+	removals := c.removals(conv)
+	list := conv.info.Wanted
+	if len(p.Remove) > 0 || len(removals) > 0 {
+		list = nil // with the next commit, so that a refusal is of the one or the other
+	}
+	for _, w := range list {
 		for _, f := range w.Packages {
 			if len(packages) == addsMax || hasLeaf(conv.group, f.SignatureKey) {
 				continue
@@ -79,7 +87,7 @@ func (c *Client) makeCommit(conv *conversation) error {
 			}
 		}
 	}
-	commit, err := conv.group.Commit(mls.CommitOptions{Add: packages})
+	commit, err := conv.group.Commit(mls.CommitOptions{Add: packages, Remove: removals})
 	if err != nil {
 		return fmt.Errorf("make commit: %w", err)
 	}
@@ -98,12 +106,22 @@ func (c *conversation) isPendingEcho(messageID string, message []byte) bool {
 // enterEpoch moves the conversation to the group after a commit, whoever made it.
 // A commit of our own that lost the race is dropped; what it was to do and is still
 // missing stays wanted, and the next commit does it.
-func (c *Client) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event) error {
+func (c *Client) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event, own *pendingCommit) error {
 	added, gone := c.membersChanged(conv.group, next)
+	conv.before = conv.group
 	conv.setGroup(next)
+	var done []string
+	switch {
+	case own != nil:
+		done = own.Remove
+		c.stats.commits.Add(1)
+	case conv.pending != nil:
+		c.stats.lostRaces.Add(1)
+	}
 	if conv.pending != nil {
 		conv.setPending(nil)
 	}
+	c.settleRemovals(conv, done)
 	c.settleWanted(conv)
 	wasFounding := conv.phase == Founding
 	if wasFounding {
@@ -143,7 +161,7 @@ func (c *Client) settleWanted(conv *conversation) {
 				packages = append(packages, f)
 			}
 		}
-		if len(packages) == 0 && hasAccount(conv.group, w.Account) {
+		if len(packages) == 0 && w.Device == "" && hasAccount(conv.group, w.Account) && !slices.Contains(conv.info.Missing, w.Account) {
 			continue
 		}
 		w.Packages = packages

@@ -22,8 +22,8 @@ const (
 // Phase is how far a conversation has come on this device.
 type Phase int
 
-// The phases. A conversation moves downwards, or from Waiting to Joined; Removed
-// becomes Joined again with a new invitation.
+// The phases. A conversation moves downwards, or from Waiting or Joining to Joined;
+// Removed becomes Joined again with a new invitation.
 const (
 	// Creating: it exists here only and is still to be made on the server.
 	Creating Phase = 1
@@ -35,6 +35,11 @@ const (
 	Joined Phase = 4
 	// Removed: this device or account is no longer in the conversation.
 	Removed Phase = 5
+	// Joining: this device enters the group by itself, by an external commit: its
+	// account is in the group with another device, or this device's own state is lost.
+	Joining Phase = 6
+	// Leaving: the server is to be told that this account leaves.
+	Leaving Phase = 7
 )
 
 func (p Phase) String() string {
@@ -49,6 +54,10 @@ func (p Phase) String() string {
 		return "joined"
 	case Removed:
 		return "removed"
+	case Joining:
+		return "joining"
+	case Leaving:
+		return "leaving"
 	}
 	return "unknown"
 }
@@ -65,10 +74,20 @@ type Conversation struct {
 	Members []Member
 	// Inviting are accounts that are to be added and are not in the group yet.
 	Inviting []string
+	// Removing are accounts that are to be taken out of the group and are still in it:
+	// by Remove here, or because they are no longer members on the server.
+	Removing []string
+	// Role is this account's in the conversation as the server last said it: "owner",
+	// "admin" or "member"; "" if it has not yet.
+	Role string
 	// Epoch is the MLS epoch.
 	Epoch uint64
 	// NextSeq is the number of the first message that this device has not taken in.
 	NextSeq int64
+	// Unread counts the messages of others behind ReadSeq, up to which this device has
+	// read (MarkRead).
+	Unread  int
+	ReadSeq int64
 	// Problem says, for people, what keeps the conversation from going on; "" if nothing does.
 	Problem string
 }
@@ -79,6 +98,21 @@ type conversationInfo struct {
 	Peer    string   `json:"peer,omitempty"`
 	Wanted  []wanted `json:"wanted,omitempty"`
 	Problem string   `json:"problem,omitempty"`
+
+	Role     string     `json:"role,omitempty"`
+	Unwanted []string   `json:"unwanted,omitempty"` // accounts to take out, of the conversation too
+	Missing  []string   `json:"missing,omitempty"`  // accounts in the group that the server has no longer
+	Leave    *departure `json:"leave,omitempty"`    // this account is to leave
+	Rejoin   string     `json:"rejoin,omitempty"`   // why the group is to be entered anew; "" if it is not
+	Forced   bool       `json:"forced,omitempty"`   // Rejoin was asked for
+	// What was not read when the group was entered anew: SkipFrom up to before SkipTo.
+	SkipFrom int64 `json:"skip_from,omitempty"`
+	SkipTo   int64 `json:"skip_to,omitempty"`
+}
+
+// departure is an account's wish to leave a conversation.
+type departure struct {
+	NewOwner string `json:"new_owner,omitempty"`
 }
 
 // wanted is an account that is to be added to the group.
@@ -86,6 +120,8 @@ type wanted struct {
 	Account string `json:"account"`
 	// Add: the account is no member on the server yet and becomes one with the commit.
 	Add bool `json:"add,omitempty"`
+	// Device is the only one to be added; "" for all.
+	Device string `json:"device,omitempty"`
 	// Packages are what was fetched for it, one per device. A lost race keeps them:
 	// the Welcome that used them was never delivered.
 	Packages []fetchedPackage `json:"packages,omitempty"`
@@ -101,6 +137,7 @@ type conversation struct {
 	info      conversationInfo
 	group     *mls.Group
 	pending   *pendingCommit
+	before    *mls.Group // the group before the commit that is taken in, within its transaction
 
 	isNew   bool
 	changed change
@@ -132,7 +169,9 @@ func (c *conversation) editInfo() *conversationInfo {
 }
 
 // isLive says whether the conversation's log is read.
-func (c *conversation) isLive() bool { return c.phase == Founding || c.phase == Joined }
+func (c *conversation) isLive() bool {
+	return c.phase == Founding || c.phase == Joined || c.phase == Joining && c.pending != nil && c.pending.Seq > 0
+}
 
 // epoch is the group's epoch, 0 without a group.
 func (c *conversation) epoch() uint64 {
@@ -145,11 +184,12 @@ func (c *conversation) epoch() uint64 {
 func (c *conversation) clone() *conversation {
 	out := *c
 	out.info.Wanted = slices.Clone(c.info.Wanted)
+	out.info.Unwanted, out.info.Missing = slices.Clone(c.info.Unwanted), slices.Clone(c.info.Missing)
 	return &out
 }
 
 func (c *conversation) settled() *conversation {
-	c.isNew, c.changed = false, 0
+	c.isNew, c.changed, c.before = false, 0, nil
 	return c
 }
 
@@ -349,7 +389,11 @@ func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 	err := c.db.update(ctx, func(tx *tx) error {
 		all, err := tx.conversations()
 		for _, conv := range all {
-			out = append(out, c.describe(conv))
+			described, err := c.describe(tx, conv)
+			if err != nil {
+				return err
+			}
+			out = append(out, described)
 		}
 		return err
 	})
@@ -358,28 +402,46 @@ func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 
 // Conversation is the conversation id, or ErrUnknownConversation.
 func (c *Client) Conversation(ctx context.Context, id string) (Conversation, error) {
-	conv, err := c.snapshot(ctx, id)
-	if err != nil {
-		return Conversation{}, err
-	}
-	if conv == nil {
-		return Conversation{}, ErrUnknownConversation
-	}
-	return c.describe(conv), nil
+	var out Conversation
+	err := c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(id)
+		if err == nil && conv == nil {
+			err = ErrUnknownConversation
+		}
+		if err != nil {
+			return err
+		}
+		out, err = c.describe(tx, conv)
+		return err
+	})
+	return out, err
 }
 
-func (c *Client) describe(conv *conversation) Conversation {
+func (c *Client) describe(tx *tx, conv *conversation) (Conversation, error) {
 	out := Conversation{ID: conv.id, Kind: conv.info.Kind, Phase: conv.phase, Peer: conv.info.Peer,
 		Epoch: conv.epoch(), NextSeq: conv.nextSeq, Problem: conv.info.Problem}
 	if conv.group != nil {
 		for _, leaf := range conv.group.Members() {
-			out.Members = append(out.Members, c.memberOf(leaf))
+			m := c.memberOf(leaf)
+			m.Trusted = c.isTrusted(m)
+			out.Members = append(out.Members, m)
 		}
 	}
 	for _, w := range conv.info.Wanted {
 		out.Inviting = append(out.Inviting, w.Account)
 	}
-	return out
+	out.Role, out.Removing = conv.info.Role, slices.Clone(conv.info.Unwanted)
+	for _, account := range conv.info.Missing {
+		if !slices.Contains(out.Removing, account) {
+			out.Removing = append(out.Removing, account)
+		}
+	}
+	if conv.info.Leave != nil && conv.phase != Removed {
+		out.Phase = Leaving
+	}
+	var err error
+	out.Unread, out.ReadSeq, err = tx.unread(conv.id)
+	return out, err
 }
 
 // EpochAuthenticator is a value that all members of the conversation's group have

@@ -25,11 +25,26 @@ const (
 )
 
 // schemaVersion is kept in SQLite's user_version.
-const schemaVersion = 1
+const schemaVersion = 2
 
-// schema is the whole database. Columns named body, info, mls and pending are
-// sealed; what stands beside them are counters and identifiers that the server
-// knows as well.
+// migrations make the database, one after the other. Columns named body, info, mls
+// and pending are sealed; what stands beside them are counters, identifiers and
+// ciphertexts that the server knows as well.
+var migrations = [schemaVersion]string{schema, `
+ALTER TABLE messages ADD COLUMN own INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE log (
+	conversation TEXT NOT NULL,
+	digest BLOB NOT NULL,      -- SHA-256 of the ciphertext
+	seq INTEGER NOT NULL,      -- its place
+	lost INTEGER NOT NULL DEFAULT 0, -- the server's log no longer has it
+	type TEXT,                 -- of an own message or commit: the frame that sent it
+	frame TEXT,                -- and its body
+	PRIMARY KEY (conversation, digest)
+) WITHOUT ROWID;
+CREATE INDEX log_seq ON log (conversation, seq);
+INSERT INTO log (conversation, digest, seq) SELECT conversation, digest, seq FROM messages;
+`}
+
 const schema = `
 CREATE TABLE settings (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -155,13 +170,17 @@ func (db *database) prepare(ctx context.Context) error {
 		if version > schemaVersion {
 			return fmt.Errorf("%w: written by a newer version", ErrHome)
 		}
-		if version == 0 {
-			if err := tx.exec(schema); err != nil {
+		for _, migration := range migrations[version:] {
+			if err := tx.exec(migration); err != nil {
 				return err
 			}
+		}
+		if version < schemaVersion {
 			if err := tx.exec(fmt.Sprintf(`PRAGMA user_version = %d`, schemaVersion)); err != nil {
 				return err
 			}
+		}
+		if version == 0 {
 			return tx.setSetting("check", "waxwing")
 		}
 		var check string

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"waxwing.im/waxwing/api/gateway"
@@ -104,43 +105,20 @@ func (c *Client) CreateRoom(ctx context.Context, members ...string) (conversatio
 	return id, nil
 }
 
-// Invite adds accounts to a room: all their devices that have a key package. An
-// account that has none yet is added when it does. It needs the rights of the
-// room's owner or an admin, which the server checks (EventProblem). If one of them is
-// not a DID the error wraps ErrAccount, and nobody is invited.
-func (c *Client) Invite(ctx context.Context, conversation string, members ...string) error {
-	err := c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(conversation)
-		switch {
-		case err != nil:
-			return err
-		case conv == nil:
-			return ErrUnknownConversation
-		case conv.info.Kind == DM:
-			return errors.New("a direct conversation has two members")
-		case conv.phase == Removed || conv.phase == Waiting:
-			return ErrNoGroup
-		}
-		return c.want(conv, members)
-	})
-	if err == nil {
-		c.wake(conversation)
-	}
-	return err
-}
-
 // want puts accounts on the list of those to be added.
 func (c *Client) want(conv *conversation, accounts []string) error {
 	for _, account := range accounts {
 		if err := checkAccount(account); err != nil {
 			return fmt.Errorf("invite: %w", err)
 		}
-		known := account == c.account.DID() || conv.group != nil && hasAccount(conv.group, account)
+		info := conv.editInfo()
+		info.Unwanted = slices.DeleteFunc(info.Unwanted, func(a string) bool { return a == account })
+		known := account == c.account.DID() ||
+			conv.group != nil && hasAccount(conv.group, account) && !slices.Contains(info.Missing, account)
 		for _, w := range conv.info.Wanted {
 			known = known || w.Account == account
 		}
 		if !known {
-			info := conv.editInfo()
 			info.Wanted = append(info.Wanted, wanted{Account: account, Add: true})
 		}
 	}
@@ -211,6 +189,7 @@ func (c *Client) found(conv *conversation) error {
 	}
 	conv.setGroup(group)
 	conv.setPhase(Founding)
+	conv.editInfo().Role = RoleOwner
 	if conv.info.Kind == DM {
 		conv.editInfo().Wanted = []wanted{{Account: conv.info.Peer}}
 	}
@@ -254,20 +233,40 @@ func (c *Client) listConversations(ctx context.Context, token string) ([]gateway
 }
 
 // learnConversations notes conversations that the server has us in and this device
-// does not know: somebody is about to send their Welcome, or has.
-func (c *Client) learnConversations(ctx context.Context, token string) error {
+// does not know: somebody is about to send their Welcome, or has. It compares the
+// members of the others, and returns those for which they have to be asked.
+func (c *Client) learnConversations(ctx context.Context, token string) (unclear []string, err error) {
+	epochs := map[string]uint64{}
+	if err := c.db.update(ctx, func(tx *tx) error {
+		all, err := tx.conversations()
+		for _, conv := range all {
+			epochs[conv.id] = conv.epoch()
+		}
+		return err
+	}); err != nil {
+		return nil, err
+	}
 	list, err := c.listConversations(ctx, token)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return c.db.update(ctx, func(tx *tx) error {
+	err = c.db.update(ctx, func(tx *tx) error {
+		unclear = nil
 		for _, item := range list {
 			if err := c.learnConversation(tx, item.ConvID); err != nil {
 				return err
 			}
+			conv, err := tx.conversation(item.ConvID)
+			if err != nil {
+				return err
+			}
+			if len(item.Members) == 0 || !c.takeRoster(conv, roster{item.Members, item.Role, epochs[conv.id]}) {
+				unclear = append(unclear, conv.id)
+			}
 		}
 		return nil
 	})
+	return unclear, err
 }
 
 func (c *Client) learnConversation(tx *tx, id string) error {

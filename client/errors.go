@@ -25,6 +25,8 @@ var (
 	ErrUnknownConversation = errors.New("unknown conversation")
 	// ErrNoGroup: the conversation has no MLS group here yet, or no longer.
 	ErrNoGroup = errors.New("the conversation has no group")
+	// ErrDirect: a direct conversation has two members, and nobody is added or removed.
+	ErrDirect = errors.New("a direct conversation has two members")
 	// ErrTooLarge: the text is longer than TextBytesMax.
 	ErrTooLarge = errors.New("the text is too large")
 	// ErrOutboxFull: more than outboxRowsMax messages wait to be sent.
@@ -46,6 +48,16 @@ var (
 	ErrUndecryptable = errors.New("message cannot be decrypted")
 	// ErrHistoryPruned: messages that this device had not read are gone from the server.
 	ErrHistoryPruned = errors.New("unread messages are gone from the server")
+	// ErrKeyChanged: a device of a known account has a key that was not seen before.
+	ErrKeyChanged = errors.New("the key of a known account has changed")
+	// ErrGroupInfo: what the server offers to enter a group by is not to be believed.
+	ErrGroupInfo = errors.New("group info refused")
+	// ErrFork: members of a conversation are in different groups under one name.
+	ErrFork = errors.New("members are in different groups")
+	// ErrRewound: the server's log has lost messages that were there.
+	ErrRewound = errors.New("the server's log was set back")
+	// ErrRejoined: the group was entered anew; what was sent before cannot be read.
+	ErrRejoined = errors.New("the group was entered anew")
 	// ErrTaken: the identifier of a direct conversation is in use by others.
 	ErrTaken = errors.New("the conversation is taken by others")
 )

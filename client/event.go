@@ -31,6 +31,19 @@ const (
 	// EventRefused: the server will not take the message MessageID; it is no longer
 	// in the outbox. Text holds it.
 	EventRefused EventType = "refused"
+	// EventKeyChange: From is a device of a known account with a key that was not seen
+	// before: one that nobody vouches for, or a known one that was set up anew.
+	EventKeyChange EventType = "key_change"
+	// EventRejoined: this device has entered the group anew by itself, since its state
+	// was lost, forked or too far behind; Members are all in it. What was sent meanwhile
+	// cannot be read here (EventLost).
+	EventRejoined EventType = "rejoined"
+	// EventFork: other members are in another group under the same name and epoch, by
+	// what they report of their epoch authenticators. People should find out who sees what.
+	EventFork EventType = "fork"
+	// EventRewound: the server's log has lost what stood behind Seq: it was restored from
+	// a backup. What this device has sent is sent again.
+	EventRewound EventType = "rewound"
 	// EventProblem: something else keeps the conversation from going on as asked.
 	EventProblem EventType = "problem"
 )
@@ -73,12 +86,18 @@ const (
 	problemUndecryptable = "undecryptable"
 	problemPruned        = "history_pruned"
 	problemTaken         = "taken"
+	problemKeyChange     = "key_changed"
+	problemGroupInfo     = "group_info_refused"
+	problemFork          = "epoch_mismatch"
+	problemRewound       = "log_rewound"
+	problemRejoin        = "rejoined"
 )
 
 var problemErrors = map[string]error{
 	problemCertificate: ErrCertificate, problemUncertified: ErrUncertified, problemKeyPackage: ErrKeyPackage,
 	problemWelcome: ErrWelcome, problemUndecryptable: ErrUndecryptable, problemPruned: ErrHistoryPruned,
-	problemTaken: ErrTaken,
+	problemTaken: ErrTaken, problemKeyChange: ErrKeyChanged, problemGroupInfo: ErrGroupInfo,
+	problemFork: ErrFork, problemRewound: ErrRewound, problemRejoin: ErrRejoined,
 }
 
 // problemCode is the code that an event carries for err.
@@ -88,7 +107,8 @@ func problemCode(err error) string {
 	}
 	// Why a package or a Welcome was refused says more than that it was.
 	for _, code := range []string{problemCertificate, problemUncertified, problemKeyPackage, problemWelcome,
-		problemUndecryptable, problemPruned, problemTaken} {
+		problemGroupInfo, problemUndecryptable, problemPruned, problemTaken, problemKeyChange, problemFork, problemRewound,
+		problemRejoin} {
 		if errors.Is(err, problemErrors[code]) {
 			return code
 		}
@@ -168,7 +188,7 @@ func (c *Client) eventsAfter(ctx context.Context, after int64) ([]Event, error) 
 				return err
 			}
 			e.ID = r.id
-			out = append(out, e)
+			out = append(out, c.judged(e))
 		}
 		return nil
 	})

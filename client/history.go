@@ -9,14 +9,14 @@ import (
 )
 
 // saveMessage keeps a message in the history and reports it, in the transaction
-// that moves the ratchet and the cursor past it.
-func (t *tx) saveMessage(e Event, digest [sha256.Size]byte) error {
+// that moves the ratchet and the cursor past it. isRead: it is of this account.
+func (t *tx) saveMessage(e Event, digest [sha256.Size]byte, isRead bool) error {
 	body, err := t.sealJSON("messages", messageRow(e.Conversation, e.Seq), "body", e)
 	if err != nil {
 		return err
 	}
-	if err := t.exec(`INSERT INTO messages (conversation, seq, digest, body) VALUES ($1, $2, $3, $4)`,
-		e.Conversation, e.Seq, digest[:], body); err != nil {
+	if err := t.exec(`INSERT INTO messages (conversation, seq, digest, body, own) VALUES ($1, $2, $3, $4, $5)`,
+		e.Conversation, e.Seq, digest[:], body, isRead); err != nil {
 		return err
 	}
 	return t.report(e)
@@ -63,7 +63,7 @@ func (c *Client) History(ctx context.Context, conversation string, before int64,
 		return tx.each([]any{&seq, &body}, func() error {
 			var e Event
 			err := tx.openJSON("messages", messageRow(conversation, seq), "body", body, &e)
-			out = append(out, e)
+			out = append(out, c.judged(e))
 			return err
 		}, `SELECT seq, body FROM messages WHERE conversation = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3`,
 			conversation, before, limit)

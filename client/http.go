@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
@@ -65,7 +66,10 @@ func (c *Client) exchangeFrame(ctx context.Context, token string, frame []byte, 
 func (c *Client) exchange(ctx context.Context, method, token, path string, body io.Reader, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, c.base.JoinPath(path).String(), body)
+	path, query, _ := strings.Cut(path, "?")
+	address := c.base.JoinPath(path)
+	address.RawQuery = query
+	request, err := http.NewRequestWithContext(ctx, method, address.String(), body)
 	if err != nil {
 		return err
 	}

@@ -58,6 +58,7 @@ var frameHandlers = map[string]func(*batch, gateway.Frame) error{
 	gateway.TypeMembers:        (*batch).members,
 	gateway.TypeKeyPackagesLow: (*batch).keyPackagesLow,
 	gateway.TypeDrain:          (*batch).drain,
+	gateway.TypeRoster:         (*batch).roster,
 }
 
 func (b *batch) event(frame gateway.Frame) error {
@@ -65,7 +66,8 @@ func (b *batch) event(frame gateway.Frame) error {
 	if err := frame.Decode(&e); err != nil {
 		return err
 	}
-	unreadable := b.s.c.stats.undecryptable.Load()
+	unreadable, lost := b.s.c.stats.undecryptable.Load(), b.s.c.stats.lostRaces.Load()
+	commits := b.s.c.stats.commits.Load()
 	what, err := b.s.c.takeEvent(b.tx, &e)
 	if err != nil {
 		return err
@@ -74,6 +76,12 @@ func (b *batch) event(frame gateway.Frame) error {
 		b.then(func() {
 			b.s.wire.send(gateway.TypeReport, "", gateway.Report{Kind: gateway.ReportDecryptFailure, ConvID: e.ConvID})
 		})
+	}
+	switch {
+	case b.s.c.stats.lostRaces.Load() != lost:
+		b.then(func() { b.s.lostRace(e.ConvID) })
+	case b.s.c.stats.commits.Load() != commits:
+		b.then(func() { b.s.sub(e.ConvID).lost = 0 })
 	}
 	switch what {
 	case takenIn:
@@ -89,6 +97,26 @@ func (b *batch) event(frame gateway.Frame) error {
 		b.s.c.stats.duplicates.Add(1)
 	}
 	return nil
+}
+
+// The waits of who has lost a race: a random part of a time that doubles, so that of
+// many who want to commit one gets through.
+const (
+	raceMin  = 20 * time.Millisecond
+	raceMax  = 2 * time.Second
+	racesMax = 20 // in a row; from then on it is only tried now and then
+)
+
+// lostRace spaces the next commit.
+func (s *session) lostRace(id string) {
+	sub := s.sub(id)
+	sub.lost++
+	wait := backoff(sub.lost, raceMin, raceMax)
+	if sub.lost > racesMax {
+		wait = backoff(1, retryMax, retryMax)
+		s.c.log.Debug("commits lose every race", "races", sub.lost)
+	}
+	sub.commit = retry{at: time.Now().Add(wait)}
 }
 
 // gap asks again for events of which one is missing. Until it comes all others are

@@ -47,7 +47,7 @@ func (c *Client) takeEvent(tx *tx, e *gateway.Event) (taken, error) {
 		if err != nil {
 			return takenIn, c.unreadable(tx, out, fmt.Errorf("own commit: %w", err))
 		}
-		return takenIn, c.enterEpoch(tx, conv, next, out)
+		return takenIn, c.enterEpoch(tx, conv, next, out, conv.pending)
 	}
 	own, err := tx.outgoingByWire(conv.id, e.MsgID)
 	if err != nil {
@@ -72,7 +72,7 @@ func (c *Client) takeEcho(tx *tx, own *outgoing, e Event, message []byte) error 
 	if err := tx.removeOutgoing(own.id); err != nil {
 		return err
 	}
-	return tx.saveMessage(e, sha256.Sum256(message))
+	return tx.saveMessage(e, sha256.Sum256(message), true)
 }
 
 // takeForeign processes what another member sent, or what claims to be that.
@@ -104,9 +104,9 @@ func (c *Client) takeForeign(tx *tx, conv *conversation, e *gateway.Event, out E
 	case processed.Kind == mls.Application:
 		conv.setGroup(processed.Group)
 		out.Type, out.Text = EventMessage, processed.Plaintext
-		return tx.saveMessage(out, digest)
+		return tx.saveMessage(out, digest, out.From.Account == c.account.DID())
 	case processed.Kind == mls.Commit:
-		return c.enterEpoch(tx, conv, processed.Group, out)
+		return c.enterEpoch(tx, conv, processed.Group, out, nil)
 	}
 	conv.setGroup(processed.Group) // a proposal, for the commit that names it
 	return nil

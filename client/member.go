@@ -23,6 +23,8 @@ type Member struct {
 	Verified bool `json:"verified,omitempty"`
 	// Fingerprint is of the leaf's signature key, for people to compare.
 	Fingerprint string `json:"fingerprint,omitempty"`
+	// Trusted says that a person has verified the account (Client.Verify), as of now.
+	Trusted bool `json:"-"`
 }
 
 func fingerprint(leafKey []byte) string {
@@ -116,18 +118,20 @@ type KnownDevice struct {
 
 // knownAccount is a row of devices: what was seen of one account.
 type knownAccount struct {
-	Account string        `json:"account"`
-	Devices []KnownDevice `json:"devices"`
+	Account    string        `json:"account"`
+	Devices    []KnownDevice `json:"devices"`
+	VerifiedAt time.Time     `json:"verified_at,omitzero"` // when a person verified the account
+	Pinned     []string      `json:"pinned,omitempty"`     // fingerprints that this covers, where certificates do not
 }
 
 // devicesPerAccountMax bounds what is remembered of one account.
 const devicesPerAccountMax = 256
 
-// meet remembers members on first sight, and reports a device of a known account
-// that nobody vouches for: it may be the account's, or the server's.
+// meet remembers members on first sight. It reports a device of a known account that
+// nobody vouches for, since it may be the account's or the server's, and a known
+// device with another key.
 func (t *tx) meet(conversation string, members []Member, now time.Time) error {
 	for _, m := range members {
-		name := t.db.sealer.name("devices", m.Account)
 		known, err := t.known(m.Account)
 		if err != nil {
 			return err
@@ -139,25 +143,44 @@ func (t *tx) meet(conversation string, members []Member, now time.Time) error {
 		if at >= 0 {
 			known.Devices[at].Member = m
 		} else {
-			if len(known.Devices) > 0 && !m.Verified {
-				err := t.problem(conversation, now, fmt.Errorf("%w: %s has a new device that it does not vouch for",
-					ErrUncertified, m.Account))
-				if err != nil {
+			if why := keyChange(known.Devices, m); why != "" {
+				if err := t.report(Event{Type: EventKeyChange, Conversation: conversation, Time: now, From: m,
+					Code: problemKeyChange, Problem: why}); err != nil {
 					return err
 				}
 			}
 			known.Devices = append(known.Devices, KnownDevice{Member: m, FirstSeen: now})
 		}
-		body, err := t.sealJSON("devices", string(name), "body", known)
-		if err != nil {
-			return err
-		}
-		if err := t.exec(`INSERT INTO devices (name, body) VALUES ($1, $2)
-			ON CONFLICT (name) DO UPDATE SET body = excluded.body`, name, body); err != nil {
+		if err := t.saveKnown(known); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// keyChange says what people should know of a device with a key that was not seen
+// before; "" where the account vouches for a device that is new altogether.
+func keyChange(known []KnownDevice, m Member) string {
+	isKnown := slices.ContainsFunc(known, func(d KnownDevice) bool { return d.Device != "" && d.Device == m.Device })
+	switch {
+	case len(known) == 0:
+		return ""
+	case !m.Verified:
+		return m.Account + " has a new device that it does not vouch for"
+	case isKnown:
+		return "the device " + m.Device + " of " + m.Account + " has a new key, for which the account vouches"
+	}
+	return ""
+}
+
+func (t *tx) saveKnown(known knownAccount) error {
+	name := t.db.sealer.name("devices", known.Account)
+	body, err := t.sealJSON("devices", string(name), "body", known)
+	if err != nil {
+		return err
+	}
+	return t.exec(`INSERT INTO devices (name, body) VALUES ($1, $2)
+		ON CONFLICT (name) DO UPDATE SET body = excluded.body`, name, body)
 }
 
 func (t *tx) known(account string) (known knownAccount, err error) {
@@ -178,6 +201,9 @@ func (c *Client) Devices(ctx context.Context, account string) ([]KnownDevice, er
 		known, err = tx.known(account)
 		return err
 	})
+	for i := range known.Devices {
+		known.Devices[i].Trusted = c.isTrusted(known.Devices[i].Member)
+	}
 	return known.Devices, err
 }
 

@@ -56,7 +56,7 @@ func (c *Client) Send(ctx context.Context, conversation string, text []byte) (me
 			return err
 		case conv == nil:
 			return ErrUnknownConversation
-		case conv.phase == Removed:
+		case conv.phase == Removed || conv.info.Leave != nil:
 			return ErrNoGroup
 		}
 		return tx.addOutgoing(conversation, id, outgoingBody{Text: text, Time: c.now()})

@@ -73,10 +73,19 @@ type subscription struct {
 	answered   string // the pending commit that needs no more sending: acknowledged, or beaten
 	hasFetched bool   // key packages were asked for
 	mustCommit bool   // proposals of others keep messages from being encrypted
+	askRoster  bool   // the members on the server have to be asked for
+	hasAsked   bool   // and were
+	lost       int    // races lost in a row
 	isDone     bool   // a chore
 	follow     retry
 	send       retry
 	commit     retry
+	remove     retry // when it is for us to commit a removal that anybody may
+	report     retry // when the epoch authenticator is reported
+}
+
+func (s *subscription) retries() [5]*retry {
+	return [...]*retry{&s.follow, &s.send, &s.commit, &s.remove, &s.report}
 }
 
 // retry spaces the attempts at one thing.
@@ -293,7 +302,7 @@ func (s *session) nextRetry() time.Duration {
 	wait := time.Minute
 	now := time.Now()
 	for _, sub := range s.subs {
-		for _, r := range []*retry{&sub.follow, &sub.send, &sub.commit} {
+		for _, r := range sub.retries() {
 			if !r.at.IsZero() {
 				wait = min(wait, max(r.at.Sub(now), time.Millisecond))
 			}
@@ -305,7 +314,7 @@ func (s *session) nextRetry() time.Duration {
 // wakeRetries marks what has waited long enough.
 func (s *session) wakeRetries() {
 	for name, sub := range s.subs {
-		for _, r := range []*retry{&sub.follow, &sub.send, &sub.commit} {
+		for _, r := range sub.retries() {
 			if !r.at.IsZero() && r.isReady() {
 				r.at = time.Time{}
 				s.due[name] = true

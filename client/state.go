@@ -87,12 +87,18 @@ type Stats struct {
 	Gaps          int64 // events that came before one that is missing; it was asked for again
 	Duplicates    int64 // events that came again and were dropped
 	Undecryptable int64
+	Commits       int64 // own commits that took effect
+	LostRaces     int64 // own commits that another one was faster than; what they were to do was done again
+	Rejoins       int64 // groups that were entered anew by an external commit
+	Rewinds       int64 // times that the server's log had lost something
 }
 
 // Stats are the counts so far.
 func (c *Client) Stats() Stats {
 	return Stats{Connects: c.stats.connects.Load(), Gaps: c.stats.gaps.Load(),
-		Duplicates: c.stats.duplicates.Load(), Undecryptable: c.stats.undecryptable.Load()}
+		Duplicates: c.stats.duplicates.Load(), Undecryptable: c.stats.undecryptable.Load(),
+		Commits: c.stats.commits.Load(), LostRaces: c.stats.lostRaces.Load(),
+		Rejoins: c.stats.rejoins.Load(), Rewinds: c.stats.rewinds.Load()}
 }
 
 // end notes why the client ended, for those who wait.

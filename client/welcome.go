@@ -132,9 +132,12 @@ func (c *Client) leave(tx *tx, conv *conversation, now time.Time, why string) er
 	if conv.pending != nil {
 		conv.setPending(nil)
 	}
-	if len(conv.info.Wanted) > 0 {
-		conv.editInfo().Wanted = nil
+	info := conv.editInfo()
+	if info.Leave != nil {
+		why = "left" // whoever was first to say so
 	}
+	info.Wanted, info.Unwanted, info.Missing, info.Leave, info.Role = nil, nil, nil, nil, ""
+	info.Rejoin, info.Forced = "", false
 	if err := tx.report(Event{Type: EventRemoved, Conversation: conv.id, Time: now, Problem: why}); err != nil {
 		return err
 	}

@@ -1,0 +1,342 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"slices"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/mls"
+)
+
+// The roles of accounts in a conversation, as the server gives them.
+const (
+	RoleOwner  = "owner"
+	RoleAdmin  = "admin"
+	RoleMember = "member"
+)
+
+// mayManage says whether an account with that role may add and remove others.
+func mayManage(role string) bool { return role == RoleOwner || role == RoleAdmin }
+
+// Invite adds accounts to a room: all their devices that have a key package. An
+// account that has none yet is added when it does. It needs the rights of the
+// room's owner or an admin, which the server checks (EventProblem). If one of them is
+// not a DID the error wraps ErrAccount, and nobody is invited.
+func (c *Client) Invite(ctx context.Context, room string, members ...string) error {
+	return c.manage(ctx, room, func(conv *conversation) error { return c.want(conv, members) })
+}
+
+// Remove takes accounts out of a room with all their devices: off the server's list,
+// which ends what is delivered to them, and out of the MLS group, so that they cannot
+// read what is said from then on. What is put into the outbox behind it waits until
+// they are out. It needs the rights of the room's owner or an admin, which the server
+// checks (EventProblem); the owner cannot be removed. Accounts that are not in the
+// room are passed over. An EventMembers tells of it when it is done.
+func (c *Client) Remove(ctx context.Context, room string, members ...string) error {
+	return c.manage(ctx, room, func(conv *conversation) error {
+		info := conv.editInfo()
+		for _, account := range members {
+			if err := checkAccount(account); err != nil {
+				return fmt.Errorf("remove: %w", err)
+			}
+			if account == c.account.DID() {
+				return fmt.Errorf("remove: %w: it is our own: Leave does that", ErrAccount)
+			}
+			info.Wanted = slices.DeleteFunc(info.Wanted, func(w wanted) bool { return w.Account == account })
+			if !slices.Contains(info.Unwanted, account) {
+				info.Unwanted = append(info.Unwanted, account)
+			}
+		}
+		return nil
+	})
+}
+
+// manage changes who is wanted in a room.
+func (c *Client) manage(ctx context.Context, room string, change func(conv *conversation) error) error {
+	err := c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(room)
+		switch {
+		case err != nil:
+			return err
+		case conv == nil:
+			return ErrUnknownConversation
+		case conv.info.Kind == DM:
+			return ErrDirect
+		case conv.phase == Removed || conv.phase == Waiting || conv.info.Leave != nil:
+			return ErrNoGroup
+		}
+		return change(conv)
+	})
+	if err == nil {
+		c.wake(room)
+	}
+	return err
+}
+
+// Leave takes this account with all its devices out of a conversation, once what
+// waits in the outbox for it is delivered or cannot be. The others take its devices
+// out of the group. An owner hands the conversation over to its first admin, or else
+// to the first other member. It ends with an EventRemoved; an invitation brings the
+// account back.
+func (c *Client) Leave(ctx context.Context, conversation string) error {
+	return c.leaveTo(ctx, conversation, "")
+}
+
+// LeaveTo is Leave for an owner who names the account that owns the conversation
+// from then on; the error wraps ErrAccount if it is not a DID. Whoever is not the
+// owner just leaves.
+func (c *Client) LeaveTo(ctx context.Context, conversation, newOwner string) error {
+	if err := checkAccount(newOwner); err != nil {
+		return fmt.Errorf("leave: new owner: %w", err)
+	}
+	return c.leaveTo(ctx, conversation, newOwner)
+}
+
+func (c *Client) leaveTo(ctx context.Context, conversation, newOwner string) error {
+	err := c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(conversation)
+		switch {
+		case err != nil:
+			return err
+		case conv == nil:
+			return ErrUnknownConversation
+		case conv.phase == Removed:
+			return nil
+		case conv.phase == Creating: // nobody knows of it yet
+			return c.leave(tx, conv, c.now(), "left")
+		}
+		conv.editInfo().Leave = &departure{NewOwner: newOwner}
+		return nil
+	})
+	if err == nil {
+		c.wake(conversation)
+	}
+	return err
+}
+
+// depart tells the server that the account leaves. It is done again after a crash: who
+// is no member any more has left.
+func (c *Client) depart(ctx context.Context, token, id string) error {
+	conv, err := c.snapshot(ctx, id)
+	if err != nil || conv == nil || conv.info.Leave == nil || conv.phase == Removed {
+		return err
+	}
+	body := gateway.LeaveRoom{ConvID: id}
+	var list gateway.MemberList
+	err = c.call(ctx, token, "/v1/rooms/members?conv_id="+url.QueryEscape(id), nil, &list)
+	if err == nil {
+		if heir := c.heir(list.Members, conv.info.Leave.NewOwner); heir != "" {
+			body.NewOwner = &heir
+		}
+		err = c.call(ctx, token, "/v1/rooms/leave", body, &gateway.Status{})
+	}
+	refusal := asRefusal(err)
+	isOut := err == nil || refusal != nil && refusal.Code == codeForbidden && refusal.Message == "not a member"
+	if !isOut && (refusal == nil || refusal.mayPass() || refusal.Code == codeUnauthorized) {
+		return fmt.Errorf("leave: %w", err)
+	}
+	return c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(id)
+		if err != nil || conv == nil || conv.info.Leave == nil {
+			return err
+		}
+		if isOut {
+			return c.leave(tx, conv, c.now(), "left")
+		}
+		conv.editInfo().Leave = nil
+		return c.trouble(tx, conv, refusal)
+	})
+}
+
+// heir is who owns the conversation once this account, its owner, has left: the one
+// that was named, else the first of the list, which begins with the admins; "" if
+// there is no need for one.
+func (c *Client) heir(members []gateway.Member, named string) string {
+	isOwner, first := false, ""
+	for _, m := range members {
+		switch {
+		case m.UserID == c.account.DID():
+			isOwner = m.Role == RoleOwner
+		case first == "":
+			first = m.UserID
+		}
+	}
+	if !isOwner || first == "" || named == "" {
+		if !isOwner {
+			return ""
+		}
+		return first
+	}
+	return named
+}
+
+// roster is what the server says of a conversation's accounts, and the epoch that the
+// group was in before it was asked.
+type roster struct {
+	accounts []string
+	role     string
+	epoch    uint64
+}
+
+// takeRoster compares the server's list with the group. Whoever is in the group and no
+// longer in the list cannot be delivered to and must not be able to read on (design
+// 5). The list never brings anybody in: a server could write what it likes there. It
+// is false if the group has moved meanwhile, so that the list may be older than it.
+func (c *Client) takeRoster(conv *conversation, r roster) bool {
+	if conv.phase != Joined || !slices.Contains(r.accounts, c.account.DID()) {
+		return true
+	}
+	if r.role != "" && conv.info.Role != r.role {
+		conv.editInfo().Role = r.role
+	}
+	if conv.epoch() != r.epoch {
+		return false
+	}
+	var missing []string
+	for _, leaf := range conv.group.Members() {
+		account := string(leaf.Credential)
+		if !slices.Contains(r.accounts, account) && !slices.Contains(missing, account) {
+			missing = append(missing, account)
+		}
+	}
+	if !slices.Equal(missing, conv.info.Missing) {
+		conv.editInfo().Missing = missing
+	}
+	return true
+}
+
+// askRoster asks for the accounts of a conversation.
+func (c *Client) askRoster(ctx context.Context, token, id string) error {
+	conv, err := c.snapshot(ctx, id)
+	if err != nil || conv == nil || conv.phase != Joined {
+		return err
+	}
+	r := roster{epoch: conv.epoch()}
+	var list gateway.MemberList
+	if err := c.call(ctx, token, "/v1/rooms/members?conv_id="+url.QueryEscape(id), nil, &list); err != nil {
+		if refusal := asRefusal(err); refusal != nil && refusal.Code == codeForbidden {
+			return nil // the log says so too
+		}
+		return fmt.Errorf("ask for members: %w", err)
+	}
+	for _, m := range list.Members {
+		r.accounts = append(r.accounts, m.UserID)
+		if m.UserID == c.account.DID() {
+			r.role = m.Role
+		}
+	}
+	return c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(id)
+		if err == nil && conv != nil && !c.takeRoster(conv, r) {
+			return errRosterMoved
+		}
+		return err
+	})
+}
+
+// rosterTries is how often the members are asked for in a row; who has left is told
+// again on the next connection.
+const rosterTries = 3
+
+var errRosterMoved = errors.New("the group has changed while its members were asked for")
+
+// roster takes a change of accounts in its place in the log: the commits before it
+// are in the group already.
+func (b *batch) roster(frame gateway.Frame) error {
+	var m gateway.Roster
+	if err := frame.Decode(&m); err != nil {
+		return err
+	}
+	conv, err := b.tx.conversation(m.ConvID)
+	if err != nil || conv == nil || conv.phase != Joined {
+		return err
+	}
+	info := conv.editInfo()
+	for _, account := range m.Remove {
+		if hasAccount(conv.group, account) && account != b.s.c.account.DID() && !slices.Contains(info.Missing, account) {
+			info.Missing = append(info.Missing, account)
+		}
+	}
+	info.Missing = slices.DeleteFunc(info.Missing, func(account string) bool { return slices.Contains(m.Add, account) })
+	b.then(func() { b.s.due[m.ConvID] = true })
+	return nil
+}
+
+// removals are the leaves that a commit of ours takes out of the group: those of
+// unwanted and missing accounts, of this account's lost devices, and what an earlier
+// home of this very device has left there.
+func (c *Client) removals(conv *conversation) []uint32 {
+	var out []uint32
+	for _, leaf := range conv.group.Members() {
+		account := string(leaf.Credential)
+		switch {
+		case leaf.Index == conv.group.OwnLeaf().Index:
+		case slices.Contains(conv.info.Unwanted, account) || slices.Contains(conv.info.Missing, account),
+			account == c.account.DID() && c.isStale(leaf):
+			out = append(out, leaf.Index)
+		}
+	}
+	return out
+}
+
+// isStale says whether a leaf of our account is of a lost device, or of a past life
+// of this one.
+func (c *Client) isStale(leaf mls.Leaf) bool {
+	device := c.memberOf(leaf).Device
+	return device != "" && (device == c.options.DeviceID && string(leaf.SignatureKey) != string(c.identity.Key.Public()) || c.isLost(device))
+}
+
+// The waits before a commit that somebody else may make as well: an admin's, and that
+// of others, who are only to step in.
+const (
+	removeSoon  = 200 * time.Millisecond
+	removeLater = 5 * time.Second
+)
+
+// mayRemove says whether it is for us to commit removals now. What was asked for here
+// is; a removal pending is for the admins at once, and for anybody who wants to speak
+// or sees that nobody does it.
+func (s *session) mayRemove(conv *conversation, sub *subscription, wantsToSpeak bool) bool {
+	if len(conv.info.Unwanted) > 0 || len(conv.info.Missing) == 0 || wantsToSpeak {
+		sub.remove.ok()
+		return true
+	}
+	if sub.remove.at.IsZero() && sub.remove.failed == 0 {
+		wait := rand.N(removeSoon)
+		if !mayManage(conv.info.Role) {
+			wait = removeLater + rand.N(removeLater)
+		}
+		sub.remove = retry{failed: 1, at: time.Now().Add(wait)}
+	}
+	if !sub.remove.isReady() {
+		return false
+	}
+	sub.remove.ok()
+	return true
+}
+
+// settleRemovals takes off the lists whoever is out of the group now; done are the
+// accounts that our own commit took off the server's list.
+func (c *Client) settleRemovals(conv *conversation, done []string) {
+	isOut := func(account string) bool { return !hasAccount(conv.group, account) }
+	if len(conv.info.Missing) > 0 {
+		info := conv.editInfo()
+		info.Missing = slices.DeleteFunc(info.Missing, isOut)
+	}
+	if len(conv.info.Unwanted) > 0 {
+		info := conv.editInfo()
+		info.Unwanted = slices.DeleteFunc(info.Unwanted, func(account string) bool {
+			return slices.Contains(done, account) || isOut(account) && hadAccount(conv, account)
+		})
+	}
+}
+
+// hadAccount says whether the account was in the group before its last commit.
+func hadAccount(conv *conversation, account string) bool {
+	return conv.before != nil && hasAccount(conv.before, account)
+}

@@ -1,0 +1,119 @@
+package client
+
+import (
+	"context"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Query says which messages of the history are looked for. The zero value of a field
+// does not narrow the search.
+type Query struct {
+	// Text must occur in the message, letter for letter but for upper and lower case;
+	// of several words each must occur.
+	Text         string
+	Conversation string
+	From         string // the account that sent it
+	// After and Before bound Event.Time.
+	After, Before time.Time
+	// Limit is how many are returned at most; 0 stands for 100, and 1000 is the most.
+	Limit int
+}
+
+const searchLimit = 100
+
+// Search looks through the local history and gives what fits, the newest message of
+// each conversation first and the conversations in the order of their ids. Nothing is
+// asked of the server, which could not answer.
+//
+// The history is sealed at rest and has no index of words, which would tell them: every
+// message of the conversations in question is opened. That takes some microseconds for
+// each, and other calls are let through between pages.
+func (c *Client) Search(ctx context.Context, q Query) ([]Event, error) {
+	limit := q.Limit
+	if limit <= 0 {
+		limit = searchLimit
+	}
+	limit = min(limit, historyPage)
+	words := strings.FieldsFunc(strings.ToLower(q.Text), unicode.IsSpace)
+	var ids []string
+	err := c.db.update(ctx, func(tx *tx) error {
+		var id string
+		return tx.each([]any{&id}, func() error {
+			if q.Conversation == "" || q.Conversation == id {
+				ids = append(ids, id)
+			}
+			return nil
+		}, `SELECT DISTINCT conversation FROM messages ORDER BY conversation`)
+	})
+	var out []Event
+	for _, id := range ids {
+		before := int64(0)
+		for err == nil && len(out) < limit {
+			var page []Event
+			if page, err = c.History(ctx, id, before, historyPage); len(page) == 0 {
+				break
+			}
+			before = page[0].Seq
+			for i := len(page) - 1; i >= 0 && len(out) < limit; i-- {
+				if q.matches(&page[i], words) {
+					out = append(out, page[i])
+				}
+			}
+		}
+	}
+	return out, err
+}
+
+func (q *Query) matches(e *Event, words []string) bool {
+	switch {
+	case q.From != "" && e.From.Account != q.From,
+		!q.After.IsZero() && !e.Time.After(q.After),
+		!q.Before.IsZero() && !e.Time.Before(q.Before):
+		return false
+	}
+	text := strings.ToLower(string(e.Text))
+	for _, word := range words {
+		if !strings.Contains(text, word) {
+			return false
+		}
+	}
+	return true
+}
+
+// readCounter is the name of the counter with what was read of a conversation.
+func readCounter(conversation string) string { return "read\x00" + conversation }
+
+// MarkRead says that the application has shown the messages of a conversation up to
+// and including seq; 0 stands for all that there are. It never goes backwards. It is a
+// matter of this device: nobody is told.
+func (c *Client) MarkRead(ctx context.Context, conversation string, seq int64) error {
+	return c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(conversation)
+		if err != nil {
+			return err
+		}
+		if conv == nil {
+			return ErrUnknownConversation
+		}
+		if last := conv.nextSeq - 1; seq <= 0 || seq > last {
+			seq = last
+		}
+		before, err := tx.counter(readCounter(conversation))
+		if err != nil || seq <= before {
+			return err
+		}
+		return tx.setCounter(readCounter(conversation), seq)
+	})
+}
+
+// unread counts what others have said behind what was read.
+func (t *tx) unread(conversation string) (count int, read int64, err error) {
+	if read, err = t.counter(readCounter(conversation)); err != nil {
+		return 0, 0, err
+	}
+	_, err = t.get([]any{&count}, `SELECT count(*) FROM messages WHERE conversation = $1 AND seq > $2 AND own = 0`,
+		conversation, read)
+	return count, read, err
+}

@@ -1,0 +1,237 @@
+package client
+
+import (
+	"context"
+	"crypto/sha512"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// SafetyNumber is what people compare, in person or over a line that they trust, to
+// know that they speak of the same account: 60 decimal digits.
+//
+// It is made of SHA-512 over the text "waxwing safety number v1" and, each behind a
+// NUL, what it is of: the DID of the account, or the two DIDs of a pair, the smaller
+// one first. For an account whose DID is not a key it also covers the fingerprints of
+// the devices that this home has met, sorted. The first 60 bytes of the hash are taken
+// in twelves of 5 bytes, each a big-endian number whose remainder by 100 000 gives five
+// digits.
+type SafetyNumber string
+
+const (
+	safetyDomain = "waxwing safety number v1"
+	safetyGroups = 12
+	safetyDigits = 5
+)
+
+func safetyNumber(of ...string) SafetyNumber {
+	sum := sha512.Sum512([]byte(safetyDomain + "\x00" + strings.Join(of, "\x00")))
+	var out strings.Builder
+	for i := range safetyGroups {
+		var wide [8]byte
+		copy(wide[3:], sum[5*i:5*i+5])
+		fmt.Fprintf(&out, "%0*d", safetyDigits, binary.BigEndian.Uint64(wide[:])%100_000)
+	}
+	return SafetyNumber(out.String())
+}
+
+// String gives the digits in groups of five.
+func (n SafetyNumber) String() string {
+	var groups []string
+	for i := 0; i+safetyDigits <= len(n); i += safetyDigits {
+		groups = append(groups, string(n[i:i+safetyDigits]))
+	}
+	return strings.Join(groups, " ")
+}
+
+// ParseSafetyNumber reads one that somebody has typed; blanks and dashes between digits
+// do not matter.
+func ParseSafetyNumber(text string) (SafetyNumber, error) {
+	digits := strings.NewReplacer(" ", "", "-", "", "\t", "", "\n", "").Replace(text)
+	isDigit := func(r rune) bool { return r >= '0' && r <= '9' }
+	if len(digits) != safetyGroups*safetyDigits || strings.ContainsFunc(digits, func(r rune) bool { return !isDigit(r) }) {
+		return "", fmt.Errorf("a safety number has %d digits", safetyGroups*safetyDigits)
+	}
+	return SafetyNumber(digits), nil
+}
+
+// ErrUnknownDevices: the account's DID does not tell its key and no device of it has
+// been met, so that there is nothing to compare.
+var ErrUnknownDevices = errors.New("no device of the account is known")
+
+// SafetyNumber is the number of one account, our own included: the same on every
+// device of everybody. The error wraps ErrAccount if it is not a DID, or ErrUnknownDevices.
+func (c *Client) SafetyNumber(ctx context.Context, account string) (SafetyNumber, error) {
+	parts, err := c.provable(ctx, account)
+	if err != nil {
+		return "", err
+	}
+	return safetyNumber(parts...), nil
+}
+
+// SharedSafetyNumber is the number of this account and another one together: each of
+// the two people reads the same one on their own device. Errors are those of SafetyNumber.
+func (c *Client) SharedSafetyNumber(ctx context.Context, account string) (SafetyNumber, error) {
+	parts, err := c.provable(ctx, account)
+	if err != nil {
+		return "", err
+	}
+	self := c.account.DID()
+	return safetyNumber(slices.Concat([]string{min(self, account), max(self, account)}, parts[1:])...), nil
+}
+
+// provable is what stands for an account: its DID, and its devices where the DID is no key.
+func (c *Client) provable(ctx context.Context, account string) ([]string, error) {
+	if err := checkAccount(account); err != nil {
+		return nil, err
+	}
+	if key, _ := keyOfDID(account); key.isKnown() {
+		return []string{account}, nil
+	}
+	devices, err := c.Devices(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	if len(devices) == 0 {
+		return nil, ErrUnknownDevices
+	}
+	return append([]string{account}, fingerprints(devices)...), nil
+}
+
+func fingerprints(devices []KnownDevice) []string {
+	var out []string
+	for _, d := range devices {
+		out = append(out, d.Fingerprint)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// trusted is what is kept in memory of an account that a person has verified.
+type trusted struct {
+	since  time.Time
+	pinned []string // fingerprints, where the account cannot vouch for its devices
+}
+
+// Trust is what a home knows of an account.
+type Trust struct {
+	Account string
+	// Verified says that a person has compared the account's safety number (Verify),
+	// and Since when.
+	Verified bool
+	Since    time.Time
+	// Unpinned are devices that are not covered by that: nobody vouches for them, and
+	// they were not there when the number was compared.
+	Unpinned []KnownDevice
+	// Devices are all that were met, in the order of first sight.
+	Devices []KnownDevice
+}
+
+// Verify says that a person has compared the account's safety number: from now on
+// Member.Trusted is set for its devices. Where the DID is a key that covers every
+// device that the account vouches for; elsewhere those that are known now, and a later
+// one is not trusted. It needs no network; errors are those of SafetyNumber.
+func (c *Client) Verify(ctx context.Context, account string) error {
+	if _, err := c.provable(ctx, account); err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	return c.setTrust(ctx, account, c.now())
+}
+
+// Unverify takes Verify back.
+func (c *Client) Unverify(ctx context.Context, account string) error {
+	return c.setTrust(ctx, account, time.Time{})
+}
+
+func (c *Client) setTrust(ctx context.Context, account string, since time.Time) error {
+	return c.db.update(ctx, func(tx *tx) error {
+		known, err := tx.known(account)
+		if err != nil {
+			return err
+		}
+		known.VerifiedAt, known.Pinned = since, nil
+		if key, _ := keyOfDID(account); !since.IsZero() && !key.isKnown() {
+			known.Pinned = fingerprints(known.Devices)
+		}
+		tx.after = append(tx.after, func() { c.remember(known) })
+		return tx.saveKnown(known)
+	})
+}
+
+// remember takes what is known of an account into memory.
+func (c *Client) remember(known knownAccount) {
+	c.peopleMu.Lock()
+	defer c.peopleMu.Unlock()
+	if c.people == nil {
+		c.people = map[string]trusted{}
+	}
+	if known.VerifiedAt.IsZero() {
+		delete(c.people, known.Account)
+		return
+	}
+	c.people[known.Account] = trusted{since: known.VerifiedAt, pinned: known.Pinned}
+}
+
+// loadPeople reads who is trusted.
+func (c *Client) loadPeople(tx *tx) error {
+	var name, body []byte
+	var all []knownAccount
+	err := tx.each([]any{&name, &body}, func() error {
+		var known knownAccount
+		err := tx.openJSON("devices", string(name), "body", body, &known)
+		all = append(all, known)
+		name, body = nil, nil
+		return err
+	}, `SELECT name, body FROM devices`)
+	for _, known := range all {
+		c.remember(known)
+	}
+	return err
+}
+
+// isTrusted says whether a person has verified the account of a device, and that covers it.
+func (c *Client) isTrusted(m Member) bool {
+	if m.Account == c.account.DID() {
+		return m.Verified
+	}
+	c.peopleMu.RLock()
+	defer c.peopleMu.RUnlock()
+	t, ok := c.people[m.Account]
+	return ok && (m.Verified || slices.Contains(t.pinned, m.Fingerprint))
+}
+
+// judged fills in Trusted, which is never stored: it is a matter of now.
+func (c *Client) judged(e Event) Event {
+	if e.From.Account != "" {
+		e.From.Trusted = c.isTrusted(e.From)
+	}
+	for _, list := range [][]Member{e.Members, e.Gone} {
+		for i := range list {
+			list[i].Trusted = c.isTrusted(list[i])
+		}
+	}
+	return e
+}
+
+// Trust is what is known of an account, whether or not it was met.
+func (c *Client) Trust(ctx context.Context, account string) (Trust, error) {
+	out := Trust{Account: account}
+	devices, err := c.Devices(ctx, account)
+	if err != nil {
+		return out, err
+	}
+	c.peopleMu.RLock()
+	t, ok := c.people[account]
+	c.peopleMu.RUnlock()
+	out.Verified, out.Since, out.Devices = ok, t.since, devices
+	for _, d := range devices {
+		if ok && !d.Trusted {
+			out.Unpinned = append(out.Unpinned, d)
+		}
+	}
+	return out, nil
+}
