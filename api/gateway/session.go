@@ -12,6 +12,11 @@ type Start struct {
 	// ClientLabel names the kind of client: 1–32 characters of [a-z0-9 _-].
 	ClientLabel *string   `json:"client_label,omitempty"`
 	Features    []Feature `json:"features,omitempty"`
+	// InviteCode admits an account that was not here before, where the service wants
+	// that: without a code it answers forbidden "invite required", with one that is
+	// unknown or used up forbidden "invalid invite". At most 64 bytes; other accounts'
+	// starts do not look at it.
+	InviteCode *string `json:"invite_code,omitempty"`
 }
 
 // AuthMethod is the lxm that an AuthToken carries.

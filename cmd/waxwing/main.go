@@ -5,6 +5,7 @@
 //	waxwing chat dm DID    talk to somebody, end-to-end encrypted
 //	waxwing demo           see all of it work in one process
 //	waxwing token, did     identities for scripts
+//	waxwing invite, allow  who may begin to use the service
 //	waxwing config         what the service would run with, and why
 //	waxwing dev            tools for developers of MLS clients
 //
@@ -46,6 +47,8 @@ type commands struct {
 	Demo    demoCommand    `cmd:"" help:"Show three people, one server, lost connections and a crash, in one process."`
 	Token   tokenCommand   `cmd:"" help:"Print service tokens, one per line."`
 	DID     didCommand     `cmd:"" name:"did" help:"Print the DID of an account."`
+	Invite  inviteCommand  `cmd:"" help:"Make, list and revoke the codes with which accounts are admitted."`
+	Allow   allowCommand   `cmd:"" help:"Keep the list of accounts that are admitted without a code."`
 	Options configCommand  `cmd:"" name:"config" help:"Print the effective options of serve with their sources."`
 	Dev     devCommand     `cmd:"" help:"Tools for developers of MLS clients."`
 	Version versionCommand `cmd:"" help:"Print the version and the commit."`

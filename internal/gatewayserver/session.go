@@ -40,12 +40,16 @@ func (s *Server) start(ctx context.Context, in *gateway.Start, userAgent, addres
 		DeviceID:  ds.DeviceID(in.DeviceID),
 		UserAgent: userAgent,
 		Features:  in.Features,
+		Address:   address,
 		Admit: func(ctx context.Context, account ds.AccountID) error {
 			if err := s.takeFirstContact(ctx, account, address); err != nil {
 				return err
 			}
 			return s.core.Take(core.LimitSessionStarts, string(account))
 		},
+	}
+	if in.InviteCode != nil {
+		start.InviteCode = *in.InviteCode
 	}
 	if in.ClientLabel != nil {
 		start.ClientLabel, start.HasClientLabel = *in.ClientLabel, true

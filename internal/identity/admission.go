@@ -180,6 +180,15 @@ func (s Admissions) now() time.Time {
 	return s.Now()
 }
 
+// Refused is what to tell an operator whose act was refused; not ok is no refusal.
+func Refused(err error) (message string, ok bool) {
+	var refusal *ds.Refusal
+	if !errors.As(err, &refusal) {
+		return "", false
+	}
+	return refusal.Message, true
+}
+
 // Bounds of invites.
 const (
 	inviteUsesMax      = 1_000_000

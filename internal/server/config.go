@@ -12,6 +12,7 @@ import (
 
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/netguard"
 )
 
 // Config is everything that can be set about a server. The tags are the
@@ -25,7 +26,14 @@ type Config struct {
 	Database       string        `placeholder:"URL" secret:"url" help:"PostgreSQL database to use in place of the embedded one, as postgres://USER:PASSWORD@HOST/NAME. Several servers may share it if they have the same service key and public URL."`
 	PublicURL      string        `name:"public-url" placeholder:"URL" help:"Address under which clients and other services reach this one, as https://HOST. It decides the service's DID. http is accepted for localhost only. Without it the DID is that of localhost and the bound port."`
 	ServiceKey     string        `placeholder:"FILE" help:"File of the service's private key; made when missing. By default service.key in the data directory."`
-	Dev            bool          `help:"Development mode: options that weaken security are accepted. This version has none; the server warns that the mode is on."`
+	Dev            bool          `help:"Development mode: accepts --egress-loopback and --dev-secret, which weaken security. Not for a server that others can reach."`
+	DevSecret      string        `name:"dev-secret" placeholder:"FILE" help:"File of a secret shared with a test harness: XRPC calls with HS256 tokens made from it are accepted, as whomever they claim to be. Needs --dev."`
+	Admission      string        `default:"auto" enum:"auto,open,invite,allowlist" placeholder:"MODE" help:"Accounts that may begin to use the server: open for all that can prove their DID, invite for those with a code (waxwing invite) or on the allowlist, allowlist for those on it (waxwing allow). auto is open when only this machine can connect, else invite. Whoever was let in stays."`
+	PLCDirectory   string        `name:"plc-directory" default:"https://plc.directory" placeholder:"URL" help:"Directory that is asked for the keys of did:plc accounts."`
+	EgressAllow    []string      `name:"egress-allow" placeholder:"CIDR" help:"Networks, as 10.0.0.0/8, that the server may connect to although they are not public, and host names, as ds.corp, that it may use although they are not public ones. A name needs its network too. May be repeated."`
+	EgressHosts    []string      `name:"egress-hosts" placeholder:"HOST" help:"The only hosts, with their subdomains, that the server may call. Any public one when empty. May be repeated."`
+	EgressPorts    []string      `name:"egress-ports" placeholder:"PORT" help:"Ports that the server may call. 443 when empty. May be repeated."`
+	EgressLoopback bool          `name:"egress-loopback" help:"Call servers on this machine over plain HTTP, for tests with a directory and other servers of their own. Needs --dev."`
 	RecordSenders  bool          `help:"Make new conversations store the sending device with each message. By default the server forgets who sent what."`
 	Keypackages    string        `default:"any" enum:"any,strict" placeholder:"any|strict" help:"Key packages to accept: any text (clients of the first gateway publish placeholders), or strict for valid MLS ones only."`
 	PingInterval   time.Duration `default:"30s" placeholder:"TIME" help:"How often a silent connection is asked for a sign of life."`
@@ -40,6 +48,8 @@ type Config struct {
 	LogTo io.Writer `kong:"-"`
 	// Now is the clock; nil is the system's.
 	Now func() time.Time `kong:"-"`
+	// OnDial is told of every address that is about to be called; nil for nobody.
+	OnDial func(netguard.Dial) `kong:"-"`
 	// Version is reported by metrics.
 	Version string `kong:"-"`
 }
@@ -50,6 +60,7 @@ func DefaultConfig(dir string) Config {
 	return Config{
 		Listen: "127.0.0.1:0", Data: dir, Keypackages: "any",
 		PingInterval: 30 * time.Second, PingMisses: 2, SessionTTL: time.Hour,
+		Admission: "auto", PLCDirectory: identity.PLCDirectory,
 		LogLevel: "info", LogFormat: "text",
 	}
 }
@@ -82,6 +93,7 @@ func (c Config) Validate() error {
 	if _, err := c.limits(); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, c.validateIdentity())
 	if _, err := c.proxies(); err != nil {
 		errs = append(errs, err)
 	}

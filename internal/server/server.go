@@ -26,6 +26,7 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/gatewayserver"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/netguard"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -49,13 +50,18 @@ type Server struct {
 	did      string
 	metrics  *prometheus.Registry
 	store    *store.DB
+	guard    *netguard.Guard
+	resolver *identity.Resolver
 	identity *identity.Authenticator
 	core     *core.Service
 	gateway  *gatewayserver.Server
 
-	front    *http.Server
-	ops      *http.Server // nil when not asked for
-	opsURL   string
+	front  *http.Server
+	ops    *http.Server // nil when not asked for
+	opsURL string
+
+	adminServer *http.Server // nil where operators have the database itself
+
 	draining atomic.Bool
 	failed   chan error
 	closing  sync.Once
@@ -68,7 +74,7 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{config: c, logger: newLogger(c), metrics: prometheus.NewRegistry(), failed: make(chan error, 2)}
+	s := &Server{config: c, logger: newLogger(c), metrics: prometheus.NewRegistry(), failed: make(chan error, 3)}
 	if err := s.start(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -86,11 +92,7 @@ func (s *Server) start(ctx context.Context) error {
 	var err error
 	s.store, err = store.Open(ctx, store.Options{URL: s.config.storeURL(), Now: s.config.Now, Logger: s.logger})
 	if err != nil {
-		where := "on PostgreSQL" // the URL is not repeated: it may hold a password
-		if s.config.Database == "" {
-			where = "in " + s.config.Data
-		}
-		return fmt.Errorf("open the database %s: %w", where, err)
+		return s.config.openError(err)
 	}
 	key, err := identity.LoadOrCreateServiceKey(s.config.serviceKeyFile())
 	if err != nil {
@@ -108,9 +110,21 @@ func (s *Server) start(ctx context.Context) error {
 			return errors.Join(err, listener.Close())
 		}
 	}
+	if err := s.serveAdmin(); err != nil {
+		return errors.Join(err, listener.Close())
+	}
 	s.serve(s.front, listener)
 	s.logger.Info("listening", "url", s.url, "public_url", s.public, "did", s.did)
 	return nil
+}
+
+// openError says which database could not be opened.
+func (c Config) openError(err error) error {
+	where := "on PostgreSQL" // the URL is not repeated: it may hold a password
+	if c.Database == "" {
+		where = "in " + c.Data
+	}
+	return fmt.Errorf("open the database %s: %w", where, err)
 }
 
 // wire builds core and the doors. The service's name depends on the port, so it
@@ -137,11 +151,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
-	s.identity, err = identity.New(identity.Options{
-		Store: s.store, Now: s.config.Now, SessionTTL: s.config.SessionTTL, Logger: s.logger,
-		Audience: func() []string { return identity.Audiences(s.did) },
-	})
-	if err != nil {
+	if err := s.newIdentity(); err != nil {
 		return err
 	}
 	s.core = core.New(core.Options{
@@ -213,6 +223,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 func (s *Server) shutdown(ctx context.Context) error {
 	s.draining.Store(true)
+	s.closeAdmin()
 	// New connections are refused first; sockets are not http.Server's to end, so
 	// the gateway ends them while it waits for requests.
 	var ended sync.WaitGroup
@@ -232,6 +243,12 @@ func (s *Server) shutdown(ctx context.Context) error {
 	}
 	if s.identity != nil {
 		s.identity.Close()
+	}
+	if s.resolver != nil {
+		s.resolver.Close()
+	}
+	if s.guard != nil {
+		s.guard.Close()
 	}
 	var err error
 	if s.store != nil {

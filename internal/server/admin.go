@@ -1,0 +1,179 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// AdminSocket is the name, in the data directory, of the socket on which a running
+// server with an embedded database does what its operator asks: the database is the
+// server's alone. Whoever may open the socket, which is the server's own user, may ask.
+const AdminSocket = "admin.sock"
+
+const (
+	adminBytesMax     = 64 << 10
+	adminSocketMode   = 0o600
+	socketPathMax     = 100 // what all systems can bind; Linux takes 107 bytes
+	adminReadTimeout  = 5 * time.Second
+	adminWriteTimeout = time.Minute
+)
+
+// The operations of an AdminRequest.
+const (
+	AdminInviteCreate = "invite.create" // Uses, Life, Note; answers identity.Invite
+	AdminInviteList   = "invite.list"   // answers []identity.Invite
+	AdminInviteRevoke = "invite.revoke" // Name: an id or a code
+	AdminAllowAdd     = "allow.add"     // Name: a DID
+	AdminAllowList    = "allow.list"    // answers []identity.AllowedAccount
+	AdminAllowRemove  = "allow.remove"  // Name: a DID
+)
+
+// AdminRequest is an act of the operator.
+type AdminRequest struct {
+	Operation string        `json:"operation"`
+	Name      string        `json:"name,omitempty"`
+	Note      string        `json:"note,omitempty"`
+	Uses      int64         `json:"uses,omitempty"`
+	Life      time.Duration `json:"life,omitempty"` // 0: no end
+}
+
+// AdminAnswer is what came of it: a result or what was wrong.
+type AdminAnswer struct {
+	Result json.RawMessage `json:"result,omitempty"`
+	Error  string          `json:"error,omitempty"`
+}
+
+// Administer carries out an act on the database itself, for where no server runs or
+// several share it: an embedded database that a server uses is refused.
+func Administer(ctx context.Context, c Config, request AdminRequest) (AdminAnswer, error) {
+	if c.Database == "" {
+		if info, err := os.Stat(c.Data); err != nil || !info.IsDir() {
+			return AdminAnswer{}, fmt.Errorf("%s is not the data directory of a server", c.Data)
+		}
+	}
+	db, err := store.Open(ctx, store.Options{URL: c.storeURL(), Now: c.Now})
+	if err != nil {
+		return AdminAnswer{}, c.openError(err)
+	}
+	answer, err := administer(ctx, identity.Admissions{Store: db, Now: c.Now}, request)
+	return answer, errors.Join(err, db.Close())
+}
+
+// administer carries out an act. A refusal is an answer; an error is a fault.
+func administer(ctx context.Context, admissions identity.Admissions, request AdminRequest) (AdminAnswer, error) {
+	var result any
+	var err error
+	switch request.Operation {
+	case AdminInviteCreate:
+		result, err = admissions.CreateInvite(ctx, request.Uses, request.Life, request.Note)
+	case AdminInviteList:
+		result, err = admissions.Invites(ctx)
+	case AdminInviteRevoke:
+		err = admissions.RevokeInvite(ctx, request.Name)
+	case AdminAllowAdd:
+		err = admissions.Allow(ctx, request.Name)
+	case AdminAllowList:
+		result, err = admissions.Allowed(ctx)
+	case AdminAllowRemove:
+		err = admissions.Disallow(ctx, request.Name)
+	default:
+		return AdminAnswer{Error: "unknown operation"}, nil
+	}
+	if message, ok := identity.Refused(err); ok {
+		return AdminAnswer{Error: message}, nil
+	}
+	if err != nil {
+		return AdminAnswer{}, err
+	}
+	text, err := json.Marshal(result)
+	return AdminAnswer{Result: text}, err
+}
+
+// serveAdmin listens on the socket of an embedded database's directory. A socket that
+// a killed server left there is nobody's: the database is ours.
+func (s *Server) serveAdmin() error {
+	if s.config.Database != "" {
+		return nil // operators have the database itself
+	}
+	listener, err := listenPrivately(s.config.Data)
+	if errors.Is(err, errPathTooLong) {
+		s.logger.Warn("no admin socket: the path of the data directory is too long; waxwing invite and allow work only while the server is stopped")
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /", s.admin)
+	s.adminServer = s.httpServer(mux)
+	s.adminServer.ReadTimeout, s.adminServer.WriteTimeout = adminReadTimeout, adminWriteTimeout
+	s.serve(s.adminServer, listener)
+	return nil
+}
+
+var errPathTooLong = errors.New("path is too long for a socket")
+
+// listenPrivately makes the admin socket of a data directory. It is made in a folder
+// of its own and moved to its place when nobody else can open it any more.
+func listenPrivately(data string) (net.Listener, error) {
+	private, err := os.MkdirTemp(data, ".admin-*") // mode 0700
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(private)
+	draft := filepath.Join(private, "s")
+	if len(draft) > socketPathMax {
+		return nil, errPathTooLong
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: draft, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	listener.SetUnlinkOnClose(false) // its name will be another one
+	err = os.Chmod(draft, adminSocketMode)
+	if err == nil {
+		err = os.Rename(draft, filepath.Join(data, AdminSocket))
+	}
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}
+
+// closeAdmin ends the admin listener and takes its socket away.
+func (s *Server) closeAdmin() {
+	if s.adminServer == nil {
+		return
+	}
+	s.adminServer.Close()
+	if err := os.Remove(filepath.Join(s.config.Data, AdminSocket)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.logger.Warn("admin socket", "err", err)
+	}
+}
+
+// admin answers an AdminRequest with an AdminAnswer.
+func (s *Server) admin(w http.ResponseWriter, r *http.Request) {
+	var request AdminRequest
+	var answer AdminAnswer
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, adminBytesMax)).Decode(&request); err != nil {
+		answer.Error = "malformed request"
+	} else if answer, err = administer(r.Context(), identity.Admissions{Store: s.store, Now: s.config.Now}, request); err != nil {
+		s.logger.Error("admin", "operation", request.Operation, "err", err)
+		answer.Error = "internal error; see the server's log"
+	} else if answer.Error == "" {
+		s.logger.Info("admin", "operation", request.Operation)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(answer) // whoever asked is gone if this fails
+}

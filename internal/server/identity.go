@@ -1,0 +1,131 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/netguard"
+)
+
+// The options about who comes in and who is called.
+
+// validateIdentity says what is wrong with them.
+func (c Config) validateIdentity() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	check(slices.Contains([]string{"", "auto", "open", "invite", "allowlist"}, c.Admission), "admission: %q is none of auto, open, invite and allowlist", c.Admission)
+	check(c.Dev || c.DevSecret == "", "dev-secret: needs --dev")
+	check(c.Dev || !c.EgressLoopback, "egress-loopback: needs --dev")
+	guard, err := c.guard(nil, nil)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	defer guard.Close()
+	resolver, err := identity.NewResolver(identity.ResolverOptions{Guard: guard, Directory: c.PLCDirectory})
+	if err != nil {
+		return errors.Join(append(errs, fmt.Errorf("plc-directory: want an https URL of a public host, or one that egress-allow, egress-ports and egress-hosts let through"))...)
+	}
+	resolver.Close()
+	return errors.Join(errs...)
+}
+
+// guard makes the way out that the options describe. Both arguments may be nil.
+func (c Config) guard(logger *slog.Logger, onDial func(netguard.Dial)) (*netguard.Guard, error) {
+	ports := make([]int, len(c.EgressPorts))
+	for i, text := range c.EgressPorts {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 65535 {
+			return nil, fmt.Errorf("egress-ports: %q is no port", text)
+		}
+		ports[i] = n
+	}
+	guard, err := netguard.New(netguard.Options{
+		Allow: c.EgressAllow, Hosts: c.EgressHosts, Ports: ports,
+		LoopbackHTTP: c.EgressLoopback && c.Dev, Dev: c.Dev, Logger: logger, OnDial: onDial,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("egress-allow, egress-hosts: %w", err)
+	}
+	return guard, nil
+}
+
+// admission is the mode, with auto decided by who can connect.
+func (c Config) admission() identity.Admission {
+	if c.Admission != "" && c.Admission != "auto" {
+		return identity.Admission(c.Admission)
+	}
+	if isLoopback(c.Listen) {
+		return identity.AdmissionOpen
+	}
+	return identity.AdmissionInvite
+}
+
+// isLoopback says whether only this machine can connect to an address to listen at.
+func isLoopback(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false
+	}
+	address, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && address.Unmap().IsLoopback()
+}
+
+const devSecretBytesMax = 1 << 10
+
+// devSecret reads the secret of development mode; nil without one.
+func (c Config) devSecret() ([]byte, error) {
+	if !c.Dev || c.DevSecret == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(c.DevSecret)
+	if err != nil {
+		return nil, fmt.Errorf("dev-secret: %w", err)
+	}
+	secret := strings.TrimSpace(string(text))
+	if secret == "" || len(secret) > devSecretBytesMax {
+		return nil, errors.New("dev-secret: want a line of text")
+	}
+	return []byte(secret), nil
+}
+
+// newIdentity builds the way out, the resolver and the authenticator.
+func (s *Server) newIdentity() error {
+	var err error
+	if s.guard, err = s.config.guard(s.logger, s.config.OnDial); err != nil {
+		return err
+	}
+	s.metrics.MustRegister(s.guard.Collectors()...)
+	take := func(name, key string) error { return s.core.Take(name, key) }
+	s.resolver, err = identity.NewResolver(identity.ResolverOptions{
+		Guard: s.guard, Directory: s.config.PLCDirectory, Now: s.config.Now, Limit: take,
+	})
+	if err != nil {
+		return err
+	}
+	secret, err := s.config.devSecret()
+	if err != nil {
+		return err
+	}
+	if secret != nil {
+		s.logger.Warn("tokens of the development secret are accepted: whoever has it can be anybody")
+	}
+	s.identity, err = identity.New(identity.Options{
+		Store: s.store, Now: s.config.Now, SessionTTL: s.config.SessionTTL, Logger: s.logger,
+		Audience: func() []string { return identity.Audiences(s.did) },
+		Resolver: s.resolver, Admission: s.config.admission(), Limit: take, DevSecret: secret,
+		IsPolled: true, // by core, see wire
+	})
+	return err
+}
