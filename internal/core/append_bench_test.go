@@ -21,7 +21,7 @@ import (
 
 const (
 	benchBodyBytes     = 512
-	benchCallers       = 256
+	benchCallers       = 1024 // as many rows under way as the widest raw has
 	benchConversations = 100
 	benchBatch         = 256
 	benchRounds        = 4
