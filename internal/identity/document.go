@@ -24,6 +24,8 @@ const (
 	keyAccount = "#atproto"     // what an account signs service tokens with
 	keyService = "#atproto_mls" // what a delivery service signs with, if it has a key for that
 	keyLabels  = "#atproto_label"
+	// keyServiceJWK is the service's key once more, in another form.
+	keyServiceJWK = "#atproto_mls_jwk"
 )
 
 var (

@@ -2,12 +2,13 @@ package identity
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
 )
 
 // MLSService is the fragment that names the delivery service in a DID document.
@@ -99,19 +100,28 @@ func Audiences(serviceDID string) []string {
 	return []string{serviceDID, serviceDID + MLSService}
 }
 
+// documentKey is a verification method as it is published.
+type documentKey struct {
+	ID         string        `json:"id"`
+	Type       string        `json:"type"`
+	Controller string        `json:"controller"`
+	Multibase  string        `json:"publicKeyMultibase,omitempty"`
+	JWK        *atcrypto.JWK `json:"publicKeyJwk,omitempty"`
+}
+
 // Document is the DID document of the service at publicURL, for
-// /.well-known/did.json: a Multikey "#atproto" (what service tokens are verified
-// with) and the service entry "#atproto_mls" of type AtprotoMlsService with the URL.
+// /.well-known/did.json. It has one key under three names: "#atproto" and
+// "#atproto_mls" are Multikeys, for whoever looks for the key of an account or of a
+// delivery service, and "#atproto_mls_jwk" is a JWK, for services that know no
+// Multikey of P-256. The service entry is "#atproto_mls" of type AtprotoMlsService.
 func (k *ServiceKey) Document(publicURL string) ([]byte, error) {
 	did, err := ServiceDID(publicURL)
 	if err != nil {
 		return nil, err
 	}
-	type method struct {
-		ID         string `json:"id"`
-		Type       string `json:"type"`
-		Controller string `json:"controller"`
-		PublicKey  string `json:"publicKeyMultibase"`
+	jwk, err := k.public.JWK()
+	if err != nil {
+		return nil, fmt.Errorf("DID document: %w", err)
 	}
 	type service struct {
 		ID       string `json:"id"`
@@ -119,20 +129,24 @@ func (k *ServiceKey) Document(publicURL string) ([]byte, error) {
 		Endpoint string `json:"serviceEndpoint"`
 	}
 	document, err := json.MarshalIndent(struct {
-		Context  []string  `json:"@context"`
-		ID       string    `json:"id"`
-		Methods  []method  `json:"verificationMethod"`
-		Asserts  []string  `json:"assertionMethod"`
-		Services []service `json:"service"`
+		Context  []string      `json:"@context"`
+		ID       string        `json:"id"`
+		Keys     []documentKey `json:"verificationMethod"`
+		Asserts  []string      `json:"assertionMethod"`
+		Services []service     `json:"service"`
 	}{
-		Context:  []string{"https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"},
-		ID:       did,
-		Methods:  []method{{did + "#atproto", "Multikey", did, k.PublicKeyMultibase()}},
-		Asserts:  []string{did + "#atproto"},
+		Context: []string{"https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1", "https://w3id.org/security/suites/jws-2020/v1"},
+		ID:      did,
+		Keys: []documentKey{
+			{ID: did + keyAccount, Type: "Multikey", Controller: did, Multibase: k.PublicKeyMultibase()},
+			{ID: did + keyService, Type: "Multikey", Controller: did, Multibase: k.PublicKeyMultibase()},
+			{ID: did + keyServiceJWK, Type: "JsonWebKey2020", Controller: did, JWK: jwk},
+		},
+		Asserts:  []string{did + keyAccount, did + keyService, did + keyServiceJWK},
 		Services: []service{{MLSService, serviceType, strings.TrimSuffix(publicURL, "/")}},
 	}, "", "  ")
 	if err != nil {
-		return nil, errors.Join(errors.New("DID document"), err)
+		return nil, fmt.Errorf("DID document: %w", err)
 	}
 	return append(document, '\n'), nil
 }

@@ -14,7 +14,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/bluesky-social/indigo/atproto/atcrypto"
 	"github.com/bluesky-social/indigo/atproto/syntax"
 )
 
@@ -75,32 +74,37 @@ func TestDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var document struct {
+	const did = "did:web:ds.example%3A8443"
+	var raw struct {
 		ID                 string
-		VerificationMethod []struct{ ID, Type, Controller, PublicKeyMultibase string }
+		VerificationMethod []struct{ ID, Type, Controller string }
 		Service            []struct{ ID, Type, ServiceEndpoint string }
 	}
-	if err := json.Unmarshal(text, &document); err != nil {
+	if err := json.Unmarshal(text, &raw); err != nil {
 		t.Fatal(err)
 	}
-	const did = "did:web:ds.example%3A8443"
-	if document.ID != did || len(document.VerificationMethod) != 1 || len(document.Service) != 1 {
+	if raw.ID != did || len(raw.VerificationMethod) != 3 || len(raw.Service) != 1 {
 		t.Fatalf("got %s", text)
 	}
-	method, service := document.VerificationMethod[0], document.Service[0]
-	if method.ID != did+"#atproto" || method.Type != "Multikey" || method.Controller != did {
-		t.Errorf("method: %+v", method)
-	}
-	if service.ID != "#atproto_mls" || service.Type != "AtprotoMlsService" || service.ServiceEndpoint != "https://ds.example:8443" {
+	if service := raw.Service[0]; service.ID != "#atproto_mls" || service.Type != "AtprotoMlsService" || service.ServiceEndpoint != "https://ds.example:8443" {
 		t.Errorf("service: %+v", service)
 	}
-	public, err := atcrypto.ParsePublicMultibase(method.PublicKeyMultibase)
+	document, err := parseDocument(did, text)
 	if err != nil {
 		t.Fatal(err)
 	}
 	sig, err := key.Sign([]byte("content"))
-	if err != nil || public.HashAndVerify([]byte("content"), sig) != nil {
-		t.Errorf("the published key does not verify: %v", err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []struct{ fragment, kind string }{{"#atproto", "Multikey"}, {"#atproto_mls", "Multikey"}, {"#atproto_mls_jwk", "JsonWebKey2020"}} {
+		if method := raw.VerificationMethod[i]; method.ID != did+want.fragment || method.Type != want.kind || method.Controller != did {
+			t.Errorf("method: %+v", method)
+		}
+		public, err := document.key(want.fragment, nil)
+		if err != nil || public.verify([]byte("content"), sig) != nil {
+			t.Errorf("%s does not verify: %v", want.fragment, err)
+		}
 	}
 	if _, err := key.Document("http://ds.example"); err == nil {
 		t.Error("made a document for a bad URL")

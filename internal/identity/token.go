@@ -316,6 +316,7 @@ type Claims struct {
 	Audience  string // the DID of the service it is for
 	Method    string // lxm: the called method
 	ID        string // jti; "" makes a random one
+	KeyID     string // kid: a fragment of the signer's document; "" for none
 	IssuedAt  time.Time
 	ExpiresAt time.Time
 }
@@ -328,14 +329,18 @@ func SignToken(key Signer, c Claims) (string, error) {
 		_, _ = rand.Read(random[:]) // never fails (crypto/rand)
 		c.ID = base64.RawURLEncoding.EncodeToString(random[:])
 	}
-	token, err := jwt.NewWithClaims(signingMethod(key.Alg()), jwt.MapClaims{
+	t := jwt.NewWithClaims(signingMethod(key.Alg()), jwt.MapClaims{
 		"iss": c.Issuer,
 		"aud": c.Audience,
 		"lxm": c.Method,
 		"jti": c.ID,
 		"iat": c.IssuedAt.Unix(),
 		"exp": c.ExpiresAt.Unix(),
-	}).SignedString(key)
+	})
+	if c.KeyID != "" {
+		t.Header["kid"] = c.KeyID
+	}
+	token, err := t.SignedString(key)
 	if err != nil {
 		return "", fmt.Errorf("sign token: %w", err)
 	}
