@@ -1,0 +1,223 @@
+package mls
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+	"testing"
+
+	"waxwing.im/waxwing/mls/framing"
+	"waxwing.im/waxwing/mls/leaf"
+	"waxwing.im/waxwing/mls/schedule"
+	"waxwing.im/waxwing/mls/tree"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// The forgers below are members and joiners that check nothing: what they make has
+// good signatures, tags and keys, and breaks only the rule that a test names.
+
+// forgery says how a forged commit differs from a good one.
+type forgery struct {
+	list   []proposal
+	noPath bool
+	// leaf spoils the leaf before it is signed, path and commit what comes after;
+	// whoever signs the commit signs what they leave.
+	leaf   func(*wire.LeafNode)
+	path   func(*wire.UpdatePath)
+	commit func(*wire.Commit)
+	// source replaces the source of the leaf, which then gets a new signature.
+	source wire.LeafNodeSource
+	frame  func(*wire.AuthenticatedContent) // before it is signed
+	key    *SignatureKey                    // signs the commit
+	init   []byte
+}
+
+// unchecked is the plan of a list that may be nonsense.
+func (g *Group) unchecked(list []proposal, sender wire.Sender) *plan {
+	c := &plan{list: list, extensions: g.context.Extensions, touched: map[uint32]bool{}}
+	for _, p := range list {
+		_ = c.include(p, sender)
+	}
+	c.removes = slices.DeleteFunc(c.removes, func(i uint32) bool { return g.tree.Leaf(i) == nil }) // nobody to remove
+	c.updates = slices.DeleteFunc(c.updates, func(p proposal) bool { return g.tree.Leaf(p.sender.Index) == nil })
+	return c
+}
+
+// forge makes the commit of a member that checks nothing.
+func (g *Group) forge(t testing.TB, f forgery) []byte {
+	t.Helper()
+	c := g.unchecked(f.list, g.sender())
+	s := &staged{plan: c, sender: g.sender(), before: g.tree, tree: g.tree.Clone(), context: g.context, key: g.key, init: g.epoch.Init}
+	s.added = c.apply(s.tree)
+	next := *g.tree.Leaf(g.own)
+	if s.tree.Leaf(g.own) == nil {
+		s.tree.Update(g.own, &next) // a committer that removes itself
+	}
+	return g.forgeFrom(t, f, s, next)
+}
+
+// forgeJoin makes the external commit of a joiner that checks nothing. list are its
+// proposals besides the external init, which stands first.
+func forgeJoin(t testing.TB, groupInfo []byte, id Identity, f forgery) []byte {
+	t.Helper()
+	var m wire.Message
+	if err := wire.Unmarshal(groupInfo, &m); err != nil {
+		t.Fatal(err)
+	}
+	info := m.GroupInfo
+	cipher, err := lookup(id.Key.suite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked, err := verifiedTree(cipher, info, nil, ErrInvalidGroupInfo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := externalPub(cipher, info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kemOutput, init, err := cipher.ExternalInit(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &Group{
+		settings: newSettings(nil, nil, testNow, nil, Limits{}), suite: cipher, key: id.Key, context: info.Context, tree: checked,
+		interim: schedule.InterimTranscript(cipher, info.Context.ConfirmedTranscriptHash, info.ConfirmationTag), epoch: &schedule.Epoch{}, keys: tree.Keys{},
+	}
+	sender := wire.Sender{Type: wire.NewMemberCommitSender}
+	f.list = append([]proposal{{sender: sender, body: &wire.Proposal{Type: wire.ExternalInitProposal, ExternalInit: kemOutput}}}, f.list...)
+	c := g.unchecked(f.list, sender)
+	s := &staged{plan: c, sender: sender, before: g.tree, tree: g.tree.Clone(), context: g.context, key: id.Key, init: init}
+	s.added = c.apply(s.tree)
+	g.own = s.tree.Vacancy()
+	return g.forgeFrom(t, f, s, id.leaf(nil))
+}
+
+// forgeFrom finishes a forged commit.
+func (g *Group) forgeFrom(t testing.TB, f forgery, s *staged, next wire.LeafNode) []byte {
+	t.Helper()
+	s.context.Epoch++
+	s.context.Extensions = s.extensions
+	s.commit, s.commitSecret, s.psk = &wire.Commit{Proposals: references(f.list)}, noCommitSecret(), schedule.NoPSK()
+	if f.init != nil {
+		s.init = f.init
+	}
+	if f.leaf != nil {
+		f.leaf(&next)
+	}
+	if !f.noPath {
+		var err error
+		if s.path, err = s.tree.Replace(g.own, next, g.context.GroupID, s.key.private); err != nil {
+			t.Fatal(err)
+		}
+		s.context.TreeHash = s.tree.Hash()
+		if s.commit.Path, err = s.path.Seal(wire.Marshal(&s.context), indexSet(s.added)); err != nil {
+			t.Fatal(err)
+		}
+		s.commitSecret = s.path.CommitSecret
+		if f.source != 0 {
+			l := &s.commit.Path.Leaf
+			l.Source, l.NotAfter = f.source, 1<<40
+			if err := leaf.Sign(g.suite, s.key.private, l, g.context.GroupID, g.own); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if f.path != nil {
+			f.path(s.commit.Path)
+		}
+	}
+	s.keys, s.context.TreeHash = tree.Keys{}, s.tree.Hash()
+	if f.commit != nil {
+		f.commit(s.commit)
+	}
+	a := &wire.AuthenticatedContent{WireFormat: wire.PublicMessageFormat, Content: g.content(nil)}
+	a.Content.Sender, a.Content.ContentType, a.Content.Commit = s.sender, wire.CommitContent, s.commit
+	if f.frame != nil {
+		f.frame(a)
+	}
+	signer := s.signer(g)
+	if f.key != nil {
+		signer = *f.key
+	}
+	if err := framing.Sign(g.suite, signer.private, a, &g.context); err != nil {
+		t.Fatal(err)
+	}
+	after, _ := g.advance(s, a)
+	a.ConfirmationTag = after.confirmationTag
+	message, _, err := g.frame(a, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return message
+}
+
+// byValue are proposals of who, to go into its own commit.
+func (w *world) byValue(who string, list ...*wire.Proposal) []proposal {
+	var out []proposal
+	for _, p := range list {
+		out = append(out, proposal{sender: w.groups[who].sender(), body: p})
+	}
+	return out
+}
+
+func removal(i uint32) *wire.Proposal {
+	return &wire.Proposal{Type: wire.RemoveProposal, Remove: i}
+}
+
+func addition(k *wire.KeyPackage) *wire.Proposal {
+	return &wire.Proposal{Type: wire.AddProposal, Add: k}
+}
+
+func pskOf(id *wire.PreSharedKeyID) *wire.Proposal {
+	return &wire.Proposal{Type: wire.PSKProposal, PSK: id}
+}
+
+func extending(list ...wire.Extension) *wire.Proposal {
+	return &wire.Proposal{Type: wire.GroupContextExtensionsProposal, Extensions: list}
+}
+
+func (w *world) leafOf(name string) uint32 { return w.groups[name].own }
+
+// groupInfo is what who lets others join by.
+func (w *world) groupInfo(who string) []byte {
+	w.t.Helper()
+	info, err := w.groups[who].GroupInfo()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return info
+}
+
+// A forged commit that breaks no rule is taken: what the tests below refuse is
+// refused for the reason that they name.
+func TestForgersMakeGoodCommits(t *testing.T) {
+	for _, s := range []Suite{X25519_AES128GCM_SHA256_Ed25519, P256_AES128GCM_SHA256_P256} {
+		w := newWorld(t, s, "ann", "bob", "cay")
+		dan := keyPackage(t, identity(t, s, "dan")).public
+		message := w.groups["ann"].forge(t, forgery{list: w.byValue("ann", addition(dan), removal(w.leafOf("bob")))})
+		out := w.process("cay", message)
+		if len(out.Added) != 1 || len(out.Removed) != 1 || len(out.Proposals) != 2 {
+			t.Errorf("got %+v", out)
+		}
+		joined := w.process("cay", forgeJoin(t, w.groupInfo("cay"), identity(t, s, "eve"), forgery{}))
+		if joined.SenderKind != SentByJoiner || len(joined.Added) != 1 || string(joined.Added[0].Credential) != "did:ex:eve" {
+			t.Errorf("got %+v", joined)
+		}
+	}
+}
+
+// refusesForgery checks that name refuses a commit, whatever its wire form says,
+// and still takes a good one.
+func (w *world) refusesForgery(name, test string, message []byte, want error) {
+	w.t.Helper()
+	g := w.groups[name]
+	before := save(w.t, g)
+	out, err := g.Process(message)
+	if !errors.Is(err, want) || out != nil {
+		w.t.Errorf("%s: got %v, want %v", test, err, want)
+	}
+	if !bytes.Equal(before, save(w.t, g)) {
+		w.t.Errorf("%s: the group changed", test)
+	}
+}
