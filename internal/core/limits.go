@@ -48,6 +48,13 @@ const (
 	SendBytesUnderWayMax = 1 << 20
 )
 
+// Bodies of HTTP requests that may be in memory at one time. An address may be many
+// people's; four of the largest commits fit at once.
+const (
+	AddressBodyBytesMax = 64 << 20
+	TotalBodyBytesMax   = 256 << 20
+)
+
 // How a flusher goes about its batches.
 const (
 	listenRequestsMin = 16 // a batch of so many is worth listening after

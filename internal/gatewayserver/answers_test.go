@@ -198,17 +198,21 @@ func hold(t *testing.T, url, conversation string) (release func()) {
 func (w *world) owing(n int) *socket {
 	w.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		w.server.mu.Lock()
-		for c := range w.server.sockets {
-			c.answers.mu.Lock()
-			owed := len(c.answers.owed)
-			c.answers.mu.Unlock()
-			if owed == n {
-				w.server.mu.Unlock()
-				return c
+		var found *socket
+		w.server.connections.each(func(open connection) {
+			c, ok := open.(*socket)
+			if !ok {
+				return
 			}
+			c.answers.mu.Lock()
+			defer c.answers.mu.Unlock()
+			if len(c.answers.owed) == n {
+				found = c
+			}
+		})
+		if found != nil {
+			return found
 		}
-		w.server.mu.Unlock()
 	}
 	w.t.Fatalf("no socket owes %d answers", n)
 	return nil

@@ -85,10 +85,13 @@ var errMalformedBody = ds.Refuse(ds.InvalidRequest, "malformed json")
 // readBytes reads a body of up to bytesMax. Content-Type is not looked at.
 func readBytes(w http.ResponseWriter, r *http.Request, bytesMax int64) ([]byte, error) {
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bytesMax))
-	if err != nil {
-		return nil, errMalformedBody // too long, or the client has gone
+	switch {
+	case err == nil:
+		return data, nil
+	case ds.CodeOf(err) != "" || errors.Is(err, errIntakeFull):
+		return nil, err
 	}
-	return data, nil
+	return nil, errMalformedBody // too long, or the client has gone
 }
 
 func readBody(w http.ResponseWriter, r *http.Request, bytesMax int64, in any) error {

@@ -67,6 +67,14 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
+// open is the gauge of one transport.
+func (m *metrics) open(transport string) prometheus.Gauge {
+	if transport == transportSSE {
+		return m.streams
+	}
+	return m.connections
+}
+
 // request counts an endpoint, by its pattern, or a frame, by its type. Operations are
 // names of ours: a client cannot make one up.
 func (m *metrics) request(operation string, err error) {

@@ -18,11 +18,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -90,12 +88,9 @@ type Server struct {
 	ctx  context.Context // ends what sockets ask of core
 	stop context.CancelFunc
 
-	mu       sync.Mutex // guards sockets, streams and draining
-	sockets  map[*socket]struct{}
-	streams  map[*stream]struct{}
-	draining bool
-	running  sync.WaitGroup // sockets, streams and their goroutines
-	watchdog sync.WaitGroup
+	connections registry
+	intake      intake
+	watchdog    sync.WaitGroup
 }
 
 // New makes a Server and starts its watchdog. Shutdown ends both.
@@ -113,13 +108,13 @@ func New(o Options) *Server {
 		streamPing:       orDefault(o.StreamPing, streamPingDefault),
 		answersIdle:      answersIdleDefault,
 		started:          time.Now(),
-		sockets:          map[*socket]struct{}{},
-		streams:          map[*stream]struct{}{},
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.connections = registry{metrics: s.metrics, open: map[connection]struct{}{}}
+	s.intake.held = map[string]int64{}
 
 	s.mux.HandleFunc("GET /healthz", s.healthz)
 	s.mux.HandleFunc("GET /v1/ws", s.serveSocket)
@@ -157,31 +152,20 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
-// ServeHTTP answers /v1/… and /healthz, and 404 for everything else.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
-
 // Shutdown closes every socket with 1001 and ends every stream, after a drain frame
 // for those that know it, and waits for them; when ctx ends first, what is left is cut
 // off. Sockets and streams that come later are refused. Other HTTP calls under way are
 // not touched.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.mu.Lock()
-	s.draining = true
-	sockets, streams := slices.Collect(maps.Keys(s.sockets)), slices.Collect(maps.Keys(s.streams))
-	s.mu.Unlock()
-
 	var leaving sync.WaitGroup
-	open := len(sockets) + len(streams)
-	for _, c := range sockets {
-		leaving.Go(func() { c.drain(reconnectAfter(open)) })
-	}
-	for _, c := range streams {
-		leaving.Go(func() { c.drain(reconnectAfter(open)) })
+	open := s.connections.close()
+	for _, c := range open {
+		leaving.Go(func() { c.drain(reconnectAfter(len(open))) })
 	}
 	finished := make(chan struct{})
 	go func() {
 		leaving.Wait()
-		s.running.Wait()
+		s.connections.running.Wait()
 		close(finished)
 	}()
 	var err error
@@ -190,12 +174,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		err = errors.New("sockets were cut off: they did not close in time")
 		s.stop()
-		for _, c := range sockets {
-			c.conn.Abort()
-		}
-		for _, c := range streams {
-			s.abortStream(c)
-		}
+		s.connections.each(connection.abort)
 		<-finished
 	}
 	s.stop()
@@ -207,60 +186,4 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // all start again at once.
 func reconnectAfter(n int) gateway.Drain {
 	return gateway.Drain{ReconnectAfterMS: 100 + rand.Int64N(int64(n)/2+1)}
-}
-
-// admit enters a socket, unless the server is shutting down.
-func (s *Server) admit(c *socket) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining {
-		return false
-	}
-	s.sockets[c] = struct{}{}
-	s.metrics.connections.Inc()
-	s.running.Add(1)
-	return true
-}
-
-// forget is the end of a socket that was admitted.
-func (s *Server) forget(c *socket) {
-	s.mu.Lock()
-	delete(s.sockets, c)
-	s.mu.Unlock()
-	s.metrics.connections.Dec()
-	s.running.Done()
-}
-
-// admitStream enters a stream, unless the server is shutting down.
-func (s *Server) admitStream(c *stream) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining {
-		return false
-	}
-	s.streams[c] = struct{}{}
-	s.metrics.streams.Inc()
-	s.running.Add(1)
-	return true
-}
-
-// forgetStream is the end of a stream that was admitted. Nobody touches its connection
-// from outside after it: the next request may have it.
-func (s *Server) forgetStream(c *stream) {
-	s.mu.Lock()
-	delete(s.streams, c)
-	s.mu.Unlock()
-	c.end(causePeer)
-	s.metrics.closes.WithLabelValues(*c.cause.Load(), transportSSE).Inc()
-	s.metrics.streams.Dec()
-	s.running.Done()
-}
-
-// abortStream cuts off a stream that is still there.
-func (s *Server) abortStream(c *stream) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if _, isOpen := s.streams[c]; isOpen {
-		c.abort()
-	}
 }

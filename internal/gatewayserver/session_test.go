@@ -106,12 +106,12 @@ func TestAttachedDoesNotExpire(t *testing.T) {
 }
 
 func (s *Server) openStreams() []*stream {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var list []*stream
-	for c := range s.streams {
-		list = append(list, c)
-	}
+	s.connections.each(func(open connection) {
+		if c, ok := open.(*stream); ok {
+			list = append(list, c)
+		}
+	})
 	return list
 }
 

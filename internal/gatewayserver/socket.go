@@ -55,10 +55,7 @@ type farewell struct {
 // serveSocket upgrades the request and returns, so that net/http can forget what it
 // holds for it: an idle socket costs its goroutine and small buffers.
 func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	draining := s.draining
-	s.mu.Unlock()
-	if draining {
+	if s.connections.isClosed() {
 		s.answer(w, r, nil, ds.Unavailable(errDraining))
 		return
 	}
@@ -67,7 +64,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 		return // answered
 	}
 	c := newSocket(s, network, r.UserAgent(), s.addressOf(r))
-	if !s.admit(c) {
+	if !s.connections.admit(c) {
 		c.cancel()
 		network.Close(closeGoingAway, "shutting down")
 		return
@@ -89,7 +86,7 @@ var errDraining = errors.New("the server is shutting down")
 
 // run is the whole life of the socket. A panic ends the socket, not the server.
 func (c *socket) run() {
-	defer c.server.forget(c)
+	defer c.server.connections.forget(c)
 	bye := c.converse()
 	c.cancel()
 	if c.isReady.Load() {
@@ -102,13 +99,16 @@ func (c *socket) run() {
 		stop()
 	}
 	c.end(bye.cause)
-	c.server.metrics.closes.WithLabelValues(*c.cause.Load(), transportWS).Inc()
 	c.conn.Close(bye.code, bye.reason)
 	c.following.Wait()
 }
 
 // end notes why the socket ends.
 func (c *socket) end(cause string) { c.cause.CompareAndSwap(nil, &cause) }
+
+func (c *socket) abort()            { c.conn.Abort() }
+func (c *socket) transport() string { return transportWS }
+func (c *socket) ending() string    { return *c.cause.Load() }
 
 func (c *socket) converse() (bye farewell) {
 	defer func() {

@@ -54,14 +54,15 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.out = newEventWriter(w, &s.clock)
-	if !s.admitStream(c) {
+	if !s.connections.admit(c) {
 		c.close()
 		s.answer(w, r, nil, ds.Unavailable(errDraining))
 		return
 	}
 	defer func() {
-		c.close() // may wait for a write, which the watchdog ends while it knows the stream
-		s.forgetStream(c)
+		c.close()        // may wait for a write, which the watchdog ends while it knows the stream
+		c.end(causePeer) // unless it was something else
+		s.connections.forget(c)
 	}()
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
@@ -197,6 +198,9 @@ func (c *stream) close() {
 
 // end notes why the stream ends.
 func (c *stream) end(cause string) { c.cause.CompareAndSwap(nil, &cause) }
+
+func (c *stream) transport() string { return transportSSE }
+func (c *stream) ending() string    { return *c.cause.Load() }
 
 func (c *stream) hasEnded() bool {
 	select {

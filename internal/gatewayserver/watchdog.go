@@ -25,14 +25,7 @@ func (s *Server) watch() {
 		case <-s.identity.Ends(): // those are cut off at once
 		}
 		now := s.tick()
-		s.mu.Lock()
-		for c := range s.sockets {
-			c.check(now)
-		}
-		for c := range s.streams {
-			c.check(now)
-		}
-		s.mu.Unlock()
+		s.connections.each(func(c connection) { c.check(now) })
 	}
 }
 
@@ -89,14 +82,14 @@ func (c *socket) check(now int64) {
 		c.leave(causeHeartbeat, closeGoingAway, "no sign of life", pingFrame)
 		return
 	}
-	s.running.Go(func() { _ = c.conn.Write(pingFrame) }) // an error ends the reader too
+	s.connections.running.Go(func() { _ = c.conn.Write(pingFrame) }) // an error ends the reader too
 }
 
 // leave closes c from outside, after one last frame.
 func (c *socket) leave(cause string, code int, reason string, last []byte) {
 	c.beat.over = c.server.clock.Load()
 	c.end(cause)
-	c.server.running.Go(func() {
+	c.server.connections.running.Go(func() {
 		if last != nil {
 			_ = c.conn.Write(last)
 		}
@@ -107,7 +100,7 @@ func (c *socket) leave(cause string, code int, reason string, last []byte) {
 var pingFrame = frameOf(gateway.TypePing, nil, nil)
 
 // check ends a stream whose session has ended or whose network takes nothing, and
-// keeps those alive that are silent. It does not block. The server's mu is held.
+// keeps those alive that are silent. It does not block.
 func (c *stream) check(now int64) {
 	since := c.out.since.Load()
 	if since != 0 && now-since > c.server.writeTimeout.Milliseconds() {
@@ -127,7 +120,7 @@ func (c *stream) check(now int64) {
 	}
 	c.nextPing = now + c.server.streamPing.Milliseconds()
 	if since == 0 { // else something is being said already
-		c.server.running.Go(func() { c.out.write(pingComment) })
+		c.server.connections.running.Go(func() { c.out.write(pingComment) })
 	}
 }
 
