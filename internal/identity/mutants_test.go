@@ -1,0 +1,330 @@
+package identity
+
+import (
+	"context"
+	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/asn1"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+const sendMethod = "blue.catbird.mlsChat.sendMessage"
+
+// people are accounts with documents, and the signers behind them.
+type people struct {
+	*world
+	directory *directory
+	ann       *AccountKey // P-256, Multikey, did:plc
+	kay       *AccountKey // secp256k1, Multikey, did:plc
+	web       *AccountKey // P-256, JWK, did:web with a path
+	annDID    string
+	kayDID    string
+	webDID    string
+}
+
+func newPeople(w *world) *people {
+	d := newDirectory(w.t)
+	p := &people{world: w, directory: d,
+		ann: testKey(w.t, "ann", ES256), kay: testKey(w.t, "kay", ES256K), web: testKey(w.t, "web", ES256),
+		annDID: plc("ann"), kayDID: plc("kay"), webDID: webPrefix + d.host + ":web"}
+	label := testKey(w.t, "label", ES256)
+	d.set("/"+p.annDID, didDocument(p.annDID, multikey(p.annDID, "#atproto_label", label), multikey(p.annDID, "#atproto", p.ann)))
+	d.set("/"+p.kayDID, didDocument(p.kayDID, multikey(p.kayDID, "#atproto", p.kay)))
+	d.set("/web/did.json", didDocument(p.webDID, jwk(w.t, p.webDID, "#atproto", p.web)))
+	return p
+}
+
+func (p *people) authenticator(change func(*Options)) *Authenticator {
+	o := Options{Store: p.db, Now: p.clock.Now, Audience: func() []string { return Audiences(serviceDID) },
+		Resolver: p.directory.resolver(p.t, ResolverOptions{Now: p.clock.Now})}
+	if change != nil {
+		change(&o)
+	}
+	a, err := New(o)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(a.Close)
+	return a
+}
+
+// body is a good set of claims of a call of sendMethod.
+func (p *people) body(issuer, id string) fields {
+	now := p.clock.Now()
+	return fields{"iss": issuer, "aud": serviceDID + "#atproto_mls", "lxm": sendMethod, "jti": id, "iat": now.Unix(), "exp": now.Add(time.Minute).Unix()}
+}
+
+func header(alg string) fields { return fields{"alg": alg, "typ": "JWT"} }
+
+// asDER gives a signature the form that other systems use.
+func asDER(sign func([]byte) ([]byte, error)) func([]byte) ([]byte, error) {
+	return func(content []byte) ([]byte, error) {
+		sig, err := sign(content)
+		if err != nil {
+			return nil, err
+		}
+		return asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])})
+	}
+}
+
+// TestXRPCMutants: one good token, and what it takes to be refused. All have one jti,
+// so that a mutant which used it up would show at the end.
+func TestXRPCMutants(t *testing.T) {
+	p := newPeople(newWorld(t, "sqlite:"+t.TempDir()))
+	eve := testKey(t, "eve", ES256)
+	ed := testKey(t, "ed", EdDSA)
+	n256 := elliptic.P256().Params().N
+	set := func(did string, methods ...fields) { p.directory.set("/"+did, didDocument(did, methods...)) }
+	liar, bare, edward, foreign := plc("liar"), plc("bare"), plc("edward"), plc("foreign")
+	p.directory.set("/"+liar, didDocument(p.annDID, multikey(p.annDID, "#atproto", eve)))
+	set(bare)
+	set(edward, multikey(edward, "#atproto", ed))
+	set(foreign, multikey(foreign, "#atproto", eve).with("controller", p.annDID))
+	set(plc("labeler"), multikey(plc("labeler"), "#atproto_label", eve))
+	a := p.authenticator(nil)
+
+	body, head := p.body(p.annDID, "one"), header(ES256)
+	at := func(d time.Duration) int64 { return p.clock.Now().Add(d).Unix() }
+	token := func(header, body any, sign func([]byte) ([]byte, error)) string { return forge(t, header, body, sign) }
+	mutant := func(name string, value any) string { return token(head, body.with(name, value), p.ann.Sign) }
+	headed := func(name string, value any) string { return token(head.with(name, value), body, p.ann.Sign) }
+	good := token(head, body, p.ann.Sign)
+	parts := strings.Split(good, ".")
+	zero := func([]byte) ([]byte, error) { return make([]byte, 64), nil }
+	empty := func([]byte) ([]byte, error) { return nil, nil }
+	short := func(content []byte) ([]byte, error) {
+		sig, err := p.ann.Sign(content)
+		return sig[:63], err
+	}
+	long := func(content []byte) ([]byte, error) {
+		sig, err := p.ann.Sign(content)
+		return append(sig, 0), err
+	}
+	x, y := coordinates(t, p.ann)
+	eveX, eveY := coordinates(t, eve)
+	mac := func(key []byte) func([]byte) ([]byte, error) {
+		return func(content []byte) ([]byte, error) {
+			m := hmac.New(sha256.New, key)
+			m.Write(content)
+			return m.Sum(nil), nil
+		}
+	}
+	encoded := base64.RawURLEncoding.EncodeToString
+	last := good[:len(good)-1] + string(good[len(good)-1]^1) // the bits that nobody reads
+
+	tests := []struct{ name, token, want string }{
+		{"no token", "", NameNoToken},
+		{"garbage", "garbage", NameBadToken},
+		{"two parts", parts[0] + "." + parts[1], NameBadToken},
+		{"four parts", good + "." + parts[2], NameBadToken},
+		{"five parts, as of JWE", good + "." + parts[1] + "." + parts[2], NameBadToken},
+		{"padded", good + "=", NameBadToken},
+		{"line break inside", parts[0] + ".\n" + parts[1] + "." + parts[2], NameBadToken},
+		{"blank before it", " " + good, NameBadToken},
+		{"Bearer twice", "Bearer " + good, NameBadToken},
+		{"trailing bits", last, NameBadToken},
+		{"standard alphabet", parts[0] + "." + parts[1] + "." + strings.NewReplacer("-", "+", "_", "/").Replace(strings.Repeat("-_", 43)), NameBadToken},
+		{"too long", mutant("x", strings.Repeat("x", tokenBytesMax)), NameBadToken},
+		{"header no JSON", token(json.RawMessage(`{`), body, p.ann.Sign), NameBadToken},
+		{"header a list", token(json.RawMessage(`[]`), body, p.ann.Sign), NameBadToken},
+		{"claims no JSON", token(head, json.RawMessage(`{"iss":`), p.ann.Sign), NameBadToken},
+		{"claims null", token(head, json.RawMessage(`null`), p.ann.Sign), NameBadToken},
+		{"claims a list", token(head, json.RawMessage(`[]`), p.ann.Sign), NameBadToken},
+		{"claims text", token(head, json.RawMessage(`"x"`), p.ann.Sign), NameBadToken},
+
+		{"alg none", token(head.with("alg", "none"), body, empty), NameBadSignature},
+		{"alg None", token(head.with("alg", "None"), body, empty), NameBadSignature},
+		{"alg none, signed", headed("alg", "none"), NameBadSignature},
+		{"no alg", headed("alg", nil), NameBadSignature},
+		{"alg a number", headed("alg", 1), NameBadSignature},
+		{"alg in lower case", headed("alg", "es256"), NameBadSignature},
+		{"HS256 with the public point", token(header("HS256"), body, mac(append(x, y...))), NameBadSignature},
+		{"HS256 with the Multikey", token(header("HS256"), body, mac([]byte(p.ann.DID()))), NameBadSignature},
+		{"HS256 with no key", token(header("HS256"), body, mac(nil)), NameBadSignature},
+		{"RS256", headed("alg", "RS256"), NameBadSignature},
+		{"ES384", headed("alg", "ES384"), NameBadSignature},
+		{"ES256K for a P-256 key", headed("alg", ES256K), NameBadSignature},
+		{"ES256 for a secp256k1 key", token(head, body.with("iss", p.kayDID), p.kay.Sign), NameBadSignature},
+		{"EdDSA for a P-256 key", token(header(EdDSA), body, p.ann.Sign), NameBadSignature},
+		{"EdDSA from a document", token(header(EdDSA), body.with("iss", edward), ed.Sign), NameBadIssuer},
+		{"typ of an access token", headed("typ", "at+jwt"), NameBadToken},
+		{"typ of a refresh token", headed("typ", "refresh+jwt"), NameBadToken},
+		{"typ of a DPoP proof", headed("typ", "dpop+jwt"), NameBadToken},
+		{"critical extension", token(head.with("crit", []string{"b64"}).with("b64", false), body, p.ann.Sign), NameBadToken},
+		{"kid of no key", headed("kid", "#other"), NameBadSignature},
+		{"kid without a fragment", headed("kid", "atproto"), NameBadSignature},
+		{"kid of another DID", headed("kid", p.kayDID+"#atproto"), NameBadSignature},
+		{"kid of the label key", token(head.with("kid", "#atproto_label"), body, testKey(t, "label", ES256).Sign), NameBadSignature},
+		{"kid empty", headed("kid", ""), NameBadSignature},
+		{"kid a number", headed("kid", 1), NameBadSignature},
+		{"own key in the header", token(head.with("jwk", fields{"kty": "EC", "crv": "P-256", "x": encoded(eveX), "y": encoded(eveY)}), body, eve.Sign), NameBadSignature},
+		{"own key behind a URL", token(head.with("jku", "https://eve.net/keys"), body, eve.Sign), NameBadSignature},
+
+		{"signed by another", token(head, body, eve.Sign), NameBadSignature},
+		{"signed with the label key", token(head, body, testKey(t, "label", ES256).Sign), NameBadSignature},
+		{"high s on P-256", token(head, body, highS(p.ann.Sign, n256)), NameBadSignature},
+		{"high s on secp256k1", token(header(ES256K), body.with("iss", p.kayDID), highS(p.kay.Sign, secp256k1Order)), NameBadSignature},
+		{"high s, JWK", token(head, body.with("iss", p.webDID), highS(p.web.Sign, n256)), NameBadSignature},
+		{"DER signature", token(head, body, asDER(p.ann.Sign)), NameBadSignature},
+		{"no signature", token(head, body, empty), NameBadSignature},
+		{"signature of zeros", token(head, body, zero), NameBadSignature},
+		{"signature of 63 bytes", token(head, body, short), NameBadSignature},
+		{"signature of 65 bytes", token(head, body, long), NameBadSignature},
+		{"signature of other claims", strings.Join([]string{parts[0], strings.Split(mutant("x", 1), ".")[1], parts[2]}, "."), NameBadSignature},
+		{"signature of another header", strings.Join([]string{strings.Split(headed("x", 1), ".")[0], parts[1], parts[2]}, "."), NameBadSignature},
+
+		{"no issuer", mutant("iss", nil), NameBadToken},
+		{"issuer a number", mutant("iss", 1), NameBadToken},
+		{"issuer with NUL", mutant("iss", p.annDID+"\x00"), NameBadToken},
+		{"issuer no DID", mutant("iss", "ann"), NameBadIssuer},
+		{"issuer a handle", mutant("iss", "ann.host.net"), NameBadIssuer},
+		{"issuer of another method", mutant("iss", "did:ion:ann"), NameBadIssuer},
+		{"issuer in upper case", mutant("iss", "did:plc:"+strings.ToUpper(p.annDID[8:])), NameBadIssuer},
+		{"issuer not published", token(head, body.with("iss", plc("nobody")), p.ann.Sign), NameBadIssuer},
+		{"issuer with a document about another", token(head, body.with("iss", liar), eve.Sign), NameBadIssuer},
+		{"issuer without keys", token(head, body.with("iss", bare), p.ann.Sign), NameBadIssuer},
+		{"issuer with a key that another controls", token(head, body.with("iss", foreign), eve.Sign), NameBadIssuer},
+		{"issuer with a label key only", token(head, body.with("iss", plc("labeler")), eve.Sign), NameBadIssuer},
+		{"issuer on this machine", mutant("iss", "did:web:127.0.0.1"), NameBadIssuer},
+		{"issuer at a metadata service", mutant("iss", "did:web:169.254.169.254"), NameBadIssuer},
+		{"empty fragment", mutant("iss", p.annDID+"#"), NameBadIssuer},
+		{"only a fragment", mutant("iss", "#atproto"), NameBadIssuer},
+		{"two fragments", mutant("iss", p.annDID+"#a#b"), NameBadIssuer},
+		{"sub of the victim", token(head, body.with("iss", p.annDID).with("sub", p.kayDID), p.ann.Sign), NameBadIssuer},
+		{"sub empty", mutant("sub", ""), NameBadIssuer},
+		{"sub a list", mutant("sub", []string{p.annDID}), NameBadIssuer},
+
+		{"no aud", mutant("aud", nil), NameBadAudience},
+		{"aud empty", mutant("aud", ""), NameBadAudience},
+		{"aud of another service", mutant("aud", "did:web:other.net"), NameBadAudience},
+		{"aud of another entry", mutant("aud", serviceDID+"#atproto_pds"), NameBadAudience},
+		{"aud with an empty fragment", mutant("aud", serviceDID+"#"), NameBadAudience},
+		{"aud of a subdomain", mutant("aud", serviceDID+".net"), NameBadAudience},
+		{"aud in upper case", mutant("aud", strings.ToUpper(serviceDID)), NameBadAudience},
+		{"aud our URL", mutant("aud", "https://ds.example"), NameBadAudience},
+		{"aud of two", mutant("aud", []string{serviceDID, "did:web:other.net"}), NameBadAudience},
+		{"aud localhost, as in development", mutant("aud", devAudience), NameBadAudience},
+
+		{"no lxm", mutant("lxm", nil), NameBadMethod},
+		{"lxm of another method", mutant("lxm", "blue.catbird.mlsChat.getMessages"), NameBadMethod},
+		{"lxm of an alias", mutant("lxm", "blue.catbird.mls.sendMessage"), NameBadMethod},
+		{"lxm of the session", mutant("lxm", SessionStartMethod), NameBadMethod},
+		{"lxm of all", mutant("lxm", "*"), NameBadMethod},
+		{"lxm in another case", mutant("lxm", strings.ToLower(sendMethod)), NameBadMethod},
+		{"lxm a list", mutant("lxm", []string{sendMethod}), NameBadMethod},
+
+		{"no jti", mutant("jti", nil), NameBadToken},
+		{"jti empty", mutant("jti", ""), NameBadToken},
+		{"jti a number", mutant("jti", 7), NameBadToken},
+		{"jti of 129 bytes", mutant("jti", strings.Repeat("j", 129)), NameBadToken},
+
+		{"no exp", mutant("exp", nil), NameBadToken},
+		{"exp as text", mutant("exp", "1800000060"), NameBadToken},
+		{"exp negative", mutant("exp", -1), NameBadToken},
+		{"exp beyond all times", mutant("exp", 1e30), NameBadToken},
+		{"expired", token(head, body.with("iat", at(-time.Minute)).with("exp", at(-31*time.Second)), p.ann.Sign), NameExpired},
+		{"good for too long", mutant("exp", at(6*time.Minute)), NameBadToken},
+		{"good for an hour, as in development", mutant("exp", at(time.Hour)), NameBadToken},
+		{"good for too long since it was made", mutant("iat", at(-10*time.Minute)), NameBadToken},
+		{"made in the future", mutant("iat", at(40*time.Second)), NameBadToken},
+		{"iat as text", mutant("iat", "now"), NameBadToken},
+		{"not yet", mutant("nbf", at(40*time.Second)), NameBadToken},
+	}
+	seen := map[string]bool{good: true}
+	for _, test := range tests {
+		if seen[test.token] {
+			t.Errorf("%s: is no mutant of its own", test.name)
+		}
+		seen[test.token] = true
+		_, err := a.XRPC(context.Background(), test.token, sendMethod, "")
+		var refusal *TokenRefusal
+		if !errors.As(err, &refusal) || ds.CodeOf(err) != ds.Unauthorized {
+			t.Errorf("%s: got %v", test.name, err)
+			continue
+		}
+		if refusal.Name != test.want {
+			t.Errorf("%s: refused as %s (%s), want %s", test.name, refusal.Name, refusal.Message, test.want)
+		}
+		for _, secret := range []string{p.annDID, "one", "did:"} {
+			if strings.Contains(refusal.Message, secret) {
+				t.Errorf("%s: the answer repeats the token: %s", test.name, refusal.Message)
+			}
+		}
+	}
+	if len(tests) < 40 {
+		t.Errorf("only %d mutants", len(tests))
+	}
+	if proof, err := a.XRPC(context.Background(), good, sendMethod, ""); err != nil || string(proof.Account) != p.annDID {
+		t.Fatalf("a mutant has used the token up: %v", err)
+	}
+	_, err := a.XRPC(context.Background(), good, sendMethod, "")
+	var replay *TokenRefusal
+	if !errors.As(err, &replay) || !strings.Contains(replay.Name, "Replay detected") || !strings.Contains(replay.Message, "Replay detected") {
+		t.Errorf("the second time: %v", err)
+	}
+}
+
+// TestXRPCGoodTokens: what real callers send.
+func TestXRPCGoodTokens(t *testing.T) {
+	onEach(t, func(w *world) {
+		p := newPeople(w)
+		a, b := p.authenticator(nil), p.authenticator(nil)
+		key := testKey(w.t, "own", ES256)
+		tests := []struct {
+			name         string
+			header, body fields
+			key          *AccountKey
+			want         Proof
+		}{
+			{"did:plc, P-256", header(ES256), p.body(p.annDID, "1"), p.ann, Proof{Account: ds.AccountID(p.annDID)}},
+			{"did:plc, secp256k1", header(ES256K), p.body(p.kayDID, "1"), p.kay, Proof{Account: ds.AccountID(p.kayDID)}},
+			{"did:web with a path, JWK", header(ES256), p.body(p.webDID, "1"), p.web, Proof{Account: ds.AccountID(p.webDID)}},
+			{"did:key", header(ES256), p.body(key.DID(), "1"), key, Proof{Account: ds.AccountID(key.DID())}},
+			{"bare aud", header(ES256), p.body(p.annDID, "2").with("aud", serviceDID), p.ann, Proof{Account: ds.AccountID(p.annDID)}},
+			{"kid", header(ES256).with("kid", "#atproto"), p.body(p.annDID, "3"), p.ann, Proof{Account: ds.AccountID(p.annDID)}},
+			{"kid in full", header(ES256).with("kid", p.annDID+"#atproto"), p.body(p.annDID, "4"), p.ann, Proof{Account: ds.AccountID(p.annDID)}},
+			{"device hint", header(ES256), p.body(p.annDID+"#phone", "5"), p.ann, Proof{Account: ds.AccountID(p.annDID), Hint: "phone"}},
+			{"device hint and sub", header(ES256), p.body(p.annDID+"#phone", "6").with("sub", p.annDID), p.ann, Proof{Account: ds.AccountID(p.annDID), Hint: "phone"}},
+			{"without iat", header(ES256), p.body(p.annDID, "7").with("iat", nil), p.ann, Proof{Account: ds.AccountID(p.annDID)}},
+			{"without typ", header(ES256).with("typ", nil), p.body(p.annDID, "8"), p.ann, Proof{Account: ds.AccountID(p.annDID)}},
+		}
+		for _, test := range tests {
+			token := forge(w.t, test.header, test.body, test.key.Sign)
+			got, err := a.XRPC(context.Background(), token, sendMethod, "192.0.2.1")
+			if err != nil || got != test.want {
+				w.t.Errorf("%s: got %+v, %v", test.name, got, err)
+			}
+			for _, node := range []*Authenticator{a, b} {
+				var replay *TokenRefusal
+				if _, err := node.XRPC(context.Background(), token, sendMethod, "192.0.2.1"); !errors.As(err, &replay) || replay.Name != NameReplayed {
+					w.t.Errorf("%s again: %v", test.name, err)
+				}
+			}
+		}
+		// The fragment is no part of who used a jti.
+		for _, issuer := range []string{p.annDID, p.annDID + "#phone", p.annDID + "#tablet"} {
+			token := forge(w.t, header(ES256), p.body(issuer, "1"), p.ann.Sign)
+			var replay *TokenRefusal
+			if _, err := b.XRPC(context.Background(), token, sendMethod, ""); !errors.As(err, &replay) || replay.Name != NameReplayed {
+				w.t.Errorf("%s: %v", issuer, err)
+			}
+		}
+		// The gateway takes the same accounts, without fragments.
+		for issuer, ok := range map[string]bool{p.annDID: true, p.annDID + "#phone": false} {
+			token := forge(w.t, header(ES256), p.body(issuer, "s").with("lxm", SessionStartMethod), p.ann.Sign)
+			ready, err := a.StartSession(context.Background(), Start{AuthToken: token, DeviceID: "phone"})
+			if (err == nil) != ok || ok && string(ready.Account) != p.annDID {
+				w.t.Errorf("session of %s: %v", issuer, err)
+			}
+		}
+	})
+}
