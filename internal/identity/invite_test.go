@@ -1,0 +1,390 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// gate is a service with a mode of admission.
+type gate struct {
+	*world
+	admissions Admissions
+	a          *Authenticator
+}
+
+func newGate(w *world, mode Admission) *gate {
+	return &gate{w, Admissions{Store: w.db, Now: w.clock.Now}, gateNode(w, mode)}
+}
+
+// gateNode starts a node with that mode on the world's database.
+func gateNode(w *world, mode Admission) *Authenticator {
+	a, err := New(Options{Store: w.db, Now: w.clock.Now, Admission: mode, Audience: func() []string { return Audiences(serviceDID) }})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(a.Close)
+	return a
+}
+
+func (g *gate) invite(uses int64, life time.Duration) Invite {
+	g.t.Helper()
+	i, err := g.admissions.CreateInvite(context.Background(), uses, life, "")
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return i
+}
+
+// session starts a session and returns what was refused, "" for nothing.
+func (g *gate) session(name, code string) string {
+	_, err := g.a.StartSession(context.Background(), Start{AuthToken: g.token(name), DeviceID: "phone", InviteCode: code})
+	return messageOf(err)
+}
+
+// call calls an XRPC method.
+func (g *gate) call(name string) string {
+	_, err := g.a.XRPC(context.Background(), g.methodToken(name, "1"), sendMethod, "")
+	return nameOf(err)
+}
+
+// methodToken is a token for sendMethod.
+func (g *gate) methodToken(name, id string) string {
+	k := testKey(g.t, name, ES256)
+	now := g.clock.Now()
+	token, err := SignToken(k, Claims{Issuer: k.DID(), Audience: serviceDID, Method: sendMethod, ID: id + fmt.Sprint(now.UnixNano()), IssuedAt: now, ExpiresAt: now.Add(time.Minute)})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.clock.add(time.Millisecond) // the next token is another
+	return token
+}
+
+func messageOf(err error) string {
+	var refusal *ds.Refusal
+	if errors.As(err, &refusal) {
+		return string(refusal.Code) + ": " + refusal.Message
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+func (g *gate) did(name string) string { return testKey(g.t, name, ES256).DID() }
+
+func (g *gate) uses(id string) int64 {
+	g.t.Helper()
+	list, err := g.admissions.Invites(context.Background())
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for _, i := range list {
+		if i.ID == id {
+			return i.Uses
+		}
+	}
+	g.t.Fatalf("no invite %s", id)
+	return 0
+}
+
+const (
+	wantInvite     = "forbidden: invite required"
+	wantGoodInvite = "forbidden: invalid invite"
+	wantAllowed    = "forbidden: not on the allowlist"
+)
+
+func TestAdmissionByInvite(t *testing.T) {
+	onEach(t, func(w *world) {
+		ctx := context.Background()
+		g := newGate(w, AdmissionInvite)
+		steps := func(name, got, want string) {
+			w.t.Helper()
+			if got != want {
+				w.t.Errorf("%s: got %q, want %q", name, got, want)
+			}
+		}
+		two := g.invite(2, time.Hour)
+		if !strings.HasPrefix(two.Code, "wxi_") || len(two.Code) != 30 || two.ID == "" {
+			w.t.Errorf("made %+v", two)
+		}
+		steps("no code", g.session("ann", ""), wantInvite)
+		steps("no code, XRPC", g.call("ann"), NameInviteRequired)
+		steps("a wrong code", g.session("ann", two.Code+"x"), wantGoodInvite)
+		steps("the id is no code", g.session("ann", two.ID), wantGoodInvite)
+		steps("code too long", g.session("ann", strings.Repeat("x", InviteCodeBytesMax+1)), "invalid_request: invalid invite_code")
+		token := g.token("ann")
+		_, err := g.a.StartSession(ctx, Start{AuthToken: token, DeviceID: "phone"})
+		steps("refused", messageOf(err), wantInvite)
+		_, err = g.a.StartSession(ctx, Start{AuthToken: token, DeviceID: "phone", InviteCode: two.Code})
+		steps("the refused token, with the code", messageOf(err), "")
+		steps("admitted: no code", g.session("ann", ""), "")
+		steps("admitted: XRPC", g.call("ann"), "")
+		steps("admitted: another code stays unused", g.session("ann", two.Code), "")
+		if got := g.uses(two.ID); got != 1 {
+			w.t.Errorf("used %d times", got)
+		}
+
+		// The other way in.
+		redeem := func(name, code string) string {
+			_, err := g.a.RedeemInvite(ctx, g.methodToken(name, "r"), sendMethod, "", code)
+			return nameOf(err)
+		}
+		steps("redeem nothing", redeem("bob", ""), NameInviteRequired)
+		steps("redeem a wrong one", redeem("bob", "wxi_"), NameInvalidInvite)
+		steps("redeem", redeem("bob", two.Code), "")
+		steps("redeemed: a session", g.session("bob", ""), "")
+		steps("redeem again", redeem("bob", two.Code), "")
+		steps("used up", g.session("cem", two.Code), wantGoodInvite)
+		if got := g.uses(two.ID); got != 2 {
+			w.t.Errorf("used %d times", got)
+		}
+
+		old := g.invite(1, time.Hour)
+		w.clock.add(time.Hour)
+		steps("expired", g.session("cem", old.Code), wantGoodInvite)
+		endless := g.invite(1, 0)
+		w.clock.add(24 * 365 * time.Hour)
+		for _, id := range []string{endless.ID, endless.Code} {
+			if err := g.admissions.RevokeInvite(ctx, id); (err == nil) != (id == endless.ID) {
+				w.t.Errorf("revoke %s: %v", id, err)
+			}
+		}
+		steps("revoked", g.session("cem", endless.Code), wantGoodInvite)
+		byCode := g.invite(1, 0)
+		if err := g.admissions.RevokeInvite(ctx, byCode.Code); err != nil {
+			w.t.Errorf("revoke by the code: %v", err)
+		}
+		steps("revoked by its code", g.session("cem", byCode.Code), wantGoodInvite)
+
+		if err := g.admissions.Allow(ctx, g.did("cem")); err != nil {
+			w.t.Fatal(err)
+		}
+		steps("on the allowlist", g.session("cem", "nonsense"), "")
+
+		// Who is admitted is so on every node and after a restart, in every mode.
+		for _, mode := range []Admission{AdmissionInvite, AdmissionAllowlist, AdmissionOpen} {
+			g.a = gateNode(w, mode)
+			for _, name := range []string{"ann", "bob", "cem"} {
+				steps(name+" elsewhere", g.session(name, ""), "")
+				steps(name+" elsewhere, XRPC", g.call(name), "")
+			}
+		}
+	})
+}
+
+func TestAdmissionByAllowlist(t *testing.T) {
+	onEach(t, func(w *world) {
+		ctx := context.Background()
+		g := newGate(w, AdmissionAllowlist)
+		code := g.invite(1, 0).Code
+		if got := g.session("ann", code); got != wantAllowed {
+			w.t.Errorf("a code: %q", got)
+		}
+		if got := g.call("ann"); got != NameNotAllowed {
+			w.t.Errorf("XRPC: %q", got)
+		}
+		for range 2 {
+			if err := g.admissions.Allow(ctx, g.did("ann")); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		if got := g.call("ann"); got != "" {
+			w.t.Errorf("allowed: %q", got)
+		}
+		if err := g.admissions.Disallow(ctx, g.did("ann")); err != nil {
+			w.t.Fatal(err)
+		}
+		if err := g.admissions.Disallow(ctx, g.did("ann")); ds.CodeOf(err) != ds.NotFound {
+			w.t.Errorf("twice: %v", err)
+		}
+		if got := g.session("ann", ""); got != "" {
+			w.t.Errorf("who was here stays: %q", got)
+		}
+		for _, account := range []string{"", "ann", "did:", "did:ion:x", "did:key:z", "did:web:Host.net", "did:plc:short", "did:plc:ewvi7nxzyoun6zhxrhs64oiz#x"} {
+			if err := g.admissions.Allow(ctx, account); ds.CodeOf(err) != ds.InvalidRequest {
+				w.t.Errorf("%q: %v", account, err)
+			}
+		}
+		for _, account := range []string{"did:plc:ewvi7nxzyoun6zhxrhs64oiz", "did:web:host.net:ann", g.did("bob")} {
+			if err := g.admissions.Allow(ctx, account); err != nil {
+				w.t.Errorf("%q: %v", account, err)
+			}
+		}
+		list, err := g.admissions.Allowed(ctx)
+		if err != nil || len(list) != 3 || list[1].Account != "did:plc:ewvi7nxzyoun6zhxrhs64oiz" {
+			w.t.Errorf("lists %+v, %v", list, err)
+		}
+	})
+}
+
+// TestInviteRace: of many accounts that race for few uses on two nodes, as many get
+// in as there are uses, and no more are counted.
+func TestInviteRace(t *testing.T) {
+	onEach(t, func(w *world) {
+		const uses, people, tries = 5, 16, 2
+		g := newGate(w, AdmissionInvite)
+		nodes := []*Authenticator{g.a, gateNode(w, AdmissionInvite)}
+		invite := g.invite(uses, time.Hour)
+		var (
+			mu sync.Mutex
+			in = map[string]bool{}
+			wg sync.WaitGroup
+		)
+		for i := range people {
+			name := fmt.Sprint("p", i)
+			for try := range tries {
+				token := g.token(name)
+				wg.Go(func() {
+					_, err := nodes[try].StartSession(context.Background(), Start{AuthToken: token, DeviceID: "phone", InviteCode: invite.Code})
+					switch got := messageOf(err); got {
+					case "":
+						mu.Lock()
+						in[name] = true
+						mu.Unlock()
+					case wantGoodInvite:
+					default:
+						w.t.Errorf("got %s", got)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		if len(in) != uses || g.uses(invite.ID) != uses {
+			w.t.Errorf("%d got in, %d uses counted, want %d", len(in), g.uses(invite.ID), uses)
+		}
+		for i := range people {
+			name := fmt.Sprint("p", i)
+			if got := g.session(name, ""); (got == "") != in[name] {
+				w.t.Errorf("%s afterwards: %q", name, got)
+			}
+		}
+	})
+}
+
+// TestAdmissionOpen: everybody comes in, counted by address, and stays when the mode
+// changes.
+func TestAdmissionOpen(t *testing.T) {
+	onEach(t, func(w *world) {
+		ctx := context.Background()
+		g := newGate(w, AdmissionOpen)
+		limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitFirstContacts: 2}}
+		g.a.o.Limit = limits.take
+		for i, want := range []string{"", "", NameRateLimited, NameRateLimited} {
+			name := fmt.Sprint("p", i)
+			if _, err := g.a.XRPC(ctx, g.methodToken(name, "1"), sendMethod, "192.0.2.1"); nameOf(err) != want {
+				w.t.Errorf("%s: %v", name, err)
+			}
+		}
+		for range 5 {
+			if _, err := g.a.XRPC(ctx, g.methodToken("p0", "2"), sendMethod, "192.0.2.1"); err != nil {
+				w.t.Errorf("known: %v", err)
+			}
+		}
+		if got := g.session("ann", "any code"); got != "" {
+			w.t.Errorf("a session: %q", got)
+		}
+		closed := gateNode(w, AdmissionAllowlist)
+		for name, want := range map[string]string{"p0": "", "p1": "", "ann": "", "p2": wantAllowed} {
+			_, err := closed.StartSession(ctx, Start{AuthToken: g.token(name), DeviceID: "phone"})
+			if got := messageOf(err); got != want {
+				w.t.Errorf("%s after the mode was changed: %q", name, got)
+			}
+		}
+	})
+}
+
+func TestInvitesAreChecked(t *testing.T) {
+	w := newWorld(t, "sqlite:"+t.TempDir())
+	g := newGate(w, AdmissionInvite)
+	for _, bad := range []struct {
+		uses int64
+		life time.Duration
+		note string
+	}{{0, 0, ""}, {-1, 0, ""}, {inviteUsesMax + 1, 0, ""}, {1, -time.Second, ""}, {1, inviteLifeMax + 1, ""}, {1, 0, strings.Repeat("x", 201)},
+		{1, 0, "two\nlines"}, {1, 0, "\xff"}, {1, 0, "a\x00b"}} {
+		if _, err := g.admissions.CreateInvite(context.Background(), bad.uses, bad.life, bad.note); ds.CodeOf(err) != ds.InvalidRequest {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+	codes := map[string]bool{}
+	for range 50 {
+		i := g.invite(1, 0)
+		codes[i.Code], codes[i.ID] = true, true
+		w.clock.add(time.Second)
+	}
+	list, err := g.admissions.Invites(context.Background())
+	if err != nil || len(list) != 50 || len(codes) != 100 {
+		t.Fatalf("%d invites, %v", len(list), err)
+	}
+	for i, invite := range list {
+		if invite.Code != "" || i > 0 && invite.CreatedMS < list[i-1].CreatedMS {
+			t.Errorf("lists %+v", invite)
+		}
+	}
+	for _, mode := range []Admission{"closed", "auto"} {
+		if _, err := New(Options{Store: w.db, Audience: func() []string { return nil }, Admission: mode}); err == nil {
+			t.Errorf("mode %q", mode)
+		}
+	}
+}
+
+// TestAdmissionInOneBatch: what several first contacts in one transaction want does
+// not get mixed up.
+func TestAdmissionInOneBatch(t *testing.T) {
+	onEach(t, func(w *world) {
+		g := newGate(w, AdmissionInvite)
+		one := g.invite(1, time.Hour)
+		hash := func() *[32]byte {
+			var found store.Invite
+			err := w.db.View(context.Background(), func(tx *store.Tx) error {
+				list, err := tx.Invites("", 10)
+				if err == nil {
+					found = list[0]
+				}
+				return err
+			})
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			return &found.CodeHash
+		}()
+		wrong := &[32]byte{1}
+		nonce := func(b byte) *store.Nonce {
+			return &store.Nonce{Hash: [32]byte{b}, ExpiresMS: w.clock.Now().Add(time.Minute).UnixMilli()}
+		}
+		batch := []*job{
+			{nonce: nonce(1), admit: &admission{account: "did:ex:open"}},
+			{nonce: nonce(2), admit: &admission{"did:ex:ann", wrong}},
+			{nonce: nonce(3), admit: &admission{"did:ex:ann", hash}},
+			{nonce: nonce(4), admit: &admission{"did:ex:ann", wrong}}, // is in by now
+			{nonce: nonce(5), admit: &admission{"did:ex:bob", hash}},
+			{nonce: nonce(1), admit: &admission{account: "did:ex:replay"}},
+			{nonce: nonce(6), admit: &admission{account: "did:ex:open"}},
+		}
+		g.a.writer.commit(batch)
+		for i, want := range []error{nil, refuseInvalidInvite, nil, nil, refuseInvalidInvite, errReplayed, nil} {
+			if !errors.Is(batch[i].err, want) || want == nil && batch[i].err != nil {
+				w.t.Errorf("job %d: %v", i, batch[i].err)
+			}
+		}
+		err := w.db.View(context.Background(), func(tx *store.Tx) error {
+			for account, want := range map[ds.AccountID]bool{"did:ex:open": true, "did:ex:ann": true, "did:ex:bob": false, "did:ex:replay": false} {
+				if got, err := tx.IsAdmitted(account); err != nil || got != want {
+					w.t.Errorf("%s: %v, %v", account, got, err)
+				}
+			}
+			return nil
+		})
+		if err != nil || g.uses(one.ID) != 1 {
+			w.t.Errorf("%d uses, %v", g.uses(one.ID), err)
+		}
+	})
+}
