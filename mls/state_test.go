@@ -6,7 +6,6 @@ import (
 	"errors"
 	"testing"
 
-	"waxwing.im/waxwing/mls/framing"
 	"waxwing.im/waxwing/mls/wire"
 )
 
@@ -214,55 +213,4 @@ func TestLoadedSignatureKeySigns(t *testing.T) {
 	if _, err := (SignatureKey{}).MarshalBinary(); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("the zero key: %v", err)
 	}
-}
-
-func FuzzLoadGroup(f *testing.F) {
-	f.Add(savedStates(f)["group"])
-	f.Add(save(f, newWorld(f, testSuite, "ann").groups["ann"]))
-	w := newWorld(f, testSuite, "ann", "bob")
-	f.Add(save(f, w.groups["bob"]))
-	message := w.seal("ann", "x")
-	f.Fuzz(func(t *testing.T, state []byte) {
-		g, err := LoadGroup(checksummed(state), LoadOptions{Now: testNow})
-		if err != nil {
-			return
-		}
-		// Whatever loads must not panic, whatever it then says.
-		g.Members()
-		_ = save(t, g)
-		_, _ = g.Process(message)
-		_, _, _ = g.Seal([]byte("x"), nil, SealOptions{})
-		_, _ = g.Commit(CommitOptions{})
-	})
-}
-
-// FuzzProcess lets an outsider send anything, and a member anything that it can
-// sign.
-func FuzzProcess(f *testing.F) {
-	w := newWorld(f, testSuite, "ann", "bob", "cay")
-	ann, bob := w.groups["ann"], w.groups["bob"]
-	p, err := ann.Commit(CommitOptions{Public: true})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(p.Message())
-	f.Add(w.seal("ann", "hello"))
-	f.Add(w.propose("ann", &wire.Proposal{Type: wire.RemoveProposal, Remove: 2}, wire.PublicMessageFormat))
-	f.Add(w.hostile("ann", nil, &wire.Proposal{Type: wire.AddProposal, Add: keyPackage(f, identity(f, testSuite, "dan")).public}))
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		before := bob.EpochAuthenticator()
-		_, _ = bob.Process(raw)
-		var m wire.Message
-		if wire.Unmarshal(raw, &m) == nil && m.Public != nil && m.Public.Content.Sender == (wire.Sender{Type: wire.MemberSender}) {
-			a := m.Public.Authenticated()
-			if err := framing.Sign(ann.suite, ann.key.private, a, &ann.context); err != nil {
-				t.Fatal(err)
-			}
-			m.Public = framing.Public(ann.suite, ann.epoch.Membership, a, &ann.context)
-			_, _ = bob.Process(wire.Marshal(&m))
-		}
-		if !bytes.Equal(before, bob.EpochAuthenticator()) {
-			t.Fatal("the group changed")
-		}
-	})
 }

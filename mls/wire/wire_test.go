@@ -132,31 +132,3 @@ func TestIsGrease(t *testing.T) {
 		}
 	}
 }
-
-func FuzzMessage(f *testing.F) {
-	f.Add(privateMessage(wire.ApplicationContent))
-	f.Add(publicCommit(wire.MemberSender))
-	f.Add([]byte{0, 1, 0, 3, 0, 1, 0, 0})
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		_, headerErr := wire.ParseHeader(raw)
-		var m wire.Message
-		err := wire.Unmarshal(raw, &m)
-		if (err == nil) != (headerErr == nil) {
-			t.Fatalf("ParseHeader says %v, Unmarshal says %v", headerErr, err)
-		}
-		if err == nil && !bytes.Equal(wire.Marshal(&m), raw) {
-			t.Fatal("a decoded message encodes to other bytes")
-		}
-	})
-}
-
-func FuzzRatchetTree(f *testing.F) {
-	f.Add([]byte{0})
-	f.Add(wire.Marshal(&wire.RatchetTree{{Leaf: &wire.LeafNode{Credential: wire.Credential{Type: 1}, Source: 2}}}))
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		var tree wire.RatchetTree
-		if wire.Unmarshal(raw, &tree) == nil && !bytes.Equal(wire.Marshal(&tree), raw) {
-			t.Fatal("a decoded tree encodes to other bytes")
-		}
-	})
-}
