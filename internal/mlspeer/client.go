@@ -55,6 +55,8 @@ var methods = map[string]method{
 	"discardPending": onClient((*client).discardPending),
 	"join":           onClient((*client).join),
 	"groupInfo":      onGroup((*group).groupInfo),
+	"externalJoin":   onClient((*client).externalJoin),
+	"propose":        onGroup((*group).propose),
 	"process":        onGroup((*group).process),
 	"send":           onGroup((*group).send),
 	"export":         onGroup((*group).export),
@@ -274,6 +276,51 @@ func (g *group) groupInfo(none) (any, error) {
 	return struct {
 		GroupInfo []byte `json:"groupInfo"`
 	}{info}, err
+}
+
+// externalJoin takes effect at once, because nobody else can have changed what the
+// client does not have yet; mergePending and discardPending still have their say.
+func (c *client) externalJoin(params struct {
+	GroupInfo []byte `json:"groupInfo"`
+}) (any, error) {
+	p, err := mls.JoinExternal(params.GroupInfo, c.identity, mls.ExternalJoinOptions{Resync: true})
+	if err != nil {
+		return nil, err
+	}
+	now := p.Group()
+	c.groups[string(now.ID())] = &group{now: now, pending: p, joining: true, former: c.groups[string(now.ID())]}
+	return struct {
+		inGroup
+		Commit []byte `json:"commit"`
+	}{inGroup{now.ID()}, p.Message()}, nil
+}
+
+func (g *group) propose(params struct {
+	Type       string `json:"type"`
+	KeyPackage []byte `json:"keyPackage"`
+	Identity   string `json:"identity"`
+}) (any, error) {
+	var c mls.Change
+	switch params.Type {
+	case "add":
+		c = mls.Add(params.KeyPackage)
+	case "remove":
+		found, err := g.leaves(params.Identity)
+		if err != nil {
+			return nil, err
+		}
+		c = mls.Remove(found[0])
+	case "update":
+		c = mls.Update(nil)
+	default:
+		return nil, fmt.Errorf("unknown type of proposal %q", params.Type)
+	}
+	message, next, err := g.now.Propose(c, mls.ProposeOptions{Public: true})
+	if err != nil {
+		return nil, err
+	}
+	g.now = next
+	return sent{message}, nil
 }
 
 func (g *group) process(params struct {
