@@ -202,7 +202,9 @@ func (g *Group) finish(o *CommitOptions, s *staged) (*PendingCommit, error) {
 	}
 	clear(joiner)
 	clear(s.psk)
-	clear(s.commitSecret)
+	if s.path != nil {
+		s.path.Forget()
+	}
 	return p, err
 }
 

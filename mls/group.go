@@ -21,7 +21,9 @@ import (
 // what they have in common. Reading the same Group concurrently is safe.
 //
 // Old values hold old keys. Forward secrecy begins when the last reference to
-// them, and the last saved copy, is gone.
+// them, and the last saved copy, is gone. Secrets that no value holds are
+// overwritten when they have served; what Go's garbage collector, its copies of
+// stacks and the cryptographic libraries leave in memory is beyond this package.
 type Group struct {
 	settings
 	suite *suite.Suite
@@ -102,6 +104,7 @@ func NewGroup(s Suite, groupID []byte, id Identity, o GroupOptions) (*Group, err
 		context: wire.GroupContext{Version: wire.MLS10, CipherSuite: uint16(s), GroupID: bytes.Clone(groupID), TreeHash: t.Hash(), Extensions: extensions},
 	}
 	g.begin(schedule.FromEpochSecret(cipher, secret))
+	clear(secret)
 	g.confirmationTag = g.epoch.ConfirmationTag(cipher, nil)
 	g.interim = schedule.InterimTranscript(cipher, nil, g.confirmationTag)
 	return g, nil

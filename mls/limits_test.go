@@ -1,6 +1,7 @@
 package mls
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 )
@@ -71,4 +72,66 @@ func TestLimitsOfJoiners(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// Secrets are overwritten when they have served, but not those that an older value
+// of the group still needs.
+func TestOldValuesStayUsable(t *testing.T) {
+	w := newWorld(t, testSuite, "ann", "bob", "cay")
+	for name := range w.groups {
+		w.commit(name, CommitOptions{})
+	}
+	first, second, third := w.seal("ann", "1"), w.seal("ann", "2"), w.seal("ann", "3")
+	commit := w.hasCommitted("ann")
+	joining, err := JoinExternal(w.groupInfo("cay"), identity(t, testSuite, "dan"), ExternalJoinOptions{Now: testNow})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := save(t, w.groups["bob"])
+	bob := w.groups["bob"]
+	open := func(g *Group, message []byte) *Group {
+		t.Helper()
+		out, err := g.Process(message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.Group
+	}
+	for range 2 {
+		skipped := open(bob, third)
+		for range 2 {
+			open(open(open(skipped, first), second), commit.Message())
+			open(open(skipped, second), joining.Message())
+		}
+		open(open(bob, commit.Message()), first)
+		open(bob, joining.Message())
+		if _, err := bob.Commit(CommitOptions{Remove: []uint32{w.leafOf("cay")}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := bob.Seal([]byte("x"), nil, SealOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(before, save(t, bob)) {
+		t.Error("an old value changed")
+	}
+	after := open(bob, commit.Message())
+	if !bytes.Equal(after.EpochAuthenticator(), commit.Group().EpochAuthenticator()) {
+		t.Error("an old value leads elsewhere")
+	}
+	joined := open(bob, joining.Message())
+	if !bytes.Equal(joined.EpochAuthenticator(), joining.Group().EpochAuthenticator()) {
+		t.Error("an old value leads elsewhere by an external commit")
+	}
+}
+
+// hasCommitted is a commit of who that nobody has applied.
+func (w *world) hasCommitted(who string) *PendingCommit {
+	w.t.Helper()
+	p, err := w.groups[who].Commit(CommitOptions{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.groups[who] = p.Base()
+	return p
 }

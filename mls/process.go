@@ -153,6 +153,7 @@ func (g *Group) processPrivate(m *wire.PrivateMessage) (*Processed, error) {
 	}
 	*v.secrets = secrets
 	a, err := framing.Open(g.suite, key, data, m)
+	clear(key.Key)
 	if err != nil {
 		return nil, err
 	}

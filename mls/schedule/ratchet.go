@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -73,7 +74,8 @@ func (r ratchet) step(s *suite.Suite) (Key, ratchet, error) {
 	return k, r, nil
 }
 
-// take makes or finds the key of a generation, and returns a ratchet without it.
+// take makes or finds the key of a generation, and returns a ratchet without it. The
+// key is the caller's to overwrite.
 func (r ratchet) take(s *suite.Suite, l limits, generation uint32) (Key, ratchet, error) {
 	if generation < r.next {
 		i, found := slices.BinarySearchFunc(r.skipped, generation, func(k Key, g uint32) int { return int(int64(k.Generation) - int64(g)) })
@@ -81,6 +83,7 @@ func (r ratchet) take(s *suite.Suite, l limits, generation uint32) (Key, ratchet
 			return Key{}, r, fmt.Errorf("%w: generation %d (RFC 9420, section 9.2)", ErrUsed, generation)
 		}
 		k := r.skipped[i]
+		k.Key, k.Nonce = bytes.Clone(k.Key), bytes.Clone(k.Nonce)
 		r.skipped = slices.Concat(r.skipped[:i], r.skipped[i+1:])
 		return k, r, nil
 	}
@@ -90,10 +93,14 @@ func (r ratchet) take(s *suite.Suite, l limits, generation uint32) (Key, ratchet
 	if generation > r.next {
 		r.skipped = slices.Clone(r.skipped)
 	}
+	given := r.next
 	for {
 		k, next, err := r.step(s)
 		if err != nil {
 			return Key{}, r, err
+		}
+		if k.Generation != given { // the first secret belongs to the older value too
+			clear(r.secret)
 		}
 		r = next
 		if k.Generation == generation {

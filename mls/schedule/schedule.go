@@ -38,13 +38,19 @@ func (e *Epoch) Code(c *wire.Coder) {
 // Joiner is the joiner secret of the epoch that context describes.
 // RFC 9420, section 8.
 func Joiner(s *suite.Suite, init, commit []byte, context *wire.GroupContext) []byte {
-	return s.ExpandWithLabel(s.Extract(init, commit), "joiner", wire.Marshal(context), suite.HashBytes)
+	secret := s.Extract(init, commit)
+	defer clear(secret)
+	return s.ExpandWithLabel(secret, "joiner", wire.Marshal(context), suite.HashBytes)
 }
 
 // FromJoiner derives the secrets of the epoch that context describes.
 // RFC 9420, section 8.
 func FromJoiner(s *suite.Suite, joiner, psk []byte, context *wire.GroupContext) *Epoch {
-	return FromEpochSecret(s, s.ExpandWithLabel(s.Extract(joiner, psk), "epoch", wire.Marshal(context), suite.HashBytes))
+	extracted := s.Extract(joiner, psk)
+	secret := s.ExpandWithLabel(extracted, "epoch", wire.Marshal(context), suite.HashBytes)
+	defer clear(secret)
+	defer clear(extracted)
+	return FromEpochSecret(s, secret)
 }
 
 // FromEpochSecret derives the secrets of an epoch from its epoch secret, which a

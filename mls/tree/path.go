@@ -141,6 +141,14 @@ type seal struct {
 	to          *wire.HPKECiphertext
 }
 
+// Forget overwrites the secrets of the path; its keys stay.
+func (p *Path) Forget() {
+	for _, secret := range p.secrets {
+		clear(secret)
+	}
+	clear(p.CommitSecret)
+}
+
 // SecretFor is the secret of the lowest path node over leaf i, nil if there is
 // none. RFC 9420, section 12.4.3.1.
 func (p *Path) SecretFor(i uint32) []byte {
@@ -231,8 +239,9 @@ func (t *Tree) Open(own, sender uint32, update *wire.UpdatePath, context []byte,
 	return t.climb(steps[at:], secret, keys)
 }
 
-// climb derives the keys of the nodes of steps from the secret of the first, and
-// checks them against the tree. It returns the commit secret and the keys.
+// climb derives the keys of the nodes of steps from the secret of the first, which
+// it overwrites, and checks them against the tree. It returns the commit secret and
+// the keys.
 func (t *Tree) climb(steps []step, secret []byte, keys Keys) ([]byte, Keys, error) {
 	keys = keys.Prune(t)
 	for _, s := range steps {
@@ -244,7 +253,9 @@ func (t *Tree) climb(steps []step, secret []byte, keys Keys) ([]byte, Keys, erro
 			return nil, nil, invalid("7.4", "the secret of node %d does not belong to its key", s.node)
 		}
 		keys[s.node] = pair
-		secret = t.suite.DeriveSecret(secret, "path")
+		next := t.suite.DeriveSecret(secret, "path")
+		clear(secret)
+		secret = next
 	}
 	return secret, keys, nil
 }
