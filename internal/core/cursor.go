@@ -16,6 +16,17 @@ import (
 type cursorBuffer struct {
 	seed   maphash.Seed
 	shards [cursorShards]cursorShard // by device: a thousand readers must not queue for one lock
+
+	turn    chan struct{} // is full while FlushCursors writes
+	mu      sync.Mutex
+	waiting []*cursorJob // mu guards it
+}
+
+// cursorJob is a device whose cursors somebody waits to see written.
+type cursorJob struct {
+	device ds.Device
+	isDone bool // turn guards isDone and err
+	err    error
 }
 
 type cursorShard struct {
@@ -24,7 +35,7 @@ type cursorShard struct {
 }
 
 func newCursorBuffer() *cursorBuffer {
-	b := &cursorBuffer{seed: maphash.MakeSeed()}
+	b := &cursorBuffer{seed: maphash.MakeSeed(), turn: make(chan struct{}, 1)}
 	for i := range b.shards {
 		b.shards[i].devices = map[ds.Device]map[ds.LogID]int64{}
 	}
@@ -126,9 +137,46 @@ func (s *Service) flushCursors(ctx context.Context) {
 	}
 }
 
-// FlushCursors writes what is buffered for a device, when its connection closes.
+// FlushCursors writes what is buffered for a device, when its connection closes. Those
+// that come while a transaction is under way share the next one: a thousand readers
+// that go away together are not a thousand transactions.
 func (s *Service) FlushCursors(ctx context.Context, device ds.Device) error {
-	return s.writeCursors(ctx, s.cursors.of(device))
+	b := s.cursors
+	if len(b.of(device)) == 0 {
+		return nil
+	}
+	job := &cursorJob{device: device}
+	b.mu.Lock()
+	b.waiting = append(b.waiting, job)
+	b.mu.Unlock()
+	select {
+	case b.turn <- struct{}{}:
+		defer func() { <-b.turn }()
+	case <-ctx.Done(): // the next to have the turn writes them
+		return ds.Unavailable(ctx.Err())
+	}
+	if job.isDone { // by whoever had the turn before
+		return job.err
+	}
+	b.mu.Lock()
+	jobs := b.waiting
+	b.waiting = nil
+	b.mu.Unlock()
+	var list []store.DeviceCursor
+	isListed := map[ds.Device]bool{} // a device may come twice, a row may not
+	for _, j := range jobs {
+		if !isListed[j.device] {
+			list, isListed[j.device] = append(list, b.of(j.device)...), true
+		}
+	}
+	// No single caller may cancel it for the others.
+	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	err := s.writeCursors(writing, list)
+	for _, j := range jobs {
+		j.isDone, j.err = true, err
+	}
+	return err
 }
 
 // Acknowledge notes that the device has everything up to message seq. The note is
@@ -149,7 +197,8 @@ func (s *Service) AcknowledgeNow(ctx context.Context, who ds.Caller, id ds.Conve
 	if err != nil {
 		return err
 	}
-	return s.writeCursors(ctx, []store.DeviceCursor{{Device: who.AsDevice(), Cursor: ds.Cursor{Log: ds.ConversationLog(id), Next: next}}})
+	s.cursors.put(who.AsDevice(), ds.ConversationLog(id), next)
+	return s.FlushCursors(ctx, who.AsDevice())
 }
 
 func (s *Service) checkAck(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64) (int64, error) {

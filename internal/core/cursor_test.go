@@ -3,8 +3,13 @@ package core
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"waxwing.im/waxwing/internal/ds"
 )
@@ -186,4 +191,49 @@ func TestLimits(t *testing.T) {
 	if err := limits.Set("all=off"); err != nil || limits["invites"].Count != 0 {
 		t.Error(limits, err)
 	}
+}
+
+// TestCursorsShareATransaction: devices that go away while one is being written are
+// written together, each of them with what it acknowledged.
+func TestCursorsShareATransaction(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		const devices = 20
+		var writes atomic.Int64
+		w := hookedWorld(t, url, func(sql string, done bool) {
+			if !done && strings.HasPrefix(sql, "INSERT INTO cursors") {
+				writes.Add(1)
+			}
+		})
+		w.room("c1", "ann", "bob")
+		if _, err := w.send("ann", "c1", "m1", "x"); err != nil {
+			t.Fatal(err)
+		}
+		bob := func(n int) ds.Caller {
+			return ds.Caller{Account: "bob", Device: ds.DeviceID(fmt.Sprint("device-", n))}
+		}
+		b := w.service.cursors
+		b.turn <- struct{}{} // somebody writes
+		var group errgroup.Group
+		for n := range devices {
+			group.Go(func() error { return w.service.AcknowledgeNow(t.Context(), bob(n), "c1", 1) })
+		}
+		for isWaiting := 0; isWaiting < devices && writes.Load() == 0; runtime.Gosched() {
+			b.mu.Lock()
+			isWaiting = len(b.waiting)
+			b.mu.Unlock()
+		}
+		<-b.turn
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		// One, and on a slow machine some more that an interval ended in between.
+		if n := writes.Load(); n < 1 || n > devices/2 {
+			t.Errorf("%d transactions for %d devices, want one", n, devices)
+		}
+		for n := range devices {
+			if list, err := w.service.Cursors(t.Context(), bob(n)); err != nil || len(list) != 1 || list[0].Next != 2 {
+				t.Errorf("device %d: %v, %v", n, list, err)
+			}
+		}
+	})
 }
