@@ -60,6 +60,8 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		reason = "shutting down"
 	case s.store.Ping(ctx) != nil:
 		reason = "the database does not answer"
+	case !s.store.TakesWrites():
+		reason = "the database takes no writes"
 	}
 	if reason != "" {
 		http.Error(w, reason, http.StatusServiceUnavailable)

@@ -85,15 +85,22 @@ func (tx *Tx) Answers(keys []MessageKey) (map[MessageKey]Answer, error) {
 // Append is Update for a batch: it runs fn once, and what fails is for the caller to
 // sort out. ErrMoved says that the batch was decided over a head that has moved.
 func (db *DB) Append(ctx context.Context, fn func(*Tx) error) error {
+	hasWritten := false
+	watched := func(tx *Tx) error {
+		err := fn(tx)
+		hasWritten = tx.hasWritten
+		return err
+	}
 	var err error
 	if db.hook != nil {
-		err = db.hooked(ctx, db.engine.append, fn)
+		err = db.hooked(ctx, db.engine.append, watched)
 	} else {
-		err = db.engine.append(ctx, db.nowMS(), fn)
+		err = db.engine.append(ctx, db.nowMS(), watched)
 	}
 	if isMoved(err) {
 		return ErrMoved
 	}
+	db.noteAppend(hasWritten, err)
 	return err
 }
 
@@ -152,6 +159,7 @@ type Event struct {
 // Write writes a batch. A head that exists already, a group id that another
 // conversation has, and whatever else the database refuses fail the whole batch.
 func (tx *Tx) Write(b Batch) error {
+	tx.hasWritten = len(b.Created)+len(b.Changed) > 0
 	if err := tx.insertHeads(b.Created); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,6 +44,8 @@ type DB struct {
 	now    func() time.Time
 	logger *slog.Logger
 	hook   Hook // nil but in tests
+
+	refusedMS atomic.Int64 // when the last batch could not be written, or 0
 }
 
 // engine is what differs between the two databases.
@@ -131,6 +134,8 @@ type Tx struct {
 	conn    conn
 	dialect dialect
 	nowMS   int64 // the time of the transaction's start by the store's clock
+
+	hasWritten bool // a batch
 }
 
 // NowMS is the time of the transaction's start, in milliseconds.
