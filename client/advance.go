@@ -19,6 +19,8 @@ func (s *session) advanceDue(ctx context.Context) error {
 		switch name {
 		case choreList:
 			s.learn(ctx)
+		case choreRevoke:
+			s.advanceChore(ctx, name, func(ctx context.Context) error { return s.c.revokeLost(ctx, s.token) })
 		case choreKeyPackages:
 			available := s.available
 			s.advanceChore(ctx, name, func(ctx context.Context) error {
@@ -75,6 +77,8 @@ func (s *session) advance(ctx context.Context, id string) error {
 		}
 	case conv.info.Leave != nil && conv.phase != Removed && (conv.phase != Joined || sub.caughtUp):
 		return s.advanceLeave(ctx, conv, sub)
+	case conv.mayEnter() || conv.phase == Joining && !conv.isLive():
+		return s.advanceEntry(ctx, conv, sub)
 	case !conv.isLive():
 		sub.active, sub.caughtUp = false, false
 	case !sub.active:
@@ -82,6 +86,16 @@ func (s *session) advance(ctx context.Context, id string) error {
 			s.subscribe(conv, sub)
 		}
 	case sub.caughtUp:
+		if s.isStalled(conv, sub) {
+			return s.c.db.update(ctx, func(tx *tx) error {
+				conv, err := tx.conversation(id)
+				if err == nil && conv != nil {
+					conv.mustRejoin(fmt.Sprintf("the server is in epoch %d and does not show how it came there", sub.holdEpoch))
+				}
+				s.due[id] = true
+				return err
+			})
+		}
 		if (sub.askRoster || conv.phase == Joined && conv.info.Role == "" && !sub.hasAsked) && !s.jobs[id] && sub.commit.isReady() {
 			sub.hasAsked = true
 			s.start(ctx, id, func(ctx context.Context) error { return s.c.askRoster(ctx, s.token, id) },
@@ -93,6 +107,20 @@ func (s *session) advance(ctx context.Context, id string) error {
 		return s.advanceOutbox(ctx, id, sub)
 	}
 	return nil
+}
+
+// isStalled says whether the server has spoken of an epoch for long whose commits it
+// does not deliver.
+func (s *session) isStalled(conv *conversation, sub *subscription) bool {
+	if conv.epoch() >= sub.holdEpoch {
+		sub.heldAt = time.Time{}
+		return false
+	}
+	is := !sub.heldAt.IsZero() && time.Since(sub.heldAt) > answerTimeout
+	if is {
+		sub.heldAt = time.Time{}
+	}
+	return is
 }
 
 // advanceLeave leaves once nothing is left to say, or nothing can be said.
@@ -228,18 +256,40 @@ func (s *session) sendCommit(ctx context.Context, conv *conversation, sub *subsc
 
 // postCommit sends a commit by HTTP. The echo comes through the log all the same.
 func (c *Client) postCommit(ctx context.Context, token string, r request, frame []byte) error {
-	err := c.post(ctx, token, "/v1/inbox", frame, &gateway.InboxAnswer{})
+	var answer gateway.InboxAnswer
+	err := c.post(ctx, token, "/v1/inbox", frame, &answer)
 	refusal := asRefusal(err)
-	if refusal == nil || refusal.mayPass() || refusal.Code == codeUnauthorized || refusal.Code == codeEpochConflict {
+	if err != nil && (refusal == nil || refusal.mayPass() || refusal.Code == codeUnauthorized) {
 		return err
 	}
 	return errors.Join(err, c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(r.conversation)
-		if err != nil || conv == nil || conv.pending == nil || conv.pending.MessageID != r.message {
+		switch {
+		case err != nil:
 			return err
+		case refusal == nil:
+			return c.place(tx, conv, r.message, answer.Seq)
 		}
-		return c.dropPending(tx, conv, refusal)
+		return c.commitRefused(tx, conv, r.message, refusal)
 	}))
+}
+
+// commitRefused deals with a commit that the server has declined for good, or that has
+// lost its race: one of a member waits for the winner, which is on its way through the
+// log, and one of who enters by itself is of no use any more.
+func (c *Client) commitRefused(tx *tx, conv *conversation, messageID string, refusal *Refusal) error {
+	switch {
+	case conv == nil || conv.pending == nil || conv.pending.MessageID != messageID:
+		return nil
+	case conv.phase == Joining && refusal.Code == codeEpochConflict:
+		c.stats.lostRaces.Add(1)
+		return c.dropEntry(tx, conv)
+	case conv.phase == Joining:
+		return errors.Join(c.dropEntry(tx, conv), c.trouble(tx, conv, refusal))
+	case refusal.Code == codeEpochConflict:
+		return nil
+	}
+	return c.dropPending(tx, conv, refusal)
 }
 
 // dropPending gives up a commit that the server will not take.
@@ -298,18 +348,23 @@ func (c *Client) fetchWanted(ctx context.Context, token, id string) error {
 		if err != nil {
 			return err
 		}
-		if len(packages) == 0 {
+		if w.Own {
+			packages = slices.DeleteFunc(packages, func(p fetchedPackage) bool {
+				return w.Device != "" && p.Device != w.Device || c.isLost(p.Device) || hasLeaf(conv.group, p.SignatureKey)
+			})
+		} else if len(packages) == 0 {
 			missing = errNoKeyPackages
 		}
-		if err := c.keepPackages(ctx, id, w.Account, packages, refused); err != nil {
+		if err := c.keepPackages(ctx, id, w, packages, refused); err != nil {
 			return err
 		}
 	}
 	return missing
 }
 
-func (c *Client) keepPackages(ctx context.Context, id, account string, packages []fetchedPackage, refused error) error {
-	if len(packages) == 0 && refused == nil {
+// keepPackages keeps what was fetched for one of those who are to be added.
+func (c *Client) keepPackages(ctx context.Context, id string, of wanted, packages []fetchedPackage, refused error) error {
+	if len(packages) == 0 && refused == nil && !of.Own {
 		return nil
 	}
 	return c.db.update(ctx, func(tx *tx) error {
@@ -319,9 +374,12 @@ func (c *Client) keepPackages(ctx context.Context, id, account string, packages 
 		}
 		info := conv.editInfo()
 		for i := range info.Wanted {
-			if w := &info.Wanted[i]; w.Account == account && len(w.Packages) == 0 {
+			if w := &info.Wanted[i]; w.isSame(of) && len(w.Packages) == 0 {
 				w.Packages = packages
 			}
+		}
+		if len(packages) == 0 && of.Own { // there is no such device, or it is in already
+			info.Wanted = slices.DeleteFunc(info.Wanted, of.isSame)
 		}
 		if refused != nil {
 			return c.trouble(tx, conv, refused)

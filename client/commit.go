@@ -87,7 +87,9 @@ func (c *Client) makeCommit(conv *conversation) error {
 			}
 		}
 	}
-	commit, err := conv.group.Commit(mls.CommitOptions{Add: packages, Remove: removals})
+	commit, err := conv.group.Commit(mls.CommitOptions{Add: packages, Remove: removals,
+		// Who is not in the group may ask to be, and the server may ask in anybody's name.
+		Skip: func(p mls.ProposalInfo) bool { return p.SenderKind != mls.SentByMember }})
 	if err != nil {
 		return fmt.Errorf("make commit: %w", err)
 	}
@@ -161,7 +163,10 @@ func (c *Client) settleWanted(conv *conversation) {
 				packages = append(packages, f)
 			}
 		}
-		if len(packages) == 0 && w.Device == "" && hasAccount(conv.group, w.Account) && !slices.Contains(conv.info.Missing, w.Account) {
+		if len(packages) == 0 && len(w.Packages) > 0 && w.Own {
+			continue // all devices that were found are in
+		}
+		if len(packages) == 0 && !w.Own && hasAccount(conv.group, w.Account) && !slices.Contains(conv.info.Missing, w.Account) {
 			continue
 		}
 		w.Packages = packages

@@ -120,11 +120,17 @@ type wanted struct {
 	Account string `json:"account"`
 	// Add: the account is no member on the server yet and becomes one with the commit.
 	Add bool `json:"add,omitempty"`
-	// Device is the only one to be added; "" for all.
+	// Own: the account is ours, and only its other devices are to be added: the one
+	// called Device, or "" for all. If there are none this is done with.
+	Own    bool   `json:"own,omitempty"`
 	Device string `json:"device,omitempty"`
 	// Packages are what was fetched for it, one per device. A lost race keeps them:
 	// the Welcome that used them was never delivered.
 	Packages []fetchedPackage `json:"packages,omitempty"`
+}
+
+func (w wanted) isSame(other wanted) bool {
+	return w.Account == other.Account && w.Own == other.Own && w.Device == other.Device
 }
 
 // conversation is one row of conversations with its parts opened. What stands in

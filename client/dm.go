@@ -183,7 +183,7 @@ func (c *Client) found(conv *conversation) error {
 	} else {
 		rand.Read(groupID)
 	}
-	group, err := mls.NewGroup(groupSuite, groupID, c.identity, mls.GroupOptions{Hook: c.credentialHook, Now: c.now})
+	group, err := mls.NewGroup(groupSuite, groupID, c.identity, mls.GroupOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets})
 	if err != nil {
 		return fmt.Errorf("found group: %w", err)
 	}
@@ -280,6 +280,7 @@ func (c *Client) learnConversation(tx *tx, id string) error {
 			kind = DM
 		}
 		tx.addConversation(id, Waiting, conversationInfo{Kind: kind}, c.now())
+		tx.after = append(tx.after, func() { c.wake(id) })
 	case conv.phase == Removed && conv.group != nil:
 		conv.setPhase(Joined) // back on the server, and never out of the group
 	}

@@ -174,6 +174,18 @@ func (b *batch) acked(frame gateway.Frame) error {
 		return nil
 	}
 	delete(b.s.requests, string(frame.ID))
+	conv, err := b.tx.conversation(r.conversation)
+	switch {
+	case err != nil:
+		return err
+	case r.frameType == gateway.TypeCommit:
+		err = b.s.c.place(b.tx, conv, r.message, m.Seq)
+	case conv != nil && m.Seq >= conv.info.SkipFrom && m.Seq < conv.info.SkipTo:
+		err = b.s.c.skippedEcho(b.tx, r.outgoing, m.Seq)
+	}
+	if err != nil {
+		return err
+	}
 	b.then(func() {
 		sub := b.s.sub(r.conversation)
 		b.s.due[r.conversation], b.s.worked = true, true
@@ -265,7 +277,7 @@ func (b *batch) sendRefused(r request, refusal *Refusal) error {
 		b.s.due[r.conversation] = true
 		switch {
 		case refusal.Code == codeEpochConflict && uint64(max(refusal.CurrentEpoch, 0)) > epoch:
-			sub.holdEpoch = uint64(refusal.CurrentEpoch) // the commits are on their way
+			sub.hold(uint64(refusal.CurrentEpoch)) // the commits are on their way
 		case refusal.Code == codeEpochConflict || refusal.mayPass():
 			sub.send.later(refusal)
 		}
@@ -290,18 +302,24 @@ func (b *batch) commitRefused(r request, refusal *Refusal) error {
 		b.s.due[r.conversation] = true
 		if refusal.Code == codeEpochConflict {
 			sub.answered = r.message // the winner is on its way through the log
+			sub.hold(uint64(max(refusal.CurrentEpoch, 0)))
 		} else {
 			sub.commit.later(refusal)
 		}
 	})
-	if refusal.Code == codeEpochConflict || refusal.mayPass() {
+	if refusal.mayPass() {
 		return nil
 	}
 	conv, err := b.tx.conversation(r.conversation)
-	if err != nil || conv == nil || conv.pending == nil || conv.pending.MessageID != r.message {
+	if err != nil {
 		return err
 	}
-	return b.s.c.dropPending(b.tx, conv, refusal)
+	lost := b.s.c.stats.lostRaces.Load()
+	err = b.s.c.commitRefused(b.tx, conv, r.message, refusal)
+	if b.s.c.stats.lostRaces.Load() != lost {
+		b.then(func() { b.s.lostRace(r.conversation) })
+	}
+	return err
 }
 
 // takeDevice moves the cursor of the account log over the event at pos, unless it

@@ -24,7 +24,7 @@ const (
 // takeEvent takes in the next message of a conversation: new MLS state, plaintext
 // and cursor change together in tx (I1). A message that cannot be read is recorded
 // as such, and the log goes on behind it.
-func (c *Client) takeEvent(tx *tx, e *gateway.Event) (taken, error) {
+func (c *Client) takeEvent(tx *tx, e *gateway.Event) (what taken, err error) {
 	conv, err := tx.conversation(e.ConvID)
 	switch {
 	case err != nil:
@@ -37,10 +37,26 @@ func (c *Client) takeEvent(tx *tx, e *gateway.Event) (taken, error) {
 		return takenGap, nil
 	}
 	conv.setNextSeq(e.Seq + 1)
+	defer func() {
+		if conv.phase == Joined && e.Epoch != nil && *e.Epoch > int64(conv.epoch()) && err == nil {
+			conv.mustRejoin(fmt.Sprintf("the group is in epoch %d, and the way there cannot be followed", *e.Epoch))
+		}
+	}()
 	out := Event{Conversation: conv.id, Seq: e.Seq, MessageID: e.MsgID, Time: c.now()}
 	message, err := base64.StdEncoding.DecodeString(e.Env)
 	if err != nil {
 		return takenIn, c.unreadable(tx, out, errors.New("not an MLS message"))
+	}
+	if conv.phase == Joining {
+		if !conv.isPendingEcho(e.MsgID, message) {
+			// The server has said that our commit is here.
+			return takenIn, errors.Join(c.dropEntry(tx, conv), c.trouble(tx, conv, fmt.Errorf("%w: the log does not show our commit", ErrGroupInfo)))
+		}
+		next, err := conv.pending.commit.Apply(nil)
+		if err != nil {
+			return takenIn, errors.Join(c.dropEntry(tx, conv), c.trouble(tx, conv, err))
+		}
+		return takenIn, c.entered(tx, conv, next, out)
 	}
 	if conv.isPendingEcho(e.MsgID, message) && e.Kind != gateway.KindApp {
 		next, err := conv.pending.commit.Apply(conv.group)
@@ -75,6 +91,20 @@ func (c *Client) takeEcho(tx *tx, own *outgoing, e Event, message []byte) error 
 	return tx.saveMessage(e, sha256.Sum256(message), true)
 }
 
+// skippedEcho delivers a message of our own that the server has in a part of the log
+// that this device has passed over, because it entered the group anew behind it.
+func (c *Client) skippedEcho(tx *tx, row, seq int64) error {
+	o, err := tx.outgoing(`id = $1`, row)
+	if err != nil || o == nil {
+		return err
+	}
+	message, err := base64.StdEncoding.DecodeString(o.envelope)
+	if err != nil {
+		return err
+	}
+	return c.takeEcho(tx, o, Event{Conversation: o.conversation, Seq: seq, MessageID: o.wire, Time: c.now()}, message)
+}
+
 // takeForeign processes what another member sent, or what claims to be that.
 func (c *Client) takeForeign(tx *tx, conv *conversation, e *gateway.Event, out Event, message []byte) error {
 	digest := sha256.Sum256(message)
@@ -88,11 +118,12 @@ func (c *Client) takeForeign(tx *tx, conv *conversation, e *gateway.Event, out E
 	if err == nil {
 		// The kind is the server's verdict on what it could see of the message; one
 		// that is other than announced is not for processing (design 4).
-		err = checkKind(e.Kind, processed.Kind)
+		err = errors.Join(checkKind(e.Kind, processed.Kind), checkJoiner(conv.group, processed))
 	}
 	if err != nil {
 		if e.Kind == gateway.KindCommit && conv.phase == Joined {
 			conv.editInfo().Problem = fmt.Sprintf("the commit at %d cannot be processed: %s", e.Seq, err)
+			conv.mustRejoin(conv.info.Problem)
 		}
 		return c.unreadable(tx, out, err)
 	}

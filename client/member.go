@@ -107,7 +107,7 @@ func (c *Client) requireCertificate(v verdict, mustBeFresh bool) error {
 }
 
 func (c *Client) loadOptions() mls.LoadOptions {
-	return mls.LoadOptions{Hook: c.credentialHook, Now: c.now}
+	return mls.LoadOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets}
 }
 
 // KnownDevice is a device that this home has met in a group.

@@ -18,10 +18,6 @@ const TextBytesMax = 128 << 10
 // outboxRowsMax bounds what may wait to be sent in one home.
 const outboxRowsMax = 10_000
 
-// paddingBytes is the multiple to which messages are padded, so that the server
-// does not see how long a word is.
-const paddingBytes = 64
-
 // outgoing is a message that the server does not have yet, or has not shown back.
 type outgoing struct {
 	id           int64
@@ -118,8 +114,7 @@ func (t *tx) sealOutgoing(conv *conversation, o *outgoing) error {
 	if conv.group == nil {
 		return ErrNoGroup
 	}
-	padding := (paddingBytes - len(o.body.Text)%paddingBytes) % paddingBytes
-	message, next, err := conv.group.Seal(o.body.Text, nil, mls.SealOptions{Padding: padding})
+	message, next, err := conv.group.Seal(o.body.Text, nil, mls.SealOptions{}) // padded by the group's policy
 	if err != nil {
 		return fmt.Errorf("%w: %w", errEncrypt, err)
 	}

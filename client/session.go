@@ -65,13 +65,15 @@ type subscription struct {
 	acked    int64     // acknowledged
 	moved    time.Time // when it was subscribed or an event came
 
-	sending     bool   // a conv.send waits for its answer
-	sentThrough int64  // the last row of the outbox that the server has
-	holdEpoch   uint64 // nothing is encrypted in an epoch below: the server is further
+	sending     bool      // a conv.send waits for its answer
+	sentThrough int64     // the last row of the outbox that the server has
+	holdEpoch   uint64    // nothing is encrypted in an epoch below: the server is further
+	heldAt      time.Time // since when that keeps the conversation waiting
 
 	committing bool   // a conv.commit waits for its answer
 	answered   string // the pending commit that needs no more sending: acknowledged, or beaten
 	hasFetched bool   // key packages were asked for
+	hasWaited  bool   // for an invitation
 	mustCommit bool   // proposals of others keep messages from being encrypted
 	askRoster  bool   // the members on the server have to be asked for
 	hasAsked   bool   // and were
@@ -86,6 +88,14 @@ type subscription struct {
 
 func (s *subscription) retries() [5]*retry {
 	return [...]*retry{&s.follow, &s.send, &s.commit, &s.remove, &s.report}
+}
+
+// hold keeps the conversation from saying anything before it has followed the commits
+// that the server has already.
+func (s *subscription) hold(epoch uint64) {
+	if epoch > s.holdEpoch {
+		s.holdEpoch, s.heldAt = epoch, time.Now()
+	}
 }
 
 // retry spaces the attempts at one thing.
@@ -127,11 +137,12 @@ type finished struct {
 const (
 	choreList        = "\x00list"
 	choreKeyPackages = "\x00keypackages"
+	choreRevoke      = "\x00revoke"
 )
 
 func newSession(c *Client, wire transport, token string) *session {
 	return &session{c: c, wire: wire, token: token, requests: map[string]request{}, subs: map[string]*subscription{},
-		due: map[string]bool{choreList: true, choreKeyPackages: true}, available: -1,
+		due: map[string]bool{choreList: true, choreKeyPackages: true, choreRevoke: true}, available: -1,
 		jobs: map[string]bool{}, done: make(chan finished), slots: make(chan struct{}, jobsMax)}
 }
 
@@ -182,7 +193,7 @@ func (s *session) serve(ctx context.Context) error {
 			err = s.c.db.failure()
 		case <-s.c.bell:
 			for id := range s.c.takeWoken() {
-				s.due[id] = true
+				s.due[id], s.sub(id).isDone = true, false
 			}
 		case f := <-s.done:
 			err = s.finish(f)
@@ -223,7 +234,10 @@ func (s *session) beat() error {
 			return fmt.Errorf("the server does not answer a %s", r.frameType)
 		}
 	}
-	for _, sub := range s.subs {
+	for id, sub := range s.subs {
+		if !sub.heldAt.IsZero() && time.Since(sub.heldAt) > answerTimeout {
+			s.due[id] = true
+		}
 		if sub.active && !sub.caughtUp && time.Since(sub.moved) > answerTimeout {
 			return errors.New("the server does not finish a replay")
 		}

@@ -20,7 +20,7 @@ func (c *Client) takeWelcome(tx *tx, w *gateway.Welcome) error {
 	if err != nil {
 		return err
 	}
-	if conv != nil && conv.phase == Joined {
+	if conv != nil && (conv.phase == Joined || conv.phase == Joining && conv.pending != nil) {
 		// An invitation back, before this device has read how it was removed. What
 		// is before that in the log can still be read with the group it has.
 		return tx.keepWelcome(w)
@@ -56,7 +56,7 @@ func (c *Client) openWelcome(tx *tx, w *gateway.Welcome) (*mls.Group, error) {
 	if err != nil {
 		return nil, errors.New("not base64")
 	}
-	return mls.Join(message, p, mls.JoinOptions{Hook: c.credentialHook, Now: c.now})
+	return mls.Join(message, p, mls.JoinOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets})
 }
 
 // kindOf says what sort of conversation a group makes, from the id and the members
@@ -141,21 +141,12 @@ func (c *Client) leave(tx *tx, conv *conversation, now time.Time, why string) er
 	if err := tx.report(Event{Type: EventRemoved, Conversation: conv.id, Time: now, Problem: why}); err != nil {
 		return err
 	}
-	var pos int64
-	var body []byte
-	found, err := tx.get([]any{&pos, &body}, `SELECT pos, body FROM welcomes WHERE conversation = $1`, conv.id)
+	w, err := tx.takeKept(conv.id)
 	if err != nil {
 		return err
 	}
-	if !found {
+	if w == nil {
 		return tx.refuseAll(conv.id, now, "forbidden", why)
 	}
-	var w gateway.Welcome
-	if err := tx.openJSON("welcomes", strconv.FormatInt(pos, 10), "body", body, &w); err != nil {
-		return err
-	}
-	if err := tx.exec(`DELETE FROM welcomes WHERE pos = $1`, pos); err != nil {
-		return err
-	}
-	return c.takeWelcome(tx, &w)
+	return c.takeWelcome(tx, w)
 }

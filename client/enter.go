@@ -1,0 +1,367 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/mls"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// Rejoin enters a conversation's group anew by an external commit, with fresh keys. It
+// happens by itself where a commit cannot be followed; an application calls it when
+// people find that they see different things (EventFork). Messages between the last
+// one that was read and the new entry cannot be read any more (EventLost). An
+// EventRejoined tells that it is done.
+func (c *Client) Rejoin(ctx context.Context, conversation string) error {
+	err := c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(conversation)
+		switch {
+		case err != nil:
+			return err
+		case conv == nil:
+			return ErrUnknownConversation
+		case conv.phase != Joined:
+			return ErrNoGroup
+		}
+		conv.mustRejoin("asked for")
+		conv.editInfo().Forced = true
+		return nil
+	})
+	if err == nil {
+		c.wake(conversation)
+	}
+	return err
+}
+
+// mustRejoin notes that the group has to be entered anew.
+func (c *conversation) mustRejoin(why string) {
+	if c.phase == Joined && c.info.Rejoin == "" {
+		c.editInfo().Rejoin = why
+	}
+}
+
+// mayEnter says whether this device is to enter the group by itself, if that can be
+// done: it waits for an invitation, or its own state is of no use.
+func (c *conversation) mayEnter() bool {
+	switch c.phase {
+	case Waiting:
+		return true
+	case Joining:
+		return c.pending == nil
+	case Joined:
+		return c.info.Rejoin != ""
+	}
+	return false
+}
+
+// enterDelay is how long an invitation that is on its way is waited for.
+const enterDelay = time.Second
+
+// advanceEntry enters a group by an external commit: it is made from what the server
+// offers, kept, sent, and applied when the log shows it.
+func (s *session) advanceEntry(ctx context.Context, conv *conversation, sub *subscription) error {
+	sub.active, sub.caughtUp = false, false
+	switch {
+	case s.jobs[conv.id] || !sub.commit.isReady():
+		return nil
+	case !conv.mayEnter():
+		if sub.committing {
+			return nil
+		}
+		return s.sendCommit(ctx, conv, sub)
+	case conv.phase == Waiting && !sub.hasWaited:
+		sub.hasWaited, sub.commit = true, retry{at: time.Now().Add(enterDelay)}
+		return nil
+	}
+	tries := sub.commit.failed
+	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.enter(ctx, s.token, conv.id, tries) }, nil)
+	return nil
+}
+
+// errWait: there is nothing to enter yet. It is looked for again later.
+var (
+	errWait        = errors.New("the group cannot be entered yet")
+	errNothingToDo = errors.New("the group need not be entered anew")
+)
+
+// welcomeTries is how often a device whose leaf is in the group already waits for the
+// Welcome that belongs to it.
+const welcomeTries = 3
+
+// enter makes an external commit from the GroupInfo that the server has, and keeps it.
+func (c *Client) enter(ctx context.Context, token, id string, tries int) error {
+	conv, err := c.snapshot(ctx, id)
+	if err != nil || conv == nil || !conv.mayEnter() {
+		return err
+	}
+	var answer gateway.GroupInfo
+	if err := c.call(ctx, token, "/v1/groupinfo?conv_id="+url.QueryEscape(id), nil, &answer); err != nil {
+		if r := asRefusal(err); r != nil && !r.mayPass() && r.Code != codeUnauthorized {
+			return errWait // nobody has committed yet, or the log is about to say that we are out
+		}
+		return fmt.Errorf("ask for group info: %w", err)
+	}
+	pending, err := c.makeEntry(ctx, conv, &answer, tries)
+	return errors.Join(c.keepEntry(ctx, conv, pending, err), quiet(err))
+}
+
+// quiet is err unless it says that all is well.
+func quiet(err error) error {
+	if errors.Is(err, errNothingToDo) {
+		return nil
+	}
+	return err
+}
+
+// keepEntry notes what came of an attempt to make an external commit.
+func (c *Client) keepEntry(ctx context.Context, seen *conversation, pending *pendingCommit, why error) error {
+	return c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(seen.id)
+		if err != nil || conv == nil || !conv.mayEnter() || conv.epoch() != seen.epoch() {
+			return err
+		}
+		switch {
+		case errors.Is(why, errNothingToDo):
+			info := conv.editInfo()
+			info.Rejoin, info.Forced = "", false
+			return nil
+		case errors.Is(why, errWait):
+			return nil
+		case why != nil:
+			return c.trouble(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, why))
+		}
+		conv.setPending(pending)
+		conv.setPhase(Joining)
+		return nil
+	})
+}
+
+// offer is a GroupInfo as it came, not verified yet.
+type offer struct {
+	context wire.GroupContext
+	leaves  []mls.Leaf
+	signer  *mls.Leaf
+}
+
+func readOffer(raw []byte) (*offer, error) {
+	var m wire.Message
+	if err := wire.Unmarshal(raw, &m); err != nil {
+		return nil, err
+	}
+	if m.GroupInfo == nil {
+		return nil, errors.New("not a group info")
+	}
+	data, _ := wire.FindExtension(m.GroupInfo.Extensions, wire.RatchetTreeExtension)
+	var tree wire.RatchetTree
+	if err := wire.Unmarshal(data, &tree); err != nil {
+		return nil, fmt.Errorf("ratchet tree: %w", err)
+	}
+	out := &offer{context: m.GroupInfo.Context}
+	for i := 0; i < len(tree); i += 2 {
+		if tree[i] == nil {
+			continue
+		}
+		n := tree[i].Leaf
+		leaf := mls.Leaf{Index: uint32(i / 2), CredentialType: uint16(n.Credential.Type), Credential: n.Credential.Identity, SignatureKey: n.SignatureKey}
+		for _, e := range n.Extensions {
+			leaf.Extensions = append(leaf.Extensions, mls.Extension{Type: e.Type, Data: e.Data})
+		}
+		out.leaves = append(out.leaves, leaf)
+		if leaf.Index == m.GroupInfo.Signer {
+			out.signer = &out.leaves[len(out.leaves)-1]
+		}
+	}
+	if out.signer == nil {
+		return nil, errors.New("nobody has signed it")
+	}
+	return out, nil
+}
+
+// makeEntry decides whether to enter the group that the server offers, and makes the
+// commit. What mls.JoinExternal verifies is that the signer said so, and by the hook
+// that all members are whom their accounts vouch for. That it is the right group, and
+// not one that the server has made up with a friend, is decided here.
+func (c *Client) makeEntry(ctx context.Context, conv *conversation, answer *gateway.GroupInfo, tries int) (*pendingCommit, error) {
+	raw, err := base64.StdEncoding.DecodeString(answer.GroupInfo)
+	if err != nil {
+		return nil, errors.New("not base64")
+	}
+	o, err := readOffer(raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.checkOffer(ctx, conv, o, answer.Epoch); err != nil {
+		return nil, err
+	}
+	old, isIn := c.oldLeaf(o)
+	if isIn && conv.phase == Waiting && tries < welcomeTries {
+		return nil, errWait // its Welcome is on its way
+	}
+	commit, err := mls.JoinExternal(raw, c.identity, mls.ExternalJoinOptions{Hook: c.credentialHook, Now: c.now,
+		Padding: mls.PadBuckets, Resync: old != nil, IsOld: func(l mls.Leaf) bool { return old != nil && l.Index == *old }})
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := c.kindOf(conv.id, commit.Group()); err != nil {
+		return nil, err
+	}
+	return &pendingCommit{MessageID: randomID(), commit: commit}, nil
+}
+
+// checkOffer holds a GroupInfo against what this device knows of the conversation.
+//
+// The signer's word is all that there is for who is in the group. Whoever has been in
+// the group believes only those who were in it; a new device, which knows nobody,
+// believes its own account, those it has met, and in the end whoever has added a
+// device of its account: the members that it then sees are shown.
+func (c *Client) checkOffer(ctx context.Context, conv *conversation, o *offer, serverEpoch int64) error {
+	isSelf := func(l mls.Leaf) bool { return string(l.Credential) == c.account.DID() && c.memberOf(l).Verified }
+	signer := string(o.signer.Credential)
+	switch {
+	case isRoomID(conv.id) && hex.EncodeToString(o.context.GroupID) != conv.id,
+		conv.group != nil && !bytes.Equal(conv.group.ID(), o.context.GroupID):
+		return errors.New("it is for another group")
+	case o.context.Epoch != uint64(serverEpoch):
+		return errWait // the last commit came without one
+	case conv.group != nil && (o.context.Epoch < conv.epoch() || o.context.Epoch == conv.epoch() && !conv.info.Forced):
+		return errNothingToDo
+	case !slices.ContainsFunc(o.leaves, isSelf):
+		return errWait // not in the group with any device: somebody has to add us
+	case conv.group != nil && !hasAccount(conv.group, signer):
+		return fmt.Errorf("it is signed by %s, who was not in the group", signer)
+	case conv.group != nil || isSelf(*o.signer):
+		return nil
+	}
+	known, err := c.Devices(ctx, signer)
+	if err != nil {
+		return err
+	}
+	if m := c.memberOf(*o.signer); len(known) == 0 && !m.Verified && !c.options.AllowUnverified {
+		return fmt.Errorf("%w: it is signed by %s", ErrUncertified, signer)
+	}
+	return nil
+}
+
+// oldLeaf is the leaf that this device stands in already, by its key or, from an
+// earlier home, by its name; isIn says that it is the key.
+func (c *Client) oldLeaf(o *offer) (index *uint32, isIn bool) {
+	own := c.identity.Key.Public()
+	for _, leaf := range o.leaves {
+		if bytes.Equal(leaf.SignatureKey, own) {
+			return &leaf.Index, true
+		}
+	}
+	for _, leaf := range o.leaves {
+		if m := c.memberOf(leaf); m.Account == c.account.DID() && m.Device == c.options.DeviceID {
+			return &leaf.Index, false
+		}
+	}
+	return nil, false
+}
+
+// place notes where in the log the server has put our external commit: there this
+// device begins to read.
+func (c *Client) place(tx *tx, conv *conversation, messageID string, seq int64) error {
+	if conv == nil || conv.phase != Joining || conv.pending == nil || conv.pending.MessageID != messageID || conv.pending.Seq > 0 {
+		return nil
+	}
+	if seq < conv.nextSeq {
+		conv.setPending(nil)
+		return c.trouble(tx, conv, fmt.Errorf("%w: the server has put our commit at %d, where something else is", ErrGroupInfo, seq))
+	}
+	p := *conv.pending
+	p.Seq = seq
+	conv.setPending(&p)
+	if conv.group != nil && seq > conv.nextSeq {
+		info := conv.editInfo()
+		info.SkipFrom, info.SkipTo = conv.nextSeq, seq
+		if err := tx.report(Event{Type: EventLost, Conversation: conv.id, Seq: seq - 1, Time: c.now(), Code: problemRejoin,
+			Problem: fmt.Sprintf("messages %d to %d cannot be read here: %s", conv.nextSeq, seq-1, info.Rejoin)}); err != nil {
+			return err
+		}
+	}
+	conv.setNextSeq(seq)
+	return nil
+}
+
+// dropEntry gives up an external commit: it lost its race, was refused, or is not what
+// the log shows. An invitation that came meanwhile is taken; otherwise it begins anew.
+func (c *Client) dropEntry(tx *tx, conv *conversation) error {
+	conv.setPending(nil)
+	if conv.group != nil {
+		return nil // still Joining
+	}
+	conv.setPhase(Waiting)
+	w, err := tx.takeKept(conv.id)
+	if err != nil || w == nil {
+		return err
+	}
+	return c.takeWelcome(tx, w)
+}
+
+// entered makes the group that our external commit has led to the conversation's.
+func (c *Client) entered(tx *tx, conv *conversation, next *mls.Group, e Event) error {
+	kind, peer, err := c.kindOf(conv.id, next)
+	if err != nil {
+		return c.trouble(tx, conv, err) // not reached: it was looked at before
+	}
+	e.Type = EventJoined
+	if conv.group != nil {
+		e.Type, e.Problem = EventRejoined, conv.info.Rejoin
+		c.stats.rejoins.Add(1)
+	}
+	conv.before = conv.group
+	conv.setGroup(next)
+	conv.setPending(nil)
+	conv.setPhase(Joined)
+	info := conv.editInfo()
+	info.Kind, info.Peer, info.Problem, info.Rejoin, info.Forced = kind, peer, "", "", false
+	c.settleRemovals(conv, nil)
+	c.settleWanted(conv)
+	for _, l := range next.Members() {
+		e.Members = append(e.Members, c.memberOf(l))
+	}
+	if _, err := tx.takeKept(conv.id); err != nil { // an invitation to where we are
+		return err
+	}
+	if err := tx.meet(conv.id, e.Members, e.Time); err != nil {
+		return err
+	}
+	return tx.report(e)
+}
+
+// takeKept gives the Welcome that was put aside for a conversation, and forgets it;
+// nil if there is none.
+func (t *tx) takeKept(conversation string) (*gateway.Welcome, error) {
+	var pos int64
+	var body []byte
+	found, err := t.get([]any{&pos, &body}, `SELECT pos, body FROM welcomes WHERE conversation = $1`, conversation)
+	if err != nil || !found {
+		return nil, err
+	}
+	var w gateway.Welcome
+	if err := t.openJSON("welcomes", strconv.FormatInt(pos, 10), "body", body, &w); err != nil {
+		return nil, err
+	}
+	return &w, t.exec(`DELETE FROM welcomes WHERE pos = $1`, pos)
+}
+
+// checkJoiner refuses an external commit by an account that is not in the group. The
+// server hands out what is needed to enter, so anybody whom it likes could come in;
+// accounts are brought in by members, and enter by themselves only with further devices.
+func checkJoiner(before *mls.Group, p *mls.Processed) error {
+	if p.Kind != mls.Commit || p.SenderKind != mls.SentByJoiner || hasAccount(before, string(p.Sender.Credential)) {
+		return nil
+	}
+	return fmt.Errorf("%w: %s enters by itself and is not in the group", ErrUncertified, p.Sender.Credential)
+}
