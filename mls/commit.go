@@ -3,6 +3,7 @@ package mls
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 
 	"waxwing.im/waxwing/mls/framing"
@@ -124,10 +125,11 @@ func (g *Group) commit(o CommitOptions, list []proposal) (*PendingCommit, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &staged{plan: plan, sender: g.sender(), before: g.tree, tree: g.tree.Clone(), context: g.context, key: g.key, init: g.epoch.Init}
+	s := &staged{plan: plan, sender: g.sender(), before: g.tree, tree: g.tree.Clone(), key: g.key, init: g.epoch.Init}
 	s.added = plan.apply(s.tree)
-	s.context.Epoch++
-	s.context.Extensions = plan.extensions
+	if s.context, err = g.nextContext(plan); err != nil {
+		return nil, err
+	}
 	if err := g.askAll(plan.credentials(g.tree, s.added, s.context.Epoch)); err != nil {
 		return nil, err
 	}
@@ -146,6 +148,17 @@ func (g *Group) commit(o CommitOptions, list []proposal) (*PendingCommit, error)
 		return nil, err
 	}
 	return g.finish(&o, s)
+}
+
+// nextContext is the context of the epoch that plan leads to, but for its hashes.
+func (g *Group) nextContext(plan *plan) (wire.GroupContext, error) {
+	next := g.context
+	if next.Epoch == math.MaxUint64 {
+		return next, broken(ErrInvalidCommit, "8.1", "there is no epoch after this one")
+	}
+	next.Epoch++
+	next.Extensions = plan.extensions
+	return next, nil
 }
 
 // seal verifies the tree of s and makes what depends on it: the path's secrets,

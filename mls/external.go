@@ -114,10 +114,11 @@ func (g *Group) stageJoin(info *wire.GroupInfo, id *Identity, o *ExternalJoinOpt
 	if err != nil {
 		return nil, err
 	}
-	s := &staged{plan: plan, sender: sender, before: g.tree, tree: g.tree.Clone(), context: g.context, key: id.Key, init: init,
-		commit: &wire.Commit{Proposals: references(list)}}
+	s := &staged{plan: plan, sender: sender, before: g.tree, tree: g.tree.Clone(), key: id.Key, init: init, commit: &wire.Commit{Proposals: references(list)}}
 	plan.apply(s.tree)
-	s.context.Epoch++
+	if s.context, err = g.nextContext(plan); err != nil {
+		return nil, err
+	}
 	g.own = s.tree.Vacancy()
 	if s.path, err = s.tree.Replace(g.own, id.leaf(nil), g.context.GroupID, id.Key.private); err != nil {
 		return nil, err
@@ -154,10 +155,8 @@ func (g *Group) joinerChanges(id *Identity, o *ExternalJoinOptions) ([]Change, e
 func (g *Group) oldLeaf(id *Identity, isOld func(Leaf) bool) (*uint32, error) {
 	var same, alike []uint32
 	fresh := id.leaf(nil)
-	for i := range g.tree.Size() {
-		n := g.tree.Leaf(i)
+	for i, n := range g.tree.Leaves() {
 		switch {
-		case n == nil:
 		case isOld != nil:
 			if isOld(newLeaf(i, n)) {
 				same = append(same, i)

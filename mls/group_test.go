@@ -405,45 +405,6 @@ func TestHookVetoes(t *testing.T) {
 	}
 }
 
-func TestGroupExtensionsOfAnyType(t *testing.T) {
-	id := identity(t, testSuite, "ann")
-	extensions := []Extension{{Type: 0xf00d, Data: []byte("kept")}, {Type: wire.ExternalSendersExtension, Data: []byte{0}}}
-	g, err := NewGroup(testSuite, []byte("group"), id, GroupOptions{Extensions: extensions, Now: testNow})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{t: t, groups: map[string]*Group{"ann": g}}
-	if _, err := g.Commit(CommitOptions{Add: [][]byte{keyPackage(t, identity(t, testSuite, "bob")).Message()}}); !errors.Is(err, ErrInvalidLeaf) {
-		t.Errorf("added somebody who does not support an extension of the group: %v", err)
-	}
-	w.supports = []uint16{0xf00d}
-	w.add("ann", "bob")
-	w.reload()
-	if got := fmt.Sprint(w.groups["bob"].Extensions()); got != fmt.Sprint(extensions) {
-		t.Errorf("got %v", got)
-	}
-	_, err = NewGroup(testSuite, []byte("group"), id, GroupOptions{Extensions: []Extension{{Type: 0x1a1a}}})
-	if !errors.Is(err, ErrInvalidLeaf) {
-		t.Errorf("a group with an extension that means nothing: %v", err)
-	}
-	required := wire.Marshal(&wire.RequiredCapabilities{Extensions: []uint16{0xbeef}})
-	_, err = NewGroup(testSuite, []byte("group"), id, GroupOptions{Extensions: []Extension{{Type: wire.RequiredCapabilitiesExtension, Data: required}}})
-	if !errors.Is(err, ErrInvalidLeaf) {
-		t.Errorf("a group that requires what we do not support: %v", err)
-	}
-	id.Supports = []uint16{0xbeef}
-	g, err = NewGroup(testSuite, []byte("group"), id, GroupOptions{Now: testNow, Extensions: []Extension{{Type: wire.RequiredCapabilitiesExtension, Data: required}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := g.Commit(CommitOptions{Add: [][]byte{keyPackage(t, identity(t, testSuite, "bob")).Message()}}); !errors.Is(err, ErrInvalidLeaf) {
-		t.Errorf("added somebody who does not support what is required: %v", err)
-	}
-	if _, err := NewGroup(testSuite, nil, id, GroupOptions{Extensions: []Extension{{Type: 7}, {Type: 7}}}); !errors.Is(err, ErrInvalidExtensions) {
-		t.Errorf("an extension twice: %v", err)
-	}
-}
-
 // A passive server knows the GroupInfo, the tree and every message. Were the first
 // epoch secret a constant, it could follow a commit without a path.
 func TestFirstEpochSecretIsRandom(t *testing.T) {
@@ -542,23 +503,6 @@ func TestWelcomes(t *testing.T) {
 	}
 	if _, err := Join(bob.Message(), bob, JoinOptions{}); !errors.Is(err, ErrUnexpectedMessage) {
 		t.Errorf("a key package as welcome: %v", err)
-	}
-}
-
-func TestPaddingHidesTheLength(t *testing.T) {
-	w := newWorld(t, testSuite, "ann", "bob")
-	short, next, err := w.groups["ann"].Seal([]byte("a"), []byte("aad"), SealOptions{Padding: 39})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.groups["ann"] = next
-	long, _, err := next.Seal(bytes.Repeat([]byte("a"), 40), []byte("aad"), SealOptions{})
-	if err != nil || len(short) != len(long) {
-		t.Errorf("%d and %d bytes, %v", len(short), len(long), err)
-	}
-	w.reads("bob", short, "a")
-	if _, _, err := next.Seal(nil, nil, SealOptions{Padding: -1}); !errors.Is(err, ErrTooLarge) {
-		t.Errorf("negative padding: %v", err)
 	}
 }
 

@@ -56,13 +56,19 @@ func (k SignatureKey) Public() []byte { return bytes.Clone(k.public) }
 // Identity is who a client is in the leaves it makes.
 type Identity struct {
 	Credential []byte // identity of the basic credential, such as a DID
-	Key        SignatureKey
+	// Certificates, of which the first is that of Key, make an X.509 credential
+	// instead; Credential is then not used. This package looks into none.
+	Certificates [][]byte
+	Key          SignatureKey
 	// Extensions go into the leaf; their types are listed in its capabilities.
 	Extensions []Extension
 	// Supports lists further extension types for the capabilities: those that the
 	// application understands in a group or in the leaves of others. A group whose
 	// extensions a client does not list cannot have it as a member.
 	Supports []uint16
+	// SupportsX509 says that the application's CredentialHook can judge X.509
+	// credentials: without it no member may have one.
+	SupportsX509 bool
 }
 
 // fits says whether id can sign in suite s.
@@ -86,12 +92,19 @@ func (id *Identity) leaf(groupExtensions []wire.Extension) wire.LeafNode {
 	types = append(types, wire.LastResortExtension)
 	types = slices.DeleteFunc(types, wire.IsDefaultExtension)
 	slices.Sort(types)
+	credential := wire.Credential{Type: wire.BasicCredential, Identity: bytes.Clone(id.Credential)}
+	credentials := []uint16{wire.BasicCredential}
+	if len(id.Certificates) > 0 {
+		credential = wire.Credential{Type: wire.X509Credential, Certificates: id.Certificates}
+	}
+	if len(id.Certificates) > 0 || id.SupportsX509 {
+		credentials = append(credentials, wire.X509Credential)
+	}
 	return wire.LeafNode{
-		SignatureKey: id.Key.Public(),
-		Credential:   wire.Credential{Type: wire.BasicCredential, Identity: bytes.Clone(id.Credential)},
+		SignatureKey: id.Key.Public(), Credential: credential,
 		Capabilities: wire.Capabilities{
 			Versions: []uint16{wire.MLS10}, CipherSuites: suite.IDs(),
-			Extensions: slices.Compact(types), Credentials: []uint16{wire.BasicCredential},
+			Extensions: slices.Compact(types), Credentials: credentials,
 		},
 		Extensions: toWire(id.Extensions),
 	}
@@ -143,10 +156,8 @@ func leaves(list []seat) []Leaf {
 // members lists the leaves of t that are not blank.
 func members(t *tree.Tree) []Leaf {
 	var list []Leaf
-	for i := range t.Size() {
-		if n := t.Leaf(i); n != nil {
-			list = append(list, newLeaf(i, n))
-		}
+	for i, n := range t.Leaves() {
+		list = append(list, newLeaf(i, n))
 	}
 	return list
 }

@@ -80,7 +80,10 @@ func Join(welcome []byte, kp *KeyPackage, o JoinOptions) (*Group, error) {
 		}
 	}
 	g.source, g.usage = nil, 0
-	return g, g.askMembers(g.tree, &g.own)
+	if err := g.askMembers(g.tree, &g.own); err != nil {
+		return nil, err
+	}
+	return g, nil
 }
 
 // openSecrets finds and opens what a Welcome says to k.

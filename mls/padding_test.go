@@ -109,3 +109,20 @@ func TestPaddingToASizeThatCannotBe(t *testing.T) {
 		t.Errorf("a policy that wants a terabyte: %v", err)
 	}
 }
+
+func TestPaddingHidesTheLength(t *testing.T) {
+	w := newWorld(t, testSuite, "ann", "bob")
+	short, next, err := w.groups["ann"].Seal([]byte("a"), []byte("aad"), SealOptions{Padding: 39})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.groups["ann"] = next
+	long, _, err := next.Seal(bytes.Repeat([]byte("a"), 40), []byte("aad"), SealOptions{})
+	if err != nil || len(short) != len(long) {
+		t.Errorf("%d and %d bytes, %v", len(short), len(long), err)
+	}
+	w.reads("bob", short, "a")
+	if _, _, err := next.Seal(nil, nil, SealOptions{Padding: -1}); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("negative padding: %v", err)
+	}
+}

@@ -121,8 +121,8 @@ func (c *plan) checkAdds(t *tree.Tree) error {
 		clients[string(k.Leaf.SignatureKey)] = true
 	}
 	removed := indexSet(c.removes)
-	for i := range t.Size() {
-		if n := t.Leaf(i); n != nil && !removed[i] && clients[string(n.SignatureKey)] {
+	for i, n := range t.Leaves() {
+		if !removed[i] && clients[string(n.SignatureKey)] {
 			return broken(ErrInvalidProposal, "12.2", "the client of leaf %d is added again", i)
 		}
 	}

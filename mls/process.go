@@ -289,14 +289,16 @@ func (s *incoming) newcomers() []Leaf {
 func (g *Group) stage(a *wire.AuthenticatedContent, plan *plan) (*incoming, error) {
 	s := &incoming{
 		staged: staged{
-			plan: plan, sender: a.Content.Sender, context: g.context, tree: g.tree.Clone(), key: g.key,
+			plan: plan, sender: a.Content.Sender, tree: g.tree.Clone(), key: g.key,
 			commit: a.Content.Commit, init: g.epoch.Init, before: g.tree,
 		},
 		committer: a.Content.Sender.Index,
 	}
 	s.added = plan.apply(s.tree)
-	s.context.Epoch++
-	s.context.Extensions = plan.extensions
+	var err error
+	if s.context, err = g.nextContext(plan); err != nil {
+		return nil, err
+	}
 	s.credentials = plan.credentials(g.tree, s.added, s.context.Epoch)
 	if path := s.commit.Path; path != nil {
 		change, err := g.successor(s, path)

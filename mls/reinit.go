@@ -48,7 +48,10 @@ func (g *Group) found(s Suite, groupID []byte, usage uint8, id Identity, package
 	if err != nil {
 		return nil, err
 	}
-	return p, g.checkContinued(p.group, usage, nil)
+	if err := g.checkContinued(p.group, usage, nil); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // checkContinued verifies that next, which uses a resumption key of g, is what it
@@ -58,17 +61,15 @@ func (g *Group) checkContinued(next *Group, usage uint8, same func(was, is Leaf)
 	if next.context.Epoch != 1 {
 		return broken(ErrInvalidSuccessor, "12.4.3.1", "epoch %d instead of 1", next.context.Epoch)
 	}
-	if same == nil {
-		same = func(was, is Leaf) bool {
-			return was.CredentialType == is.CredentialType && bytes.Equal(was.Credential, is.Credential) &&
-				slices.EqualFunc(was.Certificates, is.Certificates, bytes.Equal)
-		}
-	}
 	if usage == wire.BranchUsage {
 		if next.context.Version != g.context.Version || next.context.CipherSuite != g.context.CipherSuite {
 			return broken(ErrInvalidSuccessor, "11.3", "the branch has another version or cipher suite")
 		}
-		return checkSubset(next.tree, g.tree, "11.3", "a member of the branch is not one of the group", func(is, was Leaf) bool { return same(was, is) })
+		inverse := same
+		if same != nil {
+			inverse = func(is, was Leaf) bool { return same(was, is) }
+		}
+		return checkSubset(next.tree, g.tree, "11.3", "a member of the branch is not one of the group", inverse)
 	}
 	if err := checkReInit(g.reInit, &next.context); err != nil {
 		return err
@@ -95,7 +96,22 @@ func checkReInit(r *wire.ReInit, next *wire.GroupContext) error {
 }
 
 // checkSubset verifies that every member of part is a different member of whole.
+// Without same, members are the same whose credentials are equal; the cost is then
+// linear.
 func checkSubset(part, whole *tree.Tree, section, what string, same func(part, whole Leaf) bool) error {
+	if same == nil {
+		left := map[string]int{}
+		for _, n := range whole.Leaves() {
+			left[string(wire.Marshal(&n.Credential))]++
+		}
+		for i, n := range part.Leaves() {
+			name := string(wire.Marshal(&n.Credential))
+			if left[name]--; left[name] < 0 {
+				return broken(ErrInvalidSuccessor, section, "%s: leaf %d", what, i)
+			}
+		}
+		return nil
+	}
 	rest := members(whole)
 	for _, l := range members(part) {
 		i := slices.IndexFunc(rest, func(w Leaf) bool { return same(l, w) })

@@ -3,6 +3,7 @@ package mls
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -292,6 +293,106 @@ func TestErrorsNameTheirSection(t *testing.T) {
 	}
 	_, err = JoinExternal(w.groupInfo("bob")[:40], identity(t, testSuite, "dan"), ExternalJoinOptions{})
 	if err == nil || !bytes.Contains([]byte(err.Error()), []byte("RFC 9420, section")) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestGroupExtensionsOfAnyType(t *testing.T) {
+	id := identity(t, testSuite, "ann")
+	extensions := []Extension{{Type: 0xf00d, Data: []byte("kept")}, {Type: wire.ExternalSendersExtension, Data: []byte{0}}}
+	g, err := NewGroup(testSuite, []byte("group"), id, GroupOptions{Extensions: extensions, Now: testNow})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, groups: map[string]*Group{"ann": g}}
+	if _, err := g.Commit(CommitOptions{Add: [][]byte{keyPackage(t, identity(t, testSuite, "bob")).Message()}}); !errors.Is(err, ErrInvalidLeaf) {
+		t.Errorf("added somebody who does not support an extension of the group: %v", err)
+	}
+	w.supports = []uint16{0xf00d}
+	w.add("ann", "bob")
+	w.reload()
+	if got := fmt.Sprint(w.groups["bob"].Extensions()); got != fmt.Sprint(extensions) {
+		t.Errorf("got %v", got)
+	}
+	_, err = NewGroup(testSuite, []byte("group"), id, GroupOptions{Extensions: []Extension{{Type: 0x1a1a}}})
+	if !errors.Is(err, ErrInvalidLeaf) {
+		t.Errorf("a group with an extension that means nothing: %v", err)
+	}
+	required := wire.Marshal(&wire.RequiredCapabilities{Extensions: []uint16{0xbeef}})
+	_, err = NewGroup(testSuite, []byte("group"), id, GroupOptions{Extensions: []Extension{{Type: wire.RequiredCapabilitiesExtension, Data: required}}})
+	if !errors.Is(err, ErrInvalidLeaf) {
+		t.Errorf("a group that requires what we do not support: %v", err)
+	}
+	id.Supports = []uint16{0xbeef}
+	g, err = NewGroup(testSuite, []byte("group"), id, GroupOptions{Now: testNow, Extensions: []Extension{{Type: wire.RequiredCapabilitiesExtension, Data: required}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Commit(CommitOptions{Add: [][]byte{keyPackage(t, identity(t, testSuite, "bob")).Message()}}); !errors.Is(err, ErrInvalidLeaf) {
+		t.Errorf("added somebody who does not support what is required: %v", err)
+	}
+	if _, err := NewGroup(testSuite, nil, id, GroupOptions{Extensions: []Extension{{Type: 7}, {Type: 7}}}); !errors.Is(err, ErrInvalidExtensions) {
+		t.Errorf("an extension twice: %v", err)
+	}
+}
+
+// X.509 credentials travel where everybody can judge them. RFC 9420, section 5.3.
+func TestX509Credentials(t *testing.T) {
+	ann := identity(t, testSuite, "ann")
+	g, err := NewGroup(testSuite, []byte("group"), ann, GroupOptions{Now: testNow})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob := identity(t, testSuite, "bob")
+	bob.Certificates = [][]byte{[]byte("leaf"), []byte("root")}
+	kp := keyPackage(t, bob)
+	if _, err := g.Commit(CommitOptions{Add: [][]byte{kp.Message()}}); !errors.Is(err, ErrInvalidLeaf) {
+		t.Errorf("bob is added to a group that cannot judge it: %v", err)
+	}
+	ann.SupportsX509 = true
+	if g, err = NewGroup(testSuite, []byte("group"), ann, GroupOptions{Now: testNow}); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, groups: map[string]*Group{"ann": g}}
+	p := w.commit("ann", CommitOptions{Add: [][]byte{kp.Message()}})
+	if w.groups["bob"], err = Join(p.Welcome(), kp, JoinOptions{Now: testNow}); err != nil {
+		t.Fatal(err)
+	}
+	w.agree()
+	l := w.groups["ann"].Members()[1]
+	if l.CredentialType != wire.X509Credential || len(l.Certificates) != 2 || string(l.Certificates[1]) != "root" || l.Credential != nil {
+		t.Errorf("got %+v", l)
+	}
+	w.reload()
+	w.commit("bob", CommitOptions{})
+	// A resync with other certificates is for a hook to judge, and nobody else.
+	again := identity(t, testSuite, "bob")
+	again.Certificates = [][]byte{[]byte("renewed"), []byte("root")}
+	rejoin, err := JoinExternal(w.groupInfo("bob"), again, ExternalJoinOptions{Resync: true, IsOld: func(l Leaf) bool { return l.Index == 1 }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.refuses("ann", rejoin.Message(), ErrInvalidCommit)
+	w.groups["ann"].hook = func(c CredentialChange) error { return nil }
+	w.process("ann", rejoin.Message())
+}
+
+// A proposal of a type that nobody knows has no known end.
+func TestUnknownProposalTypes(t *testing.T) {
+	w := newWorld(t, testSuite, "ann", "bob")
+	body := wire.Marshal(removal(1))
+	for _, kind := range []byte{0x1a, 0} {
+		m := w.propose("ann", removal(1), wire.PublicMessageFormat)
+		at := bytes.Index(m, body)
+		m[at], m[at+1] = kind, 0x1a
+		w.refuses("bob", m, ErrMalformed)
+	}
+}
+
+func TestThereIsALastEpoch(t *testing.T) {
+	w := newWorld(t, testSuite, "ann", "bob")
+	last := resigned(t, w.groups["ann"], func(i *wire.GroupInfo) { i.Context.Epoch = 1<<64 - 1 })
+	if _, err := JoinExternal(last, identity(t, testSuite, "dan"), ExternalJoinOptions{}); !errors.Is(err, ErrInvalidCommit) {
 		t.Errorf("got %v", err)
 	}
 }

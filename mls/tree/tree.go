@@ -10,6 +10,7 @@ package tree
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 
 	"waxwing.im/waxwing/mls/suite"
@@ -98,6 +99,17 @@ func (t *Tree) Leaf(i uint32) *wire.LeafNode {
 		return nil
 	}
 	return t.nodes[leafNode(i)].Leaf
+}
+
+// Leaves walks over the leaves that are not blank, by rising index.
+func (t *Tree) Leaves() iter.Seq2[uint32, *wire.LeafNode] {
+	return func(yield func(uint32, *wire.LeafNode) bool) {
+		for i := range t.Size() {
+			if n := t.Leaf(i); n != nil && !yield(i, n) {
+				return
+			}
+		}
+	}
 }
 
 // Key is the public encryption key of node x, nil if x is blank or outside.
