@@ -24,6 +24,10 @@ type conn interface {
 	// and returns when the network has them. It may be called by several goroutines;
 	// the messages of one call stay together.
 	Write(messages ...[]byte) error
+	// Slow counts bytes against the budget of the connection, beyond those that came
+	// through the network, and waits where it is used up. Only the reading goroutine
+	// calls it.
+	Slow(bytes int)
 	// WritingSince is the server's clock when the write under way began, or 0.
 	WritingSince() int64
 	// Close says goodbye, waits a few seconds for the peer to do the same, and ends
@@ -73,6 +77,9 @@ func upgrade(w http.ResponseWriter, r *http.Request, clock *atomic.Int64, bytesM
 	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // any Origin: sessions are held by tokens, not cookies
 		CompressionMode:    websocket.CompressionDisabled,
+		// Control frames never get to whoever reads messages, and cost work too.
+		OnPingReceived: func(context.Context, []byte) bool { h.link.slow(frameBytesMin); return true },
+		OnPongReceived: func(context.Context, []byte) { h.link.slow(frameBytesMin) },
 	})
 	if err != nil {
 		return nil, err
@@ -112,6 +119,8 @@ func (c *webSocket) Write(messages ...[]byte) error {
 	return c.link.release()
 }
 
+func (c *webSocket) Slow(bytes int) { c.link.slow(bytes) }
+
 func (c *webSocket) WritingSince() int64 { return c.link.since.Load() }
 
 func (c *webSocket) Close(code int, reason string) {
@@ -137,7 +146,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // frames sent without waiting for the upgrade
-	h.link = &link{Conn: network, early: append([]byte(nil), early...), clock: h.clock}
+	h.link = &link{Conn: network, early: append([]byte(nil), early...), clock: h.clock, over: make(chan struct{})}
 	return h.link, bufio.NewReadWriter(
 		bufio.NewReaderSize(h.link, readBufferBytes), bufio.NewWriterSize(h.link, writeBufferBytes)), nil
 }
@@ -149,6 +158,9 @@ type link struct {
 	early []byte // read before the network is
 	clock *atomic.Int64
 	since atomic.Int64 // when the write under way began, or 0
+	spent budget       // the reading goroutine's
+	ended sync.Once
+	over  chan struct{} // closed by Close
 
 	mu     sync.Mutex // guards isHeld and held, and is held during a write
 	isHeld bool
@@ -157,13 +169,37 @@ type link struct {
 
 var heldBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
+// Read counts what it reads, whatever it turns out to be: pings, empty fragments and
+// messages that never end are paid for like others.
 func (l *link) Read(p []byte) (int, error) {
 	if len(l.early) > 0 {
 		n := copy(p, l.early)
 		l.early = l.early[n:]
 		return n, nil
 	}
-	return l.Conn.Read(p)
+	n, err := l.Conn.Read(p)
+	l.slow(n)
+	return n, err
+}
+
+// slow waits until what was read and bytes more are paid for, or the link is closed.
+func (l *link) slow(bytes int) {
+	wait := l.spent.take(bytes, time.Now())
+	if wait <= 0 {
+		return
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.over:
+	}
+}
+
+// Close ends every call.
+func (l *link) Close() error {
+	l.ended.Do(func() { close(l.over) })
+	return l.Conn.Close()
 }
 
 func (l *link) Write(p []byte) (int, error) {

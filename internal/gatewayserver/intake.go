@@ -11,6 +11,27 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
+// What one socket may send: bytesAtOnce, then as much again each minute, which leaves
+// the 64 MiB of decision 13 to messages of any sensible size. A frame counts for
+// frameBytesMin more than its bytes, for handling it costs something too. Nobody is
+// refused anything for it; who sends more is read from more slowly.
+const (
+	bytesAtOnce   = 128 << 20
+	frameBytesMin = 64
+)
+
+// budget is when everything that was sent would be paid for, by GCRA.
+type budget struct{ until time.Time }
+
+// take counts bytes and returns how long to wait before the next.
+func (b *budget) take(bytes int, now time.Time) time.Duration {
+	if b.until.Before(now) {
+		b.until = now
+	}
+	b.until = b.until.Add(time.Minute * time.Duration(bytes) / bytesAtOnce)
+	return b.until.Sub(now) - time.Minute
+}
+
 // intake bounds the bodies of HTTP requests that are in memory at one time: of one
 // address, so that none takes what is there for all, and altogether. Bytes count as
 // they arrive, not as they are announced, until the request has been answered. A

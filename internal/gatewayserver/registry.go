@@ -44,13 +44,17 @@ func (r *registry) admit(c connection) bool {
 	return true
 }
 
+// ended counts a connection that has begun to end; saying goodbye may take it a while.
+func (r *registry) ended(c connection) {
+	r.metrics.closes.WithLabelValues(c.ending(), c.transport()).Inc()
+}
+
 // forget is the end of a connection that was admitted. Nobody touches it from outside
 // after that: what is below a stream goes on to the next request.
 func (r *registry) forget(c connection) {
 	r.mu.Lock()
 	delete(r.open, c)
 	r.mu.Unlock()
-	r.metrics.closes.WithLabelValues(c.ending(), c.transport()).Inc()
 	r.metrics.open(c.transport()).Dec()
 	r.running.Done()
 }

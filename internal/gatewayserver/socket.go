@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
@@ -40,7 +39,6 @@ type socket struct {
 	follower    *core.Follower
 	isFollowing bool           // the goroutine of follow runs
 	following   sync.WaitGroup // that goroutine and the one of answers
-	spent       budget
 }
 
 // ending is closed with the session.
@@ -99,6 +97,7 @@ func (c *socket) run() {
 		stop()
 	}
 	c.end(bye.cause)
+	c.server.connections.ended(c)
 	c.conn.Close(bye.code, bye.reason)
 	c.following.Wait()
 }
@@ -124,7 +123,7 @@ func (c *socket) converse() (bye farewell) {
 		buffer := frameBuffers.Get().(*bytes.Buffer)
 		buffer.Reset()
 		_, err = buffer.ReadFrom(message)
-		c.slowDown(buffer.Len())
+		c.conn.Slow(frameBytesMin) // handling it costs something too
 		if err == nil {
 			bye = c.receive(isText, buffer.Bytes())
 		}
@@ -142,39 +141,6 @@ func (c *socket) converse() (bye farewell) {
 			}
 			return bye
 		}
-	}
-}
-
-// What one socket may send: bytesAtOnce, then as much again each minute. A frame
-// counts for at least frameBytesMin, for handling it costs something too. Nobody is
-// refused anything for it; who sends more is read from more slowly.
-const (
-	bytesAtOnce   = 64 << 20
-	frameBytesMin = 64
-)
-
-// budget is when everything that was sent would be paid for, by GCRA.
-type budget struct{ until time.Time }
-
-// take counts a frame and returns how long to wait before the next.
-func (b *budget) take(bytes int, now time.Time) time.Duration {
-	if b.until.Before(now) {
-		b.until = now
-	}
-	b.until = b.until.Add(time.Minute * time.Duration(max(bytes, frameBytesMin)) / bytesAtOnce)
-	return b.until.Sub(now) - time.Minute
-}
-
-func (c *socket) slowDown(bytes int) {
-	wait := c.spent.take(bytes, time.Now())
-	if wait <= 0 {
-		return
-	}
-	timer := time.NewTimer(wait) // at most what one frame costs: about a second
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-c.ctx.Done():
 	}
 }
 

@@ -62,6 +62,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		c.close()        // may wait for a write, which the watchdog ends while it knows the stream
 		c.end(causePeer) // unless it was something else
+		s.connections.ended(c)
 		s.connections.forget(c)
 	}()
 	h := w.Header()

@@ -193,6 +193,7 @@ func (r *recorder) Write(messages ...[]byte) error {
 	r.written = append(r.written, messages...)
 	return nil
 }
+func (r *recorder) Slow(int)            {}
 func (r *recorder) WritingSince() int64 { return 0 }
 func (r *recorder) Close(int, string)   {}
 func (r *recorder) Abort()              {}
@@ -205,6 +206,7 @@ func FuzzFrames(f *testing.F) {
 	f.Add([]byte(`{"v":1,"t":"session.start","id":"1","body":{"auth_token":"x","device_id":"d"}}`), true)
 	f.Add([]byte(`{"v":1,"t":"conv.commit","id":2,"body":{"conv_id":"c","msg_id":"m","commit":"AAEA","welcome":{"env":"AAEA","to":[{"user_id":"u","device_id":"d","key_package_ref":"00"}]},"add":["a"]}}`), true)
 	f.Add([]byte(`{"v":1,"t":"conv.subscribe","body":{"conv_id":"c","from_seq":1}}`), true)
+	f.Add([]byte(`{"v":1,"t":"conv.send","body":{"conv_id":"c","msg_id":"m","env":"e"}}`), true)
 	f.Add([]byte(`{"v":1,"t":"conv.ack","body":{"conv_id":"c","seq":1}}`), true)
 	f.Add([]byte(`{"v":1,"t":"client.report","body":{"kind":"gap"}}`), true)
 	f.Fuzz(func(t *testing.T, message []byte, isText bool) {
@@ -217,6 +219,7 @@ func FuzzFrames(f *testing.F) {
 				network.written = nil
 			}
 			c.receive(isText, message)
+			c.answers.awaitWritten()
 			c.cancel()
 			if c.isReady.Load() {
 				c.follower.Close()

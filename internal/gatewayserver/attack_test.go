@@ -1,0 +1,262 @@
+package gatewayserver
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"waxwing.im/waxwing/internal/core"
+)
+
+// clientFrame is a masked frame of RFC 6455, section 5.2, with a mask of zeros.
+func clientFrame(isLast bool, opcode byte, payload string) []byte {
+	first := opcode
+	if isLast {
+		first |= 0x80
+	}
+	if len(payload) < 126 {
+		return append([]byte{first, 0x80 | byte(len(payload)), 0, 0, 0, 0}, payload...)
+	}
+	return append([]byte{first, 0xFE, byte(len(payload) >> 8), byte(len(payload)), 0, 0, 0, 0}, payload...)
+}
+
+// flood writes again and again until the other end has gone.
+func flood(network net.Conn, data []byte, pause time.Duration) (gone <-chan struct{}) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			if _, err := network.Write(data); err != nil {
+				return
+			}
+			time.Sleep(pause)
+		}
+	}()
+	return done
+}
+
+// TestSocketAttacks does below a WebSocket what no client does. Each attacker is gone
+// in the end, for the reason that is counted, holds no memory, and meanwhile everybody
+// else is answered.
+func TestSocketAttacks(t *testing.T) {
+	tests := []struct {
+		name  string
+		cause string
+		write []byte // again and again
+		pause time.Duration
+	}{
+		{"pings of the protocol, never reading", causeStalled, bytes.Repeat(clientFrame(true, 0x9, strings.Repeat("p", 125)), 1000), 0},
+		{"ping frames, never reading", causeStalled, bytes.Repeat(clientFrame(true, 0x1, `{"v":1,"t":"ping","id":"`+strings.Repeat("p", 900)+`"}`), 100), 0},
+		{"sends that are refused, never reading", causeStalled, bytes.Repeat(clientFrame(true, 0x1, `{"v":1,"t":"conv.send","id":"`+strings.Repeat("p", 900)+`","body":{}}`), 100), 0},
+		{"a message that never ends", causeProtocol, bytes.Repeat(clientFrame(false, 0x0, strings.Repeat("x", 1000)), 50), 0},
+		{"empty fragments without end", causeHeartbeat, bytes.Repeat(clientFrame(false, 0x0, ""), 50), time.Millisecond},
+		{"a byte now and then", causeHeartbeat, []byte("x"), 20 * time.Millisecond},
+		{"pongs nobody asked for", causeHeartbeat, bytes.Repeat(clientFrame(true, 0xA, "p"), 50), time.Millisecond},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			registry := prometheus.NewRegistry()
+			w := newWorld(t, func(s *setup) {
+				s.door.Registerer, s.door.WriteTimeout, s.door.PingInterval = registry, 300*time.Millisecond, time.Hour
+				if test.cause == causeHeartbeat {
+					s.door.PingInterval = 100 * time.Millisecond
+				}
+			})
+			p := w.join("ann")
+			before := heap()
+			switch { // how the endless message begins
+			case strings.HasPrefix(test.name, "a byte"):
+				_, err := p.network.Write(clientFrame(true, 0x1, strings.Repeat("x", 1000))[:8])
+				must(t, err)
+			case test.write[0]&0x0F == 0:
+				_, err := p.network.Write(clientFrame(false, 0x1, `{"v":1,"x":"`))
+				must(t, err)
+			}
+			gone := flood(p.network, test.write, test.pause)
+			for deadline := time.Now().Add(time.Minute); closes(t, registry, test.cause) == 0; time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("the attacker stays")
+				}
+				if status, _, _ := w.call("", "GET", "/healthz", ""); status != 200 {
+					t.Errorf("others hear %d", status)
+				}
+			}
+			if grown := heap() - before; grown > 8<<20 {
+				t.Errorf("the attacker held %d bytes", grown)
+			}
+			if test.cause != causeStalled {
+				must(t, p.network.Close()) // else the server waits for a goodbye, for a while
+			}
+			<-gone
+		})
+	}
+}
+
+// TestBudgetOfASocket: whatever comes through the network is paid for, also what never
+// becomes a message.
+func TestBudgetOfASocket(t *testing.T) {
+	here, there := net.Pipe()
+	l := &link{Conn: here, over: make(chan struct{})}
+	go flood(there, make([]byte, 1<<20), 0)
+	piece, read := make([]byte, 1<<20), 0
+	for l.spent.take(0, time.Now()) < -time.Second { // to within a second of being made to wait
+		n, err := l.Read(piece)
+		must(t, err)
+		read += n
+	}
+	if read < bytesAtOnce/2 {
+		t.Errorf("slowed down after %d bytes", read)
+	}
+	l.spent.until = l.spent.until.Add(time.Hour)
+	waited := make(chan struct{})
+	go func() {
+		defer close(waited)
+		_, _ = l.Read(piece)
+	}()
+	select {
+	case <-waited:
+		t.Error("a link that is an hour ahead does not wait")
+	case <-time.After(20 * time.Millisecond):
+	}
+	must(t, l.Close()) // ends the wait at once
+	<-waited
+	must(t, there.Close())
+}
+
+// TestManySubscribes: ten thousand of them in a row cost what the limit lets through;
+// the others are refused one by one, and the socket stays.
+func TestManySubscribes(t *testing.T) {
+	const subscribes, allowed = 10_000, 1200
+	w := newWorld(t, limited(t, fmt.Sprintf("%s=%d/m", core.LimitSubscribes, allowed)))
+	w.join("ann")
+	w.call2(t, "ann", "/v1/rooms/create", `{"conv_id":"c"}`)
+	go func() {
+		for i := range subscribes {
+			w.say("ann", fmt.Sprintf(`{"v":1,"t":"conv.subscribe","id":"%d","body":{"conv_id":"c"}}`, i))
+		}
+		w.say("ann", `{"v":1,"t":"ping"}`)
+	}()
+	for i := allowed; i < subscribes; i++ {
+		if a := w.hearAnswer("ann"); a.ID != fmt.Sprint(i) || a.Body.Code != "rate_limited" {
+			t.Fatalf("subscribe %d: %+v", i, a)
+		}
+	}
+	if got := w.hear("ann"); got != `{"v":1,"t":"pong"}` {
+		t.Error(got)
+	}
+}
+
+// TestBodiesInMemory: bodies that arrive and do not end are counted under the address
+// that they come from, and refused there when they are too many, with a time to come
+// back; everybody else is let through, and so is that address once they are gone.
+func TestBodiesInMemory(t *testing.T) {
+	w := newWorld(t, func(s *setup) { s.door.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	token := w.start("ann").session
+	const size = 15 << 20 // of the 16 MiB that are announced
+	type attempt struct {
+		network net.Conn
+		answer  *bufio.Reader
+	}
+	post := func(address string) attempt {
+		network, err := net.Dial("tcp", strings.TrimPrefix(w.http.URL, "http://"))
+		must(t, err)
+		t.Cleanup(func() { network.Close() })
+		_, err = fmt.Fprintf(network, "POST /v1/inbox HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: %s\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n", address, token, 16<<20)
+		must(t, err)
+		_, _ = network.Write(make([]byte, size)) // ends early when it is refused
+		return attempt{network, bufio.NewReader(network)}
+	}
+	held := func(address string, n int64) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			w.server.intake.mu.Lock()
+			got := w.server.intake.held[address]
+			w.server.intake.mu.Unlock()
+			if got == n {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s holds %d bytes, want %d", address, got, n)
+			}
+		}
+	}
+	var stalled []attempt
+	for range core.AddressBodyBytesMax / size {
+		stalled = append(stalled, post("192.0.2.1"))
+	}
+	held("192.0.2.1", int64(len(stalled))*size)
+	one := post("192.0.2.1")
+	response, err := http.ReadResponse(one.answer, nil)
+	must(t, err)
+	answer, err := io.ReadAll(response.Body)
+	must(t, err)
+	if response.StatusCode != 429 || response.Header.Get("Retry-After") != "1" || !strings.Contains(string(answer), `"retry_after_s":1}`) {
+		t.Errorf("got %d %v %s", response.StatusCode, response.Header, answer)
+	}
+	other := post("192.0.2.2")
+	held("192.0.2.2", size)
+	other.network.Close()
+	for _, a := range stalled {
+		a.network.Close()
+	}
+	held("192.0.2.1", 0)
+	held("192.0.2.2", 0)
+	w.server.intake.mu.Lock()
+	if w.server.intake.total != 0 {
+		t.Errorf("%d bytes are still counted", w.server.intake.total)
+	}
+	w.server.intake.total = core.TotalBodyBytesMax // as if many addresses did the same
+	w.server.intake.mu.Unlock()
+	for path, body := range map[string]string{"/v1/session/start": `{"auth_token":"x","device_id":"d"}`, "/v1/inbox": `{"v":1}`, "/v1/keypackages": `{}`} {
+		if status, answer, header := w.call("ann", "POST", path, body); status != 503 || header.Get("Retry-After") != "1" || !strings.Contains(answer, `"unavailable"`) {
+			t.Errorf("%s: %d %s", path, status, answer)
+		}
+	}
+	if status, _, _ := w.call("ann", "GET", "/v1/conversations", ""); status != 200 {
+		t.Errorf("a request without a body: %d", status)
+	}
+	w.server.intake.release("", core.TotalBodyBytesMax)
+}
+
+// TestLimitsBehindAProxy: over a real socket, what a trusted proxy says is who counts,
+// and nobody is believed who is not trusted.
+func TestLimitsBehindAProxy(t *testing.T) {
+	for _, isTrusted := range []bool{true, false} {
+		w := newWorld(t, limited(t, core.LimitAddressResumes+"=2/m"), func(s *setup) {
+			if isTrusted {
+				s.door.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+			}
+		})
+		resume := func(forwarded string) int {
+			request, err := http.NewRequestWithContext(context.Background(), "POST", w.http.URL+"/v1/session/resume", strings.NewReader(`{"resume_token":"rt_AAAAAAAAAAAAAAAAAAAAAA"}`))
+			must(t, err)
+			request.Header.Set("X-Forwarded-For", forwarded)
+			response, err := http.DefaultClient.Do(request)
+			must(t, err)
+			response.Body.Close()
+			return response.StatusCode
+		}
+		third := 401 // loopback is not counted
+		if isTrusted {
+			third = 429
+		}
+		for i, want := range []int{401, 401, third, third} {
+			if got := resume("203.0.113.9, 192.0.2.1"); got != want {
+				t.Errorf("trusted %t, resume %d: %d, want %d", isTrusted, i, got, want)
+			}
+		}
+		if got := resume("203.0.113.9, 192.0.2.2"); got != 401 {
+			t.Errorf("another address: %d", got)
+		}
+	}
+}
