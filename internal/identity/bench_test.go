@@ -2,6 +2,8 @@ package identity
 
 import (
 	"context"
+	"strconv"
+	"sync/atomic"
 	"testing"
 
 	"waxwing.im/waxwing/internal/pgtest"
@@ -41,4 +43,29 @@ func BenchmarkVerify(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkXRPC is what proving a call costs, document at hand and nonce included, for
+// 64 callers at a time with tokens made before.
+func BenchmarkXRPC(b *testing.B) {
+	run := func(b *testing.B, url string) {
+		p := newPeople(newWorld(b, url))
+		a := p.authenticator(nil)
+		tokens := make([]string, b.N)
+		for i := range tokens {
+			tokens[i] = forge(b, header(ES256), p.body(p.annDID, strconv.Itoa(i)), p.ann.Sign)
+		}
+		var next atomic.Int64
+		b.SetParallelism(32)
+		b.ResetTimer()
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				if _, err := a.XRPC(context.Background(), tokens[next.Add(1)-1], sendMethod, "192.0.2.1"); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	b.Run("sqlite", func(b *testing.B) { run(b, "sqlite:"+b.TempDir()) })
+	b.Run("postgres", func(b *testing.B) { run(b, pgtest.URL(b)) })
 }
