@@ -43,6 +43,7 @@ const (
 // ChurnReport is what happened in a run.
 type ChurnReport struct {
 	Clients  ClientCounts // of all clients together
+	Faults   FaultCounts  // of all their networks
 	Kills    int
 	Messages int64         // in the logs
 	StartMax time.Duration // the slowest restart
@@ -57,6 +58,14 @@ func (c Churn) Run(ctx context.Context) (ChurnReport, error) {
 	defer r.close()
 	err := r.run(ctx)
 	report := ChurnReport{Clients: sumCounts(r.clients), Kills: r.kills, StartMax: r.startMax, Took: time.Since(began)}
+	for _, network := range r.networks {
+		did := network.Counts()
+		report.Faults.Cut += did.Cut
+		report.Faults.Swallowed += did.Swallowed
+		report.Faults.Unacked += did.Unacked
+		report.Faults.LostOnSocket += did.LostOnSocket
+		report.Faults.LostOverHTTP += did.LostOverHTTP
+	}
 	for _, head := range r.heads {
 		report.Messages += head
 	}
@@ -402,6 +411,27 @@ func (c Churn) checkReport(r ChurnReport) error {
 	if float64(hits) < hitShareMin*float64(forced) {
 		errs = append(errs, fmt.Errorf("only %d of %d disconnects hit messages without an ack: the run proves little", hits, forced))
 	}
+	for _, fault := range Faults {
+		if r.Clients.Ends[fault] == 0 {
+			errs = append(errs, fmt.Errorf("no disconnect was a %s", fault))
+		}
+	}
+	// A fault finds what it wants to hit in most cases, not always: others come between.
+	each := c.Disconnects / len(Faults)
+	for _, did := range []struct {
+		what         string
+		times, atMin int
+	}{
+		{"frames cut", r.Faults.Cut, each / 4}, // those of one direction
+		{"half-open connections that swallowed something", r.Faults.Swallowed, each / 2},
+		{"connections closed before an ack", r.Faults.Unacked, each / 4},
+		{"answers lost to session.resume on WebSockets", r.Faults.LostOnSocket, each / 4},
+		{"answers lost to session/resume over HTTP", r.Faults.LostOverHTTP, each / 8},
+	} {
+		if did.times < max(1, did.atMin) {
+			errs = append(errs, fmt.Errorf("%d %s, want at least %d", did.times, did.what, max(1, did.atMin)))
+		}
+	}
 	if 5*r.Clients.Streams < r.Clients.Connections {
 		errs = append(errs, fmt.Errorf("%d of %d connections were streams: a third of the clients should have only them", r.Clients.Streams, r.Clients.Connections))
 	}
@@ -432,7 +462,9 @@ func (r ChurnReport) String() string {
 		}
 		fmt.Fprintf(&b, "%s %d: %d", fault, r.Clients.Ends[fault], r.Clients.Hits[fault])
 	}
-	fmt.Fprintf(&b, ")\n%d kills of the server, started again within %s; %d other disconnects %v\n", r.Kills, r.StartMax.Round(time.Millisecond), r.Clients.Ends[0], r.Clients.Reasons)
+	fmt.Fprintf(&b, ")\nof these: %d frames cut, %d half-open connections swallowed something, %d were closed before an ack, %d answers to a resume lost on WebSockets and %d over HTTP\n",
+		r.Faults.Cut, r.Faults.Swallowed, r.Faults.Unacked, r.Faults.LostOnSocket, r.Faults.LostOverHTTP)
+	fmt.Fprintf(&b, "%d kills of the server, started again within %s; %d other disconnects %v\n", r.Kills, r.StartMax.Round(time.Millisecond), r.Clients.Ends[0], r.Clients.Reasons)
 	fmt.Fprintf(&b, "%d connections, %d of them streams: %d sessions started, %d resumed, %d resumes refused\n",
 		r.Clients.Connections, r.Clients.Streams, r.Clients.Starts, r.Clients.Resumes, r.Clients.ResumesFailed)
 	fmt.Fprintf(&b, "%d messages, sent %d times, %d unavailable, %d acked (%d at once, in %s each); %d events received; %s",

@@ -13,23 +13,19 @@ import (
 // message, sees one twice or loses one that was acked.
 func TestChurn(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, options []string) {
-		disconnects := int(numberOf(t, disconnectsVariable, 200))
+		disconnects := int(numberOf(t, disconnectsVariable, 250))
 		seed := numberOf(t, seedVariable, rand.Uint64N(1e9))
 		repeat := fmt.Sprintf("%s=%d %s=%d go test ./internal/sim -run '^%s$' -count 1", seedVariable, seed, disconnectsVariable, disconnects, t.Name())
 		name := serverBinary(t)
 		serve := append([]string{
 			"--listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)),
-			"--limit", "all=off", "--ping-interval", "500ms", "--log-level", "warn",
+			"--limit", "all=off", "--ping-interval", "2s", "--log-level", "warn",
 		}, options...)
 		churn := Churn{
-			Seed: seed, Clients: 20, Conversations: 10, PerClient: 4,
-			Disconnects: disconnects, Kills: 5, Pace: 200 * time.Millisecond,
+			Seed: seed, Clients: 50, Conversations: 40, PerClient: 20,
+			Disconnects: disconnects, Kills: min(10, 1+disconnects/50),
+			Pace: 3 * time.Second, Silence: 5 * time.Second, // what one busy machine can take, and patience for it
 			Serve: func(ctx context.Context) (*Process, error) { return Serve(ctx, name, serve...) },
-		}
-		if disconnects >= 1000 { // as much more as one machine can take, and patience for that
-			churn.Clients, churn.Conversations, churn.PerClient, churn.Kills = 50, 40, 20, 10
-			churn.Pace, churn.Silence = 2*time.Second, 5*time.Second
-			serve = append(serve, "--ping-interval", "2s")
 		}
 		report, err := churn.Run(within(t, 3*time.Minute+time.Duration(disconnects)*time.Second/2))
 		t.Logf("seed %d\n%s", seed, report)

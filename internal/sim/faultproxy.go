@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -75,6 +76,17 @@ type FaultProxy struct {
 	gate      chan struct{} // while answers are held: closed when they go on
 	noUpgrade bool          // requests for a WebSocket are refused
 	closed    bool
+
+	did struct{ cut, swallowed, unacked, onSocket, overHTTP atomic.Int64 } // as FaultCounts
+}
+
+// FaultCounts says what faults did to traffic, and not only that they were asked for.
+type FaultCounts struct {
+	Cut          int // connections reset in the midst of what was sent
+	Swallowed    int // half-open ones on which something was sent that never arrived
+	Unacked      int // ones closed behind something that was to be answered
+	LostOnSocket int // answers to the first frame of a session that were lost, of a WebSocket
+	LostOverHTTP int // the same of a request
 }
 
 // NewFaultProxy listens on a free port of the loopback address and forwards to
@@ -149,6 +161,14 @@ func (p *FaultProxy) Break(fault Fault) {
 	p.release() // into the fault
 }
 
+// Counts says what the faults did so far.
+func (p *FaultProxy) Counts() FaultCounts {
+	return FaultCounts{
+		Cut: int(p.did.cut.Load()), Swallowed: int(p.did.swallowed.Load()), Unacked: int(p.did.unacked.Load()),
+		LostOnSocket: int(p.did.onSocket.Load()), LostOverHTTP: int(p.did.overHTTP.Load()),
+	}
+}
+
 // Close ends the proxy and every connection through it.
 func (p *FaultProxy) Close() {
 	_ = p.listener.Close()
@@ -220,7 +240,7 @@ type link struct {
 	mu        sync.Mutex // guards the rest
 	fault     Fault      // 0 while all is well
 	random    uint64     // where and how
-	isEnding  bool       // BeforeAck: something to answer has passed
+	isEnding  bool       // BeforeAck: something to answer has passed; HalfOpen: has not
 	isUpgrade bool       // LostReady: the answer to the upgrade has passed
 }
 
@@ -323,9 +343,14 @@ func (l *link) pass(direction int, chunk []byte) (forward []byte, isLast bool) {
 	switch l.fault {
 	case ResetMidFrame:
 		if direction == int(l.random%2) {
+			l.proxy.did.cut.Add(1)
 			return chunk[:(l.random>>1)%uint64(len(chunk))], true
 		}
 	case HalfOpen:
+		if !l.isEnding {
+			l.isEnding = true
+			l.proxy.did.swallowed.Add(1)
+		}
 		return nil, false
 	case BeforeAck:
 		if direction == down {
@@ -333,6 +358,7 @@ func (l *link) pass(direction int, chunk []byte) (forward []byte, isLast bool) {
 		}
 		if !l.isEnding {
 			l.isEnding = true
+			l.proxy.did.unacked.Add(1)
 			end := l.close
 			if l.random%2 == 0 {
 				end = l.reset
@@ -341,11 +367,16 @@ func (l *link) pass(direction int, chunk []byte) (forward []byte, isLast bool) {
 		}
 	case LostReady:
 		if direction == down && l.isUpgrade {
+			l.proxy.did.onSocket.Add(1)
 			return nil, true
 		}
 		if i := bytes.Index(chunk, []byte("\r\n\r\n")); direction == down && i >= 0 {
 			l.isUpgrade = true
-			return chunk[:i+4], len(chunk) > i+4 // of a plain request the answer is in it
+			if len(chunk) > i+4 { // of a plain request the answer is in it
+				l.proxy.did.overHTTP.Add(1)
+				return chunk[:i+4], true
+			}
+			return chunk, false
 		}
 	}
 	return chunk, false
