@@ -63,12 +63,19 @@ func (i *invitation) mend(t testing.TB, info *wire.GroupInfo) {
 	}
 }
 
-// welcome seals the parts for the invited client.
+// welcome makes a group info good in all respects, and seals the parts.
 func (i *invitation) welcome(t testing.TB, info *wire.GroupInfo, secrets []byte, joiner []byte) []byte {
 	t.Helper()
 	s := i.kp.suite
 	info.ConfirmationTag = schedule.FromJoiner(s, joiner, schedule.NoPSK(), &info.Context).ConfirmationTag(s, info.Context.ConfirmedTranscriptHash)
 	i.mend(t, info)
+	return i.seal(t, info, secrets, joiner)
+}
+
+// seal seals the parts for the invited client as they are.
+func (i *invitation) seal(t testing.TB, info *wire.GroupInfo, secrets []byte, joiner []byte) []byte {
+	t.Helper()
+	s := i.kp.suite
 	key, nonce := schedule.WelcomeKey(s, schedule.Welcome(s, joiner, schedule.NoPSK()))
 	w := &wire.Welcome{CipherSuite: s.ID(), EncryptedGroupInfo: s.Seal(key, nonce, nil, wire.Marshal(info))}
 	sealed, err := s.EncryptWithLabel(i.kp.public.InitKey, "Welcome", w.EncryptedGroupInfo, secrets)

@@ -77,34 +77,59 @@ func set(list []uint16) map[uint16]bool {
 	return m
 }
 
-// CheckRequired verifies that n supports what the group requires of everybody.
-// Values that mean nothing (GREASE) are supported by nobody, whatever the lists say.
-// RFC 9420, sections 11.1 and 13.5.
-func CheckRequired(n *wire.LeafNode, required *wire.RequiredCapabilities) error {
-	missing := func(want, have []uint16, isDefault func(uint16) bool) (uint16, bool) {
-		supported := func(t uint16) bool { return slices.Contains(have, t) }
-		if len(want) > 4 { // a long list of a hostile sender must not cost its square
-			m := set(have)
-			supported = func(t uint16) bool { return m[t] }
-		}
-		for _, t := range want {
-			if !isDefault(t) && (wire.IsGrease(t) || !supported(t)) {
-				return t, true
-			}
-		}
-		return 0, false
-	}
+// Requirement is what a group requires of its members, without repetitions and
+// without what nobody needs to list. What remains is so little for honest members
+// that a hostile list is refused by the first of them, however large the group.
+type Requirement struct {
+	extensions, proposals, credentials []uint16
+}
+
+// NewRequirement reads what a group requires. RFC 9420, section 11.1.
+func NewRequirement(required *wire.RequiredCapabilities) *Requirement {
 	never := func(uint16) bool { return false }
-	if t, bad := missing(required.Extensions, n.Capabilities.Extensions, wire.IsDefaultExtension); bad {
+	return &Requirement{
+		extensions:  distinct(required.Extensions, wire.IsDefaultExtension),
+		proposals:   distinct(required.Proposals, wire.IsDefaultProposal),
+		credentials: distinct(required.Credentials, never),
+	}
+}
+
+// distinct lists the values of list once each, without the default ones.
+func distinct(list []uint16, isDefault func(uint16) bool) []uint16 {
+	list = slices.DeleteFunc(slices.Clone(list), isDefault)
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// Check verifies that n supports what is required. Values that mean nothing
+// (GREASE) are supported by nobody, whatever the lists say.
+// RFC 9420, sections 11.1 and 13.5.
+func (r *Requirement) Check(n *wire.LeafNode) error {
+	if t, isMissing := missing(r.extensions, n.Capabilities.Extensions); isMissing {
 		return invalid("11.1", "required extension type %#x is not supported", t)
 	}
-	if t, bad := missing(required.Proposals, n.Capabilities.Proposals, wire.IsDefaultProposal); bad {
+	if t, isMissing := missing(r.proposals, n.Capabilities.Proposals); isMissing {
 		return invalid("11.1", "required proposal type %#x is not supported", t)
 	}
-	if t, bad := missing(required.Credentials, n.Capabilities.Credentials, never); bad {
+	if t, isMissing := missing(r.credentials, n.Capabilities.Credentials); isMissing {
 		return invalid("11.1", "required credential type %#x is not supported", t)
 	}
 	return nil
+}
+
+// missing finds a value of want that have lacks.
+func missing(want, have []uint16) (uint16, bool) {
+	supported := func(t uint16) bool { return slices.Contains(have, t) }
+	if len(want) > 4 {
+		m := set(have)
+		supported = func(t uint16) bool { return m[t] }
+	}
+	for _, t := range want {
+		if wire.IsGrease(t) || !supported(t) {
+			return t, true
+		}
+	}
+	return 0, false
 }
 
 // Sign fills in n's signature with the private key. RFC 9420, section 7.2.

@@ -98,14 +98,17 @@ func (t *Tree) Compatible(extensions []wire.Extension) error {
 	for _, e := range extensions {
 		required.Extensions = append(required.Extensions, e.Type)
 	}
+	inUse := map[uint16]bool{}
 	for i := range t.Size() {
-		if n := t.Leaf(i); n != nil && !slices.Contains(required.Credentials, n.Credential.Type) {
+		if n := t.Leaf(i); n != nil && !inUse[n.Credential.Type] {
+			inUse[n.Credential.Type] = true
 			required.Credentials = append(required.Credentials, n.Credential.Type)
 		}
 	}
+	requirement := leaf.NewRequirement(&required)
 	for i := range t.Size() {
 		if n := t.Leaf(i); n != nil {
-			if err := leaf.CheckRequired(n, &required); err != nil {
+			if err := requirement.Check(n); err != nil {
 				return err
 			}
 		}
