@@ -101,6 +101,7 @@ func (s *session) advance(ctx context.Context, id string) error {
 			s.start(ctx, id, func(ctx context.Context) error { return s.c.askRoster(ctx, s.token, id) },
 				func(err error) { sub.askRoster = err != nil && sub.commit.failed < rosterTries })
 		}
+		s.reportEpoch(conv, sub)
 		if err := s.advanceCommit(ctx, conv, sub); err != nil {
 			return err
 		}
@@ -199,7 +200,7 @@ func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *su
 	} else {
 		sub.remove.ok()
 	}
-	mayBeEmpty := conv.phase == Founding && conv.info.Kind == Room || sub.mustCommit && conv.group.Proposals() > 0
+	mayBeEmpty := conv.info.Refresh && conv.phase == Joined || conv.phase == Founding && conv.info.Kind == Room || sub.mustCommit && conv.group.Proposals() > 0
 	switch {
 	case isLacking && (!sub.hasFetched || !isAtHand && !mayBeEmpty):
 		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.fetchWanted(ctx, s.token, conv.id) }, nil)

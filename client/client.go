@@ -89,6 +89,8 @@ type Client struct {
 	stateChanged chan struct{} // guarded by stateMu
 	ended        error         // why run ended; guarded by stateMu
 
+	observe func(what, conversation string, number uint64, authenticator []byte)
+
 	stats struct{ connects, gaps, duplicates, undecryptable, commits, lostRaces, rejoins, rewinds atomic.Int64 }
 }
 
@@ -98,11 +100,18 @@ type Client struct {
 //
 // The error wraps ErrStorageKey, ErrInUse or ErrHome when that is what is wrong.
 func Open(ctx context.Context, o Options) (*Client, error) {
-	return open(ctx, o, nil)
+	return open(ctx, o, hooks{})
 }
 
-// open is Open with the hook by which tests stop a client between two writes.
-func open(ctx context.Context, o Options, crash func(stage string) error) (*Client, error) {
+// hooks are for tests: crash stops a client between two writes, and observe is told
+// what happens to its groups.
+type hooks struct {
+	crash   func(stage string) error
+	observe func(what, conversation string, number uint64, authenticator []byte)
+}
+
+// open is Open with hooks.
+func open(ctx context.Context, o Options, h hooks) (*Client, error) {
 	ownsHTTP := o.HTTPClient == nil
 	base, err := checkOptions(&o)
 	if err != nil {
@@ -113,14 +122,17 @@ func open(ctx context.Context, o Options, crash func(stage string) error) (*Clie
 		return nil, fmt.Errorf("client options: %w", err)
 	}
 	o.StorageKey = nil
-	db, err := openDatabase(ctx, o.Dir, seal, crash)
+	db, err := openDatabase(ctx, o.Dir, seal, h.crash)
 	if err != nil {
 		return nil, err
 	}
 	c := &Client{options: o, account: o.Account, base: base, http: o.HTTPClient, ownsHTTP: ownsHTTP, log: o.Logger, db: db,
 		closed: make(chan struct{}), woken: map[string]bool{}, bell: make(chan struct{}, 1),
-		stateChanged: make(chan struct{})}
+		stateChanged: make(chan struct{}), observe: h.observe}
 	db.load = c.openConversation
+	if h.observe != nil {
+		db.changed = c.groupChanged
+	}
 	err = c.loadIdentity(ctx)
 	if err == nil {
 		err = db.update(ctx, func(tx *tx) (err error) {
@@ -207,6 +219,23 @@ func (c *Client) DID() string { return c.account.DID() }
 
 // DeviceID is the account's name for this device.
 func (c *Client) DeviceID() string { return c.options.DeviceID }
+
+// groupChanged tells tests of each epoch that a group enters, once it is on disk.
+func (c *Client) groupChanged(before, after *conversation) {
+	if after.group != nil && after.phase == Joined && (before == nil || before.group == nil || before.epoch() != after.epoch()) {
+		what := "joined"
+		if before != nil && before.group != nil && before.phase == Joined {
+			what = "entered"
+		}
+		c.observed(what, after.id, after.epoch(), after.group.EpochAuthenticator())
+	}
+}
+
+func (c *Client) observed(what, conversation string, number uint64, authenticator []byte) {
+	if c.observe != nil {
+		c.observe(what, conversation, number, authenticator)
+	}
+}
 
 func (c *Client) now() time.Time { return c.options.Now() }
 

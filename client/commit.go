@@ -116,9 +116,13 @@ func (c *Client) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event
 	switch {
 	case own != nil:
 		done = own.Remove
+		if conv.info.Refresh {
+			conv.editInfo().Refresh = false // whatever the commit was for, it had a fresh path
+		}
 		c.stats.commits.Add(1)
 	case conv.pending != nil:
 		c.stats.lostRaces.Add(1)
+		c.observed("lost", conv.id, conv.epoch(), nil)
 	}
 	if conv.pending != nil {
 		conv.setPending(nil)

@@ -105,6 +105,7 @@ type conversationInfo struct {
 	Leave    *departure `json:"leave,omitempty"`    // this account is to leave
 	Rejoin   string     `json:"rejoin,omitempty"`   // why the group is to be entered anew; "" if it is not
 	Forced   bool       `json:"forced,omitempty"`   // Rejoin was asked for
+	Refresh  bool       `json:"refresh,omitempty"`  // fresh keys are to be committed
 	// What was not read when the group was entered anew: SkipFrom up to before SkipTo.
 	SkipFrom int64 `json:"skip_from,omitempty"`
 	SkipTo   int64 `json:"skip_to,omitempty"`

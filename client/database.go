@@ -109,6 +109,8 @@ type database struct {
 	// crash is called before and after each commit when tests stop a client between
 	// any two writes: an error ends the database as a power cut would.
 	crash func(stage string) error
+	// changed is told of conversations as they were and are, when tests observe them.
+	changed func(before, after *conversation)
 }
 
 // openDatabase opens or makes the home in dir.
@@ -261,6 +263,9 @@ func (db *database) update(ctx context.Context, fn func(tx *tx) error) error {
 		return err
 	}
 	for id, c := range t.changed {
+		if db.changed != nil {
+			db.changed(db.cache[id], c)
+		}
 		db.cache[id] = c.settled()
 	}
 	for _, f := range t.after {

@@ -67,7 +67,10 @@ func (b *batch) event(frame gateway.Frame) error {
 		return err
 	}
 	unreadable, lost := b.s.c.stats.undecryptable.Load(), b.s.c.stats.lostRaces.Load()
-	commits := b.s.c.stats.commits.Load()
+	commits, rejoins := b.s.c.stats.commits.Load(), b.s.c.stats.rejoins.Load()
+	if e.Epoch != nil {
+		b.s.c.observed("seen", e.ConvID, uint64(*e.Epoch), nil)
+	}
 	what, err := b.s.c.takeEvent(b.tx, &e)
 	if err != nil {
 		return err
@@ -75,6 +78,11 @@ func (b *batch) event(frame gateway.Frame) error {
 	if b.s.c.stats.undecryptable.Load() != unreadable {
 		b.then(func() {
 			b.s.wire.send(gateway.TypeReport, "", gateway.Report{Kind: gateway.ReportDecryptFailure, ConvID: e.ConvID})
+		})
+	}
+	if b.s.c.stats.rejoins.Load() != rejoins {
+		b.then(func() {
+			b.s.wire.send(gateway.TypeReport, "", gateway.Report{Kind: gateway.ReportStateReload, ConvID: e.ConvID})
 		})
 	}
 	switch {
@@ -214,8 +222,12 @@ func (b *batch) refused(frame gateway.Frame) error {
 		}
 		return b.commitRefused(r, refusal)
 	}
-	if id, ok := subscribed(frame); ok {
+	id := idOf(frame)
+	if id, ok := strings.CutPrefix(id, subscribePrefix); ok {
 		return b.followRefused(id, refusal)
+	}
+	if what, ok := strings.CutPrefix(id, reportPrefix); ok {
+		return b.reportRefused(what, refusal)
 	}
 	switch {
 	case refusal.Code == codeUnauthorized:
@@ -227,15 +239,15 @@ func (b *batch) refused(frame gateway.Frame) error {
 	return nil
 }
 
-// subscribed is the conversation of a conv.subscribe that an error answers.
-func subscribed(frame gateway.Frame) (id string, ok bool) {
+// idOf is the text of the id that a frame answers, "" if there is none.
+func idOf(frame gateway.Frame) string {
 	var body struct {
 		ID string `json:"id"`
 	}
 	if frame.ID == nil || gateway.Unmarshal(slices.Concat([]byte(`{"id":`), frame.ID, []byte(`}`)), &body) != nil {
-		return "", false
+		return ""
 	}
-	return strings.CutPrefix(body.ID, subscribePrefix)
+	return body.ID
 }
 
 // followRefused deals with the end of a subscription.

@@ -119,6 +119,29 @@ func (c *Client) leaveTo(ctx context.Context, conversation, newOwner string) err
 	return err
 }
 
+// Refresh gives this device fresh keys in a conversation's group: whoever had got hold
+// of the old ones, or of the home, cannot read what is said from then on. Every commit
+// of this device does that too.
+func (c *Client) Refresh(ctx context.Context, conversation string) error {
+	err := c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(conversation)
+		switch {
+		case err != nil:
+			return err
+		case conv == nil:
+			return ErrUnknownConversation
+		case conv.phase != Joined:
+			return ErrNoGroup
+		}
+		conv.editInfo().Refresh = true
+		return nil
+	})
+	if err == nil {
+		c.wake(conversation)
+	}
+	return err
+}
+
 // depart tells the server that the account leaves. It is done again after a crash: who
 // is no member any more has left.
 func (c *Client) depart(ctx context.Context, token, id string) error {

@@ -82,8 +82,9 @@ type subscription struct {
 	follow     retry
 	send       retry
 	commit     retry
-	remove     retry // when it is for us to commit a removal that anybody may
-	report     retry // when the epoch authenticator is reported
+	reported   uint64 // the last epoch whose authenticator was reported
+	remove     retry  // when it is for us to commit a removal that anybody may
+	report     retry  // when the epoch authenticator is reported
 }
 
 func (s *subscription) retries() [5]*retry {

@@ -87,6 +87,7 @@ type person struct {
 	options Options
 	net     *cutter
 	last    int64 // the last event read
+	observe func(what, conversation string, number uint64, authenticator []byte)
 }
 
 // person makes one whose client is not open yet.
@@ -127,7 +128,7 @@ func (p *person) open() {
 }
 
 func (p *person) tryOpen(crash func(string) error) error {
-	c, err := open(p.w.ctx, p.options, crash)
+	c, err := open(p.w.ctx, p.options, hooks{crash: crash, observe: p.observe})
 	if err == nil {
 		p.Client = c
 	}
