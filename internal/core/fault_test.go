@@ -36,7 +36,11 @@ type crashPlan struct {
 	Statement string
 	Done      bool
 	Skip      int
+	After     time.Duration // instead of a statement: how long after the load has begun
 }
+
+// isKilled says whether the process is to end by its own hand.
+func (p crashPlan) isKilled() bool { return p.Statement != "" || p.After > 0 }
 
 // crashLine is what it says, one line each: a request is tried, and then answered or
 // refused; a key package was given to it; there is such a statement.
@@ -51,11 +55,13 @@ type crashLine struct {
 }
 
 const (
-	crashRooms   = 3
-	crashSenders = 12 // in each room: enough for batches that PostgreSQL takes by COPY
-	crashGroups  = 2
-	crashLoadMax = 10 * time.Second // for a process to come to its end
-	crashSkipMax = 6
+	crashRooms     = 3
+	crashSenders   = 12 // in each room: enough for batches that PostgreSQL takes by COPY
+	crashGroups    = 2
+	crashLoadMax   = 10 * time.Second // for a process to come to its end
+	crashSkipMax   = 6
+	crashMoments   = 26 // on each database
+	crashMomentMax = 300 * time.Millisecond
 )
 
 // request makes the same request of the same line, however often.
@@ -149,13 +155,16 @@ func (p *crashingProcess) die() {
 // load sends, commits and claims until the end.
 func (p *crashingProcess) load(w *world) {
 	ctx, cancel := context.WithTimeout(context.Background(), crashLoadMax)
-	if p.plan.Statement == "" {
+	if !p.plan.isKilled() {
 		ctx, cancel = context.WithTimeout(context.Background(), crashLoadMax/10)
 	}
 	defer cancel()
 	p.mu.Lock()
 	p.armed, p.left = true, p.plan.Skip
 	p.mu.Unlock()
+	if p.plan.After > 0 {
+		time.AfterFunc(p.plan.After, p.die)
+	}
 	var running sync.WaitGroup
 	for i := range crashSenders * crashRooms {
 		running.Go(func() {
@@ -285,7 +294,7 @@ func (c *crashes) run(plan crashPlan) map[string]int64 {
 			statements[l.ID] = l.Seq
 		}
 	}
-	if wasKilled != (plan.Statement != "") {
+	if wasKilled != plan.isKilled() {
 		c.t.Fatalf("%+v: killed: %t", plan, wasKilled)
 	}
 	return statements
@@ -478,9 +487,7 @@ func (c *crashes) checkGroupInfos() {
 // After each everything is as it was told (I1 to I6).
 func TestKilledAtEveryStatement(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
-		c := &crashes{t: t, url: url, tried: map[string]crashLine{}, acked: map[string]crashLine{}, lost: map[string]crashLine{},
-			claims: map[string]bool{}, logs: map[string]*crashLog{}}
-		c.prepare()
+		c := newCrashes(t, url)
 		statements := c.run(crashPlan{URL: url})
 		c.restart(false)
 		if len(statements) < 14 {
@@ -503,6 +510,33 @@ func TestKilledAtEveryStatement(t *testing.T) {
 		t.Logf("%d kills at %d statements: %d requests answered, %d commits lost their epoch, %d key packages claimed",
 			round, len(statements), len(c.acked), len(c.lost), len(c.claims))
 	})
+}
+
+// TestKilledAtRandomMoments does the same at moments that nothing chose: while the
+// disk is waited for, between transactions, in the middle of an answer.
+func TestKilledAtRandomMoments(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(t *testing.T, url string) {
+		c := newCrashes(t, url)
+		for round := range crashMoments {
+			plan := crashPlan{URL: url, Round: round, After: 1 + rand.N(crashMomentMax)}
+			c.run(plan)
+			c.restart(false)
+			if t.Failed() {
+				t.Fatalf("after %+v", plan)
+			}
+		}
+		c.restart(true)
+		t.Logf("%d kills: %d requests answered, %d commits lost their epoch, %d key packages claimed",
+			crashMoments, len(c.acked), len(c.lost), len(c.claims))
+	})
+}
+
+func newCrashes(t *testing.T, url string) *crashes {
+	c := &crashes{t: t, url: url, tried: map[string]crashLine{}, acked: map[string]crashLine{}, lost: map[string]crashLine{},
+		claims: map[string]bool{}, logs: map[string]*crashLog{}}
+	c.prepare()
+	return c
 }
 
 // prepare makes the conversations and the pool of key packages.
