@@ -11,7 +11,7 @@ LDFLAGS := -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VERSION))
 # steps, find nothing, and make reads seven times as slow. What calls it is watched.
 RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false
 
-.PHONY: build run demo check lint test churn bench
+.PHONY: build run demo check lint test churn bench interop ts-mls
 
 # One static binary. SQLite is pure Go, so no C compiler is needed.
 build:
@@ -40,6 +40,7 @@ lint:
 # turns a missing PostgreSQL from a skipped test into a failed one.
 test:
 	@scripts/prepare.sh
+	@$(MAKE) --no-print-directory ts-mls
 	@$(MAKE) --no-print-directory lint
 	CI=true go test $(RACE) ./...
 
@@ -47,6 +48,23 @@ test:
 CHURN = 1000
 churn:
 	CI=true WAXWING_CHURN=$(CHURN) go test $(RACE) ./internal/sim -run '^TestChurn$$' -count 1 -v -timeout 60m
+
+# Our MLS and ts-mls in the same groups (interop/README.md). Needs node 20 and npm.
+interop: ts-mls
+	go test -count=1 -v ./interop
+
+# ts-mls from the lock file, which names no host; where node or npm is missing the
+# tests against it are left out, and say so.
+ts-mls:
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+		$(MAKE) --no-print-directory interop/ts/node_modules/.package-lock.json; \
+	else \
+		echo "NOT TESTED against ts-mls: node or npm is missing"; \
+	fi
+
+interop/ts/node_modules/.package-lock.json: interop/ts/package.json interop/ts/package-lock.json
+	npm --prefix interop/ts ci --ignore-scripts
+	@touch $@
 
 # The append path beside the same rows written raw, on both databases, durable.
 bench:
