@@ -189,6 +189,9 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 			return ds.Record{}, refuseEpoch(c.head.Epoch)
 		}
 	}
+	if r := s.chargeBytes(c, who, len(b.Commit)+len(b.Welcome)+len(b.GroupInfo)); r != nil {
+		return ds.Record{}, r
+	}
 	c.apply(who, seen)
 	commit := ds.Record{Kind: ds.Commit, MessageID: b.ID, Encoding: b.Encoding, Body: b.Commit}
 	if c.head.RecordSenders {

@@ -42,6 +42,13 @@ func (s *Service) changeKeyPackages(ctx context.Context, who ds.Caller, revoke b
 			return 0, &ds.Refusal{Code: ds.InvalidRequest, Message: err.Error(), Index: i, HasIndex: true}
 		}
 	}
+	var size int64
+	for _, p := range list {
+		size += int64(len(p.Body))
+	}
+	if r := s.limits.take(LimitStoredBytes, string(who.Account), "", size); r != nil {
+		return 0, r
+	}
 	device := who.AsDevice()
 	var available int64
 	err := s.store.Update(ctx, func(tx *store.Tx) error {

@@ -134,6 +134,9 @@ const (
 	LimitResumes           = "resumes"              // per account
 	LimitSubscribes        = "subscribes"           // per session
 	LimitReports           = "client_reports"       // per session
+	// Senders are not stored, so what an account has here cannot be counted, only what
+	// it adds.
+	LimitStoredBytes = "stored_bytes" // per account, bytes of messages, Welcomes and key packages
 
 	LimitAddressStarts        = "address_session_starts" // per address, good or not
 	LimitAddressResumes       = "address_resumes"        // per address, good or not
@@ -160,6 +163,7 @@ func DefaultLimits() Limits {
 		LimitResumes:           {600, time.Minute},
 		LimitSubscribes:        {1200, time.Minute},
 		LimitReports:           {60, time.Minute},
+		LimitStoredBytes:       {1 << 30, 24 * time.Hour},
 
 		LimitAddressStarts:        {600, time.Minute},
 		LimitAddressResumes:       {1200, time.Minute},
@@ -247,7 +251,7 @@ func (l *limiter) take(name, a, b string, n int64) *ds.Refusal {
 type spent map[limitKey]*ds.Refusal
 
 // takeOnce is take for a rule.
-func (l *limiter) takeOnce(told *spent, name, a, b string) *ds.Refusal {
+func (l *limiter) takeOnce(told *spent, name, a, b string, n int64) *ds.Refusal {
 	if l.limits[name].Count == 0 {
 		return nil
 	}
@@ -258,7 +262,7 @@ func (l *limiter) takeOnce(told *spent, name, a, b string) *ds.Refusal {
 	if *told == nil {
 		*told = spent{}
 	}
-	r := l.take(name, a, b, 1)
+	r := l.take(name, a, b, n)
 	(*told)[key] = r
 	return r
 }

@@ -173,6 +173,9 @@ func (s *Service) decideSend(c *conversation, who ds.Caller, m Message, seen sig
 	if err != nil {
 		return ds.Record{}, err
 	}
+	if r := s.chargeBytes(c, who, len(m.Body)); r != nil {
+		return ds.Record{}, r
+	}
 	c.apply(who, seen)
 	r := ds.Record{Kind: seen.kind, MessageID: m.ID, Encoding: m.Encoding, Body: m.Body}
 	if c.head.RecordSenders {

@@ -187,7 +187,16 @@ func (s *Service) charge(c *conversation, name string, who ds.Caller) *ds.Refusa
 	if c.told == nil {
 		c.told = &spent{}
 	}
-	return s.limits.takeOnce(c.told, name, string(who.Account), string(c.head.ID))
+	return s.limits.takeOnce(c.told, name, string(who.Account), string(c.head.ID), 1)
+}
+
+// chargeBytes counts what a request stores against what its account may, once for
+// each request.
+func (s *Service) chargeBytes(c *conversation, who ds.Caller, bytes int) *ds.Refusal {
+	if c.told == nil {
+		c.told = &spent{}
+	}
+	return s.limits.takeOnce(c.told, LimitStoredBytes, string(who.Account), "", int64(bytes))
 }
 
 // isHome refuses, as a fault that may pass, what only the home may decide. There is

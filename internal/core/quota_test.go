@@ -1,0 +1,53 @@
+package core
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// TestStoredBytes: an account adds as much as it may, by whatever way and in whatever
+// conversation, and what is not stored is not counted.
+func TestStoredBytes(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		bind, next := commit("group", 0), commit("group", 1)
+		most := 1000 + len(bind) + len(next)
+		w := newWorld(t, url, func(o *Options) { o.Limits[LimitStoredBytes] = Rate{int64(most), 1e9 * 3600 * 24} })
+		w.room("c1", "ann", "bob")
+		w.room("c2", "ann")
+		w.room("c3", "bob")
+		check := func(name string, err error, want ds.Code) {
+			t.Helper()
+			if got := ds.CodeOf(err); got != want || want == "" && err != nil {
+				t.Errorf("%s: got %v, want %q", name, err, want)
+			}
+		}
+		send := func(account, id, message string, bytes int) error {
+			_, err := w.send(account, id, message, strings.Repeat("x", bytes))
+			return err
+		}
+		check("first", send("ann", "c1", "m1", 400), "")
+		for range 3 {
+			check("a repeat", send("ann", "c1", "m1", 400), "")
+		}
+		check("too large", send("ann", "c1", "m2", bodyBytesMax+1), ds.InvalidRequest)
+		check("not a member", send("ann", "c3", "m2", 400), ds.Forbidden)
+		_, err := w.sendMLS("ann", "c2", "bind", bind)
+		check("a commit", err, "")
+		_, err = w.sendMLS("ann", "c2", "stale", bind)
+		check("one that lost", err, ds.EpochConflict)
+		_, err = w.bundle("ann", Bundle{ConversationID: "c2", ID: "b", Commit: next})
+		check("a bundle", err, "")
+		_, err = w.service.PublishKeyPackages(context.Background(), who("ann"), []string{strings.Repeat("p", 100), strings.Repeat("q", 200)})
+		check("key packages", err, "")
+		check("one byte too much", send("ann", "c1", "m3", 301), ds.RateLimited)
+		check("the last", send("ann", "c1", "m3", 298), "")
+		check("no more", send("ann", "c2", "m4", 100), ds.RateLimited)
+		_, err = w.service.PublishKeyPackages(context.Background(), who("ann"), []string{strings.Repeat("p", 100)})
+		check("no more packages", err, ds.RateLimited)
+		check("a repeat is answered", send("ann", "c1", "m3", 298), "")
+		check("others may", send("bob", "c1", "m5", 500), "")
+	})
+}
