@@ -132,6 +132,7 @@ func (s *Service) flushCursors(ctx context.Context) {
 		case <-ticker.C:
 		}
 		if err := s.writeCursors(ctx, s.cursors.all()); err != nil && ctx.Err() == nil {
+			s.metrics.storeErrors.Inc()
 			s.logger.Warn("cursors could not be written; they stay in the buffer", "err", err)
 		}
 	}

@@ -280,6 +280,9 @@ func (f *Follower) Next(ctx context.Context) (Page, error) {
 		}
 		page, worth, err := f.read(ctx, one, wanted)
 		if err != nil {
+			if ctx.Err() == nil {
+				f.s.metrics.storeErrors.Inc()
+			}
 			if !ds.IsUnavailable(err) || ctx.Err() != nil {
 				return Page{}, err
 			}
@@ -326,6 +329,10 @@ func (f *Follower) read(ctx context.Context, one *follow, wanted int64) (Page, b
 		f.endIfRemoved(&page, one)
 	}
 	if n := len(page.Records); n > 0 {
+		if !one.caughtUp {
+			// Positions have no gaps, so these are the ones up to the goal.
+			f.s.metrics.recordsReplayed.Add(float64(max(0, min(int64(n), one.goal-page.Records[0].Pos+1))))
+		}
 		one.pos.Store(page.Records[n-1].Pos)
 		f.s.metrics.recordsRead.Add(float64(n))
 	}

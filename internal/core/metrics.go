@@ -13,6 +13,7 @@ type Metrics struct {
 	commitConflicts    prometheus.Counter
 	storeErrors        prometheus.Counter
 	recordsRead        prometheus.Counter
+	recordsReplayed    prometheus.Counter
 	keyPackagesClaimed prometheus.Counter
 
 	attestationConflicts prometheus.Counter
@@ -29,8 +30,9 @@ func newMetrics() *Metrics {
 			Help: "Requests that shared one transaction.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}),
 		duplicates:         counter("append_duplicates_total", "Requests that were answered with an earlier record of the same message id."),
 		commitConflicts:    counter("commit_conflicts_total", "Commits refused because another one had ended their epoch."),
-		storeErrors:        counter("store_errors_total", "Batches that the database failed."),
+		storeErrors:        counter("store_errors_total", "Batches, reads for followers, cursor writes and polls that the database failed."),
 		recordsRead:        counter("records_read_total", "Records read from logs for followers."),
+		recordsReplayed:    counter("records_replayed_total", "Those of the records read that were there before their follower came: what it had missed."),
 		keyPackagesClaimed: counter("key_package_claims_total", "Key packages handed out."),
 
 		attestationConflicts: counter("epoch_attestation_conflicts_total", "Epoch authenticators that differ from what another member reports."),
@@ -40,6 +42,6 @@ func newMetrics() *Metrics {
 // Collectors lists the metrics for a registry.
 func (s *Service) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.appendSeconds, m.batchRequests, m.duplicates, m.commitConflicts, m.storeErrors, m.recordsRead, m.keyPackagesClaimed,
+	return []prometheus.Collector{m.appendSeconds, m.batchRequests, m.duplicates, m.commitConflicts, m.storeErrors, m.recordsRead, m.recordsReplayed, m.keyPackagesClaimed,
 		m.attestationConflicts}
 }

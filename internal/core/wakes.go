@@ -135,6 +135,7 @@ func (s *Service) poll(ctx context.Context, interval time.Duration) {
 		case <-ticker.C:
 		}
 		if err := s.pollOnce(ctx); err != nil && ctx.Err() == nil {
+			s.metrics.storeErrors.Inc()
 			s.logger.Warn("heads could not be polled", "err", err)
 		}
 	}

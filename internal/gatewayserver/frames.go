@@ -55,7 +55,7 @@ func (c *socket) sessionResume(f gateway.Frame) (identity.Ready, error) {
 	if err := f.Decode(&in); err != nil {
 		return identity.Ready{}, invalid(err)
 	}
-	return c.server.resume(c.ctx, &in, c.address)
+	return c.server.resume(c.ctx, &in, c.address, transportWS)
 }
 
 func (c *socket) ping(gateway.Frame) (reply, error) { return reply{gateway.TypePong, nil}, nil }

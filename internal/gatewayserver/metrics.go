@@ -16,10 +16,11 @@ type metrics struct {
 	reports     map[string]prometheus.Counter
 }
 
-// What ends.
+// How clients come.
 const (
-	transportWS  = "ws"
-	transportSSE = "sse"
+	transportWS   = "ws"
+	transportSSE  = "sse"
+	transportHTTP = "http"
 )
 
 // The causes of the end of a socket or stream.
@@ -47,7 +48,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		closes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "waxwing_transport_closes_total", Help: "WebSockets and SSE streams of the gateway that ended, by cause."}, []string{"cause", "transport"}),
 		resumes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "waxwing_gateway_resumes_total", Help: "Attempts to resume a session, by result: ok, refused or fault."}, []string{"result"}),
+			Name: "waxwing_gateway_resumes_total", Help: "Returns of clients, by result (ok, refused or fault) and transport: sessions resumed on a socket or over HTTP, and streams that go on behind an event."}, []string{"result", "transport"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "waxwing_requests_total", Help: "Requests and frames of the gateway, by operation and result: ok, or the code of the refusal or fault."},
 			[]string{"operation", "result"}),
@@ -57,6 +58,11 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			gateway.ReportStateReload:        counter("mls_state_reloads_total", "Times that clients report having loaded their MLS state again."),
 			gateway.ReportEpochAuthenticator: counter("epoch_attestations_total", "Epoch authenticators that clients report."),
 		},
+	}
+	for _, transport := range []string{transportWS, transportSSE, transportHTTP} {
+		for _, result := range []string{resultOK, resultRefused, resultFault} {
+			m.resumes.WithLabelValues(result, transport) // 0 is a figure, too
+		}
 	}
 	if r != nil {
 		r.MustRegister(m.connections, m.streams, m.closes, m.resumes, m.requests)
@@ -86,13 +92,24 @@ func (m *metrics) request(operation string, err error) {
 	m.requests.WithLabelValues(operation, result).Inc()
 }
 
-func (m *metrics) resume(err error) {
+// resume counts a client that comes back.
+func (m *metrics) resume(transport string, err error) {
+	m.resumes.WithLabelValues(resultOf(err), transport).Inc()
+}
+
+func resultOf(err error) string {
 	switch {
 	case err == nil:
-		m.resumes.WithLabelValues("ok").Inc()
+		return resultOK
 	case ds.CodeOf(err) != "":
-		m.resumes.WithLabelValues("refused").Inc()
-	default:
-		m.resumes.WithLabelValues("fault").Inc()
+		return resultRefused
 	}
+	return resultFault
 }
+
+// The results of a resume.
+const (
+	resultOK      = "ok"
+	resultRefused = "refused"
+	resultFault   = "fault"
+)

@@ -21,7 +21,7 @@ func (s *Server) startSession(r *http.Request, in *gateway.Start) (any, error) {
 }
 
 func (s *Server) resumeSession(r *http.Request, in *gateway.Resume) (any, error) {
-	ready, err := s.resume(r.Context(), in, s.addressOf(r))
+	ready, err := s.resume(r.Context(), in, s.addressOf(r), transportHTTP)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (s *Server) start(ctx context.Context, in *gateway.Start, userAgent, addres
 	return s.identity.StartSession(ctx, start)
 }
 
-func (s *Server) resume(ctx context.Context, in *gateway.Resume, address string) (identity.Ready, error) {
+func (s *Server) resume(ctx context.Context, in *gateway.Resume, address, transport string) (identity.Ready, error) {
 	err := s.takeAddress(core.LimitAddressResumes, address)
 	var ready identity.Ready
 	if err == nil {
@@ -65,7 +65,7 @@ func (s *Server) resume(ctx context.Context, in *gateway.Resume, address string)
 			return s.core.Take(core.LimitResumes, string(account))
 		})
 	}
-	s.metrics.resume(err)
+	s.metrics.resume(transport, err)
 	return ready, err
 }
 

@@ -49,6 +49,9 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c, err := s.openStream(r, who)
+	if r.Header.Get("Last-Event-ID") != "" {
+		s.metrics.resume(transportSSE, err)
+	}
 	if err != nil {
 		s.answer(w, r, nil, err)
 		return
@@ -65,6 +68,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 		s.connections.ended(c)
 		s.connections.forget(c)
 	}()
+	s.metrics.request(r.Pattern, nil)
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
