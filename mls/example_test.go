@@ -1,6 +1,7 @@
 package mls_test
 
 import (
+	"errors"
 	"fmt"
 	"log"
 	"time"
@@ -78,20 +79,38 @@ func Example_directMessage() {
 	// both in epoch 1 true
 }
 
-// State is bytes: what was opened before saving cannot be opened again after.
+// State is bytes. Save the new group before acting on what it produced: here a
+// message is read, the group saved, and after a restart the same message is refused
+// while the next one, which was on its way, is read.
 func ExampleLoadGroup() {
-	ann, err := mls.NewGroup(suite1, []byte("notes to self"), newIdentity("did:example:ann"), mls.GroupOptions{})
+	bobPackage := publish("bob")
+	ann := must(mls.NewGroup(suite1, []byte("club"), newIdentity("ann"), mls.GroupOptions{}))
+	adding := must(ann.Commit(mls.CommitOptions{Add: [][]byte{bobPackage.Message()}}))
+	ann = must(adding.Apply(adding.Base()))
+	bob := must(mls.Join(adding.Welcome(), bobPackage, mls.JoinOptions{}))
+
+	first, ann, err := ann.Seal([]byte("first"), nil, mls.SealOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	state, err := ann.MarshalBinary() // holds private keys: encrypt it at rest
+	second, _, err := ann.Seal([]byte("second"), nil, mls.SealOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
-	loaded, err := mls.LoadGroup(state, mls.LoadOptions{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(loaded.Epoch(), string(loaded.ID()))
-	// Output: 0 notes to self
+
+	// Read one message, save. State holds private keys: encrypt it at rest, with a
+	// key from the system's key store.
+	bob = must(bob.Process(first)).Group
+	key := [mls.StateKeyBytes]byte{}
+	stored := must(mls.EncryptState(key, "club", must(bob.MarshalBinary())))
+
+	// After a restart.
+	bob = must(mls.LoadGroup(must(mls.DecryptState(key, "club", stored)), mls.LoadOptions{}))
+	_, err = bob.Process(first)
+	fmt.Println(errors.Is(err, mls.ErrReplay))
+	fmt.Printf("%s\n", must(bob.Process(second)).Plaintext)
+
+	// Output:
+	// true
+	// second
 }
