@@ -157,6 +157,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	s.core = core.New(core.Options{
 		Store: s.store, Now: s.config.Now, Logger: s.logger, Limits: limits,
 		RecordSenders: s.config.RecordSenders, StrictKeyPackages: s.config.Keypackages == "strict",
+		Revocations: s.identity,
 	})
 	s.metrics.MustRegister(s.core.Collectors()...)
 	s.gateway = gatewayserver.New(gatewayserver.Options{
