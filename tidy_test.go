@@ -164,6 +164,30 @@ func TestTidyLibrariesStayInTheirPackages(t *testing.T) {
 	}
 }
 
+// Package mls is for every Go program, in a browser too: it needs the standard
+// library and golang.org/x/crypto, and nothing that belongs to a system. make lint
+// builds it for js/wasm.
+func TestTidyMLSStandsAlone(t *testing.T) {
+	found := false
+	for _, file := range sources(t) {
+		if file.isTest || file.folder != "mls" && !strings.HasPrefix(file.folder, "mls/") {
+			continue
+		}
+		found = true
+		for _, imported := range file.imports() {
+			host, _, _ := strings.Cut(imported, "/")
+			isOwn := strings.HasPrefix(imported, module+"/mls/")
+			isCrypto := strings.HasPrefix(imported, "golang.org/x/crypto/")
+			if strings.Contains(host, ".") && !isOwn && !isCrypto || imported == "C" || imported == "unsafe" || imported == "syscall" || imported == "os" {
+				t.Errorf("%s: mls must not import %s", file.path, imported)
+			}
+		}
+	}
+	if !found {
+		t.Error("package mls was not found")
+	}
+}
+
 func TestTidyEnvironmentIsReadInOnePlace(t *testing.T) {
 	for _, file := range sources(t) {
 		if file.isTest || file.folder == "cmd/waxwing" || file.folder == "internal/pgtest" {
