@@ -176,6 +176,7 @@ func TestStuckStoreMemory(t *testing.T) {
 		}
 		t.Logf("%d of %d requests of %d KiB waited, in %d MiB", accepted, attempts, size>>10, grown>>20)
 		s.heal()
+		synctest.Wait() // the batch that hung is over
 		if _, err := s.send("ann", "c1", "after", "x"); err != nil {
 			t.Errorf("afterwards: %v", err)
 		}
