@@ -31,6 +31,10 @@ type Options struct {
 	// that the home has, or makes one up.
 	DeviceID string
 
+	// InviteCode admits the account where the server asks for an invite; it is of no
+	// use afterwards and may stay.
+	InviteCode string
+
 	// KeyPackages is how many one-time key packages wait on the server, by default 32:
 	// as many others can add this device while it is away.
 	KeyPackages int
@@ -224,7 +228,7 @@ func (c *Client) DeviceID() string { return c.options.DeviceID }
 func (c *Client) groupChanged(before, after *conversation) {
 	if after.group != nil && after.phase == Joined && (before == nil || before.group == nil || before.epoch() != after.epoch()) {
 		what := "joined"
-		if before != nil && before.group != nil && before.phase == Joined {
+		if before != nil && before.group != nil && before.phase == Joined && !after.invited {
 			what = "entered"
 		}
 		c.observed(what, after.id, after.epoch(), after.group.EpochAuthenticator())

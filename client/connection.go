@@ -156,8 +156,11 @@ func (c *Client) credentials(ctx context.Context, resume string) (frameType stri
 		return "", nil, err
 	}
 	label := clientLabel
-	return gateway.TypeSessionStart, gateway.Start{AuthToken: token, DeviceID: c.options.DeviceID,
-		ClientLabel: &label, Features: gateway.Features}, nil
+	start := gateway.Start{AuthToken: token, DeviceID: c.options.DeviceID, ClientLabel: &label, Features: gateway.Features}
+	if c.options.InviteCode != "" {
+		start.InviteCode = &c.options.InviteCode
+	}
+	return gateway.TypeSessionStart, start, nil
 }
 
 func (c *Client) openSocketSession(ctx context.Context, resume string) (*socket, *gateway.Ready, error) {

@@ -34,6 +34,7 @@ type chatOptions struct {
 	As            string `placeholder:"NAME" help:"Who talks: the name of an account of the seed. By default whose home it is, at first me."`
 	Passphrase    string `placeholder:"TEXT" help:"Passphrase that seals the key of the home. Prefer WAXWING_PASSPHRASE: other users can see flags."`
 	AskPassphrase bool   `help:"Ask for a passphrase when a home is made. A home that has one asks by itself."`
+	Invite        string `placeholder:"CODE" help:"Invite code, which a server may ask for the first time. Prefer WAXWING_INVITE: other users can see flags."`
 	seedOption
 }
 
@@ -80,6 +81,7 @@ func (o *chatOptions) open(ctx context.Context, g *globals) (*client.Client, err
 	}
 	return client.Open(ctx, client.Options{
 		Dir: filepath.Join(home.dir, "store"), StorageKey: key, Server: home.Server, Account: account,
+		InviteCode: o.Invite,
 	})
 }
 
