@@ -11,7 +11,7 @@ LDFLAGS := -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VERSION))
 # steps, find nothing, and make reads seven times as slow. What calls it is watched.
 RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false
 
-.PHONY: build run demo check lint test churn bench interop ts-mls
+.PHONY: build run demo check lint test churn bench interop ts-mls fuzz fuzz-short property mutants
 
 # One static binary. SQLite is pure Go, so no C compiler is needed.
 build:
@@ -35,6 +35,7 @@ lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w): $$unformatted"; exit 1; fi
 	go vet ./...
 	go run $(STATICCHECK) ./...
+	GOOS=js GOARCH=wasm go build ./mls/...
 
 # Everything, on SQLite and PostgreSQL; what continuous integration runs. CI=true
 # turns a missing PostgreSQL from a skipped test into a failed one.
@@ -42,12 +43,8 @@ test:
 	@scripts/prepare.sh
 	@$(MAKE) --no-print-directory ts-mls
 	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory fuzz-short
 	CI=true go test $(RACE) ./...
-
-# As many lost connections as it takes, on both databases; a part is in test.
-CHURN = 1000
-churn:
-	CI=true WAXWING_CHURN=$(CHURN) go test $(RACE) ./internal/sim -run '^TestChurn$$' -count 1 -v -timeout 60m
 
 # Our MLS and ts-mls in the same groups (interop/README.md). Needs node 20 and npm.
 interop: ts-mls
@@ -65,6 +62,31 @@ ts-mls:
 interop/ts/node_modules/.package-lock.json: interop/ts/package.json interop/ts/package-lock.json
 	npm --prefix interop/ts ci --ignore-scripts
 	@touch $@
+
+# What mls reads from others and from disk, fuzzed for FUZZTIME each; a minute each
+# is part of test.
+FUZZTIME = 10m
+FUZZ     = mls/wire:FuzzWire mls:FuzzProcess mls:FuzzJoin mls:FuzzState
+
+fuzz:
+	@for f in $(FUZZ); do echo "go test ./$${f%%:*} -fuzz $${f##*:} -fuzztime $(FUZZTIME)"; \
+		go test "./$${f%%:*}" -run '^$$' -fuzz "^$${f##*:}\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x || exit 1; done
+
+fuzz-short:
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=1m
+
+# The whole of the random test of mls: 5 000 operations.
+property:
+	go test -count=1 -v -timeout 60m -run '^TestRandomGroups$$' ./mls -operations 5000
+
+# Takes every defence of mls out, one at a time, and demands that a test notices.
+mutants:
+	go test -count=1 -v -timeout 60m -run '^TestMutants$$' ./mls -mutants
+
+# As many lost connections as it takes, on both databases; a part is in test.
+CHURN = 1000
+churn:
+	CI=true WAXWING_CHURN=$(CHURN) go test $(RACE) ./internal/sim -run '^TestChurn$$' -count 1 -v -timeout 60m
 
 # The append path beside the same rows written raw, on both databases, durable.
 bench:
