@@ -1,6 +1,7 @@
 package suite
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -21,7 +22,8 @@ type signatureScheme interface {
 // GenerateSignatureKey makes a random private signature key.
 func (s *Suite) GenerateSignatureKey() ([]byte, error) { return s.signature.generate() }
 
-// SignaturePublicKey is the public key of private; the error wraps ErrKey.
+// SignaturePublicKey is the public key of private; the error wraps ErrKey. Only what
+// passes here may sign.
 func (s *Suite) SignaturePublicKey(private []byte) ([]byte, error) {
 	return s.signature.public(private)
 }
@@ -45,21 +47,30 @@ func (ed25519Scheme) generate() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("generate a signature key: %w", err)
 	}
-	return k.Seed(), nil
+	return k, nil
 }
 
-// key accepts a seed, and the longer form with the public key behind it.
+// key accepts a seed, and the longer form with the public key behind it, which
+// saves half of the work of signing.
 func (ed25519Scheme) key(private []byte) (ed25519.PrivateKey, error) {
-	if len(private) != ed25519.SeedSize && len(private) != ed25519.PrivateKeySize {
-		return nil, fmt.Errorf("%w: private Ed25519 key of %d bytes", ErrKey, len(private))
+	switch len(private) {
+	case ed25519.SeedSize:
+		return ed25519.NewKeyFromSeed(private), nil
+	case ed25519.PrivateKeySize:
+		return ed25519.PrivateKey(private), nil
 	}
-	return ed25519.NewKeyFromSeed(private[:ed25519.SeedSize]), nil
+	return nil, fmt.Errorf("%w: private Ed25519 key of %d bytes", ErrKey, len(private))
 }
 
+// public also verifies that the longer form has the right public key: signatures
+// made with another one would give the private key away.
 func (e ed25519Scheme) public(private []byte) ([]byte, error) {
 	k, err := e.key(private)
 	if err != nil {
 		return nil, err
+	}
+	if !bytes.Equal(ed25519.NewKeyFromSeed(k.Seed()), k) {
+		return nil, fmt.Errorf("%w: the halves of a private Ed25519 key do not match", ErrKey)
 	}
 	return k.Public().(ed25519.PublicKey), nil
 }
