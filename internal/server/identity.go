@@ -63,13 +63,19 @@ func (c Config) guard(logger *slog.Logger, onDial func(netguard.Dial)) (*netguar
 
 // admission is the mode, with auto decided by who can connect.
 func (c Config) admission() identity.Admission {
-	if c.Admission != "" && c.Admission != "auto" {
-		return identity.Admission(c.Admission)
-	}
-	if isLoopback(c.Listen) {
+	switch {
+	case c.isOpenByDefault():
 		return identity.AdmissionOpen
+	case c.Admission == "" || c.Admission == "auto":
+		return identity.AdmissionInvite
 	}
-	return identity.AdmissionInvite
+	return identity.Admission(c.Admission)
+}
+
+// isOpenByDefault says whether auto admits everybody. What stands before the server,
+// such as a proxy, is not known to it.
+func (c Config) isOpenByDefault() bool {
+	return (c.Admission == "" || c.Admission == "auto") && isLoopback(c.Listen)
 }
 
 // isLoopback says whether only this machine can connect to an address to listen at.
@@ -113,6 +119,9 @@ func (s *Server) newIdentity() error {
 	})
 	if err != nil {
 		return err
+	}
+	if s.config.isOpenByDefault() && s.config.PublicURL != "" && !strings.HasPrefix(s.public, "http://") {
+		s.logger.Warn("everybody who reaches the public URL is admitted, for the listener is this machine's only; set --admission to decide that")
 	}
 	secret, err := s.config.devSecret()
 	if err != nil {
