@@ -38,6 +38,7 @@ type churner struct {
 	mu      sync.RWMutex // guards Client and state
 	account int          // whose device it is
 	risk    atomic.Int64 // of a crash at each write, in 1/100 000
+	left    atomic.Int64 // how many points between writes until a crash that is planned; 0 for none
 	crashes atomic.Int64
 }
 
@@ -55,7 +56,7 @@ func (p *churner) with(ctx context.Context, fn func(c *Client) error) error {
 }
 
 func (p *churner) crash(string) error {
-	if rand.Int64N(100_000) < p.risk.Load() {
+	if rand.Int64N(100_000) < p.risk.Load() || p.left.Load() > 0 && p.left.Add(-1) == 0 {
 		p.crashes.Add(1)
 		return errCrash
 	}
@@ -80,7 +81,8 @@ func (p *churner) keep(ctx context.Context, t *testing.T) {
 				break
 			} else if !errors.Is(err, errCrash) {
 				t.Errorf("%s does not come back: %v", p.name, err)
-				break
+				p.mu.Unlock()
+				return
 			}
 		}
 		p.mu.Unlock()

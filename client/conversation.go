@@ -145,6 +145,7 @@ type conversation struct {
 	group     *mls.Group
 	pending   *pendingCommit
 	before    *mls.Group // the group before the commit that is taken in, within its transaction
+	invited   bool       // within it, the group was entered by a Welcome
 
 	isNew   bool
 	changed change
@@ -196,7 +197,7 @@ func (c *conversation) clone() *conversation {
 }
 
 func (c *conversation) settled() *conversation {
-	c.isNew, c.changed, c.before = false, 0, nil
+	c.isNew, c.changed, c.before, c.invited = false, 0, nil, false
 	return c
 }
 

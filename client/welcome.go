@@ -94,6 +94,7 @@ func (c *Client) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, p
 		info.Wanted = nil
 	}
 	conv.setGroup(group)
+	conv.invited = true
 	c.settleWanted(conv)
 	conv.setPhase(Joined)
 	conv.setNextSeq(max(w.NextSeq, 1))

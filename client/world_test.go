@@ -128,7 +128,7 @@ func (p *person) open() {
 }
 
 func (p *person) tryOpen(crash func(string) error) error {
-	c, err := open(p.w.ctx, p.options, hooks{crash: crash, observe: p.observe})
+	c, err := open(context.Background(), p.options, hooks{crash: crash, observe: p.observe})
 	if err == nil {
 		p.Client = c
 	}
