@@ -12,7 +12,8 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Suite is the number of a cipher suite. RFC 9420, section 17.1.
+// Suite is the number of a cipher suite: one of the constants below, or one that the
+// program added with suite.Register. RFC 9420, section 17.1.
 type Suite uint16
 
 // The cipher suites of this package.

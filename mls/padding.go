@@ -1,6 +1,9 @@
 package mls
 
-import "waxwing.im/waxwing/mls/wire"
+import (
+	"waxwing.im/waxwing/mls/suite"
+	"waxwing.im/waxwing/mls/wire"
+)
 
 // PaddingPolicy says how long a PrivateMessage should be that without padding has
 // messageBytes: the whole MLSMessage, in bytes. An answer that is not larger asks
@@ -27,12 +30,8 @@ func PadBuckets(messageBytes int) int {
 	return (messageBytes + padBucketStep - 1) / padBucketStep * padBucketStep
 }
 
-// tagBytes is the size of the tag of all AEADs in use, and sealedSenderBytes that
-// of the sealed sender data. RFC 9420, section 6.3.2.
-const (
-	tagBytes          = 16
-	sealedSenderBytes = 4 + 4 + 4 + tagBytes
-)
+// sealedSenderBytes is the size of the sealed sender data. RFC 9420, section 6.3.2.
+const sealedSenderBytes = 4 + 4 + 4 + suite.TagBytes
 
 // paddingFor is how many zero bytes a needs for policy.
 func paddingFor(policy PaddingPolicy, a *wire.AuthenticatedContent) int {
@@ -42,7 +41,7 @@ func paddingFor(policy PaddingPolicy, a *wire.AuthenticatedContent) int {
 	c := &a.Content
 	// Version, format, group id, epoch, content type, authenticated data, sender.
 	head := 2 + 2 + wire.VectorBytes(len(c.GroupID)) + 8 + 1 + wire.VectorBytes(len(c.AuthenticatedData)) + wire.VectorBytes(sealedSenderBytes)
-	sealed := len(wire.Marshal(&wire.PrivateContent{Message: a})) + tagBytes
+	sealed := len(wire.Marshal(&wire.PrivateContent{Message: a})) + suite.TagBytes
 	bytes := head + wire.VectorBytes(sealed)
 	wanted := min(policy(bytes), wire.MessageBytesMax)
 	for wanted > bytes {

@@ -11,38 +11,43 @@ import (
 	"fmt"
 )
 
-// signatureScheme is a way to sign; keys are in the form of RFC 9420, section 5.1.2.
-type signatureScheme interface {
-	generate() (private []byte, err error)
-	public(private []byte) ([]byte, error)
-	sign(private, message []byte) ([]byte, error)
-	verify(public, message, signature []byte) bool
+// SignatureScheme is a way to sign; keys and signatures are in the form of RFC 9420,
+// section 5.1.2. Its methods are safe for concurrent use.
+type SignatureScheme interface {
+	// Generate makes a random private key.
+	Generate() (private []byte, err error)
+	// Public is the public key of private; the error wraps ErrKey.
+	Public(private []byte) ([]byte, error)
+	// Sign signs with what Public took; the error wraps ErrKey.
+	Sign(private, message []byte) ([]byte, error)
+	// Verify says whether the owner of public signed message.
+	Verify(public, message, signature []byte) bool
 }
 
 // GenerateSignatureKey makes a random private signature key.
-func (s *Suite) GenerateSignatureKey() ([]byte, error) { return s.signature.generate() }
+func (s *Suite) GenerateSignatureKey() ([]byte, error) { return s.signature.Generate() }
 
 // SignaturePublicKey is the public key of private; the error wraps ErrKey. Only what
 // passes here may sign.
 func (s *Suite) SignaturePublicKey(private []byte) ([]byte, error) {
-	return s.signature.public(private)
+	return s.signature.Public(private)
 }
 
 // SignWithLabel signs content under label; the error wraps ErrKey.
 // RFC 9420, section 5.1.2.
 func (s *Suite) SignWithLabel(private []byte, label string, content []byte) ([]byte, error) {
-	return s.signature.sign(private, withLabel(label, content))
+	return s.signature.Sign(private, withLabel(label, content))
 }
 
 // VerifyWithLabel says whether signature is the one that the owner of public made
 // over content under label. RFC 9420, section 5.1.2.
 func (s *Suite) VerifyWithLabel(public []byte, label string, content, signature []byte) bool {
-	return s.signature.verify(public, withLabel(label, content), signature)
+	return s.signature.Verify(public, withLabel(label, content), signature)
 }
 
 type ed25519Scheme struct{}
 
-func (ed25519Scheme) generate() ([]byte, error) {
+func (ed25519Scheme) Generate() ([]byte, error) {
 	_, k, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("generate a signature key: %w", err)
@@ -62,9 +67,9 @@ func (ed25519Scheme) key(private []byte) (ed25519.PrivateKey, error) {
 	return nil, fmt.Errorf("%w: private Ed25519 key of %d bytes", ErrKey, len(private))
 }
 
-// public also verifies that the longer form has the right public key: signatures
+// Public also verifies that the longer form has the right public key: signatures
 // made with another one would give the private key away.
-func (e ed25519Scheme) public(private []byte) ([]byte, error) {
+func (e ed25519Scheme) Public(private []byte) ([]byte, error) {
 	k, err := e.key(private)
 	if err != nil {
 		return nil, err
@@ -75,7 +80,7 @@ func (e ed25519Scheme) public(private []byte) ([]byte, error) {
 	return k.Public().(ed25519.PublicKey), nil
 }
 
-func (e ed25519Scheme) sign(private, message []byte) ([]byte, error) {
+func (e ed25519Scheme) Sign(private, message []byte) ([]byte, error) {
 	k, err := e.key(private)
 	if err != nil {
 		return nil, err
@@ -83,13 +88,13 @@ func (e ed25519Scheme) sign(private, message []byte) ([]byte, error) {
 	return ed25519.Sign(k, message), nil
 }
 
-func (ed25519Scheme) verify(public, message, signature []byte) bool {
+func (ed25519Scheme) Verify(public, message, signature []byte) bool {
 	return len(public) == ed25519.PublicKeySize && ed25519.Verify(public, message, signature)
 }
 
 type p256Scheme struct{}
 
-func (p256Scheme) generate() ([]byte, error) {
+func (p256Scheme) Generate() ([]byte, error) {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("generate a signature key: %w", err)
@@ -111,7 +116,7 @@ func (p256Scheme) key(private []byte) (*ecdsa.PrivateKey, error) {
 	return k, nil
 }
 
-func (p p256Scheme) public(private []byte) ([]byte, error) {
+func (p p256Scheme) Public(private []byte) ([]byte, error) {
 	k, err := p.key(private)
 	if err != nil {
 		return nil, err
@@ -119,7 +124,7 @@ func (p p256Scheme) public(private []byte) ([]byte, error) {
 	return k.PublicKey.Bytes()
 }
 
-func (p p256Scheme) sign(private, message []byte) ([]byte, error) {
+func (p p256Scheme) Sign(private, message []byte) ([]byte, error) {
 	k, err := p.key(private)
 	if err != nil {
 		return nil, err
@@ -128,7 +133,7 @@ func (p p256Scheme) sign(private, message []byte) ([]byte, error) {
 	return k.Sign(rand.Reader, digest[:], crypto.SHA256)
 }
 
-func (p256Scheme) verify(public, message, signature []byte) bool {
+func (p256Scheme) Verify(public, message, signature []byte) bool {
 	k, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), public)
 	if err != nil {
 		return false

@@ -14,7 +14,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
 
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -42,6 +41,7 @@ var (
 const (
 	HashBytes  = sha256.Size
 	NonceBytes = 12
+	TagBytes   = 16
 )
 
 // Suite is a cipher suite. Its methods are safe for concurrent use.
@@ -51,19 +51,8 @@ type Suite struct {
 	kem       hpke.KEM
 	hpkeAEAD  hpke.AEAD
 	newAEAD   func(key []byte) (cipher.AEAD, error)
-	signature signatureScheme
+	signature SignatureScheme
 }
-
-// Lookup returns the suite with the number id.
-func Lookup(id ID) (*Suite, error) {
-	if s := suites[id]; s != nil {
-		return s, nil
-	}
-	return nil, fmt.Errorf("%w: %d", ErrUnsupported, id)
-}
-
-// IDs lists the suites of this package, the preferred one first.
-func IDs() []ID { return []ID{X25519AES128GCM, P256AES128GCM, X25519ChaCha20Poly1305} }
 
 // ID is the number of the suite.
 func (s *Suite) ID() ID { return s.id }
