@@ -6,13 +6,17 @@ import (
 	"crypto/sha256"
 	"errors"
 	"net/http"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
 )
 
 // nameOf is the name of the refusal in err, "" for none.
@@ -251,6 +255,72 @@ func TestDevTokens(t *testing.T) {
 	} {
 		if _, err := a.XRPC(ctx, test.token, sendMethod, ""); nameOf(err) != test.want {
 			t.Errorf("%s: got %v, want %s", name, err, test.want)
+		}
+	}
+}
+
+// TestXRPCStatements: calls that come while a transaction is under way share the next
+// one, which has a single statement; none has any of its own.
+func TestXRPCStatements(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, "sqlite:"+t.TempDir())
+	var (
+		mu         sync.Mutex // guards statements
+		statements []string
+		held       = make(chan struct{})
+		isHeld     atomic.Bool
+	)
+	db, err := store.Open(ctx, store.Options{URL: "sqlite:" + t.TempDir(), Now: w.clock.Now, Hook: func(sql string, done bool) {
+		if done {
+			return
+		}
+		mu.Lock()
+		statements = append(statements, sql)
+		mu.Unlock()
+		if sql == "BEGIN" && isHeld.CompareAndSwap(true, false) {
+			<-held
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	w.db = db
+	p := newPeople(w)
+	a := p.authenticator(nil)
+	defer a.Close()
+	call := func(id string) {
+		if _, err := a.XRPC(ctx, forge(t, header(ES256), p.body(p.annDID, id), p.ann.Sign), sendMethod, "192.0.2.1"); err != nil {
+			t.Error(err)
+		}
+	}
+	call("first") // is admitted
+	mu.Lock()
+	statements = nil
+	mu.Unlock()
+	isHeld.Store(true)
+	const calls = 64
+	var wg sync.WaitGroup
+	wg.Go(func() { call("held") })
+	for isHeld.Load() {
+		runtime.Gosched()
+	}
+	for i := range calls - 1 {
+		wg.Go(func() { call(strconv.Itoa(i)) })
+	}
+	for len(a.writer.jobs) < calls-1 {
+		runtime.Gosched()
+	}
+	close(held)
+	wg.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(statements) != 6 {
+		t.Errorf("%d calls cost %q", calls, statements)
+	}
+	for i, sql := range statements {
+		if want := []string{"BEGIN", "INSERT INTO nonces", "COMMIT"}[i%3]; !strings.HasPrefix(sql, want) {
+			t.Errorf("statement %d is %q", i, sql)
 		}
 	}
 }
