@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"testing"
 
+	"waxwing.im/waxwing/mls/framing"
 	"waxwing.im/waxwing/mls/schedule"
 	"waxwing.im/waxwing/mls/suite"
 	"waxwing.im/waxwing/mls/wire"
@@ -134,7 +135,8 @@ func TestUsedKeysAreNotInTheState(t *testing.T) {
 func TestReplacedKeysAreNotInTheState(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob", "cay", "dan")
 	w.commit("ann", CommitOptions{})
-	before := w.groups["ann"]
+	w.commit("dan", CommitOptions{}) // cay now shares a key with dan alone
+	before, shared := w.groups["ann"], w.groups["cay"]
 	gone := map[string][]byte{"init secret": before.epoch.Init, "membership key": before.epoch.Membership, "exporter secret": before.epoch.Exporter}
 	for x, pair := range before.keys {
 		gone[fmt.Sprintf("private key of node %d", x)] = pair.Private
@@ -151,6 +153,30 @@ func TestReplacedKeysAreNotInTheState(t *testing.T) {
 		if bytes.Contains(state, secret) {
 			t.Errorf("after the next commit the state holds the old %s", name)
 		}
+	}
+	w.commit("ann", CommitOptions{Remove: []uint32{w.leafOf("dan")}})
+	state = save(t, w.groups["cay"])
+	for x, pair := range shared.keys {
+		if x != 2*shared.own && bytes.Contains(state, pair.Private) {
+			t.Errorf("after dan's removal cay has the key of node %d still", x)
+		}
+	}
+}
+
+// A private handshake takes a key of its own ratchet, whatever was sent before.
+// RFC 9420, section 6.3.1.
+func TestHandshakesCountByThemselves(t *testing.T) {
+	w := newWorld(t, testSuite, "ann", "bob", "cay")
+	for range 3 {
+		w.seal("ann", "x")
+	}
+	var m wire.Message
+	if err := wire.Unmarshal(w.propose("ann", removal(w.leafOf("cay")), wire.PrivateMessageFormat), &m); err != nil {
+		t.Fatal(err)
+	}
+	g := w.groups["bob"]
+	if data, err := framing.OpenSender(g.suite, g.epoch.SenderData, m.Private); err != nil || data.Generation != 0 {
+		t.Errorf("the first handshake has generation %d, %v", data.Generation, err)
 	}
 }
 
