@@ -65,11 +65,15 @@ func (g *Group) Commit(o CommitOptions) (*PendingCommit, error) {
 	}
 	received := g.received(&o, proposed)
 	p, err := g.commit(o, slices.Concat(received, proposed))
-	if err != nil && len(received) > 0 {
-		// One that fits nobody must not keep us from committing at all.
-		return g.commit(o, proposed)
+	if err == nil || len(received) == 0 {
+		return p, err
 	}
-	return p, err
+	// A bad proposal of somebody else must not keep us from committing: neither what
+	// we want, nor the good proposals of others.
+	if p, err := g.commit(o, slices.Concat(g.fitting(received, proposed), proposed)); err == nil {
+		return p, nil
+	}
+	return g.commit(o, proposed)
 }
 
 // checkOpen says whether the group can still change. RFC 9420, sections 11.2 and 12.4.
@@ -211,14 +215,16 @@ func (g *Group) finish(o *CommitOptions, s *staged) (*PendingCommit, error) {
 		}
 	}
 	if len(s.adds) > 0 {
-		p.welcome, err = next.welcome(joiner, s, o.TreeOutOfBand)
+		if p.welcome, err = next.welcome(joiner, s, o.TreeOutOfBand); err != nil {
+			return nil, err
+		}
 	}
 	clear(joiner)
 	clear(s.psk)
 	if s.path != nil {
 		s.path.Forget()
 	}
-	return p, err
+	return p, nil
 }
 
 // signer is the key that signs the commit: that of the leaf in the tree of the

@@ -148,6 +148,37 @@ func TestProposalsThatNobodyElseHas(t *testing.T) {
 	}
 }
 
+// A proposal that cannot be committed stops neither commits nor other proposals.
+func TestBadProposalsAmongGoodOnes(t *testing.T) {
+	w := newWorld(t, testSuite, "ann", "bob", "cay")
+	unwelcome := errors.New("not welcome")
+	w.groups["ann"].hook = func(c CredentialChange) error {
+		if string(c.New.Credential) == "did:ex:eve" {
+			return unwelcome
+		}
+		return nil
+	}
+	dan, eve := keyPackage(t, identity(t, testSuite, "dan")), keyPackage(t, identity(t, testSuite, "eve"))
+	w.proposes("bob", Add(eve.Message()), ProposeOptions{})
+	w.proposes("bob", Add(dan.Message()), ProposeOptions{})
+	w.proposes("bob", ExternalPSK([]byte("nobody has it")), ProposeOptions{})
+	w.proposes("bob", Update(nil), ProposeOptions{})
+	w.proposes("bob", SetExtensions([]Extension{{Type: 0xbeef}}), ProposeOptions{})
+	bob := w.groups["bob"].PendingProposals()[3].Leaf
+	p := w.commit("ann", CommitOptions{Changes: []Change{Remove(w.leafOf("cay"))}})
+	if len(p.Added()) != 1 || string(p.Added()[0].Credential) != "did:ex:dan" || len(p.Removed()) != 1 {
+		t.Errorf("added %v, removed %v", p.Added(), p.Removed())
+	}
+	if !bytes.Equal(w.groups["ann"].Members()[1].EncryptionKey, bob.EncryptionKey) {
+		t.Error("bob's update was not committed")
+	}
+	// What we want ourselves and cannot have is an error all the same.
+	w.proposes("bob", Update(nil), ProposeOptions{})
+	if _, err := w.groups["ann"].Commit(CommitOptions{Add: [][]byte{eve.Message()}}); !errors.Is(err, unwelcome) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestSkippedProposals(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob", "cay")
 	w.proposes("bob", Remove(w.leafOf("cay")), ProposeOptions{})

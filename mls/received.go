@@ -1,6 +1,8 @@
 package mls
 
 import (
+	"slices"
+
 	"waxwing.im/waxwing/mls/keypackage"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -50,6 +52,41 @@ func (g *Group) received(o *CommitOptions, proposed []proposal) []proposal {
 		}
 	}
 	return c.list
+}
+
+// fittingMax bounds the proposals that are tried one by one.
+const fittingMax = 32
+
+// fitting lists those of the received proposals that can be committed together with
+// what we propose, after a commit of all of them was refused.
+func (g *Group) fitting(received, proposed []proposal) []proposal {
+	if len(received) > fittingMax {
+		return nil
+	}
+	var list []proposal
+	for _, p := range received {
+		with := append(slices.Clone(list), p)
+		if g.fits(slices.Concat(with, proposed)) == nil {
+			list = with
+		}
+	}
+	return list
+}
+
+// fits says whether a commit of ours can carry out list, leaving out the path.
+func (g *Group) fits(list []proposal) error {
+	plan, err := g.plan(list, g.sender())
+	if err != nil {
+		return err
+	}
+	t := g.tree.Clone()
+	added := plan.apply(t)
+	return firstError(
+		t.Unique,
+		func() error { return t.Compatible(plan.extensions) },
+		func() error { _, err := g.pskSecret(plan.psks); return err },
+		func() error { return g.askAll(plan.credentials(g.tree, added, g.context.Epoch+1)) },
+	)
 }
 
 // choice is what received has chosen so far.
