@@ -61,7 +61,7 @@ func TestSignaturesAreLowS(t *testing.T) {
 
 func TestServiceToken(t *testing.T) {
 	a, now := testAccount(t, "ann"), time.Unix(1_800_000_000, 0)
-	token, err := a.serviceToken("did:web:chat.example", sessionMethod, now)
+	token, err := a.serviceToken("did:web:chat.example", "im.waxwing.session.start", now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestServiceToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]any{"iss": a.DID(), "aud": "did:web:chat.example",
-		"lxm": sessionMethod, "iat": 1.8e9, "exp": 1.8e9 + 120} {
+		"lxm": "im.waxwing.session.start", "iat": 1.8e9, "exp": 1.8e9 + 120} {
 		if claims[name] != want {
 			t.Errorf("%s is %v, want %v", name, claims[name], want)
 		}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
-	"waxwing.im/waxwing/mls"
 )
 
 // TestCommitRace: members that add people at the same moment. One commit wins each
@@ -120,25 +119,9 @@ func TestDisconnects(t *testing.T) {
 			}
 		})
 	}
-	stop := make(chan struct{})
-	var cutting sync.WaitGroup
-	cutting.Go(func() {
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			case <-time.After(rand.N(120 * time.Millisecond)):
-			}
-			people[rand.N(len(people))].net.cut()
-			if i == 8 {
-				w.stopServer()
-				w.startServer()
-			}
-		}
-	})
+	stop := w.cutting(120*time.Millisecond, 8, people...)
 	talking.Wait()
-	close(stop)
-	cutting.Wait()
+	stop()
 	for _, p := range people {
 		if err := p.Flush(w.ctx); err != nil {
 			t.Fatal(p.name, err)
@@ -247,30 +230,12 @@ func TestEpochLeftBehind(t *testing.T) {
 	w.agree(room, ann, bob)
 }
 
-// remove takes an account out of a room, with a commit as an admin's client makes it.
+// remove takes an account out of a room and waits until it is done.
 func (p *person) remove(room string, other *person) {
 	p.w.t.Helper()
-	if err := p.db.update(p.w.ctx, func(tx *tx) error {
-		conv, err := tx.conversation(room)
-		if err != nil {
-			return err
-		}
-		for _, leaf := range conv.group.Members() {
-			if string(leaf.Credential) != other.did() {
-				continue
-			}
-			commit, err := conv.group.Commit(mls.CommitOptions{Remove: []uint32{leaf.Index}})
-			if err != nil {
-				return err
-			}
-			conv.setGroup(commit.Base())
-			conv.setPending(&pendingCommit{MessageID: randomID(), Remove: []string{other.did()}, commit: commit})
-		}
-		return nil
-	}); err != nil {
+	if err := p.Remove(p.w.ctx, room, other.did()); err != nil {
 		p.w.t.Fatal(err)
 	}
-	p.wake(room)
 	e := p.nextType(EventMembers)
 	if len(e.Gone) != 1 || e.Gone[0].Account != other.did() {
 		p.w.t.Errorf("%s sees %+v", p.name, e)

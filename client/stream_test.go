@@ -300,25 +300,9 @@ func TestStreamDisconnects(t *testing.T) {
 			}
 		})
 	}
-	stop := make(chan struct{})
-	var cutting sync.WaitGroup
-	cutting.Go(func() {
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			case <-time.After(rand.N(250 * time.Millisecond)):
-			}
-			people[rand.N(len(people))].net.cut()
-			if i == 4 {
-				w.stopServer()
-				w.startServer()
-			}
-		}
-	})
+	stop := w.cutting(250*time.Millisecond, 4, people...)
 	talking.Wait()
-	close(stop)
-	cutting.Wait()
+	stop()
 	if g.cuts.Load() == 0 || g.lost.Load() == 0 {
 		t.Errorf("%d cuts in streams and %d lost answers are not enough", g.cuts.Load(), g.lost.Load())
 	}

@@ -8,9 +8,6 @@ import (
 	"time"
 )
 
-// sessionMethod is the lxm that a token for a session carries (design 7).
-const sessionMethod = "im.waxwing.session.start"
-
 // tokenLife is how long a service token is good for. It is used within a second;
 // the rest is room for clocks that differ. The server accepts up to 5 minutes.
 const tokenLife = 2 * time.Minute

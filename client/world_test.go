@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -22,11 +23,20 @@ import (
 	"go.uber.org/goleak"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/server"
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	code := m.Run()
+	if err := pgtest.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // world is a real server and the people who use it.
@@ -296,6 +306,23 @@ func (c *cutter) setDown(down bool) {
 	if down {
 		c.cut()
 	}
+}
+
+// cutting breaks the connections of people, now of one and now of another, within each
+// such time, until it is stopped. After restartAt cuts the server restarts as well.
+func (w *world) cutting(within time.Duration, restartAt int, people ...*person) (stop func()) {
+	ctx, cancel := context.WithCancel(w.ctx)
+	var cutting sync.WaitGroup
+	cutting.Go(func() {
+		for i := 0; pause(ctx, rand.N(within)); i++ {
+			people[rand.N(len(people))].net.cut()
+			if i == restartAt {
+				w.stopServer()
+				w.startServer()
+			}
+		}
+	})
+	return func() { cancel(); cutting.Wait() }
 }
 
 // middleman stands between a client and the server and changes what it likes.
