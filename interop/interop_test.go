@@ -49,6 +49,9 @@ func TestOurs(t *testing.T) {
 			})
 		}
 	}
+	t.Run("churn", func(t *testing.T) {
+		churn(newWorld(t, 3), ours, ours, churnSteps/2, rand.New(rand.NewPCG(churnSeed, 0)))
+	})
 }
 
 // TestBoth tells them in both directions.
@@ -57,14 +60,16 @@ func TestBoth(t *testing.T) {
 		t.Run(fmt.Sprint("suite ", suite), func(t *testing.T) {
 			t.Parallel()
 			ours, theirs := startOurs(t), startTheirs(t)
-			for _, s := range stories {
+			for i, s := range stories {
 				for _, public := range []bool{false, true} {
 					name := s.name + "/" + wireName(public)
-					// In suite 2, which is slow in JavaScript, each side creates for one wire format.
-					if suite != 2 || public {
+					// Suite 1 has it all. In the others the sides take turns from story to
+					// story in who creates the group of which wire format, to save time.
+					oursCreates := public == (i%2 == 0)
+					if suite == 1 || oursCreates {
 						t.Run(name+"/ours creates", func(t *testing.T) { s.run(newWorld(t, suite), ours, theirs, public) })
 					}
-					if suite != 2 || !public {
+					if suite == 1 || !oursCreates {
 						t.Run(name+"/theirs creates", func(t *testing.T) { s.run(newWorld(t, suite), theirs, ours, public) })
 					}
 				}
@@ -207,7 +212,7 @@ func outOfOrder(w *world, a, b *peer, public bool) {
 	for _, pair := range [][2]*member{{ann, bob}, {bob, ann}, {cat, ann}} {
 		sender, receiver := pair[0], pair[1]
 		var letters []letter
-		for i := range 12 {
+		for i := range 9 {
 			letters = append(letters, sender.sends(fmt.Sprint("letter ", i)))
 			if i%3 == 2 {
 				// Epochs change between them; the application's ratchet is another's.
@@ -223,7 +228,7 @@ func outOfOrder(w *world, a, b *peer, public bool) {
 	}
 	// Far back is gone: more epochs than anybody keeps.
 	old := bob.sends("too late")
-	for range 7 {
+	for range 6 {
 		ann.changes(change{public: public})
 	}
 	ann.refusesMessage("its epoch is forgotten", old.message)
@@ -260,7 +265,7 @@ func saveAndLoad(w *world, a, b *peer, public bool) {
 		m.restarts()
 		p.wins()
 		// One that is overtaken.
-		p = m.commit(change{public: public})
+		m.commit(change{public: public})
 		m.restarts()
 		other.changes(change{public: public})
 		m.refuses("another commit won", "mergePending", nil)

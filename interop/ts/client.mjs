@@ -1,5 +1,5 @@
 // Clients and their groups, as the peer protocol names them, on top of ts-mls.
-import { createHash, createHmac, timingSafeEqual } from "node:crypto";
+import { createHash, createHmac, createPrivateKey, createPublicKey, sign, timingSafeEqual, verify } from "node:crypto";
 import { readFileSync } from "node:fs";
 import {
   createApplicationMessage,
@@ -350,8 +350,8 @@ class Client {
   }
 }
 
-// SHA-256, HMAC and HKDF straight from node: WebCrypto's cost per call is many times
-// that of the work, and the tests make a million calls.
+// SHA-256, HMAC, HKDF and Ed25519 straight from node: WebCrypto's cost per call is
+// many times that of the work, and the tests make a million calls.
 const hmac = (key, ...parts) => {
   const h = createHmac("sha256", key);
   parts.forEach((part) => h.update(part));
@@ -376,6 +376,13 @@ const kdf = {
   },
 };
 
+const ed25519 = {
+  // Keys are PKCS #8 and raw points, as ts-mls makes them.
+  sign: async (key, message) => new Uint8Array(sign(null, message, createPrivateKey({ key: Buffer.from(key), format: "der", type: "pkcs8" }))),
+  verify: async (key, message, signature) =>
+    verify(null, message, createPublicKey({ key: { kty: "OKP", crv: "Ed25519", x: Buffer.from(key).toString("base64url") }, format: "jwk" }), signature),
+};
+
 /** A cipher suite with what has to be different at its edges. */
 function suiteWithPatches(cs, without) {
   const hpke = { ...cs.hpke };
@@ -386,7 +393,7 @@ function suiteWithPatches(cs, without) {
     const bareBytes = cs.name === suites[2] ? 65 : 32;
     hpke.importPublicKey = (key) => cs.hpke.importPublicKey(key.length > bareBytes ? decodeVarLenData(key, 0)[0] : key);
   }
-  const signature = { ...cs.signature };
+  const signature = { ...cs.signature, ...(cs.name === suites[2] ? {} : ed25519) };
   // RFC 9420, 5.1.2: keys of the NIST curves are uncompressed points. ts-mls makes
   // compressed ones.
   if (cs.name === suites[2] && !without.has("p256-compressed")) {
