@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/server"
 )
@@ -188,5 +189,18 @@ func TestDevelopmentOnly(t *testing.T) {
 	s := start(t, c)
 	if status, body := get(t, s.OpsURL()+"/metrics"); status != 200 || !strings.Contains(body, `waxwing_egress_refused_total{reason="address"} 0`) {
 		t.Errorf("metrics: %d", status)
+	}
+}
+
+// TestIdentityLimitsHaveNames: a limit that core does not know would count nothing.
+func TestIdentityLimitsHaveNames(t *testing.T) {
+	limits := core.DefaultLimits()
+	for _, name := range []string{identity.LimitAddressCalls, identity.LimitAddressBadTokens, identity.LimitAddressLookups, identity.LimitFirstContacts, identity.LimitHostLookups} {
+		if limits[name].Count == 0 {
+			t.Errorf("%s is no limit", name)
+		}
+		if text, err := os.ReadFile("../../docs/configuration.md"); err != nil || !strings.Contains(string(text), "| `"+name+"` |") {
+			t.Errorf("%s is not documented (%v)", name, err)
+		}
 	}
 }
