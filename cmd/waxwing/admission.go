@@ -127,7 +127,7 @@ func (c *inviteListCommand) Run(ctx context.Context, std streams) error {
 	w := tabwriter.NewWriter(std.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tUSES\tSTATE\tCREATED\tEXPIRES\tNOTE")
 	for _, i := range invites {
-		fmt.Fprintf(w, "%s\t%d/%d\t%s\t%s\t%s\t%s\n", i.ID, i.Uses, i.UsesMax, inviteState(i, time.Now()), day(i.CreatedMS), day(i.ExpiresMS), i.Note)
+		fmt.Fprintf(w, "%s\t%d/%d\t%s\t%s\t%s\t%s\n", i.ID, i.Uses, i.UsesMax, inviteState(i, time.Now()), minuteOrNever(i.CreatedMS), minuteOrNever(i.ExpiresMS), i.Note)
 	}
 	return w.Flush()
 }
@@ -145,8 +145,8 @@ func inviteState(i identity.Invite, now time.Time) string {
 	return "good"
 }
 
-// day is a time for people, in UTC; 0 is never.
-func day(ms int64) string {
+// minuteOrNever is a time for people, in UTC; 0 is never.
+func minuteOrNever(ms int64) string {
 	if ms == 0 {
 		return "never"
 	}
