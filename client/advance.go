@@ -83,7 +83,7 @@ func (s *session) advance(ctx context.Context, id string) error {
 		sub.active, sub.caughtUp = false, false
 	case !sub.active:
 		if sub.follow.isReady() {
-			s.subscribe(conv, sub)
+			return s.subscribe(ctx, conv, sub)
 		}
 	case sub.caughtUp:
 		if s.isStalled(conv, sub) {
@@ -95,6 +95,10 @@ func (s *session) advance(ctx context.Context, id string) error {
 				s.due[id] = true
 				return err
 			})
+		}
+		if conv.info.Rewound {
+			s.advanceResend(ctx, conv, sub)
+			return nil
 		}
 		if (sub.askRoster || conv.phase == Joined && conv.info.Role == "" && !sub.hasAsked) && !s.jobs[id] && sub.commit.isReady() {
 			sub.hasAsked = true
@@ -152,12 +156,19 @@ func (c *Client) isSpeaking(ctx context.Context, id string) (is bool, err error)
 	return is, err
 }
 
-func (s *session) subscribe(conv *conversation, sub *subscription) {
+func (s *session) subscribe(ctx context.Context, conv *conversation, sub *subscription) error {
 	sub.active, sub.caughtUp, sub.moved = true, false, time.Now()
 	from := conv.nextSeq
 	sub.taken, sub.acked = from-1, 0 // a crash may have kept the last ack back
+	if !sub.noOverlap && from > 1 && conv.phase == Joined {
+		if err := s.c.db.update(ctx, func(tx *tx) (err error) { from, err = tx.overlap(conv); return err }); err != nil {
+			return err
+		}
+	}
+	sub.overlap = from
 	s.ask(request{frameType: gateway.TypeSubscribe, conversation: conv.id},
 		gateway.Subscribe{ConvID: conv.id, FromSeq: &from})
+	return nil
 }
 
 // advanceCommit sends the pending commit, or prepares one if somebody is to be added.

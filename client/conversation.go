@@ -109,6 +109,10 @@ type conversationInfo struct {
 	// What was not read when the group was entered anew: SkipFrom up to before SkipTo.
 	SkipFrom int64 `json:"skip_from,omitempty"`
 	SkipTo   int64 `json:"skip_to,omitempty"`
+	// Rewound: the log was set back, and what is ours in it is to be sent again. Back is
+	// how far the next step goes back if the log is still not as it was.
+	Rewound bool  `json:"rewound,omitempty"`
+	Back    int64 `json:"back,omitempty"`
 }
 
 // departure is an account's wish to leave a conversation.

@@ -233,7 +233,7 @@ func (c *Client) checkOffer(ctx context.Context, conv *conversation, o *offer, s
 		return errors.New("it is for another group")
 	case o.context.Epoch != uint64(serverEpoch):
 		return errWait // the last commit came without one
-	case conv.group != nil && (o.context.Epoch < conv.epoch() || o.context.Epoch == conv.epoch() && !conv.info.Forced):
+	case conv.group != nil && o.context.Epoch <= conv.epoch() && !conv.info.Forced:
 		return errNothingToDo
 	case !slices.ContainsFunc(o.leaves, isSelf):
 		return errWait // not in the group with any device: somebody has to add us
@@ -326,6 +326,7 @@ func (c *Client) entered(tx *tx, conv *conversation, next *mls.Group, e Event) e
 	conv.setPhase(Joined)
 	info := conv.editInfo()
 	info.Kind, info.Peer, info.Problem, info.Rejoin, info.Forced = kind, peer, "", "", false
+	info.Rewound, info.Back = false, 0
 	c.settleRemovals(conv, nil)
 	c.settleWanted(conv)
 	for _, l := range next.Members() {

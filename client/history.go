@@ -23,6 +23,9 @@ func (t *tx) saveMessage(e Event, digest [sha256.Size]byte, isRead bool) error {
 }
 
 func messageRow(conversation string, seq int64) string {
+	if seq < 0 {
+		seq = -seq // it stands apart, since the log was set back
+	}
 	return conversation + "\x00" + strconv.FormatInt(seq, 10)
 }
 

@@ -101,8 +101,12 @@ func (b *batch) event(frame gateway.Frame) error {
 		})
 	case takenGap:
 		b.then(func() { b.s.gap(e.ConvID) })
+	case takenBack:
+		b.then(func() { b.s.setBack(e.ConvID) })
 	case takenTwin:
-		b.s.c.stats.duplicates.Add(1)
+		if b.s.sub(e.ConvID).overlap != e.Seq {
+			b.s.c.stats.duplicates.Add(1)
+		}
 	}
 	return nil
 }
@@ -155,6 +159,13 @@ func (b *batch) caughtUp(frame gateway.Frame) error {
 		return err
 	}
 	isWhole := conv.nextSeq > m.Seq
+	if conv.isLive() && m.Seq < conv.nextSeq-1 && b.s.sub(m.ConvID).active {
+		b.then(func() { b.s.setBack(m.ConvID) })
+		return b.s.c.rewind(b.tx, conv, m.Seq)
+	}
+	if conv.info.Back > 0 && isWhole {
+		conv.editInfo().Back = 0
+	}
 	b.then(func() {
 		sub := b.s.sub(m.ConvID)
 		if !sub.active {
@@ -260,7 +271,7 @@ func (b *batch) followRefused(id string, r *Refusal) error {
 	})
 	switch r.Code {
 	case codePruned:
-		b.then(func() { b.s.sub(id).follow.ok() })
+		b.then(func() { b.s.sub(id).follow.ok(); b.s.sub(id).noOverlap = true })
 		return b.s.c.skipPruned(b.tx, id, r, b.s.c.now())
 	case codeForbidden:
 		conv, err := b.tx.conversation(id)
@@ -295,6 +306,8 @@ func (b *batch) sendRefused(r request, refusal *Refusal) error {
 		}
 	})
 	switch {
+	case refusal.Code == codeEpochConflict && conv.info.Rewound && uint64(max(refusal.CurrentEpoch, 0)) < epoch:
+		return nil // the commits that the log has lost come first
 	case refusal.Code == codeEpochConflict:
 		return b.tx.unsealOutgoing(r.outgoing)
 	case refusal.mayPass():

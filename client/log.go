@@ -19,6 +19,7 @@ const (
 	takenGap               // one before it is missing
 	takenTwin              // it was taken in before
 	takenNot               // its conversation is not read
+	takenBack              // the log is not what it was: it has to be read again
 )
 
 // takeEvent takes in the next message of a conversation: new MLS state, plaintext
@@ -32,7 +33,7 @@ func (c *Client) takeEvent(tx *tx, e *gateway.Event) (what taken, err error) {
 	case conv == nil || !conv.isLive():
 		return takenNot, nil
 	case e.Seq < conv.nextSeq:
-		return takenTwin, nil
+		return c.takeOld(tx, conv, e)
 	case e.Seq > conv.nextSeq:
 		return takenGap, nil
 	}
@@ -46,6 +47,18 @@ func (c *Client) takeEvent(tx *tx, e *gateway.Event) (what taken, err error) {
 	message, err := base64.StdEncoding.DecodeString(e.Env)
 	if err != nil {
 		return takenIn, c.unreadable(tx, out, errors.New("not an MLS message"))
+	}
+	digest := sha256.Sum256(message)
+	if _, isLost, _, err := tx.noted(conv.id, digest); err != nil || isLost {
+		if err == nil {
+			err = c.takeAgain(tx, conv, e, digest)
+		}
+		return takenIn, err
+	}
+	if frameType, frame, err := c.ownFrame(tx, conv, e, message); err != nil {
+		return takenIn, err
+	} else if err := tx.note(conv.id, e.Seq, digest, frameType, frame); err != nil {
+		return takenIn, err
 	}
 	if conv.phase == Joining {
 		if !conv.isPendingEcho(e.MsgID, message) {
@@ -79,6 +92,32 @@ func (c *Client) takeEvent(tx *tx, e *gateway.Event) (what taken, err error) {
 		}
 	}
 	return takenIn, c.takeForeign(tx, conv, e, out, message)
+}
+
+// takeOld looks at an event that was taken in before: whether it still is what it was.
+func (c *Client) takeOld(tx *tx, conv *conversation, e *gateway.Event) (taken, error) {
+	message, err := base64.StdEncoding.DecodeString(e.Env)
+	if err != nil || e.Seq != conv.nextSeq-1 {
+		return takenTwin, nil // only the last one is looked at: the chain before it stands or falls with it
+	}
+	same, err := tx.isAsBefore(conv.id, e.Seq, sha256.Sum256(message))
+	if err != nil || same {
+		return takenTwin, err
+	}
+	return takenBack, c.rewind(tx, conv, e.Seq-1)
+}
+
+// ownFrame is the frame that has sent an event of our own, for the journal; nil for
+// those of others.
+func (c *Client) ownFrame(tx *tx, conv *conversation, e *gateway.Event, message []byte) (frameType string, frame any, err error) {
+	if conv.isPendingEcho(e.MsgID, message) {
+		return gateway.TypeCommit, conv.pending.frameBody(conv.id), nil
+	}
+	own, err := tx.outgoingByWire(conv.id, e.MsgID)
+	if err != nil || own == nil || own.envelope != e.Env {
+		return "", nil, err
+	}
+	return gateway.TypeSend, gateway.Send{ConvID: conv.id, MsgID: e.MsgID, Env: e.Env}, nil
 }
 
 // takeEcho delivers a message of our own.

@@ -75,6 +75,8 @@ type subscription struct {
 	hasFetched bool   // key packages were asked for
 	hasWaited  bool   // for an invitation
 	mustCommit bool   // proposals of others keep messages from being encrypted
+	overlap    int64  // the event that the subscription begins with, which was taken in before
+	noOverlap  bool   // the server no longer has it
 	askRoster  bool   // the members on the server have to be asked for
 	hasAsked   bool   // and were
 	lost       int    // races lost in a row

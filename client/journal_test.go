@@ -1,0 +1,121 @@
+package client
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// TestLogSetBack: a server is restored from a backup. Whoever has read further is told,
+// sends again what was theirs, messages and commits, and in the end everything is there
+// once, for everybody, as if nothing had happened.
+func TestLogSetBack(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob", "cid")
+	ann, bob, cid := people[0], people[1], people[2]
+	room := w.room(people...)
+	say := func(from, to int) {
+		t.Helper()
+		for i := from; i <= to; i++ {
+			p := people[i%2] // cid only listens
+			p.says(room, fmt.Sprintf("%02d", i))
+			for _, other := range people {
+				other.reads(fmt.Sprintf("%02d", i))
+			}
+		}
+	}
+	refresh := func(p *person) {
+		t.Helper()
+		epoch := p.must(room).Epoch
+		if err := p.Refresh(w.ctx, room); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually("the epoch ends", func() bool { return p.must(room).Epoch > epoch })
+		w.agree(room, people...)
+	}
+	say(1, 4)
+	w.stopServer()
+	backup := t.TempDir()
+	if err := os.CopyFS(backup, os.DirFS(w.config.Data)); err != nil {
+		t.Fatal(err)
+	}
+	w.startServer()
+	say(5, 6)
+	refresh(ann)
+	say(7, 8)
+	refresh(bob)
+	say(9, 10)
+	w.stopServer()
+	if err := os.RemoveAll(w.config.Data); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(w.config.Data, os.DirFS(backup)); err != nil {
+		t.Fatal(err)
+	}
+	if err := filepath.WalkDir(w.config.Data, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		return os.Chmod(path, 0o600) // which a copy does not keep
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.startServer()
+	for _, p := range people {
+		if e := p.nextType(EventRewound); e.Conversation != room {
+			t.Errorf("%s is told %+v", p.name, e)
+		}
+	}
+	var all []string
+	for i := 1; i <= 10; i++ {
+		all = append(all, fmt.Sprintf("%02d", i))
+	}
+	for _, p := range people {
+		w.eventually(p.name+" has everything in its place again", func() bool {
+			got := p.transcript(room)
+			slices.Sort(got)
+			return slices.Equal(got, all) && !p.isSetBack(room)
+		})
+	}
+	w.agree(room, people...)
+	say(11, 12)
+	want := ann.transcript(room)
+	for _, p := range []*person{bob, cid} {
+		if got := p.transcript(room); !slices.Equal(got, want) {
+			t.Errorf("%s has %q, ann %q", p.name, got, want)
+		}
+	}
+	for _, p := range people {
+		texts := map[string]int{}
+		for e, err := range p.Events(w.ctx, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Type == EventUndecryptable || e.Type == EventRejoined || e.Type == EventRefused {
+				t.Errorf("%s is told %+v", p.name, e)
+			}
+			if e.Type == EventMessage {
+				texts[string(e.Text)]++
+			}
+			if string(e.Text) == "12" {
+				break
+			}
+		}
+		for text, n := range texts {
+			if n != 1 {
+				t.Errorf("%s is given %q %d times", p.name, text, n)
+			}
+		}
+	}
+}
+
+// isSetBack says whether the person's client is still about to bring a log up to date.
+func (p *person) isSetBack(conversation string) bool {
+	conv, err := p.snapshot(p.w.ctx, conversation)
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	return conv.info.Rewound
+}
