@@ -26,7 +26,8 @@ type chatHome struct {
 	Version int    `json:"version"`
 	Name    string `json:"name"`
 	Server  string `json:"server"`
-	Key     string `json:"key"` // names the file with the key, in the configuration directory
+	Device  string `json:"device,omitempty"` // "" for a name that the client makes up
+	Key     string `json:"key"`              // names the file with the key, in the configuration directory
 
 	dir string
 }
@@ -104,7 +105,7 @@ func readHome(dir string) (*chatHome, error) {
 func (o *chatOptions) createHome(g *globals, dir string) (*chatHome, error) {
 	id := make([]byte, 8)
 	rand.Read(id)
-	home := &chatHome{Version: homeVersion, Name: o.name(), Server: o.Server, Key: hex.EncodeToString(id), dir: dir}
+	home := &chatHome{Version: homeVersion, Name: o.name(), Server: o.Server, Device: o.device, Key: hex.EncodeToString(id), dir: dir}
 	if home.Server == "" {
 		home.Server = defaultServer
 	}

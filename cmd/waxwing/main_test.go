@@ -47,6 +47,7 @@ func (c cleanup) Run() int {
 //	                    waits for a line; none before it may match NOT
 //	exits N COMMAND…    runs a command and expects the exit code N
 //	didof VAR FILE      sets VAR to the content of FILE
+//	numberof VAR FILE   sets VAR to the safety number in FILE, without blanks
 //	postgres VAR        sets VAR to the URL of an empty PostgreSQL database; to be
 //	                    guarded by [!postgres] skip
 func TestScripts(t *testing.T) {
@@ -68,6 +69,10 @@ func TestScripts(t *testing.T) {
 			"start": start, "end": end, "exits": exits, "say": say, "expect": expect,
 			"didof": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+			},
+			"numberof": func(ts *testscript.TestScript, _ bool, args []string) {
+				digits := regexp.MustCompile(`(?m)^ +(\d{5} ?){6}$`).FindAllString(ts.ReadFile(args[1]), -1)
+				ts.Setenv(args[0], strings.ReplaceAll(strings.Join(digits, ""), " ", ""))
 			},
 			"postgres": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv(args[0], pgtest.URL(databaseOwner{t, ts}))

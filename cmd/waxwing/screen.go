@@ -16,7 +16,7 @@ import (
 // It is safe for concurrent use.
 type screen struct {
 	asJSON bool
-	self   string
+	chat   *chat // for names; not what it does
 
 	// saying is held while a message enters the outbox, so that it is known as one
 	// of this chat before its echo can come.
@@ -30,14 +30,14 @@ type screen struct {
 	conv  string
 }
 
-func newScreen(out io.Writer, asJSON bool, self string) *screen {
-	return &screen{out: out, asJSON: asJSON, self: self,
+func newScreen(out io.Writer, asJSON bool, t *chat) *screen {
+	return &screen{out: out, asJSON: asJSON, chat: t,
 		typed: map[string]bool{}, shown: map[string]int64{}}
 }
 
 // item is one JSON line. Scripts rely on the first six fields.
 type item struct {
-	Type string `json:"type"` // message, state, joined, left or error
+	Type string `json:"type"` // message, state, joined, left, error, opened, info or found
 	Conv string `json:"conv,omitempty"`
 	From string `json:"from,omitempty"`
 	Text string `json:"text,omitempty"`
@@ -48,6 +48,7 @@ type item struct {
 	Event      int64  `json:"event,omitempty"` // grows; after a crash the same one may come twice
 	Own        bool   `json:"own,omitempty"`
 	Unverified bool   `json:"unverified,omitempty"` // the account does not vouch for the device
+	Trusted    bool   `json:"trusted,omitempty"`    // a person has compared the sender's safety number
 	Code       string `json:"code,omitempty"`       // of an error
 }
 
@@ -60,17 +61,55 @@ func (s *screen) said(id string) {
 
 // open shows whom the next lines go to, and what was said before. Scripts have the
 // events and get no history.
-func (s *screen) open(conv, peer string, history []client.Event) {
+func (s *screen) open(c client.Conversation, history []client.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conv = conv
+	s.conv = c.ID
 	if s.asJSON {
+		s.json(item{Type: "opened", Conv: c.ID, From: c.Peer, TS: time.Now().UnixMilli()})
 		return
 	}
-	s.printf("-- talking to %s\n", peer)
+	title := s.chat.titleOf(c)
+	if c.Kind == client.DM {
+		title = c.Peer + s.chat.accountMark(c, c.Peer)
+	}
+	s.printf("-- talking to %s\n", printable(title))
 	for _, e := range history {
 		s.message(e)
 	}
+}
+
+// answer prints what a command has to say.
+func (s *screen) answer(r reply) {
+	for _, line := range r.lines {
+		s.print(item{Type: "info", Conv: s.chat.conv, Text: line, TS: time.Now().UnixMilli()})
+	}
+	s.found(r.hits)
+}
+
+// found prints messages that were looked for.
+func (s *screen) found(hits []client.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range hits {
+		if s.asJSON {
+			i := s.items(e)[0]
+			i.Type = "found"
+			s.json(i)
+			continue
+		}
+		s.printf("%s %s in %s: %s\n", e.Time.Local().Format("2006-01-02 15:04"), s.chat.nameOf(e.From), printable(e.Conversation), indented(string(e.Text)))
+	}
+}
+
+// indented makes a text of several lines one whose further lines cannot be taken for
+// something that the chat says.
+func indented(text string) string {
+	parts := strings.Split(text, "\n")
+	for i := range parts {
+		parts[i] = printable(parts[i])
+	}
+	return strings.Join(parts, "\n      ")
 }
 
 // show prints an event.
@@ -83,7 +122,10 @@ func (s *screen) show(e client.Event) error {
 		if s.asJSON {
 			s.json(i)
 		} else if i.Type != "message" {
-			s.line(i)
+			for _, note := range s.chat.noteOf(e) {
+				s.line(item{Text: note})
+			}
+			break
 		} else if !s.typed[e.MessageID] {
 			s.message(e)
 		}
@@ -103,12 +145,12 @@ func (s *screen) items(e client.Event) []item {
 	switch e.Type {
 	case client.EventMessage:
 		i := about("message", e.From.Account, string(e.Text))
-		i.ID, i.Own, i.Unverified = e.MessageID, e.Own, !e.From.Verified
+		i.ID, i.Own, i.Unverified, i.Trusted = e.MessageID, e.Own, !e.From.Verified, e.From.Trusted
 		return []item{i}
 	case client.EventJoined:
-		return []item{about("joined", s.self, "")}
+		return []item{about("joined", s.chat.self, "")}
 	case client.EventRemoved:
-		return []item{about("left", s.self, "")}
+		return []item{about("left", s.chat.self, "")}
 	case client.EventMembers:
 		var items []item
 		for _, m := range e.Members {
@@ -119,11 +161,8 @@ func (s *screen) items(e client.Event) []item {
 		}
 		return items
 	}
-	i := about("error", e.From.Account, e.Problem)
+	i := about("error", e.From.Account, strings.Join(s.chat.noteOf(e), "; "))
 	i.Code, i.ID = e.Code, e.MessageID
-	if i.Text == "" {
-		i.Text = string(e.Type)
-	}
 	if i.Code == "" {
 		i.Code = string(e.Type)
 	}
@@ -160,14 +199,7 @@ func (s *screen) json(i item) {
 
 // line prints what is no message.
 func (s *screen) line(i item) {
-	switch i.Type {
-	case "joined":
-		s.printf("-- %s joined\n", short(i.From))
-	case "left":
-		s.printf("-- %s left\n", short(i.From))
-	default:
-		s.printf("-- %s\n", printable(i.Text))
-	}
+	s.printf("-- %s\n", printable(i.Text))
 }
 
 // message prints a message, once, with its conversation if that is not the one that
@@ -177,17 +209,11 @@ func (s *screen) message(e client.Event) {
 		return
 	}
 	s.shown[e.Conversation] = e.Seq
-	who := short(e.From.Account)
-	if e.From.Account == s.self {
-		who = "me"
-	} else if !e.From.Verified {
-		who += " (unverified)"
-	}
 	elsewhere := ""
 	if e.Conversation != s.conv {
 		elsewhere = " in " + printable(e.Conversation)
 	}
-	s.printf("%s %s%s: %s\n", e.Time.Local().Format("15:04"), who, elsewhere, printable(string(e.Text)))
+	s.printf("%s %s%s: %s\n", clock(e.Time, time.Local), s.chat.nameOf(e.From), elsewhere, indented(string(e.Text)))
 }
 
 func (s *screen) printf(format string, args ...any) {
@@ -198,21 +224,35 @@ func (s *screen) printf(format string, args ...any) {
 
 // short is the end of a DID, which tells people apart where its beginning does not.
 func short(did string) string {
-	const shown = 8
-	if len(did) <= shown {
+	if len(did) <= nameShown {
 		return printable(did)
 	}
-	return "…" + printable(did[len(did)-shown:])
+	return "…" + printable(did[len(did)-nameShown:])
 }
 
+// nameShown is how many characters of a name or an identifier are shown.
+const nameShown = 8
+
 // printable keeps others' texts from steering the terminal: control characters and
-// what turns the direction of writing become a mark.
+// what turns the direction of writing become a mark. More than a few combining marks on
+// one character, which would reach into other lines, are left out.
 func printable(text string) string {
+	marks := 0
 	return strings.Map(func(r rune) rune {
 		const joiner = '\u200d' // holds emoji together
+		if unicode.In(r, unicode.Mn, unicode.Me) {
+			if marks++; marks > marksMax {
+				return -1
+			}
+			return r
+		}
+		marks = 0
 		if unicode.IsGraphic(r) || r == '\t' || r == joiner {
 			return r
 		}
 		return '\uFFFD'
 	}, text)
 }
+
+// marksMax is how many combining marks a character may have; no script needs more.
+const marksMax = 4

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"waxwing.im/waxwing/client"
+)
+
+type chatDevicesCommand struct {
+	List   chatDevicesListCommand   `cmd:"" default:"withargs" help:"The devices of this account that were met in conversations, this one first."`
+	Add    chatDevicesAddCommand    `cmd:"" help:"Bring other devices of this account into all conversations of this one."`
+	Remove chatDevicesRemoveCommand `cmd:"" help:"Say that a device is lost: it is taken out of all conversations and its sessions end."`
+}
+
+type chatDevicesListCommand struct {
+	JSON bool `name:"json" help:"Print JSON lines {device, fingerprint, this, lost, conversations}."`
+	chatOptions
+}
+
+// deviceItem is one JSON line of a device.
+type deviceItem struct {
+	Device        string   `json:"device"`
+	Fingerprint   string   `json:"fingerprint"`
+	This          bool     `json:"this"`
+	Lost          bool     `json:"lost"`
+	Conversations []string `json:"conversations"`
+}
+
+// Run lists.
+func (c *chatDevicesListCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, g, func(t *chat) error {
+		devices, err := t.client.OwnDevices(ctx)
+		if err != nil {
+			return err
+		}
+		if !c.JSON {
+			return printLines(std, deviceLines(devices))
+		}
+		for _, d := range devices {
+			if err := printJSONLine(std.out, deviceItem{d.Device, d.Fingerprint, d.This, d.Lost, append([]string{}, d.Conversations...)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// deviceLines show an account's own devices.
+func deviceLines(devices []client.OwnDevice) []string {
+	var out []string
+	for _, d := range devices {
+		line := fmt.Sprintf("%s  %s  in %d conversations", orElse(d.Device, "(no name)"), d.Fingerprint, len(d.Conversations))
+		switch {
+		case d.This:
+			line += "  (this one)"
+		case d.Lost:
+			line += "  (removed)"
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+type chatDevicesAddCommand struct {
+	Device string `arg:"" optional:"" help:"Which one. By default all that the account has."`
+	waitOption
+	chatOptions
+}
+
+// Run adds and waits until the device is wherever this one is.
+func (c *chatDevicesAddCommand) Run(ctx context.Context, g *globals) error {
+	return c.within(ctx, g, func(t *chat) error {
+		if c.Device == t.client.DeviceID() {
+			return usageOf(mistake("%s is this device", c.Device))
+		}
+		if err := t.client.AddDevice(ctx, c.Device); err != nil {
+			return err
+		}
+		return c.until(ctx, t, func() (bool, string, error) { return t.deviceIsIn(ctx, c.Device) })
+	})
+}
+
+// deviceIsIn says whether a device of this account, "" for some other one, is in all
+// conversations that this one is in. A device without keys on the server is given up.
+func (t *chat) deviceIsIn(ctx context.Context, device string) (bool, string, error) {
+	all, err := t.client.Conversations(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	for _, c := range all {
+		if c.Phase != client.Removed && slices.Contains(c.Inviting, t.self) {
+			return false, "the device to be taken in", nil
+		}
+	}
+	devices, err := t.client.OwnDevices(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	for _, d := range devices[1:] {
+		isMissing := func(conv string) bool { return !slices.Contains(d.Conversations, conv) }
+		if (device == "" || d.Device == device) && !d.Lost && !slices.ContainsFunc(devices[0].Conversations, isMissing) {
+			return true, "", nil
+		}
+	}
+	return false, "", fmt.Errorf("the server has no keys of %s: open a chat on it once", orElse(device, "another device of this account"))
+}
+
+type chatDevicesRemoveCommand struct {
+	Device string `arg:"" help:"Which one, as listed by chat devices."`
+	waitOption
+	chatOptions
+}
+
+// Run removes and waits until the device is out of all conversations.
+func (c *chatDevicesRemoveCommand) Run(ctx context.Context, g *globals) error {
+	return c.within(ctx, g, func(t *chat) error {
+		if err := t.removeDevice(ctx, c.Device); err != nil {
+			return usageOf(err)
+		}
+		return c.until(ctx, t, func() (bool, string, error) {
+			devices, err := t.client.OwnDevices(ctx)
+			isIn := slices.ContainsFunc(devices, func(d client.OwnDevice) bool { return d.Device == c.Device && len(d.Conversations) > 0 })
+			return !isIn, "the device to be taken out of the conversations", err
+		})
+	})
+}
+
+// removeDevice declares a device lost that was met; anything else is a mistyped name.
+func (t *chat) removeDevice(ctx context.Context, device string) error {
+	devices, err := t.client.OwnDevices(ctx)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(devices, func(d client.OwnDevice) bool { return d.Device == device })
+	switch {
+	case i < 0 || device == "":
+		return mistake("no device %q of this account is known: waxwing chat devices, or /devices", device)
+	case devices[i].This:
+		return mistake("%s is this device: leave its conversations, or remove it from another one", device)
+	}
+	return t.client.RemoveDevice(ctx, device)
+}
+
+func (t *chat) doDevices(ctx context.Context, words []string) (reply, error) {
+	const how = "/devices lists, /devices add [DEVICE] and /devices remove DEVICE change"
+	switch {
+	case len(words) == 0:
+		devices, err := t.client.OwnDevices(ctx)
+		return reply{title: "Devices of this account", lines: append(deviceLines(devices), "", how)}, err
+	case words[0] == "add" && len(words) <= 2:
+		device := ""
+		if len(words) == 2 {
+			device = words[1]
+		}
+		return reply{lines: []string{orElse(device, "every device of this account") + " is to be added"}}, t.client.AddDevice(ctx, device)
+	case words[0] == "remove" && len(words) == 2:
+		return reply{lines: []string{words[1] + " is to be removed"}}, t.removeDevice(ctx, words[1])
+	}
+	return reply{}, mistake(how)
+}

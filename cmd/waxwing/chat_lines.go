@@ -1,0 +1,169 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"waxwing.im/waxwing/client"
+)
+
+// lines is a chat that reads lines and prints lines, for people without a terminal UI
+// and for scripts.
+type lines struct {
+	*chat
+	screen *screen
+}
+
+func newLines(t *chat, std streams, asJSON bool) *lines {
+	return &lines{t, newScreen(std.out, asJSON, t)}
+}
+
+// run obeys first, which must succeed, and then what is read, until it ends.
+func (t *lines) run(ctx context.Context, in io.Reader, first string) error {
+	if err := t.obeyLine(ctx, first); err != nil {
+		return usageOf(err)
+	}
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	group, running := errgroup.WithContext(running)
+	group.Go(func() error { return t.showEvents(running) })
+	group.Go(func() error { return t.showStates(running) })
+	typed := readLines(in)
+	group.Go(func() error {
+		defer stop()
+		if err := t.obeyAll(running, typed); err != nil {
+			return err
+		}
+		isDone, err := t.leave(running)
+		if err == nil && !isDone {
+			t.screen.complain(t.conv, undelivered)
+		}
+		return err
+	})
+	err := group.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil // by a signal, or by us
+	}
+	return err
+}
+
+// readLines reads in a goroutine of its own, which may outlive the chat: nothing
+// interrupts a read from a terminal.
+func readLines(in io.Reader) <-chan string {
+	read := make(chan string)
+	go func() {
+		defer close(read)
+		scanner := bufio.NewScanner(in)
+		scanner.Buffer(nil, 2*client.TextBytesMax)
+		for scanner.Scan() {
+			read <- scanner.Text()
+		}
+	}()
+	return read
+}
+
+var errQuit = errors.New("quit")
+
+// obeyAll does what each line says until the last one.
+func (t *lines) obeyAll(ctx context.Context, typed <-chan string) error {
+	for {
+		select {
+		case line, more := <-typed:
+			if !more {
+				return nil
+			}
+			err := t.obeyLine(ctx, strings.TrimSuffix(line, "\r"))
+			switch {
+			case errors.Is(err, errQuit):
+				return nil
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case err != nil:
+				t.screen.complain(t.conv, err.Error())
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// obeyLine does what one line says and prints what comes of it.
+func (t *lines) obeyLine(ctx context.Context, line string) error {
+	// Held until the message is known as typed, so that its echo is not printed too.
+	t.screen.saying.Lock()
+	defer t.screen.saying.Unlock()
+	r, err := t.obey(ctx, line)
+	switch {
+	case err != nil:
+		return err
+	case r.quit:
+		return errQuit
+	case r.sent != "":
+		t.screen.said(r.sent)
+	case r.opened != "":
+		return t.open(ctx)
+	}
+	t.screen.answer(r)
+	return nil
+}
+
+// open shows the conversation that was turned to.
+func (t *lines) open(ctx context.Context) error {
+	history, err := t.client.History(ctx, t.conv, 0, historyLines)
+	if err != nil {
+		return err
+	}
+	c, err := t.client.Conversation(ctx, t.conv)
+	if err != nil {
+		return err
+	}
+	t.screen.open(c, history)
+	return t.client.MarkRead(ctx, t.conv, 0)
+}
+
+// showEvents prints what happens. An event is acknowledged once it is printed: after
+// a crash it may be printed again, but never not at all.
+func (t *lines) showEvents(ctx context.Context) error {
+	for {
+		event, err := t.client.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := t.screen.show(event); err != nil {
+			return err
+		}
+		if event.Type == client.EventMessage {
+			if err := t.client.MarkRead(ctx, event.Conversation, event.Seq); err != nil {
+				return err
+			}
+		}
+		if err := t.client.Ack(ctx, event.ID); err != nil {
+			return err
+		}
+	}
+}
+
+// showStates prints whether the server can be reached, whenever that changes.
+func (t *lines) showStates(ctx context.Context) error {
+	shown := ""
+	for {
+		state, changed := t.client.State()
+		if now := state.Link.String(); now != shown && (t.screen.asJSON || state.Link != client.Connecting) {
+			shown = now
+			if refused := (*client.Refusal)(nil); errors.As(state.Err, &refused) {
+				t.screen.complain("", refused.Error())
+			}
+			t.screen.state(now)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
