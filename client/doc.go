@@ -31,6 +31,42 @@
 // down what is wanted, and the client does it as soon as it can, across lost
 // connections, crashes and restarts. State tells how the connection stands.
 //
+// # The life of a room
+//
+// Whoever makes a room owns it, and the owner and admins say who is in it:
+//
+//	room, err := c.CreateRoom(ctx, bob, cid)
+//	err = c.Invite(ctx, room, dee)          // all of dee's devices
+//	err = c.Remove(ctx, room, bob)          // all of bob's
+//	err = c.Refresh(ctx, room)              // fresh keys for this device
+//	err = c.Leave(ctx, room)                // with all devices of this account
+//
+// Each of these is done when an event says so: EventJoined, EventMembers, EventRemoved,
+// or EventProblem if the server does not allow it. A change of the group is a commit.
+// Of several that are made at the same moment one takes effect and the others are made
+// anew on top of it, after a random while, until nothing is left to do.
+//
+// Removing somebody takes two things: the server stops delivering, and the group gets
+// keys that they do not have. Remove does both at once. Where an account is off the
+// server's list and still in the group, because it left or because another client
+// removed it there only, the removal is pending (Conversation.Removing): an admin's
+// client commits it at once, any other before it says the next thing or after a while.
+// Nothing is encrypted in between.
+//
+// A Conversation shows the members of the group, the account's role, and how many
+// messages are unread (MarkRead). Search looks through the local history.
+//
+// # Several devices
+//
+// An account may have any number of devices, each with a home of its own; all that they
+// share is the account's key. A new one is open for invitations at once, and comes by
+// itself into every conversation where the account has a device already, by an external
+// commit: it reads from there on. OwnDevices lists them, AddDevice brings one in from
+// another, and RemoveDevice takes a lost one out of everything.
+//
+// In the same way a device comes back in whose home was lost, or that cannot follow the
+// group any more because commits it needs are gone (EventRejoined).
+//
 // # What is promised
 //
 // A message that Send has returned an id for is delivered once, in order behind
@@ -69,11 +105,27 @@
 // key packages, invitations and external joins (ErrKeyPackage, ErrUncertified),
 // unless Options.AllowUnverified. Accounts of other kinds of DID cannot be checked
 // here: their devices are unverified, remembered on first sight and shown with a
-// fingerprint to compare (Member, Devices).
+// fingerprint to compare (Member, Devices). A key that was not seen before, of an
+// account that was, is an EventKeyChange.
+//
+// Whether an account is the person that somebody thinks is for people to find out: they
+// compare a SafetyNumber, by which Verify marks the account, and Member.Trusted says so
+// wherever a device of it is shown.
+//
+// What the server says of the members takes out of the group whoever it leaves out,
+// which it could do anyway by not delivering, and brings in nobody. What it offers to
+// enter a group by is believed from those who were in the group; a device that knows
+// nobody yet sees whom it is among, and should show it. An account that is in no group
+// cannot come in by itself, whatever the server hands it.
 //
 // A commit of our own takes effect when the log shows it, not before: of two
 // members who change a group at once one wins, the other follows and does again
-// what is still to be done. All members then agree on EpochAuthenticator.
+// what is still to be done. All members then agree on EpochAuthenticator, and report it:
+// if the server has shown them different logs there is an EventFork.
+//
+// A server that was restored from a backup has forgotten what it had acknowledged. That
+// shows on the next connection (EventRewound), and each client sends again what was its
+// own, the same bytes under the same ids, so that the log gets back what its members have.
 //
 // # At rest
 //

@@ -71,3 +71,70 @@ func Example() {
 	}
 	// Output: hello, bob (from ann: true, verified: true)
 }
+
+// Three people in a room: one is removed, and what is said then is for the other two.
+func Example_room() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "waxwing-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	service, err := server.Start(ctx, server.DefaultConfig(dir+"/server"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer service.Close()
+	people := map[string]*client.Client{}
+	for _, name := range []string{"ann", "bob", "cid"} {
+		account, err := client.NewAccount()
+		if err != nil {
+			log.Fatal(err)
+		}
+		c, err := client.Open(ctx, client.Options{Dir: dir + "/" + name, StorageKey: make([]byte, client.StorageKeyBytes), // a real one is random
+			Server: service.URL(), Account: account})
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer c.Close()
+		people[name] = c
+	}
+	ann, bob, cid := people["ann"], people["bob"], people["cid"]
+	// until reads events up to one of a type.
+	until := func(c *client.Client, want client.EventType) client.Event {
+		for {
+			e, err := c.Next(ctx)
+			if err != nil {
+				log.Fatal(err)
+			}
+			if e.Type == want {
+				return e
+			}
+		}
+	}
+
+	room, err := ann.CreateRoom(ctx, bob.DID(), cid.DID())
+	if err != nil {
+		log.Fatal(err)
+	}
+	until(bob, client.EventJoined)
+	until(cid, client.EventJoined)
+	if err := ann.Remove(ctx, room, bob.DID()); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := ann.Send(ctx, room, []byte("now that bob is gone")); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(until(bob, client.EventRemoved).Type)
+	fmt.Printf("%s\n", until(cid, client.EventMessage).Text)
+	c, err := cid.Conversation(ctx, room)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(len(c.Members), "members,", c.Unread, "unread")
+	// Output:
+	// removed
+	// now that bob is gone
+	// 2 members, 1 unread
+}
