@@ -221,7 +221,7 @@ func (s *Service) Members(ctx context.Context, who ds.Caller, id ds.Conversation
 		return nil, refuseNotMember
 	}
 	var list []ds.Member
-	err := s.store.View(ctx, func(tx *store.Tx) error {
+	err := s.store.Read(ctx, func(tx *store.Tx) error {
 		var err error
 		list, err = tx.Members(id)
 		return err

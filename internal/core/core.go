@@ -57,6 +57,7 @@ type Service struct {
 	cursors        *cursorBuffer
 	metrics        *Metrics
 	positions      positionWriter
+	readings       *readingQueue
 	revocations    Revocations
 	attested       attestations
 
@@ -92,7 +93,7 @@ func New(o Options) *Service {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{store: o.Store, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders, strictPackages: o.StrictKeyPackages,
 		limits: newLimiter(o.Limits, o.Now), seed: maphash.MakeSeed(), wakes: newWakes(), tails: newTailCache(), cursors: newCursorBuffer(), metrics: newMetrics(),
-		revocations: o.Revocations, closing: make(chan struct{}), stopLoops: cancel}
+		readings: newReadingQueue(o.Store), revocations: o.Revocations, closing: make(chan struct{}), stopLoops: cancel}
 	for range o.Flushers {
 		f := newFlusher(s)
 		s.flushers = append(s.flushers, f)

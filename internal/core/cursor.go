@@ -210,12 +210,12 @@ func (s *Service) checkAck(ctx context.Context, who ds.Caller, id ds.Conversatio
 		return 0, refuseNotMember
 	}
 	var head int64
-	err := s.store.View(ctx, func(tx *store.Tx) error {
-		readings, err := tx.Readings(who.AsDevice(), []ds.ConversationID{id})
+	err := s.store.Read(ctx, func(tx *store.Tx) error {
+		readings, err := tx.Readings([]store.Start{{Device: who.AsDevice(), Conversation: id}})
 		if err != nil {
 			return err
 		}
-		at := readings[id]
+		at := readings[0]
 		if at.Stay.From == 0 || at.Stay.Until != 0 {
 			return refuseNotMember
 		}
@@ -246,7 +246,7 @@ func (s *Service) Cursors(ctx context.Context, who ds.Caller) ([]ds.Cursor, erro
 		return nil, err
 	}
 	var list []ds.Cursor
-	err := s.store.View(ctx, func(tx *store.Tx) error {
+	err := s.store.Read(ctx, func(tx *store.Tx) error {
 		var err error
 		list, err = tx.Cursors(device)
 		return err

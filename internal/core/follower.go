@@ -90,37 +90,25 @@ func (f *Follower) Follow(ctx context.Context, id ds.ConversationID, fromSeq int
 	next := f.register(ds.ConversationLog(id))
 	// Before the snapshot: what is flushed in between is then in both, not in neither.
 	pending := f.s.cursors.pending(f.who.AsDevice(), next.log)
-	err := f.s.store.View(ctx, func(tx *store.Tx) error {
-		readings, err := tx.Readings(f.who.AsDevice(), []ds.ConversationID{id})
-		if err != nil {
-			return err
-		}
-		return f.begin(tx, next, readings[id], fromSeq, pending)
-	})
+	at, err := f.s.readings.read(ctx, store.Start{Device: f.who.AsDevice(), Conversation: id, FromSeq: fromSeq, Pending: pending})
+	if err == nil {
+		err = f.begin(next, at)
+	}
 	return f.start(err, next)
 }
 
-// begin finds where a follow starts, in one snapshot with the membership check, which
-// at is of.
-func (f *Follower) begin(tx *store.Tx, next *follow, at store.Reading, fromSeq, pending int64) error {
+// begin finds where a follow starts, of one snapshot with the membership check.
+func (f *Follower) begin(next *follow, at store.Reading) error {
 	last := at.Stay
 	if last.From == 0 || last.Until != 0 && !f.Former {
 		return refuseNotMember
 	}
-	if fromSeq == 0 {
-		fromSeq = max(at.Cursor, pending)
-	}
-	if fromSeq < at.EarliestSeq {
+	if at.FromSeq < at.EarliestSeq {
 		return &ds.Refusal{Code: ds.ReplayWindowExceeded, Message: "requested history has been pruned",
-			RequestedSeq: fromSeq, EarliestSeq: at.EarliestSeq, LatestSeq: at.Seq}
+			RequestedSeq: at.FromSeq, EarliestSeq: at.EarliestSeq, LatestSeq: at.Seq}
 	}
-	pos, err := at.Pos, store.ErrNotFound
-	if fromSeq <= at.Seq {
-		pos, err = tx.PositionBefore(next.log, fromSeq)
-	}
-	if errors.Is(err, store.ErrNotFound) {
-		pos, fromSeq, err = at.Pos, at.Seq+1, nil // beyond the head: live only
-	}
+	// Beyond the head: live only.
+	pos, seq := at.Before, min(at.FromSeq, at.Seq+1)
 	next.home, next.asOf, next.goal, next.head = at.Home, at.Pos, at.Pos, at.Seq
 	if last.Until != 0 {
 		// The stay is read like any other: it ends with the record that says so, which
@@ -131,25 +119,26 @@ func (f *Follower) begin(tx *store.Tx, next *follow, at store.Reading, fromSeq, 
 		pos, next.asOf = max(pos, last.From-1), last.From
 	}
 	next.pos.Store(pos)
-	next.seq.Store(fromSeq - 1)
-	return err
+	next.seq.Store(seq - 1)
+	return nil
 }
 
 // FollowDevice follows the caller's account log from the device's stored cursor.
 func (f *Follower) FollowDevice(ctx context.Context) error {
 	next := f.register(ds.AccountLog(f.who.Account))
 	from := f.s.cursors.pending(f.who.AsDevice(), next.log)
-	err := f.s.store.View(ctx, func(tx *store.Tx) error {
-		stored, err := tx.Cursor(f.who.AsDevice(), next.log)
-		if err != nil {
-			return err
-		}
-		heads, err := tx.HeadPositions([]ds.LogID{next.log})
-		next.pos.Store(max(from, stored) - 1)
-		next.goal, next.head = heads[next.log], heads[next.log]
+	head, stored, err := f.deviceReading(ctx)
+	next.pos.Store(max(from, stored) - 1)
+	next.goal, next.head = head, head
+	return f.start(err, next)
+}
+
+func (f *Follower) deviceReading(ctx context.Context) (head, cursor int64, err error) {
+	err = f.s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		head, cursor, err = tx.DeviceReading(f.who.AsDevice())
 		return err
 	})
-	return f.start(err, next)
+	return head, cursor, err
 }
 
 // register makes a follow that is told of appends from now on. What was appended
@@ -368,9 +357,16 @@ func (f *Follower) load(ctx context.Context, page *Page, pos int64) (welcomes ma
 		page.Records, page.Frames = records, frames
 		return nil, false, nil
 	}
+	if page.Log.Account() == "" {
+		err = f.s.store.Read(ctx, func(tx *store.Tx) (err error) {
+			page.Records, err = tx.RecordsAfter(page.Log, pos, pageRecords, pageBytes)
+			return err
+		})
+		return nil, false, err
+	}
 	err = f.s.store.View(ctx, func(tx *store.Tx) error {
 		var err error
-		if page.Records, err = tx.RecordsAfter(page.Log, pos, pageRecords, pageBytes); err != nil || page.Log.Account() == "" {
+		if page.Records, err = tx.RecordsAfter(page.Log, pos, pageRecords, pageBytes); err != nil {
 			return err
 		}
 		sizes, err := tx.WelcomeSizes(welcomeIDs(page.Records))

@@ -2,8 +2,11 @@ package core
 
 import (
 	"context"
+	"fmt"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +22,9 @@ func hookedWorld(t *testing.T, url string, hook store.Hook) *world {
 		o.PollInterval = time.Hour // nothing but the wake-up may say that there is more
 	})
 }
+
+// readingsBegin is how the query begins that finds where readers start.
+const readingsBegin = "SELECT w.n, w.home"
 
 // TestAppendWhileAFollowBegins: what is appended between the snapshot that a follow
 // begins with and its first page is not missed.
@@ -37,7 +43,7 @@ func TestAppendWhileAFollowBegins(t *testing.T) {
 			var once sync.Once
 			var w *world
 			w = hookedWorld(t, url, func(sql string, done bool) {
-				if done && strings.HasPrefix(sql, "SELECT l.log_id, COALESCE(l.home") {
+				if done && strings.HasPrefix(sql, readingsBegin) {
 					once.Do(func() {
 						if _, err := w.send("ann", "c1", "m2", "in between"); err != nil {
 							t.Error(err)
@@ -127,6 +133,91 @@ func TestFollowReadsOnce(t *testing.T) {
 		}
 		if page, err := f.Next(ctx); err != nil || len(page.Records) != 1 || page.Records[0].Seq != 2 {
 			t.Errorf("%+v, %v: want message 2", page, err)
+		}
+	})
+}
+
+// TestFollowsShareAQuery: those who begin to follow while a query is under way wait for
+// it and share the next one, whoever they are; who goes away does not disturb the others.
+func TestFollowsShareAQuery(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		const readers = 40
+		var queries atomic.Int64
+		gate, isAtGate := make(chan struct{}), make(chan struct{}, readers)
+		w := hookedWorld(t, url, func(sql string, done bool) {
+			if !done && strings.HasPrefix(sql, readingsBegin) {
+				queries.Add(1)
+				isAtGate <- struct{}{}
+				<-gate
+			}
+		})
+		names := make([]string, readers)
+		for i := range names {
+			names[i] = fmt.Sprint("reader-", i)
+		}
+		for i := range 4 {
+			w.room(fmt.Sprint("c", i), append([]string{"ann"}, names...)...)
+			for n := range i + 1 {
+				if _, err := w.send("ann", fmt.Sprint("c", i), fmt.Sprint("m", n), "text"); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		waiting := func(want int) {
+			for {
+				w.service.readings.mu.Lock()
+				n := len(w.service.readings.waiting)
+				w.service.readings.mu.Unlock()
+				if n == want || t.Context().Err() != nil {
+					return
+				}
+				runtime.Gosched()
+			}
+		}
+		var running sync.WaitGroup
+		follow := func(i int) {
+			f := w.service.NewFollower(who(names[i]))
+			defer f.Close()
+			id := ds.ConversationID(fmt.Sprint("c", i%4))
+			if err := f.Follow(t.Context(), id, int64(i%4)+2); err != nil { // behind the last message
+				t.Error(err)
+				return
+			}
+			if page, err := f.Next(t.Context()); err != nil || page.Log != ds.ConversationLog(id) || !page.CaughtUp || page.Head != int64(i%4)+1 {
+				t.Errorf("reader %d: %+v, %v", i, page, err)
+			}
+		}
+		running.Go(func() { follow(0) })
+		<-isAtGate
+		for i := 1; i < readers; i++ {
+			running.Go(func() { follow(i) })
+		}
+		running.Go(func() {
+			f := w.service.NewFollower(who("eve"))
+			defer f.Close()
+			if err := f.Follow(t.Context(), "c1", 1); ds.CodeOf(err) != ds.Forbidden {
+				t.Error("a stranger follows: ", err)
+			}
+		})
+		waiting(readers)
+		gone, goAway := context.WithCancel(t.Context())
+		running.Go(func() {
+			f := w.service.NewFollower(who(names[0]))
+			defer f.Close()
+			if err := f.Follow(gone, "c1", 1); !ds.IsUnavailable(err) {
+				t.Error("who goes away: ", err)
+			}
+		})
+		waiting(readers + 1)
+		goAway()
+		waiting(readers)
+		close(gate)
+		running.Wait()
+		if n := queries.Load(); n != 2 {
+			t.Errorf("%d follows took %d queries, want 2", readers, n)
+		}
+		if left := w.service.wakes.followed(); len(left) != 0 {
+			t.Errorf("still told of appends: %v", left)
 		}
 	})
 }

@@ -35,6 +35,7 @@ const (
 	welcomeLifetime    = 90 * 24 * time.Hour
 	requestTimeout     = 10 * time.Second // a request is answered by then, whatever the store does
 	batchTimeout       = 5 * time.Second  // of that, for the batch that it comes into
+	readingsMax        = 256              // beginnings of follows in one query
 	cursorInterval     = time.Second
 	cursorShards       = 64
 	sweepInterval      = time.Hour

@@ -76,7 +76,7 @@ func (s *Service) SaveStream(ctx context.Context, who ds.Caller, next []ds.Curso
 // for a name that is unknown, too old or somebody else's.
 func (s *Service) Stream(ctx context.Context, who ds.Caller, id StreamID) ([]ds.Cursor, error) {
 	var next []ds.Cursor
-	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
+	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
 		next, err = tx.StreamPosition(id, who.AsDevice(), streamLifetime)
 		return err
 	})
@@ -99,7 +99,7 @@ func (s *Service) TakeStream(session string, conversations int) error {
 // more than a stream may follow.
 func (s *Service) ConversationIDs(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
 	var list []ds.ConversationID
-	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
+	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
 		list, err = tx.ConversationIDs(who.Account, StreamConversationsMax+1)
 		return err
 	})
@@ -124,42 +124,43 @@ type StreamStart struct {
 // first refusal, none. It returns the seq that each begins with, 0 for those that it
 // passed over.
 func (f *Follower) FollowAll(ctx context.Context, starts []StreamStart) ([]int64, error) {
-	var follows, passed []*follow
-	var from []int64
-	ids, all := make([]ds.ConversationID, len(starts)), make([]*follow, len(starts))
+	all, wanted := make([]*follow, len(starts)), make([]store.Start, len(starts))
 	for i, start := range starts {
-		ids[i], all[i] = start.Conversation, f.register(ds.ConversationLog(start.Conversation))
+		all[i] = f.register(ds.ConversationLog(start.Conversation))
 	}
 	pending := map[ds.LogID]int64{}
 	for _, c := range f.s.cursors.of(f.who.AsDevice()) {
 		pending[c.Log] = c.Next // before the snapshot, as in Follow
 	}
-	err := f.s.store.View(ctx, func(tx *store.Tx) error {
-		follows, passed, from = nil, nil, make([]int64, len(starts))
-		readings, err := tx.Readings(f.who.AsDevice(), ids)
-		if err != nil {
-			return err
-		}
-		for i, start := range starts {
-			next, at := all[i], readings[start.Conversation]
-			err := f.begin(tx, next, at, start.FromSeq, pending[next.log])
-			if ds.CodeOf(err) == ds.Forbidden && start.MayBeLost {
-				passed = append(passed, next)
-				continue
-			}
-			var pruned *ds.Refusal
-			if errors.As(err, &pruned) && pruned.Code == ds.ReplayWindowExceeded && start.MayBePruned {
-				err = f.begin(tx, next, at, pruned.EarliestSeq, 0)
-			}
-			if err != nil {
-				return err
-			}
-			follows, from[i] = append(follows, next), next.seq.Load()+1
-		}
-		return nil
+	for i, start := range starts {
+		wanted[i] = store.Start{Device: f.who.AsDevice(), Conversation: start.Conversation,
+			FromSeq: start.FromSeq, Pending: pending[all[i].log]}
+	}
+	var readings []store.Reading
+	err := f.s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		readings, err = tx.Readings(wanted)
+		return err
 	})
 	if err != nil {
 		return nil, f.start(err, all...)
+	}
+	var follows, passed []*follow
+	from := make([]int64, len(starts))
+	for i, start := range starts {
+		next, at := all[i], readings[i]
+		err := f.begin(next, at)
+		if ds.CodeOf(err) == ds.Forbidden && start.MayBeLost {
+			passed = append(passed, next)
+			continue
+		}
+		if ds.CodeOf(err) == ds.ReplayWindowExceeded && start.MayBePruned {
+			at.FromSeq = at.EarliestSeq // Before is there already
+			err = f.begin(next, at)
+		}
+		if err != nil {
+			return nil, f.start(err, all...)
+		}
+		follows, from[i] = append(follows, next), next.seq.Load()+1
 	}
 	for _, next := range passed {
 		f.s.unfollow(next)
@@ -178,26 +179,16 @@ const (
 func (f *Follower) FollowDeviceFrom(ctx context.Context, from int64) (int64, error) {
 	next := f.register(ds.AccountLog(f.who.Account))
 	pending := f.s.cursors.pending(f.who.AsDevice(), next.log)
-	err := f.s.store.View(ctx, func(tx *store.Tx) error {
-		heads, err := tx.HeadPositions([]ds.LogID{next.log})
-		if err != nil {
-			return err
-		}
-		head, begin := heads[next.log], from
-		switch from {
-		case FromHead:
-			begin = head + 1
-		case FromCursor:
-			stored, err := tx.Cursor(f.who.AsDevice(), next.log)
-			if err != nil {
-				return err
-			}
-			begin = max(stored, pending)
-		}
-		next.pos.Store(min(begin-1, head))
-		next.goal, next.head = head, head
-		return nil
-	})
+	head, stored, err := f.deviceReading(ctx)
+	begin := from
+	switch from {
+	case FromHead:
+		begin = head + 1
+	case FromCursor:
+		begin = max(stored, pending)
+	}
+	next.pos.Store(min(begin-1, head))
+	next.goal, next.head = head, head
 	begun := next.pos.Load() + 1 // before Next can move it
 	return begun, f.start(err, next)
 }

@@ -155,7 +155,7 @@ func (s *Service) pollOnce(ctx context.Context) error {
 		}
 		var heads map[ds.LogID]int64
 		var revoked [][32]byte
-		err := s.store.View(ctx, func(tx *store.Tx) error {
+		err := s.store.Read(ctx, func(tx *store.Tx) error {
 			var err error
 			heads, revoked, err = tx.Poll(chunk, since, most)
 			return err

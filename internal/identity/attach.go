@@ -150,7 +150,7 @@ func (a *Authenticator) pollRevoked(ctx context.Context) error {
 		return nil
 	}
 	var hashes [][32]byte
-	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
+	err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
 		hashes, err = tx.RevokedSince(since, max)
 		return err
 	})

@@ -21,7 +21,7 @@ type Selection struct {
 // Sessions lists the live sessions of the account of s: s first, then by device and id.
 func (a *Authenticator) Sessions(ctx context.Context, s Session) ([]Session, error) {
 	var rows []store.Session
-	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
+	err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
 		rows, err = tx.Sessions(s.Account, a.o.Now().UnixMilli())
 		return err
 	})

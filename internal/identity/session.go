@@ -222,7 +222,7 @@ func (a *Authenticator) Session(ctx context.Context, sessionToken string) (Sessi
 	}
 	hash := s.hash(sessionPrefix)
 	var row store.Session
-	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
+	err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
 		row, err = tx.Session(hash[:])
 		return err
 	})
@@ -246,7 +246,7 @@ func (a *Authenticator) Session(ctx context.Context, sessionToken string) (Sessi
 // or had a session, is or was in a conversation, or has published key packages.
 func (a *Authenticator) IsKnown(ctx context.Context, account ds.AccountID) (bool, error) {
 	var isKnown bool
-	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
+	err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
 		isKnown, err = tx.HasAccount(account)
 		return err
 	})

@@ -99,6 +99,17 @@ func (e *postgresEngine) view(ctx context.Context, nowMS int64, fn func(*Tx) err
 	return e.once(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, nowMS, fn)
 }
 
+func (e *postgresEngine) read(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
+	defer cancel()
+	c, err := e.pool.Acquire(ctx)
+	if err != nil {
+		return ds.Unavailable(fmt.Errorf("acquire: %w", err))
+	}
+	defer c.Release()
+	return postgresFault(fn(&Tx{ctx: ctx, conn: &pipeline{conn: c.Conn()}, dialect: postgresDialect, nowMS: nowMS}))
+}
+
 func (e *postgresEngine) once(ctx context.Context, o pgx.TxOptions, nowMS int64, fn func(*Tx) error) error {
 	// The server's own timeouts are no help against one that is stopped or cut off.
 	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)

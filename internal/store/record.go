@@ -29,15 +29,6 @@ func (tx *Tx) RecordsAfter(log ds.LogID, pos int64, count, bytesMax int) ([]ds.R
 	return list, rs.Err()
 }
 
-// PositionBefore is the pos after which a reader stands that wants message seq
-// next: that of the last record before it, or ErrNotFound if no such message or
-// later one is stored.
-func (tx *Tx) PositionBefore(log ds.LogID, seq int64) (int64, error) {
-	var pos int64
-	err := tx.row(`SELECT pos FROM records WHERE log_id = $1 AND seq >= $2 ORDER BY seq LIMIT 1`, string(log), seq).Scan(&pos)
-	return pos - 1, notFound(err)
-}
-
 // WelcomeSizes returns the sizes in bytes of the Welcomes that still exist, by id.
 func (tx *Tx) WelcomeSizes(ids []string) (map[string]int64, error) {
 	found := make(map[string]int64, len(ids))

@@ -187,6 +187,15 @@ func (e *sqliteEngine) view(ctx context.Context, nowMS int64, fn func(*Tx) error
 	return e.run(ctx, e.readers, "BEGIN", nowMS, fn)
 }
 
+func (e *sqliteEngine) read(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
+	c, err := e.take(ctx, e.readers)
+	if err != nil {
+		return err
+	}
+	defer func() { e.readers <- c }()
+	return sqliteFault(fn(&Tx{ctx: ctx, conn: c, dialect: dialect{name: "sqlite"}, nowMS: nowMS}))
+}
+
 func (e *sqliteEngine) run(ctx context.Context, pool chan *sqliteConn, begin string, nowMS int64, fn func(*Tx) error) error {
 	c, err := e.take(ctx, pool)
 	if err != nil {

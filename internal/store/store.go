@@ -56,6 +56,8 @@ type engine interface {
 	append(ctx context.Context, nowMS int64, fn func(*Tx) error) error
 	// view runs fn in a read-only transaction over one snapshot.
 	view(ctx context.Context, nowMS int64, fn func(*Tx) error) error
+	// read runs fn, which makes one query, outside of any transaction.
+	read(ctx context.Context, nowMS int64, fn func(*Tx) error) error
 	migrate(ctx context.Context) error
 	ping(ctx context.Context) error
 	name() string
