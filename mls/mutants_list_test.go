@@ -49,7 +49,7 @@ var mutants = []mutant{
 	{"an expired KeyPackage is not added", "change.go",
 		"	return m.KeyPackage, keypackage.CheckLifetime(&m.KeyPackage.Leaf, now)\n", "	return m.KeyPackage, nil\n", "TestKeyPackagesToAdd"},
 	{"an expired KeyPackage is not committed", "received.go",
-		"		if keypackage.CheckLifetime(&p.body.Add.Leaf, g.now()) == nil {", "		if true {", "TestExpiredPackagesAreNotCommitted"},
+		"		if keypackage.CheckLifetime(&p.body.Add.Leaf, g.now()) == nil {", "		if keypackage.CheckLifetime(&p.body.Add.Leaf, g.now()) == nil || true {", "TestExpiredPackagesAreNotCommitted"},
 	{"the signature of a leaf", "leaf/leaf.go",
 		`	if !s.VerifyWithLabel(n.SignatureKey, "LeafNodeTBS", n.SignedContent(groupID, index), n.Signature) {`, "	if false {", "TestHostileUpdates"},
 	{"the signature of a path's leaf", "leaf/leaf.go",

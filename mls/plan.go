@@ -3,6 +3,7 @@ package mls
 import (
 	"bytes"
 
+	"waxwing.im/waxwing/mls/suite"
 	"waxwing.im/waxwing/mls/tree"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -30,10 +31,11 @@ type plan struct {
 // RFC 9420, section 12.2.
 func (g *Group) plan(list []proposal, committer wire.Sender) (*plan, error) {
 	c := &plan{list: list, extensions: g.context.Extensions, needsPath: len(list) == 0, touched: map[uint32]bool{}}
+	// Many Adds are twice as many signatures.
+	if err := suite.Parallel(len(list), func(i int) error { return g.checkProposal(list[i]) }); err != nil {
+		return nil, err
+	}
 	for _, p := range list {
-		if err := g.checkProposal(p); err != nil {
-			return nil, err
-		}
 		if err := c.include(p, committer); err != nil {
 			return nil, err
 		}
