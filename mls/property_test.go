@@ -144,9 +144,6 @@ func (s *service) members() int {
 	return n
 }
 
-// isCurrent says whether p has seen all handshakes.
-func (s *service) isCurrent(p *peer) bool { return p.isIn() && p.cursor == len(s.log) }
-
 // someCurrent chooses a member and lets it catch up.
 func (s *service) someCurrent() *peer {
 	p := s.some((*peer).isIn)
