@@ -56,8 +56,8 @@ type Service struct {
 	tails          *tailCache
 	cursors        *cursorBuffer
 	metrics        *Metrics
-	positions      positionWriter
-	readings       *readingQueue
+	positions      *shared[store.StreamPosition, struct{}]
+	readings       *shared[store.Start, store.Reading]
 	revocations    Revocations
 	attested       attestations
 
@@ -93,12 +93,16 @@ func New(o Options) *Service {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{store: o.Store, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders, strictPackages: o.StrictKeyPackages,
 		limits: newLimiter(o.Limits, o.Now), seed: maphash.MakeSeed(), wakes: newWakes(), tails: newTailCache(), cursors: newCursorBuffer(), metrics: newMetrics(),
-		readings: newReadingQueue(o.Store), revocations: o.Revocations, closing: make(chan struct{}), stopLoops: cancel}
+		revocations: o.Revocations, closing: make(chan struct{}), stopLoops: cancel}
 	for range o.Flushers {
 		f := newFlusher(s)
 		s.flushers = append(s.flushers, f)
 		go f.run(s.closing)
 	}
+	s.positions = newShared(s.closing, positionsMax, s.writePositions)
+	s.readings = newShared(s.closing, readingsMax, s.findReadings)
+	s.loops.Go(func() { s.positions.run(ctx) })
+	s.loops.Go(func() { s.readings.run(ctx) })
 	s.loops.Go(func() { s.flushCursors(ctx) })
 	s.loops.Go(func() { s.sweep(ctx) })
 	if o.Store.IsShared() {

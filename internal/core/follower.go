@@ -90,11 +90,19 @@ func (f *Follower) Follow(ctx context.Context, id ds.ConversationID, fromSeq int
 	next := f.register(ds.ConversationLog(id))
 	// Before the snapshot: what is flushed in between is then in both, not in neither.
 	pending := f.s.cursors.pending(f.who.AsDevice(), next.log)
-	at, err := f.s.readings.read(ctx, store.Start{Device: f.who.AsDevice(), Conversation: id, FromSeq: fromSeq, Pending: pending})
+	at, err := f.s.readings.ask(ctx, store.Start{Device: f.who.AsDevice(), Conversation: id, FromSeq: fromSeq, Pending: pending})
 	if err == nil {
 		err = f.begin(next, at)
 	}
 	return f.start(err, next)
+}
+
+func (s *Service) findReadings(ctx context.Context, starts []store.Start) (readings []store.Reading, err error) {
+	err = s.store.Read(ctx, func(tx *store.Tx) error {
+		readings, err = tx.Readings(starts)
+		return err
+	})
+	return readings, err
 }
 
 // begin finds where a follow starts, of one snapshot with the membership check.

@@ -36,6 +36,7 @@ const (
 	requestTimeout     = 10 * time.Second // a request is answered by then, whatever the store does
 	batchTimeout       = 5 * time.Second  // of that, for the batch that it comes into
 	readingsMax        = 256              // beginnings of follows in one query
+	positionsMax       = 256              // of streams in one transaction
 	cursorInterval     = time.Second
 	cursorShards       = 64
 	sweepInterval      = time.Hour

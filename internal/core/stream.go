@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"sync"
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
@@ -24,52 +23,18 @@ const (
 // StreamID names a stored position of a stream. It is random.
 type StreamID = [16]byte
 
-// positionWriter keeps the positions of streams. Those that come while a transaction
-// is under way share the next one.
-type positionWriter struct {
-	turn sync.Mutex // is held by whoever writes
-
-	mu      sync.Mutex
-	waiting []*positionJob // mu guards it
-}
-
-type positionJob struct {
-	position store.StreamPosition
-	isDone   bool // turn guards isDone and err
-	err      error
-}
-
 // SaveStream stores what a stream of the caller's device wants next of each log, for
 // a week, under a new name. It is durable when SaveStream returns.
 func (s *Service) SaveStream(ctx context.Context, who ds.Caller, next []ds.Cursor) (StreamID, error) {
-	job := &positionJob{position: store.StreamPosition{Device: who.AsDevice(), Next: next}}
-	_, _ = rand.Read(job.position.ID[:]) // never fails (crypto/rand)
-	w := &s.positions
-	w.mu.Lock()
-	w.waiting = append(w.waiting, job)
-	w.mu.Unlock()
+	position := store.StreamPosition{Device: who.AsDevice(), Next: next}
+	_, _ = rand.Read(position.ID[:]) // never fails (crypto/rand)
+	_, err := s.positions.ask(ctx, position)
+	return position.ID, err
+}
 
-	w.turn.Lock()
-	defer w.turn.Unlock()
-	if job.isDone { // by whoever had the turn before
-		return job.position.ID, job.err
-	}
-	w.mu.Lock()
-	jobs := w.waiting
-	w.waiting = nil
-	w.mu.Unlock()
-	list := make([]store.StreamPosition, len(jobs))
-	for i, j := range jobs {
-		list[i] = j.position
-	}
-	// No single caller may cancel it for the others.
-	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
-	defer cancel()
-	err := s.store.Update(writing, func(tx *store.Tx) error { return tx.InsertStreamPositions(list) })
-	for _, j := range jobs {
-		j.isDone, j.err = true, err
-	}
-	return job.position.ID, err
+func (s *Service) writePositions(ctx context.Context, list []store.StreamPosition) ([]struct{}, error) {
+	err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.InsertStreamPositions(list) })
+	return make([]struct{}, len(list)), err
 }
 
 // Stream finds what SaveStream stored for the same device. Refusals: invalid_request
