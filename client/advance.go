@@ -200,7 +200,7 @@ func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *su
 		}
 	}
 	// A room stands with its founder alone; a direct conversation needs its peer.
-	if conv.phase == Joined && (len(conv.info.Unwanted) > 0 || len(s.c.removals(conv)) > 0) {
+	if conv.phase == Joined && s.mustRemove(conv, sub) {
 		speaks, err := s.c.isSpeaking(ctx, conv.id)
 		if err != nil {
 			return nil, err

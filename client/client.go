@@ -84,6 +84,8 @@ type Client struct {
 	people   map[string]trusted // accounts that a person has verified; guarded by peopleMu
 	lost     []string           // devices of our account; guarded by peopleMu
 
+	lostChanges atomic.Int64 // how often lost has changed
+
 	wakeMu sync.Mutex
 	woken  map[string]bool // conversations with something to do; guarded by wakeMu
 	bell   chan struct{}

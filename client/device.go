@@ -161,6 +161,7 @@ func (c *Client) setLost(tx *tx, lost []string) error {
 	tx.after = append(tx.after, func() {
 		c.peopleMu.Lock()
 		c.lost = lost
+		c.lostChanges.Add(1)
 		c.peopleMu.Unlock()
 	})
 	return tx.setSetting("lost", lost)

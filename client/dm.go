@@ -76,6 +76,8 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 			tx.addConversation(id, Creating, conversationInfo{Kind: DM, Peer: did}, c.now())
 		case conv.phase == Removed && conv.group == nil && conv.info.Kind == DM:
 			conv.setPhase(Creating) // it could not be made before
+		case conv.phase == Joined && conv.group != nil && !hasAccount(conv.group, did): // the peer had left
+			return c.want(conv, []string{did})
 		case conv.info.Peer == "": // learned from the server, which did not say with whom
 			conv.editInfo().Peer = did
 		}

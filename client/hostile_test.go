@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -313,5 +315,90 @@ func TestForeignMessages(t *testing.T) {
 	}
 	if n, err := bob.Pending(w.ctx); n != 1 || err != nil {
 		t.Errorf("%d pending, %v", n, err)
+	}
+}
+
+// TestRemovedGoesOn: who was removed still has the keys of past epochs, and a server
+// that goes on delivering for them is of no use.
+func TestRemovedGoesOn(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob", "cid")
+	ann, bob, cid := people[0], people[1], people[2]
+	room := w.room(people...)
+	bobs, err := bob.snapshot(w.ctx, room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late, next, err := bobs.group.Seal([]byte("on its way"), nil, mls.SealOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	later, _, err := next.Seal([]byte("i am still here"), nil, mls.SealOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	take := func(p *person, message []byte) {
+		t.Helper()
+		if err := p.db.update(w.ctx, func(tx *tx) error {
+			conv, err := tx.conversation(room)
+			if err != nil {
+				return err
+			}
+			_, err = p.takeEvent(tx, &gateway.Event{ConvID: room, Seq: conv.nextSeq, MsgID: randomID(), Kind: gateway.KindApp,
+				Env: base64.StdEncoding.EncodeToString(message)})
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// In an epoch that is over, by somebody who is still there: it was on its way.
+	if err := ann.Refresh(w.ctx, room); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("cid is further", func() bool { return cid.must(room).Epoch > bobs.epoch() })
+	w.agree(room, people...)
+	take(cid, late)
+	cid.reads("on its way")
+	if err := ann.Remove(w.ctx, room, bob.did()); err != nil {
+		t.Fatal(err)
+	}
+	bob.nextType(EventRemoved)
+	w.eventually("ann knows", func() bool { return len(ann.must(room).Members) == 2 })
+	take(ann, later)
+	if e := ann.nextType(EventUndecryptable); !strings.Contains(e.Problem, "no longer in the group") || e.From.Account != bob.did() {
+		t.Errorf("ann is told %+v", e)
+	}
+	if slices.Contains(ann.transcript(room), "i am still here") {
+		t.Error("ann has it in her history")
+	}
+}
+
+// TestWithheldCommits: a server that says it is further, and does not show how it came
+// there, is not waited for forever.
+func TestWithheldCommits(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	ann := people[0]
+	room := w.room(people...)
+	conv, err := ann.snapshot(w.ctx, room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSession(ann.Client, nil, "")
+	sub := s.sub(room)
+	if s.isStalled(conv, sub) {
+		t.Error("stalled without a reason")
+	}
+	sub.hold(conv.epoch() + 3)
+	if s.isStalled(conv, sub) {
+		t.Error("stalled at once")
+	}
+	sub.heldAt = sub.heldAt.Add(-answerTimeout - time.Second)
+	if !s.isStalled(conv, sub) {
+		t.Error("not stalled after a long time")
+	}
+	sub.hold(conv.epoch())
+	if s.isStalled(conv, sub) {
+		t.Error("stalled twice")
 	}
 }

@@ -18,9 +18,14 @@ import (
 // and told to nobody twice; what was ours and does not come again is sent again, under
 // the same msg_id and byte for byte, so that others know it too.
 
-// journalEvents is how many events of a conversation the journal keeps: so far a log
-// may be set back.
-const journalEvents = 4096
+// The bounds of the journal in each conversation, in events: how far back digests are
+// kept, own messages with their bytes, and own commits with theirs, which are large.
+const (
+	journalEvents   = 4096
+	journalMessages = 2048
+	journalCommits  = 128
+	journalTrim     = 64 // how often what is beyond is forgotten
+)
 
 // note enters an event of the log, with the frame that sent it if it is our own.
 func (t *tx) note(conversation string, seq int64, digest [sha256.Size]byte, frameType string, frame any) error {
@@ -32,8 +37,12 @@ func (t *tx) note(conversation string, seq int64, digest [sha256.Size]byte, fram
 		}
 		kind, text = frameType, string(raw)
 	}
-	if seq%256 == 0 {
+	if seq%journalTrim == 0 {
 		if err := t.exec(`DELETE FROM log WHERE conversation = $1 AND seq < $2`, conversation, seq-journalEvents); err != nil {
+			return err
+		}
+		if err := t.exec(`UPDATE log SET type = NULL, frame = NULL WHERE conversation = $1 AND frame IS NOT NULL
+			AND (seq < $2 OR seq < $3 AND type = $4)`, conversation, seq-journalMessages, seq-journalCommits, gateway.TypeCommit); err != nil {
 			return err
 		}
 	}

@@ -173,6 +173,11 @@ func (c *Client) takeForeign(tx *tx, conv *conversation, e *gateway.Event, out E
 		return c.leave(tx, conv, out.Time, "removed from the group")
 	case processed.Kind == mls.Application:
 		conv.setGroup(processed.Group)
+		if processed.Epoch != conv.epoch() && !hasLeaf(conv.group, processed.Sender.SignatureKey) {
+			// Keys of past epochs open what was on its way. Who has been removed since
+			// has them too, and a server could go on delivering for them.
+			return c.unreadable(tx, out, errors.New("from a device that is no longer in the group"))
+		}
 		out.Type, out.Text = EventMessage, processed.Plaintext
 		return tx.saveMessage(out, digest, out.From.Account == c.account.DID())
 	case processed.Kind == mls.Commit:

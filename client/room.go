@@ -307,6 +307,27 @@ func (c *Client) removals(conv *conversation) []uint32 {
 	return out
 }
 
+// mustRemove says whether there is anything for a commit to take out. The leaves are
+// looked through once in each epoch.
+func (s *session) mustRemove(conv *conversation, sub *subscription) bool {
+	if len(conv.info.Unwanted)+len(conv.info.Missing) > 0 {
+		return true
+	}
+	if at := (lookedAt{conv.epoch() + 1, s.c.lostChanges.Load()}); sub.looked != at {
+		if len(s.c.removals(conv)) > 0 {
+			return true
+		}
+		sub.looked = at
+	}
+	return false
+}
+
+// lookedAt is an epoch (plus one), and how often lost devices have been declared.
+type lookedAt struct {
+	epoch uint64
+	lost  int64
+}
+
 // isStale says whether a leaf of our account is of a lost device, or of a past life
 // of this one.
 func (c *Client) isStale(leaf mls.Leaf) bool {

@@ -84,9 +84,10 @@ type subscription struct {
 	follow     retry
 	send       retry
 	commit     retry
-	reported   uint64 // the last epoch whose authenticator was reported
-	remove     retry  // when it is for us to commit a removal that anybody may
-	report     retry  // when the epoch authenticator is reported
+	looked     lookedAt // when the group held nobody to be taken out
+	reported   uint64   // the last epoch whose authenticator was reported
+	remove     retry    // when it is for us to commit a removal that anybody may
+	report     retry    // when the epoch authenticator is reported
 }
 
 func (s *subscription) retries() [5]*retry {
