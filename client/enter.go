@@ -106,8 +106,18 @@ func (c *Client) enter(ctx context.Context, token, id string, tries int) error {
 	}
 	var answer gateway.GroupInfo
 	if err := c.call(ctx, token, "/v1/groupinfo?conv_id="+url.QueryEscape(id), nil, &answer); err != nil {
-		if r := asRefusal(err); r != nil && !r.mayPass() && r.Code != codeUnauthorized {
-			return errWait // nobody has committed yet, or the log is about to say that we are out
+		r := asRefusal(err)
+		switch {
+		case r != nil && r.Code == codeForbidden:
+			return c.db.update(ctx, func(tx *tx) error {
+				conv, err := tx.conversation(id)
+				if err != nil || conv == nil || !conv.mayEnter() {
+					return err
+				}
+				return c.leave(tx, conv, c.now(), r.Message)
+			})
+		case r != nil && !r.mayPass() && r.Code != codeUnauthorized:
+			return errWait // nobody has committed yet
 		}
 		return fmt.Errorf("ask for group info: %w", err)
 	}

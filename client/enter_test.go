@@ -385,3 +385,26 @@ func TestDressedCommit(t *testing.T) {
 		}
 	}
 }
+
+// TestEnterAsStranger: who is no member any more learns it while it tries to come back.
+func TestEnterAsStranger(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	ann, bob := people[0], people[1]
+	room := w.room(people...)
+	bob.net.setDown(true)
+	ann.remove(room, bob)
+	if err := bob.Rejoin(w.ctx, room); err != nil {
+		t.Fatal(err)
+	}
+	bob.net.setDown(false)
+	if e := bob.nextType(EventRemoved); e.Conversation != room {
+		t.Errorf("bob is told %+v", e)
+	}
+	if c := bob.must(room); c.Phase != Removed {
+		t.Errorf("bob is %s", c.Phase)
+	}
+	if err := bob.Rejoin(w.ctx, room); !errors.Is(err, ErrNoGroup) {
+		t.Error(err)
+	}
+}

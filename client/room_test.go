@@ -255,3 +255,26 @@ func TestWrongRoster(t *testing.T) {
 		}
 	}
 }
+
+// TestLeftDM: whoever has left a direct conversation comes back when the other one
+// starts it again.
+func TestLeftDM(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	ann, bob := people[0], people[1]
+	dm := ann.dm(bob)
+	ann.says(dm, "before")
+	bob.reads("before")
+	if err := bob.Leave(w.ctx, dm); err != nil {
+		t.Fatal(err)
+	}
+	bob.nextType(EventRemoved)
+	w.eventually("ann is alone", func() bool { return len(ann.must(dm).Members) == 1 })
+	if again := ann.dm(bob); again != dm {
+		t.Errorf("it is another one: %q", again)
+	}
+	bob.joins(dm)
+	ann.says(dm, "welcome back")
+	bob.reads("welcome back")
+	w.agree(dm, ann, bob)
+}
