@@ -36,8 +36,10 @@ type stream struct {
 	device    bool              // device events are sent
 	following map[ds.LogID]bool // conversations
 	position  position
-	stored    time.Time // when the position's base was
-	items     []byte    // not written yet
+	stored    time.Time     // when the position's base was
+	again     time.Time     // before which storing it is not tried again
+	patience  time.Duration // until then, after a failure; 0 after none
+	items     []byte        // not written yet
 }
 
 // serveStream checks in the order of gateway v1, 4: session, request, membership,
@@ -99,6 +101,14 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 	if err := c.follow(q, resumed); err != nil {
 		c.close()
 		return nil, endOfFollow(err)
+	}
+	// What the ids build upon, so that there are ids whatever happens to the database; one
+	// that cannot keep it is said to be unavailable while there still is an answer.
+	if r.Method != http.MethodHead {
+		if err := c.save(); err != nil {
+			c.close()
+			return nil, err
+		}
 	}
 	c.detach = s.identity.Attach(who)
 	c.ended = s.identity.Ended(who)
@@ -361,16 +371,20 @@ func (c *stream) open(frameType string) []byte {
 	return append(items, "\ndata: "...)
 }
 
-// finish ends an item with the id of the position behind it. Frames hold no line
-// breaks: JSON escapes them.
+// finish ends an item with the id of the position behind it, which is left out while
+// the position can neither be stored nor told from an older one: a client that is cut
+// off then comes back with the last id there was and is sent again what followed. Frames
+// hold no line breaks: JSON escapes them.
 func (c *stream) finish(items []byte) error {
-	items = append(items, "\nid: "...)
-	withID, ok := c.position.appendID(items)
+	withID, ok := c.position.appendID(append(items, idField...))
 	if !ok || time.Since(c.stored) > baseAge {
 		if err := c.store(); err != nil {
 			return err
 		}
-		withID, _ = c.position.appendID(items)
+		withID, ok = c.position.appendID(append(items, idField...))
+	}
+	if !ok {
+		withID = items
 	}
 	c.items = append(withID, "\n\n"...)
 	if len(c.items) >= writeBytesMax {
@@ -379,22 +393,47 @@ func (c *stream) finish(items []byte) error {
 	return nil
 }
 
-// baseAge bounds the age of what ids build upon, so that they are good for most of
-// the time that it is kept, however long a stream lives.
-const baseAge = time.Hour
+const (
+	idField = "\nid: "
+	// baseAge bounds the age of what ids build upon, so that they are good for most of
+	// the time that it is kept, however long a stream lives.
+	baseAge = time.Hour
+)
 
-// store makes what the stream wants now the base of the ids that follow. They must not
-// be seen before it is durable.
+// store makes what the stream wants now the base of the ids that follow, unless that
+// has to wait for the database. Events do not wait for it longer than a moment.
 func (c *stream) store() error {
-	next := slices.Clone(c.position.next)
-	return c.retry(func() error {
-		name, err := c.server.core.SaveStream(c.ctx, c.session.Caller, next)
-		if err == nil {
-			c.position.rebase(name, next)
-			c.stored = time.Now()
-		}
+	if time.Now().Before(c.again) {
+		return nil
+	}
+	err := c.save()
+	if !ds.IsUnavailable(err) || c.ctx.Err() != nil {
+		c.patience = 0
 		return err
-	})
+	}
+	c.patience = min(max(2*c.patience, storeRetryMin), storeRetryMax)
+	c.again = time.Now().Add(c.patience)
+	return nil
+}
+
+const (
+	storeTimeout  = 5 * time.Second
+	storeRetryMin = 100 * time.Millisecond
+	storeRetryMax = 10 * time.Second
+)
+
+// save stores where the stream stands. Ids that build upon that must not be seen before
+// it is durable.
+func (c *stream) save() error {
+	ctx, cancel := context.WithTimeout(c.ctx, storeTimeout)
+	defer cancel()
+	next := slices.Clone(c.position.next)
+	name, err := c.server.core.SaveStream(ctx, c.session.Caller, next)
+	if err == nil {
+		c.position.rebase(name, next)
+		c.stored = time.Now()
+	}
+	return err
 }
 
 const (

@@ -85,9 +85,15 @@ func onBoth(t *testing.T, test func(t *testing.T, url string)) {
 
 func newWorldOn(t testing.TB, url string, change ...func(*setup)) *world {
 	t.Helper()
+	return newHookedWorld(t, url, nil, change...)
+}
+
+// newHookedWorld is a world whose statements a test is told of.
+func newHookedWorld(t testing.TB, url string, hook store.Hook, change ...func(*setup)) *world {
+	t.Helper()
 	w := &world{t: t, people: map[string]*person{}}
 	now := w.now
-	db, err := store.Open(context.Background(), store.Options{URL: url, Now: now})
+	db, err := store.Open(context.Background(), store.Options{URL: url, Now: now, Hook: hook})
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
 	auth, err := identity.New(identity.Options{Store: db, Now: now, IsPolled: true,
