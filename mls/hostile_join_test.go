@@ -71,6 +71,40 @@ func TestHostileWelcomes(t *testing.T) {
 	}
 }
 
+// Who knows the group's secrets but not a member's key cannot speak for it, and who
+// has a member's key but not the secrets neither. RFC 9420, sections 6.1 and 6.2.
+func TestHostileAuthentication(t *testing.T) {
+	w := newWorld(t, testSuite, "ann", "bob", "cay")
+	g := w.groups["ann"]
+	for _, format := range []wire.WireFormat{wire.PublicMessageFormat, wire.PrivateMessageFormat} {
+		for name, signer := range map[string]*Group{"ann": g, "cay": w.groups["cay"]} {
+			a := &wire.AuthenticatedContent{WireFormat: format, Content: g.content(nil)}
+			a.Content.ContentType, a.Content.Proposal = wire.ProposalContent, pskOf(&wire.PreSharedKeyID{Kind: wire.ExternalPSK, Nonce: random(32)})
+			if err := framing.Sign(g.suite, signer.key.private, a, &g.context); err != nil {
+				t.Fatal(err)
+			}
+			message, _, err := g.frame(a, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := error(nil)
+			if name != "ann" {
+				want = ErrInvalidSignature
+			}
+			if _, err := w.groups["bob"].Process(message); !errors.Is(err, want) {
+				t.Errorf("format %d, signed by %s as ann: %v", format, name, err)
+			}
+			if format != wire.PublicMessageFormat || name != "ann" {
+				continue
+			}
+			m := &wire.Message{WireFormat: format, Public: framing.Public(g.suite, random(32), a, &g.context)}
+			if _, err := w.groups["bob"].Process(wire.Marshal(m)); !errors.Is(err, ErrInvalidTag) {
+				t.Errorf("a tag with another key: %v", err)
+			}
+		}
+	}
+}
+
 // Padding must be zero, or it is a channel that nobody looks at.
 func TestHostilePadding(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob")

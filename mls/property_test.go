@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-var operationsFlag = flag.Int("operations", 1500, "how many operations TestRandomGroups carries out")
+var operationsFlag = flag.Int("operations", 800, "how many operations TestRandomGroups carries out")
 
 // groupExtension is a type of GroupContext extension that all peers understand.
 const groupExtension uint16 = 0xf3b7

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"testing"
 
+	"waxwing.im/waxwing/mls/tree"
 	"waxwing.im/waxwing/mls/wire"
 )
 
@@ -121,9 +123,20 @@ func TestStatesOfMixedParts(t *testing.T) {
 		"an older transcript":       func(g *Group) { g.interim = old.interim },
 		"another history":           func(g *Group) { g.past = old.past },
 		"an epoch's history twice":  func(g *Group) { g.past = append(g.past[:1:1], g.past...) },
-		"another epoch":             func(g *Group) { g.context.Epoch++ },
-		"another group":             func(g *Group) { g.context.GroupID = []byte("elsewhere") },
-		"another suite":             func(g *Group) { g.context.CipherSuite = 3 },
+		"a tree with another name": func(g *Group) {
+			list := slices.Clone(g.tree.Wire())
+			n := *list[2*bob.own].Leaf
+			n.Credential.Identity = []byte("did:ex:mallory")
+			list[2*bob.own] = &wire.Node{Leaf: &n}
+			renamed, err := tree.Decode(g.suite, list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.tree = renamed
+		},
+		"another epoch": func(g *Group) { g.context.Epoch++ },
+		"another group": func(g *Group) { g.context.GroupID = []byte("elsewhere") },
+		"another suite": func(g *Group) { g.context.CipherSuite = 3 },
 	} {
 		mixed := now.clone()
 		mix(mixed)

@@ -83,6 +83,19 @@ func TestHostileTrees(t *testing.T) {
 		}, ErrInvalid},
 		{"a node's parent hash", func(t *Tree) { parent(t, 1, func(p *wire.ParentNode) { p.ParentHash = nil }) }, ErrInvalid},
 		{"a key twice", func(t *Tree) { t.set(6, t.nodes[4]) }, leaf.ErrSignature},
+		{"an encryption key twice", func(tr *Tree) {
+			n := *tr.Leaf(3)
+			n.EncryptionKey = tr.Leaf(1).EncryptionKey
+			if err := leaf.Sign(tr.suite, keys[3], &n, testGroup, 3); err != nil {
+				t.Fatal(err)
+			}
+			tr.Update(3, &n)
+			for _, i := range []uint32{2, 0} { // who commit again, so that all else is right
+				if _, err := tr.Replace(i, *tr.Leaf(i), testGroup, keys[i]); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, ErrInvalid},
 		{"a node that nobody made", func(t *Tree) {
 			t.Update(3, t.Leaf(3))
 			t.set(5, &wire.Node{Parent: &wire.ParentNode{EncryptionKey: make([]byte, 32)}})
