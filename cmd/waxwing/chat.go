@@ -76,8 +76,8 @@ func (o *chatOptions) account(home *chatHome, g *globals) (*client.Account, erro
 	return client.AccountFromSeed(seed, home.Name)
 }
 
-// open opens the client of the home. It connects by itself.
-func (o *chatOptions) open(ctx context.Context, g *globals) (*client.Client, error) {
+// open opens the chat of the home. It connects by itself.
+func (o *chatOptions) open(ctx context.Context, g *globals) (*chat, error) {
 	home, err := o.openHome(g)
 	if err != nil {
 		return nil, err
@@ -90,10 +90,14 @@ func (o *chatOptions) open(ctx context.Context, g *globals) (*client.Client, err
 	if err != nil {
 		return nil, err
 	}
-	return client.Open(ctx, client.Options{
+	sdk, err := client.Open(ctx, client.Options{
 		Dir: filepath.Join(home.dir, "store"), StorageKey: key, Server: home.Server, Account: account,
 		DeviceID: home.Device, InviteCode: o.Invite,
 	})
+	if err != nil {
+		return nil, err
+	}
+	return &chat{client: sdk, self: sdk.DID(), server: home.Server}, nil
 }
 
 type chatDMCommand struct {

@@ -31,11 +31,11 @@ func (o *chatOptions) within(ctx context.Context, g *globals, do func(t *chat) e
 
 // inside is within, making the home when it is missing.
 func (o *chatOptions) inside(ctx context.Context, g *globals, do func(t *chat) error) error {
-	sdk, err := o.open(ctx, g)
+	t, err := o.open(ctx, g)
 	if err != nil {
 		return err
 	}
-	return errors.Join(do(newChat(sdk)), sdk.Close())
+	return errors.Join(do(t), t.client.Close())
 }
 
 // usageOf makes a mistake of whoever types one of the command line.

@@ -18,10 +18,9 @@ import (
 type chat struct {
 	client *client.Client
 	self   string // the DID of whose chat it is
+	server string // where it connects to
 	conv   string // what a line is sent to; "" for nobody
 }
-
-func newChat(sdk *client.Client) *chat { return &chat{client: sdk, self: sdk.DID()} }
 
 // reply is what comes of one line of input.
 type reply struct {

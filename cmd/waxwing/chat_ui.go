@@ -1,7 +1,391 @@
 package main
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
 
+	tea "github.com/charmbracelet/bubbletea"
+
+	"waxwing.im/waxwing/client"
+)
+
+// ui is the terminal UI of a chat. It holds nothing that the home does not: whatever
+// happens, it reads the home again and draws what stands there. Only Update changes it.
+type ui struct {
+	ctx    context.Context
+	chat   *chat // used by one job at a time; what names look like may be asked for at any time
+	server string
+	zone   *time.Location
+
+	width, height int
+	state         client.State
+	snap          snapshot
+	open          string // the conversation that is shown; "" for none
+	depth         int    // how many messages of it are wanted
+	scroll        int    // lines between the last one that is shown and the last one
+	goal          int64  // the message to scroll to, once it is there
+
+	isLoading, isStale bool // the home is being read; it has changed since
+	jobs               []job
+	input              editor
+	drafts             map[string]editor
+	notes              map[string][]note // by conversation
+	flash              string            // what came of the last command, or went wrong
+	panel              *panel
+	isLeaving          bool
+	isUndelivered      bool // at the end
+	err                error
+}
+
+// snapshot is what the home says.
+type snapshot struct {
+	open    string
+	list    []client.Conversation
+	history []client.Event
+	waiting []client.Event
+	pending int  // in all conversations
+	isAll   bool // there is no older history
+}
+
+// note is what happened in a conversation and is no message.
+type note struct {
+	at   time.Time
+	text string
+}
+
+// job is a line to obey in the conversation that was open when it was typed.
+type job struct{ conv, line string }
+
+// panel shows an answer in place of the history.
+type panel struct {
+	title string
+	lines []string
+	hits  []client.Event // the same as lines, if it was a search
+	at    int            // the first line that is shown, or the hit that is chosen
+}
+
+const (
+	depthStep = 200
+	notesMax  = 200
+	inputMax  = 5
+)
+
+// What Update is told.
+type (
+	snapshotMsg struct {
+		snapshot
+		err error
+	}
+	eventMsg struct {
+		event client.Event
+		err   error
+	}
+	stateMsg struct {
+		state   client.State
+		changed <-chan struct{}
+	}
+	replyMsg struct {
+		job   job
+		reply reply
+		err   error
+	}
+	leftMsg struct {
+		isDone bool
+		err    error
+	}
+	readMsg struct{ err error }
+)
+
+func newUI(ctx context.Context, t *chat) *ui {
+	return &ui{ctx: ctx, chat: t, server: t.server, zone: time.Local, depth: depthStep,
+		drafts: map[string]editor{}, notes: map[string][]note{}}
+}
+
+// runUI runs the terminal UI until its end, which waits a moment for what was typed.
 func runUI(ctx context.Context, t *chat, std streams) error {
-	return newLines(t, std, false).run(ctx, std.in, "")
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	m := newUI(running, t)
+	program := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(std.in), tea.WithOutput(std.out),
+		tea.WithAltScreen(), tea.WithoutSignalHandler())
+	_, err := program.Run()
+	switch {
+	case ctx.Err() != nil:
+		return nil // by a signal
+	case err != nil:
+		return err
+	case m.isUndelivered:
+		fmt.Fprintln(std.err, "waxwing: "+undelivered)
+	}
+	return m.err
+}
+
+// Init begins to listen.
+func (m *ui) Init() tea.Cmd {
+	return tea.Batch(m.load(), m.nextEvent(nil), m.watchState(nil))
+}
+
+// load reads the home, or notes that it has to be read again.
+func (m *ui) load() tea.Cmd {
+	if m.isLoading {
+		m.isStale = true
+		return nil
+	}
+	m.isLoading, m.isStale = true, false
+	ctx, t, open, depth := m.ctx, m.chat, m.open, m.depth
+	return func() tea.Msg {
+		s, err := readSnapshot(ctx, t.client, open, depth)
+		return snapshotMsg{s, err}
+	}
+}
+
+func readSnapshot(ctx context.Context, c *client.Client, open string, depth int) (snapshot, error) {
+	s := snapshot{open: open}
+	list, err := c.Conversations(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.list = list
+	if s.pending, err = c.Pending(ctx); err != nil || open == "" {
+		return s, err
+	}
+	for before := int64(0); len(s.history) < depth && !s.isAll; before = s.history[0].Seq {
+		page, err := c.History(ctx, open, before, min(depth-len(s.history), 1000))
+		if err != nil {
+			return s, err
+		}
+		s.history = append(page, s.history...)
+		s.isAll = len(page) == 0
+		if len(s.history) == 0 {
+			break
+		}
+	}
+	s.waiting, err = c.Waiting(ctx, open)
+	return s, err
+}
+
+// nextEvent waits for the next event, once the one before is dealt with.
+func (m *ui) nextEvent(shown *client.Event) tea.Cmd {
+	ctx, c := m.ctx, m.chat
+	return func() tea.Msg {
+		if shown != nil {
+			if err := c.client.Ack(ctx, shown.ID); err != nil {
+				return eventMsg{err: err}
+			}
+		}
+		e, err := c.client.Next(ctx)
+		return eventMsg{e, err}
+	}
+}
+
+// watchState waits until the connection changes, or tells at once how it stands.
+func (m *ui) watchState(changed <-chan struct{}) tea.Cmd {
+	ctx, c := m.ctx, m.chat
+	return func() tea.Msg {
+		if changed != nil {
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		state, changed := c.client.State()
+		return stateMsg{state, changed}
+	}
+}
+
+// do puts a line behind those that are being obeyed.
+func (m *ui) do(line string) tea.Cmd {
+	m.jobs = append(m.jobs, job{m.open, line})
+	if len(m.jobs) > 1 {
+		return nil
+	}
+	return m.work()
+}
+
+// work obeys the first line of the queue.
+func (m *ui) work() tea.Cmd {
+	j, ctx, t := m.jobs[0], m.ctx, m.chat
+	return func() tea.Msg {
+		t.conv = j.conv
+		r, err := t.obey(ctx, j.line)
+		return replyMsg{j, r, err}
+	}
+}
+
+// Update takes in what happened.
+func (m *ui) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
+	switch msg := msg.(type) {
+	case tea.WindowSizeMsg:
+		m.width, m.height = msg.Width, msg.Height
+		m.scroll = min(m.scroll, m.scrollMax())
+		return m, nil
+	case tea.KeyMsg:
+		return m, m.key(msg)
+	case snapshotMsg:
+		if msg.err != nil {
+			return m, m.fail(msg.err)
+		}
+		return m, m.take(msg.snapshot)
+	case eventMsg:
+		if msg.err != nil {
+			return m, m.fail(msg.err)
+		}
+		for _, text := range m.chat.noteOf(msg.event) {
+			m.note(msg.event.Conversation, note{msg.event.Time, text})
+		}
+		return m, tea.Batch(m.load(), m.nextEvent(&msg.event))
+	case stateMsg:
+		m.state = msg.state
+		return m, tea.Batch(m.load(), m.watchState(msg.changed))
+	case replyMsg:
+		return m, m.answer(msg)
+	case readMsg:
+		if msg.err != nil {
+			return m, m.fail(msg.err)
+		}
+		return m, m.load()
+	case leftMsg:
+		m.isUndelivered = !msg.isDone
+		if !m.isOurEnd(msg.err) {
+			m.err = msg.err
+		}
+		return m, tea.Quit
+	}
+	return m, nil
+}
+
+// fail ends the UI with an error, unless it only says that we are ending.
+func (m *ui) fail(err error) tea.Cmd {
+	if m.isOurEnd(err) {
+		return nil
+	}
+	m.err = err
+	return tea.Quit
+}
+
+func (m *ui) isOurEnd(err error) bool {
+	return err == nil || errors.Is(err, context.Canceled) || errors.Is(err, client.ErrClosed)
+}
+
+func (m *ui) note(conv string, n note) {
+	if conv == "" {
+		m.flash = n.text
+		return
+	}
+	kept := append(m.notes[conv], n)
+	m.notes[conv] = kept[max(0, len(kept)-notesMax):]
+}
+
+// take shows what the home says. Where the history was scrolled back, what was at the
+// bottom stays there.
+func (m *ui) take(s snapshot) tea.Cmd {
+	m.isLoading = false
+	if s.open != m.open {
+		m.snap.list, m.snap.pending = s.list, s.pending
+		return m.load()
+	}
+	m.keepPlace(func() { m.snap = s })
+	m.reachGoal()
+	var again tea.Cmd
+	if m.isStale {
+		again = m.load()
+	}
+	if m.open == "" && len(s.list) > 0 {
+		return tea.Batch(again, m.turnTo(firstShown(s.list)))
+	}
+	return tea.Batch(again, m.markRead())
+}
+
+// firstShown is the conversation to begin with: the first with something new, or else
+// the newest.
+func firstShown(list []client.Conversation) string {
+	for _, c := range list {
+		if c.Unread > 0 {
+			return c.ID
+		}
+	}
+	return list[len(list)-1].ID
+}
+
+// markRead says that what stands on the screen was read.
+func (m *ui) markRead() tea.Cmd {
+	c, ok := m.conversation()
+	if !ok || c.Unread == 0 || m.scroll > 0 || m.panel != nil || m.width == 0 || len(m.snap.history) == 0 {
+		return nil
+	}
+	last := m.snap.history[len(m.snap.history)-1].Seq
+	if last <= c.ReadSeq {
+		return nil
+	}
+	ctx, sdk := m.ctx, m.chat
+	return func() tea.Msg { return readMsg{sdk.client.MarkRead(ctx, c.ID, last)} }
+}
+
+// conversation is the one that is open.
+func (m *ui) conversation() (client.Conversation, bool) {
+	i := slices.IndexFunc(m.snap.list, func(c client.Conversation) bool { return c.ID == m.open })
+	if i < 0 {
+		return client.Conversation{}, false
+	}
+	return m.snap.list[i], true
+}
+
+// turnTo shows a conversation, with what was being typed there.
+func (m *ui) turnTo(conv string) tea.Cmd {
+	m.panel = nil
+	if conv == m.open {
+		return m.load()
+	}
+	m.drafts[m.open] = m.input
+	m.open, m.input = conv, m.drafts[conv]
+	m.depth, m.scroll, m.goal = depthStep, 0, 0
+	m.snap.open, m.snap.history, m.snap.waiting, m.snap.isAll = conv, nil, nil, false
+	return m.load()
+}
+
+// answer shows what came of a line. One that failed comes back into the input.
+func (m *ui) answer(msg replyMsg) tea.Cmd {
+	m.jobs = m.jobs[1:]
+	var next tea.Cmd
+	if len(m.jobs) > 0 {
+		next = m.work()
+	}
+	r := msg.reply
+	switch {
+	case m.isOurEnd(msg.err) && msg.err != nil:
+		return nil
+	case msg.err != nil:
+		m.flash = msg.err.Error()
+		if m.input.isEmpty() && m.open == msg.job.conv {
+			m.input = newEditor(msg.job.line)
+		}
+	case r.quit:
+		return m.leave()
+	case r.opened != "":
+		return tea.Batch(next, m.turnTo(r.opened))
+	case r.title != "":
+		m.panel = &panel{title: r.title, lines: r.lines, hits: r.hits}
+	case len(r.lines) > 0:
+		m.flash = r.lines[len(r.lines)-1]
+	}
+	return tea.Batch(next, m.load())
+}
+
+// leave ends the chat, after a moment for what was typed; asked twice, at once.
+func (m *ui) leave() tea.Cmd {
+	if m.isLeaving {
+		m.isUndelivered = m.snap.pending > 0
+		return tea.Quit
+	}
+	m.isLeaving = true
+	m.flash = "delivering what was typed; Ctrl+C again leaves it for the next time"
+	ctx, t := m.ctx, m.chat
+	return func() tea.Msg {
+		isDone, err := t.leave(ctx)
+		return leftMsg{isDone, err}
+	}
 }

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"slices"
+	"strings"
+	"unicode"
+
+	tea "github.com/charmbracelet/bubbletea"
+	"github.com/charmbracelet/x/ansi"
+)
+
+// editor is a text of several lines that is being typed. It is a value.
+type editor struct {
+	text []rune
+	at   int // the cursor: before text[at]
+}
+
+func newEditor(text string) editor {
+	runes := []rune(text)
+	return editor{runes, len(runes)}
+}
+
+func (e editor) String() string { return string(e.text) }
+
+func (e editor) isEmpty() bool { return len(e.text) == 0 }
+
+// replaced is e with the runes from i to j replaced, the cursor behind what is new.
+func (e editor) replaced(i, j int, with ...rune) editor {
+	return editor{slices.Concat(e.text[:i], with, e.text[j:]), i + len(with)}
+}
+
+// key is e after a key, and whether the key means something here.
+func (e editor) key(k tea.KeyMsg) (editor, bool) {
+	switch {
+	case k.Type == tea.KeyRunes && (!k.Alt || k.Paste), k.Type == tea.KeySpace:
+		return e.typed(k.Runes), true
+	}
+	switch k.String() {
+	case "alt+enter", "ctrl+j":
+		return e.replaced(e.at, e.at, '\n'), true
+	case "backspace", "ctrl+h":
+		return e.replaced(max(0, e.at-1), e.at), true
+	case "delete":
+		return e.replaced(e.at, min(len(e.text), e.at+1)), true
+	case "ctrl+w", "alt+backspace":
+		return e.replaced(e.wordBefore(), e.at), true
+	case "ctrl+u":
+		return e.replaced(e.lineStart(), e.at), true
+	case "ctrl+k":
+		return e.replaced(e.at, e.lineEnd()), true
+	case "left", "ctrl+b":
+		e.at = max(0, e.at-1)
+	case "right":
+		e.at = min(len(e.text), e.at+1)
+	case "alt+left", "ctrl+left":
+		e.at = e.wordBefore()
+	case "alt+right", "ctrl+right":
+		e.at = e.wordAfter()
+	case "home", "ctrl+a":
+		e.at = e.lineStart()
+	case "end", "ctrl+e":
+		e.at = e.lineEnd()
+	case "up":
+		return e.moved(-1)
+	case "down":
+		return e.moved(1)
+	default:
+		return e, false
+	}
+	return e, true
+}
+
+// typed puts in what was typed or pasted, without what a terminal would obey.
+func (e editor) typed(runes []rune) editor {
+	text := strings.NewReplacer("\r\n", "\n", "\r", "\n", "\t", "    ").Replace(string(runes))
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return e.replaced(e.at, e.at, []rune(strings.Join(lines, "\n"))...)
+}
+
+func (e editor) lineStart() int {
+	i := e.at
+	for i > 0 && e.text[i-1] != '\n' {
+		i--
+	}
+	return i
+}
+
+func (e editor) lineEnd() int {
+	i := e.at
+	for i < len(e.text) && e.text[i] != '\n' {
+		i++
+	}
+	return i
+}
+
+func (e editor) wordBefore() int {
+	i := e.at
+	for i > 0 && unicode.IsSpace(e.text[i-1]) {
+		i--
+	}
+	for i > 0 && !unicode.IsSpace(e.text[i-1]) {
+		i--
+	}
+	return i
+}
+
+func (e editor) wordAfter() int {
+	i := e.at
+	for i < len(e.text) && unicode.IsSpace(e.text[i]) {
+		i++
+	}
+	for i < len(e.text) && !unicode.IsSpace(e.text[i]) {
+		i++
+	}
+	return i
+}
+
+// moved goes a line up or down; false where there is none.
+func (e editor) moved(by int) (editor, bool) {
+	column := e.at - e.lineStart()
+	to := e
+	if by < 0 {
+		if to.at = e.lineStart() - 1; to.at < 0 {
+			return e, false
+		}
+	} else if to.at = e.lineEnd() + 1; to.at > len(e.text) {
+		return e, false
+	}
+	to.at = to.lineStart()
+	to.at = min(to.at+column, to.lineEnd())
+	return to, true
+}
+
+// view draws at most height lines of width, those around the cursor, which is shown
+// inverted.
+func (e editor) view(width, height int) []string {
+	width = max(width, 2)
+	var rows []string
+	var row strings.Builder
+	used, cursorRow := 0, 0
+	end := func() {
+		rows = append(rows, row.String())
+		row.Reset()
+		used = 0
+	}
+	for i := 0; i <= len(e.text); i++ {
+		shown, isBreak := " ", i == len(e.text) || e.text[i] == '\n'
+		if !isBreak {
+			shown = string(e.text[i])
+		}
+		wide := ansi.StringWidth(shown)
+		if used+wide > width && (!isBreak || i == e.at) {
+			end()
+		}
+		switch {
+		case i == e.at:
+			cursorRow = len(rows)
+			row.WriteString(inverted(shown))
+			used += wide
+		case !isBreak:
+			row.WriteString(shown)
+			used += wide
+		}
+		if isBreak {
+			end()
+		}
+	}
+	first := max(0, min(cursorRow-height+1, len(rows)-height))
+	if cursorRow < first {
+		first = cursorRow
+	}
+	return rows[first:min(len(rows), first+height)]
+}

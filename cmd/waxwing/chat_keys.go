@@ -1,0 +1,188 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	tea "github.com/charmbracelet/bubbletea"
+
+	"waxwing.im/waxwing/client"
+)
+
+// uiKey is a key of the terminal UI that does not edit.
+type uiKey struct {
+	keys []string // as bubbletea calls them
+	name string   // for people
+	help string
+	do   func(m *ui) tea.Cmd
+}
+
+// uiKeys are all of them, in the order in which they are shown.
+func uiKeys() []uiKey {
+	return []uiKey{
+		{[]string{"enter"}, "Enter", "send, or obey a /command", (*ui).enter},
+		{nil, "Alt+Enter, Ctrl+J", "begin a new line", nil},
+		{[]string{"tab"}, "Tab", "next conversation, those with something new first", (*ui).nextUnread},
+		{[]string{"ctrl+n", "alt+down"}, "Ctrl+N, Alt+Down", "next conversation", func(m *ui) tea.Cmd { return m.step(1) }},
+		{[]string{"ctrl+p", "alt+up", "shift+tab"}, "Ctrl+P, Alt+Up", "conversation before", func(m *ui) tea.Cmd { return m.step(-1) }},
+		{[]string{"pgup"}, "PgUp", "scroll back", func(m *ui) tea.Cmd { return m.scrollBy(m.page()) }},
+		{[]string{"pgdown"}, "PgDn", "scroll on", func(m *ui) tea.Cmd { return m.scrollBy(-m.page()) }},
+		{[]string{"ctrl+end", "alt+>"}, "Ctrl+End", "to the newest message", func(m *ui) tea.Cmd { return m.scrollBy(-m.scroll) }},
+		{[]string{"ctrl+f"}, "Ctrl+F", "search the history", prefill("/search ")},
+		{[]string{"ctrl+d"}, "Ctrl+D", "talk to somebody", prefill("/dm ")},
+		{[]string{"ctrl+t"}, "Ctrl+T", "make a room", prefill("/room ")},
+		{[]string{"alt+w"}, "Alt+W", "who is here", func(m *ui) tea.Cmd { return m.do("/who") }},
+		{[]string{"alt+i"}, "Alt+I", "invite into the room", prefill("/invite ")},
+		{[]string{"alt+r"}, "Alt+R", "remove from the room", prefill("/remove ")},
+		{[]string{"alt+l"}, "Alt+L", "leave the conversation", prefill("/leave ")},
+		{[]string{"alt+v"}, "Alt+V", "verify who it is", (*ui).verify},
+		{[]string{"alt+d"}, "Alt+D", "own devices", func(m *ui) tea.Cmd { return m.do("/devices") }},
+		{[]string{"esc"}, "Esc", "close what is shown over the history", (*ui).escape},
+		{[]string{"f1"}, "F1", "this list", (*ui).help},
+		{[]string{"ctrl+z"}, "Ctrl+Z", "suspend", func(*ui) tea.Cmd { return tea.Suspend }},
+		{[]string{"ctrl+c"}, "Ctrl+C", "quit", (*ui).leave},
+	}
+}
+
+// key obeys a key.
+func (m *ui) key(k tea.KeyMsg) tea.Cmd {
+	if !k.Paste {
+		for _, known := range uiKeys() {
+			for _, name := range known.keys {
+				if name == k.String() {
+					return known.do(m)
+				}
+			}
+		}
+	}
+	if m.isLeaving {
+		return nil
+	}
+	if m.panel != nil && m.input.isEmpty() && (k.String() == "up" || k.String() == "down") {
+		m.movePanel(map[string]int{"up": -1, "down": 1}[k.String()])
+		return nil
+	}
+	edited, ok := m.input.key(k)
+	if ok {
+		m.input, m.flash = edited, ""
+		return nil
+	}
+	switch k.String() { // beyond the first and the last line of what is typed
+	case "up":
+		return m.scrollBy(1)
+	case "down":
+		return m.scrollBy(-1)
+	}
+	return nil
+}
+
+// enter sends what was typed, or opens the message that is chosen in a search.
+func (m *ui) enter() tea.Cmd {
+	if m.isLeaving {
+		return nil
+	}
+	line := m.input.String()
+	if strings.TrimSpace(line) == "" {
+		if m.panel == nil || len(m.panel.hits) == 0 {
+			return m.escape()
+		}
+		hit := m.panel.hits[m.panel.at]
+		cmd := m.turnTo(hit.Conversation)
+		m.goal = hit.Seq
+		m.reachGoal()
+		return tea.Batch(cmd, m.load())
+	}
+	m.input, m.flash, m.panel = editor{}, "", nil
+	if !strings.HasPrefix(line, "/") || strings.HasPrefix(line, "//") {
+		m.scroll = 0
+	}
+	return m.do(line)
+}
+
+// prefill begins a command, which is sent only when it is complete.
+func prefill(command string) func(m *ui) tea.Cmd {
+	return func(m *ui) tea.Cmd {
+		switch {
+		case !m.input.isEmpty():
+			m.flash = "send what is typed first, or clear it with Ctrl+U"
+		default:
+			m.input, m.flash = newEditor(command), ""
+		}
+		return nil
+	}
+}
+
+func (m *ui) verify() tea.Cmd {
+	if c, ok := m.conversation(); ok && c.Kind == client.DM {
+		return m.do("/verify " + c.Peer)
+	}
+	return prefill("/verify ")(m)
+}
+
+func (m *ui) escape() tea.Cmd {
+	m.panel, m.flash = nil, ""
+	return m.markRead()
+}
+
+func (m *ui) help() tea.Cmd {
+	m.panel = &panel{title: "Keys"}
+	for _, k := range uiKeys() {
+		m.panel.lines = append(m.panel.lines, fmt.Sprintf("%-18s %s", k.name, k.help))
+	}
+	commands, _ := m.chat.doHelp(m.ctx, nil)
+	m.panel.lines = append(append(m.panel.lines, ""), commands.lines...)
+	return nil
+}
+
+// step turns to the conversation so many places further down the list.
+func (m *ui) step(by int) tea.Cmd {
+	list := m.snap.list
+	for i, c := range list {
+		if c.ID == m.open {
+			return m.turnTo(list[(i+by+len(list))%len(list)].ID)
+		}
+	}
+	return nil
+}
+
+// nextUnread turns to the next conversation with something new, or just to the next.
+func (m *ui) nextUnread() tea.Cmd {
+	list := m.snap.list
+	for i, c := range list {
+		if c.ID != m.open {
+			continue
+		}
+		for k := range list {
+			if other := list[(i+1+k)%len(list)]; other.Unread > 0 && other.ID != m.open {
+				return m.turnTo(other.ID)
+			}
+		}
+	}
+	return m.step(1)
+}
+
+// page is how far PgUp goes.
+func (m *ui) page() int { return max(1, m.mainHeight()-2) }
+
+func (m *ui) movePanel(by int) {
+	last := len(m.panel.lines) - m.mainHeight() + 1
+	if len(m.panel.hits) > 0 {
+		last = len(m.panel.hits) - 1
+	}
+	m.panel.at = max(0, min(m.panel.at+by, last))
+}
+
+// scrollBy goes back in what is shown, or on; at the top more history is read.
+func (m *ui) scrollBy(lines int) tea.Cmd {
+	if m.panel != nil {
+		m.movePanel(-lines)
+		return nil
+	}
+	limit := m.scrollMax()
+	m.scroll = max(0, min(m.scroll+lines, limit))
+	if m.scroll == limit && lines > 0 && !m.snap.isAll && len(m.snap.history) >= m.depth {
+		m.depth += depthStep
+		return m.load()
+	}
+	return m.markRead()
+}

@@ -1,0 +1,359 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/charmbracelet/x/ansi"
+
+	"waxwing.im/waxwing/client"
+)
+
+// Everything that others have written goes through printable before it is drawn; what
+// is put around it here are the only escape sequences that reach the terminal.
+func inverted(text string) string { return "\x1b[7m" + text + "\x1b[0m" }
+func bold(text string) string     { return "\x1b[1m" + text + "\x1b[0m" }
+func faint(text string) string    { return "\x1b[2m" + text + "\x1b[0m" }
+
+// The widths from which on the list is shown, and how wide it is.
+const (
+	listFrom  = 64
+	listWidth = 24
+)
+
+// fit makes text exactly width wide.
+func fit(text string, width int) string {
+	if width <= 0 {
+		return ""
+	}
+	text = ansi.Truncate(text, width, "…")
+	return text + strings.Repeat(" ", max(0, width-ansi.StringWidth(text)))
+}
+
+func (m *ui) mainWidth() int {
+	if !m.hasSide() {
+		return max(1, m.width)
+	}
+	return m.width - listWidth - 1
+}
+
+// hasSide says whether the list of conversations is shown.
+func (m *ui) hasSide() bool { return m.width >= listFrom && len(m.snap.list) > 0 }
+
+// mainHeight is what the header, the line above the input, the input and the help
+// leave.
+func (m *ui) mainHeight() int { return max(1, m.height-3-len(m.inputLines())) }
+
+func (m *ui) inputLines() []string {
+	return m.input.view(m.width-2, max(1, min(inputMax, m.height/3)))
+}
+
+// View draws the screen.
+func (m *ui) View() string {
+	if m.width <= 0 || m.height <= 0 {
+		return ""
+	}
+	rows := []string{inverted(m.header())}
+	side, main := m.side(), m.main()
+	for i := range m.mainHeight() {
+		row := fit(main[i], m.mainWidth())
+		if m.hasSide() {
+			row = side[i] + faint("│") + row
+		}
+		rows = append(rows, row)
+	}
+	rows = append(rows, m.statusLine())
+	for i, line := range m.inputLines() {
+		prompt := "> "
+		if i > 0 {
+			prompt = "  "
+		}
+		rows = append(rows, fit(prompt+line, m.width))
+	}
+	rows = append(rows, faint(fit("Enter send  Alt+Enter new line  Tab next  PgUp back  ^F find  F1 help  ^C quit", m.width)))
+	// Of a screen too small for all of it the end is shown, where one types.
+	return strings.Join(rows[max(0, len(rows)-m.height):], "\n")
+}
+
+// header says who talks and how the connection stands.
+func (m *ui) header() string {
+	sign := map[client.Link]string{client.Online: "●", client.Connecting: "◌"}[m.state.Link]
+	right := orElse(sign, "○") + " " + printable(stateText(m.state, m.server)) + " "
+	left := " waxwing  me " + short(m.chat.self)
+	if room := m.width - ansi.StringWidth(left) - 2; ansi.StringWidth(right) > room {
+		if room < 12 {
+			return fit(right, m.width)
+		}
+		right = ansi.Truncate(right, room, "… ")
+	}
+	return fit(left, m.width-ansi.StringWidth(right)) + right
+}
+
+// statusLine says what came of the last command, and what waits or is new elsewhere.
+func (m *ui) statusLine() string {
+	var parts []string
+	if m.scroll > 0 && m.panel == nil {
+		parts = append(parts, fmt.Sprintf("%d lines below", m.scroll))
+	}
+	if m.snap.pending > 0 {
+		parts = append(parts, fmt.Sprintf("%d not delivered", m.snap.pending))
+	}
+	elsewhere := 0
+	for _, c := range m.snap.list {
+		if c.ID != m.open {
+			elsewhere += c.Unread
+		}
+	}
+	if elsewhere > 0 && !m.hasSide() {
+		parts = append(parts, fmt.Sprintf("%d unread elsewhere", elsewhere))
+	}
+	right := strings.Join(parts, ", ")
+	if m.flash == "" {
+		return faint(fit(strings.Repeat("─", max(0, m.width-ansi.StringWidth(right)-2))+" "+right, m.width))
+	}
+	left := "─ " + printable(m.flash) + " "
+	room := m.width - ansi.StringWidth(left) - 1
+	if right == "" || ansi.StringWidth(right) > room {
+		return bold(fit(left, m.width))
+	}
+	return bold(fit(left, m.width-ansi.StringWidth(right))) + faint(right)
+}
+
+// side is the list of conversations, around the open one.
+func (m *ui) side() []string {
+	height := m.mainHeight()
+	rows := []string{faint(fit(" Conversations", listWidth))}
+	at := slices.IndexFunc(m.snap.list, func(c client.Conversation) bool { return c.ID == m.open })
+	first := max(0, at-height+2)
+	for i := first; i < len(m.snap.list) && len(rows) < height; i++ {
+		c := m.snap.list[i]
+		count := ""
+		if c.Unread > 0 {
+			count = strconv.Itoa(c.Unread) + " "
+		}
+		text := fit(" "+m.sideTitle(c), listWidth-ansi.StringWidth(count)) + count
+		switch {
+		case i == at:
+			text = inverted(text)
+		case c.Unread > 0:
+			text = bold(text)
+		case c.Phase == client.Removed:
+			text = faint(text)
+		}
+		rows = append(rows, text)
+	}
+	for len(rows) < height {
+		rows = append(rows, strings.Repeat(" ", listWidth))
+	}
+	return rows
+}
+
+// sideTitle is a title that fits into the list: ? stands for unverified.
+func (m *ui) sideTitle(c client.Conversation) string {
+	title := m.chat.titleOf(c)
+	for _, mark := range []string{markUnverified, markDevice} {
+		if cut, ok := strings.CutSuffix(title, mark); ok {
+			title = cut + " ?"
+		}
+	}
+	if c.Phase == client.Removed {
+		return title + ", left"
+	}
+	if phaseNote(c) != "" {
+		title += " …"
+	}
+	return title
+}
+
+// main is the open conversation or a panel over it, exactly as high as there is room.
+func (m *ui) main() []string {
+	height := m.mainHeight()
+	var rows []string
+	switch c, ok := m.conversation(); {
+	case m.panel != nil:
+		rows = append(rows, bold(" "+printable(m.panel.title))+faint("  Esc closes"))
+		rows = append(rows, m.panelRows(height-1)...)
+	case !ok:
+		rows = m.emptyRows()
+	default:
+		title := bold(" " + m.chat.titleOf(c))
+		if note := phaseNote(c); note != "" {
+			title += faint("  " + printable(note))
+		}
+		body := m.body()
+		end := len(body) - min(m.scroll, m.scrollMax())
+		shown := body[max(0, end-height+1):end]
+		rows = append(rows, title)
+		rows = append(rows, make([]string, max(0, height-1-len(shown)))...)
+		for _, line := range shown {
+			rows = append(rows, line.text)
+		}
+	}
+	for len(rows) < height {
+		rows = append(rows, "")
+	}
+	return rows[:height]
+}
+
+func (m *ui) emptyRows() []string {
+	out := []string{bold(" No conversation yet"), "", " You are"}
+	for line := range strings.Lines(ansi.Hardwrap(m.chat.self, max(1, m.mainWidth()-2), false)) {
+		out = append(out, " "+strings.TrimSuffix(line, "\n"))
+	}
+	return append(out, "", " Ctrl+D or /dm DID talks to somebody,", " Ctrl+T or /room DID… makes a room,",
+		" F1 shows the keys and commands.")
+}
+
+func (m *ui) panelRows(height int) []string {
+	var rows []string
+	p := m.panel
+	if len(p.hits) == 0 {
+		for _, line := range p.lines[min(p.at, len(p.lines)):] {
+			rows = append(rows, " "+printable(line))
+		}
+		return rows
+	}
+	first := max(0, p.at-height+1)
+	for i := first; i < len(p.hits) && len(rows) < height; i++ {
+		e := p.hits[i]
+		text := fmt.Sprintf(" %s %s: %s", e.Time.In(m.zone).Format("01-02 15:04"), m.chat.nameOf(e.From),
+			printable(strings.ReplaceAll(string(e.Text), "\n", " ")))
+		text = fit(text, m.mainWidth())
+		if i == p.at {
+			text = inverted(text)
+		}
+		rows = append(rows, text)
+	}
+	return rows
+}
+
+// bodyLine is one line of a conversation, and of what.
+type bodyLine struct{ text, of string }
+
+// body is the whole conversation as far as it is read, wrapped to the width.
+func (m *ui) body() []bodyLine {
+	var out []bodyLine
+	notes := m.notes[m.open]
+	day := ""
+	add := func(at time.Time, of string, lines []string) {
+		if d := at.In(m.zone).Format(time.DateOnly); d != day {
+			day = d
+			out = append(out, bodyLine{faint(" ── " + d + " ──"), "day " + d})
+		}
+		for _, line := range lines {
+			out = append(out, bodyLine{line, of})
+		}
+	}
+	addNotes := func(until time.Time) {
+		for len(notes) > 0 && (until.IsZero() || notes[0].at.Before(until)) {
+			n := notes[0]
+			notes = notes[1:]
+			lines := m.wrapped(clock(n.at, m.zone)+" -- ", n.text)
+			for i := range lines {
+				lines[i] = faint(lines[i])
+			}
+			add(n.at, "note "+n.at.String()+n.text, lines)
+		}
+	}
+	for _, e := range m.snap.history {
+		if m.snap.isAll || e.Seq != m.snap.history[0].Seq { // older notes stand before what is not read yet
+			addNotes(e.Time)
+		}
+		add(e.Time, e.MessageID, m.wrapped(clock(e.Time, m.zone)+" "+m.chat.nameOf(e.From)+": ", string(e.Text)))
+	}
+	addNotes(time.Time{})
+	for _, e := range m.snap.waiting {
+		lines := m.wrapped(clock(e.Time, m.zone)+" me: ", string(e.Text))
+		lines[len(lines)-1] += " ◌ not delivered"
+		if ansi.StringWidth(lines[len(lines)-1]) > m.mainWidth() {
+			lines[len(lines)-1] = strings.TrimSuffix(lines[len(lines)-1], " ◌ not delivered")
+			lines = append(lines, "       ◌ not delivered")
+		}
+		for i := range lines {
+			lines[i] = faint(lines[i])
+		}
+		add(e.Time, e.MessageID, lines)
+	}
+	return out
+}
+
+// wrapped breaks a text into lines of the width, the further ones indented, so that
+// none of them can be taken for another message.
+func (m *ui) wrapped(head, text string) []string {
+	const indent = "       "
+	width := max(2, m.mainWidth()-1-len(indent))
+	var out []string
+	for i, line := range strings.Split(text, "\n") {
+		line = strings.ReplaceAll(printable(line), "\t", "    ")
+		if i == 0 {
+			line = head + line
+		}
+		for row := range strings.SplitSeq(ansi.Wrap(line, width, ""), "\n") {
+			if len(out) > 0 {
+				row = indent + row
+			}
+			out = append(out, " "+row)
+		}
+	}
+	return out
+}
+
+// scrollMax is how far back there is something to see.
+func (m *ui) scrollMax() int { return max(0, len(m.body())-m.mainHeight()+1) }
+
+// keepPlace changes what is shown and keeps the line at the bottom where it is, if the
+// history is scrolled back.
+func (m *ui) keepPlace(change func()) {
+	if m.scroll == 0 || m.panel != nil {
+		change()
+		return
+	}
+	before := m.body()
+	at := len(before) - 1 - min(m.scroll, len(before)-1)
+	if at < 0 {
+		change()
+		return
+	}
+	of, below := before[at].of, 0 // how much of the same comes below
+	for i := at + 1; i < len(before) && before[i].of == of; i++ {
+		below++
+	}
+	change()
+	after := m.body()
+	for i := len(after) - 1; i >= 0; i-- {
+		if after[i].of == of {
+			m.scroll = max(0, min(len(after)-1-i+below, m.scrollMax()))
+			return
+		}
+	}
+	m.scroll = min(m.scroll, m.scrollMax())
+}
+
+// reachGoal scrolls to the message that was looked for, reading more history if it is
+// further back.
+func (m *ui) reachGoal() {
+	if m.goal == 0 || len(m.snap.history) == 0 {
+		return
+	}
+	first := m.snap.history[0].Seq
+	if m.goal < first && !m.snap.isAll {
+		m.depth += max(depthStep, int(first-m.goal))
+		m.isStale = true
+		return
+	}
+	i := slices.IndexFunc(m.snap.history, func(e client.Event) bool { return e.Seq >= m.goal })
+	m.goal = 0
+	if i < 0 {
+		return
+	}
+	body := m.body()
+	for at, line := range body {
+		if line.of == m.snap.history[i].MessageID {
+			m.scroll = max(0, min(len(body)-at-m.mainHeight()/2, m.scrollMax()))
+			return
+		}
+	}
+}
