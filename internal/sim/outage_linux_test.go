@@ -1,8 +1,11 @@
 package sim
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"math"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -99,6 +102,43 @@ func (o *outage) reads() {
 		o.t.Errorf("a reader is given %s %d: %v", frame.Type, event.Seq, err)
 	}
 	_ = ws.CloseNow()
+	o.streams()
+}
+
+// streams opens a stream from the first message on: it comes, with its id, or the server
+// says that it has no room for where the stream stands.
+func (o *outage) streams() {
+	o.t.Helper()
+	ctx, cancel := context.WithCancel(o.ctx)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, o.process.URL+"/v1/sse?from_seq=1&conv_id="+o.room, nil)
+	o.must(err)
+	request.Header.Set("Authorization", "Bearer "+o.caller.token)
+	answer, err := http.DefaultClient.Do(request)
+	o.must(err)
+	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusServiceUnavailable {
+		var refusal gateway.Error
+		if err := json.NewDecoder(answer.Body).Decode(&refusal); err != nil || refusal.Code != gateway.CodeUnavailable || answer.Header.Get("Retry-After") == "" {
+			o.t.Errorf("a stream is refused %q, Retry-After %q: %v", refusal.Code, answer.Header.Get("Retry-After"), err)
+		}
+		o.t.Log("a new stream is told to come back")
+		return
+	}
+	lines := bufio.NewReader(answer.Body)
+	item := ""
+	for !strings.HasSuffix(item, "\n\n") {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			o.t.Fatalf("%d and %q, then %v", answer.StatusCode, item, err)
+		}
+		if item != "" || line != ": ping\n" && line != "\n" { // signs of life
+			item += line
+		}
+	}
+	if !strings.Contains(item, `"seq":1,`) || !strings.Contains(item, "\nid: ") {
+		o.t.Errorf("a stream is given %q", item)
+	}
 }
 
 // TestDatabaseKilled: PostgreSQL dies under load and is gone for a while. Everything
