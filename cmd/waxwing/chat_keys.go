@@ -165,7 +165,7 @@ func (m *ui) nextUnread() tea.Cmd {
 func (m *ui) page() int { return max(1, m.mainHeight()-2) }
 
 func (m *ui) movePanel(by int) {
-	last := len(m.panel.lines) - m.mainHeight() + 1
+	last := len(m.panelLines()) - m.mainHeight() + 1
 	if len(m.panel.hits) > 0 {
 		last = len(m.panel.hits) - 1
 	}

@@ -51,14 +51,14 @@ func slashCommands() []slashCommand {
 		{"/dm", "DID", "talk to one person", (*chat).doDM},
 		{"/room", "[DID…]", "make a room with these people", (*chat).doRoom},
 		{"/list", "", "the conversations", (*chat).doList},
-		{"/open", "CONVERSATION", "turn to a conversation: its number in /list, its id or a person", (*chat).doOpen},
+		{"/open", "CONVERSATION", "turn to one: its number in /list, its id or a person", (*chat).doOpen},
 		{"/who", "", "who is in this conversation", (*chat).doWho},
 		{"/invite", "DID…", "bring people into this room", (*chat).doInvite},
 		{"/remove", "DID…", "take people out of this room", (*chat).doRemove},
-		{"/leave", "[DID]", "leave this conversation; an owner may name who owns it then", (*chat).doLeave},
-		{"/verify", "DID [NUMBER|yes]", "show a safety number, or say that it was compared", (*chat).doVerify},
+		{"/leave", "[DID]", "leave this conversation, perhaps to a new owner", (*chat).doLeave},
+		{"/verify", "DID [NUMBER|yes]", "show a safety number, or that it is the same", (*chat).doVerify},
 		{"/unverify", "DID", "take that back", (*chat).doUnverify},
-		{"/devices", "[add|remove [DEVICE]]", "the devices of this account", (*chat).doDevices},
+		{"/devices", "[add|remove …]", "the devices of this account", (*chat).doDevices},
 		{"/search", "WORDS", "look through the history", (*chat).doSearch},
 		{"/help", "", "this list", (*chat).doHelp},
 		{"/quit", "", "end the chat", func(*chat, context.Context, []string) (reply, error) { return reply{quit: true}, nil }},
@@ -256,7 +256,7 @@ func newestFirst(hits []client.Event) {
 func (t *chat) doHelp(context.Context, []string) (reply, error) {
 	out := reply{title: "Commands"}
 	for _, c := range slashCommands() {
-		out.lines = append(out.lines, fmt.Sprintf("%-32s %s", c.name+" "+c.args, c.help))
+		out.lines = append(out.lines, fmt.Sprintf("%-25s %s", c.name+" "+c.args, c.help))
 	}
 	out.lines = append(out.lines, "", "A DID may be given by its end, as names are shown, if it is the only one that is known.",
 		"✓ means: you have compared safety numbers; everybody else is unverified (?).")
@@ -458,7 +458,10 @@ func roomTitle(c client.Conversation) string {
 			people = append(people, m.Account)
 		}
 	}
-	return fmt.Sprintf("room %s (%d)", printable(id), max(1, len(people)))
+	if len(people) == 0 {
+		return "room " + printable(id)
+	}
+	return fmt.Sprintf("room %s (%d)", printable(id), len(people))
 }
 
 // phaseNote says what a conversation waits for; "" when nothing.

@@ -66,7 +66,7 @@ func (t *chat) doVerify(ctx context.Context, words []string) (reply, error) {
 	}
 	if len(words) == 1 {
 		lines, err := t.safetyLines(ctx, account)
-		return reply{title: "Safety number", lines: append(lines, "", "If both of you read the same: /verify "+words[0]+" yes")}, err
+		return reply{title: "Safety number", lines: append(lines, "", "If both of you read the same: /verify "+short(account)+" yes")}, err
 	}
 	if len(words) > 2 || words[1] != "yes" {
 		if err := t.compare(ctx, account, strings.Join(words[1:], "")); err != nil {

@@ -40,8 +40,8 @@ func (m *ui) mainWidth() int {
 	return m.width - listWidth - 1
 }
 
-// hasSide says whether the list of conversations is shown.
-func (m *ui) hasSide() bool { return m.width >= listFrom && len(m.snap.list) > 0 }
+// hasSide says whether the list of conversations is shown. A panel needs the width.
+func (m *ui) hasSide() bool { return m.width >= listFrom && len(m.snap.list) > 0 && m.panel == nil }
 
 // mainHeight is what the header, the line above the input, the input and the help
 // leave.
@@ -207,14 +207,23 @@ func (m *ui) emptyRows() []string {
 		" F1 shows the keys and commands.")
 }
 
+// panelLines are the lines of a panel that is no search, wrapped to the width.
+func (m *ui) panelLines() []string {
+	var out []string
+	for _, line := range m.panel.lines {
+		for row := range strings.SplitSeq(ansi.Wrap(printable(line), max(2, m.mainWidth()-2), ""), "\n") {
+			out = append(out, " "+row)
+		}
+	}
+	return out
+}
+
 func (m *ui) panelRows(height int) []string {
 	var rows []string
 	p := m.panel
 	if len(p.hits) == 0 {
-		for _, line := range p.lines[min(p.at, len(p.lines)):] {
-			rows = append(rows, " "+printable(line))
-		}
-		return rows
+		lines := m.panelLines()
+		return lines[min(p.at, len(lines)):]
 	}
 	first := max(0, p.at-height+1)
 	for i := first; i < len(p.hits) && len(rows) < height; i++ {

@@ -1,0 +1,379 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	tea "github.com/charmbracelet/bubbletea"
+	"github.com/charmbracelet/x/ansi"
+	"github.com/google/go-cmp/cmp"
+
+	"waxwing.im/waxwing/client"
+	"waxwing.im/waxwing/internal/server"
+)
+
+// The people of the screens.
+const (
+	screenAnn = "did:key:zDnaeAnnAnnAnnA"
+	screenBob = "did:key:zDnaeBobBobBobB"
+	screenCat = "did:key:zDnaeCatCatCatC"
+)
+
+var screenTime = time.Date(2026, 3, 1, 14, 0, 0, 0, time.UTC)
+
+func screenUI(width, height int) *ui {
+	m := newUI(context.Background(), &chat{self: screenAnn, server: "https://chat.example"})
+	m.zone = time.UTC
+	m.isLoading = true // nothing is read in these tests
+	m.Update(tea.WindowSizeMsg{Width: width, Height: height})
+	m.Update(stateMsg{state: client.State{Link: client.Online, Transport: client.WebSocket}})
+	return m
+}
+
+func device(account string, vouched, trusted bool) client.Member {
+	return client.Member{Account: account, Device: "d1", Verified: vouched, Trusted: trusted, Fingerprint: "f1"}
+}
+
+func said(seq int64, who client.Member, text string) client.Event {
+	return client.Event{Type: client.EventMessage, Conversation: "dm1", Seq: seq, MessageID: fmt.Sprint("m", seq),
+		Time: screenTime.Add(time.Duration(seq) * time.Minute), From: who, Text: []byte(text)}
+}
+
+func screenSnapshot() snapshot {
+	ann, bob, cat := device(screenAnn, true, true), device(screenBob, true, false), device(screenCat, false, false)
+	return snapshot{
+		open: "dm1",
+		list: []client.Conversation{
+			{ID: "dm1", Kind: client.DM, Phase: client.Joined, Peer: screenBob, Members: []client.Member{ann, bob}},
+			{ID: "5eb1f0c2aa", Kind: client.Room, Phase: client.Joined, Members: []client.Member{ann, bob, cat}, Unread: 12},
+			{ID: "dm2", Kind: client.DM, Phase: client.Founding, Peer: screenCat, Inviting: []string{screenCat}},
+			{ID: "0b5e55ed00", Kind: client.Room, Phase: client.Removed},
+		},
+		history: []client.Event{
+			said(1, bob, "hello"),
+			said(2, ann, "several\nlines\n14:00 me: that cannot be taken for others"),
+			said(3, bob, "\x1b[2J\x1b]0;title\x07\x9b31m\u202etxt.exe\r steer the terminal? "+strings.Repeat("long ", 20)),
+			said(4, cat, "z"+strings.Repeat("\u0301", 40)+"algo"),
+		},
+		waiting: []client.Event{{Type: client.EventMessage, Conversation: "dm1", MessageID: "w1", Time: screenTime.Add(9 * time.Minute), From: ann, Own: true, Text: []byte("into the void")}},
+		pending: 1, isAll: true,
+	}
+}
+
+// show gives the UI a snapshot that was just read.
+func show(m *ui, s snapshot) {
+	m.Update(snapshotMsg{snapshot: s})
+	m.isLoading = true
+}
+
+func screenKey(m *ui, keys ...string) {
+	special := map[string]tea.KeyMsg{
+		"enter": {Type: tea.KeyEnter}, "alt+enter": {Type: tea.KeyEnter, Alt: true}, "pgup": {Type: tea.KeyPgUp}, "pgdown": {Type: tea.KeyPgDown},
+		"esc": {Type: tea.KeyEsc}, "f1": {Type: tea.KeyF1}, "ctrl+f": {Type: tea.KeyCtrlF}, "up": {Type: tea.KeyUp}, "down": {Type: tea.KeyDown},
+		"tab": {Type: tea.KeyTab}, "ctrl+c": {Type: tea.KeyCtrlC}, "backspace": {Type: tea.KeyBackspace}, "left": {Type: tea.KeyLeft},
+		"alt+w": {Type: tea.KeyRunes, Runes: []rune("w"), Alt: true}, "home": {Type: tea.KeyHome}, "ctrl+w": {Type: tea.KeyCtrlW}, "ctrl+u": {Type: tea.KeyCtrlU},
+	}
+	for _, k := range keys {
+		msg, ok := special[k]
+		if !ok {
+			msg = tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(k)}
+		}
+		m.Update(msg)
+	}
+}
+
+func plainScreen(m *ui) string {
+	var out strings.Builder
+	for line := range strings.SplitSeq(ansi.Strip(m.View()), "\n") {
+		out.WriteString(strings.TrimRight(line, " ") + "\n")
+	}
+	return out.String()
+}
+
+func TestScreens(t *testing.T) {
+	screens := []struct {
+		name          string
+		width, height int
+		steps         func(m *ui)
+	}{
+		{"empty", 80, 24, func(m *ui) { show(m, snapshot{isAll: true}) }},
+		{"talk", 80, 24, func(m *ui) {}},
+		{"narrow", 44, 16, func(m *ui) {}},
+		{"offline", 80, 24, func(m *ui) {
+			m.Update(stateMsg{state: client.State{Err: fmt.Errorf("dial: refused")}})
+			m.Update(eventMsg{event: client.Event{Type: client.EventKeyChange, Conversation: "dm1", From: device(screenBob, true, false), Time: screenTime.Add(5 * time.Minute)}})
+		}},
+		{"refused", 80, 24, func(m *ui) {
+			m.Update(stateMsg{state: client.State{Err: &client.Refusal{Code: "forbidden", Message: "invite required"}}})
+		}},
+		{"fallback", 80, 24, func(m *ui) {
+			m.Update(stateMsg{state: client.State{Link: client.Online, Transport: client.EventStream}})
+		}},
+		{"typing", 80, 24, func(m *ui) {
+			screenKey(m, "one", "alt+enter", "two ", strings.Repeat("wide ", 20), "up", "home")
+		}},
+		{"help", 80, 24, func(m *ui) { screenKey(m, "f1", "pgdown") }},
+		{"search", 80, 24, func(m *ui) {
+			m.jobs = []job{{"dm1", "/search l"}}
+			m.Update(replyMsg{reply: reply{title: "Found: l", hits: m.snap.history}})
+			screenKey(m, "down", "down")
+		}},
+		{"mistake", 80, 24, func(m *ui) {
+			m.jobs = []job{{"dm1", "/dance"}}
+			m.Update(replyMsg{job: m.jobs[0], err: mistake("/dance is no command")})
+		}},
+		{"verified", 80, 24, func(m *ui) {
+			s := screenSnapshot()
+			s.list[0].Members[1].Trusted, s.history[0].From.Trusted = true, true
+			show(m, s)
+		}},
+	}
+	for _, s := range screens {
+		t.Run(s.name, func(t *testing.T) {
+			m := screenUI(s.width, s.height)
+			m.open = "dm1"
+			show(m, screenSnapshot())
+			if s.name == "empty" {
+				m.open = ""
+			}
+			s.steps(m)
+			got := plainScreen(m)
+			if rows := strings.Count(got, "\n"); rows != s.height {
+				t.Errorf("%d rows instead of %d", rows, s.height)
+			}
+			path := filepath.Join("testdata", "screen", s.name+".txt")
+			if *update {
+				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("the screen differs (go test -run TestScreens -update writes it):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestScreenIsHarmless looks at all bytes: the only escape sequences are our own, and
+// no size makes a row that is too wide or a screen that is too high.
+func TestScreenIsHarmless(t *testing.T) {
+	for width := 1; width < 100; width += 7 {
+		for height := 1; height < 30; height += 3 {
+			m := screenUI(width, height)
+			m.open = "dm1"
+			s := screenSnapshot()
+			s.list[0].Problem = "\x1b[2Jproblem"
+			s.list[1].ID = "\x1b]0;id\x07"
+			show(m, s)
+			m.Update(eventMsg{event: client.Event{Type: client.EventProblem, Conversation: "dm1", Problem: "\x1b[5mblink", Time: screenTime}})
+			m.Update(stateMsg{state: client.State{Err: &client.Refusal{Code: "\x1b[6m", Message: "\x9b6m"}}})
+			check := func(what string) {
+				view := m.View()
+				for _, own := range []string{"\x1b[7m", "\x1b[1m", "\x1b[2m", "\x1b[0m"} {
+					view = strings.ReplaceAll(view, own, "")
+				}
+				if i := strings.IndexFunc(view, func(r rune) bool { return r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 || r == '\u202e' }); i >= 0 {
+					t.Fatalf("%dx%d, %s: %q reaches the terminal", width, height, what, view[max(0, i-10):min(len(view), i+10)])
+				}
+				rows := strings.Split(view, "\n")
+				if len(rows) > height {
+					t.Fatalf("%dx%d, %s: %d rows", width, height, what, len(rows))
+				}
+				for _, row := range rows {
+					if ansi.StringWidth(row) > width {
+						t.Fatalf("%dx%d, %s: too wide: %q", width, height, what, row)
+					}
+				}
+			}
+			check("history")
+			m.Update(tea.KeyMsg{Type: tea.KeyRunes, Paste: true, Runes: []rune("\x1b[2Jpasted\r\n日本語" + strings.Repeat("x", 50))})
+			m.flash = "\x1b[2J"
+			check("pasted")
+			m.panel = &panel{title: "\x1b[2J", lines: []string{"\x1b[2J"}}
+			check("panel")
+			m.panel.hits = s.history
+			check("search")
+			m.panel = nil
+			screenKey(m, "pgup", "pgup")
+			check("scrolled")
+		}
+	}
+}
+
+// TestScrolledPlace: what is being read stays where it is when something new comes.
+func TestScrolledPlace(t *testing.T) {
+	m := screenUI(80, 12)
+	m.open = "dm1"
+	s := screenSnapshot()
+	for i := int64(5); i < 60; i++ {
+		s.history = append(s.history, said(i, device(screenBob, true, false), fmt.Sprint("number ", i)))
+	}
+	show(m, s)
+	screenKey(m, "pgup", "pgup")
+	upper := func() string {
+		rows := strings.Split(plainScreen(m), "\n")
+		return strings.Join(rows[1:len(rows)-4], "\n")
+	}
+	before := upper()
+	if !strings.Contains(before, "number 4") {
+		t.Fatalf("not scrolled back:\n%s", before)
+	}
+	s.history = append(s.history, said(60, device(screenBob, true, false), "number 60\nof two lines"))
+	s.waiting = nil
+	show(m, s)
+	if diff := cmp.Diff(before, upper()); diff != "" {
+		t.Errorf("what is read has moved:\n%s", diff)
+	}
+	screenKey(m, "pgdown", "pgdown", "pgdown")
+	if !strings.Contains(upper(), "of two lines") {
+		t.Errorf("not at the end:\n%s", plainScreen(m))
+	}
+}
+
+func TestEditor(t *testing.T) {
+	steps := []struct {
+		key  string
+		want string // | is the cursor
+	}{
+		{"one two", "one two|"}, {"alt+enter", "one two\n|"}, {"three", "one two\nthree|"}, {"up", "one t|wo\nthree"},
+		{"x", "one tx|wo\nthree"}, {"backspace", "one t|wo\nthree"}, {"ctrl+w", "one |wo\nthree"}, {"home", "|one wo\nthree"},
+		{"down", "one wo\n|three"}, {"left", "one wo|\nthree"}, {"ctrl+u", "|\nthree"}, {"up", "|\nthree"},
+	}
+	m := screenUI(80, 24)
+	m.open = "dm1"
+	for _, s := range steps {
+		screenKey(m, s.key)
+		if got := string(m.input.text[:m.input.at]) + "|" + string(m.input.text[m.input.at:]); got != s.want {
+			t.Fatalf("after %s: %q, want %q", s.key, got, s.want)
+		}
+	}
+}
+
+// uiDriver runs a UI as bubbletea would, but for the terminal.
+type uiDriver struct {
+	t    *testing.T
+	ui   *ui
+	msgs chan tea.Msg
+}
+
+func (d *uiDriver) run(cmd tea.Cmd) {
+	if cmd == nil {
+		return
+	}
+	go func() {
+		msg := cmd()
+		if batch, ok := msg.(tea.BatchMsg); ok {
+			for _, c := range batch {
+				d.run(c)
+			}
+			return
+		}
+		select {
+		case d.msgs <- msg:
+		case <-d.ui.ctx.Done():
+		}
+	}()
+}
+
+// until runs until the screen shows text.
+func (d *uiDriver) until(text string) {
+	d.t.Helper()
+	d.wait(text, func(tea.Msg) bool { return strings.Contains(plainScreen(d.ui), text) })
+}
+
+func (d *uiDriver) wait(what string, isDone func(tea.Msg) bool) {
+	d.t.Helper()
+	var last tea.Msg
+	for !isDone(last) {
+		select {
+		case last = <-d.msgs:
+			_, cmd := d.ui.Update(last)
+			d.run(cmd)
+		case <-d.ui.ctx.Done():
+			d.t.Fatalf("no %q:\n%s", what, plainScreen(d.ui))
+		}
+	}
+}
+
+func (d *uiDriver) types(line string) {
+	d.ui.Update(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune(line)})
+	d.press(tea.KeyEnter)
+}
+
+func (d *uiDriver) press(key tea.KeyType) {
+	_, cmd := d.ui.Update(tea.KeyMsg{Type: key})
+	d.run(cmd)
+}
+
+func newDriver(ctx context.Context, t *testing.T, serverURL, name string) *uiDriver {
+	t.Helper()
+	account, err := client.AccountFromSeed([]byte("the seed of this test"), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := make([]byte, client.StorageKeyBytes)
+	rand.Read(key)
+	sdk, err := client.Open(ctx, client.Options{Dir: t.TempDir(), StorageKey: key, Server: serverURL, Account: account, DeviceID: name + "-device"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sdk.Close() })
+	d := &uiDriver{t: t, msgs: make(chan tea.Msg, 100)}
+	d.ui = newUI(ctx, &chat{client: sdk, self: sdk.DID(), server: serverURL})
+	d.ui.Update(tea.WindowSizeMsg{Width: 80, Height: 24})
+	d.run(d.ui.Init())
+	return d
+}
+
+// TestUITalks: two people over a real server.
+func TestUITalks(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	config := server.DefaultConfig(t.TempDir())
+	config.Listen = "127.0.0.1:0"
+	config.LogTo = io.Discard
+	s, err := server.Start(ctx, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	ann, bob := newDriver(ctx, t, s.URL(), "ann"), newDriver(ctx, t, s.URL(), "bob")
+	ann.until("● online")
+	bob.until("● online")
+	ann.types("/dm " + bob.ui.chat.self)
+	ann.until("(unverified)")
+	ann.types("hello bob")
+	bob.until("(unverified): hello bob")
+	bob.types("/verify " + short(ann.ui.chat.self) + " yes")
+	bob.until("✓: hello bob")
+	bob.types("and hello ann")
+	ann.until("(unverified): and hello ann")
+	ann.types("/room " + bob.ui.chat.self)
+	ann.until(" room ")
+	bob.until("room ")
+	ann.types("in here")
+	bob.until("(2)    1")
+	bob.press(tea.KeyTab)
+	bob.until("✓: in here")
+	bob.until("(2)      ")
+	bob.types("/search HELLO")
+	bob.until("Found: HELLO")
+	bob.types("")
+	bob.until("✓: hello bob")
+	bob.types("/quit")
+	bob.wait("end", func(msg tea.Msg) bool { _, ok := msg.(tea.QuitMsg); return ok })
+	if bob.ui.err != nil || bob.ui.isUndelivered {
+		t.Errorf("the end: %v, undelivered %v", bob.ui.err, bob.ui.isUndelivered)
+	}
+}
