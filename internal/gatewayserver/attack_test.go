@@ -228,6 +228,111 @@ func TestBodiesInMemory(t *testing.T) {
 	w.server.intake.release("", core.TotalBodyBytesMax)
 }
 
+// TestFramesInMemory: frames that arrive and do not end count as bodies do, before a
+// session and in one. A socket that brings too many is told when to come back, and ends;
+// small frames pass whatever there is.
+func TestFramesInMemory(t *testing.T) {
+	w := newWorld(t, func(s *setup) { s.door.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	const size = 1<<20 - 100 // of the MiB that is announced
+	unfinished := append([]byte{0x81, 0xFF, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0}, make([]byte, size)...)
+	begin := func(name, address string) net.Conn {
+		p := w.openFrom(name, http.Header{"X-Forwarded-For": {address}})
+		_, _ = p.network.Write(unfinished) // ends early when it is refused
+		return p.network
+	}
+	held := func(address string, n int64) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			w.server.intake.mu.Lock()
+			got := w.server.intake.held[address]
+			w.server.intake.mu.Unlock()
+			if got == n {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s holds %d bytes, want %d", address, got, n)
+			}
+		}
+	}
+	const counted = size/frameFreeBytes*frameFreeBytes - frameFreeBytes // whole pieces beyond the first
+	var stalled []net.Conn
+	for i := range core.AddressBodyBytesMax / counted {
+		stalled = append(stalled, begin(fmt.Sprint("eve", i), "192.0.2.1"))
+	}
+	held("192.0.2.1", int64(len(stalled))*counted)
+	begin("mallory", "192.0.2.1")
+	if got := w.hear("mallory"); !strings.Contains(got, `"code":"rate_limited"`) || !strings.Contains(got, `"retry_after_s":1}`) {
+		t.Error(got)
+	}
+	if got := w.hear("mallory"); got != "closed 1013" {
+		t.Error(got)
+	}
+	other := begin("bob", "192.0.2.2")
+	held("192.0.2.2", counted)
+	for _, network := range append(stalled, other) {
+		network.Close()
+	}
+	held("192.0.2.1", 0)
+	held("192.0.2.2", 0)
+
+	w.join("ann")
+	ping := func(bytes int) string { return `{"v":1,"t":"ping","x":"` + strings.Repeat("x", bytes) + `"}` }
+	for range 3 {
+		w.say("ann", ping(900_000))
+		if got := w.hear("ann"); got != `{"v":1,"t":"pong"}` {
+			t.Error(got)
+		}
+	}
+	w.server.intake.mu.Lock()
+	if w.server.intake.total != 0 {
+		t.Errorf("%d bytes are still counted", w.server.intake.total)
+	}
+	w.server.intake.total = core.TotalBodyBytesMax // as if many addresses did the same
+	w.server.intake.mu.Unlock()
+	w.say("ann", ping(frameFreeBytes/2))
+	if got := w.hear("ann"); got != `{"v":1,"t":"pong"}` {
+		t.Error(got)
+	}
+	w.say("ann", ping(2*frameFreeBytes))
+	if got := w.hear("ann"); !strings.Contains(got, `"code":"unavailable"`) || !strings.Contains(got, `"retry_after_s":1}`) {
+		t.Error(got)
+	}
+	if got := w.hear("ann"); got != "closed 1013" {
+		t.Error(got)
+	}
+	w.server.intake.release("", core.TotalBodyBytesMax)
+}
+
+// TestNoFramesAreCounted: what is no frame, or none that a session knows, is a refusal
+// like others, under a name that no client can choose.
+func TestNoFramesAreCounted(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	w := newWorld(t, func(s *setup) { s.door.Registerer = registry })
+	w.join("ann")
+	for _, frame := range []string{"{", `{"v":2}`, `{"v":1,"t":"mine"}`, `{"v":1,"t":"conv.commit","body":{}}`} {
+		w.say("ann", frame)
+		w.hear("ann")
+	}
+	for _, first := range []string{`{"v":2}`, `{"v":1,"t":"mine"}`} {
+		w.open("eve")
+		w.say("eve", first)
+		w.hear("eve")
+	}
+	families, err := registry.Gather()
+	must(t, err)
+	counted := map[string]float64{}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() == "waxwing_requests_total" {
+				counted[m.GetLabel()[0].GetValue()+" "+m.GetLabel()[1].GetValue()] = m.GetCounter().GetValue()
+			}
+		}
+	}
+	if len(counted) != 2 || counted["none invalid_request"] != 6 || counted["session.start ok"] != 1 {
+		t.Errorf("counted %v", counted)
+	}
+}
+
 // TestLimitsBehindAProxy: over a real socket, what a trusted proxy says is who counts,
 // and nobody is believed who is not trusted.
 func TestLimitsBehindAProxy(t *testing.T) {

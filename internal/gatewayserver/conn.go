@@ -47,6 +47,7 @@ const (
 	closePolicy    = int(websocket.StatusPolicyViolation)
 	closeTooLong   = int(websocket.StatusMessageTooBig)
 	closeFault     = int(websocket.StatusInternalError)
+	closeTryAgain  = int(websocket.StatusTryAgainLater)
 )
 
 var errTooLong = errors.New("message is too long")

@@ -32,7 +32,7 @@ func (b *budget) take(bytes int, now time.Time) time.Duration {
 	return b.until.Sub(now) - time.Minute
 }
 
-// intake bounds the bodies of HTTP requests that are in memory at one time: of one
+// intake bounds the bodies of requests that are in memory at one time: of one
 // address, so that none takes what is there for all, and altogether. Bytes count as
 // they arrive, not as they are announced, until the request has been answered. A
 // socket has a budget of its own, and holds one frame.
@@ -95,6 +95,41 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	}
 	b.held += int64(n)
 	return n, err
+}
+
+// frameFreeBytes is how much of a frame counts against nothing: most frames are smaller,
+// and a socket that holds so much costs little more than one that holds none.
+const frameFreeBytes = 16 << 10
+
+// countedFrame is a message of a socket that counts against the intake while it is read
+// and handled: one that does not end costs whoever sends it a connection, no more.
+type countedFrame struct {
+	io.Reader
+	intake     *intake
+	address    string
+	seen, held int64
+	refused    error // why the intake takes no more of it
+}
+
+// Read reads in pieces, for the library fills all of p before it returns.
+func (f *countedFrame) Read(p []byte) (int, error) {
+	n, err := f.Reader.Read(p[:min(len(p), frameFreeBytes)])
+	f.seen += int64(n)
+	if more := f.seen - frameFreeBytes - f.held; more > 0 {
+		if f.refused = f.intake.take(f.address, more); f.refused != nil {
+			return 0, f.refused
+		}
+		f.held += more
+	}
+	return n, err
+}
+
+// release is the end of the message. It may be called again.
+func (f *countedFrame) release() {
+	if f.held > 0 {
+		f.intake.release(f.address, f.held)
+	}
+	*f = countedFrame{}
 }
 
 // ServeHTTP answers /v1/… and /healthz, and 404 for everything else.

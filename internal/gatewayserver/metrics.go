@@ -28,6 +28,7 @@ const (
 	causePeer      = "peer"      // the client closed, or its network did
 	causeHandshake = "handshake" // no session came of it
 	causeProtocol  = "protocol"  // text that is none, binary, a frame that is too long
+	causeMemory    = "memory"    // a frame for which there was no room
 	causeHeartbeat = "heartbeat" // no sign of life
 	causeStalled   = "stalled"   // a write did not get through
 	causeSession   = "session"   // the session was revoked
@@ -80,6 +81,10 @@ func (m *metrics) open(transport string) prometheus.Gauge {
 	}
 	return m.connections
 }
+
+// operationNone is what frames count under that are no frames, or of a type that the
+// session does not know.
+const operationNone = "none"
 
 // request counts an endpoint, by its pattern, or a frame, by its type. Operations are
 // names of ours: a client cannot make one up.

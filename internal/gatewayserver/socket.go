@@ -33,6 +33,7 @@ type socket struct {
 	// The rest belongs to the reading goroutine and is set by the handshake.
 	ctx         context.Context
 	cancel      context.CancelFunc
+	frame       countedFrame // the message that is read or handled
 	session     identity.Session
 	unconfirmed *identity.Ready // answered, and nothing came back yet
 	detach      func()
@@ -111,6 +112,7 @@ func (c *socket) ending() string    { return *c.cause.Load() }
 
 func (c *socket) converse() (bye farewell) {
 	defer func() {
+		c.frame.release()
 		if reason := recover(); reason != nil {
 			bye = c.panicked(reason)
 		}
@@ -122,15 +124,21 @@ func (c *socket) converse() (bye farewell) {
 		}
 		buffer := frameBuffers.Get().(*bytes.Buffer)
 		buffer.Reset()
-		_, err = buffer.ReadFrom(message)
+		c.frame = countedFrame{Reader: message, intake: &c.server.intake, address: c.address}
+		_, err = buffer.ReadFrom(&c.frame)
 		c.conn.Slow(frameBytesMin) // handling it costs something too
 		if err == nil {
 			bye = c.receive(isText, buffer.Bytes())
 		}
+		refused := c.frame.refused
+		c.frame.release()
 		if buffer.Cap() <= frameBufferBytesMax {
 			frameBuffers.Put(buffer)
 		}
 		switch {
+		case refused != nil:
+			_ = c.refuse(gateway.Frame{}, refused)
+			return farewell{cause: causeMemory, code: closeTryAgain, reason: "too many bytes in memory"}
 		case errors.Is(err, errTooLong):
 			return farewell{cause: causeProtocol, code: closeTooLong, reason: "message too big"}
 		case err != nil:
@@ -182,12 +190,12 @@ func (c *socket) receive(isText bool, data []byte) farewell {
 	}
 	c.confirm()
 	if err != nil {
-		return c.reply(frame, reply{}, invalid(err))
+		return c.refuse(frame, invalid(err))
 	}
 	c.heard.Store(true)
 	kind, ok := frameKinds[frame.Type]
 	if !ok || kind.feature != "" && !c.session.Has(kind.feature) {
-		return c.reply(frame, reply{}, errUnknownFrame)
+		return c.refuse(frame, errUnknownFrame)
 	}
 	if kind.begin != nil {
 		kind.begin(c, frame)
@@ -260,6 +268,12 @@ func (c *socket) reply(request gateway.Frame, answer reply, err error) farewell 
 	return farewell{}
 }
 
+// refuse answers what is no frame that could be handled; its type is the client's own.
+func (c *socket) refuse(request gateway.Frame, err error) farewell {
+	c.server.metrics.request(operationNone, err)
+	return c.reply(request, reply{}, err)
+}
+
 // handshake handles the first frame, which must start or resume a session.
 func (c *socket) handshake(isText bool, data []byte) farewell {
 	if !isText {
@@ -273,12 +287,15 @@ func (c *socket) handshake(isText bool, data []byte) farewell {
 		return farewell{cause: causeHandshake, code: closeProtocol, reason: "not a frame"}
 	case err != nil:
 		err = invalid(err)
+		c.server.metrics.request(operationNone, err)
 	default:
 		c.heard.Store(true)
 		err = c.begin(frame)
 		if _, ok := sessionKinds[frame.Type]; ok {
 			c.server.metrics.request(frame.Type, err)
+			break
 		}
+		c.server.metrics.request(operationNone, err)
 	}
 	if err != nil {
 		_ = c.reply(frame, reply{}, err)

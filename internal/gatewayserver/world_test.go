@@ -217,18 +217,24 @@ func (w *world) call(name, method, path, body string) (status int, answer string
 // open gives name a socket.
 func (w *world) open(name string) *person {
 	w.t.Helper()
+	return w.openFrom(name, nil)
+}
+
+// openFrom is open with headers, such as a proxy's.
+func (w *world) openFrom(name string, header http.Header) *person {
+	w.t.Helper()
 	p := w.person(name)
 	if p.ws != nil {
 		_ = p.ws.CloseNow()
 	}
-	ws, network, err := dial(w.http.URL)
+	ws, network, err := dial(w.http.URL, header)
 	must(w.t, err)
 	ws.SetReadLimit(32 << 20)
 	p.ws, p.network = ws, network
 	return p
 }
 
-func dial(url string) (*websocket.Conn, net.Conn, error) {
+func dial(url string, header http.Header) (*websocket.Conn, net.Conn, error) {
 	var network net.Conn
 	transport := &http.Transport{DialContext: func(ctx context.Context, n, address string) (net.Conn, error) {
 		var err error
@@ -237,7 +243,7 @@ func dial(url string) (*websocket.Conn, net.Conn, error) {
 	}}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	ws, _, err := websocket.Dial(ctx, url+"/v1/ws", &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+	ws, _, err := websocket.Dial(ctx, url+"/v1/ws", &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}, HTTPHeader: header})
 	return ws, network, err
 }
 
