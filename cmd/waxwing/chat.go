@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -94,6 +95,9 @@ func (o *chatOptions) open(ctx context.Context, g *globals) (*chat, error) {
 		Dir: filepath.Join(home.dir, "store"), StorageKey: key, Server: home.Server, Account: account,
 		DeviceID: home.Device, InviteCode: o.Invite,
 	})
+	if errors.Is(err, client.ErrInUse) {
+		err = fmt.Errorf("%w: while a waxwing chat is open its /commands do what other commands do", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -382,10 +382,10 @@ func (t *chat) noteOf(e client.Event) []string {
 		out = append(out, "you are no longer in this conversation")
 	case client.EventMembers:
 		for _, m := range e.Members {
-			out = append(out, t.nameOf(m)+" joined")
+			out = append(out, t.comer(m)+" joined")
 		}
 		for _, m := range e.Gone {
-			out = append(out, t.nameOf(m)+" left")
+			out = append(out, t.comer(m)+" left")
 		}
 	case client.EventKeyChange:
 		out = append(out, "a new key of "+t.nameOf(e.From)+": compare safety numbers again (/verify)")
@@ -393,6 +393,14 @@ func (t *chat) noteOf(e client.Event) []string {
 		out = append(out, orElse(e.Problem, string(e.Type)))
 	}
 	return out
+}
+
+// comer is who comes or goes: of our own account it is another device.
+func (t *chat) comer(m client.Member) string {
+	if m.Account == t.self {
+		return "your device " + deviceName(m)
+	}
+	return t.nameOf(m)
 }
 
 func orElse(text, other string) string {

@@ -2,7 +2,7 @@
 // client, in one binary.
 //
 //	waxwing serve          run the service
-//	waxwing chat dm DID    talk to somebody, end-to-end encrypted
+//	waxwing chat           talk to people, end-to-end encrypted
 //	waxwing demo           see all of it work in one process
 //	waxwing token, did     identities for scripts
 //	waxwing invite, allow  who may begin to use the service
