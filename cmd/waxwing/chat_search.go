@@ -49,11 +49,9 @@ func (c *chatListCommand) Run(ctx context.Context, std streams, g *globals) erro
 				}
 				continue
 			}
+			members := append([]string{}, accountsOf([]client.Conversation{{Members: conv.Members}})...)
 			i := conversationItem{conv.ID, string(conv.Kind), conv.Phase.String(), conv.Role, conv.Peer, conv.Unread,
-				[]string{}, conv.Inviting, conv.Problem}
-			for _, account := range accountsOf([]client.Conversation{{Members: conv.Members}}) {
-				i.Members = append(i.Members, account)
-			}
+				members, conv.Inviting, conv.Problem}
 			if err := printJSONLine(std.out, i); err != nil {
 				return err
 			}

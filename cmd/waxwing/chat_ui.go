@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	tea "github.com/charmbracelet/bubbletea"
@@ -56,8 +57,18 @@ type note struct {
 	text string
 }
 
-// job is a line to obey in the conversation that was open when it was typed.
-type job struct{ conv, line string }
+// job is a line to obey in the conversation that was open when it was typed, or, if
+// it was typed behind a line that turns to another one, in that one.
+type job struct {
+	conv, line string
+	follows    bool
+}
+
+// turns says whether the line may turn to another conversation.
+func (j job) turns() bool {
+	command, _, _ := strings.Cut(j.line, " ")
+	return command == "/dm" || command == "/room" || command == "/open"
+}
 
 // panel shows an answer in place of the history.
 type panel struct {
@@ -199,7 +210,7 @@ func (m *ui) watchState(changed <-chan struct{}) tea.Cmd {
 
 // do puts a line behind those that are being obeyed.
 func (m *ui) do(line string) tea.Cmd {
-	m.jobs = append(m.jobs, job{m.open, line})
+	m.jobs = append(m.jobs, job{m.open, line, slices.ContainsFunc(m.jobs, job.turns)})
 	if len(m.jobs) > 1 {
 		return nil
 	}
@@ -209,6 +220,9 @@ func (m *ui) do(line string) tea.Cmd {
 // work obeys the first line of the queue.
 func (m *ui) work() tea.Cmd {
 	j, ctx, t := m.jobs[0], m.ctx, m.chat
+	if j.follows {
+		j.conv = m.open
+	}
 	return func() tea.Msg {
 		t.conv = j.conv
 		r, err := t.obey(ctx, j.line)
@@ -347,32 +361,57 @@ func (m *ui) turnTo(conv string) tea.Cmd {
 	return m.load()
 }
 
-// answer shows what came of a line. One that failed comes back into the input.
+// answer shows what came of a line and goes on with the next one.
 func (m *ui) answer(msg replyMsg) tea.Cmd {
 	m.jobs = m.jobs[1:]
-	var next tea.Cmd
-	if len(m.jobs) > 0 {
-		next = m.work()
-	}
 	r := msg.reply
+	var turned tea.Cmd
 	switch {
-	case m.isOurEnd(msg.err) && msg.err != nil:
+	case msg.err != nil && m.isOurEnd(msg.err):
 		return nil
 	case msg.err != nil:
-		m.flash = msg.err.Error()
-		if m.input.isEmpty() && m.open == msg.job.conv {
-			m.input = newEditor(msg.job.line)
-		}
-	case r.quit:
+		m.refuse(msg)
+	case r.quit && !m.isLeaving:
+		m.jobs = nil // nothing is behind the end
 		return m.leave()
 	case r.opened != "":
-		return tea.Batch(next, m.turnTo(r.opened))
+		turned = m.turnTo(r.opened)
 	case r.title != "":
 		m.panel = &panel{title: r.title, lines: r.lines, hits: r.hits}
 	case len(r.lines) > 0:
 		m.flash = r.lines[len(r.lines)-1]
 	}
-	return tea.Batch(next, m.load())
+	var next tea.Cmd
+	switch {
+	case len(m.jobs) > 0:
+		next = m.work()
+	case m.isLeaving:
+		next = m.farewell()
+	}
+	return tea.Batch(turned, next, m.load())
+}
+
+// refuse says what is wrong with a line and gives it back to the input. What was typed
+// for the conversation that it did not turn to goes nowhere else: it comes back too.
+func (m *ui) refuse(msg replyMsg) {
+	m.flash = msg.err.Error()
+	back := msg.job.line
+	if msg.job.turns() {
+		for len(m.jobs) > 0 && m.jobs[0].follows {
+			back += "\n" + m.jobs[0].line
+			m.jobs = m.jobs[1:]
+		}
+	}
+	switch {
+	case m.open != msg.job.conv && !msg.job.follows:
+		if d := m.drafts[msg.job.conv]; d.isEmpty() {
+			m.drafts[msg.job.conv] = newEditor(back)
+		}
+	case m.input.isEmpty():
+		m.input = newEditor(back)
+	default:
+		m.input = newEditor(back + "\n" + m.input.String())
+	}
 }
 
 // leave ends the chat, after a moment for what was typed; asked twice, at once.
@@ -383,6 +422,14 @@ func (m *ui) leave() tea.Cmd {
 	}
 	m.isLeaving = true
 	m.flash = "delivering what was typed; Ctrl+C again leaves it for the next time"
+	return m.farewell()
+}
+
+// farewell waits until the outbox is empty, once every line is in it.
+func (m *ui) farewell() tea.Cmd {
+	if len(m.jobs) > 0 {
+		return nil
+	}
 	ctx, t := m.ctx, m.chat
 	return func() tea.Msg {
 		isDone, err := t.leave(ctx)

@@ -121,12 +121,12 @@ func TestScreens(t *testing.T) {
 		}},
 		{"help", 80, 24, func(m *ui) { screenKey(m, "f1", "pgdown") }},
 		{"search", 80, 24, func(m *ui) {
-			m.jobs = []job{{"dm1", "/search l"}}
+			m.jobs = []job{{conv: "dm1", line: "/search l"}}
 			m.Update(replyMsg{reply: reply{title: "Found: l", hits: m.snap.history}})
 			screenKey(m, "down", "down")
 		}},
 		{"mistake", 80, 24, func(m *ui) {
-			m.jobs = []job{{"dm1", "/dance"}}
+			m.jobs = []job{{conv: "dm1", line: "/dance"}}
 			m.Update(replyMsg{job: m.jobs[0], err: mistake("/dance is no command")})
 		}},
 		{"verified", 80, 24, func(m *ui) {
@@ -260,11 +260,41 @@ func TestEditor(t *testing.T) {
 	}
 }
 
-// uiDriver runs a UI as bubbletea would, but for the terminal.
+// TestTypedAhead: what is typed behind a line that turns to another conversation is
+// for that one, and goes nowhere if the line fails.
+func TestTypedAhead(t *testing.T) {
+	m := screenUI(80, 24)
+	m.open = "dm1"
+	show(m, screenSnapshot())
+	screenKey(m, "/dm nobody", "enter", "a secret", "enter", "another", "enter")
+	m.Update(replyMsg{job: m.jobs[0], err: mistake("nobody known here")})
+	if len(m.jobs) != 0 || m.input.String() != "/dm nobody\na secret\nanother" {
+		t.Errorf("after a mistake %v is to be obeyed, and the input is %q", m.jobs, m.input.String())
+	}
+	m.input = editor{}
+	screenKey(m, "/open dm2", "enter", "for dm2", "enter")
+	m.Update(replyMsg{job: m.jobs[0], reply: reply{opened: "dm2"}})
+	if len(m.jobs) != 1 || !m.jobs[0].follows || m.open != "dm2" {
+		t.Errorf("behind /open: %v in %s", m.jobs, m.open)
+	}
+	m.Update(replyMsg{job: m.jobs[0], reply: reply{sent: "m1"}})
+	screenKey(m, "for dm2 too", "enter")
+	if len(m.jobs) != 1 || m.jobs[0].follows || m.jobs[0].conv != "dm2" {
+		t.Errorf("later: %v", m.jobs)
+	}
+}
+
+// uiDriver runs a UI as bubbletea would, but for the terminal. Those of one test share
+// a queue, so that all of them go on while one is waited for.
 type uiDriver struct {
-	t    *testing.T
-	ui   *ui
-	msgs chan tea.Msg
+	t     *testing.T
+	ui    *ui
+	queue chan addressed
+}
+
+type addressed struct {
+	to  *uiDriver
+	msg tea.Msg
 }
 
 func (d *uiDriver) run(cmd tea.Cmd) {
@@ -280,7 +310,7 @@ func (d *uiDriver) run(cmd tea.Cmd) {
 			return
 		}
 		select {
-		case d.msgs <- msg:
+		case d.queue <- addressed{d, msg}:
 		case <-d.ui.ctx.Done():
 		}
 	}()
@@ -292,14 +322,18 @@ func (d *uiDriver) until(text string) {
 	d.wait(text, func(tea.Msg) bool { return strings.Contains(plainScreen(d.ui), text) })
 }
 
+// wait runs until isDone, which is told what came for d last.
 func (d *uiDriver) wait(what string, isDone func(tea.Msg) bool) {
 	d.t.Helper()
 	var last tea.Msg
 	for !isDone(last) {
 		select {
-		case last = <-d.msgs:
-			_, cmd := d.ui.Update(last)
-			d.run(cmd)
+		case a := <-d.queue:
+			_, cmd := a.to.ui.Update(a.msg)
+			a.to.run(cmd)
+			if last = nil; a.to == d {
+				last = a.msg
+			}
 		case <-d.ui.ctx.Done():
 			d.t.Fatalf("no %q:\n%s", what, plainScreen(d.ui))
 		}
@@ -316,7 +350,7 @@ func (d *uiDriver) press(key tea.KeyType) {
 	d.run(cmd)
 }
 
-func newDriver(ctx context.Context, t *testing.T, serverURL, name string) *uiDriver {
+func newDriver(ctx context.Context, t *testing.T, queue chan addressed, serverURL, name string) *uiDriver {
 	t.Helper()
 	account, err := client.AccountFromSeed([]byte("the seed of this test"), name)
 	if err != nil {
@@ -329,7 +363,7 @@ func newDriver(ctx context.Context, t *testing.T, serverURL, name string) *uiDri
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { sdk.Close() })
-	d := &uiDriver{t: t, msgs: make(chan tea.Msg, 100)}
+	d := &uiDriver{t: t, queue: queue}
 	d.ui = newUI(ctx, &chat{client: sdk, self: sdk.DID(), server: serverURL})
 	d.ui.Update(tea.WindowSizeMsg{Width: 80, Height: 24})
 	d.run(d.ui.Init())
@@ -348,12 +382,12 @@ func TestUITalks(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	ann, bob := newDriver(ctx, t, s.URL(), "ann"), newDriver(ctx, t, s.URL(), "bob")
+	queue := make(chan addressed)
+	ann, bob := newDriver(ctx, t, queue, s.URL(), "ann"), newDriver(ctx, t, queue, s.URL(), "bob")
 	ann.until("● online")
 	bob.until("● online")
 	ann.types("/dm " + bob.ui.chat.self)
-	ann.until("(unverified)")
-	ann.types("hello bob")
+	ann.types("hello bob") // at once: it is for bob
 	bob.until("(unverified): hello bob")
 	bob.types("/verify " + short(ann.ui.chat.self) + " yes")
 	bob.until("✓: hello bob")
@@ -371,9 +405,12 @@ func TestUITalks(t *testing.T) {
 	bob.until("Found: HELLO")
 	bob.types("")
 	bob.until("✓: hello bob")
-	bob.types("/quit")
+	ann.types("/open 1")
+	bob.types("last words")
+	bob.press(tea.KeyCtrlC) // not before they are on their way
 	bob.wait("end", func(msg tea.Msg) bool { _, ok := msg.(tea.QuitMsg); return ok })
 	if bob.ui.err != nil || bob.ui.isUndelivered {
 		t.Errorf("the end: %v, undelivered %v", bob.ui.err, bob.ui.isUndelivered)
 	}
+	ann.until("(unverified): last words")
 }
