@@ -160,7 +160,7 @@ func (s *session) subscribe(ctx context.Context, conv *conversation, sub *subscr
 	sub.active, sub.caughtUp, sub.moved = true, false, time.Now()
 	from := conv.nextSeq
 	sub.taken, sub.acked = from-1, 0 // a crash may have kept the last ack back
-	if !sub.noOverlap && from > 1 && conv.phase == Joined {
+	if conv.info.Unsure || !sub.noOverlap && from > 1 && conv.phase == Joined {
 		if err := s.c.db.update(ctx, func(tx *tx) (err error) { from, err = tx.overlap(conv); return err }); err != nil {
 			return err
 		}

@@ -111,7 +111,9 @@ type conversationInfo struct {
 	SkipTo   int64 `json:"skip_to,omitempty"`
 	// Rewound: the log was set back, and what is ours in it is to be sent again. Back is
 	// how far the next step goes back if the log is still not as it was.
+	// Unsure: nothing is taken in before the event at the new end was seen to be as it was.
 	Rewound bool  `json:"rewound,omitempty"`
+	Unsure  bool  `json:"unsure,omitempty"`
 	Back    int64 `json:"back,omitempty"`
 }
 

@@ -163,6 +163,9 @@ func (b *batch) caughtUp(frame gateway.Frame) error {
 		b.then(func() { b.s.setBack(m.ConvID) })
 		return b.s.c.rewind(b.tx, conv, m.Seq)
 	}
+	if conv.info.Unsure {
+		return nil // of the subscription before
+	}
 	if conv.info.Back > 0 && isWhole {
 		conv.editInfo().Back = 0
 	}

@@ -16,7 +16,8 @@ import (
 // subscription begins one event early; when that one is another than before, or the log
 // ends before it, the log was set back. What is then read again is known by its digest
 // and told to nobody twice; what was ours and does not come again is sent again, under
-// the same msg_id and byte for byte, so that others know it too.
+// the same msg_id and byte for byte, so that others know it too. Whoever was away while
+// that happened, and finds the log to end as before, keeps the order that it knew.
 
 // The bounds of the journal in each conversation, in events: how far back digests are
 // kept, own messages with their bytes, and own commits with theirs, which are large.
@@ -65,6 +66,13 @@ func (t *tx) overlap(conv *conversation) (from int64, err error) {
 	if found {
 		return conv.nextSeq - 1, err
 	}
+	if conv.info.Unsure { // there is nothing to compare: it is read from here on
+		seen, err := t.conversation(conv.id)
+		if err != nil {
+			return 0, err
+		}
+		seen.editInfo().Unsure = false
+	}
 	return conv.nextSeq, err
 }
 
@@ -84,7 +92,12 @@ func (t *tx) isAsBefore(conversation string, seq int64, digest [sha256.Size]byte
 // need is known by its digest.
 func (c *Client) rewind(tx *tx, conv *conversation, last int64) error {
 	info := conv.editInfo()
-	next := max(1, min(last+1, conv.nextSeq)-info.Back)
+	var first int64 // what is before the journal was never read here, or long ago
+	if _, err := tx.get([]any{&first}, `SELECT coalesce(min(seq), 1) FROM log WHERE conversation = $1`, conv.id); err != nil {
+		return err
+	}
+	next := min(conv.nextSeq, max(first, min(last+1, conv.nextSeq)-info.Back))
+	info.Unsure = true
 	info.Back = min(max(16, 8*info.Back), journalEvents)
 	if !info.Rewound {
 		info.Rewound = true

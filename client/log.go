@@ -34,6 +34,8 @@ func (c *Client) takeEvent(tx *tx, e *gateway.Event) (what taken, err error) {
 		return takenNot, nil
 	case e.Seq < conv.nextSeq:
 		return c.takeOld(tx, conv, e)
+	case conv.info.Unsure:
+		return takenNot, nil // of a subscription from before the log was set back
 	case e.Seq > conv.nextSeq:
 		return takenGap, nil
 	}
@@ -102,6 +104,9 @@ func (c *Client) takeOld(tx *tx, conv *conversation, e *gateway.Event) (taken, e
 	}
 	same, err := tx.isAsBefore(conv.id, e.Seq, sha256.Sum256(message))
 	if err != nil || same {
+		if conv.info.Unsure {
+			conv.editInfo().Unsure = false
+		}
 		return takenTwin, err
 	}
 	return takenBack, c.rewind(tx, conv, e.Seq-1)
@@ -207,6 +212,9 @@ func (c *Client) unreadable(tx *tx, e Event, why error) error {
 // The application is told; nothing else would ever tell it.
 func (c *Client) skipPruned(tx *tx, id string, r *Refusal, now time.Time) error {
 	conv, err := tx.conversation(id)
+	if err == nil && conv != nil && conv.info.Unsure {
+		conv.editInfo().Unsure = false // what it would be compared with is gone
+	}
 	if err != nil || conv == nil || !conv.isLive() || r.EarliestSeq <= conv.nextSeq {
 		return err
 	}
