@@ -225,7 +225,8 @@ func TestForkIsReported(t *testing.T) {
 	}
 	middle := newMiddleman(w)
 	middle.toClient = func(frame gateway.Frame) bool {
-		if frame.Type == gateway.TypeEvent {
+		var e gateway.Event
+		if frame.Type == gateway.TypeEvent && frame.Decode(&e) == nil && *e.Epoch == epoch+1 {
 			// Before ann can say what she sees, somebody else says what he does not.
 			err := bob.callAs(session, gateway.Report{Kind: gateway.ReportEpochAuthenticator, ConvID: room, Epoch: epoch + 1,
 				EpochAuthenticator: base64.StdEncoding.EncodeToString([]byte("another group"))})
