@@ -39,6 +39,8 @@ var edges = map[string][]string{
 	"interop":          {"internal/mlspeer"},
 	"client":           {"api/gateway", "mls", "mls/keypackage", "mls/wire"},
 	"api/gateway":      {},
+	"api/xrpc":         {},
+	"lexicons":         {},
 	"mls":              {"mls/framing", "mls/keypackage", "mls/leaf", "mls/schedule", "mls/suite", "mls/tree", "mls/wire"},
 	"mls/framing":      {"mls/leaf", "mls/schedule", "mls/suite", "mls/wire"},
 	"mls/tree":         {"mls/leaf", "mls/suite", "mls/wire"},
@@ -54,7 +56,7 @@ var edges = map[string][]string{
 // against a whole server.
 var testEdges = map[string][]string{
 	"client": {"internal/server", "internal/pgtest"},
-	"api":    {},
+	"api":    {"lexicons"},
 	"mls":    append([]string{"mls"}, edges["mls"]...),
 }
 
@@ -71,6 +73,7 @@ var exclusive = []struct {
 	{"net/http", []string{"api/gateway", "client", "cmd/waxwing", "internal/gatewayserver", "internal/netguard", "internal/server", "internal/sim"}},
 	{"code.dny.dev/ssrf", []string{"internal/netguard"}},
 	{"github.com/alecthomas/kong", []string{"cmd/waxwing"}},
+	{"github.com/charmbracelet", []string{"cmd/waxwing"}},
 }
 
 // linesMax bounds a file that is not a test; a reader pays for the scrolling.

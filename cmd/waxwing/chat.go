@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -43,13 +44,19 @@ type chatOptions struct {
 	device string // of a home that is made
 }
 
+// deviceNames are those that people can type and servers take.
+var deviceNames = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
 type chatInitCommand struct {
-	Device string `placeholder:"NAME" help:"The account's name for this device, in a new home. By default one is made up."`
+	Device string `placeholder:"NAME" help:"The account's name for this device, in a new home; each of its devices has another. By default one is made up."`
 	chatOptions
 }
 
 // Run makes the home and prints the DID. A home that is there already stays as it is.
 func (c *chatInitCommand) Run(std streams, g *globals) error {
+	if c.Device != "" && !deviceNames.MatchString(c.Device) {
+		return usageError{fmt.Errorf("device: want 1–64 letters, digits, - and _, not %q", c.Device)}
+	}
 	c.device = c.Device
 	home, err := c.openHome(g)
 	if err != nil {

@@ -260,6 +260,29 @@ func TestEditor(t *testing.T) {
 	}
 }
 
+// TestFoundMessage: a message that was found is scrolled to, wherever it stands.
+func TestFoundMessage(t *testing.T) {
+	m := screenUI(80, 12)
+	m.open = "dm2"
+	s := screenSnapshot()
+	show(m, s)
+	all := s.history[:0:0]
+	for i := int64(1); i < 600; i++ {
+		all = append(all, said(i, device(screenBob, true, false), fmt.Sprintf("<%d>", i)))
+	}
+	m.jobs = []job{{conv: "dm2", line: "/search x"}}
+	m.Update(replyMsg{reply: reply{title: "Found: x", hits: []client.Event{all[500], all[6], all[3]}}})
+	screenKey(m, "down", "enter")
+	for range 5 { // as much as is asked for
+		s.history = all[max(0, len(all)-m.depth):]
+		s.isAll = len(s.history) == len(all)
+		show(m, s)
+	}
+	if got := plainScreen(m); m.open != "dm1" || !strings.Contains(got, "<7>") || strings.Contains(got, "<30>") {
+		t.Errorf("in %s:\n%s", m.open, got)
+	}
+}
+
 // TestTypedAhead: what is typed behind a line that turns to another conversation is
 // for that one, and goes nowhere if the line fails.
 func TestTypedAhead(t *testing.T) {
