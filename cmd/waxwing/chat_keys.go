@@ -81,7 +81,7 @@ func (m *ui) enter() tea.Cmd {
 	if m.isLeaving {
 		return nil
 	}
-	line := m.input.String()
+	line := strings.Trim(m.input.String(), "\n") // what a paste leaves behind
 	if strings.TrimSpace(line) == "" {
 		if m.panel == nil || len(m.panel.hits) == 0 {
 			return m.escape()

@@ -301,8 +301,8 @@ func TestTypedAhead(t *testing.T) {
 		t.Errorf("behind /open: %v in %s", m.jobs, m.open)
 	}
 	m.Update(replyMsg{job: m.jobs[0], reply: reply{sent: "m1"}})
-	screenKey(m, "for dm2 too", "enter")
-	if len(m.jobs) != 1 || m.jobs[0].follows || m.jobs[0].conv != "dm2" {
+	screenKey(m, "for dm2 too", "alt+enter", "enter")
+	if len(m.jobs) != 1 || m.jobs[0].follows || m.jobs[0].conv != "dm2" || m.jobs[0].line != "for dm2 too" {
 		t.Errorf("later: %v", m.jobs)
 	}
 }
