@@ -189,7 +189,7 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 			return ds.Record{}, refuseEpoch(c.head.Epoch)
 		}
 	}
-	if r := s.chargeBytes(c, who, len(b.Commit)+len(b.Welcome)+len(b.GroupInfo)); r != nil {
+	if r := s.chargeBytes(c, who, len(b.Commit)+len(b.Welcome)+len(b.GroupInfo)+c.enteringBytes(b.Add)); r != nil {
 		return ds.Record{}, r
 	}
 	c.apply(who, seen)
@@ -254,6 +254,20 @@ func (c *conversation) mayBundle(who ds.Caller, b Bundle) error {
 		}
 	}
 	return nil
+}
+
+// enteringBytes is about what it costs to store that the accounts of a list enter which
+// are not members yet: the membership, the record that says so, an event for each of
+// them, all with indexes; and the same again when they leave.
+func (c *conversation) enteringBytes(accounts []ds.AccountID) int {
+	fresh, bytes := map[ds.AccountID]bool{}, 0
+	for _, account := range accounts {
+		if !fresh[account] && !c.isMember(account) {
+			fresh[account] = true
+			bytes += memberBytes + memberNames*len(account)
+		}
+	}
+	return bytes
 }
 
 // entering counts the distinct accounts of a list that are not members yet.

@@ -18,7 +18,7 @@ var refuseMembers = ds.Refuse(ds.LimitExceeded, "a conversation has at most 1024
 
 // CreateRoom opens a conversation whose owner is the caller. Members need not
 // exist; doubles and the caller count once. Refusals: invalid_request (also for an
-// id that is taken), limit_exceeded.
+// id that is taken), limit_exceeded, rate_limited.
 func (s *Service) CreateRoom(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID) error {
 	if err := checkConversationID(id); err != nil {
 		return err
@@ -72,6 +72,9 @@ func (s *Service) create(ctx context.Context, who ds.Caller, id ds.ConversationI
 		if c.exists {
 			return refuseExists
 		}
+		if r := s.chargeBytes(c, who, c.enteringBytes(members)); r != nil {
+			return r
+		}
 		c.open(id, nowMS)
 		c.head.RecordSenders = s.recordSenders
 		c.changeMembers(who.Account, members, nil, nowMS)
@@ -95,6 +98,9 @@ func (s *Service) Invite(ctx context.Context, who ds.Caller, id ds.ConversationI
 	return s.manage(ctx, who, id, members, LimitInvites, func(c *conversation, nowMS int64) error {
 		if c.head.Members+c.entering(members) > membersMax {
 			return refuseMembers
+		}
+		if r := s.chargeBytes(c, who, c.enteringBytes(members)); r != nil {
+			return r
 		}
 		c.changeMembers(who.Account, members, nil, nowMS)
 		return nil

@@ -40,7 +40,9 @@ const (
 	cursorInterval     = time.Second
 	cursorShards       = 64
 	sweepInterval      = time.Hour
-	devicesMax         = 64 // per account, in one claim
+	devicesMax         = 64      // per account, in one claim
+	memberBytes        = 1 << 10 // what an account that enters a conversation counts as, and
+	memberNames        = 10      // how often its name does: see enteringBytes
 )
 
 // What one socket may have under way before it is not read from any more: sends whose
@@ -138,7 +140,7 @@ const (
 	LimitReports           = "client_reports"       // per session
 	// Senders are not stored, so what an account has here cannot be counted, only what
 	// it adds.
-	LimitStoredBytes = "stored_bytes" // per account, bytes of messages, Welcomes and key packages
+	LimitStoredBytes = "stored_bytes" // per account, bytes of messages, Welcomes, key packages and memberships
 
 	LimitAddressStarts        = "address_session_starts" // per address, good or not
 	LimitAddressResumes       = "address_resumes"        // per address, good or not

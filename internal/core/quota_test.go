@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -13,7 +14,8 @@ import (
 func TestStoredBytes(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		bind, next := commit("group", 0), commit("group", 1)
-		most := 1000 + len(bind) + len(next)
+		stays := (&conversation{}).enteringBytes([]ds.AccountID{"ann", "bob", "ann"}) + (&conversation{}).enteringBytes([]ds.AccountID{"ann"})
+		most := 1000 + len(bind) + len(next) + stays
 		w := newWorld(t, url, func(o *Options) { o.Limits[LimitStoredBytes] = Rate{int64(most), 1e9 * 3600 * 24} })
 		w.room("c1", "ann", "bob")
 		w.room("c2", "ann")
@@ -49,5 +51,40 @@ func TestStoredBytes(t *testing.T) {
 		check("no more packages", err, ds.RateLimited)
 		check("a repeat is answered", send("ann", "c1", "m3", 298), "")
 		check("others may", send("bob", "c1", "m5", 500), "")
+	})
+}
+
+// TestMembershipsAreStoredBytes: who makes up members by the thousand stores as much as
+// who sends long messages, and is stopped like them.
+func TestMembershipsAreStoredBytes(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		ctx := context.Background()
+		strangers := func(name string) (list []ds.AccountID) {
+			for n := range 100 {
+				list = append(list, ds.AccountID(fmt.Sprint(name, n, strings.Repeat("x", 500))))
+			}
+			return list
+		}
+		one := (&conversation{}).enteringBytes(strangers("a"))
+		w := newWorld(t, url, func(o *Options) { o.Limits[LimitStoredBytes] = Rate{int64(5*one/2 + 10_000), 1e9 * 3600 * 24} })
+		steps := []struct {
+			name string
+			err  error
+			want ds.Code
+		}{
+			{"a room", w.service.CreateRoom(ctx, who("ann"), "c1", strangers("a")), ""},
+			{"those again", w.service.Invite(ctx, who("ann"), "c1", strangers("a")), ""},
+			{"others", w.service.Invite(ctx, who("ann"), "c1", strangers("b")), ""},
+			{"too many", w.service.Invite(ctx, who("ann"), "c1", strangers("c")), ds.RateLimited},
+			{"another room", w.service.CreateRoom(ctx, who("ann"), "c2", strangers("d")), ds.RateLimited},
+			{"out", w.service.Remove(ctx, who("ann"), "c1", strangers("a")), ""},
+			{"a room of two", w.service.CreateRoom(ctx, who("ann"), "c2", []ds.AccountID{"bob"}), ""},
+			{"somebody else's", w.service.CreateRoom(ctx, who("bob"), "c3", strangers("c")), ""},
+		}
+		for _, step := range steps {
+			if got := ds.CodeOf(step.err); got != step.want || step.want == "" && step.err != nil {
+				t.Errorf("%s: got %v, want %q", step.name, step.err, step.want)
+			}
+		}
 	})
 }
