@@ -1,0 +1,187 @@
+package xrpc
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// DeviceAction is what registerDevice is asked to do.
+type DeviceAction string
+
+// The actions of registerDevice.
+const (
+	DeviceRegister                DeviceAction = "register"
+	DeviceUpdateToken             DeviceAction = "updateToken"
+	DeviceRemoveToken             DeviceAction = "removeToken"
+	DeviceDelete                  DeviceAction = "delete"
+	DeviceClaimPendingAddition    DeviceAction = "claimPendingAddition"
+	DeviceCompletePendingAddition DeviceAction = "completePendingAddition"
+)
+
+// RegisterDeviceInput is the body of registerDevice (A.1).
+type RegisterDeviceInput struct {
+	DeviceName string `json:"deviceName"`
+	// DeviceUUID is the device's own lasting id; it is read as deviceUuid too.
+	DeviceUUID         string             `json:"deviceUUID,omitempty"`
+	KeyPackages        List[KeyPackageIn] `json:"keyPackages"`
+	SignaturePublicKey Bytes              `json:"signaturePublicKey"`
+	PushToken          string             `json:"pushToken,omitempty"`
+	// ActionText is the action as sent; Action says which one is meant.
+	ActionText        string   `json:"action,omitempty"`
+	DeviceID          string   `json:"deviceId,omitempty"`
+	PendingAdditionID string   `json:"pendingAdditionId,omitempty"`
+	NewEpoch          *Natural `json:"newEpoch,omitempty"`
+}
+
+// Action is what the caller wants. Without a word for it, key packages mean to register;
+// none, and a push token, to update the token; neither, to remove it.
+func (in *RegisterDeviceInput) Action() DeviceAction {
+	switch {
+	case in.ActionText != "":
+		return DeviceAction(in.ActionText)
+	case len(in.KeyPackages) > 0 || len(in.SignaturePublicKey) > 0:
+		return DeviceRegister
+	case in.PushToken != "":
+		return DeviceUpdateToken
+	}
+	return DeviceRemoveToken
+}
+
+// Generation is known by the shape of the key packages.
+func (in *RegisterDeviceInput) Generation() Generation { return generationOfPackages(in.KeyPackages) }
+
+// RegisterDeviceOutput answers every action of registerDevice: clients decode the three
+// fields of a registration whatever they asked for.
+type RegisterDeviceOutput struct {
+	DeviceID string `json:"deviceId"`
+	// MLSDID is the account's DID, '#' and the device id.
+	MLSDID              string             `json:"mlsDid"`
+	AutoJoinedConvos    List[string]       `json:"autoJoinedConvos"`
+	WelcomeMessages     []WelcomeForDevice `json:"welcomeMessages,omitempty"`
+	Success             *bool              `json:"success,omitempty"` // updateToken, removeToken, completePendingAddition
+	Deleted             *bool              `json:"deleted,omitempty"` // delete; false when there was no such device
+	KeyPackagesDeleted  *int64             `json:"keyPackagesDeleted,omitempty"`
+	ConversationsLeft   *int64             `json:"conversationsLeft,omitempty"`
+	Claimed             *bool              `json:"claimed,omitempty"` // claimPendingAddition
+	ConvoID             string             `json:"convoId,omitempty"`
+	DeviceCredentialDID string             `json:"deviceCredentialDid,omitempty"`
+	ClaimedBy           string             `json:"claimedBy,omitempty"`
+	KeyPackage          *KeyPackageOut     `json:"keyPackage,omitempty"`
+	Error               string             `json:"error,omitempty"` // completePendingAddition
+}
+
+// WelcomeForDevice is a Welcome that waits for a device.
+type WelcomeForDevice struct {
+	ConvoID string `json:"convoId"`
+	Welcome Blob   `json:"welcome"`
+}
+
+// ListDevicesParams is the query of listDevices (A.2).
+type ListDevicesParams struct {
+	DeviceID string `json:"deviceId,omitempty"` // ignored
+}
+
+// ListDevicesOutput is the answer of listDevices, last seen first.
+type ListDevicesOutput struct {
+	Devices List[DeviceInfo] `json:"devices"`
+}
+
+// DeviceInfo is a device as its owner sees it. The push token is never shown.
+type DeviceInfo struct {
+	DeviceID            string `json:"deviceId"`
+	DeviceName          string `json:"deviceName"`
+	DeviceUUID          string `json:"deviceUUID,omitempty"`
+	CredentialDID       string `json:"credentialDid"`
+	LastSeenAt          Time   `json:"lastSeenAt"`
+	RegisteredAt        Time   `json:"registeredAt"`
+	KeyPackageCount     int64  `json:"keyPackageCount"`
+	PushTokenRegistered *bool  `json:"pushTokenRegistered,omitempty"`
+}
+
+// GetPendingDevicesParams is the query of getPendingDevices (A.3).
+type GetPendingDevicesParams struct {
+	ConvoIDs []string `json:"convoIds,omitempty"`
+	Limit    *Natural `json:"limit,omitempty"` // 1 to 100; absent is 50
+}
+
+// GetPendingDevicesOutput is the answer of getPendingDevices, oldest first.
+type GetPendingDevicesOutput struct {
+	PendingAdditions List[PendingDevice] `json:"pendingAdditions"`
+}
+
+// PendingDevice is a device of another member that waits to be added. It is the union of
+// what the lexicon and the reference server write: the new device stands there twice.
+type PendingDevice struct {
+	ConvoID                string `json:"convoId"`
+	DeviceID               string `json:"deviceId"`
+	CreatedAt              Time   `json:"createdAt"`
+	Welcome                Blob   `json:"welcome,omitzero"`
+	ID                     string `json:"id,omitempty"`
+	UserDID                string `json:"userDid,omitempty"`
+	NewDeviceID            string `json:"newDeviceId,omitempty"`
+	NewDeviceCredentialDID string `json:"newDeviceCredentialDid,omitempty"`
+	Status                 string `json:"status,omitempty"` // pending, in_progress, completed
+	DeviceName             string `json:"deviceName,omitempty"`
+	ClaimedBy              string `json:"claimedBy,omitempty"`
+}
+
+// KeyPackageIn is a key package as it is published. One that cannot be read does not
+// spoil those beside it: Problem then says what is wrong, and the rest is what could be
+// read.
+type KeyPackageIn struct {
+	KeyPackage  Blob   `json:"keyPackage"`
+	CipherSuite string `json:"cipherSuite"`
+	Expires     Time   `json:"expires"`
+	LastResort  bool   `json:"lastResort,omitempty"` // B only
+	Problem     string `json:"-"`
+}
+
+// UnmarshalJSON reads a key package, leaving what is wrong with it in Problem.
+func (p *KeyPackageIn) UnmarshalJSON(in []byte) error {
+	*p = KeyPackageIn{}
+	var raw struct {
+		KeyPackage  json.RawMessage `json:"keyPackage"`
+		CipherSuite json.RawMessage `json:"cipherSuite"`
+		Expires     json.RawMessage `json:"expires"`
+		LastResort  json.RawMessage `json:"lastResort"`
+	}
+	if err := json.Unmarshal(in, &raw); err != nil {
+		p.Problem = "must be an object"
+		return nil
+	}
+	for _, part := range []struct {
+		name     string
+		raw      json.RawMessage
+		target   any
+		optional bool
+	}{
+		{"keyPackage", raw.KeyPackage, &p.KeyPackage, false},
+		{"cipherSuite", raw.CipherSuite, &p.CipherSuite, false},
+		{"expires", raw.Expires, &p.Expires, false},
+		{"lastResort", raw.LastResort, &p.LastResort, true},
+	} {
+		problem := ""
+		switch {
+		case len(part.raw) == 0 || string(part.raw) == "null":
+			if !part.optional {
+				problem = "is required"
+			}
+		case json.Unmarshal(part.raw, part.target) != nil:
+			problem = "cannot be read"
+		}
+		if problem != "" && p.Problem == "" {
+			p.Problem = fmt.Sprintf("%s: %s", part.name, problem)
+		}
+	}
+	return nil
+}
+
+func generationOfPackages(packages []KeyPackageIn) Generation {
+	g := GenerationUnknown
+	for _, p := range packages {
+		if one := generationOf(p.LastResort, p.KeyPackage); one != GenerationUnknown && g != GenerationB {
+			g = one
+		}
+	}
+	return g
+}

@@ -1,0 +1,114 @@
+package xrpc
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// timeLayout is how times are written: the lexicon format datetime, in UTC with
+// milliseconds.
+const timeLayout = "2006-01-02T15:04:05.000Z"
+
+var (
+	errNotTime    = errors.New("a time must be RFC 3339")
+	errNotInteger = errors.New("an integer must be whole, not negative and below 2^63")
+)
+
+// Time is the lexicon format datetime. It is read with any offset and fraction, and
+// written in UTC with milliseconds; what is finer is cut off.
+type Time struct{ time.Time }
+
+// TimeMS is the time of an epoch in milliseconds.
+func TimeMS(ms int64) Time { return Time{time.UnixMilli(ms).UTC()} }
+
+func (t Time) text() (string, error) {
+	utc := t.UTC()
+	if year := utc.Year(); year < 1 || year > 9999 {
+		return "", fmt.Errorf("year %d cannot be written", year)
+	}
+	return utc.Format(timeLayout), nil
+}
+
+// MarshalJSON writes the time in UTC with milliseconds.
+func (t Time) MarshalJSON() ([]byte, error) {
+	text, err := t.text()
+	return []byte(`"` + text + `"`), err
+}
+
+// UnmarshalJSON reads any RFC 3339 time.
+func (t *Time) UnmarshalJSON(in []byte) error {
+	if string(in) == "null" {
+		return nil
+	}
+	var text string
+	if err := json.Unmarshal(in, &text); err != nil {
+		return errNotTime
+	}
+	// Go reads a comma for the point of the fraction, and no small letters; RFC 3339,
+	// section 5.6, has it the other way round.
+	parsed, err := time.Parse(time.RFC3339, strings.ToUpper(text))
+	if err != nil || strings.ContainsRune(text, ',') {
+		return errNotTime
+	}
+	*t = Time{parsed.UTC()}
+	return nil
+}
+
+// Natural is an integer of an input: whole, 0 or more, of 64 bits.
+type Natural int64
+
+// UnmarshalJSON refuses fractions, exponents, negatives and what does not fit.
+func (n *Natural) UnmarshalJSON(in []byte) error {
+	if string(in) == "null" {
+		return nil
+	}
+	value, err := parseNatural(string(in))
+	if err != nil {
+		return err
+	}
+	*n = value
+	return nil
+}
+
+func parseNatural(text string) (Natural, error) {
+	value, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || value < 0 || text[0] == '+' || text[0] == '-' {
+		return 0, errNotInteger
+	}
+	return Natural(value), nil
+}
+
+// List is an array that is always written as one: [] when it is nil, as a client that
+// finds null where its lexicon has an array refuses the whole answer.
+type List[T any] []T
+
+// MarshalJSON writes an array.
+func (l List[T]) MarshalJSON() ([]byte, error) {
+	if l == nil {
+		return []byte("[]"), nil
+	}
+	return json.Marshal([]T(l))
+}
+
+// CursorText is a cursor of updateCursor, which some clients send as a number.
+type CursorText string
+
+// UnmarshalJSON reads a string or an integer.
+func (c *CursorText) UnmarshalJSON(in []byte) error {
+	if string(in) == "null" {
+		return nil
+	}
+	if len(in) > 0 && in[0] != '"' {
+		n, err := parseNatural(string(in))
+		if err != nil {
+			return errNotInteger
+		}
+		*c = CursorText(strconv.FormatInt(int64(n), 10))
+		return nil
+	}
+	return json.Unmarshal(in, (*string)(c))
+}
