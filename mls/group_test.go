@@ -285,8 +285,6 @@ func TestHostileCommits(t *testing.T) {
 		list []*wire.Proposal
 		want error
 	}{
-		{"bad leaf signature", []*wire.Proposal{add(&badLeaf)}, ErrInvalidSignature},
-		{"bad package signature", []*wire.Proposal{add(&badPackage)}, ErrInvalidSignature},
 		{"own update", []*wire.Proposal{{Type: wire.UpdateProposal, Update: &update}}, ErrInvalidLeaf},
 		{"removes itself", []*wire.Proposal{remove(ann)}, ErrInvalidProposal},
 		{"removes nobody", []*wire.Proposal{remove(77)}, ErrInvalidProposal},
@@ -308,6 +306,8 @@ func TestHostileCommits(t *testing.T) {
 	w.refuses("cay", w.hostile("ann", func(c *wire.Commit) { c.Path = &wire.UpdatePath{Leaf: update} }), ErrInvalidLeaf)
 	for name, p := range map[string]*wire.Proposal{"leaf": add(&badLeaf), "package": add(&badPackage)} {
 		t.Log(name)
+		w.refusesForgery("cay", "bad signature by value", w.groups["ann"].forge(t, forgery{list: w.byValue("ann", p)}), ErrInvalidSignature)
+		w.refusesForgery("bob", "bad signature beside our removal", w.groups["ann"].forge(t, forgery{list: w.byValue("ann", p, remove(bob))}), ErrInvalidSignature)
 		w.refuses("cay", w.propose("ann", p, wire.PrivateMessageFormat), ErrInvalidSignature)
 	}
 	w.commit("bob", CommitOptions{})

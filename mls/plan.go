@@ -3,7 +3,6 @@ package mls
 import (
 	"bytes"
 
-	"waxwing.im/waxwing/mls/suite"
 	"waxwing.im/waxwing/mls/tree"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -27,13 +26,15 @@ type plan struct {
 }
 
 // plan verifies a list of proposals as a whole and says what it does. What needs
-// the resulting tree (unique keys, capabilities) is verified there.
+// the resulting tree (unique keys, capabilities) is verified there, and signatures
+// are checkCommitted's to verify.
 // RFC 9420, section 12.2.
 func (g *Group) plan(list []proposal, committer wire.Sender) (*plan, error) {
 	c := &plan{list: list, extensions: g.context.Extensions, needsPath: len(list) == 0, touched: map[uint32]bool{}}
-	// Many Adds are twice as many signatures.
-	if err := suite.Parallel(len(list), func(i int) error { return g.checkProposal(list[i]) }); err != nil {
-		return nil, err
+	for _, p := range list {
+		if err := g.checkForm(p); err != nil {
+			return nil, err
+		}
 	}
 	for _, p := range list {
 		if err := c.include(p, committer); err != nil {

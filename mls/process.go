@@ -252,6 +252,9 @@ func (g *Group) receiveCommit(a *wire.AuthenticatedContent, out *Processed) erro
 		out.Group = g.clone()
 		out.Group.removed, out.Group.proposals = true, nil
 		out.SelfRemoved = true
+		if err := g.checkCommitted(list); err != nil {
+			return err
+		}
 		return g.askAll(s.credentials)
 	}
 	next, err := g.follow(a, s)
@@ -260,6 +263,9 @@ func (g *Group) receiveCommit(a *wire.AuthenticatedContent, out *Processed) erro
 	}
 	if !g.suite.MACEqual(next.confirmationTag, a.ConfirmationTag) {
 		return broken(ErrInvalidTag, "12.4.2", "confirmation tag")
+	}
+	if err := g.checkCommitted(list); err != nil {
+		return err
 	}
 	out.Group = next
 	return g.askAll(s.credentials)

@@ -5,6 +5,7 @@ import (
 
 	"waxwing.im/waxwing/mls/keypackage"
 	"waxwing.im/waxwing/mls/leaf"
+	"waxwing.im/waxwing/mls/suite"
 	"waxwing.im/waxwing/mls/tree"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -41,6 +42,39 @@ var mayPropose = map[wire.SenderType]map[wire.ProposalType]bool{
 
 // checkProposal verifies a proposal by itself. RFC 9420, section 12.1.
 func (g *Group) checkProposal(p proposal) error {
+	if err := g.checkForm(p); err != nil {
+		return err
+	}
+	return g.checkSignatures(p)
+}
+
+// checkSignatures verifies the signatures inside a proposal.
+// RFC 9420, sections 7.3 and 10.1.
+func (g *Group) checkSignatures(p proposal) error {
+	switch p.body.Type {
+	case wire.AddProposal:
+		return keypackage.CheckSignatures(g.suite, p.body.Add)
+	case wire.UpdateProposal:
+		return leaf.CheckSignature(g.suite, p.body.Update, g.context.GroupID, p.sender.Index)
+	}
+	return nil
+}
+
+// checkCommitted verifies the signatures inside the proposals that a commit brings,
+// on all processors. A commit of 32 KiB can hold two hundred, so this comes last:
+// only of a commit that is good otherwise are they verified. Those of proposals by
+// reference were when they came.
+func (g *Group) checkCommitted(list []proposal) error {
+	return suite.Parallel(len(list), func(i int) error {
+		if list[i].ref != nil {
+			return nil
+		}
+		return g.checkSignatures(list[i])
+	})
+}
+
+// checkForm is checkProposal without signatures.
+func (g *Group) checkForm(p proposal) error {
 	if !mayPropose[p.sender.Type][p.body.Type] {
 		section := "12.2"
 		if p.sender.Type == wire.ExternalSender || p.sender.Type == wire.NewMemberProposalSender {
@@ -50,9 +84,9 @@ func (g *Group) checkProposal(p proposal) error {
 	}
 	switch p.body.Type {
 	case wire.AddProposal:
-		return keypackage.Check(g.suite, p.body.Add)
+		return keypackage.CheckForm(g.suite, p.body.Add)
 	case wire.UpdateProposal:
-		return g.checkNewLeaf(p.body.Update, wire.UpdateLeaf, p.sender.Index, g.tree.Leaf(p.sender.Index))
+		return g.checkLeafForm(p.body.Update, wire.UpdateLeaf, p.sender.Index, g.tree.Leaf(p.sender.Index))
 	case wire.RemoveProposal:
 		if g.tree.Leaf(p.body.Remove) == nil {
 			return broken(ErrInvalidProposal, "12.1.3", "there is no member at leaf %d", p.body.Remove)
@@ -74,13 +108,21 @@ func (g *Group) checkProposal(p proposal) error {
 // external commit has no old leaf, or one that it removes.
 // RFC 9420, sections 7.3 and 12.2.
 func (g *Group) checkNewLeaf(n *wire.LeafNode, source wire.LeafNodeSource, index uint32, old *wire.LeafNode) error {
+	if err := g.checkLeafForm(n, source, index, old); err != nil {
+		return err
+	}
+	return leaf.CheckSignature(g.suite, n, g.context.GroupID, index)
+}
+
+// checkLeafForm is checkNewLeaf without the signature.
+func (g *Group) checkLeafForm(n *wire.LeafNode, source wire.LeafNodeSource, index uint32, old *wire.LeafNode) error {
 	if n.Source != source {
 		return broken(ErrInvalidLeaf, "7.3", "leaf node source %d instead of %d", n.Source, source)
 	}
 	if old != nil && bytes.Equal(old.EncryptionKey, n.EncryptionKey) {
 		return broken(ErrInvalidLeaf, "7.3", "the encryption key of leaf %d is not new", index)
 	}
-	return leaf.Check(g.suite, n, g.context.GroupID, index)
+	return leaf.CheckForm(g.suite, n)
 }
 
 // resolve replaces the references of a commit by the proposals received.

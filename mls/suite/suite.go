@@ -7,6 +7,7 @@
 package suite
 
 import (
+	"bytes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/hmac"
@@ -77,16 +78,45 @@ func (s *Suite) AppendHash(b, data []byte) []byte {
 
 // MAC authenticates data with key. RFC 9420, section 5.2.
 func (s *Suite) MAC(key, data []byte) []byte {
-	m := hmac.New(sha256.New, key)
-	m.Write(data)
-	return m.Sum(nil)
+	if len(key) > sha256.BlockSize {
+		m := hmac.New(sha256.New, key)
+		m.Write(data)
+		return m.Sum(nil)
+	}
+	sum := mac(key, data)
+	return bytes.Clone(sum[:])
 }
+
+// mac is HMAC (RFC 2104) for keys of at most one block, which all of MLS are. It
+// allocates nothing while data is short: crypto/hmac makes eight objects each
+// time, and a message takes five of these, a jump in a ratchet thousands.
+func mac(key, data []byte) [HashBytes]byte {
+	var room [sha256.BlockSize + macShort]byte
+	block := room[:sha256.BlockSize]
+	copy(block, key)
+	for i := range block {
+		block[i] ^= 0x36
+	}
+	inner := sha256.Sum256(append(block, data...))
+	for i := range block {
+		block[i] ^= 0x36 ^ 0x5c
+	}
+	sum := sha256.Sum256(append(block, inner[:]...))
+	clear(room[:])
+	return sum
+}
+
+// macShort is up to how many bytes of data mac allocates nothing.
+const macShort = 192
 
 // MACEqual compares two MACs in constant time.
 func (s *Suite) MACEqual(a, b []byte) bool { return hmac.Equal(a, b) }
 
 // Extract is KDF.Extract of RFC 5869.
 func (s *Suite) Extract(salt, secret []byte) []byte {
+	if len(salt) <= sha256.BlockSize { // RFC 5869, section 2.2
+		return s.MAC(salt, secret)
+	}
 	out, err := hkdf.Extract(sha256.New, secret, salt)
 	if err != nil {
 		// Only FIPS 140-only mode with short secrets gets here; every secret in MLS is longer.
@@ -121,13 +151,12 @@ func withLabel(label string, content []byte) []byte {
 // ExpandWithLabel derives length bytes, at most 255 hashes, from secret.
 // RFC 9420, section 8.
 func (s *Suite) ExpandWithLabel(secret []byte, label string, context []byte, length int) []byte {
-	info := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(labelPrefix)+len(label)+len(context)+8), uint16(length))
-	info = appendLabelled(info, label, context)
-	if length <= HashBytes {
+	var room [macShort]byte // of which most expansions take a part
+	info := appendLabelled(binary.BigEndian.AppendUint16(room[:0], uint16(length)), label, context)
+	if length <= HashBytes && len(secret) <= sha256.BlockSize {
 		// RFC 5869, section 2.3, with one block; what a ratchet does most.
-		m := hmac.New(sha256.New, secret)
-		m.Write(append(info, 1))
-		return m.Sum(nil)[:length:length]
+		sum := mac(secret, append(info, 1))
+		return append(make([]byte, 0, length), sum[:length]...)
 	}
 	out, err := hkdf.Expand(sha256.New, secret, string(info), length)
 	if err != nil {
@@ -147,7 +176,9 @@ func (s *Suite) DeriveSecret(secret []byte, label string) []byte {
 // DeriveTreeSecret derives what belongs to one generation of a ratchet.
 // RFC 9420, section 9.1.
 func (s *Suite) DeriveTreeSecret(secret []byte, label string, generation uint32, length int) []byte {
-	return s.ExpandWithLabel(secret, label, binary.BigEndian.AppendUint32(nil, generation), length)
+	var context [4]byte
+	binary.BigEndian.PutUint32(context[:], generation)
+	return s.ExpandWithLabel(secret, label, context[:], length)
 }
 
 // RefHash names a value by its hash; label is the full label.

@@ -27,6 +27,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 )
 
 // ErrMalformed is wrapped by every decoding error: the bytes are not the one
@@ -68,13 +69,27 @@ type Coder struct {
 // encoded (a chosen variant is missing, a vector is longer than 2^30-1 bytes):
 // that is a fault of the program, not of its input.
 func Marshal(v Struct) []byte {
-	c := &Coder{}
+	c := writers.Get().(*Coder)
 	v.Code(c)
 	if c.err != nil {
 		panic("wire: " + c.err.Error())
 	}
-	return c.buf
+	out := bytes.Clone(c.buf)
+	if cap(c.buf) <= writerBytesMax {
+		clear(c.buf) // it may have been secret
+		c.buf = c.buf[:0]
+		writers.Put(c)
+	}
+	return out
 }
+
+// writers are Coders that have written before. Their buffers have grown, so that
+// writing takes one allocation, of what is written; while a buffer grows, copies of
+// secrets would be left behind too.
+var writers = sync.Pool{New: func() any { return &Coder{buf: make([]byte, 0, 1024)} }}
+
+// writerBytesMax is the largest buffer that is kept for the next structure.
+const writerBytesMax = 1 << 20
 
 // Unmarshal decodes data, all of it, into v. The result shares no memory with
 // data. On error v is in an undefined state and the error wraps ErrMalformed.
@@ -332,7 +347,7 @@ func (c *Coder) prefix(start int) {
 		return
 	}
 	size := lengthSize(n)
-	c.buf = append(c.buf, make([]byte, size)...)
+	c.buf = append(c.buf, "\x00\x00\x00\x00"[:size]...)
 	copy(c.buf[start+size:], c.buf[start:start+n])
 	AppendLength(c.buf[:start], n)
 }

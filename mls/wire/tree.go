@@ -84,6 +84,9 @@ func (n *UpdatePathNode) Code(c *Coder) {
 	Structs(c, &n.Secrets)
 }
 
+// pathNodesMax is the height of the highest tree: leaves have 32-bit numbers.
+const pathNodesMax = 32
+
 // UpdatePath replaces the keys from a leaf to the root. RFC 9420, section 7.6.
 type UpdatePath struct {
 	Leaf  LeafNode
@@ -93,5 +96,12 @@ type UpdatePath struct {
 // Code visits the fields of RFC 9420, section 7.6.
 func (p *UpdatePath) Code(c *Coder) {
 	p.Leaf.Code(c)
-	Structs(c, &p.Nodes)
+	count := 0
+	Vector(c, &p.Nodes, func(c *Coder, n *UpdatePathNode) {
+		if count++; c.decoding && count > pathNodesMax {
+			c.Fail("a path of more than %d nodes", pathNodesMax)
+			return
+		}
+		n.Code(c)
+	})
 }
