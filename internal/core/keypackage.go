@@ -42,6 +42,7 @@ func (s *Service) changeKeyPackages(ctx context.Context, who ds.Caller, revoke b
 			return 0, &ds.Refusal{Code: ds.InvalidRequest, Message: err.Error(), Index: i, HasIndex: true}
 		}
 	}
+	list, ids = newestPackages(list, ids)
 	var size int64
 	for _, p := range list {
 		size += int64(len(p.Body))
@@ -68,6 +69,25 @@ func (s *Service) changeKeyPackages(ctx context.Context, who ds.Caller, revoke b
 		return err
 	})
 	return available, err
+}
+
+// newestPackages leaves out what would be gone at once: a pool keeps so many of the
+// newest and one for last, however many a request brings.
+func newestPackages(list []ds.KeyPackage, ids []string) ([]ds.KeyPackage, []string) {
+	if len(list) <= keyPackagesMax {
+		return list, ids
+	}
+	room := map[bool]int{false: keyPackagesMax, true: 1} // by whether it is for last
+	from := len(list)
+	for i := len(list) - 1; i >= 0; i-- {
+		if room[list[i].LastResort] == 0 {
+			continue
+		}
+		room[list[i].LastResort]--
+		from--
+		list[from], ids[from] = list[i], ids[i]
+	}
+	return list[from:], ids[from:]
 }
 
 // readKeyPackage judges one published string. The id of an MLS package is its ref,

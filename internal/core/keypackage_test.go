@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -203,6 +204,53 @@ func TestClaimRace(t *testing.T) {
 		}
 		if len(given) != 60 {
 			t.Errorf("%d of 60 were handed out", len(given))
+		}
+	})
+}
+
+// TestPublishIsBounded: of a list that is longer than a pool only what the pool keeps
+// costs the database anything, wherever in the list the one for last stands.
+func TestPublishIsBounded(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		var inserts atomic.Int64
+		w := hookedWorld(t, url, func(sql string, done bool) {
+			if !done && strings.HasPrefix(sql, "INSERT INTO key_packages") {
+				inserts.Add(1)
+			}
+		})
+		ctx := context.Background()
+		const count, lastAt = 3*keyPackagesMax + 7, 10
+		packages := make([]string, count)
+		for i := range packages {
+			packages[i] = fmt.Sprint("package ", i)
+		}
+		packages[lastAt-1] = published(t, "ann", mls.KeyPackageOptions{LastResort: true})
+		packages[lastAt] = published(t, "ann", mls.KeyPackageOptions{LastResort: true})
+		n, err := w.service.PublishKeyPackages(ctx, who("ann"), packages)
+		if err != nil || n != keyPackagesMax {
+			t.Fatal(n, err)
+		}
+		if got := inserts.Load(); got != keyPackagesMax+1 {
+			t.Errorf("%d rows were written", got)
+		}
+		claimed, err := w.service.ClaimKeyPackages(ctx, who("bob"), "ann", 1)
+		if err != nil || len(claimed) != 1 || string(claimed[0].Body) != fmt.Sprint("package ", count-keyPackagesMax) {
+			t.Errorf("the oldest is %v, %v", claimed, err)
+		}
+		all, err := w.service.ClaimKeyPackages(ctx, who("bob"), "ann", keyPackageCountMax)
+		if err != nil || len(all) != keyPackageCountMax {
+			t.Error(len(all), err)
+		}
+		if _, err := w.service.RotateKeyPackages(ctx, who("ann"), true, packages[:lastAt+1]); err != nil {
+			t.Fatal(err)
+		}
+		all, err = w.service.ClaimKeyPackages(ctx, who("bob"), "ann", keyPackageCountMax)
+		if err != nil || len(all) != lastAt-1 {
+			t.Error(len(all), err)
+		}
+		last, err := w.service.ClaimKeyPackages(ctx, who("bob"), "ann", 1)
+		if err != nil || len(last) != 1 || base64.StdEncoding.EncodeToString(last[0].Body) != packages[lastAt] {
+			t.Error("the one for last is not the newest", err)
 		}
 	})
 }
