@@ -69,8 +69,7 @@ FUZZTIME = 10m
 FUZZ     = mls/wire:FuzzWire mls:FuzzProcess mls:FuzzJoin mls:FuzzState
 
 fuzz:
-	@for f in $(FUZZ); do echo "go test ./$${f%%:*} -fuzz $${f##*:} -fuzztime $(FUZZTIME)"; \
-		go test "./$${f%%:*}" -run '^$$' -fuzz "^$${f##*:}\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x || exit 1; done
+	@for f in $(FUZZ); do scripts/fuzz.sh "./$${f%%:*}" "$${f##*:}" $(FUZZTIME) || exit 1; done
 
 fuzz-short:
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=1m
