@@ -168,16 +168,15 @@ func (s *Server) revoke(ctx context.Context, who identity.Session, in *gateway.R
 	default:
 		selection.DeviceID = ds.DeviceID(*in.DeviceID)
 	}
-	if in.KeyPackages {
-		if in.DeviceID == nil {
-			return nil, ds.Refuse(ds.InvalidRequest, "key_packages: only with device_id")
-		}
-		device := ds.Caller{Account: who.Account, Device: selection.DeviceID}
-		if _, err := s.core.RotateKeyPackages(ctx, device, true, nil); err != nil {
-			return nil, err
-		}
+	if in.KeyPackages && in.DeviceID == nil {
+		return nil, ds.Refuse(ds.InvalidRequest, "key_packages: only with device_id")
 	}
 	ids, err := s.identity.Revoke(ctx, who, selection)
+	if err == nil && in.KeyPackages {
+		// Last, for a lost device that publishes without pause uses up its limit of calls,
+		// and could otherwise put off its end.
+		_, err = s.core.RotateKeyPackages(ctx, ds.Caller{Account: who.Account, Device: selection.DeviceID}, true, nil)
+	}
 	return &gateway.Revoked{Status: "ok", Revoked: int64(len(ids)), RevokedSessionIDs: ids}, err
 }
 

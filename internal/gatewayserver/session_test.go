@@ -2,11 +2,15 @@ package gatewayserver
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
 )
 
 const sessionOver = `{"v":1,"t":"error","body":{"code":"unauthorized","message":"invalid session_token"}}`
@@ -110,6 +114,30 @@ func (s *Server) openStreams() []*stream {
 		}
 	})
 	return list
+}
+
+// TestLostDeviceCannotStay: a device that has used up its calls about key packages is
+// logged out nevertheless, and what it has published goes when the limit lets that pass.
+func TestLostDeviceCannotStay(t *testing.T) {
+	w := newWorld(t, limited(t, core.LimitKeyPackagePublish+"=1/m"))
+	w.start("ann")
+	lost := w.person("ann").session
+	w.call2(t, "ann", "/v1/keypackages", `{"device_id":"phone","keypackages":["x"]}`)
+	_, answer, _ := w.call("", "POST", "/v1/session/start", fmt.Sprintf(`{"auth_token":%q,"device_id":"tablet"}`, w.token("ann")))
+	w.remember("ann", answer)
+	const end = `{"device_id":"phone","key_packages":true}`
+	if status, answer, _ := w.call("ann", "POST", "/v1/session/revoke", end); status != 429 {
+		t.Errorf("%d %s", status, answer)
+	}
+	if _, err := w.server.identity.Session(context.Background(), lost); ds.CodeOf(err) != ds.Unauthorized {
+		t.Errorf("the lost device stays: %v", err)
+	}
+	w.later.Store(time.Minute.Milliseconds() + 1)
+	w.call2(t, "ann", "/v1/session/revoke", end)
+	w.start("bob")
+	if _, answer, _ := w.call("bob", "POST", "/v1/keypackages/fetch", w.fill(`{"user_id":"$ann","count":1}`)); !strings.Contains(answer, `"keypackages":[]`) {
+		t.Error(answer)
+	}
 }
 
 // TestManyFramesStay is a guard against slowing down who sends as a client does.
