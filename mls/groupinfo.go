@@ -103,6 +103,9 @@ func verifiedTree(s *suite.Suite, info *wire.GroupInfo, outOfBand []byte, kind e
 	if err != nil {
 		return nil, err
 	}
+	if err := t.CheckForm(); err != nil {
+		return nil, err
+	}
 	if !bytes.Equal(t.Hash(), info.Context.TreeHash) {
 		return nil, broken(ErrInvalidTree, "12.4.3.1", "the tree hash differs from the group's")
 	}

@@ -27,6 +27,13 @@ func TestHostileWelcomes(t *testing.T) {
 		n.Credential.Identity = []byte("did:ex:mallory")
 		list[4] = &wire.Node{Leaf: &n}
 	}
+	// Inner nodes would show that a leaf changed.
+	unmade := func(list wire.RatchetTree) {
+		another(list)
+		for x := 1; x < len(list); x += 2 {
+			list[x] = nil
+		}
+	}
 	for _, test := range []struct {
 		name          string
 		before, after func(*wire.GroupInfo) // everything else is made good in between
@@ -36,7 +43,7 @@ func TestHostileWelcomes(t *testing.T) {
 		{"the confirmation tag", nil, func(o *wire.GroupInfo) { o.ConfirmationTag = make([]byte, 32) }, ErrInvalidTag},
 		{"the tree hash", nil, func(o *wire.GroupInfo) { o.Context.TreeHash = make([]byte, 32) }, ErrInvalidTree},
 		{"the tree of another hash", nil, func(o *wire.GroupInfo) { treed(o, another) }, ErrInvalidTree},
-		{"somebody else's credential", func(o *wire.GroupInfo) { treed(o, another) }, nil, ErrInvalidSignature},
+		{"somebody else's credential", func(o *wire.GroupInfo) { treed(o, unmade) }, nil, ErrInvalidSignature},
 		{"no tree", nil, func(o *wire.GroupInfo) { o.Extensions = nil }, ErrInvalidWelcome},
 		{"two trees", nil, func(o *wire.GroupInfo) { o.Extensions = append(o.Extensions, o.Extensions...) }, ErrInvalidWelcome},
 		{"a signer who is not there", nil, func(o *wire.GroupInfo) { o.Signer = 1 << 31 }, ErrInvalidWelcome},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+	"sync/atomic"
 
 	"waxwing.im/waxwing/mls/suite"
 	"waxwing.im/waxwing/mls/wire"
@@ -40,6 +41,8 @@ func (t *Tree) NodeHash(x uint32) []byte {
 	}
 	if isLeaf(x) {
 		t.hashes[x] = t.hashLeaf(x/2, t.Leaf(x/2))
+	} else if hash := t.blankHash(x); hash != nil {
+		t.hashes[x] = hash
 	} else {
 		var p *wire.ParentNode
 		if t.nodes[x] != nil {
@@ -50,10 +53,67 @@ func (t *Tree) NodeHash(x uint32) []byte {
 	return t.hashes[x]
 }
 
+// The hash of a subtree without any node depends on nothing but its root's number.
+// Those of blankLevel and above are remembered for all trees together, up to some
+// 160 KB, because a message of 32 KiB can hold a tree of 32 768 blank leaves.
+const (
+	blankLevel   = 5 // 32 leaves
+	blankIndexes = 1 << 12
+)
+
+// blankHashes are the known ones, by x>>blankLevel.
+var blankHashes [blankIndexes]atomic.Pointer[[suite.HashBytes]byte]
+
+// blankHash is the tree hash of x if that is the root of a subtree of blank nodes
+// and high enough to be remembered, else nil.
+func (t *Tree) blankHash(x uint32) []byte {
+	index := x >> blankLevel
+	if level(x) < blankLevel || index >= blankIndexes || t.nodes[x] != nil {
+		return nil
+	}
+	if level(x) == blankLevel {
+		half := uint32(1)<<blankLevel - 1
+		for _, n := range t.nodes[x-half : x+half+1] {
+			if n != nil {
+				return nil
+			}
+		}
+	} else if !isBlankHash(Left(x), t.NodeHash(Left(x))) || !isBlankHash(Right(x), t.NodeHash(Right(x))) {
+		return nil
+	}
+	if known := blankHashes[index].Load(); known != nil {
+		return known[:]
+	}
+	var hash [suite.HashBytes]byte
+	t.hashBlank(hash[:0], x)
+	if blankHashes[index].CompareAndSwap(nil, &hash) {
+		return hash[:]
+	}
+	return blankHashes[index].Load()[:] // somebody else was faster
+}
+
+// isBlankHash says whether hash is the remembered one of x, by its place in memory.
+func isBlankHash(x uint32, hash []byte) bool {
+	known := blankHashes[x>>blankLevel].Load()
+	return known != nil && &known[0] == &hash[0]
+}
+
+// hashBlank appends the tree hash of x to b; everything below x is blank.
+func (t *Tree) hashBlank(b []byte, x uint32) []byte {
+	if isLeaf(x) {
+		return t.appendBlankLeaf(b, x/2)
+	}
+	if level(x) > blankLevel {
+		return t.appendBlankParent(b, t.NodeHash(Left(x)), t.NodeHash(Right(x)))
+	}
+	var left, right [suite.HashBytes]byte
+	return t.appendBlankParent(b, t.hashBlank(left[:0], Left(x)), t.hashBlank(right[:0], Right(x)))
+}
+
 // hashLeaf is the tree hash of leaf i with the node n. RFC 9420, section 7.8.
 func (t *Tree) hashLeaf(i uint32, n *wire.LeafNode) []byte {
 	if n == nil {
-		return t.hashBlankLeaf(i)
+		return t.appendBlankLeaf(nil, i)
 	}
 	kind, index, node := leafNodeHash, i, n
 	return t.suite.Hash(wire.Marshal(wire.Func(func(c *wire.Coder) {
@@ -67,7 +127,7 @@ func (t *Tree) hashLeaf(i uint32, n *wire.LeafNode) []byte {
 // RFC 9420, section 7.8.
 func (t *Tree) hashParent(p *wire.ParentNode, left, right []byte) []byte {
 	if p == nil {
-		return t.hashBlankParent(left, right)
+		return t.appendBlankParent(nil, left, right)
 	}
 	kind, node := parentNodeHash, p
 	below := [2][]byte{left, right}
@@ -79,19 +139,20 @@ func (t *Tree) hashParent(p *wire.ParentNode, left, right []byte) []byte {
 	})))
 }
 
-// hashBlankLeaf and hashBlankParent spell out what they hash, and allocate only
-// the result, because a small message can hold a tree of very many blank nodes.
-func (t *Tree) hashBlankLeaf(i uint32) []byte {
+// appendBlankLeaf and appendBlankParent append tree hashes of blank nodes to b. They
+// spell out what they hash, and allocate nothing, because a small message can hold
+// a tree of very many blank nodes.
+func (t *Tree) appendBlankLeaf(b []byte, i uint32) []byte {
 	input := [6]byte{leafNodeHash}
 	binary.BigEndian.PutUint32(input[1:], i)
-	return t.suite.AppendHash(nil, input[:])
+	return t.suite.AppendHash(b, input[:])
 }
 
-func (t *Tree) hashBlankParent(left, right []byte) []byte {
+func (t *Tree) appendBlankParent(b, left, right []byte) []byte {
 	input := append(make([]byte, 0, 4+2*suite.HashBytes), parentNodeHash, 0)
 	input = append(wire.AppendLength(input, len(left)), left...)
 	input = append(wire.AppendLength(input, len(right)), right...)
-	return t.suite.AppendHash(nil, input)
+	return t.suite.AppendHash(b, input)
 }
 
 // hashWithout is the tree hash that x had before the leaves in without, which are

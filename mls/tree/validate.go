@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"fmt"
 	"slices"
 
 	"waxwing.im/waxwing/mls/leaf"
@@ -9,10 +10,11 @@ import (
 )
 
 // Validate verifies a tree that somebody else gave us: every leaf, every parent
-// hash, every unmerged leaf, and what Compatible and Unique say.
+// hash, every unmerged leaf, and what Compatible and Unique say. Signatures come
+// last: only of a tree that is good otherwise are they verified.
 // RFC 9420, section 12.4.3.1.
 func (t *Tree) Validate(groupID []byte, extensions []wire.Extension) error {
-	if err := t.checkLeaves(groupID); err != nil {
+	if err := t.CheckForm(); err != nil {
 		return err
 	}
 	if err := t.checkUnmergedChains(); err != nil {
@@ -24,10 +26,33 @@ func (t *Tree) Validate(groupID []byte, extensions []wire.Extension) error {
 	if err := t.Unique(); err != nil {
 		return err
 	}
-	return t.Compatible(extensions)
+	if err := t.Compatible(extensions); err != nil {
+		return err
+	}
+	return t.checkLeaves(groupID)
 }
 
-// checkLeaves verifies every leaf by itself. RFC 9420, section 7.3.
+// CheckForm verifies what each node shows without its signature, which is cheap. Do
+// it before Hash: nodes that pass are large, so that a small message holds few.
+// RFC 9420, sections 7.1 and 7.3.
+func (t *Tree) CheckForm() error {
+	for x, n := range t.nodes {
+		switch {
+		case n == nil:
+		case n.Leaf != nil:
+			if err := leaf.CheckForm(t.suite, n.Leaf); err != nil {
+				return err
+			}
+		default:
+			if err := t.suite.CheckPublicKey(n.Parent.EncryptionKey); err != nil {
+				return fmt.Errorf("%w: node %d: %w", ErrInvalid, x, err)
+			}
+		}
+	}
+	return nil
+}
+
+// checkLeaves verifies the signature of every leaf. RFC 9420, section 7.3.
 func (t *Tree) checkLeaves(groupID []byte) error {
 	var taken []uint32
 	for i := range t.Size() {
@@ -35,7 +60,7 @@ func (t *Tree) checkLeaves(groupID []byte) error {
 			taken = append(taken, i)
 		}
 	}
-	return suite.Parallel(len(taken), func(k int) error { return leaf.Check(t.suite, t.Leaf(taken[k]), groupID, taken[k]) })
+	return suite.Parallel(len(taken), func(k int) error { return leaf.CheckSignature(t.suite, t.Leaf(taken[k]), groupID, taken[k]) })
 }
 
 // checkUnmergedChains verifies that a leaf unmerged at a node is unmerged at all
@@ -62,8 +87,13 @@ func (t *Tree) checkUnmergedChains() error {
 // Unique verifies that no encryption key and no signature key occurs twice.
 // RFC 9420, sections 7.3 and 12.4.3.1.
 func (t *Tree) Unique() error {
-	encryption := make(map[string]bool, len(t.nodes))
-	signature := make(map[string]bool, t.Size())
+	taken := 0 // by how many nodes; blank ones cost a message nothing
+	for _, n := range t.nodes {
+		if n != nil {
+			taken++
+		}
+	}
+	encryption, signature := make(map[string]bool, taken), make(map[string]bool, taken)
 	for x, n := range t.nodes {
 		if n == nil {
 			continue

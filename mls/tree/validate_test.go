@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
@@ -66,23 +67,41 @@ func TestHostileTrees(t *testing.T) {
 		spoil(&p)
 		t.set(x, &wire.Node{Parent: &p})
 	}
+	// unmade takes the inner nodes away, whose hashes would show that a leaf changed.
+	unmade := func(t *Tree) {
+		for _, x := range []uint32{1, 3, 5} {
+			t.nodes[x], t.hashes[x] = nil, nil
+		}
+	}
 	for _, test := range []struct {
 		name  string
 		spoil func(*Tree)
 		want  error
 	}{
 		{"as it was", func(*Tree) {}, nil},
+		{"without inner nodes", unmade, nil},
 		{"a leaf's signature", func(t *Tree) {
+			unmade(t)
 			n := *t.Leaf(3)
 			n.Signature = make([]byte, 64)
 			t.set(6, &wire.Node{Leaf: &n})
 		}, leaf.ErrSignature},
-		{"a leaf of another place", func(t *Tree) { t.nodes[0], t.nodes[4] = t.nodes[4], t.nodes[0] }, leaf.ErrSignature},
+		{"a leaf of another place", func(t *Tree) {
+			unmade(t)
+			t.nodes[0], t.nodes[4] = t.nodes[4], t.nodes[0]
+		}, leaf.ErrSignature},
 		{"a node's key", func(t *Tree) {
 			parent(t, 5, func(p *wire.ParentNode) { p.EncryptionKey = make([]byte, 32) })
 		}, ErrInvalid},
 		{"a node's parent hash", func(t *Tree) { parent(t, 1, func(p *wire.ParentNode) { p.ParentHash = nil }) }, ErrInvalid},
-		{"a key twice", func(t *Tree) { t.set(6, t.nodes[4]) }, leaf.ErrSignature},
+		{"a member twice", func(t *Tree) {
+			unmade(t)
+			t.set(6, t.nodes[4])
+		}, ErrInvalid},
+		{"a node's key of no key's length", func(t *Tree) {
+			unmade(t)
+			t.set(5, &wire.Node{Parent: &wire.ParentNode{}})
+		}, suite.ErrKey},
 		{"an encryption key twice", func(tr *Tree) {
 			n := *tr.Leaf(3)
 			n.EncryptionKey = tr.Leaf(1).EncryptionKey
@@ -153,5 +172,32 @@ func TestLargeTreesHashAlike(t *testing.T) {
 	again := whole.Clone()
 	if got, want := whole.Hash(), again.NodeHash(again.root()); string(got) != string(want) {
 		t.Errorf("got %x, want %x", got, want)
+	}
+}
+
+// What is remembered of blank subtrees is what hashing them gives, wherever they
+// stand and whoever comes first.
+func TestBlankSubtreesHashAlike(t *testing.T) {
+	good, _ := testTree(t)
+	var naive func(t *Tree, x uint32) []byte
+	naive = func(t *Tree, x uint32) []byte {
+		if isLeaf(x) {
+			return t.hashLeaf(x/2, t.Leaf(x/2))
+		}
+		return t.hashParent(nil, naive(t, Left(x)), naive(t, Right(x)))
+	}
+	for _, taken := range []int{0, 31, 32, 500, 777, 1023} {
+		list := make(wire.RatchetTree, 2*taken+1)
+		list[2*taken] = good.nodes[0]
+		list[0] = good.nodes[4]
+		for range 2 {
+			tree, err := Decode(good.suite, list)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := naive(tree, tree.root()); !bytes.Equal(tree.Hash(), want) {
+				t.Errorf("leaf %d: got %x, want %x", taken, tree.Hash(), want)
+			}
+		}
 	}
 }
