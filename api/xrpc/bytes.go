@@ -48,7 +48,7 @@ func (b *Bytes) UnmarshalJSON(in []byte) error {
 func dollarBytes(in []byte) ([]byte, error) {
 	if rest, plain := bytes.CutPrefix(in, []byte(`{"$bytes":"`)); plain {
 		// The common case copies nothing; MLS messages come in megabytes.
-		if end := bytes.IndexAny(rest, `"\`); end >= 0 && string(rest[end:]) == `"}` {
+		if end := bytes.IndexByte(rest, '"'); end >= 0 && string(rest[end:]) == `"}` && !has(rest, '\\') {
 			return rest[:end], nil
 		}
 	}
@@ -75,9 +75,9 @@ func dollarBytes(in []byte) ([]byte, error) {
 func DecodeBase64(text []byte) ([]byte, error) {
 	encoding := base64.RawStdEncoding
 	switch {
-	case bytes.ContainsAny(text, "\r\n"):
+	case has(text, '\r') || has(text, '\n'):
 		return nil, errNotBase64 // Go's decoder would skip them.
-	case bytes.ContainsAny(text, "-_"):
+	case has(text, '-') || has(text, '_'):
 		encoding = base64.RawURLEncoding
 	}
 	if len(text) > 0 && text[len(text)-1] == '=' {
@@ -90,6 +90,9 @@ func DecodeBase64(text []byte) ([]byte, error) {
 	}
 	return data[:n], nil
 }
+
+// has searches many bytes at a time, as bytes.ContainsAny does not.
+func has(text []byte, c byte) bool { return bytes.IndexByte(text, c) >= 0 }
 
 // Shape is how bytes stand in JSON where the generations disagree.
 type Shape byte
@@ -133,7 +136,7 @@ func (b *Blob) UnmarshalJSON(in []byte) error {
 		return nil
 	case len(in) > 0 && in[0] == '"':
 		text := in[1 : len(in)-1]
-		if bytes.IndexByte(text, '\\') >= 0 {
+		if has(text, '\\') {
 			// "\/" is a legal way to write one of the alphabet's characters.
 			var s string
 			if err := json.Unmarshal(in, &s); err != nil {

@@ -118,15 +118,20 @@ func addName(names map[string]bool, quoted []byte) {
 // stringEnd is the index after the string that begins at start. NUL cannot be stored by
 // every database, and decoders disagree about half a surrogate pair.
 func stringEnd(body []byte, start int) (int, error) {
+	quote := start
 	for i := start + 1; i < len(body); {
-		next := bytes.IndexAny(body[i:], `"\`)
-		if next < 0 {
-			break
+		if quote < i {
+			next := bytes.IndexByte(body[i:], '"')
+			if next < 0 {
+				break
+			}
+			quote = i + next
 		}
-		i += next
-		if body[i] == '"' {
-			return i + 1, nil
+		escape := bytes.IndexByte(body[i:quote], '\\')
+		if escape < 0 {
+			return quote + 1, nil
 		}
+		i += escape
 		unit, isUnit := utf16Unit(body[i:])
 		switch {
 		case !isUnit:
