@@ -11,7 +11,7 @@ LDFLAGS := -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VERSION))
 # steps, find nothing, and make reads seven times as slow. What calls it is watched.
 RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false
 
-.PHONY: build run demo check lint test churn bench interop ts-mls fuzz fuzz-short property mutants
+.PHONY: build run demo check lint test churn bench interop ts-mls lexicon-check fuzz fuzz-short property mutants
 
 # One static binary. SQLite is pure Go, so no C compiler is needed.
 build:
@@ -42,6 +42,7 @@ lint:
 test:
 	@scripts/prepare.sh
 	@$(MAKE) --no-print-directory ts-mls
+	@$(MAKE) --no-print-directory lexicon-check
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory fuzz-short
 	CI=true go test $(RACE) ./...
@@ -61,6 +62,18 @@ ts-mls:
 
 interop/ts/node_modules/.package-lock.json: interop/ts/package.json interop/ts/package-lock.json
 	npm --prefix interop/ts ci --ignore-scripts
+	@touch $@
+
+# The AT Protocol's own reader of lexicons, in the same way; api/xrpc's tests use it.
+lexicon-check:
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+		$(MAKE) --no-print-directory lexicons/node/node_modules/.package-lock.json; \
+	else \
+		echo "NOT TESTED with @atproto/lexicon: node or npm is missing"; \
+	fi
+
+lexicons/node/node_modules/.package-lock.json: lexicons/node/package.json lexicons/node/package-lock.json
+	npm --prefix lexicons/node ci --ignore-scripts
 	@touch $@
 
 # What mls reads from others and from disk, fuzzed for FUZZTIME each; a minute each
