@@ -26,6 +26,9 @@ func (s *Service) Attest(ctx context.Context, who ds.Caller, id ds.ConversationI
 	if len(authenticator) == 0 || len(authenticator) > 256 {
 		return ds.Refuse(ds.InvalidRequest, "epoch_authenticator: not 1 to 256 bytes")
 	}
+	if epoch < 0 {
+		return ds.Refuse(ds.InvalidRequest, "epoch: negative")
+	}
 	head, err := s.asMember(ctx, who, id, func(*store.Tx) error { return nil })
 	switch {
 	case err != nil:
