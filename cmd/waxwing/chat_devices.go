@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"waxwing.im/waxwing/client"
 )
@@ -78,12 +80,27 @@ func (c *chatDevicesAddCommand) Run(ctx context.Context, g *globals) error {
 		if err := t.client.AddDevice(ctx, c.Device); err != nil {
 			return err
 		}
-		return c.until(ctx, t, func() (bool, string, error) { return t.deviceIsIn(ctx, c.Device) })
+		asked := time.Now()
+		return c.until(ctx, t, func() (bool, string, error) {
+			isIn, what, err := t.deviceIsIn(ctx, c.Device)
+			if later := (notYet{}); errors.As(err, &later) && time.Since(asked) > addAgain {
+				asked = time.Now()
+				if err := t.client.AddDevice(ctx, c.Device); err != nil {
+					return false, "", err
+				}
+			}
+			return isIn, what, err
+		})
 	})
 }
 
+// addAgain is how often a device without keys on the server is asked for: it may be
+// about to publish them.
+const addAgain = time.Second
+
 // deviceIsIn says whether a device of this account, "" for some other one, is in all
-// conversations that this one is in. A device without keys on the server is given up.
+// conversations that this one is in. It is notYet while the server has
+// no keys of it.
 func (t *chat) deviceIsIn(ctx context.Context, device string) (bool, string, error) {
 	all, err := t.client.Conversations(ctx)
 	if err != nil {
@@ -104,7 +121,7 @@ func (t *chat) deviceIsIn(ctx context.Context, device string) (bool, string, err
 			return true, "", nil
 		}
 	}
-	return false, "", fmt.Errorf("the server has no keys of %s: open a chat on it once", orElse(device, "another device of this account"))
+	return false, "", notYet{fmt.Errorf("the server has no keys of %s: open a chat on it once", orElse(device, "another device of this account"))}
 }
 
 type chatDevicesRemoveCommand struct {

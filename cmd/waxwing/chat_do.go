@@ -54,6 +54,9 @@ type waitOption struct {
 // waitStep is how often it is looked whether something is done.
 const waitStep = 50 * time.Millisecond
 
+// notYet is an error that is one only if it is still there when the wait is over.
+type notYet struct{ error }
+
 // until waits for what was asked for. done also says what it still waits for. What a
 // wait is too short for stays noted in the home.
 func (o waitOption) until(ctx context.Context, t *chat, done func() (bool, string, error)) error {
@@ -66,13 +69,17 @@ func (o waitOption) until(ctx context.Context, t *chat, done func() (bool, strin
 	defer ticker.Stop()
 	for {
 		isDone, what, err := done()
-		if err != nil || isDone {
+		var later notYet
+		if isDone || err != nil && !errors.As(err, &later) {
 			return err
 		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			state, _ := t.client.State()
+			if later.error != nil && state.Link == client.Online {
+				return later.error
+			}
 			if state.Link != client.Online {
 				what = "the server"
 				if state.Err != nil {
