@@ -15,6 +15,8 @@ const (
 	DepthMax = 16
 	// ValuesMax bounds how many values a body may hold in all.
 	ValuesMax = 1 << 16
+
+	fieldNameMax = 64
 )
 
 // InputError is the answer to input that is not accepted: the error InvalidRequest with
@@ -69,8 +71,9 @@ func inputError(err error) error {
 }
 
 // survey walks over a body before anything is built from it. It counts depth and values,
-// refuses strings that cannot be stored, and returns the names of the outermost object
-// whose value is not null. What is no JSON is left for the decoder to find.
+// refuses strings that cannot be stored, and returns the names of the outermost object,
+// each of which may be there once, and whether its value is not null. What is no JSON is
+// left for the decoder to find.
 func survey(body []byte) (map[string]bool, error) {
 	names := map[string]bool{}
 	depth, values := 0, 0
@@ -89,8 +92,8 @@ func survey(body []byte) (map[string]bool, error) {
 				return nil, err
 			}
 			if rest := bytes.TrimLeft(body[end:], " \t\r\n"); depth == 1 && len(rest) > 0 && rest[0] == ':' {
-				if value := bytes.TrimLeft(rest[1:], " \t\r\n"); !bytes.HasPrefix(value, []byte("null")) {
-					addName(names, body[i:end])
+				if err := addName(names, body[i:end], bytes.TrimLeft(rest[1:], " \t\r\n")); err != nil {
+					return nil, err
 				}
 			}
 			i = end - 1
@@ -108,11 +111,19 @@ func survey(body []byte) (map[string]bool, error) {
 	return names, nil
 }
 
-func addName(names map[string]bool, quoted []byte) {
+func addName(names map[string]bool, quoted, value []byte) error {
 	var name string
-	if json.Unmarshal(quoted, &name) == nil {
-		names[name] = true
+	if json.Unmarshal(quoted, &name) != nil {
+		return &InputError{Problem: "malformed json"}
 	}
+	if _, twice := names[name]; twice {
+		if len(name) > fieldNameMax {
+			name = "" // a stranger's text is not sent back at length
+		}
+		return &InputError{name, "is there twice"}
+	}
+	names[name] = !bytes.HasPrefix(value, []byte("null"))
+	return nil
 }
 
 // stringEnd is the index after the string that begins at start. NUL cannot be stored by
