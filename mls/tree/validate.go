@@ -84,9 +84,13 @@ func (t *Tree) checkUnmergedChains() error {
 	return nil
 }
 
-// Unique verifies that no encryption key and no signature key occurs twice.
+// Unique verifies that no encryption key and no signature key occurs twice, and that
+// the tree is not too large to be read by others.
 // RFC 9420, sections 7.3 and 12.4.3.1.
 func (t *Tree) Unique() error {
+	if len(t.nodes) > wire.TreeNodesMax {
+		return invalid("7.3", "%d nodes are more than %d", len(t.nodes), wire.TreeNodesMax)
+	}
 	taken := 0 // by how many nodes; blank ones cost a message nothing
 	for _, n := range t.nodes {
 		if n != nil {

@@ -201,3 +201,16 @@ func TestBlankSubtreesHashAlike(t *testing.T) {
 		}
 	}
 }
+
+// No commit grows a tree beyond what others read.
+func TestTreesOfTooManyNodes(t *testing.T) {
+	good, _ := testTree(t)
+	tree := &Tree{suite: good.suite, nodes: make([]*wire.Node, wire.TreeNodesMax), hashes: make([][]byte, wire.TreeNodesMax)}
+	if err := tree.Unique(); err != nil {
+		t.Error(err)
+	}
+	tree.nodes = make([]*wire.Node, 2*wire.TreeNodesMax+1)
+	if err := tree.Unique(); !errors.Is(err, ErrInvalid) {
+		t.Errorf("twice as many: %v", err)
+	}
+}

@@ -50,6 +50,11 @@ func (n *Node) Code(c *Coder) {
 	}
 }
 
+// TreeNodesMax is how many nodes a tree may have that is read, those of 131 072
+// leaves. A blank node takes one byte in a message and a hundred in memory, so the
+// size of a message alone is no bound.
+const TreeNodesMax = 1<<18 - 1
+
 // RatchetTree is the public tree as it travels: nodes in array order, nil where
 // blank, ending with a node that is not blank. RFC 9420, section 12.4.3.3.
 type RatchetTree []*Node
@@ -57,7 +62,14 @@ type RatchetTree []*Node
 // Code visits the fields of RFC 9420, section 12.4.3.3.
 func (t *RatchetTree) Code(c *Coder) {
 	nodes := []*Node(*t)
-	Vector(c, &nodes, func(c *Coder, n **Node) { Optional(c, n) })
+	count := 0
+	Vector(c, &nodes, func(c *Coder, n **Node) {
+		if count++; c.decoding && count > TreeNodesMax {
+			c.Fail("a tree of more than %d nodes", TreeNodesMax)
+			return
+		}
+		Optional(c, n)
+	})
 	if c.decoding {
 		*t = nodes
 	}
