@@ -175,6 +175,9 @@ func crashEach(w *crashWorld, name string, victim func() *churner, play, undo fu
 		step = 7 // every point is tried without the race detector
 	}
 	for n := int64(1); !w.t.Failed(); n += step {
+		if n > 200 {
+			w.t.Fatalf("%s: it is still writing after %d points", name, n-1)
+		}
 		w.limit(time.Minute) // for each
 		p := victim()
 		before := p.crashes.Load()

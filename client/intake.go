@@ -277,11 +277,11 @@ func (b *batch) followRefused(id string, r *Refusal) error {
 		b.then(func() { b.s.sub(id).follow.ok(); b.s.sub(id).noOverlap = true })
 		return b.s.c.skipPruned(b.tx, id, r, b.s.c.now())
 	case codeForbidden:
+		b.then(func() { b.s.sub(id).follow.ok() }) // whoever is invited again reads at once
 		conv, err := b.tx.conversation(id)
 		if err != nil || conv == nil || !conv.isLive() {
 			return err
 		}
-		b.then(func() { b.s.sub(id).follow.ok() })
 		return b.s.c.leave(b.tx, conv, b.s.c.now(), r.Message)
 	}
 	conv, err := b.tx.conversation(id)
