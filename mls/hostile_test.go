@@ -358,10 +358,10 @@ func TestHostileShapesTakeLinearMemory(t *testing.T) {
 	// The collector takes away what was remembered, whenever it likes.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	for _, s := range shapes {
-		runtime.GC()
 		var used [3]uint64
 		for i, bytes := range []int{0, 16 << 10, 64 << 10} {
 			try := s.make(t, max(bytes, 256))
+			runtime.GC()
 			_ = try() // what is remembered after the first time counts less
 			used[i] = allocatedBytes(func() { _ = try() })
 		}
