@@ -42,6 +42,9 @@ func (a *Authenticator) Sessions(ctx context.Context, s Session) ([]Session, err
 // Logout ends the session: its tokens are dead and what is attached to it is told.
 func (a *Authenticator) Logout(ctx context.Context, s Session) error {
 	_, err := a.revoke(ctx, s, s.ID, "", nil)
+	if err == nil {
+		a.end([][32]byte{s.hash}) // even if its row is gone already
+	}
 	return err
 }
 
@@ -71,10 +74,14 @@ func keepUnless(includeSelf bool, s Session) []byte {
 	return s.hash[:]
 }
 
+// revoke ends sessions and returns the ids of those that were alive, sorted. What has
+// expired by its row may still be attached, here or on another node, so all of them
+// are ended.
 func (a *Authenticator) revoke(ctx context.Context, s Session, id string, device ds.DeviceID, keep []byte) ([]string, error) {
 	var rows []store.Session
+	nowMS := a.o.Now().UnixMilli()
 	err := a.writer.do(ctx, &job{run: func(tx *store.Tx) (err error) {
-		rows, err = tx.RevokeSessions(s.Account, id, device, keep, a.o.Now().UnixMilli())
+		rows, err = tx.RevokeSessions(s.Account, id, device, keep, nowMS)
 		return err
 	}})
 	if err != nil {
@@ -83,7 +90,9 @@ func (a *Authenticator) revoke(ctx context.Context, s Session, id string, device
 	ids := make([]string, 0, len(rows))
 	hashes := make([][32]byte, 0, len(rows))
 	for _, row := range rows {
-		ids = append(ids, row.ID)
+		if a.isAlive(row, nowMS) {
+			ids = append(ids, row.ID)
+		}
 		hashes = append(hashes, [32]byte(row.Hash))
 	}
 	a.end(hashes)

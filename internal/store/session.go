@@ -253,9 +253,11 @@ func (tx *Tx) Sessions(account ds.AccountID, nowMS int64) ([]Session, error) {
 	return list, err
 }
 
-// RevokeSessions ends the sessions of an account that are alive: the one with that
-// id, those of that device, or all where both are empty; but never the one with the
-// hash keep (nil: no exception). It returns Hash and ID of what it ended, in no order.
+// RevokeSessions ends the sessions of an account: the one with that id, those of that
+// device, or all where both are empty; but never the one with the hash keep (nil: no
+// exception). Those that seem to have expired are ended too, for one that is attached
+// somewhere lives on when its expiry could not be written. It returns Hash, ID and
+// ExpiresMS of what it ended, in no order.
 func (tx *Tx) RevokeSessions(account ds.AccountID, id string, device ds.DeviceID, keep []byte, nowMS int64) ([]Session, error) {
 	if keep == nil {
 		keep = []byte{0} // no hash of ours
@@ -263,13 +265,13 @@ func (tx *Tx) RevokeSessions(account ds.AccountID, id string, device ds.DeviceID
 	var list []Session
 	err := tx.each(func(scan func(...any) error) error {
 		var s Session
-		err := scan(&s.Hash, &s.ID)
+		err := scan(&s.Hash, &s.ID, &s.ExpiresMS)
 		list = append(list, s)
 		return err
 	}, `UPDATE sessions SET revoked_ms = $1
 		WHERE account = $2 AND (session_id = $3 OR $3 = '') AND (device = $4 OR $4 = '') AND session_hash <> $5
-			AND revoked_ms IS NULL AND expires_ms > $1
-		RETURNING session_hash, session_id`,
+			AND revoked_ms IS NULL
+		RETURNING session_hash, session_id, expires_ms`,
 		nowMS, string(account), id, string(device), keep)
 	return list, err
 }
