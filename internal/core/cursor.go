@@ -225,17 +225,32 @@ func (s *Service) checkAck(ctx context.Context, who ds.Caller, id ds.Conversatio
 	return min(seq, head) + 1, err
 }
 
-// AcknowledgeDevice notes that the device has handled its account log up to pos. It
-// is durable when it returns.
+// AcknowledgeDevice notes that the device has handled its account log up to pos. The
+// note is written within a second; a pos beyond the head counts as the head. Refusals:
+// invalid_request.
 func (s *Service) AcknowledgeDevice(ctx context.Context, who ds.Caller, pos int64) error {
 	if pos < 0 {
 		return ds.Refuse(ds.InvalidRequest, "pos must not be negative")
 	}
-	if pos == 0 {
-		return nil
+	var head int64
+	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		// Now, for what comes before the note is written must not be skipped.
+		head, _, err = tx.DeviceReading(who.AsDevice())
+		return err
+	})
+	if next := min(pos, head) + 1; err == nil && next > 1 {
+		s.cursors.put(who.AsDevice(), ds.AccountLog(who.Account), next)
 	}
-	return s.writeCursors(ctx, []store.DeviceCursor{{Device: who.AsDevice(),
-		Cursor: ds.Cursor{Log: ds.AccountLog(who.Account), Next: min(pos, 1<<53) + 1}}})
+	return err
+}
+
+// AcknowledgeDeviceNow is AcknowledgeDevice for a caller that waits for the answer:
+// the note is durable when it returns.
+func (s *Service) AcknowledgeDeviceNow(ctx context.Context, who ds.Caller, pos int64) error {
+	if err := s.AcknowledgeDevice(ctx, who, pos); err != nil {
+		return err
+	}
+	return s.FlushCursors(ctx, who.AsDevice())
 }
 
 // Cursors lists how far the caller's device has acknowledged its logs, by log, what

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
 )
 
 func TestCursors(t *testing.T) {
@@ -191,6 +192,65 @@ func TestLimits(t *testing.T) {
 	if err := limits.Set("all=off"); err != nil || limits["invites"].Count != 0 {
 		t.Error(limits, err)
 	}
+}
+
+// TestDeviceAcksAreBuffered: a device that acknowledges one event after the other
+// does not make a transaction for each, whether it has been handed them or not, and
+// what comes behind an ack of more than there is is not skipped.
+func TestDeviceAcksAreBuffered(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		const acks, rooms = 100, 3
+		var writes atomic.Int64
+		w := hookedWorld(t, url, func(sql string, done bool) {
+			if !done && strings.HasPrefix(sql, "INSERT INTO cursors") {
+				writes.Add(1)
+			}
+		})
+		for n := range rooms {
+			w.room(fmt.Sprint("c", n), "ann", "bob")
+		}
+		f := w.service.NewFollower(who("bob"))
+		defer f.Close()
+		if err := f.FollowDevice(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		page, err := f.Next(t.Context())
+		if err != nil || len(page.Events) != rooms {
+			t.Fatal(page, err)
+		}
+		for n := range acks {
+			if err := f.AcknowledgeDevice(t.Context(), int64(n)); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.service.AcknowledgeDevice(t.Context(), who("ann"), int64(n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := writes.Load(); n > acks/2 { // on a slow machine one for each interval
+			t.Errorf("%d transactions for %d acks", n, 2*acks)
+		}
+		w.room("c-new", "ann", "bob")
+		again := w.service.NewFollower(who("bob"))
+		defer again.Close()
+		if err := again.FollowDevice(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if page, err := again.Next(t.Context()); err != nil || len(page.Events) != 1 || page.Events[0].ConversationID != "c-new" {
+			t.Errorf("after %d rooms were acknowledged, bob is told %+v, %v", rooms, page.Events, err)
+		}
+		if err := w.service.AcknowledgeDeviceNow(t.Context(), who("bob"), rooms+1); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.store.View(t.Context(), func(tx *store.Tx) error {
+			next, err := tx.Cursor(who("bob").AsDevice(), ds.AccountLog("bob"))
+			if next != rooms+2 {
+				t.Errorf("an ack with an answer is stored as %d", next)
+			}
+			return err
+		}); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestCursorsShareATransaction: devices that go away while one is being written are

@@ -488,3 +488,16 @@ func (f *Follower) AcknowledgeRead(id ds.ConversationID, seq int64) bool {
 	f.s.cursors.put(f.who.AsDevice(), one.log, seq+1)
 	return true
 }
+
+// AcknowledgeDevice is Service.AcknowledgeDevice for a log that this follower reads:
+// what it has handed out needs no look at the store.
+func (f *Follower) AcknowledgeDevice(ctx context.Context, pos int64) error {
+	f.mu.Lock()
+	one := f.logs[ds.AccountLog(f.who.Account)]
+	f.mu.Unlock()
+	if one == nil || pos < 1 || pos > one.pos.Load() {
+		return f.s.AcknowledgeDevice(ctx, f.who, pos)
+	}
+	f.s.cursors.put(f.who.AsDevice(), one.log, pos+1)
+	return nil
+}

@@ -159,14 +159,17 @@ func (c *socket) deviceAck(f gateway.Frame) (reply, error) {
 	if err := f.Decode(&in); err != nil {
 		return reply{}, invalid(err)
 	}
-	return reply{}, c.server.deviceAck(c.ctx, c.session.Caller, &in)
+	if err := checkDeviceAck(&in); err != nil {
+		return reply{}, err
+	}
+	return reply{}, c.follower.AcknowledgeDevice(c.ctx, in.Pos)
 }
 
-func (s *Server) deviceAck(ctx context.Context, who ds.Caller, in *gateway.DeviceAck) error {
+func checkDeviceAck(in *gateway.DeviceAck) error {
 	if in.Pos < 0 {
 		return ds.Refuse(ds.InvalidRequest, "pos: negative")
 	}
-	return s.core.AcknowledgeDevice(ctx, who, in.Pos)
+	return nil
 }
 
 func (c *socket) report(f gateway.Frame) (reply, error) {

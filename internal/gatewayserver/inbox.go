@@ -101,7 +101,10 @@ func (s *Server) postDeviceAck(ctx context.Context, who identity.Session, f gate
 	if err := f.Decode(&in); err != nil {
 		return nil, invalid(err)
 	}
-	return &gateway.InboxAnswer{Status: "ok"}, s.deviceAck(ctx, who.Caller, &in)
+	if err := checkDeviceAck(&in); err != nil {
+		return nil, err
+	}
+	return &gateway.InboxAnswer{Status: "ok"}, s.core.AcknowledgeDeviceNow(ctx, who.Caller, in.Pos)
 }
 
 func (s *Server) postReport(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
