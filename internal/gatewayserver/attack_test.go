@@ -133,6 +133,23 @@ func TestBudgetOfASocket(t *testing.T) {
 	must(t, there.Close())
 }
 
+// TestCloseReadsToo: whoever closes a socket reads what still comes, beside the
+// goroutine that reads it anyway; the race detector looks on.
+func TestCloseReadsToo(t *testing.T) {
+	here, there := net.Pipe()
+	l := &link{Conn: here, over: make(chan struct{})}
+	go flood(there, make([]byte, 1<<10), 0)
+	closing := make(chan struct{})
+	go func() {
+		defer close(closing)
+		_, _ = l.Read(make([]byte, 1<<10))
+	}()
+	l.slow(frameBytesMin)
+	<-closing
+	must(t, l.Close())
+	must(t, there.Close())
+}
+
 // TestManySubscribes: ten thousand of them in a row cost what the limit lets through;
 // the others are refused one by one, and the socket stays.
 func TestManySubscribes(t *testing.T) {

@@ -159,9 +159,11 @@ type link struct {
 	early []byte // read before the network is
 	clock *atomic.Int64
 	since atomic.Int64 // when the write under way began, or 0
-	spent budget       // the reading goroutine's
 	ended sync.Once
 	over  chan struct{} // closed by Close
+
+	spending sync.Mutex // guards spent: a Close reads too, from any goroutine
+	spent    budget
 
 	mu     sync.Mutex // guards isHeld and held, and is held during a write
 	isHeld bool
@@ -185,7 +187,9 @@ func (l *link) Read(p []byte) (int, error) {
 
 // slow waits until what was read and bytes more are paid for, or the link is closed.
 func (l *link) slow(bytes int) {
+	l.spending.Lock()
 	wait := l.spent.take(bytes, time.Now())
+	l.spending.Unlock()
 	if wait <= 0 {
 		return
 	}
