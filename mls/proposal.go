@@ -132,7 +132,7 @@ func (g *Group) resolve(list []wire.ProposalOrRef, committer wire.Sender) ([]pro
 	for _, p := range g.proposals {
 		received[string(p.ref)] = p
 	}
-	var out []proposal
+	out := make([]proposal, 0, min(len(list), 1000))
 	for _, p := range list {
 		if p.Proposal != nil {
 			out = append(out, proposal{sender: committer, body: p.Proposal})

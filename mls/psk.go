@@ -38,8 +38,7 @@ func (g *Group) checkPSK(id *wire.PreSharedKeyID) error {
 
 // pskSecret combines the keys that ids name. RFC 9420, sections 8.4 and 12.1.4.
 func (g *Group) pskSecret(ids []wire.PreSharedKeyID) ([]byte, error) {
-	var psks []schedule.PSK
-	seen := map[string]bool{}
+	psks, seen := make([]schedule.PSK, 0, len(ids)), make(map[string]bool, len(ids))
 	for _, id := range ids {
 		name := string(wire.Marshal(&id))
 		if seen[name] {

@@ -119,7 +119,7 @@ type PSK struct {
 
 // PSKSecret combines pre-shared keys, in their order. RFC 9420, section 8.4.
 func PSKSecret(s *suite.Suite, psks []PSK) []byte {
-	secret := NoPSK()
+	none, secret := NoPSK(), NoPSK()
 	for i, p := range psks {
 		label := wire.Marshal(wire.Func(func(c *wire.Coder) {
 			index, count := uint16(i), uint16(len(psks))
@@ -127,7 +127,7 @@ func PSKSecret(s *suite.Suite, psks []PSK) []byte {
 			c.U16(&index)
 			c.U16(&count)
 		}))
-		input := s.ExpandWithLabel(s.Extract(NoPSK(), p.Secret), "derived psk", label, suite.HashBytes)
+		input := s.ExpandWithLabel(s.Extract(none, p.Secret), "derived psk", label, suite.HashBytes)
 		secret = s.Extract(input, secret)
 	}
 	return secret
