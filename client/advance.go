@@ -309,7 +309,7 @@ func (c *Client) dropPending(tx *tx, conv *conversation, refusal *Refusal) error
 	p := conv.pending
 	conv.setPending(nil)
 	switch {
-	case conv.phase == Founding && refusal.Code == codeInvalidRequest:
+	case conv.phase == Founding && refusal.Code == codeInvalidRequest && !conv.isOurs():
 		// Another device of ours has bound the conversation to its group: it invites us.
 		conv.setGroup(nil)
 		conv.setPhase(Waiting)

@@ -187,6 +187,12 @@ func (c *conversation) isLive() bool {
 	return c.phase == Founding || c.phase == Joined || c.phase == Joining && c.pending != nil && c.pending.Seq > 0
 }
 
+// isOurs says whether the conversation is a room that this device is making: its id is
+// random and nobody else can have a group for it yet.
+func (c *conversation) isOurs() bool {
+	return c.info.Kind == Room && (c.phase == Creating || c.phase == Founding)
+}
+
 // epoch is the group's epoch, 0 without a group.
 func (c *conversation) epoch() uint64 {
 	if c.group == nil {

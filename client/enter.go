@@ -247,7 +247,9 @@ func (c *Client) checkOffer(ctx context.Context, conv *conversation, o *offer, s
 		return errNothingToDo
 	case !slices.ContainsFunc(o.leaves, isSelf):
 		return errWait // not in the group with any device: somebody has to add us
-	case conv.group != nil && !hasAccount(conv.group, signer):
+	case conv.group != nil && !hasAccount(conv.group, signer),
+		// The name of an account that cannot vouch for its devices is anybody's to write.
+		conv.group != nil && !c.memberOf(*o.signer).Verified && !hasLeaf(conv.group, o.signer.SignatureKey):
 		return fmt.Errorf("it is signed by %s, who was not in the group", signer)
 	case conv.group != nil || isSelf(*o.signer):
 		return nil

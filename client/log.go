@@ -174,6 +174,7 @@ func (c *Client) takeForeign(tx *tx, conv *conversation, e *gateway.Event, out E
 	out.From = c.memberOf(processed.Sender)
 	switch {
 	case processed.SelfRemoved:
+		conv.before = conv.group
 		conv.setGroup(nil)
 		return c.leave(tx, conv, out.Time, "removed from the group")
 	case processed.Kind == mls.Application:

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,6 +25,11 @@ func (c *Client) takeWelcome(tx *tx, w *gateway.Welcome) error {
 		// An invitation back, before this device has read how it was removed. What
 		// is before that in the log can still be read with the group it has.
 		return tx.keepWelcome(w)
+	}
+	if conv != nil && conv.isOurs() {
+		// The server knows the id from us, and a friend of it could found a group under
+		// it, to be told what waits here for the people who are to be invited.
+		return tx.problem(w.ConvID, c.now(), fmt.Errorf("%w: the room is made here", ErrWelcome))
 	}
 	group, err := c.openWelcome(tx, w)
 	if err != nil {
@@ -142,12 +148,28 @@ func (c *Client) leave(tx *tx, conv *conversation, now time.Time, why string) er
 	if err := tx.report(Event{Type: EventRemoved, Conversation: conv.id, Time: now, Problem: why}); err != nil {
 		return err
 	}
+	was := conv.group
+	if was == nil {
+		was = conv.before
+	}
 	w, err := tx.takeKept(conv.id)
 	if err != nil {
 		return err
 	}
-	if w == nil {
-		return tx.refuseAll(conv.id, now, "forbidden", why)
+	if w != nil {
+		if err := c.takeWelcome(tx, w); err != nil {
+			return err
+		}
 	}
-	return c.takeWelcome(tx, w)
+	if conv.phase == Joined && was != nil && isAmong(conv.group, was) {
+		return nil
+	}
+	// What waits was written for those who were there; whoever has sent the invitation
+	// may have it among others.
+	return tx.refuseAll(conv.id, now, "forbidden", why)
+}
+
+// isAmong says whether all accounts of a group were in another one.
+func isAmong(group, in *mls.Group) bool {
+	return !slices.ContainsFunc(group.Members(), func(l mls.Leaf) bool { return !hasAccount(in, string(l.Credential)) })
 }

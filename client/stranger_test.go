@@ -1,0 +1,190 @@
+package client
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"strings"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/mls"
+)
+
+// stranger is an account with a good certificate whom nobody has invited: a friend
+// of the server's.
+func stranger(t *testing.T, name string) mls.Identity {
+	t.Helper()
+	account := testAccount(t, name)
+	key, err := mls.NewSignatureKey(groupSuite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := issueCertificate(account, "laptop", key.Public(), time.Now().Add(certificateLife))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mls.Identity{Credential: []byte(account.DID()), Key: key,
+		Extensions: []mls.Extension{{Type: CertificateExtension, Data: certificate}}}
+}
+
+// onePackage is one of p's key packages, as anybody may fetch it.
+func (p *person) onePackage() (ref string, message []byte) {
+	p.w.t.Helper()
+	p.w.eventually(p.name+" has key packages", func() bool {
+		err := p.db.update(p.w.ctx, func(tx *tx) error {
+			var body []byte
+			found, err := tx.get([]any{&ref, &body}, `SELECT ref, body FROM key_packages WHERE last_resort = 0 LIMIT 1`)
+			if err != nil || !found {
+				return err
+			}
+			k, err := tx.openKeyPackage(ref, body)
+			if err == nil {
+				message = k.Message()
+			}
+			return err
+		})
+		return err == nil && message != nil
+	})
+	return ref, message
+}
+
+// foundGroup makes a group under a room's id, which somebody else may have taken first.
+func foundGroup(t testing.TB, room string, by mls.Identity) *mls.Group {
+	t.Helper()
+	id, err := hex.DecodeString(room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := mls.NewGroup(groupSuite, id, by, mls.GroupOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// lure is a Welcome by which somebody brings p into a group of theirs that has the
+// id of a room.
+func (p *person) lure(by mls.Identity, room string) *gateway.Welcome {
+	p.w.t.Helper()
+	ref, message := p.onePackage()
+	commit, err := foundGroup(p.w.t, room, by).Commit(mls.CommitOptions{Add: [][]byte{message}})
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	return &gateway.Welcome{Pos: 1 << 40, ConvID: room, KeyPackageRef: ref, NextSeq: 2, Env: base64.StdEncoding.EncodeToString(commit.Welcome())}
+}
+
+// TestWelcomeIntoOwnRoom: a server cannot slip the group of a friend under a room that
+// is being made here, and so get at what waits to be said in it.
+func TestWelcomeIntoOwnRoom(t *testing.T) {
+	w := newWorld(t)
+	ann := w.people("ann")[0]
+	eve := stranger(t, "eve")
+	ann.onePackage() // they are made on the first connection
+	ann.net.setDown(true)
+	for _, phase := range []Phase{Creating, Founding} {
+		room, err := ann.CreateRoom(w.ctx, testAccount(t, "bob").DID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ann.says(room, "for bob's eyes only")
+		if phase == Founding {
+			if err := ann.created(w.ctx, room, "owner"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		welcome := ann.lure(eve, room)
+		if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.takeWelcome(tx, welcome) }); err != nil {
+			t.Fatal(err)
+		}
+		if e := ann.nextType(EventProblem); !strings.Contains(e.Problem, "made here") {
+			t.Errorf("%s: ann is told %+v", phase, e)
+		}
+		if c := ann.must(room); c.Phase != phase {
+			t.Errorf("%s: ann is %+v", phase, c)
+		}
+	}
+}
+
+// TestBackAmongStrangers: an invitation back into a room does not hand what waits in
+// the outbox to people who were not in it when it was written.
+func TestBackAmongStrangers(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	ann := people[0]
+	room := w.room(people...)
+	ann.net.setDown(true)
+	ann.says(room, "for bob's eyes only")
+	welcome := ann.lure(stranger(t, "eve"), room)
+	if err := ann.db.update(w.ctx, func(tx *tx) error {
+		if err := ann.takeWelcome(tx, welcome); err != nil {
+			return err
+		}
+		conv, err := tx.conversation(room)
+		if err != nil {
+			return err
+		}
+		return ann.leave(tx, conv, ann.now(), "removed")
+	}); err != nil {
+		t.Fatal(err)
+	}
+	ann.joins(room)
+	if n, err := ann.Pending(w.ctx); n != 0 || err != nil {
+		t.Errorf("%d messages wait to be said to eve, %v", n, err)
+	}
+	if e := ann.nextType(EventRefused); string(e.Text) != "for bob's eyes only" {
+		t.Errorf("ann is told %+v", e)
+	}
+}
+
+// TestOfferByNobody: the name of an account that cannot vouch for its devices does not
+// make a group worth entering; the key of one that was in the group does.
+func TestOfferByNobody(t *testing.T) {
+	w := newWorld(t)
+	ann := w.people("ann")[0]
+	room := strings.Repeat("ab", groupIDBytes)
+	identity := func() mls.Identity {
+		key, err := mls.NewSignatureKey(groupSuite)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mls.Identity{Credential: []byte("did:web:bob.example"), Key: key}
+	}
+	group := func(by mls.Identity, commits int) *mls.Group {
+		g := foundGroup(t, room, by)
+		_, message := ann.onePackage()
+		o := mls.CommitOptions{Add: [][]byte{message}}
+		for range commits {
+			commit, err := g.Commit(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g, o = commit.Group(), mls.CommitOptions{}
+		}
+		return g
+	}
+	bob := identity()
+	for _, row := range []struct {
+		name string
+		by   mls.Identity
+		good bool
+	}{
+		{"by bob's device", bob, true},
+		{"by somebody in bob's name", identity(), false},
+	} {
+		offered := group(row.by, 3)
+		raw, err := offered.GroupInfo()
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := readOffer(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conv := &conversation{id: room, phase: Joined, group: group(bob, 1)}
+		if err := ann.checkOffer(w.ctx, conv, o, 3); (err == nil) != row.good {
+			t.Errorf("%s: %v", row.name, err)
+		}
+	}
+}
