@@ -132,7 +132,7 @@ func (s *Service) flushCursors(ctx context.Context) {
 		case <-ticker.C:
 		}
 		if err := s.writeCursors(ctx, s.cursors.all()); err != nil && ctx.Err() == nil {
-			s.metrics.storeErrors.Inc()
+			s.metrics.storeFailed(err)
 			s.logger.Warn("cursors could not be written; they stay in the buffer", "err", err)
 		}
 	}

@@ -112,7 +112,11 @@ func (f *flusher) gather(first *request) []*request {
 			bytes += r.bytes
 		}
 	}
-	for _, r := range f.takeHeld(false, batchRequestsMax) {
+	countMax, bytesMax := batchRequestsMax, batchBytesMax
+	if first != nil { // has a place already
+		countMax, bytesMax = countMax-1, bytesMax-first.bytes
+	}
+	for _, r := range f.takeHeld(countMax, bytesMax) {
 		take(r)
 	}
 	if first != nil {
@@ -131,25 +135,22 @@ func (f *flusher) gather(first *request) []*request {
 
 // flush writes a batch in one transaction. When the database refuses it, or a lock
 // that it met on the way is held too long, each request runs again in a transaction
-// of its own, so that only the offender fails or waits.
+// of its own, so that only the offender fails or waits. They are held until then, and
+// retryAlone takes them a few at a time: what comes meanwhile does not wait for all.
 func (f *flusher) flush(batch []*request) {
 	started := time.Now()
-	defer f.watch(batch)()
+	over := f.watch(batch)
 	result, err := f.attempt(batch)
+	over()
 	f.s.metrics.appendSeconds.Observe(time.Since(started).Seconds())
 	f.s.metrics.batchRequests.Observe(float64(len(batch)))
 	if err != nil && (!ds.IsUnavailable(err) || store.IsLockLost(err)) && len(batch) > 1 {
+		if store.IsLockLost(err) {
+			f.s.metrics.lockWaitsLost.Inc()
+		}
 		for _, r := range batch {
-			if f.isBehind(r) {
-				f.keep(r)
-				continue
-			}
-			if !time.Now().Before(r.deadline) {
-				f.finish(r, errLate)
-				continue
-			}
-			result, err := f.attempt([]*request{r})
-			f.answer([]*request{r}, result, err)
+			r.isSingle = true
+			f.keep(r)
 		}
 		return
 	}
@@ -170,7 +171,7 @@ type outcome struct {
 // all of them, never a refusal: they retry under the same message id.
 func (f *flusher) answer(batch []*request, out outcome, err error) {
 	if err != nil {
-		f.s.metrics.storeErrors.Inc()
+		f.s.metrics.batchFailed(err)
 		err = translate(err)
 	} else {
 		f.s.tails.addBatch(out.records, f.s.wakes.isFollowed)

@@ -66,6 +66,7 @@ const (
 	holdDelay         = 5 * time.Millisecond // times the number of tries
 	holdTries         = 5                    // before a request waits for its locks alone
 	holdAloneDelay    = 250 * time.Millisecond
+	holdAloneTurn     = 100 * time.Millisecond // before the queue is served again; the last one may take longer
 	// What a flusher remembers, and how many batches in a row must have found a
 	// conversation as this node left it before the next is decided without the lock.
 	knownConversations = 8192

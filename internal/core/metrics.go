@@ -2,6 +2,8 @@ package core
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+
+	"waxwing.im/waxwing/internal/store"
 )
 
 // Metrics are what an operator must know of this package. They hold no label that a
@@ -12,6 +14,7 @@ type Metrics struct {
 	duplicates         prometheus.Counter
 	commitConflicts    prometheus.Counter
 	storeErrors        prometheus.Counter
+	lockWaitsLost      prometheus.Counter
 	recordsRead        prometheus.Counter
 	recordsReplayed    prometheus.Counter
 	keyPackagesClaimed prometheus.Counter
@@ -31,6 +34,7 @@ func newMetrics() *Metrics {
 		duplicates:         counter("append_duplicates_total", "Requests that were answered with an earlier record of the same message id."),
 		commitConflicts:    counter("commit_conflicts_total", "Commits refused because another one had ended their epoch."),
 		storeErrors:        counter("store_errors_total", "Batches, reads for followers, cursor writes and polls that the database failed."),
+		lockWaitsLost:      counter("store_lock_waits_lost_total", "Transactions that gave up waiting for what another one holds, and ran again or later. Nothing is wrong with the database."),
 		recordsRead:        counter("records_read_total", "Records read from logs for followers."),
 		recordsReplayed:    counter("records_replayed_total", "Those of the records read that were there before their follower came: what it had missed."),
 		keyPackagesClaimed: counter("key_package_claims_total", "Key packages handed out."),
@@ -39,9 +43,26 @@ func newMetrics() *Metrics {
 	}
 }
 
+// storeFailed counts what a transaction ended with.
+func (m *Metrics) storeFailed(err error) {
+	if store.IsLockLost(err) {
+		m.lockWaitsLost.Inc()
+	} else {
+		m.storeErrors.Inc()
+	}
+}
+
+// batchFailed is storeFailed of a batch, whose conversation or group somebody else may
+// have made first: that is an answer, not a fault.
+func (m *Metrics) batchFailed(err error) {
+	if !store.IsGroupInUse(err) && !store.IsHeadTaken(err) {
+		m.storeFailed(err)
+	}
+}
+
 // Collectors lists the metrics for a registry.
 func (s *Service) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.appendSeconds, m.batchRequests, m.duplicates, m.commitConflicts, m.storeErrors, m.recordsRead, m.recordsReplayed, m.keyPackagesClaimed,
+	return []prometheus.Collector{m.appendSeconds, m.batchRequests, m.duplicates, m.commitConflicts, m.storeErrors, m.lockWaitsLost, m.recordsRead, m.recordsReplayed, m.keyPackagesClaimed,
 		m.attestationConflicts}
 }

@@ -34,6 +34,7 @@ type request struct {
 	order      uint64    // of arrival, within the flusher
 	tries      int       // for a lock that somebody else had
 	due        time.Time // of the next try
+	isSingle   bool      // it runs by itself, for a batch that it was in failed
 	spent      spent
 }
 
@@ -128,13 +129,20 @@ func (f *flusher) finish(r *request, err error) {
 	}
 }
 
-// watch answers for a flusher whose store does not come back, as with a disk that
-// hangs: the requests of the batch that it is in, whose outcome is then unknown, and
-// whatever waits or comes meanwhile. It ends when over is called.
+// watch answers for a flusher whose store does not come back from one attempt, as
+// with a disk that hangs: the requests of the attempt, whose outcome is then unknown,
+// what is held, and whatever waits or comes meanwhile. It ends when over is called.
 func (f *flusher) watch(batch []*request) (over func()) {
+	stuck := batch
+	if f.heldRequests > 0 {
+		stuck = slices.Clone(batch)
+		for _, l := range f.held {
+			stuck = append(stuck, l...)
+		}
+	}
 	done := make(chan struct{})
 	timer := time.AfterFunc(batchTimeout, func() {
-		for _, r := range batch {
+		for _, r := range stuck {
 			f.finish(r, errLate)
 		}
 		for {
@@ -153,7 +161,8 @@ func (f *flusher) watch(batch []*request) (over func()) {
 }
 
 // line is what is held back of one conversation, in the order of arrival: its first
-// request waits for a lock that another node has, the others wait behind it.
+// request waits for a lock that another node has, or for a try by itself; the others
+// wait behind it.
 type line []*request
 
 // hold keeps a request for another try. The first tries pass over what is still
@@ -174,6 +183,9 @@ func (f *flusher) keep(r *request) {
 		f.finish(r, errBusy)
 		return
 	}
+	if r.due.IsZero() {
+		r.due = time.Now()
+	}
 	f.heldRequests++
 	l := f.held[r.conversation]
 	i, _ := slices.BinarySearchFunc(l, r, func(a, b *request) int { return cmp.Compare(a.order, b.order) })
@@ -189,51 +201,86 @@ func (f *flusher) isBehind(r *request) bool {
 // isAlone says whether the next try waits for its locks, by itself.
 func (r *request) isAlone() bool { return r.tries >= holdTries }
 
-// retryAlone runs the requests that are due and wait for their locks.
+// retryAlone runs the requests that are due and run by themselves, until the time of
+// a turn is spent: each may wait for its locks, and the queue waits for all of them.
 func (f *flusher) retryAlone() {
-	for _, r := range f.takeHeld(true, batchRequestsMax) {
+	for began := time.Now(); ; {
+		r := f.takeAlone()
+		if r == nil {
+			return
+		}
 		f.flush([]*request{r})
+		if time.Since(began) >= holdAloneTurn {
+			return
+		}
 	}
 }
 
-// takeHeld takes out held requests that are due, of one of the two kinds: those that
-// wait for their locks are the first of their line, the others bring theirs along.
-func (f *flusher) takeHeld(alone bool, most int) []*request {
-	var due []*request
+// takeAlone takes out the request that is due for the longest time of those that run
+// by themselves and are the first of their line; nil if there is none.
+func (f *flusher) takeAlone() *request {
+	f.expire()
 	now := time.Now()
+	var first *request
+	for _, l := range f.held {
+		r := l[0]
+		if !r.isAlone() && !r.isSingle || now.Before(r.due) {
+			continue
+		}
+		if first == nil || r.due.Before(first.due) || r.due.Equal(first.due) && r.order < first.order {
+			first = r
+		}
+	}
+	if first != nil {
+		f.leave(first.conversation, 1)
+	}
+	return first
+}
+
+// takeHeld takes out held requests that are due and may share a batch, whole lines of
+// them as far as they fit. One fits always.
+func (f *flusher) takeHeld(countMax, bytesMax int) []*request {
+	f.expire()
+	var due []*request
+	now, bytes := time.Now(), 0
 	for id, l := range f.held {
 		n := 0
-		switch {
-		case l[0].isAlone() != alone || now.Before(l[0].due):
-			l = f.expire(l, now)
-		case alone:
-			n = min(1, most-len(due))
-		default:
-			n = min(len(l), most-len(due))
+		for n < len(l) && !now.Before(l[0].due) && !l[n].isAlone() && !l[n].isSingle &&
+			(len(due) == 0 || len(due) < countMax && bytes+l[n].bytes <= bytesMax) {
+			due, bytes = append(due, l[n]), bytes+l[n].bytes
+			n++
 		}
-		due, l = append(due, l[:n]...), l[n:]
-		f.heldRequests -= n
-		if f.held[id] = l; len(l) == 0 {
-			delete(f.held, id)
-		}
+		f.leave(id, n)
 	}
 	return due
 }
 
-// expire answers those behind the first who have waited too long. The first is
-// answered after its next try.
-func (f *flusher) expire(l line, now time.Time) line {
-	kept := l[:1]
-	for _, r := range l[1:] {
-		if now.Before(r.deadline) {
-			kept = append(kept, r)
-			continue
-		}
-		f.heldRequests--
-		f.finish(r, errBusy)
+// leave takes the first n out of a line.
+func (f *flusher) leave(id ds.ConversationID, n int) {
+	f.heldRequests -= n
+	if f.held[id] = f.held[id][n:]; len(f.held[id]) == 0 {
+		delete(f.held, id)
 	}
-	clear(l[len(kept):])
-	return kept
+}
+
+// expire answers those who have waited too long and drops who was answered already.
+func (f *flusher) expire() {
+	now := time.Now()
+	for id, l := range f.held {
+		kept := l[:0]
+		for _, r := range l {
+			if now.Before(r.deadline) && !r.isAnswered.Load() {
+				kept = append(kept, r)
+				continue
+			}
+			f.heldRequests--
+			f.finish(r, errBusy)
+		}
+		clear(l[len(kept):])
+		if f.held[id] = kept; len(kept) == 0 {
+			delete(f.held, id)
+		}
+	}
 }
 
 // nextDue is when the next held request is to be tried again.
