@@ -148,10 +148,11 @@ const (
 	LimitAddressFirstContacts = "address_first_contacts" // per address, accounts unknown so far
 
 	// Counted by identity: XRPC calls and what their tokens make this service do.
-	LimitAddressCalls     = "address_xrpc_calls"  // per address, with a token good or not
-	LimitAddressBadTokens = "address_bad_tokens"  // per address, tokens that were refused
-	LimitAddressLookups   = "address_did_lookups" // per address, DID documents fetched for a token
-	LimitHostLookups      = "did_host_lookups"    // per host of did:web, documents fetched
+	LimitAddressCalls     = "address_xrpc_calls"   // per address, with a token good or not
+	LimitAddressBadTokens = "address_bad_tokens"   // per address, tokens that were refused
+	LimitAddressSessions  = "address_bad_sessions" // per address, session tokens that were nobody's
+	LimitAddressLookups   = "address_did_lookups"  // per address, DID documents fetched for a token
+	LimitHostLookups      = "did_host_lookups"     // per host of did:web, documents fetched
 )
 
 // DefaultLimits are the published defaults.
@@ -177,6 +178,7 @@ func DefaultLimits() Limits {
 		// A PDS sends the calls of all its users from one address.
 		LimitAddressCalls:     {60_000, time.Minute},
 		LimitAddressBadTokens: {120, time.Minute},
+		LimitAddressSessions:  {600, time.Minute},
 		LimitAddressLookups:   {600, time.Minute},
 		LimitHostLookups:      {300, time.Minute},
 	}

@@ -77,7 +77,7 @@ func (s *Server) authenticate(r *http.Request) (identity.Session, error) {
 	if !strings.EqualFold(scheme, "Bearer") {
 		token = "" // which is no session's
 	}
-	return s.identity.Session(r.Context(), strings.TrimSpace(token))
+	return s.identity.SessionFrom(r.Context(), strings.TrimSpace(token), s.addressOf(r))
 }
 
 var errMalformedBody = ds.Refuse(ds.InvalidRequest, "malformed json")

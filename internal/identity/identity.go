@@ -68,12 +68,13 @@ const (
 // a token is good for one use and a resume token has one successor among all of
 // them. It is safe for concurrent use.
 type Authenticator struct {
-	o          Options
-	writer     *writer
-	keys       keyCache
-	addresses  shutAddresses
-	admitted   admittedAccounts
-	slideEvery time.Duration // at most this often is a session's expiry written while it is attached
+	o                Options
+	writer           *writer
+	keys             keyCache
+	addresses        shutAddresses
+	sessionAddresses shutAddresses // have sent too many session tokens that were nobody's
+	admitted         admittedAccounts
+	slideEvery       time.Duration // at most this often is a session's expiry written while it is attached
 
 	mu       sync.Mutex // guards attached and revoked
 	attached map[[32]byte]*attachment

@@ -242,6 +242,21 @@ func (a *Authenticator) Session(ctx context.Context, sessionToken string) (Sessi
 	return asSession(row), nil
 }
 
+// SessionFrom is Session for a caller at an address: each look costs a query, so an
+// address whose tokens were nobody's too often is refused with ds.RateLimited before
+// it, for a while. Nobody is counted under "".
+func (a *Authenticator) SessionFrom(ctx context.Context, sessionToken, address string) (Session, error) {
+	if err := a.sessionAddresses.check(address, a.o.Now()); err != nil {
+		return Session{}, err
+	}
+	s, err := a.Session(ctx, sessionToken)
+	var limit *ds.Refusal
+	if ds.CodeOf(err) == ds.Unauthorized && errors.As(a.take(LimitAddressSessions, address), &limit) {
+		a.sessionAddresses.shut(address, a.o.Now().Add(limit.RetryAfter))
+	}
+	return s, err
+}
+
 // IsKnown says whether the account has been here before, or is talked of here: it has
 // or had a session, is or was in a conversation, or has published key packages.
 func (a *Authenticator) IsKnown(ctx context.Context, account ds.AccountID) (bool, error) {

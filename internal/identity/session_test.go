@@ -477,6 +477,52 @@ func TestRevokeWhatIsAttached(t *testing.T) {
 	})
 }
 
+// TestBadSessionsPerAddress: who makes up session tokens is turned away before they
+// are looked up; others, and this machine, are not.
+func TestBadSessionsPerAddress(t *testing.T) {
+	w := newWorld(t, "sqlite:"+t.TempDir())
+	a := w.node()
+	limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitAddressSessions: 3}}
+	a.o.Limit = limits.take
+	ready := w.start(a, "ann")
+	look := func(token, address string) ds.Code {
+		_, err := a.SessionFrom(t.Context(), token, address)
+		return ds.CodeOf(err)
+	}
+	madeUp := func() string { return newSecret().text(sessionPrefix) }
+	const bad, good = "192.0.2.1", "192.0.2.2"
+	for range 10 {
+		if code := look(ready.SessionToken, bad); code != "" {
+			t.Fatalf("a good token: %q", code)
+		}
+	}
+	for i := range 4 {
+		if code := look(madeUp(), bad); code != ds.Unauthorized {
+			t.Errorf("token %d: %q", i, code)
+		}
+	}
+	for _, token := range []string{madeUp(), ready.SessionToken} {
+		if code := look(token, bad); code != ds.RateLimited {
+			t.Errorf("beyond the limit: %q", code)
+		}
+	}
+	if n := limits.taken[LimitAddressSessions+" "+bad]; n != 4 {
+		t.Errorf("%d were looked up", n)
+	}
+	if code := look(ready.SessionToken, good); code != "" {
+		t.Errorf("from elsewhere: %q", code)
+	}
+	for range 10 {
+		if code := look(madeUp(), ""); code != ds.Unauthorized {
+			t.Errorf("from this machine: %q", code)
+		}
+	}
+	w.clock.add(10 * time.Second)
+	if code := look(ready.SessionToken, bad); code != "" {
+		t.Errorf("afterwards: %q", code)
+	}
+}
+
 // Whoever reads the database finds no token there, nor a way to make one.
 func TestRowsHoldNoTokens(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir())

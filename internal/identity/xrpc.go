@@ -14,6 +14,7 @@ import (
 const (
 	LimitAddressCalls     = "address_xrpc_calls"     // calls with a token, good or not
 	LimitAddressBadTokens = "address_bad_tokens"     // tokens that were refused
+	LimitAddressSessions  = "address_bad_sessions"   // session tokens that were nobody's
 	LimitAddressLookups   = "address_did_lookups"    // documents that a token made us fetch
 	LimitFirstContacts    = "address_first_contacts" // accounts that were not here before
 )
@@ -206,7 +207,7 @@ func (a *Authenticator) take(limit, key string) error {
 // arbitrary one makes room.
 const shutAddressesMax = 10_000
 
-// shutAddresses are those that have sent too many bad tokens: they are refused before
+// shutAddresses are those that have sent too many bad tokens of a kind: they are refused before
 // anything is computed for them. The zero value is ready.
 type shutAddresses struct {
 	mu    sync.Mutex // guards until

@@ -195,7 +195,7 @@ func TestDevelopmentOnly(t *testing.T) {
 // TestIdentityLimitsHaveNames: a limit that core does not know would count nothing.
 func TestIdentityLimitsHaveNames(t *testing.T) {
 	limits := core.DefaultLimits()
-	for _, name := range []string{identity.LimitAddressCalls, identity.LimitAddressBadTokens, identity.LimitAddressLookups, identity.LimitFirstContacts, identity.LimitHostLookups} {
+	for _, name := range []string{identity.LimitAddressCalls, identity.LimitAddressBadTokens, identity.LimitAddressSessions, identity.LimitAddressLookups, identity.LimitFirstContacts, identity.LimitHostLookups} {
 		if limits[name].Count == 0 {
 			t.Errorf("%s is no limit", name)
 		}
