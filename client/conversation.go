@@ -104,7 +104,8 @@ type conversationInfo struct {
 	Missing  []string   `json:"missing,omitempty"`  // accounts in the group that the server has no longer
 	Leave    *departure `json:"leave,omitempty"`    // this account is to leave
 	Rejoin   string     `json:"rejoin,omitempty"`   // why the group is to be entered anew; "" if it is not
-	Forced   bool       `json:"forced,omitempty"`   // Rejoin was asked for
+	Forced   bool       `json:"forced,omitempty"`   // into whatever epoch, an earlier one too
+	Asked    bool       `json:"asked,omitempty"`    // Rejoin was called for
 	Refresh  bool       `json:"refresh,omitempty"`  // fresh keys are to be committed
 	// What was not read when the group was entered anew: SkipFrom up to before SkipTo.
 	SkipFrom int64 `json:"skip_from,omitempty"`

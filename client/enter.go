@@ -34,7 +34,8 @@ func (c *Client) Rejoin(ctx context.Context, conversation string) error {
 			return ErrNoGroup
 		}
 		conv.mustRejoin("asked for")
-		conv.editInfo().Forced = true
+		info := conv.editInfo()
+		info.Forced, info.Asked = true, true
 		return nil
 	})
 	if err == nil {
@@ -143,7 +144,7 @@ func (c *Client) keepEntry(ctx context.Context, seen *conversation, pending *pen
 		switch {
 		case errors.Is(why, errNothingToDo):
 			info := conv.editInfo()
-			info.Rejoin, info.Forced = "", false
+			info.Rejoin, info.Forced, info.Asked = "", false, false
 			return nil
 		case errors.Is(why, errWait):
 			return nil
@@ -251,7 +252,9 @@ func (c *Client) checkOffer(ctx context.Context, conv *conversation, o *offer, s
 		// The name of an account that cannot vouch for its devices is anybody's to write.
 		conv.group != nil && !c.memberOf(*o.signer).Verified && !hasLeaf(conv.group, o.signer.SignatureKey):
 		return fmt.Errorf("it is signed by %s, who was not in the group", signer)
-	case conv.group != nil || isSelf(*o.signer):
+	case conv.group != nil:
+		return checkWayBack(conv, o)
+	case isSelf(*o.signer):
 		return nil
 	}
 	known, err := c.Devices(ctx, signer)
@@ -260,6 +263,21 @@ func (c *Client) checkOffer(ctx context.Context, conv *conversation, o *offer, s
 	}
 	if m := c.memberOf(*o.signer); len(known) == 0 && !m.Verified && !c.options.AllowUnverified {
 		return fmt.Errorf("%w: it is signed by %s", ErrUncertified, signer)
+	}
+	return nil
+}
+
+// checkWayBack refuses to go back by itself to a time before somebody was removed: a
+// server could set its log back in order to let them read on. Who calls Rejoin may, and
+// sees among whom the device is then.
+func checkWayBack(conv *conversation, o *offer) error {
+	if conv.info.Asked || o.context.Epoch >= conv.epoch() {
+		return nil
+	}
+	for _, l := range o.leaves {
+		if !hasAccount(conv.group, string(l.Credential)) {
+			return fmt.Errorf("it is of epoch %d and would bring %s back, who was removed since", o.context.Epoch, l.Credential)
+		}
 	}
 	return nil
 }
@@ -337,7 +355,7 @@ func (c *Client) entered(tx *tx, conv *conversation, next *mls.Group, e Event) e
 	conv.setPending(nil)
 	conv.setPhase(Joined)
 	info := conv.editInfo()
-	info.Kind, info.Peer, info.Problem, info.Rejoin, info.Forced = kind, peer, "", "", false
+	info.Kind, info.Peer, info.Problem, info.Rejoin, info.Forced, info.Asked = kind, peer, "", "", false, false
 	info.Rewound, info.Back = false, 0
 	c.settleRemovals(conv, nil)
 	c.settleWanted(conv)

@@ -188,3 +188,34 @@ func TestOfferByNobody(t *testing.T) {
 		}
 	}
 }
+
+// TestWayBackToTheRemoved: a log that was set back does not bring a device back by
+// itself to where somebody still was whom it has seen removed.
+func TestWayBackToTheRemoved(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob", "cid")
+	ann, bob, cid := people[0], people[1], people[2]
+	room := w.room(people...)
+	then, err := bob.snapshot(w.ctx, room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann.remove(room, cid)
+	w.eventually("cid is out", func() bool { return len(ann.must(room).Members) == 2 })
+	now, err := ann.snapshot(w.ctx, room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := then.group.GroupInfo()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := gateway.GroupInfo{Epoch: int64(then.epoch()), GroupInfo: base64.StdEncoding.EncodeToString(raw)}
+	for _, isAsked := range []bool{false, true} {
+		conv := now.clone()
+		conv.info.Forced, conv.info.Asked = true, isAsked
+		if _, err := ann.makeEntry(w.ctx, conv, &o, 0); (err == nil) != isAsked || err != nil && !strings.Contains(err.Error(), "removed since") {
+			t.Errorf("asked for: %v: %v", isAsked, err)
+		}
+	}
+}

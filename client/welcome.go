@@ -144,7 +144,7 @@ func (c *Client) leave(tx *tx, conv *conversation, now time.Time, why string) er
 		why = "left" // whoever was first to say so
 	}
 	info.Wanted, info.Unwanted, info.Missing, info.Leave, info.Role = nil, nil, nil, nil, ""
-	info.Rejoin, info.Forced = "", false
+	info.Rejoin, info.Forced, info.Asked = "", false, false
 	if err := tx.report(Event{Type: EventRemoved, Conversation: conv.id, Time: now, Problem: why}); err != nil {
 		return err
 	}
