@@ -20,19 +20,27 @@ const (
 // Attest notes what a member says the epoch authenticator of an epoch is (RFC 9420,
 // section 8.7), and refuses it with epoch_conflict where members say different
 // things: they are in different groups under one name. Nothing is kept but the
-// hashes, in memory, without who said them. An epoch that is over for long is passed
-// over. Refusals: forbidden, invalid_request, epoch_conflict.
-func (s *Service) Attest(ctx context.Context, who ds.Caller, id ds.ConversationID, epoch int64, authenticator []byte) error {
+// hashes, in memory, without who said them. Generation says which group of the
+// conversation, 0 the present one; what is of an earlier group, or of an epoch that is
+// over for long, is passed over. Refusals: forbidden, invalid_request, epoch_conflict.
+func (s *Service) Attest(ctx context.Context, who ds.Caller, id ds.ConversationID, generation, epoch int64, authenticator []byte) error {
 	if len(authenticator) == 0 || len(authenticator) > 256 {
 		return ds.Refuse(ds.InvalidRequest, "epoch_authenticator: not 1 to 256 bytes")
 	}
 	if epoch < 0 {
 		return ds.Refuse(ds.InvalidRequest, "epoch: negative")
 	}
+	if generation < 0 {
+		return ds.Refuse(ds.InvalidRequest, "generation: negative")
+	}
 	head, err := s.asMember(ctx, who, id, func(*store.Tx) error { return nil })
 	switch {
 	case err != nil:
 		return err
+	case generation > head.Generation:
+		return ds.Refuse(ds.InvalidRequest, "generation: not there yet")
+	case generation != 0 && generation < head.Generation:
+		return nil
 	case epoch > head.Epoch:
 		return ds.Refuse(ds.InvalidRequest, "epoch: not there yet")
 	case epoch < head.Epoch-epochWindow:
@@ -55,7 +63,8 @@ type attestedEpoch struct {
 type attestations struct {
 	mu     sync.Mutex
 	values map[attestedEpoch][][sha256.Size]byte // guarded by mu
-	order  []attestedEpoch                       // oldest first; guarded by mu
+	order  []attestedEpoch                       // a ring once it is full; guarded by mu
+	oldest int                                   // in order; guarded by mu
 }
 
 // differs notes a value and says whether there is another one of that epoch.
@@ -67,11 +76,13 @@ func (a *attestations) differs(key attestedEpoch, value [sha256.Size]byte) bool 
 	}
 	known, isOld := a.values[key]
 	if !isOld {
-		if len(a.order) == attestedEpochsMax {
-			delete(a.values, a.order[0])
-			a.order = slices.Delete(a.order, 0, 1)
+		if len(a.order) < attestedEpochsMax {
+			a.order = append(a.order, key)
+		} else {
+			delete(a.values, a.order[a.oldest])
+			a.order[a.oldest] = key
+			a.oldest = (a.oldest + 1) % attestedEpochsMax
 		}
-		a.order = append(a.order, key)
 	}
 	if !slices.Contains(known, value) && len(known) < attestedValuesMax {
 		known = append(known, value)

@@ -198,7 +198,7 @@ func (s *Server) report(ctx context.Context, who identity.Session, in *gateway.R
 	if !ok {
 		return ds.Refuse(ds.InvalidRequest, "epoch_authenticator: not padded standard base64")
 	}
-	return s.core.Attest(ctx, who.Caller, ds.ConversationID(in.ConvID), in.Epoch, authenticator)
+	return s.core.Attest(ctx, who.Caller, ds.ConversationID(in.ConvID), in.Generation, in.Epoch, authenticator)
 }
 
 // messageOf is what core is asked to append for a conv.send, whichever way it came.
