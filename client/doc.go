@@ -106,7 +106,8 @@
 // unless Options.AllowUnverified. Accounts of other kinds of DID cannot be checked
 // here: their devices are unverified, remembered on first sight and shown with a
 // fingerprint to compare (Member, Devices). A key that was not seen before, of an
-// account that was, is an EventKeyChange.
+// account that was, is an EventKeyChange. In the name of a member of that kind a server
+// can enter a group by an external commit; that event is all that shows it.
 //
 // Whether an account is the person that somebody thinks is for people to find out: they
 // compare a SafetyNumber, by which Verify marks the account, and Member.Trusted says so
@@ -121,7 +122,9 @@
 // A commit of our own takes effect when the log shows it, not before: of two
 // members who change a group at once one wins, the other follows and does again
 // what is still to be done. All members then agree on EpochAuthenticator, and report it:
-// if the server has shown them different logs there is an EventFork.
+// if they do not there is an EventFork. It is the server that compares, which finds its
+// own faults; one that shows people different logs on purpose would not say so, and
+// only people who compare EpochAuthenticator themselves see it.
 //
 // A server that was restored from a backup has forgotten what it had acknowledged. That
 // shows on the next connection (EventRewound), and each client sends again what was its
