@@ -234,35 +234,61 @@ func (c *Client) listConversations(ctx context.Context, token string) ([]gateway
 	return list.Items, nil
 }
 
+// standing is what this device knew of a conversation before it asked the server.
+type standing struct {
+	epoch  uint64
+	isLive bool
+}
+
+func (c *Client) standings(ctx context.Context) (map[string]standing, error) {
+	before := map[string]standing{}
+	err := c.db.update(ctx, func(tx *tx) error {
+		all, err := tx.conversations()
+		for _, conv := range all {
+			before[conv.id] = standing{conv.epoch(), conv.phase != Removed}
+		}
+		return err
+	})
+	return before, err
+}
+
 // learnConversations notes conversations that the server has us in and this device
 // does not know: somebody is about to send their Welcome, or has. It compares the
 // members of the others, and returns those for which they have to be asked.
 func (c *Client) learnConversations(ctx context.Context, token string) (unclear []string, err error) {
-	epochs := map[string]uint64{}
-	if err := c.db.update(ctx, func(tx *tx) error {
-		all, err := tx.conversations()
-		for _, conv := range all {
-			epochs[conv.id] = conv.epoch()
-		}
-		return err
-	}); err != nil {
+	before, err := c.standings(ctx)
+	if err != nil {
 		return nil, err
 	}
 	list, err := c.listConversations(ctx, token)
 	if err != nil {
 		return nil, err
 	}
+	return c.learnList(ctx, list, before)
+}
+
+// learnList takes in a list of conversations that was asked for when they stood as
+// before says. What has ended here since was still going on when the server answered:
+// the list does not bring it back.
+func (c *Client) learnList(ctx context.Context, list []gateway.Conversation, before map[string]standing) (unclear []string, err error) {
 	err = c.db.update(ctx, func(tx *tx) error {
 		unclear = nil
 		for _, item := range list {
-			if err := c.learnConversation(tx, item.ConvID); err != nil {
-				return err
-			}
 			conv, err := tx.conversation(item.ConvID)
 			if err != nil {
 				return err
 			}
-			if len(item.Members) == 0 || !c.takeRoster(conv, roster{item.Members, item.Role, epochs[conv.id]}) {
+			was := before[item.ConvID]
+			if conv != nil && conv.phase == Removed && (was.isLive || was.epoch != conv.epoch()) {
+				continue
+			}
+			if err := c.learnConversation(tx, item.ConvID); err != nil {
+				return err
+			}
+			if conv, err = tx.conversation(item.ConvID); err != nil {
+				return err
+			}
+			if len(item.Members) == 0 || !c.takeRoster(conv, roster{item.Members, item.Role, was.epoch}) {
 				unclear = append(unclear, conv.id)
 			}
 		}
@@ -285,6 +311,7 @@ func (c *Client) learnConversation(tx *tx, id string) error {
 		tx.after = append(tx.after, func() { c.wake(id) })
 	case conv.phase == Removed && conv.group != nil:
 		conv.setPhase(Joined) // back on the server, and never out of the group
+		tx.after = append(tx.after, func() { c.wake(id) })
 	}
 	return nil
 }

@@ -279,3 +279,31 @@ func TestLeftDM(t *testing.T) {
 	bob.reads("welcome back")
 	w.agree(dm, ann, bob)
 }
+
+// TestLeaveDuringList: a list of conversations that the server made before this account
+// left does not bring it back.
+func TestLeaveDuringList(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob", "cid")
+	ann, bob, cid := people[0], people[1], people[2]
+	room := w.room(people...)
+	before, err := bob.standings(w.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := bob.listConversations(w.ctx, bob.session())
+	if err != nil || len(list) != 1 {
+		t.Fatal(list, err)
+	}
+	if err := bob.Leave(w.ctx, room); err != nil {
+		t.Fatal(err)
+	}
+	bob.nextType(EventRemoved)
+	if _, err := bob.learnList(w.ctx, list, before); err != nil {
+		t.Fatal(err)
+	}
+	if phase := bob.must(room).Phase; phase != Removed {
+		t.Errorf("bob is %v again", phase)
+	}
+	w.settles(room, ann, cid)
+}
