@@ -333,7 +333,7 @@ func TestImpossibleGenerations(t *testing.T) {
 	for _, n := range []uint32{schedule.JumpMax + 1, 1 << 31, math.MaxUint32} {
 		message := generation(t, w.groups["ann"], n, nil)
 		var err error
-		allocated := allocatedBytes(func() { _, err = w.groups["bob"].Process(message) })
+		allocated := leastAllocatedBytes(func() { _, err = w.groups["bob"].Process(message) })
 		if !errors.Is(err, ErrTooFarAhead) {
 			t.Errorf("generation %d: %v", n, err)
 		}
@@ -353,6 +353,17 @@ func allocatedBytes(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
+// leastAllocatedBytes is what f cannot do without. A single run may take more: the
+// race detector has every sync.Pool lose a quarter of what is put back, and a buffer
+// that was lost grows anew, to several times its size.
+func leastAllocatedBytes(f func()) uint64 {
+	least := allocatedBytes(f)
+	for range 7 {
+		least = min(least, allocatedBytes(f))
+	}
+	return least
+}
+
 // Nothing may cost more than its size, beside what the group itself costs.
 func TestHostileShapesTakeLinearMemory(t *testing.T) {
 	// The collector takes away what was remembered, whenever it likes.
@@ -363,7 +374,7 @@ func TestHostileShapesTakeLinearMemory(t *testing.T) {
 			try := s.make(t, max(bytes, 256))
 			runtime.GC()
 			_ = try() // what is remembered after the first time counts less
-			used[i] = allocatedBytes(func() { _ = try() })
+			used[i] = leastAllocatedBytes(func() { _ = try() })
 		}
 		small, large := used[1]-min(used[0], used[1]), used[2]-min(used[0], used[2])
 		if large > 6*small+100_000 {
