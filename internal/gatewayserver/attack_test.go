@@ -173,6 +173,35 @@ func TestManySubscribes(t *testing.T) {
 	}
 }
 
+// holds waits until what has arrived from an address, or from all for "", and is not
+// handled yet, comes to n bytes. A frame's count until its answer is written.
+func (w *world) holds(address string, n int64) {
+	w.t.Helper()
+	in := &w.server.intake
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		in.mu.Lock()
+		got := in.held[address]
+		if address == "" {
+			got = in.total
+		}
+		in.mu.Unlock()
+		if got == n {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%q holds %d bytes, want %d", address, got, n)
+		}
+	}
+}
+
+// exhaust takes all there is for bodies once nothing is held any more, as if many
+// addresses had brought some.
+func (w *world) exhaust() {
+	w.t.Helper()
+	w.holds("", 0)
+	must(w.t, w.server.intake.take("", core.TotalBodyBytesMax))
+}
+
 // TestBodiesInMemory: bodies that arrive and do not end are counted under the address
 // that they come from, and refused there when they are too many, with a time to come
 // back; everybody else is let through, and so is that address once they are gone.
@@ -193,25 +222,11 @@ func TestBodiesInMemory(t *testing.T) {
 		_, _ = network.Write(make([]byte, size)) // ends early when it is refused
 		return attempt{network, bufio.NewReader(network)}
 	}
-	held := func(address string, n int64) {
-		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-			w.server.intake.mu.Lock()
-			got := w.server.intake.held[address]
-			w.server.intake.mu.Unlock()
-			if got == n {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%s holds %d bytes, want %d", address, got, n)
-			}
-		}
-	}
 	var stalled []attempt
 	for range core.AddressBodyBytesMax / size {
 		stalled = append(stalled, post("192.0.2.1"))
 	}
-	held("192.0.2.1", int64(len(stalled))*size)
+	w.holds("192.0.2.1", int64(len(stalled))*size)
 	one := post("192.0.2.1")
 	response, err := http.ReadResponse(one.answer, nil)
 	must(t, err)
@@ -221,19 +236,14 @@ func TestBodiesInMemory(t *testing.T) {
 		t.Errorf("got %d %v %s", response.StatusCode, response.Header, answer)
 	}
 	other := post("192.0.2.2")
-	held("192.0.2.2", size)
+	w.holds("192.0.2.2", size)
 	other.network.Close()
 	for _, a := range stalled {
 		a.network.Close()
 	}
-	held("192.0.2.1", 0)
-	held("192.0.2.2", 0)
-	w.server.intake.mu.Lock()
-	if w.server.intake.total != 0 {
-		t.Errorf("%d bytes are still counted", w.server.intake.total)
-	}
-	w.server.intake.total = core.TotalBodyBytesMax // as if many addresses did the same
-	w.server.intake.mu.Unlock()
+	w.holds("192.0.2.1", 0)
+	w.holds("192.0.2.2", 0)
+	w.exhaust()
 	for path, body := range map[string]string{"/v1/session/start": `{"auth_token":"x","device_id":"d"}`, "/v1/inbox": `{"v":1}`, "/v1/keypackages": `{}`} {
 		if status, answer, header := w.call("ann", "POST", path, body); status != 503 || header.Get("Retry-After") != "1" || !strings.Contains(answer, `"unavailable"`) {
 			t.Errorf("%s: %d %s", path, status, answer)
@@ -257,26 +267,12 @@ func TestFramesInMemory(t *testing.T) {
 		_, _ = p.network.Write(unfinished) // ends early when it is refused
 		return p.network
 	}
-	held := func(address string, n int64) {
-		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-			w.server.intake.mu.Lock()
-			got := w.server.intake.held[address]
-			w.server.intake.mu.Unlock()
-			if got == n {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%s holds %d bytes, want %d", address, got, n)
-			}
-		}
-	}
 	const counted = size/frameFreeBytes*frameFreeBytes - frameFreeBytes // whole pieces beyond the first
 	var stalled []net.Conn
 	for i := range core.AddressBodyBytesMax / counted {
 		stalled = append(stalled, begin(fmt.Sprint("eve", i), "192.0.2.1"))
 	}
-	held("192.0.2.1", int64(len(stalled))*counted)
+	w.holds("192.0.2.1", int64(len(stalled))*counted)
 	begin("mallory", "192.0.2.1")
 	if got := w.hear("mallory"); !strings.Contains(got, `"code":"rate_limited"`) || !strings.Contains(got, `"retry_after_s":1}`) {
 		t.Error(got)
@@ -285,12 +281,12 @@ func TestFramesInMemory(t *testing.T) {
 		t.Error(got)
 	}
 	other := begin("bob", "192.0.2.2")
-	held("192.0.2.2", counted)
+	w.holds("192.0.2.2", counted)
 	for _, network := range append(stalled, other) {
 		network.Close()
 	}
-	held("192.0.2.1", 0)
-	held("192.0.2.2", 0)
+	w.holds("192.0.2.1", 0)
+	w.holds("192.0.2.2", 0)
 
 	w.join("ann")
 	ping := func(bytes int) string { return `{"v":1,"t":"ping","x":"` + strings.Repeat("x", bytes) + `"}` }
@@ -300,12 +296,7 @@ func TestFramesInMemory(t *testing.T) {
 			t.Error(got)
 		}
 	}
-	w.server.intake.mu.Lock()
-	if w.server.intake.total != 0 {
-		t.Errorf("%d bytes are still counted", w.server.intake.total)
-	}
-	w.server.intake.total = core.TotalBodyBytesMax // as if many addresses did the same
-	w.server.intake.mu.Unlock()
+	w.exhaust()
 	w.say("ann", ping(frameFreeBytes/2))
 	if got := w.hear("ann"); got != `{"v":1,"t":"pong"}` {
 		t.Error(got)
