@@ -404,6 +404,31 @@ func (c *Client) snapshot(ctx context.Context, id string) (out *conversation, er
 	return out, err
 }
 
+// existing is the conversation id, which may be changed, or ErrUnknownConversation.
+func (t *tx) existing(id string) (*conversation, error) {
+	conv, err := t.conversation(id)
+	if err == nil && conv == nil {
+		err = ErrUnknownConversation
+	}
+	return conv, err
+}
+
+// change is what an application asks of a conversation: change notes it in the home,
+// and the session is woken to see to it.
+func (c *Client) change(ctx context.Context, id string, change func(tx *tx, conv *conversation) error) error {
+	err := c.db.update(ctx, func(tx *tx) error {
+		conv, err := tx.existing(id)
+		if err != nil {
+			return err
+		}
+		return change(tx, conv)
+	})
+	if err == nil {
+		c.wake(id)
+	}
+	return err
+}
+
 // Conversations are the conversations of this home, oldest first.
 func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 	var out []Conversation
@@ -425,10 +450,7 @@ func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 func (c *Client) Conversation(ctx context.Context, id string) (Conversation, error) {
 	var out Conversation
 	err := c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(id)
-		if err == nil && conv == nil {
-			err = ErrUnknownConversation
-		}
+		conv, err := tx.existing(id)
 		if err != nil {
 			return err
 		}

@@ -40,28 +40,21 @@ type outgoingBody struct {
 // server can be reached, after everything put there before it. It is delivered when
 // it comes back as an EventMessage with Own; if the server declines it for good there
 // is an EventRefused.
-func (c *Client) Send(ctx context.Context, conversation string, text []byte) (messageID string, err error) {
+func (c *Client) Send(ctx context.Context, conversationID string, text []byte) (messageID string, err error) {
 	if len(text) > TextBytesMax {
 		return "", ErrTooLarge
 	}
-	id := randomID()
-	err = c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(conversation)
-		switch {
-		case err != nil:
-			return err
-		case conv == nil:
-			return ErrUnknownConversation
-		case conv.phase == Removed || conv.info.Leave != nil:
+	messageID = randomID()
+	err = c.change(ctx, conversationID, func(tx *tx, conv *conversation) error {
+		if conv.phase == Removed || conv.info.Leave != nil {
 			return ErrNoGroup
 		}
-		return tx.addOutgoing(conversation, id, outgoingBody{Text: text, Time: c.now()})
+		return tx.addOutgoing(conversationID, messageID, outgoingBody{Text: text, Time: c.now()})
 	})
 	if err != nil {
 		return "", err
 	}
-	c.wake(conversation)
-	return id, nil
+	return messageID, nil
 }
 
 func (t *tx) addOutgoing(conversation, message string, body outgoingBody) error {

@@ -58,13 +58,8 @@ func (c *Client) Remove(ctx context.Context, room string, members ...string) err
 
 // manage changes who is wanted in a room.
 func (c *Client) manage(ctx context.Context, room string, change func(conv *conversation) error) error {
-	err := c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(room)
+	return c.change(ctx, room, func(_ *tx, conv *conversation) error {
 		switch {
-		case err != nil:
-			return err
-		case conv == nil:
-			return ErrUnknownConversation
 		case conv.info.Kind == DM:
 			return ErrDirect
 		case conv.phase == Removed || conv.phase == Waiting || conv.info.Leave != nil:
@@ -72,10 +67,6 @@ func (c *Client) manage(ctx context.Context, room string, change func(conv *conv
 		}
 		return change(conv)
 	})
-	if err == nil {
-		c.wake(room)
-	}
-	return err
 }
 
 // Leave takes this account with all its devices out of a conversation, once what
@@ -97,49 +88,30 @@ func (c *Client) LeaveTo(ctx context.Context, conversation, newOwner string) err
 	return c.leaveTo(ctx, conversation, newOwner)
 }
 
-func (c *Client) leaveTo(ctx context.Context, conversation, newOwner string) error {
-	err := c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(conversation)
-		switch {
-		case err != nil:
-			return err
-		case conv == nil:
-			return ErrUnknownConversation
-		case conv.phase == Removed:
+func (c *Client) leaveTo(ctx context.Context, id, newOwner string) error {
+	return c.change(ctx, id, func(tx *tx, conv *conversation) error {
+		switch conv.phase {
+		case Removed:
 			return nil
-		case conv.phase == Creating: // nobody knows of it yet
+		case Creating: // nobody knows of it yet
 			return c.leave(tx, conv, c.now(), "left")
 		}
 		conv.editInfo().Leave = &departure{NewOwner: newOwner}
 		return nil
 	})
-	if err == nil {
-		c.wake(conversation)
-	}
-	return err
 }
 
 // Refresh gives this device fresh keys in a conversation's group: whoever had got hold
 // of the old ones, or of the home, cannot read what is said from then on. Every commit
 // of this device does that too.
-func (c *Client) Refresh(ctx context.Context, conversation string) error {
-	err := c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(conversation)
-		switch {
-		case err != nil:
-			return err
-		case conv == nil:
-			return ErrUnknownConversation
-		case conv.phase != Joined:
+func (c *Client) Refresh(ctx context.Context, id string) error {
+	return c.change(ctx, id, func(_ *tx, conv *conversation) error {
+		if conv.phase != Joined {
 			return ErrNoGroup
 		}
 		conv.editInfo().Refresh = true
 		return nil
 	})
-	if err == nil {
-		c.wake(conversation)
-	}
-	return err
 }
 
 // depart tells the server that the account leaves. It is done again after a crash: who

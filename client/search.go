@@ -90,12 +90,9 @@ func readCounter(conversation string) string { return "read\x00" + conversation 
 // matter of this device: nobody is told.
 func (c *Client) MarkRead(ctx context.Context, conversation string, seq int64) error {
 	return c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(conversation)
+		conv, err := tx.existing(conversation)
 		if err != nil {
 			return err
-		}
-		if conv == nil {
-			return ErrUnknownConversation
 		}
 		if last := conv.nextSeq - 1; seq <= 0 || seq > last {
 			seq = last
