@@ -91,7 +91,9 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 }
 
 // CreateRoom makes a room and invites accounts into it. Like StartDM it does not
-// wait for the network. The error wraps ErrAccount if a member is not a DID.
+// wait for the network, nor does the room wait for its members: who has no key package
+// yet enters later, and cannot read what was said before. The error wraps ErrAccount if
+// a member is not a DID.
 func (c *Client) CreateRoom(ctx context.Context, members ...string) (conversation string, err error) {
 	group := make([]byte, groupIDBytes)
 	rand.Read(group)

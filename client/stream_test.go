@@ -43,8 +43,9 @@ type gate struct {
 	cuts, lost  atomic.Int64
 	sockets     atomic.Int64 // Upgrades that were asked for
 
-	mu    sync.Mutex
-	paths map[string]int // guarded by mu
+	mu     sync.Mutex
+	paths  map[string]int // requests; guarded by mu
+	putOff map[string]int // those that were told to come again later; guarded by mu
 }
 
 func (g *gate) set(mode string) { g.mode.Store(&mode) }
@@ -55,8 +56,14 @@ func (g *gate) seen(path string) int {
 	return g.paths[path]
 }
 
+func (g *gate) hasPutOff(path string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.putOff[path] > 0
+}
+
 func newGate(w *world, mode string) *gate {
-	g := &gate{paths: map[string]int{}}
+	g := &gate{paths: map[string]int{}, putOff: map[string]int{}}
 	g.set(mode)
 	target, err := url.Parse(w.url)
 	if err != nil {
@@ -121,6 +128,11 @@ func (g *gate) upgrade(rw http.ResponseWriter, r *http.Request) bool {
 
 func (g *gate) pass(answer *http.Response) error {
 	path := answer.Request.URL.Path
+	if answer.StatusCode == http.StatusTooManyRequests {
+		g.mu.Lock()
+		g.putOff[path]++
+		g.mu.Unlock()
+	}
 	if n := g.streamBytes.Load(); path == "/v1/sse" && n > 0 {
 		answer.Body = &cutBody{answer.Body, g, rand.N(n)}
 	}
@@ -453,29 +465,45 @@ func TestStreamSessionRevoked(t *testing.T) {
 func TestStreamRateLimit(t *testing.T) {
 	w := newWorld(t)
 	w.stopServer()
-	w.config.Limit = []string{"all=off", "sends=2/1s", "subscribes=2/1s"}
+	w.config.Limit = []string{"all=off", "sends=2/2s", "subscribes=2/4s"}
 	w.startServer()
 	g := newGate(w, gateRefuses)
 	two := w.behind(g, "ann", "bob")
 	ann, bob := two[0], two[1]
 	dm := ann.dm(bob)
-	room, err := ann.CreateRoom(w.ctx, bob.did())
-	if err != nil {
-		t.Fatal(err)
+	var said, rooms []string
+	for len(said) < 4 || !g.hasPutOff("/v1/inbox") {
+		said = append(said, fmt.Sprint(len(said)))
+		ann.says(dm, said[len(said)-1])
+		w.eventually("it is sent or put off", func() bool {
+			n, err := ann.Pending(w.ctx)
+			return err == nil && n == 0 || g.hasPutOff("/v1/inbox")
+		})
 	}
-	for i := range 4 {
-		ann.says(dm, fmt.Sprint(i))
+	for len(rooms) == 0 || !g.hasPutOff("/v1/sse") {
+		room, err := ann.CreateRoom(w.ctx, bob.did())
+		if err != nil {
+			t.Fatal(err)
+		}
+		rooms = append(rooms, room)
+		w.eventually("bob is in the room or put off", func() bool {
+			c, err := bob.Conversation(w.ctx, room) // which he learns of in his own time
+			return err == nil && c.Phase == Joined || g.hasPutOff("/v1/sse")
+		})
 	}
-	ann.says(room, "in the room")
+	for _, room := range rooms {
+		w.agree(room, ann, bob) // what is said before bob is in is not for him
+		ann.says(room, "in the room")
+	}
 	w.eventually("bob has it all", func() bool {
-		for _, id := range []string{dm, room} { // which bob learns of in his own time
-			if _, err := bob.Conversation(w.ctx, id); err != nil {
+		for _, room := range rooms {
+			if len(bob.transcript(room)) == 0 {
 				return false
 			}
 		}
-		return len(bob.transcript(dm)) == 4 && len(bob.transcript(room)) == 1
+		return len(bob.transcript(dm)) == len(said)
 	})
-	if got := bob.transcript(dm); !slices.Equal(got, []string{"0", "1", "2", "3"}) {
+	if got := bob.transcript(dm); !slices.Equal(got, said) {
 		t.Errorf("bob has %q", got)
 	}
 	for _, p := range two {
