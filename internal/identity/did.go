@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/netguard"
 )
 
 // Errors of DIDs that are not looked up at all.
@@ -56,7 +57,7 @@ func locate(did, directory string, isLocalHTTP bool) (location, error) {
 func locateWeb(id string, isLocalHTTP bool) (location, error) {
 	parts := strings.Split(id, ":")
 	host, port, hasPort := strings.Cut(parts[0], "%3A")
-	if !isHostName(host) || host != strings.ToLower(host) {
+	if !netguard.IsHostName(host) || host != strings.ToLower(host) {
 		return location{}, errDIDInvalid
 	}
 	authority := host

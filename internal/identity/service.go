@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
+
+	"waxwing.im/waxwing/internal/netguard"
 )
 
 // MLSService is the fragment that names the delivery service in a DID document.
@@ -59,7 +61,7 @@ func parsePublicURL(publicURL string) (*url.URL, error) {
 		return refused("has more than a host and a port")
 	case ip != nil && !isLocal:
 		return refused("a did:web needs a host name, not an address")
-	case ip == nil && !isHostName(host):
+	case ip == nil && !netguard.IsHostName(host):
 		return refused("has no valid host name")
 	}
 	if port := u.Port(); port != "" {
@@ -70,25 +72,6 @@ func parsePublicURL(publicURL string) (*url.URL, error) {
 		return refused("has no valid port")
 	}
 	return u, nil
-}
-
-// isHostName says whether host is a DNS name in ASCII, in which an
-// internationalised one is written as xn--….
-func isHostName(host string) bool {
-	if host == "" || len(host) > 253 {
-		return false
-	}
-	for label := range strings.SplitSeq(host, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		for _, c := range []byte(label) {
-			if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 // Audiences are the ways to name the service with that DID as the audience of a

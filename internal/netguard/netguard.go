@@ -110,7 +110,7 @@ func New(o Options) (*Guard, error) {
 		return nil, err
 	}
 	for _, host := range o.Hosts {
-		if !isHostName(host) {
+		if !IsHostName(host) {
 			return nil, fmt.Errorf("netguard: %q is no host name", host)
 		}
 		g.hosts = append(g.hosts, lower(host))

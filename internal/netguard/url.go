@@ -109,7 +109,7 @@ func (g *Guard) checkHost(host string) error {
 		}
 		return &Refused{Reason: ReasonLiteral}
 	}
-	if !isHostName(host) {
+	if !IsHostName(host) {
 		return &Refused{Reason: ReasonHost}
 	}
 	labels := strings.Split(host, ".")
@@ -144,9 +144,9 @@ func isLoopbackName(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && address.Unmap().IsLoopback() && address.Zone() == ""
 }
 
-// isHostName says whether host is a DNS name in ASCII, without a dot at its end. An
+// IsHostName says whether host is a DNS name in ASCII, without a dot at its end. An
 // internationalised one is written as xn--….
-func isHostName(host string) bool {
+func IsHostName(host string) bool {
 	if host == "" || len(host) > 253 {
 		return false
 	}
@@ -173,7 +173,7 @@ func parseAllow(list []string) (networks []netip.Prefix, names []string, err err
 		} else if address, err := netip.ParseAddr(text); err == nil && address.Zone() == "" {
 			address = address.Unmap()
 			networks = append(networks, netip.PrefixFrom(address, address.BitLen()))
-		} else if isHostName(text) && !isNumber(text[strings.LastIndexByte(text, '.')+1:]) {
+		} else if IsHostName(text) && !isNumber(text[strings.LastIndexByte(text, '.')+1:]) {
 			names = append(names, lower(text))
 		} else {
 			return nil, nil, fmt.Errorf("netguard: %q is neither a network, as 10.0.0.0/8, nor an address or a host name", text)
