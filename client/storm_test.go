@@ -107,24 +107,32 @@ func TestDisconnects(t *testing.T) {
 		p.nextType(EventJoined)
 	}
 	w.agree(room, people...)
+	w.talksWhile(room, func() (stop func()) { return w.cutting(120*time.Millisecond, 8, people...) }, 100*time.Millisecond, people...)
+}
+
+// talksWhile has everybody talk, with pauses up to that long, while disturb makes it hard
+// for them, until it is stopped. Then everything has to arrive once, in one order,
+// everywhere, and what one said in the order in which it was said.
+func (w *world) talksWhile(room string, disturb func() (stop func()), pauseMax time.Duration, people ...*person) {
+	w.t.Helper()
 	const each = 40
 	var talking sync.WaitGroup
 	for _, p := range people {
 		talking.Go(func() {
 			for i := range each {
 				if _, err := p.Send(w.ctx, room, fmt.Appendf(nil, "%s %02d", p.name, i)); err != nil {
-					t.Error(err)
+					w.t.Error(err)
 				}
-				time.Sleep(rand.N(100 * time.Millisecond))
+				time.Sleep(rand.N(pauseMax))
 			}
 		})
 	}
-	stop := w.cutting(120*time.Millisecond, 8, people...)
+	stop := disturb()
 	talking.Wait()
 	stop()
 	for _, p := range people {
 		if err := p.Flush(w.ctx); err != nil {
-			t.Fatal(p.name, err)
+			w.t.Fatal(p.name, err)
 		}
 	}
 	total := each * len(people)
@@ -135,7 +143,7 @@ func TestDisconnects(t *testing.T) {
 	want := people[0].transcript(room)
 	for _, p := range people {
 		if got := p.transcript(room); !slices.Equal(got, want) {
-			t.Errorf("%s has\n%q, others\n%q", p.name, got, want)
+			w.t.Errorf("%s has\n%q, others\n%q", p.name, got, want)
 		}
 		var own []string
 		for _, text := range want {
@@ -144,29 +152,36 @@ func TestDisconnects(t *testing.T) {
 			}
 		}
 		if len(own) != each || !slices.IsSorted(own) {
-			t.Errorf("what %s said is out of order: %q", p.name, own)
+			w.t.Errorf("what %s said is out of order: %q", p.name, own)
 		}
-		var seq int64
-		messages := 0
-		for e, err := range p.Events(w.ctx, 0) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			if e.Type == EventUndecryptable || e.Type == EventRefused || e.Type == EventLost {
-				t.Errorf("%s: %+v", p.name, e)
-			}
-			if e.Type != EventMessage {
-				continue
-			}
-			if seq > 0 && e.Seq != seq+1 {
-				t.Errorf("%s: %d comes after %d", p.name, e.Seq, seq)
-			}
-			seq = e.Seq
-			if messages++; messages == total {
-				break
-			}
+		checkSequence(w.t, p, room, total)
+		w.t.Logf("%s: %+v", p.name, p.Stats())
+	}
+}
+
+// checkSequence checks that a person's inbox holds so many messages of a room, each
+// one seq behind the one before.
+func checkSequence(t testing.TB, p *person, room string, total int) {
+	t.Helper()
+	var seq int64
+	messages := 0
+	for e, err := range p.Events(p.w.ctx, 0) {
+		if err != nil {
+			t.Fatal(err)
 		}
-		t.Logf("%s: %+v", p.name, p.Stats())
+		if e.Type == EventUndecryptable || e.Type == EventRefused || e.Type == EventLost {
+			t.Errorf("%s: %+v", p.name, e)
+		}
+		if e.Type != EventMessage || e.Conversation != room {
+			continue
+		}
+		if seq > 0 && e.Seq != seq+1 {
+			t.Errorf("%s: %d comes after %d", p.name, e.Seq, seq)
+		}
+		seq = e.Seq
+		if messages++; messages == total {
+			return
+		}
 	}
 }
 

@@ -300,72 +300,22 @@ func TestStreamDisconnects(t *testing.T) {
 	w.agree(room, people...)
 	g.streamBytes.Store(6 << 10)
 	g.lose.Store(6)
-	const each = 40
-	var talking sync.WaitGroup
-	for _, p := range people {
-		talking.Go(func() {
-			for i := range each {
-				if _, err := p.Send(w.ctx, room, fmt.Appendf(nil, "%s %02d", p.name, i)); err != nil {
-					t.Error(err)
-				}
-				time.Sleep(rand.N(60 * time.Millisecond))
+	w.talksWhile(room, func() (stop func()) {
+		quiet := w.cutting(250*time.Millisecond, 4, people...)
+		return func() {
+			quiet()
+			if g.cuts.Load() == 0 || g.lost.Load() == 0 {
+				t.Errorf("%d cuts in streams and %d lost answers are not enough", g.cuts.Load(), g.lost.Load())
 			}
-		})
-	}
-	stop := w.cutting(250*time.Millisecond, 4, people...)
-	talking.Wait()
-	stop()
-	if g.cuts.Load() == 0 || g.lost.Load() == 0 {
-		t.Errorf("%d cuts in streams and %d lost answers are not enough", g.cuts.Load(), g.lost.Load())
-	}
-	g.streamBytes.Store(0)
-	g.lose.Store(0)
-	for _, p := range people {
-		if err := p.Flush(w.ctx); err != nil {
-			t.Fatal(p.name, err)
+			g.streamBytes.Store(0)
+			g.lose.Store(0)
 		}
-	}
-	total := each * len(people)
+	}, 60*time.Millisecond, people...)
 	for _, p := range people {
-		w.eventually(p.name+" has everything", func() bool { return len(p.transcript(room)) == total })
-	}
-	w.agree(room, people...)
-	want := people[0].transcript(room)
-	for _, p := range people {
-		if got := p.transcript(room); !slices.Equal(got, want) {
-			t.Errorf("%s has\n%q, others\n%q", p.name, got, want)
-		}
-		checkSequence(t, p, room, total)
-		t.Logf("%s by %s: %+v, %d cuts, %d lost answers", p.name, p.transport(), p.Stats(), g.cuts.Load(), g.lost.Load())
+		t.Logf("%s by %s: %d cuts, %d lost answers", p.name, p.transport(), g.cuts.Load(), g.lost.Load())
 	}
 	for _, p := range people[:2] {
 		p.waitFor(EventStream)
-	}
-}
-
-// checkSequence checks that a person's inbox holds so many messages of a room, each
-// one seq behind the one before.
-func checkSequence(t *testing.T, p *person, room string, total int) {
-	t.Helper()
-	var seq int64
-	messages := 0
-	for e, err := range p.Events(p.w.ctx, 0) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if e.Type == EventUndecryptable || e.Type == EventRefused || e.Type == EventLost {
-			t.Errorf("%s: %+v", p.name, e)
-		}
-		if e.Type != EventMessage || e.Conversation != room {
-			continue
-		}
-		if seq > 0 && e.Seq != seq+1 {
-			t.Errorf("%s: %d comes after %d", p.name, e.Seq, seq)
-		}
-		seq = e.Seq
-		if messages++; messages == total {
-			return
-		}
 	}
 }
 
