@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"encoding/json"
 	"slices"
 	"strings"
 	"unicode"
@@ -87,7 +86,7 @@ func (s *Service) create(ctx context.Context, who ds.Caller, id ds.ConversationI
 // follows is the first of its log.
 func (c *conversation) open(id ds.ConversationID, nowMS int64) {
 	c.exists, c.created, c.touched = true, true, true
-	c.head = ds.Conversation{ID: id, Term: 1, CreatedMS: nowMS}
+	c.head = ds.Conversation{ID: id, Term: 1, CreatedMS: nowMS, Policy: ds.DefaultPolicy()}
 	c.intervals = map[ds.AccountID][]ds.Interval{}
 	c.answers = map[ds.MessageID]store.Answer{}
 }
@@ -210,11 +209,7 @@ func (c *conversation) mayLeave(account, newOwner ds.AccountID) error {
 // changeRole gives a member another role by a control record of its own, so that
 // every reader of the log sees who may do what, and since when.
 func (c *conversation) changeRole(by, account ds.AccountID, role ds.Role, nowMS int64) {
-	body, err := json.Marshal(ds.RoleChange{By: by, Account: account, Role: role})
-	if err != nil {
-		panic(err) // strings always marshal
-	}
-	c.append(ds.Record{Kind: ds.Roles, Encoding: ds.JSON, Body: body}, nowMS)
+	c.note(ds.Roles, ds.RoleChange{By: by, Account: account, Role: role}, nowMS)
 	stays := c.intervals[account]
 	stays[len(stays)-1].Role = role
 	c.out.Roles = append(c.out.Roles, store.Stay{Conversation: c.head.ID, Account: account, Interval: stays[len(stays)-1]})

@@ -499,11 +499,7 @@ func TestKilledAtEveryStatement(t *testing.T) {
 			for _, done := range []bool{false, true} {
 				round++
 				plan := crashPlan{URL: url, Round: round, Statement: statement, Done: done, Skip: random.IntN(min(int(times+1)/2, crashSkipMax))}
-				c.run(plan)
-				c.restart(false)
-				if t.Failed() {
-					t.Fatalf("after %+v", plan)
-				}
+				c.survive(plan)
 			}
 		}
 		c.restart(true)
@@ -519,17 +515,22 @@ func TestKilledAtRandomMoments(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		c := newCrashes(t, url)
 		for round := range crashMoments {
-			plan := crashPlan{URL: url, Round: round, After: 1 + rand.N(crashMomentMax)}
-			c.run(plan)
-			c.restart(false)
-			if t.Failed() {
-				t.Fatalf("after %+v", plan)
-			}
+			c.survive(crashPlan{URL: url, Round: round, After: 1 + rand.N(crashMomentMax)})
 		}
 		c.restart(true)
 		t.Logf("%d kills: %d requests answered, %d commits lost their epoch, %d key packages claimed",
 			crashMoments, len(c.acked), len(c.lost), len(c.claims))
 	})
+}
+
+// survive runs a process to the end that is planned for it, and checks what it left.
+func (c *crashes) survive(plan crashPlan) {
+	c.t.Helper()
+	c.run(plan)
+	c.restart(false)
+	if c.t.Failed() {
+		c.t.Fatalf("after %+v", plan)
+	}
 }
 
 func newCrashes(t *testing.T, url string) *crashes {

@@ -143,6 +143,15 @@ const (
 	// it adds.
 	LimitStoredBytes = "stored_bytes" // per account, bytes of messages, Welcomes, key packages and memberships
 
+	// Counted for each call of an XRPC method, by account; see callLimits.
+	LimitCalls             = "xrpc_calls"
+	LimitCallSends         = "xrpc_sends"
+	LimitCallReads         = "xrpc_reads"
+	LimitCallCreates       = "xrpc_creates"
+	LimitCallPublishes     = "xrpc_publishes"
+	LimitCallRegistrations = "xrpc_registrations"
+	LimitCallBursts        = "xrpc_bursts" // all methods together
+
 	LimitAddressStarts        = "address_session_starts" // per address, good or not
 	LimitAddressResumes       = "address_resumes"        // per address, good or not
 	LimitAddressFirstContacts = "address_first_contacts" // per address, accounts unknown so far
@@ -170,6 +179,14 @@ func DefaultLimits() Limits {
 		LimitSubscribes:        {1200, time.Minute},
 		LimitReports:           {60, time.Minute},
 		LimitStoredBytes:       {1 << 30, 24 * time.Hour},
+
+		LimitCalls:             {200, time.Minute},
+		LimitCallSends:         {100, time.Minute},
+		LimitCallReads:         {500, time.Minute},
+		LimitCallCreates:       {5, time.Minute},
+		LimitCallPublishes:     {50, time.Minute},
+		LimitCallRegistrations: {10, time.Minute},
+		LimitCallBursts:        {100, time.Second},
 
 		LimitAddressStarts:        {600, time.Minute},
 		LimitAddressResumes:       {1200, time.Minute},
@@ -292,6 +309,33 @@ func (l *limiter) sweep(now time.Time) {
 // whatever the limit is per.
 func (s *Service) Take(name, key string) error {
 	if r := s.limits.take(name, key, "", 1); r != nil {
+		return r
+	}
+	return nil
+}
+
+// callLimits says which methods, by the last part of their name, have a limit of their
+// own (spec xrpc, B.5). All others share LimitCalls, each method for itself.
+var callLimits = map[string]string{
+	"sendMessage":        LimitCallSends,
+	"sendEphemeral":      LimitCallSends,
+	"getMessages":        LimitCallReads,
+	"getConvos":          LimitCallReads,
+	"createConvo":        LimitCallCreates,
+	"publishKeyPackages": LimitCallPublishes,
+	"registerDevice":     LimitCallRegistrations,
+}
+
+// TakeCall counts one call of an XRPC method by an account. Refusals: rate_limited.
+func (s *Service) TakeCall(account ds.AccountID, method string) error {
+	if r := s.limits.take(LimitCallBursts, string(account), "", 1); r != nil {
+		return r
+	}
+	name := callLimits[method[strings.LastIndexByte(method, '.')+1:]]
+	if name == "" {
+		name = LimitCalls
+	}
+	if r := s.limits.take(name, string(account), method, 1); r != nil {
 		return r
 	}
 	return nil

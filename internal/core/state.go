@@ -74,6 +74,15 @@ func (c *conversation) append(r ds.Record, nowMS int64) ds.Record {
 	return r
 }
 
+// note appends a control record with its body, a struct of ds.
+func (c *conversation) note(kind ds.Kind, body any, nowMS int64) ds.Record {
+	text, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // strings and flags always marshal
+	}
+	return c.append(ds.Record{Kind: kind, Encoding: ds.JSON, Body: text}, nowMS)
+}
+
 // changeMembers adds and removes accounts by one control record, opens and ends
 // their intervals with it, and tells each of them in its account log. Accounts that
 // are already what they would become are left out; without any change there is no
@@ -93,11 +102,7 @@ func (c *conversation) changeMembers(by ds.AccountID, add, remove []ds.AccountID
 	if len(change.Add) == 0 && len(change.Remove) == 0 {
 		return
 	}
-	body, err := json.Marshal(change)
-	if err != nil {
-		panic(err) // strings always marshal
-	}
-	r := c.append(ds.Record{Kind: ds.Membership, Encoding: ds.JSON, Body: body}, nowMS)
+	r := c.note(ds.Membership, change, nowMS)
 	for _, account := range change.Remove {
 		stays := c.intervals[account]
 		stays[len(stays)-1].Until = r.Pos

@@ -5,10 +5,11 @@ type Role string
 
 // The roles of the gateway protocol, from most to least.
 const (
-	Owner  Role = "owner"
-	Admin  Role = "admin"
-	Plain  Role = "member"
-	NoRole Role = ""
+	Owner     Role = "owner"
+	Admin     Role = "admin"
+	Moderator Role = "moderator" // XRPC only: to the gateway protocol a member
+	Plain     Role = "member"
+	NoRole    Role = ""
 )
 
 // MayManage says whether the role may invite and remove members.
@@ -33,10 +34,35 @@ type Conversation struct {
 	RecordSenders bool
 	RefuseOpaque  bool // what does not parse as MLS is refused once bound
 	Committer     Device
+	Policy        Policy
+	// ConfirmationTag is the tag of the current epoch (RFC 9420, section 8.1), where the
+	// committer has said it; else nil.
+	ConfirmationTag []byte
 }
 
 // IsBound says whether the conversation belongs to an MLS group.
 func (c *Conversation) IsBound() bool { return c.GroupID != nil }
+
+// Policy is the rules that the admins of a conversation have set for it.
+type Policy struct {
+	AllowExternalCommits     bool  `json:"external"`        // members may enter the group by themselves
+	RequireInviteForJoin     bool  `json:"invite_to_join"`  // whoever is no member needs to be added
+	AllowRejoin              bool  `json:"rejoin"`          // who has left may come back by itself
+	RejoinWindowDays         int64 `json:"rejoin_days"`     // for so long; 0: without end
+	PreventRemovingLastAdmin bool  `json:"keep_last_admin"` // an admin who goes has a successor
+	AllowInvites             bool  `json:"invites"`         // codes may be made
+	AdminOnlyInvites         bool  `json:"admin_invites"`   // by admins only
+	AllowMemberAdd           bool  `json:"member_add"`      // plain members may add others
+	AllowMemberRemove        bool  `json:"member_remove"`   // and remove plain members
+	RequireAdminApproval     bool  `json:"approval"`        // an admin has to be the one who adds
+	MaxMembers               int64 `json:"members_max"`     // accounts
+}
+
+// DefaultPolicy holds where nobody has set another one.
+func DefaultPolicy() Policy {
+	return Policy{AllowExternalCommits: true, AllowRejoin: true, RejoinWindowDays: 30, PreventRemovingLastAdmin: true,
+		AllowInvites: true, AdminOnlyInvites: true, MaxMembers: 1000}
+}
 
 // Interval is one stay of an account in a conversation. It covers the records
 // from From through Until, the record that ended it; Until 0 means it goes on.

@@ -43,6 +43,14 @@ const (
 	Membership Kind = 16
 	Roles      Kind = 17
 
+	// ReactionEvent, SettingsEvent, RequestEvent and DeviceAddition are control records
+	// too, for the XRPC door's clients; their bodies are a Reaction, a SettingsChange, a
+	// Request and an Addition.
+	ReactionEvent  Kind = 18
+	SettingsEvent  Kind = 19
+	RequestEvent   Kind = 20
+	DeviceAddition Kind = 21
+
 	// WelcomeEvent, MembersEvent and KeyPackagesLow stand in account logs; their
 	// body is a DeviceEvent.
 	WelcomeEvent   Kind = 64
@@ -65,6 +73,14 @@ func (k Kind) String() string {
 		return "membership"
 	case Roles:
 		return "roles"
+	case ReactionEvent:
+		return "reaction"
+	case SettingsEvent:
+		return "settings"
+	case RequestEvent:
+		return "request"
+	case DeviceAddition:
+		return "device"
 	case WelcomeEvent:
 		return "welcome"
 	case MembersEvent:
@@ -122,6 +138,40 @@ type RoleChange struct {
 	By      AccountID `json:"by,omitempty"`
 	Account AccountID `json:"account"`
 	Role    Role      `json:"role"`
+}
+
+// Reaction is the body of a ReactionEvent, as JSON: it came, or went.
+type Reaction struct {
+	Account   AccountID `json:"account"`
+	MessageID MessageID `json:"message"`
+	Reaction  string    `json:"reaction"`
+	Removed   bool      `json:"removed,omitempty"`
+}
+
+// SettingsChange is the body of a SettingsEvent, as JSON: which of the settings are new.
+type SettingsChange struct {
+	By     AccountID `json:"by"`
+	Fields []string  `json:"fields"` // policy, groupInfo, title, …
+}
+
+// What a Request asks the members for.
+const (
+	WantsGroupInfo  = "group_info" // a current GroupInfo, to enter by
+	WantsReaddition = "readdition" // to be added again
+)
+
+// Request is the body of a RequestEvent, as JSON.
+type Request struct {
+	By    AccountID `json:"by"`
+	Wants string    `json:"wants"`
+}
+
+// Addition is the body of a DeviceAddition, as JSON: a member has a device that is to be
+// added to the group.
+type Addition struct {
+	ID     string `json:"id"`
+	Device Device `json:"device"`
+	Name   string `json:"name,omitempty"`
 }
 
 // DeviceEvent is the body of a record in an account log, as JSON. Which fields

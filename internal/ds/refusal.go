@@ -28,11 +28,44 @@ const (
 var Codes = []Code{InvalidRequest, Unauthorized, ResumeFailed, Forbidden, NotFound, EpochConflict,
 	RateLimited, LimitExceeded, ReplayWindowExceeded, LogRewound}
 
+// Reason says why, within a Code. Doors that show no more than the code pass over it.
+type Reason string
+
+// The reasons.
+const (
+	NotMember       Reason = "not a member"
+	NotAllowed      Reason = "not allowed"       // by role or rules
+	TargetNotMember Reason = "target not member" // whom the request is about
+	AlreadyMember   Reason = "already a member"
+	LastAdmin       Reason = "last admin"
+	AlreadyDone     Reason = "already so"
+	NoConversation  Reason = "no conversation"
+	Taken           Reason = "taken"          // the identifier is somebody else's
+	NoKeyPackage    Reason = "no key package" // of that hash
+	TreeDiverged    Reason = "tree diverged"  // another confirmation tag
+	TooManyDevices  Reason = "too many devices"
+	NoAddition      Reason = "no addition"      // pending, of that id
+	AdditionClaimed Reason = "addition claimed" // by somebody else
+	NoGroupInfo     Reason = "no group info"
+	BadCommit       Reason = "bad commit"
+	BadGroupInfo    Reason = "bad group info"
+	TooManyMembers  Reason = "too many members"
+	NoMessage       Reason = "no message" // of that id
+)
+
+// Because is r with a reason.
+func (r *Refusal) Because(reason Reason) *Refusal {
+	r.Reason = reason
+	return r
+}
+
 // Refusal is a normal answer: the request was understood and is not done. Its
 // sentence is for the caller and holds no secrets.
 type Refusal struct {
 	Code    Code
 	Message string
+	// Reason is a finer word than Code, for the door whose protocol has one; "" for most.
+	Reason Reason
 
 	RetryAfter   time.Duration // RateLimited: when the next one would be let through
 	CurrentEpoch int64         // EpochConflict

@@ -177,14 +177,11 @@ func TestManySubscribes(t *testing.T) {
 // handled yet, comes to n bytes. A frame's count until its answer is written.
 func (w *world) holds(address string, n int64) {
 	w.t.Helper()
-	in := &w.server.intake
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		in.mu.Lock()
-		got := in.held[address]
+		got, total := w.server.intake.Held(address)
 		if address == "" {
-			got = in.total
+			got = total
 		}
-		in.mu.Unlock()
 		if got == n {
 			return
 		}
@@ -199,7 +196,7 @@ func (w *world) holds(address string, n int64) {
 func (w *world) exhaust() {
 	w.t.Helper()
 	w.holds("", 0)
-	must(w.t, w.server.intake.take("", core.TotalBodyBytesMax))
+	must(w.t, w.server.intake.Take("", core.TotalBodyBytesMax))
 }
 
 // TestBodiesInMemory: bodies that arrive and do not end are counted under the address
@@ -252,7 +249,7 @@ func TestBodiesInMemory(t *testing.T) {
 	if status, _, _ := w.call("ann", "GET", "/v1/conversations", ""); status != 200 {
 		t.Errorf("a request without a body: %d", status)
 	}
-	w.server.intake.release("", core.TotalBodyBytesMax)
+	w.server.intake.Release("", core.TotalBodyBytesMax)
 }
 
 // TestFramesInMemory: frames that arrive and do not end count as bodies do, before a
@@ -308,7 +305,7 @@ func TestFramesInMemory(t *testing.T) {
 	if got := w.hear("ann"); got != "closed 1013" {
 		t.Error(got)
 	}
-	w.server.intake.release("", core.TotalBodyBytesMax)
+	w.server.intake.Release("", core.TotalBodyBytesMax)
 }
 
 // TestNoFramesAreCounted: what is no frame, or none that a session knows, is a refusal

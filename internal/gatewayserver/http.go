@@ -12,6 +12,7 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/intake"
 )
 
 // public is an endpoint that anybody may call.
@@ -77,7 +78,7 @@ func (s *Server) authenticate(r *http.Request) (identity.Session, error) {
 	if !strings.EqualFold(scheme, "Bearer") {
 		token = "" // which is no session's
 	}
-	return s.identity.SessionFrom(r.Context(), strings.TrimSpace(token), s.addressOf(r))
+	return s.identity.SessionFrom(r.Context(), strings.TrimSpace(token), s.proxies.AddressOf(r))
 }
 
 var errMalformedBody = ds.Refuse(ds.InvalidRequest, "malformed json")
@@ -88,7 +89,7 @@ func readBytes(w http.ResponseWriter, r *http.Request, bytesMax int64) ([]byte, 
 	switch {
 	case err == nil:
 		return data, nil
-	case ds.CodeOf(err) != "" || errors.Is(err, errIntakeFull):
+	case ds.CodeOf(err) != "" || errors.Is(err, intake.ErrFull):
 		return nil, err
 	}
 	return nil, errMalformedBody // too long, or the client has gone

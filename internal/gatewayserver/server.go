@@ -20,7 +20,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +29,7 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/intake"
 )
 
 // Options say what a Server works with.
@@ -54,7 +54,9 @@ type Options struct {
 	// WriteTimeout is how long the network may take for writeBytesMax (0: 30 s).
 	WriteTimeout time.Duration
 	// TrustedProxies are believed in what they say of a client's address.
-	TrustedProxies []netip.Prefix
+	TrustedProxies intake.Proxies
+	// Intake bounds what requests hold in memory; nil for one of its own.
+	Intake *intake.Intake
 }
 
 const (
@@ -73,7 +75,7 @@ type Server struct {
 	logger   *slog.Logger
 	metrics  *metrics
 	mux      *http.ServeMux
-	proxies  []netip.Prefix
+	proxies  intake.Proxies
 
 	pingInterval     time.Duration
 	pingMisses       int
@@ -89,7 +91,7 @@ type Server struct {
 	stop context.CancelFunc
 
 	connections registry
-	intake      intake
+	intake      *intake.Intake
 	watchdog    sync.WaitGroup
 }
 
@@ -114,7 +116,9 @@ func New(o Options) *Server {
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.connections = registry{metrics: s.metrics, open: map[connection]struct{}{}}
-	s.intake.held = map[string]int64{}
+	if s.intake = o.Intake; s.intake == nil {
+		s.intake = intake.New()
+	}
 
 	s.mux.HandleFunc("GET /healthz", s.healthz)
 	s.mux.HandleFunc("GET /v1/ws", s.serveSocket)

@@ -13,7 +13,7 @@ import (
 )
 
 func (s *Server) startSession(r *http.Request, in *gateway.Start) (any, error) {
-	ready, err := s.start(r.Context(), in, r.UserAgent(), s.addressOf(r))
+	ready, err := s.start(r.Context(), in, r.UserAgent(), s.proxies.AddressOf(r))
 	if err != nil {
 		return nil, err
 	}
@@ -21,7 +21,7 @@ func (s *Server) startSession(r *http.Request, in *gateway.Start) (any, error) {
 }
 
 func (s *Server) resumeSession(r *http.Request, in *gateway.Resume) (any, error) {
-	ready, err := s.resume(r.Context(), in, s.addressOf(r), transportHTTP)
+	ready, err := s.resume(r.Context(), in, s.proxies.AddressOf(r), transportHTTP)
 	if err != nil {
 		return nil, err
 	}

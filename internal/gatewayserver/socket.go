@@ -20,7 +20,7 @@ type socket struct {
 	server    *Server
 	conn      conn
 	userAgent string
-	address   string // what limits count it under, see addressOf
+	address   string // what limits count it under, see intake.Proxies
 	opened    int64  // by the server's clock
 	isReady   atomic.Bool
 	heard     atomic.Bool            // a well-formed frame came since the last heartbeat
@@ -62,7 +62,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // answered
 	}
-	c := newSocket(s, network, r.UserAgent(), s.addressOf(r))
+	c := newSocket(s, network, r.UserAgent(), s.proxies.AddressOf(r))
 	if !s.connections.admit(c) {
 		c.cancel()
 		network.Close(closeGoingAway, "shutting down")
@@ -124,7 +124,7 @@ func (c *socket) converse() (bye farewell) {
 		}
 		buffer := frameBuffers.Get().(*bytes.Buffer)
 		buffer.Reset()
-		c.frame = countedFrame{Reader: message, intake: &c.server.intake, address: c.address}
+		c.frame = countedFrame{Reader: message, intake: c.server.intake, address: c.address}
 		_, err = buffer.ReadFrom(&c.frame)
 		c.conn.Slow(frameBytesMin) // handling it costs something too
 		if err == nil {

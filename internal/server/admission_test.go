@@ -26,8 +26,14 @@ func startSession(t *testing.T, s *server.Server, name, code string) (status int
 	if err != nil {
 		t.Fatal(err)
 	}
+	return postSession(t, s, key, key.DID(), code)
+}
+
+// postSession asks for a session of the account issuer, with a token that key has signed.
+func postSession(t *testing.T, s *server.Server, key *identity.AccountKey, issuer, code string) (status int, answer map[string]any) {
+	t.Helper()
 	now := time.Now()
-	token, err := identity.SignToken(key, identity.Claims{Issuer: key.DID(), Audience: s.DID(), Method: identity.SessionStartMethod, IssuedAt: now, ExpiresAt: now.Add(time.Minute)})
+	token, err := identity.SignToken(key, identity.Claims{Issuer: issuer, Audience: s.DID(), Method: identity.SessionStartMethod, IssuedAt: now, ExpiresAt: now.Add(time.Minute)})
 	if err != nil {
 		t.Fatal(err)
 	}

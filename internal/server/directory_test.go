@@ -1,8 +1,6 @@
 package server_test
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -10,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/netguard"
@@ -46,33 +43,14 @@ func TestAccountsOfADirectory(t *testing.T) {
 		dialled = append(dialled, d)
 	}
 	s := start(t, c)
-	session := func(issuer string) int {
-		t.Helper()
-		now := time.Now()
-		token, err := identity.SignToken(key, identity.Claims{Issuer: issuer, Audience: s.DID(), Method: identity.SessionStartMethod, IssuedAt: now, ExpiresAt: now.Add(time.Minute)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := json.Marshal(map[string]any{"auth_token": token, "device_id": "phone"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 30 * time.Second}
-		response, err := client.Post(s.URL()+"/v1/session/start", "application/json", bytes.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		response.Body.Close()
-		return response.StatusCode
-	}
 	for range 3 {
-		if status := session(ann); status != http.StatusOK {
+		if status, _ := postSession(t, s, key, ann, ""); status != http.StatusOK {
 			t.Errorf("%s: %d", ann, status)
 		}
 	}
 	for _, stranger := range []string{"did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "did:web:169.254.169.254", "did:web:10.0.0.1", "did:web:metadata.google.internal",
 		"did:web:db", "did:web:2130706433", "did:web:0x7f.1", "did:ion:x", ann + "#device"} {
-		if status := session(stranger); status != http.StatusUnauthorized {
+		if status, _ := postSession(t, s, key, stranger, ""); status != http.StatusUnauthorized {
 			t.Errorf("%s: %d", stranger, status)
 		}
 	}

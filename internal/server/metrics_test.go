@@ -20,17 +20,9 @@ import (
 // scrape reads /metrics as a map from a sample to its value.
 func scrape(t *testing.T, s *server.Server) map[string]float64 {
 	t.Helper()
-	response, err := http.Get(s.OpsURL() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, text := get(t, s.OpsURL()+"/metrics")
 	samples := map[string]float64{}
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		end := strings.LastIndexByte(line, ' ')
 		if n, err := strconv.ParseFloat(line[end+1:], 64); end > 0 && err == nil {

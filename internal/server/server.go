@@ -26,8 +26,10 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/gatewayserver"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/intake"
 	"waxwing.im/waxwing/internal/netguard"
 	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/internal/xrpcserver"
 )
 
 // Limits of the listeners. Bodies have theirs in the doors.
@@ -55,6 +57,7 @@ type Server struct {
 	identity *identity.Authenticator
 	core     *core.Service
 	gateway  *gatewayserver.Server
+	xrpc     *xrpcserver.Server
 
 	front  *http.Server
 	ops    *http.Server // nil when not asked for
@@ -160,12 +163,19 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 		Revocations: s.identity,
 	})
 	s.metrics.MustRegister(s.core.Collectors()...)
+	arriving := intake.New()
 	s.gateway = gatewayserver.New(gatewayserver.Options{
 		Core: s.core, Identity: s.identity, Logger: s.logger, Registerer: s.metrics,
 		ServiceDID: s.DID, PublicURL: func() string { return s.public },
-		PingInterval: s.config.PingInterval, PingMisses: s.config.PingMisses, TrustedProxies: proxies,
+		PingInterval: s.config.PingInterval, PingMisses: s.config.PingMisses, TrustedProxies: proxies, Intake: arriving,
+	})
+	s.xrpc = xrpcserver.New(xrpcserver.Options{
+		Core: s.core, Identity: s.identity, Resolver: s.resolver, Logger: s.logger, Registerer: s.metrics,
+		ServiceDID: s.DID, PublicURL: func() string { return s.public }, TrustedProxies: proxies, Intake: arriving,
 	})
 	mux := http.NewServeMux()
+	mux.Handle("/xrpc/", s.xrpc)
+	mux.Handle("/lexicons/", s.xrpc)
 	mux.Handle("/", s.gateway)
 	mux.HandleFunc("GET /.well-known/did.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
@@ -234,6 +244,9 @@ func (s *Server) shutdown(ctx context.Context) error {
 				s.front.Close()
 			}
 		})
+	}
+	if s.xrpc != nil {
+		ended.Go(func() { s.xrpc.Shutdown(ctx) })
 	}
 	if s.gateway != nil {
 		s.gateway.Shutdown(ctx)

@@ -194,10 +194,11 @@ func (tx *Tx) Write(b Batch) error {
 func (tx *Tx) insertHeads(list []ds.Conversation) error {
 	for _, c := range list {
 		if err := tx.later(`INSERT INTO logs (log_id, pos, seq, hash, term, home, group_id, generation, epoch, members,
-				record_senders, refuse_opaque, committer_account, committer_device, created_ms, latest_ms)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
+				record_senders, refuse_opaque, committer_account, committer_device, created_ms, latest_ms, policy, confirmation_tag)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`,
 			string(ds.ConversationLog(c.ID)), c.Pos, c.Seq, c.Hash, c.Term, null(c.Home), bytesOrNull(c.GroupID), c.Generation, c.Epoch, c.Members,
-			flag(c.RecordSenders), flag(c.RefuseOpaque), null(c.Committer.Account), null(c.Committer.ID), c.CreatedMS, c.LatestMS); err != nil {
+			flag(c.RecordSenders), flag(c.RefuseOpaque), null(c.Committer.Account), null(c.Committer.ID), c.CreatedMS, c.LatestMS,
+			policyOrNull(c.Policy), bytesOrNull(c.ConfirmationTag)); err != nil {
 			return err
 		}
 	}
@@ -252,11 +253,14 @@ func (tx *Tx) moveHeadsPostgres(list []Change) error {
 func (tx *Tx) updateRest(list []Change) error {
 	for _, c := range list {
 		a, b := c.Before, c.After
-		if bytes.Equal(a.GroupID, b.GroupID) && a.Generation == b.Generation && a.Epoch == b.Epoch && a.Members == b.Members && a.Committer == b.Committer {
+		if bytes.Equal(a.GroupID, b.GroupID) && a.Generation == b.Generation && a.Epoch == b.Epoch && a.Members == b.Members && a.Committer == b.Committer &&
+			a.Policy == b.Policy && bytes.Equal(a.ConfirmationTag, b.ConfirmationTag) {
 			continue
 		}
-		if err := tx.later(`UPDATE logs SET group_id = $2, generation = $3, epoch = $4, members = $5, committer_account = $6, committer_device = $7 WHERE log_id = $1`,
-			string(ds.ConversationLog(b.ID)), bytesOrNull(b.GroupID), b.Generation, b.Epoch, b.Members, null(b.Committer.Account), null(b.Committer.ID)); err != nil {
+		if err := tx.later(`UPDATE logs SET group_id = $2, generation = $3, epoch = $4, members = $5, committer_account = $6, committer_device = $7,
+				policy = $8, confirmation_tag = $9 WHERE log_id = $1`,
+			string(ds.ConversationLog(b.ID)), bytesOrNull(b.GroupID), b.Generation, b.Epoch, b.Members, null(b.Committer.Account), null(b.Committer.ID),
+			policyOrNull(b.Policy), bytesOrNull(b.ConfirmationTag)); err != nil {
 			return err
 		}
 	}
@@ -445,6 +449,18 @@ func IsHeadTaken(err error) bool {
 
 func isUniqueViolation(err error) bool {
 	return isPostgresCode(err, "23505") || strings.Contains(err.Error(), "UNIQUE constraint failed")
+}
+
+// policyOrNull keeps rows narrow where the default rules hold.
+func policyOrNull(p ds.Policy) any {
+	if p == ds.DefaultPolicy() {
+		return nil
+	}
+	text, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // numbers and flags always marshal
+	}
+	return string(text)
 }
 
 func flag(b bool) int64 {

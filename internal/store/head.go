@@ -8,16 +8,21 @@ import (
 )
 
 const headColumns = `log_id, pos, seq, hash, term, COALESCE(home, ''), group_id, generation, epoch, members,
-	created_ms, latest_ms, record_senders, refuse_opaque, COALESCE(committer_account, ''), COALESCE(committer_device, '')`
+	created_ms, latest_ms, record_senders, refuse_opaque, COALESCE(committer_account, ''), COALESCE(committer_device, ''),
+	COALESCE(policy, ''), confirmation_tag`
 
 func scanHead(scan func(...any) error) (ds.Conversation, error) {
 	var (
 		log             string
 		c               ds.Conversation
 		senders, opaque int64
+		policy          string
 	)
 	err := scan(&log, &c.Pos, &c.Seq, &c.Hash, &c.Term, &c.Home, &c.GroupID, &c.Generation, &c.Epoch, &c.Members,
-		&c.CreatedMS, &c.LatestMS, &senders, &opaque, &c.Committer.Account, &c.Committer.ID)
+		&c.CreatedMS, &c.LatestMS, &senders, &opaque, &c.Committer.Account, &c.Committer.ID, &policy, &c.ConfirmationTag)
+	if c.Policy = ds.DefaultPolicy(); policy != "" && err == nil {
+		err = json.Unmarshal([]byte(policy), &c.Policy)
+	}
 	c.ID = ds.LogID(log).Conversation()
 	c.RecordSenders, c.RefuseOpaque = senders != 0, opaque != 0
 	return c, err

@@ -1,4 +1,4 @@
-package gatewayserver
+package intake
 
 import (
 	"net/http"
@@ -7,16 +7,19 @@ import (
 	"strings"
 )
 
-// addressOf is what the limits per address count a request under: the peer's
-// address, or what a trusted proxy says of it in X-Forwarded-For, with IPv6 cut to
-// the /64 that one customer has. It is "" for loopback, which is never counted
-// (gateway decision 13).
-func (s *Server) addressOf(r *http.Request) string {
+// Proxies are the addresses of reverse proxies that are believed in what they say of a
+// client's address.
+type Proxies []netip.Prefix
+
+// AddressOf is what the limits per address count a request under: the peer's address, or
+// what a trusted proxy says of it in X-Forwarded-For, with IPv6 cut to the /64 that one
+// customer has. It is "" for loopback, which is never counted (gateway decision 13).
+func (p Proxies) AddressOf(r *http.Request) string {
 	peer, ok := parseAddress(r.RemoteAddr)
 	if !ok {
 		return "" // not a network's
 	}
-	client := s.behindProxies(peer, r.Header.Values("X-Forwarded-For"))
+	client := p.behind(peer, r.Header.Values("X-Forwarded-For"))
 	switch {
 	case client.IsLoopback():
 		return ""
@@ -27,11 +30,11 @@ func (s *Server) addressOf(r *http.Request) string {
 	return client.String()
 }
 
-// behindProxies walks back along the proxies that a request came through: each has
-// written the address before it at the end of the list, and the first that is not
-// trusted is the client. What an untrusted one has written counts for nothing.
-func (s *Server) behindProxies(peer netip.Addr, forwarded []string) netip.Addr {
-	if !s.isProxy(peer) {
+// behind walks back along the proxies that a request came through: each has written the
+// address before it at the end of the list, and the first that is not trusted is the
+// client. What an untrusted one has written counts for nothing.
+func (p Proxies) behind(peer netip.Addr, forwarded []string) netip.Addr {
+	if !p.have(peer) {
 		return peer
 	}
 	client := peer
@@ -42,15 +45,15 @@ func (s *Server) behindProxies(peer netip.Addr, forwarded []string) netip.Addr {
 			break // a proxy elsewhere cannot have been called from this machine
 		}
 		client = address
-		if !s.isProxy(address) {
+		if !p.have(address) {
 			break
 		}
 	}
 	return client
 }
 
-func (s *Server) isProxy(address netip.Addr) bool {
-	return slices.ContainsFunc(s.proxies, func(p netip.Prefix) bool { return p.Contains(address) })
+func (p Proxies) have(address netip.Addr) bool {
+	return slices.ContainsFunc(p, func(prefix netip.Prefix) bool { return prefix.Contains(address) })
 }
 
 // parseAddress reads an IP address, with or without a port and brackets.

@@ -1,4 +1,4 @@
-package gatewayserver
+package intake
 
 import (
 	"net/http/httptest"
@@ -7,7 +7,7 @@ import (
 )
 
 func TestAddressOf(t *testing.T) {
-	s := &Server{proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("fd00::/8")}}
+	proxies := Proxies{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("fd00::/8")}
 	tests := []struct {
 		name, remote string
 		forwarded    []string
@@ -43,7 +43,7 @@ func TestAddressOf(t *testing.T) {
 		for _, f := range test.forwarded {
 			r.Header.Add("X-Forwarded-For", f)
 		}
-		if got := s.addressOf(r); got != test.want {
+		if got := proxies.AddressOf(r); got != test.want {
 			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
 		}
 	}

@@ -1,0 +1,78 @@
+-- What the AT Protocol door needs beside the logs. The rules of a conversation and the
+-- tag of its epoch stand in the head, for every append looks at them; policy is NULL
+-- where the default rules hold.
+ALTER TABLE logs ADD COLUMN policy TEXT;
+ALTER TABLE logs ADD COLUMN confirmation_tag BYTEA;
+
+ALTER TABLE conversation_details ADD COLUMN creator TEXT COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE conversation_details ADD COLUMN suite TEXT NOT NULL DEFAULT ''; -- by name, as the creator wrote it
+ALTER TABLE conversation_details ADD COLUMN description TEXT NOT NULL DEFAULT '';
+ALTER TABLE conversation_details ADD COLUMN policy_ms BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE conversation_details ADD COLUMN policy_by TEXT COLLATE "C" NOT NULL DEFAULT '';
+
+ALTER TABLE intervals ADD COLUMN joined_ms BIGINT NOT NULL DEFAULT 0; -- 0: with the record from_pos
+ALTER TABLE intervals ADD COLUMN promoted_ms BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE intervals ADD COLUMN promoted_by TEXT COLLATE "C" NOT NULL DEFAULT '';
+
+CREATE TABLE devices (
+    account        TEXT COLLATE "C" NOT NULL,
+    device         TEXT COLLATE "C" NOT NULL,
+    name           TEXT COLLATE "C" NOT NULL,
+    uuid           TEXT COLLATE "C", -- the device's own lasting id
+    signature_key  BYTEA NOT NULL,
+    push_token     TEXT COLLATE "C",
+    generation     SMALLINT NOT NULL DEFAULT 0, -- of the API that it speaks: 0 unknown, 1 A, 2 B
+    registered_ms  BIGINT NOT NULL,
+    seen_ms        BIGINT NOT NULL,
+    PRIMARY KEY (account, device)
+);
+CREATE UNIQUE INDEX devices_uuid ON devices (account, uuid) WHERE uuid IS NOT NULL;
+CREATE UNIQUE INDEX devices_key ON devices (account, signature_key);
+
+-- A device of a member that waits to be added to a group.
+CREATE TABLE additions (
+    addition_id    TEXT COLLATE "C" PRIMARY KEY,
+    log_id         TEXT COLLATE "C" NOT NULL,
+    account        TEXT COLLATE "C" NOT NULL,
+    device         TEXT COLLATE "C" NOT NULL,
+    status         TEXT COLLATE "C" NOT NULL, -- pending, in_progress, completed
+    claimed_by     TEXT COLLATE "C",
+    claimed_ms     BIGINT,
+    created_ms     BIGINT NOT NULL,
+    UNIQUE (log_id, account, device)
+);
+CREATE INDEX additions_device ON additions (account, device);
+
+-- Whom a Welcome is for, so that it can be asked for and not only be told of.
+CREATE TABLE welcome_recipients (
+    welcome_id     TEXT COLLATE "C" NOT NULL,
+    log_id         TEXT COLLATE "C" NOT NULL,
+    account        TEXT COLLATE "C" NOT NULL,
+    device         TEXT COLLATE "C" NOT NULL, -- "": any of the account
+    key_package_ref TEXT COLLATE "C" NOT NULL, -- "": unknown
+    created_ms     BIGINT NOT NULL,
+    consumed_ms    BIGINT,
+    reason         TEXT COLLATE "C", -- why it was given up
+    PRIMARY KEY (welcome_id, account, device, key_package_ref)
+);
+CREATE INDEX welcome_recipients_waiting ON welcome_recipients (account, log_id, created_ms) WHERE consumed_ms IS NULL;
+
+CREATE TABLE reactions (
+    log_id         TEXT COLLATE "C" NOT NULL,
+    message_id     TEXT COLLATE "C" NOT NULL,
+    account        TEXT COLLATE "C" NOT NULL,
+    reaction       TEXT COLLATE "C" NOT NULL,
+    created_ms     BIGINT NOT NULL,
+    PRIMARY KEY (log_id, message_id, account, reaction)
+);
+
+-- Tickets open one subscription each. Only their hash is kept.
+CREATE TABLE tickets (
+    ticket_hash    BYTEA PRIMARY KEY,
+    account        TEXT COLLATE "C" NOT NULL,
+    device         TEXT COLLATE "C" NOT NULL,
+    generation     SMALLINT NOT NULL,
+    conversations  TEXT COLLATE "C" NOT NULL, -- JSON; empty: all of the account
+    expires_ms     BIGINT NOT NULL
+);
+CREATE INDEX tickets_expiry ON tickets (expires_ms);

@@ -1,0 +1,78 @@
+-- What the AT Protocol door needs beside the logs. The rules of a conversation and the
+-- tag of its epoch stand in the head, for every append looks at them; policy is NULL
+-- where the default rules hold.
+ALTER TABLE logs ADD COLUMN policy TEXT;
+ALTER TABLE logs ADD COLUMN confirmation_tag BLOB;
+
+ALTER TABLE conversation_details ADD COLUMN creator TEXT NOT NULL DEFAULT '';
+ALTER TABLE conversation_details ADD COLUMN suite TEXT NOT NULL DEFAULT ''; -- by name, as the creator wrote it
+ALTER TABLE conversation_details ADD COLUMN description TEXT NOT NULL DEFAULT '';
+ALTER TABLE conversation_details ADD COLUMN policy_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE conversation_details ADD COLUMN policy_by TEXT NOT NULL DEFAULT '';
+
+ALTER TABLE intervals ADD COLUMN joined_ms INTEGER NOT NULL DEFAULT 0; -- 0: with the record from_pos
+ALTER TABLE intervals ADD COLUMN promoted_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE intervals ADD COLUMN promoted_by TEXT NOT NULL DEFAULT '';
+
+CREATE TABLE devices (
+    account        TEXT NOT NULL,
+    device         TEXT NOT NULL,
+    name           TEXT NOT NULL,
+    uuid           TEXT, -- the device's own lasting id
+    signature_key  BLOB NOT NULL,
+    push_token     TEXT,
+    generation     INTEGER NOT NULL DEFAULT 0, -- of the API that it speaks: 0 unknown, 1 A, 2 B
+    registered_ms  INTEGER NOT NULL,
+    seen_ms        INTEGER NOT NULL,
+    PRIMARY KEY (account, device)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX devices_uuid ON devices (account, uuid) WHERE uuid IS NOT NULL;
+CREATE UNIQUE INDEX devices_key ON devices (account, signature_key);
+
+-- A device of a member that waits to be added to a group.
+CREATE TABLE additions (
+    addition_id    TEXT PRIMARY KEY,
+    log_id         TEXT NOT NULL,
+    account        TEXT NOT NULL,
+    device         TEXT NOT NULL,
+    status         TEXT NOT NULL, -- pending, in_progress, completed
+    claimed_by     TEXT,
+    claimed_ms     INTEGER,
+    created_ms     INTEGER NOT NULL,
+    UNIQUE (log_id, account, device)
+) STRICT;
+CREATE INDEX additions_device ON additions (account, device);
+
+-- Whom a Welcome is for, so that it can be asked for and not only be told of.
+CREATE TABLE welcome_recipients (
+    welcome_id     TEXT NOT NULL,
+    log_id         TEXT NOT NULL,
+    account        TEXT NOT NULL,
+    device         TEXT NOT NULL, -- "": any of the account
+    key_package_ref TEXT NOT NULL, -- "": unknown
+    created_ms     INTEGER NOT NULL,
+    consumed_ms    INTEGER,
+    reason         TEXT, -- why it was given up
+    PRIMARY KEY (welcome_id, account, device, key_package_ref)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX welcome_recipients_waiting ON welcome_recipients (account, log_id, created_ms) WHERE consumed_ms IS NULL;
+
+CREATE TABLE reactions (
+    log_id         TEXT NOT NULL,
+    message_id     TEXT NOT NULL,
+    account        TEXT NOT NULL,
+    reaction       TEXT NOT NULL,
+    created_ms     INTEGER NOT NULL,
+    PRIMARY KEY (log_id, message_id, account, reaction)
+) STRICT, WITHOUT ROWID;
+
+-- Tickets open one subscription each. Only their hash is kept.
+CREATE TABLE tickets (
+    ticket_hash    BLOB PRIMARY KEY,
+    account        TEXT NOT NULL,
+    device         TEXT NOT NULL,
+    generation     INTEGER NOT NULL,
+    conversations  TEXT NOT NULL, -- JSON; empty: all of the account
+    expires_ms     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tickets_expiry ON tickets (expires_ms);

@@ -1,0 +1,136 @@
+package xrpcserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/intake"
+)
+
+// procedure is an endpoint with a body, for those with a token.
+func procedure[In, Out any](s *Server, nsid string, handle func(ctx context.Context, who ds.Caller, in *In) (*Out, error)) {
+	endpoint(s, "POST", nsid, func(w http.ResponseWriter, r *http.Request, in *In) error {
+		body, err := readBody(w, r, xrpc.BodyMax(nsid))
+		if err != nil {
+			return err
+		}
+		return xrpc.Decode(body, in)
+	}, handle)
+}
+
+// query is an endpoint without a body, for those with a token.
+func query[In, Out any](s *Server, nsid string, handle func(ctx context.Context, who ds.Caller, in *In) (*Out, error)) {
+	endpoint(s, "GET", nsid, func(_ http.ResponseWriter, r *http.Request, in *In) error {
+		return xrpc.DecodeQuery(r.URL.RawQuery, in)
+	}, handle)
+}
+
+// endpoint registers a method under its name: the token is verified before the body is
+// read, and the limits of the account are asked before it is decoded.
+func endpoint[In, Out any](s *Server, verb, nsid string, decode func(http.ResponseWriter, *http.Request, *In) error,
+	handle func(ctx context.Context, who ds.Caller, in *In) (*Out, error)) {
+	s.register(verb, nsid, func(w http.ResponseWriter, r *http.Request) (any, error) {
+		who, err := s.authenticate(r, nsid)
+		if err != nil {
+			return nil, err
+		}
+		in := new(In)
+		if err := decode(w, r, in); err != nil {
+			return nil, err
+		}
+		out, err := handle(r.Context(), who, in)
+		if err != nil {
+			return nil, err // a nil *Out is no nil
+		}
+		return out, nil
+	})
+}
+
+// register makes a method callable. What handle returns is its answer.
+func (s *Server) register(verb, nsid string, handle func(w http.ResponseWriter, r *http.Request) (any, error)) {
+	s.methods[nsid] = verb
+	s.mux.HandleFunc(verb+" /xrpc/"+nsid, func(w http.ResponseWriter, r *http.Request) {
+		out, err := handle(w, r)
+		s.answer(w, r, nsid, out, err)
+	})
+}
+
+// authenticate proves who calls with the token of the request, which is then used up, and
+// counts the call.
+func (s *Server) authenticate(r *http.Request, nsid string) (ds.Caller, error) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		token = ""
+	}
+	proof, err := s.identity.XRPC(r.Context(), strings.TrimSpace(token), nsid, s.proxies.AddressOf(r))
+	if err != nil {
+		return ds.Caller{}, err
+	}
+	if err := s.core.TakeCall(proof.Account, nsid); err != nil {
+		return ds.Caller{}, err
+	}
+	return proof.Caller(""), nil
+}
+
+// readBody reads a body of up to bytesMax. Content-Type is not looked at.
+func readBody(w http.ResponseWriter, r *http.Request, bytesMax int64) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bytesMax))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case err == nil:
+		return body, nil
+	case errors.As(err, &tooLarge):
+		return nil, &Error{http.StatusRequestEntityTooLarge, xrpc.ErrorPayloadTooLarge, "the body is too large"}
+	case ds.CodeOf(err) != "" || errors.Is(err, intake.ErrFull):
+		return nil, err
+	}
+	return nil, &Error{http.StatusBadRequest, xrpc.ErrorInvalidRequest, "the body ended early"}
+}
+
+// answer writes out, or what err is on the wire. Nothing that this door says may be kept
+// by a cache.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, method string, out any, err error) {
+	status := http.StatusOK
+	if err != nil {
+		answer := answerTo(method, err)
+		status, out = answer.status, answer.body()
+		if status == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+		}
+		if answer.retryAfterS > 0 {
+			w.Header().Set("Retry-After", strconv.FormatInt(answer.retryAfterS, 10))
+		}
+		s.logFault(r.Context(), method, err)
+	}
+	s.metrics.call(method, err)
+	data, err := json.Marshal(out)
+	if err != nil {
+		s.logger.Error("answer", "method", method, "err", err)
+		http.Error(w, `{"error":"InternalServerError","message":"internal error"}`, http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+	w.WriteHeader(status)
+	_, _ = w.Write(data) // a client that has gone needs no answer
+}
+
+// logFault logs what went wrong with us. A fault that may pass and one that comes of the
+// caller's going away are not worth an operator's time.
+func (s *Server) logFault(ctx context.Context, method string, err error) {
+	switch {
+	case !isFault(err):
+	case ctx.Err() != nil || ds.IsUnavailable(err):
+		s.logger.Debug("request", "method", method, "err", err)
+	default:
+		s.logger.Error("request", "method", method, "err", err)
+	}
+}

@@ -1,0 +1,134 @@
+package xrpcserver
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/identity"
+)
+
+// Error is a refusal that this door makes itself, or what another one is called on the
+// wire: a status, a name of the method's lexicon or a general one, and a sentence.
+type Error struct {
+	Status        int
+	Name, Message string
+}
+
+// Error is the name and the sentence.
+func (e *Error) Error() string { return e.Name + ": " + e.Message }
+
+// wireError is a status and a name.
+type wireError struct {
+	status int
+	name   string
+}
+
+// codes is what each reason to refuse is called where the method has no word of its own.
+var codes = map[ds.Code]wireError{
+	ds.InvalidRequest:       {http.StatusBadRequest, xrpc.ErrorInvalidRequest},
+	ds.Unauthorized:         {http.StatusUnauthorized, xrpc.ErrorAuthenticationRequired},
+	ds.ResumeFailed:         {http.StatusUnauthorized, xrpc.ErrorAuthenticationRequired},
+	ds.Forbidden:            {http.StatusForbidden, xrpc.ErrorForbidden},
+	ds.NotFound:             {http.StatusNotFound, "NotFound"},
+	ds.EpochConflict:        {http.StatusConflict, "EpochMismatch"},
+	ds.ReplayWindowExceeded: {http.StatusGone, "CursorExpired"},
+	ds.LogRewound:           {http.StatusGone, "CursorExpired"},
+	ds.RateLimited:          {http.StatusTooManyRequests, xrpc.ErrorRateLimited},
+	ds.LimitExceeded:        {http.StatusTooManyRequests, "LimitExceeded"},
+}
+
+// reasons is what the finer reasons are called; methods that call one otherwise are in
+// renamed.
+var reasons = map[ds.Reason]wireError{
+	ds.NotMember:       {http.StatusForbidden, "NotMember"},
+	ds.NotAllowed:      {http.StatusForbidden, "Unauthorized"},
+	ds.TargetNotMember: {http.StatusNotFound, "TargetNotMember"},
+	ds.AlreadyMember:   {http.StatusConflict, "AlreadyMember"},
+	ds.LastAdmin:       {http.StatusConflict, "LastAdmin"},
+	ds.AlreadyDone:     {http.StatusConflict, "AlreadyDone"},
+	ds.NoConversation:  {http.StatusNotFound, "ConvoNotFound"},
+	ds.Taken:           {http.StatusConflict, "ConvoAlreadyExists"},
+	ds.NoKeyPackage:    {http.StatusConflict, "KeyPackageNotFound"},
+	ds.TreeDiverged:    {http.StatusConflict, "TreeStateDiverged"},
+	ds.TooManyDevices:  {http.StatusTooManyRequests, "TooManyDevices"},
+	ds.NoAddition:      {http.StatusNotFound, "PendingAdditionNotFound"},
+	ds.AdditionClaimed: {http.StatusConflict, "PendingAdditionAlreadyClaimed"},
+	ds.NoGroupInfo:     {http.StatusNotFound, "GroupInfoUnavailable"},
+	ds.BadCommit:       {http.StatusBadRequest, "InvalidCommit"},
+	ds.BadGroupInfo:    {http.StatusBadRequest, "InvalidGroupInfo"},
+	ds.TooManyMembers:  {http.StatusBadRequest, "TooManyMembers"},
+	ds.NoMessage:       {http.StatusNotFound, "MessageNotFound"},
+}
+
+// renamed is what a method's lexicon calls a reason otherwise.
+var renamed = map[string]map[ds.Reason]wireError{
+	xrpc.CreateConvo: {ds.NoKeyPackage: {http.StatusBadRequest, "KeyPackageNotFound"}},
+}
+
+// wireAnswer is an error as it travels.
+type wireAnswer struct {
+	wireError
+	message     string
+	retryAfterS int64
+	hasRetry    bool
+}
+
+func (a wireAnswer) body() *xrpc.ErrorBody {
+	body := &xrpc.ErrorBody{Error: a.name, Message: a.message}
+	if a.hasRetry {
+		body.RetryAfterSeconds = &a.retryAfterS
+	}
+	return body
+}
+
+// answerTo says what err is on the wire: a refusal, ServiceUnavailable, or an internal
+// error that says nothing more.
+func answerTo(method string, err error) wireAnswer {
+	var own *Error
+	var input *xrpc.InputError
+	var token *identity.TokenRefusal
+	var refusal *ds.Refusal
+	switch {
+	case errors.As(err, &own):
+		return wireAnswer{wireError: wireError{own.Status, own.Name}, message: own.Message}
+	case errors.As(err, &input):
+		return wireAnswer{wireError: codes[ds.InvalidRequest], message: input.Error()}
+	case errors.As(err, &token):
+		answer := refused(method, token.Refusal)
+		answer.name = token.Name
+		return answer
+	case errors.As(err, &refusal):
+		return refused(method, refusal)
+	case ds.IsUnavailable(err):
+		return wireAnswer{wireError{http.StatusServiceUnavailable, xrpc.ErrorUnavailable}, "try again", 1, true}
+	}
+	return wireAnswer{wireError: wireError{http.StatusInternalServerError, xrpc.ErrorInternal}, message: "internal error"}
+}
+
+func refused(method string, r *ds.Refusal) wireAnswer {
+	known, ok := codes[r.Code]
+	if !ok {
+		known = wireError{http.StatusInternalServerError, xrpc.ErrorInternal}
+	}
+	if finer, ok := reasons[r.Reason]; ok {
+		known = finer
+	}
+	if own, ok := renamed[method][r.Reason]; ok {
+		known = own
+	}
+	answer := wireAnswer{wireError: known, message: r.Message}
+	if r.Code == ds.RateLimited {
+		answer.retryAfterS, answer.hasRetry = max(1, int64((r.RetryAfter+time.Second-1)/time.Second)), true
+	}
+	return answer
+}
+
+// isFault says whether err is ours, to be logged.
+func isFault(err error) bool {
+	var own *Error
+	var input *xrpc.InputError
+	return err != nil && ds.CodeOf(err) == "" && !errors.As(err, &own) && !errors.As(err, &input)
+}

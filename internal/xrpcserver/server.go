@@ -1,0 +1,131 @@
+// Package xrpcserver is the AT Protocol door: the XRPC methods under /xrpc that the
+// files in lexicons describe, for clients of generation A and B alike, and the lexicons
+// themselves.
+//
+// A handler is a translation: authenticate, decode, ask core, encode. The generic
+// wrapper of an endpoint does bodies, limits, authentication, errors and metrics; New
+// lists the endpoints, a line each. What of a request shows which generation calls is
+// decided by api/xrpc; answers hold what either generation reads.
+//
+// No rule about who may do what is here; those are core's.
+package xrpcserver
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/intake"
+	"waxwing.im/waxwing/lexicons"
+)
+
+// Options say what a Server works with.
+type Options struct {
+	Core     *core.Service
+	Identity *identity.Authenticator
+	// ServiceDID and PublicURL name this service; they are asked on every use, so that
+	// they may follow a port that is bound late.
+	ServiceDID func() string
+	PublicURL  func() string
+	// Resolver finds other accounts' delivery services; nil for none.
+	Resolver   *identity.Resolver
+	Logger     *slog.Logger          // nil: discard
+	Registerer prometheus.Registerer // nil: no metrics
+	// TrustedProxies are believed in what they say of a client's address.
+	TrustedProxies intake.Proxies
+	// Intake bounds what requests hold in memory; nil for one of its own.
+	Intake *intake.Intake
+}
+
+// Server is the door. It is safe for concurrent use.
+type Server struct {
+	core     *core.Service
+	identity *identity.Authenticator
+	resolver *identity.Resolver
+	did      func() string
+	url      func() string
+	logger   *slog.Logger
+	metrics  *metrics
+	mux      *http.ServeMux
+	methods  map[string]string // verb by NSID
+	proxies  intake.Proxies
+	intake   *intake.Intake
+
+	ctx  context.Context // ends what subscriptions ask of core
+	stop context.CancelFunc
+	open sync.WaitGroup // subscriptions
+}
+
+// New makes a Server. Shutdown ends its subscriptions.
+func New(o Options) *Server {
+	s := &Server{core: o.Core, identity: o.Identity, resolver: o.Resolver, did: o.ServiceDID, url: o.PublicURL,
+		logger: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), methods: map[string]string{}, proxies: o.TrustedProxies, intake: o.Intake}
+	if s.logger == nil {
+		s.logger = slog.New(slog.DiscardHandler)
+	}
+	if s.intake == nil {
+		s.intake = intake.New()
+	}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+
+	s.registerDevices()
+	s.registerKeyPackages()
+	s.registerConversations()
+	s.registerMessages()
+	s.registerGroups()
+	s.registerSubscriptions()
+
+	s.registerLexicons()
+	s.registerRest()
+	return s
+}
+
+// registerRest answers every other method that has a lexicon with MethodNotImplemented,
+// and all others under /xrpc/ like the methods that nobody knows.
+func (s *Server) registerRest() {
+	known := map[string]bool{}
+	for _, endpoint := range lexicons.Endpoints() {
+		known[endpoint.NSID] = true
+	}
+	s.mux.HandleFunc("/xrpc/{nsid}", func(w http.ResponseWriter, r *http.Request) {
+		nsid := r.PathValue("nsid")
+		err := &Error{http.StatusNotImplemented, xrpc.ErrorMethodNotImplemented, "no such method"}
+		if known[nsid] {
+			err.Message = "this server does not have the method yet"
+		}
+		if pattern := s.methods[nsid]; pattern != "" {
+			w.Header().Set("Allow", pattern)
+			err = &Error{http.StatusMethodNotAllowed, xrpc.ErrorInvalidRequest, "the method is called by " + pattern}
+		}
+		s.answer(w, r, "other", nil, err)
+	})
+}
+
+// ServeHTTP answers /xrpc/… and /lexicons/…, and 404 for everything else.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer s.intake.Count(r, s.proxies.AddressOf(r))()
+	s.mux.ServeHTTP(w, r)
+}
+
+// Shutdown ends every subscription and waits for them; when ctx ends first, what is left
+// is cut off. Calls under way are not touched.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.stop()
+	ended := make(chan struct{})
+	go func() {
+		s.open.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,304 @@
+package xrpcserver
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/lexicons"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := pgtest.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	if err := goleak.Find(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+const testDID = "did:web:ds.example"
+
+// testTime is when every test begins. A world's clock stands still unless it is moved,
+// so that answers are always the same.
+var testTime = time.UnixMilli(1_800_000_000_123)
+
+// world is a door on a real listener over a real store.
+type world struct {
+	t      testing.TB
+	later  atomic.Int64 // ms that the clock has been moved
+	store  *store.DB
+	core   *core.Service
+	server *Server
+	http   *httptest.Server
+
+	mu   sync.Mutex // guards keys
+	keys map[string]*identity.AccountKey
+}
+
+// setup is what a test may change.
+type setup struct {
+	store store.Options
+	core  core.Options
+	door  Options
+}
+
+func newWorld(t testing.TB, change ...func(*setup)) *world {
+	t.Helper()
+	return newWorldOn(t, "sqlite:"+t.TempDir(), change...)
+}
+
+// onBoth runs a test on SQLite and on PostgreSQL.
+func onBoth(t *testing.T, test func(t *testing.T, w *world), change ...func(*setup)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) { test(t, newWorldOn(t, "sqlite:"+t.TempDir(), change...)) })
+	t.Run("postgres", func(t *testing.T) { test(t, newWorldOn(t, pgtest.URL(t), change...)) })
+}
+
+func newWorldOn(t testing.TB, storeURL string, change ...func(*setup)) *world {
+	t.Helper()
+	w := &world{t: t, keys: map[string]*identity.AccountKey{}}
+	limits := core.DefaultLimits()
+	must(t, limits.Set("all=off"))
+	s := setup{
+		store: store.Options{URL: storeURL, Now: w.now},
+		core:  core.Options{Now: w.now, Limits: limits, PollInterval: 50 * time.Millisecond},
+		door: Options{ServiceDID: func() string { return testDID },
+			PublicURL: func() string { return "https://ds.example" }},
+	}
+	for _, c := range change {
+		c(&s)
+	}
+	db, err := store.Open(context.Background(), s.store)
+	must(t, err)
+	w.store = db
+	t.Cleanup(func() { must(t, db.Close()) })
+	auth, err := identity.New(identity.Options{Store: db, Now: w.now, IsPolled: true,
+		Audience: func() []string { return []string{testDID} }})
+	must(t, err)
+	t.Cleanup(auth.Close)
+	s.core.Store, s.core.Revocations = db, auth
+	w.core = core.New(s.core)
+	t.Cleanup(func() { must(t, w.core.Close()) })
+	s.door.Core, s.door.Identity = w.core, auth
+	w.server = New(s.door)
+	w.http = httptest.NewServer(w.server)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		must(t, w.server.Shutdown(ctx))
+		w.http.Close()
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return w
+}
+
+func (w *world) now() time.Time {
+	return testTime.Add(time.Duration(w.later.Load()) * time.Millisecond)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) key(name string) *identity.AccountKey {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	key := w.keys[name]
+	if key == nil {
+		var err error
+		key, err = identity.DeriveAccountKey([]byte("test seed"), name, identity.ES256)
+		must(w.t, err)
+		w.keys[name] = key
+	}
+	return key
+}
+
+// did is the account of a person.
+func (w *world) did(name string) string { return w.key(name).DID() }
+
+// token is a service token of a person for one call.
+func (w *world) token(name, nsid string) string {
+	key := w.key(name)
+	token, err := identity.SignToken(key, identity.Claims{Issuer: key.DID(), Audience: testDID + "#atproto_mls",
+		Method: nsid, IssuedAt: w.now(), ExpiresAt: w.now().Add(time.Minute)})
+	must(w.t, err)
+	return token
+}
+
+// answer is what a call was answered.
+type answer struct {
+	t      testing.TB
+	nsid   string
+	status int
+	header http.Header
+	body   []byte
+}
+
+// request makes a call as name, or as nobody for "". in is the body of a procedure, a
+// string or what is marshalled, or the parameters of a query (url.Values).
+func (w *world) request(name, nsid string, in any) *http.Request {
+	w.t.Helper()
+	target, verb, body := w.http.URL+"/xrpc/"+nsid, "POST", []byte(nil)
+	switch in := in.(type) {
+	case url.Values:
+		verb = "GET"
+		target += "?" + in.Encode()
+	case string:
+		body = []byte(in)
+	default:
+		var err error
+		body, err = json.Marshal(in)
+		must(w.t, err)
+	}
+	r, err := http.NewRequest(verb, target, bytes.NewReader(body))
+	must(w.t, err)
+	if verb == "POST" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if name != "" {
+		r.Header.Set("Authorization", "Bearer "+w.token(name, nsid))
+	}
+	return r
+}
+
+// call makes a call and holds a good answer against the lexicons of both generations,
+// or a bad one against the errors that the method may answer.
+func (w *world) call(name, nsid string, in any) answer {
+	w.t.Helper()
+	return w.do(w.request(name, nsid, in), nsid, lexicons.A, lexicons.B)
+}
+
+// callAs is call for a method whose answers differ between the generations.
+func (w *world) callAs(set lexicons.Set, name, nsid string, in any) answer {
+	w.t.Helper()
+	return w.do(w.request(name, nsid, in), nsid, set)
+}
+
+func (w *world) do(r *http.Request, nsid string, sets ...lexicons.Set) answer {
+	w.t.Helper()
+	response, err := http.DefaultClient.Do(r)
+	must(w.t, err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	must(w.t, err)
+	a := answer{w.t, nsid, response.StatusCode, response.Header, body}
+	if a.status == http.StatusOK {
+		for _, set := range sets {
+			if lexicons.Errors(set, nsid) == nil {
+				continue // the generation has no such method
+			}
+			if err := lexicons.Validate(set, nsid, "output", body); err != nil {
+				w.t.Errorf("%s: the answer is not what the lexicon of generation %v says: %v\n%s", nsid, set, err, body)
+			}
+		}
+		return a
+	}
+	var e xrpc.ErrorBody
+	if err := json.Unmarshal(body, &e); err != nil || e.Error == "" || e.Message == "" {
+		w.t.Errorf("%s: %d is no error of XRPC: %s", nsid, a.status, body)
+	}
+	if !slices.Contains(slices.Concat(generalErrors, lexicons.Errors(lexicons.A, nsid), lexicons.Errors(lexicons.B, nsid)), e.Error) {
+		w.t.Errorf("%s answers %d %s, which its lexicons do not know", nsid, a.status, e.Error)
+	}
+	return a
+}
+
+// generalErrors are the names that any method may answer.
+var generalErrors = []string{xrpc.ErrorInvalidRequest, xrpc.ErrorAuthenticationRequired, xrpc.ErrorForbidden, xrpc.ErrorPayloadTooLarge,
+	xrpc.ErrorRateLimited, xrpc.ErrorInternal, xrpc.ErrorMethodNotImplemented, xrpc.ErrorUnavailable, "NotFound", "EpochMismatch", "LimitExceeded",
+	identity.NameBadToken, identity.NameExpired, identity.NameBadAudience, identity.NameBadMethod, identity.NameBadIssuer, identity.NameBadSignature,
+	identity.NameReplayed, identity.NameRateLimited, identity.NameInviteRequired, identity.NameInvalidInvite, identity.NameNotAllowed}
+
+// into decodes a good answer; any other fails the test.
+func (a answer) into(out any) {
+	a.t.Helper()
+	if a.status != http.StatusOK {
+		a.t.Fatalf("%s: %d %s", a.nsid, a.status, a.body)
+	}
+	must(a.t, json.Unmarshal(a.body, out))
+}
+
+// fields is a good answer as it stands in JSON.
+func (a answer) fields() map[string]any {
+	a.t.Helper()
+	out := map[string]any{}
+	a.into(&out)
+	return out
+}
+
+// refused holds an answer against a status and a name, "STATUS Name".
+func (a answer) refused(want string) {
+	a.t.Helper()
+	var e xrpc.ErrorBody
+	_ = json.Unmarshal(a.body, &e)
+	if got := fmt.Sprintf("%d %s", a.status, e.Error); got != want {
+		a.t.Errorf("%s: got %s, want %s (%s)", a.nsid, got, want, a.body)
+	}
+}
+
+// object is a JSON object to send.
+type object = map[string]any
+
+// blob is bytes as generation B sends them, text as A does.
+func blob(data []byte) object { return object{"$bytes": base64.StdEncoding.EncodeToString(data)} }
+func text(data []byte) string { return base64.StdEncoding.EncodeToString(data) }
+func params(pairs ...string) url.Values {
+	values := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		values.Add(pairs[i], pairs[i+1])
+	}
+	return values
+}
+
+func TestMethodsOfNobody(t *testing.T) {
+	w := newWorld(t)
+	w.call("ann", "blue.catbird.mlsChat.report", object{}).refused("501 MethodNotImplemented")
+	w.call("ann", "com.example.nothing", object{}).refused("501 MethodNotImplemented")
+}
+
+func TestLexiconsArePublished(t *testing.T) {
+	w := newWorld(t)
+	for _, path := range []string{"/lexicons/", "/lexicons/a/" + xrpc.SendMessage + ".json", "/lexicons/b/" + xrpc.SendMessage + ".json"} {
+		response, err := http.Get(w.http.URL + path)
+		must(t, err)
+		body, err := io.ReadAll(response.Body)
+		must(t, err)
+		response.Body.Close()
+		if response.StatusCode != http.StatusOK || !strings.Contains(string(body), xrpc.SendMessage) {
+			t.Errorf("%s: %d %.80s", path, response.StatusCode, body)
+		}
+	}
+	response, err := http.Get(w.http.URL + "/lexicons/a/../../server.json")
+	must(t, err)
+	response.Body.Close()
+	if response.StatusCode != http.StatusNotFound {
+		t.Errorf("a path out of the lexicons: %d", response.StatusCode)
+	}
+}
