@@ -123,22 +123,12 @@ func (s *connection) converse(ctx context.Context, silence *time.Timer) (err err
 // open starts or resumes the session and subscribes.
 func (s *connection) open(ctx context.Context) error {
 	c := s.client
-	c.mu.Lock()
-	resume := c.resume
-	c.mu.Unlock()
-	if resume != "" {
-		if err := s.send(ctx, gateway.TypeSessionResume, "open", &gateway.Resume{ResumeToken: resume}); err != nil {
-			return err
-		}
-	} else {
-		token, err := authToken(c.o.Key, c.o.Audience)
-		if err != nil {
-			return err
-		}
-		start := &gateway.Start{AuthToken: token, DeviceID: c.o.Device, Features: c.o.Features}
-		if err := s.send(ctx, gateway.TypeSessionStart, "open", start); err != nil {
-			return err
-		}
+	frameType, body, err := c.opening()
+	if err != nil {
+		return err
+	}
+	if err := s.send(ctx, frameType, "open", body); err != nil {
+		return err
 	}
 	frame, err := s.read(ctx)
 	for err == nil && frame.Type == gateway.TypePing { // heartbeats begin before the session
@@ -147,7 +137,7 @@ func (s *connection) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.opened(frame, resume != ""); err != nil {
+	if err := c.opened(frame, frameType == gateway.TypeSessionResume); err != nil {
 		return err
 	}
 	for _, subscribe := range c.subscriptions() {
@@ -156,6 +146,18 @@ func (s *connection) open(ctx context.Context) error {
 		}
 	}
 	return s.send(ctx, gateway.TypePing, subscribedPing, nil)
+}
+
+// opening is what resumes the client's session, or starts one.
+func (c *Client) opening() (frameType string, body any, err error) {
+	c.mu.Lock()
+	resume := c.resume
+	c.mu.Unlock()
+	if resume != "" {
+		return gateway.TypeSessionResume, &gateway.Resume{ResumeToken: resume}, nil
+	}
+	token, err := authToken(c.o.Key, c.o.Audience)
+	return gateway.TypeSessionStart, &gateway.Start{AuthToken: token, DeviceID: c.o.Device, Features: c.o.Features}, err
 }
 
 // authToken makes a service token that starts a session.

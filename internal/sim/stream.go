@@ -70,16 +70,13 @@ func (s *streaming) converse(ctx context.Context) error {
 // open starts or resumes the session.
 func (s *streaming) open(ctx context.Context) error {
 	c := s.client
-	c.mu.Lock()
-	resume := c.resume
-	c.mu.Unlock()
-	path, body := "/v1/session/resume", any(&gateway.Resume{ResumeToken: resume})
-	if resume == "" {
-		token, err := authToken(c.o.Key, c.o.Audience)
-		if err != nil {
-			return err
-		}
-		path, body = sessionStart, &gateway.Start{AuthToken: token, DeviceID: c.o.Device, Features: c.o.Features}
+	frameType, body, err := c.opening()
+	if err != nil {
+		return err
+	}
+	path := sessionStart
+	if frameType == gateway.TypeSessionResume {
+		path = "/v1/session/resume"
 	}
 	data, err := gateway.Marshal(body)
 	if err != nil {
@@ -97,7 +94,7 @@ func (s *streaming) open(ctx context.Context) error {
 		return err
 	}
 	s.token = ready.SessionToken
-	c.isOpen(ready, resume != "")
+	c.isOpen(ready, frameType == gateway.TypeSessionResume)
 	return nil
 }
 
