@@ -40,7 +40,9 @@ type Options struct {
 	KeyPackages int
 	// AllowUnverified lets in devices that their account does not vouch for although
 	// it could: those of clients that know no device certificates. A server can then
-	// pose as any account that this device has not met. Leave it off.
+	// pose as any account that this device has not met. It also lets accounts whose DID
+	// is no key come into a group by themselves with a new key, and believes devices of
+	// members that were not in a group when that is to be entered anew. Leave it off.
 	AllowUnverified bool
 	// PingInterval is how often a silent connection is checked, by default 20 s. It
 	// is given up after two and a half times as long.

@@ -106,8 +106,9 @@
 // unless Options.AllowUnverified. Accounts of other kinds of DID cannot be checked
 // here: their devices are unverified, remembered on first sight and shown with a
 // fingerprint to compare (Member, Devices). A key that was not seen before, of an
-// account that was, is an EventKeyChange. In the name of a member of that kind a server
-// can enter a group by an external commit; that event is all that shows it.
+// account that was, is an EventKeyChange. In the name of such an account a server could
+// enter a group by an external commit; that is followed only with the key that the
+// member had before, and else is an EventJoinRefused.
 //
 // Whether an account is the person that somebody thinks is for people to find out: they
 // compare a SafetyNumber, by which Verify marks the account, and Member.Trusted says so
@@ -115,8 +116,10 @@
 //
 // What the server says of the members takes out of the group whoever it leaves out,
 // which it could do anyway by not delivering, and brings in nobody. What it offers to
-// enter a group by is believed from those who were in the group; a device that knows
-// nobody yet sees whom it is among, and should show it. An account that is in no group
+// enter a group by is believed if a device has signed it that was in the group when this
+// one last was; other devices of those accounts are believed when Rejoin was called for,
+// and with Options.AllowUnverified. Who was removed since then cannot be told from who
+// was not. A device that knows nobody yet sees whom it is among, and should show it. An account that is in no group
 // cannot come in by itself, whatever the server hands it.
 //
 // A commit of our own takes effect when the log shows it, not before: of two

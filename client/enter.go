@@ -232,7 +232,7 @@ func (c *Client) makeEntry(ctx context.Context, conv *conversation, answer *gate
 // checkOffer holds a GroupInfo against what this device knows of the conversation.
 //
 // The signer's word is all that there is for who is in the group. Whoever has been in
-// the group believes only those who were in it; a new device, which knows nobody,
+// the group believes only devices that were in it; a new device, which knows nobody,
 // believes its own account, those it has met, and in the end whoever has added a
 // device of its account: the members that it then sees are shown.
 func (c *Client) checkOffer(ctx context.Context, conv *conversation, o *offer, serverEpoch int64) error {
@@ -248,12 +248,8 @@ func (c *Client) checkOffer(ctx context.Context, conv *conversation, o *offer, s
 		return errNothingToDo
 	case !slices.ContainsFunc(o.leaves, isSelf):
 		return errWait // not in the group with any device: somebody has to add us
-	case conv.group != nil && !hasAccount(conv.group, signer),
-		// The name of an account that cannot vouch for its devices is anybody's to write.
-		conv.group != nil && !c.memberOf(*o.signer).Verified && !hasLeaf(conv.group, o.signer.SignatureKey):
-		return fmt.Errorf("it is signed by %s, who was not in the group", signer)
 	case conv.group != nil:
-		return checkWayBack(conv, o)
+		return errors.Join(c.checkSigner(conv, o), checkWayBack(conv, o))
 	case isSelf(*o.signer):
 		return nil
 	}
@@ -265,6 +261,25 @@ func (c *Client) checkOffer(ctx context.Context, conv *conversation, o *offer, s
 		return fmt.Errorf("%w: it is signed by %s", ErrUncertified, signer)
 	}
 	return nil
+}
+
+// checkSigner refuses a group on the word of a device that was not in it when this one
+// last was. A server has the GroupInfo made by whoever it likes, and an account may have
+// lost control of a device that the others have seen removed. Who calls Rejoin believes
+// other devices of those accounts too, if the account vouches for them.
+func (c *Client) checkSigner(conv *conversation, o *offer) error {
+	if hasLeaf(conv.group, o.signer.SignatureKey) {
+		return nil
+	}
+	signer := c.memberOf(*o.signer)
+	switch {
+	case !hasAccount(conv.group, signer.Account),
+		!signer.Verified && !c.options.AllowUnverified: // that name is anybody's to write
+		return fmt.Errorf("it is signed by %s, who was not in the group", signer.Account)
+	case conv.info.Asked, c.options.AllowUnverified:
+		return nil
+	}
+	return fmt.Errorf("it is signed by the device %q of %s, which was not in the group: only Rejoin believes that", signer.Device, signer.Account)
 }
 
 // checkWayBack refuses to go back by itself to a time before somebody was removed: a
@@ -390,9 +405,10 @@ func (t *tx) takeKept(conversation string) (*gateway.Welcome, error) {
 // checkJoiner refuses an external commit by an account that is not in the group. The
 // server hands out what is needed to enter, so anybody whom it likes could come in;
 // accounts are brought in by members, and enter by themselves only with further devices.
-func checkJoiner(before *mls.Group, p *mls.Processed) error {
+func (c *Client) checkJoiner(before *mls.Group, p *mls.Processed) error {
 	if p.Kind != mls.Commit || p.SenderKind != mls.SentByJoiner || hasAccount(before, string(p.Sender.Credential)) {
 		return nil
 	}
-	return fmt.Errorf("%w: %s enters by itself and is not in the group", ErrUncertified, p.Sender.Credential)
+	return &refusedJoin{who: c.memberOf(p.Sender),
+		why: fmt.Errorf("%w: %s enters by itself and is not in the group", ErrUncertified, p.Sender.Credential)}
 }

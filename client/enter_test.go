@@ -315,7 +315,7 @@ func TestWrongOffer(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if e := bob.nextType(EventUndecryptable); !strings.Contains(e.Problem, "not in the group") {
+	if e := bob.nextType(EventJoinRefused); e.From.Account != eve.DID() || !errors.Is(e.Err(), ErrUncertified) || !strings.Contains(e.Problem, "not in the group") {
 		t.Errorf("bob is told %+v", e)
 	}
 	if after := bob.must(room); after.Epoch != before.Epoch || len(after.Members) != len(before.Members) {
@@ -378,7 +378,7 @@ func TestDressedCommit(t *testing.T) {
 		}
 		processed, err := bobs.group.Process(p.Message())
 		if err == nil {
-			err = checkJoiner(bobs.group, processed)
+			err = bob.checkJoiner(bobs.group, processed)
 		}
 		if (err == nil) != row.good {
 			t.Errorf("%s: %v", row.name, err)

@@ -38,6 +38,10 @@ const (
 	// was lost, forked or too far behind; Members are all in it. What was sent meanwhile
 	// cannot be read here (EventLost).
 	EventRejoined EventType = "rejoined"
+	// EventJoinRefused: From wanted to come into the group by itself, with the commit at
+	// Seq, and this device does not follow it: nobody vouches for that device. It may be
+	// a client that knows no certificates and has lost its state, or the server.
+	EventJoinRefused EventType = "join_refused"
 	// EventFork: other members are in another group under the same name and epoch, by
 	// what they report of their epoch authenticators. People should find out who sees what.
 	EventFork EventType = "fork"

@@ -80,18 +80,22 @@ func (t *tx) useKeyPackage(ref string) error {
 	return t.exec(`DELETE FROM key_packages WHERE ref = $1 AND last_resort = 0`, ref)
 }
 
-// unpublished are the messages of packages that the server does not have for sure.
-func (t *tx) unpublished() (messages []string, err error) {
+// publication is a list of key packages on their way to the server.
+type publication struct{ refs, messages []string }
+
+// unpublished are the packages that the server does not have for sure.
+func (t *tx) unpublished() (out publication, err error) {
 	var ref string
 	var body []byte
 	err = t.each([]any{&ref, &body}, func() error {
 		p, err := t.openKeyPackage(ref, body)
 		if err == nil {
-			messages = append(messages, base64.StdEncoding.EncodeToString(p.Message()))
+			out.refs = append(out.refs, ref)
+			out.messages = append(out.messages, base64.StdEncoding.EncodeToString(p.Message()))
 		}
 		return err
 	}, `SELECT ref, body FROM key_packages WHERE published = 0 ORDER BY last_resort DESC, ref`)
-	return messages, err
+	return out, err
 }
 
 // fillKeyPackages brings the pool on the server up to what Options ask for. The
@@ -106,15 +110,15 @@ func (c *Client) fillKeyPackages(ctx context.Context, token string, available in
 	// Twice: what is left over from before, which also tells how many the server
 	// has, and then what is missing.
 	for range 2 {
-		var messages []string
+		var fresh publication
 		if err := c.db.update(ctx, func(tx *tx) (err error) {
-			messages, err = tx.unpublished()
+			fresh, err = tx.unpublished()
 			return err
 		}); err != nil {
 			return err
 		}
-		if len(messages) > 0 || available < 0 {
-			if available, err = c.publish(ctx, token, isFirst, messages); err != nil {
+		if len(fresh.refs) > 0 || available < 0 {
+			if available, err = c.publish(ctx, token, isFirst, fresh); err != nil {
 				return err
 			}
 			isFirst = false
@@ -170,9 +174,10 @@ func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 	return isFirst, err
 }
 
-// publish sends packages to the server and notes that it has them. A crash in
-// between sends the same ones again.
-func (c *Client) publish(ctx context.Context, token string, isFirst bool, messages []string) (available int64, err error) {
+// publish sends packages to the server and notes that it has them, and no others. A
+// crash in between sends the same ones again.
+func (c *Client) publish(ctx context.Context, token string, isFirst bool, fresh publication) (available int64, err error) {
+	messages := fresh.messages
 	if messages == nil {
 		messages = []string{}
 	}
@@ -188,8 +193,8 @@ func (c *Client) publish(ctx context.Context, token string, isFirst bool, messag
 		return 0, fmt.Errorf("publish key packages: %w", err)
 	}
 	err = c.db.update(ctx, func(tx *tx) error {
-		if len(messages) > 0 {
-			if err := tx.exec(`UPDATE key_packages SET published = 1`); err != nil {
+		for _, ref := range fresh.refs {
+			if err := tx.exec(`UPDATE key_packages SET published = 1 WHERE ref = $1`, ref); err != nil {
 				return err
 			}
 		}

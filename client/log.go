@@ -162,7 +162,7 @@ func (c *Client) takeForeign(tx *tx, conv *conversation, e *gateway.Event, out E
 	if err == nil {
 		// The kind is the server's verdict on what it could see of the message; one
 		// that is other than announced is not for processing (design 4).
-		err = errors.Join(checkKind(e.Kind, processed.Kind), checkJoiner(conv.group, processed))
+		err = errors.Join(checkKind(e.Kind, processed.Kind), c.checkJoiner(conv.group, processed))
 	}
 	if err != nil {
 		if e.Kind == gateway.KindCommit && conv.phase == Joined {
@@ -206,6 +206,9 @@ func checkKind(stated string, found mls.Kind) error {
 func (c *Client) unreadable(tx *tx, e Event, why error) error {
 	c.stats.undecryptable.Add(1)
 	e.Type, e.Code, e.Problem = EventUndecryptable, problemUndecryptable, why.Error()
+	if join := (*refusedJoin)(nil); errors.As(why, &join) {
+		e.Type, e.Code, e.From = EventJoinRefused, problemCode(why), join.who
+	}
 	return tx.report(e)
 }
 

@@ -68,6 +68,10 @@ func (c *Client) memberOf(leaf mls.Leaf) Member {
 // whose account's DID is a key and so should have one, is refused where the server
 // alone could have made it: in a Welcome and an external commit. A member may add
 // one (that member answers for it); it is flagged as unverified.
+//
+// Where the DID is no key there is nothing to check with, and a server could come in by
+// an external commit under the name of any such account. It is let in only with the
+// signature key that its former leaf had.
 func (c *Client) credentialHook(change mls.CredentialChange) error {
 	if change.New == nil {
 		return nil
@@ -85,11 +89,39 @@ func (c *Client) credentialHook(change mls.CredentialChange) error {
 			return fmt.Errorf("%w: a leaf changes its device", ErrCertificate)
 		}
 	}
-	if change.Kind == mls.CredentialWelcome || change.Kind == mls.CredentialExternalCommit {
+	switch change.Kind {
+	case mls.CredentialWelcome:
 		return c.requireCertificate(v, false)
+	case mls.CredentialExternalCommit:
+		if err := c.requireEntry(v, &change); err != nil {
+			return &refusedJoin{who: c.memberOf(*change.New), why: err}
+		}
 	}
 	return nil
 }
+
+// requireEntry refuses a leaf that comes in by itself and shows neither a certificate
+// nor, where there can be none, the key that it had before.
+func (c *Client) requireEntry(v verdict, change *mls.CredentialChange) error {
+	hasOldKey := change.Old != nil && bytes.Equal(change.Old.SignatureKey, change.New.SignatureKey)
+	if v.Verified || v.Expected || hasOldKey || c.options.AllowUnverified {
+		return c.requireCertificate(v, false)
+	}
+	return fmt.Errorf("%w: %s enters with a new key, for which nobody can vouch", ErrUncertified, v.Account)
+}
+
+// refusedJoin is an external commit that is not followed: who wanted to come in by it,
+// and why not.
+type refusedJoin struct {
+	who Member
+	why error
+}
+
+// Error is the reason.
+func (r *refusedJoin) Error() string { return r.why.Error() }
+
+// Unwrap is the reason too, which wraps ErrUncertified.
+func (r *refusedJoin) Unwrap() error { return r.why }
 
 // requireCertificate refuses a leaf that an honest device would have certified. An
 // expired certificate will do for a leaf that has been a member for long: it was

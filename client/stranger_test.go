@@ -3,6 +3,8 @@ package client
 import (
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -67,12 +69,19 @@ func foundGroup(t testing.TB, room string, by mls.Identity) *mls.Group {
 // id of a room.
 func (p *person) lure(by mls.Identity, room string) *gateway.Welcome {
 	p.w.t.Helper()
+	_, welcome := p.lureInto(foundGroup(p.w.t, room, by), room)
+	return welcome
+}
+
+// lureInto adds p to a group, and gives it too.
+func (p *person) lureInto(g *mls.Group, room string) (*mls.Group, *gateway.Welcome) {
+	p.w.t.Helper()
 	ref, message := p.onePackage()
-	commit, err := foundGroup(p.w.t, room, by).Commit(mls.CommitOptions{Add: [][]byte{message}})
+	commit, err := g.Commit(mls.CommitOptions{Add: [][]byte{message}})
 	if err != nil {
 		p.w.t.Fatal(err)
 	}
-	return &gateway.Welcome{Pos: 1 << 40, ConvID: room, KeyPackageRef: ref, NextSeq: 2, Env: base64.StdEncoding.EncodeToString(commit.Welcome())}
+	return commit.Group(), &gateway.Welcome{Pos: 1 << 40, ConvID: room, KeyPackageRef: ref, NextSeq: 2, Env: base64.StdEncoding.EncodeToString(commit.Welcome())}
 }
 
 // TestWelcomeIntoOwnRoom: a server cannot slip the group of a friend under a room that
@@ -138,19 +147,78 @@ func TestBackAmongStrangers(t *testing.T) {
 	}
 }
 
+// webIdentity is a device of an account whose DID tells no key.
+func webIdentity(t *testing.T) mls.Identity {
+	t.Helper()
+	key, err := mls.NewSignatureKey(groupSuite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mls.Identity{Credential: []byte("did:web:bob.example"), Key: key}
+}
+
+// TestEntryInAName: the name of a member that cannot vouch for its devices lets nobody
+// in by an external commit, unless with the key that the member had.
+func TestEntryInAName(t *testing.T) {
+	w := newWorld(t)
+	bob, other := webIdentity(t), webIdentity(t)
+	for i, row := range []struct {
+		name           string
+		as             mls.Identity
+		resync, allows bool
+		good           bool
+	}{
+		{"beside the member", other, false, false, false},
+		{"in the member's place", other, true, false, false},
+		{"with the member's key", bob, true, false, true},
+		{"where that is allowed", other, true, true, true},
+	} {
+		ann := w.person(fmt.Sprint("ann", i))
+		ann.options.AllowUnverified = row.allows
+		ann.open()
+		ann.onePackage()
+		ann.net.setDown(true)
+		room := strings.Repeat("ab", groupIDBytes)
+		group, welcome := ann.lureInto(foundGroup(t, room, bob), room)
+		info, err := group.GroupInfo()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := mls.JoinExternal(info, row.as, mls.ExternalJoinOptions{Resync: row.resync})
+		if err != nil {
+			t.Fatal(err)
+		}
+		epoch := int64(group.Epoch() + 1)
+		if err := ann.db.update(w.ctx, func(tx *tx) error {
+			if err := ann.takeWelcome(tx, welcome); err != nil {
+				return err
+			}
+			_, err := ann.takeEvent(tx, &gateway.Event{ConvID: room, Seq: 2, MsgID: "m", Kind: gateway.KindCommit, Epoch: &epoch,
+				Env: base64.StdEncoding.EncodeToString(p.Message())})
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		conv, err := ann.snapshot(w.ctx, room)
+		if err != nil || (conv.epoch() == uint64(epoch)) != row.good {
+			t.Errorf("%s: ann is in epoch %d, %v", row.name, conv.epoch(), err)
+		}
+		if row.good {
+			continue
+		}
+		e := ann.nextType(EventJoinRefused)
+		if e.Seq != 2 || e.From.Account != "did:web:bob.example" || e.From.Fingerprint != fingerprint(other.Key.Public()) || !errors.Is(e.Err(), ErrUncertified) {
+			t.Errorf("%s: ann is told %+v", row.name, e)
+		}
+	}
+}
+
 // TestOfferByNobody: the name of an account that cannot vouch for its devices does not
 // make a group worth entering; the key of one that was in the group does.
 func TestOfferByNobody(t *testing.T) {
 	w := newWorld(t)
 	ann := w.people("ann")[0]
 	room := strings.Repeat("ab", groupIDBytes)
-	identity := func() mls.Identity {
-		key, err := mls.NewSignatureKey(groupSuite)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return mls.Identity{Credential: []byte("did:web:bob.example"), Key: key}
-	}
 	group := func(by mls.Identity, commits int) *mls.Group {
 		g := foundGroup(t, room, by)
 		_, message := ann.onePackage()
@@ -164,14 +232,14 @@ func TestOfferByNobody(t *testing.T) {
 		}
 		return g
 	}
-	bob := identity()
+	bob := webIdentity(t)
 	for _, row := range []struct {
 		name string
 		by   mls.Identity
 		good bool
 	}{
 		{"by bob's device", bob, true},
-		{"by somebody in bob's name", identity(), false},
+		{"by somebody in bob's name", webIdentity(t), false},
 	} {
 		offered := group(row.by, 3)
 		raw, err := offered.GroupInfo()
@@ -185,6 +253,38 @@ func TestOfferByNobody(t *testing.T) {
 		conv := &conversation{id: room, phase: Joined, group: group(bob, 1)}
 		if err := ann.checkOffer(w.ctx, conv, o, 3); (err == nil) != row.good {
 			t.Errorf("%s: %v", row.name, err)
+		}
+	}
+}
+
+// TestOfferByAnotherDevice: a device of a member's that was not in the group is not
+// believed by itself, whatever its account vouches for, but where somebody asked for it.
+func TestOfferByAnotherDevice(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	ann, bob := people[0], people[1]
+	room := w.room(people...)
+	then, err := ann.snapshot(w.ctx, room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tablet := bob.device("tablet")
+	tablet.open()
+	tablet.joins(room)
+	now, err := tablet.snapshot(w.ctx, room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := now.group.GroupInfo()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := gateway.GroupInfo{Epoch: int64(now.epoch()), GroupInfo: base64.StdEncoding.EncodeToString(raw)}
+	for _, isAsked := range []bool{false, true} {
+		conv := then.clone()
+		conv.info.Asked = isAsked
+		if _, err := ann.makeEntry(w.ctx, conv, &o, 0); (err == nil) != isAsked || err != nil && !strings.Contains(err.Error(), `device "tablet"`) {
+			t.Errorf("asked for: %v: %v", isAsked, err)
 		}
 	}
 }

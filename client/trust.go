@@ -20,7 +20,14 @@ import (
 // the devices that this home has met, sorted. The first 60 bytes of the hash are taken
 // in twelves of 5 bytes, each a big-endian number whose remainder by 100 000 gives five
 // digits.
-type SafetyNumber string
+//
+// A number that a Client has made also knows what it is of, for Verify. The zero value
+// is no number.
+type SafetyNumber struct {
+	digits  string
+	account string // whose it is, or who the other one is
+	pinned  string // the fingerprints that it covers, sorted, each with a blank behind it
+}
 
 const (
 	safetyDomain = "waxwing safety number v1"
@@ -36,27 +43,34 @@ func safetyNumber(of ...string) SafetyNumber {
 		copy(wide[3:], sum[5*i:5*i+5])
 		fmt.Fprintf(&out, "%0*d", safetyDigits, binary.BigEndian.Uint64(wide[:])%100_000)
 	}
-	return SafetyNumber(out.String())
+	return SafetyNumber{digits: out.String()}
 }
 
 // String gives the digits in groups of five.
 func (n SafetyNumber) String() string {
 	var groups []string
-	for i := 0; i+safetyDigits <= len(n); i += safetyDigits {
-		groups = append(groups, string(n[i:i+safetyDigits]))
+	for i := 0; i+safetyDigits <= len(n.digits); i += safetyDigits {
+		groups = append(groups, n.digits[i:i+safetyDigits])
 	}
 	return strings.Join(groups, " ")
 }
 
+// Equal says whether two numbers have the same digits, whoever made them.
+func (n SafetyNumber) Equal(other SafetyNumber) bool { return n.digits == other.digits }
+
+// Devices are the fingerprints of the devices that the number covers, sorted; none where
+// the DID is a key, which covers all that the account vouches for.
+func (n SafetyNumber) Devices() []string { return strings.Fields(n.pinned) }
+
 // ParseSafetyNumber reads one that somebody has typed; blanks and dashes between digits
-// do not matter.
+// do not matter. It is for Equal: what it is of is not known.
 func ParseSafetyNumber(text string) (SafetyNumber, error) {
 	digits := strings.NewReplacer(" ", "", "-", "", "\t", "", "\n", "").Replace(text)
 	isDigit := func(r rune) bool { return r >= '0' && r <= '9' }
 	if len(digits) != safetyGroups*safetyDigits || strings.ContainsFunc(digits, func(r rune) bool { return !isDigit(r) }) {
-		return "", fmt.Errorf("a safety number has %d digits", safetyGroups*safetyDigits)
+		return SafetyNumber{}, fmt.Errorf("a safety number has %d digits", safetyGroups*safetyDigits)
 	}
-	return SafetyNumber(digits), nil
+	return SafetyNumber{digits: digits}, nil
 }
 
 // ErrUnknownDevices: the account's DID does not tell its key and no device of it has
@@ -66,31 +80,38 @@ var ErrUnknownDevices = errors.New("no device of the account is known")
 // SafetyNumber is the number of one account, our own included: the same on every
 // device of everybody. The error wraps ErrAccount if it is not a DID, or ErrUnknownDevices.
 func (c *Client) SafetyNumber(ctx context.Context, account string) (SafetyNumber, error) {
-	parts, err := c.provable(ctx, account)
-	if err != nil {
-		return "", err
-	}
-	return safetyNumber(parts...), nil
+	return c.numberOf(ctx, account, account)
 }
 
 // SharedSafetyNumber is the number of this account and another one together: each of
 // the two people reads the same one on their own device. Errors are those of SafetyNumber.
 func (c *Client) SharedSafetyNumber(ctx context.Context, account string) (SafetyNumber, error) {
-	parts, err := c.provable(ctx, account)
-	if err != nil {
-		return "", err
-	}
 	self := c.account.DID()
-	return safetyNumber(slices.Concat([]string{min(self, account), max(self, account)}, parts[1:])...), nil
+	return c.numberOf(ctx, account, min(self, account), max(self, account))
 }
 
-// provable is what stands for an account: its DID, and its devices where the DID is no key.
-func (c *Client) provable(ctx context.Context, account string) ([]string, error) {
+// numberOf is the number of some accounts, of which one is to be verified by it.
+func (c *Client) numberOf(ctx context.Context, account string, all ...string) (SafetyNumber, error) {
+	pinned, err := c.pinnable(ctx, account)
+	if err != nil {
+		return SafetyNumber{}, err
+	}
+	out := safetyNumber(append(all, pinned...)...)
+	out.account = account
+	for _, f := range pinned {
+		out.pinned += f + " "
+	}
+	return out, nil
+}
+
+// pinnable are the devices that a number of the account covers beside its DID: none
+// where that is a key.
+func (c *Client) pinnable(ctx context.Context, account string) ([]string, error) {
 	if err := checkAccount(account); err != nil {
 		return nil, err
 	}
 	if key, _ := keyOfDID(account); key.isKnown() {
-		return []string{account}, nil
+		return nil, nil
 	}
 	devices, err := c.Devices(ctx, account)
 	if err != nil {
@@ -99,7 +120,7 @@ func (c *Client) provable(ctx context.Context, account string) ([]string, error)
 	if len(devices) == 0 {
 		return nil, ErrUnknownDevices
 	}
-	return append([]string{account}, fingerprints(devices)...), nil
+	return fingerprints(devices), nil
 }
 
 func fingerprints(devices []KnownDevice) []string {
@@ -131,32 +152,32 @@ type Trust struct {
 	Devices []KnownDevice
 }
 
-// Verify says that a person has compared the account's safety number: from now on
-// Member.Trusted is set for its devices. Where the DID is a key that covers every
-// device that the account vouches for; elsewhere those that are known now, and a later
-// one is not trusted. It needs no network; errors are those of SafetyNumber.
-func (c *Client) Verify(ctx context.Context, account string) error {
-	if _, err := c.provable(ctx, account); err != nil {
-		return fmt.Errorf("verify: %w", err)
+// Verify says that a person has compared a safety number, made by SafetyNumber or
+// SharedSafetyNumber of this client: from now on Member.Trusted is set for the devices
+// of its account. Where the DID is a key that covers every device that the account
+// vouches for; elsewhere those that the number was made of, and one that was met since
+// is not trusted. It needs no network.
+func (c *Client) Verify(ctx context.Context, compared SafetyNumber) error {
+	if compared.account == "" {
+		return errNotOurNumber
 	}
-	return c.setTrust(ctx, account, c.now())
+	return c.setTrust(ctx, compared.account, c.now(), compared.Devices())
 }
+
+var errNotOurNumber = errors.New("verify: the number was not made by this package, and what it is of is not known")
 
 // Unverify takes Verify back.
 func (c *Client) Unverify(ctx context.Context, account string) error {
-	return c.setTrust(ctx, account, time.Time{})
+	return c.setTrust(ctx, account, time.Time{}, nil)
 }
 
-func (c *Client) setTrust(ctx context.Context, account string, since time.Time) error {
+func (c *Client) setTrust(ctx context.Context, account string, since time.Time, pinned []string) error {
 	return c.db.update(ctx, func(tx *tx) error {
 		known, err := tx.known(account)
 		if err != nil {
 			return err
 		}
-		known.VerifiedAt, known.Pinned = since, nil
-		if key, _ := keyOfDID(account); !since.IsZero() && !key.isKnown() {
-			known.Pinned = fingerprints(known.Devices)
-		}
+		known.VerifiedAt, known.Pinned = since, pinned
 		tx.after = append(tx.after, func() { c.remember(known) })
 		return tx.saveKnown(known)
 	})

@@ -39,19 +39,22 @@ func TestSafetyNumber(t *testing.T) {
 		}
 		return n
 	}
-	if of(ann, ann.did()) != of(bob, ann.did()) || of(ann, ann.did()) == of(ann, bob.did()) {
+	if !of(ann, ann.did()).Equal(of(bob, ann.did())) || of(ann, ann.did()).Equal(of(ann, bob.did())) {
 		t.Error("the numbers of accounts are not theirs")
 	}
 	mine, err := ann.SharedSafetyNumber(w.ctx, bob.did())
 	theirs, err2 := bob.SharedSafetyNumber(w.ctx, ann.did())
-	if err != nil || err2 != nil || mine != theirs || mine == of(ann, bob.did()) {
+	if err != nil || err2 != nil || !mine.Equal(theirs) || mine.Equal(of(ann, bob.did())) {
 		t.Errorf("the pair reads %s and %s, %v, %v", mine, theirs, err, err2)
 	}
 	if _, err := ann.SafetyNumber(w.ctx, "bob"); !errors.Is(err, ErrAccount) {
 		t.Error(err)
 	}
-	if err := ann.Verify(w.ctx, "did:web:bob.example"); !errors.Is(err, ErrUnknownDevices) {
+	if _, err := ann.SafetyNumber(w.ctx, "did:web:bob.example"); !errors.Is(err, ErrUnknownDevices) {
 		t.Error(err)
+	}
+	if typed, err := ParseSafetyNumber(want); err != nil || ann.Verify(w.ctx, typed) == nil {
+		t.Error("a number that somebody has typed verifies somebody")
 	}
 }
 
@@ -75,7 +78,11 @@ func TestVerify(t *testing.T) {
 	if e := ann.reads("one"); e.From.Trusted || isTrusted() {
 		t.Error("trusted before")
 	}
-	if err := ann.Verify(w.ctx, bob.did()); err != nil {
+	number, err := ann.SharedSafetyNumber(w.ctx, bob.did())
+	if err == nil {
+		err = ann.Verify(w.ctx, number)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	ann.close()
@@ -97,7 +104,7 @@ func TestVerify(t *testing.T) {
 }
 
 // TestPinnedDevices: an account that cannot vouch for its devices is trusted in those
-// that were there, and a key that comes later is an event.
+// that were in the number that was compared, and a key that comes later is an event.
 func TestPinnedDevices(t *testing.T) {
 	w := newWorld(t)
 	ann := w.people("ann")[0]
@@ -112,15 +119,17 @@ func TestPinnedDevices(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	meet("aa", "aa")
+	meet("aa", "cc")
 	before, err := ann.SafetyNumber(w.ctx, web)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := ann.Verify(w.ctx, web); err != nil {
+	// While people read the number to each other the server brings in another device.
+	meet("aa", "bb")
+	if err := ann.Verify(w.ctx, before); err != nil {
 		t.Fatal(err)
 	}
-	meet("aa", "bb")
+	ann.nextType(EventKeyChange) // of cc
 	e := ann.nextType(EventKeyChange)
 	if e.From.Fingerprint != "bb" || e.From.Trusted || !errors.Is(e.Err(), ErrKeyChanged) {
 		t.Errorf("ann is told %+v", e)
@@ -129,7 +138,7 @@ func TestPinnedDevices(t *testing.T) {
 	if err != nil || !trust.Verified || len(trust.Unpinned) != 1 || trust.Unpinned[0].Fingerprint != "bb" {
 		t.Errorf("%+v, %v", trust, err)
 	}
-	if after, err := ann.SafetyNumber(w.ctx, web); err != nil || after == before {
+	if after, err := ann.SafetyNumber(w.ctx, web); err != nil || after.Equal(before) {
 		t.Errorf("the number stays %s, %v", after, err)
 	}
 }

@@ -17,9 +17,10 @@ import (
 // network.
 type chat struct {
 	client *client.Client
-	self   string // the DID of whose chat it is
-	server string // where it connects to
-	conv   string // what a line is sent to; "" for nobody
+	self   string              // the DID of whose chat it is
+	server string              // where it connects to
+	conv   string              // what a line is sent to; "" for nobody
+	shown  client.SafetyNumber // the last one, which "yes" is about
 }
 
 // reply is what comes of one line of input.

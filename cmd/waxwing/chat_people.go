@@ -65,15 +65,26 @@ func (t *chat) doVerify(ctx context.Context, words []string) (reply, error) {
 		return reply{}, err
 	}
 	if len(words) == 1 {
-		lines, err := t.safetyLines(ctx, account)
-		return reply{title: "Safety number", lines: append(lines, "", "If both of you read the same: /verify "+short(account)+" yes")}, err
-	}
-	if len(words) > 2 || words[1] != "yes" {
-		if err := t.compare(ctx, account, strings.Join(words[1:], "")); err != nil {
+		number, lines, err := t.safetyLines(ctx, account)
+		if err != nil {
 			return reply{}, err
 		}
+		t.shown = number
+		return reply{title: "Safety number", lines: append(lines, "", "If both of you read the same: /verify "+short(account)+" yes")}, nil
 	}
-	if err := t.client.Verify(ctx, account); err != nil {
+	number, err := t.client.SharedSafetyNumber(ctx, account)
+	switch {
+	case err != nil:
+		return reply{}, err
+	case len(words) > 2 || words[1] != "yes":
+		err = compare(number, strings.Join(words[1:], ""))
+	case !t.shown.Equal(number):
+		err = mistake("/verify %s shows the number that both of you should read", short(account))
+	}
+	if err == nil {
+		err = t.client.Verify(ctx, number)
+	}
+	if err != nil {
 		return reply{}, err
 	}
 	return reply{lines: []string{short(account) + markVerified + " is verified"}}, nil
@@ -95,17 +106,17 @@ func (t *chat) doUnverify(ctx context.Context, words []string) (reply, error) {
 
 // safetyLines show an account, the number that both people should read, and what is
 // known of its devices.
-func (t *chat) safetyLines(ctx context.Context, account string) ([]string, error) {
+func (t *chat) safetyLines(ctx context.Context, account string) (client.SafetyNumber, []string, error) {
 	if account == t.self {
-		return nil, mistake("that is you: there is nobody to compare with")
+		return client.SafetyNumber{}, nil, mistake("that is you: there is nobody to compare with")
 	}
 	number, err := t.client.SharedSafetyNumber(ctx, account)
 	if err != nil {
-		return nil, err
+		return number, nil, err
 	}
 	trust, err := t.client.Trust(ctx, account)
 	if err != nil {
-		return nil, err
+		return number, nil, err
 	}
 	digits := number.String()
 	half := len(digits) / 2
@@ -117,7 +128,7 @@ func (t *chat) safetyLines(ctx context.Context, account string) ([]string, error
 		}
 		out = append(out, fmt.Sprintf("device %s, seen first on %s%s", deviceName(d.Member), d.FirstSeen.Local().Format("2006-01-02"), mark))
 	}
-	return out, nil
+	return number, out, nil
 }
 
 func trustText(trust client.Trust) string {
@@ -127,17 +138,13 @@ func trustText(trust client.Trust) string {
 	return "unverified: read the number to each other, in person or on a line that you trust"
 }
 
-// compare holds a number that somebody has typed against the right one.
-func (t *chat) compare(ctx context.Context, account, typed string) error {
+// compare holds a number that somebody has typed against ours.
+func compare(ours client.SafetyNumber, typed string) error {
 	theirs, err := client.ParseSafetyNumber(typed)
 	if err != nil {
 		return mistake("%v, such as the other person reads to you", err)
 	}
-	ours, err := t.client.SharedSafetyNumber(ctx, account)
-	if err != nil {
-		return err
-	}
-	if theirs != ours {
+	if !theirs.Equal(ours) {
 		return errors.New("the numbers differ: somebody may stand between you, or one of you has mistyped it. Nothing was verified")
 	}
 	return nil
@@ -146,7 +153,7 @@ func (t *chat) compare(ctx context.Context, account, typed string) error {
 type chatVerifyCommand struct {
 	DID    string   `arg:"" optional:"" name:"did" help:"Who. Without it the people that this home has met are listed."`
 	Number []string `arg:"" optional:"" help:"The number that the other one reads: it is compared, and has to be the same."`
-	Yes    bool     `help:"The numbers were compared and are the same."`
+	Yes    bool     `help:"The numbers were compared and are the same. Where the account cannot vouch for its devices the NUMBER is needed."`
 	chatOptions
 }
 
@@ -166,7 +173,7 @@ func (c *chatVerifyCommand) Run(ctx context.Context, std streams, g *globals) er
 		if err != nil {
 			return usageOf(err)
 		}
-		lines, err := t.safetyLines(ctx, account)
+		number, lines, err := t.safetyLines(ctx, account)
 		if err != nil {
 			return usageOf(err)
 		}
@@ -175,9 +182,11 @@ func (c *chatVerifyCommand) Run(ctx context.Context, std streams, g *globals) er
 		}
 		switch {
 		case len(c.Number) > 0:
-			if err := t.compare(ctx, account, strings.Join(c.Number, "")); err != nil {
+			if err := compare(number, strings.Join(c.Number, "")); err != nil {
 				return usageOf(err)
 			}
+		case c.Yes && len(number.Devices()) > 0:
+			return usageOf(mistake("%s cannot vouch for devices, so this number changes with them: give the one that was compared", account))
 		case c.Yes:
 		case isTerminal(std.in):
 			fmt.Fprint(std.out, "Do both of you read the same? Type yes: ")
@@ -188,7 +197,7 @@ func (c *chatVerifyCommand) Run(ctx context.Context, std streams, g *globals) er
 		default:
 			return nil
 		}
-		if err := t.client.Verify(ctx, account); err != nil {
+		if err := t.client.Verify(ctx, number); err != nil {
 			return err
 		}
 		return printLines(std, []string{account + " is verified"})

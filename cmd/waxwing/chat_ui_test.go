@@ -413,6 +413,11 @@ func TestUITalks(t *testing.T) {
 	ann.types("hello bob") // at once: it is for bob
 	bob.until("(unverified): hello bob")
 	bob.types("/verify " + short(ann.ui.chat.self) + " yes")
+	bob.until("shows the number") // which nobody has seen yet
+	bob.press(tea.KeyCtrlU)
+	bob.types("/verify " + short(ann.ui.chat.self))
+	bob.until("If both of you read the same")
+	bob.types("/verify " + short(ann.ui.chat.self) + " yes")
 	bob.until("✓: hello bob")
 	bob.types("and hello ann")
 	ann.until("(unverified): and hello ann")
