@@ -132,6 +132,9 @@
 // A server that was restored from a backup has forgotten what it had acknowledged. That
 // shows on the next connection (EventRewound), and each client sends again what was its
 // own, the same bytes under the same ids, so that the log gets back what its members have.
+// The account's own log, by which invitations come, is told to have been set back by
+// what then stands where something else stood; until something does, a shorter log
+// looks like one with nothing new.
 //
 // # At rest
 //

@@ -47,6 +47,7 @@ const (
 	EventFork EventType = "fork"
 	// EventRewound: the server's log has lost what stood behind Seq: it was restored from
 	// a backup. What this device has sent is sent again.
+	// Without a Conversation it is the log of the account, by which invitations come.
 	EventRewound EventType = "rewound"
 	// EventProblem: something else keeps the conversation from going on as asked.
 	EventProblem EventType = "problem"

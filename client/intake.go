@@ -350,11 +350,25 @@ func (b *batch) commitRefused(r request, refusal *Refusal) error {
 	return err
 }
 
-// takeDevice moves the cursor of the account log over the event at pos, unless it
-// was taken in before.
-func (b *batch) takeDevice(pos int64, do func() error) error {
+// takeDevice moves the cursor of the account log over the event at pos, unless it was
+// taken in before. what tells the event from others that might stand there. Where
+// another one stood there the log was set back, and goes on from here.
+func (b *batch) takeDevice(pos int64, what []string, do func() error) error {
 	before, err := b.tx.counter("device_pos")
-	if err != nil || pos <= before {
+	if err != nil {
+		return err
+	}
+	digest := accountDigest(pos, what)
+	if pos <= before {
+		if isOther, err := b.tx.isOtherAccountEvent(pos, digest); err != nil || !isOther {
+			return err
+		}
+		if err := b.s.c.accountSetBack(b.tx, pos); err != nil {
+			return err
+		}
+		b.then(func() { b.s.devicePos, b.s.deviceAcked = pos-1, pos-1 })
+	}
+	if err := b.tx.noteAccountEvent(pos, digest); err != nil {
 		return err
 	}
 	if err := do(); err != nil {
@@ -370,7 +384,7 @@ func (b *batch) welcome(frame gateway.Frame) error {
 		return err
 	}
 	b.then(func() { b.s.due[w.ConvID] = true })
-	return b.takeDevice(w.Pos, func() error { return b.s.c.takeWelcome(b.tx, &w) })
+	return b.takeDevice(w.Pos, []string{frame.Type, w.ConvID, w.WelcomeID}, func() error { return b.s.c.takeWelcome(b.tx, &w) })
 }
 
 func (b *batch) members(frame gateway.Frame) error {
@@ -380,7 +394,7 @@ func (b *batch) members(frame gateway.Frame) error {
 	}
 	self := b.s.c.account.DID()
 	b.then(func() { b.s.due[m.ConvID] = true })
-	return b.takeDevice(m.Pos, func() error {
+	return b.takeDevice(m.Pos, slices.Concat([]string{frame.Type, m.ConvID, "+"}, m.Add, []string{"-"}, m.Remove), func() error {
 		conv, err := b.tx.conversation(m.ConvID)
 		switch {
 		case err != nil:
@@ -404,7 +418,7 @@ func (b *batch) keyPackagesLow(frame gateway.Frame) error {
 		b.s.sub(choreKeyPackages).isDone = false
 		b.s.due[choreKeyPackages] = true
 	})
-	return b.takeDevice(m.Pos, func() error { return nil })
+	return b.takeDevice(m.Pos, []string{frame.Type}, func() error { return nil })
 }
 
 func (b *batch) drain(frame gateway.Frame) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
@@ -174,6 +175,44 @@ func (c *Client) takeAgain(tx *tx, conv *conversation, e *gateway.Event, digest 
 		return err
 	}
 	return tx.exec(`UPDATE messages SET seq = $1, body = $2 WHERE conversation = $3 AND digest = $4`, e.Seq, body, conv.id, digest[:])
+}
+
+// accountLog stands in the journal for the account log, whose events have no digest of
+// their own and are told by their place and what they are about.
+const accountLog = ""
+
+func accountDigest(pos int64, what []string) [sha256.Size]byte {
+	return sha256.Sum256([]byte(strconv.FormatInt(pos, 10) + "\x00" + strings.Join(what, "\x00")))
+}
+
+// noteAccountEvent enters an event of the account log.
+func (t *tx) noteAccountEvent(pos int64, digest [sha256.Size]byte) error {
+	if err := t.exec(`DELETE FROM log WHERE conversation = $1 AND seq < $2`, accountLog, pos-journalEvents); err != nil {
+		return err
+	}
+	return t.note(accountLog, pos, digest, "", nil)
+}
+
+// isOtherAccountEvent says whether something else stood at pos, or nothing. What is
+// older than the journal is taken to be as it was.
+func (t *tx) isOtherAccountEvent(pos int64, digest [sha256.Size]byte) (bool, error) {
+	if _, _, found, err := t.noted(accountLog, digest); err != nil || found {
+		return false, err
+	}
+	var one int
+	return t.get([]any{&one}, `SELECT 1 FROM log WHERE conversation = $1 AND seq <= $2 LIMIT 1`, accountLog, pos)
+}
+
+// accountSetBack forgets what stood in the account log from pos on. What it said was
+// done when it came. An invitation that the server has lost before it came is sent again
+// by who made it, with the commit that goes with it.
+func (c *Client) accountSetBack(tx *tx, pos int64) error {
+	c.stats.rewinds.Add(1)
+	if err := tx.exec(`DELETE FROM log WHERE conversation = $1 AND seq >= $2`, accountLog, pos); err != nil {
+		return err
+	}
+	return tx.report(Event{Type: EventRewound, Seq: pos - 1, Time: c.now(), Code: problemRewound,
+		Problem: fmt.Sprintf("the server's log of this account is not what it was behind %d", pos-1)})
 }
 
 // resend puts back what the log has lost and is ours, in the order it was in. A commit

@@ -1,11 +1,14 @@
 package client
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"waxwing.im/waxwing/api/gateway"
 )
 
 // TestLogSetBack: a server is restored from a backup. Whoever has read further is told,
@@ -142,4 +145,56 @@ func (p *person) isSetBack(conversation string) bool {
 		p.w.t.Fatal(err)
 	}
 	return conv.info.Rewound
+}
+
+// TestAccountLogSetBack: an account log that goes on before where it was is seen as soon
+// as something else stands in a place that is known, and what it says then is done.
+func TestAccountLogSetBack(t *testing.T) {
+	w := newWorld(t)
+	ann := w.people("ann")[0]
+	ann.onePackage()
+	ann.net.setDown(true)
+	const start = 1000
+	for i, row := range []struct {
+		pos          int64
+		conversation string
+		isBack       bool
+	}{
+		{1, "c1", false},
+		{2, "c2", false},
+		{2, "c2", false}, // delivered again
+		{3, "c3", false},
+		{2, "c4", true},  // another one
+		{2, "c4", false}, // delivered again
+		{1, "c1", false},
+		{3, "c5", false},
+		{8, "c8", false}, // what is between them is for other devices,
+		{5, "c6", true},  // or was
+	} {
+		before := ann.Stats().Rewinds
+		data, err := gateway.EncodeFrame(gateway.TypeMembers, nil, gateway.Members{Pos: start + row.pos, ConvID: row.conversation, Add: []string{ann.did()}, Remove: []string{}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		frame, err := gateway.DecodeFrame(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ann.db.update(w.ctx, func(tx *tx) error {
+			return (&batch{s: &session{c: ann.Client}, tx: tx}).members(frame)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got := ann.Stats().Rewinds > before; got != row.isBack {
+			t.Errorf("step %d: set back: %v", i, got)
+		}
+		if row.isBack {
+			if e := ann.nextType(EventRewound); e.Conversation != "" || e.Seq != start+row.pos-1 || !errors.Is(e.Err(), ErrRewound) {
+				t.Errorf("step %d: ann is told %+v", i, e)
+			}
+		}
+		if c := ann.must(row.conversation); c.Phase != Waiting {
+			t.Errorf("step %d: the conversation is %+v", i, c)
+		}
+	}
 }
