@@ -203,14 +203,24 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 		c.out.Welcomes = append(c.out.Welcomes, store.Welcome{ID: welcomeID, Conversation: c.head.ID, Pos: commit.Pos,
 			Body: b.Welcome, ExpiresMS: nowMS + welcomeLifetime.Milliseconds()})
 	}
-	for _, to := range b.To {
-		c.tell(to.Device.Account, to.Device.ID, ds.WelcomeEvent, ds.DeviceEvent{WelcomeID: welcomeID, KeyPackageRef: to.KeyPackageRef,
-			Generation: c.head.Generation, Epoch: c.head.Epoch, NextSeq: commit.Seq + 1})
-	}
+	c.welcome(welcomeID, b.To, commit.Seq+1)
 	if b.GroupInfo != nil {
 		c.out.Infos = append(c.out.Infos, store.GroupInfo{Conversation: c.head.ID, Pos: commit.Pos, Body: b.GroupInfo})
 	}
 	return commit, nil
+}
+
+// welcome notes whom a Welcome of this batch is for, and tells those of them whose
+// device is known that it is there. The others ask for it.
+func (c *conversation) welcome(id string, to []Recipient, nextSeq int64) {
+	for _, r := range to {
+		c.out.Recipients = append(c.out.Recipients, store.WelcomeRecipient{WelcomeID: id, Conversation: c.head.ID,
+			Account: r.Device.Account, Device: r.Device.ID, KeyPackageRef: r.KeyPackageRef})
+		if r.Device.ID != "" {
+			c.tell(r.Device.Account, r.Device.ID, ds.WelcomeEvent, ds.DeviceEvent{WelcomeID: id, KeyPackageRef: r.KeyPackageRef,
+				Generation: c.head.Generation, Epoch: c.head.Epoch, NextSeq: nextSeq})
+		}
+	}
 }
 
 func (s *Service) takeBundle(c *conversation, who ds.Caller, b Bundle) error {

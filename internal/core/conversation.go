@@ -13,7 +13,7 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-var refuseMembers = ds.Refuse(ds.LimitExceeded, "a conversation has at most 1024 members")
+var refuseMembers = ds.Refuse(ds.LimitExceeded, "a conversation has at most 1024 members").Because(ds.TooManyMembers)
 
 // CreateRoom opens a conversation whose owner is the caller. Members need not
 // exist; doubles and the caller count once. Refusals: invalid_request (also for an

@@ -155,11 +155,11 @@ func ChainHash(previous []byte, r *ds.Record) []byte {
 }
 
 var (
-	refuseNotMember = ds.Refuse(ds.Forbidden, "not a member")
-	refuseRights    = ds.Refuse(ds.Forbidden, "forbidden")
+	refuseNotMember = ds.Refuse(ds.Forbidden, "not a member").Because(ds.NotMember)
+	refuseRights    = ds.Refuse(ds.Forbidden, "forbidden").Because(ds.NotAllowed)
 	refuseGroup     = ds.Refuse(ds.InvalidRequest, "the message belongs to another MLS group")
 	refuseGroupUsed = ds.Refuse(ds.InvalidRequest, "the MLS group belongs to another conversation")
-	refuseExists    = ds.Refuse(ds.InvalidRequest, "conversation already exists")
+	refuseExists    = ds.Refuse(ds.InvalidRequest, "conversation already exists").Because(ds.Taken)
 	refuseReused    = ds.Refuse(ds.InvalidRequest, "msg_id stands for a record of another kind")
 )
 

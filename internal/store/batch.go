@@ -113,8 +113,10 @@ type Batch struct {
 	Stays    []Stay      // in the order in which they begin and end
 	Roles    []Stay      // that go on with another role
 	Welcomes []Welcome
-	Infos    []GroupInfo
-	Events   []Event // for account logs, which are numbered here
+	// Recipients are those of Welcomes, of this batch or earlier ones.
+	Recipients []WelcomeRecipient
+	Infos      []GroupInfo
+	Events     []Event // for account logs, which are numbered here
 }
 
 // Change is a head before and after a batch. It is written only if the head still is
@@ -180,6 +182,9 @@ func (tx *Tx) Write(b Batch) error {
 			w.ID, string(ds.ConversationLog(w.Conversation)), w.Pos, w.Body, tx.nowMS, w.ExpiresMS); err != nil {
 			return err
 		}
+	}
+	if err := tx.insertRecipients(b.Recipients); err != nil {
+		return err
 	}
 	for _, g := range b.Infos {
 		if err := tx.later(`INSERT INTO conversation_details (log_id, group_info, group_info_pos) VALUES ($1, $2, $3)

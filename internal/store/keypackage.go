@@ -1,6 +1,8 @@
 package store
 
 import (
+	"errors"
+
 	"waxwing.im/waxwing/internal/ds"
 )
 
@@ -102,12 +104,6 @@ func (tx *Tx) SweepKeyPackages() error {
 	return err
 }
 
-// SweepWelcomes forgets Welcomes past their lifetime.
-func (tx *Tx) SweepWelcomes() error {
-	_, err := tx.exec(`DELETE FROM welcomes WHERE expires_ms <= $1`, tx.nowMS)
-	return err
-}
-
 const keyPackageColumns = `COALESCE(ref, ''), account, device, suite, encoding, body, last_resort, expires_ms`
 
 func (tx *Tx) keyPackage(sql string, args ...any) (ds.KeyPackage, error) {
@@ -119,4 +115,29 @@ func (tx *Tx) keyPackage(sql string, args ...any) (ds.KeyPackage, error) {
 		p.ExpiresMS = 0
 	}
 	return p, notFound(err)
+}
+
+// PackageForClaimant is the package that the claimant of an addition was handed before,
+// or else one of the device's: the oldest one-time package, the last-resort one, or none.
+func (tx *Tx) PackageForClaimant(additionID, packageID string, device ds.Device, by ds.AccountID) ([]ds.KeyPackage, error) {
+	if packageID != "" {
+		p, err := tx.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages WHERE key_package_id = $1 AND account = $2`, packageID, string(device.Account))
+		if err == nil || !errors.Is(err, ErrNotFound) {
+			return []ds.KeyPackage{p}, err
+		}
+	}
+	p, err := tx.ClaimKeyPackage(device.Account, device.ID, by)
+	if errors.Is(err, ErrNotFound) {
+		p, err = tx.LastResortKeyPackage(device.Account, device.ID)
+	}
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if p.Ref == "" { // opaque ones have no name to be found by again
+		return []ds.KeyPackage{p}, nil
+	}
+	return []ds.KeyPackage{p}, tx.HandToClaimant(additionID, p.Ref)
 }
