@@ -167,6 +167,7 @@ type allowCommand struct {
 	Add    allowAddCommand    `cmd:"" help:"Put an account on the allowlist."`
 	List   allowListCommand   `cmd:"" help:"List the allowlist."`
 	Remove allowRemoveCommand `cmd:"" help:"Take an account from the allowlist. One that has been here already stays."`
+	Expel  allowExpelCommand  `cmd:"" help:"Put an account out: off the allowlist, and its sessions end. It comes back only as one that is new."`
 }
 
 type allowAddCommand struct {
@@ -209,6 +210,16 @@ type allowRemoveCommand struct {
 // Run takes the account from the list.
 func (c *allowRemoveCommand) Run(ctx context.Context) error {
 	return c.do(ctx, server.AdminRequest{Operation: server.AdminAllowRemove, Name: c.DID}, nil)
+}
+
+type allowExpelCommand struct {
+	adminOptions
+	DID string `arg:"" name:"did" help:"The account."`
+}
+
+// Run puts the account out.
+func (c *allowExpelCommand) Run(ctx context.Context) error {
+	return c.do(ctx, server.AdminRequest{Operation: server.AdminAllowExpel, Name: c.DID}, nil)
 }
 
 func printJSON(w io.Writer, v any) error {

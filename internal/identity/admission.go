@@ -16,7 +16,7 @@ import (
 )
 
 // Admission is who may begin to use the service. Who was let in once stays, whatever
-// the mode later is.
+// the mode later is, until an operator puts the account out.
 type Admission string
 
 // The modes.
@@ -46,25 +46,34 @@ type admission struct {
 // makes room.
 const admittedMax = 100_000
 
-// admittedAccounts are known to have been admitted, which never ends. The zero value
-// is ready.
+// admittedFor is how long the calls of an account are let through that another process
+// has put out.
+const admittedFor = 10 * time.Second
+
+// admittedAccounts were admitted when that was looked up last. The zero value is ready.
 type admittedAccounts struct {
 	mu       sync.Mutex // guards accounts
-	accounts map[ds.AccountID]struct{}
+	accounts map[ds.AccountID]time.Time
 }
 
-func (s *admittedAccounts) has(account ds.AccountID) bool {
+func (s *admittedAccounts) has(account ds.AccountID, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.accounts[account]
-	return ok
+	seen, ok := s.accounts[account]
+	return ok && now.Sub(seen) < admittedFor
 }
 
-func (s *admittedAccounts) add(account ds.AccountID) {
+func (s *admittedAccounts) drop(account ds.AccountID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.accounts, account)
+}
+
+func (s *admittedAccounts) add(account ds.AccountID, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.accounts == nil {
-		s.accounts = map[ds.AccountID]struct{}{}
+		s.accounts = map[ds.AccountID]time.Time{}
 	}
 	for other := range s.accounts {
 		if len(s.accounts) < admittedMax {
@@ -72,19 +81,20 @@ func (s *admittedAccounts) add(account ds.AccountID) {
 		}
 		delete(s.accounts, other)
 	}
-	s.accounts[account] = struct{}{}
+	s.accounts[account] = now
 }
 
 // admission decides whether a proven account may go on. It returns nil for one that
 // is admitted, what to write for one that is to be, or a *TokenRefusal, after which a
 // token is not used up. A code is checked here and used when that is written.
 func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, code, address string) (*admission, error) {
-	if a.admitted.has(account) {
+	seen := a.o.Now()
+	if a.admitted.has(account, seen) {
 		return nil, nil
 	}
 	var isAdmitted, isAllowed, isUsable bool
 	hash := sha256.Sum256([]byte(code))
-	now := a.o.Now().UnixMilli()
+	now := seen.UnixMilli()
 	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
 		if isAdmitted, err = tx.IsAdmitted(account); err != nil || isAdmitted || a.o.Admission == AdmissionOpen {
 			return err
@@ -103,7 +113,7 @@ func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, cod
 	case err != nil:
 		return nil, err
 	case isAdmitted:
-		a.admitted.add(account)
+		a.admitted.add(account, seen)
 		return nil, nil
 	}
 	if err := a.take(LimitFirstContacts, address); err != nil {
@@ -166,11 +176,40 @@ func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 	return nil
 }
 
+// errPutOut is the end of a start whose account was put out after it had been looked up.
+var errPutOut = errors.New("the account was put out")
+
+// checkStarts looks once more at the accounts that begin a session because they were
+// admitted before: one that is put out at the same time either does not begin it, or has
+// it ended.
+func (a *Authenticator) checkStarts(tx *store.Tx, batch []*job) error {
+	var accounts []ds.AccountID
+	isOfBefore := func(j *job) bool { return j.start != nil && j.err == nil && j.admit == nil }
+	for _, j := range batch {
+		if isOfBefore(j) {
+			accounts = append(accounts, j.start.Device.Account)
+		}
+	}
+	admitted, err := tx.HoldAdmitted(accounts)
+	if err != nil {
+		return err
+	}
+	for _, j := range batch {
+		if isOfBefore(j) && !admitted[j.start.Device.Account] {
+			j.err = errPutOut
+		}
+	}
+	return nil
+}
+
 // Admissions keeps invites and the allowlist, for operators. It works beside a
 // running server on the same store, and without one.
 type Admissions struct {
 	Store *store.DB
 	Now   func() time.Time // nil: the system clock
+	// Running is told at once of accounts that are put out; nil is none in this process.
+	// Those in others find out by themselves.
+	Running *Authenticator
 }
 
 func (s Admissions) now() time.Time {
@@ -307,6 +346,44 @@ func (s Admissions) Disallow(ctx context.Context, account string) error {
 		return ds.Refuse(ds.NotFound, "not on the allowlist")
 	}
 	return err
+}
+
+// Expel puts an account out: it is no longer admitted nor on the allowlist, and its
+// sessions end, at once where they are attached to Running and within the PollInterval
+// of other processes. Calls with tokens of its own pass there for admittedFor. It comes
+// back like one that was never here. What it has written stays.
+func (s Admissions) Expel(ctx context.Context, account string) error {
+	who := ds.AccountID(account)
+	var hashes [][32]byte
+	err := s.Store.Update(ctx, func(tx *store.Tx) error {
+		hashes = nil
+		unknown := 0
+		for _, forget := range []func(ds.AccountID) error{tx.ForgetAccount, tx.DisallowAccount} {
+			err := forget(who)
+			if err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+			if err != nil {
+				unknown++
+			}
+		}
+		if unknown == 2 {
+			return ds.Refuse(ds.NotFound, "neither here nor on the allowlist")
+		}
+		rows, err := tx.RevokeSessions(who, "", "", nil, s.now().UnixMilli())
+		for _, row := range rows {
+			hashes = append(hashes, [32]byte(row.Hash))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if s.Running != nil {
+		s.Running.admitted.drop(who)
+		s.Running.end(hashes)
+	}
+	return nil
 }
 
 // AllowedAccount is an entry of the allowlist as operators see it.

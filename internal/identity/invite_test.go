@@ -225,6 +225,151 @@ func TestAdmissionByAllowlist(t *testing.T) {
 	})
 }
 
+// TestExpel: who is put out is new again: its sessions are over, on every node, and it
+// needs what newcomers need.
+func TestExpel(t *testing.T) {
+	onEach(t, func(w *world) {
+		ctx := context.Background()
+		g := newGate(w, AdmissionInvite)
+		g.admissions.Running = g.a
+		elsewhere := gateNode(w, AdmissionInvite)
+		code := g.invite(2, 0).Code
+		start := func(a *Authenticator, name, code string) (Ready, error) {
+			return a.StartSession(ctx, Start{AuthToken: w.token(name), DeviceID: "phone", InviteCode: code})
+		}
+		here, err := start(g.a, "ann", code)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		there, err := start(elsewhere, "ann", "")
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		other, err := start(g.a, "bob", code)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		defer g.a.Attach(here.Session)()
+		defer g.a.Attach(other.Session)()
+		defer elsewhere.Attach(there.Session)()
+		must := func(err error) {
+			w.t.Helper()
+			if err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		must(g.admissions.Allow(ctx, g.did("ann")))
+		must(g.admissions.Expel(ctx, g.did("ann")))
+		<-g.a.Ended(here.Session)
+		must(elsewhere.pollRevoked(ctx))
+		<-elsewhere.Ended(there.Session)
+		select {
+		case <-g.a.Ended(other.Session):
+			w.t.Error("bob is out too")
+		default:
+		}
+		for name, token := range map[string]string{"resume here": here.ResumeToken, "resume there": there.ResumeToken} {
+			if _, err := g.a.ResumeSession(ctx, token, nil); ds.CodeOf(err) != ds.ResumeFailed {
+				w.t.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, err := start(elsewhere, "ann", ""); messageOf(err) != wantInvite {
+			w.t.Errorf("a start where she was known: %v", err)
+		}
+		if got := g.session("ann", code); got != wantGoodInvite {
+			w.t.Errorf("a code that is used up: %q", got)
+		}
+		if got := g.call("ann"); got != NameInviteRequired {
+			w.t.Errorf("XRPC: %q", got)
+		}
+		if err := g.admissions.Expel(ctx, g.did("ann")); ds.CodeOf(err) != ds.NotFound {
+			w.t.Errorf("twice: %v", err)
+		}
+		if got := g.session("ann", g.invite(1, 0).Code); got != "" {
+			w.t.Errorf("a new code: %q", got)
+		}
+		must(g.admissions.Allow(ctx, g.did("cem")))
+		must(g.admissions.Expel(ctx, g.did("cem")))
+		if got := g.session("cem", ""); got != wantInvite {
+			w.t.Errorf("on the list and never here: %q", got)
+		}
+	})
+}
+
+// TestExpelElsewhere: another process lets calls through for as long as it believes what
+// it looked up, and no longer; a session does not begin even then.
+func TestExpelElsewhere(t *testing.T) {
+	onEach(t, func(w *world) {
+		ctx := context.Background()
+		g := newGate(w, AdmissionAllowlist)
+		put := func(what func(context.Context, string) error) {
+			w.t.Helper()
+			if err := what(ctx, g.did("ann")); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		put(g.admissions.Allow)
+		for range 2 { // the first lets her in, the second finds her
+			if got := g.call("ann"); got != "" {
+				w.t.Fatal(got)
+			}
+		}
+		put(g.admissions.Expel)
+		if got := g.call("ann"); got != "" {
+			w.t.Errorf("at once: %q", got)
+		}
+		w.clock.add(admittedFor)
+		if got := g.call("ann"); got != NameNotAllowed {
+			w.t.Errorf("later: %q", got)
+		}
+		put(g.admissions.Allow)
+		if got := g.session("ann", ""); got != "" {
+			w.t.Fatal(got)
+		}
+		put(g.admissions.Expel)
+		put(g.admissions.Allow)
+		if _, err := g.a.StartSession(ctx, Start{AuthToken: g.token("ann"), DeviceID: "phone"}); !ds.IsUnavailable(err) {
+			w.t.Errorf("put out and allowed again, where she was known: %v", err)
+		}
+		if got := g.session("ann", ""); got != "" {
+			w.t.Errorf("the next time: %q", got)
+		}
+	})
+}
+
+// TestExpelRace: a session that begins while its account is put out ends with the others,
+// or does not begin.
+func TestExpelRace(t *testing.T) {
+	onEach(t, func(w *world) {
+		ctx := context.Background()
+		g := newGate(w, AdmissionAllowlist)
+		g.admissions.Running = g.a
+		elsewhere := gateNode(w, AdmissionAllowlist)
+		for round := range 20 {
+			if err := g.admissions.Allow(ctx, g.did("ann")); err != nil {
+				w.t.Fatal(err)
+			}
+			if got := g.session("ann", ""); got != "" {
+				w.t.Fatal(got)
+			}
+			_, _ = elsewhere.StartSession(ctx, Start{AuthToken: w.token("ann"), DeviceID: "phone"}) // it knows her now
+			token := w.token("ann")
+			var begun Ready
+			var racing sync.WaitGroup
+			racing.Go(func() {
+				begun, _ = elsewhere.StartSession(ctx, Start{AuthToken: token, DeviceID: "phone"})
+			})
+			if err := g.admissions.Expel(ctx, g.did("ann")); err != nil {
+				w.t.Error(err)
+			}
+			racing.Wait()
+			if _, err := elsewhere.ResumeSession(ctx, begun.ResumeToken, nil); ds.CodeOf(err) != ds.ResumeFailed {
+				w.t.Fatalf("round %d: a session outlives its account: %v", round, err)
+			}
+		}
+	})
+}
+
 // TestInviteRace: of many accounts that race for few uses on two nodes, as many get
 // in as there are uses, and no more are counted.
 func TestInviteRace(t *testing.T) {

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -116,10 +117,15 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 		ResumeSealed: sealed,
 	}
 	if err := a.writer.do(ctx, &job{nonce: &v.nonce, admit: admit, start: &row}); err != nil {
+		if errors.Is(err, errPutOut) {
+			a.admitted.drop(v.issuer)
+			_, refused := a.admission(ctx, v.issuer, start.InviteCode, "")
+			return Ready{}, cmp.Or(refused, ds.Unavailable(err)) // it may come back, with another token
+		}
 		return Ready{}, a.refuseToken(ctx, err)
 	}
 	if admit != nil {
-		a.admitted.add(v.issuer)
+		a.admitted.add(v.issuer, now)
 	}
 	return Ready{Session: asSession(row), SessionToken: session.text(sessionPrefix), ResumeToken: resume.text(resumePrefix)}, nil
 }

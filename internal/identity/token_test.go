@@ -447,10 +447,11 @@ func TestWriterIsolatesPoison(t *testing.T) {
 			return &store.Nonce{Hash: [32]byte{b}, ExpiresMS: w.clock.Now().UnixMilli()}
 		}
 		row := store.Session{Hash: make([]byte, 32), ID: "sid_x", Device: ds.Device{Account: "did:ex:ann", ID: "d"}, ResumeHash: make([]byte, 32), ResumeSealed: []byte("x")}
+		ann := &admission{account: row.Device.Account}
 		batch := []*job{
 			{nonce: nonceOf(1)},
-			{nonce: nonceOf(2), start: &row},
-			{nonce: nonceOf(3), start: &row}, // the same row: an error of the database
+			{nonce: nonceOf(2), start: &row, admit: ann},
+			{nonce: nonceOf(3), start: &row, admit: ann}, // the same row: an error of the database
 			{resume: &resumption{hash: [32]byte{9}}},
 			{nonce: nonceOf(1)},
 			{nonce: nonceOf(4)},

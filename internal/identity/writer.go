@@ -189,6 +189,9 @@ func (a *Authenticator) apply(tx *store.Tx, batch []*job) error {
 	if err := a.applyAdmissions(tx, admits); err != nil {
 		return err
 	}
+	if err := a.checkStarts(tx, batch); err != nil {
+		return err
+	}
 	for _, j := range batch {
 		if j.start != nil && j.err == nil {
 			starts = append(starts, *j.start)

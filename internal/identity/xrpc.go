@@ -151,7 +151,7 @@ func (a *Authenticator) prove(ctx context.Context, bearer string, c call) (Proof
 		return Proof{}, a.refuseProof(ctx, err, c)
 	}
 	if j.admit != nil {
-		a.admitted.add(v.issuer)
+		a.admitted.add(v.issuer, a.o.Now())
 	}
 	return Proof{Account: v.issuer, Hint: v.hint}, nil
 }

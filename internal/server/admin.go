@@ -37,6 +37,7 @@ const (
 	AdminAllowAdd     = "allow.add"     // Name: a DID
 	AdminAllowList    = "allow.list"    // answers []identity.AllowedAccount
 	AdminAllowRemove  = "allow.remove"  // Name: a DID
+	AdminAllowExpel   = "allow.expel"   // Name: a DID
 )
 
 // AdminRequest is an act of the operator.
@@ -87,6 +88,8 @@ func administer(ctx context.Context, admissions identity.Admissions, request Adm
 		result, err = admissions.Allowed(ctx)
 	case AdminAllowRemove:
 		err = admissions.Disallow(ctx, request.Name)
+	case AdminAllowExpel:
+		err = admissions.Expel(ctx, request.Name)
 	default:
 		return AdminAnswer{Error: "unknown operation"}, nil
 	}
@@ -168,7 +171,7 @@ func (s *Server) admin(w http.ResponseWriter, r *http.Request) {
 	var answer AdminAnswer
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, adminBytesMax)).Decode(&request); err != nil {
 		answer.Error = "malformed request"
-	} else if answer, err = administer(r.Context(), identity.Admissions{Store: s.store, Now: s.config.Now}, request); err != nil {
+	} else if answer, err = administer(r.Context(), identity.Admissions{Store: s.store, Now: s.config.Now, Running: s.identity}, request); err != nil {
 		s.logger.Error("admin", "operation", request.Operation, "err", err)
 		answer.Error = "internal error; see the server's log"
 	} else if answer.Error == "" {

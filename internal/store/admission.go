@@ -114,9 +114,32 @@ func (tx *Tx) SetInvite(account ds.AccountID, invite string) error {
 	return err
 }
 
-// ForgetAccount takes an admission back that this transaction made.
+// HoldAdmitted returns those of accounts that are admitted, and keeps them so until the
+// transaction ends.
+func (tx *Tx) HoldAdmitted(accounts []ds.AccountID) (map[ds.AccountID]bool, error) {
+	admitted := make(map[ds.AccountID]bool, len(accounts))
+	if len(accounts) == 0 {
+		return admitted, nil
+	}
+	lock := "" // SQLite has one writer
+	if tx.dialect.name == "postgres" {
+		lock = " FOR KEY SHARE"
+	}
+	err := tx.each(func(scan func(...any) error) error {
+		var account string
+		err := scan(&account)
+		admitted[ds.AccountID(account)] = true
+		return err
+	}, `SELECT account FROM accounts WHERE account `+tx.in(1)+lock, tx.setOf(texts(accounts)))
+	return admitted, err
+}
+
+// ForgetAccount takes an admission back, and returns ErrNotFound if there is none.
 func (tx *Tx) ForgetAccount(account ds.AccountID) error {
-	_, err := tx.exec(`DELETE FROM accounts WHERE account = $1`, string(account))
+	n, err := tx.exec(`DELETE FROM accounts WHERE account = $1`, string(account))
+	if err == nil && n == 0 {
+		err = ErrNotFound
+	}
 	return err
 }
 
