@@ -60,6 +60,7 @@ type Service struct {
 	readings       *shared[store.Start, store.Reading]
 	revocations    Revocations
 	attested       attestations
+	generations    generations
 
 	closeOnce sync.Once
 	closing   chan struct{} // closed when no further request is accepted

@@ -13,36 +13,42 @@ import (
 // Sizes, counts and ages. Every queue, batch and page of this package has its
 // bound here.
 const (
-	envCharactersMax   = 262144 // gateway v1, 14
-	bodyBytesMax       = envCharactersMax
-	membersMax         = 1024 // including the owner
-	listMembersInline  = 20   // gateway v1, 9
-	welcomeBytesMax    = 4 << 20
-	groupInfoBytesMax  = 4 << 20
-	commitBytesMax     = 1 << 20
-	recipientsMax      = 4096
-	epochWindow        = 5 // how far behind the current epoch a message may be
-	keyPackagesMax     = 1000
-	keyPackageBytesMax = 64 << 10
-	keyPackageCountMax = 10 // gateway decision 8
-	keyPackagesLow     = 10 // an owner is told when fewer are left
-	pageRecords        = 256
-	pageBytes          = 1 << 20
-	batchRequestsMax   = 256
-	batchBytesMax      = 8 << 20
-	queueRequestsMax   = 8192
-	queueBytesMax      = 64 << 20 // of a flusher, in requests that are not answered
-	welcomeLifetime    = 90 * 24 * time.Hour
-	requestTimeout     = 10 * time.Second // a request is answered by then, whatever the store does
-	batchTimeout       = 5 * time.Second  // of that, for the batch that it comes into
-	readingsMax        = 256              // beginnings of follows in one query
-	positionsMax       = 256              // of streams in one transaction
-	cursorInterval     = time.Second
-	cursorShards       = 64
-	sweepInterval      = time.Hour
-	devicesMax         = 64      // per account, in one claim
-	memberBytes        = 1 << 10 // what an account that enters a conversation counts as, and
-	memberNames        = 10      // how often its name does: see enteringBytes
+	envCharactersMax     = 262144 // gateway v1, 14
+	bodyBytesMax         = envCharactersMax
+	membersMax           = 1024 // including the owner
+	listMembersInline    = 20   // gateway v1, 9
+	welcomeBytesMax      = 4 << 20
+	groupInfoBytesMax    = 4 << 20
+	commitBytesMax       = 1 << 20
+	recipientsMax        = 4096
+	epochWindow          = 5 // how far behind the current epoch a message may be
+	keyPackagesMax       = 1000
+	keyPackageBytesMax   = 64 << 10
+	keyPackageCountMax   = 10 // gateway decision 8
+	keyPackagesLow       = 10 // an owner is told when fewer are left
+	pageRecords          = 256
+	pageBytes            = 1 << 20
+	batchRequestsMax     = 256
+	batchBytesMax        = 8 << 20
+	queueRequestsMax     = 8192
+	queueBytesMax        = 64 << 20 // of a flusher, in requests that are not answered
+	welcomeLifetime      = 90 * 24 * time.Hour
+	requestTimeout       = 10 * time.Second // a request is answered by then, whatever the store does
+	batchTimeout         = 5 * time.Second  // of that, for the batch that it comes into
+	readingsMax          = 256              // beginnings of follows in one query
+	positionsMax         = 256              // of streams in one transaction
+	cursorInterval       = time.Second
+	cursorShards         = 64
+	sweepInterval        = time.Hour
+	devicesMax           = 64    // per account, in one claim
+	generationsMax       = 65536 // accounts whose generation is remembered
+	generationLifetime   = time.Minute
+	devicesRegistered    = 10              // per account
+	additionsPage        = 100             // in one answer
+	claimLifetime        = 5 * time.Minute // of an addition
+	additionsUnderWayMax = 64              // records that one registration waits for at a time
+	memberBytes          = 1 << 10         // what an account that enters a conversation counts as, and
+	memberNames          = 10              // how often its name does: see enteringBytes
 )
 
 // What one socket may have under way before it is not read from any more: sends whose

@@ -28,6 +28,7 @@ CREATE TABLE devices (
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX devices_uuid ON devices (account, uuid) WHERE uuid IS NOT NULL;
 CREATE UNIQUE INDEX devices_key ON devices (account, signature_key);
+CREATE UNIQUE INDEX devices_id ON devices (device);
 
 -- A device of a member that waits to be added to a group.
 CREATE TABLE additions (
@@ -38,7 +39,9 @@ CREATE TABLE additions (
     status         TEXT NOT NULL, -- pending, in_progress, completed
     claimed_by     TEXT,
     claimed_ms     INTEGER,
+    key_package_id TEXT, -- what was handed to the claimant
     created_ms     INTEGER NOT NULL,
+    noted_ms       INTEGER, -- when the members were told of it
     UNIQUE (log_id, account, device)
 ) STRICT;
 CREATE INDEX additions_device ON additions (account, device);

@@ -1,0 +1,123 @@
+package store
+
+import (
+	"fmt"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// Addition is a device of a member that is to be added to the group of a conversation.
+type Addition struct {
+	ID           string
+	Conversation ds.ConversationID
+	Device       ds.Device
+	DeviceName   string
+	Status       string       // AdditionPending, AdditionClaimed or AdditionCompleted
+	ClaimedBy    ds.AccountID // "" while it is pending
+	CreatedMS    int64
+}
+
+// The states of an addition. A claim that has run out is pending again.
+const (
+	AdditionPending   = "pending"
+	AdditionClaimed   = "in_progress"
+	AdditionCompleted = "completed"
+)
+
+// OpenAdditions makes an addition of device to each conversation, or opens the one there
+// is again unless it is completed. ids are for those that are new, parallel to
+// conversations. It returns what the members were not told of yet.
+func (tx *Tx) OpenAdditions(device ds.Device, conversations []ds.ConversationID, ids []string) ([]Addition, error) {
+	if len(conversations) == 0 {
+		return nil, nil
+	}
+	a, b := tx.pairsOf(conversationLogs(conversations), ids)
+	if _, err := tx.exec(`INSERT INTO additions (addition_id, log_id, account, device, status, created_ms)
+		SELECT k.b, k.a, CAST($3 AS TEXT), CAST($4 AS TEXT), 'pending', CAST($5 AS BIGINT) FROM `+tx.pairs(1)+` WHERE true
+		ON CONFLICT (log_id, account, device) DO UPDATE SET status = 'pending', claimed_by = NULL, claimed_ms = NULL, key_package_id = NULL,
+			noted_ms = CASE WHEN additions.status = 'pending' THEN additions.noted_ms END
+		WHERE additions.status <> 'completed'`,
+		a, b, string(device.Account), string(device.ID), tx.nowMS); err != nil {
+		return nil, err
+	}
+	return tx.additions(`WHERE a.account = $2 AND a.device = $3 AND a.status <> 'completed' AND a.noted_ms IS NULL
+		ORDER BY a.created_ms, a.addition_id`, int64(0), string(device.Account), string(device.ID))
+}
+
+// NoteAdditions remembers that the members were told.
+func (tx *Tx) NoteAdditions(ids []string) error {
+	_, err := tx.exec(`UPDATE additions SET noted_ms = $2 WHERE addition_id `+tx.in(1), tx.setOf(ids), tx.nowMS)
+	return err
+}
+
+// PendingAdditions lists, oldest first, the devices of other members that wait in the
+// conversations that account is a member of, in these only unless conversations is nil.
+// Claims made at claimedBeforeMS or earlier have run out.
+func (tx *Tx) PendingAdditions(account ds.AccountID, conversations []ds.ConversationID, claimedBeforeMS int64, max int) ([]Addition, error) {
+	args, only := []any{claimedBeforeMS, string(account), int64(max)}, ""
+	if conversations != nil {
+		args, only = append(args, tx.setOf(conversationLogs(conversations))), " AND a.log_id "+tx.in(4)
+	}
+	return tx.additions(`JOIN intervals m ON m.log_id = a.log_id AND m.account = $2 AND m.until_pos IS NULL
+			JOIN intervals o ON o.log_id = a.log_id AND o.account = a.account AND o.until_pos IS NULL
+		WHERE a.account <> $2 AND a.status <> 'completed'`+only+`
+		ORDER BY a.created_ms, a.addition_id LIMIT `+bound(3), args...)
+}
+
+// Addition is the addition of that id, whatever its state, if account and the owner of
+// the device are both members of its conversation; else ErrNotFound.
+func (tx *Tx) Addition(account ds.AccountID, id string, claimedBeforeMS int64) (Addition, error) {
+	list, err := tx.additions(`JOIN intervals m ON m.log_id = a.log_id AND m.account = $2 AND m.until_pos IS NULL
+			JOIN intervals o ON o.log_id = a.log_id AND o.account = a.account AND o.until_pos IS NULL
+		WHERE a.addition_id = $3`, claimedBeforeMS, string(account), id)
+	if err == nil && len(list) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Addition{}, err
+	}
+	return list[0], nil
+}
+
+// ClaimAddition gives an addition to a claimant, or renews its claim. It returns the id
+// of the key package that it was handed before, or ErrNotFound where the addition is
+// completed or somebody else's.
+func (tx *Tx) ClaimAddition(id string, by ds.AccountID, claimedBeforeMS int64) (packageID string, err error) {
+	err = tx.row(`UPDATE additions SET status = 'in_progress', claimed_by = $2, claimed_ms = $3,
+			key_package_id = CASE WHEN claimed_by = $2 THEN key_package_id END
+		WHERE addition_id = $1 AND (status = 'pending' OR status = 'in_progress' AND (claimed_by = $2 OR claimed_ms <= $4))
+		RETURNING COALESCE(key_package_id, '')`, id, string(by), tx.nowMS, claimedBeforeMS).Scan(&packageID)
+	return packageID, notFound(err)
+}
+
+// HandToClaimant remembers which key package the claimant of an addition was given.
+func (tx *Tx) HandToClaimant(id, packageID string) error {
+	_, err := tx.exec(`UPDATE additions SET key_package_id = $2 WHERE addition_id = $1`, id, packageID)
+	return err
+}
+
+// CompleteAddition ends an addition that account has claimed, and says whether there is
+// such a one; once more is the same.
+func (tx *Tx) CompleteAddition(id string, account ds.AccountID) (bool, error) {
+	n, err := tx.exec(`UPDATE additions SET status = 'completed' WHERE addition_id = $1 AND claimed_by = $2 AND status <> 'pending'`,
+		id, string(account))
+	return n > 0, err
+}
+
+// additions selects by what follows FROM; $1 is the time of the latest claim that has
+// run out.
+func (tx *Tx) additions(where string, args ...any) ([]Addition, error) {
+	var list []Addition
+	err := tx.each(func(scan func(...any) error) error {
+		var a Addition
+		var log ds.LogID
+		err := scan(&a.ID, &log, &a.Device.Account, &a.Device.ID, &a.DeviceName, &a.Status, &a.ClaimedBy, &a.CreatedMS)
+		a.Conversation = log.Conversation()
+		list = append(list, a)
+		return err
+	}, fmt.Sprintf(`SELECT a.addition_id, a.log_id, a.account, a.device, COALESCE(d.name, ''),
+			CASE WHEN a.status = 'in_progress' AND a.claimed_ms <= $1 THEN 'pending' ELSE a.status END,
+			CASE WHEN a.status = 'in_progress' AND a.claimed_ms <= $1 THEN '' ELSE COALESCE(a.claimed_by, '') END, a.created_ms
+		FROM additions a LEFT JOIN devices d ON d.account = a.account AND d.device = a.device %s`, where), args...)
+	return list, err
+}
