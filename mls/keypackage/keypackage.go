@@ -44,8 +44,8 @@ type Info struct {
 // Validate decodes raw, which must be exactly one MLSMessage with a KeyPackage,
 // and checks it completely at the time now: version, suite, leaf source, both
 // signatures, keys, capabilities, lifetime. Unknown and GREASE values are
-// tolerated where lists allow them. The cost is linear in len(raw) plus two
-// signatures. Errors wrap wire.ErrMalformed, suite.ErrUnsupported, suite.ErrKey,
+// tolerated where lists allow them. Besides the suites of package suite it knows
+// XWing. The cost is linear in len(raw) plus two signatures. Errors wrap wire.ErrMalformed, suite.ErrUnsupported, suite.ErrKey,
 // leaf.ErrInvalid, leaf.ErrSignature, ErrInvalid or ErrLifetime.
 // RFC 9420, section 10.1.
 func Validate(raw []byte, now time.Time) (Info, error) {
@@ -56,11 +56,14 @@ func Validate(raw []byte, now time.Time) (Info, error) {
 	if m.KeyPackage == nil {
 		return Info{}, invalid("10", "the message is not a key package")
 	}
-	s, err := suite.Lookup(m.KeyPackage.CipherSuite)
+	s, checkKey, err := directorySuite(m.KeyPackage.CipherSuite)
 	if err != nil {
 		return Info{}, err
 	}
-	if err := Check(s, m.KeyPackage); err != nil {
+	if err := checkForm(m.KeyPackage.CipherSuite, checkKey, m.KeyPackage); err != nil {
+		return Info{}, err
+	}
+	if err := CheckSignatures(s, m.KeyPackage); err != nil {
 		return Info{}, err
 	}
 	if err := CheckLifetime(&m.KeyPackage.Leaf, now); err != nil {
@@ -100,11 +103,15 @@ func Check(s *suite.Suite, k *wire.KeyPackage) error {
 // CheckForm is what Check verifies but for the signatures, at a hundredth of the
 // cost.
 func CheckForm(s *suite.Suite, k *wire.KeyPackage) error {
+	return checkForm(s.ID(), s.CheckPublicKey, k)
+}
+
+func checkForm(id suite.ID, checkKey func([]byte) error, k *wire.KeyPackage) error {
 	switch {
 	case k.Version != wire.MLS10:
 		return invalid("10.1", "version %d", k.Version)
-	case k.CipherSuite != s.ID():
-		return invalid("10.1", "cipher suite %d instead of %d", k.CipherSuite, s.ID())
+	case k.CipherSuite != id:
+		return invalid("10.1", "cipher suite %d instead of %d", k.CipherSuite, id)
 	case k.Leaf.Source != wire.KeyPackageLeaf:
 		return invalid("10.1", "its leaf was not made for a key package")
 	case bytes.Equal(k.InitKey, k.Leaf.EncryptionKey):
@@ -117,10 +124,12 @@ func CheckForm(s *suite.Suite, k *wire.KeyPackage) error {
 		}
 		seen[e.Type] = true
 	}
-	if err := s.CheckPublicKey(k.InitKey); err != nil {
-		return err
+	for _, key := range [][]byte{k.InitKey, k.Leaf.EncryptionKey} {
+		if err := checkKey(key); err != nil {
+			return err
+		}
 	}
-	return leaf.CheckForm(s, &k.Leaf)
+	return leaf.CheckContent(id, &k.Leaf)
 }
 
 // CheckSignatures verifies the two signatures of k, the rest of Check.

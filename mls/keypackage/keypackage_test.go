@@ -2,6 +2,8 @@ package keypackage_test
 
 import (
 	"bytes"
+	"crypto/hpke"
+	"crypto/sha256"
 	"errors"
 	"testing"
 	"time"
@@ -23,7 +25,11 @@ type maker struct {
 
 func (m maker) make(t *testing.T) []byte {
 	t.Helper()
-	s, err := suite.Lookup(m.suite)
+	number := m.suite
+	if number == keypackage.XWing {
+		number = suite.X25519ChaCha20Poly1305 // signs alike
+	}
+	s, err := suite.Lookup(number)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,6 +40,9 @@ func (m maker) make(t *testing.T) []byte {
 	public, _ := s.SignaturePublicKey(private)
 	_, initKey, _ := s.GenerateKeyPair()
 	_, encryptionKey, _ := s.GenerateKeyPair()
+	if m.suite == keypackage.XWing {
+		initKey, encryptionKey = xwingKey(t), xwingKey(t)
+	}
 	k := &wire.KeyPackage{
 		Version: wire.MLS10, CipherSuite: m.suite, InitKey: initKey,
 		Leaf: wire.LeafNode{
@@ -66,6 +75,15 @@ func (m maker) make(t *testing.T) []byte {
 	return wire.Marshal(&wire.Message{WireFormat: wire.KeyPackageFormat, KeyPackage: k})
 }
 
+func xwingKey(t *testing.T) []byte {
+	t.Helper()
+	k, err := hpke.MLKEM768X25519().GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k.PublicKey().Bytes()
+}
+
 func TestValidate(t *testing.T) {
 	hours := func(from, to int) func(*wire.KeyPackage) {
 		return func(k *wire.KeyPackage) {
@@ -82,6 +100,15 @@ func TestValidate(t *testing.T) {
 		{"good", maker{}, nil},
 		{"P-256", maker{suite: 2}, nil},
 		{"ChaCha20", maker{suite: 3}, nil},
+		{"X-Wing", maker{suite: keypackage.XWing}, nil},
+		{"X-Wing, leaf signature", maker{suite: keypackage.XWing, pack: func(k kp) { k.Leaf.Signature[3] ^= 1 }}, leaf.ErrSignature},
+		{"X-Wing, package signature", maker{suite: keypackage.XWing, signed: func(k kp) { k.Signature[3] ^= 1 }}, leaf.ErrSignature},
+		{"X-Wing, init key too short", maker{suite: keypackage.XWing, pack: func(k kp) { k.InitKey = k.InitKey[1:] }}, suite.ErrKey},
+		{"X-Wing, encryption key of another suite", maker{suite: keypackage.XWing, leaf: func(k kp) { k.Leaf.EncryptionKey = k.Leaf.EncryptionKey[:32] }}, suite.ErrKey},
+		{"X-Wing, suite not listed", maker{suite: keypackage.XWing, leaf: func(k kp) { k.Leaf.Capabilities.CipherSuites = []uint16{3} }}, leaf.ErrInvalid},
+		{"X-Wing, ends before it begins", maker{suite: keypackage.XWing, leaf: hours(2, 1)}, leaf.ErrInvalid},
+		{"X-Wing, expired", maker{suite: keypackage.XWing, leaf: hours(-2, -1)}, keypackage.ErrLifetime},
+		{"X-Wing, init key is the encryption key", maker{suite: keypackage.XWing, pack: func(k kp) { k.InitKey = k.Leaf.EncryptionKey }}, keypackage.ErrInvalid},
 		{"other version", maker{pack: func(k kp) { k.Version = 2 }}, keypackage.ErrInvalid},
 		{"unknown suite", maker{pack: func(k kp) { k.CipherSuite = 0x7a7a }}, suite.ErrUnsupported},
 		{"suite not the signed one", maker{signed: func(k kp) { k.CipherSuite = 3 }}, leaf.ErrInvalid},
@@ -118,6 +145,25 @@ func TestValidate(t *testing.T) {
 		if test.want == nil && (string(info.Identity) != "did:ex:ann" || !info.LastResort || len(info.Ref) != 32 || !info.NotAfter.Equal(now.Add(time.Hour))) {
 			t.Errorf("%s: got %+v", test.name, info)
 		}
+	}
+}
+
+// The ref of an X-Wing package is by SHA-256, over the KeyPackage without the message
+// around it.
+func TestXWingRef(t *testing.T) {
+	raw := maker{suite: keypackage.XWing}.make(t)
+	info, err := keypackage.Validate(raw, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := sha256.New()
+	label := "MLS 1.0 KeyPackage Reference"
+	h.Write(wire.AppendLength(nil, len(label)))
+	h.Write([]byte(label))
+	h.Write(wire.AppendLength(nil, len(raw)-4))
+	h.Write(raw[4:])
+	if !bytes.Equal(info.Ref, h.Sum(nil)) || info.Suite != keypackage.XWing {
+		t.Errorf("ref %x, suite %#x", info.Ref, info.Suite)
 	}
 }
 

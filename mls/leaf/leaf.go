@@ -41,7 +41,13 @@ func CheckForm(s *suite.Suite, n *wire.LeafNode) error {
 	if err := s.CheckPublicKey(n.EncryptionKey); err != nil {
 		return err
 	}
-	if err := checkCapabilities(s, n); err != nil {
+	return CheckContent(s.ID(), n)
+}
+
+// CheckContent is what CheckForm verifies but for the key, which is all that can be
+// said of a leaf whose suite is known by its number only.
+func CheckContent(id suite.ID, n *wire.LeafNode) error {
+	if err := checkCapabilities(id, n); err != nil {
 		return err
 	}
 	if n.Source == wire.KeyPackageLeaf && n.NotBefore >= n.NotAfter {
@@ -59,12 +65,12 @@ func CheckSignature(s *suite.Suite, n *wire.LeafNode, groupID []byte, index uint
 }
 
 // checkCapabilities checks that n lists what n itself uses.
-func checkCapabilities(s *suite.Suite, n *wire.LeafNode) error {
+func checkCapabilities(id suite.ID, n *wire.LeafNode) error {
 	has := &n.Capabilities
 	switch {
 	case !slices.Contains(has.Versions, wire.MLS10):
 		return invalid("7.2", "version mls10 is not among the capabilities")
-	case !slices.Contains(has.CipherSuites, s.ID()):
+	case !slices.Contains(has.CipherSuites, id):
 		return invalid("7.2", "the cipher suite is not among the capabilities")
 	case !slices.Contains(has.Credentials, n.Credential.Type):
 		return invalid("7.3", "the credential type is not among the capabilities")
