@@ -22,15 +22,9 @@ import (
 // people find that they see different things (EventFork). Messages between the last
 // one that was read and the new entry cannot be read any more (EventLost). An
 // EventRejoined tells that it is done.
-func (c *Client) Rejoin(ctx context.Context, conversation string) error {
-	err := c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(conversation)
-		switch {
-		case err != nil:
-			return err
-		case conv == nil:
-			return ErrUnknownConversation
-		case conv.phase != Joined:
+func (c *Client) Rejoin(ctx context.Context, id string) error {
+	return c.change(ctx, id, func(_ *tx, conv *conversation) error {
+		if conv.phase != Joined {
 			return ErrNoGroup
 		}
 		conv.mustRejoin("asked for")
@@ -38,10 +32,6 @@ func (c *Client) Rejoin(ctx context.Context, conversation string) error {
 		info.Forced, info.Asked = true, true
 		return nil
 	})
-	if err == nil {
-		c.wake(conversation)
-	}
-	return err
 }
 
 // mustRejoin notes that the group has to be entered anew.
