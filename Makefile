@@ -51,29 +51,25 @@ test:
 interop: ts-mls
 	go test -count=1 -v ./interop
 
-# ts-mls from the lock file, which names no host; where node or npm is missing the
-# tests against it are left out, and say so.
+# Node packages from their lock files, which name no host; where node or npm is missing
+# the tests with them are left out, and say so. The AT Protocol's own reader of lexicons
+# is for api/xrpc's tests.
+define with-npm
+@if command -v node >/dev/null && command -v npm >/dev/null; then \
+	$(MAKE) --no-print-directory $(1)/node_modules/.package-lock.json; \
+else \
+	echo "NOT TESTED with $(2): node or npm is missing"; \
+fi
+endef
+
 ts-mls:
-	@if command -v node >/dev/null && command -v npm >/dev/null; then \
-		$(MAKE) --no-print-directory interop/ts/node_modules/.package-lock.json; \
-	else \
-		echo "NOT TESTED against ts-mls: node or npm is missing"; \
-	fi
+	$(call with-npm,interop/ts,ts-mls)
 
-interop/ts/node_modules/.package-lock.json: interop/ts/package.json interop/ts/package-lock.json
-	npm --prefix interop/ts ci --ignore-scripts
-	@touch $@
-
-# The AT Protocol's own reader of lexicons, in the same way; api/xrpc's tests use it.
 lexicon-check:
-	@if command -v node >/dev/null && command -v npm >/dev/null; then \
-		$(MAKE) --no-print-directory lexicons/node/node_modules/.package-lock.json; \
-	else \
-		echo "NOT TESTED with @atproto/lexicon: node or npm is missing"; \
-	fi
+	$(call with-npm,lexicons/node,@atproto/lexicon)
 
-lexicons/node/node_modules/.package-lock.json: lexicons/node/package.json lexicons/node/package-lock.json
-	npm --prefix lexicons/node ci --ignore-scripts
+%/node_modules/.package-lock.json: %/package.json %/package-lock.json
+	npm --prefix $* ci --ignore-scripts
 	@touch $@
 
 # What mls reads from others and from disk, fuzzed for FUZZTIME each; a minute each
