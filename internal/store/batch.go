@@ -426,13 +426,7 @@ func (tx *Tx) moveAccountLogs(logs []ds.LogID, events map[ds.LogID][]Event) (map
 		for _, log := range chunk {
 			args = append(args, string(log), int64(len(events[log])), int64(0), int64(1), tx.nowMS, tx.nowMS)
 		}
-		err := tx.each(func(scan func(...any) error) error {
-			var log ds.LogID
-			var pos int64
-			err := scan(&log, &pos)
-			heads[log] = pos
-			return err
-		}, `INSERT INTO logs (log_id, pos, seq, term, created_ms, latest_ms) VALUES `+placeholders(len(chunk), 6, 0)+`
+		err := tx.each(scanPosition(heads), `INSERT INTO logs (log_id, pos, seq, term, created_ms, latest_ms) VALUES `+placeholders(len(chunk), 6, 0)+`
 			ON CONFLICT (log_id) DO UPDATE SET pos = logs.pos + excluded.pos, latest_ms = excluded.latest_ms RETURNING log_id, pos`, args...)
 		if err != nil {
 			return nil, err

@@ -87,16 +87,21 @@ func (tx *Tx) Head(id ds.ConversationID) (ds.Conversation, error) {
 	return c, rs.Err()
 }
 
-// HeadPositions returns pos of those logs that exist.
-func (tx *Tx) HeadPositions(logs []ds.LogID) (map[ds.LogID]int64, error) {
-	heads := make(map[ds.LogID]int64, len(logs))
-	err := tx.each(func(scan func(...any) error) error {
+// scanPosition reads rows of a log and its pos into heads.
+func scanPosition(heads map[ds.LogID]int64) func(scan func(...any) error) error {
+	return func(scan func(...any) error) error {
 		var log ds.LogID
 		var pos int64
 		err := scan(&log, &pos)
 		heads[log] = pos
 		return err
-	}, `SELECT log_id, pos FROM logs WHERE log_id `+tx.in(1), tx.setOf(texts(logs)))
+	}
+}
+
+// HeadPositions returns pos of those logs that exist.
+func (tx *Tx) HeadPositions(logs []ds.LogID) (map[ds.LogID]int64, error) {
+	heads := make(map[ds.LogID]int64, len(logs))
+	err := tx.each(scanPosition(heads), `SELECT log_id, pos FROM logs WHERE log_id `+tx.in(1), tx.setOf(texts(logs)))
 	return heads, err
 }
 
