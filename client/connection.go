@@ -52,8 +52,12 @@ func (c *Client) run(ctx context.Context) {
 	defer close(c.closed)
 	var pace pace
 	for {
-		c.setState(Connecting, nil)
-		served, err := c.connect(ctx)
+		var served served
+		err := ctx.Err()
+		if err == nil { // who has been closed while it waited does not connect again
+			c.setState(Connecting, nil)
+			served, err = c.connect(ctx)
+		}
 		if ctx.Err() != nil {
 			err = ErrClosed
 		} else if dead := c.db.failure(); dead != nil {

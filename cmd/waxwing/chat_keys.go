@@ -113,10 +113,15 @@ func prefill(command string) func(m *ui) tea.Cmd {
 }
 
 func (m *ui) verify() tea.Cmd {
-	if c, ok := m.conversation(); ok && c.Kind == client.DM {
-		return m.do("/verify " + c.Peer)
+	c, ok := m.conversation()
+	switch {
+	case !ok || c.Kind != client.DM:
+		return prefill("/verify ")(m)
+	case m.chat.accountMark(c, c.Peer) == markVerified:
+		m.flash = short(c.Peer) + markVerified + " is verified already: /verify shows the number, /unverify takes it back"
+		return nil
 	}
-	return prefill("/verify ")(m)
+	return m.do("/verify " + c.Peer)
 }
 
 func (m *ui) escape() tea.Cmd {

@@ -32,11 +32,14 @@ func (t *lines) run(ctx context.Context, in io.Reader, first string) error {
 	defer stop()
 	group, running := errgroup.WithContext(running)
 	group.Go(func() error { return t.showEvents(running) })
-	group.Go(func() error { return t.showStates(running) })
+	staying, leave := context.WithCancel(running)
+	group.Go(func() error { t.showStates(staying); return nil })
 	typed := readLines(in)
 	group.Go(func() error {
 		defer stop()
-		if err := t.obeyAll(running, typed); err != nil {
+		err := t.obeyAll(running, typed)
+		leave() // how the connection stands is no news to who goes
+		if err != nil {
 			return err
 		}
 		isDone, err := t.leave(running)
@@ -148,10 +151,10 @@ func (t *lines) showEvents(ctx context.Context) error {
 	}
 }
 
-// showStates prints whether the server can be reached, whenever that changes.
-func (t *lines) showStates(ctx context.Context) error {
+// showStates prints whether the server can be reached, whenever that changes, until ctx ends.
+func (t *lines) showStates(ctx context.Context) {
 	shown := ""
-	for {
+	for ctx.Err() == nil {
 		state, changed := t.client.State()
 		if now := state.Link.String(); now != shown && (t.screen.asJSON || state.Link != client.Connecting) {
 			shown = now
@@ -163,7 +166,6 @@ func (t *lines) showStates(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
 }

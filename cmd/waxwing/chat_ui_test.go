@@ -165,6 +165,21 @@ func TestScreens(t *testing.T) {
 	}
 }
 
+// TestVerifyKey: who is verified already is not offered to be verified.
+func TestVerifyKey(t *testing.T) {
+	for _, isTrusted := range []bool{false, true} {
+		m := screenUI(80, 24)
+		m.open = "dm1"
+		s := screenSnapshot()
+		s.list[0].Members[1].Trusted = isTrusted
+		show(m, s)
+		screenKey(m, "alt+v")
+		if asks := len(m.jobs) == 1 && strings.HasPrefix(m.jobs[0].line, "/verify "); asks == isTrusted || strings.Contains(m.flash, "verified already") != isTrusted {
+			t.Errorf("verified %v: %+v, %q", isTrusted, m.jobs, m.flash)
+		}
+	}
+}
+
 // TestScreenIsHarmless looks at all bytes: the only escape sequences are our own, and
 // no size makes a row that is too wide or a screen that is too high.
 func TestScreenIsHarmless(t *testing.T) {
