@@ -84,6 +84,9 @@ type Conversation struct {
 	Epoch uint64
 	// NextSeq is the number of the first message that this device has not taken in.
 	NextSeq int64
+	// LastTime is that of the last message (Event.Time), or of the conversation's
+	// beginning here if there is none.
+	LastTime time.Time
 	// Unread counts the messages of others behind ReadSeq, up to which this device has
 	// read (MarkRead).
 	Unread  int
@@ -429,7 +432,7 @@ func (c *Client) change(ctx context.Context, id string, change func(tx *tx, conv
 	return err
 }
 
-// Conversations are the conversations of this home, oldest first.
+// Conversations are the conversations of this home, the one with the last message first.
 func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 	var out []Conversation
 	err := c.db.update(ctx, func(tx *tx) error {
@@ -443,6 +446,7 @@ func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 		}
 		return err
 	})
+	slices.SortStableFunc(out, func(a, b Conversation) int { return b.LastTime.Compare(a.LastTime) })
 	return out, err
 }
 
@@ -483,7 +487,12 @@ func (c *Client) describe(tx *tx, conv *conversation) (Conversation, error) {
 		out.Phase = Leaving
 	}
 	var err error
-	out.Unread, out.ReadSeq, err = tx.unread(conv.id)
+	if out.LastTime, err = tx.lastTime(conv.id); err == nil && out.LastTime.IsZero() {
+		out.LastTime = time.UnixMilli(conv.createdMS)
+	}
+	if err == nil {
+		out.Unread, out.ReadSeq, err = tx.unread(conv.id)
+	}
 	return out, err
 }
 

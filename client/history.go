@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // saveMessage keeps a message in the history and reports it, in the transaction
@@ -46,6 +47,17 @@ func (t *tx) message(conversation string, seq int64) (e Event, err error) {
 		return e, err
 	}
 	return e, t.openJSON("messages", messageRow(conversation, seq), "body", body, &e)
+}
+
+// lastTime is the time of a conversation's last message, or zero.
+func (t *tx) lastTime(conversation string) (time.Time, error) {
+	var seq int64
+	found, err := t.get([]any{&seq}, `SELECT seq FROM messages WHERE conversation = $1 AND seq > 0 ORDER BY seq DESC LIMIT 1`, conversation)
+	if err != nil || !found {
+		return time.Time{}, err
+	}
+	e, err := t.message(conversation, seq)
+	return e.Time, err
 }
 
 // History are the last messages of a conversation whose seq is below before (0: the

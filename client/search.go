@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -23,9 +24,8 @@ type Query struct {
 
 const searchLimit = 100
 
-// Search looks through the local history and gives what fits, the newest message of
-// each conversation first and the conversations in the order of their ids. Nothing is
-// asked of the server, which could not answer.
+// Search looks through the local history and gives the newest messages that fit, newest
+// first (Event.Time). Nothing is asked of the server, which could not answer.
 //
 // The history is sealed at rest and has no index of words, which would tell them: every
 // message of the conversations in question is opened. That takes some microseconds for
@@ -49,21 +49,36 @@ func (c *Client) Search(ctx context.Context, q Query) ([]Event, error) {
 	})
 	var out []Event
 	for _, id := range ids {
-		before := int64(0)
-		for err == nil && len(out) < limit {
-			var page []Event
-			if page, err = c.History(ctx, id, before, historyPage); len(page) == 0 {
-				break
-			}
-			before = page[0].Seq
-			for i := len(page) - 1; i >= 0 && len(out) < limit; i-- {
-				if q.matches(&page[i], words) {
-					out = append(out, page[i])
+		if err != nil {
+			break
+		}
+		if err = c.searchIn(ctx, id, &q, words, limit, func(e Event) { out = append(out, e) }); err == nil {
+			// What every conversation has is enough to know the newest of all.
+			slices.SortStableFunc(out, func(a, b Event) int { return b.Time.Compare(a.Time) })
+			out = out[:min(len(out), limit)]
+		}
+	}
+	return out, err
+}
+
+// searchIn finds the last messages of one conversation that fit, at most limit of them.
+func (c *Client) searchIn(ctx context.Context, id string, q *Query, words []string, limit int, found func(Event)) error {
+	before := int64(0)
+	for {
+		page, err := c.History(ctx, id, before, historyPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		before = page[0].Seq
+		for i := len(page) - 1; i >= 0; i-- {
+			if q.matches(&page[i], words) {
+				found(page[i])
+				if limit--; limit == 0 {
+					return nil
 				}
 			}
 		}
 	}
-	return out, err
 }
 
 func (q *Query) matches(e *Event, words []string) bool {

@@ -156,6 +156,17 @@ func TestSearch(t *testing.T) {
 	}
 	ann.says(dm, "waxwings in winter")
 	ann.reads("waxwings in winter")
+	order := func(want ...string) {
+		t.Helper()
+		all, err := ann.Conversations(w.ctx)
+		if err != nil || len(all) != 2 || all[0].ID != want[0] || all[1].ID != want[1] || all[0].LastTime.Before(all[1].LastTime) {
+			t.Errorf("%+v, %v", all, err)
+		}
+	}
+	order(dm, room)
+	bob.says(room, "late in the room")
+	ann.reads("late in the room")
+	order(room, dm)
 	for _, row := range []struct {
 		query Query
 		want  []string
@@ -164,8 +175,10 @@ func TestSearch(t *testing.T) {
 		{Query{Text: "waxwing seal"}, []string{"a waxwing\tcarries its SEAL"}},
 		{Query{Text: "WREN", From: bob.did()}, []string{"so is the wren"}},
 		{Query{Text: "wren", From: cid.did()}, nil},
-		{Query{Text: "i", Limit: 1, Conversation: room}, []string{"a waxwing\tcarries its SEAL"}},
+		{Query{Text: "i", Limit: 1, Conversation: room}, []string{"late in the room"}},
 		{Query{Text: "winter"}, []string{"waxwings in winter"}},
+		{Query{Text: "waxwing"}, []string{"waxwings in winter", "a waxwing\tcarries its SEAL", "The Waxwing is a bird"}},
+		{Query{Text: "i", Limit: 3}, []string{"late in the room", "waxwings in winter", "a waxwing\tcarries its SEAL"}},
 		{Query{Text: "waxwing", Before: time.Now().Add(-time.Hour)}, nil},
 		{Query{Text: "waxwing", After: time.Now().Add(time.Hour)}, nil},
 		{Query{Text: "nothing of the kind"}, nil},

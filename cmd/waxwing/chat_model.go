@@ -239,7 +239,6 @@ func (t *chat) doSearch(ctx context.Context, words []string) (reply, error) {
 		return reply{}, mistake("/search takes the words to look for")
 	}
 	hits, err := t.client.Search(ctx, client.Query{Text: strings.Join(words, " "), Limit: searchHits})
-	newestFirst(hits)
 	out := reply{title: "Found: " + strings.Join(words, " "), hits: hits}
 	if len(hits) == 0 {
 		out.lines = []string{"nothing found"}
@@ -249,10 +248,6 @@ func (t *chat) doSearch(ctx context.Context, words []string) (reply, error) {
 
 // searchHits is how many messages a search shows.
 const searchHits = 200
-
-func newestFirst(hits []client.Event) {
-	slices.SortStableFunc(hits, func(a, b client.Event) int { return b.Time.Compare(a.Time) })
-}
 
 func (t *chat) doHelp(context.Context, []string) (reply, error) {
 	out := reply{title: "Commands"}

@@ -104,7 +104,6 @@ func (c *chatSearchCommand) Run(ctx context.Context, std streams, g *globals) er
 		if err != nil {
 			return err
 		}
-		newestFirst(hits)
 		s := newScreen(std.out, c.JSON, t)
 		s.found(hits)
 		return s.err

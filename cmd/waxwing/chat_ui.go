@@ -315,14 +315,14 @@ func (m *ui) take(s snapshot) tea.Cmd {
 }
 
 // firstShown is the conversation to begin with: the first with something new, or else
-// the newest.
+// the one with the last message.
 func firstShown(list []client.Conversation) string {
 	for _, c := range list {
 		if c.Unread > 0 {
 			return c.ID
 		}
 	}
-	return list[len(list)-1].ID
+	return list[0].ID
 }
 
 // markRead says that what stands on the screen was read.

@@ -448,7 +448,7 @@ func TestUITalks(t *testing.T) {
 	bob.until("Found: HELLO")
 	bob.types("")
 	bob.until("✓: hello bob")
-	ann.types("/open 1")
+	ann.types("/open 2") // the room, where the last message is, comes first
 	bob.types("last words")
 	bob.press(tea.KeyCtrlC) // not before they are on their way
 	bob.wait("end", func(msg tea.Msg) bool { _, ok := msg.(tea.QuitMsg); return ok })
