@@ -27,12 +27,17 @@ type Follower struct {
 	// is entitled to (design 5). Otherwise it is refused, as gateway v1 has it. It is
 	// set before the first Follow.
 	Former bool
+	// Listens makes Next hand out what is announced, too. It is set before the first
+	// Follow.
+	Listens bool
 
-	mu     sync.Mutex
-	logs   map[ds.LogID]*follow // mu guards logs, ready and closed
-	ready  []*follow
-	closed bool
-	signal chan struct{} // holds a token while ready may not be empty
+	mu       sync.Mutex
+	logs     map[ds.LogID]*follow // mu guards what follows, but for signal
+	ready    []*follow
+	heard    []heard
+	hasHeard bool // the last page was of heard
+	closed   bool
+	signal   chan struct{} // holds a token while ready or heard may not be empty
 }
 
 // follow is one log being read.
@@ -64,6 +69,9 @@ type Page struct {
 	Frames []*Frames
 	// Events are parallel to the records of an account log.
 	Events []ds.DeviceEvent
+	// Announcements are what listeners are told, on a page of their own. All records that
+	// came before them were handed out.
+	Announcements []Announcement
 	// CaughtUp is set once in a follow, on the page that completes what was there when
 	// it began; Head is the log's seq (account log: pos) at that moment.
 	CaughtUp bool
@@ -234,10 +242,7 @@ func (f *Follower) enqueue(one *follow, head int64) {
 	}
 	one.queued = true
 	f.ready = append(f.ready, one)
-	select {
-	case f.signal <- struct{}{}:
-	default:
-	}
+	f.wakeUp()
 }
 
 // dequeue is the next log worth reading, and the head that it was said to have.
@@ -261,6 +266,9 @@ func (f *Follower) dequeue() (*follow, int64) {
 // fails with ctx's error or ErrClosed, or with a fault of ours.
 func (f *Follower) Next(ctx context.Context) (Page, error) {
 	for wait := followRetryMin; ; {
+		if page, ok := f.takeHeard(); ok {
+			return page, nil
+		}
 		one, wanted := f.dequeue()
 		if one == nil {
 			select {

@@ -20,6 +20,7 @@ type Metrics struct {
 	keyPackagesClaimed prometheus.Counter
 
 	attestationConflicts prometheus.Counter
+	announcementsDropped prometheus.Counter
 }
 
 func newMetrics() *Metrics {
@@ -40,6 +41,7 @@ func newMetrics() *Metrics {
 		keyPackagesClaimed: counter("key_package_claims_total", "Key packages handed out."),
 
 		attestationConflicts: counter("epoch_attestation_conflicts_total", "Epoch authenticators that differ from what another member reports."),
+		announcementsDropped: counter("announcements_dropped_total", "Typing, read and ephemeral messages that a listener was too slow for."),
 	}
 }
 
@@ -64,5 +66,5 @@ func (m *Metrics) batchFailed(err error) {
 func (s *Service) Collectors() []prometheus.Collector {
 	m := s.metrics
 	return []prometheus.Collector{m.appendSeconds, m.batchRequests, m.duplicates, m.commitConflicts, m.storeErrors, m.lockWaitsLost, m.recordsRead, m.recordsReplayed, m.keyPackagesClaimed,
-		m.attestationConflicts}
+		m.attestationConflicts, m.announcementsDropped}
 }
