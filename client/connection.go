@@ -45,6 +45,7 @@ type tokens struct {
 // endSession is how a session says that the next one is to begin after a while.
 type endSession struct{ after time.Duration }
 
+// Error says so for logs.
 func (e *endSession) Error() string { return "the server is about to restart" }
 
 // run keeps the client connected until ctx ends or the home fails.

@@ -42,6 +42,7 @@ const (
 	Leaving Phase = 7
 )
 
+// String is the phase as a word, such as "joined".
 func (p Phase) String() string {
 	switch p {
 	case Creating:

@@ -76,6 +76,7 @@ type Refusal struct {
 	Index int
 }
 
+// Error gives the code and what the server says.
 func (r *Refusal) Error() string { return fmt.Sprintf("server refused: %s: %s", r.Code, r.Message) }
 
 // asRefusal is the refusal in err, or nil.

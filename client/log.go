@@ -40,60 +40,67 @@ func (c *Client) takeEvent(tx *tx, e *gateway.Event) (what taken, err error) {
 		return takenGap, nil
 	}
 	conv.setNextSeq(e.Seq + 1)
-	defer func() {
-		if conv.phase == Joined && e.Epoch != nil && *e.Epoch > int64(conv.epoch()) && err == nil {
-			conv.mustRejoin(fmt.Sprintf("the group is in epoch %d, and the way there cannot be followed", *e.Epoch))
-		}
-	}()
+	err = c.takeNext(tx, conv, e)
+	if err == nil && conv.phase == Joined && e.Epoch != nil && *e.Epoch > int64(conv.epoch()) {
+		conv.mustRejoin(fmt.Sprintf("the group is in epoch %d, and the way there cannot be followed", *e.Epoch))
+	}
+	return takenIn, err
+}
+
+// takeNext takes in the event that is the next one.
+func (c *Client) takeNext(tx *tx, conv *conversation, e *gateway.Event) error {
 	out := Event{Conversation: conv.id, Seq: e.Seq, MessageID: e.MsgID, Time: c.now()}
 	message, err := base64.StdEncoding.DecodeString(e.Env)
 	if err != nil {
-		return takenIn, c.unreadable(tx, out, errors.New("not an MLS message"))
+		return c.unreadable(tx, out, errors.New("not an MLS message"))
 	}
 	digest := sha256.Sum256(message)
 	if _, isLost, _, err := tx.noted(conv.id, digest); err != nil || isLost {
 		if err == nil {
 			err = c.takeAgain(tx, conv, e, digest)
 		}
-		return takenIn, err
+		return err
 	}
 	if frameType, frame, err := c.ownFrame(tx, conv, e, message); err != nil {
-		return takenIn, err
+		return err
 	} else if err := tx.note(conv.id, e.Seq, digest, frameType, frame); err != nil {
-		return takenIn, err
+		return err
 	}
-	if conv.phase == Joining {
-		if !conv.isPendingEcho(e.MsgID, message) {
-			// The server has said that our commit is here.
-			return takenIn, errors.Join(c.dropEntry(tx, conv), c.trouble(tx, conv, fmt.Errorf("%w: the log does not show our commit", ErrGroupInfo)))
-		}
-		next, err := conv.pending.commit.Apply(nil)
-		if err != nil {
-			return takenIn, errors.Join(c.dropEntry(tx, conv), c.trouble(tx, conv, err))
-		}
-		return takenIn, c.entered(tx, conv, next, out)
-	}
-	if conv.isPendingEcho(e.MsgID, message) && e.Kind != gateway.KindApp {
+	switch isOwn := conv.isPendingEcho(e.MsgID, message); {
+	case conv.phase == Joining:
+		return c.takeEntry(tx, conv, out, isOwn)
+	case isOwn && e.Kind != gateway.KindApp:
 		next, err := conv.pending.commit.Apply(conv.group)
 		if err != nil {
-			return takenIn, c.unreadable(tx, out, fmt.Errorf("own commit: %w", err))
+			return c.unreadable(tx, out, fmt.Errorf("own commit: %w", err))
 		}
-		return takenIn, c.enterEpoch(tx, conv, next, out, conv.pending)
+		return c.enterEpoch(tx, conv, next, out, conv.pending)
 	}
 	own, err := tx.outgoingByWire(conv.id, e.MsgID)
-	if err != nil {
-		return takenIn, err
-	}
-	if own != nil && own.envelope == e.Env {
-		return takenIn, c.takeEcho(tx, own, out, message)
-	}
-	if own != nil {
+	switch {
+	case err != nil:
+		return err
+	case own != nil && own.envelope == e.Env:
+		return c.takeEcho(tx, own, out, message)
+	case own != nil:
 		// Somebody else's message stands under our msg_id: ours was never stored.
 		if err := tx.renameOutgoing(own); err != nil {
-			return takenIn, err
+			return err
 		}
 	}
-	return takenIn, c.takeForeign(tx, conv, e, out, message)
+	return c.takeForeign(tx, conv, e, out, message)
+}
+
+// takeEntry takes in what stands where the server has said that our external commit is.
+func (c *Client) takeEntry(tx *tx, conv *conversation, out Event, isOurs bool) error {
+	if !isOurs {
+		return errors.Join(c.dropEntry(tx, conv), c.trouble(tx, conv, fmt.Errorf("%w: the log does not show our commit", ErrGroupInfo)))
+	}
+	next, err := conv.pending.commit.Apply(nil)
+	if err != nil {
+		return errors.Join(c.dropEntry(tx, conv), c.trouble(tx, conv, err))
+	}
+	return c.entered(tx, conv, next, out)
 }
 
 // takeOld looks at an event that was taken in before: whether it still is what it was.

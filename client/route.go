@@ -49,6 +49,7 @@ func (r *route) failed(interval time.Duration) {
 // earlyEnd is the end of a socket before session.ready.
 type earlyEnd struct{ why error }
 
+// Error is why it ended.
 func (e *earlyEnd) Error() string { return e.why.Error() }
 func (e *earlyEnd) Unwrap() error { return e.why }
 

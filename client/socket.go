@@ -48,6 +48,7 @@ type socket struct {
 // than a WebSocket, or was cut, or not answered.
 type upgradeError struct{ why error }
 
+// Error says that no WebSocket is to be had, and why.
 func (e *upgradeError) Error() string { return "connect: no WebSocket: " + e.why.Error() }
 func (e *upgradeError) Unwrap() error { return e.why }
 

@@ -12,6 +12,7 @@ const (
 	Online     Link = 2
 )
 
+// String is the state as a word: offline, connecting or online.
 func (l Link) String() string {
 	switch l {
 	case Connecting:

@@ -20,6 +20,7 @@ func newEditor(text string) editor {
 	return editor{runes, len(runes)}
 }
 
+// String is the text without the cursor.
 func (e editor) String() string { return string(e.text) }
 
 func (e editor) isEmpty() bool { return len(e.text) == 0 }

@@ -36,6 +36,7 @@ type reply struct {
 // errWords is a mistake of whoever types.
 type errWords struct{ text string }
 
+// Error is what is wrong, in a sentence for whoever types.
 func (e errWords) Error() string { return e.text }
 
 func mistake(format string, args ...any) error { return errWords{fmt.Sprintf(format, args...)} }
