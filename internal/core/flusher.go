@@ -310,6 +310,9 @@ func (f *flusher) load(tx *store.Tx, batch []*request) (loadedBatch, error) {
 	for _, c := range conversations {
 		f.known.recall(c)
 	}
+	if err := loadReactions(tx, batch, conversations); err != nil {
+		return loadedBatch{}, err
+	}
 	members, messages := wanted(batch, conversations)
 	intervals, err := tx.Intervals(members)
 	if err != nil {
@@ -317,6 +320,9 @@ func (f *flusher) load(tx *store.Tx, batch []*request) (loadedBatch, error) {
 	}
 	answers, err := tx.Answers(messages)
 	if err != nil {
+		return loadedBatch{}, err
+	}
+	if err := loadWhole(tx, batch, conversations); err != nil {
 		return loadedBatch{}, err
 	}
 	for _, key := range members { // those without any stay are known too
@@ -382,9 +388,11 @@ func wanted(batch []*request, conversations map[ds.ConversationID]*conversation)
 				memberKeys = append(memberKeys, key)
 			}
 		}
-		if key := (store.MessageKey{Conversation: r.conversation, ID: r.messageID}); r.messageID != "" && !messages[key] {
-			messages[key] = true
-			messageKeys = append(messageKeys, key)
+		for _, id := range [...]ds.MessageID{r.messageID, r.message} {
+			if key := (store.MessageKey{Conversation: r.conversation, ID: id}); id != "" && !messages[key] {
+				messages[key] = true
+				messageKeys = append(messageKeys, key)
+			}
 		}
 	}
 	return memberKeys, messageKeys

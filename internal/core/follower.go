@@ -374,11 +374,9 @@ func (f *Follower) load(ctx context.Context, page *Page, pos int64) (welcomes ma
 		return nil, false, nil
 	}
 	if page.Log.Account() == "" {
-		err = f.s.store.Read(ctx, func(tx *store.Tx) (err error) {
-			page.Records, err = tx.RecordsAfter(page.Log, pos, pageRecords, pageBytes)
-			return err
-		})
-		return nil, false, err
+		page.Records, err = f.s.store.RecordsAfter(ctx, page.Log, pos, pageRecords, pageBytes)
+		// A long record comes by itself, whatever follows it.
+		return nil, len(page.Records) > 0, err
 	}
 	err = f.s.store.View(ctx, func(tx *store.Tx) error {
 		var err error

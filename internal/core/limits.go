@@ -13,42 +13,81 @@ import (
 // Sizes, counts and ages. Every queue, batch and page of this package has its
 // bound here.
 const (
-	envCharactersMax     = 262144 // gateway v1, 14
-	bodyBytesMax         = envCharactersMax
-	membersMax           = 1024 // including the owner
-	listMembersInline    = 20   // gateway v1, 9
-	welcomeBytesMax      = 4 << 20
-	groupInfoBytesMax    = 4 << 20
-	commitBytesMax       = 1 << 20
-	recipientsMax        = 4096
-	epochWindow          = 5 // how far behind the current epoch a message may be
-	keyPackagesMax       = 1000
-	keyPackageBytesMax   = 64 << 10
-	keyPackageCountMax   = 10 // gateway decision 8
-	keyPackagesLow       = 10 // an owner is told when fewer are left
-	pageRecords          = 256
-	pageBytes            = 1 << 20
-	batchRequestsMax     = 256
-	batchBytesMax        = 8 << 20
-	queueRequestsMax     = 8192
-	queueBytesMax        = 64 << 20 // of a flusher, in requests that are not answered
-	welcomeLifetime      = 90 * 24 * time.Hour
-	requestTimeout       = 10 * time.Second // a request is answered by then, whatever the store does
-	batchTimeout         = 5 * time.Second  // of that, for the batch that it comes into
-	readingsMax          = 256              // beginnings of follows in one query
-	positionsMax         = 256              // of streams in one transaction
-	cursorInterval       = time.Second
-	cursorShards         = 64
-	sweepInterval        = time.Hour
-	devicesMax           = 64    // per account, in one claim
-	generationsMax       = 65536 // accounts whose generation is remembered
-	generationLifetime   = time.Minute
-	devicesRegistered    = 10              // per account
-	additionsPage        = 100             // in one answer
-	claimLifetime        = 5 * time.Minute // of an addition
-	additionsUnderWayMax = 64              // records that one registration waits for at a time
-	memberBytes          = 1 << 10         // what an account that enters a conversation counts as, and
-	memberNames          = 10              // how often its name does: see enteringBytes
+	envCharactersMax           = 262144 // gateway v1, 14
+	bodyBytesMax               = envCharactersMax
+	membersMax                 = 1024 // including the owner
+	listMembersInline          = 20   // gateway v1, 9
+	welcomeBytesMax            = 4 << 20
+	groupInfoBytesMax          = 4 << 20
+	commitBytesMax             = 1 << 20
+	recipientsMax              = 4096
+	epochWindow                = 5 // how far behind the current epoch a message may be
+	keyPackagesMax             = 1000
+	keyPackageBytesMax         = 64 << 10
+	keyPackageCountMax         = 10 // gateway decision 8
+	keyPackagesLow             = 10 // an owner is told when fewer are left
+	pageRecords                = 256
+	pageBytes                  = 1 << 20
+	batchRequestsMax           = 256
+	batchBytesMax              = 8 << 20
+	queueRequestsMax           = 8192
+	queueBytesMax              = 64 << 20 // of a flusher, in requests that are not answered
+	welcomeLifetime            = 90 * 24 * time.Hour
+	requestTimeout             = 10 * time.Second // a request is answered by then, whatever the store does
+	batchTimeout               = 5 * time.Second  // of that, for the batch that it comes into
+	readingsMax                = 256              // beginnings of follows in one query
+	positionsMax               = 256              // of streams in one transaction
+	cursorInterval             = time.Second
+	cursorShards               = 64
+	sweepInterval              = time.Hour
+	devicesMax                 = 64    // per account, in one claim
+	generationsMax             = 65536 // accounts whose generation is remembered
+	generationLifetime         = time.Minute
+	keyPackagesFreeMax         = 100                 // of an account, that XRPC may add to
+	keyPackageAhead            = 91 * 24 * time.Hour // how far ahead one that XRPC publishes may expire: 90 days, and one for clocks
+	keyPackagesWanted          = 5                   // fewer and an owner should publish more
+	registeredConversationsMax = 10_000              // of the account, that a new device is announced in
+	replenishMax               = 100                 // accounts that one request asks to publish more
+	devicesRegistered          = 10                  // per account
+	additionsPage              = 100                 // in one answer
+	claimLifetime              = 5 * time.Minute     // of an addition
+	additionsUnderWayMax       = 64                  // records that one registration waits for at a time
+	memberBytes                = 1 << 10             // what an account that enters a conversation counts as, and
+	memberNames                = 10                  // how often its name does: see enteringBytes
+)
+
+// Messages, reactions and pages of history, which the AT Protocol door brought.
+const (
+	messageBytesMax  = 10 << 20 // of a message that came as bytes
+	historyCountMax  = 100      // messages in one page
+	historyPageBytes = 11 << 20 // of their bodies; as base64 that is less than 16 MiB
+	historyGapsMax   = 1000     // seqs that are gone, named in one answer
+	reactionBytesMax = 16
+	reactionsMax     = 32      // of one account to one message
+	reactionBytes    = 1 << 10 // what a reaction counts as
+	placesMax        = 50      // messages asked for in one call
+)
+
+// Changes of groups, and the Welcomes that an account may wait for in a conversation.
+const (
+	changeAccountsMax  = 50 // in one commit
+	welcomesWaitingMax = 256
+	welcomeRefsMax     = 200 // named in one request
+)
+
+// RuleMembersMax is how many accounts the AT Protocol's clients let a conversation begin
+// with, and the most that its rules can say.
+const RuleMembersMax = 1000
+
+// Conversations that come with their group, and what members see of them.
+const (
+	ruleMembersMin        = 2
+	rejoinDaysMax         = 36500
+	titleBytesMax         = 128
+	descriptionBytesMax   = 512
+	blobBytesMax          = 10 << 20 // a Welcome or a GroupInfo
+	convosMax             = 1000     // in one list
+	convosParticipantsMax = 50_000   // in one list, before it ends early
 )
 
 // What one socket may have under way before it is not read from any more: sends whose
@@ -140,11 +179,16 @@ const (
 	LimitRemoves           = "removes"            // per account and conversation
 	LimitKeyPackageFetches = "keypackage_fetches" // per account, counts packages
 	LimitKeyPackageTargets = "keypackage_target_fetches"
-	LimitKeyPackagePublish = "keypackage_publishes" // per device
-	LimitSessionStarts     = "session_starts"       // per account
-	LimitResumes           = "resumes"              // per account
-	LimitSubscribes        = "subscribes"           // per session
-	LimitReports           = "client_reports"       // per session
+	LimitKeyPackagePairs   = "keypackage_pair_fetches" // per account and target, XRPC only
+	LimitKeyPackageUploads = "keypackage_uploads"      // per account, counts packages, XRPC only
+	LimitReplenishes       = "keypackage_replenishes"  // per target, requests to publish more
+	LimitKeyPackagePublish = "keypackage_publishes"    // per device
+	LimitSessionStarts     = "session_starts"          // per account
+	LimitResumes           = "resumes"                 // per account
+	LimitSubscribes        = "subscribes"              // per session
+	LimitReports           = "client_reports"          // per session
+	LimitGroupInfoRequests = "group_info_requests"     // per account and conversation
+	LimitReadditions       = "readditions"             // per account and conversation
 	// Senders are not stored, so what an account has here cannot be counted, only what
 	// it adds.
 	LimitStoredBytes = "stored_bytes" // per account, bytes of messages, Welcomes, key packages and memberships
@@ -179,11 +223,16 @@ func DefaultLimits() Limits {
 		LimitRemoves:           {60, time.Minute},
 		LimitKeyPackageFetches: {60, time.Minute},
 		LimitKeyPackageTargets: {600, time.Minute},
+		LimitKeyPackagePairs:   {60, time.Hour},
+		LimitKeyPackageUploads: {200, time.Hour},
+		LimitReplenishes:       {1, 10 * time.Minute},
 		LimitKeyPackagePublish: {60, time.Minute},
 		LimitSessionStarts:     {120, time.Minute},
 		LimitResumes:           {600, time.Minute},
 		LimitSubscribes:        {1200, time.Minute},
 		LimitReports:           {60, time.Minute},
+		LimitGroupInfoRequests: {1, 30 * time.Second},
+		LimitReadditions:       {6, time.Hour},
 		LimitStoredBytes:       {1 << 30, 24 * time.Hour},
 
 		LimitCalls:             {200, time.Minute},

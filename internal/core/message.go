@@ -24,6 +24,11 @@ type Message struct {
 	StatedEpoch    int64
 	StatesEpoch    bool
 	RequireCurrent bool
+	// Application says that nothing but an application message is meant: a handshake is
+	// refused, and what the server cannot read is taken whatever the conversation's rule.
+	Application bool
+	// ConfirmationTag is that of the sender's epoch, nil where the sender does not say it.
+	ConfirmationTag []byte
 }
 
 // Send puts a message into its conversation's log, or answers where an earlier one
@@ -70,9 +75,12 @@ func (s *Service) prepareSend(r *request, who ds.Caller, m Message) error {
 		return err
 	}
 	if isTooLarge(m) {
-		return ds.Refuse(ds.InvalidRequest, "env too large")
+		return ds.Refuse(ds.InvalidRequest, "env too large").Because(ds.TooLarge)
 	}
 	seen := look(m.Body, m.Encoding)
+	if m.Application && seen.kind != ds.App {
+		return ds.Refuse(ds.InvalidRequest, "commits and proposals are not sent as messages")
+	}
 	r.conversation, r.who, r.messageID, r.bytes = m.ConversationID, who, m.ID, len(m.Body)
 	r.rule = func(c *conversation, nowMS int64) error {
 		var err error
@@ -91,7 +99,7 @@ func isTooLarge(m Message) bool {
 	case ds.Base64:
 		return base64.StdEncoding.EncodedLen(len(m.Body)) > envCharactersMax
 	}
-	return len(m.Body) > bodyBytesMax
+	return len(m.Body) > messageBytesMax
 }
 
 func checkConversationID(id ds.ConversationID) error {
@@ -124,6 +132,9 @@ type sight struct {
 	external bool
 	refused  error
 }
+
+// IsMLSMessage says whether body is a complete PublicMessage or PrivateMessage.
+func IsMLSMessage(body []byte) bool { return !look(body, ds.Binary).opaque }
 
 func look(body []byte, encoding ds.Encoding) sight {
 	opaque := sight{kind: ds.App, opaque: true}
@@ -173,12 +184,15 @@ func (s *Service) decideSend(c *conversation, who ds.Caller, m Message, seen sig
 	if err != nil {
 		return ds.Record{}, err
 	}
+	if c.hasDiverged(m.ConfirmationTag) {
+		return ds.Record{}, ds.Refuse(ds.EpochConflict, "the group of the conversation is another one").Because(ds.TreeDiverged)
+	}
 	if r := s.chargeBytes(c, who, len(m.Body)); r != nil {
 		return ds.Record{}, r
 	}
 	c.apply(who, seen)
 	r := ds.Record{Kind: seen.kind, MessageID: m.ID, Encoding: m.Encoding, Body: m.Body}
-	if c.head.RecordSenders {
+	if c.head.RecordSenders && who.Device != "" { // what names no device would name the account for nothing
 		r.Sender = who.AsDevice()
 	}
 	return c.appendMessage(r, nowMS), nil
@@ -195,7 +209,7 @@ func (c *conversation) judge(who ds.Caller, m Message, seen sight) (sight, error
 	}
 	current := c.head.Epoch
 	if seen.opaque {
-		if c.head.IsBound() && c.head.RefuseOpaque {
+		if c.head.IsBound() && c.head.RefuseOpaque && !m.Application {
 			return seen, ds.Refuse(ds.InvalidRequest, "this conversation takes MLS messages only")
 		}
 		if m.StatesEpoch {
@@ -207,6 +221,9 @@ func (c *conversation) judge(who ds.Caller, m Message, seen sight) (sight, error
 		return seen, ds.Refuse(ds.InvalidRequest, "the stated epoch is not the message's")
 	}
 	if !c.head.IsBound() {
+		if m.StatesEpoch && m.RequireCurrent {
+			return seen, c.judgeAppEpoch(m.StatedEpoch, true)
+		}
 		return seen, nil // a handshake binds; an application message is kept as it is
 	}
 	if !bytes.Equal(seen.group, c.head.GroupID) {
@@ -219,6 +236,12 @@ func (c *conversation) judge(who ds.Caller, m Message, seen sight) (sight, error
 		return seen, refuseEpoch(current)
 	}
 	return seen, nil
+}
+
+// hasDiverged says whether the sender's group is another one than the committer of the
+// current epoch said. What either of them does not say differs from nothing.
+func (c *conversation) hasDiverged(tag []byte) bool {
+	return len(tag) > 0 && len(c.head.ConfirmationTag) > 0 && !bytes.Equal(tag, c.head.ConfirmationTag)
 }
 
 // judgeAppEpoch is the row of application messages in the epoch table.
@@ -242,6 +265,7 @@ func (c *conversation) apply(who ds.Caller, seen sight) {
 	if seen.kind == ds.Commit {
 		c.head.Epoch = seen.epoch + 1
 		c.head.Committer = who.AsDevice()
+		c.head.ConfirmationTag = nil // until somebody says that of the new epoch
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
 )
 
 // request is one thing that a flusher is asked to do to one conversation. The rule
@@ -18,8 +19,12 @@ import (
 type request struct {
 	conversation ds.ConversationID
 	who          ds.Caller
-	messageID    ds.MessageID   // "" unless the request is a message
+	messageID    ds.MessageID // "" unless the request is a message
+	message      ds.MessageID // another one that the rule looks at, or ""
+	reactions    *store.ReactionKey
 	accounts     []ds.AccountID // whose intervals the rule looks at, besides the caller's
+	everyone     bool           // it looks at those of all who ever were there
+	infoEpoch    bool           // it looks at the epoch of the stored GroupInfo
 	bytes        int
 	rule         func(c *conversation, nowMS int64) error
 

@@ -26,6 +26,9 @@ type conversation struct {
 
 	intervals map[ds.AccountID][]ds.Interval
 	answers   map[ds.MessageID]store.Answer
+	reactions map[store.ReactionKey][]string // those that requests asked for
+
+	infoEpoch int64 // of the stored GroupInfo, where requests asked for it; -1 where there is none or it is unknown
 
 	out *store.Batch // what the batch writes, shared by its conversations
 }
@@ -116,7 +119,7 @@ func (c *conversation) changeMembers(by ds.AccountID, add, remove []ds.AccountID
 		}
 		stay := ds.Interval{From: r.Pos, Role: role}
 		c.intervals[account] = append(c.intervals[account], stay)
-		c.out.Stays = append(c.out.Stays, store.Stay{Conversation: c.head.ID, Account: account, Interval: stay})
+		c.out.Stays = append(c.out.Stays, store.Stay{Conversation: c.head.ID, Account: account, Interval: stay, AtMS: nowMS})
 		c.tell(account, "", ds.MembersEvent, ds.DeviceEvent{Add: []ds.AccountID{account}})
 		c.head.Members++
 	}

@@ -44,6 +44,7 @@ const (
 	NoKeyPackage    Reason = "no key package" // of that hash
 	TreeDiverged    Reason = "tree diverged"  // another confirmation tag
 	TooManyDevices  Reason = "too many devices"
+	BadKeyPackages  Reason = "bad key packages"
 	NoAddition      Reason = "no addition"      // pending, of that id
 	AdditionClaimed Reason = "addition claimed" // by somebody else
 	NoGroupInfo     Reason = "no group info"
@@ -51,6 +52,10 @@ const (
 	BadGroupInfo    Reason = "bad group info"
 	TooManyMembers  Reason = "too many members"
 	NoMessage       Reason = "no message" // of that id
+	LostRace        Reason = "lost race"  // another commit was first
+	NoReaction      Reason = "no reaction"
+	BadReaction     Reason = "bad reaction"
+	TooLarge        Reason = "too large"
 )
 
 // Because is r with a reason.

@@ -42,16 +42,7 @@ func (tx *Tx) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
 		logs[i], accounts[i] = string(ds.ConversationLog(k.Conversation)), string(k.Account)
 	}
 	a, b := tx.pairsOf(logs, accounts)
-	err := tx.each(func(scan func(...any) error) error {
-		var log, account string
-		var i ds.Interval
-		if err := scan(&log, &account, &i.From, &i.Until, &i.Role); err != nil {
-			return err
-		}
-		key := MemberKey{ds.LogID(log).Conversation(), ds.AccountID(account)}
-		found[key] = append(found[key], i)
-		return nil
-	}, `SELECT i.log_id, i.account, i.from_pos, COALESCE(i.until_pos, 0), i.role
+	err := tx.each(scanStays(found), `SELECT i.log_id, i.account, i.from_pos, COALESCE(i.until_pos, 0), i.role
 		FROM `+tx.pairs(1)+` CROSS JOIN intervals i WHERE i.log_id = k.a AND i.account = k.b ORDER BY i.from_pos`, a, b)
 	return found, err
 }
@@ -115,8 +106,14 @@ type Batch struct {
 	Welcomes []Welcome
 	// Recipients are those of Welcomes, of this batch or earlier ones.
 	Recipients []WelcomeRecipient
+	Entered    []Entered
 	Infos      []GroupInfo
 	Events     []Event // for account logs, which are numbered here
+	Details    []NewDetails
+	Policies   []PolicyChange
+	Invites    []ConversationInvite
+
+	Reactions []Reaction // that come and go, in order
 }
 
 // Change is a head before and after a batch. It is written only if the head still is
@@ -132,6 +129,9 @@ type Stay struct {
 	Conversation ds.ConversationID
 	Account      ds.AccountID
 	Interval     ds.Interval
+	// AtMS is when the stay began or got its role, By who gave the role.
+	AtMS int64
+	By   ds.AccountID
 }
 
 // Welcome is one MLS Welcome, stored once for all its recipients.
@@ -146,7 +146,8 @@ type Welcome struct {
 // GroupInfo is the newest GroupInfo of a conversation.
 type GroupInfo struct {
 	Conversation ds.ConversationID
-	Pos          int64 // of the commit it belongs to
+	Pos          int64 // of the record it belongs to
+	Epoch        int64
 	Body         []byte
 }
 
@@ -186,12 +187,14 @@ func (tx *Tx) Write(b Batch) error {
 	if err := tx.insertRecipients(b.Recipients); err != nil {
 		return err
 	}
-	for _, g := range b.Infos {
-		if err := tx.later(`INSERT INTO conversation_details (log_id, group_info, group_info_pos) VALUES ($1, $2, $3)
-			ON CONFLICT (log_id) DO UPDATE SET group_info = excluded.group_info, group_info_pos = excluded.group_info_pos`,
-			string(ds.ConversationLog(g.Conversation)), g.Body, g.Pos); err != nil {
-			return err
-		}
+	if err := tx.enter(b.Entered); err != nil {
+		return err
+	}
+	if err := tx.writeSettings(&b); err != nil {
+		return err
+	}
+	if err := tx.writeReactions(b.Reactions); err != nil {
+		return err
 	}
 	return tx.AppendEvents(b.Events)
 }
@@ -371,11 +374,11 @@ func (tx *Tx) writeStays(list []Stay) error {
 
 func (tx *Tx) beginStays(list []Stay) error {
 	for chunk := range slices.Chunk(list, 64) {
-		args := make([]any, 0, len(chunk)*4)
+		args := make([]any, 0, len(chunk)*5)
 		for _, s := range chunk {
-			args = append(args, string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.From, string(s.Interval.Role))
+			args = append(args, string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.From, string(s.Interval.Role), s.AtMS)
 		}
-		if err := tx.later(`INSERT INTO intervals (log_id, account, from_pos, role) VALUES `+placeholders(len(chunk), 4, 0), args...); err != nil {
+		if err := tx.later(`INSERT INTO intervals (log_id, account, from_pos, role, joined_ms) VALUES `+placeholders(len(chunk), 5, 0), args...); err != nil {
 			return err
 		}
 	}

@@ -1,32 +1,139 @@
 package store
 
 import (
+	"context"
+	"errors"
+	"strconv"
+
 	"waxwing.im/waxwing/internal/ds"
 )
 
 const recordColumns = `log_id, pos, seq, kind, generation, epoch, term, message_id, created_ms, hash, sender_account, sender_device, recipient, encoding, body`
 
+// bodyInlineMax bounds the bodies that are read in a page together. A larger one comes by
+// itself: PostgreSQL sends the whole answer to a statement, however little of it is read.
+const bodyInlineMax = 512 << 10
+
+var pageColumns = `pos, COALESCE(seq, 0), kind, generation, epoch, term, COALESCE(message_id, ''), created_ms, hash,
+	COALESCE(sender_account, ''), COALESCE(sender_device, ''), COALESCE(recipient, ''), encoding, length(body),
+	CASE WHEN length(body) <= ` + strconv.Itoa(bodyInlineMax) + ` THEN body END`
+
 // RecordsAfter reads a page of a log: the records after pos in order, at most
 // count of them, and no further one once their bodies exceed bytesMax in total.
 func (tx *Tx) RecordsAfter(log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, error) {
-	rs, err := tx.query(`SELECT pos, COALESCE(seq, 0), kind, generation, epoch, term, COALESCE(message_id, ''), created_ms, hash,
-			COALESCE(sender_account, ''), COALESCE(sender_device, ''), COALESCE(recipient, ''), encoding, body
-		FROM records WHERE log_id = $1 AND pos > $2 ORDER BY pos LIMIT `+bound(3), string(log), pos, int64(count))
+	list, isLong, err := tx.page(log, bytesMax, `pos > $2 ORDER BY pos LIMIT `+bound(3), pos, int64(count))
+	if isLong && err == nil {
+		err = tx.readBody(&list[0])
+	}
+	return list, err
+}
+
+// RecordsAfter is Tx.RecordsAfter by itself.
+func (db *DB) RecordsAfter(ctx context.Context, log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, error) {
+	return db.page(ctx, func(tx *Tx) ([]ds.Record, bool, error) {
+		return tx.page(log, bytesMax, `pos > $2 ORDER BY pos LIMIT `+bound(3), pos, int64(count))
+	})
+}
+
+// page runs one statement of Tx.page and, where it found a long body, one more.
+func (db *DB) page(ctx context.Context, find func(*Tx) ([]ds.Record, bool, error)) (list []ds.Record, err error) {
+	isLong := false
+	err = db.Read(ctx, func(tx *Tx) error {
+		list, isLong, err = find(tx)
+		return err
+	})
+	if isLong && err == nil {
+		err = db.Read(ctx, func(tx *Tx) error { return tx.readBody(&list[0]) })
+	}
+	return list, err
+}
+
+// page reads records of a log where a condition over the arguments from $2 holds, until
+// their bodies exceed bytesMax. A record with a long body ends the page before it or, as
+// the first, is all of it; its body is then to be read (isLong).
+func (tx *Tx) page(log ds.LogID, bytesMax int, where string, args ...any) (list []ds.Record, isLong bool, err error) {
+	rs, err := tx.query(`SELECT `+pageColumns+` FROM records WHERE log_id = $1 AND `+where, append([]any{string(log)}, args...)...)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer rs.Close()
-	var list []ds.Record
 	for total := 0; total <= bytesMax && rs.Next(); {
+		var length int
 		r := ds.Record{Log: log}
 		if err := rs.Scan(&r.Pos, &r.Seq, &r.Kind, &r.Generation, &r.Epoch, &r.Term, &r.MessageID, &r.CreatedMS, &r.Hash,
-			&r.Sender.Account, &r.Sender.ID, &r.Recipient, &r.Encoding, &r.Body); err != nil {
-			return nil, err
+			&r.Sender.Account, &r.Sender.ID, &r.Recipient, &r.Encoding, &length, &r.Body); err != nil {
+			return nil, false, err
 		}
-		total += len(r.Body)
-		list = append(list, r)
+		if isLong = length > bodyInlineMax; isLong && len(list) > 0 {
+			return list, false, rs.Err()
+		}
+		total += length
+		if list = append(list, r); isLong {
+			return list, true, rs.Err()
+		}
 	}
-	return list, rs.Err()
+	return list, false, rs.Err()
+}
+
+// readBody reads the body that page left out.
+func (tx *Tx) readBody(r *ds.Record) error {
+	err := tx.row(`SELECT body FROM records WHERE log_id = $1 AND pos = $2`, string(r.Log), r.Pos).Scan(&r.Body)
+	if notFound(err) == ErrNotFound {
+		return ds.Unavailable(errors.New("a record went while it was read"))
+	}
+	return err
+}
+
+// HistoryPage says which messages of a conversation are wanted.
+type HistoryPage struct {
+	SinceSeq, UntilSeq int64 // after the one, up to the other
+	Apps, Commits      bool  // and only these, where not both are set
+	FromEpoch, ToEpoch int64 // of commits
+	Count, BytesMax    int
+}
+
+// History reads messages in the order of seq.
+func (db *DB) History(ctx context.Context, log ds.LogID, p HistoryPage) ([]ds.Record, error) {
+	where := `seq > $2 AND seq <= $3`
+	switch {
+	case p.Commits && !p.Apps:
+		where += ` AND kind = 3 AND epoch >= $4 AND epoch <= $5` // records_commits has only these
+	case p.Apps && !p.Commits:
+		where += ` AND kind = 1 AND CAST($4 AS BIGINT) <= CAST($5 AS BIGINT)`
+	default:
+		where += ` AND (kind <> 3 OR epoch >= $4 AND epoch <= $5)`
+	}
+	return db.page(ctx, func(tx *Tx) ([]ds.Record, bool, error) {
+		return tx.page(log, p.BytesMax, where+` ORDER BY seq LIMIT `+bound(6), p.SinceSeq, p.UntilSeq, p.FromEpoch, p.ToEpoch, int64(p.Count))
+	})
+}
+
+// FirstCommit is the seq of the first commit of a generation that begins epoch or a later
+// one, and the epoch that it begins; zero where there is none.
+func (tx *Tx) FirstCommit(log ds.LogID, generation, epoch int64) (seq, begins int64, err error) {
+	err = tx.row(`SELECT seq, epoch FROM records WHERE log_id = $1 AND kind = 3 AND seq IS NOT NULL AND generation = $2 AND epoch >= $3
+		ORDER BY seq LIMIT 1`, string(log), generation, epoch).Scan(&seq, &begins)
+	if notFound(err) == ErrNotFound {
+		return 0, 0, nil
+	}
+	return seq, begins, err
+}
+
+// CommitsBetween counts the commits after one seq and before another that begin an epoch
+// within the bounds.
+func (tx *Tx) CommitsBetween(log ds.LogID, after, before, fromEpoch, toEpoch int64) (count int64, err error) {
+	err = tx.row(`SELECT count(*) FROM records WHERE log_id = $1 AND kind = 3 AND seq > $2 AND seq < $3 AND epoch >= $4 AND epoch <= $5`,
+		string(log), after, before, fromEpoch, toEpoch).Scan(&count)
+	return count, err
+}
+
+// SeqAt is the seq of the last message at pos or before it, 0 where there is none.
+func (tx *Tx) SeqAt(log ds.LogID, pos int64) (seq int64, err error) {
+	err = tx.row(`SELECT seq FROM records WHERE log_id = $1 AND pos <= $2 AND seq IS NOT NULL ORDER BY pos DESC LIMIT 1`, string(log), pos).Scan(&seq)
+	if notFound(err) == ErrNotFound {
+		return 0, nil
+	}
+	return seq, err
 }
 
 // WelcomeSizes returns the sizes in bytes of the Welcomes that still exist, by id.

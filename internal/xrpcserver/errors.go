@@ -54,6 +54,7 @@ var reasons = map[ds.Reason]wireError{
 	ds.NoKeyPackage:    {http.StatusConflict, "KeyPackageNotFound"},
 	ds.TreeDiverged:    {http.StatusConflict, "TreeStateDiverged"},
 	ds.TooManyDevices:  {http.StatusTooManyRequests, "TooManyDevices"},
+	ds.BadKeyPackages:  {http.StatusBadRequest, "InvalidKeyPackages"},
 	ds.NoAddition:      {http.StatusNotFound, "PendingAdditionNotFound"},
 	ds.AdditionClaimed: {http.StatusConflict, "PendingAdditionAlreadyClaimed"},
 	ds.NoGroupInfo:     {http.StatusNotFound, "GroupInfoUnavailable"},
@@ -61,11 +62,22 @@ var reasons = map[ds.Reason]wireError{
 	ds.BadGroupInfo:    {http.StatusBadRequest, "InvalidGroupInfo"},
 	ds.TooManyMembers:  {http.StatusBadRequest, "TooManyMembers"},
 	ds.NoMessage:       {http.StatusNotFound, "MessageNotFound"},
+	ds.LostRace:        {http.StatusConflict, "EpochConflict"},
+	ds.NoReaction:      {http.StatusNotFound, "ReactionNotFound"},
+	ds.BadReaction:     {http.StatusBadRequest, "InvalidReaction"},
+	ds.TooLarge:        {http.StatusBadRequest, "MessageTooLarge"},
 }
 
 // renamed is what a method's lexicon calls a reason otherwise.
 var renamed = map[string]map[ds.Reason]wireError{
 	xrpc.CreateConvo: {ds.NoKeyPackage: {http.StatusBadRequest, "KeyPackageNotFound"}},
+	xrpc.LeaveConvo:  {ds.BadCommit: codes[ds.InvalidRequest], ds.TooManyMembers: codes[ds.InvalidRequest]},
+	xrpc.RegisterDevice: {
+		ds.Taken:      {http.StatusConflict, "DeviceAlreadyRegistered"},
+		ds.NoAddition: {http.StatusNotFound, "NotFound"},
+		ds.NotAllowed: {http.StatusForbidden, xrpc.ErrorForbidden},
+	},
+	xrpc.SendMessage: {ds.AlreadyDone: {http.StatusConflict, "ReactionExists"}},
 }
 
 // wireAnswer is an error as it travels.

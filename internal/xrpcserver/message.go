@@ -1,4 +1,203 @@
 package xrpcserver
 
+import (
+	"context"
+	"net/http"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+)
+
 // registerMessages makes the methods of messages callable.
-func (s *Server) registerMessages() {}
+func (s *Server) registerMessages() {
+	procedure(s, xrpc.SendMessage, s.sendMessage)
+	procedure(s, xrpc.SendEphemeral, s.sendEphemeral)
+	query(s, xrpc.GetMessages, s.getMessages)
+	procedure(s, xrpc.UpdateCursor, s.updateCursor)
+	procedure(s, xrpc.RequestFailover, s.requestFailover)
+	query(s, xrpc.GetDeliveryStatus, s.getDeliveryStatus)
+	query(s, xrpc.ResolveDeliveryService, s.resolveDeliveryService)
+}
+
+const (
+	ciphertextBytesMax = 10 << 20
+	tagBytesMax        = 64
+	timeStepMS         = 2000 // times of messages are shown no finer
+	limitDefault       = 50
+)
+
+// sendMessage stores a message or, with delivery ephemeral, changes a reaction or tells
+// those who listen now.
+func (s *Server) sendMessage(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
+	if err := checkMessage(in); err != nil {
+		return nil, err
+	}
+	switch {
+	case in.Delivery != deliveryEphemeral:
+		return s.sendPersistent(ctx, who, in)
+	case in.Action != "":
+		return s.react(ctx, who, in)
+	}
+	return s.sendPassing(ctx, who, in)
+}
+
+const (
+	deliveryPersistent = "persistent"
+	deliveryEphemeral  = "ephemeral"
+)
+
+// checkMessage is what can be said of a message by itself (spec xrpc, A.7). What is not
+// stored needs neither padding nor an epoch: clients send anything to say that they type.
+func checkMessage(in *xrpc.SendMessageInput) error {
+	switch {
+	case !isMessageID(in.MsgID):
+		return badInput("msgId", "must be a ULID or a UUID")
+	case in.Delivery != "" && in.Delivery != deliveryPersistent && in.Delivery != deliveryEphemeral:
+		return badInput("delivery", "must be persistent or ephemeral")
+	case len(in.ConfirmationTag) > tagBytesMax:
+		return badInput("confirmationTag", "is too long")
+	case len(in.Ciphertext) > ciphertextBytesMax || in.PaddedSize > ciphertextBytesMax:
+		return tooLarge()
+	case in.Delivery == deliveryEphemeral:
+		return nil
+	case len(in.Ciphertext) == 0:
+		return badInput("ciphertext", "must not be empty")
+	case int64(in.PaddedSize) != int64(len(in.Ciphertext)):
+		return badInput("paddedSize", "must be the length of ciphertext")
+	case !isPadded(len(in.Ciphertext)):
+		return badInput("paddedSize", "must be 512, 1024, 2048, 4096 or a multiple of 8192")
+	}
+	return nil
+}
+
+// isPadded says whether a message has one of the sizes that messages are padded to.
+func isPadded(bytes int) bool {
+	switch bytes {
+	case 512, 1024, 2048, 4096:
+		return true
+	}
+	return bytes > 0 && bytes%8192 == 0
+}
+
+// isMessageID says whether id has the form of a ULID, 26 letters and digits, or of a UUID,
+// 36 of hexadecimal digits and dashes.
+func isMessageID(id string) bool {
+	switch len(id) {
+	case 26:
+		return isMadeOf(id, func(c byte) bool { return isDigit(c) || c|0x20 >= 'a' && c|0x20 <= 'z' })
+	case 36:
+		return isMadeOf(id, func(c byte) bool { return isDigit(c) || c == '-' || c|0x20 >= 'a' && c|0x20 <= 'f' })
+	}
+	return false
+}
+
+func isMadeOf(text string, of func(c byte) bool) bool {
+	for i := range len(text) {
+		if !of(text[i]) {
+			return false
+		}
+	}
+	return text != ""
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+func badInput(field, problem string) error {
+	return &xrpc.InputError{Field: field, Problem: problem}
+}
+
+func tooLarge() error {
+	return &Error{http.StatusBadRequest, "MessageTooLarge", "ciphertext is at most 10 MiB"}
+}
+
+func (s *Server) sendPersistent(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
+	r, err := s.core.Send(ctx, who, core.Message{
+		ConversationID: ds.ConversationID(in.ConvoID), ID: ds.MessageID(in.MsgID), Body: in.Ciphertext, Encoding: ds.Binary,
+		StatedEpoch: int64(in.Epoch), StatesEpoch: true, RequireCurrent: true, Application: true, ConfirmationTag: in.ConfirmationTag,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &xrpc.SendMessageOutput{MessageID: in.MsgID, ReceivedAt: coarse(r.CreatedMS), Seq: r.Seq, Epoch: r.Epoch}, nil
+}
+
+// coarse is a time as it is shown of messages: exact ones would tell who types when.
+func coarse(ms int64) xrpc.Time { return xrpc.TimeMS(ms - ms%timeStepMS) }
+
+// sendPassing is a message that nobody keeps. What is no MLS message stands for nothing
+// but its sender's typing, as clients of generation B say it; nobody could open it.
+func (s *Server) sendPassing(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
+	id := ds.ConversationID(in.ConvoID)
+	var err error
+	if core.IsMLSMessage(in.Ciphertext) {
+		_, err = s.announceMessage(ctx, who, id, ds.MessageID(in.MsgID), in.Ciphertext, int64(in.Epoch))
+	} else {
+		err = s.announceTyping(ctx, who, id)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &xrpc.SendMessageOutput{MessageID: in.MsgID, ReceivedAt: coarse(s.core.Now()), Epoch: int64(in.Epoch)}, nil
+}
+
+// sendEphemeral tells those who listen now of a message that nobody keeps.
+func (s *Server) sendEphemeral(ctx context.Context, who ds.Caller, in *xrpc.SendEphemeralInput) (*xrpc.SendEphemeralOutput, error) {
+	switch {
+	case len(in.Ciphertext) > ciphertextBytesMax || len(in.Ciphertext) == 0:
+		return nil, badInput("ciphertext", "must be of 1 byte to 10 MiB")
+	case int64(in.PaddedSize) != int64(len(in.Ciphertext)):
+		return nil, &Error{http.StatusBadRequest, "InvalidPadding", "paddedSize must be the length of ciphertext"}
+	}
+	cursor, err := s.announceMessage(ctx, who, ds.ConversationID(in.ConvoID), "", in.Ciphertext, int64(in.Epoch))
+	if err != nil {
+		return nil, err
+	}
+	return &xrpc.SendEphemeralOutput{Cursor: cursor}, nil
+}
+
+// getMessages is a page of messages, in the order of seq.
+func (s *Server) getMessages(ctx context.Context, who ds.Caller, in *xrpc.GetMessagesParams) (*xrpc.GetMessagesOutput, error) {
+	q := core.HistoryQuery{Limit: limitDefault, FromEpoch: (*int64)(in.FromEpoch), ToEpoch: (*int64)(in.ToEpoch), JoinEpoch: (*int64)(in.JoinEpoch)}
+	if in.Limit != nil {
+		q.Limit = int(min(*in.Limit, 1000))
+	}
+	if in.SinceSeq != nil {
+		q.SinceSeq = int64(*in.SinceSeq)
+	}
+	switch in.Kind() {
+	case "all":
+	case "app":
+		q.Apps = true
+	case "commit":
+		q.Commits = true
+	default:
+		return nil, badInput("type", "must be all, app or commit")
+	}
+	h, err := s.core.History(ctx, who, ds.ConversationID(in.ConvoID), q)
+	if err != nil {
+		return nil, err
+	}
+	out := &xrpc.GetMessagesOutput{Messages: make([]xrpc.MessageView, len(h.Records)),
+		GapInfo: &xrpc.GapInfo{HasGaps: h.HasGaps, MissingSeqs: h.Missing, TotalMessages: h.Seq}}
+	for i := range h.Records {
+		out.Messages[i] = messageView(ds.ConversationID(in.ConvoID), &h.Records[i])
+		out.LastSeq = &out.Messages[i].Seq
+	}
+	if in.JoinEpoch != nil {
+		out.SuppressedBeforeJoin = &h.Suppressed
+	}
+	return out, nil
+}
+
+// messageView is a message as both generations read it. Nothing of it names a sender. The
+// clients know commits and application messages only: a proposal, which their MLS library
+// tells from a message by itself, is shown as the latter.
+func messageView(id ds.ConversationID, r *ds.Record) xrpc.MessageView {
+	view := xrpc.MessageView{ID: string(r.MessageID), ConvoID: string(id), Ciphertext: r.Body, Epoch: r.Epoch, Seq: r.Seq,
+		CreatedAt: coarse(r.CreatedMS), MessageType: "app"}
+	if r.Kind == ds.Commit {
+		view.MessageType = "commit"
+	}
+	return view
+}

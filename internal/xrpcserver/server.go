@@ -48,6 +48,7 @@ type Server struct {
 	core     *core.Service
 	identity *identity.Authenticator
 	resolver *identity.Resolver
+	services *identity.DeliveryServices // nil for none
 	did      func() string
 	url      func() string
 	logger   *slog.Logger
@@ -66,6 +67,9 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{core: o.Core, identity: o.Identity, resolver: o.Resolver, did: o.ServiceDID, url: o.PublicURL,
 		logger: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), methods: map[string]string{}, proxies: o.TrustedProxies, intake: o.Intake}
+	if o.Resolver != nil {
+		s.services = identity.NewDeliveryServices(o.Resolver)
+	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}

@@ -9,6 +9,7 @@ ALTER TABLE conversation_details ADD COLUMN suite TEXT NOT NULL DEFAULT ''; -- b
 ALTER TABLE conversation_details ADD COLUMN description TEXT NOT NULL DEFAULT '';
 ALTER TABLE conversation_details ADD COLUMN policy_ms BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE conversation_details ADD COLUMN policy_by TEXT COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE conversation_details ADD COLUMN group_info_epoch BIGINT; -- NULL: unknown, or without group_info
 
 ALTER TABLE intervals ADD COLUMN joined_ms BIGINT NOT NULL DEFAULT 0; -- 0: with the record from_pos
 ALTER TABLE intervals ADD COLUMN promoted_ms BIGINT NOT NULL DEFAULT 0;
@@ -60,6 +61,9 @@ CREATE TABLE welcome_recipients (
 );
 CREATE INDEX welcome_recipients_waiting ON welcome_recipients (account, log_id, created_ms) WHERE consumed_ms IS NULL;
 
+-- Commits are few among the messages, and asked for by themselves.
+CREATE INDEX records_commits ON records (log_id, seq) WHERE kind = 3;
+
 CREATE TABLE reactions (
     log_id         TEXT COLLATE "C" NOT NULL,
     message_id     TEXT COLLATE "C" NOT NULL,
@@ -79,3 +83,12 @@ CREATE TABLE tickets (
     expires_ms     BIGINT NOT NULL
 );
 CREATE INDEX tickets_expiry ON tickets (expires_ms);
+
+-- Codes that invite to a conversation. Only their hash is kept; a revoked one is gone.
+CREATE TABLE conversation_invites (
+    code_hash      BYTEA PRIMARY KEY,
+    log_id         TEXT COLLATE "C" NOT NULL,
+    created_by     TEXT COLLATE "C" NOT NULL,
+    created_ms     BIGINT NOT NULL
+);
+CREATE INDEX conversation_invites_log ON conversation_invites (log_id, created_ms);

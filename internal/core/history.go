@@ -1,0 +1,243 @@
+package core
+
+import (
+	"context"
+	"math"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// HistoryQuery asks for a page of a conversation's messages.
+type HistoryQuery struct {
+	SinceSeq int64 // the messages after this one
+	Limit    int   // 1 to 100
+	// Apps and Commits ask for these alone. Both or neither is every message, proposals
+	// too: a member who misses one cannot process the commit that refers to it.
+	Apps, Commits bool
+	// FromEpoch and ToEpoch bound the epochs that commits begin; nil does not.
+	FromEpoch, ToEpoch *int64
+	// JoinEpoch leaves out what was sent before this epoch of the current group.
+	JoinEpoch *int64
+}
+
+// History is such a page, and what it leaves out.
+type History struct {
+	Records    []ds.Record // in the order of seq
+	Seq        int64       // the conversation's last
+	Missing    []int64     // seqs that were asked for and are no longer kept, up to 1 000 of them
+	HasGaps    bool
+	Suppressed int64 // messages left out because of JoinEpoch
+}
+
+// History reads messages that the caller, a member, may see. A page ends before its
+// bodies exceed 11 MiB in total, but always holds one message. It writes nothing.
+// Refusals: forbidden, invalid_request.
+func (s *Service) History(ctx context.Context, who ds.Caller, id ds.ConversationID, q HistoryQuery) (History, error) {
+	page, err := q.page()
+	if err != nil {
+		return History{}, err
+	}
+	at, err := s.memberReading(ctx, who, id, q.SinceSeq+1)
+	if err != nil {
+		return History{}, err
+	}
+	log := ds.ConversationLog(id)
+	h := History{Seq: at.Seq, HasGaps: q.SinceSeq+1 < at.EarliestSeq}
+	for seq := q.SinceSeq + 1; seq < at.EarliestSeq && len(h.Missing) < historyGapsMax; seq++ {
+		h.Missing = append(h.Missing, seq)
+	}
+	page.UntilSeq = at.Seq // the membership was looked at there, and what comes later is not judged
+	if q.JoinEpoch != nil {
+		first, err := s.joinSeq(ctx, id, *q.JoinEpoch, at.Seq)
+		if err != nil {
+			return History{}, err
+		}
+		after := max(q.SinceSeq, at.EarliestSeq-1)
+		if h.Suppressed, err = s.countMessages(ctx, log, page, after, first); err != nil {
+			return History{}, err
+		}
+		page.SinceSeq = max(page.SinceSeq, first-1)
+	}
+	h.Records, err = s.store.History(ctx, log, page)
+	return h, err
+}
+
+// page is the query as the store takes it.
+func (q *HistoryQuery) page() (store.HistoryPage, error) {
+	p := store.HistoryPage{SinceSeq: q.SinceSeq, Apps: q.Apps, Commits: q.Commits, ToEpoch: math.MaxInt64, Count: q.Limit, BytesMax: historyPageBytes}
+	if q.FromEpoch != nil {
+		p.FromEpoch = *q.FromEpoch
+	}
+	if q.ToEpoch != nil {
+		p.ToEpoch = *q.ToEpoch
+	}
+	switch {
+	case q.Limit < 1 || q.Limit > historyCountMax:
+		return p, ds.Refuse(ds.InvalidRequest, "limit must be 1 to %d", historyCountMax)
+	case q.SinceSeq < 0 || q.SinceSeq == math.MaxInt64:
+		return p, ds.Refuse(ds.InvalidRequest, "the seq is out of range")
+	case p.FromEpoch > p.ToEpoch:
+		return p, ds.Refuse(ds.InvalidRequest, "the epochs end before they begin")
+	}
+	return p, nil
+}
+
+// memberReading is what a member needs to begin to read at a seq.
+func (s *Service) memberReading(ctx context.Context, who ds.Caller, id ds.ConversationID, fromSeq int64) (store.Reading, error) {
+	if !ds.IsValidID(string(id)) {
+		return store.Reading{}, refuseNotMember
+	}
+	at, err := s.readings.ask(ctx, store.Start{Device: who.AsDevice(), Conversation: id, FromSeq: fromSeq})
+	if err == nil && (at.Stay.From == 0 || at.Stay.Until != 0) {
+		err = refuseNotMember
+	}
+	return at, err
+}
+
+// joinSeq is the seq of the first message that is not from before an epoch; behind the
+// last one where all are.
+func (s *Service) joinSeq(ctx context.Context, id ds.ConversationID, epoch, seq int64) (int64, error) {
+	first := int64(1)
+	err := s.store.View(ctx, func(tx *store.Tx) error {
+		head, err := tx.Head(id)
+		if err != nil {
+			return err
+		}
+		commit, begins, err := tx.FirstCommit(ds.ConversationLog(id), head.Generation, epoch)
+		switch {
+		case err != nil:
+		case commit > 0 && begins == epoch:
+			first = commit
+		case commit == 0 && head.Epoch < epoch:
+			first = seq + 1
+		default: // the group was in that epoch or a later one when it came here
+			first = 1
+		}
+		return err
+	})
+	return first, err
+}
+
+// countMessages counts those of a page's kind after one seq and before another. Seqs have
+// no gaps and commits are few, so nothing else is counted one by one; proposals count as
+// application messages.
+func (s *Service) countMessages(ctx context.Context, log ds.LogID, page store.HistoryPage, after, before int64) (int64, error) {
+	all := before - 1 - after
+	if all <= 0 {
+		return 0, nil
+	}
+	var commits, wanted int64
+	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
+		if commits, err = tx.CommitsBetween(log, after, before, 0, math.MaxInt64); err == nil {
+			wanted, err = tx.CommitsBetween(log, after, before, page.FromEpoch, page.ToEpoch)
+		}
+		return err
+	})
+	switch {
+	case page.Commits && !page.Apps:
+		return wanted, err
+	case page.Apps && !page.Commits:
+		return all - commits, err
+	}
+	return all - commits + wanted, err
+}
+
+// Standing is the head of a conversation, for a member. Refusals: forbidden.
+func (s *Service) Standing(ctx context.Context, who ds.Caller, id ds.ConversationID) (head ds.Conversation, err error) {
+	err = s.viewAsMember(ctx, who, id, func(tx *store.Tx) error {
+		head, err = tx.Head(id)
+		return err
+	})
+	return head, err
+}
+
+// Whereabouts says where messages of a conversation stand, for a member; those that are not
+// there are left out. Only the first 50 ids count. The records have no body. Refusals:
+// forbidden.
+func (s *Service) Whereabouts(ctx context.Context, who ds.Caller, id ds.ConversationID, messages []ds.MessageID) ([]ds.Record, error) {
+	var list []ds.Record
+	keys := make([]store.MessageKey, 0, placesMax)
+	for _, message := range messages[:min(len(messages), placesMax)] {
+		if ds.IsValidID(string(message)) {
+			keys = append(keys, store.MessageKey{Conversation: id, ID: message})
+		}
+	}
+	err := s.viewAsMember(ctx, who, id, func(tx *store.Tx) error {
+		answers, err := tx.Answers(keys)
+		for _, key := range keys {
+			if answer, ok := answers[key]; ok {
+				list = append(list, recordOf(id, key.ID, answer))
+				delete(answers, key) // named twice, it is answered once
+			}
+		}
+		return err
+	})
+	return list, err
+}
+
+// viewAsMember runs fn in a snapshot in which the caller is a member.
+func (s *Service) viewAsMember(ctx context.Context, who ds.Caller, id ds.ConversationID, fn func(*store.Tx) error) error {
+	if !ds.IsValidID(string(id)) {
+		return refuseNotMember
+	}
+	key := store.MemberKey{Conversation: id, Account: who.Account}
+	return s.store.View(ctx, func(tx *store.Tx) error {
+		stays, err := tx.Intervals([]store.MemberKey{key})
+		if err != nil {
+			return err
+		}
+		if list := stays[key]; len(list) == 0 || list[len(list)-1].Until != 0 {
+			return refuseNotMember
+		}
+		return fn(tx)
+	})
+}
+
+// ReadMark says how far a caller has read: up to a message, a seq, a pos or, with All,
+// everything. Where it is none of these it says nothing, and is only checked.
+type ReadMark struct {
+	MessageID ds.MessageID
+	Seq       *int64
+	Pos       *int64
+	All       bool
+}
+
+// MarkRead notes how far the caller has read; the note never moves back and is durable
+// when MarkRead returns. A pos beyond the conversation's end is none of its own, and
+// notes nothing. Refusals: forbidden, not_found (no such message).
+func (s *Service) MarkRead(ctx context.Context, who ds.Caller, id ds.ConversationID, mark ReadMark) error {
+	at, err := s.memberReading(ctx, who, id, 1)
+	if err != nil {
+		return err
+	}
+	seq := int64(0)
+	switch {
+	case mark.MessageID != "":
+		places, err := s.Whereabouts(ctx, who, id, []ds.MessageID{mark.MessageID})
+		if err != nil {
+			return err
+		}
+		if len(places) == 0 {
+			return ds.Refuse(ds.NotFound, "no such message").Because(ds.NoMessage)
+		}
+		seq = places[0].Seq
+	case mark.Seq != nil:
+		seq = *mark.Seq
+	case mark.Pos != nil && *mark.Pos <= at.Pos:
+		err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
+			seq, err = tx.SeqAt(ds.ConversationLog(id), *mark.Pos)
+			return err
+		})
+	case mark.All:
+		seq = at.Seq
+	}
+	if err != nil || seq < 1 {
+		return err
+	}
+	s.cursors.put(who.AsDevice(), ds.ConversationLog(id), min(seq, at.Seq)+1)
+	return s.FlushCursors(ctx, who.AsDevice())
+}
+
+// Now is the service's clock in milliseconds.
+func (s *Service) Now() int64 { return s.now().UnixMilli() }

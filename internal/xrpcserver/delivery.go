@@ -1,0 +1,70 @@
+package xrpcserver
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/identity"
+)
+
+// requestFailover answers that this service orders the conversation already. Its epoch
+// is the group's: nothing but a commit moves that.
+func (s *Server) requestFailover(ctx context.Context, who ds.Caller, in *xrpc.RequestFailoverInput) (*xrpc.RequestFailoverOutput, error) {
+	head, err := s.core.Standing(ctx, who, ds.ConversationID(in.ConvoID))
+	if err != nil {
+		return nil, err
+	}
+	if head.Home != "" {
+		return nil, &Error{http.StatusConflict, "SequencerHealthy", "the conversation has another home"}
+	}
+	return &xrpc.RequestFailoverOutput{NewSequencerDID: s.did(), ConvoID: in.ConvoID, Epoch: head.Epoch, SequencerTerm: head.Term}, nil
+}
+
+// getDeliveryStatus says which other services have messages: there are none to have any.
+// Messages that do not exist have no status.
+func (s *Server) getDeliveryStatus(ctx context.Context, who ds.Caller, in *xrpc.GetDeliveryStatusParams) (*xrpc.GetDeliveryStatusOutput, error) {
+	var ids []ds.MessageID
+	for _, id := range in.IDs() {
+		ids = append(ids, ds.MessageID(id))
+	}
+	places, err := s.core.Whereabouts(ctx, who, ds.ConversationID(in.ConvoID), ids)
+	if err != nil {
+		return nil, err
+	}
+	out := &xrpc.GetDeliveryStatusOutput{}
+	for _, r := range places {
+		out.Statuses = append(out.Statuses, xrpc.DeliveryStatus{MessageID: string(r.MessageID), Status: "local_only"})
+	}
+	return out, nil
+}
+
+// resolveDeliveryService finds the delivery service of an account or, by its own DID,
+// that of a service.
+func (s *Server) resolveDeliveryService(ctx context.Context, _ ds.Caller, in *xrpc.ResolveDeliveryServiceParams) (*xrpc.ResolveDeliveryServiceOutput, error) {
+	did, _, _ := strings.Cut(in.DID, "#")
+	method, name, _ := strings.Cut(strings.TrimPrefix(did, "did:"), ":")
+	if !strings.HasPrefix(did, "did:") || method == "" || name == "" {
+		return nil, badInput("did", "must be a DID")
+	}
+	if did == s.did() {
+		return &xrpc.ResolveDeliveryServiceOutput{DID: did, Endpoint: s.url()}, nil
+	}
+	if s.services == nil {
+		return nil, errEndpoint
+	}
+	service, err := s.services.Find(ctx, did)
+	var failure *identity.ResolveError
+	switch {
+	case err == nil:
+		return &xrpc.ResolveDeliveryServiceOutput{DID: did, Endpoint: service.Endpoint, SupportedCipherSuites: service.Suites}, nil
+	case errors.As(err, &failure) && failure.Kind != identity.ResolveFailed:
+		return nil, errEndpoint
+	}
+	return nil, &Error{http.StatusBadGateway, "ResolutionFailed", "the account's hosts could not be asked"}
+}
+
+var errEndpoint = &Error{http.StatusNotFound, "EndpointNotFound", "the account names no delivery service"}

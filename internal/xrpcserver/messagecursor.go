@@ -1,0 +1,92 @@
+package xrpcserver
+
+import (
+	"context"
+	"crypto/rand"
+	"strconv"
+	"strings"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// announceMessage tells those who listen of a message that nobody keeps, under an id that
+// is made up where the sender has none. It returns the cursor of the event.
+func (s *Server) announceMessage(ctx context.Context, who ds.Caller, id ds.ConversationID, message ds.MessageID, body []byte, epoch int64) (string, error) {
+	if message == "" {
+		message = newULID()
+	}
+	a, err := s.core.AnnounceAt(ctx, who, id, core.Announcement{Kind: core.Ephemeral, MessageID: message, Body: body, Epoch: epoch})
+	return formatCursor(id, a.Pos, a.AtMS), err
+}
+
+// announceTyping tells those who listen that the caller types.
+func (s *Server) announceTyping(ctx context.Context, who ds.Caller, id ds.ConversationID) error {
+	return s.core.Announce(ctx, who, id, core.Announcement{Kind: core.Typing, IsTyping: true})
+}
+
+// newULID is a random name of the form of a ULID. It does not say when it was made.
+func newULID() ds.MessageID {
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // never fails (crypto/rand)
+	random[0] &= 0x3f           // 130 bits are shown, of which the first two are 0
+	return ds.MessageID(crockford.EncodeToString(random[:]))
+}
+
+// updateCursor notes how far the caller has read and, with messageId or markRead, tells
+// the others. A cursor may be one of ours or a seq; a ULID that a client has made itself
+// is taken and says nothing (decision 10).
+func (s *Server) updateCursor(ctx context.Context, who ds.Caller, in *xrpc.UpdateCursorInput) (*xrpc.UpdateCursorOutput, error) {
+	id := ds.ConversationID(in.ConvoID)
+	isReceipt := in.MarkRead != nil && *in.MarkRead || in.MessageID != ""
+	mark := core.ReadMark{MessageID: ds.MessageID(in.MessageID)}
+	switch {
+	case in.Cursor != "":
+		if !readMark(&mark, id, string(in.Cursor)) {
+			return nil, &Error{Status: 400, Name: "InvalidCursor", Message: "the cursor is neither an event's nor a seq"}
+		}
+	case isReceipt:
+		mark.All = in.MessageID == ""
+	default:
+		return nil, badInput("cursor", "is required")
+	}
+	if err := s.core.MarkRead(ctx, who, id, mark); err != nil {
+		return nil, err
+	}
+	out := &xrpc.UpdateCursorOutput{UpdatedAt: xrpc.TimeMS(s.core.Now())}
+	if isReceipt {
+		a, err := s.core.AnnounceAt(ctx, who, id, core.Announcement{Kind: core.Read, MessageID: mark.MessageID})
+		if err != nil {
+			return nil, err
+		}
+		out.ReadAt = xrpc.TimeMS(a.AtMS)
+	}
+	return out, nil
+}
+
+// readMark understands a cursor, if it has a form that one may have.
+func readMark(mark *core.ReadMark, id ds.ConversationID, cursor string) bool {
+	if len(cursor) > cursorTextMax {
+		return false
+	}
+	if pos, _, ok := parseCursor(id, cursor); ok {
+		mark.Pos = &pos
+		return true
+	}
+	if len(cursor) < cursorSize && isMadeOf(cursor, isDigit) {
+		seq, err := strconv.ParseInt(cursor, 10, 64)
+		mark.Seq = &seq
+		return err == nil
+	}
+	if _, _, _, isOurs := readCursor(cursor); isOurs {
+		return true // of another conversation
+	}
+	return len(cursor) == cursorSize && isULID(cursor)
+}
+
+// isULID says whether text is a ULID: 128 bits of Crockford's base32.
+func isULID(text string) bool {
+	_, err := crockford.DecodeString(strings.ToUpper(text))
+	return err == nil && text[0] <= '7'
+}

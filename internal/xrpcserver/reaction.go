@@ -1,0 +1,27 @@
+package xrpcserver
+
+import (
+	"context"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// react puts a reaction to a message or takes it back. Its msgId names nothing that is
+// kept; the message that it is about is the target.
+func (s *Server) react(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
+	switch {
+	case in.Action != "addReaction" && in.Action != "removeReaction":
+		return nil, badInput("action", "must be addReaction or removeReaction")
+	case in.TargetMessageID == "":
+		return nil, badInput("targetMessageId", "is required")
+	}
+	r, err := s.core.React(ctx, who, core.Reaction{ConversationID: ds.ConversationID(in.ConvoID),
+		MessageID: ds.MessageID(in.TargetMessageID), Reaction: in.ReactionEmoji, Remove: in.Action == "removeReaction"})
+	if err != nil {
+		return nil, err
+	}
+	done := true
+	return &xrpc.SendMessageOutput{MessageID: in.MsgID, ReceivedAt: coarse(r.CreatedMS), Epoch: r.Epoch, Success: &done}, nil
+}
