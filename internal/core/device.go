@@ -1,64 +1,245 @@
 package core
 
 import (
+	"bytes"
 	"context"
-	"sync"
-	"time"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
 )
 
-// RememberedGeneration is the newest generation of the API that the account's devices
-// were seen to speak: 0 unknown, 1 A, 2 B. It may be a minute old.
-func (s *Service) RememberedGeneration(ctx context.Context, account ds.AccountID) (int, error) {
-	now := s.now()
-	if generation, isKnown := s.generations.of(account, now); isKnown {
-		return generation, nil
+// Registration is a device as its owner registers it.
+type Registration struct {
+	Name         string
+	UUID         string // the device's own lasting id, if it has one
+	SignatureKey []byte
+	PushToken    string // "": it has none, or keeps the one it has
+	Generation   int    // of the API that it speaks: 0 unknown, 1 A, 2 B
+	Uploads      []Upload
+}
+
+// Device is a registered device as its owner sees it.
+type Device = store.Registration
+
+var (
+	refuseManyDevices = (&ds.Refusal{Code: ds.LimitExceeded, Message: fmt.Sprintf("an account has at most %d devices", devicesRegistered)}).Because(ds.TooManyDevices)
+	refuseKeyTaken    = (&ds.Refusal{Code: ds.InvalidRequest, Message: "another device of the account has this signature key"}).Because(ds.Taken)
+	refusePackages    = (&ds.Refusal{Code: ds.InvalidRequest, Message: "none of the key packages is good"}).Because(ds.BadKeyPackages)
+	refuseForeign     = ds.Refuse(ds.Forbidden, "the device is another account's")
+	refuseUnknown     = ds.Refuse(ds.NotFound, "the account has no such device")
+)
+
+// RegisterDevice makes a device of the caller's account known, with its first key
+// packages; those that are not good are left out. The same UUID or the same signature key
+// again is the same device, which begins anew: it keeps its id, and what only its former
+// state could use is gone, but not what belongs to packages that it names again. The
+// members of the account's conversations are told of a device that waits to be added.
+// It returns the device and the conversations of the account. Refusals: TooManyDevices,
+// Taken, BadKeyPackages, rate_limited.
+func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registration) (Device, []ds.ConversationID, error) {
+	list, _, _ := s.judgeUploads(who, in.Uploads)
+	if len(list) == 0 {
+		return Device{}, nil, refusePackages
 	}
-	var generation int
-	err := s.store.Read(ctx, func(tx *store.Tx) error {
-		var err error
-		generation, err = tx.RememberedGeneration(account)
+	if r := s.limits.take(LimitStoredBytes, string(who.Account), "", packageBytes(list)); r != nil {
+		return Device{}, nil, r
+	}
+	var d Device
+	var conversations []ds.ConversationID
+	var fresh []Addition
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		if err := tx.LockAccount(who.Account); err != nil {
+			return err
+		}
+		devices, err := tx.Devices(who.Account)
+		if err != nil {
+			return err
+		}
+		isKnown := false
+		if d, isKnown, err = decideDevice(devices, who.Account, in); err != nil {
+			return err
+		}
+		if err := register(tx, d, isKnown, list); err != nil {
+			return err
+		}
+		if conversations, err = tx.ConversationIDs(who.Account, registeredConversationsMax); err != nil {
+			return err
+		}
+		fresh, err = tx.OpenAdditions(d.Device, conversations, newAdditionIDs(len(conversations)))
 		return err
 	})
-	if err == nil {
-		s.generations.remember(account, generation, now)
+	s.generations.forget(who.Account)
+	if err != nil {
+		return Device{}, nil, err
 	}
-	return generation, err
+	return d, conversations, s.announceAdditions(ctx, who, fresh)
 }
 
-// generations is what is remembered of the generations of accounts. The zero value is
-// empty; it is safe for concurrent use.
-type generations struct {
-	mu    sync.Mutex
-	known map[ds.AccountID]knownGeneration // mu guards known
-}
-
-type knownGeneration struct {
-	generation int
-	until      time.Time
-}
-
-func (g *generations) of(account ds.AccountID, now time.Time) (generation int, isKnown bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	k, ok := g.known[account]
-	return k.generation, ok && now.Before(k.until)
-}
-
-func (g *generations) remember(account ds.AccountID, generation int, now time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.known == nil || len(g.known) >= generationsMax {
-		g.known = map[ds.AccountID]knownGeneration{}
+// decideDevice is which device a registration is for, and what it is from then on.
+func decideDevice(devices []Device, account ds.AccountID, in Registration) (d Device, isKnown bool, err error) {
+	byUUID := slices.IndexFunc(devices, func(d Device) bool { return in.UUID != "" && d.UUID == in.UUID })
+	byKey := slices.IndexFunc(devices, func(d Device) bool { return bytes.Equal(d.SignatureKey, in.SignatureKey) })
+	switch {
+	case byUUID >= 0 && byKey >= 0 && byUUID != byKey:
+		return Device{}, false, refuseKeyTaken
+	case byUUID >= 0 || byKey >= 0:
+		d, isKnown = devices[max(byUUID, byKey)], true
+	case len(devices) >= devicesRegistered:
+		return Device{}, false, refuseManyDevices
+	default:
+		d.Device = ds.Device{Account: account, ID: newDeviceID()}
 	}
-	g.known[account] = knownGeneration{generation, now.Add(generationLifetime)}
+	d.Name, d.SignatureKey, d.Generation = in.Name, in.SignatureKey, max(d.Generation, in.Generation)
+	if in.UUID != "" {
+		d.UUID = in.UUID
+	}
+	if in.PushToken != "" {
+		d.PushToken = in.PushToken
+	}
+	return d, isKnown, nil
 }
 
-// forget is for an account whose devices have changed.
-func (g *generations) forget(account ds.AccountID) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	delete(g.known, account)
+// register writes a device with its packages.
+func register(tx *store.Tx, d Device, isKnown bool, list []ds.KeyPackage) error {
+	refs := make([]string, len(list))
+	mine := slices.Clone(list)
+	for i := range mine {
+		mine[i].Device = d.Device
+		refs[i] = mine[i].Ref
+	}
+	if isKnown {
+		if err := tx.ResetDevice(d.Device, refs, "the device registered again"); err != nil {
+			return err
+		}
+	}
+	if err := tx.RegisterDevice(d); err != nil {
+		return err
+	}
+	_, err := addKeyPackages(tx, map[ds.Device][]ds.KeyPackage{d.Device: mine})
+	return err
+}
+
+// newDeviceID makes a random UUID (RFC 9562, section 5.4).
+func newDeviceID() ds.DeviceID {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return ds.DeviceID(fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]))
+}
+
+// Devices lists the caller's registered devices, last seen first.
+func (s *Service) Devices(ctx context.Context, who ds.Caller) ([]Device, error) {
+	var list []Device
+	err := s.store.Read(ctx, func(tx *store.Tx) error {
+		var err error
+		list, err = tx.Devices(who.Account)
+		return err
+	})
+	return list, err
+}
+
+// DeviceNames is what a client may call one of its devices by: our id or its own UUID,
+// which count if there is any, or else the name that it was registered with. By no name
+// at all, it is the one that was seen last.
+type DeviceNames struct {
+	ID, UUID, Name string
+}
+
+// SetPushToken changes the push token of a device, or removes it with "". A device that
+// is to lose its token is named, unless it is the only one. Refusals: not_found, forbidden for a
+// device of another account.
+func (s *Service) SetPushToken(ctx context.Context, who ds.Caller, names DeviceNames, token string) (ds.Device, error) {
+	var device ds.Device
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		devices, err := tx.Devices(who.Account)
+		if err != nil {
+			return err
+		}
+		d := findDevice(devices, names.ID, names.UUID)
+		if d == nil && names.ID == "" && names.UUID == "" {
+			d = guessDevice(devices, names.Name, token != "")
+		}
+		if d == nil {
+			return missingDevice(tx, names.ID)
+		}
+		device = d.Device
+		return tx.SetPushToken(device, token)
+	})
+	return device, err
+}
+
+// findDevice finds a device by what names it without doubt; nil if none does.
+func findDevice(devices []Device, id, uuid string) *Device {
+	for i := range devices {
+		d := &devices[i]
+		name := string(d.Device.ID)
+		if id != "" && (id == name || id == string(d.Device.Account)+"#"+name || id == d.UUID) || id == "" && uuid != "" && uuid == d.UUID {
+			return d
+		}
+	}
+	return nil
+}
+
+// guessDevice finds the device that a client means who does not say which: the one of
+// that name, or the only one; else the one seen last, where a mistake does no harm.
+func guessDevice(devices []Device, name string, isHarmless bool) *Device {
+	for i := range devices {
+		if name != "" && devices[i].Name == name {
+			return &devices[i]
+		}
+	}
+	if len(devices) == 1 || len(devices) > 1 && isHarmless {
+		return &devices[0]
+	}
+	return nil
+}
+
+// missingDevice tells a device of another account from one that is not there.
+func missingDevice(tx *store.Tx, id string) error {
+	isForeign, err := tx.IsDevice(ds.DeviceID(id))
+	if err != nil {
+		return err
+	}
+	if isForeign {
+		return refuseForeign
+	}
+	return refuseUnknown
+}
+
+// DeletedDevice is what a device left when it went.
+type DeletedDevice struct {
+	Device      ds.Device // zero: there was none
+	KeyPackages int64     // that nobody had claimed
+}
+
+// DeleteDevice forgets a device of the caller's account and all that belongs to it. One
+// that is not there is no error. Refusals: forbidden for a device of another account.
+func (s *Service) DeleteDevice(ctx context.Context, who ds.Caller, names DeviceNames) (DeletedDevice, error) {
+	var out DeletedDevice
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		out = DeletedDevice{}
+		if err := tx.LockAccount(who.Account); err != nil {
+			return err
+		}
+		devices, err := tx.Devices(who.Account)
+		if err != nil {
+			return err
+		}
+		d := findDevice(devices, names.ID, names.UUID)
+		if d == nil {
+			if err := missingDevice(tx, names.ID); !errors.Is(err, refuseUnknown) {
+				return err
+			}
+			return nil
+		}
+		out.Device = d.Device
+		_, out.KeyPackages, err = tx.DeleteDevice(d.Device, "the device was deleted")
+		return err
+	})
+	s.generations.forget(who.Account)
+	return out, err
 }

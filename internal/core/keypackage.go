@@ -104,16 +104,25 @@ func (s *Service) readKeyPackage(who ds.Caller, text string) (ds.KeyPackage, str
 		}
 		return p, "opaque-" + rand.Text(), nil
 	}
+	if p, _, err = s.judgeKeyPackage(who, raw); err != nil {
+		return p, "", err
+	}
+	p.Encoding = ds.Base64
+	return p, p.Ref, nil
+}
+
+// judgeKeyPackage judges an MLSMessage that is to be a good KeyPackage of the caller's
+// account. The device is the caller's, the encoding left to be said.
+func (s *Service) judgeKeyPackage(who ds.Caller, raw []byte) (ds.KeyPackage, keypackage.Info, error) {
 	info, err := keypackage.Validate(raw, s.now())
 	if err != nil {
-		return p, "", fmt.Errorf("key package: %w", err)
+		return ds.KeyPackage{}, info, fmt.Errorf("key package: %w", err)
 	}
 	if string(info.Identity) != string(who.Account) {
-		return p, "", errors.New("the key package belongs to another account")
+		return ds.KeyPackage{}, info, errors.New("the key package belongs to another account")
 	}
-	p.Encoding, p.Body, p.Suite, p.LastResort = ds.Base64, raw, int64(info.Suite), info.LastResort
-	p.Ref, p.ExpiresMS = hex.EncodeToString(info.Ref), info.NotAfter.UnixMilli()
-	return p, p.Ref, nil
+	return ds.KeyPackage{Device: who.AsDevice(), Body: raw, Suite: int64(info.Suite), LastResort: info.LastResort,
+		Ref: hex.EncodeToString(info.Ref), ExpiresMS: info.NotAfter.UnixMilli()}, info, nil
 }
 
 // ClaimKeyPackages hands out up to count packages (at most 10) of an account, the

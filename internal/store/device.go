@@ -24,3 +24,112 @@ func (tx *Tx) RememberedGeneration(account ds.AccountID) (int, error) {
 	err := tx.row(`SELECT COALESCE(MAX(generation), 0) FROM devices WHERE account = $1`, string(account)).Scan(&generation)
 	return int(generation), err
 }
+
+// LockAccount keeps others from registering devices for the account, and from publishing
+// key packages for it, until the transaction ends. SQLite has one writer anyway.
+func (tx *Tx) LockAccount(account ds.AccountID) error {
+	if tx.dialect.name != "postgres" {
+		return nil
+	}
+	_, err := tx.exec(`SELECT pg_advisory_xact_lock(hashtextextended('account/' || CAST($1 AS TEXT), 0))`, string(account))
+	return err
+}
+
+const registrationColumns = `d.account, d.device, d.name, COALESCE(d.uuid, ''), d.signature_key, COALESCE(d.push_token, ''), d.generation, d.registered_ms, d.seen_ms,
+	(SELECT COUNT(*) FROM key_packages k WHERE k.account = d.account AND k.device = d.device
+		AND k.claimed_ms IS NULL AND k.last_resort = 0 AND k.expires_ms > $1)`
+
+// Devices lists the registered devices of an account, last seen first.
+func (tx *Tx) Devices(account ds.AccountID) ([]Registration, error) {
+	var list []Registration
+	err := tx.each(func(scan func(...any) error) error {
+		var r Registration
+		var generation int64
+		err := scan(&r.Device.Account, &r.Device.ID, &r.Name, &r.UUID, &r.SignatureKey, &r.PushToken, &generation, &r.RegisteredMS, &r.SeenMS, &r.KeyPackages)
+		r.Generation = int(generation)
+		list = append(list, r)
+		return err
+	}, `SELECT `+registrationColumns+` FROM devices d WHERE d.account = $2 ORDER BY d.seen_ms DESC, d.registered_ms DESC, d.device`,
+		tx.nowMS, string(account))
+	return list, err
+}
+
+// IsDevice says whether anybody has a registered device of that id.
+func (tx *Tx) IsDevice(id ds.DeviceID) (bool, error) {
+	var n int64
+	err := tx.row(`SELECT COUNT(*) FROM devices WHERE device = $1`, string(id)).Scan(&n)
+	return n > 0, err
+}
+
+// RegisterDevice writes a registration, new or changed. The caller has seen to it that
+// neither the UUID nor the signature key is another device's of the account.
+func (tx *Tx) RegisterDevice(r Registration) error {
+	_, err := tx.exec(`INSERT INTO devices (account, device, name, uuid, signature_key, push_token, generation, registered_ms, seen_ms)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)
+		ON CONFLICT (account, device) DO UPDATE SET name = excluded.name, uuid = excluded.uuid, signature_key = excluded.signature_key,
+			push_token = excluded.push_token, generation = excluded.generation, seen_ms = excluded.seen_ms`,
+		string(r.Device.Account), string(r.Device.ID), r.Name, null(r.UUID), notNil(r.SignatureKey), null(r.PushToken), int64(r.Generation), tx.nowMS)
+	return err
+}
+
+// TouchDevice notes that a device was seen, and the generation that it spoke, if it is
+// newer than what is known.
+func (tx *Tx) TouchDevice(device ds.Device, generation int) error {
+	_, err := tx.exec(`UPDATE devices SET seen_ms = $3, generation = CASE WHEN generation < $4 THEN $4 ELSE generation END
+		WHERE account = $1 AND device = $2`, string(device.Account), string(device.ID), tx.nowMS, int64(generation))
+	return err
+}
+
+// SetPushToken changes or, with "", removes the push token of a device, and notes that it
+// was seen.
+func (tx *Tx) SetPushToken(device ds.Device, token string) error {
+	_, err := tx.exec(`UPDATE devices SET push_token = $3, seen_ms = $4 WHERE account = $1 AND device = $2`,
+		string(device.Account), string(device.ID), null(token), tx.nowMS)
+	return err
+}
+
+// ResetDevice forgets what only the former state of a device could use: its unclaimed
+// packages, and the Welcomes that wait for it. What belongs to the packages in keep
+// stays, for the device has their keys.
+func (tx *Tx) ResetDevice(device ds.Device, keep []string, reason string) error {
+	kept := tx.setOf(append([]string{}, keep...)) // a nil list is no empty one
+	if _, err := tx.exec(`DELETE FROM key_packages WHERE account = $2 AND device = $3 AND claimed_ms IS NULL AND NOT key_package_id `+tx.in(1),
+		kept, string(device.Account), string(device.ID)); err != nil {
+		return err
+	}
+	_, err := tx.exec(`UPDATE welcome_recipients SET consumed_ms = $4, reason = $5
+		WHERE account = $2 AND consumed_ms IS NULL AND NOT key_package_ref `+tx.in(1)+`
+			AND (device = $3 OR key_package_ref IN (SELECT ref FROM key_packages WHERE account = $2 AND device = $3 AND ref IS NOT NULL))`,
+		kept, string(device.Account), string(device.ID), tx.nowMS, reason)
+	return err
+}
+
+// DeleteDevice deletes a device with all that belongs to it, and says whether it was
+// there and how many packages went that nobody had claimed. Of claimed ones the names
+// stay until they expire, so that none of them is handed out again.
+func (tx *Tx) DeleteDevice(device ds.Device, reason string) (isDeleted bool, packages int64, err error) {
+	account, id := string(device.Account), string(device.ID)
+	n, err := tx.exec(`DELETE FROM devices WHERE account = $1 AND device = $2`, account, id)
+	if err != nil || n == 0 {
+		return false, 0, err
+	}
+	if err := tx.row(`SELECT COUNT(*) FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL`, account, id).Scan(&packages); err != nil {
+		return false, 0, err
+	}
+	if err := tx.ResetDevice(device, nil, reason); err != nil {
+		return false, 0, err
+	}
+	for _, sql := range []string{
+		`DELETE FROM additions WHERE account = $1 AND device = $2`,
+		`DELETE FROM welcome_recipients WHERE account = $1 AND device = $2`,
+		`DELETE FROM cursors WHERE account = $1 AND device = $2`,
+		`DELETE FROM stream_positions WHERE account = $1 AND device = $2`,
+		`DELETE FROM tickets WHERE account = $1 AND device = $2`,
+	} {
+		if _, err := tx.exec(sql, account, id); err != nil {
+			return false, 0, err
+		}
+	}
+	_, err = tx.exec(`UPDATE key_packages SET device = '', body = $3 WHERE account = $1 AND device = $2`, account, id, []byte{})
+	return true, packages, err
+}

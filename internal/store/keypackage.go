@@ -1,21 +1,25 @@
 package store
 
 import (
-	"errors"
-
 	"waxwing.im/waxwing/internal/ds"
 )
 
 // PublishKeyPackages adds packages to a device's pool, in order. One that was ever
 // published before is left as it is: a package that was handed out does not come back.
 func (tx *Tx) PublishKeyPackages(list []ds.KeyPackage, ids []string) error {
+	_, err := tx.AddKeyPackages(list, ids)
+	return err
+}
+
+// AddKeyPackages is PublishKeyPackages that says how many were new.
+func (tx *Tx) AddKeyPackages(list []ds.KeyPackage, ids []string) (added int64, err error) {
 	// Two publishes may share a millisecond; the ordinal goes on counting from there.
 	var base int64
 	if len(list) > 0 {
 		d := list[0].Device
 		if err := tx.row(`SELECT COALESCE(MAX(ordinal), 0) FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL`,
 			string(d.Account), string(d.ID)).Scan(&base); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	for i, p := range list {
@@ -23,29 +27,32 @@ func (tx *Tx) PublishKeyPackages(list []ds.KeyPackage, ids []string) error {
 		if expires == 0 {
 			expires = neverMS
 		}
-		if _, err := tx.exec(`INSERT INTO key_packages (key_package_id, ref, account, device, suite, encoding, body, last_resort, published_ms, ordinal, expires_ms)
+		n, err := tx.exec(`INSERT INTO key_packages (key_package_id, ref, account, device, suite, encoding, body, last_resort, published_ms, ordinal, expires_ms)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (key_package_id) DO NOTHING`,
 			ids[i], null(p.Ref), string(p.Device.Account), string(p.Device.ID), p.Suite, int64(p.Encoding), notNil(p.Body), flag(p.LastResort),
-			tx.nowMS, base+int64(i)+1, expires); err != nil {
-			return err
+			tx.nowMS, base+int64(i)+1, expires)
+		if err != nil {
+			return 0, err
 		}
+		added += n
 	}
-	return nil
+	return added, nil
 }
 
 const neverMS = 1 << 62
 
 // TrimKeyPackages drops the oldest unclaimed packages of a device beyond the newest
-// keep, and last-resort ones but the newest.
+// keep, and last-resort ones but the newest of each suite.
 func (tx *Tx) TrimKeyPackages(device ds.Device, keep int64) error {
 	if _, err := tx.exec(`DELETE FROM key_packages WHERE key_package_id IN (
 			SELECT key_package_id FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL AND last_resort = 0
 			ORDER BY published_ms DESC, ordinal DESC LIMIT 1000000 OFFSET $3)`, string(device.Account), string(device.ID), keep); err != nil {
 		return err
 	}
-	_, err := tx.exec(`DELETE FROM key_packages WHERE key_package_id IN (
-			SELECT key_package_id FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL AND last_resort = 1
-			ORDER BY published_ms DESC, ordinal DESC LIMIT 1000000 OFFSET 1)`, string(device.Account), string(device.ID))
+	_, err := tx.exec(`DELETE FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL AND last_resort = 1
+		AND EXISTS (SELECT 1 FROM key_packages n WHERE n.account = $1 AND n.device = $2 AND n.claimed_ms IS NULL AND n.last_resort = 1
+			AND n.suite = key_packages.suite AND (n.published_ms > key_packages.published_ms
+				OR n.published_ms = key_packages.published_ms AND n.ordinal > key_packages.ordinal))`, string(device.Account), string(device.ID))
 	return err
 }
 
@@ -115,29 +122,4 @@ func (tx *Tx) keyPackage(sql string, args ...any) (ds.KeyPackage, error) {
 		p.ExpiresMS = 0
 	}
 	return p, notFound(err)
-}
-
-// PackageForClaimant is the package that the claimant of an addition was handed before,
-// or else one of the device's: the oldest one-time package, the last-resort one, or none.
-func (tx *Tx) PackageForClaimant(additionID, packageID string, device ds.Device, by ds.AccountID) ([]ds.KeyPackage, error) {
-	if packageID != "" {
-		p, err := tx.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages WHERE key_package_id = $1 AND account = $2`, packageID, string(device.Account))
-		if err == nil || !errors.Is(err, ErrNotFound) {
-			return []ds.KeyPackage{p}, err
-		}
-	}
-	p, err := tx.ClaimKeyPackage(device.Account, device.ID, by)
-	if errors.Is(err, ErrNotFound) {
-		p, err = tx.LastResortKeyPackage(device.Account, device.ID)
-	}
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if p.Ref == "" { // opaque ones have no name to be found by again
-		return []ds.KeyPackage{p}, nil
-	}
-	return []ds.KeyPackage{p}, tx.HandToClaimant(additionID, p.Ref)
 }

@@ -1,4 +1,248 @@
 package xrpcserver
 
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// What the lexicons say of devices.
+const (
+	deviceNameMax         = 100 // characters
+	deviceUUIDMax         = 64  // bytes
+	pushTokenMax          = 512 // bytes
+	signatureKeyBytes     = 32
+	registeredPackagesMax = 200
+	pageMax               = 100
+	pageDefault           = 50
+)
+
 // registerDevices makes the methods of devices callable.
-func (s *Server) registerDevices() {}
+func (s *Server) registerDevices() {
+	procedure(s, xrpc.RegisterDevice, s.registerDevice)
+	query(s, xrpc.ListDevices, s.listDevices)
+	query(s, xrpc.GetPendingDevices, s.getPendingDevices)
+}
+
+// generation is which kind of client calls: as the request shows it, or else as the
+// account's devices were seen to.
+func (s *Server) generation(ctx context.Context, who ds.Caller, in any) (xrpc.Generation, error) {
+	g := xrpc.GenerationOf(in)
+	if g != xrpc.GenerationUnknown {
+		return g, nil
+	}
+	remembered, err := s.core.RememberedGeneration(ctx, who.Account)
+	return xrpc.Generation(remembered), err
+}
+
+// mlsDID is what a device is called in MLS: its account's DID, '#' and its id.
+func mlsDID(d ds.Device) string { return string(d.Account) + "#" + string(d.ID) }
+
+// invalid refuses a request for what a sentence says.
+func invalid(sentence string) *Error {
+	return &Error{http.StatusBadRequest, xrpc.ErrorInvalidRequest, sentence}
+}
+
+func (s *Server) registerDevice(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
+	if len(in.DeviceUUID) > deviceUUIDMax || len(in.PushToken) > pushTokenMax || len(in.DeviceID) > 3*ds.IDBytesMax {
+		return nil, invalid("deviceUUID, deviceId or pushToken is too long")
+	}
+	act := map[xrpc.DeviceAction]func(context.Context, ds.Caller, *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error){
+		xrpc.DeviceRegister:                s.registerNewDevice,
+		xrpc.DeviceUpdateToken:             s.updateToken,
+		xrpc.DeviceRemoveToken:             s.updateToken,
+		xrpc.DeviceDelete:                  s.deleteDevice,
+		xrpc.DeviceClaimPendingAddition:    s.claimPendingAddition,
+		xrpc.DeviceCompletePendingAddition: s.completePendingAddition,
+	}[in.Action()]
+	if act == nil {
+		return nil, invalid("action is none of this method's")
+	}
+	return act(ctx, who, in)
+}
+
+func (s *Server) registerNewDevice(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
+	name := cleanName(in.DeviceName)
+	switch {
+	case name == "" || utf8.RuneCountInString(name) > deviceNameMax:
+		return nil, &Error{http.StatusBadRequest, "InvalidDeviceName", "deviceName must have 1 to 100 characters"}
+	case len(in.SignaturePublicKey) != signatureKeyBytes:
+		return nil, &Error{http.StatusBadRequest, "InvalidSignatureKey", "signaturePublicKey must have 32 bytes"}
+	case len(in.KeyPackages) == 0 || len(in.KeyPackages) > registeredPackagesMax:
+		return nil, &Error{http.StatusBadRequest, "InvalidKeyPackages", "there must be 1 to 200 keyPackages"}
+	}
+	d, conversations, err := s.core.RegisterDevice(ctx, who, core.Registration{Name: name, UUID: in.DeviceUUID, SignatureKey: in.SignaturePublicKey,
+		PushToken: in.PushToken, Generation: int(xrpc.GenerationOf(in)), Uploads: uploads(in.KeyPackages)})
+	if err != nil {
+		return nil, err
+	}
+	out := deviceOutput(d.Device)
+	for _, id := range conversations {
+		out.AutoJoinedConvos = append(out.AutoJoinedConvos, string(id))
+	}
+	return out, nil
+}
+
+// cleanName drops what nobody sees from a name.
+func cleanName(name string) string {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\ufeff' || r == '\u200b' {
+			return -1
+		}
+		return r
+	}, name))
+}
+
+// deviceOutput has the fields that every client reads, whatever it asked for.
+func deviceOutput(d ds.Device) *xrpc.RegisterDeviceOutput {
+	return &xrpc.RegisterDeviceOutput{DeviceID: string(d.ID), MLSDID: mlsDID(d)}
+}
+
+func namesOf(in *xrpc.RegisterDeviceInput) core.DeviceNames {
+	return core.DeviceNames{ID: in.DeviceID, UUID: in.DeviceUUID, Name: cleanName(in.DeviceName)}
+}
+
+// updateToken changes a push token, or removes it.
+func (s *Server) updateToken(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
+	token := in.PushToken
+	switch isUpdate := in.Action() == xrpc.DeviceUpdateToken; {
+	case !isUpdate:
+		token = ""
+	case token == "":
+		return nil, invalid("pushToken is required")
+	}
+	d, err := s.core.SetPushToken(ctx, who, namesOf(in), token)
+	if err != nil {
+		return nil, err
+	}
+	conversations, err := s.core.ConversationIDs(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	out := deviceOutput(d)
+	out.Success = new(true)
+	for _, id := range conversations {
+		out.AutoJoinedConvos = append(out.AutoJoinedConvos, string(id))
+	}
+	return out, nil
+}
+
+func (s *Server) deleteDevice(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
+	if in.DeviceID == "" && in.DeviceUUID == "" {
+		return nil, invalid("deviceId is required")
+	}
+	gone, err := s.core.DeleteDevice(ctx, who, namesOf(in))
+	if err != nil {
+		return nil, err
+	}
+	out := deviceOutput(ds.Device{Account: who.Account, ID: ds.DeviceID(in.DeviceID)})
+	if gone.Device.ID != "" {
+		out = deviceOutput(gone.Device)
+	}
+	// Memberships are the account's, so none ends with a device.
+	out.Deleted, out.KeyPackagesDeleted, out.ConversationsLeft = new(gone.Device.ID != ""), &gone.KeyPackages, new(int64)
+	return out, nil
+}
+
+// claimPendingAddition answers a claim that somebody else has with who it is.
+func (s *Server) claimPendingAddition(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
+	if in.PendingAdditionID == "" {
+		return nil, invalid("pendingAdditionId is required")
+	}
+	a, packages, err := s.core.ClaimAddition(ctx, who, in.PendingAdditionID)
+	if err != nil && !isBecause(err, ds.AdditionClaimed) {
+		return nil, err
+	}
+	g, genErr := s.generation(ctx, who, in)
+	if genErr != nil {
+		return nil, genErr
+	}
+	out := deviceOutput(a.Device)
+	out.Claimed, out.ConvoID, out.DeviceCredentialDID, out.ClaimedBy = new(err == nil), string(a.Conversation), mlsDID(a.Device), string(a.ClaimedBy)
+	if len(packages) > 0 {
+		p := packageOutput(g, packages[0])
+		out.KeyPackage = &p
+	}
+	return out, nil
+}
+
+// completePendingAddition says in its answer why an addition is not completed.
+func (s *Server) completePendingAddition(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
+	if in.PendingAdditionID == "" {
+		return nil, invalid("pendingAdditionId is required")
+	}
+	out := deviceOutput(ds.Device{Account: who.Account, ID: ds.DeviceID(in.DeviceID)})
+	err := s.core.CompleteAddition(ctx, who, in.PendingAdditionID)
+	var refusal *ds.Refusal
+	switch {
+	case err == nil:
+		out.Success = new(true)
+	case errors.As(err, &refusal):
+		out.Success, out.Error = new(false), refusal.Message
+	default:
+		return nil, err
+	}
+	return out, nil
+}
+
+// isBecause says whether err is a refusal for that reason.
+func isBecause(err error, reason ds.Reason) bool {
+	var refusal *ds.Refusal
+	return errors.As(err, &refusal) && refusal.Reason == reason
+}
+
+func (s *Server) listDevices(ctx context.Context, who ds.Caller, _ *xrpc.ListDevicesParams) (*xrpc.ListDevicesOutput, error) {
+	devices, err := s.core.Devices(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	out := &xrpc.ListDevicesOutput{}
+	for _, d := range devices {
+		out.Devices = append(out.Devices, xrpc.DeviceInfo{DeviceID: string(d.Device.ID), DeviceName: d.Name, DeviceUUID: d.UUID, CredentialDID: mlsDID(d.Device),
+			LastSeenAt: xrpc.TimeMS(d.SeenMS), RegisteredAt: xrpc.TimeMS(d.RegisteredMS), KeyPackageCount: d.KeyPackages, PushTokenRegistered: new(d.PushToken != "")})
+	}
+	return out, nil
+}
+
+func (s *Server) getPendingDevices(ctx context.Context, who ds.Caller, in *xrpc.GetPendingDevicesParams) (*xrpc.GetPendingDevicesOutput, error) {
+	limit, err := pageLimit(in.Limit)
+	if err != nil {
+		return nil, err
+	}
+	if len(in.ConvoIDs) > pageMax {
+		return nil, invalid("convoIds: at most 100")
+	}
+	var conversations []ds.ConversationID // nil: all
+	for _, id := range in.ConvoIDs {
+		conversations = append(conversations, ds.ConversationID(id))
+	}
+	list, err := s.core.PendingAdditions(ctx, who, conversations, limit)
+	if err != nil {
+		return nil, err
+	}
+	out := &xrpc.GetPendingDevicesOutput{}
+	for _, a := range list {
+		out.PendingAdditions = append(out.PendingAdditions, xrpc.PendingDevice{ConvoID: string(a.Conversation), DeviceID: string(a.Device.ID), CreatedAt: xrpc.TimeMS(a.CreatedMS),
+			ID: a.ID, UserDID: string(a.Device.Account), NewDeviceID: string(a.Device.ID), NewDeviceCredentialDID: mlsDID(a.Device),
+			Status: a.Status, DeviceName: a.DeviceName, ClaimedBy: string(a.ClaimedBy)})
+	}
+	return out, nil
+}
+
+// pageLimit is how many are asked for: 1 to 100, or 50 where nothing is said.
+func pageLimit(limit *xrpc.Natural) (int, error) {
+	switch {
+	case limit == nil:
+		return pageDefault, nil
+	case *limit < 1 || *limit > pageMax:
+		return 0, invalid("limit must be 1 to 100")
+	}
+	return int(*limit), nil
+}

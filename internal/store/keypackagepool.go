@@ -1,0 +1,177 @@
+package store
+
+import (
+	"errors"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// What of the pool the AT Protocol door asks for: packages by suite, and what became of
+// an account's own.
+
+// ClaimDevicePackage takes the oldest unclaimed one-time MLS package of a device, of a
+// suite or of any (0), so that nobody else gets it; else it is the newest last-resort one,
+// which stays in the pool. Without either it returns ErrNotFound.
+func (tx *Tx) ClaimDevicePackage(device ds.Device, suite int64, by ds.AccountID) (ds.KeyPackage, error) {
+	p, err := tx.keyPackage(`UPDATE key_packages SET claimed_ms = $1, claimed_by = $2
+		WHERE key_package_id = (SELECT key_package_id FROM key_packages
+			WHERE account = $3 AND device = $4 AND claimed_ms IS NULL AND last_resort = 0 AND expires_ms > $1
+				AND ref IS NOT NULL AND ($5 = 0 OR suite = $5)
+			ORDER BY published_ms, ordinal, key_package_id LIMIT 1 `+tx.dialect.skipLocked+`)
+		RETURNING `+keyPackageColumns, tx.nowMS, string(by), string(device.Account), string(device.ID), suite)
+	if !errors.Is(err, ErrNotFound) {
+		return p, err
+	}
+	return tx.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages
+		WHERE account = $2 AND device = $3 AND claimed_ms IS NULL AND last_resort = 1 AND expires_ms > $1
+			AND ref IS NOT NULL AND ($4 = 0 OR suite = $4)
+		ORDER BY published_ms DESC, ordinal DESC LIMIT 1`, tx.nowMS, string(device.Account), string(device.ID), suite)
+}
+
+// PackageForClaimant is the package that the claimant of an addition was handed before,
+// or else one of the device's: the oldest one-time package, the last-resort one, or none.
+func (tx *Tx) PackageForClaimant(additionID, packageID string, device ds.Device, by ds.AccountID) ([]ds.KeyPackage, error) {
+	if packageID != "" {
+		p, err := tx.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages WHERE key_package_id = $1 AND account = $2`, packageID, string(device.Account))
+		if err == nil || !errors.Is(err, ErrNotFound) {
+			return []ds.KeyPackage{p}, err
+		}
+	}
+	p, err := tx.ClaimDevicePackage(device, 0, by)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []ds.KeyPackage{p}, tx.HandToClaimant(additionID, p.Ref)
+}
+
+// PoolCounts says what there is of an account's packages, of one device or of any (""),
+// of one suite or of any (0).
+type PoolCounts struct {
+	Published int64 // in all, as far as it is remembered
+	Available int64 // can still be handed out once
+	Claimed   int64
+	Expired   int64 // unclaimed
+}
+
+// PoolCounts counts the packages of an account.
+func (tx *Tx) PoolCounts(account ds.AccountID, device ds.DeviceID, suite int64) (PoolCounts, error) {
+	var c PoolCounts
+	err := tx.row(`SELECT COUNT(*),
+			COALESCE(SUM(CASE WHEN claimed_ms IS NULL AND last_resort = 0 AND expires_ms > $1 THEN 1 ELSE 0 END), 0),
+			COALESCE(SUM(CASE WHEN claimed_ms IS NOT NULL THEN 1 ELSE 0 END), 0),
+			COALESCE(SUM(CASE WHEN claimed_ms IS NULL AND expires_ms <= $1 THEN 1 ELSE 0 END), 0)
+		FROM key_packages WHERE account = $2 AND ($3 = '' OR device = $3) AND ($4 = 0 OR suite = $4)`,
+		tx.nowMS, string(account), string(device), suite).Scan(&c.Published, &c.Available, &c.Claimed, &c.Expired)
+	return c, err
+}
+
+// PoolDevice is a device with what it can still hand out once.
+type PoolDevice struct {
+	ID        ds.DeviceID
+	Available int64
+}
+
+// PoolDevices lists the devices of an account that have packages or are registered, with
+// what of a suite, or of any (0), each can still hand out once.
+func (tx *Tx) PoolDevices(account ds.AccountID, suite int64, max int) ([]PoolDevice, error) {
+	var list []PoolDevice
+	err := tx.each(func(scan func(...any) error) error {
+		var d PoolDevice
+		err := scan(&d.ID, &d.Available)
+		list = append(list, d)
+		return err
+	}, `SELECT d.device, (SELECT COUNT(*) FROM key_packages k WHERE k.account = $1 AND k.device = d.device
+				AND k.claimed_ms IS NULL AND k.last_resort = 0 AND k.expires_ms > $2 AND ($3 = 0 OR k.suite = $3))
+		FROM (SELECT device FROM key_packages WHERE account = $1 AND device <> '' UNION SELECT device FROM devices WHERE account = $1) AS d
+		ORDER BY d.device LIMIT `+bound(4), string(account), tx.nowMS, suite, int64(max))
+	return list, err
+}
+
+// PublishedPackage is a package as its owner may follow it.
+type PublishedPackage struct {
+	ID          string
+	Device      ds.DeviceID
+	Suite       int64
+	PublishedMS int64
+	ExpiresMS   int64 // 0: never
+	ClaimedMS   int64 // 0: not yet
+	ClaimedBy   ds.AccountID
+	IsExpired   bool
+}
+
+// PublishedPackages lists packages of an account, the newest first, of one suite or of
+// any (0): those after the one that was published at beforeMS and has the id afterID.
+func (tx *Tx) PublishedPackages(account ds.AccountID, suite, beforeMS int64, afterID string, max int) ([]PublishedPackage, error) {
+	var list []PublishedPackage
+	err := tx.each(func(scan func(...any) error) error {
+		var p PublishedPackage
+		err := scan(&p.ID, &p.Device, &p.Suite, &p.PublishedMS, &p.ExpiresMS, &p.ClaimedMS, &p.ClaimedBy)
+		if p.IsExpired = p.ExpiresMS <= tx.nowMS; p.ExpiresMS == neverMS {
+			p.ExpiresMS = 0
+		}
+		list = append(list, p)
+		return err
+	}, `SELECT key_package_id, device, suite, published_ms, expires_ms, COALESCE(claimed_ms, 0), COALESCE(claimed_by, '')
+		FROM key_packages WHERE account = $1 AND ($2 = 0 OR suite = $2) AND (published_ms < $3 OR published_ms = $3 AND key_package_id > $4)
+		ORDER BY published_ms DESC, key_package_id LIMIT `+bound(5), string(account), suite, beforeMS, afterID, int64(max))
+	return list, err
+}
+
+// FreeRefs lists the refs of a device's unclaimed MLS packages, in order.
+func (tx *Tx) FreeRefs(device ds.Device) ([]string, error) {
+	var list []string
+	err := tx.each(func(scan func(...any) error) error {
+		var ref string
+		err := scan(&ref)
+		list = append(list, ref)
+		return err
+	}, `SELECT ref FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL AND ref IS NOT NULL
+		ORDER BY published_ms, ordinal, key_package_id`, string(device.Account), string(device.ID))
+	return list, err
+}
+
+// DeleteFreePackages deletes unclaimed packages of a device by their refs, gives up the
+// Welcomes that were made with them, and says how many went.
+func (tx *Tx) DeleteFreePackages(device ds.Device, refs []string, reason string) (int64, error) {
+	if len(refs) == 0 {
+		return 0, nil
+	}
+	n, err := tx.exec(`DELETE FROM key_packages WHERE account = $2 AND device = $3 AND claimed_ms IS NULL AND key_package_id `+tx.in(1),
+		tx.setOf(refs), string(device.Account), string(device.ID))
+	if err != nil {
+		return 0, err
+	}
+	_, err = tx.exec(`UPDATE welcome_recipients SET consumed_ms = $3, reason = $4
+		WHERE account = $2 AND consumed_ms IS NULL AND key_package_ref `+tx.in(1), tx.setOf(refs), string(device.Account), tx.nowMS, reason)
+	return n, err
+}
+
+// Acquainted lists, at most max, those who are in a conversation with account now: of
+// targets if there are any, and in that conversation only unless it is "". With neither
+// it is the account itself.
+func (tx *Tx) Acquainted(account ds.AccountID, targets []ds.AccountID, conversation ds.ConversationID, max int) ([]ds.AccountID, error) {
+	if len(targets) == 0 && conversation == "" {
+		return []ds.AccountID{account}, nil
+	}
+	log := ""
+	if conversation != "" {
+		log = string(ds.ConversationLog(conversation))
+	}
+	args, only := []any{string(account), log, int64(max)}, "o.account <> $1"
+	if len(targets) > 0 {
+		args, only = append(args, tx.setOf(texts(targets))), "o.account "+tx.in(4)
+	}
+	var list []ds.AccountID
+	err := tx.each(func(scan func(...any) error) error {
+		var other ds.AccountID
+		err := scan(&other)
+		list = append(list, other)
+		return err
+	}, `SELECT DISTINCT o.account FROM intervals m JOIN intervals o ON o.log_id = m.log_id AND o.until_pos IS NULL
+		WHERE m.account = $1 AND m.until_pos IS NULL AND ($2 = '' OR m.log_id = $2) AND `+only+`
+		ORDER BY o.account LIMIT `+bound(3), args...)
+	return list, err
+}
