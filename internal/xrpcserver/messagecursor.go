@@ -15,7 +15,7 @@ import (
 // is made up where the sender has none. It returns the cursor of the event.
 func (s *Server) announceMessage(ctx context.Context, who ds.Caller, id ds.ConversationID, message ds.MessageID, body []byte, epoch int64) (string, error) {
 	if message == "" {
-		message = newULID()
+		message = randomULID()
 	}
 	a, err := s.core.AnnounceAt(ctx, who, id, core.Announcement{Kind: core.Ephemeral, MessageID: message, Body: body, Epoch: epoch})
 	return formatCursor(id, a.Pos, a.AtMS), err
@@ -26,8 +26,8 @@ func (s *Server) announceTyping(ctx context.Context, who ds.Caller, id ds.Conver
 	return s.core.Announce(ctx, who, id, core.Announcement{Kind: core.Typing, IsTyping: true})
 }
 
-// newULID is a random name of the form of a ULID. It does not say when it was made.
-func newULID() ds.MessageID {
+// randomULID is a random name of the form of a ULID. It does not say when it was made.
+func randomULID() ds.MessageID {
 	var random [16]byte
 	_, _ = rand.Read(random[:]) // never fails (crypto/rand)
 	random[0] &= 0x3f           // 130 bits are shown, of which the first two are 0
