@@ -94,8 +94,9 @@ func (c *conversation) open(id ds.ConversationID, nowMS int64) {
 // Invite makes accounts members of the conversation; those that are already stay
 // what they are. Refusals: invalid_request, forbidden, rate_limited, limit_exceeded.
 func (s *Service) Invite(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID) error {
-	return s.manage(ctx, who, id, members, LimitInvites, func(c *conversation, nowMS int64) error {
-		if c.head.Members+c.entering(members) > membersMax {
+	may := func(c *conversation) bool { return c.mayAdd(who.Account) }
+	return s.manage(ctx, who, id, members, LimitInvites, may, func(c *conversation, nowMS int64) error {
+		if n := c.entering(members); n > 0 && c.head.Members+n > c.membersMax() {
 			return refuseMembers
 		}
 		if r := s.chargeBytes(c, who, c.enteringBytes(members)); r != nil {
@@ -110,12 +111,15 @@ func (s *Service) Invite(ctx context.Context, who ds.Caller, id ds.ConversationI
 // over. A list that names the owner removes nobody. Refusals: invalid_request,
 // forbidden, rate_limited.
 func (s *Service) Remove(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID) error {
-	return s.manage(ctx, who, id, members, LimitRemoves, func(c *conversation, nowMS int64) error {
+	may := func(c *conversation) bool {
 		for _, account := range members {
-			if c.role(account) == ds.Owner {
-				return refuseRights
+			if !c.mayRemove(who.Account, account) {
+				return false
 			}
 		}
+		return len(members) > 0 || c.role(who.Account).MayManage()
+	}
+	return s.manage(ctx, who, id, members, LimitRemoves, may, func(c *conversation, nowMS int64) error {
 		c.changeMembers(who.Account, nil, members, nowMS)
 		return nil
 	})
@@ -124,7 +128,7 @@ func (s *Service) Remove(ctx context.Context, who ds.Caller, id ds.ConversationI
 // manage is what all changes of other people's membership have in common; change is
 // called once the caller may make them.
 func (s *Service) manage(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID, limit string,
-	change func(c *conversation, nowMS int64) error) error {
+	may func(c *conversation) bool, change func(c *conversation, nowMS int64) error) error {
 	if err := checkConversationID(id); err != nil {
 		return err
 	}
@@ -139,7 +143,7 @@ func (s *Service) manage(ctx context.Context, who ds.Caller, id ds.ConversationI
 		if r := s.charge(c, limit, who); r != nil {
 			return r
 		}
-		if !c.role(who.Account).MayManage() {
+		if !may(c) {
 			return refuseRights
 		}
 		if err := c.isHome(); err != nil {
@@ -204,15 +208,6 @@ func (c *conversation) mayLeave(account, newOwner ds.AccountID) error {
 		return ds.Refuse(ds.InvalidRequest, "new_owner is not another member")
 	}
 	return nil
-}
-
-// changeRole gives a member another role by a control record of its own, so that
-// every reader of the log sees who may do what, and since when.
-func (c *conversation) changeRole(by, account ds.AccountID, role ds.Role, nowMS int64) {
-	c.note(ds.Roles, ds.RoleChange{By: by, Account: account, Role: role}, nowMS)
-	stays := c.intervals[account]
-	stays[len(stays)-1].Role = role
-	c.out.Roles = append(c.out.Roles, store.Stay{Conversation: c.head.ID, Account: account, Interval: stays[len(stays)-1]})
 }
 
 // Members lists who is in the conversation: owner, admins, members, each by

@@ -19,7 +19,7 @@ const (
 	listMembersInline          = 20   // gateway v1, 9
 	welcomeBytesMax            = 4 << 20
 	groupInfoBytesMax          = 4 << 20
-	commitBytesMax             = 1 << 20
+	commitBytesMax             = 2 << 20 // of 1000 members with post-quantum keys
 	recipientsMax              = 4096
 	epochWindow                = 5 // how far behind the current epoch a message may be
 	keyPackagesMax             = 1000
@@ -48,6 +48,7 @@ const (
 	keyPackagesWanted          = 5                   // fewer and an owner should publish more
 	registeredConversationsMax = 10_000              // of the account, that a new device is announced in
 	replenishMax               = 100                 // accounts that one request asks to publish more
+	claimsTogether             = 128                 // devices whose packages are claimed in one transaction
 	devicesRegistered          = 10                  // per account
 	additionsPage              = 100                 // in one answer
 	claimLifetime              = 5 * time.Minute     // of an addition
@@ -72,7 +73,8 @@ const (
 const (
 	changeAccountsMax  = 50 // in one commit
 	welcomesWaitingMax = 256
-	welcomeRefsMax     = 200 // named in one request
+	welcomeRefsMax     = 200                                    // named in one request
+	deviceNameBytesMax = ds.AccountBytesMax + 1 + ds.IDBytesMax // a DID, '#' and an id
 )
 
 // RuleMembersMax is how many accounts the AT Protocol's clients let a conversation begin

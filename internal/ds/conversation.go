@@ -55,13 +55,13 @@ type Policy struct {
 	AllowMemberAdd           bool  `json:"member_add"`      // plain members may add others
 	AllowMemberRemove        bool  `json:"member_remove"`   // and remove plain members
 	RequireAdminApproval     bool  `json:"approval"`        // an admin has to be the one who adds
-	MaxMembers               int64 `json:"members_max"`     // accounts
+	MaxMembers               int64 `json:"members_max"`     // accounts; 0: as many as there may be
 }
 
 // DefaultPolicy holds where nobody has set another one.
 func DefaultPolicy() Policy {
 	return Policy{AllowExternalCommits: true, AllowRejoin: true, RejoinWindowDays: 30, PreventRemovingLastAdmin: true,
-		AllowInvites: true, AdminOnlyInvites: true, MaxMembers: 1000}
+		AllowInvites: true, AdminOnlyInvites: true}
 }
 
 // Interval is one stay of an account in a conversation. It covers the records
@@ -75,6 +75,33 @@ type Interval struct {
 type Member struct {
 	Account AccountID
 	Role    Role
+}
+
+// Details is what is known of a conversation beside its log: seldom written, and read
+// with lists.
+type Details struct {
+	Creator            AccountID // "" where nobody was noted
+	Suite              string    // by name; "" where nobody has said it
+	Title, Description string
+	PolicyMS           int64 // when the rules were last changed; 0: never
+	PolicyBy           AccountID
+}
+
+// Participant is a member with the dates of its stay.
+type Participant struct {
+	Member
+	JoinedMS   int64
+	PromotedMS int64 // 0 unless its role was given to it
+	PromotedBy AccountID
+}
+
+// View is a conversation as one of its members sees it.
+type View struct {
+	Conversation
+	Details
+	Role         Role          // the reader's
+	JoinedMS     int64         // the reader's
+	Participants []Participant // longest-standing first
 }
 
 // Summary is a line in an account's list of conversations.

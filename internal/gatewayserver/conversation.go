@@ -82,9 +82,17 @@ func (s *Server) members(ctx context.Context, who identity.Session, q url.Values
 	}
 	out := &gateway.MemberList{ConvID: string(id), Members: make([]gateway.Member, len(members))}
 	for i, m := range members {
-		out.Members[i] = gateway.Member{UserID: string(m.Account), Role: string(m.Role)}
+		out.Members[i] = gateway.Member{UserID: string(m.Account), Role: roleOf(m.Role)}
 	}
 	return out, nil
+}
+
+// roleOf is a role by this protocol's names. It has no moderators.
+func roleOf(role ds.Role) string {
+	if role == ds.Moderator {
+		role = ds.Plain
+	}
+	return string(role)
 }
 
 func (s *Server) groupInfo(ctx context.Context, who identity.Session, q url.Values) (any, error) {
@@ -117,7 +125,7 @@ func (s *Server) conversations(ctx context.Context, who identity.Session, _ url.
 func (s *Server) conversation(reader ds.AccountID, c *ds.Summary) gateway.Conversation {
 	out := gateway.Conversation{
 		ConvID:      string(c.ID),
-		Role:        string(c.Role),
+		Role:        roleOf(c.Role),
 		CreatedAtMS: c.CreatedMS,
 		HomeGateway: s.homeOf(c.Home),
 		MemberCount: c.Members,

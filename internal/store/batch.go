@@ -219,13 +219,18 @@ func (tx *Tx) moveHeads(list []Change) error {
 	if tx.dialect.name == "postgres" {
 		return tx.moveHeadsPostgres(list)
 	}
-	for _, c := range list {
-		n, err := tx.exec(`UPDATE logs SET pos = $4, seq = $5, hash = $6, latest_ms = $7 WHERE log_id = $1 AND pos = $2 AND hash IS $3`,
-			string(ds.ConversationLog(c.After.ID)), c.Before.Pos, c.Before.Hash, c.After.Pos, c.After.Seq, c.After.Hash, c.After.LatestMS)
+	for chunk := range slices.Chunk(list, batchSizes[len(batchSizes)-1]) {
+		args := make([]any, 0, sizeFor(len(chunk))*7)
+		for _, c := range chunk {
+			args = append(args, string(ds.ConversationLog(c.After.ID)), c.Before.Pos, c.Before.Hash, c.After.Pos, c.After.Seq, c.After.Hash, c.After.LatestMS)
+		}
+		from, args := sized(7, args)
+		n, err := tx.exec(`UPDATE logs SET pos = n.column4, seq = n.column5, hash = n.column6, latest_ms = n.column7 FROM `+from+` AS n
+			WHERE logs.log_id = n.column1 AND logs.pos = n.column2 AND logs.hash IS n.column3`, args...)
 		if err != nil {
 			return err
 		}
-		if n != 1 {
+		if n != int64(len(chunk)) {
 			return ErrMoved
 		}
 	}
@@ -293,9 +298,9 @@ func (tx *Tx) insertRecords(list []ds.Record) error {
 	if tx.dialect.name == "postgres" {
 		return tx.insertRecordsPostgres(list)
 	}
-	for chunk := range slices.Chunk(list, 32) {
-		args := make([]any, 0, len(chunk)*15)
-		var messages []any
+	for chunk := range slices.Chunk(list, batchSizes[len(batchSizes)-1]) {
+		args := make([]any, 0, sizeFor(len(chunk))*15)
+		messages := make([]any, 0, sizeFor(len(chunk))*7)
 		for i := range chunk {
 			r := &chunk[i]
 			args = append(args, string(r.Log), r.Pos, seqOrNull(r.Seq), int64(r.Kind), r.Generation, r.Epoch, r.Term, null(r.MessageID),
@@ -304,17 +309,48 @@ func (tx *Tx) insertRecords(list []ds.Record) error {
 				messages = append(messages, string(r.Log), string(r.MessageID), r.Pos, r.Seq, int64(r.Kind), r.Epoch, r.CreatedMS)
 			}
 		}
-		if err := tx.later(`INSERT INTO records (`+recordColumns+`) VALUES `+anonymous(len(chunk), 15), args...); err != nil {
+		if err := tx.insertSized(`records (`+recordColumns+`)`, 15, args); err != nil {
 			return err
 		}
-		if len(messages) > 0 {
-			if err := tx.later(`INSERT INTO message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms) VALUES `+
-				anonymous(len(messages)/7, 7), messages...); err != nil {
-				return err
-			}
+		if err := tx.insertSized(`message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms)`, 7, messages); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// batchSizes are the numbers of rows that SQLite's statements over many rows are made
+// for, so that each is prepared once. What is not filled is NULL, and passed over.
+var batchSizes = [...]int{1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256}
+
+// sizeFor is the smallest size that takes so many rows.
+func sizeFor(rows int) int {
+	for _, size := range batchSizes {
+		if size >= rows {
+			return size
+		}
+	}
+	return batchSizes[len(batchSizes)-1]
+}
+
+// sized is a table expression over rows of width values, the first of which is never
+// NULL, and its arguments. There are at most 256 of them.
+func sized(width int, args []any) (string, []any) {
+	rows := len(args) / width
+	size := sizeFor(rows)
+	for range (size - rows) * width {
+		args = append(args, nil)
+	}
+	return `(VALUES ` + anonymous(size, width) + `)`, args
+}
+
+// insertSized inserts rows by one statement of SQLite.
+func (tx *Tx) insertSized(into string, width int, args []any) error {
+	if len(args) == 0 {
+		return nil
+	}
+	from, args := sized(width, args)
+	return tx.later(`INSERT INTO `+into+` SELECT * FROM `+from+` WHERE column1 IS NOT NULL`, args...)
 }
 
 func (tx *Tx) insertRecordsPostgres(list []ds.Record) error {

@@ -118,8 +118,8 @@ func testBatch(t *testing.T, db *DB) {
 	}
 	keys = append(keys, MessageKey{"c1", "unknown"}, MessageKey{"c2", "m1"})
 	db.write(t, Batch{Changed: []Change{{head("c1"), moved}}, Records: records,
-		Infos: []GroupInfo{{"c1", 3, []byte("info")}},
-		Stays: []Stay{{"c1", "ann", ds.Interval{From: 1, Role: ds.Owner}}, {"c1", "bob", ds.Interval{From: 1, Role: ds.Plain}}}})
+		Infos: []GroupInfo{{"c1", 3, 3, []byte("info")}},
+		Stays: []Stay{{Conversation: "c1", Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Owner}}, {Conversation: "c1", Account: "bob", Interval: ds.Interval{From: 1, Role: ds.Plain}}}})
 	stale := moved
 	stale.Pos, stale.Seq, stale.Hash = 41, 41, []byte{10}
 	for name, before := range map[string]ds.Conversation{"pos": head("c1"), "hash": {ID: "c1", Pos: 40, Hash: []byte{8}}, "log": {ID: "none"}} {
@@ -184,8 +184,12 @@ func testHeads(t *testing.T, db *DB) {
 }
 
 func testIntervals(t *testing.T, db *DB) {
-	in := func(from int64) Stay { return Stay{"c1", "ann", ds.Interval{From: from, Role: ds.Plain}} }
-	out := func(until int64) Stay { return Stay{"c1", "ann", ds.Interval{Until: until}} }
+	in := func(from int64) Stay {
+		return Stay{Conversation: "c1", Account: "ann", Interval: ds.Interval{From: from, Role: ds.Plain}}
+	}
+	out := func(until int64) Stay {
+		return Stay{Conversation: "c1", Account: "ann", Interval: ds.Interval{Until: until}}
+	}
 	db.write(t, Batch{Stays: []Stay{in(1), out(3), in(5)}}) // comes, goes and comes within one batch
 	db.write(t, Batch{Stays: []Stay{out(8), in(9)}})
 	db.must(t, func(tx *Tx) error {
@@ -195,7 +199,7 @@ func testIntervals(t *testing.T, db *DB) {
 		return err
 	})
 	if err := db.Update(context.Background(), func(tx *Tx) error {
-		return tx.Write(Batch{Stays: []Stay{{"c1", "bob", ds.Interval{Until: 4}}}})
+		return tx.Write(Batch{Stays: []Stay{{Conversation: "c1", Account: "bob", Interval: ds.Interval{Until: 4}}}})
 	}); err == nil {
 		t.Error("the end of a stay that never began was written")
 	}
@@ -452,9 +456,9 @@ func testConversations(t *testing.T, db *DB) {
 		c := head(id)
 		c.CreatedMS, c.Members = int64(i), int64(2+i*10)
 		db.write(t, Batch{Created: []ds.Conversation{c}, Stays: []Stay{
-			{ds.ConversationID(id), "zoe", ds.Interval{From: 1, Role: ds.Owner}}, {ds.ConversationID(id), "ann", ds.Interval{From: 1, Role: ds.Plain}}}})
+			{Conversation: ds.ConversationID(id), Account: "zoe", Interval: ds.Interval{From: 1, Role: ds.Owner}}, {Conversation: ds.ConversationID(id), Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Plain}}}})
 	}
-	db.write(t, Batch{Stays: []Stay{{"c1", "bob", ds.Interval{From: 1, Role: ds.Admin}}, {"c1", "bob", ds.Interval{Until: 2}}}})
+	db.write(t, Batch{Stays: []Stay{{Conversation: "c1", Account: "bob", Interval: ds.Interval{From: 1, Role: ds.Admin}}, {Conversation: "c1", Account: "bob", Interval: ds.Interval{Until: 2}}}})
 	db.must(t, func(tx *Tx) error {
 		list, err := tx.Conversations("ann", 20)
 		if err != nil {
@@ -478,7 +482,7 @@ func testConversations(t *testing.T, db *DB) {
 func testText(t *testing.T, db *DB) {
 	ids := []string{"B", "a", "ä", "Z", "a b", "a'b", `a"b`, "日本", "a\u0301", "\u00e1", "%", "_", strings.Repeat("x", 128), strings.Repeat("日", 42)}
 	for _, id := range ids {
-		db.write(t, Batch{Created: []ds.Conversation{head(id)}, Stays: []Stay{{ds.ConversationID(id), "ann", ds.Interval{From: 1, Role: ds.Plain}}}})
+		db.write(t, Batch{Created: []ds.Conversation{head(id)}, Stays: []Stay{{Conversation: ds.ConversationID(id), Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Plain}}}})
 	}
 	db.must(t, func(tx *Tx) error {
 		list, err := tx.Conversations("ann", 20)

@@ -62,11 +62,15 @@ func (tx *Tx) GroupInfo(id ds.ConversationID) ([]byte, error) {
 	return body, notFound(err)
 }
 
-// setRoles changes the roles of stays, which their beginnings name.
+// setRoles changes the roles of stays, which their beginnings name. A plain member's
+// shows no trace of what it was.
 func (tx *Tx) setRoles(list []Stay) error {
 	for _, s := range list {
-		if err := tx.later(`UPDATE intervals SET role = $4 WHERE log_id = $1 AND account = $2 AND from_pos = $3`,
-			string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.From, string(s.Interval.Role)); err != nil {
+		if s.Interval.Role == ds.Plain {
+			s.AtMS, s.By = 0, ""
+		}
+		if err := tx.later(`UPDATE intervals SET role = $4, promoted_ms = $5, promoted_by = $6 WHERE log_id = $1 AND account = $2 AND from_pos = $3`,
+			string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.From, string(s.Interval.Role), s.AtMS, string(s.By)); err != nil {
 			return err
 		}
 	}

@@ -27,8 +27,8 @@ func TestReadings(t *testing.T) {
 			}
 			created[1].Home = "did:web:home.example"
 			db.write(t, Batch{Created: created, Stays: []Stay{
-				{"c1", "ann", ds.Interval{From: 1, Role: ds.Owner}}, {"c2", "ann", ds.Interval{From: 1, Role: ds.Plain}},
-				{"c3", "bob", ds.Interval{From: 1, Role: ds.Owner}}, {"c4", "ann", ds.Interval{From: 1, Role: ds.Plain}},
+				{Conversation: "c1", Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Owner}}, {Conversation: "c2", Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Plain}},
+				{Conversation: "c3", Account: "bob", Interval: ds.Interval{From: 1, Role: ds.Owner}}, {Conversation: "c4", Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Plain}},
 			}})
 			// Of c1 the records 1 to 6 are messages but for the second, and the first is pruned.
 			moved := created[0]
@@ -45,8 +45,8 @@ func TestReadings(t *testing.T) {
 			}
 			db.write(t, Batch{Changed: []Change{{created[0], moved}}, Records: records})
 			// Ann left c2 and came back, and left c4 for good.
-			db.write(t, Batch{Stays: []Stay{{"c2", "ann", ds.Interval{Until: 4}}, {"c4", "ann", ds.Interval{Until: 2}}}})
-			db.write(t, Batch{Stays: []Stay{{"c2", "ann", ds.Interval{From: 6, Role: ds.Admin}}}})
+			db.write(t, Batch{Stays: []Stay{{Conversation: "c2", Account: "ann", Interval: ds.Interval{Until: 4}}, {Conversation: "c4", Account: "ann", Interval: ds.Interval{Until: 2}}}})
+			db.write(t, Batch{Stays: []Stay{{Conversation: "c2", Account: "ann", Interval: ds.Interval{From: 6, Role: ds.Admin}}}})
 			phone, tablet := ds.Device{Account: "ann", ID: "phone"}, ds.Device{Account: "ann", ID: "tablet"}
 			bob := ds.Device{Account: "bob", ID: "phone"}
 			db.must(t, func(tx *Tx) error {

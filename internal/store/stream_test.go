@@ -69,10 +69,10 @@ func TestConversationIDs(t *testing.T) {
 			db := open(t, database)
 			var stays []Stay
 			for i := range 5 {
-				stays = append(stays, Stay{ds.ConversationID(fmt.Sprint("c", i)), "ann", ds.Interval{From: 1, Role: ds.Plain}})
+				stays = append(stays, Stay{Conversation: ds.ConversationID(fmt.Sprint("c", i)), Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Plain}})
 			}
-			stays = append(stays, Stay{"c2", "ann", ds.Interval{Until: 3}}, Stay{"other", "eve", ds.Interval{From: 1, Role: ds.Plain}})
-			db.write(t, Batch{Stays: stays, Roles: []Stay{{"c1", "ann", ds.Interval{From: 1, Role: ds.Admin}}, {"c3", "ann", ds.Interval{From: 9, Role: ds.Admin}}}})
+			stays = append(stays, Stay{Conversation: "c2", Account: "ann", Interval: ds.Interval{Until: 3}}, Stay{Conversation: "other", Account: "eve", Interval: ds.Interval{From: 1, Role: ds.Plain}})
+			db.write(t, Batch{Stays: stays, Roles: []Stay{{Conversation: "c1", Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Admin}}, {Conversation: "c3", Account: "ann", Interval: ds.Interval{From: 9, Role: ds.Admin}}}})
 			db.must(t, func(tx *Tx) error {
 				got, err := tx.ConversationIDs("ann", 10)
 				same(t, "all", got, []ds.ConversationID{"c0", "c1", "c3", "c4"})

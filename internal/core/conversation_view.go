@@ -1,0 +1,108 @@
+package core
+
+import (
+	"context"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// Waiting says which of an account's conversations a list has.
+type Waiting = store.Waiting
+
+// ConvosQuery asks for a page of the caller's conversations, the latest joined first.
+type ConvosQuery struct {
+	Waiting Waiting
+	Device  ds.DeviceID // for WaitingForDevice; "": any of the caller's
+	After   ConvosPlace // the end of the page before; zero begins
+	Limit   int         // 0: as many as a page may have, 1000
+	Count   bool        // no conversations, only how many wait
+}
+
+// ConvosPlace is where a page of conversations ends.
+type ConvosPlace struct {
+	JoinedMS int64
+	ID       ds.ConversationID
+}
+
+// Which conversations a list has.
+const (
+	AnyConvo         = store.AnyConversation
+	WaitingConvo     = store.WaitingForAccount // with a Welcome that no device of the caller has confirmed
+	WaitingForDevice = store.WaitingForDevice  // with a Welcome for the device, or that waits to add it
+)
+
+// Convos lists conversations of the caller with all who are in them. more says that
+// there are further ones, after the last; waiting is how many of all have a Welcome
+// that no device of the caller has confirmed. It costs the same few queries whatever
+// the number of conversations.
+func (s *Service) Convos(ctx context.Context, who ds.Caller, q ConvosQuery) (list []ds.View, more bool, waiting int64, err error) {
+	limit := q.Limit
+	if limit <= 0 || limit > convosMax {
+		limit = convosMax
+	}
+	err = s.store.View(ctx, func(tx *store.Tx) error {
+		var err error
+		list, more = nil, false
+		if waiting, err = tx.CountWaiting(who.Account); err != nil || q.Count {
+			return err
+		}
+		list, err = tx.Views(store.ViewQuery{Account: who.Account, Waiting: q.Waiting, Device: q.Device,
+			AfterMS: q.After.JoinedMS, After: q.After.ID, Count: int64(limit) + 1})
+		if err != nil {
+			return err
+		}
+		n := pageOf(list, limit)
+		list, more = list[:n], n < len(list)
+		return tx.Participants(list)
+	})
+	return list, more, waiting, err
+}
+
+// pageOf is how many of list are one page: up to limit, and no further one once there
+// are too many participants to list.
+func pageOf(list []ds.View, limit int) int {
+	var participants int64
+	for i := range list {
+		participants += list[i].Members
+		if i == limit || i > 0 && participants > convosParticipantsMax {
+			return i
+		}
+	}
+	return len(list)
+}
+
+// Convo is one conversation with all who are in it, for a member. Refusals: forbidden.
+func (s *Service) Convo(ctx context.Context, who ds.Caller, id ds.ConversationID) (ds.View, error) {
+	if !ds.IsValidID(string(id)) {
+		return ds.View{}, refuseNotMember
+	}
+	var list []ds.View
+	err := s.store.View(ctx, func(tx *store.Tx) error {
+		var err error
+		if list, err = tx.Views(store.ViewQuery{Account: who.Account, Only: id, Count: 1}); err != nil {
+			return err
+		}
+		return tx.Participants(list)
+	})
+	switch {
+	case err != nil:
+		return ds.View{}, err
+	case len(list) == 0:
+		return ds.View{}, refuseNotMember
+	}
+	return list[0], nil
+}
+
+// AdminStats is how many members a conversation has, for owner and admins. Refusals:
+// forbidden.
+func (s *Service) AdminStats(ctx context.Context, who ds.Caller, id ds.ConversationID) (members int64, err error) {
+	view, err := s.Convo(ctx, who, id)
+	switch {
+	case err != nil:
+		return 0, err
+	case !view.Role.MayManage():
+		return 0, refuseRights
+	}
+	return view.Members, nil
+}

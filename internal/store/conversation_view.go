@@ -1,0 +1,138 @@
+package store
+
+import (
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// Waiting says which of an account's conversations a list is of.
+type Waiting int
+
+// Which conversations a list has.
+const (
+	// AnyConversation is all of them.
+	AnyConversation Waiting = iota
+	// WaitingForAccount is those with a Welcome that no device of the account has
+	// confirmed.
+	WaitingForAccount
+	// WaitingForDevice is those with a Welcome that waits for the device or for any of
+	// the account, and those that the device waits to be added to.
+	WaitingForDevice
+)
+
+// ViewQuery asks for a page of an account's conversations, latest joined first.
+type ViewQuery struct {
+	Account ds.AccountID
+	Only    ds.ConversationID // "": not only one
+	Waiting Waiting
+	Device  ds.DeviceID // for WaitingForDevice; "": any of the account's
+	// After, which is a place in that order, is the last one of the page before; the
+	// zero value begins.
+	AfterMS int64
+	After   ds.ConversationID
+	Count   int64
+}
+
+// joinedColumn is when a stay i began. Stays of earlier versions do not say it
+// themselves; the record that began them does.
+const joinedColumn = `CASE WHEN i.joined_ms > 0 THEN i.joined_ms
+	ELSE COALESCE((SELECT r.created_ms FROM records r WHERE r.log_id = i.log_id AND r.pos = i.from_pos), 0) END`
+
+// waitingClause is the condition of a Waiting, for the stays i of account $1.
+var waitingClause = map[Waiting]string{
+	AnyConversation:   ``,
+	WaitingForAccount: ` AND EXISTS (SELECT 1 FROM welcome_recipients w WHERE w.account = $1 AND w.log_id = i.log_id AND w.consumed_ms IS NULL)`,
+	WaitingForDevice: ` AND (EXISTS (SELECT 1 FROM welcome_recipients w WHERE w.account = $1 AND w.log_id = i.log_id AND w.consumed_ms IS NULL
+			AND (w.device = '' OR w.device = $5 OR $5 = ''))
+		OR EXISTS (SELECT 1 FROM additions a WHERE a.account = $1 AND a.log_id = i.log_id AND a.status <> 'completed' AND (a.device = $5 OR $5 = '')))`,
+}
+
+// Views reads a page of the conversations that an account is in now, without their
+// participants.
+func (tx *Tx) Views(q ViewQuery) ([]ds.View, error) {
+	args := []any{string(q.Account), q.AfterMS, string(ds.ConversationLog(q.After)), q.Count}
+	clause := waitingClause[q.Waiting]
+	if q.Waiting == WaitingForDevice {
+		args = append(args, string(q.Device))
+	}
+	if q.Only != "" {
+		clause, args = ` AND i.log_id = $5`, append(args[:4], string(ds.ConversationLog(q.Only)))
+	}
+	var list []ds.View
+	err := tx.each(func(scan func(...any) error) error {
+		var v ds.View
+		c, err := scanHead(func(dest ...any) error {
+			return scan(append(dest, &v.Role, &v.JoinedMS, &v.Creator, &v.Suite, &v.Title, &v.Description, &v.PolicyMS, &v.PolicyBy)...)
+		})
+		v.Conversation = c
+		list = append(list, v)
+		return err
+	}, `SELECT `+headColumns+`, role, joined, creator, suite, title, description, policy_ms, policy_by FROM (
+			SELECT mine.*, COALESCE(d.creator, '') AS creator, COALESCE(d.suite, '') AS suite, COALESCE(d.title, '') AS title,
+				COALESCE(d.description, '') AS description, COALESCE(d.policy_ms, 0) AS policy_ms, COALESCE(d.policy_by, '') AS policy_by
+			FROM (SELECT l.*, i.role, `+joinedColumn+` AS joined FROM intervals i JOIN logs l ON l.log_id = i.log_id
+				WHERE i.account = $1 AND i.until_pos IS NULL`+clause+`) AS mine
+			LEFT JOIN conversation_details d ON d.log_id = mine.log_id) AS seen
+		WHERE CAST($2 AS BIGINT) = 0 OR joined < CAST($2 AS BIGINT) OR joined = CAST($2 AS BIGINT) AND log_id > $3
+		ORDER BY joined DESC, log_id LIMIT `+bound(4), args...)
+	return list, err
+}
+
+// Participants fills in who is in these conversations, longest-standing first, by one
+// query.
+func (tx *Tx) Participants(views []ds.View) error {
+	if len(views) == 0 {
+		return nil
+	}
+	logs, index := make([]string, len(views)), make(map[ds.LogID]*ds.View, len(views))
+	for i := range views {
+		log := ds.ConversationLog(views[i].ID)
+		logs[i], index[log] = string(log), &views[i]
+	}
+	return tx.each(func(scan func(...any) error) error {
+		var log ds.LogID
+		var p ds.Participant
+		if err := scan(&log, &p.Account, &p.Role, &p.JoinedMS, &p.PromotedMS, &p.PromotedBy); err != nil {
+			return err
+		}
+		v := index[log]
+		if p.JoinedMS == 0 {
+			p.JoinedMS = v.CreatedMS
+		}
+		v.Participants = append(v.Participants, p)
+		return nil
+	}, `SELECT i.log_id, i.account, i.role, `+joinedColumn+`, i.promoted_ms, i.promoted_by FROM intervals i
+		WHERE i.log_id `+tx.in(1)+` AND i.until_pos IS NULL ORDER BY i.log_id, i.from_pos, i.account`, tx.setOf(logs))
+}
+
+// CountWaiting counts the conversations of WaitingForAccount.
+func (tx *Tx) CountWaiting(account ds.AccountID) (int64, error) {
+	var n int64
+	err := tx.row(`SELECT COUNT(*) FROM intervals i WHERE i.account = $1 AND i.until_pos IS NULL`+waitingClause[WaitingForAccount], string(account)).Scan(&n)
+	return n, err
+}
+
+// Stays loads all stays of everybody in conversations, oldest first. The caller holds
+// the heads, or names them when it writes.
+func (tx *Tx) Stays(ids []ds.ConversationID) (map[MemberKey][]ds.Interval, error) {
+	found := map[MemberKey][]ds.Interval{}
+	if len(ids) == 0 {
+		return found, nil
+	}
+	err := tx.each(scanStays(found), `SELECT log_id, account, from_pos, COALESCE(until_pos, 0), role FROM intervals
+		WHERE log_id `+tx.in(1)+` ORDER BY from_pos`, tx.setOf(conversationLogs(ids)))
+	return found, err
+}
+
+// scanStays reads rows of intervals into found.
+func scanStays(found map[MemberKey][]ds.Interval) func(scan func(...any) error) error {
+	return func(scan func(...any) error) error {
+		var log, account string
+		var i ds.Interval
+		if err := scan(&log, &account, &i.From, &i.Until, &i.Role); err != nil {
+			return err
+		}
+		key := MemberKey{ds.LogID(log).Conversation(), ds.AccountID(account)}
+		found[key] = append(found[key], i)
+		return nil
+	}
+}

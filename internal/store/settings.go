@@ -1,0 +1,98 @@
+package store
+
+import (
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// NewDetails is what a conversation is made with.
+type NewDetails struct {
+	Conversation       ds.ConversationID
+	Creator            ds.AccountID
+	Suite              string
+	Title, Description string
+}
+
+// PolicyChange says who changed the rules of a conversation, which stand in its head.
+type PolicyChange struct {
+	Conversation ds.ConversationID
+	By           ds.AccountID
+}
+
+// ConversationInvite is a new code that invites to a conversation.
+type ConversationInvite struct {
+	CodeHash     []byte
+	Conversation ds.ConversationID
+	By           ds.AccountID
+}
+
+// invitesMax is how many codes of a conversation are valid at a time, the newest.
+const invitesMax = 20
+
+// writeSettings writes the parts of a batch that belong to the details of conversations.
+func (tx *Tx) writeSettings(b *Batch) error {
+	for _, d := range b.Details {
+		if err := tx.later(`INSERT INTO conversation_details (log_id, creator, suite, title, description) VALUES ($1, $2, $3, $4, $5)`,
+			string(ds.ConversationLog(d.Conversation)), string(d.Creator), d.Suite, d.Title, d.Description); err != nil {
+			return err
+		}
+	}
+	for _, p := range b.Policies {
+		if err := tx.later(`INSERT INTO conversation_details (log_id, policy_ms, policy_by) VALUES ($1, $2, $3)
+			ON CONFLICT (log_id) DO UPDATE SET policy_ms = excluded.policy_ms, policy_by = excluded.policy_by`,
+			string(ds.ConversationLog(p.Conversation)), tx.nowMS, string(p.By)); err != nil {
+			return err
+		}
+	}
+	for _, g := range b.Infos {
+		if err := tx.later(`INSERT INTO conversation_details (log_id, group_info, group_info_pos, group_info_epoch) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (log_id) DO UPDATE SET group_info = excluded.group_info, group_info_pos = excluded.group_info_pos,
+				group_info_epoch = excluded.group_info_epoch`,
+			string(ds.ConversationLog(g.Conversation)), g.Body, g.Pos, g.Epoch); err != nil {
+			return err
+		}
+	}
+	return tx.insertInvites(b.Invites)
+}
+
+func (tx *Tx) insertInvites(list []ConversationInvite) error {
+	for _, i := range list {
+		log := string(ds.ConversationLog(i.Conversation))
+		if err := tx.later(`INSERT INTO conversation_invites (code_hash, log_id, created_by, created_ms) VALUES ($1, $2, $3, $4)`,
+			i.CodeHash, log, string(i.By), tx.nowMS); err != nil {
+			return err
+		}
+		if err := tx.later(`DELETE FROM conversation_invites WHERE log_id = $1 AND code_hash IN (
+				SELECT code_hash FROM conversation_invites WHERE log_id = $1 ORDER BY created_ms DESC, code_hash LIMIT 1000000 OFFSET `+bound(2)+`)`,
+			log, int64(invitesMax)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// RevokeConversationInvite makes a code of a conversation invalid, or returns ErrNotFound.
+func (tx *Tx) RevokeConversationInvite(id ds.ConversationID, codeHash []byte) error {
+	n, err := tx.exec(`DELETE FROM conversation_invites WHERE code_hash = $1 AND log_id = $2`, codeHash, string(ds.ConversationLog(id)))
+	if err == nil && n == 0 {
+		return ErrNotFound
+	}
+	return err
+}
+
+// GroupInfoEpochs returns of which epochs the GroupInfos of conversations are, where
+// they are known. The caller holds the heads, or names them when it writes.
+func (tx *Tx) GroupInfoEpochs(ids []ds.ConversationID) (map[ds.ConversationID]int64, error) {
+	found := make(map[ds.ConversationID]int64, len(ids))
+	if len(ids) == 0 {
+		return found, nil
+	}
+	err := tx.each(func(scan func(...any) error) error {
+		var log ds.LogID
+		var epoch int64
+		err := scan(&log, &epoch)
+		found[log.Conversation()] = epoch
+		return err
+	}, `SELECT log_id, group_info_epoch FROM conversation_details WHERE log_id `+tx.in(1)+` AND group_info_epoch IS NOT NULL`,
+		tx.setOf(conversationLogs(ids)))
+	return found, err
+}
