@@ -2,7 +2,6 @@ package xrpcserver
 
 import (
 	"context"
-	"crypto/rand"
 	"strconv"
 	"strings"
 
@@ -12,11 +11,8 @@ import (
 )
 
 // announceMessage tells those who listen of a message that nobody keeps, under an id that
-// is made up where the sender has none. It returns the cursor of the event.
+// is made up when it is told where the sender has none. It returns the cursor of the event.
 func (s *Server) announceMessage(ctx context.Context, who ds.Caller, id ds.ConversationID, message ds.MessageID, body []byte, epoch int64) (string, error) {
-	if message == "" {
-		message = randomULID()
-	}
 	a, err := s.core.AnnounceAt(ctx, who, id, core.Announcement{Kind: core.Ephemeral, MessageID: message, Body: body, Epoch: epoch})
 	return formatCursor(id, a.Pos, a.AtMS), err
 }
@@ -24,14 +20,6 @@ func (s *Server) announceMessage(ctx context.Context, who ds.Caller, id ds.Conve
 // announceTyping tells those who listen that the caller types.
 func (s *Server) announceTyping(ctx context.Context, who ds.Caller, id ds.ConversationID) error {
 	return s.core.Announce(ctx, who, id, core.Announcement{Kind: core.Typing, IsTyping: true})
-}
-
-// randomULID is a random name of the form of a ULID. It does not say when it was made.
-func randomULID() ds.MessageID {
-	var random [16]byte
-	_, _ = rand.Read(random[:]) // never fails (crypto/rand)
-	random[0] &= 0x3f           // 130 bits are shown, of which the first two are 0
-	return ds.MessageID(crockford.EncodeToString(random[:]))
 }
 
 // updateCursor notes how far the caller has read and, with messageId or markRead, tells
