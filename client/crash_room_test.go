@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -238,5 +239,42 @@ func TestCrashOfNewDevice(t *testing.T) {
 				w.eventually("it is out", func() bool { return w.isRoomOf(w.ann, w.bob, w.cid) })
 			})
 		})
+	}
+}
+
+// TestBackWithCommit: who leaves with a commit on its way and is let back in before the
+// others have removed it goes on in the log where it was, and knows its commit there.
+func TestBackWithCommit(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	bob := people[1]
+	room := w.room(people...)
+	bob.net.setDown(true)
+	before := bob.must(room)
+	if err := bob.db.update(w.ctx, func(tx *tx) error {
+		conv, err := tx.conversation(room)
+		if err != nil {
+			return err
+		}
+		if err := bob.makeCommit(conv); err != nil {
+			return err
+		}
+		p := conv.pending
+		if err := bob.leave(tx, conv, bob.now(), "left"); err != nil {
+			return err
+		}
+		if err := bob.learnConversation(tx, room); err != nil {
+			return err
+		}
+		epoch := int64(before.Epoch + 1)
+		_, err = bob.takeEvent(tx, &gateway.Event{ConvID: room, Seq: before.NextSeq, MsgID: p.MessageID, Kind: gateway.KindCommit, Epoch: &epoch,
+			Env: base64.StdEncoding.EncodeToString(p.commit.Message())})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	conv, err := bob.snapshot(w.ctx, room)
+	if err != nil || conv.phase != Joined || conv.epoch() != before.Epoch+1 || conv.pending != nil || conv.info.Rejoin != "" {
+		t.Errorf("bob is %s in epoch %d, to enter anew: %q, %v", conv.phase, conv.epoch(), conv.info.Rejoin, err)
 	}
 }

@@ -135,10 +135,10 @@ func (c *Client) leave(tx *tx, conv *conversation, now time.Time, why string) er
 	if conv.phase == Removed {
 		return nil
 	}
-	conv.setPhase(Removed)
-	if conv.pending != nil {
+	if conv.pending != nil && (conv.group == nil || conv.phase == Joining) {
 		conv.setPending(nil)
-	}
+	} // else the log may have it, and shows it if this device comes back to where it was
+	conv.setPhase(Removed)
 	info := conv.editInfo()
 	if info.Leave != nil {
 		why = "left" // whoever was first to say so
