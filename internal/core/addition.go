@@ -21,6 +21,7 @@ var (
 	refuseNoAddition      = (&ds.Refusal{Code: ds.NotFound, Message: "no such addition"}).Because(ds.NoAddition)
 	refuseAdditionClaimed = (&ds.Refusal{Code: ds.InvalidRequest, Message: "somebody else has claimed the addition"}).Because(ds.AdditionClaimed)
 	refuseOwnAddition     = (&ds.Refusal{Code: ds.Forbidden, Message: "a device is added by another member"}).Because(ds.NotAllowed)
+	refuseElsewhere       = ds.Refuse(ds.Forbidden, "the conversation's home is elsewhere")
 	refuseUnclaimed       = (&ds.Refusal{Code: ds.Forbidden, Message: "claim the addition first"}).Because(ds.NotAllowed)
 )
 
@@ -76,7 +77,7 @@ func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string) (a Addit
 	case a.Device.Account == who.Account:
 		return Addition{}, nil, refuseOwnAddition, nil
 	}
-	packageID, err := tx.ClaimAddition(id, who.Account, ranOutMS)
+	packageRef, err := tx.ClaimAddition(id, who.Account, ranOutMS)
 	if errors.Is(err, store.ErrNotFound) { // somebody else's, perhaps since a moment ago
 		a, err = tx.Addition(who.Account, id, ranOutMS)
 		return a, nil, refuseAdditionClaimed, err
@@ -85,7 +86,7 @@ func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string) (a Addit
 		return a, nil, nil, err
 	}
 	a.Status, a.ClaimedBy = store.AdditionClaimed, who.Account
-	given, err = tx.PackageForClaimant(id, packageID, a.Device, who.Account)
+	given, err = tx.PackageForClaimant(id, packageRef, a.Device, who.Account)
 	return a, given, nil, err
 }
 
@@ -160,8 +161,8 @@ func (s *Service) announceAddition(ctx context.Context, who ds.Caller, a Additio
 		if _, _, err := c.admit(who, ""); err != nil {
 			return err
 		}
-		if err := c.isHome(); err != nil {
-			return err
+		if c.isHome() != nil {
+			return refuseElsewhere // no reason for the registration to fail
 		}
 		if r := s.chargeBytes(c, who, memberBytes); r != nil {
 			return r

@@ -84,25 +84,35 @@ func (s *Service) ClaimForAccounts(ctx context.Context, who ds.Caller, owners []
 			return nil, r
 		}
 	}
+	var holders []ds.Device
+	err := s.store.Read(ctx, func(tx *store.Tx) error {
+		var err error
+		holders, err = tx.KeyPackageHolders(owners, suite, devicesMax)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
 	found := make(map[ds.AccountID][]ds.KeyPackage, len(owners))
 	for _, owner := range owners {
-		list, err := s.claim(ctx, who, func(tx *store.Tx) ([]ds.KeyPackage, error) { return claimOfEach(tx, owner, suite, who.Account) })
+		found[owner] = nil
+	}
+	for part := range slices.Chunk(holders, claimsTogether) {
+		list, err := s.claim(ctx, who, func(tx *store.Tx) ([]ds.KeyPackage, error) { return claimOfEach(tx, part, suite, who.Account) })
 		if err != nil {
 			return nil, err
 		}
-		found[owner] = list
+		for _, p := range list {
+			found[p.Device.Account] = append(found[p.Device.Account], p)
+		}
 	}
 	return found, nil
 }
 
-func claimOfEach(tx *store.Tx, owner ds.AccountID, suite int64, by ds.AccountID) ([]ds.KeyPackage, error) {
-	devices, err := tx.KeyPackageDevices(owner, devicesMax)
-	if err != nil {
-		return nil, err
-	}
+func claimOfEach(tx *store.Tx, devices []ds.Device, suite int64, by ds.AccountID) ([]ds.KeyPackage, error) {
 	var list []ds.KeyPackage
 	for _, device := range devices {
-		p, isFound, err := claimOf(tx, ds.Device{Account: owner, ID: device}, suite, by)
+		p, isFound, err := claimOf(tx, device, suite, by)
 		if err != nil {
 			return nil, err
 		}

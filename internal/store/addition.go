@@ -34,7 +34,7 @@ func (tx *Tx) OpenAdditions(device ds.Device, conversations []ds.ConversationID,
 	a, b := tx.pairsOf(conversationLogs(conversations), ids)
 	if _, err := tx.exec(`INSERT INTO additions (addition_id, log_id, account, device, status, created_ms)
 		SELECT k.b, k.a, CAST($3 AS TEXT), CAST($4 AS TEXT), 'pending', CAST($5 AS BIGINT) FROM `+tx.pairs(1)+` WHERE true
-		ON CONFLICT (log_id, account, device) DO UPDATE SET status = 'pending', claimed_by = NULL, claimed_ms = NULL, key_package_id = NULL,
+		ON CONFLICT (log_id, account, device) DO UPDATE SET status = 'pending', claimed_by = NULL, claimed_ms = NULL, key_package_ref = NULL,
 			noted_ms = CASE WHEN additions.status = 'pending' THEN additions.noted_ms END
 		WHERE additions.status <> 'completed'`,
 		a, b, string(device.Account), string(device.ID), tx.nowMS); err != nil {
@@ -79,20 +79,20 @@ func (tx *Tx) Addition(account ds.AccountID, id string, claimedBeforeMS int64) (
 	return list[0], nil
 }
 
-// ClaimAddition gives an addition to a claimant, or renews its claim. It returns the id
+// ClaimAddition gives an addition to a claimant, or renews its claim. It returns the ref
 // of the key package that it was handed before, or ErrNotFound where the addition is
 // completed or somebody else's.
-func (tx *Tx) ClaimAddition(id string, by ds.AccountID, claimedBeforeMS int64) (packageID string, err error) {
+func (tx *Tx) ClaimAddition(id string, by ds.AccountID, claimedBeforeMS int64) (packageRef string, err error) {
 	err = tx.row(`UPDATE additions SET status = 'in_progress', claimed_by = $2, claimed_ms = $3,
-			key_package_id = CASE WHEN claimed_by = $2 THEN key_package_id END
+			key_package_ref = CASE WHEN claimed_by = $2 THEN key_package_ref END
 		WHERE addition_id = $1 AND (status = 'pending' OR status = 'in_progress' AND (claimed_by = $2 OR claimed_ms <= $4))
-		RETURNING COALESCE(key_package_id, '')`, id, string(by), tx.nowMS, claimedBeforeMS).Scan(&packageID)
-	return packageID, notFound(err)
+		RETURNING COALESCE(key_package_ref, '')`, id, string(by), tx.nowMS, claimedBeforeMS).Scan(&packageRef)
+	return packageRef, notFound(err)
 }
 
 // HandToClaimant remembers which key package the claimant of an addition was given.
-func (tx *Tx) HandToClaimant(id, packageID string) error {
-	_, err := tx.exec(`UPDATE additions SET key_package_id = $2 WHERE addition_id = $1`, id, packageID)
+func (tx *Tx) HandToClaimant(id, packageRef string) error {
+	_, err := tx.exec(`UPDATE additions SET key_package_ref = $2 WHERE addition_id = $1`, id, packageRef)
 	return err
 }
 

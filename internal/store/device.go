@@ -93,7 +93,7 @@ func (tx *Tx) SetPushToken(device ds.Device, token string) error {
 // stays, for the device has their keys.
 func (tx *Tx) ResetDevice(device ds.Device, keep []string, reason string) error {
 	kept := tx.setOf(append([]string{}, keep...)) // a nil list is no empty one
-	if _, err := tx.exec(`DELETE FROM key_packages WHERE account = $2 AND device = $3 AND claimed_ms IS NULL AND NOT key_package_id `+tx.in(1),
+	if _, err := tx.exec(`DELETE FROM key_packages WHERE account = $2 AND device = $3 AND claimed_ms IS NULL AND NOT COALESCE(ref, '') `+tx.in(1),
 		kept, string(device.Account), string(device.ID)); err != nil {
 		return err
 	}

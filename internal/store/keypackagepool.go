@@ -28,11 +28,30 @@ func (tx *Tx) ClaimDevicePackage(device ds.Device, suite int64, by ds.AccountID)
 		ORDER BY published_ms DESC, ordinal DESC LIMIT 1`, tx.nowMS, string(device.Account), string(device.ID), suite)
 }
 
+// KeyPackageHolders lists the devices of accounts that have MLS packages of a suite, or
+// of any (0), to hand out, by account, at most max of each.
+func (tx *Tx) KeyPackageHolders(owners []ds.AccountID, suite int64, max int) ([]ds.Device, error) {
+	var list []ds.Device
+	count := map[ds.AccountID]int{}
+	err := tx.each(func(scan func(...any) error) error {
+		var d ds.Device
+		err := scan(&d.Account, &d.ID)
+		if count[d.Account]++; count[d.Account] <= max {
+			list = append(list, d)
+		}
+		return err
+	}, `SELECT DISTINCT account, device FROM key_packages
+		WHERE account `+tx.in(1)+` AND claimed_ms IS NULL AND ref IS NOT NULL AND expires_ms > $2 AND ($3 = 0 OR suite = $3)
+		ORDER BY account, device`, tx.setOf(texts(owners)), tx.nowMS, suite)
+	return list, err
+}
+
 // PackageForClaimant is the package that the claimant of an addition was handed before,
 // or else one of the device's: the oldest one-time package, the last-resort one, or none.
-func (tx *Tx) PackageForClaimant(additionID, packageID string, device ds.Device, by ds.AccountID) ([]ds.KeyPackage, error) {
-	if packageID != "" {
-		p, err := tx.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages WHERE key_package_id = $1 AND account = $2`, packageID, string(device.Account))
+func (tx *Tx) PackageForClaimant(additionID, packageRef string, device ds.Device, by ds.AccountID) ([]ds.KeyPackage, error) {
+	if packageRef != "" {
+		p, err := tx.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages WHERE ref = $1 AND account = $2 AND expires_ms > $3`,
+			packageRef, string(device.Account), tx.nowMS)
 		if err == nil || !errors.Is(err, ErrNotFound) {
 			return []ds.KeyPackage{p}, err
 		}
@@ -139,7 +158,7 @@ func (tx *Tx) DeleteFreePackages(device ds.Device, refs []string, reason string)
 	if len(refs) == 0 {
 		return 0, nil
 	}
-	n, err := tx.exec(`DELETE FROM key_packages WHERE account = $2 AND device = $3 AND claimed_ms IS NULL AND key_package_id `+tx.in(1),
+	n, err := tx.exec(`DELETE FROM key_packages WHERE account = $2 AND device = $3 AND claimed_ms IS NULL AND ref `+tx.in(1),
 		tx.setOf(refs), string(device.Account), string(device.ID))
 	if err != nil {
 		return 0, err

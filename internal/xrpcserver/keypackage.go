@@ -175,10 +175,11 @@ func (s *Server) getKeyPackages(ctx context.Context, who ds.Caller, in *xrpc.Get
 	return out, nil
 }
 
-// isDID says whether text has the form of a DID, as the lexicon format has it.
-func isDID(text string) bool {
-	method, id, ok := strings.Cut(strings.TrimPrefix(text, "did:"), ":")
-	if !ok || !strings.HasPrefix(text, "did:") || len(text) > ds.AccountBytesMax || method == "" || id == "" {
+// isDID says whether a strict client can read text as a DID (AT Protocol, DID syntax).
+func isDID[S ~string](text S) bool {
+	rest, ok := strings.CutPrefix(string(text), "did:")
+	method, id, _ := strings.Cut(rest, ":")
+	if !ok || method == "" || id == "" || len(text) > ds.AccountBytesMax {
 		return false
 	}
 	isIn := func(text, alphabet string) bool { return strings.Trim(text, alphabet) == "" }

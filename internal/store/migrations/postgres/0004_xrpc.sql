@@ -40,7 +40,7 @@ CREATE TABLE additions (
     status         TEXT COLLATE "C" NOT NULL, -- pending, in_progress, completed
     claimed_by     TEXT COLLATE "C",
     claimed_ms     BIGINT,
-    key_package_id TEXT COLLATE "C", -- what was handed to the claimant
+    key_package_ref TEXT COLLATE "C", -- what was handed to the claimant
     created_ms     BIGINT NOT NULL,
     noted_ms       BIGINT, -- when the members were told of it
     UNIQUE (log_id, account, device)

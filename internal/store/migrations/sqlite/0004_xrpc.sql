@@ -40,7 +40,7 @@ CREATE TABLE additions (
     status         TEXT NOT NULL, -- pending, in_progress, completed
     claimed_by     TEXT,
     claimed_ms     INTEGER,
-    key_package_id TEXT, -- what was handed to the claimant
+    key_package_ref TEXT, -- what was handed to the claimant
     created_ms     INTEGER NOT NULL,
     noted_ms       INTEGER, -- when the members were told of it
     UNIQUE (log_id, account, device)
