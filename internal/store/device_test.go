@@ -351,7 +351,9 @@ func testPool(t *testing.T, db *DB) {
 	same(t, "devices of a suite", read(t, db, func(tx *Tx) ([]PoolDevice, error) { return tx.PoolDevices("ann", 1, 10) }),
 		[]PoolDevice{{"empty", 0}, {"laptop", 0}, {"phone", 1}})
 	holders := func(suite int64, max int) []ds.Device {
-		return read(t, db, func(tx *Tx) ([]ds.Device, error) { return tx.KeyPackageHolders([]ds.AccountID{"bob", "ann"}, suite, max) })
+		return read(t, db, func(tx *Tx) ([]ds.Device, error) {
+			return tx.KeyPackageHolders([]ds.AccountID{"bob", "ann"}, suite, max)
+		})
 	}
 	same(t, "holders", holders(0, 10), []ds.Device{{Account: "ann", ID: "laptop"}, phone})
 	same(t, "one holder", holders(0, 1), []ds.Device{{Account: "ann", ID: "laptop"}})
