@@ -3,7 +3,6 @@ package core
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/hex"
 	"slices"
 	"strings"
@@ -32,6 +31,13 @@ type Bundle struct {
 	GroupInfo      []byte // MLSMessage, or nil
 	Add, Remove    []ds.AccountID
 	Encoding       ds.Encoding
+	// ConfirmationTag is that of the epoch that the commit opens (RFC 9420, section 8.1),
+	// where the committer says it; else nil.
+	ConfirmationTag []byte
+
+	isLoose bool          // by ChangeGroup: recipients need not be known by device
+	entry   *entry        // the committer enters by itself
+	entered store.Entered // what became of devices and key packages
 }
 
 // CommitBundle puts a commit bundle into the log, or answers where an earlier one
@@ -47,22 +53,8 @@ func (s *Service) CommitBundle(ctx context.Context, who ds.Caller, b Bundle) (ds
 	if seen.refused = s.checkExternalBundle(ctx, who, b, seen); ds.CodeOf(seen.refused) == "" && seen.refused != nil {
 		return ds.Record{}, seen.refused
 	}
-	accounts := slices.Concat(b.Add, b.Remove)
-	for _, to := range b.To {
-		accounts = append(accounts, to.Device.Account)
-	}
-	welcomeID := rand.Text()
-	r := &request{conversation: b.ConversationID, who: who, messageID: b.ID, accounts: accounts,
-		bytes: len(b.Commit) + len(b.Welcome) + len(b.GroupInfo)}
-	r.rule = func(c *conversation, nowMS int64) error {
-		var err error
-		r.record, err = s.decideBundle(c, who, b, seen, welcomeID, nowMS)
-		return err
-	}
-	if err := s.submit(ctx, r); err != nil {
-		return ds.Record{}, err
-	}
-	return r.record, nil
+	b.entered = enteredBy(b.To)
+	return s.submitBundle(ctx, who, b, seen)
 }
 
 // checkExternalBundle is checkExternal for a bundle: who enters by itself changes
@@ -81,28 +73,28 @@ func (s *Service) checkExternalBundle(ctx context.Context, who ds.Caller, b Bund
 // checkBundle looks at the bundle alone: sizes, forms, and whether its parts say
 // the same as far as a server can see.
 func checkBundle(b Bundle) (sight, error) {
-	refuse := func(sentence string) (sight, error) {
-		return sight{}, &ds.Refusal{Code: ds.InvalidRequest, Message: sentence}
+	refuse := func(sentence string, reason ds.Reason) (sight, error) {
+		return sight{}, &ds.Refusal{Code: ds.InvalidRequest, Message: sentence, Reason: reason}
 	}
 	switch {
 	case len(b.Commit) > commitBytesMax || len(b.Welcome) > welcomeBytesMax || len(b.GroupInfo) > groupInfoBytesMax:
-		return refuse("bundle too large")
+		return refuse("bundle too large", "")
 	case len(b.Add)+len(b.Remove) > 2*membersMax || len(b.To) > recipientsMax:
-		return refuse("too many accounts")
+		return refuse("too many accounts", ds.TooManyMembers)
 	}
 	for _, account := range slices.Concat(b.Add, b.Remove) {
 		if !ds.IsValidAccount(string(account)) {
-			return refuse("a user_id must be 1 to 512 bytes of UTF-8 without NUL")
+			return refuse("a user_id must be 1 to 512 bytes of UTF-8 without NUL", "")
 		}
 	}
 	for _, account := range b.Add {
 		if slices.Contains(b.Remove, account) {
-			return refuse("the same account in add and remove")
+			return refuse("the same account in add and remove", "")
 		}
 	}
 	seen := look(b.Commit, b.Encoding)
 	if seen.kind != ds.Commit {
-		return refuse("commit is not an MLS commit")
+		return refuse("commit is not an MLS commit", ds.BadCommit)
 	}
 	if err := checkWelcome(b); err != nil {
 		return sight{}, err
@@ -110,12 +102,12 @@ func checkBundle(b Bundle) (sight, error) {
 	if b.GroupInfo == nil {
 		return seen, nil
 	}
-	var m wire.Message
-	if err := wire.Unmarshal(b.GroupInfo, &m); err != nil || m.GroupInfo == nil {
-		return refuse("group_info is not an MLS GroupInfo")
+	info, err := readGroupInfo(b.GroupInfo)
+	if err != nil {
+		return refuse("group_info is not an MLS GroupInfo", ds.BadGroupInfo)
 	}
-	if g := m.GroupInfo.Context; !bytes.Equal(g.GroupID, seen.group) || g.Epoch != uint64(seen.epoch)+1 {
-		return refuse("group_info is not of the epoch that the commit opens")
+	if g := info.Context; !bytes.Equal(g.GroupID, seen.group) || g.Epoch != uint64(seen.epoch)+1 {
+		return refuse("group_info is not of the epoch that the commit opens", ds.BadGroupInfo)
 	}
 	return seen, nil
 }
@@ -128,9 +120,12 @@ func checkWelcome(b Bundle) error {
 		}
 		return nil
 	}
+	if b.isLoose && readWelcome(b.Welcome) != nil {
+		return nil
+	}
 	var m wire.Message
 	if err := wire.Unmarshal(b.Welcome, &m); err != nil || m.Welcome == nil {
-		return ds.Refuse(ds.InvalidRequest, "welcome is not an MLS Welcome")
+		return ds.Refuse(ds.InvalidRequest, "welcome is not an MLS Welcome").Because(ds.BadCommit)
 	}
 	refs, devices := map[string]bool{}, map[ds.Device]bool{}
 	for i := range m.Welcome.Secrets {
@@ -157,7 +152,7 @@ func checkWelcome(b Bundle) error {
 
 // decideBundle is the rule of CommitBundle. It changes c only when it accepts.
 func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen sight, welcomeID string, nowMS int64) (ds.Record, error) {
-	answer, isRepeat, err := c.admit(who, b.ID)
+	answer, isRepeat, err := c.admitBundle(who, b)
 	if err != nil {
 		return ds.Record{}, err
 	}
@@ -171,30 +166,38 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 	if err := s.takeBundle(c, who, b); err != nil {
 		return ds.Record{}, err
 	}
-	if err := c.mayBundle(who, b); err != nil {
+	if err := c.mayBundle(who, b, seen, nowMS); err != nil {
 		return ds.Record{}, err
 	}
 	if err := c.isHome(); err != nil {
 		return ds.Record{}, err
 	}
-	if seen.refused != nil {
-		return ds.Record{}, seen.refused
-	}
 	if c.head.IsBound() {
 		if !bytes.Equal(seen.group, c.head.GroupID) {
-			return ds.Record{}, refuseGroup
+			return ds.Record{}, ds.Refuse(ds.InvalidRequest, "%s", refuseGroup.Message).Because(ds.BadCommit)
 		}
 		if seen.epoch != c.head.Epoch {
 			s.metrics.commitConflicts.Inc()
-			return ds.Record{}, refuseEpoch(c.head.Epoch)
+			return ds.Record{}, refuseEpoch(c.head.Epoch).Because(ds.LostRace)
 		}
 	}
-	if r := s.chargeBytes(c, who, len(b.Commit)+len(b.Welcome)+len(b.GroupInfo)+c.enteringBytes(b.Add)); r != nil {
+	if seen.refused != nil {
+		return ds.Record{}, seen.refused
+	}
+	add := b.Add
+	if b.entry != nil {
+		add = []ds.AccountID{who.Account}
+	}
+	if r := s.chargeBytes(c, who, len(b.Commit)+len(b.Welcome)+len(b.GroupInfo)+c.enteringBytes(add)); r != nil {
 		return ds.Record{}, r
 	}
+	if b.entry != nil { // first, so that the commit is within the stay that it begins
+		c.changeMembers(who.Account, add, nil, nowMS)
+	}
 	c.apply(who, seen)
+	c.head.ConfirmationTag = b.ConfirmationTag
 	commit := ds.Record{Kind: ds.Commit, MessageID: b.ID, Encoding: b.Encoding, Body: b.Commit}
-	if c.head.RecordSenders {
+	if c.head.RecordSenders && who.Device != "" {
 		commit.Sender = who.AsDevice()
 	}
 	commit = c.appendMessage(commit, nowMS)
@@ -204,8 +207,12 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 			Body: b.Welcome, ExpiresMS: nowMS + welcomeLifetime.Milliseconds()})
 	}
 	c.welcome(welcomeID, b.To, commit.Seq+1)
+	if b.entered.Conversation, b.entered.By = c.head.ID, who.Account; len(b.entered.Devices)+len(b.entered.Packages) > 0 {
+		c.out.Entered = append(c.out.Entered, b.entered)
+	}
 	if b.GroupInfo != nil {
-		c.out.Infos = append(c.out.Infos, store.GroupInfo{Conversation: c.head.ID, Pos: commit.Pos, Body: b.GroupInfo})
+		c.out.Infos = append(c.out.Infos, store.GroupInfo{Conversation: c.head.ID, Pos: commit.Pos, Epoch: commit.Epoch, Body: b.GroupInfo})
+		c.infoEpoch = commit.Epoch
 	}
 	return commit, nil
 }
@@ -239,31 +246,85 @@ func (s *Service) takeBundle(c *conversation, who ds.Caller, b Bundle) error {
 	return nil
 }
 
+// admitBundle is admit, except that who enters by itself need not be a member yet.
+func (c *conversation) admitBundle(who ds.Caller, b Bundle) (store.Answer, bool, error) {
+	answer, isRepeat, err := c.admit(who, b.ID)
+	if err != nil && c.exists && b.entry != nil && len(c.intervals[who.Account]) > 0 {
+		return store.Answer{}, false, nil
+	}
+	return answer, isRepeat, err
+}
+
 // mayBundle is who may commit what: any member a commit that changes no membership,
-// owner and admins the others, and only they bind a conversation to its group.
-func (c *conversation) mayBundle(who ds.Caller, b Bundle) error {
-	manages := c.role(who.Account).MayManage()
-	if (len(b.Add) > 0 || len(b.Remove) > 0 || !c.head.IsBound()) && !manages {
+// others by their role and the rules of the conversation, and only owner and admins
+// bind a conversation to its group.
+func (c *conversation) mayBundle(who ds.Caller, b Bundle, seen sight, nowMS int64) error {
+	if seen.external && !c.head.Policy.AllowExternalCommits {
 		return refuseRights
 	}
-	if slices.Contains(b.Remove, who.Account) {
-		return ds.Refuse(ds.InvalidRequest, "a commit cannot remove its committer")
+	if b.entry != nil {
+		return c.mayEnter(who.Account, b.entry, nowMS)
 	}
-	for _, account := range b.Remove {
-		if c.role(account) == ds.Owner {
-			return refuseRights
-		}
+	if !c.head.IsBound() && !c.role(who.Account).MayManage() {
+		return refuseRights
 	}
-	if c.head.Members+c.entering(b.Add) > membersMax {
+	if err := c.mayChange(who.Account, b); err != nil {
+		return err
+	}
+	if n := c.entering(b.Add); n > 0 && c.head.Members+n > c.membersMax() {
 		return refuseMembers
 	}
+	welcomed := map[ds.AccountID]bool{}
 	for _, to := range b.To {
 		account := to.Device.Account
+		welcomed[account] = true
 		if slices.Contains(b.Remove, account) || !c.isMember(account) && !slices.Contains(b.Add, account) {
 			return ds.Refuse(ds.InvalidRequest, "a recipient of the welcome is not a member")
 		}
 	}
+	for _, account := range b.Add {
+		switch {
+		case !b.isLoose || welcomed[account] || seen.refused != nil:
+		case c.isMember(account):
+			return ds.Refuse(ds.InvalidRequest, "%s is a member already", account).Because(ds.AlreadyMember)
+		default:
+			return ds.Refuse(ds.InvalidRequest, "the welcome is for no key package of %s", account).Because(ds.NoKeyPackage)
+		}
+	}
 	return nil
+}
+
+// mayChange is who may change whose membership by a commit. Accounts that already are
+// what a commit makes them (ChangeGroup) are nobody's right to change.
+func (c *conversation) mayChange(by ds.AccountID, b Bundle) error {
+	if slices.Contains(b.Remove, by) {
+		return ds.Refuse(ds.InvalidRequest, "a commit cannot remove its committer")
+	}
+	adds, removes := len(b.Add) > 0, b.Remove
+	if b.isLoose {
+		adds = c.entering(b.Add) > 0
+		removes = slices.DeleteFunc(slices.Clone(b.Remove), func(a ds.AccountID) bool { return len(c.intervals[a]) > 0 && !c.isMember(a) })
+	}
+	if adds && !c.mayAdd(by) {
+		return refuseRights
+	}
+	for _, account := range removes {
+		switch {
+		case !c.mayRemove(by, account):
+			return refuseRights
+		case !c.isMember(account) && b.isLoose:
+			return ds.Refuse(ds.InvalidRequest, "%s is not a member", account)
+		}
+	}
+	return nil
+}
+
+// membersMax is how many accounts the conversation may have.
+func (c *conversation) membersMax() int64 {
+	if n := c.head.Policy.MaxMembers; n > 0 && n < membersMax {
+		return n
+	}
+	return membersMax
 }
 
 // enteringBytes is about what it costs to store that the accounts of a list enter which

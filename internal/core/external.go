@@ -2,8 +2,10 @@ package core
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
+	"time"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
@@ -54,39 +56,195 @@ func (s *Service) asMember(ctx context.Context, who ds.Caller, id ds.Conversatio
 // It is judged by the GroupInfo of the epoch that it is for. That epoch is compared
 // again where the commit is decided, so what was read here cannot be out of date.
 func (s *Service) checkExternal(ctx context.Context, who ds.Caller, id ds.ConversationID, body []byte) error {
-	var m wire.Message
-	if err := wire.Unmarshal(body, &m); err != nil || m.Public == nil || m.Public.Content.Commit == nil {
-		return ds.Refuse(ds.InvalidRequest, "commit is not an MLS commit")
-	}
-	commit, epoch := m.Public.Content.Commit, m.Public.Content.Epoch
-	if commit.Path == nil || !isOwnLeaf(&commit.Path.Leaf, who) {
-		return ds.Refuse(ds.Forbidden, "an external commit is for a device of the caller's own account")
+	x, err := readExternal(who, body)
+	if err != nil {
+		return err
 	}
 	info, head, err := s.GroupInfo(ctx, who, id)
 	if err != nil {
 		return err
 	}
-	if epoch != uint64(head.Epoch) {
+	if x.epoch != uint64(head.Epoch) {
 		return refuseEpoch(head.Epoch)
 	}
-	leaves, err := leavesIn(info, epoch)
+	leaves, err := leavesIn(info, x.epoch)
 	if err != nil {
 		return err
 	}
 	if !slices.ContainsFunc(leaves, func(leaf *wire.LeafNode) bool { return leaf != nil && isOwnLeaf(leaf, who) }) {
 		return ds.Refuse(ds.Forbidden, "no device of the account is in the group: a member has to add it")
 	}
+	return x.checkRemoves(who, leaves)
+}
+
+// external is what can be seen of an external commit.
+type external struct {
+	epoch   uint64
+	removes []uint32
+}
+
+// readExternal reads an external commit by a device of the caller's. It may hold what
+// RFC 9420, section 12.2, lets it.
+func readExternal(who ds.Caller, body []byte) (external, error) {
+	var m wire.Message
+	if err := wire.Unmarshal(body, &m); err != nil || m.Public == nil || m.Public.Content.Commit == nil {
+		return external{}, ds.Refuse(ds.InvalidRequest, "commit is not an MLS commit").Because(ds.BadCommit)
+	}
+	commit := m.Public.Content.Commit
+	if commit.Path == nil || !isOwnLeaf(&commit.Path.Leaf, who) {
+		return external{}, ds.Refuse(ds.Forbidden, "an external commit is for a device of the caller's own account").Because(ds.NotAllowed)
+	}
+	x, inits := external{epoch: m.Public.Content.Epoch}, 0
 	for _, p := range commit.Proposals {
-		if p.Proposal == nil {
-			return ds.Refuse(ds.InvalidRequest, "an external commit cannot refer to proposals")
+		switch {
+		case p.Proposal == nil:
+			return x, ds.Refuse(ds.InvalidRequest, "an external commit cannot refer to proposals").Because(ds.BadCommit)
+		case p.Proposal.Type == wire.RemoveProposal:
+			x.removes = append(x.removes, p.Proposal.Remove)
+		case p.Proposal.Type == wire.ExternalInitProposal:
+			inits++
+		case p.Proposal.Type != wire.PSKProposal:
+			return x, ds.Refuse(ds.InvalidRequest, "an external commit changes nothing else than who commits").Because(ds.BadCommit)
 		}
-		if p.Proposal.Type != wire.RemoveProposal {
-			continue
-		}
-		index := p.Proposal.Remove
+	}
+	if inits != 1 {
+		return x, ds.Refuse(ds.InvalidRequest, "an external commit has one external_init").Because(ds.BadCommit)
+	}
+	return x, nil
+}
+
+// checkRemoves refuses to remove leaves that are not of the caller's account.
+func (x external) checkRemoves(who ds.Caller, leaves []*wire.LeafNode) error {
+	for _, index := range x.removes {
 		if index >= uint32(len(leaves)) || leaves[index] == nil || !isOwnLeaf(leaves[index], who) {
-			return ds.Refuse(ds.Forbidden, "an external commit removes leaves of the caller's own account only")
+			return ds.Refuse(ds.Forbidden, "an external commit removes leaves of the caller's own account only").Because(ds.NotAllowed)
 		}
+	}
+	return nil
+}
+
+// entry is how somebody who enters a group by itself stands to its conversation.
+type entry struct {
+	until   int64 // where the last stay ended; 0 for a member
+	leftMS  int64
+	hasLeft bool // by itself: nobody removed it
+}
+
+// judgeEntry says what is wrong with an external commit by which the caller enters a
+// group, as far as that can be seen without the conversation's lock: checkExternal for
+// members none of whose devices are in the group, and for former members. The leaves
+// that it removes are looked for in the GroupInfo of its epoch.
+func (s *Service) judgeEntry(ctx context.Context, who ds.Caller, b Bundle, device ds.DeviceID) (*entry, store.Entered, error) {
+	x, wrong := readExternal(who, b.Commit)
+	var entered store.Entered
+	st, err := s.standing(ctx, who, b.ConversationID, len(x.removes) > 0, func(tx *store.Tx) error {
+		own, err := ownDevice(tx, who.Account, device)
+		if own != "" {
+			entered.Devices = []ds.Device{{Account: who.Account, ID: own}}
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+	case wrong != nil:
+		err = wrong
+	case len(x.removes) > 0:
+		var leaves []*wire.LeafNode
+		if leaves, err = leavesIn(st.info, x.epoch); err == nil {
+			err = x.checkRemoves(who, leaves)
+		}
+	}
+	return &st.entry, entered, err
+}
+
+// standing is how an account stands to a conversation: as a member or as a former one.
+type standing struct {
+	entry
+	head ds.Conversation
+	info []byte // the newest GroupInfo, if it was asked for and there is one
+}
+
+// standing reads it. Whoever was never there is told the same as of a conversation that
+// does not exist.
+func (s *Service) standing(ctx context.Context, who ds.Caller, id ds.ConversationID, withInfo bool, also ...func(tx *store.Tx) error) (st standing, err error) {
+	if !ds.IsValidID(string(id)) {
+		return st, refuseNotMember
+	}
+	key := store.MemberKey{Conversation: id, Account: who.Account}
+	err = s.store.View(ctx, func(tx *store.Tx) error {
+		intervals, err := tx.Intervals([]store.MemberKey{key})
+		if err != nil {
+			return err
+		}
+		stays := intervals[key]
+		if len(stays) == 0 {
+			return refuseNotMember
+		}
+		if st.head, err = tx.Head(id); err != nil {
+			return err
+		}
+		if st.entry, err = lastStay(tx, who.Account, id, stays); err != nil {
+			return err
+		}
+		if withInfo {
+			if st.info, err = tx.GroupInfo(id); err != nil && !errors.Is(err, store.ErrNotFound) {
+				return err
+			}
+		}
+		for _, read := range also {
+			if err := read(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return st, err
+}
+
+// lastStay says how the last stay of an account ended, if it did. When nothing tells any
+// more, that is as if it had been removed.
+func lastStay(tx *store.Tx, account ds.AccountID, id ds.ConversationID, stays []ds.Interval) (entry, error) {
+	e := entry{until: stays[len(stays)-1].Until}
+	if e.until == 0 {
+		return e, nil
+	}
+	list, err := tx.RecordsAfter(ds.ConversationLog(id), e.until-1, 1, 1)
+	if err != nil || len(list) == 0 || list[0].Pos != e.until || list[0].Kind != ds.Membership {
+		return e, err
+	}
+	var change ds.MembershipChange
+	if err := json.Unmarshal(list[0].Body, &change); err != nil {
+		return e, err
+	}
+	e.leftMS, e.hasLeft = list[0].CreatedMS, change.By == account
+	return e, nil
+}
+
+// mayReturn says whether who stands so may be in the conversation again by itself.
+func (e entry) mayReturn(policy ds.Policy, nowMS int64) bool {
+	if e.until == 0 {
+		return true
+	}
+	window := policy.RejoinWindowDays * 24 * time.Hour.Milliseconds()
+	return e.hasLeft && policy.AllowExternalCommits && policy.AllowRejoin && !policy.RequireInviteForJoin &&
+		(policy.RejoinWindowDays == 0 || nowMS-e.leftMS <= window)
+}
+
+// mayEnter is who may enter a group by itself: members, and who has left, as the rules
+// of the conversation are.
+func (c *conversation) mayEnter(account ds.AccountID, e *entry, nowMS int64) error {
+	stays := c.intervals[account]
+	switch {
+	case !c.head.IsBound():
+		return ds.Refuse(ds.InvalidRequest, "there is no group to enter yet").Because(ds.BadCommit)
+	case c.isMember(account):
+		return nil
+	case stays[len(stays)-1].Until != e.until:
+		return ds.Unavailable(errors.New("the membership has changed meanwhile"))
+	case !e.mayReturn(c.head.Policy, nowMS):
+		return refuseRights
+	case c.head.Members+1 > c.membersMax():
+		return refuseMembers
 	}
 	return nil
 }
@@ -98,14 +256,14 @@ func isOwnLeaf(leaf *wire.LeafNode, who ds.Caller) bool {
 // leavesIn lists the leaves of the tree that a GroupInfo of that epoch carries, by
 // their index, nil where blank.
 func leavesIn(info []byte, epoch uint64) ([]*wire.LeafNode, error) {
-	var m wire.Message
-	if err := wire.Unmarshal(info, &m); err != nil || m.GroupInfo == nil || m.GroupInfo.Context.Epoch != epoch {
-		return nil, ds.Refuse(ds.InvalidRequest, "there is no group_info of this epoch to join by")
+	parsed, err := readGroupInfo(info)
+	if err != nil || parsed.Context.Epoch != epoch {
+		return nil, ds.Refuse(ds.InvalidRequest, "there is no group_info of this epoch to join by").Because(ds.BadCommit)
 	}
-	data, _ := wire.FindExtension(m.GroupInfo.Extensions, wire.RatchetTreeExtension)
+	data, _ := wire.FindExtension(parsed.Extensions, wire.RatchetTreeExtension)
 	var tree wire.RatchetTree
 	if err := wire.Unmarshal(data, &tree); err != nil {
-		return nil, ds.Refuse(ds.InvalidRequest, "the group_info of this epoch has no tree to join by")
+		return nil, ds.Refuse(ds.InvalidRequest, "the group_info of this epoch has no tree to join by").Because(ds.BadCommit)
 	}
 	leaves := make([]*wire.LeafNode, 0, len(tree)/2+1)
 	for i := 0; i < len(tree); i += 2 {

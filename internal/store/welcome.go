@@ -40,3 +40,101 @@ func (tx *Tx) SweepWelcomes() error {
 	_, err := tx.exec(`DELETE FROM welcomes WHERE expires_ms <= $1`, tx.nowMS)
 	return err
 }
+
+// PackageOwners says which devices have published the key packages of these refs, as
+// far as they are known here: those that were claimed too, until they expire.
+func (tx *Tx) PackageOwners(refs []string) (map[string]ds.Device, error) {
+	found := make(map[string]ds.Device, len(refs))
+	if len(refs) == 0 {
+		return found, nil
+	}
+	err := tx.each(func(scan func(...any) error) error {
+		var ref string
+		var d ds.Device
+		err := scan(&ref, &d.Account, &d.ID)
+		found[ref] = d
+		return err
+	}, `SELECT ref, account, device FROM key_packages WHERE key_package_id `+tx.in(1)+` AND ref IS NOT NULL`, tx.setOf(refs))
+	return found, err
+}
+
+// Publishers says which of these accounts have a key package here that has a ref,
+// claimed or not.
+func (tx *Tx) Publishers(accounts []ds.AccountID) (map[ds.AccountID]bool, error) {
+	found := make(map[ds.AccountID]bool, len(accounts))
+	if len(accounts) == 0 {
+		return found, nil
+	}
+	err := tx.each(func(scan func(...any) error) error {
+		var account ds.AccountID
+		err := scan(&account)
+		found[account] = true
+		return err
+	}, `SELECT DISTINCT account FROM key_packages WHERE account `+tx.in(1)+` AND ref IS NOT NULL`, tx.setOf(texts(accounts)))
+	return found, err
+}
+
+// Entered is what became of devices by a commit: those that it brought into the group,
+// and the key packages that it used.
+type Entered struct {
+	Conversation ds.ConversationID
+	By           ds.AccountID
+	Devices      []ds.Device
+	Packages     []string // refs, lower-case hex
+}
+
+// enter completes the additions of devices that are in their groups now, and keeps key
+// packages that were used from being handed out again, other than last-resort ones.
+func (tx *Tx) enter(list []Entered) error {
+	for _, e := range list {
+		if len(e.Devices) > 0 {
+			accounts, devices := make([]string, len(e.Devices)), make([]string, len(e.Devices))
+			for i, d := range e.Devices {
+				accounts[i], devices[i] = string(d.Account), string(d.ID)
+			}
+			a, b := tx.pairsOf(accounts, devices)
+			if err := tx.later(`UPDATE additions SET status = 'completed' WHERE log_id = $3 AND status <> 'completed'
+					AND (account, device) IN (SELECT k.a, k.b FROM `+tx.pairs(1)+`)`, a, b, string(ds.ConversationLog(e.Conversation))); err != nil {
+				return err
+			}
+		}
+		if len(e.Packages) > 0 {
+			if err := tx.later(`UPDATE key_packages SET claimed_ms = $2, claimed_by = $3
+				WHERE key_package_id `+tx.in(1)+` AND claimed_ms IS NULL AND last_resort = 0`, tx.setOf(e.Packages), tx.nowMS, string(e.By)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// WaitingWelcomes lists whom of an account the Welcomes of a conversation wait for, the
+// newest first, at most max.
+func (tx *Tx) WaitingWelcomes(account ds.AccountID, conversation ds.ConversationID, max int) ([]WelcomeRecipient, error) {
+	var list []WelcomeRecipient
+	err := tx.each(func(scan func(...any) error) error {
+		r := WelcomeRecipient{Conversation: conversation, Account: account}
+		err := scan(&r.WelcomeID, &r.Device, &r.KeyPackageRef)
+		list = append(list, r)
+		return err
+	}, `SELECT r.welcome_id, r.device, r.key_package_ref FROM welcome_recipients r JOIN welcomes w ON w.welcome_id = r.welcome_id
+		WHERE r.account = $1 AND r.log_id = $2 AND r.consumed_ms IS NULL AND w.expires_ms > $3
+		ORDER BY w.pos DESC, r.device, r.key_package_ref LIMIT `+bound(4), string(account), string(ds.ConversationLog(conversation)), tx.nowMS, int64(max))
+	return list, err
+}
+
+// ConsumeWelcomes ends the waiting of these recipients, with a reason where the Welcome
+// was given up, and says how many still waited.
+func (tx *Tx) ConsumeWelcomes(list []WelcomeRecipient, reason string) (int64, error) {
+	var total int64
+	for _, r := range list {
+		n, err := tx.exec(`UPDATE welcome_recipients SET consumed_ms = $5, reason = $6
+			WHERE welcome_id = $1 AND account = $2 AND device = $3 AND key_package_ref = $4 AND consumed_ms IS NULL`,
+			r.WelcomeID, string(r.Account), string(r.Device), r.KeyPackageRef, tx.nowMS, null(reason))
+		if err != nil {
+			return total, err
+		}
+		total += n
+	}
+	return total, nil
+}

@@ -1,0 +1,178 @@
+package core
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// WelcomeChoice says which of the Welcomes that wait for an account is meant: those for
+// key packages, by their refs, or those for a device. Without either it is the newest.
+type WelcomeChoice struct {
+	Refs   []string    // hex
+	Device ds.DeviceID // as its owner calls it
+}
+
+// GroupState is what a member needs to enter the group, or to enter it again.
+type GroupState struct {
+	Epoch     int64
+	Info      []byte // the newest GroupInfo, nil for none
+	InfoEpoch int64  // of Info
+	Welcome   []byte // what waits for the caller, nil for none
+}
+
+// GroupState reads what of it is asked for; the epoch always. A Welcome goes on waiting.
+// Former members may ask too: they are given the GroupInfo while the rules of the
+// conversation let them return by it. Refusals: forbidden (NotMember), invalid_request.
+func (s *Service) GroupState(ctx context.Context, who ds.Caller, id ds.ConversationID, withInfo, withWelcome bool, choice WelcomeChoice) (GroupState, error) {
+	if err := checkChoice(choice); err != nil {
+		return GroupState{}, err
+	}
+	var welcome []byte
+	st, err := s.standing(ctx, who, id, withInfo, func(tx *store.Tx) error {
+		if !withWelcome {
+			return nil
+		}
+		chosen, err := meantWelcomes(tx, who.Account, id, choice)
+		if err != nil || len(chosen) == 0 {
+			return err
+		}
+		bodies, err := tx.WelcomeBodies([]string{chosen[0].WelcomeID})
+		welcome = bodies[chosen[0].WelcomeID]
+		return err
+	})
+	if err != nil {
+		return GroupState{}, err
+	}
+	state := GroupState{Epoch: st.head.Epoch, Welcome: welcome}
+	if st.info != nil && st.mayReturn(st.head.Policy, s.now().UnixMilli()) {
+		if info, err := readGroupInfo(st.info); err == nil {
+			state.Info, state.InfoEpoch = st.info, int64(info.Context.Epoch)
+		}
+	}
+	return state, nil
+}
+
+// EndWelcome says that a Welcome waits for the caller no more: it has served, or, with a
+// reason, it cannot. Refusals: forbidden (NotMember), not_found where none waits.
+func (s *Service) EndWelcome(ctx context.Context, who ds.Caller, id ds.ConversationID, choice WelcomeChoice, reason string) error {
+	if err := checkChoice(choice); err != nil {
+		return err
+	}
+	if _, err := s.standing(ctx, who, id, false); err != nil {
+		return err
+	}
+	var ended int64
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		chosen, err := meantWelcomes(tx, who.Account, id, choice)
+		if err != nil {
+			return err
+		}
+		ended, err = tx.ConsumeWelcomes(chosen, reason)
+		return err
+	})
+	if err == nil && ended == 0 {
+		err = ds.Refuse(ds.NotFound, "no welcome is waiting")
+	}
+	return err
+}
+
+func checkChoice(choice WelcomeChoice) error {
+	if len(choice.Refs) > welcomeRefsMax {
+		return ds.Refuse(ds.InvalidRequest, "at most %d key packages", welcomeRefsMax)
+	}
+	if len(choice.Device) > deviceNameBytesMax {
+		return ds.Refuse(ds.InvalidRequest, "not a device id")
+	}
+	return nil
+}
+
+// meantWelcomes lists the Welcomes that are meant of those that wait for an account.
+func meantWelcomes(tx *store.Tx, account ds.AccountID, id ds.ConversationID, choice WelcomeChoice) ([]store.WelcomeRecipient, error) {
+	device, err := ownDevice(tx, account, choice.Device)
+	if err != nil {
+		return nil, err
+	}
+	list, err := tx.WaitingWelcomes(account, id, welcomesWaitingMax)
+	return choose(list, WelcomeChoice{Refs: choice.Refs, Device: device}), err
+}
+
+// ownDevice is the device that an account calls so: by our id, alone or behind the DID,
+// or by its own UUID. A name that is none of these may be a device of the gateway
+// protocol, which are not registered.
+func ownDevice(tx *store.Tx, account ds.AccountID, name ds.DeviceID) (ds.DeviceID, error) {
+	if name == "" {
+		return "", nil
+	}
+	devices, err := tx.Devices(account)
+	if err != nil {
+		return "", err
+	}
+	if d := findDevice(devices, string(name), ""); d != nil {
+		return d.Device.ID, nil
+	}
+	return name[strings.LastIndexByte(string(name), '#')+1:], nil
+}
+
+// choose picks what is meant of the Welcomes that wait, the newest first. One whose
+// device or key package nobody knows may be for any, and so may the newest when nothing
+// is said; of these it is one at a time, for the others may be for other devices.
+func choose(list []store.WelcomeRecipient, choice WelcomeChoice) []store.WelcomeRecipient {
+	matches := func(fits func(r store.WelcomeRecipient) bool) []store.WelcomeRecipient {
+		var some []store.WelcomeRecipient
+		for _, r := range list {
+			if fits(r) {
+				some = append(some, r)
+			}
+		}
+		return some
+	}
+	var exact, any []store.WelcomeRecipient
+	switch {
+	case len(choice.Refs) > 0:
+		exact = matches(func(r store.WelcomeRecipient) bool {
+			return r.KeyPackageRef != "" && slices.ContainsFunc(choice.Refs, func(ref string) bool { return strings.EqualFold(ref, r.KeyPackageRef) })
+		})
+		any = matches(func(r store.WelcomeRecipient) bool {
+			return r.KeyPackageRef == "" && (r.Device == "" || choice.Device == "" || r.Device == choice.Device)
+		})
+	case choice.Device != "":
+		exact = matches(func(r store.WelcomeRecipient) bool { return r.Device == choice.Device })
+		any = matches(func(r store.WelcomeRecipient) bool { return r.Device == "" })
+	default:
+		any = list
+	}
+	if len(exact) > 0 {
+		return exact
+	}
+	return any[:min(len(any), 1)]
+}
+
+// AskReaddition tells the members of a conversation that one of them is to be added to
+// the group again. Refusals: forbidden (NotMember), rate_limited.
+func (s *Service) AskReaddition(ctx context.Context, who ds.Caller, id ds.ConversationID) error {
+	if err := checkConversationID(id); err != nil {
+		return err
+	}
+	r := &request{conversation: id, who: who}
+	r.rule = func(c *conversation, nowMS int64) error {
+		if _, _, err := c.admit(who, ""); err != nil {
+			return err
+		}
+		if r := s.charge(c, LimitReadditions, who); r != nil {
+			return r
+		}
+		if err := c.isHome(); err != nil {
+			return err
+		}
+		if r := s.chargeBytes(c, who, memberBytes); r != nil {
+			return r
+		}
+		c.note(ds.RequestEvent, ds.Request{By: who.Account, Wants: ds.WantsReaddition}, nowMS)
+		return nil
+	}
+	return s.submit(ctx, r)
+}
