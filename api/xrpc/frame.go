@@ -1,6 +1,7 @@
 package xrpc
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,9 +16,13 @@ import (
 type Frame struct {
 	// The counter stands between the two, where the order of names wants it.
 	before, after []byte
+	cursor        [2]int // where the name and the value of the cursor stand in after
 }
 
-const seqName = "seq"
+const (
+	seqName    = "seq"
+	cursorName = "cursor"
+)
 
 // NewFrame encodes an event once for everybody who gets it.
 func NewFrame(event Event) (Frame, error) {
@@ -30,7 +35,26 @@ func NewFrame(event Event) (Frame, error) {
 	if err != nil {
 		return Frame{}, fmt.Errorf("encode %s: %w", event.Type(), err)
 	}
-	return Frame{slices.Clip(out[:at]), out[at:]}, nil
+	f := Frame{before: slices.Clip(out[:at]), after: out[at:]}
+	cursor := appendCBORCursor(nil, reflect.ValueOf(event).Elem().FieldByName("Cursor").String())
+	// No name that comes before it has a value that could hold the same.
+	f.cursor[0] = bytes.Index(f.after, cursor)
+	f.cursor[1] = f.cursor[0] + len(cursor)
+	return f, nil
+}
+
+func appendCBORCursor(out []byte, cursor string) []byte {
+	return appendCBORText(appendCBORText(out, cursorName), cursor)
+}
+
+// AppendAt is Append with a subscriber's own cursor in place of the event's.
+func (f Frame) AppendAt(out []byte, seq int64, cursor string) []byte {
+	out = append(out, f.before...)
+	out = appendCBORText(out, seqName)
+	out = appendCBORInt(out, seq)
+	out = append(out, f.after[:f.cursor[0]]...)
+	out = appendCBORCursor(out, cursor)
+	return append(out, f.after[f.cursor[1]:]...)
 }
 
 // Append writes the frame with a subscriber's own counter, which begins at 1.

@@ -147,6 +147,9 @@ func (s *Service) sweep(ctx context.Context) {
 			if err := tx.SweepStreamPositions(streamLifetime); err != nil {
 				return err
 			}
+			if err := tx.SweepTickets(); err != nil {
+				return err
+			}
 			return tx.SweepWelcomes()
 		})
 		if err != nil && ctx.Err() == nil {

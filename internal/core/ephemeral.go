@@ -33,6 +33,7 @@ type Announcement struct {
 	Account ds.AccountID
 	AtMS    int64
 	Pos     int64
+	Frames  *Frames // shared by all who are told
 }
 
 // Announce tells the members of a conversation something that stands in no log.
@@ -57,7 +58,7 @@ func (s *Service) AnnounceAt(ctx context.Context, who ds.Caller, id ds.Conversat
 	if err != nil {
 		return a, err
 	}
-	a.Account, a.AtMS = who.Account, s.now().UnixMilli()
+	a.Account, a.AtMS, a.Frames = who.Account, s.now().UnixMilli(), &Frames{}
 	s.wakes.announce(ds.ConversationLog(id), &a)
 	return a, nil
 }

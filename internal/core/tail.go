@@ -15,6 +15,28 @@ const Formats = 4
 // doors say what a format is; a record is encoded once for each.
 type Frames struct {
 	slots [Formats]atomic.Pointer[[]byte]
+	mu    sync.Mutex // held while value is made
+	value atomic.Pointer[any]
+}
+
+// Value is what one door keeps beside the record that is more than bytes, which encode
+// makes if nobody has yet; it is called once. It must not be changed. A nil Frames always
+// encodes.
+func (f *Frames) Value(encode func() any) any {
+	if f == nil {
+		return encode()
+	}
+	if value := f.value.Load(); value != nil {
+		return *value
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if value := f.value.Load(); value != nil {
+		return *value
+	}
+	value := encode()
+	f.value.Store(&value)
+	return value
 }
 
 // Get returns the frame in a format, which encode makes if nobody has yet. The bytes
@@ -111,9 +133,9 @@ func (c *tailCache) add(records []ds.Record) {
 	}
 }
 
-// costOf is what a record takes: its body, and as much again and a third for each of
-// the two frames in use (WebSocket with and without features).
-func costOf(r *ds.Record) int { return tailRecordBytes + len(r.Body)*11/3 }
+// costOf is what a record takes: its body, as much again and a third for each of the two
+// frames in use (WebSocket with and without features), and as much again for the value.
+func costOf(r *ds.Record) int { return tailRecordBytes + len(r.Body)*14/3 }
 
 // trim drops the oldest records beyond the bounds, half of them at a time, into new
 // slices: what readers hold stays as it is.

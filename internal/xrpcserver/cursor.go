@@ -41,9 +41,12 @@ func formatCursor(id ds.ConversationID, pos, sub int64) string {
 }
 
 func appendCursor(dst []byte, check uint16, pos, sub int64) []byte {
-	// The bits stand two to the right of where base32 would have them, as in a ULID.
-	high := uint64(cursorTag)<<48 | uint64(pos)&uint64(cursorMaxNo)
-	low := uint64(sub)<<16 | uint64(check)
+	return appendBase32(dst, uint64(cursorTag)<<48|uint64(pos)&uint64(cursorMaxNo), uint64(sub)<<16|uint64(check))
+}
+
+// appendBase32 writes 128 bits as a ULID does: they stand two bits to the right of where
+// base32 would have them.
+func appendBase32(dst []byte, high, low uint64) []byte {
 	var raw [17]byte
 	binary.BigEndian.PutUint64(raw[0:], high>>2)
 	binary.BigEndian.PutUint64(raw[8:], high<<62|low>>2)

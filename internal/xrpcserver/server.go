@@ -61,6 +61,8 @@ type Server struct {
 	ctx  context.Context // ends what subscriptions ask of core
 	stop context.CancelFunc
 	open sync.WaitGroup // subscriptions
+
+	streams streams
 }
 
 // New makes a Server. Shutdown ends its subscriptions.
@@ -120,6 +122,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Shutdown ends every subscription and waits for them; when ctx ends first, what is left
 // is cut off. Calls under way are not touched.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.streams.shut()
 	s.stop()
 	ended := make(chan struct{})
 	go func() {
@@ -130,6 +133,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ended:
 		return nil
 	case <-ctx.Done():
+		s.streams.abort()
+		<-ended
 		return ctx.Err()
 	}
 }

@@ -1,0 +1,105 @@
+package core
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"slices"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+const (
+	ticketLifetime         = 30 * time.Second
+	ticketConversationsMax = 100
+	ticketSize             = 32 // random bytes
+)
+
+// Ticket opens one subscription, once, within its lifetime.
+type Ticket struct {
+	Text      string
+	ExpiresMS int64
+}
+
+// Pass is what a ticket was for.
+type Pass struct {
+	Who           ds.Caller
+	Generation    int                 // of the API that the account's clients speak: 0 unknown, 1 A, 2 B
+	Conversations []ds.ConversationID // empty: all of the account
+}
+
+// IssueTicket makes a ticket for conversations of the caller, or for all of them.
+// Refusals: forbidden for one that it is no member of, invalid_request for too many.
+func (s *Service) IssueTicket(ctx context.Context, who ds.Caller, ids []ds.ConversationID) (Ticket, error) {
+	ids = slices.Clone(ids)
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	if len(ids) > ticketConversationsMax {
+		return Ticket{}, ds.Refuse(ds.InvalidRequest, "at most %d conversations", ticketConversationsMax)
+	}
+	for _, id := range ids {
+		if !ds.IsValidID(string(id)) {
+			return Ticket{}, refuseNotMember
+		}
+	}
+	var secret [ticketSize]byte
+	_, _ = rand.Read(secret[:]) // never fails (crypto/rand)
+	t := Ticket{Text: base64.RawURLEncoding.EncodeToString(secret[:]), ExpiresMS: s.now().Add(ticketLifetime).UnixMilli()}
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		if len(ids) > 0 {
+			n, err := tx.CountStays(who.Account, ids)
+			if err != nil {
+				return err
+			}
+			if n < len(ids) {
+				return refuseNotMember
+			}
+		}
+		return tx.InsertTicket(store.Ticket{Hash: sha256.Sum256(secret[:]), Account: who.Account, Conversations: ids, ExpiresMS: t.ExpiresMS})
+	})
+	return t, err
+}
+
+var refuseTicket = ds.Refuse(ds.Unauthorized, "the ticket is none, or used up, or has expired")
+
+// RedeemTicket uses a ticket up. Of all who try, on whichever node, one succeeds; the
+// others are refused (unauthorized), as is who comes too late.
+func (s *Service) RedeemTicket(ctx context.Context, text string) (Pass, error) {
+	secret, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(secret) != ticketSize {
+		return Pass{}, refuseTicket
+	}
+	var t store.Ticket
+	err = s.store.Update(ctx, func(tx *store.Tx) (err error) {
+		t, err = tx.TakeTicket(sha256.Sum256(secret))
+		return err
+	})
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return Pass{}, refuseTicket
+	case err != nil:
+		return Pass{}, err
+	case t.ExpiresMS <= s.now().UnixMilli():
+		return Pass{}, refuseTicket
+	}
+	return Pass{Who: ds.Caller{Account: t.Account}, Generation: t.Generation, Conversations: t.Conversations}, nil
+}
+
+// ConfirmationTag is the tag of a conversation's epoch (RFC 9420, section 8.1), or nil
+// where nobody has said it or the epoch is over. It is for the eyes of members.
+func (s *Service) ConfirmationTag(ctx context.Context, id ds.ConversationID, epoch int64) ([]byte, error) {
+	var tag []byte
+	var current int64
+	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		tag, current, err = tx.ConfirmationTag(id)
+		return err
+	})
+	if err != nil || current != epoch {
+		return nil, err
+	}
+	return tag, nil
+}

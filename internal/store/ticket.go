@@ -1,0 +1,58 @@
+package store
+
+import (
+	"encoding/json"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// Ticket opens one subscription. What it is known by is kept as a hash only.
+type Ticket struct {
+	Hash          [32]byte
+	Account       ds.AccountID
+	Generation    int                 // of the API that the account's clients speak; see Registration
+	Conversations []ds.ConversationID // empty: all of the account
+	ExpiresMS     int64
+}
+
+// InsertTicket keeps a ticket. Its generation is what is known of the account's devices;
+// that of t does not count.
+func (tx *Tx) InsertTicket(t Ticket) error {
+	_, err := tx.exec(`INSERT INTO tickets (ticket_hash, account, device, generation, conversations, expires_ms)
+		SELECT $1, $2, '', COALESCE((SELECT MAX(d.generation) FROM devices d WHERE d.account = $2), 0), $3, CAST($4 AS BIGINT)`,
+		t.Hash[:], string(t.Account), asJSON(append([]ds.ConversationID{}, t.Conversations...)), t.ExpiresMS)
+	return err
+}
+
+// TakeTicket takes a ticket away and returns it, expired or not: only one caller ever
+// gets it. ErrNotFound is for all others.
+func (tx *Tx) TakeTicket(hash [32]byte) (Ticket, error) {
+	t := Ticket{Hash: hash}
+	var generation int64
+	var list string
+	err := tx.row(`DELETE FROM tickets WHERE ticket_hash = $1 RETURNING account, generation, conversations, expires_ms`, hash[:]).
+		Scan(&t.Account, &generation, &list, &t.ExpiresMS)
+	if err != nil {
+		return t, notFound(err)
+	}
+	t.Generation = int(generation)
+	return t, json.Unmarshal([]byte(list), &t.Conversations)
+}
+
+// SweepTickets forgets tickets that have expired.
+func (tx *Tx) SweepTickets() error {
+	_, err := tx.exec(`DELETE FROM tickets WHERE expires_ms <= $1`, tx.nowMS)
+	return err
+}
+
+// CountStays is how many of the conversations, each named once, account is in now.
+func (tx *Tx) CountStays(account ds.AccountID, ids []ds.ConversationID) (int, error) {
+	logs := make([]string, len(ids))
+	for i, id := range ids {
+		logs[i] = string(ds.ConversationLog(id))
+	}
+	var n int64
+	err := tx.row(`SELECT COUNT(*) FROM intervals WHERE log_id `+tx.in(1)+` AND account = $2 AND until_pos IS NULL`,
+		tx.setOf(logs), string(account)).Scan(&n)
+	return int(n), err
+}

@@ -1,0 +1,177 @@
+package xrpcserver
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// sharedEvent is an event that is encoded once for all who are sent it. What differs
+// between them, the counter and the cursor, is put in as it is sent.
+type sharedEvent struct {
+	// index is its place among the events of its record, the same for both generations
+	// (decision 1): what one of them does not know has a place too.
+	index int
+	kind  string
+	known [3]bool // by generation
+	frame xrpc.Frame
+	text  func() [2]string // the event in JSON, cut where the cursor stands
+}
+
+// noCursor stands in an encoded event for the cursor that each reader has of its own.
+const noCursor = "\x00\x00\x00\x00"
+
+// eventsOf is what a record of a conversation is to the clients of either generation, in
+// order. Records of kinds that they cannot be told of are no events.
+func (s *Server) eventsOf(ctx context.Context, id ds.ConversationID, r *ds.Record) []sharedEvent {
+	var list []sharedEvent
+	for i, event := range s.translate(ctx, id, r) {
+		list = s.share(list, i, event)
+	}
+	return list
+}
+
+// share encodes an event in every form that a generation knows it in.
+func (s *Server) share(list []sharedEvent, index int, event xrpc.Event) []sharedEvent {
+	from := len(list)
+	for _, g := range []xrpc.Generation{xrpc.GenerationUnknown, xrpc.GenerationA, xrpc.GenerationB} {
+		form := g.For(event)
+		if form == nil {
+			continue
+		}
+		at := slices.IndexFunc(list[from:], func(e sharedEvent) bool { return e.kind == form.Type() })
+		if at < 0 {
+			frame, err := xrpc.NewFrame(form)
+			if err != nil {
+				s.logger.Error("encode event", "kind", form.Type(), "err", err) // of ours: a time out of all bounds
+				continue
+			}
+			list = append(list, sharedEvent{index: index, kind: form.Type(), frame: frame, text: sync.OnceValue(func() [2]string {
+				text, err := xrpc.EventJSON(form, 0)
+				if err != nil {
+					panic(err) // the frame could be made
+				}
+				before, after, _ := strings.Cut(string(text), cursorJSON)
+				return [2]string{before, after}
+			})})
+			at = len(list) - 1 - from
+		}
+		list[from+at].known[g] = true
+	}
+	return list
+}
+
+// cursorJSON is how noCursor stands in JSON: as the first field, so before whatever a
+// client can have written.
+const cursorJSON = `"cursor":"\u0000\u0000\u0000\u0000"`
+
+// translate makes events of a record (spec xrpc, A.12). Accounts that are no DIDs, which
+// the gateway's conversations may have, are passed over: clients read these strictly.
+func (s *Server) translate(ctx context.Context, id ds.ConversationID, r *ds.Record) []xrpc.Event {
+	convo := string(id)
+	switch r.Kind {
+	case ds.App, ds.Proposal:
+		return []xrpc.Event{&xrpc.MessageEvent{Cursor: noCursor, Message: messageView(id, r)}}
+	case ds.Commit:
+		list := []xrpc.Event{&xrpc.MessageEvent{Cursor: noCursor, Message: messageView(id, r)},
+			&xrpc.EpochAdvanced{Cursor: noCursor, ConvoID: convo, Epoch: r.Epoch, Reason: "commit"}}
+		// The epoch may be over, or its tag unknown: then there is nothing to compare.
+		if tag, err := s.core.ConfirmationTag(ctx, id, r.Epoch); err == nil && tag != nil {
+			list = append(list, &xrpc.TreeChanged{Cursor: noCursor, ConvoID: convo, ConfirmationTag: tag, Epoch: r.Epoch})
+		}
+		return list
+	case ds.Membership:
+		return membershipEvents(convo, r)
+	case ds.Roles:
+		return []xrpc.Event{&xrpc.ConversationUpdated{Cursor: noCursor, ConvoID: convo, UpdatedFields: []string{"roles"}}}
+	case ds.SettingsEvent:
+		var change ds.SettingsChange
+		if json.Unmarshal(r.Body, &change) == nil {
+			return []xrpc.Event{&xrpc.ConversationUpdated{Cursor: noCursor, ConvoID: convo, UpdatedFields: change.Fields}}
+		}
+	case ds.RequestEvent:
+		return requestEvents(convo, r)
+	case ds.DeviceAddition:
+		var added ds.Addition
+		if json.Unmarshal(r.Body, &added) == nil && isDID(added.Device.Account) {
+			return []xrpc.Event{&xrpc.NewDeviceEvent{Cursor: noCursor, ConvoID: convo, UserDID: string(added.Device.Account), DeviceID: string(added.Device.ID),
+				DeviceName: added.Name, DeviceCredentialDID: string(added.Device.Account) + "#" + string(added.Device.ID), PendingAdditionID: added.ID}}
+		}
+	case ds.ReactionEvent:
+		var reaction ds.Reaction
+		if json.Unmarshal(r.Body, &reaction) == nil && isDID(reaction.Account) {
+			action := "add"
+			if reaction.Removed {
+				action = "remove"
+			}
+			return []xrpc.Event{&xrpc.ReactionEvent{Cursor: noCursor, ConvoID: convo, MessageID: string(reaction.MessageID),
+				DID: string(reaction.Account), Reaction: reaction.Reaction, Action: action}}
+		}
+	}
+	return nil
+}
+
+func membershipEvents(convo string, r *ds.Record) []xrpc.Event {
+	var change ds.MembershipChange
+	if json.Unmarshal(r.Body, &change) != nil {
+		return nil
+	}
+	var list []xrpc.Event
+	for _, account := range change.Add {
+		if isDID(account) {
+			list = append(list, &xrpc.MemberJoined{Cursor: noCursor, ConvoID: convo, DID: string(account), Epoch: r.Epoch})
+		}
+	}
+	for _, account := range change.Remove {
+		if !isDID(account) {
+			continue
+		}
+		left := &xrpc.MemberLeft{Cursor: noCursor, ConvoID: convo, DID: string(account), Epoch: r.Epoch, Action: "removed"}
+		if change.By == account {
+			left.Action = "left"
+		} else if isDID(change.By) {
+			left.Actor = string(change.By)
+		}
+		list = append(list, left)
+	}
+	return list
+}
+
+func requestEvents(convo string, r *ds.Record) []xrpc.Event {
+	var request ds.Request
+	if json.Unmarshal(r.Body, &request) != nil || !isDID(request.By) {
+		return nil
+	}
+	at := xrpc.TimeMS(r.CreatedMS)
+	switch request.Wants {
+	case ds.WantsGroupInfo:
+		return []xrpc.Event{&xrpc.GroupInfoRefreshRequestedEvent{Cursor: noCursor, ConvoID: convo, RequestedBy: string(request.By), RequestedAt: at}}
+	case ds.WantsReaddition:
+		return []xrpc.Event{&xrpc.ReadditionRequestedEvent{Cursor: noCursor, ConvoID: convo, RequestedBy: string(request.By), RequestedAt: at}}
+	}
+	return nil
+}
+
+// eventOfAnnouncement is something that stands in no log, as an event.
+func (s *Server) eventOfAnnouncement(id ds.ConversationID, a *core.Announcement) []sharedEvent {
+	convo := string(id)
+	switch a.Kind {
+	case core.Typing:
+		return s.share(nil, 0, &xrpc.TypingEvent{Cursor: noCursor, ConvoID: convo, DID: string(a.Account), IsTyping: a.IsTyping})
+	case core.Read:
+		return s.share(nil, 0, &xrpc.ReadEvent{Cursor: noCursor, ConvoID: convo, DID: string(a.Account), MessageID: string(a.MessageID), ReadAt: coarse(a.AtMS)})
+	case core.Ephemeral:
+		view := messageView(id, &ds.Record{Kind: ds.App, MessageID: a.MessageID, Epoch: a.Epoch, CreatedMS: a.AtMS, Body: a.Body})
+		if view.ID == "" {
+			view.ID = newULID(a.AtMS)
+		}
+		return s.share(nil, 0, &xrpc.MessageEvent{Cursor: noCursor, Message: view, Ephemeral: true})
+	}
+	return nil
+}

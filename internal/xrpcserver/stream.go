@@ -1,0 +1,480 @@
+package xrpcserver
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// output is the network below a stream, in one of its forms.
+type output interface {
+	// event adds an event to what is to be sent; it may send what has gathered.
+	event(e *sharedEvent, seq int64, cursor []byte) error
+	// fail adds why the stream ends.
+	fail(name, message string) error
+	// flush sends what has gathered.
+	flush() error
+	// abort cuts the network, which ends every call. It does not block.
+	abort()
+}
+
+// stream is one subscription: the loop that asks a core.Follower for pages and sends
+// their records as events. Whatever is slow keeps nothing in memory: it is not asked for
+// more, and reads on in the store.
+type stream struct {
+	server     *Server
+	who        ds.Caller
+	generation xrpc.Generation
+	follower   *core.Follower
+	ctx        context.Context
+	cancel     context.CancelFunc
+	isAll      bool // new conversations are followed, too
+	isSingle   bool // cursors are those of the one conversation
+	cause      atomic.Pointer[string]
+
+	mu        sync.Mutex // guards what follows, and is held during a write
+	out       output
+	seq       int64 // of the last event
+	following map[ds.ConversationID]bool
+	places    places
+	reset     []ds.ConversationID // what the cursor did not reach
+	isLost    bool                // the cursor as such
+	rest      []byte              // of the last cursor that had a good one
+	cursor    []byte              // scratch
+	again     time.Time           // before which storing the places is not tried again
+	patience  time.Duration       // until then, after a failure
+}
+
+// The causes of the end of a stream.
+const (
+	causePeer     = "peer"     // the client closed, or its network did
+	causeProtocol = "protocol" // a frame that is none
+	causeDead     = "dead"     // no sign of life
+	causeStalled  = "stalled"  // a write did not get through
+	causeLost     = "lost"     // no member of anything that it followed any more
+	causeShutdown = "shutdown" // the server stops
+	causeFault    = "fault"    // ours
+)
+
+var (
+	refuseLost = &Error{http.StatusForbidden, "NotMember", "not a member"}
+	errWrite   = errors.New("the network is gone")
+	errLost    = errors.New("no member of anything that is followed")
+)
+
+const (
+	storeTimeout  = 5 * time.Second
+	storeRetryMin = 100 * time.Millisecond
+	storeRetryMax = 10 * time.Second
+	joinRetryMin  = 50 * time.Millisecond
+	joinRetryMax  = 2 * time.Second
+)
+
+// openStream follows everything that a subscription is for, on from a cursor or, without
+// one, from now on.
+func (s *Server) openStream(ctx context.Context, pass core.Pass, cursor string) (*stream, error) {
+	if err := s.core.TakeStream(string(pass.Who.Account), len(pass.Conversations)); err != nil {
+		return nil, err
+	}
+	c := &stream{server: s, who: pass.Who, generation: xrpc.Generation(pass.Generation), follower: s.core.NewFollower(pass.Who),
+		isAll: len(pass.Conversations) == 0, isSingle: len(pass.Conversations) == 1, following: map[ds.ConversationID]bool{}}
+	c.follower.Former, c.follower.Listens = true, true
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	stop := context.AfterFunc(ctx, c.cancel)
+	err := c.follow(pass.Conversations, cursor)
+	if err == nil && !c.isSingle {
+		err = c.save() // there is a cursor for every event then, whatever happens to the database
+	}
+	stop()
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *stream) close() {
+	c.cancel()
+	c.follower.Close()
+}
+
+// end notes why the stream ends; the first counts.
+func (c *stream) end(cause string) { c.cause.CompareAndSwap(nil, &cause) }
+
+// resumed is where the cursor says that the stream was; nil where it says nothing that is
+// still known.
+func (c *stream) resumed(ids []ds.ConversationID, cursor string) (*places, error) {
+	if c.isSingle {
+		if pos, sub, ok := parseCursor(ids[0], cursor); ok {
+			p := &places{}
+			at := p.add(ids[0], pos, sub)
+			if sub >= partSub {
+				at.sub, at.skip = 0, int(min(sub-partSub, 1<<20))+1
+			}
+			return p, nil
+		}
+	}
+	parsed, ok := parsePlaces(cursor)
+	if !ok {
+		return nil, nil
+	}
+	stored, err := c.server.core.Places(c.ctx, c.who, parsed.name)
+	if ds.CodeOf(err) != "" {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, _ := parsed.apply(stored)
+	return p, nil
+}
+
+// follow begins to read. Conversations that were lost since the cursor are read up to the
+// record that ended the stay; those that came since are read from their beginning.
+func (c *stream) follow(ids []ds.ConversationID, cursor string) error {
+	var old *places
+	if cursor != "" {
+		var err error
+		if old, err = c.resumed(ids, cursor); err != nil {
+			return err
+		}
+		c.isLost = old == nil
+	}
+	var list []core.Place
+	if c.isAll {
+		// Before the list of conversations is read, so that none is missed in between.
+		if _, err := c.follower.FollowDeviceFrom(c.ctx, core.FromHead); err != nil {
+			return err
+		}
+		var err error
+		if ids, err = c.server.core.ConversationIDs(c.ctx, c.who); err != nil {
+			return err
+		}
+		if old != nil {
+			for i := range old.list {
+				if id := old.list[i].id; !slices.Contains(ids, id) && len(ids) < core.StreamConversationsMax {
+					ids = append(ids, id)
+				}
+			}
+		}
+	}
+	for _, id := range ids {
+		place := core.Place{Conversation: id, After: core.AtHead, MayBeLost: !c.isSingle}
+		if old != nil {
+			if i, ok := old.index[id]; ok {
+				place.After = old.list[i].pos
+			} else if c.isAll {
+				place.After = core.AtJoin
+			}
+		}
+		list = append(list, place)
+	}
+	if err := c.begin(list, old); err != nil {
+		return err
+	}
+	if len(c.following) == 0 && !c.isAll {
+		return refuseLost
+	}
+	return nil
+}
+
+// begin follows conversations and enters them into the places.
+func (c *stream) begin(list []core.Place, old *places) error {
+	begun, err := c.follower.FollowPlaces(c.ctx, list)
+	if err != nil {
+		return err
+	}
+	for i, b := range begun {
+		if b.IsLost {
+			continue
+		}
+		id := list[i].Conversation
+		at := c.places.add(id, b.Pos, 0)
+		c.following[id] = true
+		if b.IsReset {
+			c.reset = append(c.reset, id)
+			c.places.advance(c.places.index[id], b.Pos)
+		} else if old != nil {
+			if i, ok := old.index[id]; ok && old.list[i].pos == b.Pos {
+				at.sub, at.skip = old.list[i].sub, old.list[i].skip
+			}
+		}
+	}
+	return nil
+}
+
+// run is the loop of the stream. It returns when the stream has ended and its output has
+// been told why; the output is still to be closed.
+func (c *stream) run() {
+	defer func() {
+		if reason := recover(); reason != nil {
+			c.server.logger.Error("panic on a subscription", "reason", reason, "stack", string(debug.Stack()))
+			c.end(causeFault)
+		}
+	}()
+	err := c.write(c.tellReset)
+	for err == nil {
+		var page core.Page
+		if page, err = c.follower.Next(c.ctx); err == nil {
+			err = c.write(func() error { return c.page(&page) })
+		}
+	}
+	switch {
+	case errors.Is(err, errLost):
+		c.end(causeLost)
+		_ = c.write(func() error { return c.out.fail(refuseLost.Name, refuseLost.Message) })
+	case c.server.ctx.Err() != nil, errors.Is(err, core.ErrClosed):
+		c.end(causeShutdown)
+	case errors.Is(err, errWrite):
+		c.end(causeStalled)
+	case c.ctx.Err() != nil:
+		c.end(causePeer)
+	default:
+		c.server.logger.Error("subscription", "err", err)
+		c.end(causeFault)
+		_ = c.write(func() error { return c.out.fail(xrpc.ErrorInternal, "internal error") })
+	}
+}
+
+// write lets do add events, and sends them.
+func (c *stream) write(do func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := do()
+	return errors.Join(err, c.out.flush())
+}
+
+// tellReset says what the cursor did not reach: that is gone, and is to be asked for with
+// getMessages.
+func (c *stream) tellReset() error {
+	switch {
+	case c.isLost:
+		id := ds.ConversationID("")
+		if c.isSingle {
+			id = c.places.list[0].id
+		}
+		return c.info(id, &xrpc.InfoEvent{Info: infoCompacted, ConvoID: string(id)})
+	default:
+		for _, id := range c.reset {
+			if err := c.info(id, &xrpc.InfoEvent{Info: infoCompacted, ConvoID: string(id)}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+const infoCompacted = "compacted"
+
+// info sends an event about the stream itself, or about one conversation of it.
+func (c *stream) info(id ds.ConversationID, event *xrpc.InfoEvent) error {
+	event.Cursor = noCursor
+	shared := c.server.share(nil, 0, event)
+	now := time.Now().UnixMilli()
+	if i, ok := c.places.index[id]; ok {
+		return c.passing(i, now, shared)
+	}
+	if c.isSingle {
+		return c.passing(0, now, shared)
+	}
+	return c.send(&shared[0], noFocus, 0, 0, now, noFocus)
+}
+
+func (c *stream) page(page *core.Page) error {
+	id := page.Log.Conversation()
+	if id == "" {
+		return c.account(page)
+	}
+	i := c.places.index[id]
+	for n := range page.Announcements {
+		a := &page.Announcements[n]
+		events := a.Frames.Value(func() any { return c.server.eventOfAnnouncement(id, a) }).([]sharedEvent)
+		if err := c.passing(i, a.AtMS, events); err != nil {
+			return err
+		}
+	}
+	for n := range page.Records {
+		var frames *core.Frames
+		if page.Frames != nil {
+			frames = page.Frames[n]
+		}
+		if err := c.record(i, &page.Records[n], frames); err != nil {
+			return err
+		}
+	}
+	if page.Ended != nil {
+		return c.lose(id)
+	}
+	return nil
+}
+
+// passing sends what stands in no log. Where a part of the next record was sent before,
+// it would come too early, and is dropped.
+func (c *stream) passing(i int, atMS int64, events []sharedEvent) error {
+	at := &c.places.list[i]
+	for n := range events {
+		if !events[n].known[c.generation] || at.skip > 0 {
+			continue
+		}
+		at.sub = min(max(atMS, at.sub+1), partSub/2-1)
+		if err := c.send(&events[n], i, at.check, at.pos, at.sub, noFocus); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// record sends a record. The cursor of its last event says that all of it was sent.
+func (c *stream) record(i int, r *ds.Record, frames *core.Frames) error {
+	at := &c.places.list[i]
+	id, skip, check := at.id, at.skip, at.check
+	events := frames.Value(func() any { return c.server.eventsOf(c.server.ctx, id, r) }).([]sharedEvent)
+	last := -1
+	for n := range events {
+		if events[n].known[c.generation] {
+			last = n
+		}
+	}
+	for n := range events {
+		e := &events[n]
+		switch {
+		case !e.known[c.generation] || e.index < skip:
+		case n < last:
+			if err := c.send(e, i, check, r.Pos-1, partSub+int64(e.index), i); err != nil {
+				return err
+			}
+		default:
+			c.places.advance(i, r.Pos)
+			if err := c.send(e, i, check, r.Pos, 0, noFocus); err != nil {
+				return err
+			}
+		}
+	}
+	c.places.advance(i, r.Pos) // it may be no event at all
+	return nil
+}
+
+// send gives an event its number and its cursor, and hands it to the network.
+func (c *stream) send(e *sharedEvent, i int, check uint16, pos, sub int64, focus int) error {
+	var rest []byte
+	if !c.isSingle {
+		rest = c.restOf(focus)
+		if rest == nil {
+			// What cannot be stored can only be told from an older place: who resumes from
+			// there sees events again, and misses none.
+			if rest = c.rest; sub >= partSub {
+				sub -= partSub / 2
+			}
+		}
+	}
+	c.cursor = append(appendCursor(c.cursor[:0], check, pos, sub), rest...)
+	c.seq++
+	c.server.metrics.event(e.kind)
+	return c.out.event(e, c.seq, c.cursor)
+}
+
+// restOf is what follows the 26 characters; nil when that cannot be made for now.
+func (c *stream) restOf(focus int) []byte {
+	rest, ok := c.places.appendRest(nil, focus)
+	if (!ok || c.places.isStale(time.Now())) && c.store() {
+		rest, ok = c.places.appendRest(nil, focus)
+	}
+	if !ok {
+		return nil
+	}
+	if focus == noFocus {
+		c.rest = rest
+	}
+	return rest
+}
+
+// store makes where the stream stands the base of the cursors that follow, unless that
+// has to wait for the database. Events do not wait for it longer than a moment.
+func (c *stream) store() bool {
+	if time.Now().Before(c.again) {
+		return false
+	}
+	if err := c.save(); err != nil {
+		c.patience = min(max(2*c.patience, storeRetryMin), storeRetryMax)
+		c.again = time.Now().Add(c.patience)
+		return false
+	}
+	c.patience = 0
+	return true
+}
+
+func (c *stream) save() error {
+	ctx, cancel := context.WithTimeout(c.ctx, storeTimeout)
+	defer cancel()
+	now := time.Now()
+	next, upon := c.places.toStore(now)
+	name, err := c.server.core.SavePlaces(ctx, c.who, upon, next)
+	if err != nil {
+		return err
+	}
+	c.places.stored(name, upon, now)
+	if rest, ok := c.places.appendRest(nil, noFocus); ok {
+		c.rest = rest
+	}
+	return nil
+}
+
+// account looks in a page of the account log for conversations that the account has
+// entered while the stream runs.
+func (c *stream) account(page *core.Page) error {
+	for n := range page.Records {
+		e := &page.Events[n]
+		if page.Records[n].Kind == ds.MembersEvent && slices.Contains(e.Add, c.who.Account) {
+			if err := c.join(e.ConversationID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// join follows a conversation from the record on with which the account entered it, or on
+// from where the stream was in it before.
+func (c *stream) join(id ds.ConversationID) error {
+	if c.following[id] || len(c.following) >= core.StreamConversationsMax {
+		return nil
+	}
+	place := core.Place{Conversation: id, After: core.AtJoin, MayBeLost: true}
+	if i, ok := c.places.index[id]; ok {
+		place.After = c.places.list[i].pos
+	}
+	for wait := joinRetryMin; ; wait = min(2*wait, joinRetryMax) {
+		err := c.begin([]core.Place{place}, nil)
+		if !ds.IsUnavailable(err) || c.ctx.Err() != nil {
+			return err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-c.ctx.Done():
+			timer.Stop()
+			return c.ctx.Err()
+		}
+	}
+}
+
+// lose goes on without a conversation, and ends the stream when it was the last.
+func (c *stream) lose(id ds.ConversationID) error {
+	delete(c.following, id)
+	if c.isAll { // who was added again in between has already been told so
+		return c.join(id)
+	}
+	if len(c.following) == 0 {
+		return errLost
+	}
+	return nil
+}
