@@ -40,7 +40,7 @@ var edges = map[string][]string{
 	// mlspeer shows mls to other implementations; interop runs it against them.
 	"internal/mlspeer": {"mls"},
 	"interop":          {"internal/mlspeer"},
-	"client":           {"api/gateway", "mls", "mls/keypackage", "mls/wire"},
+	"client":           {"api/gateway", "api/xrpc", "mls", "mls/keypackage", "mls/wire"},
 	"api/gateway":      {},
 	"api/xrpc":         {},
 	"lexicons":         {},

@@ -81,6 +81,10 @@ func (s *session) advance(ctx context.Context, id string) error {
 		return s.advanceEntry(ctx, conv, sub)
 	case !conv.isLive():
 		sub.active, sub.caughtUp = false, false
+		if sub.isRead && s.c.xrpc != nil {
+			sub.isRead = false
+			s.wire.send(frameEnded, "", xrpcConversation{ConvID: id})
+		}
 	case !sub.active:
 		if sub.follow.isReady() {
 			return s.subscribe(ctx, conv, sub)
@@ -157,7 +161,7 @@ func (c *Client) isSpeaking(ctx context.Context, id string) (is bool, err error)
 }
 
 func (s *session) subscribe(ctx context.Context, conv *conversation, sub *subscription) error {
-	sub.active, sub.caughtUp, sub.moved = true, false, time.Now()
+	sub.active, sub.isRead, sub.caughtUp, sub.moved = true, true, false, time.Now()
 	from := conv.nextSeq
 	sub.taken, sub.acked = from-1, 0 // a crash may have kept the last ack back
 	if conv.info.Unsure || !sub.noOverlap && from > 1 && conv.phase == Joined {
@@ -298,7 +302,7 @@ func (c *Client) commitRefused(tx *tx, conv *conversation, messageID string, ref
 		return c.dropEntry(tx, conv)
 	case conv.phase == Joining:
 		return errors.Join(c.dropEntry(tx, conv), c.trouble(tx, conv, refusal))
-	case refusal.Code == codeEpochConflict:
+	case refusal.Code == codeEpochConflict && (conv.phase != Founding || conv.isOurs()):
 		return nil
 	}
 	return c.dropPending(tx, conv, refusal)
@@ -309,7 +313,7 @@ func (c *Client) dropPending(tx *tx, conv *conversation, refusal *Refusal) error
 	p := conv.pending
 	conv.setPending(nil)
 	switch {
-	case conv.phase == Founding && refusal.Code == codeInvalidRequest && !conv.isOurs():
+	case conv.phase == Founding && !conv.isOurs() && (refusal.Code == codeInvalidRequest || refusal.Code == codeEpochConflict):
 		// Another device of ours has bound the conversation to its group: it invites us.
 		conv.setGroup(nil)
 		conv.setPhase(Waiting)
@@ -362,7 +366,7 @@ func (c *Client) fetchWanted(ctx context.Context, token, id string) error {
 		}
 		if w.Own {
 			packages = slices.DeleteFunc(packages, func(p fetchedPackage) bool {
-				return w.Device != "" && p.Device != w.Device || c.isLost(p.Device) || hasLeaf(conv.group, p.SignatureKey)
+				return w.Device != "" && !p.is(w.Device) || c.isLost(p.Device) || c.isLost(p.Name) || hasLeaf(conv.group, p.SignatureKey)
 			})
 		} else if len(packages) == 0 {
 			missing = errNoKeyPackages

@@ -62,7 +62,18 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the clock, by default time.Now.
 	Now func() time.Time
+
+	useXRPC bool
 }
+
+// Option changes how a client works, for Open.
+type Option func(*Options)
+
+// WithXRPC lets the client speak to the server's AT Protocol door rather than to its
+// gateway. It works the same, talks with the same people, and shares conversations with
+// those who use the gateway; the package's documentation lists what is different. A home
+// that was made with it should be opened with it.
+func WithXRPC() Option { return func(o *Options) { o.useXRPC = true } }
 
 // Client is one device of an account, connected for as long as it is open. Its
 // methods may be called from any goroutine.
@@ -78,6 +89,7 @@ type Client struct {
 	cancel   context.CancelFunc
 	closed   chan struct{} // closed when run has ended
 	route    route         // of run
+	xrpc     *xrpcDoor     // nil without WithXRPC
 
 	readMu sync.Mutex // held by Next
 	read   int64      // the last event that Next gave out; guarded by readMu
@@ -107,7 +119,10 @@ type Client struct {
 // Close ends the client.
 //
 // The error wraps ErrStorageKey, ErrInUse or ErrHome when that is what is wrong.
-func Open(ctx context.Context, o Options) (*Client, error) {
+func Open(ctx context.Context, o Options, with ...Option) (*Client, error) {
+	for _, change := range with {
+		change(&o)
+	}
 	return open(ctx, o, hooks{})
 }
 
@@ -137,6 +152,9 @@ func open(ctx context.Context, o Options, h hooks) (*Client, error) {
 	c := &Client{options: o, account: o.Account, base: base, http: o.HTTPClient, ownsHTTP: ownsHTTP, log: o.Logger, db: db,
 		closed: make(chan struct{}), woken: map[string]bool{}, bell: make(chan struct{}, 1),
 		stateChanged: make(chan struct{}), observe: h.observe}
+	if o.useXRPC {
+		c.xrpc = &xrpcDoor{c: c}
+	}
 	db.load = c.openConversation
 	if h.observe != nil {
 		db.changed = c.groupChanged

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 
 	"waxwing.im/waxwing/api/gateway"
@@ -64,25 +65,35 @@ func (p *pendingCommit) frameBody(conversation string) gateway.Commit {
 // under what the server takes; the rest follow with the next commit.
 const addsMax = 256
 
+// accountsMax is how many accounts one commit may add to a conversation, or remove.
+func (c *Client) accountsMax() int {
+	if c.xrpc != nil {
+		return xrpcMembersMax
+	}
+	return math.MaxInt
+}
+
 // makeCommit prepares a commit that adds every wanted device whose package is at
 // hand. With none it is an empty commit with a fresh path, by which a group that
 // has only its founder is bound to its conversation.
 func (c *Client) makeCommit(conv *conversation) error {
-	p := &pendingCommit{MessageID: randomID(), Remove: slices.Clone(conv.info.Unwanted)}
+	accountsMax := c.accountsMax()
+	p := &pendingCommit{MessageID: newMessageID(), Remove: slices.Clone(conv.info.Unwanted[:min(len(conv.info.Unwanted), accountsMax)])}
 	var packages [][]byte
-	removals := c.removals(conv)
+	removals := c.removals(conv, p.Remove)
 	list := conv.info.Wanted
 	if len(p.Remove) > 0 || len(removals) > 0 {
 		list = nil // with the next commit, so that a refusal is of the one or the other
 	}
 	for _, w := range list {
 		for _, f := range w.Packages {
-			if len(packages) == addsMax || hasLeaf(conv.group, f.SignatureKey) {
+			isNamed := !w.Add || slices.Contains(p.Add, w.Account)
+			if len(packages) == addsMax || hasLeaf(conv.group, f.SignatureKey) || !isNamed && len(p.Add) == accountsMax {
 				continue
 			}
 			packages = append(packages, f.Message)
 			p.To = append(p.To, gateway.WelcomeTo{UserID: w.Account, DeviceID: f.Device, KeyPackageRef: f.Ref})
-			if w.Add && !slices.Contains(p.Add, w.Account) {
+			if !isNamed {
 				p.Add = append(p.Add, w.Account)
 			}
 		}
@@ -99,10 +110,10 @@ func (c *Client) makeCommit(conv *conversation) error {
 	return nil
 }
 
-// isPendingEcho says whether a message of the log is our pending commit: anybody
-// may use any msg_id, so the bytes decide.
-func (c *conversation) isPendingEcho(messageID string, message []byte) bool {
-	return c.pending != nil && c.pending.MessageID == messageID && string(c.pending.commit.Message()) == string(message)
+// isPendingEcho says whether a message of the log is our pending commit. The bytes
+// decide: anybody may use any msg_id, and XRPC has names of its own for commits.
+func (c *conversation) isPendingEcho(message []byte) bool {
+	return c.pending != nil && string(c.pending.commit.Message()) == string(message)
 }
 
 // enterEpoch moves the conversation to the group after a commit, whoever made it.

@@ -89,6 +89,9 @@ type served struct {
 
 // connect makes one connection and serves it to its end.
 func (c *Client) connect(ctx context.Context) (served, error) {
+	if c.xrpc != nil {
+		return c.connectXRPC(ctx)
+	}
 	var kept tokens
 	if err := c.db.update(ctx, func(tx *tx) error {
 		_, err := tx.setting("tokens", &kept)
@@ -132,7 +135,7 @@ func (c *Client) serve(ctx context.Context, s *session) (served, error) {
 	var probing sync.WaitGroup
 	defer probing.Wait()
 	defer cancel(nil)
-	if s.wire.kind() != WebSocket {
+	if s.wire.kind() == EventStream {
 		probing.Go(func() { c.probe(ctx, func() { cancel(errSocketAgain) }) })
 	}
 	c.stats.connects.Add(1)

@@ -38,7 +38,7 @@ CREATE TABLE log (
 	seq INTEGER NOT NULL,      -- its place
 	lost INTEGER NOT NULL DEFAULT 0, -- the server's log no longer has it
 	type TEXT,                 -- of an own message or commit: the frame that sent it
-	frame TEXT,                -- and its body
+	frame BLOB,                -- and its body, sealed
 	PRIMARY KEY (conversation, digest)
 ) WITHOUT ROWID;
 CREATE INDEX log_seq ON log (conversation, seq);

@@ -29,6 +29,24 @@ func dmID(a, b string) string {
 	return dmPrefix + base64.RawURLEncoding.EncodeToString(sum[:])[:dmHashChars]
 }
 
+// hexDMID is the identifier of a direct conversation that was started over XRPC, where
+// it must be the group_id in hex: SHA-256("waxwing dm v1 group_id" NUL smaller DID NUL
+// larger DID). Nobody else can have another group under it.
+func hexDMID(a, b string) string {
+	sum := sha256.Sum256([]byte("waxwing dm v1 group_id\x00" + min(a, b) + "\x00" + max(a, b)))
+	return hex.EncodeToString(sum[:])
+}
+
+// dmIDs are the names that the direct conversation with an account may have, first the
+// one under which this client starts it.
+func (c *Client) dmIDs(peer string) [2]string {
+	ids := [2]string{dmID(c.account.DID(), peer), hexDMID(c.account.DID(), peer)}
+	if c.xrpc != nil {
+		slices.Reverse(ids[:])
+	}
+	return ids
+}
+
 // isDMID says whether id could have been made by dmID.
 func isDMID(id string) bool {
 	return strings.HasPrefix(id, dmPrefix) && len(id) == len(dmPrefix)+dmHashChars
@@ -66,9 +84,17 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 	if did == c.account.DID() {
 		return "", errors.New("start a direct conversation: with oneself")
 	}
-	id := dmID(c.account.DID(), did)
+	ids := c.dmIDs(did)
+	id := ids[0]
 	err = c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(id)
+		if err == nil && (conv == nil || conv.phase == Removed) {
+			// Somebody may have started it through the server's other door.
+			other, problem := tx.conversation(ids[1])
+			if err = problem; other != nil && (conv == nil || other.phase != Removed) {
+				id, conv = ids[1], other
+			}
+		}
 		switch {
 		case err != nil:
 			return err
@@ -79,7 +105,7 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 		case conv.phase == Joined && conv.group != nil && !hasAccount(conv.group, did): // the peer had left
 			return c.want(conv, []string{did})
 		case conv.info.Peer == "": // learned from the server, which did not say with whom
-			conv.editInfo().Peer = did
+			conv.editInfo().Kind, conv.editInfo().Peer = DM, did
 		}
 		return nil
 	})
@@ -179,7 +205,7 @@ func (c *Client) created(ctx context.Context, id, role string) error {
 // found makes the MLS group of a conversation that we own, with this device alone.
 func (c *Client) found(conv *conversation) error {
 	groupID := make([]byte, groupIDBytes)
-	if conv.info.Kind == Room {
+	if isRoomID(conv.id) {
 		var err error
 		if groupID, err = hex.DecodeString(conv.id); err != nil {
 			return fmt.Errorf("found group: %w", err)

@@ -216,7 +216,7 @@ func (c *Client) makeEntry(ctx context.Context, conv *conversation, answer *gate
 	if _, _, err := c.kindOf(conv.id, commit.Group()); err != nil {
 		return nil, err
 	}
-	return &pendingCommit{MessageID: randomID(), commit: commit}, nil
+	return &pendingCommit{MessageID: newMessageID(), commit: commit}, nil
 }
 
 // checkOffer holds a GroupInfo against what this device knows of the conversation.

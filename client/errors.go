@@ -58,6 +58,8 @@ var (
 	ErrRewound = errors.New("the server's log was set back")
 	// ErrRejoined: the group was entered anew; what was sent before cannot be read.
 	ErrRejoined = errors.New("the group was entered anew")
+	// ErrNotOverXRPC: what was asked for needs the gateway (WithXRPC).
+	ErrNotOverXRPC = errors.New("not possible over XRPC")
 	// ErrTaken: the identifier of a direct conversation is in use by others.
 	ErrTaken = errors.New("the conversation is taken by others")
 )

@@ -38,6 +38,9 @@ const errorBytesMax = 64 << 10
 // call makes an HTTP call: POST with a body, GET without. An answer that is no
 // success is a *Refusal.
 func (c *Client) call(ctx context.Context, token, path string, in, out any) error {
+	if c.xrpc != nil && strings.HasPrefix(path, "/v1/") {
+		return asAnswer(c.xrpc.answer(ctx, path, in, out))
+	}
 	if in == nil {
 		return c.request(ctx, http.MethodGet, token, path, nil, out)
 	}
@@ -50,6 +53,9 @@ func (c *Client) call(ctx context.Context, token, path string, in, out any) erro
 
 // post is call for a body that is JSON already.
 func (c *Client) post(ctx context.Context, token, path string, raw []byte, out any) error {
+	if c.xrpc != nil && strings.HasPrefix(path, "/v1/") {
+		return asAnswer(c.xrpc.answer(ctx, path, raw, out))
+	}
 	return c.request(ctx, http.MethodPost, token, path, bytes.NewReader(raw), out)
 }
 

@@ -59,6 +59,7 @@ var frameHandlers = map[string]func(*batch, gateway.Frame) error{
 	gateway.TypeKeyPackagesLow: (*batch).keyPackagesLow,
 	gateway.TypeDrain:          (*batch).drain,
 	gateway.TypeRoster:         (*batch).roster,
+	frameMembers:               (*batch).askMembers,
 }
 
 func (b *batch) event(frame gateway.Frame) error {
@@ -354,6 +355,9 @@ func (b *batch) commitRefused(r request, refusal *Refusal) error {
 // taken in before. what tells the event from others that might stand there. Where
 // another one stood there the log was set back, and goes on from here.
 func (b *batch) takeDevice(pos int64, what []string, do func() error) error {
+	if b.s.c.xrpc != nil {
+		return do() // which has no such log
+	}
 	before, err := b.tx.counter("device_pos")
 	if err != nil {
 		return err
@@ -382,6 +386,9 @@ func (b *batch) welcome(frame gateway.Frame) error {
 	var w gateway.Welcome
 	if err := frame.Decode(&w); err != nil {
 		return err
+	}
+	if b.s.c.xrpc != nil {
+		return b.welcomeOverXRPC(&w)
 	}
 	b.then(func() { b.s.due[w.ConvID] = true })
 	return b.takeDevice(w.Pos, []string{frame.Type, w.ConvID, w.WelcomeID}, func() error { return b.s.c.takeWelcome(b.tx, &w) })

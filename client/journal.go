@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
@@ -31,13 +32,14 @@ const (
 
 // note enters an event of the log, with the frame that sent it if it is our own.
 func (t *tx) note(conversation string, seq int64, digest [sha256.Size]byte, frameType string, frame any) error {
-	var kind, text any
+	var kind, sealed any
 	if frame != nil {
 		raw, err := gateway.Marshal(frame)
 		if err != nil {
 			return fmt.Errorf("encode journal: %w", err)
 		}
-		kind, text = frameType, string(raw)
+		// A commit names accounts, and what belongs to it is not for who finds the home.
+		kind, sealed = frameType, t.db.sealer.seal("log", logRow(conversation, digest[:]), "frame", raw)
 	}
 	if seq%journalTrim == 0 {
 		if err := t.exec(`DELETE FROM log WHERE conversation = $1 AND seq < $2`, conversation, seq-journalEvents); err != nil {
@@ -49,7 +51,11 @@ func (t *tx) note(conversation string, seq int64, digest [sha256.Size]byte, fram
 		}
 	}
 	return t.exec(`INSERT INTO log (conversation, digest, seq, type, frame) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (conversation, digest) DO NOTHING`, conversation, digest[:], seq, kind, text)
+		ON CONFLICT (conversation, digest) DO NOTHING`, conversation, digest[:], seq, kind, sealed)
+}
+
+func logRow(conversation string, digest []byte) string {
+	return conversation + "\x00" + hex.EncodeToString(digest)
 }
 
 // noted says whether the journal has an event with that digest, and where; isLost that
@@ -220,17 +226,18 @@ func (c *Client) accountSetBack(tx *tx, pos int64) error {
 // entered anew.
 func (c *Client) resend(ctx context.Context, token, id string, tries int) error {
 	type row struct {
-		kind, frame string
-		digest      []byte
+		kind          string
+		frame, digest []byte
 	}
 	var rows []row
 	if err := c.db.update(ctx, func(tx *tx) error {
 		rows = nil
 		var r row
 		return tx.each([]any{&r.kind, &r.frame, &r.digest}, func() error {
-			rows = append(rows, r)
-			r.digest = nil
-			return nil
+			body, err := tx.db.sealer.open("log", logRow(id, r.digest), "frame", r.frame)
+			rows = append(rows, row{r.kind, body, r.digest})
+			r.frame, r.digest = nil, nil
+			return err
 		}, `SELECT type, frame, digest FROM log WHERE conversation = $1 AND lost = 1 AND frame IS NOT NULL ORDER BY seq`, id)
 	}); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
@@ -148,14 +149,16 @@ func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 			now.Add(keyPackageRenew).UnixMilli()); err != nil {
 			return err
 		}
-		published, err := tx.counter("published")
+		published, err := tx.counter(c.publishedCounter())
 		if err != nil {
 			return err
 		}
 		isFirst = published == 0
 		var lastResorts, packages int
-		if _, err := tx.get([]any{&lastResorts}, `SELECT count(*) FROM key_packages WHERE last_resort = 1 AND expires_ms > $1`,
-			now.Add(keyPackageRenew).UnixMilli()); err != nil {
+		// At first only what the server does not have yet: a home that changes doors needs
+		// packages for each.
+		if _, err := tx.get([]any{&lastResorts}, `SELECT count(*) FROM key_packages WHERE last_resort = 1 AND expires_ms > $1
+			AND (NOT $2 OR published = 0)`, now.Add(keyPackageRenew).UnixMilli(), isFirst); err != nil {
 			return err
 		}
 		if lastResorts == 0 {
@@ -163,7 +166,7 @@ func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 				return err
 			}
 		}
-		if _, err := tx.get([]any{&packages}, `SELECT count(*) FROM key_packages WHERE last_resort = 0`); err != nil {
+		if _, err := tx.get([]any{&packages}, `SELECT count(*) FROM key_packages WHERE last_resort = 0 AND (NOT $1 OR published = 0)`, isFirst); err != nil {
 			return err
 		}
 		if isFirst && packages == 0 {
@@ -172,6 +175,15 @@ func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 		return nil
 	})
 	return isFirst, err
+}
+
+// publishedCounter says whether packages were published. The server's doors know this
+// device by different names, each with a pool of its own.
+func (c *Client) publishedCounter() string {
+	if c.xrpc != nil {
+		return "published_xrpc"
+	}
+	return "published"
 }
 
 // publish sends packages to the server and notes that it has them, and no others. A
@@ -198,14 +210,15 @@ func (c *Client) publish(ctx context.Context, token string, isFirst bool, fresh 
 				return err
 			}
 		}
-		return tx.setCounter("published", 1)
+		return tx.setCounter(c.publishedCounter(), 1)
 	})
 	return answer.Available, err
 }
 
 // fetchedPackage is a package of somebody else's device, checked.
 type fetchedPackage struct {
-	Device       string `json:"device"` // as the server names it
+	Device       string `json:"device"`         // as the server names it
+	Name         string `json:"name,omitempty"` // and its account, by the certificate; "" without one
 	Ref          string `json:"ref"`
 	SignatureKey []byte `json:"signature_key"`
 	Message      []byte `json:"message"`
@@ -261,7 +274,7 @@ func (c *Client) checkKeyPackage(account string, item gateway.DeviceKeyPackage) 
 	}
 	data, _ := wire.FindExtension(message.KeyPackage.Leaf.Extensions, CertificateExtension)
 	v, err := judgeLeaf(account, info.SignatureKey, data, now)
-	if err == nil && v.DeviceID != "" && v.DeviceID != item.DeviceID {
+	if err == nil && v.DeviceID != "" && v.DeviceID != item.DeviceID && !isServerName(item.DeviceID) {
 		err = fmt.Errorf("%w: it is another device's", ErrCertificate)
 	}
 	if err == nil {
@@ -270,5 +283,16 @@ func (c *Client) checkKeyPackage(account string, item gateway.DeviceKeyPackage) 
 	if err != nil {
 		return refuse(err)
 	}
-	return fetchedPackage{Device: item.DeviceID, Ref: ref, SignatureKey: slices.Clone(info.SignatureKey), Message: raw}, nil
+	return fetchedPackage{Device: item.DeviceID, Name: v.DeviceID, Ref: ref, SignatureKey: slices.Clone(info.SignatureKey), Message: raw}, nil
+}
+
+// isServerName says whether a device goes by a name that the server has made, since it
+// came over XRPC: a UUID, or none at all. Which device it is only its certificate says.
+func isServerName(device string) bool { return device == "" || uuids.MatchString(device) }
+
+var uuids = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// is says whether the package is of the account's device of that name.
+func (p *fetchedPackage) is(device string) bool {
+	return p.Device == device || p.Name == device
 }

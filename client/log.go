@@ -66,7 +66,7 @@ func (c *Client) takeNext(tx *tx, conv *conversation, e *gateway.Event) error {
 	} else if err := tx.note(conv.id, e.Seq, digest, frameType, frame); err != nil {
 		return err
 	}
-	switch isOwn := conv.isPendingEcho(e.MsgID, message); {
+	switch isOwn := conv.isPendingEcho(message); {
 	case conv.phase == Joining:
 		return c.takeEntry(tx, conv, out, isOwn)
 	case isOwn && e.Kind != gateway.KindApp:
@@ -122,7 +122,7 @@ func (c *Client) takeOld(tx *tx, conv *conversation, e *gateway.Event) (taken, e
 // ownFrame is the frame that has sent an event of our own, for the journal; nil for
 // those of others.
 func (c *Client) ownFrame(tx *tx, conv *conversation, e *gateway.Event, message []byte) (frameType string, frame any, err error) {
-	if conv.isPendingEcho(e.MsgID, message) {
+	if conv.isPendingEcho(message) {
 		return gateway.TypeCommit, conv.pending.frameBody(conv.id), nil
 	}
 	own, err := tx.outgoingByWire(conv.id, e.MsgID)

@@ -44,7 +44,7 @@ func (c *Client) Send(ctx context.Context, conversationID string, text []byte) (
 	if len(text) > TextBytesMax {
 		return "", ErrTooLarge
 	}
-	messageID = randomID()
+	messageID = newMessageID()
 	err = c.change(ctx, conversationID, func(tx *tx, conv *conversation) error {
 		if conv.phase == Removed || conv.info.Leave != nil {
 			return ErrNoGroup
@@ -126,7 +126,7 @@ func (t *tx) unsealOutgoing(id int64) error {
 // renameOutgoing gives a message a new msg_id: somebody else's message stands under
 // the old one.
 func (t *tx) renameOutgoing(o *outgoing) error {
-	return t.exec(`UPDATE outbox SET wire = $1, envelope = NULL WHERE id = $2`, randomID(), o.id)
+	return t.exec(`UPDATE outbox SET wire = $1, envelope = NULL WHERE id = $2`, newMessageID(), o.id)
 }
 
 func (t *tx) removeOutgoing(id int64) error {

@@ -80,10 +80,13 @@ func (c *Client) Leave(ctx context.Context, conversation string) error {
 
 // LeaveTo is Leave for an owner who names the account that owns the conversation
 // from then on; the error wraps ErrAccount if it is not a DID. Whoever is not the
-// owner just leaves.
+// owner just leaves. With WithXRPC it is ErrNotOverXRPC: there the server names the heir.
 func (c *Client) LeaveTo(ctx context.Context, conversation, newOwner string) error {
 	if err := checkAccount(newOwner); err != nil {
 		return fmt.Errorf("leave: new owner: %w", err)
+	}
+	if c.xrpc != nil {
+		return fmt.Errorf("leave: new owner: %w", ErrNotOverXRPC)
 	}
 	return c.leaveTo(ctx, conversation, newOwner)
 }
@@ -262,16 +265,16 @@ func (b *batch) roster(frame gateway.Frame) error {
 	return nil
 }
 
-// removals are the leaves that a commit of ours takes out of the group: those of
-// unwanted and missing accounts, of this account's lost devices, and what an earlier
+// removals are the leaves that a commit of ours takes out of the group: those of the
+// unwanted accounts that it is for and of missing ones, of this account's lost devices, and what an earlier
 // home of this very device has left there.
-func (c *Client) removals(conv *conversation) []uint32 {
+func (c *Client) removals(conv *conversation, unwanted []string) []uint32 {
 	var out []uint32
 	for _, leaf := range conv.group.Members() {
 		account := string(leaf.Credential)
 		switch {
 		case leaf.Index == conv.group.OwnLeaf().Index:
-		case slices.Contains(conv.info.Unwanted, account) || slices.Contains(conv.info.Missing, account),
+		case slices.Contains(unwanted, account) || slices.Contains(conv.info.Missing, account),
 			account == c.account.DID() && c.isStale(leaf):
 			out = append(out, leaf.Index)
 		}
@@ -286,7 +289,7 @@ func (s *session) mustRemove(conv *conversation, sub *subscription) bool {
 		return true
 	}
 	if at := (lookedAt{conv.epoch() + 1, s.c.lostChanges.Load()}); sub.looked != at {
-		if len(s.c.removals(conv)) > 0 {
+		if len(s.c.removals(conv, conv.info.Unwanted)) > 0 {
 			return true
 		}
 		sub.looked = at

@@ -59,6 +59,7 @@ type request struct {
 // too, for their retries.
 type subscription struct {
 	active   bool      // subscribed
+	isRead   bool      // was, since it last ended
 	caughtUp bool      // all that was there at the start has come
 	missing  bool      // an event is missing and was asked for
 	taken    int64     // the last event taken in, and

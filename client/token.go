@@ -3,6 +3,7 @@ package client
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -35,7 +36,21 @@ func (a *Account) serviceToken(audience, method string, now time.Time) (string, 
 	return signed + "." + encode(signature), nil
 }
 
-// randomID is 128 random bits in 22 url-safe characters: a message id or a jti.
+// newMessageID makes the msg_id of a message or commit: a random UUID (RFC 9562, section
+// 5.4), which every door of the server takes.
+func newMessageID() string {
+	var id [16]byte
+	rand.Read(id[:]) // never fails: crypto/rand
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return formatUUID(id)
+}
+
+func formatUUID(id [16]byte) string {
+	text := hex.EncodeToString(id[:])
+	return text[:8] + "-" + text[8:12] + "-" + text[12:16] + "-" + text[16:20] + "-" + text[20:]
+}
+
+// randomID is 128 random bits in 22 url-safe characters, such as a jti.
 func randomID() string {
 	var id [16]byte
 	rand.Read(id[:]) // never fails: crypto/rand

@@ -16,6 +16,9 @@ const (
 	// EventStream is for networks that let no WebSocket through: frames come as
 	// server-sent events and are sent as HTTP calls.
 	EventStream Transport = "sse"
+	// XRPC is the server's AT Protocol door, which is used where WithXRPC asks for it:
+	// calls by HTTP, and a WebSocket that tells when there is something to read.
+	XRPC Transport = "xrpc"
 )
 
 // transport carries the frames of one session. Which one it is makes no difference to

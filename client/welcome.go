@@ -77,14 +77,14 @@ func (c *Client) kindOf(id string, group *mls.Group) (kind Kind, peer string, er
 			peer = account
 		}
 	}
-	isDM := len(accounts) == 1 && id == dmID(self, peer)
+	isDM := len(accounts) == 1 && (id == dmID(self, peer) || id == hexDMID(self, peer))
 	switch {
+	case isRoomID(id) && id != hex.EncodeToString(group.ID()):
+		return "", "", errors.New("it is for another group")
 	case isDM:
 		return DM, peer, nil
 	case isDMID(id):
 		return "", "", errors.New("its members are not those of the direct conversation")
-	case isRoomID(id) && id != hex.EncodeToString(group.ID()):
-		return "", "", errors.New("it is for another group")
 	}
 	return Room, "", nil
 }

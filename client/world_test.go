@@ -46,6 +46,8 @@ type world struct {
 	config server.Config
 	server *server.Server
 	url    string
+	// overXRPC says who uses the server's other door; nil: nobody.
+	overXRPC func(name string) bool
 }
 
 func newWorld(t testing.TB) *world {
@@ -110,6 +112,7 @@ func (w *world) person(name string) *person {
 	p := &person{w: w, name: name, net: &cutter{}}
 	p.options = Options{Dir: w.t.TempDir(), StorageKey: bytes.Repeat([]byte{1}, StorageKeyBytes), Server: w.url,
 		Account: account, DeviceID: name + "-device", KeyPackages: 4, Dial: p.net.dial}
+	p.options.useXRPC = w.overXRPC != nil && w.overXRPC(name)
 	if os.Getenv("WAXWING_TEST_LOG") != "" {
 		p.options.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("person", name)
 	}

@@ -39,6 +39,7 @@ type chatOptions struct {
 	Passphrase    string `placeholder:"TEXT" help:"Passphrase that seals the key of the home. Prefer WAXWING_PASSPHRASE: other users can see flags."`
 	AskPassphrase bool   `help:"Ask for a passphrase when a home is made. A home that has one asks by itself."`
 	Invite        string `placeholder:"CODE" help:"Invite code, which a server may ask for the first time. Prefer WAXWING_INVITE: other users can see flags."`
+	XRPC          bool   `name:"xrpc" help:"Speak to the server's AT Protocol door rather than to its gateway. The people behind either talk with each other. A home that is made with it stays with it."`
 	seedOption
 
 	device string // of a home that is made
@@ -98,10 +99,14 @@ func (o *chatOptions) open(ctx context.Context, g *globals) (*chat, error) {
 	if err != nil {
 		return nil, err
 	}
+	var with []client.Option
+	if home.XRPC {
+		with = append(with, client.WithXRPC())
+	}
 	sdk, err := client.Open(ctx, client.Options{
 		Dir: filepath.Join(home.dir, "store"), StorageKey: key, Server: home.Server, Account: account,
 		DeviceID: home.Device, InviteCode: o.Invite,
-	})
+	}, with...)
 	if errors.Is(err, client.ErrInUse) {
 		err = fmt.Errorf("%w: while a waxwing chat is open its /commands do what other commands do", err)
 	}

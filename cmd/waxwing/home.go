@@ -27,6 +27,7 @@ type chatHome struct {
 	Name    string `json:"name"`
 	Server  string `json:"server"`
 	Device  string `json:"device,omitempty"` // "" for a name that the client makes up
+	XRPC    bool   `json:"xrpc,omitempty"`   // it speaks XRPC
 	Key     string `json:"key"`              // names the file with the key, in the configuration directory
 
 	dir string
@@ -79,6 +80,7 @@ func (o *chatOptions) openHome(g *globals) (*chatHome, error) {
 	if o.Server != "" {
 		home.Server = o.Server // for this time: a server may have moved
 	}
+	home.XRPC = home.XRPC || o.XRPC
 	return home, nil
 }
 
@@ -105,7 +107,7 @@ func readHome(dir string) (*chatHome, error) {
 func (o *chatOptions) createHome(g *globals, dir string) (*chatHome, error) {
 	id := make([]byte, 8)
 	rand.Read(id)
-	home := &chatHome{Version: homeVersion, Name: o.name(), Server: o.Server, Device: o.device, Key: hex.EncodeToString(id), dir: dir}
+	home := &chatHome{Version: homeVersion, Name: o.name(), Server: o.Server, Device: o.device, XRPC: o.XRPC, Key: hex.EncodeToString(id), dir: dir}
 	if home.Server == "" {
 		home.Server = defaultServer
 	}

@@ -1,0 +1,223 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/api/xrpc"
+)
+
+// The session works in the words of the gateway. Over XRPC a door stands between it and
+// the server and translates, both ways: the frames of a transport (xrpc_link.go), the
+// calls beside it (xrpc_calls.go), and what the server tells into frames (xrpc_read.go).
+// What the gateway keeps for a device and XRPC does not, the door makes up from what it
+// can ask: there is no session to resume and no log of the account.
+
+// xrpcDoor is the server's AT Protocol door as a client sees it. It is safe for
+// concurrent use.
+type xrpcDoor struct {
+	c *Client
+
+	mu       sync.Mutex
+	audience string    // whom tokens are for; guarded by mu
+	link     *xrpcLink // of the connection that stands; guarded by mu
+	device   string    // the server's name for this device, "" before it is known; guarded by mu
+}
+
+// xrpcFragment names the service in our audience, as the server's DID document does.
+const xrpcFragment = "#atproto_mls"
+
+// connectXRPC makes one connection and serves it to its end.
+func (c *Client) connectXRPC(ctx context.Context) (served, error) {
+	audience, err := c.audience(ctx)
+	if err != nil {
+		return served{}, err
+	}
+	if err := c.xrpc.load(ctx, audience); err != nil {
+		return served{}, err
+	}
+	if c.xrpc.deviceID() == "" {
+		// The server tells a device nothing before it knows it.
+		if err := c.fillKeyPackages(ctx, "", -1); err != nil {
+			return served{}, err
+		}
+	}
+	link, err := c.xrpc.open(ctx)
+	if err != nil {
+		return served{}, err
+	}
+	defer link.close()
+	if err := link.begin(""); err != nil {
+		return served{}, err
+	}
+	return c.serve(ctx, newSession(c, link, ""))
+}
+
+// load readies the door for calls.
+func (d *xrpcDoor) load(ctx context.Context, audience string) error {
+	var device string
+	err := d.c.db.update(ctx, func(tx *tx) error {
+		_, err := tx.setting(xrpcDeviceSetting, &device)
+		return err
+	})
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.audience, d.device = audience, device
+	return err
+}
+
+func (d *xrpcDoor) deviceID() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.device
+}
+
+// xrpcDeviceSetting holds what the server calls this device.
+const xrpcDeviceSetting = "xrpc_device"
+
+// uuidOf is what a device of our account calls itself to the server: its name, in the
+// form of a UUID.
+func (d *xrpcDoor) uuidOf(device string) string {
+	sum := sha256.Sum256([]byte("waxwing device v1\x00" + d.c.account.DID() + "\x00" + device))
+	id := [16]byte(sum[:16])
+	id[6], id[8] = id[6]&0x0f|0x80, id[8]&0x3f|0x80 // version 8: made in a way of our own
+	return formatUUID(id)
+}
+
+// ask calls a query: GET.
+func (d *xrpcDoor) ask(ctx context.Context, nsid string, params, out any) error {
+	return d.exchange(ctx, http.MethodGet, nsid, xrpc.EncodeQuery(params), nil, out)
+}
+
+// do calls a procedure: POST.
+func (d *xrpcDoor) do(ctx context.Context, nsid string, in, out any) error {
+	raw, err := json.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", nsid, err)
+	}
+	return d.exchange(ctx, http.MethodPost, nsid, "", raw, out)
+}
+
+// errAnswerTooLong says that an answer has more than answerBytesMax.
+var errAnswerTooLong = errors.New("the answer is too long")
+
+// exchange makes a call with a token of its own. A refusal is a *gateway.Error: the code
+// by which the session decides, and the server's sentence.
+func (d *xrpcDoor) exchange(ctx context.Context, method, nsid, query string, body []byte, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	d.mu.Lock()
+	audience := d.audience
+	d.mu.Unlock()
+	token, err := d.c.account.serviceToken(audience+xrpcFragment, nsid, d.c.now())
+	if err != nil {
+		return err
+	}
+	address := d.c.base.JoinPath("/xrpc/" + nsid)
+	address.RawQuery = query
+	var content io.Reader
+	if body != nil {
+		content = bytes.NewReader(body)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, address.String(), content)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	if body != nil {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	answer, err := d.c.http.Do(request)
+	if err != nil {
+		return fmt.Errorf("call %s: %w", nsid, err)
+	}
+	defer answer.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(answer.Body, answerBytesMax+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("call %s: %w", nsid, err)
+	case len(raw) > answerBytesMax:
+		return fmt.Errorf("call %s: %w", nsid, errAnswerTooLong)
+	case answer.StatusCode != http.StatusOK:
+		return xrpcRefusal(answer, raw)
+	}
+	if err := json.Unmarshal(raw, out); err != nil {
+		return fmt.Errorf("call %s: %w", nsid, err)
+	}
+	return nil
+}
+
+// xrpcConflicts are the names of 409 that say something other than that the epoch has
+// moved on.
+var xrpcConflicts = map[string]bool{
+	"AlreadyMember": true, "KeyPackageNotFound": true, "ConvoAlreadyExists": true, "TreeStateDiverged": true,
+	"AlreadyDone": true, "LastAdmin": true, "PendingAdditionAlreadyClaimed": true, "DeviceAlreadyRegistered": true,
+}
+
+// xrpcRefusal is what an answer says that is no success, in the gateway's words.
+func xrpcRefusal(answer *http.Response, raw []byte) *gateway.Error {
+	var body xrpc.ErrorBody
+	if json.Unmarshal(raw, &body) != nil || body.Error == "" {
+		// Not our server, or something in front of it.
+		return &gateway.Error{Code: gateway.CodeUnavailable, Message: answer.Status}
+	}
+	e := &gateway.Error{Code: gateway.CodeInvalidRequest, Message: body.Message}
+	if e.Message == "" {
+		e.Message = body.Error
+	}
+	switch {
+	case answer.StatusCode == http.StatusUnauthorized:
+		e.Code = gateway.CodeUnauthorized
+	case answer.StatusCode == http.StatusForbidden:
+		e.Code = gateway.CodeForbidden
+		if body.Error == "NotMember" {
+			e.Message = notMember
+		}
+	case answer.StatusCode == http.StatusNotFound:
+		e.Code = gateway.CodeNotFound
+	case answer.StatusCode == http.StatusConflict && body.Error == "ConvoAlreadyExists":
+		e.Message = alreadyExists
+	case answer.StatusCode == http.StatusConflict && !xrpcConflicts[body.Error]:
+		e.Code = gateway.CodeEpochConflict
+	case answer.StatusCode == http.StatusGone:
+		e.Code = gateway.CodeReplayWindowExceeded
+	case answer.StatusCode == http.StatusTooManyRequests && body.Error == xrpc.ErrorRateLimited:
+		e.Code = gateway.CodeRateLimited
+	case answer.StatusCode == http.StatusTooManyRequests:
+		e.Code = gateway.CodeLimitExceeded
+	case answer.StatusCode == http.StatusInternalServerError:
+		e.Code = gateway.CodeInternal
+	case answer.StatusCode == http.StatusNotImplemented:
+		e.Message = ErrNotOverXRPC.Error()
+	case answer.StatusCode > http.StatusInternalServerError:
+		e.Code = gateway.CodeUnavailable
+	}
+	if seconds, err := strconv.ParseInt(answer.Header.Get("Retry-After"), 10, 64); err == nil && seconds > 0 {
+		e.RetryAfterS = &seconds
+	}
+	return e
+}
+
+// The gateway's sentences by which the session decides.
+const (
+	notMember     = "not a member"
+	alreadyExists = "conversation already exists"
+)
+
+// asGateway is the refusal in err, or nil.
+func asGateway(err error) *gateway.Error {
+	var e *gateway.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return nil
+}

@@ -1,0 +1,382 @@
+package client
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// xrpcFollow is the reading of one conversation's log for the session.
+type xrpcFollow struct {
+	since  int64 // the last event that was passed on; of the reader who is at it
+	isLive bool  // the session was told that this is all there is
+}
+
+// xrpcPage is how many messages are asked for at a time. An answer that is too long is
+// asked for again in smaller parts.
+const xrpcPage = 50
+
+// xrpcHashes is how many key packages are named in one question for a Welcome, so that
+// the address stays shorter than what proxies let through.
+const xrpcHashes = 64
+
+// xrpcAgain is after how long a conversation is looked at again when the server was in
+// no state to answer.
+const xrpcAgain = time.Second
+
+// follow reads a conversation from behind since, whatever was read of it before.
+func (l *xrpcLink) follow(id string, since int64) {
+	l.mu.Lock()
+	l.follows[id] = &xrpcFollow{since: since}
+	l.mu.Unlock()
+	l.wake(id, dueMaybe)
+}
+
+// unfollow ends that, and looks for an invitation back.
+func (l *xrpcLink) unfollow(id string) {
+	l.mu.Lock()
+	delete(l.follows, id)
+	l.mu.Unlock()
+	l.wake(id, dueMaybe)
+}
+
+// wake lets a reader look at a conversation.
+func (l *xrpcLink) wake(id string, how dueFor) {
+	l.mu.Lock()
+	l.due[id] = max(l.due[id], how)
+	l.mu.Unlock()
+	ring(l.woken)
+}
+
+func (l *xrpcLink) wakeAll() {
+	l.mu.Lock()
+	for id := range l.follows {
+		l.due[id] = max(l.due[id], dueMaybe)
+	}
+	l.mu.Unlock()
+	ring(l.woken)
+}
+
+// wakeLater is wake after a while.
+func (l *xrpcLink) wakeLater(id string, how dueFor, wait time.Duration) {
+	l.tasks.Go(func() {
+		if pause(l.ctx, wait) {
+			l.wake(id, how)
+		}
+	})
+}
+
+// takeDue is a conversation that nobody looks at and somebody should.
+func (l *xrpcLink) takeDue() (id string, how dueFor, f *xrpcFollow, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, how := range l.due {
+		if l.busy[id] {
+			continue
+		}
+		delete(l.due, id)
+		l.busy[id] = true
+		if len(l.due) > 0 {
+			ring(l.woken)
+		}
+		return id, how, l.follows[id], true
+	}
+	return "", 0, nil, false
+}
+
+// read is one of those who look at conversations.
+func (l *xrpcLink) read() {
+	for {
+		select {
+		case <-l.ctx.Done():
+			return
+		case <-l.woken:
+		}
+		id, how, f, ok := l.takeDue()
+		if !ok {
+			continue
+		}
+		if f != nil {
+			l.readLog(id, f)
+		} else {
+			l.look(id, how)
+		}
+		l.mu.Lock()
+		delete(l.busy, id)
+		isDue := len(l.due) > 0
+		l.mu.Unlock()
+		if isDue {
+			ring(l.woken)
+		}
+	}
+}
+
+// isFollowed says whether f is still what the session wants to be read.
+func (l *xrpcLink) isFollowed(id string, f *xrpcFollow) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.follows[id] == f
+}
+
+// readLog passes on what a log has behind what was passed on before.
+func (l *xrpcLink) readLog(id string, f *xrpcFollow) {
+	for l.isFollowed(id, f) {
+		page, isLast, err := l.d.page(l.ctx, id, f.since)
+		if err != nil {
+			l.refuseFollow(id, f, err)
+			return
+		}
+		for i := range page {
+			if !l.isFollowed(id, f) || !l.deliver(gateway.TypeEvent, "", eventOf(&page[i])) {
+				return
+			}
+			f.since = page[i].Seq
+		}
+		if isLast {
+			break
+		}
+	}
+	if !f.isLive && l.isFollowed(id, f) {
+		f.isLive = true
+		l.deliver(gateway.TypeCaughtUp, "", gateway.CaughtUp{ConvID: id, Seq: f.since})
+	}
+}
+
+func pruned(earliest int64) *gateway.Error {
+	latest := earliest
+	return &gateway.Error{Code: gateway.CodeReplayWindowExceeded, Message: "the messages are gone", EarliestSeq: &earliest, LatestSeq: &latest}
+}
+
+// refuseFollow tells the session that a log cannot be read.
+func (l *xrpcLink) refuseFollow(id string, f *xrpcFollow, err error) {
+	e := asGateway(err)
+	switch {
+	case e == nil:
+		l.fail(err)
+		return
+	case e.Code == gateway.CodeUnauthorized:
+		l.fail(refusalOf(e))
+		return
+	case e.Code == gateway.CodeReplayWindowExceeded && e.EarliestSeq == nil:
+		out, _, err := l.d.messages(l.ctx, id, 0)
+		if err != nil || len(out.Messages) == 0 {
+			e.Code = gateway.CodeUnavailable // as it is now nobody can say
+			break
+		}
+		e = pruned(out.Messages[0].Seq)
+	}
+	l.mu.Lock()
+	if l.follows[id] == f {
+		delete(l.follows, id)
+	} else {
+		e = nil
+	}
+	l.mu.Unlock()
+	if e != nil {
+		l.deliver(gateway.TypeError, subscribePrefix+id, e)
+	}
+}
+
+// page is the next part of a log behind since, and whether it is the last. Where the
+// message after since is gone that is a refusal, which says what the first one is.
+func (d *xrpcDoor) page(ctx context.Context, id string, since int64) (page []xrpc.MessageView, isLast bool, err error) {
+	out, isLast, err := d.messages(ctx, id, since)
+	if err != nil {
+		return nil, false, err
+	}
+	page = out.Messages
+	switch {
+	case len(page) > 0 && page[0].Seq > since+1:
+		return nil, false, pruned(page[0].Seq)
+	case len(page) == 0 && out.GapInfo != nil && out.GapInfo.HasGaps && out.GapInfo.TotalMessages > since:
+		return nil, false, pruned(out.GapInfo.TotalMessages + 1)
+	}
+	return page, isLast, nil
+}
+
+// messages asks for what stands behind since, in parts that are not too long.
+func (d *xrpcDoor) messages(ctx context.Context, id string, since int64) (out xrpc.GetMessagesOutput, isLast bool, err error) {
+	for limit := xrpc.Natural(xrpcPage); ; limit /= 2 {
+		from := xrpc.Natural(max(since, 0))
+		out = xrpc.GetMessagesOutput{}
+		err = d.ask(ctx, xrpc.GetMessages, &xrpc.GetMessagesParams{ConvoID: id, Limit: &limit, SinceSeq: &from}, &out)
+		if errors.Is(err, errAnswerTooLong) && limit > 1 {
+			continue
+		}
+		isLast = len(out.Messages) < int(limit)
+		if out.GapInfo != nil && len(out.Messages) > 0 { // a page may also end because it is long
+			isLast = out.Messages[len(out.Messages)-1].Seq >= out.GapInfo.TotalMessages
+		}
+		return out, isLast, err
+	}
+}
+
+// eventOf is a message as the gateway shows it. XRPC does not tell proposals from what
+// else is no commit, so that only a commit is called by its name.
+func eventOf(m *xrpc.MessageView) gateway.Event {
+	e := gateway.Event{ConvID: m.ConvoID, Seq: m.Seq, MsgID: m.ID, Env: base64.StdEncoding.EncodeToString(m.Ciphertext), Epoch: &m.Epoch}
+	if m.MessageType == "commit" {
+		e.Kind = gateway.KindCommit
+	}
+	return e
+}
+
+// look looks for an invitation into a conversation that the session does not read.
+func (l *xrpcLink) look(id string, how dueFor) {
+	conv, err := l.c.snapshot(l.ctx, id)
+	if err != nil {
+		l.fail(err)
+		return
+	}
+	if conv != nil && (conv.isLive() || conv.phase == Creating) {
+		return
+	}
+	if conv == nil {
+		l.deliver(gateway.TypeMembers, "", gateway.Members{ConvID: id, Add: []string{l.c.account.DID()}, Remove: []string{}})
+	}
+	w, err := l.findWelcome(id)
+	e := asGateway(err)
+	switch {
+	case err != nil && e == nil || e != nil && e.Code == gateway.CodeUnauthorized:
+		l.fail(asAnswer(err))
+	case e != nil && refusalOf(e).mayPass():
+		l.wakeLater(id, how, max(refusalOf(e).RetryAfter, xrpcAgain))
+	case e != nil && e.Code == gateway.CodeForbidden:
+		l.deliver(gateway.TypeMembers, "", gateway.Members{ConvID: id, Add: []string{}, Remove: []string{l.c.account.DID()}})
+	case w != nil:
+		l.deliver(gateway.TypeWelcome, "", w)
+	case how == dueMember && conv != nil && conv.phase == Removed:
+		// In it again, and nobody had to let us into the group again.
+		l.deliver(gateway.TypeMembers, "", gateway.Members{ConvID: id, Add: []string{l.c.account.DID()}, Remove: []string{}})
+	}
+}
+
+// findWelcome asks for a Welcome that one of our key packages opens; nil if there is
+// none.
+func (l *xrpcLink) findWelcome(id string) (*gateway.Welcome, error) {
+	var refs []string
+	if err := l.c.db.update(l.ctx, func(tx *tx) error {
+		refs = nil
+		var ref string
+		return tx.each([]any{&ref}, func() error { refs = append(refs, ref); return nil }, `SELECT ref FROM key_packages`)
+	}); err != nil {
+		return nil, err
+	}
+	for part := range slices.Chunk(refs, xrpcHashes) {
+		var state xrpc.GetGroupStateOutput
+		err := l.d.ask(l.ctx, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: id, Include: "welcome", KeyPackageHashes: part}, &state)
+		if e := asGateway(err); e != nil && e.Code == gateway.CodeNotFound {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if ref := refOf(state.Welcome.Data, part); ref != "" {
+			return l.openable(id, ref, state.Welcome.Data)
+		}
+	}
+	return nil, nil
+}
+
+// refOf is the key package that a Welcome is made for, of those that are ours.
+func refOf(welcome []byte, ours []string) string {
+	var m wire.Message
+	if len(welcome) == 0 || wire.Unmarshal(welcome, &m) != nil || m.Welcome == nil {
+		return ""
+	}
+	for i := range m.Welcome.Secrets {
+		if ref := hex.EncodeToString(m.Welcome.Secrets[i].NewMember); slices.Contains(ours, ref) {
+			return ref
+		}
+	}
+	return ""
+}
+
+// openable is a Welcome as the gateway shows it. Where the joiner begins to read it must
+// find out: behind the commit that has opened the Welcome's epoch.
+func (l *xrpcLink) openable(id, ref string, raw []byte) (*gateway.Welcome, error) {
+	w := &gateway.Welcome{ConvID: id, KeyPackageRef: ref, Env: base64.StdEncoding.EncodeToString(raw), WelcomeID: ref}
+	if err := l.c.db.update(l.ctx, func(tx *tx) error {
+		group, err := l.c.openWelcome(tx, w)
+		if err == nil {
+			w.Epoch = int64(group.Epoch())
+			return nil
+		}
+		if errors.Is(err, ErrStorageKey) {
+			return err
+		}
+		return nil // the session says what is wrong with it
+	}); err != nil {
+		return nil, err
+	}
+	seq, err := l.d.seqOfCommit(l.ctx, id, w.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	w.NextSeq = seq + 1
+	if seq == 0 {
+		// The group was founded with us in it, or that commit is gone.
+		out, _, err := l.d.messages(l.ctx, id, 0)
+		if err != nil {
+			return nil, err
+		}
+		if len(out.Messages) > 0 {
+			w.NextSeq = out.Messages[0].Seq
+		}
+	}
+	return w, nil
+}
+
+// xrpcWelcomes is where the journal keeps which Welcomes were taken in.
+const xrpcWelcomes = "\x00welcomes"
+
+// welcomeOverXRPC takes a Welcome in that was asked for. Where it stands among others
+// the home has to say.
+func (b *batch) welcomeOverXRPC(w *gateway.Welcome) error {
+	digest := accountDigest(w.Epoch, []string{w.ConvID, w.KeyPackageRef, w.Env})
+	_, _, isKnown, err := b.tx.noted(xrpcWelcomes, digest)
+	if err != nil {
+		return err
+	}
+	if !isKnown {
+		pos, err := b.tx.next("xrpc_welcome")
+		if err != nil {
+			return err
+		}
+		w.Pos = -pos
+		if err := b.tx.note(xrpcWelcomes, pos, digest, "", nil); err != nil {
+			return err
+		}
+		if err := b.s.c.takeWelcome(b.tx, w); err != nil {
+			return err
+		}
+	}
+	b.then(func() {
+		b.s.due[w.ConvID] = true
+		b.s.wire.send(frameTaken, "", xrpcConversation{ConvID: w.ConvID, Ref: w.KeyPackageRef})
+		b.s.available = -1 // one less
+		b.s.sub(choreKeyPackages).isDone = false
+		b.s.due[choreKeyPackages] = true
+	})
+	return nil
+}
+
+// askMembers lets the session ask for the members of a conversation.
+func (b *batch) askMembers(frame gateway.Frame) error {
+	var m xrpcConversation
+	if err := frame.Decode(&m); err != nil {
+		return err
+	}
+	b.then(func() {
+		b.s.sub(m.ConvID).askRoster = true
+		b.s.due[m.ConvID] = true
+	})
+	return nil
+}

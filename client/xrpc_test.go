@@ -1,0 +1,491 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/pgtest"
+)
+
+// newXRPCWorld is a world in which the people of these names use XRPC; without names,
+// everybody.
+func newXRPCWorld(t testing.TB, names ...string) *world {
+	w := newWorld(t)
+	w.overXRPC = func(name string) bool {
+		return len(names) == 0 || slices.ContainsFunc(names, func(n string) bool { return name == n || strings.HasPrefix(name, n+"-") })
+	}
+	return w
+}
+
+// onBothDatabases runs a test on SQLite and on PostgreSQL.
+func onBothDatabases(t *testing.T, names []string, test func(t *testing.T, w *world)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, newXRPCWorld(t, names...)) })
+	t.Run("postgres", func(t *testing.T) {
+		w := newXRPCWorld(t, names...)
+		w.stopServer()
+		w.config.Database = pgtest.URL(t)
+		w.startServer()
+		test(t, w)
+	})
+}
+
+// TestXRPC: two clients over XRPC meet, talk, and are told the same as over the gateway.
+func TestXRPC(t *testing.T) {
+	onBothDatabases(t, nil, func(t *testing.T, w *world) {
+		people := w.people("ann", "bob", "cid")
+		ann, bob, cid := people[0], people[1], people[2]
+		if err := bob.WaitOnline(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+		if state, _ := bob.State(); state.Transport != XRPC {
+			t.Errorf("bob is connected by %q", state.Transport)
+		}
+		dm := ann.dm(bob)
+		ann.says(dm, "hello")
+		if e := bob.reads("hello"); e.From.Account != ann.did() || !e.From.Verified || e.From.Device != "ann-device" || e.Own {
+			t.Errorf("bob reads %+v", e)
+		}
+		bob.says(dm, "hello yourself")
+		ann.reads("hello yourself")
+		if again := bob.dm(ann); again != dm {
+			t.Errorf("bob starts another conversation, %s beside %s", again, dm)
+		}
+		if c := bob.must(dm); c.Kind != DM || c.Peer != ann.did() || c.Phase != Joined {
+			t.Errorf("bob's conversation is %+v", c)
+		}
+		w.agree(dm, ann, bob)
+		room := w.room(ann, bob, cid)
+		for i := range 10 {
+			people[i%3].says(room, fmt.Sprint("message ", i))
+		}
+		for i := range 10 {
+			for _, p := range people {
+				want := fmt.Sprint("message ", i)
+				w.eventually(p.name+" has "+want, func() bool { return slices.Contains(p.transcript(room), want) })
+			}
+		}
+		for _, p := range people[1:] {
+			if got, want := p.transcript(room), ann.transcript(room); !slices.Equal(got, want) {
+				t.Errorf("%s has %q, ann %q", p.name, got, want)
+			}
+		}
+		if role := ann.must(room).Role; role != RoleOwner {
+			t.Errorf("ann's role is %q", role)
+		}
+		w.eventually("bob learns his role", func() bool { return bob.must(room).Role == RoleMember })
+		if err := cid.Leave(w.ctx, room); err != nil {
+			t.Fatal(err)
+		}
+		cid.nextType(EventRemoved)
+		w.settles(room, ann, bob)
+		if err := ann.LeaveTo(w.ctx, room, bob.did()); !errors.Is(err, ErrNotOverXRPC) {
+			t.Errorf("an heir is named: %v", err)
+		}
+		for _, p := range people {
+			if s := p.Stats(); s.Undecryptable+s.Rejoins+s.Rewinds+s.Gaps != 0 {
+				t.Errorf("%s: %+v", p.name, s)
+			}
+		}
+	})
+}
+
+// TestXRPCAndGateway: whoever uses the one door talks with whoever uses the other, in
+// conversations that either has made.
+func TestXRPCAndGateway(t *testing.T) {
+	onBothDatabases(t, []string{"xara", "xeno"}, func(t *testing.T, w *world) {
+		people := w.people("ann", "xara", "bob", "xeno")
+		ann, xara, bob, xeno := people[0], people[1], people[2], people[3]
+		for _, pair := range [][2]*person{{ann, xara}, {xeno, bob}} {
+			dm := pair[0].dm(pair[1])
+			pair[0].says(dm, "hello from "+pair[0].name)
+			pair[1].reads("hello from " + pair[0].name)
+			pair[1].says(dm, "hello from "+pair[1].name)
+			pair[0].reads("hello from " + pair[1].name)
+			w.agree(dm, pair[0], pair[1])
+			if again := pair[1].dm(pair[0]); again != dm {
+				t.Errorf("%s starts another conversation with %s", pair[1].name, pair[0].name)
+			}
+		}
+		for _, owner := range []*person{ann, xara} {
+			others := slices.DeleteFunc(slices.Clone(people), func(p *person) bool { return p == owner || p == xeno })
+			room := w.room(slices.Concat([]*person{owner}, others)...)
+			for _, p := range people[:3] {
+				p.says(room, p.name+" is here")
+			}
+			for _, p := range people[:3] {
+				for _, other := range people[:3] {
+					w.eventually(p.name+" reads "+other.name, func() bool { return slices.Contains(p.transcript(room), other.name+" is here") })
+				}
+			}
+			if err := owner.Invite(w.ctx, room, xeno.did()); err != nil {
+				t.Fatal(err)
+			}
+			xeno.joins(room)
+			w.settles(room, people...)
+			if err := owner.Remove(w.ctx, room, bob.did()); err != nil {
+				t.Fatal(err)
+			}
+			bob.next("to be removed", func(e Event) bool { return e.Type == EventRemoved && e.Conversation == room })
+			w.settles(room, ann, xara, xeno)
+			xeno.says(room, "without bob")
+			ann.reads("without bob")
+			if err := xeno.Leave(w.ctx, room); err != nil {
+				t.Fatal(err)
+			}
+			w.settles(room, ann, xara)
+			// Back in, and out again, for who is not there.
+			if err := owner.Invite(w.ctx, room, bob.did(), xeno.did()); err != nil {
+				t.Fatal(err)
+			}
+			bob.joins(room)
+			xeno.joins(room)
+			w.settles(room, people...)
+		}
+		for _, p := range people {
+			if s := p.Stats(); s.Undecryptable+s.Rewinds != 0 {
+				t.Errorf("%s: %+v", p.name, s)
+			}
+		}
+	})
+}
+
+// TestXRPCRace: commits through both doors at the same moment: one wins each epoch, and
+// what the others were for is done all the same.
+func TestXRPCRace(t *testing.T) {
+	w := newXRPCWorld(t, "xara", "xeno")
+	people := w.people("ann", "xara", "bob", "xeno")
+	room := w.room(people...)
+	guests := w.people("dee", "xeno-2")
+	for _, p := range guests {
+		if err := p.WaitOnline(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for round := range 5 {
+		var racing sync.WaitGroup
+		for _, p := range people {
+			racing.Go(func() {
+				p.says(room, fmt.Sprint(p.name, round))
+				if err := p.Refresh(w.ctx, room); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		if round == 2 {
+			if err := people[0].Invite(w.ctx, room, dids(guests...)...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		racing.Wait()
+		for _, p := range people {
+			w.eventually(p.name+" has fresh keys", func() bool {
+				conv, err := p.snapshot(w.ctx, room)
+				return err == nil && !conv.info.Refresh
+			})
+			if err := p.Flush(w.ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w.settles(room, slices.Concat(people, guests)...)
+	var lost int64
+	for _, p := range people {
+		for _, other := range people {
+			w.eventually(p.name+" has all of "+other.name, func() bool {
+				count := 0
+				for _, text := range p.transcript(room) {
+					if strings.HasPrefix(text, other.name) {
+						count++
+					}
+				}
+				return count == 5
+			})
+		}
+		s := p.Stats()
+		lost += s.LostRaces
+		if s.Undecryptable+s.Rejoins+s.Rewinds != 0 || s.Commits < 5 {
+			t.Errorf("%s: %+v", p.name, s)
+		}
+	}
+	if lost == 0 {
+		t.Error("nobody has lost a race")
+	}
+}
+
+// TestXRPCCrash: a client over XRPC loses its power at every point between two writes of
+// a first conversation, with a peer at the one door and at the other.
+func TestXRPCCrash(t *testing.T) {
+	for _, row := range []struct{ victim, over string }{
+		{"founder", "founder"}, {"joiner", "joiner"}, {"founder", ""}, {"joiner", ""}, {"joiner", "founder"},
+	} {
+		t.Run(row.victim+" over "+row.over, func(t *testing.T) {
+			w := newWorld(t)
+			w.overXRPC = func(name string) bool { return strings.Contains(name, "-"+row.over) }
+			step := 3
+			if testing.Short() || raceDetector {
+				step = 9
+			}
+			for n := 1; ; n += step {
+				w.limit(time.Minute) // for each
+				if !crashScript(w, row.victim, n) {
+					t.Logf("%d points", n-1)
+					if n < 20 {
+						t.Error("that are too few to be true")
+					}
+					return
+				}
+				if t.Failed() {
+					return
+				}
+			}
+		})
+	}
+}
+
+// TestXRPCCuts: connections break and the server restarts while all talk. Everybody has
+// everything once, in one order.
+func TestXRPCCuts(t *testing.T) {
+	w := newXRPCWorld(t, "xara", "xeno")
+	people := w.people("ann", "xara", "xeno")
+	room := w.room(people...)
+	stop := w.cutting(100*time.Millisecond, 5, people...)
+	count := 40
+	if raceDetector {
+		count = 15
+	}
+	var talking sync.WaitGroup
+	for _, p := range people {
+		talking.Go(func() {
+			for i := range count {
+				p.says(room, fmt.Sprintf("%s %03d", p.name, i))
+				if i%10 == 0 {
+					if err := p.Refresh(w.ctx, room); err != nil {
+						t.Error(err)
+					}
+				}
+				pause(w.ctx, 20*time.Millisecond)
+			}
+		})
+	}
+	talking.Wait()
+	stop()
+	for _, p := range people {
+		if err := p.Flush(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range people {
+		w.eventually(p.name+" has everything", func() bool { return len(p.transcript(room)) == count*len(people) })
+		if got, want := p.transcript(room), people[0].transcript(room); !slices.Equal(got, want) {
+			t.Errorf("%s has %q, ann %q", p.name, got, want)
+		}
+		if s := p.Stats(); s.Undecryptable+s.Rewinds+s.Rejoins != 0 {
+			t.Errorf("%s: %+v", p.name, s)
+		}
+	}
+	for _, p := range people {
+		own := slices.DeleteFunc(p.transcript(room), func(text string) bool { return !strings.HasPrefix(text, p.name+" ") })
+		if !slices.IsSorted(own) || len(own) != count {
+			t.Errorf("%s has said %q", p.name, own)
+		}
+	}
+	w.agree(room, people...)
+}
+
+// TestXRPCAway: what happens while a client over XRPC is away is there when it is back:
+// messages, invitations, and that it was removed and invited again.
+func TestXRPCAway(t *testing.T) {
+	w := newXRPCWorld(t, "xara")
+	people := w.people("ann", "xara", "bob")
+	ann, xara, bob := people[0], people[1], people[2]
+	room := w.room(people...)
+	xara.says(room, "good night")
+	ann.reads("good night")
+	xara.close()
+	for i := range 120 { // more than a page
+		ann.says(room, fmt.Sprint("meanwhile ", i))
+	}
+	second, err := ann.CreateRoom(w.ctx, xara.did())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann.joins(second)
+	ann.says(second, "in the other room")
+	if err := ann.Flush(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	xara.open()
+	xara.joins(second)
+	w.eventually("xara has read everything", func() bool {
+		return len(xara.transcript(room)) == 121 && slices.Contains(xara.transcript(second), "in the other room")
+	})
+	xara.close()
+	ann.remove(room, xara)
+	if err := ann.Invite(w.ctx, room, xara.did()); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("xara is in the group again", func() bool { return slices.Contains(ann.members(room), xara.did()) })
+	ann.says(room, "welcome back")
+	xara.open()
+	xara.reads("welcome back")
+	w.settles(room, ann, bob, xara)
+	xara.says(room, "thank you")
+	bob.reads("thank you")
+	ann.remove(room, xara)
+	xara.next("to be removed", func(e Event) bool { return e.Type == EventRemoved && e.Conversation == room })
+	w.settles(room, ann, bob)
+	if err := ann.Invite(w.ctx, room, xara.did()); err != nil {
+		t.Fatal(err)
+	}
+	w.settles(room, ann, bob, xara)
+}
+
+// TestXRPCDevices: a second device comes in by itself, whichever door it uses, and goes
+// when it is declared lost.
+func TestXRPCDevices(t *testing.T) {
+	w := newXRPCWorld(t, "xara")
+	people := w.people("ann", "xara")
+	ann, xara := people[0], people[1]
+	room := w.room(ann, xara)
+	dm := xara.dm(ann)
+	xara.says(dm, "hello")
+	ann.reads("hello")
+	tablet := xara.device("tablet")
+	tablet.open()
+	for range 2 {
+		tablet.nextType(EventJoined)
+	}
+	phone := ann.device("phone")
+	phone.options.useXRPC = true
+	phone.open()
+	for range 2 {
+		phone.nextType(EventJoined)
+	}
+	for _, id := range []string{room, dm} {
+		w.agree(id, ann, xara, tablet, phone)
+	}
+	third, err := ann.CreateRoom(w.ctx, xara.did())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*person{ann, xara, tablet, phone} {
+		p.joins(third)
+	}
+	w.agree(third, ann, xara, tablet, phone)
+	if err := xara.RemoveDevice(w.ctx, "tablet"); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{room, dm, third} {
+		w.eventually("the tablet is out", func() bool { return slices.Equal(ann.devicesOf(id, xara), []string{"xara-device"}) })
+	}
+	if packages, refused, err := ann.fetchKeyPackages(w.ctx, ann.sessionToken(), xara.did()); err != nil || refused != nil || len(packages) != 1 {
+		t.Errorf("of xara's devices there are %d packages: %v, %v", len(packages), refused, err)
+	}
+}
+
+// devicesOf are the devices of somebody in the person's view of a group.
+func (p *person) devicesOf(conversation string, of *person) []string {
+	p.w.t.Helper()
+	var out []string
+	for _, m := range p.must(conversation).Members {
+		if m.Account == of.did() {
+			out = append(out, m.Device)
+		}
+	}
+	return out
+}
+
+// sessionToken is the token of the person's session.
+func (p *person) sessionToken() string {
+	p.w.t.Helper()
+	var kept tokens
+	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.setting("tokens", &kept); return err }); err != nil {
+		p.w.t.Fatal(err)
+	}
+	return kept.Session
+}
+
+// TestXRPCKeyPackages: the pool is filled again when others have taken from it, by either
+// door.
+func TestXRPCKeyPackages(t *testing.T) {
+	w := newXRPCWorld(t, "xara", "xeno")
+	people := w.people("ann", "xeno", "xara")
+	xara := people[2]
+	for i := range 10 { // of 4 packages
+		room, err := people[i%2].CreateRoom(w.ctx, xara.did())
+		if err != nil {
+			t.Fatal(err)
+		}
+		xara.joins(room)
+	}
+	w.eventually("the pool is full again", func() bool {
+		answer, err := xara.xrpc.upload(w.ctx, nil)
+		return err == nil && answer.Available >= 3
+	})
+	var used int
+	if err := xara.db.update(w.ctx, func(tx *tx) error {
+		_, err := tx.get([]any{&used}, `SELECT count(*) FROM key_packages WHERE last_resort = 1`)
+		return err
+	}); err != nil || used != 1 {
+		t.Errorf("%d packages of last resort: %v", used, err)
+	}
+}
+
+// TestXRPCRefusals: what the server says is told in the words by which the session and
+// applications decide.
+func TestXRPCRefusals(t *testing.T) {
+	for _, row := range []struct {
+		status      int
+		name, retry string
+		code        gateway.Code
+	}{
+		{400, "InvalidRequest", "", gateway.CodeInvalidRequest},
+		{401, "BadJwt", "", gateway.CodeUnauthorized},
+		{403, "NotMember", "", gateway.CodeForbidden},
+		{404, "GroupInfoUnavailable", "", gateway.CodeNotFound},
+		{409, "EpochMismatch", "", gateway.CodeEpochConflict},
+		{409, "CommitConflict", "", gateway.CodeEpochConflict},
+		{409, "KeyPackageNotFound", "", gateway.CodeInvalidRequest},
+		{410, "CursorExpired", "", gateway.CodeReplayWindowExceeded},
+		{429, "RateLimited", "7", gateway.CodeRateLimited},
+		{429, "TooManyDevices", "", gateway.CodeLimitExceeded},
+		{500, "InternalServerError", "", gateway.CodeInternal},
+		{501, "MethodNotImplemented", "", gateway.CodeInvalidRequest},
+		{503, "ServiceUnavailable", "1", gateway.CodeUnavailable},
+		{502, "", "", gateway.CodeUnavailable},
+	} {
+		answer := &http.Response{StatusCode: row.status, Status: "as it is", Header: http.Header{"Retry-After": {row.retry}}}
+		body := fmt.Appendf(nil, `{"error":%q,"message":"a sentence"}`, row.name)
+		if row.name == "" {
+			body = []byte("<html>")
+		}
+		e := xrpcRefusal(answer, body)
+		if e.Code != row.code {
+			t.Errorf("%d %s is %s", row.status, row.name, e.Code)
+		}
+		if hasRetry := e.RetryAfterS != nil; hasRetry != (row.retry != "") {
+			t.Errorf("%d %s: wait %v", row.status, row.name, e.RetryAfterS)
+		}
+	}
+	w := newXRPCWorld(t)
+	ann := w.people("ann")[0]
+	if err := ann.WaitOnline(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	err := ann.call(context.Background(), "", "/v1/session/list", nil, &gateway.Status{})
+	if r := asRefusal(err); r == nil || !strings.Contains(r.Message, ErrNotOverXRPC.Error()) {
+		t.Errorf("a call that XRPC has not: %v", err)
+	}
+	stranger := strings.Repeat("ab", 32)
+	if r := asRefusal(ann.post(w.ctx, "", "/v1/inbox", []byte(`{"v":1,"t":"conv.send","body":{"conv_id":"`+stranger+`","msg_id":"x","env":"AAAA"}}`), &gateway.InboxAnswer{})); r == nil || r.Code != codeInvalidRequest {
+		t.Errorf("what is no MLS message is sent: %v", r)
+	}
+}
