@@ -44,6 +44,16 @@ func (s *Service) PendingAdditions(ctx context.Context, who ds.Caller, conversat
 // NoAddition; NotAllowed for a device of the caller's own; AdditionClaimed, then with the
 // addition, which says by whom; rate_limited.
 func (s *Service) ClaimAddition(ctx context.Context, who ds.Caller, id string) (Addition, []ds.KeyPackage, error) {
+	return s.takeAddition(ctx, who, id, true)
+}
+
+// ReserveAddition is ClaimAddition for a caller that fetches the key package itself.
+func (s *Service) ReserveAddition(ctx context.Context, who ds.Caller, id string) (Addition, error) {
+	a, _, err := s.takeAddition(ctx, who, id, false)
+	return a, err
+}
+
+func (s *Service) takeAddition(ctx context.Context, who ds.Caller, id string, withPackage bool) (Addition, []ds.KeyPackage, error) {
 	if !ds.IsValidID(id) {
 		return Addition{}, nil, refuseNoAddition
 	}
@@ -55,7 +65,7 @@ func (s *Service) ClaimAddition(ctx context.Context, who ds.Caller, id string) (
 	list, err := s.claim(ctx, who, func(tx *store.Tx) ([]ds.KeyPackage, error) {
 		var given []ds.KeyPackage
 		var err error
-		a, given, refusal, err = s.claimAddition(tx, who, id)
+		a, given, refusal, err = s.claimAddition(tx, who, id, withPackage)
 		return given, err
 	})
 	if err == nil {
@@ -64,9 +74,9 @@ func (s *Service) ClaimAddition(ctx context.Context, who ds.Caller, id string) (
 	return a, list, err
 }
 
-// claimAddition is what ClaimAddition does within its transaction. A refusal is no
+// claimAddition is what takeAddition does within its transaction. A refusal is no
 // error, for what was loaded is part of the answer.
-func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string) (a Addition, given []ds.KeyPackage, refusal, err error) {
+func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string, withPackage bool) (a Addition, given []ds.KeyPackage, refusal, err error) {
 	ranOutMS := tx.NowMS() - claimLifetime.Milliseconds()
 	a, err = tx.Addition(who.Account, id, ranOutMS)
 	switch {
@@ -86,6 +96,9 @@ func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string) (a Addit
 		return a, nil, nil, err
 	}
 	a.Status, a.ClaimedBy = store.AdditionClaimed, who.Account
+	if !withPackage {
+		return a, nil, nil, nil
+	}
 	given, err = tx.PackageForClaimant(id, packageRef, a.Device, who.Account)
 	return a, given, nil, err
 }

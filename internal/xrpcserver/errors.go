@@ -70,8 +70,9 @@ var reasons = map[ds.Reason]wireError{
 
 // renamed is what a method's lexicon calls a reason otherwise.
 var renamed = map[string]map[ds.Reason]wireError{
-	xrpc.CreateConvo: {ds.NoKeyPackage: {http.StatusBadRequest, "KeyPackageNotFound"}},
-	xrpc.LeaveConvo:  {ds.BadCommit: codes[ds.InvalidRequest], ds.TooManyMembers: codes[ds.InvalidRequest]},
+	xrpc.GetGroupState: {ds.NotMember: {http.StatusForbidden, "Unauthorized"}},
+	xrpc.CreateConvo:   {ds.NoKeyPackage: {http.StatusBadRequest, "KeyPackageNotFound"}},
+	xrpc.LeaveConvo:    {ds.BadCommit: codes[ds.InvalidRequest], ds.TooManyMembers: codes[ds.InvalidRequest]},
 	xrpc.RegisterDevice: {
 		ds.Taken:      {http.StatusConflict, "DeviceAlreadyRegistered"},
 		ds.NoAddition: {http.StatusNotFound, "NotFound"},

@@ -1,4 +1,265 @@
 package xrpcserver
 
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+)
+
 // registerGroups makes the methods of groups callable.
-func (s *Server) registerGroups() {}
+func (s *Server) registerGroups() {
+	query(s, xrpc.GetGroupState, s.getGroupState)
+	procedure(s, xrpc.CommitGroupChange, s.commitGroupChange)
+}
+
+const (
+	groupInfoLifetime  = 5 * time.Minute // when it should be asked for again
+	idempotencyKeyMax  = 128
+	welcomeInvalidated = "invalidated" // why a Welcome was given up
+)
+
+// getGroupState answers what was asked for and is there. That there is no GroupInfo is an
+// error unless a Welcome, by which the caller can enter as well, was asked for and found.
+func (s *Server) getGroupState(ctx context.Context, who ds.Caller, in *xrpc.GetGroupStateParams) (*xrpc.GetGroupStateOutput, error) {
+	withInfo, withEpoch, withWelcome := in.Wants()
+	state, err := s.core.GroupState(ctx, who, ds.ConversationID(in.ConvoID), withInfo, withWelcome,
+		core.WelcomeChoice{Refs: in.KeyPackageHashes, Device: ds.DeviceID(in.DeviceID)})
+	if err != nil {
+		return nil, err
+	}
+	if withInfo && state.Info == nil && state.Welcome == nil {
+		return nil, &Error{http.StatusNotFound, "GroupInfoUnavailable", "there is no GroupInfo to enter the group by"}
+	}
+	g, err := s.generation(ctx, who, in)
+	if err != nil {
+		return nil, err
+	}
+	out := &xrpc.GetGroupStateOutput{GroupInfo: g.Blob(state.Info), Welcome: g.Blob(state.Welcome)}
+	switch {
+	case withEpoch:
+		out.Epoch = &state.Epoch
+	case state.Info != nil:
+		out.Epoch = &state.InfoEpoch
+	}
+	if state.Info != nil {
+		out.ExpiresAt = xrpc.TimeMS(s.core.Now() + groupInfoLifetime.Milliseconds())
+	}
+	return out, nil
+}
+
+type groupAction = func(s *Server, ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error)
+
+// groupActions is what commitGroupChange can be asked to do.
+var groupActions = map[xrpc.GroupAction]groupAction{
+	xrpc.GroupAddMembers:        (*Server).addMembers,
+	xrpc.GroupRemoveMember:      (*Server).removeMembers,
+	xrpc.GroupCommit:            (*Server).plainCommit,
+	xrpc.GroupExternalCommit:    (*Server).externalCommit,
+	xrpc.GroupRejoin:            (*Server).externalCommit,
+	xrpc.GroupReaddition:        (*Server).askReaddition,
+	xrpc.GroupUpdateGroupInfo:   (*Server).groupInfoByCommit,
+	xrpc.GroupRefreshGroupInfo:  (*Server).askGroupInfo,
+	xrpc.GroupConfirmWelcome:    endWelcome(""),
+	xrpc.GroupInvalidateWelcome: endWelcome(welcomeInvalidated),
+	xrpc.GroupListPending:       (*Server).listPending,
+	xrpc.GroupClaimPending:      (*Server).claimPending,
+	xrpc.GroupCompletePending:   (*Server).completePending,
+}
+
+// commitGroupChange does what the action says.
+func (s *Server) commitGroupChange(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+	act := groupActions[in.Action()]
+	switch {
+	case act == nil:
+		return nil, &Error{http.StatusBadRequest, "InvalidAction", "action is none of this method's"}
+	case len(in.IdempotencyKey) > idempotencyKeyMax:
+		return nil, badInput("idempotencyKey", "is too long")
+	case len(in.ConfirmationTag) > tagBytesMax:
+		return nil, badInput("confirmationTag", "is too long")
+	}
+	return act(s, ctx, who, in)
+}
+
+// groupChange is what every action with a commit asks core for.
+func groupChange(in *xrpc.CommitGroupChangeInput) (core.GroupChange, error) {
+	change := core.GroupChange{ConversationID: ds.ConversationID(in.ConvoID), Method: xrpc.CommitGroupChange, Key: in.IdempotencyKey, Commit: in.Commit.Data,
+		Welcome: orNil(in.Welcome.Data), GroupInfo: orNil(in.GroupInfo.Data), ConfirmationTag: orNil(in.ConfirmationTag)}
+	if in.Commit.IsZero() {
+		return change, badInput("commit", "is required")
+	}
+	for _, p := range in.KeyPackageHashes {
+		account, err := accountOf(p.DID)
+		if err != nil {
+			return change, err
+		}
+		change.Packages = append(change.Packages, core.UsedPackage{Account: account, Ref: p.Hash})
+	}
+	return change, nil
+}
+
+// orNil is data, or nil for none: clients send what they do not have as nothing at all.
+func orNil(data []byte) []byte {
+	if len(data) == 0 {
+		return nil
+	}
+	return data
+}
+
+// members reads the accounts of an action, once each.
+func members(in *xrpc.CommitGroupChangeInput) ([]ds.AccountID, error) {
+	if len(in.MemberDIDs) == 0 {
+		return nil, badInput("memberDids", "is required")
+	}
+	var list []ds.AccountID
+	seen := map[ds.AccountID]bool{}
+	for _, text := range in.MemberDIDs {
+		account, err := accountOf(text)
+		if err != nil {
+			return nil, err
+		}
+		if !seen[account] {
+			seen[account] = true
+			list = append(list, account)
+		}
+	}
+	return list, nil
+}
+
+func (s *Server) addMembers(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+	change, err := groupChange(in)
+	if err != nil {
+		return nil, err
+	}
+	if change.Add, err = members(in); err != nil {
+		return nil, err
+	}
+	return s.changeGroup(ctx, who, in, change)
+}
+
+func (s *Server) removeMembers(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+	change, err := groupChange(in)
+	if err != nil {
+		return nil, err
+	}
+	if change.Remove, err = members(in); err != nil {
+		return nil, err
+	}
+	return s.changeGroup(ctx, who, in, change)
+}
+
+func (s *Server) plainCommit(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+	if len(in.MemberDIDs) > 0 {
+		return nil, badInput("memberDids", "belongs to addMembers and removeMember")
+	}
+	change, err := groupChange(in)
+	if err != nil {
+		return nil, err
+	}
+	return s.changeGroup(ctx, who, in, change)
+}
+
+func (s *Server) externalCommit(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+	change, err := groupChange(in)
+	if err != nil {
+		return nil, err
+	}
+	change.Enters, change.Device = true, ds.DeviceID(in.DeviceID)
+	return s.changeGroup(ctx, who, in, change)
+}
+
+// changeGroup hands in a commit. The answer is all in its record, so that a repeat is
+// answered in full.
+func (s *Server) changeGroup(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput, change core.GroupChange) (*xrpc.CommitGroupChangeOutput, error) {
+	commit, err := s.core.ChangeGroup(ctx, who, change)
+	if err != nil {
+		return nil, err
+	}
+	out := &xrpc.CommitGroupChangeOutput{Success: true, NewEpoch: &commit.Epoch, ConfirmationTag: in.ConfirmationTag}
+	if change.Enters {
+		out.RejoinedAt = xrpc.TimeMS(commit.CreatedMS)
+	}
+	return out, nil
+}
+
+func (s *Server) askReaddition(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+	return done(s.core.AskReaddition(ctx, who, ds.ConversationID(in.ConvoID)))
+}
+
+func (s *Server) groupInfoByCommit(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+	if in.GroupInfo.IsZero() {
+		return nil, badInput("groupInfo", "is required")
+	}
+	epoch, _, err := s.core.UpdateGroupInfo(ctx, who, ds.ConversationID(in.ConvoID), in.GroupInfo.Data, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &xrpc.CommitGroupChangeOutput{Success: true, NewEpoch: &epoch}, nil
+}
+
+func (s *Server) askGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+	_, err := s.core.RequestGroupInfo(ctx, who, ds.ConversationID(in.ConvoID))
+	return done(err)
+}
+
+// endWelcome makes the action that says of a Welcome that it need not wait any more.
+func endWelcome(reason string) groupAction {
+	return func(s *Server, ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+		choice := core.WelcomeChoice{Device: ds.DeviceID(in.DeviceID)}
+		for _, p := range in.KeyPackageHashes {
+			choice.Refs = append(choice.Refs, p.Hash)
+		}
+		return done(s.core.EndWelcome(ctx, who, ds.ConversationID(in.ConvoID), choice, reason))
+	}
+}
+
+func (s *Server) listPending(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+	var only []ds.ConversationID // nil: all of the caller's
+	if in.ConvoID != "" {
+		only = []ds.ConversationID{ds.ConversationID(in.ConvoID)}
+	}
+	list, err := s.core.PendingAdditions(ctx, who, only, pageMax)
+	if err != nil {
+		return nil, err
+	}
+	out := &xrpc.CommitGroupChangeOutput{Success: true}
+	for _, a := range list {
+		out.PendingAdditions = append(out.PendingAdditions, additionOutput(a))
+	}
+	return out, nil
+}
+
+func (s *Server) claimPending(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+	if in.PendingAdditionID == "" {
+		return nil, badInput("pendingAdditionId", "is required")
+	}
+	a, err := s.core.ReserveAddition(ctx, who, in.PendingAdditionID)
+	if err != nil {
+		return nil, err
+	}
+	claimed := additionOutput(a)
+	return &xrpc.CommitGroupChangeOutput{Success: true, ClaimedAddition: &claimed}, nil
+}
+
+func (s *Server) completePending(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+	if in.PendingAdditionID == "" {
+		return nil, badInput("pendingAdditionId", "is required")
+	}
+	return done(s.core.CompleteAddition(ctx, who, in.PendingAdditionID))
+}
+
+// done is the answer of what has nothing to answer.
+func done(err error) (*xrpc.CommitGroupChangeOutput, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &xrpc.CommitGroupChangeOutput{Success: true}, nil
+}
+
+func additionOutput(a core.Addition) xrpc.PendingAddition {
+	return xrpc.PendingAddition{ID: a.ID, ConvoID: string(a.Conversation), UserDID: string(a.Device.Account), DeviceID: string(a.Device.ID),
+		DeviceName: a.DeviceName, DeviceCredentialDID: mlsDID(a.Device), Status: a.Status, ClaimedBy: string(a.ClaimedBy), CreatedAt: xrpc.TimeMS(a.CreatedMS)}
+}
