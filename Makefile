@@ -11,7 +11,7 @@ LDFLAGS := -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VERSION))
 # steps, find nothing, and make reads seven times as slow. What calls it is watched.
 RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false
 
-.PHONY: build run demo check lint test churn bench interop ts-mls lexicon-check fuzz fuzz-short property mutants
+.PHONY: build run demo check lint test churn bench interop ts-mls atproto lexicon-check fuzz fuzz-short property mutants
 
 # One static binary. SQLite is pure Go, so no C compiler is needed.
 build:
@@ -41,14 +41,14 @@ lint:
 # turns a missing PostgreSQL from a skipped test into a failed one.
 test:
 	@scripts/prepare.sh
-	@$(MAKE) --no-print-directory ts-mls
-	@$(MAKE) --no-print-directory lexicon-check
+	@$(MAKE) --no-print-directory ts-mls atproto lexicon-check
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory fuzz-short
 	CI=true go test $(RACE) ./...
 
-# Our MLS and ts-mls in the same groups (interop/README.md). Needs node 20 and npm.
-interop: ts-mls
+# Our MLS and ts-mls in the same groups, and our identity under the eyes of the AT
+# Protocol's own libraries (interop/README.md). Needs node 20 and npm.
+interop: ts-mls atproto
 	go test -count=1 -v ./interop
 
 # Node packages from their lock files, which name no host; where node or npm is missing
@@ -64,6 +64,9 @@ endef
 
 ts-mls:
 	$(call with-npm,interop/ts,ts-mls)
+
+atproto:
+	$(call with-npm,interop/atproto,@atproto/xrpc-server)
 
 lexicon-check:
 	$(call with-npm,lexicons/node,@atproto/lexicon)

@@ -102,7 +102,7 @@ func TestBareExternalPubIsUnderstood(t *testing.T) {
 
 // TestOtherFaults shows that the list in README.md is true.
 func TestOtherFaults(t *testing.T) {
-	command := exec.Command(requireNode(t), "--no-warnings", "faults.mjs")
+	command := exec.Command(requireNode(t, "ts", "ts-mls"), "--no-warnings", "faults.mjs")
 	command.Dir = "ts"
 	out, err := command.CombinedOutput()
 	t.Logf("%s", out)

@@ -98,11 +98,23 @@ func startOurs(t *testing.T) *peer {
 // startTheirs is ts-mls in a process of its own, without the patches named.
 func startTheirs(t *testing.T, without ...string) *peer {
 	t.Helper()
-	command := exec.Command(requireNode(t), "--no-warnings", "peer.mjs")
+	arguments := []string{"--no-warnings", "peer.mjs"}
 	for _, name := range without {
-		command.Args = append(command.Args, "--without", name)
+		arguments = append(arguments, "--without", name)
 	}
-	command.Dir = "ts"
+	p := startNode(t, "ts", "ts-mls", arguments...)
+	var hello struct{ Impl, Version string }
+	if err := p.call(t, "hello", nil, &hello); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s %s", hello.Impl, hello.Version)
+	return p
+}
+
+// startNode runs node in a folder of this one, with the library that npm installed there.
+func startNode(t *testing.T, folder, library string, arguments ...string) *peer {
+	t.Helper()
+	command := nodeCommand(t, folder, library, arguments...)
 	command.Stderr = os.Stderr
 	in, err := command.StdinPipe()
 	if err != nil {
@@ -117,12 +129,14 @@ func startTheirs(t *testing.T, without ...string) *peer {
 	}
 	p := &peer{kind: "theirs", in: in, out: bufio.NewReader(out), end: command.Wait, kill: func() { command.Process.Kill() }}
 	t.Cleanup(func() { closePeer(t, p) })
-	var hello struct{ Impl, Version string }
-	if err := p.call(t, "hello", nil, &hello); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%s %s", hello.Impl, hello.Version)
 	return p
+}
+
+func nodeCommand(t *testing.T, folder, library string, arguments ...string) *exec.Cmd {
+	t.Helper()
+	command := exec.Command(requireNode(t, folder, library), arguments...)
+	command.Dir = folder
+	return command
 }
 
 func closePeer(t *testing.T, p *peer) {
@@ -136,24 +150,24 @@ const nodeMajorMin = 20
 // requireNode finds node with what npm installed from the lock file. Where node or
 // npm is not there the tests of this package that need them do not count; where
 // both are, continuous integration must not pass without having run them.
-func requireNode(t *testing.T) string {
+func requireNode(t *testing.T, folder, library string) string {
 	t.Helper()
 	// The go command runs a cached test again if a file that it read has changed.
-	sources, err := filepath.Glob("ts/*.mjs")
+	sources, err := filepath.Glob(folder + "/*.mjs")
 	if err != nil || len(sources) == 0 {
-		t.Fatalf("no peer in ts: %v", err)
+		t.Fatalf("no peer in %s: %v", folder, err)
 	}
-	for _, name := range append(sources, "ts/package-lock.json") {
+	for _, name := range append(sources, folder+"/package-lock.json") {
 		if _, err := os.ReadFile(name); err != nil {
 			t.Fatal(err)
 		}
 	}
 	node, err := exec.LookPath("node")
 	if err != nil {
-		t.Skipf("NOT TESTED against ts-mls: %v", err)
+		t.Skipf("NOT TESTED against %s: %v", library, err)
 	}
 	if _, err := exec.LookPath("npm"); err != nil {
-		t.Skipf("NOT TESTED against ts-mls: %v", err)
+		t.Skipf("NOT TESTED against %s: %v", library, err)
 	}
 	version, err := exec.Command(node, "--version").Output()
 	if err != nil {
@@ -161,13 +175,13 @@ func requireNode(t *testing.T) string {
 	}
 	major, _, _ := strings.Cut(strings.TrimPrefix(string(version), "v"), ".")
 	if n, err := strconv.Atoi(major); err != nil || n < nodeMajorMin {
-		t.Skipf("NOT TESTED against ts-mls: node %s is older than %d", strings.TrimSpace(string(version)), nodeMajorMin)
+		t.Skipf("NOT TESTED against %s: node %s is older than %d", library, strings.TrimSpace(string(version)), nodeMajorMin)
 	}
-	if _, err := os.Stat("ts/node_modules/ts-mls/package.json"); err != nil {
+	if _, err := os.Stat(filepath.Join(folder, "node_modules", library, "package.json")); err != nil {
 		if os.Getenv("CI") == "true" {
-			t.Fatal("node and npm are here, but ts-mls is not installed: make interop")
+			t.Fatalf("node and npm are here, but %s is not installed: make interop", library)
 		}
-		t.Skip("NOT TESTED against ts-mls, which is not installed: make interop")
+		t.Skipf("NOT TESTED against %s, which is not installed: make interop", library)
 	}
 	return node
 }
