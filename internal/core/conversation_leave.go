@@ -131,6 +131,9 @@ func (s *Service) leavingHandshake(c *conversation, who ds.Caller, t takeOut, is
 	}
 	if t.seen.kind == ds.Proposal {
 		_, err := s.decideSend(c, who, Message{ConversationID: c.head.ID, ID: t.id, Body: t.handshake, Encoding: ds.Binary}, t.seen, nowMS)
+		if ds.CodeOf(err) == ds.EpochConflict {
+			return refuseEpoch(c.head.Epoch).Because(ds.LostRace)
+		}
 		return err
 	}
 	b := Bundle{ConversationID: c.head.ID, ID: t.id, Commit: t.handshake, Encoding: ds.Binary}

@@ -1,4 +1,231 @@
 package xrpcserver
 
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+)
+
 // registerConversations makes the methods of conversations callable.
-func (s *Server) registerConversations() {}
+func (s *Server) registerConversations() {
+	procedure(s, xrpc.CreateConvo, s.createConvo)
+	query(s, xrpc.GetConvos, s.getConvos)
+	procedure(s, xrpc.LeaveConvo, s.leaveConvo)
+	query(s, xrpc.GetConvoSettings, s.getConvoSettings)
+	procedure(s, xrpc.UpdateConvo, s.updateConvo)
+}
+
+// accountOf is the account of a DID that may name one of its devices.
+func accountOf(did string) (ds.AccountID, error) {
+	account, _, _ := strings.Cut(did, "#")
+	if !isDID(account) {
+		return "", invalid("not a DID: an account is named by one")
+	}
+	return ds.AccountID(account), nil
+}
+
+func (s *Server) createConvo(ctx context.Context, who ds.Caller, in *xrpc.CreateConvoInput) (*xrpc.CreateConvoOutput, error) {
+	id := ds.ConversationID(in.GroupID)
+	if in.Invite != nil && in.Invite.Action == "revoke" {
+		return s.revokeInvite(ctx, who, id, in.Invite.Code)
+	}
+	g, err := newGroup(in)
+	if err != nil {
+		return nil, err
+	}
+	_, code, err := s.core.CreateGroup(ctx, who, g)
+	if err != nil {
+		return nil, err
+	}
+	view, err := s.core.Convo(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	out := xrpc.NewCreateConvoOutput(s.convoView(&view))
+	out.InviteCode = code
+	return out, nil
+}
+
+func newGroup(in *xrpc.CreateConvoInput) (core.NewGroup, error) {
+	g := core.NewGroup{ID: ds.ConversationID(in.GroupID), Suite: in.CipherSuite, Welcome: in.WelcomeMessage.Data, GroupInfo: in.GroupInfo.Data}
+	if _, isKnown := xrpc.SuiteNumber(in.CipherSuite); !isKnown {
+		return g, &Error{http.StatusBadRequest, "InvalidCipherSuite", "cipherSuite is not known here"}
+	}
+	if in.Invite != nil {
+		if in.Invite.Action != "create" {
+			return g, invalid("invite.action must be create or revoke")
+		}
+		g.Invite = true
+	}
+	if in.CurrentEpoch != nil {
+		epoch := int64(*in.CurrentEpoch)
+		g.Epoch = &epoch
+	}
+	if in.Metadata != nil {
+		g.Title, g.Description = in.Metadata.Name, in.Metadata.Description
+	}
+	for _, did := range in.InitialMembers {
+		account, err := accountOf(did)
+		if err != nil {
+			return g, err
+		}
+		g.Members = append(g.Members, account)
+	}
+	for _, p := range in.KeyPackageHashes {
+		account, err := accountOf(p.DID)
+		if err != nil {
+			return g, err
+		}
+		g.Packages = append(g.Packages, core.UsedPackage{Account: account, Ref: p.Hash})
+	}
+	return g, nil
+}
+
+func (s *Server) revokeInvite(ctx context.Context, who ds.Caller, id ds.ConversationID, code string) (*xrpc.CreateConvoOutput, error) {
+	if err := s.core.RevokeInvite(ctx, who, id, code); err != nil {
+		return nil, err
+	}
+	view, err := s.core.Convo(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	out := xrpc.NewCreateConvoOutput(s.convoView(&view))
+	isDone := true
+	out.Success = &isDone
+	return out, nil
+}
+
+// convoView is a conversation as both generations read it.
+func (s *Server) convoView(v *ds.View) xrpc.ConvoView {
+	out := xrpc.ConvoView{ConversationID: string(v.ID), GroupID: groupID(v), Creator: string(v.Creator), Epoch: v.Epoch, CipherSuite: v.Suite,
+		CreatedAt: xrpc.TimeMS(v.CreatedMS), ConfirmationTag: v.ConfirmationTag, SequencerDID: s.did()}
+	if v.LatestMS > 0 {
+		out.LastMessageAt = coarse(v.LatestMS)
+	}
+	if v.Title != "" || v.Description != "" {
+		out.Metadata = &xrpc.Metadata{Name: v.Title, Description: v.Description}
+	}
+	if v.Generation > 1 {
+		resets := v.Generation - 1
+		out.ResetGeneration = &resets
+	}
+	out.Members = make([]xrpc.MemberView, 0, len(v.Participants))
+	for i := range v.Participants {
+		p := &v.Participants[i]
+		if v.Creator == "" && p.Role == ds.Owner {
+			out.Creator = string(p.Account)
+		}
+		// The gateway's clients may name anything a member; one that is no DID would make
+		// these clients refuse the whole answer.
+		if isDID(string(p.Account)) {
+			out.Members = append(out.Members, memberView(p))
+		}
+	}
+	return out
+}
+
+// groupID is the MLS group id in hex, in the spelling of its creator. A conversation
+// without a group has none but its own name.
+func groupID(v *ds.View) string {
+	if text := hex.EncodeToString(v.GroupID); v.IsBound() && !strings.EqualFold(text, string(v.ID)) {
+		return text
+	}
+	return string(v.ID)
+}
+
+func memberView(p *ds.Participant) xrpc.MemberView {
+	isModerator := p.Role == ds.Moderator
+	out := xrpc.MemberView{DID: string(p.Account), UserDID: string(p.Account), JoinedAt: xrpc.TimeMS(p.JoinedMS),
+		IsAdmin: p.Role.MayManage(), IsModerator: &isModerator}
+	if p.PromotedMS > 0 {
+		out.PromotedAt = xrpc.TimeMS(p.PromotedMS)
+	}
+	if isDID(string(p.PromotedBy)) {
+		out.PromotedBy = string(p.PromotedBy)
+	}
+	return out
+}
+
+// waiting is what the filters of getConvos ask for. Nobody has to be accepted here, so
+// what is pending is what has reached none of the caller's devices yet.
+var waiting = map[string]core.Waiting{"": core.AnyConvo, "all": core.AnyConvo, "pending": core.WaitingConvo, "requests": core.WaitingConvo,
+	"expected": core.WaitingForDevice}
+
+func (s *Server) getConvos(ctx context.Context, who ds.Caller, in *xrpc.GetConvosParams) (*xrpc.GetConvosOutput, error) {
+	which, isKnown := waiting[in.Filter]
+	if !isKnown {
+		return nil, &Error{http.StatusBadRequest, "InvalidFilter", "filter must be all, pending, requests or expected"}
+	}
+	q := core.ConvosQuery{Waiting: which, Count: in.CountOnly}
+	if in.Limit != nil { // else everything, as clients rely on
+		limit, err := pageLimit(in.Limit)
+		if err != nil {
+			return nil, err
+		}
+		q.Limit = limit
+	}
+	if _, device, isFull := strings.Cut(in.DeviceID, "#"); isFull {
+		q.Device = ds.DeviceID(device)
+	} else {
+		q.Device = ds.DeviceID(in.DeviceID)
+	}
+	if q.Device != "" && !ds.IsValidID(string(q.Device)) {
+		return nil, invalid("deviceId is too long")
+	}
+	var ok bool
+	if q.After, ok = parseConvosCursor(in.Cursor); !ok {
+		return nil, &Error{http.StatusBadRequest, "InvalidCursor", "the cursor is not one of ours"}
+	}
+	list, more, count, err := s.core.Convos(ctx, who, q)
+	if err != nil {
+		return nil, err
+	}
+	out := &xrpc.GetConvosOutput{PendingCount: &count, RequestCount: &count}
+	for i := range list {
+		out.Conversations = append(out.Conversations, s.convoView(&list[i]))
+	}
+	if more {
+		out.Cursor = convosCursor(&list[len(list)-1])
+	}
+	return out, nil
+}
+
+// convosCursor is where a page that ends with v ends.
+func convosCursor(v *ds.View) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(v.JoinedMS, 10) + " " + string(v.ID)))
+}
+
+func parseConvosCursor(text string) (after core.ConvosPlace, ok bool) {
+	if text == "" {
+		return after, true
+	}
+	data, err := base64.RawURLEncoding.DecodeString(text)
+	joined, id, isPair := strings.Cut(string(data), " ")
+	ms, notNumber := strconv.ParseInt(joined, 10, 64)
+	if err != nil || !isPair || notNumber != nil || ms <= 0 || !ds.IsValidID(id) {
+		return after, false
+	}
+	return core.ConvosPlace{JoinedMS: ms, ID: ds.ConversationID(id)}, true
+}
+
+func (s *Server) leaveConvo(ctx context.Context, who ds.Caller, in *xrpc.LeaveConvoInput) (*xrpc.LeaveConvoOutput, error) {
+	target := who.Account
+	if in.TargetDID != "" {
+		var err error
+		if target, err = accountOf(in.TargetDID); err != nil {
+			return nil, err
+		}
+	}
+	epoch, err := s.core.TakeOut(ctx, who, ds.ConversationID(in.ConvoID), target, in.Commit.Data)
+	if err != nil {
+		return nil, err
+	}
+	return &xrpc.LeaveConvoOutput{Success: true, NewEpoch: epoch}, nil
+}

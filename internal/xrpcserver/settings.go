@@ -1,0 +1,158 @@
+package xrpcserver
+
+import (
+	"context"
+	"net/http"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// groupInfoBytesMin is what no GroupInfo is smaller than.
+const groupInfoBytesMin = 100
+
+func (s *Server) getConvoSettings(ctx context.Context, who ds.Caller, in *xrpc.GetConvoSettingsParams) (*xrpc.GetConvoSettingsOutput, error) {
+	view, err := s.core.Convo(ctx, who, ds.ConversationID(in.ConvoID))
+	if err != nil {
+		return nil, err
+	}
+	return &xrpc.GetConvoSettingsOutput{ConvoID: in.ConvoID, Policy: policyView(&view)}, nil
+}
+
+// policyView is the rules of a conversation by both sets of names.
+func policyView(v *ds.View) xrpc.PolicyView {
+	p := v.Policy
+	out := xrpc.PolicyView{ConvoID: string(v.ID), AllowInvites: p.AllowInvites, AdminOnlyInvites: p.AdminOnlyInvites, AllowMemberAdd: p.AllowMemberAdd,
+		AllowMemberRemove: p.AllowMemberRemove, RequireAdminApproval: p.RequireAdminApproval, AllowExternalCommits: p.AllowExternalCommits,
+		RequireInviteForJoin: p.RequireInviteForJoin, AllowRejoin: p.AllowRejoin, RejoinWindowDays: p.RejoinWindowDays,
+		PreventRemovingLastAdmin: p.PreventRemovingLastAdmin, MaxMembers: p.MaxMembers, UpdatedAt: xrpc.TimeMS(v.CreatedMS)}
+	if p.MaxMembers == 0 {
+		out.MaxMembers = core.RuleMembersMax
+	}
+	if v.PolicyMS > 0 {
+		out.UpdatedAt, out.UpdatedBy = xrpc.TimeMS(v.PolicyMS), string(v.PolicyBy)
+	}
+	return out
+}
+
+// updates is what each action of updateConvo does.
+var updates = map[string]func(*Server, context.Context, ds.Caller, *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error){
+	"promoteAdmin":     roleUpdate((*core.Service).Promote, ds.Admin),
+	"promoteModerator": roleUpdate((*core.Service).Promote, ds.Moderator),
+	"demoteAdmin":      roleUpdate((*core.Service).Demote, ds.Admin),
+	"demoteModerator":  roleUpdate((*core.Service).Demote, ds.Moderator),
+	"updatePolicy":     (*Server).updatePolicy,
+	"updateGroupInfo":  (*Server).updateGroupInfo,
+	"refreshGroupInfo": (*Server).refreshGroupInfo,
+	"getAdminStats":    (*Server).getAdminStats,
+}
+
+func (s *Server) updateConvo(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+	update, isKnown := updates[in.Action]
+	if !isKnown {
+		return nil, &Error{http.StatusBadRequest, "InvalidAction", "no such action"}
+	}
+	out, err := update(s, ctx, who, in)
+	if err != nil {
+		return nil, err
+	}
+	isDone := true
+	out.Success, out.OK, out.Action = true, &isDone, in.Action
+	return out, nil
+}
+
+// roleUpdate is an action that changes a role.
+func roleUpdate(change func(*core.Service, context.Context, ds.Caller, ds.ConversationID, ds.AccountID, ds.Role) error, role ds.Role) func(*Server, context.Context, ds.Caller, *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+	return func(s *Server, ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+		if in.TargetDID == "" {
+			return nil, &Error{http.StatusBadRequest, "MissingTargetDid", "targetDid is required"}
+		}
+		target, err := accountOf(in.TargetDID)
+		if err != nil {
+			return nil, err
+		}
+		id := ds.ConversationID(in.ConvoID)
+		if err := change(s.core, ctx, who, id, target, role); err != nil {
+			return nil, err
+		}
+		out := &xrpc.UpdateConvoOutput{}
+		view, err := s.core.Convo(ctx, who, id)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range view.Participants {
+			if p.Account == target && p.Role == role && p.PromotedMS > 0 {
+				out.PromotedAt = xrpc.TimeMS(p.PromotedMS)
+			}
+		}
+		return out, nil
+	}
+}
+
+func (s *Server) updatePolicy(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+	p := in.Policy
+	if p.IsEmpty() {
+		return nil, &Error{http.StatusBadRequest, "NoFieldsProvided", "policy has nothing to change"}
+	}
+	if p.MaxMembers != nil && (*p.MaxMembers < 2 || *p.MaxMembers > core.RuleMembersMax) {
+		return nil, &Error{http.StatusBadRequest, "InvalidMaxMembers", "maxMembers must be 2 to 1000"}
+	}
+	id := ds.ConversationID(in.ConvoID)
+	if _, err := s.core.UpdatePolicy(ctx, who, id, core.PolicyChange{AllowExternalCommits: p.AllowExternalCommits, RequireInviteForJoin: p.RequireInviteForJoin,
+		AllowRejoin: p.AllowRejoin, PreventRemovingLastAdmin: p.PreventRemovingLastAdmin, AllowInvites: p.AllowInvites,
+		AdminOnlyInvites: p.AdminOnlyInvites, AllowMemberAdd: p.AllowMemberAdd, AllowMemberRemove: p.AllowMemberRemove,
+		RequireAdminApproval: p.RequireAdminApproval, RejoinWindowDays: number(p.RejoinWindowDays), MaxMembers: number(p.MaxMembers)}); err != nil {
+		return nil, err
+	}
+	view, err := s.core.Convo(ctx, who, id)
+	if err != nil {
+		return nil, err
+	}
+	policy := policyView(&view)
+	return &xrpc.UpdateConvoOutput{Policy: &policy}, nil
+}
+
+func number(n *xrpc.Natural) *int64 {
+	if n == nil {
+		return nil
+	}
+	value := int64(*n)
+	return &value
+}
+
+func (s *Server) updateGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+	switch {
+	case len(in.GroupInfo.Data) < groupInfoBytesMin:
+		return nil, &Error{http.StatusBadRequest, "InvalidGroupInfo", "groupInfo is missing or too small to be one"}
+	case in.Epoch == nil:
+		return nil, invalid("epoch is required with groupInfo")
+	}
+	epoch, stored, err := s.core.UpdateGroupInfo(ctx, who, ds.ConversationID(in.ConvoID), in.GroupInfo.Data, number(in.Epoch))
+	if err != nil {
+		return nil, err
+	}
+	return &xrpc.UpdateConvoOutput{Updated: &stored, NewEpoch: &epoch}, nil
+}
+
+func (s *Server) refreshGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+	members, err := s.core.RequestGroupInfo(ctx, who, ds.ConversationID(in.ConvoID))
+	if err != nil {
+		return nil, err
+	}
+	isDone := true
+	out := &xrpc.UpdateConvoOutput{Requested: &isDone}
+	if members > 0 {
+		out.ActiveMembers = &members
+	}
+	return out, nil
+}
+
+// getAdminStats counts the members, for owner and admins.
+func (s *Server) getAdminStats(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+	members, err := s.core.AdminStats(ctx, who, ds.ConversationID(in.ConvoID))
+	if err != nil {
+		return nil, err
+	}
+	return &xrpc.UpdateConvoOutput{ActiveMembers: &members}, nil
+}
