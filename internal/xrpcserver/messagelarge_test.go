@@ -1,0 +1,72 @@
+package xrpcserver
+
+import (
+	"testing"
+
+	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
+)
+
+// TestLargeMessages: messages of 10 MiB are taken and shown, and a page is never longer
+// than a client reads.
+func TestLargeMessages(t *testing.T) {
+	onBoth(t, func(t *testing.T, w *world) {
+		const largest = 10 << 20
+		w.talk("c1", "ann", "bob")
+		w.send("ann", message("c1", uuid(1), 0, 512))
+		first := w.send("ann", message("c1", uuid(2), 0, largest))
+		w.send("ann", message("c1", uuid(3), 0, 512))
+		w.send("ann", message("c1", uuid(4), 0, 512<<10))
+		w.send("ann", message("c1", uuid(5), 0, 1<<20))
+		if again := w.send("ann", message("c1", uuid(2), 0, largest)); again != first {
+			t.Errorf("again: %+v, first %+v", again, first)
+		}
+		w.call("ann", xrpc.SendMessage, message("c1", uuid(6), 0, largest+8192)).refused("400 MessageTooLarge")
+		w.call("ann", xrpc.SendMessage, message("c1", uuid(6), 0, 13<<20)).refused("413 PayloadTooLarge")
+		w.call("ann", xrpc.SendEphemeral, object{"convoId": "c1", "ciphertext": blob(filled(largest + 1)), "epoch": 0, "paddedSize": largest + 1}).refused("400 InvalidRequest")
+
+		want := [][]int{{512}, {largest}, {512, 512 << 10}, {1 << 20}, nil}
+		since := int64(0)
+		for i, sizes := range want {
+			var page xrpc.GetMessagesOutput
+			a := w.do(w.request("bob", xrpc.GetMessages, params("convoId", "c1", "sinceSeq", string('0'+rune(since)))), xrpc.GetMessages)
+			a.into(&page)
+			if len(a.body) > 16<<20 || len(page.Messages) != len(sizes) {
+				t.Fatalf("page %d has %d messages in %d bytes", i, len(page.Messages), len(a.body))
+			}
+			for j, m := range page.Messages {
+				since++
+				if len(m.Ciphertext) != sizes[j] || m.Seq != since || m.Ciphertext[sizes[j]-1] != 0xee {
+					t.Errorf("page %d: message %d of %d bytes", i, m.Seq, len(m.Ciphertext))
+				}
+			}
+		}
+	})
+}
+
+// FuzzSendMessage holds what is let through to what a stored message may be.
+func FuzzSendMessage(f *testing.F) {
+	for _, seed := range []string{
+		`{"convoId":"c","msgId":"` + ulid + `","ciphertext":{"$bytes":""},"epoch":0,"paddedSize":0,"delivery":"ephemeral"}`,
+		`{"convoId":"c","msgId":"` + uuid(1) + `","ciphertext":{"$bytes":"` + text(filled(512)) + `"},"epoch":0,"paddedSize":512}`,
+		`{"convoId":"c","msgId":"` + ulid + `","ciphertext":{"$bytes":"-_8="},"epoch":9223372036854775807,"paddedSize":2,"confirmationTag":{"$bytes":"AA"}}`,
+	} {
+		f.Add([]byte(seed), ulid)
+	}
+	f.Fuzz(func(t *testing.T, body []byte, cursor string) {
+		var in xrpc.SendMessageInput
+		if xrpc.Decode(body, &in) == nil && checkMessage(&in) == nil && in.Delivery != deliveryEphemeral {
+			n := len(in.Ciphertext)
+			if n == 0 || int64(n) != int64(in.PaddedSize) || !isPadded(n) || n > ciphertextBytesMax || !isMessageID(in.MsgID) || in.Epoch < 0 {
+				t.Fatalf("let through: %s", body)
+			}
+		}
+		var mark core.ReadMark
+		if !readMark(&mark, "c", cursor) {
+			return
+		}
+		if mark.Seq != nil && *mark.Seq < 0 || mark.Pos != nil && *mark.Pos < 0 || mark.Seq != nil && mark.Pos != nil {
+			t.Fatalf("%q says %+v", cursor, mark)
+		}
+	})
+}
