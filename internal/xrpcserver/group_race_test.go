@@ -2,9 +2,11 @@ package xrpcserver
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -249,5 +251,34 @@ func TestReadditionsAreBounded(t *testing.T) {
 	a := ann.change("readdition", nil)
 	if a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
 		t.Errorf("the third: %d %s", a.status, a.body)
+	}
+}
+
+// TestEveryWordForAnAction: each word of the lexicons is understood.
+func TestEveryWordForAnAction(t *testing.T) {
+	w := newWorld(t)
+	for _, set := range []lexicons.Set{lexicons.A, lexicons.B} {
+		file, err := lexicons.File(set, xrpc.CommitGroupChange)
+		must(t, err)
+		var lexicon struct {
+			Defs struct {
+				Main struct {
+					Input struct {
+						Schema struct {
+							Properties struct{ Action struct{ KnownValues []string } }
+						}
+					}
+				}
+			}
+		}
+		must(t, json.Unmarshal(file, &lexicon))
+		words := lexicon.Defs.Main.Input.Schema.Properties.Action.KnownValues
+		same(t, "words", len(words), 17)
+		for _, word := range words {
+			a := w.call("ann", xrpc.CommitGroupChange, object{"convoId": "ab", "action": word})
+			if strings.Contains(string(a.body), "InvalidAction") {
+				t.Errorf("%s: %s", word, a.body)
+			}
+		}
 	}
 }
