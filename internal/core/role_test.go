@@ -1,0 +1,321 @@
+package core
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// council is table with everybody's role given: "ann:owner bob:admin", in the order in
+// which they came.
+func council(roles string, change func(*conversation)) *conversation {
+	c := table(nil)
+	c.intervals = map[ds.AccountID][]ds.Interval{"eve": {{From: 2, Until: 5, Role: ds.Admin}}}
+	c.head.Members, c.head.Policy = 0, ds.DefaultPolicy()
+	for i, text := range strings.Fields(roles) {
+		name, role, _ := strings.Cut(text, ":")
+		c.intervals[ds.AccountID(name)] = []ds.Interval{{From: int64(i + 1), Role: ds.Role(role)}}
+		c.head.Members++
+	}
+	if change != nil {
+		change(c)
+	}
+	return c
+}
+
+// rolesOf is what council was made of.
+func rolesOf(c *conversation) string {
+	var list []string
+	for _, account := range c.standing("") {
+		list = append(list, fmt.Sprintf("%s:%s", account, c.role(account)))
+	}
+	return strings.Join(list, " ")
+}
+
+func reasonOf(err error) ds.Reason {
+	if r, ok := err.(*ds.Refusal); ok {
+		return r.Reason
+	}
+	return ""
+}
+
+func TestRoleChanges(t *testing.T) {
+	const all = "zoe:owner bob:admin cid:moderator dan:member ann:member"
+	lax := func(c *conversation) { c.head.Policy.PreventRemovingLastAdmin = false }
+	tests := []struct {
+		name, roles string
+		change      func(*conversation)
+		demotes     bool
+		by, target  ds.AccountID
+		role        ds.Role
+		want        string // the roles, or "" where it is refused
+		reason      ds.Reason
+	}{
+		{name: "an admin makes an admin", by: "bob", target: "ann", role: ds.Admin, want: "zoe:owner bob:admin cid:moderator dan:member ann:admin"},
+		{name: "a moderator becomes an admin", by: "zoe", target: "cid", role: ds.Admin, want: "zoe:owner bob:admin cid:admin dan:member ann:member"},
+		{name: "a moderator makes a moderator", by: "cid", target: "dan", role: ds.Moderator, reason: ds.NotAllowed},
+		{name: "a member makes itself one", by: "dan", target: "dan", role: ds.Moderator, reason: ds.NotAllowed},
+		{name: "an admin becomes a moderator by promotion", by: "zoe", target: "bob", role: ds.Moderator, reason: ds.AlreadyDone},
+		{name: "the owner becomes an admin by promotion", by: "bob", target: "zoe", role: ds.Admin, reason: ds.AlreadyDone},
+		{name: "who has left", by: "zoe", target: "eve", role: ds.Admin, reason: ds.TargetNotMember},
+		{name: "who has left promotes", by: "eve", target: "ann", role: ds.Admin, reason: ds.NotAllowed},
+		{name: "an admin demotes the owner", demotes: true, by: "bob", target: "zoe", role: ds.Admin, want: "zoe:member bob:owner cid:moderator dan:member ann:member"},
+		{name: "the owner itself", demotes: true, by: "zoe", target: "zoe", role: ds.Admin, want: "zoe:member bob:owner cid:moderator dan:member ann:member"},
+		{name: "the owner demotes an admin", demotes: true, by: "zoe", target: "bob", role: ds.Admin, want: "zoe:owner bob:member cid:moderator dan:member ann:member"},
+		{name: "an admin itself", demotes: true, by: "bob", target: "bob", role: ds.Admin, want: "zoe:owner bob:member cid:moderator dan:member ann:member"},
+		{name: "a member demotes", demotes: true, by: "dan", target: "bob", role: ds.Admin, reason: ds.NotAllowed},
+		{name: "a moderator demotes a moderator", roles: "zoe:owner bob:moderator cid:moderator", demotes: true, by: "cid", target: "bob", role: ds.Moderator, reason: ds.NotAllowed},
+		{name: "a moderator itself", demotes: true, by: "cid", target: "cid", role: ds.Moderator, want: "zoe:owner bob:admin cid:member dan:member ann:member"},
+		{name: "an admin as a moderator", demotes: true, by: "zoe", target: "bob", role: ds.Moderator},
+		{name: "a moderator as an admin", demotes: true, by: "zoe", target: "cid", role: ds.Admin},
+		{name: "the only admin", roles: "zoe:owner cid:moderator", demotes: true, by: "zoe", target: "zoe", role: ds.Admin, reason: ds.LastAdmin},
+		{name: "the only admin, where the rules allow it", roles: "zoe:owner dan:member cid:moderator", change: lax, demotes: true, by: "zoe", target: "zoe", role: ds.Admin,
+			want: "zoe:member dan:owner cid:moderator"},
+		{name: "the only member, where the rules allow it", roles: "zoe:owner", change: lax, demotes: true, by: "zoe", target: "zoe", role: ds.Admin, reason: ds.LastAdmin},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if test.roles == "" {
+				test.roles = all
+			}
+			c := council(test.roles, test.change)
+			run := c.promote
+			if test.demotes {
+				run = c.demote
+			}
+			err := run(test.by, test.target, test.role, 7)
+			if (err == nil) != (test.want != "") || reasonOf(err) != test.reason {
+				t.Fatalf("got %v", err)
+			}
+			if err != nil {
+				test.want = test.roles
+			}
+			if got := rolesOf(c); got != test.want {
+				t.Errorf("roles %s, want %s", got, test.want)
+			}
+			if len(c.out.Roles) != len(c.out.Records) || err != nil && len(c.out.Roles) > 0 {
+				t.Errorf("%d roles are written with %d records", len(c.out.Roles), len(c.out.Records))
+			}
+		})
+	}
+}
+
+// TestRights has who may add and remove, by role and by the rules of the conversation.
+func TestRights(t *testing.T) {
+	const all = "zoe:owner bob:admin cid:moderator dan:member"
+	adds := func(c *conversation) { c.head.Policy.AllowMemberAdd = true }
+	removes := func(c *conversation) { c.head.Policy.AllowMemberRemove = true }
+	tests := []struct {
+		name   string
+		change func(*conversation)
+		add    string            // who may add
+		remove map[string]string // whom each may remove
+	}{
+		{"by default", nil, "zoe bob", map[string]string{"zoe": "bob cid dan eve sue", "bob": "bob cid dan eve sue", "cid": "dan eve sue", "dan": "", "eve": "", "sue": ""}},
+		{"members may add", adds, "zoe bob cid dan", nil},
+		{"members may add, and an admin has to", func(c *conversation) { adds(c); c.head.Policy.RequireAdminApproval = true }, "zoe bob", nil},
+		{"members may remove", removes, "zoe bob", map[string]string{"zoe": "bob cid dan eve sue", "cid": "dan eve sue", "dan": "dan eve sue", "eve": ""}},
+	}
+	people := []string{"zoe", "bob", "cid", "dan", "eve", "sue"}
+	for _, test := range tests {
+		c := council(all, test.change)
+		var list []string
+		for _, p := range people {
+			if c.mayAdd(ds.AccountID(p)) {
+				list = append(list, p)
+			}
+		}
+		if got := strings.Join(list, " "); got != test.add {
+			t.Errorf("%s: %s may add, want %s", test.name, got, test.add)
+		}
+		for p, want := range test.remove {
+			var list []string
+			for _, q := range people {
+				if c.mayRemove(ds.AccountID(p), ds.AccountID(q)) {
+					list = append(list, q)
+				}
+			}
+			if got := strings.Join(list, " "); got != want {
+				t.Errorf("%s: %s may remove %q, want %q", test.name, p, got, want)
+			}
+		}
+	}
+}
+
+func TestTakeOutIsDecided(t *testing.T) {
+	const all = "zoe:owner bob:admin cid:moderator dan:member"
+	away := func(c *conversation) { c.head.Home = "did:web:elsewhere" }
+	tests := []struct {
+		name, roles string
+		change      func(*conversation)
+		who, target string
+		handshake   []byte
+		want        string // the roles
+		epoch       int64
+		code        ds.Code
+		isAway      bool
+	}{
+		{name: "a member", who: "dan", target: "dan", want: "zoe:owner bob:admin cid:moderator", epoch: 8},
+		{name: "the owner", who: "zoe", target: "zoe", want: "bob:owner cid:moderator dan:member", epoch: 8},
+		{name: "the owner without admins", roles: "zoe:owner dan:member cid:moderator", who: "zoe", target: "zoe", want: "dan:owner cid:moderator", epoch: 8},
+		{name: "the last", roles: "zoe:owner", who: "zoe", target: "zoe", want: "", epoch: 8},
+		{name: "by an admin, with a commit", who: "bob", target: "dan", handshake: commit("g", 8), want: "zoe:owner bob:admin cid:moderator", epoch: 9},
+		{name: "the owner with a commit", who: "zoe", target: "zoe", handshake: commit("g", 8), want: "bob:owner cid:moderator dan:member", epoch: 9},
+		{name: "a member with a proposal", who: "dan", target: "dan", handshake: proposal(8), want: "zoe:owner bob:admin cid:moderator", epoch: 8},
+		{name: "with a commit of a lost epoch", who: "zoe", target: "zoe", handshake: commit("g", 7), code: ds.EpochConflict},
+		{name: "with a proposal of a lost epoch", who: "dan", target: "dan", handshake: proposal(7), code: ds.EpochConflict},
+		{name: "membership before rights", who: "eve", target: "zoe", code: ds.Forbidden},
+		{name: "rights before home", who: "dan", target: "bob", change: away, code: ds.Forbidden},
+		{name: "target before home", who: "bob", target: "sue", change: away, code: ds.InvalidRequest},
+		{name: "home before epoch", who: "bob", target: "dan", handshake: commit("g", 7), change: away, isAway: true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if test.roles == "" {
+				test.roles = all
+			}
+			c := council(test.roles, test.change)
+			before := c.head
+			out := takeOut{target: ds.AccountID(test.target), handshake: test.handshake, welcomeID: "w"}
+			if test.handshake != nil {
+				var err error
+				if out.seen, err = checkLeaving(test.handshake, test.who == test.target); err != nil {
+					t.Fatal(err)
+				}
+				out.id = "c-1"
+			}
+			epoch, err := decider(nil).decideTakeOut(c, who(test.who), out, 7)
+			if ds.CodeOf(err) != test.code || ds.IsUnavailable(err) != test.isAway || epoch != test.epoch {
+				t.Fatalf("epoch %d, %v", epoch, err)
+			}
+			if err != nil {
+				if rolesOf(c) != test.roles || c.head.Pos != before.Pos || c.head.Epoch != before.Epoch || len(c.out.Records)+len(c.out.Roles) > 0 {
+					t.Errorf("a refusal changed the conversation: %s %+v", rolesOf(c), c.head)
+				}
+				return
+			}
+			if got := rolesOf(c); got != test.want || c.head.Members != before.Members-1 {
+				t.Errorf("roles %s, %d members", got, c.head.Members)
+			}
+			// The reader's last record is the one that says it: what came with it is before.
+			if last := c.out.Records[len(c.out.Records)-1]; last.Kind != ds.Membership {
+				t.Errorf("the last record is a %s", last.Kind)
+			}
+			if test.handshake == nil {
+				return
+			}
+			if again, err := decider(nil).decideTakeOut(c, who(test.who), out, 8); err != nil || again != epoch {
+				t.Errorf("again: epoch %d, %v", again, err)
+			}
+		})
+	}
+}
+
+func TestGroupInfoIsDecided(t *testing.T) {
+	tests := []struct {
+		name   string
+		who    string
+		change func(*conversation)
+		of     wire.GroupContext
+		stored int64 // epoch of what is there
+		quiet  bool  // the caller says nothing of the epoch
+		want   bool
+		code   ds.Code
+	}{
+		{name: "of the current epoch", who: "bob", of: wire.GroupContext{GroupID: []byte("g"), Epoch: 8}, stored: 7, want: true},
+		{name: "the first ever", who: "bob", of: wire.GroupContext{GroupID: []byte("g"), Epoch: 8}, stored: -1, want: true},
+		{name: "the second of the epoch", who: "bob", of: wire.GroupContext{GroupID: []byte("g"), Epoch: 8}, stored: 8, code: ds.EpochConflict},
+		{name: "the second, quietly", who: "bob", of: wire.GroupContext{GroupID: []byte("g"), Epoch: 8}, stored: 8, quiet: true},
+		{name: "of an epoch before", who: "bob", of: wire.GroupContext{GroupID: []byte("g"), Epoch: 7}, stored: 6, code: ds.EpochConflict},
+		{name: "of an epoch before, quietly", who: "bob", of: wire.GroupContext{GroupID: []byte("g"), Epoch: 7}, stored: 6, quiet: true, code: ds.EpochConflict},
+		{name: "of an epoch to come", who: "bob", of: wire.GroupContext{GroupID: []byte("g"), Epoch: 9}, stored: 7, code: ds.EpochConflict},
+		{name: "of another group", who: "bob", of: wire.GroupContext{GroupID: []byte("h"), Epoch: 8}, stored: 7, code: ds.InvalidRequest},
+		{name: "of a conversation without a group", who: "bob", change: func(c *conversation) { c.head.GroupID = nil }, of: wire.GroupContext{Epoch: 8}, code: ds.InvalidRequest},
+		{name: "of who has left", who: "eve", of: wire.GroupContext{GroupID: []byte("g"), Epoch: 8}, code: ds.Forbidden},
+	}
+	for _, test := range tests {
+		c := table(test.change)
+		c.infoEpoch = test.stored
+		stored, err := decider(nil).decideGroupInfo(c, who(test.who), []byte("info"), &test.of, !test.quiet, 7)
+		if stored != test.want || ds.CodeOf(err) != test.code || (len(c.out.Infos) == 1) != test.want || (len(c.out.Records) == 1) != test.want {
+			t.Errorf("%s: stored %v, %v, %d records", test.name, stored, err, len(c.out.Records))
+		}
+		if test.want && (c.infoEpoch != 8 || c.out.Infos[0].Epoch != 8 || c.out.Infos[0].Pos != c.head.Pos) {
+			t.Errorf("%s: %+v", test.name, c.out.Infos[0])
+		}
+	}
+}
+
+func TestNewGroupIsDecided(t *testing.T) {
+	empty := func(c *conversation) {
+		c.exists, c.intervals, c.answers, c.head = false, nil, nil, ds.Conversation{ID: "c1"}
+	}
+	closed := func(c *conversation) { c.head.Policy.AllowInvites = false }
+	code := []byte("hash")
+	tests := []struct {
+		name    string
+		who     string
+		change  func(*conversation)
+		refused error
+		invite  []byte
+		want    bool
+		reason  ds.Reason
+		code    ds.Code
+		codes   int
+	}{
+		{name: "a new one", who: "ann", change: empty, invite: code, want: true, codes: 1},
+		{name: "a new one with a wrong package", who: "ann", change: empty, refused: ds.Refuse(ds.InvalidRequest, "x").Because(ds.NoKeyPackage), code: ds.InvalidRequest, reason: ds.NoKeyPackage},
+		{name: "again", who: "ann"},
+		{name: "again with what was wrong since", who: "bob", refused: refuseTarget},
+		{name: "again for a code", who: "ann", invite: code, codes: 1},
+		{name: "again for a code that only admins make", who: "bob", invite: code, code: ds.Forbidden, reason: ds.NotAllowed},
+		{name: "again for a code that nobody makes", who: "ann", change: closed, invite: code, code: ds.Forbidden, reason: ds.NotAllowed},
+		{name: "who has left", who: "eve", code: ds.InvalidRequest, reason: ds.Taken},
+		{name: "a stranger", who: "sue", code: ds.InvalidRequest, reason: ds.Taken},
+	}
+	for _, test := range tests {
+		c := table(func(c *conversation) { c.head.Policy = ds.DefaultPolicy() })
+		if test.change != nil {
+			test.change(c)
+		}
+		b := newGroup{NewGroup: NewGroup{ID: "c1", Welcome: []byte("w"), GroupInfo: []byte("i")}, groupID: []byte{0xc1}, epoch: 3,
+			members: []ds.AccountID{ds.AccountID(test.who), "cid"}, to: []Recipient{{Device: ds.Device{Account: "cid"}}}, refused: test.refused, welcomeID: "w", inviteHash: test.invite}
+		created, err := decider(nil).decideNewGroup(c, who(test.who), b, 7)
+		if created != test.want || ds.CodeOf(err) != test.code || reasonOf(err) != test.reason || len(c.out.Invites) != test.codes {
+			t.Errorf("%s: %v, %v, %d codes", test.name, created, err, len(c.out.Invites))
+		}
+		written := len(c.out.Records) + len(c.out.Stays) + len(c.out.Welcomes) + len(c.out.Recipients) + len(c.out.Infos) + len(c.out.Details)
+		if test.want && (written != 7 || c.head.Epoch != 3 || c.head.Generation != 1 || c.role("ann") != ds.Owner || c.role("cid") != ds.Plain) || !test.want && written > 0 {
+			t.Errorf("%s: %d things are written, head %+v", test.name, written, c.head)
+		}
+	}
+}
+
+func TestPageOfConversations(t *testing.T) {
+	sizes := func(members ...int64) (list []ds.View) {
+		for _, n := range members {
+			list = append(list, ds.View{Conversation: ds.Conversation{Members: n}})
+		}
+		return list
+	}
+	for _, test := range []struct {
+		list  []ds.View
+		limit int
+		want  int
+	}{
+		{nil, 5, 0}, {sizes(1, 1, 1), 2, 2}, {sizes(1, 1), 2, 2}, {sizes(1), 2, 1},
+		{sizes(convosParticipantsMax+1, 1), 5, 1}, // one always
+		{sizes(convosParticipantsMax-1, 1, 1), 5, 2},
+	} {
+		if got := pageOf(test.list, test.limit); got != test.want {
+			t.Errorf("of %d with limit %d: %d, want %d", len(test.list), test.limit, got, test.want)
+		}
+	}
+	if !slices.Equal(council("b:owner a:member", nil).standing(""), []ds.AccountID{"b", "a"}) {
+		t.Error("who came first does not stand first")
+	}
+}

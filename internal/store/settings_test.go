@@ -1,0 +1,172 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// viewIDs lists conversations and who is in them, "c1(ann,bob)".
+func viewIDs(list []ds.View) string {
+	var out []string
+	for _, v := range list {
+		var people []string
+		for _, p := range v.Participants {
+			people = append(people, string(p.Account))
+		}
+		out = append(out, fmt.Sprintf("%s(%s)", v.ID, strings.Join(people, ",")))
+	}
+	return strings.Join(out, " ")
+}
+
+func testViews(t *testing.T, db *DB) {
+	stay := func(id, account string, from int64, atMS int64) Stay {
+		return Stay{Conversation: ds.ConversationID(id), Account: ds.AccountID(account), Interval: ds.Interval{From: from, Role: ds.Plain}, AtMS: atMS}
+	}
+	var created []ds.Conversation
+	for i, id := range []string{"c1", "c2", "c3", "c4", "old"} {
+		c := head(id)
+		c.Members, c.CreatedMS = 2, int64(50+i)
+		created = append(created, c)
+	}
+	created[1].Policy.MaxMembers, created[1].ConfirmationTag = 7, []byte("tag")
+	began := message("old", 1)
+	began.CreatedMS = 15
+	gone := stay("c4", "ann", 1, 90)
+	gone.Interval.Until = 3
+	db.write(t, Batch{Created: created, Records: []ds.Record{began},
+		Stays: []Stay{stay("c1", "ann", 2, 20), stay("c1", "zoe", 1, 10), stay("c2", "ann", 1, 30), stay("c2", "bob", 1, 30), stay("c3", "ann", 1, 20),
+			stay("c4", "ann", 1, 90), gone, stay("old", "ann", 1, 0), stay("c3", "bob", 4, 40)},
+		Details: []NewDetails{{Conversation: "c2", Creator: "bob", Suite: "S", Title: "Tea", Description: "at five"}},
+		Recipients: []WelcomeRecipient{{WelcomeID: "w1", Conversation: "c1", Account: "ann", Device: "phone", KeyPackageRef: "aa"},
+			{WelcomeID: "w1", Conversation: "c1", Account: "ann", Device: "phone", KeyPackageRef: "aa"}, // named twice
+			{WelcomeID: "w2", Conversation: "c2", Account: "ann"}, {WelcomeID: "w3", Conversation: "c3", Account: "bob"},
+			{WelcomeID: "w4", Conversation: "c4", Account: "ann"}}})
+	pages := func(q ViewQuery) string {
+		t.Helper()
+		var list []ds.View
+		db.must(t, func(tx *Tx) error {
+			var err error
+			if list, err = tx.Views(q); err != nil {
+				return err
+			}
+			return tx.Participants(list)
+		})
+		return viewIDs(list)
+	}
+	for _, test := range []struct {
+		name string
+		q    ViewQuery
+		want string
+	}{
+		{"latest joined first", ViewQuery{Account: "ann", Count: 10}, "c2(ann,bob) c1(zoe,ann) c3(ann,bob) old(ann)"},
+		{"a page", ViewQuery{Account: "ann", Count: 2}, "c2(ann,bob) c1(zoe,ann)"},
+		{"the page after", ViewQuery{Account: "ann", AfterMS: 20, After: "c1", Count: 2}, "c3(ann,bob) old(ann)"},
+		{"after the last", ViewQuery{Account: "ann", AfterMS: 15, After: "old", Count: 2}, ""},
+		{"one", ViewQuery{Account: "ann", Only: "c3", Count: 1}, "c3(ann,bob)"},
+		{"one that was left", ViewQuery{Account: "ann", Only: "c4", Count: 1}, ""},
+		{"one of others", ViewQuery{Account: "zoe", Only: "c2", Count: 1}, ""},
+		{"waiting", ViewQuery{Account: "ann", Waiting: WaitingForAccount, Count: 10}, "c2(ann,bob) c1(zoe,ann)"},
+		{"waiting for the device", ViewQuery{Account: "ann", Waiting: WaitingForDevice, Device: "phone", Count: 10}, "c2(ann,bob) c1(zoe,ann)"},
+		{"waiting for another", ViewQuery{Account: "ann", Waiting: WaitingForDevice, Device: "tablet", Count: 10}, "c2(ann,bob)"},
+		{"waiting for any", ViewQuery{Account: "ann", Waiting: WaitingForDevice, Count: 10}, "c2(ann,bob) c1(zoe,ann)"},
+	} {
+		if got := pages(test.q); got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
+	db.must(t, func(tx *Tx) error {
+		list, err := tx.Views(ViewQuery{Account: "ann", Only: "c2", Count: 1})
+		if err != nil {
+			return err
+		}
+		v := list[0]
+		same(t, "details", v.Details, ds.Details{Creator: "bob", Suite: "S", Title: "Tea", Description: "at five"})
+		same(t, "head", []any{v.Policy.MaxMembers, string(v.ConfirmationTag), v.Role, v.JoinedMS}, []any{int64(7), "tag", ds.Plain, int64(30)})
+		old, err := tx.Views(ViewQuery{Account: "ann", Only: "old", Count: 1})
+		if err != nil {
+			return err
+		}
+		same(t, "joined with a record that says when", old[0].JoinedMS, int64(15))
+		n, err := tx.CountWaiting("ann")
+		same(t, "waiting", n, int64(2))
+		return err
+	})
+	// Roles come and go with who gave them.
+	role := func(role ds.Role) {
+		s := stay("c1", "ann", 2, 77)
+		s.Interval.Role, s.By = role, "zoe"
+		db.write(t, Batch{Roles: []Stay{s}})
+	}
+	for _, want := range []ds.Participant{
+		{Member: ds.Member{Account: "ann", Role: ds.Moderator}, JoinedMS: 20, PromotedMS: 77, PromotedBy: "zoe"},
+		{Member: ds.Member{Account: "ann", Role: ds.Plain}, JoinedMS: 20},
+	} {
+		role(want.Role)
+		db.must(t, func(tx *Tx) error {
+			list, err := tx.Views(ViewQuery{Account: "ann", Only: "c1", Count: 1})
+			if err != nil {
+				return err
+			}
+			err = tx.Participants(list)
+			same(t, "participant", list[0].Participants[1], want)
+			return err
+		})
+	}
+	db.must(t, func(tx *Tx) error {
+		all, err := tx.Stays([]ds.ConversationID{"c1", "c4"})
+		same(t, "stays", all, map[MemberKey][]ds.Interval{{Conversation: "c1", Account: "ann"}: {{From: 2, Role: ds.Plain}},
+			{Conversation: "c1", Account: "zoe"}: {{From: 1, Role: ds.Plain}}, {Conversation: "c4", Account: "ann"}: {{From: 1, Until: 3, Role: ds.Plain}}})
+		return err
+	})
+}
+
+func testSettings(t *testing.T, db *DB) {
+	db.write(t, Batch{Created: []ds.Conversation{head("c1"), head("c2")},
+		Details: []NewDetails{{Conversation: "c1", Creator: "ann", Suite: "S"}}, Policies: []PolicyChange{{"c1", "bob"}, {"c2", "bob"}},
+		Infos: []GroupInfo{{Conversation: "c1", Pos: 1, Epoch: 4, Body: []byte("four")}},
+		Stays: []Stay{{Conversation: "c1", Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Owner}}}})
+	db.write(t, Batch{Infos: []GroupInfo{{Conversation: "c1", Pos: 2, Epoch: 5, Body: []byte("five")}}})
+	db.must(t, func(tx *Tx) error {
+		epochs, err := tx.GroupInfoEpochs([]ds.ConversationID{"c1", "c2", "none"})
+		if err != nil {
+			return err
+		}
+		same(t, "epochs", epochs, map[ds.ConversationID]int64{"c1": 5})
+		info, err := tx.GroupInfo("c1")
+		if err != nil {
+			return err
+		}
+		same(t, "info", string(info), "five")
+		list, err := tx.Views(ViewQuery{Account: "ann", Only: "c1", Count: 1})
+		if err != nil {
+			return err
+		}
+		same(t, "details", list[0].Details, ds.Details{Creator: "ann", Suite: "S", PolicyMS: tx.NowMS(), PolicyBy: "bob"})
+		return nil
+	})
+	revoke := func(id, code string) error {
+		var err error
+		db.must(t, func(tx *Tx) error { err = tx.RevokeConversationInvite(ds.ConversationID(id), []byte(code)); return nil })
+		return err
+	}
+	for i := range invitesMax + 3 {
+		db.write(t, Batch{Invites: []ConversationInvite{{CodeHash: []byte(fmt.Sprint("code", i)), Conversation: "c1", By: "ann"}}})
+		pass(time.Millisecond)
+	}
+	for code, want := range map[string]error{"code2": ErrNotFound, "code3": nil, "code22": nil, "none": ErrNotFound} {
+		if err := revoke("c2", code); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s of another conversation: %v", code, err)
+		}
+		if err := revoke("c1", code); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", code, err, want)
+		}
+		if err := revoke("c1", code); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s again: %v", code, err)
+		}
+	}
+}
