@@ -64,6 +64,8 @@ var contract = []struct {
 	{GetDeliveryStatus, "output", GetDeliveryStatusOutput{}},
 	{ResolveDeliveryService, "parameters", ResolveDeliveryServiceParams{}},
 	{ResolveDeliveryService, "output", ResolveDeliveryServiceOutput{}},
+	{RedeemInvite, "input", RedeemInviteInput{}},
+	{RedeemInvite, "output", RedeemInviteOutput{}},
 	{CommitGroupChange, "rateLimitedBody", ErrorBody{}},
 	{CommitGroupChange, "groupFrozenBody", ErrorBody{}},
 }

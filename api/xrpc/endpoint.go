@@ -34,6 +34,7 @@ const (
 	RequestFailover        = Chat + "requestFailover"
 	GetDeliveryStatus      = Chat + "getDeliveryStatus"
 	ResolveDeliveryService = Legacy + "resolveDeliveryService"
+	RedeemInvite           = "im.waxwing.invite.redeem"
 )
 
 const (

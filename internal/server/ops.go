@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -52,17 +51,7 @@ func (s *Server) serveOps() error {
 }
 
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-	defer cancel()
-	reason := ""
-	switch {
-	case s.draining.Load():
-		reason = "shutting down"
-	case s.store.Ping(ctx) != nil:
-		reason = "the database does not answer"
-	case !s.store.TakesWrites():
-		reason = "the database takes no writes"
-	}
+	reason := s.unready(r.Context())
 	if reason != "" {
 		http.Error(w, reason, http.StatusServiceUnavailable)
 		return

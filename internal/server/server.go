@@ -66,6 +66,7 @@ type Server struct {
 	adminServer *http.Server // nil where operators have the database itself
 
 	draining atomic.Bool
+	health   health
 	failed   chan error
 	closing  sync.Once
 	closed   error
@@ -171,11 +172,12 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	})
 	s.xrpc = xrpcserver.New(xrpcserver.Options{
 		Core: s.core, Identity: s.identity, Resolver: s.resolver, Logger: s.logger, Registerer: s.metrics,
-		ServiceDID: s.DID, PublicURL: func() string { return s.public }, TrustedProxies: proxies, Intake: arriving,
+		ServiceDID: s.DID, PublicURL: func() string { return s.public }, Sign: key.Sign, TrustedProxies: proxies, Intake: arriving,
 	})
 	mux := http.NewServeMux()
 	mux.Handle("/xrpc/", s.xrpc)
 	mux.Handle("/lexicons/", s.xrpc)
+	s.serveHealth(mux)
 	mux.Handle("/", s.gateway)
 	mux.HandleFunc("GET /.well-known/did.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")

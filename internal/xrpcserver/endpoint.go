@@ -65,11 +65,7 @@ func (s *Server) register(verb, nsid string, handle func(w http.ResponseWriter, 
 // authenticate proves who calls with the token of the request, which is then used up, and
 // counts the call.
 func (s *Server) authenticate(r *http.Request, nsid string) (ds.Caller, error) {
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		token = ""
-	}
-	proof, err := s.identity.XRPC(r.Context(), strings.TrimSpace(token), nsid, s.proxies.AddressOf(r))
+	proof, err := s.identity.XRPC(r.Context(), bearer(r), nsid, s.proxies.AddressOf(r))
 	if err != nil {
 		return ds.Caller{}, err
 	}
@@ -77,6 +73,15 @@ func (s *Server) authenticate(r *http.Request, nsid string) (ds.Caller, error) {
 		return ds.Caller{}, err
 	}
 	return proof.Caller(""), nil
+}
+
+// bearer is the token of `Authorization: Bearer TOKEN`, or "".
+func bearer(r *http.Request) string {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
 }
 
 // readBody reads a body of up to bytesMax. Content-Type is not looked at.

@@ -33,6 +33,8 @@ type Options struct {
 	// they may follow a port that is bound late.
 	ServiceDID func() string
 	PublicURL  func() string
+	// Sign signs receipts with the key of ServiceDID; nil: there are no receipts.
+	Sign func(content []byte) (signature []byte, err error)
 	// Resolver finds other accounts' delivery services; nil for none.
 	Resolver   *identity.Resolver
 	Logger     *slog.Logger          // nil: discard
@@ -51,6 +53,7 @@ type Server struct {
 	services *identity.DeliveryServices // nil for none
 	did      func() string
 	url      func() string
+	sign     func(content []byte) ([]byte, error) // nil: no receipts
 	logger   *slog.Logger
 	metrics  *metrics
 	mux      *http.ServeMux
@@ -67,7 +70,7 @@ type Server struct {
 
 // New makes a Server. Shutdown ends its subscriptions.
 func New(o Options) *Server {
-	s := &Server{core: o.Core, identity: o.Identity, resolver: o.Resolver, did: o.ServiceDID, url: o.PublicURL,
+	s := &Server{core: o.Core, identity: o.Identity, resolver: o.Resolver, did: o.ServiceDID, url: o.PublicURL, sign: o.Sign,
 		logger: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), methods: map[string]string{}, proxies: o.TrustedProxies, intake: o.Intake}
 	if o.Resolver != nil {
 		s.services = identity.NewDeliveryServices(o.Resolver)
@@ -86,6 +89,7 @@ func New(o Options) *Server {
 	s.registerMessages()
 	s.registerGroups()
 	s.registerSubscriptions()
+	s.registerInvites()
 
 	s.registerLexicons()
 	s.registerRest()

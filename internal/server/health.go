@@ -1,0 +1,109 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// healthAge is for how long what /health and /health/ready found out is said again: they
+// are open to everybody, and each question goes to the database.
+const healthAge = time.Second
+
+// health is what the server last found out about itself.
+type health struct {
+	mu     sync.Mutex // guards the rest, and lets one at a time find out
+	reason string     // why it should be given no traffic; "" when it may
+	at     time.Time
+}
+
+// unready says why the server should be given no traffic, or "".
+func (s *Server) unready(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	switch {
+	case s.draining.Load():
+		return "shutting down"
+	case s.store.Ping(ctx) != nil:
+		return "the database does not answer"
+	case !s.store.TakesWrites():
+		return "the database takes no writes"
+	}
+	return ""
+}
+
+// recentlyUnready is unready for those who may ask as often as they like.
+func (s *Server) recentlyUnready() string {
+	s.health.mu.Lock()
+	defer s.health.mu.Unlock()
+	if now := time.Now(); now.Sub(s.health.at) > healthAge {
+		s.health.reason = s.unready(context.Background()) // for all who ask meanwhile
+		s.health.at = now
+	}
+	return s.health.reason
+}
+
+// healthReport is the answer of /health, in the form that clients of the reference server
+// know (spec xrpc, A.16). There are no actors here; what they do, flushers do.
+type healthReport struct {
+	Status    string       `json:"status"`
+	Timestamp int64        `json:"timestamp"` // unix seconds
+	Version   string       `json:"version"`
+	Checks    healthChecks `json:"checks"`
+}
+
+type healthChecks struct {
+	Database string       `json:"database"`
+	Memory   string       `json:"memory,omitempty"`
+	Actors   healthActors `json:"actors"`
+}
+
+type healthActors struct {
+	Active  int    `json:"active_actors"`
+	Status  string `json:"status"`
+	Healthy bool   `json:"healthy"`
+}
+
+const (
+	healthy   = "healthy"
+	unhealthy = "unhealthy"
+)
+
+// serveHealth adds the health pages of the AT Protocol's services to the public listener.
+func (s *Server) serveHealth(mux *http.ServeMux) {
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		status := healthy
+		if s.recentlyUnready() != "" {
+			status = unhealthy
+		}
+		writeHealth(w, status, healthReport{Status: status, Timestamp: time.Now().Unix(), Version: s.config.Version,
+			Checks: healthChecks{Database: status, Memory: healthy, Actors: healthActors{Status: healthy, Healthy: true}}})
+	})
+	mux.HandleFunc("GET /health/live", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "OK") })
+	mux.HandleFunc("GET /health/ready", func(w http.ResponseWriter, _ *http.Request) {
+		status := healthy
+		if s.recentlyUnready() != "" {
+			status = unhealthy
+		}
+		writeHealth(w, status, struct {
+			Ready  bool            `json:"ready"`
+			Checks map[string]bool `json:"checks"`
+		}{status == healthy, map[string]bool{"database": status == healthy, "actors": true}})
+	})
+}
+
+func writeHealth(w http.ResponseWriter, status string, report any) {
+	text, err := json.Marshal(report)
+	if err != nil {
+		panic(err) // texts and flags always marshal
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if status != healthy {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, _ = w.Write(text)
+}
