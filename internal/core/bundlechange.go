@@ -54,7 +54,7 @@ func CommitID(account ds.AccountID, method, key string, commit []byte) ds.Messag
 
 // ChangeGroup puts a commit with what belongs to it into the log, or answers where an
 // earlier one of the same name stands; the record's Epoch is the one that the commit
-// opened. Refusals: invalid_request (BadCommit, BadGroupInfo, NoKeyPackage,
+// opened, its Body the commit that was stored, if it is still there. Refusals: invalid_request (BadCommit, BadGroupInfo, NoKeyPackage,
 // AlreadyMember), forbidden (NotMember, NotAllowed), limit_exceeded (TooManyMembers),
 // epoch_conflict (LostRace), rate_limited.
 func (s *Service) ChangeGroup(ctx context.Context, who ds.Caller, g GroupChange) (ds.Record, error) {
@@ -88,7 +88,24 @@ func (s *Service) ChangeGroup(ctx context.Context, who ds.Caller, g GroupChange)
 	if seen.refused = err; err != nil && ds.CodeOf(err) == "" {
 		return ds.Record{}, err // what is a refusal counts once it is clear that this is no repeat
 	}
-	return s.submitBundle(ctx, who, b, seen)
+	r, err := s.submitBundle(ctx, who, b, seen)
+	if err == nil && r.Body == nil {
+		r, err = s.stored(ctx, r)
+	}
+	return r, err
+}
+
+// stored is a record with all that is kept of it, or what is known of it where the
+// record itself is gone.
+func (s *Service) stored(ctx context.Context, known ds.Record) (ds.Record, error) {
+	err := s.store.Read(ctx, func(tx *store.Tx) error {
+		list, err := tx.RecordsAfter(known.Log, known.Pos-1, 1, 1)
+		if len(list) == 1 && list[0].Pos == known.Pos {
+			known = list[0]
+		}
+		return err
+	})
+	return known, err
 }
 
 // submitBundle hands a bundle to its conversation's flusher.

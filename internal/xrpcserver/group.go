@@ -2,6 +2,7 @@ package xrpcserver
 
 import (
 	"context"
+	"crypto/sha256"
 	"net/http"
 	"time"
 
@@ -182,7 +183,21 @@ func (s *Server) changeGroup(ctx context.Context, who ds.Caller, in *xrpc.Commit
 	if change.Enters {
 		out.RejoinedAt = xrpc.TimeMS(commit.CreatedMS)
 	}
-	return out, nil
+	if s.sign != nil && commit.Body != nil && xrpc.GenerationOf(in) != xrpc.GenerationA {
+		out.Receipt, err = s.receipt(in.ConvoID, commit)
+	}
+	return out, err
+}
+
+// receipt is this service's word that it chose a commit, and when: of what is stored, so
+// that however often it is given it says the same.
+func (s *Server) receipt(convo string, commit ds.Record) (*xrpc.SequencerReceipt, error) {
+	hash := sha256.Sum256(commit.Body)
+	r := &xrpc.SequencerReceipt{ConvoID: convo, Epoch: commit.Epoch, SequencerTerm: commit.Term, CommitHash: hash[:], SequencerDID: s.did(),
+		IssuedAt: commit.CreatedMS / 1000}
+	var err error
+	r.Signature, err = s.sign(r.SignedContent())
+	return r, err
 }
 
 func (s *Server) askReaddition(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {

@@ -2,6 +2,7 @@ package xrpcserver
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -10,9 +11,12 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/bluesky-social/indigo/atproto/atcrypto"
+
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/lexicons"
 	"waxwing.im/waxwing/mls"
 )
@@ -265,7 +269,9 @@ func TestEveryWordForAnAction(t *testing.T) {
 				Main struct {
 					Input struct {
 						Schema struct {
-							Properties struct{ Action struct{ KnownValues []string } }
+							Properties struct {
+								Action struct{ KnownValues []string }
+							}
 						}
 					}
 				}
@@ -281,4 +287,34 @@ func TestEveryWordForAnAction(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestReceipts: a receipt is of what was stored, however often and with what it is asked
+// for again.
+func TestReceipts(t *testing.T) {
+	key, err := identity.LoadOrCreateServiceKey(t.TempDir() + "/key.pem")
+	must(t, err)
+	public, err := atcrypto.ParsePublicMultibase(key.PublicKeyMultibase())
+	must(t, err)
+	onBoth(t, func(t *testing.T, w *world) {
+		ann := w.phone("ann").start()
+		first, other := ann.commit(mls.CommitOptions{}).Message(), ann.commit(mls.CommitOptions{}).Message()
+		hash := sha256.Sum256(first)
+		for i, body := range [][]byte{first, first, other} {
+			var out xrpc.CommitGroupChangeOutput
+			w.call("ann", xrpc.CommitGroupChange, ann.body("commit", object{"commit": blob(body), "idempotencyKey": "k"})).into(&out)
+			r := out.Receipt
+			if r == nil || string(r.CommitHash) != string(hash[:]) || r.Epoch != 1 || r.SequencerTerm != 1 || r.ConvoID != ann.id || r.SequencerDID != testDID ||
+				r.IssuedAt != testTime.Unix() {
+				t.Fatalf("receipt %d: %+v", i, r)
+			}
+			must(t, public.HashAndVerify(r.SignedContent(), r.Signature))
+			w.later.Add(60_000)
+		}
+		var out xrpc.CommitGroupChangeOutput
+		w.call("ann", xrpc.CommitGroupChange, ann.body("commit", object{"commit": text(first), "idempotencyKey": "k"})).into(&out)
+		if out.Receipt != nil {
+			t.Error("generation A has no receipts")
+		}
+	}, func(s *setup) { s.door.Sign = key.Sign })
 }
