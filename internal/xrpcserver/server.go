@@ -35,8 +35,6 @@ type Options struct {
 	PublicURL  func() string
 	// Sign signs receipts with the key of ServiceDID; nil: there are no receipts.
 	Sign func(content []byte) (signature []byte, err error)
-	// Sign signs receipts with the key of ServiceDID; nil: there are no receipts.
-	Sign func(content []byte) (signature []byte, err error)
 	// Resolver finds other accounts' delivery services; nil for none.
 	Resolver   *identity.Resolver
 	Logger     *slog.Logger          // nil: discard
@@ -56,7 +54,6 @@ type Server struct {
 	did      func() string
 	url      func() string
 	sign     func(content []byte) ([]byte, error) // nil: no receipts
-	sign     func(content []byte) ([]byte, error) // nil: no receipts
 	logger   *slog.Logger
 	metrics  *metrics
 	mux      *http.ServeMux
@@ -73,7 +70,7 @@ type Server struct {
 
 // New makes a Server. Shutdown ends its subscriptions.
 func New(o Options) *Server {
-	s := &Server{core: o.Core, identity: o.Identity, resolver: o.Resolver, did: o.ServiceDID, url: o.PublicURL, sign: o.Sign, sign: o.Sign,
+	s := &Server{core: o.Core, identity: o.Identity, resolver: o.Resolver, did: o.ServiceDID, url: o.PublicURL, sign: o.Sign,
 		logger: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), methods: map[string]string{}, proxies: o.TrustedProxies, intake: o.Intake}
 	if o.Resolver != nil {
 		s.services = identity.NewDeliveryServices(o.Resolver)
