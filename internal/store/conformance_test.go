@@ -27,7 +27,7 @@ func TestConformance(t *testing.T) {
 		{"batch", testBatch}, {"heads", testHeads}, {"intervals", testIntervals}, {"refusals of the database", testViolations},
 		{"records", testRecords}, {"account logs", testAccountLogs}, {"cursors", testCursors}, {"key packages", testKeyPackages},
 		{"key packages are claimed once", testClaimRace}, {"conversations", testConversations}, {"text", testText}, {"migrations", testMigrations},
-		{"welcomes", testWelcomes}, {"views", testViews}, {"settings", testSettings}, {"rollback", testRollback},
+		{"welcomes", testWelcomes}, {"views", testViews}, {"settings", testSettings}, {"recipients are swept", testRecipientsSwept}, {"rollback", testRollback},
 	}
 	for _, database := range []string{"sqlite", "postgres"} {
 		t.Run(database, func(t *testing.T) {

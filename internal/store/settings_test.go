@@ -170,3 +170,18 @@ func testSettings(t *testing.T, db *DB) {
 		}
 	}
 }
+
+// testRecipientsSwept has the recipients of a Welcome go with it.
+func testRecipientsSwept(t *testing.T, db *DB) {
+	soon := clock.now.Add(time.Minute).UnixMilli()
+	db.write(t, Batch{Welcomes: []Welcome{{ID: "w1", Conversation: "c1", Pos: 1, Body: []byte("w"), ExpiresMS: soon}, {ID: "w2", Conversation: "c1", Pos: 1, Body: []byte("w"), ExpiresMS: soon + time.Hour.Milliseconds()}},
+		Recipients: []WelcomeRecipient{{WelcomeID: "w1", Conversation: "c1", Account: "ann"}, {WelcomeID: "w2", Conversation: "c1", Account: "ann"}}})
+	pass(2 * time.Minute)
+	db.must(t, func(tx *Tx) error { return tx.SweepWelcomes() })
+	db.must(t, func(tx *Tx) error {
+		var n int64
+		err := tx.row(`SELECT COUNT(*) FROM welcome_recipients`).Scan(&n)
+		same(t, "recipients", n, int64(1))
+		return err
+	})
+}
