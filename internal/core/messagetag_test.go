@@ -1,0 +1,48 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// TestConfirmationTag: a sender whose group is another one than the committer's is told,
+// and nobody else is.
+func TestConfirmationTag(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		w.room("c", "ann")
+		send := func(id string, tag []byte) error {
+			_, err := w.service.Send(context.Background(), who("ann"), Message{ConversationID: "c", ID: ds.MessageID(id), Body: []byte("x"), Encoding: ds.Binary,
+				Application: true, ConfirmationTag: tag})
+			return err
+		}
+		check := func(name string, err error, want ds.Reason) {
+			t.Helper()
+			var r *ds.Refusal
+			if want == "" && err != nil || want != "" && (!errors.As(err, &r) || r.Reason != want || r.Code != ds.EpochConflict) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		check("nothing is known yet", send("m1", []byte("tag")), "")
+		r := &request{conversation: "c", who: who("ann"), rule: func(c *conversation, nowMS int64) error {
+			c.head.ConfirmationTag = []byte("tag")
+			c.note(ds.SettingsEvent, ds.SettingsChange{By: "ann"}, nowMS)
+			return nil
+		}}
+		if err := w.service.submit(context.Background(), r); err != nil {
+			t.Fatal(err)
+		}
+		check("the same", send("m2", []byte("tag")), "")
+		check("unsaid", send("m3", nil), "")
+		check("another", send("m4", []byte("gat")), ds.TreeDiverged)
+		check("another with an id that was sent", send("m2", []byte("gat")), "")
+		if _, err := w.sendMLS("ann", "c", "commit", mlsMessage("g", 0, wire.CommitContent)); err != nil {
+			t.Fatal(err)
+		}
+		check("the next epoch's is not known", send("m5", []byte("gat")), "")
+	})
+}
