@@ -48,7 +48,7 @@ func (s *Server) updateCursor(ctx context.Context, who ds.Caller, in *xrpc.Updat
 		if err != nil {
 			return nil, err
 		}
-		out.ReadAt = xrpc.TimeMS(a.AtMS)
+		out.ReadAt = coarse(a.AtMS) // as the others are told
 	}
 	return out, nil
 }
