@@ -181,18 +181,15 @@ func (f *Follower) start(err error, registered ...*follow) error {
 			}
 			f.logs[next.log] = next
 		}
+		for _, next := range registered { // before anybody wakes one, so in this order
+			f.queue(next, next.goal)
+		}
 	}
 	f.mu.Unlock()
 	for _, one := range over {
 		f.s.unfollow(one)
 	}
-	if err != nil {
-		return err
-	}
-	for _, next := range registered {
-		f.enqueue(next, next.goal)
-	}
-	return nil
+	return err
 }
 
 // Unfollow stops reading a conversation.
@@ -233,9 +230,13 @@ func (f *Follower) Close() {
 func (f *Follower) enqueue(one *follow, head int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed {
-		return
+	if !f.closed {
+		f.queue(one, head)
 	}
+}
+
+// queue is enqueue for who holds mu.
+func (f *Follower) queue(one *follow, head int64) {
 	one.wanted = max(one.wanted, head)
 	if f.logs[one.log] != one || one.queued {
 		return

@@ -15,9 +15,10 @@ import (
 // since then, by how much. Behind the 26 characters of every cursor it has, in the same
 // base32, up to restMax bytes:
 //
-//	8 bytes of name; the index of the event's own conversation, if the 26 characters are
-//	behind a part of a record; then for each conversation that moved, in order: those
-//	passed over since the one before, and by how much (all numbers as uvarints)
+//	8 bytes of name; 0 or, if a part of the next record of a conversation was sent, 1 and
+//	the index of that one, and how many of its events; then for each conversation that
+//	moved, in order: those passed over since the one before, and by how much (all numbers
+//	as uvarints)
 //
 // So cursors are exact at every event, on every node and after every crash, and the store
 // is written to only when a cursor would become too long. What is stored mostly builds
@@ -26,7 +27,6 @@ const (
 	restMax     = (cursorTextMax - cursorSize) * 5 / 8
 	wholeAge    = time.Hour
 	wholeMoves  = 256 // moved conversations for which a list is stored whole
-	noFocus     = -1
 	restNameLen = 8
 )
 
@@ -42,6 +42,7 @@ type places struct {
 	base, whole     []int64
 	wholeAt         time.Time
 	moved           []int // the indexes at which the list is beyond base, sorted
+	partial         int   // 1 and the index of the conversation with a skip, or 0
 }
 
 // spot is where a stream stands in one conversation.
@@ -73,6 +74,9 @@ func (p *places) advance(i int, pos int64) {
 		return
 	}
 	at.pos, at.sub, at.skip = pos, 0, 0
+	if p.partial == i+1 {
+		p.partial = 0
+	}
 	if n, isMoved := slices.BinarySearch(p.moved, i); !isMoved {
 		p.moved = slices.Insert(p.moved, n, i)
 	}
@@ -110,17 +114,24 @@ func (p *places) stored(name, upon core.PlaceID, now time.Time) {
 // isStale says whether what is stored is so old that it should be stored anew.
 func (p *places) isStale(now time.Time) bool { return now.Sub(p.wholeAt) > wholeAge }
 
+// sent notes that some events of the next record of a conversation were sent. That is so
+// of one conversation at a time: the parts of a record are sent one after the other.
+func (p *places) sent(i, count int) {
+	p.list[i].skip, p.partial = count, i+1
+}
+
 // appendRest appends what follows the 26 characters; false means that it would be too
 // long, or that nothing is stored yet that it could build upon.
-func (p *places) appendRest(dst []byte, focus int) ([]byte, bool) {
+func (p *places) appendRest(dst []byte) ([]byte, bool) {
 	if p.name == 0 {
 		return dst, false
 	}
 	var raw [restMax + 2*binary.MaxVarintLen64]byte
 	binary.BigEndian.PutUint64(raw[:], uint64(p.name))
 	n, previous := restNameLen, -1
-	if focus != noFocus {
-		n += binary.PutUvarint(raw[n:], uint64(focus))
+	n += binary.PutUvarint(raw[n:], uint64(p.partial))
+	if p.partial != 0 {
+		n += binary.PutUvarint(raw[n:], uint64(p.list[p.partial-1].skip))
 	}
 	for _, i := range p.moved {
 		if i >= len(p.base) {
@@ -141,13 +152,14 @@ type placesCursor struct {
 	name     core.PlaceID
 	pos, sub int64
 	check    uint16
-	focus    int
+	partial  int // and skip: see places
+	skip     int
 	moves    [][2]int64 // index, by how much
 }
 
 // parsePlaces reads a cursor of several conversations.
 func parsePlaces(text string) (placesCursor, bool) {
-	c := placesCursor{focus: noFocus}
+	var c placesCursor
 	var ok bool
 	if c.pos, c.sub, c.check, ok = readCursor(text); !ok || len(text) == cursorSize {
 		return c, false
@@ -167,8 +179,8 @@ func parsePlaces(text string) (placesCursor, bool) {
 		rest = rest[size:]
 		return int64(n)
 	}
-	if c.sub >= partSub {
-		c.focus = int(min(next(), 2*core.StreamConversationsMax))
+	if c.partial = int(min(next(), 1<<20)); c.partial != 0 {
+		c.skip = int(min(next(), 1<<20))
 	}
 	index := int64(-1)
 	for len(rest) > 0 && ok {
@@ -198,15 +210,15 @@ func (c placesCursor) apply(stored []ds.Cursor) (*places, bool) {
 		p.list[m[0]].pos += m[1]
 	}
 	for i := range p.list {
-		if at := &p.list[i]; c.focus == noFocus && at.pos == c.pos && at.check == c.check {
+		if at := &p.list[i]; c.sub < partSub/2 && at.pos == c.pos && at.check == c.check {
 			at.sub = c.sub // of another conversation with the same check this does no harm
 		}
 	}
-	if c.focus != noFocus {
-		if c.focus >= len(p.list) || p.list[c.focus].pos != c.pos {
-			return nil, false
-		}
-		p.list[c.focus].skip = int(c.sub-partSub) + 1
+	if c.partial > len(p.list) {
+		return nil, false
+	}
+	if c.partial != 0 {
+		p.sent(c.partial-1, c.skip)
 	}
 	return p, true
 }

@@ -48,6 +48,7 @@ type stream struct {
 	places    places
 	reset     []ds.ConversationID // what the cursor did not reach
 	isLost    bool                // the cursor as such
+	held      []core.Page         // what waits until the record is over of which a part was sent
 	rest      []byte              // of the last cursor that had a good one
 	cursor    []byte              // scratch
 	again     time.Time           // before which storing the places is not tried again
@@ -176,7 +177,10 @@ func (c *stream) follow(ids []ds.ConversationID, cursor string) error {
 				place.After = core.AtJoin
 			}
 		}
-		list = append(list, place)
+		if list = append(list, place); old != nil && old.partial != 0 && old.list[old.partial-1].id == id {
+			// It is read first, so that hardly anything has to wait for it.
+			list[0], list[len(list)-1] = list[len(list)-1], list[0]
+		}
 	}
 	if err := c.begin(list, old); err != nil {
 		return err
@@ -205,7 +209,10 @@ func (c *stream) begin(list []core.Place, old *places) error {
 			c.places.advance(c.places.index[id], b.Pos)
 		} else if old != nil {
 			if i, ok := old.index[id]; ok && old.list[i].pos == b.Pos {
-				at.sub, at.skip = old.list[i].sub, old.list[i].skip
+				at.sub = old.list[i].sub
+				if old.list[i].skip > 0 {
+					c.places.sent(c.places.index[id], old.list[i].skip)
+				}
 			}
 		}
 	}
@@ -286,7 +293,7 @@ func (c *stream) info(id ds.ConversationID, event *xrpc.InfoEvent) error {
 	if c.isSingle {
 		return c.passing(0, now, shared)
 	}
-	return c.send(&shared[0], noFocus, 0, 0, now, noFocus)
+	return c.send(&shared[0], 0, 0, now)
 }
 
 func (c *stream) page(page *core.Page) error {
@@ -295,6 +302,26 @@ func (c *stream) page(page *core.Page) error {
 		return c.account(page)
 	}
 	i := c.places.index[id]
+	if c.places.partial != 0 && c.places.partial != i+1 {
+		c.held = append(c.held, *page)
+		return nil
+	}
+	if err := c.pageOf(i, page); err != nil {
+		return err
+	}
+	for c.places.partial == 0 && len(c.held) > 0 {
+		next := c.held[0]
+		c.held = c.held[1:]
+		if err := c.pageOf(c.places.index[next.Log.Conversation()], &next); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pageOf sends a page of a conversation.
+func (c *stream) pageOf(i int, page *core.Page) error {
+	id := c.places.list[i].id
 	for n := range page.Announcements {
 		a := &page.Announcements[n]
 		events := a.Frames.Value(func() any { return c.server.eventOfAnnouncement(id, a) }).([]sharedEvent)
@@ -326,7 +353,7 @@ func (c *stream) passing(i int, atMS int64, events []sharedEvent) error {
 			continue
 		}
 		at.sub = min(max(atMS, at.sub+1), partSub/2-1)
-		if err := c.send(&events[n], i, at.check, at.pos, at.sub, noFocus); err != nil {
+		if err := c.send(&events[n], at.check, at.pos, at.sub); err != nil {
 			return err
 		}
 	}
@@ -349,12 +376,13 @@ func (c *stream) record(i int, r *ds.Record, frames *core.Frames) error {
 		switch {
 		case !e.known[c.generation] || e.index < skip:
 		case n < last:
-			if err := c.send(e, i, check, r.Pos-1, partSub+int64(e.index), i); err != nil {
+			c.places.sent(i, e.index+1)
+			if err := c.send(e, check, r.Pos-1, partSub+int64(e.index)); err != nil {
 				return err
 			}
 		default:
 			c.places.advance(i, r.Pos)
-			if err := c.send(e, i, check, r.Pos, 0, noFocus); err != nil {
+			if err := c.send(e, check, r.Pos, 0); err != nil {
 				return err
 			}
 		}
@@ -364,16 +392,13 @@ func (c *stream) record(i int, r *ds.Record, frames *core.Frames) error {
 }
 
 // send gives an event its number and its cursor, and hands it to the network.
-func (c *stream) send(e *sharedEvent, i int, check uint16, pos, sub int64, focus int) error {
+func (c *stream) send(e *sharedEvent, check uint16, pos, sub int64) error {
 	var rest []byte
 	if !c.isSingle {
-		rest = c.restOf(focus)
-		if rest == nil {
+		if rest = c.restNow(); rest == nil {
 			// What cannot be stored can only be told from an older place: who resumes from
 			// there sees events again, and misses none.
-			if rest = c.rest; sub >= partSub {
-				sub -= partSub / 2
-			}
+			rest = c.rest
 		}
 	}
 	c.cursor = append(appendCursor(c.cursor[:0], check, pos, sub), rest...)
@@ -382,18 +407,16 @@ func (c *stream) send(e *sharedEvent, i int, check uint16, pos, sub int64, focus
 	return c.out.event(e, c.seq, c.cursor)
 }
 
-// restOf is what follows the 26 characters; nil when that cannot be made for now.
-func (c *stream) restOf(focus int) []byte {
-	rest, ok := c.places.appendRest(nil, focus)
+// restNow is what follows the 26 characters; nil when that cannot be made for now.
+func (c *stream) restNow() []byte {
+	rest, ok := c.places.appendRest(nil)
 	if (!ok || c.places.isStale(time.Now())) && c.store() {
-		rest, ok = c.places.appendRest(nil, focus)
+		rest, ok = c.places.appendRest(nil)
 	}
 	if !ok {
 		return nil
 	}
-	if focus == noFocus {
-		c.rest = rest
-	}
+	c.rest = rest
 	return rest
 }
 
@@ -422,7 +445,7 @@ func (c *stream) save() error {
 		return err
 	}
 	c.places.stored(name, upon, now)
-	if rest, ok := c.places.appendRest(nil, noFocus); ok {
+	if rest, ok := c.places.appendRest(nil); ok {
 		c.rest = rest
 	}
 	return nil

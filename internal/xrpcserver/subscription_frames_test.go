@@ -159,9 +159,10 @@ func FuzzPlaces(f *testing.F) {
 	p.add("c2", 2, 0)
 	p.stored(77, 0, time.Now())
 	p.advance(1, 5)
-	rest, _ := p.appendRest(nil, noFocus)
+	rest, _ := p.appendRest(nil)
 	f.Add(formatCursor("c2", 5, 0) + string(rest))
-	rest, _ = p.appendRest(nil, 1)
+	p.sent(1, 3)
+	rest, _ = p.appendRest(nil)
 	f.Add(formatCursor("c2", 5, partSub+2) + string(rest))
 	f.Fuzz(func(t *testing.T, text string) {
 		c, ok := parsePlaces(text)
