@@ -81,9 +81,9 @@ func (s *session) advance(ctx context.Context, id string) error {
 		return s.advanceEntry(ctx, conv, sub)
 	case !conv.isLive():
 		sub.active, sub.caughtUp = false, false
-		if sub.isRead && s.c.xrpc != nil {
+		if sub.isRead {
 			sub.isRead = false
-			s.wire.send(frameEnded, "", xrpcConversation{ConvID: id})
+			s.lookForWelcome(id)
 		}
 	case !sub.active:
 		if sub.follow.isReady() {

@@ -152,6 +152,13 @@ func TestChurnPostgres(t *testing.T) {
 	churn(t, w, churnSize{accounts: 6, devices: 8, epochs: churnEpochs(t) / 5})
 }
 
+// TestChurnBothDoors is the same by fewer, every second of whom uses XRPC.
+func TestChurnBothDoors(t *testing.T) {
+	w := newWorld(t)
+	w.overXRPC = func(name string) bool { return name[len(name)-1]%2 == 1 }
+	churn(t, w, churnSize{accounts: 6, devices: 8, epochs: churnEpochs(t) / 5})
+}
+
 // churnSize is who takes part: the devices beyond the accounts are second ones.
 type churnSize struct {
 	accounts, devices int

@@ -4,56 +4,28 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/mls"
 )
 
-const (
-	dmPrefix     = "dm_"
-	dmHashChars  = 32
-	groupIDBytes = 32
-)
+const groupIDBytes = 32
 
 // dmID is the identifier of the direct conversation of two accounts, the same
-// whichever of them asks: "dm_" and the first 32 characters of the base64url of
+// whichever of them asks and through whichever door of the server: the group_id in hex,
 // SHA-256("waxwing dm v1" NUL smaller DID NUL larger DID).
 func dmID(a, b string) string {
 	sum := sha256.Sum256([]byte("waxwing dm v1\x00" + min(a, b) + "\x00" + max(a, b)))
-	return dmPrefix + base64.RawURLEncoding.EncodeToString(sum[:])[:dmHashChars]
-}
-
-// hexDMID is the identifier of a direct conversation that was started over XRPC, where
-// it must be the group_id in hex: SHA-256("waxwing dm v1 group_id" NUL smaller DID NUL
-// larger DID). Nobody else can have another group under it.
-func hexDMID(a, b string) string {
-	sum := sha256.Sum256([]byte("waxwing dm v1 group_id\x00" + min(a, b) + "\x00" + max(a, b)))
 	return hex.EncodeToString(sum[:])
 }
 
-// dmIDs are the names that the direct conversation with an account may have, first the
-// one under which this client starts it.
-func (c *Client) dmIDs(peer string) [2]string {
-	ids := [2]string{dmID(c.account.DID(), peer), hexDMID(c.account.DID(), peer)}
-	if c.xrpc != nil {
-		slices.Reverse(ids[:])
-	}
-	return ids
-}
-
-// isDMID says whether id could have been made by dmID.
-func isDMID(id string) bool {
-	return strings.HasPrefix(id, dmPrefix) && len(id) == len(dmPrefix)+dmHashChars
-}
-
-// isRoomID says whether id has the form of a room's: a group_id in lower-case hex.
-func isRoomID(id string) bool {
+// isGroupID says whether id has the form of those that this package makes: a group_id in
+// lower-case hex.
+func isGroupID(id string) bool {
 	raw, err := hex.DecodeString(id)
 	return err == nil && len(raw) == groupIDBytes && hex.EncodeToString(raw) == id
 }
@@ -76,7 +48,8 @@ func checkAccount(did string) error {
 // StartDM gives the direct conversation with the account did, and starts it if there
 // is none. It does not wait for the network: messages may be sent at once and stay
 // in the outbox until both are in the group. If both accounts start one they come
-// out in the same conversation. The error wraps ErrAccount if did is not a DID.
+// out in the same conversation. The error wraps ErrAccount if did is not a DID, and is
+// ErrTaken if others have a group under the name of this conversation.
 func (c *Client) StartDM(ctx context.Context, did string) (conversation string, err error) {
 	if err := checkAccount(did); err != nil {
 		return "", fmt.Errorf("start a direct conversation: %w", err)
@@ -84,22 +57,16 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 	if did == c.account.DID() {
 		return "", errors.New("start a direct conversation: with oneself")
 	}
-	ids := c.dmIDs(did)
-	id := ids[0]
+	id := dmID(c.account.DID(), did)
 	err = c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(id)
-		if err == nil && (conv == nil || conv.phase == Removed) {
-			// Somebody may have started it through the server's other door.
-			other, problem := tx.conversation(ids[1])
-			if err = problem; other != nil && (conv == nil || other.phase != Removed) {
-				id, conv = ids[1], other
-			}
-		}
 		switch {
 		case err != nil:
 			return err
 		case conv == nil:
 			tx.addConversation(id, Creating, conversationInfo{Kind: DM, Peer: did}, c.now())
+		case conv.group != nil && (conv.info.Kind != DM || conv.info.Peer != did):
+			return ErrTaken // somebody has made a room of this name, and let us into it
 		case conv.phase == Removed && conv.group == nil && conv.info.Kind == DM:
 			conv.setPhase(Creating) // it could not be made before
 		case conv.phase == Joined && conv.group != nil && !hasAccount(conv.group, did): // the peer had left
@@ -204,14 +171,9 @@ func (c *Client) created(ctx context.Context, id, role string) error {
 
 // found makes the MLS group of a conversation that we own, with this device alone.
 func (c *Client) found(conv *conversation) error {
-	groupID := make([]byte, groupIDBytes)
-	if isRoomID(conv.id) {
-		var err error
-		if groupID, err = hex.DecodeString(conv.id); err != nil {
-			return fmt.Errorf("found group: %w", err)
-		}
-	} else {
-		rand.Read(groupID)
+	groupID, err := hex.DecodeString(conv.id)
+	if err != nil {
+		return fmt.Errorf("found group: %w", err)
 	}
 	group, err := mls.NewGroup(groupSuite, groupID, c.identity, mls.GroupOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets})
 	if err != nil {
@@ -331,11 +293,7 @@ func (c *Client) learnConversation(tx *tx, id string) error {
 	case err != nil:
 		return err
 	case conv == nil:
-		kind := Room
-		if isDMID(id) {
-			kind = DM
-		}
-		tx.addConversation(id, Waiting, conversationInfo{Kind: kind}, c.now())
+		tx.addConversation(id, Waiting, conversationInfo{Kind: Room}, c.now()) // until its group says what it is
 		tx.after = append(tx.after, func() { c.wake(id) })
 	case conv.phase == Removed && conv.group != nil:
 		conv.setPhase(Joined) // back on the server, and never out of the group

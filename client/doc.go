@@ -95,6 +95,27 @@
 // Meanwhile a WebSocket is tried again every now and then (Options.SocketProbe), and
 // taken when it comes through. State.Transport tells which of the two is in use.
 //
+// # XRPC
+//
+// A server has another door, of the AT Protocol. WithXRPC lets a client use that one:
+//
+//	c, err := client.Open(ctx, options, client.WithXRPC())
+//
+// Who uses which door makes no difference to those who talk: conversations are the same,
+// and all that is promised above is true of both. It is a call for each message, by
+// HTTP, with a token that the account signs for it; a WebSocket only wakes the client,
+// which then reads each log from where its home stands.
+//
+// Some things the protocol does not have. LeaveTo is ErrNotOverXRPC: the server names
+// the heir of an owner who leaves. Epoch authenticators are not reported, so there is no
+// EventFork. Options.InviteCode is not used: the account must have been admitted before.
+// After an EventRewound the server takes a message again only if its epoch is still the
+// current one, and others come back as EventRefused. A commit adds or removes at
+// most 50 accounts at a time, and more take more commits.
+//
+// The server knows a device by another name at each door, with key packages for each, and
+// brings invitations to the door whose package was used: a home should stay with its door.
+//
 // # Trust
 //
 // The server orders and stores messages and cannot read them. It could still hand

@@ -72,6 +72,7 @@ func (s *session) advanceEntry(ctx context.Context, conv *conversation, sub *sub
 		return s.sendCommit(ctx, conv, sub)
 	case conv.phase == Waiting && !sub.hasWaited:
 		sub.hasWaited, sub.commit = true, retry{at: time.Now().Add(enterDelay)}
+		s.lookForWelcome(conv.id)
 		return nil
 	}
 	tries := sub.commit.failed
@@ -213,7 +214,7 @@ func (c *Client) makeEntry(ctx context.Context, conv *conversation, answer *gate
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err := c.kindOf(conv.id, commit.Group()); err != nil {
+	if _, _, err := c.kindOf(conv.id, commit.Group(), conv); err != nil {
 		return nil, err
 	}
 	return &pendingCommit{MessageID: newMessageID(), commit: commit}, nil
@@ -229,7 +230,7 @@ func (c *Client) checkOffer(ctx context.Context, conv *conversation, o *offer, s
 	isSelf := func(l mls.Leaf) bool { return string(l.Credential) == c.account.DID() && c.memberOf(l).Verified }
 	signer := string(o.signer.Credential)
 	switch {
-	case isRoomID(conv.id) && hex.EncodeToString(o.context.GroupID) != conv.id,
+	case isGroupID(conv.id) && hex.EncodeToString(o.context.GroupID) != conv.id,
 		conv.group != nil && !bytes.Equal(conv.group.ID(), o.context.GroupID):
 		return errors.New("it is for another group")
 	case o.context.Epoch != uint64(serverEpoch):
@@ -346,7 +347,7 @@ func (c *Client) dropEntry(tx *tx, conv *conversation) error {
 
 // entered makes the group that our external commit has led to the conversation's.
 func (c *Client) entered(tx *tx, conv *conversation, next *mls.Group, e Event) error {
-	kind, peer, err := c.kindOf(conv.id, next)
+	kind, peer, err := c.kindOf(conv.id, next, conv)
 	if err != nil {
 		return c.trouble(tx, conv, err) // not reached: it was looked at before
 	}

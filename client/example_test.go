@@ -72,6 +72,60 @@ func Example() {
 	// Output: hello, bob (from ann: true, verified: true)
 }
 
+// One of two people uses the server's gateway and the other its AT Protocol door.
+func ExampleWithXRPC() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "waxwing-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	service, err := server.Start(ctx, server.DefaultConfig(dir+"/server"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer service.Close()
+	open := func(name string, with ...client.Option) *client.Client {
+		account, err := client.NewAccount()
+		if err != nil {
+			log.Fatal(err)
+		}
+		c, err := client.Open(ctx, client.Options{Dir: dir + "/" + name, StorageKey: make([]byte, client.StorageKeyBytes), // a real one is random
+			Server: service.URL(), Account: account}, with...)
+		if err != nil {
+			log.Fatal(err)
+		}
+		return c
+	}
+	ann, bob := open("ann"), open("bob", client.WithXRPC())
+	defer ann.Close()
+	defer bob.Close()
+
+	dm, err := bob.StartDM(ctx, ann.DID())
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := bob.Send(ctx, dm, []byte("hello, ann")); err != nil {
+		log.Fatal(err)
+	}
+	for {
+		e, err := ann.Next(ctx)
+		if err != nil {
+			log.Fatal(err)
+		}
+		if e.Type == client.EventMessage {
+			fmt.Printf("%s (from bob: %v)\n", e.Text, e.From.Account == bob.DID())
+			break
+		}
+	}
+	state, _ := bob.State()
+	fmt.Println("bob is connected by", state.Transport)
+	// Output:
+	// hello, ann (from bob: true)
+	// bob is connected by xrpc
+}
+
 // Three people in a room: one is removed, and what is said then is for the other two.
 func Example_room() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

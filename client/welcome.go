@@ -38,7 +38,7 @@ func (c *Client) takeWelcome(tx *tx, w *gateway.Welcome) error {
 		}
 		return tx.problem(w.ConvID, c.now(), fmt.Errorf("%w: %w", ErrWelcome, err))
 	}
-	kind, peer, err := c.kindOf(w.ConvID, group)
+	kind, peer, err := c.kindOf(w.ConvID, group, conv)
 	if err != nil {
 		return tx.problem(w.ConvID, c.now(), fmt.Errorf("%w: %w", ErrWelcome, err))
 	}
@@ -66,9 +66,10 @@ func (c *Client) openWelcome(tx *tx, w *gateway.Welcome) (*mls.Group, error) {
 }
 
 // kindOf says what sort of conversation a group makes, from the id and the members
-// alone: a DM is one whose id is that of the pair, and nobody else is in it. A room
-// made by this package has its group_id for a name.
-func (c *Client) kindOf(id string, group *mls.Group) (kind Kind, peer string, err error) {
+// alone: a DM is one whose id is that of the pair, and nobody else is in it. Whatever
+// this package makes has its group_id for a name. known is what the home knows of the
+// conversation, or nil: what was started as a DM is for nobody but its peer.
+func (c *Client) kindOf(id string, group *mls.Group, known *conversation) (kind Kind, peer string, err error) {
 	self := c.account.DID()
 	accounts := map[string]bool{}
 	for _, leaf := range group.Members() {
@@ -77,13 +78,18 @@ func (c *Client) kindOf(id string, group *mls.Group) (kind Kind, peer string, er
 			peer = account
 		}
 	}
-	isDM := len(accounts) == 1 && (id == dmID(self, peer) || id == hexDMID(self, peer))
+	wanted := ""
+	if known != nil && known.info.Kind == DM {
+		wanted = known.info.Peer
+	}
 	switch {
-	case isRoomID(id) && id != hex.EncodeToString(group.ID()):
+	case isGroupID(id) && id != hex.EncodeToString(group.ID()):
 		return "", "", errors.New("it is for another group")
-	case isDM:
+	case len(accounts) == 1 && id == dmID(self, peer):
 		return DM, peer, nil
-	case isDMID(id):
+	case wanted != "" && len(accounts) == 0:
+		return DM, wanted, nil // whose peer has left
+	case wanted != "":
 		return "", "", errors.New("its members are not those of the direct conversation")
 	}
 	return Room, "", nil

@@ -155,7 +155,7 @@ func (d *xrpcDoor) conversations(ctx context.Context, _ url.Values) (out gateway
 
 // create makes a conversation; whoever finds it made by somebody else is told so.
 func (d *xrpcDoor) create(ctx context.Context, id string, members []string) error {
-	if !isRoomID(id) {
+	if !isGroupID(id) {
 		return &gateway.Error{Code: gateway.CodeInvalidRequest, Message: ErrNotOverXRPC.Error() + ": a conversation of this name"}
 	}
 	var out xrpc.CreateConvoOutput
@@ -211,6 +211,15 @@ func (d *xrpcDoor) leave(ctx context.Context, in gateway.LeaveRoom) (gateway.Sta
 
 func (d *xrpcDoor) groupInfo(ctx context.Context, in url.Values) (out gateway.GroupInfo, err error) {
 	out.ConvID = in.Get("conv_id")
+	d.mu.Lock()
+	if d.link != nil {
+		d.link.wake(out.ConvID, dueMaybe) // an invitation is better, if there is one
+	}
+	d.mu.Unlock()
+	// Former members are shown it as well, and must be told that they are none any more.
+	if _, err := d.seqOfCommit(ctx, out.ConvID, 0); err != nil {
+		return out, err
+	}
 	var state xrpc.GetGroupStateOutput
 	err = d.ask(ctx, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: out.ConvID, Include: "groupInfo,epoch"}, &state)
 	if err == nil && (state.Epoch == nil || len(state.GroupInfo.Data) == 0) {

@@ -152,10 +152,10 @@ func (l *xrpcLink) isSilent(pingInterval time.Duration) bool {
 	return time.Since(time.Unix(0, l.lastSign.Load())) > pingInterval*silentAfter/2
 }
 
-// The frames that only this link has: the session says that a conversation has ended
-// here and that a Welcome was taken in, and is told to ask who is in a conversation.
+// The frames that only this link has: the session says that it does not read a
+// conversation and that a Welcome was taken in, and is told to ask who is in one.
 const (
-	frameEnded   = "\x00ended"
+	frameLook    = "\x00look"
 	frameTaken   = "\x00taken"
 	frameMembers = "\x00members"
 )
@@ -180,7 +180,7 @@ func (l *xrpcLink) send(frameType, id string, body any) {
 		l.acks[body.ConvID] = max(l.acks[body.ConvID], body.Seq)
 		l.mu.Unlock()
 	case gateway.Send, gateway.Commit, xrpcConversation:
-		if frameType == frameEnded {
+		if frameType == frameLook {
 			l.unfollow(body.(xrpcConversation).ConvID)
 			return
 		}

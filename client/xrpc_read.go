@@ -368,6 +368,14 @@ func (b *batch) welcomeOverXRPC(w *gateway.Welcome) error {
 	return nil
 }
 
+// lookForWelcome lets the transport look for an invitation into a conversation that is
+// not read, where the server does not bring it.
+func (s *session) lookForWelcome(id string) {
+	if s.c.xrpc != nil {
+		s.wire.send(frameLook, "", xrpcConversation{ConvID: id})
+	}
+}
+
 // askMembers lets the session ask for the members of a conversation.
 func (b *batch) askMembers(frame gateway.Frame) error {
 	var m xrpcConversation

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/mls"
 )
 
 // newXRPCWorld is a world in which the people of these names use XRPC; without names,
@@ -155,6 +157,101 @@ func TestXRPCAndGateway(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestXRPCSameConversation: two who start the direct conversation with each other at the
+// same moment, through different doors, come out in one; and a room under its name is
+// none.
+func TestXRPCSameConversation(t *testing.T) {
+	w := newXRPCWorld(t, "xara", "xeno")
+	for _, names := range [][2]string{{"ann", "xara"}, {"bob", "xeno"}} {
+		people := w.people(names[:]...)
+		var starting sync.WaitGroup
+		ids := make([]string, 2)
+		for i, p := range people {
+			starting.Go(func() {
+				var err error
+				if ids[i], err = p.StartDM(w.ctx, people[1-i].did()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		starting.Wait()
+		if ids[0] != ids[1] {
+			t.Fatalf("they are in %q", ids)
+		}
+		for i, p := range people {
+			p.says(ids[0], "from "+p.name)
+			people[1-i].reads("from " + p.name)
+		}
+		w.agree(ids[0], people...)
+	}
+	// Somebody makes a room of the name that two others would use, to be told what one
+	// of them says to the other.
+	people := w.people("cid", "xeno-2", "dee")
+	cid, xeno, dee := people[0], people[1], people[2]
+	for _, victim := range []*person{cid, xeno} {
+		if err := victim.WaitOnline(w.ctx); err != nil {
+			t.Fatal(err)
+		}
+		id := dmID(victim.did(), testAccount(t, "eve").DID())
+		if err := dee.db.update(w.ctx, func(tx *tx) error {
+			return dee.want(tx.addConversation(id, Creating, conversationInfo{Kind: Room}, dee.now()), []string{victim.did()})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		dee.wake(id)
+		victim.joins(id)
+		if c := victim.must(id); c.Kind != Room {
+			t.Errorf("%s takes it for %+v", victim.name, c)
+		}
+		if _, err := victim.StartDM(w.ctx, testAccount(t, "eve").DID()); !errors.Is(err, ErrTaken) {
+			t.Errorf("%s talks to eve in it: %v", victim.name, err)
+		}
+		// Who has started it before is not let into anything else.
+		id = dmID(victim.did(), testAccount(t, "flo").DID())
+		if _, err := victim.StartDM(w.ctx, testAccount(t, "flo").DID()); err != nil {
+			t.Fatal(err)
+		}
+		if err := victim.db.update(w.ctx, func(tx *tx) error {
+			conv, err := tx.conversation(id)
+			if err != nil {
+				return err
+			}
+			if _, _, err := victim.kindOf(id, mustGroup(t, victim, dee, id), conv); err == nil {
+				t.Errorf("%s would take a group with dee for the conversation with flo", victim.name)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// mustGroup is a group of that name with a member called like other in it.
+func mustGroup(t *testing.T, one, other *person, id string) *mls.Group {
+	t.Helper()
+	name, err := hex.DecodeString(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := mls.NewGroup(groupSuite, name, one.identity, mls.GroupOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := mls.NewKeyPackage(groupSuite, other.identity, mls.KeyPackageOptions{NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit, err := group.Commit(mls.CommitOptions{Add: [][]byte{p.Message()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := commit.Apply(commit.Base())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return next
 }
 
 // TestXRPCRace: commits through both doors at the same moment: one wins each epoch, and
@@ -328,7 +425,7 @@ func TestXRPCAway(t *testing.T) {
 		return len(xara.transcript(room)) == 121 && slices.Contains(xara.transcript(second), "in the other room")
 	})
 	xara.close()
-	ann.remove(room, xara)
+	w.takesOut(room, ann, xara)
 	if err := ann.Invite(w.ctx, room, xara.did()); err != nil {
 		t.Fatal(err)
 	}
@@ -339,13 +436,22 @@ func TestXRPCAway(t *testing.T) {
 	w.settles(room, ann, bob, xara)
 	xara.says(room, "thank you")
 	bob.reads("thank you")
-	ann.remove(room, xara)
+	w.takesOut(room, ann, xara)
 	xara.next("to be removed", func(e Event) bool { return e.Type == EventRemoved && e.Conversation == room })
 	w.settles(room, ann, bob)
 	if err := ann.Invite(w.ctx, room, xara.did()); err != nil {
 		t.Fatal(err)
 	}
 	w.settles(room, ann, bob, xara)
+}
+
+// takesOut lets one remove another, and waits until it is done.
+func (w *world) takesOut(room string, one, other *person) {
+	w.t.Helper()
+	if err := one.Remove(w.ctx, room, other.did()); err != nil {
+		w.t.Fatal(err)
+	}
+	w.eventually(other.name+" is out", func() bool { return !slices.Contains(one.members(room), other.did()) })
 }
 
 // TestXRPCDevices: a second device comes in by itself, whichever door it uses, and goes

@@ -518,6 +518,8 @@ func stateText(s client.State, server string) string {
 	switch {
 	case s.Link == client.Online && s.Transport == client.EventStream:
 		return "online over HTTP: no WebSocket gets through"
+	case s.Link == client.Online && s.Transport == client.XRPC:
+		return "online over XRPC"
 	case s.Link == client.Online:
 		return "online"
 	case s.Link == client.Connecting:
