@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
@@ -33,6 +34,12 @@ type job struct {
 	// other error is about the transaction.
 	err  error
 	done chan struct{} // closed by the writer
+}
+
+// isNonce says whether the job is done with its nonce, as for most calls: a batch of
+// such is one statement.
+func (j *job) isNonce() bool {
+	return j.nonce != nil && j.admit == nil && j.start == nil && j.resume == nil && j.confirm == nil && j.run == nil
 }
 
 // writer gathers jobs of many callers into few transactions: committing is what
@@ -135,7 +142,11 @@ func (w *writer) loop() {
 func (w *writer) commit(batch []*job) {
 	ctx, cancel := context.WithTimeout(context.Background(), writerTimeout)
 	defer cancel()
-	err := w.store.Update(ctx, func(tx *store.Tx) error { return w.apply(tx, batch) })
+	update := w.store.Update
+	if !slices.ContainsFunc(batch, func(j *job) bool { return !j.isNonce() }) {
+		update = w.store.UpdateOne
+	}
+	err := update(ctx, func(tx *store.Tx) error { return w.apply(tx, batch) })
 	if err == nil {
 		return
 	}

@@ -20,13 +20,29 @@ func (db *DB) Read(ctx context.Context, fn func(*Tx) error) error {
 	})
 }
 
+// UpdateOne is Update for fn that makes one statement, which returns rows: that is a
+// transaction by itself, and where the database is across a network one round trip in
+// place of three.
+func (db *DB) UpdateOne(ctx context.Context, fn func(*Tx) error) error {
+	if !db.IsShared() {
+		return db.Update(ctx, fn)
+	}
+	for try := 0; ; try++ {
+		err := db.Read(ctx, fn)
+		if try < transactionRetries && IsLockLost(err) && ctx.Err() == nil {
+			continue
+		}
+		return err
+	}
+}
+
 // single is a connection for one query.
 type single struct {
 	to      conn
 	hasRead bool
 }
 
-var errNotSingle = errors.New("a second statement, or one that writes, in a Read")
+var errNotSingle = errors.New("a second statement, or one without rows, where there is to be one query")
 
 func (c *single) exec(context.Context, string, []any) (int64, error) { return 0, errNotSingle }
 

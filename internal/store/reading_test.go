@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -246,5 +247,59 @@ func TestLimitsAreBound(t *testing.T) {
 		if found := bare.Find(text); found != nil && !strings.HasSuffix(file, "_test.go") {
 			t.Errorf("%s: %s: write `LIMIT `+bound(n), which says why", file, found)
 		}
+	}
+}
+
+// TestUpdateOne: a statement that is a transaction by itself is durable when it returns,
+// one of many who want the same has it, and a second one is refused where it would be
+// another transaction.
+func TestUpdateOne(t *testing.T) {
+	for _, database := range []string{"sqlite", "postgres"} {
+		t.Run(database, func(t *testing.T) {
+			db := open(t, database)
+			nonces := []Nonce{{Hash: [32]byte{1}, ExpiresMS: 1}, {Hash: [32]byte{2}, ExpiresMS: 1}}
+			var had atomic.Int64
+			var racing sync.WaitGroup
+			for range 16 {
+				racing.Go(func() {
+					var fresh []bool
+					if err := db.UpdateOne(t.Context(), func(tx *Tx) (err error) {
+						fresh, err = tx.ConsumeNonces(nonces)
+						return err
+					}); err != nil {
+						t.Error(err)
+						return
+					}
+					for _, is := range fresh {
+						if is {
+							had.Add(1)
+						}
+					}
+				})
+			}
+			racing.Wait()
+			if got := had.Load(); got != int64(len(nonces)) {
+				t.Errorf("%d nonces were fresh %d times", len(nonces), got)
+			}
+			db.must(t, func(tx *Tx) error {
+				if fresh, err := tx.ConsumeNonces(nonces); err != nil || fresh[0] || fresh[1] {
+					t.Errorf("used nonces: %v %v", fresh, err)
+				}
+				return nil
+			})
+			if !db.IsShared() {
+				return
+			}
+			err := db.UpdateOne(t.Context(), func(tx *Tx) error {
+				if _, err := tx.ConsumeNonces([]Nonce{{Hash: [32]byte{3}, ExpiresMS: 1}}); err != nil {
+					return err
+				}
+				_, err := tx.ConsumeNonces([]Nonce{{Hash: [32]byte{4}, ExpiresMS: 1}})
+				return err
+			})
+			if !errors.Is(err, errNotSingle) {
+				t.Errorf("a second statement: %v", err)
+			}
+		})
 	}
 }
