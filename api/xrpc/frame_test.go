@@ -372,3 +372,22 @@ func BenchmarkFrame(b *testing.B) {
 		}
 	})
 }
+
+// A reader's own cursor stands where the event's was.
+func TestFrameWithCursor(t *testing.T) {
+	for _, cursor := range []string{"", "c", "7TVR000000004800000000146F"} {
+		event := &ReactionEvent{Cursor: "\x00", ConvoID: "c1", MessageID: "m", DID: "did:x:fcursor", Reaction: "+", Action: "add"}
+		frame, err := NewFrame(event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		event.Cursor = cursor
+		same, err := NewFrame(event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := frame.AppendAt(nil, 9, cursor), same.Append(nil, 9); !bytes.Equal(got, want) {
+			t.Errorf("%q: got %x, want %x", cursor, got, want)
+		}
+	}
+}

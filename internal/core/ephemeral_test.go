@@ -1,0 +1,159 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// listen is a follower of a conversation that listens, and is at its head.
+func (w *world) listen(account, id string) *Follower {
+	w.t.Helper()
+	f := w.service.NewFollower(who(account))
+	w.t.Cleanup(f.Close)
+	f.Listens = true
+	if _, err := f.FollowPlaces(context.Background(), []Place{{Conversation: ds.ConversationID(id), After: AtHead}}); err != nil {
+		w.t.Fatal(err)
+	}
+	if page := w.next(f); !page.CaughtUp {
+		w.t.Fatalf("at the head: %v", page)
+	}
+	return f
+}
+
+func (w *world) next(f *Follower) Page {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	page, err := f.Next(ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return page
+}
+
+func (w *world) announce(account, id string, a Announcement) error {
+	return w.service.Announce(context.Background(), who(account), ds.ConversationID(id), a)
+}
+
+func TestAnnounce(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		w.room("c1", "ann", "ben")
+		for _, test := range []struct{ account, id string }{{"eve", "c1"}, {"ann", "nothing"}, {"ann", ""}} {
+			if err := w.announce(test.account, test.id, Announcement{Kind: Typing}); ds.CodeOf(err) != ds.Forbidden {
+				t.Errorf("%s in %q: %v", test.account, test.id, err)
+			}
+		}
+		ben := w.listen("ben", "c1")
+		// Of what somebody says again, the last counts; of messages each.
+		for i := range 10 {
+			if err := w.announce("ann", "c1", Announcement{Kind: Typing, IsTyping: i%2 == 0}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range announcementsMax {
+			if err := w.announce("ann", "c1", Announcement{Kind: Ephemeral, Body: fmt.Append(nil, i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		page := w.next(ben)
+		if n := len(page.Announcements); n != announcementsMax || page.Announcements[0].Kind != Ephemeral || string(page.Announcements[n-1].Body) != fmt.Sprint(n-1) {
+			t.Errorf("a slow listener hears %d", n) // the oldest, that ann types, was dropped
+		}
+		big := make([]byte, announcementBytesMax)
+		for range 3 {
+			if err := w.announce("ann", "c1", Announcement{Kind: Ephemeral, Body: big}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if page := w.next(ben); len(page.Announcements) != 1 {
+			t.Errorf("%d long ones wait", len(page.Announcements))
+		}
+		// Records come before what was announced behind them, and the end of a stay ends all.
+		if _, err := w.send("ann", "c1", "m1", "x"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.service.Remove(context.Background(), who("ann"), "c1", []ds.AccountID{"ben"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.announce("ann", "c1", Announcement{Kind: Ephemeral, Body: []byte("not for ben")}); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			page := w.next(ben)
+			if len(page.Announcements) > 0 {
+				t.Fatal("behind the end of its stay ben still hears")
+			}
+			if page.Ended != nil {
+				break
+			}
+		}
+		if err := w.announce("ben", "c1", Announcement{Kind: Typing}); ds.CodeOf(err) != ds.Forbidden {
+			t.Errorf("who was removed: %v", err)
+		}
+		if page, ok := ben.takeHeard(); ok {
+			t.Errorf("left over: %v", page)
+		}
+	})
+}
+
+func TestTicketsOfCore(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		now := time.UnixMilli(1_800_000_000_000)
+		w := newWorld(t, url, func(o *Options) { o.Now = func() time.Time { return now } })
+		w.room("c1", "ann", "ben")
+		ctx := context.Background()
+		for _, ids := range [][]ds.ConversationID{{"c1", "c2"}, {"c2"}, {""}} {
+			if _, err := w.service.IssueTicket(ctx, who("ann"), ids); ds.CodeOf(err) != ds.Forbidden {
+				t.Errorf("%q: %v", ids, err)
+			}
+		}
+		ticket, err := w.service.IssueTicket(ctx, who("ann"), []ds.ConversationID{"c1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pass, err := w.service.RedeemTicket(ctx, ticket.Text)
+		if err != nil || pass.Who.Account != "ann" || len(pass.Conversations) != 1 || pass.Conversations[0] != "c1" {
+			t.Errorf("got %v, %v", pass, err)
+		}
+		if _, err := w.service.RedeemTicket(ctx, ticket.Text); ds.CodeOf(err) != ds.Unauthorized {
+			t.Errorf("again: %v", err)
+		}
+		late, err := w.service.IssueTicket(ctx, who("ann"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now = now.Add(ticketLifetime)
+		if _, err := w.service.RedeemTicket(ctx, late.Text); ds.CodeOf(err) != ds.Unauthorized {
+			t.Errorf("too late: %v", err)
+		}
+	})
+}
+
+func TestPlaces(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		ctx := context.Background()
+		whole, err := w.service.SavePlaces(ctx, who("ann"), 0, []ds.Cursor{{Log: "c/1", Next: 5}, {Log: "c/2", Next: 6}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		upon, err := w.service.SavePlaces(ctx, who("ann"), whole, []ds.Cursor{{Log: "c/2", Next: 9}, {Log: "c/3", Next: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := w.service.Places(ctx, who("ann"), upon)
+		if got := fmt.Sprint(list); err != nil || got != "[{c/1 5} {c/2 9} {c/3 1}]" {
+			t.Errorf("got %s, %v", got, err)
+		}
+		for name, id := range map[string]PlaceID{"ben": upon, "ann": 12345} {
+			if _, err := w.service.Places(ctx, who(name), id); ds.CodeOf(err) != ds.InvalidRequest {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}
