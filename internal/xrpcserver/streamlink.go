@@ -27,7 +27,8 @@ const (
 // hijacker takes the connection out of net/http with small buffers, over a link.
 type hijacker struct {
 	http.ResponseWriter
-	link *link
+	timeout time.Duration // of a write
+	link    *link
 }
 
 func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
@@ -37,7 +38,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	_ = network.SetDeadline(time.Time{})                         // what net/http has set; writes have their own
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // frames sent without waiting for the upgrade
-	h.link = &link{Conn: network, early: append([]byte(nil), early...), over: make(chan struct{})}
+	h.link = &link{Conn: network, early: append([]byte(nil), early...), timeout: h.timeout, over: make(chan struct{})}
 	return h.link, bufio.NewReadWriter(
 		bufio.NewReaderSize(h.link, readBufferBytes), bufio.NewWriterSize(h.link, writeBufferBytes)), nil
 }
@@ -46,11 +47,12 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // the link is held, what is written gathers, and goes out at once.
 type link struct {
 	net.Conn
-	early []byte // read before the network is
-	ended sync.Once
-	over  chan struct{} // closed by Close
+	timeout time.Duration
+	early   []byte // read before the network is
+	ended   sync.Once
+	over    chan struct{} // closed by Close
 
-	spending sync.Mutex // guards paidUntil
+	spending sync.Mutex // guards paid
 	paid     time.Time  // when everything that was read would be paid for (GCRA)
 
 	mu     sync.Mutex // guards isHeld and held, and is held during a write
@@ -145,12 +147,12 @@ func (l *link) release() error {
 	return err
 }
 
-// send writes to the network, at most writeBytesMax within writeTimeout. The caller holds
+// send writes to the network, at most writeBytesMax within the timeout. The caller holds
 // mu.
 func (l *link) send(p []byte) (sent int, err error) {
 	for len(p) > 0 && err == nil {
 		var n int
-		_ = l.Conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // fails as the write will
+		_ = l.Conn.SetWriteDeadline(time.Now().Add(l.timeout)) // fails as the write will
 		n, err = l.Conn.Write(p[:min(len(p), writeBytesMax)])
 		sent, p = sent+n, p[n:]
 	}

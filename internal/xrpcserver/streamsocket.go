@@ -39,7 +39,7 @@ type socket struct {
 // serveSocket upgrades the request and returns, so that net/http can forget what it holds
 // for it.
 func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, c *stream) {
-	h := &hijacker{ResponseWriter: w}
+	h := &hijacker{ResponseWriter: w, timeout: s.writeTimeout()}
 	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // any Origin: subscriptions are held by tickets, not cookies
 		CompressionMode:    websocket.CompressionDisabled,

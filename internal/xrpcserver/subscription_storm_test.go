@@ -244,10 +244,11 @@ func TestTicketOnTwoServers(t *testing.T) {
 // Who does not read for a while misses nothing, and holds nobody up.
 func TestSlowReader(t *testing.T) {
 	w := newWorld(t)
+	w.server.streams.writes = 10 * time.Minute // however slow the machine is
 	w.room("c1", "ann", "ben")
 	slow, quick := w.subscribe("ben", "", "c1"), w.subscribe("ann", "", "c1")
-	const count = 600
-	body := []byte(strings.Repeat("x", 32<<10)) // more than any buffer of the network takes
+	const count = 200
+	body := []byte(strings.Repeat("x", 64<<10)) // more than any buffer of the network takes
 	for i := range count {
 		_, err := w.core.Send(context.Background(), w.as("ann"), core.Message{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("m", i)), Body: body, Encoding: ds.Binary})
 		must(t, err)
@@ -261,6 +262,27 @@ func TestSlowReader(t *testing.T) {
 			}
 			i++
 		}
+	}
+}
+
+// Who reads nothing at all is cut off, and goes on from its cursor.
+func TestStalledReader(t *testing.T) {
+	w := newWorld(t)
+	w.server.streams.writes = 20 * time.Millisecond
+	w.room("c1", "ann", "ben")
+	stalled := w.subscribe("ben", "", "c1")
+	w.say("ann", "c1", "first")
+	stalled.expect("app first 1")
+	body := []byte(strings.Repeat("x", 128<<10))
+	for i := range 200 {
+		_, err := w.core.Send(context.Background(), w.as("ann"), core.Message{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("m", i)), Body: body, Encoding: ds.Binary})
+		must(t, err)
+	}
+	w.idle(t)
+	w.server.streams.writes = 10 * time.Minute
+	again := w.subscribe("ben", stalled.cursor, "c1")
+	for i := range 200 {
+		again.expect(fmt.Sprintf("app m%d %d", i, i+2))
 	}
 }
 
