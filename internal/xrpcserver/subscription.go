@@ -73,6 +73,9 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request, nsid string) 
 		w.Header().Set("Upgrade", "websocket")
 		return errNoUpgrade // before the ticket is used up
 	}
+	if s.ctx.Err() != nil {
+		return errShuttingDown // so the ticket is still good elsewhere
+	}
 	pass, err := s.admitted(r, nsid, &in, isSocket)
 	if err != nil {
 		return err

@@ -313,8 +313,11 @@ func TestEndsOfSubscriptions(t *testing.T) {
 		defer stop()
 		shutdown, cancel := context.WithTimeout(ctx, 20*time.Second)
 		defer cancel()
-		must(t, w.server.Shutdown(shutdown))
-		cid.ends("", websocket.StatusGoingAway)
+		both.close()
+		ended := make(chan error, 1)
+		go func() { ended <- w.server.Shutdown(shutdown) }()
+		cid.ends("", websocket.StatusGoingAway) // and answers the goodbye
+		must(t, <-ended)
 		if got, open := <-events; open {
 			t.Errorf("behind the end: %v", got)
 		}
