@@ -50,9 +50,10 @@ func (s *Service) CreateGroup(ctx context.Context, who ds.Caller, g NewGroup) (c
 		inviteCode, b.inviteHash = newCode()
 	}
 	r := &request{conversation: g.ID, who: who, bytes: len(g.Welcome) + len(g.GroupInfo)}
+	isNew := false // of the rule alone, unless it has succeeded: it may run after a caller who has gone
 	r.rule = func(c *conversation, nowMS int64) error {
 		var err error
-		created, err = s.decideNewGroup(c, who, b, nowMS)
+		isNew, err = s.decideNewGroup(c, who, b, nowMS)
 		return err
 	}
 	err = s.submit(ctx, r)
@@ -62,7 +63,7 @@ func (s *Service) CreateGroup(ctx context.Context, who ds.Caller, g NewGroup) (c
 	if err != nil {
 		return false, "", err
 	}
-	return created, inviteCode, nil
+	return isNew, inviteCode, nil
 }
 
 // newGroup is a checked NewGroup.
