@@ -37,15 +37,16 @@ func (s *Service) TakeOut(ctx context.Context, who ds.Caller, id ds.Conversation
 		t.handshake, t.id = handshake, CommitID(who.Account, "", "", handshake)
 		r.messageID, r.bytes = t.id, len(handshake)
 	}
+	var after int64 // read only if it has succeeded: the rule may run after a caller who has gone
 	r.rule = func(c *conversation, nowMS int64) error {
 		var err error
-		epoch, err = s.decideTakeOut(c, who, t, nowMS)
+		after, err = s.decideTakeOut(c, who, t, nowMS)
 		return err
 	}
 	if err := s.submit(ctx, r); err != nil {
 		return 0, err
 	}
-	return epoch, nil
+	return after, nil
 }
 
 // takeOut is what TakeOut was asked for.

@@ -129,15 +129,16 @@ func (s *Service) UpdateGroupInfo(ctx context.Context, who ds.Caller, id ds.Conv
 		return 0, false, refuseInfo("groupInfo is of another epoch")
 	}
 	r := &request{conversation: id, who: who, infoEpoch: true, bytes: len(info)}
+	isStored := false // read only if it has succeeded: the rule may run after a caller who has gone
 	r.rule = func(c *conversation, nowMS int64) error {
 		var err error
-		stored, err = s.decideGroupInfo(c, who, info, &parsed.Context, epoch != nil, nowMS)
+		isStored, err = s.decideGroupInfo(c, who, info, &parsed.Context, epoch != nil, nowMS)
 		return err
 	}
 	if err := s.submit(ctx, r); err != nil {
 		return 0, false, err
 	}
-	return int64(parsed.Context.Epoch), stored, nil
+	return int64(parsed.Context.Epoch), isStored, nil
 }
 
 // decideGroupInfo is the rule of UpdateGroupInfo. It changes c only when it accepts.
@@ -177,6 +178,7 @@ func (s *Service) RequestGroupInfo(ctx context.Context, who ds.Caller, id ds.Con
 		return 0, refuseNotMember
 	}
 	r := &request{conversation: id, who: who}
+	var asked int64 // read only if it has succeeded, as above
 	r.rule = func(c *conversation, nowMS int64) error {
 		if !c.exists || len(c.intervals[who.Account]) == 0 {
 			return refuseNotMember
@@ -188,15 +190,15 @@ func (s *Service) RequestGroupInfo(ctx context.Context, who ds.Caller, id ds.Con
 			return err
 		}
 		c.note(ds.RequestEvent, ds.Request{By: who.Account, Wants: ds.WantsGroupInfo}, nowMS)
-		if members = 0; c.isMember(who.Account) {
-			members = c.head.Members
+		if asked = 0; c.isMember(who.Account) {
+			asked = c.head.Members
 		}
 		return nil
 	}
 	if err := s.submit(ctx, r); err != nil {
 		return 0, err
 	}
-	return members, nil
+	return asked, nil
 }
 
 // newCode is a code that invites, and what is kept of it.
