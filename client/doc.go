@@ -103,8 +103,8 @@
 //
 // Who uses which door makes no difference to those who talk: conversations are the same,
 // and all that is promised above is true of both. It is a call for each message, by
-// HTTP, with a token that the account signs for it; a WebSocket only wakes the client,
-// which then reads each log from where its home stands.
+// HTTP, with a token that the account signs for it; a WebSocket tells what is new, and
+// whatever it does not bring in its turn is read from the log.
 //
 // Some things the protocol does not have. LeaveTo is ErrNotOverXRPC: the server names
 // the heir of an owner who leaves. Epoch authenticators are not reported, so there is no

@@ -39,33 +39,13 @@ func TestLogSetBack(t *testing.T) {
 		w.agree(room, people...)
 	}
 	say(1, 4)
-	w.stopServer()
-	backup := t.TempDir()
-	if err := os.CopyFS(backup, os.DirFS(w.config.Data)); err != nil {
-		t.Fatal(err)
-	}
-	w.startServer()
+	restore := w.backup()
 	say(5, 6)
 	refresh(ann)
 	say(7, 8)
 	refresh(bob)
 	say(9, 10)
-	w.stopServer()
-	if err := os.RemoveAll(w.config.Data); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.CopyFS(w.config.Data, os.DirFS(backup)); err != nil {
-		t.Fatal(err)
-	}
-	if err := filepath.WalkDir(w.config.Data, func(path string, entry os.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		return os.Chmod(path, 0o600) // which a copy does not keep
-	}); err != nil {
-		t.Fatal(err)
-	}
-	w.startServer()
+	restore()
 	// Whoever comes back after the others have put everything in its place sees nothing
 	// of it; the first one surely does.
 	rewinds := func() (n int64) {
@@ -135,6 +115,37 @@ func TestLogSetBack(t *testing.T) {
 	}
 	if told == 0 || told != rewinds() {
 		t.Errorf("%d events for %d times that the log was set back", told, rewinds())
+	}
+}
+
+// backup makes a backup of the server, which restore brings back.
+func (w *world) backup() (restore func()) {
+	w.t.Helper()
+	backup := w.t.TempDir()
+	copyAll := func(to, from string) {
+		if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.stopServer()
+	copyAll(backup, w.config.Data)
+	w.startServer()
+	return func() {
+		w.t.Helper()
+		w.stopServer()
+		if err := os.RemoveAll(w.config.Data); err != nil {
+			w.t.Fatal(err)
+		}
+		copyAll(w.config.Data, backup)
+		if err := filepath.WalkDir(w.config.Data, func(path string, entry os.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			return os.Chmod(path, 0o600) // which a copy does not keep
+		}); err != nil {
+			w.t.Fatal(err)
+		}
+		w.startServer()
 	}
 }
 

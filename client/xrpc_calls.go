@@ -379,6 +379,24 @@ func (d *xrpcDoor) revoke(ctx context.Context, in gateway.Revoke) (out gateway.R
 	return out, nil
 }
 
+// tooLate makes a refusal for its epoch final where the message is of an epoch that is
+// over: it comes from the journal, as it is, and XRPC takes what is said now only.
+func tooLate(body any, err error) error {
+	e := asGateway(err)
+	m, isSend := body.(gateway.Send)
+	if e == nil || e.Code != gateway.CodeEpochConflict || e.CurrentEpoch == nil || !isSend {
+		return err
+	}
+	message, problem := base64.StdEncoding.DecodeString(m.Env)
+	if problem != nil {
+		return err
+	}
+	if epoch, _, problem := epochOf(message); problem == nil && epoch < uint64(*e.CurrentEpoch) {
+		return &gateway.Error{Code: gateway.CodeInvalidRequest, Message: ErrNotOverXRPC.Error() + ": the epoch of the message is over"}
+	}
+	return err
+}
+
 // inbox does what a frame asks for that is posted by itself.
 func (d *xrpcDoor) inbox(ctx context.Context, raw []byte) (out gateway.InboxAnswer, err error) {
 	frame, err := gateway.DecodeFrame(raw)
@@ -403,7 +421,7 @@ func (d *xrpcDoor) inbox(ctx context.Context, raw []byte) (out gateway.InboxAnsw
 	}
 	acked, err := d.append(ctx, body)
 	if err != nil {
-		return out, err
+		return out, tooLate(body, err)
 	}
 	d.mu.Lock()
 	if d.link != nil {

@@ -35,8 +35,9 @@ const (
 )
 
 // xrpcLink is the transport by XRPC. Sending is a call; a WebSocket tells that there is
-// something new, and what that is is read from the logs, each from where the session has
-// it. So events may come late, twice or not at all without a message being lost. Any
+// something new. A message that it brings is passed on if it is the very next one of its
+// log; otherwise the log is read, from where the session has it. So events may come
+// late, twice or not at all without a message being lost. Any
 // fault of the network ends the link as a whole, and the next one reads everything from
 // where the home stands.
 type xrpcLink struct {
@@ -251,7 +252,7 @@ func (l *xrpcLink) post() {
 			l.deliver(gateway.TypeAcked, p.id, acked)
 		}
 		if acked != nil {
-			l.wake(acked.ConvID, dueMaybe) // its echo
+			l.expect(acked.ConvID, acked.Seq)
 		}
 	}
 }
@@ -451,7 +452,7 @@ func (l *xrpcLink) take(event xrpc.Event) {
 	self := l.c.account.DID()
 	switch e := event.(type) {
 	case *xrpc.MessageEvent:
-		if !e.Ephemeral {
+		if !e.Ephemeral && !l.pass(&e.Message) {
 			l.wake(e.Message.ConvoID, dueMaybe)
 		}
 	case *xrpc.MembershipChangeEvent:

@@ -108,13 +108,7 @@ func (l *xrpcLink) read() {
 		} else {
 			l.look(id, how)
 		}
-		l.mu.Lock()
-		delete(l.busy, id)
-		isDue := len(l.due) > 0
-		l.mu.Unlock()
-		if isDue {
-			ring(l.woken)
-		}
+		l.release(id)
 	}
 }
 
@@ -147,6 +141,61 @@ func (l *xrpcLink) readLog(id string, f *xrpcFollow) {
 		f.isLive = true
 		l.deliver(gateway.TypeCaughtUp, "", gateway.CaughtUp{ConvID: id, Seq: f.since})
 	}
+}
+
+// pass passes on a message that an event has brought, if it is what the session waits for
+// and nobody is reading the log.
+func (l *xrpcLink) pass(m *xrpc.MessageView) bool {
+	l.mu.Lock()
+	f := l.follows[m.ConvoID]
+	_, isDue := l.due[m.ConvoID]
+	isNext := f != nil && !isDue && !l.busy[m.ConvoID] && f.isLive && m.Seq == f.since+1
+	if isNext {
+		l.busy[m.ConvoID] = true // which also keeps f to us
+	}
+	l.mu.Unlock()
+	if !isNext {
+		return false
+	}
+	if l.deliver(gateway.TypeEvent, "", eventOf(m)) {
+		f.since = m.Seq
+	}
+	l.release(m.ConvoID)
+	return true
+}
+
+// release lets others look at a conversation.
+func (l *xrpcLink) release(id string) {
+	l.mu.Lock()
+	delete(l.busy, id)
+	isDue := len(l.due) > 0
+	l.mu.Unlock()
+	if isDue {
+		ring(l.woken)
+	}
+}
+
+// xrpcEchoWait is how long the event of a message of our own is waited for.
+const xrpcEchoWait = time.Second
+
+// expect reads a log if no event brings what the server has put there at seq.
+func (l *xrpcLink) expect(id string, seq int64) {
+	if seq == 0 {
+		l.wake(id, dueMaybe) // a commit: nobody has said where
+		return
+	}
+	l.tasks.Go(func() {
+		if !pause(l.ctx, xrpcEchoWait) {
+			return
+		}
+		l.mu.Lock()
+		f := l.follows[id]
+		isThere := f == nil || !l.busy[id] && f.since >= seq
+		l.mu.Unlock()
+		if !isThere {
+			l.wake(id, dueMaybe)
+		}
+	})
 }
 
 func pruned(earliest int64) *gateway.Error {

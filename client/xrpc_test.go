@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -542,6 +543,98 @@ func TestXRPCKeyPackages(t *testing.T) {
 		return err
 	}); err != nil || used != 1 {
 		t.Errorf("%d packages of last resort: %v", used, err)
+	}
+}
+
+// TestXRPCLogSetBack: a server that was restored from a backup gets back over XRPC what
+// it has lost of the epoch that it is in.
+func TestXRPCLogSetBack(t *testing.T) {
+	w := newXRPCWorld(t, "xara", "xeno")
+	people := w.people("ann", "xara", "xeno")
+	room := w.room(people...)
+	say := func(from, to int) {
+		t.Helper()
+		for i := from; i <= to; i++ {
+			people[i%3].says(room, fmt.Sprintf("%02d", i))
+			for _, other := range people {
+				other.reads(fmt.Sprintf("%02d", i))
+			}
+		}
+	}
+	say(0, 3)
+	restore := w.backup()
+	say(4, 9)
+	restore()
+	w.eventually("it is noticed", func() bool {
+		return slices.ContainsFunc(people, func(p *person) bool { return p.Stats().Rewinds > 0 })
+	})
+	var all []string
+	for i := range 10 {
+		all = append(all, fmt.Sprintf("%02d", i))
+	}
+	for _, p := range people {
+		w.eventually(p.name+" has everything again", func() bool {
+			got := p.transcript(room)
+			slices.Sort(got)
+			return slices.Equal(got, all) && !p.isSetBack(room)
+		})
+	}
+	say(10, 12)
+	for _, p := range people {
+		for e, err := range p.Events(w.ctx, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Type == EventRefused || e.Type == EventUndecryptable || e.Type == EventRejoined {
+				t.Errorf("%s is told %+v", p.name, e)
+			}
+			if string(e.Text) == "12" {
+				break
+			}
+		}
+	}
+	w.agree(room, people...)
+}
+
+// TestXRPCTooLate: what was said in an epoch that is over cannot be put back, and is not
+// tried for ever; a commit that has lost its race says which epoch there is.
+func TestXRPCTooLate(t *testing.T) {
+	w := newXRPCWorld(t)
+	people := w.people("ann", "bob")
+	ann := people[0]
+	room := w.room(people...)
+	conv, err := ann.snapshot(w.ctx, room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message, _, err := conv.group.Seal([]byte("late"), nil, mls.SealOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit, err := conv.group.Commit(mls.CommitOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ann.Refresh(w.ctx, room); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the epoch ends", func() bool { return ann.must(room).Epoch > conv.epoch() })
+	for _, row := range []struct {
+		frameType string
+		body      any
+		code      string
+	}{
+		{gateway.TypeSend, gateway.Send{ConvID: room, MsgID: newMessageID(), Env: base64.StdEncoding.EncodeToString(message)}, codeInvalidRequest},
+		{gateway.TypeCommit, gateway.Commit{ConvID: room, MsgID: newMessageID(), Commit: base64.StdEncoding.EncodeToString(commit.Message())}, codeEpochConflict},
+	} {
+		frame, err := gateway.EncodeFrame(row.frameType, nil, row.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := asRefusal(ann.post(w.ctx, "", "/v1/inbox", frame, &gateway.InboxAnswer{}))
+		if r == nil || r.Code != row.code || row.code == codeEpochConflict && r.CurrentEpoch != int64(conv.epoch())+1 {
+			t.Errorf("%s: %+v", row.frameType, r)
+		}
 	}
 }
 
