@@ -82,6 +82,7 @@ type Member struct {
 type Details struct {
 	Creator            AccountID // "" where nobody was noted
 	Suite              string    // by name; "" where nobody has said it
+	SuiteNumber        int64     // of the stored GroupInfo; 0 where there is none
 	Title, Description string
 	PolicyMS           int64 // when the rules were last changed; 0: never
 	PolicyBy           AccountID

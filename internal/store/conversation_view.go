@@ -60,21 +60,35 @@ func (tx *Tx) Views(q ViewQuery) ([]ds.View, error) {
 	var list []ds.View
 	err := tx.each(func(scan func(...any) error) error {
 		var v ds.View
+		var info []byte
 		c, err := scanHead(func(dest ...any) error {
-			return scan(append(dest, &v.Role, &v.JoinedMS, &v.Creator, &v.Suite, &v.Title, &v.Description, &v.PolicyMS, &v.PolicyBy)...)
+			return scan(append(dest, &v.Role, &v.JoinedMS, &v.Creator, &v.Suite, &v.Title, &v.Description, &v.PolicyMS, &v.PolicyBy, &info)...)
 		})
-		v.Conversation = c
+		v.Conversation, v.SuiteNumber = c, suiteIn(info)
 		list = append(list, v)
 		return err
-	}, `SELECT `+headColumns+`, role, joined, creator, suite, title, description, policy_ms, policy_by FROM (
+	}, `SELECT `+headColumns+`, role, joined, creator, suite, title, description, policy_ms, policy_by, info FROM (
 			SELECT mine.*, COALESCE(d.creator, '') AS creator, COALESCE(d.suite, '') AS suite, COALESCE(d.title, '') AS title,
-				COALESCE(d.description, '') AS description, COALESCE(d.policy_ms, 0) AS policy_ms, COALESCE(d.policy_by, '') AS policy_by
+				COALESCE(d.description, '') AS description, COALESCE(d.policy_ms, 0) AS policy_ms, COALESCE(d.policy_by, '') AS policy_by, substr(d.group_info, 1, 8) AS info
 			FROM (SELECT l.*, i.role, `+joinedColumn+` AS joined FROM intervals i JOIN logs l ON l.log_id = i.log_id
 				WHERE i.account = $1 AND i.until_pos IS NULL`+clause+`) AS mine
 			LEFT JOIN conversation_details d ON d.log_id = mine.log_id) AS seen
 		WHERE CAST($2 AS BIGINT) = 0 OR joined < CAST($2 AS BIGINT) OR joined = CAST($2 AS BIGINT) AND log_id > $3
 		ORDER BY joined DESC, log_id LIMIT `+bound(4), args...)
 	return list, err
+}
+
+// suiteIn reads the cipher suite out of the beginning of a GroupInfo, by itself or in an
+// MLSMessage (RFC 9420, sections 6 and 12.4.3): 0 where there is none.
+func suiteIn(info []byte) int64 {
+	isMessage := len(info) >= 8 && info[2] == 0 && info[3] == 4 && info[4] == 0 && info[5] == 1 // then comes the version of the context
+	switch {
+	case isMessage:
+		return int64(info[6])<<8 | int64(info[7])
+	case len(info) >= 4:
+		return int64(info[2])<<8 | int64(info[3])
+	}
+	return 0
 }
 
 // Participants fills in who is in these conversations, longest-standing first, by one

@@ -128,9 +128,9 @@ func testViews(t *testing.T, db *DB) {
 func testSettings(t *testing.T, db *DB) {
 	db.write(t, Batch{Created: []ds.Conversation{head("c1"), head("c2")},
 		Details: []NewDetails{{Conversation: "c1", Creator: "ann", Suite: "S"}}, Policies: []PolicyChange{{"c1", "bob"}, {"c2", "bob"}},
-		Infos: []GroupInfo{{Conversation: "c1", Pos: 1, Epoch: 4, Body: []byte("four")}},
+		Infos: []GroupInfo{{Conversation: "c1", Pos: 1, Epoch: 4, Body: []byte("\x00\x01\x00\x02four")}},
 		Stays: []Stay{{Conversation: "c1", Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Owner}}}})
-	db.write(t, Batch{Infos: []GroupInfo{{Conversation: "c1", Pos: 2, Epoch: 5, Body: []byte("five")}}})
+	db.write(t, Batch{Infos: []GroupInfo{{Conversation: "c1", Pos: 2, Epoch: 5, Body: []byte("\x00\x01\x00\x04\x00\x01\x00\x03five")}}})
 	db.must(t, func(tx *Tx) error {
 		epochs, err := tx.GroupInfoEpochs([]ds.ConversationID{"c1", "c2", "none"})
 		if err != nil {
@@ -141,12 +141,12 @@ func testSettings(t *testing.T, db *DB) {
 		if err != nil {
 			return err
 		}
-		same(t, "info", string(info), "five")
+		same(t, "info", string(info[8:]), "five")
 		list, err := tx.Views(ViewQuery{Account: "ann", Only: "c1", Count: 1})
 		if err != nil {
 			return err
 		}
-		same(t, "details", list[0].Details, ds.Details{Creator: "ann", Suite: "S", PolicyMS: tx.NowMS(), PolicyBy: "bob"})
+		same(t, "details", list[0].Details, ds.Details{Creator: "ann", Suite: "S", SuiteNumber: 3, PolicyMS: tx.NowMS(), PolicyBy: "bob"})
 		return nil
 	})
 	revoke := func(id, code string) error {

@@ -106,6 +106,9 @@ func (s *Server) revokeInvite(ctx context.Context, who ds.Caller, id ds.Conversa
 func (s *Server) convoView(v *ds.View) xrpc.ConvoView {
 	out := xrpc.ConvoView{ConversationID: string(v.ID), GroupID: groupID(v), Creator: string(v.Creator), Epoch: v.Epoch, CipherSuite: v.Suite,
 		CreatedAt: xrpc.TimeMS(v.CreatedMS), ConfirmationTag: v.ConfirmationTag, SequencerDID: s.did()}
+	if out.CipherSuite == "" { // a gateway client made it
+		out.CipherSuite = xrpc.SuiteName(v.SuiteNumber)
+	}
 	if v.LatestMS > 0 {
 		out.LastMessageAt = coarse(v.LatestMS)
 	}

@@ -561,6 +561,10 @@ func TestBothDoors(t *testing.T) {
 		if view = w.convo("bob", "tea room"); view.GroupID != group("tea") || view.ConversationID != "tea room" || view.Epoch != 4 {
 			t.Errorf("once bound: %+v", view)
 		}
+		w.update("ann", "tea room", object{"action": "updateGroupInfo", "epoch": 4, "groupInfo": blob(info("tea", 4))})
+		if view = w.convo("bob", "tea room"); view.CipherSuite != suiteName {
+			t.Errorf("the suite of its GroupInfo is shown as %q", view.CipherSuite)
+		}
 		w.update("ann", "tea room", object{"action": "promoteModerator", "targetDid": w.did("bob")})
 		w.call("bob", xrpc.LeaveConvo, object{"convoId": "tea room"}).fields()
 		w.call("ann", xrpc.LeaveConvo, object{"convoId": "tea room"}).fields()
