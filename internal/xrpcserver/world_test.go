@@ -263,6 +263,13 @@ func (a answer) refused(want string) {
 	}
 }
 
+// name is that of the error.
+func (a answer) name() string {
+	var e xrpc.ErrorBody
+	_ = json.Unmarshal(a.body, &e)
+	return e.Error
+}
+
 // object is a JSON object to send.
 type object = map[string]any
 
