@@ -37,6 +37,7 @@ func TestBlackBox(t *testing.T) {
 					c = server.DefaultConfig(t.TempDir())
 					c.Limit = []string{"all=off"}
 				}
+				log := keepsJournal(&c)
 				b := &blackBox{harness: ways[name](t, c)}
 				for _, check := range blackBoxChecks {
 					t.Run(check.name, func(t *testing.T) {
@@ -44,6 +45,7 @@ func TestBlackBox(t *testing.T) {
 						check.run(b)
 					})
 				}
+				log.tellsNothing(t, b.service.DID())
 			})
 		}
 	})
