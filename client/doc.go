@@ -108,7 +108,7 @@
 //
 // Some things the protocol does not have. LeaveTo is ErrNotOverXRPC: the server names
 // the heir of an owner who leaves. Epoch authenticators are not reported, so there is no
-// EventFork. Options.InviteCode is not used: the account must have been admitted before.
+// EventFork.
 // Who is removed while away cannot read what was said before that any more.
 // After an EventRewound the server takes a message again only if its epoch is still the
 // current one, and others come back as EventRefused. A commit adds or removes at

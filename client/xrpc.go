@@ -46,6 +46,9 @@ func (c *Client) connectXRPC(ctx context.Context) (served, error) {
 		return served{}, err
 	}
 	if c.xrpc.deviceID() == "" {
+		if err := c.xrpc.redeemInvite(ctx); err != nil {
+			return served{}, err
+		}
 		// The server tells a device nothing before it knows it.
 		if err := c.fillKeyPackages(ctx, "", -1); err != nil {
 			return served{}, err
@@ -60,6 +63,21 @@ func (c *Client) connectXRPC(ctx context.Context) (served, error) {
 		return served{}, err
 	}
 	return c.serve(ctx, newSession(c, link, ""))
+}
+
+// redeemInvite has the account let in by the invite that there is, if any. One that was
+// let in before does not use it up. Servers other than ours have no such method, and none
+// of our invites.
+func (d *xrpcDoor) redeemInvite(ctx context.Context) error {
+	code := d.c.options.InviteCode
+	if code == "" {
+		return nil
+	}
+	err := d.do(ctx, xrpc.RedeemInvite, xrpc.RedeemInviteInput{Code: code}, &xrpc.RedeemInviteOutput{})
+	if e := asGateway(err); e != nil && e.Message == ErrNotOverXRPC.Error() {
+		return nil
+	}
+	return asAnswer(err)
 }
 
 // load readies the door for calls.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/server"
 	"waxwing.im/waxwing/mls"
 )
 
@@ -686,5 +688,40 @@ func TestXRPCRefusals(t *testing.T) {
 	stranger := strings.Repeat("ab", 32)
 	if r := asRefusal(ann.post(w.ctx, "", "/v1/inbox", []byte(`{"v":1,"t":"conv.send","body":{"conv_id":"`+stranger+`","msg_id":"x","env":"AAAA"}}`), &gateway.InboxAnswer{})); r == nil || r.Code != codeInvalidRequest {
 		t.Errorf("what is no MLS message is sent: %v", r)
+	}
+}
+
+// TestXRPCInvite: where the server asks for an invite, a client over XRPC redeems the one
+// it has and stays out without one.
+func TestXRPCInvite(t *testing.T) {
+	w := newXRPCWorld(t)
+	w.stopServer()
+	w.config.Admission = "invite"
+	created, err := server.Administer(w.ctx, w.config, server.AdminRequest{Operation: server.AdminInviteCreate, Uses: 1, Life: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var invite struct{ Code string }
+	if err := json.Unmarshal(created.Result, &invite); err != nil || invite.Code == "" {
+		t.Fatalf("the invite is %s, %v", created.Result, err)
+	}
+	w.startServer()
+	open := func(name, code string) *person {
+		t.Helper()
+		p := w.person(name)
+		p.options.InviteCode = code
+		p.open()
+		return p
+	}
+	if err := open("ann", invite.Code).WaitOnline(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	for name, code := range map[string]string{"bob": "", "cid": invite.Code} { // used up
+		p := open(name, code)
+		w.eventually(name+" is told why", func() bool {
+			state, _ := p.State()
+			r := asRefusal(state.Err)
+			return r != nil && r.Code == codeForbidden && strings.Contains(r.Message, "invite")
+		})
 	}
 }
