@@ -202,8 +202,8 @@ func (tx *Tx) Write(b Batch) error {
 func (tx *Tx) insertHeads(list []ds.Conversation) error {
 	for _, c := range list {
 		if err := tx.later(`INSERT INTO logs (log_id, pos, seq, hash, term, home, group_id, generation, epoch, members,
-				record_senders, refuse_opaque, committer_account, committer_device, created_ms, latest_ms, policy, confirmation_tag)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`,
+				record_senders, refuse_opaque, committer_account, committer_device, created_ms, latest_ms, policy, confirmation_tag, tag_epoch)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $9)`,
 			string(ds.ConversationLog(c.ID)), c.Pos, c.Seq, c.Hash, c.Term, null(c.Home), bytesOrNull(c.GroupID), c.Generation, c.Epoch, c.Members,
 			flag(c.RecordSenders), flag(c.RefuseOpaque), null(c.Committer.Account), null(c.Committer.ID), c.CreatedMS, c.LatestMS,
 			policyOrNull(c.Policy), bytesOrNull(c.ConfirmationTag)); err != nil {
@@ -271,7 +271,7 @@ func (tx *Tx) updateRest(list []Change) error {
 			continue
 		}
 		if err := tx.later(`UPDATE logs SET group_id = $2, generation = $3, epoch = $4, members = $5, committer_account = $6, committer_device = $7,
-				policy = $8, confirmation_tag = $9 WHERE log_id = $1`,
+				policy = $8, confirmation_tag = $9, tag_epoch = $4 WHERE log_id = $1`,
 			string(ds.ConversationLog(b.ID)), bytesOrNull(b.GroupID), b.Generation, b.Epoch, b.Members, null(b.Committer.Account), null(b.Committer.ID),
 			policyOrNull(b.Policy), bytesOrNull(b.ConfirmationTag)); err != nil {
 			return err

@@ -27,7 +27,8 @@ func TestConformance(t *testing.T) {
 		{"batch", testBatch}, {"heads", testHeads}, {"intervals", testIntervals}, {"refusals of the database", testViolations},
 		{"records", testRecords}, {"account logs", testAccountLogs}, {"cursors", testCursors}, {"key packages", testKeyPackages},
 		{"key packages are claimed once", testClaimRace}, {"conversations", testConversations}, {"text", testText}, {"migrations", testMigrations},
-		{"welcomes", testWelcomes}, {"views", testViews}, {"settings", testSettings}, {"recipients are swept", testRecipientsSwept}, {"rollback", testRollback},
+		{"welcomes", testWelcomes}, {"views", testViews}, {"settings", testSettings}, {"tag of a former epoch", testTagOfFormerEpoch},
+		{"recipients are swept", testRecipientsSwept}, {"rollback", testRollback},
 	}
 	for _, database := range []string{"sqlite", "postgres"} {
 		t.Run(database, func(t *testing.T) {
@@ -44,17 +45,20 @@ var clock = struct {
 	now time.Time
 }{now: time.UnixMilli(1_000_000)}
 
-func open(t *testing.T, database string) *DB {
+func open(t *testing.T, database string, hook ...Hook) *DB {
 	t.Helper()
-	url := "sqlite:" + t.TempDir()
-	if database == "postgres" {
-		url = pgtest.URL(t)
-	}
-	db, err := Open(context.Background(), Options{URL: url, Now: func() time.Time {
+	o := Options{URL: "sqlite:" + t.TempDir(), Now: func() time.Time {
 		clock.Lock()
 		defer clock.Unlock()
 		return clock.now
-	}})
+	}}
+	if database == "postgres" {
+		o.URL = pgtest.URL(t)
+	}
+	for _, h := range hook {
+		o.Hook = h
+	}
+	db, err := Open(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -123,8 +123,6 @@ func (tx *Tx) DeleteDevice(device ds.Device, reason string) (isDeleted bool, pac
 		`DELETE FROM additions WHERE account = $1 AND device = $2`,
 		`DELETE FROM welcome_recipients WHERE account = $1 AND device = $2`,
 		`DELETE FROM cursors WHERE account = $1 AND device = $2`,
-		`DELETE FROM stream_positions WHERE account = $1 AND device = $2`,
-		`DELETE FROM tickets WHERE account = $1 AND device = $2`,
 	} {
 		if _, err := tx.exec(sql, account, id); err != nil {
 			return false, 0, err

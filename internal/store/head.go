@@ -9,7 +9,7 @@ import (
 
 const headColumns = `log_id, pos, seq, hash, term, COALESCE(home, ''), group_id, generation, epoch, members,
 	created_ms, latest_ms, record_senders, refuse_opaque, COALESCE(committer_account, ''), COALESCE(committer_device, ''),
-	COALESCE(policy, ''), confirmation_tag`
+	COALESCE(policy, ''), CASE WHEN tag_epoch = epoch THEN confirmation_tag END`
 
 func scanHead(scan func(...any) error) (ds.Conversation, error) {
 	var (

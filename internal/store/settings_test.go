@@ -171,6 +171,36 @@ func testSettings(t *testing.T, db *DB) {
 	}
 }
 
+// testTagOfFormerEpoch: a node of an earlier version moves the epoch and knows of no tag.
+// What it leaves says nothing of the new epoch.
+func testTagOfFormerEpoch(t *testing.T, db *DB) {
+	before := head("c1")
+	before.ConfirmationTag = []byte("tag")
+	db.write(t, Batch{Created: []ds.Conversation{before}})
+	tag := func() string {
+		return string(read(t, db, func(tx *Tx) ([]byte, error) {
+			c, err := tx.Head("c1")
+			if err != nil {
+				return nil, err
+			}
+			alone, _, err := tx.ConfirmationTag("c1")
+			same(t, "the tag by itself", alone, c.ConfirmationTag)
+			return c.ConfirmationTag, err
+		}))
+	}
+	same(t, "tag", tag(), "tag")
+	db.must(t, func(tx *Tx) error {
+		_, err := tx.exec(`UPDATE logs SET pos = pos + 1, epoch = epoch + 1 WHERE log_id = 'c/c1'`)
+		return err
+	})
+	same(t, "tag of the epoch before", tag(), "")
+	now := read(t, db, func(tx *Tx) (ds.Conversation, error) { return tx.Head("c1") })
+	after := now
+	after.Pos, after.ConfirmationTag = now.Pos+1, []byte("tag") // the same bytes, of this epoch
+	db.write(t, Batch{Changed: []Change{{Before: now, After: after}}})
+	same(t, "tag that was said again", tag(), "tag")
+}
+
 // testRecipientsSwept has the recipients of a Welcome go with it.
 func testRecipientsSwept(t *testing.T, db *DB) {
 	soon := clock.now.Add(time.Minute).UnixMilli()

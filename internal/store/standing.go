@@ -13,6 +13,6 @@ func (tx *Tx) Standing(account ds.AccountID, id ds.ConversationID) (pos int64, e
 // ConfirmationTag is the tag of the current epoch of a conversation, nil where nobody has
 // said it, and that epoch.
 func (tx *Tx) ConfirmationTag(id ds.ConversationID) (tag []byte, epoch int64, err error) {
-	err = tx.row(`SELECT confirmation_tag, epoch FROM logs WHERE log_id = $1`, string(ds.ConversationLog(id))).Scan(&tag, &epoch)
+	err = tx.row(`SELECT CASE WHEN tag_epoch = epoch THEN confirmation_tag END, epoch FROM logs WHERE log_id = $1`, string(ds.ConversationLog(id))).Scan(&tag, &epoch)
 	return tag, epoch, notFound(err)
 }

@@ -18,8 +18,8 @@ type Ticket struct {
 // InsertTicket keeps a ticket. Its generation is what is known of the account's devices;
 // that of t does not count.
 func (tx *Tx) InsertTicket(t Ticket) error {
-	_, err := tx.exec(`INSERT INTO tickets (ticket_hash, account, device, generation, conversations, expires_ms)
-		SELECT $1, $2, '', COALESCE((SELECT MAX(d.generation) FROM devices d WHERE d.account = $2), 0), $3, CAST($4 AS BIGINT)`,
+	_, err := tx.exec(`INSERT INTO tickets (ticket_hash, account, generation, conversations, expires_ms)
+		SELECT $1, $2, COALESCE((SELECT MAX(d.generation) FROM devices d WHERE d.account = $2), 0), $3, CAST($4 AS BIGINT)`,
 		t.Hash[:], string(t.Account), asJSON(append([]ds.ConversationID{}, t.Conversations...)), t.ExpiresMS)
 	return err
 }

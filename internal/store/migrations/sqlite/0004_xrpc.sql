@@ -1,8 +1,10 @@
 -- What the AT Protocol door needs beside the logs. The rules of a conversation and the
 -- tag of its epoch stand in the head, for every append looks at them; policy is NULL
--- where the default rules hold.
+-- where the default rules hold. A tag is that of tag_epoch: a node of an earlier version
+-- moves the epoch and leaves it.
 ALTER TABLE logs ADD COLUMN policy TEXT;
 ALTER TABLE logs ADD COLUMN confirmation_tag BLOB;
+ALTER TABLE logs ADD COLUMN tag_epoch INTEGER;
 
 ALTER TABLE conversation_details ADD COLUMN creator TEXT NOT NULL DEFAULT '';
 ALTER TABLE conversation_details ADD COLUMN suite TEXT NOT NULL DEFAULT ''; -- by name, as the creator wrote it
@@ -59,7 +61,10 @@ CREATE TABLE welcome_recipients (
     reason         TEXT, -- why it was given up
     PRIMARY KEY (welcome_id, account, device, key_package_ref)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX welcome_recipients_waiting ON welcome_recipients (account, log_id, created_ms) WHERE consumed_ms IS NULL;
+CREATE INDEX welcome_recipients_account ON welcome_recipients (account, log_id, consumed_ms);
+
+-- What became of an account's key packages, claimed ones too.
+CREATE INDEX key_packages_account ON key_packages (account, published_ms);
 
 -- Commits are few among the messages, and asked for by themselves.
 CREATE INDEX records_commits ON records (log_id, seq) WHERE kind = 3;
@@ -77,7 +82,6 @@ CREATE TABLE reactions (
 CREATE TABLE tickets (
     ticket_hash    BLOB PRIMARY KEY,
     account        TEXT NOT NULL,
-    device         TEXT NOT NULL,
     generation     INTEGER NOT NULL,
     conversations  TEXT NOT NULL, -- JSON; empty: all of the account
     expires_ms     INTEGER NOT NULL

@@ -1,0 +1,80 @@
+package store
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// TestPlansByIndex: no statement of the AT Protocol door's reads a table from one end to
+// the other. On PostgreSQL that would not show, where a scan is the last resort.
+func TestPlansByIndex(t *testing.T) {
+	var mu sync.Mutex
+	statements := map[string]bool{}
+	note := func(sql string, done bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		statements[sql] = true
+	}
+	for _, test := range []func(*testing.T, *DB){testDevices, testResetDevice, testDeleteDevice, testAdditions, testClaimAddition, testPool,
+		testClaimDevicePackage, testFreePackages, testAcquainted, testViews, testSettings, testRecipientsSwept} {
+		test(t, open(t, "sqlite", note))
+	}
+	db := open(t, "sqlite")
+	tables := map[string]bool{}
+	for _, name := range read(t, db, func(tx *Tx) (names []string, err error) {
+		err = tx.each(func(scan func(...any) error) error {
+			var name string
+			err := scan(&name)
+			names = append(names, name)
+			return err
+		}, `SELECT name FROM sqlite_master WHERE type = 'table'`)
+		return names, err
+	}) {
+		tables[name] = true
+	}
+	explained := 0
+	for sql := range statements {
+		verb, _, _ := strings.Cut(strings.TrimSpace(sql), " ")
+		if !slices.Contains([]string{"SELECT", "UPDATE", "DELETE", "INSERT"}, verb) || !parameter.MatchString(sql) { // without one it is these tests' own
+			continue
+		}
+		explained++
+		for _, step := range db.plan(t, sql) {
+			if scanned := wholeTable.FindStringSubmatch(step); scanned != nil && tables[scanned[1]] {
+				t.Errorf("%s\n%s", step, sql)
+			}
+		}
+	}
+	if explained < 40 {
+		t.Errorf("only %d statements were seen", explained)
+	}
+}
+
+var (
+	parameter  = regexp.MustCompile(`\$(\d+)`)
+	wholeTable = regexp.MustCompile(`^SCAN (\w+)`)
+)
+
+// plan is how SQLite goes about a statement.
+func (db *DB) plan(t *testing.T, sql string) (steps []string) {
+	t.Helper()
+	count := strings.Count(sql, "?")
+	for _, n := range parameter.FindAllStringSubmatch(sql, -1) {
+		number, _ := strconv.Atoi(n[1])
+		count = max(count, number)
+	}
+	db.must(t, func(tx *Tx) error {
+		return tx.each(func(scan func(...any) error) error {
+			var id, parent, unused int64
+			var step string
+			err := scan(&id, &parent, &unused, &step)
+			steps = append(steps, step)
+			return err
+		}, "EXPLAIN QUERY PLAN "+sql, make([]any, count)...)
+	})
+	return steps
+}
