@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -14,14 +15,14 @@ var errCrash = errors.New("the machine has lost its power")
 
 // crashAt makes a hook that ends the client at the n-th point between two writes,
 // and tells whether it came to that.
-func crashAt(n int) (hook func(string) error, hasCrashed *bool) {
-	hasCrashed = new(bool)
+func crashAt(n int) (hook func(string) error, hasCrashed *atomic.Bool) {
+	hasCrashed = new(atomic.Bool)
 	seen := 0
 	return func(string) error { // called with the database's lock held
 		if seen++; seen < n {
 			return nil
 		}
-		*hasCrashed = true
+		hasCrashed.Store(true)
 		return errCrash
 	}, hasCrashed
 }
@@ -146,8 +147,8 @@ func crashScript(w *world, who string, n int) bool {
 	}
 	try(func(ctx context.Context) error { return founder.Flush(ctx) })
 	try(func(ctx context.Context) error { return joiner.Flush(ctx) })
-	happened := *hasCrashed
 	victim.close() // whether or not it has crashed
+	happened := hasCrashed.Load()
 	victim.open()
 	founder.says(dm, "end")
 	for _, p := range []*person{founder, joiner} {
