@@ -17,7 +17,8 @@ import (
 // 12.2): with its own leaving an account may hand in a proposal to remove it, which
 // leaves the epoch as it is, or a commit that does something else; the others' clients
 // commit the removal. The same handshake again is answered as before, though the caller
-// has left by then.
+// has left by then; one that was handed in some other way before, and ended nothing, is
+// not put into the log again.
 //
 // Refusals: forbidden; invalid_request, also because of ds.TargetNotMember;
 // epoch_conflict; rate_limited.
@@ -98,8 +99,11 @@ func (s *Service) decideTakeOut(c *conversation, who ds.Caller, t takeOut, nowMS
 		if answer.Kind != t.seen.kind {
 			return 0, refuseReused
 		}
-		s.metrics.duplicates.Inc()
-		return answer.Epoch, nil
+		if !c.isMemberSince(t.target, answer.Pos) {
+			s.metrics.duplicates.Inc()
+			return answer.Epoch, nil
+		}
+		t.handshake = nil // it was handed in by itself, and ended no membership
 	}
 	if r := s.charge(c, LimitRemoves, who); r != nil {
 		return 0, r

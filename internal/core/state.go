@@ -55,6 +55,13 @@ func (c *conversation) wasMemberAt(account ds.AccountID, pos int64) bool {
 	return false
 }
 
+// isMemberSince says whether account is a member, and was one at the record pos already
+// without having left in between.
+func (c *conversation) isMemberSince(account ds.AccountID, pos int64) bool {
+	stays := c.intervals[account]
+	return c.isMember(account) && stays[len(stays)-1].From <= pos
+}
+
 // appendMessage adds a message at the head. A commit's record carries the epoch
 // that it opens, which the caller has put into the head before.
 func (c *conversation) appendMessage(r ds.Record, nowMS int64) ds.Record {
