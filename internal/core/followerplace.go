@@ -31,6 +31,7 @@ const (
 // Begun is where a follow has begun.
 type Begun struct {
 	Pos     int64 // of the record before the first that will be read
+	Head    int64 // of the last record there was
 	IsLost  bool  // the caller is no member
 	IsReset bool  // what followed the place is not there any more, so it began at the head
 }
@@ -74,14 +75,14 @@ func (f *Follower) beginAt(next *follow, at store.Reading, after int64) (Begun, 
 	if last.From == 0 || last.Until != 0 && !f.Former {
 		return Begun{}, refuseNotMember
 	}
-	b := Begun{Pos: after}
+	b := Begun{Pos: after, Head: at.Pos}
 	switch {
 	case after == AtHead:
 		b.Pos = at.Pos
 	case after == AtJoin:
 		b.Pos = last.From - 1
 	case after > at.Pos, at.EarliestSeq > 1 && after < at.Before:
-		b = Begun{Pos: at.Pos, IsReset: true}
+		b = Begun{Pos: at.Pos, Head: at.Pos, IsReset: true}
 	}
 	next.home, next.asOf, next.goal, next.head = at.Home, at.Pos, at.Pos, at.Seq
 	if last.Until != 0 {

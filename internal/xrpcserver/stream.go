@@ -210,7 +210,9 @@ func (c *stream) begin(list []core.Place, old *places) error {
 		} else if old != nil {
 			if i, ok := old.index[id]; ok && old.list[i].pos == b.Pos {
 				at.sub = old.list[i].sub
-				if old.list[i].skip > 0 {
+				// A part of a record that is not there was sent to nobody, and everything
+				// else would wait in memory for the rest of it.
+				if old.list[i].skip > 0 && b.Pos < b.Head {
 					c.places.sent(c.places.index[id], old.list[i].skip)
 				}
 			}

@@ -362,6 +362,46 @@ func TestCursorsThatSayNothing(t *testing.T) {
 	}
 }
 
+// TestPartOfNoRecord: a cursor that claims a part of a record which does not exist keeps
+// nothing of the other conversations back.
+func TestPartOfNoRecord(t *testing.T) {
+	w := newWorld(t)
+	w.room("c1", "ann")
+	w.room("c2", "ann")
+	s := w.subscribe("ann", "")
+	w.say("ann", "c1", "m1")
+	w.say("ann", "c2", "m2")
+	s.next()
+	s.next()
+	s.close()
+	w.idle(t)
+	parsed, ok := parsePlaces(s.cursor)
+	if !ok {
+		t.Fatalf("cursor %q", s.cursor)
+	}
+	stored, err := w.core.Places(context.Background(), w.as("ann"), parsed.name)
+	must(t, err)
+	p, ok := parsed.apply(stored)
+	if !ok || len(p.list) != 2 {
+		t.Fatalf("%d places", len(p.list))
+	}
+	forged := &places{name: parsed.name, base: make([]int64, 2)}
+	for i, at := range p.list {
+		forged.add(at.id, at.pos, 0)
+		forged.base[i] = stored[i].Next - 1
+		if at.pos != forged.base[i] {
+			forged.moved = append(forged.moved, i)
+		}
+	}
+	forged.sent(0, 1)
+	rest, _ := forged.appendRest(nil)
+	s = w.subscribe("ann", formatCursor(p.list[0].id, p.list[0].pos, partSub)+string(rest))
+	w.say("ann", string(p.list[1].id), "m3")
+	if m, ok := s.next().(*xrpc.MessageEvent); !ok || m.Message.ID != "m3" {
+		t.Errorf("goes on with %v", m)
+	}
+}
+
 func BenchmarkFanOut(b *testing.B) {
 	const readers = 200
 	w := newWorld(b)
