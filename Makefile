@@ -75,16 +75,22 @@ lexicon-check:
 	npm --prefix $* ci --ignore-scripts
 	@touch $@
 
-# What mls reads from others and from disk, fuzzed for FUZZTIME each; a minute each
-# is part of test.
-FUZZTIME = 10m
-FUZZ     = mls/wire:FuzzWire mls:FuzzProcess mls:FuzzJoin mls:FuzzState
+# What mls reads from others and from disk, and what the doors read, fuzzed for FUZZTIME
+# each; a minute each of mls is part of test.
+FUZZTIME   = 10m
+FUZZ_MLS   = mls/wire:FuzzWire mls:FuzzProcess mls:FuzzJoin mls:FuzzState
+FUZZ_DOORS = internal/identity:FuzzXRPCToken internal/identity:FuzzVerifyToken internal/identity:FuzzDocument internal/identity:FuzzLocate \
+	api/xrpc:FuzzBytes api/xrpc:FuzzQuery api/xrpc:FuzzDecode api/xrpc:FuzzCBOR api/xrpc:FuzzClientFrameText \
+	internal/xrpcserver:FuzzSendMessage internal/xrpcserver:FuzzClientFrame internal/xrpcserver:FuzzPlaces internal/xrpcserver:FuzzCursor \
+	api/gateway:FuzzValidate api/gateway:FuzzDecodeFrame internal/gatewayserver:FuzzParseID internal/gatewayserver:FuzzStream \
+	internal/gatewayserver:FuzzHTTP internal/gatewayserver:FuzzFrames client:FuzzParseCertificate
+FUZZ       = $(FUZZ_MLS) $(FUZZ_DOORS)
 
 fuzz:
 	@for f in $(FUZZ); do scripts/fuzz.sh "./$${f%%:*}" "$${f##*:}" $(FUZZTIME) || exit 1; done
 
 fuzz-short:
-	@$(MAKE) --no-print-directory fuzz FUZZTIME=1m
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=1m FUZZ="$(FUZZ_MLS)"
 
 # The whole of the random test of mls: 5 000 operations.
 property:
