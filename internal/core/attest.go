@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"waxwing.im/waxwing/internal/ds"
-	"waxwing.im/waxwing/internal/store"
 )
 
 // Bounds of what is remembered of attestations: so many epochs, the oldest
@@ -33,7 +32,7 @@ func (s *Service) Attest(ctx context.Context, who ds.Caller, id ds.ConversationI
 	if generation < 0 {
 		return ds.Refuse(ds.InvalidRequest, "generation: negative")
 	}
-	head, err := s.asMember(ctx, who, id, func(*store.Tx) error { return nil })
+	head, err := s.Standing(ctx, who, id)
 	switch {
 	case err != nil:
 		return err

@@ -174,7 +174,7 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 	}
 	if c.head.IsBound() {
 		if !bytes.Equal(seen.group, c.head.GroupID) {
-			return ds.Record{}, ds.Refuse(ds.InvalidRequest, "%s", refuseGroup.Message).Because(ds.BadCommit)
+			return ds.Record{}, refuseGroup.Because(ds.BadCommit)
 		}
 		if seen.epoch != c.head.Epoch {
 			s.metrics.commitConflicts.Inc()

@@ -54,9 +54,10 @@ func CommitID(account ds.AccountID, method, key string, commit []byte) ds.Messag
 
 // ChangeGroup puts a commit with what belongs to it into the log, or answers where an
 // earlier one of the same name stands; the record's Epoch is the one that the commit
-// opened, its Body the commit that was stored, if it is still there. Refusals: invalid_request (BadCommit, BadGroupInfo, NoKeyPackage,
-// AlreadyMember), forbidden (NotMember, NotAllowed), limit_exceeded (TooManyMembers),
-// epoch_conflict (LostRace), rate_limited.
+// opened, its Body the commit that was stored, if it is still there. Refusals:
+// invalid_request (BadCommit, BadGroupInfo, NoKeyPackage, AlreadyMember), forbidden
+// (NotMember, NotAllowed), limit_exceeded (TooManyMembers), epoch_conflict (LostRace),
+// rate_limited.
 func (s *Service) ChangeGroup(ctx context.Context, who ds.Caller, g GroupChange) (ds.Record, error) {
 	b := Bundle{ConversationID: g.ConversationID, ID: CommitID(who.Account, g.Method, g.Key, g.Commit), Commit: g.Commit, Welcome: g.Welcome,
 		GroupInfo: g.GroupInfo, Add: g.Add, Remove: g.Remove, Encoding: ds.Binary, ConfirmationTag: g.ConfirmationTag, isLoose: true}
@@ -98,13 +99,10 @@ func (s *Service) ChangeGroup(ctx context.Context, who ds.Caller, g GroupChange)
 // stored is a record with all that is kept of it, or what is known of it where the
 // record itself is gone.
 func (s *Service) stored(ctx context.Context, known ds.Record) (ds.Record, error) {
-	err := s.store.Read(ctx, func(tx *store.Tx) error {
-		list, err := tx.RecordsAfter(known.Log, known.Pos-1, 1, 1)
-		if len(list) == 1 && list[0].Pos == known.Pos {
-			known = list[0]
-		}
-		return err
-	})
+	list, err := s.store.RecordsAfter(ctx, known.Log, known.Pos-1, 1, 1)
+	if len(list) == 1 && list[0].Pos == known.Pos {
+		known = list[0]
+	}
 	return known, err
 }
 

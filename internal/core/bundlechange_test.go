@@ -96,6 +96,22 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+// TestLongCommitAgain: a commit is answered in full when it comes again, however long it is.
+func TestLongCommitAgain(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		w.room("c1", "ann")
+		long := wire.Marshal(&wire.Message{WireFormat: wire.PrivateMessageFormat, Private: &wire.PrivateMessage{GroupID: []byte("g"),
+			ContentType: wire.CommitContent, EncryptedSenderData: []byte("s"), Ciphertext: make([]byte, 1<<20)}})
+		for range 2 {
+			r, err := w.service.ChangeGroup(context.Background(), ds.Caller{Account: "ann"}, GroupChange{ConversationID: "c1", Commit: long})
+			if err != nil || r.Epoch != 1 || len(r.Body) != len(long) {
+				t.Errorf("epoch %d, %d bytes, %v", r.Epoch, len(r.Body), err)
+			}
+		}
+	})
+}
+
 // TestEnteringAnyGroup: nothing of a suite that this service cannot compute with stands
 // in the way of entering its group, and an external commit holds nothing that is not its.
 func TestEnteringAnyGroup(t *testing.T) {

@@ -16,36 +16,16 @@ import (
 // GroupInfo that the last commit which carried one came with. It may be of an epoch
 // that is over, if later commits carried none. Refusals: forbidden, not_found.
 func (s *Service) GroupInfo(ctx context.Context, who ds.Caller, id ds.ConversationID) (info []byte, head ds.Conversation, err error) {
-	head, err = s.asMember(ctx, who, id, func(tx *store.Tx) (err error) {
-		info, err = tx.GroupInfo(id)
+	err = s.viewAsMember(ctx, who, id, func(tx *store.Tx) (err error) {
+		if head, err = tx.Head(id); err == nil {
+			info, err = tx.GroupInfo(id)
+		}
 		return err
 	})
 	if errors.Is(err, store.ErrNotFound) || err == nil && info == nil {
 		err = ds.Refuse(ds.NotFound, "nobody has sent a group_info yet")
 	}
 	return info, head, err
-}
-
-// asMember reads the head of a conversation, and whatever read does, for a member.
-func (s *Service) asMember(ctx context.Context, who ds.Caller, id ds.ConversationID, read func(tx *store.Tx) error) (head ds.Conversation, err error) {
-	if !ds.IsValidID(string(id)) {
-		return head, refuseNotMember
-	}
-	key := store.MemberKey{Conversation: id, Account: who.Account}
-	err = s.store.View(ctx, func(tx *store.Tx) error {
-		intervals, err := tx.Intervals([]store.MemberKey{key})
-		if err != nil {
-			return err
-		}
-		if stays := intervals[key]; len(stays) == 0 || stays[len(stays)-1].Until != 0 {
-			return refuseNotMember
-		}
-		if head, err = tx.Head(id); err != nil {
-			return err
-		}
-		return read(tx)
-	})
-	return head, err
 }
 
 // checkExternal refuses an external commit (RFC 9420, section 12.4.3.2) that is not

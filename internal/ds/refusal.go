@@ -58,10 +58,11 @@ const (
 	TooLarge        Reason = "too large"
 )
 
-// Because is r with a reason.
+// Because is a copy of r with a reason: refusals are shared.
 func (r *Refusal) Because(reason Reason) *Refusal {
-	r.Reason = reason
-	return r
+	finer := *r
+	finer.Reason = reason
+	return &finer
 }
 
 // Refusal is a normal answer: the request was understood and is not done. Its
