@@ -46,8 +46,7 @@ func (s *Server) getDeliveryStatus(ctx context.Context, who ds.Caller, in *xrpc.
 // that of a service.
 func (s *Server) resolveDeliveryService(ctx context.Context, _ ds.Caller, in *xrpc.ResolveDeliveryServiceParams) (*xrpc.ResolveDeliveryServiceOutput, error) {
 	did, _, _ := strings.Cut(in.DID, "#")
-	method, name, _ := strings.Cut(strings.TrimPrefix(did, "did:"), ":")
-	if !strings.HasPrefix(did, "did:") || method == "" || name == "" {
+	if !isDID(did) { // what is found out is remembered by it
 		return nil, badInput("did", "must be a DID")
 	}
 	if did == s.did() {

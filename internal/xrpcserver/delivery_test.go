@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/netguard"
 )
@@ -106,6 +107,7 @@ func TestResolveDeliveryService(t *testing.T) {
 		{"did:web:10.0.0.1", "404 EndpointNotFound"},
 		{"nonsense", "400 InvalidRequest"},
 		{"did:plc", "400 InvalidRequest"},
+		{"did:web:" + strings.Repeat("a", ds.AccountBytesMax), "400 InvalidRequest"}, // longer than any account
 	} {
 		a := w.call("ann", xrpc.ResolveDeliveryService, params("did", test.did))
 		a.nsid = test.did
