@@ -52,10 +52,7 @@ func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registra
 	var conversations []ds.ConversationID
 	var fresh []Addition
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
-		if err := tx.LockAccount(who.Account); err != nil {
-			return err
-		}
-		devices, err := tx.Devices(who.Account)
+		devices, err := lockDevices(tx, who.Account)
 		if err != nil {
 			return err
 		}
@@ -77,6 +74,15 @@ func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registra
 		return Device{}, nil, err
 	}
 	return d, conversations, s.announceAdditions(ctx, who, fresh)
+}
+
+// lockDevices lists the devices of an account. Neither they nor the account's key
+// packages are changed by anybody else until the transaction ends.
+func lockDevices(tx *store.Tx, account ds.AccountID) ([]Device, error) {
+	if err := tx.LockAccount(account); err != nil {
+		return nil, err
+	}
+	return tx.Devices(account)
 }
 
 // decideDevice is which device a registration is for, and what it is from then on.
@@ -222,10 +228,7 @@ func (s *Service) DeleteDevice(ctx context.Context, who ds.Caller, names DeviceN
 	var out DeletedDevice
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		out = DeletedDevice{}
-		if err := tx.LockAccount(who.Account); err != nil {
-			return err
-		}
-		devices, err := tx.Devices(who.Account)
+		devices, err := lockDevices(tx, who.Account)
 		if err != nil {
 			return err
 		}

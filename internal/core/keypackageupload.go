@@ -54,10 +54,7 @@ func (s *Service) UploadKeyPackages(ctx context.Context, who ds.Caller, device s
 	}
 	var added int64
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
-		if err := tx.LockAccount(who.Account); err != nil {
-			return err
-		}
-		devices, err := tx.Devices(who.Account)
+		devices, err := lockDevices(tx, who.Account)
 		if err != nil {
 			return err
 		}
@@ -234,10 +231,7 @@ func (s *Service) SyncKeyPackages(ctx context.Context, who ds.Caller, device str
 	var out Synced
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		out = Synced{}
-		if err := tx.LockAccount(who.Account); err != nil {
-			return err
-		}
-		devices, err := tx.Devices(who.Account)
+		devices, err := lockDevices(tx, who.Account)
 		if err != nil {
 			return err
 		}
