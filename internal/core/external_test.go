@@ -3,6 +3,7 @@ package core
 import (
 	"bytes"
 	"context"
+	"strings"
 	"testing"
 
 	"waxwing.im/waxwing/internal/ds"
@@ -96,4 +97,22 @@ func TestExternalCommit(t *testing.T) {
 			t.Errorf("got %x at %d, %v", info, head.Epoch, err)
 		}
 	})
+}
+
+// TestGroupInfoNamesNobody: who hands in a GroupInfo is mostly who made the commit before
+// it, and of that the log does not tell (I12).
+func TestGroupInfoNamesNobody(t *testing.T) {
+	w := newWorld(t, "sqlite:"+t.TempDir())
+	w.room("c1", "ann", "bob")
+	if _, err := w.bundle("ann", Bundle{ConversationID: "c1", ID: "k1", Commit: commit("g", 0)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, stored, err := w.service.UpdateGroupInfo(t.Context(), who("ann"), "c1", treeInfo("g", 1, "ann", "bob"), nil); err != nil || !stored {
+		t.Fatal(stored, err)
+	}
+	list, _ := w.read("bob", "c1", 1)
+	last := list[len(list)-1]
+	if last.Kind != ds.SettingsEvent || strings.Contains(string(last.Body), "ann") || !strings.Contains(string(last.Body), "groupInfo") {
+		t.Errorf("%s %s", last.Kind, last.Body)
+	}
 }

@@ -163,7 +163,7 @@ func (s *Service) decideGroupInfo(c *conversation, who ds.Caller, info []byte, o
 	if r := s.chargeBytes(c, who, len(info)); r != nil {
 		return false, r
 	}
-	r := c.note(ds.SettingsEvent, ds.SettingsChange{By: who.Account, Fields: []string{"groupInfo"}}, nowMS)
+	r := c.note(ds.SettingsEvent, ds.SettingsChange{Fields: []string{"groupInfo"}}, nowMS) // by whom would tell whose the commit before it was
 	c.out.Infos = append(c.out.Infos, store.GroupInfo{Conversation: c.head.ID, Pos: r.Pos, Epoch: c.head.Epoch, Body: info})
 	c.infoEpoch = c.head.Epoch
 	return true, nil

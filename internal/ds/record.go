@@ -150,8 +150,8 @@ type Reaction struct {
 
 // SettingsChange is the body of a SettingsEvent, as JSON: which of the settings are new.
 type SettingsChange struct {
-	By     AccountID `json:"by"`
-	Fields []string  `json:"fields"` // policy, groupInfo, title, …
+	By     AccountID `json:"by,omitempty"` // "" where that would tell who has committed
+	Fields []string  `json:"fields"`       // policy, groupInfo, title, …
 }
 
 // What a Request asks the members for.
