@@ -408,6 +408,10 @@ func (c *Client) snapshot(ctx context.Context, id string) (out *conversation, er
 	return out, err
 }
 
+// isConversationID says whether a server may call a conversation so: names that begin
+// with a zero byte are of this package, for what is no conversation.
+func isConversationID(id string) bool { return id != "" && id[0] != 0 }
+
 // existing is the conversation id, which may be changed, or ErrUnknownConversation.
 func (t *tx) existing(id string) (*conversation, error) {
 	conv, err := t.conversation(id)

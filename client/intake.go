@@ -275,8 +275,15 @@ func (b *batch) followRefused(id string, r *Refusal) error {
 	})
 	switch r.Code {
 	case codePruned:
-		b.then(func() { b.s.sub(id).follow.ok(); b.s.sub(id).noOverlap = true })
-		return b.s.c.skipPruned(b.tx, id, r, b.s.c.now())
+		hasSkipped, err := b.s.c.skipPruned(b.tx, id, r, b.s.c.now())
+		b.then(func() {
+			sub := b.s.sub(id)
+			if hasSkipped || !sub.noOverlap { // else the next time is no better
+				sub.follow.ok()
+			}
+			sub.noOverlap = true
+		})
+		return err
 	case codeForbidden:
 		b.then(func() { b.s.sub(id).follow.ok() }) // whoever is invited again reads at once
 		conv, err := b.tx.conversation(id)

@@ -221,16 +221,16 @@ func (c *Client) unreadable(tx *tx, e Event, why error) error {
 
 // skipPruned moves the cursor over messages that are gone from the server for good.
 // The application is told; nothing else would ever tell it.
-func (c *Client) skipPruned(tx *tx, id string, r *Refusal, now time.Time) error {
+func (c *Client) skipPruned(tx *tx, id string, r *Refusal, now time.Time) (hasSkipped bool, err error) {
 	conv, err := tx.conversation(id)
 	if err == nil && conv != nil && conv.info.Unsure {
 		conv.editInfo().Unsure = false // what it would be compared with is gone
 	}
 	if err != nil || conv == nil || !conv.isLive() || r.EarliestSeq <= conv.nextSeq {
-		return err
+		return false, err
 	}
 	e := Event{Type: EventLost, Conversation: id, Seq: r.EarliestSeq - 1, Time: now, Code: problemPruned,
 		Problem: fmt.Sprintf("messages %d to %d were not read and are gone", conv.nextSeq, r.EarliestSeq-1)}
 	conv.setNextSeq(r.EarliestSeq)
-	return tx.report(e)
+	return true, tx.report(e)
 }

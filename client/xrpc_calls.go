@@ -69,22 +69,42 @@ func answerBy[In, Out any](method func(d *xrpcDoor, ctx context.Context, in In) 
 	}
 }
 
-// list is everything that the account is in.
+// What a list may hold in all, so that one that does not end is no harm.
+const (
+	xrpcListPages   = 256
+	xrpcListMembers = 1 << 20 // of all conversations together
+)
+
+// list is everything that the account is in, each conversation once.
 func (d *xrpcDoor) list(ctx context.Context) ([]xrpc.ConvoView, error) {
 	var all []xrpc.ConvoView
 	var params xrpc.GetConvosParams
-	for {
+	seen, members := map[string]bool{}, 0
+	for range xrpcListPages {
 		var page xrpc.GetConvosOutput
 		if err := d.ask(ctx, xrpc.GetConvos, &params, &page); err != nil {
 			return nil, err
 		}
-		all = append(all, page.Conversations...)
-		if page.Cursor == "" || len(page.Conversations) == 0 {
+		before := len(all)
+		for _, v := range page.Conversations {
+			if !seen[v.ConversationID] && isConversationID(v.ConversationID) {
+				seen[v.ConversationID] = true
+				all = append(all, v)
+				members += len(v.Members)
+			}
+		}
+		switch {
+		case page.Cursor == "" || len(page.Conversations) == 0:
 			return all, nil
+		case len(all) == before || members > xrpcListMembers:
+			return nil, errEndlessList
 		}
 		params.Cursor = page.Cursor
 	}
+	return nil, errEndlessList
 }
+
+var errEndlessList = errors.New("the server's list of conversations does not end")
 
 // roleIn is our role in a conversation, as far as XRPC tells: "" if we are not in it.
 func (d *xrpcDoor) roleIn(v *xrpc.ConvoView) string {
@@ -146,8 +166,8 @@ func (d *xrpcDoor) conversations(ctx context.Context, _ url.Values) (out gateway
 		}
 	}
 	for id, phase := range phases {
-		if phase == Waiting && link != nil { // for what will not come
-			link.deliver(gateway.TypeMembers, "", gateway.Members{ConvID: id, Add: []string{}, Remove: []string{d.c.account.DID()}})
+		if phase == Waiting && link != nil {
+			link.wake(id, dueOut)
 		}
 	}
 	return out, nil
@@ -283,6 +303,9 @@ func (d *xrpcDoor) register(ctx context.Context, in gateway.RotateKeyPackages) (
 		DeviceUUID: d.uuidOf(d.c.options.DeviceID), SignaturePublicKey: d.c.identity.Key.Public(), KeyPackages: packages[:len(packages)-len(rest)]},
 		&registered); err != nil {
 		return out, err
+	}
+	if registered.DeviceID == "" {
+		return out, notTrue("it does not name the device")
 	}
 	if err := d.c.db.update(ctx, func(tx *tx) error { return tx.setSetting(xrpcDeviceSetting, registered.DeviceID) }); err != nil {
 		return out, err

@@ -58,6 +58,7 @@ type xrpcLink struct {
 	follows map[string]*xrpcFollow // conversations that the session reads; guarded by mu
 	due     map[string]dueFor      // what readers have to look at; guarded by mu
 	busy    map[string]bool        // and look at now; guarded by mu
+	later   map[string]dueFor      // and may not look at yet; guarded by mu
 	acks    map[string]int64       // guarded by mu
 
 	queued, woken, ping chan struct{}
@@ -67,8 +68,9 @@ type xrpcLink struct {
 type dueFor int
 
 const (
-	dueMaybe  dueFor = 1
-	dueMember dueFor = 2 // the server says so
+	dueOut    dueFor = 1 // the server's list does not have it
+	dueMaybe  dueFor = 2
+	dueMember dueFor = 3 // the server says so
 )
 
 // open opens the subscription of everything that the account is in. What happens from
@@ -88,7 +90,7 @@ func (d *xrpcDoor) open(ctx context.Context) (*xrpcLink, error) {
 	}
 	conn.SetReadLimit(xrpcEventBytesMax)
 	l := &xrpcLink{d: d, c: d.c, conn: conn, out: make(chan gateway.Frame, framesAhead), ended: make(chan struct{}),
-		follows: map[string]*xrpcFollow{}, due: map[string]dueFor{}, busy: map[string]bool{}, acks: map[string]int64{},
+		follows: map[string]*xrpcFollow{}, due: map[string]dueFor{}, busy: map[string]bool{}, later: map[string]dueFor{}, acks: map[string]int64{},
 		queued: make(chan struct{}, 1), woken: make(chan struct{}, 1), ping: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	l.lastSign.Store(time.Now().UnixNano())
@@ -282,8 +284,11 @@ func (d *xrpcDoor) sendMessage(ctx context.Context, m gateway.Send) (*gateway.Ac
 	var out xrpc.SendMessageOutput
 	err = d.do(ctx, xrpc.SendMessage, &xrpc.SendMessageInput{ConvoID: m.ConvID, MsgID: m.MsgID, Ciphertext: message,
 		Epoch: xrpc.Natural(epoch), PaddedSize: xrpc.Natural(len(message))}, &out)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, d.withEpoch(ctx, m.ConvID, err)
+	case out.MessageID != m.MsgID || out.Seq < 1 || out.Seq >= xrpcSeqMax:
+		return nil, notTrue("it is about another message")
 	}
 	return &gateway.Acked{ConvID: m.ConvID, MsgID: m.MsgID, Seq: out.Seq}, nil
 }
@@ -322,8 +327,11 @@ func (d *xrpcDoor) commit(ctx context.Context, m gateway.Commit) (*gateway.Acked
 	if err := d.do(ctx, xrpc.CommitGroupChange, &in, &out); err != nil {
 		return nil, d.withEpoch(ctx, m.ConvID, err)
 	}
+	if !out.Success || isExternal && out.NewEpoch == nil {
+		return nil, notTrue("it does not say what became of a commit")
+	}
 	acked := &gateway.Acked{ConvID: m.ConvID, MsgID: m.MsgID, Epoch: out.NewEpoch}
-	if isExternal && out.NewEpoch != nil {
+	if isExternal {
 		// Where it stands in the log is where this device begins to read.
 		if acked.Seq, err = d.seqOfCommit(ctx, m.ConvID, *out.NewEpoch); err != nil {
 			return nil, err
@@ -358,7 +366,11 @@ func (d *xrpcDoor) seqOfCommit(ctx context.Context, id string, epoch int64) (int
 	if err != nil || len(page.Messages) == 0 {
 		return 0, err
 	}
-	return page.Messages[0].Seq, nil
+	m := &page.Messages[0]
+	if m.ConvoID != id || m.MessageType != "commit" || m.Epoch != epoch || m.Seq < 1 || m.Seq >= xrpcSeqMax {
+		return 0, notTrue("it is not the commit that was asked for")
+	}
+	return m.Seq, nil
 }
 
 // withEpoch adds to a refusal for its epoch the one that the conversation is in.
@@ -467,8 +479,12 @@ func (l *xrpcLink) take(event xrpc.Event) {
 			l.wake(e.ConvoID, dueMaybe)
 		}
 	case *xrpc.InfoEvent:
-		if e.ConvoID == "" {
-			l.wakeAll() // the stream has passed over something
+		switch { // all but a sign of life: the stream has passed over something
+		case e.InfoType == "heartbeat":
+		case e.ConvoID == "":
+			l.wakeAll()
+		default:
+			l.wake(e.ConvoID, dueMaybe)
 		}
 	case *xrpc.ReactionEvent, *xrpc.TypingEvent, *xrpc.ReadEvent:
 	default:

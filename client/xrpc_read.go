@@ -47,10 +47,17 @@ func (l *xrpcLink) unfollow(id string) {
 	l.wake(id, dueMaybe)
 }
 
-// wake lets a reader look at a conversation.
+// wake lets a reader look at a conversation, unless the server has said to come later.
 func (l *xrpcLink) wake(id string, how dueFor) {
+	if !isConversationID(id) {
+		return
+	}
 	l.mu.Lock()
-	l.due[id] = max(l.due[id], how)
+	if later, isLater := l.later[id]; isLater && l.follows[id] == nil {
+		l.later[id] = max(later, how)
+	} else {
+		l.due[id] = max(l.due[id], how)
+	}
 	l.mu.Unlock()
 	ring(l.woken)
 }
@@ -64,12 +71,25 @@ func (l *xrpcLink) wakeAll() {
 	ring(l.woken)
 }
 
-// wakeLater is wake after a while.
+// wakeLater is wake after a while. Until then nobody looks, whatever happens: one wait
+// for each conversation, however many events there are.
 func (l *xrpcLink) wakeLater(id string, how dueFor, wait time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	later, isLater := l.later[id]
+	l.later[id] = max(later, how)
+	if isLater {
+		return
+	}
 	l.tasks.Go(func() {
-		if pause(l.ctx, wait) {
-			l.wake(id, how)
+		if !pause(l.ctx, wait) {
+			return
 		}
+		l.mu.Lock()
+		how := l.later[id]
+		delete(l.later, id)
+		l.mu.Unlock()
+		l.wake(id, how)
 	})
 }
 
@@ -144,18 +164,20 @@ func (l *xrpcLink) readLog(id string, f *xrpcFollow) {
 }
 
 // pass passes on a message that an event has brought, if it is what the session waits for
-// and nobody is reading the log.
+// and nobody is reading the log. False is for what the log has to be read for.
 func (l *xrpcLink) pass(m *xrpc.MessageView) bool {
 	l.mu.Lock()
 	f := l.follows[m.ConvoID]
 	_, isDue := l.due[m.ConvoID]
-	isNext := f != nil && !isDue && !l.busy[m.ConvoID] && f.isLive && m.Seq == f.since+1
+	isOurs := f != nil && !l.busy[m.ConvoID] && f.isLive
+	isOld := isOurs && m.Seq <= f.since
+	isNext := isOurs && !isDue && m.Seq == f.since+1
 	if isNext {
 		l.busy[m.ConvoID] = true // which also keeps f to us
 	}
 	l.mu.Unlock()
 	if !isNext {
-		return false
+		return isOld
 	}
 	if l.deliver(gateway.TypeEvent, "", eventOf(m)) {
 		f.since = m.Seq
@@ -244,13 +266,41 @@ func (d *xrpcDoor) page(ctx context.Context, id string, since int64) (page []xrp
 	switch {
 	case len(page) > 0 && page[0].Seq > since+1:
 		return nil, false, pruned(page[0].Seq)
-	case len(page) == 0 && out.GapInfo != nil && out.GapInfo.HasGaps && out.GapInfo.TotalMessages > since:
+	case len(page) == 0 && hasGaps(&out) && out.GapInfo.TotalMessages > since && out.GapInfo.TotalMessages < xrpcSeqMax:
 		return nil, false, pruned(out.GapInfo.TotalMessages + 1)
 	}
 	return page, isLast, nil
 }
 
-// messages asks for what stands behind since, in parts that are not too long.
+// hasGaps says whether the server has said that messages which were asked for are gone.
+func hasGaps(out *xrpc.GetMessagesOutput) bool { return out.GapInfo != nil && out.GapInfo.HasGaps }
+
+// xrpcSeqMax is above every seq that a log can come to.
+const xrpcSeqMax = 1 << 53
+
+// inPlace is how many of the messages are what stands in the log of id behind since.
+// Nothing is taken to be gone because it is not among them, unless the server says so.
+func inPlace(out *xrpc.GetMessagesOutput, id string, since int64) int {
+	next := since + 1
+	if hasGaps(out) && len(out.Messages) > 0 {
+		next = max(next, out.Messages[0].Seq)
+	}
+	for i := range out.Messages {
+		if m := &out.Messages[i]; m.ConvoID != id || m.Seq != next+int64(i) || m.Seq >= xrpcSeqMax {
+			return i
+		}
+	}
+	return len(out.Messages)
+}
+
+// notTrue is how the session is told of an answer that is no refusal and cannot be: it
+// asks again later.
+func notTrue(what string) *gateway.Error {
+	return &gateway.Error{Code: gateway.CodeUnavailable, Message: "the server's answer is wrong: " + what}
+}
+
+// messages asks for what stands behind since, in parts that are not too long. It gives
+// what is in its place, as far as that goes.
 func (d *xrpcDoor) messages(ctx context.Context, id string, since int64) (out xrpc.GetMessagesOutput, isLast bool, err error) {
 	for limit := xrpc.Natural(xrpcPage); ; limit /= 2 {
 		from := xrpc.Natural(max(since, 0))
@@ -259,11 +309,20 @@ func (d *xrpcDoor) messages(ctx context.Context, id string, since int64) (out xr
 		if errors.Is(err, errAnswerTooLong) && limit > 1 {
 			continue
 		}
+		if err != nil {
+			return out, false, err
+		}
 		isLast = len(out.Messages) < int(limit)
 		if out.GapInfo != nil && len(out.Messages) > 0 { // a page may also end because it is long
 			isLast = out.Messages[len(out.Messages)-1].Seq >= out.GapInfo.TotalMessages
 		}
-		return out, isLast, err
+		if n := inPlace(&out, id, int64(from)); n < len(out.Messages) {
+			if n == 0 {
+				return out, false, notTrue("it is not what comes next in the log")
+			}
+			out.Messages, isLast = out.Messages[:n], false
+		}
+		return out, isLast, nil
 	}
 }
 
@@ -284,11 +343,14 @@ func (l *xrpcLink) look(id string, how dueFor) {
 		l.fail(err)
 		return
 	}
-	if conv != nil && (conv.isLive() || conv.phase == Creating) {
+	switch {
+	case conv != nil && (conv.isLive() || conv.phase == Creating):
 		return
-	}
-	if conv == nil {
-		l.deliver(gateway.TypeMembers, "", gateway.Members{ConvID: id, Add: []string{l.c.account.DID()}, Remove: []string{}})
+	case how == dueOut:
+		if conv != nil && conv.phase == Waiting { // for what will not come
+			l.tellMembership(id, false)
+		}
+		return
 	}
 	w, err := l.findWelcome(id)
 	e := asGateway(err)
@@ -298,13 +360,25 @@ func (l *xrpcLink) look(id string, how dueFor) {
 	case e != nil && refusalOf(e).mayPass():
 		l.wakeLater(id, how, max(refusalOf(e).RetryAfter, xrpcAgain))
 	case e != nil && e.Code == gateway.CodeForbidden:
-		l.deliver(gateway.TypeMembers, "", gateway.Members{ConvID: id, Add: []string{}, Remove: []string{l.c.account.DID()}})
+		if conv != nil {
+			l.tellMembership(id, false)
+		}
 	case w != nil:
 		l.deliver(gateway.TypeWelcome, "", w)
-	case how == dueMember && conv != nil && conv.phase == Removed:
-		// In it again, and nobody had to let us into the group again.
-		l.deliver(gateway.TypeMembers, "", gateway.Members{ConvID: id, Add: []string{l.c.account.DID()}, Remove: []string{}})
+	case conv == nil, how == dueMember && conv.phase == Removed:
+		// New, or in it again, when nobody had to let us into the group again.
+		l.tellMembership(id, true)
 	}
+}
+
+// tellMembership tells the session that our account is in a conversation or is not.
+func (l *xrpcLink) tellMembership(id string, isIn bool) {
+	self := []string{l.c.account.DID()}
+	m := gateway.Members{ConvID: id, Add: self, Remove: []string{}}
+	if !isIn {
+		m.Add, m.Remove = m.Remove, m.Add
+	}
+	l.deliver(gateway.TypeMembers, "", m)
 }
 
 // findWelcome asks for a Welcome that one of our key packages opens; nil if there is
@@ -429,6 +503,10 @@ func (s *session) lookForWelcome(id string) {
 func (b *batch) askMembers(frame gateway.Frame) error {
 	var m xrpcConversation
 	if err := frame.Decode(&m); err != nil {
+		return err
+	}
+	conv, err := b.tx.conversation(m.ConvID)
+	if err != nil || conv == nil {
 		return err
 	}
 	b.then(func() {
