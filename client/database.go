@@ -25,7 +25,7 @@ const (
 )
 
 // schemaVersion is kept in SQLite's user_version.
-const schemaVersion = 2
+const schemaVersion = 3
 
 // migrations make the database, one after the other. Columns named body, info, mls
 // and pending are sealed; what stands beside them are counters, identifiers and
@@ -43,7 +43,7 @@ CREATE TABLE log (
 ) WITHOUT ROWID;
 CREATE INDEX log_seq ON log (conversation, seq);
 INSERT INTO log (conversation, digest, seq) SELECT conversation, digest, seq FROM messages;
-`}
+`, `-- The frames in log are sealed: sealFrames.`}
 
 const schema = `
 CREATE TABLE settings (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
@@ -189,6 +189,9 @@ func (db *database) prepare(ctx context.Context) error {
 		found, err := tx.setting("check", &check)
 		if err == nil && !found {
 			err = ErrStorageKey
+		}
+		if err == nil && version < 3 {
+			err = tx.sealFrames()
 		}
 		return err
 	})

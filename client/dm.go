@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -21,6 +22,14 @@ const groupIDBytes = 32
 func dmID(a, b string) string {
 	sum := sha256.Sum256([]byte("waxwing dm v1\x00" + min(a, b) + "\x00" + max(a, b)))
 	return hex.EncodeToString(sum[:])
+}
+
+// oldDMID is what earlier versions called the direct conversation of two accounts:
+// "dm_" and the first 32 characters of the base64url of the same hash. Its group_id is
+// any. Homes and servers have such conversations, which go on under that name.
+func oldDMID(a, b string) string {
+	sum := sha256.Sum256([]byte("waxwing dm v1\x00" + min(a, b) + "\x00" + max(a, b)))
+	return "dm_" + base64.RawURLEncoding.EncodeToString(sum[:])[:32]
 }
 
 // isGroupID says whether id has the form of those that this package makes: a group_id in
@@ -59,6 +68,13 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 	}
 	id := dmID(c.account.DID(), did)
 	err = c.db.update(ctx, func(tx *tx) error {
+		old, err := tx.conversation(oldDMID(c.account.DID(), did))
+		if err != nil {
+			return err
+		}
+		if old != nil && old.phase != Removed {
+			id = old.id
+		}
 		conv, err := tx.conversation(id)
 		switch {
 		case err != nil:
@@ -172,6 +188,10 @@ func (c *Client) created(ctx context.Context, id, role string) error {
 // found makes the MLS group of a conversation that we own, with this device alone.
 func (c *Client) found(conv *conversation) error {
 	groupID, err := hex.DecodeString(conv.id)
+	if conv.info.Kind == DM && conv.id == oldDMID(c.account.DID(), conv.info.Peer) {
+		groupID, err = make([]byte, groupIDBytes), nil
+		rand.Read(groupID)
+	}
 	if err != nil {
 		return fmt.Errorf("found group: %w", err)
 	}
@@ -221,7 +241,7 @@ func (c *Client) listConversations(ctx context.Context, token string) ([]gateway
 	if err := c.call(ctx, token, "/v1/conversations", nil, &list); err != nil {
 		return nil, fmt.Errorf("list conversations: %w", err)
 	}
-	return list.Items, nil
+	return slices.DeleteFunc(list.Items, func(item gateway.Conversation) bool { return !isConversationID(item.ConvID) }), nil
 }
 
 // standing is what this device knew of a conversation before it asked the server.
@@ -290,7 +310,7 @@ func (c *Client) learnList(ctx context.Context, list []gateway.Conversation, bef
 func (c *Client) learnConversation(tx *tx, id string) error {
 	conv, err := tx.conversation(id)
 	switch {
-	case err != nil:
+	case err != nil || !isConversationID(id):
 		return err
 	case conv == nil:
 		tx.addConversation(id, Waiting, conversationInfo{Kind: Room}, c.now()) // until its group says what it is

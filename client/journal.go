@@ -58,6 +58,31 @@ func logRow(conversation string, digest []byte) string {
 	return conversation + "\x00" + hex.EncodeToString(digest)
 }
 
+// sealFrames seals what a home of version 2 has in the journal, where frames stood as
+// they were sent.
+func (t *tx) sealFrames() error {
+	type row struct {
+		conversation  string
+		digest, frame []byte
+	}
+	var rows []row
+	var r row
+	if err := t.each([]any{&r.conversation, &r.digest, &r.frame}, func() error {
+		rows = append(rows, r)
+		r.digest, r.frame = nil, nil
+		return nil
+	}, `SELECT conversation, digest, CAST(frame AS BLOB) FROM log WHERE typeof(frame) = 'text'`); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		sealed := t.db.sealer.seal("log", logRow(r.conversation, r.digest), "frame", r.frame)
+		if err := t.exec(`UPDATE log SET frame = $1 WHERE conversation = $2 AND digest = $3`, sealed, r.conversation, r.digest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // noted says whether the journal has an event with that digest, and where; isLost that
 // it is missing in the log since that was set back.
 func (t *tx) noted(conversation string, digest [sha256.Size]byte) (seq int64, isLost, found bool, err error) {

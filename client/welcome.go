@@ -85,7 +85,7 @@ func (c *Client) kindOf(id string, group *mls.Group, known *conversation) (kind 
 	switch {
 	case isGroupID(id) && id != hex.EncodeToString(group.ID()):
 		return "", "", errors.New("it is for another group")
-	case len(accounts) == 1 && id == dmID(self, peer):
+	case len(accounts) == 1 && (id == dmID(self, peer) || id == oldDMID(self, peer)):
 		return DM, peer, nil
 	case wanted != "" && len(accounts) == 0:
 		return DM, wanted, nil // whose peer has left
