@@ -5,26 +5,30 @@ import (
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
 )
 
 const largest = 10 << 20
 
-// TestTooLarge: what is more than a message may be is refused, whichever bound it meets.
+// TestTooLarge: the largest message is taken, and what is more than a message may be is
+// refused, whichever bound it meets.
 func TestTooLarge(t *testing.T) {
 	w := newWorld(t)
 	w.talk("c1", "ann", "bob")
+	w.send("ann", message("c1", uuid(1), 0, largest))
 	w.call("ann", xrpc.SendMessage, message("c1", uuid(6), 0, largest+8192)).refused("400 MessageTooLarge")
 	w.call("ann", xrpc.SendMessage, message("c1", uuid(6), 0, 13<<20)).refused("413 PayloadTooLarge")
 	w.call("ann", xrpc.SendEphemeral, object{"convoId": "c1", "ciphertext": blob(filled(largest + 1)), "epoch": 0, "paddedSize": largest + 1}).refused("400 InvalidRequest")
 }
 
-// TestLargeMessages: messages of 10 MiB are taken and shown, and a page is never longer
+// TestLargeMessages: messages of 10 MiB are shown, and a page is never longer
 // than a client reads.
 func TestLargeMessages(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.talk("c1", "ann", "bob")
 		w.send("ann", message("c1", uuid(1), 0, 512))
-		w.send("ann", message("c1", uuid(2), 0, largest))
+		_, err := w.core.Send(t.Context(), w.caller("ann"), core.Message{ConversationID: "c1", ID: ds.MessageID(uuid(2)), Body: filled(largest), Encoding: ds.Binary, Application: true})
+		must(t, err)
 		w.send("ann", message("c1", uuid(3), 0, 512))
 		w.send("ann", message("c1", uuid(4), 0, 512<<10))
 		w.send("ann", message("c1", uuid(5), 0, 1<<20))
