@@ -168,8 +168,8 @@ func (d *xrpcDoor) exchange(ctx context.Context, method, nsid, query string, bod
 	case answer.StatusCode != http.StatusOK:
 		return xrpcRefusal(answer, raw)
 	}
-	if err := json.Unmarshal(raw, out); err != nil {
-		return fmt.Errorf("call %s: %w", nsid, err)
+	if json.Unmarshal(raw, out) != nil {
+		return wrongAnswer("it is malformed")
 	}
 	return nil
 }

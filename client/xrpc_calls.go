@@ -305,7 +305,7 @@ func (d *xrpcDoor) register(ctx context.Context, in gateway.RotateKeyPackages) (
 		return out, err
 	}
 	if registered.DeviceID == "" {
-		return out, notTrue("it does not name the device")
+		return out, wrongAnswer("it does not name the device")
 	}
 	if err := d.c.db.update(ctx, func(tx *tx) error { return tx.setSetting(xrpcDeviceSetting, registered.DeviceID) }); err != nil {
 		return out, err

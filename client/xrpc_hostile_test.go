@@ -236,6 +236,7 @@ func TestXRPCHostileLog(t *testing.T) {
 		name string
 		lie  func(since string, answer *xrpc.GetMessagesOutput)
 	}{
+		{"half an answer", nil},
 		{"the log of another conversation", func(_ string, a *xrpc.GetMessagesOutput) {
 			for i := range a.Messages {
 				a.Messages[i].ConvoID = dm
@@ -274,13 +275,24 @@ func TestXRPCHostileLog(t *testing.T) {
 			if err := ann.Flush(w.ctx); err != nil {
 				t.Fatal(err)
 			}
-			middle.lies(onLog(t, room, func(since string, a *xrpc.GetMessagesOutput) {
-				story.lie(since, a)
-			}))
+			lie := func(nsid string, query url.Values, body []byte) []byte {
+				if nsid == xrpc.GetMessages && query.Get("convoId") == room {
+					return body[:len(body)/2]
+				}
+				return body
+			}
+			if story.lie != nil {
+				lie = onLog(t, room, story.lie)
+			}
+			middle.lies(lie)
 			xara.open()
-			w.eventually("the lie is told again", func() bool { return middle.lied() >= 3 })
+			w.eventually("the lie is told again", func() bool { return middle.lied() >= 2 })
 			middle.isBounded(story.name, 40)
+			if n := xara.Stats().Connects; n > 1 {
+				t.Errorf("all that xara does has begun again %d times", n-1)
+			}
 			middle.lies(onLog(t, room, func(_ string, a *xrpc.GetMessagesOutput) { whole.Messages = append(whole.Messages, a.Messages...) }))
+			xara.net.cut() // rather than to wait until it is asked again
 			last := want[len(want)-1]
 			w.eventually("xara has read everything", func() bool { return slices.Contains(xara.transcript(room), last) })
 			if got := xara.transcript(room); !slices.Equal(got, want) {

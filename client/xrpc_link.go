@@ -288,7 +288,7 @@ func (d *xrpcDoor) sendMessage(ctx context.Context, m gateway.Send) (*gateway.Ac
 	case err != nil:
 		return nil, d.withEpoch(ctx, m.ConvID, err)
 	case out.MessageID != m.MsgID || out.Seq < 1 || out.Seq >= xrpcSeqMax:
-		return nil, notTrue("it is about another message")
+		return nil, wrongAnswer("it is about another message")
 	}
 	return &gateway.Acked{ConvID: m.ConvID, MsgID: m.MsgID, Seq: out.Seq}, nil
 }
@@ -328,7 +328,7 @@ func (d *xrpcDoor) commit(ctx context.Context, m gateway.Commit) (*gateway.Acked
 		return nil, d.withEpoch(ctx, m.ConvID, err)
 	}
 	if !out.Success || isExternal && out.NewEpoch == nil {
-		return nil, notTrue("it does not say what became of a commit")
+		return nil, wrongAnswer("it does not say what became of a commit")
 	}
 	acked := &gateway.Acked{ConvID: m.ConvID, MsgID: m.MsgID, Epoch: out.NewEpoch}
 	if isExternal {
@@ -368,7 +368,7 @@ func (d *xrpcDoor) seqOfCommit(ctx context.Context, id string, epoch int64) (int
 	}
 	m := &page.Messages[0]
 	if m.ConvoID != id || m.MessageType != "commit" || m.Epoch != epoch || m.Seq < 1 || m.Seq >= xrpcSeqMax {
-		return 0, notTrue("it is not the commit that was asked for")
+		return 0, wrongAnswer("it is not the commit that was asked for")
 	}
 	return m.Seq, nil
 }

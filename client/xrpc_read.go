@@ -293,9 +293,9 @@ func inPlace(out *xrpc.GetMessagesOutput, id string, since int64) int {
 	return len(out.Messages)
 }
 
-// notTrue is how the session is told of an answer that is no refusal and cannot be: it
+// wrongAnswer is how the session is told of an answer that is no refusal and cannot be: it
 // asks again later.
-func notTrue(what string) *gateway.Error {
+func wrongAnswer(what string) *gateway.Error {
 	return &gateway.Error{Code: gateway.CodeUnavailable, Message: "the server's answer is wrong: " + what}
 }
 
@@ -309,6 +309,9 @@ func (d *xrpcDoor) messages(ctx context.Context, id string, since int64) (out xr
 		if errors.Is(err, errAnswerTooLong) && limit > 1 {
 			continue
 		}
+		if errors.Is(err, errAnswerTooLong) {
+			err = wrongAnswer(err.Error())
+		}
 		if err != nil {
 			return out, false, err
 		}
@@ -318,7 +321,7 @@ func (d *xrpcDoor) messages(ctx context.Context, id string, since int64) (out xr
 		}
 		if n := inPlace(&out, id, int64(from)); n < len(out.Messages) {
 			if n == 0 {
-				return out, false, notTrue("it is not what comes next in the log")
+				return out, false, wrongAnswer("it is not what comes next in the log")
 			}
 			out.Messages, isLast = out.Messages[:n], false
 		}

@@ -1,0 +1,195 @@
+package client
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/server"
+	"waxwing.im/waxwing/mls"
+)
+
+// TestXRPCLogSetBack: a server that was restored from a backup gets back over XRPC what
+// it has lost of the epoch that it is in.
+func TestXRPCLogSetBack(t *testing.T) {
+	w := newXRPCWorld(t, "xara", "xeno")
+	people := w.people("ann", "xara", "xeno")
+	room := w.room(people...)
+	say := func(from, to int) {
+		t.Helper()
+		for i := from; i <= to; i++ {
+			people[i%3].says(room, fmt.Sprintf("%02d", i))
+			for _, other := range people {
+				other.reads(fmt.Sprintf("%02d", i))
+			}
+		}
+	}
+	say(0, 3)
+	restore := w.backup()
+	say(4, 9)
+	restore()
+	w.eventually("it is noticed", func() bool {
+		return slices.ContainsFunc(people, func(p *person) bool { return p.Stats().Rewinds > 0 })
+	})
+	var all []string
+	for i := range 10 {
+		all = append(all, fmt.Sprintf("%02d", i))
+	}
+	for _, p := range people {
+		w.eventually(p.name+" has everything again", func() bool {
+			got := p.transcript(room)
+			slices.Sort(got)
+			return slices.Equal(got, all) && !p.isSetBack(room)
+		})
+	}
+	say(10, 12)
+	for _, p := range people {
+		for e, err := range p.Events(w.ctx, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e.Type == EventRefused || e.Type == EventUndecryptable || e.Type == EventRejoined {
+				t.Errorf("%s is told %+v", p.name, e)
+			}
+			if string(e.Text) == "12" {
+				break
+			}
+		}
+	}
+	w.agree(room, people...)
+}
+
+// TestXRPCTooLate: what was said in an epoch that is over cannot be put back, and is not
+// tried for ever; a commit that has lost its race says which epoch there is.
+func TestXRPCTooLate(t *testing.T) {
+	w := newXRPCWorld(t)
+	people := w.people("ann", "bob")
+	ann := people[0]
+	room := w.room(people...)
+	conv, err := ann.snapshot(w.ctx, room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message, _, err := conv.group.Seal([]byte("late"), nil, mls.SealOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit, err := conv.group.Commit(mls.CommitOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ann.Refresh(w.ctx, room); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the epoch ends", func() bool { return ann.must(room).Epoch > conv.epoch() })
+	for _, row := range []struct {
+		frameType string
+		body      any
+		code      string
+	}{
+		{gateway.TypeSend, gateway.Send{ConvID: room, MsgID: newMessageID(), Env: base64.StdEncoding.EncodeToString(message)}, codeInvalidRequest},
+		{gateway.TypeCommit, gateway.Commit{ConvID: room, MsgID: newMessageID(), Commit: base64.StdEncoding.EncodeToString(commit.Message())}, codeEpochConflict},
+	} {
+		frame, err := gateway.EncodeFrame(row.frameType, nil, row.body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := asRefusal(ann.post(w.ctx, "", "/v1/inbox", frame, &gateway.InboxAnswer{}))
+		if r == nil || r.Code != row.code || row.code == codeEpochConflict && r.CurrentEpoch != int64(conv.epoch())+1 {
+			t.Errorf("%s: %+v", row.frameType, r)
+		}
+	}
+}
+
+// TestXRPCRefusals: what the server says is told in the words by which the session and
+// applications decide.
+func TestXRPCRefusals(t *testing.T) {
+	for _, row := range []struct {
+		status      int
+		name, retry string
+		code        gateway.Code
+	}{
+		{400, "InvalidRequest", "", gateway.CodeInvalidRequest},
+		{401, "BadJwt", "", gateway.CodeUnauthorized},
+		{403, "NotMember", "", gateway.CodeForbidden},
+		{404, "GroupInfoUnavailable", "", gateway.CodeNotFound},
+		{409, "EpochMismatch", "", gateway.CodeEpochConflict},
+		{409, "CommitConflict", "", gateway.CodeEpochConflict},
+		{409, "KeyPackageNotFound", "", gateway.CodeInvalidRequest},
+		{410, "CursorExpired", "", gateway.CodeReplayWindowExceeded},
+		{429, "RateLimited", "7", gateway.CodeRateLimited},
+		{429, "TooManyDevices", "", gateway.CodeLimitExceeded},
+		{500, "InternalServerError", "", gateway.CodeInternal},
+		{501, "MethodNotImplemented", "", gateway.CodeInvalidRequest},
+		{503, "ServiceUnavailable", "1", gateway.CodeUnavailable},
+		{502, "", "", gateway.CodeUnavailable},
+	} {
+		answer := &http.Response{StatusCode: row.status, Status: "as it is", Header: http.Header{"Retry-After": {row.retry}}}
+		body := fmt.Appendf(nil, `{"error":%q,"message":"a sentence"}`, row.name)
+		if row.name == "" {
+			body = []byte("<html>")
+		}
+		e := xrpcRefusal(answer, body)
+		if e.Code != row.code {
+			t.Errorf("%d %s is %s", row.status, row.name, e.Code)
+		}
+		if hasRetry := e.RetryAfterS != nil; hasRetry != (row.retry != "") {
+			t.Errorf("%d %s: wait %v", row.status, row.name, e.RetryAfterS)
+		}
+	}
+	w := newXRPCWorld(t)
+	ann := w.people("ann")[0]
+	if err := ann.WaitOnline(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	err := ann.call(context.Background(), "", "/v1/session/list", nil, &gateway.Status{})
+	if r := asRefusal(err); r == nil || !strings.Contains(r.Message, ErrNotOverXRPC.Error()) {
+		t.Errorf("a call that XRPC has not: %v", err)
+	}
+	stranger := strings.Repeat("ab", 32)
+	if r := asRefusal(ann.post(w.ctx, "", "/v1/inbox", []byte(`{"v":1,"t":"conv.send","body":{"conv_id":"`+stranger+`","msg_id":"x","env":"AAAA"}}`), &gateway.InboxAnswer{})); r == nil || r.Code != codeInvalidRequest {
+		t.Errorf("what is no MLS message is sent: %v", r)
+	}
+}
+
+// TestXRPCInvite: where the server asks for an invite, a client over XRPC redeems the one
+// it has and stays out without one.
+func TestXRPCInvite(t *testing.T) {
+	w := newXRPCWorld(t)
+	w.stopServer()
+	w.config.Admission = "invite"
+	created, err := server.Administer(w.ctx, w.config, server.AdminRequest{Operation: server.AdminInviteCreate, Uses: 1, Life: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var invite struct{ Code string }
+	if err := json.Unmarshal(created.Result, &invite); err != nil || invite.Code == "" {
+		t.Fatalf("the invite is %s, %v", created.Result, err)
+	}
+	w.startServer()
+	open := func(name, code string) *person {
+		t.Helper()
+		p := w.person(name)
+		p.options.InviteCode = code
+		p.open()
+		return p
+	}
+	if err := open("ann", invite.Code).WaitOnline(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	for name, code := range map[string]string{"bob": "", "cid": invite.Code} { // used up
+		p := open(name, code)
+		w.eventually(name+" is told why", func() bool {
+			state, _ := p.State()
+			r := asRefusal(state.Err)
+			return r != nil && r.Code == codeForbidden && strings.Contains(r.Message, "invite")
+		})
+	}
+}
