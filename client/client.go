@@ -25,6 +25,9 @@ type Options struct {
 	StorageKey []byte
 	// Server is the service's URL, such as "https://chat.example".
 	Server string
+	// ServerDID is who the service must say it is; "" for the did:web of the Server's
+	// host. Over https a service with another name is ErrOtherService.
+	ServerDID string
 	// Account is whom the client acts for. A home belongs to one account.
 	Account *Account
 	// DeviceID is the account's name for this device, 1–128 bytes; "" keeps the one
@@ -55,7 +58,7 @@ type Options struct {
 	// text. By default nothing is logged.
 	Logger *slog.Logger
 	// HTTPClient is used for calls and for the WebSocket, by default one of the
-	// client's own.
+	// client's own, which follows no redirects; another one should not either.
 	HTTPClient *http.Client
 	// Dial replaces how connections are made, for tests of bad networks. It is not
 	// used with HTTPClient.

@@ -119,6 +119,9 @@
 //
 // # Trust
 //
+// Tokens are made out to the service at the address that was given: over https one that
+// names itself otherwise gets none (Options.ServerDID).
+//
 // The server orders and stores messages and cannot read them. It could still hand
 // out keys of its own in somebody's name, since an MLS credential is only text. So
 // every device made by this package carries a certificate by its account's key,

@@ -58,6 +58,9 @@ var (
 	ErrRewound = errors.New("the server's log was set back")
 	// ErrRejoined: the group was entered anew; what was sent before cannot be read.
 	ErrRejoined = errors.New("the group was entered anew")
+	// ErrOtherService: the server says that it is a service other than the one at its
+	// address (Options.ServerDID), which could use our tokens elsewhere.
+	ErrOtherService = errors.New("the server says that it is another service")
 	// ErrNotOverXRPC: what was asked for needs the gateway (WithXRPC).
 	ErrNotOverXRPC = errors.New("not possible over XRPC")
 	// ErrTaken: the identifier of a direct conversation is in use by others.

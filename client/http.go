@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -153,5 +154,25 @@ func (c *Client) audience(ctx context.Context) (string, error) {
 	if document.ID == "" {
 		return "", fmt.Errorf("ask for the service's DID: the document has no id")
 	}
+	if !mayBe(c.base, document.ID, c.options.ServerDID) {
+		return "", fmt.Errorf("%w: %.200q", ErrOtherService, document.ID)
+	}
 	return document.ID, nil
+}
+
+// mayBe says whether what answers at a URL may have tokens made out to a DID. One that
+// names another service could hand them on and be us there. Over plain http anybody on
+// the way could do that anyway, and servers at home have no name of their own.
+func mayBe(base *url.URL, did, expected string) bool {
+	if expected != "" {
+		return did == expected
+	}
+	if base.Scheme != "https" {
+		return true
+	}
+	host := base.Hostname()
+	if port := base.Port(); port != "" && port != "443" {
+		host += "%3A" + port
+	}
+	return strings.EqualFold(did, "did:web:"+host)
 }

@@ -35,6 +35,7 @@ type chatCommand struct {
 type chatOptions struct {
 	Home          string `placeholder:"DIR" help:"Directory of keys and history, encrypted. By default homes/NAME in the configuration directory."`
 	Server        string `placeholder:"URL" help:"Server to talk through. By default the one that the home was made with, at first http://127.0.0.1:8420."`
+	ServerDID     string `name:"server-did" placeholder:"DID" help:"Who the server must say it is. By default, over https, the did:web of its address."`
 	As            string `placeholder:"NAME" help:"Who talks: the name of an account of the seed. By default whose home it is, at first me."`
 	Passphrase    string `placeholder:"TEXT" help:"Passphrase that seals the key of the home. Prefer WAXWING_PASSPHRASE: other users can see flags."`
 	AskPassphrase bool   `help:"Ask for a passphrase when a home is made. A home that has one asks by itself."`
@@ -104,7 +105,7 @@ func (o *chatOptions) open(ctx context.Context, g *globals) (*chat, error) {
 		with = append(with, client.WithXRPC())
 	}
 	sdk, err := client.Open(ctx, client.Options{
-		Dir: filepath.Join(home.dir, "store"), StorageKey: key, Server: home.Server, Account: account,
+		Dir: filepath.Join(home.dir, "store"), StorageKey: key, Server: home.Server, ServerDID: o.ServerDID, Account: account,
 		DeviceID: home.Device, InviteCode: o.Invite,
 	}, with...)
 	if errors.Is(err, client.ErrInUse) {
