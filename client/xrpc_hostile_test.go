@@ -217,15 +217,22 @@ func onLog(t *testing.T, room string, change func(since string, answer *xrpc.Get
 	})
 }
 
-// TestXRPCHostileLog: whatever a server answers when the log is read, messages are
-// neither lost nor doubled nor taken from elsewhere, and it is asked again with patience.
-func TestXRPCHostileLog(t *testing.T) {
-	w := newXRPCWorld(t, "xara")
-	middle := newXRPCMiddleman(w)
-	ann, xara := w.person("ann"), w.person("xara")
+// newHostileXRPCWorld is a world in which ann is at the server, and xara is over XRPC
+// behind a middleman.
+func newHostileXRPCWorld(t *testing.T) (w *world, middle *xrpcMiddleman, ann, xara *person) {
+	w = newXRPCWorld(t, "xara")
+	middle = newXRPCMiddleman(w)
+	ann, xara = w.person("ann"), w.person("xara")
 	xara.options.Server = middle.server.URL
 	ann.open()
 	xara.open()
+	return w, middle, ann, xara
+}
+
+// TestXRPCHostileLog: whatever a server answers when the log is read, messages are
+// neither lost nor doubled nor taken from elsewhere, and it is asked again with patience.
+func TestXRPCHostileLog(t *testing.T) {
+	w, middle, ann, xara := newHostileXRPCWorld(t)
 	room := w.room(ann, xara)
 	dm := ann.dm(xara)
 	ann.says(dm, "in the other conversation")
@@ -313,12 +320,7 @@ func TestXRPCHostileLog(t *testing.T) {
 // TestXRPCHostileCommit: a commit that the server has cut is not followed, and the device
 // enters the group anew.
 func TestXRPCHostileCommit(t *testing.T) {
-	w := newXRPCWorld(t, "xara")
-	middle := newXRPCMiddleman(w)
-	ann, xara := w.person("ann"), w.person("xara")
-	xara.options.Server = middle.server.URL
-	ann.open()
-	xara.open()
+	w, middle, ann, xara := newHostileXRPCWorld(t)
 	room := w.room(ann, xara)
 	before := xara.must(room).Epoch
 	xara.close()
@@ -347,12 +349,7 @@ func TestXRPCHostileCommit(t *testing.T) {
 // TestXRPCHostileEvents: events that the server has made up, or sends again and again,
 // change nothing and cost a bounded number of calls.
 func TestXRPCHostileEvents(t *testing.T) {
-	w := newXRPCWorld(t, "xara")
-	middle := newXRPCMiddleman(w)
-	ann, xara := w.person("ann"), w.person("xara")
-	xara.options.Server = middle.server.URL
-	ann.open()
-	xara.open()
+	w, middle, ann, xara := newHostileXRPCWorld(t)
 	room := w.room(ann, xara)
 	ann.says(room, "one")
 	xara.reads("one")
@@ -415,12 +412,7 @@ func TestXRPCHostileEvents(t *testing.T) {
 
 // TestXRPCHostileList: a list of conversations that does not end is not read for ever.
 func TestXRPCHostileList(t *testing.T) {
-	w := newXRPCWorld(t, "xara")
-	middle := newXRPCMiddleman(w)
-	ann, xara := w.person("ann"), w.person("xara")
-	xara.options.Server = middle.server.URL
-	ann.open()
-	xara.open()
+	w, middle, ann, xara := newHostileXRPCWorld(t)
 	w.room(ann, xara)
 	xara.close()
 	middle.lies(onAnswer(t, xrpc.GetConvos, func(_ url.Values, a *xrpc.GetConvosOutput) { a.Cursor = madeUpCursor }))
