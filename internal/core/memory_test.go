@@ -80,7 +80,7 @@ func TestMemoryIsVerified(t *testing.T) {
 // TestLimitsCountRequests: a rule that runs again, after a race with another node or
 // beside a poisoned request, is counted once.
 func TestLimitsCountRequests(t *testing.T) {
-	limits := func(sends string) func(*Options) {
+	limits := func(t *testing.T, sends string) func(*Options) {
 		return func(o *Options) {
 			if err := o.Limits.Set("sends=" + sends); err != nil {
 				t.Fatal(err)
@@ -89,7 +89,7 @@ func TestLimitsCountRequests(t *testing.T) {
 	}
 	t.Run("race", func(t *testing.T) {
 		url := pgtest.URL(t)
-		a, b := newWorld(t, url, limits(fmt.Sprintf("%d/1h", 2*knownTrust+1))), newWorld(t, url)
+		a, b := newWorld(t, url, limits(t, fmt.Sprintf("%d/1h", 2*knownTrust+1))), newWorld(t, url)
 		trusted(t, a)
 		if _, err := b.send("ann", "c", "elsewhere", "x"); err != nil {
 			t.Fatal(err)
@@ -102,7 +102,7 @@ func TestLimitsCountRequests(t *testing.T) {
 		}
 	})
 	t.Run("poison", func(t *testing.T) {
-		w := newWorld(t, "sqlite:"+t.TempDir(), oneFlusher, limits("1/1h"))
+		w := newWorld(t, "sqlite:"+t.TempDir(), oneFlusher, limits(t, "1/1h"))
 		members := []string{"ann"}
 		for i := range 8 {
 			members = append(members, fmt.Sprint("member", i))
