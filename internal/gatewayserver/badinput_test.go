@@ -494,6 +494,10 @@ func TestBadTokens(t *testing.T) {
 		token := strings.SplitN(sign(func(*identity.Claims) {}), ".", 2)[1]
 		return base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + token[:strings.LastIndex(token, ".")+1]
 	}
+	// Common signers write either value of s (spec xrpc, decision 12).
+	if status, answer, _ := w.call("", "POST", "/v1/session/start", `{"auth_token":"`+signature(identity.ES256, highS)+`","device_id":"laptop"}`); status != 200 {
+		t.Errorf("high s: %d %s", status, answer)
+	}
 	used := w.token("ann")
 	if status, _, _ := w.call("", "POST", "/v1/session/start", `{"auth_token":"`+used+`","device_id":"tablet"}`); status != 200 {
 		t.Fatal(status)
@@ -501,16 +505,14 @@ func TestBadTokens(t *testing.T) {
 	w.before = w.everything()
 	tokens := map[string]string{
 		"empty": "", "garbage": "garbage", "dots": "..", "three words": "a.b.c", "Bearer alone": "Bearer ", "huge": strings.Repeat("a", 500_000),
-		"expired":        sign(func(c *identity.Claims) { c.IssuedAt, c.ExpiresAt = testTime.Add(-120e9), testTime.Add(-60e9) }),
-		"future":         sign(func(c *identity.Claims) { c.IssuedAt, c.ExpiresAt = testTime.Add(120e9), testTime.Add(180e9) }),
-		"too long lived": sign(func(c *identity.Claims) { c.ExpiresAt = testTime.Add(3600e9) }),
-		"wrong audience": sign(func(c *identity.Claims) { c.Audience = "did:web:elsewhere.example" }),
-		"wrong method":   sign(func(c *identity.Claims) { c.Method = "im.waxwing.session.other" }),
-		"other issuer":   sign(func(c *identity.Claims) { c.Issuer = accountKey(t, "bob").DID() }),
-		"replayed":       used,
-		"high s": signature(identity.ES256, func(s []byte) []byte {
-			return highS(s)
-		}),
+		"expired":         sign(func(c *identity.Claims) { c.IssuedAt, c.ExpiresAt = testTime.Add(-120e9), testTime.Add(-60e9) }),
+		"future":          sign(func(c *identity.Claims) { c.IssuedAt, c.ExpiresAt = testTime.Add(120e9), testTime.Add(180e9) }),
+		"future by hours": sign(func(c *identity.Claims) { c.IssuedAt, c.ExpiresAt = testTime.Add(7200e9), testTime.Add(7260e9) }),
+		"too long lived":  sign(func(c *identity.Claims) { c.ExpiresAt = testTime.Add(3600e9) }),
+		"wrong audience":  sign(func(c *identity.Claims) { c.Audience = "did:web:elsewhere.example" }),
+		"wrong method":    sign(func(c *identity.Claims) { c.Method = "im.waxwing.session.other" }),
+		"other issuer":    sign(func(c *identity.Claims) { c.Issuer = accountKey(t, "bob").DID() }),
+		"replayed":        used,
 		"cut signature":   signature(identity.ES256, func(s []byte) []byte { return s[:63] }),
 		"empty signature": signature(identity.ES256, func([]byte) []byte { return nil }),
 		"other algorithm": signature(identity.ES256K, func(s []byte) []byte { return s }),
@@ -518,8 +520,13 @@ func TestBadTokens(t *testing.T) {
 		"None":            none(`{"alg":"None"}`),
 		"HMAC":            none(`{"alg":"HS256","typ":"JWT"}`),
 	}
-	const want = `{"code":"unauthorized","message":"invalid auth_token"}`
+	const invalid, future = "invalid auth_token", "invalid auth_token: the token is from the future: check the clock of the machine that made it"
 	for name, token := range tokens {
+		message := invalid
+		if strings.HasPrefix(name, "future") {
+			message = future
+		}
+		want := `{"code":"unauthorized","message":"` + message + `"}`
 		body := fmt.Sprintf(`{"auth_token":%q,"device_id":"phone"}`, token)
 		status, answer, header := w.call("", "POST", "/v1/session/start", body)
 		if status != 401 || answer != want || header.Get("WWW-Authenticate") != "Bearer" || header.Get("Cache-Control") != "no-store" {

@@ -38,11 +38,13 @@ var (
 	multicodecEd25519 = []byte{0xed, 0x01}
 )
 
-// publicKey is a key that proves who wrote something. It is immutable.
+// publicKey is a key that service tokens are verified with. It is immutable.
 type publicKey struct {
 	alg string
-	// verify returns nil if sig is a signature of content, in the one form that is
-	// accepted: 64 bytes, and low-S for the ECDSA kinds.
+	// verify returns nil if sig is a signature of content of 64 bytes. For the ECDSA kinds
+	// it accepts both values of s, as the network's own libraries do: a token's jti makes
+	// the second spelling useless (spec xrpc, decision 12). What is not a token, such as a
+	// receipt or a certificate, must be low-S and is not verified with this.
 	verify func(content, sig []byte) error
 }
 
@@ -80,13 +82,13 @@ func parseMultibase(multibase string) (publicKey, error) {
 		if err != nil {
 			return publicKey{}, errors.New("key is no point of P-256")
 		}
-		return publicKey{ES256, k.HashAndVerify}, nil
+		return publicKey{ES256, k.HashAndVerifyLenient}, nil
 	case bytes.Equal(codec, multicodecK256) && len(key) == 33:
 		k, err := atcrypto.ParsePublicBytesK256(key)
 		if err != nil {
 			return publicKey{}, errors.New("key is no point of secp256k1")
 		}
-		return publicKey{ES256K, k.HashAndVerify}, nil
+		return publicKey{ES256K, k.HashAndVerifyLenient}, nil
 	case bytes.Equal(codec, multicodecEd25519) && len(key) == ed25519.PublicKeySize:
 		if isWeakEd25519(key) {
 			return publicKey{}, errors.New("key is a weak one of Ed25519")

@@ -23,7 +23,6 @@ const (
 const (
 	keyAccount = "#atproto"     // what an account signs service tokens with
 	keyService = "#atproto_mls" // what a delivery service signs with, if it has a key for that
-	keyLabels  = "#atproto_label"
 	// keyServiceJWK is the service's key once more, in another form.
 	keyServiceJWK = "#atproto_mls_jwk"
 )
@@ -198,39 +197,21 @@ func parsePoint(alg string, point []byte) (publicKey, error) {
 	if err != nil {
 		return publicKey{}, errors.New("not a point of the curve")
 	}
-	return publicKey{alg, key.HashAndVerify}, nil
+	return publicKey{alg, key.HashAndVerifyLenient}, nil
 }
 
-// key finds the method that a token is verified with. A kid names one, by its whole
-// id or its fragment. Without it the first of the preferred fragments counts, then
-// the first method. Keys that sign labels sign no tokens.
-func (d *Document) key(kid string, preferred []string) (publicKey, error) {
-	find := func(fragment string) (publicKey, bool) {
+// key returns the key that verifies the tokens of this document's subject: that of the
+// first of the fragments that names a usable method. A kid, where there is one, must name
+// that same method; other keys of the document sign nothing here (spec xrpc, decision 13).
+func (d *Document) key(kid string, fragments []string) (publicKey, error) {
+	for _, fragment := range fragments {
 		for _, method := range d.methods {
-			if method.fragment == fragment && fragment != keyLabels {
-				return method.key, true
+			if method.fragment != fragment {
+				continue
 			}
-		}
-		return publicKey{}, false
-	}
-	if kid != "" {
-		fragment, ok := fragmentOf(d.ID, kid)
-		if !ok {
-			return publicKey{}, errKeyID
-		}
-		key, ok := find(fragment)
-		if !ok {
-			return publicKey{}, errKeyID
-		}
-		return key, nil
-	}
-	for _, fragment := range preferred {
-		if key, ok := find(fragment); ok {
-			return key, nil
-		}
-	}
-	for _, method := range d.methods {
-		if method.fragment != keyLabels {
+			if named, ok := fragmentOf(d.ID, kid); kid != "" && (!ok || named != fragment) {
+				return publicKey{}, errKeyID
+			}
 			return method.key, nil
 		}
 	}

@@ -111,9 +111,11 @@ func FuzzDocument(f *testing.F) {
 			if method.key.verify([]byte("x"), make([]byte, 64)) == nil {
 				t.Fatal("a key verifies nothing but zeros")
 			}
-			key, err := d.key(method.fragment, nil)
-			if (err == nil) != (method.fragment != keyLabels) || err == nil && key.alg == "" {
+			if key, err := d.key(method.fragment, []string{method.fragment}); err != nil || key.alg == "" {
 				t.Fatalf("%q: %v", method.fragment, err)
+			}
+			if _, err := d.key(method.fragment, []string{keyAccount}); err == nil && method.fragment != keyAccount {
+				t.Fatalf("%q signs for the account", method.fragment)
 			}
 		}
 		if _, err := d.key("", accountKeys); err == nil && len(d.methods) == 0 {

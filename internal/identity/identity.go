@@ -204,6 +204,9 @@ func (a *Authenticator) refuseToken(ctx context.Context, reason error) error {
 		return reason
 	}
 	a.o.Logger.DebugContext(ctx, "auth_token refused", "err", reason)
+	if errors.Is(reason, errNotYet) {
+		return ds.Refuse(ds.Unauthorized, "invalid auth_token: %s", messageFuture)
+	}
 	return ds.Refuse(ds.Unauthorized, "invalid auth_token")
 }
 

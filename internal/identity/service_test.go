@@ -101,7 +101,7 @@ func TestDocument(t *testing.T) {
 		if method := raw.VerificationMethod[i]; method.ID != did+want.fragment || method.Type != want.kind || method.Controller != did {
 			t.Errorf("method: %+v", method)
 		}
-		public, err := document.key(want.fragment, nil)
+		public, err := document.key("", []string{want.fragment})
 		if err != nil || public.verify([]byte("content"), sig) != nil {
 			t.Errorf("%s does not verify: %v", want.fragment, err)
 		}

@@ -42,7 +42,7 @@ var (
 	errTokenID       = errors.New("jti is missing, empty or too long")
 	errExpired       = errors.New("expired")
 	errTooFar        = errors.New("valid for too long")
-	errNotYet        = errors.New("not valid yet")
+	errNotYet        = errors.New("iat or nbf is in the future")
 	errIssuer        = errors.New("issuer is not somebody who can sign here")
 	errReplayed      = errors.New("used before")
 	errUnknownMethod = errors.New("asked for no method")
@@ -55,8 +55,8 @@ func isAboutToken(err error) bool {
 		func(reason error) bool { return errors.Is(err, reason) })
 }
 
-// signingMethod is a JOSE algorithm over our keys. golang-jwt's own has no ES256K
-// and accepts both values of s.
+// signingMethod is a JOSE algorithm over our keys. golang-jwt has no ES256K, and its own
+// ES256 signs with either value of s.
 type signingMethod string
 
 func (m signingMethod) Alg() string { return string(m) }
@@ -281,10 +281,10 @@ func checkTimes(claims jwt.MapClaims, now time.Time, lifetimeMax time.Duration) 
 	switch {
 	case !now.Before(expires.Add(clockSkew)):
 		return time.Time{}, errExpired
+	case hasIssued && issued.After(now.Add(clockSkew)), hasBegin && begins.After(now.Add(clockSkew)):
+		return time.Time{}, errNotYet // before errTooFar: a fast clock is the reason for both
 	case expires.After(latest), hasIssued && expires.Sub(issued) > lifetimeMax:
 		return time.Time{}, errTooFar
-	case hasIssued && issued.After(now.Add(clockSkew)), hasBegin && begins.After(now.Add(clockSkew)):
-		return time.Time{}, errNotYet
 	}
 	return expires, nil
 }

@@ -44,6 +44,10 @@ type TokenRefusal struct {
 
 func (r *TokenRefusal) Unwrap() error { return r.Refusal }
 
+// messageFuture is the sentence about a token whose iat or nbf is ahead of this server's
+// clock by more than clockSkew: the one reason that people mend by setting a clock.
+const messageFuture = "the token is from the future: check the clock of the machine that made it"
+
 // refusalNames says how a reason to refuse a token is named; what is not listed is a
 // bad token.
 var refusalNames = []struct {
@@ -62,7 +66,7 @@ var refusalNames = []struct {
 	{errAlgorithm, NameBadSignature, "the token's alg is not that of its issuer's key"},
 	{errSignature, NameBadSignature, "the token's signature does not verify"},
 	{errTooFar, NameBadToken, "the token is valid for too long"},
-	{errNotYet, NameBadToken, "the token is not valid yet"},
+	{errNotYet, NameBadToken, messageFuture},
 	{errTokenID, NameBadToken, "the token has no usable jti"},
 }
 

@@ -101,8 +101,11 @@ func TestPeerKeys(t *testing.T) {
 	if got := prove(account, "2", ""); got != NameBadSignature {
 		t.Errorf("its account's key without kid: %q", got)
 	}
-	if got := prove(account, "3", "#atproto"); got != "" {
+	if got := prove(account, "3", "#atproto"); got != NameBadSignature {
 		t.Errorf("its account's key with kid: %q", got)
+	}
+	if got := prove(service, "3", "#atproto_mls"); got != "" {
+		t.Errorf("its own key with kid: %q", got)
 	}
 	if _, err := a.XRPC(ctx, forge(t, header(ES256), p.body(peer, "4"), account.Sign), sendMethod, ""); nameOf(err) != NameNotAllowed {
 		t.Errorf("as an account: %v", err)
@@ -123,7 +126,7 @@ func TestPeerKeys(t *testing.T) {
 	}
 	p.directory.answer("/.well-known/did.json", func(w http.ResponseWriter, _ *http.Request) { w.Write(text) })
 	p.clock.add(documentLife)
-	for _, kid := range []string{"", keyAccount, keyService, keyServiceJWK} {
+	for _, kid := range []string{"", keyService} {
 		token, err := SignToken(key, Claims{Issuer: peer, Audience: serviceDID, Method: sendMethod, KeyID: kid, IssuedAt: p.clock.Now(), ExpiresAt: p.clock.Now().Add(time.Minute)})
 		if err != nil {
 			t.Fatal(err)
