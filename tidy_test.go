@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -80,7 +81,8 @@ var exclusive = []struct {
 }
 
 // linesMax bounds a file that is not a test; a reader pays for the scrolling.
-const linesMax = 700
+// CONTRIBUTING.md names the same number.
+const linesMax = 600
 
 // source is one Go file of the module.
 type source struct {
@@ -240,5 +242,44 @@ func TestTidyPackagesAreNamedAndExplained(t *testing.T) {
 		if !has {
 			t.Errorf("%s has no package comment", folder)
 		}
+	}
+}
+
+// TestTidyDependenciesArePublished holds the table of docs/dependencies.md against go.mod:
+// every module that this one requires directly has a row there, and every row of a module
+// is one of those.
+func TestTidyDependenciesArePublished(t *testing.T) {
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var required, described []string
+	for _, line := range regexp.MustCompile(`(?m)^(?:require )?\t?([a-z0-9.-]+\.[a-z]+/\S+) v\S+(.*)$`).FindAllStringSubmatch(string(mod), -1) {
+		if !strings.Contains(line[2], "// indirect") {
+			required = append(required, line[1])
+		}
+	}
+	for _, row := range regexp.MustCompile(`(?m)^\| ([a-z0-9.-]+\.[a-z]+/[^ |]+)`).FindAllStringSubmatch(string(page), -1) {
+		described = append(described, row[1])
+	}
+	slices.Sort(required)
+	slices.Sort(described)
+	if len(required) < 10 || !slices.Equal(required, described) {
+		t.Errorf("go.mod requires\n%q\nand docs/dependencies.md describes\n%q", required, described)
+	}
+}
+
+// TestTidyContributingSaysWhatIsTested holds CONTRIBUTING.md against linesMax.
+func TestTidyContributingSaysWhatIsTested(t *testing.T) {
+	text, err := os.ReadFile("CONTRIBUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "Files under " + strconv.Itoa(linesMax) + " lines"; !strings.Contains(string(text), want) {
+		t.Errorf("CONTRIBUTING.md does not say %q", want)
 	}
 }
