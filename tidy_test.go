@@ -23,7 +23,11 @@ const module = "waxwing.im/waxwing"
 // inwards, from commands over doors and rules to nouns; a new one is a decision and
 // has a page in docs/decisions.
 var edges = map[string][]string{
-	"cmd/waxwing":            {"client", "internal/identity", "internal/mlspeer", "internal/server", "mls"},
+	"cmd/waxwing": {"client", "internal/chat", "internal/identity", "internal/mlspeer", "internal/secretfile", "internal/server", "mls"},
+	// chat is made of client alone, as any program may be: what it does, others can.
+	"internal/chat": {"client", "internal/secretfile"},
+	// secretfile is what the commands and chat share: seeds and keys in files of their owner.
+	"internal/secretfile":    {},
 	"internal/server":        {"internal/core", "internal/gatewayserver", "internal/identity", "internal/intake", "internal/netguard", "internal/store", "internal/xrpcserver"},
 	"internal/gatewayserver": {"api/gateway", "internal/core", "internal/ds", "internal/identity", "internal/intake"},
 	"internal/xrpcserver":    {"api/xrpc", "internal/core", "internal/ds", "internal/identity", "internal/intake", "lexicons"},
@@ -77,7 +81,7 @@ var exclusive = []struct {
 	{"net/http", []string{"api/gateway", "client", "cmd/waxwing", "internal/gatewayserver", "internal/intake", "internal/netguard", "internal/server", "internal/sim", "internal/xrpcserver"}},
 	{"code.dny.dev/ssrf", []string{"internal/netguard"}},
 	{"github.com/alecthomas/kong", []string{"cmd/waxwing"}},
-	{"github.com/charmbracelet", []string{"cmd/waxwing"}},
+	{"github.com/charmbracelet", []string{"internal/chat"}},
 }
 
 // linesMax bounds a file that is not a test; a reader pays for the scrolling.

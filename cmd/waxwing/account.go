@@ -3,10 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +13,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/secretfile"
 )
 
 // defaultServer is where `waxwing serve` listens by default.
@@ -37,7 +35,7 @@ func (o seedOption) secret(g *globals) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := keptSecret(filepath.Join(home, "seed"))
+	text, err := secretfile.Keep(filepath.Join(home, "seed"))
 	return []byte(text), err
 }
 
@@ -51,42 +49,6 @@ func (g *globals) configHome() (string, error) {
 		return "", fmt.Errorf("%w; name a directory by --config-home", err)
 	}
 	return filepath.Join(dir, "waxwing"), nil
-}
-
-// keptSecret reads a file that holds 32 random bytes as text, readable by its
-// owner only, and makes it when it is missing. Of several processes that make it
-// at once one wins and all get the winner's.
-func keptSecret(path string) (string, error) {
-	text, err := readSecret(path)
-	if !errors.Is(err, os.ErrNotExist) {
-		return text, err
-	}
-	random := make([]byte, 32)
-	rand.Read(random)
-	err = writeOnce(path, []byte(base64.RawURLEncoding.EncodeToString(random)+"\n"))
-	if err != nil && !errors.Is(err, os.ErrExist) {
-		return "", err
-	}
-	return readSecret(path)
-}
-
-func readSecret(path string) (string, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return "", err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("%s can be read by others: chmod 600 it", path)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	secret := strings.TrimSpace(string(text))
-	if secret == "" {
-		return "", fmt.Errorf("%s is empty", path)
-	}
-	return secret, nil
 }
 
 type didCommand struct {

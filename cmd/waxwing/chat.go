@@ -4,19 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
 	"waxwing.im/waxwing/client"
-)
-
-const (
-	// historyLines is how much of what was said is shown when a chat is opened.
-	historyLines = 20
-	// farewell is how long an ending chat waits for what was typed to be delivered.
-	farewell = 5 * time.Second
+	"waxwing.im/waxwing/internal/chat"
 )
 
 type chatCommand struct {
@@ -42,79 +34,65 @@ type chatOptions struct {
 	Invite        string `placeholder:"CODE" help:"Invite code, which a server may ask for the first time. Prefer WAXWING_INVITE: other users can see flags."`
 	XRPC          bool   `name:"xrpc" help:"Speak to the server's AT Protocol door rather than to its gateway. The people behind either talk with each other. A home that is made with it stays with it."`
 	seedOption
-
-	device string // of a home that is made
 }
 
-// deviceNames are those that people can type and servers take.
-var deviceNames = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+// options returns what chat takes.
+func (o *chatOptions) options(std streams, g *globals) chat.Options {
+	return chat.Options{ConfigDir: g.configHome, Seed: func() ([]byte, error) { return o.secret(g) },
+		Home: o.Home, Name: o.As, Server: o.Server, DefaultServer: defaultServer, ServerDID: o.ServerDID, InviteCode: o.Invite, XRPC: o.XRPC,
+		Passphrase: o.Passphrase, AskPassphrase: o.AskPassphrase, In: std.in, Out: std.out, Err: std.err}
+}
+
+// within opens a home that is there already, does one thing and closes it again.
+func (o *chatOptions) within(ctx context.Context, std streams, g *globals, do func(t *chat.Terminal) error) error {
+	options := o.options(std, g)
+	options.MustExist = true
+	return inside(ctx, options, do)
+}
+
+// inside is within, making the home when it is missing.
+func (o *chatOptions) inside(ctx context.Context, std streams, g *globals, do func(t *chat.Terminal) error) error {
+	return inside(ctx, o.options(std, g), do)
+}
+
+func inside(ctx context.Context, o chat.Options, do func(t *chat.Terminal) error) error {
+	t, err := chat.Open(ctx, o)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(t), t.Close())
+}
+
+// waitOption says how long a command waits for what it asks for.
+type waitOption struct {
+	Wait time.Duration `default:"15s" placeholder:"TIME" help:"How long to wait until it is done. With 0 it is only noted and done when a chat is open next."`
+}
 
 type chatInitCommand struct {
 	Device string `placeholder:"NAME" help:"The account's name for this device, in a new home; each of its devices has another. By default one is made up."`
 	chatOptions
 }
 
-// Run makes the home and prints the DID. A home that is there already stays as it is.
+// Run makes the home and prints the DID.
 func (c *chatInitCommand) Run(std streams, g *globals) error {
-	if c.Device != "" && !deviceNames.MatchString(c.Device) {
-		return usageError{fmt.Errorf("device: want 1–64 letters, digits, - and _, not %q", c.Device)}
-	}
-	c.device = c.Device
-	home, err := c.openHome(g)
+	options := c.options(std, g)
+	options.Device = c.Device
+	did, err := chat.Init(options)
 	if err != nil {
 		return err
 	}
-	if c.Device != "" && c.Device != home.Device {
-		return usageError{fmt.Errorf("device: %s is the home of the device %q, not of %q", home.dir, home.Device, c.Device)}
-	}
-	if _, err := home.storageKey(&c.chatOptions, g); err != nil {
-		return err
-	}
-	account, err := c.account(home, g)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(std.out, account.DID())
+	_, err = fmt.Fprintln(std.out, did)
 	return err
 }
 
-func (o *chatOptions) account(home *chatHome, g *globals) (*client.Account, error) {
-	seed, err := o.secret(g)
-	if err != nil {
-		return nil, err
-	}
-	return client.AccountFromSeed(seed, home.Name)
+type chatUICommand struct {
+	JSON bool `name:"json" help:"Read lines and print JSON lines, as chat dm does, also in a terminal."`
+	chatOptions
 }
 
-// open opens the chat of the home. It connects by itself.
-func (o *chatOptions) open(ctx context.Context, g *globals) (*chat, error) {
-	home, err := o.openHome(g)
-	if err != nil {
-		return nil, err
-	}
-	key, err := home.storageKey(o, g)
-	if err != nil {
-		return nil, err
-	}
-	account, err := o.account(home, g)
-	if err != nil {
-		return nil, err
-	}
-	var with []client.Option
-	if home.XRPC {
-		with = append(with, client.WithXRPC())
-	}
-	sdk, err := client.Open(ctx, client.Options{
-		Dir: filepath.Join(home.dir, "store"), StorageKey: key, Server: home.Server, ServerDID: o.ServerDID, Account: account,
-		DeviceID: home.Device, InviteCode: o.Invite,
-	}, with...)
-	if errors.Is(err, client.ErrInUse) {
-		err = fmt.Errorf("%w: while a waxwing chat is open its /commands do what other commands do", err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &chat{client: sdk, self: sdk.DID(), server: home.Server}, nil
+// Run shows the terminal UI where there is a terminal, and is line based elsewhere.
+func (c *chatUICommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.inside(ctx, std, g, func(t *chat.Terminal) error { return t.Talk(ctx, c.JSON) })
 }
 
 type chatDMCommand struct {
@@ -136,20 +114,197 @@ func (c *chatDMCommand) Run(ctx context.Context, std streams, g *globals) error 
 	if !strings.HasPrefix(c.Peer, "did:") { // the protocol knows opaque names; people do not mean them
 		return usageError{fmt.Errorf("talk to %q: want a DID, as printed by waxwing did", c.Peer)}
 	}
-	return c.inside(ctx, g, func(t *chat) error { return newLines(t, std, c.JSON).run(ctx, std.in, "/dm "+c.Peer) })
+	return c.inside(ctx, std, g, func(t *chat.Terminal) error { return t.TalkTo(ctx, c.Peer, c.JSON) })
 }
 
-type chatUICommand struct {
-	JSON bool `name:"json" help:"Read lines and print JSON lines, as chat dm does, also in a terminal."`
+type chatListCommand struct {
+	JSON bool `name:"json" help:"Print JSON lines {conv, kind, phase, unread, members, inviting, problem}."`
 	chatOptions
 }
 
-// Run shows the terminal UI where there is a terminal, and is line based elsewhere.
-func (c *chatUICommand) Run(ctx context.Context, std streams, g *globals) error {
-	return c.inside(ctx, g, func(t *chat) error {
-		if !c.JSON && isTerminal(std.in) && isTerminal(std.out) {
-			return runUI(ctx, t, std)
+// Run lists.
+func (c *chatListCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.List(ctx, c.JSON) })
+}
+
+type chatVerifyCommand struct {
+	DID    string   `arg:"" optional:"" name:"did" help:"Who. Without it the people that this home has met are listed."`
+	Number []string `arg:"" optional:"" help:"The number that the other one reads: it is compared, and has to be the same."`
+	Yes    bool     `help:"The numbers were compared and are the same. Where the account cannot vouch for its devices the NUMBER is needed."`
+	chatOptions
+}
+
+// Help is shown below the flags.
+func (chatVerifyCommand) Help() string {
+	return "Shows the safety number of you and another person, 60 digits, which both of you read alike if nobody stands " +
+		"between you. In a terminal it asks whether you do. Without a terminal, a NUMBER or --yes it shows the number and verifies nothing."
+}
+
+// Run shows, compares and notes.
+func (c *chatVerifyCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error {
+		if c.DID == "" {
+			return t.People(ctx)
 		}
-		return newLines(t, std, c.JSON).run(ctx, std.in, "")
+		return t.Verify(ctx, c.DID, c.Number, c.Yes)
 	})
+}
+
+type chatUnverifyCommand struct {
+	DID string `arg:"" name:"did" help:"Who."`
+	chatOptions
+}
+
+// Run takes a verification back.
+func (c *chatUnverifyCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Unverify(ctx, c.DID) })
+}
+
+type chatSearchCommand struct {
+	Words  []string `arg:"" help:"Words, or parts of words, that have to be in the message; upper and lower case are alike."`
+	In     string   `placeholder:"CONVERSATION" help:"Only in this conversation: its id, the beginning of it, or the person of a direct one."`
+	From   string   `placeholder:"DID" help:"Only what this person wrote."`
+	After  string   `placeholder:"DATE" help:"Only from this day on: 2026-12-31, or a time as in RFC 3339."`
+	Before string   `placeholder:"DATE" help:"Only before this day or time."`
+	Limit  int      `default:"100" placeholder:"N" help:"At most so many, 1–1000."`
+	JSON   bool     `name:"json" help:"Print JSON lines as chat dm does, with type found."`
+	chatOptions
+}
+
+// Run searches the history of this device, newest first.
+func (c *chatSearchCommand) Run(ctx context.Context, std streams, g *globals) error {
+	q := client.Query{Text: strings.Join(c.Words, " "), Limit: c.Limit}
+	if c.Limit < 1 || c.Limit > 1000 {
+		return usageError{errors.New("limit: want 1–1000")}
+	}
+	var err error
+	if q.After, err = day("after", c.After); err != nil {
+		return err
+	}
+	if q.Before, err = day("before", c.Before); err != nil {
+		return err
+	}
+	if !q.After.IsZero() {
+		q.After = q.After.Add(-time.Nanosecond) // the query leaves its bounds out
+	}
+	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Search(ctx, q, c.From, c.In, c.JSON) })
+}
+
+// day reads a date, which begins at midnight here, or a time; the zero time for "".
+func day(option, text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at, nil
+	}
+	at, err := time.ParseInLocation(time.DateOnly, text, time.Local)
+	if err != nil {
+		return at, usageError{fmt.Errorf("%s: %q is no date: want 2026-12-31, or a time as in RFC 3339", option, text)}
+	}
+	return at, nil
+}
+
+type chatRoomCommand struct {
+	New    chatRoomNewCommand    `cmd:"" help:"Make a room with other people. Prints its id."`
+	Talk   chatRoomTalkCommand   `cmd:"" help:"Talk in a room, line by line."`
+	Invite chatRoomInviteCommand `cmd:"" help:"Bring people into a room."`
+	Remove chatRoomRemoveCommand `cmd:"" help:"Take people out of a room, with all their devices."`
+	Leave  chatRoomLeaveCommand  `cmd:"" help:"Leave a room or a direct conversation, with all devices of this account."`
+}
+
+type chatRoomNewCommand struct {
+	DIDs []string `arg:"" optional:"" name:"did" help:"Who else is in the room."`
+	waitOption
+	chatOptions
+}
+
+// Run prints the room's id and waits until they are in.
+func (c *chatRoomNewCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.inside(ctx, std, g, func(t *chat.Terminal) error { return t.MakeRoom(ctx, c.DIDs, c.Wait) })
+}
+
+type chatRoomTalkCommand struct {
+	Room string `arg:"" help:"The room: its id or the beginning of it."`
+	JSON bool   `name:"json" help:"Print JSON lines, as chat dm does."`
+	chatOptions
+}
+
+// Run talks until /quit, the end of the input or a signal.
+func (c *chatRoomTalkCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.TalkIn(ctx, c.Room, c.JSON) })
+}
+
+type chatRoomInviteCommand struct {
+	Room string   `arg:"" help:"The room: its id or the beginning of it."`
+	DIDs []string `arg:"" name:"did" help:"Whom to bring in."`
+	waitOption
+	chatOptions
+}
+
+// Run invites and waits until they are in.
+func (c *chatRoomInviteCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Invite(ctx, c.Room, c.DIDs, c.Wait) })
+}
+
+type chatRoomRemoveCommand struct {
+	Room string   `arg:"" help:"The room: its id or the beginning of it."`
+	DIDs []string `arg:"" name:"did" help:"Whom to take out."`
+	waitOption
+	chatOptions
+}
+
+// Run removes and waits until they are out of the group.
+func (c *chatRoomRemoveCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Remove(ctx, c.Room, c.DIDs, c.Wait) })
+}
+
+type chatRoomLeaveCommand struct {
+	Room     string `arg:"" help:"The conversation: its id or the beginning of it."`
+	NewOwner string `placeholder:"DID" help:"Who owns the room from then on, if you do. By default its first admin, else its first other member."`
+	waitOption
+	chatOptions
+}
+
+// Run leaves and waits until the server knows.
+func (c *chatRoomLeaveCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Leave(ctx, c.Room, c.NewOwner, c.Wait) })
+}
+
+type chatDevicesCommand struct {
+	List   chatDevicesListCommand   `cmd:"" default:"withargs" help:"The devices of this account that were met in conversations, this one first."`
+	Add    chatDevicesAddCommand    `cmd:"" help:"Bring other devices of this account into all conversations of this one."`
+	Remove chatDevicesRemoveCommand `cmd:"" help:"Say that a device is lost: it is taken out of all conversations and its sessions end."`
+}
+
+type chatDevicesListCommand struct {
+	JSON bool `name:"json" help:"Print JSON lines {device, fingerprint, this, lost, conversations}."`
+	chatOptions
+}
+
+// Run lists.
+func (c *chatDevicesListCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Devices(ctx, c.JSON) })
+}
+
+type chatDevicesAddCommand struct {
+	Device string `arg:"" optional:"" help:"Which one. By default all that the account has."`
+	waitOption
+	chatOptions
+}
+
+// Run adds and waits until the device is wherever this one is.
+func (c *chatDevicesAddCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.AddDevice(ctx, c.Device, c.Wait) })
+}
+
+type chatDevicesRemoveCommand struct {
+	Device string `arg:"" help:"Which one, as listed by chat devices."`
+	waitOption
+	chatOptions
+}
+
+// Run removes and waits until the device is out of all conversations.
+func (c *chatDevicesRemoveCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.RemoveDevice(ctx, c.Device, c.Wait) })
 }

@@ -25,6 +25,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"waxwing.im/waxwing/internal/chat"
 )
 
 // Exit codes. Scripts rely on them.
@@ -101,7 +103,8 @@ func run(ctx context.Context, args []string, std streams) int {
 	}
 	if err := command.Run(); err != nil {
 		var usage usageError
-		if errors.As(err, &usage) {
+		var mistake chat.Mistake
+		if errors.As(err, &usage) || errors.As(err, &mistake) {
 			return complain(std, exitUsage, err)
 		}
 		return complain(std, exitFailed, err)

@@ -1,4 +1,4 @@
-package main
+package chat
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 // happens, it reads the home again and draws what stands there. Only Update changes it.
 type ui struct {
 	ctx    context.Context
-	chat   *chat // used by one job at a time; what names look like may be asked for at any time
+	chat   *Terminal // used by one job at a time; what names look like may be asked for at any time
 	server string
 	zone   *time.Location
 
@@ -110,17 +110,17 @@ type (
 	readMsg struct{ err error }
 )
 
-func newUI(ctx context.Context, t *chat) *ui {
+func newUI(ctx context.Context, t *Terminal) *ui {
 	return &ui{ctx: ctx, chat: t, server: t.server, zone: time.Local, depth: depthStep,
 		drafts: map[string]editor{}, notes: map[string][]note{}}
 }
 
 // runUI runs the terminal UI until its end, which waits a moment for what was typed.
-func runUI(ctx context.Context, t *chat, std streams) error {
+func runUI(ctx context.Context, t *Terminal) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	m := newUI(running, t)
-	program := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(std.in), tea.WithOutput(std.out),
+	program := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(t.in), tea.WithOutput(t.out),
 		tea.WithAltScreen(), tea.WithoutSignalHandler())
 	_, err := program.Run()
 	switch {
@@ -129,7 +129,7 @@ func runUI(ctx context.Context, t *chat, std streams) error {
 	case err != nil:
 		return err
 	case m.isUndelivered:
-		fmt.Fprintln(std.err, "waxwing: "+undelivered)
+		fmt.Fprintln(t.err, "waxwing: "+undelivered)
 	}
 	return m.err
 }
@@ -432,7 +432,7 @@ func (m *ui) farewell() tea.Cmd {
 	}
 	ctx, t := m.ctx, m.chat
 	return func() tea.Msg {
-		isDone, err := t.leave(ctx)
+		isDone, err := t.flush(ctx)
 		return leftMsg{isDone, err}
 	}
 }

@@ -1,8 +1,9 @@
-package main
+package chat
 
 import (
 	"context"
 	"crypto/rand"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -19,6 +20,8 @@ import (
 	"waxwing.im/waxwing/internal/server"
 )
 
+var update = flag.Bool("update", false, "write the screens")
+
 // The people of the screens.
 const (
 	screenAnn = "did:key:zDnaeAnnAnnAnnA"
@@ -29,7 +32,7 @@ const (
 var screenTime = time.Date(2026, 3, 1, 14, 0, 0, 0, time.UTC)
 
 func screenUI(width, height int) *ui {
-	m := newUI(context.Background(), &chat{self: screenAnn, server: "https://chat.example"})
+	m := newUI(context.Background(), &Terminal{self: screenAnn, server: "https://chat.example"})
 	m.zone = time.UTC
 	m.isLoading = true // nothing is read in these tests
 	m.Update(tea.WindowSizeMsg{Width: width, Height: height})
@@ -402,7 +405,7 @@ func newDriver(ctx context.Context, t *testing.T, queue chan addressed, serverUR
 	}
 	t.Cleanup(func() { sdk.Close() })
 	d := &uiDriver{t: t, queue: queue}
-	d.ui = newUI(ctx, &chat{client: sdk, self: sdk.DID(), server: serverURL})
+	d.ui = newUI(ctx, &Terminal{client: sdk, self: sdk.DID(), server: serverURL})
 	d.ui.Update(tea.WindowSizeMsg{Width: 80, Height: 24})
 	d.run(d.ui.Init())
 	return d

@@ -1,4 +1,4 @@
-package main
+package chat
 
 import (
 	"bufio"
@@ -15,18 +15,18 @@ import (
 // lines is a chat that reads lines and prints lines, for people without a terminal UI
 // and for scripts.
 type lines struct {
-	*chat
+	*Terminal
 	screen *screen
 }
 
-func newLines(t *chat, std streams, asJSON bool) *lines {
-	return &lines{t, newScreen(std.out, asJSON, t)}
+func newLines(t *Terminal, asJSON bool) *lines {
+	return &lines{t, newScreen(t, asJSON)}
 }
 
 // run obeys first, which must succeed, and then what is read, until it ends.
-func (t *lines) run(ctx context.Context, in io.Reader, first string) error {
+func (t *lines) run(ctx context.Context, first string) error {
 	if err := t.obeyLine(ctx, first); err != nil {
-		return usageOf(err)
+		return mistakeIn(err)
 	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -34,7 +34,7 @@ func (t *lines) run(ctx context.Context, in io.Reader, first string) error {
 	group.Go(func() error { return t.showEvents(running) })
 	staying, leave := context.WithCancel(running)
 	group.Go(func() error { t.showStates(staying); return nil })
-	typed := readLines(in)
+	typed := readLines(t.in)
 	group.Go(func() error {
 		defer stop()
 		err := t.obeyAll(running, typed)
@@ -42,7 +42,7 @@ func (t *lines) run(ctx context.Context, in io.Reader, first string) error {
 		if err != nil {
 			return err
 		}
-		isDone, err := t.leave(running)
+		isDone, err := t.flush(running)
 		if err == nil && !isDone {
 			t.screen.complain(t.conv, undelivered)
 		}
@@ -114,6 +114,9 @@ func (t *lines) obeyLine(ctx context.Context, line string) error {
 	t.screen.answer(r)
 	return nil
 }
+
+// historyLines is how much of what was said is shown when a conversation is opened.
+const historyLines = 20
 
 // open shows the conversation that was turned to.
 func (t *lines) open(ctx context.Context) error {

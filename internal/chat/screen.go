@@ -1,4 +1,4 @@
-package main
+package chat
 
 import (
 	"encoding/json"
@@ -16,7 +16,7 @@ import (
 // It is safe for concurrent use.
 type screen struct {
 	asJSON bool
-	chat   *chat // for names; not what it does
+	chat   *Terminal // for names; not what it does
 
 	// saying is held while a message enters the outbox, so that it is known as one
 	// of this chat before its echo can come.
@@ -30,8 +30,8 @@ type screen struct {
 	conv  string
 }
 
-func newScreen(out io.Writer, asJSON bool, t *chat) *screen {
-	return &screen{out: out, asJSON: asJSON, chat: t,
+func newScreen(t *Terminal, asJSON bool) *screen {
+	return &screen{out: t.out, asJSON: asJSON, chat: t,
 		typed: map[string]bool{}, shown: map[string]int64{}}
 }
 
@@ -222,17 +222,6 @@ func (s *screen) printf(format string, args ...any) {
 	}
 }
 
-// short is the end of a DID, which tells people apart where its beginning does not.
-func short(did string) string {
-	if len(did) <= nameShown {
-		return printable(did)
-	}
-	return "…" + printable(did[len(did)-nameShown:])
-}
-
-// nameShown is how many characters of a name or an identifier are shown.
-const nameShown = 8
-
 // printable keeps others' texts from steering the terminal: control characters and
 // what turns the direction of writing become a mark. More than a few combining marks on
 // one character, which would reach into other lines, are left out.
@@ -256,3 +245,25 @@ func printable(text string) string {
 
 // marksMax is how many combining marks a character may have; no script needs more.
 const marksMax = 4
+
+// clock is how times of messages are shown.
+func clock(at time.Time, zone *time.Location) string { return at.In(zone).Format("15:04") }
+
+// print prints lines whose texts others may have written.
+func (t *Terminal) print(lines ...string) error {
+	for _, line := range lines {
+		if _, err := fmt.Fprintln(t.out, printable(line)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Terminal) printJSON(value any) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(t.out, "%s\n", text)
+	return err
+}

@@ -1,4 +1,4 @@
-package main
+package chat
 
 import (
 	"crypto/rand"
@@ -14,6 +14,8 @@ import (
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/crypto/chacha20poly1305"
 	"golang.org/x/term"
+
+	"waxwing.im/waxwing/internal/secretfile"
 )
 
 // homeFile is the file of a home of chat that says whose it is. It holds no secret;
@@ -21,8 +23,8 @@ import (
 // a copy of the home alone is of no use.
 const homeFile = "chat.json"
 
-// chatHome is who talks, to which server, and where their things are.
-type chatHome struct {
+// home is who talks, to which server, and where their things are.
+type home struct {
 	Version int    `json:"version"`
 	Name    string `json:"name"`
 	Server  string `json:"server"`
@@ -39,43 +41,43 @@ const homeVersion = 1
 var errNotAHome = errors.New("no home of waxwing chat")
 
 // homeDir is the directory of the home: what --home says, or one for each name.
-func (o *chatOptions) homeDir(g *globals) (string, error) {
+func (o *Options) homeDir() (string, error) {
 	if o.Home != "" {
 		return o.Home, nil
 	}
-	config, err := g.configHome()
+	config, err := o.ConfigDir()
 	if err != nil {
 		return "", err
 	}
 	name := o.name()
 	if name != filepath.Base(name) || strings.HasPrefix(name, ".") {
-		return "", usageError{fmt.Errorf("as: %q cannot name a directory: give one by --home", name)}
+		return "", mistake("as: %q cannot name a directory: give one by --home", name)
 	}
 	return filepath.Join(config, "homes", name), nil
 }
 
-func (o *chatOptions) name() string {
-	if o.As == "" {
+func (o *Options) name() string {
+	if o.Name == "" {
 		return "me"
 	}
-	return o.As
+	return o.Name
 }
 
 // openHome opens the home, making it when it is missing.
-func (o *chatOptions) openHome(g *globals) (*chatHome, error) {
-	dir, err := o.homeDir(g)
+func (o *Options) openHome() (*home, error) {
+	dir, err := o.homeDir()
 	if err != nil {
 		return nil, err
 	}
 	home, err := readHome(dir)
 	if errors.Is(err, errNotAHome) {
-		return o.createHome(g, dir)
+		return o.createHome(dir)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if o.As != "" && o.As != home.Name {
-		return nil, usageError{fmt.Errorf("as: %s is the home of %q, not of %q", dir, home.Name, o.As)}
+	if o.Name != "" && o.Name != home.Name {
+		return nil, mistake("as: %s is the home of %q, not of %q", dir, home.Name, o.Name)
 	}
 	if o.Server != "" {
 		home.Server = o.Server // for this time: a server may have moved
@@ -84,7 +86,20 @@ func (o *chatOptions) openHome(g *globals) (*chatHome, error) {
 	return home, nil
 }
 
-func readHome(dir string) (*chatHome, error) {
+// checkHome returns an error where there is no home.
+func (o *Options) checkHome() error {
+	dir, err := o.homeDir()
+	if err != nil {
+		return err
+	}
+	_, err = readHome(dir)
+	if errors.Is(err, errNotAHome) {
+		err = fmt.Errorf("%w: waxwing chat init makes one", err)
+	}
+	return err
+}
+
+func readHome(dir string) (*home, error) {
 	text, err := os.ReadFile(filepath.Join(dir, homeFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", dir, errNotAHome)
@@ -92,7 +107,7 @@ func readHome(dir string) (*chatHome, error) {
 	if err != nil {
 		return nil, err
 	}
-	home := &chatHome{dir: dir}
+	home := &home{dir: dir}
 	if err := json.Unmarshal(text, home); err != nil || home.Version < 1 || home.Name == "" || home.Key != filepath.Base(home.Key) {
 		return nil, fmt.Errorf("%s is damaged", filepath.Join(dir, homeFile))
 	}
@@ -104,18 +119,18 @@ func readHome(dir string) (*chatHome, error) {
 
 // createHome makes the key and then the home that names it. Of two processes that
 // do so at once, one wins and both use the winner's.
-func (o *chatOptions) createHome(g *globals, dir string) (*chatHome, error) {
+func (o *Options) createHome(dir string) (*home, error) {
 	id := make([]byte, 8)
 	rand.Read(id)
-	home := &chatHome{Version: homeVersion, Name: o.name(), Server: o.Server, Device: o.device, XRPC: o.XRPC, Key: hex.EncodeToString(id), dir: dir}
+	home := &home{Version: homeVersion, Name: o.name(), Server: o.Server, Device: o.Device, XRPC: o.XRPC, Key: hex.EncodeToString(id), dir: dir}
 	if home.Server == "" {
-		home.Server = defaultServer
+		home.Server = o.DefaultServer
 	}
 	passphrase, err := o.newPassphrase()
 	if err != nil {
 		return nil, err
 	}
-	keyPath, err := home.keyPath(g)
+	keyPath, err := home.keyPath(o)
 	if err != nil {
 		return nil, err
 	}
@@ -125,32 +140,32 @@ func (o *chatOptions) createHome(g *globals, dir string) (*chatHome, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeOnce(keyPath, sealed); err != nil {
+	if err := secretfile.Write(keyPath, sealed); err != nil {
 		return nil, err
 	}
 	text, err := json.MarshalIndent(home, "", "  ")
 	if err != nil {
 		return nil, err
 	}
-	err = writeOnce(filepath.Join(dir, homeFile), append(text, '\n'))
+	err = secretfile.Write(filepath.Join(dir, homeFile), append(text, '\n'))
 	if errors.Is(err, fs.ErrExist) {
 		return readHome(dir) // the key just made stays behind, of no use and no harm
 	}
 	return home, err
 }
 
-func (h *chatHome) keyPath(g *globals) (string, error) {
-	config, err := g.configHome()
+func (h *home) keyPath(o *Options) (string, error) {
+	config, err := o.ConfigDir()
 	return filepath.Join(config, "keys", h.Key), err
 }
 
 // storageKey reads the key of the home, asking for its passphrase if it has one.
-func (h *chatHome) storageKey(o *chatOptions, g *globals) ([]byte, error) {
-	path, err := h.keyPath(g)
+func (h *home) storageKey(o *Options) ([]byte, error) {
+	path, err := h.keyPath(o)
 	if err != nil {
 		return nil, err
 	}
-	text, err := readSecret(path)
+	text, err := secretfile.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("the key of %s is missing: %s", h.dir, path)
 	}
@@ -247,7 +262,7 @@ func (f keyFile) open(id, passphrase string) ([]byte, error) {
 func keyData(id string) []byte { return []byte("waxwing chat key v1 " + id) }
 
 // newPassphrase is what the key of a new home is sealed with; "" for nothing.
-func (o *chatOptions) newPassphrase() (string, error) {
+func (o *Options) newPassphrase() (string, error) {
 	if o.Passphrase != "" || !o.AskPassphrase {
 		return o.Passphrase, nil
 	}

@@ -1,6 +1,8 @@
-package main
+package chat
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -81,7 +83,7 @@ func (m *ui) View() string {
 // header says who talks and how the connection stands.
 func (m *ui) header() string {
 	sign := map[client.Link]string{client.Online: "●", client.Connecting: "◌"}[m.state.Link]
-	right := orElse(sign, "○") + " " + printable(stateText(m.state, m.server)) + " "
+	right := cmp.Or(sign, "○") + " " + printable(stateText(m.state, m.server)) + " "
 	left := " waxwing  me " + short(m.chat.self)
 	if room := m.width - ansi.StringWidth(left) - 2; ansi.StringWidth(right) > room {
 		if room < 12 {
@@ -365,4 +367,23 @@ func (m *ui) reachGoal() {
 			return
 		}
 	}
+}
+
+// stateText says how the connection stands and what it waits for.
+func stateText(s client.State, server string) string {
+	switch {
+	case s.Link == client.Online && s.Transport == client.EventStream:
+		return "online over HTTP: no WebSocket gets through"
+	case s.Link == client.Online && s.Transport == client.XRPC:
+		return "online over XRPC"
+	case s.Link == client.Online:
+		return "online"
+	case s.Link == client.Connecting:
+		return "connecting"
+	}
+	var refused *client.Refusal
+	if errors.As(s.Err, &refused) {
+		return "offline: " + refused.Error()
+	}
+	return "offline: waits for " + server
 }

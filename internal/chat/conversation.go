@@ -1,0 +1,143 @@
+package chat
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"waxwing.im/waxwing/client"
+)
+
+// conversationItem is one JSON line of a conversation.
+type conversationItem struct {
+	Conv     string   `json:"conv"`
+	Kind     string   `json:"kind"`
+	Phase    string   `json:"phase"`
+	Role     string   `json:"role,omitempty"`
+	Peer     string   `json:"peer,omitempty"`
+	Unread   int      `json:"unread"`
+	Members  []string `json:"members"`
+	Inviting []string `json:"inviting,omitempty"`
+	Problem  string   `json:"problem,omitempty"`
+}
+
+// List prints the conversations, the one with the last message first.
+func (t *Terminal) List(ctx context.Context, asJSON bool) error {
+	all, err := t.client.Conversations(ctx)
+	if err != nil {
+		return err
+	}
+	for _, conv := range all {
+		if asJSON {
+			members := append([]string{}, accountsOf([]client.Conversation{{Members: conv.Members}})...)
+			err = t.printJSON(conversationItem{conv.ID, string(conv.Kind), conv.Phase.String(), conv.Role, conv.Peer, conv.Unread,
+				members, conv.Inviting, conv.Problem})
+		} else {
+			line := conv.ID + "  " + t.titleOf(conv)
+			if conv.Unread > 0 {
+				line += fmt.Sprintf("  %d unread", conv.Unread)
+			}
+			if note := phaseNote(conv); note != "" {
+				line += "  " + note
+			}
+			err = t.print(line)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// find is the conversation that a word means: its number in the list, its id or the
+// beginning of it, or the person of a direct one.
+func (t *Terminal) find(ctx context.Context, word string) (client.Conversation, error) {
+	all, err := t.client.Conversations(ctx)
+	if err != nil {
+		return client.Conversation{}, err
+	}
+	if n, err := strconv.Atoi(word); err == nil && n >= 1 && n <= len(all) {
+		return all[n-1], nil
+	}
+	var found []client.Conversation
+	for _, c := range all {
+		if c.ID == word {
+			return c, nil
+		}
+		isPeer := c.Peer != "" && (c.Peer == word || strings.HasSuffix(c.Peer, strings.TrimPrefix(word, "…")))
+		if len(word) >= nameEndMin && (strings.HasPrefix(c.ID, word) || isPeer) {
+			found = append(found, c)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return client.Conversation{}, mistake("no conversation %q here: waxwing chat list, or /list", word)
+	case 1:
+		return found[0], nil
+	}
+	return client.Conversation{}, mistake("%q means several conversations: give more of it", word)
+}
+
+// titleOf names a conversation with the mark of whom it is with.
+func (t *Terminal) titleOf(c client.Conversation) string {
+	if c.Kind == client.DM {
+		return short(c.Peer) + t.accountMark(c, c.Peer)
+	}
+	return roomTitle(c)
+}
+
+// roomTitle names a room by the beginning of its id and how many people are in it.
+func roomTitle(c client.Conversation) string {
+	id := c.ID
+	if len(id) > nameShown {
+		id = id[:nameShown]
+	}
+	var people []string
+	for _, m := range c.Members {
+		if !slices.Contains(people, m.Account) {
+			people = append(people, m.Account)
+		}
+	}
+	if len(people) == 0 {
+		return "room " + printable(id)
+	}
+	return fmt.Sprintf("room %s (%d)", printable(id), len(people))
+}
+
+// phaseNote says what a conversation waits for; "" when nothing.
+func phaseNote(c client.Conversation) string {
+	switch c.Phase {
+	case client.Joined:
+		if c.Problem != "" {
+			return c.Problem
+		}
+		if len(c.Inviting) > 0 {
+			return "waits for " + shorts(c.Inviting)
+		}
+		if len(c.Removing) > 0 {
+			return "takes out " + shorts(c.Removing)
+		}
+		return ""
+	case client.Removed:
+		return "left"
+	case client.Leaving:
+		return "leaving"
+	}
+	if c.Problem != "" {
+		return c.Problem
+	}
+	switch c.Phase {
+	case client.Creating:
+		return "waits for the server"
+	case client.Waiting:
+		return "waits for an invitation"
+	case client.Joining:
+		return "entering the group"
+	}
+	if len(c.Inviting) > 0 {
+		return "waits for " + shorts(c.Inviting)
+	}
+	return "setting up the group"
+}

@@ -1,0 +1,42 @@
+package chat
+
+import (
+	"cmp"
+
+	"waxwing.im/waxwing/client"
+)
+
+// noteOf tells of an event that is no message, as sentences for people; none for one
+// that is.
+func (t *Terminal) noteOf(e client.Event) []string {
+	var out []string
+	switch e.Type {
+	case client.EventMessage:
+	case client.EventJoined:
+		out = append(out, "you are in")
+	case client.EventRejoined:
+		out = append(out, "you have entered the group anew: "+cmp.Or(e.Problem, "your own state was of no use"))
+	case client.EventRemoved:
+		out = append(out, "you are no longer in this conversation")
+	case client.EventMembers:
+		for _, m := range e.Members {
+			out = append(out, t.comer(m)+" joined")
+		}
+		for _, m := range e.Gone {
+			out = append(out, t.comer(m)+" left")
+		}
+	case client.EventKeyChange:
+		out = append(out, "a new key of "+t.nameOf(e.From)+": compare safety numbers again (/verify)")
+	default:
+		out = append(out, cmp.Or(e.Problem, string(e.Type)))
+	}
+	return out
+}
+
+// comer is who comes or goes: of our own account it is another device.
+func (t *Terminal) comer(m client.Member) string {
+	if m.Account == t.self {
+		return "your device " + deviceName(m)
+	}
+	return t.nameOf(m)
+}

@@ -1,0 +1,126 @@
+package chat
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"waxwing.im/waxwing/client"
+)
+
+// MakeRoom makes a room with people, prints its id at once, as what is noted is not lost,
+// and waits until they are in it.
+func (t *Terminal) MakeRoom(ctx context.Context, dids []string, wait time.Duration) error {
+	people, err := t.persons(ctx, dids)
+	if err != nil {
+		return err
+	}
+	room, err := t.client.CreateRoom(ctx, people...)
+	if err != nil {
+		return mistakeIn(err)
+	}
+	if err := t.print(room); err != nil {
+		return err
+	}
+	return t.until(ctx, wait, t.invited(ctx, room, people, ""))
+}
+
+// invited is done when all these accounts are in the room. What was the problem before
+// is not one of this invitation.
+func (t *Terminal) invited(ctx context.Context, room string, people []string, before string) func() (bool, string, error) {
+	return func() (bool, string, error) {
+		c, err := t.client.Conversation(ctx, room)
+		if err != nil {
+			return false, "", err
+		}
+		if c.Problem != "" && c.Problem != before {
+			return false, "", errors.New(c.Problem)
+		}
+		for _, p := range people {
+			if slices.Contains(c.Inviting, p) {
+				return false, short(p), nil
+			}
+		}
+		return c.Phase == client.Joined, "the room to be made", nil
+	}
+}
+
+// Invite brings people into a room, and waits until they are in.
+func (t *Terminal) Invite(ctx context.Context, word string, dids []string, wait time.Duration) error {
+	room, people, err := t.roomAndPeople(ctx, word, dids)
+	if err != nil {
+		return err
+	}
+	if err := t.client.Invite(ctx, room.ID, people...); err != nil {
+		return mistakeIn(roomError(err))
+	}
+	return t.until(ctx, wait, t.invited(ctx, room.ID, people, room.Problem))
+}
+
+func (t *Terminal) roomAndPeople(ctx context.Context, word string, dids []string) (client.Conversation, []string, error) {
+	room, err := t.find(ctx, word)
+	if err != nil {
+		return room, nil, mistakeIn(err)
+	}
+	people, err := t.persons(ctx, dids)
+	return room, people, mistakeIn(err)
+}
+
+// Remove takes people out of a room with all their devices, and waits until they are out
+// of the group.
+func (t *Terminal) Remove(ctx context.Context, word string, dids []string, wait time.Duration) error {
+	room, people, err := t.roomAndPeople(ctx, word, dids)
+	if err != nil {
+		return err
+	}
+	for _, p := range people {
+		if !slices.Contains(accountsOf([]client.Conversation{room}), p) {
+			return fmt.Errorf("%s is not in the room", p)
+		}
+	}
+	if err := t.client.Remove(ctx, room.ID, people...); err != nil {
+		return mistakeIn(roomError(err))
+	}
+	return t.until(ctx, wait, func() (bool, string, error) {
+		now, err := t.client.Conversation(ctx, room.ID)
+		if err == nil && now.Problem != "" && now.Problem != room.Problem {
+			err = errors.New(now.Problem)
+		}
+		for _, p := range people {
+			if slices.Contains(now.Removing, p) || slices.ContainsFunc(now.Members, func(m client.Member) bool { return m.Account == p }) {
+				return false, short(p) + " to be taken out", err
+			}
+		}
+		return true, "", err
+	})
+}
+
+// Leave leaves a conversation with all devices of this account, and waits until the
+// server knows. newOwner owns the room from then on; with "", the server chooses.
+func (t *Terminal) Leave(ctx context.Context, word, newOwner string, wait time.Duration) error {
+	room, err := t.find(ctx, word)
+	if err != nil {
+		return err
+	}
+	if newOwner == "" {
+		err = t.client.Leave(ctx, room.ID)
+	} else {
+		var heir string
+		if heir, err = t.person(ctx, newOwner); err == nil {
+			err = t.client.LeaveTo(ctx, room.ID, heir)
+		}
+	}
+	if err != nil {
+		return mistakeIn(err)
+	}
+	return t.until(ctx, wait, func() (bool, string, error) {
+		now, err := t.client.Conversation(ctx, room.ID)
+		if err == nil && now.Phase != client.Leaving && now.Phase != client.Removed {
+			err = errors.New(cmp.Or(now.Problem, "the server does not let you leave"))
+		}
+		return now.Phase == client.Removed, "what is in the outbox", err
+	})
+}

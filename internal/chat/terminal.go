@@ -1,0 +1,203 @@
+// Package chat is the terminal client: one person on one device, who talks through a
+// terminal UI, through lines, or through JSON lines from a script.
+//
+// A home (home.go) holds who talks, to which server, and the key that seals the rest.
+// Open makes a Terminal of it, whose exported methods are the commands of waxwing chat:
+// each does one thing and prints what came of it. What a line of input means is decided
+// in command.go, whichever of lines.go and ui.go reads it.
+//
+// What a client does without a person, such as encryption, the outbox and reconnecting,
+// belongs to package client. Options and their names belong to cmd/waxwing.
+package chat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"golang.org/x/term"
+
+	"waxwing.im/waxwing/client"
+)
+
+// Options say whose chat it is and where it reads and prints. Empty texts stand for the
+// defaults that are named.
+type Options struct {
+	// ConfigDir returns the directory of the keys of homes and, by default, of the homes.
+	ConfigDir func() (string, error)
+	// Seed returns the secret that the keys of accounts are derived from. It is called
+	// once the home is there, as it may make the secret.
+	Seed func() ([]byte, error)
+
+	Home      string // directory of the home; homes/NAME in ConfigDir
+	MustExist bool   // a home that is missing is an error; otherwise it is made
+	Name      string // of the account among those of the seed; the home's, at first "me"
+	// Server is the URL of the server; that of the home, at first DefaultServer.
+	Server, DefaultServer string
+	ServerDID             string // what the server must call itself; see client.Options
+	Device                string // name of the device of a home that is made; one is made up
+	InviteCode            string // shown to a server that asks for one
+	XRPC                  bool   // speak XRPC; a home that was made with it stays with it
+	// Passphrase seals the key of a home that is made, or opens the key of one that has a
+	// passphrase. AskPassphrase asks for the former at the terminal; for the latter, Open
+	// asks by itself.
+	Passphrase    string
+	AskPassphrase bool
+
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// Mistake is an error of the person who types: what was asked for cannot be meant so.
+type Mistake struct{ err error }
+
+// Error returns the problem as a sentence for the person who types.
+func (m Mistake) Error() string { return m.err.Error() }
+
+// Unwrap returns the error that the mistake led to.
+func (m Mistake) Unwrap() error { return m.err }
+
+func mistake(format string, args ...any) error { return Mistake{fmt.Errorf(format, args...)} }
+
+// mistakeIn returns err, as a Mistake if it says that a DID in the command line is none.
+func mistakeIn(err error) error {
+	if errors.Is(err, client.ErrAccount) {
+		return Mistake{err}
+	}
+	return err
+}
+
+// deviceNames are those that people can type and servers take.
+var deviceNames = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// Init makes the home and returns the DID of its account. A home that is there already
+// stays as it is; a Mistake is returned if it is not the one that o describes.
+func Init(o Options) (did string, err error) {
+	if o.Device != "" && !deviceNames.MatchString(o.Device) {
+		return "", mistake("device: want 1–64 letters, digits, - and _, not %q", o.Device)
+	}
+	home, err := o.openHome()
+	if err != nil {
+		return "", err
+	}
+	if o.Device != "" && o.Device != home.Device {
+		return "", mistake("device: %s is the home of the device %q, not of %q", home.dir, home.Device, o.Device)
+	}
+	if _, err := home.storageKey(&o); err != nil {
+		return "", err
+	}
+	account, err := o.account(home)
+	if err != nil {
+		return "", err
+	}
+	return account.DID(), nil
+}
+
+func (o *Options) account(home *home) (*client.Account, error) {
+	seed, err := o.Seed()
+	if err != nil {
+		return nil, err
+	}
+	return client.AccountFromSeed(seed, home.Name)
+}
+
+// Terminal is one running chat, whether lines, JSON or the terminal UI show it. Its
+// methods are for one goroutine at a time. What a line of input means is decided here
+// and nowhere else; obeying it does not wait for the network.
+type Terminal struct {
+	client   *client.Client
+	self     string              // the DID of whose chat it is
+	server   string              // where it connects to
+	conv     string              // what a line is sent to; "" for nothing
+	shown    client.SafetyNumber // the last one, which "yes" is about
+	in       io.Reader
+	out, err io.Writer
+}
+
+// Open opens the chat of a home, which connects by itself. Close ends it.
+func Open(ctx context.Context, o Options) (*Terminal, error) {
+	if o.MustExist {
+		if err := o.checkHome(); err != nil {
+			return nil, err
+		}
+	}
+	home, err := o.openHome()
+	if err != nil {
+		return nil, err
+	}
+	key, err := home.storageKey(&o)
+	if err != nil {
+		return nil, err
+	}
+	account, err := o.account(home)
+	if err != nil {
+		return nil, err
+	}
+	var with []client.Option
+	if home.XRPC {
+		with = append(with, client.WithXRPC())
+	}
+	sdk, err := client.Open(ctx, client.Options{
+		Dir: filepath.Join(home.dir, "store"), StorageKey: key, Server: home.Server, ServerDID: o.ServerDID, Account: account,
+		DeviceID: home.Device, InviteCode: o.InviteCode,
+	}, with...)
+	if errors.Is(err, client.ErrInUse) {
+		err = fmt.Errorf("%w: while a waxwing chat is open its /commands do what other commands do", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Terminal{client: sdk, self: sdk.DID(), server: home.Server, in: o.In, out: o.Out, err: o.Err}, nil
+}
+
+// Close ends the chat. What was not delivered stays in the home and is sent next time.
+func (t *Terminal) Close() error { return t.client.Close() }
+
+// Talk runs the terminal UI until its end or that of ctx. Where In or Out is no terminal,
+// or with asJSON, it reads and prints lines instead.
+func (t *Terminal) Talk(ctx context.Context, asJSON bool) error {
+	if !asJSON && isTerminal(t.in) && isTerminal(t.out) {
+		return runUI(ctx, t)
+	}
+	return newLines(t, asJSON).run(ctx, "")
+}
+
+// TalkTo reads lines, which are messages to the person did or commands, and prints what
+// happens until /quit, the end of In or that of ctx.
+func (t *Terminal) TalkTo(ctx context.Context, did string, asJSON bool) error {
+	return newLines(t, asJSON).run(ctx, "/dm "+did)
+}
+
+// TalkIn is TalkTo for a conversation, which word names: its number in List, its id or the
+// beginning of it, or the person of a direct one.
+func (t *Terminal) TalkIn(ctx context.Context, word string, asJSON bool) error {
+	return newLines(t, asJSON).run(ctx, "/open "+word)
+}
+
+func isTerminal(stream any) bool {
+	file, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// farewell is how long an ending chat waits for what was typed to be delivered.
+const farewell = 5 * time.Second
+
+// undelivered tells of a farewell that was too short.
+const undelivered = "not everything is delivered yet; what is left will be sent next time"
+
+// flush gives what was typed a moment to be delivered. It returns false if that was not
+// enough.
+func (t *Terminal) flush(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	err := t.client.Flush(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return false, nil
+	}
+	return err == nil, err
+}

@@ -1,0 +1,186 @@
+package chat
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"waxwing.im/waxwing/client"
+)
+
+// doVerify shows the number to compare, or takes the word of whoever has.
+func (t *Terminal) doVerify(ctx context.Context, words []string) (reply, error) {
+	if len(words) == 0 {
+		return reply{}, mistake("/verify takes a DID, and behind it yes or the number that the other one reads to you")
+	}
+	account, err := t.person(ctx, words[0])
+	if err != nil {
+		return reply{}, err
+	}
+	if len(words) == 1 {
+		number, lines, err := t.safetyLines(ctx, account)
+		if err != nil {
+			return reply{}, err
+		}
+		t.shown = number
+		return reply{title: "Safety number", lines: append(lines, "", "If both of you read the same: /verify "+short(account)+" yes")}, nil
+	}
+	number, err := t.client.SharedSafetyNumber(ctx, account)
+	switch {
+	case err != nil:
+		return reply{}, err
+	case len(words) > 2 || words[1] != "yes":
+		err = compare(number, strings.Join(words[1:], ""))
+	case !t.shown.Equal(number):
+		err = mistake("/verify %s shows the number that both of you should read", short(account))
+	}
+	if err == nil {
+		err = t.client.Verify(ctx, number)
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{lines: []string{short(account) + markVerified + " is verified"}}, nil
+}
+
+func (t *Terminal) doUnverify(ctx context.Context, words []string) (reply, error) {
+	if len(words) != 1 {
+		return reply{}, mistake("/unverify takes one DID")
+	}
+	account, err := t.person(ctx, words[0])
+	if err == nil {
+		err = t.client.Unverify(ctx, account)
+	}
+	if err != nil {
+		return reply{}, err
+	}
+	return reply{lines: []string{short(account) + markUnverified + " is no longer verified"}}, nil
+}
+
+// safetyLines show an account, the number that both people should read, and what is
+// known of its devices.
+func (t *Terminal) safetyLines(ctx context.Context, account string) (client.SafetyNumber, []string, error) {
+	if account == t.self {
+		return client.SafetyNumber{}, nil, mistake("that is you: there is nobody to compare with")
+	}
+	number, err := t.client.SharedSafetyNumber(ctx, account)
+	if err != nil {
+		return number, nil, err
+	}
+	trust, err := t.client.Trust(ctx, account)
+	if err != nil {
+		return number, nil, err
+	}
+	digits := number.String()
+	half := len(digits) / 2
+	out := []string{account, "", "    " + digits[:half], "    " + strings.TrimSpace(digits[half:]), "", trustText(trust)}
+	for _, d := range trust.Devices {
+		mark := ""
+		if slices.Contains(trust.Unpinned, d) {
+			mark = ", not covered: compare again"
+		}
+		out = append(out, fmt.Sprintf("device %s, seen first on %s%s", deviceName(d.Member), d.FirstSeen.Local().Format("2006-01-02"), mark))
+	}
+	return number, out, nil
+}
+
+func trustText(trust client.Trust) string {
+	if trust.Verified {
+		return "verified on " + trust.Since.Local().Format("2006-01-02 15:04")
+	}
+	return "unverified: read the number to each other, in person or on a line that you trust"
+}
+
+// compare holds a number that somebody has typed against ours.
+func compare(ours client.SafetyNumber, typed string) error {
+	theirs, err := client.ParseSafetyNumber(typed)
+	if err != nil {
+		return mistake("%v, such as the other person reads to you", err)
+	}
+	if !theirs.Equal(ours) {
+		return errors.New("the numbers differ: somebody may stand between you, or one of you has mistyped it. Nothing was verified")
+	}
+	return nil
+}
+
+// Verify prints the safety number of the account and the person that did names. It notes
+// that the account is verified if digits, parts of the number as the other person reads
+// it, are the same, if the person at a terminal types yes, or with isCompared. Without
+// any of these it verifies nothing.
+func (t *Terminal) Verify(ctx context.Context, did string, digits []string, isCompared bool) error {
+	account, err := t.person(ctx, did)
+	if err != nil {
+		return err
+	}
+	number, lines, err := t.safetyLines(ctx, account)
+	if err != nil {
+		return mistakeIn(err)
+	}
+	if err := t.print(lines...); err != nil {
+		return err
+	}
+	switch {
+	case len(digits) > 0:
+		if err := compare(number, strings.Join(digits, "")); err != nil {
+			return err
+		}
+	case isCompared && len(number.Devices()) > 0:
+		return mistake("%s cannot vouch for devices, so this number changes with them: give the one that was compared", account)
+	case isCompared:
+	case isTerminal(t.in):
+		fmt.Fprint(t.out, "Do both of you read the same? Type yes: ")
+		answer, _ := bufio.NewReader(t.in).ReadString('\n')
+		if strings.TrimSpace(strings.ToLower(answer)) != "yes" {
+			return errors.New("nothing was verified")
+		}
+	default:
+		return nil
+	}
+	if err := t.client.Verify(ctx, number); err != nil {
+		return err
+	}
+	return t.print(account + " is verified")
+}
+
+// People prints the people that this home has met, and whether they are verified.
+func (t *Terminal) People(ctx context.Context) error {
+	all, err := t.client.Conversations(ctx)
+	if err != nil {
+		return err
+	}
+	for _, account := range accountsOf(all) {
+		if account == t.self {
+			continue
+		}
+		trust, err := t.client.Trust(ctx, account)
+		if err != nil {
+			return err
+		}
+		state := "unverified"
+		switch {
+		case trust.Verified && len(trust.Unpinned) > 0:
+			state = "verified, but has new devices"
+		case trust.Verified:
+			state = "verified"
+		}
+		if err := t.print(account + "  " + state); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unverify takes back that the account of a person is verified.
+func (t *Terminal) Unverify(ctx context.Context, did string) error {
+	account, err := t.person(ctx, did)
+	if err != nil {
+		return err
+	}
+	if err := t.client.Unverify(ctx, account); err != nil {
+		return err
+	}
+	return t.print(account + " is unverified")
+}

@@ -1,0 +1,50 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"waxwing.im/waxwing/client"
+)
+
+// waitStep is how often it is looked whether something is done.
+const waitStep = 50 * time.Millisecond
+
+// notYet is an error that is one only if it is still there when the wait is over.
+type notYet struct{ error }
+
+// until waits for what was asked for, at most wait; with 0, it does not wait. done also
+// says what it still waits for. What a wait is too short for stays noted in the home.
+func (t *Terminal) until(ctx context.Context, wait time.Duration, done func() (bool, string, error)) error {
+	if wait <= 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	ticker := time.NewTicker(waitStep)
+	defer ticker.Stop()
+	for {
+		isDone, what, err := done()
+		var later notYet
+		if isDone || err != nil && !errors.As(err, &later) {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			state, _ := t.client.State()
+			if later.error != nil && state.Link == client.Online {
+				return later.error
+			}
+			if state.Link != client.Online {
+				what = "the server"
+				if state.Err != nil {
+					what += ": " + state.Err.Error()
+				}
+			}
+			return fmt.Errorf("not done yet, it waits for %s; it is noted and will be done when a chat is open", printable(what))
+		}
+	}
+}
