@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"waxwing.im/waxwing/internal/intake"
 )
 
 // conn is a WebSocket as this package needs it.
@@ -30,6 +32,11 @@ type conn interface {
 	Slow(bytes int)
 	// WritingSince is the server's clock when the write under way began, or 0.
 	WritingSince() int64
+	// WrittenAt returns the server's clock when the network took the last bytes.
+	WrittenAt() int64
+	// Ping writes a WebSocket ping, which clients answer by themselves and applications
+	// do not see. It does nothing while another write is under way or after Close.
+	Ping()
 	// Close says goodbye, waits a few seconds for the peer to do the same, and ends
 	// every call. Only the first Close of a conn says anything.
 	Close(code int, reason string)
@@ -78,6 +85,7 @@ func upgrade(w http.ResponseWriter, r *http.Request, clock *atomic.Int64, bytesM
 	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // any Origin: sessions are held by tokens, not cookies
 		CompressionMode:    websocket.CompressionDisabled,
+		Subprotocols:       intake.FirstSubprotocol(r),
 		// Control frames never get to whoever reads messages, and cost work too.
 		OnPingReceived: func(context.Context, []byte) bool { h.link.slow(frameBytesMin); return true },
 		OnPongReceived: func(context.Context, []byte) { h.link.slow(frameBytesMin) },
@@ -124,9 +132,14 @@ func (c *webSocket) Slow(bytes int) { c.link.slow(bytes) }
 
 func (c *webSocket) WritingSince() int64 { return c.link.since.Load() }
 
+func (c *webSocket) WrittenAt() int64 { return c.link.written.Load() }
+
+func (c *webSocket) Ping() { c.link.ping() }
+
 func (c *webSocket) Close(code int, reason string) {
 	// The library waits without limit for the rest of a message that never comes.
 	_ = c.link.SetDeadline(time.Now().Add(closeTimeout))
+	c.link.leave()
 	_ = c.ws.Close(websocket.StatusCode(code), reason)
 	_ = c.link.Close()
 	_ = c.ws.CloseNow()
@@ -148,6 +161,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // frames sent without waiting for the upgrade
 	h.link = &link{Conn: network, early: append([]byte(nil), early...), clock: h.clock, over: make(chan struct{})}
+	h.link.written.Store(h.clock.Load())
 	return h.link, bufio.NewReadWriter(
 		bufio.NewReaderSize(h.link, readBufferBytes), bufio.NewWriterSize(h.link, writeBufferBytes)), nil
 }
@@ -156,18 +170,20 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // until it is released, and then goes out at once.
 type link struct {
 	net.Conn
-	early []byte // read before the network is
-	clock *atomic.Int64
-	since atomic.Int64 // when the write under way began, or 0
-	ended sync.Once
-	over  chan struct{} // closed by Close
+	early   []byte // read before the network is
+	clock   *atomic.Int64
+	since   atomic.Int64 // when the write under way began, or 0
+	written atomic.Int64 // when the last write ended
+	ended   sync.Once
+	over    chan struct{} // closed by Close
 
 	spending sync.Mutex // guards spent: a Close reads too, from any goroutine
 	spent    budget
 
-	mu     sync.Mutex // guards isHeld and held, and is held during a write
-	isHeld bool
-	held   *[]byte
+	mu        sync.Mutex // guards the rest, and is held during a write
+	isHeld    bool
+	held      *[]byte
+	isLeaving bool // a close frame is the last frame
 }
 
 var heldBuffers = sync.Pool{New: func() any { return new([]byte) }}
@@ -217,6 +233,28 @@ func (l *link) Write(p []byte) (int, error) {
 	return l.send(p)
 }
 
+// pingFrameBytes is a ping without a payload as a server sends it (RFC 6455, section 5.5.2).
+var pingFrameBytes = []byte{0x89, 0}
+
+// ping writes a ping between two frames: the library's writes end where a frame ends,
+// and what is held goes out in any case.
+func (l *link) ping() {
+	if !l.mu.TryLock() {
+		return // another write is under way
+	}
+	defer l.mu.Unlock()
+	if !l.isHeld && !l.isLeaving {
+		_, _ = l.send(pingFrameBytes) // an error ends the reader too
+	}
+}
+
+// leave marks that the next frame may be the close frame.
+func (l *link) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.isLeaving = true
+}
+
 func (l *link) hold() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -259,6 +297,7 @@ func (l *link) send(p []byte) (sent int, err error) {
 		l.since.Store(l.clock.Load())
 		n, err = l.Conn.Write(p[:min(len(p), writeBytesMax)])
 		l.since.Store(0)
+		l.written.Store(l.clock.Load())
 		sent, p = sent+n, p[n:]
 	}
 	return sent, err

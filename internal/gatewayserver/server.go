@@ -51,6 +51,8 @@ type Options struct {
 	HandshakeTimeout time.Duration
 	// StreamPing is how often an SSE stream carries a comment (0: 15 s).
 	StreamPing time.Duration
+	// Heartbeat bounds the time in which nothing is written to a socket or stream (0: 25 s).
+	Heartbeat time.Duration
 	// WriteTimeout is how long the network may take for writeBytesMax (0: 30 s).
 	WriteTimeout time.Duration
 	// TrustedProxies are believed in what they say of a client's address.
@@ -64,6 +66,7 @@ const (
 	handshakeTimeoutDefault = 30 * time.Second
 	writeTimeoutDefault     = 30 * time.Second
 	streamPingDefault       = 15 * time.Second // gateway v1, 4
+	heartbeatDefault        = 25 * time.Second // gateway decision 15
 )
 
 // Server is the door. It is safe for concurrent use.
@@ -82,6 +85,8 @@ type Server struct {
 	handshakeTimeout time.Duration
 	writeTimeout     time.Duration
 	streamPing       time.Duration
+	heartbeat        time.Duration
+	silenceMax       int64 // ms; the watchdog looks late, so it is less than the heartbeat
 	answersIdle      time.Duration
 
 	started time.Time
@@ -108,9 +113,12 @@ func New(o Options) *Server {
 		handshakeTimeout: orDefault(o.HandshakeTimeout, handshakeTimeoutDefault),
 		writeTimeout:     orDefault(o.WriteTimeout, writeTimeoutDefault),
 		streamPing:       orDefault(o.StreamPing, streamPingDefault),
+		heartbeat:        orDefault(o.Heartbeat, heartbeatDefault),
 		answersIdle:      answersIdleDefault,
 		started:          time.Now(),
 	}
+	s.streamPing = min(s.streamPing, s.heartbeat)
+	s.silenceMax = (s.heartbeat * 4 / 5).Milliseconds()
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}

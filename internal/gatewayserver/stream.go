@@ -13,6 +13,7 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/intake"
 )
 
 // stream is one answer to GET /v1/sse: what a socket sends unasked, for those whose
@@ -72,9 +73,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	}()
 	s.metrics.request(r.Pattern, nil)
 	h := w.Header()
-	h.Set("Content-Type", "text/event-stream; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would collect events before it passes them on
+	intake.SetStreamHeaders(h)
 	w.WriteHeader(http.StatusOK)
 	if r.Method == http.MethodHead || !c.out.begin() {
 		return

@@ -280,7 +280,8 @@ func TestStreamHead(t *testing.T) {
 	w.call2(t, "ann", "/v1/rooms/create", `{"conv_id":"c"}`)
 	must(t, refusedAs(w.stream("ann", "?conv_id=c", false), ""))
 	e := w.person("ann").events
-	for name, want := range map[string]string{"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store", "X-Accel-Buffering": "no"} {
+	for name, want := range map[string]string{"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store, no-transform",
+		"Content-Encoding": "identity", "X-Accel-Buffering": "no"} {
 		if got := e.header.Get(name); got != want {
 			t.Errorf("%s: %q", name, got)
 		}

@@ -14,7 +14,7 @@ const (
 // watch looks after all sockets and streams from one goroutine: per-socket timers and contexts
 // per write would cost more than the writes.
 func (s *Server) watch() {
-	every := min(max(min(s.pingInterval, s.streamPing)/4, tickMin), tickMax)
+	every := min(max(min(s.pingInterval, s.streamPing, s.heartbeat)/4, tickMin), tickMax)
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
@@ -68,11 +68,13 @@ func (c *socket) check(now int64) {
 		return
 	}
 	if now < c.beat.next {
+		c.breakSilence(now, since)
 		return
 	}
 	c.beat.next = now + s.pingInterval.Milliseconds()
 	if c.heard.Swap(false) {
 		c.beat.misses = 0
+		c.breakSilence(now, since)
 		return
 	}
 	if since != 0 {
@@ -83,6 +85,15 @@ func (c *socket) check(now int64) {
 		return
 	}
 	s.connections.running.Go(func() { _ = c.conn.Write(pingFrame) }) // an error ends the reader too
+}
+
+// breakSilence writes a ping to a socket to which nothing was written for nearly the
+// heartbeat: proxies cut connections that are silent for a minute. A client that answers
+// the questions of check would otherwise be sent nothing for two intervals.
+func (c *socket) breakSilence(now, since int64) {
+	if since == 0 && now-c.conn.WrittenAt() >= c.server.silenceMax {
+		c.server.connections.running.Go(c.conn.Ping) // it may have to wait for the network
+	}
 }
 
 // leave closes c from outside, after one last frame.

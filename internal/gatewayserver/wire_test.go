@@ -195,6 +195,8 @@ func (r *recorder) Write(messages ...[]byte) error {
 }
 func (r *recorder) Slow(int)            {}
 func (r *recorder) WritingSince() int64 { return 0 }
+func (r *recorder) WrittenAt() int64    { return 0 }
+func (r *recorder) Ping()               {}
 func (r *recorder) Close(int, string)   {}
 func (r *recorder) Abort()              {}
 

@@ -38,6 +38,7 @@ type Config struct {
 	Keypackages    string        `default:"any" enum:"any,strict" placeholder:"any|strict" help:"Key packages to accept: any text (clients of the first gateway publish placeholders), or strict for valid MLS ones only."`
 	PingInterval   time.Duration `default:"30s" placeholder:"TIME" help:"How often a silent connection is asked for a sign of life."`
 	PingMisses     int           `default:"2" placeholder:"N" help:"How many unanswered questions a connection survives."`
+	Heartbeat      time.Duration `default:"25s" placeholder:"TIME" help:"How long at most nothing is written to a connection that is open: proxies cut silent ones, most of them after a minute."`
 	SessionTTL     time.Duration `name:"session-ttl" default:"1h" placeholder:"TIME" help:"How long a session without a connection can be resumed."`
 	Limit          []string      `placeholder:"NAME=COUNT/PERIOD" help:"Change a rate limit: COUNT at once, then one more each PERIOD/COUNT, as in sends=120/1m. NAME=off or all=off removes it. May be repeated."`
 	TrustedProxies []string      `name:"trusted-proxies" placeholder:"CIDR" help:"Addresses of reverse proxies, as 10.0.0.0/8. What they say in X-Forwarded-For is who the limits per address count; nobody else is believed. May be repeated."`
@@ -59,7 +60,7 @@ type Config struct {
 func DefaultConfig(dir string) Config {
 	return Config{
 		Listen: "127.0.0.1:0", Data: dir, Keypackages: "any",
-		PingInterval: 30 * time.Second, PingMisses: 2, SessionTTL: time.Hour,
+		PingInterval: 30 * time.Second, PingMisses: 2, Heartbeat: 25 * time.Second, SessionTTL: time.Hour,
 		Admission: "auto", PLCDirectory: identity.PLCDirectory,
 		LogLevel: "info", LogFormat: "text",
 	}
@@ -89,6 +90,7 @@ func (c Config) Validate() error {
 	check(c.Keypackages == "any" || c.Keypackages == "strict", "keypackages: %q is neither any nor strict", c.Keypackages)
 	check(c.PingInterval >= 10*time.Millisecond && c.PingInterval <= time.Hour, "ping-interval: %s is not within 10ms and 1h", c.PingInterval)
 	check(c.PingMisses >= 0 && c.PingMisses <= 100, "ping-misses: %d is not within 0 and 100", c.PingMisses)
+	check(c.Heartbeat >= 10*time.Millisecond && c.Heartbeat <= time.Hour, "heartbeat: %s is not within 10ms and 1h", c.Heartbeat)
 	check(c.SessionTTL >= time.Second && c.SessionTTL <= 365*24*time.Hour, "session-ttl: %s is not within 1s and 8760h", c.SessionTTL)
 	if _, err := c.limits(); err != nil {
 		errs = append(errs, err)

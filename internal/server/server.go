@@ -169,10 +169,12 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 		Core: s.core, Identity: s.identity, Logger: s.logger, Registerer: s.metrics,
 		ServiceDID: s.DID, PublicURL: func() string { return s.public },
 		PingInterval: s.config.PingInterval, PingMisses: s.config.PingMisses, TrustedProxies: proxies, Intake: arriving,
+		Heartbeat: s.config.Heartbeat,
 	})
 	s.xrpc = xrpcserver.New(xrpcserver.Options{
 		Core: s.core, Identity: s.identity, Resolver: s.resolver, Logger: s.logger, Registerer: s.metrics,
 		ServiceDID: s.DID, PublicURL: func() string { return s.public }, Sign: key.Sign, TrustedProxies: proxies, Intake: arriving,
+		Heartbeat: s.config.Heartbeat,
 	})
 	mux := http.NewServeMux()
 	mux.Handle("/xrpc/", s.xrpc)

@@ -11,10 +11,13 @@
 package xrpcserver
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -43,6 +46,10 @@ type Options struct {
 	TrustedProxies intake.Proxies
 	// Intake bounds what requests hold in memory; nil for one of its own.
 	Intake *intake.Intake
+	// Heartbeat bounds the time in which nothing is written to a subscription (0: 25 s), and
+	// PongTimeout the time in which a client must give the sign of life that it is asked for
+	// (0: 20 s).
+	Heartbeat, PongTimeout time.Duration
 }
 
 // Server is the door. It is safe for concurrent use.
@@ -61,17 +68,24 @@ type Server struct {
 	proxies  intake.Proxies
 	intake   *intake.Intake
 
+	heartbeat, pongTimeout time.Duration
+	silenceMax             int64 // ms; the watchdog looks late, so it is less than the heartbeat
+	started                time.Time
+	clock                  atomic.Int64 // ms since started + 1, moved by the watchdog
+
 	ctx  context.Context // ends what subscriptions ask of core
 	stop context.CancelFunc
-	open sync.WaitGroup // subscriptions
+	open sync.WaitGroup // subscriptions and the watchdog
 
 	streams streams
 }
 
-// New makes a Server. Shutdown ends its subscriptions.
+// New makes a Server and starts its watchdog. Shutdown ends both and the subscriptions.
 func New(o Options) *Server {
 	s := &Server{core: o.Core, identity: o.Identity, resolver: o.Resolver, did: o.ServiceDID, url: o.PublicURL, sign: o.Sign,
-		logger: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), methods: map[string]string{}, proxies: o.TrustedProxies, intake: o.Intake}
+		logger: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), methods: map[string]string{}, proxies: o.TrustedProxies, intake: o.Intake,
+		heartbeat: cmp.Or(o.Heartbeat, heartbeatDefault), pongTimeout: cmp.Or(o.PongTimeout, pongTimeout), started: time.Now()}
+	s.silenceMax = (s.heartbeat * 4 / 5).Milliseconds()
 	if o.Resolver != nil {
 		s.services = identity.NewDeliveryServices(o.Resolver)
 	}
@@ -93,6 +107,9 @@ func New(o Options) *Server {
 
 	s.registerLexicons()
 	s.registerRest()
+
+	s.tick()
+	s.open.Go(s.watch)
 	return s
 }
 

@@ -25,6 +25,8 @@ type output interface {
 	flush() error
 	// abort cuts the network, which ends every call. It does not block.
 	abort()
+	// check is called by the watchdog again and again. It does not block.
+	check(now int64)
 }
 
 // stream is one subscription: the loop that asks a core.Follower for pages and sends

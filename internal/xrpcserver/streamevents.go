@@ -5,9 +5,9 @@ import (
 	"errors"
 	"net/http"
 	"time"
-)
 
-const keepAliveInterval = 15 * time.Second
+	"waxwing.im/waxwing/internal/intake"
+)
 
 // eventSource is a subscription over text/event-stream, for those whose network lets no
 // WebSocket through: an event in JSON for each, whose id is its cursor.
@@ -16,12 +16,15 @@ type eventSource struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
 	items   []byte
+
+	nextBeat int64 // when a comment is due; the watchdog's
+	isOver   bool  // the answer has ended, and w is not ours any more; the stream's mu guards it
 }
 
 // serveEvents answers with events until the stream ends.
 func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, c *stream) {
 	defer context.AfterFunc(r.Context(), c.cancel)()
-	e := &eventSource{stream: c, w: w, control: http.NewResponseController(w)}
+	e := &eventSource{stream: c, w: w, control: http.NewResponseController(w), nextBeat: s.clock.Load() + min(keepAliveDefault.Milliseconds(), s.silenceMax)}
 	c.out = e
 	defer c.close()
 	if !s.admit(c) {
@@ -32,20 +35,14 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, c *stream) 
 	defer s.forget(c)
 	// What the server allows a request and its answer in time does not hold here.
 	_ = e.control.SetReadDeadline(time.Time{}) // fails where there is none
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream; charset=utf-8")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would collect events before it passes them on
+	intake.SetStreamHeaders(w.Header())
 	w.WriteHeader(http.StatusOK)
-	beaten := make(chan struct{})
-	go func() {
-		defer close(beaten)
-		e.beat()
-	}()
 	_ = e.write(func() error { e.items = append(e.items, ": open\n\n"...); return nil })
 	e.run()
 	c.cancel()
-	<-beaten
+	e.mu.Lock()
+	e.isOver = true
+	e.mu.Unlock()
 	s.ended(c)
 	_ = e.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // for the end of the answer
 }
@@ -86,21 +83,19 @@ func (e *eventSource) flush() error {
 
 func (e *eventSource) abort() { _ = e.control.SetWriteDeadline(time.Unix(1, 0)) }
 
-// beat keeps what is between here and the client from closing a silent connection, and
-// finds out that the client has gone.
+// beat writes a comment, unless events are being written: it keeps what is between here
+// and the client from closing a silent connection.
 func (e *eventSource) beat() {
-	ticker := time.NewTicker(e.server.keepAlive())
-	defer ticker.Stop()
-	for {
-		select {
-		case <-e.ctx.Done():
-			return
-		case <-ticker.C:
-			if e.write(func() error { e.items = append(e.items, ": alive\n\n"...); return nil }) != nil {
-				e.end(causePeer)
-				e.cancel()
-				return
-			}
-		}
+	if !e.mu.TryLock() {
+		return
+	}
+	defer e.mu.Unlock()
+	if e.isOver {
+		return
+	}
+	e.items = append(e.items, ": alive\n\n"...)
+	if e.flush() != nil {
+		e.end(causePeer)
+		e.cancel()
 	}
 }

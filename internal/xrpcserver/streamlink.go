@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -28,6 +29,7 @@ const (
 type hijacker struct {
 	http.ResponseWriter
 	timeout time.Duration // of a write
+	clock   *atomic.Int64
 	link    *link
 }
 
@@ -38,7 +40,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	_ = network.SetDeadline(time.Time{})                         // what net/http has set; writes have their own
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // frames sent without waiting for the upgrade
-	h.link = &link{Conn: network, early: append([]byte(nil), early...), timeout: h.timeout, over: make(chan struct{})}
+	h.link = &link{Conn: network, early: append([]byte(nil), early...), timeout: h.timeout, clock: h.clock, over: make(chan struct{})}
 	return h.link, bufio.NewReadWriter(
 		bufio.NewReaderSize(h.link, readBufferBytes), bufio.NewWriterSize(h.link, writeBufferBytes)), nil
 }
@@ -49,15 +51,19 @@ type link struct {
 	net.Conn
 	timeout time.Duration
 	early   []byte // read before the network is
+	clock   *atomic.Int64
+	heard   atomic.Int64 // when the last bytes arrived
+	pinged  atomic.Int64 // when the last ping was written
 	ended   sync.Once
 	over    chan struct{} // closed by Close
 
 	spending sync.Mutex // guards paid
 	paid     time.Time  // when everything that was read would be paid for (GCRA)
 
-	mu     sync.Mutex // guards isHeld and held, and is held during a write
-	isHeld bool
-	held   *[]byte
+	mu        sync.Mutex // guards the rest, and is held during a write
+	isHeld    bool
+	held      *[]byte
+	isLeaving bool // a close frame is the last frame
 }
 
 var heldBuffers = sync.Pool{New: func() any { return new([]byte) }}
@@ -70,6 +76,7 @@ func (l *link) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	n, err := l.Conn.Read(p)
+	l.heard.Store(l.clock.Load())
 	l.slow(n + readBytesMin)
 	return n, err
 }
@@ -109,6 +116,34 @@ func (l *link) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	return l.send(p)
+}
+
+// pingFrame is a ping without a payload as a server sends it (RFC 6455, section 5.5.2).
+var pingFrame = []byte{0x89, 0}
+
+// ping writes a ping between two frames: the library's writes end where a frame ends,
+// and what is held goes out in any case. While another write is under way it does nothing.
+func (l *link) ping() {
+	if !l.mu.TryLock() {
+		return
+	}
+	defer l.mu.Unlock()
+	if l.isHeld || l.isLeaving {
+		return
+	}
+	asked := l.clock.Load()
+	if _, err := l.send(pingFrame); err != nil {
+		_ = l.Close()
+		return
+	}
+	l.pinged.Store(asked)
+}
+
+// leave marks that the next frame may be the close frame.
+func (l *link) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.isLeaving = true
 }
 
 func (l *link) hold() {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coder/websocket"
@@ -14,36 +15,37 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/intake"
 )
 
 const (
-	pingInterval = 30 * time.Second
-	pongTimeout  = 20 * time.Second
 	// A socket may say typingsAtOnce times that somebody types, or ask for a sign of life,
 	// then once more in each typingInterval. What is beyond that is passed over.
 	typingsAtOnce  = 10
 	typingInterval = time.Second
 )
 
-// socket is a subscription over a WebSocket: one goroutine reads what the client says,
-// one sends events, and one looks whether the client is still there.
+// socket is a subscription over a WebSocket: one goroutine reads what the client says and
+// one sends events.
 type socket struct {
 	*stream
-	ws     *websocket.Conn
-	link   *link
-	isJSON bool
-	buffer []byte
-	spoken time.Time // when the client's frames would be paid for; the reader's
+	ws       *websocket.Conn
+	link     *link
+	isJSON   bool
+	buffer   []byte
+	spoken   time.Time // when the client's frames would be paid for; the reader's
+	nextBeat int64     // when the client is asked for a sign of life; the watchdog's
 }
 
 // serveSocket upgrades the request and returns, so that net/http can forget what it holds
 // for it.
 func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, c *stream) {
-	h := &hijacker{ResponseWriter: w, timeout: s.writeTimeout()}
+	h := &hijacker{ResponseWriter: w, timeout: s.writeTimeout(), clock: &s.clock}
 	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // any Origin: subscriptions are held by tickets, not cookies
 		CompressionMode:    websocket.CompressionDisabled,
-		Subprotocols:       []string{jsonProtocol},
+		// A client that offers JSON gets it, wherever it stands in the list.
+		Subprotocols: append([]string{jsonProtocol}, intake.FirstSubprotocol(r)...),
 	})
 	if err != nil { // answered
 		c.close()
@@ -51,7 +53,8 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, c *stream) 
 		return
 	}
 	ws.SetReadLimit(xrpc.ClientFrameMax)
-	k := &socket{stream: c, ws: ws, link: h.link, isJSON: ws.Subprotocol() == jsonProtocol}
+	k := &socket{stream: c, ws: ws, link: h.link, isJSON: strings.EqualFold(ws.Subprotocol(), jsonProtocol),
+		nextBeat: s.clock.Load() + s.silenceMax}
 	c.out = k
 	if !s.admit(c) {
 		c.close()
@@ -65,9 +68,11 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, c *stream) 
 // serve is the whole life of the socket.
 func (k *socket) serve() {
 	defer k.server.forget(k.stream)
-	others := make(chan struct{}, 2)
-	go func() { k.listen(); others <- struct{}{} }()
-	go func() { k.beat(); others <- struct{}{} }()
+	listened := make(chan struct{})
+	go func() {
+		defer close(listened)
+		k.listen()
+	}()
 	k.run()
 	k.stream.close()
 	k.server.ended(k.stream)
@@ -85,8 +90,7 @@ func (k *socket) serve() {
 	default: // the network takes nothing
 		k.abort()
 	}
-	<-others
-	<-others
+	<-listened
 }
 
 // bye says goodbye, waits a moment for the client to do the same, and ends every call.
@@ -95,6 +99,7 @@ func (k *socket) bye(code websocket.StatusCode, reason string) {
 	_ = k.link.SetReadDeadline(time.Now().Add(closeTimeout))
 	timer := time.AfterFunc(2*closeTimeout, k.abort)
 	defer timer.Stop()
+	k.link.leave()
 	_ = k.ws.Close(code, reason)
 	k.abort()
 	_ = k.ws.CloseNow()
@@ -156,28 +161,6 @@ func errorJSON(name, message string) []byte {
 		panic(err) // strings always marshal
 	}
 	return text
-}
-
-// beat finds out whether the client is still there, until the stream ends.
-func (k *socket) beat() {
-	ticker := time.NewTicker(k.server.pingInterval())
-	defer ticker.Stop()
-	for {
-		select {
-		case <-k.ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		ctx, cancel := context.WithTimeout(k.ctx, k.server.pongTimeout())
-		err := k.ws.Ping(ctx)
-		cancel()
-		if err != nil && k.ctx.Err() == nil {
-			k.end(causeDead)
-			k.cancel()
-			k.abort() // ends a write that is under way, too
-			return
-		}
-	}
 }
 
 // listen reads what the client says, until it says goodbye or what is no frame.

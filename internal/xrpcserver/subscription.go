@@ -135,14 +135,11 @@ type streams struct {
 	open     map[*stream]struct{}
 	isClosed bool
 
-	// Tests have less patience. 0 stands for what the constants say.
-	pings, pongs, keepAlives, writes time.Duration
+	// Tests have less patience. 0 stands for what the constant says.
+	writes time.Duration
 }
 
-func (s *Server) pingInterval() time.Duration { return cmp.Or(s.streams.pings, pingInterval) }
-func (s *Server) pongTimeout() time.Duration  { return cmp.Or(s.streams.pongs, pongTimeout) }
 func (s *Server) writeTimeout() time.Duration { return cmp.Or(s.streams.writes, writeTimeout) }
-func (s *Server) keepAlive() time.Duration    { return cmp.Or(s.streams.keepAlives, keepAliveInterval) }
 
 // enter counts a subscription of an account that is about to open.
 func (l *streams) enter(account ds.AccountID) error {

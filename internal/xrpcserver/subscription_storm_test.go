@@ -262,8 +262,8 @@ const (
 
 // Who does not read for a while misses nothing, and holds nobody up.
 func TestSlowReader(t *testing.T) {
-	w := newWorld(t)
-	w.server.streams.writes, w.server.streams.pings = 10*time.Minute, 10*time.Minute // however slow the machine is
+	w := newWorld(t, func(s *setup) { s.door.Heartbeat = 10 * time.Minute })
+	w.server.streams.writes = 10 * time.Minute // however slow the machine is
 	w.room("c1", "ann", "ben")
 	slow, quick := w.subscribeBy(narrow(256<<10), "ben", "", "c1"), w.subscribe("ann", "", "c1")
 	slow.sets, quick.sets = nil, nil // so much text takes its time, and other tests hold it against the lexicons
@@ -350,8 +350,7 @@ func TestEndsOfSubscriptions(t *testing.T) {
 
 // A client that does not answer is found out.
 func TestDeadSocket(t *testing.T) {
-	w := newWorld(t)
-	w.server.streams.pings, w.server.streams.pongs = 10*time.Millisecond, 50*time.Millisecond
+	w := newWorld(t, func(s *setup) { s.door.Heartbeat, s.door.PongTimeout = 10*time.Millisecond, 50*time.Millisecond })
 	w.room("c1", "ann")
 	w.subscribe("ann", "", "c1") // reads nothing, so it answers nothing
 	w.idle(t)
