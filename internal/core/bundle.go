@@ -196,7 +196,7 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 	}
 	c.apply(who, seen)
 	c.head.ConfirmationTag = b.ConfirmationTag
-	commit := ds.Record{Kind: ds.Commit, MessageID: b.ID, Encoding: b.Encoding, Body: b.Commit}
+	commit := ds.Record{Kind: ds.Commit, MessageID: b.ID, Encoding: b.Encoding, Body: b.Commit, ConfirmationTag: b.ConfirmationTag}
 	if c.head.RecordSenders && who.Device != "" {
 		commit.Sender = who.AsDevice()
 	}

@@ -135,7 +135,7 @@ func (c *tailCache) add(records []ds.Record) {
 
 // costOf is what a record takes: its body, as much again and a third for each of the two
 // frames in use (WebSocket with and without features), and as much again for the value.
-func costOf(r *ds.Record) int { return tailRecordBytes + len(r.Body)*14/3 }
+func costOf(r *ds.Record) int { return tailRecordBytes + 2*len(r.ConfirmationTag) + len(r.Body)*14/3 }
 
 // trim drops the oldest records beyond the bounds, half of them at a time, into new
 // slices: what readers hold stays as it is.

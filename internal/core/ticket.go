@@ -88,18 +88,3 @@ func (s *Service) RedeemTicket(ctx context.Context, text string) (Pass, error) {
 	}
 	return Pass{Who: ds.Caller{Account: t.Account}, Generation: t.Generation, Conversations: t.Conversations}, nil
 }
-
-// ConfirmationTag is the tag of a conversation's epoch (RFC 9420, section 8.1), or nil
-// where nobody has said it or the epoch is over. It is for the eyes of members.
-func (s *Service) ConfirmationTag(ctx context.Context, id ds.ConversationID, epoch int64) ([]byte, error) {
-	var tag []byte
-	var current int64
-	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		tag, current, err = tx.ConfirmationTag(id)
-		return err
-	})
-	if err != nil || current != epoch {
-		return nil, err
-	}
-	return tag, nil
-}

@@ -123,6 +123,9 @@ type Record struct {
 	Recipient  DeviceID  // account logs: the only device that may see it; "" for all
 	Encoding   Encoding
 	Body       []byte
+	// ConfirmationTag is that of the epoch that a commit opens (RFC 9420, section 8.1), as
+	// its sender stated it; nil where it is unknown. It is not part of the chain.
+	ConfirmationTag []byte
 }
 
 // MembershipChange is the body of a Membership record, as JSON.

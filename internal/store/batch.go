@@ -169,6 +169,9 @@ func (tx *Tx) Write(b Batch) error {
 	if err := tx.insertRecords(b.Records); err != nil {
 		return err
 	}
+	if err := tx.insertTags(b.Records); err != nil {
+		return err
+	}
 	if err := tx.moveHeads(b.Changed); err != nil { // last, so that it travels with COMMIT
 		return err
 	}
@@ -313,6 +316,21 @@ func (tx *Tx) insertRecords(list []ds.Record) error {
 			return err
 		}
 		if err := tx.insertSized(`message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms)`, 7, messages); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// insertTags writes the confirmation tags of commits. They stand in a table of their own,
+// so that other records are as narrow as they were.
+func (tx *Tx) insertTags(list []ds.Record) error {
+	for i := range list {
+		r := &list[i]
+		if len(r.ConfirmationTag) == 0 {
+			continue
+		}
+		if err := tx.later(`INSERT INTO commit_tags (log_id, pos, tag) VALUES ($1, $2, $3)`, string(r.Log), r.Pos, r.ConfirmationTag); err != nil {
 			return err
 		}
 	}

@@ -28,6 +28,7 @@ func TestConformance(t *testing.T) {
 		{"records", testRecords}, {"account logs", testAccountLogs}, {"cursors", testCursors}, {"key packages", testKeyPackages},
 		{"key packages are claimed once", testClaimRace}, {"conversations", testConversations}, {"text", testText}, {"migrations", testMigrations},
 		{"welcomes", testWelcomes}, {"views", testViews}, {"settings", testSettings}, {"tag of a former epoch", testTagOfFormerEpoch},
+		{"tags of commits", testTagsOfCommits},
 		{"recipients are swept", testRecipientsSwept}, {"rollback", testRollback},
 	}
 	for _, database := range []string{"sqlite", "postgres"} {

@@ -14,9 +14,15 @@ const recordColumns = `log_id, pos, seq, kind, generation, epoch, term, message_
 // itself: PostgreSQL sends the whole answer to a statement, however little of it is read.
 const bodyInlineMax = 512 << 10
 
+// tagColumn is the confirmation tag of a commit. Nodes of earlier versions write it into
+// the head alone, which has it until the next commit.
+const tagColumn = `CASE WHEN kind = 3 THEN COALESCE((SELECT t.tag FROM commit_tags t WHERE t.log_id = records.log_id AND t.pos = records.pos),
+		(SELECT l.confirmation_tag FROM logs l WHERE l.log_id = records.log_id AND l.generation = records.generation
+			AND l.epoch = records.epoch AND l.tag_epoch = records.epoch)) END`
+
 var pageColumns = `pos, COALESCE(seq, 0), kind, generation, epoch, term, COALESCE(message_id, ''), created_ms, hash,
 	COALESCE(sender_account, ''), COALESCE(sender_device, ''), COALESCE(recipient, ''), encoding, length(body),
-	CASE WHEN length(body) <= ` + strconv.Itoa(bodyInlineMax) + ` THEN body END`
+	CASE WHEN length(body) <= ` + strconv.Itoa(bodyInlineMax) + ` THEN body END, ` + tagColumn
 
 // RecordsAfter reads a page of a log: the records after pos in order, at most
 // count of them, and no further one once their bodies exceed bytesMax in total.
@@ -61,7 +67,7 @@ func (tx *Tx) page(log ds.LogID, bytesMax int, where string, args ...any) (list 
 		var length int
 		r := ds.Record{Log: log}
 		if err := rs.Scan(&r.Pos, &r.Seq, &r.Kind, &r.Generation, &r.Epoch, &r.Term, &r.MessageID, &r.CreatedMS, &r.Hash,
-			&r.Sender.Account, &r.Sender.ID, &r.Recipient, &r.Encoding, &length, &r.Body); err != nil {
+			&r.Sender.Account, &r.Sender.ID, &r.Recipient, &r.Encoding, &length, &r.Body, &r.ConfirmationTag); err != nil {
 			return nil, false, err
 		}
 		if isLong = length > bodyInlineMax; isLong && len(list) > 0 {

@@ -9,10 +9,3 @@ func (tx *Tx) Standing(account ds.AccountID, id ds.ConversationID) (pos int64, e
 		WHERE l.log_id = $1 AND i.account = $2 AND i.until_pos IS NULL`, string(ds.ConversationLog(id)), string(account)).Scan(&pos)
 	return pos, notFound(err)
 }
-
-// ConfirmationTag is the tag of the current epoch of a conversation, nil where nobody has
-// said it, and that epoch.
-func (tx *Tx) ConfirmationTag(id ds.ConversationID) (tag []byte, epoch int64, err error) {
-	err = tx.row(`SELECT CASE WHEN tag_epoch = epoch THEN confirmation_tag END, epoch FROM logs WHERE log_id = $1`, string(ds.ConversationLog(id))).Scan(&tag, &epoch)
-	return tag, epoch, notFound(err)
-}

@@ -1,7 +1,6 @@
 package xrpcserver
 
 import (
-	"context"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -28,10 +27,11 @@ type sharedEvent struct {
 const noCursor = "\x00\x00\x00\x00"
 
 // eventsOf is what a record of a conversation is to the clients of either generation, in
-// order. Records of kinds that they cannot be told of are no events.
-func (s *Server) eventsOf(ctx context.Context, id ds.ConversationID, r *ds.Record) []sharedEvent {
+// order. Records of kinds that they cannot be told of are no events. It is a function of
+// the record alone: readers share its result, so it must not depend on when it is called.
+func (s *Server) eventsOf(id ds.ConversationID, r *ds.Record) []sharedEvent {
 	var list []sharedEvent
-	for i, event := range s.translate(ctx, id, r) {
+	for i, event := range translate(id, r) {
 		list = s.share(list, i, event)
 	}
 	return list
@@ -73,7 +73,7 @@ const cursorJSON = `"cursor":"\u0000\u0000\u0000\u0000"`
 
 // translate makes events of a record (spec xrpc, A.12). Accounts that are no DIDs, which
 // the gateway's conversations may have, are passed over: clients read these strictly.
-func (s *Server) translate(ctx context.Context, id ds.ConversationID, r *ds.Record) []xrpc.Event {
+func translate(id ds.ConversationID, r *ds.Record) []xrpc.Event {
 	convo := string(id)
 	switch r.Kind {
 	case ds.App, ds.Proposal:
@@ -81,9 +81,8 @@ func (s *Server) translate(ctx context.Context, id ds.ConversationID, r *ds.Reco
 	case ds.Commit:
 		list := []xrpc.Event{&xrpc.MessageEvent{Cursor: noCursor, Message: messageView(id, r)},
 			&xrpc.EpochAdvanced{Cursor: noCursor, ConvoID: convo, Epoch: r.Epoch, Reason: "commit"}}
-		// The epoch may be over, or its tag unknown: then there is nothing to compare.
-		if tag, err := s.core.ConfirmationTag(ctx, id, r.Epoch); err == nil && tag != nil {
-			list = append(list, &xrpc.TreeChanged{Cursor: noCursor, ConvoID: convo, ConfirmationTag: tag, Epoch: r.Epoch})
+		if len(r.ConfirmationTag) > 0 { // else there is nothing to compare
+			list = append(list, &xrpc.TreeChanged{Cursor: noCursor, ConvoID: convo, ConfirmationTag: r.ConfirmationTag, Epoch: r.Epoch})
 		}
 		return list
 	case ds.Membership:

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/lexicons"
+	"waxwing.im/waxwing/mls"
 )
 
 // forms is what each generation gets of a record, in short, and holds it against the
@@ -85,11 +87,61 @@ func TestEventsOfRecords(t *testing.T) {
 		} else {
 			r.Seq, r.MessageID = 3, "m1"
 		}
-		unknown, a, b := w.forms(w.server.eventsOf(context.Background(), "c1", r))
+		unknown, a, b := w.forms(w.server.eventsOf("c1", r))
 		if unknown != test.unknown || a != test.a || b != test.b {
 			t.Errorf("%s: got\n%q\n%q\n%q, want\n%q\n%q\n%q", test.name, unknown, a, b, test.unknown, test.a, test.b)
 		}
 	}
+}
+
+// TestTreeChangedIsNeverLost: whoever reads a commit late, or while the database is away,
+// is sent the tag that it came with.
+func TestTreeChangedIsNeverLost(t *testing.T) {
+	const at, leaving, away = 0, 1, 2
+	var database atomic.Int32
+	var back chan struct{}
+	hook := func(sql string, done bool) { // the database goes away behind a COMMIT
+		switch {
+		case sql == "COMMIT" && done:
+			database.CompareAndSwap(leaving, away)
+		case !done && database.Load() == away:
+			<-back
+		}
+	}
+	onBoth(t, func(t *testing.T, w *world) {
+		back = make(chan struct{})
+		w.speaks("ben", xrpc.GenerationB)
+		ann := w.phone("ann").start()
+		must(t, w.core.Invite(context.Background(), w.as("ann"), ds.ConversationID(ann.id), w.accounts("ben")))
+		commit := func(tag string) {
+			pending := ann.commit(mls.CommitOptions{})
+			_, err := w.core.ChangeGroup(context.Background(), w.as("ann"), core.GroupChange{ConversationID: ds.ConversationID(ann.id),
+				Commit: pending.Message(), ConfirmationTag: []byte(tag)})
+			must(t, err)
+			ann.g = pending.Group()
+		}
+		ben := w.subscribe("ben", "", ann.id)
+		commit("one")
+		ben.next() // the commit itself
+		cursor := ben.cursor
+		ben.expect("tree 1 one")
+		commit("two")
+		ben.next()
+		ben.expect("tree 2 two")
+		again := w.subscribe("ben", cursor, ann.id)
+		again.expect("tree 1 one")
+		again.next()
+		again.expect("tree 2 two")
+
+		defer close(back)
+		defer database.Store(at)
+		database.Store(leaving)
+		commit("three")
+		for _, reader := range []*subscriber{ben, again} {
+			reader.next()
+			reader.expect("tree 3 three")
+		}
+	}, func(s *setup) { s.store.Hook = hook })
 }
 
 func TestEventsOfAnnouncements(t *testing.T) {

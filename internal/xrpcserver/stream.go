@@ -368,7 +368,7 @@ func (c *stream) passing(i int, atMS int64, events []sharedEvent) error {
 func (c *stream) record(i int, r *ds.Record, frames *core.Frames) error {
 	at := &c.places.list[i]
 	id, skip, check := at.id, at.skip, at.check
-	events := frames.Value(func() any { return c.server.eventsOf(c.server.ctx, id, r) }).([]sharedEvent)
+	events := frames.Value(func() any { return c.server.eventsOf(id, r) }).([]sharedEvent)
 	last := -1
 	for n := range events {
 		if events[n].known[c.generation] {
