@@ -261,6 +261,7 @@ func (g *Group) welcome(joiner []byte, s *staged, treeOutOfBand bool) ([]byte, e
 	key, nonce := schedule.WelcomeKey(g.suite, schedule.Welcome(g.suite, joiner, s.psk))
 	w := &wire.Welcome{CipherSuite: g.suite.ID(), EncryptedGroupInfo: g.suite.Seal(key, nonce, nil, wire.Marshal(info))}
 	w.Secrets = make([]wire.EncryptedGroupSecrets, len(s.adds))
+	sealer := g.suite.NewSealer("Welcome", w.EncryptedGroupInfo)
 	err = suite.Parallel(len(s.adds), func(k int) error {
 		pack, secrets := s.adds[k], &wire.GroupSecrets{JoinerSecret: joiner, PSKs: s.psks}
 		if s.path != nil {
@@ -270,7 +271,7 @@ func (g *Group) welcome(joiner []byte, s *staged, treeOutOfBand bool) ([]byte, e
 		}
 		plaintext := wire.Marshal(secrets)
 		defer clear(plaintext)
-		sealed, err := g.suite.EncryptWithLabel(pack.InitKey, "Welcome", w.EncryptedGroupInfo, plaintext)
+		sealed, err := sealer.Seal(pack.InitKey, plaintext)
 		w.Secrets[k] = wire.EncryptedGroupSecrets{NewMember: g.suite.KeyPackageRef(wire.Marshal(pack)), Secrets: sealed}
 		return err
 	})

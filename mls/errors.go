@@ -106,3 +106,8 @@ func lookup(s Suite) (*suite.Suite, error) {
 	}
 	return found, nil
 }
+
+// KeyError reports the leaf, or the node of the tree above the leaves, whose public key
+// kept a commit from being built. It wraps ErrInvalidKey. A commit that removes the
+// leaf can be built.
+type KeyError = tree.KeyError

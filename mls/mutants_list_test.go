@@ -61,7 +61,11 @@ var mutants = []mutant{
 	{"the signatures of packages in a commit that removes us", "process.go",
 		"		if err := g.checkCommitted(list); err != nil {\n			return err\n		}\n		return g.askAll", "		return g.askAll", "TestHostileCommits"},
 	{"init key and encryption key differ", "keypackage/keypackage.go",
-		"	case bytes.Equal(k.InitKey, k.Leaf.EncryptionKey):", "	case false && bytes.Equal(k.InitKey, k.Leaf.EncryptionKey):", "TestHostileKeyPackages"},
+		"	case bytes.Equal(keys.Canonical(k.InitKey), keys.Canonical(k.Leaf.EncryptionKey)):", "	case false && bytes.Equal(keys.Canonical(k.InitKey), nil):", "TestHostileKeyPackages"},
+	{"keys of low order are refused", "suite/publickey.go",
+		"x != nil && isLowOrder(x)", "x != nil && isLowOrder(x) && false", "TestUnusableKeysAreRefused"},
+	{"keys are compared as points", "suite/publickey.go",
+		"	out[31] &= 0x7f\n", "", "TestKeysAreComparedAsPoints"},
 	{"credentials in an Update are judged", "plan.go",
 		"		list = append(list, CredentialChange{Kind: CredentialUpdate,", "		_ = append(list, CredentialChange{Kind: CredentialUpdate,", "TestCredentialSwapByUpdateIsVetoed"},
 	{"credentials in a path and an Add are judged", "process.go",
@@ -144,6 +148,8 @@ var mutants = []mutant{
 		"	state, err := a.Open(nil, nil, encrypted, []byte(name))", "	state, err := a.Open(nil, nil, encrypted, []byte(\"group 1\"))", "TestEncryptedState"},
 
 	// Cost.
+	{"a Welcome reads the GroupInfo once", "commit.go",
+		"sealed, err := sealer.Seal(pack.InitKey, plaintext)", "_, own := sealer, bytes.Clone(w.EncryptedGroupInfo)\n		sealed, err := g.suite.NewSealer(\"Welcome\", own).Seal(pack.InitKey, plaintext)", "TestWelcomeReadsTheGroupInfoOnce"},
 	{"requirements are read once", "leaf/leaf.go",
 		"	slices.Sort(list)\n	return slices.Compact(list)", "	return list", "leaf.TestRequirementsAreReadOnce"},
 	{"a header takes no memory", "wire/header.go",

@@ -119,7 +119,7 @@ func (g *Group) checkLeafForm(n *wire.LeafNode, source wire.LeafNodeSource, inde
 	if n.Source != source {
 		return broken(ErrInvalidLeaf, "7.3", "leaf node source %d instead of %d", n.Source, source)
 	}
-	if old != nil && bytes.Equal(old.EncryptionKey, n.EncryptionKey) {
+	if keys := g.suite.PublicKeys(); old != nil && bytes.Equal(keys.Canonical(old.EncryptionKey), keys.Canonical(n.EncryptionKey)) {
 		return broken(ErrInvalidLeaf, "7.3", "the encryption key of leaf %d is not new", index)
 	}
 	return leaf.CheckForm(g.suite, n)

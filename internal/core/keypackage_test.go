@@ -12,6 +12,9 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/mls"
+	"waxwing.im/waxwing/mls/leaf"
+	"waxwing.im/waxwing/mls/suite"
+	"waxwing.im/waxwing/mls/wire"
 )
 
 // published makes an MLS KeyPackage of account as it is published.
@@ -75,6 +78,68 @@ func TestPublishKeyPackages(t *testing.T) {
 	if n, err := w.service.RotateKeyPackages(ctx, who("ann"), true, []string{"fresh"}); err != nil || n != 1 {
 		t.Errorf("rotate: %d, %v", n, err)
 	}
+}
+
+// A package with a key to which nothing can be sealed would stop whoever adds its owner:
+// neither door takes it.
+func TestUnusableKeysAreNotPublished(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		ctx := context.Background()
+		for name, key := range map[string][]byte{"zero": make([]byte, 32), "zero with bit 255": append(make([]byte, 31), 0x80), "one": append([]byte{1}, make([]byte, 31)...)} {
+			for place, spoil := range map[string]func(*wire.KeyPackage){
+				"init key": func(k *wire.KeyPackage) { k.InitKey = key },
+				"leaf key": func(k *wire.KeyPackage) { k.Leaf.EncryptionKey = key },
+			} {
+				raw := resignedPackage(t, "ann", spoil)
+				_, err := w.service.PublishKeyPackages(ctx, who("ann"), []string{base64.StdEncoding.EncodeToString(raw)})
+				if r, ok := err.(*ds.Refusal); !ok || r.Code != ds.InvalidRequest || r.Index != 0 {
+					t.Errorf("gateway, %s %s: %v", place, name, err)
+				}
+				out, err := w.service.UploadKeyPackages(ctx, who("ann"), "", 0, []Upload{{Body: raw, Suite: 1, ExpiresMS: time.Now().Add(time.Hour).UnixMilli()}})
+				if err != nil || out.Added != 0 || len(out.Problems) != 1 {
+					t.Errorf("XRPC, %s %s: %+v, %v", place, name, out, err)
+				}
+			}
+		}
+		raw := resignedPackage(t, "ann", func(*wire.KeyPackage) {})
+		if n, err := w.service.PublishKeyPackages(ctx, who("ann"), []string{base64.StdEncoding.EncodeToString(raw)}); err != nil || n != 1 {
+			t.Errorf("as it was: %d, %v", n, err)
+		}
+	})
+}
+
+// resignedPackage is a KeyPackage that its owner changed and then signed.
+func resignedPackage(t *testing.T, account string, spoil func(*wire.KeyPackage)) []byte {
+	t.Helper()
+	s, err := suite.Lookup(suite.X25519AES128GCM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := s.GenerateSignatureKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := base64.StdEncoding.DecodeString(published(t, account, mls.KeyPackageOptions{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m wire.Message
+	if err := wire.Unmarshal(raw, &m); err != nil {
+		t.Fatal(err)
+	}
+	k := m.KeyPackage
+	spoil(k)
+	if k.Leaf.SignatureKey, err = s.SignaturePublicKey(private); err == nil {
+		err = leaf.Sign(s, private, &k.Leaf, nil, 0)
+	}
+	if err == nil {
+		k.Signature, err = s.SignWithLabel(private, "KeyPackageTBS", k.SignedContent())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wire.Marshal(&m)
 }
 
 func TestClaimKeyPackages(t *testing.T) {

@@ -126,8 +126,10 @@ func (p *peer) newClient(params struct {
 		return nil, err
 	}
 	p.clients[params.Client] = &client{
-		suite:    params.CipherSuite,
-		identity: mls.Identity{Credential: []byte(params.Identity), Key: key, Supports: understood()},
+		suite: params.CipherSuite,
+		// A peer judges no credentials and lists those of both types: implementations whose
+		// groups require X.509 certificates could not add it otherwise.
+		identity: mls.Identity{Credential: []byte(params.Identity), Key: key, Supports: understood(), SupportsX509: true},
 		groups:   map[string]*group{},
 	}
 	return none{}, nil

@@ -5,8 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"slices"
 	"strings"
 	"testing"
+
+	"waxwing.im/waxwing/mls/wire"
 )
 
 // TestLinesAreBounded: a line that is too long is answered and does not hide the
@@ -29,6 +32,32 @@ func TestLinesAreBounded(t *testing.T) {
 		if !strings.Contains(lines[i], want) {
 			t.Errorf("answer %d is %.200s, want %s", i, lines[i], want)
 		}
+	}
+}
+
+// TestCapabilities: packages list both types of credentials.
+func TestCapabilities(t *testing.T) {
+	in := `{"id":1,"method":"newClient","params":{"client":"a","identity":"ann","ciphersuite":1}}` + "\n" +
+		`{"id":2,"method":"keyPackage","params":{"client":"a"}}`
+	var out bytes.Buffer
+	if err := Serve(context.Background(), strings.NewReader(in), &out, "1"); err != nil {
+		t.Fatal(err)
+	}
+	var answer struct {
+		Result struct {
+			KeyPackage []byte `json:"keyPackage"`
+		}
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &answer); err != nil {
+		t.Fatal(err)
+	}
+	var m wire.Message
+	if err := wire.Unmarshal(answer.Result.KeyPackage, &m); err != nil {
+		t.Fatalf("%v in %s", err, out.String())
+	}
+	if has := m.KeyPackage.Leaf.Capabilities.Credentials; !slices.Contains(has, wire.BasicCredential) || !slices.Contains(has, wire.X509Credential) {
+		t.Errorf("the credentials are %v", has)
 	}
 }
 

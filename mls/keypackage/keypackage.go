@@ -56,11 +56,11 @@ func Validate(raw []byte, now time.Time) (Info, error) {
 	if m.KeyPackage == nil {
 		return Info{}, invalid("10", "the message is not a key package")
 	}
-	s, checkKey, err := directorySuite(m.KeyPackage.CipherSuite)
+	s, keys, err := directorySuite(m.KeyPackage.CipherSuite)
 	if err != nil {
 		return Info{}, err
 	}
-	if err := checkForm(m.KeyPackage.CipherSuite, checkKey, m.KeyPackage); err != nil {
+	if err := checkForm(m.KeyPackage.CipherSuite, keys, m.KeyPackage); err != nil {
 		return Info{}, err
 	}
 	if err := CheckSignatures(s, m.KeyPackage); err != nil {
@@ -103,10 +103,10 @@ func Check(s *suite.Suite, k *wire.KeyPackage) error {
 // CheckForm is what Check verifies but for the signatures, at a hundredth of the
 // cost.
 func CheckForm(s *suite.Suite, k *wire.KeyPackage) error {
-	return checkForm(s.ID(), s.CheckPublicKey, k)
+	return checkForm(s.ID(), s.PublicKeys(), k)
 }
 
-func checkForm(id suite.ID, checkKey func([]byte) error, k *wire.KeyPackage) error {
+func checkForm(id suite.ID, keys suite.PublicKeys, k *wire.KeyPackage) error {
 	switch {
 	case k.Version != wire.MLS10:
 		return invalid("10.1", "version %d", k.Version)
@@ -114,7 +114,7 @@ func checkForm(id suite.ID, checkKey func([]byte) error, k *wire.KeyPackage) err
 		return invalid("10.1", "cipher suite %d instead of %d", k.CipherSuite, id)
 	case k.Leaf.Source != wire.KeyPackageLeaf:
 		return invalid("10.1", "its leaf was not made for a key package")
-	case bytes.Equal(k.InitKey, k.Leaf.EncryptionKey):
+	case bytes.Equal(keys.Canonical(k.InitKey), keys.Canonical(k.Leaf.EncryptionKey)):
 		return invalid("10.1", "init key and encryption key are the same")
 	}
 	seen := make(map[uint16]bool, len(k.Extensions))
@@ -125,7 +125,7 @@ func checkForm(id suite.ID, checkKey func([]byte) error, k *wire.KeyPackage) err
 		seen[e.Type] = true
 	}
 	for _, key := range [][]byte{k.InitKey, k.Leaf.EncryptionKey} {
-		if err := checkKey(key); err != nil {
+		if err := keys.Check(key); err != nil {
 			return err
 		}
 	}

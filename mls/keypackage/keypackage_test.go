@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/hpke"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"testing"
 	"time"
@@ -144,6 +145,44 @@ func TestValidate(t *testing.T) {
 		}
 		if test.want == nil && (string(info.Identity) != "did:ex:ann" || !info.LastResort || len(info.Ref) != 32 || !info.NotAfter.Equal(now.Add(time.Hour))) {
 			t.Errorf("%s: got %+v", test.name, info)
+		}
+	}
+}
+
+// Keys with which every shared secret is zero are refused in both places of a package,
+// whatever stands in bit 255, which X25519 ignores.
+func TestLowOrderKeys(t *testing.T) {
+	points := [][]byte{make([]byte, 32), {0: 1, 31: 0}, bytes.Repeat([]byte{0xff}, 32), bytes.Repeat([]byte{0xff}, 32), bytes.Repeat([]byte{0xff}, 32)}
+	for i, first := range []byte{0xec, 0xed, 0xee} {
+		points[2+i][0], points[2+i][31] = first, 0x7f
+	}
+	for _, text := range []string{
+		"e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+		"5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+	} {
+		point, err := hex.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		points = append(points, point)
+	}
+	for _, id := range []suite.ID{suite.X25519AES128GCM, suite.X25519ChaCha20Poly1305, keypackage.XWing} {
+		for _, point := range points {
+			for _, top := range []byte{0, 0x80} {
+				// spoil replaces the X25519 part of a key, which stands last.
+				spoil := func(key *[]byte) {
+					*key = append(bytes.Clone((*key)[:len(*key)-32]), point...)
+					(*key)[len(*key)-1] |= top
+				}
+				for name, m := range map[string]maker{
+					"init key": {suite: id, pack: func(k *wire.KeyPackage) { spoil(&k.InitKey) }},
+					"leaf key": {suite: id, leaf: func(k *wire.KeyPackage) { spoil(&k.Leaf.EncryptionKey) }},
+				} {
+					if _, err := keypackage.Validate(m.make(t), now); !errors.Is(err, suite.ErrKey) {
+						t.Errorf("suite %#x, %s, %x: %v", id, name, point, err)
+					}
+				}
+			}
 		}
 	}
 }

@@ -3,7 +3,6 @@ package keypackage
 import (
 	"crypto/hpke"
 	"errors"
-	"fmt"
 
 	"waxwing.im/waxwing/mls/suite"
 )
@@ -14,25 +13,16 @@ import (
 // at its keys, no use of them.
 const XWing suite.ID = 0x004d
 
-// directorySuite is what packages of a suite are checked with: its hash and signatures,
-// and the form of its HPKE keys. The error wraps suite.ErrUnsupported.
-func directorySuite(id suite.ID) (*suite.Suite, func([]byte) error, error) {
+// directorySuite returns what packages of a suite are checked with: its hash and
+// signatures, and its HPKE keys. The error wraps suite.ErrUnsupported.
+func directorySuite(id suite.ID) (*suite.Suite, suite.PublicKeys, error) {
 	s, err := suite.Lookup(id)
 	if err == nil {
-		return s, s.CheckPublicKey, nil
+		return s, s.PublicKeys(), nil
 	}
 	if id != XWing || !errors.Is(err, suite.ErrUnsupported) {
-		return nil, nil, err
+		return nil, suite.PublicKeys{}, err
 	}
 	s, err = suite.Lookup(suite.X25519ChaCha20Poly1305)
-	return s, checkXWingKey, err
-}
-
-// checkXWingKey says whether public can be an X-Wing key: an ML-KEM-768 one and an X25519
-// one behind it. The error wraps suite.ErrKey.
-func checkXWingKey(public []byte) error {
-	if _, err := hpke.MLKEM768X25519().NewPublicKey(public); err != nil {
-		return fmt.Errorf("%w: public X-Wing key", suite.ErrKey)
-	}
-	return nil
+	return s, suite.PublicKeysOf(hpke.MLKEM768X25519()), err
 }

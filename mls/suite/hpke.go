@@ -40,28 +40,14 @@ func (s *Suite) PublicKey(private []byte) ([]byte, error) {
 	return k.PublicKey().Bytes(), nil
 }
 
-// CheckPublicKey says whether public is an HPKE key of the suite; the error wraps
-// ErrKey. RFC 9420, section 5.1.1 (P-256 keys are uncompressed points).
-func (s *Suite) CheckPublicKey(public []byte) error {
-	if _, err := s.kem.NewPublicKey(public); err != nil {
-		return fmt.Errorf("%w: public HPKE key (RFC 9420, section 5.1.1)", ErrKey)
-	}
-	return nil
-}
+// CheckPublicKey reports whether public is an HPKE key that secrets can be sealed to; the
+// error wraps ErrKey. See PublicKeys.Check.
+func (s *Suite) CheckPublicKey(public []byte) error { return s.PublicKeys().Check(public) }
 
 // EncryptWithLabel seals plaintext to the owner of public. The error wraps ErrKey.
 // RFC 9420, section 5.1.3.
 func (s *Suite) EncryptWithLabel(public []byte, label string, context, plaintext []byte) (wire.HPKECiphertext, error) {
-	k, err := s.kem.NewPublicKey(public)
-	if err != nil {
-		return wire.HPKECiphertext{}, fmt.Errorf("%w: public HPKE key (RFC 9420, section 5.1.1)", ErrKey)
-	}
-	enc, sender, err := hpke.NewSender(k, hpke.HKDFSHA256(), s.hpkeAEAD, withLabel(label, context))
-	if err != nil {
-		return wire.HPKECiphertext{}, fmt.Errorf("%w: encapsulate to a public HPKE key", ErrKey)
-	}
-	ciphertext, err := sender.Seal(nil, plaintext)
-	return wire.HPKECiphertext{KEMOutput: enc, Ciphertext: ciphertext}, err
+	return s.NewSealer(label, context).Seal(public, plaintext)
 }
 
 // DecryptWithLabel opens what EncryptWithLabel made; the error wraps ErrKey or

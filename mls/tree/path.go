@@ -126,20 +126,44 @@ func (p *Path) Seal(context []byte, added map[uint32]bool) (*wire.UpdatePath, er
 		update.Nodes[k].EncryptionKey = p.Keys[s.node].Public
 		update.Nodes[k].Secrets = make([]wire.HPKECiphertext, len(receivers))
 		for j, x := range receivers {
-			seals = append(seals, seal{secret: p.secrets[k], key: p.tree.Key(x), to: &update.Nodes[k].Secrets[j]})
+			seals = append(seals, seal{secret: p.secrets[k], node: x, to: &update.Nodes[k].Secrets[j]})
 		}
 	}
+	sealer := p.tree.suite.NewSealer("UpdatePathNode", context)
 	return update, suite.Parallel(len(seals), func(i int) (err error) {
-		*seals[i].to, err = p.tree.suite.EncryptWithLabel(seals[i].key, "UpdatePathNode", context, seals[i].secret)
+		if *seals[i].to, err = sealer.Seal(p.tree.Key(seals[i].node), seals[i].secret); err != nil {
+			err = &KeyError{Node: seals[i].node, Err: err}
+		}
 		return err
 	})
 }
 
-// seal is one path secret to be sealed to one key.
+// seal is one path secret to be sealed to the key of one node.
 type seal struct {
-	secret, key []byte
-	to          *wire.HPKECiphertext
+	secret []byte
+	node   uint32
+	to     *wire.HPKECiphertext
 }
+
+// KeyError reports the node of a tree whose public key cannot be used.
+type KeyError struct {
+	Node uint32
+	Err  error // wraps suite.ErrKey
+}
+
+// Leaf returns the index of the leaf whose key it is; ok is false for a parent node.
+func (e *KeyError) Leaf() (index uint32, ok bool) { return e.Node / 2, isLeaf(e.Node) }
+
+// Error names the leaf or the node.
+func (e *KeyError) Error() string {
+	if i, ok := e.Leaf(); ok {
+		return fmt.Sprintf("leaf %d: %v", i, e.Err)
+	}
+	return fmt.Sprintf("node %d: %v", e.Node, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *KeyError) Unwrap() error { return e.Err }
 
 // Forget overwrites the secrets of the path; its keys stay.
 func (p *Path) Forget() {
@@ -192,12 +216,13 @@ func (t *Tree) Merge(sender uint32, update *wire.UpdatePath) error {
 // checkFresh verifies that no key of the path is in the tree that it goes into.
 // RFC 9420, section 12.4.2.
 func (t *Tree) checkFresh(update *wire.UpdatePath) error {
-	fresh := map[string]bool{string(update.Leaf.EncryptionKey): true}
+	keys := t.suite.PublicKeys()
+	fresh := map[string]bool{string(keys.Canonical(update.Leaf.EncryptionKey)): true}
 	for k := range update.Nodes {
-		fresh[string(update.Nodes[k].EncryptionKey)] = true
+		fresh[string(keys.Canonical(update.Nodes[k].EncryptionKey))] = true
 	}
 	for x := range t.nodes {
-		if key := t.Key(uint32(x)); key != nil && fresh[string(key)] {
+		if key := t.Key(uint32(x)); key != nil && fresh[string(keys.Canonical(key))] {
 			return invalid("12.4.2", "the path brings the key of node %d again", x)
 		}
 	}

@@ -45,7 +45,7 @@ func (t *Tree) CheckForm() error {
 			}
 		default:
 			if err := t.suite.CheckPublicKey(n.Parent.EncryptionKey); err != nil {
-				return fmt.Errorf("%w: node %d: %w", ErrInvalid, x, err)
+				return fmt.Errorf("%w: %w", ErrInvalid, &KeyError{Node: uint32(x), Err: err})
 			}
 		}
 	}
@@ -98,11 +98,12 @@ func (t *Tree) Unique() error {
 		}
 	}
 	encryption, signature := make(map[string]bool, taken), make(map[string]bool, taken)
+	keys := t.suite.PublicKeys()
 	for x, n := range t.nodes {
 		if n == nil {
 			continue
 		}
-		key := string(t.Key(uint32(x)))
+		key := string(keys.Canonical(t.Key(uint32(x))))
 		if encryption[key] {
 			return invalid("7.3", "node %d has the encryption key of another node", x)
 		}
