@@ -43,7 +43,7 @@ type Bundle struct {
 // CommitBundle puts a commit bundle into the log, or answers where an earlier one
 // with the same id stands. Refusals: as Send, and limit_exceeded.
 func (s *Service) CommitBundle(ctx context.Context, who ds.Caller, b Bundle) (ds.Record, error) {
-	if err := checkIDs(b.ConversationID, b.ID); err != nil {
+	if err := CheckIDs(b.ConversationID, b.ID); err != nil {
 		return ds.Record{}, err
 	}
 	seen, err := checkBundle(b)

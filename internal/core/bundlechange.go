@@ -61,7 +61,7 @@ func CommitID(account ds.AccountID, method, key string, commit []byte) ds.Messag
 func (s *Service) ChangeGroup(ctx context.Context, who ds.Caller, g GroupChange) (ds.Record, error) {
 	b := Bundle{ConversationID: g.ConversationID, ID: CommitID(who.Account, g.Method, g.Key, g.Commit), Commit: g.Commit, Welcome: g.Welcome,
 		GroupInfo: g.GroupInfo, Add: g.Add, Remove: g.Remove, Encoding: ds.Binary, ConfirmationTag: g.ConfirmationTag, isLoose: true}
-	if err := checkIDs(b.ConversationID, b.ID); err != nil {
+	if err := CheckIDs(b.ConversationID, b.ID); err != nil {
 		return ds.Record{}, err
 	}
 	if len(g.Add)+len(g.Remove) > changeAccountsMax || len(g.Packages) > recipientsMax {

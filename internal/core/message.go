@@ -71,7 +71,7 @@ func (s *Service) BeginSend(who ds.Caller, m Message, tell func(ds.Record, error
 // prepareSend makes a request of a message, or refuses what needs no look at the
 // conversation.
 func (s *Service) prepareSend(r *request, who ds.Caller, m Message) error {
-	if err := checkIDs(m.ConversationID, m.ID); err != nil {
+	if err := CheckIDs(m.ConversationID, m.ID); err != nil {
 		return err
 	}
 	if isTooLarge(m) {
@@ -109,7 +109,9 @@ func checkConversationID(id ds.ConversationID) error {
 	return nil
 }
 
-func checkIDs(conversation ds.ConversationID, message ds.MessageID) error {
+// CheckIDs refuses what cannot name a conversation or a message. Doors call it before
+// they keep either.
+func CheckIDs(conversation ds.ConversationID, message ds.MessageID) error {
 	if err := checkConversationID(conversation); err != nil {
 		return err
 	}

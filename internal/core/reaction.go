@@ -22,7 +22,7 @@ type Reaction struct {
 // reaction; already there), forbidden, rate_limited, limit_exceeded, not_found (no such
 // message; no such reaction).
 func (s *Service) React(ctx context.Context, who ds.Caller, in Reaction) (ds.Record, error) {
-	if err := checkIDs(in.ConversationID, in.MessageID); err != nil {
+	if err := CheckIDs(in.ConversationID, in.MessageID); err != nil {
 		return ds.Record{}, err
 	}
 	if !isReaction(in.Reaction) {

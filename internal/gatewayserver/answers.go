@@ -36,11 +36,19 @@ type owed struct {
 	request   string // its type
 	id        json.RawMessage
 	conv, msg string
-	bytes     int
+	bytes     int // that count against SendBytesUnderWayMax: cost, and the message's own
 	seq       int64
 	err       error
 	frame     []byte // of an answer that only waited for its turn
 	isSettled bool
+}
+
+// owedBytes is what an answer takes beside its texts: itself and the request in core.
+const owedBytes = 1 << 10
+
+// cost is what the answer retains until it is with the network.
+func (o *owed) cost() int {
+	return owedBytes + len(o.id) + len(o.conv) + len(o.msg) + cap(o.frame)
 }
 
 // isFree says whether nothing is owed: an answer may then be written at once.

@@ -102,24 +102,40 @@ func startOf(fromSeq, afterSeq *int64) (int64, error) {
 	return *afterSeq + 1, nil
 }
 
-// send hands a message to core and goes on; the frame's bytes are not kept.
+// send hands a message to core and goes on. What is refused here is checked before
+// anything of it is kept while its answer waits for its turn.
 func (c *socket) send(f gateway.Frame) {
-	var in gateway.Send
-	err := f.Decode(&in)
-	o := &owed{request: f.Type, id: bytes.Clone(f.ID), conv: in.ConvID, msg: in.MsgID, bytes: len(in.Env) + frameBytesMin}
+	o := &owed{request: f.Type, id: bytes.Clone(f.ID)}
+	message, err := sendOf(f)
+	c.letGo() // nothing below points into the frame
+	if err == nil {
+		o.conv, o.msg = string(message.ConversationID), string(message.ID)
+	}
+	o.bytes = o.cost() + len(message.Body)
 	if !c.answers.push(o) {
 		return // the socket ends, and the send with it
 	}
-	if err != nil {
-		c.answers.settle(o, ds.Record{}, invalid(err))
-		return
-	}
-	message, err := messageOf(&in)
 	if err != nil {
 		c.answers.settle(o, ds.Record{}, err)
 		return
 	}
 	c.server.core.BeginSend(c.session.Caller, message, func(record ds.Record, err error) { c.answers.settle(o, record, err) })
+}
+
+// sendOf reads a conv.send whose identifiers are of a size that may be kept.
+func sendOf(f gateway.Frame) (core.Message, error) {
+	var in gateway.Send
+	if err := f.Decode(&in); err != nil {
+		return core.Message{}, invalid(err)
+	}
+	message, err := messageOf(&in)
+	if err == nil {
+		err = core.CheckIDs(message.ConversationID, message.ID)
+	}
+	if err != nil {
+		return core.Message{}, err
+	}
+	return message, nil
 }
 
 func (c *socket) commit(f gateway.Frame) (reply, error) {

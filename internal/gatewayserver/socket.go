@@ -33,7 +33,8 @@ type socket struct {
 	// The rest belongs to the reading goroutine and is set by the handshake.
 	ctx         context.Context
 	cancel      context.CancelFunc
-	frame       countedFrame // the message that is read or handled
+	frame       countedFrame  // the message that is read or handled
+	buffer      *bytes.Buffer // its bytes; nil once nothing points into them
 	session     identity.Session
 	unconfirmed *identity.Ready // answered, and nothing came back yet
 	detach      func()
@@ -112,7 +113,7 @@ func (c *socket) ending() string    { return *c.cause.Load() }
 
 func (c *socket) converse() (bye farewell) {
 	defer func() {
-		c.frame.release()
+		c.letGo()
 		if reason := recover(); reason != nil {
 			bye = c.panicked(reason)
 		}
@@ -122,19 +123,15 @@ func (c *socket) converse() (bye farewell) {
 		if err != nil {
 			return c.lost(err)
 		}
-		buffer := frameBuffers.Get().(*bytes.Buffer)
-		buffer.Reset()
+		c.buffer = frameBuffers.Get().(*bytes.Buffer)
 		c.frame = countedFrame{Reader: message, intake: c.server.intake, address: c.address}
-		_, err = buffer.ReadFrom(&c.frame)
+		_, err = c.buffer.ReadFrom(&c.frame)
 		c.conn.Slow(frameBytesMin) // handling it costs something too
-		if err == nil {
-			bye = c.receive(isText, buffer.Bytes())
-		}
 		refused := c.frame.refused
-		c.frame.release()
-		if buffer.Cap() <= frameBufferBytesMax {
-			frameBuffers.Put(buffer)
+		if err == nil {
+			bye = c.receive(isText, c.buffer.Bytes())
 		}
+		c.letGo()
 		switch {
 		case refused != nil:
 			_ = c.refuse(gateway.Frame{}, refused)
@@ -150,6 +147,17 @@ func (c *socket) converse() (bye farewell) {
 			return bye
 		}
 	}
+}
+
+// letGo forgets the bytes of the message that is handled, so that none are held while
+// the socket waits for something else. It may be called again.
+func (c *socket) letGo() {
+	c.frame.release()
+	if c.buffer != nil && c.buffer.Cap() <= frameBufferBytesMax {
+		c.buffer.Reset()
+		frameBuffers.Put(c.buffer)
+	}
+	c.buffer = nil
 }
 
 // lost is the end of a socket that cannot be read any more. Where the peer closed or
@@ -261,7 +269,9 @@ func (c *socket) reply(request gateway.Frame, answer reply, err error) farewell 
 	frame := frameOf(answer.frameType, request.ID, answer.body)
 	switch {
 	case !c.answers.isFree(): // it takes its turn
-		c.answers.push(&owed{frame: frame, bytes: len(frame), isSettled: true})
+		o := &owed{frame: frame, isSettled: true}
+		o.bytes = o.cost()
+		c.answers.push(o)
 	case c.conn.Write(frame) != nil:
 		c.conn.Abort()
 	}
