@@ -102,20 +102,47 @@ func CodeOf(err error) Code {
 
 // unavailable marks a fault that may pass: the store is away, the outcome of a
 // COMMIT is unknown, the home does not answer.
-type unavailable struct{ error }
+type unavailable struct {
+	error
+	retryAfter time.Duration // 0: soon
+}
 
 func (u unavailable) Unwrap() error { return u.error }
 
 // Unavailable marks err as a fault worth a retry. Doors show it as `unavailable`.
-func Unavailable(err error) error {
+func Unavailable(err error) error { return UnavailableFor(err, 0) }
+
+// UnavailableFor is Unavailable for a fault that lasts for about retryAfter; 0 is soon.
+func UnavailableFor(err error, retryAfter time.Duration) error {
 	if err == nil || IsUnavailable(err) {
 		return err
 	}
-	return unavailable{err}
+	return unavailable{err, retryAfter}
 }
 
 // IsUnavailable says whether err is a fault worth a retry.
 func IsUnavailable(err error) bool {
 	var u unavailable
 	return errors.As(err, &u)
+}
+
+// RetryAfterSeconds returns how many seconds a caller should wait before it repeats what
+// ended with err: at least one for RateLimited and for what is unavailable, and 0 for
+// every other error, which waiting does not mend.
+func RetryAfterSeconds(err error) int64 {
+	var wait time.Duration
+	var u unavailable
+	var r *Refusal
+	switch {
+	case errors.As(err, &r):
+		if r.Code != RateLimited {
+			return 0
+		}
+		wait = r.RetryAfter
+	case errors.As(err, &u):
+		wait = u.retryAfter
+	default:
+		return 0
+	}
+	return max(1, int64((wait+time.Second-1)/time.Second))
 }

@@ -3,7 +3,6 @@ package gatewayserver
 import (
 	"errors"
 	"net/http"
-	"time"
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/ds"
@@ -26,9 +25,6 @@ var codes = map[ds.Code]struct {
 	ds.LimitExceeded:        {http.StatusTooManyRequests, gateway.CodeLimitExceeded},
 }
 
-// unavailableRetryS is when a client should repeat what met a fault that may pass.
-const unavailableRetryS = 1
-
 // answerTo says what err is on the wire: a refusal, `unavailable`, or an internal error.
 func answerTo(err error) (status int, body *gateway.Error) {
 	var refusal *ds.Refusal
@@ -37,7 +33,7 @@ func answerTo(err error) (status int, body *gateway.Error) {
 		return refused(refusal)
 	case ds.IsUnavailable(err):
 		return http.StatusServiceUnavailable, &gateway.Error{
-			Code: gateway.CodeUnavailable, Message: "try again", RetryAfterS: number(unavailableRetryS)}
+			Code: gateway.CodeUnavailable, Message: "try again", RetryAfterS: number(ds.RetryAfterSeconds(err))}
 	}
 	return http.StatusInternalServerError, &gateway.Error{Code: gateway.CodeInternal, Message: "internal error"}
 }
@@ -50,7 +46,7 @@ func refused(r *ds.Refusal) (status int, body *gateway.Error) {
 	body = &gateway.Error{Code: known.code, Message: r.Message}
 	switch r.Code {
 	case ds.RateLimited:
-		body.RetryAfterS = number(max(1, int64((r.RetryAfter+time.Second-1)/time.Second)))
+		body.RetryAfterS = number(ds.RetryAfterSeconds(r))
 	case ds.LimitExceeded:
 		body.RetryAfterS = number(0)
 	case ds.EpochConflict:

@@ -2,8 +2,8 @@ package xrpcserver
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
-	"time"
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/ds"
@@ -85,14 +85,16 @@ var renamed = map[string]map[ds.Reason]wireError{
 type wireAnswer struct {
 	wireError
 	message     string
-	retryAfterS int64
-	hasRetry    bool
+	retryAfterS int64 // 0: waiting does not help
 }
 
+// body is the answer's body. The seconds to wait stand in the sentence as well: of an error
+// a PDS passes on no more than the status, the name and the sentence (spec xrpc, decision 14).
 func (a wireAnswer) body() *xrpc.ErrorBody {
 	body := &xrpc.ErrorBody{Error: a.name, Message: a.message}
-	if a.hasRetry {
+	if a.retryAfterS > 0 {
 		body.RetryAfterSeconds = &a.retryAfterS
+		body.Message = fmt.Sprintf("%s; try again in %d s", a.message, a.retryAfterS)
 	}
 	return body
 }
@@ -116,7 +118,7 @@ func answerTo(method string, err error) wireAnswer {
 	case errors.As(err, &refusal):
 		return refused(method, refusal)
 	case ds.IsUnavailable(err):
-		return wireAnswer{wireError{http.StatusServiceUnavailable, xrpc.ErrorUnavailable}, "try again", 1, true}
+		return wireAnswer{wireError{http.StatusServiceUnavailable, xrpc.ErrorUnavailable}, "unavailable", ds.RetryAfterSeconds(err)}
 	}
 	return wireAnswer{wireError: wireError{http.StatusInternalServerError, xrpc.ErrorInternal}, message: "internal error"}
 }
@@ -132,11 +134,7 @@ func refused(method string, r *ds.Refusal) wireAnswer {
 	if own, ok := renamed[method][r.Reason]; ok {
 		known = own
 	}
-	answer := wireAnswer{wireError: known, message: r.Message}
-	if r.Code == ds.RateLimited {
-		answer.retryAfterS, answer.hasRetry = max(1, int64((r.RetryAfter+time.Second-1)/time.Second)), true
-	}
-	return answer
+	return wireAnswer{known, r.Message, ds.RetryAfterSeconds(r)}
 }
 
 // isFault says whether err is ours, to be logged.

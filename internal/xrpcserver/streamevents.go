@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/intake"
 )
 
@@ -29,7 +30,7 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, c *stream) 
 	defer c.close()
 	if !s.admit(c) {
 		s.streams.leave(c.who.Account)
-		w.WriteHeader(http.StatusServiceUnavailable)
+		s.answer(w, r, xrpc.SubscribeEvents, nil, errShuttingDown)
 		return
 	}
 	defer s.forget(c)

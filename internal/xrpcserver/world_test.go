@@ -224,6 +224,13 @@ func (w *world) do(r *http.Request, nsid string, sets ...lexicons.Set) answer {
 	if err := json.Unmarshal(body, &e); err != nil || e.Error == "" || e.Message == "" {
 		w.t.Errorf("%s: %d is no error of XRPC: %s", nsid, a.status, body)
 	}
+	// A PDS passes on no more than the status, the name and the sentence.
+	if wait := a.header.Get("Retry-After"); wait != "" && !strings.HasSuffix(e.Message, "; try again in "+wait+" s") {
+		w.t.Errorf("%s: the sentence does not say when to try again: %s", nsid, body)
+	}
+	if waits := a.status == http.StatusServiceUnavailable || e.Error == xrpc.ErrorRateLimited; waits && a.header.Get("Retry-After") == "" {
+		w.t.Errorf("%s: %d without Retry-After: %s", nsid, a.status, body)
+	}
 	if !slices.Contains(slices.Concat(generalErrors, lexicons.Errors(lexicons.A, nsid), lexicons.Errors(lexicons.B, nsid)), e.Error) {
 		w.t.Errorf("%s answers %d %s, which its lexicons do not know", nsid, a.status, e.Error)
 	}
