@@ -75,13 +75,14 @@ func newReInit(r *wire.ReInit) *ReInit {
 	return &ReInit{GroupID: bytes.Clone(r.GroupID), Suite: Suite(r.CipherSuite), Extensions: fromWire(r.Extensions)}
 }
 
-// body makes the proposal for a group, unless it is an Update.
-func (c Change) body(s *suite.Suite, groupID []byte, now time.Time) (*wire.Proposal, error) {
+// body makes the proposal for a group, unless it is an Update. lifetime is the longest
+// that a KeyPackage may have.
+func (c Change) body(s *suite.Suite, groupID []byte, now time.Time, lifetime time.Duration) (*wire.Proposal, error) {
 	p := &wire.Proposal{Type: c.kind, Remove: c.leaf}
 	switch c.kind {
 	case wire.AddProposal:
 		var err error
-		p.Add, err = keyPackageToAdd(s, c.keyPackage, now)
+		p.Add, err = keyPackageToAdd(s, c.keyPackage, now, lifetime)
 		return p, err
 	case wire.PSKProposal:
 		id := c.psk
@@ -108,7 +109,7 @@ func (c Change) body(s *suite.Suite, groupID []byte, now time.Time) (*wire.Propo
 
 // keyPackageToAdd decodes and verifies a KeyPackage that we are about to use.
 // RFC 9420, section 10.1.
-func keyPackageToAdd(s *suite.Suite, raw []byte, now time.Time) (*wire.KeyPackage, error) {
+func keyPackageToAdd(s *suite.Suite, raw []byte, now time.Time, lifetime time.Duration) (*wire.KeyPackage, error) {
 	var m wire.Message
 	if err := wire.Unmarshal(raw, &m); err != nil {
 		return nil, err
@@ -119,7 +120,7 @@ func keyPackageToAdd(s *suite.Suite, raw []byte, now time.Time) (*wire.KeyPackag
 	if err := keypackage.Check(s, m.KeyPackage); err != nil {
 		return nil, err
 	}
-	return m.KeyPackage, keypackage.CheckLifetime(&m.KeyPackage.Leaf, now)
+	return m.KeyPackage, keypackage.CheckLifetime(&m.KeyPackage.Leaf, now, lifetime)
 }
 
 // ProposalType says what a proposal proposes. RFC 9420, section 17.4.

@@ -51,7 +51,8 @@ func (o *CommitOptions) changes() []Change {
 // Commit makes a commit that opens the next epoch. Nothing has happened yet: send
 // Message, go on with Base, and when the delivery service delivers the commit
 // back, Apply it; if another commit arrives first, Process that and forget this
-// one. RFC 9420, section 12.4.1.
+// one. If parts of o keep it from being built the error is ChangeErrors, which names all
+// of them; a key in the tree that does is a KeyError. RFC 9420, section 12.4.1.
 func (g *Group) Commit(o CommitOptions) (*PendingCommit, error) {
 	if err := g.checkOpen("12.4"); err != nil {
 		return nil, err
@@ -59,18 +60,28 @@ func (g *Group) Commit(o CommitOptions) (*PendingCommit, error) {
 	if len(o.AuthenticatedData) > argumentBytesMax {
 		return nil, fmt.Errorf("%w: authenticated data", ErrTooLarge)
 	}
-	proposed, err := g.proposed(o.changes())
-	if err != nil {
+	own := g.proposed(&o)
+	proposed := own.list
+	received, spare := g.received(&o, proposed)
+	removes := removesIn(received)
+	if len(own.bad) > 0 {
+		return nil, own.sift(g, removes)
+	}
+	p, err := g.commit(o, slices.Concat(received, proposed))
+	if err == nil {
+		return p, nil
+	}
+	if err := own.sift(g, removes); err != nil {
 		return nil, err
 	}
-	received := g.received(&o, proposed)
-	p, err := g.commit(o, slices.Concat(received, proposed))
-	if err == nil || len(received) == 0 {
-		return p, err
+	if len(received) == 0 {
+		return nil, err
 	}
-	// A bad proposal of somebody else must not keep us from committing: neither what
+	// A bad proposal of another member must not keep us from committing: neither what
 	// we want, nor the good proposals of others.
-	if p, err := g.commit(o, slices.Concat(g.fitting(received, proposed), proposed)); err == nil {
+	others := slices.Concat(received[len(removes):], spare)
+	list := g.newSifter(siftTriesMax).sift(removes, others, proposed, func(int, error) {})
+	if p, err := g.commit(o, slices.Concat(list, proposed)); err == nil {
 		return p, nil
 	}
 	return g.commit(o, proposed)
@@ -87,20 +98,21 @@ func (g *Group) checkOpen(section string) error {
 	return nil
 }
 
-// proposed turns changes into proposals of ours.
-func (g *Group) proposed(changes []Change) ([]proposal, error) {
-	var list []proposal
-	for _, c := range changes {
-		body, err := c.body(g.suite, g.context.GroupID, g.now())
+// proposed turns the changes of o into proposals of ours.
+func (g *Group) proposed(o *CommitOptions) *ownChanges {
+	own := &ownChanges{o: o}
+	for i, c := range o.changes() {
+		body, err := c.body(g.suite, g.context.GroupID, g.now(), g.limits.Lifetime)
 		if err != nil {
-			return nil, err
+			own.bad = append(own.bad, o.fault(i, err))
+			continue
 		}
 		if g.usage != 0 && body.PSK != nil && body.PSK.Kind == wire.ResumptionPSK {
 			body.PSK.Usage, body.PSK.GroupID = g.usage, g.source.ID()
 		}
-		list = append(list, proposal{sender: g.sender(), body: body})
+		own.list, own.places = append(own.list, proposal{sender: g.sender(), body: body}), append(own.places, i)
 	}
-	return list, nil
+	return own
 }
 
 // sender names us as a member.
@@ -127,6 +139,9 @@ type staged struct {
 func (g *Group) commit(o CommitOptions, list []proposal) (*PendingCommit, error) {
 	plan, err := g.plan(list, g.sender())
 	if err != nil {
+		return nil, err
+	}
+	if err := plan.checkInitKeys(g.suite.PublicKeys()); err != nil {
 		return nil, err
 	}
 	s := &staged{plan: plan, sender: g.sender(), before: g.tree, tree: g.tree.Clone(), key: g.key, init: g.epoch.Init}

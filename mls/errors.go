@@ -78,6 +78,8 @@ var (
 	// ErrInvalidSuccessor: a group is not the successor or the branch of another
 	// one that it should be.
 	ErrInvalidSuccessor = errors.New("invalid successor of a group")
+	// ErrGroupInUse: a group is joined whose id is that of one that the caller is in.
+	ErrGroupInUse = errors.New("group id is in use")
 	// ErrNotForUs: a Welcome does not name the KeyPackage.
 	ErrNotForUs = errors.New("welcome for another key package")
 	// ErrRefused: the application's CredentialHook refused; its error is wrapped too.

@@ -29,6 +29,9 @@ type ExternalJoinOptions struct {
 	// know that epoch can follow. RFC 9420, section 8.6.
 	Resume            *Group
 	AuthenticatedData []byte // readable by the delivery service
+	// InUse reports whether the caller is in a group with that id, unless it is the one
+	// that it enters again: it is then refused with ErrGroupInUse. nil knows none.
+	InUse func(groupID []byte) bool
 }
 
 // JoinExternal makes an external commit, by which we add ourselves to the group
@@ -54,6 +57,9 @@ func JoinExternal(groupInfo []byte, id Identity, o ExternalJoinOptions) (*Pendin
 		return nil, err
 	}
 	if err := id.fits(cipher); err != nil {
+		return nil, err
+	}
+	if err := checkUnused(o.InUse, m.GroupInfo.Context.GroupID); err != nil {
 		return nil, err
 	}
 	t, err := verifiedTree(cipher, m.GroupInfo, o.RatchetTree, ErrInvalidGroupInfo)
@@ -104,7 +110,7 @@ func (g *Group) stageJoin(info *wire.GroupInfo, id *Identity, o *ExternalJoinOpt
 		return nil, err
 	}
 	for _, c := range changes {
-		body, err := c.body(g.suite, g.context.GroupID, g.now())
+		body, err := c.body(g.suite, g.context.GroupID, g.now(), g.limits.Lifetime)
 		if err != nil {
 			return nil, err
 		}

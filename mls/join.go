@@ -24,12 +24,14 @@ type JoinOptions struct {
 	// SameMember says whether two leaves, of Resume and of the new group, are of
 	// the same client; nil compares their credentials.
 	SameMember func(was, is Leaf) bool
+	// InUse reports whether the caller is in a group with that id: it is then refused
+	// with ErrGroupInUse. nil knows none.
+	InUse func(groupID []byte) bool
 }
 
 // Join enters the group that welcome, an MLSMessage, lets kp into. ErrNotForUs is
 // wrapped if it is for other packages. Afterwards kp must be deleted, unless it is
-// one of last resort. Whether the group id is one we know is for the caller to
-// compare. RFC 9420, section 12.4.3.1.
+// one of last resort. RFC 9420, section 12.4.3.1.
 func Join(welcome []byte, kp *KeyPackage, o JoinOptions) (*Group, error) {
 	var m wire.Message
 	if err := wire.Unmarshal(welcome, &m); err != nil {
@@ -71,6 +73,9 @@ func Join(welcome []byte, kp *KeyPackage, o JoinOptions) (*Group, error) {
 		return nil, err
 	}
 	g.context = info.Context
+	if err := checkUnused(o.InUse, g.context.GroupID); err != nil {
+		return nil, err
+	}
 	if err := g.enter(kp, &info, secrets, psk, o.RatchetTree); err != nil {
 		return nil, err
 	}
@@ -84,6 +89,14 @@ func Join(welcome []byte, kp *KeyPackage, o JoinOptions) (*Group, error) {
 		return nil, err
 	}
 	return g, nil
+}
+
+// checkUnused refuses a group id that is in use. RFC 9420, section 12.4.3.1.
+func checkUnused(inUse func([]byte) bool, groupID []byte) error {
+	if inUse != nil && inUse(bytes.Clone(groupID)) {
+		return broken(ErrGroupInUse, "12.4.3.1", "group id %x", groupID)
+	}
+	return nil
 }
 
 // openSecrets finds and opens what a Welcome says to k.

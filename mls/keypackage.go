@@ -11,13 +11,20 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// LifetimeMax is the longest lifetime that a KeyPackage may have.
-const LifetimeMax = keypackage.LifetimeMax
+// LifetimeMax is the longest lifetime that a KeyPackage may have, unless Limits and
+// KeyPackageOptions say otherwise. LifetimeUnlimited stands for no longest one.
+const (
+	LifetimeMax       = keypackage.LifetimeMax
+	LifetimeUnlimited = keypackage.LifetimeUnlimited
+)
 
 // KeyPackageOptions say for how long a KeyPackage is good, and how often.
 type KeyPackageOptions struct {
 	NotBefore, NotAfter time.Time
 	LastResort          bool // may be used more than once
+	// LifetimeMax is the longest lifetime that the package may have, for groups whose
+	// Limits allow more, or less, than the default.
+	LifetimeMax time.Duration
 }
 
 // KeyPackage is a published invitation to be added, with its private keys. Keep
@@ -40,7 +47,10 @@ func NewKeyPackage(s Suite, id Identity, o KeyPackageOptions) (*KeyPackage, erro
 	if err := id.fits(cipher); err != nil {
 		return nil, err
 	}
-	if o.NotBefore.Unix() < 0 || !o.NotBefore.Before(o.NotAfter) || o.NotAfter.Sub(o.NotBefore) > LifetimeMax {
+	if o.LifetimeMax <= 0 {
+		o.LifetimeMax = LifetimeMax
+	}
+	if o.NotBefore.Unix() < 0 || !o.NotBefore.Before(o.NotAfter) || o.NotAfter.Sub(o.NotBefore) > o.LifetimeMax {
 		return nil, broken(ErrLifetime, "7.2", "from %v to %v", o.NotBefore, o.NotAfter)
 	}
 	initPrivate, initPublic, err := cipher.GenerateKeyPair()

@@ -17,7 +17,7 @@ func ExternalProposal(groupID []byte, epoch uint64, sender uint32, key Signature
 	if err != nil {
 		return nil, err
 	}
-	body, err := c.body(cipher, groupID, time.Now())
+	body, err := c.body(cipher, groupID, time.Now(), LifetimeUnlimited) // the members judge it
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package mls
 import (
 	"bytes"
 
+	"waxwing.im/waxwing/mls/suite"
 	"waxwing.im/waxwing/mls/tree"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -128,6 +129,21 @@ func (c *plan) checkAdds(t *tree.Tree) error {
 		if !removed[i] && clients[string(n.SignatureKey)] {
 			return broken(ErrInvalidProposal, "12.2", "the client of leaf %d is added again", i)
 		}
+	}
+	return nil
+}
+
+// checkInitKeys verifies that no two packages have the same init key, which would let
+// one of their owners open the Welcome of the other. It is for commits of ours: RFC 9420
+// does not let members refuse them from others.
+func (c *plan) checkInitKeys(keys suite.PublicKeys) error {
+	seen := make(map[string]bool, len(c.adds))
+	for _, k := range c.adds {
+		key := string(keys.Canonical(k.InitKey))
+		if seen[key] {
+			return broken(ErrInvalidKeyPackage, "10", "two packages have the same init key")
+		}
+		seen[key] = true
 	}
 	return nil
 }

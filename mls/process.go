@@ -214,18 +214,6 @@ func (g *Group) receiveProposal(a *wire.AuthenticatedContent, out *Processed) er
 	return err
 }
 
-// keep returns the group with one more proposal, unless it has it.
-func (g *Group) keep(p proposal) (*Group, error) {
-	next := g.clone()
-	if !slices.ContainsFunc(g.proposals, func(q proposal) bool { return bytes.Equal(q.ref, p.ref) }) {
-		if len(g.proposals) >= g.limits.Proposals {
-			return nil, broken(ErrInvalidProposal, "12.2", "more than %d proposals in one epoch", g.limits.Proposals)
-		}
-		next.proposals = append(slices.Clone(g.proposals), p)
-	}
-	return next, nil
-}
-
 // receiveCommit verifies a commit and enters the epoch it opens.
 // RFC 9420, section 12.4.2.
 func (g *Group) receiveCommit(a *wire.AuthenticatedContent, out *Processed) error {

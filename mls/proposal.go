@@ -16,6 +16,7 @@ type proposal struct {
 	sender wire.Sender
 	body   *wire.Proposal
 	own    *ownUpdate // of an Update of ours
+	bytes  int        // of those that are kept for a commit: what they take
 }
 
 // ownUpdate is what an Update of ours needs once somebody commits it.
@@ -84,7 +85,12 @@ func (g *Group) checkForm(p proposal) error {
 	}
 	switch p.body.Type {
 	case wire.AddProposal:
-		return keypackage.CheckForm(g.suite, p.body.Add)
+		if err := keypackage.CheckForm(g.suite, p.body.Add); err != nil {
+			return err
+		}
+		// Whether it has begun or ended is not for those who receive it to say: they may
+		// do so long after it was sent. How long it is at all is.
+		return keypackage.CheckDuration(&p.body.Add.Leaf, g.limits.Lifetime)
 	case wire.UpdateProposal:
 		return g.checkLeafForm(p.body.Update, wire.UpdateLeaf, p.sender.Index, g.tree.Leaf(p.sender.Index))
 	case wire.RemoveProposal:

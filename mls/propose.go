@@ -34,7 +34,7 @@ func (g *Group) Propose(c Change, o ProposeOptions) (message []byte, next *Group
 	if c.kind == wire.UpdateProposal {
 		p.body, p.own, err = g.update(c.identity)
 	} else {
-		p.body, err = c.body(g.suite, g.context.GroupID, g.now())
+		p.body, err = c.body(g.suite, g.context.GroupID, g.now(), g.limits.Lifetime)
 	}
 	if err != nil {
 		return nil, nil, err

@@ -304,6 +304,9 @@ func (g *groupState) codeProposal(c *wire.Coder, p *proposal) {
 	c.Bytes(&p.ref)
 	p.sender.Code(c)
 	wire.Variant(c, &p.body)
+	if c.Decoding() && !c.Failed() {
+		p.measure()
+	}
 	if !c.Present(p.own != nil) {
 		return
 	}

@@ -44,7 +44,9 @@ func (e *passiveClient) follow() error {
 		}
 		return nil, errors.New("not in the vector")
 	}
-	g, err := mls.Join(e.Welcome, kp, mls.JoinOptions{PSK: source, RatchetTree: e.RatchetTree})
+	// The packages of the vectors never expire.
+	limits := mls.Limits{Lifetime: mls.LifetimeUnlimited}
+	g, err := mls.Join(e.Welcome, kp, mls.JoinOptions{PSK: source, RatchetTree: e.RatchetTree, Limits: limits})
 	if err != nil {
 		return fmt.Errorf("join: %w", err)
 	}
@@ -58,7 +60,7 @@ func (e *passiveClient) follow() error {
 				if err != nil {
 					return err
 				}
-				if g, err = mls.LoadGroup(state, mls.LoadOptions{PSK: source}); err != nil {
+				if g, err = mls.LoadGroup(state, mls.LoadOptions{PSK: source, Limits: limits}); err != nil {
 					return fmt.Errorf("epoch %d: %w", n, err)
 				}
 			}

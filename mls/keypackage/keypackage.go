@@ -30,6 +30,9 @@ var (
 // 7.2, tells applications to define: a year, and a day for clocks that differ.
 const LifetimeMax = 366 * 24 * time.Hour
 
+// LifetimeUnlimited stands for no longest lifetime.
+const LifetimeUnlimited = time.Duration(math.MaxInt64)
+
 // Info is what a valid KeyPackage says.
 type Info struct {
 	Ref                 []byte // KeyPackageRef, section 5.2
@@ -49,6 +52,11 @@ type Info struct {
 // leaf.ErrInvalid, leaf.ErrSignature, ErrInvalid or ErrLifetime.
 // RFC 9420, section 10.1.
 func Validate(raw []byte, now time.Time) (Info, error) {
+	return ValidateWithin(raw, now, LifetimeMax)
+}
+
+// ValidateWithin is Validate with another longest lifetime.
+func ValidateWithin(raw []byte, now time.Time, longest time.Duration) (Info, error) {
 	var m wire.Message
 	if err := wire.Unmarshal(raw, &m); err != nil {
 		return Info{}, err
@@ -66,7 +74,7 @@ func Validate(raw []byte, now time.Time) (Info, error) {
 	if err := CheckSignatures(s, m.KeyPackage); err != nil {
 		return Info{}, err
 	}
-	if err := CheckLifetime(&m.KeyPackage.Leaf, now); err != nil {
+	if err := CheckLifetime(&m.KeyPackage.Leaf, now, longest); err != nil {
 		return Info{}, err
 	}
 	return InfoOf(s, m.KeyPackage), nil
@@ -144,16 +152,23 @@ func CheckSignatures(s *suite.Suite, k *wire.KeyPackage) error {
 }
 
 // CheckLifetime verifies that n, the leaf of a KeyPackage, is valid at now and
-// not for longer than LifetimeMax. RFC 9420, section 7.2.
-func CheckLifetime(n *wire.LeafNode, now time.Time) error {
+// not for longer than longest. RFC 9420, section 7.2.
+func CheckLifetime(n *wire.LeafNode, now time.Time, longest time.Duration) error {
 	seconds := now.Unix()
 	switch {
 	case n.NotBefore > math.MaxInt64 || seconds < int64(n.NotBefore):
 		return fmt.Errorf("%w: not valid yet (RFC 9420, section 7.2)", ErrLifetime)
 	case n.NotAfter <= math.MaxInt64 && seconds > int64(n.NotAfter):
 		return fmt.Errorf("%w: expired (RFC 9420, section 7.2)", ErrLifetime)
-	case n.NotAfter-n.NotBefore > uint64(LifetimeMax/time.Second):
-		return fmt.Errorf("%w: longer than %v (RFC 9420, section 7.2)", ErrLifetime, LifetimeMax)
+	}
+	return CheckDuration(n, longest)
+}
+
+// CheckDuration verifies that the lifetime of n, the leaf of a KeyPackage, is not longer
+// than longest, whenever it begins. RFC 9420, section 7.2.
+func CheckDuration(n *wire.LeafNode, longest time.Duration) error {
+	if longest < LifetimeUnlimited && n.NotAfter-n.NotBefore > uint64(longest/time.Second) {
+		return fmt.Errorf("%w: longer than %v (RFC 9420, section 7.2)", ErrLifetime, longest)
 	}
 	return nil
 }
