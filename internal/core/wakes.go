@@ -115,11 +115,11 @@ const pollChunk = 1000
 // Revocations are sessions that other nodes end. They are looked for with the heads,
 // so that a node at rest asks its store one thing.
 type Revocations interface {
-	// RevokedSince is the time since when to look, and for how many at most: 0 is not
-	// to look.
-	RevokedSince() (sinceMS int64, max int)
-	// EndSessions takes the hashes of what was found, the same ones many times.
-	EndSessions(hashes [][32]byte)
+	// RevokedAfter returns the place after which to look, and for how many at most: 0 is
+	// not to look.
+	RevokedAfter() (after store.Revocation, max int)
+	// EndSessions takes what was found, in its order.
+	EndSessions(revoked []store.Revocation)
 }
 
 // poll reads the heads of followed logs at intervals and wakes the followers of
@@ -144,20 +144,20 @@ func (s *Service) poll(ctx context.Context, interval time.Duration) {
 func (s *Service) pollOnce(ctx context.Context) error {
 	followed := s.wakes.followed()
 	chunk := make([]ds.LogID, 0, min(len(followed), pollChunk))
-	var since int64
+	var after store.Revocation
 	var most int
 	if s.revocations != nil {
-		since, most = s.revocations.RevokedSince()
+		after, most = s.revocations.RevokedAfter()
 	}
 	read := func() error {
 		if len(chunk) == 0 && most == 0 {
 			return nil
 		}
 		var heads map[ds.LogID]int64
-		var revoked [][32]byte
+		var revoked []store.Revocation
 		err := s.store.Read(ctx, func(tx *store.Tx) error {
 			var err error
-			heads, revoked, err = tx.Poll(chunk, since, most)
+			heads, revoked, err = tx.Poll(chunk, after, most)
 			return err
 		})
 		for log, pos := range heads {
@@ -168,7 +168,12 @@ func (s *Service) pollOnce(ctx context.Context) error {
 		if len(revoked) > 0 {
 			s.revocations.EndSessions(revoked)
 		}
-		chunk, most = chunk[:0], 0 // once is enough
+		chunk = chunk[:0]
+		if most > 0 && len(revoked) == most { // there may be more
+			after = revoked[most-1]
+		} else {
+			most = 0
+		}
 		return err
 	}
 	for log := range followed {
@@ -178,5 +183,9 @@ func (s *Service) pollOnce(ctx context.Context) error {
 			}
 		}
 	}
-	return read()
+	for {
+		if err := read(); err != nil || most == 0 {
+			return err
+		}
+	}
 }

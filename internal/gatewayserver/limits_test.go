@@ -23,7 +23,7 @@ func limited(t *testing.T, assignments ...string) func(*setup) {
 // TestLimitsKeepTokens: a start or a resume that is refused for its rate leaves the
 // token good for another try.
 func TestLimitsKeepTokens(t *testing.T) {
-	w := newWorld(t, limited(t, core.LimitSessionStarts+"=1/m", core.LimitResumes+"=1/m"))
+	w := newWorld(t, limited(t, core.LimitSessionStarts+"=1/m", core.LimitResumes+"=1/30s"))
 	w.start("ann")
 	body := fmt.Sprintf(`{"auth_token":"%s","device_id":"phone"}`, w.token("ann"))
 	expect := func(path, body string, want int) string {
@@ -58,11 +58,11 @@ func TestLimitsKeepTokens(t *testing.T) {
 		expect("/v1/session/resume", first, 429)
 		expect("/v1/session/resume", resume(), 429)
 	}
-	w.later.Add(time.Minute.Milliseconds() + 1)
+	w.later.Add((30 * time.Second).Milliseconds() + 1)
 	w.remember("ann", expect("/v1/session/resume", first, 200)) // the successor was not presented yet, for nobody let it in
-	w.later.Add(time.Minute.Milliseconds() + 1)
+	w.later.Add((30 * time.Second).Milliseconds() + 1)
 	expect("/v1/session/resume", resume(), 200)
-	w.later.Add(time.Minute.Milliseconds() + 1)
+	w.later.Add((30 * time.Second).Milliseconds() + 1)
 	expect("/v1/session/resume", first, 401)
 }
 

@@ -132,7 +132,7 @@ func New(o Options) *Server {
 	s.mux.HandleFunc("GET /v1/ws", s.serveSocket)
 	s.mux.HandleFunc("GET /v1/sse", s.serveStream)
 	public(s, "POST /v1/session/start", s.startSession)
-	public(s, "POST /v1/session/resume", s.resumeSession)
+	s.mux.HandleFunc("POST /v1/session/resume", s.resumeSession)
 	query(s, "GET /v1/session/list", s.listSessions)
 	loose(s, "POST /v1/session/logout", s.logout)
 	loose(s, "POST /v1/session/logout_all", s.logoutAll)

@@ -20,12 +20,26 @@ func (s *Server) startSession(r *http.Request, in *gateway.Start) (any, error) {
 	return s.ready(r.Context(), ready)
 }
 
-func (s *Server) resumeSession(r *http.Request, in *gateway.Resume) (any, error) {
-	ready, err := s.resume(r.Context(), in, s.proxies.AddressOf(r), transportHTTP)
-	if err != nil {
-		return nil, err
+// resumeSession is public, but notes that its answer was written.
+func (s *Server) resumeSession(w http.ResponseWriter, r *http.Request) {
+	var in gateway.Resume
+	var ready identity.Ready
+	var out any
+	err := readBody(w, r, gateway.BodyBytesMax, &in)
+	if err == nil {
+		ready, err = s.resume(r.Context(), &in, s.proxies.AddressOf(r), transportHTTP)
 	}
-	return s.ready(r.Context(), ready)
+	if err == nil {
+		out, err = s.ready(r.Context(), ready)
+	}
+	s.answer(w, r, out, err)
+	if err != nil || http.NewResponseController(w).Flush() != nil {
+		return
+	}
+	// The client has its answer and may be gone. What cannot be noted leaves the token good
+	// until its successor is presented.
+	ctx := context.WithoutCancel(r.Context())
+	s.logFault(ctx, "answered", s.identity.Answered(ctx, ready))
 }
 
 // start starts a session, whichever way it was asked for. What is limited per address

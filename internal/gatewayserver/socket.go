@@ -36,7 +36,7 @@ type socket struct {
 	frame       countedFrame  // the message that is read or handled
 	buffer      *bytes.Buffer // its bytes; nil once nothing points into them
 	session     identity.Session
-	unconfirmed *identity.Ready // answered, and nothing came back yet
+	unnoted     *identity.Ready // written, and that has not been noted yet
 	detach      func()
 	follower    *core.Follower
 	isFollowing bool           // the goroutine of follow runs
@@ -196,7 +196,7 @@ func (c *socket) receive(isText bool, data []byte) farewell {
 	if errors.Is(err, gateway.ErrNotUTF8) {
 		return farewell{cause: causeProtocol, code: closeNotUTF8, reason: "not UTF-8"}
 	}
-	c.confirm()
+	c.noteAnswered()
 	if err != nil {
 		return c.refuse(frame, invalid(err))
 	}
@@ -237,17 +237,17 @@ func (c *socket) lastFrame() []byte {
 
 var errUnknownFrame = ds.Refuse(ds.InvalidRequest, "unknown frame type")
 
-// confirm ends the predecessor of a resume token once a frame shows that its
-// successor has arrived. If that cannot be written, the next frame tries again.
-func (c *socket) confirm() {
-	if c.unconfirmed == nil {
+// noteAnswered limits the life of the resume token that the session was resumed with, now
+// that its successor was written. If that cannot be noted, the next frame tries again.
+func (c *socket) noteAnswered() {
+	if c.unnoted == nil {
 		return
 	}
-	if err := c.server.identity.Confirm(c.ctx, *c.unconfirmed); err != nil {
-		c.server.logFault(c.ctx, "confirm", err)
+	if err := c.server.identity.Answered(c.ctx, *c.unnoted); err != nil {
+		c.server.logFault(c.ctx, "answered", err)
 		return
 	}
-	c.unconfirmed = nil
+	c.unnoted = nil
 }
 
 // reply is the answer to a frame; the zero value is none.
@@ -336,11 +336,16 @@ func (c *socket) begin(frame gateway.Frame) error {
 			return endOfFollow(err)
 		}
 	}
-	c.session, c.follower, c.unconfirmed = ready.Session, follower, &ready
+	c.session, c.follower = ready.Session, follower
 	c.detach = c.server.identity.Attach(ready.Session)
 	c.ended.Store(&ending{c.server.identity.Ended(ready.Session)})
 	c.isReady.Store(true)
-	_ = c.reply(frame, reply{gateway.TypeReady, body}, nil)
+	if c.conn.Write(frameOf(gateway.TypeReady, frame.ID, body)) != nil {
+		c.conn.Abort() // the reader finds out
+	} else {
+		c.unnoted = &ready
+		c.noteAnswered()
+	}
 	if ready.Has(gateway.FeatureDevice) {
 		c.follow() // behind session.ready
 	}

@@ -238,31 +238,6 @@ func TestSessionEnds(t *testing.T) {
 	}
 }
 
-// TestResumeConfirmed is decision 3: an answer that is lost locks nobody out, and
-// the first frame behind one that arrived ends the token before it.
-func TestResumeConfirmed(t *testing.T) {
-	w := newWorld(t)
-	first := w.start("ann").resume
-	resume := func(token string) string {
-		w.open("ann")
-		w.say("ann", `{"v":1,"t":"session.resume","body":{"resume_token":"`+token+`"}}`)
-		return w.hear("ann")
-	}
-	lost := resume(first)
-	w.person("ann").cut()
-	if again := resume(first); again != lost {
-		t.Errorf("got %s, want %s", again, lost)
-	}
-	w.say("ann", `{"v":1,"t":"ping"}`)
-	w.hear("ann")
-	if got := resume(first); !strings.Contains(got, "resume_failed") {
-		t.Errorf("got %s", got)
-	}
-	if got := resume(w.person("ann").resume); !strings.Contains(got, "session.ready") {
-		t.Errorf("got %s", got)
-	}
-}
-
 // event is what matters of a frame in a story.
 type event struct {
 	Type string `json:"t"`

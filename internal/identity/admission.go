@@ -357,6 +357,9 @@ func (s Admissions) Expel(ctx context.Context, account string) error {
 	var hashes [][32]byte
 	err := s.Store.Update(ctx, func(tx *store.Tx) error {
 		hashes = nil
+		if err := tx.LockRevocations(); err != nil {
+			return err
+		}
 		unknown := 0
 		for _, forget := range []func(ds.AccountID) error{tx.ForgetAccount, tx.DisallowAccount} {
 			err := forget(who)

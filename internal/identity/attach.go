@@ -118,47 +118,57 @@ func (a *Authenticator) end(hashes [][32]byte) {
 	}
 }
 
-const (
-	// revokedSlack is by how much another node's clock may be behind and how long its
-	// transaction may take, for a revocation to be seen by the next poll; slide finds
-	// the others.
-	revokedSlack   = 30 * time.Second
-	revokedRowsMax = 10000
-)
+// revokedRowsMax bounds how many revocations one statement reads.
+const revokedRowsMax = 10000
 
-// RevokedSince is for whoever polls the store anyway and does it for this package too
-// (Options.IsPolled): the time since when to look for revoked sessions, and how many
+// RevokedAfter is for whoever polls the store anyway and does it for this package too
+// (Options.IsPolled): the place after which to look for revoked sessions, and how many
 // at most, 0 while nothing is attached. Then there is nobody to tell; who attaches
 // later is told by the next poll. What was found goes to EndSessions.
-func (a *Authenticator) RevokedSince() (sinceMS int64, max int) {
+func (a *Authenticator) RevokedAfter() (after store.Revocation, max int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.attached) == 0 {
-		return 0, 0
+		return store.Revocation{}, 0
 	}
-	return a.o.Now().Add(-revokedSlack).UnixMilli(), revokedRowsMax
+	return a.revokedUntil, revokedRowsMax
 }
 
-// EndSessions tells those who are attached to sessions, by the hashes in the store,
-// that these were revoked.
-func (a *Authenticator) EndSessions(hashes [][32]byte) { a.end(hashes) }
+// EndSessions ends, for those who are attached to them here, sessions that were found
+// behind what RevokedAfter said.
+func (a *Authenticator) EndSessions(revoked []store.Revocation) {
+	if len(revoked) == 0 {
+		return
+	}
+	hashes := make([][32]byte, len(revoked))
+	for i, r := range revoked {
+		hashes[i] = [32]byte(r.Hash)
+	}
+	a.end(hashes)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.revokedUntil = revoked[len(revoked)-1]
+}
 
 // pollRevoked finds what other nodes have revoked.
 func (a *Authenticator) pollRevoked(ctx context.Context) error {
-	since, max := a.RevokedSince()
-	if max == 0 {
-		return nil
+	for {
+		after, max := a.RevokedAfter()
+		if max == 0 {
+			return nil
+		}
+		var revoked []store.Revocation
+		err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
+			revoked, err = tx.RevokedAfter(after, max)
+			return err
+		})
+		if ds.IsUnavailable(err) {
+			return nil // every second is too often to say so; whoever needs the database does
+		}
+		if a.EndSessions(revoked); err != nil || len(revoked) < max {
+			return err
+		}
 	}
-	var hashes [][32]byte
-	err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-		hashes, err = tx.RevokedSince(since, max)
-		return err
-	})
-	if ds.IsUnavailable(err) {
-		return nil // every second is too often to say so; whoever needs the database does
-	}
-	a.end(hashes)
-	return err
 }
 
 // slide writes the expiry of the attached sessions for which it is due, and finds

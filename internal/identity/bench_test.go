@@ -9,7 +9,7 @@ import (
 	"waxwing.im/waxwing/internal/pgtest"
 )
 
-// BenchmarkResume is a resume storm: 64 devices at a time resume and confirm.
+// BenchmarkResume is a resume storm: 64 devices at a time resume and are answered.
 func BenchmarkResume(b *testing.B) {
 	run := func(b *testing.B, url string) {
 		w := newWorld(b, url)
@@ -20,7 +20,7 @@ func BenchmarkResume(b *testing.B) {
 			ready := w.start(a, "ann")
 			for pb.Next() {
 				ready = w.resume(a, ready.ResumeToken)
-				if err := a.Confirm(context.Background(), ready); err != nil {
+				if err := a.Answered(context.Background(), ready); err != nil {
 					b.Error(err)
 				}
 			}

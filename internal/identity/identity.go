@@ -14,6 +14,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -47,7 +48,7 @@ type Options struct {
 	// PollInterval is how often a node that shares its database looks for sessions that
 	// were revoked on others; 0 means a second.
 	PollInterval time.Duration
-	// IsPolled says that somebody else looks for them; see RevokedSince.
+	// IsPolled says that somebody else looks for them; see RevokedAfter.
 	IsPolled bool
 }
 
@@ -59,8 +60,8 @@ const (
 	pollEvery         = time.Second
 	sweepEvery        = time.Minute
 	sweepRows         = 1000
-	// forgetAfter is how long what has expired is kept: other nodes' clocks may be
-	// behind, and a nonce must outlive its token on all of them.
+	// forgetAfter is how long what has expired is kept: a node reckons the time of the
+	// database, and a nonce must outlive its token on all of them.
 	forgetAfter = 10 * time.Minute
 )
 
@@ -76,10 +77,11 @@ type Authenticator struct {
 	admitted         admittedAccounts
 	slideEvery       time.Duration // at most this often is a session's expiry written while it is attached
 
-	mu       sync.Mutex // guards attached and revoked
-	attached map[[32]byte]*attachment
-	revoked  map[[32]byte]time.Time // what this process knows to be revoked lately
-	ends     chan struct{}          // see Ends
+	mu           sync.Mutex // guards attached, revoked and revokedUntil
+	attached     map[[32]byte]*attachment
+	revoked      map[[32]byte]time.Time // what this process knows to be revoked lately
+	revokedUntil store.Revocation       // up to where it has looked for what others revoked
+	ends         chan struct{}          // see Ends
 
 	closing sync.Once
 	stop    context.CancelFunc
@@ -120,6 +122,12 @@ func New(o Options) (*Authenticator, error) {
 		revoked:    map[[32]byte]time.Time{},
 		ends:       make(chan struct{}, 1),
 	}
+	if err := o.Store.Read(context.Background(), func(tx *store.Tx) (err error) {
+		a.revokedUntil, err = tx.LastRevocation()
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("identity: %w", err)
+	}
 	a.writer = newWriter(o.Store, a.apply)
 	ctx, stop := context.WithCancel(context.Background())
 	a.stop = stop
@@ -159,10 +167,14 @@ func (a *Authenticator) every(ctx context.Context, period time.Duration, do func
 
 // sweep forgets expired nonces and sessions.
 func (a *Authenticator) sweep(ctx context.Context) error {
-	before := a.o.Now().Add(-forgetAfter).UnixMilli()
+	now := a.o.Now()
+	before := now.Add(-forgetAfter).UnixMilli()
 	sweeps := []func(tx *store.Tx) (int64, error){
 		func(tx *store.Tx) (int64, error) { return tx.DeleteNonces(before, sweepRows) },
 		func(tx *store.Tx) (int64, error) { return tx.DeleteSessions(before, sweepRows) },
+		func(tx *store.Tx) (int64, error) {
+			return tx.ForgetPredecessors(now.UnixMilli(), currentBytes, sweepRows)
+		},
 	}
 	for _, sweep := range sweeps {
 		for deleted := int64(sweepRows); deleted == sweepRows; {

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"time"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
@@ -10,8 +11,8 @@ import (
 
 // ResumeSession goes on with a session under a new resume token, the successor, and
 // slides its expiry. The session token stays the same. Until the successor is
-// presented or Confirm is called, the presented token keeps giving the same answer:
-// an answer that is lost on the way locks nobody out, and there is never more than
+// presented, or for predecessorFor after Answered, the presented token keeps giving the same
+// answer: an answer that is lost on the way locks nobody out, and there is never more than
 // one successor, whatever the number of callers and nodes. A token that is not good
 // is refused with ds.ResumeFailed.
 //
@@ -108,7 +109,7 @@ func (a *Authenticator) sortResumes(rows map[[32]byte]store.Session, jobs []*job
 			continue
 		}
 		current[[32]byte(row.ResumeHash)] = hash
-		if row.PreviousHash != nil {
+		if row.PreviousHash != nil && (row.PreviousUntilMS == 0 || row.PreviousUntilMS > nowMS) {
 			previous[[32]byte(row.PreviousHash)] = hash
 		}
 	}
@@ -218,22 +219,22 @@ func asReady(row store.Session, session, resume secret) Ready {
 	}
 }
 
-// Confirm says that ready has arrived: a frame came on the socket that was answered
-// with it. The token that was resumed with is dead from then on. Confirming what was
-// started, or what has been resumed again since, does nothing.
-func (a *Authenticator) Confirm(ctx context.Context, ready Ready) error {
+// predecessorFor is how long a resume token is accepted after the answer with its successor
+// was written (gateway decision 3).
+const predecessorFor = time.Minute
+
+// Answered notes that ready was written to whoever resumed: the token that was resumed
+// with is dead predecessorFor later. That a frame or a call follows proves nothing, for it
+// may have been sent before the answer arrived. Of what was started, or has been resumed
+// again since, Answered notes nothing.
+func (a *Authenticator) Answered(ctx context.Context, ready Ready) error {
 	if !ready.FromResume {
 		return nil
 	}
 	session, isSession := parseSecret(sessionPrefix, ready.SessionToken)
 	resume, isResume := parseSecret(resumePrefix, ready.ResumeToken)
 	if !isSession || !isResume {
-		return errors.New("identity: confirm of something that is not an answer")
+		return errors.New("identity: what was written is not an answer")
 	}
-	hash, resumeHash := session.hash(sessionPrefix), resume.hash(resumePrefix)
-	current, err := sealFor(resume, hash[:], session)
-	if err != nil {
-		return err
-	}
-	return a.writer.do(ctx, &job{confirm: &store.Confirmation{Hash: hash, ResumeHash: resumeHash, ResumeSealed: current}})
+	return a.writer.do(ctx, &job{answered: &store.Successor{Hash: session.hash(sessionPrefix), ResumeHash: resume.hash(resumePrefix)}})
 }

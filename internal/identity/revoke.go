@@ -80,7 +80,7 @@ func keepUnless(includeSelf bool, s Session) []byte {
 func (a *Authenticator) revoke(ctx context.Context, s Session, id string, device ds.DeviceID, keep []byte) ([]string, error) {
 	var rows []store.Session
 	nowMS := a.o.Now().UnixMilli()
-	err := a.writer.do(ctx, &job{run: func(tx *store.Tx) (err error) {
+	err := a.writer.do(ctx, &job{isRevocation: true, run: func(tx *store.Tx) (err error) {
 		rows, err = tx.RevokeSessions(s.Account, id, device, keep, nowMS)
 		return err
 	}})

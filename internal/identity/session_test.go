@@ -143,13 +143,14 @@ func TestResumeLineage(t *testing.T) {
 				w.t.Error("a repeated resume has another answer")
 			}
 		}
-		// Neither the session token nor a confirmation of what was started proves anything.
+		// Neither the session token nor an answer to a start proves anything, nor does time.
 		if _, err := a.Session(ctx, second.SessionToken); err != nil {
 			w.t.Error(err)
 		}
-		if err := a.Confirm(ctx, first); err != nil {
+		if err := a.Answered(ctx, first); err != nil {
 			w.t.Error(err)
 		}
+		w.clock.add(predecessorFor)
 		if w.resume(b, first.ResumeToken).ResumeToken != second.ResumeToken {
 			w.t.Error("the predecessor died too early")
 		}
@@ -162,19 +163,26 @@ func TestResumeLineage(t *testing.T) {
 			w.t.Error("a repeated resume has another answer")
 		}
 
-		// A late confirmation of the second answer does not touch the third.
-		if err := a.Confirm(ctx, second); err != nil {
+		// That the second answer was written late does not touch the third.
+		if err := a.Answered(ctx, second); err != nil {
 			w.t.Error(err)
 		}
+		w.clock.add(predecessorFor)
 		w.resume(a, second.ResumeToken)
 
-		// A frame arrives on the socket that got the third: the second is dead.
-		for range 2 {
-			if err := b.Confirm(ctx, third); err != nil {
+		// The third was written: the second is good for another minute.
+		if err := b.Answered(ctx, third); err != nil {
+			w.t.Error(err)
+		}
+		w.clock.add(predecessorFor - time.Millisecond)
+		w.resume(a, second.ResumeToken)
+		w.clock.add(time.Millisecond)
+		for _, node := range []*Authenticator{a, b} {
+			_, err = node.ResumeSession(ctx, second.ResumeToken, nil)
+			wantRefusal(w.t, err, ds.ResumeFailed, resumeRefused)
+			if err := node.sweep(ctx); err != nil {
 				w.t.Error(err)
 			}
-			_, err = a.ResumeSession(ctx, second.ResumeToken, nil)
-			wantRefusal(w.t, err, ds.ResumeFailed, resumeRefused)
 		}
 		fourth := w.resume(a, third.ResumeToken)
 		if fourth.SessionToken != first.SessionToken || fourth.ID != first.ID || fourth.Caller != first.Caller {
@@ -460,7 +468,11 @@ func TestRowsHoldNoTokens(t *testing.T) {
 	if _, err := openSealed(previous, make([]byte, 32), row.ResumeSealed[currentBytes:], 2); !errors.Is(err, errSealed) {
 		t.Errorf("opened in another row: %v", err)
 	}
-	if err := a.Confirm(context.Background(), second); err != nil {
+	if err := a.Answered(context.Background(), second); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.add(predecessorFor)
+	if err := a.sweep(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	err = w.db.View(context.Background(), func(tx *store.Tx) (err error) {
@@ -468,7 +480,7 @@ func TestRowsHoldNoTokens(t *testing.T) {
 		return err
 	})
 	if err != nil || len(row.ResumeSealed) != currentBytes || row.PreviousHash != nil {
-		t.Errorf("confirmed, but the predecessor's answer is kept: %d bytes, %v", len(row.ResumeSealed), err)
+		t.Errorf("ended, but the predecessor's answer is kept: %d bytes, %v", len(row.ResumeSealed), err)
 	}
 }
 
@@ -485,18 +497,18 @@ func TestFaultsAreNoVerdicts(t *testing.T) {
 	_, start := a.StartSession(ctx, Start{AuthToken: w.token("ann"), DeviceID: "d"})
 	_, resume := a.ResumeSession(ctx, ready.ResumeToken, nil)
 	_, session := a.Session(ctx, ready.SessionToken)
-	confirm := a.Confirm(ctx, Ready{SessionToken: ready.SessionToken, ResumeToken: ready.ResumeToken, FromResume: true})
+	answered := a.Answered(ctx, Ready{SessionToken: ready.SessionToken, ResumeToken: ready.ResumeToken, FromResume: true})
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
 	_, gone := a.VerifyServiceToken(cancelled, w.token("ann"), SessionStartMethod)
-	for name, err := range map[string]error{"verify": verify, "start": start, "resume": resume, "session": session, "confirm": confirm, "cancelled": gone} {
+	for name, err := range map[string]error{"verify": verify, "start": start, "resume": resume, "session": session, "answered": answered, "cancelled": gone} {
 		if !ds.IsUnavailable(err) {
 			t.Errorf("%s: got %v, want unavailable", name, err)
 		}
 	}
 }
 
-// A random walk of resumes, lost answers and confirmations over two nodes, beside a
+// A random walk of resumes, lost and late answers over two nodes, beside a
 // model: the token that is current, and its predecessor while it is accepted.
 func TestResumeModel(t *testing.T) {
 	onEach(t, func(w *world) {
@@ -523,10 +535,11 @@ func TestResumeModel(t *testing.T) {
 				if again := w.resume(node, previous); again.ResumeToken != current || again.SessionToken != last.SessionToken {
 					w.t.Fatalf("step %d: another answer", step)
 				}
-			case 2: // a frame arrives
-				if err := node.Confirm(ctx, last); err != nil {
+			case 2: // the answer was written a while ago
+				if err := node.Answered(ctx, last); err != nil {
 					w.t.Fatal(err)
 				}
+				w.clock.add(predecessorFor)
 				if previous != "" {
 					dead, previous = append(dead, previous), ""
 				}

@@ -23,12 +23,13 @@ const (
 // them in one statement: the fields before run say what that is, in the order in
 // which it is done.
 type job struct {
-	nonce   *store.Nonce   // consumed first; a used one ends the job with errReplayed
-	admit   *admission     // of the account, if the nonce was fresh
-	start   *store.Session // inserted if the nonce was fresh and the account may
-	resume  *resumption
-	confirm *store.Confirmation
-	run     func(tx *store.Tx) error // anything else; it may run again
+	isRevocation bool           // run revokes sessions
+	nonce        *store.Nonce   // consumed first; a used one ends the job with errReplayed
+	admit        *admission     // of the account, if the nonce was fresh
+	start        *store.Session // inserted if the nonce was fresh and the account may
+	resume       *resumption
+	answered     *store.Successor
+	run          func(tx *store.Tx) error // anything else; it may run again
 
 	// err is the outcome, valid once done is closed. A refusal is about this job; any
 	// other error is about the transaction.
@@ -39,7 +40,7 @@ type job struct {
 // isNonce says whether the job is done with its nonce, as for most calls: a batch of
 // such is one statement.
 func (j *job) isNonce() bool {
-	return j.nonce != nil && j.admit == nil && j.start == nil && j.resume == nil && j.confirm == nil && j.run == nil
+	return j.nonce != nil && j.admit == nil && j.start == nil && j.resume == nil && j.answered == nil && j.run == nil
 }
 
 // writer gathers jobs of many callers into few transactions: committing is what
@@ -164,12 +165,17 @@ func (w *writer) commit(batch []*job) {
 // apply does what the jobs of a batch want.
 func (a *Authenticator) apply(tx *store.Tx, batch []*job) error {
 	var (
-		nonces   []store.Nonce
-		starts   []store.Session
-		admits   []*job
-		resumes  []*job
-		confirms []store.Confirmation
+		nonces  []store.Nonce
+		starts  []store.Session
+		admits  []*job
+		resumes []*job
+		answers []store.Successor
 	)
+	if slices.ContainsFunc(batch, func(j *job) bool { return j.isRevocation }) {
+		if err := tx.LockRevocations(); err != nil { // before any other lock
+			return err
+		}
+	}
 	for _, j := range batch {
 		j.err = nil // of an earlier run
 		if j.nonce != nil {
@@ -178,8 +184,8 @@ func (a *Authenticator) apply(tx *store.Tx, batch []*job) error {
 		if j.resume != nil {
 			resumes = append(resumes, j)
 		}
-		if j.confirm != nil {
-			confirms = append(confirms, *j.confirm)
+		if j.answered != nil {
+			answers = append(answers, *j.answered)
 		}
 	}
 	fresh, err := tx.ConsumeNonces(nonces)
@@ -214,7 +220,7 @@ func (a *Authenticator) apply(tx *store.Tx, batch []*job) error {
 	if err := a.applyResumes(tx, resumes); err != nil {
 		return err
 	}
-	if err := tx.ForgetPredecessors(confirms); err != nil {
+	if err := tx.LimitPredecessors(answers, a.o.Now().Add(predecessorFor).UnixMilli()); err != nil {
 		return err
 	}
 	for _, j := range batch {

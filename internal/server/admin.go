@@ -63,11 +63,11 @@ func Administer(ctx context.Context, c Config, request AdminRequest) (AdminAnswe
 			return AdminAnswer{}, fmt.Errorf("%s is not the data directory of a server", c.Data)
 		}
 	}
-	db, err := store.Open(ctx, store.Options{URL: c.storeURL(), Now: c.Now})
+	db, err := store.Open(ctx, store.Options{URL: c.storeURL(), Local: c.Now})
 	if err != nil {
 		return AdminAnswer{}, c.openError(err)
 	}
-	answer, err := administer(ctx, identity.Admissions{Store: db, Now: c.Now}, request)
+	answer, err := administer(ctx, identity.Admissions{Store: db, Now: db.Now}, request)
 	return answer, errors.Join(err, db.Close())
 }
 
@@ -171,7 +171,7 @@ func (s *Server) admin(w http.ResponseWriter, r *http.Request) {
 	var answer AdminAnswer
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, adminBytesMax)).Decode(&request); err != nil {
 		answer.Error = "malformed request"
-	} else if answer, err = administer(r.Context(), identity.Admissions{Store: s.store, Now: s.config.Now, Running: s.identity}, request); err != nil {
+	} else if answer, err = administer(r.Context(), identity.Admissions{Store: s.store, Now: s.store.Now, Running: s.identity}, request); err != nil {
 		s.logger.Error("admin", "operation", request.Operation, "err", err)
 		answer.Error = "internal error; see the server's log"
 	} else if answer.Error == "" {

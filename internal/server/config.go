@@ -47,7 +47,8 @@ type Config struct {
 
 	// LogTo is where log lines go; nil discards them.
 	LogTo io.Writer `kong:"-"`
-	// Now is the clock; nil is the system's.
+	// Now is the clock of this machine; nil is the system's. What is stored is judged by
+	// the clock of the database, which may be another's.
 	Now func() time.Time `kong:"-"`
 	// OnDial is told of every address that is about to be called; nil for nobody.
 	OnDial func(netguard.Dial) `kong:"-"`

@@ -131,7 +131,7 @@ func (s *Server) newIdentity() error {
 		s.logger.Warn("tokens of the development secret are accepted: whoever has it can be anybody")
 	}
 	s.identity, err = identity.New(identity.Options{
-		Store: s.store, Now: s.config.Now, SessionTTL: s.config.SessionTTL, Logger: s.logger,
+		Store: s.store, Now: s.store.Now, SessionTTL: s.config.SessionTTL, Logger: s.logger,
 		Audience: func() []string { return identity.Audiences(s.did) },
 		Resolver: s.resolver, Admission: s.config.admission(), Limit: take, DevSecret: secret,
 		IsPolled: true, // by core, see wire

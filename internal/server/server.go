@@ -94,7 +94,7 @@ func (s *Server) start(ctx context.Context) error {
 		return fmt.Errorf("data directory: %w", err)
 	}
 	var err error
-	s.store, err = store.Open(ctx, store.Options{URL: s.config.storeURL(), Now: s.config.Now, Logger: s.logger})
+	s.store, err = store.Open(ctx, store.Options{URL: s.config.storeURL(), Local: s.config.Now, Logger: s.logger})
 	if err != nil {
 		return s.config.openError(err)
 	}
@@ -159,7 +159,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 		return err
 	}
 	s.core = core.New(core.Options{
-		Store: s.store, Now: s.config.Now, Logger: s.logger, Limits: limits,
+		Store: s.store, Now: s.store.Now, Logger: s.logger, Limits: limits,
 		RecordSenders: s.config.RecordSenders, StrictKeyPackages: s.config.Keypackages == "strict",
 		Revocations: s.identity,
 	})

@@ -105,9 +105,9 @@ func (tx *Tx) HeadPositions(logs []ds.LogID) (map[ds.LogID]int64, error) {
 	return heads, err
 }
 
-// Poll is HeadPositions together with RevokedSince, in one statement: what a node asks
+// Poll is HeadPositions together with RevokedAfter, in one statement: what a node asks
 // again and again to see what others did. With max 0 it does not look for sessions.
-func (tx *Tx) Poll(logs []ds.LogID, revokedSinceMS int64, max int) (heads map[ds.LogID]int64, revoked [][32]byte, err error) {
+func (tx *Tx) Poll(logs []ds.LogID, after Revocation, max int) (heads map[ds.LogID]int64, revoked []Revocation, err error) {
 	if max == 0 {
 		heads, err = tx.HeadPositions(logs)
 		return heads, nil, err
@@ -121,14 +121,14 @@ func (tx *Tx) Poll(logs []ds.LogID, revokedSinceMS int64, max int) (heads map[ds
 			return err
 		}
 		if hash != nil {
-			revoked = append(revoked, [32]byte(hash))
+			revoked = append(revoked, Revocation{pos, hash})
 			return nil
 		}
 		heads[log] = pos
 		return nil
 	}, `SELECT log_id, pos, NULL FROM logs WHERE log_id `+tx.in(1)+`
-		UNION ALL SELECT '', 0, session_hash FROM (SELECT session_hash FROM sessions WHERE revoked_ms >= $2 ORDER BY revoked_ms DESC LIMIT `+bound(3)+`) AS r`,
-		tx.setOf(texts(logs)), revokedSinceMS, max)
+		UNION ALL SELECT '', revoked_seq, session_hash FROM (`+revokedAfter(2)+`) AS r`,
+		tx.setOf(texts(logs)), after.Seq, after.Hash, max)
 	return heads, revoked, err
 }
 

@@ -26,9 +26,11 @@ type Session struct {
 	ResumeHash   []byte // of the resume token
 	ResumeSealed []byte // opaque to the store
 	PreviousHash []byte // of the predecessor of the resume token while it is accepted, else nil
+	// PreviousUntilMS is when the predecessor is accepted no more; 0 while that is open.
+	PreviousUntilMS int64
 }
 
-const sessionColumns = `session_hash, session_id, account, device, client_label, features, created_ms, last_seen_ms, expires_ms, resume_hash, resume_sealed, previous_hash`
+const sessionColumns = `session_hash, session_id, account, device, client_label, features, created_ms, last_seen_ms, expires_ms, resume_hash, resume_sealed, previous_hash, COALESCE(previous_until_ms, 0)`
 
 func scanSession(scan func(...any) error) (Session, error) {
 	var (
@@ -36,7 +38,7 @@ func scanSession(scan func(...any) error) (Session, error) {
 		features string
 	)
 	err := scan(&s.Hash, &s.ID, (*string)(&s.Device.Account), (*string)(&s.Device.ID), &s.Label, &features,
-		&s.CreatedMS, &s.LastSeenMS, &s.ExpiresMS, &s.ResumeHash, &s.ResumeSealed, &s.PreviousHash)
+		&s.CreatedMS, &s.LastSeenMS, &s.ExpiresMS, &s.ResumeHash, &s.ResumeSealed, &s.PreviousHash, &s.PreviousUntilMS)
 	if features != "" {
 		s.Features = strings.Split(features, ",")
 	}
@@ -122,30 +124,40 @@ func (tx *Tx) RotateSessions(list []Rotation, nowMS, expiresMS int64) (map[[32]b
 	return tx.updateSessions(rows, `
 		WITH new (hash, old, resume, sealed) AS (VALUES %s)
 		UPDATE sessions SET previous_hash = resume_hash, resume_hash = new.resume, resume_sealed = new.sealed,
-			last_seen_ms = $1, expires_ms = $2
+			previous_until_ms = NULL, last_seen_ms = $1, expires_ms = $2
 		FROM new WHERE session_hash = new.hash AND resume_hash = new.old AND revoked_ms IS NULL
 		RETURNING session_hash`, nowMS, expiresMS)
 }
 
-// Confirmation ends the predecessor of a session's resume token.
-type Confirmation struct {
-	Hash, ResumeHash [32]byte
-	ResumeSealed     []byte // what is kept of what is sealed
+// Successor names a resume token that its holder was given: the successor of another.
+type Successor struct {
+	Hash, ResumeHash [32]byte // of the session and of the token
 }
 
-// ForgetPredecessors carries out at most SessionBatchMax confirmations. One of a token
-// that has been replaced, or that has no predecessor, does nothing.
-func (tx *Tx) ForgetPredecessors(list []Confirmation) error {
+// LimitPredecessors ends the predecessors of at most SessionBatchMax resume tokens at
+// untilMS. A token that has been replaced, or that has no predecessor, is passed over.
+func (tx *Tx) LimitPredecessors(list []Successor, untilMS int64) error {
 	rows := make([][]any, len(list))
-	for i, c := range list {
-		rows[i] = []any{c.Hash[:], c.ResumeHash[:], c.ResumeSealed}
+	for i, a := range list {
+		rows[i] = []any{a.Hash[:], a.ResumeHash[:]}
 	}
 	_, err := tx.updateSessions(rows, `
-		WITH new (hash, resume, sealed) AS (VALUES %s)
-		UPDATE sessions SET previous_hash = NULL, resume_sealed = new.sealed
+		WITH new (hash, resume) AS (VALUES %s)
+		UPDATE sessions SET previous_until_ms = $1
 		FROM new WHERE session_hash = new.hash AND resume_hash = new.resume AND previous_hash IS NOT NULL
-		RETURNING session_hash`)
+		RETURNING session_hash`, untilMS)
 	return err
+}
+
+// ForgetPredecessors removes at most max predecessors that ended at nowMS or before, and
+// what was sealed for them: all of resume_sealed behind its first sealedBytes. It returns
+// how many.
+func (tx *Tx) ForgetPredecessors(nowMS int64, sealedBytes, max int) (int64, error) {
+	return tx.exec(`
+		UPDATE sessions SET previous_hash = NULL, previous_until_ms = NULL, resume_sealed = substr(resume_sealed, 1, $2)
+		WHERE previous_until_ms <= $1 AND session_hash IN (
+			SELECT session_hash FROM sessions WHERE previous_until_ms <= $1 ORDER BY previous_until_ms LIMIT `+bound(3)+` `+tx.dialect.skipLocked+`)`,
+		nowMS, sealedBytes, max)
 }
 
 // updateSessions runs a statement over rows of binary values, which come after args
@@ -186,7 +198,8 @@ func (tx *Tx) updateSessions(rows [][]any, sql string, args ...any) (map[[32]byt
 func (tx *Tx) RepeatSession(s Session, nowMS, expiresMS int64) (bool, error) {
 	n, err := tx.exec(`
 		UPDATE sessions SET last_seen_ms = $1, expires_ms = $2
-		WHERE session_hash = $3 AND previous_hash = $4 AND revoked_ms IS NULL`,
+		WHERE session_hash = $3 AND previous_hash = $4 AND revoked_ms IS NULL
+			AND (previous_until_ms IS NULL OR previous_until_ms > $1)`,
 		nowMS, expiresMS, s.Hash, s.PreviousHash)
 	return n == 1, err
 }
@@ -257,8 +270,11 @@ func (tx *Tx) Sessions(account ds.AccountID, nowMS int64) ([]Session, error) {
 // device, or all where both are empty; but never the one with the hash keep (nil: no
 // exception). Those that seem to have expired are ended too, for one that is attached
 // somewhere lives on when its expiry could not be written. It returns Hash, ID and
-// ExpiresMS of what it ended, in no order.
+// ExpiresMS of what it ended, in no order. See LockRevocations.
 func (tx *Tx) RevokeSessions(account ds.AccountID, id string, device ds.DeviceID, keep []byte, nowMS int64) ([]Session, error) {
+	if err := tx.LockRevocations(); err != nil {
+		return nil, err
+	}
 	if keep == nil {
 		keep = []byte{0} // no hash of ours
 	}
@@ -268,26 +284,11 @@ func (tx *Tx) RevokeSessions(account ds.AccountID, id string, device ds.DeviceID
 		err := scan(&s.Hash, &s.ID, &s.ExpiresMS)
 		list = append(list, s)
 		return err
-	}, `UPDATE sessions SET revoked_ms = $1
+	}, `UPDATE sessions SET revoked_ms = $1, revoked_seq = $6
 		WHERE account = $2 AND (session_id = $3 OR $3 = '') AND (device = $4 OR $4 = '') AND session_hash <> $5
 			AND revoked_ms IS NULL
 		RETURNING session_hash, session_id, expires_ms`,
-		nowMS, string(account), id, string(device), keep)
-	return list, err
-}
-
-// RevokedSince returns the hashes of the sessions that were revoked at sinceMS or
-// later, the last max of them.
-func (tx *Tx) RevokedSince(sinceMS int64, max int) ([][32]byte, error) {
-	var list [][32]byte
-	err := tx.each(func(scan func(...any) error) error {
-		var hash []byte
-		if err := scan(&hash); err != nil {
-			return err
-		}
-		list = append(list, [32]byte(hash))
-		return nil
-	}, `SELECT session_hash FROM sessions WHERE revoked_ms >= $1 ORDER BY revoked_ms DESC LIMIT `+bound(2), sinceMS, max)
+		nowMS, string(account), id, string(device), keep, tx.revocation)
 	return list, err
 }
 

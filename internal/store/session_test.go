@@ -73,8 +73,8 @@ func TestSessions(t *testing.T) {
 			done, err := tx.RotateSessions([]Rotation{{s, [32]byte(resumeHash), []byte("sealed next")}}, 20, expiresMS)
 			return done[[32]byte(s.Hash)], err
 		}
-		forget := func(tx *Tx, s Session, resumeHash []byte) error {
-			return tx.ForgetPredecessors([]Confirmation{{[32]byte(s.Hash), [32]byte(resumeHash), []byte("sealed alone")}})
+		limit := func(tx *Tx, s Session, resumeHash []byte, untilMS int64) error {
+			return tx.LimitPredecessors([]Successor{{[32]byte(s.Hash), [32]byte(resumeHash)}}, untilMS)
 		}
 		find := func(find func(tx *Tx, hash []byte) (Session, error), hash []byte) string {
 			var s Session
@@ -117,20 +117,31 @@ func TestSessions(t *testing.T) {
 			if ok, err := tx.RepeatSession(s, 30, 3000); err != nil || !ok {
 				t.Errorf("repeat: %v, %v", ok, err)
 			}
-			if err := forget(tx, s, one.ResumeHash); err != nil { // not the current one
+			if err := limit(tx, s, one.ResumeHash, 35); err != nil { // not the current one
 				t.Error(err)
 			}
-			if _, err := byResume(tx, one.ResumeHash); err != nil {
-				t.Errorf("forgotten by mistake: %v", err)
+			if s, err = byResume(tx, one.ResumeHash); err != nil || s.PreviousUntilMS != 0 {
+				t.Errorf("limited by mistake: %+v, %v", s, err)
 			}
-			if err := forget(tx, s, next); err != nil {
+			if err := limit(tx, s, next, 40); err != nil {
 				t.Error(err)
+			}
+			if ok, err := tx.RepeatSession(s, 39, 3000); err != nil || !ok {
+				t.Errorf("repeat of the limited: %v, %v", ok, err)
 			}
 			if ok, err := tx.RepeatSession(s, 40, 4000); err != nil || ok {
-				t.Errorf("repeat of the forgotten: %v, %v", ok, err)
+				t.Errorf("repeat of what has ended: %v, %v", ok, err)
+			}
+			for _, want := range []struct{ nowMS, n int64 }{{39, 0}, {40, 1}, {41, 0}} {
+				if n, err := tx.ForgetPredecessors(want.nowMS, len("sealed"), 10); err != nil || n != want.n {
+					t.Errorf("forgotten at %d: %d, %v", want.nowMS, n, err)
+				}
 			}
 			if _, err := byResume(tx, one.ResumeHash); !errors.Is(err, ErrNotFound) {
 				t.Errorf("the forgotten one is found: %v", err)
+			}
+			if s, err := byResume(tx, next); err != nil || string(s.ResumeSealed) != "sealed" || s.PreviousUntilMS != 0 {
+				t.Errorf("got %+v, %v", s, err)
 			}
 			return nil
 		})

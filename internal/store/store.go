@@ -28,9 +28,12 @@ const transactionTimeout = 10 * time.Second
 // Options say where the database is and what the store measures time by.
 type Options struct {
 	// URL is "sqlite:DIRECTORY" (created if missing) or "postgres://…".
-	URL    string
-	Now    func() time.Time // nil: the system clock
-	Logger *slog.Logger     // nil: discard
+	URL string
+	// Now is the time that counts, see DB.Now; nil is the database's.
+	Now func() time.Time
+	// Local is the clock of this machine; nil is the system's.
+	Local  func() time.Time
+	Logger *slog.Logger // nil: discard
 	// ConnectionsMax bounds the connections to PostgreSQL; 0 means 16.
 	ConnectionsMax int
 	// Hook is told of every statement; for tests only.
@@ -44,6 +47,8 @@ type DB struct {
 	now    func() time.Time
 	logger *slog.Logger
 	hook   Hook // nil but in tests
+
+	reckoning *reckoning // nil where now is not the time of a database elsewhere
 
 	refusedMS atomic.Int64 // when the last batch could not be written, or 0
 }
@@ -68,8 +73,8 @@ type engine interface {
 // that is away is an ds.Unavailable fault; one written by a version that this one
 // cannot live beside, and a directory that another process holds, are plain errors.
 func Open(ctx context.Context, o Options) (*DB, error) {
-	if o.Now == nil {
-		o.Now = time.Now
+	if o.Local == nil {
+		o.Local = time.Now
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -93,14 +98,28 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		return nil, err
 	}
 	db := &DB{engine: e, now: o.Now, logger: o.Logger, hook: o.Hook}
+	if postgres, ok := e.(*postgresEngine); o.Now == nil && ok {
+		err = db.reckon(ctx, postgres, o.Local)
+	} else if o.Now == nil {
+		db.now = o.Local // which is the database's: it is in this process
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("clock: %w", err), e.close())
+	}
 	if err := e.migrate(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("migrate: %w", err), e.close())
+		return nil, errors.Join(fmt.Errorf("migrate: %w", err), db.Close())
 	}
 	return db, nil
 }
 
 // Close waits for running transactions and closes the database.
-func (db *DB) Close() error { return db.engine.close() }
+func (db *DB) Close() error {
+	if db.reckoning != nil {
+		db.reckoning.stop()
+		<-db.reckoning.finished
+	}
+	return db.engine.close()
+}
 
 // Ping asks the database for a sign of life.
 func (db *DB) Ping(ctx context.Context) error { return db.engine.ping(ctx) }
@@ -137,7 +156,8 @@ type Tx struct {
 	dialect dialect
 	nowMS   int64 // the time of the transaction's start by the store's clock
 
-	hasWritten bool // a batch
+	hasWritten bool  // a batch
+	revocation int64 // the transaction's number among those that revoke sessions, or 0
 }
 
 // NowMS is the time of the transaction's start, in milliseconds.

@@ -1,0 +1,97 @@
+package store
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// clockEvery is how often the database is asked for its time: clocks of machines drift
+	// apart by less than a millisecond in between, but for a suspended machine.
+	clockEvery = 10 * time.Second
+	// clockWarn is from which difference on an operator is told of it at start.
+	clockWarn = 5 * time.Second
+)
+
+// reckoning is the time of the database as this machine works it out between two looks.
+type reckoning struct {
+	local    func() time.Time // this machine's clock
+	last     atomic.Pointer[moment]
+	stop     context.CancelFunc
+	finished chan struct{}
+}
+
+// moment is one instant by both clocks.
+type moment struct{ local, database time.Time }
+
+// Now returns the time that rows are written with and judged by: on PostgreSQL that of
+// the database, whatever the clock of this machine says, so that nodes agree about what
+// has expired. It is within half a round trip of the database's own, and goes on while the
+// database is away; steps of this machine's clock do not move it.
+func (db *DB) Now() time.Time { return db.now() }
+
+func (r *reckoning) now() time.Time {
+	last, local := r.last.Load(), r.local()
+	return last.database.Add(local.Sub(last.local))
+}
+
+// look asks the database for its time, and takes it over where it contradicts the
+// reckoning: where it differs by more than the question took.
+func (r *reckoning) look(ctx context.Context, ask func(context.Context) (time.Time, error)) error {
+	asked := r.local()
+	database, err := ask(ctx)
+	if err != nil {
+		return err
+	}
+	answered := r.local()
+	half := answered.Sub(asked) / 2
+	seen := &moment{asked.Add(half), database}
+	if r.last.Load() != nil {
+		off := database.Sub(r.last.Load().database) - seen.local.Sub(r.last.Load().local)
+		if off.Abs() <= half+time.Millisecond {
+			return nil
+		}
+	}
+	r.last.Store(seen)
+	return nil
+}
+
+// reckon makes the database's clock that of db.
+func (db *DB) reckon(ctx context.Context, e *postgresEngine, local func() time.Time) error {
+	r := &reckoning{local: local, finished: make(chan struct{})}
+	if err := r.look(ctx, e.time); err != nil {
+		return err
+	}
+	if off := local().Sub(r.now()); off.Abs() >= clockWarn {
+		db.logger.Warn("the clock of this machine is not the database's, which counts", "difference", off.Round(time.Millisecond))
+	}
+	var running context.Context
+	running, r.stop = context.WithCancel(context.Background())
+	go func() {
+		defer close(r.finished)
+		ticker := time.NewTicker(clockEvery)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-running.Done():
+				return
+			case <-ticker.C:
+				if err := r.look(running, e.time); err != nil {
+					db.logger.Debug("the time of the database", "err", err) // the reckoning goes on
+				}
+			}
+		}
+	}()
+	db.reckoning, db.now = r, r.now
+	return nil
+}
+
+// time asks the database for its time.
+func (e *postgresEngine) time(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
+	defer cancel()
+	var micros int64
+	err := e.pool.QueryRow(ctx, `SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint`).Scan(&micros)
+	return time.UnixMicro(micros), postgresFault(err)
+}
