@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"waxwing.im/waxwing/internal/condition"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -134,6 +135,7 @@ func (s *Service) Close() error {
 func (s *Service) sweep(ctx context.Context) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
+	sweeping := condition.New(s.logger, "the hourly sweep", 0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -152,8 +154,8 @@ func (s *Service) sweep(ctx context.Context) {
 			}
 			return tx.SweepWelcomes()
 		})
-		if err != nil && ctx.Err() == nil {
-			s.logger.Warn("sweep failed; the next one tries again", "err", err)
+		if ctx.Err() == nil && !ds.IsUnavailable(err) { // a database that is away is logged by the store
+			sweeping.Note(err)
 		}
 	}
 }

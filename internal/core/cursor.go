@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"waxwing.im/waxwing/internal/condition"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -125,15 +126,17 @@ func (s *Service) writeCursors(ctx context.Context, list []store.DeviceCursor) e
 func (s *Service) flushCursors(ctx context.Context) {
 	ticker := time.NewTicker(cursorInterval)
 	defer ticker.Stop()
+	writing := condition.New(s.logger, "the writing of cursors, which stay in the buffer,", 0)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		if err := s.writeCursors(ctx, s.cursors.all()); err != nil && ctx.Err() == nil {
-			s.metrics.storeFailed(err)
-			s.logger.Warn("cursors could not be written; they stay in the buffer", "err", err)
+		err := s.writeCursors(ctx, s.cursors.all())
+		s.metrics.storeFailed(err)
+		if ctx.Err() == nil && !ds.IsUnavailable(err) { // a database that is away is logged by the store
+			writing.Note(err)
 		}
 	}
 }

@@ -171,7 +171,7 @@ type outcome struct {
 // all of them, never a refusal: they retry under the same message id.
 func (f *flusher) answer(batch []*request, out outcome, err error) {
 	if err != nil {
-		f.s.metrics.batchFailed(err)
+		f.s.metrics.storeFailed(err)
 		err = translate(err)
 	} else {
 		f.s.tails.addBatch(out.records, f.s.wakes.isFollowed)

@@ -286,9 +286,6 @@ func (f *Follower) Next(ctx context.Context) (Page, error) {
 		}
 		page, worth, err := f.read(ctx, one, wanted)
 		if err != nil {
-			if ctx.Err() == nil {
-				f.s.metrics.storeErrors.Inc()
-			}
 			if !ds.IsUnavailable(err) || ctx.Err() != nil {
 				return Page{}, err
 			}

@@ -13,7 +13,6 @@ type Metrics struct {
 	batchRequests      prometheus.Histogram
 	duplicates         prometheus.Counter
 	commitConflicts    prometheus.Counter
-	storeErrors        prometheus.Counter
 	lockWaitsLost      prometheus.Counter
 	recordsRead        prometheus.Counter
 	recordsReplayed    prometheus.Counter
@@ -34,7 +33,6 @@ func newMetrics() *Metrics {
 			Help: "Requests that shared one transaction.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}),
 		duplicates:         counter("append_duplicates_total", "Requests that were answered with an earlier record of the same message id."),
 		commitConflicts:    counter("commit_conflicts_total", "Commits refused because another one had ended their epoch."),
-		storeErrors:        counter("store_errors_total", "Batches, reads for followers, cursor writes and polls that the database failed."),
 		lockWaitsLost:      counter("store_lock_waits_lost_total", "Transactions that gave up waiting for what another one holds, and ran again or later. Nothing is wrong with the database."),
 		recordsRead:        counter("records_read_total", "Records read from logs for followers."),
 		recordsReplayed:    counter("records_replayed_total", "Those of the records read that were there before their follower came: what it had missed."),
@@ -45,26 +43,17 @@ func newMetrics() *Metrics {
 	}
 }
 
-// storeFailed counts what a transaction ended with.
+// storeFailed counts a transaction that gave up waiting for a lock. Faults of the
+// database are counted by the store.
 func (m *Metrics) storeFailed(err error) {
 	if store.IsLockLost(err) {
 		m.lockWaitsLost.Inc()
-	} else {
-		m.storeErrors.Inc()
-	}
-}
-
-// batchFailed is storeFailed of a batch, whose conversation or group somebody else may
-// have made first: that is an answer, not a fault.
-func (m *Metrics) batchFailed(err error) {
-	if !store.IsGroupInUse(err) && !store.IsHeadTaken(err) {
-		m.storeFailed(err)
 	}
 }
 
 // Collectors lists the metrics for a registry.
 func (s *Service) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.appendSeconds, m.batchRequests, m.duplicates, m.commitConflicts, m.storeErrors, m.lockWaitsLost, m.recordsRead, m.recordsReplayed, m.keyPackagesClaimed,
+	return []prometheus.Collector{m.appendSeconds, m.batchRequests, m.duplicates, m.commitConflicts, m.lockWaitsLost, m.recordsRead, m.recordsReplayed, m.keyPackagesClaimed,
 		m.attestationConflicts, m.announcementsDropped}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"waxwing.im/waxwing/internal/condition"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -128,15 +129,16 @@ type Revocations interface {
 func (s *Service) poll(ctx context.Context, interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
+	polling := condition.New(s.logger, "the poll of heads", 0)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		if err := s.pollOnce(ctx); err != nil && ctx.Err() == nil {
-			s.metrics.storeErrors.Inc()
-			s.logger.Warn("heads could not be polled", "err", err)
+		// A database that is away is logged by the store.
+		if err := s.pollOnce(ctx); ctx.Err() == nil && !ds.IsUnavailable(err) {
+			polling.Note(err)
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"waxwing.im/waxwing/internal/condition"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -153,13 +154,15 @@ func (a *Authenticator) Close() {
 func (a *Authenticator) every(ctx context.Context, period time.Duration, do func(context.Context) error) {
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
+	keeping := condition.New(a.o.Logger, "the upkeep of sessions", 0)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			if err := do(ctx); err != nil && ctx.Err() == nil {
-				a.o.Logger.Warn("sessions: housekeeping", "err", err)
+			// A database that is away is logged by the store.
+			if err := do(ctx); ctx.Err() == nil && !ds.IsUnavailable(err) {
+				keeping.Note(err)
 			}
 		}
 	}

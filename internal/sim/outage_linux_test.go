@@ -72,7 +72,7 @@ func (o *outage) diskFull(full, free func() error) {
 	o.sent(10)
 	o.ready(true)
 	check := o.bounded()
-	for range outageReads {
+	for outages := range outageReads {
 		o.must(full())
 		o.refused(10)
 		o.ready(false)
@@ -82,6 +82,7 @@ func (o *outage) diskFull(full, free func() error) {
 		o.must(free())
 		o.sent(10)
 		o.ready(true)
+		o.logsOutages(outages + 1)
 	}
 	o.healed()
 }
@@ -172,6 +173,7 @@ func TestDatabaseKilled(t *testing.T) {
 	o.must(server.Restart())
 	o.sent(10)
 	o.ready(true)
+	o.logsOutages(1)
 	o.healed()
 }
 
@@ -198,6 +200,7 @@ func TestDatabasePaused(t *testing.T) {
 	o.must(server.Resume())
 	o.sent(10)
 	o.ready(true)
+	o.logsOutages(1)
 	o.healed()
 }
 

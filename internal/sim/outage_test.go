@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -374,4 +375,32 @@ func (o *outage) posts(ctx context.Context, senders int) (attempts int64) {
 	}
 	running.Wait()
 	return n.Load()
+}
+
+// logsOutages waits until the server says that its database works again, and demands
+// that it has logged nothing but one line for the beginning and one for the end of each
+// outage.
+func (o *outage) logsOutages(n int) {
+	o.t.Helper()
+	const begin, end = "the database fails", "the database works again"
+	for {
+		log := o.process.log.String()
+		begun, ended := strings.Count(log, begin), strings.Count(log, end)
+		if ended >= n {
+			if begun != n || ended != n || strings.Count(log, "\n") != 2*n {
+				o.t.Errorf("%d outages are logged as\n%s", n, log)
+			}
+			break
+		}
+		if o.ctx.Err() != nil {
+			o.t.Fatalf("%d outages are logged as\n%s", n, log)
+		}
+		pause(o.ctx, 50*time.Millisecond)
+	}
+	if up := o.metric("waxwing_store_up"); up != 1 {
+		o.t.Errorf("the database counts as away: %g", up)
+	}
+	if errors := o.metric("waxwing_store_errors_total"); errors == 0 {
+		o.t.Error("no errors are counted")
+	}
 }

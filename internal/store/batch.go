@@ -82,12 +82,7 @@ func (db *DB) Append(ctx context.Context, fn func(*Tx) error) error {
 		hasWritten = tx.hasWritten
 		return err
 	}
-	var err error
-	if db.hook != nil {
-		err = db.hooked(ctx, db.engine.append, watched)
-	} else {
-		err = db.engine.append(ctx, db.nowMS(), watched)
-	}
+	err := db.run(ctx, db.engine.append, watched)
 	if isMoved(err) {
 		return ErrMoved
 	}

@@ -64,6 +64,11 @@ func (e *postgresEngine) name() string { return "postgres" }
 
 func (e *postgresEngine) ping(ctx context.Context) error { return postgresFault(e.pool.Ping(ctx)) }
 
+// maintain has nothing to do: the server looks after itself.
+func (e *postgresEngine) maintain(context.Context) error { return nil }
+
+func (e *postgresEngine) walBytes() int64 { return 0 }
+
 func (e *postgresEngine) close() error { e.pool.Close(); return nil }
 
 func (e *postgresEngine) update(ctx context.Context, nowMS int64, fn func(*Tx) error) error {

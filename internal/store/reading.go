@@ -11,13 +11,15 @@ import (
 // that the statement itself is: what View does in three round trips takes one. A second
 // statement, or one that writes, is an error.
 func (db *DB) Read(ctx context.Context, fn func(*Tx) error) error {
-	return db.engine.read(ctx, db.nowMS(), func(tx *Tx) error {
+	err := db.engine.read(ctx, db.nowMS(), func(tx *Tx) error {
 		if db.hook != nil {
 			tx.conn = hookedConn{tx.conn, db.hook}
 		}
 		tx.conn = &single{to: tx.conn}
 		return fn(tx)
 	})
+	db.note(ctx, err)
+	return err
 }
 
 // UpdateOne is Update for fn that makes one statement, which returns rows: that is a

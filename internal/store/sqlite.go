@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -27,9 +28,13 @@ const (
 // it. Writers queue for the connection, so no transaction ever sees SQLITE_BUSY.
 type sqliteEngine struct {
 	lock    *os.File
+	file    string
+	opened  os.FileInfo // of the database file
+	held    []io.Closer // the database file and its lock; closed after SQLite's own, whose locks end with any of ours
 	db      *sql.DB
 	writer  chan *sqliteConn // holds the one writing connection while it is free
 	readers chan *sqliteConn
+	copier  *sqliteConn // moves the write-ahead log into the database
 	closing sync.Once
 	closed  chan struct{}
 }
@@ -45,9 +50,9 @@ func openSQLite(ctx context.Context, dir string) (engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &sqliteEngine{lock: lock, writer: make(chan *sqliteConn, 1), readers: make(chan *sqliteConn, sqliteReaders),
+	e := &sqliteEngine{lock: lock, file: filepath.Join(dir, sqliteFile), writer: make(chan *sqliteConn, 1), readers: make(chan *sqliteConn, sqliteReaders),
 		closed: make(chan struct{})}
-	if err := e.connect(ctx, filepath.Join(dir, sqliteFile)); err != nil {
+	if err := e.connect(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlite: %w", err), e.close())
 	}
 	return e, nil
@@ -68,18 +73,49 @@ func lockDirectory(dir string) (*os.File, error) {
 
 var errLocked = errors.New("it is in use by another process; several servers share a database only on PostgreSQL (--database)")
 
-func (e *sqliteEngine) connect(ctx context.Context, file string) error {
+// claim opens the database file for as long as the server runs and locks it.
+func (e *sqliteEngine) claim() error {
 	// The database holds what the service promises to keep; nobody else may read it. The
 	// files that SQLite puts beside it take over its mode.
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(e.file, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(f.Chmod(0o600), f.Close()); err != nil {
+	e.held = append(e.held, f)
+	if err := f.Chmod(0o600); err != nil {
 		return err
 	}
-	pragmas := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "secure_delete(ON)", "wal_autocheckpoint(8000)", "temp_store(MEMORY)", "cache_size(-16384)"}}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: file}).EscapedPath(), RawQuery: pragmas.Encode()}).String())
+	if e.opened, err = f.Stat(); err != nil {
+		return err
+	}
+	lock, err := lockDatabase(f, filepath.Dir(e.file))
+	if err != nil {
+		return fmt.Errorf("lock the database: %w", err)
+	}
+	e.held = append(e.held, lock)
+	return nil
+}
+
+// errReplaced is the fault of everything that would be written to a database whose
+// file is no longer the one in the data directory.
+var errReplaced = ds.Unavailable(errors.New("sqlite: the database file was moved or replaced while the server runs; restart it"))
+
+// isInPlace checks that the data directory still holds the file that is open: what is
+// written to another one would be acknowledged and lost.
+func (e *sqliteEngine) isInPlace() error {
+	info, err := os.Stat(e.file)
+	if err == nil && os.SameFile(info, e.opened) {
+		return nil
+	}
+	return errReplaced
+}
+
+func (e *sqliteEngine) connect(ctx context.Context) error {
+	if err := e.claim(); err != nil {
+		return err
+	}
+	pragmas := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(WAL)", "synchronous(FULL)", "secure_delete(ON)", "wal_autocheckpoint(8000)", fmt.Sprintf("journal_size_limit(%d)", walBytesKept), "temp_store(MEMORY)", "cache_size(-16384)"}}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: e.file}).EscapedPath(), RawQuery: pragmas.Encode()}).String())
 	if err != nil {
 		return err
 	}
@@ -99,12 +135,20 @@ func (e *sqliteEngine) connect(ctx context.Context, file string) error {
 		}
 		e.readers <- reader
 	}
-	return nil
+	if e.copier, err = newSQLiteConn(ctx, db); err != nil {
+		return err
+	}
+	// It holds everyone up while it works, so it waits for nobody.
+	_, err = e.copier.exec(ctx, "PRAGMA busy_timeout(0)", nil)
+	return err
 }
 
 func (e *sqliteEngine) name() string { return "sqlite" }
 
 func (e *sqliteEngine) ping(ctx context.Context) error {
+	if err := e.isInPlace(); err != nil {
+		return err
+	}
 	return e.view(ctx, 0, func(tx *Tx) error {
 		var one int
 		return tx.row("SELECT 1").Scan(&one)
@@ -116,6 +160,9 @@ func (e *sqliteEngine) close() error {
 	e.closing.Do(func() {
 		close(e.closed)
 		if e.db != nil {
+			if e.copier != nil {
+				err = e.copier.close()
+			}
 			for range cap(e.writer) {
 				if c := e.drain(e.writer); c != nil {
 					err = errors.Join(err, c.close())
@@ -127,6 +174,11 @@ func (e *sqliteEngine) close() error {
 				}
 			}
 			err = errors.Join(err, e.db.Close())
+		}
+		for _, held := range e.held {
+			if closing := held.Close(); !errors.Is(closing, os.ErrClosed) { // the file may be its own lock
+				err = errors.Join(err, closing)
+			}
 		}
 		err = errors.Join(err, e.lock.Close())
 	})
@@ -176,6 +228,9 @@ func (e *sqliteEngine) take(ctx context.Context, pool chan *sqliteConn) (*sqlite
 }
 
 func (e *sqliteEngine) update(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
+	if err := e.isInPlace(); err != nil {
+		return err
+	}
 	return e.run(ctx, e.writer, "BEGIN IMMEDIATE", nowMS, fn)
 }
 
@@ -184,6 +239,9 @@ func (e *sqliteEngine) append(ctx context.Context, nowMS int64, fn func(*Tx) err
 }
 
 func (e *sqliteEngine) view(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
+	// What reads holds the write-ahead log where it was at its beginning.
+	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
+	defer cancel()
 	return e.run(ctx, e.readers, "BEGIN", nowMS, fn)
 }
 
@@ -193,6 +251,8 @@ func (e *sqliteEngine) read(ctx context.Context, nowMS int64, fn func(*Tx) error
 		return err
 	}
 	defer func() { e.readers <- c }()
+	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
+	defer cancel()
 	return sqliteFault(fn(&Tx{ctx: ctx, conn: c, dialect: dialect{name: "sqlite"}, nowMS: nowMS}))
 }
 

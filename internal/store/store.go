@@ -13,8 +13,14 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"waxwing.im/waxwing/internal/condition"
+	"waxwing.im/waxwing/internal/ds"
 )
 
 // ErrNotFound is returned by methods that look for one thing and do not find it.
@@ -51,6 +57,11 @@ type DB struct {
 	reckoning *reckoning // nil where now is not the time of a database elsewhere
 
 	refusedMS atomic.Int64 // when the last batch could not be written, or 0
+	condition *condition.Condition
+	errors    prometheus.Counter
+	closing   context.Context // ends with Close
+	close     context.CancelFunc
+	upkeep    sync.WaitGroup
 }
 
 // engine is what differs between the two databases.
@@ -64,6 +75,10 @@ type engine interface {
 	// read runs fn, which makes one query, outside of any transaction.
 	read(ctx context.Context, nowMS int64, fn func(*Tx) error) error
 	migrate(ctx context.Context) error
+	// maintain does what is due; it is called every upkeepInterval.
+	maintain(ctx context.Context) error
+	// walBytes returns the size of the write-ahead log, where the engine has its own.
+	walBytes() int64
 	ping(ctx context.Context) error
 	name() string
 	close() error
@@ -97,7 +112,9 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{engine: e, now: o.Now, logger: o.Logger, hook: o.Hook}
+	db := &DB{engine: e, now: o.Now, logger: o.Logger, hook: o.Hook,
+		condition: condition.New(o.Logger, "the database", unreadyFor), errors: newErrors()}
+	db.closing, db.close = context.WithCancel(context.Background())
 	if postgres, ok := e.(*postgresEngine); o.Now == nil && ok {
 		err = db.reckon(ctx, postgres, o.Local)
 	} else if o.Now == nil {
@@ -109,6 +126,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if err := e.migrate(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("migrate: %w", err), db.Close())
 	}
+	db.upkeep.Go(db.maintain)
 	return db, nil
 }
 
@@ -118,11 +136,17 @@ func (db *DB) Close() error {
 		db.reckoning.stop()
 		<-db.reckoning.finished
 	}
+	db.close()
+	db.upkeep.Wait()
 	return db.engine.close()
 }
 
 // Ping asks the database for a sign of life.
-func (db *DB) Ping(ctx context.Context) error { return db.engine.ping(ctx) }
+func (db *DB) Ping(ctx context.Context) error {
+	err := db.engine.ping(ctx)
+	db.note(ctx, err)
+	return err
+}
 
 // IsShared says whether other nodes may write to the same database.
 func (db *DB) IsShared() bool { return db.engine.name() == "postgres" }
@@ -132,18 +156,32 @@ func (db *DB) IsShared() bool { return db.engine.name() == "postgres" }
 // which the outcome is unknown is ds.Unavailable. Update may run fn again, so fn
 // only reads, writes through tx and assigns its result.
 func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
-	if db.hook != nil {
-		return db.hooked(ctx, db.engine.update, fn)
-	}
-	return db.engine.update(ctx, db.nowMS(), fn)
+	return db.run(ctx, db.engine.update, fn)
 }
 
 // View runs fn in a read-only transaction over one consistent snapshot.
 func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
-	if db.hook != nil {
-		return db.hooked(ctx, db.engine.view, fn)
+	return db.run(ctx, db.engine.view, fn)
+}
+
+// run carries out a transaction and notes what it says about the database.
+func (db *DB) run(ctx context.Context, transact func(context.Context, int64, func(*Tx) error) error, fn func(*Tx) error) error {
+	isOwn := false
+	watched := func(tx *Tx) error {
+		err := fn(tx)
+		isOwn = err != nil && ds.IsUnavailable(err) // by a decision of fn: the database's faults are not marked yet
+		return err
 	}
-	return db.engine.view(ctx, db.nowMS(), fn)
+	var err error
+	if db.hook != nil {
+		err = db.hooked(ctx, transact, watched)
+	} else {
+		err = transact(ctx, db.nowMS(), watched)
+	}
+	if !isOwn {
+		db.note(ctx, err)
+	}
+	return err
 }
 
 func (db *DB) nowMS() int64 { return db.now().UnixMilli() }
