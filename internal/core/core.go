@@ -9,6 +9,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"hash/maphash"
@@ -31,6 +32,8 @@ type Options struct {
 	RecordSenders bool
 	// Limits are the rates; nil means DefaultLimits.
 	Limits Limits
+	// MessageBytes bounds a message that came as bytes; 0 means MessageBytesDefault.
+	MessageBytes int
 	// Flushers is the number of group-commit flushers; 0 means 1 on SQLite and 3
 	// on PostgreSQL.
 	Flushers int
@@ -50,6 +53,7 @@ type Service struct {
 	logger         *slog.Logger
 	recordSenders  bool
 	strictPackages bool
+	messageBytes   int
 	limits         *limiter
 	seed           maphash.Seed
 	flushers       []*flusher
@@ -93,7 +97,7 @@ func New(o Options) *Service {
 		o.PollInterval = time.Second
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Service{store: o.Store, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders, strictPackages: o.StrictKeyPackages,
+	s := &Service{store: o.Store, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders, strictPackages: o.StrictKeyPackages, messageBytes: cmp.Or(o.MessageBytes, MessageBytesDefault),
 		limits: newLimiter(o.Limits, o.Now), seed: maphash.MakeSeed(), wakes: newWakes(), tails: newTailCache(), cursors: newCursorBuffer(), metrics: newMetrics(),
 		revocations: o.Revocations, closing: make(chan struct{}), stopLoops: cancel}
 	for range o.Flushers {

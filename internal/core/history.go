@@ -19,19 +19,22 @@ type HistoryQuery struct {
 	FromEpoch, ToEpoch *int64
 	// JoinEpoch leaves out what was sent before this epoch of the current group.
 	JoinEpoch *int64
+	// Bytes bounds the bodies of the page, which ends with the one that exceeds it. A body
+	// longer than Body fits no page of the caller's: its seq is among those that are missing.
+	Bytes, Body int
 }
 
 // History is such a page, and what it leaves out.
 type History struct {
 	Records    []ds.Record // in the order of seq
 	Seq        int64       // the conversation's last
-	Missing    []int64     // seqs that were asked for and are no longer kept, up to 1 000 of them
+	Missing    []int64     // seqs that were asked for and are no longer kept, or too long, up to 1 000 of them
 	HasGaps    bool
 	Suppressed int64 // messages left out because of JoinEpoch
 }
 
-// History reads messages that the caller, a member, may see. A page ends before its
-// bodies exceed 11 MiB in total, but always holds one message. It writes nothing.
+// History reads messages that the caller, a member, may see. A page holds one message at
+// least where there is one that fits. It writes nothing.
 // Refusals: forbidden, invalid_request.
 func (s *Service) History(ctx context.Context, who ds.Caller, id ds.ConversationID, q HistoryQuery) (History, error) {
 	page, err := q.page()
@@ -59,13 +62,31 @@ func (s *Service) History(ctx context.Context, who ds.Caller, id ds.Conversation
 		}
 		page.SinceSeq = max(page.SinceSeq, first-1)
 	}
-	h.Records, err = s.store.History(ctx, log, page)
-	return h, err
+	for {
+		list, err := s.store.History(ctx, log, page)
+		if err != nil {
+			return h, err
+		}
+		for _, r := range list {
+			if r.Left == 0 {
+				h.Records = append(h.Records, r)
+				continue
+			}
+			if h.HasGaps = true; len(h.Missing) < historyGapsMax {
+				h.Missing = append(h.Missing, r.Seq)
+			}
+		}
+		if len(list) < page.Count || len(h.Records) > 0 {
+			return h, nil
+		}
+		page.SinceSeq = list[len(list)-1].Seq // all of them were too long
+	}
 }
 
 // page is the query as the store takes it.
 func (q *HistoryQuery) page() (store.HistoryPage, error) {
-	p := store.HistoryPage{SinceSeq: q.SinceSeq, Apps: q.Apps, Commits: q.Commits, ToEpoch: math.MaxInt64, Count: q.Limit, BytesMax: historyPageBytes}
+	p := store.HistoryPage{SinceSeq: q.SinceSeq, Apps: q.Apps, Commits: q.Commits, ToEpoch: math.MaxInt64,
+		Reach: store.Reach{Count: q.Limit, Bytes: q.Bytes, Body: q.Body}}
 	if q.FromEpoch != nil {
 		p.FromEpoch = *q.FromEpoch
 	}

@@ -59,15 +59,17 @@ const (
 
 // Messages, reactions and pages of history, which the AT Protocol door brought.
 const (
-	messageBytesMax  = 10 << 20 // of a message that came as bytes
-	historyCountMax  = 100      // messages in one page
-	historyPageBytes = 11 << 20 // of their bodies; as base64 that is less than 16 MiB
-	historyGapsMax   = 1000     // seqs that are gone, named in one answer
+	historyCountMax  = 100  // messages in one page
+	historyGapsMax   = 1000 // seqs that are gone, named in one answer
 	reactionBytesMax = 16
 	reactionsMax     = 32      // of one account to one message
 	reactionBytes    = 1 << 10 // what a reaction counts as
 	placesMax        = 50      // messages asked for in one call
 )
+
+// MessageBytesDefault bounds a message that came as bytes where Options do not say
+// otherwise: as base64 one fits through whatever cuts answers at 7 MiB or more.
+const MessageBytesDefault = 5 << 20
 
 // Changes of groups, and the Welcomes that an account may wait for in a conversation.
 const (
@@ -87,9 +89,9 @@ const (
 	rejoinDaysMax         = 36500
 	titleBytesMax         = 128
 	descriptionBytesMax   = 512
-	blobBytesMax          = 10 << 20 // a Welcome or a GroupInfo
-	convosMax             = 1000     // in one list
-	convosParticipantsMax = 50_000   // in one list, before it ends early
+	blobBytesMax          = 5 << 20 // a Welcome or a GroupInfo
+	convosMax             = 1000    // in one list
+	convosParticipantsMax = 50_000  // in one list, before it ends early
 )
 
 // What one socket may have under way before it is not read from any more: sends whose

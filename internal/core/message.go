@@ -74,7 +74,7 @@ func (s *Service) prepareSend(r *request, who ds.Caller, m Message) error {
 	if err := CheckIDs(m.ConversationID, m.ID); err != nil {
 		return err
 	}
-	if isTooLarge(m) {
+	if s.isTooLarge(m) {
 		return ds.Refuse(ds.InvalidRequest, "env too large").Because(ds.TooLarge)
 	}
 	seen := look(m.Body, m.Encoding)
@@ -92,15 +92,18 @@ func (s *Service) prepareSend(r *request, who ds.Caller, m Message) error {
 
 // isTooLarge holds a message against the limit of gateway v1, section 14, which
 // counts the characters of the string that travels.
-func isTooLarge(m Message) bool {
+func (s *Service) isTooLarge(m Message) bool {
 	switch m.Encoding {
 	case ds.Text:
 		return len(m.Body) > envCharactersMax && utf8.RuneCount(m.Body) > envCharactersMax
 	case ds.Base64:
 		return base64.StdEncoding.EncodedLen(len(m.Body)) > envCharactersMax
 	}
-	return len(m.Body) > messageBytesMax
+	return len(m.Body) > s.messageBytes
 }
+
+// MessageBytesMax returns the most bytes that a message may have which came as bytes.
+func (s *Service) MessageBytesMax() int { return s.messageBytes }
 
 func checkConversationID(id ds.ConversationID) error {
 	if !ds.IsValidID(string(id)) {

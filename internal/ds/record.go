@@ -123,6 +123,8 @@ type Record struct {
 	Recipient  DeviceID  // account logs: the only device that may see it; "" for all
 	Encoding   Encoding
 	Body       []byte
+	// Left is the size of a body that a page has left in the store, or 0.
+	Left int
 	// ConfirmationTag is that of the epoch that a commit opens (RFC 9420, section 8.1), as
 	// its sender stated it; nil where it is unknown. It is not part of the chain.
 	ConfirmationTag []byte

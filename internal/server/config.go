@@ -36,6 +36,7 @@ type Config struct {
 	EgressLoopback bool          `name:"egress-loopback" help:"Call servers on this machine over plain HTTP, for tests with a directory and other servers of their own. Needs --dev."`
 	RecordSenders  bool          `help:"Make new conversations store the sending device with each message. By default the server forgets who sent what."`
 	Keypackages    string        `default:"any" enum:"any,strict" placeholder:"any|strict" help:"Key packages to accept: any text (clients of the first gateway publish placeholders), or strict for valid MLS ones only."`
+	MessageBytes   int           `name:"message-bytes" default:"5242880" placeholder:"BYTES" help:"Largest message that the AT Protocol door takes. More than 5 MiB does not fit through a PDS, which cuts answers at 10 MiB: for services that clients call directly. At most 10485760."`
 	PingInterval   time.Duration `default:"30s" placeholder:"TIME" help:"How often a silent connection is asked for a sign of life."`
 	PingMisses     int           `default:"2" placeholder:"N" help:"How many unanswered questions a connection survives."`
 	Heartbeat      time.Duration `default:"25s" placeholder:"TIME" help:"How long at most nothing is written to a connection that is open: proxies cut silent ones, most of them after a minute."`
@@ -60,12 +61,18 @@ type Config struct {
 // database in dir: what tests and the demo want.
 func DefaultConfig(dir string) Config {
 	return Config{
-		Listen: "127.0.0.1:0", Data: dir, Keypackages: "any",
+		Listen: "127.0.0.1:0", Data: dir, Keypackages: "any", MessageBytes: core.MessageBytesDefault,
 		PingInterval: 30 * time.Second, PingMisses: 2, Heartbeat: 25 * time.Second, SessionTTL: time.Hour,
 		Admission: "auto", PLCDirectory: identity.PLCDirectory,
 		LogLevel: "info", LogFormat: "text",
 	}
 }
+
+// What --message-bytes may say: no less than the gateway takes, no more than the lexicons say.
+const (
+	messageBytesMin = 256 << 10
+	messageBytesMax = 10 << 20
+)
 
 // Validate says what is wrong with the configuration as a whole. Every message
 // names the option.
@@ -89,6 +96,7 @@ func (c Config) Validate() error {
 		}
 	}
 	check(c.Keypackages == "any" || c.Keypackages == "strict", "keypackages: %q is neither any nor strict", c.Keypackages)
+	check(c.MessageBytes >= messageBytesMin && c.MessageBytes <= messageBytesMax, "message-bytes: %d is not within %d and %d", c.MessageBytes, messageBytesMin, messageBytesMax)
 	check(c.PingInterval >= 10*time.Millisecond && c.PingInterval <= time.Hour, "ping-interval: %s is not within 10ms and 1h", c.PingInterval)
 	check(c.PingMisses >= 0 && c.PingMisses <= 100, "ping-misses: %d is not within 0 and 100", c.PingMisses)
 	check(c.Heartbeat >= 10*time.Millisecond && c.Heartbeat <= time.Hour, "heartbeat: %s is not within 10ms and 1h", c.Heartbeat)

@@ -160,7 +160,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	}
 	s.core = core.New(core.Options{
 		Store: s.store, Now: s.store.Now, Logger: s.logger, Limits: limits,
-		RecordSenders: s.config.RecordSenders, StrictKeyPackages: s.config.Keypackages == "strict",
+		RecordSenders: s.config.RecordSenders, StrictKeyPackages: s.config.Keypackages == "strict", MessageBytes: s.config.MessageBytes,
 		Revocations: s.identity,
 	})
 	s.metrics.MustRegister(s.store.Collectors()...)

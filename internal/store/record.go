@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"strconv"
 
 	"waxwing.im/waxwing/internal/ds"
 )
@@ -20,25 +19,52 @@ const tagColumn = `CASE WHEN kind = 3 THEN COALESCE((SELECT t.tag FROM commit_ta
 		(SELECT l.confirmation_tag FROM logs l WHERE l.log_id = records.log_id AND l.generation = records.generation
 			AND l.epoch = records.epoch AND l.tag_epoch = records.epoch)) END`
 
-var pageColumns = `pos, COALESCE(seq, 0), kind, generation, epoch, term, COALESCE(message_id, ''), created_ms, hash,
+// pageColumns are the columns of a page, with the bodies up to the bound that the
+// argument number n says.
+func pageColumns(n int) string {
+	return `pos, COALESCE(seq, 0), kind, generation, epoch, term, COALESCE(message_id, ''), created_ms, hash,
 	COALESCE(sender_account, ''), COALESCE(sender_device, ''), COALESCE(recipient, ''), encoding, length(body),
-	CASE WHEN length(body) <= ` + strconv.Itoa(bodyInlineMax) + ` THEN body END, ` + tagColumn
+	CASE WHEN length(body) <= ` + bound(n) + ` THEN body END, ` + tagColumn
+}
+
+// Reach bounds a page of records.
+type Reach struct {
+	Count int
+	Bytes int // there is no further record once the bodies exceed it in total
+	Body  int // longer bodies are left in the store, see ds.Record.Left; 0 for none
+}
 
 // RecordsAfter reads a page of a log: the records after pos in order, at most
 // count of them, and no further one once their bodies exceed bytesMax in total.
 func (tx *Tx) RecordsAfter(log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, error) {
-	list, isLong, err := tx.page(log, bytesMax, `pos > $2 ORDER BY pos LIMIT `+bound(3), pos, int64(count))
+	list, isLong, err := tx.after(log, pos, Reach{Count: count, Bytes: bytesMax})
 	if isLong && err == nil {
 		err = tx.readBody(&list[0])
 	}
 	return list, err
 }
 
+func (tx *Tx) after(log ds.LogID, pos int64, reach Reach) ([]ds.Record, bool, error) {
+	return tx.page(log, reach, `pos > $2 ORDER BY pos LIMIT `+bound(3), pos, int64(reach.Count))
+}
+
 // RecordsAfter is Tx.RecordsAfter by itself.
 func (db *DB) RecordsAfter(ctx context.Context, log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, error) {
-	return db.page(ctx, func(tx *Tx) ([]ds.Record, bool, error) {
-		return tx.page(log, bytesMax, `pos > $2 ORDER BY pos LIMIT `+bound(3), pos, int64(count))
-	})
+	return db.RecordsWithin(ctx, log, pos, Reach{Count: count, Bytes: bytesMax})
+}
+
+// RecordsWithin reads a page of a log: the records after pos in order, within reach.
+func (db *DB) RecordsWithin(ctx context.Context, log ds.LogID, pos int64, reach Reach) ([]ds.Record, error) {
+	return db.page(ctx, func(tx *Tx) ([]ds.Record, bool, error) { return tx.after(log, pos, reach) })
+}
+
+// ReadBody reads the body of a record that was left in the store.
+func (db *DB) ReadBody(ctx context.Context, r *ds.Record) error {
+	err := db.Read(ctx, func(tx *Tx) error { return tx.readBody(r) })
+	if err == nil {
+		r.Left = 0
+	}
+	return err
 }
 
 // page runs one statement of Tx.page and, where it found a long body, one more.
@@ -49,28 +75,38 @@ func (db *DB) page(ctx context.Context, find func(*Tx) ([]ds.Record, bool, error
 		return err
 	})
 	if isLong && err == nil {
-		err = db.Read(ctx, func(tx *Tx) error { return tx.readBody(&list[0]) })
+		err = db.Read(ctx, func(tx *Tx) error { return tx.readBody(&list[len(list)-1]) })
 	}
 	return list, err
 }
 
-// page reads records of a log where a condition over the arguments from $2 holds, until
-// their bodies exceed bytesMax. A record with a long body ends the page before it or, as
-// the first, is all of it; its body is then to be read (isLong).
-func (tx *Tx) page(log ds.LogID, bytesMax int, where string, args ...any) (list []ds.Record, isLong bool, err error) {
-	rs, err := tx.query(`SELECT `+pageColumns+` FROM records WHERE log_id = $1 AND `+where, append([]any{string(log)}, args...)...)
+// page reads records of a log where a condition over the arguments from $2 holds, within
+// reach. A record with a long body ends the page before it or, where no body comes before
+// it, is the last; its body is then to be read (isLong).
+func (tx *Tx) page(log ds.LogID, reach Reach, where string, args ...any) (list []ds.Record, isLong bool, err error) {
+	inline := bodyInlineMax
+	if reach.Body > 0 {
+		inline = min(inline, reach.Body)
+	}
+	args = append(append([]any{string(log)}, args...), int64(inline))
+	rs, err := tx.query(`SELECT `+pageColumns(len(args))+` FROM records WHERE log_id = $1 AND `+where, args...)
 	if err != nil {
 		return nil, false, err
 	}
 	defer rs.Close()
-	for total := 0; total <= bytesMax && rs.Next(); {
+	for total := 0; total <= reach.Bytes && rs.Next(); {
 		var length int
 		r := ds.Record{Log: log}
 		if err := rs.Scan(&r.Pos, &r.Seq, &r.Kind, &r.Generation, &r.Epoch, &r.Term, &r.MessageID, &r.CreatedMS, &r.Hash,
 			&r.Sender.Account, &r.Sender.ID, &r.Recipient, &r.Encoding, &length, &r.Body, &r.ConfirmationTag); err != nil {
 			return nil, false, err
 		}
-		if isLong = length > bodyInlineMax; isLong && len(list) > 0 {
+		if reach.Body > 0 && length > reach.Body {
+			r.Left = length
+			list = append(list, r)
+			continue
+		}
+		if isLong = length > inline; isLong && total > 0 {
 			return list, false, rs.Err()
 		}
 		total += length
@@ -95,7 +131,7 @@ type HistoryPage struct {
 	SinceSeq, UntilSeq int64 // after the one, up to the other
 	Apps, Commits      bool  // and only these, where not both are set
 	FromEpoch, ToEpoch int64 // of commits
-	Count, BytesMax    int
+	Reach
 }
 
 // History reads messages in the order of seq.
@@ -110,7 +146,7 @@ func (db *DB) History(ctx context.Context, log ds.LogID, p HistoryPage) ([]ds.Re
 		where += ` AND (kind <> 3 OR epoch >= $4 AND epoch <= $5)`
 	}
 	return db.page(ctx, func(tx *Tx) ([]ds.Record, bool, error) {
-		return tx.page(log, p.BytesMax, where+` ORDER BY seq LIMIT `+bound(6), p.SinceSeq, p.UntilSeq, p.FromEpoch, p.ToEpoch, int64(p.Count))
+		return tx.page(log, p.Reach, where+` ORDER BY seq LIMIT `+bound(6), p.SinceSeq, p.UntilSeq, p.FromEpoch, p.ToEpoch, int64(p.Count))
 	})
 }
 

@@ -3,6 +3,7 @@ package xrpcserver
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"net/http"
 	"time"
 
@@ -34,6 +35,9 @@ func (s *Server) getGroupState(ctx context.Context, who ds.Caller, in *xrpc.GetG
 	}
 	if withInfo && state.Info == nil && state.Welcome == nil {
 		return nil, &Error{http.StatusNotFound, "GroupInfoUnavailable", "there is no GroupInfo to enter the group by"}
+	}
+	if text := base64.StdEncoding.EncodedLen; text(len(state.Info))+text(len(state.Welcome)) > s.answerBytes()-pageFieldBytes && state.Welcome != nil {
+		state.Info = nil // the caller enters by the Welcome, or asks for the GroupInfo alone
 	}
 	g, err := s.generation(ctx, who, in)
 	if err != nil {

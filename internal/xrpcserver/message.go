@@ -2,6 +2,8 @@ package xrpcserver
 
 import (
 	"context"
+	"encoding/base64"
+	"fmt"
 	"net/http"
 
 	"waxwing.im/waxwing/api/xrpc"
@@ -21,16 +23,15 @@ func (s *Server) registerMessages() {
 }
 
 const (
-	ciphertextBytesMax = 10 << 20
-	tagBytesMax        = 64
-	timeStepMS         = 2000 // times of messages are shown no finer
-	limitDefault       = 50
+	tagBytesMax  = 64
+	timeStepMS   = 2000 // times of messages are shown no finer
+	limitDefault = 50
 )
 
 // sendMessage stores a message or, with delivery ephemeral, changes a reaction or tells
 // those who listen now.
 func (s *Server) sendMessage(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
-	if err := checkMessage(in); err != nil {
+	if err := checkMessage(in, s.core.MessageBytesMax()); err != nil {
 		return nil, err
 	}
 	switch {
@@ -49,7 +50,7 @@ const (
 
 // checkMessage is what can be said of a message by itself (spec xrpc, A.7). What is not
 // stored needs neither padding nor an epoch: clients send anything to say that they type.
-func checkMessage(in *xrpc.SendMessageInput) error {
+func checkMessage(in *xrpc.SendMessageInput, bytesMax int) error {
 	switch {
 	case !isMessageID(in.MsgID):
 		return badInput("msgId", "must be a ULID or a UUID")
@@ -57,8 +58,8 @@ func checkMessage(in *xrpc.SendMessageInput) error {
 		return badInput("delivery", "must be persistent or ephemeral")
 	case len(in.ConfirmationTag) > tagBytesMax:
 		return badInput("confirmationTag", "is too long")
-	case len(in.Ciphertext) > ciphertextBytesMax || in.PaddedSize > ciphertextBytesMax:
-		return tooLarge()
+	case len(in.Ciphertext) > bytesMax || int64(in.PaddedSize) > int64(bytesMax):
+		return tooLarge(bytesMax)
 	case in.Delivery == deliveryEphemeral:
 		return nil
 	case len(in.Ciphertext) == 0:
@@ -107,8 +108,8 @@ func badInput(field, problem string) error {
 	return &xrpc.InputError{Field: field, Problem: problem}
 }
 
-func tooLarge() error {
-	return &Error{http.StatusBadRequest, "MessageTooLarge", "ciphertext is at most 10 MiB"}
+func tooLarge(bytesMax int) error {
+	return &Error{http.StatusBadRequest, "MessageTooLarge", fmt.Sprintf("ciphertext is at most %d bytes", bytesMax)}
 }
 
 func (s *Server) sendPersistent(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
@@ -144,8 +145,8 @@ func (s *Server) sendPassing(ctx context.Context, who ds.Caller, in *xrpc.SendMe
 // sendEphemeral tells those who listen now of a message that nobody keeps.
 func (s *Server) sendEphemeral(ctx context.Context, who ds.Caller, in *xrpc.SendEphemeralInput) (*xrpc.SendEphemeralOutput, error) {
 	switch {
-	case len(in.Ciphertext) > ciphertextBytesMax || len(in.Ciphertext) == 0:
-		return nil, badInput("ciphertext", "must be of 1 byte to 10 MiB")
+	case len(in.Ciphertext) > s.core.MessageBytesMax() || len(in.Ciphertext) == 0:
+		return nil, badInput("ciphertext", fmt.Sprintf("must be of 1 to %d bytes", s.core.MessageBytesMax()))
 	case int64(in.PaddedSize) != int64(len(in.Ciphertext)):
 		return nil, &Error{http.StatusBadRequest, "InvalidPadding", "paddedSize must be the length of ciphertext"}
 	}
@@ -158,7 +159,8 @@ func (s *Server) sendEphemeral(ctx context.Context, who ds.Caller, in *xrpc.Send
 
 // getMessages is a page of messages, in the order of seq.
 func (s *Server) getMessages(ctx context.Context, who ds.Caller, in *xrpc.GetMessagesParams) (*xrpc.GetMessagesOutput, error) {
-	q := core.HistoryQuery{Limit: limitDefault, FromEpoch: (*int64)(in.FromEpoch), ToEpoch: (*int64)(in.ToEpoch), JoinEpoch: (*int64)(in.JoinEpoch)}
+	q := core.HistoryQuery{Limit: limitDefault, FromEpoch: (*int64)(in.FromEpoch), ToEpoch: (*int64)(in.ToEpoch), JoinEpoch: (*int64)(in.JoinEpoch),
+		Bytes: base64.StdEncoding.DecodedLen(s.answerBytes()), Body: base64.StdEncoding.DecodedLen(s.answerBytes() - pageFieldBytes)}
 	if in.Limit != nil {
 		q.Limit = int(min(*in.Limit, 1000))
 	}
@@ -178,11 +180,15 @@ func (s *Server) getMessages(ctx context.Context, who ds.Caller, in *xrpc.GetMes
 	if err != nil {
 		return nil, err
 	}
-	out := &xrpc.GetMessagesOutput{Messages: make([]xrpc.MessageView, len(h.Records)),
+	out := &xrpc.GetMessagesOutput{Messages: make([]xrpc.MessageView, 0, len(h.Records)),
 		GapInfo: &xrpc.GapInfo{HasGaps: h.HasGaps, MissingSeqs: h.Missing, TotalMessages: h.Seq}}
-	for i := range h.Records {
-		out.Messages[i] = messageView(ds.ConversationID(in.ConvoID), &h.Records[i])
-		out.LastSeq = &out.Messages[i].Seq
+	for size, i := pageFieldBytes, 0; i < len(h.Records); i++ {
+		view := messageView(ds.ConversationID(in.ConvoID), &h.Records[i])
+		if size += viewBytes(&view); size > s.answerBytes() && i > 0 {
+			break
+		}
+		out.Messages = append(out.Messages, view)
+		out.LastSeq = &view.Seq
 	}
 	if in.JoinEpoch != nil {
 		out.SuppressedBeforeJoin = &h.Suppressed
@@ -200,4 +206,27 @@ func messageView(id ds.ConversationID, r *ds.Record) xrpc.MessageView {
 		view.MessageType = "commit"
 	}
 	return view
+}
+
+// answerBytesMax bounds the JSON of an answer that carries bodies: a PDS cuts answers at
+// 10 MiB, for ever (decision 14).
+const answerBytesMax = 7 << 20
+
+// What the fields of a page of messages take beside the messages, and those of one beside
+// its ciphertext and its names.
+const (
+	pageFieldBytes    = 32 << 10
+	messageFieldBytes = 256
+)
+
+// answerBytes returns the most bytes of JSON in an answer that carries bodies: one message
+// fits always, also where the operator has chosen larger ones than fit through a PDS.
+func (s *Server) answerBytes() int {
+	return max(answerBytesMax, base64.StdEncoding.EncodedLen(s.core.MessageBytesMax())+2*pageFieldBytes)
+}
+
+// viewBytes returns the most bytes that a message takes as JSON. Each byte of a name may
+// be escaped.
+func viewBytes(m *xrpc.MessageView) int {
+	return base64.StdEncoding.EncodedLen(len(m.Ciphertext)) + 6*(len(m.ID)+len(m.ConvoID)) + messageFieldBytes
 }
