@@ -212,10 +212,11 @@ const (
 
 	// Counted by identity: XRPC calls and what their tokens make this service do.
 	LimitAddressCalls     = "address_xrpc_calls"   // per address, with a token good or not
-	LimitAddressBadTokens = "address_bad_tokens"   // per address, tokens that were refused
+	LimitAddressBadTokens = "address_bad_tokens"   // per address, tokens that were refused; signed ones per address and issuer
 	LimitAddressSessions  = "address_bad_sessions" // per address, session tokens that were nobody's
 	LimitAddressLookups   = "address_did_lookups"  // per address, DID documents fetched for a token
 	LimitHostLookups      = "did_host_lookups"     // per host of did:web, documents fetched
+	LimitIssuerTokens     = "issuer_tokens"        // per account, tokens that were used up
 )
 
 // DefaultLimits are the published defaults.
@@ -257,6 +258,7 @@ func DefaultLimits() Limits {
 		LimitAddressSessions:  {600, time.Minute},
 		LimitAddressLookups:   {600, time.Minute},
 		LimitHostLookups:      {300, time.Minute},
+		LimitIssuerTokens:     {6000, time.Minute}, // a hundred a second, as LimitCallBursts
 	}
 }
 

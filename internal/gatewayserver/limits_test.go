@@ -67,7 +67,8 @@ func TestLimitsKeepTokens(t *testing.T) {
 }
 
 // TestLimitsPerAddress: what is made up costs nothing, so strangers are counted by
-// where they come from, good token or not. Loopback never is.
+// where they come from, good token or not. Accounts that were here before pass, and
+// loopback is never counted.
 func TestLimitsPerAddress(t *testing.T) {
 	w := newWorld(t, limited(t, core.LimitAddressStarts+"=4/m", core.LimitAddressResumes+"=2/m", core.LimitAddressFirstContacts+"=2/m"))
 	call := func(address, path, body string) (int, string) {
@@ -91,7 +92,8 @@ func TestLimitsPerAddress(t *testing.T) {
 		{"192.0.2.1:1", "a", 200}, {"192.0.2.1:2", "b", 200},
 		{"192.0.2.1:3", "c", 429},                                                                   // the third stranger from there
 		{"192.0.2.1:4", "a", 200},                                                                   // is known
-		{"192.0.2.1:5", "a", 429},                                                                   // the fifth start from there
+		{"192.0.2.1:5", "c", 429},                                                                   // the fifth start from there
+		{"192.0.2.1:6", "a", 200},                                                                   // is known
 		{"192.0.2.2:1", "c", 200},                                                                   // elsewhere
 		{"[2001:db8::1]:1", "d", 200}, {"[2001:db8::2]:1", "e", 200}, {"[2001:db8::3]:1", "f", 429}, // one /64
 		{"[2001:db8:0:1::1]:1", "f", 200},

@@ -43,22 +43,16 @@ func (s *Server) resumeSession(w http.ResponseWriter, r *http.Request) {
 }
 
 // start starts a session, whichever way it was asked for. What is limited per address
-// is counted before anything is looked at, what is limited per account once that is
-// proven; neither uses the token up.
+// is counted by identity before anything costly is done, what is limited per account once
+// that is proven; neither uses the token up.
 func (s *Server) start(ctx context.Context, in *gateway.Start, userAgent, address string) (identity.Ready, error) {
-	if err := s.takeAddress(core.LimitAddressStarts, address); err != nil {
-		return identity.Ready{}, err
-	}
 	start := identity.Start{
 		AuthToken: in.AuthToken,
 		DeviceID:  ds.DeviceID(in.DeviceID),
 		UserAgent: userAgent,
 		Features:  in.Features,
 		Address:   address,
-		Admit: func(ctx context.Context, account ds.AccountID) error {
-			if err := s.takeFirstContact(ctx, account, address); err != nil {
-				return err
-			}
+		Admit: func(_ context.Context, account ds.AccountID) error {
 			return s.core.Take(core.LimitSessionStarts, string(account))
 		},
 	}
@@ -89,19 +83,6 @@ func (s *Server) takeAddress(limit, address string) error {
 		return nil
 	}
 	return s.core.Take(limit, address)
-}
-
-// takeFirstContact counts accounts that nobody here has heard of: making one up costs
-// nothing, so limits per account alone protect nothing (design 7).
-func (s *Server) takeFirstContact(ctx context.Context, account ds.AccountID, address string) error {
-	if address == "" {
-		return nil
-	}
-	isKnown, err := s.identity.IsKnown(ctx, account)
-	if err != nil || isKnown {
-		return err
-	}
-	return s.core.Take(core.LimitAddressFirstContacts, address)
 }
 
 // ready is the answer to a start or a resume, with the device's cursors.

@@ -97,6 +97,7 @@ func newHookedWorld(t testing.TB, url string, hook store.Hook, change ...func(*s
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
 	auth, err := identity.New(identity.Options{Store: db, Now: now, IsPolled: true,
+		Limit:    func(name, key string) error { return w.core.Take(name, key) },
 		Audience: func() []string { return []string{testDID} }})
 	must(t, err)
 	t.Cleanup(auth.Close)

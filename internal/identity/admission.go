@@ -8,7 +8,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
@@ -42,46 +41,36 @@ type admission struct {
 	invite  *[32]byte // to be used; nil: none is needed
 }
 
-// admittedMax bounds how many accounts are remembered as admitted. An arbitrary one
-// makes room.
-const admittedMax = 100_000
+// admittedBytesMax bounds the accounts that are remembered as admitted.
+const admittedBytesMax = 32 << 20
 
 // admittedFor is how long the calls of an account are let through that another process
 // has put out.
 const admittedFor = 10 * time.Second
 
-// admittedAccounts were admitted when that was looked up last. The zero value is ready.
-type admittedAccounts struct {
-	mu       sync.Mutex // guards accounts
-	accounts map[ds.AccountID]time.Time
+// admittedAccounts were admitted when that was looked up last.
+type admittedAccounts struct{ memory[time.Time] }
+
+func newAdmittedAccounts() *admittedAccounts {
+	return &admittedAccounts{memory[time.Time]{bytesMax: admittedBytesMax}}
 }
 
 func (s *admittedAccounts) has(account ds.AccountID, now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	seen, ok := s.accounts[account]
+	seen, ok := s.get(string(account))
 	return ok && now.Sub(seen) < admittedFor
 }
 
-func (s *admittedAccounts) drop(account ds.AccountID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.accounts, account)
+// isRemembered reports whether an account was admitted when that was looked up last,
+// however long ago.
+func (s *admittedAccounts) isRemembered(account ds.AccountID) bool {
+	_, ok := s.get(string(account))
+	return ok
 }
 
+func (s *admittedAccounts) drop(account ds.AccountID) { s.remove(string(account)) }
+
 func (s *admittedAccounts) add(account ds.AccountID, now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.accounts == nil {
-		s.accounts = map[ds.AccountID]time.Time{}
-	}
-	for other := range s.accounts {
-		if len(s.accounts) < admittedMax {
-			break
-		}
-		delete(s.accounts, other)
-	}
-	s.accounts[account] = now
+	s.put(strings.Clone(string(account)), now)
 }
 
 // admission decides whether a proven account may go on. It returns nil for one that
@@ -92,11 +81,14 @@ func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, cod
 	if a.admitted.has(account, seen) {
 		return nil, nil
 	}
-	var isAdmitted, isAllowed, isUsable bool
+	var isAdmitted, isAllowed, isUsable, isTalkedOf bool
 	hash := sha256.Sum256([]byte(code))
 	now := seen.UnixMilli()
 	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
-		if isAdmitted, err = tx.IsAdmitted(account); err != nil || isAdmitted || a.o.Admission == AdmissionOpen {
+		if isAdmitted, err = tx.IsAdmitted(account); err != nil || isAdmitted {
+			return err
+		}
+		if isTalkedOf, err = tx.HasAccount(account); err != nil || a.o.Admission == AdmissionOpen {
 			return err
 		}
 		if isAllowed, err = tx.IsAllowed(account); err != nil || isAllowed || code == "" {
@@ -116,8 +108,12 @@ func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, cod
 		a.admitted.add(account, seen)
 		return nil, nil
 	}
-	if err := a.take(LimitFirstContacts, address); err != nil {
-		return nil, limited(err)
+	// Making an account up costs nothing, so strangers count for their address. Those whom
+	// others here know or have invited are not kept out by that.
+	if !isTalkedOf && !isAllowed && !isUsable {
+		if err := a.take(LimitFirstContacts, address); err != nil {
+			return nil, limited(err)
+		}
 	}
 	switch {
 	case a.o.Admission == AdmissionOpen || isAllowed:

@@ -7,12 +7,11 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
-	"waxwing.im/waxwing/internal/netguard"
+	"waxwing.im/waxwing/internal/ds"
 )
 
 // DeliveryService is where an account's messages are delivered.
@@ -27,9 +26,7 @@ type DeliveryService struct {
 type DeliveryServices struct {
 	resolver *Resolver
 	flights  singleflight.Group
-
-	mu      sync.Mutex // guards entries
-	entries map[string]foundService
+	entries  memory[foundService]
 }
 
 // foundService is an answer about a DID, until it expires.
@@ -40,7 +37,7 @@ type foundService struct {
 }
 
 const (
-	servicesMax     = 10_000 // remembered; any of them makes room
+	servicesBytes   = 8 << 20 // remembered
 	serviceLife     = time.Hour
 	serviceSuites   = 32
 	profileRecord   = "blue.catbird.mls.profile"
@@ -50,27 +47,42 @@ const (
 
 // NewDeliveryServices asks the resolver, and the hosts that it names by the same guard.
 func NewDeliveryServices(r *Resolver) *DeliveryServices {
-	return &DeliveryServices{resolver: r, entries: map[string]foundService{}}
+	return &DeliveryServices{resolver: r, entries: memory[foundService]{bytesMax: servicesBytes, size: foundService.bytes}}
 }
 
-// Find is the delivery service of a DID, or a *ResolveError: of the kind failed where
-// asking again may help, of any other where there is none.
-func (d *DeliveryServices) Find(ctx context.Context, did string) (DeliveryService, error) {
-	d.mu.Lock()
-	known, ok := d.entries[did]
-	d.mu.Unlock()
-	if ok && d.resolver.o.Now().Before(known.expires) {
+// bytes returns about how much memory an answer takes.
+func (f foundService) bytes() int {
+	n := 128 + len(f.service.Endpoint)
+	for _, suite := range f.service.Suites {
+		n += 16 + len(suite)
+	}
+	return n
+}
+
+// Find returns the delivery service of a DID, or a *ResolveError: of the kind failed where
+// asking again may help, of any other where there is none. Of lookups that one account
+// causes, few run at a time.
+func (d *DeliveryServices) Find(ctx context.Context, by ds.AccountID, did string) (DeliveryService, error) {
+	if known, ok := d.known(did); ok {
 		return known.service, known.err
 	}
-	// Nobody's going away spoils it for those who ask with him.
+	// The end of one caller's request does not end the lookup for those who wait with it.
 	found, err, _ := d.flights.Do(did, func() (any, error) {
+		if known, ok := d.known(did); ok { // of a flight that ended meanwhile
+			return known.service, known.err
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*resolveTimeout)
 		defer cancel()
-		service, err := d.find(ctx, did)
+		service, err := d.find(ctx, by, did)
 		d.remember(did, service, err)
 		return service, err
 	})
 	return found.(DeliveryService), err
+}
+
+func (d *DeliveryServices) known(did string) (foundService, bool) {
+	known, ok := d.entries.get(did)
+	return known, ok && d.resolver.o.Now().Before(known.expires)
 }
 
 func (d *DeliveryServices) remember(did string, service DeliveryService, err error) {
@@ -81,56 +93,41 @@ func (d *DeliveryServices) remember(did string, service DeliveryService, err err
 			life = documentFailedLife
 		}
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for other := range d.entries {
-		if len(d.entries) < servicesMax {
-			break
-		}
-		delete(d.entries, other)
-	}
-	d.entries[did] = foundService{service, err, d.resolver.o.Now().Add(life)}
+	d.entries.put(strings.Clone(did), foundService{service, err, d.resolver.o.Now().Add(life)})
 }
 
-func (d *DeliveryServices) find(ctx context.Context, did string) (DeliveryService, error) {
-	endpoint, ok, err := d.resolver.ServiceEndpoint(ctx, did, "#atproto_mls")
+func (d *DeliveryServices) find(ctx context.Context, by ds.AccountID, did string) (DeliveryService, error) {
+	endpoint, ok, err := d.resolver.serviceEndpoint(ctx, did, "#atproto_mls", asker{address: string(by)})
 	if err != nil || ok {
 		return DeliveryService{Endpoint: endpoint}, err
 	}
-	pds, ok, err := d.resolver.ServiceEndpoint(ctx, did, "#atproto_pds")
+	pds, ok, err := d.resolver.serviceEndpoint(ctx, did, "#atproto_pds", asker{address: string(by)})
 	if err != nil {
 		return DeliveryService{}, err
 	}
 	if !ok {
-		return DeliveryService{}, &ResolveError{ResolveNotFound, errors.New("it names no PDS")}
+		return DeliveryService{}, &ResolveError{Kind: ResolveNotFound, reason: errors.New("it names no PDS")}
 	}
-	return d.profile(ctx, pds, did)
+	return d.profile(ctx, by, pds, did)
 }
 
 // profile reads the delivery service out of an account's own record.
-func (d *DeliveryServices) profile(ctx context.Context, pds, did string) (DeliveryService, error) {
+func (d *DeliveryServices) profile(ctx context.Context, by ds.AccountID, pds, did string) (DeliveryService, error) {
 	o := d.resolver.o
-	select {
-	case d.resolver.slots <- struct{}{}:
-		defer func() { <-d.resolver.slots }()
-	case <-ctx.Done():
-		return DeliveryService{}, &ResolveError{ResolveFailed, errors.New("too many lookups at once")}
-	}
-	if host, err := url.Parse(pds); err == nil && o.Limit != nil {
-		if err := o.Limit(LimitHostLookups, strings.ToLower(host.Host)); err != nil {
-			return DeliveryService{}, &ResolveError{ResolveFailed, errors.New("too many lookups at one host")}
-		}
+	host, err := url.Parse(pds)
+	if err != nil {
+		return DeliveryService{}, invalidRecord("its PDS has no URL")
 	}
 	query := url.Values{"repo": {did}, "collection": {profileRecord}, "rkey": {"self"}}
-	response, err := o.Guard.Get(ctx, pds+"/xrpc/com.atproto.repo.getRecord?"+query.Encode(), "application/json",
-		netguard.Limits{Timeout: resolveTimeout, BodyBytes: profileBodyMax})
+	response, err := d.resolver.get(ctx, pds+"/xrpc/com.atproto.repo.getRecord?"+query.Encode(), "application/json", profileBodyMax,
+		visit{host: strings.ToLower(host.Hostname()), address: string(by)})
 	switch {
 	case err != nil:
-		return DeliveryService{}, &ResolveError{ResolveFailed, errors.New("no answer")} // err names the host
+		return DeliveryService{}, err
 	case response.Status == 400 || response.Status == 404: // a PDS says RecordNotFound with either
-		return DeliveryService{}, &ResolveError{ResolveNotFound, fmt.Errorf("status %d", response.Status)}
+		return DeliveryService{}, &ResolveError{Kind: ResolveNotFound, reason: fmt.Errorf("status %d", response.Status)}
 	case response.Status != 200:
-		return DeliveryService{}, &ResolveError{ResolveFailed, fmt.Errorf("status %d", response.Status)}
+		return DeliveryService{}, failed(fmt.Errorf("status %d", response.Status))
 	}
 	var record struct {
 		Value struct {
@@ -139,14 +136,18 @@ func (d *DeliveryServices) profile(ctx context.Context, pds, did string) (Delive
 		} `json:"value"`
 	}
 	if err := json.Unmarshal(response.Body, &record); err != nil {
-		return DeliveryService{}, &ResolveError{ResolveFailed, errors.New("no record of the right form")}
+		return DeliveryService{}, failed(errors.New("no record of the right form"))
 	}
 	service := DeliveryService{Endpoint: strings.TrimSuffix(record.Value.DeliveryService, "/"), Suites: record.Value.Suites}
 	if len(service.Endpoint) > profileLinksMax || len(service.Suites) > serviceSuites {
-		return DeliveryService{}, &ResolveError{ResolveInvalid, errors.New("too long a record")}
+		return DeliveryService{}, invalidRecord("too long a record")
 	}
 	if _, err := o.Guard.CheckURL(service.Endpoint); err != nil {
-		return DeliveryService{}, &ResolveError{ResolveInvalid, errors.New("its endpoint is no https URL of a public host")}
+		return DeliveryService{}, invalidRecord("its endpoint is no https URL of a public host")
 	}
 	return service, nil
+}
+
+func invalidRecord(why string) *ResolveError {
+	return &ResolveError{Kind: ResolveInvalid, reason: errors.New(why)}
 }

@@ -79,7 +79,7 @@ func parseDocument(did string, text []byte) (*Document, error) {
 		fragment, ok := fragmentOf(did, service.ID)
 		var endpoint string // some services have a list or an object here
 		if ok && json.Unmarshal(service.Endpoint, &endpoint) == nil && endpoint != "" && len(endpoint) <= endpointBytesMax {
-			d.services = append(d.services, documentService{fragment, endpoint})
+			d.services = append(d.services, documentService{strings.Clone(fragment), endpoint})
 		}
 	}
 	return d, nil
@@ -116,7 +116,7 @@ func parseMethod(did string, item json.RawMessage) (documentMethod, bool) {
 	default:
 		return documentMethod{}, false
 	}
-	return documentMethod{fragment, key}, err == nil
+	return documentMethod{strings.Clone(fragment), key}, err == nil
 }
 
 // fragmentOf is the fragment of the name of a method or service, which is written
@@ -232,7 +232,7 @@ func (d *Document) service(fragment string) (string, bool) {
 func (d *Document) bytes() int {
 	n := 256 + len(d.ID)
 	for _, method := range d.methods {
-		n += 512 + len(method.fragment)
+		n += 128 + keyBytes + len(method.fragment)
 	}
 	for _, service := range d.services {
 		n += 64 + len(service.fragment) + len(service.endpoint)

@@ -11,20 +11,27 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/netguard"
+
+	"waxwing.im/waxwing/internal/ds"
 )
 
 // documentKeys is a keyring of documents that are at hand.
 type documentKeys map[string]*Document
 
-func (k documentKeys) key(_ context.Context, issuer, kid string) (publicKey, error) {
-	if d := k[issuer]; d != nil {
-		return d.key(kid, accountKeys)
-	}
-	return publicKey{}, errIssuer
-}
+func (documentKeys) count() error { return nil }
 
-func (documentKeys) newerKey(context.Context, string, string) (publicKey, error) {
-	return publicKey{}, errIssuer
+func (documentKeys) begin(context.Context, ds.AccountID, error) error { return nil }
+
+func (k documentKeys) verify(_ context.Context, u unverified, issuer string) error {
+	d := k[issuer]
+	if d == nil {
+		return errIssuer
+	}
+	key, err := d.key(u.kid, accountKeys)
+	if err != nil {
+		return err
+	}
+	return u.verify(key)
 }
 
 // FuzzXRPCToken puts tokens together from parts and looks for one that nobody signed

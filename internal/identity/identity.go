@@ -72,10 +72,11 @@ const (
 type Authenticator struct {
 	o                Options
 	writer           *writer
-	keys             keyCache
-	addresses        shutAddresses
-	sessionAddresses shutAddresses // have sent too many session tokens that were nobody's
-	admitted         admittedAccounts
+	keys             *keyCache
+	penalties        *penalties
+	sessionPenalties *penalties // of addresses that have sent too many session tokens that were nobody's
+	lane             lane
+	admitted         *admittedAccounts
 	slideEvery       time.Duration // at most this often is a session's expiry written while it is attached
 
 	mu           sync.Mutex // guards attached, revoked and revokedUntil
@@ -118,10 +119,16 @@ func New(o Options) (*Authenticator, error) {
 	}
 	a := &Authenticator{
 		o:          o,
+		keys:       newKeyCache(),
+		penalties:  newPenalties(),
+		lane:       newLane(),
+		admitted:   newAdmittedAccounts(),
 		slideEvery: min(slideEveryMax, o.SessionTTL/10),
 		attached:   map[[32]byte]*attachment{},
 		revoked:    map[[32]byte]time.Time{},
 		ends:       make(chan struct{}, 1),
+
+		sessionPenalties: newPenalties(),
 	}
 	if err := o.Store.Read(context.Background(), func(tx *store.Tx) (err error) {
 		a.revokedUntil, err = tx.LastRevocation()
@@ -207,15 +214,17 @@ func (a *Authenticator) VerifyServiceToken(ctx context.Context, token, lxm strin
 	return v.issuer, nil
 }
 
-// verify checks a token of an account, whose lookups count for address.
+// verify checks a token of an account that came from address.
 func (a *Authenticator) verify(ctx context.Context, token, lxm, address string) (verified, error) {
-	return verifyToken(ctx, token, a.expect(lxm, false), &issuers{a: a, preferred: accountKeys, address: address})
+	return verifyToken(ctx, token, a.expect(lxm, false), &issuers{a: a, fragments: accountKeys, address: address, take: func() error {
+		return a.take(LimitAddressStarts, address)
+	}})
 }
 
 // refuseToken is the answer to every token that is not good. What is not about the
 // token stays what it is.
 func (a *Authenticator) refuseToken(ctx context.Context, reason error) error {
-	if !isAboutToken(reason) {
+	if ds.IsUnavailable(reason) || !isAboutToken(reason) {
 		return reason
 	}
 	a.o.Logger.DebugContext(ctx, "auth_token refused", "err", reason)

@@ -181,6 +181,6 @@ func TestCloseEndsGoroutines(t *testing.T) {
 
 // verifyAlone verifies a token as a service does that knows did:key only.
 func verifyAlone(token, lxm string, audiences []string, now time.Time) (verified, error) {
-	a := &Authenticator{o: Options{Audience: func() []string { return audiences }, Now: func() time.Time { return now }}}
+	a := &Authenticator{o: Options{Audience: func() []string { return audiences }, Now: func() time.Time { return now }}, keys: newKeyCache(), penalties: newPenalties()}
 	return a.verify(context.Background(), token, lxm, "")
 }

@@ -5,55 +5,111 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// keysMax bounds how many keys of did:key issuers are kept parsed: finding the point
-// of a compressed key costs half as much as verifying a signature.
-const keysMax = 10_000
+const (
+	// keysBytesMax bounds the keys of did:key issuers that are kept parsed: finding the
+	// point of a compressed key costs half as much as verifying a signature.
+	keysBytesMax = 16 << 20
+	// keyBytes is about what a parsed key takes.
+	keyBytes = 1 << 10
+)
 
-// keyCache keeps keys by the DIDs that they are. An arbitrary one makes room.
-type keyCache struct {
-	mu   sync.Mutex // guards keys
-	keys map[string]publicKey
+// keyCache keeps keys by the DIDs that they are.
+type keyCache struct{ memory[publicKey] }
+
+func newKeyCache() *keyCache {
+	return &keyCache{memory[publicKey]{bytesMax: keysBytesMax, size: func(publicKey) int { return keyBytes }}}
 }
 
 func (c *keyCache) parse(did string) (publicKey, error) {
-	c.mu.Lock()
-	key, ok := c.keys[did]
-	c.mu.Unlock()
-	if ok {
+	if key, ok := c.get(did); ok {
 		return key, nil
 	}
 	key, err := parseDIDKey(did)
-	if err != nil {
-		return publicKey{}, err
+	if err == nil {
+		c.put(strings.Clone(did), key)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.keys == nil {
-		c.keys = map[string]publicKey{}
-	}
-	for other := range c.keys {
-		if len(c.keys) < keysMax {
-			break
-		}
-		delete(c.keys, other)
-	}
-	c.keys[did] = key
-	return key, nil
+	return key, err
 }
 
-// issuers is the keyring of one verification: keys that are their own DID, and keys
-// of documents.
+// issuers finds the key of one token's issuer and verifies the token with it: keys that
+// are their own DID, and keys of documents.
 type issuers struct {
 	a         *Authenticator
-	preferred []string // fragments, when a token has no kid
+	fragments []string // of the methods that sign here
 	address   string   // whose lookups are counted
-	document  *Document
-	isFresh   bool // document was fetched for this token
+	// take counts a token of the address before anything costly is done for it. Its error
+	// is for every token of the address but those of accounts that were here before.
+	take func() error
+
+	isPenalised bool // take has refused
+	isKnown     bool // the issuer was here before, as far as was looked at
+	found       found
+}
+
+func (i *issuers) count() error { return i.take() }
+
+// begin decides whether a token that names the issuer is verified at all. reason is what
+// is wrong with its claims. The checks come in the order of their cost.
+func (i *issuers) begin(ctx context.Context, issuer ds.AccountID, reason error) error {
+	if err := i.a.checkIssuer(i.address, issuer); err != nil {
+		return err
+	}
+	penalty := i.count()
+	if penalty == nil {
+		return nil
+	}
+	if reason != nil {
+		return penalty
+	}
+	isKnown, err := i.a.wasHere(ctx, issuer, penalty)
+	switch {
+	case err != nil:
+		return err
+	case !isKnown:
+		return penalty
+	}
+	i.isPenalised, i.isKnown = true, true
+	return nil
+}
+
+// verify checks the signature of a token. An issuer may have changed its keys since its
+// document was fetched.
+func (i *issuers) verify(ctx context.Context, u unverified, issuer string) error {
+	key, err := i.key(ctx, issuer, u.kid)
+	if err == nil {
+		err = i.check(ctx, u, key)
+	}
+	if !errors.Is(err, errSignature) && !errors.Is(err, errKeyID) && !errors.Is(err, errAlgorithm) && !errors.Is(err, errNoKey) {
+		return err
+	}
+	newer, newerErr := i.newerKey(ctx, issuer, u.kid)
+	switch {
+	case newerErr == nil:
+		return i.check(ctx, u, newer)
+	case ds.CodeOf(newerErr) != "":
+		return newerErr
+	case i.found.isStale:
+		// The key may be one that could not be asked for: that is no verdict.
+		return ds.UnavailableFor(fmt.Errorf("document is too old to say: %w", err), documentFailedLife)
+	}
+	return err
+}
+
+// check verifies the signature with a key. For an address that is penalised few signatures
+// are verified at a time.
+func (i *issuers) check(ctx context.Context, u unverified, key publicKey) error {
+	if i.isPenalised {
+		leave, err := i.a.lane.enter(ctx)
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
+	return u.verify(key)
 }
 
 func (i *issuers) key(ctx context.Context, issuer, kid string) (publicKey, error) {
@@ -64,25 +120,26 @@ func (i *issuers) key(ctx context.Context, issuer, kid string) (publicKey, error
 		return publicKey{}, errIssuer
 	}
 	var err error
-	i.document, i.isFresh, err = i.a.o.Resolver.document(ctx, issuer, i.mayFetch)
+	i.found, err = i.a.o.Resolver.document(ctx, issuer, i.asker(issuer))
 	if err != nil {
 		return publicKey{}, resolveError(err)
 	}
-	return i.document.key(kid, i.preferred)
+	return i.found.document.key(kid, i.fragments)
 }
 
 func (i *issuers) newerKey(ctx context.Context, issuer, kid string) (publicKey, error) {
-	if i.document == nil || i.isFresh {
+	if i.found.document == nil || i.found.isNew {
 		return publicKey{}, errIssuer
 	}
-	newer, err := i.a.o.Resolver.refresh(ctx, issuer, i.document, i.mayFetch)
+	newer, err := i.a.o.Resolver.refresh(ctx, issuer, i.found.document, i.asker(issuer))
 	if err != nil {
 		return publicKey{}, resolveError(err)
 	}
 	if newer == nil {
 		return publicKey{}, errIssuer
 	}
-	return newer.key(kid, i.preferred)
+	i.found = found{document: newer, isNew: true}
+	return newer.key(kid, i.fragments)
 }
 
 // ownKey is the key that a did:key is.
@@ -100,18 +157,38 @@ func (i *issuers) ownKey(issuer, kid string) (publicKey, error) {
 	return key, nil
 }
 
-// mayFetch counts a lookup that a stranger causes.
-func (i *issuers) mayFetch() error { return i.a.take(LimitAddressLookups, i.address) }
+// asker counts a lookup that a stranger causes for the address. Those for accounts that
+// were here before are few: each at most once in the life of a document.
+func (i *issuers) asker(issuer string) asker {
+	return asker{address: i.address, isKnown: i.isKnown, count: func(ctx context.Context) (bool, error) {
+		if i.isKnown {
+			return true, nil
+		}
+		refused := i.a.take(LimitAddressLookups, i.address)
+		if refused == nil {
+			return i.a.admitted.isRemembered(ds.AccountID(issuer)), nil
+		}
+		isKnown, err := i.a.wasHere(ctx, ds.AccountID(issuer), refused)
+		if err == nil && !isKnown {
+			err = refused
+		}
+		return isKnown, err
+	}}
+}
 
-// resolveError turns what a resolver says into a reason to refuse a token. A limit
-// and the caller's own end stay what they are.
+// resolveError turns what a resolver says into a reason to refuse a token, or into a fault
+// that may pass where a host could not be asked. A limit and the caller's own end stay
+// what they are.
 func resolveError(err error) error {
 	var unresolved *ResolveError
-	if errors.As(err, &unresolved) {
-		return fmt.Errorf("%w: %w", errIssuer, unresolved)
+	switch {
+	case !errors.As(err, &unresolved):
+		if ds.CodeOf(err) != "" {
+			return err
+		}
+		return ds.Unavailable(err)
+	case unresolved.Kind == ResolveFailed:
+		return ds.UnavailableFor(unresolved, unresolved.RetryAfter)
 	}
-	if ds.CodeOf(err) != "" {
-		return err
-	}
-	return ds.Unavailable(err)
+	return fmt.Errorf("%w: %w", errIssuer, unresolved)
 }

@@ -1,15 +1,12 @@
 package identity
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 
 	"waxwing.im/waxwing/internal/netguard"
 )
@@ -19,14 +16,15 @@ const PLCDirectory = "https://plc.directory"
 
 // Bounds of the resolver.
 const (
-	documentsMax       = 10_000
-	documentsBytesMax  = 32 << 20
-	documentLife       = 5 * time.Minute
-	documentAbsentLife = 30 * time.Second // one that is not there, or not good
-	documentFailedLife = 5 * time.Second  // one that could not be fetched
-	refreshEvery       = 30 * time.Second // per DID, for a signature that does not verify
-	resolveTimeout     = 10 * time.Second
-	resolvesMax        = 32 // at once
+	documentLife          = 5 * time.Minute
+	documentStaleMax      = 24 * time.Hour   // a good document is used so long while its host cannot be asked
+	documentAbsentLife    = 30 * time.Second // one that is not there, or not good
+	documentFailedLife    = 5 * time.Second  // until a host is asked again that could not be; doubled by each failure
+	documentFailedLifeMax = time.Minute
+	refreshEvery          = 30 * time.Second // per DID, for a signature that does not verify
+	refreshWait           = time.Second      // for the refresh of a document that is too old, before it is used all the same
+	firstByteTimeout      = 3 * time.Second  // until a host begins to answer
+	resolveTimeout        = 8 * time.Second  // of a lookup: waiting for a place, and the answer
 )
 
 // ResolverOptions configure a Resolver.
@@ -58,6 +56,8 @@ const (
 type ResolveError struct {
 	Kind   ResolveKind
 	reason error
+	// RetryAfter says when the host is asked again, for ResolveFailed.
+	RetryAfter time.Duration
 }
 
 func (e *ResolveError) Error() string { return fmt.Sprintf("DID document %s: %v", e.Kind, e.reason) }
@@ -65,31 +65,37 @@ func (e *ResolveError) Error() string { return fmt.Sprintf("DID document %s: %v"
 func (e *ResolveError) Unwrap() error { return e.reason }
 
 // Resolver fetches DID documents and remembers them for a while, absent ones too.
-// Callers who want one document at once share one fetch. It is safe for concurrent use.
+// Callers who want one document at once share one fetch. A document that is older than
+// documentLife is used only while its host cannot be asked: it is replaced, or forgotten,
+// as soon as the host answers. It is safe for concurrent use.
 type Resolver struct {
-	o       ResolverOptions
-	flights singleflight.Group
-	slots   chan struct{} // one for each fetch under way
+	o      ResolverOptions
+	places places
 
 	ctx  context.Context // of fetches, which outlive those who asked first
 	stop context.CancelFunc
 
-	mu       sync.Mutex // guards what follows
-	isClosed bool
-	running  sync.WaitGroup
-	entries  map[string]*list.Element // of *cached, the latest used in front
-	recent   *list.List
-	bytes    int
+	mu        sync.Mutex // guards what follows
+	isClosed  bool
+	running   sync.WaitGroup
+	documents documents
+	flights   map[string]*flight
 }
 
-// cached is what is known of a DID: a document or an error. It is guarded by the
-// resolver's mu.
-type cached struct {
-	did       string
-	document  *Document
-	err       error
-	expires   time.Time
-	refreshed time.Time // when it was last fetched for a bad signature
+// flight is a fetch under way.
+type flight struct {
+	done     chan struct{} // closed when what follows is set, and remembered
+	document *Document
+	err      error
+}
+
+// asker says for what a document is wanted.
+type asker struct {
+	address string // which causes the lookup; "" is not counted
+	isKnown bool   // the DID is an account's that was here before
+	// count counts a lookup of something that is not at hand; its error refuses it, and
+	// isKnown reports that the DID turned out to be known. nil counts nothing.
+	count func(context.Context) (isKnown bool, err error)
 }
 
 // NewResolver makes a Resolver. Close ends its fetches.
@@ -108,7 +114,7 @@ func NewResolver(o ResolverOptions) (*Resolver, error) {
 		return nil, errors.New("identity: the directory of did:plc is not an https URL of a public host")
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	return &Resolver{o: o, slots: make(chan struct{}, resolvesMax), ctx: ctx, stop: stop, entries: map[string]*list.Element{}, recent: list.New()}, nil
+	return &Resolver{o: o, ctx: ctx, stop: stop, documents: newDocuments(), flights: map[string]*flight{}}, nil
 }
 
 // Close ends running fetches and waits for them. Later ones fail.
@@ -120,22 +126,27 @@ func (r *Resolver) Close() {
 	r.running.Wait()
 }
 
-// Document is the document of a did:plc or did:web, or a *ResolveError. An error of
+// Document returns the document of a did:plc or did:web, or a *ResolveError. An error of
 // ctx is returned as it is.
 func (r *Resolver) Document(ctx context.Context, did string) (*Document, error) {
-	d, _, err := r.document(ctx, did, nil)
-	return d, err
+	found, err := r.document(ctx, did, asker{})
+	return found.document, err
 }
 
-// ServiceEndpoint is where a service of a DID is, such as "#atproto_pds": a URL of a
+// ServiceEndpoint returns where a service of a DID is, such as "#atproto_pds": a URL of a
 // host, with a port or without and nothing after it, that may be called. Not ok means
 // that the document names none.
 func (r *Resolver) ServiceEndpoint(ctx context.Context, did, fragment string) (endpoint string, ok bool, err error) {
-	d, err := r.Document(ctx, did)
+	return r.serviceEndpoint(ctx, did, fragment, asker{})
+}
+
+// serviceEndpoint is ServiceEndpoint for an asker.
+func (r *Resolver) serviceEndpoint(ctx context.Context, did, fragment string, who asker) (endpoint string, ok bool, err error) {
+	d, err := r.document(ctx, did, who)
 	if err != nil {
 		return "", false, err
 	}
-	text, ok := d.service(fragment)
+	text, ok := d.document.service(fragment)
 	if !ok {
 		return "", false, nil
 	}
@@ -147,189 +158,214 @@ func (r *Resolver) ServiceEndpoint(ctx context.Context, did, fragment string) (e
 	return text, true, nil
 }
 
-// document is Document that asks beforeFetch first if the document is not at hand,
-// and says whether it was fetched for this call.
-func (r *Resolver) document(ctx context.Context, did string, beforeFetch func() error) (d *Document, isNew bool, err error) {
+// found is a document as it was found.
+type found struct {
+	document *Document
+	isNew    bool // fetched for this call
+	isStale  bool // older than documentLife: its host could not be asked
+}
+
+// locate returns where a DID's document is, or a *ResolveError.
+func (r *Resolver) locate(did string) (location, error) {
 	where, err := locate(did, r.o.Directory, r.o.Guard.AllowsLoopbackHTTP())
 	switch {
 	case errors.Is(err, errDIDUnsupported):
-		return nil, false, &ResolveError{ResolveUnsupported, err}
+		return location{}, &ResolveError{Kind: ResolveUnsupported, reason: err}
 	case err != nil:
-		return nil, false, &ResolveError{ResolveInvalid, err}
+		return location{}, &ResolveError{Kind: ResolveInvalid, reason: err}
 	}
-	if known := r.known(did); known != nil {
-		return known.document, false, known.err
+	return where, nil
+}
+
+// document is Document for an asker. A document that is too old is refreshed; the call
+// waits for that, but no longer than refreshWait, and not while the host is known to be
+// away.
+func (r *Resolver) document(ctx context.Context, did string, who asker) (found, error) {
+	where, err := r.locate(did)
+	if err != nil {
+		return found{}, err
 	}
-	if beforeFetch != nil {
-		if err := beforeFetch(); err != nil {
-			return nil, false, err
+	known, f := r.known(did)
+	if known.isFresh {
+		return known.found(), known.err
+	}
+	if known.document == nil && f == nil && who.count != nil {
+		isKnown, err := who.count(ctx)
+		if err != nil {
+			return found{}, err
 		}
+		who.isKnown = who.isKnown || isKnown
 	}
-	d, err = r.shared(ctx, did, where, false)
-	return d, true, err
+	known, f = r.fly(did, where, visit{where.host, who.address, who.isKnown}, false)
+	if known.isFresh { // of a fetch that ended meanwhile
+		return known.found(), known.err
+	}
+	if known.document == nil {
+		return f.wait(ctx)
+	}
+	hurried, cancel := context.WithTimeout(ctx, refreshWait)
+	defer cancel()
+	newer, err := f.wait(hurried)
+	var unresolved *ResolveError
+	switch {
+	case err == nil, ctx.Err() != nil:
+		return newer, err
+	case errors.As(err, &unresolved) && unresolved.Kind != ResolveFailed:
+		return found{}, err
+	}
+	return known.found(), nil
+}
+
+// wait waits for the end of a flight.
+func (f *flight) wait(ctx context.Context) (found, error) {
+	select {
+	case <-f.done:
+		return found{document: f.document, isNew: f.err == nil}, f.err
+	case <-ctx.Done():
+		return found{}, ctx.Err()
+	}
 }
 
 // refresh fetches the document of a DID again because a signature did not verify with
 // seen, at most once in refreshEvery. It returns nil when there is nothing newer.
-func (r *Resolver) refresh(ctx context.Context, did string, seen *Document, beforeFetch func() error) (*Document, error) {
-	r.mu.Lock()
-	element := r.entries[did]
-	var entry *cached
-	if element != nil {
-		entry = element.Value.(*cached)
+func (r *Resolver) refresh(ctx context.Context, did string, seen *Document, who asker) (*Document, error) {
+	where, err := r.locate(did)
+	if err != nil {
+		return nil, err
 	}
+	newer, isDue := r.isRefreshDue(did, seen)
+	if newer != nil || !isDue {
+		return newer, nil
+	}
+	if who.count != nil {
+		isKnown, err := who.count(ctx)
+		if err != nil {
+			return nil, err
+		}
+		who.isKnown = who.isKnown || isKnown
+	}
+	_, f := r.fly(did, where, visit{where.host, who.address, who.isKnown}, true)
+	got, err := f.wait(ctx)
+	return got.document, err
+}
+
+// isRefreshDue reports whether a document should be fetched again for a bad signature,
+// and notes that it is. newer is one that was fetched since seen was.
+func (r *Resolver) isRefreshDue(did string, seen *Document) (newer *Document, isDue bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	entry := r.documents.get(did)
 	now := r.o.Now()
 	switch {
 	case entry == nil: // pushed out meanwhile; rare enough
-		r.mu.Unlock()
-		return nil, nil
+		return nil, false
 	case entry.document != seen && entry.document != nil:
-		newer := entry.document
-		r.mu.Unlock()
-		return newer, nil
+		return entry.document, false
 	case now.Sub(entry.refreshed) < refreshEvery:
-		r.mu.Unlock()
-		return nil, nil
+		return nil, false
 	}
 	entry.refreshed = now
-	r.mu.Unlock()
-	if beforeFetch != nil {
-		if err := beforeFetch(); err != nil {
-			return nil, err
-		}
-	}
-	where, err := locate(did, r.o.Directory, r.o.Guard.AllowsLoopbackHTTP())
-	if err != nil {
-		return nil, &ResolveError{ResolveInvalid, err}
-	}
-	return r.shared(ctx, did, where, true)
+	return nil, true
 }
 
-// known is a copy of what is remembered and still good.
-func (r *Resolver) known(did string) *cached {
+// known returns what is remembered of a DID, and the fetch that is under way for it.
+func (r *Resolver) known(did string) (known, *flight) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	element := r.entries[did]
-	if element == nil {
-		return nil
-	}
-	entry := element.Value.(*cached)
-	if !r.o.Now().Before(entry.expires) {
-		return nil
-	}
-	r.recent.MoveToFront(element)
-	found := *entry
-	return &found
+	return r.documents.known(did, r.o.Now()), r.flights[did]
 }
 
-// shared fetches a document together with all who want it now.
-func (r *Resolver) shared(ctx context.Context, did string, where location, isRefresh bool) (*Document, error) {
+// fly fetches a document together with all who want it now. Unless it is forced, what was
+// remembered in the meantime is the answer: it is looked at under the lock under which
+// fetches begin and end, so that no caller misses both.
+func (r *Resolver) fly(did string, where location, v visit, isForced bool) (known, *flight) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := r.documents.known(did, r.o.Now())
+	if known.isFresh && !isForced {
+		return known, nil
+	}
+	if f := r.flights[did]; f != nil {
+		return known, f
+	}
+	f := &flight{done: make(chan struct{})}
 	if r.isClosed {
-		r.mu.Unlock()
-		return nil, &ResolveError{ResolveFailed, errClosed}
+		f.err = &ResolveError{Kind: ResolveFailed, reason: errClosed}
+		close(f.done)
+		return known, f
 	}
-	r.running.Add(1) // before Close waits, for isClosed is set first
-	r.mu.Unlock()
-	flight := r.flights.DoChan(did, func() (any, error) {
-		d, err := r.fetch(did, where)
-		r.remember(did, d, err, isRefresh)
-		return d, err
+	did = strings.Clone(did) // the caller's may be a part of something longer
+	v.isKnown = v.isKnown || known.isProven
+	r.flights[did] = f
+	r.running.Go(func() {
+		d, err := r.fetch(did, where, v)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		f.document, f.err = d, r.documents.remember(did, d, err, r.o.Now())
+		delete(r.flights, did)
+		close(f.done)
 	})
-	done := make(chan struct{})
-	var result singleflight.Result
-	go func() {
-		defer r.running.Done()
-		result = <-flight
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if result.Err != nil {
-		return nil, result.Err
-	}
-	return result.Val.(*Document), nil
+	return known, f
+}
+
+// prove notes that a document is that of an account that was here before, so that what
+// strangers make us remember does not push it out.
+func (r *Resolver) prove(did string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.documents.prove(did)
 }
 
 // fetch asks for a document. Its errors are all *ResolveError.
-func (r *Resolver) fetch(did string, where location) (*Document, error) {
+func (r *Resolver) fetch(did string, where location, v visit) (*Document, error) {
 	ctx, cancel := context.WithTimeout(r.ctx, resolveTimeout)
 	defer cancel()
-	select {
-	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
-	case <-ctx.Done():
-		return nil, &ResolveError{ResolveFailed, errors.New("too many lookups at once")}
-	}
-	if where.host != "" && r.o.Limit != nil {
-		if err := r.o.Limit(LimitHostLookups, where.host); err != nil {
-			return nil, &ResolveError{ResolveFailed, errors.New("too many lookups at one host")}
-		}
-	}
-	response, err := r.o.Guard.Get(ctx, where.url, "application/did+ld+json, application/json", netguard.Limits{Timeout: resolveTimeout, BodyBytes: documentBytesMax})
+	response, err := r.get(ctx, where.url, "application/did+ld+json, application/json", documentBytesMax, v)
 	if err != nil {
-		var refused *netguard.Refused
-		if errors.As(err, &refused) {
-			return nil, &ResolveError{ResolveInvalid, refused}
-		}
-		return nil, &ResolveError{ResolveFailed, errors.New("no answer")} // err names the host
+		return nil, err
 	}
 	switch {
 	case response.Status == 200:
 	case response.Status == 404 || response.Status == 410:
-		return nil, &ResolveError{ResolveNotFound, fmt.Errorf("status %d", response.Status)}
+		return nil, &ResolveError{Kind: ResolveNotFound, reason: fmt.Errorf("status %d", response.Status)}
 	default:
-		return nil, &ResolveError{ResolveFailed, fmt.Errorf("status %d", response.Status)}
+		return nil, failed(fmt.Errorf("status %d", response.Status))
 	}
 	d, err := parseDocument(did, response.Body)
 	if err != nil {
-		return nil, &ResolveError{ResolveInvalid, err}
+		return nil, &ResolveError{Kind: ResolveInvalid, reason: err}
 	}
 	return d, nil
 }
 
-// remember keeps the outcome of a fetch. A refresh that fails for a reason that may
-// pass leaves what there was.
-func (r *Resolver) remember(did string, d *Document, err error, isRefresh bool) {
-	life := documentLife
-	var failure *ResolveError
-	if errors.As(err, &failure) {
-		life = documentAbsentLife
-		if failure.Kind == ResolveFailed {
-			if isRefresh {
-				return
-			}
-			life = documentFailedLife
+// failed is the error of a host that could not be asked.
+func failed(reason error) *ResolveError {
+	return &ResolveError{Kind: ResolveFailed, reason: reason, RetryAfter: documentFailedLife}
+}
+
+// get asks a host when there is a place for it. Its errors are all *ResolveError.
+func (r *Resolver) get(ctx context.Context, url, accept string, bytesMax int64, v visit) (*netguard.Response, error) {
+	leave, err := r.places.enter(ctx, v)
+	if err != nil {
+		return nil, failed(err)
+	}
+	defer leave()
+	// Accounts that were here before are few at a host, and each is asked for seldom.
+	if v.host != "" && !v.isKnown && r.o.Limit != nil {
+		if err := r.o.Limit(LimitHostLookups, v.host); err != nil {
+			return nil, failed(errHostLookups)
 		}
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	entry := &cached{did: did, document: d, err: err, expires: r.o.Now().Add(life)}
-	if old := r.entries[did]; old != nil {
-		entry.refreshed = old.Value.(*cached).refreshed
-		r.forget(old)
+	response, err := r.o.Guard.Get(ctx, url, accept, netguard.Limits{Timeout: resolveTimeout, FirstByte: firstByteTimeout, BodyBytes: bytesMax})
+	if err != nil {
+		var refused *netguard.Refused
+		if errors.As(err, &refused) {
+			return nil, &ResolveError{Kind: ResolveInvalid, reason: refused}
+		}
+		return nil, failed(errors.New("no answer")) // err names the host
 	}
-	r.entries[did] = r.recent.PushFront(entry)
-	r.bytes += entry.bytes()
-	for r.recent.Len() > documentsMax || r.bytes > documentsBytesMax {
-		r.forget(r.recent.Back())
-	}
+	return response, nil
 }
 
-// forget drops an entry; the caller holds mu.
-func (r *Resolver) forget(element *list.Element) {
-	entry := r.recent.Remove(element).(*cached)
-	delete(r.entries, entry.did)
-	r.bytes -= entry.bytes()
-}
-
-func (c *cached) bytes() int {
-	n := 256 + len(c.did)
-	if c.document != nil {
-		n += c.document.bytes()
-	}
-	return n
-}
+// errHostLookups is the reason for a fetch from a host that has been asked too often.
+var errHostLookups = errors.New("too many lookups at one host")

@@ -246,7 +246,7 @@ func TestRefresh(t *testing.T) {
 	}
 	refresh := func(want bool) *Document {
 		t.Helper()
-		newer, err := r.refresh(ctx, ann, seen, nil)
+		newer, err := r.refresh(ctx, ann, seen, asker{})
 		if err != nil || (newer != nil) != want {
 			t.Fatalf("got %v, %v", newer, err)
 		}
@@ -265,7 +265,7 @@ func TestRefresh(t *testing.T) {
 	}
 	clock.add(time.Millisecond)
 	d.answer("/"+ann, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) })
-	if newer, err := r.refresh(ctx, ann, seen, nil); newer != nil || kindOf(err) != ResolveFailed {
+	if newer, err := r.refresh(ctx, ann, seen, asker{}); newer != nil || kindOf(err) != ResolveFailed {
 		t.Errorf("a failing directory: %v, %v", newer, err)
 	}
 	if kept, err := r.Document(ctx, ann); kept != seen || err != nil {
@@ -273,52 +273,69 @@ func TestRefresh(t *testing.T) {
 	}
 	clock.add(refreshEvery)
 	d.answer("/"+ann, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
-	if newer, err := r.refresh(ctx, ann, seen, nil); newer != nil || kindOf(err) != ResolveNotFound {
+	if newer, err := r.refresh(ctx, ann, seen, asker{}); newer != nil || kindOf(err) != ResolveNotFound {
 		t.Errorf("a document that is gone: %v, %v", newer, err)
 	}
 	if _, err := r.Document(ctx, ann); kindOf(err) != ResolveNotFound {
 		t.Errorf("is remembered: %v", err)
 	}
-	if newer, err := r.refresh(ctx, plc("bob"), seen, nil); newer != nil || err != nil {
+	if newer, err := r.refresh(ctx, plc("bob"), seen, asker{}); newer != nil || err != nil {
 		t.Errorf("never seen: %v, %v", newer, err)
 	}
 }
 
-// TestResolverForgets: strangers fill the memory up to a bound, the latest stay.
+// TestResolverForgets: strangers fill the memory up to a bound, the latest stay, and what
+// accounts that were here before need is not pushed out by them.
 func TestResolverForgets(t *testing.T) {
-	guard, err := netguard.New(netguard.Options{})
-	if err != nil {
-		t.Fatal(err)
+	d := newDocuments()
+	now := newClock().Now()
+	name := func(i int) string {
+		return fmt.Sprintf("%s%s%d", webPrefix, strings.Repeat("a", ds.AccountBytesMax-20), i)
 	}
-	defer guard.Close()
-	r, err := NewResolver(ResolverOptions{Guard: guard})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	name := func(i int) string { return fmt.Sprintf("did:plc:%024d", i) }
-	for i := range documentsMax + 10 {
-		r.remember(name(i), nil, &ResolveError{ResolveNotFound, errDocument}, false)
-	}
-	if r.recent.Len() != documentsMax || len(r.entries) != documentsMax || r.known(name(9)) != nil || r.known(name(10)) == nil {
-		t.Errorf("keeps %d", r.recent.Len())
-	}
-	large := &Document{ID: name(0)}
+	remember := func(did string, document *Document, err error) { d.remember(did, document, err, now) }
+	isKnown := func(did string) bool { return d.known(did, now).isFresh }
+	large := &Document{}
 	for range documentItemsMax {
+		large.methods = append(large.methods, documentMethod{fragment: strings.Repeat("x", documentIDMax)})
 		large.services = append(large.services, documentService{"#x", strings.Repeat("x", endpointBytesMax)})
 	}
+	remember("did:web:ann.net", large, nil)
+	d.prove("did:web:ann.net")
+	for i := range documentsMax + 10 {
+		remember(name(i), nil, &ResolveError{Kind: ResolveNotFound, reason: errDocument})
+	}
+	if n := d.strangers.recent.Len(); n != documentsMax || isKnown(name(9)) || !isKnown(name(10)) {
+		t.Errorf("keeps %d", n)
+	}
 	for i := range documentsMax {
-		r.remember(name(i), large, nil, false)
+		remember(name(i), large, nil)
 	}
-	if r.bytes > documentsBytesMax || r.recent.Len() == documentsMax || r.recent.Len() != len(r.entries) || r.known(name(documentsMax-1)) == nil {
-		t.Errorf("keeps %d of %d bytes", r.recent.Len(), r.bytes)
+	if n := d.strangers.recent.Len(); d.strangers.bytes > documentsBytesMax || n == documentsMax || !isKnown(name(documentsMax-1)) {
+		t.Errorf("keeps %d of %d bytes", n, d.strangers.bytes)
 	}
-	sum := 0
-	for element := r.recent.Front(); element != nil; element = element.Next() {
-		sum += element.Value.(*cached).bytes()
+	if !isKnown("did:web:ann.net") {
+		t.Error("strangers pushed an account out")
 	}
-	if sum != r.bytes {
-		t.Errorf("counts %d bytes, has %d", r.bytes, sum)
+	for i := range 2 * provenMax / 10 {
+		remember(name(i), large, nil)
+		d.prove(name(i))
+	}
+	if d.proven.bytes > provenBytesMax {
+		t.Errorf("keeps %d bytes of accounts", d.proven.bytes)
+	}
+	entries := 0
+	for _, s := range []shelf{d.strangers, d.proven} {
+		sum := 0
+		for element := s.recent.Front(); element != nil; element = element.Next() {
+			sum += element.Value.(*cached).bytes()
+			entries++
+		}
+		if sum != s.bytes {
+			t.Errorf("counts %d bytes, has %d", s.bytes, sum)
+		}
+	}
+	if entries != len(d.entries) {
+		t.Errorf("%d entries, and %d by name", entries, len(d.entries))
 	}
 }
 

@@ -60,8 +60,8 @@ func TestRevokeWhatIsAttached(t *testing.T) {
 	})
 }
 
-// TestBadSessionsPerAddress: who makes up session tokens is turned away before they
-// are looked up; others, and this machine, are not.
+// TestBadSessionsPerAddress: made-up session tokens are turned away, and sessions of others
+// at the same address, elsewhere and on this machine are not.
 func TestBadSessionsPerAddress(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir())
 	a := w.node()
@@ -84,11 +84,26 @@ func TestBadSessionsPerAddress(t *testing.T) {
 			t.Errorf("token %d: %q", i, code)
 		}
 	}
-	for _, token := range []string{madeUp(), ready.SessionToken} {
+	for _, token := range []string{madeUp(), "garbage", ""} {
 		if code := look(token, bad); code != ds.RateLimited {
 			t.Errorf("beyond the limit: %q", code)
 		}
 	}
+	if code := look(ready.SessionToken, bad); code != "" {
+		t.Errorf("a session behind the same address: %q", code)
+	}
+	detach := a.Attach(ready.Session)
+	for range cap(a.lane) { // of all who wait for a turn
+		leave, err := a.lane.enter(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer leave()
+	}
+	if code := look(ready.SessionToken, bad); code != "" {
+		t.Errorf("a session with a socket behind the same address: %q", code)
+	}
+	detach()
 	if n := limits.taken[LimitAddressSessions+" "+bad]; n != 4 {
 		t.Errorf("%d were looked up", n)
 	}
@@ -101,7 +116,7 @@ func TestBadSessionsPerAddress(t *testing.T) {
 		}
 	}
 	w.clock.add(10 * time.Second)
-	if code := look(ready.SessionToken, bad); code != "" {
+	if code := look(madeUp(), bad); code != ds.Unauthorized {
 		t.Errorf("afterwards: %q", code)
 	}
 }

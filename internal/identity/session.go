@@ -87,14 +87,16 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 	now := a.o.Now()
 	v, err := a.verify(ctx, bareToken(start.AuthToken), SessionStartMethod, start.Address)
 	if err != nil {
+		a.chargeSigned(err, start.Address)
 		return Ready{}, a.refuseToken(ctx, err)
 	}
 	if start.Admit != nil {
 		if err := start.Admit(ctx, v.issuer); err != nil {
+			a.waitOut(err, start.Address, v.issuer)
 			return Ready{}, err
 		}
 	}
-	admit, err := a.admission(ctx, v.issuer, start.InviteCode, "") // Admit counts first contacts
+	admit, err := a.admission(ctx, v.issuer, start.InviteCode, start.Address)
 	if err != nil {
 		return Ready{}, err
 	}
@@ -122,11 +124,13 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 			_, refused := a.admission(ctx, v.issuer, start.InviteCode, "")
 			return Ready{}, cmp.Or(refused, ds.Unavailable(err)) // it may come back, with another token
 		}
+		if errors.Is(err, errReplayed) {
+			a.chargeSigned(&signedRefusal{v.issuer, err}, start.Address)
+		}
 		return Ready{}, a.refuseToken(ctx, err)
 	}
-	if admit != nil {
-		a.admitted.add(v.issuer, now)
-	}
+	a.chargeAccepted(v.issuer)
+	a.welcome(v.issuer, admit)
 	return Ready{Session: asSession(row), SessionToken: session.text(sessionPrefix), ResumeToken: resume.text(resumePrefix)}, nil
 }
 
@@ -248,17 +252,35 @@ func (a *Authenticator) Session(ctx context.Context, sessionToken string) (Sessi
 	return asSession(row), nil
 }
 
-// SessionFrom is Session for a caller at an address: each look costs a query, so an
-// address whose tokens were nobody's too often is refused with ds.RateLimited before
-// it, for a while. Nobody is counted under "".
+// SessionFrom is Session for a caller at an address: each look costs a query, so for an
+// address whose tokens were nobody's too often few are looked up at a time, and the others
+// are refused with ds.RateLimited. What is attached here is found without a turn. Nobody is
+// counted under "".
 func (a *Authenticator) SessionFrom(ctx context.Context, sessionToken, address string) (Session, error) {
-	if err := a.sessionAddresses.check(address, a.o.Now()); err != nil {
-		return Session{}, err
+	penalty := a.sessionPenalties.check(address, a.o.Now())
+	if penalty != nil {
+		token, ok := parseSecret(sessionPrefix, sessionToken)
+		if !ok {
+			return Session{}, penalty
+		}
+		if !a.isAttached(token.hash(sessionPrefix)) {
+			leave, err := a.lane.enter(ctx)
+			if err != nil {
+				return Session{}, penalty
+			}
+			defer leave()
+		}
 	}
 	s, err := a.Session(ctx, sessionToken)
+	if ds.CodeOf(err) != ds.Unauthorized {
+		return s, err
+	}
+	if penalty != nil {
+		return Session{}, penalty
+	}
 	var limit *ds.Refusal
-	if ds.CodeOf(err) == ds.Unauthorized && errors.As(a.take(LimitAddressSessions, address), &limit) {
-		a.sessionAddresses.shut(address, a.o.Now().Add(limit.RetryAfter))
+	if errors.As(a.take(LimitAddressSessions, address), &limit) {
+		a.sessionPenalties.put(address, a.o.Now().Add(limit.RetryAfter))
 	}
 	return s, err
 }

@@ -145,54 +145,81 @@ func parseToken(token string) (unverified, error) {
 	return u, nil
 }
 
-// keyring finds the keys of issuers.
+// keyring decides which tokens are verified, and verifies them with the keys of their issuers.
 type keyring interface {
-	// key is the key that a token of issuer with that kid ("" for none) is verified with.
-	key(ctx context.Context, issuer, kid string) (publicKey, error)
-	// newerKey is asked after a signature did not verify. It returns an error where
-	// there is no newer key.
-	newerKey(ctx context.Context, issuer, kid string) (publicKey, error)
+	// count counts a token that names no issuer; its error is the answer to it.
+	count() error
+	// begin is asked before anything costly is done for a token that names an issuer. reason
+	// is what is wrong with its claims. Its error is the answer.
+	begin(ctx context.Context, issuer ds.AccountID, reason error) error
+	// verify checks the signature with the issuer's key.
+	verify(ctx context.Context, u unverified, issuer string) error
 }
 
+// signedRefusal is the refusal of a token that its issuer has signed, so that the issuer is
+// charged and nobody else. No issuer means that the signature could not be verified.
+type signedRefusal struct {
+	issuer ds.AccountID
+	reason error
+}
+
+func (r *signedRefusal) Error() string { return r.reason.Error() }
+
+func (r *signedRefusal) Unwrap() error { return r.reason }
+
 // verifyToken checks everything about a service token but that it is used for the
-// first time. The cheap checks come first; the signature is the last.
+// first time. The cheap checks come first. A token that they refuse is verified all the
+// same, since whoever has signed it is charged for it.
 func verifyToken(ctx context.Context, token string, want expectation, keys keyring) (verified, error) {
-	if want.method == "" {
-		return verified{}, errUnknownMethod
+	u, v, reason := readToken(token, want)
+	if v.issuer == "" {
+		if penalty := keys.count(); penalty != nil {
+			return verified{}, penalty
+		}
+		return verified{}, reason
 	}
-	u, err := parseToken(token)
-	if err != nil {
+	if err := keys.begin(ctx, v.issuer, reason); err != nil {
 		return verified{}, err
 	}
 	if u.alg == algDev && len(want.devSecret) > 0 {
 		return verifyDevToken(u, want)
 	}
+	err := keys.verify(ctx, u, string(v.issuer))
+	switch {
+	case reason == nil && err == nil:
+		return v, nil
+	case reason == nil:
+		return verified{}, err
+	case err == nil:
+		return verified{}, &signedRefusal{v.issuer, reason}
+	case !isAboutToken(err):
+		return verified{}, &signedRefusal{"", reason}
+	}
+	return verified{}, reason
+}
+
+// readToken reads a token and checks its claims. It returns the issuer that it names with
+// the reason to refuse it, or no issuer where none can have signed it.
+func readToken(token string, want expectation) (unverified, verified, error) {
+	if want.method == "" {
+		return unverified{}, verified{}, errUnknownMethod
+	}
+	u, err := parseToken(token)
+	if err != nil {
+		return unverified{}, verified{}, err
+	}
+	if u.alg == algDev && len(want.devSecret) > 0 {
+		v, err := checkIssuer(u.claims, want)
+		return u, v, err
+	}
 	if !slices.Contains(Algorithms, u.alg) {
-		return verified{}, errAlgorithm
+		return unverified{}, verified{}, errAlgorithm
 	}
 	v, err := checkClaims(u.claims, want)
 	if err == nil {
 		err = u.keyless
 	}
-	if err != nil {
-		return verified{}, err
-	}
-	key, err := keys.key(ctx, string(v.issuer), u.kid)
-	if err == nil {
-		err = u.verify(key)
-	}
-	if errors.Is(err, errSignature) || errors.Is(err, errKeyID) || errors.Is(err, errAlgorithm) || errors.Is(err, errNoKey) {
-		// The issuer may have changed its keys since its document was fetched.
-		if newer, newerErr := keys.newerKey(ctx, string(v.issuer), u.kid); newerErr == nil {
-			err = u.verify(newer)
-		} else if ds.CodeOf(newerErr) != "" {
-			err = newerErr
-		}
-	}
-	if err != nil {
-		return verified{}, err
-	}
-	return v, nil
+	return u, v, err
 }
 
 // verify checks the signature. The key decides the algorithm.
@@ -206,25 +233,26 @@ func (u unverified) verify(key publicKey) error {
 	return nil
 }
 
-// checkClaims checks what a token says against what was called, here and now.
+// checkClaims checks what a token says against what was called, here and now. It returns
+// the issuer, if the token names one, also with an error.
 func checkClaims(claims jwt.MapClaims, want expectation) (verified, error) {
 	v, err := checkIssuer(claims, want)
 	if err != nil {
-		return verified{}, err
+		return v, err
 	}
 	if aud := oneAudience(claims["aud"]); aud == "" || !slices.Contains(want.audiences, aud) {
-		return verified{}, errAudience
+		return v, errAudience
 	}
 	if method, _ := claims["lxm"].(string); method != want.method {
-		return verified{}, errMethod
+		return v, errMethod
 	}
 	id, _ := claims["jti"].(string)
 	if id == "" || len(id) > tokenIDBytesMax {
-		return verified{}, errTokenID
+		return v, errTokenID
 	}
 	expires, err := checkTimes(claims, want.now, tokenLifetimeMax)
 	if err != nil {
-		return verified{}, err
+		return v, err
 	}
 	v.nonce = store.Nonce{
 		Hash:      sha256.Sum256([]byte(string(v.issuer) + "\x00" + id)),
@@ -233,7 +261,7 @@ func checkClaims(claims jwt.MapClaims, want expectation) (verified, error) {
 	return v, nil
 }
 
-// checkIssuer reads who says that he signed. sub never names anybody else.
+// checkIssuer reads who says that he signed, also where sub names somebody else.
 func checkIssuer(claims jwt.MapClaims, want expectation) (verified, error) {
 	full, _ := claims["iss"].(string)
 	if !ds.IsValidAccount(full) {
@@ -243,10 +271,11 @@ func checkIssuer(claims jwt.MapClaims, want expectation) (verified, error) {
 	if hasHint && (!want.fragments || issuer == "" || hint == "" || strings.Contains(hint, "#")) {
 		return verified{}, errIssuer
 	}
+	v := verified{issuer: ds.AccountID(issuer), hint: hint}
 	if sub, ok := claims["sub"]; ok && sub != any(full) && sub != any(issuer) {
-		return verified{}, errSubject
+		return v, errSubject
 	}
-	return verified{issuer: ds.AccountID(issuer), hint: hint}, nil
+	return v, nil
 }
 
 // oneAudience is the only audience of a token, or "". A token for several services

@@ -3,8 +3,6 @@ package identity
 import (
 	"context"
 	"errors"
-	"sync"
-	"time"
 
 	"waxwing.im/waxwing/internal/ds"
 )
@@ -13,10 +11,12 @@ import (
 // counts them; addresses are what the doors count requests under, "" is not counted.
 const (
 	LimitAddressCalls     = "address_xrpc_calls"     // calls with a token, good or not
-	LimitAddressBadTokens = "address_bad_tokens"     // tokens that were refused
+	LimitAddressBadTokens = "address_bad_tokens"     // tokens that were refused, by who is charged for them
+	LimitAddressStarts    = "address_session_starts" // sessions started, or tried to
 	LimitAddressSessions  = "address_bad_sessions"   // session tokens that were nobody's
 	LimitAddressLookups   = "address_did_lookups"    // documents that a token made us fetch
 	LimitFirstContacts    = "address_first_contacts" // accounts that were not here before
+	LimitIssuerTokens     = "issuer_tokens"          // tokens of one issuer that were used up
 )
 
 // The names of refusals, as XRPC says them.
@@ -99,21 +99,21 @@ func (p Proof) Caller(device ds.DeviceID) ds.Caller {
 // An error is a *TokenRefusal (ds.Unauthorized, ds.RateLimited, ds.Forbidden), or a
 // fault, after which the token may or may not be used up.
 func (a *Authenticator) XRPC(ctx context.Context, bearer, method, address string) (Proof, error) {
-	return a.prove(ctx, bearer, call{method: method, address: address, preferred: accountKeys, admits: true})
+	return a.prove(ctx, bearer, call{method: method, address: address, fragments: accountKeys, admits: true})
 }
 
 // XRPCPeer is XRPC for methods between delivery services. A key that a service has
 // for that is preferred; services are not admitted like accounts, for peers have a
 // policy of their own.
 func (a *Authenticator) XRPCPeer(ctx context.Context, bearer, method, address string) (Proof, error) {
-	return a.prove(ctx, bearer, call{method: method, address: address, preferred: peerKeys})
+	return a.prove(ctx, bearer, call{method: method, address: address, fragments: peerKeys})
 }
 
 // RedeemInvite is XRPC for the one method that is open to accounts that are not
 // admitted: the code is used up together with the token. For an account that is
 // admitted already the code stays unused.
 func (a *Authenticator) RedeemInvite(ctx context.Context, bearer, method, address, code string) (Proof, error) {
-	return a.prove(ctx, bearer, call{method: method, address: address, preferred: accountKeys, admits: true, code: code})
+	return a.prove(ctx, bearer, call{method: method, address: address, fragments: accountKeys, admits: true, code: code})
 }
 
 var (
@@ -124,7 +124,7 @@ var (
 // call is what a token is presented for.
 type call struct {
 	method, address string
-	preferred       []string
+	fragments       []string // of the methods that sign here
 	admits          bool
 	code            string // of an invite
 }
@@ -135,15 +135,14 @@ func (a *Authenticator) prove(ctx context.Context, bearer string, c call) (Proof
 	if bearer == "" {
 		return Proof{}, &TokenRefusal{NameNoToken, ds.Refuse(ds.Unauthorized, "a service token is required")}
 	}
-	if err := a.addresses.check(c.address, a.o.Now()); err != nil {
-		return Proof{}, limited(err)
-	}
-	if err := a.take(LimitAddressCalls, c.address); err != nil {
-		return Proof{}, limited(err)
-	}
-	v, err := verifyToken(ctx, bearer, a.expect(c.method, true), &issuers{a: a, preferred: c.preferred, address: c.address})
+	v, err := verifyToken(ctx, bearer, a.expect(c.method, true), &issuers{a: a, fragments: c.fragments, address: c.address, take: func() error {
+		if err := a.penalties.check(c.address, a.o.Now()); err != nil {
+			return err
+		}
+		return a.take(LimitAddressCalls, c.address)
+	}})
 	if err != nil {
-		return Proof{}, a.refuseProof(ctx, err, c)
+		return Proof{}, a.refuseProof(ctx, err, c.address)
 	}
 	j := &job{nonce: &v.nonce}
 	if c.admits {
@@ -152,12 +151,26 @@ func (a *Authenticator) prove(ctx context.Context, bearer string, c call) (Proof
 		}
 	}
 	if err := a.writer.do(ctx, j); err != nil {
-		return Proof{}, a.refuseProof(ctx, err, c)
+		if errors.Is(err, errReplayed) {
+			err = &signedRefusal{v.issuer, err}
+		}
+		return Proof{}, a.refuseProof(ctx, err, c.address)
 	}
-	if j.admit != nil {
-		a.admitted.add(v.issuer, a.o.Now())
+	a.chargeAccepted(v.issuer)
+	if c.admits {
+		a.welcome(v.issuer, j.admit)
 	}
 	return Proof{Account: v.issuer, Hint: v.hint}, nil
+}
+
+// welcome notes that an account is admitted, whose token was used up.
+func (a *Authenticator) welcome(account ds.AccountID, admit *admission) {
+	if admit != nil {
+		a.admitted.add(account, a.o.Now())
+	}
+	if a.o.Resolver != nil {
+		a.o.Resolver.prove(string(account))
+	}
 }
 
 // expect is what a token for a method of this service must be.
@@ -165,9 +178,10 @@ func (a *Authenticator) expect(method string, fragments bool) expectation {
 	return expectation{method: method, audiences: a.o.Audience(), now: a.o.Now(), fragments: fragments, devSecret: a.o.DevSecret}
 }
 
-// refuseProof names the reason of a refusal and counts it against the address. What
-// is not about the token stays what it is.
-func (a *Authenticator) refuseProof(ctx context.Context, err error, c call) error {
+// refuseProof names the reason of a refusal and charges it. What is not about the token
+// stays what it is.
+func (a *Authenticator) refuseProof(ctx context.Context, err error, address string) error {
+	a.chargeRefused(err, address)
 	if ds.IsUnavailable(err) {
 		return err
 	}
@@ -178,10 +192,6 @@ func (a *Authenticator) refuseProof(ctx context.Context, err error, c call) erro
 		return err
 	}
 	a.o.Logger.DebugContext(ctx, "service token refused", "err", err)
-	var limit *ds.Refusal
-	if errors.As(a.take(LimitAddressBadTokens, c.address), &limit) {
-		a.addresses.shut(c.address, a.o.Now().Add(limit.RetryAfter))
-	}
 	return nameRefusal(err)
 }
 
@@ -197,55 +207,4 @@ func limited(err error) error {
 		name = NameBadToken
 	}
 	return &TokenRefusal{name, refusal}
-}
-
-// take counts a call under a limit; nobody is counted under "".
-func (a *Authenticator) take(limit, key string) error {
-	if a.o.Limit == nil || key == "" {
-		return nil
-	}
-	return a.o.Limit(limit, key)
-}
-
-// shutAddressesMax bounds how many addresses are remembered for their bad tokens. An
-// arbitrary one makes room.
-const shutAddressesMax = 10_000
-
-// shutAddresses are those that have sent too many bad tokens of a kind: they are refused before
-// anything is computed for them. The zero value is ready.
-type shutAddresses struct {
-	mu    sync.Mutex // guards until
-	until map[string]time.Time
-}
-
-func (s *shutAddresses) check(address string, now time.Time) error {
-	if address == "" {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	until, ok := s.until[address]
-	if !ok {
-		return nil
-	}
-	if !now.Before(until) {
-		delete(s.until, address)
-		return nil
-	}
-	return &ds.Refusal{Code: ds.RateLimited, Message: "rate limited", RetryAfter: until.Sub(now)}
-}
-
-func (s *shutAddresses) shut(address string, until time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.until == nil {
-		s.until = map[string]time.Time{}
-	}
-	for other := range s.until {
-		if len(s.until) < shutAddressesMax {
-			break
-		}
-		delete(s.until, other)
-	}
-	s.until[address] = until
 }

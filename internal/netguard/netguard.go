@@ -207,6 +207,7 @@ func checkLoopback(to netip.AddrPort) error {
 // Limits bound one call.
 type Limits struct {
 	Timeout   time.Duration // of the whole call, body included; 0 means 10 seconds
+	FirstByte time.Duration // of Get: until the answer begins; 0 means Timeout
 	BodyBytes int64         // of the answer; 0 means 64 KiB
 }
 
@@ -249,6 +250,14 @@ func (g *Guard) Get(ctx context.Context, url, accept string, l Limits) (*Respons
 	if _, err := g.CheckURL(url); err != nil {
 		return nil, g.count(err)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	begun := func() {}
+	if l.FirstByte > 0 {
+		late := time.AfterFunc(l.FirstByte, cancel)
+		begun = func() { late.Stop() }
+	}
+	defer begun()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, g.count(&Refused{Reason: ReasonURL})
@@ -260,6 +269,7 @@ func (g *Guard) Get(ctx context.Context, url, accept string, l Limits) (*Respons
 		return nil, bare(err)
 	}
 	defer response.Body.Close()
+	begun()
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		return nil, bare(err)

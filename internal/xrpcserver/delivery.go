@@ -44,7 +44,7 @@ func (s *Server) getDeliveryStatus(ctx context.Context, who ds.Caller, in *xrpc.
 
 // resolveDeliveryService finds the delivery service of an account or, by its own DID,
 // that of a service.
-func (s *Server) resolveDeliveryService(ctx context.Context, _ ds.Caller, in *xrpc.ResolveDeliveryServiceParams) (*xrpc.ResolveDeliveryServiceOutput, error) {
+func (s *Server) resolveDeliveryService(ctx context.Context, who ds.Caller, in *xrpc.ResolveDeliveryServiceParams) (*xrpc.ResolveDeliveryServiceOutput, error) {
 	did, _, _ := strings.Cut(in.DID, "#")
 	if !isDID(did) { // what is found out is remembered by it
 		return nil, badInput("did", "must be a DID")
@@ -55,7 +55,7 @@ func (s *Server) resolveDeliveryService(ctx context.Context, _ ds.Caller, in *xr
 	if s.services == nil {
 		return nil, errEndpoint
 	}
-	service, err := s.services.Find(ctx, did)
+	service, err := s.services.Find(ctx, who.Account, did)
 	var failure *identity.ResolveError
 	switch {
 	case err == nil:

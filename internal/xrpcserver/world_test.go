@@ -97,6 +97,7 @@ func newWorldOn(t testing.TB, storeURL string, change ...func(*setup)) *world {
 	w.store = db
 	t.Cleanup(func() { must(t, db.Close()) })
 	auth, err := identity.New(identity.Options{Store: db, Now: w.now, IsPolled: true,
+		Limit:    func(name, key string) error { return w.core.Take(name, key) },
 		Audience: func() []string { return identity.Audiences(testDID) }})
 	must(t, err)
 	t.Cleanup(auth.Close)

@@ -1,0 +1,324 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/netguard"
+)
+
+// away makes a directory answer as one does that is out of order.
+func (d *directory) away(path string) {
+	d.answer(path, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) })
+}
+
+// TestDirectoryIsAway: accounts whose documents are known go on for a day, others are
+// told that they cannot be asked for now, and not that their tokens are bad.
+func TestDirectoryIsAway(t *testing.T) {
+	ctx := t.Context()
+	p := newPeople(newWorld(t, "sqlite:"+t.TempDir()))
+	limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitAddressBadTokens: 3}}
+	a := p.authenticator(func(o *Options) { o.Limit = limits.take })
+	eve := testKey(t, "eve", ES256)
+	n := 0
+	call := func(k *AccountKey, did string) error {
+		n++
+		_, err := a.XRPC(ctx, forge(t, header(k.Alg()), p.body(did, fmt.Sprint(n)), k.Sign), sendMethod, shared)
+		return err
+	}
+	start := func(k *AccountKey, did string) error {
+		n++
+		token := forge(t, header(k.Alg()), p.body(did, fmt.Sprint(n)).with("lxm", SessionStartMethod), k.Sign)
+		_, err := a.StartSession(ctx, Start{AuthToken: token, DeviceID: "phone", Address: shared})
+		return err
+	}
+	if err := call(p.ann, p.annDID); err != nil {
+		t.Fatal(err)
+	}
+	for _, did := range []string{p.annDID, p.kayDID} {
+		p.directory.away("/" + did)
+	}
+	fetches := func() int { return p.directory.fetched("/" + p.annDID) }
+	p.clock.add(documentLife)
+	for range 10 {
+		if err := errors.Join(call(p.ann, p.annDID), start(p.ann, p.annDID)); err != nil {
+			t.Errorf("a known account: %v", err)
+		}
+	}
+	if fetches() != 2 {
+		t.Errorf("%d refreshes at once", fetches()-1)
+	}
+	// The directory is asked again after a while that grows.
+	for i, pause := range []time.Duration{5, 10, 20, 40, 60, 60} {
+		before := fetches()
+		p.clock.add(pause*time.Second - time.Millisecond)
+		if err := call(p.ann, p.annDID); err != nil || fetches() != before {
+			t.Errorf("pause %d: %v, %d fetches too early", i, err, fetches()-before)
+		}
+		p.clock.add(time.Millisecond)
+		if err := call(p.ann, p.annDID); err != nil || fetches() != before+1 {
+			t.Errorf("pause %d: %v, %d fetches", i, err, fetches()-before)
+		}
+	}
+	for range 5 {
+		for door, err := range map[string]error{"XRPC": call(p.kay, p.kayDID), "gateway": start(p.kay, p.kayDID)} {
+			if !ds.IsUnavailable(err) || ds.RetryAfterSeconds(err) < 1 || ds.RetryAfterSeconds(err) > 60 {
+				t.Errorf("%s: an account that is not known: %v", door, err)
+			}
+		}
+	}
+	// What was signed by another may have been signed with a new key. It is no verdict, but
+	// counts as what nobody has signed.
+	for range 5 {
+		if err := call(eve, p.annDID); !ds.IsUnavailable(err) && nameOf(err) != NameRateLimited {
+			t.Errorf("forged: %v", err)
+		}
+	}
+	if limits.taken[LimitAddressBadTokens+" "+shared] == 0 {
+		t.Error("forged tokens count for nobody")
+	}
+	p.clock.add(documentStaleMax)
+	if err := call(p.ann, p.annDID); !ds.IsUnavailable(err) {
+		t.Errorf("after a day: %v", err)
+	}
+	p.directory.set("/"+p.annDID, didDocument(p.annDID, multikey(p.annDID, "#atproto", p.ann)))
+	p.clock.add(documentFailedLifeMax)
+	if err := call(p.ann, p.annDID); err != nil {
+		t.Errorf("when it is back: %v", err)
+	}
+}
+
+// TestStaleDocumentEnds: a document that is too old is not used when the directory
+// answers, whatever it says.
+func TestStaleDocumentEnds(t *testing.T) {
+	ctx := t.Context()
+	p := newPeople(newWorld(t, "sqlite:"+t.TempDir()))
+	a := p.authenticator(nil)
+	next := testKey(t, "next", ES256K)
+	n := 0
+	call := func(k *AccountKey) string {
+		n++
+		_, err := a.XRPC(ctx, forge(t, header(k.Alg()), p.body(p.annDID, fmt.Sprint(n)), k.Sign), sendMethod, "")
+		if ds.IsUnavailable(err) {
+			return "unavailable"
+		}
+		return nameOf(err)
+	}
+	for round, change := range []struct {
+		name string
+		do   func()
+		want string
+	}{
+		{"rotated", func() { p.directory.set("/"+p.annDID, didDocument(p.annDID, multikey(p.annDID, "#atproto", next))) }, NameBadSignature},
+		{"gone", func() { p.directory.answer("/"+p.annDID, http.NotFound) }, NameBadIssuer},
+		{"of another", func() { p.directory.set("/"+p.annDID, didDocument(p.kayDID)) }, NameBadIssuer},
+		{"without keys", func() { p.directory.set("/"+p.annDID, didDocument(p.annDID)) }, NameBadIssuer},
+	} {
+		p.directory.set("/"+p.annDID, didDocument(p.annDID, multikey(p.annDID, "#atproto", p.ann)))
+		p.clock.add(2 * documentLife)
+		if got := call(p.ann); got != "" {
+			t.Fatalf("%s: %q", change.name, got)
+		}
+		p.directory.away("/" + p.annDID)
+		p.clock.add(documentLife)
+		if got := call(p.ann); got != "" {
+			t.Errorf("%s: while it is away: %q", change.name, got)
+		}
+		change.do()
+		p.clock.add(documentFailedLife)
+		if got := call(p.ann); got != change.want {
+			t.Errorf("%d, %s: %q, want %q", round, change.name, got, change.want)
+		}
+		p.directory.away("/" + p.annDID)
+		p.clock.add(2 * documentLife)
+		if got := call(p.ann); got == "" {
+			t.Errorf("%s: the old key is good again", change.name)
+		}
+	}
+}
+
+// TestSlowDirectory: a call waits for the refresh of a document for refreshWait and no
+// longer, and those who want it meanwhile share the fetch.
+func TestSlowDirectory(t *testing.T) {
+	d := newDirectory(t)
+	clock := newClock()
+	r := d.resolver(t, ResolverOptions{Now: clock.Now})
+	ann := plc("ann")
+	d.set("/"+ann, didDocument(ann))
+	old, err := r.Document(t.Context(), ann)
+	if err != nil {
+		t.Fatal(err)
+	}
+	released := make(chan struct{})
+	d.answer("/"+ann, func(w http.ResponseWriter, _ *http.Request) {
+		<-released
+		fmt.Fprintf(w, `{"id":%q}`, ann)
+	})
+	clock.add(documentLife)
+	began := time.Now()
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			if got, err := r.Document(t.Context(), ann); err != nil || got != old {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	all.Wait()
+	if took := time.Since(began); took < refreshWait || took > firstByteTimeout {
+		t.Errorf("waited for %s", took)
+	}
+	r.mu.Lock()
+	f := r.flights[ann]
+	r.mu.Unlock()
+	close(released)
+	if _, err := f.wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Document(t.Context(), ann); err != nil || got == old {
+		t.Errorf("afterwards the old one: %v", err)
+	}
+	if n := d.fetched("/" + ann); n != 2 {
+		t.Errorf("fetched %d times", n)
+	}
+}
+
+// TestDeadHosts: tokens that name hosts which never answer hold up neither accounts of
+// the directory nor accounts that were here before, nor strangers from elsewhere.
+func TestDeadHosts(t *testing.T) {
+	d := newDirectory(t)
+	dead := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}}
+	guard, err := netguard.New(netguard.Options{Dev: true, LoopbackHTTP: true, Resolver: dead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(guard.Close)
+	r, err := NewResolver(ResolverOptions{Guard: guard, Directory: d.server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	// A flood from one address, of hosts of one domain and of many.
+	ctx, stop := context.WithCancel(t.Context())
+	var flood sync.WaitGroup
+	for i := range 200 {
+		for _, did := range []string{fmt.Sprintf("did:web:h%d.dead.net", i), fmt.Sprintf("did:web:dead%d.net", i)} {
+			flood.Go(func() { _, _ = r.document(ctx, did, asker{address: shared}) })
+		}
+	}
+	waits := func(class string) int {
+		r.places.mu.Lock()
+		defer r.places.mu.Unlock()
+		return len(r.places.waiting[class])
+	}
+	for waits("host") < waitingOfClass {
+		runtime.Gosched() // until the queue of strangers is full
+	}
+	host := strings.Replace(d.server.URL, "http://127.0.0.1:", "127.0.0.1%3A", 1)
+	began := time.Now()
+	for i := range 20 {
+		ann, bob := plc(fmt.Sprintf("ann%c", 'a'+i)), fmt.Sprintf("did:web:%s:bob%d", host, i)
+		d.set("/"+ann, didDocument(ann))
+		d.set(fmt.Sprintf("/bob%d/did.json", i), didDocument(bob))
+		if _, err := r.document(t.Context(), ann, asker{address: shared}); err != nil {
+			t.Errorf("did:plc: %v", err)
+		}
+		if _, err := r.document(t.Context(), bob, asker{address: shared, isKnown: true}); err != nil {
+			t.Errorf("a known account at a host: %v", err)
+		}
+	}
+	if took := time.Since(began); took > firstByteTimeout {
+		t.Errorf("40 lookups took %s", took)
+	}
+	_, err = r.document(t.Context(), "did:web:dead.net", asker{address: shared})
+	var failure *ResolveError
+	if !errors.As(err, &failure) || failure.Kind != ResolveFailed || failure.RetryAfter <= 0 {
+		t.Errorf("beyond the queue: %v", err)
+	}
+	stop()
+	flood.Wait()
+	r.Close()
+	r.places.mu.Lock()
+	defer r.places.mu.Unlock()
+	if len(r.places.taken) != 0 || len(r.places.waiting) != 0 {
+		t.Errorf("left behind: %v, %v", r.places.taken, r.places.waiting)
+	}
+}
+
+// TestPlaces holds the bounds of each kind against each other.
+func TestPlaces(t *testing.T) {
+	web := func(i int) visit { return visit{host: fmt.Sprintf("h%d.net", i), address: fmt.Sprint(i)} }
+	for _, test := range []struct {
+		name string
+		make func(i int) visit
+		want int
+	}{
+		{"class", web, placesOfClass},
+		{"directory", func(int) visit { return visit{} }, placesOfClass},
+		{"directory, known", func(int) visit { return visit{isKnown: true, address: shared} }, placesOfClass},
+		{"host", func(i int) visit { return visit{host: "h.net", address: fmt.Sprint(i)} }, placesOfHost},
+		{"host, known", func(i int) visit { return visit{host: "h.net", isKnown: true} }, placesOfHost},
+		{"domain", func(i int) visit { return visit{host: fmt.Sprintf("h%d.dead.co.uk", i), address: fmt.Sprint(i)} }, placesOfDomain},
+		{"address", func(i int) visit { return visit{host: fmt.Sprintf("h%d.net", i), address: shared} }, placesOfAddress},
+	} {
+		p := &places{}
+		ended, end := context.WithCancel(t.Context())
+		end()
+		var leaves []func()
+		for i := range 20 {
+			if leave, err := p.enter(ended, test.make(i)); err == nil {
+				leaves = append(leaves, leave)
+			}
+		}
+		if len(leaves) != test.want {
+			t.Errorf("%s: %d places, want %d", test.name, len(leaves), test.want)
+		}
+		// Of two that wait, the one whose places are free is not held up by the other.
+		entered := make(chan func(), 1)
+		if test.name == "host" {
+			go func() {
+				leave, err := p.enter(t.Context(), test.make(0))
+				if err != nil {
+					t.Error(err)
+				}
+				entered <- leave
+			}()
+			for i := 1; i < placesOfClass-placesOfHost; i++ {
+				leave, err := p.enter(ended, web(i))
+				if err != nil {
+					t.Errorf("another host: %v", err)
+					continue
+				}
+				leaves = append(leaves, leave)
+			}
+		} else {
+			entered <- func() {}
+		}
+		for _, leave := range leaves {
+			leave()
+			leave()
+		}
+		(<-entered)()
+		if len(p.taken) != 0 || len(p.waiting) != 0 {
+			t.Errorf("%s: left behind: %v, %v", test.name, p.taken, p.waiting)
+		}
+	}
+	for host, want := range map[string]string{"net": "net", "a.net": "a.net", "b.a.net": "a.net", "c.b.a.net": "a.net", "a.co.uk": "a.co.uk", "b.a.co.uk": "a.co.uk",
+		"x.b.a.com.au": "a.com.au", "b.co.net": "co.net", "b.a.uk": "a.uk", "co.uk": "co.uk"} {
+		if got := domainOf(host); got != want {
+			t.Errorf("%s: %s, want %s", host, got, want)
+		}
+	}
+}
