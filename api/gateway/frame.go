@@ -47,6 +47,7 @@ const (
 	TypeMembers        = "members"         // feature device
 	TypeKeyPackagesLow = "keypackages.low" // feature device
 	TypeRoster         = "conv.members"    // feature roster
+	TypeStreamStarted  = "stream.started"  // server-sent events only
 
 	TypePing = "ping"
 	TypePong = "pong"

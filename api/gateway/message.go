@@ -94,6 +94,19 @@ type CaughtUp struct {
 	Seq    int64  `json:"seq"`
 }
 
+// StreamStarted is the first item of a stream of server-sent events that is not what was
+// asked for. It is sent where the stream begins again, and to sessions with any feature
+// where it leaves conversations out.
+type StreamStarted struct {
+	// Restarted says that the id to go on from is unknown or too old: the stream begins
+	// again, as one without an id would. Cursors say where, of up to 1000 conversations.
+	Restarted bool     `json:"restarted,omitempty"`
+	Cursors   []Cursor `json:"cursors,omitempty"`
+	// More says that the account is in more conversations than the stream follows: it
+	// follows those that were most recently active.
+	More bool `json:"more,omitempty"`
+}
+
 // Drain announces that the server is about to close the socket, and when to come
 // back. Feature drain.
 type Drain struct {

@@ -61,7 +61,9 @@ type Service struct {
 	tails          *tailCache
 	cursors        *cursorBuffer
 	metrics        *Metrics
-	positions      *shared[store.StreamPosition, struct{}]
+	positions      *shared[store.StreamRow, bool]
+	streams        openStreams
+	follows        followCounts
 	readings       *shared[store.Start, store.Reading]
 	revocations    Revocations
 	attested       attestations
@@ -110,6 +112,7 @@ func New(o Options) *Service {
 	s.loops.Go(func() { s.positions.run(ctx) })
 	s.loops.Go(func() { s.readings.run(ctx) })
 	s.loops.Go(func() { s.flushCursors(ctx) })
+	s.loops.Go(func() { s.renewStreams(ctx) })
 	s.loops.Go(func() { s.sweep(ctx) })
 	if o.Store.IsShared() {
 		s.loops.Go(func() { s.poll(ctx, o.PollInterval) })
@@ -150,14 +153,17 @@ func (s *Service) sweep(ctx context.Context) {
 			if err := tx.SweepKeyPackages(); err != nil {
 				return err
 			}
-			if err := tx.SweepStreamPositions(streamLifetime); err != nil {
-				return err
-			}
 			if err := tx.SweepTickets(); err != nil {
 				return err
 			}
 			return tx.SweepWelcomes()
 		})
+		for more := err == nil; more && err == nil; {
+			err = s.store.Update(ctx, func(tx *store.Tx) error {
+				more, err = tx.SweepStreams(streamLifetime, sweepStreamsMax)
+				return err
+			})
+		}
 		if ctx.Err() == nil && !ds.IsUnavailable(err) { // a database that is away is logged by the store
 			sweeping.Note(err)
 		}

@@ -133,27 +133,3 @@ func TestTicketsOfCore(t *testing.T) {
 		}
 	})
 }
-
-func TestPlaces(t *testing.T) {
-	onBoth(t, func(t *testing.T, url string) {
-		w := newWorld(t, url)
-		ctx := context.Background()
-		whole, err := w.service.SavePlaces(ctx, who("ann"), 0, []ds.Cursor{{Log: "c/1", Next: 5}, {Log: "c/2", Next: 6}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		upon, err := w.service.SavePlaces(ctx, who("ann"), whole, []ds.Cursor{{Log: "c/2", Next: 9}, {Log: "c/3", Next: 1}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		list, err := w.service.Places(ctx, who("ann"), upon)
-		if got := fmt.Sprint(list); err != nil || got != "[{c/1 5} {c/2 9} {c/3 1}]" {
-			t.Errorf("got %s, %v", got, err)
-		}
-		for name, id := range map[string]PlaceID{"ben": upon, "ann": 12345} {
-			if _, err := w.service.Places(ctx, who(name), id); ds.CodeOf(err) != ds.InvalidRequest {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-	})
-}

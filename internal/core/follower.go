@@ -90,10 +90,13 @@ func (s *Service) NewFollower(who ds.Caller) *Follower {
 
 // Follow begins with message fromSeq, or with the device's stored cursor where it
 // is 0. A conversation that is already followed starts again there. Refusals:
-// forbidden, replay_window_exceeded.
+// forbidden, replay_window_exceeded, limit_exceeded.
 func (f *Follower) Follow(ctx context.Context, id ds.ConversationID, fromSeq int64) error {
 	if !ds.IsValidID(string(id)) {
 		return refuseNotMember
+	}
+	if f.s.follows.of(f.who.Account) >= followsMax {
+		return refuseFollows
 	}
 	next := f.register(ds.ConversationLog(id))
 	// Before the snapshot: what is flushed in between is then in both, not in neither.
@@ -162,6 +165,7 @@ func (f *Follower) deviceReading(ctx context.Context) (head, cursor int64, err e
 // has all that the snapshot has need not read.
 func (f *Follower) register(log ds.LogID) *follow {
 	next := &follow{owner: f, log: log}
+	f.s.follows.add(f.who.Account, 1)
 	f.s.wakes.add(next)
 	return next
 }

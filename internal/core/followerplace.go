@@ -2,12 +2,6 @@ package core
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
-	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
@@ -93,69 +87,4 @@ func (f *Follower) beginAt(next *follow, at store.Reading, after int64) (Begun, 
 	}
 	next.pos.Store(b.Pos)
 	return b, nil
-}
-
-// PlaceID names a stored list of places. It is short enough for a cursor.
-type PlaceID uint64
-
-// placePrefix marks the entry of a stored list that names the one it builds upon.
-const placePrefix = "p/"
-
-// SavePlaces stores where a stream of the caller's stands, for a week, under a new name:
-// the next pos that it wants of each log. Those of the list upon, if it is not 0, need not
-// be named where they have not moved; upon is one that builds upon none. It is durable
-// when SavePlaces returns.
-func (s *Service) SavePlaces(ctx context.Context, who ds.Caller, upon PlaceID, next []ds.Cursor) (PlaceID, error) {
-	position := store.StreamPosition{Device: who.AsDevice(), Next: next}
-	if upon != 0 {
-		position.Next = append([]ds.Cursor{{Log: ds.LogID(fmt.Sprintf("%s%x", placePrefix, uint64(upon)))}}, next...)
-	}
-	_, _ = rand.Read(position.ID[:8]) // never fails (crypto/rand)
-	position.ID[0] |= 1               // never 0
-	_, err := s.positions.ask(ctx, position)
-	return PlaceID(binary.BigEndian.Uint64(position.ID[:])), err
-}
-
-// Places finds what SavePlaces stored for the same account, whole and in the order in
-// which logs came. Refusals: invalid_request for a name that is unknown, too old or
-// somebody else's.
-func (s *Service) Places(ctx context.Context, who ds.Caller, id PlaceID) ([]ds.Cursor, error) {
-	list, err := s.places(ctx, who, id)
-	if err != nil || len(list) == 0 || !strings.HasPrefix(string(list[0].Log), placePrefix) {
-		return list, err
-	}
-	upon, err := strconv.ParseUint(strings.TrimPrefix(string(list[0].Log), placePrefix), 16, 64)
-	if err != nil {
-		return nil, fmt.Errorf("stored places: %w", err)
-	}
-	whole, err := s.places(ctx, who, PlaceID(upon))
-	if err != nil {
-		return nil, err
-	}
-	at := make(map[ds.LogID]int, len(whole))
-	for i, c := range whole {
-		at[c.Log] = i
-	}
-	for _, c := range list[1:] {
-		if i, ok := at[c.Log]; ok {
-			whole[i] = c
-		} else {
-			whole = append(whole, c)
-		}
-	}
-	return whole, nil
-}
-
-func (s *Service) places(ctx context.Context, who ds.Caller, id PlaceID) ([]ds.Cursor, error) {
-	var name StreamID
-	binary.BigEndian.PutUint64(name[:], uint64(id))
-	var list []ds.Cursor
-	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		list, err = tx.StreamPosition(name, who.AsDevice(), streamLifetime)
-		return err
-	})
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, ds.Refuse(ds.InvalidRequest, "cursor: unknown, expired or of another account")
-	}
-	return list, err
 }

@@ -36,7 +36,7 @@ const (
 	requestTimeout             = 10 * time.Second // a request is answered by then, whatever the store does
 	batchTimeout               = 5 * time.Second  // of that, for the batch that it comes into
 	readingsMax                = 256              // beginnings of follows in one query
-	positionsMax               = 256              // of streams in one transaction
+	positionsMax               = 256              // rows of streams in one transaction
 	cursorInterval             = time.Second
 	cursorShards               = 64
 	sweepInterval              = time.Hour
@@ -106,6 +106,33 @@ const (
 const (
 	AddressBodyBytesMax = 64 << 20
 	TotalBodyBytesMax   = 256 << 20
+)
+
+// Streams, and what is stored of where they stand.
+const (
+	// StreamConversationsMax bounds what one stream follows.
+	StreamConversationsMax = 4096
+	streamConversationsMin = 64      // so many a stream without a list may always follow
+	streamShare            = 16      // conversations of a stream that count as one subscription: they are begun together
+	followsMax             = 1 << 16 // logs that the connections of one account read at a time, on one node
+	// Of an account in more conversations than these together, those between are not looked
+	// at for which are the most recently active. Strangers cannot get the oldest out.
+	candidatesOldest = 12 << 10
+	candidatesLatest = 4 << 10
+
+	streamLifetime       = 7 * 24 * time.Hour // how long a stream can be resumed after its last use
+	streamRenewal        = 10 * time.Minute   // how often the use of an open stream is noted
+	streamInterval       = time.Second        // the least between two rows of a stream
+	streamBytesPerSecond = 4 << 10            // of its rows, where long ones come one after the other
+	streamSaveTimeout    = 5 * time.Second
+	streamPatienceMax    = 10 * time.Second // between tries, while rows cannot be written
+	streamMovesMax       = 64               // in a row that builds upon another than the first
+	streamRowsKept       = 192              // the last of each stream, and of every streamCheckEvery-th
+	streamCheckEvery     = 64               // the last streamChecksKept
+	streamChecksKept     = 16
+	streamsStoredMax     = 2048     // of one account
+	streamsBytesMax      = 32 << 20 // of one account, as much as their rows may come to
+	sweepStreamsMax      = 256      // in one transaction
 )
 
 // How a flusher goes about its batches.
@@ -190,6 +217,7 @@ const (
 	LimitSessionStarts     = "session_starts"          // per account
 	LimitResumes           = "resumes"                 // per account
 	LimitSubscribes        = "subscribes"              // per session
+	LimitStreams           = "stream_conversations"    // per account, counts the conversations of streams that begin
 	LimitReports           = "client_reports"          // per session
 	LimitGroupInfoRequests = "group_info_requests"     // per account and conversation
 	LimitReadditions       = "readditions"             // per account and conversation
@@ -235,6 +263,7 @@ func DefaultLimits() Limits {
 		LimitSessionStarts:     {120, time.Minute},
 		LimitResumes:           {600, time.Minute},
 		LimitSubscribes:        {1200, time.Minute},
+		LimitStreams:           {1 << 16, time.Minute},
 		LimitReports:           {60, time.Minute},
 		LimitGroupInfoRequests: {1, 30 * time.Second},
 		LimitReadditions:       {6, time.Hour},

@@ -2,75 +2,93 @@ package core
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
-	"time"
+	"slices"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
 )
 
-const (
-	// streamLifetime is how long a stream can be resumed from a position.
-	streamLifetime = 7 * 24 * time.Hour
-	// StreamConversationsMax bounds what one stream follows.
-	StreamConversationsMax = 4096
-	// streamShare is how many conversations of a stream count as one subscription:
-	// they are begun together.
-	streamShare = 16
-)
-
-// StreamID names a stored position of a stream. It is random.
-type StreamID = [16]byte
-
-// SaveStream stores what a stream of the caller's device wants next of each log, for
-// a week, under a new name. It is durable when SaveStream returns.
-func (s *Service) SaveStream(ctx context.Context, who ds.Caller, next []ds.Cursor) (StreamID, error) {
-	position := store.StreamPosition{Device: who.AsDevice(), Next: next}
-	_, _ = rand.Read(position.ID[:]) // never fails (crypto/rand)
-	_, err := s.positions.ask(ctx, position)
-	return position.ID, err
-}
-
-func (s *Service) writePositions(ctx context.Context, list []store.StreamPosition) ([]struct{}, error) {
-	err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.InsertStreamPositions(list) })
-	return make([]struct{}, len(list)), err
-}
-
-// Stream finds what SaveStream stored for the same device. Refusals: invalid_request
-// for a name that is unknown, too old or somebody else's.
-func (s *Service) Stream(ctx context.Context, who ds.Caller, id StreamID) ([]ds.Cursor, error) {
-	var next []ds.Cursor
-	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		next, err = tx.StreamPosition(id, who.AsDevice(), streamLifetime)
-		return err
-	})
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, ds.Refuse(ds.InvalidRequest, "Last-Event-ID: unknown, expired or of another device")
+// TakeStream counts the beginning of a stream that reads the conversations of a list.
+// Refusals: rate_limited, limit_exceeded for more than the account may read at a time.
+func (s *Service) TakeStream(session string, who ds.Caller, conversations int) error {
+	if s.follows.of(who.Account)+conversations > followsMax {
+		return refuseFollows
 	}
-	return next, err
+	return s.takeStream(session, who, conversations)
 }
 
-// TakeStream counts the beginning of a stream of that many conversations as
-// subscriptions of a session.
-func (s *Service) TakeStream(session string, conversations int) error {
+func (s *Service) takeStream(session string, who ds.Caller, conversations int) error {
 	if r := s.limits.take(LimitSubscribes, session, "", int64(max(1, conversations/streamShare))); r != nil {
+		return r
+	}
+	if r := s.limits.take(LimitStreams, string(who.Account), "", int64(max(1, conversations))); r != nil {
 		return r
 	}
 	return nil
 }
 
-// ConversationIDs lists what the caller is a member of. Refusals: limit_exceeded for
-// more than a stream may follow.
-func (s *Service) ConversationIDs(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
+var refuseFollows = ds.Refuse(ds.LimitExceeded, "the account's streams read too many conversations at a time")
+
+// Selection holds what a stream without a list reads.
+type Selection struct {
+	Conversations []ds.ConversationID // the most recently active ones, in the order of their ids
+	More          bool                // there are others, which it does not read
+}
+
+// SelectConversations chooses what a stream of all the caller's conversations reads, and
+// counts its beginning. Strangers can make anybody a member of many conversations: so it
+// never refuses because of their number. What exceeds StreamConversationsMax, what the
+// account's other streams leave of their bound or what its limits let begin now is left
+// out, the least recently active first. Refusals: rate_limited.
+func (s *Service) SelectConversations(ctx context.Context, session string, who ds.Caller) (Selection, error) {
+	most := min(StreamConversationsMax, max(followsMax-s.follows.of(who.Account), streamConversationsMin))
 	var list []ds.ConversationID
 	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		list, err = tx.ConversationIDs(who.Account, StreamConversationsMax+1)
+		list, err = tx.ActiveConversations(who.Account, most+1, activeBounds)
 		return err
 	})
-	if err == nil && len(list) > StreamConversationsMax {
-		return nil, ds.Refuse(ds.LimitExceeded, "a stream follows at most %d conversations", StreamConversationsMax)
+	if err != nil {
+		return Selection{}, err
 	}
+	n := min(len(list), most)
+	for {
+		err := s.takeStream(session, who, n)
+		if err == nil {
+			break
+		}
+		if n <= streamConversationsMin {
+			return Selection{}, err
+		}
+		n = max(n/2, streamConversationsMin)
+	}
+	chosen := Selection{Conversations: list[:n], More: len(list) > n}
+	slices.Sort(chosen.Conversations)
+	return chosen, nil
+}
+
+// RecentConversations lists the caller's most recently active conversations, as many as a
+// list has.
+func (s *Service) RecentConversations(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
+	var list []ds.ConversationID
+	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		list, err = tx.ActiveConversations(who.Account, convosMax, activeBounds)
+		return err
+	})
+	slices.Sort(list)
+	return list, err
+}
+
+var activeBounds = store.ActiveBounds{Oldest: candidatesOldest, Latest: candidatesLatest}
+
+// FormerConversations lists conversations that the caller has left or was removed from,
+// the latest entered first, as many as a stream may read: those in which a resumed stream
+// may have something to finish.
+func (s *Service) FormerConversations(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
+	var list []ds.ConversationID
+	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		list, err = tx.FormerConversations(who.Account, StreamConversationsMax)
+		return err
+	})
 	return list, err
 }
 

@@ -46,22 +46,52 @@ func (w *wakes) add(f *follow) {
 	s.logs[f.log][f] = struct{}{}
 }
 
-// remove forgets a follow and says whether it was the last of its log.
-func (w *wakes) remove(f *follow) (isLast bool) {
+// remove forgets a follow and reports whether it was there, and whether it was the last
+// of its log.
+func (w *wakes) remove(f *follow) (wasThere, isLast bool) {
 	s := w.shard(f.log)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	_, wasThere = s.logs[f.log][f]
 	delete(s.logs[f.log], f)
 	if len(s.logs[f.log]) > 0 {
-		return false
+		return wasThere, false
 	}
 	delete(s.logs, f.log)
-	return true
+	return wasThere, true
+}
+
+// followCounts counts what the connections of each account read on this node. The zero
+// value has counted none.
+type followCounts struct {
+	mu       sync.Mutex
+	accounts map[ds.AccountID]int // mu guards it
+}
+
+func (c *followCounts) add(account ds.AccountID, n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.accounts == nil {
+		c.accounts = map[ds.AccountID]int{}
+	}
+	if c.accounts[account] += n; c.accounts[account] <= 0 {
+		delete(c.accounts, account)
+	}
+}
+
+func (c *followCounts) of(account ds.AccountID) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.accounts[account]
 }
 
 // unfollow ends a follow; what nobody reads any more is not kept in memory.
 func (s *Service) unfollow(f *follow) {
-	if s.wakes.remove(f) {
+	wasThere, isLast := s.wakes.remove(f)
+	if wasThere {
+		s.follows.add(f.owner.who.Account, -1)
+	}
+	if isLast {
 		s.tails.evict(f.log)
 	}
 }

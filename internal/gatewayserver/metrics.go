@@ -33,6 +33,7 @@ const (
 	causeStalled   = "stalled"   // a write did not get through
 	causeSession   = "session"   // the session was revoked
 	causeRevoked   = "revoked"   // a stream lost the membership in all that it followed
+	causeRenewed   = "renewed"   // a stream has entered too many conversations, and is to be resumed
 	causeDrain     = "drain"     // the server stops
 	causeFault     = "fault"     // ours
 )

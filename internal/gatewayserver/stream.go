@@ -36,11 +36,10 @@ type stream struct {
 	all       bool              // new conversations are followed too
 	device    bool              // device events are sent
 	following map[ds.LogID]bool // conversations
-	position  position
-	stored    time.Time     // when the position's base was
-	again     time.Time     // before which storing it is not tried again
-	patience  time.Duration // until then, after a failure; 0 after none
-	items     []byte        // not written yet
+	position  *core.Position
+	isRestart bool   // the id to go on from is unknown or too old
+	more      bool   // there are conversations that are not followed
+	items     []byte // not written yet
 }
 
 // serveStream checks in the order of gateway v1, 4: session, request, membership,
@@ -87,14 +86,12 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 	if err != nil {
 		return nil, err
 	}
-	resumed, err := s.resumedFrom(r, who)
+	resumed, isRestart, err := s.resumedFrom(r, who)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.core.TakeStream(who.ID, len(q.conversations)); err != nil {
-		return nil, err
-	}
 	c := &stream{server: s, session: who, did: s.did(), all: q.all, device: q.device, following: map[ds.LogID]bool{},
+		position: s.core.NewPosition(who.Caller), isRestart: isRestart,
 		follower: s.core.NewFollower(who.Caller), detach: func() {}, nextPing: s.clock.Load() + s.streamPing.Milliseconds()}
 	c.ctx, c.cancel = context.WithCancel(r.Context())
 	if err := c.follow(q, resumed); err != nil {
@@ -104,7 +101,7 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 	// What the ids build upon, so that there are ids whatever happens to the database; one
 	// that cannot keep it is said to be unavailable while there still is an answer.
 	if r.Method != http.MethodHead {
-		if err := c.save(); err != nil {
+		if err := c.position.Open(c.ctx); err != nil {
 			c.close()
 			return nil, err
 		}
@@ -114,58 +111,66 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 	return c, nil
 }
 
-// resumedFrom is where the stream stood of which the request names the last event
-// that arrived; nil when it names none.
-func (s *Server) resumedFrom(r *http.Request, who identity.Session) (map[ds.LogID]int64, error) {
+// resumedFrom finds where the stream stood of which the request names the last event that
+// arrived; nil where it names none, or one that is not known any more.
+func (s *Server) resumedFrom(r *http.Request, who identity.Session) (resumed *core.Resumed, isRestart bool, err error) {
 	text := r.Header.Get("Last-Event-ID")
 	if text == "" {
-		return nil, nil
+		return nil, false, nil
 	}
 	id, err := parseID(text)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	stored, err := s.core.Stream(r.Context(), who.Caller, id.name)
-	if err != nil {
-		return nil, err
+	if id.stream != 0 {
+		resumed, err = s.core.Resume(r.Context(), who.Caller, id.stream, id.moves)
+		if ds.CodeOf(err) == ds.InvalidRequest {
+			err = errNotAnID
+		}
 	}
-	return id.apply(stored)
+	return resumed, resumed == nil, err
 }
 
 // follow begins to read the logs of the stream. Where it is resumed, a conversation
 // that was lost in between is passed over as it would have been while it ran.
-func (c *stream) follow(q streamQuery, resumed map[ds.LogID]int64) error {
+func (c *stream) follow(q streamQuery, resumed *core.Resumed) error {
 	if q.device || q.all {
 		// Before the list of conversations is read, so that none is missed in between.
 		log, from := ds.AccountLog(c.session.Account), core.FromHead
 		if q.device {
-			from = resumed[log] // or FromCursor
+			from, _ = resumed.Of(log) // or FromCursor
 		}
 		next, err := c.follower.FollowDeviceFrom(c.ctx, from)
 		if err != nil {
 			return err
 		}
 		if q.device {
-			c.position.add(log, next)
+			c.position.Add(log, next)
 		}
 	}
 	starts, named := make([]core.StreamStart, 0, len(q.conversations)), map[ds.ConversationID]bool{}
 	for i, id := range q.conversations {
 		start := core.StreamStart{Conversation: id, FromSeq: q.from(i)}
-		if next := resumed[ds.ConversationLog(id)]; next > 0 {
+		if next, _ := resumed.Of(ds.ConversationLog(id)); next > 0 {
 			start.FromSeq, start.MayBeLost = next, true
 		}
 		starts, named[id] = append(starts, start), true
 	}
+	if len(starts) > 0 || !q.all {
+		if err := c.server.core.TakeStream(c.session.ID, c.session.Caller, len(starts)); err != nil {
+			return err
+		}
+	}
 	if q.all {
-		ids, err := c.server.core.ConversationIDs(c.ctx, c.session.Caller)
+		chosen, err := c.server.core.SelectConversations(c.ctx, c.session.ID, c.session.Caller)
 		if err != nil {
 			return err
 		}
-		for _, id := range ids {
-			if !named[id] {
-				start := core.StreamStart{Conversation: id, FromSeq: q.from(0), MayBeLost: true}
-				if next := resumed[ds.ConversationLog(id)]; next > 0 {
+		c.more = chosen.More
+		for _, id := range chosen.Conversations {
+			if !named[id] && len(starts) < core.StreamConversationsMax {
+				start := core.StreamStart{Conversation: id, FromSeq: q.from(0), MayBeLost: true, MayBePruned: true}
+				if next, _ := resumed.Of(ds.ConversationLog(id)); next > 0 {
 					start.FromSeq = next
 				}
 				starts = append(starts, start)
@@ -190,7 +195,7 @@ func (c *stream) begin(starts []core.StreamStart) error {
 	for i, next := range from {
 		if next > 0 {
 			log := ds.ConversationLog(starts[i].Conversation)
-			c.position.add(log, next)
+			c.position.Add(log, next)
 			c.following[log] = true
 		}
 	}
@@ -204,6 +209,7 @@ func (c *stream) isDone() bool { return len(c.following) == 0 && !c.device && !c
 func (c *stream) close() {
 	c.cancel()
 	c.follower.Close()
+	c.position.Close()
 	c.detach()
 	if c.out != nil {
 		c.out.close()
@@ -234,6 +240,9 @@ func (c *stream) run() {
 			c.end(causeFault)
 		}
 	}()
+	if err := c.tellStart(); err != nil {
+		return
+	}
 	for {
 		page, err := c.follower.Next(c.ctx)
 		if err == nil && c.hasEnded() {
@@ -248,6 +257,9 @@ func (c *stream) run() {
 		case errors.Is(err, errStreamDone):
 			c.end(causeRevoked)
 			return
+		case errors.Is(err, errStreamFull):
+			c.end(causeRenewed)
+			return
 		case c.ctx.Err() != nil, errors.Is(err, core.ErrClosed), errors.Is(err, errWrite):
 			return
 		default:
@@ -258,8 +270,33 @@ func (c *stream) run() {
 	}
 }
 
+// tellStart says, before anything else, that the stream does not go on where the client
+// asked, but begins again; and to sessions with any feature that it does not follow all
+// of the account's conversations.
+func (c *stream) tellStart() error {
+	start := gateway.StreamStarted{Restarted: c.isRestart, More: c.more && len(c.session.Features) > 0}
+	if !start.Restarted && !start.More {
+		return nil
+	}
+	for i := range c.position.Len() {
+		log, next := c.position.Log(i)
+		if id := log.Conversation(); start.Restarted && id != "" && len(start.Cursors) < startsMax {
+			start.Cursors = append(start.Cursors, gateway.Cursor{ConvID: string(id), NextSeq: next})
+		}
+	}
+	if err := c.event(gateway.TypeStreamStarted, &start); err != nil {
+		return err
+	}
+	return c.flush()
+}
+
+// startsMax bounds the conversations of which a stream that begins again says where: such
+// an item is shorter than 1 MiB.
+const startsMax = 1000
+
 var (
 	errStreamDone = errors.New("the stream has lost all it followed")
+	errStreamFull = errors.New("the stream has entered too many conversations, and is to be resumed")
 	errWrite      = errors.New("the network is gone")
 )
 
@@ -289,7 +326,7 @@ func (c *stream) writeConversation(page *core.Page) error {
 			}
 			continue
 		}
-		c.position.advance(page.Log, r.Seq+1)
+		c.advance(page.Log, r.Seq+1)
 		frame := c.open(gateway.TypeEvent)
 		if page.Frames != nil {
 			frame = append(frame, event.shared(page, i)...)
@@ -333,7 +370,7 @@ func (c *stream) writeDevice(page *core.Page) error {
 	for i := range page.Records {
 		r, e := &page.Records[i], &page.Events[i]
 		if frameType, body := deviceEvent(r, e); c.device && frameType != "" {
-			c.position.advance(page.Log, r.Pos+1)
+			c.advance(page.Log, r.Pos+1)
 			if err := c.event(frameType, body); err != nil {
 				return err
 			}
@@ -354,7 +391,10 @@ func (c *stream) join(id ds.ConversationID) error {
 	if c.following[log] || len(c.following) >= core.StreamConversationsMax {
 		return nil
 	}
-	start := core.StreamStart{Conversation: id, FromSeq: c.position.of(log), MayBeLost: true, MayBePruned: true}
+	if c.position.IsFull() {
+		return errStreamFull
+	}
+	start := core.StreamStart{Conversation: id, FromSeq: c.position.Of(log), MayBeLost: true, MayBePruned: true}
 	return c.retry(func() error { return c.begin([]core.StreamStart{start}) })
 }
 
@@ -370,17 +410,27 @@ func (c *stream) open(frameType string) []byte {
 	return append(items, "\ndata: "...)
 }
 
+// advance notes that everything of a log before next has been sent.
+func (c *stream) advance(log ds.LogID, next int64) {
+	if i, ok := c.position.Index(log); ok {
+		c.position.Advance(i, next)
+	}
+}
+
 // finish ends an item with the id of the position behind it, which is left out while
-// the position can neither be stored nor told from an older one: a client that is cut
-// off then comes back with the last id there was and is sent again what followed. Frames
-// hold no line breaks: JSON escapes them.
+// the position can only be told from an older one: a client that is cut off then comes
+// back with the last id there was and is sent again what followed. Frames hold no line
+// breaks: JSON escapes them.
 func (c *stream) finish(items []byte) error {
-	withID, ok := c.position.appendID(append(items, idField...))
-	if !ok || time.Since(c.stored) > baseAge {
-		if err := c.store(); err != nil {
+	withID, ok := appendID(append(items, idField...), c.position)
+	if !ok {
+		isSaved, err := c.position.Save(c.ctx)
+		if err != nil {
 			return err
 		}
-		withID, ok = c.position.appendID(append(items, idField...))
+		if isSaved {
+			withID, ok = appendID(append(items, idField...), c.position)
+		}
 	}
 	if !ok {
 		withID = items
@@ -392,48 +442,7 @@ func (c *stream) finish(items []byte) error {
 	return nil
 }
 
-const (
-	idField = "\nid: "
-	// baseAge bounds the age of what ids build upon, so that they are good for most of
-	// the time that it is kept, however long a stream lives.
-	baseAge = time.Hour
-)
-
-// store makes what the stream wants now the base of the ids that follow, unless that
-// has to wait for the database. Events do not wait for it longer than a moment.
-func (c *stream) store() error {
-	if time.Now().Before(c.again) {
-		return nil
-	}
-	err := c.save()
-	if !ds.IsUnavailable(err) || c.ctx.Err() != nil {
-		c.patience = 0
-		return err
-	}
-	c.patience = min(max(2*c.patience, storeRetryMin), storeRetryMax)
-	c.again = time.Now().Add(c.patience)
-	return nil
-}
-
-const (
-	storeTimeout  = 5 * time.Second
-	storeRetryMin = 100 * time.Millisecond
-	storeRetryMax = 10 * time.Second
-)
-
-// save stores where the stream stands. Ids that build upon that must not be seen before
-// it is durable.
-func (c *stream) save() error {
-	ctx, cancel := context.WithTimeout(c.ctx, storeTimeout)
-	defer cancel()
-	next := slices.Clone(c.position.next)
-	name, err := c.server.core.SaveStream(ctx, c.session.Caller, next)
-	if err == nil {
-		c.position.rebase(name, next)
-		c.stored = time.Now()
-	}
-	return err
-}
+const idField = "\nid: "
 
 const (
 	retryMin = 50 * time.Millisecond

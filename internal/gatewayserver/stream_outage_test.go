@@ -24,7 +24,7 @@ func TestStreamWithoutPositions(t *testing.T) {
 	var isBroken atomic.Bool
 	var failures atomic.Int64
 	w := newHookedWorld(t, url, func(sql string, done bool) {
-		if !done && isBroken.Load() && strings.HasPrefix(sql, "INSERT INTO stream_positions") {
+		if !done && isBroken.Load() && strings.HasPrefix(sql, "INSERT INTO stream_rows") {
 			failures.Add(1)
 			cutTransactions(t, url)
 		}

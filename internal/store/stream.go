@@ -1,80 +1,158 @@
 package store
 
 import (
-	"encoding/json"
-	"slices"
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// StreamPosition is where a stream of one device stood: what it wanted next of each
-// log, in the order in which it began to follow them.
-type StreamPosition struct {
-	ID     [16]byte
+// StreamRow is a part of the position of one stream: its first row holds all of it, later
+// ones what has moved since the row Since. What the bytes mean is the caller's affair.
+type StreamRow struct {
+	Stream   string
+	N, Since int64
+	Moves    []byte
+
+	// Opens makes a new stream of Device with this row, which is number 0. Size is what
+	// all rows of the stream may come to.
+	Opens  bool
 	Device ds.Device
-	Next   []ds.Cursor
+	Size   int64
 }
 
-// positionNext is the stored form of a cursor.
-type positionNext struct {
-	Log  ds.LogID `json:"l"`
-	Next int64    `json:"n"`
+// StreamBounds say how much of streams is kept: of one account, Streams of them and Bytes
+// by their sizes, those that were used last; of one stream, the last Rows, and of those
+// whose number is a multiple of CheckEvery the last Checks.
+type StreamBounds struct {
+	Streams, Bytes           int64
+	Rows, CheckEvery, Checks int64
 }
 
-// InsertStreamPositions keeps positions. They are never changed.
-func (tx *Tx) InsertStreamPositions(list []StreamPosition) error {
-	for chunk := range slices.Chunk(list, 16) {
-		args := make([]any, 0, 5*len(chunk))
-		for _, p := range chunk {
-			next := make([]positionNext, len(p.Next))
-			for i, c := range p.Next {
-				next[i] = positionNext(c)
+// WriteStreamRows writes rows in order. It reports of each whether it was written: a row of
+// a stream that is gone is not.
+func (tx *Tx) WriteStreamRows(list []StreamRow, bounds StreamBounds) ([]bool, error) {
+	written := make([]bool, len(list))
+	opened := map[ds.AccountID]bool{}
+	for i, r := range list {
+		if r.Opens {
+			opened[r.Device.Account] = true
+			if _, err := tx.exec(`INSERT INTO streams (stream_id, account, device, size, used_ms) VALUES ($1, $2, $3, $4, $5)`,
+				r.Stream, string(r.Device.Account), string(r.Device.ID), r.Size, tx.nowMS); err != nil {
+				return nil, err
 			}
-			args = append(args, p.ID[:], string(p.Device.Account), string(p.Device.ID), asJSON(next), tx.nowMS)
 		}
-		if _, err := tx.exec(`INSERT INTO stream_positions (position_id, account, device, next, created_ms) VALUES `+
-			placeholders(len(chunk), 5, 0), args...); err != nil {
+		n, err := tx.exec(`INSERT INTO stream_rows (stream_id, n, since, moves) SELECT stream_id, CAST($2 AS BIGINT), CAST($3 AS BIGINT), $4 FROM streams WHERE stream_id = $1`,
+			r.Stream, r.N, r.Since, notNil(r.Moves))
+		if err != nil {
+			return nil, err
+		}
+		if written[i] = n > 0; !written[i] {
+			continue
+		}
+		if err := tx.thinStream(r, bounds); err != nil {
+			return nil, err
+		}
+	}
+	for account := range opened {
+		if err := tx.evictStreams(account, bounds); err != nil {
+			return nil, err
+		}
+	}
+	return written, nil
+}
+
+// thinStream deletes the rows that are not kept behind a new one.
+func (tx *Tx) thinStream(r StreamRow, bounds StreamBounds) error {
+	old, check := r.N-bounds.Rows, r.N-bounds.Checks*bounds.CheckEvery
+	if old%bounds.CheckEvery == 0 {
+		old = -1
+	}
+	if check%bounds.CheckEvery != 0 {
+		check = -1
+	}
+	if old <= 0 && check <= 0 {
+		return nil
+	}
+	_, err := tx.exec(`DELETE FROM stream_rows WHERE stream_id = $1 AND n IN ($2, $3) AND n > 0`, r.Stream, old, check)
+	return err
+}
+
+// evictStreams deletes the streams of an account that exceed its bounds, those unused for
+// longest.
+func (tx *Tx) evictStreams(account ds.AccountID, bounds StreamBounds) error {
+	names, err := tx.streamNames(`SELECT stream_id FROM (SELECT stream_id, ROW_NUMBER() OVER w AS place, SUM(size) OVER w AS total FROM streams WHERE account = $1
+			WINDOW w AS (ORDER BY used_ms DESC, stream_id)) AS ranked
+		WHERE place > $2 OR total > $3`, string(account), bounds.Streams, bounds.Bytes)
+	if err != nil {
+		return err
+	}
+	return tx.deleteStreams(names)
+}
+
+func (tx *Tx) streamNames(sql string, args ...any) (names []string, err error) {
+	err = tx.each(func(scan func(...any) error) error {
+		var name string
+		err := scan(&name)
+		names = append(names, name)
+		return err
+	}, sql, args...)
+	return names, err
+}
+
+func (tx *Tx) deleteStreams(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	for _, table := range []string{"stream_rows", "streams"} {
+		if _, err := tx.exec(`DELETE FROM `+table+` WHERE stream_id `+tx.in(1), tx.setOf(names)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// StreamPosition is a position of that device which is at most lifetime old, or
-// ErrNotFound.
-func (tx *Tx) StreamPosition(id [16]byte, device ds.Device, lifetime time.Duration) ([]ds.Cursor, error) {
-	var text string
-	err := tx.row(`SELECT next FROM stream_positions WHERE position_id = $1 AND account = $2 AND device = $3 AND created_ms > $4`,
-		id[:], string(device.Account), string(device.ID), tx.nowMS-lifetime.Milliseconds()).Scan(&text)
-	if err != nil {
-		return nil, notFound(err)
-	}
-	var next []positionNext
-	if err := json.Unmarshal([]byte(text), &next); err != nil {
-		return nil, err
-	}
-	list := make([]ds.Cursor, len(next))
-	for i, n := range next {
-		list[i] = ds.Cursor(n)
-	}
-	return list, nil
-}
-
-// SweepStreamPositions forgets positions that are older than lifetime.
-func (tx *Tx) SweepStreamPositions(lifetime time.Duration) error {
-	_, err := tx.exec(`DELETE FROM stream_positions WHERE created_ms <= $1`, tx.nowMS-lifetime.Milliseconds())
+// RenewStreams notes that streams are in use.
+func (tx *Tx) RenewStreams(names []string) error {
+	_, err := tx.exec(`UPDATE streams SET used_ms = $2 WHERE stream_id `+tx.in(1), tx.setOf(names), tx.nowMS)
 	return err
 }
 
-// ConversationIDs lists what account is in now, at most max of them.
-func (tx *Tx) ConversationIDs(account ds.AccountID, max int) ([]ds.ConversationID, error) {
-	var list []ds.ConversationID
-	err := tx.each(func(scan func(...any) error) error {
-		var log ds.LogID
-		err := scan(&log)
-		list = append(list, log.Conversation())
-		return err
-	}, `SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY log_id LIMIT `+bound(2), string(account), int64(max))
-	return list, err
+// StreamRows are the rows that a state of a stream consists of: the first, the one that
+// the last builds upon, where there is one between, and the last, which is number N.
+type StreamRows struct {
+	First, Check, Last []byte
+	N                  int64
+}
+
+// StreamRows reads the state of a stream of a device as of row n or, where that is not
+// kept, as of the latest one before it; nothing for a stream that is unknown or was not
+// used for lifetime.
+func (tx *Tx) StreamRows(stream string, device ds.Device, n int64, lifetime time.Duration) (StreamRows, error) {
+	var r StreamRows
+	err := tx.row(`SELECT f.moves, COALESCE(m.n, 0), m.moves, c.moves
+		FROM streams s JOIN stream_rows f ON f.stream_id = s.stream_id AND f.n = 0
+			LEFT JOIN stream_rows m ON m.stream_id = s.stream_id AND m.n = (SELECT MAX(x.n) FROM stream_rows x
+				WHERE x.stream_id = s.stream_id AND x.n <= $4 AND x.n > 0
+					AND (x.since = 0 OR EXISTS (SELECT 1 FROM stream_rows y WHERE y.stream_id = x.stream_id AND y.n = x.since)))
+			LEFT JOIN stream_rows c ON c.stream_id = s.stream_id AND c.n = m.since AND m.since > 0
+		WHERE s.stream_id = $1 AND s.account = $2 AND s.device = $3 AND s.used_ms > $5`,
+		stream, string(device.Account), string(device.ID), n, tx.nowMS-lifetime.Milliseconds()).Scan(&r.First, &r.N, &r.Last, &r.Check)
+	if notFound(err) == ErrNotFound {
+		return StreamRows{}, nil
+	}
+	return r, err
+}
+
+// SweepStreams deletes up to max streams that were not used for lifetime, and the positions
+// that earlier versions left, and reports whether there may be more of the former.
+func (tx *Tx) SweepStreams(lifetime time.Duration, max int) (bool, error) {
+	until := tx.nowMS - lifetime.Milliseconds()
+	if _, err := tx.exec(`DELETE FROM stream_positions WHERE created_ms <= $1`, until); err != nil {
+		return false, err
+	}
+	names, err := tx.streamNames(`SELECT stream_id FROM streams WHERE used_ms <= $1 LIMIT `+bound(2), until, int64(max))
+	if err != nil {
+		return false, err
+	}
+	return len(names) == max, tx.deleteStreams(names)
 }

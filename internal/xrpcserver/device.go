@@ -122,7 +122,7 @@ func (s *Server) updateToken(ctx context.Context, who ds.Caller, in *xrpc.Regist
 	if err != nil {
 		return nil, err
 	}
-	conversations, err := s.core.ConversationIDs(ctx, who)
+	conversations, err := s.core.RecentConversations(ctx, who)
 	if err != nil {
 		return nil, err
 	}

@@ -41,6 +41,7 @@ type stream struct {
 	cancel     context.CancelFunc
 	isAll      bool // new conversations are followed, too
 	isSingle   bool // cursors are those of the one conversation
+	more       bool // the account has conversations that are not followed
 	cause      atomic.Pointer[string]
 
 	mu        sync.Mutex // guards what follows, and is held during a write
@@ -53,8 +54,6 @@ type stream struct {
 	held      []core.Page         // what waits until the record is over of which a part was sent
 	rest      []byte              // of the last cursor that had a good one
 	cursor    []byte              // scratch
-	again     time.Time           // before which storing the places is not tried again
-	patience  time.Duration       // until then, after a failure
 }
 
 // The causes of the end of a stream.
@@ -72,30 +71,29 @@ var (
 	refuseLost = &Error{http.StatusForbidden, "NotMember", "not a member"}
 	errWrite   = errors.New("the network is gone")
 	errLost    = errors.New("no member of anything that is followed")
+	errFull    = errors.New("the stream has entered too many conversations, and is to be resumed")
 )
 
 const (
-	storeTimeout  = 5 * time.Second
-	storeRetryMin = 100 * time.Millisecond
-	storeRetryMax = 10 * time.Second
-	joinRetryMin  = 50 * time.Millisecond
-	joinRetryMax  = 2 * time.Second
+	joinRetryMin = 50 * time.Millisecond
+	joinRetryMax = 2 * time.Second
 )
 
 // openStream follows everything that a subscription is for, on from a cursor or, without
 // one, from now on.
 func (s *Server) openStream(ctx context.Context, pass core.Pass, cursor string) (*stream, error) {
-	if err := s.core.TakeStream(string(pass.Who.Account), len(pass.Conversations)); err != nil {
-		return nil, err
-	}
-	c := &stream{server: s, who: pass.Who, generation: xrpc.Generation(pass.Generation), follower: s.core.NewFollower(pass.Who),
+	c := &stream{places: places{position: s.core.NewPosition(pass.Who)},
+		server: s, who: pass.Who, generation: xrpc.Generation(pass.Generation), follower: s.core.NewFollower(pass.Who),
 		isAll: len(pass.Conversations) == 0, isSingle: len(pass.Conversations) == 1, following: map[ds.ConversationID]bool{}}
 	c.follower.Former, c.follower.Listens = true, true
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	stop := context.AfterFunc(ctx, c.cancel)
 	err := c.follow(pass.Conversations, cursor)
 	if err == nil && !c.isSingle {
-		err = c.save() // there is a cursor for every event then, whatever happens to the database
+		// There is a cursor for every event then, whatever happens to the database.
+		if err = c.places.position.Open(c.ctx); err == nil {
+			c.rest, _ = c.places.appendRest(nil)
+		}
 	}
 	stop()
 	if err != nil {
@@ -108,78 +106,43 @@ func (s *Server) openStream(ctx context.Context, pass core.Pass, cursor string) 
 func (c *stream) close() {
 	c.cancel()
 	c.follower.Close()
+	c.places.position.Close()
 }
 
 // end notes why the stream ends; the first counts.
 func (c *stream) end(cause string) { c.cause.CompareAndSwap(nil, &cause) }
 
-// resumed is where the cursor says that the stream was; nil where it says nothing that is
-// still known.
-func (c *stream) resumed(ids []ds.ConversationID, cursor string) (*places, error) {
-	if c.isSingle {
-		if pos, sub, ok := parseCursor(ids[0], cursor); ok {
-			p := &places{}
-			at := p.add(ids[0], pos, sub)
-			if sub >= partSub {
-				at.sub, at.skip = 0, int(min(sub-partSub, 1<<20))+1
-			}
-			return p, nil
-		}
-	}
-	parsed, ok := parsePlaces(cursor)
-	if !ok {
-		return nil, nil
-	}
-	stored, err := c.server.core.Places(c.ctx, c.who, parsed.name)
-	if ds.CodeOf(err) != "" {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	p, _ := parsed.apply(stored)
-	return p, nil
-}
-
 // follow begins to read. Conversations that were lost since the cursor are read up to the
 // record that ended the stay; those that came since are read from their beginning.
 func (c *stream) follow(ids []ds.ConversationID, cursor string) error {
-	var old *places
-	if cursor != "" {
-		var err error
-		if old, err = c.resumed(ids, cursor); err != nil {
-			return err
-		}
-		c.isLost = old == nil
-	}
-	var list []core.Place
+	var old earlier
+	var err error
 	if c.isAll {
 		// Before the list of conversations is read, so that none is missed in between.
 		if _, err := c.follower.FollowDeviceFrom(c.ctx, core.FromHead); err != nil {
 			return err
 		}
-		var err error
-		if ids, err = c.server.core.ConversationIDs(c.ctx, c.who); err != nil {
-			return err
-		}
-		if old != nil {
-			for i := range old.list {
-				if id := old.list[i].id; !slices.Contains(ids, id) && len(ids) < core.StreamConversationsMax {
-					ids = append(ids, id)
-				}
-			}
-		}
+		ids, old, err = c.selection(cursor)
+	} else if err = c.server.core.TakeStream(string(c.who.Account), c.who, len(ids)); err == nil && cursor != "" {
+		old, _, err = c.resumed(ids, cursor)
 	}
+	if err != nil {
+		return err
+	}
+	c.isLost = cursor != "" && old == nil
+	list := make([]core.Place, 0, len(ids))
 	for _, id := range ids {
 		place := core.Place{Conversation: id, After: core.AtHead, MayBeLost: !c.isSingle}
-		if old != nil {
-			if i, ok := old.index[id]; ok {
-				place.After = old.list[i].pos
-			} else if c.isAll {
-				place.After = core.AtJoin
-			}
+		at, isOld := old[id]
+		switch {
+		case isOld:
+			place.After = at.pos
+		case old != nil && c.isAll && c.more:
+			c.reset = append(c.reset, id) // it may have come since, or not been followed
+		case old != nil && c.isAll:
+			place.After = core.AtJoin
 		}
-		if list = append(list, place); old != nil && old.partial != 0 && old.list[old.partial-1].id == id {
+		if list = append(list, place); at.skip > 0 {
 			// It is read first, so that hardly anything has to wait for it.
 			list[0], list[len(list)-1] = list[len(list)-1], list[0]
 		}
@@ -193,8 +156,66 @@ func (c *stream) follow(ids []ds.ConversationID, cursor string) error {
 	return nil
 }
 
+// selection chooses the conversations of a stream without a list: the account's, and those
+// that it has lost since the cursor.
+func (c *stream) selection(cursor string) (ids []ds.ConversationID, old earlier, err error) {
+	chosen, err := c.server.core.SelectConversations(c.ctx, string(c.who.Account), c.who)
+	if err != nil || cursor == "" {
+		c.more = chosen.More
+		return chosen.Conversations, nil, err
+	}
+	c.more = chosen.More
+	ids = chosen.Conversations
+	old, stored, err := c.resumed(ids, cursor)
+	if err != nil || old == nil || len(old) == stored.Len() {
+		return ids, old, err
+	}
+	former, err := c.server.core.FormerConversations(c.ctx, c.who)
+	if err != nil {
+		return nil, nil, err
+	}
+	parsed, _ := parsePlaces(cursor)
+	for _, id := range former {
+		if len(ids) < core.StreamConversationsMax && old.note(parsed, stored, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, old, nil
+}
+
+// resumed finds where the cursor says that the stream was in these conversations; nil
+// where it says nothing that is still known.
+func (c *stream) resumed(ids []ds.ConversationID, cursor string) (earlier, *core.Resumed, error) {
+	old := earlier{}
+	if c.isSingle {
+		if pos, sub, ok := parseCursor(ids[0], cursor); ok {
+			at := earlierSpot{pos: pos, sub: sub}
+			if sub >= partSub {
+				at.sub, at.skip = 0, int(min(sub-partSub, 1<<20))+1
+			}
+			old[ids[0]] = at
+			return old, nil, nil
+		}
+	}
+	parsed, ok := parsePlaces(cursor)
+	if !ok {
+		return nil, nil, nil
+	}
+	stored, err := c.server.core.Resume(c.ctx, c.who, parsed.stream, parsed.moves)
+	if ds.CodeOf(err) != "" || err == nil && stored == nil {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, id := range ids {
+		old.note(parsed, stored, id)
+	}
+	return old, stored, nil
+}
+
 // begin follows conversations and enters them into the places.
-func (c *stream) begin(list []core.Place, old *places) error {
+func (c *stream) begin(list []core.Place, old earlier) error {
 	begun, err := c.follower.FollowPlaces(c.ctx, list)
 	if err != nil {
 		return err
@@ -204,19 +225,19 @@ func (c *stream) begin(list []core.Place, old *places) error {
 			continue
 		}
 		id := list[i].Conversation
-		at := c.places.add(id, b.Pos, 0)
+		n, at := c.places.add(id, b.Pos)
 		c.following[id] = true
-		if b.IsReset {
+		was, isOld := old[id]
+		switch {
+		case b.IsReset:
 			c.reset = append(c.reset, id)
-			c.places.advance(c.places.index[id], b.Pos)
-		} else if old != nil {
-			if i, ok := old.index[id]; ok && old.list[i].pos == b.Pos {
-				at.sub = old.list[i].sub
-				// A part of a record that is not there was sent to nobody, and everything
-				// else would wait in memory for the rest of it.
-				if old.list[i].skip > 0 && b.Pos < b.Head {
-					c.places.sent(c.places.index[id], old.list[i].skip)
-				}
+			c.places.advance(n, b.Pos)
+		case isOld && was.pos == b.Pos:
+			at.sub = was.sub
+			// A part of a record that is not there was sent to nobody, and everything
+			// else would wait in memory for the rest of it.
+			if was.skip > 0 && b.Pos < b.Head {
+				c.places.sent(n, was.skip)
 			}
 		}
 	}
@@ -243,7 +264,7 @@ func (c *stream) run() {
 	case errors.Is(err, errLost):
 		c.end(causeLost)
 		_ = c.write(func() error { return c.out.fail(refuseLost.Name, refuseLost.Message) })
-	case c.server.ctx.Err() != nil, errors.Is(err, core.ErrClosed):
+	case errors.Is(err, errFull), c.server.ctx.Err() != nil, errors.Is(err, core.ErrClosed):
 		c.end(causeShutdown)
 	case errors.Is(err, errWrite):
 		c.end(causeStalled)
@@ -276,6 +297,9 @@ func (c *stream) tellReset() error {
 		return c.info(id, &xrpc.InfoEvent{Info: infoCompacted, ConvoID: string(id)})
 	default:
 		for _, id := range c.reset {
+			if !c.following[id] {
+				continue
+			}
 			if err := c.info(id, &xrpc.InfoEvent{Info: infoCompacted, ConvoID: string(id)}); err != nil {
 				return err
 			}
@@ -291,7 +315,7 @@ func (c *stream) info(id ds.ConversationID, event *xrpc.InfoEvent) error {
 	event.Cursor = noCursor
 	shared := c.server.share(nil, 0, event)
 	now := time.Now().UnixMilli()
-	if i, ok := c.places.index[id]; ok {
+	if i, ok := c.places.index(id); ok {
 		return c.passing(i, now, shared)
 	}
 	if c.isSingle {
@@ -305,7 +329,7 @@ func (c *stream) page(page *core.Page) error {
 	if id == "" {
 		return c.account(page)
 	}
-	i := c.places.index[id]
+	i, _ := c.places.index(id)
 	if c.places.partial != 0 && c.places.partial != i+1 {
 		c.held = append(c.held, *page)
 		return nil
@@ -316,7 +340,8 @@ func (c *stream) page(page *core.Page) error {
 	for c.places.partial == 0 && len(c.held) > 0 {
 		next := c.held[0]
 		c.held = c.held[1:]
-		if err := c.pageOf(c.places.index[next.Log.Conversation()], &next); err != nil {
+		i, _ := c.places.index(next.Log.Conversation())
+		if err := c.pageOf(i, &next); err != nil {
 			return err
 		}
 	}
@@ -357,7 +382,7 @@ func (c *stream) passing(i int, atMS int64, events []sharedEvent) error {
 			continue
 		}
 		at.sub = min(max(atMS, at.sub+1), partSub/2-1)
-		if err := c.send(&events[n], at.check, at.pos, at.sub); err != nil {
+		if err := c.send(&events[n], at.check, c.places.pos(i), at.sub); err != nil {
 			return err
 		}
 	}
@@ -414,45 +439,17 @@ func (c *stream) send(e *sharedEvent, check uint16, pos, sub int64) error {
 // restNow is what follows the 26 characters; nil when that cannot be made for now.
 func (c *stream) restNow() []byte {
 	rest, ok := c.places.appendRest(nil)
-	if (!ok || c.places.isStale(time.Now())) && c.store() {
-		rest, ok = c.places.appendRest(nil)
+	if !ok {
+		// An error ends nothing: events need not wait for the database.
+		if isSaved, _ := c.places.position.Save(c.ctx); isSaved {
+			rest, ok = c.places.appendRest(nil)
+		}
 	}
 	if !ok {
 		return nil
 	}
 	c.rest = rest
 	return rest
-}
-
-// store makes where the stream stands the base of the cursors that follow, unless that
-// has to wait for the database. Events do not wait for it longer than a moment.
-func (c *stream) store() bool {
-	if time.Now().Before(c.again) {
-		return false
-	}
-	if err := c.save(); err != nil {
-		c.patience = min(max(2*c.patience, storeRetryMin), storeRetryMax)
-		c.again = time.Now().Add(c.patience)
-		return false
-	}
-	c.patience = 0
-	return true
-}
-
-func (c *stream) save() error {
-	ctx, cancel := context.WithTimeout(c.ctx, storeTimeout)
-	defer cancel()
-	now := time.Now()
-	next, upon := c.places.toStore(now)
-	name, err := c.server.core.SavePlaces(ctx, c.who, upon, next)
-	if err != nil {
-		return err
-	}
-	c.places.stored(name, upon, now)
-	if rest, ok := c.places.appendRest(nil); ok {
-		c.rest = rest
-	}
-	return nil
 }
 
 // account looks in a page of the account log for conversations that the account has
@@ -475,9 +472,12 @@ func (c *stream) join(id ds.ConversationID) error {
 	if c.following[id] || len(c.following) >= core.StreamConversationsMax {
 		return nil
 	}
+	if c.places.position.IsFull() {
+		return errFull
+	}
 	place := core.Place{Conversation: id, After: core.AtJoin, MayBeLost: true}
-	if i, ok := c.places.index[id]; ok {
-		place.After = c.places.list[i].pos
+	if i, ok := c.places.index(id); ok {
+		place.After = c.places.pos(i)
 	}
 	for wait := joinRetryMin; ; wait = min(2*wait, joinRetryMax) {
 		err := c.begin([]core.Place{place}, nil)

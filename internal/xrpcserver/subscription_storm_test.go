@@ -2,6 +2,7 @@ package xrpcserver
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -398,24 +399,10 @@ func TestPartOfNoRecord(t *testing.T) {
 	if !ok {
 		t.Fatalf("cursor %q", s.cursor)
 	}
-	stored, err := w.core.Places(context.Background(), w.as("ann"), parsed.name)
-	must(t, err)
-	p, ok := parsed.apply(stored)
-	if !ok || len(p.list) != 2 {
-		t.Fatalf("%d places", len(p.list))
-	}
-	forged := &places{name: parsed.name, base: make([]int64, 2)}
-	for i, at := range p.list {
-		forged.add(at.id, at.pos, 0)
-		forged.base[i] = stored[i].Next - 1
-		if at.pos != forged.base[i] {
-			forged.moved = append(forged.moved, i)
-		}
-	}
-	forged.sent(0, 1)
-	rest, _ := forged.appendRest(nil)
-	s = w.subscribe("ann", formatCursor(p.list[0].id, p.list[0].pos, partSub)+string(rest))
-	w.say("ann", string(p.list[1].id), "m3")
+	forged := binary.AppendUvarint(binary.BigEndian.AppendUint64(nil, uint64(parsed.stream)), 1) // a part of the first
+	forged = append(binary.AppendUvarint(forged, 1), parsed.moves...)
+	s = w.subscribe("ann", formatCursor("c1", 2, partSub)+crockford.EncodeToString(forged))
+	w.say("ann", "c2", "m3")
 	if m, ok := s.next().(*xrpc.MessageEvent); !ok || m.Message.ID != "m3" {
 		t.Errorf("goes on with %v", m)
 	}

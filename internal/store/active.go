@@ -1,0 +1,42 @@
+package store
+
+import "waxwing.im/waxwing/internal/ds"
+
+// ActiveBounds bound how many of an account's conversations are looked at: those that it
+// entered first, and those that it entered last.
+type ActiveBounds struct{ Oldest, Latest int64 }
+
+// ActiveConversations lists what account is in now: of what the bounds leave, the most
+// recently active, at most max of them.
+func (tx *Tx) ActiveConversations(account ds.AccountID, max int, bounds ActiveBounds) ([]ds.ConversationID, error) {
+	return tx.conversationIDs(`SELECT l.log_id FROM (
+			SELECT log_id FROM (SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY joined_ms, log_id LIMIT `+bound(2)+`) AS a
+			UNION SELECT log_id FROM (SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY joined_ms DESC, log_id DESC LIMIT `+bound(3)+`) AS b) AS mine
+		JOIN logs l ON l.log_id = mine.log_id
+		ORDER BY CASE WHEN l.latest_ms > l.created_ms THEN l.latest_ms ELSE l.created_ms END DESC, l.log_id LIMIT `+bound(4),
+		string(account), bounds.Oldest, bounds.Latest, int64(max))
+}
+
+// FormerConversations lists what account was in and is not in now, the latest entered
+// first, of at most max stays.
+func (tx *Tx) FormerConversations(account ds.AccountID, max int) ([]ds.ConversationID, error) {
+	return tx.conversationIDs(`SELECT DISTINCT f.log_id FROM (SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NOT NULL
+			ORDER BY joined_ms DESC, log_id DESC LIMIT `+bound(2)+`) AS f
+		WHERE NOT EXISTS (SELECT 1 FROM intervals i WHERE i.log_id = f.log_id AND i.account = $1 AND i.until_pos IS NULL)`, string(account), int64(max))
+}
+
+func (tx *Tx) conversationIDs(sql string, args ...any) ([]ds.ConversationID, error) {
+	var list []ds.ConversationID
+	err := tx.each(func(scan func(...any) error) error {
+		var log ds.LogID
+		err := scan(&log)
+		list = append(list, log.Conversation())
+		return err
+	}, sql, args...)
+	return list, err
+}
+
+// ConversationIDs lists what account is in now, at most max of them.
+func (tx *Tx) ConversationIDs(account ds.AccountID, max int) ([]ds.ConversationID, error) {
+	return tx.conversationIDs(`SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY log_id LIMIT `+bound(2), string(account), int64(max))
+}
