@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"waxwing.im/waxwing/internal/condition"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -406,14 +407,15 @@ func (o *openStreams) names() []string {
 func (s *Service) renewStreams(ctx context.Context) {
 	ticker := time.NewTicker(streamRenewal)
 	defer ticker.Stop()
+	renewing := condition.New(s.logger, "the renewal of open streams", 0)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		if err := s.RenewStreams(ctx); err != nil && ctx.Err() == nil {
-			s.logger.Warn("open streams could not be renewed; the next time tries again", "err", err)
+		if err := s.RenewStreams(ctx); ctx.Err() == nil && !ds.IsUnavailable(err) { // a database that is away is logged by the store
+			renewing.Note(err)
 		}
 	}
 }
