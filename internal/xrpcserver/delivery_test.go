@@ -47,8 +47,12 @@ func TestGetDeliveryStatus(t *testing.T) {
 	})
 }
 
-func TestResolveDeliveryService(t *testing.T) {
-	var fetches atomic.Int64
+// resolving has the door resolve DIDs by a directory and a PDS on this machine, which
+// count what they are asked: did:plc:ann… names a delivery service in its profile,
+// did:plc:ds… in its document; the others have something wrong with them.
+func resolving(t testing.TB) (change func(*setup), fetches *atomic.Int64) {
+	t.Helper()
+	fetches = new(atomic.Int64)
 	profile := map[string]any{"value": map[string]any{"deliveryService": "https://ds.elsewhere.com/", "supportedCipherSuites": []string{"S1"}}}
 	var host *httptest.Server
 	// did answers a document of did:plc:NAME, with a PDS on this machine.
@@ -92,7 +96,12 @@ func TestResolveDeliveryService(t *testing.T) {
 	resolver, err := identity.NewResolver(identity.ResolverOptions{Guard: guard, Directory: host.URL})
 	must(t, err)
 	t.Cleanup(resolver.Close)
-	w := newWorld(t, func(s *setup) { s.door.Resolver = resolver })
+	return func(s *setup) { s.door.Resolver = resolver }, fetches
+}
+
+func TestResolveDeliveryService(t *testing.T) {
+	change, fetches := resolving(t)
+	w := newWorld(t, change)
 	for _, test := range []struct{ did, want string }{
 		{testDID, "https://ds.example"},
 		{testDID + "#atproto_mls", "https://ds.example"},

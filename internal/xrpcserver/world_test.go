@@ -61,9 +61,10 @@ type world struct {
 
 // setup is what a test may change.
 type setup struct {
-	store store.Options
-	core  core.Options
-	door  Options
+	store    store.Options
+	core     core.Options
+	door     Options
+	identity identity.Options
 }
 
 func newWorld(t testing.TB, change ...func(*setup)) *world {
@@ -88,6 +89,8 @@ func newWorldOn(t testing.TB, storeURL string, change ...func(*setup)) *world {
 		core:  core.Options{Now: w.now, Limits: limits, PollInterval: 50 * time.Millisecond},
 		door: Options{ServiceDID: func() string { return testDID },
 			PublicURL: func() string { return "https://ds.example" }},
+		identity: identity.Options{Now: w.now, IsPolled: true, Limit: func(name, key string) error { return w.core.Take(name, key) },
+			Audience: func() []string { return identity.Audiences(testDID) }},
 	}
 	for _, c := range change {
 		c(&s)
@@ -96,9 +99,8 @@ func newWorldOn(t testing.TB, storeURL string, change ...func(*setup)) *world {
 	must(t, err)
 	w.store = db
 	t.Cleanup(func() { must(t, db.Close()) })
-	auth, err := identity.New(identity.Options{Store: db, Now: w.now, IsPolled: true,
-		Limit:    func(name, key string) error { return w.core.Take(name, key) },
-		Audience: func() []string { return identity.Audiences(testDID) }})
+	s.identity.Store = db
+	auth, err := identity.New(s.identity)
 	must(t, err)
 	t.Cleanup(auth.Close)
 	s.core.Store, s.core.Revocations = db, auth
