@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,9 +32,13 @@ func (s *Service) RememberedGeneration(ctx context.Context, account ds.AccountID
 // generations is what is remembered of the generations of accounts. The zero value is
 // empty; it is safe for concurrent use.
 type generations struct {
-	mu    sync.Mutex
-	known map[ds.AccountID]knownGeneration // mu guards known
+	mu    sync.Mutex // guards known and bytes
+	known map[ds.AccountID]knownGeneration
+	bytes int // of known
 }
+
+// generationBytes is what an entry of generations takes besides the account's name.
+const generationBytes = 128
 
 type knownGeneration struct {
 	generation int
@@ -50,15 +55,26 @@ func (g *generations) of(account ds.AccountID, now time.Time) (generation int, i
 func (g *generations) remember(account ds.AccountID, generation int, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.known == nil || len(g.known) >= generationsMax {
-		g.known = map[ds.AccountID]knownGeneration{}
+	g.drop(account)
+	if cost := generationBytes + len(account); g.known == nil || g.bytes+cost > generationsBytesMax {
+		g.known, g.bytes = map[ds.AccountID]knownGeneration{}, 0
 	}
+	account = ds.AccountID(strings.Clone(string(account))) // it may be part of a whole request
 	g.known[account] = knownGeneration{generation, now.Add(generationLifetime)}
+	g.bytes += generationBytes + len(account)
+}
+
+// drop forgets an account. The caller holds mu.
+func (g *generations) drop(account ds.AccountID) {
+	if _, ok := g.known[account]; ok {
+		g.bytes -= generationBytes + len(account)
+		delete(g.known, account)
+	}
 }
 
 // forget is for an account whose devices have changed.
 func (g *generations) forget(account ds.AccountID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.known, account)
+	g.drop(account)
 }

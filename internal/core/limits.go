@@ -40,8 +40,8 @@ const (
 	cursorInterval             = time.Second
 	cursorShards               = 64
 	sweepInterval              = time.Hour
-	devicesMax                 = 64    // per account, in one claim
-	generationsMax             = 65536 // accounts whose generation is remembered
+	devicesMax                 = 64      // per account, in one claim
+	generationsBytesMax        = 8 << 20 // of the accounts whose generation is remembered
 	generationLifetime         = time.Minute
 	keyPackagesFreeMax         = 100                 // of an account, that XRPC may add to
 	keyPackageAhead            = 91 * 24 * time.Hour // how far ahead one that XRPC publishes may expire: 90 days, and one for clocks

@@ -113,6 +113,11 @@ func TestLimitsPerAddress(t *testing.T) {
 			t.Errorf("resume %d: %d %s", i, got, answer)
 		}
 	}
+	// A session behind that address goes on.
+	w.start("l")
+	if got, answer := call("192.0.2.9:1", "/v1/session/resume", `{"resume_token":"`+w.person("l").resume+`"}`); got != 200 {
+		t.Errorf("the resume of a session: %d %s", got, answer)
+	}
 	// The same over a socket.
 	network := &recorder{}
 	c := newSocket(w.server, network, "", "192.0.2.9")

@@ -67,6 +67,9 @@ func (s *Server) start(ctx context.Context, in *gateway.Start, userAgent, addres
 
 func (s *Server) resume(ctx context.Context, in *gateway.Resume, address, transport string) (identity.Ready, error) {
 	err := s.takeAddress(core.LimitAddressResumes, address)
+	if ds.CodeOf(err) == ds.RateLimited {
+		err = s.identity.PassResume(ctx, in.ResumeToken, err)
+	}
 	var ready identity.Ready
 	if err == nil {
 		ready, err = s.identity.ResumeSession(ctx, in.ResumeToken, func(account ds.AccountID) error {

@@ -13,6 +13,11 @@ import (
 // revokedFor is longer than anybody takes from looking a session up to attaching.
 const revokedFor = 5 * time.Minute
 
+// revokedMax bounds the revocations that are remembered for revokedFor, of about 100 bytes
+// each. An arbitrary one makes room; should its session attach after all, that ends when
+// its expiry is next written.
+const revokedMax = 100_000
+
 // attachment is the sockets and streams of one session in this process.
 type attachment struct {
 	count  int
@@ -106,6 +111,12 @@ func (a *Authenticator) end(hashes [][32]byte) {
 	defer a.mu.Unlock()
 	now := a.o.Now()
 	for _, hash := range hashes {
+		for other := range a.revoked {
+			if len(a.revoked) < revokedMax {
+				break
+			}
+			delete(a.revoked, other)
+		}
 		a.revoked[hash] = now
 		if at := a.attached[hash]; at != nil && !at.isOver {
 			at.isOver = true
