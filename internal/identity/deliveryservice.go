@@ -36,6 +36,9 @@ type foundService struct {
 	expires time.Time
 }
 
+// pdsService is the fragment that names an account's PDS in its DID document.
+const pdsService = "#atproto_pds"
+
 const (
 	servicesBytes   = 8 << 20 // remembered
 	serviceLife     = time.Hour
@@ -97,11 +100,11 @@ func (d *DeliveryServices) remember(did string, service DeliveryService, err err
 }
 
 func (d *DeliveryServices) find(ctx context.Context, by ds.AccountID, did string) (DeliveryService, error) {
-	endpoint, ok, err := d.resolver.serviceEndpoint(ctx, did, "#atproto_mls", asker{address: string(by)})
+	endpoint, ok, err := d.resolver.serviceEndpoint(ctx, did, MLSService, asker{address: string(by)})
 	if err != nil || ok {
 		return DeliveryService{Endpoint: endpoint}, err
 	}
-	pds, ok, err := d.resolver.serviceEndpoint(ctx, did, "#atproto_pds", asker{address: string(by)})
+	pds, ok, err := d.resolver.serviceEndpoint(ctx, did, pdsService, asker{address: string(by)})
 	if err != nil {
 		return DeliveryService{}, err
 	}

@@ -46,6 +46,8 @@ type publicKey struct {
 	// the second spelling useless (spec xrpc, decision 12). What is not a token, such as a
 	// receipt or a certificate, must be low-S and is not verified with this.
 	verify func(content, sig []byte) error
+	// multibase is the key as a Multikey.
+	multibase string
 }
 
 var errSignature = errors.New("signature does not verify")
@@ -82,13 +84,13 @@ func parseMultibase(multibase string) (publicKey, error) {
 		if err != nil {
 			return publicKey{}, errors.New("key is no point of P-256")
 		}
-		return publicKey{ES256, k.HashAndVerifyLenient}, nil
+		return publicKey{ES256, k.HashAndVerifyLenient, strings.Clone(multibase)}, nil
 	case bytes.Equal(codec, multicodecK256) && len(key) == 33:
 		k, err := atcrypto.ParsePublicBytesK256(key)
 		if err != nil {
 			return publicKey{}, errors.New("key is no point of secp256k1")
 		}
-		return publicKey{ES256K, k.HashAndVerifyLenient}, nil
+		return publicKey{ES256K, k.HashAndVerifyLenient, strings.Clone(multibase)}, nil
 	case bytes.Equal(codec, multicodecEd25519) && len(key) == ed25519.PublicKeySize:
 		if isWeakEd25519(key) {
 			return publicKey{}, errors.New("key is a weak one of Ed25519")
@@ -98,7 +100,7 @@ func parseMultibase(multibase string) (publicKey, error) {
 				return errSignature
 			}
 			return nil
-		}}, nil
+		}, strings.Clone(multibase)}, nil
 	}
 	return publicKey{}, errors.New("a kind of key that is not supported")
 }

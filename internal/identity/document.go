@@ -197,7 +197,7 @@ func parsePoint(alg string, point []byte) (publicKey, error) {
 	if err != nil {
 		return publicKey{}, errors.New("not a point of the curve")
 	}
-	return publicKey{alg, key.HashAndVerifyLenient}, nil
+	return publicKey{alg, key.HashAndVerifyLenient, key.Multibase()}, nil
 }
 
 // key returns the key that verifies the tokens of this document's subject: that of the
@@ -216,6 +216,31 @@ func (d *Document) key(kid string, fragments []string) (publicKey, error) {
 		}
 	}
 	return publicKey{}, errNoKey
+}
+
+// text writes what is used here of a document as a document: the keys that sign and where
+// the services are that are looked for.
+func (d *Document) text() ([]byte, error) {
+	type service struct {
+		ID       string `json:"id"`
+		Endpoint string `json:"serviceEndpoint"`
+	}
+	used := struct {
+		ID       string        `json:"id"`
+		Methods  []documentKey `json:"verificationMethod"`
+		Services []service     `json:"service"`
+	}{ID: d.ID}
+	for _, fragment := range peerKeys {
+		if key, err := d.key("", []string{fragment}); err == nil {
+			used.Methods = append(used.Methods, documentKey{ID: fragment, Type: "Multikey", Controller: d.ID, Multibase: key.multibase})
+		}
+	}
+	for _, fragment := range []string{MLSService, pdsService} {
+		if endpoint, ok := d.service(fragment); ok {
+			used.Services = append(used.Services, service{fragment, endpoint})
+		}
+	}
+	return json.Marshal(used)
 }
 
 // service is the endpoint of the first service with that fragment.

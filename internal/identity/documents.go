@@ -38,6 +38,14 @@ type cached struct {
 	failures  int       // in a row: fetches whose host could not be asked
 	refreshed time.Time // when it was last fetched for a bad signature
 	isProven  bool      // the document of an account that was here before
+	saved     saved
+}
+
+// saved is what the store has of a DID.
+type saved struct {
+	hash     [32]byte  // of the text; zero for none
+	at       time.Time // when that was fetched
+	document *Document // that was compared last
 }
 
 func newDocuments() documents {
@@ -95,7 +103,7 @@ func (d *documents) remember(did string, document *Document, err error, now time
 	entry := &cached{did: did, document: document, fetched: now, expires: now.Add(documentLife)}
 	old := d.get(did)
 	if old != nil {
-		entry.refreshed, entry.isProven = old.refreshed, old.isProven
+		entry.refreshed, entry.isProven, entry.saved = old.refreshed, old.isProven, old.saved
 	}
 	var failure *ResolveError
 	if errors.As(err, &failure) {

@@ -175,7 +175,7 @@ func (a *Authenticator) every(ctx context.Context, period time.Duration, do func
 	}
 }
 
-// sweep forgets expired nonces and sessions.
+// sweep forgets expired nonces and sessions, and documents that are too old for anything.
 func (a *Authenticator) sweep(ctx context.Context) error {
 	now := a.o.Now()
 	before := now.Add(-forgetAfter).UnixMilli()
@@ -184,6 +184,9 @@ func (a *Authenticator) sweep(ctx context.Context) error {
 		func(tx *store.Tx) (int64, error) { return tx.DeleteSessions(before, sweepRows) },
 		func(tx *store.Tx) (int64, error) {
 			return tx.ForgetPredecessors(now.UnixMilli(), currentBytes, sweepRows)
+		},
+		func(tx *store.Tx) (int64, error) {
+			return tx.DeleteDIDDocuments(now.Add(-documentStaleMax).UnixMilli(), sweepRows)
 		},
 	}
 	for _, sweep := range sweeps {

@@ -14,6 +14,7 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/netguard"
+	"waxwing.im/waxwing/internal/store"
 )
 
 // away makes a directory answer as one does that is out of order.
@@ -320,5 +321,160 @@ func TestPlaces(t *testing.T) {
 		if got := domainOf(host); got != want {
 			t.Errorf("%s: %s, want %s", host, got, want)
 		}
+	}
+}
+
+// TestDocumentsAreKept: a process that starts while the directory is away lets in the
+// accounts that were here before, for a day, and none whose document has ended.
+func TestDocumentsAreKept(t *testing.T) {
+	onEach(t, func(w *world) {
+		ctx := w.t.Context()
+		p := newPeople(w)
+		// node starts one with a memory of its own.
+		node := func() (a *Authenticator, stop func()) {
+			r := p.directory.resolver(w.t, ResolverOptions{Store: w.db})
+			a = p.authenticator(func(o *Options) { o.Resolver = r })
+			return a, func() {
+				for r.o.Store != nil { // what is being written
+					r.mu.Lock()
+					due := false
+					for _, element := range r.documents.entries {
+						due = due || r.isSaveDue(element.Value.(*cached))
+					}
+					r.mu.Unlock()
+					if !due {
+						break
+					}
+					runtime.Gosched()
+				}
+				a.Close()
+				r.Close()
+			}
+		}
+		n := 0
+		call := func(a *Authenticator, k *AccountKey, did string) string {
+			n++
+			_, err := a.XRPC(ctx, forge(w.t, header(k.Alg()), p.body(did, fmt.Sprint("kept", n)), k.Sign), sendMethod, "")
+			if ds.IsUnavailable(err) {
+				return "unavailable"
+			}
+			return nameOf(err)
+		}
+		kept := func(did string) (text string) {
+			err := w.db.View(ctx, func(tx *store.Tx) error {
+				d, err := tx.DIDDocument(did)
+				text = string(d.Text)
+				if errors.Is(err, store.ErrNotFound) {
+					text, err = "none", nil
+				}
+				return err
+			})
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			return text
+		}
+		a, stop := node()
+		bob := testKey(w.t, "bob", ES256)
+		p.directory.set("/"+plc("bob"), didDocument(plc("bob"), multikey(plc("bob"), "#atproto", bob)))
+		for did, k := range map[string]*AccountKey{p.annDID: p.ann, p.webDID: p.web, p.kayDID: p.kay} {
+			if got := call(a, k, did); got != "" {
+				w.t.Fatal(got)
+			}
+		}
+		if got := call(a, testKey(w.t, "eve", ES256), plc("bob")); got != NameBadSignature {
+			w.t.Fatal(got)
+		}
+		stop()
+		if got := kept(plc("bob")); got != "none" {
+			w.t.Errorf("keeps what nobody has signed with: %s", got)
+		}
+		for _, path := range []string{"/" + p.annDID, "/web/did.json", "/" + plc("bob")} {
+			p.directory.away(path)
+		}
+		next := testKey(w.t, "next", ES256K)
+		p.directory.set("/"+p.kayDID, didDocument(p.kayDID, multikey(p.kayDID, "#atproto", next)))
+		w.clock.add(documentLife)
+		a, stop = node()
+		for name, test := range map[string]struct {
+			key  *AccountKey
+			did  string
+			want string
+		}{
+			"an account":              {p.ann, p.annDID, ""},
+			"an account at a host":    {p.web, p.webDID, ""},
+			"forged":                  {testKey(w.t, "eve", ES256), p.annDID, "unavailable"},
+			"a stranger":              {bob, plc("bob"), "unavailable"},
+			"a key that was replaced": {p.kay, p.kayDID, NameBadSignature},
+		} {
+			if got := call(a, test.key, test.did); got != test.want {
+				w.t.Errorf("%s: %q, want %q", name, got, test.want)
+			}
+		}
+		stop()
+		if text := kept(p.kayDID); strings.Contains(text, strings.TrimPrefix(p.kay.DID(), didKeyPrefix)) || !strings.Contains(text, strings.TrimPrefix(next.DID(), didKeyPrefix)) || len(text) > keptBytesMax {
+			w.t.Errorf("keeps %s", text)
+		}
+		p.directory.answer("/"+p.annDID, http.NotFound)
+		a, stop = node()
+		if got := call(a, p.ann, p.annDID); got != NameBadIssuer {
+			w.t.Errorf("an account that is gone: %q", got)
+		}
+		stop()
+		if got := kept(p.annDID); got != "none" {
+			w.t.Errorf("keeps a document that is gone: %s", got)
+		}
+		w.clock.add(documentStaleMax + time.Minute)
+		a, stop = node()
+		if got := call(a, p.web, p.webDID); got != "unavailable" {
+			w.t.Errorf("after a day: %q", got)
+		}
+		if err := a.sweep(ctx); err != nil {
+			w.t.Error(err)
+		}
+		stop()
+		for _, did := range []string{p.webDID, p.kayDID} {
+			if got := kept(did); got != "none" {
+				w.t.Errorf("keeps what is too old: %s", got)
+			}
+		}
+	})
+}
+
+// TestDocumentsAreKeptOnce: what has not changed is written once an hour, however many
+// tokens come.
+func TestDocumentsAreKeptOnce(t *testing.T) {
+	p := newPeople(newWorld(t, "sqlite:"+t.TempDir()))
+	r := p.directory.resolver(t, ResolverOptions{Store: p.db})
+	a := p.authenticator(func(o *Options) { o.Resolver = r })
+	fetchedMS := func() (ms int64) {
+		err := p.db.View(t.Context(), func(tx *store.Tx) error {
+			d, err := tx.DIDDocument(p.annDID)
+			ms = d.FetchedMS
+			return err
+		})
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			t.Fatal(err)
+		}
+		return ms
+	}
+	began := p.clock.Now()
+	for i := range 30 {
+		if _, err := a.XRPC(t.Context(), forge(t, header(ES256), p.body(p.annDID, fmt.Sprint(i)), p.ann.Sign), sendMethod, ""); err != nil {
+			t.Fatal(err)
+		}
+		for r.save(p.annDID); ; runtime.Gosched() { // those that wait are done as well
+			r.mu.Lock()
+			due := r.isSaveDue(r.documents.get(p.annDID))
+			r.mu.Unlock()
+			if !due {
+				break
+			}
+		}
+		want := began.Add(time.Duration(i) * documentLife).Truncate(time.Millisecond)
+		if want = began.Add(want.Sub(began) / saveEvery * saveEvery); fetchedMS() != want.UnixMilli() {
+			t.Errorf("call %d: kept as of %d, want %d", i, fetchedMS(), want.UnixMilli())
+		}
+		p.clock.add(documentLife)
 	}
 }

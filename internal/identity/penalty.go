@@ -120,6 +120,30 @@ func (a *Authenticator) chargeAccepted(issuer ds.AccountID) {
 	}
 }
 
+// PassResume is asked about a resume from an address that has tried too many. It returns
+// nil for a token that some session has, and refused for every other; few are looked up at
+// a time.
+func (a *Authenticator) PassResume(ctx context.Context, resumeToken string, refused error) error {
+	token, ok := parseSecret(resumePrefix, resumeToken)
+	if !ok {
+		return refused
+	}
+	leave, err := a.lane.enter(ctx)
+	if err != nil {
+		return refused
+	}
+	defer leave()
+	var found map[[32]byte]store.Session
+	err = a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
+		found, err = tx.SessionsByResume([][32]byte{token.hash(resumePrefix)})
+		return err
+	})
+	if err == nil && len(found) == 0 {
+		err = refused
+	}
+	return err
+}
+
 // wasHere reports whether the account was admitted once. It asks the database only if
 // nothing is remembered of the account, and for few callers at a time; refused is the
 // answer for those who find no turn.

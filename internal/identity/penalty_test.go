@@ -265,6 +265,14 @@ func TestMemoriesAreBounded(t *testing.T) {
 	for i := range 10_000 {
 		services.remember(name(i), DeliveryService{Endpoint: name(i), Suites: []string{name(i), name(i)}}, nil)
 	}
+	hashes := make([][32]byte, revokedMax+1000)
+	for i := range hashes {
+		hashes[i] = newSecret().hash(sessionPrefix)
+	}
+	a.end(hashes)
+	if len(a.revoked) != revokedMax {
+		t.Errorf("remembers %d revocations", len(a.revoked))
+	}
 	check := func(what string, bytes, bytesMax, entries int) {
 		if bytes > bytesMax || bytes < bytesMax*9/10 || entries*ds.AccountBytesMax > bytesMax {
 			t.Errorf("%s: %d entries of %d bytes, at most %d", what, entries, bytes, bytesMax)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/netguard"
+	"waxwing.im/waxwing/internal/store"
 )
 
 // PLCDirectory is where documents of did:plc are, unless told otherwise.
@@ -32,7 +33,10 @@ type ResolverOptions struct {
 	Guard *netguard.Guard
 	// Directory is the address of the directory of did:plc; "" means PLCDirectory.
 	Directory string
-	Now       func() time.Time // nil: the system clock
+	Now       func() time.Time // nil: the clock of Store, or the system's
+	// Store keeps the documents of accounts that were here before, so that a process that
+	// starts while their directory is away lets them in; nil keeps none.
+	Store *store.DB
 	// Limit counts lookups under LimitHostLookups; nil does not limit.
 	Limit func(name, key string) error
 }
@@ -74,6 +78,8 @@ type Resolver struct {
 
 	ctx  context.Context // of fetches, which outlive those who asked first
 	stop context.CancelFunc
+	// saving holds a token while the store is written: one document at a time, as it is then.
+	saving chan struct{}
 
 	mu        sync.Mutex // guards what follows
 	isClosed  bool
@@ -103,7 +109,11 @@ func NewResolver(o ResolverOptions) (*Resolver, error) {
 	if o.Guard == nil {
 		return nil, errors.New("identity: a resolver needs a guard")
 	}
-	if o.Now == nil {
+	switch {
+	case o.Now != nil:
+	case o.Store != nil:
+		o.Now = o.Store.Now
+	default:
 		o.Now = time.Now
 	}
 	if o.Directory == "" {
@@ -114,7 +124,7 @@ func NewResolver(o ResolverOptions) (*Resolver, error) {
 		return nil, errors.New("identity: the directory of did:plc is not an https URL of a public host")
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	return &Resolver{o: o, ctx: ctx, stop: stop, documents: newDocuments(), flights: map[string]*flight{}}, nil
+	return &Resolver{o: o, ctx: ctx, stop: stop, saving: make(chan struct{}, 1), documents: newDocuments(), flights: map[string]*flight{}}, nil
 }
 
 // Close ends running fetches and waits for them. Later ones fail.
@@ -195,6 +205,9 @@ func (r *Resolver) document(ctx context.Context, did string, who asker) (found, 
 			return found{}, err
 		}
 		who.isKnown = who.isKnown || isKnown
+	}
+	if known.document == nil && f == nil {
+		r.load(ctx, did)
 	}
 	known, f = r.fly(did, where, visit{where.host, who.address, who.isKnown}, false)
 	if known.isFresh { // of a fetch that ended meanwhile
@@ -300,20 +313,13 @@ func (r *Resolver) fly(did string, where location, v visit, isForced bool) (know
 	r.running.Go(func() {
 		d, err := r.fetch(did, where, v)
 		r.mu.Lock()
-		defer r.mu.Unlock()
 		f.document, f.err = d, r.documents.remember(did, d, err, r.o.Now())
 		delete(r.flights, did)
 		close(f.done)
+		r.mu.Unlock()
+		r.save(did)
 	})
 	return known, f
-}
-
-// prove notes that a document is that of an account that was here before, so that what
-// strangers make us remember does not push it out.
-func (r *Resolver) prove(did string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.documents.prove(did)
 }
 
 // fetch asks for a document. Its errors are all *ResolveError.

@@ -115,7 +115,7 @@ func (s *Server) newIdentity() error {
 	s.metrics.MustRegister(s.guard.Collectors()...)
 	take := func(name, key string) error { return s.core.Take(name, key) }
 	s.resolver, err = identity.NewResolver(identity.ResolverOptions{
-		Guard: s.guard, Directory: s.config.PLCDirectory, Now: s.config.Now, Limit: take,
+		Guard: s.guard, Directory: s.config.PLCDirectory, Store: s.store, Limit: take,
 	})
 	if err != nil {
 		return err

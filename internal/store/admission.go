@@ -134,8 +134,12 @@ func (tx *Tx) HoldAdmitted(accounts []ds.AccountID) (map[ds.AccountID]bool, erro
 	return admitted, err
 }
 
-// ForgetAccount takes an admission back, and returns ErrNotFound if there is none.
+// ForgetAccount takes an admission back with what is kept of the account's DID, and returns
+// ErrNotFound if there is none.
 func (tx *Tx) ForgetAccount(account ds.AccountID) error {
+	if _, err := tx.exec(`DELETE FROM did_documents WHERE did = $1`, string(account)); err != nil {
+		return err
+	}
 	n, err := tx.exec(`DELETE FROM accounts WHERE account = $1`, string(account))
 	if err == nil && n == 0 {
 		err = ErrNotFound

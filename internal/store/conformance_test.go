@@ -29,7 +29,7 @@ func TestConformance(t *testing.T) {
 		{"key packages are claimed once", testClaimRace}, {"conversations", testConversations}, {"text", testText}, {"migrations", testMigrations},
 		{"welcomes", testWelcomes}, {"views", testViews}, {"settings", testSettings}, {"tag of a former epoch", testTagOfFormerEpoch},
 		{"tags of commits", testTagsOfCommits},
-		{"recipients are swept", testRecipientsSwept}, {"rollback", testRollback},
+		{"recipients are swept", testRecipientsSwept}, {"DID documents", testDIDDocuments}, {"rollback", testRollback},
 	}
 	for _, database := range []string{"sqlite", "postgres"} {
 		t.Run(database, func(t *testing.T) {

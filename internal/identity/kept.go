@@ -1,0 +1,126 @@
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"strings"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+const (
+	// keptBytesMax bounds a document in the store. There is one for an account that was here
+	// within documentStaleMax.
+	keptBytesMax = 4 << 10
+	// saveEvery is how often a document that has not changed is written again: its age in
+	// the store is too great by as much.
+	saveEvery = time.Hour
+	// saveTimeout ends a write that does not come back.
+	saveTimeout = 10 * time.Second
+)
+
+// prove notes that a document is that of an account that was here before: what strangers
+// make us remember does not push it out, and the store keeps it.
+func (r *Resolver) prove(did string) {
+	if strings.HasPrefix(did, didKeyPrefix) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.documents.prove(did)
+	if r.isClosed || !r.isSaveDue(r.documents.get(did)) || len(r.saving) > 0 {
+		return // one of the next tokens is as good
+	}
+	did = strings.Clone(did)
+	r.running.Go(func() { r.save(did) })
+}
+
+// isSaveDue reports whether the store has less than is known. The caller holds mu.
+func (r *Resolver) isSaveDue(entry *cached) bool {
+	switch {
+	case r.o.Store == nil || entry == nil || !entry.isProven:
+		return false
+	case entry.document == nil:
+		return entry.err != nil && entry.err.Kind != ResolveFailed && entry.saved.hash != [32]byte{}
+	case entry.err != nil || entry.fetched.Before(entry.saved.at):
+		return false
+	}
+	return entry.fetched.Sub(entry.saved.at) >= saveEvery || entry.saved.document != entry.document
+}
+
+// save brings the store up to what is known of a DID.
+func (r *Resolver) save(did string) {
+	select {
+	case r.saving <- struct{}{}:
+		defer func() { <-r.saving }()
+	case <-r.ctx.Done():
+		return
+	}
+	r.mu.Lock()
+	entry := r.documents.get(did)
+	if !r.isSaveDue(entry) {
+		r.mu.Unlock()
+		return
+	}
+	document, asked := entry.document, r.o.Now()
+	last, fetched := entry.saved, entry.fetched
+	r.mu.Unlock()
+	now := saved{at: fetched, document: document}
+	ctx, cancel := context.WithTimeout(r.ctx, saveTimeout)
+	defer cancel()
+	var err error
+	if document == nil {
+		now = saved{}
+		err = r.o.Store.Update(ctx, func(tx *store.Tx) error { return tx.ForgetDIDDocument(did, asked.UnixMilli()) })
+	} else if text, textErr := document.text(); textErr != nil || len(text) > keptBytesMax {
+		now.hash = last.hash // it is not kept
+	} else if now.hash = sha256.Sum256(text); now.hash != last.hash || fetched.Sub(last.at) >= saveEvery {
+		err = r.o.Store.Update(ctx, func(tx *store.Tx) error {
+			isAdmitted, err := tx.IsAdmitted(ds.AccountID(did))
+			if err != nil || !isAdmitted {
+				return err
+			}
+			return tx.PutDIDDocument(store.DIDDocument{DID: did, Text: text, FetchedMS: fetched.UnixMilli()})
+		})
+	} else {
+		now.at = last.at
+	}
+	if err != nil {
+		return // the next refresh tries again
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if entry := r.documents.get(did); entry != nil {
+		entry.saved = now
+	}
+}
+
+// load brings the document of a DID of which nothing is known back from the store. It is
+// too old to be used without asking.
+func (r *Resolver) load(ctx context.Context, did string) {
+	if r.o.Store == nil {
+		return
+	}
+	var row store.DIDDocument
+	err := r.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
+		row, err = tx.DIDDocument(did)
+		return err
+	})
+	if err != nil {
+		return // none, or the database is away, which its other users say
+	}
+	document, err := parseDocument(did, row.Text)
+	if err != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.documents.get(did) != nil {
+		return
+	}
+	fetched := time.UnixMilli(row.FetchedMS)
+	r.documents.put(&cached{did: strings.Clone(did), document: document, fetched: fetched, isProven: true,
+		saved: saved{hash: sha256.Sum256(row.Text), at: fetched, document: document}})
+}

@@ -1,0 +1,39 @@
+package store
+
+// DIDDocument is what is used of the document of an account's DID.
+type DIDDocument struct {
+	DID       string
+	Text      []byte
+	FetchedMS int64 // by the clock of the database
+}
+
+// PutDIDDocument keeps a document in place of one that was fetched earlier.
+func (tx *Tx) PutDIDDocument(d DIDDocument) error {
+	_, err := tx.exec(`
+		INSERT INTO did_documents (did, document, fetched_ms) VALUES ($1, $2, $3)
+		ON CONFLICT (did) DO UPDATE SET document = excluded.document, fetched_ms = excluded.fetched_ms
+		WHERE did_documents.fetched_ms <= excluded.fetched_ms`, d.DID, d.Text, d.FetchedMS)
+	return err
+}
+
+// DIDDocument finds the document of a DID, or returns ErrNotFound.
+func (tx *Tx) DIDDocument(did string) (DIDDocument, error) {
+	d := DIDDocument{DID: did}
+	err := tx.row(`SELECT document, fetched_ms FROM did_documents WHERE did = $1`, did).Scan(&d.Text, &d.FetchedMS)
+	return d, notFound(err)
+}
+
+// ForgetDIDDocument drops the document of a DID, unless it was fetched after askedMS.
+func (tx *Tx) ForgetDIDDocument(did string, askedMS int64) error {
+	_, err := tx.exec(`DELETE FROM did_documents WHERE did = $1 AND fetched_ms <= $2`, did, askedMS)
+	return err
+}
+
+// DeleteDIDDocuments drops at most max documents that were fetched before beforeMS and
+// returns how many.
+func (tx *Tx) DeleteDIDDocuments(beforeMS int64, max int) (int64, error) {
+	return tx.exec(`
+		DELETE FROM did_documents WHERE did IN (
+			SELECT did FROM did_documents WHERE fetched_ms < $1 ORDER BY fetched_ms, did LIMIT `+bound(2)+` `+tx.dialect.skipLocked+`)`,
+		beforeMS, max)
+}
