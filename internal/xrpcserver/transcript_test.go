@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -259,8 +260,8 @@ func headOf(response *http.Response) string {
 }
 
 // TestMethodsAreInTranscripts: every method that the door serves has an answer in a
-// transcript, everything that a method can be asked to do too, and every refusal that the
-// door has a name for.
+// transcript, everything that a method can be asked to do too, every refusal that the door
+// has a name for, and every event that it sends, in CBOR or in JSON.
 func TestMethodsAreInTranscripts(t *testing.T) {
 	w := newWorld(t)
 	answered, refused := map[string]bool{}, map[string]bool{}
@@ -269,6 +270,9 @@ func TestMethodsAreInTranscripts(t *testing.T) {
 			actor, rest, _ := strings.Cut(line, " ")
 			verb, argument, _ := strings.Cut(rest, " ")
 			path, body, _ := strings.Cut(argument, " ")
+			if m := sentEvent.FindStringSubmatch(argument); m != nil && (verb == "<" || verb == "~") {
+				answered[m[1]] = true
+			}
 			answer, isAnswer := strings.CutPrefix(lines[i+1], "= ")
 			if !isAnswer || actor == "#" || verb == "with" {
 				continue
@@ -303,12 +307,25 @@ func TestMethodsAreInTranscripts(t *testing.T) {
 			t.Errorf("%s is done in no transcript", todo)
 		}
 	}
+	for _, kind := range events {
+		if !answered["#"+kind] {
+			t.Errorf("%s is sent in no transcript", kind)
+		}
+	}
 	for _, known := range refusalsOf() {
 		if !refused[known] {
 			t.Errorf("%s is answered in no transcript", known)
 		}
 	}
 }
+
+// sentEvent finds the type of an event.
+var sentEvent = regexp.MustCompile(`^[^{]*\{"(?:t|\$type)":"[^"#]*(#\w+)"`)
+
+// events are the types that translate and its like make. Others of the lexicons are
+// those of later features.
+var events = []string{"messageEvent", "reactionEvent", "typingEvent", "newDeviceEvent", "infoEvent", "memberJoined", "memberLeft", "epochAdvanced",
+	"conversationUpdated", "readEvent", "membershipChangeEvent", "groupInfoRefreshRequestedEvent", "readditionRequestedEvent", "treeChanged"}
 
 // actionsOf lists what methods can be asked to do, as "METHOD ACTION".
 func actionsOf() (list []string) {

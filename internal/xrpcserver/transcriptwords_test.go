@@ -100,6 +100,18 @@ func (s *words) make(name string, arguments []string) (value string, isNamed boo
 		return uuid(int(number(0))), true
 	case "repeat":
 		return strings.Repeat(at(0), int(number(1))), true
+	case "list": // so many strings of a JSON list
+		var items []string
+		for n := range number(0) {
+			items = append(items, fmt.Sprintf("%q", fmt.Sprint(at(1), n+1, at(2))))
+		}
+		return strings.Join(items, ","), false
+	case "query": // so many parameters of a name
+		var items []string
+		for n := range number(0) {
+			items = append(items, fmt.Sprint(at(1), "=", at(2), n+1, at(3)))
+		}
+		return strings.Join(items, "&"), false
 	case "plc":
 		return plc(at(0)), true
 	case "b64":
