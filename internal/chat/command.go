@@ -9,7 +9,7 @@ import (
 	"waxwing.im/waxwing/client"
 )
 
-// reply is what comes of one line of input.
+// reply is the result of one line of input.
 type reply struct {
 	quit   bool
 	sent   string // the message that it became
@@ -19,13 +19,13 @@ type reply struct {
 	hits   []client.Event // messages that were looked for
 }
 
-// slashCommand is what a line that begins with a slash can ask for.
+// slashCommand is a command of a line that begins with a slash.
 type slashCommand struct {
 	name, args, help string
 	run              func(t *Terminal, ctx context.Context, words []string) (reply, error)
 }
 
-// slashCommands are all of them, in the order of /help.
+// slashCommands returns all of them, in the order of /help.
 func slashCommands() []slashCommand {
 	return []slashCommand{
 		{"/dm", "DID", "talk to one person", (*Terminal).doDM},
@@ -45,7 +45,7 @@ func slashCommands() []slashCommand {
 	}
 }
 
-// obey does what a line of input says: a command, or a message.
+// obey executes a line of input: a command, or a message to send.
 func (t *Terminal) obey(ctx context.Context, line string) (reply, error) {
 	words := strings.Fields(line)
 	if len(words) == 0 {
@@ -145,7 +145,7 @@ func (t *Terminal) doWho(ctx context.Context, _ []string) (reply, error) {
 	return reply{title: "In " + t.titleOf(c), lines: t.memberLines(c)}, nil
 }
 
-// here is the conversation that lines go to.
+// here returns the conversation that lines go to.
 func (t *Terminal) here(ctx context.Context) (client.Conversation, error) {
 	if t.conv == "" {
 		return client.Conversation{}, mistake("no conversation is open: /list and /open, or /dm DID")
@@ -183,7 +183,7 @@ func (t *Terminal) manage(ctx context.Context, command string, words []string, d
 	return out, nil
 }
 
-// roomError says for people why a room cannot be changed.
+// roomError explains ErrNoGroup for people and returns other errors as they are.
 func roomError(err error) error {
 	if errors.Is(err, client.ErrNoGroup) {
 		return fmt.Errorf("you are not in the room, or not yet: %w", err)

@@ -10,7 +10,7 @@ import (
 	"waxwing.im/waxwing/client"
 )
 
-// conversationItem is one JSON line of a conversation.
+// conversationItem is a conversation as a JSON line.
 type conversationItem struct {
 	Conv     string   `json:"conv"`
 	Kind     string   `json:"kind"`
@@ -51,7 +51,7 @@ func (t *Terminal) List(ctx context.Context, asJSON bool) error {
 	return nil
 }
 
-// find is the conversation that a word means: its number in the list, its id or the
+// find returns the conversation that a word names: its number in the list, its id or the
 // beginning of it, or the person of a direct one.
 func (t *Terminal) find(ctx context.Context, word string) (client.Conversation, error) {
 	all, err := t.client.Conversations(ctx)
@@ -80,7 +80,8 @@ func (t *Terminal) find(ctx context.Context, word string) (client.Conversation, 
 	return client.Conversation{}, mistake("%q means several conversations: give more of it", word)
 }
 
-// titleOf names a conversation with the mark of whom it is with.
+// titleOf returns the name of a conversation, with the mark of the other person if it is
+// a direct one.
 func (t *Terminal) titleOf(c client.Conversation) string {
 	if c.Kind == client.DM {
 		return short(c.Peer) + t.accountMark(c, c.Peer)
@@ -106,7 +107,7 @@ func roomTitle(c client.Conversation) string {
 	return fmt.Sprintf("room %s (%d)", printable(id), len(people))
 }
 
-// phaseNote says what a conversation waits for; "" when nothing.
+// phaseNote returns what a conversation waits for, or "".
 func phaseNote(c client.Conversation) string {
 	switch c.Phase {
 	case client.Joined:

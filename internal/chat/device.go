@@ -11,7 +11,7 @@ import (
 	"waxwing.im/waxwing/client"
 )
 
-// deviceItem is one JSON line of a device.
+// deviceItem is a device as a JSON line.
 type deviceItem struct {
 	Device        string   `json:"device"`
 	Fingerprint   string   `json:"fingerprint"`
@@ -38,7 +38,7 @@ func (t *Terminal) Devices(ctx context.Context, asJSON bool) error {
 	return nil
 }
 
-// deviceLines show an account's own devices.
+// deviceLines lists an account's own devices for people.
 func deviceLines(devices []client.OwnDevice) []string {
 	var out []string
 	for _, d := range devices {
@@ -80,9 +80,9 @@ func (t *Terminal) AddDevice(ctx context.Context, device string, wait time.Durat
 // about to publish them.
 const addAgain = time.Second
 
-// deviceIsIn says whether a device of this account, "" for some other one, is in all
-// conversations that this one is in. It is notYet while the server has
-// no keys of it.
+// deviceIsIn reports whether a device of this account, "" for some other one, is in all
+// conversations that this one is in. The error is notYet while the server has no keys of
+// it.
 func (t *Terminal) deviceIsIn(ctx context.Context, device string) (bool, string, error) {
 	all, err := t.client.Conversations(ctx)
 	if err != nil {
@@ -106,8 +106,8 @@ func (t *Terminal) deviceIsIn(ctx context.Context, device string) (bool, string,
 	return false, "", notYet{fmt.Errorf("the server has no keys of %s: open a chat on it once", cmp.Or(device, "another device of this account"))}
 }
 
-// RemoveDevice says that a device of this account is lost, and waits until it is out of
-// all conversations.
+// RemoveDevice declares a device of this account lost, and waits until it is out of all
+// conversations.
 func (t *Terminal) RemoveDevice(ctx context.Context, device string, wait time.Duration) error {
 	if err := t.removeDevice(ctx, device); err != nil {
 		return mistakeIn(err)
@@ -119,7 +119,7 @@ func (t *Terminal) RemoveDevice(ctx context.Context, device string, wait time.Du
 	})
 }
 
-// removeDevice declares a device lost that was met; anything else is a mistyped name.
+// removeDevice declares a known device lost; an unknown name is a Mistake.
 func (t *Terminal) removeDevice(ctx context.Context, device string) error {
 	devices, err := t.client.OwnDevices(ctx)
 	if err != nil {

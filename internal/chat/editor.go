@@ -20,17 +20,17 @@ func newEditor(text string) editor {
 	return editor{runes, len(runes)}
 }
 
-// String is the text without the cursor.
+// String returns the text without the cursor.
 func (e editor) String() string { return string(e.text) }
 
 func (e editor) isEmpty() bool { return len(e.text) == 0 }
 
-// replaced is e with the runes from i to j replaced, the cursor behind what is new.
+// replaced returns e with the runes from i to j replaced, the cursor behind the new ones.
 func (e editor) replaced(i, j int, with ...rune) editor {
 	return editor{slices.Concat(e.text[:i], with, e.text[j:]), i + len(with)}
 }
 
-// key is e after a key, and whether the key means something here.
+// key returns e after a key, and reports whether the editor knows the key.
 func (e editor) key(k tea.KeyMsg) (editor, bool) {
 	switch {
 	case k.Type == tea.KeyRunes && (!k.Alt || k.Paste), k.Type == tea.KeySpace:
@@ -71,7 +71,7 @@ func (e editor) key(k tea.KeyMsg) (editor, bool) {
 	return e, true
 }
 
-// typed puts in what was typed or pasted, without what a terminal would obey.
+// typed inserts typed or pasted runes, without control characters.
 func (e editor) typed(runes []rune) editor {
 	text := strings.NewReplacer("\r\n", "\n", "\r", "\n", "\t", "    ").Replace(string(runes))
 	lines := strings.Split(text, "\n")
@@ -119,7 +119,7 @@ func (e editor) wordAfter() int {
 	return i
 }
 
-// moved goes a line up or down; false where there is none.
+// moved moves the cursor a line up or down, and reports whether there is one.
 func (e editor) moved(by int) (editor, bool) {
 	column := e.at - e.lineStart()
 	to := e

@@ -6,8 +6,7 @@ import (
 	"waxwing.im/waxwing/client"
 )
 
-// noteOf tells of an event that is no message, as sentences for people; none for one
-// that is.
+// noteOf describes an event in sentences for people; messages have none.
 func (t *Terminal) noteOf(e client.Event) []string {
 	var out []string
 	switch e.Type {
@@ -33,7 +32,7 @@ func (t *Terminal) noteOf(e client.Event) []string {
 	return out
 }
 
-// comer is who comes or goes: of our own account it is another device.
+// comer names a member that joins or leaves; one of our own account is another device.
 func (t *Terminal) comer(m client.Member) string {
 	if m.Account == t.self {
 		return "your device " + deviceName(m)

@@ -18,12 +18,12 @@ import (
 	"waxwing.im/waxwing/internal/secretfile"
 )
 
-// homeFile is the file of a home of chat that says whose it is. It holds no secret;
-// everything else in the home is sealed under a key that is kept elsewhere, so that
-// a copy of the home alone is of no use.
+// homeFile is the file that describes a home. It holds no secret; everything else in the
+// home is sealed under a key that is kept elsewhere, so a copy of the home alone is of no
+// use.
 const homeFile = "chat.json"
 
-// home is who talks, to which server, and where their things are.
+// home describes an account's device: its names, its server and its directory.
 type home struct {
 	Version int    `json:"version"`
 	Name    string `json:"name"`
@@ -37,10 +37,10 @@ type home struct {
 
 const homeVersion = 1
 
-// errNotAHome says that there is no home yet.
+// errNotAHome is returned where no home was made.
 var errNotAHome = errors.New("no home of waxwing chat")
 
-// homeDir is the directory of the home: what --home says, or one for each name.
+// homeDir returns the directory of the home: Home, or one for each name.
 func (o *Options) homeDir() (string, error) {
 	if o.Home != "" {
 		return o.Home, nil
@@ -86,7 +86,7 @@ func (o *Options) openHome() (*home, error) {
 	return home, nil
 }
 
-// checkHome returns an error where there is no home.
+// checkHome returns an error if there is no home.
 func (o *Options) checkHome() error {
 	dir, err := o.homeDir()
 	if err != nil {
@@ -196,7 +196,7 @@ type keyFile struct {
 	Sealed   []byte   `json:"sealed,omitempty"` // nonce, XChaCha20-Poly1305
 }
 
-// stretch is how a passphrase becomes a key (RFC 9106).
+// stretch holds the parameters by which a passphrase becomes a key (RFC 9106).
 type stretch struct {
 	Salt      []byte `json:"salt"`
 	Time      uint32 `json:"time"`
@@ -261,7 +261,7 @@ func (f keyFile) open(id, passphrase string) ([]byte, error) {
 
 func keyData(id string) []byte { return []byte("waxwing chat key v1 " + id) }
 
-// newPassphrase is what the key of a new home is sealed with; "" for nothing.
+// newPassphrase returns the passphrase that seals the key of a new home, or "".
 func (o *Options) newPassphrase() (string, error) {
 	if o.Passphrase != "" || !o.AskPassphrase {
 		return o.Passphrase, nil

@@ -17,7 +17,7 @@ type uiKey struct {
 	do   func(m *ui) tea.Cmd
 }
 
-// uiKeys are all of them, in the order in which they are shown.
+// uiKeys returns all of them, in the order in which they are shown.
 func uiKeys() []uiKey {
 	return []uiKey{
 		{[]string{"enter"}, "Enter", "send, or obey a /command", (*ui).enter},
@@ -44,7 +44,7 @@ func uiKeys() []uiKey {
 	}
 }
 
-// key obeys a key.
+// key handles a key: a command of the UI, or one of the editor.
 func (m *ui) key(k tea.KeyMsg) tea.Cmd {
 	if !k.Paste {
 		for _, known := range uiKeys() {
@@ -166,7 +166,7 @@ func (m *ui) nextUnread() tea.Cmd {
 	return m.step(1)
 }
 
-// page is how far PgUp goes.
+// page returns how many lines PgUp scrolls.
 func (m *ui) page() int { return max(1, m.mainHeight()-2) }
 
 func (m *ui) movePanel(by int) {

@@ -23,7 +23,8 @@ func newLines(t *Terminal, asJSON bool) *lines {
 	return &lines{t, newScreen(t, asJSON)}
 }
 
-// run obeys first, which must succeed, and then what is read, until it ends.
+// run executes first, which must succeed, and then each line that is read, until the end
+// of the input.
 func (t *lines) run(ctx context.Context, first string) error {
 	if err := t.obeyLine(ctx, first); err != nil {
 		return mistakeIn(err)
@@ -38,7 +39,7 @@ func (t *lines) run(ctx context.Context, first string) error {
 	group.Go(func() error {
 		defer stop()
 		err := t.obeyAll(running, typed)
-		leave() // how the connection stands is no news to who goes
+		leave() // the state of the connection does not matter any more
 		if err != nil {
 			return err
 		}
@@ -72,7 +73,7 @@ func readLines(in io.Reader) <-chan string {
 
 var errQuit = errors.New("quit")
 
-// obeyAll does what each line says until the last one.
+// obeyAll executes each line until the last one.
 func (t *lines) obeyAll(ctx context.Context, typed <-chan string) error {
 	for {
 		select {
@@ -95,7 +96,7 @@ func (t *lines) obeyAll(ctx context.Context, typed <-chan string) error {
 	}
 }
 
-// obeyLine does what one line says and prints what comes of it.
+// obeyLine executes one line and prints its result.
 func (t *lines) obeyLine(ctx context.Context, line string) error {
 	// Held until the message is known as typed, so that its echo is not printed too.
 	t.screen.saying.Lock()
@@ -115,7 +116,7 @@ func (t *lines) obeyLine(ctx context.Context, line string) error {
 	return nil
 }
 
-// historyLines is how much of what was said is shown when a conversation is opened.
+// historyLines is how many messages are shown when a conversation is opened.
 const historyLines = 20
 
 // open shows the conversation that was turned to.

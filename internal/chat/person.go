@@ -12,7 +12,7 @@ import (
 // nameEndMin is how much of the end of a DID names a person.
 const nameEndMin = 4
 
-// person is the DID that a word means: itself, or the one known account that ends so.
+// person returns the DID that a word names: itself, or the one known account that ends so.
 func (t *Terminal) person(ctx context.Context, word string) (string, error) {
 	if strings.HasPrefix(word, "did:") {
 		return word, nil
@@ -51,7 +51,7 @@ func (t *Terminal) persons(ctx context.Context, words []string) ([]string, error
 	return out, nil
 }
 
-// accountsOf are all accounts of some conversations, each once.
+// accountsOf returns all accounts of some conversations, once each.
 func accountsOf(all []client.Conversation) []string {
 	var out []string
 	add := func(account string) {
@@ -78,7 +78,7 @@ const (
 	markDevice     = " (unverified device)"
 )
 
-// nameOf is who a member is, and whether that is certain.
+// nameOf returns the name of a member with a mark for how certain it is.
 func (t *Terminal) nameOf(m client.Member) string {
 	switch {
 	case m.Account == t.self:
@@ -91,7 +91,7 @@ func (t *Terminal) nameOf(m client.Member) string {
 	return short(m.Account) + markUnverified
 }
 
-// accountMark is the mark of an account in a conversation: that of its least certain
+// accountMark returns the mark of an account in a conversation: that of its least certain
 // device there.
 func (t *Terminal) accountMark(c client.Conversation, account string) string {
 	mark := markUnverified
@@ -115,7 +115,8 @@ func shorts(accounts []string) string {
 	return strings.Join(out, ", ")
 }
 
-// short is the end of a DID, which tells people apart where its beginning does not.
+// short returns the end of a DID, which differs between accounts where the beginning does
+// not.
 func short(did string) string {
 	if len(did) <= nameShown {
 		return printable(did)
@@ -126,7 +127,7 @@ func short(did string) string {
 // nameShown is how many characters of a name or an identifier are shown.
 const nameShown = 8
 
-// memberLines are the people of a conversation, each with their devices.
+// memberLines lists the accounts of a conversation, each with its devices.
 func (t *Terminal) memberLines(c client.Conversation) []string {
 	var accounts, out []string
 	for _, m := range c.Members {

@@ -28,8 +28,8 @@ func (t *Terminal) MakeRoom(ctx context.Context, dids []string, wait time.Durati
 	return t.until(ctx, wait, t.invited(ctx, room, people, ""))
 }
 
-// invited is done when all these accounts are in the room. What was the problem before
-// is not one of this invitation.
+// invited returns a condition for until: all these accounts are in the room. before is the
+// room's problem from before the invitation.
 func (t *Terminal) invited(ctx context.Context, room string, people []string, before string) func() (bool, string, error) {
 	return func() (bool, string, error) {
 		c, err := t.client.Conversation(ctx, room)

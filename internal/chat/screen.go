@@ -59,8 +59,8 @@ func (s *screen) said(id string) {
 	s.typed[id] = true
 }
 
-// open shows whom the next lines go to, and what was said before. Scripts have the
-// events and get no history.
+// open shows the conversation that the next lines go to, and its history. Scripts have
+// the events and get no history.
 func (s *screen) open(c client.Conversation, history []client.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,7 +79,7 @@ func (s *screen) open(c client.Conversation, history []client.Event) {
 	}
 }
 
-// answer prints what a command has to say.
+// answer prints the result of a command.
 func (s *screen) answer(r reply) {
 	for _, line := range r.lines {
 		s.print(item{Type: "info", Conv: s.chat.conv, Text: line, TS: time.Now().UnixMilli()})
@@ -87,7 +87,7 @@ func (s *screen) answer(r reply) {
 	s.found(r.hits)
 }
 
-// found prints messages that were looked for.
+// found prints the messages of a search.
 func (s *screen) found(hits []client.Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,8 +102,8 @@ func (s *screen) found(hits []client.Event) {
 	}
 }
 
-// indented makes a text of several lines one whose further lines cannot be taken for
-// something that the chat says.
+// indented indents the further lines of a text, so that they cannot be taken for lines of
+// the chat itself.
 func indented(text string) string {
 	parts := strings.Split(text, "\n")
 	for i := range parts {
@@ -134,7 +134,7 @@ func (s *screen) show(e client.Event) error {
 	return s.err
 }
 
-// items are the lines that tell of an event.
+// items returns the JSON lines of an event.
 func (s *screen) items(e client.Event) []item {
 	base := item{Conv: e.Conversation, Seq: e.Seq, TS: e.Time.UnixMilli(), Event: e.ID}
 	about := func(kind, who, text string) item {
@@ -169,12 +169,12 @@ func (s *screen) items(e client.Event) []item {
 	return []item{i}
 }
 
-// state prints how the connection is.
+// state prints the state of the connection.
 func (s *screen) state(state string) {
 	s.print(item{Type: "state", Text: state, TS: time.Now().UnixMilli()})
 }
 
-// complain prints what went wrong.
+// complain prints an error.
 func (s *screen) complain(conv, text string) {
 	s.print(item{Type: "error", Conv: conv, Text: text, TS: time.Now().UnixMilli()})
 }
@@ -197,7 +197,7 @@ func (s *screen) json(i item) {
 	s.printf("%s\n", text)
 }
 
-// line prints what is no message.
+// line prints an item other than a message.
 func (s *screen) line(i item) {
 	s.printf("-- %s\n", printable(i.Text))
 }
@@ -222,9 +222,9 @@ func (s *screen) printf(format string, args ...any) {
 	}
 }
 
-// printable keeps others' texts from steering the terminal: control characters and
-// what turns the direction of writing become a mark. More than a few combining marks on
-// one character, which would reach into other lines, are left out.
+// printable replaces what steers a terminal in the texts of others: control characters
+// and those that change the direction of writing. More than a few combining marks on one
+// character, which would reach into other lines, are left out.
 func printable(text string) string {
 	marks := 0
 	return strings.Map(func(r rune) rune {
@@ -246,10 +246,10 @@ func printable(text string) string {
 // marksMax is how many combining marks a character may have; no script needs more.
 const marksMax = 4
 
-// clock is how times of messages are shown.
+// clock formats the time of a message.
 func clock(at time.Time, zone *time.Location) string { return at.In(zone).Format("15:04") }
 
-// print prints lines whose texts others may have written.
+// print prints lines, which may contain texts of others.
 func (t *Terminal) print(lines ...string) error {
 	for _, line := range lines {
 		if _, err := fmt.Fprintln(t.out, printable(line)); err != nil {

@@ -1,13 +1,13 @@
-// Package chat is the terminal client: one person on one device, who talks through a
-// terminal UI, through lines, or through JSON lines from a script.
+// Package chat is the terminal client: one account on one device, with a terminal UI,
+// lines for people, or JSON lines for scripts.
 //
-// A home (home.go) holds who talks, to which server, and the key that seals the rest.
-// Open makes a Terminal of it, whose exported methods are the commands of waxwing chat:
-// each does one thing and prints what came of it. What a line of input means is decided
-// in command.go, whichever of lines.go and ui.go reads it.
+// A home (home.go) holds the account, the server and the sealed history. Open makes a
+// Terminal of it, whose exported methods are the commands of waxwing chat: each does one
+// thing and prints the result. The meaning of a line of input is decided in command.go,
+// whether lines.go or ui.go reads it.
 //
-// What a client does without a person, such as encryption, the outbox and reconnecting,
-// belongs to package client. Options and their names belong to cmd/waxwing.
+// Encryption, the outbox and reconnecting belong to package client; names of options and
+// their help belong to cmd/waxwing.
 package chat
 
 import (
@@ -25,8 +25,7 @@ import (
 	"waxwing.im/waxwing/client"
 )
 
-// Options say whose chat it is and where it reads and prints. Empty texts stand for the
-// defaults that are named.
+// Options configure a chat. Empty texts stand for the defaults that are named.
 type Options struct {
 	// ConfigDir returns the directory of the keys of homes and, by default, of the homes.
 	ConfigDir func() (string, error)
@@ -53,10 +52,10 @@ type Options struct {
 	Out, Err io.Writer
 }
 
-// Mistake is an error of the person who types: what was asked for cannot be meant so.
+// Mistake is an error in what a person typed, as opposed to one of carrying it out.
 type Mistake struct{ err error }
 
-// Error returns the problem as a sentence for the person who types.
+// Error returns the problem as a sentence for people.
 func (m Mistake) Error() string { return m.err.Error() }
 
 // Unwrap returns the error that the mistake led to.
@@ -64,7 +63,7 @@ func (m Mistake) Unwrap() error { return m.err }
 
 func mistake(format string, args ...any) error { return Mistake{fmt.Errorf(format, args...)} }
 
-// mistakeIn returns err, as a Mistake if it says that a DID in the command line is none.
+// mistakeIn returns err, as a Mistake if it wraps client.ErrAccount: a malformed DID.
 func mistakeIn(err error) error {
 	if errors.Is(err, client.ErrAccount) {
 		return Mistake{err}
@@ -72,7 +71,7 @@ func mistakeIn(err error) error {
 	return err
 }
 
-// deviceNames are those that people can type and servers take.
+// deviceNames matches the names that people can type and servers accept.
 var deviceNames = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
 // Init makes the home and returns the DID of its account. A home that is there already
@@ -106,12 +105,11 @@ func (o *Options) account(home *home) (*client.Account, error) {
 	return client.AccountFromSeed(seed, home.Name)
 }
 
-// Terminal is one running chat, whether lines, JSON or the terminal UI show it. Its
-// methods are for one goroutine at a time. What a line of input means is decided here
-// and nowhere else; obeying it does not wait for the network.
+// Terminal is a running chat, shown as lines, JSON or the terminal UI. Its methods are for
+// one goroutine at a time. Executing a line of input never waits for the network.
 type Terminal struct {
 	client   *client.Client
-	self     string              // the DID of whose chat it is
+	self     string              // the DID of the account
 	server   string              // where it connects to
 	conv     string              // what a line is sent to; "" for nothing
 	shown    client.SafetyNumber // the last one, which "yes" is about
@@ -184,14 +182,13 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// farewell is how long an ending chat waits for what was typed to be delivered.
+// farewell is how long an ending chat waits until its messages are delivered.
 const farewell = 5 * time.Second
 
-// undelivered tells of a farewell that was too short.
+// undelivered is shown when a farewell was too short.
 const undelivered = "not everything is delivered yet; what is left will be sent next time"
 
-// flush gives what was typed a moment to be delivered. It returns false if that was not
-// enough.
+// flush waits at most farewell until the outbox is empty, and reports whether it is.
 func (t *Terminal) flush(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, farewell)
 	defer cancel()

@@ -11,7 +11,7 @@ import (
 	"waxwing.im/waxwing/client"
 )
 
-// doVerify shows the number to compare, or takes the word of whoever has.
+// doVerify shows the safety number to compare, or notes that it was compared.
 func (t *Terminal) doVerify(ctx context.Context, words []string) (reply, error) {
 	if len(words) == 0 {
 		return reply{}, mistake("/verify takes a DID, and behind it yes or the number that the other one reads to you")
@@ -60,8 +60,8 @@ func (t *Terminal) doUnverify(ctx context.Context, words []string) (reply, error
 	return reply{lines: []string{short(account) + markUnverified + " is no longer verified"}}, nil
 }
 
-// safetyLines show an account, the number that both people should read, and what is
-// known of its devices.
+// safetyLines describes an account: the number that both people should read, and its
+// known devices.
 func (t *Terminal) safetyLines(ctx context.Context, account string) (client.SafetyNumber, []string, error) {
 	if account == t.self {
 		return client.SafetyNumber{}, nil, mistake("that is you: there is nobody to compare with")
@@ -94,7 +94,7 @@ func trustText(trust client.Trust) string {
 	return "unverified: read the number to each other, in person or on a line that you trust"
 }
 
-// compare holds a number that somebody has typed against ours.
+// compare checks a typed number against ours.
 func compare(ours client.SafetyNumber, typed string) error {
 	theirs, err := client.ParseSafetyNumber(typed)
 	if err != nil {

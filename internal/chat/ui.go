@@ -41,7 +41,7 @@ type ui struct {
 	err                error
 }
 
-// snapshot is what the home says.
+// snapshot is the state of the home that the UI draws.
 type snapshot struct {
 	open    string
 	list    []client.Conversation
@@ -64,7 +64,7 @@ type job struct {
 	follows    bool
 }
 
-// turns says whether the line may turn to another conversation.
+// turns reports whether the line may turn to another conversation.
 func (j job) turns() bool {
 	command, _, _ := strings.Cut(j.line, " ")
 	return command == "/dm" || command == "/room" || command == "/open"
@@ -84,7 +84,7 @@ const (
 	inputMax  = 5
 )
 
-// What Update is told.
+// The messages of Update.
 type (
 	snapshotMsg struct {
 		snapshot
@@ -208,7 +208,7 @@ func (m *ui) watchState(changed <-chan struct{}) tea.Cmd {
 	}
 }
 
-// do puts a line behind those that are being obeyed.
+// do queues a line behind those that are being executed.
 func (m *ui) do(line string) tea.Cmd {
 	m.jobs = append(m.jobs, job{m.open, line, slices.ContainsFunc(m.jobs, job.turns)})
 	if len(m.jobs) > 1 {
@@ -217,7 +217,7 @@ func (m *ui) do(line string) tea.Cmd {
 	return m.work()
 }
 
-// work obeys the first line of the queue.
+// work executes the first line of the queue.
 func (m *ui) work() tea.Cmd {
 	j, ctx, t := m.jobs[0], m.ctx, m.chat
 	if j.follows {
@@ -230,7 +230,7 @@ func (m *ui) work() tea.Cmd {
 	}
 }
 
-// Update takes in what happened.
+// Update handles a message of the program.
 func (m *ui) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
 	case tea.WindowSizeMsg:
@@ -294,8 +294,8 @@ func (m *ui) note(conv string, n note) {
 	m.notes[conv] = kept[max(0, len(kept)-notesMax):]
 }
 
-// take shows what the home says. Where the history was scrolled back, what was at the
-// bottom stays there.
+// take shows a new snapshot. If the history was scrolled back, the line at the bottom
+// stays there.
 func (m *ui) take(s snapshot) tea.Cmd {
 	m.isLoading = false
 	if s.open != m.open {
@@ -314,8 +314,8 @@ func (m *ui) take(s snapshot) tea.Cmd {
 	return tea.Batch(again, m.markRead())
 }
 
-// firstShown is the conversation to begin with: the first with something new, or else
-// the one with the last message.
+// firstShown returns the conversation to begin with: the first with something new, or
+// else the one with the last message.
 func firstShown(list []client.Conversation) string {
 	for _, c := range list {
 		if c.Unread > 0 {
@@ -325,7 +325,7 @@ func firstShown(list []client.Conversation) string {
 	return list[0].ID
 }
 
-// markRead says that what stands on the screen was read.
+// markRead notes that the messages on the screen were read.
 func (m *ui) markRead() tea.Cmd {
 	c, ok := m.conversation()
 	if !ok || c.Unread == 0 || m.scroll > 0 || m.panel != nil || m.width == 0 || len(m.snap.history) == 0 {
@@ -339,7 +339,7 @@ func (m *ui) markRead() tea.Cmd {
 	return func() tea.Msg { return readMsg{sdk.client.MarkRead(ctx, c.ID, last)} }
 }
 
-// conversation is the one that is open.
+// conversation returns the one that is open.
 func (m *ui) conversation() (client.Conversation, bool) {
 	i := slices.IndexFunc(m.snap.list, func(c client.Conversation) bool { return c.ID == m.open })
 	if i < 0 {
@@ -361,7 +361,7 @@ func (m *ui) turnTo(conv string) tea.Cmd {
 	return m.load()
 }
 
-// answer shows what came of a line and goes on with the next one.
+// answer shows the result of a line and executes the next one.
 func (m *ui) answer(msg replyMsg) tea.Cmd {
 	m.jobs = m.jobs[1:]
 	r := msg.reply
@@ -391,8 +391,8 @@ func (m *ui) answer(msg replyMsg) tea.Cmd {
 	return tea.Batch(turned, next, m.load())
 }
 
-// refuse says what is wrong with a line and gives it back to the input. What was typed
-// for the conversation that it did not turn to goes nowhere else: it comes back too.
+// refuse shows the error of a line and puts the line back into the input, with what was
+// typed for the conversation that it did not turn to.
 func (m *ui) refuse(msg replyMsg) {
 	m.flash = msg.err.Error()
 	back := msg.job.line

@@ -42,11 +42,11 @@ func (m *ui) mainWidth() int {
 	return m.width - listWidth - 1
 }
 
-// hasSide says whether the list of conversations is shown. A panel needs the width.
+// hasSide reports whether the list of conversations is shown. A panel needs the width.
 func (m *ui) hasSide() bool { return m.width >= listFrom && len(m.snap.list) > 0 && m.panel == nil }
 
-// mainHeight is what the header, the line above the input, the input and the help
-// leave.
+// mainHeight returns the height that the header, the line above the input, the input and
+// the help leave.
 func (m *ui) mainHeight() int { return max(1, m.height-3-len(m.inputLines())) }
 
 func (m *ui) inputLines() []string {
@@ -80,7 +80,7 @@ func (m *ui) View() string {
 	return strings.Join(rows[max(0, len(rows)-m.height):], "\n")
 }
 
-// header says who talks and how the connection stands.
+// header shows the account and the state of the connection.
 func (m *ui) header() string {
 	sign := map[client.Link]string{client.Online: "●", client.Connecting: "◌"}[m.state.Link]
 	right := cmp.Or(sign, "○") + " " + printable(stateText(m.state, m.server)) + " "
@@ -94,7 +94,7 @@ func (m *ui) header() string {
 	return fit(left, m.width-ansi.StringWidth(right)) + right
 }
 
-// statusLine says what came of the last command, and what waits or is new elsewhere.
+// statusLine shows the result of the last command, and what waits or is new elsewhere.
 func (m *ui) statusLine() string {
 	var parts []string
 	if m.scroll > 0 && m.panel == nil {
@@ -124,7 +124,7 @@ func (m *ui) statusLine() string {
 	return bold(fit(left, m.width-ansi.StringWidth(right))) + faint(right)
 }
 
-// side is the list of conversations, around the open one.
+// side returns the list of conversations, around the open one.
 func (m *ui) side() []string {
 	height := m.mainHeight()
 	rows := []string{faint(fit(" Conversations", listWidth))}
@@ -153,7 +153,7 @@ func (m *ui) side() []string {
 	return rows
 }
 
-// sideTitle is a title that fits into the list: ? stands for unverified.
+// sideTitle returns a title that fits into the list: ? stands for unverified.
 func (m *ui) sideTitle(c client.Conversation) string {
 	title := m.chat.titleOf(c)
 	for _, mark := range []string{markUnverified, markDevice} {
@@ -170,7 +170,7 @@ func (m *ui) sideTitle(c client.Conversation) string {
 	return title
 }
 
-// main is the open conversation or a panel over it, exactly as high as there is room.
+// main returns the open conversation or a panel over it, exactly as high as there is room.
 func (m *ui) main() []string {
 	height := m.mainHeight()
 	var rows []string
@@ -209,7 +209,7 @@ func (m *ui) emptyRows() []string {
 		" F1 shows the keys and commands.")
 }
 
-// panelLines are the lines of a panel that is no search, wrapped to the width.
+// panelLines returns the lines of a panel other than a search, wrapped to the width.
 func (m *ui) panelLines() []string {
 	var out []string
 	for _, line := range m.panel.lines {
@@ -241,10 +241,10 @@ func (m *ui) panelRows(height int) []string {
 	return rows
 }
 
-// bodyLine is one line of a conversation, and of what.
+// bodyLine is one line of a conversation, with the message or note that it is part of.
 type bodyLine struct{ text, of string }
 
-// body is the whole conversation as far as it is read, wrapped to the width.
+// body returns the conversation as far as it was read, wrapped to the width.
 func (m *ui) body() []bodyLine {
 	var out []bodyLine
 	notes := m.notes[m.open]
@@ -312,7 +312,7 @@ func (m *ui) wrapped(head, text string) []string {
 	return out
 }
 
-// scrollMax is how far back there is something to see.
+// scrollMax returns how far the history can be scrolled back.
 func (m *ui) scrollMax() int { return max(0, len(m.body())-m.mainHeight()+1) }
 
 // keepPlace changes what is shown and keeps the line at the bottom where it is, if the
@@ -369,7 +369,7 @@ func (m *ui) reachGoal() {
 	}
 }
 
-// stateText says how the connection stands and what it waits for.
+// stateText describes the state of the connection and what it waits for.
 func stateText(s client.State, server string) string {
 	switch {
 	case s.Link == client.Online && s.Transport == client.EventStream:
