@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 
 	"waxwing.im/waxwing/api/gateway"
@@ -226,22 +227,40 @@ func (c *Client) giveUp(ctx context.Context, id string, why error) error {
 }
 
 // roleIn is the account's role in a conversation on the server, "" if it is not in it.
-func (c *Client) roleIn(ctx context.Context, token, id string) (string, error) {
-	list, err := c.listConversations(ctx, token)
-	for _, item := range list {
-		if item.ConvID == id {
-			return item.Role, nil
+func (c *Client) roleIn(ctx context.Context, token, id string) (role string, err error) {
+	err = c.listConversations(ctx, token, func(list []gateway.Conversation) (bool, error) {
+		for _, item := range list {
+			if item.ConvID == id {
+				role = item.Role
+				return false, nil
+			}
 		}
-	}
-	return "", err
+		return true, nil
+	})
+	return role, err
 }
 
-func (c *Client) listConversations(ctx context.Context, token string) ([]gateway.Conversation, error) {
-	var list gateway.ConversationList
-	if err := c.call(ctx, token, "/v1/conversations", nil, &list); err != nil {
-		return nil, fmt.Errorf("list conversations: %w", err)
+// listPagesMax bounds the pages of a list, so that one that does not end is no harm. A
+// longer one is read as far as that.
+const listPagesMax = 1024
+
+// listConversations hands the server's list of conversations to take, page by page, until
+// that wants no more.
+func (c *Client) listConversations(ctx context.Context, token string, take func([]gateway.Conversation) (more bool, err error)) error {
+	path := "/v1/conversations"
+	for range listPagesMax {
+		var list gateway.ConversationList
+		if err := c.call(ctx, token, path, nil, &list); err != nil {
+			return fmt.Errorf("list conversations: %w", err)
+		}
+		isEmpty := len(list.Items) == 0
+		more, err := take(slices.DeleteFunc(list.Items, func(item gateway.Conversation) bool { return !isConversationID(item.ConvID) }))
+		if err != nil || !more || list.NextCursor == "" || isEmpty {
+			return err
+		}
+		path = "/v1/conversations?cursor=" + url.QueryEscape(list.NextCursor)
 	}
-	return slices.DeleteFunc(list.Items, func(item gateway.Conversation) bool { return !isConversationID(item.ConvID) }), nil
+	return nil
 }
 
 // standing is what this device knew of a conversation before it asked the server.
@@ -270,11 +289,12 @@ func (c *Client) learnConversations(ctx context.Context, token string) (unclear 
 	if err != nil {
 		return nil, err
 	}
-	list, err := c.listConversations(ctx, token)
-	if err != nil {
-		return nil, err
-	}
-	return c.learnList(ctx, list, before)
+	err = c.listConversations(ctx, token, func(list []gateway.Conversation) (bool, error) {
+		some, err := c.learnList(ctx, list, before)
+		unclear = append(unclear, some...)
+		return true, err
+	})
+	return unclear, err
 }
 
 // learnList takes in a list of conversations that was asked for when they stood as

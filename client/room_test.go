@@ -291,7 +291,11 @@ func TestLeaveDuringList(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := bob.listConversations(w.ctx, bob.session())
+	var list []gateway.Conversation
+	err = bob.listConversations(w.ctx, bob.session(), func(page []gateway.Conversation) (bool, error) {
+		list = page
+		return true, nil
+	})
 	if err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}

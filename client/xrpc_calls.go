@@ -69,7 +69,8 @@ func answerBy[In, Out any](method func(d *xrpcDoor, ctx context.Context, in In) 
 	}
 }
 
-// What a list may hold in all, so that one that does not end is no harm.
+// What a list may hold in all, so that one that does not end is no harm. Of a longer one,
+// which strangers can bring about, the rest is left.
 const (
 	xrpcListPages   = 256
 	xrpcListMembers = 1 << 20 // of all conversations together
@@ -96,12 +97,14 @@ func (d *xrpcDoor) list(ctx context.Context) ([]xrpc.ConvoView, error) {
 		switch {
 		case page.Cursor == "" || len(page.Conversations) == 0:
 			return all, nil
-		case len(all) == before || members > xrpcListMembers:
+		case len(all) == before:
 			return nil, errEndlessList
+		case members > xrpcListMembers:
+			return all, nil
 		}
 		params.Cursor = page.Cursor
 	}
-	return nil, errEndlessList
+	return all, nil
 }
 
 var errEndlessList = errors.New("the server's list of conversations does not end")

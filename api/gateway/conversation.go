@@ -43,9 +43,12 @@ type DMCreated struct {
 	ConvID string `json:"conv_id"`
 }
 
-// ConversationList answers GET /v1/conversations.
+// ConversationList answers GET /v1/conversations: a page, of up to limit items (1 to 1000,
+// and as many where limit is absent) behind the query's cursor.
 type ConversationList struct {
 	Items []Conversation `json:"items"`
+	// NextCursor asks for the page behind this one. It is absent where there is none.
+	NextCursor string `json:"next_cursor,omitempty"`
 }
 
 // Conversation is one that the caller is in now. The three numbers about the log

@@ -231,15 +231,33 @@ func (s *Service) Members(ctx context.Context, who ds.Caller, id ds.Conversation
 	return list, nil
 }
 
-// Conversations lists what the caller is a member of, oldest first.
-func (s *Service) Conversations(ctx context.Context, who ds.Caller) ([]ds.Summary, error) {
-	var list []ds.Summary
-	err := s.store.View(ctx, func(tx *store.Tx) error {
-		var err error
-		list, err = tx.Conversations(who.Account, listMembersInline)
-		return err
+// ListPlace is where a page of conversations ends; the zero value is before all of them.
+type ListPlace = store.ListPlace
+
+// Conversations lists what the caller is a member of behind a place, oldest first: up to
+// limit of them, and no further one once there are too many members to list. more reports
+// whether there are others. A page costs two statements whatever its size.
+func (s *Service) Conversations(ctx context.Context, who ds.Caller, after ListPlace, limit int) (list []ds.Summary, more bool, err error) {
+	limit = max(1, min(limit, ConversationsMax))
+	err = s.store.View(ctx, func(tx *store.Tx) error {
+		found, err := tx.Conversations(who.Account, after, limit+1)
+		if err != nil {
+			return err
+		}
+		n, members := 0, int64(0)
+		for n < min(len(found), limit) {
+			if m := found[n].Members; m <= listMembersInline {
+				members += m
+			}
+			if n > 0 && members > listMembersMax {
+				break
+			}
+			n++
+		}
+		list, more = found[:n], n < len(found)
+		return tx.MemberLists(list, listMembersInline)
 	})
-	return list, err
+	return list, more, err
 }
 
 func checkAccounts(list []ds.AccountID) error {

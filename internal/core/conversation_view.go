@@ -38,8 +38,8 @@ const (
 // the number of conversations.
 func (s *Service) Convos(ctx context.Context, who ds.Caller, q ConvosQuery) (list []ds.View, more bool, waiting int64, err error) {
 	limit := q.Limit
-	if limit <= 0 || limit > convosMax {
-		limit = convosMax
+	if limit <= 0 || limit > ConversationsMax {
+		limit = ConversationsMax
 	}
 	err = s.store.View(ctx, func(tx *store.Tx) error {
 		var err error

@@ -17,6 +17,7 @@ const (
 	bodyBytesMax               = envCharactersMax
 	membersMax                 = 1024 // including the owner
 	listMembersInline          = 20   // gateway v1, 9
+	listMembersMax             = 3072 // named in one page of a list: with the longest names, in JSON, less than 16 MiB
 	welcomeBytesMax            = 4 << 20
 	groupInfoBytesMax          = 4 << 20
 	commitBytesMax             = 2 << 20 // of 1000 members with post-quantum keys
@@ -90,8 +91,7 @@ const (
 	titleBytesMax         = 128
 	descriptionBytesMax   = 512
 	blobBytesMax          = 5 << 20 // a Welcome or a GroupInfo
-	convosMax             = 1000    // in one list
-	convosParticipantsMax = 50_000  // in one list, before it ends early
+	convosParticipantsMax = 20_000  // in one list, before it ends early
 )
 
 // What one socket may have under way before it is not read from any more: sends whose
@@ -107,6 +107,9 @@ const (
 	AddressBodyBytesMax = 64 << 20
 	TotalBodyBytesMax   = 256 << 20
 )
+
+// ConversationsMax is how many conversations a page of a list has.
+const ConversationsMax = 1000
 
 // Streams, and what is stored of where they stand.
 const (

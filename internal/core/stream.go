@@ -71,7 +71,7 @@ func (s *Service) SelectConversations(ctx context.Context, session string, who d
 func (s *Service) RecentConversations(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
 	var list []ds.ConversationID
 	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		list, err = tx.ActiveConversations(who.Account, convosMax, activeBounds)
+		list, err = tx.ActiveConversations(who.Account, ConversationsMax, activeBounds)
 		return err
 	})
 	slices.Sort(list)

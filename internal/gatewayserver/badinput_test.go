@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/mls/wire"
@@ -190,7 +191,7 @@ func (w *badWorld) everything() string {
 	ctx := context.Background()
 	session, err := w.server.identity.Session(ctx, w.person("ann").session)
 	must(w.t, err)
-	conversations, err := w.core.Conversations(ctx, session.Caller)
+	conversations, _, err := w.core.Conversations(ctx, session.Caller, core.ListPlace{}, core.ConversationsMax)
 	must(w.t, err)
 	cursors, err := w.core.Cursors(ctx, session.Caller)
 	must(w.t, err)

@@ -1,14 +1,15 @@
 package gatewayserver
 
 import (
-	"cmp"
 	"context"
 	"encoding/base64"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 )
@@ -107,19 +108,45 @@ func (s *Server) groupInfo(ctx context.Context, who identity.Session, q url.Valu
 	return &gateway.GroupInfo{ConvID: string(id), Epoch: head.Epoch, GroupInfo: base64.StdEncoding.EncodeToString(info)}, nil
 }
 
-func (s *Server) conversations(ctx context.Context, who identity.Session, _ url.Values) (any, error) {
-	summaries, err := s.core.Conversations(ctx, who.Caller)
+func (s *Server) conversations(ctx context.Context, who identity.Session, q url.Values) (any, error) {
+	after, limit, err := parseList(q)
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(summaries, func(a, b ds.Summary) int {
-		return cmp.Or(cmp.Compare(a.CreatedMS, b.CreatedMS), cmp.Compare(a.ID, b.ID))
-	})
+	summaries, more, err := s.core.Conversations(ctx, who.Caller, after, limit)
+	if err != nil {
+		return nil, err
+	}
 	out := &gateway.ConversationList{Items: make([]gateway.Conversation, len(summaries))}
 	for i := range summaries {
 		out.Items[i] = s.conversation(who.Account, &summaries[i])
 	}
+	if more {
+		last := &summaries[len(summaries)-1]
+		out.NextCursor = base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(last.CreatedMS, 10) + " " + string(last.ID)))
+	}
 	return out, nil
+}
+
+// parseList reads which page of a list is wanted: after what, and of how many at most.
+func parseList(q url.Values) (after core.ListPlace, limit int, err error) {
+	limit = core.ConversationsMax
+	if text := q.Get("limit"); text != "" {
+		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > core.ConversationsMax {
+			return after, 0, ds.Refuse(ds.InvalidRequest, "limit: not 1 to %d", core.ConversationsMax)
+		}
+	}
+	text := q.Get("cursor")
+	if text == "" {
+		return after, limit, nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	created, id, isPair := strings.Cut(string(raw), " ")
+	ms, notNumber := strconv.ParseInt(created, 10, 64)
+	if err != nil || !isPair || notNumber != nil || !ds.IsValidID(id) {
+		return after, 0, ds.Refuse(ds.InvalidRequest, "cursor: not one of this list")
+	}
+	return core.ListPlace{CreatedMS: ms, ID: ds.ConversationID(id)}, limit, nil
 }
 
 func (s *Server) conversation(reader ds.AccountID, c *ds.Summary) gateway.Conversation {

@@ -465,7 +465,10 @@ func testConversations(t *testing.T, db *DB) {
 	}
 	db.write(t, Batch{Stays: []Stay{{Conversation: "c1", Account: "bob", Interval: ds.Interval{From: 1, Role: ds.Admin}}, {Conversation: "c1", Account: "bob", Interval: ds.Interval{Until: 2}}}})
 	db.must(t, func(tx *Tx) error {
-		list, err := tx.Conversations("ann", 20)
+		list, err := tx.Conversations("ann", ListPlace{}, 20)
+		if err == nil {
+			err = tx.MemberLists(list, 20)
+		}
 		if err != nil {
 			return err
 		}
@@ -474,8 +477,11 @@ func testConversations(t *testing.T, db *DB) {
 			got = append(got, fmt.Sprint(s.ID, s.Role, s.MemberList, s.EarliestSeq))
 		}
 		same(t, "conversations", got, []string{"c2member[ann zoe] 0", "c1member[ann zoe] 0", "bigmember[] 0"})
-		if list, err = tx.Conversations("bob", 20); len(list) != 0 {
+		if list, err = tx.Conversations("bob", ListPlace{}, 20); len(list) != 0 {
 			t.Errorf("bob left and sees %v", list)
+		}
+		if list, err = tx.Conversations("ann", ListPlace{CreatedMS: 0, ID: "c2"}, 1); len(list) != 1 || list[0].ID != "c1" {
+			t.Errorf("behind c2 comes %v", list)
 		}
 		members, _ := tx.Members("c1")
 		same(t, "members", members, []ds.Member{{Account: "zoe", Role: ds.Owner}, {Account: "ann", Role: ds.Plain}})
@@ -490,7 +496,7 @@ func testText(t *testing.T, db *DB) {
 		db.write(t, Batch{Created: []ds.Conversation{head(id)}, Stays: []Stay{{Conversation: ds.ConversationID(id), Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Plain}}}})
 	}
 	db.must(t, func(tx *Tx) error {
-		list, err := tx.Conversations("ann", 20)
+		list, err := tx.Conversations("ann", ListPlace{}, 20)
 		var got []string
 		for _, s := range list {
 			got = append(got, string(s.ID))

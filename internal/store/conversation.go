@@ -17,11 +17,17 @@ func (tx *Tx) Members(id ds.ConversationID) ([]ds.Member, error) {
 	return list, err
 }
 
-// Conversations lists what account is in now, oldest first. Member lists are filled
-// in up to inline members.
-func (tx *Tx) Conversations(account ds.AccountID, inline int64) ([]ds.Summary, error) {
+// ListPlace is where a page of an account's conversations ends: behind one of them, in the
+// order in which they were created.
+type ListPlace struct {
+	CreatedMS int64
+	ID        ds.ConversationID
+}
+
+// Conversations lists what account is in now behind a place, oldest first, at most count of
+// them, without their members.
+func (tx *Tx) Conversations(account ds.AccountID, after ListPlace, count int) ([]ds.Summary, error) {
 	var list []ds.Summary
-	index := map[ds.ConversationID]int{}
 	err := tx.each(func(scan func(...any) error) error {
 		var s ds.Summary
 		var earliest int64
@@ -30,29 +36,36 @@ func (tx *Tx) Conversations(account ds.AccountID, inline int64) ([]ds.Summary, e
 		if c.Seq >= earliest {
 			s.EarliestSeq = earliest
 		}
-		index[c.ID] = len(list)
 		list = append(list, s)
 		return err
 	}, `SELECT `+headColumns+`, role, earliest_seq FROM (
 			SELECT l.*, i.role FROM intervals i JOIN logs l ON l.log_id = i.log_id
-			WHERE i.account = $1 AND i.until_pos IS NULL) AS mine
-		ORDER BY created_ms, log_id`, string(account))
-	if err != nil {
-		return nil, err
+			WHERE i.account = $1 AND i.until_pos IS NULL AND (l.created_ms > $2 OR l.created_ms = $2 AND l.log_id > $3)) AS mine
+		ORDER BY created_ms, log_id LIMIT `+bound(4), string(account), after.CreatedMS, string(ds.ConversationLog(after.ID)), int64(count))
+	return list, err
+}
+
+// MemberLists fills in who is in those of the conversations that have at most inline
+// members.
+func (tx *Tx) MemberLists(list []ds.Summary, inline int64) error {
+	index := map[ds.LogID]*ds.Summary{}
+	var logs []string
+	for i := range list {
+		if s := &list[i]; s.Members <= inline {
+			log := ds.ConversationLog(s.ID)
+			index[log], logs = s, append(logs, string(log))
+		}
 	}
-	err = tx.each(func(scan func(...any) error) error {
+	if len(logs) == 0 {
+		return nil
+	}
+	return tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
 		var member ds.AccountID
-		if err := scan(&log, &member); err != nil {
-			return err
-		}
-		i := index[log.Conversation()]
-		list[i].MemberList = append(list[i].MemberList, member)
-		return nil
-	}, `SELECT o.log_id, o.account FROM intervals i JOIN logs l ON l.log_id = i.log_id AND l.members <= $2
-			JOIN intervals o ON o.log_id = i.log_id AND o.until_pos IS NULL
-		WHERE i.account = $1 AND i.until_pos IS NULL ORDER BY o.log_id, o.account`, string(account), inline)
-	return list, err
+		err := scan(&log, &member)
+		index[log].MemberList = append(index[log].MemberList, member)
+		return err
+	}, `SELECT log_id, account FROM intervals WHERE log_id `+tx.in(1)+` AND until_pos IS NULL ORDER BY log_id, account`, tx.setOf(logs))
 }
 
 // GroupInfo is the newest GroupInfo that a commit of the conversation came with.

@@ -191,13 +191,28 @@ func (s *Server) getConvos(ctx context.Context, who ds.Caller, in *xrpc.GetConvo
 		return nil, err
 	}
 	out := &xrpc.GetConvosOutput{PendingCount: &count, RequestCount: &count}
+	size := 0
 	for i := range list {
+		if size += convoBytes(&list[i]); size > answerBytesMax && i > 0 {
+			list, more = list[:i], true
+			break
+		}
 		out.Conversations = append(out.Conversations, s.convoView(&list[i]))
 	}
 	if more {
 		out.Cursor = convosCursor(&list[len(list)-1])
 	}
 	return out, nil
+}
+
+// convoBytes bounds the JSON of a conversation, which must fit through a PDS.
+func convoBytes(v *ds.View) int {
+	const fields, member, escaped = 1 << 10, 400, 6
+	size := fields + escaped*(len(v.ID)+len(v.Title)+len(v.Description)) + len(v.Creator)
+	for i := range v.Participants {
+		size += member + 2*len(v.Participants[i].Account) + len(v.Participants[i].PromotedBy)
+	}
+	return size
 }
 
 // convosCursor is where a page that ends with v ends.

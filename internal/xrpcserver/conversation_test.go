@@ -605,3 +605,34 @@ func TestCreateConvoIsAnsweredAlike(t *testing.T) {
 		w.callAs(lexicons.B, "ann", xrpc.CreateConvo, in).fields()
 	}
 }
+
+// TestConvosFitThroughAPDS: a page of conversations ends before a PDS would cut it, however
+// many members they have and however long their names are.
+func TestConvosFitThroughAPDS(t *testing.T) {
+	w := newWorld(t)
+	members := make([]ds.AccountID, 1000)
+	for i := range members {
+		members[i] = ds.AccountID("did:x:" + strings.Repeat("a", ds.AccountBytesMax-10) + fmt.Sprintf("%04d", i))
+	}
+	const count = 9
+	for i := range count {
+		must(t, w.core.CreateRoom(context.Background(), w.as("ann"), ds.ConversationID(fmt.Sprint("c", i)), members))
+	}
+	seen, query, longest := map[any]bool{}, params(), 0
+	for {
+		a := w.call("ann", xrpc.GetConvos, query)
+		longest = max(longest, len(a.body))
+		out := a.fields()
+		for _, convo := range out["conversations"].([]any) {
+			seen[convo.(object)["conversationId"]] = true
+		}
+		cursor, ok := out["cursor"].(string)
+		if !ok {
+			break
+		}
+		query.Set("cursor", cursor)
+	}
+	if len(seen) != count || longest > answerBytesMax || longest < answerBytesMax/2 {
+		t.Errorf("%d of %d conversations, the longest page has %d bytes", len(seen), count, longest)
+	}
+}
