@@ -14,6 +14,15 @@ type Welcome struct {
 	KeyPackageRef string `json:"key_package_ref"`
 	Epoch         int64  `json:"epoch"`
 	NextSeq       int64  `json:"next_seq"` // where the joiner begins to read
+	// Omitted is there where the frame would have been too long: Env is "" then.
+	Omitted *Omitted `json:"omitted,omitempty"`
+}
+
+// StoredWelcome answers GET /v1/records?welcome_id=…, for a device that the Welcome is for.
+// GET /v1/records?conv_id=…&seq=… is answered with an Event.
+type StoredWelcome struct {
+	WelcomeID string `json:"welcome_id"`
+	Env       string `json:"env"` // base64 of the MLSMessage
 }
 
 // Members says that accounts, the receiver's own among them, were added to or
@@ -23,15 +32,19 @@ type Members struct {
 	ConvID string   `json:"conv_id"`
 	Add    []string `json:"add"`
 	Remove []string `json:"remove"`
+	// Omitted is there where the frame would have been too long: the lists then name no
+	// other account than the receiver's own.
+	Omitted *Omitted `json:"omitted,omitempty"`
 }
 
 // Roster is a change of the accounts of a conversation, told to those who read it, in
 // its place between the events. It has no seq, so it is not replayed to who begins
 // behind it: whoever connects asks GET /v1/rooms/members. Feature roster.
 type Roster struct {
-	ConvID string   `json:"conv_id"`
-	Add    []string `json:"add"`
-	Remove []string `json:"remove"`
+	ConvID  string   `json:"conv_id"`
+	Add     []string `json:"add"`
+	Remove  []string `json:"remove"`
+	Omitted *Omitted `json:"omitted,omitempty"` // as in Members
 }
 
 // KeyPackagesLow says that few of this device's key packages are left.

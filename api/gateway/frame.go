@@ -12,9 +12,11 @@ const Version = 1
 
 // Sizes of what one end may send to the other.
 const (
-	// FrameBytesMax bounds a WebSocket frame in both directions of a request; a
-	// longer one closes the socket with 1009.
+	// FrameBytesMax bounds a WebSocket frame in both directions; a longer one from a
+	// client closes the socket with 1009. Frames on a stream have the same bound.
 	FrameBytesMax = 1 << 20
+	// LargeFrameBytesMax bounds a frame to a session with the feature large.
+	LargeFrameBytesMax = 16 << 20
 	// BodyBytesMax bounds the body of an HTTP request, and CommitBytesMax that of
 	// an inbox request, which may hold a conv.commit.
 	BodyBytesMax   = 1 << 20
@@ -74,10 +76,13 @@ const (
 	// FeatureRoster is conv.members, by which the readers of a conversation see its
 	// accounts change.
 	FeatureRoster Feature = "roster"
+	// FeatureLarge is frames of up to LargeFrameBytesMax from the server. Sessions without
+	// it are sent none over FrameBytesMax: see Omitted.
+	FeatureLarge Feature = "large"
 )
 
 // Features lists every feature that this version knows.
-var Features = []Feature{FeatureBundle, FeatureDevice, FeatureMarker, FeatureDrain, FeatureReport, FeatureRoster}
+var Features = []Feature{FeatureBundle, FeatureDevice, FeatureMarker, FeatureDrain, FeatureReport, FeatureRoster, FeatureLarge}
 
 // Frame is one message of the WebSocket, in either direction.
 type Frame struct {

@@ -52,6 +52,15 @@ type Event struct {
 	// the MLS epoch after this message. Both are shown to sessions with a feature.
 	Kind  string `json:"kind,omitempty"`
 	Epoch *int64 `json:"epoch,omitempty"`
+	// Omitted is there where the frame would have been too long: Env is "" then.
+	Omitted *Omitted `json:"omitted,omitempty"`
+}
+
+// Omitted stands for what would have made a frame longer than FrameBytesMax. What an event
+// or a Welcome leaves out is answered by GET /v1/records; the members of a conversation by
+// GET /v1/rooms/members.
+type Omitted struct {
+	Bytes int64 `json:"bytes"` // of env, or of the lists of members
 }
 
 // The kinds of events. Clients process handshakes only from commits and proposals,

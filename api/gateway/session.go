@@ -34,6 +34,9 @@ type Ready struct {
 	ResumeToken  string   `json:"resume_token"`
 	ExpiresAt    int64    `json:"expires_at"` // ms
 	Cursors      []Cursor `json:"cursors"`    // this device's, by conv_id
+	// CursorsOmitted is how many cursors session.ready leaves out so as not to be longer
+	// than FrameBytesMax. They count nevertheless where a subscription names no position.
+	CursorsOmitted int64 `json:"cursors_omitted,omitempty"`
 	// DeviceNextPos is the first position of the device's log that it has not
 	// acknowledged; nil without the feature device.
 	DeviceNextPos *int64 `json:"device_next_pos,omitempty"`

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,6 +30,15 @@ type Follower struct {
 	// Follow.
 	Listens bool
 
+	// BodyMax, where it is not 0, leaves longer messages and Welcomes in the store: see
+	// ds.Record.Left. It is set before the first Follow.
+	BodyMax int
+	// Cut ends the reader from outside, when it takes long over a page and others wait for
+	// the room. It must not block. It is set before the first Follow; nil does nothing.
+	Cut func()
+
+	turn *Turn // of the last page; Next's goroutine and Close, see takeTurn
+
 	mu       sync.Mutex
 	logs     map[ds.LogID]*follow // mu guards what follows, but for signal
 	ready    []*follow
@@ -55,6 +63,7 @@ type follow struct {
 	queued   bool  // owner.mu guards it
 	wanted   int64 // the head that woke it; owner.mu guards it
 	caughtUp bool  // Next's goroutine only
+	isBehind bool  // the last page was cut; Next's goroutine only
 }
 
 // Page is what Next hands out: records of one log, in order.
@@ -220,10 +229,12 @@ func (f *Follower) Close() {
 		return
 	}
 	f.closed = true
+	turn := f.turn
 	logs := f.logs
 	f.logs = nil
 	close(f.signal)
 	f.mu.Unlock()
+	turn.Release()
 	for _, old := range logs {
 		f.s.unfollow(old)
 	}
@@ -266,10 +277,11 @@ func (f *Follower) dequeue() (*follow, int64) {
 	return nil, 0
 }
 
-// Next waits until a followed log has something and returns one page of it. Logs
-// take turns, page by page. A fault that may pass is waited out here, so Next only
+// Next waits until a followed log has something and returns one page of it, which is
+// to be forgotten before the next call. Logs take turns, page by page. A fault that may pass is waited out here, so Next only
 // fails with ctx's error or ErrClosed, or with a fault of ours.
 func (f *Follower) Next(ctx context.Context) (Page, error) {
+	f.endTurn()
 	for wait := followRetryMin; ; {
 		if page, ok := f.takeHeard(); ok {
 			return page, nil
@@ -322,16 +334,16 @@ func pause(ctx context.Context, d time.Duration) error {
 // the cursor only when everything that belongs to the page was read.
 func (f *Follower) read(ctx context.Context, one *follow, wanted int64) (Page, bool, error) {
 	page := Page{Log: one.log, Home: one.home}
-	var welcomes map[string][]byte
+	var found welcomes
 	var cut bool
 	if pos := one.pos.Load(); pos < max(wanted, one.goal) { // else it only has caught up
 		var err error
-		if welcomes, cut, err = f.load(ctx, &page, pos); err != nil {
+		if found, cut, err = f.load(ctx, &page, one); err != nil {
 			return Page{}, false, err
 		}
 	}
 	// A short page from the store ends at the head; one from the tail cache may not.
-	more := isFull(page.Records) || page.Frames != nil || cut
+	more := page.Frames != nil || cut
 	if one.isConversation() {
 		f.endIfRemoved(&page, one)
 	}
@@ -344,7 +356,7 @@ func (f *Follower) read(ctx context.Context, one *follow, wanted int64) (Page, b
 		f.s.metrics.recordsRead.Add(float64(n))
 	}
 	if !one.isConversation() {
-		if err := f.keepEvents(&page, welcomes); err != nil {
+		if err := f.keepEvents(&page, found); err != nil {
 			return Page{}, false, err
 		}
 	}
@@ -357,72 +369,17 @@ func (f *Follower) read(ctx context.Context, one *follow, wanted int64) (Page, b
 		one.caughtUp = true
 		page.CaughtUp, page.Head = true, max(one.head, one.seq.Load())
 	}
+	one.isBehind = more && one.pos.Load() < wanted
 	switch {
 	case page.Ended != nil:
 		f.drop(one.log, one)
-	case more && one.pos.Load() < wanted:
+	case one.isBehind:
 		f.enqueue(one, wanted) // behind the others: logs take turns
 	}
 	return page, len(page.Records) > 0 || page.CaughtUp || page.Ended != nil, nil
 }
 
-// load reads the records of a page, from the tail cache where it has them. For an
-// account log it also reads the Welcomes that the records name, and cuts the page
-// where these would exceed its bound.
-func (f *Follower) load(ctx context.Context, page *Page, pos int64) (welcomes map[string][]byte, cut bool, err error) {
-	records, frames, ok := f.s.tails.after(page.Log, pos, pageRecords, pageBytes)
-	if ok {
-		page.Records, page.Frames = records, frames
-		return nil, false, nil
-	}
-	if page.Log.Account() == "" {
-		page.Records, err = f.s.store.RecordsAfter(ctx, page.Log, pos, pageRecords, pageBytes)
-		// A long record comes by itself, whatever follows it.
-		return nil, len(page.Records) > 0, err
-	}
-	err = f.s.store.View(ctx, func(tx *store.Tx) error {
-		var err error
-		if page.Records, err = tx.RecordsAfter(page.Log, pos, pageRecords, pageBytes); err != nil {
-			return err
-		}
-		sizes, err := tx.WelcomeSizes(welcomeIDs(page.Records))
-		if err != nil {
-			return err
-		}
-		var n int
-		n, cut = withinWelcomes(page.Records, sizes)
-		page.Records = page.Records[:n]
-		welcomes, err = tx.WelcomeBodies(welcomeIDs(page.Records))
-		return err
-	})
-	return welcomes, cut, err
-}
-
-// withinWelcomes is how many of the records may be handed out together: one Welcome
-// always, more of them up to the bound of a page.
-func withinWelcomes(records []ds.Record, sizes map[string]int64) (int, bool) {
-	total := int64(0)
-	for i := range records {
-		for _, id := range welcomeIDs(records[i : i+1]) {
-			if total > 0 && total+sizes[id] > pageBytes {
-				return i, true
-			}
-			total += sizes[id]
-		}
-	}
-	return len(records), false
-}
-
 func (one *follow) isConversation() bool { return one.log.Conversation() != "" }
-
-// isFull says whether a page ended because of its bounds.
-func isFull(records []ds.Record) bool {
-	bytes := 0
-	for i := range records {
-		bytes += len(records[i].Body)
-	}
-	return len(records) == pageRecords || bytes > pageBytes
-}
 
 // endIfRemoved cuts the page behind the record that removes the caller. Whether it
 // still is a member is read from the log itself: it was one at asOf, and every
@@ -439,40 +396,6 @@ func (f *Follower) endIfRemoved(page *Page, one *follow) {
 			return
 		}
 	}
-}
-
-func welcomeIDs(records []ds.Record) []string {
-	var ids []string
-	for _, r := range records {
-		var e ds.DeviceEvent
-		if r.Kind == ds.WelcomeEvent && json.Unmarshal(r.Body, &e) == nil {
-			ids = append(ids, e.WelcomeID)
-		}
-	}
-	return ids
-}
-
-// keepEvents decodes a page of an account log and leaves in it what the caller's
-// device may see. An event whose Welcome has expired goes with it.
-func (f *Follower) keepEvents(page *Page, welcomes map[string][]byte) error {
-	kept := page.Records[:0]
-	for _, r := range page.Records {
-		if r.Recipient != "" && r.Recipient != f.who.Device {
-			continue
-		}
-		var e ds.DeviceEvent
-		if err := json.Unmarshal(r.Body, &e); err != nil {
-			return fmt.Errorf("event %d: %w", r.Pos, err)
-		}
-		if r.Kind == ds.WelcomeEvent {
-			if e.Welcome = welcomes[e.WelcomeID]; e.Welcome == nil {
-				continue
-			}
-		}
-		kept, page.Events = append(kept, r), append(page.Events, e)
-	}
-	page.Records = kept
-	return nil
 }
 
 // Acknowledge is Service.Acknowledge for a log that this follower reads: what it

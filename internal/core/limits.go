@@ -101,6 +101,21 @@ const (
 	SendBytesUnderWayMax = 1 << 20
 )
 
+// What pages and answers may hold while their readers take them in.
+const (
+	turnsBytes   = 96 << 20 // of all readers together, beyond pageFree for each
+	turnPatience = time.Second
+	turnTimeout  = 10 * time.Second // of an answer that waits for its turn
+	// pageFree bounds the bodies of a page that needs no turn; the one that exceeds it may
+	// have as much again.
+	pageFree        = 16 << 10
+	pageFreeRecords = 64
+	// turnFactor is how often a page is in memory: its records, and as it is encoded.
+	turnFactor = 4
+	// GroupInfoAnswerBytes is what the largest GroupInfo takes while it is answered.
+	GroupInfoAnswerBytes = turnFactor * blobBytesMax
+)
+
 // Bodies of HTTP requests that may be in memory at one time. An address may be many
 // people's; four of the largest commits fit at once.
 const (
@@ -222,6 +237,7 @@ const (
 	LimitSubscribes        = "subscribes"              // per session
 	LimitStreams           = "stream_conversations"    // per account, counts the conversations of streams that begin
 	LimitReports           = "client_reports"          // per session
+	LimitRecordReads       = "record_reads"            // per account
 	LimitGroupInfoRequests = "group_info_requests"     // per account and conversation
 	LimitReadditions       = "readditions"             // per account and conversation
 	// Senders are not stored, so what an account has here cannot be counted, only what
@@ -268,6 +284,7 @@ func DefaultLimits() Limits {
 		LimitSubscribes:        {1200, time.Minute},
 		LimitStreams:           {1 << 16, time.Minute},
 		LimitReports:           {60, time.Minute},
+		LimitRecordReads:       {600, time.Minute},
 		LimitGroupInfoRequests: {1, 30 * time.Second},
 		LimitReadditions:       {6, time.Hour},
 		LimitStoredBytes:       {1 << 30, 24 * time.Hour},

@@ -2,6 +2,7 @@ package core
 
 import (
 	"hash/maphash"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -174,7 +175,8 @@ func (c *tailCache) after(log ds.LogID, pos int64, count, bytesMax int) ([]ds.Re
 		bytes += len(t.records[to].Body)
 		to++
 	}
-	return t.records[from:to:to], t.frames[from:to:to], true
+	// Copies: a reader that is slow must not keep the whole range from being forgotten.
+	return slices.Clone(t.records[from:to]), slices.Clone(t.frames[from:to]), true
 }
 
 // evict forgets a log: its records were purged, or its term has changed.

@@ -197,6 +197,8 @@ type DeviceEvent struct {
 	// Welcome holds the MLSMessage; it is stored once for all recipients, apart
 	// from the event, and joined when the event is read.
 	Welcome []byte `json:"-"`
+	// WelcomeLeft is the size of a Welcome that a page has left in the store, or 0.
+	WelcomeLeft int64 `json:"-"`
 }
 
 // Cursor is how far a device has acknowledged a log. Next counts in the log's own

@@ -63,7 +63,9 @@ const (
 	// writeBytesMax bounds one write of the network, and so what a slow reader holds
 	// in memory and how long a write may take.
 	writeBytesMax = 64 << 10
-	closeTimeout  = 5 * time.Second
+	// directBytesMin is from which size on messages are not collected, but written.
+	directBytesMin = 16 << 10
+	closeTimeout   = 5 * time.Second
 	// The library's buffers. Whole messages pass through the outgoing one, so it only
 	// has to hold a control frame; the incoming one costs memory on every idle socket.
 	readBufferBytes  = 1 << 10
@@ -226,9 +228,15 @@ func (l *link) Close() error {
 func (l *link) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.isHeld {
+	if l.isHeld && len(p) < directBytesMin {
 		*l.held = append(*l.held, p...)
 		return len(p), nil
+	}
+	if l.isHeld { // a copy of what is long would take as much memory again
+		if _, err := l.send(*l.held); err != nil {
+			return 0, err
+		}
+		*l.held = (*l.held)[:0]
 	}
 	return l.send(p)
 }

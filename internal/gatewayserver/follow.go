@@ -66,7 +66,7 @@ func (c *socket) writePage(w *frameWriter, page *core.Page, did string) {
 			if page.Records[i].Seq > 0 {
 				w.event(&event, page, i)
 			} else if roster := rosterOf(id, &page.Records[i], c.session); roster != nil {
-				w.frame(gateway.TypeRoster, roster)
+				w.add(fitted(gateway.TypeRoster, roster, c.session))
 			}
 		}
 		if page.CaughtUp && c.session.Has(gateway.FeatureMarker) {
@@ -79,7 +79,7 @@ func (c *socket) writePage(w *frameWriter, page *core.Page, did string) {
 	}
 	for i := range page.Records {
 		if frameType, body := deviceEvent(&page.Records[i], &page.Events[i]); frameType != "" {
-			w.frame(frameType, body)
+			w.add(fitted(frameType, body, c.session))
 		}
 	}
 }
@@ -109,11 +109,15 @@ func rosterOf(id ds.ConversationID, r *ds.Record, reader identity.Session) *gate
 func deviceEvent(r *ds.Record, e *ds.DeviceEvent) (frameType string, body any) {
 	switch r.Kind {
 	case ds.WelcomeEvent:
-		return gateway.TypeWelcome, &gateway.Welcome{
+		welcome := &gateway.Welcome{
 			Pos: r.Pos, WelcomeID: e.WelcomeID, ConvID: string(e.ConversationID),
 			Env:           base64.StdEncoding.EncodeToString(e.Welcome),
 			KeyPackageRef: e.KeyPackageRef, Epoch: e.Epoch, NextSeq: e.NextSeq,
 		}
+		if e.WelcomeLeft > 0 {
+			welcome.Omitted = &gateway.Omitted{Bytes: int64(base64.StdEncoding.EncodedLen(int(e.WelcomeLeft)))}
+		}
+		return gateway.TypeWelcome, welcome
 	case ds.MembersEvent:
 		return gateway.TypeMembers, &gateway.Members{
 			Pos: r.Pos, ConvID: string(e.ConversationID), Add: names(e.Add), Remove: names(e.Remove)}
@@ -145,13 +149,13 @@ var scratches = sync.Pool{New: func() any { return new([]byte) }}
 
 // event adds a record of a page, as all its readers share it where they do.
 func (w *frameWriter) event(event *eventFrame, page *core.Page, i int) {
-	if page.Frames == nil {
-		begin := len(*w.out)
-		*w.out = event.append(*w.out, &page.Records[i])
-		w.add((*w.out)[begin:]) // stays what it is when out moves
+	if frame, isShared := event.shared(page, i); isShared {
+		w.add(frame)
 		return
 	}
-	w.add(event.shared(page, i))
+	begin := len(*w.out)
+	*w.out = event.fit(*w.out, &page.Records[i])
+	w.add((*w.out)[begin:]) // stays what it is when out moves
 }
 
 func (w *frameWriter) frame(frameType string, body any) { w.add(frameOf(frameType, nil, body)) }
@@ -193,6 +197,7 @@ func frameOf(frameType string, id json.RawMessage, body any) []byte {
 type eventFrame struct {
 	head, tail []byte
 	format     int
+	bytesMax   int // of a frame for the reader
 }
 
 // The formats of conv.event that readers share. A session with any feature is told
@@ -214,12 +219,26 @@ func newEventFrame(id ds.ConversationID, home, did string, reader identity.Sessi
 	head = appendText(append(head, `,"body":{"conv_id":`...), string(id))
 	tail := appendText([]byte(`,"conv_home":`), home)
 	tail = appendText(append(tail, `,"origin_gateway":`...), did)
-	return eventFrame{head: append(head, `,"seq":`...), tail: tail, format: format}
+	return eventFrame{head: append(head, `,"seq":`...), tail: tail, format: format, bytesMax: frameBytesMax(reader)}
 }
 
-// shared is the frame of a record of a page that the tail cache holds.
-func (e *eventFrame) shared(page *core.Page, i int) []byte {
-	return page.Frames[i].Get(e.format, func() []byte { return e.append(nil, &page.Records[i]) })
+// shared is the frame of a record of a page that the tail cache holds, if it fits.
+func (e *eventFrame) shared(page *core.Page, i int) ([]byte, bool) {
+	if page.Frames == nil || e.isTooLong(&page.Records[i]) {
+		return nil, false
+	}
+	frame := page.Frames[i].Get(e.format, func() []byte { return e.append(nil, &page.Records[i]) })
+	return frame, len(frame) <= e.bytesMax
+}
+
+// fit appends the frame of a record, without its env where it would be too long.
+func (e *eventFrame) fit(dst []byte, r *ds.Record) []byte {
+	if !e.isTooLong(r) {
+		if frame := e.append(dst, r); len(frame)-len(dst) <= e.bytesMax {
+			return frame
+		}
+	}
+	return e.appendOmitted(dst, r)
 }
 
 func (e *eventFrame) append(dst []byte, r *ds.Record) []byte {

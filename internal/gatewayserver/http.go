@@ -8,8 +8,10 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/intake"
@@ -40,7 +42,7 @@ func command[In any](s *Server, pattern string, handle func(ctx context.Context,
 		if err == nil {
 			out, err = handle(r.Context(), who, in)
 		}
-		s.answer(w, r, out, err)
+		s.answerHeld(w, r, who.Account, nil, out, err)
 	})
 }
 
@@ -62,14 +64,31 @@ func loose(s *Server, pattern string, handle func(ctx context.Context, who ident
 
 // query is an endpoint without a body, for those with a session.
 func query(s *Server, pattern string, handle func(ctx context.Context, who identity.Session, q url.Values) (any, error)) {
+	bulky(s, pattern, 0, handle)
+}
+
+// bulky is a query whose answer may take that many bytes in memory until the client has
+// it: it waits for its turn before anything is read.
+func bulky(s *Server, pattern string, bytes int64, handle func(ctx context.Context, who identity.Session, q url.Values) (any, error)) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		who, err := s.authenticate(r)
+		var turn *core.Turn
+		if err == nil && bytes > 0 {
+			turn, err = s.core.TakeTurn(r.Context(), who.Account, bytes, cutter(w))
+			defer turn.Release()
+		}
 		var out any
 		if err == nil {
 			out, err = handle(r.Context(), who, r.URL.Query())
 		}
-		s.answer(w, r, out, err)
+		s.answerHeld(w, r, who.Account, turn, out, err)
 	})
+}
+
+// cutter returns what cuts an answer off that takes long while others wait.
+func cutter(w http.ResponseWriter) func() {
+	control := http.NewResponseController(w)
+	return func() { _ = control.SetWriteDeadline(time.Unix(1, 0)) } // fails where there is none
 }
 
 // authenticate finds the session of `Authorization: Bearer TOKEN`.
@@ -117,6 +136,14 @@ func decodeBody(data []byte, in any) error {
 // answer writes out, or what err is on the wire. Nothing that this door says may be
 // kept by a cache.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, out any, err error) {
+	s.answerHeld(w, r, "", nil, out, err)
+}
+
+// answerBytesFree is up to which size an answer needs no turn.
+const answerBytesFree = 64 << 10
+
+// answerHeld is answer for an account, with the turn to hold the answer where there is one.
+func (s *Server) answerHeld(w http.ResponseWriter, r *http.Request, who ds.AccountID, turn *core.Turn, out any, err error) {
 	s.metrics.request(r.Pattern, err)
 	status := http.StatusOK
 	if err != nil {
@@ -136,6 +163,15 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, out any, err err
 		s.logger.Error("answer", "endpoint", r.Pattern, "err", err)
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return
+	}
+	if turn != nil {
+		turn.Shrink(int64(len(data)))
+	} else if len(data) > answerBytesFree {
+		if turn, err = s.core.TakeTurn(r.Context(), who, int64(len(data)), cutter(w)); err != nil {
+			s.answer(w, r, nil, err)
+			return
+		}
+		defer turn.Release()
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")

@@ -118,7 +118,7 @@ func (s *Server) postReport(ctx context.Context, who identity.Session, f gateway
 // What one answer to GET /v1/device-events may hold and take.
 const (
 	deviceEventsMax      = 256
-	deviceEventsBytesMax = 8 << 20
+	deviceEventsBytesMax = 4 << 20 // and one more, which has up to 7 MiB
 	deviceEventsTimeout  = 10 * time.Second
 )
 
@@ -131,6 +131,7 @@ func (s *Server) deviceEvents(ctx context.Context, who identity.Session, _ url.V
 	defer cancel()
 	follower := s.core.NewFollower(who.Caller)
 	defer follower.Close()
+	follower.BodyMax = bodyBytesMax(who)
 	if err := follower.FollowDevice(ctx); err != nil {
 		return nil, err
 	}
@@ -149,7 +150,7 @@ func (s *Server) deviceEvents(ctx context.Context, who identity.Session, _ url.V
 				out.More = true
 				return out, nil
 			}
-			frame := frameOf(frameType, nil, body)
+			frame := fitted(frameType, body, who)
 			out.Events, size = append(out.Events, frame), size+len(frame)
 		}
 		if page.CaughtUp {

@@ -328,8 +328,10 @@ func (c *socket) begin(frame gateway.Frame) error {
 	if err != nil {
 		return err
 	}
+	fitReady(body)
 	follower := c.server.core.NewFollower(ready.Caller)
 	follower.Former = ready.Has(gateway.FeatureDevice) // others expect the reference's refusal
+	follower.BodyMax, follower.Cut = bodyBytesMax(ready.Session), c.cutOff
 	if ready.Has(gateway.FeatureDevice) {
 		if err := follower.FollowDevice(c.ctx); err != nil {
 			follower.Close()
@@ -350,6 +352,13 @@ func (c *socket) begin(frame gateway.Frame) error {
 		c.follow() // behind session.ready
 	}
 	return nil
+}
+
+// cutOff ends a socket that takes long over a page while others wait for the room. The
+// client comes back and goes on where it was.
+func (c *socket) cutOff() {
+	c.end(causeStalled)
+	c.conn.Abort()
 }
 
 // drain says goodbye because the server stops.

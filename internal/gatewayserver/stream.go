@@ -94,6 +94,7 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 		position: s.core.NewPosition(who.Caller), isRestart: isRestart,
 		follower: s.core.NewFollower(who.Caller), detach: func() {}, nextPing: s.clock.Load() + s.streamPing.Milliseconds()}
 	c.ctx, c.cancel = context.WithCancel(r.Context())
+	c.follower.BodyMax, c.follower.Cut = bodyBytesMax(who), c.cut
 	if err := c.follow(q, resumed); err != nil {
 		c.close()
 		return nil, endOfFollow(err)
@@ -216,6 +217,12 @@ func (c *stream) close() {
 	}
 }
 
+// cut ends a stream that takes long over a page while others wait for the room.
+func (c *stream) cut() {
+	c.end(causeStalled)
+	c.abort()
+}
+
 // end notes why the stream ends.
 func (c *stream) end(cause string) { c.cause.CompareAndSwap(nil, &cause) }
 
@@ -320,7 +327,7 @@ func (c *stream) writeConversation(page *core.Page) error {
 		r := &page.Records[i]
 		if r.Seq == 0 {
 			if roster := rosterOf(id, r, c.session); roster != nil {
-				if err := c.event(gateway.TypeRoster, roster); err != nil {
+				if err := c.item(gateway.TypeRoster, fitted(gateway.TypeRoster, roster, c.session)); err != nil {
 					return err
 				}
 			}
@@ -328,10 +335,10 @@ func (c *stream) writeConversation(page *core.Page) error {
 		}
 		c.advance(page.Log, r.Seq+1)
 		frame := c.open(gateway.TypeEvent)
-		if page.Frames != nil {
-			frame = append(frame, event.shared(page, i)...)
+		if shared, isShared := event.shared(page, i); isShared {
+			frame = append(frame, shared...)
 		} else {
-			frame = event.append(frame, r)
+			frame = event.fit(frame, r)
 		}
 		if err := c.finish(frame); err != nil {
 			return err
@@ -371,7 +378,7 @@ func (c *stream) writeDevice(page *core.Page) error {
 		r, e := &page.Records[i], &page.Events[i]
 		if frameType, body := deviceEvent(r, e); c.device && frameType != "" {
 			c.advance(page.Log, r.Pos+1)
-			if err := c.event(frameType, body); err != nil {
+			if err := c.item(frameType, fitted(frameType, body, c.session)); err != nil {
 				return err
 			}
 		}
@@ -400,7 +407,12 @@ func (c *stream) join(id ds.ConversationID) error {
 
 // event adds a frame of ours as an item.
 func (c *stream) event(frameType string, body any) error {
-	return c.finish(append(c.open(frameType), frameOf(frameType, nil, body)...))
+	return c.item(frameType, frameOf(frameType, nil, body))
+}
+
+// item adds a frame as an item.
+func (c *stream) item(frameType string, frame []byte) error {
+	return c.finish(append(c.open(frameType), frame...))
 }
 
 // open begins an item whose data is still to be appended.

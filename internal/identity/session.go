@@ -23,10 +23,11 @@ const (
 	FeatureDrain  = "drain"
 	FeatureReport = "report"
 	FeatureRoster = "roster"
+	FeatureLarge  = "large"
 )
 
 // Features lists every feature there is, in the order in which they are answered.
-var Features = []string{FeatureBundle, FeatureDevice, FeatureDrain, FeatureMarker, FeatureReport, FeatureRoster}
+var Features = []string{FeatureBundle, FeatureDevice, FeatureDrain, FeatureLarge, FeatureMarker, FeatureReport, FeatureRoster}
 
 const (
 	featuresMax      = 64

@@ -32,6 +32,15 @@ func (tx *Tx) insertRecipients(list []WelcomeRecipient) error {
 	return nil
 }
 
+// WelcomeSizeFor returns the size of a Welcome that still exists and is for a device. It
+// returns ErrNotFound for any other.
+func (tx *Tx) WelcomeSizeFor(id string, device ds.Device) (size int64, err error) {
+	err = tx.row(`SELECT length(body) FROM welcomes WHERE welcome_id = $1 AND expires_ms > $2 AND EXISTS (
+			SELECT 1 FROM welcome_recipients WHERE welcome_id = $1 AND account = $3 AND (device = $4 OR device = ''))`,
+		id, tx.nowMS, string(device.Account), string(device.ID)).Scan(&size)
+	return size, notFound(err)
+}
+
 // SweepWelcomes forgets Welcomes past their lifetime, and whom they were for.
 func (tx *Tx) SweepWelcomes() error {
 	if _, err := tx.exec(`DELETE FROM welcome_recipients WHERE welcome_id IN (SELECT welcome_id FROM welcomes WHERE expires_ms <= $1)`, tx.nowMS); err != nil {

@@ -1,0 +1,99 @@
+package core
+
+import (
+	"context"
+	"errors"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// Whole is something that a page left in the store, and the leave to hold it until Release.
+type Whole struct {
+	*Turn
+	Record  ds.Record
+	Home    string // of the conversation; "" is this service
+	Welcome []byte // in place of the record
+}
+
+// Record reads one message of a conversation for those who may read there: members, and
+// with mayBeFormer former ones up to the end of their stay. An unknown conversation is
+// answered as one that the caller is no member of. Refusals: forbidden, not_found,
+// replay_window_exceeded, rate_limited.
+func (s *Service) Record(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64, mayBeFormer bool, cut func()) (*Whole, error) {
+	if !ds.IsValidID(string(id)) {
+		return nil, refuseNotMember
+	}
+	if err := s.Take(LimitRecordReads, string(who.Account)); err != nil {
+		return nil, err
+	}
+	at, err := s.readings.ask(ctx, store.Start{Device: who.AsDevice(), Conversation: id, FromSeq: seq})
+	switch {
+	case err != nil:
+		return nil, err
+	case at.Stay.From == 0 || at.Stay.Until != 0 && !mayBeFormer:
+		return nil, refuseNotMember
+	case seq < at.EarliestSeq:
+		return nil, &ds.Refusal{Code: ds.ReplayWindowExceeded, Message: "requested history has been pruned",
+			RequestedSeq: seq, EarliestSeq: at.EarliestSeq, LatestSeq: at.Seq}
+	}
+	list, err := s.store.RecordsWithin(ctx, ds.ConversationLog(id), at.Before, store.Reach{Count: 8, Bytes: pageFree, Body: pageFree})
+	if err != nil {
+		return nil, err
+	}
+	for i := range list { // control records stand between messages
+		if r := &list[i]; r.Seq == seq && (at.Stay.Until == 0 || r.Pos <= at.Stay.Until) {
+			return s.whole(ctx, who, r, at.Home, cut)
+		}
+	}
+	return nil, ds.Refuse(ds.NotFound, "no such record")
+}
+
+func (s *Service) whole(ctx context.Context, who ds.Caller, r *ds.Record, home string, cut func()) (*Whole, error) {
+	turn, err := s.TakeTurn(ctx, who.Account, turnFactor*int64(max(r.Left, len(r.Body))), cut)
+	if err != nil {
+		return nil, err
+	}
+	if r.Left > 0 {
+		if err := s.store.ReadBody(ctx, r); err != nil {
+			turn.Release()
+			return nil, err
+		}
+	}
+	return &Whole{Turn: turn, Record: *r, Home: home}, nil
+}
+
+// Welcome reads one Welcome for a device that it is for. Refusals: not_found, also for one
+// that is for others; rate_limited.
+func (s *Service) Welcome(ctx context.Context, who ds.Caller, id string, cut func()) (*Whole, error) {
+	if err := s.Take(LimitRecordReads, string(who.Account)); err != nil {
+		return nil, err
+	}
+	size, err := int64(0), error(nil)
+	if err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		size, err = tx.WelcomeSizeFor(id, who.AsDevice())
+		return err
+	}); errors.Is(err, store.ErrNotFound) {
+		return nil, ds.Refuse(ds.NotFound, "no such welcome")
+	}
+	if err != nil {
+		return nil, err
+	}
+	turn, err := s.TakeTurn(ctx, who.Account, turnFactor*size, cut)
+	if err != nil {
+		return nil, err
+	}
+	var bodies map[string][]byte
+	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		bodies, err = tx.WelcomeBodies([]string{id})
+		return err
+	})
+	if err == nil && bodies[id] == nil {
+		err = ds.Refuse(ds.NotFound, "no such welcome")
+	}
+	if err != nil {
+		turn.Release()
+		return nil, err
+	}
+	return &Whole{Turn: turn, Welcome: bodies[id]}, nil
+}
