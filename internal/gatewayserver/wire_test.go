@@ -47,6 +47,7 @@ func TestAnswerTo(t *testing.T) {
 			`{"code":"replay_window_exceeded","message":"gone","requested_from_seq":1,"earliest_seq":5,"latest_seq":9}`},
 		{&ds.Refusal{Code: "no such code", Message: "x"}, 500, `{"code":"internal_error","message":"internal error"}`},
 		{ds.Unavailable(errors.New("secret")), 503, `{"code":"unavailable","message":"try again","retry_after_s":1}`},
+		{ds.UnavailableFor(errors.New("secret"), 5500*time.Millisecond), 503, `{"code":"unavailable","message":"try again","retry_after_s":6}`},
 		{errors.New("secret"), 500, `{"code":"internal_error","message":"internal error"}`},
 	}
 	for _, test := range tests {

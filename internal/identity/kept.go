@@ -52,12 +52,8 @@ func (r *Resolver) isSaveDue(entry *cached) bool {
 
 // save brings the store up to what is known of a DID.
 func (r *Resolver) save(did string) {
-	select {
-	case r.saving <- struct{}{}:
-		defer func() { <-r.saving }()
-	case <-r.ctx.Done():
-		return
-	}
+	r.saving <- struct{}{} // its holder ends within saveTimeout
+	defer func() { <-r.saving }()
 	r.mu.Lock()
 	entry := r.documents.get(did)
 	if !r.isSaveDue(entry) {
@@ -68,7 +64,7 @@ func (r *Resolver) save(did string) {
 	last, fetched := entry.saved, entry.fetched
 	r.mu.Unlock()
 	now := saved{at: fetched, document: document}
-	ctx, cancel := context.WithTimeout(r.ctx, saveTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), saveTimeout) // Close waits for it
 	defer cancel()
 	var err error
 	if document == nil {

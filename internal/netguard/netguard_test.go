@@ -244,3 +244,26 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+// TestFirstByte: a host has to begin to answer in time, and may take longer to end.
+func TestFirstByte(t *testing.T) {
+	const firstByte = 300 * time.Millisecond
+	guard, base := server(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/silent" {
+			<-r.Context().Done()
+			return
+		}
+		w.WriteHeader(http.StatusOK)
+		w.(http.Flusher).Flush()
+		<-time.After(firstByte + 100*time.Millisecond)
+		io.WriteString(w, "late")
+	})
+	limits := Limits{Timeout: time.Minute, FirstByte: firstByte}
+	if response, err := guard.Get(t.Context(), base+"/slow", "text/plain", limits); err != nil || string(response.Body) != "late" {
+		t.Errorf("a slow body: %v", err)
+	}
+	began := time.Now()
+	if _, err := guard.Get(t.Context(), base+"/silent", "text/plain", limits); err == nil || time.Since(began) > 30*time.Second {
+		t.Errorf("a silent host: %v after %s", err, time.Since(began))
+	}
+}
