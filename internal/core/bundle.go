@@ -160,7 +160,7 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 		if answer.Kind != ds.Commit {
 			return ds.Record{}, refuseReused
 		}
-		s.metrics.duplicates.Inc()
+		c.bill.isRepeat = true
 		return recordOf(b.ConversationID, b.ID, answer), nil
 	}
 	if err := s.takeBundle(c, who, b); err != nil {
@@ -177,7 +177,7 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 			return ds.Record{}, refuseGroup.Because(ds.BadCommit)
 		}
 		if seen.epoch != c.head.Epoch {
-			s.metrics.commitConflicts.Inc()
+			c.bill.lostRace = true
 			return ds.Record{}, refuseEpoch(c.head.Epoch).Because(ds.LostRace)
 		}
 	}
@@ -192,7 +192,11 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 		return ds.Record{}, r
 	}
 	if b.entry != nil { // first, so that the commit is within the stay that it begins
+		isHeir := b.entry.isHeir && c.head.Members == 0
 		c.changeMembers(who.Account, add, nil, nowMS)
+		if isHeir {
+			c.changeRole(who.Account, who.Account, ds.Owner, nowMS)
+		}
 	}
 	c.apply(who, seen)
 	c.head.ConfirmationTag = b.ConfirmationTag
@@ -249,7 +253,7 @@ func (s *Service) takeBundle(c *conversation, who ds.Caller, b Bundle) error {
 // admitBundle is admit, except that who enters by itself need not be a member yet.
 func (c *conversation) admitBundle(who ds.Caller, b Bundle) (store.Answer, bool, error) {
 	answer, isRepeat, err := c.admit(who, b.ID)
-	if err != nil && c.exists && b.entry != nil && len(c.intervals[who.Account]) > 0 {
+	if err != nil && c.exists && b.entry != nil && len(c.stays(who.Account)) > 0 {
 		return store.Answer{}, false, nil
 	}
 	return answer, isRepeat, err
@@ -271,8 +275,8 @@ func (c *conversation) mayBundle(who ds.Caller, b Bundle, seen sight, nowMS int6
 	if err := c.mayChange(who.Account, b); err != nil {
 		return err
 	}
-	if n := c.entering(b.Add); n > 0 && c.head.Members+n > c.membersMax() {
-		return refuseMembers
+	if err := c.hasRoom(b.Add, b.Remove); err != nil {
+		return err
 	}
 	welcomed := map[ds.AccountID]bool{}
 	for _, to := range b.To {
@@ -303,7 +307,7 @@ func (c *conversation) mayChange(by ds.AccountID, b Bundle) error {
 	adds, removes := len(b.Add) > 0, b.Remove
 	if b.isLoose {
 		adds = c.entering(b.Add) > 0
-		removes = slices.DeleteFunc(slices.Clone(b.Remove), func(a ds.AccountID) bool { return len(c.intervals[a]) > 0 && !c.isMember(a) })
+		removes = slices.DeleteFunc(slices.Clone(b.Remove), func(a ds.AccountID) bool { return len(c.stays(a)) > 0 && !c.isMember(a) })
 	}
 	if adds && !c.mayAdd(by) {
 		return refuseRights
@@ -315,6 +319,16 @@ func (c *conversation) mayChange(by ds.AccountID, b Bundle) error {
 		case !c.isMember(account) && b.isLoose:
 			return ds.Refuse(ds.InvalidRequest, "%s is not a member", account)
 		}
+	}
+	return nil
+}
+
+// hasRoom refuses to let the accounts of a list enter, while others leave, where there
+// were too many members afterwards. What lets no account enter always has room.
+func (c *conversation) hasRoom(add, remove []ds.AccountID) error {
+	enter := c.entering(add)
+	if enter > 0 && c.head.Members+enter-c.leaving(remove) > c.membersMax() {
+		return refuseMembers(c.membersMax())
 	}
 	return nil
 }
@@ -350,4 +364,15 @@ func (c *conversation) entering(accounts []ds.AccountID) int64 {
 		}
 	}
 	return int64(len(fresh))
+}
+
+// leaving counts the distinct accounts of a list that are members.
+func (c *conversation) leaving(accounts []ds.AccountID) int64 {
+	gone := map[ds.AccountID]bool{}
+	for _, account := range accounts {
+		if c.isMember(account) {
+			gone[account] = true
+		}
+	}
+	return int64(len(gone))
 }

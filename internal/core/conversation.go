@@ -13,7 +13,10 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-var refuseMembers = ds.Refuse(ds.LimitExceeded, "a conversation has at most 1024 members").Because(ds.TooManyMembers)
+// refuseMembers says how many members the rules of a conversation allow.
+func refuseMembers(most int64) *ds.Refusal {
+	return ds.Refuse(ds.LimitExceeded, "the conversation has at most %d members", most).Because(ds.TooManyMembers)
+}
 
 // CreateRoom opens a conversation whose owner is the caller. Members need not
 // exist; doubles and the caller count once. Refusals: invalid_request (also for an
@@ -27,9 +30,9 @@ func (s *Service) CreateRoom(ctx context.Context, who ds.Caller, id ds.Conversat
 	}
 	all := distinct(append([]ds.AccountID{who.Account}, members...))
 	if len(all) > membersMax {
-		return refuseMembers
+		return refuseMembers(membersMax)
 	}
-	return s.create(ctx, who, id, all)
+	return s.create(ctx, who, id, all, LimitRoomCreates)
 }
 
 // CreateDM opens a conversation of two, owned by the caller. Without an id one is
@@ -41,9 +44,6 @@ func (s *Service) CreateDM(ctx context.Context, who ds.Caller, peer ds.AccountID
 	if peer == who.Account {
 		return "", ds.Refuse(ds.InvalidRequest, "peer_user_id is the caller")
 	}
-	if r := s.limits.take(LimitDMCreates, string(who.Account), "", 1); r != nil {
-		return "", r
-	}
 	if id == "" {
 		var random [12]byte
 		rand.Read(random[:])
@@ -52,7 +52,7 @@ func (s *Service) CreateDM(ctx context.Context, who ds.Caller, peer ds.AccountID
 	if !isDMID(id) {
 		return "", ds.Refuse(ds.InvalidRequest, "invalid conv_id")
 	}
-	return id, s.create(ctx, who, id, []ds.AccountID{who.Account, peer})
+	return id, s.create(ctx, who, id, []ds.AccountID{who.Account, peer}, LimitDMCreates)
 }
 
 // isDMID is the stricter alphabet of dms/create (gateway v1, section 8).
@@ -65,9 +65,17 @@ func isDMID(id ds.ConversationID) bool {
 	return ds.IsValidID(string(id))
 }
 
-func (s *Service) create(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID) error {
-	r := &request{conversation: id, who: who}
+// create opens a conversation under a limit per account. Attempts at names that are taken
+// count too, unless it is the caller's own conversation.
+func (s *Service) create(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID, limit string) error {
+	r := &request{conversation: id, who: who, bytes: nameBytes(members)}
 	r.rule = func(c *conversation, nowMS int64) error {
+		if c.isMember(who.Account) {
+			return refuseExists
+		}
+		if r := s.chargeAccount(c, limit, who); r != nil {
+			return r
+		}
 		if c.exists {
 			return refuseExists
 		}
@@ -87,8 +95,7 @@ func (s *Service) create(ctx context.Context, who ds.Caller, id ds.ConversationI
 func (c *conversation) open(id ds.ConversationID, nowMS int64) {
 	c.exists, c.created, c.touched = true, true, true
 	c.head = ds.Conversation{ID: id, Term: 1, CreatedMS: nowMS, Policy: ds.DefaultPolicy()}
-	c.intervals = map[ds.AccountID][]ds.Interval{}
-	c.answers = map[ds.MessageID]store.Answer{}
+	c.known, c.intervals, c.answers = nil, nil, nil
 }
 
 // Invite makes accounts members of the conversation; those that are already stay
@@ -96,8 +103,8 @@ func (c *conversation) open(id ds.ConversationID, nowMS int64) {
 func (s *Service) Invite(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID) error {
 	may := func(c *conversation) bool { return c.mayAdd(who.Account) }
 	return s.manage(ctx, who, id, members, LimitInvites, may, func(c *conversation, nowMS int64) error {
-		if n := c.entering(members); n > 0 && c.head.Members+n > c.membersMax() {
-			return refuseMembers
+		if err := c.hasRoom(members, nil); err != nil {
+			return err
 		}
 		if r := s.chargeBytes(c, who, c.enteringBytes(members)); r != nil {
 			return r
@@ -135,7 +142,7 @@ func (s *Service) manage(ctx context.Context, who ds.Caller, id ds.ConversationI
 	if err := checkAccounts(members); err != nil {
 		return err
 	}
-	r := &request{conversation: id, who: who, accounts: members}
+	r := &request{conversation: id, who: who, accounts: members, bytes: nameBytes(members)}
 	r.rule = func(c *conversation, nowMS int64) error {
 		if _, _, err := c.admit(who, ""); err != nil {
 			return err
@@ -261,8 +268,8 @@ func (s *Service) Conversations(ctx context.Context, who ds.Caller, after ListPl
 }
 
 func checkAccounts(list []ds.AccountID) error {
-	if len(list) > 4*membersMax {
-		return refuseMembers
+	if len(list) > accountsListed {
+		return ds.Refuse(ds.LimitExceeded, "a list names at most %d accounts", accountsListed).Because(ds.TooManyMembers)
 	}
 	for _, account := range list {
 		if !ds.IsValidAccount(string(account)) {

@@ -100,7 +100,7 @@ func (s *Service) decideTakeOut(c *conversation, who ds.Caller, t takeOut, nowMS
 			return 0, refuseReused
 		}
 		if !c.isMemberSince(t.target, answer.Pos) {
-			s.metrics.duplicates.Inc()
+			c.bill.isRepeat = true
 			return answer.Epoch, nil
 		}
 		t.handshake = nil // it was handed in by itself, and ended no membership

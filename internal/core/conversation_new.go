@@ -188,8 +188,14 @@ func recipientsOfNew(creator ds.AccountID, g NewGroup, refs []string, owners map
 
 // decideNewGroup is the rule of CreateGroup. It changes c only when it accepts.
 func (s *Service) decideNewGroup(c *conversation, who ds.Caller, b newGroup, nowMS int64) (created bool, err error) {
-	if c.exists {
+	if c.isMember(who.Account) {
 		return false, c.anew(who.Account, b)
+	}
+	if r := s.chargeAccount(c, LimitRoomCreates, who); r != nil {
+		return false, r
+	}
+	if c.exists {
+		return false, refuseExists
 	}
 	if b.refused != nil {
 		return false, b.refused
@@ -218,12 +224,9 @@ func (s *Service) decideNewGroup(c *conversation, who ds.Caller, b newGroup, now
 	return true, nil
 }
 
-// anew is what comes of creating a conversation that is there.
+// anew is what comes of creating a conversation that a member finds there.
 func (c *conversation) anew(account ds.AccountID, b newGroup) error {
-	switch {
-	case !c.isMember(account):
-		return refuseExists
-	case b.inviteHash != nil && !c.mayMakeInvite(account):
+	if b.inviteHash != nil && !c.mayMakeInvite(account) {
 		return refuseRights
 	}
 	c.invite(account, b)

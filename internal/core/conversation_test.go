@@ -3,6 +3,8 @@ package core
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,6 +144,76 @@ func TestFormerMember(t *testing.T) {
 		defer f.Close()
 		if err := f.Follow(ctx, "c1", 1); ds.CodeOf(err) != ds.Forbidden {
 			t.Errorf("a stranger: %v", err)
+		}
+	})
+}
+
+// TestFullConversationSwaps: in a full conversation a commit may put another account in
+// the place of one that it removes, and a refusal names what the rules say.
+func TestFullConversationSwaps(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		ctx := context.Background()
+		w.room("c1", "ann", "bob")
+		two := int64(2)
+		if _, err := w.service.UpdatePolicy(ctx, who("ann"), "c1", PolicyChange{MaxMembers: &two}); err != nil {
+			t.Fatal(err)
+		}
+		bundle := func(id string, epoch uint64, add, remove []ds.AccountID) error {
+			_, err := w.bundle("ann", Bundle{ConversationID: "c1", ID: ds.MessageID(id), Commit: commit("g", epoch), Add: add, Remove: remove})
+			return err
+		}
+		const full = "the conversation has at most 2 members"
+		refused := func(name string, err error) {
+			t.Helper()
+			if ds.CodeOf(err) != ds.LimitExceeded || reasonOf(err) != ds.TooManyMembers || !strings.HasSuffix(err.Error(), full) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		refused("an invitation", w.service.Invite(ctx, who("ann"), "c1", []ds.AccountID{"eve"}))
+		refused("a commit that adds", bundle("b0", 0, []ds.AccountID{"eve"}, nil))
+		refused("two for one", bundle("b1", 0, []ds.AccountID{"eve", "sue"}, []ds.AccountID{"bob"}))
+		if err := bundle("b2", 0, []ds.AccountID{"eve"}, []ds.AccountID{"bob"}); err != nil {
+			t.Errorf("one for one: %v", err)
+		}
+		if list, err := w.service.Members(ctx, who("ann"), "c1"); fmt.Sprint(list) != "[{ann owner} {eve member}]" {
+			t.Error(list, err)
+		}
+	})
+}
+
+// TestRoomCreates: an account opens so many conversations an hour, by whichever way; what
+// it finds there already is not counted, and direct conversations have a limit of their own.
+func TestRoomCreates(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url, func(o *Options) { o.Limits[LimitRoomCreates] = Rate{3, time.Hour} })
+		ctx := context.Background()
+		group := func(account, id string) error {
+			_, _, err := w.service.CreateGroup(ctx, who(account), NewGroup{ID: ds.ConversationID(id), Suite: "S"})
+			return err
+		}
+		dm := func() error { _, err := w.service.CreateDM(ctx, who("ann"), "bob", ""); return err }
+		steps := []struct {
+			name string
+			err  error
+			want ds.Code
+		}{
+			{"a room", w.service.CreateRoom(ctx, who("ann"), "c1", nil), ""},
+			{"it is there", w.service.CreateRoom(ctx, who("ann"), "c1", nil), ds.InvalidRequest},
+			{"a group", group("ann", "aa"), ""},
+			{"the same again", group("ann", "aa"), ""},
+			{"somebody else's name", w.service.CreateRoom(ctx, who("bob"), "c1", nil), ds.InvalidRequest},
+			{"the last", group("ann", "bb"), ""},
+			{"one more room", w.service.CreateRoom(ctx, who("ann"), "c2", nil), ds.RateLimited},
+			{"one more group", group("ann", "cc"), ds.RateLimited},
+			{"the last again", group("ann", "bb"), ""},
+			{"a direct conversation", dm(), ""},
+			{"somebody else", w.service.CreateRoom(ctx, who("bob"), "c2", nil), ""},
+		}
+		for _, step := range steps {
+			if got := ds.CodeOf(step.err); got != step.want || step.want == "" && step.err != nil {
+				t.Errorf("%s: got %v, want %q", step.name, step.err, step.want)
+			}
 		}
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -149,49 +148,6 @@ func TestDeviceEvents(t *testing.T) {
 			t.Errorf("a third device is told %+v", list)
 		}
 	})
-}
-
-func TestLimits(t *testing.T) {
-	now := time.UnixMilli(0)
-	l := newLimiter(Limits{"sends": {3, time.Minute}}, func() time.Time { return now })
-	for i := range 3 {
-		if r := l.take("sends", "a", "b", 1); r != nil {
-			t.Fatalf("call %d: %v", i, r)
-		}
-	}
-	r := l.take("sends", "a", "b", 1)
-	if r == nil || r.RetryAfter != 20*time.Second {
-		t.Fatalf("the fourth at once: %+v", r)
-	}
-	if r := l.take("sends", "a", "c", 1); r != nil {
-		t.Errorf("another key: %v", r)
-	}
-	now = now.Add(20 * time.Second)
-	if r := l.take("sends", "a", "b", 1); r != nil {
-		t.Errorf("after the wait: %v", r)
-	}
-	if r := l.take("sends", "a", "b", 1); r == nil {
-		t.Error("a second one after the wait")
-	}
-	now = now.Add(time.Hour)
-	if r := l.take("sends", "x", "y", 99); r != nil { // more than the burst counts as the burst
-		t.Errorf("a large call on a full bucket: %v", r)
-	}
-	if len(l.until) != 1 {
-		t.Errorf("%d buckets are remembered", len(l.until))
-	}
-	limits := DefaultLimits()
-	for _, bad := range []string{"", "sends", "sends=", "sends=0/1m", "sends=x/1m", "sends=1/0s", "sends=1/fortnight", "nope=1/m", "all=1/m", "sends=-1/m"} {
-		if err := limits.Set(bad); err == nil {
-			t.Errorf("%q was accepted", bad)
-		}
-	}
-	if err := limits.Set("sends=7/30s"); err != nil || limits["sends"] != (Rate{7, 30 * time.Second}) {
-		t.Error(limits["sends"], err)
-	}
-	if err := limits.Set("all=off"); err != nil || limits["invites"].Count != 0 {
-		t.Error(limits, err)
-	}
 }
 
 // TestDeviceAcksAreBuffered: a device that acknowledges one event after the other

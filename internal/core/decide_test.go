@@ -13,7 +13,7 @@ import (
 // table is a conversation in memory, for rules that touch no database. Its owner is
 // ann, bob is a plain member, eve left at pos 5 and sue was never there.
 func table(change func(*conversation)) *conversation {
-	c := &conversation{exists: true, out: &store.Batch{},
+	c := &conversation{exists: true, out: &store.Batch{}, bill: &bill{}, now: time.Now(),
 		head: ds.Conversation{ID: "c1", Pos: 9, Seq: 7, Term: 1, Members: 2, GroupID: []byte("g"), Generation: 1, Epoch: 8},
 		intervals: map[ds.AccountID][]ds.Interval{
 			"ann": {{From: 1, Role: ds.Owner}},

@@ -45,13 +45,15 @@ func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registra
 	if len(list) == 0 {
 		return Device{}, nil, refusePackages
 	}
-	if r := s.limits.take(LimitStoredBytes, string(who.Account), "", packageBytes(list)); r != nil {
-		return Device{}, nil, r
+	settle, err := s.chargePackages(who.Account, list)
+	if err != nil {
+		return Device{}, nil, err
 	}
+	var stored int64
 	var d Device
 	var conversations []ds.ConversationID
 	var fresh []Addition
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
+	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		devices, err := lockDevices(tx, who.Account)
 		if err != nil {
 			return err
@@ -60,7 +62,7 @@ func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registra
 		if d, isKnown, err = decideDevice(devices, who.Account, in); err != nil {
 			return err
 		}
-		if err := register(tx, d, isKnown, list); err != nil {
+		if stored, err = register(tx, d, isKnown, list); err != nil {
 			return err
 		}
 		if conversations, err = tx.ConversationIDs(who.Account, registeredConversationsMax); err != nil {
@@ -69,6 +71,7 @@ func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registra
 		fresh, err = tx.OpenAdditions(d.Device, conversations, newAdditionIDs(len(conversations)))
 		return err
 	})
+	settle(stored, err)
 	s.generations.forget(who.Account)
 	if err != nil {
 		return Device{}, nil, err
@@ -109,8 +112,8 @@ func decideDevice(devices []Device, account ds.AccountID, in Registration) (d De
 	return d, isKnown, nil
 }
 
-// register writes a device with its packages.
-func register(tx *store.Tx, d Device, isKnown bool, list []ds.KeyPackage) error {
+// register writes a device with its packages, and says how many bytes of them were new.
+func register(tx *store.Tx, d Device, isKnown bool, list []ds.KeyPackage) (stored int64, err error) {
 	refs := make([]string, len(list))
 	mine := slices.Clone(list)
 	for i := range mine {
@@ -119,14 +122,14 @@ func register(tx *store.Tx, d Device, isKnown bool, list []ds.KeyPackage) error 
 	}
 	if isKnown {
 		if err := tx.ResetDevice(d.Device, refs, "the device registered again"); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if err := tx.RegisterDevice(d); err != nil {
-		return err
+		return 0, err
 	}
-	_, err := addKeyPackages(tx, map[ds.Device][]ds.KeyPackage{d.Device: mine})
-	return err
+	_, stored, err = addKeyPackages(tx, map[ds.Device][]ds.KeyPackage{d.Device: mine})
+	return stored, err
 }
 
 // newDeviceID makes a random UUID (RFC 9562, section 5.4).

@@ -108,6 +108,9 @@ type entry struct {
 	until   int64 // where the last stay ended; 0 for a member
 	leftMS  int64
 	hasLeft bool // by itself: nobody removed it
+	// isHeir: it left as the owner, everybody else had left by then and is still away. On
+	// returning it is the owner again: nobody else was responsible for the conversation.
+	isHeir bool
 }
 
 // judgeEntry says what is wrong with an external commit by which the caller enters a
@@ -166,6 +169,13 @@ func (s *Service) standing(ctx context.Context, who ds.Caller, id ds.Conversatio
 		if st.entry, err = lastStay(tx, who.Account, id, stays); err != nil {
 			return err
 		}
+		if st.until != 0 && st.head.Members == 0 && stays[len(stays)-1].Role == ds.Owner {
+			isPeopled, err := tx.HasStaysAfter(id, st.until)
+			if err != nil {
+				return err
+			}
+			st.isHeir = !isPeopled
+		}
 		if withInfo {
 			if st.info, err = tx.GroupInfo(id); err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
@@ -213,7 +223,7 @@ func (e entry) mayReturn(policy ds.Policy, nowMS int64) bool {
 // mayEnter is who may enter a group by itself: members, and who has left, as the rules
 // of the conversation are.
 func (c *conversation) mayEnter(account ds.AccountID, e *entry, nowMS int64) error {
-	stays := c.intervals[account]
+	stays := c.stays(account)
 	switch {
 	case !c.head.IsBound():
 		return ds.Refuse(ds.InvalidRequest, "there is no group to enter yet").Because(ds.BadCommit)
@@ -224,7 +234,7 @@ func (c *conversation) mayEnter(account ds.AccountID, e *entry, nowMS int64) err
 	case !e.mayReturn(c.head.Policy, nowMS):
 		return refuseRights
 	case c.head.Members+1 > c.membersMax():
-		return refuseMembers
+		return refuseMembers(c.membersMax())
 	}
 	return nil
 }

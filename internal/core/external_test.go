@@ -3,10 +3,13 @@ package core
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/mls/wire"
 )
 
@@ -115,4 +118,67 @@ func TestGroupInfoNamesNobody(t *testing.T) {
 	if last.Kind != ds.SettingsEvent || strings.Contains(string(last.Body), "ann") || !strings.Contains(string(last.Body), "groupInfo") {
 		t.Errorf("%s %s", last.Kind, last.Body)
 	}
+}
+
+// TestReturnToAnEmptyConversation: it does not fall to whichever former member comes back
+// first. Its last owner, who left it when nobody else was there, is its owner again.
+func TestReturnToAnEmptyConversation(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		ctx := context.Background()
+		rows := []struct {
+			name  string
+			leave func(w *world) error // ann, the owner, and bob
+			back  []string
+			want  string
+		}{
+			{"a plain member", func(w *world) error {
+				return errors.Join(w.service.Leave(ctx, who("bob"), "c1", ""), w.service.Leave(ctx, who("ann"), "c1", ""))
+			}, []string{"bob"}, "[{bob member}]"},
+			{"a plain member, before the owner", func(w *world) error {
+				return errors.Join(w.service.Leave(ctx, who("bob"), "c1", ""), w.service.Leave(ctx, who("ann"), "c1", ""))
+			}, []string{"bob", "ann"}, "[{ann member} {bob member}]"},
+			{"the owner", func(w *world) error {
+				return errors.Join(w.service.Leave(ctx, who("bob"), "c1", ""), w.service.Leave(ctx, who("ann"), "c1", ""))
+			}, []string{"ann", "bob"}, "[{ann owner} {bob member}]"},
+			{"the owner, whom nobody may ask for a group info", func(w *world) error {
+				err := errors.Join(w.service.Leave(ctx, who("bob"), "c1", ""), w.service.Leave(ctx, who("ann"), "c1", ""))
+				_, asked := w.service.RequestGroupInfo(ctx, who("bob"), "c1")
+				return errors.Join(err, asked)
+			}, []string{"ann"}, "[{ann owner}]"},
+			{"an owner who had named another", func(w *world) error {
+				return errors.Join(w.service.Leave(ctx, who("ann"), "c1", "bob"), w.service.Leave(ctx, who("bob"), "c1", ""))
+			}, []string{"ann", "bob"}, "[{ann member} {bob member}]"},
+			{"the other door", func(w *world) error {
+				_, first := w.service.TakeOut(ctx, who("ann"), "c1", "ann", nil)
+				_, last := w.service.TakeOut(ctx, who("bob"), "c1", "bob", nil) // the owner by then
+				return errors.Join(first, last)
+			}, []string{"bob", "ann"}, "[{bob owner} {ann member}]"},
+		}
+		for _, row := range rows {
+			t.Run(row.name, func(t *testing.T) {
+				if strings.HasPrefix(url, "sqlite:") {
+					url = "sqlite:" + t.TempDir()
+				} else {
+					url = pgtest.URL(t)
+				}
+				w := newWorld(t, url)
+				w.room("c1", "ann", "bob")
+				if _, err := w.bundle("ann", Bundle{ConversationID: "c1", ID: "k1", Commit: commit("g", 0), GroupInfo: treeInfo("g", 1, "ann", "", "bob")}); err != nil {
+					t.Fatal(err)
+				}
+				if err := row.leave(w); err != nil {
+					t.Fatal(err)
+				}
+				for i, account := range row.back {
+					_, err := w.service.ChangeGroup(ctx, who(account), GroupChange{ConversationID: "c1", Commit: externalMessage("g", uint64(i+1), account), Enters: true})
+					if err != nil {
+						t.Fatal(err)
+					}
+				}
+				if list, err := w.service.Members(ctx, who(row.back[0]), "c1"); fmt.Sprint(list) != row.want {
+					t.Errorf("members %v, %v, want %s", list, err, row.want)
+				}
+			})
+		}
+	})
 }

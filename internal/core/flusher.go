@@ -1,6 +1,7 @@
 package core
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,11 +26,11 @@ type flusher struct {
 	held         map[ds.ConversationID]line // they go first when due
 	heldRequests int
 	arrived      uint64 // the order of the latest request
-	known        known
+	known        *known
 }
 
 func newFlusher(s *Service) *flusher {
-	return &flusher{s: s, queue: make(chan *request, queueRequestsMax), ended: make(chan struct{}), held: map[ds.ConversationID]line{}, known: known{}}
+	return &flusher{s: s, queue: make(chan *request, queueRequestsMax), ended: make(chan struct{}), held: map[ds.ConversationID]line{}, known: newKnown()}
 }
 
 // run works until stop is closed and nothing waits any more.
@@ -104,17 +105,17 @@ func (f *flusher) gather(first *request) []*request {
 		case !r.state.CompareAndSwap(waiting, taken) && r.state.Load() != taken:
 			f.bytes.Add(-int64(r.bytes)) // nobody waits for an answer
 		case time.Until(r.deadline) < batchTimeout && r.tries == 0: // the store was stuck meanwhile
-			f.finish(r, errLate)
+			f.end(r, errLate)
 		case f.isBehind(r):
 			f.keep(r)
 		default:
 			batch = append(batch, r)
-			bytes += r.bytes
+			bytes += r.weight()
 		}
 	}
 	countMax, bytesMax := batchRequestsMax, batchBytesMax
 	if first != nil { // has a place already
-		countMax, bytesMax = countMax-1, bytesMax-first.bytes
+		countMax, bytesMax = countMax-1, bytesMax-first.weight()
 	}
 	for _, r := range f.takeHeld(countMax, bytesMax) {
 		take(r)
@@ -137,6 +138,7 @@ func (f *flusher) gather(first *request) []*request {
 // that it met on the way is held too long, each request runs again in a transaction
 // of its own, so that only the offender fails or waits. They are held until then, and
 // retryAlone takes them a few at a time: what comes meanwhile does not wait for all.
+// Requests that were decided from memory where memory was wrong run again at once.
 func (f *flusher) flush(batch []*request) {
 	started := time.Now()
 	over := f.watch(batch)
@@ -154,7 +156,9 @@ func (f *flusher) flush(batch []*request) {
 		}
 		return
 	}
-	f.answer(batch, result, err)
+	if again := f.answer(batch, result, err); len(again) > 0 {
+		f.flush(again) // under the locks this time, for these conversations are not known any more
+	}
 }
 
 // outcome is what a committed batch leaves to be done.
@@ -167,9 +171,10 @@ type outcome struct {
 	conversations map[ds.ConversationID]*conversation // as the batch left them
 }
 
-// answer tells everybody what became of the batch. A fault that may pass is told to
-// all of them, never a refusal: they retry under the same message id.
-func (f *flusher) answer(batch []*request, out outcome, err error) {
+// answer answers the requests of a batch and returns those that have to run again. A
+// fault that may pass is the answer to all of them, never a refusal: they retry under the
+// same message id.
+func (f *flusher) answer(batch []*request, out outcome, err error) (again []*request) {
 	if err != nil {
 		f.s.metrics.storeFailed(err)
 		err = translate(err)
@@ -182,16 +187,19 @@ func (f *flusher) answer(batch []*request, out outcome, err error) {
 	for i, r := range batch {
 		isLost := err == nil && out.locked[i] || errors.Is(err, errRunAgain)
 		switch {
+		case err == nil && out.conversations[r.conversation].hasMoved:
+			again = append(again, r)
 		case isLost && time.Now().Before(r.deadline) && !r.isAnswered.Load():
 			f.hold(r)
 		case isLost:
-			f.finish(r, errBusy)
+			f.end(r, errBusy)
 		case err != nil:
-			f.finish(r, err)
+			f.end(r, err)
 		default:
-			f.finish(r, out.verdicts[i])
+			f.end(r, out.verdicts[i])
 		}
 	}
+	return again
 }
 
 // errRunAgain marks the loss of a race that a second look decides.
@@ -204,60 +212,68 @@ func translate(err error) error {
 		return refuseGroupUsed
 	case store.IsHeadTaken(err), store.IsLockLost(err):
 		return fmt.Errorf("%w: %w", errRunAgain, err)
+	case errors.Is(err, store.ErrMoved): // under the lock, which only a writer that takes none can do
+		return ds.Unavailable(err)
 	}
 	return err
 }
 
 // attempt runs one batch: lock, then load, decide in order of arrival, write. Where
-// it was decided from memory and memory was wrong, it runs again under the locks.
+// it was decided from memory and a write shows that memory was wrong, it runs again under
+// the locks, which show what of it has moved.
 func (f *flusher) attempt(batch []*request) (outcome, error) {
 	// The batch has a context of its own: no single caller may cancel it for the others.
 	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
 	defer cancel()
-	for try := 0; ; try++ {
+	for mayTrust := true; ; mayTrust = false {
 		var out outcome
 		err := f.s.store.Append(ctx, func(tx *store.Tx) error {
 			var err error
-			out, err = f.decide(tx, batch)
+			out, err = f.decide(tx, batch, mayTrust)
 			return err
 		})
-		if err == nil {
+		switch {
+		case err == nil:
 			f.known.remember(out.conversations)
 			return out, nil
-		}
-		f.known.forget(batch)
-		if errors.Is(err, store.ErrMoved) && try == 0 {
-			continue // nothing is known of these conversations now, so once is enough
+		case errors.Is(err, store.ErrMoved) && mayTrust:
+			continue
+		case ds.IsUnavailable(err) && !store.IsLockLost(err) || errors.Is(err, store.ErrMoved): // it may have been written
+			for _, r := range batch {
+				f.known.forget(r.conversation)
+			}
 		}
 		return outcome{}, err
 	}
 }
 
-func (f *flusher) decide(tx *store.Tx, batch []*request) (outcome, error) {
+func (f *flusher) decide(tx *store.Tx, batch []*request, mayTrust bool) (outcome, error) {
 	out := outcome{verdicts: make([]error, len(batch)), locked: make([]bool, len(batch))}
-	loaded, err := f.load(tx, batch)
+	loaded, err := f.load(tx, batch, mayTrust)
 	if err != nil {
 		return out, err
 	}
-	write := store.Batch{}
+	write, now := store.Batch{}, f.s.now()
 	for _, c := range loaded.conversations {
-		c.out, c.before = &write, c.head
+		c.out, c.before, c.now = &write, c.head, now
 	}
-	nowMS := f.s.now().UnixMilli()
 	for i, r := range batch {
 		if loaded.locked[r.conversation] {
 			out.locked[i] = true
 			continue
 		}
 		c := loaded.conversations[r.conversation]
-		c.told = &r.spent
-		out.verdicts[i] = r.rule(c, nowMS)
+		r.bill.rerun()
+		c.bill = &r.bill
+		out.verdicts[i] = r.rule(c, now.UnixMilli())
 	}
 	out.heads = make(map[ds.LogID]int64, len(loaded.conversations))
+	var unverified []ds.ConversationID
 	for id, c := range loaded.conversations {
 		switch {
 		case !c.isVerified():
-			return out, store.ErrMoved // for all we know
+			unverified = append(unverified, id)
+			continue
 		case c.created:
 			write.Created = append(write.Created, c.head)
 		case c.touched:
@@ -271,7 +287,22 @@ func (f *flusher) decide(tx *store.Tx, batch []*request) (outcome, error) {
 		out.heads[ds.AccountLog(e.Account)] = unknownHead
 	}
 	out.records, out.conversations = write.Records, loaded.conversations
+	if err := verify(tx, loaded.conversations, unverified); err != nil {
+		return out, err
+	}
 	return out, tx.Write(write)
+}
+
+// verify looks whether conversations that were decided from memory, and are not written
+// to, still have the head that was decided over: what was loaded before is then true of it.
+func verify(tx *store.Tx, conversations map[ds.ConversationID]*conversation, ids []ds.ConversationID) error {
+	heads, err := tx.HeadHashes(ids)
+	for _, id := range ids {
+		c := conversations[id]
+		at, isThere := heads[id]
+		c.hasMoved = !isThere || at.Pos != c.before.Pos || !bytes.Equal(at.Hash, c.before.Hash)
+	}
+	return err
 }
 
 type loadedBatch struct {
@@ -282,18 +313,17 @@ type loadedBatch struct {
 // load locks the heads of a batch that are not trusted, and then, in later
 // statements, reads what its rules need: under READ COMMITTED the locking statement
 // would see stale neighbours.
-func (f *flusher) load(tx *store.Tx, batch []*request) (loadedBatch, error) {
+func (f *flusher) load(tx *store.Tx, batch []*request, mayTrust bool) (loadedBatch, error) {
 	var first, others []ds.ConversationID
 	conversations := make(map[ds.ConversationID]*conversation, len(batch))
 	for _, r := range batch {
 		if conversations[r.conversation] != nil {
 			continue
 		}
-		c := &conversation{head: ds.Conversation{ID: r.conversation},
-			intervals: map[ds.AccountID][]ds.Interval{}, answers: map[ds.MessageID]store.Answer{}}
+		c := &conversation{head: ds.Conversation{ID: r.conversation}}
 		conversations[r.conversation] = c
 		switch {
-		case f.known.trust(c, !f.s.store.IsShared()):
+		case mayTrust && f.known.trust(c, !f.s.store.IsShared()):
 		case r.isAlone():
 			first = append(first, r.conversation)
 		default:
@@ -326,10 +356,10 @@ func (f *flusher) load(tx *store.Tx, batch []*request) (loadedBatch, error) {
 		return loadedBatch{}, err
 	}
 	for _, key := range members { // those without any stay are known too
-		conversations[key.Conversation].intervals[key.Account] = intervals[key]
+		conversations[key.Conversation].setStays(key.Account, intervals[key])
 	}
 	for key, answer := range answers {
-		conversations[key.Conversation].answers[key.ID] = answer
+		conversations[key.Conversation].answer(key.ID, answer)
 	}
 	return loadedBatch{conversations, locked}, nil
 }
@@ -383,7 +413,7 @@ func wanted(batch []*request, conversations map[ds.ConversationID]*conversation)
 		}
 		for _, account := range append([]ds.AccountID{r.who.Account}, r.accounts...) {
 			key := store.MemberKey{Conversation: r.conversation, Account: account}
-			if _, isKnown := conversations[r.conversation].intervals[account]; !isKnown && !members[key] {
+			if !members[key] && !conversations[r.conversation].hasStays(account) {
 				members[key] = true
 				memberKeys = append(memberKeys, key)
 			}

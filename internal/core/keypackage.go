@@ -43,32 +43,48 @@ func (s *Service) changeKeyPackages(ctx context.Context, who ds.Caller, revoke b
 		}
 	}
 	list, ids = newestPackages(list, ids)
-	var size int64
-	for _, p := range list {
-		size += int64(len(p.Body))
-	}
-	if r := s.limits.take(LimitStoredBytes, string(who.Account), "", size); r != nil {
-		return 0, r
-	}
 	device := who.AsDevice()
-	var available int64
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
+	var available, stored int64
+	settle, err := s.chargePackages(who.Account, list)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { settle(stored, err) }()
+	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		if revoke {
 			if err := tx.RevokeKeyPackages(device); err != nil {
 				return err
 			}
 		}
-		if err := tx.PublishKeyPackages(list, ids); err != nil {
+		var err error
+		if _, stored, err = tx.AddKeyPackages(list, ids); err != nil {
 			return err
 		}
 		if err := tx.TrimKeyPackages(device, keyPackagesMax); err != nil {
 			return err
 		}
-		var err error
 		available, err = tx.AvailableKeyPackages(device)
 		return err
 	})
 	return available, err
+}
+
+// chargePackages counts key packages against what their account may store. With settle the
+// caller says how many bytes of them were new, or that nothing was stored.
+func (s *Service) chargePackages(account ds.AccountID, list []ds.KeyPackage) (settle func(stored int64, err error), refusal error) {
+	var b bill
+	charge := func(bytes int64) *ds.Refusal {
+		return s.limits.takeOnce(&b, LimitStoredBytes, string(account), "", bytes, s.now())
+	}
+	if r := charge(packageBytes(list)); r != nil {
+		return nil, r
+	}
+	return func(stored int64, err error) {
+		if err == nil {
+			charge(stored) // not more than before, so that it is not refused
+		}
+		s.limits.settle(&b, err)
+	}, nil
 }
 
 // newestPackages leaves out what would be gone at once: a pool keeps so many of the

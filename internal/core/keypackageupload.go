@@ -49,11 +49,13 @@ func (s *Service) UploadKeyPackages(ctx context.Context, who ds.Caller, device s
 	if r := s.limits.take(LimitKeyPackageUploads, string(who.Account), "", int64(len(list))); r != nil {
 		return Uploaded{}, r
 	}
-	if r := s.limits.take(LimitStoredBytes, string(who.Account), "", packageBytes(list)); r != nil {
-		return Uploaded{}, r
+	var added, stored int64
+	settle, err := s.chargePackages(who.Account, list)
+	if err != nil {
+		return Uploaded{}, err
 	}
-	var added int64
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
+	defer func() { settle(stored, err) }()
+	err = s.store.Update(ctx, func(tx *store.Tx) error {
 		devices, err := lockDevices(tx, who.Account)
 		if err != nil {
 			return err
@@ -70,7 +72,7 @@ func (s *Service) UploadKeyPackages(ctx context.Context, who ds.Caller, device s
 			}
 			byDevice[p.Device] = append(byDevice[p.Device], p)
 		}
-		if added, err = addKeyPackages(tx, byDevice); err != nil {
+		if added, stored, err = addKeyPackages(tx, byDevice); err != nil {
 			return err
 		}
 		if err := withinPool(tx, who.Account, added); err != nil {
@@ -100,22 +102,23 @@ func withinPool(tx *store.Tx, account ds.AccountID, added int64) error {
 	return err
 }
 
-func addKeyPackages(tx *store.Tx, byDevice map[ds.Device][]ds.KeyPackage) (added int64, err error) {
+// addKeyPackages says how many packages were new, and their bytes.
+func addKeyPackages(tx *store.Tx, byDevice map[ds.Device][]ds.KeyPackage) (added, bytes int64, err error) {
 	for device, list := range byDevice {
 		ids := make([]string, len(list))
 		for i, p := range list {
 			ids[i] = p.Ref
 		}
-		n, err := tx.AddKeyPackages(list, ids)
+		n, size, err := tx.AddKeyPackages(list, ids)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if err := tx.TrimKeyPackages(device, keyPackagesMax); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		added += n
+		added, bytes = added+n, bytes+size
 	}
-	return added, nil
+	return added, bytes, nil
 }
 
 var refuseNoDevice = ds.Refuse(ds.InvalidRequest, "the account has no such device")

@@ -2,6 +2,8 @@ package core
 
 import (
 	"bytes"
+	"container/list"
+	"strings"
 
 	"waxwing.im/waxwing/internal/ds"
 )
@@ -13,69 +15,124 @@ import (
 // is decided from memory. The write then names the head that it was decided over,
 // and a head that has moved in the meantime refuses it. It belongs to the flusher's
 // goroutine.
-type known map[ds.ConversationID]*knownConversation
+//
+// It is bounded by the bytes of all that it keeps alive. Only present members are
+// remembered: names that are merely asked for, of accounts that never were there or have
+// left, would let strangers fill it. What was used longest ago goes first.
+type known struct {
+	conversations map[ds.ConversationID]*knownConversation
+	recent        list.List // of *knownConversation, the latest used first
+	bytes         int
+	bytesMax      int
+}
 
 type knownConversation struct {
 	head      ds.Conversation
-	intervals map[ds.AccountID][]ds.Interval // accounts that never were there have none, but are listed
+	intervals map[ds.AccountID][]ds.Interval // all stays of accounts that are members
+	names     int                            // bytes of intervals
 	streak    int
+	place     *list.Element
+}
+
+func newKnown() *known {
+	return &known{conversations: map[ds.ConversationID]*knownConversation{}, bytesMax: knownBytesMax}
 }
 
 // trust fills c from memory, if the conversation may be decided without its lock. A
 // node that is alone with its store needs no confirmation.
-func (k known) trust(c *conversation, alone bool) bool {
-	r := k[c.head.ID]
+func (k *known) trust(c *conversation, alone bool) bool {
+	r := k.conversations[c.head.ID]
 	if r == nil || !alone && r.streak < knownTrust {
 		return false
 	}
-	c.head, c.exists, c.intervals, c.trusted = r.head, true, r.intervals, !alone
+	c.head, c.exists, c.known, c.trusted = r.head, true, r, !alone
 	return true
 }
 
 // recall puts what is known of a locked conversation into c, or forgets it where the
 // head is another one.
-func (k known) recall(c *conversation) {
-	r := k[c.head.ID]
+func (k *known) recall(c *conversation) {
+	r := k.conversations[c.head.ID]
 	switch {
-	case r == nil || c.trusted:
+	case r == nil || c.known != nil:
 	case r.head.Pos != c.head.Pos || !bytes.Equal(r.head.Hash, c.head.Hash):
-		delete(k, c.head.ID)
+		k.forget(c.head.ID)
 	default:
-		c.intervals = r.intervals
+		c.known = r
 	}
 }
 
-// remember notes the conversations of a batch as it left them.
-func (k known) remember(conversations map[ds.ConversationID]*conversation) {
+// remember notes the conversations of a batch as it left them. One that was not known and
+// that the batch did not change is not worth the place.
+func (k *known) remember(conversations map[ds.ConversationID]*conversation) {
 	for id, c := range conversations {
-		if !c.exists || len(c.intervals) > knownAccounts {
-			delete(k, id)
+		r := k.conversations[id]
+		switch {
+		case c.hasMoved || !c.exists && r != nil:
+			k.forget(id)
 			continue
-		}
-		if r := k[id]; r != nil {
-			r.head, r.intervals = c.head, c.intervals
+		case r != nil:
+			k.bytes -= r.size()
 			r.streak++
+			k.recent.MoveToFront(r.place)
+		case c.touched:
+			r = &knownConversation{intervals: map[ds.AccountID][]ds.Interval{}}
+			r.place = k.recent.PushFront(r)
+			c.head.ID = ds.ConversationID(strings.Clone(string(id)))
+			k.conversations[c.head.ID] = r
+		default:
 			continue
 		}
-		if len(k) >= knownConversations {
-			for any := range k { // whichever comes first makes room
-				delete(k, any)
-				break
-			}
+		r.head = c.head
+		for account, stays := range c.intervals {
+			r.note(account, stays)
 		}
-		k[id] = &knownConversation{head: c.head, intervals: c.intervals}
+		k.bytes += r.size()
+	}
+	for k.bytes > k.bytesMax {
+		k.forget(k.recent.Back().Value.(*knownConversation).head.ID)
 	}
 }
 
-// forget drops the conversations of a batch whose outcome is unknown, or which were
-// found to have moved.
-func (k known) forget(batch []*request) {
-	for _, r := range batch {
-		delete(k, r.conversation)
+// forget drops a conversation that has moved, or of which it is unknown whether it has.
+func (k *known) forget(id ds.ConversationID) {
+	if r := k.conversations[id]; r != nil {
+		k.bytes -= r.size()
+		k.recent.Remove(r.place)
+		delete(k.conversations, id)
 	}
+}
+
+// note remembers the stays of a member, and forgets an account that is none. So it does
+// with one that came and went too often: what is loaded for it each time is little.
+func (r *knownConversation) note(account ds.AccountID, stays []ds.Interval) {
+	old, isKnown := r.intervals[account]
+	if isKnown {
+		r.names -= stayBytes(account, old)
+	}
+	if len(stays) == 0 || stays[len(stays)-1].Until != 0 || len(stays) > knownStays {
+		delete(r.intervals, account)
+		return
+	}
+	if !isKnown {
+		account = ds.AccountID(strings.Clone(string(account))) // not what it was cut out of
+	}
+	r.intervals[account] = stays
+	r.names += stayBytes(account, stays)
+}
+
+func stayBytes(account ds.AccountID, stays []ds.Interval) int {
+	return knownAccountBytes + len(account) + knownStayBytes*cap(stays)
+}
+
+// size estimates the bytes that are kept alive, rather more than less.
+func (r *knownConversation) size() int {
+	h := &r.head
+	return knownConversationBytes + r.names + 2*len(h.ID) + cap(h.Hash) + cap(h.GroupID) + cap(h.ConfirmationTag) +
+		len(h.Home) + len(h.Committer.Account) + len(h.Committer.ID)
 }
 
 // isVerified says whether the batch's decisions on c stand: it was locked, or its
 // write will be refused if it has moved. Whatever was decided without a write (a
-// refusal, a change that changes nothing, a repeat) needs the lock.
+// refusal, a change that changes nothing, a repeat) needs another look at the head.
 func (c *conversation) isVerified() bool { return !c.trusted || c.touched }

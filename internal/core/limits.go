@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
@@ -15,9 +14,10 @@ import (
 const (
 	envCharactersMax           = 262144 // gateway v1, 14
 	bodyBytesMax               = envCharactersMax
-	membersMax                 = 1024 // including the owner
-	listMembersInline          = 20   // gateway v1, 9
-	listMembersMax             = 3072 // named in one page of a list: with the longest names, in JSON, less than 16 MiB
+	membersMax                 = 1024           // including the owner
+	accountsListed             = 4 * membersMax // in one list of a request
+	listMembersInline          = 20             // gateway v1, 9
+	listMembersMax             = 3072           // named in one page of a list: with the longest names, in JSON, less than 16 MiB
 	welcomeBytesMax            = 4 << 20
 	groupInfoBytesMax          = 4 << 20
 	commitBytesMax             = 2 << 20 // of 1000 members with post-quantum keys
@@ -32,7 +32,10 @@ const (
 	batchRequestsMax           = 256
 	batchBytesMax              = 8 << 20
 	queueRequestsMax           = 8192
-	queueBytesMax              = 64 << 20 // of a flusher, in requests that are not answered
+	queueBytesMax              = 64 << 20  // of a flusher, all that requests keep alive which are not answered
+	requestBytes               = 1 << 10   // what a request counts as besides
+	requestNameBytes           = 64        // what a name in a list counts as besides
+	everyoneBytes              = 256 << 10 // what counts in a batch for a request that has all members loaded
 	welcomeLifetime            = 90 * 24 * time.Hour
 	requestTimeout             = 10 * time.Second // a request is answered by then, whatever the store does
 	batchTimeout               = 5 * time.Second  // of that, for the batch that it comes into
@@ -163,9 +166,12 @@ const (
 	holdAloneTurn     = 100 * time.Millisecond // before the queue is served again; the last one may take longer
 	// What a flusher remembers, and how many batches in a row must have found a
 	// conversation as this node left it before the next is decided without the lock.
-	knownConversations = 8192
-	knownAccounts      = 2048 // per conversation
-	knownTrust         = 3
+	knownBytesMax          = 64 << 20
+	knownConversationBytes = 1 << 10 // what a conversation counts as besides its names, and
+	knownAccountBytes      = 128     // an account, with its share of the map, and
+	knownStayBytes         = 48      // each of its stays
+	knownStays             = 64      // of one account
+	knownTrust             = 3
 )
 
 // The bounds of the tail cache. Bytes count bodies, their encoded frames and a fixed
@@ -176,6 +182,12 @@ const (
 	tailTotalBytes  = 128 << 20 // of all logs
 	tailRecordBytes = 768
 	tailShards      = 64
+)
+
+// The buckets that the limiter remembers, sixteen bytes and the map's own each.
+const (
+	limiterShards    = 64
+	limiterShardKeys = 1_000_000 / limiterShards
 )
 
 // How long a follower waits before it asks a store again that did not answer.
@@ -224,6 +236,7 @@ type Limits map[string]Rate
 const (
 	LimitSends             = "sends"              // per account and conversation
 	LimitDMCreates         = "dm_creates"         // per account
+	LimitRoomCreates       = "room_creates"       // per account, by whichever door
 	LimitInvites           = "invites"            // per account and conversation
 	LimitRemoves           = "removes"            // per account and conversation
 	LimitKeyPackageFetches = "keypackage_fetches" // per account, counts packages
@@ -271,6 +284,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		LimitSends:             {120, time.Minute},
 		LimitDMCreates:         {30, time.Minute},
+		LimitRoomCreates:       {1000, time.Hour},
 		LimitInvites:           {60, time.Minute},
 		LimitRemoves:           {60, time.Minute},
 		LimitKeyPackageFetches: {60, time.Minute},
@@ -335,84 +349,6 @@ func (l Limits) Set(assignment string) error {
 	}
 	l[name] = rate
 	return nil
-}
-
-// limiter counts calls by GCRA: per key it keeps the time at which the bucket
-// would be empty again, and forgets keys that are.
-type limiter struct {
-	limits Limits
-	now    func() time.Time
-
-	mu    sync.Mutex
-	until map[limitKey]time.Time // mu guards until and swept
-	swept time.Time
-}
-
-type limitKey struct{ limit, a, b string }
-
-func newLimiter(limits Limits, now func() time.Time) *limiter {
-	return &limiter{limits: limits, now: now, until: map[limitKey]time.Time{}, swept: now()}
-}
-
-// take counts n calls under (name, a, b). It returns nil, or the refusal that says
-// when one more would be let through; a refused call is not counted.
-func (l *limiter) take(name, a, b string, n int64) *ds.Refusal {
-	rate := l.limits[name]
-	if rate.Count == 0 {
-		return nil
-	}
-	n = min(n, rate.Count) // what exceeds the burst at once could never pass
-	now := l.now()
-	each := rate.Period / time.Duration(rate.Count)
-	key := limitKey{name, a, b}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.sweep(now)
-	until := l.until[key]
-	if until.Before(now) {
-		until = now
-	}
-	next := until.Add(each * time.Duration(n))
-	if wait := next.Sub(now) - rate.Period; wait > 0 {
-		return &ds.Refusal{Code: ds.RateLimited, Message: "rate limited", RetryAfter: wait}
-	}
-	l.until[key] = next
-	return nil
-}
-
-// spent remembers what a request was told by the limiter, so that a rule which runs
-// again is neither counted nor asked again.
-type spent map[limitKey]*ds.Refusal
-
-// takeOnce is take for a rule.
-func (l *limiter) takeOnce(told *spent, name, a, b string, n int64) *ds.Refusal {
-	if l.limits[name].Count == 0 {
-		return nil
-	}
-	key := limitKey{name, a, b}
-	if r, ok := (*told)[key]; ok {
-		return r
-	}
-	if *told == nil {
-		*told = spent{}
-	}
-	r := l.take(name, a, b, n)
-	(*told)[key] = r
-	return r
-}
-
-// sweep forgets full buckets once a minute, so that memory is bounded by what is
-// in use.
-func (l *limiter) sweep(now time.Time) {
-	if now.Sub(l.swept) < time.Minute {
-		return
-	}
-	l.swept = now
-	for key, until := range l.until {
-		if until.Before(now) {
-			delete(l.until, key)
-		}
-	}
 }
 
 // Take counts one call of a limit that a door keeps (sessions, subscribes). Key is

@@ -176,7 +176,7 @@ func (s *Service) decideSend(c *conversation, who ds.Caller, m Message, seen sig
 		if answer.Kind != seen.kind && answer.Kind != ds.App {
 			return ds.Record{}, refuseReused
 		}
-		s.metrics.duplicates.Inc()
+		c.bill.isRepeat = true
 		return recordOf(m.ConversationID, m.ID, answer), nil
 	}
 	if r := s.charge(c, LimitSends, who); r != nil {
@@ -265,7 +265,7 @@ func (c *conversation) apply(who ds.Caller, seen sight) {
 		return
 	}
 	if !c.head.IsBound() {
-		c.head.GroupID, c.head.Generation, c.head.Epoch = seen.group, 1, seen.epoch
+		c.head.GroupID, c.head.Generation, c.head.Epoch = bytes.Clone(seen.group), 1, seen.epoch // not the whole message, for the head is remembered
 	}
 	if seen.kind == ds.Commit {
 		c.head.Epoch = seen.epoch + 1

@@ -4,9 +4,14 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/mls"
 )
 
 // TestStoredBytes: an account adds as much as it may, by whatever way and in whatever
@@ -87,4 +92,98 @@ func TestMembershipsAreStoredBytes(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestNothingIsPaidForWhatIsNotStored: a request whose transaction fails has cost nothing,
+// so that its retries can be paid for; and a repeat that is found on the way is free.
+func TestNothingIsPaidForWhatIsNotStored(t *testing.T) {
+	t.Run("the database goes", func(t *testing.T) {
+		server := pgtest.Start(t, pgtest.Options{})
+		var isDoomed atomic.Bool
+		w := openWorld(t, store.Options{URL: server.Database(t), Hook: func(sql string, done bool) {
+			if !done && strings.HasPrefix(sql, "INSERT INTO records") && isDoomed.CompareAndSwap(true, false) {
+				server.Kill()
+			}
+		}}, func(o *Options) {
+			one := (&conversation{}).enteringBytes([]ds.AccountID{"ann"})
+			o.Limits[LimitStoredBytes], o.Limits[LimitSends] = Rate{int64(one + 1000), 24 * time.Hour}, Rate{2, time.Hour}
+		})
+		w.room("c1", "ann")
+		for _, bytes := range []int{500, 500} {
+			message := fmt.Sprint("m", w.headOf("c1"))
+			for range 3 {
+				for isDoomed.Store(true); isDoomed.Load(); { // connections that were lost before come first
+					if _, err := w.send("ann", "c1", message, strings.Repeat("x", bytes)); !ds.IsUnavailable(err) {
+						t.Fatalf("with the database away: %v", err)
+					}
+				}
+				if err := server.Restart(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.retry(message, bytes)
+		}
+		if _, err := w.send("ann", "c1", "more", "x"); ds.CodeOf(err) != ds.RateLimited {
+			t.Errorf("more than there is: %v", err)
+		}
+	})
+	t.Run("the group is another's", func(t *testing.T) {
+		onBoth(t, func(t *testing.T, url string) {
+			poison := commit("group", 4)
+			stays := 2 * (&conversation{}).enteringBytes([]ds.AccountID{"ann"})
+			w := newWorld(t, url, func(o *Options) {
+				o.Limits[LimitStoredBytes] = Rate{int64(stays + 2*len(poison)), 24 * time.Hour}
+			})
+			w.room("c1", "ann")
+			w.room("c2", "ann")
+			if _, err := w.sendMLS("ann", "c2", "bind", poison); err != nil {
+				t.Fatal(err)
+			}
+			for n := range 3 {
+				if _, err := w.sendMLS("ann", "c1", fmt.Sprint("poison", n), poison); ds.CodeOf(err) != ds.InvalidRequest {
+					t.Fatal(err)
+				}
+			}
+			if _, err := w.send("ann", "c1", "m", strings.Repeat("x", len(poison))); err != nil {
+				t.Errorf("what is left was paid for nothing: %v", err)
+			}
+		})
+	})
+	t.Run("a key package that is there", func(t *testing.T) {
+		onBoth(t, func(t *testing.T, url string) {
+			w := newWorld(t, url, func(o *Options) { o.Limits[LimitStoredBytes] = Rate{1000, 24 * time.Hour} })
+			body := published(t, "ann", mls.KeyPackageOptions{})
+			for range 5 {
+				if _, err := w.service.PublishKeyPackages(context.Background(), who("ann"), []string{body}); err != nil {
+					t.Fatalf("%d bytes: %v", len(body), err)
+				}
+			}
+		})
+	})
+}
+
+func (w *world) headOf(id string) (pos int64) {
+	w.t.Helper()
+	if err := w.store.Read(context.Background(), func(tx *store.Tx) error {
+		head, err := tx.Head(ds.ConversationID(id))
+		pos = head.Pos
+		return err
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	return pos
+}
+
+// retry sends until the answer is not `unavailable`, which must be success.
+func (w *world) retry(message string, bytes int) {
+	w.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		_, err := w.send("ann", "c1", message, strings.Repeat("x", bytes))
+		if err == nil {
+			return
+		}
+		if !ds.IsUnavailable(err) || time.Now().After(deadline) {
+			w.t.Fatal(err)
+		}
+	}
 }

@@ -23,9 +23,9 @@ type request struct {
 	message      ds.MessageID // another one that the rule looks at, or ""
 	reactions    *store.ReactionKey
 	accounts     []ds.AccountID // whose intervals the rule looks at, besides the caller's
-	everyone     bool           // it looks at those of all who ever were there
+	everyone     bool           // it looks at the present stays of all members
 	infoEpoch    bool           // it looks at the epoch of the stored GroupInfo
-	bytes        int
+	bytes        int            // that it keeps alive; begin adds names and the request itself
 	rule         func(c *conversation, nowMS int64) error
 
 	deadline time.Time
@@ -40,7 +40,7 @@ type request struct {
 	tries      int       // for a lock that somebody else had
 	due        time.Time // of the next try
 	isSingle   bool      // it runs by itself, for a batch that it was in failed
-	spent      spent
+	bill       bill
 }
 
 const (
@@ -68,6 +68,10 @@ func (r *request) answer(err error) {
 // that are handed over one after the other take effect in that order. If there is an
 // error, it is the answer; otherwise the request will be answered.
 func (s *Service) begin(r *request) error {
+	if err := r.checkNames(); err != nil {
+		return err
+	}
+	r.bytes += requestBytes + len(r.conversation) + len(r.messageID) + len(r.message) + len(r.who.Account) + len(r.who.Device)
 	r.deadline = time.Now().Add(requestTimeout)
 	f := s.flushers[maphash.String(s.seed, string(r.conversation))%uint64(len(s.flushers))]
 	select {
@@ -91,6 +95,37 @@ func (s *Service) begin(r *request) error {
 	default:
 	}
 	return nil
+}
+
+// checkNames refuses a request whose names are none, before anything of it is kept.
+func (r *request) checkNames() error {
+	switch {
+	case len(r.who.Account) > ds.AccountBytesMax || len(r.who.Device) > deviceNameBytesMax:
+		return ds.Refuse(ds.InvalidRequest, "the caller's name is too long")
+	case r.messageID != "":
+		return CheckIDs(r.conversation, r.messageID)
+	case r.message != "":
+		return CheckIDs(r.conversation, r.message)
+	}
+	return checkConversationID(r.conversation)
+}
+
+// nameBytes is what a list of accounts keeps alive.
+func nameBytes(accounts []ds.AccountID) int {
+	n := 0
+	for _, account := range accounts {
+		n += requestNameBytes + len(account)
+	}
+	return n
+}
+
+// weight is what a request counts as within the bytes of a batch: itself, and what may be
+// loaded for it.
+func (r *request) weight() int {
+	if r.everyone {
+		return r.bytes + everyoneBytes
+	}
+	return r.bytes
 }
 
 var errFull = ds.Unavailable(errors.New("too many requests are waiting"))
@@ -124,6 +159,19 @@ func (f *flusher) refuseRest() {
 			return
 		}
 	}
+}
+
+// end is finish for a request that has been in a batch: it counts what became of it, now
+// that nothing can change that any more. Only the flusher itself ends a request.
+func (f *flusher) end(r *request, err error) {
+	f.s.limits.settle(&r.bill, err)
+	if r.bill.isRepeat && err == nil {
+		f.s.metrics.duplicates.Inc()
+	}
+	if r.bill.lostRace && ds.CodeOf(err) == ds.EpochConflict {
+		f.s.metrics.commitConflicts.Inc()
+	}
+	f.finish(r, err)
 }
 
 // finish answers a request and frees its place. The first answer counts.
@@ -185,7 +233,7 @@ func (f *flusher) hold(r *request) {
 // keep enters a request into its conversation's line.
 func (f *flusher) keep(r *request) {
 	if f.heldRequests >= queueRequestsMax {
-		f.finish(r, errBusy)
+		f.end(r, errBusy)
 		return
 	}
 	if r.due.IsZero() {
@@ -251,8 +299,8 @@ func (f *flusher) takeHeld(countMax, bytesMax int) []*request {
 	for id, l := range f.held {
 		n := 0
 		for n < len(l) && !now.Before(l[0].due) && !l[n].isAlone() && !l[n].isSingle &&
-			(len(due) == 0 || len(due) < countMax && bytes+l[n].bytes <= bytesMax) {
-			due, bytes = append(due, l[n]), bytes+l[n].bytes
+			(len(due) == 0 || len(due) < countMax && bytes+l[n].weight() <= bytesMax) {
+			due, bytes = append(due, l[n]), bytes+l[n].weight()
 			n++
 		}
 		f.leave(id, n)
@@ -279,7 +327,7 @@ func (f *flusher) expire() {
 				continue
 			}
 			f.heldRequests--
-			f.finish(r, errBusy)
+			f.end(r, errBusy)
 		}
 		clear(l[len(kept):])
 		if f.held[id] = kept; len(kept) == 0 {

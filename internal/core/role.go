@@ -101,12 +101,12 @@ func (c *conversation) demote(by, target ds.AccountID, role ds.Role, nowMS int64
 // everyone loaded.
 func (c *conversation) standing(but ds.AccountID) []ds.AccountID {
 	var list []ds.AccountID
-	for account := range c.intervals {
-		if account != but && c.isMember(account) {
+	for account := range c.current {
+		if account != but {
 			list = append(list, account)
 		}
 	}
-	since := func(a ds.AccountID) int64 { stays := c.intervals[a]; return stays[len(stays)-1].From }
+	since := func(a ds.AccountID) int64 { return c.current[a].From }
 	slices.SortFunc(list, func(a, b ds.AccountID) int { return cmp.Or(cmp.Compare(since(a), since(b)), cmp.Compare(a, b)) })
 	return list
 }
@@ -132,10 +132,11 @@ func (c *conversation) succeed(from ds.AccountID, nowMS int64) {
 // changeRole gives a member another role by a control record of its own, so that
 // every reader of the log sees who may do what, and since when.
 func (c *conversation) changeRole(by, account ds.AccountID, role ds.Role, nowMS int64) {
-	c.note(ds.Roles, ds.RoleChange{By: by, Account: account, Role: role}, nowMS)
-	stays := c.intervals[account]
-	stays[len(stays)-1].Role = role
-	c.out.Roles = append(c.out.Roles, store.Stay{Conversation: c.head.ID, Account: account, Interval: stays[len(stays)-1], AtMS: nowMS, By: by})
+	r := c.note(ds.Roles, ds.RoleChange{By: by, Account: account, Role: role}, nowMS)
+	stay, _ := c.stay(account)
+	stay.Role = role
+	c.change(account, stay)
+	c.out.Roles = append(c.out.Roles, store.Stay{Conversation: c.head.ID, Account: account, Interval: stay, AtMS: r.CreatedMS, By: by})
 }
 
 // mayAdd is who may bring others in: owner and admins, and everybody where the rules of
@@ -161,25 +162,27 @@ func (c *conversation) mayRemove(account, target ds.AccountID) bool {
 	return false
 }
 
-// loadWhole reads what few requests look at: who has ever been in their conversations,
+// loadWhole reads what few requests look at: all present members of their conversations,
 // and of which epoch the stored GroupInfo is.
 func loadWhole(tx *store.Tx, batch []*request, conversations map[ds.ConversationID]*conversation) error {
 	var everyone, infos []ds.ConversationID
 	for _, r := range batch {
-		if r.everyone {
+		c := conversations[r.conversation]
+		if r.everyone && c.current == nil {
 			everyone = append(everyone, r.conversation)
+			c.current = map[ds.AccountID]ds.Interval{}
 		}
 		if r.infoEpoch {
 			infos = append(infos, r.conversation)
-			conversations[r.conversation].infoEpoch = -1
+			c.infoEpoch = -1
 		}
 	}
-	stays, err := tx.Stays(everyone)
+	stays, err := tx.PresentStays(everyone)
 	if err != nil {
 		return err
 	}
-	for key, intervals := range stays {
-		conversations[key.Conversation].intervals[key.Account] = intervals
+	for key, stay := range stays {
+		conversations[key.Conversation].current[key.Account] = stay
 	}
 	epochs, err := tx.GroupInfoEpochs(infos)
 	for id, epoch := range epochs {

@@ -24,6 +24,12 @@ func council(roles string, change func(*conversation)) *conversation {
 	if change != nil {
 		change(c)
 	}
+	c.current = map[ds.AccountID]ds.Interval{}
+	for account, stays := range c.intervals {
+		if last := stays[len(stays)-1]; last.Until == 0 {
+			c.current[account] = last
+		}
+	}
 	return c
 }
 

@@ -180,7 +180,7 @@ func (s *Service) RequestGroupInfo(ctx context.Context, who ds.Caller, id ds.Con
 	r := &request{conversation: id, who: who}
 	var asked int64 // read only if it has succeeded, as above
 	r.rule = func(c *conversation, nowMS int64) error {
-		if !c.exists || len(c.intervals[who.Account]) == 0 {
+		if !c.exists || len(c.stays(who.Account)) == 0 {
 			return refuseNotMember
 		}
 		if r := s.charge(c, LimitGroupInfoRequests, who); r != nil {

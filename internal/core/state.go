@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
@@ -21,10 +22,16 @@ type conversation struct {
 	created bool // by this batch
 	touched bool // written to by this batch
 	trusted bool // taken from memory, not locked
-	before  ds.Conversation
-	told    *spent // what the request that is decided was told by the limiter
+	// hasMoved: memory was wrong, and what was decided over it is void.
+	hasMoved bool
 
-	intervals map[ds.AccountID][]ds.Interval
+	before ds.Conversation
+	now    time.Time // of the batch, for limits
+	bill   *bill     // of the request that is decided
+
+	known     *knownConversation             // what is remembered of it, never written to here; or nil
+	intervals map[ds.AccountID][]ds.Interval // stays that the batch has loaded or changed; they hide what is known
+	current   map[ds.AccountID]ds.Interval   // the stay of each member, where a request asked for everyone; else nil
 	answers   map[ds.MessageID]store.Answer
 	reactions map[store.ReactionKey][]string // those that requests asked for
 
@@ -36,18 +43,75 @@ type conversation struct {
 // isMember says whether account is in the conversation now.
 func (c *conversation) isMember(account ds.AccountID) bool { return c.role(account) != ds.NoRole }
 
+// stays lists the stays of an account, oldest first. The list must not be written to.
+func (c *conversation) stays(account ds.AccountID) []ds.Interval {
+	if stays, isHere := c.intervals[account]; isHere || c.known == nil {
+		return stays
+	}
+	return c.known.intervals[account]
+}
+
+// hasStays reports whether stays need not be loaded for account: they are remembered or
+// have been loaded, be there any or not.
+func (c *conversation) hasStays(account ds.AccountID) bool {
+	_, isHere := c.intervals[account]
+	if !isHere && c.known != nil {
+		_, isHere = c.known.intervals[account]
+	}
+	return isHere
+}
+
+// setStays notes the stays of an account in the batch.
+func (c *conversation) setStays(account ds.AccountID, stays []ds.Interval) {
+	if c.intervals == nil {
+		c.intervals = map[ds.AccountID][]ds.Interval{}
+	}
+	c.intervals[account] = stays
+}
+
+// stay is the present stay of a member.
+func (c *conversation) stay(account ds.AccountID) (stay ds.Interval, isMember bool) {
+	if stay, isMember = c.current[account]; isMember {
+		return stay, true
+	}
+	if stays := c.stays(account); len(stays) > 0 && stays[len(stays)-1].Until == 0 {
+		return stays[len(stays)-1], true
+	}
+	return ds.Interval{}, false
+}
+
+// change replaces the present stay of a member, which its Until may end. Neither what is
+// known nor what was loaded is written to: the batch may fail, and then it holds still.
+func (c *conversation) change(account ds.AccountID, stay ds.Interval) {
+	if stays := slices.Clone(c.stays(account)); len(stays) > 0 {
+		stays[len(stays)-1] = stay
+		c.setStays(account, stays)
+	}
+	if c.current == nil {
+		return
+	}
+	if c.current[account] = stay; stay.Until != 0 {
+		delete(c.current, account)
+	}
+}
+
+// enter begins a stay.
+func (c *conversation) enter(account ds.AccountID, stay ds.Interval) {
+	c.setStays(account, append(slices.Clip(c.stays(account)), stay))
+	if c.current != nil {
+		c.current[account] = stay
+	}
+}
+
 // role is the role of a member, or NoRole.
 func (c *conversation) role(account ds.AccountID) ds.Role {
-	stays := c.intervals[account]
-	if len(stays) == 0 || stays[len(stays)-1].Until != 0 {
-		return ds.NoRole
-	}
-	return stays[len(stays)-1].Role
+	stay, _ := c.stay(account)
+	return stay.Role
 }
 
 // wasMemberAt says whether account was in the conversation at the record pos.
 func (c *conversation) wasMemberAt(account ds.AccountID, pos int64) bool {
-	for _, i := range c.intervals[account] {
+	for _, i := range c.stays(account) {
 		if i.From <= pos && (i.Until == 0 || pos <= i.Until) {
 			return true
 		}
@@ -58,8 +122,8 @@ func (c *conversation) wasMemberAt(account ds.AccountID, pos int64) bool {
 // isMemberSince says whether account is a member, and was one at the record pos already
 // without having left in between.
 func (c *conversation) isMemberSince(account ds.AccountID, pos int64) bool {
-	stays := c.intervals[account]
-	return c.isMember(account) && stays[len(stays)-1].From <= pos
+	stay, isMember := c.stay(account)
+	return isMember && stay.From <= pos
 }
 
 // appendMessage adds a message at the head. A commit's record carries the epoch
@@ -67,16 +131,27 @@ func (c *conversation) isMemberSince(account ds.AccountID, pos int64) bool {
 func (c *conversation) appendMessage(r ds.Record, nowMS int64) ds.Record {
 	c.head.Seq++
 	r.Seq = c.head.Seq
-	c.head.LatestMS = nowMS
 	r = c.append(r, nowMS)
-	c.answers[r.MessageID] = store.Answer{Pos: r.Pos, Seq: r.Seq, Epoch: r.Epoch, CreatedMS: r.CreatedMS, Kind: r.Kind}
+	c.head.LatestMS = r.CreatedMS
+	c.answer(r.MessageID, store.Answer{Pos: r.Pos, Seq: r.Seq, Epoch: r.Epoch, CreatedMS: r.CreatedMS, Kind: r.Kind})
 	return r
 }
 
+// answer notes in the batch what a message id stands for.
+func (c *conversation) answer(id ds.MessageID, a store.Answer) {
+	if c.answers == nil {
+		c.answers = map[ds.MessageID]store.Answer{}
+	}
+	c.answers[id] = a
+}
+
+// append adds a record at the head. Its time is not before that of the record before it,
+// whatever the clock says: clocks are set back, and those of two nodes differ.
 func (c *conversation) append(r ds.Record, nowMS int64) ds.Record {
 	c.touched = true
 	c.head.Pos++
-	r.Log, r.Pos, r.CreatedMS = ds.ConversationLog(c.head.ID), c.head.Pos, nowMS
+	c.head.LastMS = max(nowMS, c.head.LastMS, c.head.LatestMS, c.head.CreatedMS) // earlier versions do not write the first
+	r.Log, r.Pos, r.CreatedMS = ds.ConversationLog(c.head.ID), c.head.Pos, c.head.LastMS
 	r.Generation, r.Epoch, r.Term = c.head.Generation, c.head.Epoch, c.head.Term
 	r.Hash = ChainHash(c.head.Hash, &r)
 	c.head.Hash = r.Hash
@@ -114,19 +189,20 @@ func (c *conversation) changeMembers(by ds.AccountID, add, remove []ds.AccountID
 	}
 	r := c.note(ds.Membership, change, nowMS)
 	for _, account := range change.Remove {
-		stays := c.intervals[account]
-		stays[len(stays)-1].Until = r.Pos
-		c.out.Stays = append(c.out.Stays, store.Stay{Conversation: c.head.ID, Account: account, Interval: stays[len(stays)-1]})
+		stay, _ := c.stay(account)
+		stay.Until = r.Pos
+		c.change(account, stay)
+		c.out.Stays = append(c.out.Stays, store.Stay{Conversation: c.head.ID, Account: account, Interval: stay})
 		c.tell(account, "", ds.MembersEvent, ds.DeviceEvent{Remove: []ds.AccountID{account}})
 	}
 	for _, account := range change.Add {
 		role := ds.Plain
-		if c.head.Members == 0 {
+		if r.Pos == 1 && c.head.Members == 0 {
 			role = ds.Owner
 		}
 		stay := ds.Interval{From: r.Pos, Role: role}
-		c.intervals[account] = append(c.intervals[account], stay)
-		c.out.Stays = append(c.out.Stays, store.Stay{Conversation: c.head.ID, Account: account, Interval: stay, AtMS: nowMS})
+		c.enter(account, stay)
+		c.out.Stays = append(c.out.Stays, store.Stay{Conversation: c.head.ID, Account: account, Interval: stay, AtMS: r.CreatedMS})
 		c.tell(account, "", ds.MembersEvent, ds.DeviceEvent{Add: []ds.AccountID{account}})
 		c.head.Members++
 	}
@@ -199,19 +275,21 @@ func (c *conversation) admit(who ds.Caller, id ds.MessageID) (store.Answer, bool
 // charge counts a call under a limit per account and conversation, once for each
 // request however often its rule runs.
 func (s *Service) charge(c *conversation, name string, who ds.Caller) *ds.Refusal {
-	if c.told == nil {
-		c.told = &spent{}
-	}
-	return s.limits.takeOnce(c.told, name, string(who.Account), string(c.head.ID), 1)
+	return s.take(c, name, who.Account, string(c.head.ID), 1)
 }
 
-// chargeBytes counts what a request stores against what its account may, once for
-// each request.
+// chargeAccount is charge for a limit per account.
+func (s *Service) chargeAccount(c *conversation, name string, who ds.Caller) *ds.Refusal {
+	return s.take(c, name, who.Account, "", 1)
+}
+
+// chargeBytes counts what a request stores against what its account may.
 func (s *Service) chargeBytes(c *conversation, who ds.Caller, bytes int) *ds.Refusal {
-	if c.told == nil {
-		c.told = &spent{}
-	}
-	return s.limits.takeOnce(c.told, LimitStoredBytes, string(who.Account), "", int64(bytes))
+	return s.take(c, LimitStoredBytes, who.Account, "", int64(bytes))
+}
+
+func (s *Service) take(c *conversation, name string, account ds.AccountID, key string, n int64) *ds.Refusal {
+	return s.limits.takeOnce(c.bill, name, string(account), key, n, c.now)
 }
 
 // isHome refuses, as a fault that may pass, what only the home may decide. There is

@@ -30,6 +30,7 @@ type Conversation struct {
 	Members    int64
 	CreatedMS  int64
 	LatestMS   int64 // time of the last message; 0 when there is none
+	LastMS     int64 // time of the last record, as far as it is noted: that of the next one is not before it
 
 	RecordSenders bool
 	RefuseOpaque  bool // what does not parse as MLS is refused once bound

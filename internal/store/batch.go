@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"waxwing.im/waxwing/internal/ds"
 )
 
@@ -167,7 +169,9 @@ func (tx *Tx) Write(b Batch) error {
 	if err := tx.insertTags(b.Records); err != nil {
 		return err
 	}
-	if err := tx.moveHeads(b.Changed); err != nil { // last, so that it travels with COMMIT
+	// Queued like all that follows it, up to the account logs, so that without events it
+	// travels with COMMIT; and before them, whose heads are locked behind those of conversations.
+	if err := tx.moveHeads(b.Changed); err != nil {
 		return err
 	}
 	if err := tx.writeStays(b.Stays); err != nil {
@@ -200,11 +204,11 @@ func (tx *Tx) Write(b Batch) error {
 func (tx *Tx) insertHeads(list []ds.Conversation) error {
 	for _, c := range list {
 		if err := tx.later(`INSERT INTO logs (log_id, pos, seq, hash, term, home, group_id, generation, epoch, members,
-				record_senders, refuse_opaque, committer_account, committer_device, created_ms, latest_ms, policy, confirmation_tag, tag_epoch)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $9)`,
+				record_senders, refuse_opaque, committer_account, committer_device, created_ms, latest_ms, policy, confirmation_tag, tag_epoch, last_ms)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $9, $19)`,
 			string(ds.ConversationLog(c.ID)), c.Pos, c.Seq, c.Hash, c.Term, null(c.Home), bytesOrNull(c.GroupID), c.Generation, c.Epoch, c.Members,
 			flag(c.RecordSenders), flag(c.RefuseOpaque), null(c.Committer.Account), null(c.Committer.ID), c.CreatedMS, c.LatestMS,
-			policyOrNull(c.Policy), bytesOrNull(c.ConfirmationTag)); err != nil {
+			policyOrNull(c.Policy), bytesOrNull(c.ConfirmationTag), c.LastMS); err != nil {
 			return err
 		}
 	}
@@ -218,12 +222,12 @@ func (tx *Tx) moveHeads(list []Change) error {
 		return tx.moveHeadsPostgres(list)
 	}
 	for chunk := range slices.Chunk(list, batchSizes[len(batchSizes)-1]) {
-		args := make([]any, 0, sizeFor(len(chunk))*7)
+		args := make([]any, 0, sizeFor(len(chunk))*8)
 		for _, c := range chunk {
-			args = append(args, string(ds.ConversationLog(c.After.ID)), c.Before.Pos, c.Before.Hash, c.After.Pos, c.After.Seq, c.After.Hash, c.After.LatestMS)
+			args = append(args, string(ds.ConversationLog(c.After.ID)), c.Before.Pos, c.Before.Hash, c.After.Pos, c.After.Seq, c.After.Hash, c.After.LatestMS, c.After.LastMS)
 		}
-		from, args := sized(7, args)
-		n, err := tx.exec(`UPDATE logs SET pos = n.column4, seq = n.column5, hash = n.column6, latest_ms = n.column7 FROM `+from+` AS n
+		from, args := sized(8, args)
+		n, err := tx.exec(`UPDATE logs SET pos = n.column4, seq = n.column5, hash = n.column6, latest_ms = n.column7, last_ms = n.column8 FROM `+from+` AS n
 			WHERE logs.log_id = n.column1 AND logs.pos = n.column2 AND logs.hash IS n.column3`, args...)
 		if err != nil {
 			return err
@@ -241,20 +245,20 @@ func (tx *Tx) moveHeadsPostgres(list []Change) error {
 	}
 	n := len(list)
 	logs, oldHashes, hashes := make([]string, n), make([][]byte, n), make([][]byte, n)
-	oldPos, pos, seq, latest := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	oldPos, pos, seq, latest, last := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
 	for i, c := range list {
 		logs[i], oldPos[i], oldHashes[i] = string(ds.ConversationLog(c.After.ID)), c.Before.Pos, c.Before.Hash
-		pos[i], seq[i], hashes[i], latest[i] = c.After.Pos, c.After.Seq, c.After.Hash, c.After.LatestMS
+		pos[i], seq[i], hashes[i], latest[i], last[i] = c.After.Pos, c.After.Seq, c.After.Hash, c.After.LatestMS, c.After.LastMS
 	}
 	// The answer travels with COMMIT, too late to look at it: the statement itself fails,
 	// by a division by zero, where not every head was where it should be.
 	if err := tx.later(`WITH moved AS (
-			UPDATE logs AS l SET pos = n.pos, seq = n.seq, hash = n.hash, latest_ms = n.latest
-			FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bigint[])
-				AS n(log_id, old_pos, old_hash, pos, seq, hash, latest)
+			UPDATE logs AS l SET pos = n.pos, seq = n.seq, hash = n.hash, latest_ms = n.latest, last_ms = n.last
+			FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bigint[], $9::bigint[])
+				AS n(log_id, old_pos, old_hash, pos, seq, hash, latest, last)
 			WHERE l.log_id = n.log_id AND l.pos = n.old_pos AND l.hash IS NOT DISTINCT FROM n.old_hash RETURNING 1)
 		SELECT 1 / CASE WHEN count(*) = $8 THEN 1 ELSE 0 END FROM moved`,
-		logs, oldPos, oldHashes, pos, seq, hashes, latest, n); err != nil {
+		logs, oldPos, oldHashes, pos, seq, hashes, latest, n, last); err != nil {
 		return err
 	}
 	return tx.updateRest(list)
@@ -281,8 +285,7 @@ func (tx *Tx) updateRest(list []Change) error {
 // isMoved recognises ErrMoved in whichever form the database says it: by the head,
 // or earlier, by a record that stands already where one was to go.
 func isMoved(err error) bool {
-	return errors.Is(err, ErrMoved) || err != nil && (isPostgresCode(err, "22012") ||
-		isPostgresCode(err, "23505") && strings.Contains(err.Error(), "records_pkey"))
+	return errors.Is(err, ErrMoved) || isPostgresCode(err, "22012") || isTaken(err, "records_pkey", "records.log_id, records.pos")
 }
 
 // insertRecords writes records and, for messages, what their ids answer.
@@ -409,16 +412,26 @@ func (tx *Tx) writeStays(list []Stay) error {
 			return err
 		}
 		begun = begun[:0]
-		n, err := tx.exec(`UPDATE intervals SET until_pos = $3 WHERE log_id = $1 AND account = $2 AND until_pos IS NULL`,
-			string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.Until)
-		if err != nil {
+		if err := tx.endStay(s); err != nil {
 			return err
-		}
-		if n != 1 {
-			return fmt.Errorf("end of stay: %d rows", n)
 		}
 	}
 	return tx.beginStays(begun)
+}
+
+// endStay ends the present stay of an account. On PostgreSQL the statement fails, as that of
+// moveHeads does, where there is none: nothing waits for its answer.
+func (tx *Tx) endStay(s Stay) error {
+	const update = `UPDATE intervals SET until_pos = $3 WHERE log_id = $1 AND account = $2 AND until_pos IS NULL`
+	args := []any{string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.Until}
+	if tx.dialect.name == "postgres" {
+		return tx.later(`WITH ended AS (`+update+` RETURNING 1) SELECT 1 / CASE WHEN count(*) = 1 THEN 1 ELSE 0 END FROM ended`, args...)
+	}
+	n, err := tx.exec(update, args...)
+	if err == nil && n != 1 {
+		err = fmt.Errorf("end of stay: %d rows", n)
+	}
+	return err
 }
 
 func (tx *Tx) beginStays(list []Stay) error {
@@ -450,7 +463,7 @@ func (tx *Tx) AppendEvents(events []Event) error {
 		byLog[log] = append(byLog[log], e)
 	}
 	slices.Sort(logs)
-	heads, err := tx.moveAccountLogs(logs, byLog)
+	heads, times, err := tx.moveAccountLogs(logs, byLog)
 	if err != nil {
 		return err
 	}
@@ -462,7 +475,7 @@ func (tx *Tx) AppendEvents(events []Event) error {
 			if err != nil {
 				return err
 			}
-			list = append(list, ds.Record{Log: log, Pos: first + int64(i), Kind: e.Kind, Term: 1, CreatedMS: tx.nowMS,
+			list = append(list, ds.Record{Log: log, Pos: first + int64(i), Kind: e.Kind, Term: 1, CreatedMS: times[log],
 				Recipient: e.Recipient, Encoding: ds.JSON, Body: body})
 		}
 	}
@@ -470,36 +483,47 @@ func (tx *Tx) AppendEvents(events []Event) error {
 }
 
 // moveAccountLogs makes room in account logs, which it creates as needed, and
-// returns their new heads. The rows are locked in the order given.
-func (tx *Tx) moveAccountLogs(logs []ds.LogID, events map[ds.LogID][]Event) (map[ds.LogID]int64, error) {
-	heads := make(map[ds.LogID]int64, len(logs))
+// returns their new heads and the times of their new records, which are not before those
+// of earlier ones. The rows are locked in the order given.
+func (tx *Tx) moveAccountLogs(logs []ds.LogID, events map[ds.LogID][]Event) (heads, times map[ds.LogID]int64, err error) {
+	heads, times = make(map[ds.LogID]int64, len(logs)), make(map[ds.LogID]int64, len(logs))
 	for chunk := range slices.Chunk(logs, 64) {
 		args := make([]any, 0, 6*len(chunk))
 		for _, log := range chunk {
 			args = append(args, string(log), int64(len(events[log])), int64(0), int64(1), tx.nowMS, tx.nowMS)
 		}
-		err := tx.each(scanPosition(heads), `INSERT INTO logs (log_id, pos, seq, term, created_ms, latest_ms) VALUES `+placeholders(len(chunk), 6, 0)+`
-			ON CONFLICT (log_id) DO UPDATE SET pos = logs.pos + excluded.pos, latest_ms = excluded.latest_ms RETURNING log_id, pos`, args...)
+		err := tx.each(func(scan func(...any) error) error {
+			var log ds.LogID
+			var pos, atMS int64
+			err := scan(&log, &pos, &atMS)
+			heads[log], times[log] = pos, atMS
+			return err
+		}, `INSERT INTO logs (log_id, pos, seq, term, created_ms, latest_ms) VALUES `+placeholders(len(chunk), 6, 0)+`
+			ON CONFLICT (log_id) DO UPDATE SET pos = logs.pos + excluded.pos,
+				latest_ms = CASE WHEN excluded.latest_ms > logs.latest_ms THEN excluded.latest_ms ELSE logs.latest_ms END
+			RETURNING log_id, pos, latest_ms`, args...)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return heads, nil
+	return heads, times, nil
 }
 
 // IsGroupInUse says whether err is the database's refusal to bind two
 // conversations to one MLS group.
-func IsGroupInUse(err error) bool {
-	return err != nil && isUniqueViolation(err) && strings.Contains(err.Error(), "group_id")
-}
+func IsGroupInUse(err error) bool { return isTaken(err, "logs_group_id_key", "logs.group_id") }
 
 // IsHeadTaken says whether err is the database's refusal to create a log twice.
-func IsHeadTaken(err error) bool {
-	return err != nil && isUniqueViolation(err) && (strings.Contains(err.Error(), "logs_pkey") || strings.Contains(err.Error(), "logs.log_id"))
-}
+func IsHeadTaken(err error) bool { return isTaken(err, "logs_pkey", "logs.log_id") }
 
-func isUniqueViolation(err error) bool {
-	return isPostgresCode(err, "23505") || strings.Contains(err.Error(), "UNIQUE constraint failed")
+// isTaken says whether err is the refusal of a row whose key another row has: by the name
+// of the constraint on PostgreSQL, by the columns on SQLite.
+func isTaken(err error, constraint, columns string) bool {
+	var p *pgconn.PgError
+	if errors.As(err, &p) {
+		return p.Code == "23505" && p.ConstraintName == constraint
+	}
+	return err != nil && strings.Contains(err.Error(), "UNIQUE constraint failed: "+columns)
 }
 
 // policyOrNull keeps rows narrow where the default rules hold.

@@ -125,16 +125,30 @@ func (tx *Tx) CountWaiting(account ds.AccountID) (int64, error) {
 	return n, err
 }
 
-// Stays loads all stays of everybody in conversations, oldest first. The caller holds
+// PresentStays loads the stay of each present member of conversations. The caller holds
 // the heads, or names them when it writes.
-func (tx *Tx) Stays(ids []ds.ConversationID) (map[MemberKey][]ds.Interval, error) {
-	found := map[MemberKey][]ds.Interval{}
+func (tx *Tx) PresentStays(ids []ds.ConversationID) (map[MemberKey]ds.Interval, error) {
 	if len(ids) == 0 {
-		return found, nil
+		return nil, nil
 	}
-	err := tx.each(scanStays(found), `SELECT log_id, account, from_pos, COALESCE(until_pos, 0), role FROM intervals
-		WHERE log_id `+tx.in(1)+` ORDER BY from_pos`, tx.setOf(conversationLogs(ids)))
+	found := map[MemberKey]ds.Interval{}
+	err := tx.each(func(scan func(...any) error) error {
+		var log, account string
+		var i ds.Interval
+		err := scan(&log, &account, &i.From, &i.Role)
+		found[MemberKey{ds.LogID(log).Conversation(), ds.AccountID(account)}] = i
+		return err
+	}, `SELECT log_id, account, from_pos, role FROM intervals
+		WHERE log_id `+tx.in(1)+` AND until_pos IS NULL`, tx.setOf(conversationLogs(ids)))
 	return found, err
+}
+
+// HasStaysAfter reports whether accounts are in a conversation now or were after a record.
+func (tx *Tx) HasStaysAfter(id ds.ConversationID, pos int64) (bool, error) {
+	var n int64
+	err := tx.row(`SELECT COUNT(*) FROM (SELECT 1 FROM intervals WHERE log_id = $1 AND (until_pos IS NULL OR until_pos > $2) LIMIT 1) AS i`,
+		string(ds.ConversationLog(id)), pos).Scan(&n)
+	return n > 0, err
 }
 
 // scanStays reads rows of intervals into found.

@@ -7,7 +7,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-const headColumns = `log_id, pos, seq, hash, term, COALESCE(home, ''), group_id, generation, epoch, members,
+const headColumns = `last_ms, log_id, pos, seq, hash, term, COALESCE(home, ''), group_id, generation, epoch, members,
 	created_ms, latest_ms, record_senders, refuse_opaque, COALESCE(committer_account, ''), COALESCE(committer_device, ''),
 	COALESCE(policy, ''), CASE WHEN tag_epoch = epoch THEN confirmation_tag END`
 
@@ -18,7 +18,7 @@ func scanHead(scan func(...any) error) (ds.Conversation, error) {
 		senders, opaque int64
 		policy          string
 	)
-	err := scan(&log, &c.Pos, &c.Seq, &c.Hash, &c.Term, &c.Home, &c.GroupID, &c.Generation, &c.Epoch, &c.Members,
+	err := scan(&c.LastMS, &log, &c.Pos, &c.Seq, &c.Hash, &c.Term, &c.Home, &c.GroupID, &c.Generation, &c.Epoch, &c.Members,
 		&c.CreatedMS, &c.LatestMS, &senders, &opaque, &c.Committer.Account, &c.Committer.ID, &policy, &c.ConfirmationTag)
 	if c.Policy = ds.DefaultPolicy(); policy != "" && err == nil {
 		err = json.Unmarshal([]byte(policy), &c.Policy)
@@ -64,6 +64,28 @@ func (tx *Tx) HeldHeads(ids []ds.ConversationID) ([]ds.ConversationID, error) {
 		return err
 	}, `SELECT log_id FROM logs WHERE log_id `+tx.in(1), tx.setOf(conversationLogs(ids)))
 	return held, err
+}
+
+// HeadHash is where a head stands.
+type HeadHash struct {
+	Pos  int64
+	Hash []byte
+}
+
+// HeadHashes returns where the heads of those conversations stand that exist.
+func (tx *Tx) HeadHashes(ids []ds.ConversationID) (map[ds.ConversationID]HeadHash, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	heads := make(map[ds.ConversationID]HeadHash, len(ids))
+	err := tx.each(func(scan func(...any) error) error {
+		var log ds.LogID
+		var h HeadHash
+		err := scan(&log, &h.Pos, &h.Hash)
+		heads[log.Conversation()] = h
+		return err
+	}, `SELECT log_id, pos, hash FROM logs WHERE log_id `+tx.in(1), tx.setOf(conversationLogs(ids)))
+	return heads, err
 }
 
 // Head is the head of a conversation, or ErrNotFound.

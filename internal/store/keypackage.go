@@ -7,19 +7,19 @@ import (
 // PublishKeyPackages adds packages to a device's pool, in order. One that was ever
 // published before is left as it is: a package that was handed out does not come back.
 func (tx *Tx) PublishKeyPackages(list []ds.KeyPackage, ids []string) error {
-	_, err := tx.AddKeyPackages(list, ids)
+	_, _, err := tx.AddKeyPackages(list, ids)
 	return err
 }
 
-// AddKeyPackages is PublishKeyPackages that says how many were new.
-func (tx *Tx) AddKeyPackages(list []ds.KeyPackage, ids []string) (added int64, err error) {
+// AddKeyPackages is PublishKeyPackages that says how many were new, and their bytes.
+func (tx *Tx) AddKeyPackages(list []ds.KeyPackage, ids []string) (added, bytes int64, err error) {
 	// Two publishes may share a millisecond; the ordinal goes on counting from there.
 	var base int64
 	if len(list) > 0 {
 		d := list[0].Device
 		if err := tx.row(`SELECT COALESCE(MAX(ordinal), 0) FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL`,
 			string(d.Account), string(d.ID)).Scan(&base); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
 	for i, p := range list {
@@ -32,11 +32,11 @@ func (tx *Tx) AddKeyPackages(list []ds.KeyPackage, ids []string) (added int64, e
 			ids[i], null(p.Ref), string(p.Device.Account), string(p.Device.ID), p.Suite, int64(p.Encoding), notNil(p.Body), flag(p.LastResort),
 			tx.nowMS, base+int64(i)+1, expires)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		added += n
+		added, bytes = added+n, bytes+n*int64(len(p.Body))
 	}
-	return added, nil
+	return added, bytes, nil
 }
 
 const neverMS = 1 << 62

@@ -119,10 +119,23 @@ func testViews(t *testing.T, db *DB) {
 		})
 	}
 	db.must(t, func(tx *Tx) error {
-		all, err := tx.Stays([]ds.ConversationID{"c1", "c4"})
-		same(t, "stays", all, map[MemberKey][]ds.Interval{{Conversation: "c1", Account: "ann"}: {{From: 2, Role: ds.Plain}},
-			{Conversation: "c1", Account: "zoe"}: {{From: 1, Role: ds.Plain}}, {Conversation: "c4", Account: "ann"}: {{From: 1, Until: 3, Role: ds.Plain}}})
-		return err
+		all, err := tx.PresentStays([]ds.ConversationID{"c1", "c4"})
+		same(t, "stays", all, map[MemberKey]ds.Interval{{Conversation: "c1", Account: "ann"}: {From: 2, Role: ds.Plain},
+			{Conversation: "c1", Account: "zoe"}: {From: 1, Role: ds.Plain}})
+		if err != nil {
+			return err
+		}
+		for _, row := range []struct {
+			id   ds.ConversationID
+			pos  int64
+			want bool
+		}{{"c1", 9, true}, {"c4", 2, true}, {"c4", 3, false}, {"none", 0, false}} {
+			is, err := tx.HasStaysAfter(row.id, row.pos)
+			if same(t, fmt.Sprint("stays after ", row.id, row.pos), is, row.want); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
