@@ -75,7 +75,8 @@ type Authenticator struct {
 	keys             *keyCache
 	penalties        *penalties
 	sessionPenalties *penalties // of addresses that have sent too many session tokens that were nobody's
-	lane             lane
+	looks            lane       // at the database, for penalised addresses
+	signatures       lane       // verified for them
 	admitted         *admittedAccounts
 	slideEvery       time.Duration // at most this often is a session's expiry written while it is attached
 
@@ -121,7 +122,8 @@ func New(o Options) (*Authenticator, error) {
 		o:          o,
 		keys:       newKeyCache(),
 		penalties:  newPenalties(),
-		lane:       newLane(),
+		looks:      make(lane, looksMax),
+		signatures: make(lane, signaturesMax()),
 		admitted:   newAdmittedAccounts(),
 		slideEvery: min(slideEveryMax, o.SessionTTL/10),
 		attached:   map[[32]byte]*attachment{},

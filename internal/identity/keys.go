@@ -103,7 +103,7 @@ func (i *issuers) verify(ctx context.Context, u unverified, issuer string) error
 // are verified at a time.
 func (i *issuers) check(ctx context.Context, u unverified, key publicKey) error {
 	if i.isPenalised {
-		leave, err := i.a.lane.enter(ctx)
+		leave, err := i.a.signatures.enter(ctx)
 		if err != nil {
 			return err
 		}

@@ -128,7 +128,7 @@ func (a *Authenticator) PassResume(ctx context.Context, resumeToken string, refu
 	if !ok {
 		return refused
 	}
-	leave, err := a.lane.enter(ctx)
+	leave, err := a.looks.enter(ctx)
 	if err != nil {
 		return refused
 	}
@@ -151,7 +151,7 @@ func (a *Authenticator) wasHere(ctx context.Context, account ds.AccountID, refus
 	if a.admitted.isRemembered(account) {
 		return true, nil
 	}
-	leave, err := a.lane.enter(ctx)
+	leave, err := a.looks.enter(ctx)
 	if err != nil {
 		return false, refused
 	}
@@ -168,12 +168,18 @@ func (a *Authenticator) wasHere(ctx context.Context, account ds.AccountID, refus
 // the order in which they come.
 type lane chan struct{}
 
-// laneWait bounds the wait for a turn.
-const laneWait = time.Second
+const (
+	// laneWait bounds the wait for a turn.
+	laneWait = time.Second
+	// looksMax bounds the looks at the database under way for penalised addresses.
+	looksMax = 8
+)
+
+// signaturesMax bounds the signatures that are verified at a time for penalised addresses:
+// half of the processors are left to everybody else.
+func signaturesMax() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
 var errLane = errors.New("too many wait for their turn")
-
-func newLane() lane { return make(lane, max(1, runtime.GOMAXPROCS(0)/2)) }
 
 // enter waits for a turn, which ends with leave.
 func (l lane) enter(ctx context.Context) (leave func(), err error) {

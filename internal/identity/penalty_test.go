@@ -167,8 +167,8 @@ func TestLaneIsBounded(t *testing.T) {
 	p := newPeople(newWorld(t, "sqlite:"+t.TempDir()))
 	limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitAddressCalls: 0}}
 	a := p.authenticator(func(o *Options) { o.Limit = limits.take })
-	for range cap(a.lane) {
-		leave, err := a.lane.enter(t.Context())
+	for range cap(a.looks) {
+		leave, err := a.looks.enter(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

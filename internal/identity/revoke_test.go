@@ -93,8 +93,8 @@ func TestBadSessionsPerAddress(t *testing.T) {
 		t.Errorf("a session behind the same address: %q", code)
 	}
 	detach := a.Attach(ready.Session)
-	for range cap(a.lane) { // of all who wait for a turn
-		leave, err := a.lane.enter(t.Context())
+	for range cap(a.looks) { // of all who wait for a turn
+		leave, err := a.looks.enter(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

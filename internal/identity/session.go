@@ -265,7 +265,7 @@ func (a *Authenticator) SessionFrom(ctx context.Context, sessionToken, address s
 			return Session{}, penalty
 		}
 		if !a.isAttached(token.hash(sessionPrefix)) {
-			leave, err := a.lane.enter(ctx)
+			leave, err := a.looks.enter(ctx)
 			if err != nil {
 				return Session{}, penalty
 			}

@@ -11,7 +11,9 @@ import (
 )
 
 const (
-	// writerBatchMax bounds how many jobs share a transaction, and how many wait for the next one.
+	// writerBatchMax bounds how many jobs share a transaction, and how many wait for the next
+	// one: a megabyte of each, for a job holds checked names and hashes of at most 2 KiB. Whoever
+	// comes when that is full waits outside, for jobTimeout, and goes in by turns.
 	writerBatchMax = store.NonceBatchMax
 	// writerTimeout ends a transaction that does not come back, and jobTimeout the wait
 	// for one.
