@@ -44,6 +44,8 @@ var edges = map[string][]string{
 	"internal/sim": {"api/gateway", "client", "internal/core", "internal/ds", "internal/gatewayserver", "internal/identity",
 		"internal/pgtest", "internal/server", "internal/store", "mls", "mls/keypackage", "mls/wire"},
 	"internal/pgtest": {},
+	// testsize is for tests: how much of a thing they do.
+	"internal/testsize": {},
 	// mlspeer shows mls to other implementations; interop runs it against them.
 	"internal/mlspeer": {"mls"},
 	"interop":          {"internal/mlspeer"},
@@ -65,9 +67,9 @@ var edges = map[string][]string{
 // besides: they know what any user of them knows, except that the SDK is tested
 // against a whole server.
 var testEdges = map[string][]string{
-	"client": {"internal/server", "internal/pgtest"},
+	"client": {"internal/server", "internal/pgtest", "internal/testsize"},
 	"api":    {"lexicons"},
-	"mls":    append([]string{"mls"}, edges["mls"]...),
+	"mls":    append([]string{"mls", "internal/testsize"}, edges["mls"]...),
 }
 
 // exclusive holds the libraries that belong to few packages, so that SQL stays in
@@ -204,7 +206,7 @@ func TestTidyMLSStandsAlone(t *testing.T) {
 
 func TestTidyEnvironmentIsReadInOnePlace(t *testing.T) {
 	for _, file := range sources(t) {
-		if file.isTest || file.folder == "cmd/waxwing" || file.folder == "internal/pgtest" {
+		if file.isTest || file.folder == "cmd/waxwing" || file.folder == "internal/pgtest" || file.folder == "internal/testsize" {
 			continue
 		}
 		for _, call := range []string{"os." + "Getenv(", "os." + "LookupEnv("} {
