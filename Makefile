@@ -11,7 +11,7 @@ LDFLAGS := -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VERSION))
 # steps, find nothing, and make reads seven times as slow. What calls it is watched.
 RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false
 
-.PHONY: build run demo check lint test churn bench interop ts-mls atproto lexicon-check fuzz fuzz-short property mutants
+.PHONY: build run demo check lint test full churn bench pairs interop ts-mls atproto lexicon-check fuzz fuzz-short property mutants
 
 # One static binary. SQLite is pure Go, so no C compiler is needed.
 build:
@@ -26,8 +26,8 @@ run: build
 demo: build
 	@exec bin/waxwing demo
 
-# Everything that needs no services: the tests run on SQLite only. The race
-# detector needs a C compiler.
+# What a change is tried with: it needs no services, runs on SQLite only and takes
+# minutes. The race detector needs a C compiler.
 check: lint
 	WAXWING_TEST_POSTGRES=off go test $(RACE) ./...
 
@@ -37,14 +37,24 @@ lint:
 	go run $(STATICCHECK) ./...
 	GOOS=js GOARCH=wasm go build ./mls/...
 
-# Everything, on SQLite and PostgreSQL; what continuous integration runs. CI=true
-# turns a missing PostgreSQL from a skipped test into a failed one.
+# Every suite at quick sizes, on SQLite and PostgreSQL; what continuous integration
+# runs. CI=true turns what is missing, such as PostgreSQL, from a skipped test into a
+# failed one. It ends with go test, whose summary is the last thing to be seen.
 test:
 	@scripts/prepare.sh
 	@$(MAKE) --no-print-directory ts-mls atproto lexicon-check
 	@$(MAKE) --no-print-directory lint
-	@$(MAKE) --no-print-directory fuzz-short
 	CI=true go test $(RACE) ./...
+
+# Every suite at full size (internal/testsize), measurements included: attacks, proxies at
+# their own timeouts, a thousand lost connections, every point of a crash. It takes hours
+# and wants the machine to itself. The race detector is for test; here time counts.
+full:
+	@scripts/prepare.sh
+	@$(MAKE) --no-print-directory ts-mls atproto lexicon-check
+	@$(MAKE) --no-print-directory lint fuzz-short property mutants
+	go test -count 1000 -run '^TestSingleFlight$$' ./internal/identity
+	CI=true WAXWING_FULL=1 go test -count 1 -p 1 -timeout 120m ./...
 
 # Our MLS and ts-mls in the same groups, and our identity under the eyes of the AT
 # Protocol's own libraries (interop/README.md). Needs node 20 and npm.
@@ -76,7 +86,7 @@ lexicon-check:
 	@touch $@
 
 # What mls reads from others and from disk, and what the doors read, fuzzed for FUZZTIME
-# each; a minute each of mls is part of test.
+# each; a minute each of mls is part of full.
 FUZZTIME   = 10m
 FUZZ_MLS   = mls/wire:FuzzWire mls:FuzzProcess mls:FuzzJoin mls:FuzzState
 FUZZ_DOORS = internal/identity:FuzzXRPCToken internal/identity:FuzzVerifyToken internal/identity:FuzzDocument internal/identity:FuzzLocate \
@@ -108,3 +118,10 @@ churn:
 # The append path beside the same rows written raw, on both databases, durable.
 bench:
 	go test -run '^$$' -bench . -benchtime 10s -timeout 60m ./internal/...
+
+# The benchmarks of appends, fan-out and sendMessage, this tree beside the commit BASE, in
+# turns; prints the ratios (docs/performance.md).
+BASE  = HEAD
+PAIRS = 10
+pairs:
+	@scripts/pairs.sh $(BASE) $(PAIRS)

@@ -14,10 +14,10 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/testsize"
 )
 
-// churnEpochs is how many epochs the churn goes through: WAXWING_CHURN_EPOCHS, or 200,
-// or fewer with the race detector, which makes everything some ten times slower.
+// churnEpochs returns how many epochs the churn goes through: WAXWING_CHURN_EPOCHS if set.
 func churnEpochs(t *testing.T) uint64 {
 	if text := os.Getenv("WAXWING_CHURN_EPOCHS"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 32)
@@ -26,10 +26,7 @@ func churnEpochs(t *testing.T) uint64 {
 		}
 		return n
 	}
-	if raceDetector || testing.Short() {
-		return 25
-	}
-	return 200
+	return testsize.Of[uint64](25, 200)
 }
 
 // churner is a client that is crashed again and again, and the home that it lives on in.
@@ -135,12 +132,12 @@ func (w *witness) head() uint64 {
 	return w.last
 }
 
-// TestChurn: 32 clients, 24 accounts with 8 second devices, in one room over a real
+// TestChurn: clients, three accounts in four with one device, in one room over a real
 // server. They come and go, are removed and invited, renew their keys at the same
 // moment, talk, lose their connections and their power. No group forks, nobody applies
 // a commit before the log shows it, and in the end all who are in it agree.
 func TestChurn(t *testing.T) {
-	churn(t, newWorld(t), churnSize{accounts: 24, devices: 32, epochs: churnEpochs(t)})
+	churn(t, newWorld(t), churnSize{accounts: testsize.Of(9, 24), devices: testsize.Of(12, 32), epochs: churnEpochs(t)})
 }
 
 // TestChurnPostgres is the same on PostgreSQL, by fewer.

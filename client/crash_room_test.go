@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
+
+	"waxwing.im/waxwing/internal/testsize"
 )
 
 // crashWorld is a room of three accounts, whose clients come back when they crash.
@@ -171,10 +173,7 @@ func TestCrashInOperations(t *testing.T) {
 // crashEach plays a step over and over, with a crash one point later each time, until
 // it is over before the crash.
 func crashEach(w *crashWorld, name string, victim func() *churner, play, undo func()) {
-	step := int64(1)
-	if testing.Short() || raceDetector {
-		step = 7 // every point is tried without the race detector
-	}
+	step := testsize.Of[int64](7, 1)
 	for n := int64(1); !w.t.Failed(); n += step {
 		if n > 200 {
 			w.t.Fatalf("%s: it is still writing after %d points", name, n-1)

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"waxwing.im/waxwing/internal/testsize"
 )
 
 var errCrash = errors.New("the machine has lost its power")
@@ -35,10 +37,7 @@ func TestCrashBetweenAnyTwoWrites(t *testing.T) {
 	for _, who := range []string{"founder", "joiner"} {
 		t.Run(who, func(t *testing.T) {
 			w := newWorld(t)
-			step := 1
-			if testing.Short() || raceDetector {
-				step = 4 // every point is tried without the race detector
-			}
+			step := testsize.Of(5, 1)
 			for n := 1; ; n += step {
 				w.limit(time.Minute) // for each
 				ok := crashScript(w, who, n)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/testsize"
 	"waxwing.im/waxwing/mls"
 )
 
@@ -323,10 +324,7 @@ func TestXRPCCrash(t *testing.T) {
 		t.Run(row.victim+" over "+row.over, func(t *testing.T) {
 			w := newWorld(t)
 			w.overXRPC = func(name string) bool { return strings.Contains(name, "-"+row.over) }
-			first, step := 1, 3
-			if testing.Short() || raceDetector { // which is slow: each row has other points
-				first, step = 1+6*i, 30
-			}
+			first, step := testsize.Of(1+6*i, 1), testsize.Of(30, 1) // each row has other points
 			for n := first; ; n += step {
 				w.limit(time.Minute) // for each
 				if !crashScript(w, row.victim, n) {

@@ -1,18 +1,32 @@
 #!/bin/sh
-# Installs the Debian packages that `make test` needs and the machine lacks: a C
-# compiler for the race detector and the PostgreSQL server for the tests, which
-# start servers of their own; no cluster is created and no service is started.
+# Installs the Debian packages that the tests need and the machine lacks. What has a
+# service is installed without starting it: tests start servers of their own.
 set -eu
 
-compiler=''
-database=''
-if ! command -v gcc >/dev/null || [ ! -e /usr/include/stdlib.h ]; then
-	compiler='gcc libc6-dev'
+packages=''
+
+# need PACKAGES COMMAND... names the packages to install unless one of the commands is
+# there. Debian keeps some out of the path of ordinary users.
+need() {
+	wanted=$1
+	shift
+	for command; do
+		if PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null; then
+			return
+		fi
+	done
+	packages="$packages $wanted"
+}
+
+need 'gcc libc6-dev' gcc # the race detector
+if [ ! -e /usr/include/stdlib.h ]; then
+	packages="$packages libc6-dev"
 fi
-if ! command -v postgres >/dev/null && ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
-	database='postgresql'
+if ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
+	need postgresql postgres
 fi
-if [ -z "$compiler$database" ]; then
+
+if [ -z "$packages" ]; then
 	exit 0
 fi
 
@@ -21,9 +35,17 @@ if [ "$(id -u)" != 0 ]; then
 	root='sudo'
 fi
 if ! command -v apt-get >/dev/null || { [ -n "$root" ] && ! command -v sudo >/dev/null; }; then
-	echo "make test needs: $compiler $database (the names of Debian's packages)." >&2
-	echo "Install them, or run it as root or with sudo on Debian; make check does without PostgreSQL." >&2
+	echo "make test needs:$packages (the names of Debian's packages)." >&2
+	echo "Install them, or run it as root or with sudo on Debian; make check does without services." >&2
 	exit 1
+fi
+
+# A package's scripts ask policy-rc.d before they start a service; 101 forbids it.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	trap '$root rm -f "$policy"' EXIT
+	printf '#!/bin/sh\nexit 101\n' | $root tee "$policy" >/dev/null
+	$root chmod 755 "$policy"
 fi
 
 # install waits for another apt-get to finish instead of giving up at once.
@@ -31,13 +53,13 @@ install() {
 	$root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@"
 }
 
-echo "installing: $compiler $database"
+echo "installing:$packages"
 $root apt-get -q -o DPkg::Lock::Timeout=120 update
-if [ -n "$compiler" ]; then
-	install $compiler
-fi
-if [ -n "$database" ]; then
+case "$packages" in
+*postgresql*)
 	install postgresql-common
 	$root sed -i 's/^#\{0,1\} *create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
-	install "$database"
-fi
+	;;
+esac
+# shellcheck disable=SC2086 # it is a list
+install $packages

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -15,10 +14,8 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/testsize"
 )
-
-// isFull reports whether the tests of memory run with the numbers of a real attack.
-func isFull() bool { return os.Getenv("WAXWING_FULL") != "" }
 
 // narrow is a listener whose connections have small buffers in the kernel, so that a
 // peer that does not read stops the server's writes at once.
@@ -93,7 +90,7 @@ func patient(s *setup) { s.door.WriteTimeout = time.Hour }
 // bounds of what is under way say, whatever their frames were.
 func TestUnansweredSendsHoldLittle(t *testing.T) {
 	sockets := 4
-	if isFull() {
+	if testsize.IsFull() {
 		sockets = 40
 	}
 	w := newWorld(t, patient)

@@ -21,6 +21,7 @@ import (
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/internal/testsize"
 )
 
 const (
@@ -197,15 +198,12 @@ func (b *backlog) stream() (next func() ([]byte, error), end func()) {
 		}
 }
 
-// TestBacklog: a reader that is 100 000 messages behind catches up without a gap and
+// TestBacklog: a reader that is many thousand messages behind catches up without a gap and
 // costs the server no memory; and readers that have everything cost the database
 // nothing but, where other nodes may write, the poll of heads, which asks for revoked
 // sessions too.
 func TestBacklog(t *testing.T) {
-	messages := 100_000
-	if RaceEnabled { // it makes filling the log take minutes; what is kept shows in fewer
-		messages = 10_000
-	}
+	messages := testsize.Of(10_000, 100_000)
 	for _, kind := range []string{"sqlite", "postgres"} {
 		t.Run(kind, func(t *testing.T) {
 			url := "sqlite:" + t.TempDir()

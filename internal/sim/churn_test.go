@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"waxwing.im/waxwing/internal/testsize"
 )
 
 // TestChurn is RR-001 in small: clients lose their connections in all the ways that
@@ -13,7 +15,7 @@ import (
 // message, sees one twice or loses one that was acked.
 func TestChurn(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, options []string) {
-		disconnects := int(numberOf(t, disconnectsVariable, 250))
+		disconnects := int(numberOf(t, disconnectsVariable, testsize.Of[uint64](60, 1000)))
 		seed := numberOf(t, seedVariable, rand.Uint64N(1e9))
 		repeat := fmt.Sprintf("%s=%d %s=%d go test ./internal/sim -run '^%s$' -count 1", seedVariable, seed, disconnectsVariable, disconnects, t.Name())
 		name := serverBinary(t)

@@ -17,12 +17,12 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/testsize"
 )
 
 const (
 	outageFileSlack = 256 << 10 // what a file may still grow when the disk is about to be full
 	outagePosters   = 32
-	outageSeconds   = 20
 )
 
 // limitFiles lets the server's files grow no larger than so many bytes, as a full
@@ -149,7 +149,7 @@ func TestDatabaseKilled(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Start(t, pgtest.Options{})
 	o := newOutage(t, "--data", t.TempDir(), "--database", server.Database(t))
-	gone := time.Duration(numberOf(t, outageVariable, outageSeconds)) * time.Second
+	gone := time.Duration(numberOf(t, outageVariable, testsize.Of[uint64](5, 20))) * time.Second
 	o.load()
 	o.sent(10)
 	check := o.bounded()
