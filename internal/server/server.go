@@ -163,6 +163,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 		RecordSenders: s.config.RecordSenders, StrictKeyPackages: s.config.Keypackages == "strict", MessageBytes: s.config.MessageBytes,
 		Revocations: s.identity,
 	})
+	s.warnOfFewFiles()
 	s.metrics.MustRegister(s.store.Collectors()...)
 	s.metrics.MustRegister(s.core.Collectors()...)
 	arriving := intake.New()

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -104,4 +105,35 @@ func TestReplacedDirectory(t *testing.T) {
 	}
 	o.ready(true)
 	o.logsOutages(1)
+}
+
+// TestFewOpenFiles: a server that may have few files open says so at start, and shows how
+// many it has.
+func TestFewOpenFiles(t *testing.T) {
+	t.Parallel()
+	const few = 512
+	script := filepath.Join(t.TempDir(), "few")
+	text := fmt.Sprintf("#!/bin/sh\nulimit -n %d\nexec '%s' \"$@\"\n", few, serverBinary(t))
+	if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o := &outage{t: t, ctx: within(t, outageMax)}
+	o.ops = fmt.Sprintf("http://127.0.0.1:%d", freePort(t))
+	for _, binary := range []string{script, serverBinary(t)} {
+		var err error
+		o.process, err = Serve(o.ctx, binary, "--listen", "127.0.0.1:0", "--ops-listen", o.ops[len("http://"):], "--data", t.TempDir())
+		o.must(err)
+		most, now := o.metric("process_max_fds"), o.metric("process_open_fds")
+		if binary == script && most != few || now < 5 || now > most {
+			t.Errorf("%g of %g files are open", now, most)
+		}
+		want := 0
+		if most < 8192 {
+			want = 1
+		}
+		if got := strings.Count(o.process.log.String(), "few files open"); got != want {
+			t.Errorf("%d lines about %g open files, want %d:\n%s", got, most, want, o.process.log)
+		}
+		o.must(o.process.Stop())
+	}
 }

@@ -1,0 +1,15 @@
+//go:build unix
+
+package server
+
+import "golang.org/x/sys/unix"
+
+// openFilesMax returns how many files and sockets the process may have open, or 0 where
+// that is not known or unlimited.
+func openFilesMax() uint64 {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Cur == unix.RLIM_INFINITY {
+		return 0
+	}
+	return uint64(limit.Cur) // signed on some systems
+}
