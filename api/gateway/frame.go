@@ -113,10 +113,16 @@ type envelope struct {
 
 // DecodeFrame reads one frame. A type that is missing or not a string is "". The
 // error is one of Validate's, ErrNotObject, ErrVersion, or an *InputError about `id`
-// or `body`; with the last two kinds the returned frame has its ID if that is usable.
+// or `body`, or about what no JSON of this protocol holds. Where the error is neither
+// that data is not JSON nor that it is no object, the returned frame has its ID if that is
+// usable.
 // The frame points into data.
 func DecodeFrame(data []byte) (Frame, error) {
 	if err := Validate(data); err != nil {
+		var input *InputError
+		if errors.As(err, &input) {
+			return Frame{ID: FrameID(data)}, err
+		}
 		return Frame{}, err
 	}
 	if data = skipSpace(data); data[0] != '{' {

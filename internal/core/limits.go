@@ -119,11 +119,16 @@ const (
 	GroupInfoAnswerBytes = turnFactor * blobBytesMax
 )
 
-// Bodies of HTTP requests that may be in memory at one time. An address may be many
-// people's; four of the largest commits fit at once.
+// Bodies of HTTP requests and frames that may be in memory at one time. An address may be
+// many people's; four of the largest commits fit at once, of an account too. What strangers
+// send, who have not proven an account, leaves room for those who have, and what they send
+// from one address leaves room for other addresses.
 const (
-	AddressBodyBytesMax = 64 << 20
-	TotalBodyBytesMax   = 256 << 20
+	AddressBodyBytesMax         = 64 << 20
+	AccountBodyBytesMax         = 64 << 20
+	AddressStrangerBodyBytesMax = 16 << 20
+	StrangerBodyBytesMax        = 64 << 20
+	TotalBodyBytesMax           = 256 << 20
 )
 
 // ConversationsMax is how many conversations a page of a list has.

@@ -16,6 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/intake"
 )
 
 // clientFrame is a masked frame of RFC 6455, section 5.2, with a mask of zeros.
@@ -192,11 +194,22 @@ func (w *world) holds(address string, n int64) {
 }
 
 // exhaust takes all there is for bodies once nothing is held any more, as if many
-// addresses had brought some.
-func (w *world) exhaust() {
+// addresses and accounts had brought some. The function that it returns gives it back.
+func (w *world) exhaust() (release func()) {
 	w.t.Helper()
 	w.holds("", 0)
-	must(w.t, w.server.intake.Take("", core.TotalBodyBytesMax))
+	const share = core.AccountBodyBytesMax
+	var owners []intake.Owner
+	for i := range core.TotalBodyBytesMax / share {
+		o := intake.Owner{Account: ds.AccountID(fmt.Sprint("did:ex:", i))}
+		must(w.t, w.server.intake.Take(o, share))
+		owners = append(owners, o)
+	}
+	return func() {
+		for _, o := range owners {
+			w.server.intake.Release(o, share)
+		}
+	}
 }
 
 // TestBodiesInMemory: bodies that arrive and do not end are counted under the address
@@ -210,7 +223,7 @@ func TestBodiesInMemory(t *testing.T) {
 		network net.Conn
 		answer  *bufio.Reader
 	}
-	post := func(address string) attempt {
+	post := func(address, token string) attempt {
 		network, err := net.Dial("tcp", strings.TrimPrefix(w.http.URL, "http://"))
 		must(t, err)
 		t.Cleanup(func() { network.Close() })
@@ -221,10 +234,10 @@ func TestBodiesInMemory(t *testing.T) {
 	}
 	var stalled []attempt
 	for range core.AddressBodyBytesMax / size {
-		stalled = append(stalled, post("192.0.2.1"))
+		stalled = append(stalled, post("192.0.2.1", token))
 	}
-	w.holds("192.0.2.1", int64(len(stalled))*size)
-	one := post("192.0.2.1")
+	w.holds("192.0.2.1", int64(len(stalled))*(size-intake.FreeBytes))
+	one := post("192.0.2.1", w.start("bob").session)
 	response, err := http.ReadResponse(one.answer, nil)
 	must(t, err)
 	answer, err := io.ReadAll(response.Body)
@@ -232,16 +245,21 @@ func TestBodiesInMemory(t *testing.T) {
 	if response.StatusCode != 429 || response.Header.Get("Retry-After") != "1" || !strings.Contains(string(answer), `"retry_after_s":1}`) {
 		t.Errorf("got %d %v %s", response.StatusCode, response.Header, answer)
 	}
-	other := post("192.0.2.2")
-	w.holds("192.0.2.2", size)
+	again := post("192.0.2.2", token)
+	if response, err = http.ReadResponse(again.answer, nil); err != nil || response.StatusCode != 429 {
+		t.Errorf("more of the account: %v, %v", response, err)
+	}
+	other := post("192.0.2.2", w.person("bob").session)
+	w.holds("192.0.2.2", size-intake.FreeBytes)
 	other.network.Close()
 	for _, a := range stalled {
 		a.network.Close()
 	}
 	w.holds("192.0.2.1", 0)
 	w.holds("192.0.2.2", 0)
-	w.exhaust()
-	for path, body := range map[string]string{"/v1/session/start": `{"auth_token":"x","device_id":"d"}`, "/v1/inbox": `{"v":1}`, "/v1/keypackages": `{}`} {
+	release := w.exhaust()
+	for _, path := range []string{"/v1/session/start", "/v1/inbox", "/v1/keypackages"} {
+		body := `{"x":"` + strings.Repeat("x", intake.FreeBytes) + `"}`
 		if status, answer, header := w.call("ann", "POST", path, body); status != 503 || header.Get("Retry-After") != "1" || !strings.Contains(answer, `"unavailable"`) {
 			t.Errorf("%s: %d %s", path, status, answer)
 		}
@@ -249,12 +267,13 @@ func TestBodiesInMemory(t *testing.T) {
 	if status, _, _ := w.call("ann", "GET", "/v1/conversations", ""); status != 200 {
 		t.Errorf("a request without a body: %d", status)
 	}
-	w.server.intake.Release("", core.TotalBodyBytesMax)
+	w.start("ann") // what is small passes
+	release()
 }
 
 // TestFramesInMemory: frames that arrive and do not end count as bodies do, before a
-// session and in one. A socket that brings too many is told when to come back, and ends;
-// small frames pass whatever there is.
+// session and in one. A frame that is too much is answered with when to send it again, and
+// the socket stays; small frames pass whatever there is.
 func TestFramesInMemory(t *testing.T) {
 	w := newWorld(t, func(s *setup) { s.door.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
 	const size = 1<<20 - 100 // of the MiB that is announced
@@ -264,17 +283,15 @@ func TestFramesInMemory(t *testing.T) {
 		_, _ = p.network.Write(unfinished) // ends early when it is refused
 		return p.network
 	}
-	const counted = size/frameFreeBytes*frameFreeBytes - frameFreeBytes // whole pieces beyond the first
+	const counted = size/intake.FreeBytes*intake.FreeBytes - intake.FreeBytes // whole pieces beyond the first
 	var stalled []net.Conn
-	for i := range core.AddressBodyBytesMax / counted {
+	for i := range core.AddressStrangerBodyBytesMax / counted {
 		stalled = append(stalled, begin(fmt.Sprint("eve", i), "192.0.2.1"))
 	}
 	w.holds("192.0.2.1", int64(len(stalled))*counted)
 	begin("mallory", "192.0.2.1")
+	_, _ = w.person("mallory").network.Write(make([]byte, 100)) // the rest, which nobody waits for
 	if got := w.hear("mallory"); !strings.Contains(got, `"code":"rate_limited"`) || !strings.Contains(got, `"retry_after_s":1}`) {
-		t.Error(got)
-	}
-	if got := w.hear("mallory"); got != "closed 1013" {
 		t.Error(got)
 	}
 	other := begin("bob", "192.0.2.2")
@@ -293,19 +310,22 @@ func TestFramesInMemory(t *testing.T) {
 			t.Error(got)
 		}
 	}
-	w.exhaust()
-	w.say("ann", ping(frameFreeBytes/2))
+	release := w.exhaust()
+	w.say("ann", ping(intake.FreeBytes/2))
 	if got := w.hear("ann"); got != `{"v":1,"t":"pong"}` {
 		t.Error(got)
 	}
-	w.say("ann", ping(2*frameFreeBytes))
-	if got := w.hear("ann"); !strings.Contains(got, `"code":"unavailable"`) || !strings.Contains(got, `"retry_after_s":1}`) {
+	for range 2 { // the socket stays
+		w.say("ann", `{"v":1,"id":"7",`+ping(900_000)[1:])
+		if got := w.hear("ann"); got != `{"v":1,"t":"error","id":"7","body":{"code":"unavailable","message":"try again","retry_after_s":1}}` {
+			t.Error(got)
+		}
+	}
+	release()
+	w.say("ann", ping(900_000))
+	if got := w.hear("ann"); got != `{"v":1,"t":"pong"}` {
 		t.Error(got)
 	}
-	if got := w.hear("ann"); got != "closed 1013" {
-		t.Error(got)
-	}
-	w.server.intake.Release("", core.TotalBodyBytesMax)
 }
 
 // TestNoFramesAreCounted: what is no frame, or none that a session knows, is a refusal

@@ -20,7 +20,7 @@ import (
 type conn interface {
 	// Next waits for a message and returns a reader of it, to be read to its end
 	// before the next call. The reader returns errTooLong behind
-	// gateway.FrameBytesMax.
+	// gateway.FrameBytesMax, and intake.ErrSlow where the message comes too slowly.
 	Next() (isText bool, message io.Reader, err error)
 	// Write sends text messages in order, many of them in one write of the network,
 	// and returns when the network has them. It may be called by several goroutines;
@@ -54,7 +54,6 @@ const (
 	closePolicy    = int(websocket.StatusPolicyViolation)
 	closeTooLong   = int(websocket.StatusMessageTooBig)
 	closeFault     = int(websocket.StatusInternalError)
-	closeTryAgain  = int(websocket.StatusTryAgainLater)
 )
 
 var errTooLong = errors.New("message is too long")
@@ -75,14 +74,15 @@ const (
 // webSocket is a conn by github.com/coder/websocket. That library writes each
 // message to the network by itself; the link below it collects what belongs together.
 type webSocket struct {
-	ws   *websocket.Conn
-	link *link
-	mu   sync.Mutex // keeps the messages of one Write together
+	ws     *websocket.Conn
+	link   *link
+	intake *intake.Intake
+	mu     sync.Mutex // keeps the messages of one Write together
 }
 
 // upgrade makes a WebSocket of a request. The answer to what is no such request has
 // then been written.
-func upgrade(w http.ResponseWriter, r *http.Request, clock *atomic.Int64, bytesMax int64) (*webSocket, error) {
+func upgrade(w http.ResponseWriter, r *http.Request, clock *atomic.Int64, in *intake.Intake, bytesMax int64) (*webSocket, error) {
 	h := &hijacker{ResponseWriter: w, clock: clock}
 	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // any Origin: sessions are held by tokens, not cookies
@@ -96,12 +96,15 @@ func upgrade(w http.ResponseWriter, r *http.Request, clock *atomic.Int64, bytesM
 		return nil, err
 	}
 	ws.SetReadLimit(bytesMax)
-	return &webSocket{ws: ws, link: h.link}, nil
+	return &webSocket{ws: ws, link: h.link, intake: in}, nil
 }
 
 func (c *webSocket) Next() (isText bool, message io.Reader, err error) {
 	kind, message, err := c.ws.Reader(context.Background())
-	return kind == websocket.MessageText, boundedReader{message}, err
+	if err != nil {
+		return false, nil, err
+	}
+	return kind == websocket.MessageText, &pacedReader{Reader: boundedReader{message}, network: c.link, intake: c.intake}, nil
 }
 
 type boundedReader struct{ io.Reader }

@@ -97,7 +97,11 @@ func (s *Server) authenticate(r *http.Request) (identity.Session, error) {
 	if !strings.EqualFold(scheme, "Bearer") {
 		token = "" // which is no session's
 	}
-	return s.identity.SessionFrom(r.Context(), strings.TrimSpace(token), s.proxies.AddressOf(r))
+	who, err := s.identity.SessionFrom(r.Context(), strings.TrimSpace(token), s.proxies.AddressOf(r))
+	if err == nil {
+		intake.Own(r, who.Account)
+	}
+	return who, err
 }
 
 var errMalformedBody = ds.Refuse(ds.InvalidRequest, "malformed json")

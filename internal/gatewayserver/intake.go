@@ -1,8 +1,10 @@
 package gatewayserver
 
 import (
+	"errors"
 	"io"
 	"net/http"
+	"os"
 	"time"
 
 	"waxwing.im/waxwing/internal/intake"
@@ -29,43 +31,54 @@ func (b *budget) take(bytes int, now time.Time) time.Duration {
 	return b.until.Sub(now) - time.Minute
 }
 
-// frameFreeBytes is how much of a frame counts against nothing: most frames are smaller,
-// and a socket that holds so much costs little more than one that holds none.
-const frameFreeBytes = 16 << 10
-
 // countedFrame is a message of a socket that counts against the intake while it is read
 // and handled: one that does not end costs whoever sends it a connection, no more.
 type countedFrame struct {
 	io.Reader
-	intake     *intake.Intake
-	address    string
-	seen, held int64
-	refused    error // why the intake takes no more of it
+	intake.Message
+	refused error // why the intake takes no more of it
 }
 
 // Read reads in pieces, for the library fills all of p before it returns.
 func (f *countedFrame) Read(p []byte) (int, error) {
-	n, err := f.Reader.Read(p[:min(len(p), frameFreeBytes)])
-	f.seen += int64(n)
-	if more := f.seen - frameFreeBytes - f.held; more > 0 {
-		if f.refused = f.intake.Take(f.address, more); f.refused != nil {
-			return 0, f.refused
-		}
-		f.held += more
+	n, err := f.Reader.Read(p[:min(len(p), intake.FreeBytes)])
+	if f.refused = f.Arrived(n); f.refused != nil {
+		return n, f.refused
 	}
 	return n, err
 }
 
-// release is the end of the message. It may be called again.
-func (f *countedFrame) release() {
-	if f.held > 0 {
-		f.intake.Release(f.address, f.held)
+// pacedReader reads a message of a socket and ends it where it comes too slowly. What is
+// small has mostly arrived at once, and holds nothing: only behind that time is taken.
+type pacedReader struct {
+	io.Reader
+	network interface{ SetReadDeadline(time.Time) error }
+	intake  *intake.Intake
+	pace    intake.Pace
+	seen    int
+}
+
+func (r *pacedReader) Read(p []byte) (int, error) {
+	if r.seen < intake.FreeBytes {
+		n, err := r.Reader.Read(p)
+		r.seen += n
+		return n, err
 	}
-	*f = countedFrame{}
+	began := time.Now()
+	_ = r.network.SetReadDeadline(began.Add(r.intake.Left(&r.pace)))
+	n, err := r.Reader.Read(p)
+	r.intake.Took(&r.pace, n, time.Since(began))
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = intake.ErrSlow
+	case err != nil:
+		_ = r.network.SetReadDeadline(time.Time{}) // for the next message
+	}
+	return n, err
 }
 
 // ServeHTTP answers /v1/… and /healthz, and 404 for everything else.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	defer s.intake.Count(r, s.proxies.AddressOf(r))()
+	defer s.intake.Count(w, r, s.proxies.AddressOf(r))()
 	s.mux.ServeHTTP(w, r)
 }

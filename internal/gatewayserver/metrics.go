@@ -28,7 +28,6 @@ const (
 	causePeer      = "peer"      // the client closed, or its network did
 	causeHandshake = "handshake" // no session came of it
 	causeProtocol  = "protocol"  // text that is none, binary, a frame that is too long
-	causeMemory    = "memory"    // a frame for which there was no room
 	causeHeartbeat = "heartbeat" // no sign of life
 	causeStalled   = "stalled"   // a write did not get through
 	causeSession   = "session"   // the session was revoked

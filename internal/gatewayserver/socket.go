@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"runtime/debug"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/intake"
 )
 
 // socket is one WebSocket: from the upgrade to the session, and through it.
@@ -59,7 +61,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, nil, ds.Unavailable(errDraining))
 		return
 	}
-	network, err := upgrade(w, r, &s.clock, gateway.FrameBytesMax)
+	network, err := upgrade(w, r, &s.clock, s.intake, gateway.FrameBytesMax)
 	if err != nil {
 		return // answered
 	}
@@ -124,20 +126,26 @@ func (c *socket) converse() (bye farewell) {
 			return c.lost(err)
 		}
 		c.buffer = frameBuffers.Get().(*bytes.Buffer)
-		c.frame = countedFrame{Reader: message, intake: c.server.intake, address: c.address}
+		c.frame = countedFrame{Reader: message, Message: c.server.intake.Begin(intake.Owner{Address: c.address, Account: c.session.Account})}
 		_, err = c.buffer.ReadFrom(&c.frame)
 		c.conn.Slow(frameBytesMin) // handling it costs something too
-		refused := c.frame.refused
+		if refused := c.frame.refused; refused != nil {
+			id := bytes.Clone(gateway.FrameID(c.buffer.Bytes()))
+			c.letGo()
+			if _, err = io.Copy(io.Discard, message); err == nil { // none of it is kept, and the socket stays
+				_ = c.refuse(gateway.Frame{ID: id}, refused)
+				continue
+			}
+		}
 		if err == nil {
 			bye = c.receive(isText, c.buffer.Bytes())
 		}
 		c.letGo()
 		switch {
-		case refused != nil:
-			_ = c.refuse(gateway.Frame{}, refused)
-			return farewell{cause: causeMemory, code: closeTryAgain, reason: "too many bytes in memory"}
 		case errors.Is(err, errTooLong):
 			return farewell{cause: causeProtocol, code: closeTooLong, reason: "message too big"}
+		case errors.Is(err, intake.ErrSlow):
+			return farewell{cause: causeStalled, code: closePolicy, reason: "too slow"}
 		case err != nil:
 			return c.lost(err)
 		case bye != (farewell{}):
@@ -152,7 +160,7 @@ func (c *socket) converse() (bye farewell) {
 // letGo forgets the bytes of the message that is handled, so that none are held while
 // the socket waits for something else. It may be called again.
 func (c *socket) letGo() {
-	c.frame.release()
+	c.frame.Release()
 	if c.buffer != nil && c.buffer.Cap() <= frameBufferBytesMax {
 		c.buffer.Reset()
 		frameBuffers.Put(c.buffer)

@@ -6,8 +6,6 @@ package intake
 
 import (
 	"errors"
-	"io"
-	"net/http"
 	"sync"
 	"time"
 
@@ -15,53 +13,96 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// Intake bounds the bodies of requests that are in memory at one time: of one address,
-// so that none takes what is there for all, and altogether. Bytes count as they arrive,
-// not as they are announced, until the request has been answered. It is safe for
-// concurrent use.
+// FreeBytes is how much of a body or frame counts against nothing: most are smaller, every
+// start of a session is, and a connection that holds so much costs little more than one that
+// holds none. So what is small passes whatever others do.
+const FreeBytes = 16 << 10
+
+// A body that is patienceDefault behind the rate of patienceBytes in patienceDefault is cut:
+// 1 KiB/s. Who has sent much at first is not ahead for long.
+const (
+	patienceDefault = 10 * time.Second
+	patienceBytes   = 10 << 10
+)
+
+// Intake bounds the bodies of requests and the frames of sockets that are in memory at one
+// time: of one address and of one account, so that none takes what is there for all, of
+// all strangers, so that they never take what members need, and altogether. Bytes count
+// as they arrive, not as they are announced, until the request has been answered. It is
+// safe for concurrent use.
 type Intake struct {
-	mu    sync.Mutex // guards the rest
-	total int64
-	held  map[string]int64 // by address; loopback is none
+	// Patience is how long a sender may take for 10 KiB; set before use, 0 is 10 s.
+	Patience time.Duration
+
+	mu        sync.Mutex // guards the rest
+	total     int64
+	strangers int64           // of total, what nobody has proven to be theirs
+	addresses map[string]held // loopback is none
+	accounts  map[ds.AccountID]int64
 }
 
-// New makes an Intake that holds nothing.
-func New() *Intake { return &Intake{held: map[string]int64{}} }
+// held is what is counted under an address.
+type held struct{ all, strangers int64 }
 
-// Refusals of what does not fit. Both pass by themselves, soon.
+// New makes an Intake that holds nothing.
+func New() *Intake {
+	return &Intake{addresses: map[string]held{}, accounts: map[ds.AccountID]int64{}}
+}
+
+// Owner is who is charged for bytes: an address, "" for one that is not counted, and the
+// account that has proven that it sends them, "" for a stranger.
+type Owner struct {
+	Address string
+	Account ds.AccountID
+}
+
+// Refusals of what does not fit, which pass by themselves, soon, and of what comes too
+// slowly.
 var (
 	ErrFull          = ds.Unavailable(errors.New("too many bytes of requests are in memory"))
+	ErrSlow          = ds.Refuse(ds.InvalidRequest, "the request arrives too slowly")
 	refuseAddressAll = &ds.Refusal{Code: ds.RateLimited, Message: "too many bytes of requests under way from this address", RetryAfter: time.Second}
+	refuseAccountAll = &ds.Refusal{Code: ds.RateLimited, Message: "too many bytes of requests under way of this account", RetryAfter: time.Second}
 )
 
 // Take counts n bytes that have arrived, or says why they are too many: ErrFull, or a
 // refusal (rate_limited).
-func (in *Intake) Take(address string, n int64) error {
+func (in *Intake) Take(o Owner, n int64) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	isStranger, at := o.Account == "", in.addresses[o.Address]
 	switch {
-	case address != "" && in.held[address]+n > core.AddressBodyBytesMax:
+	case o.Address != "" && (at.all+n > core.AddressBodyBytesMax || isStranger && at.strangers+n > core.AddressStrangerBodyBytesMax):
 		return refuseAddressAll
-	case in.total+n > core.TotalBodyBytesMax:
+	case !isStranger && in.accounts[o.Account]+n > core.AccountBodyBytesMax:
+		return refuseAccountAll
+	case in.total+n > core.TotalBodyBytesMax, isStranger && in.strangers+n > core.StrangerBodyBytesMax:
 		return ErrFull
 	}
-	in.total += n
-	if address != "" {
-		in.held[address] += n
-	}
+	in.add(o, n)
 	return nil
 }
 
 // Release gives back what Take counted.
-func (in *Intake) Release(address string, n int64) {
+func (in *Intake) Release(o Owner, n int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.total -= n
-	if address == "" {
-		return
+	in.add(o, -n)
+}
+
+// add changes what is counted by n. The caller holds mu.
+func (in *Intake) add(o Owner, n int64) {
+	in.total += n
+	at := in.addresses[o.Address]
+	at.all += n
+	if o.Account == "" {
+		in.strangers += n
+		at.strangers += n
+	} else if in.accounts[o.Account] += n; in.accounts[o.Account] == 0 {
+		delete(in.accounts, o.Account)
 	}
-	if in.held[address] -= n; in.held[address] <= 0 {
-		delete(in.held, address)
+	if in.addresses[o.Address] = at; o.Address == "" || at.all == 0 {
+		delete(in.addresses, o.Address)
 	}
 }
 
@@ -69,36 +110,56 @@ func (in *Intake) Release(address string, n int64) {
 func (in *Intake) Held(address string) (ofAddress, total int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.held[address], in.total
+	return in.addresses[address].all, in.total
 }
 
-// Count makes the request's body count as it is read. The function that it returns gives
-// the bytes back, once the request is answered.
-func (in *Intake) Count(r *http.Request, address string) (release func()) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return func() {}
-	}
-	body := &countedBody{ReadCloser: r.Body, intake: in, address: address}
-	r.Body = body
-	return func() { in.Release(address, body.held) }
+// Message is a body or a frame that counts while it is read and handled.
+type Message struct {
+	intake     *Intake
+	owner      Owner
+	seen, held int64
 }
 
-// countedBody is a request's body that counts against the intake.
-type countedBody struct {
-	io.ReadCloser
-	intake  *Intake
-	address string
-	held    int64
+// Begin makes a message of which nothing has arrived.
+func (in *Intake) Begin(o Owner) Message { return Message{intake: in, owner: o} }
+
+// Arrived counts n bytes, or refuses them as Take does.
+func (m *Message) Arrived(n int) error {
+	m.seen += int64(n)
+	more := m.seen - FreeBytes - m.held
+	if more <= 0 {
+		return nil
+	}
+	if err := m.intake.Take(m.owner, more); err != nil {
+		return err
+	}
+	m.held += more
+	return nil
 }
 
-func (b *countedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if n == 0 {
-		return n, err
+// Release is the end of the message. It may be called again.
+func (m *Message) Release() {
+	if m.held > 0 {
+		m.intake.Release(m.owner, m.held)
 	}
-	if refused := b.intake.Take(b.address, int64(n)); refused != nil {
-		return 0, refused
+	*m = Message{}
+}
+
+// Pace is how far a message is behind the least rate. Only the time in which bytes are waited
+// for counts, so who is read from slowly is not blamed for it. The zero value is ready.
+type Pace struct{ behind time.Duration }
+
+// Left returns how long may be waited for the next bytes.
+func (in *Intake) Left(p *Pace) time.Duration { return in.patience() - p.behind }
+
+// Took notes that n bytes were waited for.
+func (in *Intake) Took(p *Pace, n int, waited time.Duration) {
+	p.behind = max(0, p.behind+waited-in.patience()*time.Duration(min(n, patienceBytes))/patienceBytes)
+}
+
+func (in *Intake) patience() time.Duration {
+	if in.Patience > 0 {
+		return in.Patience
 	}
-	b.held += int64(n)
-	return n, err
+	return patienceDefault
 }

@@ -72,6 +72,7 @@ func (s *Server) authenticate(r *http.Request, nsid string) (ds.Caller, error) {
 	if err := s.core.TakeCall(proof.Account, nsid); err != nil {
 		return ds.Caller{}, err
 	}
+	intake.Own(r, proof.Account)
 	return proof.Caller(""), nil
 }
 

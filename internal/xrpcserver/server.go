@@ -136,7 +136,7 @@ func (s *Server) registerRest() {
 
 // ServeHTTP answers /xrpc/… and /lexicons/…, and 404 for everything else.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	defer s.intake.Count(r, s.proxies.AddressOf(r))()
+	defer s.intake.Count(w, r, s.proxies.AddressOf(r))()
 	s.mux.ServeHTTP(w, r)
 }
 

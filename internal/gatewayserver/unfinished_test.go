@@ -1,0 +1,96 @@
+package gatewayserver
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/intake"
+)
+
+// TestUnfinishedBodies is 262 strangers that send all of a body but its end, half of them as
+// frames. Meanwhile members are served whatever they send, others begin sessions, and those
+// who wait for nothing are cut.
+func TestUnfinishedBodies(t *testing.T) {
+	in := intake.New()
+	in.Patience = 5 * time.Second
+	w := newWorld(t, func(s *setup) { s.door.Intake = in })
+	w.join("ann")
+	const count, size = 262, 1<<20 - 1 // of the MiB that is announced
+	var bodies []net.Conn
+	address := strings.TrimPrefix(w.http.URL, "http://")
+	head := fmt.Sprintf("POST /v1/session/start HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", size+1)
+	frame := "\x81\xFF\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00"
+	for i := range count {
+		network, err := net.Dial("tcp", address)
+		must(t, err)
+		defer network.Close()
+		begin := head
+		if i%2 == 1 {
+			ws, network2, err := dial(w.http.URL, nil)
+			must(t, err)
+			defer ws.CloseNow()
+			network.Close()
+			network, begin = network2, frame
+		}
+		_, _ = io.WriteString(network, begin+strings.Repeat(" ", size)) // ends early when it is refused
+		bodies = append(bodies, network)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if _, total := in.Held(""); total > core.StrangerBodyBytesMax-(1<<20) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the strangers hold nothing")
+		}
+	}
+	large := `{"conv_id":"c","x":"` + strings.Repeat("x", 900_000) + `"}`
+	w.call2(t, "ann", "/v1/rooms/create", large)
+	w.say("ann", `{"v":1,"t":"ping","x":"`+strings.Repeat("x", 900_000)+`"}`)
+	if got := w.hear("ann"); got != pong {
+		t.Errorf("a member hears %s", got)
+	}
+	w.start("bob")
+	for i := 0; i < count; i += 2 {
+		_ = bodies[i].SetReadDeadline(time.Now().Add(time.Minute))
+		response, err := http.ReadResponse(bufio.NewReader(bodies[i]), nil)
+		if err != nil {
+			continue // cut while it sent
+		}
+		if response.Body.Close(); response.StatusCode != http.StatusBadRequest && response.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("an unfinished body is answered %d", response.StatusCode)
+		}
+	}
+	w.holds("", 0)
+}
+
+// TestSilentSenders: a body and a frame of which no more comes are cut, and told why.
+func TestSilentSenders(t *testing.T) {
+	in := intake.New()
+	in.Patience = 100 * time.Millisecond
+	w := newWorld(t, func(s *setup) { s.door.Intake = in })
+	w.join("ann")
+	begun := strings.Repeat(" ", 20<<10) // of 100 KiB
+	network, err := net.Dial("tcp", strings.TrimPrefix(w.http.URL, "http://"))
+	must(t, err)
+	defer network.Close()
+	_, err = fmt.Fprintf(network, "POST /v1/inbox HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 102400\r\n\r\n%s", w.person("ann").session, begun)
+	must(t, err)
+	must(t, network.SetReadDeadline(time.Now().Add(time.Minute)))
+	answer, err := io.ReadAll(network) // to the end: the connection is closed
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") || !strings.Contains(string(answer), "the request arrives too slowly") {
+		t.Errorf("body: %q, %v", answer, err)
+	}
+	_, err = io.WriteString(w.person("ann").network, "\x81\xFF\x00\x00\x00\x00\x00\x01\x90\x00\x00\x00\x00\x00"+begun)
+	must(t, err)
+	if got := w.hear("ann"); got != "closed 1008" {
+		t.Errorf("frame: %s", got)
+	}
+	w.holds("", 0)
+}
