@@ -176,6 +176,8 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 type link struct {
 	net.Conn
 	early   []byte // read before the network is
+	frames  intake.Frames
+	bad     int // the close code of a frame that is refused, or 0
 	clock   *atomic.Int64
 	since   atomic.Int64 // when the write under way began, or 0
 	written atomic.Int64 // when the last write ended
@@ -189,6 +191,7 @@ type link struct {
 	isHeld    bool
 	held      *[]byte
 	isLeaving bool // a close frame is the last frame
+	isClosed  bool // it was written: nothing follows
 }
 
 var heldBuffers = sync.Pool{New: func() any { return new([]byte) }}
@@ -196,6 +199,21 @@ var heldBuffers = sync.Pool{New: func() any { return new([]byte) }}
 // Read counts what it reads, whatever it turns out to be: pings, empty fragments and
 // messages that never end are paid for like others.
 func (l *link) Read(p []byte) (int, error) {
+	if l.bad != 0 {
+		return 0, l.refuse()
+	}
+	n, err := l.read(p)
+	good, code := l.frames.Look(p[:n])
+	if code == 0 {
+		return n, err
+	}
+	if l.bad = code; good == 0 {
+		return 0, l.refuse()
+	}
+	return good, nil // what came before it is handled
+}
+
+func (l *link) read(p []byte) (int, error) {
 	if len(l.early) > 0 {
 		n := copy(p, l.early)
 		l.early = l.early[n:]
@@ -204,6 +222,19 @@ func (l *link) Read(p []byte) (int, error) {
 	n, err := l.Conn.Read(p)
 	l.slow(n)
 	return n, err
+}
+
+// refuse ends the connection with a close frame of its own, behind which nothing is
+// written: the library would close with another code.
+func (l *link) refuse() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.isClosed {
+		l.isLeaving = true
+		_, _ = l.send(intake.CloseFrame(l.bad)) // the connection ends in any case
+		l.isClosed = true
+	}
+	return intake.ErrFrames
 }
 
 // slow waits until what was read and bytes more are paid for, or the link is closed.
@@ -303,6 +334,9 @@ func (l *link) release() error {
 // send writes to the network, at most writeBytesMax at a time, so that since says
 // whether anything gets through. The caller holds mu.
 func (l *link) send(p []byte) (sent int, err error) {
+	if l.isClosed {
+		return len(p), nil
+	}
 	for len(p) > 0 && err == nil {
 		var n int
 		l.since.Store(l.clock.Load())

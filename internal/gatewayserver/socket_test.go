@@ -105,6 +105,30 @@ func TestBreaksOfTheProtocol(t *testing.T) {
 	}
 }
 
+// TestBadClose: a close whose reason is not UTF-8 is answered 1007, and a length that is
+// written in more bytes than it takes 1002; what came before it is handled.
+func TestBadClose(t *testing.T) {
+	w := newWorld(t)
+	for bytes, want := range map[string]string{
+		"\x88\x83\x00\x00\x00\x00\x03\xe8\xff":                       "closed 1007",
+		"\x88\x84\x00\x00\x00\x00\x03\xe8ok":                         "closed 1000",
+		"\x81\xfe\x00\x02\x00\x00\x00\x00{}":                         "closed 1002",
+		"\x81\xff\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00{}": "closed 1002",
+		"\x88\xfe\x00\x03\x00\x00\x00\x00\x03\xe8o":                  "closed 1002",
+		"\x8a\xfe\x00\x00\x00\x00\x00\x00":                           "closed 1002",
+	} {
+		p := w.join("ann")
+		_, err := io.WriteString(p.network, "\x81\x94\x00\x00\x00\x00"+`{"v":1,"t":"ping"}  `+bytes)
+		must(t, err)
+		if got := w.hear("ann"); got != pong {
+			t.Errorf("%q: before it %s", bytes, got)
+		}
+		if got := w.hear("ann"); got != want {
+			t.Errorf("%q: %s, want %s", bytes, got, want)
+		}
+	}
+}
+
 // TestEarlyFrames is a client that does not wait for the upgrade.
 func TestEarlyFrames(t *testing.T) {
 	w := newWorld(t)
@@ -112,6 +136,9 @@ func TestEarlyFrames(t *testing.T) {
 	must(t, err)
 	defer network.Close()
 	frame := func(text string) string {
+		if len(text) < 126 {
+			return string([]byte{0x81, 0x80 | byte(len(text)), 0, 0, 0, 0}) + text
+		}
 		return string([]byte{0x81, 0xFE, byte(len(text) >> 8), byte(len(text)), 0, 0, 0, 0}) + text
 	}
 	_, err = io.WriteString(network, "GET /v1/ws HTTP/1.1\r\nHost: x\r\nOrigin: https://elsewhere.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+

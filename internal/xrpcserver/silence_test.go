@@ -2,6 +2,8 @@ package xrpcserver
 
 import (
 	"context"
+	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -73,5 +75,29 @@ func TestSubprotocols(t *testing.T) {
 			t.Errorf("%q: %q, want %q", test.offered, got, test.want)
 		}
 		must(t, ws.Close(websocket.StatusNormalClosure, ""))
+	}
+}
+
+// TestBadClose: a close whose reason is not UTF-8 is answered 1007, and a length that is
+// written in more bytes than it takes 1002.
+func TestBadClose(t *testing.T) {
+	w := newWorld(t)
+	w.room("c1", "ann")
+	for bytes, want := range map[string]websocket.StatusCode{
+		"\x88\x83\x00\x00\x00\x00\x03\xe8\xff": 1007,
+		"\x81\xfe\x00\x02\x00\x00\x00\x00{}":   1002,
+	} {
+		var network net.Conn
+		transport := &http.Transport{DialContext: func(ctx context.Context, n, address string) (_ net.Conn, err error) {
+			network, err = (&net.Dialer{}).DialContext(ctx, n, address)
+			return network, err
+		}}
+		ws, _, err := w.dial("ticket="+w.ticket("ann", "c1"), &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+		must(t, err)
+		_, err = io.WriteString(network, bytes)
+		must(t, err)
+		if _, _, err := ws.Read(context.Background()); websocket.CloseStatus(err) != want {
+			t.Errorf("%q: %v, want %d", bytes, err, want)
+		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"waxwing.im/waxwing/internal/intake"
 )
 
 const (
@@ -51,6 +53,8 @@ type link struct {
 	net.Conn
 	timeout time.Duration
 	early   []byte // read before the network is
+	frames  intake.Frames
+	bad     int // the close code of a frame that is refused, or 0
 	clock   *atomic.Int64
 	heard   atomic.Int64 // when the last bytes arrived
 	pinged  atomic.Int64 // when the last ping was written
@@ -64,12 +68,28 @@ type link struct {
 	isHeld    bool
 	held      *[]byte
 	isLeaving bool // a close frame is the last frame
+	isClosed  bool // it was written: nothing follows
 }
 
 var heldBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // Read counts what it reads, whatever that turns out to be.
 func (l *link) Read(p []byte) (int, error) {
+	if l.bad != 0 {
+		return 0, l.refuse()
+	}
+	n, err := l.read(p)
+	good, code := l.frames.Look(p[:n])
+	if code == 0 {
+		return n, err
+	}
+	if l.bad = code; good == 0 {
+		return 0, l.refuse()
+	}
+	return good, nil // what came before it is handled
+}
+
+func (l *link) read(p []byte) (int, error) {
 	if len(l.early) > 0 {
 		n := copy(p, l.early)
 		l.early = l.early[n:]
@@ -79,6 +99,19 @@ func (l *link) Read(p []byte) (int, error) {
 	l.heard.Store(l.clock.Load())
 	l.slow(n + readBytesMin)
 	return n, err
+}
+
+// refuse ends the connection with a close frame of its own, behind which nothing is
+// written: the library would close with another code.
+func (l *link) refuse() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.isClosed {
+		l.isLeaving = true
+		_, _ = l.send(intake.CloseFrame(l.bad)) // the connection ends in any case
+		l.isClosed = true
+	}
+	return intake.ErrFrames
 }
 
 // slow waits until bytes are paid for, or the link is closed.
@@ -185,6 +218,9 @@ func (l *link) release() error {
 // send writes to the network, at most writeBytesMax within the timeout. The caller holds
 // mu.
 func (l *link) send(p []byte) (sent int, err error) {
+	if l.isClosed {
+		return len(p), nil
+	}
 	for len(p) > 0 && err == nil {
 		var n int
 		_ = l.Conn.SetWriteDeadline(time.Now().Add(l.timeout)) // fails as the write will
