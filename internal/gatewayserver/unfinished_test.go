@@ -1,11 +1,9 @@
 package gatewayserver
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -15,11 +13,10 @@ import (
 )
 
 // TestUnfinishedBodies is 262 strangers that send all of a body but its end, half of them as
-// frames. Meanwhile members are served whatever they send, others begin sessions, and those
-// who wait for nothing are cut.
+// frames. Meanwhile members are served whatever they send, and others begin sessions.
 func TestUnfinishedBodies(t *testing.T) {
 	in := intake.New()
-	in.Patience = 5 * time.Second
+	in.Patience = 10 * time.Minute // TestSilentSenders is about that
 	w := newWorld(t, func(s *setup) { s.door.Intake = in })
 	w.join("ann")
 	const count, size = 262, 1<<20 - 1 // of the MiB that is announced
@@ -57,15 +54,8 @@ func TestUnfinishedBodies(t *testing.T) {
 		t.Errorf("a member hears %s", got)
 	}
 	w.start("bob")
-	for i := 0; i < count; i += 2 {
-		_ = bodies[i].SetReadDeadline(time.Now().Add(time.Minute))
-		response, err := http.ReadResponse(bufio.NewReader(bodies[i]), nil)
-		if err != nil {
-			continue // cut while it sent
-		}
-		if response.Body.Close(); response.StatusCode != http.StatusBadRequest && response.StatusCode != http.StatusServiceUnavailable {
-			t.Errorf("an unfinished body is answered %d", response.StatusCode)
-		}
+	for _, network := range bodies {
+		network.Close()
 	}
 	w.holds("", 0)
 }
