@@ -26,6 +26,11 @@ if ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
 	need postgresql postgres
 fi
 
+for proxy in nginx apache2 haproxy; do
+	need "$proxy" "$proxy"
+done
+need varnish varnishd
+
 if [ -z "$packages" ]; then
 	exit 0
 fi

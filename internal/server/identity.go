@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -78,6 +79,16 @@ func (c Config) isOpenByDefault() bool {
 	return (c.Admission == "" || c.Admission == "auto") && isLoopback(c.Listen)
 }
 
+// hidesAddresses reports whether others reach the server by a proxy on this machine that it
+// does not believe: loopback is never counted.
+func (c Config) hidesAddresses() bool {
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || c.PublicURL == "" || len(c.TrustedProxies) > 0 {
+		return false
+	}
+	return isLoopback(c.Listen) && !isLoopback(net.JoinHostPort(u.Hostname(), "0")) && !strings.HasSuffix(u.Hostname(), ".localhost")
+}
+
 // isLoopback says whether only this machine can connect to an address to listen at.
 func isLoopback(listen string) bool {
 	host, _, err := net.SplitHostPort(listen)
@@ -122,6 +133,9 @@ func (s *Server) newIdentity() error {
 	}
 	if s.config.isOpenByDefault() && s.config.PublicURL != "" && !strings.HasPrefix(s.public, "http://") {
 		s.logger.Warn("everybody who reaches the public URL is admitted, for the listener is this machine's only; set --admission to decide that")
+	}
+	if s.config.hidesAddresses() {
+		s.logger.Warn("every client has the address of the proxy that the public URL leads to, so no limit per address holds; set --trusted-proxies")
 	}
 	secret, err := s.config.devSecret()
 	if err != nil {

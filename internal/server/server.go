@@ -117,7 +117,10 @@ func (s *Server) start(ctx context.Context) error {
 	if err := s.serveAdmin(); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	s.serve(s.front, listener)
+	refused := prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_accepts_refused_total",
+		Help: "Tries to accept a connection for which there was no file descriptor or memory."})
+	s.metrics.MustRegister(refused)
+	s.serve(s.front, newListener(listener, s.logger, refused))
 	s.logger.Info("listening", "url", s.url, "public_url", s.public, "did", s.did)
 	return nil
 }

@@ -1,0 +1,76 @@
+package server
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// How long a listener waits after it could not take a connection in, at first and at most.
+const (
+	acceptRetryMin = 5 * time.Millisecond
+	acceptRetryMax = time.Second
+)
+
+// patientListener takes connections in when there are file descriptors and memory for them,
+// and waits when there are none: the first refusal is a line of the log, and so is the
+// connection that ends the want.
+type patientListener struct {
+	net.Listener
+	logger  *slog.Logger
+	refused prometheus.Counter
+	closing sync.Once
+	closed  chan struct{}
+}
+
+func newListener(l net.Listener, logger *slog.Logger, refused prometheus.Counter) *patientListener {
+	return &patientListener{Listener: l, logger: logger, refused: refused, closed: make(chan struct{})}
+}
+
+// Accept waits for a connection. An error is the end of the listener.
+func (l *patientListener) Accept() (net.Conn, error) {
+	var isWanting bool
+	for wait := acceptRetryMin; ; wait = min(2*wait, acceptRetryMax) {
+		network, err := l.Listener.Accept()
+		if err == nil || !isWant(err) {
+			if isWanting && err == nil {
+				l.logger.Info("connections are accepted again")
+			}
+			return network, err
+		}
+		l.refused.Inc()
+		if !isWanting {
+			isWanting = true
+			l.logger.Error("connections cannot be accepted, and wait; see the limit of open files", "err", err)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-l.closed:
+			timer.Stop()
+			return nil, net.ErrClosed
+		}
+	}
+}
+
+// Close ends Accept.
+func (l *patientListener) Close() error {
+	l.closing.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// isWant reports whether err says that the machine lacks what a connection needs, which
+// passes, or that the client has gone already.
+func isWant(err error) bool {
+	for _, want := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
+		if errors.Is(err, want) {
+			return true
+		}
+	}
+	return false
+}
