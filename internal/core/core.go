@@ -65,6 +65,7 @@ type Service struct {
 	positions      *shared[store.StreamRow, bool]
 	streams        openStreams
 	follows        followCounts
+	beginnings     chan struct{} // holds a token while a query over many conversations is under way
 	readings       *shared[store.Start, store.Reading]
 	revocations    Revocations
 	attested       attestations
@@ -101,7 +102,7 @@ func New(o Options) *Service {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{store: o.Store, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders, strictPackages: o.StrictKeyPackages, messageBytes: cmp.Or(o.MessageBytes, MessageBytesDefault),
-		limits: newLimiter(o.Limits, o.Now), seed: maphash.MakeSeed(), wakes: newWakes(), tails: newTailCache(), turns: newTurns(turnsBytes, turnPatience), cursors: newCursorBuffer(), metrics: newMetrics(),
+		limits: newLimiter(o.Limits, o.Now), seed: maphash.MakeSeed(), wakes: newWakes(), tails: newTailCache(), turns: newTurns(turnsBytes, turnPatience), cursors: newCursorBuffer(), beginnings: make(chan struct{}, 1), metrics: newMetrics(),
 		revocations: o.Revocations, closing: make(chan struct{}), stopLoops: cancel}
 	for range o.Flushers {
 		f := newFlusher(s)

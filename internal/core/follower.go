@@ -267,7 +267,12 @@ func (f *Follower) dequeue() (*follow, int64) {
 	defer f.mu.Unlock()
 	for len(f.ready) > 0 {
 		one := f.ready[0]
-		f.ready = slices.Delete(f.ready, 0, 1)
+		if len(f.ready) > 64 { // moving so many each time costs more than a new slice later
+			f.ready[0] = nil
+			f.ready = f.ready[1:]
+		} else {
+			f.ready = slices.Delete(f.ready, 0, 1)
+		}
 		wanted := one.wanted
 		one.queued, one.wanted = false, 0 // before reading, so that a wake-up during the read counts
 		if f.logs[one.log] == one && (!one.caughtUp || one.pos.Load() < wanted) {
@@ -275,6 +280,13 @@ func (f *Follower) dequeue() (*follow, int64) {
 		}
 	}
 	return nil, 0
+}
+
+// IsBusy reports whether Next has a log to read without waiting for one.
+func (f *Follower) IsBusy() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.ready) > 0
 }
 
 // Next waits until a followed log has something and returns one page of it, which is

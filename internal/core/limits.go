@@ -146,6 +146,7 @@ const (
 	StreamConversationsMax = 4096
 	streamConversationsMin = 64      // so many a stream without a list may always follow
 	streamShare            = 16      // conversations of a stream that count as one subscription: they are begun together
+	beginTogether          = 256     // conversations of a stream that begins without waiting for its turn
 	followsMax             = 1 << 16 // logs that the connections of one account read at a time, on one node
 	// Of an account in more conversations than these together, those between are not looked
 	// at for which are the most recently active. Strangers cannot get the oldest out.

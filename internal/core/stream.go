@@ -42,11 +42,7 @@ type Selection struct {
 // out, the least recently active first. Refusals: rate_limited.
 func (s *Service) SelectConversations(ctx context.Context, session string, who ds.Caller) (Selection, error) {
 	most := min(StreamConversationsMax, max(followsMax-s.follows.of(who.Account), streamConversationsMin))
-	var list []ds.ConversationID
-	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		list, err = tx.ActiveConversations(who.Account, most+1, activeBounds)
-		return err
-	})
+	list, err := s.activeConversations(ctx, who, most+1)
 	if err != nil {
 		return Selection{}, err
 	}
@@ -69,13 +65,47 @@ func (s *Service) SelectConversations(ctx context.Context, session string, who d
 // RecentConversations lists the caller's most recently active conversations, as many as a
 // list has.
 func (s *Service) RecentConversations(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
-	var list []ds.ConversationID
-	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		list, err = tx.ActiveConversations(who.Account, ConversationsMax, activeBounds)
-		return err
-	})
+	list, err := s.activeConversations(ctx, who, ConversationsMax)
 	slices.Sort(list)
 	return list, err
+}
+
+func (s *Service) activeConversations(ctx context.Context, who ds.Caller, most int) (list []ds.ConversationID, err error) {
+	var count int
+	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		count, err = tx.CountConversations(who.Account, beginTogether+1)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	release, err := s.turnFor(ctx, count)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		list, err = tx.ActiveConversations(who.Account, most, activeBounds)
+		return err
+	})
+	return list, err
+}
+
+// turnFor waits until a query over so many conversations may begin, and returns what ends
+// its turn. Long ones take turns, so that many streams that begin at a moment leave the
+// store and the processors to others.
+func (s *Service) turnFor(ctx context.Context, conversations int) (release func(), err error) {
+	if conversations <= beginTogether {
+		return func() {}, nil
+	}
+	select {
+	case s.beginnings <- struct{}{}:
+		return func() { <-s.beginnings }, nil
+	case <-ctx.Done():
+		return nil, ds.Unavailable(ctx.Err())
+	case <-s.closing:
+		return nil, errClosed
+	}
 }
 
 var activeBounds = store.ActiveBounds{Oldest: candidatesOldest, Latest: candidatesLatest}
@@ -119,11 +149,7 @@ func (f *Follower) FollowAll(ctx context.Context, starts []StreamStart) ([]int64
 		wanted[i] = store.Start{Device: f.who.AsDevice(), Conversation: start.Conversation,
 			FromSeq: start.FromSeq, Pending: pending[all[i].log]}
 	}
-	var readings []store.Reading
-	err := f.s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		readings, err = tx.Readings(wanted)
-		return err
-	})
+	readings, err := f.s.readingsInTurn(ctx, wanted)
 	if err != nil {
 		return nil, f.start(err, all...)
 	}
@@ -149,6 +175,16 @@ func (f *Follower) FollowAll(ctx context.Context, starts []StreamStart) ([]int64
 		f.s.unfollow(next)
 	}
 	return from, f.start(nil, follows...)
+}
+
+// readingsInTurn is findReadings in a turn of its own where there are many.
+func (s *Service) readingsInTurn(ctx context.Context, starts []store.Start) ([]store.Reading, error) {
+	release, err := s.turnFor(ctx, len(starts))
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return s.findReadings(ctx, starts)
 }
 
 // The places at which FollowDeviceFrom may begin besides a pos.

@@ -17,6 +17,13 @@ func (tx *Tx) ActiveConversations(account ds.AccountID, max int, bounds ActiveBo
 		string(account), bounds.Oldest, bounds.Latest, int64(max))
 }
 
+// CountConversations counts what account is in now, up to max.
+func (tx *Tx) CountConversations(account ds.AccountID, max int) (count int, err error) {
+	err = tx.row(`SELECT COUNT(*) FROM (SELECT 1 FROM intervals WHERE account = $1 AND until_pos IS NULL LIMIT `+bound(2)+`) AS few`,
+		string(account), int64(max)).Scan(&count)
+	return count, err
+}
+
 // FormerConversations lists what account was in and is not in now, the latest entered
 // first, of at most max stays.
 func (tx *Tx) FormerConversations(account ds.AccountID, max int) ([]ds.ConversationID, error) {
