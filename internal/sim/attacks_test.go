@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -24,6 +25,33 @@ const (
 	streamPatience = 30 * time.Second // for a message to reach a stream
 	writePatience  = 2 * time.Second  // for a peer that reads slowly or not at all
 )
+
+// TestAttackReadersThatDoNotRead: sockets and streams of large messages, from the first
+// one on, whose other end reads nothing.
+func TestAttackReadersThatDoNotRead(t *testing.T) {
+	readers := testsize.Of(160, 300)
+	for _, kind := range []string{"sockets", "streams"} {
+		t.Run(kind, func(t *testing.T) {
+			a := newAttack(t)
+			key, caller := a.stranger("mallory", "first")
+			a.large(caller, 20)
+			a.together(readers, 8, func(i int) error {
+				if kind == "streams" {
+					_, err := a.open(caller, "conv_id=large&from_seq=1", dialNarrow)
+					return err
+				}
+				ws, err := a.narrow(key, fmt.Sprint("reader-", i))
+				if err != nil {
+					return err
+				}
+				first := int64(1)
+				return a.say(ws, gateway.TypeSubscribe, &gateway.Subscribe{ConvID: "large", FromSeq: &first})
+			})
+			a.during()
+			a.after()
+		})
+	}
+}
 
 // large makes a room of messages that are as large as they may be.
 func (a *attack) large(caller *Caller, messages int) {
@@ -184,6 +212,32 @@ func TestAttackStreamsOverManyRooms(t *testing.T) {
 	a.during()
 	stop()
 	running.Wait()
+	a.after()
+}
+
+// TestAttackUnfinishedBodies: requests whose bodies never end do not keep others from
+// being served.
+func TestAttackUnfinishedBodies(t *testing.T) {
+	const bodies = 262
+	a := newAttack(t)
+	a.together(bodies, 16, func(int) error {
+		conn, err := net.Dial("tcp", a.process.Address())
+		if err != nil {
+			return err
+		}
+		a.t.Cleanup(func() { conn.Close() })
+		head := fmt.Sprintf("POST /v1/session/start HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", a.process.Address(), largestFrame)
+		_ = conn.SetWriteDeadline(time.Now().Add(writePatience)) // one that is refused may not be read
+		if _, err := io.WriteString(conn, head+strings.Repeat(" ", largestFrame-1)); err != nil {
+			a.t.Logf("a body is not taken: %v", err)
+		}
+		return nil
+	})
+	// Others are served, before those bodies run out of time.
+	_, late := a.stranger("late", "phone")
+	a.must(late.CreateRoom(a.ctx, "late", nil))
+	a.must(a.post(a.caller, gateway.TypeSend, "1", &gateway.Send{ConvID: a.room, MsgID: "by-http", Env: strings.Repeat("x", largestEnv)}))
+	a.during()
 	a.after()
 }
 
