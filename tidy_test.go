@@ -113,6 +113,12 @@ func (s source) imports() []string {
 // sources reads every Go file that the go command would see.
 func sources(t *testing.T) []source {
 	t.Helper()
+	return sourcesIn(t, token.NewFileSet())
+}
+
+// sourcesIn is sources with the positions in files.
+func sourcesIn(t *testing.T, files *token.FileSet) []source {
+	t.Helper()
 	var all []source
 	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -128,7 +134,7 @@ func sources(t *testing.T) []source {
 		if err != nil {
 			return err
 		}
-		syntax, err := parser.ParseFile(token.NewFileSet(), name, text, parser.ParseComments)
+		syntax, err := parser.ParseFile(files, name, text, parser.ParseComments)
 		if err != nil {
 			return err
 		}
