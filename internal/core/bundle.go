@@ -79,6 +79,8 @@ func checkBundle(b Bundle) (sight, error) {
 	switch {
 	case len(b.Commit) > commitBytesMax || len(b.Welcome) > welcomeBytesMax || len(b.GroupInfo) > groupInfoBytesMax:
 		return refuse("bundle too large", "")
+	case len(b.ConfirmationTag) > tagBytesMax:
+		return refuse("the confirmation tag is too long", "")
 	case len(b.Add)+len(b.Remove) > 2*membersMax || len(b.To) > recipientsMax:
 		return refuse("too many accounts", ds.TooManyMembers)
 	}

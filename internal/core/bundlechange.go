@@ -114,7 +114,7 @@ func (s *Service) submitBundle(ctx context.Context, who ds.Caller, b Bundle, see
 	}
 	welcomeID := rand.Text()
 	r := &request{conversation: b.ConversationID, who: who, messageID: b.ID, accounts: accounts,
-		bytes: len(b.Commit) + len(b.Welcome) + len(b.GroupInfo)}
+		bytes: len(b.Commit) + len(b.Welcome) + len(b.GroupInfo) + 2*nameBytes(accounts) + recipientBytes(b.To)}
 	r.rule = func(c *conversation, nowMS int64) error {
 		var err error
 		r.record, err = s.decideBundle(c, who, b, seen, welcomeID, nowMS)
@@ -124,6 +124,15 @@ func (s *Service) submitBundle(ctx context.Context, who ds.Caller, b Bundle, see
 		return ds.Record{}, err
 	}
 	return r.record, nil
+}
+
+// recipientBytes is what a list of recipients keeps alive, with what enteredBy makes of it.
+func recipientBytes(to []Recipient) int {
+	n := 0
+	for _, r := range to {
+		n += 3*requestNameBytes + len(r.Device.Account) + len(r.Device.ID) + len(r.KeyPackageRef)
+	}
+	return n
 }
 
 // knownPackages is what the directory knows of the key packages of one change.

@@ -49,7 +49,8 @@ func (s *Service) CreateGroup(ctx context.Context, who ds.Caller, g NewGroup) (c
 	if g.Invite {
 		inviteCode, b.inviteHash = newCode()
 	}
-	r := &request{conversation: g.ID, who: who, bytes: len(g.Welcome) + len(g.GroupInfo)}
+	r := &request{conversation: g.ID, who: who,
+		bytes: len(g.Welcome) + len(g.GroupInfo) + len(g.Suite) + len(g.Title) + len(g.Description) + 2*nameBytes(b.members) + recipientBytes(b.to) + packageNameBytes(g.Packages)}
 	isNew := false // of the rule alone, unless it has succeeded: it may run after a caller who has gone
 	r.rule = func(c *conversation, nowMS int64) error {
 		var err error
@@ -64,6 +65,15 @@ func (s *Service) CreateGroup(ctx context.Context, who ds.Caller, g NewGroup) (c
 		return false, "", err
 	}
 	return isNew, inviteCode, nil
+}
+
+// packageNameBytes is what a list of key packages keeps alive.
+func packageNameBytes(list []UsedPackage) int {
+	n := 0
+	for _, p := range list {
+		n += requestNameBytes + len(p.Account) + len(p.Ref)
+	}
+	return n
 }
 
 // newGroup is a checked NewGroup.
@@ -91,6 +101,8 @@ func checkNewGroup(who ds.Caller, g NewGroup) (b newGroup, err error) {
 	switch {
 	case len(b.members) > RuleMembersMax:
 		return b, ds.Refuse(ds.InvalidRequest, "a conversation begins with at most %d members", RuleMembersMax).Because(ds.TooManyMembers)
+	case len(g.Suite) > suiteBytesMax:
+		return b, ds.Refuse(ds.InvalidRequest, "the name of the cipher suite is too long")
 	case len(g.Title) > titleBytesMax || len(g.Description) > descriptionBytesMax:
 		return b, ds.Refuse(ds.InvalidRequest, "name or description too long")
 	case strings.ContainsRune(g.Title+g.Description+g.Suite, 0):

@@ -109,8 +109,12 @@ func New(o Options) *Service {
 		s.flushers = append(s.flushers, f)
 		go f.run(s.closing)
 	}
-	s.positions = newShared(s.closing, positionsMax, s.writePositions)
-	s.readings = newShared(s.closing, readingsMax, s.findReadings)
+	s.positions = newShared(s.closing, positionsMax, func(r store.StreamRow) int {
+		return len(r.Stream) + len(r.Device.Account) + len(r.Device.ID) + cap(r.Moves)
+	}, s.writePositions)
+	s.readings = newShared(s.closing, readingsMax, func(at store.Start) int {
+		return len(at.Device.Account) + len(at.Device.ID) + len(at.Conversation)
+	}, s.findReadings)
 	s.loops.Go(func() { s.positions.run(ctx) })
 	s.loops.Go(func() { s.readings.run(ctx) })
 	s.loops.Go(func() { s.flushCursors(ctx) })

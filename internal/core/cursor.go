@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"sync"
 	"time"
@@ -20,8 +21,10 @@ type cursorBuffer struct {
 
 	turn    chan struct{} // is full while FlushCursors writes
 	mu      sync.Mutex
-	waiting []*cursorJob // mu guards it
+	waiting map[ds.Device]*cursorJob // mu guards it; those that call for one device share a job
 }
+
+var errCursorsFull = ds.Unavailable(errors.New("too many cursors wait to be written"))
 
 // cursorJob is a device whose cursors somebody waits to see written.
 type cursorJob struct {
@@ -32,11 +35,12 @@ type cursorJob struct {
 
 type cursorShard struct {
 	mu      sync.Mutex
-	devices map[ds.Device]map[ds.LogID]int64 // mu guards it
+	devices map[ds.Device]map[ds.LogID]int64 // mu guards devices and count
+	count   int                              // of cursors
 }
 
 func newCursorBuffer() *cursorBuffer {
-	b := &cursorBuffer{seed: maphash.MakeSeed(), turn: make(chan struct{}, 1)}
+	b := &cursorBuffer{seed: maphash.MakeSeed(), turn: make(chan struct{}, 1), waiting: map[ds.Device]*cursorJob{}}
 	for i := range b.shards {
 		b.shards[i].devices = map[ds.Device]map[ds.LogID]int64{}
 	}
@@ -52,6 +56,12 @@ func (b *cursorBuffer) put(device ds.Device, log ds.LogID, next int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	logs := s.devices[device]
+	if logs[log] == 0 && s.count >= cursorShardMax {
+		return // a hint that is lost delivers again
+	}
+	if logs[log] == 0 {
+		s.count++
+	}
 	if logs == nil {
 		logs = map[ds.LogID]int64{}
 		s.devices[device] = logs
@@ -102,7 +112,8 @@ func (b *cursorBuffer) written(list []store.DeviceCursor) {
 	for _, c := range list {
 		s := b.shard(c.Device)
 		s.mu.Lock()
-		if logs := s.devices[c.Device]; logs[c.Log] <= c.Next {
+		if logs := s.devices[c.Device]; logs[c.Log] != 0 && logs[c.Log] <= c.Next {
+			s.count--
 			if delete(logs, c.Log); len(logs) == 0 {
 				delete(s.devices, c.Device)
 			}
@@ -149,9 +160,16 @@ func (s *Service) FlushCursors(ctx context.Context, device ds.Device) error {
 	if len(b.of(device)) == 0 {
 		return nil
 	}
-	job := &cursorJob{device: device}
 	b.mu.Lock()
-	b.waiting = append(b.waiting, job)
+	job := b.waiting[device]
+	if job == nil && len(b.waiting) >= cursorJobsMax {
+		b.mu.Unlock()
+		return errCursorsFull // they stay in the buffer, which is written once a second
+	}
+	if job == nil {
+		job = &cursorJob{device: device}
+		b.waiting[device] = job
+	}
 	b.mu.Unlock()
 	select {
 	case b.turn <- struct{}{}:
@@ -164,14 +182,11 @@ func (s *Service) FlushCursors(ctx context.Context, device ds.Device) error {
 	}
 	b.mu.Lock()
 	jobs := b.waiting
-	b.waiting = nil
+	b.waiting = map[ds.Device]*cursorJob{}
 	b.mu.Unlock()
 	var list []store.DeviceCursor
-	isListed := map[ds.Device]bool{} // a device may come twice, a row may not
-	for _, j := range jobs {
-		if !isListed[j.device] {
-			list, isListed[j.device] = append(list, b.of(j.device)...), true
-		}
+	for device := range jobs {
+		list = append(list, b.of(device)...)
 	}
 	// No single caller may cancel it for the others.
 	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)

@@ -73,21 +73,20 @@ func (s *Service) PublishedPackages(ctx context.Context, who ds.Caller, suite, b
 // invalid_request, rate_limited.
 func (s *Service) ClaimForAccounts(ctx context.Context, who ds.Caller, owners []ds.AccountID, suite int64) (map[ds.AccountID][]ds.KeyPackage, error) {
 	owners = distinct(slices.Clone(owners))
-	if r := s.limits.take(LimitKeyPackageFetches, string(who.Account), "", int64(len(owners))); r != nil {
-		return nil, r
+	if len(owners) > claimDevicesMax {
+		return nil, ds.Refuse(ds.InvalidRequest, "at most %d accounts", claimDevicesMax)
 	}
-	for _, owner := range owners {
-		if r := s.limits.take(LimitKeyPackagePairs, string(who.Account), string(owner), 1); r != nil {
-			return nil, r
-		}
-		if r := s.limits.take(LimitKeyPackageTargets, string(owner), "", 1); r != nil {
-			return nil, r
-		}
+	var b bill
+	outcome := error(errLate) // until packages are handed out: who gets none takes nothing from others
+	defer func() { s.limits.settle(&b, outcome) }()
+	if err := s.chargeClaims(&b, who, owners); err != nil {
+		return nil, err
 	}
 	var holders []ds.Device
+	most := min(devicesMax, claimDevicesMax/max(len(owners), 1))
 	err := s.store.Read(ctx, func(tx *store.Tx) error {
 		var err error
-		holders, err = tx.KeyPackageHolders(owners, suite, devicesMax)
+		holders, err = tx.KeyPackageHolders(owners, suite, most)
 		return err
 	})
 	if err != nil {
@@ -97,16 +96,33 @@ func (s *Service) ClaimForAccounts(ctx context.Context, who ds.Caller, owners []
 	for _, owner := range owners {
 		found[owner] = nil
 	}
-	for part := range slices.Chunk(holders, claimsTogether) {
-		list, err := s.claim(ctx, who, func(tx *store.Tx) ([]ds.KeyPackage, error) { return claimOfEach(tx, part, suite, who.Account) })
-		if err != nil {
-			return nil, err
+	// In one transaction: a fault must not use up packages that nobody was handed.
+	list, err := s.claim(ctx, who, func(tx *store.Tx) ([]ds.KeyPackage, error) { return claimOfEach(tx, holders, suite, who.Account) })
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range list {
+		found[p.Device.Account] = append(found[p.Device.Account], p)
+	}
+	outcome = nil
+	return found, nil
+}
+
+// chargeClaims counts a claim of packages of many accounts.
+func (s *Service) chargeClaims(b *bill, who ds.Caller, owners []ds.AccountID) error {
+	now := s.now()
+	if r := s.limits.takeOnce(b, LimitKeyPackageFetches, string(who.Account), "", int64(len(owners)), now); r != nil {
+		return r
+	}
+	for _, owner := range owners {
+		if r := s.limits.takeOnce(b, LimitKeyPackagePairs, string(who.Account), string(owner), 1, now); r != nil {
+			return r
 		}
-		for _, p := range list {
-			found[p.Device.Account] = append(found[p.Device.Account], p)
+		if r := s.limits.takeOnce(b, LimitKeyPackageTargets, string(owner), "", 1, now); r != nil {
+			return r
 		}
 	}
-	return found, nil
+	return nil
 }
 
 func claimOfEach(tx *store.Tx, devices []ds.Device, suite int64, by ds.AccountID) ([]ds.KeyPackage, error) {

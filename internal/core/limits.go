@@ -43,6 +43,13 @@ const (
 	positionsMax               = 256              // rows of streams in one transaction
 	cursorInterval             = time.Second
 	cursorShards               = 64
+	cursorShardMax             = 1 << 10  // cursors that are not written yet: at most 100 MiB of names in all
+	cursorJobsMax              = 8192     // devices whose cursors somebody waits to see written
+	sharedBytesMax             = 32 << 20 // of what waits for one kind of shared batch
+	sharedJobBytes             = 512      // what a request counts as besides its names
+	claimDevicesMax            = 2048     // devices whose packages one request claims, in one transaction
+	suiteBytesMax              = 128
+	tagBytesMax                = 64 // of a confirmation tag: the longest hash
 	sweepInterval              = time.Hour
 	devicesMax                 = 64      // per account, in one claim
 	generationsBytesMax        = 8 << 20 // of the accounts whose generation is remembered
@@ -52,7 +59,6 @@ const (
 	keyPackagesWanted          = 5                   // fewer and an owner should publish more
 	registeredConversationsMax = 10_000              // of the account, that a new device is announced in
 	replenishMax               = 100                 // accounts that one request asks to publish more
-	claimsTogether             = 128                 // devices whose packages are claimed in one transaction
 	devicesRegistered          = 10                  // per account
 	additionsPage              = 100                 // in one answer
 	claimLifetime              = 5 * time.Minute     // of an addition

@@ -239,3 +239,71 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 		t.Errorf("%d refused, %d bytes are still counted", refused, w.service.flushers[0].bytes.Load())
 	}
 }
+
+// TestRequestsCountAllTheyKeep: with the largest lists and names there may be, what waits
+// keeps no more alive than is counted of it.
+func TestRequestsCountAllTheyKeep(t *testing.T) {
+	w := newWorld(t, "sqlite:"+t.TempDir(), oneFlusher)
+	w.room("c", "ann")
+	gate, entered := make(chan struct{}), make(chan struct{}, 1)
+	blocker := &request{conversation: "blocker", tell: func() {}, rule: func(*conversation, int64) error {
+		entered <- struct{}{}
+		<-gate
+		return nil
+	}}
+	if err := w.service.begin(blocker); err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	before, counted := heapInUse(), w.service.flushers[0].bytes.Load()
+	var calls sync.WaitGroup
+	var refused atomic.Int64
+	const n = 60
+	for i := range n {
+		calls.Go(func() {
+			err := w.service.Invite(t.Context(), who("ann"), "c", longNames(fmt.Sprint(i), accountsListed))
+			if ds.IsUnavailable(err) {
+				refused.Add(1)
+			} else if ds.CodeOf(err) != ds.LimitExceeded {
+				t.Error(err)
+			}
+		})
+	}
+	f := w.service.flushers[0]
+	for int64(len(f.queue))+refused.Load() < n {
+		time.Sleep(time.Millisecond)
+	}
+	kept, counts := heapInUse()-before, f.bytes.Load()-counted
+	if kept > counts+counts/10 || counts > queueBytesMax || refused.Load() == 0 {
+		t.Errorf("%d bytes are kept, %d are counted, %d were refused", kept, counts, refused.Load())
+	}
+	close(gate)
+	calls.Wait()
+	if n := f.bytes.Load(); n != 0 {
+		t.Errorf("%d bytes are still counted", n)
+	}
+}
+
+// TestNamesAreCheckedFirst: what is no name is refused before anything is queued.
+func TestNamesAreCheckedFirst(t *testing.T) {
+	w := newWorld(t, "sqlite:"+t.TempDir(), oneFlusher)
+	w.room("c", "ann")
+	long := strings.Repeat("x", 1<<20)
+	for name, err := range map[string]error{
+		"msg_id":  func() error { _, err := w.send("ann", "c", long, "x"); return err }(),
+		"conv_id": func() error { _, err := w.send("ann", long, "m", "x"); return err }(),
+		"account": func() error { _, err := w.send(long, "c", "m", "x"); return err }(),
+		"tag": func() error {
+			_, err := w.bundle("ann", Bundle{ConversationID: "c", ID: "b", Commit: commit("g", 0), ConfirmationTag: []byte(long)})
+			return err
+		}(),
+		"suite": func() error {
+			_, _, err := w.service.CreateGroup(t.Context(), who("ann"), NewGroup{ID: "aa", Suite: long})
+			return err
+		}(),
+	} {
+		if ds.CodeOf(err) != ds.InvalidRequest {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

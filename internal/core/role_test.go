@@ -1,7 +1,9 @@
 package core
 
 import (
+	"database/sql"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -324,4 +326,69 @@ func TestPageOfConversations(t *testing.T) {
 	if !slices.Equal(council("b:owner a:member", nil).standing(""), []ds.AccountID{"b", "a"}) {
 		t.Error("who came first does not stand first")
 	}
+}
+
+// TestManyFormerMembers: a change of roles, and a leaving over XRPC, load those who are
+// there and not everybody who ever was; by an index, on both databases.
+func TestManyFormerMembers(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		const former = 20_000
+		w := newWorld(t, url)
+		w.room("c1", "ann", "bob", "cid")
+		driver, name := databaseOf(url, "waxwing.db")
+		db, err := sql.Open(driver, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if _, err := db.Exec(`INSERT INTO intervals (log_id, account, from_pos, until_pos, role)
+			WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1) SELECT 'c/c1', 'former-' || i, 1, 1, 'member' FROM n`, former); err != nil {
+			t.Fatal(err)
+		}
+		for name, do := range map[string]func() error{
+			"promote": func() error { return w.service.Promote(t.Context(), who("ann"), "c1", "bob", ds.Admin) },
+			"leave":   func() error { _, err := w.service.TakeOut(t.Context(), who("cid"), "c1", "cid", nil); return err },
+		} {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if err := do(); err != nil {
+				t.Fatal(name, err)
+			}
+			runtime.ReadMemStats(&after)
+			if n := after.TotalAlloc - before.TotalAlloc; n > former*50 {
+				t.Errorf("%s: %d bytes were allocated beside %d former members", name, n, former)
+			}
+		}
+		rows := func(explain, set, by string) (plan string) {
+			list, err := db.Query(explain+` SELECT log_id, account, from_pos, role FROM intervals`+by+` WHERE log_id `+set+` AND until_pos IS NULL`, "c/c1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer list.Close()
+			for list.Next() {
+				columns, _ := list.Columns()
+				values := make([]any, len(columns))
+				for i := range values {
+					values[i] = new(sql.NullString)
+				}
+				if err := list.Scan(values...); err != nil {
+					t.Fatal(err)
+				}
+				plan += values[len(values)-1].(*sql.NullString).String + "\n"
+			}
+			return plan
+		}
+		plan := ""
+		if strings.HasPrefix(url, "sqlite:") {
+			plan = rows("EXPLAIN QUERY PLAN", "IN (SELECT value FROM json_each(json_array($1)))", " INDEXED BY intervals_now")
+		} else {
+			if _, err := db.Exec(`ANALYZE intervals`); err != nil {
+				t.Fatal(err)
+			}
+			plan = rows("EXPLAIN", "= ANY(ARRAY[$1]::text[])", "")
+		}
+		if !strings.Contains(plan, "intervals_now") {
+			t.Errorf("the plan is %s", plan)
+		}
+	})
 }

@@ -2,7 +2,7 @@ package core
 
 import (
 	"context"
-	"slices"
+	"errors"
 	"sync"
 
 	"waxwing.im/waxwing/internal/ds"
@@ -12,36 +12,49 @@ import (
 // the next one. It is for what a thousand clients do at the same moment, when they
 // come back.
 type shared[In, Out any] struct {
-	most int // requests in a batch
+	most int          // requests in a batch
+	size func(In) int // bytes that a request keeps alive
 	// do answers a batch; its answers are parallel to the requests.
 	do      func(context.Context, []In) ([]Out, error)
 	closing <-chan struct{} // nothing is answered any more once it is closed
 	wake    chan struct{}   // holds a token while waiting may not be empty
 
-	mu      sync.Mutex
-	waiting []*sharedJob[In, Out] // mu guards it
+	mu          sync.Mutex
+	waiting     map[uint64]*sharedJob[In, Out] // by the order of their coming; mu guards it and what follows
+	first, next uint64                         // the numbers of waiting are from first up to next
+	bytes       int                            // of what waits
 }
+
+var errSharedFull = ds.Unavailable(errors.New("too many requests wait for the store"))
 
 type sharedJob[In, Out any] struct {
 	in   In
+	size int
 	done chan struct{} // is closed behind out and err
 	out  Out
 	err  error
 }
 
-func newShared[In, Out any](closing <-chan struct{}, most int, do func(context.Context, []In) ([]Out, error)) *shared[In, Out] {
-	return &shared[In, Out]{most: most, do: do, closing: closing, wake: make(chan struct{}, 1)}
+func newShared[In, Out any](closing <-chan struct{}, most int, size func(In) int, do func(context.Context, []In) ([]Out, error)) *shared[In, Out] {
+	return &shared[In, Out]{most: most, size: size, do: do, closing: closing, wake: make(chan struct{}, 1), waiting: map[uint64]*sharedJob[In, Out]{}}
 }
 
 // ask waits for the answer to one request, which comes of a batch that begins after the
 // call; it does not wait longer than ctx, nor than requestTimeout. When it gives up on a
-// batch that is under way, the request may still be done.
+// batch that is under way, the request may still be done. Where too much waits already, the
+// answer is a fault that may pass, at once.
 func (s *shared[In, Out]) ask(ctx context.Context, in In) (out Out, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	job := &sharedJob[In, Out]{in: in, done: make(chan struct{})}
+	job := &sharedJob[In, Out]{in: in, size: sharedJobBytes + s.size(in), done: make(chan struct{})}
 	s.mu.Lock()
-	s.waiting = append(s.waiting, job)
+	if s.bytes+job.size > sharedBytesMax {
+		s.mu.Unlock()
+		return out, errSharedFull
+	}
+	s.bytes += job.size
+	place := s.next
+	s.waiting[place], s.next = job, place+1
 	s.mu.Unlock()
 	s.signal()
 	select {
@@ -54,10 +67,18 @@ func (s *shared[In, Out]) ask(ctx context.Context, in In) (out Out, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.Index(s.waiting, job); i >= 0 {
-		s.waiting = slices.Delete(s.waiting, i, i+1)
-	}
+	s.drop(place) // does nothing where a batch has it
 	return out, err
+}
+
+// drop takes a job out of those that wait; nil if it is none of them. The caller holds mu.
+func (s *shared[In, Out]) drop(place uint64) *sharedJob[In, Out] {
+	job := s.waiting[place]
+	if job != nil {
+		s.bytes -= job.size
+		delete(s.waiting, place)
+	}
+	return job
 }
 
 func (s *shared[In, Out]) signal() {
@@ -84,8 +105,13 @@ func (s *shared[In, Out]) run(ctx context.Context) {
 func (s *shared[In, Out]) batch(ctx context.Context) {
 	s.mu.Lock()
 	n := min(len(s.waiting), s.most)
-	jobs := slices.Clone(s.waiting[:n])
-	if s.waiting = slices.Delete(s.waiting, 0, n); len(s.waiting) > 0 {
+	jobs := make([]*sharedJob[In, Out], 0, n)
+	for ; len(jobs) < n; s.first++ {
+		if job := s.drop(s.first); job != nil { // the others went away
+			jobs = append(jobs, job)
+		}
+	}
+	if len(s.waiting) > 0 {
 		s.signal()
 	}
 	s.mu.Unlock()

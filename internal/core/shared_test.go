@@ -1,0 +1,165 @@
+package core
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// TestSharedIsBounded: while nothing is answered, what waits stays within its bytes and
+// the others are told at once to come again; those that go away make room.
+func TestSharedIsBounded(t *testing.T) {
+	const each = 1 << 20
+	s := newShared(make(chan struct{}), 4, func(in string) int { return len(in) },
+		func(_ context.Context, in []string) ([]string, error) { return in, nil })
+	ctx, cancel := context.WithCancel(t.Context())
+	var refused, left, answered atomic.Int64
+	ask := func(ctx context.Context) {
+		switch _, err := s.ask(ctx, strings.Repeat("x", each)); {
+		case errors.Is(err, errSharedFull):
+			refused.Add(1)
+		case err != nil:
+			left.Add(1)
+		default:
+			answered.Add(1)
+		}
+	}
+	const most = sharedBytesMax / (each + sharedJobBytes)
+	var calls sync.WaitGroup
+	for range most + 10 {
+		calls.Go(func() { ask(ctx) })
+	}
+	for refused.Load() < 10 {
+		time.Sleep(time.Millisecond)
+	}
+	s.mu.Lock()
+	n, bytes := len(s.waiting), s.bytes
+	s.mu.Unlock()
+	if n != most || bytes != most*(each+sharedJobBytes) {
+		t.Errorf("%d wait with %d bytes", n, bytes)
+	}
+	cancel()
+	calls.Wait()
+	if s.bytes != 0 || len(s.waiting) != 0 || left.Load() != most || refused.Load() != 10 {
+		t.Errorf("%d bytes of %d wait, %d went away, %d were refused", s.bytes, len(s.waiting), left.Load(), refused.Load())
+	}
+	for range most {
+		calls.Go(func() { ask(t.Context()) })
+	}
+	running, stop := context.WithCancel(t.Context())
+	var loop sync.WaitGroup
+	loop.Go(func() { s.run(running) })
+	calls.Wait()
+	stop()
+	loop.Wait()
+	if answered.Load() != most || s.bytes != 0 {
+		t.Errorf("%d of %d were answered, %d bytes wait", answered.Load(), most, s.bytes)
+	}
+}
+
+// TestCursorJobsAreBounded: while a write of cursors does not come back, those that wait
+// for the next are bounded; who is refused has its cursor in the buffer still.
+func TestCursorJobsAreBounded(t *testing.T) {
+	w := newWorld(t, "sqlite:"+t.TempDir())
+	b := w.service.cursors
+	b.turn <- struct{}{} // a write is under way
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	device := func(n int) ds.Device { return ds.Device{Account: "ann", ID: ds.DeviceID(fmt.Sprint(n))} }
+	full := 0
+	for n := range cursorJobsMax + 10 {
+		b.put(device(n), "c/c1", 2)
+		for range 3 { // one job each
+			if err := w.service.FlushCursors(ctx, device(n)); errors.Is(err, errCursorsFull) {
+				full++
+			} else if !ds.IsUnavailable(err) {
+				t.Fatal(err)
+			}
+		}
+	}
+	if len(b.waiting) != cursorJobsMax || full != 3*10 {
+		t.Errorf("%d jobs wait, %d were refused", len(b.waiting), full)
+	}
+	<-b.turn
+	if err := w.service.FlushCursors(t.Context(), device(0)); err != nil {
+		t.Error(err)
+	}
+	if n := b.pending(device(0), "c/c1"); n != 0 || len(b.waiting) != 0 {
+		t.Errorf("%d is not written, %d wait", n, len(b.waiting))
+	}
+}
+
+// TestCursorBufferIsBounded: cursors that cannot be written are hints that are dropped
+// beyond a bound.
+func TestCursorBufferIsBounded(t *testing.T) {
+	b := newCursorBuffer()
+	const extra = 2
+	for n := range extra * cursorShards * cursorShardMax {
+		b.put(ds.Device{Account: "ann", ID: ds.DeviceID(fmt.Sprint(n % 5000))}, ds.LogID(fmt.Sprint("c/", n)), 2)
+	}
+	list := b.all()
+	if len(list) > cursorShards*cursorShardMax || len(list) < cursorShards*cursorShardMax*3/4 {
+		t.Errorf("%d cursors are kept", len(list))
+	}
+	b.written(list)
+	b.written(list)
+	for i := range b.shards {
+		if s := &b.shards[i]; s.count != 0 || len(s.devices) != 0 {
+			t.Fatalf("shard %d: %d cursors are counted", i, s.count)
+		}
+	}
+}
+
+// TestClaimsAreOne: a fault in the middle of a claim for many devices uses up no package.
+func TestClaimsAreOne(t *testing.T) {
+	const devices = 150
+	server := pgtest.Start(t, pgtest.Options{})
+	var left atomic.Int64
+	left.Store(1 << 40)
+	w := openWorld(t, store.Options{URL: server.Database(t), Hook: func(sql string, done bool) {
+		if !done && strings.HasPrefix(sql, "UPDATE key_packages SET claimed_ms") && left.Add(-1) == 0 {
+			server.Kill()
+		}
+	}})
+	owners := []ds.AccountID{"o0", "o1", "o2"}
+	if err := w.store.Update(t.Context(), func(tx *store.Tx) error {
+		for n := range devices {
+			ref := fmt.Sprintf("%064x", n)
+			d := ds.Device{Account: owners[n%3], ID: ds.DeviceID(fmt.Sprint("d", n))}
+			if err := tx.PublishKeyPackages([]ds.KeyPackage{{Device: d, Ref: ref, Suite: 1, Body: []byte("p")}}, []string{ref}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	left.Store(140)
+	if _, err := w.service.ClaimForAccounts(t.Context(), who("ann"), owners, 0); !ds.IsUnavailable(err) {
+		t.Fatalf("with the database away: %v", err)
+	}
+	if err := server.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		found, err := w.service.ClaimForAccounts(t.Context(), who("ann"), owners, 0)
+		if err == nil {
+			if n := len(found["o0"]) + len(found["o1"]) + len(found["o2"]); n != devices {
+				t.Errorf("%d packages are left of %d", n, devices)
+			}
+			return
+		}
+		if !ds.IsUnavailable(err) || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
