@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"hash/maphash"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -272,7 +274,7 @@ func (s *Service) AcknowledgeDeviceNow(ctx context.Context, who ds.Caller, pos i
 }
 
 // Cursors lists how far the caller's device has acknowledged its logs, by log, what
-// is still buffered included.
+// is still buffered included: of those that moved last, as many as cursorsListMax.
 func (s *Service) Cursors(ctx context.Context, who ds.Caller) ([]ds.Cursor, error) {
 	device := who.AsDevice()
 	if err := s.FlushCursors(ctx, device); err != nil {
@@ -281,8 +283,9 @@ func (s *Service) Cursors(ctx context.Context, who ds.Caller) ([]ds.Cursor, erro
 	var list []ds.Cursor
 	err := s.store.Read(ctx, func(tx *store.Tx) error {
 		var err error
-		list, err = tx.Cursors(device)
+		list, err = tx.Cursors(device, cursorsListMax)
 		return err
 	})
+	slices.SortFunc(list, func(a, b ds.Cursor) int { return strings.Compare(string(a.Log), string(b.Log)) })
 	return list, err
 }

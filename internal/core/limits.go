@@ -41,6 +41,7 @@ const (
 	batchTimeout               = 5 * time.Second  // of that, for the batch that it comes into
 	readingsMax                = 256              // beginnings of follows in one query
 	positionsMax               = 256              // rows of streams in one transaction
+	cursorsListMax             = 1200             // in session.ready: with the longest names, in JSON, less than 1 MiB
 	cursorInterval             = time.Second
 	cursorShards               = 64
 	cursorShardMax             = 1 << 10  // cursors that are not written yet: at most 100 MiB of names in all

@@ -93,6 +93,34 @@ func TestListIsPaged(t *testing.T) {
 	})
 }
 
+// TestReadyIsShort: a device that has acknowledged more conversations than a frame has room
+// for, with names as strangers may choose them, still gets a session.
+func TestReadyIsShort(t *testing.T) {
+	w := newWorld(t)
+	w.start("ann")
+	const count = 1300
+	id := func(i int) ds.ConversationID {
+		return ds.ConversationID(strings.Repeat("\x01", ds.IDBytesMax-4) + fmt.Sprintf("%04d", i))
+	}
+	w.rooms("eve", "ann", count, id)
+	ann := ds.Caller{Account: ds.AccountID(w.person("ann").did), Device: "phone"}
+	for i := range count {
+		w.later.Store(int64(i))
+		must(t, w.core.Acknowledge(context.Background(), ann, id(i), 0))
+		if i%500 == 0 {
+			must(t, w.core.FlushCursors(context.Background(), ann.AsDevice()))
+		}
+	}
+	must(t, w.core.AcknowledgeDevice(context.Background(), ann, 7))
+	must(t, w.core.FlushCursors(context.Background(), ann.AsDevice()))
+	status, answer, _ := w.call("", "POST", "/v1/session/start", fmt.Sprintf(`{"auth_token":"%s","device_id":"phone","features":["device"]}`, w.token("ann")))
+	var ready gateway.Ready
+	must(t, json.Unmarshal([]byte(answer), &ready))
+	if status != 200 || len(answer) > 1<<20 || len(ready.Cursors) < 1000 || ready.DeviceNextPos == nil || *ready.DeviceNextPos != 8 {
+		t.Errorf("status %d, %d bytes, %d cursors, device at %v", status, len(answer), len(ready.Cursors), ready.DeviceNextPos)
+	}
+}
+
 // TestListsAreShort: a page has a bound in bytes, with the longest names in the form in
 // which JSON makes most of them, and another in items; all of them make up the list.
 func TestListsAreShort(t *testing.T) {

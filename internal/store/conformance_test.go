@@ -334,7 +334,7 @@ func testCursors(t *testing.T, db *DB) {
 	}
 	db.must(t, func(tx *Tx) error { return tx.AdvanceCursors(many) })
 	db.must(t, func(tx *Tx) error {
-		list, err := tx.Cursors(phone)
+		list, err := tx.Cursors(phone, 10)
 		same(t, "cursors", list, []ds.Cursor{{Log: "c/c1", Next: 11}})
 		return err
 	})

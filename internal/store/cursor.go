@@ -70,15 +70,17 @@ func (tx *Tx) Cursor(device ds.Device, log ds.LogID) (int64, error) {
 	return next, err
 }
 
-// Cursors lists the cursors of a device, by log.
-func (tx *Tx) Cursors(device ds.Device) ([]ds.Cursor, error) {
+// Cursors lists the cursors of a device, those that moved last first, at most max of them;
+// that of the account log always is among them.
+func (tx *Tx) Cursors(device ds.Device, max int) ([]ds.Cursor, error) {
 	var list []ds.Cursor
 	err := tx.each(func(scan func(...any) error) error {
 		var c ds.Cursor
 		err := scan(&c.Log, &c.Next)
 		list = append(list, c)
 		return err
-	}, `SELECT log_id, next FROM cursors WHERE account = $1 AND device = $2 ORDER BY log_id`,
-		string(device.Account), string(device.ID))
+	}, `SELECT log_id, next FROM cursors WHERE account = $1 AND device = $2
+		ORDER BY CASE WHEN substr(log_id, 1, 1) = 'c' THEN 1 ELSE 0 END, updated_ms DESC, log_id LIMIT `+bound(3),
+		string(device.Account), string(device.ID), int64(max))
 	return list, err
 }
