@@ -164,7 +164,7 @@ func (c *Client) credentials(ctx context.Context, resume string) (frameType stri
 		return "", nil, err
 	}
 	label := clientLabel
-	start := gateway.Start{AuthToken: token, DeviceID: c.options.DeviceID, ClientLabel: &label, Features: gateway.Features}
+	start := gateway.Start{AuthToken: token, DeviceID: c.options.DeviceID, ClientLabel: &label, Features: features}
 	if c.options.InviteCode != "" {
 		start.InviteCode = &c.options.InviteCode
 	}
@@ -205,6 +205,10 @@ func (c *Client) openStreamSession(ctx context.Context, resume string) (*gateway
 	}
 	return &ready, nil
 }
+
+// features are those of the server that this package uses: all but frames that are longer
+// than it reads.
+var features = slices.DeleteFunc(slices.Clone(gateway.Features), func(f gateway.Feature) bool { return f == gateway.FeatureLarge })
 
 // clientLabel names this package in an account's list of sessions.
 const clientLabel = "waxwing go sdk"

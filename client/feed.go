@@ -30,6 +30,9 @@ type feed struct {
 	lastRead atomic.Int64 // UnixNano by the machine's clock
 }
 
+// lineBytesMax is what a line of a stream may have beside a frame.
+const lineBytesMax = 1 << 10
+
 // newFeed makes a feed that does not run yet; without conversations it is the device's.
 func (s *stream) newFeed(next map[string]int64) *feed {
 	return &feed{s: s, next: next, done: make(chan struct{})}
@@ -145,7 +148,7 @@ func (f *feed) read(body io.ReadCloser) {
 	defer f.cancel(nil)
 	defer body.Close()
 	lines := bufio.NewScanner(&watched{body, f})
-	lines.Buffer(make([]byte, 0, 4<<10), frameBytesMax)
+	lines.Buffer(make([]byte, 0, 4<<10), frameBytesMax+lineBytesMax)
 	var data []byte
 	for lines.Scan() {
 		line := lines.Bytes()
@@ -153,7 +156,7 @@ func (f *feed) read(body io.ReadCloser) {
 			if data != nil {
 				data = append(data, '\n')
 			}
-			if data = append(data, bytes.TrimPrefix(value, []byte(" "))...); len(data) > frameBytesMax {
+			if data = append(data, bytes.TrimPrefix(value, []byte(" "))...); len(data) > frameBytesMax+lineBytesMax {
 				f.s.fail(errors.New("read stream: an event is too long"))
 				return
 			}

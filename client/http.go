@@ -96,7 +96,7 @@ func (c *Client) exchange(ctx context.Context, method, token, path string, body 
 		return fmt.Errorf("call %s: %w", path, err)
 	}
 	if len(raw) > answerBytesMax {
-		return fmt.Errorf("call %s: the answer is too long", path)
+		return fmt.Errorf("call %s: %w", path, errAnswerTooLong)
 	}
 	if answer.StatusCode != http.StatusOK {
 		return errorIn(answer, raw)

@@ -44,6 +44,9 @@ type session struct {
 	done      chan finished
 	slots     chan struct{}
 	tasks     sync.WaitGroup
+
+	isFetching bool // of what a frame has left out; nothing is taken in meanwhile
+	fetched    chan *part
 }
 
 // request is a frame that is to be answered.
@@ -148,7 +151,7 @@ const (
 func newSession(c *Client, wire transport, token string) *session {
 	return &session{c: c, wire: wire, token: token, requests: map[string]request{}, subs: map[string]*subscription{},
 		due: map[string]bool{choreList: true, choreKeyPackages: true, choreRevoke: true}, available: -1,
-		jobs: map[string]bool{}, done: make(chan finished), slots: make(chan struct{}, jobsMax)}
+		jobs: map[string]bool{}, done: make(chan finished), fetched: make(chan *part), slots: make(chan struct{}, jobsMax)}
 }
 
 func (s *session) sub(name string) *subscription {
@@ -188,12 +191,15 @@ func (s *session) serve(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			err = ctx.Err()
-		case frame, ok := <-s.wire.incoming():
+		case frame, ok := <-s.incoming():
 			if !ok {
 				err = s.wire.failure()
 				break
 			}
-			err = s.take(ctx, s.moreFrames(frame))
+			err = s.takeIncoming(ctx, frame)
+		case whole := <-s.fetched:
+			s.isFetching = false
+			err = s.takeWhole(ctx, whole)
 		case <-s.c.db.died:
 			err = s.c.db.failure()
 		case <-s.c.bell:
@@ -212,21 +218,30 @@ func (s *session) serve(ctx context.Context) error {
 	return err
 }
 
-// moreFrames adds the frames that have come already.
-func (s *session) moreFrames(first gateway.Frame) []gateway.Frame {
-	frames := []gateway.Frame{first}
-	for len(frames) < batchFrames {
-		select {
-		case frame, ok := <-s.wire.incoming():
-			if !ok {
-				return frames // the next receive says so again
+// takeIncoming takes in a frame and those that have come already, up to one that has to be
+// fetched.
+func (s *session) takeIncoming(ctx context.Context, frame gateway.Frame) error {
+	var frames []gateway.Frame
+	for isMore := true; isMore; {
+		if part := omittedOf(frame); part != nil {
+			if len(frames) > 0 {
+				if err := s.take(ctx, frames); err != nil {
+					return err
+				}
 			}
-			frames = append(frames, frame)
+			s.fetch(ctx, part)
+			return nil
+		}
+		if frames = append(frames, frame); len(frames) == batchFrames {
+			break
+		}
+		select {
+		case frame, isMore = <-s.wire.incoming(): // if not, the next receive says so again
 		default:
-			return frames
+			isMore = false
 		}
 	}
-	return frames
+	return s.take(ctx, frames)
 }
 
 // beat checks that the server is still there.

@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	// frameBytesMax bounds what the server may send in one frame: a Welcome is the
-	// largest, and comes in a commit of up to gateway.CommitBytesMax.
-	frameBytesMax = gateway.CommitBytesMax + gateway.FrameBytesMax
+	// frameBytesMax bounds what the server may send in one frame. What would be longer is
+	// fetched, see omitted.go.
+	frameBytesMax = gateway.FrameBytesMax
 	// framesAhead is how many frames are read before the session takes them.
-	framesAhead = 256
+	framesAhead = 64
 	// dialTimeout bounds connecting, with the answer to session.start.
 	dialTimeout  = 20 * time.Second
 	writeTimeout = 20 * time.Second

@@ -1,0 +1,95 @@
+package client
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/api/xrpc"
+)
+
+// throws sends bytes that are no MLS message by the server's other door, as the person's
+// account.
+func (p *person) throws(conversation string, number, size int) {
+	p.w.t.Helper()
+	conv, err := p.snapshot(p.w.ctx, conversation)
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	epoch := uint64(0)
+	if conv != nil && conv.isLive() {
+		epoch = conv.epoch()
+	}
+	token, err := p.options.Account.serviceToken(p.w.server.DID()+xrpcFragment, xrpc.SendMessage, time.Now())
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	body, err := json.Marshal(map[string]any{"convoId": conversation, "msgId": fmt.Sprintf("00000000-0000-4000-8000-%012d", number), "epoch": epoch,
+		"paddedSize": size, "ciphertext": map[string]string{"$bytes": base64.StdEncoding.EncodeToString(make([]byte, size))}})
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	request, err := http.NewRequestWithContext(p.w.ctx, "POST", p.w.url+"/xrpc/"+xrpc.SendMessage, bytes.NewReader(body))
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	if text, _ := io.ReadAll(answer.Body); answer.StatusCode != http.StatusOK {
+		p.w.t.Fatalf("%s throws %d bytes: %s %s", p.name, size, answer.Status, text)
+	}
+}
+
+// TestFramesThatAreTooLong: a member and a stranger send what fits no frame that a client
+// takes. Everybody reads on, over sockets and streams, also those who come back later.
+func TestFramesThatAreTooLong(t *testing.T) {
+	tests := map[string]func(w *world) []*person{
+		"websocket": func(w *world) []*person { return w.people("ann", "bob", "eve") },
+		"sse": func(w *world) []*person {
+			return w.behind(newGate(w, gateStrips), "ann", "bob", "eve")
+		},
+	}
+	for name, meet := range tests {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.stopServer()
+			w.config.MessageBytes = 10 << 20
+			w.startServer()
+			w.url = w.server.URL()
+			people := meet(w)
+			ann, bob, eve := people[0], people[1], people[2]
+			room := w.room(ann, bob)
+			ann.says(room, "before")
+			bob.reads("before")
+			ann.throws(room, 1, 8<<20)
+			ann.says(room, "between")
+			bob.reads("between")
+			if err := eve.call(w.ctx, eve.sessionToken(), "/v1/rooms/create", gateway.RoomMembers{ConvID: "trap", Members: []string{bob.did()}}, &gateway.Status{}); err != nil {
+				t.Fatal(err)
+			}
+			eve.throws("trap", 2, 8<<20)
+			bob.close()
+			ann.throws(room, 3, 8<<20)
+			ann.says(room, "behind")
+			bob.open()
+			bob.reads("behind")
+			bob.says(room, "still here")
+			ann.reads("still here")
+			if got := bob.transcript(room); !slices.Equal(got[len(got)-1:], []string{"still here"}) {
+				t.Errorf("bob has %q", got)
+			}
+		})
+	}
+}
