@@ -22,6 +22,9 @@ type HistoryQuery struct {
 	// Bytes bounds the bodies of the page, which ends with the one that exceeds it. A body
 	// longer than Body fits no page of the caller's: its seq is among those that are missing.
 	Bytes, Body int
+	// Room is called before a page of more than historyFreeBytes is read, once; its error is
+	// the answer.
+	Room func() error
 }
 
 // History is such a page, and what it leaves out.
@@ -62,10 +65,21 @@ func (s *Service) History(ctx context.Context, who ds.Caller, id ds.Conversation
 		}
 		page.SinceSeq = max(page.SinceSeq, first-1)
 	}
-	for {
+	full := page.Reach
+	page.Bytes, page.Body = min(page.Bytes, historyFreeBytes), min(page.Body, historyFreeBytes)
+	for isSmall := true; ; {
 		list, err := s.store.History(ctx, log, page)
 		if err != nil {
 			return h, err
+		}
+		if isSmall && isLargePage(list) {
+			isSmall, page.Reach = false, full
+			if q.Room != nil {
+				if err := q.Room(); err != nil {
+					return h, err
+				}
+			}
+			continue
 		}
 		for _, r := range list {
 			if r.Left == 0 {
@@ -81,6 +95,17 @@ func (s *Service) History(ctx context.Context, who ds.Caller, id ds.Conversation
 		}
 		page.SinceSeq = list[len(list)-1].Seq // all of them were too long
 	}
+}
+
+// isLargePage reports whether a small page has left something out.
+func isLargePage(list []ds.Record) bool {
+	bytes := 0
+	for i := range list {
+		if bytes += len(list[i].Body); bytes > historyFreeBytes || list[i].Left > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // page is the query as the store takes it.

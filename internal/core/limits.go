@@ -70,8 +70,9 @@ const (
 
 // Messages, reactions and pages of history, which the AT Protocol door brought.
 const (
-	historyCountMax  = 100  // messages in one page
-	historyGapsMax   = 1000 // seqs that are gone, named in one answer
+	historyCountMax  = 100      // messages in one page
+	historyFreeBytes = 64 << 10 // of bodies in a page that needs no room of its own
+	historyGapsMax   = 1000     // seqs that are gone, named in one answer
 	reactionBytesMax = 16
 	reactionsMax     = 32      // of one account to one message
 	reactionBytes    = 1 << 10 // what a reaction counts as
@@ -123,7 +124,7 @@ const (
 	// turnFactor is how often a page is in memory: its records, and as it is encoded.
 	turnFactor = 4
 	// GroupInfoAnswerBytes is what the largest GroupInfo takes while it is answered.
-	GroupInfoAnswerBytes = turnFactor * blobBytesMax
+	GroupInfoAnswerBytes = 2 * blobBytesMax
 )
 
 // Bodies of HTTP requests and frames that may be in memory at one time. An address may be

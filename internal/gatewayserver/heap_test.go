@@ -130,3 +130,80 @@ func TestUnansweredSendsHoldLittle(t *testing.T) {
 		t.Logf("%d sockets hold %d KiB", sockets, grown>>10)
 	}
 }
+
+// TestConnectionsOfOneAccount: an account has so many sockets and streams and no more, and
+// others have theirs.
+func TestConnectionsOfOneAccount(t *testing.T) {
+	w := newWorld(t)
+	w.start("ann")
+	ann := ds.AccountID(w.person("ann").did)
+	for range accountConnectionsMax - 2 {
+		must(t, w.server.connections.enter(ann))
+	}
+	stream := func() string { return w.stream("ann", "?all=1", false) }
+	w.deaf("ann", nil)
+	if answer := stream(); answer != "" {
+		t.Fatal(answer)
+	}
+	_, status, answer := openEvents(t, w.http.URL, w.person("ann").session, "?all=1", "")
+	if want := `{"code":"limit_exceeded","message":"at most 1024 connections of one account","retry_after_s":0}`; status != 429 || answer != want {
+		t.Errorf("one stream more: %d %s", status, answer)
+	}
+	start, err := gateway.EncodeFrame(gateway.TypeSessionStart, gateway.StringID("s"), gateway.Start{AuthToken: w.token("ann"), DeviceID: "phone"})
+	must(t, err)
+	w.open("ann")
+	w.say("ann", string(start))
+	if frame := w.hear("ann"); !strings.Contains(frame, `"t":"error","id":"s","body":{"code":"limit_exceeded"`) {
+		t.Errorf("one socket more: %s", frame)
+	}
+	if frame := w.hear("ann"); frame != "closed 1000" {
+		t.Errorf("and then: %s", frame)
+	}
+	w.join("bob")
+	w.person("ann").events.stop()
+	w.person("ann").events = nil
+	for deadline := time.Now().Add(10 * time.Second); stream() != ""; time.Sleep(time.Millisecond) { // the one before is forgotten soon
+		if time.Now().After(deadline) {
+			t.Fatal("an account that has closed a stream may open no other")
+		}
+	}
+}
+
+// TestDeafReadersHoldLittle: readers that read nothing hold little, whatever they ask for,
+// and whoever reads is served meanwhile.
+func TestDeafReadersHoldLittle(t *testing.T) {
+	readers := testsize.Of(30, 300)
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorldOn(t, url, patient)
+		w.narrowed()
+		w.largeRoom()
+		texts := 12
+		for i := range texts { // the longest that the gateway takes, and pages of them
+			ann := ds.Caller{Account: ds.AccountID(w.person("ann").did)}
+			_, err := w.core.Send(context.Background(), ann, core.Message{ConversationID: "c", ID: ds.MessageID(fmt.Sprint("t", i)),
+				Body: []byte(strings.Repeat("\U0001F600", 250_000)), Encoding: ds.Text})
+			must(t, err)
+		}
+		before := heap()
+		features := [][]string{nil, {gateway.FeatureLarge}, {gateway.FeatureDevice, gateway.FeatureMarker}}
+		for i := range readers {
+			name := fmt.Sprint("reader", i%10)
+			if i < 10 {
+				must(t, w.core.Invite(context.Background(), ds.Caller{Account: ds.AccountID(w.person("ann").did)}, "c", []ds.AccountID{ds.AccountID(w.person(name).did)}))
+			}
+			w.deaf(name, features[i%3], fmt.Sprintf(`{"v":1,"t":"conv.subscribe","body":{"conv_id":"c","from_seq":%d}}`, 1+i%texts))
+		}
+		w.join("bob").ws.SetReadLimit(gateway.FrameBytesMax)
+		w.say("bob", `{"v":1,"t":"conv.subscribe","body":{"conv_id":"c","from_seq":1}}`)
+		for i := range texts {
+			if e := heardEvent(t, w.hear("bob")); e.Seq != int64(i+1) || e.Omitted != nil {
+				t.Fatalf("bob reads %d in place of %d", e.Seq, i+1)
+			}
+		}
+		grown, most := heap()-before, int64(160<<20)
+		if grown > most {
+			t.Errorf("%d readers hold %d KiB, want at most %d", readers, grown>>10, most>>10)
+		}
+		t.Logf("%d readers hold %d KiB", readers, grown>>10)
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/ds"
 )
 
 // connection is a socket or a stream, as the server keeps it.
@@ -27,8 +28,9 @@ type registry struct {
 	metrics *metrics
 	mu      sync.Mutex // guards all but running
 	open    map[connection]struct{}
-	closed  bool           // nobody is admitted any more
-	running sync.WaitGroup // connections and their goroutines
+	account map[ds.AccountID]int // open connections; those without a session are not counted
+	closed  bool                 // nobody is admitted any more
+	running sync.WaitGroup       // connections and their goroutines
 }
 
 // admit enters a connection, unless the server is shutting down.
@@ -42,6 +44,32 @@ func (r *registry) admit(c connection) bool {
 	r.metrics.open(c.transport()).Inc()
 	r.running.Add(1)
 	return true
+}
+
+// accountConnectionsMax bounds the sockets and streams of one account on this server.
+const accountConnectionsMax = 1024
+
+var refuseConnections = ds.Refuse(ds.LimitExceeded, "at most %d connections of one account", accountConnectionsMax)
+
+// enter counts a connection of an account whose session it has. leave must be called
+// unless it is refused.
+func (r *registry) enter(account ds.AccountID) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.account[account] >= accountConnectionsMax {
+		return refuseConnections
+	}
+	r.account[account]++
+	return nil
+}
+
+// leave is the end of a connection that was entered.
+func (r *registry) leave(account ds.AccountID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.account[account]--; r.account[account] <= 0 {
+		delete(r.account, account)
+	}
 }
 
 // ended counts a connection that has begun to end; saying goodbye may take it a while.

@@ -28,6 +28,7 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/intake"
 )
@@ -123,7 +124,7 @@ func New(o Options) *Server {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.connections = registry{metrics: s.metrics, open: map[connection]struct{}{}}
+	s.connections = registry{metrics: s.metrics, open: map[connection]struct{}{}, account: map[ds.AccountID]int{}}
 	if s.intake = o.Intake; s.intake == nil {
 		s.intake = intake.New()
 	}

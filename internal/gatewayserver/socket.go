@@ -337,17 +337,23 @@ func (c *socket) begin(frame gateway.Frame) error {
 		return err
 	}
 	fitReady(body)
+	connections, account := &c.server.connections, ready.Account
+	if err := connections.enter(account); err != nil {
+		return err
+	}
 	follower := c.server.core.NewFollower(ready.Caller)
 	follower.Former = ready.Has(gateway.FeatureDevice) // others expect the reference's refusal
 	follower.BodyMax, follower.Cut = bodyBytesMax(ready.Session), c.cutOff
 	if ready.Has(gateway.FeatureDevice) {
 		if err := follower.FollowDevice(c.ctx); err != nil {
 			follower.Close()
+			connections.leave(account)
 			return endOfFollow(err)
 		}
 	}
 	c.session, c.follower = ready.Session, follower
-	c.detach = c.server.identity.Attach(ready.Session)
+	detach := c.server.identity.Attach(ready.Session)
+	c.detach = func() { detach(); connections.leave(account) }
 	c.ended.Store(&ending{c.server.identity.Ended(ready.Session)})
 	c.isReady.Store(true)
 	if c.conn.Write(frameOf(gateway.TypeReady, frame.ID, body)) != nil {

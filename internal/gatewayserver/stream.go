@@ -90,9 +90,12 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 	if err != nil {
 		return nil, err
 	}
+	if err := s.connections.enter(who.Account); err != nil {
+		return nil, err
+	}
 	c := &stream{server: s, session: who, did: s.did(), all: q.all, device: q.device, following: map[ds.LogID]bool{},
 		position: s.core.NewPosition(who.Caller), isRestart: isRestart,
-		follower: s.core.NewFollower(who.Caller), detach: func() {}, nextPing: s.clock.Load() + s.streamPing.Milliseconds()}
+		follower: s.core.NewFollower(who.Caller), detach: func() { s.connections.leave(who.Account) }, nextPing: s.clock.Load() + s.streamPing.Milliseconds()}
 	c.ctx, c.cancel = context.WithCancel(r.Context())
 	c.follower.BodyMax, c.follower.Cut = bodyBytesMax(who), c.cut
 	if err := c.follow(q, resumed); err != nil {
@@ -107,7 +110,8 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 			return nil, err
 		}
 	}
-	c.detach = s.identity.Attach(who)
+	detach := s.identity.Attach(who)
+	c.detach = func() { detach(); s.connections.leave(who.Account) }
 	c.ended = s.identity.Ended(who)
 	return c, nil
 }

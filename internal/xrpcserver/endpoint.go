@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/intake"
 )
@@ -27,25 +29,67 @@ func procedure[In, Out any](s *Server, nsid string, handle func(ctx context.Cont
 
 // query is an endpoint without a body, for those with a token.
 func query[In, Out any](s *Server, nsid string, handle func(ctx context.Context, who ds.Caller, in *In) (*Out, error)) {
-	endpoint(s, "GET", nsid, func(_ http.ResponseWriter, r *http.Request, in *In) error {
-		return xrpc.DecodeQuery(r.URL.RawQuery, in)
-	}, handle)
+	endpoint(s, "GET", nsid, decodeQuery[In], handle)
+}
+
+// bulky is a query whose answer may be long: it asks for room before it reads.
+func bulky[In, Out any](s *Server, nsid string, handle func(ctx context.Context, who ds.Caller, in *In, room *room) (*Out, error)) {
+	roomy(s, "GET", nsid, decodeQuery[In], handle)
+}
+
+func decodeQuery[In any](_ http.ResponseWriter, r *http.Request, in *In) error {
+	return xrpc.DecodeQuery(r.URL.RawQuery, in)
 }
 
 // endpoint registers a method under its name: the token is verified before the body is
 // read, and the limits of the account are asked before it is decoded.
 func endpoint[In, Out any](s *Server, verb, nsid string, decode func(http.ResponseWriter, *http.Request, *In) error,
 	handle func(ctx context.Context, who ds.Caller, in *In) (*Out, error)) {
-	s.register(verb, nsid, func(w http.ResponseWriter, r *http.Request) (any, error) {
+	roomy(s, verb, nsid, decode, func(ctx context.Context, who ds.Caller, in *In, _ *room) (*Out, error) { return handle(ctx, who, in) })
+}
+
+// room is what an answer may hold in memory until the client has it.
+type room struct {
+	server *Server
+	who    ds.AccountID
+	cut    func() // ends the answer where it takes long and others wait
+	turn   *core.Turn
+}
+
+// take waits until there is room for an answer that takes that many bytes.
+func (m *room) take(ctx context.Context, bytes int) (err error) {
+	if m.turn == nil {
+		m.turn, err = m.server.core.TakeTurn(ctx, m.who, int64(bytes), m.cut)
+	}
+	return err
+}
+
+// fit keeps room for the answer as it is.
+func (m *room) fit(ctx context.Context, bytes int) error {
+	if m.turn != nil {
+		m.turn.Shrink(int64(bytes))
+	} else if bytes > answerBytesFree {
+		return m.take(ctx, bytes)
+	}
+	return nil
+}
+
+// answerBytesFree is up to which size an answer needs no room.
+const answerBytesFree = 64 << 10
+
+func roomy[In, Out any](s *Server, verb, nsid string, decode func(http.ResponseWriter, *http.Request, *In) error,
+	handle func(ctx context.Context, who ds.Caller, in *In, room *room) (*Out, error)) {
+	s.register(verb, nsid, func(w http.ResponseWriter, r *http.Request, room *room) (any, error) {
 		who, err := s.authenticate(r, nsid)
 		if err != nil {
 			return nil, err
 		}
+		room.who = who.Account
 		in := new(In)
 		if err := decode(w, r, in); err != nil {
 			return nil, err
 		}
-		out, err := handle(r.Context(), who, in)
+		out, err := handle(r.Context(), who, in, room)
 		if err != nil {
 			return nil, err // a nil *Out is no nil
 		}
@@ -54,11 +98,14 @@ func endpoint[In, Out any](s *Server, verb, nsid string, decode func(http.Respon
 }
 
 // register makes a method callable. What handle returns is its answer.
-func (s *Server) register(verb, nsid string, handle func(w http.ResponseWriter, r *http.Request) (any, error)) {
+func (s *Server) register(verb, nsid string, handle func(w http.ResponseWriter, r *http.Request, room *room) (any, error)) {
 	s.methods[nsid] = verb
 	s.mux.HandleFunc(verb+" /xrpc/"+nsid, func(w http.ResponseWriter, r *http.Request) {
-		out, err := handle(w, r)
-		s.answer(w, r, nsid, out, err)
+		control := http.NewResponseController(w)
+		room := &room{server: s, cut: func() { _ = control.SetWriteDeadline(time.Unix(1, 0)) }} // fails where there is none
+		defer func() { room.turn.Release() }()
+		out, err := handle(w, r, room)
+		s.answerWithin(w, r, nsid, room, out, err)
 	})
 }
 
@@ -103,6 +150,11 @@ func readBody(w http.ResponseWriter, r *http.Request, bytesMax int64) ([]byte, e
 // answer writes out, or what err is on the wire. Nothing that this door says may be kept
 // by a cache.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, method string, out any, err error) {
+	s.answerWithin(w, r, method, nil, out, err)
+}
+
+// answerWithin is answer with the room that the answer takes; nil for a short one.
+func (s *Server) answerWithin(w http.ResponseWriter, r *http.Request, method string, room *room, out any, err error) {
 	status := http.StatusOK
 	if err != nil {
 		answer := answerTo(method, err)
@@ -121,6 +173,12 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, method string, o
 		s.logger.Error("answer", "method", method, "err", err)
 		http.Error(w, `{"error":"InternalServerError","message":"internal error"}`, http.StatusInternalServerError)
 		return
+	}
+	if room != nil {
+		if err := room.fit(r.Context(), len(data)); err != nil {
+			s.answer(w, r, method, nil, err)
+			return
+		}
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

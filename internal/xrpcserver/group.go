@@ -14,7 +14,7 @@ import (
 
 // registerGroups makes the methods of groups callable.
 func (s *Server) registerGroups() {
-	query(s, xrpc.GetGroupState, s.getGroupState)
+	bulky(s, xrpc.GetGroupState, s.getGroupState)
 	procedure(s, xrpc.CommitGroupChange, s.commitGroupChange)
 }
 
@@ -26,8 +26,13 @@ const (
 
 // getGroupState answers what was asked for and is there. That there is no GroupInfo is an
 // error unless a Welcome, by which the caller can enter as well, was asked for and found.
-func (s *Server) getGroupState(ctx context.Context, who ds.Caller, in *xrpc.GetGroupStateParams) (*xrpc.GetGroupStateOutput, error) {
+func (s *Server) getGroupState(ctx context.Context, who ds.Caller, in *xrpc.GetGroupStateParams, room *room) (*xrpc.GetGroupStateOutput, error) {
 	withInfo, withEpoch, withWelcome := in.Wants()
+	if withInfo || withWelcome {
+		if err := room.take(ctx, s.answerBytes()); err != nil {
+			return nil, err
+		}
+	}
 	state, err := s.core.GroupState(ctx, who, ds.ConversationID(in.ConvoID), withInfo, withWelcome,
 		core.WelcomeChoice{Refs: in.KeyPackageHashes, Device: ds.DeviceID(in.DeviceID)})
 	if err != nil {

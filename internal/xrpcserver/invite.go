@@ -9,7 +9,7 @@ import (
 // registerInvites makes the method callable that accounts may call which are not let in
 // yet. It reads its body before the token, for they are used up together.
 func (s *Server) registerInvites() {
-	s.register("POST", xrpc.RedeemInvite, func(w http.ResponseWriter, r *http.Request) (any, error) {
+	s.register("POST", xrpc.RedeemInvite, func(w http.ResponseWriter, r *http.Request, _ *room) (any, error) {
 		body, err := readBody(w, r, xrpc.BodyMax(xrpc.RedeemInvite))
 		if err != nil {
 			return nil, err

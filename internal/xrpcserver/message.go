@@ -15,7 +15,7 @@ import (
 func (s *Server) registerMessages() {
 	procedure(s, xrpc.SendMessage, s.sendMessage)
 	procedure(s, xrpc.SendEphemeral, s.sendEphemeral)
-	query(s, xrpc.GetMessages, s.getMessages)
+	bulky(s, xrpc.GetMessages, s.getMessages)
 	procedure(s, xrpc.UpdateCursor, s.updateCursor)
 	procedure(s, xrpc.RequestFailover, s.requestFailover)
 	query(s, xrpc.GetDeliveryStatus, s.getDeliveryStatus)
@@ -158,9 +158,10 @@ func (s *Server) sendEphemeral(ctx context.Context, who ds.Caller, in *xrpc.Send
 }
 
 // getMessages is a page of messages, in the order of seq.
-func (s *Server) getMessages(ctx context.Context, who ds.Caller, in *xrpc.GetMessagesParams) (*xrpc.GetMessagesOutput, error) {
+func (s *Server) getMessages(ctx context.Context, who ds.Caller, in *xrpc.GetMessagesParams, room *room) (*xrpc.GetMessagesOutput, error) {
 	q := core.HistoryQuery{Limit: limitDefault, FromEpoch: (*int64)(in.FromEpoch), ToEpoch: (*int64)(in.ToEpoch), JoinEpoch: (*int64)(in.JoinEpoch),
-		Bytes: base64.StdEncoding.DecodedLen(s.answerBytes()), Body: base64.StdEncoding.DecodedLen(s.answerBytes() - pageFieldBytes)}
+		Bytes: base64.StdEncoding.DecodedLen(s.answerBytes()), Body: base64.StdEncoding.DecodedLen(s.answerBytes() - pageFieldBytes),
+		Room: func() error { return room.take(ctx, 3*s.answerBytes()) }} // the bodies, and the answer as it grows
 	if in.Limit != nil {
 		q.Limit = int(min(*in.Limit, 1000))
 	}

@@ -85,7 +85,7 @@ func (s *Server) openStream(ctx context.Context, pass core.Pass, cursor string) 
 	c := &stream{places: places{position: s.core.NewPosition(pass.Who)},
 		server: s, who: pass.Who, generation: xrpc.Generation(pass.Generation), follower: s.core.NewFollower(pass.Who),
 		isAll: len(pass.Conversations) == 0, isSingle: len(pass.Conversations) == 1, following: map[ds.ConversationID]bool{}}
-	c.follower.Former, c.follower.Listens = true, true
+	c.follower.Former, c.follower.Listens, c.follower.Cut = true, true, c.cutOff
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	stop := context.AfterFunc(ctx, c.cancel)
 	err := c.follow(pass.Conversations, cursor)
@@ -107,6 +107,14 @@ func (c *stream) close() {
 	c.cancel()
 	c.follower.Close()
 	c.places.position.Close()
+}
+
+// cutOff ends a stream that takes long over a page while others wait for the room. The
+// client comes back with its cursor.
+func (c *stream) cutOff() {
+	c.end(causeStalled)
+	c.cancel()
+	c.out.abort()
 }
 
 // end notes why the stream ends; the first counts.

@@ -15,8 +15,10 @@ const (
 	// writeBytesMax bounds one write of the network, and so what a slow reader holds in
 	// memory and how long a write may take.
 	writeBytesMax = 64 << 10
-	writeTimeout  = 20 * time.Second
-	closeTimeout  = 5 * time.Second
+	// directBytesMin is from which size on frames are not collected, but written.
+	directBytesMin = 16 << 10
+	writeTimeout   = 20 * time.Second
+	closeTimeout   = 5 * time.Second
 	// The library's buffers. Frames pass through the outgoing one, and those of clients
 	// are short.
 	readBufferBytes  = 512
@@ -144,9 +146,15 @@ func (l *link) Close() error {
 func (l *link) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.isHeld {
+	if l.isHeld && len(p) < directBytesMin {
 		*l.held = append(*l.held, p...)
 		return len(p), nil
+	}
+	if l.isHeld { // a copy of what is long would take as much memory again
+		if _, err := l.send(*l.held); err != nil {
+			return 0, err
+		}
+		*l.held = (*l.held)[:0]
 	}
 	return l.send(p)
 }
