@@ -48,6 +48,9 @@ type Config struct {
 
 	// LogTo is where log lines go; nil discards them.
 	LogTo io.Writer `kong:"-"`
+	// Listener takes connections instead of one at Listen; nil for that one. Its address
+	// is a *net.TCPAddr.
+	Listener net.Listener `kong:"-"`
 	// Now is the clock of this machine; nil is the system's. What is stored is judged by
 	// the clock of the database, which may be another's.
 	Now func() time.Time `kong:"-"`

@@ -102,9 +102,11 @@ func (s *Server) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("service key: %w", err)
 	}
-	listener, err := listen(s.config.Listen)
-	if err != nil {
-		return err
+	listener := s.config.Listener
+	if listener == nil {
+		if listener, err = listen(s.config.Listen); err != nil {
+			return err
+		}
 	}
 	if err := s.wire(key, listener); err != nil {
 		return errors.Join(err, listener.Close())
