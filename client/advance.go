@@ -19,12 +19,22 @@ func (s *session) advanceDue(ctx context.Context) error {
 		switch name {
 		case choreList:
 			s.learn(ctx)
+		case choreEntries:
+			s.startEntries(ctx)
 		case choreRevoke:
-			s.advanceChore(ctx, name, func(ctx context.Context) error { return s.c.revokeLost(ctx, s.token) })
+			s.advanceChore(ctx, name, func(ctx context.Context) error { return s.c.revokeLost(ctx, s.token) }, nil)
 		case choreKeyPackages:
-			available := s.available
+			available, again := s.available, time.Duration(0)
 			s.advanceChore(ctx, name, func(ctx context.Context) error {
-				return s.c.fillKeyPackages(ctx, s.token, available)
+				if err := s.c.fillKeyPackages(ctx, s.token, available); err != nil {
+					return err
+				}
+				return s.c.db.update(ctx, func(tx *tx) (err error) { again, err = tx.nextForget(s.c.now()); return err })
+			}, func(err error) {
+				if err == nil {
+					s.available = -1 // as it will not be what it is now
+					s.sub(choreKeyPackages).refetch.sooner(max(again, time.Second))
+				}
 			})
 		default:
 			err = s.advance(ctx, name)
@@ -36,9 +46,10 @@ func (s *session) advanceDue(ctx context.Context) error {
 	return nil
 }
 
-func (s *session) advanceChore(ctx context.Context, name string, fn func(ctx context.Context) error) {
+func (s *session) advanceChore(ctx context.Context, name string, fn func(ctx context.Context) error, then func(error)) {
 	if sub := s.sub(name); !sub.isDone && sub.commit.isReady() {
-		s.start(ctx, name, fn, nil)
+		sub.refetch = retry{}
+		s.start(ctx, name, fn, then)
 	}
 }
 
@@ -196,10 +207,14 @@ func (s *session) advanceCommit(ctx context.Context, conv *conversation, sub *su
 // returns nil when there is none to make now.
 func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *subscription) (*conversation, error) {
 	isLacking, isAtHand := false, false
+	sub.refetch = retry{}
 	for _, w := range conv.info.Wanted {
-		if len(w.Packages) > 0 {
+		switch wait := time.UnixMilli(w.NotBefore).Sub(s.c.now()); {
+		case len(w.Packages) > 0:
 			isAtHand = true
-		} else {
+		case wait > 0:
+			sub.refetch.sooner(wait)
+		default:
 			isLacking = true
 		}
 	}
@@ -236,7 +251,12 @@ func (s *session) keepCommit(ctx context.Context, conv *conversation, sub *subsc
 			return err
 		}
 		out = conv
-		if err := s.c.makeCommit(conv); err != nil {
+		err = s.c.makeCommit(tx, conv)
+		if errors.Is(err, errLeftOut) {
+			out, s.due[conv.id] = nil, true
+			return nil
+		}
+		if err != nil {
 			out = nil
 			conv.dropPackages()
 			sub.commit.later(err)
@@ -301,7 +321,7 @@ func (c *Client) commitRefused(tx *tx, conv *conversation, messageID string, ref
 		c.stats.lostRaces.Add(1)
 		return c.dropEntry(tx, conv)
 	case conv.phase == Joining:
-		return errors.Join(c.dropEntry(tx, conv), c.trouble(tx, conv, refusal))
+		return errors.Join(c.dropEntry(tx, conv), c.waitLonger(tx, conv), c.trouble(tx, conv, refusal))
 	case refusal.Code == codeEpochConflict && (conv.phase != Founding || conv.isOurs()):
 		return nil
 	}
@@ -357,7 +377,7 @@ func (c *Client) fetchWanted(ctx context.Context, token, id string) error {
 	}
 	var missing error
 	for _, w := range conv.info.Wanted {
-		if len(w.Packages) > 0 {
+		if len(w.Packages) > 0 || w.NotBefore > c.now().UnixMilli() {
 			continue
 		}
 		packages, refused, err := c.fetchKeyPackages(ctx, token, w.Account)

@@ -41,6 +41,10 @@ type Options struct {
 	// KeyPackages is how many one-time key packages wait on the server, by default 32:
 	// as many others can add this device while it is away.
 	KeyPackages int
+	// LifetimeMax is the longest lifetime of key packages with which devices are added, by
+	// this client or by others, by default mls.LifetimeMax. It should be the same for all
+	// members of a group: a commit that adds a device with a longer one is not followed.
+	LifetimeMax time.Duration
 	// AllowUnverified lets in devices that their account does not vouch for although
 	// it could: those of clients that know no device certificates. A server can then
 	// pose as any account that this device has not met. It also lets accounts whose DID
@@ -102,6 +106,9 @@ type Client struct {
 	lost     []string           // devices of our account; guarded by peopleMu
 
 	lostChanges atomic.Int64 // how often lost has changed
+
+	entryPace pacer // of questions for groups
+	lookPace  pacer // of those for invitations, over XRPC
 
 	wakeMu sync.Mutex
 	woken  map[string]bool // conversations with something to do; guarded by wakeMu
@@ -207,6 +214,12 @@ func checkOptions(o *Options) (*url.URL, error) {
 	}
 	if o.KeyPackages < 1 || o.KeyPackages > 500 {
 		return nil, errors.New("KeyPackages is not in 1–500")
+	}
+	if o.LifetimeMax == 0 {
+		o.LifetimeMax = mls.LifetimeMax
+	}
+	if o.LifetimeMax < keyPackageLife+keyPackageSkew {
+		return nil, errors.New("LifetimeMax is shorter than the life of this package's own key packages")
 	}
 	if o.PingInterval <= 0 {
 		o.PingInterval = 20 * time.Second

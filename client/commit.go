@@ -3,9 +3,11 @@ package client
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/mls"
@@ -73,41 +75,159 @@ func (c *Client) accountsMax() int {
 	return math.MaxInt
 }
 
-// makeCommit prepares a commit that adds every wanted device whose package is at
-// hand. With none it is an empty commit with a fresh path, by which a group that
-// has only its founder is bound to its conversation.
-func (c *Client) makeCommit(conv *conversation) error {
+// invitee is a device that a commit is to add.
+type invitee struct {
+	account string
+	isNamed bool // the account is a member on the server already, or named by another device
+	fetchedPackage
+}
+
+// invitees lists the devices that the next commit adds, as far as their packages are at
+// hand.
+func (c *Client) invitees(conv *conversation) []invitee {
+	var list []invitee
+	added := map[string]bool{}
 	accountsMax := c.accountsMax()
-	p := &pendingCommit{MessageID: newMessageID(), Remove: slices.Clone(conv.info.Unwanted[:min(len(conv.info.Unwanted), accountsMax)])}
-	var packages [][]byte
-	removals := c.removals(conv, p.Remove)
-	list := conv.info.Wanted
-	if len(p.Remove) > 0 || len(removals) > 0 {
-		list = nil // with the next commit, so that a refusal is of the one or the other
-	}
-	for _, w := range list {
+	for _, w := range conv.info.Wanted {
 		for _, f := range w.Packages {
-			isNamed := !w.Add || slices.Contains(p.Add, w.Account)
-			if len(packages) == addsMax || hasLeaf(conv.group, f.SignatureKey) || !isNamed && len(p.Add) == accountsMax {
+			isNamed := !w.Add || added[w.Account]
+			if len(list) == addsMax || hasLeaf(conv.group, f.SignatureKey) || !isNamed && len(added) == accountsMax {
 				continue
 			}
-			packages = append(packages, f.Message)
-			p.To = append(p.To, gateway.WelcomeTo{UserID: w.Account, DeviceID: f.Device, KeyPackageRef: f.Ref})
-			if !isNamed {
-				p.Add = append(p.Add, w.Account)
+			if w.Add {
+				added[w.Account] = true
 			}
+			list = append(list, invitee{w.Account, !w.Add, f})
 		}
 	}
-	commit, err := conv.group.Commit(mls.CommitOptions{Add: packages, Remove: removals,
-		// Who is not in the group may ask to be, and the server may ask in anybody's name.
-		Skip: func(p mls.ProposalInfo) bool { return p.SenderKind != mls.SentByMember }})
+	return list
+}
+
+// commitTriesMax bounds the attempts at one commit: each leaves out whatever kept the one
+// before from being made.
+const commitTriesMax = 8
+
+// errLeftOut says that nobody is left to be added.
+var errLeftOut = errors.New("no device is left to be added")
+
+// makeCommit prepares a commit that adds every wanted device whose package is at
+// hand. With none it is an empty commit with a fresh path, by which a group that
+// has only its founder is bound to its conversation. Devices whose packages keep the
+// commit from being made are left out, and the application learns of each (EventLeftOut);
+// members to whose keys nothing can be sealed are removed.
+func (c *Client) makeCommit(tx *tx, conv *conversation) error {
+	accountsMax := c.accountsMax()
+	unwanted := slices.Clone(conv.info.Unwanted[:min(len(conv.info.Unwanted), accountsMax)])
+	removals := c.removals(conv, unwanted)
+	var list []invitee
+	if len(unwanted) == 0 && len(removals) == 0 {
+		list = c.invitees(conv) // else with the next commit, so that a refusal is of the one or the other
+	}
+	isForAdds := len(list) > 0
+	var commit *mls.PendingCommit
+	err := errLeftOut
+	for range commitTriesMax {
+		if isForAdds && len(list) == 0 && len(removals) == 0 && !conv.mayCommitNothing() {
+			return errLeftOut
+		}
+		var packages [][]byte
+		for _, i := range list {
+			packages = append(packages, i.Message)
+		}
+		commit, err = conv.group.Commit(mls.CommitOptions{Add: packages, Remove: removals,
+			// Who is not in the group may ask to be, and the server may ask in anybody's name.
+			Skip: func(p mls.ProposalInfo) bool { return p.SenderKind != mls.SentByMember }})
+		if err == nil {
+			break
+		}
+		var bad mls.ChangeErrors
+		var key *mls.KeyError
+		switch {
+		case errors.As(err, &bad):
+			if list, err = c.leaveOut(tx, conv, list, bad); err != nil {
+				return err
+			}
+		case errors.As(err, &key):
+			leaf, ok := key.Leaf()
+			if !ok || leaf == conv.group.OwnLeaf().Index || slices.Contains(removals, leaf) {
+				return fmt.Errorf("make commit: %w", err)
+			}
+			removals, list = append(removals, leaf), nil
+		default:
+			return fmt.Errorf("make commit: %w", err)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("make commit: %w", err)
 	}
-	p.commit = commit
+	p := &pendingCommit{MessageID: newMessageID(), Remove: unwanted, commit: commit}
+	for _, i := range list {
+		p.To = append(p.To, gateway.WelcomeTo{UserID: i.account, DeviceID: i.Device, KeyPackageRef: i.Ref})
+		if !i.isNamed && !slices.Contains(p.Add, i.account) {
+			p.Add = append(p.Add, i.account)
+		}
+	}
 	conv.setGroup(commit.Base()) // without the key that the commit was sealed with
 	conv.setPending(p)
 	return nil
+}
+
+// mayCommitNothing says whether a commit that adds and removes nobody is of use: it binds
+// a room to its group, brings fresh keys, or carries out proposals of others.
+func (c *conversation) mayCommitNothing() bool {
+	return c.phase == Founding && c.info.Kind == Room || c.phase == Joined && c.info.Refresh || c.group.Proposals() > 0
+}
+
+// leaveOut takes those off the list whose packages keep a commit from being made, reports
+// them, and forgets their packages. What is wrong with something else is an error.
+func (c *Client) leaveOut(tx *tx, conv *conversation, list []invitee, bad mls.ChangeErrors) ([]invitee, error) {
+	out := map[int]bool{}
+	for _, e := range bad {
+		if e.Field != "Add" || e.Index >= len(list) {
+			return nil, fmt.Errorf("make commit: %w", bad)
+		}
+		out[e.Index] = true
+		i := list[e.Index]
+		why := &LeftOutError{Account: i.account, Device: i.name(), Index: e.Index, Problem: e.Err.Error()}
+		if err := tx.report(Event{Type: EventLeftOut, Conversation: conv.id, Time: c.now(), Index: e.Index, Code: problemLeftOut, Problem: why.Problem,
+			From: Member{Account: why.Account, Device: why.Device, Fingerprint: fingerprint(i.SignatureKey)}}); err != nil {
+			return nil, err
+		}
+		conv.refusePackage(i.account, i.Ref, c.now())
+	}
+	var left []invitee
+	for k, i := range list {
+		if !out[k] {
+			left = append(left, i)
+		}
+	}
+	return left, nil
+}
+
+// The waits before packages are fetched again for an account whose last ones could not be
+// used.
+const (
+	refetchMin = time.Second
+	refetchMax = 15 * time.Minute
+)
+
+// refusePackage forgets a package that cannot be used. If it was the account's last one
+// there will be others later; a device of our own is given up.
+func (c *conversation) refusePackage(account, ref string, now time.Time) {
+	info := c.editInfo()
+	for k := range info.Wanted {
+		w := &info.Wanted[k]
+		if w.Account != account {
+			continue
+		}
+		before := len(w.Packages)
+		w.Packages = slices.DeleteFunc(slices.Clone(w.Packages), func(f fetchedPackage) bool { return f.Ref == ref })
+		if len(w.Packages) == 0 && before > 0 {
+			w.Refused++
+			w.NotBefore = now.Add(backoff(w.Refused, refetchMin, refetchMax)).UnixMilli()
+		}
+	}
+	info.Wanted = slices.DeleteFunc(info.Wanted, func(w wanted) bool { return w.Own && w.Refused > 0 && len(w.Packages) == 0 })
 }
 
 // isPendingEcho says whether a message of the log is our pending commit. The bytes

@@ -94,6 +94,9 @@ type Conversation struct {
 	ReadSeq int64
 	// Problem says, for people, what keeps the conversation from going on; "" if nothing does.
 	Problem string
+	// GaveUp: nobody has made a group for it in a day, and it is not asked for any more.
+	// An invitation still brings this device in; Retry asks again.
+	GaveUp bool
 }
 
 // conversationInfo is what of a conversation is sealed but is no MLS state.
@@ -111,6 +114,7 @@ type conversationInfo struct {
 	Forced   bool       `json:"forced,omitempty"`   // into whatever epoch, an earlier one too
 	Asked    bool       `json:"asked,omitempty"`    // Rejoin was called for
 	Refresh  bool       `json:"refresh,omitempty"`  // fresh keys are to be committed
+	Waiting  waiting    `json:"waiting,omitzero"`   // how the group was asked for
 	// What was not read when the group was entered anew: SkipFrom up to before SkipTo.
 	SkipFrom int64 `json:"skip_from,omitempty"`
 	SkipTo   int64 `json:"skip_to,omitempty"`
@@ -139,6 +143,10 @@ type wanted struct {
 	// Packages are what was fetched for it, one per device. A lost race keeps them:
 	// the Welcome that used them was never delivered.
 	Packages []fetchedPackage `json:"packages,omitempty"`
+	// Refused is how often in a row none of them could be used, and NotBefore the time,
+	// in Unix milliseconds, before which no others are fetched.
+	Refused   int   `json:"refused,omitempty"`
+	NotBefore int64 `json:"not_before,omitempty"`
 }
 
 func (w wanted) isSame(other wanted) bool {
@@ -471,7 +479,7 @@ func (c *Client) Conversation(ctx context.Context, id string) (Conversation, err
 
 func (c *Client) describe(tx *tx, conv *conversation) (Conversation, error) {
 	out := Conversation{ID: conv.id, Kind: conv.info.Kind, Phase: conv.phase, Peer: conv.info.Peer,
-		Epoch: conv.epoch(), NextSeq: conv.nextSeq, Problem: conv.info.Problem}
+		Epoch: conv.epoch(), NextSeq: conv.nextSeq, Problem: conv.info.Problem, GaveUp: conv.info.Waiting.GaveUp}
 	if conv.group != nil {
 		for _, leaf := range conv.group.Members() {
 			m := c.memberOf(leaf)

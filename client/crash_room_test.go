@@ -255,7 +255,7 @@ func TestBackWithCommit(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if err := bob.makeCommit(conv); err != nil {
+		if err := bob.makeCommit(tx, conv); err != nil {
 			return err
 		}
 		p := conv.pending

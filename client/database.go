@@ -25,7 +25,7 @@ const (
 )
 
 // schemaVersion is kept in SQLite's user_version.
-const schemaVersion = 3
+const schemaVersion = 4
 
 // migrations make the database, one after the other. Columns named body, info, mls
 // and pending are sealed; what stands beside them are counters, identifiers and
@@ -43,7 +43,9 @@ CREATE TABLE log (
 ) WITHOUT ROWID;
 CREATE INDEX log_seq ON log (conversation, seq);
 INSERT INTO log (conversation, digest, seq) SELECT conversation, digest, seq FROM messages;
-`, `-- The frames in log are sealed: sealFrames.`}
+`, `-- The frames in log are sealed: sealFrames.`, `
+ALTER TABLE key_packages ADD COLUMN used_ms INTEGER; -- of one of last resort: when a Welcome first used it
+`}
 
 const schema = `
 CREATE TABLE settings (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;

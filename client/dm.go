@@ -88,6 +88,8 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 			conv.setPhase(Creating) // it could not be made before
 		case conv.phase == Joined && conv.group != nil && !hasAccount(conv.group, did): // the peer had left
 			return c.want(conv, []string{did})
+		case conv.phase == Waiting && conv.info.Waiting.GaveUp:
+			conv.askAgain()
 		case conv.info.Peer == "": // learned from the server, which did not say with whom
 			conv.editInfo().Kind, conv.editInfo().Peer = DM, did
 		}
@@ -196,7 +198,7 @@ func (c *Client) found(conv *conversation) error {
 	if err != nil {
 		return fmt.Errorf("found group: %w", err)
 	}
-	group, err := mls.NewGroup(groupSuite, groupID, c.identity, mls.GroupOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets})
+	group, err := mls.NewGroup(groupSuite, groupID, c.identity, mls.GroupOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets, Limits: c.limits()})
 	if err != nil {
 		return fmt.Errorf("found group: %w", err)
 	}
@@ -315,8 +317,12 @@ func (c *Client) learnList(ctx context.Context, list []gateway.Conversation, bef
 			if err := c.learnConversation(tx, item.ConvID); err != nil {
 				return err
 			}
+			isNew := conv == nil
 			if conv, err = tx.conversation(item.ConvID); err != nil {
 				return err
+			}
+			if isNew && item.LatestSeq == nil {
+				conv.editInfo().Waiting.Tries = 1 // where nobody has said anything there is no group: others go first
 			}
 			if len(item.Members) == 0 || !c.takeRoster(conv, roster{item.Members, item.Role, was.epoch}) {
 				unclear = append(unclear, conv.id)

@@ -53,6 +53,12 @@
 // client commits it at once, any other before it says the next thing or after a while.
 // Nothing is encrypted in between.
 //
+// An account that has us in a room need never make its group. Such conversations are asked
+// for at growing intervals, a bounded number of them at a time, whatever their number, and
+// given up after a day (Conversation.GaveUp); an invitation is taken all the same, and Retry
+// asks again. A device whose key package keeps others from being added is left out of their
+// commit (EventLeftOut).
+//
 // A Conversation shows the members of the group, the account's role, and how many
 // messages are unread (MarkRead). Search looks through the local history.
 //

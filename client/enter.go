@@ -28,6 +28,7 @@ func (c *Client) Rejoin(ctx context.Context, id string) error {
 			return ErrNoGroup
 		}
 		conv.mustRejoin("asked for")
+		conv.askAgain()
 		info := conv.editInfo()
 		info.Forced, info.Asked = true, true
 		return nil
@@ -62,6 +63,7 @@ const enterDelay = time.Second
 // offers, kept, sent, and applied when the log shows it.
 func (s *session) advanceEntry(ctx context.Context, conv *conversation, sub *subscription) error {
 	sub.active, sub.caughtUp = false, false
+	delete(s.entries, conv.id)
 	switch {
 	case s.jobs[conv.id] || !sub.commit.isReady():
 		return nil
@@ -70,13 +72,19 @@ func (s *session) advanceEntry(ctx context.Context, conv *conversation, sub *sub
 			return nil
 		}
 		return s.sendCommit(ctx, conv, sub)
-	case conv.phase == Waiting && !sub.hasWaited:
+	case conv.info.Waiting.GaveUp:
+		return nil
+	case conv.phase == Waiting && !sub.hasWaited && conv.info.Waiting.NotBefore == 0:
 		sub.hasWaited, sub.commit = true, retry{at: time.Now().Add(enterDelay)}
 		s.lookForWelcome(conv.id)
 		return nil
 	}
-	tries := sub.commit.failed
-	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.enter(ctx, s.token, conv.id, tries) }, nil)
+	if wait := conv.info.Waiting.left(s.c.now()); wait > 0 {
+		sub.refetch = retry{at: time.Now().Add(wait)}
+		return nil
+	}
+	s.entries[conv.id] = entry{tries: conv.info.Waiting.Tries, createdMS: conv.createdMS, isOld: conv.group != nil}
+	s.due[choreEntries] = true
 	return nil
 }
 
@@ -91,17 +99,18 @@ var (
 const welcomeTries = 3
 
 // enter makes an external commit from the GroupInfo that the server has, and keeps it.
-func (c *Client) enter(ctx context.Context, token, id string, tries int) error {
+// hasEntered says that there is one. A question in vain is noted and is no error.
+func (c *Client) enter(ctx context.Context, token, id string) (hasEntered bool, err error) {
 	conv, err := c.snapshot(ctx, id)
 	if err != nil || conv == nil || !conv.mayEnter() {
-		return err
+		return false, err
 	}
 	var answer gateway.GroupInfo
 	if err := c.call(ctx, token, "/v1/groupinfo?conv_id="+url.QueryEscape(id), nil, &answer); err != nil {
 		r := asRefusal(err)
 		switch {
 		case r != nil && r.Code == codeForbidden:
-			return c.db.update(ctx, func(tx *tx) error {
+			return false, c.db.update(ctx, func(tx *tx) error {
 				conv, err := tx.conversation(id)
 				if err != nil || conv == nil || !conv.mayEnter() {
 					return err
@@ -109,20 +118,15 @@ func (c *Client) enter(ctx context.Context, token, id string, tries int) error {
 				return c.leave(tx, conv, c.now(), r.Message)
 			})
 		case r != nil && !r.mayPass() && r.Code != codeUnauthorized:
-			return errWait // nobody has committed yet
+			return false, c.keepEntry(ctx, conv, nil, errWait) // nobody has committed yet
 		}
-		return fmt.Errorf("ask for group info: %w", err)
+		return false, fmt.Errorf("ask for group info: %w", err)
 	}
-	pending, err := c.makeEntry(ctx, conv, &answer, tries)
-	return errors.Join(c.keepEntry(ctx, conv, pending, err), quiet(err))
-}
-
-// quiet is err unless it says that all is well.
-func quiet(err error) error {
-	if errors.Is(err, errNothingToDo) {
-		return nil
+	pending, why := c.makeEntry(ctx, conv, &answer)
+	if ctx.Err() != nil {
+		return false, ctx.Err()
 	}
-	return err
+	return why == nil, c.keepEntry(ctx, conv, pending, why)
 }
 
 // keepEntry notes what came of an attempt to make an external commit.
@@ -135,13 +139,14 @@ func (c *Client) keepEntry(ctx context.Context, seen *conversation, pending *pen
 		switch {
 		case errors.Is(why, errNothingToDo):
 			info := conv.editInfo()
-			info.Rejoin, info.Forced, info.Asked = "", false, false
+			info.Rejoin, info.Forced, info.Asked, info.Waiting = "", false, false, waiting{}
 			return nil
 		case errors.Is(why, errWait):
-			return nil
+			return c.waitLonger(tx, conv)
 		case why != nil:
-			return c.trouble(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, why))
+			return errors.Join(c.waitLonger(tx, conv), c.trouble(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, why)))
 		}
+		conv.editInfo().Waiting.Tries++ // until it is entered: the commit may be refused, over and over
 		conv.setPending(pending)
 		conv.setPhase(Joining)
 		return nil
@@ -193,7 +198,7 @@ func readOffer(raw []byte) (*offer, error) {
 // commit. What mls.JoinExternal verifies is that the signer said so, and by the hook
 // that all members are whom their accounts vouch for. That it is the right group, and
 // not one that the server has made up with a friend, is decided here.
-func (c *Client) makeEntry(ctx context.Context, conv *conversation, answer *gateway.GroupInfo, tries int) (*pendingCommit, error) {
+func (c *Client) makeEntry(ctx context.Context, conv *conversation, answer *gateway.GroupInfo) (*pendingCommit, error) {
 	raw, err := base64.StdEncoding.DecodeString(answer.GroupInfo)
 	if err != nil {
 		return nil, errors.New("not base64")
@@ -206,11 +211,15 @@ func (c *Client) makeEntry(ctx context.Context, conv *conversation, answer *gate
 		return nil, err
 	}
 	old, isIn := c.oldLeaf(o)
-	if isIn && conv.phase == Waiting && tries < welcomeTries {
+	if isIn && conv.phase == Waiting && conv.info.Waiting.Tries < welcomeTries {
 		return nil, errWait // its Welcome is on its way
 	}
+	var all []*conversation
+	if err := c.db.update(ctx, func(tx *tx) (err error) { all, err = tx.conversations(); return err }); err != nil {
+		return nil, err
+	}
 	commit, err := mls.JoinExternal(raw, c.identity, mls.ExternalJoinOptions{Hook: c.credentialHook, Now: c.now,
-		Padding: mls.PadBuckets, Resync: old != nil, IsOld: func(l mls.Leaf) bool { return old != nil && l.Index == *old }})
+		Padding: mls.PadBuckets, Limits: c.limits(), InUse: inUse(all, conv.id), Resync: old != nil, IsOld: func(l mls.Leaf) bool { return old != nil && l.Index == *old }})
 	if err != nil {
 		return nil, err
 	}
@@ -362,7 +371,7 @@ func (c *Client) entered(tx *tx, conv *conversation, next *mls.Group, e Event) e
 	conv.setPhase(Joined)
 	info := conv.editInfo()
 	info.Kind, info.Peer, info.Problem, info.Rejoin, info.Forced, info.Asked = kind, peer, "", "", false, false
-	info.Rewound, info.Back = false, 0
+	info.Rewound, info.Back, info.Waiting = false, 0, waiting{}
 	c.settleRemovals(conv, nil)
 	c.settleWanted(conv)
 	for _, l := range next.Members() {

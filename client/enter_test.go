@@ -289,7 +289,7 @@ func TestWrongOffer(t *testing.T) {
 		{"noise", gateway.GroupInfo{Epoch: 3, GroupInfo: "AAEABAAB"}, "malformed"},
 		{"not base64", gateway.GroupInfo{Epoch: 3, GroupInfo: "?"}, "base64"},
 	} {
-		_, err := bob.makeEntry(w.ctx, group(bob, room), &row.offer, 0)
+		_, err := bob.makeEntry(w.ctx, group(bob, room), &row.offer)
 		if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
 			t.Errorf("%s: %v, want %q", row.name, err, row.want)
 		}
@@ -297,7 +297,7 @@ func TestWrongOffer(t *testing.T) {
 	// To somebody who is not in it with any device it is no invitation.
 	waiting := &conversation{id: room, phase: Waiting}
 	o := offerOf(good)
-	if _, err := cid.makeEntry(w.ctx, waiting, &o, 9); !errors.Is(err, errWait) {
+	if _, err := cid.makeEntry(w.ctx, waiting, &o); !errors.Is(err, errWait) {
 		t.Errorf("cid: %v", err)
 	}
 	// An account that is not in the group comes in by itself: refused by all who are.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"waxwing.im/waxwing/mls"
 )
 
 // The errors that callers decide by, with errors.Is. What the server refuses is
@@ -44,6 +46,9 @@ var (
 	ErrKeyPackage = errors.New("key package refused")
 	// ErrWelcome: an invitation into a group was refused or could not be opened.
 	ErrWelcome = errors.New("welcome refused")
+	// ErrGroupInUse: what is to be joined has the id of a group that another conversation
+	// here has.
+	ErrGroupInUse = mls.ErrGroupInUse
 	// ErrUndecryptable: a message in a conversation cannot be read.
 	ErrUndecryptable = errors.New("message cannot be decrypted")
 	// ErrHistoryPruned: messages that this device had not read are gone from the server.
@@ -63,9 +68,29 @@ var (
 	ErrOtherService = errors.New("the server says that it is another service")
 	// ErrNotOverXRPC: what was asked for needs the gateway (WithXRPC).
 	ErrNotOverXRPC = errors.New("not possible over XRPC")
+	// ErrUnfinished: nobody has made a group for a conversation in a day, and it is not
+	// asked for any more. Retry asks again; an invitation is still taken.
+	ErrUnfinished = errors.New("no member has created the conversation's group within a day")
 	// ErrTaken: the identifier of a direct conversation is in use by others.
 	ErrTaken = errors.New("the conversation is taken by others")
 )
+
+// LeftOutError reports a device that is not added with the others, because its key package
+// keeps the commit from being made. It wraps ErrKeyPackage.
+type LeftOutError struct {
+	Account string
+	Device  string // as its account names it, or else the server; "" if neither does
+	Index   int    // among the devices that the commit was to add
+	Problem string
+}
+
+// Error says which device and why.
+func (e *LeftOutError) Error() string {
+	return fmt.Sprintf("device %q of %s (number %d) is left out: %s", e.Device, e.Account, e.Index, e.Problem)
+}
+
+// Unwrap returns ErrKeyPackage.
+func (e *LeftOutError) Unwrap() error { return ErrKeyPackage }
 
 // Refusal is an answer by which the server declines a request.
 type Refusal struct {

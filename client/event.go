@@ -42,6 +42,10 @@ const (
 	// Seq, and this device does not follow it: nobody vouches for that device. It may be
 	// a client that knows no certificates and has lost its state, or the server.
 	EventJoinRefused EventType = "join_refused"
+	// EventLeftOut: From is a device that was to be added with others and is not, because
+	// its key package keeps the commit from being made. Err is a *LeftOutError. Later
+	// packages of the account are tried.
+	EventLeftOut EventType = "left_out"
 	// EventFork: other members are in another group under the same name and epoch, by
 	// what they report of their epoch authenticators. People should find out who sees what.
 	EventFork EventType = "fork"
@@ -76,6 +80,8 @@ type Event struct {
 
 	Members []Member `json:"members,omitempty"`
 	Gone    []Member `json:"gone,omitempty"`
+	// Index is the place of From among those that were to be added, of EventLeftOut.
+	Index int `json:"index,omitempty"`
 
 	// Code is a stable word for what went wrong, Problem a sentence for people.
 	Code    string `json:"code,omitempty"`
@@ -96,6 +102,9 @@ const (
 	problemFork          = "epoch_mismatch"
 	problemRewound       = "log_rewound"
 	problemRejoin        = "rejoined"
+	problemLeftOut       = "left_out"
+	problemGroupInUse    = "group_in_use"
+	problemUnfinished    = "unfinished"
 )
 
 var problemErrors = map[string]error{
@@ -103,6 +112,7 @@ var problemErrors = map[string]error{
 	problemWelcome: ErrWelcome, problemUndecryptable: ErrUndecryptable, problemPruned: ErrHistoryPruned,
 	problemTaken: ErrTaken, problemKeyChange: ErrKeyChanged, problemGroupInfo: ErrGroupInfo,
 	problemFork: ErrFork, problemRewound: ErrRewound, problemRejoin: ErrRejoined,
+	problemGroupInUse: ErrGroupInUse, problemUnfinished: ErrUnfinished,
 }
 
 // problemCode is the code that an event carries for err.
@@ -111,9 +121,9 @@ func problemCode(err error) string {
 		return r.Code
 	}
 	// Why a package or a Welcome was refused says more than that it was.
-	for _, code := range []string{problemCertificate, problemUncertified, problemKeyPackage, problemWelcome,
+	for _, code := range []string{problemCertificate, problemUncertified, problemGroupInUse, problemKeyPackage, problemWelcome,
 		problemGroupInfo, problemUndecryptable, problemPruned, problemTaken, problemKeyChange, problemFork, problemRewound,
-		problemRejoin} {
+		problemRejoin, problemUnfinished} {
 		if errors.Is(err, problemErrors[code]) {
 			return code
 		}
@@ -126,6 +136,9 @@ func problemCode(err error) string {
 func (e *Event) Err() error {
 	if e.Code == "" {
 		return nil
+	}
+	if e.Code == problemLeftOut {
+		return &LeftOutError{Account: e.From.Account, Device: e.From.Device, Index: e.Index, Problem: e.Problem}
 	}
 	if known, ok := problemErrors[e.Code]; ok {
 		return fmt.Errorf("%w: %s", known, e.Problem)

@@ -108,7 +108,7 @@ func makeVersion2(t *testing.T, p *person) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := db.Exec(`PRAGMA user_version = 2`); err != nil {
+	if _, err := db.Exec(`ALTER TABLE key_packages DROP COLUMN used_ms; PRAGMA user_version = 2`); err != nil {
 		t.Fatal(err)
 	}
 }

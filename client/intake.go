@@ -429,8 +429,7 @@ func (b *batch) keyPackagesLow(frame gateway.Frame) error {
 	}
 	b.then(func() {
 		b.s.available = -1 // ask: others may have taken more since
-		b.s.sub(choreKeyPackages).isDone = false
-		b.s.due[choreKeyPackages] = true
+		b.s.doAgain(choreKeyPackages)
 	})
 	return b.takeDevice(m.Pos, []string{frame.Type}, func() error { return nil })
 }

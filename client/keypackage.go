@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"database/sql"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -26,6 +27,9 @@ const (
 	keyPackageLife  = 90 * 24 * time.Hour // from now on
 	keyPackageRenew = 30 * 24 * time.Hour // a last-resort package with less than this left is replaced
 	keyPackageGrace = 7 * 24 * time.Hour
+	// lastResortGrace is for how long the private keys of a last-resort package are kept
+	// after its first use: others may have fetched it before its successor came.
+	lastResortGrace = 7 * 24 * time.Hour
 )
 
 // addKeyPackages makes packages whose private parts are stored, sealed, before
@@ -76,9 +80,16 @@ func (t *tx) openKeyPackage(ref string, body []byte) (*mls.KeyPackage, error) {
 }
 
 // useKeyPackage erases the private keys of a package that a Welcome has used, so
-// that nobody who finds them later can open that Welcome again.
-func (t *tx) useKeyPackage(ref string) error {
-	return t.exec(`DELETE FROM key_packages WHERE ref = $1 AND last_resort = 0`, ref)
+// that nobody who finds them later can open that Welcome again. One of last resort is
+// replaced at once and erased after lastResortGrace; isLast says that it is one.
+func (t *tx) useKeyPackage(ref string, now time.Time) (isLast bool, err error) {
+	if _, err := t.get([]any{&isLast}, `SELECT last_resort FROM key_packages WHERE ref = $1`, ref); err != nil {
+		return false, err
+	}
+	if !isLast {
+		return false, t.exec(`DELETE FROM key_packages WHERE ref = $1`, ref)
+	}
+	return true, t.exec(`UPDATE key_packages SET used_ms = $1 WHERE ref = $2 AND used_ms IS NULL`, now.UnixMilli(), ref)
 }
 
 // publication is a list of key packages on their way to the server.
@@ -95,9 +106,27 @@ func (t *tx) unpublished() (out publication, err error) {
 			out.messages = append(out.messages, base64.StdEncoding.EncodeToString(p.Message()))
 		}
 		return err
-	}, `SELECT ref, body FROM key_packages WHERE published = 0 ORDER BY last_resort DESC, ref`)
+	}, `SELECT ref, body FROM key_packages WHERE published = 0 AND used_ms IS NULL ORDER BY last_resort DESC, ref`)
 	return out, err
 }
+
+// nextForget is how long no private keys of a used package have to be erased, and
+// keyPackagesLook at most. That of a package whose time has come is 0.
+func (t *tx) nextForget(now time.Time) (time.Duration, error) {
+	var first sql.NullInt64
+	if _, err := t.get([]any{&first}, `SELECT min(used_ms) FROM key_packages`); err != nil {
+		return 0, err
+	}
+	if !first.Valid {
+		return keyPackagesLook, nil
+	}
+	wait := time.UnixMilli(first.Int64).Add(lastResortGrace).Sub(now)
+	return min(max(wait, 0), keyPackagesLook), nil
+}
+
+// keyPackagesLook is after how long a client that stays connected looks at its key
+// packages again: for those that expire.
+const keyPackagesLook = 24 * time.Hour
 
 // fillKeyPackages brings the pool on the server up to what Options ask for. The
 // first time it takes the place of whatever an earlier home of the same device left
@@ -136,12 +165,16 @@ func (c *Client) fillKeyPackages(ctx context.Context, token string, available in
 }
 
 // prepareKeyPackages makes the first pool of a home, replaces a last-resort package
-// that is about to expire, and forgets expired ones.
+// that was used or is about to expire, and forgets expired ones and those that were used
+// long ago.
 func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err error) {
 	now := c.now()
 	err = c.db.update(ctx, func(tx *tx) error {
 		if err := tx.exec(`DELETE FROM key_packages WHERE expires_ms < $1`,
 			now.Add(-keyPackageGrace).UnixMilli()); err != nil {
+			return err
+		}
+		if err := tx.exec(`DELETE FROM key_packages WHERE used_ms <= $1`, now.Add(-lastResortGrace).UnixMilli()); err != nil {
 			return err
 		}
 		// What never reached the server and is old would be refused there.
@@ -157,7 +190,7 @@ func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 		var lastResorts, packages int
 		// At first only what the server does not have yet: a home that changes doors needs
 		// packages for each.
-		if _, err := tx.get([]any{&lastResorts}, `SELECT count(*) FROM key_packages WHERE last_resort = 1 AND expires_ms > $1
+		if _, err := tx.get([]any{&lastResorts}, `SELECT count(*) FROM key_packages WHERE last_resort = 1 AND used_ms IS NULL AND expires_ms > $1
 			AND (NOT $2 OR published = 0)`, now.Add(keyPackageRenew).UnixMilli(), isFirst); err != nil {
 			return err
 		}
@@ -255,7 +288,7 @@ func (c *Client) checkKeyPackage(account string, item gateway.DeviceKeyPackage) 
 		return refuse(errors.New("not base64"))
 	}
 	now := c.now()
-	info, err := keypackage.Validate(raw, now)
+	info, err := keypackage.ValidateWithin(raw, now, c.options.LifetimeMax)
 	if err != nil {
 		return refuse(err)
 	}
@@ -295,4 +328,12 @@ var uuids = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 // is says whether the package is of the account's device of that name.
 func (p *fetchedPackage) is(device string) bool {
 	return p.Device == device || p.Name == device
+}
+
+// name is what the package's device is called by its account or else by the server.
+func (p *fetchedPackage) name() string {
+	if p.Name != "" {
+		return p.Name
+	}
+	return p.Device
 }

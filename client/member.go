@@ -139,8 +139,11 @@ func (c *Client) requireCertificate(v verdict, mustBeFresh bool) error {
 }
 
 func (c *Client) loadOptions() mls.LoadOptions {
-	return mls.LoadOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets}
+	return mls.LoadOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets, Limits: c.limits()}
 }
+
+// limits are those of all groups.
+func (c *Client) limits() mls.Limits { return mls.Limits{Lifetime: c.options.LifetimeMax} }
 
 // KnownDevice is a device that this home has met in a group.
 type KnownDevice struct {

@@ -49,6 +49,9 @@ func (c *Client) Send(ctx context.Context, conversationID string, text []byte) (
 		if conv.phase == Removed || conv.info.Leave != nil {
 			return ErrNoGroup
 		}
+		if conv.info.Waiting.GaveUp {
+			conv.askAgain()
+		}
 		return tx.addOutgoing(conversationID, messageID, outgoingBody{Text: text, Time: c.now()})
 	})
 	if err != nil {

@@ -47,6 +47,10 @@ type session struct {
 
 	isFetching bool // of what a frame has left out; nothing is taken in meanwhile
 	fetched    chan *part
+
+	entries    map[string]entry // conversations whose group is to be asked for
+	entering   int              // how many are asked for now
+	entrySlots chan struct{}    // of these, which are not to keep others from the slots
 }
 
 // request is a frame that is to be answered.
@@ -85,6 +89,7 @@ type subscription struct {
 	hasAsked   bool   // and were
 	lost       int    // races lost in a row
 	isDone     bool   // a chore
+	mustRedo   bool   // and was to be done again while it was done
 	follow     retry
 	send       retry
 	commit     retry
@@ -92,10 +97,11 @@ type subscription struct {
 	reported   uint64   // the last epoch whose authenticator was reported
 	remove     retry    // when it is for us to commit a removal that anybody may
 	report     retry    // when the epoch authenticator is reported
+	refetch    retry    // when packages may be fetched again of accounts whose last ones were of no use; of a chore, when it is to be done again
 }
 
-func (s *subscription) retries() [5]*retry {
-	return [...]*retry{&s.follow, &s.send, &s.commit, &s.remove, &s.report}
+func (s *subscription) retries() [6]*retry {
+	return [...]*retry{&s.follow, &s.send, &s.commit, &s.remove, &s.report, &s.refetch}
 }
 
 // hold keeps the conversation from saying anything before it has followed the commits
@@ -120,6 +126,13 @@ const (
 
 func (r *retry) isReady() bool { return !time.Now().Before(r.at) }
 func (r *retry) ok()           { *r = retry{} }
+
+// sooner makes it ready after wait, unless it is before.
+func (r *retry) sooner(wait time.Duration) {
+	if at := time.Now().Add(wait); r.at.IsZero() || at.Before(r.at) {
+		r.at = at
+	}
+}
 
 func (r *retry) later(err error) {
 	r.at = time.Now().Add(r.wait(err))
@@ -146,12 +159,14 @@ const (
 	choreList        = "\x00list"
 	choreKeyPackages = "\x00keypackages"
 	choreRevoke      = "\x00revoke"
+	choreEntries     = "\x00entries"
 )
 
 func newSession(c *Client, wire transport, token string) *session {
 	return &session{c: c, wire: wire, token: token, requests: map[string]request{}, subs: map[string]*subscription{},
 		due: map[string]bool{choreList: true, choreKeyPackages: true, choreRevoke: true}, available: -1,
-		jobs: map[string]bool{}, done: make(chan finished), fetched: make(chan *part), slots: make(chan struct{}, jobsMax)}
+		jobs: map[string]bool{}, done: make(chan finished), fetched: make(chan *part), slots: make(chan struct{}, jobsMax),
+		entries: map[string]entry{}, entrySlots: make(chan struct{}, entriesMax)}
 }
 
 func (s *session) sub(name string) *subscription {
@@ -204,7 +219,7 @@ func (s *session) serve(ctx context.Context) error {
 			err = s.c.db.failure()
 		case <-s.c.bell:
 			for id := range s.c.takeWoken() {
-				s.due[id], s.sub(id).isDone = true, false
+				s.doAgain(id)
 			}
 		case f := <-s.done:
 			err = s.finish(f)
@@ -285,6 +300,11 @@ const subscribePrefix = "subscribe:"
 // start runs fn as a job for the conversation or chore name, unless one is running.
 // fn may not touch the session; then, if not nil, runs on the session's goroutine.
 func (s *session) start(ctx context.Context, name string, fn func(ctx context.Context) error, then func(error)) {
+	s.startIn(ctx, s.slots, name, fn, then)
+}
+
+// startIn is start with slots of its own.
+func (s *session) startIn(ctx context.Context, slots chan struct{}, name string, fn func(ctx context.Context) error, then func(error)) {
 	if s.jobs[name] {
 		return
 	}
@@ -294,9 +314,9 @@ func (s *session) start(ctx context.Context, name string, fn func(ctx context.Co
 		defer s.tasks.Done()
 		f := finished{name: name, then: then}
 		select {
-		case s.slots <- struct{}{}:
+		case slots <- struct{}{}:
 			f.err = fn(ctx)
-			<-s.slots
+			<-slots
 		case <-ctx.Done():
 			return
 		}
@@ -317,7 +337,7 @@ func (s *session) finish(f finished) error {
 	sub := s.sub(f.name)
 	if f.err == nil {
 		sub.commit.ok()
-		sub.isDone = true
+		sub.isDone, sub.mustRedo = !sub.mustRedo, false
 		return nil
 	}
 	if r := asRefusal(f.err); r != nil && r.Code == codeUnauthorized {
@@ -331,8 +351,18 @@ func (s *session) finish(f finished) error {
 	return nil
 }
 
+// doAgain marks a conversation, or a chore even if it was done, or is being done: what it
+// has seen may be older than why it is to be done again.
+func (s *session) doAgain(name string) {
+	sub := s.sub(name)
+	s.due[name], sub.isDone, sub.mustRedo = true, false, s.jobs[name]
+}
+
 // nextRetry is how long nothing has to be tried again.
 func (s *session) nextRetry() time.Duration {
+	if len(s.due) > 0 {
+		return time.Millisecond // what was marked while others were looked at
+	}
 	wait := time.Minute
 	now := time.Now()
 	for _, sub := range s.subs {
@@ -351,7 +381,7 @@ func (s *session) wakeRetries() {
 		for _, r := range sub.retries() {
 			if !r.at.IsZero() && r.isReady() {
 				r.at = time.Time{}
-				s.due[name] = true
+				s.doAgain(name)
 			}
 		}
 	}

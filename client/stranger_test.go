@@ -283,7 +283,7 @@ func TestOfferByAnotherDevice(t *testing.T) {
 	for _, isAsked := range []bool{false, true} {
 		conv := then.clone()
 		conv.info.Asked = isAsked
-		if _, err := ann.makeEntry(w.ctx, conv, &o, 0); (err == nil) != isAsked || err != nil && !strings.Contains(err.Error(), `device "tablet"`) {
+		if _, err := ann.makeEntry(w.ctx, conv, &o); (err == nil) != isAsked || err != nil && !strings.Contains(err.Error(), `device "tablet"`) {
 			t.Errorf("asked for: %v: %v", isAsked, err)
 		}
 	}
@@ -314,7 +314,7 @@ func TestWayBackToTheRemoved(t *testing.T) {
 	for _, isAsked := range []bool{false, true} {
 		conv := now.clone()
 		conv.info.Forced, conv.info.Asked = true, isAsked
-		if _, err := ann.makeEntry(w.ctx, conv, &o, 0); (err == nil) != isAsked || err != nil && !strings.Contains(err.Error(), "removed since") {
+		if _, err := ann.makeEntry(w.ctx, conv, &o); (err == nil) != isAsked || err != nil && !strings.Contains(err.Error(), "removed since") {
 			t.Errorf("asked for: %v: %v", isAsked, err)
 		}
 	}

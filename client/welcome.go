@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -62,7 +63,22 @@ func (c *Client) openWelcome(tx *tx, w *gateway.Welcome) (*mls.Group, error) {
 	if err != nil {
 		return nil, errors.New("not base64")
 	}
-	return mls.Join(message, p, mls.JoinOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets})
+	all, err := tx.conversations()
+	if err != nil {
+		return nil, err
+	}
+	return mls.Join(message, p, mls.JoinOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets, Limits: c.limits(), InUse: inUse(all, w.ConvID)})
+}
+
+// inUse returns what reports whether a conversation other than id has a group of some
+// group id: a server could otherwise have a friend invite us into a second group under
+// the id of one that we are in.
+func inUse(all []*conversation, id string) func(groupID []byte) bool {
+	return func(groupID []byte) bool {
+		return slices.ContainsFunc(all, func(conv *conversation) bool {
+			return conv.id != id && conv.group != nil && bytes.Equal(conv.group.ID(), groupID)
+		})
+	}
 }
 
 // kindOf says what sort of conversation a group makes, from the id and the members
@@ -101,7 +117,7 @@ func (c *Client) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, p
 		conv.setPending(nil)
 	}
 	info := conv.editInfo()
-	info.Kind, info.Peer, info.Problem = kind, peer, ""
+	info.Kind, info.Peer, info.Problem, info.Waiting = kind, peer, "", waiting{}
 	if kind == DM {
 		info.Wanted = nil
 	}
@@ -110,8 +126,12 @@ func (c *Client) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, p
 	c.settleWanted(conv)
 	conv.setPhase(Joined)
 	conv.setNextSeq(max(w.NextSeq, 1))
-	if err := tx.useKeyPackage(w.KeyPackageRef); err != nil {
+	isLast, err := tx.useKeyPackage(w.KeyPackageRef, c.now())
+	if err != nil {
 		return err
+	}
+	if isLast {
+		tx.after = append(tx.after, func() { c.wake(choreKeyPackages) })
 	}
 	joined := Event{Type: EventJoined, Conversation: conv.id, Seq: conv.nextSeq - 1, Time: c.now()}
 	for _, leaf := range group.Members() {
@@ -150,7 +170,7 @@ func (c *Client) leave(tx *tx, conv *conversation, now time.Time, why string) er
 		why = "left" // whoever was first to say so
 	}
 	info.Wanted, info.Unwanted, info.Missing, info.Leave, info.Role = nil, nil, nil, nil, ""
-	info.Rejoin, info.Forced, info.Asked = "", false, false
+	info.Rejoin, info.Forced, info.Asked, info.Waiting = "", false, false, waiting{}
 	if err := tx.report(Event{Type: EventRemoved, Conversation: conv.id, Time: now, Problem: why}); err != nil {
 		return err
 	}

@@ -48,6 +48,8 @@ type world struct {
 	url    string
 	// overXRPC says who uses the server's other door; nil: nobody.
 	overXRPC func(name string) bool
+	// dial replaces how people connect; nil: by TCP.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 func newWorld(t testing.TB) *world {
@@ -112,6 +114,9 @@ func (w *world) person(name string) *person {
 	p := &person{w: w, name: name, net: &cutter{}}
 	p.options = Options{Dir: w.t.TempDir(), StorageKey: bytes.Repeat([]byte{1}, StorageKeyBytes), Server: w.url,
 		Account: account, DeviceID: name + "-device", KeyPackages: 4, Dial: p.net.dial}
+	if w.dial != nil {
+		p.options.Dial, p.options.PingInterval = w.dial, 10*time.Minute // or days would take long
+	}
 	p.options.useXRPC = w.overXRPC != nil && w.overXRPC(name)
 	if os.Getenv("WAXWING_TEST_LOG") != "" {
 		p.options.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("person", name)

@@ -165,7 +165,11 @@ func (d *xrpcDoor) conversations(ctx context.Context, _ url.Values) (out gateway
 			link.wake(v.ConversationID, dueMember)
 		}
 		if phase != Removed {
-			out.Items = append(out.Items, gateway.Conversation{ConvID: v.ConversationID, Role: d.roleIn(v), Members: accountsIn(v)})
+			item := gateway.Conversation{ConvID: v.ConversationID, Role: d.roleIn(v), Members: accountsIn(v)}
+			if v.Epoch > 0 { // which takes a commit
+				item.LatestSeq = &v.Epoch
+			}
+			out.Items = append(out.Items, item)
 		}
 	}
 	for id, phase := range phases {

@@ -57,11 +57,20 @@ type xrpcLink struct {
 	sends   []posting              // guarded by mu
 	follows map[string]*xrpcFollow // conversations that the session reads; guarded by mu
 	due     map[string]dueFor      // what readers have to look at; guarded by mu
+	looks   map[string]looking     // of those that are not read: how often, and which was woken last; guarded by mu
+	wakes   int                    // numbers wakes; guarded by mu
+	isPaced bool                   // a reader is woken when looking is possible again; guarded by mu
 	busy    map[string]bool        // and look at now; guarded by mu
 	later   map[string]dueFor      // and may not look at yet; guarded by mu
 	acks    map[string]int64       // guarded by mu
 
 	queued, woken, ping chan struct{}
+}
+
+// looking is how a conversation that is not read was looked at.
+type looking struct {
+	inVain int // how often
+	woken  int // the number of its last wake
 }
 
 // dueFor says how sure it is that our account is in a conversation.
@@ -90,7 +99,7 @@ func (d *xrpcDoor) open(ctx context.Context) (*xrpcLink, error) {
 	}
 	conn.SetReadLimit(xrpcEventBytesMax)
 	l := &xrpcLink{d: d, c: d.c, conn: conn, out: make(chan gateway.Frame, framesAhead), ended: make(chan struct{}),
-		follows: map[string]*xrpcFollow{}, due: map[string]dueFor{}, busy: map[string]bool{}, later: map[string]dueFor{}, acks: map[string]int64{},
+		follows: map[string]*xrpcFollow{}, due: map[string]dueFor{}, looks: map[string]looking{}, busy: map[string]bool{}, later: map[string]dueFor{}, acks: map[string]int64{},
 		queued: make(chan struct{}, 1), woken: make(chan struct{}, 1), ping: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	l.lastSign.Store(time.Now().UnixNano())

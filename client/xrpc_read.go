@@ -27,6 +27,9 @@ const xrpcPage = 50
 // the address stays shorter than what proxies let through.
 const xrpcHashes = 64
 
+// looksMax bounds the conversations that are to be looked at: a server can name any number.
+const looksMax = 1 << 16
+
 // xrpcAgain is after how long a conversation is looked at again when the server was in
 // no state to answer.
 const xrpcAgain = time.Second
@@ -53,13 +56,23 @@ func (l *xrpcLink) wake(id string, how dueFor) {
 		return
 	}
 	l.mu.Lock()
+	defer ring(l.woken)
+	defer l.mu.Unlock()
+	if l.follows[id] == nil {
+		if _, isDue := l.due[id]; !isDue && len(l.due)+len(l.later) >= looksMax {
+			return // the next connection reads the whole list
+		}
+		if len(l.looks) >= looksMax {
+			clear(l.looks)
+		}
+		l.wakes++
+		l.looks[id] = looking{l.looks[id].inVain, l.wakes}
+	}
 	if later, isLater := l.later[id]; isLater && l.follows[id] == nil {
 		l.later[id] = max(later, how)
 	} else {
 		l.due[id] = max(l.due[id], how)
 	}
-	l.mu.Unlock()
-	ring(l.woken)
 }
 
 func (l *xrpcLink) wakeAll() {
@@ -93,22 +106,76 @@ func (l *xrpcLink) wakeLater(id string, how dueFor, wait time.Duration) {
 	})
 }
 
-// takeDue is a conversation that nobody looks at and somebody should.
+// takeDue is a conversation that nobody looks at and somebody should. Logs are read at
+// once. Looking for invitations is paced, since anybody can have us look in as many
+// places as they like: those that were looked at less often, and woken later, go first.
 func (l *xrpcLink) takeDue() (id string, how dueFor, f *xrpcFollow, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for id, how := range l.due {
-		if l.busy[id] {
-			continue
+	for other, what := range l.due {
+		switch {
+		case l.busy[other]:
+		case l.follows[other] != nil || what == dueOut: // dueOut asks nobody
+			id, ok = other, true
+		case id == "" || l.isBefore(other, id):
+			id = other
 		}
-		delete(l.due, id)
-		l.busy[id] = true
-		if len(l.due) > 0 {
-			ring(l.woken)
+		if ok {
+			break
 		}
-		return id, how, l.follows[id], true
 	}
-	return "", 0, nil, false
+	if id == "" {
+		return "", 0, nil, false
+	}
+	if !ok {
+		if wait := l.c.lookPace.take(); wait > 0 {
+			l.wakeReader(wait)
+			return "", 0, nil, false
+		}
+	}
+	how = l.due[id]
+	delete(l.due, id)
+	l.busy[id] = true
+	if len(l.due) > 0 {
+		ring(l.woken)
+	}
+	return id, how, l.follows[id], true
+}
+
+// isBefore says which of two conversations is looked at first; mu is held.
+func (l *xrpcLink) isBefore(id, other string) bool {
+	a, b := l.looks[id], l.looks[other]
+	if a.inVain != b.inVain {
+		return a.inVain < b.inVain
+	}
+	return a.woken > b.woken
+}
+
+// wakeReader wakes a reader after a while, once; mu is held.
+func (l *xrpcLink) wakeReader(wait time.Duration) {
+	if l.isPaced {
+		return
+	}
+	l.isPaced = true
+	l.tasks.Go(func() {
+		pause(l.ctx, wait)
+		l.mu.Lock()
+		l.isPaced = false
+		l.mu.Unlock()
+		ring(l.woken)
+	})
+}
+
+// looked counts a look; one that has found an invitation costs nothing.
+func (l *xrpcLink) looked(id string, hasFound bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if hasFound {
+		delete(l.looks, id)
+		l.c.lookPace.giveBack()
+		return
+	}
+	l.looks[id] = looking{l.looks[id].inVain + 1, l.looks[id].woken}
 }
 
 // read is one of those who look at conversations.
@@ -348,6 +415,9 @@ func (l *xrpcLink) look(id string, how dueFor) {
 	}
 	switch {
 	case conv != nil && (conv.isLive() || conv.phase == Creating):
+		if how != dueOut {
+			l.c.lookPace.giveBack()
+		}
 		return
 	case how == dueOut:
 		if conv != nil && conv.phase == Waiting { // for what will not come
@@ -356,6 +426,7 @@ func (l *xrpcLink) look(id string, how dueFor) {
 		return
 	}
 	w, err := l.findWelcome(id)
+	l.looked(id, w != nil)
 	e := asGateway(err)
 	switch {
 	case err != nil && e == nil || e != nil && e.Code == gateway.CodeUnauthorized:
@@ -488,8 +559,7 @@ func (b *batch) welcomeOverXRPC(w *gateway.Welcome) error {
 		b.s.due[w.ConvID] = true
 		b.s.wire.send(frameTaken, "", xrpcConversation{ConvID: w.ConvID, Ref: w.KeyPackageRef})
 		b.s.available = -1 // one less
-		b.s.sub(choreKeyPackages).isDone = false
-		b.s.due[choreKeyPackages] = true
+		b.s.doAgain(choreKeyPackages)
 	})
 	return nil
 }

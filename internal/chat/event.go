@@ -26,6 +26,8 @@ func (t *Terminal) noteOf(e client.Event) []string {
 		}
 	case client.EventKeyChange:
 		out = append(out, "a new key of "+t.nameOf(e.From)+": compare safety numbers again (/verify)")
+	case client.EventLeftOut:
+		out = append(out, "a device of "+t.nameOf(e.From)+" could not be added: "+e.Problem)
 	default:
 		out = append(out, cmp.Or(e.Problem, string(e.Type)))
 	}

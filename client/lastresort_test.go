@@ -1,0 +1,211 @@
+package client
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"waxwing.im/waxwing/api/gateway"
+)
+
+// lastResorts are the refs of the last-resort packages in a home, those that were used and
+// those that were not.
+func (p *person) lastResorts() (used, fresh []string) {
+	p.w.t.Helper()
+	if err := p.db.update(p.w.ctx, func(tx *tx) error {
+		used, fresh = nil, nil
+		var ref string
+		var isUsed, isPublished bool
+		return tx.each([]any{&ref, &isUsed, &isPublished}, func() error {
+			if isUsed {
+				used = append(used, ref)
+			} else if isPublished {
+				fresh = append(fresh, ref)
+			}
+			return nil
+		}, `SELECT ref, used_ms IS NOT NULL, published FROM key_packages WHERE last_resort = 1`)
+	}); err != nil {
+		p.w.t.Fatal(err)
+	}
+	return used, fresh
+}
+
+// TestLastResortIsReplaced: a last-resort package that was used has a successor on the
+// server at once. Welcomes by the old one are taken for seven days, over a restart too,
+// and then its private keys are gone, although the client was connected all the time.
+func TestLastResortIsReplaced(t *testing.T) {
+	for _, door := range []string{"gateway", "xrpc"} {
+		t.Run(door, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newBubble(t)
+				w.overXRPC = func(name string) bool { return door == "xrpc" && name == "ann" }
+				people := w.people("ann", "bob", "cid", "dee", "eve")
+				ann, bob := people[0], people[1]
+				time.Sleep(10 * time.Second)
+				old, fresh := ann.lastResorts()
+				if len(old) != 0 || len(fresh) != 1 {
+					t.Fatalf("at first: used %v, fresh %v", old, fresh)
+				}
+				first := fresh[0]
+				// Others have fetched the package before it is used.
+				invited := map[*person]fetchedPackage{}
+				for _, p := range people[1:] {
+					invited[p] = p.drains(ann)
+				}
+				for p, f := range invited {
+					if f.Ref != first {
+						t.Fatalf("%s has %s, want %s", p.name, f.Ref, first)
+					}
+				}
+				for _, p := range people[2:] {
+					p.close()
+				}
+				bob.invitesBy(invited[bob], ann)
+				time.Sleep(time.Minute)
+				old, fresh = ann.lastResorts()
+				if len(old) != 1 || old[0] != first || len(fresh) != 1 || fresh[0] == first {
+					t.Fatalf("after its use: used %v, fresh %v", old, fresh)
+				}
+				if again := bob.drains(ann); again.Ref != fresh[0] {
+					t.Errorf("the server still gives out %s, not %s", again.Ref, fresh[0])
+				}
+				bob.close()
+				time.Sleep(3 * 24 * time.Hour)
+				ann.close()
+				ann.open()
+				people[2].open()
+				people[2].invitesBy(invited[people[2]], ann)
+				people[2].close()
+				time.Sleep(4*24*time.Hour - 10*time.Minute)
+				people[3].open()
+				people[3].invitesBy(invited[people[3]], ann)
+				people[3].close()
+				time.Sleep(20 * time.Minute)
+				if used, fresh := ann.lastResorts(); len(used) != 0 || len(fresh) != 1 {
+					t.Errorf("after seven days: used %v, fresh %v", used, fresh)
+				}
+				if door == "gateway" { // over XRPC nothing asks for a Welcome by it any more
+					eve := people[4]
+					eve.open()
+					room := eve.roomBy(invited[eve], ann)
+					ann.next("the Welcome of before", func(e Event) bool {
+						return e.Type == EventProblem && e.Conversation == room && errors.Is(e.Err(), ErrWelcome)
+					})
+				}
+				for _, p := range people {
+					p.close()
+				}
+				w.stopServer()
+			})
+		})
+	}
+}
+
+// drains fetches packages of another account until it gets a last-resort one.
+func (p *person) drains(of *person) fetchedPackage {
+	p.w.t.Helper()
+	var kept tokens
+	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.setting("tokens", &kept); return err }); err != nil {
+		p.w.t.Fatal(err)
+	}
+	_, fresh := of.lastResorts()
+	for range 100 {
+		list, refused, err := p.fetchKeyPackages(p.w.ctx, kept.Session, of.did())
+		if err != nil || refused != nil || len(list) != 1 {
+			p.w.t.Fatalf("%s fetches %v, %v, %v", p.name, list, refused, err)
+		}
+		for _, ref := range fresh {
+			if list[0].Ref == ref {
+				return list[0]
+			}
+		}
+	}
+	p.w.t.Fatal("the last resort never comes")
+	return fetchedPackage{}
+}
+
+// roomBy makes a room to which another account is invited by a package that was fetched
+// before.
+func (p *person) roomBy(f fetchedPackage, whom *person) string {
+	p.w.t.Helper()
+	room, err := p.CreateRoom(p.w.ctx)
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	p.says(room, "first")
+	p.reads("first")
+	if err := p.change(p.w.ctx, room, func(_ *tx, conv *conversation) error {
+		info := conv.editInfo()
+		info.Wanted = append(info.Wanted, wanted{Account: whom.did(), Add: true, Packages: []fetchedPackage{f}})
+		return nil
+	}); err != nil {
+		p.w.t.Fatal(err)
+	}
+	return room
+}
+
+func (p *person) invitesBy(f fetchedPackage, whom *person) {
+	p.w.t.Helper()
+	room := p.roomBy(f, whom)
+	whom.next("the room of "+p.name, func(e Event) bool { return e.Type == EventJoined && e.Conversation == room })
+	p.says(room, "hello from "+p.name)
+	whom.reads("hello from " + p.name)
+}
+
+// TestGroupInUse: a Welcome into a group whose id another conversation has changes nothing.
+func TestGroupInUse(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob", "eve")
+	ann, bob, eve := people[0], people[1], people[2]
+	room := w.room(ann, bob)
+	before := ann.must(room)
+	// eve is a friend of the server's: it founds a group under the id of that room.
+	f := eve.drainsOne(ann)
+	conv := &conversation{id: room, info: conversationInfo{Kind: Room}}
+	if err := eve.found(conv); err != nil {
+		t.Fatal(err)
+	}
+	conv.info.Wanted = []wanted{{Account: ann.did(), Packages: []fetchedPackage{f}}}
+	if err := eve.db.update(w.ctx, func(tx *tx) error { return eve.makeCommit(tx, conv) }); err != nil {
+		t.Fatal(err)
+	}
+	welcome := conv.pending.frameBody(room).Welcome.Env
+	for _, id := range []string{"another name", "dm_" + room[:32]} {
+		if err := ann.db.update(w.ctx, func(tx *tx) error {
+			return ann.takeWelcome(tx, &gateway.Welcome{ConvID: id, KeyPackageRef: f.Ref, Env: welcome, NextSeq: 1, Pos: 1 << 40})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		e := ann.next("the refusal", func(e Event) bool { return e.Type == EventProblem && e.Conversation == id })
+		if !errors.Is(e.Err(), ErrGroupInUse) {
+			t.Errorf("ann learns %v", e.Err())
+		}
+		if _, err := ann.Conversation(w.ctx, id); !errors.Is(err, ErrUnknownConversation) {
+			t.Errorf("there is a conversation %q: %v", id, err)
+		}
+	}
+	if after := ann.must(room); after.Epoch != before.Epoch || len(after.Members) != len(before.Members) || after.NextSeq != before.NextSeq {
+		t.Errorf("the room was %+v and is %+v", before, after)
+	}
+	bob.says(room, "still here")
+	ann.reads("still here")
+	w.agree(room, ann, bob)
+}
+
+// drainsOne fetches one package of another account.
+func (p *person) drainsOne(of *person) fetchedPackage {
+	p.w.t.Helper()
+	if err := p.WaitOnline(p.w.ctx); err != nil {
+		p.w.t.Fatal(err)
+	}
+	var kept tokens
+	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.setting("tokens", &kept); return err }); err != nil {
+		p.w.t.Fatal(err)
+	}
+	list, refused, err := p.fetchKeyPackages(p.w.ctx, kept.Session, of.did())
+	if err != nil || refused != nil || len(list) == 0 {
+		p.w.t.Fatalf("%s fetches %v, %v, %v", p.name, list, refused, err)
+	}
+	return list[0]
+}
