@@ -487,6 +487,12 @@ func TestXRPCDevices(t *testing.T) {
 	for _, id := range []string{room, dm, third} {
 		w.eventually("the tablet is out", func() bool { return slices.Equal(ann.devicesOf(id, xara), []string{"xara-device"}) })
 	}
+	// The server is told beside that, in its own time.
+	w.eventually("the tablet is revoked", func() bool {
+		var left []string
+		err := xara.db.update(w.ctx, func(tx *tx) error { _, err := tx.setting("revoke", &left); return err })
+		return err == nil && len(left) == 0
+	})
 	if packages, refused, err := ann.fetchKeyPackages(w.ctx, ann.sessionToken(), xara.did()); err != nil || refused != nil || len(packages) != 1 {
 		t.Errorf("of xara's devices there are %d packages: %v, %v", len(packages), refused, err)
 	}
