@@ -477,8 +477,8 @@ func testConversations(t *testing.T, db *DB) {
 			got = append(got, fmt.Sprint(s.ID, s.Role, s.MemberList, s.EarliestSeq))
 		}
 		same(t, "conversations", got, []string{"c2member[ann zoe] 0", "c1member[ann zoe] 0", "bigmember[] 0"})
-		if list, err = tx.Conversations("bob", ListPlace{}, 20); len(list) != 0 {
-			t.Errorf("bob left and sees %v", list)
+		if list, err = tx.Conversations("bob", ListPlace{}, 20); err != nil || len(list) != 0 {
+			t.Errorf("bob left and sees %v, %v", list, err)
 		}
 		if list, err = tx.Conversations("ann", ListPlace{CreatedMS: 0, ID: "c2"}, 1); len(list) != 1 || list[0].ID != "c1" {
 			t.Errorf("behind c2 comes %v", list)
