@@ -247,8 +247,9 @@ func (c *Client) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event
 	switch {
 	case own != nil:
 		done = own.Remove
-		if conv.info.Refresh {
-			conv.editInfo().Refresh = false // whatever the commit was for, it had a fresh path
+		if conv.info.Refresh { // whatever the commit was for, it had a fresh path
+			info := conv.editInfo()
+			info.Refresh, info.RefreshAfter = info.RefreshAfter == own.MessageID, ""
 		}
 		c.stats.commits.Add(1)
 	case conv.pending != nil:

@@ -114,7 +114,10 @@ type conversationInfo struct {
 	Forced   bool       `json:"forced,omitempty"`   // into whatever epoch, an earlier one too
 	Asked    bool       `json:"asked,omitempty"`    // Rejoin was called for
 	Refresh  bool       `json:"refresh,omitempty"`  // fresh keys are to be committed
-	Waiting  waiting    `json:"waiting,omitzero"`   // how the group was asked for
+	// RefreshAfter is the pending commit that was there when they were asked for: its keys
+	// are older.
+	RefreshAfter string  `json:"refresh_after,omitempty"`
+	Waiting      waiting `json:"waiting,omitzero"` // how the group was asked for
 	// What was not read when the group was entered anew: SkipFrom up to before SkipTo.
 	SkipFrom int64 `json:"skip_from,omitempty"`
 	SkipTo   int64 `json:"skip_to,omitempty"`

@@ -241,6 +241,33 @@ func TestCrashOfNewDevice(t *testing.T) {
 	}
 }
 
+// TestRefreshBehindACommit: fresh keys that are asked for while a commit is on its way are
+// newer than those of that commit.
+func TestRefreshBehindACommit(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	bob := people[1]
+	room := w.room(people...)
+	before := bob.must(room)
+	bob.net.setDown(true)
+	w.eventually("bob is offline", func() bool { state, _ := bob.State(); return state.Link != Online })
+	if err := bob.db.update(w.ctx, func(tx *tx) error {
+		conv, err := tx.conversation(room)
+		if err != nil {
+			return err
+		}
+		return bob.makeCommit(tx, conv)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := bob.Refresh(w.ctx, room); err != nil {
+		t.Fatal(err)
+	}
+	bob.net.setDown(false)
+	w.eventually("both commits are made", func() bool { return bob.must(room).Epoch == before.Epoch+2 })
+	w.agree(room, people...)
+}
+
 // TestBackWithCommit: who leaves with a commit on its way and is let back in before the
 // others have removed it goes on in the log where it was, and knows its commit there.
 func TestBackWithCommit(t *testing.T) {

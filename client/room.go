@@ -112,7 +112,11 @@ func (c *Client) Refresh(ctx context.Context, id string) error {
 		if conv.phase != Joined {
 			return ErrNoGroup
 		}
-		conv.editInfo().Refresh = true
+		info := conv.editInfo()
+		info.Refresh, info.RefreshAfter = true, ""
+		if conv.pending != nil {
+			info.RefreshAfter = conv.pending.MessageID
+		}
 		return nil
 	})
 }
