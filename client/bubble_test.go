@@ -136,6 +136,17 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 func (l *pipeListener) Close() error   { l.closing.Do(func() { close(l.closed) }); return nil }
 func (l *pipeListener) Addr() net.Addr { return pipeAddress }
 
+// away stops the server of a bubble for a time, in which every client is closed: days in
+// which a server and its clients turn their clocks take minutes to go through.
+func (w *world) away(d time.Duration) {
+	w.t.Helper()
+	w.stopServer()
+	time.Sleep(d)
+	l := w.config.Listener.(*pipeListener)
+	l.closed, l.closing = make(chan struct{}), sync.Once{}
+	w.startServer()
+}
+
 func (l *pipeListener) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	a, b := newHalf(), newHalf()
 	select {
