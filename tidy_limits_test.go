@@ -103,9 +103,9 @@ type numeric struct {
 // package.name.
 func constantsOf(t *testing.T) map[string]numeric {
 	t.Helper()
-	files := token.NewFileSet()
+	files := sourcePositions
 	m := &moduleImporter{files: files, folders: map[string][]*ast.File{}, done: map[string]*types.Package{}}
-	for _, source := range sourcesIn(t, files) {
+	for _, source := range sources(t) {
 		if !source.isTest && !isOtherSystem(source.path) {
 			m.folders[source.folder] = append(m.folders[source.folder], source.syntax)
 		}

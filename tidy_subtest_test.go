@@ -19,7 +19,7 @@ func TestTidySubtestsUseTheirOwnT(t *testing.T) {
 		if !file.isTest {
 			continue
 		}
-		for _, fault := range outerTestUses(t, file.path, nil) {
+		for _, fault := range outerTestUses(sourcePositions, file.syntax) {
 			t.Error(fault)
 		}
 	}
@@ -42,7 +42,12 @@ func TestOuterTestUses(t *testing.T) {
 			for _, row := range rows { t.Run(row.name, func(t *testing.T) { _ = row.name; row.do() }) }`, 1},
 		{"a closure that is given its t", `do := func(t *testing.T) { t.Skip() }; t.Run("a", func(t *testing.T) { do(t) })`, 0},
 	} {
-		if got := outerTestUses(t, "x_test.go", []byte(head+row.body+"\n}\n")); len(got) != row.want {
+		files := token.NewFileSet()
+		syntax, err := parser.ParseFile(files, "x_test.go", head+row.body+"\n}\n", parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := outerTestUses(files, syntax); len(got) != row.want {
 			t.Errorf("%s: %q, want %d faults", row.name, got, row.want)
 		}
 	}
@@ -51,19 +56,7 @@ func TestOuterTestUses(t *testing.T) {
 // outerTestUses returns the places where a function that is given a test of its own
 // uses another one, directly or by calling a closure over it. Imports are not
 // resolved: the scopes of one file are enough.
-func outerTestUses(t *testing.T, name string, text []byte) []string {
-	t.Helper()
-	if text == nil {
-		var err error
-		if text, err = os.ReadFile(name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	files := token.NewFileSet()
-	syntax, err := parser.ParseFile(files, name, text, parser.SkipObjectResolution)
-	if err != nil {
-		t.Fatal(err)
-	}
+func outerTestUses(files *token.FileSet, syntax *ast.File) []string {
 	s := &subtests{files: files, info: &types.Info{Defs: map[*ast.Ident]types.Object{}, Uses: map[*ast.Ident]types.Object{}},
 		closures: map[types.Object]map[types.Object]bool{}, tables: map[types.Object]map[types.Object]bool{}, tests: map[types.Object]bool{}}
 	config := types.Config{Importer: noImports{}, Error: func(error) {}}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -110,17 +111,22 @@ func (s source) imports() []string {
 	return paths
 }
 
-// sources reads every Go file that the go command would see.
+// sources returns every Go file that the go command would see.
 func sources(t *testing.T) []source {
 	t.Helper()
-	return sourcesIn(t, token.NewFileSet())
+	all, err := readSources()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
-// sourcesIn is sources with the positions in files.
-func sourcesIn(t *testing.T, files *token.FileSet) []source {
-	t.Helper()
-	var all []source
-	err := filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
+// sourcePositions holds the positions in what sources returns.
+var sourcePositions = token.NewFileSet()
+
+// readSources reads and parses the files once for all tests.
+var readSources = sync.OnceValues(func() (all []source, err error) {
+	err = filepath.WalkDir(".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -134,7 +140,7 @@ func sourcesIn(t *testing.T, files *token.FileSet) []source {
 		if err != nil {
 			return err
 		}
-		syntax, err := parser.ParseFile(files, name, text, parser.ParseComments)
+		syntax, err := parser.ParseFile(sourcePositions, name, text, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
 			return err
 		}
@@ -142,11 +148,8 @@ func sourcesIn(t *testing.T, files *token.FileSet) []source {
 		all = append(all, source{slashed, path.Dir(slashed), strings.HasSuffix(name, "_test.go"), text, syntax})
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
+	return all, err
+})
 
 func TestTidyImportsPointInwards(t *testing.T) {
 	for _, file := range sources(t) {
