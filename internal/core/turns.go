@@ -1,6 +1,8 @@
 package core
 
 import (
+	"cmp"
+	"container/heap"
 	"context"
 	"slices"
 	"sync"
@@ -18,11 +20,20 @@ type turns struct {
 	bytes    int64
 	patience time.Duration
 
-	mu      sync.Mutex // guards what follows
-	free    int64
-	held    map[*Turn]struct{}
-	account map[ds.AccountID]int64 // bytes held
-	queue   []*waitingTurn         // in the order of arrival
+	mu       sync.Mutex // guards what follows
+	free     int64
+	held     map[*Turn]struct{}
+	accounts map[ds.AccountID]*turnLine // those that hold or wait
+	lines    turnLines                  // those that wait, as a heap: the next is the first
+	arrived  uint64                     // numbers waiting readers
+	looked   time.Time                  // when slow turns were looked for last
+}
+
+// turnLine is an account: what it holds, and its readers that wait, in the order of arrival.
+type turnLine struct {
+	held    int64
+	waiting []*waitingTurn
+	place   int // in turnLines; -1 where none waits
 }
 
 // Turn is the leave to hold bytes of a page or an answer. The zero value and nil hold none.
@@ -36,18 +47,19 @@ type Turn struct {
 
 type waitingTurn struct {
 	turn    *Turn
+	number  uint64
 	granted chan struct{}
 }
 
 func newTurns(bytes int64, patience time.Duration) *turns {
-	return &turns{bytes: bytes, patience: patience, free: bytes, held: map[*Turn]struct{}{}, account: map[ds.AccountID]int64{}}
+	return &turns{bytes: bytes, patience: patience, free: bytes, held: map[*Turn]struct{}{}, accounts: map[ds.AccountID]*turnLine{}}
 }
 
 // try returns a turn if nobody waits and a quarter of all stays free, else nil.
 func (t *turns) try(who ds.AccountID, bytes int64, cut func()) *Turn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.queue) > 0 || t.free-bytes < t.bytes/4 {
+	if len(t.lines) > 0 || t.free-bytes < t.bytes/4 {
 		return nil
 	}
 	turn := &Turn{of: t, who: who, bytes: bytes, cut: cut}
@@ -60,13 +72,12 @@ func (t *turns) try(who ds.AccountID, bytes int64, cut func()) *Turn {
 func (t *turns) take(ctx context.Context, who ds.AccountID, bytes int64, cut func()) (*Turn, error) {
 	turn := &Turn{of: t, who: who, bytes: min(bytes, t.bytes), cut: cut}
 	t.mu.Lock()
-	if len(t.queue) == 0 && turn.bytes <= t.free {
+	if len(t.lines) == 0 && turn.bytes <= t.free {
 		t.grant(turn)
 		t.mu.Unlock()
 		return turn, nil
 	}
-	w := &waitingTurn{turn, make(chan struct{})}
-	t.queue = append(t.queue, w)
+	w := t.wait(turn)
 	t.mu.Unlock()
 	ticker := time.NewTicker(t.patience)
 	defer ticker.Stop()
@@ -83,24 +94,73 @@ func (t *turns) take(ctx context.Context, who ds.AccountID, bytes int64, cut fun
 	}
 }
 
+// line returns that of an account. The caller holds mu, and calls settle when it has
+// changed what the account holds.
+func (t *turns) line(who ds.AccountID) *turnLine {
+	line := t.accounts[who]
+	if line == nil {
+		line = &turnLine{place: -1}
+		t.accounts[who] = line
+	}
+	return line
+}
+
+// settle puts an account in its place after a change. The caller holds mu.
+func (t *turns) settle(who ds.AccountID, line *turnLine) {
+	switch {
+	case line.place >= 0 && len(line.waiting) == 0:
+		heap.Remove(&t.lines, line.place)
+	case line.place >= 0:
+		heap.Fix(&t.lines, line.place)
+	case len(line.waiting) > 0:
+		heap.Push(&t.lines, line)
+	}
+	if line.held <= 0 && len(line.waiting) == 0 {
+		delete(t.accounts, who)
+	}
+}
+
+// wait lets a turn wait behind the others of its account. The caller holds mu.
+func (t *turns) wait(turn *Turn) *waitingTurn {
+	t.arrived++
+	w := &waitingTurn{turn, t.arrived, make(chan struct{})}
+	line := t.line(turn.who)
+	line.waiting = append(line.waiting, w)
+	t.settle(turn.who, line)
+	return w
+}
+
 // withdraw ends a wait, also one that was granted meanwhile.
 func (t *turns) withdraw(w *waitingTurn) {
 	t.mu.Lock()
-	if i := slices.Index(t.queue, w); i >= 0 {
-		t.queue = slices.Delete(t.queue, i, i+1)
-		t.mu.Unlock()
-		return
+	line := t.line(w.turn.who)
+	i := slices.Index(line.waiting, w)
+	if i >= 0 {
+		line.waiting = slices.Delete(line.waiting, i, i+1)
+	}
+	t.settle(w.turn.who, line)
+	if i >= 0 {
+		t.serve() // others may fit where it did not
 	}
 	t.mu.Unlock()
-	w.turn.Release()
+	if i < 0 {
+		w.turn.Release()
+	}
 }
 
 // grant hands out a turn. The caller holds mu.
 func (t *turns) grant(turn *Turn) {
 	turn.since = time.Now()
-	t.free -= turn.bytes
 	t.held[turn] = struct{}{}
-	t.account[turn.who] += turn.bytes
+	t.hold(turn.who, turn.bytes)
+}
+
+// hold changes how much an account holds. The caller holds mu.
+func (t *turns) hold(who ds.AccountID, bytes int64) {
+	t.free -= bytes
+	line := t.line(who)
+	line.held += bytes
+	t.settle(who, line)
 }
 
 // Release gives the turn back. It may be called again.
@@ -115,10 +175,7 @@ func (turn *Turn) Release() {
 		return
 	}
 	delete(t.held, turn)
-	t.free += turn.bytes
-	if t.account[turn.who] -= turn.bytes; t.account[turn.who] <= 0 {
-		delete(t.account, turn.who)
-	}
+	t.hold(turn.who, -turn.bytes)
 	t.serve()
 }
 
@@ -133,8 +190,7 @@ func (turn *Turn) Shrink(bytes int64) {
 	if _, isHeld := t.held[turn]; !isHeld || bytes >= turn.bytes {
 		return
 	}
-	t.free += turn.bytes - bytes
-	t.account[turn.who] -= turn.bytes - bytes
+	t.hold(turn.who, bytes-turn.bytes)
 	turn.bytes = bytes
 	t.serve()
 }
@@ -142,50 +198,79 @@ func (turn *Turn) Shrink(bytes int64) {
 // serve grants turns to those whose accounts hold least, as far as there is room. One
 // that does not fit yet is not passed by others. The caller holds mu.
 func (t *turns) serve() {
-	for len(t.queue) > 0 {
-		next := 0
-		for i, w := range t.queue {
-			if t.account[w.turn.who] < t.account[t.queue[next].turn.who] {
-				next = i
-			}
-		}
-		w := t.queue[next]
+	for len(t.lines) > 0 {
+		line := t.lines[0]
+		w := line.waiting[0]
 		if w.turn.bytes > t.free {
 			return
 		}
-		t.queue = slices.Delete(t.queue, next, next+1)
+		line.waiting = slices.Delete(line.waiting, 0, 1)
+		t.settle(w.turn.who, line)
 		t.grant(w.turn)
 		close(w.granted)
 	}
 }
 
 // cutShort ends turns that take longer than patience: the oldest of the account that holds
-// most, until the first in the queue has room.
+// most, until the next one has room. All who wait call it, so it looks now and then.
 func (t *turns) cutShort() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.queue) > 0 {
-		now, room := time.Now(), t.free
-		held := make([]*Turn, 0, len(t.held))
-		for turn := range t.held {
-			if now.Sub(turn.since) >= t.patience {
-				held = append(held, turn)
-			}
-		}
-		slices.SortFunc(held, func(a, b *Turn) int {
-			if d := t.account[b.who] - t.account[a.who]; d != 0 {
-				return int(max(-1, min(1, d)))
-			}
-			return a.since.Compare(b.since)
-		})
-		for _, turn := range held {
-			if room >= t.queue[0].turn.bytes {
-				break
-			}
-			room += turn.bytes
-			turn.cut() // with mu held, so that none is cut that was given back
+	now := time.Now()
+	if len(t.lines) == 0 || now.Sub(t.looked) < t.patience/4 {
+		return
+	}
+	t.looked = now
+	room, held := t.free, make([]*Turn, 0, len(t.held))
+	for turn := range t.held {
+		if now.Sub(turn.since) >= t.patience {
+			held = append(held, turn)
 		}
 	}
+	slices.SortFunc(held, func(a, b *Turn) int {
+		return cmp.Or(cmp.Compare(t.accounts[b.who].held, t.accounts[a.who].held), a.since.Compare(b.since))
+	})
+	for _, turn := range held {
+		if room >= t.lines[0].waiting[0].turn.bytes {
+			break
+		}
+		room += turn.bytes
+		turn.cut() // with mu held, so that none is cut that was given back
+	}
+}
+
+// turnLines orders accounts of which readers wait by what they hold, and then by who has
+// waited longest. It is a heap.Interface.
+type turnLines []*turnLine
+
+func (l turnLines) Len() int { return len(l) }
+
+func (l turnLines) Less(i, j int) bool {
+	if l[i].held != l[j].held {
+		return l[i].held < l[j].held
+	}
+	return l[i].waiting[0].number < l[j].waiting[0].number
+}
+
+func (l turnLines) Swap(i, j int) {
+	l[i], l[j] = l[j], l[i]
+	l[i].place, l[j].place = i, j
+}
+
+// Push is heap.Push's.
+func (l *turnLines) Push(x any) {
+	line := x.(*turnLine)
+	line.place = len(*l)
+	*l = append(*l, line)
+}
+
+// Pop is heap.Remove's.
+func (l *turnLines) Pop() any {
+	old := *l
+	line := old[len(old)-1]
+	old[len(old)-1] = nil
+	*l, line.place = old[:len(old)-1], -1
+	return line
 }
 
 // TakeTurn waits for leave to hold an answer of that many bytes, until Release. cut is

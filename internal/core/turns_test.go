@@ -1,0 +1,137 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// turnsWorld are 100 bytes for readers, in virtual time.
+type turnsWorld struct {
+	t     *testing.T
+	turns *turns
+	mu    sync.Mutex // guards got
+	got   []string   // names of waiting readers that were served, sorted
+}
+
+func newTurnsWorld(t *testing.T) *turnsWorld {
+	return &turnsWorld{t: t, turns: newTurns(100, time.Second)}
+}
+
+// hold takes bytes at once; when the turn is cut, the holder gives it back.
+func (w *turnsWorld) hold(who ds.AccountID, bytes int64) *Turn {
+	w.t.Helper()
+	var turn *Turn
+	turn, err := w.turns.take(w.t.Context(), who, bytes, func() { go func() { turn.Release() }() })
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return turn
+}
+
+// ask waits for bytes, and keeps them.
+func (w *turnsWorld) ask(ctx context.Context, name string, who ds.AccountID, bytes int64) {
+	go func() {
+		if _, err := w.turns.take(ctx, who, bytes, func() {}); err == nil {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.got = append(w.got, name)
+			slices.Sort(w.got)
+		}
+	}()
+	synctest.Wait()
+}
+
+// wantServed checks which of the waiting readers have been served.
+func (w *turnsWorld) wantServed(when string, want ...string) {
+	w.t.Helper()
+	synctest.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.Equal(w.got, want) {
+		w.t.Errorf("%s: served %q, want %q", when, w.got, want)
+	}
+}
+
+// TestTurnsAreServedByWhatAccountsHold: readers of accounts that hold least go first, and
+// then those that came first.
+func TestTurnsAreServedByWhatAccountsHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTurnsWorld(t)
+		w.hold("eve", 20)
+		full := w.hold("ann", 80)
+		w.ask(t.Context(), "eve 1", "eve", 10)
+		w.ask(t.Context(), "eve 2", "eve", 10)
+		w.ask(t.Context(), "ben", "ben", 60)
+		w.ask(t.Context(), "cat", "cat", 20)
+		full.Shrink(75)
+		w.wantServed("nothing passes what does not fit")
+		full.Shrink(20)
+		w.wantServed("the next has room", "ben")
+		full.Release()
+		w.wantServed("in order", "ben", "cat")
+	})
+}
+
+// TestTurnOfOneThatGoesAway: a reader that stops waiting for more than there is lets those
+// behind it have what there is.
+func TestTurnOfOneThatGoesAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTurnsWorld(t)
+		held := w.hold("eve", 60)
+		defer held.Release()
+		ctx, leave := context.WithCancel(t.Context())
+		w.ask(ctx, "ann", "ann", 90)
+		w.ask(t.Context(), "ben", "ben", 30)
+		w.wantServed("behind one that does not fit")
+		leave()
+		w.wantServed("when that has gone", "ben")
+		if n := len(w.turns.accounts); n != 2 {
+			t.Errorf("%d accounts are remembered, want the two that hold something", n)
+		}
+	})
+}
+
+// TestSlowTurnsAreCutForTheNext: what is cut short makes room for the reader that is next,
+// also where another one has waited longer and needs less.
+func TestSlowTurnsAreCutForTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTurnsWorld(t)
+		slow := w.hold("eve", 70)
+		w.hold("ann", 20)
+		w.ask(t.Context(), "ann", "ann", 15)
+		w.ask(t.Context(), "ben", "ben", 50)
+		slow.Shrink(60)
+		time.Sleep(3 * time.Second)
+		w.wantServed("in time", "ann", "ben")
+	})
+}
+
+// BenchmarkTurns serves readers of one message, each of another account, that all wait.
+func BenchmarkTurns(b *testing.B) {
+	for _, n := range []int{300, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			for b.Loop() {
+				t := newTurns(turnsBytes, turnPatience)
+				var readers sync.WaitGroup
+				for i := range n {
+					readers.Go(func() {
+						turn, err := t.take(b.Context(), ds.AccountID(fmt.Sprint("did:ex:", i)), turnFactor*100<<10, func() {})
+						if err != nil {
+							b.Error(err)
+						}
+						time.Sleep(time.Millisecond)
+						turn.Release()
+					})
+				}
+				readers.Wait()
+			}
+		})
+	}
+}
