@@ -29,10 +29,15 @@ type StreamBounds struct {
 }
 
 // WriteStreamRows writes rows in order. It reports of each whether it was written: a row of
-// a stream that is gone is not.
+// a stream that is gone is not. A row takes the place of one with its number, which was
+// written without its writer's knowing.
 func (tx *Tx) WriteStreamRows(list []StreamRow, bounds StreamBounds) ([]bool, error) {
 	written := make([]bool, len(list))
 	opened := map[ds.AccountID]bool{}
+	lock := "" // SQLite has one writer
+	if tx.dialect.name == "postgres" {
+		lock = " FOR KEY SHARE" // whoever deletes the stream meanwhile deletes this row as well
+	}
 	for i, r := range list {
 		if r.Opens {
 			opened[r.Device.Account] = true
@@ -41,7 +46,8 @@ func (tx *Tx) WriteStreamRows(list []StreamRow, bounds StreamBounds) ([]bool, er
 				return nil, err
 			}
 		}
-		n, err := tx.exec(`INSERT INTO stream_rows (stream_id, n, since, moves) SELECT stream_id, CAST($2 AS BIGINT), CAST($3 AS BIGINT), $4 FROM streams WHERE stream_id = $1`,
+		n, err := tx.exec(`INSERT INTO stream_rows (stream_id, n, since, moves) SELECT stream_id, CAST($2 AS BIGINT), CAST($3 AS BIGINT), $4 FROM streams WHERE stream_id = $1`+lock+`
+			ON CONFLICT (stream_id, n) DO UPDATE SET since = excluded.since, moves = excluded.moves`,
 			r.Stream, r.N, r.Since, notNil(r.Moves))
 		if err != nil {
 			return nil, err
@@ -103,7 +109,7 @@ func (tx *Tx) deleteStreams(names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
-	for _, table := range []string{"stream_rows", "streams"} {
+	for _, table := range []string{"streams", "stream_rows"} { // see WriteStreamRows: no row comes after the first
 		if _, err := tx.exec(`DELETE FROM `+table+` WHERE stream_id `+tx.in(1), tx.setOf(names)); err != nil {
 			return err
 		}

@@ -67,6 +67,8 @@ func TestStreamRows(t *testing.T) {
 				same(t, name, got, "|||0")
 			}
 			write(false, StreamRow{Stream: "s9", N: 1})
+			write(true, StreamRow{Stream: "s1", N: 30, Since: 24, Moves: []byte("30 again")})
+			same(t, "one whose writer did not learn that it was written", state("s1", ann, 30), "all of s1|24|30 again|30")
 
 			pass(40 * time.Minute)
 			db.must(t, func(tx *Tx) error { return tx.RenewStreams([]string{"s1", "s9"}) })
@@ -90,6 +92,35 @@ func TestStreamRows(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRowsOfDeletedStreams: a row that is written while its stream is deleted goes with it.
+func TestRowsOfDeletedStreams(t *testing.T) {
+	db := open(t, "postgres")
+	db.must(t, func(tx *Tx) error {
+		_, err := tx.WriteStreamRows([]StreamRow{opening("s1", "ann", 10)}, bounds)
+		return err
+	})
+	deleted := make(chan error)
+	db.must(t, func(tx *Tx) error {
+		if _, err := tx.WriteStreamRows([]StreamRow{{Stream: "s1", N: 1}}, bounds); err != nil {
+			return err
+		}
+		go func() { deleted <- db.Update(t.Context(), func(tx *Tx) error { return tx.deleteStreams([]string{"s1"}) }) }()
+		select {
+		case err := <-deleted: // it did not wait
+			go func() { deleted <- err }()
+		case <-time.After(200 * time.Millisecond):
+		}
+		return nil
+	})
+	if err := <-deleted; err != nil {
+		t.Fatal(err)
+	}
+	same(t, "rows", read(t, db, func(tx *Tx) (n int64, err error) {
+		err = tx.row(`SELECT COUNT(*) FROM stream_rows`).Scan(&n)
+		return n, err
+	}), int64(0))
 }
 
 // TestStreamsAreEvicted: an account's streams take the place of its own older ones, by
