@@ -2,7 +2,6 @@ package core
 
 import (
 	"context"
-	"errors"
 	"hash/maphash"
 	"slices"
 	"strings"
@@ -25,8 +24,6 @@ type cursorBuffer struct {
 	mu      sync.Mutex
 	waiting map[ds.Device]*cursorJob // mu guards it; those that call for one device share a job
 }
-
-var errCursorsFull = ds.Unavailable(errors.New("too many cursors wait to be written"))
 
 // cursorJob is a device whose cursors somebody waits to see written.
 type cursorJob struct {
@@ -53,13 +50,15 @@ func (b *cursorBuffer) shard(device ds.Device) *cursorShard {
 	return &b.shards[maphash.Comparable(b.seed, device)%cursorShards]
 }
 
-func (b *cursorBuffer) put(device ds.Device, log ds.LogID, next int64) {
+// put notes a cursor, and reports whether there was room for it. Where it is a hint, one
+// that is lost only delivers again.
+func (b *cursorBuffer) put(device ds.Device, log ds.LogID, next int64) bool {
 	s := b.shard(device)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	logs := s.devices[device]
 	if logs[log] == 0 && s.count >= cursorShardMax {
-		return // a hint that is lost delivers again
+		return false
 	}
 	if logs[log] == 0 {
 		s.count++
@@ -71,6 +70,7 @@ func (b *cursorBuffer) put(device ds.Device, log ds.LogID, next int64) {
 	if logs[log] < next {
 		logs[log] = next
 	}
+	return true
 }
 
 // pending is a cursor that is not written yet, or 0.
@@ -164,13 +164,11 @@ func (s *Service) FlushCursors(ctx context.Context, device ds.Device) error {
 	}
 	b.mu.Lock()
 	job := b.waiting[device]
-	if job == nil && len(b.waiting) >= cursorJobsMax {
-		b.mu.Unlock()
-		return errCursorsFull // they stay in the buffer, which is written once a second
-	}
 	if job == nil {
 		job = &cursorJob{device: device}
-		b.waiting[device] = job
+		if len(b.waiting) < cursorJobsMax { // else it is written by itself, not with others
+			b.waiting[device] = job
+		}
 	}
 	b.mu.Unlock()
 	select {
@@ -186,6 +184,7 @@ func (s *Service) FlushCursors(ctx context.Context, device ds.Device) error {
 	jobs := b.waiting
 	b.waiting = map[ds.Device]*cursorJob{}
 	b.mu.Unlock()
+	jobs[device] = job
 	var list []store.DeviceCursor
 	for device := range jobs {
 		list = append(list, b.of(device)...)
@@ -218,8 +217,16 @@ func (s *Service) AcknowledgeNow(ctx context.Context, who ds.Caller, id ds.Conve
 	if err != nil {
 		return err
 	}
-	s.cursors.put(who.AsDevice(), ds.ConversationLog(id), next)
-	return s.FlushCursors(ctx, who.AsDevice())
+	return s.writeCursor(ctx, who.AsDevice(), ds.ConversationLog(id), next)
+}
+
+// writeCursor writes a cursor together with what is buffered for its device, or by itself
+// where the buffer has no room.
+func (s *Service) writeCursor(ctx context.Context, device ds.Device, log ds.LogID, next int64) error {
+	if s.cursors.put(device, log, next) {
+		return s.FlushCursors(ctx, device)
+	}
+	return s.writeCursors(ctx, []store.DeviceCursor{{Device: device, Cursor: ds.Cursor{Log: log, Next: next}}})
 }
 
 func (s *Service) checkAck(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64) (int64, error) {
@@ -249,28 +256,34 @@ func (s *Service) checkAck(ctx context.Context, who ds.Caller, id ds.Conversatio
 // note is written within a second; a pos beyond the head counts as the head. Refusals:
 // invalid_request.
 func (s *Service) AcknowledgeDevice(ctx context.Context, who ds.Caller, pos int64) error {
-	if pos < 0 {
-		return ds.Refuse(ds.InvalidRequest, "pos must not be negative")
-	}
-	var head int64
-	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		// Now, for what comes before the note is written must not be skipped.
-		head, _, err = tx.DeviceReading(who.AsDevice())
-		return err
-	})
-	if next := min(pos, head) + 1; err == nil && next > 1 {
+	next, err := s.checkDeviceAck(ctx, who, pos)
+	if err == nil && next > 1 {
 		s.cursors.put(who.AsDevice(), ds.AccountLog(who.Account), next)
 	}
 	return err
 }
 
+func (s *Service) checkDeviceAck(ctx context.Context, who ds.Caller, pos int64) (next int64, err error) {
+	if pos < 0 {
+		return 0, ds.Refuse(ds.InvalidRequest, "pos must not be negative")
+	}
+	var head int64
+	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		// Now, for what comes before the note is written must not be skipped.
+		head, _, err = tx.DeviceReading(who.AsDevice())
+		return err
+	})
+	return min(pos, head) + 1, err
+}
+
 // AcknowledgeDeviceNow is AcknowledgeDevice for a caller that waits for the answer:
 // the note is durable when it returns.
 func (s *Service) AcknowledgeDeviceNow(ctx context.Context, who ds.Caller, pos int64) error {
-	if err := s.AcknowledgeDevice(ctx, who, pos); err != nil {
+	next, err := s.checkDeviceAck(ctx, who, pos)
+	if err != nil || next <= 1 {
 		return err
 	}
-	return s.FlushCursors(ctx, who.AsDevice())
+	return s.writeCursor(ctx, who.AsDevice(), ds.AccountLog(who.Account), next)
 }
 
 // Cursors lists how far the caller's device has acknowledged its logs, by log, what

@@ -281,8 +281,7 @@ func (s *Service) MarkRead(ctx context.Context, who ds.Caller, id ds.Conversatio
 	if err != nil || seq < 1 {
 		return err
 	}
-	s.cursors.put(who.AsDevice(), ds.ConversationLog(id), min(seq, at.Seq)+1)
-	return s.FlushCursors(ctx, who.AsDevice())
+	return s.writeCursor(ctx, who.AsDevice(), ds.ConversationLog(id), min(seq, at.Seq)+1)
 }
 
 // Now is the service's clock in milliseconds.

@@ -106,7 +106,9 @@ func TestRowsOfDeletedStreams(t *testing.T) {
 		if _, err := tx.WriteStreamRows([]StreamRow{{Stream: "s1", N: 1}}, bounds); err != nil {
 			return err
 		}
-		go func() { deleted <- db.Update(t.Context(), func(tx *Tx) error { return tx.deleteStreams([]string{"s1"}) }) }()
+		go func() {
+			deleted <- db.Update(t.Context(), func(tx *Tx) error { return tx.deleteStreams([]string{"s1"}) })
+		}()
 		select {
 		case err := <-deleted: // it did not wait
 			go func() { deleted <- err }()
