@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ func TestConformance(t *testing.T) {
 		test func(*testing.T, *DB)
 	}{
 		{"batch", testBatch}, {"heads", testHeads}, {"intervals", testIntervals}, {"refusals of the database", testViolations},
-		{"records", testRecords}, {"account logs", testAccountLogs}, {"cursors", testCursors}, {"key packages", testKeyPackages},
+		{"records", testRecords}, {"long records", testLongBehindEmpty}, {"account logs", testAccountLogs}, {"cursors", testCursors}, {"key packages", testKeyPackages},
 		{"key packages are claimed once", testClaimRace}, {"conversations", testConversations}, {"text", testText}, {"migrations", testMigrations},
 		{"welcomes", testWelcomes}, {"views", testViews}, {"settings", testSettings}, {"tag of a former epoch", testTagOfFormerEpoch},
 		{"tags of commits", testTagsOfCommits},
@@ -235,6 +236,23 @@ func testViolations(t *testing.T, db *DB) {
 			t.Errorf("a second record with the same %s: %v", name, err)
 		}
 	}
+}
+
+// testLongBehindEmpty: a long body is read in its place, also behind records without any.
+func testLongBehindEmpty(t *testing.T, db *DB) {
+	empty, long := message("c2", 1), message("c2", 2)
+	empty.Body, long.Body = []byte{}, bytes.Repeat([]byte("x"), bodyInlineMax+1)
+	db.write(t, Batch{Records: []ds.Record{empty, long}})
+	db.must(t, func(tx *Tx) error {
+		page, err := tx.RecordsAfter("c/c2", 0, 10, 1<<20)
+		if err == nil && (len(page) != 2 || len(page[0].Body) != 0 || len(page[1].Body) != len(long.Body)) {
+			t.Errorf("%d records", len(page))
+			for _, r := range page {
+				t.Errorf("record %d has %d bytes", r.Pos, len(r.Body))
+			}
+		}
+		return err
+	})
 }
 
 func testRecords(t *testing.T, db *DB) {

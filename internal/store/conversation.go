@@ -62,9 +62,11 @@ func (tx *Tx) MemberLists(list []ds.Summary, inline int64) error {
 	return tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
 		var member ds.AccountID
-		err := scan(&log, &member)
+		if err := scan(&log, &member); err != nil {
+			return err
+		}
 		index[log].MemberList = append(index[log].MemberList, member)
-		return err
+		return nil
 	}, `SELECT log_id, account FROM intervals WHERE log_id `+tx.in(1)+` AND until_pos IS NULL ORDER BY log_id, account`, tx.setOf(logs))
 }
 

@@ -39,7 +39,7 @@ type Reach struct {
 func (tx *Tx) RecordsAfter(log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, error) {
 	list, isLong, err := tx.after(log, pos, Reach{Count: count, Bytes: bytesMax})
 	if isLong && err == nil {
-		err = tx.readBody(&list[0])
+		err = tx.readBody(&list[len(list)-1])
 	}
 	return list, err
 }
