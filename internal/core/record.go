@@ -17,9 +17,9 @@ type Whole struct {
 }
 
 // Record reads one message of a conversation for those who may read there: members, and
-// with mayBeFormer former ones up to the end of their stay. An unknown conversation is
-// answered as one that the caller is no member of. Refusals: forbidden, not_found,
-// replay_window_exceeded, rate_limited.
+// with mayBeFormer former ones within their last stay, as they may follow it. An unknown
+// conversation is answered as one that the caller is no member of. Refusals: forbidden,
+// not_found, replay_window_exceeded, rate_limited.
 func (s *Service) Record(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64, mayBeFormer bool, cut func()) (*Whole, error) {
 	if !ds.IsValidID(string(id)) {
 		return nil, refuseNotMember
@@ -42,7 +42,7 @@ func (s *Service) Record(ctx context.Context, who ds.Caller, id ds.ConversationI
 		return nil, err
 	}
 	for i := range list { // control records stand between messages
-		if r := &list[i]; r.Seq == seq && (at.Stay.Until == 0 || r.Pos <= at.Stay.Until) {
+		if r := &list[i]; r.Seq == seq && (at.Stay.Until == 0 || at.Stay.From <= r.Pos && r.Pos <= at.Stay.Until) {
 			return s.whole(ctx, who, r, at.Home, cut)
 		}
 	}

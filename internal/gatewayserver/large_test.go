@@ -172,6 +172,14 @@ func TestRecords(t *testing.T) {
 			t.Errorf("removed, %s: %s", query, got)
 		}
 	}
+	must(t, w.core.Invite(context.Background(), ann, "c", []ds.AccountID{ds.AccountID(w.person("bob").did)}))
+	w.largeMessage(4, 100)
+	must(t, w.core.Remove(context.Background(), ann, "c", []ds.AccountID{ds.AccountID(w.person("bob").did)}))
+	for query, want := range map[string]string{"conv_id=c&seq=2": `404 {"code":"not_found"`, "conv_id=c&seq=4": "200"} {
+		if got := ask("bob", query); !strings.HasPrefix(got, want) { // of its last stay, as on a stream
+			t.Errorf("removed again, %s: %s", query, got)
+		}
+	}
 	w.start("bob")
 	if got := ask("bob", "conv_id=c&seq=2"); !strings.HasPrefix(got, "403") {
 		t.Errorf("removed, without device events: %s", got)
