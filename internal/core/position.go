@@ -189,16 +189,26 @@ func (p *Position) save(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !isKept { // the account's later streams have taken its place
-		return p.Open(ctx)
+	if !isKept { // the account's later streams have taken its place, and may do so again
+		err := p.Open(ctx)
+		p.wait(storedLogBytes * len(p.next))
+		return err
 	}
 	p.row = row.N
 	p.rebase()
-	p.due = time.Now().Add(max(streamInterval, time.Duration(len(moves))*time.Second/streamBytesPerSecond))
+	p.wait(len(moves))
 	if isCheck {
 		p.check, p.whole = row.N, slices.Clone(p.base)
 	}
 	return nil
+}
+
+// storedLogBytes is about what a log takes in a row.
+const storedLogBytes = 10
+
+// wait puts off the next row behind one of so many bytes.
+func (p *Position) wait(bytes int) {
+	p.due = time.Now().Add(max(streamInterval, time.Duration(bytes)*time.Second/streamBytesPerSecond))
 }
 
 // rebase makes what was stored just now the base.

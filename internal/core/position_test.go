@@ -219,6 +219,10 @@ func TestStreamsOfOneAccount(t *testing.T) {
 	if next, _ := resume(first, "ann").Of(longName(1)); next != 7 {
 		t.Errorf("the stream is at %d", next)
 	}
+	first.Advance(1, 8)
+	if isSaved, err := first.Save(ctx); isSaved || err != nil {
+		t.Errorf("a row within the second: %v, %v", isSaved, err)
+	}
 }
 
 // TestRowsWaitForTheDatabase: while rows cannot be written they are not tried again and
