@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,8 +13,8 @@ import (
 )
 
 // clockedWorld is a world whose clocks, of the service and of its store, are off by that.
-func clockedWorld(t *testing.T, url string, off *time.Duration) *world {
-	now := func() time.Time { return time.Now().Add(*off) }
+func clockedWorld(t *testing.T, url string, off *atomic.Int64) *world {
+	now := func() time.Time { return time.Now().Add(time.Duration(off.Load())) }
 	return openWorld(t, store.Options{URL: url, Now: now}, func(o *Options) { o.Now, o.Flushers = now, 1 })
 }
 
@@ -65,7 +66,8 @@ func exercise(t *testing.T, turn func(n int) *world) {
 // TestTimesOfTwoNodes: two nodes whose clocks differ by two minutes write by turns.
 func TestTimesOfTwoNodes(t *testing.T) {
 	url := pgtest.URL(t)
-	right, behind := time.Duration(0), -2*time.Minute
+	var right, behind atomic.Int64
+	behind.Store(int64(-2 * time.Minute))
 	nodes := []*world{clockedWorld(t, url, &right), clockedWorld(t, url, &behind)}
 	exercise(t, func(n int) *world { return nodes[n%2] })
 }
@@ -73,10 +75,10 @@ func TestTimesOfTwoNodes(t *testing.T) {
 // TestClockIsSetBack: the clock of the only node goes back before each second record.
 func TestClockIsSetBack(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
-		off := time.Duration(0)
+		var off atomic.Int64
 		w := clockedWorld(t, url, &off)
 		exercise(t, func(n int) *world {
-			off = time.Duration(-n%2) * time.Hour
+			off.Store(int64(-n%2) * int64(time.Hour))
 			return w
 		})
 	})
