@@ -65,12 +65,16 @@ const siftTriesMax = 256
 // about each leaf.
 type sifter struct {
 	g     *Group
-	asked map[string]error
+	asked map[leafName]error
 	tries int // left; negative: without a bound
 }
 
+// leafName tells the leaves of one sifting apart. Packages of others may have the keys of
+// honest ones, which must not be judged like them.
+type leafName struct{ encryptionKey, signatureKey, credential string }
+
 func (g *Group) newSifter(tries int) *sifter {
-	return &sifter{g: g, asked: map[string]error{}, tries: tries}
+	return &sifter{g: g, asked: map[leafName]error{}, tries: tries}
 }
 
 // sift adds those of candidates to base that can be committed together with it and
@@ -126,7 +130,7 @@ func (s *sifter) fits(list []proposal) error {
 // ask asks the hook, unless it was asked before.
 func (s *sifter) ask(list []CredentialChange) error {
 	for _, c := range list {
-		name := string(c.New.EncryptionKey) // which is of this leaf alone
+		name := leafName{string(c.New.EncryptionKey), string(c.New.SignatureKey), string(c.New.Credential)}
 		err, isKnown := s.asked[name]
 		if !isKnown {
 			err = s.g.ask(c)

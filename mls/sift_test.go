@@ -101,6 +101,27 @@ func TestOffendingPackagesAreNamed(t *testing.T) {
 	}
 }
 
+// A package with the encryption key of an honest one, whose credential is refused, does not
+// keep the honest one out.
+func TestPackagesAreJudgedByThemselves(t *testing.T) {
+	w := newWorld(t, testSuite, "ann")
+	ann := w.groups["ann"]
+	ann.hook = func(c CredentialChange) error {
+		if string(c.New.Credential) == "did:ex:eve" {
+			return errors.New("not welcome")
+		}
+		return nil
+	}
+	bob := keyPackage(t, identity(t, testSuite, "bob"))
+	eve := resignedPackage(t, keyPackage(t, identity(t, testSuite, "eve")), func(k *wire.KeyPackage) { k.Leaf.EncryptionKey = bob.public.Leaf.EncryptionKey })
+	list := [][]byte{wire.Marshal(&wire.Message{WireFormat: wire.KeyPackageFormat, KeyPackage: eve}), bob.Message()}
+	_, err := ann.Commit(CommitOptions{Add: list})
+	var bad ChangeErrors
+	if !errors.As(err, &bad) || len(bad) != 1 || bad[0].Index != 0 || !errors.Is(bad[0], ErrRefused) {
+		t.Errorf("named %v", err)
+	}
+}
+
 // The other parts of a commit are named too.
 func TestOffendingChangesAreNamed(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob", "cay")
