@@ -146,6 +146,13 @@ func (c *Client) keepEntry(ctx context.Context, seen *conversation, pending *pen
 		case why != nil:
 			return errors.Join(c.waitLonger(tx, conv), c.trouble(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, why)))
 		}
+		all, err := tx.conversations() // which may have changed since the commit was made
+		if err != nil {
+			return err
+		}
+		if inUse(all, conv.id)(pending.commit.Group().ID()) {
+			return errors.Join(c.waitLonger(tx, conv), c.trouble(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, ErrGroupInUse)))
+		}
 		conv.editInfo().Waiting.Tries++ // until it is entered: the commit may be refused, over and over
 		conv.setPending(pending)
 		conv.setPhase(Joining)

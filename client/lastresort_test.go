@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/mls"
 )
 
 // lastResorts are the refs of the last-resort packages in a home, those that were used and
@@ -194,6 +195,83 @@ func TestGroupInUse(t *testing.T) {
 	bob.says(room, "still here")
 	ann.reads("still here")
 	w.agree(room, ann, bob)
+}
+
+// TestGroupNamesAreNotTaken: a stranger that invites into a group with the id of a direct
+// conversation, under another name, does not keep the two out of it.
+func TestGroupNamesAreNotTaken(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob", "eve")
+	ann, bob, eve := people[0], people[1], people[2]
+	dm := dmID(ann.did(), bob.did())
+	f := eve.drainsOne(ann)
+	conv := &conversation{id: dm, info: conversationInfo{Kind: Room}}
+	if err := eve.found(conv); err != nil {
+		t.Fatal(err)
+	}
+	conv.info.Wanted = []wanted{{Account: ann.did(), Packages: []fetchedPackage{f}}}
+	if err := eve.db.update(w.ctx, func(tx *tx) error { return eve.makeCommit(tx, conv) }); err != nil {
+		t.Fatal(err)
+	}
+	welcome := &gateway.Welcome{ConvID: "party", KeyPackageRef: f.Ref, Env: conv.pending.frameBody(dm).Welcome.Env, NextSeq: 1, Pos: 1 << 40}
+	if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.takeWelcome(tx, welcome) }); err != nil {
+		t.Fatal(err)
+	}
+	ann.next("the party", func(e Event) bool { return e.Type == EventJoined && e.Conversation == "party" })
+	id, err := bob.StartDM(w.ctx, ann.did())
+	if err != nil || id != dm {
+		t.Fatal(id, err)
+	}
+	bob.says(dm, "hello ann")
+	ann.reads("hello ann")
+}
+
+// TestGroupsAboutToBeEntered: an external commit that waits for its place in the log counts
+// as a group in use, for Welcomes and for other external commits.
+func TestGroupsAboutToBeEntered(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	ann, bob := people[0], people[1]
+	room := w.room(bob)
+	group := bob.must(room)
+	info, err := bob.snapshot(w.ctx, room)
+	if err != nil || group.Epoch == 0 {
+		t.Fatal(group, err)
+	}
+	raw, err := info.group.GroupInfo()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.stopServer() // which would refuse the commits
+	entry := func() *pendingCommit {
+		commit, err := mls.JoinExternal(raw, ann.identity, mls.ExternalJoinOptions{Hook: ann.credentialHook})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &pendingCommit{MessageID: newMessageID(), commit: commit}
+	}
+	for _, id := range []string{"one", "two"} {
+		if err := ann.db.update(w.ctx, func(tx *tx) error {
+			tx.addConversation(id, Waiting, conversationInfo{Kind: Room}, ann.now())
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		seen, err := ann.snapshot(w.ctx, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ann.keepEntry(w.ctx, seen, entry(), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if one, two := ann.must("one"), ann.must("two"); one.Phase != Joining || two.Phase == Joining {
+		t.Errorf("the first is %v and the second %v", one.Phase, two.Phase)
+	}
+	all := []*conversation{{id: "one", pending: entry()}}
+	if !inUse(all, "three")(info.group.ID()) || inUse(all, "one")(info.group.ID()) {
+		t.Error("a commit that waits does not count")
+	}
 }
 
 // drainsOne fetches one package of another account.

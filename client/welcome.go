@@ -71,14 +71,23 @@ func (c *Client) openWelcome(tx *tx, w *gateway.Welcome) (*mls.Group, error) {
 }
 
 // inUse returns what reports whether a conversation other than id has a group of some
-// group id: a server could otherwise have a friend invite us into a second group under
-// the id of one that we are in.
+// group id, or is about to enter one: a server could otherwise have a friend invite us into
+// a second group under the id of one that we are in. A conversation that is named after its
+// group is not kept out by others: strangers, who can compute that name for a direct
+// conversation, could otherwise take it first, under another one.
 func inUse(all []*conversation, id string) func(groupID []byte) bool {
 	return func(groupID []byte) bool {
-		return slices.ContainsFunc(all, func(conv *conversation) bool {
-			return conv.id != id && conv.group != nil && bytes.Equal(conv.group.ID(), groupID)
+		return id != hex.EncodeToString(groupID) && slices.ContainsFunc(all, func(conv *conversation) bool {
+			return conv.id != id && conv.holds(groupID)
 		})
 	}
+}
+
+// holds reports whether the conversation has a group of that id, or will have it once its
+// external commit is in the log.
+func (c *conversation) holds(groupID []byte) bool {
+	isOf := func(g *mls.Group) bool { return g != nil && bytes.Equal(g.ID(), groupID) }
+	return isOf(c.group) || c.pending != nil && isOf(c.pending.commit.Group())
 }
 
 // kindOf says what sort of conversation a group makes, from the id and the members
