@@ -3,6 +3,7 @@ package client
 import (
 	"cmp"
 	"context"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -151,6 +152,8 @@ func (e entry) before(other entry) bool {
 func (s *session) startEntries(ctx context.Context) {
 	pause := &s.sub(choreEntries).refetch
 	*pause = retry{}
+	// What is busy with something else is looked at again after that.
+	maps.DeleteFunc(s.entries, func(id string, _ entry) bool { return s.jobs[id] })
 	for len(s.entries) > 0 && s.entering < entriesMax {
 		if wait := s.c.entryPace.take(); wait > 0 {
 			pause.sooner(wait)

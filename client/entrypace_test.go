@@ -1,8 +1,10 @@
 package client
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"fmt"
 	"net/http"
 	"sync"
 	"testing"
@@ -180,5 +182,30 @@ func TestUnfinishedRooms(t *testing.T) {
 				w.stopServer()
 			})
 		})
+	}
+}
+
+// TestEntriesOfBusyConversations: a conversation that is busy with something else when its
+// turn comes, because an invitation was faster, takes no place of those that are asked for.
+func TestEntriesOfBusyConversations(t *testing.T) {
+	w := newWorld(t)
+	ann := w.people("ann")[0]
+	w.stopServer()
+	ctx, cancel := context.WithCancel(t.Context())
+	s := newSession(ann.Client, nil, "")
+	defer s.tasks.Wait()
+	defer cancel()
+	for i := range entriesMax + 1 {
+		id := fmt.Sprint("busy", i)
+		s.jobs[id], s.entries[id] = true, entry{}
+	}
+	s.startEntries(ctx)
+	if s.entering != 0 || len(s.entries) != 0 {
+		t.Errorf("%d are asked for and %d wait", s.entering, len(s.entries))
+	}
+	s.entries["idle"] = entry{}
+	s.startEntries(ctx)
+	if !s.jobs["idle"] || s.entering != 1 {
+		t.Error("the one that is not busy is not asked for")
 	}
 }
