@@ -27,11 +27,56 @@ const (
 	codePruned         = string(gateway.CodeReplayWindowExceeded)
 )
 
-// answerBytesMax bounds the body of an HTTP answer, and requestTimeout one call.
+// answerBytesMax bounds the body of an HTTP answer, and requestTimeout one call, beside the
+// time for the answer's bytes: they may come as slowly as answerRate, in bytes a second. A
+// long record would otherwise never arrive over a slow line, and be asked for again for ever.
 const (
 	answerBytesMax = 16 << 20
 	requestTimeout = 30 * time.Second
+	answerRate     = 16 << 10
 )
+
+// errSlowAnswer is the end of a call that takes too long.
+var errSlowAnswer = fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
+
+// patience ends a call requestTimeout after it began, and later by as much as the bytes of
+// its answer may take.
+type patience struct {
+	until time.Time
+	timer *time.Timer
+}
+
+// withPatience returns the context of a call, and what its answer is read with.
+func withPatience(ctx context.Context) (context.Context, context.CancelFunc, *patience) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	p := &patience{until: time.Now().Add(requestTimeout)}
+	p.timer = time.AfterFunc(requestTimeout, func() { cancel(errSlowAnswer) })
+	return ctx, func() { p.timer.Stop(); cancel(nil) }, p
+}
+
+// read reads an answer of at most answerBytesMax.
+func (p *patience) read(body io.Reader) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(patientReader{body, p}, answerBytesMax+1))
+	if err == nil && len(raw) > answerBytesMax {
+		err = errAnswerTooLong
+	}
+	return raw, err
+}
+
+type patientReader struct {
+	body io.Reader
+	p    *patience
+}
+
+// Read gives the call more time for what it has read.
+func (r patientReader) Read(b []byte) (int, error) {
+	n, err := r.body.Read(b)
+	r.p.until = r.p.until.Add(time.Duration(n) * time.Second / answerRate)
+	if r.p.timer.Stop() {
+		r.p.timer.Reset(time.Until(r.p.until))
+	}
+	return n, err
+}
 
 // errorBytesMax bounds the body of an answer that is no success where nothing else is read.
 const errorBytesMax = 64 << 10
@@ -71,7 +116,7 @@ func (c *Client) exchangeFrame(ctx context.Context, token string, frame []byte, 
 
 // exchange is request with refusals as they came, as *gateway.Error.
 func (c *Client) exchange(ctx context.Context, method, token, path string, body io.Reader, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel, patience := withPatience(ctx)
 	defer cancel()
 	path, query, _ := strings.Cut(path, "?")
 	address := c.base.JoinPath(path)
@@ -91,12 +136,9 @@ func (c *Client) exchange(ctx context.Context, method, token, path string, body 
 		return fmt.Errorf("call %s: %w", path, err)
 	}
 	defer answer.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(answer.Body, answerBytesMax+1))
+	raw, err := patience.read(answer.Body)
 	if err != nil {
 		return fmt.Errorf("call %s: %w", path, err)
-	}
-	if len(raw) > answerBytesMax {
-		return fmt.Errorf("call %s: %w", path, errAnswerTooLong)
 	}
 	if answer.StatusCode != http.StatusOK {
 		return errorIn(answer, raw)

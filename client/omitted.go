@@ -50,8 +50,8 @@ func (s *session) incoming() <-chan gateway.Frame {
 	return s.wire.incoming()
 }
 
-// fetch asks for what a frame has left out, again and again until there is an answer or
-// the connection ends.
+// fetch asks for what a frame has left out, again and again while the server says that it
+// may have it later.
 func (s *session) fetch(ctx context.Context, p *part) {
 	s.isFetching = true
 	s.tasks.Go(func() {
@@ -59,8 +59,7 @@ func (s *session) fetch(ctx context.Context, p *part) {
 		for {
 			p.err = s.complete(ctx, p)
 			refusal := asRefusal(p.err)
-			isFinal := p.err == nil || refusal != nil && !refusal.mayPass() || errors.Is(p.err, errAnswerTooLong)
-			if isFinal || !pause(ctx, again.wait(p.err)) {
+			if refusal == nil || !refusal.mayPass() || !pause(ctx, again.wait(p.err)) {
 				break
 			}
 		}
@@ -97,16 +96,18 @@ func (s *session) complete(ctx context.Context, p *part) error {
 // takeWhole takes in a frame that was completed. One that is longer than this client reads
 // is taken in without its env, like any other that cannot be read: it must not keep what
 // comes behind it away. A record that the server does not give is asked for in its place
-// again, which says why.
+// again, which says why. A server that does not answer, or no longer knows the session, ends
+// that.
 func (s *session) takeWhole(ctx context.Context, p *part) error {
+	refusal := asRefusal(p.err)
+	if p.err != nil && refusal == nil && !errors.Is(p.err, errAnswerTooLong) || refusal != nil && refusal.Code == codeUnauthorized {
+		return p.err
+	}
 	frameType, body := gateway.TypeWelcome, any(p.welcome)
 	if p.event != nil {
 		frameType, body = gateway.TypeEvent, p.event
 		p.event.Omitted = nil
-		if refusal := asRefusal(p.err); refusal != nil {
-			if refusal.Code == codeUnauthorized {
-				return refusal
-			}
+		if refusal != nil {
 			s.gap(p.event.ConvID)
 			return nil
 		}

@@ -2,13 +2,16 @@ package client
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
@@ -41,12 +44,11 @@ func (p *person) throws(conversation string, number, size int) {
 		p.w.t.Fatal(err)
 	}
 	request.Header.Set("Authorization", "Bearer "+token)
-	answer, err := http.DefaultClient.Do(request)
+	answer, err := p.http.Do(request)
 	if err != nil {
 		p.w.t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	defer http.DefaultClient.CloseIdleConnections()
 	if text, _ := io.ReadAll(answer.Body); answer.StatusCode != http.StatusOK {
 		p.w.t.Fatalf("%s throws %d bytes: %s %s", p.name, size, answer.Status, text)
 	}
@@ -92,4 +94,68 @@ func TestFramesThatAreTooLong(t *testing.T) {
 			}
 		})
 	}
+}
+
+// slowLine lets the answers of one path come slowly, and counts them.
+type slowLine struct {
+	inner http.RoundTripper
+	path  string
+	rate  int // bytes a second
+	calls atomic.Int32
+}
+
+func (l *slowLine) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := l.inner.RoundTrip(r)
+	if err == nil && r.URL.Path == l.path {
+		l.calls.Add(1)
+		answer.Body = &slowBody{answer.Body, r.Context(), l.rate}
+	}
+	return answer, err
+}
+
+type slowBody struct {
+	io.ReadCloser
+	ctx  context.Context
+	rate int
+}
+
+func (b *slowBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if !pause(b.ctx, time.Duration(n)*time.Second/time.Duration(b.rate)) {
+		return n, b.ctx.Err()
+	}
+	return n, err
+}
+
+// TestFramesThatAreTooLongForALine: a record that takes minutes to arrive is asked for once,
+// and the session goes on behind it.
+func TestFramesThatAreTooLongForALine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newBubble(t)
+		ann := w.people("ann")[0]
+		bob := w.person("bob")
+		inner := &http.Transport{DialContext: w.dial}
+		t.Cleanup(inner.CloseIdleConnections)
+		line := &slowLine{inner: inner, path: "/v1/records", rate: 32 << 10}
+		bob.options.HTTPClient = &http.Client{Transport: line}
+		bob.open()
+		room := w.room(ann, bob)
+		ann.says(room, "before")
+		bob.reads("before")
+		ann.throws(room, 1, 4<<20)
+		time.Sleep(10 * time.Second)
+		for i := range 2 * framesAhead {
+			ann.says(room, fmt.Sprint("behind ", i))
+		}
+		bob.says(room, "meanwhile")
+		time.Sleep(5 * time.Minute)
+		ann.reads("meanwhile")
+		bob.reads(fmt.Sprint("behind ", 2*framesAhead-1))
+		if n := line.calls.Load(); n != 1 {
+			t.Errorf("the record was asked for %d times", n)
+		}
+		ann.close()
+		bob.close()
+		w.stopServer()
+	})
 }

@@ -46,6 +46,7 @@ type session struct {
 	tasks     sync.WaitGroup
 
 	isFetching bool // of what a frame has left out; nothing is taken in meanwhile
+	fetchEnded time.Time
 	fetched    chan *part
 
 	entries    map[string]entry // conversations whose group is to be asked for
@@ -213,7 +214,7 @@ func (s *session) serve(ctx context.Context) error {
 			}
 			err = s.takeIncoming(ctx, frame)
 		case whole := <-s.fetched:
-			s.isFetching = false
+			s.isFetching, s.fetchEnded = false, time.Now()
 			err = s.takeWhole(ctx, whole)
 		case <-s.c.db.died:
 			err = s.c.db.failure()
@@ -259,13 +260,19 @@ func (s *session) takeIncoming(ctx context.Context, frame gateway.Frame) error {
 	return s.take(ctx, frames)
 }
 
-// beat checks that the server is still there.
+// beat checks that the server is still there. While a record is fetched no frame is taken
+// in, so that only the fetch can say: what the server owes it owes from then on.
 func (s *session) beat() error {
-	if s.wire.isSilent(s.c.options.PingInterval) {
+	if s.isFetching {
+		s.wire.send(gateway.TypePing, "", nil)
+		return nil
+	}
+	since := func(t time.Time) time.Duration { return min(time.Since(t), time.Since(s.fetchEnded)) }
+	if s.wire.isSilent(s.c.options.PingInterval) && time.Since(s.fetchEnded) > s.c.options.PingInterval {
 		return errors.New("the server has gone silent")
 	}
 	for _, r := range s.requests {
-		if time.Since(r.sent) > answerTimeout {
+		if since(r.sent) > answerTimeout {
 			return fmt.Errorf("the server does not answer a %s", r.frameType)
 		}
 	}
@@ -273,7 +280,7 @@ func (s *session) beat() error {
 		if !sub.heldAt.IsZero() && time.Since(sub.heldAt) > answerTimeout {
 			s.due[id] = true
 		}
-		if sub.active && !sub.caughtUp && time.Since(sub.moved) > answerTimeout {
+		if sub.active && !sub.caughtUp && since(sub.moved) > answerTimeout {
 			return errors.New("the server does not finish a replay")
 		}
 	}

@@ -131,7 +131,7 @@ var errAnswerTooLong = errors.New("the answer is too long")
 // exchange makes a call with a token of its own. A refusal is a *gateway.Error: the code
 // by which the session decides, and the server's sentence.
 func (d *xrpcDoor) exchange(ctx context.Context, method, nsid, query string, body []byte, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel, patience := withPatience(ctx)
 	defer cancel()
 	d.mu.Lock()
 	audience := d.audience
@@ -159,12 +159,10 @@ func (d *xrpcDoor) exchange(ctx context.Context, method, nsid, query string, bod
 		return fmt.Errorf("call %s: %w", nsid, err)
 	}
 	defer answer.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(answer.Body, answerBytesMax+1))
+	raw, err := patience.read(answer.Body)
 	switch {
 	case err != nil:
 		return fmt.Errorf("call %s: %w", nsid, err)
-	case len(raw) > answerBytesMax:
-		return fmt.Errorf("call %s: %w", nsid, errAnswerTooLong)
 	case answer.StatusCode != http.StatusOK:
 		return xrpcRefusal(answer, raw)
 	}
