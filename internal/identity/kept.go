@@ -17,6 +17,8 @@ const (
 	// saveEvery is how often a document that has not changed is written again: its age in
 	// the store is too great by as much.
 	saveEvery = time.Hour
+	// savesMax bounds the documents that are written or wait for that.
+	savesMax = 16
 	// saveTimeout ends a write that does not come back.
 	saveTimeout = 10 * time.Second
 )
@@ -30,7 +32,7 @@ func (r *Resolver) prove(did string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.documents.prove(did)
-	if r.isClosed || !r.isSaveDue(r.documents.get(did)) || len(r.saving) > 0 {
+	if r.isClosed || !r.maySave(did) {
 		return // one of the next tokens is as good
 	}
 	did = strings.Clone(did)
@@ -50,8 +52,29 @@ func (r *Resolver) isSaveDue(entry *cached) bool {
 	return entry.fetched.Sub(entry.saved.at) >= saveEvery || entry.saved.document != entry.document
 }
 
-// save brings the store up to what is known of a DID.
+// maySave reports whether a document is to be written and may wait for that. The caller
+// holds mu.
+func (r *Resolver) maySave(did string) bool {
+	return !r.saves[did] && len(r.saves) < savesMax && r.isSaveDue(r.documents.get(did))
+}
+
+// save brings the store up to what is known of a DID. Where nothing is to be written it
+// does not wait for those that write, and of those that wait there are few: a database that
+// hangs must not gather the fetches of all accounts, which Close would wait for one by one.
+// The next token or refresh tries again.
 func (r *Resolver) save(did string) {
+	r.mu.Lock()
+	if !r.maySave(did) {
+		r.mu.Unlock()
+		return
+	}
+	r.saves[did] = true
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		delete(r.saves, did)
+		r.mu.Unlock()
+	}()
 	r.saving <- struct{}{} // its holder ends within saveTimeout
 	defer func() { <-r.saving }()
 	r.mu.Lock()

@@ -474,3 +474,51 @@ func TestDocumentsAreKeptOnce(t *testing.T) {
 		p.clock.add(documentLife)
 	}
 }
+
+// TestFetchesDoNotWaitForTheStore: while one document cannot be written, few others wait for
+// that, and those of strangers, which are not written, do not wait at all.
+func TestFetchesDoNotWaitForTheStore(t *testing.T) {
+	p := newPeople(newWorld(t, "sqlite:"+t.TempDir()))
+	r := p.directory.resolver(t, ResolverOptions{Now: p.clock.Now, Store: p.db})
+	const each = 2 * savesMax
+	fetch := func(kind string, isProven bool) {
+		for i := range each {
+			did := plc(kind + string(rune('a'+i%16)) + string(rune('a'+i/16)))
+			p.directory.set("/"+did, didDocument(did, multikey(did, "#atproto", p.ann)))
+			if isProven {
+				r.mu.Lock()
+				r.documents.put(&cached{did: did, isProven: true, err: &ResolveError{Kind: ResolveFailed}})
+				r.mu.Unlock()
+			}
+			if _, err := r.Document(t.Context(), did); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	ended := func() chan struct{} {
+		done := make(chan struct{})
+		go func() { r.running.Wait(); close(done) }()
+		return done
+	}
+	r.saving <- struct{}{} // the store hangs
+	fetch("stranger", false)
+	select {
+	case <-ended():
+	case <-time.After(10 * time.Second):
+		t.Error("fetches for strangers wait for the store")
+	}
+	fetch("known", true)
+	waiting := func() int {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.saves)
+	}
+	for end := time.Now().Add(10 * time.Second); waiting() < savesMax && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if n := waiting(); n != savesMax {
+		t.Errorf("%d wait", n)
+	}
+	<-r.saving
+	<-ended()
+}

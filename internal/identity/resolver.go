@@ -84,6 +84,7 @@ type Resolver struct {
 	mu        sync.Mutex // guards what follows
 	isClosed  bool
 	running   sync.WaitGroup
+	saves     map[string]bool // DIDs whose documents are written or wait for that
 	documents documents
 	flights   map[string]*flight
 }
@@ -124,7 +125,7 @@ func NewResolver(o ResolverOptions) (*Resolver, error) {
 		return nil, errors.New("identity: the directory of did:plc is not an https URL of a public host")
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	return &Resolver{o: o, ctx: ctx, stop: stop, saving: make(chan struct{}, 1), documents: newDocuments(), flights: map[string]*flight{}}, nil
+	return &Resolver{o: o, ctx: ctx, stop: stop, saving: make(chan struct{}, 1), documents: newDocuments(), flights: map[string]*flight{}, saves: map[string]bool{}}, nil
 }
 
 // Close ends running fetches and waits for them. Later ones fail.
