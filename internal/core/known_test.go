@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,10 +18,10 @@ import (
 
 // longNames makes accounts with the longest names there may be.
 func longNames(prefix string, n int) []ds.AccountID {
-	list := make([]ds.AccountID, n)
+	list, tail := make([]ds.AccountID, n), strings.Repeat("x", ds.AccountBytesMax)
 	for i := range list {
-		name := fmt.Sprint(prefix, "-", i, "-")
-		list[i] = ds.AccountID(name + strings.Repeat("x", ds.AccountBytesMax-len(name)))
+		name := prefix + "-" + strconv.Itoa(i) + "-"
+		list[i] = ds.AccountID(name + tail[len(name):])
 	}
 	return list
 }
