@@ -11,6 +11,9 @@ LDFLAGS := -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VERSION))
 # steps, find nothing, and make reads seven times as slow. What calls it is watched.
 RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false
 
+# How long the tests of one package may take on a machine that others use too.
+PATIENCE = 30m
+
 .PHONY: build run demo check lint test full churn bench pairs interop ts-mls atproto lexicon-check fuzz fuzz-short property mutants
 
 # One static binary. SQLite is pure Go, so no C compiler is needed.
@@ -29,7 +32,7 @@ demo: build
 # What a change is tried with: it needs no services, runs on SQLite only and takes
 # minutes. The race detector needs a C compiler.
 check: lint
-	WAXWING_TEST_POSTGRES=off go test $(RACE) ./...
+	WAXWING_TEST_POSTGRES=off go test $(RACE) -timeout $(PATIENCE) ./...
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w): $$unformatted"; exit 1; fi
@@ -44,7 +47,7 @@ test:
 	@scripts/prepare.sh
 	@$(MAKE) --no-print-directory ts-mls atproto lexicon-check
 	@$(MAKE) --no-print-directory lint
-	CI=true go test $(RACE) ./...
+	CI=true go test $(RACE) -timeout $(PATIENCE) ./...
 
 # Every suite at full size (internal/testsize), measurements included: attacks, proxies at
 # their own timeouts, a thousand lost connections, every point of a crash. It takes hours
