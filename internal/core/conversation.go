@@ -244,7 +244,11 @@ type ListPlace = store.ListPlace
 // Conversations lists what the caller is a member of behind a place, oldest first: up to
 // limit of them, and no further one once there are too many members to list. more reports
 // whether there are others. A page costs two statements whatever its size.
+// Refusal: rate_limited, for the first of them looks at each stay of the account.
 func (s *Service) Conversations(ctx context.Context, who ds.Caller, after ListPlace, limit int) (list []ds.Summary, more bool, err error) {
+	if err := s.Take(LimitLists, string(who.Account)); err != nil {
+		return nil, false, err
+	}
 	limit = max(1, min(limit, ConversationsMax))
 	err = s.store.View(ctx, func(tx *store.Tx) error {
 		found, err := tx.Conversations(who.Account, after, limit+1)

@@ -265,6 +265,7 @@ const (
 	LimitStreams           = "stream_conversations"    // per account, counts the conversations of streams that begin
 	LimitReports           = "client_reports"          // per session
 	LimitRecordReads       = "record_reads"            // per account
+	LimitLists             = "conversation_lists"      // per account, pages of the list of conversations
 	LimitGroupInfoRequests = "group_info_requests"     // per account and conversation
 	LimitReadditions       = "readditions"             // per account and conversation
 	// Senders are not stored, so what an account has here cannot be counted, only what
@@ -313,6 +314,7 @@ func DefaultLimits() Limits {
 		LimitStreams:           {1 << 16, time.Minute},
 		LimitReports:           {60, time.Minute},
 		LimitRecordReads:       {600, time.Minute},
+		LimitLists:             {240, time.Minute},
 		LimitGroupInfoRequests: {1, 30 * time.Second},
 		LimitReadditions:       {6, time.Hour},
 		LimitStoredBytes:       {1 << 30, 24 * time.Hour},

@@ -42,6 +42,17 @@ func (w *world) list(name string, query url.Values) (page gateway.ConversationLi
 	return page, len(answer)
 }
 
+// TestListsAreLimited: each page counts against the limit of the account.
+func TestListsAreLimited(t *testing.T) {
+	w := newWorld(t, limited(t, "conversation_lists=2/1m"))
+	w.start("ann")
+	for i, want := range []int{200, 200, 429} {
+		if status, answer, _ := w.call("ann", "GET", "/v1/conversations", ""); status != want {
+			t.Errorf("call %d: %d %s", i, status, answer)
+		}
+	}
+}
+
 // TestListIsPaged: pages make up the whole list, in its order, whatever comes in between.
 func TestListIsPaged(t *testing.T) {
 	onBoth(t, func(t *testing.T, url_ string) {
