@@ -317,11 +317,10 @@ func (c *Client) learnList(ctx context.Context, list []gateway.Conversation, bef
 			if err := c.learnConversation(tx, item.ConvID); err != nil {
 				return err
 			}
-			isNew := conv == nil
 			if conv, err = tx.conversation(item.ConvID); err != nil {
 				return err
 			}
-			if isNew && item.LatestSeq == nil {
+			if conv.phase == Waiting && conv.info.Waiting == (waiting{}) && item.LatestSeq == nil {
 				conv.editInfo().Waiting.Tries = 1 // where nobody has said anything there is no group: others go first
 			}
 			if len(item.Members) == 0 || !c.takeRoster(conv, roster{item.Members, item.Role, was.epoch}) {
