@@ -24,7 +24,7 @@ func TestChurn(t *testing.T) {
 			"--limit", "all=off", "--ping-interval", "2s", "--log-level", "warn",
 		}, options...)
 		churn := Churn{
-			Seed: seed, Clients: 50, Conversations: 40, PerClient: 20,
+			Seed: seed, Clients: testsize.Of(20, 50), Conversations: testsize.Of(16, 40), PerClient: testsize.Of(8, 20),
 			Disconnects: disconnects, Kills: min(10, 1+disconnects/50),
 			Pace: 3 * time.Second, Silence: 5 * time.Second, // what one busy machine can take, and patience for it
 			Serve: func(ctx context.Context) (*Process, error) { return Serve(ctx, name, serve...) },
