@@ -252,12 +252,12 @@ func (g *Guard) Get(ctx context.Context, url, accept string, l Limits) (*Respons
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	begun := func() {}
+	inTime := func() bool { return true }
 	if l.FirstByte > 0 {
 		late := time.AfterFunc(l.FirstByte, cancel)
-		begun = func() { late.Stop() }
+		defer late.Stop()
+		inTime = late.Stop
 	}
-	defer begun()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, g.count(&Refused{Reason: ReasonURL})
@@ -269,7 +269,9 @@ func (g *Guard) Get(ctx context.Context, url, accept string, l Limits) (*Respons
 		return nil, bare(err)
 	}
 	defer response.Body.Close()
-	begun()
+	if !inTime() { // a host may answer at the moment at which the request is canceled
+		return nil, context.DeadlineExceeded
+	}
 	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		return nil, bare(err)
