@@ -10,10 +10,9 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Change is one thing to propose: by itself with Group.Propose, ExternalProposal or
-// NewMemberProposal, or inside a commit with CommitOptions.Changes. Make one with
-// Add, Remove, Update, ExternalPSK, ResumptionPSK, SetExtensions or Reinit.
-// RFC 9420, section 12.1.
+// Change is one change to propose: alone with Group.Propose, ExternalProposal or
+// NewMemberProposal, or inside a commit with CommitOptions.Changes. Make one with Add, Remove,
+// Update, ExternalPSK, ResumptionPSK, SetExtensions or Reinit. RFC 9420, section 12.1.
 type Change struct {
 	kind       wire.ProposalType
 	keyPackage []byte
@@ -24,47 +23,46 @@ type Change struct {
 	reInit     ReInit
 }
 
-// Add lets the owner of keyPackage, an MLSMessage, into the group.
-// RFC 9420, section 12.1.1.
+// Add returns a change that adds the owner of keyPackage, an MLSMessage. RFC 9420, section
+// 12.1.1.
 func Add(keyPackage []byte) Change {
 	return Change{kind: wire.AddProposal, keyPackage: bytes.Clone(keyPackage)}
 }
 
-// Remove removes the member at a leaf. RFC 9420, section 12.1.3.
+// Remove returns a change that removes the member at a leaf. RFC 9420, section 12.1.3.
 func Remove(leaf uint32) Change { return Change{kind: wire.RemoveProposal, leaf: leaf} }
 
-// Update gives our own leaf fresh keys and, unless id is nil, another identity. It
-// is for Group.Propose only: a commit of ours brings fresh keys anyway.
-// RFC 9420, section 12.1.2.
+// Update returns a change that gives our own leaf fresh keys and, unless id is nil, another
+// identity. It is for Group.Propose only: our own commit brings fresh keys anyway. RFC 9420,
+// section 12.1.2.
 func Update(id *Identity) Change { return Change{kind: wire.UpdateProposal, identity: id} }
 
-// ExternalPSK mixes the pre-shared key with the given id into the next epoch.
-// RFC 9420, section 12.1.4.
+// ExternalPSK returns a change that mixes the pre-shared key with the given id into the next
+// epoch. RFC 9420, section 12.1.4.
 func ExternalPSK(id []byte) Change {
 	return Change{kind: wire.PSKProposal, psk: wire.PreSharedKeyID{Kind: wire.ExternalPSK, ID: bytes.Clone(id)}}
 }
 
-// ResumptionPSK mixes a key of a past epoch of the same group into the next one:
-// whoever was not a member then cannot follow. RFC 9420, section 8.6.
+// ResumptionPSK returns a change that mixes a key of a past epoch of the same group into the
+// next one: a client that was not a member then cannot follow. RFC 9420, section 8.6.
 func ResumptionPSK(epoch uint64) Change {
 	return Change{kind: wire.PSKProposal, psk: wire.PreSharedKeyID{Kind: wire.ResumptionPSK, Usage: wire.ApplicationUsage, Epoch: epoch}}
 }
 
-// SetExtensions replaces all extensions of the GroupContext. Every member must
-// support them. RFC 9420, section 12.1.7.
+// SetExtensions returns a change that replaces all extensions of the GroupContext. Every member
+// must support them. RFC 9420, section 12.1.7.
 func SetExtensions(list []Extension) Change {
 	return Change{kind: wire.GroupContextExtensionsProposal, extensions: slices.Clone(list)}
 }
 
-// Reinit ends the group, to go on in another one: see Group.Successor. Nothing else
-// can be in the same commit. RFC 9420, section 12.1.5.
+// Reinit returns a change that ends the group and continues it in another one: see
+// Group.Successor. It must be the only change of its commit. RFC 9420, section 12.1.5.
 func Reinit(r ReInit) Change { return Change{kind: wire.ReInitProposal, reInit: r} }
 
-// ReInit describes the group in which a reinitialized group goes on.
-// RFC 9420, section 12.1.5.
+// ReInit describes the group that continues a reinitialized group. RFC 9420, section 12.1.5.
 type ReInit struct {
 	GroupID    []byte
-	Suite      Suite // may be one that this package does not have
+	Suite      Suite // may be one that this package does not implement
 	Extensions []Extension
 }
 
@@ -75,8 +73,8 @@ func newReInit(r *wire.ReInit) *ReInit {
 	return &ReInit{GroupID: bytes.Clone(r.GroupID), Suite: Suite(r.CipherSuite), Extensions: fromWire(r.Extensions)}
 }
 
-// body makes the proposal for a group, unless it is an Update. lifetime is the longest
-// that a KeyPackage may have.
+// body encodes the proposal for a group; an Update is made elsewhere. lifetime is the longest
+// lifetime that a KeyPackage may have.
 func (c Change) body(s *suite.Suite, groupID []byte, now time.Time, lifetime time.Duration) (*wire.Proposal, error) {
 	p := &wire.Proposal{Type: c.kind, Remove: c.leaf}
 	switch c.kind {
@@ -123,7 +121,7 @@ func keyPackageToAdd(s *suite.Suite, raw []byte, now time.Time, lifetime time.Du
 	return m.KeyPackage, keypackage.CheckLifetime(&m.KeyPackage.Leaf, now, lifetime)
 }
 
-// ProposalType says what a proposal proposes. RFC 9420, section 17.4.
+// ProposalType is the type of a proposal. RFC 9420, section 17.4.
 type ProposalType uint16
 
 // The types of proposals. RFC 9420, section 12.1.
@@ -137,25 +135,24 @@ const (
 	SetExtensionsProposal = ProposalType(wire.GroupContextExtensionsProposal)
 )
 
-// SenderKind says who sent a message. RFC 9420, section 6.
+// SenderKind is the kind of the sender of a message. RFC 9420, section 6.
 type SenderKind uint8
 
 // The kinds of senders. RFC 9420, section 6.
 const (
 	SentByMember         = SenderKind(wire.MemberSender)
 	SentByExternalSender = SenderKind(wire.ExternalSender)          // listed in the group's extensions
-	SentByNewMember      = SenderKind(wire.NewMemberProposalSender) // who asks to be added
-	SentByJoiner         = SenderKind(wire.NewMemberCommitSender)   // who joins by external commit
+	SentByNewMember      = SenderKind(wire.NewMemberProposalSender) // a client that asks to be added
+	SentByJoiner         = SenderKind(wire.NewMemberCommitSender)   // a client that joins by external commit
 )
 
-// ProposalInfo is what a proposal says.
+// ProposalInfo describes a proposal.
 type ProposalInfo struct {
 	Ref        []byte // its ProposalRef; nil if it came by value in a commit
 	Type       ProposalType
 	SenderKind SenderKind
 	Sender     uint32 // leaf index of a member, place among the external senders
-	// Leaf is the leaf that an Add or an Update brings; its Index counts for an
-	// Update only.
+	// Leaf is the new leaf of an Add or an Update; its Index is set for an Update only.
 	Leaf       *Leaf
 	Removed    *Leaf       // by a Remove
 	PSKID      []byte      // of an external pre-shared key
@@ -196,6 +193,6 @@ func (g *Group) infos(list []proposal) []ProposalInfo {
 	return out
 }
 
-// PendingProposals lists the proposals of this epoch, of our own and of others,
-// that wait for a commit.
+// PendingProposals lists the proposals of this epoch, our own and others', that wait for a
+// commit.
 func (g *Group) PendingProposals() []ProposalInfo { return g.infos(g.proposals) }

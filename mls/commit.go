@@ -13,27 +13,27 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// CommitOptions say what a commit does, besides giving the committer fresh keys.
-// Proposals that were received in this epoch and are valid together go in first.
+// CommitOptions holds the contents of a commit besides the committer's fresh keys. Proposals
+// that were received in this epoch and are valid together are applied first.
 type CommitOptions struct {
 	Add               [][]byte // MLSMessages with KeyPackages
 	Remove            []uint32 // leaf indices
 	PSK               [][]byte // external pre-shared keys to mix in, by id
-	Changes           []Change // anything else, and more of the same
+	Changes           []Change // all other changes, and more of the above
 	AuthenticatedData []byte   // readable by the delivery service
 	Public            bool     // as a PublicMessage; else as a PrivateMessage
 	NewIdentity       *Identity
-	// Skip says which of the received proposals not to commit; nil skips none.
+	// Skip reports whether to leave out a received proposal; nil skips none.
 	Skip func(ProposalInfo) bool
-	// OmitPath leaves out fresh keys where that is allowed: if nothing but members,
-	// pre-shared keys and a reinitialization are added. RFC 9420, section 12.4.
+	// OmitPath leaves out fresh keys where that is allowed: if the commit contains only Adds,
+	// pre-shared keys and a reinitialization. RFC 9420, section 12.4.
 	OmitPath bool
-	// TreeOutOfBand leaves the ratchet tree out of Welcome and GroupInfo: those who
-	// join get Group.RatchetTree in another way.
+	// TreeOutOfBand leaves the ratchet tree out of Welcome and GroupInfo: joiners get
+	// Group.RatchetTree in another way.
 	TreeOutOfBand bool
 }
 
-// changes lists what o itself proposes.
+// changes lists the changes that o itself proposes.
 func (o *CommitOptions) changes() []Change {
 	var list []Change
 	for _, i := range o.Remove {
@@ -48,11 +48,11 @@ func (o *CommitOptions) changes() []Change {
 	return append(list, o.Changes...)
 }
 
-// Commit makes a commit that opens the next epoch. Nothing has happened yet: send
-// Message, go on with Base, and when the delivery service delivers the commit
-// back, Apply it; if another commit arrives first, Process that and forget this
-// one. If parts of o keep it from being built the error is ChangeErrors, which names all
-// of them; a key in the tree that does is a KeyError. RFC 9420, section 12.4.1.
+// Commit makes a commit that opens the next epoch. It does not change the group yet: send
+// Message, continue with Base, and when the delivery service delivers the commit back, Apply
+// it; if another commit arrives first, Process that one and drop this one. If parts of o keep
+// the commit from being built, the error is ChangeErrors, which names all of them; if a key in
+// the tree does, it is a KeyError. RFC 9420, section 12.4.1.
 func (g *Group) Commit(o CommitOptions) (*PendingCommit, error) {
 	if err := g.checkOpen("12.4"); err != nil {
 		return nil, err
@@ -77,8 +77,8 @@ func (g *Group) Commit(o CommitOptions) (*PendingCommit, error) {
 	if len(received) == 0 {
 		return nil, err
 	}
-	// A bad proposal of another member must not keep us from committing: neither what
-	// we want, nor the good proposals of others.
+	// A bad proposal of another member must not keep us from committing our own changes or the
+	// good proposals of others.
 	others := slices.Concat(received[len(removes):], spare)
 	list := g.newSifter(siftTriesMax).sift(removes, others, proposed, func(int, error) {})
 	if p, err := g.commit(o, slices.Concat(list, proposed)); err == nil {
@@ -87,7 +87,8 @@ func (g *Group) Commit(o CommitOptions) (*PendingCommit, error) {
 	return g.commit(o, proposed)
 }
 
-// checkOpen says whether the group can still change. RFC 9420, sections 11.2 and 12.4.
+// checkOpen reports an error if the group can no longer change. RFC 9420, sections 11.2 and
+// 12.4.
 func (g *Group) checkOpen(section string) error {
 	switch {
 	case g.removed:
@@ -98,7 +99,7 @@ func (g *Group) checkOpen(section string) error {
 	return nil
 }
 
-// proposed turns the changes of o into proposals of ours.
+// proposed turns the changes of o into our own proposals.
 func (g *Group) proposed(o *CommitOptions) *ownChanges {
 	own := &ownChanges{o: o}
 	for i, c := range o.changes() {
@@ -115,17 +116,17 @@ func (g *Group) proposed(o *CommitOptions) *ownChanges {
 	return own
 }
 
-// sender names us as a member.
+// sender identifies us as a member.
 func (g *Group) sender() wire.Sender { return wire.Sender{Type: wire.MemberSender, Index: g.own} }
 
-// staged is a commit on its way from a plan to a PendingCommit.
+// staged is a commit between its plan and its PendingCommit.
 type staged struct {
 	*plan
 	sender       wire.Sender
 	context      wire.GroupContext // of the next epoch, with the old transcript hash
 	tree         *tree.Tree
 	keys         tree.Keys
-	path         *tree.Path // nil without
+	path         *tree.Path // nil without a path
 	key          SignatureKey
 	commit       *wire.Commit
 	init         []byte // secret
@@ -169,7 +170,7 @@ func (g *Group) commit(o CommitOptions, list []proposal) (*PendingCommit, error)
 	return g.finish(&o, s)
 }
 
-// nextContext is the context of the epoch that plan leads to, but for its hashes.
+// nextContext returns the context of the epoch that plan leads to, without its hashes.
 func (g *Group) nextContext(plan *plan) (wire.GroupContext, error) {
 	next := g.context
 	if next.Epoch == math.MaxUint64 {
@@ -180,7 +181,7 @@ func (g *Group) nextContext(plan *plan) (wire.GroupContext, error) {
 	return next, nil
 }
 
-// seal verifies the tree of s and makes what depends on it: the path's secrets,
+// seal verifies the tree of s and computes everything that depends on it: the path's secrets,
 // our keys, the pre-shared keys.
 func (g *Group) seal(s *staged) error {
 	if err := firstError(s.tree.Unique, func() error { return s.tree.Compatible(s.context.Extensions) }); err != nil {
@@ -242,8 +243,8 @@ func (g *Group) finish(o *CommitOptions, s *staged) (*PendingCommit, error) {
 	return p, nil
 }
 
-// signer is the key that signs the commit: that of the leaf in the tree of the
-// group or, of a joiner, that of its new leaf. RFC 9420, section 6.1.
+// signer returns the key that signs the commit: that of our leaf in the group's tree or, for a
+// joiner, that of its new leaf. RFC 9420, section 6.1.
 func (s *staged) signer(g *Group) SignatureKey {
 	if s.sender.Type == wire.NewMemberCommitSender {
 		return s.key
@@ -251,7 +252,7 @@ func (s *staged) signer(g *Group) SignatureKey {
 	return g.key
 }
 
-// advance is the group in the epoch after the commit a, which s describes, and that
+// advance returns the group in the epoch after the commit a, which s describes, and that
 // epoch's joiner secret. RFC 9420, section 8.
 func (g *Group) advance(s *staged, a *wire.AuthenticatedContent) (*Group, []byte) {
 	context := s.context
@@ -266,8 +267,8 @@ func (g *Group) advance(s *staged, a *wire.AuthenticatedContent) (*Group, []byte
 	return next, joiner
 }
 
-// welcome lets the packages of s into g, the group that its commit led to.
-// RFC 9420, section 12.4.3.1.
+// welcome seals the secrets of g, the group after the commit, to the packages of s. RFC 9420,
+// section 12.4.3.1.
 func (g *Group) welcome(joiner []byte, s *staged, treeOutOfBand bool) ([]byte, error) {
 	info, err := g.groupInfo(GroupInfoOptions{WithoutExternalPub: true, WithoutTree: treeOutOfBand})
 	if err != nil {
@@ -296,7 +297,8 @@ func (g *Group) welcome(joiner []byte, s *staged, treeOutOfBand bool) ([]byte, e
 	return wire.Marshal(&wire.Message{WireFormat: wire.WelcomeFormat, Welcome: w}), nil
 }
 
-// references puts proposals into a commit: by reference if they were sent before.
+// references encodes proposals for a commit: by reference if they were sent before, else by
+// value.
 func references(list []proposal) []wire.ProposalOrRef {
 	out := make([]wire.ProposalOrRef, len(list))
 	for i, p := range list {
@@ -309,8 +311,8 @@ func references(list []proposal) []wire.ProposalOrRef {
 	return out
 }
 
-// nextLeaf is the leaf for our next path, without its keys, and the key that
-// signs for it. extensions are those of the group afterwards.
+// nextLeaf returns the leaf for our next path, without its keys, and the key that signs it.
+// extensions are those of the group after the commit.
 func (g *Group) nextLeaf(id *Identity, extensions []wire.Extension) (wire.LeafNode, SignatureKey, error) {
 	if id == nil {
 		return *g.tree.Leaf(g.own), g.key, nil
@@ -321,15 +323,15 @@ func (g *Group) nextLeaf(id *Identity, extensions []wire.Extension) (wire.LeafNo
 	return id.leaf(extensions), id.Key, nil
 }
 
-// content is the frame of a message of ours in the current epoch.
+// content returns the frame of a message of ours in the current epoch.
 func (g *Group) content(authenticatedData []byte) wire.FramedContent {
 	return wire.FramedContent{
 		GroupID: g.context.GroupID, Epoch: g.context.Epoch, AuthenticatedData: bytes.Clone(authenticatedData), Sender: g.sender(),
 	}
 }
 
-// frame turns signed content into an MLSMessage, and returns the group without
-// the key that it took.
+// frame turns signed content into an MLSMessage, and returns the group without the message key
+// that was used.
 func (g *Group) frame(a *wire.AuthenticatedContent, padding int) ([]byte, *Group, error) {
 	if a.WireFormat == wire.PublicMessageFormat {
 		m := framing.Public(g.suite, g.epoch.Membership, a, &g.context)
@@ -349,7 +351,7 @@ func (g *Group) frame(a *wire.AuthenticatedContent, padding int) ([]byte, *Group
 	return wire.Marshal(&wire.Message{WireFormat: wire.PrivateMessageFormat, Private: m}), next, nil
 }
 
-// ratchetFor says which ratchet seals a kind of content. RFC 9420, section 6.3.1.
+// ratchetFor returns the ratchet that seals a content type. RFC 9420, section 6.3.1.
 func ratchetFor(t wire.ContentType) schedule.Kind {
 	if t == wire.ApplicationContent {
 		return schedule.Application
@@ -366,7 +368,7 @@ func (g *Group) askAll(list []CredentialChange) error {
 	return nil
 }
 
-// firstError runs checks until one fails.
+// firstError runs checks in order and returns the first error.
 func firstError(checks ...func() error) error {
 	for _, check := range checks {
 		if err := check(); err != nil {
@@ -376,6 +378,6 @@ func firstError(checks ...func() error) error {
 	return nil
 }
 
-// noCommitSecret stands for the path of a commit without one.
-// RFC 9420, section 12.4.2.
+// noCommitSecret returns the commit secret of a commit without a path. RFC 9420, section
+// 12.4.2.
 func noCommitSecret() []byte { return make([]byte, suite.HashBytes) }

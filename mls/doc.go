@@ -1,54 +1,70 @@
-// Package mls is Messaging Layer Security (RFC 9420) for Go: end-to-end encryption
-// for groups of two to thousands, whose members come, go, and are away, over a
-// server that cannot read.
+// Package mls implements Messaging Layer Security (RFC 9420): end-to-end encryption
+// for groups of two to thousands of members, who join, leave and are offline at any
+// time, over a server that cannot read the messages.
 //
 // # How to think about it
 //
-// A group lives in epochs. In an epoch the members and their keys are fixed, and
-// everybody can seal application messages for everybody else. A commit opens the
-// next epoch: it may add and remove members, and always gives its sender fresh
-// keys. Members agree because they all process the same commits in the same order,
-// and of rival commits in one epoch only one: that order is the delivery service's
-// business. A member who is added gets a Welcome, made for a KeyPackage that it
-// published earlier.
+// The history of a group is a sequence of epochs. In an epoch the members and their
+// keys are fixed, and each member can seal application messages for all others. A
+// commit opens the next epoch: it may add and remove members, and always gives its
+// sender fresh keys. Members agree because they all process the same commits in the
+// same order, and only one of rival commits in an epoch: the delivery service decides
+// that order. A new member gets a Welcome, made for a KeyPackage that it published
+// earlier.
+//
+// In short, an application does this (error handling left out):
+//
+//	group, _ := mls.NewGroup(suite, groupID, identity, mls.GroupOptions{Hook: hook})
+//
+//	// Add a member.
+//	pending, _ := group.Commit(mls.CommitOptions{Add: [][]byte{keyPackage}})
+//	group = pending.Base()         // save both, then send pending.Message()
+//	group, _ = pending.Apply(group) // when the commit has won; then send pending.Welcome()
+//
+//	// Send a message.
+//	message, group, _ := group.Seal(plaintext, nil, mls.SealOptions{})
+//
+//	// Receive a message of another member.
+//	processed, _ := group.Process(received)
+//	group = processed.Group // save it together with processed.Plaintext
 //
 // # Values
 //
 // A [Group] is an immutable value. [Group.Seal], [Group.Commit] and
-// [Group.Process] return the group to go on with, and leave the old one as it was.
+// [Group.Process] return the group to continue with, and leave the old one unchanged.
 // So the rules for an application are few:
 //
 //   - Save the new group together with what it produced (the sealed message, the
 //     opened plaintext) in one transaction, then send.
-//   - After Commit, save the [PendingCommit] and go on with its Base. When the
+//   - After Commit, save the [PendingCommit] and continue with its Base. When the
 //     delivery service delivers the same bytes back, [PendingCommit.Apply] it. When
 //     it delivers another commit of that epoch, Process that one and drop yours.
-//   - On an error, keep the group you had. Nothing happened.
+//   - On an error, keep the group you had: it is unchanged.
 //
-// Keys are forgotten by forgetting values: the group that Process returns cannot
+// Keys are deleted by dropping values: the group that Process returns cannot
 // open the same message again ([ErrReplay]), nor can a saved copy of it. Messages
 // may arrive out of order, within [HistoryEpochs] epochs.
 //
-// # Who is who
+// # Identities
 //
-// MLS proves that a message comes from the owner of a leaf's signature key. That
-// this key belongs to somebody is proved by the application, in a
-// [CredentialHook], which sees every leaf before it counts. Evidence (a device
-// certificate, say) can travel in an extension of the leaf: [Identity.Extensions].
+// MLS proves that a message comes from the owner of a leaf's signature key. The
+// application must verify the owner of that key, in a [CredentialHook], which is called for
+// every leaf before it is accepted. Evidence (a device certificate, for example) can be
+// sent in an extension of the leaf: [Identity.Extensions].
 //
 // # Examples
 //
 // Each is a whole program: a direct message, adding and removing members, losing a
 // race of commits, saving and loading, and joining by external commit.
 //
-// # What is there
+// # Coverage
 //
-// All of RFC 9420 but what its section 17 leaves to others: cipher suites 1, 2 and
-// 3; proposals of every type by value and by reference, from members, external
-// senders and new members; external commits and resync; external and resumption
-// pre-shared keys; reinitialization and branches; PublicMessages and
-// PrivateMessages; trees in the Welcome or beside it; padding policies. X.509
-// chains travel, and are the application's to verify.
+// All of RFC 9420 except what its section 17 leaves to other documents: cipher suites
+// 1, 2 and 3; proposals of every type by value and by reference, from members,
+// external senders and new members; external commits and resync; external and
+// resumption pre-shared keys; reinitialization and branches; PublicMessages and
+// PrivateMessages; trees in the Welcome or beside it; padding policies. X.509 chains
+// are carried; the application verifies them.
 //
 //	RFC 9420                          here
 //	5.3    credentials                Identity, CredentialHook, CredentialChange, Leaf
@@ -82,8 +98,8 @@
 // A message costs two public-key operations, whatever the size of the group. A
 // commit costs a few for each level of the tree, and one for each member that never
 // committed; joining verifies one signature for each member. These run on all
-// processors. What a message of others may cost is bounded by its size and by
-// [Limits]. A Group shares with its predecessors whatever did not change.
+// processors. The cost of a message of another member is bounded by its size and by
+// [Limits]. A Group shares all unchanged parts with its predecessors.
 //
 // # State
 //
@@ -92,7 +108,6 @@
 //
 // Subpackages: wire is the codec and all a server needs to read headers;
 // keypackage checks published KeyPackages; suite, leaf, tree, schedule and framing
-// are the parts of the protocol, for those who build something unusual. All of it
-// needs nothing but the standard library and golang.org/x/crypto, and compiles for
-// js/wasm.
+// are the parts of the protocol, for unusual uses. All of them depend only on the
+// standard library and golang.org/x/crypto, and compile for js/wasm.
 package mls

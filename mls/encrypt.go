@@ -20,8 +20,8 @@ func EncryptState(key [StateKeyBytes]byte, name string, state []byte) ([]byte, e
 	return a.Seal(nil, nil, state, []byte(name)), nil
 }
 
-// DecryptState is the inverse of EncryptState; the error wraps ErrCorruptState. An
-// older state of the same name opens too: what keeps state must keep it current.
+// DecryptState is the inverse of EncryptState; the error wraps ErrCorruptState. It accepts an
+// older state of the same name too: the storage must guard against rollback.
 func DecryptState(key [StateKeyBytes]byte, name string, encrypted []byte) ([]byte, error) {
 	a, err := stateCipher(key)
 	if err != nil {

@@ -29,29 +29,28 @@ func fromWire(list []wire.Extension) []Extension {
 	return out
 }
 
-// RequiredCapabilities is the extension of a group that demands of every member
-// to support the given types besides the default ones. RFC 9420, section 11.1.
+// RequiredCapabilities returns the group extension that requires every member to support the
+// given types besides the default ones. RFC 9420, section 11.1.
 func RequiredCapabilities(extensions, proposals, credentials []uint16) Extension {
 	data := wire.Marshal(&wire.RequiredCapabilities{Extensions: extensions, Proposals: proposals, Credentials: credentials})
 	return Extension{Type: wire.RequiredCapabilitiesExtension, Data: data}
 }
 
-// ApplicationID is the extension of a leaf that names the client to the
-// application. Nothing proves it but the application's own rules.
-// RFC 9420, section 5.3.3.
+// ApplicationID returns the leaf extension that names the client to the application. Only the
+// application's own rules can verify it. RFC 9420, section 5.3.3.
 func ApplicationID(id []byte) Extension {
 	return Extension{Type: wire.ApplicationIDExtension, Data: wire.Marshal(wire.Func(func(c *wire.Coder) { c.Bytes(&id) }))}
 }
 
-// ExternalSender is someone outside the group who may propose changes to it, such
-// as the delivery service. RFC 9420, section 12.1.8.1.
+// ExternalSender is a party outside the group, such as the delivery service, that may propose
+// changes to it. RFC 9420, section 12.1.8.1.
 type ExternalSender struct {
 	Credential   []byte // identity of the basic credential
 	SignatureKey []byte // public
 }
 
-// ExternalSenders is the extension of a group that lists who outside of it may
-// propose changes. RFC 9420, section 12.1.8.1.
+// ExternalSenders returns the group extension that lists the external senders that may propose
+// changes. RFC 9420, section 12.1.8.1.
 func ExternalSenders(list ...ExternalSender) Extension {
 	senders := make(wire.ExternalSenders, len(list))
 	for i, s := range list {
@@ -60,8 +59,8 @@ func ExternalSenders(list ...ExternalSender) Extension {
 	return Extension{Type: wire.ExternalSendersExtension, Data: wire.Marshal(&senders)}
 }
 
-// ExternalSenders lists who outside the group may propose changes to it, in the
-// order by which ExternalProposal names them.
+// ExternalSenders returns the group's external senders, in the order in which ExternalProposal
+// numbers them.
 func (g *Group) ExternalSenders() []ExternalSender {
 	var out []ExternalSender
 	for _, s := range g.externalSenders() {
@@ -90,9 +89,8 @@ func checkExtensions(kind error, list []wire.Extension) error {
 	return nil
 }
 
-// checkContextExtensions verifies the extensions of a GroupContext by themselves;
-// whether the members support them is verified with the tree.
-// RFC 9420, sections 11.1, 12.1.8.1 and 13.4.
+// checkContextExtensions verifies the extensions of a GroupContext alone; whether the members
+// support them is verified with the tree. RFC 9420, sections 11.1, 12.1.8.1 and 13.4.
 func checkContextExtensions(kind error, list []wire.Extension) error {
 	if err := checkExtensions(kind, list); err != nil {
 		return err

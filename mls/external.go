@@ -11,36 +11,35 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// ExternalJoinOptions say how a group is joined without an invitation.
+// ExternalJoinOptions holds the parameters of JoinExternal.
 type ExternalJoinOptions struct {
 	Hook        CredentialHook
-	PSK         PSKSource        // nil knows none
+	PSK         PSKSource        // nil: no keys known
 	Now         func() time.Time // time.Now if nil
-	Padding     PaddingPolicy    // of PrivateMessages; nil pads nothing
+	Padding     PaddingPolicy    // of PrivateMessages; nil: no padding
 	Limits      Limits
 	RatchetTree []byte // the encoded tree, if the GroupInfo does not carry it
 	// Resync removes our old leaf in the same commit, if there is one: the leaf
 	// with our signature key or else, if only one has our credential, that one.
 	Resync bool
-	IsOld  func(Leaf) bool // instead says which leaf is our old one; for Resync
+	IsOld  func(Leaf) bool // optional: reports whether a leaf is our old one, for Resync
 	PSKs   [][]byte        // external pre-shared keys to mix in, by id
-	// Resume is what we have of the group from an earlier epoch. A resumption key
-	// of that epoch then proves that we were in it, and only members that still
-	// know that epoch can follow. RFC 9420, section 8.6.
+	// Resume is our state of the group from an earlier epoch. A resumption key of that epoch
+	// then proves that we were in it, and only members that still have that epoch can follow.
+	// RFC 9420, section 8.6.
 	Resume            *Group
 	AuthenticatedData []byte // readable by the delivery service
-	// InUse reports whether the caller is in a group with that id, unless it is the one
-	// that it enters again: it is then refused with ErrGroupInUse. nil knows none.
+	// InUse reports whether the caller is already in a group with that id, other than the one
+	// that it rejoins: the join is then refused with ErrGroupInUse. nil: no groups.
 	InUse func(groupID []byte) bool
 }
 
-// JoinExternal makes an external commit, by which we add ourselves to the group
-// that groupInfo, an MLSMessage, describes. Nothing has happened yet: send Message,
-// a PublicMessage, and when the delivery service delivers it back, Apply it (to
-// nil); if another commit arrives first, start again with a newer GroupInfo. The
-// members' credentials are the hook's to judge, as in Join: whether groupInfo is
-// what its signer said is verified, whether the signer and the others are who they
-// seem is not. RFC 9420, section 12.4.3.2.
+// JoinExternal makes an external commit, which adds us to the group that groupInfo, an
+// MLSMessage, describes. It does not change the group yet: send Message, a PublicMessage, and
+// when the delivery service delivers it back, Apply it (to nil); if another commit arrives
+// first, start again with a newer GroupInfo. As in Join, the members' credentials are checked
+// by the hook: the signature of groupInfo is verified, the identity of the signer and of the
+// other members is not. RFC 9420, section 12.4.3.2.
 func JoinExternal(groupInfo []byte, id Identity, o ExternalJoinOptions) (*PendingCommit, error) {
 	var m wire.Message
 	if err := wire.Unmarshal(groupInfo, &m); err != nil {
@@ -66,7 +65,7 @@ func JoinExternal(groupInfo []byte, id Identity, o ExternalJoinOptions) (*Pendin
 	if err != nil {
 		return nil, err
 	}
-	// What we know of the group before we are in it.
+	// The state of the group as known before the join.
 	g := &Group{
 		settings: newSettings(o.Hook, o.PSK, o.Now, o.Padding, o.Limits),
 		suite:    cipher, key: id.Key, context: m.GroupInfo.Context, tree: t, confirmationTag: m.GroupInfo.ConfirmationTag,
@@ -92,8 +91,8 @@ func JoinExternal(groupInfo []byte, id Identity, o ExternalJoinOptions) (*Pendin
 	return p, nil
 }
 
-// stageJoin makes the proposals, the leaf and the path of a joiner, which takes the
-// leftmost blank leaf. RFC 9420, section 12.4.3.2.
+// stageJoin makes the proposals, the leaf and the path of a joiner, which takes the leftmost
+// blank leaf. RFC 9420, section 12.4.3.2.
 func (g *Group) stageJoin(info *wire.GroupInfo, id *Identity, o *ExternalJoinOptions) (*staged, error) {
 	public, err := externalPub(g.suite, info)
 	if err != nil {
@@ -133,7 +132,7 @@ func (g *Group) stageJoin(info *wire.GroupInfo, id *Identity, o *ExternalJoinOpt
 	return s, g.seal(s)
 }
 
-// joinerChanges are what a joiner may propose besides its external init.
+// joinerChanges returns the proposals of a joiner besides its external init.
 func (g *Group) joinerChanges(id *Identity, o *ExternalJoinOptions) ([]Change, error) {
 	var list []Change
 	if o.Resync {
@@ -157,7 +156,7 @@ func (g *Group) joinerChanges(id *Identity, o *ExternalJoinOptions) ([]Change, e
 	return list, nil
 }
 
-// oldLeaf finds the leaf that id stood in before; nil if there is none.
+// oldLeaf returns the former leaf of id; nil if there is none.
 func (g *Group) oldLeaf(id *Identity, isOld func(Leaf) bool) (*uint32, error) {
 	var same, alike []uint32
 	fresh := id.leaf(nil)
@@ -185,8 +184,8 @@ func (g *Group) oldLeaf(id *Identity, isOld func(Leaf) bool) (*uint32, error) {
 	return nil, broken(ErrInvalidCommit, "12.4.3.2", "%d leaves may be our old one", len(same))
 }
 
-// processExternalCommit handles the commit of a joiner, who signs it with the key
-// of the leaf that it brings. RFC 9420, section 12.4.3.2.
+// processExternalCommit handles the commit of a joiner, which signs it with the key of its own
+// new leaf. RFC 9420, section 12.4.3.2.
 func (g *Group) processExternalCommit(a *wire.AuthenticatedContent) (*Processed, error) {
 	commit := a.Content.Commit
 	if a.Content.ContentType != wire.CommitContent {
@@ -202,9 +201,9 @@ func (g *Group) processExternalCommit(a *wire.AuthenticatedContent) (*Processed,
 	return out, g.receiveCommit(a, out)
 }
 
-// checkResync verifies that a joiner throws out nobody but itself. Whether it is
-// the same client is for the hook to say; without equal credentials it is not even
-// asked. RFC 9420, section 12.2.
+// checkResync verifies that a joiner removes no other client than itself. The hook decides
+// whether it is the same client; without equal credentials the hook is not asked. RFC 9420,
+// section 12.2.
 func (g *Group) checkResync(old, joiner *wire.LeafNode) error {
 	if old.Credential.Type != joiner.Credential.Type {
 		return broken(ErrInvalidCommit, "12.2", "a joiner removes a member with another type of credential")

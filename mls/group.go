@@ -15,15 +15,15 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Group is one member's view of a group in one epoch. It is an immutable value:
-// every operation returns a new Group and leaves the old one usable, so a refused
-// message or a lost race needs no repair: keep the group you had. Copies share
-// what they have in common. Reading the same Group concurrently is safe.
+// Group is one member's view of a group in one epoch. It is an immutable value: every operation
+// returns a new Group and leaves the old one usable, so a refused message or a lost race needs
+// no repair: keep the group you had. Copies share what they have in common. Reading the same
+// Group concurrently is safe.
 //
-// Old values hold old keys. Forward secrecy begins when the last reference to
-// them, and the last saved copy, is gone. Secrets that no value holds are
-// overwritten when they have served; what Go's garbage collector, its copies of
-// stacks and the cryptographic libraries leave in memory is beyond this package.
+// Old values hold old keys. Forward secrecy begins when the last reference to them, and the
+// last saved copy, is gone. Secrets that no value holds are overwritten after use; copies in
+// the memory of Go's garbage collector, its stacks and the cryptographic libraries are beyond
+// the control of this package.
 type Group struct {
 	settings
 	suite *suite.Suite
@@ -40,15 +40,15 @@ type Group struct {
 	proposals       []proposal  // of this epoch, our own included
 	past            []pastEpoch // the oldest first
 	removed         bool
-	reInit          *wire.ReInit // what the last commit agreed on
+	reInit          *wire.ReInit // what the last commit agreed on; else nil
 
-	// source is the group that this one continues while it is founded or joined,
-	// and usage what its resumption keys are used for; nothing of it is saved.
+	// source is the group that this one continues while it is created or joined, and usage the
+	// purpose of its resumption keys; neither is saved.
 	source *Group
 	usage  uint8
 }
 
-// pastEpoch is what is left of an epoch, to open late messages.
+// pastEpoch is the part of a past epoch that is kept to open late messages.
 type pastEpoch struct {
 	context    wire.GroupContext
 	senderData []byte
@@ -57,13 +57,13 @@ type pastEpoch struct {
 	leaves     []*wire.LeafNode // nil where blank
 }
 
-// GroupOptions say what a new group is like.
+// GroupOptions holds the parameters of a new group.
 type GroupOptions struct {
 	Extensions []Extension // of the GroupContext; any type
 	Hook       CredentialHook
-	PSK        PSKSource        // nil knows none
+	PSK        PSKSource        // nil: no keys known
 	Now        func() time.Time // time.Now if nil
-	Padding    PaddingPolicy    // of PrivateMessages; nil pads nothing
+	Padding    PaddingPolicy    // of PrivateMessages; nil: no padding
 	Limits     Limits
 }
 
@@ -110,7 +110,7 @@ func NewGroup(s Suite, groupID []byte, id Identity, o GroupOptions) (*Group, err
 	return g, nil
 }
 
-// begin puts the secrets of a new epoch into g.
+// begin stores the secrets of a new epoch in g.
 func (g *Group) begin(e *schedule.Epoch) {
 	g.secrets = g.secretTree(g.tree.Size(), e.Encryption)
 	clear(e.Encryption)
@@ -118,34 +118,34 @@ func (g *Group) begin(e *schedule.Epoch) {
 	g.epoch = e
 }
 
-// ID is the group's id.
+// ID returns the group's id.
 func (g *Group) ID() []byte { return bytes.Clone(g.context.GroupID) }
 
-// Epoch is the number of the current epoch; every commit adds one.
+// Epoch returns the number of the current epoch; every commit adds one.
 func (g *Group) Epoch() uint64 { return g.context.Epoch }
 
-// Suite is the group's cipher suite.
+// Suite returns the group's cipher suite.
 func (g *Group) Suite() Suite { return Suite(g.suite.ID()) }
 
-// OwnLeaf is our own place in the group.
+// OwnLeaf returns our own leaf.
 func (g *Group) OwnLeaf() Leaf { return newLeaf(g.own, g.tree.Leaf(g.own)) }
 
 // Members lists all members by rising leaf index, ourselves included.
 func (g *Group) Members() []Leaf { return members(g.tree) }
 
-// Extensions are those of the GroupContext, unknown types included.
+// Extensions returns the extensions of the GroupContext, unknown types included.
 func (g *Group) Extensions() []Extension { return fromWire(g.context.Extensions) }
 
-// Removed says whether a commit removed us: the group then only opens late
-// messages of epochs that we were in.
+// Removed reports whether a commit removed us: the group then only opens late messages of
+// epochs that we were in.
 func (g *Group) Removed() bool { return g.removed }
 
-// Proposals is the number of proposals that wait for a commit; PendingProposals
-// says what they are.
+// Proposals returns the number of proposals that wait for a commit; PendingProposals describes
+// them.
 func (g *Group) Proposals() int { return len(g.proposals) }
 
-// EpochAuthenticator is the same 32 bytes at all members that agree on everything
-// that ever happened in the group. It is safe to show. RFC 9420, section 8.7.
+// EpochAuthenticator returns 32 bytes that are equal for all members that agree on the whole
+// history of the group. They are not secret. RFC 9420, section 8.7.
 func (g *Group) EpochAuthenticator() []byte { return bytes.Clone(g.epoch.Authenticator) }
 
 // Export derives a secret for the application, of length bytes (at most 8160),
@@ -157,7 +157,7 @@ func (g *Group) Export(label string, context []byte, length int) ([]byte, error)
 	return g.epoch.Export(g.suite, label, context, length)
 }
 
-// ask asks the hook about a change.
+// ask calls the hook for a change.
 func (g *Group) ask(change CredentialChange) error {
 	if g.hook == nil {
 		return nil
@@ -169,13 +169,13 @@ func (g *Group) ask(change CredentialChange) error {
 	return nil
 }
 
-// clone is a shallow copy, to change.
+// clone returns a shallow copy, to be changed.
 func (g *Group) clone() *Group {
 	next := *g
 	return &next
 }
 
-// remember appends what is left of g's epoch to its history.
+// remember returns g's history with the kept part of g's own epoch appended.
 func (g *Group) remember() []pastEpoch {
 	leaves := make([]*wire.LeafNode, g.tree.Size())
 	for i := range leaves {

@@ -9,18 +9,19 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// GroupInfoOptions say what a GroupInfo leaves out.
+// GroupInfoOptions selects parts to leave out of a GroupInfo.
 type GroupInfoOptions struct {
 	WithoutTree        bool // the joiner gets RatchetTree in another way
-	WithoutExternalPub bool // nobody can join by it
+	WithoutExternalPub bool // external joins are then impossible
 }
 
-// GroupInfo describes the group in this epoch to those who may join it by
-// themselves: an MLSMessage with the extensions external_pub and ratchet_tree.
-// RFC 9420, section 12.4.3.
+// GroupInfo returns the description of the group in this epoch for clients that join by
+// external commit: an MLSMessage with the extensions external_pub and ratchet_tree. RFC 9420,
+// section 12.4.3.
 func (g *Group) GroupInfo() ([]byte, error) { return g.GroupInfoWith(GroupInfoOptions{}) }
 
-// GroupInfoWith is GroupInfo with less in it. RFC 9420, section 12.4.3.
+// GroupInfoWith returns a GroupInfo without the parts that o leaves out. RFC 9420, section
+// 12.4.3.
 func (g *Group) GroupInfoWith(o GroupInfoOptions) ([]byte, error) {
 	if err := g.checkOpen("12.4.3"); err != nil {
 		return nil, err
@@ -32,14 +33,14 @@ func (g *Group) GroupInfoWith(o GroupInfoOptions) ([]byte, error) {
 	return wire.Marshal(&wire.Message{WireFormat: wire.GroupInfoFormat, GroupInfo: info}), nil
 }
 
-// RatchetTree is the encoded public tree, for JoinOptions and ExternalJoinOptions.
+// RatchetTree returns the encoded public tree, for JoinOptions and ExternalJoinOptions.
 // RFC 9420, section 12.4.3.3.
 func (g *Group) RatchetTree() []byte {
 	list := g.tree.Wire()
 	return wire.Marshal(&list)
 }
 
-// groupInfo is signed by us.
+// groupInfo builds a GroupInfo and signs it with our key.
 func (g *Group) groupInfo(o GroupInfoOptions) (*wire.GroupInfo, error) {
 	info := &wire.GroupInfo{Context: g.context, ConfirmationTag: g.confirmationTag, Signer: g.own}
 	if !o.WithoutExternalPub {
@@ -57,9 +58,8 @@ func (g *Group) groupInfo(o GroupInfoOptions) (*wire.GroupInfo, error) {
 	return info, err
 }
 
-// externalPub is the key by which info lets others join. ts-mls writes the key
-// without its length: bare bytes that are a key are taken for one.
-// RFC 9420, section 12.4.3.2.
+// externalPub returns the key with which info lets others join. ts-mls writes the key without
+// its length: bare bytes that are a valid key are accepted. RFC 9420, section 12.4.3.2.
 func externalPub(s *suite.Suite, info *wire.GroupInfo) ([]byte, error) {
 	data, found := wire.FindExtension(info.Extensions, wire.ExternalPubExtension)
 	if !found {
@@ -75,9 +75,8 @@ func externalPub(s *suite.Suite, info *wire.GroupInfo) ([]byte, error) {
 	return bytes.Clone(data), nil
 }
 
-// verifiedTree is the ratchet tree of info, verified, with the signature of info. kind is
-// the error for what is wrong with info itself.
-// RFC 9420, sections 12.4.3.1 and 12.4.3.3.
+// verifiedTree returns the ratchet tree of info after verifying it and the signature of info.
+// kind is the error for faults of info itself. RFC 9420, sections 12.4.3.1 and 12.4.3.3.
 func verifiedTree(s *suite.Suite, info *wire.GroupInfo, outOfBand []byte, kind error) (*tree.Tree, error) {
 	if info.Context.Version != wire.MLS10 || info.Context.CipherSuite != s.ID() {
 		return nil, broken(kind, "12.4.3.1", "version or cipher suite of the group")
@@ -122,7 +121,7 @@ func verifiedTree(s *suite.Suite, info *wire.GroupInfo, outOfBand []byte, kind e
 	return t, nil
 }
 
-// askMembers asks the hook about everybody who is there, except the leaf skip.
+// askMembers calls the hook for every member except the leaf skip.
 func (g *Group) askMembers(t *tree.Tree, skip *uint32) error {
 	for _, l := range members(t) {
 		if skip != nil && l.Index == *skip {

@@ -23,14 +23,14 @@ const (
 	X25519_CHACHA20POLY1305_SHA256_Ed25519 Suite = 3
 )
 
-// SignatureKey is a private signature key: the identity of one client, in one
-// group or in many. The zero value is not a key.
+// SignatureKey is a private signature key: the identity of one client, in one group or in many.
+// The zero value is not a valid key.
 type SignatureKey struct {
 	suite           Suite
 	private, public []byte
 }
 
-// NewSignatureKey makes a random key for suite s.
+// NewSignatureKey returns a random key for suite s.
 func NewSignatureKey(s Suite) (SignatureKey, error) {
 	cipher, err := lookup(s)
 	if err != nil {
@@ -48,31 +48,31 @@ func signatureKey(s *suite.Suite, private []byte) (SignatureKey, error) {
 	return SignatureKey{suite: Suite(s.ID()), private: private, public: public}, err
 }
 
-// Suite is the cipher suite that the key is for.
+// Suite returns the cipher suite of the key.
 func (k SignatureKey) Suite() Suite { return k.suite }
 
-// Public is the public key as a leaf shows it. RFC 9420, section 5.1.2.
+// Public returns the public key as it appears in a leaf. RFC 9420, section 5.1.2.
 func (k SignatureKey) Public() []byte { return bytes.Clone(k.public) }
 
-// Identity is who a client is in the leaves it makes.
+// Identity is the identity of a client in the leaves that it makes.
 type Identity struct {
 	Credential []byte // identity of the basic credential, such as a DID
-	// Certificates, of which the first is that of Key, make an X.509 credential
-	// instead; Credential is then not used. This package looks into none.
+	// Certificates, of which the first is that of Key, make an X.509 credential instead;
+	// Credential is then not used. This package does not parse them.
 	Certificates [][]byte
 	Key          SignatureKey
 	// Extensions go into the leaf; their types are listed in its capabilities.
 	Extensions []Extension
-	// Supports lists further extension types for the capabilities: those that the
-	// application understands in a group or in the leaves of others. A group whose
-	// extensions a client does not list cannot have it as a member.
+	// Supports lists further extension types for the capabilities: those that the application
+	// understands in a group or in the leaves of others. A client cannot be a member of a group
+	// that has extensions it does not list.
 	Supports []uint16
-	// SupportsX509 says that the application's CredentialHook can judge X.509
-	// credentials: without it no member may have one.
+	// SupportsX509 declares that the application's CredentialHook can verify X.509 credentials:
+	// without it no member may have one.
 	SupportsX509 bool
 }
 
-// fits says whether id can sign in suite s.
+// fits reports an error if id cannot sign in suite s.
 func (id *Identity) fits(s *suite.Suite) error {
 	if id.Key.suite != Suite(s.ID()) {
 		return fmt.Errorf("%w: the signature key is for suite %d, not %d", ErrInvalidKey, id.Key.suite, s.ID())
@@ -80,8 +80,8 @@ func (id *Identity) fits(s *suite.Suite) error {
 	return nil
 }
 
-// leaf makes a leaf without its encryption key, source and signature.
-// groupExtensions are those of a group that the client is in, and so supports.
+// leaf makes a leaf without its encryption key, source and signature. groupExtensions are those
+// of a group that the client is in, and therefore supports.
 func (id *Identity) leaf(groupExtensions []wire.Extension) wire.LeafNode {
 	types := slices.Clone(id.Supports)
 	for _, e := range id.Extensions {
@@ -111,7 +111,7 @@ func (id *Identity) leaf(groupExtensions []wire.Extension) wire.LeafNode {
 	}
 }
 
-// Leaf is a member as the others see it. RFC 9420, section 7.2.
+// Leaf is a member as the other members see it. RFC 9420, section 7.2.
 type Leaf struct {
 	Index          uint32
 	CredentialType uint16   // 1 basic, 2 X.509
@@ -120,9 +120,8 @@ type Leaf struct {
 	SignatureKey   []byte
 	EncryptionKey  []byte
 	Extensions     []Extension
-	// NotBefore and NotAfter are the lifetime of a leaf that came from a
-	// KeyPackage, else zero. A received commit is not refused because of them: it
-	// may be read long after it was sent.
+	// NotBefore and NotAfter are the lifetime of a leaf that came from a KeyPackage, else zero.
+	// They do not make a received commit invalid: it may be read long after it was sent.
 	NotBefore, NotAfter time.Time
 }
 
@@ -140,7 +139,7 @@ func newLeaf(index uint32, n *wire.LeafNode) Leaf {
 	return l
 }
 
-// seat is a leaf node with its place in the tree.
+// seat is a leaf node with its index in the tree.
 type seat struct {
 	index uint32
 	node  *wire.LeafNode
@@ -163,10 +162,10 @@ func members(t *tree.Tree) []Leaf {
 	return list
 }
 
-// CredentialKind says how a credential came to be judged.
+// CredentialKind is the reason for which a credential is checked.
 type CredentialKind int
 
-// The occasions on which a CredentialHook is asked. RFC 9420, section 5.3.1.
+// The occasions on which a CredentialHook is called. RFC 9420, section 5.3.1.
 const (
 	CredentialAdd            CredentialKind = iota + 1 // a new member; Old is nil
 	CredentialUpdate                                   // an Update proposal replaces Old by New
@@ -175,8 +174,8 @@ const (
 	CredentialWelcome                                  // a member that was there before we joined, in whatever way; Old is nil
 )
 
-// CredentialChange is one leaf for the application to judge. Epoch is the epoch
-// in which New stands.
+// CredentialChange is one leaf for the application to verify. Epoch is the epoch in which New
+// is valid.
 type CredentialChange struct {
 	Kind     CredentialKind
 	Old, New *Leaf
@@ -184,9 +183,9 @@ type CredentialChange struct {
 	Epoch    uint64
 }
 
-// CredentialHook judges a credential: whether New belongs to who it says, and
-// whether it may take Old's place. An error refuses the message that brought it;
-// the group is then as before. It is asked about every leaf that others bring, and
-// about the packages that we add, after everything else was verified. A nil hook
-// accepts all, and then members are whoever the delivery service says.
+// CredentialHook decides whether New belongs to the client that it names, and whether it may
+// replace Old. An error refuses the message that brought it; the group then stays unchanged.
+// The hook is called for every leaf that others bring, and for the packages that we add, after
+// everything else was verified. A nil hook accepts all: membership is then only as trustworthy
+// as the delivery service.
 type CredentialHook func(CredentialChange) error

@@ -10,28 +10,28 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// JoinOptions say how a group is joined.
+// JoinOptions holds the parameters of Join.
 type JoinOptions struct {
 	Hook        CredentialHook
-	PSK         PSKSource        // nil knows none
+	PSK         PSKSource        // nil: no keys known
 	Now         func() time.Time // time.Now if nil
-	Padding     PaddingPolicy    // of PrivateMessages; nil pads nothing
+	Padding     PaddingPolicy    // of PrivateMessages; nil: no padding
 	Limits      Limits
 	RatchetTree []byte // the encoded tree, if the Welcome does not carry it
-	// Resume is the group that the new one continues: one that was reinitialized,
-	// or that it is a branch of. Welcomes into such a group are refused without.
+	// Resume is the group that the new one continues: a reinitialized group, or the group that
+	// it is a branch of. Welcomes into such a group are refused without it.
 	Resume *Group
-	// SameMember says whether two leaves, of Resume and of the new group, are of
-	// the same client; nil compares their credentials.
+	// SameMember reports whether two leaves, of Resume and of the new group, belong to the same
+	// client; nil compares their credentials.
 	SameMember func(was, is Leaf) bool
-	// InUse reports whether the caller is in a group with that id: it is then refused
-	// with ErrGroupInUse. nil knows none.
+	// InUse reports whether the caller is already in a group with that id: the join is then
+	// refused with ErrGroupInUse. nil: no groups.
 	InUse func(groupID []byte) bool
 }
 
-// Join enters the group that welcome, an MLSMessage, lets kp into. ErrNotForUs is
-// wrapped if it is for other packages. Afterwards kp must be deleted, unless it is
-// one of last resort. RFC 9420, section 12.4.3.1.
+// Join joins the group to which welcome, an MLSMessage, invites the owner of kp. The error
+// wraps ErrNotForUs if welcome is for other packages. Afterwards kp must be deleted, unless it
+// is one of last resort. RFC 9420, section 12.4.3.1.
 func Join(welcome []byte, kp *KeyPackage, o JoinOptions) (*Group, error) {
 	var m wire.Message
 	if err := wire.Unmarshal(welcome, &m); err != nil {
@@ -99,7 +99,7 @@ func checkUnused(inUse func([]byte) bool, groupID []byte) error {
 	return nil
 }
 
-// openSecrets finds and opens what a Welcome says to k.
+// openSecrets finds and opens the secrets of a Welcome that are sealed to k.
 func (k *KeyPackage) openSecrets(w *wire.Welcome) (*wire.GroupSecrets, error) {
 	ref := k.Ref()
 	i := slices.IndexFunc(w.Secrets, func(s wire.EncryptedGroupSecrets) bool { return bytes.Equal(s.NewMember, ref) })
@@ -115,7 +115,7 @@ func (k *KeyPackage) openSecrets(w *wire.Welcome) (*wire.GroupSecrets, error) {
 	return secrets, wire.Unmarshal(opened, secrets)
 }
 
-// enter fills in g from a Welcome that names kp, verifying all of it.
+// enter fills in g from a Welcome that names kp, and verifies all of it.
 func (g *Group) enter(kp *KeyPackage, info *wire.GroupInfo, secrets *wire.GroupSecrets, psk, outOfBand []byte) error {
 	var err error
 	if g.tree, err = verifiedTree(g.suite, info, outOfBand, ErrInvalidWelcome); err != nil {
@@ -143,7 +143,7 @@ func (g *Group) enter(kp *KeyPackage, info *wire.GroupInfo, secrets *wire.GroupS
 	return err
 }
 
-// findOwnLeaf finds the leaf of kp in the tree.
+// findOwnLeaf sets our own leaf of g to that of kp in the tree.
 func (g *Group) findOwnLeaf(kp *KeyPackage) error {
 	own := wire.Marshal(&kp.public.Leaf)
 	for i := range g.tree.Size() {

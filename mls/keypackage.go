@@ -12,13 +12,13 @@ import (
 )
 
 // LifetimeMax is the longest lifetime that a KeyPackage may have, unless Limits and
-// KeyPackageOptions say otherwise. LifetimeUnlimited stands for no longest one.
+// KeyPackageOptions allow another. LifetimeUnlimited removes the bound.
 const (
 	LifetimeMax       = keypackage.LifetimeMax
 	LifetimeUnlimited = keypackage.LifetimeUnlimited
 )
 
-// KeyPackageOptions say for how long a KeyPackage is good, and how often.
+// KeyPackageOptions holds the lifetime of a KeyPackage and whether it is reusable.
 type KeyPackageOptions struct {
 	NotBefore, NotAfter time.Time
 	LastResort          bool // may be used more than once
@@ -27,9 +27,9 @@ type KeyPackageOptions struct {
 	LifetimeMax time.Duration
 }
 
-// KeyPackage is a published invitation to be added, with its private keys. Keep
-// it (MarshalBinary) until a Welcome used it, or it expired; then delete it,
-// unless it is one of last resort.
+// KeyPackage is a published invitation to be added, with its private keys. Keep it
+// (MarshalBinary) until a Welcome used it, or it expired; then delete it, unless it is one of
+// last resort.
 type KeyPackage struct {
 	suite             *suite.Suite
 	public            *wire.KeyPackage
@@ -79,24 +79,24 @@ func NewKeyPackage(s Suite, id Identity, o KeyPackageOptions) (*KeyPackage, erro
 	return &KeyPackage{suite: cipher, public: k, key: id.Key, initPrivate: initPrivate, encryptionPrivate: encryptionPrivate}, nil
 }
 
-// Message is the MLSMessage to publish.
+// Message returns the MLSMessage to publish.
 func (k *KeyPackage) Message() []byte {
 	return wire.Marshal(&wire.Message{WireFormat: wire.KeyPackageFormat, KeyPackage: k.public})
 }
 
-// Ref is the KeyPackageRef by which a Welcome names the package.
+// Ref returns the KeyPackageRef by which a Welcome names the package.
 // RFC 9420, section 5.2.
 func (k *KeyPackage) Ref() []byte { return k.suite.KeyPackageRef(wire.Marshal(k.public)) }
 
-// Suite is the package's cipher suite.
+// Suite returns the package's cipher suite.
 func (k *KeyPackage) Suite() Suite { return Suite(k.suite.ID()) }
 
-// Lifetime is the time during which others may use the package.
+// Lifetime returns the time during which others may use the package.
 func (k *KeyPackage) Lifetime() (notBefore, notAfter time.Time) {
 	return keypackage.Time(k.public.Leaf.NotBefore), keypackage.Time(k.public.Leaf.NotAfter)
 }
 
-// checkPrivate verifies that the private keys belong to the public ones.
+// checkPrivate verifies that the private keys match the public ones.
 func (k *KeyPackage) checkPrivate() error {
 	for _, pair := range []struct{ private, public []byte }{
 		{k.initPrivate, k.public.InitKey}, {k.encryptionPrivate, k.public.Leaf.EncryptionKey},

@@ -6,39 +6,40 @@ import (
 	"waxwing.im/waxwing/mls/schedule"
 )
 
-// Limits bound what a group keeps, and what a message may cost. Zero stands for
-// the default; what is above the ceiling counts as the ceiling.
+// Limits bounds the state that a group keeps and the cost of a message. Zero stands for the
+// default; values above the ceiling are reduced to it.
 type Limits struct {
-	// PastEpochs is for how many past epochs late application messages still open
-	// and resumption keys are known. Default HistoryEpochs, ceiling 1 000.
+	// PastEpochs is the number of past epochs whose late application messages still open and
+	// whose resumption keys are kept. Default HistoryEpochs, ceiling 1 000.
 	PastEpochs int
-	// Jump is by how many generations a message may be ahead of its sender's last
-	// one that we saw. Default 1 000, ceiling 100 000.
+	// Jump is the number of generations by which a message may be ahead of the last one that we
+	// saw of its sender. Default 1 000, ceiling 100 000.
 	Jump int
-	// SkippedKeys is how many keys of messages that have not arrived are kept for
-	// each sender; the oldest go first. Default 1 000, ceiling 100 000.
+	// SkippedKeys is the number of keys of messages that have not arrived kept for each sender;
+	// the oldest are dropped first. Default 1 000, ceiling 100 000.
 	SkippedKeys int
-	// Proposals is how many proposals one epoch takes. Default 1 000, ceiling 100 000.
-	// When they are too many, or too large, the sender of most of them loses its last
-	// one, so that no sender can push out the proposals of others.
+	// Proposals is the maximum number of proposals in one epoch. Default 1 000, ceiling 100
+	// 000. When they are too many, or too large, the sender with the most of them loses its
+	// last one, so that no sender can displace the proposals of others.
 	Proposals int
-	// SenderProposals is how many of them may be of one sender. Default 100, ceiling 100 000.
+	// SenderProposals is the maximum number of them from one sender. Default 100, ceiling 100
+	// 000.
 	SenderProposals int
-	// ProposalBytes is how many bytes they may take. Default 2 MiB, ceiling 256 MiB.
+	// ProposalBytes is their maximum total size. Default 2 MiB, ceiling 256 MiB.
 	ProposalBytes int
 	// Lifetime is the longest lifetime of KeyPackages that are added, by us or by others.
-	// Default LifetimeMax. It must be the same for all members of a group: who has less
-	// refuses commits that the others follow. RFC 9420, section 7.2.
+	// Default LifetimeMax. It must be the same for all members of a group: a member with a
+	// smaller value refuses commits that the others accept. RFC 9420, section 7.2.
 	Lifetime time.Duration
 }
 
 // HistoryEpochs is the default of Limits.PastEpochs.
 const HistoryEpochs = 5
 
-// pastEpochsCeiling is the most past epochs that a group keeps.
+// pastEpochsCeiling is the highest value of Limits.PastEpochs.
 const pastEpochsCeiling = 1000
 
-// The bounds of what waits for a commit.
+// The bounds of proposals that wait for a commit.
 const (
 	proposalsDefault       = 1000
 	senderProposalsDefault = 100
@@ -47,7 +48,7 @@ const (
 	proposalBytesCeiling   = 256 << 20
 )
 
-// effective fills in defaults and ceilings.
+// effective returns l with defaults and ceilings applied.
 func (l Limits) effective() Limits {
 	bound := func(value, standard, ceiling int) int {
 		if value <= 0 {
@@ -70,7 +71,7 @@ func (l Limits) effective() Limits {
 	}
 }
 
-// settings are what the application decides about a group; they are not saved.
+// settings holds the application's choices for a group; they are not saved.
 type settings struct {
 	hook    CredentialHook
 	psk     PSKSource

@@ -8,26 +8,26 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// ExternalProposal makes a proposal by someone outside the group, an MLSMessage:
-// key is that of the entry number sender in the group's ExternalSenders. Such a
-// sender may propose Add, Remove, ExternalPSK, ResumptionPSK, SetExtensions and
-// Reinit. It is good in one epoch of one group. RFC 9420, section 12.1.8.
+// ExternalProposal makes a proposal by a party outside the group, an MLSMessage: key is that of
+// the entry number sender in the group's ExternalSenders. Such a sender may propose Add,
+// Remove, ExternalPSK, ResumptionPSK, SetExtensions and Reinit. The proposal is valid in one
+// epoch of one group. RFC 9420, section 12.1.8.
 func ExternalProposal(groupID []byte, epoch uint64, sender uint32, key SignatureKey, c Change) ([]byte, error) {
 	cipher, err := lookup(key.suite)
 	if err != nil {
 		return nil, err
 	}
-	body, err := c.body(cipher, groupID, time.Now(), LifetimeUnlimited) // the members judge it
+	body, err := c.body(cipher, groupID, time.Now(), LifetimeUnlimited) // the members check it
 	if err != nil {
 		return nil, err
 	}
 	return outsiderMessage(cipher, key, groupID, epoch, wire.Sender{Type: wire.ExternalSender, Index: sender}, body)
 }
 
-// NewMemberProposal asks the members of a group to add the owner of kp, who keeps
-// kp for the Welcome. It is an MLSMessage, good in one epoch of one group. Members
-// refuse it unless their CredentialHook accepts it; without one they take anybody.
-// RFC 9420, section 12.1.8.
+// NewMemberProposal asks the members of a group to add the owner of kp, who keeps kp for the
+// Welcome. It is an MLSMessage, valid in one epoch of one group. Members refuse it unless their
+// CredentialHook accepts it; members without a hook accept any client. RFC 9420, section
+// 12.1.8.
 func NewMemberProposal(groupID []byte, epoch uint64, kp *KeyPackage) ([]byte, error) {
 	body := &wire.Proposal{Type: wire.AddProposal, Add: kp.public}
 	return outsiderMessage(kp.suite, kp.key, groupID, epoch, wire.Sender{Type: wire.NewMemberProposalSender}, body)
@@ -66,15 +66,15 @@ func (g *Group) processOutsider(a *wire.AuthenticatedContent) (*Processed, error
 		return nil, err
 	}
 	if content.Sender.Type == wire.NewMemberProposalSender {
-		// Anybody can ask to be added, and what waits for a commit stops application
-		// messages: so whether it is welcome is asked at once.
+		// Any client can ask to be added, and pending proposals block application messages: so
+		// the hook is asked at once.
 		return out, g.ask(CredentialChange{Kind: CredentialAdd, New: &sender, Epoch: g.context.Epoch + 1})
 	}
 	return out, nil
 }
 
-// outsider finds out who sent a proposal, and with which key it must be signed.
-// RFC 9420, section 12.1.8.
+// outsider returns the sender of a proposal from outside the group, with the key that must have
+// signed it. RFC 9420, section 12.1.8.
 func (g *Group) outsider(content *wire.FramedContent) (Leaf, error) {
 	if content.Sender.Type == wire.NewMemberProposalSender {
 		if content.Proposal.Type != wire.AddProposal {

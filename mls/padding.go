@@ -5,22 +5,20 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// PaddingPolicy says how long a PrivateMessage should be that without padding has
-// messageBytes: the whole MLSMessage, in bytes. An answer that is not larger asks
-// for no padding. Observers then learn no more of a message's length than the
-// policy lets through. RFC 9420, section 15.1.
+// PaddingPolicy returns the wanted size of a PrivateMessage (the whole MLSMessage) whose
+// unpadded size is messageBytes, both in bytes. A result that is not larger means no padding.
+// Observers then learn only what the padded size reveals. RFC 9420, section 15.1.
 type PaddingPolicy func(messageBytes int) (paddedBytes int)
 
-// padBucketMin and padBucketStep are the smallest bucket of PadBuckets, and the
-// size from which on buckets stop doubling.
+// padBucketMin and padBucketStep are the smallest bucket of PadBuckets, and the size above
+// which buckets stop doubling.
 const (
 	padBucketMin  = 512
 	padBucketStep = 8192
 )
 
-// PadBuckets is a PaddingPolicy: 512, 1 024, 2 048, 4 096, 8 192 bytes, and from
-// there on the multiples of 8 192. It hides all lengths but these for at most twice
-// the bytes.
+// PadBuckets is a PaddingPolicy: 512, 1 024, 2 048, 4 096, 8 192 bytes, and above that
+// multiples of 8 192. It hides all other lengths at a cost of at most twice the bytes.
 func PadBuckets(messageBytes int) int {
 	for bucket := padBucketMin; bucket < padBucketStep; bucket *= 2 {
 		if messageBytes <= bucket {
@@ -33,7 +31,7 @@ func PadBuckets(messageBytes int) int {
 // sealedSenderBytes is the size of the sealed sender data. RFC 9420, section 6.3.2.
 const sealedSenderBytes = 4 + 4 + 4 + suite.TagBytes
 
-// paddingFor is how many zero bytes a needs for policy.
+// paddingFor returns the number of zero bytes that policy adds to a.
 func paddingFor(policy PaddingPolicy, a *wire.AuthenticatedContent) int {
 	if policy == nil {
 		return 0
@@ -45,8 +43,8 @@ func paddingFor(policy PaddingPolicy, a *wire.AuthenticatedContent) int {
 	bytes := head + wire.VectorBytes(sealed)
 	wanted := min(policy(bytes), wire.MessageBytesMax)
 	for wanted > bytes {
-		// The length of the ciphertext takes 2 bytes up to 16 383, then 4: a wanted
-		// size just above that cannot be reached, and the next one is asked for.
+		// The length of the ciphertext takes 2 bytes up to 16 383, then 4: a wanted size just
+		// above that cannot be reached, and the next one is used.
 		for _, prefix := range []int{1, 2, 4} {
 			padding := wanted - head - prefix - sealed
 			if padding >= 0 && head+wire.VectorBytes(sealed+padding) == wanted {

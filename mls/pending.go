@@ -2,9 +2,9 @@ package mls
 
 import "bytes"
 
-// PendingCommit is a commit of ours that may or may not win: the message to send,
-// and the group it leads to. It survives a restart with MarshalBinary; save it
-// together with Base before sending.
+// PendingCommit is a commit of ours that may or may not win: the message to send, and the group
+// it leads to. It survives a restart with MarshalBinary; save it together with Base before
+// sending.
 type PendingCommit struct {
 	base      *Group // nil once loaded
 	group     *Group
@@ -13,21 +13,21 @@ type PendingCommit struct {
 	groupInfo []byte
 	added     []seat
 	removed   []seat
-	external  bool // we joined by it
+	external  bool // we joined by this commit
 }
 
-// Message is the commit, an MLSMessage.
+// Message returns the commit, an MLSMessage.
 func (p *PendingCommit) Message() []byte { return bytes.Clone(p.message) }
 
-// Welcome is the MLSMessage for the added members, nil if there are none. It must
-// reach them only after the commit has won.
+// Welcome returns the MLSMessage for the added members, nil if there are none. Deliver it only
+// after the commit has won.
 func (p *PendingCommit) Welcome() []byte { return bytes.Clone(p.welcome) }
 
-// GroupInfo is the MLSMessage that describes the group after the commit; nil if the
-// commit ends it.
+// GroupInfo returns the MLSMessage that describes the group after the commit; nil if the commit
+// ends the group.
 func (p *PendingCommit) GroupInfo() []byte { return bytes.Clone(p.groupInfo) }
 
-// Epoch is the epoch in which the commit was made.
+// Epoch returns the epoch in which the commit was made.
 func (p *PendingCommit) Epoch() uint64 { return p.group.context.Epoch - 1 }
 
 // Added lists the members that the commit adds.
@@ -36,22 +36,22 @@ func (p *PendingCommit) Added() []Leaf { return leaves(p.added) }
 // Removed lists the members that the commit removes.
 func (p *PendingCommit) Removed() []Leaf { return leaves(p.removed) }
 
-// Base is the group to go on with until the commit wins or loses: the one it was
-// made from, without the message key that the commit took. A loaded PendingCommit
-// has none (nil): Base is then what was saved beside it.
+// Base returns the group to continue with until the commit wins or loses: the one it was made
+// from, without the message key that the commit used. A loaded PendingCommit has none (nil):
+// Base is then the group that was saved with it.
 func (p *PendingCommit) Base() *Group { return p.base }
 
-// Group is the group that the commit leads to, if nothing happened in the old
-// epoch since the commit was made. Apply is better.
+// Group returns the group after the commit, provided that nothing happened in the old epoch
+// since the commit was made. Prefer Apply.
 func (p *PendingCommit) Group() *Group { return p.group }
 
-// IsExternal says whether we join by the commit (JoinExternal).
+// IsExternal reports whether we join by the commit (JoinExternal).
 func (p *PendingCommit) IsExternal() bool { return p.external }
 
-// Apply is the group that the commit leads to from current, a successor of Base in
-// the same epoch: messages that current has opened stay opened, and cannot be
-// replayed. Of an external commit it is the group we joined, and current, which may
-// be nil, does not matter. The error wraps ErrWrongGroup or ErrWrongEpoch.
+// Apply returns the group after the commit, starting from current, a successor of Base in the
+// same epoch: messages that current has opened stay opened, and cannot be replayed. For an
+// external commit it returns the joined group and ignores current, which may be nil. The error
+// wraps ErrWrongGroup or ErrWrongEpoch.
 func (p *PendingCommit) Apply(current *Group) (*Group, error) {
 	if p.external {
 		return p.group, nil

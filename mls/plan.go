@@ -8,11 +8,11 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// plan is what a list of proposals does, in the order in which it is done.
-// RFC 9420, section 12.3.
+// plan holds the effects of a list of proposals, in the order in which they are applied. RFC
+// 9420, section 12.3.
 type plan struct {
 	list         []proposal
-	extensions   []wire.Extension // of the group afterwards
+	extensions   []wire.Extension // of the group after the commit
 	updates      []proposal
 	removes      []uint32
 	adds         []*wire.KeyPackage
@@ -26,10 +26,9 @@ type plan struct {
 	extended bool
 }
 
-// plan verifies a list of proposals as a whole and says what it does. What needs
-// the resulting tree (unique keys, capabilities) is verified there, and signatures
-// are checkCommitted's to verify.
-// RFC 9420, section 12.2.
+// plan verifies a list of proposals as a whole and returns its effects. Rules about the
+// resulting tree (unique keys, capabilities) are verified on that tree, and signatures by
+// checkCommitted. RFC 9420, section 12.2.
 func (g *Group) plan(list []proposal, committer wire.Sender) (*plan, error) {
 	c := &plan{list: list, extensions: g.context.Extensions, needsPath: len(list) == 0, touched: map[uint32]bool{}}
 	for _, p := range list {
@@ -51,7 +50,7 @@ func (g *Group) plan(list []proposal, committer wire.Sender) (*plan, error) {
 	return c, c.checkAdds(g.tree)
 }
 
-// include takes one more proposal.
+// include adds one more proposal to the plan.
 func (c *plan) include(p proposal, committer wire.Sender) error {
 	isMember := committer.Type == wire.MemberSender
 	switch p.body.Type {
@@ -90,7 +89,7 @@ func (c *plan) include(p proposal, committer wire.Sender) error {
 	return nil
 }
 
-// touch notes that a proposal changes leaf i.
+// touch records that a proposal changes leaf i.
 func (c *plan) touch(i uint32) error {
 	if c.touched[i] {
 		return broken(ErrInvalidProposal, "12.2", "two proposals change leaf %d", i)
@@ -99,8 +98,8 @@ func (c *plan) touch(i uint32) error {
 	return nil
 }
 
-// checkExternal verifies what an external commit must have; what it may have is in
-// mayPropose. RFC 9420, sections 12.2 and 12.4.3.2.
+// checkExternal verifies that an external commit has its mandatory proposals; mayPropose holds
+// the permitted ones. RFC 9420, sections 12.2 and 12.4.3.2.
 func (c *plan) checkExternal() error {
 	if c.externalInit == nil {
 		return broken(ErrInvalidProposal, "12.2", "an external commit without an external init")
@@ -111,8 +110,8 @@ func (c *plan) checkExternal() error {
 	return nil
 }
 
-// checkAdds verifies that nobody is added who is there already, or twice: a client
-// is its signature key. RFC 9420, section 12.2.
+// checkAdds verifies that no client is added that is already a member, or twice: a client is
+// identified by its signature key. RFC 9420, section 12.2.
 func (c *plan) checkAdds(t *tree.Tree) error {
 	if len(c.adds) == 0 {
 		return nil
@@ -133,9 +132,9 @@ func (c *plan) checkAdds(t *tree.Tree) error {
 	return nil
 }
 
-// checkInitKeys verifies that no two packages have the same init key, which would let
-// one of their owners open the Welcome of the other. It is for commits of ours: RFC 9420
-// does not let members refuse them from others.
+// checkInitKeys verifies that no two packages have the same init key, which would let one of
+// their owners open the Welcome of the other. It applies to our own commits only: RFC 9420 does
+// not let members refuse such packages in commits of others.
 func (c *plan) checkInitKeys(keys suite.PublicKeys) error {
 	seen := make(map[string]bool, len(c.adds))
 	for _, k := range c.adds {
@@ -148,8 +147,8 @@ func (c *plan) checkInitKeys(keys suite.PublicKeys) error {
 	return nil
 }
 
-// apply carries out c on t and returns the leaf indices of the added members.
-// RFC 9420, section 12.3.
+// apply applies c to t and returns the leaf indices of the added members. RFC 9420, section
+// 12.3.
 func (c *plan) apply(t *tree.Tree) []uint32 {
 	for _, p := range c.updates {
 		t.Update(p.sender.Index, p.body.Update)
@@ -173,8 +172,8 @@ func (c *plan) removed(t *tree.Tree) []seat {
 	return list
 }
 
-// credentials lists what c asks the hook about, besides the path: added are the
-// indices of c.adds.
+// credentials lists the changes of c that the hook must accept, without that of the path: added
+// are the indices of c.adds.
 func (c *plan) credentials(before *tree.Tree, added []uint32, epoch uint64) []CredentialChange {
 	var list []CredentialChange
 	for _, p := range c.updates {
@@ -191,7 +190,7 @@ func (c *plan) credentials(before *tree.Tree, added []uint32, epoch uint64) []Cr
 	return list
 }
 
-// sameCredential says whether two leaves show the same credential.
+// sameCredential reports whether two leaves have the same credential.
 func sameCredential(a, b *wire.LeafNode) bool {
 	return bytes.Equal(wire.Marshal(&a.Credential), wire.Marshal(&b.Credential))
 }

@@ -9,7 +9,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Kind says what a processed message was.
+// Kind is the kind of a processed message.
 type Kind int
 
 // The kinds of messages. RFC 9420, section 6.
@@ -19,32 +19,33 @@ const (
 	Commit
 )
 
-// Processed is what a message said and what it did.
+// Processed is the content of a message and its effects.
 type Processed struct {
 	Kind  Kind
 	Group *Group // replaces the group that processed the message
-	// Plaintext is an application message's content.
+	// Plaintext is the content of an application message.
 	Plaintext         []byte
 	AuthenticatedData []byte
-	// SenderKind says who sent the message. Sender is a member as it was when it
-	// sent the message; of an external sender the Index is its place in the group's
-	// external senders; a new member's Index counts only if it commits.
+	// SenderKind is the kind of the sender. Sender is a member as it was when it sent the
+	// message; for an external sender the Index is its number in the group's external senders;
+	// a new member's Index is set only if it commits.
 	SenderKind SenderKind
 	Sender     Leaf
 	Epoch      uint64 // in which the message was sent
-	// Proposals are those that a commit carries out; of a proposal, itself.
+	// Proposals are those that a commit carries out; for a proposal message, the proposal
+	// itself.
 	Proposals []ProposalInfo
 	// Added, Removed and SelfRemoved are a commit's effects. A removed member's
 	// Group stays in the old epoch, for late messages only.
 	Added, Removed []Leaf
 	SelfRemoved    bool
-	// ReInit says that the commit ended the group, and where it goes on.
+	// ReInit is set if the commit ended the group, and describes its successor.
 	ReInit *ReInit
 }
 
-// Process opens, verifies and carries out a message of another member. On error
-// nothing has happened: g is as good as before, and the next message may be fine.
-// The cost is linear in the message and, for a commit, in the group.
+// Process opens, verifies and applies a message of another member. On error g is unchanged, and
+// the next message may still succeed. The cost is linear in the message and, for a commit, in
+// the group.
 func (g *Group) Process(message []byte) (*Processed, error) {
 	var m wire.Message
 	if err := wire.Unmarshal(message, &m); err != nil {
@@ -93,7 +94,7 @@ func (g *Group) processPublic(m *wire.PublicMessage) (*Processed, error) {
 	return g.processAuthenticated(m.Authenticated())
 }
 
-// view is an epoch that a PrivateMessage may come from.
+// view is an epoch that a PrivateMessage may belong to.
 type view struct {
 	context    *wire.GroupContext
 	senderData []byte
@@ -101,11 +102,11 @@ type view struct {
 	leaf       func(uint32) *wire.LeafNode
 }
 
-// view finds the epoch of m in next, a copy of the group that is to be changed.
+// view returns the epoch of m; next is a copy of the group that may be changed.
 func (g *Group) view(m *wire.PrivateMessage, next *Group) (view, error) {
 	if m.Epoch == g.context.Epoch {
-		// What was removed opens late messages of its last epoch; after a
-		// reinitialization nothing may be sent. RFC 9420, section 11.2.
+		// A removed member opens late messages of its last epoch; after a reinitialization
+		// nothing may be sent. RFC 9420, section 11.2.
 		if err := g.checkOpen("12.4"); err != nil && (!g.removed || m.ContentType != wire.ApplicationContent) {
 			return view{}, err
 		}
@@ -169,8 +170,7 @@ func (g *Group) processPrivate(m *wire.PrivateMessage) (*Processed, error) {
 	}, nil
 }
 
-// processAuthenticated handles a handshake of this epoch whose sender says it is a
-// member.
+// processAuthenticated handles a handshake of this epoch whose sender type is member.
 func (g *Group) processAuthenticated(a *wire.AuthenticatedContent) (*Processed, error) {
 	index := a.Content.Sender.Index
 	sender := g.tree.Leaf(index)
@@ -236,7 +236,7 @@ func (g *Group) receiveCommit(a *wire.AuthenticatedContent, out *Processed) erro
 	out.Sender.Index = s.committer
 	out.Proposals, out.Removed, out.Added, out.ReInit = g.infos(list), leaves(plan.removed(g.tree)), s.newcomers(), newReInit(plan.reInit)
 	if slices.Contains(plan.removes, g.own) {
-		// The next epoch's secrets are not ours to see: no more can be verified.
+		// We do not get the next epoch's secrets: nothing more can be verified.
 		out.Group = g.clone()
 		out.Group.removed, out.Group.proposals = true, nil
 		out.SelfRemoved = true
@@ -259,14 +259,14 @@ func (g *Group) receiveCommit(a *wire.AuthenticatedContent, out *Processed) erro
 	return g.askAll(s.credentials)
 }
 
-// incoming is a commit of somebody else whose public part was verified.
+// incoming is a commit of another client whose public part was verified.
 type incoming struct {
 	staged
-	committer   uint32 // its leaf afterwards
+	committer   uint32 // its leaf after the commit
 	credentials []CredentialChange
 }
 
-// newcomers are the members that the commit adds, a joiner included.
+// newcomers returns the members that the commit adds, a joiner included.
 func (s *incoming) newcomers() []Leaf {
 	var list []Leaf
 	for _, i := range s.added {
@@ -278,8 +278,8 @@ func (s *incoming) newcomers() []Leaf {
 	return list
 }
 
-// stage carries out the public part of a commit: all that those can verify who do
-// not get the next epoch's secrets. RFC 9420, section 12.4.2.
+// stage applies the public part of a commit: everything that can be verified without the next
+// epoch's secrets. RFC 9420, section 12.4.2.
 func (g *Group) stage(a *wire.AuthenticatedContent, plan *plan) (*incoming, error) {
 	s := &incoming{
 		staged: staged{
@@ -311,7 +311,7 @@ func (g *Group) stage(a *wire.AuthenticatedContent, plan *plan) (*incoming, erro
 	return s, nil
 }
 
-// successor verifies the leaf of a path, and says whose place it takes.
+// successor verifies the leaf of a path, and returns the credential change that it makes.
 func (g *Group) successor(s *incoming, path *wire.UpdatePath) (*CredentialChange, error) {
 	old, kind := g.tree.Leaf(s.committer), CredentialPath
 	was := s.committer
@@ -342,7 +342,7 @@ func (g *Group) successor(s *incoming, path *wire.UpdatePath) (*CredentialChange
 func (g *Group) follow(a *wire.AuthenticatedContent, s *incoming) (*Group, error) {
 	keys := g.keys
 	if s.own != nil {
-		// Somebody committed our Update: the leaf's old key is gone.
+		// Another member committed our Update: the leaf's old key is no longer valid.
 		keys = keys.With(2*g.own, s.own.pair)
 		s.key = s.own.key
 	}

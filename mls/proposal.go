@@ -10,24 +10,24 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// proposal is a proposal with its sender and, if it came by itself, its name.
+// proposal is a proposal with its sender and, if it was sent in its own message, its reference.
 type proposal struct {
 	ref    []byte
 	sender wire.Sender
 	body   *wire.Proposal
-	own    *ownUpdate // of an Update of ours
-	bytes  int        // of those that are kept for a commit: what they take
+	own    *ownUpdate // of our own Update
+	bytes  int        // the bytes that a kept proposal takes
 }
 
-// ownUpdate is what an Update of ours needs once somebody commits it.
+// ownUpdate holds the private keys of our own Update until it is committed.
 type ownUpdate struct {
 	pair tree.KeyPair // of the leaf
 	key  SignatureKey
 }
 
-// mayPropose says which types of proposals which senders may make. Members of the
-// group cannot make an ExternalInit; a joiner makes its proposals in its commit.
-// RFC 9420, sections 12.1.8 and 12.2.
+// mayPropose lists the proposal types that each kind of sender may make. Members of the group
+// cannot make an ExternalInit; a joiner makes its proposals in its commit. RFC 9420, sections
+// 12.1.8 and 12.2.
 var mayPropose = map[wire.SenderType]map[wire.ProposalType]bool{
 	wire.MemberSender: {
 		wire.AddProposal: true, wire.UpdateProposal: true, wire.RemoveProposal: true, wire.PSKProposal: true,
@@ -41,7 +41,7 @@ var mayPropose = map[wire.SenderType]map[wire.ProposalType]bool{
 	wire.NewMemberCommitSender:   {wire.ExternalInitProposal: true, wire.RemoveProposal: true, wire.PSKProposal: true},
 }
 
-// checkProposal verifies a proposal by itself. RFC 9420, section 12.1.
+// checkProposal verifies a single proposal. RFC 9420, section 12.1.
 func (g *Group) checkProposal(p proposal) error {
 	if err := g.checkForm(p); err != nil {
 		return err
@@ -61,10 +61,9 @@ func (g *Group) checkSignatures(p proposal) error {
 	return nil
 }
 
-// checkCommitted verifies the signatures inside the proposals that a commit brings,
-// on all processors. A commit of 32 KiB can hold two hundred, so this comes last:
-// only of a commit that is good otherwise are they verified. Those of proposals by
-// reference were when they came.
+// checkCommitted verifies the signatures inside the proposals that a commit brings, on all
+// processors. A commit of 32 KiB can hold two hundred, so this check is last: it runs only for
+// a commit that is valid otherwise. Those of proposals by reference were verified on receipt.
 func (g *Group) checkCommitted(list []proposal) error {
 	return suite.Parallel(len(list), func(i int) error {
 		if list[i].ref != nil {
@@ -74,7 +73,7 @@ func (g *Group) checkCommitted(list []proposal) error {
 	})
 }
 
-// checkForm is checkProposal without signatures.
+// checkForm does the checks of checkProposal other than signatures.
 func (g *Group) checkForm(p proposal) error {
 	if !mayPropose[p.sender.Type][p.body.Type] {
 		section := "12.2"
@@ -88,8 +87,8 @@ func (g *Group) checkForm(p proposal) error {
 		if err := keypackage.CheckForm(g.suite, p.body.Add); err != nil {
 			return err
 		}
-		// Whether it has begun or ended is not for those who receive it to say: they may
-		// do so long after it was sent. How long it is at all is.
+		// A receiver does not check that the lifetime has begun and not ended: it may read the
+		// message long after it was sent. It does check the duration.
 		return keypackage.CheckDuration(&p.body.Add.Leaf, g.limits.Lifetime)
 	case wire.UpdateProposal:
 		return g.checkLeafForm(p.body.Update, wire.UpdateLeaf, p.sender.Index, g.tree.Leaf(p.sender.Index))
@@ -110,9 +109,8 @@ func (g *Group) checkForm(p proposal) error {
 	return nil
 }
 
-// checkNewLeaf verifies the leaf that takes the place of old at index. A joiner by
-// external commit has no old leaf, or one that it removes.
-// RFC 9420, sections 7.3 and 12.2.
+// checkNewLeaf verifies the leaf that replaces old at index. A joiner by external commit has no
+// old leaf, or one that it removes. RFC 9420, sections 7.3 and 12.2.
 func (g *Group) checkNewLeaf(n *wire.LeafNode, source wire.LeafNodeSource, index uint32, old *wire.LeafNode) error {
 	if err := g.checkLeafForm(n, source, index, old); err != nil {
 		return err
@@ -120,7 +118,7 @@ func (g *Group) checkNewLeaf(n *wire.LeafNode, source wire.LeafNodeSource, index
 	return leaf.CheckSignature(g.suite, n, g.context.GroupID, index)
 }
 
-// checkLeafForm is checkNewLeaf without the signature.
+// checkLeafForm does the checks of checkNewLeaf other than the signature.
 func (g *Group) checkLeafForm(n *wire.LeafNode, source wire.LeafNodeSource, index uint32, old *wire.LeafNode) error {
 	if n.Source != source {
 		return broken(ErrInvalidLeaf, "7.3", "leaf node source %d instead of %d", n.Source, source)
@@ -131,8 +129,8 @@ func (g *Group) checkLeafForm(n *wire.LeafNode, source wire.LeafNodeSource, inde
 	return leaf.CheckForm(g.suite, n)
 }
 
-// resolve replaces the references of a commit by the proposals received.
-// RFC 9420, sections 12.4.2 and 12.4.3.2.
+// resolve replaces the references of a commit by the proposals received. RFC 9420, sections
+// 12.4.2 and 12.4.3.2.
 func (g *Group) resolve(list []wire.ProposalOrRef, committer wire.Sender) ([]proposal, error) {
 	received := make(map[string]proposal, len(g.proposals))
 	for _, p := range g.proposals {

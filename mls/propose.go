@@ -11,18 +11,17 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// ProposeOptions say how a proposal is sent.
+// ProposeOptions holds the parameters of Propose.
 type ProposeOptions struct {
 	Public            bool   // as a PublicMessage; else as a PrivateMessage
 	AuthenticatedData []byte // readable by the delivery service
 }
 
-// Propose sends a change by itself, for somebody to commit. next, which replaces
-// g, keeps the proposal, so that our own commit carries it out too; when the
-// delivery service delivers it back, Process says ErrOwnMessage, which means
-// nothing. If the delivery service refuses it, go on with next.WithoutProposal.
-// Until a commit comes, nobody may send application messages.
-// RFC 9420, section 12.1.
+// Propose makes a proposal message for any member to commit. next, which replaces g, keeps the
+// proposal, so that our own commit carries it out too; when the delivery service delivers it
+// back, Process returns ErrOwnMessage, which can be ignored. If the delivery service refuses
+// it, continue with next.WithoutProposal. Until it is committed, no member may send application
+// messages. RFC 9420, section 12.1.
 func (g *Group) Propose(c Change, o ProposeOptions) (message []byte, next *Group, err error) {
 	if err := g.checkOpen("12.1"); err != nil {
 		return nil, nil, err
@@ -77,10 +76,10 @@ func (g *Group) update(id *Identity) (*wire.Proposal, *ownUpdate, error) {
 	return &wire.Proposal{Type: wire.UpdateProposal, Update: &next}, own, nil
 }
 
-// WithoutProposal is the group without the pending proposal of that Ref: one that
-// the delivery service did not take, and so nobody else has. Others may still
-// commit a proposal that they have; their commit is then refused with
-// ErrUnknownProposal. To leave one out of a commit of ours, use CommitOptions.Skip.
+// WithoutProposal returns the group without the pending proposal with that Ref: one that the
+// delivery service refused, so that no other member has it. If other members do have the
+// proposal they may still commit it; their commit is then refused with ErrUnknownProposal. To
+// leave a proposal out of our own commit, use CommitOptions.Skip.
 func (g *Group) WithoutProposal(ref []byte) *Group {
 	next := g.clone()
 	next.proposals = slices.DeleteFunc(slices.Clone(g.proposals), func(p proposal) bool { return bytes.Equal(p.ref, ref) })

@@ -11,11 +11,11 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// PSKSource finds the external pre-shared key with the given id; an error refuses
-// the message that needs it. RFC 9420, section 8.4.
+// PSKSource returns the external pre-shared key with the given id; an error refuses the message
+// that needs it. RFC 9420, section 8.4.
 type PSKSource func(id []byte) ([]byte, error)
 
-// addNonce makes id good for one use. RFC 9420, section 8.4.
+// addNonce gives id a fresh nonce, which makes it valid for one use. RFC 9420, section 8.4.
 func addNonce(id *wire.PreSharedKeyID) error {
 	id.Nonce = make([]byte, suite.HashBytes)
 	if _, err := rand.Read(id.Nonce); err != nil {
@@ -76,7 +76,7 @@ func (g *Group) findPSK(id *wire.PreSharedKeyID) ([]byte, error) {
 	return nil, broken(ErrUnknownPSK, "8.6", "resumption of epoch %d", id.Epoch)
 }
 
-// resumption is the resumption key of an epoch that g remembers, or nil.
+// resumption returns the resumption key of an epoch that g remembers, or nil.
 func (g *Group) resumption(groupID []byte, epoch uint64) []byte {
 	if g == nil || !bytes.Equal(groupID, g.context.GroupID) {
 		return nil

@@ -5,14 +5,14 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// received lists the proposals of this epoch that a commit of ours carries out:
-// those that are ours to commit, and compatible with each other and with what we
-// propose in the commit itself. The committer chooses. RFC 9420, section 12.2.
+// received lists the proposals of this epoch that our own commit carries out: those that we may
+// commit, and that are compatible with each other and with the commit's own changes. The
+// committer chooses. RFC 9420, section 12.2.
 //
-// The order is that in which they are kept when not all can be: Remove, Update, Add,
-// extensions, pre-shared keys, so that the rest cannot push out a Remove. Keys that we
-// do not hold are left out. spare are further ones that may take the place of one in
-// list which cannot be committed.
+// If not all can be kept, they take precedence in this order: Remove, Update, Add, extensions,
+// pre-shared keys, so that the rest cannot displace a Remove. Proposals whose keys we do not
+// hold are left out. spare holds further ones that may replace one in list which cannot be
+// committed.
 func (g *Group) received(o *CommitOptions, proposed []proposal) (list, spare []proposal) {
 	c := newChoice(g, proposed)
 	if c == nil {
@@ -27,7 +27,7 @@ func (g *Group) received(o *CommitOptions, proposed []proposal) (list, spare []p
 	for _, p := range byType[wire.RemoveProposal] {
 		takeOnce(c, p, c.touched, p.body.Remove)
 	}
-	// Late Updates go before early ones.
+	// Late Updates take precedence over early ones.
 	updates := byType[wire.UpdateProposal]
 	for i := range updates {
 		p := updates[len(updates)-1-i]
@@ -56,7 +56,7 @@ func (g *Group) received(o *CommitOptions, proposed []proposal) (list, spare []p
 	return c.list, spare
 }
 
-// choice holds what received has chosen so far.
+// choice holds the proposals that received has chosen so far.
 type choice struct {
 	list     []proposal
 	touched  map[uint32]bool
@@ -65,8 +65,8 @@ type choice struct {
 	extended bool
 }
 
-// newChoice notes what we propose in the commit itself; it returns nil if nothing else
-// may be in it.
+// newChoice records the commit's own changes; it returns nil if no other proposal may be in the
+// commit.
 func newChoice(g *Group, proposed []proposal) *choice {
 	c := &choice{touched: map[uint32]bool{g.own: true}, clients: map[string]bool{}, psks: map[string]bool{}}
 	for _, p := range proposed {
@@ -84,7 +84,7 @@ func newChoice(g *Group, proposed []proposal) *choice {
 	return c
 }
 
-// takeOnce takes p unless something with the same key was taken.
+// takeOnce takes p unless a proposal with the same key was taken.
 func takeOnce[K comparable](c *choice, p proposal, seen map[K]bool, key K) {
 	if !seen[key] {
 		seen[key] = true

@@ -8,16 +8,15 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Reinitialized says where the group goes on, if the last commit ended it; else it
-// is nil. Any member may then found that group with Successor, and all others Join
-// it with the group as JoinOptions.Resume. RFC 9420, section 11.2.
+// Reinitialized describes the successor of the group if the last commit ended it; else it is
+// nil. Any member may then create that group with Successor, and all others Join it with the
+// group as JoinOptions.Resume. RFC 9420, section 11.2.
 func (g *Group) Reinitialized() *ReInit { return newReInit(g.reInit) }
 
-// Successor founds the group in which g goes on after Reinitialized, and adds the
-// owners of the packages, who must be all other members of g. Suite, group id and
-// extensions are those agreed on, whatever o says. Nobody else is in the new group
-// yet, so the commit can be applied to its Base as soon as its Welcome is safe.
-// RFC 9420, section 11.2.
+// Successor creates the group that continues g after Reinitialized, and adds the owners of the
+// packages, which must be all other members of g. Suite, group id and extensions are those
+// agreed on, whatever o contains. The new group has no other members yet, so the commit can be
+// applied to its Base as soon as its Welcome is stored. RFC 9420, section 11.2.
 func (g *Group) Successor(id Identity, packages [][]byte, o GroupOptions) (*PendingCommit, error) {
 	r := g.reInit
 	if r == nil {
@@ -27,9 +26,9 @@ func (g *Group) Successor(id Identity, packages [][]byte, o GroupOptions) (*Pend
 	return g.found(Suite(r.CipherSuite), r.GroupID, wire.ReInitUsage, id, packages, o)
 }
 
-// Branch founds a group of some members of g, with the suite of g, and adds the
-// owners of the packages, who must be members of g. The commit can be applied to
-// its Base as soon as its Welcome is safe. RFC 9420, section 11.3.
+// Branch creates a group of some members of g, with the suite of g, and adds the owners of the
+// packages, which must be members of g. The commit can be applied to its Base as soon as its
+// Welcome is stored. RFC 9420, section 11.3.
 func (g *Group) Branch(groupID []byte, id Identity, packages [][]byte, o GroupOptions) (*PendingCommit, error) {
 	if g.removed {
 		return nil, broken(ErrRemoved, "11.3", "the group goes on without us")
@@ -37,7 +36,7 @@ func (g *Group) Branch(groupID []byte, id Identity, packages [][]byte, o GroupOp
 	return g.found(g.Suite(), groupID, wire.BranchUsage, id, packages, o)
 }
 
-// found makes a group that continues g.
+// found creates a group that continues g.
 func (g *Group) found(s Suite, groupID []byte, usage uint8, id Identity, packages [][]byte, o GroupOptions) (*PendingCommit, error) {
 	next, err := NewGroup(s, groupID, id, o)
 	if err != nil {
@@ -54,9 +53,9 @@ func (g *Group) found(s Suite, groupID []byte, usage uint8, id Identity, package
 	return p, nil
 }
 
-// checkContinued verifies that next, which uses a resumption key of g, is what it
-// may be: the group that g agreed to go on in, or a branch of g. same says whether
-// two leaves are the same client. RFC 9420, sections 11.2, 11.3 and 12.4.3.1.
+// checkContinued verifies that next, which uses a resumption key of g, is a permitted
+// continuation: the agreed successor of g, or a branch of g. same reports whether two leaves
+// are the same client. RFC 9420, sections 11.2, 11.3 and 12.4.3.1.
 func (g *Group) checkContinued(next *Group, usage uint8, same func(was, is Leaf) bool) error {
 	if next.context.Epoch != 1 {
 		return broken(ErrInvalidSuccessor, "12.4.3.1", "epoch %d instead of 1", next.context.Epoch)
@@ -77,8 +76,7 @@ func (g *Group) checkContinued(next *Group, usage uint8, same func(was, is Leaf)
 	return checkSubset(g.tree, next.tree, "11.2", "a member of the group is not one of its successor", same)
 }
 
-// checkReInit verifies that a group is the one that was agreed on.
-// RFC 9420, section 11.2.
+// checkReInit verifies that a group is the agreed successor. RFC 9420, section 11.2.
 func checkReInit(r *wire.ReInit, next *wire.GroupContext) error {
 	switch {
 	case r == nil:
@@ -95,9 +93,8 @@ func checkReInit(r *wire.ReInit, next *wire.GroupContext) error {
 	return nil
 }
 
-// checkSubset verifies that every member of part is a different member of whole.
-// Without same, members are the same whose credentials are equal; the cost is then
-// linear.
+// checkSubset verifies that every member of part is a different member of whole. If same is
+// nil, members with equal credentials are the same; the cost is then linear.
 func checkSubset(part, whole *tree.Tree, section, what string, same func(part, whole Leaf) bool) error {
 	if same == nil {
 		left := map[string]int{}
@@ -123,8 +120,8 @@ func checkSubset(part, whole *tree.Tree, section, what string, same func(part, w
 	return nil
 }
 
-// continues finds the resumption key in a Welcome that says the group continues
-// another one. RFC 9420, section 12.4.3.1.
+// continues returns the resumption key in a Welcome that names the group which the new one
+// continues; nil if there is none. RFC 9420, section 12.4.3.1.
 func continues(psks []wire.PreSharedKeyID) (*wire.PreSharedKeyID, error) {
 	var found *wire.PreSharedKeyID
 	for i := range psks {
@@ -139,8 +136,8 @@ func continues(psks []wire.PreSharedKeyID) (*wire.PreSharedKeyID, error) {
 	return found, nil
 }
 
-// prepareContinued readies g, which is being joined, for the key that names the
-// group that it continues.
+// prepareContinued prepares g, which is being joined, for the key that names the group that it
+// continues.
 func (g *Group) prepareContinued(id *wire.PreSharedKeyID) error {
 	if id == nil {
 		return nil

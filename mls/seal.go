@@ -8,20 +8,20 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// argumentBytesMax bounds what the application puts into one message.
+// argumentBytesMax bounds the application's data in one message.
 const argumentBytesMax = wire.MessageBytesMax / 4
 
-// SealOptions say how an application message is made.
+// SealOptions holds the parameters of Seal.
 type SealOptions struct {
-	// Padding is how many zero bytes hide the length; they travel sealed. If it is
-	// 0, a policy decides.
+	// Padding is the number of zero bytes that hide the length; they are encrypted with the
+	// message. If it is 0, a policy decides.
 	Padding int
 	Policy  PaddingPolicy // instead of the group's
 }
 
-// Seal encrypts plaintext to the other members. authenticatedData travels
-// readable and protected from change. next replaces g; sealing again with g would
-// use a key twice. RFC 9420, section 15.
+// Seal encrypts plaintext to the other members. authenticatedData stays readable and is
+// authenticated. next replaces g; sealing again with g would use a key twice. RFC 9420, section
+// 15.
 func (g *Group) Seal(plaintext, authenticatedData []byte, o SealOptions) (message []byte, next *Group, err error) {
 	if err := g.checkOpen("15"); err != nil {
 		return nil, nil, err
@@ -40,8 +40,8 @@ func (g *Group) Seal(plaintext, authenticatedData []byte, o SealOptions) (messag
 	return g.frame(a, g.paddingOf(a, o.Padding, o.Policy))
 }
 
-// paddingOf is how many zero bytes hide the length of a: as many as are wanted or,
-// if that is none, what a policy says.
+// paddingOf returns the number of zero bytes that hide the length of a: wanted or, if that is
+// 0, the choice of a policy.
 func (g *Group) paddingOf(a *wire.AuthenticatedContent, wanted int, policy PaddingPolicy) int {
 	if a.WireFormat != wire.PrivateMessageFormat || wanted > 0 {
 		return wanted

@@ -7,26 +7,26 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// ChangeError reports a part of CommitOptions that keeps a commit from being built,
-// such as a KeyPackage of a client that another one of the list adds as well. Err says
-// which rule it breaks.
+// ChangeError reports a part of CommitOptions that keeps a commit from being built, such as a
+// KeyPackage of a client that another entry of the list adds as well. Err names the rule that
+// it breaks.
 type ChangeError struct {
 	Field string // of CommitOptions: "Remove", "Add", "PSK" or "Changes"
 	Index int    // in that field
 	Err   error
 }
 
-// Error names the field and the place in it.
+// Error returns the field, the index in it, and the rule.
 func (e *ChangeError) Error() string { return fmt.Sprintf("%s %d: %v", e.Field, e.Index, e.Err) }
 
 // Unwrap returns Err.
 func (e *ChangeError) Unwrap() error { return e.Err }
 
-// ChangeErrors reports all parts of CommitOptions that keep a commit from being built,
-// at least one: without them it can be. Use errors.As to find it.
+// ChangeErrors reports all parts of CommitOptions that keep a commit from being built, at least
+// one: without them it can be built. Use errors.As to find it.
 type ChangeErrors []*ChangeError
 
-// Error is that of the first.
+// Error returns the message of the first part.
 func (e ChangeErrors) Error() string {
 	if len(e) > 1 {
 		return fmt.Sprintf("%v (and %d more)", e[0], len(e)-1)
@@ -57,12 +57,12 @@ func (o *CommitOptions) fault(i int, err error) *ChangeError {
 	return &ChangeError{Field: "Changes", Index: i, Err: err}
 }
 
-// siftTriesMax bounds the lists that are tried to find out which received proposals can
-// be committed together; what is undecided then is left out.
+// siftTriesMax bounds the lists that are tried to find the received proposals that can be
+// committed together; those still undecided then are left out.
 const siftTriesMax = 256
 
-// sifter finds out which proposals can be committed together. The hook is asked once
-// about each leaf.
+// sifter finds the proposals that can be committed together. It calls the hook once for each
+// leaf.
 type sifter struct {
 	g     *Group
 	asked map[leafName]error
@@ -77,11 +77,10 @@ func (g *Group) newSifter(tries int) *sifter {
 	return &sifter{g: g, asked: map[leafName]error{}, tries: tries}
 }
 
-// sift adds those of candidates to base that can be committed together with it and
-// always, and returns base with them. Earlier ones go before later ones: each is left
-// out only if it does not fit to what was taken before it. It tries whole runs first, so
-// that few bad ones among many cost a logarithm each. bad is called for the others, with
-// their place.
+// sift adds those of candidates to base that can be committed together with it and always, and
+// returns base with them. Earlier ones take precedence over later ones: each is left out only
+// if it conflicts with those taken before it. It tries whole runs first, so that few bad ones
+// among many cost a logarithm each. bad is called for the others, with their index.
 func (s *sifter) sift(base, candidates, always []proposal, bad func(i int, err error)) []proposal {
 	if len(candidates) == 0 {
 		return base
@@ -127,7 +126,7 @@ func (s *sifter) fits(list []proposal) error {
 	)
 }
 
-// ask asks the hook, unless it was asked before.
+// ask calls the hook, unless it was called before for the same change.
 func (s *sifter) ask(list []CredentialChange) error {
 	for _, c := range list {
 		name := leafName{string(c.New.EncryptionKey), string(c.New.SignatureKey), string(c.New.Credential)}
@@ -143,16 +142,16 @@ func (s *sifter) ask(list []CredentialChange) error {
 	return nil
 }
 
-// ownChanges are the changes of CommitOptions as proposals.
+// ownChanges holds the changes of CommitOptions as proposals.
 type ownChanges struct {
 	o      *CommitOptions
 	list   []proposal
-	places []int        // of those in list, among all changes
-	bad    ChangeErrors // those that are wrong by themselves
+	places []int        // index of each proposal of list among all changes
+	bad    ChangeErrors // changes that are invalid by themselves
 }
 
-// sift finds all changes that keep a commit of them from being made behind base, as
-// ChangeErrors; nil if there is none.
+// sift returns as ChangeErrors all changes that keep a commit of them on top of base from being
+// built; nil if there is none.
 func (own *ownChanges) sift(g *Group, base []proposal) error {
 	g.newSifter(-1).sift(base, own.list, nil, func(i int, err error) { own.bad = append(own.bad, own.o.fault(own.places[i], err)) })
 	if len(own.bad) == 0 {
@@ -161,7 +160,7 @@ func (own *ownChanges) sift(g *Group, base []proposal) error {
 	return own.bad
 }
 
-// removesIn lists the Removes of list.
+// removesIn returns the Removes of list.
 func removesIn(list []proposal) []proposal {
 	return slices.DeleteFunc(slices.Clone(list), func(p proposal) bool { return p.body.Type != wire.RemoveProposal })
 }

@@ -25,17 +25,16 @@ import (
 //	    opaque checksum[32];  /* SHA-256 of all before */
 //	} State;
 //
-// The checksum finds accidents, not attackers: state holds private keys, so whoever
-// can write it can be us. Encrypt it at rest; EncryptState does.
+// The checksum detects accidents, not attackers: state holds private keys, so write access to
+// it allows impersonation. Encrypt it at rest; EncryptState does.
 //
-// The bodies are what the Code methods in this file visit, in their order; STATE.md
-// has them field by field. Used message keys, and secrets from which they could be
-// made, are in none of them.
+// The bodies are the fields that the Code methods in this file visit, in their order; STATE.md
+// documents them field by field. They contain no used message keys, and no secrets from which
+// these could be derived.
 //
-// Loading also checks that the parts belong together (the tree with the group
-// context, our private keys with the tree, the confirmation tag with the epoch, a
-// pending commit with its messages), so that no state that loads makes a later
-// operation fail in a strange way.
+// Loading also checks that the parts belong together (the tree with the group context, our
+// private keys with the tree, the confirmation tag with the epoch, a pending commit with its
+// messages), so that a state that loads does not make a later operation fail unexpectedly.
 const (
 	stateMagic   = "wmls"
 	stateVersion = 2 // 1 had no own updates, outsiders, reinitialization, external commits
@@ -90,7 +89,7 @@ func codeSuite(c *wire.Coder, s **suite.Suite) {
 	found, err := suite.Lookup(id)
 	if err != nil {
 		c.Fail("%v", err)
-		found, _ = suite.Lookup(suite.X25519AES128GCM) // so that decoding may walk on to its end
+		found, _ = suite.Lookup(suite.X25519AES128GCM) // so that decoding can continue to the end
 	}
 	*s = found
 }
@@ -132,7 +131,7 @@ func (k SignatureKey) MarshalBinary() ([]byte, error) {
 	})), nil
 }
 
-// UnmarshalBinary is the inverse of MarshalBinary. Errors wrap ErrCorruptState or
+// UnmarshalBinary decodes the output of MarshalBinary. Errors wrap ErrCorruptState or
 // ErrNewerState.
 func (k *SignatureKey) UnmarshalBinary(data []byte) error {
 	var loaded SignatureKey
@@ -163,7 +162,7 @@ func (k *KeyPackage) MarshalBinary() ([]byte, error) {
 	return saveState(stateKeyPackage, (*keyPackageState)(k)), nil
 }
 
-// LoadKeyPackage is the inverse of KeyPackage.MarshalBinary. Errors wrap
+// LoadKeyPackage decodes the output of KeyPackage.MarshalBinary. Errors wrap
 // ErrCorruptState or ErrNewerState.
 func LoadKeyPackage(data []byte) (*KeyPackage, error) {
 	k := new(KeyPackage)
@@ -176,12 +175,12 @@ func LoadKeyPackage(data []byte) (*KeyPackage, error) {
 	return k, nil
 }
 
-// LoadOptions give a loaded group what is not in its state.
+// LoadOptions holds the settings of a loaded group, which are not part of its state.
 type LoadOptions struct {
 	Hook    CredentialHook
-	PSK     PSKSource        // nil knows none
+	PSK     PSKSource        // nil: no keys known
 	Now     func() time.Time // time.Now if nil
-	Padding PaddingPolicy    // of PrivateMessages; nil pads nothing
+	Padding PaddingPolicy    // of PrivateMessages; nil: no padding
 	Limits  Limits
 }
 
@@ -194,7 +193,7 @@ func (g *Group) MarshalBinary() ([]byte, error) {
 	return saveState(stateGroup, (*groupState)(g)), nil
 }
 
-// LoadGroup is the inverse of Group.MarshalBinary. Errors wrap ErrCorruptState or
+// LoadGroup decodes the output of Group.MarshalBinary. Errors wrap ErrCorruptState or
 // ErrNewerState.
 func LoadGroup(state []byte, o LoadOptions) (*Group, error) {
 	g := &Group{settings: o.settings()}
@@ -246,7 +245,7 @@ func (g *groupState) checkTranscript(c *wire.Coder) {
 	}
 }
 
-// codeTree visits the tree and says whether it is usable.
+// codeTree visits the tree and reports whether it is usable.
 func (g *groupState) codeTree(c *wire.Coder) bool {
 	if !c.Decoding() {
 		list := g.tree.Wire()
@@ -320,14 +319,14 @@ func (g *groupState) codeProposal(c *wire.Coder, p *proposal) {
 	}
 }
 
-// isOwnUpdate says whether the keys of p are those of its leaf, and that ours.
+// isOwnUpdate reports whether the keys of p are those of its leaf, and the leaf is ours.
 func (g *groupState) isOwnUpdate(p *proposal) bool {
 	return p.sender == (*Group)(g).sender() && p.body.Type == wire.UpdateProposal &&
 		bytes.Equal(p.body.Update.EncryptionKey, p.own.pair.Public) && bytes.Equal(p.body.Update.SignatureKey, p.own.key.public)
 }
 
-// codePast visits the past epochs, the newest first, because most of their leaves
-// are those of the epoch after.
+// codePast visits the past epochs, the newest first, because most of their leaves are those of
+// the following epoch.
 func (g *groupState) codePast(c *wire.Coder) {
 	list := slices.Clone(g.past)
 	slices.Reverse(list)
@@ -364,7 +363,7 @@ func (g *groupState) codePast(c *wire.Coder) {
 	}
 }
 
-// How a leaf of a past epoch is saved.
+// The forms in which a leaf of a past epoch is saved.
 const (
 	leafBlank uint8 = iota
 	leafSame        // as in the epoch after
@@ -422,7 +421,7 @@ func (p *PendingCommit) MarshalBinary() ([]byte, error) {
 	return saveState(statePendingCommit, (*pendingState)(p)), nil
 }
 
-// LoadPendingCommit is the inverse of PendingCommit.MarshalBinary. Errors wrap
+// LoadPendingCommit decodes the output of PendingCommit.MarshalBinary. Errors wrap
 // ErrCorruptState or ErrNewerState.
 func LoadPendingCommit(state []byte, o LoadOptions) (*PendingCommit, error) {
 	p := &PendingCommit{group: &Group{settings: o.settings()}}
@@ -441,8 +440,8 @@ func LoadPendingCommit(state []byte, o LoadOptions) (*PendingCommit, error) {
 	return p, nil
 }
 
-// checkMessages verifies that the messages and the seats of a loaded commit are
-// those of the group it leads to.
+// checkMessages verifies that the messages and the seats of a loaded commit are those of the
+// group it leads to.
 func (p *PendingCommit) checkMessages() error {
 	h, err := wire.ParseHeader(p.message)
 	if err != nil {
@@ -452,7 +451,7 @@ func (p *PendingCommit) checkMessages() error {
 		return errors.New("a pending commit with the message of another")
 	}
 	if p.group.reInit != nil && len(p.groupInfo) == 0 && len(p.welcome) == 0 {
-		p.groupInfo = nil // nobody can join any more
+		p.groupInfo = nil // the group ended: no client can join any more
 		return nil
 	}
 	var m wire.Message

@@ -7,19 +7,19 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// proposalOverhead counts what a kept proposal takes besides its own bytes.
+// proposalOverhead is the size counted for a kept proposal besides its own bytes.
 const proposalOverhead = 256
 
-// measure fills in how many bytes p takes.
+// measure sets the size of p in bytes.
 func (p *proposal) measure() {
 	p.bytes = len(p.ref) + len(wire.Marshal(p.body)) + proposalOverhead
 }
 
-// holding is what is kept of one sender.
+// holding counts the kept proposals of one sender.
 type holding struct{ count, bytes int }
 
-// holder names the sender of a proposal. Those who are not in the group are one: a
-// stranger can take as many names as it likes.
+// holder returns the sender to which a proposal is counted. All senders outside the group share
+// one: an outsider can use any number of names.
 func (p *proposal) holder() wire.Sender {
 	if p.sender.Type == wire.NewMemberProposalSender {
 		return wire.Sender{Type: wire.NewMemberProposalSender}
@@ -27,8 +27,8 @@ func (p *proposal) holder() wire.Sender {
 	return p.sender
 }
 
-// keep returns the group with one more proposal, unless it has it. Where the bounds are
-// reached the sender of most gives way: if that is the sender of p, p is refused.
+// keep returns the group with one more proposal, unless it already has it. At a bound, the
+// sender with the most proposals loses one: if that is the sender of p, p is refused.
 func (g *Group) keep(p proposal) (*Group, error) {
 	if slices.ContainsFunc(g.proposals, func(q proposal) bool { return bytes.Equal(q.ref, p.ref) }) {
 		return g.clone(), nil
@@ -71,8 +71,8 @@ func (g *Group) keep(p proposal) (*Group, error) {
 	return next, nil
 }
 
-// largest finds the last proposal of the sender who has more of them than self has, and
-// most of all; -1 if there is none.
+// largest finds the last proposal of the sender that has more of them than self, and the most
+// of all; -1 if there is none.
 func largest(kept []proposal, held map[wire.Sender]*holding, self wire.Sender, most func(*holding) int) (at int, h *holding) {
 	at, h = -1, held[self]
 	for i := range kept {

@@ -1,6 +1,5 @@
-// Package framing signs, tags, seals and opens the messages of a group
-// (RFC 9420, section 6). It knows keys and bytes; whether a message may be sent
-// or believed is decided in package mls.
+// Package framing signs, tags, seals and opens the messages of a group (RFC 9420, section 6).
+// It deals with keys and bytes; package mls decides whether a message may be sent or accepted.
 package framing
 
 import (
@@ -37,7 +36,7 @@ func Verify(s *suite.Suite, public []byte, a *wire.AuthenticatedContent, context
 	return nil
 }
 
-// Public makes the PublicMessage of a member. RFC 9420, section 6.2.
+// Public returns the PublicMessage of a member. RFC 9420, section 6.2.
 func Public(s *suite.Suite, membershipKey []byte, a *wire.AuthenticatedContent, context *wire.GroupContext) *wire.PublicMessage {
 	return &wire.PublicMessage{
 		Content: a.Content, Signature: a.Signature, ConfirmationTag: a.ConfirmationTag,
@@ -54,15 +53,15 @@ func CheckTag(s *suite.Suite, membershipKey []byte, m *wire.PublicMessage, conte
 	return nil
 }
 
-// SenderDataKey is the key of the sender data; it depends on a sample of the message's ciphertext.
-// RFC 9420, section 6.3.2.
+// SenderDataKey returns the key of the sender data; it depends on a sample of the message's
+// ciphertext. RFC 9420, section 6.3.2.
 func SenderDataKey(s *suite.Suite, secret, ciphertext []byte) (key, nonce []byte) {
 	sample := ciphertext[:min(len(ciphertext), suite.HashBytes)]
 	return s.ExpandWithLabel(secret, "key", sample, s.KeyBytes()), s.ExpandWithLabel(secret, "nonce", sample, suite.NonceBytes)
 }
 
-// guarded is the nonce with the reuse guard over its beginning.
-// RFC 9420, section 6.3.1.
+// guarded returns the nonce with the reuse guard applied to its first bytes. RFC 9420, section
+// 6.3.1.
 func guarded(nonce []byte, guard [4]byte) []byte {
 	out := append([]byte{}, nonce...)
 	for i, b := range guard {
@@ -89,7 +88,7 @@ func Private(s *suite.Suite, senderDataSecret []byte, key schedule.Key, sender u
 	return m, nil
 }
 
-// OpenSender says who sealed m, and with which generation; errors wrap ErrOpen or
+// OpenSender returns the sender of m and the generation of its key; errors wrap ErrOpen or
 // wire.ErrMalformed. RFC 9420, section 6.3.2.
 func OpenSender(s *suite.Suite, senderDataSecret []byte, m *wire.PrivateMessage) (wire.SenderData, error) {
 	var data wire.SenderData
@@ -101,8 +100,8 @@ func OpenSender(s *suite.Suite, senderDataSecret []byte, m *wire.PrivateMessage)
 	return data, wire.Unmarshal(plaintext, &data)
 }
 
-// Open opens m with the key that its sender data names. The signature is still to
-// be verified. Errors wrap ErrOpen or wire.ErrMalformed. RFC 9420, section 6.3.1.
+// Open opens m with the key that its sender data names. It does not verify the signature.
+// Errors wrap ErrOpen or wire.ErrMalformed. RFC 9420, section 6.3.1.
 func Open(s *suite.Suite, key schedule.Key, data wire.SenderData, m *wire.PrivateMessage) (*wire.AuthenticatedContent, error) {
 	plaintext, err := s.Open(key.Key, guarded(key.Nonce, data.ReuseGuard), m.ContentAAD(), m.Ciphertext)
 	if err != nil {

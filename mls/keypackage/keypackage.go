@@ -1,10 +1,10 @@
-// Package keypackage checks published KeyPackages (RFC 9420, section 10). It is
-// all that a directory needs to refuse what no client could use:
+// Package keypackage checks published KeyPackages (RFC 9420, section 10). It is sufficient for
+// a directory to refuse packages that no client could use:
 //
 //	info, err := keypackage.Validate(raw, time.Now())
 //
-// What it cannot check is whether the identity belongs to whoever publishes the
-// package: compare Info.Identity with the authenticated caller.
+// It cannot check that the identity belongs to the publisher of the package: compare
+// Info.Identity with the authenticated caller.
 package keypackage
 
 import (
@@ -30,10 +30,10 @@ var (
 // 7.2, tells applications to define: a year, and a day for clocks that differ.
 const LifetimeMax = 366 * 24 * time.Hour
 
-// LifetimeUnlimited stands for no longest lifetime.
+// LifetimeUnlimited removes the bound on lifetimes.
 const LifetimeUnlimited = time.Duration(math.MaxInt64)
 
-// Info is what a valid KeyPackage says.
+// Info describes a valid KeyPackage.
 type Info struct {
 	Ref                 []byte // KeyPackageRef, section 5.2
 	Suite               uint16
@@ -55,7 +55,7 @@ func Validate(raw []byte, now time.Time) (Info, error) {
 	return ValidateWithin(raw, now, LifetimeMax)
 }
 
-// ValidateWithin is Validate with another longest lifetime.
+// ValidateWithin does the checks of Validate with another longest lifetime.
 func ValidateWithin(raw []byte, now time.Time, longest time.Duration) (Info, error) {
 	var m wire.Message
 	if err := wire.Unmarshal(raw, &m); err != nil {
@@ -80,7 +80,7 @@ func ValidateWithin(raw []byte, now time.Time, longest time.Duration) (Info, err
 	return InfoOf(s, m.KeyPackage), nil
 }
 
-// InfoOf reads what k says; it checks nothing.
+// InfoOf returns the description of k without any check.
 func InfoOf(s *suite.Suite, k *wire.KeyPackage) Info {
 	_, lastResort := wire.FindExtension(k.Extensions, wire.LastResortExtension)
 	return Info{
@@ -91,16 +91,15 @@ func InfoOf(s *suite.Suite, k *wire.KeyPackage) Info {
 	}
 }
 
-// Time is the time that a lifetime's seconds mean; what no time.Time can hold
-// becomes the latest that can be compared and formatted, in the year 9999.
+// Time converts a lifetime's seconds; values that a time.Time cannot hold become the latest
+// time that can be compared and formatted, in the year 9999.
 func Time(seconds uint64) time.Time {
 	const latest = 253402300799 // 9999-12-31T23:59:59Z
 	return time.Unix(int64(min(seconds, latest)), 0).UTC()
 }
 
-// Check verifies everything about k but its lifetime, which counts when a package
-// is published or used, and not when an old commit is read again.
-// RFC 9420, section 10.1.
+// Check verifies everything about k except its lifetime, which matters when a package is
+// published or used, and not when an old commit is read again. RFC 9420, section 10.1.
 func Check(s *suite.Suite, k *wire.KeyPackage) error {
 	if err := CheckForm(s, k); err != nil {
 		return err
@@ -108,8 +107,7 @@ func Check(s *suite.Suite, k *wire.KeyPackage) error {
 	return CheckSignatures(s, k)
 }
 
-// CheckForm is what Check verifies but for the signatures, at a hundredth of the
-// cost.
+// CheckForm does the checks of Check other than the signatures, at a hundredth of the cost.
 func CheckForm(s *suite.Suite, k *wire.KeyPackage) error {
 	return checkForm(s.ID(), s.PublicKeys(), k)
 }

@@ -7,14 +7,13 @@ import (
 	"waxwing.im/waxwing/mls/suite"
 )
 
-// XWing is the number that clients use for MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519.
-// Its hash and its signatures are those of suite 3. The groups of this module do not
-// have it, but a directory can tell whether a package of it is good: that takes a look
-// at its keys, no use of them.
+// XWing is the number that clients use for MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519. Its
+// hash and its signatures are those of suite 3. Groups of this module do not support it, but a
+// directory can check its packages: that takes the form of the keys, not their use.
 const XWing suite.ID = 0x004d
 
-// directorySuite returns what packages of a suite are checked with: its hash and
-// signatures, and its HPKE keys. The error wraps suite.ErrUnsupported.
+// directorySuite returns the hash and signatures with which packages of a suite are checked,
+// and its HPKE keys. The error wraps suite.ErrUnsupported.
 func directorySuite(id suite.ID) (*suite.Suite, suite.PublicKeys, error) {
 	s, err := suite.Lookup(id)
 	if err == nil {

@@ -1,7 +1,6 @@
-// Package leaf checks leaf nodes: what RFC 9420 demands of a member's place in
-// the tree by itself (section 7.3). What depends on the other members (unique
-// keys, common credential types) is checked by package tree, and whether the
-// credential is believed is the application's decision.
+// Package leaf checks single leaf nodes by the rules of RFC 9420, section 7.3. Rules that
+// depend on the other members (unique keys, common credential types) are checked by package
+// tree, and credentials are verified by the application.
 package leaf
 
 import (
@@ -24,10 +23,10 @@ func invalid(section, format string, args ...any) error {
 	return fmt.Errorf("%w: %s (RFC 9420, section %s)", ErrInvalid, fmt.Sprintf(format, args...), section)
 }
 
-// Check verifies everything about n that n alone can show: the form of its keys,
-// its signature, and that its capabilities cover itself and the suite. For a leaf
-// that did not come from a KeyPackage, groupID and index say where it stands.
-// Errors wrap ErrInvalid, ErrSignature or suite.ErrKey. RFC 9420, section 7.3.
+// Check verifies everything about n that can be verified without other nodes: the form of its
+// keys, its signature, and that its capabilities cover itself and the suite. For a leaf that
+// did not come from a KeyPackage, groupID and index are its group and place. Errors wrap
+// ErrInvalid, ErrSignature or suite.ErrKey. RFC 9420, section 7.3.
 func Check(s *suite.Suite, n *wire.LeafNode, groupID []byte, index uint32) error {
 	if err := CheckForm(s, n); err != nil {
 		return err
@@ -35,8 +34,7 @@ func Check(s *suite.Suite, n *wire.LeafNode, groupID []byte, index uint32) error
 	return CheckSignature(s, n, groupID, index)
 }
 
-// CheckForm is what Check verifies but for the signature, at a hundredth of the
-// cost.
+// CheckForm does the checks of Check other than the signature, at a hundredth of the cost.
 func CheckForm(s *suite.Suite, n *wire.LeafNode) error {
 	if err := s.CheckPublicKey(n.EncryptionKey); err != nil {
 		return err
@@ -44,8 +42,8 @@ func CheckForm(s *suite.Suite, n *wire.LeafNode) error {
 	return CheckContent(s.ID(), n)
 }
 
-// CheckContent is what CheckForm verifies but for the key, which is all that can be
-// said of a leaf whose suite is known by its number only.
+// CheckContent does the checks of CheckForm other than the key: everything that can be checked
+// of a leaf of a suite that is known by its number only.
 func CheckContent(id suite.ID, n *wire.LeafNode) error {
 	if err := checkCapabilities(id, n); err != nil {
 		return err
@@ -97,14 +95,14 @@ func set(list []uint16) map[uint16]bool {
 	return m
 }
 
-// Requirement is what a group requires of its members, without repetitions and
-// without what nobody needs to list. What remains is so little for honest members
-// that a hostile list is refused by the first of them, however large the group.
+// Requirement holds the requirements of a group for its members, without repetitions and
+// without types that need not be listed. For honest groups little remains, and a hostile list
+// is refused at the first member, however large the group.
 type Requirement struct {
 	extensions, proposals, credentials []uint16
 }
 
-// NewRequirement reads what a group requires. RFC 9420, section 11.1.
+// NewRequirement returns the requirements of an extension. RFC 9420, section 11.1.
 func NewRequirement(required *wire.RequiredCapabilities) *Requirement {
 	never := func(uint16) bool { return false }
 	return &Requirement{
@@ -114,16 +112,15 @@ func NewRequirement(required *wire.RequiredCapabilities) *Requirement {
 	}
 }
 
-// distinct lists the values of list once each, without the default ones.
+// distinct returns the values of list once each, without the default ones.
 func distinct(list []uint16, isDefault func(uint16) bool) []uint16 {
 	list = slices.DeleteFunc(slices.Clone(list), isDefault)
 	slices.Sort(list)
 	return slices.Compact(list)
 }
 
-// Check verifies that n supports what is required. Values that mean nothing
-// (GREASE) are supported by nobody, whatever the lists say.
-// RFC 9420, sections 11.1 and 13.5.
+// Check verifies that n supports what is required. GREASE values count as unsupported, even if
+// a leaf lists them. RFC 9420, sections 11.1 and 13.5.
 func (r *Requirement) Check(n *wire.LeafNode) error {
 	if t, isMissing := missing(r.extensions, n.Capabilities.Extensions); isMissing {
 		return invalid("11.1", "required extension type %#x is not supported", t)
@@ -137,7 +134,7 @@ func (r *Requirement) Check(n *wire.LeafNode) error {
 	return nil
 }
 
-// missing finds a value of want that have lacks.
+// missing returns a value of want that is not in have.
 func missing(want, have []uint16) (uint16, bool) {
 	supported := func(t uint16) bool { return slices.Contains(have, t) }
 	if len(want) > 4 {

@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	// ErrUsed is wrapped when the key of a generation is gone: it was used, or
+	// ErrUsed is wrapped when the key of a generation is no longer there: it was used, or
 	// dropped because too many others were skipped.
 	ErrUsed = errors.New("message key was used before")
 	// ErrTooFarAhead is wrapped when a generation is further ahead than the limit.
@@ -20,17 +20,17 @@ var (
 )
 
 const (
-	// JumpMax is by default how many generations a message may be ahead of its
+	// JumpMax is the default number of generations by which a message may be ahead of its
 	// sender's last.
 	JumpMax = 1000
-	// SkippedMax is by default how many skipped keys one ratchet keeps; the oldest
-	// go first.
+	// SkippedMax is the default number of skipped keys that one ratchet keeps; the oldest are
+	// dropped first.
 	SkippedMax = 1000
-	// Ceiling is the highest that either limit may be.
+	// Ceiling is the highest value of either limit.
 	Ceiling = 100_000
 )
 
-// Kind says which of a member's two ratchets is meant.
+// Kind selects one of a member's two ratchets.
 type Kind int
 
 // The two ratchets of a member. RFC 9420, section 9.
@@ -39,17 +39,17 @@ const (
 	Application
 )
 
-// Key seals one message.
+// Key is the key and the nonce of one message.
 type Key struct {
 	Generation uint32
 	Key, Nonce []byte
 }
 
-// ratchet makes the keys of one member for one kind of message. It is a value;
-// skipped is never changed in place. RFC 9420, section 9.1.
+// ratchet derives the keys of one member for one kind of message. It is a value; skipped is
+// never changed in place. RFC 9420, section 9.1.
 type ratchet struct {
 	secret  []byte
-	next    uint32 // generation that secret makes
+	next    uint32 // generation that secret derives
 	skipped []Key  // by rising generation, all below next
 }
 
@@ -59,7 +59,7 @@ type limits struct {
 	skipped int
 }
 
-// step makes the next key.
+// step returns the next key and the ratchet after it.
 func (r ratchet) step(s *suite.Suite) (Key, ratchet, error) {
 	if r.next == math.MaxUint32 {
 		return Key{}, r, fmt.Errorf("%w: the ratchet is exhausted (RFC 9420, section 9.1)", ErrTooFarAhead)
@@ -74,8 +74,8 @@ func (r ratchet) step(s *suite.Suite) (Key, ratchet, error) {
 	return k, r, nil
 }
 
-// take makes or finds the key of a generation, and returns a ratchet without it. The
-// key is the caller's to overwrite.
+// take derives or finds the key of a generation, and returns a ratchet without it. The caller
+// must overwrite the key after use.
 func (r ratchet) take(s *suite.Suite, l limits, generation uint32) (Key, ratchet, error) {
 	if generation < r.next {
 		i, found := slices.BinarySearchFunc(r.skipped, generation, func(k Key, g uint32) int { return int(int64(k.Generation) - int64(g)) })
@@ -113,7 +113,7 @@ func (r ratchet) take(s *suite.Suite, l limits, generation uint32) (Key, ratchet
 	}
 }
 
-// code visits a ratchet in saved state, checking the sizes that s demands.
+// code visits a ratchet in saved state, and checks the sizes that s demands.
 func (r *ratchet) code(c *wire.Coder, s *suite.Suite) {
 	c.Bytes(&r.secret)
 	c.U32(&r.next)

@@ -1,8 +1,8 @@
-// Package schedule derives the secrets of MLS epochs (RFC 9420, section 8) and
-// the keys of single messages (section 9).
+// Package schedule derives the secrets of MLS epochs (RFC 9420, section 8) and the keys of
+// single messages (section 9).
 //
-// Everything here is a value: functions return new values and leave their
-// arguments alone, so an older state of a group stays usable.
+// All types are values: functions return new values and do not change their arguments, so an
+// older state of a group stays usable.
 package schedule
 
 import (
@@ -15,17 +15,17 @@ import (
 // Epoch holds the secrets of one epoch. RFC 9420, section 8, table 4.
 type Epoch struct {
 	SenderData    []byte
-	Encryption    []byte // nil once the secret tree was made from it
+	Encryption    []byte // nil once the secret tree was derived from it
 	Exporter      []byte
 	External      []byte
 	Confirmation  []byte
 	Membership    []byte
 	Resumption    []byte
 	Authenticator []byte
-	Init          []byte // goes into the next epoch
+	Init          []byte // input of the next epoch
 }
 
-// Code visits the secrets that must survive in saved state; Encryption must not.
+// Code visits the secrets that saved state must keep; Encryption is not among them.
 func (e *Epoch) Code(c *wire.Coder) {
 	for _, secret := range []*[]byte{&e.SenderData, &e.Exporter, &e.External, &e.Confirmation, &e.Membership, &e.Resumption, &e.Authenticator, &e.Init} {
 		c.Bytes(secret)
@@ -35,7 +35,7 @@ func (e *Epoch) Code(c *wire.Coder) {
 	}
 }
 
-// Joiner is the joiner secret of the epoch that context describes.
+// Joiner returns the joiner secret of the epoch that context describes.
 // RFC 9420, section 8.
 func Joiner(s *suite.Suite, init, commit []byte, context *wire.GroupContext) []byte {
 	secret := s.Extract(init, commit)
@@ -69,12 +69,12 @@ func FromEpochSecret(s *suite.Suite, secret []byte) *Epoch {
 	}
 }
 
-// Welcome is the welcome secret of an epoch. RFC 9420, section 8.
+// Welcome returns the welcome secret of an epoch. RFC 9420, section 8.
 func Welcome(s *suite.Suite, joiner, psk []byte) []byte {
 	return s.DeriveSecret(s.Extract(joiner, psk), "welcome")
 }
 
-// WelcomeKey is the key that seals the GroupInfo of a Welcome.
+// WelcomeKey returns the key that seals the GroupInfo of a Welcome.
 // RFC 9420, section 12.4.3.1.
 func WelcomeKey(s *suite.Suite, welcome []byte) (key, nonce []byte) {
 	return s.ExpandWithLabel(welcome, "key", nil, s.KeyBytes()), s.ExpandWithLabel(welcome, "nonce", nil, suite.NonceBytes)
@@ -89,15 +89,15 @@ func (e *Epoch) Export(s *suite.Suite, label string, context []byte, length int)
 	return s.ExpandWithLabel(s.DeriveSecret(e.Exporter, label), "exported", s.Hash(context), length), nil
 }
 
-// ExternalPub is the public key with which others join by themselves.
-// RFC 9420, section 8.3.
+// ExternalPub returns the public key with which clients join by external commit. RFC 9420,
+// section 8.3.
 func (e *Epoch) ExternalPub(s *suite.Suite) ([]byte, error) {
 	_, public, err := s.DeriveKeyPair(e.External)
 	return public, err
 }
 
-// OpenExternalInit is the init secret of the epoch that an external commit opens.
-// Errors wrap suite.ErrOpen. RFC 9420, section 8.3.
+// OpenExternalInit returns the init secret of the epoch that an external commit opens. Errors
+// wrap suite.ErrOpen. RFC 9420, section 8.3.
 func (e *Epoch) OpenExternalInit(s *suite.Suite, kemOutput []byte) ([]byte, error) {
 	private, _, err := s.DeriveKeyPair(e.External)
 	if err != nil {
@@ -107,7 +107,7 @@ func (e *Epoch) OpenExternalInit(s *suite.Suite, kemOutput []byte) ([]byte, erro
 	return s.OpenExternalInit(private, kemOutput)
 }
 
-// NoPSK is the PSK secret of an epoch without pre-shared keys.
+// NoPSK returns the PSK secret of an epoch without pre-shared keys.
 // RFC 9420, section 8.4.
 func NoPSK() []byte { return make([]byte, suite.HashBytes) }
 
@@ -133,19 +133,19 @@ func PSKSecret(s *suite.Suite, psks []PSK) []byte {
 	return secret
 }
 
-// ConfirmedTranscript is the confirmed transcript hash after commit.
+// ConfirmedTranscript returns the confirmed transcript hash after commit.
 // RFC 9420, section 8.2.
 func ConfirmedTranscript(s *suite.Suite, interim []byte, commit *wire.AuthenticatedContent) []byte {
 	return s.Hash(interim, commit.ConfirmedInput())
 }
 
-// InterimTranscript is the interim transcript hash after a commit with the given
+// InterimTranscript returns the interim transcript hash after a commit with the given
 // confirmation tag. RFC 9420, section 8.2.
 func InterimTranscript(s *suite.Suite, confirmed, confirmationTag []byte) []byte {
 	return s.Hash(confirmed, wire.Marshal(wire.Func(func(c *wire.Coder) { c.Bytes(&confirmationTag) })))
 }
 
-// ConfirmationTag proves knowledge of the epoch. RFC 9420, section 6.1.
+// ConfirmationTag returns the tag that proves knowledge of the epoch. RFC 9420, section 6.1.
 func (e *Epoch) ConfirmationTag(s *suite.Suite, confirmed []byte) []byte {
 	return s.MAC(e.Confirmation, confirmed)
 }

@@ -8,9 +8,9 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// SecretTree gives each member of an epoch its two ratchets. It is a value: Next
-// and Take return a new one that shares all but the path they walked, and forget
-// every secret from which the key could be made again. RFC 9420, section 9.
+// SecretTree holds the two ratchets of each member of an epoch. It is a value: Next and Take
+// return a new tree that shares all but the path they walked, and that no longer has any secret
+// from which the key could be derived again. RFC 9420, section 9.
 type SecretTree struct {
 	suite *suite.Suite
 	size  uint32 // leaves, a power of two
@@ -18,15 +18,15 @@ type SecretTree struct {
 	limits
 }
 
-// secretNode is in one of three states: it has a secret from which nothing was
-// derived yet, or children, or (a leaf) ratchets. It is never changed.
+// secretNode is in one of three states: it has a secret from which nothing was derived yet, or
+// children, or (a leaf) ratchets. It is never changed.
 type secretNode struct {
 	secret      []byte
 	left, right *secretNode
 	ratchets    *[2]ratchet
 }
 
-// NewSecretTree makes the tree of an epoch with size leaves, a power of two.
+// NewSecretTree returns the tree of an epoch with size leaves, a power of two.
 func NewSecretTree(s *suite.Suite, size uint32, encryptionSecret []byte) SecretTree {
 	return SecretTree{
 		suite: s, size: size, root: &secretNode{secret: bytes.Clone(encryptionSecret)},
@@ -41,12 +41,12 @@ func (t SecretTree) Limited(jump, skipped int) SecretTree {
 	return t
 }
 
-// Next makes the next key of a member's ratchet, to send with.
+// Next returns the next key of a member's ratchet, to send with.
 func (t SecretTree) Next(leaf uint32, kind Kind) (Key, SecretTree, error) {
 	return t.use(leaf, kind, func(r ratchet) (Key, ratchet, error) { return r.step(t.suite) })
 }
 
-// Take finds the key of one generation, to receive with. Errors wrap ErrUsed or
+// Take returns the key of one generation, to receive with. Errors wrap ErrUsed or
 // ErrTooFarAhead. It costs as many derivations as it skips generations.
 func (t SecretTree) Take(leaf uint32, kind Kind, generation uint32) (Key, SecretTree, error) {
 	return t.use(leaf, kind, func(r ratchet) (Key, ratchet, error) { return r.take(t.suite, t.limits, generation) })
@@ -64,8 +64,8 @@ func (t SecretTree) use(leaf uint32, kind Kind, f func(ratchet) (Key, ratchet, e
 	return key, t, nil
 }
 
-// walk applies f to a ratchet of the leaf with the given place among the size
-// leaves under n, and returns what stands in n's place afterwards.
+// walk applies f to a ratchet of the leaf with the given index among the size leaves under n,
+// and returns the replacement of n.
 func (t SecretTree) walk(n *secretNode, size, leaf uint32, kind Kind, f func(ratchet) (Key, ratchet, error)) (Key, *secretNode, error) {
 	if size == 1 {
 		ratchets := t.ratchets(n)
@@ -88,7 +88,7 @@ func (t SecretTree) walk(n *secretNode, size, leaf uint32, kind Kind, f func(rat
 	return key, &split, err
 }
 
-// ratchets are the ratchets of the leaf n, made when first needed.
+// ratchets returns the ratchets of the leaf n, derived when first needed.
 func (t SecretTree) ratchets(n *secretNode) [2]ratchet {
 	if n.ratchets != nil {
 		return *n.ratchets
@@ -99,8 +99,8 @@ func (t SecretTree) ratchets(n *secretNode) [2]ratchet {
 	}
 }
 
-// Code visits the tree in saved state. Whoever decodes starts from a tree made
-// with the epoch's suite and size.
+// Code visits the tree in saved state. To decode, start from a tree made with the epoch's suite
+// and size.
 func (t *SecretTree) Code(c *wire.Coder) { t.code(c, &t.root, t.size) }
 
 // The states of a node in saved state.

@@ -7,7 +7,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// GenerateKeyPair makes a random HPKE key pair.
+// GenerateKeyPair returns a random HPKE key pair.
 func (s *Suite) GenerateKeyPair() (private, public []byte, err error) {
 	k, err := s.kem.GenerateKey()
 	if err != nil {
@@ -16,8 +16,7 @@ func (s *Suite) GenerateKeyPair() (private, public []byte, err error) {
 	return keyPair(k)
 }
 
-// DeriveKeyPair makes the HPKE key pair that belongs to secret.
-// RFC 9420, section 7.4.
+// DeriveKeyPair returns the HPKE key pair that belongs to secret. RFC 9420, section 7.4.
 func (s *Suite) DeriveKeyPair(secret []byte) (private, public []byte, err error) {
 	k, err := s.kem.DeriveKeyPair(secret)
 	if err != nil {
@@ -40,8 +39,8 @@ func (s *Suite) PublicKey(private []byte) ([]byte, error) {
 	return k.PublicKey().Bytes(), nil
 }
 
-// CheckPublicKey reports whether public is an HPKE key that secrets can be sealed to; the
-// error wraps ErrKey. See PublicKeys.Check.
+// CheckPublicKey reports an error if public is not an HPKE key that secrets can be sealed to;
+// the error wraps ErrKey. See PublicKeys.Check.
 func (s *Suite) CheckPublicKey(public []byte) error { return s.PublicKeys().Check(public) }
 
 // EncryptWithLabel seals plaintext to the owner of public. The error wraps ErrKey.
@@ -68,11 +67,11 @@ func (s *Suite) DecryptWithLabel(private []byte, label string, context []byte, s
 	return plaintext, nil
 }
 
-// externalInitLabel is what both sides of an external initialization export.
+// externalInitLabel is the label that both sides of an external initialization export with.
 const externalInitLabel = "MLS 1.0 external init secret"
 
-// ExternalInit makes an init secret for the owner of public, and what tells it to
-// that owner. The error wraps ErrKey. RFC 9420, section 8.3.
+// ExternalInit makes an init secret for the owner of public, and the KEM output from which that
+// owner derives it. The error wraps ErrKey. RFC 9420, section 8.3.
 func (s *Suite) ExternalInit(public []byte) (kemOutput, secret []byte, err error) {
 	k, err := s.kem.NewPublicKey(public)
 	if err != nil {
@@ -86,7 +85,7 @@ func (s *Suite) ExternalInit(public []byte) (kemOutput, secret []byte, err error
 	return kemOutput, secret, err
 }
 
-// OpenExternalInit is the init secret that kemOutput tells to the owner of private.
+// OpenExternalInit returns the init secret that the owner of private derives from kemOutput.
 // The error wraps ErrKey or ErrOpen. RFC 9420, section 8.3.
 func (s *Suite) OpenExternalInit(private, kemOutput []byte) ([]byte, error) {
 	k, err := s.kem.NewPrivateKey(private)

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// parallelMin is from how many calls on Parallel uses more than one goroutine: a
-// public-key operation takes tens of microseconds, starting one takes less.
+// parallelMin is the number of calls from which Parallel uses more than one goroutine: a
+// public-key operation takes tens of microseconds, starting a goroutine takes less.
 const parallelMin = 4
 
 // Parallel calls f(0) to f(n-1), which must be independent of each other and

@@ -17,7 +17,7 @@ const (
 // x25519Bytes is the size of an X25519 public key.
 const x25519Bytes = 32
 
-// PublicKeys checks and compares the public keys of a KEM, as they come from others.
+// PublicKeys checks and compares public keys of a KEM that come from others.
 type PublicKeys struct{ kem hpke.KEM }
 
 // PublicKeysOf returns the checks for keys of kem.
@@ -26,11 +26,10 @@ func PublicKeysOf(kem hpke.KEM) PublicKeys { return PublicKeys{kem} }
 // PublicKeys returns the checks for HPKE keys of the suite.
 func (s *Suite) PublicKeys() PublicKeys { return PublicKeys{s.kem} }
 
-// Check reports whether secrets can be sealed to public; the error wraps ErrKey. Points
-// that are not on the curve are refused, and X25519 keys of low order: a secret shared
-// with one of those is zero, which RFC 9180 (section 7.1.4) demands to refuse, so that
-// nothing could be sealed in a tree that holds one.
-// RFC 9420, section 5.1.1 (P-256 keys are uncompressed points).
+// Check reports an error if secrets cannot be sealed to public; the error wraps ErrKey. Points
+// that are not on the curve are refused, and X25519 keys of low order: a secret shared with one
+// of those is zero, which RFC 9180 (section 7.1.4) demands to refuse, so no commit could be
+// made in a tree that holds one. RFC 9420, section 5.1.1 (P-256 keys are uncompressed points).
 func (p PublicKeys) Check(public []byte) error {
 	if _, err := p.kem.NewPublicKey(public); err != nil {
 		return fmt.Errorf("%w: public HPKE key (RFC 9420, section 5.1.1)", ErrKey)

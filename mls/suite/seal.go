@@ -39,7 +39,7 @@ const (
 	kdfSHA256 = 1
 )
 
-// NewSealer returns what encrypts under label and context.
+// NewSealer returns a Sealer for label and context.
 func (s *Suite) NewSealer(label string, context []byte) *Sealer {
 	out := &Sealer{suite: s}
 	switch s.kem.ID() {
@@ -70,7 +70,7 @@ func (s *Suite) NewSealer(label string, context []byte) *Sealer {
 	return out
 }
 
-// infoHash is the hash of the labelled context, without a copy of it.
+// infoHash returns the hash of the labelled context, without a copy of it.
 func infoHash(hpkeID []byte, label string, context []byte) []byte {
 	h := hmac.New(sha256.New, nil)
 	h.Write([]byte(hpkeVersion))
@@ -119,7 +119,7 @@ func (e *Sealer) Seal(public, plaintext []byte) (wire.HPKECiphertext, error) {
 	return sealed, nil
 }
 
-// sealGeneric is Seal for KEMs of which only crypto/hpke knows how they encapsulate.
+// sealGeneric does the work of Seal for KEMs whose encapsulation only crypto/hpke implements.
 func (e *Sealer) sealGeneric(public, plaintext []byte) (wire.HPKECiphertext, error) {
 	k, err := e.suite.kem.NewPublicKey(public)
 	if err != nil {
@@ -133,7 +133,7 @@ func (e *Sealer) sealGeneric(public, plaintext []byte) (wire.HPKECiphertext, err
 	return wire.HPKECiphertext{KEMOutput: output, Ciphertext: ciphertext}, err
 }
 
-// labeledExtract is LabeledExtract of RFC 9180, section 4; salt is at most one block.
+// labeledExtract implements LabeledExtract of RFC 9180, section 4; salt is at most one block.
 func labeledExtract(salt, suiteID []byte, label string, ikm []byte) [HashBytes]byte {
 	var room [macShort]byte
 	data := append(append(append(room[:0], hpkeVersion...), suiteID...), label...)
@@ -142,7 +142,7 @@ func labeledExtract(salt, suiteID []byte, label string, ikm []byte) [HashBytes]b
 	return out
 }
 
-// labeledExpand is LabeledExpand of RFC 9180, section 4, for at most one hash.
+// labeledExpand implements LabeledExpand of RFC 9180, section 4, for at most one hash.
 func labeledExpand(prk, suiteID []byte, label string, info []byte, length int) []byte {
 	var room [macShort]byte
 	data := binary.BigEndian.AppendUint16(room[:0], uint16(length))

@@ -14,21 +14,21 @@ import (
 // SignatureScheme is a way to sign; keys and signatures are in the form of RFC 9420,
 // section 5.1.2. Its methods are safe for concurrent use.
 type SignatureScheme interface {
-	// Generate makes a random private key.
+	// Generate returns a random private key.
 	Generate() (private []byte, err error)
-	// Public is the public key of private; the error wraps ErrKey.
+	// Public returns the public key of private; the error wraps ErrKey.
 	Public(private []byte) ([]byte, error)
-	// Sign signs with what Public took; the error wraps ErrKey.
+	// Sign signs with a key that Public accepts; the error wraps ErrKey.
 	Sign(private, message []byte) ([]byte, error)
-	// Verify says whether the owner of public signed message.
+	// Verify reports whether the owner of public signed message.
 	Verify(public, message, signature []byte) bool
 }
 
-// GenerateSignatureKey makes a random private signature key.
+// GenerateSignatureKey returns a random private signature key.
 func (s *Suite) GenerateSignatureKey() ([]byte, error) { return s.signature.Generate() }
 
-// SignaturePublicKey is the public key of private; the error wraps ErrKey. Only what
-// passes here may sign.
+// SignaturePublicKey returns the public key of private; the error wraps ErrKey. Only keys that
+// it accepts may sign.
 func (s *Suite) SignaturePublicKey(private []byte) ([]byte, error) {
 	return s.signature.Public(private)
 }
@@ -39,8 +39,8 @@ func (s *Suite) SignWithLabel(private []byte, label string, content []byte) ([]b
 	return s.signature.Sign(private, withLabel(label, content))
 }
 
-// VerifyWithLabel says whether signature is the one that the owner of public made
-// over content under label. RFC 9420, section 5.1.2.
+// VerifyWithLabel reports whether signature is a signature by the owner of public over content
+// under label. RFC 9420, section 5.1.2.
 func (s *Suite) VerifyWithLabel(public []byte, label string, content, signature []byte) bool {
 	return s.signature.Verify(public, withLabel(label, content), signature)
 }
@@ -55,8 +55,8 @@ func (ed25519Scheme) Generate() ([]byte, error) {
 	return k, nil
 }
 
-// key accepts a seed, and the longer form with the public key behind it, which
-// saves half of the work of signing.
+// key accepts a seed, and the longer form with the public key behind it, which saves half of
+// the work of signing.
 func (ed25519Scheme) key(private []byte) (ed25519.PrivateKey, error) {
 	switch len(private) {
 	case ed25519.SeedSize:
@@ -102,7 +102,7 @@ func (p256Scheme) Generate() ([]byte, error) {
 	return k.Bytes()
 }
 
-// key accepts a scalar that lost its leading zeros too.
+// key also accepts a scalar that lost its leading zeros.
 func (p256Scheme) key(private []byte) (*ecdsa.PrivateKey, error) {
 	var scalar [32]byte
 	if len(private) > len(scalar) {

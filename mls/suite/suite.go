@@ -1,7 +1,6 @@
-// Package suite holds the cipher suites of MLS and the labelled primitives that
-// RFC 9420 builds from them (section 5): everything in MLS that touches a key
-// goes through one of these functions, and each puts a label in, so that no
-// output can be mistaken for another.
+// Package suite implements the cipher suites of MLS and the labelled primitives that RFC 9420
+// builds from them (section 5): everything in MLS that uses a key goes through one of these
+// functions, and each adds a label, so that no output can be mistaken for another.
 //
 // The primitives are the standard library's: HPKE, HKDF, AES-GCM, Ed25519, ECDSA.
 package suite
@@ -30,7 +29,7 @@ const (
 )
 
 var (
-	// ErrUnsupported is wrapped when a suite number is not one of ours.
+	// ErrUnsupported is wrapped when a suite number is not known.
 	ErrUnsupported = errors.New("unsupported cipher suite")
 	// ErrKey is wrapped when bytes are not a key of the suite.
 	ErrKey = errors.New("not a key of the cipher suite")
@@ -55,13 +54,13 @@ type Suite struct {
 	signature SignatureScheme
 }
 
-// ID is the number of the suite.
+// ID returns the number of the suite.
 func (s *Suite) ID() ID { return s.id }
 
-// KeyBytes is the size of an AEAD key (Nk of RFC 9180).
+// KeyBytes returns the size of an AEAD key (Nk of RFC 9180).
 func (s *Suite) KeyBytes() int { return s.keyBytes }
 
-// Hash is the suite's hash of the parts, one after the other.
+// Hash returns the suite's hash of the concatenated parts.
 func (s *Suite) Hash(parts ...[]byte) []byte {
 	h := sha256.New()
 	for _, p := range parts {
@@ -87,9 +86,9 @@ func (s *Suite) MAC(key, data []byte) []byte {
 	return bytes.Clone(sum[:])
 }
 
-// mac is HMAC (RFC 2104) for keys of at most one block, which all of MLS are. It
-// allocates nothing while data is short: crypto/hmac makes eight objects each
-// time, and a message takes five of these, a jump in a ratchet thousands.
+// mac computes HMAC (RFC 2104) for keys of at most one block, which all keys of MLS are. It
+// does not allocate while data is short: crypto/hmac makes eight objects each time, and a
+// message takes five of these, a jump in a ratchet thousands.
 func mac(key, data []byte) [HashBytes]byte {
 	var room [sha256.BlockSize + macShort]byte
 	block := room[:sha256.BlockSize]
@@ -106,13 +105,13 @@ func mac(key, data []byte) [HashBytes]byte {
 	return sum
 }
 
-// macShort is up to how many bytes of data mac allocates nothing.
+// macShort is the size of data, in bytes, up to which mac does not allocate.
 const macShort = 192
 
 // MACEqual compares two MACs in constant time.
 func (s *Suite) MACEqual(a, b []byte) bool { return hmac.Equal(a, b) }
 
-// Extract is KDF.Extract of RFC 5869.
+// Extract implements KDF.Extract of RFC 5869.
 func (s *Suite) Extract(salt, secret []byte) []byte {
 	if len(salt) <= sha256.BlockSize { // RFC 5869, section 2.2
 		return s.MAC(salt, secret)
@@ -128,8 +127,8 @@ func (s *Suite) Extract(salt, secret []byte) []byte {
 // labelPrefix begins every label of the protocol. RFC 9420, section 5.1.2.
 const labelPrefix = "MLS 1.0 "
 
-// appendLabelled appends what withLabel returns. It is spelt out because a jump in
-// a ratchet does this a thousand times.
+// appendLabelled appends the encoding of withLabel. It is written out because a jump in a
+// ratchet does this a thousand times.
 func appendLabelled(b []byte, label string, content []byte) []byte {
 	b = append(wire.AppendLength(b, len(labelPrefix)+len(label)), labelPrefix...)
 	b = append(b, label...)
@@ -151,21 +150,21 @@ func withLabel(label string, content []byte) []byte {
 // ExpandWithLabel derives length bytes, at most 255 hashes, from secret.
 // RFC 9420, section 8.
 func (s *Suite) ExpandWithLabel(secret []byte, label string, context []byte, length int) []byte {
-	var room [macShort]byte // of which most expansions take a part
+	var room [macShort]byte // large enough for most expansions
 	info := appendLabelled(binary.BigEndian.AppendUint16(room[:0], uint16(length)), label, context)
 	if length <= HashBytes && len(secret) <= sha256.BlockSize {
-		// RFC 5869, section 2.3, with one block; what a ratchet does most.
+		// RFC 5869, section 2.3, with one block: the most frequent operation of a ratchet.
 		sum := mac(secret, append(info, 1))
 		return append(make([]byte, 0, length), sum[:length]...)
 	}
 	out, err := hkdf.Expand(sha256.New, secret, string(info), length)
 	if err != nil {
-		panic("suite: " + err.Error()) // a length that no caller may ask for
+		panic("suite: " + err.Error()) // a length that callers may not ask for
 	}
 	return out
 }
 
-// ExpandBytesMax is the most that ExpandWithLabel can derive.
+// ExpandBytesMax is the largest length that ExpandWithLabel can derive.
 const ExpandBytesMax = 255 * HashBytes
 
 // DeriveSecret derives a secret of the hash's size. RFC 9420, section 8.
@@ -173,26 +172,24 @@ func (s *Suite) DeriveSecret(secret []byte, label string) []byte {
 	return s.ExpandWithLabel(secret, label, nil, HashBytes)
 }
 
-// DeriveTreeSecret derives what belongs to one generation of a ratchet.
-// RFC 9420, section 9.1.
+// DeriveTreeSecret derives a secret of one generation of a ratchet. RFC 9420, section 9.1.
 func (s *Suite) DeriveTreeSecret(secret []byte, label string, generation uint32, length int) []byte {
 	var context [4]byte
 	binary.BigEndian.PutUint32(context[:], generation)
 	return s.ExpandWithLabel(secret, label, context[:], length)
 }
 
-// RefHash names a value by its hash; label is the full label.
-// RFC 9420, section 5.2.
+// RefHash returns the hash that names a value; label is the full label. RFC 9420, section 5.2.
 func (s *Suite) RefHash(label string, value []byte) []byte {
 	return s.Hash(wire.Marshal(&labelled{label: []byte(label), content: value}))
 }
 
-// KeyPackageRef names an encoded KeyPackage. RFC 9420, section 5.2.
+// KeyPackageRef returns the reference of an encoded KeyPackage. RFC 9420, section 5.2.
 func (s *Suite) KeyPackageRef(keyPackage []byte) []byte {
 	return s.RefHash("MLS 1.0 KeyPackage Reference", keyPackage)
 }
 
-// ProposalRef names an encoded AuthenticatedContent that holds a proposal.
+// ProposalRef returns the reference of an encoded AuthenticatedContent that holds a proposal.
 // RFC 9420, section 5.2.
 func (s *Suite) ProposalRef(content []byte) []byte {
 	return s.RefHash("MLS 1.0 Proposal Reference", content)
@@ -207,7 +204,7 @@ func (s *Suite) Seal(key, nonce, aad, plaintext []byte) []byte {
 	return a.Seal(nil, nonce, plaintext, aad)
 }
 
-// Open decrypts what Seal made. The error wraps ErrOpen.
+// Open decrypts the output of Seal. The error wraps ErrOpen.
 func (s *Suite) Open(key, nonce, aad, ciphertext []byte) ([]byte, error) {
 	a, err := s.newAEAD(key)
 	if err != nil {

@@ -10,16 +10,16 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// What the input of a tree hash begins with. RFC 9420, section 7.8.
+// The first byte of the input of a tree hash. RFC 9420, section 7.8.
 const (
 	leafNodeHash   uint8 = 1
 	parentNodeHash uint8 = 2
 )
 
-// Hash is the tree hash of the whole tree. RFC 9420, section 7.8.
+// Hash returns the tree hash of the whole tree. RFC 9420, section 7.8.
 func (t *Tree) Hash() []byte {
 	if t.Size() >= hashParallelMin && t.hashes[t.root()] == nil {
-		// The subtrees under the third level share nothing.
+		// The subtrees below the third level are independent of each other.
 		size := t.Size() / hashParallel
 		_ = suite.Parallel(hashParallel, func(i int) error {
 			t.NodeHash(2*size*uint32(i) + Root(size))
@@ -30,11 +30,11 @@ func (t *Tree) Hash() []byte {
 }
 
 const (
-	hashParallel    = 8    // subtrees that are hashed at the same time
-	hashParallelMin = 4096 // leaves from which on that is worth it
+	hashParallel    = 8    // subtrees that are hashed concurrently
+	hashParallelMin = 4096 // leaves from which concurrency pays
 )
 
-// NodeHash is the tree hash of the subtree of x. RFC 9420, section 7.8.
+// NodeHash returns the tree hash of the subtree of x. RFC 9420, section 7.8.
 func (t *Tree) NodeHash(x uint32) []byte {
 	if t.hashes[x] != nil {
 		return t.hashes[x]
@@ -53,19 +53,19 @@ func (t *Tree) NodeHash(x uint32) []byte {
 	return t.hashes[x]
 }
 
-// The hash of a subtree without any node depends on nothing but its root's number.
-// Those of blankLevel and above are remembered for all trees together, up to some
-// 160 KB, because a message of 32 KiB can hold a tree of 32 768 blank leaves.
+// The hash of a subtree of blank nodes depends only on the number of its root. Those of
+// blankLevel and above are remembered for all trees together, up to some 160 KB, because a
+// message of 32 KiB can hold a tree of 32 768 blank leaves.
 const (
 	blankLevel   = 5 // 32 leaves
 	blankIndexes = 1 << 12
 )
 
-// blankHashes are the known ones, by x>>blankLevel.
+// blankHashes holds the known ones, by x>>blankLevel.
 var blankHashes [blankIndexes]atomic.Pointer[[suite.HashBytes]byte]
 
-// blankHash is the tree hash of x if that is the root of a subtree of blank nodes
-// and high enough to be remembered, else nil.
+// blankHash returns the tree hash of x if that is the root of a subtree of blank nodes and high
+// enough to be remembered, else nil.
 func (t *Tree) blankHash(x uint32) []byte {
 	index := x >> blankLevel
 	if level(x) < blankLevel || index >= blankIndexes || t.nodes[x] != nil {
@@ -89,16 +89,16 @@ func (t *Tree) blankHash(x uint32) []byte {
 	if blankHashes[index].CompareAndSwap(nil, &hash) {
 		return hash[:]
 	}
-	return blankHashes[index].Load()[:] // somebody else was faster
+	return blankHashes[index].Load()[:] // another goroutine stored it first
 }
 
-// isBlankHash says whether hash is the remembered one of x, by its place in memory.
+// isBlankHash reports whether hash is the remembered one of x, by its address.
 func isBlankHash(x uint32, hash []byte) bool {
 	known := blankHashes[x>>blankLevel].Load()
 	return known != nil && &known[0] == &hash[0]
 }
 
-// hashBlank appends the tree hash of x to b; everything below x is blank.
+// hashBlank appends the tree hash of x to b; all nodes below x must be blank.
 func (t *Tree) hashBlank(b []byte, x uint32) []byte {
 	if isLeaf(x) {
 		return t.appendBlankLeaf(b, x/2)
@@ -110,7 +110,7 @@ func (t *Tree) hashBlank(b []byte, x uint32) []byte {
 	return t.appendBlankParent(b, t.hashBlank(left[:0], Left(x)), t.hashBlank(right[:0], Right(x)))
 }
 
-// hashLeaf is the tree hash of leaf i with the node n. RFC 9420, section 7.8.
+// hashLeaf returns the tree hash of leaf i with the node n. RFC 9420, section 7.8.
 func (t *Tree) hashLeaf(i uint32, n *wire.LeafNode) []byte {
 	if n == nil {
 		return t.appendBlankLeaf(nil, i)
@@ -123,7 +123,7 @@ func (t *Tree) hashLeaf(i uint32, n *wire.LeafNode) []byte {
 	})))
 }
 
-// hashParent is the tree hash of an inner node with the hashes of its children.
+// hashParent returns the tree hash of an inner node with the hashes of its children.
 // RFC 9420, section 7.8.
 func (t *Tree) hashParent(p *wire.ParentNode, left, right []byte) []byte {
 	if p == nil {
@@ -139,9 +139,9 @@ func (t *Tree) hashParent(p *wire.ParentNode, left, right []byte) []byte {
 	})))
 }
 
-// appendBlankLeaf and appendBlankParent append tree hashes of blank nodes to b. They
-// spell out what they hash, and allocate nothing, because a small message can hold
-// a tree of very many blank nodes.
+// appendBlankLeaf and appendBlankParent append tree hashes of blank nodes to b. They write out
+// the hashed bytes and do not allocate, because a small message can hold a tree of very many
+// blank nodes.
 func (t *Tree) appendBlankLeaf(b []byte, i uint32) []byte {
 	input := [6]byte{leafNodeHash}
 	binary.BigEndian.PutUint32(input[1:], i)
@@ -155,7 +155,7 @@ func (t *Tree) appendBlankParent(b, left, right []byte) []byte {
 	return t.suite.AppendHash(b, input)
 }
 
-// hashWithout is the tree hash that x had before the leaves in without, which are
+// hashWithout returns the tree hash that x had before the leaves in without, which are
 // sorted, were added. RFC 9420, section 7.9 (original_sibling_tree_hash).
 func (t *Tree) hashWithout(x uint32, without []uint32) []byte {
 	first, last := leavesUnder(x)
@@ -179,8 +179,8 @@ func (t *Tree) hashWithout(x uint32, without []uint32) []byte {
 	return t.hashParent(p, t.hashWithout(Left(x), without), t.hashWithout(Right(x), without))
 }
 
-// parentHash is the parent hash that binds p to a descendant on the side other
-// than sibling. RFC 9420, section 7.9.
+// parentHash returns the parent hash that binds p to a descendant on the side other than
+// sibling. RFC 9420, section 7.9.
 func (t *Tree) parentHash(p *wire.ParentNode, sibling uint32) []byte {
 	siblingHash := t.hashWithout(sibling, p.UnmergedLeaves)
 	return t.suite.Hash(wire.Marshal(wire.Func(func(c *wire.Coder) {
@@ -205,7 +205,7 @@ func (t *Tree) checkParentHashes() error {
 	return nil
 }
 
-// isLinked says whether x was set together with a node below its child.
+// isLinked reports whether x was set together with a node below its child.
 func (t *Tree) isLinked(x, child, sibling uint32) bool {
 	p := t.nodes[x].Parent
 	hash := t.parentHash(p, sibling)
@@ -220,7 +220,7 @@ func (t *Tree) isLinked(x, child, sibling uint32) bool {
 	if linked < 0 {
 		return false
 	}
-	// Everybody else below the child must have been added after x was set.
+	// All other leaves below the child must have been added after x was set.
 	var later []uint32
 	for _, l := range p.UnmergedLeaves {
 		if isUnder(l, child) {

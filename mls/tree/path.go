@@ -17,11 +17,11 @@ type KeyPair struct {
 	Private, Public []byte
 }
 
-// Keys are the private keys of a member, by node: its leaf and what it knows of
-// the nodes above. A value is never changed once it is shared.
+// Keys holds the private keys that a member knows, by node: its leaf and some nodes above. A
+// value is never changed once it is shared.
 type Keys map[uint32]KeyPair
 
-// Prune returns the keys that still belong to nodes of t.
+// Prune returns the keys whose nodes in t still have them.
 func (k Keys) Prune(t *Tree) Keys {
 	kept := maps.Clone(k)
 	maps.DeleteFunc(kept, func(x uint32, pair KeyPair) bool { return !bytes.Equal(pair.Public, t.Key(x)) })
@@ -40,8 +40,8 @@ type step struct {
 	node, copath uint32
 }
 
-// filteredPath lists the nodes above leaf i that lie over somebody else too.
-// RFC 9420, section 4.1.2.
+// filteredPath lists the nodes above leaf i that also have other members below them. RFC 9420,
+// section 4.1.2.
 func (t *Tree) filteredPath(i uint32) []step {
 	var path []step
 	for x := leafNode(i); x != t.root(); x = Parent(x) {
@@ -52,8 +52,8 @@ func (t *Tree) filteredPath(i uint32) []step {
 	return path
 }
 
-// Path is a new secret on its way from one member to the others: the nodes it
-// changes, and the secrets behind them. RFC 9420, section 7.5.
+// Path is a new secret that one member sends to the others: the nodes it changes, and the
+// secrets behind them. RFC 9420, section 7.5.
 type Path struct {
 	Leaf         *wire.LeafNode
 	CommitSecret []byte
@@ -63,9 +63,8 @@ type Path struct {
 	secrets      [][]byte // by step
 }
 
-// Replace puts new keys on the path of leaf i into t. The new leaf is made from
-// next, with a fresh encryption key, and signed with the private key sign.
-// RFC 9420, section 7.5.
+// Replace sets new keys on the path of leaf i in t. The new leaf is made from next, with a
+// fresh encryption key, and signed with the private key sign. RFC 9420, section 7.5.
 func (t *Tree) Replace(i uint32, next wire.LeafNode, groupID, sign []byte) (*Path, error) {
 	secret := make([]byte, suite.HashBytes)
 	if _, err := rand.Read(secret); err != nil {
@@ -99,8 +98,8 @@ func (t *Tree) Replace(i uint32, next wire.LeafNode, groupID, sign []byte) (*Pat
 	return p, nil
 }
 
-// setPath blanks the nodes above leaf i, puts keys on those of steps, and returns
-// the parent hash for the leaf. RFC 9420, sections 7.5 and 7.9.
+// setPath blanks the nodes above leaf i, sets keys on those of steps, and returns the parent
+// hash for the leaf. RFC 9420, sections 7.5 and 7.9.
 func (t *Tree) setPath(i uint32, steps []step, keys [][]byte) []byte {
 	for _, x := range t.DirectPath(i) {
 		t.nodes[x] = nil
@@ -115,9 +114,9 @@ func (t *Tree) setPath(i uint32, steps []step, keys [][]byte) []byte {
 	return above
 }
 
-// Seal encrypts the path's secrets to everybody below it except the leaves in
-// added, who get theirs in a Welcome. context is the encoded GroupContext of the
-// next epoch. RFC 9420, section 7.6.
+// Seal encrypts the path's secrets to all members below it except the leaves in added, which
+// get theirs in a Welcome. context is the encoded GroupContext of the next epoch. RFC 9420,
+// section 7.6.
 func (p *Path) Seal(context []byte, added map[uint32]bool) (*wire.UpdatePath, error) {
 	update := &wire.UpdatePath{Leaf: *p.Leaf, Nodes: make([]wire.UpdatePathNode, len(p.steps))}
 	var seals []seal
@@ -151,10 +150,10 @@ type KeyError struct {
 	Err  error // wraps suite.ErrKey
 }
 
-// Leaf returns the index of the leaf whose key it is; ok is false for a parent node.
+// Leaf returns the index of the leaf that has the key; ok is false for a parent node.
 func (e *KeyError) Leaf() (index uint32, ok bool) { return e.Node / 2, isLeaf(e.Node) }
 
-// Error names the leaf or the node.
+// Error returns the leaf or the node and the fault of its key.
 func (e *KeyError) Error() string {
 	if i, ok := e.Leaf(); ok {
 		return fmt.Sprintf("leaf %d: %v", i, e.Err)
@@ -173,8 +172,8 @@ func (p *Path) Forget() {
 	clear(p.CommitSecret)
 }
 
-// SecretFor is the secret of the lowest path node over leaf i, nil if there is
-// none. RFC 9420, section 12.4.3.1.
+// SecretFor returns the secret of the lowest path node over leaf i, nil if there is none. RFC
+// 9420, section 12.4.3.1.
 func (p *Path) SecretFor(i uint32) []byte {
 	for k, s := range p.steps {
 		if isUnder(i, s.node) {
@@ -184,13 +183,13 @@ func (p *Path) SecretFor(i uint32) []byte {
 	return nil
 }
 
-// receivers is the resolution of x without new leaves.
+// receivers returns the resolution of x without new leaves.
 func (t *Tree) receivers(x uint32, added map[uint32]bool) []uint32 {
 	return slices.DeleteFunc(t.Resolution(x), func(y uint32) bool { return isLeaf(y) && added[y/2] })
 }
 
-// Merge puts the public part of another member's path into t, and verifies the
-// parent hashes. The leaf must have been checked. RFC 9420, section 7.5.
+// Merge sets the public part of another member's path in t, and verifies the parent hashes. The
+// leaf must have been checked. RFC 9420, section 7.5.
 func (t *Tree) Merge(sender uint32, update *wire.UpdatePath) error {
 	steps := t.filteredPath(sender)
 	if len(update.Nodes) != len(steps) {
@@ -213,8 +212,7 @@ func (t *Tree) Merge(sender uint32, update *wire.UpdatePath) error {
 	return nil
 }
 
-// checkFresh verifies that no key of the path is in the tree that it goes into.
-// RFC 9420, section 12.4.2.
+// checkFresh verifies that no key of the path is already in the tree. RFC 9420, section 12.4.2.
 func (t *Tree) checkFresh(update *wire.UpdatePath) error {
 	keys := t.suite.PublicKeys()
 	fresh := map[string]bool{string(keys.Canonical(update.Leaf.EncryptionKey)): true}
@@ -229,9 +227,9 @@ func (t *Tree) checkFresh(update *wire.UpdatePath) error {
 	return nil
 }
 
-// Open decrypts what sender's path, already merged into t, says to the member own
-// with the given keys. It returns the commit secret and own's keys afterwards.
-// RFC 9420, section 7.6.
+// Open decrypts the secret that sender's path, already merged into t, carries for the member
+// own with the given keys. It returns the commit secret and own's keys afterwards. RFC 9420,
+// section 7.6.
 func (t *Tree) Open(own, sender uint32, update *wire.UpdatePath, context []byte, added map[uint32]bool, keys Keys) ([]byte, Keys, error) {
 	steps := t.filteredPath(sender)
 	at := slices.IndexFunc(steps, func(s step) bool { return isUnder(own, s.copath) })
@@ -285,8 +283,8 @@ func (t *Tree) climb(steps []step, secret []byte, keys Keys) ([]byte, Keys, erro
 	return secret, keys, nil
 }
 
-// Learn returns keys with those that a new member own derives from the secret in
-// its Welcome, sent by sender. RFC 9420, section 12.4.3.1.
+// Learn returns keys together with those that a new member own derives from the secret in its
+// Welcome, sent by sender. RFC 9420, section 12.4.3.1.
 func (t *Tree) Learn(own, sender uint32, secret []byte, keys Keys) (Keys, error) {
 	var steps []step
 	for _, x := range t.DirectPath(own) {
@@ -298,7 +296,7 @@ func (t *Tree) Learn(own, sender uint32, secret []byte, keys Keys) (Keys, error)
 	return keys, err
 }
 
-// nodeKey is the key pair that belongs to a path secret. RFC 9420, section 7.4.
+// nodeKey returns the key pair that belongs to a path secret. RFC 9420, section 7.4.
 func nodeKey(s *suite.Suite, secret []byte) (KeyPair, error) {
 	private, public, err := s.DeriveKeyPair(s.DeriveSecret(secret, "node"))
 	return KeyPair{private, public}, err

@@ -1,10 +1,9 @@
-// Package tree is the ratchet tree of MLS: who is in the group, with which keys,
-// and how one member gives the others a new secret (RFC 9420, section 7).
+// Package tree implements the ratchet tree of MLS: the members of a group, their keys, and the
+// distribution of a new secret from one member to the others (RFC 9420, section 7).
 //
-// A *Tree that somebody else may see is never changed. Whoever wants a change
-// takes a Clone, which shares all nodes and costs a slice of pointers, and works
-// on that: nodes are replaced, never modified. Tree hashes are remembered per
-// node, so a change costs the path to the root.
+// A *Tree that is shared is never changed. To change one, take a Clone, which shares all nodes
+// and costs a slice of pointers, and change that: nodes are replaced, never modified. Tree
+// hashes are remembered per node, so a change costs the path to the root.
 package tree
 
 import (
@@ -37,8 +36,8 @@ func New(s *suite.Suite, leaf *wire.LeafNode) *Tree {
 	return &Tree{suite: s, nodes: []*wire.Node{{Leaf: leaf}}, hashes: make([][]byte, 1)}
 }
 
-// Decode builds a tree from its form on the wire, and checks the form: section
-// 7.3's rules are Validate's. The nodes are shared with list.
+// Decode builds a tree from its wire form, and checks the form; Validate checks the rules of
+// section 7.3. The nodes are shared with list.
 func Decode(s *suite.Suite, list wire.RatchetTree) (*Tree, error) {
 	if len(list) == 0 {
 		return nil, invalid("12.4.3.3", "it is empty")
@@ -73,7 +72,7 @@ func (t *Tree) checkUnmerged(x uint32, unmerged []uint32) error {
 	return nil
 }
 
-// Wire is the tree's form on the wire, which shares its nodes.
+// Wire returns the tree's wire form, which shares its nodes.
 func (t *Tree) Wire() wire.RatchetTree {
 	end := len(t.nodes)
 	for end > 0 && t.nodes[end-1] == nil {
@@ -87,13 +86,13 @@ func (t *Tree) Clone() *Tree {
 	return &Tree{suite: t.suite, nodes: slices.Clone(t.nodes), hashes: slices.Clone(t.hashes)}
 }
 
-// Size is the number of leaves, blank ones included.
+// Size returns the number of leaves, blank ones included.
 func (t *Tree) Size() uint32 { return uint32(len(t.nodes)+1) / 2 }
 
-// root is the root node.
+// root returns the root node.
 func (t *Tree) root() uint32 { return Root(t.Size()) }
 
-// Leaf is the node of leaf i, nil if it is blank or outside the tree.
+// Leaf returns the node of leaf i, nil if it is blank or outside the tree.
 func (t *Tree) Leaf(i uint32) *wire.LeafNode {
 	if i >= t.Size() || t.nodes[leafNode(i)] == nil {
 		return nil
@@ -101,7 +100,7 @@ func (t *Tree) Leaf(i uint32) *wire.LeafNode {
 	return t.nodes[leafNode(i)].Leaf
 }
 
-// Leaves walks over the leaves that are not blank, by rising index.
+// Leaves iterates over the leaves that are not blank, by rising index.
 func (t *Tree) Leaves() iter.Seq2[uint32, *wire.LeafNode] {
 	return func(yield func(uint32, *wire.LeafNode) bool) {
 		for i := range t.Size() {
@@ -112,7 +111,7 @@ func (t *Tree) Leaves() iter.Seq2[uint32, *wire.LeafNode] {
 	}
 }
 
-// Key is the public encryption key of node x, nil if x is blank or outside.
+// Key returns the public encryption key of node x, nil if x is blank or outside.
 func (t *Tree) Key(x uint32) []byte {
 	if x >= uint32(len(t.nodes)) || t.nodes[x] == nil {
 		return nil
@@ -133,8 +132,7 @@ func (t *Tree) DirectPath(i uint32) []uint32 {
 	return path
 }
 
-// Resolution lists the nodes that together cover everybody below x.
-// RFC 9420, section 4.1.1.
+// Resolution lists the nodes that together cover all members below x. RFC 9420, section 4.1.1.
 func (t *Tree) Resolution(x uint32) []uint32 { return t.appendResolution(nil, x) }
 
 func (t *Tree) appendResolution(list []uint32, x uint32) []uint32 {
@@ -153,12 +151,12 @@ func (t *Tree) appendResolution(list []uint32, x uint32) []uint32 {
 	return t.appendResolution(t.appendResolution(list, Left(x)), Right(x))
 }
 
-// isEmpty says whether the resolution of x is empty.
+// isEmpty reports whether the resolution of x is empty.
 func (t *Tree) isEmpty(x uint32) bool {
 	return t.nodes[x] == nil && (isLeaf(x) || t.isEmpty(Left(x)) && t.isEmpty(Right(x)))
 }
 
-// set replaces node x and forgets the hashes that depend on it.
+// set replaces node x and drops the hashes that depend on it.
 func (t *Tree) set(x uint32, n *wire.Node) {
 	t.nodes[x] = n
 	for t.hashes[x] = nil; x != t.root(); {
@@ -167,7 +165,7 @@ func (t *Tree) set(x uint32, n *wire.Node) {
 	}
 }
 
-// Vacancy is the leftmost blank leaf; the tree grows if there is none. A joiner by
+// Vacancy returns the leftmost blank leaf; the tree grows if there is none. A joiner by
 // external commit takes it with Replace or Merge. RFC 9420, section 12.4.3.2.
 func (t *Tree) Vacancy() uint32 {
 	i := uint32(0)
@@ -220,7 +218,7 @@ func (t *Tree) Remove(i uint32) {
 	}
 }
 
-// noLeafFrom says whether all leaves from i on are blank.
+// noLeafFrom reports whether all leaves from i on are blank.
 func (t *Tree) noLeafFrom(i uint32) bool {
 	for ; i < t.Size(); i++ {
 		if t.Leaf(i) != nil {

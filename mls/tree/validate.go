@@ -9,10 +9,9 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Validate verifies a tree that somebody else gave us: every leaf, every parent
-// hash, every unmerged leaf, and what Compatible and Unique say. Signatures come
-// last: only of a tree that is good otherwise are they verified.
-// RFC 9420, section 12.4.3.1.
+// Validate verifies a tree that came from another client: every leaf, every parent hash, every
+// unmerged leaf, and the rules of Compatible and Unique. Signatures come last: they are
+// verified only in a tree that is valid otherwise. RFC 9420, section 12.4.3.1.
 func (t *Tree) Validate(groupID []byte, extensions []wire.Extension) error {
 	if err := t.CheckForm(); err != nil {
 		return err
@@ -32,9 +31,8 @@ func (t *Tree) Validate(groupID []byte, extensions []wire.Extension) error {
 	return t.checkLeaves(groupID)
 }
 
-// CheckForm verifies what each node shows without its signature, which is cheap. Do
-// it before Hash: nodes that pass are large, so that a small message holds few.
-// RFC 9420, sections 7.1 and 7.3.
+// CheckForm verifies each node except its signature, which is cheap. Call it before Hash: nodes
+// that pass are large, so that a small message holds few. RFC 9420, sections 7.1 and 7.3.
 func (t *Tree) CheckForm() error {
 	for x, n := range t.nodes {
 		switch {
@@ -84,14 +82,13 @@ func (t *Tree) checkUnmergedChains() error {
 	return nil
 }
 
-// Unique verifies that no encryption key and no signature key occurs twice, and that
-// the tree is not too large to be read by others.
-// RFC 9420, sections 7.3 and 12.4.3.1.
+// Unique verifies that no encryption key and no signature key occurs twice, and that the tree
+// is not too large to be read by others. RFC 9420, sections 7.3 and 12.4.3.1.
 func (t *Tree) Unique() error {
 	if len(t.nodes) > wire.TreeNodesMax {
 		return invalid("7.3", "%d nodes are more than %d", len(t.nodes), wire.TreeNodesMax)
 	}
-	taken := 0 // by how many nodes; blank ones cost a message nothing
+	taken := 0 // nodes that are not blank; blank ones add nothing to a message
 	for _, n := range t.nodes {
 		if n != nil {
 			taken++

@@ -1,8 +1,8 @@
-// Package wire is the byte form of MLS (RFC 9420): every structure of the
-// protocol, and a strict codec for them.
+// Package wire implements the encoding of MLS (RFC 9420): every structure of the protocol, and
+// a strict codec for them.
 //
-// A structure names its fields once, in its Code method, and that one list both
-// encodes and decodes it; the two directions cannot drift apart:
+// A structure names its fields once, in its Code method, and that one list both encodes and
+// decodes it; the two directions cannot differ:
 //
 //	func (n *ParentNode) Code(c *wire.Coder) {
 //		c.Bytes(&n.EncryptionKey)
@@ -10,15 +10,14 @@
 //		c.U32s(&n.UnmergedLeaves)
 //	}
 //
-// Decoding accepts exactly one encoding of each value: lengths are exact and in
-// their shortest form, options are 0 or 1, nothing may follow. Because of that a
-// decoded value encodes to the bytes it came from, and signatures can be checked
-// over the re-encoding. Decoding costs linear time and memory; there is no
-// recursion in the structures of MLS, so depth is bounded by their definition.
+// Decoding accepts exactly one encoding of each value: lengths are exact and in their shortest
+// form, options are 0 or 1, no bytes may follow. Because of that a decoded value encodes to the
+// bytes it came from, and signatures can be checked over the re-encoding. Decoding costs linear
+// time and memory; there is no recursion in the structures of MLS, so depth is bounded by their
+// definition.
 //
-// The package checks form and nothing else: no signature, no lifetime, no key.
-// Those belong to packages keypackage, tree and mls. A delivery service needs
-// ParseHeader and little more.
+// The package checks only the form: no signature, no lifetime, no key. Those checks are in
+// packages keypackage, tree and mls. A delivery service needs ParseHeader and little more.
 package wire
 
 import (
@@ -34,12 +33,11 @@ import (
 // valid encoding of the structure asked for. RFC 9420, section 2.1.
 var ErrMalformed = errors.New("malformed MLS structure")
 
-// MessageBytesMax bounds what Unmarshal and ParseHeader look at, in bytes. It is
-// far above a GroupInfo with the tree of a hundred thousand members.
+// MessageBytesMax bounds the input of Unmarshal and ParseHeader, in bytes. It is far above a
+// GroupInfo with the tree of a hundred thousand members.
 const MessageBytesMax = 64 << 20
 
-// vectorBytesMax is the longest vector that its length prefix can state.
-// RFC 9420, section 2.1.2.
+// vectorBytesMax is the longest vector that a length prefix can state. RFC 9420, section 2.1.2.
 const vectorBytesMax = 1<<30 - 1
 
 // Struct is a structure of the protocol. Code visits its fields in their order
@@ -55,12 +53,12 @@ type Func func(*Coder)
 // Code calls f.
 func (f Func) Code(c *Coder) { f(c) }
 
-// Coder walks over the fields of a Struct, writing or reading them. After the
-// first error every call does nothing.
+// Coder visits the fields of a Struct, writing or reading them. After the first error every
+// call does nothing.
 type Coder struct {
 	decoding bool
 	dropping bool   // decoding: vectors are checked and not kept
-	buf      []byte // what was written, or what is read
+	buf      []byte // output, or input when decoding
 	off, end int    // decoding: the next byte and the end of the innermost vector
 	err      error
 }
@@ -83,9 +81,8 @@ func Marshal(v Struct) []byte {
 	return out
 }
 
-// writers are Coders that have written before. Their buffers have grown, so that
-// writing takes one allocation, of what is written; while a buffer grows, copies of
-// secrets would be left behind too.
+// writers holds Coders that were used before. Their buffers have grown, so that writing takes
+// one allocation, of the result; a buffer that grows would also leave copies of secrets behind.
 var writers = sync.Pool{New: func() any { return &Coder{buf: make([]byte, 0, 1024)} }}
 
 // writerBytesMax is the largest buffer that is kept for the next structure.
@@ -101,7 +98,7 @@ func Unmarshal(data []byte, v Struct) error {
 	return decode(&Coder{decoding: true, buf: data, end: len(data)}, v)
 }
 
-// decode reads everything in c into v.
+// decode reads all of c into v.
 func decode(c *Coder, v Struct) error {
 	v.Code(c)
 	if c.err == nil && c.off != c.end {
@@ -110,10 +107,10 @@ func decode(c *Coder, v Struct) error {
 	return c.err
 }
 
-// Decoding says which way c goes, for the few structures whose form depends on it.
+// Decoding reports whether c decodes, for the few structures whose form depends on it.
 func (c *Coder) Decoding() bool { return c.decoding }
 
-// Failed says whether an error stopped coding; decoded values are then undefined.
+// Failed reports whether an error stopped coding; decoded values are then undefined.
 func (c *Coder) Failed() bool { return c.err != nil }
 
 // Fail stops coding with an error that wraps ErrMalformed. The first call wins.
@@ -173,7 +170,7 @@ func (c *Coder) U64(v *uint64) {
 	}
 }
 
-// Fixed codes bytes whose number both sides know: len(v).
+// Fixed codes len(v) bytes without a length.
 func (c *Coder) Fixed(v []byte) {
 	if !c.decoding {
 		c.buf = append(c.buf, v...)
@@ -206,7 +203,7 @@ func (c *Coder) Rest(v *[]byte) {
 	}
 }
 
-// Present codes the first byte of optional<T> and says whether a T follows.
+// Present codes the first byte of optional<T> and reports whether a T follows.
 func (c *Coder) Present(here bool) bool {
 	var b uint8
 	if here {
@@ -239,9 +236,9 @@ func (c *Coder) length() int {
 	return n
 }
 
-// VectorLength reads the variable-size length at the start of data. It returns
-// the length and the number of bytes it takes itself, which must be the fewest
-// possible. RFC 9420, section 2.1.2.
+// VectorLength reads the variable-size length at the start of data. It returns the length and
+// the number of bytes it takes itself, which must be the fewest possible. RFC 9420, section
+// 2.1.2.
 func VectorLength(data []byte) (length, size int, err error) {
 	c := &Coder{decoding: true, buf: data, end: len(data)}
 	first := c.take(1)
@@ -263,7 +260,7 @@ func VectorLength(data []byte) (length, size int, err error) {
 	return length, size, c.err
 }
 
-// lengthSize is the number of bytes that the length n itself takes.
+// lengthSize returns the number of bytes that the length n itself takes.
 func lengthSize(n int) int {
 	switch {
 	case n < 1<<6:
@@ -274,7 +271,7 @@ func lengthSize(n int) int {
 	return 4
 }
 
-// VectorBytes is the size of a vector of n bytes together with its length.
+// VectorBytes returns the size of a vector of n bytes together with its length.
 func VectorBytes(n int) int { return lengthSize(n) + n }
 
 // AppendLength appends the length of a vector of n bytes, at most 2^30-1, in its
@@ -328,9 +325,9 @@ func Vector[T any](c *Coder, v *[]T, code func(*Coder, *T)) {
 	c.end = outer
 }
 
-// room makes room in a full list for as many elements as will follow if the bytes
-// left hold elements like those of the bytes taken, but for no more than eight
-// times what is there: a message decides what it costs by what it holds.
+// room grows a full list for as many elements as will follow if the bytes left hold elements
+// like those of the bytes taken, but to no more than eight times its length: the memory for a
+// message is bounded by its size.
 func room[T any](list []T, taken, left int) []T {
 	const few = 16
 	if len(list) < cap(list) || len(list) < few {
@@ -339,7 +336,7 @@ func room[T any](list []T, taken, left int) []T {
 	return slices.Grow(list, min(left/(taken/len(list))+1, 7*len(list)))
 }
 
-// prefix puts the length of what was written since start before it.
+// prefix inserts the length of the bytes written since start before them.
 func (c *Coder) prefix(start int) {
 	n := len(c.buf) - start
 	if n > vectorBytesMax {
@@ -370,8 +367,8 @@ func Optional[T any, P interface {
 	}
 }
 
-// Variant codes the chosen variant of a select: *v is made when decoding and
-// must be there when encoding.
+// Variant codes the chosen variant of a select: *v is allocated when decoding and must be set
+// when encoding.
 func Variant[T any, P interface {
 	*T
 	Struct

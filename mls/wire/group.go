@@ -1,6 +1,6 @@
 package wire
 
-// GroupContext is what all members agree on in an epoch. RFC 9420, section 8.1.
+// GroupContext is the state on which all members agree in an epoch. RFC 9420, section 8.1.
 type GroupContext struct {
 	Version                 ProtocolVersion
 	CipherSuite             uint16
@@ -22,7 +22,7 @@ func (g *GroupContext) Code(c *Coder) {
 	Structs(c, &g.Extensions)
 }
 
-// GroupInfo describes a group to someone who joins it. RFC 9420, section 12.4.3.
+// GroupInfo describes a group to a client that joins it. RFC 9420, section 12.4.3.
 type GroupInfo struct {
 	Context         GroupContext
 	Extensions      []Extension
@@ -44,12 +44,12 @@ func (g *GroupInfo) codeSigned(c *Coder) {
 	c.U32(&g.Signer)
 }
 
-// SignedContent is what the signature covers (GroupInfoTBS).
-// RFC 9420, section 12.4.3.
+// SignedContent returns the bytes that the signature covers (GroupInfoTBS). RFC 9420, section
+// 12.4.3.
 func (g *GroupInfo) SignedContent() []byte { return Marshal(Func(g.codeSigned)) }
 
-// ExternalPub is the public key with which others join by themselves, the data of
-// the external_pub extension. RFC 9420, section 12.4.3.2.
+// ExternalPub is the public key with which clients join by external commit, the data of the
+// external_pub extension. RFC 9420, section 12.4.3.2.
 type ExternalPub struct {
 	Key []byte
 }
@@ -57,8 +57,8 @@ type ExternalPub struct {
 // Code visits the fields of RFC 9420, section 12.4.3.2.
 func (e *ExternalPub) Code(c *Coder) { c.Bytes(&e.Key) }
 
-// ExternalParty (ExternalSender in the RFC) is someone outside the group who may propose changes.
-// RFC 9420, section 12.1.8.1.
+// ExternalParty (ExternalSender in the RFC) is a party outside the group that may propose
+// changes. RFC 9420, section 12.1.8.1.
 type ExternalParty struct {
 	SignatureKey []byte
 	Credential   Credential
@@ -89,7 +89,7 @@ type PathSecret struct {
 // Code visits the fields of RFC 9420, section 12.4.3.
 func (p *PathSecret) Code(c *Coder) { c.Bytes(&p.Secret) }
 
-// GroupSecrets is what a Welcome tells one new member. RFC 9420, section 12.4.3.
+// GroupSecrets holds the secrets in a Welcome for one new member. RFC 9420, section 12.4.3.
 type GroupSecrets struct {
 	JoinerSecret []byte
 	PathSecret   *PathSecret
@@ -116,7 +116,7 @@ func (e *EncryptedGroupSecrets) Code(c *Coder) {
 	e.Secrets.Code(c)
 }
 
-// Welcome lets new members into a group. RFC 9420, section 12.4.3.1.
+// Welcome invites new members to a group. RFC 9420, section 12.4.3.1.
 type Welcome struct {
 	CipherSuite        uint16
 	Secrets            []EncryptedGroupSecrets

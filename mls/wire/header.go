@@ -2,9 +2,9 @@ package wire
 
 import "fmt"
 
-// Header is what a delivery service may read of a message. GroupID, Epoch and
-// ContentType are set for Public- and PrivateMessages only, Sender for
-// PublicMessages only: nobody outside the group sees who sent a PrivateMessage.
+// Header is the part of a message that a delivery service may read. GroupID, Epoch and
+// ContentType are set for Public- and PrivateMessages only, Sender for PublicMessages only: the
+// sender of a PrivateMessage is hidden from all non-members.
 type Header struct {
 	WireFormat  WireFormat
 	GroupID     []byte
@@ -23,8 +23,8 @@ func ParseHeader(raw []byte) (Header, error) {
 		return Header{}, fmt.Errorf("%w: %d bytes are more than %d", ErrMalformed, len(raw), MessageBytesMax)
 	}
 	var m Message
-	// Nothing of what vectors hold is needed, and short elements would take many
-	// times their size in memory.
+	// The contents of vectors are not needed, and short elements would take many times their
+	// size in memory.
 	if err := decode(&Coder{decoding: true, dropping: true, buf: raw, end: len(raw)}, &m); err != nil {
 		return Header{}, err
 	}

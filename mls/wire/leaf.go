@@ -42,7 +42,7 @@ func (d *Credential) Code(c *Coder) {
 	}
 }
 
-// Capabilities list what a client understands. RFC 9420, section 7.2.
+// Capabilities lists the features that a client supports. RFC 9420, section 7.2.
 type Capabilities struct {
 	Versions     []uint16
 	CipherSuites []uint16
@@ -60,8 +60,8 @@ func (a *Capabilities) Code(c *Coder) {
 	c.U16s(&a.Credentials)
 }
 
-// RequiredCapabilities is the group's demand on every member's Capabilities, the
-// data of the required_capabilities extension. RFC 9420, section 11.1.
+// RequiredCapabilities lists the features that a group requires of every member's Capabilities,
+// the data of the required_capabilities extension. RFC 9420, section 11.1.
 type RequiredCapabilities struct {
 	Extensions  []uint16
 	Proposals   []uint16
@@ -75,8 +75,8 @@ func (a *RequiredCapabilities) Code(c *Coder) {
 	c.U16s(&a.Credentials)
 }
 
-// LeafNode is a member's place in the tree. Which of NotBefore, NotAfter and
-// ParentHash count depends on Source. RFC 9420, section 7.2.
+// LeafNode is a member's place in the tree. Source decides which of NotBefore, NotAfter and
+// ParentHash are used. RFC 9420, section 7.2.
 type LeafNode struct {
 	EncryptionKey []byte
 	SignatureKey  []byte
@@ -115,9 +115,9 @@ func (n *LeafNode) codeSigned(c *Coder) {
 	Structs(c, &n.Extensions)
 }
 
-// SignedContent is what the leaf's signature covers (LeafNodeTBS). The group and
-// the index count only for leaves that did not come from a KeyPackage.
-// RFC 9420, section 7.2.
+// SignedContent returns the bytes that the leaf's signature covers (LeafNodeTBS). The group and
+// the index are used only for leaves that did not come from a KeyPackage. RFC 9420, section
+// 7.2.
 func (n *LeafNode) SignedContent(groupID []byte, index uint32) []byte {
 	return Marshal(Func(func(c *Coder) {
 		n.codeSigned(c)
@@ -152,6 +152,6 @@ func (k *KeyPackage) codeSigned(c *Coder) {
 	Structs(c, &k.Extensions)
 }
 
-// SignedContent is what the KeyPackage's own signature covers (KeyPackageTBS).
+// SignedContent returns the bytes that the KeyPackage's own signature covers (KeyPackageTBS).
 // RFC 9420, section 10.
 func (k *KeyPackage) SignedContent() []byte { return Marshal(Func(k.codeSigned)) }

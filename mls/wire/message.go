@@ -1,9 +1,9 @@
 package wire
 
-// Sender says who sent a framed message. RFC 9420, section 6.
+// Sender is the sender of a framed message. RFC 9420, section 6.
 type Sender struct {
 	Type  SenderType
-	Index uint32 // the leaf of a member, or the place in external_senders
+	Index uint32 // the leaf of a member, or the index in external_senders
 }
 
 // Code visits the fields of RFC 9420, section 6.
@@ -18,8 +18,8 @@ func (s *Sender) Code(c *Coder) {
 	}
 }
 
-// FramedContent is what a member says, before it is protected; ContentType says
-// which of the last three fields counts. RFC 9420, section 6.
+// FramedContent is the content of a message before it is protected; ContentType decides which
+// of the last three fields is used. RFC 9420, section 6.
 type FramedContent struct {
 	GroupID           []byte
 	Epoch             uint64
@@ -54,8 +54,8 @@ func (f *FramedContent) codeBody(c *Coder) {
 	}
 }
 
-// AuthenticatedContent is content with its signature and, for a commit, the tag
-// that proves its sender knows the next epoch. RFC 9420, section 6.1.
+// AuthenticatedContent is content with its signature and, for a commit, the tag that proves its
+// sender knows the next epoch. RFC 9420, section 6.1.
 type AuthenticatedContent struct {
 	WireFormat      WireFormat
 	Content         FramedContent
@@ -77,8 +77,8 @@ func (a *AuthenticatedContent) codeAuth(c *Coder) {
 	}
 }
 
-// SignedContent is what the sender's signature covers (FramedContentTBS); context
-// counts for members and new members that commit. RFC 9420, section 6.1.
+// SignedContent returns the bytes that the sender's signature covers (FramedContentTBS);
+// context is used for members and new members that commit. RFC 9420, section 6.1.
 func (a *AuthenticatedContent) SignedContent(context *GroupContext) []byte {
 	return Marshal(Func(func(c *Coder) { a.codeSigned(c, context) }))
 }
@@ -93,7 +93,7 @@ func (a *AuthenticatedContent) codeSigned(c *Coder, context *GroupContext) {
 	}
 }
 
-// TaggedContent is what the membership tag of a PublicMessage covers
+// TaggedContent returns the bytes that the membership tag of a PublicMessage covers
 // (AuthenticatedContentTBM). RFC 9420, section 6.2.
 func (a *AuthenticatedContent) TaggedContent(context *GroupContext) []byte {
 	return Marshal(Func(func(c *Coder) {
@@ -102,7 +102,7 @@ func (a *AuthenticatedContent) TaggedContent(context *GroupContext) []byte {
 	}))
 }
 
-// ConfirmedInput is what a commit adds to the confirmed transcript hash
+// ConfirmedInput returns the bytes that a commit adds to the confirmed transcript hash
 // (ConfirmedTranscriptHashInput). RFC 9420, section 8.2.
 func (a *AuthenticatedContent) ConfirmedInput() []byte {
 	return Marshal(Func(func(c *Coder) {
@@ -132,7 +132,7 @@ func (m *PublicMessage) Code(c *Coder) {
 	}
 }
 
-// Authenticated is the message without its membership tag.
+// Authenticated returns the message without its membership tag.
 func (m *PublicMessage) Authenticated() *AuthenticatedContent {
 	return &AuthenticatedContent{
 		WireFormat: PublicMessageFormat, Content: m.Content,
@@ -167,11 +167,11 @@ func (m *PrivateMessage) codeHead(c *Coder) {
 	c.Bytes(&m.AuthenticatedData)
 }
 
-// ContentAAD is authenticated with the ciphertext (PrivateContentAAD).
-// RFC 9420, section 6.3.1.
+// ContentAAD returns the bytes authenticated with the ciphertext (PrivateContentAAD). RFC 9420,
+// section 6.3.1.
 func (m *PrivateMessage) ContentAAD() []byte { return Marshal(Func(m.codeHead)) }
 
-// SenderDataAAD is authenticated with the sender data. RFC 9420, section 6.3.2.
+// SenderDataAAD returns the bytes authenticated with the sender data. RFC 9420, section 6.3.2.
 func (m *PrivateMessage) SenderDataAAD() []byte {
 	return Marshal(Func(func(c *Coder) {
 		c.Bytes(&m.GroupID)
@@ -180,8 +180,7 @@ func (m *PrivateMessage) SenderDataAAD() []byte {
 	}))
 }
 
-// SenderData says with which key a PrivateMessage is sealed.
-// RFC 9420, section 6.3.2.
+// SenderData names the key that seals a PrivateMessage. RFC 9420, section 6.3.2.
 type SenderData struct {
 	Leaf       uint32
 	Generation uint32
@@ -195,9 +194,8 @@ func (s *SenderData) Code(c *Coder) {
 	c.Fixed(s.ReuseGuard[:])
 }
 
-// PrivateContent is the plaintext of a PrivateMessage: the body and the
-// authentication of Message, then padding. Whoever decodes sets Message's
-// ContentType first. RFC 9420, section 6.3.1.
+// PrivateContent is the plaintext of a PrivateMessage: the body and the authentication of
+// Message, then padding. To decode, set Message's ContentType first. RFC 9420, section 6.3.1.
 type PrivateContent struct {
 	Message *AuthenticatedContent
 	Padding int // zero bytes at the end
@@ -218,8 +216,8 @@ func (p *PrivateContent) Code(c *Coder) {
 	}
 }
 
-// Message is what travels; WireFormat says which of the other fields counts.
-// RFC 9420, section 6 (MLSMessage).
+// Message is the outermost structure of MLS; WireFormat decides which of the other fields is
+// used. RFC 9420, section 6 (MLSMessage).
 type Message struct {
 	WireFormat WireFormat
 	Public     *PublicMessage

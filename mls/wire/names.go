@@ -1,12 +1,12 @@
 package wire
 
-// ProtocolVersion of RFC 9420, section 6.
+// ProtocolVersion is the version of RFC 9420, section 6.
 type ProtocolVersion = uint16
 
 // MLS10 is the version of RFC 9420.
 const MLS10 ProtocolVersion = 1
 
-// WireFormat says what a Message carries. RFC 9420, section 6.
+// WireFormat is the kind of content that a Message carries. RFC 9420, section 6.
 type WireFormat uint16
 
 // The wire formats of RFC 9420, section 17.2.
@@ -18,7 +18,7 @@ const (
 	KeyPackageFormat     WireFormat = 5
 )
 
-// ContentType says what a framed message carries. RFC 9420, section 6.
+// ContentType is the kind of content that a framed message carries. RFC 9420, section 6.
 type ContentType uint8
 
 // The content types of RFC 9420, section 6.
@@ -28,7 +28,7 @@ const (
 	CommitContent      ContentType = 3
 )
 
-// SenderType says who may have sent a framed message. RFC 9420, section 6.
+// SenderType is the kind of sender of a framed message. RFC 9420, section 6.
 type SenderType uint8
 
 // The sender types of RFC 9420, section 6.
@@ -39,7 +39,7 @@ const (
 	NewMemberCommitSender   SenderType = 4
 )
 
-// ProposalType of RFC 9420, section 17.4.
+// ProposalType is the type of a proposal. RFC 9420, section 17.4.
 type ProposalType uint16
 
 // The proposal types of RFC 9420, section 12.1.
@@ -70,7 +70,7 @@ const (
 	LastResortExtension           uint16 = 10
 )
 
-// LeafNodeSource says how a leaf came into the tree. RFC 9420, section 7.2.
+// LeafNodeSource is the way in which a leaf came into the tree. RFC 9420, section 7.2.
 type LeafNodeSource uint8
 
 // The sources of RFC 9420, section 7.2.
@@ -99,19 +99,19 @@ const (
 	BranchUsage      uint8 = 3
 )
 
-// IsGrease says whether v is one of the values that mean nothing and must be
-// tolerated wherever a list of capabilities allows it. RFC 9420, section 13.5.
+// IsGrease reports whether v is one of the values without meaning that must be tolerated
+// wherever a list of capabilities allows it. RFC 9420, section 13.5.
 func IsGrease(v uint16) bool {
 	return v&0x0f0f == 0x0a0a && v>>8 == v&0xff && v != 0xfafa
 }
 
-// IsDefaultExtension says whether every client knows the extension type t, so
-// that capabilities need not list it. RFC 9420, section 7.2.
+// IsDefaultExtension reports whether every client knows the extension type t, so that
+// capabilities need not list it. RFC 9420, section 7.2.
 func IsDefaultExtension(t uint16) bool {
 	return t >= ApplicationIDExtension && t <= ExternalSendersExtension
 }
 
-// IsDefaultProposal says whether every client knows the proposal type t, so that
+// IsDefaultProposal reports whether every client knows the proposal type t, so that
 // capabilities need not list it. RFC 9420, section 7.2.
 func IsDefaultProposal(t uint16) bool {
 	return t >= uint16(AddProposal) && t <= uint16(GroupContextExtensionsProposal)

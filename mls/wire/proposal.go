@@ -1,7 +1,7 @@
 package wire
 
-// Proposal suggests one change to the group; Type says which of the other fields
-// counts. RFC 9420, section 12.1.
+// Proposal suggests one change to the group; Type decides which of the other fields is used.
+// RFC 9420, section 12.1.
 type Proposal struct {
 	Type         ProposalType
 	Add          *KeyPackage
@@ -13,8 +13,8 @@ type Proposal struct {
 	Extensions   []Extension
 }
 
-// Code visits the fields of RFC 9420, section 12.1. A proposal of an unknown type
-// has no known end, so it cannot be decoded.
+// Code visits the fields of RFC 9420, section 12.1. The length of a proposal of an unknown type
+// is unknown, so it cannot be decoded.
 func (p *Proposal) Code(c *Coder) {
 	c.U16((*uint16)(&p.Type))
 	switch p.Type {
@@ -37,8 +37,8 @@ func (p *Proposal) Code(c *Coder) {
 	}
 }
 
-// PreSharedKeyID names a pre-shared key; Kind says which of the other fields
-// count. RFC 9420, section 8.4.
+// PreSharedKeyID names a pre-shared key; Kind decides which of the other fields are used. RFC
+// 9420, section 8.4.
 type PreSharedKeyID struct {
 	Kind    uint8
 	ID      []byte // ExternalPSK
@@ -67,7 +67,7 @@ func (p *PreSharedKeyID) Code(c *Coder) {
 	c.Bytes(&p.Nonce)
 }
 
-// ReInit proposes to go on in a new group. RFC 9420, section 12.1.5.
+// ReInit proposes to continue in a new group. RFC 9420, section 12.1.5.
 type ReInit struct {
 	GroupID     []byte
 	Version     ProtocolVersion
@@ -83,8 +83,8 @@ func (r *ReInit) Code(c *Coder) {
 	Structs(c, &r.Extensions)
 }
 
-// ProposalOrRef is a proposal of the committer, or the name of one that was sent
-// before (its ProposalRef) if Proposal is nil. RFC 9420, section 12.4.
+// ProposalOrRef is a proposal of the committer, or, if Proposal is nil, the reference of one
+// that was sent before (its ProposalRef). RFC 9420, section 12.4.
 type ProposalOrRef struct {
 	Proposal  *Proposal
 	Reference []byte

@@ -1,6 +1,6 @@
 package wire
 
-// HPKECiphertext is something sealed to one public key. RFC 9420, section 7.6.
+// HPKECiphertext is a plaintext sealed to one public key. RFC 9420, section 7.6.
 type HPKECiphertext struct {
 	KEMOutput  []byte
 	Ciphertext []byte
@@ -50,13 +50,13 @@ func (n *Node) Code(c *Coder) {
 	}
 }
 
-// TreeNodesMax is how many nodes a tree may have that is read, those of 131 072
-// leaves. A blank node takes one byte in a message and a hundred in memory, so the
-// size of a message alone is no bound.
+// TreeNodesMax is the maximum number of nodes of a tree that is read, those of 131 072 leaves.
+// A blank node takes one byte in a message and a hundred in memory, so the size of a message
+// alone does not bound its cost.
 const TreeNodesMax = 1<<18 - 1
 
-// RatchetTree is the public tree as it travels: nodes in array order, nil where
-// blank, ending with a node that is not blank. RFC 9420, section 12.4.3.3.
+// RatchetTree is the encoded form of the public tree: nodes in array order, nil where blank,
+// ending with a node that is not blank. RFC 9420, section 12.4.3.3.
 type RatchetTree []*Node
 
 // Code visits the fields of RFC 9420, section 12.4.3.3.
