@@ -1,6 +1,6 @@
 package gateway
 
-// Status answers calls that have nothing else to say.
+// Status is the answer of calls that return no data.
 type Status struct {
 	Status string `json:"status"` // "ok"
 }
@@ -12,14 +12,15 @@ type RoomMembers struct {
 	Members []string `json:"members,omitempty"`
 }
 
-// LeaveRoom is the body of POST /v1/rooms/leave. The owner leaves as the last member,
-// or names another member who is the owner from then on.
+// LeaveRoom is the body of POST /v1/rooms/leave. The owner may leave only as the last member,
+// or by naming another member who becomes the owner.
 type LeaveRoom struct {
 	ConvID   string  `json:"conv_id"`
 	NewOwner *string `json:"new_owner,omitempty"`
 }
 
-// MemberList answers GET /v1/rooms/members: owner, admins, members, each by user_id.
+// MemberList answers GET /v1/rooms/members: the owner, then admins, then members, each sorted
+// by user_id.
 type MemberList struct {
 	ConvID  string   `json:"conv_id"`
 	Members []Member `json:"members"`
@@ -31,7 +32,7 @@ type Member struct {
 	Role   string `json:"role"`
 }
 
-// CreateDM is the body of POST /v1/dms/create. Without ConvID the server makes one.
+// CreateDM is the body of POST /v1/dms/create. Without ConvID the server chooses an id.
 type CreateDM struct {
 	PeerUserID string  `json:"peer_user_id"`
 	ConvID     *string `json:"conv_id,omitempty"`
@@ -43,16 +44,16 @@ type DMCreated struct {
 	ConvID string `json:"conv_id"`
 }
 
-// ConversationList answers GET /v1/conversations: a page, of up to limit items (1 to 1000,
-// and as many where limit is absent) behind the query's cursor.
+// ConversationList answers GET /v1/conversations with a page of items after the query's cursor:
+// at most limit (1 to 1000; 1000 if limit is absent).
 type ConversationList struct {
 	Items []Conversation `json:"items"`
-	// NextCursor asks for the page behind this one. It is absent where there is none.
+	// NextCursor requests the following page. It is absent on the last page.
 	NextCursor string `json:"next_cursor,omitempty"`
 }
 
-// Conversation is one that the caller is in now. The three numbers about the log
-// are null while it is empty.
+// Conversation is a conversation that the caller is a member of. The three numbers about the
+// log are null while it is empty.
 type Conversation struct {
 	ConvID      string   `json:"conv_id"`
 	Role        string   `json:"role"`

@@ -1,6 +1,6 @@
 package gateway
 
-// Code is the stable name of a reason why a request was not done.
+// Code is the stable name of a reason to refuse a request.
 type Code string
 
 // The codes, with their HTTP status.
@@ -19,7 +19,7 @@ const (
 	CodeUnavailable          Code = "unavailable"            // 503: the same request may be tried again
 )
 
-// Error is the body of an error frame and of an HTTP answer that is no success.
+// Error is the body of an error frame and of an HTTP answer with an error status.
 type Error struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
@@ -28,17 +28,17 @@ type Error struct {
 	RetryAfterS *int64 `json:"retry_after_s,omitempty"`
 	// CurrentEpoch comes with epoch_conflict.
 	CurrentEpoch *int64 `json:"current_epoch,omitempty"`
-	// Index is which item of the request's list the refusal is about.
+	// Index is the index of the item in the request's list that is refused.
 	Index *int64 `json:"index,omitempty"`
 	// RequestedFromSeq, EarliestSeq and LatestSeq come with replay_window_exceeded
 	// and log_rewound.
 	RequestedFromSeq *int64 `json:"requested_from_seq,omitempty"`
 	EarliestSeq      *int64 `json:"earliest_seq,omitempty"`
 	LatestSeq        *int64 `json:"latest_seq,omitempty"`
-	// ConvID names the conversation where no request does: with "membership
-	// revoked", for sessions with a feature.
+	// ConvID names the conversation if the request does not: with "membership revoked", for
+	// sessions with a feature.
 	ConvID string `json:"conv_id,omitempty"`
 }
 
-// Error makes an answer usable as a Go error.
+// Error formats the answer as a Go error.
 func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }

@@ -55,29 +55,28 @@ const (
 	TypePong = "pong"
 )
 
-// Feature is something beyond the first version of the protocol that a session may
-// ask for. A session that has not asked for a feature never sees its frames, and
-// its own frames of that kind are unknown.
+// Feature is an extension of the first version of the protocol that a session may ask for. A
+// session without a feature never gets its frames, and its own frames of that kind are unknown.
 type Feature = string
 
 // The features.
 const (
-	// FeatureBundle is conv.commit: a commit with what belongs to it.
+	// FeatureBundle enables conv.commit: a commit with the data that belongs to it.
 	FeatureBundle Feature = "bundle"
-	// FeatureDevice is the device's own log: Welcomes, added and removed, key
+	// FeatureDevice enables the device's own log: Welcomes, additions and removals, key
 	// packages low, and device.ack.
 	FeatureDevice Feature = "device"
-	// FeatureMarker is caught_up, which ends a replay.
+	// FeatureMarker enables caught_up, which ends a replay.
 	FeatureMarker Feature = "marker"
-	// FeatureDrain is drain, sent before a server that stops closes the socket.
+	// FeatureDrain enables drain, sent before a stopping server closes the socket.
 	FeatureDrain Feature = "drain"
-	// FeatureReport is client.report.
+	// FeatureReport enables client.report.
 	FeatureReport Feature = "report"
-	// FeatureRoster is conv.members, by which the readers of a conversation see its
-	// accounts change.
+	// FeatureRoster enables conv.members, which announces changes of a conversation's accounts
+	// to its readers.
 	FeatureRoster Feature = "roster"
-	// FeatureLarge is frames of up to LargeFrameBytesMax from the server. Sessions without
-	// it are sent none over FrameBytesMax: see Omitted.
+	// FeatureLarge enables frames of up to LargeFrameBytesMax from the server. Other sessions
+	// get no frame above FrameBytesMax: see Omitted.
 	FeatureLarge Feature = "large"
 )
 
@@ -87,22 +86,22 @@ var Features = []Feature{FeatureBundle, FeatureDevice, FeatureMarker, FeatureDra
 // Frame is one message of the WebSocket, in either direction.
 type Frame struct {
 	Type string
-	// ID is a JSON string or number chosen by the client; the answer repeats it.
-	// It is nil when there is none.
+	// ID is a JSON string or number chosen by the client; the answer repeats it. It is nil if
+	// absent.
 	ID json.RawMessage
-	// Body is a JSON object that has passed Validate, or nil when there is none.
+	// Body is a JSON object that has passed Validate, or nil if absent.
 	Body json.RawMessage
 }
 
 // The errors of DecodeFrame beyond those of Validate.
 var (
-	// ErrNotObject is the answer to JSON that is no object.
+	// ErrNotObject is the error for JSON that is not an object.
 	ErrNotObject = errors.New("invalid frame envelope")
-	// ErrVersion is the answer to a `v` other than the number 1.
+	// ErrVersion is the error for a `v` other than the number 1.
 	ErrVersion = errors.New("unsupported version")
 )
 
-// envelope is a frame as it is read. Only what is needed to answer is typed here,
+// envelope is a frame while it is decoded. Only the fields needed for an answer are typed here,
 // so that a frame with a broken field is still answered with its id.
 type envelope struct {
 	Version span `json:"v,omitempty"`
@@ -111,12 +110,10 @@ type envelope struct {
 	Body    span `json:"body,omitempty"`
 }
 
-// DecodeFrame reads one frame. A type that is missing or not a string is "". The
-// error is one of Validate's, ErrNotObject, ErrVersion, or an *InputError about `id`
-// or `body`, or about what no JSON of this protocol holds. Where the error is neither
-// that data is not JSON nor that it is no object, the returned frame has its ID if that is
-// usable.
-// The frame points into data.
+// DecodeFrame reads one frame. A type that is missing or not a string is "". The error is one
+// of Validate's, ErrNotObject, ErrVersion, or an *InputError about `id` or `body`, or about
+// JSON that this protocol never contains. Unless the error reports that data is not JSON or not
+// an object, the returned frame has its ID if that is usable. The frame points into data.
 func DecodeFrame(data []byte) (Frame, error) {
 	if err := Validate(data); err != nil {
 		var input *InputError
@@ -154,8 +151,8 @@ func DecodeFrame(data []byte) (Frame, error) {
 
 func isIDStart(c byte) bool { return c == '"' || c == '-' || c >= '0' && c <= '9' }
 
-// Decode reads the body of f into the struct that into points to, with the rules of
-// Unmarshal. A frame without a body is read as one with an empty body.
+// Decode reads the body of f into the struct that into points to, with the rules of Unmarshal.
+// A frame without a body is read as one with an empty body.
 func (f Frame) Decode(into any) error {
 	if f.Body == nil {
 		return unmarshalChecked([]byte("{}"), into)
@@ -163,7 +160,7 @@ func (f Frame) Decode(into any) error {
 	return unmarshalChecked(f.Body, into)
 }
 
-// StringID is a frame id made from text.
+// StringID returns a frame id made from text.
 func StringID(id string) json.RawMessage {
 	raw, _ := json.Marshal(id) // a string cannot fail
 	return raw
@@ -184,9 +181,9 @@ func EncodeFrame(frameType string, id json.RawMessage, body any) ([]byte, error)
 	return append(append(out, raw...), '}'), nil
 }
 
-// AppendHead appends the beginning of a frame, up to and without the comma before
-// its body: for writers that build the rest by hand. frameType is one of the Type
-// constants, which need no escaping.
+// AppendHead appends the beginning of a frame, up to but not including the comma before its
+// body: for writers that build the rest by hand. frameType is one of the Type constants, which
+// need no escaping.
 func AppendHead(dst []byte, frameType string, id json.RawMessage) []byte {
 	dst = append(dst, `{"v":1,"t":"`...)
 	dst = append(append(dst, frameType...), '"')
@@ -196,7 +193,7 @@ func AppendHead(dst []byte, frameType string, id json.RawMessage) []byte {
 	return dst
 }
 
-// Marshal is json.Marshal without the escapes that only a page of HTML needs.
+// Marshal encodes like json.Marshal, without the escapes that only HTML needs.
 func Marshal(v any) ([]byte, error) {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)

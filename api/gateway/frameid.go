@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 )
 
-// FrameID returns the `id` of what cannot be decoded as a frame, or only begins one, so
-// that it can be answered; nil where there is none that could be repeated. The result points
-// into data.
+// FrameID returns the `id` of data that cannot be decoded as a frame, or is only the start of
+// one, so that it can be answered; nil if there is no id that could be repeated. The result
+// points into data.
 func FrameID(data []byte) (id json.RawMessage) {
 	in := skipSpace(data)
 	if len(in) == 0 || in[0] != '{' {
@@ -23,7 +23,7 @@ func FrameID(data []byte) (id json.RawMessage) {
 		if rest, ok = passValue(in); !ok {
 			return id
 		}
-		if text, _ := textOf(name); text == "id" { // of repeated ones the last counts
+		if text, _ := textOf(name); text == "id" { // the last of repeated names is used
 			if id = json.RawMessage(bytes.TrimRight(in[:len(in)-len(rest)], " \t\r\n")); !isFrameID(id) {
 				id = nil
 			}
@@ -35,13 +35,13 @@ func FrameID(data []byte) (id json.RawMessage) {
 	return id
 }
 
-// isFrameID says whether a value can be the id of a frame.
+// isFrameID reports whether a value can be the id of a frame.
 func isFrameID(value []byte) bool {
 	return len(value) > 0 && len(value) <= frameIDBytesMax && isIDStart(value[0]) && Validate(value) == nil
 }
 
-// passValue returns what follows the value that in begins with, without looking at what it
-// holds: however deep it is, and whatever its strings are. ok is false where it does not end.
+// passValue returns the rest after the value at the start of in, without checking the value,
+// however deep it is and whatever its strings contain. ok is false if it does not end.
 func passValue(in []byte) (rest []byte, ok bool) {
 	for depth := 0; len(in) > 0; {
 		switch in[0] {
@@ -57,7 +57,7 @@ func passValue(in []byte) (rest []byte, ok bool) {
 			depth++
 		case '}', ']':
 			if depth == 0 {
-				return in, true // of what is around the value
+				return in, true // the end of the surrounding value
 			}
 			if depth--; depth == 0 {
 				return in[1:], true
@@ -72,7 +72,7 @@ func passValue(in []byte) (rest []byte, ok bool) {
 	return nil, false
 }
 
-// passString returns what follows the string that in begins with.
+// passString returns the rest after the string at the start of in.
 func passString(in []byte) (rest []byte, ok bool) {
 	for i := 1; i < len(in); i++ {
 		switch in[i] {

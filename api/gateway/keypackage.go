@@ -7,16 +7,16 @@ type PublishKeyPackages struct {
 	KeyPackages []string `json:"keypackages"`
 }
 
-// RotateKeyPackages is the body of POST /v1/keypackages/rotate. With Revoke what the
-// device has published and nobody has taken is void.
+// RotateKeyPackages is the body of POST /v1/keypackages/rotate. With Revoke, the device's
+// published packages that have not been claimed become void.
 type RotateKeyPackages struct {
 	DeviceID    string   `json:"device_id"` // the session's
 	Revoke      bool     `json:"revoke,omitempty"`
 	Replacement []string `json:"replacement,omitempty"`
 }
 
-// KeyPackagesPublished answers publish and rotate. Available is how many of the
-// device's packages are left to be taken.
+// KeyPackagesPublished answers publish and rotate. Available is the number of the device's
+// packages that can still be claimed.
 type KeyPackagesPublished struct {
 	Status          string `json:"status"`
 	ServedBy        string `json:"served_by"`
@@ -24,11 +24,11 @@ type KeyPackagesPublished struct {
 	Available       int64  `json:"available"`
 }
 
-// FetchKeyPackages is the body of POST /v1/keypackages/fetch: up to Count packages of
-// any of the user's devices, or one of each device.
+// FetchKeyPackages is the body of POST /v1/keypackages/fetch: up to Count packages of any of
+// the user's devices, or one of each device.
 type FetchKeyPackages struct {
 	UserID    string `json:"user_id"`
-	Count     *int64 `json:"count,omitempty"` // needed unless PerDevice
+	Count     *int64 `json:"count,omitempty"` // required unless PerDevice
 	PerDevice bool   `json:"per_device,omitempty"`
 }
 
@@ -46,8 +46,8 @@ type DeviceKeyPackages struct {
 	UserHomeGateway string             `json:"user_home_gateway"`
 }
 
-// DeviceKeyPackage is the package of one device. KeyPackageRef is lower-case hex, ""
-// where the package is opaque.
+// DeviceKeyPackage is the package of one device. KeyPackageRef is lower-case hex, "" if the
+// package is opaque.
 type DeviceKeyPackage struct {
 	DeviceID      string `json:"device_id"`
 	KeyPackageRef string `json:"key_package_ref"`

@@ -12,10 +12,9 @@ type Start struct {
 	// ClientLabel names the kind of client: 1–32 characters of [a-z0-9 _-].
 	ClientLabel *string   `json:"client_label,omitempty"`
 	Features    []Feature `json:"features,omitempty"`
-	// InviteCode admits an account that was not here before, where the service wants
-	// that: without a code it answers forbidden "invite required", with one that is
-	// unknown or used up forbidden "invalid invite". At most 64 bytes; other accounts'
-	// starts do not look at it.
+	// InviteCode admits a new account on a service that requires one: without a code the answer
+	// is forbidden "invite required", with an unknown or used code forbidden "invalid invite".
+	// At most 64 bytes; the starts of existing accounts ignore it.
 	InviteCode *string `json:"invite_code,omitempty"`
 }
 
@@ -34,17 +33,17 @@ type Ready struct {
 	ResumeToken  string   `json:"resume_token"`
 	ExpiresAt    int64    `json:"expires_at"` // ms
 	Cursors      []Cursor `json:"cursors"`    // this device's, by conv_id
-	// CursorsOmitted is how many cursors session.ready leaves out so as not to be longer
-	// than FrameBytesMax. They count nevertheless where a subscription names no position.
+	// CursorsOmitted is the number of cursors that session.ready leaves out to stay within
+	// FrameBytesMax. They still apply to a subscription without a position.
 	CursorsOmitted int64 `json:"cursors_omitted,omitempty"`
-	// DeviceNextPos is the first position of the device's log that it has not
-	// acknowledged; nil without the feature device.
+	// DeviceNextPos is the first position of the device's log that it has not acknowledged; nil
+	// without the feature device.
 	DeviceNextPos *int64 `json:"device_next_pos,omitempty"`
 	// Features are those granted, kept over resume.
 	Features []Feature `json:"features,omitempty"`
 }
 
-// Cursor is where a device goes on reading a conversation.
+// Cursor is the position from which a device continues to read a conversation.
 type Cursor struct {
 	ConvID  string `json:"conv_id"`
 	NextSeq int64  `json:"next_seq"`
@@ -68,8 +67,8 @@ type SessionRow struct {
 	ClientLabel  string `json:"client_label"`
 }
 
-// LogoutAll is the body of POST /v1/session/logout_all. A body that is empty or no
-// JSON counts as one without fields.
+// LogoutAll is the body of POST /v1/session/logout_all. A body that is empty or not JSON counts
+// as one without fields.
 type LogoutAll struct {
 	IncludeSelf bool `json:"include_self,omitempty"`
 }
@@ -81,14 +80,13 @@ type LoggedOutAll struct {
 	KeptCurrent bool   `json:"kept_current"`
 }
 
-// Revoke is the body of POST /v1/session/revoke: exactly one of SessionID and
-// DeviceID is there.
+// Revoke is the body of POST /v1/session/revoke: exactly one of SessionID and DeviceID is set.
 type Revoke struct {
 	SessionID   *string `json:"session_id,omitempty"`
 	DeviceID    *string `json:"device_id,omitempty"`
 	IncludeSelf bool    `json:"include_self,omitempty"`
-	// KeyPackages, with DeviceID, also voids the key packages of that device, so that
-	// nobody adds it again: it is lost.
+	// KeyPackages, with DeviceID, also voids the key packages of that device, so that a lost
+	// device cannot be added again.
 	KeyPackages bool `json:"key_packages,omitempty"`
 }
 

@@ -10,16 +10,16 @@ import (
 // DepthMax bounds how deep arrays and objects may be nested.
 const DepthMax = 32
 
-// ErrNotUTF8 is the answer to text that is not UTF-8. On a WebSocket it ends the
-// connection with 1007 (RFC 6455, section 8.1).
+// ErrNotUTF8 is the error for text that is not UTF-8. On a WebSocket it ends the connection
+// with 1007 (RFC 6455, section 8.1).
 var ErrNotUTF8 = errors.New("text is not UTF-8")
 
-// ErrMalformed is the answer to what is not JSON (RFC 8259).
+// ErrMalformed is the error for data that is not JSON (RFC 8259).
 var ErrMalformed = errors.New("malformed json")
 
-// InputError is the answer to JSON that is not accepted: a field is missing or of
-// another type, a string holds what no string may hold, the nesting is too deep.
-// Field is the path of the offender, "" when it is the whole.
+// InputError is the error for JSON that is not accepted: a field is missing or of another type,
+// a string contains a forbidden character, the nesting is too deep. Field is the path of the
+// fault, "" if it is the whole.
 type InputError struct {
 	Field, Problem string
 }
@@ -31,10 +31,9 @@ func (e *InputError) Error() string {
 	return e.Field + ": " + e.Problem
 }
 
-// Validate says whether data is one JSON value that this protocol accepts: UTF-8,
-// nested at most DepthMax deep, without NUL and without unpaired surrogates in any
-// string. It allocates nothing, whatever the input. The error is ErrNotUTF8,
-// ErrMalformed or an *InputError.
+// Validate checks that data is one JSON value that this protocol accepts: UTF-8, nested at most
+// DepthMax deep, without NUL and without unpaired surrogates in any string. It does not
+// allocate, whatever the input. The error is ErrNotUTF8, ErrMalformed or an *InputError.
 func Validate(data []byte) error {
 	if !utf8.Valid(data) {
 		return ErrNotUTF8
@@ -58,7 +57,7 @@ func skipSpace(in []byte) []byte {
 	return nil
 }
 
-// skipValue checks the value that in begins with and returns what follows it.
+// skipValue checks the value at the start of in and returns the rest after it.
 func skipValue(in []byte, depth int) (rest []byte, err error) {
 	if len(in) == 0 {
 		return nil, ErrMalformed
@@ -140,7 +139,7 @@ func skipArray(in []byte, depth int) ([]byte, error) {
 	}
 }
 
-// nextItem reads what stands between two items: a comma, or the end of the whole.
+// nextItem reads the separator between two items: a comma, or the end of the list or object.
 func nextItem(in []byte, end byte) (more bool, rest []byte, err error) {
 	in = skipSpace(in)
 	switch {
@@ -189,9 +188,9 @@ func skipNumber(in []byte) ([]byte, error) {
 	return in, nil
 }
 
-// skipString checks a string. A pair of surrogates must be whole: decoders disagree
-// about what a lone one means, and one that puts U+FFFD in its place changes the
-// message. NUL cannot be stored by every database.
+// skipString checks a string. Surrogates must be paired: decoders disagree about the meaning of
+// a lone one, and one that replaces it by U+FFFD changes the message. Some databases cannot
+// store NUL.
 func skipString(in []byte) ([]byte, error) {
 	for i := 1; i < len(in); i++ {
 		for i+8 <= len(in) && isPlain(binary.LittleEndian.Uint64(in[i:])) {
@@ -216,16 +215,16 @@ func skipString(in []byte) ([]byte, error) {
 	return nil, ErrMalformed
 }
 
-// isPlain says whether none of eight bytes is a control character, a quote or a
-// backslash: almost all of what comes is base64, and long.
+// isPlain reports whether none of eight bytes is a control character, a quote or a backslash:
+// almost all input is base64, and long.
 func isPlain(x uint64) bool {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	quote, backslash := x^(ones*'"'), x^(ones*'\\')
 	return ((x-ones*0x20)&^x|(quote-ones)&^quote|(backslash-ones)&^backslash)&highs == 0
 }
 
-// checkEscape returns the length of the escape that in begins with; a pair of
-// surrogates counts as one.
+// checkEscape returns the length of the escape at the start of in; a pair of surrogates counts
+// as one.
 func checkEscape(in []byte) (int, error) {
 	if len(in) < 2 {
 		return 0, ErrMalformed
@@ -264,7 +263,7 @@ func checkEscape(in []byte) (int, error) {
 
 var errLoneSurrogate = &InputError{Problem: "a string holds an unpaired surrogate"}
 
-// hexUnit reads \uXXXX.
+// hexUnit decodes \uXXXX.
 func hexUnit(in []byte) (unit int, err error) {
 	if len(in) < 6 {
 		return 0, ErrMalformed
@@ -285,7 +284,7 @@ func hexUnit(in []byte) (unit int, err error) {
 	return unit, nil
 }
 
-// within puts the name of the surrounding field before the path in err.
+// within prepends the name of the surrounding field to the path in err.
 func within(name string, err error) error {
 	var input *InputError
 	if !errors.As(err, &input) {

@@ -11,21 +11,22 @@ import (
 	"sync"
 )
 
-// itemsMax bounds a list, so that a body of empty strings does not become many
-// times its size in memory. No list of the protocol comes near it within 1 MiB.
+// itemsMax bounds a list, so that a body of empty strings does not become many times its size
+// in memory. No list of the protocol comes near it within 1 MiB.
 const itemsMax = 1 << 19
 
-// Unmarshal reads the JSON object data into the struct that into points to, with
-// the rules of this protocol, which are stricter than those of encoding/json:
+// Unmarshal reads the JSON object data into the struct that into points to, with the rules of
+// this protocol, which are stricter than those of encoding/json:
 //
-//   - names match exactly; unknown ones are ignored, of repeated ones the last counts;
-//   - a field must be there and of its own type, see the package comment;
-//   - numbers are written as integers and fit in an int64: 1.0, 1e3, "1" and true are no numbers;
-//   - what Validate refuses is refused.
+//   - names match exactly; unknown ones are ignored, the last of repeated ones is used;
+//   - a field must be present and of its own type, see the package comment;
+//   - numbers are written as integers and fit in an int64: 1.0, 1e3, "1" and true are not
+//     numbers;
+//   - data that Validate refuses is refused.
 //
-// Fields may be strings, bools, int64s, json.RawMessages, structs of these, and
-// pointers to or slices of these. The error is ErrNotUTF8, ErrMalformed or an
-// *InputError, and into may then be half filled.
+// Fields may be strings, bools, int64s, json.RawMessages, structs of these, and pointers to or
+// slices of these. The error is ErrNotUTF8, ErrMalformed or an *InputError, and into may then
+// be partly filled.
 func Unmarshal(data []byte, into any) error {
 	if err := Validate(data); err != nil {
 		return err
@@ -33,14 +34,14 @@ func Unmarshal(data []byte, into any) error {
 	return unmarshalChecked(data, into)
 }
 
-// unmarshalChecked is Unmarshal for data that Validate has passed.
+// unmarshalChecked does the work of Unmarshal for data that Validate has accepted.
 func unmarshalChecked(data []byte, into any) error {
 	v := reflect.ValueOf(into).Elem()
 	return setStruct(skipSpace(data), v)
 }
 
-// plan is what Unmarshal knows about a struct. Fields are told apart by their index;
-// no struct of ours has more than 64.
+// plan is the decoding plan of a struct type. Fields are identified by their index; no struct
+// here has more than 64.
 type plan struct {
 	fields   map[string]int
 	names    []string // by index
@@ -68,7 +69,7 @@ func planOf(t reflect.Type) *plan {
 	return p
 }
 
-// field finds a field by its name as it is written, in quotes.
+// field finds a field by its name as written, in quotes.
 func (p *plan) field(quoted []byte) (index int, ok bool) {
 	if bytes.IndexByte(quoted, '\\') < 0 {
 		index, ok = p.fields[string(quoted[1:len(quoted)-1])] // does not allocate
@@ -110,7 +111,7 @@ func setStruct(raw []byte, v reflect.Value) error {
 	return nil
 }
 
-// span is the text of a value, where it stands in the input.
+// span is the text of a value within the input.
 type span []byte
 
 var (
@@ -136,7 +137,7 @@ func setValue(raw []byte, v reflect.Value) error {
 		v.SetString(s)
 	case reflect.Int64:
 		n, err := strconv.ParseInt(string(raw), 10, 64)
-		if err != nil { // of what is valid JSON, this takes exactly the integers
+		if err != nil { // among valid JSON numbers, this accepts exactly the integers
 			return &InputError{Problem: "not an integer"}
 		}
 		v.SetInt(n)
@@ -181,8 +182,8 @@ func setSlice(raw []byte, v reflect.Value) error {
 	return nil
 }
 
-// eachField calls f with each field of the object that raw begins with, its name in
-// quotes. raw has been checked.
+// eachField calls f with each field of the object at the start of raw, its name in quotes. raw
+// has been checked.
 func eachField(raw []byte, f func(name, value []byte) error) error {
 	in := skipSpace(raw[1:])
 	if in[0] == '}' {

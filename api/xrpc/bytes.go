@@ -13,11 +13,11 @@ var (
 	errNotBase64 = errors.New("bytes must be base64")
 )
 
-// Bytes is the lexicon type bytes: {"$bytes": base64} in JSON, a byte string in CBOR. It
-// is written with the standard alphabet and padding, as the strictest client wants it.
+// Bytes is the lexicon type bytes: {"$bytes": base64} in JSON, a byte string in CBOR. It is
+// written with the standard alphabet and padding, as the strictest client requires.
 type Bytes []byte
 
-// MarshalJSON writes b in the one form that every client reads.
+// MarshalJSON encodes b in the one form that every client reads.
 func (b Bytes) MarshalJSON() ([]byte, error) {
 	const before, after = `{"$bytes":"`, `"}`
 	out := make([]byte, 0, len(before)+base64.StdEncoding.EncodedLen(len(b))+len(after))
@@ -26,7 +26,7 @@ func (b Bytes) MarshalJSON() ([]byte, error) {
 	return append(out, after...), nil
 }
 
-// UnmarshalJSON reads {"$bytes": base64}. Any other key beside it is an error.
+// UnmarshalJSON reads {"$bytes": base64}. Any other key in the object is an error.
 func (b *Bytes) UnmarshalJSON(in []byte) error {
 	if string(in) == "null" {
 		return nil
@@ -43,11 +43,11 @@ func (b *Bytes) UnmarshalJSON(in []byte) error {
 	return nil
 }
 
-// dollarBytes takes the base64 out of a {"$bytes"} object. It reads tokens rather than a
-// map, because a key that stands there twice must not go unseen.
+// dollarBytes returns the base64 of a {"$bytes"} object. It reads tokens rather than a map,
+// because a duplicate key must not go unnoticed.
 func dollarBytes(in []byte) ([]byte, error) {
 	if rest, plain := bytes.CutPrefix(in, []byte(`{"$bytes":"`)); plain {
-		// The common case copies nothing; MLS messages come in megabytes.
+		// The common case copies nothing; MLS messages have megabytes.
 		if end := bytes.IndexByte(rest, '"'); end >= 0 && string(rest[end:]) == `"}` && !has(rest, '\\') {
 			return rest[:end], nil
 		}
@@ -69,9 +69,9 @@ func dollarBytes(in []byte) ([]byte, error) {
 	return []byte(text), nil
 }
 
-// DecodeBase64 reads base64 of the standard or the URL alphabet, padded or not (RFC 4648,
-// sections 4 and 5). The alphabets are not mixed, and bits that encode nothing are zero,
-// so that a value has one spelling in each dialect.
+// DecodeBase64 decodes base64 of the standard or the URL alphabet, padded or not (RFC 4648,
+// sections 4 and 5). The alphabets must not be mixed, and unused bits must be zero, so that a
+// value has one spelling in each dialect.
 func DecodeBase64(text []byte) ([]byte, error) {
 	encoding := base64.RawStdEncoding
 	switch {
@@ -91,23 +91,23 @@ func DecodeBase64(text []byte) ([]byte, error) {
 	return data[:n], nil
 }
 
-// has searches many bytes at a time, as bytes.ContainsAny does not.
+// has searches many bytes at a time, which bytes.ContainsAny does not.
 func has(text []byte, c byte) bool { return bytes.IndexByte(text, c) >= 0 }
 
-// Shape is how bytes stand in JSON where the generations disagree.
+// Shape is the JSON form of a bytes field on which the generations disagree.
 type Shape byte
 
 // The shapes.
 const (
-	// ShapeNone is that of what was absent; it is written as ShapeBytes.
+	// ShapeNone is the shape of an absent field; it is written as ShapeBytes.
 	ShapeNone Shape = iota
-	// ShapeText is a plain string of padded standard base64, as generation A has it.
+	// ShapeText is a plain string of padded standard base64, as in generation A.
 	ShapeText
-	// ShapeBytes is a {"$bytes"} object, as generation B has it.
+	// ShapeBytes is a {"$bytes"} object, as in generation B.
 	ShapeBytes
 )
 
-// Blob is bytes of a field that generation A has as a string and generation B as bytes
+// Blob holds the bytes of a field that is a string in generation A and bytes in generation B
 // (spec section 0: commit, welcome, groupInfo, keyPackage, welcomeMessage). It is read in
 // either shape and remembers which; it is written in the shape that it holds.
 type Blob struct {
@@ -115,7 +115,7 @@ type Blob struct {
 	Shape Shape
 }
 
-// IsZero says whether the field was absent; one that is there but empty is not.
+// IsZero reports whether the field was absent; a field that is present but empty is not zero.
 func (b Blob) IsZero() bool { return b.Shape == ShapeNone && b.Data == nil }
 
 // MarshalJSON writes the bytes in their shape.
@@ -137,7 +137,7 @@ func (b *Blob) UnmarshalJSON(in []byte) error {
 	case len(in) > 0 && in[0] == '"':
 		text := in[1 : len(in)-1]
 		if has(text, '\\') {
-			// "\/" is a legal way to write one of the alphabet's characters.
+			// "\/" is a valid way to write one of the alphabet's characters.
 			var s string
 			if err := json.Unmarshal(in, &s); err != nil {
 				return err

@@ -21,7 +21,7 @@ const (
 	cborNull     = 0xf6
 )
 
-// appendCBORHead writes a major type and its number in the fewest bytes.
+// appendCBORHead appends a major type and its number in the fewest bytes.
 func appendCBORHead(out []byte, major byte, n uint64) []byte {
 	switch {
 	case n < 24:
@@ -53,9 +53,9 @@ var (
 	cborBlobType  = reflect.TypeFor[Blob]()
 )
 
-// appendCBOR writes a value as canonical DAG-CBOR: definite lengths, the shortest
-// integers, names in order, no floats. A struct is a map of the fields that JSON would
-// have; bytes are byte strings.
+// appendCBOR appends a value as canonical DAG-CBOR: definite lengths, the shortest integers,
+// names in order, no floats. A struct is a map of the fields that JSON would have; bytes are
+// byte strings.
 func appendCBOR(out []byte, v reflect.Value) ([]byte, error) {
 	switch v.Type() {
 	case cborBytesType:
@@ -101,8 +101,9 @@ func appendCBOR(out []byte, v reflect.Value) ([]byte, error) {
 	return nil, fmt.Errorf("%s has no form in cbor", v.Type())
 }
 
-// appendCBORStruct writes a map. With a name for spare, the map counts one entry more,
-// and spareAt is where in out that entry has to be put for the names to be in order.
+// appendCBORStruct appends a map. With a name for spare, the map counts one entry more, and
+// spareAt is the offset in out at which that entry has to be inserted for the names to be in
+// order.
 func appendCBORStruct(out []byte, v reflect.Value, spare string) (_ []byte, spareAt int, err error) {
 	fields := fieldsOf(v.Type())
 	count := uint64(0)
@@ -131,7 +132,7 @@ func appendCBORStruct(out []byte, v reflect.Value, spare string) (_ []byte, spar
 	return out, spareAt, nil
 }
 
-// nameOrder is the order of names in a map of DAG-CBOR: the shorter first, then by bytes.
+// nameOrder compares names of a DAG-CBOR map: the shorter first, then by bytes.
 func nameOrder(a, b string) int {
 	if len(a) != len(b) {
 		return len(a) - len(b)

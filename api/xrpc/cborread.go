@@ -19,8 +19,8 @@ var (
 	errCBORSize = errors.New("cbor is too deep or has too many items")
 )
 
-// cborReader reads canonical DAG-CBOR and nothing else. A value takes memory in
-// proportion to the bytes that stand for it, whatever its heads claim.
+// cborReader reads canonical DAG-CBOR and nothing else. The memory for a value is proportional
+// to its encoded bytes, whatever lengths its heads claim.
 type cborReader struct {
 	in    []byte
 	items int
@@ -89,7 +89,7 @@ func (r *cborReader) value(depth int) (any, error) {
 	case cborMap:
 		return r.object(n, depth)
 	}
-	return nil, errNotDAG // a tag: the only one of DAG-CBOR is for links, and there are none
+	return nil, errNotDAG // a tag: the only one of DAG-CBOR is for links, which are not used here
 }
 
 func (r *cborReader) simple() (any, error) {
@@ -103,7 +103,7 @@ func (r *cborReader) simple() (any, error) {
 	case cborNull:
 		return nil, nil
 	}
-	return nil, errNotDAG // floats, undefined, and what has no meaning
+	return nil, errNotDAG // floats, undefined and unassigned values
 }
 
 func (r *cborReader) take(n uint64) ([]byte, error) {

@@ -31,13 +31,13 @@ type MemberView struct {
 	Credential  Bytes  `json:"credential,omitempty"`
 }
 
-// Metadata is what generation A calls a conversation, in clear.
+// Metadata is the unencrypted name and description of a conversation in generation A.
 type Metadata struct {
 	Name        string `json:"name,omitempty"`        // at most 128 bytes
 	Description string `json:"description,omitempty"` // at most 512 bytes
 }
 
-// KeyPackageHash says for which package of an account a Welcome was made.
+// KeyPackageHash names the package of an account for which a Welcome was made.
 type KeyPackageHash struct {
 	DID  string `json:"did"`
 	Hash string `json:"hash"` // hex of the KeyPackageRef
@@ -63,13 +63,13 @@ type CreateConvoInput struct {
 	IdempotencyKey   string           `json:"idempotencyKey,omitempty"`
 }
 
-// Generation is known by the shape of the Welcome and the GroupInfo.
+// Generation returns the generation shown by the shape of the Welcome and the GroupInfo.
 func (in *CreateConvoInput) Generation() Generation {
 	return generationOf(false, in.WelcomeMessage, in.GroupInfo)
 }
 
-// CreateConvoOutput has the conversation in convo, and its fields at the top as older
-// clients read them. NewCreateConvoOutput fills both.
+// CreateConvoOutput has the conversation in convo, and its fields at the top level for older
+// clients. NewCreateConvoOutput fills both.
 type CreateConvoOutput struct {
 	Convo       ConvoView        `json:"convo"`
 	InviteCode  string           `json:"inviteCode,omitempty"`
@@ -83,7 +83,7 @@ type CreateConvoOutput struct {
 	CreatedAt   Time             `json:"createdAt"`
 }
 
-// NewCreateConvoOutput is the answer that shows a conversation.
+// NewCreateConvoOutput returns the output that shows a conversation.
 func NewCreateConvoOutput(convo ConvoView) *CreateConvoOutput {
 	return &CreateConvoOutput{Convo: convo, SequencerDS: convo.SequencerDID, GroupID: convo.GroupID, Creator: convo.Creator,
 		Members: convo.Members, Epoch: convo.Epoch, CipherSuite: convo.CipherSuite, CreatedAt: convo.CreatedAt}
@@ -91,7 +91,7 @@ func NewCreateConvoOutput(convo ConvoView) *CreateConvoOutput {
 
 // GetConvosParams is the query of getConvos (A.6).
 type GetConvosParams struct {
-	Limit     *Natural `json:"limit,omitempty"` // 1 to 100; absent is everything, up to 1000
+	Limit     *Natural `json:"limit,omitempty"` // 1 to 100; absent: everything, up to 1000
 	Cursor    string   `json:"cursor,omitempty"`
 	Filter    string   `json:"filter,omitempty"` // all, pending, expected, requests (the same as pending)
 	CountOnly bool     `json:"countOnly,omitempty"`
@@ -118,8 +118,8 @@ type GetConvoSettingsOutput struct {
 	Policy  PolicyView `json:"policy"`
 }
 
-// PolicyView is the rules of a conversation: those of the lexicon and those of the
-// reference server.
+// PolicyView holds the rules of a conversation: those of the lexicon and those of the reference
+// server.
 type PolicyView struct {
 	ConvoID                  string `json:"convoId"`
 	AllowInvites             bool   `json:"allowInvites"`
@@ -137,7 +137,7 @@ type PolicyView struct {
 	UpdatedBy                string `json:"updatedBy,omitempty"`
 }
 
-// PolicyInput changes the rules that are there.
+// PolicyInput changes the rules that are present.
 type PolicyInput struct {
 	AllowInvites             *bool    `json:"allowInvites,omitempty"`
 	AdminOnlyInvites         *bool    `json:"adminOnlyInvites,omitempty"`
@@ -152,7 +152,7 @@ type PolicyInput struct {
 	MaxMembers               *Natural `json:"maxMembers,omitempty"` // 2 to 1000
 }
 
-// IsEmpty says whether it changes nothing: NoFieldsProvided.
+// IsEmpty reports whether p changes nothing, which is answered with NoFieldsProvided.
 func (p *PolicyInput) IsEmpty() bool { return p == nil || *p == PolicyInput{} }
 
 // UpdateConvoInput is the body of updateConvo (A.6).
@@ -167,7 +167,7 @@ type UpdateConvoInput struct {
 	Epoch     *Natural     `json:"epoch,omitempty"`
 }
 
-// UpdateConvoOutput answers every action of updateConvo; clients need success in all.
+// UpdateConvoOutput answers every action of updateConvo; clients need success in all of them.
 type UpdateConvoOutput struct {
 	Success       bool        `json:"success"`
 	NewEpoch      *int64      `json:"newEpoch,omitempty"`
@@ -183,12 +183,12 @@ type UpdateConvoOutput struct {
 // LeaveConvoInput is the body of leaveConvo (A.6).
 type LeaveConvoInput struct {
 	ConvoID   string `json:"convoId"`
-	TargetDID string `json:"targetDid,omitempty"` // absent is the caller
+	TargetDID string `json:"targetDid,omitempty"` // absent: the caller
 	Commit    Blob   `json:"commit,omitzero"`
 }
 
 // LeaveConvoOutput is the answer of leaveConvo.
 type LeaveConvoOutput struct {
 	Success  bool  `json:"success"`
-	NewEpoch int64 `json:"newEpoch"` // the same as before without a commit
+	NewEpoch int64 `json:"newEpoch"` // unchanged without a commit
 }

@@ -19,8 +19,8 @@ const (
 	fieldNameMax = 64
 )
 
-// InputError is the answer to input that is not accepted: the error InvalidRequest with
-// status 400. Field is the name of the offender, "" when it is not known.
+// InputError is the error for input that is not accepted: the error InvalidRequest with status
+// 400. Field is the name of the faulty field, "" if it is not known.
 type InputError struct {
 	Field, Problem string
 }
@@ -32,10 +32,10 @@ func (e *InputError) Error() string {
 	return e.Field + ": " + e.Problem
 }
 
-// Decode reads a body into the struct that in points to. Names are read whatever the case
-// of their letters, so that deviceUUID and deviceUuid are one; a field without omitempty
-// or omitzero must be there under its own spelling. Nothing at all counts as {}. The
-// caller bounds the size of body. The error is an *InputError.
+// Decode reads a body into the struct that in points to. Names are matched without regard to
+// case, so that deviceUUID and deviceUuid are one; a field without omitempty or omitzero must
+// be present under its exact spelling. An empty body counts as {}. The caller bounds the size
+// of body. The error is an *InputError.
 func Decode(body []byte, in any) error {
 	if len(body) == 0 {
 		body = []byte("{}")
@@ -70,10 +70,10 @@ func inputError(err error) error {
 	return &InputError{Problem: err.Error()}
 }
 
-// survey walks over a body before anything is built from it. It counts depth and values,
-// refuses strings that cannot be stored, and returns the names of the outermost object,
-// each of which may be there once, and whether its value is not null. What is no JSON is
-// left for the decoder to find.
+// survey scans a body before anything is built from it. It counts depth and values, refuses
+// strings that cannot be stored, and returns the names of the outermost object, each of which
+// may occur once, and whether its value is not null. Other faults of the JSON are left to the
+// decoder.
 func survey(body []byte) (map[string]bool, error) {
 	names := map[string]bool{}
 	depth, values := 0, 0
@@ -118,7 +118,7 @@ func addName(names map[string]bool, quoted, value []byte) error {
 	}
 	if _, twice := names[name]; twice {
 		if len(name) > fieldNameMax {
-			name = "" // a stranger's text is not sent back at length
+			name = "" // untrusted text is not echoed at length
 		}
 		return &InputError{name, "is there twice"}
 	}
@@ -126,8 +126,8 @@ func addName(names map[string]bool, quoted, value []byte) error {
 	return nil
 }
 
-// stringEnd is the index after the string that begins at start. NUL cannot be stored by
-// every database, and decoders disagree about half a surrogate pair.
+// stringEnd returns the index after the string that begins at start. Some databases cannot
+// store NUL, and decoders disagree about half a surrogate pair.
 func stringEnd(body []byte, start int) (int, error) {
 	quote := start
 	for i := start + 1; i < len(body); {
@@ -162,7 +162,7 @@ func stringEnd(body []byte, start int) (int, error) {
 	return 0, &InputError{Problem: "malformed json"}
 }
 
-// utf16Unit reads \uXXXX.
+// utf16Unit decodes \uXXXX.
 func utf16Unit(in []byte) (uint64, bool) {
 	if len(in) < 6 || in[0] != '\\' || in[1] != 'u' {
 		return 0, false

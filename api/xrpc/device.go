@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// DeviceAction is what registerDevice is asked to do.
+// DeviceAction is an action of registerDevice.
 type DeviceAction string
 
 // The actions of registerDevice.
@@ -21,20 +21,20 @@ const (
 // RegisterDeviceInput is the body of registerDevice (A.1).
 type RegisterDeviceInput struct {
 	DeviceName string `json:"deviceName"`
-	// DeviceUUID is the device's own lasting id; it is read as deviceUuid too.
+	// DeviceUUID is the device's own permanent id; it is also read as deviceUuid.
 	DeviceUUID         string             `json:"deviceUUID,omitempty"`
 	KeyPackages        List[KeyPackageIn] `json:"keyPackages"`
 	SignaturePublicKey Bytes              `json:"signaturePublicKey"`
 	PushToken          string             `json:"pushToken,omitempty"`
-	// ActionText is the action as sent; Action says which one is meant.
+	// ActionText is the action as sent; Action interprets it.
 	ActionText        string   `json:"action,omitempty"`
 	DeviceID          string   `json:"deviceId,omitempty"`
 	PendingAdditionID string   `json:"pendingAdditionId,omitempty"`
 	NewEpoch          *Natural `json:"newEpoch,omitempty"`
 }
 
-// Action is what the caller wants. Without a word for it, key packages mean to register;
-// none, and a push token, to update the token; neither, to remove it.
+// Action returns the requested action. If none is named, key packages mean register; a push
+// token without key packages means update the token; neither means remove the token.
 func (in *RegisterDeviceInput) Action() DeviceAction {
 	switch {
 	case in.ActionText != "":
@@ -47,11 +47,11 @@ func (in *RegisterDeviceInput) Action() DeviceAction {
 	return DeviceRemoveToken
 }
 
-// Generation is known by the shape of the key packages.
+// Generation returns the generation shown by the shape of the key packages.
 func (in *RegisterDeviceInput) Generation() Generation { return generationOfPackages(in.KeyPackages) }
 
-// RegisterDeviceOutput answers every action of registerDevice: clients decode the three
-// fields of a registration whatever they asked for.
+// RegisterDeviceOutput answers every action of registerDevice: clients decode the three fields
+// of a registration for all of them.
 type RegisterDeviceOutput struct {
 	DeviceID string `json:"deviceId"`
 	// MLSDID is the account's DID, '#' and the device id.
@@ -59,7 +59,7 @@ type RegisterDeviceOutput struct {
 	AutoJoinedConvos    List[string]       `json:"autoJoinedConvos"`
 	WelcomeMessages     []WelcomeForDevice `json:"welcomeMessages,omitempty"`
 	Success             *bool              `json:"success,omitempty"` // updateToken, removeToken, completePendingAddition
-	Deleted             *bool              `json:"deleted,omitempty"` // delete; false when there was no such device
+	Deleted             *bool              `json:"deleted,omitempty"` // delete; false if there was no such device
 	KeyPackagesDeleted  *int64             `json:"keyPackagesDeleted,omitempty"`
 	ConversationsLeft   *int64             `json:"conversationsLeft,omitempty"`
 	Claimed             *bool              `json:"claimed,omitempty"` // claimPendingAddition
@@ -86,7 +86,7 @@ type ListDevicesOutput struct {
 	Devices List[DeviceInfo] `json:"devices"`
 }
 
-// DeviceInfo is a device as its owner sees it. The push token is never shown.
+// DeviceInfo is a device as its owner sees it. The push token is never included.
 type DeviceInfo struct {
 	DeviceID            string `json:"deviceId"`
 	DeviceName          string `json:"deviceName"`
@@ -109,8 +109,8 @@ type GetPendingDevicesOutput struct {
 	PendingAdditions List[PendingDevice] `json:"pendingAdditions"`
 }
 
-// PendingDevice is a device of another member that waits to be added. It is the union of
-// what the lexicon and the reference server write: the new device stands there twice.
+// PendingDevice is a device of another member that waits to be added. It has the fields of both
+// the lexicon and the reference server: the new device is listed twice.
 type PendingDevice struct {
 	ConvoID                string `json:"convoId"`
 	DeviceID               string `json:"deviceId"`
@@ -125,9 +125,8 @@ type PendingDevice struct {
 	ClaimedBy              string `json:"claimedBy,omitempty"`
 }
 
-// KeyPackageIn is a key package as it is published. One that cannot be read does not
-// spoil those beside it: Problem then says what is wrong, and the rest is what could be
-// read.
+// KeyPackageIn is a published key package. An unreadable one does not invalidate the others of
+// a list: Problem then describes the fault, and the other fields hold what could be read.
 type KeyPackageIn struct {
 	KeyPackage  Blob   `json:"keyPackage"`
 	CipherSuite string `json:"cipherSuite"`
@@ -136,7 +135,7 @@ type KeyPackageIn struct {
 	Problem     string `json:"-"`
 }
 
-// UnmarshalJSON reads a key package, leaving what is wrong with it in Problem.
+// UnmarshalJSON reads a key package and stores a fault in Problem.
 func (p *KeyPackageIn) UnmarshalJSON(in []byte) error {
 	*p = KeyPackageIn{}
 	var raw struct {

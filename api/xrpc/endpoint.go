@@ -9,7 +9,7 @@ const (
 	Legacy = "blue.catbird.mls."
 )
 
-// Names of the endpoints whose types are here.
+// Names of the endpoints whose types are defined here.
 const (
 	RegisterDevice         = Chat + "registerDevice"
 	ListDevices            = Chat + "listDevices"

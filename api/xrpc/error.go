@@ -1,7 +1,7 @@
 package xrpc
 
-// ErrorBody is the body of every answer that is no success. Clients map Error to the
-// errors that the endpoint's lexicon names, and fall back to the status.
+// ErrorBody is the body of every error answer. Clients map Error to the errors that the
+// endpoint's lexicon names, and fall back to the status.
 type ErrorBody struct {
 	// Error is a name without spaces: EpochMismatch.
 	Error string `json:"error"`
@@ -10,11 +10,11 @@ type ErrorBody struct {
 	// RetryAfterSeconds comes with GroupFrozen and RateLimited, as in the header
 	// Retry-After.
 	RetryAfterSeconds *int64 `json:"retryAfterSeconds,omitempty"`
-	// Scope says what RateLimited counts: convo or device-convo.
+	// Scope is the unit that RateLimited counts: convo or device-convo.
 	Scope string `json:"scope,omitempty"`
 }
 
-// Names of errors that any endpoint may answer with, beside those of its lexicon.
+// Names of errors that any endpoint may answer with, besides those of its lexicon.
 const (
 	ErrorInvalidRequest         = "InvalidRequest"         // 400
 	ErrorAuthenticationRequired = "AuthenticationRequired" // 401

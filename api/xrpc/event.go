@@ -1,67 +1,68 @@
 package xrpc
 
-// Type names the event.
+// Type returns the name of the event.
 func (*MessageEvent) Type() string { return "messageEvent" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*ReactionEvent) Type() string { return "reactionEvent" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*TypingEvent) Type() string { return "typingEvent" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*NewDeviceEvent) Type() string { return "newDeviceEvent" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*InfoEvent) Type() string { return "infoEvent" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*MemberJoined) Type() string { return "memberJoined" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*MemberLeft) Type() string { return "memberLeft" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*EpochAdvanced) Type() string { return "epochAdvanced" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*ConversationUpdated) Type() string { return "conversationUpdated" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*ReadEvent) Type() string { return "readEvent" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*MembershipChangeEvent) Type() string { return "membershipChangeEvent" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*GroupInfoRefreshRequestedEvent) Type() string { return "groupInfoRefreshRequestedEvent" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*ReadditionRequestedEvent) Type() string { return "readditionRequestedEvent" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*TreeChanged) Type() string { return "treeChanged" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*GroupResetEvent) Type() string { return "groupResetEvent" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*CircuitBreakerTrippedEvent) Type() string { return "circuitBreakerTrippedEvent" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*ResetRequestedEvent) Type() string { return "resetRequestedEvent" }
 
-// Type names the event.
+// Type returns the name of the event.
 func (*WelcomeReissueRequestedEvent) Type() string { return "welcomeReissueRequestedEvent" }
 
-// eventKind is a row of the table of A.12: who knows the event, and how to make one.
+// eventKind is a row of the table of A.12: the generations that know the event, and its
+// constructor.
 type eventKind struct {
 	inA, inB bool
 	make     func() Event
 }
 
-// eventKinds has the unions of both generations. A client that meets a type outside its
-// union ends the stream, so nothing is sent that is not in here for it.
+// eventKinds holds the unions of both generations. A client that receives a type outside its
+// union ends the stream, so only events that are listed here for a client are sent to it.
 var eventKinds = map[string]eventKind{
 	"messageEvent":                   {true, true, func() Event { return &MessageEvent{} }},
 	"reactionEvent":                  {true, true, func() Event { return &ReactionEvent{} }},
@@ -83,8 +84,8 @@ var eventKinds = map[string]eventKind{
 	"welcomeReissueRequestedEvent":   {false, true, func() Event { return &WelcomeReissueRequestedEvent{} }},
 }
 
-// Knows says whether a client of this generation has the event in its union. When the
-// generation is unknown, only what both have is safe.
+// Knows reports whether the union of a client of this generation contains the event. If the
+// generation is unknown, only events of both are safe.
 func (g Generation) Knows(eventType string) bool {
 	kind := eventKinds[eventType]
 	switch g {
@@ -96,10 +97,10 @@ func (g Generation) Knows(eventType string) bool {
 	return kind.inA && kind.inB
 }
 
-// For turns an event into one that a client of this generation knows, where there is one
-// that says the same: a wish for a GroupInfo or an addition is an infoEvent to those who
-// may not know the event of that name, and coming and going have an event in each
-// generation. It returns nil when nothing may be sent.
+// For converts an event to the equivalent event of this generation, if there is one: a request
+// for a GroupInfo or an addition is an infoEvent for clients that may not know the specific
+// event, and membership changes have an event in each generation. It returns nil if nothing may
+// be sent.
 func (g Generation) For(event Event) Event {
 	if g.Knows(event.Type()) {
 		return event

@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// field is what a struct's tag says of one of its fields.
+// field holds the tag of a struct field.
 type field struct {
 	name     string // in JSON, CBOR and queries
 	index    int
@@ -17,8 +17,8 @@ type field struct {
 
 var fieldCache sync.Map // reflect.Type to []field
 
-// fieldsOf returns the fields of a struct type in the order of DAG-CBOR: shorter names
-// first, then by their bytes.
+// fieldsOf returns the fields of a struct type in the order of DAG-CBOR: shorter names first,
+// then by their bytes.
 func fieldsOf(t reflect.Type) []field {
 	if known, has := fieldCache.Load(t); has {
 		return known.([]field)

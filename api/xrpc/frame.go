@@ -10,13 +10,13 @@ import (
 	"strings"
 )
 
-// Frame is an event ready to be sent to any number of subscribers, whose counters differ:
-// a header {"op":1,"t":"#name"} and the payload, each in canonical DAG-CBOR. It does not
-// change and may be shared.
+// Frame is an encoded event that can be sent to any number of subscribers with different
+// counters: a header {"op":1,"t":"#name"} and the payload, each in canonical DAG-CBOR. It is
+// immutable and may be shared.
 type Frame struct {
-	// The counter stands between the two, where the order of names wants it.
+	// The counter is inserted between the two, where the order of names requires it.
 	before, after []byte
-	cursor        [2]int // where the name and the value of the cursor stand in after
+	cursor        [2]int // offsets in after of the cursor's name and value
 }
 
 const (
@@ -24,7 +24,7 @@ const (
 	cursorName = "cursor"
 )
 
-// NewFrame encodes an event once for everybody who gets it.
+// NewFrame encodes an event once for all its subscribers.
 func NewFrame(event Event) (Frame, error) {
 	out := appendCBORHead(nil, cborMap, 2)
 	out = appendCBORText(out, "t")
@@ -37,7 +37,7 @@ func NewFrame(event Event) (Frame, error) {
 	}
 	f := Frame{before: slices.Clip(out[:at]), after: out[at:]}
 	cursor := appendCBORCursor(nil, reflect.ValueOf(event).Elem().FieldByName("Cursor").String())
-	// No name that comes before it has a value that could hold the same.
+	// No earlier name has a value that could contain the same bytes.
 	f.cursor[0] = bytes.Index(f.after, cursor)
 	f.cursor[1] = f.cursor[0] + len(cursor)
 	return f, nil
@@ -47,7 +47,7 @@ func appendCBORCursor(out []byte, cursor string) []byte {
 	return appendCBORText(appendCBORText(out, cursorName), cursor)
 }
 
-// AppendAt is Append with a subscriber's own cursor in place of the event's.
+// AppendAt appends the frame with a subscriber's own cursor in place of the event's.
 func (f Frame) AppendAt(out []byte, seq int64, cursor string) []byte {
 	out = append(out, f.before...)
 	out = appendCBORText(out, seqName)
@@ -57,7 +57,7 @@ func (f Frame) AppendAt(out []byte, seq int64, cursor string) []byte {
 	return append(out, f.after[f.cursor[1]:]...)
 }
 
-// Append writes the frame with a subscriber's own counter, which begins at 1.
+// Append appends the frame with a subscriber's own counter, which begins at 1.
 func (f Frame) Append(out []byte, seq int64) []byte {
 	out = append(out, f.before...)
 	out = appendCBORText(out, seqName)
@@ -65,11 +65,11 @@ func (f Frame) Append(out []byte, seq int64) []byte {
 	return append(out, f.after...)
 }
 
-// Len bounds the bytes of the frame with any counter.
+// Len returns an upper bound of the size of the frame with any counter.
 func (f Frame) Len() int { return len(f.before) + len(f.after) + 4 + 9 }
 
-// ErrorFrame is the last frame before a stream is closed: {"op":-1}, then the name of an
-// error and a sentence, which may be "".
+// ErrorFrame returns the last frame before a stream is closed: {"op":-1}, then the name of an
+// error and a message, which may be "".
 func ErrorFrame(name, message string) []byte {
 	out := appendCBORHead(nil, cborMap, 1)
 	out = appendCBORText(out, "op")
@@ -83,9 +83,9 @@ func ErrorFrame(name, message string) []byte {
 	return appendCBORText(appendCBORText(out, "message"), message)
 }
 
-// EventJSON is an event as one JSON object in one line, for SSE and the JSON subprotocol:
-// its $type is the full name in the lexicon, and seq the subscriber's counter, left out
-// when it is 0.
+// EventJSON encodes an event as one JSON object in one line, for SSE and the JSON subprotocol:
+// its $type is the full name in the lexicon, and seq the subscriber's counter, left out if it
+// is 0.
 func EventJSON(event Event, seq int64) ([]byte, error) {
 	body, err := json.Marshal(event)
 	if err != nil {
@@ -99,16 +99,16 @@ func EventJSON(event Event, seq int64) ([]byte, error) {
 	return append(out, body[1:]...), nil
 }
 
-// StreamError is an error frame as its receiver sees it.
+// StreamError is a received error frame.
 type StreamError struct{ Name, Message string }
 
 func (e *StreamError) Error() string { return strings.TrimSuffix(e.Name+": "+e.Message, ": ") }
 
-// ErrUnknownType says that a frame is well formed and of a type that is not known here.
+// ErrUnknownType is the error for a well-formed frame of an unknown type.
 var ErrUnknownType = errors.New("frame of an unknown type")
 
-// DecodeFrame reads a frame of the server. The error is a *StreamError when the frame is
-// an error frame, and ErrUnknownType when a newer server sent it.
+// DecodeFrame reads a frame of the server. The error is a *StreamError if the frame is an error
+// frame, and ErrUnknownType if a newer server sent it.
 func DecodeFrame(in []byte) (event Event, seq int64, err error) {
 	reader := cborReader{in: in}
 	header, err := reader.message()
@@ -159,10 +159,10 @@ func (r *cborReader) message() (map[string]any, error) {
 // ClientFrameMax bounds the bytes of a client's frame.
 const ClientFrameMax = 4 << 10
 
-// ClientFrameKind is what a client tells through an open subscription.
+// ClientFrameKind is the kind of a frame that a client sends over an open subscription.
 type ClientFrameKind string
 
-// What a client may send.
+// The kinds of client frames.
 const (
 	ClientTyping ClientFrameKind = "typing"
 	ClientAck    ClientFrameKind = "ack"
@@ -178,7 +178,7 @@ type ClientFrame struct {
 	Seq      Natural `json:"seq,omitempty"`
 }
 
-// Kind is what the frame is, whichever of the endpoint's two names it goes by.
+// Kind returns the kind of the frame, under either of the endpoint's two names.
 func (f *ClientFrame) Kind() ClientFrameKind {
 	name, kind, has := strings.Cut(f.Type, "#")
 	if has && (name == "" || name == SubscribeConvoEvents || name == SubscribeEvents) {
@@ -187,9 +187,9 @@ func (f *ClientFrame) Kind() ClientFrameKind {
 	return ""
 }
 
-// DecodeClientFrame reads a client's frame, JSON when it came as text, else one DAG-CBOR
-// object. The error is ErrUnknownType when it is well formed and nothing that is known,
-// which is no reason to end a stream; anything else is.
+// DecodeClientFrame reads a client's frame: JSON if it came as text, else one DAG-CBOR object.
+// The error is ErrUnknownType if it is well formed but unknown, which is not a reason to end a
+// stream; any other error is.
 func DecodeClientFrame(in []byte, isText bool) (*ClientFrame, error) {
 	if len(in) > ClientFrameMax {
 		return nil, &InputError{Problem: "the frame is too long"}

@@ -1,19 +1,20 @@
 package xrpc
 
-// Generation is which of the two kinds of client calls. It shows in the request alone
-// (decision 1): a {"$bytes"} object in a field that A has as a string, or a parameter
-// that only B knows, means B; plain base64 means A.
+// Generation is one of the two kinds of clients. It is derived from the request alone (decision
+// 1): a {"$bytes"} object in a field that is a string in A, or a parameter that only B knows,
+// means B; plain base64 means A.
 type Generation byte
 
 // The generations.
 const (
-	// GenerationUnknown is that of a request which tells nothing; it is answered as B.
+	// GenerationUnknown is the generation of a request that does not show it; it is answered as
+	// B.
 	GenerationUnknown Generation = iota
 	GenerationA
 	GenerationB
 )
 
-// Or is g, or what is known otherwise when g tells nothing.
+// Or returns g, or otherwise if g is unknown.
 func (g Generation) Or(otherwise Generation) Generation {
 	if g == GenerationUnknown {
 		return otherwise
@@ -21,7 +22,7 @@ func (g Generation) Or(otherwise Generation) Generation {
 	return g
 }
 
-// Blob is data in the shape that a client of this generation reads. Nil is absent.
+// Blob returns data in the shape that a client of this generation reads. Nil is absent.
 func (g Generation) Blob(data []byte) Blob {
 	switch {
 	case data == nil:
@@ -32,7 +33,7 @@ func (g Generation) Blob(data []byte) Blob {
 	return Blob{data, ShapeBytes}
 }
 
-// GenerationOf is the generation that an input shows; unknown when its kind never does.
+// GenerationOf returns the generation that an input shows; unknown if its type never shows one.
 func GenerationOf(in any) Generation {
 	if shows, can := in.(interface{ Generation() Generation }); can {
 		return shows.Generation()
@@ -40,8 +41,8 @@ func GenerationOf(in any) Generation {
 	return GenerationUnknown
 }
 
-// generationOf takes a generation from what has a shape. One object is enough for B: no
-// client of A ever writes one there.
+// generationOf derives a generation from fields that have a shape. One object is enough for B:
+// no client of A ever writes one there.
 func generationOf(onlyB bool, blobs ...Blob) Generation {
 	g := GenerationUnknown
 	if onlyB {

@@ -8,8 +8,8 @@ type GetGroupStateParams struct {
 	DeviceID         string   `json:"deviceId,omitempty"`         // B only
 }
 
-// Wants is what include asks for; absent, the GroupInfo and the epoch. Words that are
-// not known are left out.
+// Wants returns the parts that include asks for; if absent, the GroupInfo and the epoch.
+// Unknown words are ignored.
 func (in *GetGroupStateParams) Wants() (groupInfo, epoch, welcome bool) {
 	if in.Include == "" {
 		return true, true, false
@@ -27,7 +27,7 @@ func (in *GetGroupStateParams) Wants() (groupInfo, epoch, welcome bool) {
 	return groupInfo, epoch, welcome
 }
 
-// Generation is known by what only B sends.
+// Generation returns B if a parameter is present that only B sends.
 func (in *GetGroupStateParams) Generation() Generation {
 	return generationOf(len(in.KeyPackageHashes) > 0 || in.DeviceID != "")
 }
@@ -35,15 +35,15 @@ func (in *GetGroupStateParams) Generation() Generation {
 // GetGroupStateOutput is the answer of getGroupState.
 type GetGroupStateOutput struct {
 	GroupInfo Blob   `json:"groupInfo,omitzero"`
-	Epoch     *int64 `json:"epoch,omitempty"` // the current one when asked for, else that of groupInfo
+	Epoch     *int64 `json:"epoch,omitempty"` // the current one if asked for, else that of groupInfo
 	Welcome   Blob   `json:"welcome,omitzero"`
-	ExpiresAt Time   `json:"expiresAt,omitzero"` // comes with groupInfo
+	ExpiresAt Time   `json:"expiresAt,omitzero"` // set with groupInfo
 }
 
-// GroupAction is what commitGroupChange is asked to do.
+// GroupAction is an action of commitGroupChange.
 type GroupAction string
 
-// The actions of commitGroupChange, as clients call them.
+// The actions of commitGroupChange, by the names that clients use.
 const (
 	GroupAddMembers        GroupAction = "addMembers"
 	GroupRemoveMember      GroupAction = "removeMember"
@@ -60,7 +60,7 @@ const (
 	GroupCompletePending   GroupAction = "completePending"
 )
 
-// groupActionNames holds what the lexicon calls actions that clients call otherwise.
+// groupActionNames maps names of the lexicon to the names that clients use.
 var groupActionNames = map[string]GroupAction{
 	"processExternalCommit":         GroupExternalCommit,
 	"getPendingDeviceAdditions":     GroupListPending,
@@ -71,7 +71,7 @@ var groupActionNames = map[string]GroupAction{
 // CommitGroupChangeInput is the body of commitGroupChange (A.10).
 type CommitGroupChangeInput struct {
 	ConvoID string `json:"convoId"` // may be "" for pending additions
-	// ActionText is the action as sent; Action says which one is meant.
+	// ActionText is the action as sent; Action interprets it.
 	ActionText         string           `json:"action"`
 	MemberDIDs         []string         `json:"memberDids,omitempty"` // at most 50
 	Commit             Blob             `json:"commit,omitzero"`
@@ -85,8 +85,8 @@ type CommitGroupChangeInput struct {
 	EpochAuthenticator string           `json:"epochAuthenticator,omitempty"` // B only, hex
 }
 
-// Action is what the caller wants, whichever word was used. What is not known is
-// returned as it is: InvalidAction.
+// Action returns the requested action under either of its names. An unknown action is returned
+// unchanged, which is answered with InvalidAction.
 func (in *CommitGroupChangeInput) Action() GroupAction {
 	if action, has := groupActionNames[in.ActionText]; has {
 		return action
@@ -94,7 +94,8 @@ func (in *CommitGroupChangeInput) Action() GroupAction {
 	return GroupAction(in.ActionText)
 }
 
-// Generation is known by the shape of what belongs to the commit and by what only B sends.
+// Generation returns the generation shown by the shape of the commit's fields and by parameters
+// that only B sends.
 func (in *CommitGroupChangeInput) Generation() Generation {
 	return generationOf(len(in.ConfirmationTag) > 0 || in.EpochAuthenticator != "", in.Commit, in.Welcome, in.GroupInfo)
 }
@@ -123,10 +124,10 @@ type PendingAddition struct {
 	CreatedAt           Time   `json:"createdAt"`
 }
 
-// SequencerReceipt is the sequencer's signed word that it chose a commit.
+// SequencerReceipt is the sequencer's signed statement that it chose a commit.
 type SequencerReceipt struct {
 	ConvoID       string `json:"convoId"`
-	Epoch         int64  `json:"epoch"` // the epoch that the commit begins
+	Epoch         int64  `json:"epoch"` // the epoch that the commit opens
 	SequencerTerm int64  `json:"sequencerTerm"`
 	CommitHash    Bytes  `json:"commitHash"` // SHA-256
 	SequencerDID  string `json:"sequencerDid"`

@@ -1,7 +1,7 @@
 package xrpc
 
-// RedeemInviteInput is the body of redeem, the one method of ours: it lets an account in
-// where the server asks for an invite.
+// RedeemInviteInput is the body of redeem, the one method of our own: it admits an account to a
+// server that requires an invite.
 type RedeemInviteInput struct {
 	Code string `json:"code"`
 }

@@ -4,14 +4,15 @@ package xrpc
 type PublishKeyPackagesInput struct {
 	Action      string         `json:"action"`                // publish, publishBatch, sync, stats, requestReplenish
 	KeyPackages []KeyPackageIn `json:"keyPackages,omitempty"` // at most 100
-	LocalHashes *[]string      `json:"localHashes,omitempty"` // hex, at most 200; empty is not absent
+	LocalHashes *[]string      `json:"localHashes,omitempty"` // hex, at most 200; an empty list differs from an absent one
 	DeviceID    string         `json:"deviceId,omitempty"`
 	TargetDIDs  []string       `json:"targetDids,omitempty"` // B only, at most 100
 	Reason      string         `json:"reason,omitempty"`     // B only
 	ConvoID     string         `json:"convoId,omitempty"`    // B only
 }
 
-// Generation is known by the shape of the key packages and by what only B sends.
+// Generation returns the generation shown by the shape of the key packages and by parameters
+// that only B sends.
 func (in *PublishKeyPackagesInput) Generation() Generation {
 	onlyB := len(in.TargetDIDs) > 0 || in.Reason != "" || in.ConvoID != ""
 	if onlyB {
@@ -35,22 +36,22 @@ type KeyPackageCounts struct {
 	Expired   int64 `json:"expired"`
 }
 
-// PublishResult counts what became of a batch. A package that was there already counts
-// as neither.
+// PublishResult counts the outcomes of a list of packages. A package that was already published
+// counts as neither.
 type PublishResult struct {
 	Succeeded int64        `json:"succeeded"`
 	Failed    int64        `json:"failed"`
 	Errors    []BatchError `json:"errors,omitempty"`
 }
 
-// BatchError is what was wrong with the package at Index, from 0.
+// BatchError describes the fault of the package at Index, from 0.
 type BatchError struct {
 	Index int64  `json:"index"`
 	Error string `json:"error"`
 }
 
-// SyncResult is what is left of a device's packages after those were deleted which the
-// device does not have.
+// SyncResult counts a device's packages after the deletion of those that the device no longer
+// has.
 type SyncResult struct {
 	ServerHashes       List[string] `json:"serverHashes"`
 	OrphanedCount      int64        `json:"orphanedCount"`
@@ -60,7 +61,7 @@ type SyncResult struct {
 	DeviceID           string       `json:"deviceId"`
 }
 
-// ReplenishResult says who was asked to publish more.
+// ReplenishResult lists the accounts that were asked to publish more.
 type ReplenishResult struct {
 	Requested      bool  `json:"requested"`
 	TargetCount    int64 `json:"targetCount"`
@@ -80,8 +81,8 @@ type GetKeyPackagesOutput struct {
 	Missing     []string            `json:"missing,omitempty"` // accounts with none
 }
 
-// KeyPackageOut is a key package to add a device with. Its hash is the hex of the
-// RFC 9420 KeyPackageRef.
+// KeyPackageOut is a key package to add a device with. Its hash is the hex of the RFC 9420
+// KeyPackageRef.
 type KeyPackageOut struct {
 	DID            string `json:"did"`
 	KeyPackage     Blob   `json:"keyPackage"`
@@ -93,12 +94,12 @@ type KeyPackageOut struct {
 type GetKeyPackageStatusParams struct {
 	DID         string   `json:"did,omitempty"` // the caller's own, or refused
 	CipherSuite string   `json:"cipherSuite,omitempty"`
-	Include     string   `json:"include,omitempty"` // comma list of stats, status, history; absent is stats
+	Include     string   `json:"include,omitempty"` // comma list of stats, status, history; absent: stats
 	Limit       *Natural `json:"limit,omitempty"`
 	Cursor      string   `json:"cursor,omitempty"`
 }
 
-// GetKeyPackageStatusOutput holds what was asked for.
+// GetKeyPackageStatusOutput holds the requested parts.
 type GetKeyPackageStatusOutput struct {
 	Stats   *KeyPackageStats    `json:"stats,omitempty"`
 	Status  []KeyPackageStatus  `json:"status,omitempty"`
@@ -106,8 +107,8 @@ type GetKeyPackageStatusOutput struct {
 	Cursor  string              `json:"cursor,omitempty"`
 }
 
-// KeyPackageStats has the names of the lexicon and those of the reference server:
-// Available is TotalAvailable and Consumed is TotalConsumed.
+// KeyPackageStats has the names of the lexicon and those of the reference server: Available
+// equals TotalAvailable and Consumed equals TotalConsumed.
 type KeyPackageStats struct {
 	TotalAvailable int64               `json:"totalAvailable"`
 	TotalConsumed  int64               `json:"totalConsumed"`
@@ -120,7 +121,7 @@ type KeyPackageStats struct {
 	NeedsReplenish bool                `json:"needsReplenish"`
 }
 
-// DeviceKeyPackages counts what can be claimed of a device.
+// DeviceKeyPackages counts the claimable packages of a device.
 type DeviceKeyPackages struct {
 	DeviceID  string `json:"deviceId"`
 	Available int64  `json:"available"`
@@ -136,7 +137,7 @@ type KeyPackageStatus struct {
 	Consumed    bool   `json:"consumed"`
 }
 
-// KeyPackageHistory is something that happened to one of them.
+// KeyPackageHistory is an event in the life of a package.
 type KeyPackageHistory struct {
 	ID            string `json:"id"`
 	Action        string `json:"action"` // published, consumed, expired, deleted

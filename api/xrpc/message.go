@@ -15,16 +15,16 @@ type SendMessageInput struct {
 	ConfirmationTag Bytes   `json:"confirmationTag,omitempty"` // B only
 }
 
-// Generation is known by what only B sends.
+// Generation returns B if a field is present that only B sends.
 func (in *SendMessageInput) Generation() Generation {
 	return generationOf(len(in.ConfirmationTag) > 0)
 }
 
-// SendMessageOutput is the answer of sendMessage, whatever was sent.
+// SendMessageOutput is the answer of sendMessage for every kind of message.
 type SendMessageOutput struct {
 	MessageID  string `json:"messageId"`  // the msgId
 	ReceivedAt Time   `json:"receivedAt"` // rounded down to two seconds
-	Seq        int64  `json:"seq"`        // 0 when nothing was stored
+	Seq        int64  `json:"seq"`        // 0 if nothing was stored
 	Epoch      int64  `json:"epoch"`
 	Success    *bool  `json:"success,omitempty"` // of reactions
 }
@@ -45,16 +45,16 @@ type SendEphemeralOutput struct {
 // GetMessagesParams is the query of getMessages (A.8).
 type GetMessagesParams struct {
 	ConvoID   string   `json:"convoId"`
-	Limit     *Natural `json:"limit,omitempty"`    // 1 to 100; absent is 50
-	SinceSeq  *Natural `json:"sinceSeq,omitempty"` // exclusive; absent is 0
+	Limit     *Natural `json:"limit,omitempty"`    // 1 to 100; absent: 50
+	SinceSeq  *Natural `json:"sinceSeq,omitempty"` // exclusive; absent: 0
 	Type      string   `json:"type,omitempty"`     // all, app, commit; commits is commit
 	FromEpoch *Natural `json:"fromEpoch,omitempty"`
 	ToEpoch   *Natural `json:"toEpoch,omitempty"`
 	JoinEpoch *Natural `json:"joinEpoch,omitempty"` // B only
 }
 
-// Kind is which messages are wanted: all, app or commit; what else is sent is returned
-// as it is.
+// Kind returns the wanted kind of messages: all, app or commit; any other value is returned
+// unchanged.
 func (in *GetMessagesParams) Kind() string {
 	switch in.Type {
 	case "":
@@ -65,7 +65,7 @@ func (in *GetMessagesParams) Kind() string {
 	return in.Type
 }
 
-// Generation is known by what only B sends.
+// Generation returns B if a parameter is present that only B sends.
 func (in *GetMessagesParams) Generation() Generation { return generationOf(in.JoinEpoch != nil) }
 
 // GetMessagesOutput is the answer of getMessages, in the order of seq.
@@ -76,19 +76,19 @@ type GetMessagesOutput struct {
 	SuppressedBeforeJoin *int64            `json:"suppressedBeforeJoin,omitempty"`
 }
 
-// GapInfo says which messages are missing.
+// GapInfo lists missing messages.
 type GapInfo struct {
 	HasGaps       bool        `json:"hasGaps"`
 	MissingSeqs   List[int64] `json:"missingSeqs"`
 	TotalMessages int64       `json:"totalMessages"`
 }
 
-// MessageView is a message. Nothing in it names its sender.
+// MessageView is a message. It does not name its sender.
 type MessageView struct {
 	ID          string `json:"id"`
 	ConvoID     string `json:"convoId"`
 	Ciphertext  Bytes  `json:"ciphertext"`
-	Epoch       int64  `json:"epoch"` // of a commit, the epoch that it begins
+	Epoch       int64  `json:"epoch"` // of a commit, the epoch that it opens
 	Seq         int64  `json:"seq"`
 	CreatedAt   Time   `json:"createdAt"`             // rounded down to two seconds
 	MessageType string `json:"messageType,omitempty"` // app, commit
@@ -105,5 +105,5 @@ type UpdateCursorInput struct {
 // UpdateCursorOutput is the answer of updateCursor.
 type UpdateCursorOutput struct {
 	UpdatedAt Time `json:"updatedAt"`
-	ReadAt    Time `json:"readAt,omitzero"` // when a receipt was written
+	ReadAt    Time `json:"readAt,omitzero"` // set if a receipt was written
 }

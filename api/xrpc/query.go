@@ -9,17 +9,17 @@ import (
 )
 
 const (
-	// QueryMax bounds the bytes of a query: 200 hashes fit, with their name each time.
+	// QueryMax bounds the bytes of a query: 200 hashes fit, each with its name.
 	QueryMax = 32 << 10
-	// QueryValuesMax bounds how many values a query may hold.
+	// QueryValuesMax bounds the number of values in a query.
 	QueryValuesMax = 512
 )
 
 // DecodeQuery reads the raw query of a GET into the struct that in points to. Lists are
-// repeated names (dids=a&dids=b); a name that is no list may stand there twice only with
-// the same value. Names that are not known are ignored, and an empty value of what is not
-// text counts as absent. Fields are strings, []string, Natural, *Natural, bool and *bool.
-// The error is an *InputError.
+// repeated names (dids=a&dids=b); a name that is not a list may be repeated only with the same
+// value. Unknown names are ignored, and an empty value of a field that is not text counts as
+// absent. Fields are strings, []string, Natural, *Natural, bool and *bool. The error is an
+// *InputError.
 func DecodeQuery(raw string, in any) error {
 	if len(raw) > QueryMax {
 		return &InputError{Problem: "the query is too long"}
@@ -92,7 +92,7 @@ func setFromQuery(target reflect.Value, name string, values []string) error {
 	return nil
 }
 
-// EncodeQuery writes what DecodeQuery reads; fields that may be absent and are zero are
+// EncodeQuery encodes the parameters that DecodeQuery reads; optional fields that are zero are
 // left out.
 func EncodeQuery(in any) string {
 	query := url.Values{}
@@ -117,8 +117,8 @@ func EncodeQuery(in any) string {
 	return query.Encode()
 }
 
-// CommaList takes apart a list that travels in one string, such as include and
-// messageIds: trimmed, without empty ones, at most max of them.
+// CommaList splits a list that is sent in one string, such as include and messageIds: trimmed,
+// without empty items, at most max of them.
 func CommaList(text string, max int) []string {
 	var items []string
 	for item := range strings.SplitSeq(text, ",") {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// timeLayout is how times are written: the lexicon format datetime, in UTC with
+// timeLayout is the output format of times: the lexicon format datetime, in UTC with
 // milliseconds.
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
@@ -18,11 +18,11 @@ var (
 	errNotInteger = errors.New("an integer must be whole, not negative and below 2^63")
 )
 
-// Time is the lexicon format datetime. It is read with any offset and fraction, and
-// written in UTC with milliseconds; what is finer is cut off.
+// Time is the lexicon format datetime. It is read with any offset and fraction, and written in
+// UTC with milliseconds, truncated.
 type Time struct{ time.Time }
 
-// TimeMS is the time of an epoch in milliseconds.
+// TimeMS converts epoch milliseconds.
 func TimeMS(ms int64) Time { return Time{time.UnixMilli(ms).UTC()} }
 
 func (t Time) text() (string, error) {
@@ -48,8 +48,8 @@ func (t *Time) UnmarshalJSON(in []byte) error {
 	if err := json.Unmarshal(in, &text); err != nil {
 		return errNotTime
 	}
-	// Go reads a comma for the point of the fraction, and no small letters; RFC 3339,
-	// section 5.6, has it the other way round.
+	// Go accepts a comma for the point of the fraction, and no lower-case letters; RFC 3339,
+	// section 5.6, is the other way round.
 	parsed, err := time.Parse(time.RFC3339, strings.ToUpper(text))
 	if err != nil || strings.ContainsRune(text, ',') {
 		return errNotTime
@@ -61,7 +61,7 @@ func (t *Time) UnmarshalJSON(in []byte) error {
 // Natural is an integer of an input: whole, 0 or more, of 64 bits.
 type Natural int64
 
-// UnmarshalJSON refuses fractions, exponents, negatives and what does not fit.
+// UnmarshalJSON refuses fractions, exponents, negative numbers and overflow.
 func (n *Natural) UnmarshalJSON(in []byte) error {
 	if string(in) == "null" {
 		return nil
@@ -82,7 +82,7 @@ func parseNatural(text string) (Natural, error) {
 	return Natural(value), nil
 }
 
-// List is an array that is always written as one: [] when it is nil, as a client that
+// List is an array that is always written as one: nil is written as [], because a client that
 // finds null where its lexicon has an array refuses the whole answer.
 type List[T any] []T
 

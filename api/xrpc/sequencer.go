@@ -13,7 +13,8 @@ type RequestFailoverOutput struct {
 	SequencerTerm   int64  `json:"sequencerTerm"` // B needs it
 }
 
-// DeliveryStatusIDsMax is how many messages of a getDeliveryStatus count.
+// DeliveryStatusIDsMax is the number of messages that a getDeliveryStatus may ask for; the rest
+// is ignored.
 const DeliveryStatusIDsMax = 50
 
 // GetDeliveryStatusParams is the query of getDeliveryStatus (A.13).
@@ -22,7 +23,7 @@ type GetDeliveryStatusParams struct {
 	MessageIDs string `json:"messageIds"` // comma list
 }
 
-// IDs are the messages asked for.
+// IDs returns the messages asked for.
 func (in *GetDeliveryStatusParams) IDs() []string {
 	return CommaList(in.MessageIDs, DeliveryStatusIDsMax)
 }
@@ -32,7 +33,7 @@ type GetDeliveryStatusOutput struct {
 	Statuses List[DeliveryStatus] `json:"statuses"`
 }
 
-// DeliveryStatus says which other delivery services have a message.
+// DeliveryStatus lists the other delivery services that have a message.
 type DeliveryStatus struct {
 	MessageID     string       `json:"messageId"`
 	Status        string       `json:"status"` // local_only, pending, partial, delivered_to_all

@@ -1,7 +1,7 @@
 package xrpc
 
-// GetSubscriptionTicketInput is the body of getSubscriptionTicket (A.12). Without
-// conversations it is all of the caller's.
+// GetSubscriptionTicketInput is the body of getSubscriptionTicket. Without conversations the
+// ticket is for all of the caller's.
 type GetSubscriptionTicketInput struct {
 	ConvoIDs []string `json:"convoIds,omitempty"` // at most 100
 }
@@ -13,18 +13,18 @@ type GetSubscriptionTicketOutput struct {
 	ExpiresAt Time   `json:"expiresAt"`
 }
 
-// SubscribeEventsParams is the query of subscribeEvents. A ticket is needed; ConvoID is
-// for SSE, which comes with a token instead.
+// SubscribeEventsParams is the query of subscribeEvents. A ticket is required; ConvoID is for
+// SSE, which is authorized by a token instead.
 type SubscribeEventsParams struct {
 	Ticket  string `json:"ticket,omitempty"`
 	Cursor  string `json:"cursor,omitempty"`
 	ConvoID string `json:"convoId,omitempty"`
 }
 
-// Event is what subscribeEvents sends. Every event has a cursor, opaque and strictly
-// increasing in its conversation whatever the type.
+// Event is an event of subscribeEvents. Every event has a cursor, opaque and strictly
+// increasing in its conversation over all types.
 type Event interface {
-	// Type is the name in the lexicon behind '#', as in messageEvent.
+	// Type returns the name in the lexicon after '#', such as messageEvent.
 	Type() string
 }
 
@@ -36,7 +36,7 @@ type MessageEvent struct {
 	Epoch     *int64      `json:"epoch,omitempty"` // B
 }
 
-// ReactionEvent is a reaction that came or went.
+// ReactionEvent reports that a reaction was added or removed.
 type ReactionEvent struct {
 	Cursor    string `json:"cursor"`
 	ConvoID   string `json:"convoId"`
@@ -46,7 +46,7 @@ type ReactionEvent struct {
 	Action    string `json:"action"` // add, remove
 }
 
-// TypingEvent says that somebody types, or no longer does.
+// TypingEvent reports that a member started or stopped typing.
 type TypingEvent struct {
 	Cursor   string `json:"cursor"`
 	ConvoID  string `json:"convoId"`
@@ -54,7 +54,7 @@ type TypingEvent struct {
 	IsTyping bool   `json:"isTyping"`
 }
 
-// NewDeviceEvent is a member's device that waits to be added.
+// NewDeviceEvent announces a member's device that waits to be added.
 type NewDeviceEvent struct {
 	Cursor              string `json:"cursor"`
 	ConvoID             string `json:"convoId"`
@@ -65,7 +65,7 @@ type NewDeviceEvent struct {
 	PendingAdditionID   string `json:"pendingAdditionId"`
 }
 
-// InfoEvent is something to know about the stream or a conversation.
+// InfoEvent carries information about the stream or a conversation.
 type InfoEvent struct {
 	Cursor      string `json:"cursor"`
 	Info        string `json:"info"`
@@ -74,7 +74,7 @@ type InfoEvent struct {
 	RequestedBy string `json:"requestedBy,omitempty"`
 }
 
-// MemberJoined is for A what MembershipChangeEvent is for B.
+// MemberJoined is generation A's form of MembershipChangeEvent.
 type MemberJoined struct {
 	Cursor  string `json:"cursor"`
 	ConvoID string `json:"convoId"`
@@ -83,7 +83,7 @@ type MemberJoined struct {
 	Method  string `json:"method,omitempty"`
 }
 
-// MemberLeft is for A what MembershipChangeEvent is for B.
+// MemberLeft is generation A's form of MembershipChangeEvent.
 type MemberLeft struct {
 	Cursor  string `json:"cursor"`
 	ConvoID string `json:"convoId"`
@@ -94,7 +94,7 @@ type MemberLeft struct {
 	Reason  string `json:"reason,omitempty"`
 }
 
-// EpochAdvanced tells A of an accepted commit.
+// EpochAdvanced reports an accepted commit (generation A).
 type EpochAdvanced struct {
 	Cursor  string `json:"cursor"`
 	ConvoID string `json:"convoId"`
@@ -102,23 +102,23 @@ type EpochAdvanced struct {
 	Reason  string `json:"reason,omitempty"`
 }
 
-// ConversationUpdated tells A of changed roles, rules or names.
+// ConversationUpdated reports changed roles, rules or names (generation A).
 type ConversationUpdated struct {
 	Cursor        string       `json:"cursor"`
 	ConvoID       string       `json:"convoId"`
 	UpdatedFields List[string] `json:"updatedFields"`
 }
 
-// ReadEvent tells A that somebody has read.
+// ReadEvent reports that a member has read up to a message (generation A).
 type ReadEvent struct {
 	Cursor    string `json:"cursor"`
 	ConvoID   string `json:"convoId"`
 	DID       string `json:"did"`
-	MessageID string `json:"messageId,omitempty"` // absent is everything
+	MessageID string `json:"messageId,omitempty"` // absent: everything
 	ReadAt    Time   `json:"readAt"`
 }
 
-// MembershipChangeEvent tells B that somebody came in or is gone.
+// MembershipChangeEvent reports that an account joined or left (generation B).
 type MembershipChangeEvent struct {
 	Cursor  string `json:"cursor"`
 	ConvoID string `json:"convoId"`
@@ -126,7 +126,8 @@ type MembershipChangeEvent struct {
 	Action  string `json:"action"` // joined, left, removed, kicked
 }
 
-// GroupInfoRefreshRequestedEvent tells B that somebody needs a current GroupInfo.
+// GroupInfoRefreshRequestedEvent reports that a member needs a current GroupInfo (generation
+// B).
 type GroupInfoRefreshRequestedEvent struct {
 	Cursor      string `json:"cursor"`
 	ConvoID     string `json:"convoId"`
@@ -134,7 +135,7 @@ type GroupInfoRefreshRequestedEvent struct {
 	RequestedAt Time   `json:"requestedAt,omitzero"`
 }
 
-// ReadditionRequestedEvent tells B that somebody wants to be added again.
+// ReadditionRequestedEvent reports that a member asks to be added again (generation B).
 type ReadditionRequestedEvent struct {
 	Cursor      string `json:"cursor"`
 	ConvoID     string `json:"convoId"`
@@ -142,7 +143,7 @@ type ReadditionRequestedEvent struct {
 	RequestedAt Time   `json:"requestedAt,omitzero"`
 }
 
-// TreeChanged tells B of the tree that a commit made.
+// TreeChanged carries the confirmation tag of the tree after a commit (generation B).
 type TreeChanged struct {
 	Cursor          string `json:"cursor"`
 	ConvoID         string `json:"convoId"`
@@ -150,7 +151,7 @@ type TreeChanged struct {
 	Epoch           int64  `json:"epoch"`
 }
 
-// GroupResetEvent tells B that a group was replaced.
+// GroupResetEvent reports that a group was replaced (generation B).
 type GroupResetEvent struct {
 	Cursor          string `json:"cursor"`
 	ConvoID         string `json:"convoId"`
@@ -161,7 +162,7 @@ type GroupResetEvent struct {
 	Reason          string `json:"reason,omitempty"`
 }
 
-// CircuitBreakerTrippedEvent tells B that a group is not reset again for now.
+// CircuitBreakerTrippedEvent reports that resets of a group are suspended (generation B).
 type CircuitBreakerTrippedEvent struct {
 	Cursor     string `json:"cursor"`
 	ConvoID    string `json:"convoId"`
@@ -169,7 +170,7 @@ type CircuitBreakerTrippedEvent struct {
 	TrippedAt  Time   `json:"trippedAt"`
 }
 
-// ResetRequestedEvent asks B to reset a group.
+// ResetRequestedEvent requests the reset of a group (generation B).
 type ResetRequestedEvent struct {
 	Cursor                string `json:"cursor"`
 	ConvoID               string `json:"convoId"`
@@ -182,7 +183,7 @@ type ResetRequestedEvent struct {
 	RequestedAt           Time   `json:"requestedAt,omitzero"`
 }
 
-// WelcomeReissueRequestedEvent asks B for a new Welcome.
+// WelcomeReissueRequestedEvent requests a new Welcome (generation B).
 type WelcomeReissueRequestedEvent struct {
 	Cursor             string `json:"cursor"`
 	ConvoID            string `json:"convoId"`
