@@ -1,13 +1,13 @@
-// Package lexicons holds the contract of the XRPC door in the AT Protocol's own
-// language, Lexicon version 1, and holds values against it.
+// Package lexicons holds the contract of the XRPC door in the AT Protocol's own language,
+// Lexicon version 1, and checks values against it.
 //
-// There are two generations of clients, and two sets: a file in both belongs to either,
-// one in a or b to that one only. A set names each endpoint, what goes in, what comes
-// out, and the errors that it may answer with. The server publishes the files; tests
-// hold the types of api/xrpc and the server's answers against them.
+// There are two generations of clients, and two sets: a file in both belongs to either, one in
+// a or b to that one only. A set names each endpoint, its input and output, and the errors that
+// it may answer with. The server publishes the files; tests check the types of api/xrpc and the
+// server's answers against them.
 //
-// Nothing here decides what the server accepts: api/xrpc reads more leniently than the
-// lexicons say, and core decides what is right.
+// This package does not decide which requests the server accepts: api/xrpc reads more leniently
+// than the lexicons say, and core holds the rules.
 package lexicons
 
 import (
@@ -33,8 +33,8 @@ const (
 	B Set = "b"
 )
 
-// File returns the lexicon of nsid in set as it is published, and fs.ErrNotExist when
-// the set has none.
+// File returns the lexicon of nsid in set as it is published, and fs.ErrNotExist if the set has
+// none.
 func File(set Set, nsid string) ([]byte, error) {
 	if set != A && set != B || nsid == "" || strings.ContainsAny(nsid, "/\\") {
 		return nil, fs.ErrNotExist
@@ -48,8 +48,8 @@ func File(set Set, nsid string) ([]byte, error) {
 	return nil, fs.ErrNotExist
 }
 
-// NSIDs returns the names in set, sorted; among them the shared definitions, which are
-// no endpoint.
+// NSIDs returns the names in set, sorted; among them the shared definitions, which are not
+// endpoints.
 func NSIDs(set Set) []string {
 	var names []string
 	for _, folder := range []string{string(set), "both"} {
@@ -65,7 +65,7 @@ func NSIDs(set Set) []string {
 	return names
 }
 
-// Endpoint is what a router knows of a lexicon.
+// Endpoint holds the data of a lexicon that a router needs.
 type Endpoint struct {
 	NSID string
 	// Kind is query (GET), procedure (POST) or subscription (a WebSocket).
@@ -100,7 +100,7 @@ type document struct {
 	Defs        map[string]*schema `json:"defs"`
 }
 
-// schema is any definition; Type says which of the fields it uses.
+// schema is any definition; Type determines which of the fields are used.
 type schema struct {
 	Type        string `json:"type"`
 	Description string `json:"description"`
@@ -148,8 +148,8 @@ type errorName struct {
 	Description string `json:"description"`
 }
 
-// catalogs reads the files once. They are part of the program, so one that cannot be
-// read is our own fault.
+// catalogs reads the files once. They are embedded in the program, so an unreadable one is a
+// fault of ours.
 var catalogs = sync.OnceValue(func() map[Set]catalog {
 	all := map[Set]catalog{}
 	for _, set := range []Set{A, B} {
@@ -169,8 +169,8 @@ var catalogs = sync.OnceValue(func() map[Set]catalog {
 	return all
 })
 
-// parse reads a lexicon and refuses words that this package does not know, because it
-// would not hold anybody to them.
+// parse reads a lexicon and refuses words that this package does not know, because values would
+// not be checked against them.
 func parse(text []byte) (*document, error) {
 	decoder := json.NewDecoder(strings.NewReader(string(text)))
 	decoder.DisallowUnknownFields()
@@ -197,8 +197,8 @@ func (c catalog) find(from, reference string) (*schema, string, error) {
 	return doc.Defs[name], nsid, nil
 }
 
-// Errors returns the names of the errors that nsid declares in set, nil when the set has
-// no such endpoint.
+// Errors returns the names of the errors that nsid declares in set, nil if the set has no such
+// endpoint.
 func Errors(set Set, nsid string) []string {
 	main, _, err := catalogs()[set].find(nsid, nsid)
 	if err != nil {

@@ -15,22 +15,22 @@ import (
 	"time"
 )
 
-// ErrUnknown says that the set has no such lexicon, or the lexicon no such part.
+// ErrUnknown reports that the set has no such lexicon, or the lexicon no such part.
 var ErrUnknown = errors.New("no such lexicon")
 
-// ValidationError says where a value is not what its lexicon says.
+// ValidationError names the part of a value that does not match its lexicon.
 type ValidationError struct {
-	// Path leads to the offender: /messages/0/seq.
+	// Path leads to the fault: /messages/0/seq.
 	Path    string
 	Problem string
 }
 
 func (e *ValidationError) Error() string { return e.Path + ": " + e.Problem }
 
-// Validate holds a JSON value against a part of a lexicon: "input", "output",
-// "parameters" (as an object), or the name of one of its definitions, such as an event.
-// Fields that the lexicon does not know are allowed, as clients ignore them; null is not.
-// The error is ErrUnknown or a *ValidationError, or that the value is no JSON.
+// Validate checks a JSON value against a part of a lexicon: "input", "output", "parameters" (as
+// an object), or the name of one of its definitions, such as an event. Fields that the lexicon
+// does not know are allowed, as clients ignore them; null is not. The error is ErrUnknown, a
+// *ValidationError, or a JSON error.
 func Validate(set Set, nsid, part string, value []byte) error {
 	c := catalogs()[set]
 	doc := c[nsid]
@@ -79,7 +79,7 @@ func (d *document) part(name string) *schema {
 	return d.Defs[name]
 }
 
-// check is Validate for a decoded value; nsid is the lexicon that s stands in.
+// check does the work of Validate for a decoded value; nsid is the lexicon that contains s.
 func (c catalog) check(s *schema, nsid, path string, value any) error {
 	bad := func(format string, args ...any) error {
 		return &ValidationError{path, fmt.Sprintf(format, args...)}
@@ -207,7 +207,7 @@ func checkInteger(s *schema, path string, value any) error {
 	return nil
 }
 
-// bytesOf reads {"$bytes": base64} as the strictest client does: the standard alphabet,
+// bytesOf decodes {"$bytes": base64} as the strictest client does: the standard alphabet,
 // padded or not.
 func bytesOf(value any) ([]byte, error) {
 	object, _ := value.(map[string]any)

@@ -1,8 +1,8 @@
-// Package condition turns repeated failures of one thing into two log lines: one when
-// it begins to fail and one when it works again.
+// Package condition reduces repeated failures of a dependency to two log lines: one when it
+// begins to fail and one when it works again.
 //
-// What is asked often, such as a database, fails as often. An operator needs to know
-// that it fails, why, and when that ended; not once per request.
+// A dependency that is called often, such as a database, fails as often. An operator needs to
+// know that it fails, why, and when that ended; not once per request.
 package condition
 
 import (
@@ -11,28 +11,27 @@ import (
 	"time"
 )
 
-// Condition follows whether one thing works. Its methods are safe for concurrent use.
+// Condition tracks whether one dependency works. Its methods are safe for concurrent use.
 type Condition struct {
 	logger *slog.Logger
 	what   string
 	settle time.Duration
 
 	mu       sync.Mutex // guards the rest
-	since    time.Time  // of the first failure; zero while the thing works
+	since    time.Time  // time of the first failure; zero while the dependency works
 	last     time.Time  // of the last failure
 	failures int64      // since it began to fail
 }
 
-// New returns the condition of a thing that works. Lines say that what "fails" and
-// "works again", so it names the thing in words. A success counts as the end of an
-// outage when nothing has failed for settle before it: a thing that fails now and then
-// is one outage.
+// New returns the condition of a working dependency. Log lines say that what "fails" and "works
+// again", so it must be the dependency's name. A success ends an outage only if there was no
+// failure for settle before it: a dependency that fails now and then has one outage.
 func New(logger *slog.Logger, what string, settle time.Duration) *Condition {
 	return &Condition{logger: logger, what: what, settle: settle}
 }
 
-// Failed notes a failure, and logs it if the thing worked before. It reports whether
-// it did.
+// Failed records a failure, and logs it if the dependency worked before. It reports whether it
+// did.
 func (c *Condition) Failed(err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -46,8 +45,8 @@ func (c *Condition) Failed(err error) bool {
 	return true
 }
 
-// Worked notes a success, logs it if it ends an outage, and reports whether the thing
-// works. The line has the level of the first one, so that who sees the one sees the other.
+// Worked records a success, logs it if it ends an outage, and reports whether the dependency
+// works. The line has the level of the first one, so that a log filter passes both or neither.
 func (c *Condition) Worked() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -63,7 +62,7 @@ func (c *Condition) Worked() bool {
 	return true
 }
 
-// Note is Failed for an error and Worked without one.
+// Note calls Failed with an error and Worked without one.
 func (c *Condition) Note(err error) {
 	if err != nil {
 		c.Failed(err)
@@ -72,7 +71,7 @@ func (c *Condition) Note(err error) {
 	}
 }
 
-// IsFailing reports whether an outage is under way.
+// IsFailing reports whether there is an outage.
 func (c *Condition) IsFailing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,22 +1,22 @@
 package ds
 
-// Role is what a member may do in a conversation.
+// Role is the role of a member of a conversation; it determines the member's rights.
 type Role string
 
 // The roles of the gateway protocol, from most to least.
 const (
 	Owner     Role = "owner"
 	Admin     Role = "admin"
-	Moderator Role = "moderator" // XRPC only: to the gateway protocol a member
+	Moderator Role = "moderator" // XRPC only: a plain member in the gateway protocol
 	Plain     Role = "member"
 	NoRole    Role = ""
 )
 
-// MayManage says whether the role may invite and remove members.
+// MayManage reports whether the role may invite and remove members.
 func (r Role) MayManage() bool { return r == Owner || r == Admin }
 
-// Conversation is the head of a conversation's log: the narrow row that every
-// append locks. What is read seldom (GroupInfo, titles) is kept elsewhere.
+// Conversation is the head of a conversation's log: the narrow row that every append locks.
+// Rarely read data (GroupInfo, titles) is kept elsewhere.
 type Conversation struct {
 	ID         ConversationID
 	Pos        int64 // head
@@ -30,60 +30,59 @@ type Conversation struct {
 	Members    int64
 	CreatedMS  int64
 	LatestMS   int64 // time of the last message; 0 when there is none
-	LastMS     int64 // time of the last record, as far as it is noted: that of the next one is not before it
+	LastMS     int64 // time of the last record as far as it is stored: a lower bound for the next one
 
 	RecordSenders bool
-	RefuseOpaque  bool // what does not parse as MLS is refused once bound
+	RefuseOpaque  bool // once bound, refuse messages that do not parse as MLS
 	Committer     Device
 	Policy        Policy
-	// ConfirmationTag is the tag of the current epoch (RFC 9420, section 8.1), where the
-	// committer has said it; else nil.
+	// ConfirmationTag is the tag of the current epoch (RFC 9420, section 8.1), if the committer
+	// stated it; else nil.
 	ConfirmationTag []byte
 }
 
-// IsBound says whether the conversation belongs to an MLS group.
+// IsBound reports whether the conversation belongs to an MLS group.
 func (c *Conversation) IsBound() bool { return c.GroupID != nil }
 
-// Policy is the rules that the admins of a conversation have set for it.
+// Policy holds the rules that the admins of a conversation have set.
 type Policy struct {
-	AllowExternalCommits     bool  `json:"external"`        // members may enter the group by themselves
-	RequireInviteForJoin     bool  `json:"invite_to_join"`  // whoever is no member needs to be added
-	AllowRejoin              bool  `json:"rejoin"`          // who has left may come back by itself
-	RejoinWindowDays         int64 `json:"rejoin_days"`     // for so long; 0: without end
-	PreventRemovingLastAdmin bool  `json:"keep_last_admin"` // an admin who goes has a successor
-	AllowInvites             bool  `json:"invites"`         // codes may be made
+	AllowExternalCommits     bool  `json:"external"`        // members may join the group by external commit
+	RequireInviteForJoin     bool  `json:"invite_to_join"`  // a non-member needs to be added
+	AllowRejoin              bool  `json:"rejoin"`          // a former member may rejoin without being added
+	RejoinWindowDays         int64 `json:"rejoin_days"`     // for this long; 0: unlimited
+	PreventRemovingLastAdmin bool  `json:"keep_last_admin"` // an admin who leaves needs a successor
+	AllowInvites             bool  `json:"invites"`         // invite codes may be created
 	AdminOnlyInvites         bool  `json:"admin_invites"`   // by admins only
 	AllowMemberAdd           bool  `json:"member_add"`      // plain members may add others
 	AllowMemberRemove        bool  `json:"member_remove"`   // and remove plain members
-	RequireAdminApproval     bool  `json:"approval"`        // an admin has to be the one who adds
-	MaxMembers               int64 `json:"members_max"`     // accounts; 0: as many as there may be
+	RequireAdminApproval     bool  `json:"approval"`        // only an admin may add
+	MaxMembers               int64 `json:"members_max"`     // accounts; 0: the server's maximum
 }
 
-// DefaultPolicy holds where nobody has set another one.
+// DefaultPolicy returns the policy of a conversation whose admins have not set one.
 func DefaultPolicy() Policy {
 	return Policy{AllowExternalCommits: true, AllowRejoin: true, RejoinWindowDays: 30, PreventRemovingLastAdmin: true,
 		AllowInvites: true, AdminOnlyInvites: true}
 }
 
-// Interval is one stay of an account in a conversation. It covers the records
-// from From through Until, the record that ended it; Until 0 means it goes on.
+// Interval is one stay of an account in a conversation. It covers the records from From through
+// Until, the record that ended it; Until 0 means that it has not ended.
 type Interval struct {
 	From, Until int64
 	Role        Role
 }
 
-// Member is an account in a conversation now.
+// Member is a current member of a conversation.
 type Member struct {
 	Account AccountID
 	Role    Role
 }
 
-// Details is what is known of a conversation beside its log: seldom written, and read
-// with lists.
+// Details holds data of a conversation outside its log: rarely written, and read with lists.
 type Details struct {
-	Creator            AccountID // "" where nobody was noted
-	Suite              string    // by name; "" where nobody has said it
-	SuiteNumber        int64     // of the stored GroupInfo; 0 where there is none
+	Creator            AccountID // "" if unknown
+	Suite              string    // by name; "" if unknown
+	SuiteNumber        int64     // of the stored GroupInfo; 0 without one
 	Title, Description string
 	PolicyMS           int64 // when the rules were last changed; 0: never
 	PolicyBy           AccountID
@@ -93,7 +92,7 @@ type Details struct {
 type Participant struct {
 	Member
 	JoinedMS   int64
-	PromotedMS int64 // 0 unless its role was given to it
+	PromotedMS int64 // 0 unless its role was assigned to it
 	PromotedBy AccountID
 }
 
@@ -103,7 +102,7 @@ type View struct {
 	Details
 	Role         Role          // the reader's
 	JoinedMS     int64         // the reader's
-	Participants []Participant // longest-standing first
+	Participants []Participant // in order of joining
 }
 
 // Summary is a line in an account's list of conversations.

@@ -1,9 +1,9 @@
-// Package ds holds the nouns of the delivery service: identifiers, callers,
-// conversations, records, key packages and refusals.
+// Package ds holds the nouns of the delivery service: identifiers, callers, conversations,
+// records, key packages and refusals.
 //
-// Every other package speaks in these values. There is no behaviour here beyond
-// what a value can say about itself: no I/O, no clocks, no rules about who may do
-// what (those are core's) and no wire names (those are the doors').
+// Every other package uses these values. They have no behaviour beyond reading their own
+// fields: no I/O, no clocks, no rules about permissions (those are in core) and no wire names
+// (those are in the doors).
 package ds
 
 import (
@@ -11,33 +11,32 @@ import (
 	"unicode/utf8"
 )
 
-// IDBytesMax bounds conversation, message and device identifiers (gateway
-// decision 11), and AccountBytesMax the opaque account identifiers that appear in
-// member lists (gateway decision 1).
+// IDBytesMax bounds conversation, message and device identifiers (gateway decision 11), and
+// AccountBytesMax the opaque account identifiers in member lists (gateway decision 1).
 const (
 	IDBytesMax      = 128
 	AccountBytesMax = 512
 )
 
-// AccountID names an account. A caller's own is a proven DID; those of others
-// are opaque strings that need not exist.
+// AccountID names an account. A caller's own is a verified DID; those of others are opaque
+// strings that need not exist.
 type AccountID string
 
-// DeviceID names a device within its account; it means nothing without it.
+// DeviceID names a device within its account.
 type DeviceID string
 
-// ConversationID names a conversation, chosen by whoever creates it.
+// ConversationID names a conversation; its creator chooses it.
 type ConversationID string
 
-// MessageID is the sender's own name for a message: the idempotency key of a send
-// within its conversation.
+// MessageID is the sender's own name for a message: the idempotency key of a send within its
+// conversation.
 type MessageID string
 
-// IsValidID says whether s can be a conversation, message or device identifier:
-// 1–128 bytes of UTF-8 without NUL.
+// IsValidID reports whether s can be a conversation, message or device identifier: 1–128 bytes
+// of UTF-8 without NUL.
 func IsValidID(s string) bool { return isText(s, IDBytesMax) }
 
-// IsValidAccount says whether s can name an account: 1–512 bytes of UTF-8 without NUL.
+// IsValidAccount reports whether s can name an account: 1–512 bytes of UTF-8 without NUL.
 func IsValidAccount(s string) bool { return isText(s, AccountBytesMax) }
 
 func isText(s string, bytesMax int) bool {
@@ -51,11 +50,11 @@ type Device struct {
 	ID      DeviceID
 }
 
-// Caller is whoever stands behind a request, proven by a door's authenticator.
+// Caller is the account and device that make a request, verified by a door's authenticator.
 type Caller struct {
 	Account AccountID
 	Device  DeviceID
 }
 
-// AsDevice is the device that the caller acts with.
+// AsDevice returns the device of the caller.
 func (c Caller) AsDevice() Device { return Device{Account: c.Account, ID: c.Device} }

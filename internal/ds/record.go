@@ -4,14 +4,14 @@ package ds
 // are read by the same code; the prefix keeps their names apart.
 type LogID string
 
-// ConversationLog is the log of a conversation.
+// ConversationLog returns the log of a conversation.
 func ConversationLog(id ConversationID) LogID { return LogID("c/" + string(id)) }
 
-// AccountLog is the log of an account: what belongs to it or to one of its
-// devices and to no conversation.
+// AccountLog returns the log of an account: the records that belong to it or to one of its
+// devices and not to a conversation.
 func AccountLog(id AccountID) LogID { return LogID("a/" + string(id)) }
 
-// Conversation is the conversation that the log belongs to, or "" for an account log.
+// Conversation returns the conversation of the log, or "" for an account log.
 func (l LogID) Conversation() ConversationID {
 	if len(l) > 2 && l[0] == 'c' {
 		return ConversationID(l[2:])
@@ -19,7 +19,7 @@ func (l LogID) Conversation() ConversationID {
 	return ""
 }
 
-// Account is the account that the log belongs to, or "" for a conversation log.
+// Account returns the account of the log, or "" for a conversation log.
 func (l LogID) Account() AccountID {
 	if len(l) > 2 && l[0] == 'a' {
 		return AccountID(l[2:])
@@ -27,8 +27,8 @@ func (l LogID) Account() AccountID {
 	return ""
 }
 
-// Kind is the server's verdict on a record. It is stored, hashed into the chain
-// and shown to clients. The numbers are part of the stored form and never change.
+// Kind is the server's classification of a record. It is stored, hashed into the chain and
+// shown to clients. The numbers are part of the stored form and never change.
 type Kind uint8
 
 // The kinds of records. App, Proposal and Commit carry a seq; the others are
@@ -38,27 +38,27 @@ const (
 	Proposal Kind = 2
 	Commit   Kind = 3
 
-	// Membership and Roles are control records; their bodies are a MembershipChange
-	// and a RoleChange.
+	// Membership and Roles are control records; their bodies are a MembershipChange and a
+	// RoleChange.
 	Membership Kind = 16
 	Roles      Kind = 17
 
-	// ReactionEvent, SettingsEvent, RequestEvent and DeviceAddition are control records
-	// too, for the XRPC door's clients; their bodies are a Reaction, a SettingsChange, a
-	// Request and an Addition.
+	// ReactionEvent, SettingsEvent, RequestEvent and DeviceAddition are control records too,
+	// for clients of the XRPC door; their bodies are a Reaction, a SettingsChange, a Request
+	// and an Addition.
 	ReactionEvent  Kind = 18
 	SettingsEvent  Kind = 19
 	RequestEvent   Kind = 20
 	DeviceAddition Kind = 21
 
-	// WelcomeEvent, MembersEvent and KeyPackagesLow stand in account logs; their
-	// body is a DeviceEvent.
+	// WelcomeEvent, MembersEvent and KeyPackagesLow are records of account logs; their body is
+	// a DeviceEvent.
 	WelcomeEvent   Kind = 64
 	MembersEvent   Kind = 65
 	KeyPackagesLow Kind = 66
 )
 
-// IsMessage says whether records of this kind carry MLS bytes and have a seq.
+// IsMessage reports whether records of this kind carry MLS bytes and have a seq.
 func (k Kind) IsMessage() bool { return k >= App && k <= Commit }
 
 func (k Kind) String() string {
@@ -91,23 +91,23 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// Encoding says in which form the bytes of a record came in, so that every reader
-// is given exactly what the sender wrote.
+// Encoding is the form in which the bytes of a record were sent, so that every reader gets
+// exactly what the sender wrote.
 type Encoding uint8
 
 // The encodings. The numbers are part of the stored form and never change.
 const (
-	// Text is an opaque string, kept as it was sent.
+	// Text is an opaque string, kept unchanged.
 	Text Encoding = 0
-	// Base64 came as padded standard base64 and is stored decoded.
+	// Base64 was sent as padded standard base64 and is stored decoded.
 	Base64 Encoding = 1
-	// Binary came as bytes.
+	// Binary was sent as bytes.
 	Binary Encoding = 2
-	// JSON is a body of our own: a membership change or a device event.
+	// JSON is a body that the server wrote: a membership change or a device event.
 	JSON Encoding = 3
 )
 
-// Record is anything in its place in a log.
+// Record is an entry at its position in a log.
 type Record struct {
 	Log        LogID
 	Pos        int64 // 1, 2, 3 … within the log
@@ -123,10 +123,10 @@ type Record struct {
 	Recipient  DeviceID  // account logs: the only device that may see it; "" for all
 	Encoding   Encoding
 	Body       []byte
-	// Left is the size of a body that a page has left in the store, or 0.
+	// Left is the size of a body that a page did not load, or 0.
 	Left int
-	// ConfirmationTag is that of the epoch that a commit opens (RFC 9420, section 8.1), as
-	// its sender stated it; nil where it is unknown. It is not part of the chain.
+	// ConfirmationTag is the tag of the epoch that a commit opens (RFC 9420, section 8.1), as
+	// its sender stated it; nil if unknown. It is not part of the chain.
 	ConfirmationTag []byte
 }
 
@@ -137,15 +137,15 @@ type MembershipChange struct {
 	Remove []AccountID `json:"remove,omitempty"`
 }
 
-// RoleChange is the body of a Roles record, as JSON: from this record on the member
-// has that role.
+// RoleChange is the body of a Roles record, as JSON: from this record on the member has that
+// role.
 type RoleChange struct {
 	By      AccountID `json:"by,omitempty"`
 	Account AccountID `json:"account"`
 	Role    Role      `json:"role"`
 }
 
-// Reaction is the body of a ReactionEvent, as JSON: it came, or went.
+// Reaction is the body of a ReactionEvent, as JSON: it was added or removed.
 type Reaction struct {
 	Account   AccountID `json:"account"`
 	MessageID MessageID `json:"message"`
@@ -153,15 +153,15 @@ type Reaction struct {
 	Removed   bool      `json:"removed,omitempty"`
 }
 
-// SettingsChange is the body of a SettingsEvent, as JSON: which of the settings are new.
+// SettingsChange is the body of a SettingsEvent, as JSON: it names the changed settings.
 type SettingsChange struct {
-	By     AccountID `json:"by,omitempty"` // "" where that would tell who has committed
+	By     AccountID `json:"by,omitempty"` // "" if it would reveal the committer
 	Fields []string  `json:"fields"`       // policy, groupInfo, title, …
 }
 
 // What a Request asks the members for.
 const (
-	WantsGroupInfo  = "group_info" // a current GroupInfo, to enter by
+	WantsGroupInfo  = "group_info" // a current GroupInfo, to join by external commit
 	WantsReaddition = "readdition" // to be added again
 )
 
@@ -171,16 +171,16 @@ type Request struct {
 	Wants string    `json:"wants"`
 }
 
-// Addition is the body of a DeviceAddition, as JSON: a member has a device that is to be
-// added to the group.
+// Addition is the body of a DeviceAddition, as JSON: a member has a device that has to be added
+// to the group.
 type Addition struct {
 	ID     string `json:"id"`
 	Device Device `json:"device"`
 	Name   string `json:"name,omitempty"`
 }
 
-// DeviceEvent is the body of a record in an account log, as JSON. Which fields
-// are set follows from the record's kind.
+// DeviceEvent is the body of a record in an account log, as JSON. The record's kind determines
+// which fields are set.
 type DeviceEvent struct {
 	ConversationID ConversationID `json:"conversation,omitempty"`
 	Add            []AccountID    `json:"add,omitempty"`
@@ -190,19 +190,19 @@ type DeviceEvent struct {
 	KeyPackageRef string `json:"key_package_ref,omitempty"` // lower-case hex
 	Generation    int64  `json:"generation,omitempty"`
 	Epoch         int64  `json:"epoch,omitempty"`    // the epoch that the commit opened
-	NextSeq       int64  `json:"next_seq,omitempty"` // where the joiner begins to read
+	NextSeq       int64  `json:"next_seq,omitempty"` // the joiner's first seq to read
 
 	Available int64 `json:"available,omitempty"`
 
-	// Welcome holds the MLSMessage; it is stored once for all recipients, apart
-	// from the event, and joined when the event is read.
+	// Welcome holds the MLSMessage; it is stored once for all recipients, apart from the event,
+	// and joined when the event is read.
 	Welcome []byte `json:"-"`
-	// WelcomeLeft is the size of a Welcome that a page has left in the store, or 0.
+	// WelcomeLeft is the size of a Welcome that a page did not load, or 0.
 	WelcomeLeft int64 `json:"-"`
 }
 
-// Cursor is how far a device has acknowledged a log. Next counts in the log's own
-// number: seq in a conversation, pos in an account log.
+// Cursor is a device's acknowledged position in a log. Next counts in the log's own number: seq
+// in a conversation, pos in an account log.
 type Cursor struct {
 	Log  LogID
 	Next int64

@@ -11,11 +11,11 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// packageLifetime is how long a KeyPackage is good for; it starts an hour back, for
-// clocks that are behind.
+// packageLifetime is the lifetime of a KeyPackage; it starts an hour in the past, for clocks
+// that are behind.
 const packageLifetime = 28 * 24 * time.Hour
 
-// peer is all clients of one process.
+// peer holds all clients of one process.
 type peer struct {
 	version string
 	clients map[string]*client
@@ -34,9 +34,8 @@ type ownPackage struct {
 	lastResort bool
 }
 
-// group is a client's place in a group. After an external join now is the group
-// already, pending the commit that led there, and former what the client had
-// before, if anything.
+// group is a client's state of a group. After an external join, now is already the group,
+// pending the commit that led there, and former the client's earlier state, if any.
 type group struct {
 	now     *mls.Group
 	pending *mls.PendingCommit
@@ -65,7 +64,7 @@ var methods = map[string]method{
 	"load":           onClient((*client).load),
 }
 
-// onGroup makes a method of a function of the group that the parameters name.
+// onGroup makes a method from a function of the group that the parameters name.
 func onGroup[P any](f func(*group, P) (any, error)) method {
 	return func(p *peer, raw json.RawMessage) (any, error) {
 		return onClient(func(c *client, named inGroup) (any, error) {
@@ -97,8 +96,8 @@ func (c *client) group(id []byte) (*group, error) {
 	return g, nil
 }
 
-// understood are the extension types of private use that every leaf lists, so that
-// a test may put them into a group.
+// understood returns the extension types of private use that every leaf lists, so that a test
+// may add them to a group.
 func understood() []uint16 {
 	var types []uint16
 	for i := range uint16(32) {
@@ -127,8 +126,8 @@ func (p *peer) newClient(params struct {
 	}
 	p.clients[params.Client] = &client{
 		suite: params.CipherSuite,
-		// A peer judges no credentials and lists those of both types: implementations whose
-		// groups require X.509 certificates could not add it otherwise.
+		// A peer verifies no credentials and supports both types: implementations whose groups
+		// require X.509 certificates could not add it otherwise.
 		identity: mls.Identity{Credential: []byte(params.Identity), Key: key, Supports: understood(), SupportsX509: true},
 		groups:   map[string]*group{},
 	}
@@ -220,7 +219,7 @@ func (g *group) commit(params struct {
 	}{p.Message(), p.Welcome()}, nil
 }
 
-// leaves finds the members with an identity.
+// leaves returns the leaves of the members with an identity.
 func (g *group) leaves(identity string) ([]uint32, error) {
 	var found []uint32
 	for _, m := range g.now.Members() {
@@ -254,7 +253,7 @@ func (g *group) mergePending(none) (any, error) {
 	}{p.Welcome()}, nil
 }
 
-// settle forgets a commit that won or lost.
+// settle drops a commit that won or lost.
 func (g *group) settle() { g.pending, g.joining, g.former = nil, false, nil }
 
 func (c *client) discardPending(params inGroup) (any, error) {
@@ -280,8 +279,8 @@ func (g *group) groupInfo(none) (any, error) {
 	}{info}, err
 }
 
-// externalJoin takes effect at once, because nobody else can have changed what the
-// client does not have yet; mergePending and discardPending still have their say.
+// externalJoin takes effect at once, because no other client can have changed a state that this
+// client does not have yet; mergePending and discardPending still apply afterwards.
 func (c *client) externalJoin(params struct {
 	GroupInfo []byte `json:"groupInfo"`
 }) (any, error) {
@@ -347,7 +346,7 @@ func (g *group) process(params struct {
 	}{"application", orEmpty(out.Plaintext)}, nil
 }
 
-// orEmpty makes nothing at all an empty string in JSON.
+// orEmpty returns an empty slice for nil, which JSON encodes as an empty string.
 func orEmpty(b []byte) []byte { return append([]byte{}, b...) }
 
 func (g *group) send(params struct {

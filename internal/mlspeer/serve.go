@@ -1,8 +1,8 @@
-// Package mlspeer lets other MLS implementations be run against package mls: it
-// answers the requests of a simple protocol, one JSON object a line, with whatever
-// mls does. It is for tests; keys live in memory and leave it on request.
+// Package mlspeer lets other MLS implementations be tested against package mls: it answers the
+// requests of a simple protocol, one JSON object a line, by calling mls. It is for tests; keys
+// are kept in memory and returned on request.
 //
-// The protocol is written down in docs/command-line.md, section dev.
+// The protocol is documented in docs/command-line.md, section dev.
 package mlspeer
 
 import (
@@ -18,7 +18,7 @@ import (
 // lineBytesMax bounds a request. The tree of a group of fifty thousand fits.
 const lineBytesMax = 64 << 20
 
-// request is one line of input. ID is given back as it came.
+// request is one line of input. ID is returned unchanged.
 type request struct {
 	ID     json.RawMessage `json:"id"`
 	Method string          `json:"method"`
@@ -32,9 +32,8 @@ type response struct {
 	Error  string          `json:"error,omitempty"`
 }
 
-// Serve answers the requests of in on out, in their order, until in ends or ctx is
-// done. A request that fails is answered with its error and changes nothing.
-// version is what hello says.
+// Serve answers the requests of in on out, in order, until in ends or ctx is done. A request
+// that fails is answered with its error and changes nothing. version is the answer to hello.
 func Serve(ctx context.Context, in io.Reader, out io.Writer, version string) error {
 	p := &peer{version: version, clients: map[string]*client{}}
 	lines := bufio.NewReaderSize(in, 64<<10)
@@ -60,8 +59,8 @@ func Serve(ctx context.Context, in io.Reader, out io.Writer, version string) err
 
 var errLineTooLong = fmt.Errorf("a request has at most %d bytes", lineBytesMax)
 
-// readLine reads to the next line feed, or to the end. A line that is too long is
-// read to its end and not kept, so that the next one is found.
+// readLine reads to the next line feed, or to the end. A line that is too long is consumed and
+// discarded, so that the next one is found.
 func readLine(r *bufio.Reader) ([]byte, error) {
 	var line []byte
 	tooLong := false
@@ -84,7 +83,7 @@ func readLine(r *bufio.Reader) ([]byte, error) {
 	}
 }
 
-// answer carries out one request. Whatever is wrong with it is in the response.
+// answer carries out one request. Errors are returned in the response.
 func (p *peer) answer(line []byte, err error) response {
 	var q request
 	if err == nil {
@@ -117,7 +116,7 @@ func (p *peer) call(name string, params json.RawMessage) (any, error) {
 // method is one row of the protocol's table.
 type method func(p *peer, params json.RawMessage) (any, error)
 
-// onPeer makes a method of a function of the whole peer.
+// onPeer makes a method from a function of the whole peer.
 func onPeer[P any](f func(*peer, P) (any, error)) method {
 	return func(p *peer, raw json.RawMessage) (any, error) {
 		var params P
@@ -128,7 +127,7 @@ func onPeer[P any](f func(*peer, P) (any, error)) method {
 	}
 }
 
-// onClient makes a method of a function of the client that the parameters name.
+// onClient makes a method from a function of the client that the parameters name.
 func onClient[P any](f func(*client, P) (any, error)) method {
 	return func(p *peer, raw json.RawMessage) (any, error) {
 		var named struct {

@@ -1,15 +1,15 @@
-// Package netguard is the only way out of a server: every connection that it makes
-// because somebody asked for it goes through a Guard.
+// Package netguard is the only way out of a server: every connection that it makes on behalf of
+// a request goes through a Guard.
 //
-// A name or a URL that comes from outside may point anywhere, also at this machine,
-// its neighbours or a cloud's metadata service, and what it points at may change
-// between a check and its use. So the address that decides is the one that is
-// dialled, checked when it is dialled; the checks of the URL before that only make
-// refusals early and clear. A Guard speaks https, follows no redirect, uses no proxy,
-// decompresses nothing, and bounds the time and the bytes of an answer.
+// A name or a URL from outside may point anywhere, also at this machine, its neighbours or a
+// cloud's metadata service, and its target may change between a check and its use. So the
+// deciding check is on the address that is dialled, at the time it is dialled; the earlier
+// checks of the URL only make refusals early and clear. A Guard uses https only, follows no
+// redirects, uses no proxy, does not decompress, and bounds the time and the bytes of an
+// answer.
 //
-// Who may be called, and what about, is for its users. Listening sockets, the
-// database and the client SDK are not its business.
+// The users of a Guard decide which hosts to call and for what purpose. Listening sockets, the
+// database and the client SDK are outside its scope.
 package netguard
 
 import (
@@ -41,25 +41,24 @@ const (
 	headerBytesMax  = 32 << 10
 )
 
-// Options say how far out a Guard lets its users.
+// Options configures the destinations that a Guard permits.
 type Options struct {
-	// Allow lists networks, as 10.0.0.0/8, and addresses that may be dialled although
-	// they are not public, and host names that may be used although no public name
-	// looks so. A name opens no network by itself.
+	// Allow lists networks, as 10.0.0.0/8, and addresses that may be dialled although they are
+	// not public, and host names that may be used although they do not look like public names.
+	// A name does not permit a network.
 	Allow []string
-	// Hosts, if there are any, are the only hosts that may be called, with their subdomains.
+	// Hosts, if not empty, lists the only hosts that may be called, with their subdomains.
 	Hosts []string
 	// Ports that may be called; empty means 443.
 	Ports []int
-	// LoopbackHTTP lets plain http through to this machine, and nowhere else: a setting
-	// for tests, which New refuses without Dev.
+	// LoopbackHTTP permits plain http to this machine, and nowhere else: a setting for tests,
+	// which New refuses without Dev.
 	LoopbackHTTP, Dev bool
 	RootCAs           *x509.CertPool // nil: the system's
 	Resolver          *net.Resolver  // nil: the system's
 	Logger            *slog.Logger   // nil: discard
-	// OnDial is told of every address that is about to be dialled, refused ones
-	// included; it proves where connections went. It must be quick and safe for
-	// concurrent use.
+	// OnDial is called with every address that is about to be dialled, refused ones included;
+	// it proves where connections went. It must be quick and safe for concurrent use.
 	OnDial func(Dial)
 }
 
@@ -83,7 +82,7 @@ type Guard struct {
 	holdBack error
 }
 
-// New makes a Guard.
+// New returns a Guard.
 func New(o Options) (*Guard, error) {
 	if o.LoopbackHTTP && !o.Dev {
 		return nil, errors.New("netguard: plain http to this machine needs development mode")
@@ -130,13 +129,13 @@ func (g *Guard) Close() {
 	}
 }
 
-// Collectors are the metrics of the Guard.
+// Collectors returns the metrics of the Guard.
 func (g *Guard) Collectors() []prometheus.Collector { return []prometheus.Collector{g.refused} }
 
-// AllowsLoopbackHTTP says whether plain http to this machine is let through.
+// AllowsLoopbackHTTP reports whether plain http to this machine is permitted.
 func (g *Guard) AllowsLoopbackHTTP() bool { return g.loopback != nil }
 
-// transport makes connections to addresses that check lets through.
+// transport returns a transport that connects to addresses that check permits.
 func (g *Guard) transport(check func(netip.AddrPort) error) *http.Transport {
 	dialer := &net.Dialer{
 		Timeout:  dialTimeout,
@@ -160,7 +159,7 @@ func (g *Guard) transport(check func(netip.AddrPort) error) *http.Transport {
 		},
 	}
 	return &http.Transport{
-		Proxy:                  nil, // a proxy would decide where connections go
+		Proxy:                  nil, // a proxy would choose the destination
 		DialContext:            dialer.DialContext,
 		ForceAttemptHTTP2:      true,
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: g.o.RootCAs},
@@ -173,7 +172,7 @@ func (g *Guard) transport(check func(netip.AddrPort) error) *http.Transport {
 	}
 }
 
-// checkAddress decides about an address that is about to be dialled.
+// checkAddress decides whether an address may be dialled.
 func (g *Guard) checkAddress(to netip.AddrPort) error {
 	network := "tcp6"
 	if to.Addr().Is4() {
@@ -188,7 +187,7 @@ func (g *Guard) checkAddress(to netip.AddrPort) error {
 	return nil
 }
 
-// alsoDenied are addresses from public ranges that mean something inside a network.
+// alsoDenied lists addresses from public ranges that have a meaning inside a network.
 var alsoDenied = []netip.Prefix{
 	netip.MustParsePrefix("168.63.129.16/32"), // a cloud's host agent
 }
@@ -207,7 +206,7 @@ func checkLoopback(to netip.AddrPort) error {
 // Limits bound one call.
 type Limits struct {
 	Timeout   time.Duration // of the whole call, body included; 0 means 10 seconds
-	FirstByte time.Duration // of Get: until the answer begins; 0 means Timeout
+	FirstByte time.Duration // of Get: until the answer starts; 0 means Timeout
 	BodyBytes int64         // of the answer; 0 means 64 KiB
 }
 
@@ -226,8 +225,8 @@ func (l Limits) orDefault() Limits {
 	return l
 }
 
-// Client makes an HTTP client within limits. A redirect, a compressed answer and a
-// body that is too long end as *Refused.
+// Client returns an HTTP client within limits. A redirect, a compressed answer and a body that
+// is too long end as *Refused.
 func (g *Guard) Client(l Limits) *http.Client {
 	l = l.orDefault()
 	return &http.Client{
@@ -244,8 +243,8 @@ type Response struct {
 	Body        []byte
 }
 
-// Get fetches a URL within limits. Any status is an answer; an error is *Refused,
-// or whatever went wrong on the way.
+// Get fetches a URL within limits. Any status is an answer; an error is *Refused or an error of
+// the network.
 func (g *Guard) Get(ctx context.Context, url, accept string, l Limits) (*Response, error) {
 	if _, err := g.CheckURL(url); err != nil {
 		return nil, g.count(err)
@@ -279,7 +278,7 @@ func (g *Guard) Get(ctx context.Context, url, accept string, l Limits) (*Respons
 	return &Response{response.StatusCode, response.Header.Get("Content-Type"), body}, nil
 }
 
-// bare takes the URL out of an error: it may be long, and is what a stranger wrote.
+// bare removes the URL from an error: it may be long, and is untrusted input.
 func bare(err error) error {
 	var refused *Refused
 	if errors.As(err, &refused) {

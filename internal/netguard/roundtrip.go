@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// roundTripper is one exchange, looked at from both ends.
+// roundTripper carries out one exchange, and checks both the request and the answer.
 type roundTripper struct {
 	guard     *Guard
 	bodyBytes int64
@@ -30,7 +30,7 @@ func (r *roundTripper) exchange(request *http.Request) (*http.Response, error) {
 	}
 	transport := r.guard.https
 	if request.URL.Scheme == "http" {
-		transport = r.guard.loopback // checkURL lets http through only where this is set
+		transport = r.guard.loopback // checkURL permits http only if this is set
 	}
 	response, err := transport.RoundTrip(request)
 	if err != nil {
@@ -42,7 +42,7 @@ func (r *roundTripper) exchange(request *http.Request) (*http.Response, error) {
 	case status >= 300 && status < 400 && status != http.StatusNotModified:
 		refused = &Refused{Reason: ReasonRedirect}
 	case encoding != "" && !strings.EqualFold(encoding, "identity"):
-		refused = &Refused{Reason: ReasonEncoding} // nobody asked for it; it may unpack to anything
+		refused = &Refused{Reason: ReasonEncoding} // not requested; it may decompress to any size
 	case response.ContentLength > r.bodyBytes:
 		refused = &Refused{Reason: ReasonTooLong}
 	}
@@ -56,8 +56,8 @@ func (r *roundTripper) exchange(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// boundedBody is a body that fails where it becomes too long, instead of ending
-// there as if it were whole.
+// boundedBody is a body that fails when it becomes too long, instead of ending as if it were
+// complete.
 type boundedBody struct {
 	io.ReadCloser
 	guard *Guard

@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// Reason is why a call was refused; it is the label of the counter.
+// Reason is the reason of a refused call; it is the label of the counter.
 type Reason string
 
 // The reasons.
 const (
-	ReasonURL      Reason = "url"      // no absolute URL of a host
+	ReasonURL      Reason = "url"      // not an absolute URL with a host
 	ReasonScheme   Reason = "scheme"   // not https
 	ReasonUserinfo Reason = "userinfo" // names a user
-	ReasonHost     Reason = "host"     // no host name of the public internet
+	ReasonHost     Reason = "host"     // not a host name of the public internet
 	ReasonLiteral  Reason = "literal"  // an address in place of a name
 	ReasonListed   Reason = "unlisted" // a host that the operator has not listed
 	ReasonPort     Reason = "port"
@@ -31,21 +31,20 @@ const (
 var Reasons = []Reason{ReasonURL, ReasonScheme, ReasonUserinfo, ReasonHost, ReasonLiteral, ReasonListed, ReasonPort,
 	ReasonAddress, ReasonRedirect, ReasonEncoding, ReasonTooLong}
 
-// Refused is the error of a call that a Guard did not let through. It does not say
-// where the call wanted to go.
+// Refused is the error of a call that a Guard did not permit. It does not name the destination.
 type Refused struct{ Reason Reason }
 
 func (r *Refused) Error() string { return "outbound call refused: " + string(r.Reason) }
 
 const urlBytesMax = 2048
 
-// specialNames are the top-level and other names that never name a host of the
-// public internet (RFC 6761, 6762, 7686, 8375, 9476 and what private networks use).
+// specialNames lists the top-level and other names that never name a host of the public
+// internet (RFC 6761, 6762, 7686, 8375, 9476 and names used in private networks).
 var specialNames = []string{"localhost", "local", "internal", "intranet", "private", "corp", "home", "lan", "localdomain",
 	"home.arpa", "arpa", "onion", "alt", "invalid", "test", "example"}
 
-// CheckURL says whether a call of the URL would be made, as far as that shows
-// without resolving its host. It returns the parsed URL, or *Refused.
+// CheckURL checks whether a call of the URL would be made, as far as possible without resolving
+// its host. It returns the parsed URL, or *Refused.
 func (g *Guard) CheckURL(raw string) (*url.URL, error) {
 	if len(raw) > urlBytesMax {
 		return nil, &Refused{Reason: ReasonURL}
@@ -95,7 +94,7 @@ func (g *Guard) checkPort(u *url.URL) error {
 	return nil
 }
 
-// checkHost decides about the name in a URL, in lower case.
+// checkHost decides whether the name in a URL, in lower case, may be called.
 func (g *Guard) checkHost(host string) error {
 	if address, err := netip.ParseAddr(host); err == nil {
 		if address.Zone() != "" {
@@ -128,10 +127,10 @@ func (g *Guard) checkHost(host string) error {
 	return nil
 }
 
-// isWithin says whether host is name or a subdomain of it.
+// isWithin reports whether host is name or a subdomain of it.
 func isWithin(host, name string) bool { return host == name || strings.HasSuffix(host, "."+name) }
 
-// isNumber says whether a label is decimal, octal or hexadecimal digits.
+// isNumber reports whether a label is decimal, octal or hexadecimal digits.
 func isNumber(label string) bool {
 	if digits, ok := strings.CutPrefix(label, "0x"); ok {
 		return strings.Trim(digits, "0123456789abcdef") == ""
@@ -144,8 +143,8 @@ func isLoopbackName(host string) bool {
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && address.Unmap().IsLoopback() && address.Zone() == ""
 }
 
-// IsHostName says whether host is a DNS name in ASCII, without a dot at its end. An
-// internationalised one is written as xn--….
+// IsHostName reports whether host is a DNS name in ASCII, without a dot at its end. An
+// internationalised name is written as xn--….
 func IsHostName(host string) bool {
 	if host == "" || len(host) > 253 {
 		return false
@@ -165,7 +164,7 @@ func IsHostName(host string) bool {
 
 func lower(s string) string { return strings.ToLower(s) }
 
-// parseAllow sorts what an operator allows into networks and host names.
+// parseAllow separates an operator's list into networks and host names.
 func parseAllow(list []string) (networks []netip.Prefix, names []string, err error) {
 	for _, text := range list {
 		if prefix, err := netip.ParsePrefix(text); err == nil {

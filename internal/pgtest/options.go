@@ -2,17 +2,17 @@ package pgtest
 
 import "errors"
 
-// ErrNotInstalled says that the machine has no PostgreSQL server to start.
+// ErrNotInstalled reports that the machine has no PostgreSQL server to start.
 var ErrNotInstalled = errors.New("PostgreSQL is not installed (Debian: apt-get install postgresql)")
 
-// Options says how a private server runs.
+// Options configures a private server.
 type Options struct {
-	// Fsync makes the server write through to the disk, as in production. Off, the
+	// Fsync makes the server write through to the disk, as in production. Without it, the
 	// default, a test is faster and still survives a kill, but not a power cut.
 	Fsync bool
 	// Settings are further server settings, as "name=value".
 	Settings []string
-	// SmallSegments makes the files of the write-ahead log 1 MiB each and not 16, so
-	// that a limit on the size of files can be a low one.
+	// SmallSegments makes the files of the write-ahead log 1 MiB each instead of 16, so that a
+	// limit on the size of files can be low.
 	SmallSegments bool
 }

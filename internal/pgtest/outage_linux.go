@@ -20,9 +20,9 @@ func attributes(credential *syscall.Credential) *syscall.SysProcAttr {
 // segmentBytes is the size of a file of a write-ahead log with SmallSegments.
 const segmentBytes = 1 << 20
 
-// FillDisk lets no table grow any more beyond the size of the largest one, and more
-// bytes: the kernel refuses the write, as on a full disk. The server was started with
-// SmallSegments; its write-ahead log has room.
+// FillDisk makes the kernel refuse writes that would grow any table beyond the size of the
+// largest one plus more bytes, as on a full disk. The server must have been started with
+// SmallSegments; its write-ahead log can still grow.
 func (s *Server) FillDisk(more int64) error {
 	largest := int64(segmentBytes)
 	err := filepath.WalkDir(filepath.Join(s.data(), "base"), func(_ string, entry fs.DirEntry, err error) error {
@@ -41,7 +41,7 @@ func (s *Server) FillDisk(more int64) error {
 	return s.limitFiles(strconv.FormatInt(largest+more, 10))
 }
 
-// ignoreGone passes over files that the server removes meanwhile.
+// ignoreGone ignores files that the server removes meanwhile.
 func ignoreGone(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -49,11 +49,11 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// FreeDisk takes back FillDisk.
+// FreeDisk undoes FillDisk.
 func (s *Server) FreeDisk() error { return s.limitFiles("unlimited") }
 
-// limitFiles sets the limit by util-linux's prlimit, run as the server's user: who
-// may change the limits of others is less than root in a container.
+// limitFiles sets the limit by util-linux's prlimit, run as the server's user: in a container,
+// root may lack the right to change the limits of others.
 func (s *Server) limitFiles(bytes string) error {
 	return s.each(func(pid int) error {
 		cmd := exec.Command("prlimit", "--pid", strconv.Itoa(pid), "--fsize="+bytes+":")
@@ -69,19 +69,19 @@ func (s *Server) limitFiles(bytes string) error {
 	})
 }
 
-// Pause stops every process of the server where it is: connections stay open and
-// nothing is answered. The kernel still accepts new connections for it.
+// Pause stops every process of the server: connections stay open and nothing is answered. The
+// kernel still accepts new connections for it.
 func (s *Server) Pause() error {
 	return s.each(func(pid int) error { return unix.Kill(pid, unix.SIGSTOP) })
 }
 
-// Resume takes back Pause.
+// Resume undoes Pause.
 func (s *Server) Resume() error {
 	return s.each(func(pid int) error { return unix.Kill(pid, unix.SIGCONT) })
 }
 
-// each does something to the first process of the server, whose later children take
-// it over, and to all the others.
+// each calls do for the first process of the server, whose later children inherit the effect,
+// and for all the others.
 func (s *Server) each(do func(pid int) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,17 +1,15 @@
 // Package pgtest gives tests a real PostgreSQL of their own.
 //
-// URL is what most tests want: the address of a fresh, empty database that
-// disappears with the test. All tests of a binary share one server, started on
-// first use from the binaries that the system has installed; it does not outlive
-// the binary. Packages that use it end with
+// Most tests call URL: it returns the address of a fresh, empty database that is dropped with
+// the test. All tests of a binary share one server, started on first use from the installed
+// binaries; it does not outlive the binary. Packages that use it end with
 //
 //	func TestMain(m *testing.M) { pgtest.Main(m) }
 //
-// which also removes the server's files. Start is for tests that want to kill and
-// restart a server, or to measure one with fsync on.
+// which also removes the server's files. Start is for tests that kill and restart a server, or
+// that measure one with fsync on.
 //
-// Only tests and the programs that measure us belong here; nothing that ships
-// imports it.
+// Only tests and measuring programs use this package; no product code imports it.
 package pgtest
 
 import (
@@ -43,7 +41,7 @@ const statementTimeout = time.Minute
 var shared struct {
 	mu     sync.Mutex // guards the others
 	server *Server
-	err    error // why there is none, so that it is found out only once
+	err    error // the error of the first start, which is not repeated
 }
 
 // URL returns the URL of a fresh, empty database, dropped when t ends. Without
@@ -62,8 +60,8 @@ func URL(t testing.TB) string {
 	return database(t, admin)
 }
 
-// Start runs a private server for one test and removes it when t ends. Like URL
-// it skips or fails where PostgreSQL is not installed.
+// Start runs a private server for one test and removes it when t ends. Like URL it skips or
+// fails if PostgreSQL is not installed.
 func Start(t testing.TB, options Options) *Server {
 	t.Helper()
 	skipIfOff(t)
@@ -79,8 +77,8 @@ func Start(t testing.TB, options Options) *Server {
 	return server
 }
 
-// Database creates a fresh, empty database on s, dropped when t ends, and returns
-// its URL. A server that is down by then is no error.
+// Database creates a fresh, empty database on s, dropped when t ends, and returns its URL. It
+// is not an error if the server is down by then.
 func (s *Server) Database(t testing.TB) string {
 	t.Helper()
 	return database(t, s.URL())
@@ -116,8 +114,8 @@ func sharedServer() (*Server, error) {
 	return shared.server, shared.err
 }
 
-// IsWanted says whether URL would give a database, or fail for want of one: where it
-// is false URL skips the test.
+// IsWanted reports whether URL would return a database, or fail for want of one: if it is false
+// URL skips the test.
 func IsWanted() bool {
 	switch os.Getenv(Existing) {
 	case "off":
@@ -136,8 +134,8 @@ func skipIfOff(t testing.TB) {
 	}
 }
 
-// missing ends a test that cannot have its server. Only the absence of PostgreSQL
-// is forgiven, and never where CI=true: there a silent skip would hide half the tests.
+// missing ends a test that cannot have its server. It skips only if PostgreSQL is absent, and
+// never if CI=true: there a silent skip would hide half the tests.
 func missing(t testing.TB, err error) {
 	t.Helper()
 	if errors.Is(err, ErrNotInstalled) && os.Getenv("CI") != "true" {
@@ -157,7 +155,7 @@ func database(t testing.TB, admin string) string {
 	t.Cleanup(func() {
 		err := execute(admin, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
 		var refused interface{ SQLState() string }
-		if errors.As(err, &refused) { // anything else: the test took the server down
+		if errors.As(err, &refused) { // any other error: the test took the server down
 			t.Errorf("drop database %s: %v", name, err)
 		}
 	})

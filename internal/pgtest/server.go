@@ -76,20 +76,20 @@ func New(options Options) (*Server, error) {
 		if err == nil {
 			return s, nil
 		}
-		// Somebody may have taken the port between its reservation and its use.
+		// Another process may have taken the port between its reservation and its use.
 		if attempt == portAttempts || !strings.Contains(err.Error(), "could not bind") {
 			return nil, errors.Join(err, s.Close())
 		}
 	}
 }
 
-// URL is the server's maintenance database.
+// URL returns the URL of the server's maintenance database.
 func (s *Server) URL() string {
 	return fmt.Sprintf("postgres://%s@127.0.0.1:%d/postgres?sslmode=disable", role, s.port)
 }
 
-// create initialises the cluster. The folder is made readable for the server's
-// user, who is another one when the tests run as root.
+// create initialises the cluster. The folder is made readable for the server's user, which is
+// another one when the tests run as root.
 func (s *Server) create() error {
 	if err := os.Chmod(s.folder, 0o755); err != nil {
 		return err
@@ -116,8 +116,8 @@ func (s *Server) create() error {
 	return nil
 }
 
-// Restart starts the server, which must not be running, on its port and data, and
-// returns when it answers.
+// Restart starts the server, which must not be running, on its port and data, and returns when
+// it accepts connections.
 func (s *Server) Restart() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,8 +127,8 @@ func (s *Server) Restart() error {
 	deadline := time.Now().Add(readyTimeout)
 	for {
 		err := s.start(deadline)
-		// Backends of a killed server may take a moment to notice and to let go of
-		// its shared memory; the new server refuses to start for that long.
+		// Backends of a killed server may take a moment to end and to release its shared
+		// memory; the new server refuses to start for that long.
 		if err == nil || !strings.Contains(err.Error(), "shared memory block") || time.Now().After(deadline) {
 			return err
 		}
@@ -221,7 +221,7 @@ func (s *Server) end(signal syscall.Signal) error {
 	}
 }
 
-// Log is what the server has written to its log since it was last started.
+// Log returns the server's log since it was last started.
 func (s *Server) Log() string {
 	text, err := os.ReadFile(s.logPath())
 	if err != nil {
@@ -243,8 +243,8 @@ func (s *Server) command(program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run starts cmd on a thread of its own. The kernel sends Pdeathsig when the
-// thread that started a child ends, so the thread is kept for as long as the child.
+// run starts cmd on a thread of its own. The kernel sends Pdeathsig when the thread that
+// started a child ends, so the thread is kept for as long as the child.
 func run(cmd *exec.Cmd) (*process, error) {
 	p := &process{exited: make(chan struct{})}
 	started := make(chan error)
@@ -257,15 +257,15 @@ func run(cmd *exec.Cmd) (*process, error) {
 		}
 		started <- err
 		if err == nil {
-			cmd.Wait() // how a server that we kill ends is of no interest
+			cmd.Wait() // the exit status of a server that we kill does not matter
 			close(p.exited)
 		}
 	}()
 	return p, <-started
 }
 
-// killAll kills the process and its children, which have process groups of their
-// own and would otherwise finish what they are doing.
+// killAll kills the process and its children, which have process groups of their own and would
+// otherwise finish their work.
 func (p *process) killAll() {
 	children := p.children()
 	syscall.Kill(p.pid, syscall.SIGKILL)
@@ -275,7 +275,7 @@ func (p *process) killAll() {
 	<-p.exited
 }
 
-// children lists the server's other processes, where the system tells.
+// children lists the server's other processes, on systems that provide the list.
 func (p *process) children() []int {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.pid, p.pid))
 	var pids []int
@@ -312,7 +312,7 @@ func findBinaries() (string, error) {
 	return filepath.Dir(path), nil
 }
 
-// serverUser is the user that the server runs as: PostgreSQL refuses to be root.
+// serverUser returns the user that the server runs as: PostgreSQL refuses to run as root.
 func serverUser() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
@@ -340,12 +340,12 @@ func removeAbandoned() {
 		owner, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(folder), folderPrefix), "-")
 		pid, err := strconv.Atoi(owner)
 		if err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
-			os.RemoveAll(folder) // another user's stays where it is
+			os.RemoveAll(folder) // fails for another user's folder, which stays
 		}
 	}
 }
 
-// freePort reserves a TCP port and lets it go again.
+// freePort reserves a TCP port and releases it.
 func freePort() (int, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -4,7 +4,7 @@ package pgtest
 
 import "fmt"
 
-// Server is a private PostgreSQL, which this system cannot have: tests use the one
+// Server is a private PostgreSQL, which is not available on this system: tests use the one
 // named by WAXWING_TEST_POSTGRES.
 type Server struct{}
 
@@ -15,7 +15,7 @@ func New(Options) (*Server, error) {
 
 func findBinaries() (string, error) { return "", ErrNotInstalled }
 
-// URL is empty.
+// URL returns "".
 func (*Server) URL() string { return "" }
 
 // Restart returns ErrNotInstalled.
@@ -30,5 +30,5 @@ func (*Server) Stop() error { return nil }
 // Close does nothing.
 func (*Server) Close() error { return nil }
 
-// Log is empty.
+// Log returns "".
 func (*Server) Log() string { return "" }

@@ -1,4 +1,5 @@
-// Package secretfile keeps files that only their owner may read, such as seeds and keys.
+// Package secretfile reads and writes files that only their owner may read, such as seeds and
+// keys.
 package secretfile
 
 import (
@@ -11,11 +12,11 @@ import (
 	"strings"
 )
 
-// secretBytes is how many random bytes a secret that Keep makes has.
+// secretBytes is the number of random bytes in a secret that Keep makes.
 const secretBytes = 32
 
-// Write writes a file that does not exist yet, whole or not at all, for its owner only,
-// and the directories above it. The error is fs.ErrExist if the file is there.
+// Write creates a file, readable for its owner only, completely or not at all, and its missing
+// parent directories. The error is fs.ErrExist if the file exists.
 func Write(path string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
@@ -29,12 +30,12 @@ func Write(path string, content []byte) error {
 	if err := errors.Join(err, draft.Sync(), draft.Close()); err != nil {
 		return err
 	}
-	// A link, unlike a rename, never replaces what another process has just made.
+	// A link, unlike a rename, never replaces a file that another process has just made.
 	return os.Link(draft.Name(), path)
 }
 
-// Read returns the content of a file without the blanks around it. An empty file is an
-// error, and so is one that others may read.
+// Read returns the content of a file without surrounding blanks. It is an error if the file is
+// empty or readable for others.
 func Read(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -54,9 +55,8 @@ func Read(path string) (string, error) {
 	return secret, nil
 }
 
-// Keep returns the content of a file, which it makes of random bytes as text when it is
-// missing. Of several processes that make it at once one wins, and all return the
-// winner's.
+// Keep returns the content of a file, which it creates with random bytes as text if it is
+// missing. If several processes create it at once, one wins and all return the winner's.
 func Keep(path string) (string, error) {
 	text, err := Read(path)
 	if !errors.Is(err, os.ErrNotExist) {
