@@ -12,8 +12,8 @@ import (
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 )
 
-// AccountKey is the private key of a did:key account. The key is the account:
-// there is nothing to register. It is immutable and safe for concurrent use.
+// AccountKey is the private key of a did:key account. The key is the account: it needs no
+// registration. It is immutable and safe for concurrent use.
 type AccountKey struct {
 	alg  string
 	did  string
@@ -26,11 +26,11 @@ const accountKeyInfo = "waxwing account v1 "
 // secp256k1Order is the order of the group of secp256k1 (SEC 2, section 2.4.1).
 var secp256k1Order, _ = new(big.Int).SetString("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141", 16)
 
-// DeriveAccountKey makes the key for alg of the account called name out of a seed:
-// the same three always give the same key. 48 bytes of HKDF-SHA256(seed, no salt,
-// "waxwing account v1 ALG NAME") become the scalar (x mod (n-1))+1 of the two ECDSA
-// kinds, which is as good as uniform since 48 bytes are 128 bits more than n has
-// (FIPS 186-5, A.2.1); their first 32 bytes are the seed of an Ed25519 key.
+// DeriveAccountKey derives the key for alg of the account called name from a seed: the same
+// three always give the same key. 48 bytes of HKDF-SHA256(seed, no salt, "waxwing account v1
+// ALG NAME") become the scalar (x mod (n-1))+1 of the two ECDSA kinds, which is practically
+// uniform since 48 bytes are 128 bits more than n has (FIPS 186-5, A.2.1); their first 32 bytes
+// are the seed of an Ed25519 key.
 func DeriveAccountKey(seed []byte, name, alg string) (*AccountKey, error) {
 	if len(seed) == 0 {
 		return nil, errors.New("account key: empty seed")
@@ -79,10 +79,10 @@ func ecdsaAccountKey(alg string, k atcrypto.PrivateKey) (*AccountKey, error) {
 	return &AccountKey{alg, public.DIDKey(), k.HashAndSign}, nil
 }
 
-// Alg is the algorithm that the key signs with: ES256, ES256K or EdDSA.
+// Alg returns the algorithm that the key signs with: ES256, ES256K or EdDSA.
 func (k *AccountKey) Alg() string { return k.alg }
 
-// DID is the account: the did:key of the public key.
+// DID returns the account: the did:key of the public key.
 func (k *AccountKey) DID() string { return k.did }
 
 // Sign signs content. A signature is 64 bytes, low-S for the ECDSA kinds.

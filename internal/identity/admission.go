@@ -14,41 +14,41 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Admission is who may begin to use the service. Who was let in once stays, whatever
-// the mode later is, until an operator puts the account out.
+// Admission is the rule for accounts that begin to use the service. An admitted account stays
+// admitted, whatever the mode later is, until an operator expels it.
 type Admission string
 
 // The modes.
 const (
-	AdmissionOpen      Admission = "open"      // everybody who can prove a DID
-	AdmissionInvite    Admission = "invite"    // who has a code or is on the allowlist
-	AdmissionAllowlist Admission = "allowlist" // who is on the allowlist
+	AdmissionOpen      Admission = "open"      // any account that can prove a DID
+	AdmissionInvite    Admission = "invite"    // accounts with a code or on the allowlist
+	AdmissionAllowlist Admission = "allowlist" // accounts on the allowlist
 )
 
 // InviteCodeBytesMax bounds a code that a client presents.
 const InviteCodeBytesMax = 64
 
-// inviteMessages say by their sentence, on which clients may rely, what is missing.
+// inviteMessages are the messages by which clients recognise what is missing.
 var (
 	refuseInviteRequired = &TokenRefusal{NameInviteRequired, ds.Refuse(ds.Forbidden, "invite required")}
 	refuseInvalidInvite  = &TokenRefusal{NameInvalidInvite, ds.Refuse(ds.Forbidden, "invalid invite")}
 	refuseNotAllowed     = &TokenRefusal{NameNotAllowed, ds.Refuse(ds.Forbidden, "not on the allowlist")}
 )
 
-// admission is what the first contact of an account writes.
+// admission holds what the first contact of an account writes.
 type admission struct {
 	account ds.AccountID
 	invite  *[32]byte // to be used; nil: none is needed
 }
 
-// admittedBytesMax bounds the accounts that are remembered as admitted.
+// admittedBytesMax bounds the memory of admitted accounts.
 const admittedBytesMax = 32 << 20
 
-// admittedFor is how long the calls of an account are let through that another process
-// has put out.
+// admittedFor is the time during which calls of an account still pass after another process has
+// expelled it.
 const admittedFor = 10 * time.Second
 
-// admittedAccounts were admitted when that was looked up last.
+// admittedAccounts remembers accounts that were admitted at the last lookup.
 type admittedAccounts struct{ memory[time.Time] }
 
 func newAdmittedAccounts() *admittedAccounts {
@@ -60,8 +60,7 @@ func (s *admittedAccounts) has(account ds.AccountID, now time.Time) bool {
 	return ok && now.Sub(seen) < admittedFor
 }
 
-// isRemembered reports whether an account was admitted when that was looked up last,
-// however long ago.
+// isRemembered reports whether an account was admitted at the last lookup, however long ago.
 func (s *admittedAccounts) isRemembered(account ds.AccountID) bool {
 	_, ok := s.get(string(account))
 	return ok
@@ -73,9 +72,9 @@ func (s *admittedAccounts) add(account ds.AccountID, now time.Time) {
 	s.put(strings.Clone(string(account)), now)
 }
 
-// admission decides whether a proven account may go on. It returns nil for one that
-// is admitted, what to write for one that is to be, or a *TokenRefusal, after which a
-// token is not used up. A code is checked here and used when that is written.
+// admission decides whether a verified account may continue. It returns nil for one that is
+// admitted, the data to write for one that is to be admitted, or a *TokenRefusal, after which a
+// token is not used up. A code is checked here and used when that data is written.
 func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, code, address string) (*admission, error) {
 	seen := a.o.Now()
 	if a.admitted.has(account, seen) {
@@ -108,8 +107,8 @@ func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, cod
 		a.admitted.add(account, seen)
 		return nil, nil
 	}
-	// Making an account up costs nothing, so strangers count for their address. Those whom
-	// others here know or have invited are not kept out by that.
+	// New DIDs cost nothing, so unknown accounts are counted for their address. Accounts that
+	// others here know or have invited are not blocked by that.
 	if !isTalkedOf && !isAllowed && !isUsable {
 		if err := a.take(LimitFirstContacts, address); err != nil {
 			return nil, limited(err)
@@ -132,8 +131,8 @@ func isUsableInvite(i store.Invite, nowMS int64) bool {
 	return i.RevokedMS == 0 && i.Uses < i.UsesMax && (i.ExpiresMS == 0 || i.ExpiresMS > nowMS)
 }
 
-// applyAdmissions writes what first contacts want. One whose invite was used up
-// meanwhile ends with a refusal.
+// applyAdmissions writes the data of first contacts. One whose invite was used up meanwhile
+// ends with a refusal.
 func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 	nowMS := a.o.Now().UnixMilli()
 	var free []ds.AccountID
@@ -142,7 +141,7 @@ func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 			free = append(free, j.admit.account)
 		}
 	}
-	slices.Sort(free) // every node in one order
+	slices.Sort(free) // all nodes use one order
 	if _, err := tx.AdmitAccounts(slices.Compact(free), nowMS); err != nil {
 		return err
 	}
@@ -155,7 +154,7 @@ func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 			return err
 		}
 		if !isNew[j.admit.account] {
-			continue // it came in another way meanwhile, and the code stays unused
+			continue // it was admitted in another way meanwhile, and the code stays unused
 		}
 		id, err := tx.UseInvite(*j.admit.invite, nowMS)
 		switch {
@@ -172,12 +171,11 @@ func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 	return nil
 }
 
-// errPutOut is the end of a start whose account was put out after it had been looked up.
+// errPutOut is the error of a start whose account was expelled after it had been looked up.
 var errPutOut = errors.New("the account was put out")
 
-// checkStarts looks once more at the accounts that begin a session because they were
-// admitted before: one that is put out at the same time either does not begin it, or has
-// it ended.
+// checkStarts checks again the accounts that begin a session because they were admitted before:
+// one that is expelled at the same time either does not begin it, or has it ended.
 func (a *Authenticator) checkStarts(tx *store.Tx, batch []*job) error {
 	var accounts []ds.AccountID
 	isOfBefore := func(j *job) bool { return j.start != nil && j.err == nil && j.admit == nil }
@@ -198,13 +196,13 @@ func (a *Authenticator) checkStarts(tx *store.Tx, batch []*job) error {
 	return nil
 }
 
-// Admissions keeps invites and the allowlist, for operators. It works beside a
-// running server on the same store, and without one.
+// Admissions manages invites and the allowlist, for operators. It works beside a running server
+// on the same store, and without one.
 type Admissions struct {
 	Store *store.DB
 	Now   func() time.Time // nil: the system clock
-	// Running is told at once of accounts that are put out; nil is none in this process.
-	// Those in others find out by themselves.
+	// Running is notified at once of expelled accounts; nil if there is none in this process.
+	// Authenticators in other processes learn of them from the store.
 	Running *Authenticator
 }
 
@@ -215,7 +213,7 @@ func (s Admissions) now() time.Time {
 	return s.Now()
 }
 
-// Refused is what to tell an operator whose act was refused; not ok is no refusal.
+// Refused returns the message of a refusal in err; ok is false if err is not a refusal.
 func Refused(err error) (message string, ok bool) {
 	var refusal *ds.Refusal
 	if !errors.As(err, &refusal) {
@@ -235,7 +233,7 @@ const (
 // Invite is an invite as operators see it. Times are in milliseconds, 0 for never.
 type Invite struct {
 	ID        string `json:"id"`
-	Code      string `json:"code,omitempty"` // only in the answer to its making: it is not kept
+	Code      string `json:"code,omitempty"` // only in the answer to its creation: it is not stored
 	Note      string `json:"note,omitempty"`
 	Uses      int64  `json:"uses"`
 	UsesMax   int64  `json:"uses_max"`
@@ -249,10 +247,10 @@ const (
 	inviteIDPrefix   = "inv_"
 )
 
-// inviteEncoding is for codes that people read out: no letter looks like a digit.
+// inviteEncoding is for codes that people read aloud: no letter looks like a digit.
 var inviteEncoding = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
-// CreateInvite makes a code for that many accounts, which ends after life, 0 for never.
+// CreateInvite creates a code for uses accounts, which expires after life, 0 for never.
 func (s Admissions) CreateInvite(ctx context.Context, uses int64, life time.Duration, note string) (Invite, error) {
 	switch {
 	case uses < 1 || uses > inviteUsesMax:
@@ -278,7 +276,7 @@ func (s Admissions) CreateInvite(ctx context.Context, uses int64, life time.Dura
 	return invite, nil
 }
 
-// inviteID names an invite by 60 bits of the hash of its code.
+// inviteID derives an invite's id from 60 bits of the hash of its code.
 func inviteID(hash [32]byte) string {
 	return inviteIDPrefix + inviteEncoding.EncodeToString(hash[:])[:12]
 }
@@ -287,7 +285,7 @@ func asInvite(i store.Invite) Invite {
 	return Invite{ID: i.ID, Note: i.Note, Uses: i.Uses, UsesMax: i.UsesMax, CreatedMS: i.CreatedMS, ExpiresMS: i.ExpiresMS, RevokedMS: i.RevokedMS}
 }
 
-// Invites lists all invites, those that have ended too.
+// Invites lists all invites, including ended ones.
 func (s Admissions) Invites(ctx context.Context) ([]Invite, error) {
 	all := []Invite{}
 	for {
@@ -313,8 +311,8 @@ func (s Admissions) Invites(ctx context.Context) ([]Invite, error) {
 	}
 }
 
-// RevokeInvite ends an invite, named by its id or its code. Accounts that came with
-// it stay.
+// RevokeInvite ends an invite, named by its id or its code. Accounts admitted with it stay
+// admitted.
 func (s Admissions) RevokeInvite(ctx context.Context, idOrCode string) error {
 	id := idOrCode
 	if strings.HasPrefix(idOrCode, inviteCodePrefix) {
@@ -327,7 +325,7 @@ func (s Admissions) RevokeInvite(ctx context.Context, idOrCode string) error {
 	return err
 }
 
-// Allow puts an account on the allowlist.
+// Allow adds an account to the allowlist.
 func (s Admissions) Allow(ctx context.Context, account string) error {
 	if err := checkAccountDID(account); err != nil {
 		return err
@@ -335,7 +333,8 @@ func (s Admissions) Allow(ctx context.Context, account string) error {
 	return s.Store.Update(ctx, func(tx *store.Tx) error { return tx.AllowAccount(ds.AccountID(account)) })
 }
 
-// Disallow takes an account from the allowlist. One that has been here already stays.
+// Disallow removes an account from the allowlist. An account that is already admitted stays
+// admitted.
 func (s Admissions) Disallow(ctx context.Context, account string) error {
 	err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.DisallowAccount(ds.AccountID(account)) })
 	if errors.Is(err, store.ErrNotFound) {
@@ -344,10 +343,10 @@ func (s Admissions) Disallow(ctx context.Context, account string) error {
 	return err
 }
 
-// Expel puts an account out: it is no longer admitted nor on the allowlist, and its
-// sessions end, at once where they are attached to Running and within the PollInterval
-// of other processes. Calls with tokens of its own pass there for admittedFor. It comes
-// back like one that was never here. What it has written stays.
+// Expel withdraws an account's admission: it is no longer admitted nor on the allowlist, and
+// its sessions end, at once if they are attached to Running and within the PollInterval of
+// other processes. Calls with service tokens still pass there for admittedFor. To return, it
+// must be admitted like a new account. Its data stays.
 func (s Admissions) Expel(ctx context.Context, account string) error {
 	who := ds.AccountID(account)
 	var hashes [][32]byte
@@ -391,7 +390,7 @@ type AllowedAccount struct {
 	CreatedMS int64  `json:"created_ms"`
 }
 
-// Allowed lists the allowlist, by account.
+// Allowed returns the allowlist, by account.
 func (s Admissions) Allowed(ctx context.Context) ([]AllowedAccount, error) {
 	all := []AllowedAccount{}
 	for {
@@ -416,8 +415,8 @@ func (s Admissions) Allowed(ctx context.Context) ([]AllowedAccount, error) {
 	}
 }
 
-// checkAccountDID says what is wrong with the DID of an account: an entry that nobody
-// can match is a mistake that does not show.
+// checkAccountDID returns an error for a DID that no account can have: such an entry would be a
+// mistake that has no visible effect.
 func checkAccountDID(did string) error {
 	if strings.HasPrefix(did, didKeyPrefix) {
 		if _, err := parseDIDKey(did); err != nil {

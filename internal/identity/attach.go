@@ -10,25 +10,25 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// revokedFor is longer than anybody takes from looking a session up to attaching.
+// revokedFor is longer than the time between looking a session up and attaching to it.
 const revokedFor = 5 * time.Minute
 
 // revokedMax bounds the revocations that are remembered for revokedFor, of about 100 bytes
-// each. An arbitrary one makes room; should its session attach after all, that ends when
-// its expiry is next written.
+// each. At the bound an arbitrary one is dropped; if its session attaches after all, that ends
+// when its expiry is next written.
 const revokedMax = 100_000
 
-// attachment is the sockets and streams of one session in this process.
+// attachment holds the sockets and streams of one session in this process.
 type attachment struct {
 	count  int
-	slidMS int64         // when the expiry was written last
+	slidMS int64         // time of the last write of the expiry
 	ended  chan struct{} // closed once the session is known to be revoked
 	isOver bool          // ended is closed
 }
 
-// Attach says that a socket or stream of the session is open. Until detach, which
-// may be called more than once, the session does not expire: its expiry slides, and
-// is written at most once a minute (or a tenth of the lifetime, if that is less).
+// Attach records that a socket or stream of the session is open. Until detach, which may be
+// called more than once, the session does not expire: its expiry slides, and is written at most
+// once a minute (or a tenth of the lifetime, if that is less).
 func (a *Authenticator) Attach(s Session) (detach func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -75,14 +75,14 @@ func (a *Authenticator) slideSoon(hash [32]byte, at *attachment) {
 	}
 }
 
-// isSlideDue says whether the expiry may be written again. The caller holds mu.
+// isSlideDue reports whether the expiry may be written again. The caller holds mu.
 func (a *Authenticator) isSlideDue(at *attachment) bool {
 	return a.o.Now().UnixMilli()-at.slidMS >= a.slideEvery.Milliseconds()
 }
 
-// Ended is closed when this process learns that an attached session is revoked: at
-// once if it was revoked here, within PollInterval if on another node. It is nil for
-// a session that is not attached.
+// Ended returns a channel that is closed when this process learns that an attached session is
+// revoked: at once if it was revoked here, within PollInterval if on another node. It is nil
+// for a session that is not attached.
 func (a *Authenticator) Ended(s Session) <-chan struct{} {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -92,9 +92,8 @@ func (a *Authenticator) Ended(s Session) <-chan struct{} {
 	return nil
 }
 
-// Ends holds a token while sessions that are attached here may have ended since it was
-// last received from. It is for one receiver, which then looks at Ended of those that
-// it keeps.
+// Ends returns a channel that holds a token if sessions attached here may have ended since the
+// last receive. It is for one receiver, which then checks Ended of its sessions.
 func (a *Authenticator) Ends() <-chan struct{} { return a.ends }
 
 func (a *Authenticator) isAttached(hash [32]byte) bool {
@@ -104,8 +103,8 @@ func (a *Authenticator) isAttached(hash [32]byte) bool {
 	return at != nil && !at.isOver
 }
 
-// end tells those who are attached to the sessions that they are over, and those who
-// attach in the next minutes to what they looked up before.
+// end notifies the holders of these sessions that they are over, and those who attach in the
+// next minutes to a session that they looked up before.
 func (a *Authenticator) end(hashes [][32]byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -132,10 +131,10 @@ func (a *Authenticator) end(hashes [][32]byte) {
 // revokedRowsMax bounds how many revocations one statement reads.
 const revokedRowsMax = 10000
 
-// RevokedAfter is for whoever polls the store anyway and does it for this package too
-// (Options.IsPolled): the place after which to look for revoked sessions, and how many
-// at most, 0 while nothing is attached. Then there is nobody to tell; who attaches
-// later is told by the next poll. What was found goes to EndSessions.
+// RevokedAfter is for a caller that polls the store anyway and also polls for this package
+// (Options.IsPolled): it returns the position after which to look for revoked sessions, and the
+// maximum number, 0 while no session is attached. A session that attaches later is covered by
+// the next poll. The result goes to EndSessions.
 func (a *Authenticator) RevokedAfter() (after store.Revocation, max int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -145,8 +144,8 @@ func (a *Authenticator) RevokedAfter() (after store.Revocation, max int) {
 	return a.revokedUntil, revokedRowsMax
 }
 
-// EndSessions ends, for those who are attached to them here, sessions that were found
-// behind what RevokedAfter said.
+// EndSessions ends the attached ones of the sessions that were found after the position of
+// RevokedAfter.
 func (a *Authenticator) EndSessions(revoked []store.Revocation) {
 	if len(revoked) == 0 {
 		return
@@ -161,7 +160,7 @@ func (a *Authenticator) EndSessions(revoked []store.Revocation) {
 	a.revokedUntil = revoked[len(revoked)-1]
 }
 
-// pollRevoked finds what other nodes have revoked.
+// pollRevoked looks for sessions that other nodes have revoked.
 func (a *Authenticator) pollRevoked(ctx context.Context) error {
 	for {
 		after, max := a.RevokedAfter()
@@ -174,7 +173,7 @@ func (a *Authenticator) pollRevoked(ctx context.Context) error {
 			return err
 		})
 		if ds.IsUnavailable(err) {
-			return nil // every second is too often to say so; whoever needs the database does
+			return nil // logged by the users of the database; every second would be too often
 		}
 		if a.EndSessions(revoked); err != nil || len(revoked) < max {
 			return err
@@ -182,8 +181,8 @@ func (a *Authenticator) pollRevoked(ctx context.Context) error {
 	}
 }
 
-// slide writes the expiry of the attached sessions for which it is due, and finds
-// those that were revoked elsewhere.
+// slide writes the expiry of the attached sessions for which it is due, and finds those that
+// were revoked elsewhere.
 func (a *Authenticator) slide(ctx context.Context) error {
 	due := a.dueSlides()
 	for len(due) > 0 {

@@ -14,22 +14,22 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// DeliveryService is where an account's messages are delivered.
+// DeliveryService is the service that receives an account's messages.
 type DeliveryService struct {
 	Endpoint string   // an https URL of a public host
-	Suites   []string // that the account says it supports; nil for unsaid
+	Suites   []string // that the account claims to support; nil if unstated
 }
 
-// DeliveryServices finds the delivery services of accounts: the one that a DID document
-// names itself (#atproto_mls), else the one in the account's record
-// blue.catbird.mls.profile at its PDS. It remembers answers. It is safe for concurrent use.
+// DeliveryServices finds the delivery services of accounts: the one that a DID document names
+// itself (#atproto_mls), else the one in the account's record blue.catbird.mls.profile at its
+// PDS. It caches answers. It is safe for concurrent use.
 type DeliveryServices struct {
 	resolver *Resolver
 	flights  singleflight.Group
 	entries  memory[foundService]
 }
 
-// foundService is an answer about a DID, until it expires.
+// foundService is a cached answer for a DID.
 type foundService struct {
 	service DeliveryService
 	err     error
@@ -40,7 +40,7 @@ type foundService struct {
 const pdsService = "#atproto_pds"
 
 const (
-	servicesBytes   = 8 << 20 // remembered
+	servicesBytes   = 8 << 20 // of the cache
 	serviceLife     = time.Hour
 	serviceSuites   = 32
 	profileRecord   = "blue.catbird.mls.profile"
@@ -48,7 +48,8 @@ const (
 	profileLinksMax = 2048 // bytes of an endpoint
 )
 
-// NewDeliveryServices asks the resolver, and the hosts that it names by the same guard.
+// NewDeliveryServices returns a finder that uses the resolver and, for the hosts that documents
+// name, its guard.
 func NewDeliveryServices(r *Resolver) *DeliveryServices {
 	return &DeliveryServices{resolver: r, entries: memory[foundService]{bytesMax: servicesBytes, size: foundService.bytes}}
 }
@@ -62,14 +63,14 @@ func (f foundService) bytes() int {
 	return n
 }
 
-// Find returns the delivery service of a DID, or a *ResolveError: of the kind failed where
-// asking again may help, of any other where there is none. Of lookups that one account
-// causes, few run at a time.
+// Find returns the delivery service of a DID, or a *ResolveError: of kind ResolveFailed if a
+// retry may help, of any other kind if there is none. Few lookups caused by one account run at
+// a time.
 func (d *DeliveryServices) Find(ctx context.Context, by ds.AccountID, did string) (DeliveryService, error) {
 	if known, ok := d.known(did); ok {
 		return known.service, known.err
 	}
-	// The end of one caller's request does not end the lookup for those who wait with it.
+	// The end of one caller's request does not end the lookup for the others that wait for it.
 	found, err, _ := d.flights.Do(did, func() (any, error) {
 		if known, ok := d.known(did); ok { // of a flight that ended meanwhile
 			return known.service, known.err
@@ -114,7 +115,7 @@ func (d *DeliveryServices) find(ctx context.Context, by ds.AccountID, did string
 	return d.profile(ctx, by, pds, did)
 }
 
-// profile reads the delivery service out of an account's own record.
+// profile reads the delivery service from an account's own record.
 func (d *DeliveryServices) profile(ctx context.Context, by ds.AccountID, pds, did string) (DeliveryService, error) {
 	o := d.resolver.o
 	host, err := url.Parse(pds)

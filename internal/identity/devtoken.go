@@ -10,17 +10,17 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// What development mode accepts besides: tokens of test harnesses, which share a
-// secret with the server and can claim to be anybody. There is no way to it without
-// Options.DevSecret, which the configuration refuses outside --dev.
+// Development mode also accepts tokens of test harnesses, which share a secret with the server
+// and can claim any identity. They require Options.DevSecret, which the configuration refuses
+// outside --dev.
 const (
 	algDev              = "HS256"
 	devAudience         = "did:web:localhost"
 	devTokenLifetimeMax = 2 * time.Hour
 )
 
-// verifyDevToken checks an HS256 token: like a service token, but for any issuer,
-// with a longer life, with lxm only if it is there, and for localhost as well.
+// verifyDevToken checks an HS256 token by the rules of a service token, but for any issuer,
+// with a longer life, with lxm only if it is present, and also for localhost.
 func verifyDevToken(u unverified, want expectation) (verified, error) {
 	want.audiences = append(slices.Clone(want.audiences), devAudience)
 	v, err := checkIssuer(u.claims, want)

@@ -9,7 +9,7 @@ import (
 	"waxwing.im/waxwing/internal/netguard"
 )
 
-// Errors of DIDs that are not looked up at all.
+// Errors for DIDs that are not looked up at all.
 var (
 	errDIDInvalid     = errors.New("not a DID in its canonical form")
 	errDIDUnsupported = errors.New("a DID of a method that is not supported")
@@ -24,15 +24,15 @@ const (
 	documentPlace = "/.well-known/did.json"
 )
 
-// location is where the document of a DID is.
+// location is the address of the document of a DID.
 type location struct {
 	url  string
-	host string // of a did:web: whose server is asked; "" for the directory
+	host string // of a did:web: the host of the document; "" for the directory
 }
 
-// locate finds the address of a DID's document: that of a did:plc in the directory,
-// that of a did:web at its host. The DID must be written as its method writes it, in
-// lower case where case has no meaning, so that one identity has one name.
+// locate returns the address of a DID's document: that of a did:plc in the directory, that of a
+// did:web at its host. The DID must be in the normal form of its method, in lower case if case
+// has no meaning, so that one identity has one name.
 func locate(did, directory string, isLocalHTTP bool) (location, error) {
 	if len(did) > ds.AccountBytesMax {
 		return location{}, errDIDInvalid
@@ -52,8 +52,8 @@ func locate(did, directory string, isLocalHTTP bool) (location, error) {
 	return location{}, errDIDUnsupported
 }
 
-// locateWeb reads HOST[%3APORT][:SEGMENT…]. Without segments the document is in the
-// well-known place, with them it is a file in that folder.
+// locateWeb parses HOST[%3APORT][:SEGMENT…]. Without segments the document has the well-known
+// path, with them it is a file in that folder.
 func locateWeb(id string, isLocalHTTP bool) (location, error) {
 	parts := strings.Split(id, ":")
 	host, port, hasPort := strings.Cut(parts[0], "%3A")
@@ -87,7 +87,7 @@ func locateWeb(id string, isLocalHTTP bool) (location, error) {
 	return location{url: scheme + authority + path, host: host}, nil
 }
 
-// isNoPathCharacter says what a segment must not hold: with escapes one path would
+// isNoPathCharacter reports whether a segment must not contain c: with escapes one path would
 // have several names.
 func isNoPathCharacter(c rune) bool {
 	return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.'

@@ -13,8 +13,8 @@ import (
 	"github.com/mr-tron/base58"
 )
 
-// The signature algorithms, by their names in JOSE. The kind of a key decides its
-// algorithm; a token never does.
+// The signature algorithms, by their names in JOSE. The kind of a key determines its algorithm;
+// a token never does.
 const (
 	ES256  = "ES256"  // P-256
 	ES256K = "ES256K" // secp256k1
@@ -26,12 +26,12 @@ var Algorithms = []string{ES256, ES256K, EdDSA}
 
 const (
 	didKeyPrefix = "did:key:"
-	// multibaseBytesMax is well above the longest key of the three kinds (51 bytes);
-	// decoding base58 takes time that grows with the square of the length.
+	// multibaseBytesMax is well above the longest key of the three kinds (51 bytes); decoding
+	// base58 takes time that grows with the square of the length.
 	multibaseBytesMax = 72
 )
 
-// The multicodec prefixes of public keys that we know, as unsigned varints.
+// The multicodec prefixes of supported public keys, as unsigned varints.
 var (
 	multicodecP256    = []byte{0x80, 0x24}
 	multicodecK256    = []byte{0xe7, 0x01}
@@ -41,10 +41,10 @@ var (
 // publicKey is a key that service tokens are verified with. It is immutable.
 type publicKey struct {
 	alg string
-	// verify returns nil if sig is a signature of content of 64 bytes. For the ECDSA kinds
-	// it accepts both values of s, as the network's own libraries do: a token's jti makes
-	// the second spelling useless (spec xrpc, decision 12). What is not a token, such as a
-	// receipt or a certificate, must be low-S and is not verified with this.
+	// verify returns nil if sig is a signature of content of 64 bytes. For the ECDSA kinds it
+	// accepts both values of s, as the network's own libraries do: a token's jti makes the
+	// second spelling useless (spec xrpc, decision 12). Other signed data, such as a receipt or
+	// a certificate, must be low-S and is not verified with this.
 	verify func(content, sig []byte) error
 	// multibase is the key as a Multikey.
 	multibase string
@@ -52,7 +52,7 @@ type publicKey struct {
 
 var errSignature = errors.New("signature does not verify")
 
-// parseDIDKey reads the key out of a did:key.
+// parseDIDKey returns the key of a did:key.
 func parseDIDKey(did string) (publicKey, error) {
 	multibase, ok := strings.CutPrefix(did, didKeyPrefix)
 	if !ok {
@@ -61,8 +61,8 @@ func parseDIDKey(did string) (publicKey, error) {
 	return parseMultibase(multibase)
 }
 
-// parseMultibase reads a public key with the multicodec prefix of its kind. The text
-// must be exactly what the key is written as, so that one key is one account.
+// parseMultibase reads a public key with the multicodec prefix of its kind. The text must be
+// the key's canonical encoding, so that one key is one account.
 func parseMultibase(multibase string) (publicKey, error) {
 	if len(multibase) > multibaseBytesMax {
 		return publicKey{}, errors.New("key is too long")
@@ -108,10 +108,10 @@ func parseMultibase(multibase string) (publicKey, error) {
 // curve25519 is the prime 2^255 - 19.
 var curve25519 = new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 255), big.NewInt(19))
 
-// isWeakEd25519 says whether the key is written in a second form or is a point of
-// small order, for which anyone can make signatures. The standard library accepts
-// both. The test moves the point to Curve25519 (u = (1+y)/(1-y), RFC 7748, section
-// 4.1), where crypto/ecdh refuses points of small order.
+// isWeakEd25519 reports whether the key is written in a second form or is a point of small
+// order, for which anyone can make signatures. The standard library accepts both. The test
+// moves the point to Curve25519 (u = (1+y)/(1-y), RFC 7748, section 4.1), where crypto/ecdh
+// refuses points of small order.
 func isWeakEd25519(key []byte) bool {
 	little := slices.Clone(key)
 	little[31] &= 0x7f // the sign of x

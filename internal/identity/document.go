@@ -14,16 +14,16 @@ import (
 // Bounds of a DID document.
 const (
 	documentBytesMax = 64 << 10
-	documentItemsMax = 32  // methods, and services, that are looked at
+	documentItemsMax = 32  // methods, and services, that are read
 	documentIDMax    = 512 // bytes of the name of one
 	endpointBytesMax = 1024
 )
 
 // Names of verification methods, as fragments.
 const (
-	keyAccount = "#atproto"     // what an account signs service tokens with
-	keyService = "#atproto_mls" // what a delivery service signs with, if it has a key for that
-	// keyServiceJWK is the service's key once more, in another form.
+	keyAccount = "#atproto"     // key with which an account signs service tokens
+	keyService = "#atproto_mls" // separate key with which a delivery service may sign
+	// keyServiceJWK is the service's key again, in another form.
 	keyServiceJWK = "#atproto_mls_jwk"
 )
 
@@ -33,14 +33,14 @@ var (
 	errNoKey      = errors.New("the document has no key for this")
 )
 
-// Document is what this service needs of a DID document. It is immutable.
+// Document holds the parts of a DID document that this service uses. It is immutable.
 type Document struct {
 	ID       string
 	methods  []documentMethod
 	services []documentService
 }
 
-// documentMethod is a verification method with a key that we can use.
+// documentMethod is a verification method with a supported key.
 type documentMethod struct {
 	fragment string // with the #
 	key      publicKey
@@ -48,8 +48,8 @@ type documentMethod struct {
 
 type documentService struct{ fragment, endpoint string }
 
-// parseDocument reads a DID document that must be about did. What is not understood
-// in it is passed over: documents also serve others.
+// parseDocument reads a DID document that must be about did. Unknown parts are ignored:
+// documents have other users too.
 func parseDocument(did string, text []byte) (*Document, error) {
 	var raw struct {
 		ID       string            `json:"id"`
@@ -85,8 +85,8 @@ func parseDocument(did string, text []byte) (*Document, error) {
 	return d, nil
 }
 
-// parseMethod reads a verification method; not ok is one that we cannot use, or that
-// somebody else controls.
+// parseMethod reads a verification method; ok is false if its key is unsupported or it has
+// another controller.
 func parseMethod(did string, item json.RawMessage) (documentMethod, bool) {
 	var raw struct {
 		ID         string          `json:"id"`
@@ -119,8 +119,8 @@ func parseMethod(did string, item json.RawMessage) (documentMethod, bool) {
 	return documentMethod{strings.Clone(fragment), key}, err == nil
 }
 
-// fragmentOf is the fragment of the name of a method or service, which is written
-// with the DID before it or without.
+// fragmentOf returns the fragment of the name of a method or service, which is written with or
+// without the DID before it.
 func fragmentOf(did, id string) (string, bool) {
 	if len(id) > documentIDMax {
 		return "", false
@@ -138,8 +138,8 @@ func parseMultikey(multibase string) (publicKey, error) {
 	return key, err
 }
 
-// parseUncompressed reads a point as documents had it before Multikey: without a
-// prefix that says of which curve.
+// parseUncompressed reads a point in the form that documents had before Multikey: without a
+// prefix that names the curve.
 func parseUncompressed(alg, multibase string) (publicKey, error) {
 	const bytesMax = 100 // of base58, for 65 bytes
 	if len(multibase) > bytesMax || !strings.HasPrefix(multibase, "z") {
@@ -200,9 +200,9 @@ func parsePoint(alg string, point []byte) (publicKey, error) {
 	return publicKey{alg, key.HashAndVerifyLenient, key.Multibase()}, nil
 }
 
-// key returns the key that verifies the tokens of this document's subject: that of the
-// first of the fragments that names a usable method. A kid, where there is one, must name
-// that same method; other keys of the document sign nothing here (spec xrpc, decision 13).
+// key returns the key that verifies the tokens of this document's subject: that of the first of
+// the fragments that names a usable method. A kid, if present, must name that same method;
+// other keys of the document may not sign tokens (spec xrpc, decision 13).
 func (d *Document) key(kid string, fragments []string) (publicKey, error) {
 	for _, fragment := range fragments {
 		for _, method := range d.methods {
@@ -218,8 +218,8 @@ func (d *Document) key(kid string, fragments []string) (publicKey, error) {
 	return publicKey{}, errNoKey
 }
 
-// text writes what is used here of a document as a document: the keys that sign and where
-// the services are that are looked for.
+// text encodes the used parts of a document as a document: the signing keys and the endpoints
+// of the known services.
 func (d *Document) text() ([]byte, error) {
 	type service struct {
 		ID       string `json:"id"`
@@ -243,7 +243,7 @@ func (d *Document) text() ([]byte, error) {
 	return json.Marshal(used)
 }
 
-// service is the endpoint of the first service with that fragment.
+// service returns the endpoint of the first service with that fragment.
 func (d *Document) service(fragment string) (string, bool) {
 	for _, service := range d.services {
 		if service.fragment == fragment {
@@ -253,7 +253,7 @@ func (d *Document) service(fragment string) (string, bool) {
 	return "", false
 }
 
-// bytes is about how much memory a document takes.
+// bytes returns about how much memory a document takes.
 func (d *Document) bytes() int {
 	n := 256 + len(d.ID)
 	for _, method := range d.methods {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Bounds of the documents in memory, in entries and in all the bytes that they retain.
-// Documents of accounts that were here before have their own, which strangers cannot fill.
+// Bounds of the documents in memory, in entries and in total retained bytes. Documents of
+// accounts that were here before have their own, which strangers cannot fill.
 const (
 	documentsMax      = 2_500
 	documentsBytesMax = 8 << 20
@@ -15,7 +15,7 @@ const (
 	provenBytesMax    = 24 << 20
 )
 
-// documents holds what is known of DIDs. Its methods need the lock of the resolver.
+// documents holds the known documents of DIDs. Its methods need the lock of the resolver.
 type documents struct {
 	entries           map[string]*list.Element // of *cached
 	strangers, proven shelf
@@ -28,24 +28,24 @@ type shelf struct {
 	entriesMax, bytesMax int
 }
 
-// cached is what is known of a DID: the last good document, or why there is none.
+// cached holds the last good document of a DID, or the reason why there is none.
 type cached struct {
 	did       string
 	document  *Document
-	fetched   time.Time // when document was
+	fetched   time.Time // fetch time of document
 	err       *ResolveError
-	expires   time.Time // until then nothing is asked
-	failures  int       // in a row: fetches whose host could not be asked
-	refreshed time.Time // when it was last fetched for a bad signature
+	expires   time.Time // no fetch before that time
+	failures  int       // consecutive fetches whose host could not be reached
+	refreshed time.Time // last fetch because of a bad signature
 	isProven  bool      // the document of an account that was here before
 	saved     saved
 }
 
-// saved is what the store has of a DID.
+// saved describes the stored copy of a DID's document.
 type saved struct {
 	hash     [32]byte  // of the text; zero for none
 	at       time.Time // when that was fetched
-	document *Document // that was compared last
+	document *Document // the document that was compared last
 }
 
 func newDocuments() documents {
@@ -56,11 +56,11 @@ func newDocuments() documents {
 	}
 }
 
-// known is what is remembered of a DID, at one moment.
+// known is the knowledge about a DID at one moment.
 type known struct {
 	document *Document
 	err      error
-	isFresh  bool // it is the answer: document or err
+	isFresh  bool // document or err can be used without a fetch
 	isStale  bool // document is older than documentLife
 	isProven bool
 }
@@ -74,7 +74,7 @@ func (d *documents) get(did string) *cached {
 	return nil
 }
 
-// known returns what is remembered of a DID, for use now.
+// known returns the current knowledge about a DID.
 func (d *documents) known(did string, now time.Time) known {
 	entry := d.get(did)
 	if entry == nil {
@@ -86,7 +86,7 @@ func (d *documents) known(did string, now time.Time) known {
 		k.document, k.isStale = entry.document, age >= documentLife
 		return k
 	}
-	if entry.err == nil { // a document that is too old for anything
+	if entry.err == nil { // the document is too old for any use
 		k.isFresh = false
 		return k
 	}
@@ -96,9 +96,8 @@ func (d *documents) known(did string, now time.Time) known {
 	return k
 }
 
-// remember keeps the outcome of a fetch, and returns its error with the time to wait. A
-// host that could not be asked leaves the document that there was; every other answer
-// replaces it.
+// remember stores the outcome of a fetch, and returns its error with the time to wait. A host
+// that could not be reached leaves the old document; every other answer replaces it.
 func (d *documents) remember(did string, document *Document, err error, now time.Time) error {
 	entry := &cached{did: did, document: document, fetched: now, expires: now.Add(documentLife)}
 	old := d.get(did)
@@ -108,7 +107,7 @@ func (d *documents) remember(did string, document *Document, err error, now time
 	var failure *ResolveError
 	if errors.As(err, &failure) {
 		if errors.Is(failure, errBusy) || errors.Is(failure, errClosed) || errors.Is(failure, errHostLookups) {
-			return err // nothing was learnt about this DID
+			return err // the answer says nothing about this DID
 		}
 		entry.err, entry.expires = failure, now.Add(documentAbsentLife)
 		if failure.Kind == ResolveFailed {
@@ -129,7 +128,7 @@ func (d *documents) remember(did string, document *Document, err error, now time
 	return err
 }
 
-// prove puts a document with those of accounts that were here before.
+// prove moves a document to those of accounts that were here before.
 func (d *documents) prove(did string) {
 	entry := d.get(did)
 	if entry == nil || entry.isProven {
@@ -140,7 +139,7 @@ func (d *documents) prove(did string) {
 	d.put(&moved)
 }
 
-// put keeps an entry in place of the one that there was for its DID.
+// put stores an entry in place of the previous one for its DID.
 func (d *documents) put(entry *cached) {
 	if old := d.entries[entry.did]; old != nil {
 		d.forget(old)

@@ -1,14 +1,13 @@
 // Package identity answers one question for every door: who is calling?
 //
-// An account proves itself with a service token, a JWT that is signed with the key
-// behind its DID, made for this service and one method, short-lived and good for
-// one use. The gateway exchanges such a token for a session, which is held by a
-// random session token and carried on by resume tokens. The service has an identity
-// of its own, a did:web with a published key.
+// An account proves itself with a service token, a JWT that is signed with the key behind its
+// DID, made for this service and one method, short-lived and good for one use. The gateway
+// exchanges such a token for a session, which is held by a random session token and continued
+// by resume tokens. The service has an identity of its own, a did:web with a published key.
 //
-// Everything here fails closed. Refusals say no more than that a token is not
-// valid; the reason goes to the debug log, without anything the token says. What a
-// proven caller may do is core's business, and how tokens travel is the doors'.
+// All checks fail closed. Refusals say only that a token is not valid; the reason goes to the
+// debug log, without any content of the token. The permissions of a verified caller are the
+// business of core, and the transport of tokens that of the doors.
 package identity
 
 import (
@@ -25,31 +24,31 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Options configure an Authenticator.
+// Options configures an Authenticator.
 type Options struct {
 	Store *store.DB
-	// Audience lists the names of this service that tokens may be made for, compared
-	// byte by byte; see Audiences. It is asked on every verification, and with none
-	// every token is refused.
+	// Audience lists the names of this service that tokens may be made for, compared byte by
+	// byte; see Audiences. It is called for every verification, and without names every token
+	// is refused.
 	Audience func() []string
 	Now      func() time.Time // nil: the system clock
 	Logger   *slog.Logger     // nil: discard
-	// SessionTTL is how long a session lives with nothing attached to it; 0 means an hour.
+	// SessionTTL is the lifetime of a session with nothing attached to it; 0 means an hour.
 	SessionTTL time.Duration
-	// Resolver finds the keys of did:plc and did:web issuers; nil knows did:key only.
+	// Resolver finds the keys of did:plc and did:web issuers; nil supports did:key only.
 	Resolver *Resolver
-	// Admission is who may begin to use the service; "" means AdmissionOpen.
+	// Admission is the rule for new accounts; "" means AdmissionOpen.
 	Admission Admission
-	// Limit counts one call of a limit of this package by its name and key, and refuses
-	// with ds.RateLimited; nil does not limit.
+	// Limit counts one call of a limit of this package by its name and key, and refuses with
+	// ds.RateLimited; nil does not limit.
 	Limit func(name, key string) error
-	// DevSecret verifies HS256 tokens, which can claim to be anybody; nil knows none. It
-	// is for development mode only.
+	// DevSecret verifies HS256 tokens, which can claim any identity; nil accepts none. It is
+	// for development mode only.
 	DevSecret []byte
-	// PollInterval is how often a node that shares its database looks for sessions that
-	// were revoked on others; 0 means a second.
+	// PollInterval is the interval at which a node that shares its database looks for sessions
+	// that were revoked on others; 0 means a second.
 	PollInterval time.Duration
-	// IsPolled says that somebody else looks for them; see RevokedAfter.
+	// IsPolled means that the caller polls for them; see RevokedAfter.
 	IsPolled bool
 }
 
@@ -61,29 +60,29 @@ const (
 	pollEvery         = time.Second
 	sweepEvery        = time.Minute
 	sweepRows         = 1000
-	// forgetAfter is how long what has expired is kept: a node reckons the time of the
+	// forgetAfter is the time for which expired rows are kept: a node estimates the time of the
 	// database, and a nonce must outlive its token on all of them.
 	forgetAfter = 10 * time.Minute
 )
 
-// Authenticator verifies tokens and keeps sessions. Several may share one database:
-// a token is good for one use and a resume token has one successor among all of
-// them. It is safe for concurrent use.
+// Authenticator verifies tokens and manages sessions. Several may share one database: a token
+// is good for one use and a resume token has one successor among all of them. It is safe for
+// concurrent use.
 type Authenticator struct {
 	o                Options
 	writer           *writer
 	keys             *keyCache
 	penalties        *penalties
-	sessionPenalties *penalties // of addresses that have sent too many session tokens that were nobody's
-	looks            lane       // at the database, for penalised addresses
-	signatures       lane       // verified for them
+	sessionPenalties *penalties // of addresses that have sent too many unknown session tokens
+	looks            lane       // lookups in the database, for penalised addresses
+	signatures       lane       // verifications for them
 	admitted         *admittedAccounts
-	slideEvery       time.Duration // at most this often is a session's expiry written while it is attached
+	slideEvery       time.Duration // minimum time between writes of an attached session's expiry
 
 	mu           sync.Mutex // guards attached, revoked and revokedUntil
 	attached     map[[32]byte]*attachment
-	revoked      map[[32]byte]time.Time // what this process knows to be revoked lately
-	revokedUntil store.Revocation       // up to where it has looked for what others revoked
+	revoked      map[[32]byte]time.Time // sessions that this process knows to be revoked recently
+	revokedUntil store.Revocation       // position up to which it has read the revocations of others
 	ends         chan struct{}          // see Ends
 
 	closing sync.Once
@@ -149,8 +148,8 @@ func New(o Options) (*Authenticator, error) {
 	return a, nil
 }
 
-// Close ends the goroutines and waits for them. Calls that still run, and later
-// ones that write, end as unavailable.
+// Close ends the goroutines and waits for them. Running calls, and later ones that write, end
+// as unavailable.
 func (a *Authenticator) Close() {
 	a.closing.Do(func() {
 		a.stop()
@@ -159,7 +158,7 @@ func (a *Authenticator) Close() {
 	})
 }
 
-// every runs do until Close. What fails is tried again the next time.
+// every calls do periodically until Close. A failure is retried the next time.
 func (a *Authenticator) every(ctx context.Context, period time.Duration, do func(context.Context) error) {
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
@@ -177,7 +176,7 @@ func (a *Authenticator) every(ctx context.Context, period time.Duration, do func
 	}
 }
 
-// sweep forgets expired nonces and sessions, and documents that are too old for anything.
+// sweep deletes expired nonces and sessions, and documents that are too old for any use.
 func (a *Authenticator) sweep(ctx context.Context) error {
 	now := a.o.Now()
 	before := now.Add(-forgetAfter).UnixMilli()
@@ -205,9 +204,9 @@ func (a *Authenticator) sweep(ctx context.Context) error {
 	return nil
 }
 
-// VerifyServiceToken checks a token for a call of lxm and uses it up. It returns
-// the account that signed it, ds.Unauthorized "invalid auth_token", or a fault;
-// after a fault the token may or may not be used up.
+// VerifyServiceToken checks a token for a call of lxm and uses it up. It returns the account
+// that signed it, ds.Unauthorized "invalid auth_token", or a fault; after a fault the token may
+// or may not be used up.
 func (a *Authenticator) VerifyServiceToken(ctx context.Context, token, lxm string) (ds.AccountID, error) {
 	v, err := a.verify(ctx, token, lxm, "")
 	if err == nil {
@@ -226,8 +225,8 @@ func (a *Authenticator) verify(ctx context.Context, token, lxm, address string) 
 	}})
 }
 
-// refuseToken is the answer to every token that is not good. What is not about the
-// token stays what it is.
+// refuseToken returns the refusal of a token for any reason about it. Errors that are not about
+// the token are returned unchanged.
 func (a *Authenticator) refuseToken(ctx context.Context, reason error) error {
 	if ds.IsUnavailable(reason) || !isAboutToken(reason) {
 		return reason
@@ -239,8 +238,8 @@ func (a *Authenticator) refuseToken(ctx context.Context, reason error) error {
 	return ds.Refuse(ds.Unauthorized, "invalid auth_token")
 }
 
-// bareToken takes a token out of what clients write into auth_token: some put
-// "Bearer " before it (gateway v1, section 1).
+// bareToken returns the token in an auth_token as clients write it: some put "Bearer " before
+// it (gateway v1, section 1).
 func bareToken(s string) string {
 	return strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(s), "Bearer "))
 }

@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	// keptBytesMax bounds a document in the store. There is one for an account that was here
+	// keptBytesMax bounds a document in the store. There is one for each account that was here
 	// within documentStaleMax.
 	keptBytesMax = 4 << 10
-	// saveEvery is how often a document that has not changed is written again: its age in
-	// the store is too great by as much.
+	// saveEvery is the interval at which an unchanged document is written again: its age in the
+	// store is too great by as much.
 	saveEvery = time.Hour
 	// savesMax bounds the documents that are written or wait for that.
 	savesMax = 16
@@ -23,8 +23,8 @@ const (
 	saveTimeout = 10 * time.Second
 )
 
-// prove notes that a document is that of an account that was here before: what strangers
-// make us remember does not push it out, and the store keeps it.
+// prove records that a document belongs to an account that was here before: documents of
+// strangers do not displace it, and the store keeps it.
 func (r *Resolver) prove(did string) {
 	if strings.HasPrefix(did, didKeyPrefix) {
 		return
@@ -39,7 +39,7 @@ func (r *Resolver) prove(did string) {
 	r.running.Go(func() { r.save(did) })
 }
 
-// isSaveDue reports whether the store has less than is known. The caller holds mu.
+// isSaveDue reports whether the stored copy is out of date. The caller holds mu.
 func (r *Resolver) isSaveDue(entry *cached) bool {
 	switch {
 	case r.o.Store == nil || entry == nil || !entry.isProven:
@@ -94,7 +94,7 @@ func (r *Resolver) save(did string) {
 		now = saved{}
 		err = r.o.Store.Update(ctx, func(tx *store.Tx) error { return tx.ForgetDIDDocument(did, asked.UnixMilli()) })
 	} else if text, textErr := document.text(); textErr != nil || len(text) > keptBytesMax {
-		now.hash = last.hash // it is not kept
+		now.hash = last.hash // too large to be kept
 	} else if now.hash = sha256.Sum256(text); now.hash != last.hash || fetched.Sub(last.at) >= saveEvery {
 		err = r.o.Store.Update(ctx, func(tx *store.Tx) error {
 			isAdmitted, err := tx.IsAdmitted(ds.AccountID(did))
@@ -116,8 +116,8 @@ func (r *Resolver) save(did string) {
 	}
 }
 
-// load brings the document of a DID of which nothing is known back from the store. It is
-// too old to be used without asking.
+// load reads the document of an unknown DID from the store. It is too old to be used without a
+// fetch.
 func (r *Resolver) load(ctx context.Context, did string) {
 	if r.o.Store == nil {
 		return
@@ -128,7 +128,7 @@ func (r *Resolver) load(ctx context.Context, did string) {
 		return err
 	})
 	if err != nil {
-		return // none, or the database is away, which its other users say
+		return // none, or the database is away, which its other users report
 	}
 	document, err := parseDocument(did, row.Text)
 	if err != nil {

@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	// keysBytesMax bounds the keys of did:key issuers that are kept parsed: finding the
-	// point of a compressed key costs half as much as verifying a signature.
+	// keysBytesMax bounds the parsed keys of did:key issuers that are cached: decompressing a
+	// key costs half as much as verifying a signature.
 	keysBytesMax = 16 << 20
-	// keyBytes is about what a parsed key takes.
+	// keyBytes is the approximate size of a parsed key.
 	keyBytes = 1 << 10
 )
 
-// keyCache keeps keys by the DIDs that they are.
+// keyCache caches keys by their did:key.
 type keyCache struct{ memory[publicKey] }
 
 func newKeyCache() *keyCache {
@@ -35,25 +35,25 @@ func (c *keyCache) parse(did string) (publicKey, error) {
 	return key, err
 }
 
-// issuers finds the key of one token's issuer and verifies the token with it: keys that
-// are their own DID, and keys of documents.
+// issuers finds the key of one token's issuer and verifies the token with it: did:key keys, and
+// keys of documents.
 type issuers struct {
 	a         *Authenticator
-	fragments []string // of the methods that sign here
-	address   string   // whose lookups are counted
-	// take counts a token of the address before anything costly is done for it. Its error
-	// is for every token of the address but those of accounts that were here before.
+	fragments []string // of the methods that may sign
+	address   string   // for which lookups are counted
+	// take counts a token for the address before any costly step. Its error refuses every token
+	// of the address except those of accounts that were here before.
 	take func() error
 
 	isPenalised bool // take has refused
-	isKnown     bool // the issuer was here before, as far as was looked at
+	isKnown     bool // the issuer was here before, as far as checked
 	found       found
 }
 
 func (i *issuers) count() error { return i.take() }
 
-// begin decides whether a token that names the issuer is verified at all. reason is what
-// is wrong with its claims. The checks come in the order of their cost.
+// begin decides whether a token that names the issuer is verified at all. reason is the fault
+// of its claims. The checks are in the order of their cost.
 func (i *issuers) begin(ctx context.Context, issuer ds.AccountID, reason error) error {
 	if err := i.a.checkIssuer(i.address, issuer); err != nil {
 		return err
@@ -93,14 +93,14 @@ func (i *issuers) verify(ctx context.Context, u unverified, issuer string) error
 	case ds.CodeOf(newerErr) != "":
 		return newerErr
 	case i.found.isStale:
-		// The key may be one that could not be asked for: that is no verdict.
+		// The current key could not be fetched: that is not a verdict.
 		return ds.UnavailableFor(fmt.Errorf("document is too old to say: %w", err), documentFailedLife)
 	}
 	return err
 }
 
-// check verifies the signature with a key. For an address that is penalised few signatures
-// are verified at a time.
+// check verifies the signature with a key. For a penalised address few signatures are verified
+// at a time.
 func (i *issuers) check(ctx context.Context, u unverified, key publicKey) error {
 	if i.isPenalised {
 		leave, err := i.a.signatures.enter(ctx)
@@ -142,14 +142,14 @@ func (i *issuers) newerKey(ctx context.Context, issuer, kid string) (publicKey, 
 	return newer.key(kid, i.fragments)
 }
 
-// ownKey is the key that a did:key is.
+// ownKey returns the key that a did:key encodes.
 func (i *issuers) ownKey(issuer, kid string) (publicKey, error) {
 	key, err := i.a.keys.parse(issuer)
 	if err != nil {
 		return publicKey{}, fmt.Errorf("%w: %w", errIssuer, err)
 	}
-	// A did:key has one method, named after the key. "#atproto" is what signers that
-	// know one name for the key of any DID write.
+	// A did:key has one method, named after the key. Signers that use one name for the key of
+	// any DID write "#atproto".
 	multibase := strings.TrimPrefix(issuer, didKeyPrefix)
 	if kid != "" && kid != keyAccount && kid != "#"+multibase && kid != issuer+"#"+multibase {
 		return publicKey{}, errKeyID
@@ -157,8 +157,8 @@ func (i *issuers) ownKey(issuer, kid string) (publicKey, error) {
 	return key, nil
 }
 
-// asker counts a lookup that a stranger causes for the address. Those for accounts that
-// were here before are few: each at most once in the life of a document.
+// asker returns an asker that counts a lookup caused by a stranger for the address. Lookups for
+// accounts that were here before are few: each at most once in the life of a document.
 func (i *issuers) asker(issuer string) asker {
 	return asker{address: i.address, isKnown: i.isKnown, count: func(ctx context.Context) (bool, error) {
 		if i.isKnown {
@@ -176,9 +176,9 @@ func (i *issuers) asker(issuer string) asker {
 	}}
 }
 
-// resolveError turns what a resolver says into a reason to refuse a token, or into a fault
-// that may pass where a host could not be asked. A limit and the caller's own end stay
-// what they are.
+// resolveError turns a resolver's error into a reason to refuse a token, or into a temporary
+// fault if a host could not be reached. A limit and the end of the caller's context are
+// returned unchanged.
 func resolveError(err error) error {
 	var unresolved *ResolveError
 	switch {

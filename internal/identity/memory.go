@@ -2,9 +2,9 @@ package identity
 
 import "sync"
 
-// memory is a map of a bounded size in bytes: of its keys, its values and entryBytes for
-// each. An arbitrary entry makes room, so that what strangers cause to be remembered makes
-// others be forgotten, and never refused. It is safe for concurrent use.
+// memory is a map whose size in bytes is bounded: its keys, its values and entryBytes for each.
+// At the bound an arbitrary entry is dropped, so that entries caused by strangers may displace
+// others, but are never refused. It is safe for concurrent use.
 type memory[V any] struct {
 	bytesMax int
 	size     func(V) int // of a value, beyond the struct itself; nil: 0
@@ -14,7 +14,7 @@ type memory[V any] struct {
 	bytes   int
 }
 
-// entryBytes is what an entry of a memory costs besides its key and what its value refers to.
+// entryBytes is the cost of an entry besides its key and the memory that its value refers to.
 const entryBytes = 128
 
 func (m *memory[V]) get(key string) (V, bool) {
@@ -51,7 +51,7 @@ func (m *memory[V]) remove(key string) {
 	m.drop(key)
 }
 
-// drop forgets an entry. The caller holds mu.
+// drop deletes an entry. The caller holds mu.
 func (m *memory[V]) drop(key string) {
 	if value, ok := m.entries[key]; ok {
 		m.bytes -= m.cost(key, value)

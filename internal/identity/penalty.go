@@ -10,23 +10,23 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// An address may be many people's: those behind a PDS, a company, a carrier. So what one
-// of them does is not charged to the others. Tokens that nobody has signed count for the
-// address; tokens that somebody has signed and that are refused count for the address and
-// the issuer together. An address that has sent too many is penalised for a while: its
-// strangers are refused before anything is computed for them. Accounts that were here
-// before still pass with a token that they have signed; as that costs a signature, few are
-// verified at a time for all penalised addresses together.
+// Many clients may share an address: those of a PDS, a company, a carrier. So what one of them
+// does is not charged to the others. Unsigned or forged tokens are counted for the address;
+// signed tokens that are refused are counted for the address and the issuer together. An
+// address that has sent too many is penalised for a while: its unknown accounts are refused
+// before any computation. Accounts that were here before still pass with a token that they have
+// signed; as that costs a signature, few are verified at a time for all penalised addresses
+// together.
 
-// penalties are addresses, and issuers at an address, that are refused until a time.
+// penalties holds addresses, and issuers at an address, that are refused until a time.
 type penalties struct{ memory[time.Time] }
 
-// penaltiesBytesMax bounds what is remembered of them.
+// penaltiesBytesMax bounds the memory of penalties.
 const penaltiesBytesMax = 8 << 20
 
 func newPenalties() *penalties { return &penalties{memory[time.Time]{bytesMax: penaltiesBytesMax}} }
 
-// check returns the refusal of a key that is penalised.
+// check returns the refusal of a penalised key.
 func (p *penalties) check(key string, now time.Time) error {
 	if key == "" {
 		return nil
@@ -42,7 +42,7 @@ func (p *penalties) check(key string, now time.Time) error {
 	return &ds.Refusal{Code: ds.RateLimited, Message: "rate limited", RetryAfter: until.Sub(now)}
 }
 
-// ofIssuer is the key of an issuer at an address.
+// ofIssuer returns the key of an issuer at an address.
 func ofIssuer(address string, issuer ds.AccountID) string {
 	if address == "" {
 		return ""
@@ -50,10 +50,10 @@ func ofIssuer(address string, issuer ds.AccountID) string {
 	return address + " " + string(issuer)
 }
 
-// ofTokens is the key of an issuer wherever it is.
+// ofTokens returns the key of an issuer at any address.
 func ofTokens(issuer ds.AccountID) string { return "tokens of " + string(issuer) }
 
-// take counts a call under a limit; nobody is counted under "".
+// take counts a call under a limit; calls under "" are not counted.
 func (a *Authenticator) take(limit, key string) error {
 	if a.o.Limit == nil || key == "" {
 		return nil
@@ -69,8 +69,8 @@ func (a *Authenticator) penalise(limit, key string) {
 	}
 }
 
-// checkIssuer returns the refusal of an issuer for what it has done itself, here or at
-// this address. Only tokens that it has signed count for that.
+// checkIssuer returns the refusal of an issuer for its own earlier calls, here or at this
+// address. Only tokens that it has signed are counted for that.
 func (a *Authenticator) checkIssuer(address string, issuer ds.AccountID) error {
 	now := a.o.Now()
 	if err := a.penalties.check(ofTokens(issuer), now); err != nil {
@@ -79,9 +79,8 @@ func (a *Authenticator) checkIssuer(address string, issuer ds.AccountID) error {
 	return a.penalties.check(ofIssuer(address, issuer), now)
 }
 
-// chargeRefused counts a token that was refused for err: for its issuer at the address if
-// that has signed it, for the address if nobody has. What could not be verified counts for
-// nobody.
+// chargeRefused counts a token that was refused for err: for its issuer at the address if the
+// issuer signed it, else for the address. A token that could not be verified is not counted.
 func (a *Authenticator) chargeRefused(err error, address string) {
 	var signed *signedRefusal
 	switch {
@@ -94,8 +93,8 @@ func (a *Authenticator) chargeRefused(err error, address string) {
 	}
 }
 
-// chargeSigned is chargeRefused for what counts for an issuer only, where every token
-// counts for the address already.
+// chargeSigned is chargeRefused for tokens that count for an issuer only, because every token
+// is counted for the address already.
 func (a *Authenticator) chargeSigned(err error, address string) {
 	var signed *signedRefusal
 	if errors.As(err, &signed) {
@@ -103,8 +102,8 @@ func (a *Authenticator) chargeSigned(err error, address string) {
 	}
 }
 
-// waitOut makes an issuer that a limit of its own has refused wait at the address, so that
-// what it does meanwhile does not count for the others there.
+// waitOut makes an issuer that exceeded a limit of its own wait at the address, so that its
+// calls meanwhile are not counted for the others there.
 func (a *Authenticator) waitOut(err error, address string, issuer ds.AccountID) {
 	var refusal *ds.Refusal
 	if key := ofIssuer(address, issuer); key != "" && errors.As(err, &refusal) && refusal.Code == ds.RateLimited {
@@ -112,7 +111,7 @@ func (a *Authenticator) waitOut(err error, address string, issuer ds.AccountID) 
 	}
 }
 
-// chargeAccepted counts a token that was used up, whose nonce is kept, for its issuer.
+// chargeAccepted counts a token that was used up, whose nonce is stored, for its issuer.
 func (a *Authenticator) chargeAccepted(issuer ds.AccountID) {
 	var refusal *ds.Refusal
 	if errors.As(a.take(LimitIssuerTokens, string(issuer)), &refusal) {
@@ -120,9 +119,8 @@ func (a *Authenticator) chargeAccepted(issuer ds.AccountID) {
 	}
 }
 
-// PassResume is asked about a resume from an address that has tried too many. It returns
-// nil for a token that some session has, and refused for every other; few are looked up at
-// a time.
+// PassResume decides about a resume from an address that has tried too many. It returns nil for
+// a token that belongs to a session, and refused for every other; few are looked up at a time.
 func (a *Authenticator) PassResume(ctx context.Context, resumeToken string, refused error) error {
 	token, ok := parseSecret(resumePrefix, resumeToken)
 	if !ok {
@@ -144,9 +142,8 @@ func (a *Authenticator) PassResume(ctx context.Context, resumeToken string, refu
 	return err
 }
 
-// wasHere reports whether the account was admitted once. It asks the database only if
-// nothing is remembered of the account, and for few callers at a time; refused is the
-// answer for those who find no turn.
+// wasHere reports whether the account was admitted once. It queries the database only if the
+// account is not in memory, and for few callers at a time; the others get refused.
 func (a *Authenticator) wasHere(ctx context.Context, account ds.AccountID, refused error) (bool, error) {
 	if a.admitted.isRemembered(account) {
 		return true, nil
@@ -164,19 +161,19 @@ func (a *Authenticator) wasHere(ctx context.Context, account ds.AccountID, refus
 	return isAdmitted, err
 }
 
-// lane lets few at a time do what costs something for those who may not be worth it, in
-// the order in which they come.
+// lane lets a few callers at a time through to a costly step that may be wasted, in the order
+// in which they arrive.
 type lane chan struct{}
 
 const (
 	// laneWait bounds the wait for a turn.
 	laneWait = time.Second
-	// looksMax bounds the looks at the database under way for penalised addresses.
+	// looksMax bounds the concurrent database lookups for penalised addresses.
 	looksMax = 8
 )
 
-// signaturesMax bounds the signatures that are verified at a time for penalised addresses:
-// half of the processors are left to everybody else.
+// signaturesMax returns the number of signatures verified at a time for penalised addresses:
+// half of the processors are left to all others.
 func signaturesMax() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
 var errLane = errors.New("too many wait for their turn")

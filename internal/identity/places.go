@@ -8,28 +8,27 @@ import (
 	"sync"
 )
 
-// Bounds of the fetches of documents that are under way at one time. Each class of DIDs
-// has places of its own: what strangers name holds up neither the directory nor accounts
-// that were here before.
+// Bounds of concurrent fetches of documents. Each class of DIDs has places of its own: fetches
+// for strangers delay neither the directory nor accounts that were here before.
 const (
-	placesOfClass   = 8   // fetches at once, for each of the four classes
+	placesOfClass   = 8   // concurrent fetches, for each of the four classes
 	placesOfHost    = 2   // of those, at one host of did:web
 	placesOfDomain  = 4   // at the hosts of one registrable domain
 	placesOfAddress = 4   // for tokens from one address
-	waitingOfClass  = 256 // fetches that wait for a place; a further one fails at once
+	waitingOfClass  = 256 // fetches that wait for a place; further ones fail at once
 )
 
 // errBusy is the reason for a fetch that found no place.
 var errBusy = errors.New("too many lookups at once")
 
-// visit is a fetch as the places count it.
+// visit is a fetch with the properties by which places are counted.
 type visit struct {
 	host    string // of a did:web; "" for the directory
 	address string // that caused it; "" is not counted
-	isKnown bool   // the DID is an account's that was here before
+	isKnown bool   // the account of the DID was here before
 }
 
-// class names the visits that share places.
+// class returns the class of visits that share places.
 func (v visit) class() string {
 	switch {
 	case v.host == "" && v.isKnown:
@@ -42,7 +41,7 @@ func (v visit) class() string {
 	return "host"
 }
 
-// holds lists what a visit takes a place of, with the bound of each.
+// holds lists the places that a visit takes, with the bound of each.
 func (v visit) holds() []hold {
 	class := v.class()
 	list := []hold{{class, placesOfClass}}
@@ -60,8 +59,8 @@ type hold struct {
 	max  int
 }
 
-// places admits fetches in the order in which they come, except that one which waits for
-// its host holds up no other. The zero value is ready.
+// places admits fetches in order of arrival, except that a fetch that waits for its host does
+// not delay others. The zero value is ready.
 type places struct {
 	mu      sync.Mutex     // guards the rest
 	taken   map[string]int // by the name of a hold; its size is bounded by the visits under way
@@ -74,7 +73,7 @@ type waiter struct {
 	granted chan struct{} // closed with the places taken
 }
 
-// enter waits for the places of a visit until ctx ends. leave gives them back.
+// enter waits for the places of a visit until ctx ends. leave releases them.
 func (p *places) enter(ctx context.Context, v visit) (leave func(), err error) {
 	w := &waiter{v.holds(), make(chan struct{})}
 	class := w.holds[0].name
@@ -104,7 +103,7 @@ func (p *places) enter(ctx context.Context, v visit) (leave func(), err error) {
 	return sync.OnceFunc(func() { p.leave(w) }), nil // it was granted at the same time
 }
 
-// giveUp takes a waiter out of its queue. It returns false for one that has its places.
+// giveUp removes a waiter from its queue. It returns false for one that has its places.
 func (p *places) giveUp(class string, w *waiter) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -130,7 +129,7 @@ func (p *places) leave(w *waiter) {
 	})
 }
 
-// keep drops the waiters of a class that stays does not want. The caller holds mu.
+// keep drops the waiters of a class for which stays returns false. The caller holds mu.
 func (p *places) keep(class string, stays func(*waiter) bool) {
 	rest := slices.DeleteFunc(p.waiting[class], func(w *waiter) bool { return !stays(w) })
 	if len(rest) == 0 {
@@ -165,9 +164,9 @@ func (p *places) take(w *waiter, n int) {
 // secondLevels are labels under which the registries of countries register names.
 const secondLevels = " ac co com edu gob gov go gv id lg ltd mil ne net nic nom or org plc sch "
 
-// domainOf returns the registrable domain of a host: its last two labels, or three under
-// what looks like a registry of a country, such as co.uk. It knows no list of public
-// suffixes: customers of one hosting domain share its places, which only makes them wait.
+// domainOf returns the registrable domain of a host: its last two labels, or three below what
+// looks like a registry of a country, such as co.uk. It does not use a list of public suffixes:
+// customers of one hosting domain share its places, which only makes them wait.
 func domainOf(host string) string {
 	labels := strings.Split(host, ".")
 	n := len(labels)

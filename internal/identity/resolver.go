@@ -12,55 +12,55 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// PLCDirectory is where documents of did:plc are, unless told otherwise.
+// PLCDirectory is the default directory of did:plc documents.
 const PLCDirectory = "https://plc.directory"
 
 // Bounds of the resolver.
 const (
 	documentLife          = 5 * time.Minute
-	documentStaleMax      = 24 * time.Hour   // a good document is used so long while its host cannot be asked
-	documentAbsentLife    = 30 * time.Second // one that is not there, or not good
-	documentFailedLife    = 5 * time.Second  // until a host is asked again that could not be; doubled by each failure
+	documentStaleMax      = 24 * time.Hour   // lifetime of a good document while its host cannot be reached
+	documentAbsentLife    = 30 * time.Second // of an absent or invalid document
+	documentFailedLife    = 5 * time.Second  // until an unreachable host is asked again; doubled by each failure
 	documentFailedLifeMax = time.Minute
 	refreshEvery          = 30 * time.Second // per DID, for a signature that does not verify
-	refreshWait           = time.Second      // for the refresh of a document that is too old, before it is used all the same
+	refreshWait           = time.Second      // for the refresh of a document that is too old, before it is used nevertheless
 	firstByteTimeout      = 3 * time.Second  // until a host begins to answer
 	resolveTimeout        = 8 * time.Second  // of a lookup: waiting for a place, and the answer
 )
 
-// ResolverOptions configure a Resolver.
+// ResolverOptions configures a Resolver.
 type ResolverOptions struct {
 	Guard *netguard.Guard
 	// Directory is the address of the directory of did:plc; "" means PLCDirectory.
 	Directory string
 	Now       func() time.Time // nil: the clock of Store, or the system's
 	// Store keeps the documents of accounts that were here before, so that a process that
-	// starts while their directory is away lets them in; nil keeps none.
+	// starts while their directory is away can verify them; nil keeps none.
 	Store *store.DB
 	// Limit counts lookups under LimitHostLookups; nil does not limit.
 	Limit func(name, key string) error
 }
 
-// LimitHostLookups is the limit of documents fetched from one host of did:web: that
-// strangers name a host must not make us flood it.
+// LimitHostLookups limits the documents fetched from one host of did:web: strangers who name a
+// host must not make us flood it.
 const LimitHostLookups = "did_host_lookups"
 
-// ResolveKind says why a DID did not resolve.
+// ResolveKind is the reason why a DID did not resolve.
 type ResolveKind string
 
 // The kinds.
 const (
-	ResolveInvalid     ResolveKind = "invalid"     // no DID, or a document that is not about it
+	ResolveInvalid     ResolveKind = "invalid"     // not a DID, or a document that is about another one
 	ResolveUnsupported ResolveKind = "unsupported" // a method other than plc and web
-	ResolveNotFound    ResolveKind = "not_found"   // its host says that there is none
-	ResolveFailed      ResolveKind = "failed"      // its host could not be asked; may pass
+	ResolveNotFound    ResolveKind = "not_found"   // its host reports that there is none
+	ResolveFailed      ResolveKind = "failed"      // its host could not be reached; temporary
 )
 
-// ResolveError is the answer about a DID that does not resolve. It does not repeat the DID.
+// ResolveError reports that a DID does not resolve. It does not repeat the DID.
 type ResolveError struct {
 	Kind   ResolveKind
 	reason error
-	// RetryAfter says when the host is asked again, for ResolveFailed.
+	// RetryAfter is the time until the host is asked again, for ResolveFailed.
 	RetryAfter time.Duration
 }
 
@@ -68,15 +68,15 @@ func (e *ResolveError) Error() string { return fmt.Sprintf("DID document %s: %v"
 
 func (e *ResolveError) Unwrap() error { return e.reason }
 
-// Resolver fetches DID documents and remembers them for a while, absent ones too.
-// Callers who want one document at once share one fetch. A document that is older than
-// documentLife is used only while its host cannot be asked: it is replaced, or forgotten,
-// as soon as the host answers. It is safe for concurrent use.
+// Resolver fetches DID documents and caches them for a while, absent ones too. Concurrent
+// callers for one document share one fetch. A document that is older than documentLife is used
+// only while its host cannot be reached: it is replaced, or dropped, as soon as the host
+// answers. It is safe for concurrent use.
 type Resolver struct {
 	o      ResolverOptions
 	places places
 
-	ctx  context.Context // of fetches, which outlive those who asked first
+	ctx  context.Context // of fetches, which outlive their first caller
 	stop context.CancelFunc
 	// saving holds a token while the store is written: one document at a time, as it is then.
 	saving chan struct{}
@@ -89,23 +89,23 @@ type Resolver struct {
 	flights   map[string]*flight
 }
 
-// flight is a fetch under way.
+// flight is a running fetch.
 type flight struct {
-	done     chan struct{} // closed when what follows is set, and remembered
+	done     chan struct{} // closed when the fields below are set, and cached
 	document *Document
 	err      error
 }
 
-// asker says for what a document is wanted.
+// asker describes the purpose of a lookup.
 type asker struct {
 	address string // which causes the lookup; "" is not counted
-	isKnown bool   // the DID is an account's that was here before
-	// count counts a lookup of something that is not at hand; its error refuses it, and
-	// isKnown reports that the DID turned out to be known. nil counts nothing.
+	isKnown bool   // the account of the DID was here before
+	// count counts a lookup that needs a fetch; its error refuses it, and isKnown reports that
+	// the DID turned out to be known. nil counts nothing.
 	count func(context.Context) (isKnown bool, err error)
 }
 
-// NewResolver makes a Resolver. Close ends its fetches.
+// NewResolver returns a Resolver. Close ends its fetches.
 func NewResolver(o ResolverOptions) (*Resolver, error) {
 	if o.Guard == nil {
 		return nil, errors.New("identity: a resolver needs a guard")
@@ -137,21 +137,21 @@ func (r *Resolver) Close() {
 	r.running.Wait()
 }
 
-// Document returns the document of a did:plc or did:web, or a *ResolveError. An error of
-// ctx is returned as it is.
+// Document returns the document of a did:plc or did:web, or a *ResolveError. An error of ctx is
+// returned unchanged.
 func (r *Resolver) Document(ctx context.Context, did string) (*Document, error) {
 	found, err := r.document(ctx, did, asker{})
 	return found.document, err
 }
 
-// ServiceEndpoint returns where a service of a DID is, such as "#atproto_pds": a URL of a
-// host, with a port or without and nothing after it, that may be called. Not ok means
-// that the document names none.
+// ServiceEndpoint returns the address of a service of a DID, such as "#atproto_pds": a URL of a
+// host, with or without a port and without a path, that may be called. ok is false if the
+// document names none.
 func (r *Resolver) ServiceEndpoint(ctx context.Context, did, fragment string) (endpoint string, ok bool, err error) {
 	return r.serviceEndpoint(ctx, did, fragment, asker{})
 }
 
-// serviceEndpoint is ServiceEndpoint for an asker.
+// serviceEndpoint does the work of ServiceEndpoint for an asker.
 func (r *Resolver) serviceEndpoint(ctx context.Context, did, fragment string, who asker) (endpoint string, ok bool, err error) {
 	d, err := r.document(ctx, did, who)
 	if err != nil {
@@ -169,14 +169,14 @@ func (r *Resolver) serviceEndpoint(ctx context.Context, did, fragment string, wh
 	return text, true, nil
 }
 
-// found is a document as it was found.
+// found is the result of a lookup.
 type found struct {
 	document *Document
 	isNew    bool // fetched for this call
-	isStale  bool // older than documentLife: its host could not be asked
+	isStale  bool // older than documentLife: its host could not be reached
 }
 
-// locate returns where a DID's document is, or a *ResolveError.
+// locate returns the address of a DID's document, or a *ResolveError.
 func (r *Resolver) locate(did string) (location, error) {
 	where, err := locate(did, r.o.Directory, r.o.Guard.AllowsLoopbackHTTP())
 	switch {
@@ -188,8 +188,8 @@ func (r *Resolver) locate(did string) (location, error) {
 	return where, nil
 }
 
-// document is Document for an asker. A document that is too old is refreshed; the call
-// waits for that, but no longer than refreshWait, and not while the host is known to be
+// document does the work of Document for an asker. A document that is too old is refreshed; the
+// call waits for that, but no longer than refreshWait, and not while the host is known to be
 // away.
 func (r *Resolver) document(ctx context.Context, did string, who asker) (found, error) {
 	where, err := r.locate(did)
@@ -240,8 +240,8 @@ func (f *flight) wait(ctx context.Context) (found, error) {
 	}
 }
 
-// refresh fetches the document of a DID again because a signature did not verify with
-// seen, at most once in refreshEvery. It returns nil when there is nothing newer.
+// refresh fetches the document of a DID again because a signature did not verify with seen, at
+// most once in refreshEvery. It returns nil if there is nothing newer.
 func (r *Resolver) refresh(ctx context.Context, did string, seen *Document, who asker) (*Document, error) {
 	where, err := r.locate(did)
 	if err != nil {
@@ -263,15 +263,15 @@ func (r *Resolver) refresh(ctx context.Context, did string, seen *Document, who 
 	return got.document, err
 }
 
-// isRefreshDue reports whether a document should be fetched again for a bad signature,
-// and notes that it is. newer is one that was fetched since seen was.
+// isRefreshDue reports whether a document should be fetched again for a bad signature, and
+// records that it is. newer is one that was fetched after seen.
 func (r *Resolver) isRefreshDue(did string, seen *Document) (newer *Document, isDue bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	entry := r.documents.get(did)
 	now := r.o.Now()
 	switch {
-	case entry == nil: // pushed out meanwhile; rare enough
+	case entry == nil: // displaced meanwhile; rare
 		return nil, false
 	case entry.document != seen && entry.document != nil:
 		return entry.document, false
@@ -282,16 +282,16 @@ func (r *Resolver) isRefreshDue(did string, seen *Document) (newer *Document, is
 	return nil, true
 }
 
-// known returns what is remembered of a DID, and the fetch that is under way for it.
+// known returns the cached knowledge about a DID, and the running fetch for it.
 func (r *Resolver) known(did string) (known, *flight) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.documents.known(did, r.o.Now()), r.flights[did]
 }
 
-// fly fetches a document together with all who want it now. Unless it is forced, what was
-// remembered in the meantime is the answer: it is looked at under the lock under which
-// fetches begin and end, so that no caller misses both.
+// fly fetches a document for all callers that want it now. Unless isForced, a result that was
+// cached in the meantime is used: the cache is checked under the lock under which fetches begin
+// and end, so that no caller misses both.
 func (r *Resolver) fly(did string, where location, v visit, isForced bool) (known, *flight) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -308,7 +308,7 @@ func (r *Resolver) fly(did string, where location, v visit, isForced bool) (know
 		close(f.done)
 		return known, f
 	}
-	did = strings.Clone(did) // the caller's may be a part of something longer
+	did = strings.Clone(did) // the caller's string may be part of a longer one
 	v.isKnown = v.isKnown || known.isProven
 	r.flights[did] = f
 	r.running.Go(func() {
@@ -323,7 +323,7 @@ func (r *Resolver) fly(did string, where location, v visit, isForced bool) (know
 	return known, f
 }
 
-// fetch asks for a document. Its errors are all *ResolveError.
+// fetch fetches and parses a document. Its errors are all *ResolveError.
 func (r *Resolver) fetch(did string, where location, v visit) (*Document, error) {
 	ctx, cancel := context.WithTimeout(r.ctx, resolveTimeout)
 	defer cancel()
@@ -345,19 +345,19 @@ func (r *Resolver) fetch(did string, where location, v visit) (*Document, error)
 	return d, nil
 }
 
-// failed is the error of a host that could not be asked.
+// failed returns the error for a host that could not be reached.
 func failed(reason error) *ResolveError {
 	return &ResolveError{Kind: ResolveFailed, reason: reason, RetryAfter: documentFailedLife}
 }
 
-// get asks a host when there is a place for it. Its errors are all *ResolveError.
+// get calls a host when there is a place for it. Its errors are all *ResolveError.
 func (r *Resolver) get(ctx context.Context, url, accept string, bytesMax int64, v visit) (*netguard.Response, error) {
 	leave, err := r.places.enter(ctx, v)
 	if err != nil {
 		return nil, failed(err)
 	}
 	defer leave()
-	// Accounts that were here before are few at a host, and each is asked for seldom.
+	// Accounts that were here before are few at a host, and each is fetched rarely.
 	if v.host != "" && !v.isKnown && r.o.Limit != nil {
 		if err := r.o.Limit(LimitHostLookups, v.host); err != nil {
 			return nil, failed(errHostLookups)
@@ -369,7 +369,7 @@ func (r *Resolver) get(ctx context.Context, url, accept string, bytesMax int64, 
 		if errors.As(err, &refused) {
 			return nil, &ResolveError{Kind: ResolveInvalid, reason: refused}
 		}
-		return nil, failed(errors.New("no answer")) // err names the host
+		return nil, failed(errors.New("no answer")) // err contains the host
 	}
 	return response, nil
 }

@@ -9,16 +9,15 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// ResumeSession goes on with a session under a new resume token, the successor, and
-// slides its expiry. The session token stays the same. Until the successor is
-// presented, or for predecessorFor after Answered, the presented token keeps giving the same
-// answer: an answer that is lost on the way locks nobody out, and there is never more than
-// one successor, whatever the number of callers and nodes. A token that is not good
-// is refused with ds.ResumeFailed.
+// ResumeSession continues a session under a new resume token, the successor, and slides its
+// expiry. The session token stays the same. Until the successor is presented, or for
+// predecessorFor after Answered, the presented token keeps giving the same answer: a lost
+// answer does not lock the client out, and there is never more than one successor, whatever the
+// number of callers and nodes. An invalid token is refused with ds.ResumeFailed.
 //
-// admit is asked about the account of a good token before the token is used up; its
-// refusal is the answer. It runs within a transaction, so it must neither block nor
-// call the store. nil admits everybody.
+// admit is called with the account of a valid token before the token is used up; its refusal is
+// the answer. It runs within a transaction, so it must neither block nor call the store. nil
+// admits every account.
 func (a *Authenticator) ResumeSession(ctx context.Context, resumeToken string, admit func(ds.AccountID) error) (Ready, error) {
 	presented, ok := parseSecret(resumePrefix, resumeToken)
 	if !ok {
@@ -35,7 +34,7 @@ func refusedResume() error {
 	return ds.Refuse(ds.ResumeFailed, "resume token invalid or expired")
 }
 
-// resumption is a resume token that is presented, and its answer.
+// resumption is a presented resume token and its answer.
 type resumption struct {
 	presented secret
 	hash      [32]byte
@@ -43,7 +42,7 @@ type resumption struct {
 
 	admit   func(ds.AccountID) error
 	isAsked bool  // admit was called: once, however often the transaction runs
-	refused error // what admit said
+	refused error // the result of admit
 }
 
 func (r *resumption) admission(account ds.AccountID) error {
@@ -53,11 +52,11 @@ func (r *resumption) admission(account ds.AccountID) error {
 	return r.refused
 }
 
-// resumeTries bounds how often a resume looks again at a row that another node has
-// changed in between: once for a rotation, once for the end of the predecessor.
+// resumeTries bounds how often a resume reads again a row that another node has changed in
+// between: once for a rotation, once for the end of the predecessor.
 const resumeTries = 4
 
-// errResumeRace is left when the row never held still.
+// errResumeRace is the error if the row kept changing.
 var errResumeRace = errors.New("identity: the session is resumed by too many at once")
 
 // applyResumes answers the resumes among the jobs, or refuses them.
@@ -98,9 +97,9 @@ func (a *Authenticator) applyResumes(tx *store.Tx, jobs []*job) error {
 	return nil
 }
 
-// sortResumes finds each job's session and puts it with those that present its
-// resume token or with those that present the predecessor; a job without a live
-// session, or that is not admitted, is refused.
+// sortResumes finds each job's session and sorts the job into those that present its resume
+// token and those that present the predecessor; a job without a live session, or that is not
+// admitted, is refused.
 func (a *Authenticator) sortResumes(rows map[[32]byte]store.Session, jobs []*job, nowMS int64) (rotating, repeating map[[32]byte][]*job) {
 	rotating, repeating = map[[32]byte][]*job{}, map[[32]byte][]*job{}
 	current, previous := map[[32]byte][32]byte{}, map[[32]byte][32]byte{}
@@ -134,8 +133,8 @@ func (a *Authenticator) sortResumes(rows map[[32]byte]store.Session, jobs []*job
 	return rotating, repeating
 }
 
-// rotate makes one successor for each session's resume token, whoever presents it,
-// and returns the jobs of sessions where another node was faster.
+// rotate makes one successor for each session's resume token, however many jobs present it, and
+// returns the jobs of sessions that another node changed first.
 func (a *Authenticator) rotate(tx *store.Tx, rows map[[32]byte]store.Session, rotating map[[32]byte][]*job, nowMS, expiresMS int64) (lost []*job, err error) {
 	rotations := make([]store.Rotation, 0, len(rotating))
 	for hash, jobs := range rotating {
@@ -182,9 +181,8 @@ func successor(row store.Session, presented secret) (store.Rotation, Ready, erro
 	return rotation, asReady(row, session, resume), nil
 }
 
-// repeat gives the answer again that the predecessors got before, and returns the
-// jobs of predecessors that have died in between. Where the successor is presented in
-// the same batch, that came after.
+// repeat gives predecessors the same answer again, and returns the jobs of predecessors that
+// have expired in between. If the successor is presented in the same batch, that came after.
 func (a *Authenticator) repeat(tx *store.Tx, rows map[[32]byte]store.Session, repeating map[[32]byte][]*job) (again []*job, err error) {
 	for hash, jobs := range repeating {
 		row := rows[hash]
@@ -219,14 +217,14 @@ func asReady(row store.Session, session, resume secret) Ready {
 	}
 }
 
-// predecessorFor is how long a resume token is accepted after the answer with its successor
-// was written (gateway decision 3).
+// predecessorFor is the time for which a resume token is accepted after the answer with its
+// successor was written (gateway decision 3).
 const predecessorFor = time.Minute
 
-// Answered notes that ready was written to whoever resumed: the token that was resumed
-// with is dead predecessorFor later. That a frame or a call follows proves nothing, for it
-// may have been sent before the answer arrived. Of what was started, or has been resumed
-// again since, Answered notes nothing.
+// Answered records that ready was written to the client: the token that was resumed with
+// expires predecessorFor later. A later frame or call of the client proves nothing, because it
+// may have been sent before the answer arrived. For a session that was started, or has been
+// resumed again since, Answered does nothing.
 func (a *Authenticator) Answered(ctx context.Context, ready Ready) error {
 	if !ready.FromResume {
 		return nil

@@ -14,7 +14,7 @@ import (
 type Selection struct {
 	SessionID string
 	DeviceID  ds.DeviceID
-	// IncludeSelf lets the selection contain the session that asks.
+	// IncludeSelf lets the selection contain the caller's own session.
 	IncludeSelf bool
 }
 
@@ -39,7 +39,7 @@ func (a *Authenticator) Sessions(ctx context.Context, s Session) ([]Session, err
 	return list, nil
 }
 
-// Logout ends the session: its tokens are dead and what is attached to it is told.
+// Logout ends the session: its tokens become invalid and its sockets and streams are notified.
 func (a *Authenticator) Logout(ctx context.Context, s Session) error {
 	_, err := a.revoke(ctx, s, s.ID, "", nil)
 	if err == nil {
@@ -55,8 +55,8 @@ func (a *Authenticator) LogoutAll(ctx context.Context, s Session, includeSelf bo
 	return len(ids), err
 }
 
-// Revoke ends the selected sessions and returns their ids, sorted. A session that is
-// not there or belongs to somebody else is no error.
+// Revoke ends the selected sessions and returns their ids, sorted. It is not an error if a
+// session does not exist or belongs to another account.
 func (a *Authenticator) Revoke(ctx context.Context, s Session, selection Selection) ([]string, error) {
 	if (selection.SessionID == "") == (selection.DeviceID == "") {
 		return nil, ds.Refuse(ds.InvalidRequest, "exactly one of session_id and device_id is required")
@@ -74,9 +74,8 @@ func keepUnless(includeSelf bool, s Session) []byte {
 	return s.hash[:]
 }
 
-// revoke ends sessions and returns the ids of those that were alive, sorted. What has
-// expired by its row may still be attached, here or on another node, so all of them
-// are ended.
+// revoke ends sessions and returns the ids of those that were alive, sorted. A session that has
+// expired by its row may still be attached, here or on another node, so all of them are ended.
 func (a *Authenticator) revoke(ctx context.Context, s Session, id string, device ds.DeviceID, keep []byte) ([]string, error) {
 	var rows []store.Session
 	nowMS := a.o.Now().UnixMilli()

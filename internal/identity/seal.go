@@ -30,7 +30,7 @@ func (s secret) text(prefix string) string {
 	return prefix + base64.RawURLEncoding.EncodeToString(s[:])
 }
 
-// parseSecret reads a token; only the one spelling that text writes is good.
+// parseSecret reads a token; it accepts only the spelling that text writes.
 func parseSecret(prefix, token string) (s secret, ok bool) {
 	encoded, ok := strings.CutPrefix(token, prefix)
 	if !ok || len(encoded) != base64.RawURLEncoding.EncodedLen(tokenBytes) || strings.ContainsAny(encoded, "\r\n") {
@@ -40,18 +40,18 @@ func parseSecret(prefix, token string) (s secret, ok bool) {
 	return s, err == nil && n == tokenBytes
 }
 
-// hash is what the store knows a token by. The token is random, so that its hash
+// hash returns the hash by which the store finds a token. The token is random, so its hash
 // needs no salt.
 func (s secret) hash(prefix string) [32]byte { return sha256.Sum256([]byte(s.text(prefix))) }
 
-// A row's resume_sealed is one or two seals, each opened by the resume token that
-// it is sealed with:
+// A row's resume_sealed is one or two seals, each opened by the resume token that it is sealed
+// with:
 //
 //	with the resume token itself: session token (44 bytes)
 //	with its predecessor, while that is accepted: session token, resume token (60 bytes)
 //
-// So whoever presents a token can be given the whole answer, again and again, and
-// whoever reads the database learns no token from it (gateway decision 3).
+// So the holder of a token can be given the whole answer, again and again, and a reader of the
+// database learns no token from it (gateway decision 3).
 const (
 	sealOverhead   = 12 + 16 // the nonce and the tag of AES-GCM
 	currentBytes   = sealOverhead + tokenBytes
@@ -61,8 +61,8 @@ const (
 
 var errSealed = errors.New("identity: what is sealed for a resume token does not open")
 
-// sealFor encrypts the secrets for whoever holds resume. The session's hash is bound
-// to the seal, so that it opens in no other row.
+// sealFor encrypts the secrets for the holder of resume. The session's hash is bound to the
+// seal, so that it opens in no other row.
 func sealFor(resume secret, sessionHash []byte, secrets ...secret) ([]byte, error) {
 	aead, err := sealCipher(resume)
 	if err != nil {
@@ -75,7 +75,7 @@ func sealFor(resume secret, sessionHash []byte, secrets ...secret) ([]byte, erro
 	return aead.Seal(nil, nil, plain, sessionHash), nil
 }
 
-// openSealed decrypts what sealFor encrypted: n secrets.
+// openSealed decrypts n secrets that sealFor encrypted.
 func openSealed(resume secret, sessionHash, sealed []byte, n int) ([]secret, error) {
 	aead, err := sealCipher(resume)
 	if err != nil {

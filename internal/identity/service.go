@@ -16,13 +16,13 @@ import (
 // MLSService is the fragment that names the delivery service in a DID document.
 const MLSService = "#atproto_mls"
 
-// serviceType is what kind of service the entry MLSService is.
+// serviceType is the type of the service entry MLSService.
 const serviceType = "AtprotoMlsService"
 
-// ServiceDID is the did:web of a service that is reached at publicURL: an https URL
-// of a host name with or without a port, and nothing more. http is only for this
-// machine, "localhost" or a loopback address. A port other than 443 is part of the
-// DID, its colon written as %3A.
+// ServiceDID returns the did:web of a service that is reached at publicURL: an https URL of a
+// host name with or without a port, and nothing more. http is allowed only for this machine,
+// "localhost" or a loopback address. A port other than 443 is part of the DID, its colon
+// written as %3A.
 func ServiceDID(publicURL string) (string, error) {
 	u, err := parsePublicURL(publicURL)
 	if err != nil {
@@ -40,7 +40,7 @@ func ServiceDID(publicURL string) (string, error) {
 	return "did:web:" + url.QueryEscape(host), nil
 }
 
-// parsePublicURL checks a public URL as ServiceDID describes it.
+// parsePublicURL checks a public URL by the rules of ServiceDID.
 func parsePublicURL(publicURL string) (*url.URL, error) {
 	refused := func(why string) (*url.URL, error) {
 		return nil, fmt.Errorf("public URL: %s; want https://HOST[:PORT], or http://localhost:PORT", why)
@@ -74,8 +74,8 @@ func parsePublicURL(publicURL string) (*url.URL, error) {
 	return u, nil
 }
 
-// Audiences are the ways to name the service with that DID as the audience of a
-// token: the bare DID and its entry in the DID document.
+// Audiences returns the names of the service with that DID as the audience of a token: the bare
+// DID and its entry in the DID document.
 func Audiences(serviceDID string) []string {
 	if serviceDID == "" {
 		return nil
@@ -92,11 +92,11 @@ type documentKey struct {
 	JWK        *atcrypto.JWK `json:"publicKeyJwk,omitempty"`
 }
 
-// Document is the DID document of the service at publicURL, for
-// /.well-known/did.json. It has one key under three names: "#atproto" and
-// "#atproto_mls" are Multikeys, for whoever looks for the key of an account or of a
-// delivery service, and "#atproto_mls_jwk" is a JWK, for services that know no
-// Multikey of P-256. The service entry is "#atproto_mls" of type AtprotoMlsService.
+// Document returns the DID document of the service at publicURL, for /.well-known/did.json. It
+// has one key under three names: "#atproto" and "#atproto_mls" are Multikeys, for readers that
+// look for the key of an account or of a delivery service, and "#atproto_mls_jwk" is a JWK, for
+// services that do not support Multikeys of P-256. The service entry is "#atproto_mls" of type
+// AtprotoMlsService.
 func (k *ServiceKey) Document(publicURL string) ([]byte, error) {
 	did, err := ServiceDID(publicURL)
 	if err != nil {

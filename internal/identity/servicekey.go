@@ -16,21 +16,20 @@ import (
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
 )
 
-// ServiceKey is the P-256 key that this service signs with and publishes in its DID
-// document. It is immutable and safe for concurrent use.
+// ServiceKey is the P-256 key that this service signs with and publishes in its DID document.
+// It is immutable and safe for concurrent use.
 type ServiceKey struct {
 	private *atcrypto.PrivateKeyP256
 	public  atcrypto.PublicKey
 }
 
-// serviceKeyBytesMax bounds the file that is read as a key.
+// serviceKeyBytesMax bounds the size of the key file.
 const serviceKeyBytesMax = 16 << 10
 
-// LoadOrCreateServiceKey reads the key in the file, or makes one and writes it there
-// with mode 0600, durably and in one step: of processes that start at once all end
-// up with one key. The file is PEM: PKCS #8 ("PRIVATE KEY", what we write) or SEC 1
-// ("EC PRIVATE KEY", what openssl writes). A file that others than its owner can
-// read or write is refused.
+// LoadOrCreateServiceKey reads the key in the file, or makes one and writes it there with mode
+// 0600, durably and in one step: processes that start at once all end up with one key. The file
+// is PEM: PKCS #8 ("PRIVATE KEY", as written here) or SEC 1 ("EC PRIVATE KEY", as openssl
+// writes it). A file that others than its owner can read or write is refused.
 func LoadOrCreateServiceKey(path string) (*ServiceKey, error) {
 	key, err := loadServiceKey(path)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -69,8 +68,8 @@ func loadServiceKey(path string) (*ServiceKey, error) {
 	return key, nil
 }
 
-// parseServiceKey reads the first private key in the text; other blocks, such as
-// the parameters that openssl writes, are passed over.
+// parseServiceKey reads the first private key in the text; other blocks, such as the parameters
+// that openssl writes, are ignored.
 func parseServiceKey(text []byte) (*ServiceKey, error) {
 	for {
 		var block *pem.Block
@@ -111,8 +110,8 @@ func newServiceKey(k *ecdsa.PrivateKey) (*ServiceKey, error) {
 	return &ServiceKey{private, public}, nil
 }
 
-// createServiceKey writes a new key under another name and links it to path, which
-// fails with fs.ErrExist if somebody else was first.
+// createServiceKey writes a new key under another name and links it to path, which fails with
+// fs.ErrExist if another process was first.
 func createServiceKey(path string) error {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -150,11 +149,11 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Alg is ES256.
+// Alg returns ES256.
 func (k *ServiceKey) Alg() string { return ES256 }
 
 // Sign signs content: 64 bytes, low-S.
 func (k *ServiceKey) Sign(content []byte) ([]byte, error) { return k.private.HashAndSign(content) }
 
-// PublicKeyMultibase is the public key as a Multikey.
+// PublicKeyMultibase returns the public key as a Multikey.
 func (k *ServiceKey) PublicKeyMultibase() string { return k.public.Multibase() }

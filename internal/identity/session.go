@@ -26,7 +26,7 @@ const (
 	FeatureLarge  = "large"
 )
 
-// Features lists every feature there is, in the order in which they are answered.
+// Features lists every known feature, in the order of answers.
 var Features = []string{FeatureBundle, FeatureDevice, FeatureDrain, FeatureLarge, FeatureMarker, FeatureReport, FeatureRoster}
 
 const (
@@ -36,12 +36,12 @@ const (
 	clientLabelOther = "unknown"
 )
 
-// Session is a live session of a proven device.
+// Session is a live session of a verified device.
 type Session struct {
 	ds.Caller
 	ID        string   // sid_…, not secret
 	Features  []string // granted, sorted
-	ExpiresMS int64    // when it ends unless it is used
+	ExpiresMS int64    // expiry unless it is used
 
 	ClientLabel           string
 	CreatedMS, LastSeenMS int64
@@ -49,7 +49,7 @@ type Session struct {
 	hash [32]byte
 }
 
-// Has says whether the session was granted the feature.
+// Has reports whether the session was granted the feature.
 func (s Session) Has(feature string) bool { return slices.Contains(s.Features, feature) }
 
 // Ready is the answer to a start or a resume.
@@ -64,22 +64,21 @@ type Start struct {
 	AuthToken      string // a leading "Bearer " is ignored
 	DeviceID       ds.DeviceID
 	ClientLabel    string
-	HasClientLabel bool // an empty label was sent, and is refused; else it counts as absent
+	HasClientLabel bool // an empty label was sent, which is refused; else it counts as absent
 	UserAgent      string
 	Features       []string // unknown ones are ignored
-	// InviteCode admits an account that is new, where that needs one; "" is none.
+	// InviteCode admits a new account if the mode requires it; "" is none.
 	InviteCode string
-	// Address is what limits per address count this under; "" is not counted.
+	// Address is the key of limits per address; "" is not counted.
 	Address string
-	// Admit is asked about the account once it is proven and before the token is used
-	// up; its refusal is the answer. nil admits everybody.
+	// Admit is called with the account after its verification and before the token is used up;
+	// its refusal is the answer. nil admits every account.
 	Admit func(ctx context.Context, account ds.AccountID) error
 }
 
-// StartSession exchanges a service token for a session. The request is checked
-// before the token, so that one that is refused with ds.InvalidRequest does not use
-// the token up; token and session are written together, so that a fault that is
-// certain does not either.
+// StartSession exchanges a service token for a session. The request is checked before the
+// token, so that a request that is refused with ds.InvalidRequest does not use the token up;
+// token and session are written together, so that a certain fault does not use it up either.
 func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, error) {
 	label, err := checkStart(start)
 	if err != nil {
@@ -123,7 +122,7 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 		if errors.Is(err, errPutOut) {
 			a.admitted.drop(v.issuer)
 			_, refused := a.admission(ctx, v.issuer, start.InviteCode, "")
-			return Ready{}, cmp.Or(refused, ds.Unavailable(err)) // it may come back, with another token
+			return Ready{}, cmp.Or(refused, ds.Unavailable(err)) // the client may return with another token
 		}
 		if errors.Is(err, errReplayed) {
 			a.chargeSigned(&signedRefusal{v.issuer, err}, start.Address)
@@ -135,7 +134,7 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 	return Ready{Session: asSession(row), SessionToken: session.text(sessionPrefix), ResumeToken: resume.text(resumePrefix)}, nil
 }
 
-// checkStart checks everything about a start but its token, and returns the label.
+// checkStart checks everything about a start except its token, and returns the label.
 func checkStart(start Start) (label string, err error) {
 	if !ds.IsValidID(string(start.DeviceID)) {
 		return "", ds.Refuse(ds.InvalidRequest, "invalid device_id")
@@ -160,8 +159,8 @@ func checkStart(start Start) (label string, err error) {
 	return start.ClientLabel, nil
 }
 
-// isClientLabel says whether s can label a session: 1–32 characters of [a-z0-9 _-],
-// in which nothing looks like a token.
+// isClientLabel reports whether s can label a session: 1–32 characters of [a-z0-9 _-], in which
+// nothing looks like a token.
 func isClientLabel(s string) bool {
 	if s == "" || len(s) > clientLabelMax || strings.Contains(s, sessionPrefix) || strings.Contains(s, resumePrefix) {
 		return false
@@ -174,7 +173,7 @@ func isClientLabel(s string) bool {
 	return true
 }
 
-// labelOf makes a label of the first word of a User-Agent (gateway v1, section 2).
+// labelOf derives a label from the first word of a User-Agent (gateway v1, section 2).
 func labelOf(userAgent string) string {
 	first, _, _ := strings.Cut(strings.TrimLeft(userAgent, " \t"), " ")
 	var b strings.Builder
@@ -195,7 +194,7 @@ func labelOf(userAgent string) string {
 	return clientLabelOther
 }
 
-// grant keeps the features that there are, each once.
+// grant returns the known features among the wanted ones, each once.
 func grant(wanted []string) []string {
 	var granted []string
 	for _, f := range Features {
@@ -223,8 +222,8 @@ func asSession(row store.Session) Session {
 	}
 }
 
-// Session finds the live session of a token, or refuses with ds.Unauthorized
-// "invalid session_token". Using it does not slide its expiry.
+// Session returns the live session of a token, or refuses with ds.Unauthorized "invalid
+// session_token". It does not slide the expiry.
 func (a *Authenticator) Session(ctx context.Context, sessionToken string) (Session, error) {
 	refused := ds.Refuse(ds.Unauthorized, "invalid session_token")
 	s, ok := parseSecret(sessionPrefix, sessionToken)
@@ -253,10 +252,10 @@ func (a *Authenticator) Session(ctx context.Context, sessionToken string) (Sessi
 	return asSession(row), nil
 }
 
-// SessionFrom is Session for a caller at an address: each look costs a query, so for an
-// address whose tokens were nobody's too often few are looked up at a time, and the others
-// are refused with ds.RateLimited. What is attached here is found without a turn. Nobody is
-// counted under "".
+// SessionFrom does the work of Session for a caller at an address: each lookup costs a query,
+// so for an address that sent too many unknown tokens few are looked up at a time, and the
+// others are refused with ds.RateLimited. Sessions attached here are found without a turn.
+// Lookups under "" are not counted.
 func (a *Authenticator) SessionFrom(ctx context.Context, sessionToken, address string) (Session, error) {
 	penalty := a.sessionPenalties.check(address, a.o.Now())
 	if penalty != nil {
@@ -286,8 +285,8 @@ func (a *Authenticator) SessionFrom(ctx context.Context, sessionToken, address s
 	return s, err
 }
 
-// IsKnown says whether the account has been here before, or is talked of here: it has
-// or had a session, is or was in a conversation, or has published key packages.
+// IsKnown reports whether the account has been here before or is referred to here: it has or
+// had a session, is or was in a conversation, or has published key packages.
 func (a *Authenticator) IsKnown(ctx context.Context, account ds.AccountID) (bool, error) {
 	var isKnown bool
 	err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
@@ -297,8 +296,8 @@ func (a *Authenticator) IsKnown(ctx context.Context, account ds.AccountID) (bool
 	return isKnown, err
 }
 
-// isAlive says whether a session that is not revoked has not expired: what is
-// attached here does not, even if its expiry could not be written.
+// isAlive reports whether a session that is not revoked has not expired: an attached session
+// does not expire, even if its expiry could not be written.
 func (a *Authenticator) isAlive(row store.Session, nowMS int64) bool {
 	return row.ExpiresMS > nowMS || a.isAttached([32]byte(row.Hash))
 }

@@ -19,7 +19,7 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// What a service token may be (design, 7).
+// Bounds of service tokens (design, 7).
 const (
 	tokenBytesMax    = 8 << 10
 	tokenIDBytesMax  = 128
@@ -27,8 +27,8 @@ const (
 	clockSkew        = 30 * time.Second
 )
 
-// The reasons to refuse a token. They go to the debug log; callers only learn that
-// the token is not valid.
+// The reasons to refuse a token. They go to the debug log; callers only learn that the token is
+// not valid.
 var (
 	errMalformed     = errors.New("not a signed token in compact form")
 	errTooLong       = errors.New("token is too long")
@@ -48,21 +48,21 @@ var (
 	errUnknownMethod = errors.New("asked for no method")
 )
 
-// isAboutToken says whether err is one of these reasons, and not a limit or a fault.
+// isAboutToken reports whether err is one of these reasons, and not a limit or a fault.
 func isAboutToken(err error) bool {
 	return slices.ContainsFunc([]error{errMalformed, errTooLong, errHeader, errKeyID, errNoKey, errAlgorithm, errClaim, errSubject, errAudience,
 		errMethod, errTokenID, errExpired, errTooFar, errNotYet, errIssuer, errSignature, errReplayed, errUnknownMethod},
 		func(reason error) bool { return errors.Is(err, reason) })
 }
 
-// signingMethod is a JOSE algorithm over our keys. golang-jwt has no ES256K, and its own
-// ES256 signs with either value of s.
+// signingMethod is a JOSE algorithm over our keys. golang-jwt has no ES256K, and its own ES256
+// signs with either value of s.
 type signingMethod string
 
 func (m signingMethod) Alg() string { return string(m) }
 
-// Verify is not used: tokens are verified by their issuer's key, which knows its
-// algorithm (unverified.verify).
+// Verify is not used: tokens are verified by their issuer's key, which knows its algorithm
+// (unverified.verify).
 func (m signingMethod) Verify(string, []byte, any) error { return errAlgorithm }
 
 func (m signingMethod) Sign(signing string, key any) ([]byte, error) {
@@ -74,40 +74,40 @@ func (m signingMethod) Sign(signing string, key any) ([]byte, error) {
 }
 
 func init() {
-	// The parser knows names from a table of the whole process, in which this one is missing.
+	// The parser looks names up in a table of the whole process, which lacks this one.
 	jwt.RegisterSigningMethod(ES256K, func() jwt.SigningMethod { return signingMethod(ES256K) })
 }
 
-// verified is what a token proves.
+// verified holds the verified content of a token.
 type verified struct {
 	issuer ds.AccountID // without a fragment
 	hint   string       // the fragment of iss
 	nonce  store.Nonce
 }
 
-// expectation is what a token has to be good for.
+// expectation describes the tokens that a call accepts.
 type expectation struct {
 	method    string // lxm
 	audiences []string
 	now       time.Time
-	// fragments lets iss name a device or a service after a #. It proves nothing: the
-	// DID before it is who signed.
+	// fragments lets iss name a device or a service after a #. It proves nothing: the signer is
+	// the DID before it.
 	fragments bool
-	// devSecret, if there is one, verifies HS256 tokens; see checkDevClaims.
+	// devSecret, if set, verifies HS256 tokens; see checkDevClaims.
 	devSecret []byte
 }
 
-// unverified is a token of which only the form is known to be good.
+// unverified is a token of which only the form was checked.
 type unverified struct {
 	alg     string
 	kid     string
-	signed  string // what the signature is over
+	signed  string // the signed content
 	sig     []byte
 	claims  jwt.MapClaims
-	keyless error // what is wrong with the header, told after the claims
+	keyless error // the fault of the header, reported after the claims
 }
 
-// parseToken reads a token without believing anything in it.
+// parseToken reads a token without verifying its content.
 func parseToken(token string) (unverified, error) {
 	if len(token) > tokenBytesMax {
 		return unverified{}, errTooLong
@@ -123,7 +123,7 @@ func parseToken(token string) (unverified, error) {
 	case errors.Is(err, jwt.ErrTokenUnverifiable):
 		return unverified{}, errAlgorithm
 	case err != nil || len(parts) != 3:
-		return unverified{}, errMalformed // its own words may quote the token
+		return unverified{}, errMalformed // its own error may quote the token
 	}
 	u := unverified{alg: t.Method.Alg(), signed: parts[0] + "." + parts[1], claims: claims}
 	if u.sig, err = base64.RawURLEncoding.Strict().DecodeString(parts[2]); err != nil {
@@ -134,7 +134,7 @@ func parseToken(token string) (unverified, error) {
 			u.keyless = errHeader
 		}
 	}
-	if _, ok := t.Header["crit"]; ok { // RFC 7515, 4.1.11: we know no extension
+	if _, ok := t.Header["crit"]; ok { // RFC 7515, 4.1.11: no extension is supported
 		u.keyless = errHeader
 	}
 	if kid, ok := t.Header["kid"]; ok {
@@ -147,17 +147,17 @@ func parseToken(token string) (unverified, error) {
 
 // keyring decides which tokens are verified, and verifies them with the keys of their issuers.
 type keyring interface {
-	// count counts a token that names no issuer; its error is the answer to it.
+	// count counts a token that names no issuer; its error refuses the token.
 	count() error
-	// begin is asked before anything costly is done for a token that names an issuer. reason
-	// is what is wrong with its claims. Its error is the answer.
+	// begin is called before any costly step for a token that names an issuer. reason is the
+	// fault of its claims. Its error refuses the token.
 	begin(ctx context.Context, issuer ds.AccountID, reason error) error
 	// verify checks the signature with the issuer's key.
 	verify(ctx context.Context, u unverified, issuer string) error
 }
 
-// signedRefusal is the refusal of a token that its issuer has signed, so that the issuer is
-// charged and nobody else. No issuer means that the signature could not be verified.
+// signedRefusal is the refusal of a token that its issuer has signed, so that only the issuer
+// is charged. No issuer means that the signature could not be verified.
 type signedRefusal struct {
 	issuer ds.AccountID
 	reason error
@@ -167,9 +167,9 @@ func (r *signedRefusal) Error() string { return r.reason.Error() }
 
 func (r *signedRefusal) Unwrap() error { return r.reason }
 
-// verifyToken checks everything about a service token but that it is used for the
-// first time. The cheap checks come first. A token that they refuse is verified all the
-// same, since whoever has signed it is charged for it.
+// verifyToken checks everything about a service token except that it is used for the first
+// time. The cheap checks come first. A token that they refuse is verified nevertheless, because
+// its signer is charged for it.
 func verifyToken(ctx context.Context, token string, want expectation, keys keyring) (verified, error) {
 	u, v, reason := readToken(token, want)
 	if v.issuer == "" {
@@ -198,8 +198,8 @@ func verifyToken(ctx context.Context, token string, want expectation, keys keyri
 	return verified{}, reason
 }
 
-// readToken reads a token and checks its claims. It returns the issuer that it names with
-// the reason to refuse it, or no issuer where none can have signed it.
+// readToken reads a token and checks its claims. It returns the issuer that it names with the
+// reason to refuse it, or no issuer if none can have signed it.
 func readToken(token string, want expectation) (unverified, verified, error) {
 	if want.method == "" {
 		return unverified{}, verified{}, errUnknownMethod
@@ -222,7 +222,7 @@ func readToken(token string, want expectation) (unverified, verified, error) {
 	return u, v, err
 }
 
-// verify checks the signature. The key decides the algorithm.
+// verify checks the signature. The key determines the algorithm.
 func (u unverified) verify(key publicKey) error {
 	if u.alg != key.alg {
 		return errAlgorithm
@@ -233,8 +233,8 @@ func (u unverified) verify(key publicKey) error {
 	return nil
 }
 
-// checkClaims checks what a token says against what was called, here and now. It returns
-// the issuer, if the token names one, also with an error.
+// checkClaims checks the content of a token against the call, this service and the time. It
+// returns the issuer, if the token names one, also with an error.
 func checkClaims(claims jwt.MapClaims, want expectation) (verified, error) {
 	v, err := checkIssuer(claims, want)
 	if err != nil {
@@ -261,7 +261,7 @@ func checkClaims(claims jwt.MapClaims, want expectation) (verified, error) {
 	return v, nil
 }
 
-// checkIssuer reads who says that he signed, also where sub names somebody else.
+// checkIssuer returns the issuer that claims to have signed, also if sub names another account.
 func checkIssuer(claims jwt.MapClaims, want expectation) (verified, error) {
 	full, _ := claims["iss"].(string)
 	if !ds.IsValidAccount(full) {
@@ -278,8 +278,8 @@ func checkIssuer(claims jwt.MapClaims, want expectation) (verified, error) {
 	return v, nil
 }
 
-// oneAudience is the only audience of a token, or "". A token for several services
-// could be used again at each of them by any other, so it is for none.
+// oneAudience returns the only audience of a token, or "". A token for several services could
+// be used again at each of them by any other, so it is valid for none.
 func oneAudience(aud any) string {
 	if list, ok := aud.([]any); ok && len(list) == 1 {
 		aud = list[0]
@@ -288,8 +288,8 @@ func oneAudience(aud any) string {
 	return s
 }
 
-// checkTimes checks exp, nbf and iat and returns exp. Clocks may differ by
-// clockSkew; a token's own iat makes its lifetime exact.
+// checkTimes checks exp, nbf and iat and returns exp. Clocks may differ by clockSkew; a token's
+// own iat makes its lifetime exact.
 func checkTimes(claims jwt.MapClaims, now time.Time, lifetimeMax time.Duration) (time.Time, error) {
 	expires, ok, err := timeClaim(claims, "exp")
 	if err != nil || !ok {
@@ -311,7 +311,7 @@ func checkTimes(claims jwt.MapClaims, now time.Time, lifetimeMax time.Duration) 
 	case !now.Before(expires.Add(clockSkew)):
 		return time.Time{}, errExpired
 	case hasIssued && issued.After(now.Add(clockSkew)), hasBegin && begins.After(now.Add(clockSkew)):
-		return time.Time{}, errNotYet // before errTooFar: a fast clock is the reason for both
+		return time.Time{}, errNotYet // before errTooFar: a fast clock causes both
 	case expires.After(latest), hasIssued && expires.Sub(issued) > lifetimeMax:
 		return time.Time{}, errTooFar
 	}
@@ -333,13 +333,13 @@ func timeClaim(claims jwt.MapClaims, name string) (t time.Time, ok bool, err err
 
 // Signer signs tokens: an account or this service.
 type Signer interface {
-	// Alg is the algorithm of the key.
+	// Alg returns the algorithm of the key.
 	Alg() string
-	// Sign returns a signature of content in the form that JOSE wants.
+	// Sign returns a signature of content in the form of JOSE.
 	Sign(content []byte) ([]byte, error)
 }
 
-// Claims is what a service token says.
+// Claims holds the claims of a service token.
 type Claims struct {
 	Issuer    string // the DID of the signer
 	Audience  string // the DID of the service it is for
@@ -350,8 +350,8 @@ type Claims struct {
 	ExpiresAt time.Time
 }
 
-// SignToken makes a service token. It signs what it is told to, also what no
-// service would accept; times are cut to seconds.
+// SignToken makes a service token. It signs any claims, including those that no service would
+// accept; times are truncated to seconds.
 func SignToken(key Signer, c Claims) (string, error) {
 	if c.ID == "" {
 		var random [16]byte

@@ -12,41 +12,39 @@ import (
 
 const (
 	// writerBatchMax bounds how many jobs share a transaction, and how many wait for the next
-	// one: a megabyte of each, for a job holds checked names and hashes of at most 2 KiB. Whoever
-	// comes when that is full waits outside, for jobTimeout, and goes in by turns.
+	// one: a megabyte of each, for a job holds checked names and hashes of at most 2 KiB.
+	// Further callers wait outside, for jobTimeout, and enter in turn.
 	writerBatchMax = store.NonceBatchMax
-	// writerTimeout ends a transaction that does not come back, and jobTimeout the wait
-	// for one.
+	// writerTimeout ends a transaction that hangs, and jobTimeout the wait for one.
 	writerTimeout = 20 * time.Second
 	jobTimeout    = 10 * time.Second
 )
 
-// job is a piece of a shared transaction. What many jobs want is done for all of
-// them in one statement: the fields before run say what that is, in the order in
-// which it is done.
+// job is a part of a shared transaction. Equal steps of many jobs are done in one statement:
+// the fields before run describe these steps, in the order in which they are done.
 type job struct {
 	isRevocation bool           // run revokes sessions
 	nonce        *store.Nonce   // consumed first; a used one ends the job with errReplayed
 	admit        *admission     // of the account, if the nonce was fresh
-	start        *store.Session // inserted if the nonce was fresh and the account may
+	start        *store.Session // inserted if the nonce was fresh and the account is admitted
 	resume       *resumption
 	answered     *store.Successor
-	run          func(tx *store.Tx) error // anything else; it may run again
+	run          func(tx *store.Tx) error // any other step; it may run again
 
-	// err is the outcome, valid once done is closed. A refusal is about this job; any
-	// other error is about the transaction.
+	// err is the outcome, valid once done is closed. A refusal is about this job; any other
+	// error is about the transaction.
 	err  error
 	done chan struct{} // closed by the writer
 }
 
-// isNonce says whether the job is done with its nonce, as for most calls: a batch of
-// such is one statement.
+// isNonce reports whether the job consists of its nonce only, as for most calls: a batch of
+// such jobs is one statement.
 func (j *job) isNonce() bool {
 	return j.nonce != nil && j.admit == nil && j.start == nil && j.resume == nil && j.answered == nil && j.run == nil
 }
 
-// writer gathers jobs of many callers into few transactions: committing is what
-// costs, and what waits while one transaction commits shares the next.
+// writer combines jobs of many callers into few transactions: the commit is the expensive part,
+// and jobs that arrive during one transaction share the next.
 type writer struct {
 	store   *store.DB
 	apply   func(tx *store.Tx, batch []*job) error
@@ -61,7 +59,7 @@ func newWriter(db *store.DB, apply func(tx *store.Tx, batch []*job) error) *writ
 	return w
 }
 
-// close waits for the running transaction. Jobs that wait behind it end as unavailable.
+// close waits for the running transaction. Jobs that wait after it end as unavailable.
 func (w *writer) close() {
 	close(w.quit)
 	<-w.stopped
@@ -69,8 +67,8 @@ func (w *writer) close() {
 
 var errClosed = errors.New("identity: closed")
 
-// do runs a job and waits for its commit. Where the caller gives up first or the
-// transaction fails, the outcome is unknown: ds.Unavailable.
+// do runs a job and waits for its commit. If the caller gives up first or the transaction
+// fails, the outcome is unknown: ds.Unavailable.
 func (w *writer) do(ctx context.Context, j *job) error {
 	ctx, cancel := context.WithTimeout(ctx, jobTimeout)
 	defer cancel()
@@ -102,8 +100,8 @@ func (w *writer) do(ctx context.Context, j *job) error {
 	}
 }
 
-// later hands over a job that nobody waits for. It returns false, and drops the
-// job, when the writer is busy.
+// later queues a job without a waiting caller. It returns false, and drops the job, if the
+// writer is busy.
 func (w *writer) later(run func(tx *store.Tx) error) bool {
 	select {
 	case w.jobs <- &job{run: run, done: make(chan struct{})}:
@@ -140,8 +138,8 @@ func (w *writer) loop() {
 	}
 }
 
-// commit writes a batch in one transaction and sets the outcome of every job. A
-// batch that fails for what one of its jobs wants is taken apart.
+// commit writes a batch in one transaction and sets the outcome of every job. A batch that
+// fails because of one of its jobs is split.
 func (w *writer) commit(batch []*job) {
 	ctx, cancel := context.WithTimeout(context.Background(), writerTimeout)
 	defer cancel()
@@ -164,7 +162,7 @@ func (w *writer) commit(batch []*job) {
 	}
 }
 
-// apply does what the jobs of a batch want.
+// apply carries out the jobs of a batch.
 func (a *Authenticator) apply(tx *store.Tx, batch []*job) error {
 	var (
 		nonces  []store.Nonce

@@ -7,19 +7,19 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// The limits of this package, by their names on the command line. Options.Limit
-// counts them; addresses are what the doors count requests under, "" is not counted.
+// The limits of this package, by their names on the command line. Options.Limit counts them;
+// addresses are the keys that the doors count requests under, "" is not counted.
 const (
-	LimitAddressCalls     = "address_xrpc_calls"     // calls with a token, good or not
-	LimitAddressBadTokens = "address_bad_tokens"     // tokens that were refused, by who is charged for them
-	LimitAddressStarts    = "address_session_starts" // sessions started, or tried to
-	LimitAddressSessions  = "address_bad_sessions"   // session tokens that were nobody's
-	LimitAddressLookups   = "address_did_lookups"    // documents that a token made us fetch
+	LimitAddressCalls     = "address_xrpc_calls"     // calls with a token, valid or not
+	LimitAddressBadTokens = "address_bad_tokens"     // refused tokens, by the key that is charged for them
+	LimitAddressStarts    = "address_session_starts" // sessions started, or attempts
+	LimitAddressSessions  = "address_bad_sessions"   // unknown session tokens
+	LimitAddressLookups   = "address_did_lookups"    // documents fetched because of a token
 	LimitFirstContacts    = "address_first_contacts" // accounts that were not here before
 	LimitIssuerTokens     = "issuer_tokens"          // tokens of one issuer that were used up
 )
 
-// The names of refusals, as XRPC says them.
+// The names of refusals in XRPC.
 const (
 	NameNoToken        = "AuthenticationRequired"
 	NameBadToken       = "BadJwt"
@@ -35,8 +35,8 @@ const (
 	NameNotAllowed     = "NotAllowed"
 )
 
-// TokenRefusal is a refusal with its name in XRPC. The refusal is its cause, for
-// errors.As and ds.CodeOf.
+// TokenRefusal is a refusal with its name in XRPC. The refusal is its cause, for errors.As and
+// ds.CodeOf.
 type TokenRefusal struct {
 	Name string
 	*ds.Refusal
@@ -44,12 +44,11 @@ type TokenRefusal struct {
 
 func (r *TokenRefusal) Unwrap() error { return r.Refusal }
 
-// messageFuture is the sentence about a token whose iat or nbf is ahead of this server's
-// clock by more than clockSkew: the one reason that people mend by setting a clock.
+// messageFuture is the message about a token whose iat or nbf is ahead of this server's clock
+// by more than clockSkew: the one reason that people can fix by setting a clock.
 const messageFuture = "the token is from the future: check the clock of the machine that made it"
 
-// refusalNames says how a reason to refuse a token is named; what is not listed is a
-// bad token.
+// refusalNames maps a reason to refuse a token to its name; any other reason is a bad token.
 var refusalNames = []struct {
 	reason  error
 	name    string
@@ -70,8 +69,8 @@ var refusalNames = []struct {
 	{errTokenID, NameBadToken, "the token has no usable jti"},
 }
 
-// nameRefusal is the answer to a token that is not good, for the reason err. Nothing
-// that the token says is repeated.
+// nameRefusal returns the refusal of a token for the reason err. It does not repeat any content
+// of the token.
 func nameRefusal(err error) *TokenRefusal {
 	for _, named := range refusalNames {
 		if errors.Is(err, named.reason) {
@@ -81,37 +80,37 @@ func nameRefusal(err error) *TokenRefusal {
 	return &TokenRefusal{NameBadToken, ds.Refuse(ds.Unauthorized, "the token is not a valid service token")}
 }
 
-// Proof is a caller who has signed a token for this call.
+// Proof is a caller that has signed a token for this call.
 type Proof struct {
-	Account ds.AccountID // the DID that signed, which is the only identity: also a peer's
-	Hint    string       // what iss had after a #: a device or a service, unproven
+	Account ds.AccountID // the signing DID, which is the only identity: also a peer's
+	Hint    string       // the part of iss after a #: a device or a service, unverified
 }
 
-// Caller is the account with one of its devices, "" for none in particular.
+// Caller returns the account with one of its devices, "" for none in particular.
 func (p Proof) Caller(device ds.DeviceID) ds.Caller {
 	return ds.Caller{Account: p.Account, Device: device}
 }
 
-// XRPC proves the caller of an XRPC method with the token that followed "Bearer ", "" if
-// there was none, and uses the token up. method is the name in the path; address is
-// what limits per address count, "" for none. The account is admitted if it may be.
+// XRPC verifies the caller of an XRPC method by the token that followed "Bearer ", "" if there
+// was none, and uses the token up. method is the name in the path; address is the key of limits
+// per address, "" for none. The account is admitted if it may be.
 //
-// An error is a *TokenRefusal (ds.Unauthorized, ds.RateLimited, ds.Forbidden), or a
-// fault, after which the token may or may not be used up.
+// An error is a *TokenRefusal (ds.Unauthorized, ds.RateLimited, ds.Forbidden), or a fault,
+// after which the token may or may not be used up.
 func (a *Authenticator) XRPC(ctx context.Context, bearer, method, address string) (Proof, error) {
 	return a.prove(ctx, bearer, call{method: method, address: address, fragments: accountKeys, admits: true})
 }
 
-// XRPCPeer is XRPC for methods between delivery services. A key that a service has
-// for that is preferred; services are not admitted like accounts, for peers have a
+// XRPCPeer does the work of XRPC for methods between delivery services. A service's separate
+// signing key is preferred; services are not admitted like accounts, because peers have a
 // policy of their own.
 func (a *Authenticator) XRPCPeer(ctx context.Context, bearer, method, address string) (Proof, error) {
 	return a.prove(ctx, bearer, call{method: method, address: address, fragments: peerKeys})
 }
 
-// RedeemInvite is XRPC for the one method that is open to accounts that are not
-// admitted: the code is used up together with the token. For an account that is
-// admitted already the code stays unused.
+// RedeemInvite does the work of XRPC for the one method that is open to accounts that are not
+// admitted: the code is used up together with the token. For an account that is admitted
+// already the code stays unused.
 func (a *Authenticator) RedeemInvite(ctx context.Context, bearer, method, address, code string) (Proof, error) {
 	return a.prove(ctx, bearer, call{method: method, address: address, fragments: accountKeys, admits: true, code: code})
 }
@@ -121,16 +120,16 @@ var (
 	peerKeys    = []string{keyService, keyAccount}
 )
 
-// call is what a token is presented for.
+// call describes the use of a token.
 type call struct {
 	method, address string
-	fragments       []string // of the methods that sign here
+	fragments       []string // of the methods that may sign
 	admits          bool
 	code            string // of an invite
 }
 
-// prove checks in the order of cost: what an address may still do, the claims, the
-// key and its signature, and last the database.
+// prove checks in the order of cost: the limits of the address, the claims, the key and its
+// signature, and last the database.
 func (a *Authenticator) prove(ctx context.Context, bearer string, c call) (Proof, error) {
 	if bearer == "" {
 		return Proof{}, &TokenRefusal{NameNoToken, ds.Refuse(ds.Unauthorized, "a service token is required")}
@@ -163,7 +162,7 @@ func (a *Authenticator) prove(ctx context.Context, bearer string, c call) (Proof
 	return Proof{Account: v.issuer, Hint: v.hint}, nil
 }
 
-// welcome notes that an account is admitted, whose token was used up.
+// welcome records that an account is admitted, whose token was used up.
 func (a *Authenticator) welcome(account ds.AccountID, admit *admission) {
 	if admit != nil {
 		a.admitted.add(account, a.o.Now())
@@ -173,13 +172,13 @@ func (a *Authenticator) welcome(account ds.AccountID, admit *admission) {
 	}
 }
 
-// expect is what a token for a method of this service must be.
+// expect describes a token for a method of this service.
 func (a *Authenticator) expect(method string, fragments bool) expectation {
 	return expectation{method: method, audiences: a.o.Audience(), now: a.o.Now(), fragments: fragments, devSecret: a.o.DevSecret}
 }
 
-// refuseProof names the reason of a refusal and charges it. What is not about the token
-// stays what it is.
+// refuseProof names the reason of a refusal and charges it. Errors that are not about the token
+// are returned unchanged.
 func (a *Authenticator) refuseProof(ctx context.Context, err error, address string) error {
 	a.chargeRefused(err, address)
 	if ds.IsUnavailable(err) {
@@ -195,7 +194,7 @@ func (a *Authenticator) refuseProof(ctx context.Context, err error, address stri
 	return nameRefusal(err)
 }
 
-// limited gives a refusal that is not about the token its name.
+// limited adds the XRPC name to a refusal that is not about the token.
 func limited(err error) error {
 	var named *TokenRefusal
 	var refusal *ds.Refusal
