@@ -2,12 +2,12 @@ package store
 
 import "waxwing.im/waxwing/internal/ds"
 
-// ActiveBounds bound how many of an account's conversations are looked at: those that it
-// entered first, and those that it entered last.
+// ActiveBounds bounds the conversations of an account that are considered: those that it joined
+// first, and those that it joined last.
 type ActiveBounds struct{ Oldest, Latest int64 }
 
-// ActiveConversations lists what account is in now: of what the bounds leave, the most
-// recently active, at most max of them.
+// ActiveConversations lists the conversations that account is in: among those within bounds,
+// the most recently active, at most max of them.
 func (tx *Tx) ActiveConversations(account ds.AccountID, max int, bounds ActiveBounds) ([]ds.ConversationID, error) {
 	return tx.conversationIDs(`SELECT l.log_id FROM (
 			SELECT log_id FROM (SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY joined_ms, log_id LIMIT `+bound(2)+`) AS a
@@ -17,15 +17,15 @@ func (tx *Tx) ActiveConversations(account ds.AccountID, max int, bounds ActiveBo
 		string(account), bounds.Oldest, bounds.Latest, int64(max))
 }
 
-// CountConversations counts what account is in now, up to max.
+// CountConversations counts the conversations that account is in, up to max.
 func (tx *Tx) CountConversations(account ds.AccountID, max int) (count int, err error) {
 	err = tx.row(`SELECT COUNT(*) FROM (SELECT 1 FROM intervals WHERE account = $1 AND until_pos IS NULL LIMIT `+bound(2)+`) AS few`,
 		string(account), int64(max)).Scan(&count)
 	return count, err
 }
 
-// FormerConversations lists what account was in and is not in now, the latest entered
-// first, of at most max stays.
+// FormerConversations lists the conversations that account has left, the latest joined first,
+// among at most max stays.
 func (tx *Tx) FormerConversations(account ds.AccountID, max int) ([]ds.ConversationID, error) {
 	return tx.conversationIDs(`SELECT DISTINCT f.log_id FROM (SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NOT NULL
 			ORDER BY joined_ms DESC, log_id DESC LIMIT `+bound(2)+`) AS f
@@ -43,7 +43,7 @@ func (tx *Tx) conversationIDs(sql string, args ...any) ([]ds.ConversationID, err
 	return list, err
 }
 
-// ConversationIDs lists what account is in now, at most max of them.
+// ConversationIDs lists the conversations that account is in, at most max of them.
 func (tx *Tx) ConversationIDs(account ds.AccountID, max int) ([]ds.ConversationID, error) {
 	return tx.conversationIDs(`SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY log_id LIMIT `+bound(2), string(account), int64(max))
 }

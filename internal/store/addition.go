@@ -17,16 +17,16 @@ type Addition struct {
 	CreatedMS    int64
 }
 
-// The states of an addition. A claim that has run out is pending again.
+// The states of an addition. An expired claim is pending again.
 const (
 	AdditionPending   = "pending"
 	AdditionClaimed   = "in_progress"
 	AdditionCompleted = "completed"
 )
 
-// OpenAdditions makes an addition of device to each conversation, or opens the one there
-// is again unless it is completed. ids are for those that are new, parallel to
-// conversations. It returns what the members were not told of yet.
+// OpenAdditions creates an addition of device to each conversation, or reopens the existing one
+// unless it is completed. ids are for the new ones, parallel to conversations. It returns the
+// additions that the members were not notified of yet.
 func (tx *Tx) OpenAdditions(device ds.Device, conversations []ds.ConversationID, ids []string) ([]Addition, error) {
 	if len(conversations) == 0 {
 		return nil, nil
@@ -44,15 +44,15 @@ func (tx *Tx) OpenAdditions(device ds.Device, conversations []ds.ConversationID,
 		ORDER BY a.created_ms, a.addition_id`, int64(0), string(device.Account), string(device.ID))
 }
 
-// NoteAdditions remembers that the members were told.
+// NoteAdditions records that the members were notified.
 func (tx *Tx) NoteAdditions(ids []string) error {
 	_, err := tx.exec(`UPDATE additions SET noted_ms = $2 WHERE addition_id `+tx.in(1), tx.setOf(ids), tx.nowMS)
 	return err
 }
 
 // PendingAdditions lists, oldest first, the devices of other members that wait in the
-// conversations that account is a member of, in these only unless conversations is nil.
-// Claims made at claimedBeforeMS or earlier have run out.
+// conversations that account is a member of, only in the given ones unless conversations is
+// nil. Claims made at claimedBeforeMS or earlier have expired.
 func (tx *Tx) PendingAdditions(account ds.AccountID, conversations []ds.ConversationID, claimedBeforeMS int64, max int) ([]Addition, error) {
 	args, only := []any{claimedBeforeMS, string(account), int64(max)}, ""
 	if conversations != nil {
@@ -64,7 +64,7 @@ func (tx *Tx) PendingAdditions(account ds.AccountID, conversations []ds.Conversa
 		ORDER BY a.created_ms, a.addition_id LIMIT `+bound(3), args...)
 }
 
-// Addition is the addition of that id, whatever its state, if account and the owner of
+// Addition returns the addition with that id, whatever its state, if account and the owner of
 // the device are both members of its conversation; else ErrNotFound.
 func (tx *Tx) Addition(account ds.AccountID, id string, claimedBeforeMS int64) (Addition, error) {
 	list, err := tx.additions(`JOIN intervals m ON m.log_id = a.log_id AND m.account = $2 AND m.until_pos IS NULL
@@ -79,9 +79,9 @@ func (tx *Tx) Addition(account ds.AccountID, id string, claimedBeforeMS int64) (
 	return list[0], nil
 }
 
-// ClaimAddition gives an addition to a claimant, or renews its claim. It returns the ref
-// of the key package that it was handed before, or ErrNotFound where the addition is
-// completed or somebody else's.
+// ClaimAddition gives an addition to a claimant, or renews its claim. It returns the ref of the
+// key package that the claimant got before, or ErrNotFound if the addition is completed or
+// claimed by another account.
 func (tx *Tx) ClaimAddition(id string, by ds.AccountID, claimedBeforeMS int64) (packageRef string, err error) {
 	err = tx.row(`UPDATE additions SET status = 'in_progress', claimed_by = $2, claimed_ms = $3,
 			key_package_ref = CASE WHEN claimed_by = $2 THEN key_package_ref END
@@ -90,22 +90,22 @@ func (tx *Tx) ClaimAddition(id string, by ds.AccountID, claimedBeforeMS int64) (
 	return packageRef, notFound(err)
 }
 
-// HandToClaimant remembers which key package the claimant of an addition was given.
+// HandToClaimant records the key package that the claimant of an addition got.
 func (tx *Tx) HandToClaimant(id, packageRef string) error {
 	_, err := tx.exec(`UPDATE additions SET key_package_ref = $2 WHERE addition_id = $1`, id, packageRef)
 	return err
 }
 
-// CompleteAddition ends an addition that account has claimed, and says whether there is
-// such a one; once more is the same.
+// CompleteAddition ends an addition that account has claimed, and reports whether it exists;
+// completing it again is allowed.
 func (tx *Tx) CompleteAddition(id string, account ds.AccountID) (bool, error) {
 	n, err := tx.exec(`UPDATE additions SET status = 'completed' WHERE addition_id = $1 AND claimed_by = $2 AND status <> 'pending'`,
 		id, string(account))
 	return n > 0, err
 }
 
-// additions selects by what follows FROM; $1 is the time of the latest claim that has
-// run out.
+// additions runs a select with the given clauses after FROM; $1 is the time of the latest claim
+// that has expired.
 func (tx *Tx) additions(where string, args ...any) ([]Addition, error) {
 	var list []Addition
 	err := tx.each(func(scan func(...any) error) error {

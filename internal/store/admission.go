@@ -4,11 +4,11 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// AdmissionBatchMax bounds how many admissions one call takes.
+// AdmissionBatchMax bounds the admissions of one call.
 const AdmissionBatchMax = 256
 
-// Invite is a code with which accounts can be admitted. The code is not in it, only
-// its SHA-256.
+// Invite is a code with which accounts can be admitted. It contains only the SHA-256 of the
+// code.
 type Invite struct {
 	ID        string // not secret
 	CodeHash  [32]byte
@@ -17,10 +17,10 @@ type Invite struct {
 	UsesMax   int64
 	CreatedMS int64
 	ExpiresMS int64 // 0: never
-	RevokedMS int64 // 0: not
+	RevokedMS int64 // 0: not revoked
 }
 
-// InsertInvite keeps a new invite.
+// InsertInvite stores a new invite.
 func (tx *Tx) InsertInvite(i Invite) error {
 	_, err := tx.exec(`INSERT INTO invites (invite_id, code_hash, note, uses, uses_max, created_ms, expires_ms) VALUES ($1, $2, $3, 0, $4, $5, $6)`,
 		i.ID, i.CodeHash[:], i.Note, i.UsesMax, i.CreatedMS, zeroNull(i.ExpiresMS))
@@ -37,7 +37,7 @@ func scanInvite(scan func(...any) error) (Invite, error) {
 	return i, err
 }
 
-// Invites lists at most max invites whose id is after that one, by id.
+// Invites lists at most max invites with ids after that one, by id.
 func (tx *Tx) Invites(after string, max int) ([]Invite, error) {
 	var list []Invite
 	err := tx.each(func(scan func(...any) error) error {
@@ -54,8 +54,8 @@ func (tx *Tx) InviteByCode(hash [32]byte) (Invite, error) {
 	return i, notFound(err)
 }
 
-// RevokeInvite ends an invite. It returns ErrNotFound if there is none with that id
-// that is not revoked.
+// RevokeInvite ends an invite. It returns ErrNotFound if there is no unrevoked invite with that
+// id.
 func (tx *Tx) RevokeInvite(id string) error {
 	n, err := tx.exec(`UPDATE invites SET revoked_ms = $1 WHERE invite_id = $2 AND revoked_ms IS NULL`, tx.nowMS, id)
 	if err == nil && n == 0 {
@@ -64,9 +64,9 @@ func (tx *Tx) RevokeInvite(id string) error {
 	return err
 }
 
-// UseInvite counts a use of the invite at nowMS and returns its id, or ErrNotFound if
-// it is unknown, revoked, expired or used up. Of callers that race for the last use,
-// on any node, one gets it.
+// UseInvite counts a use of the invite at nowMS and returns its id, or ErrNotFound if it is
+// unknown, revoked, expired or used up. Of concurrent calls for the last use, on any node, one
+// succeeds.
 func (tx *Tx) UseInvite(hash [32]byte, nowMS int64) (string, error) {
 	var id string
 	err := tx.row(`
@@ -76,16 +76,16 @@ func (tx *Tx) UseInvite(hash [32]byte, nowMS int64) (string, error) {
 	return id, notFound(err)
 }
 
-// IsAdmitted says whether an account has been admitted.
+// IsAdmitted reports whether an account has been admitted.
 func (tx *Tx) IsAdmitted(account ds.AccountID) (bool, error) {
 	var is int64
 	err := tx.row(`SELECT CASE WHEN EXISTS (SELECT 1 FROM accounts WHERE account = $1) THEN 1 ELSE 0 END`, string(account)).Scan(&is)
 	return is == 1, err
 }
 
-// AdmitAccounts admits at most AdmissionBatchMax accounts, which differ, and returns
-// those that were not before. Of transactions that race for one account, on any node,
-// one admits it; the others wait for that one to commit.
+// AdmitAccounts admits at most AdmissionBatchMax distinct accounts, and returns those that were
+// not admitted before. Of concurrent transactions for one account, on any node, one admits it;
+// the others wait for its commit.
 func (tx *Tx) AdmitAccounts(accounts []ds.AccountID, nowMS int64) (map[ds.AccountID]bool, error) {
 	admitted := make(map[ds.AccountID]bool, len(accounts))
 	if len(accounts) == 0 {
@@ -108,13 +108,13 @@ func (tx *Tx) AdmitAccounts(accounts []ds.AccountID, nowMS int64) (map[ds.Accoun
 	return admitted, err
 }
 
-// SetInvite notes by which invite an account that this transaction admitted came.
+// SetInvite records the invite with which this transaction admitted an account.
 func (tx *Tx) SetInvite(account ds.AccountID, invite string) error {
 	_, err := tx.exec(`UPDATE accounts SET invite_id = $1 WHERE account = $2`, invite, string(account))
 	return err
 }
 
-// HoldAdmitted returns those of accounts that are admitted, and keeps them so until the
+// HoldAdmitted returns the admitted ones of accounts, and keeps them admitted until the
 // transaction ends.
 func (tx *Tx) HoldAdmitted(accounts []ds.AccountID) (map[ds.AccountID]bool, error) {
 	admitted := make(map[ds.AccountID]bool, len(accounts))
@@ -134,7 +134,7 @@ func (tx *Tx) HoldAdmitted(accounts []ds.AccountID) (map[ds.AccountID]bool, erro
 	return admitted, err
 }
 
-// ForgetAccount takes an admission back with what is kept of the account's DID, and returns
+// ForgetAccount deletes an admission and the stored document of the account's DID, and returns
 // ErrNotFound if there is none.
 func (tx *Tx) ForgetAccount(account ds.AccountID) error {
 	if _, err := tx.exec(`DELETE FROM did_documents WHERE did = $1`, string(account)); err != nil {
@@ -153,13 +153,13 @@ type AllowedAccount struct {
 	CreatedMS int64
 }
 
-// AllowAccount puts an account on the allowlist, where it may be already.
+// AllowAccount adds an account to the allowlist, if it is not on it already.
 func (tx *Tx) AllowAccount(account ds.AccountID) error {
 	_, err := tx.exec(`INSERT INTO allowed_accounts (account, created_ms) VALUES ($1, $2) ON CONFLICT (account) DO NOTHING`, string(account), tx.nowMS)
 	return err
 }
 
-// DisallowAccount takes an account from the allowlist, or returns ErrNotFound.
+// DisallowAccount removes an account from the allowlist, or returns ErrNotFound.
 func (tx *Tx) DisallowAccount(account ds.AccountID) error {
 	n, err := tx.exec(`DELETE FROM allowed_accounts WHERE account = $1`, string(account))
 	if err == nil && n == 0 {
@@ -180,7 +180,7 @@ func (tx *Tx) AllowedAccounts(after ds.AccountID, max int) ([]AllowedAccount, er
 	return list, err
 }
 
-// IsAllowed says whether an account is on the allowlist.
+// IsAllowed reports whether an account is on the allowlist.
 func (tx *Tx) IsAllowed(account ds.AccountID) (bool, error) {
 	var is int64
 	err := tx.row(`SELECT CASE WHEN EXISTS (SELECT 1 FROM allowed_accounts WHERE account = $1) THEN 1 ELSE 0 END`, string(account)).Scan(&is)

@@ -14,7 +14,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// MemberKey and MessageKey name what a batch wants to know before it decides.
+// MemberKey and MessageKey are the keys of the data that a batch loads before its decisions.
 type (
 	MemberKey struct {
 		Conversation ds.ConversationID
@@ -26,14 +26,14 @@ type (
 	}
 )
 
-// Answer is what a message id answers for ever: where its record stands.
+// Answer is the permanent answer for a message id: the position of its record.
 type Answer struct {
 	Pos, Seq, Epoch, CreatedMS int64
 	Kind                       ds.Kind
 }
 
-// Intervals loads the stays of accounts in conversations, oldest first. The caller
-// holds the conversations' heads, or reads for information only.
+// Intervals loads the stays of accounts in conversations, oldest first. The caller holds the
+// conversations' heads, or reads for information only.
 func (tx *Tx) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
 	found := make(map[MemberKey][]ds.Interval, len(keys))
 	if len(keys) == 0 {
@@ -49,8 +49,8 @@ func (tx *Tx) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
 	return found, err
 }
 
-// Answers loads what message ids already stand for. The caller holds the heads, or
-// names them when it writes.
+// Answers loads the existing answers of message ids. The caller holds the heads, or names them
+// when it writes.
 func (tx *Tx) Answers(keys []MessageKey) (map[MessageKey]Answer, error) {
 	found := map[MessageKey]Answer{}
 	if len(keys) == 0 {
@@ -75,8 +75,8 @@ func (tx *Tx) Answers(keys []MessageKey) (map[MessageKey]Answer, error) {
 	return found, err
 }
 
-// Append is Update for a batch: it runs fn once, and what fails is for the caller to
-// sort out. ErrMoved says that the batch was decided over a head that has moved.
+// Append runs a batch: unlike Update it runs fn once, and the caller handles failures. ErrMoved
+// means that the batch was decided on a head that has moved.
 func (db *DB) Append(ctx context.Context, fn func(*Tx) error) error {
 	hasWritten := false
 	watched := func(tx *Tx) error {
@@ -92,16 +92,16 @@ func (db *DB) Append(ctx context.Context, fn func(*Tx) error) error {
 	return err
 }
 
-// Batch is what one flush writes: rows are numbered and chained by the caller, who
-// holds the heads.
+// Batch holds the writes of one flush: rows are numbered and chained by the caller, who holds
+// the heads.
 type Batch struct {
 	Created  []ds.Conversation
 	Changed  []Change    // created heads are not repeated
 	Records  []ds.Record // of conversations, in order
 	Stays    []Stay      // in the order in which they begin and end
-	Roles    []Stay      // that go on with another role
+	Roles    []Stay      // stays that continue with another role
 	Welcomes []Welcome
-	// Recipients are those of Welcomes, of this batch or earlier ones.
+	// Recipients are the recipients of Welcomes, of this batch or earlier ones.
 	Recipients []WelcomeRecipient
 	Entered    []Entered
 	Infos      []GroupInfo
@@ -110,23 +110,23 @@ type Batch struct {
 	Policies   []PolicyChange
 	Invites    []ConversationInvite
 
-	Reactions []Reaction // that come and go, in order
+	Reactions []Reaction // added and removed ones, in order
 }
 
-// Change is a head before and after a batch. It is written only if the head still is
-// what it was: whoever decided without the lock learns here that it may not.
+// Change is a head before and after a batch. It is written only if the stored head still equals
+// Before: this detects decisions that were made without the lock on an old head.
 type Change struct{ Before, After ds.Conversation }
 
-// ErrMoved says that a head is not where the batch thought it was; nothing of the
-// batch was written.
+// ErrMoved means that a head is not at the position that the batch was decided on; no part of
+// the batch was written.
 var ErrMoved = errors.New("a conversation has moved on")
 
-// Stay is the begin of an interval or, where Until is set, its end.
+// Stay is the begin of an interval or, if Until is set, its end.
 type Stay struct {
 	Conversation ds.ConversationID
 	Account      ds.AccountID
 	Interval     ds.Interval
-	// AtMS is when the stay began or got its role, By who gave the role.
+	// AtMS is the time when the stay began or got its role, By the account that gave the role.
 	AtMS int64
 	By   ds.AccountID
 }
@@ -148,7 +148,7 @@ type GroupInfo struct {
 	Body         []byte
 }
 
-// Event is a record for an account log before it has a place there.
+// Event is a record for an account log before it has a position there.
 type Event struct {
 	Account   ds.AccountID
 	Recipient ds.DeviceID // "": every device of the account
@@ -156,8 +156,8 @@ type Event struct {
 	Event     ds.DeviceEvent
 }
 
-// Write writes a batch. A head that exists already, a group id that another
-// conversation has, and whatever else the database refuses fail the whole batch.
+// Write writes a batch. An already existing head, a group id that another conversation has, and
+// any other refusal of the database fail the whole batch.
 func (tx *Tx) Write(b Batch) error {
 	tx.hasWritten = len(b.Created)+len(b.Changed) > 0
 	if err := tx.insertHeads(b.Created); err != nil {
@@ -169,8 +169,8 @@ func (tx *Tx) Write(b Batch) error {
 	if err := tx.insertTags(b.Records); err != nil {
 		return err
 	}
-	// Queued like all that follows it, up to the account logs, so that without events it
-	// travels with COMMIT; and before them, whose heads are locked behind those of conversations.
+	// Queued like all later statements up to the account logs, so that without events it is
+	// sent with COMMIT; and before them, whose heads are locked after those of conversations.
 	if err := tx.moveHeads(b.Changed); err != nil {
 		return err
 	}
@@ -215,8 +215,8 @@ func (tx *Tx) insertHeads(list []ds.Conversation) error {
 	return nil
 }
 
-// moveHeads moves heads on, or returns ErrMoved. What every append changes goes in
-// one narrow statement; what only commits and membership changes touch is rare.
+// moveHeads updates heads, or returns ErrMoved. The columns that every append changes are in
+// one narrow statement; the others change only with commits and membership.
 func (tx *Tx) moveHeads(list []Change) error {
 	if tx.dialect.name == "postgres" {
 		return tx.moveHeadsPostgres(list)
@@ -250,8 +250,8 @@ func (tx *Tx) moveHeadsPostgres(list []Change) error {
 		logs[i], oldPos[i], oldHashes[i] = string(ds.ConversationLog(c.After.ID)), c.Before.Pos, c.Before.Hash
 		pos[i], seq[i], hashes[i], latest[i], last[i] = c.After.Pos, c.After.Seq, c.After.Hash, c.After.LatestMS, c.After.LastMS
 	}
-	// The answer travels with COMMIT, too late to look at it: the statement itself fails,
-	// by a division by zero, where not every head was where it should be.
+	// The result is sent with COMMIT, too late to be checked: the statement itself fails, by a
+	// division by zero, if a head was not in the expected state.
 	if err := tx.later(`WITH moved AS (
 			UPDATE logs AS l SET pos = n.pos, seq = n.seq, hash = n.hash, latest_ms = n.latest, last_ms = n.last
 			FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bigint[], $9::bigint[])
@@ -264,7 +264,7 @@ func (tx *Tx) moveHeadsPostgres(list []Change) error {
 	return tx.updateRest(list)
 }
 
-// updateRest writes the other columns of those heads where they differ.
+// updateRest updates the other columns of those heads if they differ.
 func (tx *Tx) updateRest(list []Change) error {
 	for _, c := range list {
 		a, b := c.Before, c.After
@@ -282,13 +282,13 @@ func (tx *Tx) updateRest(list []Change) error {
 	return nil
 }
 
-// isMoved recognises ErrMoved in whichever form the database says it: by the head,
-// or earlier, by a record that stands already where one was to go.
+// isMoved reports whether err is one of the forms in which the database reports ErrMoved: by
+// the head, or earlier, by a record that already exists at the position of a new one.
 func isMoved(err error) bool {
 	return errors.Is(err, ErrMoved) || isPostgresCode(err, "22012") || isTaken(err, "records_pkey", "records.log_id, records.pos")
 }
 
-// insertRecords writes records and, for messages, what their ids answer.
+// insertRecords inserts records and, for messages, the answers of their ids.
 func (tx *Tx) insertRecords(list []ds.Record) error {
 	if len(list) == 0 {
 		return nil
@@ -320,8 +320,8 @@ func (tx *Tx) insertRecords(list []ds.Record) error {
 	return nil
 }
 
-// insertTags writes the confirmation tags of commits. They stand in a table of their own,
-// so that other records are as narrow as they were.
+// insertTags inserts the confirmation tags of commits. They are in a table of their own, so
+// that other records stay narrow.
 func (tx *Tx) insertTags(list []ds.Record) error {
 	for i := range list {
 		r := &list[i]
@@ -335,11 +335,11 @@ func (tx *Tx) insertTags(list []ds.Record) error {
 	return nil
 }
 
-// batchSizes are the numbers of rows that SQLite's statements over many rows are made
-// for, so that each is prepared once. What is not filled is NULL, and passed over.
+// batchSizes are the row counts of SQLite's multi-row statements, so that each is prepared
+// once. Unused rows are NULL, and ignored.
 var batchSizes = [...]int{1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256}
 
-// sizeFor is the smallest size that takes so many rows.
+// sizeFor returns the smallest size for that many rows.
 func sizeFor(rows int) int {
 	for _, size := range batchSizes {
 		if size >= rows {
@@ -349,8 +349,9 @@ func sizeFor(rows int) int {
 	return batchSizes[len(batchSizes)-1]
 }
 
-// sized is a table expression over rows of width values, the first of which is never
-// NULL, and its arguments. There are at most 256 of them.
+// sized returns a VALUES list of rows of width values, padded with NULL rows to the next
+// prepared size, and its arguments. The first value of a row must not be NULL. There are at
+// most 256 rows.
 func sized(width int, args []any) (string, []any) {
 	rows := len(args) / width
 	size := sizeFor(rows)
@@ -399,8 +400,8 @@ func (tx *Tx) insertRecordsPostgres(list []ds.Record) error {
 		logs, ids, pos, seq, kinds, epoch, created)
 }
 
-// writeStays writes in order, since an account may come and go within one batch.
-// Stays that begin are gathered until one ends.
+// writeStays writes stays in order, since an account may join and leave within one batch. Stays
+// that begin are collected until one ends.
 func (tx *Tx) writeStays(list []Stay) error {
 	var begun []Stay
 	for _, s := range list {
@@ -419,8 +420,8 @@ func (tx *Tx) writeStays(list []Stay) error {
 	return tx.beginStays(begun)
 }
 
-// endStay ends the present stay of an account. On PostgreSQL the statement fails, as that of
-// moveHeads does, where there is none: nothing waits for its answer.
+// endStay ends the current stay of an account. On PostgreSQL the statement fails, like that of
+// moveHeads, if there is none, because its result is not read.
 func (tx *Tx) endStay(s Stay) error {
 	const update = `UPDATE intervals SET until_pos = $3 WHERE log_id = $1 AND account = $2 AND until_pos IS NULL`
 	args := []any{string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.Until}
@@ -447,8 +448,8 @@ func (tx *Tx) beginStays(list []Stay) error {
 	return nil
 }
 
-// AppendEvents appends to account logs, which it creates as needed. It locks their
-// heads in the order of their names, always after the conversations'.
+// AppendEvents appends to account logs, which it creates as needed. It locks their heads in the
+// order of their names, always after the conversations'.
 func (tx *Tx) AppendEvents(events []Event) error {
 	if len(events) == 0 {
 		return nil
@@ -482,9 +483,9 @@ func (tx *Tx) AppendEvents(events []Event) error {
 	return tx.insertRecords(list)
 }
 
-// moveAccountLogs makes room in account logs, which it creates as needed, and
-// returns their new heads and the times of their new records, which are not before those
-// of earlier ones. The rows are locked in the order given.
+// moveAccountLogs reserves positions in account logs, which it creates as needed, and returns
+// their new heads and the times of their new records, which are not before those of earlier
+// ones. The rows are locked in the order given.
 func (tx *Tx) moveAccountLogs(logs []ds.LogID, events map[ds.LogID][]Event) (heads, times map[ds.LogID]int64, err error) {
 	heads, times = make(map[ds.LogID]int64, len(logs)), make(map[ds.LogID]int64, len(logs))
 	for chunk := range slices.Chunk(logs, 64) {
@@ -509,15 +510,15 @@ func (tx *Tx) moveAccountLogs(logs []ds.LogID, events map[ds.LogID][]Event) (hea
 	return heads, times, nil
 }
 
-// IsGroupInUse says whether err is the database's refusal to bind two
-// conversations to one MLS group.
+// IsGroupInUse reports whether err is the database's refusal to bind two conversations to one
+// MLS group.
 func IsGroupInUse(err error) bool { return isTaken(err, "logs_group_id_key", "logs.group_id") }
 
-// IsHeadTaken says whether err is the database's refusal to create a log twice.
+// IsHeadTaken reports whether err is the database's refusal to create a log twice.
 func IsHeadTaken(err error) bool { return isTaken(err, "logs_pkey", "logs.log_id") }
 
-// isTaken says whether err is the refusal of a row whose key another row has: by the name
-// of the constraint on PostgreSQL, by the columns on SQLite.
+// isTaken reports whether err is the refusal of a row whose key another row has: by the name of
+// the constraint on PostgreSQL, by the columns on SQLite.
 func isTaken(err error, constraint, columns string) bool {
 	var p *pgconn.PgError
 	if errors.As(err, &p) {
@@ -526,7 +527,7 @@ func isTaken(err error, constraint, columns string) bool {
 	return err != nil && strings.Contains(err.Error(), "UNIQUE constraint failed: "+columns)
 }
 
-// policyOrNull keeps rows narrow where the default rules hold.
+// policyOrNull returns nil for the default rules, which keeps rows narrow.
 func policyOrNull(p ds.Policy) any {
 	if p == ds.DefaultPolicy() {
 		return nil

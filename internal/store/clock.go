@@ -7,14 +7,14 @@ import (
 )
 
 const (
-	// clockEvery is how often the database is asked for its time: clocks of machines drift
-	// apart by less than a millisecond in between, but for a suspended machine.
+	// clockEvery is the interval between queries of the database's time: clocks of machines
+	// drift apart by less than a millisecond in between, except on a suspended machine.
 	clockEvery = 10 * time.Second
-	// clockWarn is from which difference on an operator is told of it at start.
+	// clockWarn is the difference above which the operator is warned at start.
 	clockWarn = 5 * time.Second
 )
 
-// reckoning is the time of the database as this machine works it out between two looks.
+// reckoning estimates the time of the database between two queries.
 type reckoning struct {
 	local    func() time.Time // this machine's clock
 	last     atomic.Pointer[moment]
@@ -25,10 +25,10 @@ type reckoning struct {
 // moment is one instant by both clocks.
 type moment struct{ local, database time.Time }
 
-// Now returns the time that rows are written with and judged by: on PostgreSQL that of
-// the database, whatever the clock of this machine says, so that nodes agree about what
-// has expired. It is within half a round trip of the database's own, and goes on while the
-// database is away; steps of this machine's clock do not move it.
+// Now returns the time that rows are written with and compared to: on PostgreSQL that of the
+// database, whatever the clock of this machine says, so that nodes agree about expiry. It is
+// within half a round trip of the database's own, and continues while the database is away;
+// steps of this machine's clock do not affect it.
 func (db *DB) Now() time.Time { return db.now() }
 
 func (r *reckoning) now() time.Time {
@@ -36,8 +36,8 @@ func (r *reckoning) now() time.Time {
 	return last.database.Add(local.Sub(last.local))
 }
 
-// look asks the database for its time, and takes it over where it contradicts the
-// reckoning: where it differs by more than the question took.
+// look queries the database's time, and adopts it if it contradicts the estimate: if it differs
+// by more than the duration of the query.
 func (r *reckoning) look(ctx context.Context, ask func(context.Context) (time.Time, error)) error {
 	asked := r.local()
 	database, err := ask(ctx)
@@ -78,7 +78,7 @@ func (db *DB) reckon(ctx context.Context, e *postgresEngine, local func() time.T
 				return
 			case <-ticker.C:
 				if err := r.look(running, e.time); err != nil {
-					db.logger.Debug("the time of the database", "err", err) // the reckoning goes on
+					db.logger.Debug("the time of the database", "err", err) // the estimate continues
 				}
 			}
 		}
@@ -87,7 +87,7 @@ func (db *DB) reckon(ctx context.Context, e *postgresEngine, local func() time.T
 	return nil
 }
 
-// time asks the database for its time.
+// time queries the database's time.
 func (e *postgresEngine) time(ctx context.Context) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
 	defer cancel()

@@ -4,7 +4,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// Members lists who is in a conversation now: owner, admins, members, each by account.
+// Members lists the members of a conversation: owner, admins, members, each by account.
 func (tx *Tx) Members(id ds.ConversationID) ([]ds.Member, error) {
 	var list []ds.Member
 	err := tx.each(func(scan func(...any) error) error {
@@ -17,15 +17,15 @@ func (tx *Tx) Members(id ds.ConversationID) ([]ds.Member, error) {
 	return list, err
 }
 
-// ListPlace is where a page of an account's conversations ends: behind one of them, in the
-// order in which they were created.
+// ListPlace is the end of a page of an account's conversations: one of them, in the order in
+// which they were created.
 type ListPlace struct {
 	CreatedMS int64
 	ID        ds.ConversationID
 }
 
-// Conversations lists what account is in now behind a place, oldest first, at most count of
-// them, without their members.
+// Conversations lists the conversations that account is in after a place, oldest first, at most
+// count of them, without their members.
 func (tx *Tx) Conversations(account ds.AccountID, after ListPlace, count int) ([]ds.Summary, error) {
 	var list []ds.Summary
 	err := tx.each(func(scan func(...any) error) error {
@@ -45,8 +45,7 @@ func (tx *Tx) Conversations(account ds.AccountID, after ListPlace, count int) ([
 	return list, err
 }
 
-// MemberLists fills in who is in those of the conversations that have at most inline
-// members.
+// MemberLists fills in the members of those conversations that have at most inline members.
 func (tx *Tx) MemberLists(list []ds.Summary, inline int64) error {
 	index := map[ds.LogID]*ds.Summary{}
 	var logs []string
@@ -70,15 +69,15 @@ func (tx *Tx) MemberLists(list []ds.Summary, inline int64) error {
 	}, `SELECT log_id, account FROM intervals WHERE log_id `+tx.in(1)+` AND until_pos IS NULL ORDER BY log_id, account`, tx.setOf(logs))
 }
 
-// GroupInfo is the newest GroupInfo that a commit of the conversation came with.
+// GroupInfo returns the newest GroupInfo that a commit of the conversation carried.
 func (tx *Tx) GroupInfo(id ds.ConversationID) ([]byte, error) {
 	var body []byte
 	err := tx.row(`SELECT group_info FROM conversation_details WHERE log_id = $1`, string(ds.ConversationLog(id))).Scan(&body)
 	return body, notFound(err)
 }
 
-// setRoles changes the roles of stays, which their beginnings name. A plain member's
-// shows no trace of what it was.
+// setRoles changes the roles of stays, which their beginnings identify. The stay of a plain
+// member keeps no trace of its earlier role.
 func (tx *Tx) setRoles(list []Stay) error {
 	for _, s := range list {
 		if s.Interval.Role == ds.Plain {

@@ -4,36 +4,36 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// Waiting says which of an account's conversations a list is of.
+// Waiting filters a list of an account's conversations by waiting Welcomes.
 type Waiting int
 
-// Which conversations a list has.
+// The filters.
 const (
-	// AnyConversation is all of them.
+	// AnyConversation selects all conversations.
 	AnyConversation Waiting = iota
-	// WaitingForAccount is those with a Welcome that no device of the account has
+	// WaitingForAccount selects those with a Welcome that no device of the account has
 	// confirmed.
 	WaitingForAccount
-	// WaitingForDevice is those with a Welcome that waits for the device or for any of
-	// the account, and those that the device waits to be added to.
+	// WaitingForDevice selects those with a Welcome that waits for the device or for any of the
+	// account, and those that the device waits to be added to.
 	WaitingForDevice
 )
 
-// ViewQuery asks for a page of an account's conversations, latest joined first.
+// ViewQuery selects a page of an account's conversations, latest joined first.
 type ViewQuery struct {
 	Account ds.AccountID
-	Only    ds.ConversationID // "": not only one
+	Only    ds.ConversationID // only this one; "": all
 	Waiting Waiting
 	Device  ds.DeviceID // for WaitingForDevice; "": any of the account's
-	// After, which is a place in that order, is the last one of the page before; the
-	// zero value begins.
+	// After is the last conversation of the previous page, as its place in that order; the zero
+	// value starts.
 	AfterMS int64
 	After   ds.ConversationID
 	Count   int64
 }
 
-// joinedColumn is when a stay i began. Stays of earlier versions do not say it
-// themselves; the record that began them does.
+// joinedColumn is the time when a stay i began. Stays of earlier versions do not contain it;
+// the record that began them does.
 const joinedColumn = `CASE WHEN i.joined_ms > 0 THEN i.joined_ms
 	ELSE COALESCE((SELECT r.created_ms FROM records r WHERE r.log_id = i.log_id AND r.pos = i.from_pos), 0) END`
 
@@ -46,8 +46,7 @@ var waitingClause = map[Waiting]string{
 		OR EXISTS (SELECT 1 FROM additions a WHERE a.account = $1 AND a.log_id = i.log_id AND a.status <> 'completed' AND (a.device = $5 OR $5 = '')))`,
 }
 
-// Views reads a page of the conversations that an account is in now, without their
-// participants.
+// Views reads a page of the conversations that an account is in, without their participants.
 func (tx *Tx) Views(q ViewQuery) ([]ds.View, error) {
 	args := []any{string(q.Account), q.AfterMS, string(ds.ConversationLog(q.After)), q.Count}
 	clause := waitingClause[q.Waiting]
@@ -78,10 +77,10 @@ func (tx *Tx) Views(q ViewQuery) ([]ds.View, error) {
 	return list, err
 }
 
-// suiteIn reads the cipher suite out of the beginning of a GroupInfo, by itself or in an
-// MLSMessage (RFC 9420, sections 6 and 12.4.3): 0 where there is none.
+// suiteIn reads the cipher suite from the beginning of a GroupInfo, alone or in an MLSMessage
+// (RFC 9420, sections 6 and 12.4.3): 0 if there is none.
 func suiteIn(info []byte) int64 {
-	isMessage := len(info) >= 8 && info[2] == 0 && info[3] == 4 && info[4] == 0 && info[5] == 1 // then comes the version of the context
+	isMessage := len(info) >= 8 && info[2] == 0 && info[3] == 4 && info[4] == 0 && info[5] == 1 // followed by the version of the context
 	switch {
 	case isMessage:
 		return int64(info[6])<<8 | int64(info[7])
@@ -91,7 +90,7 @@ func suiteIn(info []byte) int64 {
 	return 0
 }
 
-// Participants fills in who is in these conversations, longest-standing first, by one
+// Participants fills in the members of these conversations, in order of joining, with one
 // query.
 func (tx *Tx) Participants(views []ds.View) error {
 	if len(views) == 0 {
@@ -125,8 +124,8 @@ func (tx *Tx) CountWaiting(account ds.AccountID) (int64, error) {
 	return n, err
 }
 
-// PresentStays loads the stay of each present member of conversations. The caller holds
-// the heads, or names them when it writes.
+// PresentStays loads the stay of each current member of conversations. The caller holds the
+// heads, or names them when it writes.
 func (tx *Tx) PresentStays(ids []ds.ConversationID) (map[MemberKey]ds.Interval, error) {
 	if len(ids) == 0 {
 		return nil, nil
@@ -147,7 +146,7 @@ func (tx *Tx) PresentStays(ids []ds.ConversationID) (map[MemberKey]ds.Interval, 
 	return found, err
 }
 
-// HasStaysAfter reports whether accounts are in a conversation now or were after a record.
+// HasStaysAfter reports whether accounts are in a conversation or were after a record.
 func (tx *Tx) HasStaysAfter(id ds.ConversationID, pos int64) (bool, error) {
 	var n int64
 	err := tx.row(`SELECT COUNT(*) FROM (SELECT 1 FROM intervals WHERE log_id = $1 AND (until_pos IS NULL OR until_pos > $2) LIMIT 1) AS i`,

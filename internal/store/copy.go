@@ -10,8 +10,8 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// copier writes rows by COPY, PostgreSQL's cheapest way in for both sides. Only the
-// pipeline of a batch has it.
+// copier writes rows by COPY, PostgreSQL's cheapest way to insert for both sides. Only the
+// pipeline of a batch implements it.
 type copier interface {
 	copyFrom(ctx context.Context, statement string, data []byte) error
 }
@@ -26,10 +26,10 @@ func (p *pipeline) copyFrom(ctx context.Context, statement string, data []byte) 
 
 var copyBuffers = sync.Pool{New: func() any { return new(copyBuffer) }}
 
-// copyRowsMin is from how many rows on the two round trips of COPY are worth it.
+// copyRowsMin is the number of rows from which the two round trips of COPY pay.
 const copyRowsMin = 8
 
-// copyBufferBytesMax bounds what is kept for the next batch.
+// copyBufferBytesMax bounds the buffer that is kept for the next batch.
 const copyBufferBytesMax = 4 << 20
 
 // copyBuffer is the binary form of COPY: a header, rows of counted fields, an end.
@@ -73,7 +73,7 @@ func copyOptional[S ~string](c *copyBuffer, s S) {
 	copyText(c, s)
 }
 
-// copyRecords is insertRecords by COPY.
+// copyRecords does the work of insertRecords by COPY.
 func (tx *Tx) copyRecords(to copier, list []ds.Record) error {
 	c := copyBuffers.Get().(*copyBuffer)
 	defer func() {

@@ -8,16 +8,16 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// DeviceCursor is how far one device has acknowledged one log.
+// DeviceCursor is the position up to which one device has acknowledged one log.
 type DeviceCursor struct {
 	Device ds.Device
 	ds.Cursor
 }
 
-// AdvanceCursors moves cursors forwards, never back. Each is first lowered to the
-// head of its log, so that nobody skips what is still to come.
+// AdvanceCursors moves cursors forwards, never back. Each is first lowered to the head of its
+// log, so that a device cannot skip future records.
 func (tx *Tx) AdvanceCursors(list []DeviceCursor) error {
-	// One order for everybody: two nodes that write the same rows do not deadlock.
+	// All nodes use one order: two that write the same rows do not deadlock.
 	slices.SortFunc(list, func(a, b DeviceCursor) int {
 		for _, c := range []int{strings.Compare(string(a.Device.Account), string(b.Device.Account)), strings.Compare(string(a.Device.ID), string(b.Device.ID)), strings.Compare(string(a.Log), string(b.Log))} {
 			if c != 0 {
@@ -44,8 +44,8 @@ func (tx *Tx) AdvanceCursors(list []DeviceCursor) error {
 	return nil
 }
 
-// values is a sub-select of (account, device, log_id, next) whose arguments start
-// after the first. The casts tell PostgreSQL the types of its parameters.
+// values returns a sub-select of (account, device, log_id, next) whose arguments start after
+// the first. The casts tell PostgreSQL the types of its parameters.
 func values(count int) string {
 	var b strings.Builder
 	for i := range count {
@@ -58,8 +58,7 @@ func values(count int) string {
 	return b.String()
 }
 
-// Cursor is how far device has acknowledged log: the next number it wants, 1 when it
-// never acknowledged any.
+// Cursor returns the next number that device wants of log, 1 if it never acknowledged any.
 func (tx *Tx) Cursor(device ds.Device, log ds.LogID) (int64, error) {
 	next := int64(1)
 	err := tx.row(`SELECT next FROM cursors WHERE account = $1 AND device = $2 AND log_id = $3`,
@@ -70,8 +69,8 @@ func (tx *Tx) Cursor(device ds.Device, log ds.LogID) (int64, error) {
 	return next, err
 }
 
-// Cursors lists the cursors of a device, those that moved last first, at most max of them;
-// that of the account log always is among them.
+// Cursors lists the cursors of a device, those that moved last first, at most max of them; that
+// of the account log is always among them.
 func (tx *Tx) Cursors(device ds.Device, max int) ([]ds.Cursor, error) {
 	var list []ds.Cursor
 	err := tx.each(func(scan func(...any) error) error {

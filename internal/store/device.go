@@ -8,25 +8,25 @@ import (
 type Registration struct {
 	Device       ds.Device
 	Name         string
-	UUID         string // the device's own lasting id; "" when it has none
+	UUID         string // the device's own permanent id; "" if it has none
 	SignatureKey []byte
-	PushToken    string // "" when it has none
-	Generation   int    // of the API that it speaks: 0 unknown, 1 A, 2 B
+	PushToken    string // "" if it has none
+	Generation   int    // of the API that it uses: 0 unknown, 1 A, 2 B
 	RegisteredMS int64
 	SeenMS       int64
-	KeyPackages  int64 // that can still be handed out once
+	KeyPackages  int64 // one-time packages that can still be claimed
 }
 
-// RememberedGeneration is the newest generation that the account's devices were seen to
-// speak, or 0.
+// RememberedGeneration returns the newest generation that the account's devices were seen to
+// use, or 0.
 func (tx *Tx) RememberedGeneration(account ds.AccountID) (int, error) {
 	var generation int64
 	err := tx.row(`SELECT COALESCE(MAX(generation), 0) FROM devices WHERE account = $1`, string(account)).Scan(&generation)
 	return int(generation), err
 }
 
-// LockAccount keeps others from registering devices for the account, and from publishing
-// key packages for it, until the transaction ends. SQLite has one writer anyway.
+// LockAccount keeps other transactions from registering devices for the account, and from
+// publishing key packages for it, until the transaction ends. SQLite has one writer anyway.
 func (tx *Tx) LockAccount(account ds.AccountID) error {
 	if tx.dialect.name != "postgres" {
 		return nil
@@ -54,15 +54,15 @@ func (tx *Tx) Devices(account ds.AccountID) ([]Registration, error) {
 	return list, err
 }
 
-// IsDevice says whether anybody has a registered device of that id.
+// IsDevice reports whether any account has a registered device with that id.
 func (tx *Tx) IsDevice(id ds.DeviceID) (bool, error) {
 	var n int64
 	err := tx.row(`SELECT COUNT(*) FROM devices WHERE device = $1`, string(id)).Scan(&n)
 	return n > 0, err
 }
 
-// RegisterDevice writes a registration, new or changed. The caller has seen to it that
-// neither the UUID nor the signature key is another device's of the account.
+// RegisterDevice writes a registration, new or changed. The caller has checked that no other
+// device of the account has the UUID or the signature key.
 func (tx *Tx) RegisterDevice(r Registration) error {
 	_, err := tx.exec(`INSERT INTO devices (account, device, name, uuid, signature_key, push_token, generation, registered_ms, seen_ms)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)
@@ -72,27 +72,27 @@ func (tx *Tx) RegisterDevice(r Registration) error {
 	return err
 }
 
-// TouchDevice notes that a device was seen, and the generation that it spoke, if it is
-// newer than what is known.
+// TouchDevice records that a device was seen, and the generation that it used, if it is newer
+// than the stored one.
 func (tx *Tx) TouchDevice(device ds.Device, generation int) error {
 	_, err := tx.exec(`UPDATE devices SET seen_ms = $3, generation = CASE WHEN generation < $4 THEN $4 ELSE generation END
 		WHERE account = $1 AND device = $2`, string(device.Account), string(device.ID), tx.nowMS, int64(generation))
 	return err
 }
 
-// SetPushToken changes or, with "", removes the push token of a device, and notes that it
-// was seen.
+// SetPushToken changes or, with "", removes the push token of a device, and records that it was
+// seen.
 func (tx *Tx) SetPushToken(device ds.Device, token string) error {
 	_, err := tx.exec(`UPDATE devices SET push_token = $3, seen_ms = $4 WHERE account = $1 AND device = $2`,
 		string(device.Account), string(device.ID), null(token), tx.nowMS)
 	return err
 }
 
-// ResetDevice forgets what only the former state of a device could use: its unclaimed
-// packages, and the Welcomes that wait for it. What belongs to the packages in keep
-// stays, for the device has their keys.
+// ResetDevice deletes data that only the former state of a device could use: its unclaimed
+// packages, and the Welcomes that wait for it. Data of the packages in keep stays, because the
+// device has their keys.
 func (tx *Tx) ResetDevice(device ds.Device, keep []string, reason string) error {
-	kept := tx.setOf(append([]string{}, keep...)) // a nil list is no empty one
+	kept := tx.setOf(append([]string{}, keep...)) // nil would not be an empty list
 	if _, err := tx.exec(`DELETE FROM key_packages WHERE account = $2 AND device = $3 AND claimed_ms IS NULL AND NOT COALESCE(ref, '') `+tx.in(1),
 		kept, string(device.Account), string(device.ID)); err != nil {
 		return err
@@ -104,9 +104,9 @@ func (tx *Tx) ResetDevice(device ds.Device, keep []string, reason string) error 
 	return err
 }
 
-// DeleteDevice deletes a device with all that belongs to it, and says whether it was
-// there and how many packages went that nobody had claimed. Of claimed ones the names
-// stay until they expire, so that none of them is handed out again.
+// DeleteDevice deletes a device with all its data, and reports whether it existed and how many
+// unclaimed packages were deleted. The references of claimed ones stay until they expire, so
+// that none of them can be claimed again.
 func (tx *Tx) DeleteDevice(device ds.Device, reason string) (isDeleted bool, packages int64, err error) {
 	account, id := string(device.Account), string(device.ID)
 	n, err := tx.exec(`DELETE FROM devices WHERE account = $1 AND device = $2`, account, id)

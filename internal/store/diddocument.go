@@ -1,13 +1,13 @@
 package store
 
-// DIDDocument is what is used of the document of an account's DID.
+// DIDDocument holds the used parts of the document of an account's DID.
 type DIDDocument struct {
 	DID       string
 	Text      []byte
 	FetchedMS int64 // by the clock of the database
 }
 
-// PutDIDDocument keeps a document in place of one that was fetched earlier.
+// PutDIDDocument stores a document in place of one that was fetched earlier.
 func (tx *Tx) PutDIDDocument(d DIDDocument) error {
 	_, err := tx.exec(`
 		INSERT INTO did_documents (did, document, fetched_ms) VALUES ($1, $2, $3)
@@ -16,20 +16,20 @@ func (tx *Tx) PutDIDDocument(d DIDDocument) error {
 	return err
 }
 
-// DIDDocument finds the document of a DID, or returns ErrNotFound.
+// DIDDocument returns the document of a DID, or ErrNotFound.
 func (tx *Tx) DIDDocument(did string) (DIDDocument, error) {
 	d := DIDDocument{DID: did}
 	err := tx.row(`SELECT document, fetched_ms FROM did_documents WHERE did = $1`, did).Scan(&d.Text, &d.FetchedMS)
 	return d, notFound(err)
 }
 
-// ForgetDIDDocument drops the document of a DID, unless it was fetched after askedMS.
+// ForgetDIDDocument deletes the document of a DID, unless it was fetched after askedMS.
 func (tx *Tx) ForgetDIDDocument(did string, askedMS int64) error {
 	_, err := tx.exec(`DELETE FROM did_documents WHERE did = $1 AND fetched_ms <= $2`, did, askedMS)
 	return err
 }
 
-// DeleteDIDDocuments drops at most max documents that were fetched before beforeMS and
+// DeleteDIDDocuments deletes at most max documents that were fetched before beforeMS and
 // returns how many.
 func (tx *Tx) DeleteDIDDocuments(beforeMS int64, max int) (int64, error) {
 	return tx.exec(`

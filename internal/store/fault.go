@@ -2,14 +2,14 @@ package store
 
 import "context"
 
-// Hook is told of every statement of every transaction, of BEGIN and COMMIT too:
-// before it goes to the database, and once it has succeeded or its rows can be read.
-// It is how tests stop a process at any statement, slow one down, or count them; a
-// service has none. With it statements travel one by one and not in pipelines. It is
-// called from many goroutines at once.
+// Hook is called for every statement of every transaction, including BEGIN and COMMIT: before
+// it goes to the database, and once it has succeeded or its rows can be read. Tests use it to
+// stop a process at any statement, slow one down, or count them; a service has none. With a
+// hook statements are sent one by one and not in pipelines. It is called from many goroutines
+// concurrently.
 type Hook func(sql string, done bool)
 
-// hooked is a transaction in which the hook is told of everything.
+// hooked runs a transaction in which the hook is called for every statement.
 func (db *DB) hooked(ctx context.Context, run func(context.Context, int64, func(*Tx) error) error, fn func(*Tx) error) error {
 	db.hook("BEGIN", false)
 	err := run(ctx, db.nowMS(), func(tx *Tx) error {
@@ -56,7 +56,7 @@ func (c hookedConn) query(ctx context.Context, sql string, args []any) (rows, er
 	return rs, err
 }
 
-// hookedCopier is one that can copy.
+// hookedCopier is a hookedConn with COPY.
 type hookedCopier struct {
 	hookedConn
 	copier copier

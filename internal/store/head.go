@@ -28,11 +28,11 @@ func scanHead(scan func(...any) error) (ds.Conversation, error) {
 	return c, err
 }
 
-// LockHeads locks the heads of conversations, in the order of their ids, and
-// returns those it got. Without wait it passes over heads that another transaction
-// holds; with wait it waits for them and, in a batch, fails after 250 ms.
-// Everything else that a decision needs is read in a later statement: under READ
-// COMMITTED this one would see its neighbours as they were before the lock.
+// LockHeads locks the heads of conversations, in the order of their ids, and returns those it
+// got. Without wait it skips heads that another transaction holds; with wait it waits for them
+// and, in a batch, fails after 250 ms. Everything else that a decision needs is read in a later
+// statement: under READ COMMITTED this one would see its neighbours as they were before the
+// lock.
 func (tx *Tx) LockHeads(ids []ds.ConversationID, wait bool) ([]ds.Conversation, error) {
 	if len(ids) == 0 {
 		return nil, nil
@@ -53,8 +53,8 @@ func (tx *Tx) LockHeads(ids []ds.ConversationID, wait bool) ([]ds.Conversation, 
 	return heads, err
 }
 
-// HeldHeads returns those of ids that exist: what LockHeads passed over because
-// somebody else holds it, told apart from what is not there.
+// HeldHeads returns those of ids that exist: it distinguishes heads that LockHeads skipped
+// because another transaction holds them from missing ones.
 func (tx *Tx) HeldHeads(ids []ds.ConversationID) ([]ds.ConversationID, error) {
 	var held []ds.ConversationID
 	err := tx.each(func(scan func(...any) error) error {
@@ -66,13 +66,13 @@ func (tx *Tx) HeldHeads(ids []ds.ConversationID) ([]ds.ConversationID, error) {
 	return held, err
 }
 
-// HeadHash is where a head stands.
+// HeadHash is the position and the hash of a head.
 type HeadHash struct {
 	Pos  int64
 	Hash []byte
 }
 
-// HeadHashes returns where the heads of those conversations stand that exist.
+// HeadHashes returns position and hash of the heads of those conversations that exist.
 func (tx *Tx) HeadHashes(ids []ds.ConversationID) (map[ds.ConversationID]HeadHash, error) {
 	if len(ids) == 0 {
 		return nil, nil
@@ -88,7 +88,7 @@ func (tx *Tx) HeadHashes(ids []ds.ConversationID) (map[ds.ConversationID]HeadHas
 	return heads, err
 }
 
-// Head is the head of a conversation, or ErrNotFound.
+// Head returns the head of a conversation, or ErrNotFound.
 func (tx *Tx) Head(id ds.ConversationID) (ds.Conversation, error) {
 	var c ds.Conversation
 	rs, err := tx.query(`SELECT `+headColumns+` FROM logs WHERE log_id = $1`, string(ds.ConversationLog(id)))
@@ -127,8 +127,8 @@ func (tx *Tx) HeadPositions(logs []ds.LogID) (map[ds.LogID]int64, error) {
 	return heads, err
 }
 
-// Poll is HeadPositions together with RevokedAfter, in one statement: what a node asks
-// again and again to see what others did. With max 0 it does not look for sessions.
+// Poll does HeadPositions together with RevokedAfter, in one statement: a node calls it
+// periodically to learn of other nodes' writes. With max 0 it does not look for sessions.
 func (tx *Tx) Poll(logs []ds.LogID, after Revocation, max int) (heads map[ds.LogID]int64, revoked []Revocation, err error) {
 	if max == 0 {
 		heads, err = tx.HeadPositions(logs)
@@ -154,8 +154,8 @@ func (tx *Tx) Poll(logs []ds.LogID, after Revocation, max int) (heads map[ds.Log
 	return heads, revoked, err
 }
 
-// in is the condition that a column is in a list that is passed as one argument,
-// number n, made by setOf: one statement text whatever the length of the list.
+// in returns the condition that a column is in a list that is passed as one argument, number n,
+// made by setOf: one statement text whatever the length of the list.
 func (tx *Tx) in(n int) string {
 	if tx.dialect.name == "postgres" {
 		return fmt.Sprintf("= ANY($%d::text[])", n)
@@ -170,12 +170,12 @@ func (tx *Tx) setOf(list []string) any {
 	return asJSON(list)
 }
 
-// bound is argument number n behind LIMIT. SQLite looks at the value of a bare one
-// when it plans a statement, and so plans again each time that one is bound, which
-// costs many times what reading a short page does; into a cast it does not look.
+// bound returns argument number n for use after LIMIT. SQLite inspects the value of a bare one
+// when it plans a statement, and so plans again each time it is bound, which costs many times
+// the reading of a short page; it does not look into a cast.
 func bound(n int) string { return fmt.Sprintf("CAST($%d AS BIGINT)", n) }
 
-// pairs is a table expression with the columns a and b over a list of pairs, which is
+// pairs returns a table expression with the columns a and b over a list of pairs, which is
 // passed as the arguments number n and n+1, made by pairsOf.
 func (tx *Tx) pairs(n int) string {
 	if tx.dialect.name == "postgres" {
@@ -184,8 +184,8 @@ func (tx *Tx) pairs(n int) string {
 	return fmt.Sprintf("(SELECT value->>0 AS a, value->>1 AS b FROM json_each($%d) WHERE $%d = '') AS k", n, n+1)
 }
 
-// pairsOf makes the two arguments: two lists on PostgreSQL; on SQLite, where joining
-// two lists by their index is quadratic, one list of pairs and an empty string.
+// pairsOf makes the two arguments: two lists on PostgreSQL; on SQLite, where joining two lists
+// by their index is quadratic, one list of pairs and an empty string.
 func (tx *Tx) pairsOf(a, b []string) (any, any) {
 	if tx.dialect.name == "postgres" {
 		return a, b

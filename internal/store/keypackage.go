@@ -4,16 +4,17 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// PublishKeyPackages adds packages to a device's pool, in order. One that was ever
-// published before is left as it is: a package that was handed out does not come back.
+// PublishKeyPackages adds packages to a device's pool, in order. One that was ever published
+// before is left unchanged: a claimed package does not become available again.
 func (tx *Tx) PublishKeyPackages(list []ds.KeyPackage, ids []string) error {
 	_, _, err := tx.AddKeyPackages(list, ids)
 	return err
 }
 
-// AddKeyPackages is PublishKeyPackages that says how many were new, and their bytes.
+// AddKeyPackages does the work of PublishKeyPackages, and returns the number of new ones and
+// their bytes.
 func (tx *Tx) AddKeyPackages(list []ds.KeyPackage, ids []string) (added, bytes int64, err error) {
-	// Two publishes may share a millisecond; the ordinal goes on counting from there.
+	// Two publishes may share a millisecond; the ordinal continues from there.
 	var base int64
 	if len(list) > 0 {
 		d := list[0].Device
@@ -41,8 +42,8 @@ func (tx *Tx) AddKeyPackages(list []ds.KeyPackage, ids []string) (added, bytes i
 
 const neverMS = 1 << 62
 
-// TrimKeyPackages drops the oldest unclaimed packages of a device beyond the newest
-// keep, and last-resort ones but the newest of each suite.
+// TrimKeyPackages deletes the oldest unclaimed packages of a device beyond the newest keep, and
+// all last-resort ones but the newest of each suite.
 func (tx *Tx) TrimKeyPackages(device ds.Device, keep int64) error {
 	if _, err := tx.exec(`DELETE FROM key_packages WHERE key_package_id IN (
 			SELECT key_package_id FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL AND last_resort = 0
@@ -63,7 +64,7 @@ func (tx *Tx) RevokeKeyPackages(device ds.Device) error {
 	return err
 }
 
-// AvailableKeyPackages counts what a device's pool can still hand out once.
+// AvailableKeyPackages counts the claimable one-time packages of a device.
 func (tx *Tx) AvailableKeyPackages(device ds.Device) (int64, error) {
 	var n int64
 	err := tx.row(`SELECT COUNT(*) FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL AND last_resort = 0 AND expires_ms > $3`,
@@ -71,9 +72,9 @@ func (tx *Tx) AvailableKeyPackages(device ds.Device) (int64, error) {
 	return n, err
 }
 
-// ClaimKeyPackage takes the oldest unclaimed one-time package of an account, of one
-// device or of any (""), so that nobody else gets it. It returns ErrNotFound when
-// only last-resort ones are left.
+// ClaimKeyPackage takes the oldest unclaimed one-time package of an account, of one device or
+// of any (""), so that no other caller gets it. It returns ErrNotFound if only last-resort ones
+// are left.
 func (tx *Tx) ClaimKeyPackage(owner ds.AccountID, device ds.DeviceID, by ds.AccountID) (ds.KeyPackage, error) {
 	return tx.keyPackage(`UPDATE key_packages SET claimed_ms = $1, claimed_by = $2
 		WHERE key_package_id = (SELECT key_package_id FROM key_packages
@@ -82,15 +83,15 @@ func (tx *Tx) ClaimKeyPackage(owner ds.AccountID, device ds.DeviceID, by ds.Acco
 		RETURNING `+keyPackageColumns, tx.nowMS, string(by), string(owner), string(device))
 }
 
-// LastResortKeyPackage is the newest last-resort package of an account, of one
-// device or of any (""). It stays in the pool.
+// LastResortKeyPackage returns the newest last-resort package of an account, of one device or
+// of any (""). It stays in the pool.
 func (tx *Tx) LastResortKeyPackage(owner ds.AccountID, device ds.DeviceID) (ds.KeyPackage, error) {
 	return tx.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages
 		WHERE account = $2 AND ($3 = '' OR device = $3) AND claimed_ms IS NULL AND last_resort = 1 AND expires_ms > $1
 		ORDER BY published_ms DESC, ordinal DESC LIMIT 1`, tx.nowMS, string(owner), string(device))
 }
 
-// KeyPackageDevices lists the devices of an account that have something to hand out.
+// KeyPackageDevices lists the devices of an account that have claimable packages.
 func (tx *Tx) KeyPackageDevices(owner ds.AccountID, max int) ([]ds.DeviceID, error) {
 	var list []ds.DeviceID
 	err := tx.each(func(scan func(...any) error) error {
@@ -103,9 +104,8 @@ func (tx *Tx) KeyPackageDevices(owner ds.AccountID, max int) ([]ds.DeviceID, err
 	return list, err
 }
 
-// SweepKeyPackages forgets packages that nobody could use any more, claimed ones
-// included: an expired package cannot be published again, and an opaque one is never
-// the same as another.
+// SweepKeyPackages deletes packages that can no longer be used, claimed ones included: an
+// expired package cannot be published again, and an opaque one never equals another.
 func (tx *Tx) SweepKeyPackages() error {
 	_, err := tx.exec(`DELETE FROM key_packages WHERE expires_ms <= $1 OR (ref IS NULL AND claimed_ms IS NOT NULL)`, tx.nowMS)
 	return err

@@ -6,11 +6,11 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// What of the pool the AT Protocol door asks for: packages by suite, and what became of
-// an account's own.
+// Queries of the pool for the AT Protocol door: packages by suite, and the state of an
+// account's own.
 
-// ClaimDevicePackage takes the oldest unclaimed one-time MLS package of a device, of a
-// suite or of any (0), so that nobody else gets it; else it is the newest last-resort one,
+// ClaimDevicePackage takes the oldest unclaimed one-time MLS package of a device, of a suite or
+// of any (0), so that no other caller gets it; else it returns the newest last-resort one,
 // which stays in the pool. Without either it returns ErrNotFound.
 func (tx *Tx) ClaimDevicePackage(device ds.Device, suite int64, by ds.AccountID) (ds.KeyPackage, error) {
 	p, err := tx.keyPackage(`UPDATE key_packages SET claimed_ms = $1, claimed_by = $2
@@ -28,8 +28,8 @@ func (tx *Tx) ClaimDevicePackage(device ds.Device, suite int64, by ds.AccountID)
 		ORDER BY published_ms DESC, ordinal DESC LIMIT 1`, tx.nowMS, string(device.Account), string(device.ID), suite)
 }
 
-// KeyPackageHolders lists the devices of accounts that have MLS packages of a suite, or
-// of any (0), to hand out, by account, at most max of each.
+// KeyPackageHolders lists the devices of accounts that have claimable MLS packages of a suite,
+// or of any (0), by account, at most max of each.
 func (tx *Tx) KeyPackageHolders(owners []ds.AccountID, suite int64, max int) ([]ds.Device, error) {
 	var list []ds.Device
 	count := map[ds.AccountID]int{}
@@ -46,8 +46,8 @@ func (tx *Tx) KeyPackageHolders(owners []ds.AccountID, suite int64, max int) ([]
 	return list, err
 }
 
-// PackageForClaimant is the package that the claimant of an addition was handed before,
-// or else one of the device's: the oldest one-time package, the last-resort one, or none.
+// PackageForClaimant returns the package that the claimant of an addition got before, or else
+// one of the device's: the oldest one-time package, the last-resort one, or none.
 func (tx *Tx) PackageForClaimant(additionID, packageRef string, device ds.Device, by ds.AccountID) ([]ds.KeyPackage, error) {
 	if packageRef != "" {
 		p, err := tx.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages WHERE ref = $1 AND account = $2 AND expires_ms > $3`,
@@ -66,11 +66,11 @@ func (tx *Tx) PackageForClaimant(additionID, packageRef string, device ds.Device
 	return []ds.KeyPackage{p}, tx.HandToClaimant(additionID, p.Ref)
 }
 
-// PoolCounts says what there is of an account's packages, of one device or of any (""),
-// of one suite or of any (0).
+// PoolCounts counts an account's packages, of one device or of any (""), of one suite or of any
+// (0).
 type PoolCounts struct {
-	Published int64 // in all, as far as it is remembered
-	Available int64 // can still be handed out once
+	Published int64 // in total, as far as it is stored
+	Available int64 // claimable one-time packages
 	Claimed   int64
 	Expired   int64 // unclaimed
 }
@@ -87,14 +87,14 @@ func (tx *Tx) PoolCounts(account ds.AccountID, device ds.DeviceID, suite int64) 
 	return c, err
 }
 
-// PoolDevice is a device with what it can still hand out once.
+// PoolDevice is a device with the number of its claimable one-time packages.
 type PoolDevice struct {
 	ID        ds.DeviceID
 	Available int64
 }
 
-// PoolDevices lists the devices of an account that have packages or are registered, with
-// what of a suite, or of any (0), each can still hand out once.
+// PoolDevices lists the devices of an account that have packages or are registered, with the
+// number of claimable one-time packages of a suite, or of any (0).
 func (tx *Tx) PoolDevices(account ds.AccountID, suite int64, max int) ([]PoolDevice, error) {
 	var list []PoolDevice
 	err := tx.each(func(scan func(...any) error) error {
@@ -109,20 +109,20 @@ func (tx *Tx) PoolDevices(account ds.AccountID, suite int64, max int) ([]PoolDev
 	return list, err
 }
 
-// PublishedPackage is a package as its owner may follow it.
+// PublishedPackage is a package as its owner sees it.
 type PublishedPackage struct {
 	ID          string
 	Device      ds.DeviceID
 	Suite       int64
 	PublishedMS int64
 	ExpiresMS   int64 // 0: never
-	ClaimedMS   int64 // 0: not yet
+	ClaimedMS   int64 // 0: not claimed
 	ClaimedBy   ds.AccountID
 	IsExpired   bool
 }
 
-// PublishedPackages lists packages of an account, the newest first, of one suite or of
-// any (0): those after the one that was published at beforeMS and has the id afterID.
+// PublishedPackages lists packages of an account, the newest first, of one suite or of any (0):
+// those after the one that was published at beforeMS and has the id afterID.
 func (tx *Tx) PublishedPackages(account ds.AccountID, suite, beforeMS int64, afterID string, max int) ([]PublishedPackage, error) {
 	var list []PublishedPackage
 	err := tx.each(func(scan func(...any) error) error {
@@ -153,7 +153,7 @@ func (tx *Tx) FreeRefs(device ds.Device) ([]string, error) {
 }
 
 // DeleteFreePackages deletes unclaimed packages of a device by their refs, gives up the
-// Welcomes that were made with them, and says how many went.
+// Welcomes that were made with them, and returns the number of deleted ones.
 func (tx *Tx) DeleteFreePackages(device ds.Device, refs []string, reason string) (int64, error) {
 	if len(refs) == 0 {
 		return 0, nil
@@ -168,9 +168,9 @@ func (tx *Tx) DeleteFreePackages(device ds.Device, refs []string, reason string)
 	return n, err
 }
 
-// Acquainted lists, at most max, those who are in a conversation with account now: of
-// targets if there are any, and in that conversation only unless it is "". With neither
-// it is the account itself.
+// Acquainted lists, at most max, the accounts that share a conversation with account: among
+// targets if there are any, and only in that conversation unless it is "". With neither it
+// returns the account itself.
 func (tx *Tx) Acquainted(account ds.AccountID, targets []ds.AccountID, conversation ds.ConversationID, max int) ([]ds.AccountID, error) {
 	if len(targets) == 0 && conversation == "" {
 		return []ds.AccountID{account}, nil

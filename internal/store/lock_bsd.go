@@ -8,9 +8,9 @@ import (
 	"os"
 )
 
-// lockDatabase takes a lock on the directory, which holds however often the lock file
-// in it is deleted. A lock on the database file would be in the way of SQLite's own,
-// for here the two kinds see each other.
+// lockDatabase locks the directory; that lock stays even if the lock file in it is deleted. A
+// lock on the database file would conflict with SQLite's own, because on this system the two
+// kinds conflict.
 func lockDatabase(_ *os.File, directory string) (io.Closer, error) {
 	f, err := os.Open(directory)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockFile takes the lock of an open file without waiting for it. The kernel lets go
-// of it when the file is closed, or the process ends, however it does.
+// lockFile locks an open file without waiting. The kernel releases the lock when the file is
+// closed, or the process ends in any way.
 func lockFile(f *os.File) error {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)

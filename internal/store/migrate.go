@@ -17,9 +17,9 @@ import (
 //go:embed migrations
 var migrationFiles embed.FS
 
-// lowestCompatible says for each migration which schema version a binary must know
-// at least to live beside it (design 6: expand in N, contract in N+1). A migration
-// that only adds repeats the number before it.
+// lowestCompatible maps each migration to the lowest schema version that a binary must support
+// to run beside it (design 6: expand in N, contract in N+1). A migration that only adds repeats
+// the number before it.
 var lowestCompatible = map[int64]int64{1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1}
 
 type migration struct {
@@ -55,8 +55,7 @@ func migrationsOf(database string) ([]migration, error) {
 	return list, nil
 }
 
-// migrate brings the schema up to date within one transaction, in which nobody else
-// migrates.
+// migrate brings the schema up to date within one transaction, which excludes other migrations.
 func (tx *Tx) migrate(list []migration) error {
 	for _, statement := range []string{
 		`CREATE TABLE IF NOT EXISTS schema_versions (version BIGINT PRIMARY KEY, lowest_compatible BIGINT NOT NULL, checksum TEXT NOT NULL, applied_ms BIGINT NOT NULL)`,
@@ -104,8 +103,8 @@ func (tx *Tx) migrate(list []migration) error {
 	return err
 }
 
-// statements cuts a migration into its statements. Comments go first; no statement
-// of ours holds a semicolon in a string.
+// statements splits a migration into its statements. Comments are removed first; no statement
+// here has a semicolon in a string.
 func statements(text string) []string {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -130,8 +129,8 @@ func (e *sqliteEngine) migrate(ctx context.Context) error {
 	return e.update(ctx, 0, func(tx *Tx) error { return tx.migrate(list) })
 }
 
-// migrationLock is the advisory lock under which nodes that start together migrate
-// one after the other.
+// migrationLock is the advisory lock under which nodes that start together migrate one after
+// the other.
 const migrationLock = 0x77617877696e6701
 
 func (e *postgresEngine) migrate(ctx context.Context) error {

@@ -5,28 +5,26 @@ import (
 	"slices"
 )
 
-// NonceBatchMax bounds how many nonces one call of ConsumeNonces takes.
+// NonceBatchMax bounds the nonces of one call of ConsumeNonces.
 const NonceBatchMax = 256
 
-// Nonce stands for a token that may be used once. Hash is the SHA-256 of the
-// token's issuer and id; after ExpiresMS the token is refused for its age, so that
-// the nonce may be forgotten.
+// Nonce represents a token that may be used once. Hash is the SHA-256 of the token's issuer and
+// id; after ExpiresMS the token is refused for its age, so that the nonce may be deleted.
 type Nonce struct {
 	Hash      [32]byte
 	ExpiresMS int64
 }
 
-// ConsumeNonces writes the nonces down and says for each whether it was fresh:
-// whether neither an earlier transaction nor an earlier item of the list had it.
-// Of transactions that race for one nonce, on any node, exactly one finds it fresh;
-// the others wait for that one to commit.
+// ConsumeNonces stores the nonces and reports for each whether it was fresh: whether neither an
+// earlier transaction nor an earlier item of the list had it. Of concurrent transactions with
+// one nonce, on any node, exactly one finds it fresh; the others wait for its commit.
 func (tx *Tx) ConsumeNonces(nonces []Nonce) ([]bool, error) {
 	fresh := make([]bool, len(nonces))
 	if len(nonces) == 0 {
 		return fresh, nil
 	}
-	// Every node inserts in the same order, so that two lists that share nonces
-	// wait for each other instead of for a deadlock to be found.
+	// Every node inserts in the same order, so that two lists that share nonces wait for each
+	// other instead of for a deadlock to be found.
 	sorted := slices.Clone(nonces)
 	slices.SortFunc(sorted, func(a, b Nonce) int { return bytes.Compare(a.Hash[:], b.Hash[:]) })
 	args := make([]any, 0, 2*len(nonces))
@@ -54,7 +52,7 @@ func (tx *Tx) ConsumeNonces(nonces []Nonce) ([]bool, error) {
 	return fresh, nil
 }
 
-// DeleteNonces forgets at most max nonces that expired before beforeMS and returns how many.
+// DeleteNonces deletes at most max nonces that expired before beforeMS and returns how many.
 func (tx *Tx) DeleteNonces(beforeMS int64, max int) (int64, error) {
 	return tx.exec(`
 		DELETE FROM nonces WHERE nonce IN (
@@ -62,9 +60,9 @@ func (tx *Tx) DeleteNonces(beforeMS int64, max int) (int64, error) {
 		beforeMS, max)
 }
 
-// padded repeats the last row of width values until the number of rows is a power
-// of two. Statements over lists then come in few sizes, each prepared once; it is
-// for statements to which a repeated row makes no difference.
+// padded repeats the last row of width values until the number of rows is a power of two.
+// Statements over lists then have few sizes, each prepared once; it is for statements to which
+// a repeated row makes no difference.
 func padded(args []any, width int) []any {
 	rows := len(args) / width
 	last := args[len(args)-width:]

@@ -20,14 +20,14 @@ import (
 // postgresEngine is the production database, which several nodes may share.
 type postgresEngine struct{ pool *pgxpool.Pool }
 
-// transactionRetries bounds how often a transaction that lost a lock, a deadlock or
-// a serialization conflict is run again.
+// transactionRetries bounds how often a transaction that lost a lock, a deadlock or a
+// serialization conflict is repeated.
 const transactionRetries = 16
 
 func openPostgres(ctx context.Context, url string, connectionsMax int) (engine, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, errors.New("postgres: the database URL does not parse") // the URL holds a password
+		return nil, errors.New("postgres: the database URL does not parse") // the URL contains a password
 	}
 	config.MaxConns = int32(connectionsMax)
 	config.MinIdleConns = 2
@@ -36,11 +36,11 @@ func openPostgres(ctx context.Context, url string, connectionsMax int) (engine, 
 		"application_name":                    "waxwing",
 		"synchronous_commit":                  "on", // an acknowledged record is on disk
 		"statement_timeout":                   "15000",
-		"lock_timeout":                        "250", // whoever waits longer looks again
+		"lock_timeout":                        "250", // a longer wait starts over
 		"idle_in_transaction_session_timeout": "15000",
 		"timezone":                            "UTC",
-		// Every statement here finds its rows by key. A plan that was cached while a
-		// table was small would read all of it for ever after; these say never to.
+		// Every statement here finds its rows by key. A plan that was cached while a table was
+		// small would read all of it for ever after; these settings forbid that.
 		"enable_seqscan":   "off",
 		"enable_hashjoin":  "off",
 		"enable_mergejoin": "off",
@@ -64,7 +64,7 @@ func (e *postgresEngine) name() string { return "postgres" }
 
 func (e *postgresEngine) ping(ctx context.Context) error { return postgresFault(e.pool.Ping(ctx)) }
 
-// maintain has nothing to do: the server looks after itself.
+// maintain does nothing: the server maintains itself.
 func (e *postgresEngine) maintain(context.Context) error { return nil }
 
 func (e *postgresEngine) walBytes() int64 { return 0 }
@@ -81,14 +81,14 @@ func (e *postgresEngine) update(ctx context.Context, nowMS int64, fn func(*Tx) e
 	}
 }
 
-// append runs a batch in as few round trips as it can: BEGIN travels with the first
-// statement, and the statements that nobody waits for travel with COMMIT.
+// append runs a batch in as few round trips as it can: BEGIN is sent with the first statement,
+// and statements whose results are not read are sent with COMMIT.
 func (e *postgresEngine) append(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
 	c, err := e.pool.Acquire(ctx)
 	if err != nil {
 		return ds.Unavailable(fmt.Errorf("begin: %w", err))
 	}
-	defer c.Release() // a connection that is not idle and clean is closed by the pool
+	defer c.Release() // the pool closes a connection that is not idle and clean
 	p := &pipeline{conn: c.Conn(), queue: []statement{{sql: "BEGIN"}}}
 	if err := fn(&Tx{ctx: ctx, conn: p, dialect: postgresDialect, nowMS: nowMS}); err != nil {
 		return postgresFault(errors.Join(err, p.rollback(ctx)))
@@ -116,7 +116,7 @@ func (e *postgresEngine) read(ctx context.Context, nowMS int64, fn func(*Tx) err
 }
 
 func (e *postgresEngine) once(ctx context.Context, o pgx.TxOptions, nowMS int64, fn func(*Tx) error) error {
-	// The server's own timeouts are no help against one that is stopped or cut off.
+	// The server's own timeouts do not help if it is stopped or unreachable.
 	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
 	defer cancel()
 	t, err := e.pool.BeginTx(ctx, o)
@@ -139,14 +139,14 @@ func (e *postgresEngine) once(ctx context.Context, o pgx.TxOptions, nowMS int64,
 
 var postgresDialect = dialect{name: "postgres", skipLocked: "FOR UPDATE SKIP LOCKED"}
 
-// isConflict says whether the transaction lost to another one and may simply run again.
+// isConflict reports whether the transaction lost to another one and may simply be repeated.
 func isConflict(err error) bool {
 	var e *pgconn.PgError
 	return errors.As(err, &e) && (e.Code == "40001" || e.Code == "40P01")
 }
 
-// postgresFault marks errors that say nothing about the request as worth a retry:
-// a lost connection, a server that shuts down or is full, a timeout, a lost race.
+// postgresFault marks errors that are not about the request as worth a retry: a lost
+// connection, a server that shuts down or is full, a timeout, a lost race.
 func postgresFault(err error) error {
 	if err == nil || ds.IsUnavailable(err) {
 		return err
@@ -183,8 +183,8 @@ func (c postgresConn) query(ctx context.Context, sql string, args []any) (rows, 
 	return rs, nil
 }
 
-// pipeline is a connection within a batch. Statements that are queued go out with
-// the next one whose answer is wanted, and fail there.
+// pipeline is a connection within a batch. Queued statements are sent with the next one whose
+// result is read, and fail there.
 type pipeline struct {
 	conn  *pgx.Conn
 	queue []statement
@@ -205,7 +205,7 @@ func (p *pipeline) batch() *pgx.Batch {
 	return b
 }
 
-// flush sends what is queued. When a statement fails, those behind it were not run.
+// flush sends the queued statements. If a statement fails, those after it were not run.
 func (p *pipeline) flush(ctx context.Context) error {
 	if len(p.queue) == 0 {
 		return nil
@@ -256,8 +256,8 @@ func (p *pipeline) query(ctx context.Context, sql string, args []any) (rows, err
 	return &pipelineRows{Rows: rs, results: results}, nil
 }
 
-// rollback ends a transaction that was begun and failed. On a connection that is
-// lost there is nothing to end.
+// rollback ends a transaction that was begun and failed. On a lost connection there is nothing
+// to end.
 func (p *pipeline) rollback(ctx context.Context) error {
 	if p.conn.IsClosed() || p.conn.PgConn().TxStatus() == 'I' {
 		return nil
@@ -270,7 +270,7 @@ func (p *pipeline) rollback(ctx context.Context) error {
 
 const rollbackTimeout = 2 * time.Second
 
-// pipelineRows are the rows of the last statement of a pipeline.
+// pipelineRows holds the rows of the last statement of a pipeline.
 type pipelineRows struct {
 	pgx.Rows
 	results pgx.BatchResults
@@ -287,7 +287,7 @@ func (r *pipelineRows) Close() {
 	}
 }
 
-// Err is what went wrong in the rows or in ending the pipeline.
+// Err returns the error of the rows or of ending the pipeline.
 func (r *pipelineRows) Err() error {
 	if err := r.Rows.Err(); err != nil {
 		return err
@@ -295,8 +295,8 @@ func (r *pipelineRows) Err() error {
 	return r.err
 }
 
-// isConnectionLoss recognises what pgx reports when the server goes away under a
-// running query.
+// isConnectionLoss reports whether err is one of pgx's errors for a server that disappears
+// under a running query.
 func isConnectionLoss(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
@@ -308,8 +308,8 @@ func isPostgresCode(err error, code string) bool {
 	return errors.As(err, &e) && e.Code == code
 }
 
-// IsLockLost says whether err is PostgreSQL's refusal to wait any longer for a row
-// that another transaction holds, or its way out of a deadlock.
+// IsLockLost reports whether err is PostgreSQL's refusal to wait any longer for a row that
+// another transaction holds, or its end of a deadlock.
 func IsLockLost(err error) bool {
 	return err != nil && (isPostgresCode(err, "55P03") || isConflict(err))
 }

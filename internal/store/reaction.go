@@ -6,21 +6,21 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// ReactionKey names the reactions of one account to one message.
+// ReactionKey selects the reactions of one account to one message.
 type ReactionKey struct {
 	Conversation ds.ConversationID
 	MessageID    ds.MessageID
 	Account      ds.AccountID
 }
 
-// Reaction is a reaction that comes or, if Removed, goes.
+// Reaction is a reaction that is added or, if Removed, removed.
 type Reaction struct {
 	ReactionKey
 	Reaction string
 	Removed  bool
 }
 
-// Reactions loads what accounts have said to messages, in the order of their bytes. The
+// Reactions loads the reactions of accounts to messages, in the order of their bytes. The
 // caller holds the heads, or names them when it writes.
 func (tx *Tx) Reactions(keys []ReactionKey) (map[ReactionKey][]string, error) {
 	found := make(map[ReactionKey][]string, len(keys))
@@ -59,7 +59,7 @@ func (tx *Tx) Reactions(keys []ReactionKey) (map[ReactionKey][]string, error) {
 	return found, err
 }
 
-// writeReactions leaves of a list what its last word on each reaction is.
+// writeReactions writes the last state of each reaction of a list.
 func (tx *Tx) writeReactions(list []Reaction) error {
 	type one struct {
 		ReactionKey

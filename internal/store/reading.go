@@ -7,9 +7,9 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// Read runs fn, which makes exactly one statement that only reads, over the snapshot
-// that the statement itself is: what View does in three round trips takes one. A second
-// statement, or one that writes, is an error.
+// Read runs fn, which makes exactly one statement that only reads, in the statement's own
+// snapshot: View takes three round trips, this takes one. A second statement, or one that
+// writes, is an error.
 func (db *DB) Read(ctx context.Context, fn func(*Tx) error) error {
 	err := db.engine.read(ctx, db.nowMS(), func(tx *Tx) error {
 		if db.hook != nil {
@@ -22,9 +22,9 @@ func (db *DB) Read(ctx context.Context, fn func(*Tx) error) error {
 	return err
 }
 
-// UpdateOne is Update for fn that makes one statement, which returns rows: that is a
-// transaction by itself, and where the database is across a network one round trip in
-// place of three.
+// UpdateOne does the work of Update for fn that makes one statement, which returns rows: that
+// is a transaction by itself, and if the database is across a network one round trip in place
+// of three.
 func (db *DB) UpdateOne(ctx context.Context, fn func(*Tx) error) error {
 	if !db.IsShared() {
 		return db.Update(ctx, fn)
@@ -56,28 +56,27 @@ func (c *single) query(ctx context.Context, sql string, args []any) (rows, error
 	return c.to.query(ctx, sql, args)
 }
 
-// Start is where a device wants to begin to read a conversation.
+// Start is the position from which a device wants to read a conversation.
 type Start struct {
 	Device       ds.Device
 	Conversation ds.ConversationID
-	FromSeq      int64 // the first message; 0 stands for the device's cursor
-	Pending      int64 // that cursor where it is further on and not written yet
+	FromSeq      int64 // the first message; 0 means the device's cursor
+	Pending      int64 // that cursor if it is higher and not written yet
 }
 
-// Reading is what a device needs to know to begin to read a conversation.
+// Reading holds the data that a device needs to begin reading a conversation.
 type Reading struct {
 	Home        string
 	Pos, Seq    int64       // of the head
-	EarliestSeq int64       // the lowest message seq that is still kept
-	Stay        ds.Interval // the account's last; zero if it was never in, or there is no such conversation
-	FromSeq     int64       // the first message that is wanted; 1 when the device never acknowledged any
-	// Before is the pos after which a reader stands who wants that message, or the
-	// earliest one where that is pruned. Beyond the head it is Pos.
+	EarliestSeq int64       // the lowest message seq that is still stored
+	Stay        ds.Interval // the account's last; zero if it was never a member, or there is no such conversation
+	FromSeq     int64       // the first message that is wanted; 1 if the device never acknowledged any
+	// Before is the pos after which a reader of that message starts, or the earliest one if
+	// that is pruned. Beyond the head it is Pos.
 	Before int64
 }
 
-// Readings loads all of that for any number of devices in one statement. The answer is
-// parallel to starts.
+// Readings loads the Reading of each start in one statement. The result is parallel to starts.
 func (tx *Tx) Readings(starts []Start) ([]Reading, error) {
 	found := make([]Reading, len(starts))
 	if len(starts) == 0 {
@@ -88,7 +87,7 @@ func (tx *Tx) Readings(starts []Start) ([]Reading, error) {
 		var n int
 		var r Reading
 		err := scan(&n, &r.Home, &r.Pos, &r.Seq, &r.EarliestSeq, &r.Stay.From, &r.Stay.Until, &r.Stay.Role, &r.FromSeq, &r.Before)
-		found[n] = r // the last stay comes last
+		found[n] = r // rows are ordered by stay
 		return err
 	}, `SELECT w.n, w.home, w.pos, w.seq, w.earliest_seq, w.from_pos, w.until_pos, w.role, w.from_seq,
 			COALESCE((SELECT r.pos - 1 FROM records r WHERE r.log_id = w.log_id
@@ -103,8 +102,8 @@ func (tx *Tx) Readings(starts []Start) ([]Reading, error) {
 	return found, err
 }
 
-// starts is a table expression k over a list of starts, with their places in it, and
-// its arguments. In from_seq a cursor that is not written yet is negative.
+// starts returns a table expression k over a list of starts, with their indexes, and its
+// arguments. In from_seq a cursor that is not written yet is negative.
 func (tx *Tx) starts(list []Start) (string, []any) {
 	n := len(list)
 	logs, accounts, devices, from := make([]string, n), make([]string, n), make([]string, n), make([]int64, n)
@@ -131,8 +130,8 @@ func (tx *Tx) starts(list []Start) (string, []any) {
 		[]any{asJSON(rows)}
 }
 
-// DeviceReading is what a device needs to know to begin to read its account log: the
-// pos of the head, 0 when there is no such log, and the pos that the device wants next.
+// DeviceReading returns the data that a device needs to begin reading its account log: the pos
+// of the head, 0 if there is no such log, and the pos that the device wants next.
 func (tx *Tx) DeviceReading(device ds.Device) (head, cursor int64, err error) {
 	log := string(ds.AccountLog(device.Account))
 	err = tx.row(`SELECT COALESCE((SELECT pos FROM logs WHERE log_id = $1), 0),

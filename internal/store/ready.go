@@ -10,20 +10,20 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// unreadyFor is how long a database counts as one that takes no writes after it
-// refused a batch, unless it takes one before. It ends by itself: who sends no more
-// traffic for it would never see it write again.
+// unreadyFor is the time for which a database counts as not writable after it refused a batch,
+// unless it accepts one before. It ends by itself: without traffic a balancer would never see
+// it write again.
 const unreadyFor = 5 * time.Second
 
-// TakesWrites says whether the database writes what it is given, as far as is known:
-// one with a full disk still answers Ping.
+// TakesWrites reports whether the database accepts writes, as far as is known: one with a full
+// disk still answers Ping.
 func (db *DB) TakesWrites() bool {
 	refused := db.refusedMS.Load()
 	return refused == 0 || db.nowMS() >= refused+unreadyFor.Milliseconds()
 }
 
-// noteAppend remembers how the last batch ended. One that lost a race says nothing
-// about the database, nor does one that wrote nothing.
+// noteAppend records the outcome of the last batch. A lost race, or a batch without writes,
+// says nothing about the database.
 func (db *DB) noteAppend(hasWritten bool, err error) {
 	switch {
 	case err == nil && hasWritten:
@@ -33,8 +33,8 @@ func (db *DB) noteAppend(hasWritten bool, err error) {
 	}
 }
 
-// upkeepInterval is how often the engine's maintenance runs, and a database that fails
-// is asked to write.
+// upkeepInterval is the interval of the engine's maintenance, and of test writes to a database
+// that fails.
 const upkeepInterval = time.Second
 
 // Collectors returns the metrics of the database for a registry.
@@ -60,8 +60,8 @@ func newErrors() prometheus.Counter {
 		Help: "Transactions and reads that the database failed."})
 }
 
-// note counts a fault of the database and logs the first one of an outage. A lost race
-// says nothing about the database, nor does a caller that went away.
+// note counts a fault of the database and logs the first one of an outage. A lost race or a
+// cancelled caller says nothing about the database.
 func (db *DB) note(ctx context.Context, err error) {
 	if err == nil || !ds.IsUnavailable(err) || IsLockLost(err) || db.closing.Err() != nil || errors.Is(ctx.Err(), context.Canceled) {
 		return
@@ -70,8 +70,8 @@ func (db *DB) note(ctx context.Context, err error) {
 	db.condition.Failed(err)
 }
 
-// maintain keeps the database in order until Close, and finds out when one that failed
-// works again: where nothing is written nothing else would.
+// maintain runs the engine's maintenance until Close, and detects when a failed database works
+// again, which would otherwise need traffic.
 func (db *DB) maintain() {
 	ticker := time.NewTicker(upkeepInterval)
 	defer ticker.Stop()
@@ -93,12 +93,12 @@ func (db *DB) maintain() {
 	}
 }
 
-// probe makes the database write, as little as it can.
+// probe makes the database write, as little as possible.
 func (tx *Tx) probe() error {
 	if tx.dialect.name == "postgres" {
-		var transaction string // having a number, its COMMIT is written
+		var transaction string // a transaction with an id writes its COMMIT
 		return tx.row("SELECT pg_current_xact_id()::text").Scan(&transaction)
 	}
-	_, err := tx.exec("PRAGMA user_version = 1") // it is used for nothing else
+	_, err := tx.exec("PRAGMA user_version = 1") // not used for anything else
 	return err
 }

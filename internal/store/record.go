@@ -9,18 +9,17 @@ import (
 
 const recordColumns = `log_id, pos, seq, kind, generation, epoch, term, message_id, created_ms, hash, sender_account, sender_device, recipient, encoding, body`
 
-// bodyInlineMax bounds the bodies that are read in a page together. A larger one comes by
-// itself: PostgreSQL sends the whole answer to a statement, however little of it is read.
+// bodyInlineMax bounds the bodies that a page contains. A larger one is read separately:
+// PostgreSQL sends the whole result of a statement, however little of it is read.
 const bodyInlineMax = 512 << 10
 
-// tagColumn is the confirmation tag of a commit. Nodes of earlier versions write it into
-// the head alone, which has it until the next commit.
+// tagColumn is the confirmation tag of a commit. Nodes of earlier versions write it into the
+// head only, which has it until the next commit.
 const tagColumn = `CASE WHEN kind = 3 THEN COALESCE((SELECT t.tag FROM commit_tags t WHERE t.log_id = records.log_id AND t.pos = records.pos),
 		(SELECT l.confirmation_tag FROM logs l WHERE l.log_id = records.log_id AND l.generation = records.generation
 			AND l.epoch = records.epoch AND l.tag_epoch = records.epoch)) END`
 
-// pageColumns are the columns of a page, with the bodies up to the bound that the
-// argument number n says.
+// pageColumns returns the columns of a page, with bodies up to the bound in argument number n.
 func pageColumns(n int) string {
 	return `pos, COALESCE(seq, 0), kind, generation, epoch, term, COALESCE(message_id, ''), created_ms, hash,
 	COALESCE(sender_account, ''), COALESCE(sender_device, ''), COALESCE(recipient, ''), encoding, length(body),
@@ -30,12 +29,12 @@ func pageColumns(n int) string {
 // Reach bounds a page of records.
 type Reach struct {
 	Count int
-	Bytes int // there is no further record once the bodies exceed it in total
-	Body  int // longer bodies are left in the store, see ds.Record.Left; 0 for none
+	Bytes int // the page ends once the bodies exceed it in total
+	Body  int // longer bodies are not loaded, see ds.Record.Left; 0 for no bound
 }
 
-// RecordsAfter reads a page of a log: the records after pos in order, at most
-// count of them, and no further one once their bodies exceed bytesMax in total.
+// RecordsAfter reads a page of a log: the records after pos in order, at most count of them, up
+// to the one with which their bodies exceed bytesMax in total.
 func (tx *Tx) RecordsAfter(log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, error) {
 	list, isLong, err := tx.after(log, pos, Reach{Count: count, Bytes: bytesMax})
 	if isLong && err == nil {
@@ -48,7 +47,7 @@ func (tx *Tx) after(log ds.LogID, pos int64, reach Reach) ([]ds.Record, bool, er
 	return tx.page(log, reach, `pos > $2 ORDER BY pos LIMIT `+bound(3), pos, int64(reach.Count))
 }
 
-// RecordsAfter is Tx.RecordsAfter by itself.
+// RecordsAfter does the work of Tx.RecordsAfter in a transaction of its own.
 func (db *DB) RecordsAfter(ctx context.Context, log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, error) {
 	return db.RecordsWithin(ctx, log, pos, Reach{Count: count, Bytes: bytesMax})
 }
@@ -58,7 +57,7 @@ func (db *DB) RecordsWithin(ctx context.Context, log ds.LogID, pos int64, reach 
 	return db.page(ctx, func(tx *Tx) ([]ds.Record, bool, error) { return tx.after(log, pos, reach) })
 }
 
-// ReadBody reads the body of a record that was left in the store.
+// ReadBody reads the body of a record that was not loaded.
 func (db *DB) ReadBody(ctx context.Context, r *ds.Record) error {
 	err := db.Read(ctx, func(tx *Tx) error { return tx.readBody(r) })
 	if err == nil {
@@ -67,7 +66,7 @@ func (db *DB) ReadBody(ctx context.Context, r *ds.Record) error {
 	return err
 }
 
-// page runs one statement of Tx.page and, where it found a long body, one more.
+// page runs one statement of Tx.page and, if it found a long body, one more.
 func (db *DB) page(ctx context.Context, find func(*Tx) ([]ds.Record, bool, error)) (list []ds.Record, err error) {
 	isLong := false
 	err = db.Read(ctx, func(tx *Tx) error {
@@ -80,9 +79,9 @@ func (db *DB) page(ctx context.Context, find func(*Tx) ([]ds.Record, bool, error
 	return list, err
 }
 
-// page reads records of a log where a condition over the arguments from $2 holds, within
-// reach. A record with a long body ends the page before it or, where no body comes before
-// it, is the last; its body is then to be read (isLong).
+// page reads records of a log for which a condition over the arguments from $2 holds, within
+// reach. A record with a long body ends the page before it or, if no body precedes it, is the
+// last; its body must then be read (isLong).
 func (tx *Tx) page(log ds.LogID, reach Reach, where string, args ...any) (list []ds.Record, isLong bool, err error) {
 	inline := bodyInlineMax
 	if reach.Body > 0 {
@@ -126,10 +125,10 @@ func (tx *Tx) readBody(r *ds.Record) error {
 	return err
 }
 
-// HistoryPage says which messages of a conversation are wanted.
+// HistoryPage selects messages of a conversation.
 type HistoryPage struct {
-	SinceSeq, UntilSeq int64 // after the one, up to the other
-	Apps, Commits      bool  // and only these, where not both are set
+	SinceSeq, UntilSeq int64 // exclusive and inclusive
+	Apps, Commits      bool  // only these, unless both are set
 	FromEpoch, ToEpoch int64 // of commits
 	Reach
 }
@@ -150,8 +149,8 @@ func (db *DB) History(ctx context.Context, log ds.LogID, p HistoryPage) ([]ds.Re
 	})
 }
 
-// FirstCommit is the seq of the first commit of a generation that begins epoch or a later
-// one, and the epoch that it begins; zero where there is none.
+// FirstCommit returns the seq of the first commit of a generation that begins epoch or a later
+// one, and the epoch that it begins; zero if there is none.
 func (tx *Tx) FirstCommit(log ds.LogID, generation, epoch int64) (seq, begins int64, err error) {
 	err = tx.row(`SELECT seq, epoch FROM records WHERE log_id = $1 AND kind = 3 AND seq IS NOT NULL AND generation = $2 AND epoch >= $3
 		ORDER BY seq LIMIT 1`, string(log), generation, epoch).Scan(&seq, &begins)
@@ -169,7 +168,7 @@ func (tx *Tx) CommitsBetween(log ds.LogID, after, before, fromEpoch, toEpoch int
 	return count, err
 }
 
-// SeqAt is the seq of the last message at pos or before it, 0 where there is none.
+// SeqAt returns the seq of the last message at or before pos, 0 if there is none.
 func (tx *Tx) SeqAt(log ds.LogID, pos int64) (seq int64, err error) {
 	err = tx.row(`SELECT seq FROM records WHERE log_id = $1 AND pos <= $2 AND seq IS NOT NULL ORDER BY pos DESC LIMIT 1`, string(log), pos).Scan(&seq)
 	if notFound(err) == ErrNotFound {

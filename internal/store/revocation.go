@@ -1,17 +1,16 @@
 package store
 
-// Revocation is a place in the order in which sessions were revoked, on whatever node:
-// that of a session by its number and its hash.
+// Revocation is a position in the order in which sessions were revoked, on any node: that of a
+// session by its number and its hash.
 type Revocation struct {
 	Seq  int64
 	Hash []byte
 }
 
-// LockRevocations gives the transaction its number among those that revoke sessions and
-// keeps others from getting one until it has ended. So the numbers become visible in
-// their order, and whoever has seen one has seen all before it: no clock is compared.
-// RevokeSessions calls it; a transaction that locks anything else calls it first, lest two
-// of them wait for each other crosswise.
+// LockRevocations gives the transaction its number among those that revoke sessions and keeps
+// others from getting one until it has ended. So the numbers become visible in their order, and
+// a reader that has seen one has seen all before it: no clock is compared. RevokeSessions calls
+// it; a transaction that locks anything else calls it first, to avoid a deadlock.
 func (tx *Tx) LockRevocations() error {
 	if tx.revocation != 0 {
 		return nil
@@ -19,24 +18,25 @@ func (tx *Tx) LockRevocations() error {
 	return tx.row(`UPDATE counters SET value = value + 1 WHERE name = 'revocations' RETURNING value`).Scan(&tx.revocation)
 }
 
-// LastRevocation returns the place behind every session that was revoked until now.
+// LastRevocation returns the position after every session that was revoked until now.
 func (tx *Tx) LastRevocation() (Revocation, error) {
 	var last int64
 	err := tx.row(`SELECT value FROM counters WHERE name = 'revocations'`).Scan(&last)
 	return Revocation{Seq: last + 1, Hash: []byte{}}, err // no hash is empty
 }
 
-// revokedAfter is the query for the sessions behind the place of its arguments first and
+// revokedAfter returns the query for the sessions after the position in its arguments first and
 // first+1, at most as many as first+2 says, in their order.
 func revokedAfter(first int) string {
 	seq, hash := numbered(1, first-1), numbered(1, first)
-	// The first condition is what the index is found by.
+	// The first condition is the one that the index serves.
 	return `SELECT revoked_seq, session_hash FROM sessions
 		WHERE revoked_seq >= ` + seq + ` AND (revoked_seq, session_hash) > (` + seq + `, ` + hash + `)
 		ORDER BY revoked_seq, session_hash LIMIT ` + bound(first+2)
 }
 
-// RevokedAfter returns the places of at most max sessions that were revoked after a place.
+// RevokedAfter returns the positions of at most max sessions that were revoked after a
+// position.
 func (tx *Tx) RevokedAfter(after Revocation, max int) ([]Revocation, error) {
 	var list []Revocation
 	err := tx.each(func(scan func(...any) error) error {

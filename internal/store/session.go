@@ -9,11 +9,11 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// SessionBatchMax bounds how many sessions one call takes.
+// SessionBatchMax bounds the sessions of one call.
 const SessionBatchMax = 256
 
-// Session is a row of a session. Its tokens are not in it: the row has their
-// SHA-256 and, in ResumeSealed, what only the holder of a resume token can open.
+// Session is a row of a session. It does not contain its tokens: it has their SHA-256 and, in
+// ResumeSealed, data that only the holder of a resume token can open.
 type Session struct {
 	Hash     []byte // of the session token
 	ID       string
@@ -26,7 +26,7 @@ type Session struct {
 	ResumeHash   []byte // of the resume token
 	ResumeSealed []byte // opaque to the store
 	PreviousHash []byte // of the predecessor of the resume token while it is accepted, else nil
-	// PreviousUntilMS is when the predecessor is accepted no more; 0 while that is open.
+	// PreviousUntilMS is the time when the predecessor expires; 0 while that is open.
 	PreviousUntilMS int64
 }
 
@@ -45,7 +45,7 @@ func scanSession(scan func(...any) error) (Session, error) {
 	return s, err
 }
 
-// InsertSessions begins sessions, at most SessionBatchMax. They never replace others.
+// InsertSessions inserts sessions, at most SessionBatchMax. They never replace others.
 func (tx *Tx) InsertSessions(list []Session) error {
 	if len(list) == 0 {
 		return nil
@@ -56,7 +56,7 @@ func (tx *Tx) InsertSessions(list []Session) error {
 		args = append(args, s.Hash, s.ID, string(s.Device.Account), string(s.Device.ID), s.Label, strings.Join(s.Features, ","),
 			s.CreatedMS, s.LastSeenMS, s.ExpiresMS, s.ResumeHash, s.ResumeSealed)
 	}
-	// Rows cannot be repeated here, so the list is cut into powers of two instead.
+	// Rows cannot be repeated here, so the list is split into powers of two instead.
 	for len(args) > 0 {
 		rows := 1
 		for 2*rows*width <= len(args) {
@@ -74,17 +74,16 @@ func (tx *Tx) InsertSessions(list []Session) error {
 	return nil
 }
 
-// Session finds the session with that hash of its token, expired or not. A revoked
-// one is ErrNotFound.
+// Session returns the session with that hash of its token, expired or not. A revoked one is
+// ErrNotFound.
 func (tx *Tx) Session(hash []byte) (Session, error) {
 	s, err := scanSession(tx.row(`
 		SELECT `+sessionColumns+` FROM sessions WHERE session_hash = $1 AND revoked_ms IS NULL`, hash).Scan)
 	return s, notFound(err)
 }
 
-// SessionsByResume finds the sessions of which one of at most SessionBatchMax hashes
-// belongs to the resume token or to its predecessor, expired or not, by their hash.
-// Revoked ones are not found.
+// SessionsByResume returns, by their hash, the sessions whose resume token or its predecessor
+// has one of at most SessionBatchMax hashes, expired or not. Revoked ones are not found.
 func (tx *Tx) SessionsByResume(hashes [][32]byte) (map[[32]byte]Session, error) {
 	found := make(map[[32]byte]Session, len(hashes))
 	if len(hashes) == 0 {
@@ -92,7 +91,7 @@ func (tx *Tx) SessionsByResume(hashes [][32]byte) (map[[32]byte]Session, error) 
 	}
 	list := padded(hashArgs(hashes), 1)
 	in := `IN (` + numbered(len(list), 0) + `)`
-	// Two selects, for each has its own index.
+	// Two selects, because each has its own index.
 	err := tx.each(func(scan func(...any) error) error {
 		s, err := scanSession(scan)
 		if err == nil {
@@ -112,10 +111,9 @@ type Rotation struct {
 	ResumeSealed []byte
 }
 
-// RotateSessions replaces the resume tokens of at most SessionBatchMax sessions and
-// slides them. Each must still have the token that it was read with: of callers that
-// race, on any node, one finds its session's hash in the answer. The replaced token
-// becomes the predecessor.
+// RotateSessions replaces the resume tokens of at most SessionBatchMax sessions and slides
+// them. Each must still have the token that it was read with: of concurrent calls, on any node,
+// one finds its session's hash in the result. The replaced token becomes the predecessor.
 func (tx *Tx) RotateSessions(list []Rotation, nowMS, expiresMS int64) (map[[32]byte]bool, error) {
 	rows := make([][]any, len(list))
 	for i, r := range list {
@@ -129,13 +127,13 @@ func (tx *Tx) RotateSessions(list []Rotation, nowMS, expiresMS int64) (map[[32]b
 		RETURNING session_hash`, nowMS, expiresMS)
 }
 
-// Successor names a resume token that its holder was given: the successor of another.
+// Successor names a resume token that was issued as the successor of another.
 type Successor struct {
 	Hash, ResumeHash [32]byte // of the session and of the token
 }
 
-// LimitPredecessors ends the predecessors of at most SessionBatchMax resume tokens at
-// untilMS. A token that has been replaced, or that has no predecessor, is passed over.
+// LimitPredecessors expires the predecessors of at most SessionBatchMax resume tokens at
+// untilMS. A token that has been replaced, or that has no predecessor, is ignored.
 func (tx *Tx) LimitPredecessors(list []Successor, untilMS int64) error {
 	rows := make([][]any, len(list))
 	for i, a := range list {
@@ -149,9 +147,8 @@ func (tx *Tx) LimitPredecessors(list []Successor, untilMS int64) error {
 	return err
 }
 
-// ForgetPredecessors removes at most max predecessors that ended at nowMS or before, and
-// what was sealed for them: all of resume_sealed behind its first sealedBytes. It returns
-// how many.
+// ForgetPredecessors removes at most max predecessors that expired at nowMS or before, and
+// their seals: all of resume_sealed after its first sealedBytes. It returns how many.
 func (tx *Tx) ForgetPredecessors(nowMS int64, sealedBytes, max int) (int64, error) {
 	return tx.exec(`
 		UPDATE sessions SET previous_hash = NULL, previous_until_ms = NULL, resume_sealed = substr(resume_sealed, 1, $2)
@@ -160,9 +157,9 @@ func (tx *Tx) ForgetPredecessors(nowMS int64, sealedBytes, max int) (int64, erro
 		nowMS, sealedBytes, max)
 }
 
-// updateSessions runs a statement over rows of binary values, which come after args
-// and begin with a session's hash. It goes through them by hash, so that nodes that
-// update the same sessions at once seldom wait for each other crosswise.
+// updateSessions runs a statement over rows of binary values, which come after args and begin
+// with a session's hash. It orders them by hash, so that nodes that update the same sessions
+// concurrently seldom deadlock.
 func (tx *Tx) updateSessions(rows [][]any, sql string, args ...any) (map[[32]byte]bool, error) {
 	done := make(map[[32]byte]bool, len(rows))
 	if len(rows) == 0 {
@@ -177,7 +174,7 @@ func (tx *Tx) updateSessions(rows [][]any, sql string, args ...any) (map[[32]byt
 	values = padded(values, width)
 	list := placeholders(len(values)/width, width, len(args))
 	if tx.dialect.name == "postgres" {
-		// The types of the first row are those of all; without it they are text.
+		// The types of the first row apply to all; without them they are text.
 		first, rest, _ := strings.Cut(list, ")")
 		first = strings.ReplaceAll(first, ",", "::bytea,")
 		list = first + "::bytea)" + rest
@@ -193,8 +190,8 @@ func (tx *Tx) updateSessions(rows [][]any, sql string, args ...any) (map[[32]byt
 	return done, err
 }
 
-// RepeatSession slides a session of which the predecessor's answer is given again;
-// false means that the predecessor has died since s was read.
+// RepeatSession slides a session for which the predecessor's answer is repeated; false means
+// that the predecessor has expired since s was read.
 func (tx *Tx) RepeatSession(s Session, nowMS, expiresMS int64) (bool, error) {
 	n, err := tx.exec(`
 		UPDATE sessions SET last_seen_ms = $1, expires_ms = $2
@@ -204,7 +201,7 @@ func (tx *Tx) RepeatSession(s Session, nowMS, expiresMS int64) (bool, error) {
 	return n == 1, err
 }
 
-// SeeSession notes that a session was used, without sliding its expiry.
+// SeeSession records that a session was used, without sliding its expiry.
 func (tx *Tx) SeeSession(hash []byte, nowMS int64) error {
 	_, err := tx.exec(`UPDATE sessions SET last_seen_ms = $1 WHERE session_hash = $2 AND last_seen_ms < $1`, nowMS, hash)
 	return err
@@ -239,7 +236,7 @@ func hashArgs(hashes [][32]byte) []any {
 	return args
 }
 
-// numbered writes "$3,$4…" for a list of count values after offset others.
+// numbered returns "$3,$4…" for a list of count values after offset others.
 func numbered(count, offset int) string {
 	var b strings.Builder
 	for i := range count {
@@ -266,17 +263,17 @@ func (tx *Tx) Sessions(account ds.AccountID, nowMS int64) ([]Session, error) {
 	return list, err
 }
 
-// RevokeSessions ends the sessions of an account: the one with that id, those of that
-// device, or all where both are empty; but never the one with the hash keep (nil: no
-// exception). Those that seem to have expired are ended too, for one that is attached
-// somewhere lives on when its expiry could not be written. It returns Hash, ID and
-// ExpiresMS of what it ended, in no order. See LockRevocations.
+// RevokeSessions ends the sessions of an account: the one with that id, those of that device,
+// or all if both are empty; but never the one with the hash keep (nil: no exception). Those
+// that seem to have expired are ended too, because an attached one lives on if its expiry could
+// not be written. It returns Hash, ID and ExpiresMS of the ended ones, in no order. See
+// LockRevocations.
 func (tx *Tx) RevokeSessions(account ds.AccountID, id string, device ds.DeviceID, keep []byte, nowMS int64) ([]Session, error) {
 	if err := tx.LockRevocations(); err != nil {
 		return nil, err
 	}
 	if keep == nil {
-		keep = []byte{0} // no hash of ours
+		keep = []byte{0} // not a possible hash
 	}
 	var list []Session
 	err := tx.each(func(scan func(...any) error) error {
@@ -292,8 +289,7 @@ func (tx *Tx) RevokeSessions(account ds.AccountID, id string, device ds.DeviceID
 	return list, err
 }
 
-// HasAccount says whether anything here belongs to an account: a session, a log or a
-// key package.
+// HasAccount reports whether any data belongs to an account: a session, a log or a key package.
 func (tx *Tx) HasAccount(account ds.AccountID) (bool, error) {
 	var has int64
 	err := tx.row(`SELECT CASE WHEN EXISTS (SELECT 1 FROM sessions WHERE account = $1)
@@ -303,7 +299,8 @@ func (tx *Tx) HasAccount(account ds.AccountID) (bool, error) {
 	return has == 1, err
 }
 
-// DeleteSessions forgets at most max sessions that expired before beforeMS and returns how many.
+// DeleteSessions deletes at most max sessions that expired before beforeMS and returns how
+// many.
 func (tx *Tx) DeleteSessions(beforeMS int64, max int) (int64, error) {
 	return tx.exec(`
 		DELETE FROM sessions WHERE expires_ms < $1 AND session_hash IN (

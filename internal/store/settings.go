@@ -4,7 +4,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// NewDetails is what a conversation is made with.
+// NewDetails holds the details with which a conversation is created.
 type NewDetails struct {
 	Conversation       ds.ConversationID
 	Creator            ds.AccountID
@@ -12,7 +12,7 @@ type NewDetails struct {
 	Title, Description string
 }
 
-// PolicyChange says who changed the rules of a conversation, which stand in its head.
+// PolicyChange records a change of the rules of a conversation, which are in its head.
 type PolicyChange struct {
 	Conversation ds.ConversationID
 	By           ds.AccountID
@@ -25,7 +25,7 @@ type ConversationInvite struct {
 	By           ds.AccountID
 }
 
-// invitesMax is how many codes of a conversation are valid at a time, the newest.
+// invitesMax is the number of valid codes of a conversation, the newest.
 const invitesMax = 20
 
 // writeSettings writes the parts of a batch that belong to the details of conversations.
@@ -79,8 +79,8 @@ func (tx *Tx) RevokeConversationInvite(id ds.ConversationID, codeHash []byte) er
 	return err
 }
 
-// GroupInfoEpochs returns of which epochs the GroupInfos of conversations are, where
-// they are known. The caller holds the heads, or names them when it writes.
+// GroupInfoEpochs returns the epochs of the conversations' GroupInfos, as far as they are
+// known. The caller holds the heads, or names them when it writes.
 func (tx *Tx) GroupInfoEpochs(ids []ds.ConversationID) (map[ds.ConversationID]int64, error) {
 	found := make(map[ds.ConversationID]int64, len(ids))
 	if len(ids) == 0 {

@@ -24,8 +24,8 @@ const (
 	sqliteLock    = "waxwing.lock"
 )
 
-// sqliteEngine is the embedded database: one connection writes, a few read beside
-// it. Writers queue for the connection, so no transaction ever sees SQLITE_BUSY.
+// sqliteEngine is the embedded database: one connection writes, a few read beside it. Writers
+// queue for the connection, so no transaction ever sees SQLITE_BUSY.
 type sqliteEngine struct {
 	lock    *os.File
 	file    string
@@ -58,8 +58,8 @@ func openSQLite(ctx context.Context, dir string) (engine, error) {
 	return e, nil
 }
 
-// lockDirectory keeps a second process away from the directory for as long as the
-// file stays open.
+// lockDirectory keeps a second process away from the directory for as long as the file stays
+// open.
 func lockDirectory(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, sqliteLock), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -75,8 +75,8 @@ var errLocked = errors.New("it is in use by another process; several servers sha
 
 // claim opens the database file for as long as the server runs and locks it.
 func (e *sqliteEngine) claim() error {
-	// The database holds what the service promises to keep; nobody else may read it. The
-	// files that SQLite puts beside it take over its mode.
+	// Only the owner may read the database. The files that SQLite creates beside it inherit its
+	// mode.
 	f, err := os.OpenFile(e.file, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
@@ -96,12 +96,12 @@ func (e *sqliteEngine) claim() error {
 	return nil
 }
 
-// errReplaced is the fault of everything that would be written to a database whose
-// file is no longer the one in the data directory.
+// errReplaced is the fault of every write to a database whose file is no longer the one in the
+// data directory.
 var errReplaced = ds.Unavailable(errors.New("sqlite: the database file was moved or replaced while the server runs; restart it"))
 
-// isInPlace checks that the data directory still holds the file that is open: what is
-// written to another one would be acknowledged and lost.
+// isInPlace checks that the data directory still contains the open file: writes to another one
+// would be acknowledged and lost.
 func (e *sqliteEngine) isInPlace() error {
 	info, err := os.Stat(e.file)
 	if err == nil && os.SameFile(info, e.opened) {
@@ -138,7 +138,7 @@ func (e *sqliteEngine) connect(ctx context.Context) error {
 	if e.copier, err = newSQLiteConn(ctx, db); err != nil {
 		return err
 	}
-	// It holds everyone up while it works, so it waits for nobody.
+	// It blocks all others while it works, so it must not wait itself.
 	_, err = e.copier.exec(ctx, "PRAGMA busy_timeout(0)", nil)
 	return err
 }
@@ -185,8 +185,8 @@ func (e *sqliteEngine) close() error {
 	return err
 }
 
-// drain takes a connection out of service, waiting for the transaction that has it.
-// Connections that were never made are not waited for.
+// drain takes a connection out of service, after waiting for its transaction. Connections that
+// were never opened are not waited for.
 func (e *sqliteEngine) drain(pool chan *sqliteConn) *sqliteConn {
 	if e.db.Stats().OpenConnections == 0 {
 		return nil
@@ -239,7 +239,7 @@ func (e *sqliteEngine) append(ctx context.Context, nowMS int64, fn func(*Tx) err
 }
 
 func (e *sqliteEngine) view(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
-	// What reads holds the write-ahead log where it was at its beginning.
+	// A reader keeps the write-ahead log from being cut.
 	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
 	defer cancel()
 	return e.run(ctx, e.readers, "BEGIN", nowMS, fn)
@@ -262,8 +262,8 @@ func (e *sqliteEngine) run(ctx context.Context, pool chan *sqliteConn, begin str
 		return err
 	}
 	defer func() { pool <- c }()
-	// A cancelled request must not interrupt BEGIN, COMMIT or ROLLBACK halfway: they run
-	// on a context of their own, the statements between them on the caller's.
+	// A cancelled request must not interrupt BEGIN, COMMIT or ROLLBACK: they run on a context
+	// of their own, the statements between them on the caller's.
 	steady := context.WithoutCancel(ctx)
 	if _, err := c.exec(steady, begin, nil); err != nil {
 		return sqliteFault(err)
@@ -301,7 +301,7 @@ func sqliteFault(err error) error {
 	return err
 }
 
-// sqliteConn is one connection with the statements it has prepared.
+// sqliteConn is one connection with its prepared statements.
 type sqliteConn struct {
 	conn  *sql.Conn
 	stmts map[string]*sql.Stmt
@@ -361,5 +361,5 @@ func (c *sqliteConn) query(ctx context.Context, query string, args []any) (rows,
 
 type sqliteRows struct{ *sql.Rows }
 
-// Close ends the query; what went wrong shows in Err.
+// Close ends the query; its error is returned by Err.
 func (r sqliteRows) Close() { _ = r.Rows.Close() }

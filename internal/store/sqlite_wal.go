@@ -8,17 +8,17 @@ import (
 )
 
 const (
-	// walBytesKept is the size that SQLite cuts the write-ahead log to when it begins
-	// again, and walBytesMax the size above which it is made to begin again. Both are
-	// above the 8 000 pages (33 MB) after which SQLite copies it into the database.
+	// walBytesKept is the size to which SQLite truncates the write-ahead log when it restarts,
+	// and walBytesMax the size above which it is forced to restart. Both are above the 8 000
+	// pages (33 MB) after which SQLite copies it into the database.
 	walBytesKept = 34 << 20
 	walBytesMax  = 40 << 20
-	// walPatience bounds how long an attempt waits for those who read. Reads that come
-	// meanwhile go on with the connections that are left.
+	// walPatience bounds how long an attempt waits for readers. New reads meanwhile use the
+	// remaining connections.
 	walPatience = 2 * time.Second
 )
 
-// walBytes returns the size of the write-ahead log; 0 when there is none.
+// walBytes returns the size of the write-ahead log; 0 if there is none.
 func (e *sqliteEngine) walBytes() int64 {
 	info, err := os.Stat(e.file + "-wal")
 	if err != nil {
@@ -27,11 +27,10 @@ func (e *sqliteEngine) walBytes() int64 {
 	return info.Size()
 }
 
-// maintain cuts the write-ahead log when it is above its bound. By itself SQLite begins
-// it again only in a moment without any reader, which may never come where several
-// overlap. What can be copied is copied beside readers and writers; then the few
-// connections that read are taken, one after the other, and at last the one that
-// writes, for as long as it takes to copy the rest.
+// maintain truncates the write-ahead log when it is above its bound. SQLite itself restarts it
+// only in a moment without any reader, which may never come if several overlap. As much as
+// possible is copied beside readers and writers; then the few reading connections are taken,
+// one after the other, and at last the writing one, for the time that copying the rest takes.
 func (e *sqliteEngine) maintain(ctx context.Context) error {
 	if e.walBytes() <= walBytesMax {
 		return nil
@@ -53,8 +52,8 @@ func (e *sqliteEngine) maintain(ctx context.Context) error {
 	return e.checkpoint(ctx, "TRUNCATE")
 }
 
-// checkpoint copies the write-ahead log into the database, as far as no other process
-// is in the way. It is not interrupted.
+// checkpoint copies the write-ahead log into the database, as far as no other process prevents
+// it. It is not interrupted.
 func (e *sqliteEngine) checkpoint(ctx context.Context, mode string) error {
 	var isBusy, pages, copied int64
 	rs, err := e.copier.query(context.WithoutCancel(ctx), "PRAGMA wal_checkpoint("+mode+")", nil)

@@ -1,10 +1,10 @@
-// Package store keeps every durable fact of the service in one SQL database,
-// SQLite or PostgreSQL, behind transactions.
+// Package store keeps all durable data of the service in one SQL database, SQLite or
+// PostgreSQL, behind transactions.
 //
-// There is one set of portable queries; the append path and the claims have one
-// statement per database where speed needs it. A conformance suite holds both
-// databases to the same answers. Methods do one thing to one noun and take and
-// return ds values; who may do what is core's business and never decided here.
+// There is one set of portable queries; the append path and the claims have one statement per
+// database where speed needs it. A conformance suite tests both databases for the same results.
+// A method does one thing to one noun, and takes and returns ds values; permissions are checked
+// in core and never here.
 package store
 
 import (
@@ -26,23 +26,23 @@ import (
 // ErrNotFound is returned by methods that look for one thing and do not find it.
 var ErrNotFound = errors.New("not found")
 
-// transactionTimeout is how long a transaction may take on PostgreSQL, and wait for
-// its turn on SQLite, whatever its caller would wait: a database that does not answer
-// is unavailable.
+// transactionTimeout is the longest duration of a transaction on PostgreSQL, and of the wait
+// for its turn on SQLite, whatever its caller would accept: a database that does not answer is
+// unavailable.
 const transactionTimeout = 10 * time.Second
 
-// Options say where the database is and what the store measures time by.
+// Options names the database and the store's clock.
 type Options struct {
 	// URL is "sqlite:DIRECTORY" (created if missing) or "postgres://…".
 	URL string
-	// Now is the time that counts, see DB.Now; nil is the database's.
+	// Now is the store's clock, see DB.Now; nil is the database's.
 	Now func() time.Time
 	// Local is the clock of this machine; nil is the system's.
 	Local  func() time.Time
 	Logger *slog.Logger // nil: discard
 	// ConnectionsMax bounds the connections to PostgreSQL; 0 means 16.
 	ConnectionsMax int
-	// Hook is told of every statement; for tests only.
+	// Hook is called for every statement; for tests only.
 	Hook Hook
 }
 
@@ -64,29 +64,29 @@ type DB struct {
 	upkeep    sync.WaitGroup
 }
 
-// engine is what differs between the two databases.
+// engine holds the differences between the two databases.
 type engine interface {
 	// update runs fn in a read-write transaction and commits it durably.
 	update(ctx context.Context, nowMS int64, fn func(*Tx) error) error
-	// append is update without running fn again.
+	// append runs a transaction like update, but fn only once.
 	append(ctx context.Context, nowMS int64, fn func(*Tx) error) error
 	// view runs fn in a read-only transaction over one snapshot.
 	view(ctx context.Context, nowMS int64, fn func(*Tx) error) error
 	// read runs fn, which makes one query, outside of any transaction.
 	read(ctx context.Context, nowMS int64, fn func(*Tx) error) error
 	migrate(ctx context.Context) error
-	// maintain does what is due; it is called every upkeepInterval.
+	// maintain does the periodic maintenance; it is called every upkeepInterval.
 	maintain(ctx context.Context) error
-	// walBytes returns the size of the write-ahead log, where the engine has its own.
+	// walBytes returns the size of the write-ahead log, if the engine has its own.
 	walBytes() int64
 	ping(ctx context.Context) error
 	name() string
 	close() error
 }
 
-// Open opens the database and brings its schema up to this version. A database
-// that is away is an ds.Unavailable fault; one written by a version that this one
-// cannot live beside, and a directory that another process holds, are plain errors.
+// Open opens the database and brings its schema up to this version. If the database is away,
+// the error is an ds.Unavailable fault; a schema of a version that this one cannot run beside,
+// and a directory that another process holds, are plain errors.
 func Open(ctx context.Context, o Options) (*DB, error) {
 	if o.Local == nil {
 		o.Local = time.Now
@@ -118,7 +118,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if postgres, ok := e.(*postgresEngine); o.Now == nil && ok {
 		err = db.reckon(ctx, postgres, o.Local)
 	} else if o.Now == nil {
-		db.now = o.Local // which is the database's: it is in this process
+		db.now = o.Local // the database is in this process and uses this clock
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("clock: %w", err), e.close())
@@ -141,20 +141,20 @@ func (db *DB) Close() error {
 	return db.engine.close()
 }
 
-// Ping asks the database for a sign of life.
+// Ping checks that the database answers.
 func (db *DB) Ping(ctx context.Context) error {
 	err := db.engine.ping(ctx)
 	db.note(ctx, err)
 	return err
 }
 
-// IsShared says whether other nodes may write to the same database.
+// IsShared reports whether other nodes may write to the same database.
 func (db *DB) IsShared() bool { return db.engine.name() == "postgres" }
 
-// Update runs fn in a read-write transaction. When Update returns nil, what fn
-// wrote is durable. An error of fn rolls back and is returned as it is; an error of
-// which the outcome is unknown is ds.Unavailable. Update may run fn again, so fn
-// only reads, writes through tx and assigns its result.
+// Update runs fn in a read-write transaction. When Update returns nil, the writes of fn are
+// durable. An error of fn rolls back and is returned unchanged; an error with an unknown
+// outcome is ds.Unavailable. Update may run fn again, so fn only reads, writes through tx and
+// assigns its result.
 func (db *DB) Update(ctx context.Context, fn func(*Tx) error) error {
 	return db.run(ctx, db.engine.update, fn)
 }
@@ -164,12 +164,12 @@ func (db *DB) View(ctx context.Context, fn func(*Tx) error) error {
 	return db.run(ctx, db.engine.view, fn)
 }
 
-// run carries out a transaction and notes what it says about the database.
+// run carries out a transaction and records its outcome as evidence about the database.
 func (db *DB) run(ctx context.Context, transact func(context.Context, int64, func(*Tx) error) error, fn func(*Tx) error) error {
 	isOwn := false
 	watched := func(tx *Tx) error {
 		err := fn(tx)
-		isOwn = err != nil && ds.IsUnavailable(err) // by a decision of fn: the database's faults are not marked yet
+		isOwn = err != nil && ds.IsUnavailable(err) // marked by fn itself: the database's faults are not marked yet
 		return err
 	}
 	var err error
@@ -198,7 +198,7 @@ type Tx struct {
 	revocation int64 // the transaction's number among those that revoke sessions, or 0
 }
 
-// NowMS is the time of the transaction's start, in milliseconds.
+// NowMS returns the time of the transaction's start, in milliseconds.
 func (tx *Tx) NowMS() int64 { return tx.nowMS }
 
 type dialect struct {
@@ -206,7 +206,7 @@ type dialect struct {
 	skipLocked string // appended to a row-locking sub-select
 }
 
-// conn is the part of a connection that both drivers share.
+// conn is the common part of the two drivers' connections.
 type conn interface {
 	exec(ctx context.Context, sql string, args []any) (int64, error)
 	query(ctx context.Context, sql string, args []any) (rows, error)
@@ -223,8 +223,8 @@ func (tx *Tx) exec(sql string, args ...any) (int64, error) {
 	return tx.conn.exec(tx.ctx, sql, args)
 }
 
-// later is exec for a statement whose answer nobody waits for: in a batch on
-// PostgreSQL it goes out with a later one or with COMMIT, and fails there.
+// later runs a statement whose result is not read: in a batch on PostgreSQL it is sent with a
+// later one or with COMMIT, and fails there.
 func (tx *Tx) later(sql string, args ...any) error {
 	if p, ok := tx.conn.(interface{ later(string, []any) }); ok {
 		p.later(sql, args)
@@ -238,7 +238,7 @@ func (tx *Tx) query(sql string, args ...any) (rows, error) {
 	return tx.conn.query(tx.ctx, sql, args)
 }
 
-// row is a query for one row; errors show when it is scanned.
+// row runs a query for one row; errors are returned when it is scanned.
 func (tx *Tx) row(sql string, args ...any) row {
 	rs, err := tx.query(sql, args...)
 	return row{rs, err}
@@ -293,7 +293,7 @@ func (tx *Tx) each(scan func(scan func(...any) error) error, sql string, args ..
 	return rs.Err()
 }
 
-// null stores the empty string as NULL.
+// null returns nil for the empty string, to store it as NULL.
 func null[S ~string](s S) any {
 	if s == "" {
 		return nil
@@ -301,8 +301,8 @@ func null[S ~string](s S) any {
 	return string(s)
 }
 
-// placeholders writes "($1,$2),($3,$4)…" for a list of rows of width columns, with
-// the numbers starting after offset.
+// placeholders returns "($1,$2),($3,$4)…" for a list of rows of width columns, with the numbers
+// starting after offset.
 func placeholders(rows, width, offset int) string {
 	var b strings.Builder
 	n := offset
@@ -323,8 +323,8 @@ func placeholders(rows, width, offset int) string {
 	return b.String()
 }
 
-// anonymous is placeholders for SQLite's long lists: a named parameter costs it a
-// search through all of them each time it is bound.
+// anonymous returns placeholders for SQLite's long lists: binding a named parameter costs
+// SQLite a search through all of them.
 func anonymous(rows, width int) string {
 	row := "(" + strings.Repeat("?,", width-1) + "?)"
 	return strings.Repeat(row+",", rows-1) + row

@@ -6,23 +6,23 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// StreamRow is a part of the position of one stream: its first row holds all of it, later
-// ones what has moved since the row Since. What the bytes mean is the caller's affair.
+// StreamRow is a part of the position of one stream: its first row holds all of it, later ones
+// the changes since the row Since. The content is opaque to the store.
 type StreamRow struct {
 	Stream   string
 	N, Since int64
 	Moves    []byte
 
-	// Opens makes a new stream of Device with this row, which is number 0. Size is what
-	// all rows of the stream may come to.
+	// Opens starts a new stream of Device with this row, which is number 0. Size bounds all
+	// rows of the stream.
 	Opens  bool
 	Device ds.Device
 	Size   int64
 }
 
-// StreamBounds say how much of streams is kept: of one account, Streams of them and Bytes
-// by their sizes, those that were used last; of one stream, the last Rows, and of those
-// whose number is a multiple of CheckEvery the last Checks.
+// StreamBounds bounds the stored streams: of one account, Streams of them and Bytes by their
+// sizes, the most recently used; of one stream, the last Rows, and of those whose number is a
+// multiple of CheckEvery the last Checks.
 type StreamBounds struct {
 	Streams, Bytes           int64
 	Rows, CheckEvery, Checks int64
@@ -67,7 +67,7 @@ func (tx *Tx) WriteStreamRows(list []StreamRow, bounds StreamBounds) ([]bool, er
 	return written, nil
 }
 
-// thinStream deletes the rows that are not kept behind a new one.
+// thinStream deletes the rows that a new one makes superfluous.
 func (tx *Tx) thinStream(r StreamRow, bounds StreamBounds) error {
 	old, check := r.N-bounds.Rows, r.N-bounds.Checks*bounds.CheckEvery
 	if old%bounds.CheckEvery == 0 {
@@ -83,8 +83,8 @@ func (tx *Tx) thinStream(r StreamRow, bounds StreamBounds) error {
 	return err
 }
 
-// evictStreams deletes the streams of an account that exceed its bounds, those unused for
-// longest.
+// evictStreams deletes the streams of an account that exceed its bounds, the least recently
+// used first.
 func (tx *Tx) evictStreams(account ds.AccountID, bounds StreamBounds) error {
 	names, err := tx.streamNames(`SELECT stream_id FROM (SELECT stream_id, ROW_NUMBER() OVER w AS place, SUM(size) OVER w AS total FROM streams WHERE account = $1
 			WINDOW w AS (ORDER BY used_ms DESC, stream_id)) AS ranked
@@ -117,22 +117,22 @@ func (tx *Tx) deleteStreams(names []string) error {
 	return nil
 }
 
-// RenewStreams notes that streams are in use.
+// RenewStreams records that streams are in use.
 func (tx *Tx) RenewStreams(names []string) error {
 	_, err := tx.exec(`UPDATE streams SET used_ms = $2 WHERE stream_id `+tx.in(1), tx.setOf(names), tx.nowMS)
 	return err
 }
 
-// StreamRows are the rows that a state of a stream consists of: the first, the one that
-// the last builds upon, where there is one between, and the last, which is number N.
+// StreamRows holds the rows of a state of a stream: the first, the one that the last builds
+// upon, if there is one between, and the last, which is number N.
 type StreamRows struct {
 	First, Check, Last []byte
 	N                  int64
 }
 
-// StreamRows reads the state of a stream of a device as of row n or, where that is not
-// kept, as of the latest one before it; nothing for a stream that is unknown or was not
-// used for lifetime.
+// StreamRows reads the state of a stream of a device as of row n or, if that is not stored, as
+// of the latest one before it; nothing for a stream that is unknown or was not used for
+// lifetime.
 func (tx *Tx) StreamRows(stream string, device ds.Device, n int64, lifetime time.Duration) (StreamRows, error) {
 	var r StreamRows
 	err := tx.row(`SELECT f.moves, COALESCE(m.n, 0), m.moves, c.moves

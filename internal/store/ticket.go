@@ -6,7 +6,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// Ticket opens one subscription. What it is known by is kept as a hash only.
+// Ticket authorizes one subscription. Only the hash of its secret is stored.
 type Ticket struct {
 	Hash          [32]byte
 	Account       ds.AccountID
@@ -15,8 +15,8 @@ type Ticket struct {
 	ExpiresMS     int64
 }
 
-// InsertTicket keeps a ticket. Its generation is what is known of the account's devices;
-// that of t does not count.
+// InsertTicket stores a ticket. Its generation is the known one of the account's devices; that
+// of t is ignored.
 func (tx *Tx) InsertTicket(t Ticket) error {
 	_, err := tx.exec(`INSERT INTO tickets (ticket_hash, account, generation, conversations, expires_ms)
 		SELECT $1, $2, COALESCE((SELECT MAX(d.generation) FROM devices d WHERE d.account = $2), 0), $3, CAST($4 AS BIGINT)`,
@@ -24,8 +24,8 @@ func (tx *Tx) InsertTicket(t Ticket) error {
 	return err
 }
 
-// TakeTicket takes a ticket away and returns it, expired or not: only one caller ever
-// gets it. ErrNotFound is for all others.
+// TakeTicket deletes a ticket and returns it, expired or not: only one caller ever gets it. The
+// others get ErrNotFound.
 func (tx *Tx) TakeTicket(hash [32]byte) (Ticket, error) {
 	t := Ticket{Hash: hash}
 	var generation int64
@@ -39,13 +39,13 @@ func (tx *Tx) TakeTicket(hash [32]byte) (Ticket, error) {
 	return t, json.Unmarshal([]byte(list), &t.Conversations)
 }
 
-// SweepTickets forgets tickets that have expired.
+// SweepTickets deletes expired tickets.
 func (tx *Tx) SweepTickets() error {
 	_, err := tx.exec(`DELETE FROM tickets WHERE expires_ms <= $1`, tx.nowMS)
 	return err
 }
 
-// CountStays is how many of the conversations, each named once, account is in now.
+// CountStays returns the number of the conversations, each named once, that account is in.
 func (tx *Tx) CountStays(account ds.AccountID, ids []ds.ConversationID) (int, error) {
 	logs := make([]string, len(ids))
 	for i, id := range ids {

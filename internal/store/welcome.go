@@ -6,8 +6,8 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// WelcomeRecipient is one of those whom a Welcome is for. It waits until it is
-// confirmed or given up, so that a Welcome can be asked for and not only be told of.
+// WelcomeRecipient is one recipient of a Welcome. It waits until it is confirmed or given up,
+// so that a Welcome can also be queried and not only be received as an event.
 type WelcomeRecipient struct {
 	WelcomeID     string
 	Conversation  ds.ConversationID
@@ -16,8 +16,7 @@ type WelcomeRecipient struct {
 	KeyPackageRef string      // lower-case hex; "": unknown
 }
 
-// insertRecipients writes the recipients of a batch's Welcomes. One that is named
-// twice counts once.
+// insertRecipients inserts the recipients of a batch's Welcomes. Repeated ones count once.
 func (tx *Tx) insertRecipients(list []WelcomeRecipient) error {
 	for chunk := range slices.Chunk(list, 64) {
 		args := make([]any, 0, len(chunk)*6)
@@ -32,8 +31,8 @@ func (tx *Tx) insertRecipients(list []WelcomeRecipient) error {
 	return nil
 }
 
-// WelcomeSizeFor returns the size of a Welcome that still exists and is for a device. It
-// returns ErrNotFound for any other.
+// WelcomeSizeFor returns the size of a Welcome that still exists and is addressed to a device;
+// ErrNotFound otherwise.
 func (tx *Tx) WelcomeSizeFor(id string, device ds.Device) (size int64, err error) {
 	err = tx.row(`SELECT length(body) FROM welcomes WHERE welcome_id = $1 AND expires_ms > $2 AND EXISTS (
 			SELECT 1 FROM welcome_recipients WHERE welcome_id = $1 AND account = $3 AND (device = $4 OR device = ''))`,
@@ -41,7 +40,7 @@ func (tx *Tx) WelcomeSizeFor(id string, device ds.Device) (size int64, err error
 	return size, notFound(err)
 }
 
-// SweepWelcomes forgets Welcomes past their lifetime, and whom they were for.
+// SweepWelcomes deletes Welcomes past their lifetime, and their recipients.
 func (tx *Tx) SweepWelcomes() error {
 	if _, err := tx.exec(`DELETE FROM welcome_recipients WHERE welcome_id IN (SELECT welcome_id FROM welcomes WHERE expires_ms <= $1)`, tx.nowMS); err != nil {
 		return err
@@ -50,8 +49,8 @@ func (tx *Tx) SweepWelcomes() error {
 	return err
 }
 
-// PackageOwners says which devices have published the key packages of these refs, as
-// far as they are known here: those that were claimed too, until they expire.
+// PackageOwners returns the devices that have published the key packages of these refs, as far
+// as they are stored: claimed ones too, until they expire.
 func (tx *Tx) PackageOwners(refs []string) (map[string]ds.Device, error) {
 	found := make(map[string]ds.Device, len(refs))
 	if len(refs) == 0 {
@@ -67,8 +66,8 @@ func (tx *Tx) PackageOwners(refs []string) (map[string]ds.Device, error) {
 	return found, err
 }
 
-// Publishers says which of these accounts have a key package here that has a ref,
-// claimed or not.
+// Publishers returns those of the accounts that have a key package with a ref here, claimed or
+// not.
 func (tx *Tx) Publishers(accounts []ds.AccountID) (map[ds.AccountID]bool, error) {
 	found := make(map[ds.AccountID]bool, len(accounts))
 	if len(accounts) == 0 {
@@ -83,8 +82,8 @@ func (tx *Tx) Publishers(accounts []ds.AccountID) (map[ds.AccountID]bool, error)
 	return found, err
 }
 
-// Entered is what became of devices by a commit: those that it brought into the group,
-// and the key packages that it used.
+// Entered holds the effects of a commit on devices: those that it added to the group, and the
+// key packages that it used.
 type Entered struct {
 	Conversation ds.ConversationID
 	By           ds.AccountID
@@ -92,8 +91,8 @@ type Entered struct {
 	Packages     []string // refs, lower-case hex
 }
 
-// enter completes the additions of devices that are in their groups now, and keeps key
-// packages that were used from being handed out again, other than last-resort ones.
+// enter completes the additions of devices that are in their groups now, and keeps used key
+// packages from being claimed again, other than last-resort ones.
 func (tx *Tx) enter(list []Entered) error {
 	for _, e := range list {
 		if len(e.Devices) > 0 {
@@ -117,8 +116,8 @@ func (tx *Tx) enter(list []Entered) error {
 	return nil
 }
 
-// WaitingWelcomes lists whom of an account the Welcomes of a conversation wait for, the
-// newest first, at most max.
+// WaitingWelcomes lists the recipients of an account for which Welcomes of a conversation wait,
+// the newest first, at most max.
 func (tx *Tx) WaitingWelcomes(account ds.AccountID, conversation ds.ConversationID, max int) ([]WelcomeRecipient, error) {
 	var list []WelcomeRecipient
 	err := tx.each(func(scan func(...any) error) error {
@@ -132,8 +131,8 @@ func (tx *Tx) WaitingWelcomes(account ds.AccountID, conversation ds.Conversation
 	return list, err
 }
 
-// ConsumeWelcomes ends the waiting of these recipients, with a reason where the Welcome
-// was given up, and says how many still waited.
+// ConsumeWelcomes ends the waiting of these recipients, with a reason if the Welcome was given
+// up, and returns how many still waited.
 func (tx *Tx) ConsumeWelcomes(list []WelcomeRecipient, reason string) (int64, error) {
 	var total int64
 	for _, r := range list {
