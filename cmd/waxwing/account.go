@@ -16,17 +16,17 @@ import (
 	"waxwing.im/waxwing/internal/secretfile"
 )
 
-// defaultServer is where `waxwing serve` listens by default.
+// defaultServer is the default address of `waxwing serve`.
 const defaultServer = "http://127.0.0.1:8420"
 
 const didDocumentBytesMax = 64 << 10
 
-// seedOption is what names an account: a secret and a name derive its key.
+// seedOption names an account: a secret and a name derive its key.
 type seedOption struct {
 	Seed string `placeholder:"TEXT" help:"Secret that account keys are derived from. By default the one in the configuration directory, made when missing. Prefer WAXWING_SEED: other users can see flags."`
 }
 
-// secret is the seed to derive from.
+// secret returns the seed to derive from.
 func (o seedOption) secret(g *globals) ([]byte, error) {
 	if o.Seed != "" {
 		return []byte(o.Seed), nil
@@ -39,7 +39,8 @@ func (o seedOption) secret(g *globals) ([]byte, error) {
 	return []byte(text), err
 }
 
-// configHome is the directory of what belongs to the user and not to a home of chat.
+// configHome returns the user's configuration directory, which is independent of any home of
+// chat.
 func (g *globals) configHome() (string, error) {
 	if g.ConfigHome != "" {
 		return g.ConfigHome, nil
@@ -112,7 +113,7 @@ func (c *tokenCommand) Run(ctx context.Context, std streams, g *globals) error {
 	return lines.Err()
 }
 
-// print writes one token, in one write: a reader on a pipe gets it at once.
+// print writes one token, in one write: a reader of a pipe gets it at once.
 func (c *tokenCommand) print(out io.Writer, seed []byte, name string) error {
 	key, err := identity.DeriveAccountKey(seed, name, c.Alg)
 	if err != nil {
@@ -129,7 +130,7 @@ func (c *tokenCommand) print(out io.Writer, seed []byte, name string) error {
 	return err
 }
 
-// serviceDID asks a service who it is.
+// serviceDID fetches the DID of a service.
 func serviceDID(ctx context.Context, server string) (string, error) {
 	if server == "" {
 		server = defaultServer

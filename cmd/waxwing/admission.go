@@ -19,17 +19,17 @@ import (
 	"waxwing.im/waxwing/internal/server"
 )
 
-// adminTimeout bounds an act of the operator.
+// adminTimeout bounds an operation of the operator.
 const adminTimeout = time.Minute
 
-// adminOptions say whose data an operator's command is about.
+// adminOptions names the server whose data an operator's command reads or changes.
 type adminOptions struct {
 	Data     string `default:"data" placeholder:"DIR" help:"Data directory of the server, which may be running."`
 	Database string `placeholder:"URL" secret:"url" help:"PostgreSQL database of the servers, in place of the embedded one."`
 }
 
-// do asks the running server, or, where none runs or the database is shared, does it
-// on the database itself.
+// do sends the request to the running server, or, if none runs or the database is shared,
+// carries it out on the database itself.
 func (o adminOptions) do(ctx context.Context, request server.AdminRequest, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
@@ -55,7 +55,7 @@ func (o adminOptions) do(ctx context.Context, request server.AdminRequest, resul
 
 var errNoServer = errors.New("no server runs here")
 
-// askServer asks the server behind a socket, or returns errNoServer.
+// askServer sends a request to the server behind a socket, or returns errNoServer.
 func askServer(ctx context.Context, socket string, request server.AdminRequest) (server.AdminAnswer, error) {
 	body, err := json.Marshal(request)
 	if err != nil {
@@ -73,7 +73,7 @@ func askServer(ctx context.Context, socket string, request server.AdminRequest) 
 		return server.AdminAnswer{}, errNoServer // never started, or killed
 	}
 	if errors.Is(err, syscall.EINVAL) {
-		return server.AdminAnswer{}, errNoServer // no socket can have so long a path
+		return server.AdminAnswer{}, errNoServer // a socket cannot have so long a path
 	}
 	if err != nil {
 		return server.AdminAnswer{}, fmt.Errorf("ask the server: %w", err)
@@ -132,7 +132,7 @@ func (c *inviteListCommand) Run(ctx context.Context, std streams) error {
 	return w.Flush()
 }
 
-// inviteState is why an invite is good or not.
+// inviteState describes whether an invite is usable, and why not.
 func inviteState(i identity.Invite, now time.Time) string {
 	switch {
 	case i.RevokedMS != 0:
@@ -145,7 +145,7 @@ func inviteState(i identity.Invite, now time.Time) string {
 	return "good"
 }
 
-// minuteOrNever is a time for people, in UTC; 0 is never.
+// minuteOrNever formats a time for people, in UTC; 0 is "never".
 func minuteOrNever(ms int64) string {
 	if ms == 0 {
 		return "never"
@@ -175,7 +175,7 @@ type allowAddCommand struct {
 	DID string `arg:"" name:"did" help:"The account: a did:key, did:plc or did:web."`
 }
 
-// Run puts the account on the list.
+// Run adds the account to the list.
 func (c *allowAddCommand) Run(ctx context.Context) error {
 	return c.do(ctx, server.AdminRequest{Operation: server.AdminAllowAdd, Name: c.DID}, nil)
 }
@@ -207,7 +207,7 @@ type allowRemoveCommand struct {
 	DID string `arg:"" name:"did" help:"The account."`
 }
 
-// Run takes the account from the list.
+// Run removes the account from the list.
 func (c *allowRemoveCommand) Run(ctx context.Context) error {
 	return c.do(ctx, server.AdminRequest{Operation: server.AdminAllowRemove, Name: c.DID}, nil)
 }
@@ -217,7 +217,7 @@ type allowExpelCommand struct {
 	DID string `arg:"" name:"did" help:"The account."`
 }
 
-// Run puts the account out.
+// Run expels the account.
 func (c *allowExpelCommand) Run(ctx context.Context) error {
 	return c.do(ctx, server.AdminRequest{Operation: server.AdminAllowExpel, Name: c.DID}, nil)
 }

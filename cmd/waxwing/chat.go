@@ -23,7 +23,7 @@ type chatCommand struct {
 	Search   chatSearchCommand   `cmd:"" help:"Look through the history of this device."`
 }
 
-// chatOptions are what every command of chat takes.
+// chatOptions holds the options of every command of chat.
 type chatOptions struct {
 	Home          string `placeholder:"DIR" help:"Directory of keys and history, encrypted. By default homes/NAME in the configuration directory."`
 	Server        string `placeholder:"URL" help:"Server to talk through. By default the one that the home was made with, at first http://127.0.0.1:8420."`
@@ -36,21 +36,21 @@ type chatOptions struct {
 	seedOption
 }
 
-// options returns what chat takes.
+// options returns the options of package chat.
 func (o *chatOptions) options(std streams, g *globals) chat.Options {
 	return chat.Options{ConfigDir: g.configHome, Seed: func() ([]byte, error) { return o.secret(g) },
 		Home: o.Home, Name: o.As, Server: o.Server, DefaultServer: defaultServer, ServerDID: o.ServerDID, InviteCode: o.Invite, XRPC: o.XRPC,
 		Passphrase: o.Passphrase, AskPassphrase: o.AskPassphrase, In: std.in, Out: std.out, Err: std.err}
 }
 
-// within opens a home that is there already, does one thing and closes it again.
+// within opens an existing home, runs one function and closes it again.
 func (o *chatOptions) within(ctx context.Context, std streams, g *globals, do func(t *chat.Terminal) error) error {
 	options := o.options(std, g)
 	options.MustExist = true
 	return inside(ctx, options, do)
 }
 
-// inside is within, making the home when it is missing.
+// inside is like within, but creates a missing home.
 func (o *chatOptions) inside(ctx context.Context, std streams, g *globals, do func(t *chat.Terminal) error) error {
 	return inside(ctx, o.options(std, g), do)
 }
@@ -63,7 +63,7 @@ func inside(ctx context.Context, o chat.Options, do func(t *chat.Terminal) error
 	return errors.Join(do(t), t.Close())
 }
 
-// waitOption says how long a command waits for what it asks for.
+// waitOption is how long a command waits for its effect.
 type waitOption struct {
 	Wait time.Duration `default:"15s" placeholder:"TIME" help:"How long to wait until it is done. With 0 it is only noted and done when a chat is open next."`
 }
@@ -73,7 +73,7 @@ type chatInitCommand struct {
 	chatOptions
 }
 
-// Run makes the home and prints the DID.
+// Run creates the home and prints the DID.
 func (c *chatInitCommand) Run(std streams, g *globals) error {
 	options := c.options(std, g)
 	options.Device = c.Device
@@ -90,7 +90,7 @@ type chatUICommand struct {
 	chatOptions
 }
 
-// Run shows the terminal UI where there is a terminal, and is line based elsewhere.
+// Run shows the terminal UI on a terminal, and is line based elsewhere.
 func (c *chatUICommand) Run(ctx context.Context, std streams, g *globals) error {
 	return c.inside(ctx, std, g, func(t *chat.Terminal) error { return t.Talk(ctx, c.JSON) })
 }
@@ -101,7 +101,7 @@ type chatDMCommand struct {
 	chatOptions
 }
 
-// Help is shown below the flags.
+// Help returns the text below the flags.
 func (chatDMCommand) Help() string {
 	return "Each line of standard input is a message, except those that begin with a slash, such as /help, which lists " +
 		"them, /dm DID, which turns to another person, and /quit, " +
@@ -111,7 +111,7 @@ func (chatDMCommand) Help() string {
 
 // Run talks until /quit, the end of the input or a signal.
 func (c *chatDMCommand) Run(ctx context.Context, std streams, g *globals) error {
-	if !strings.HasPrefix(c.Peer, "did:") { // the protocol knows opaque names; people do not mean them
+	if !strings.HasPrefix(c.Peer, "did:") { // the protocol accepts opaque names, but people do not mean them
 		return usageError{fmt.Errorf("talk to %q: want a DID, as printed by waxwing did", c.Peer)}
 	}
 	return c.inside(ctx, std, g, func(t *chat.Terminal) error { return t.TalkTo(ctx, c.Peer, c.JSON) })
@@ -122,7 +122,7 @@ type chatListCommand struct {
 	chatOptions
 }
 
-// Run lists.
+// Run prints the list.
 func (c *chatListCommand) Run(ctx context.Context, std streams, g *globals) error {
 	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.List(ctx, c.JSON) })
 }
@@ -134,13 +134,13 @@ type chatVerifyCommand struct {
 	chatOptions
 }
 
-// Help is shown below the flags.
+// Help returns the text below the flags.
 func (chatVerifyCommand) Help() string {
 	return "Shows the safety number of you and another person, 60 digits, which both of you read alike if nobody stands " +
 		"between you. In a terminal it asks whether you do. Without a terminal, a NUMBER or --yes it shows the number and verifies nothing."
 }
 
-// Run shows, compares and notes.
+// Run shows and compares the number and records the result.
 func (c *chatVerifyCommand) Run(ctx context.Context, std streams, g *globals) error {
 	return c.within(ctx, std, g, func(t *chat.Terminal) error {
 		if c.DID == "" {
@@ -155,7 +155,7 @@ type chatUnverifyCommand struct {
 	chatOptions
 }
 
-// Run takes a verification back.
+// Run revokes a verification.
 func (c *chatUnverifyCommand) Run(ctx context.Context, std streams, g *globals) error {
 	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Unverify(ctx, c.DID) })
 }
@@ -185,12 +185,12 @@ func (c *chatSearchCommand) Run(ctx context.Context, std streams, g *globals) er
 		return err
 	}
 	if !q.After.IsZero() {
-		q.After = q.After.Add(-time.Nanosecond) // the query leaves its bounds out
+		q.After = q.After.Add(-time.Nanosecond) // the query excludes its bounds
 	}
 	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Search(ctx, q, c.From, c.In, c.JSON) })
 }
 
-// day reads a date, which begins at midnight here, or a time; the zero time for "".
+// day parses a date, which begins at midnight local time, or a time; the zero time for "".
 func day(option, text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
@@ -219,7 +219,7 @@ type chatRoomNewCommand struct {
 	chatOptions
 }
 
-// Run prints the room's id and waits until they are in.
+// Run prints the room's id and waits until the people are in the group.
 func (c *chatRoomNewCommand) Run(ctx context.Context, std streams, g *globals) error {
 	return c.inside(ctx, std, g, func(t *chat.Terminal) error { return t.MakeRoom(ctx, c.DIDs, c.Wait) })
 }
@@ -242,7 +242,7 @@ type chatRoomInviteCommand struct {
 	chatOptions
 }
 
-// Run invites and waits until they are in.
+// Run invites people and waits until they are in the group.
 func (c *chatRoomInviteCommand) Run(ctx context.Context, std streams, g *globals) error {
 	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Invite(ctx, c.Room, c.DIDs, c.Wait) })
 }
@@ -254,7 +254,7 @@ type chatRoomRemoveCommand struct {
 	chatOptions
 }
 
-// Run removes and waits until they are out of the group.
+// Run removes people and waits until they are out of the group.
 func (c *chatRoomRemoveCommand) Run(ctx context.Context, std streams, g *globals) error {
 	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Remove(ctx, c.Room, c.DIDs, c.Wait) })
 }
@@ -266,7 +266,7 @@ type chatRoomLeaveCommand struct {
 	chatOptions
 }
 
-// Run leaves and waits until the server knows.
+// Run leaves and waits until the server has the request.
 func (c *chatRoomLeaveCommand) Run(ctx context.Context, std streams, g *globals) error {
 	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Leave(ctx, c.Room, c.NewOwner, c.Wait) })
 }
@@ -282,7 +282,7 @@ type chatDevicesListCommand struct {
 	chatOptions
 }
 
-// Run lists.
+// Run prints the list.
 func (c *chatDevicesListCommand) Run(ctx context.Context, std streams, g *globals) error {
 	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Devices(ctx, c.JSON) })
 }
@@ -293,7 +293,7 @@ type chatDevicesAddCommand struct {
 	chatOptions
 }
 
-// Run adds and waits until the device is wherever this one is.
+// Run adds a device and waits until it is in all conversations of this one.
 func (c *chatDevicesAddCommand) Run(ctx context.Context, std streams, g *globals) error {
 	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.AddDevice(ctx, c.Device, c.Wait) })
 }
@@ -304,7 +304,7 @@ type chatDevicesRemoveCommand struct {
 	chatOptions
 }
 
-// Run removes and waits until the device is out of all conversations.
+// Run removes a device and waits until it is out of all conversations.
 func (c *chatDevicesRemoveCommand) Run(ctx context.Context, std streams, g *globals) error {
 	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.RemoveDevice(ctx, c.Device, c.Wait) })
 }

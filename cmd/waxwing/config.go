@@ -19,7 +19,7 @@ type configCommand struct {
 	Sample        bool `help:"Print a sample configuration file with every option explained, instead."`
 }
 
-// Help is shown below the flags.
+// Help returns the text below the flags.
 func (configCommand) Help() string {
 	return "Takes the options of serve. The answer is a configuration file itself, apart from masked secrets."
 }
@@ -57,7 +57,7 @@ func (c *configCommand) Run(std streams, parsed *kong.Context) error {
 	return nil
 }
 
-// serverFlags are the flags of node that configure the server, in their order.
+// serverFlags returns the flags of node that configure the server, in their order.
 func serverFlags(node *kong.Node) []*kong.Flag {
 	var flags []*kong.Flag
 	for _, flag := range node.Flags {
@@ -68,8 +68,8 @@ func serverFlags(node *kong.Node) []*kong.Flag {
 	return flags
 }
 
-// printSample writes a file that changes nothing: every option is explained and
-// set to its default, behind a comment sign.
+// printSample writes a file that changes nothing: every option is explained and set to its
+// default, in a comment.
 func printSample(w io.Writer, node *kong.Node) error {
 	text := &strings.Builder{}
 	text.WriteString("# Options of waxwing serve. Flags and the environment win over this file.\n")
@@ -111,8 +111,8 @@ func tomlValue(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// maskURL hides what a database URL keeps secret: the password, and the query,
-// which may hold another one.
+// maskURL hides the secrets of a database URL: the password, and the query, which may contain
+// another one.
 func maskURL(s string) string {
 	u, err := url.Parse(s)
 	if err != nil {

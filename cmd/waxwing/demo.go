@@ -20,14 +20,14 @@ import (
 
 const (
 	demoTimeout   = 20 * time.Second
-	demoReturns   = 10 // forced disconnects that clients must have come back from
+	demoReturns   = 10 // forced disconnects after which clients must have reconnected
 	demoCutEvery  = 100 * time.Millisecond
 	demoTyping    = 80 * time.Millisecond
-	demoRestartAt = 3 // which cut is the server's crash
+	demoRestartAt = 3 // number of the cut that is the server's crash
 )
 
-// demoLines is what the three say, in turn. Each is long enough that its bytes
-// cannot turn up by chance.
+// demoLines are the messages of the three people, in turn. Each is long enough that its bytes
+// cannot occur by chance.
 var demoLines = []string{
 	"Ann, the rowan berries are ripe at last.",
 	"Then the waxwings will not be long in coming.",
@@ -47,22 +47,22 @@ type demoCommand struct {
 	Keep string `placeholder:"DIR" help:"Keep the server's files, its log and what went over the network in this new directory. By default they are removed."`
 }
 
-// Help is shown below the flags.
+// Help returns the text below the flags.
 func (demoCommand) Help() string {
 	return "Everything is real: the server, its database, the network, MLS. The exit code says whether all checks held."
 }
 
-// person is one of the three: a client, and what it has seen.
+// person is one of the three: a client and its received messages.
 type person struct {
 	name   string
 	client *client.Client
 
 	mu   sync.Mutex // guards seen and news
 	seen []client.Event
-	news chan struct{} // closed when there is more to see
+	news chan struct{} // closed when there are new messages
 }
 
-// stage holds what a demo runs on.
+// stage holds the parts of a running demo.
 type stage struct {
 	dir    string
 	log    *safeBuffer
@@ -148,8 +148,8 @@ func (s *stage) raise(ctx context.Context) (err error) {
 	return nil
 }
 
-// play lets the three talk while the network breaks all the time, until everybody
-// has seen everything.
+// play lets the three talk while the network keeps breaking, until all have received all
+// messages.
 func (s *stage) play(ctx context.Context) error {
 	ann, others := s.people[0], s.people[1:]
 	var err error
@@ -175,7 +175,7 @@ func (s *stage) play(ctx context.Context) error {
 	background.Go(func() { trouble <- s.makeTrouble(playing) })
 	for i, line := range demoLines {
 		speaker := s.people[(i+1)%len(s.people)]
-		if i > 0 { // nobody answers what they have not read
+		if i > 0 { // a person answers only after reading the message before
 			if err := speaker.wait(ctx, demoLines[i-1]); err != nil {
 				return err
 			}
@@ -200,7 +200,7 @@ func (s *stage) play(ctx context.Context) error {
 	return nil
 }
 
-// watch collects what the person sees, and says once when all are in the room.
+// watch records the person's messages, and closes joined when all are in the room.
 func (p *person) watch(ctx context.Context, room string, people int, joined chan<- struct{}) {
 	isTogether := false
 	for event, err := range p.client.Events(ctx, 0) {
@@ -219,7 +219,7 @@ func (p *person) watch(ctx context.Context, room string, people int, joined chan
 	}
 }
 
-// wait returns when the person has seen a message with that text.
+// wait returns when the person has received a message with that text.
 func (p *person) wait(ctx context.Context, text string) error {
 	for {
 		p.mu.Lock()
@@ -237,8 +237,8 @@ func (p *person) wait(ctx context.Context, text string) error {
 	}
 }
 
-// makeTrouble breaks all connections again and again, each time when everybody has
-// come back; once on the way the server goes down without a word.
+// makeTrouble breaks all connections repeatedly, each time when all have reconnected; one of
+// the cuts is a crash of the server.
 func (s *stage) makeTrouble(ctx context.Context) error {
 	for round := 0; round <= demoRestartAt || s.returns() < demoReturns; round++ {
 		for _, p := range s.people {
@@ -259,7 +259,7 @@ func (s *stage) makeTrouble(ctx context.Context) error {
 	return nil
 }
 
-// returns is how often the clients have connected again.
+// returns counts the clients' reconnects.
 func (s *stage) returns() int64 {
 	var n int64
 	for _, p := range s.people {
@@ -298,7 +298,7 @@ func (s *stage) close() error {
 	return errors.Join(errs...)
 }
 
-// keep writes down what only memory holds.
+// keep writes the data that is only in memory to files.
 func (s *stage) keep() error {
 	if err := os.WriteFile(filepath.Join(s.dir, "log"), s.log.bytes(), 0o600); err != nil {
 		return err

@@ -32,8 +32,8 @@ func (f finding) String() string {
 	return "ok      " + f.what
 }
 
-// check looks at the end of the story: did everybody see the same, and did the
-// server learn nothing?
+// check examines the end of the story: did all people see the same messages, and did the server
+// learn no content?
 func (s *stage) check(ctx context.Context) []finding {
 	findings := []finding{
 		{"everybody saw every message once, in one order", s.checkOrder()},
@@ -44,7 +44,7 @@ func (s *stage) check(ctx context.Context) []finding {
 	places := []struct {
 		what    string
 		pieces  [][]byte
-		control string // is there, or the search is no search
+		control string // a text that must be found, or the search is broken
 	}{
 		{"no plaintext on the network", raw, "GET /v1/ws"},
 		{fmt.Sprintf("no plaintext in the %d WebSocket frames", len(frames)), frames, s.room},
@@ -68,7 +68,7 @@ func (s *stage) check(ctx context.Context) []finding {
 	return findings
 }
 
-// messages are what the person saw, in order.
+// messages returns the person's messages, in order.
 func (p *person) messages() []client.Event {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -103,8 +103,8 @@ func (s *stage) checkOrder() error {
 	return nil
 }
 
-// checkSeq looks at everything that has a place in the log, messages and changes of
-// the group: 1, 2, 3, … from where the person came in.
+// checkSeq checks the seqs of all messages and group changes of a log: 1, 2, 3, … from the
+// person's first one.
 func (s *stage) checkSeq() error {
 	for _, p := range s.people {
 		p.mu.Lock()
@@ -144,8 +144,8 @@ func (s *stage) checkAuthenticators(ctx context.Context) error {
 	return nil
 }
 
-// search looks for each line of the story in every form in which it could have
-// slipped through, and for the control, which must be found.
+// search looks for each line of the story in every encoding in which it could have leaked, and
+// for the control, which must be found.
 func search(pieces [][]byte, control string) error {
 	isFound := false
 	for _, piece := range pieces {
@@ -164,8 +164,8 @@ func search(pieces [][]byte, control string) error {
 	return nil
 }
 
-// disguises are the ways to write a text: as it is, in hex, and in base64, where
-// what stands before shifts it by none, one or two bytes.
+// disguises returns the encodings of a text: unchanged, in hex, and in base64, where the
+// preceding bytes shift it by none, one or two.
 func disguises(line string) map[string][]byte {
 	forms := map[string][]byte{"as it is": []byte(line), "in hex": []byte(hex.EncodeToString([]byte(line)))}
 	for shift := range 3 {
@@ -176,7 +176,7 @@ func disguises(line string) map[string][]byte {
 	return forms
 }
 
-// readTree reads all files below dir. Those that come and go meanwhile are not missed.
+// readTree reads all files below dir. Files that disappear meanwhile are ignored.
 func readTree(dir string) ([][]byte, error) {
 	var files [][]byte
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
@@ -193,7 +193,7 @@ func readTree(dir string) ([][]byte, error) {
 	return files, err
 }
 
-// printTable shows, message by message, what the people see beside what the server saw.
+// printTable prints each message as the people see it beside the server's view of it.
 func (s *stage) printTable(w io.Writer) {
 	names := map[string]string{}
 	for _, p := range s.people {
@@ -221,7 +221,7 @@ func (s *stage) printTable(w io.Writer) {
 	}
 }
 
-// envelopes are the messages of the room as the server sent them out, by seq.
+// envelopes returns the messages of the room as the server delivered them, by seq.
 func (s *stage) envelopes() map[int64]string {
 	found := map[int64]string{}
 	_, frames := s.wire.carried()

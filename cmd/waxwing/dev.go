@@ -6,7 +6,7 @@ import (
 	"waxwing.im/waxwing/internal/mlspeer"
 )
 
-// devCommand groups what developers of MLS clients and of waxwing itself need.
+// devCommand groups tools for developers of MLS clients and of waxwing itself.
 type devCommand struct {
 	MLSPeer mlsPeerCommand `cmd:"" name:"mls-peer" help:"Speak the MLS peer protocol on standard input and output, so that other implementations can be run against ours."`
 }

@@ -1,17 +1,17 @@
-// Command waxwing is a delivery service for MLS, the tools around it and a small
-// client, in one binary.
+// Command waxwing is a delivery service for MLS, the tools around it and a small client, in one
+// binary.
 //
 //	waxwing serve          run the service
 //	waxwing chat           talk to people, end-to-end encrypted
 //	waxwing demo           see all of it work in one process
 //	waxwing token, did     identities for scripts
 //	waxwing invite, allow  who may begin to use the service
-//	waxwing config         what the service would run with, and why
+//	waxwing config         the effective configuration and its sources
 //	waxwing dev            tools for developers of MLS clients
 //
-// The commands translate options and print; what they do lives in the packages
-// they call. Options come from flags, then WAXWING_… in the environment, then the
-// file named by --config, then their defaults.
+// The commands translate options and print; the work is done in the packages they call. Options
+// come from flags, then WAXWING_… in the environment, then the file named by --config, then
+// their defaults.
 package main
 
 import (
@@ -56,7 +56,7 @@ type commands struct {
 	Version versionCommand `cmd:"" help:"Print the version and the commit."`
 }
 
-// streams are what a command reads and writes.
+// streams holds the standard streams of a command.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
@@ -112,7 +112,7 @@ func run(ctx context.Context, args []string, std streams) int {
 	return 0
 }
 
-// describe is the help of an option with what it is without it and its variable.
+// describe returns the help of an option with its default and its variable.
 func describe(value *kong.Value) string {
 	var notes []string
 	if value.HasDefault {
@@ -127,18 +127,18 @@ func describe(value *kong.Value) string {
 	return value.Help + " [" + strings.Join(notes, ", ") + "]"
 }
 
-// usageError is a mistake in the command line that only shows when it is run.
+// usageError is a mistake in the command line that is detected only when it is run.
 type usageError struct{ error }
 
 func complain(std streams, code int, err error) int {
-	// One line for each part of a joined error keeps every complaint readable.
+	// One line for each part of a joined error keeps every message readable.
 	for line := range strings.Lines(err.Error()) {
 		fmt.Fprintf(std.err, "waxwing: %s\n", strings.TrimSuffix(line, "\n"))
 	}
 	return code
 }
 
-// helpFor is the help that would have prevented a parse error.
+// helpFor returns the help that would have prevented a parse error.
 func helpFor(err error) string {
 	var parse *kong.ParseError
 	if errors.As(err, &parse) && parse.Context != nil {

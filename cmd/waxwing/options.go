@@ -12,8 +12,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// configFileName finds --config before the command line is parsed: what the file
-// says takes part in the parsing.
+// configFileName finds --config before the command line is parsed: the options in the file take
+// part in the parsing.
 func configFileName(args []string) string {
 	for i, arg := range args {
 		if value, ok := strings.CutPrefix(arg, "--config="); ok {
@@ -29,9 +29,9 @@ func configFileName(args []string) string {
 	return os.Getenv("WAXWING_CONFIG")
 }
 
-// configFile gives options from a TOML file to kong.
+// configFile provides options from a TOML file to kong.
 type configFile struct {
-	name   string // "" when there is none
+	name   string // "" if there is none
 	values map[string]string
 }
 
@@ -60,7 +60,7 @@ func readConfigFile(name string) (*configFile, error) {
 	return file, nil
 }
 
-// optionText writes a TOML value as it would stand on the command line.
+// optionText formats a TOML value as an argument of the command line.
 func optionText(value any) (string, error) {
 	switch v := value.(type) {
 	case string, int64, bool:
@@ -79,7 +79,7 @@ func optionText(value any) (string, error) {
 	return "", errors.New("want a text, a whole number, true, false or a list of texts")
 }
 
-// Validate refuses names that no command has, which are most likely misspelt.
+// Validate refuses unknown names, which are most likely misspelt.
 func (f *configFile) Validate(app *kong.Application) error {
 	known := map[string]bool{}
 	var collect func(node *kong.Node)
@@ -105,7 +105,8 @@ func (f *configFile) Validate(app *kong.Application) error {
 	return fmt.Errorf("config: %s: no such option: %s", f.name, strings.Join(unknown, ", "))
 }
 
-// Resolve gives way to the environment, which kong would let a file overrule.
+// Resolve leaves an option to the environment if that sets it; kong would let a file overrule
+// it.
 func (f *configFile) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	value, ok := f.values[flag.Name]
 	if !ok || environmentOf(flag) != "" {
@@ -114,7 +115,7 @@ func (f *configFile) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (an
 	return value, nil
 }
 
-// environmentOf is the variable that sets flag in the environment, or "".
+// environmentOf returns the variable that sets flag in the environment, or "".
 func environmentOf(flag *kong.Flag) string {
 	for _, name := range flag.Envs {
 		if _, ok := os.LookupEnv(name); ok {

@@ -11,7 +11,7 @@ type serveCommand struct {
 	server.Config `embed:""`
 }
 
-// Help is shown below the flags.
+// Help returns the text below the flags.
 func (serveCommand) Help() string {
 	return "Prints one line, listening on http://HOST:PORT as DID, when it accepts requests. " +
 		"SIGTERM and SIGINT end it cleanly."

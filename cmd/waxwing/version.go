@@ -20,11 +20,11 @@ func (versionCommand) Run(std streams) error {
 	return err
 }
 
-// build says which program this is.
+// build identifies this program.
 type build struct{ version, commit string }
 
-// currentBuild takes what the linker was told, or else what the go command
-// recorded about the module and its repository.
+// currentBuild returns the values set by the linker, or else those that the go command recorded
+// about the module and its repository.
 func currentBuild() build {
 	b := build{version, commit}
 	info, ok := debug.ReadBuildInfo()

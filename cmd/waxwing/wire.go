@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// wire is a bad network with a memory: a TCP relay before a server that can break
-// its connections at any moment and keeps every byte that passed, so that one can
-// look for what should not have passed.
+// wire is a bad network that records: a TCP relay before a server that can break its
+// connections at any moment and keeps every byte that passed, so that they can be searched for
+// leaks.
 type wire struct {
 	listener net.Listener
 	target   string
@@ -27,7 +27,7 @@ type wire struct {
 // link is one connection through the wire.
 type link struct{ client, server *net.TCPConn }
 
-// recording is what one direction of a connection carried.
+// recording holds the bytes of one direction of a connection.
 type recording struct {
 	mu    sync.Mutex // guards bytes
 	bytes []byte
@@ -40,8 +40,8 @@ func (r *recording) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// newWire listens on a free port of the loopback address and relays to target,
-// which need not answer yet.
+// newWire listens on a free port of the loopback address and relays to target, which need not
+// accept connections yet.
 func newWire() (*wire, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -100,13 +100,13 @@ func (w *wire) admit(l *link, up, down *recording) bool {
 	return true
 }
 
-// pump copies until either end is gone; what passed is recorded first.
+// pump copies until either end is closed; the bytes are recorded first.
 func pump(to, from *net.TCPConn, r *recording) {
 	io.Copy(to, io.TeeReader(from, r))
 	to.CloseWrite()
 }
 
-// cut resets both ends, as a lost network or a crashed peer does.
+// cut resets both ends, like a lost network or a crashed peer.
 func (l *link) cut() {
 	for _, conn := range []*net.TCPConn{l.client, l.server} {
 		conn.SetLinger(0)
@@ -114,7 +114,7 @@ func (l *link) cut() {
 	}
 }
 
-// cutAll breaks all connections and says how many there were.
+// cutAll breaks all connections and returns how many there were.
 func (w *wire) cutAll() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -134,8 +134,8 @@ func (w *wire) close() {
 	w.done.Wait()
 }
 
-// carried is everything that passed: each direction as it was on the wire, and the
-// payloads of its WebSocket frames, whose bytes clients mask (RFC 6455, section 5.3).
+// carried returns all bytes that passed: each direction as on the network, and the payloads of
+// its WebSocket frames, whose bytes clients mask (RFC 6455, section 5.3).
 func (w *wire) carried() (raw, payloads [][]byte) {
 	w.mu.Lock()
 	recordings := append([]*recording(nil), w.captured...)
@@ -150,8 +150,8 @@ func (w *wire) carried() (raw, payloads [][]byte) {
 	return raw, payloads
 }
 
-// framesOf takes the payloads out of one direction of a connection. A direction that
-// never became a WebSocket has none; a frame that was cut off is left out.
+// framesOf returns the payloads of one direction of a connection. A direction that never became
+// a WebSocket has none; an incomplete frame is left out.
 func framesOf(stream []byte) [][]byte {
 	head := stream[:min(len(stream), 16<<10)]
 	end := bytes.Index(head, []byte("\r\n\r\n"))
@@ -194,7 +194,7 @@ func cutFrame(b []byte) (payload, rest []byte, err error) {
 	}
 	payload = bytes.Clone(b[at : at+int(length)])
 	for i := range payload {
-		payload[i] ^= mask[i%4] // zero where nothing is masked
+		payload[i] ^= mask[i%4] // zero if there is no mask
 	}
 	return payload, b[at+int(length):], nil
 }

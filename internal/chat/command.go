@@ -14,9 +14,9 @@ type reply struct {
 	quit   bool
 	sent   string // the message that it became
 	opened string // the conversation that was turned to
-	title  string // of what follows
+	title  string // of the following lines
 	lines  []string
-	hits   []client.Event // messages that were looked for
+	hits   []client.Event // results of a search
 }
 
 // slashCommand is a command of a line that begins with a slash.

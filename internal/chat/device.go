@@ -76,8 +76,8 @@ func (t *Terminal) AddDevice(ctx context.Context, device string, wait time.Durat
 	})
 }
 
-// addAgain is how often a device without keys on the server is asked for: it may be
-// about to publish them.
+// addAgain is the interval at which the server is asked again for a device without keys: it may
+// be about to publish them.
 const addAgain = time.Second
 
 // deviceIsIn reports whether a device of this account, "" for some other one, is in all

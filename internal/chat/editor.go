@@ -9,7 +9,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 )
 
-// editor is a text of several lines that is being typed. It is a value.
+// editor is a multi-line text that is being typed. It is a value.
 type editor struct {
 	text []rune
 	at   int // the cursor: before text[at]

@@ -28,7 +28,7 @@ type home struct {
 	Version int    `json:"version"`
 	Name    string `json:"name"`
 	Server  string `json:"server"`
-	Device  string `json:"device,omitempty"` // "" for a name that the client makes up
+	Device  string `json:"device,omitempty"` // "" for a generated name
 	XRPC    bool   `json:"xrpc,omitempty"`   // it speaks XRPC
 	Key     string `json:"key"`              // names the file with the key, in the configuration directory
 
@@ -37,7 +37,7 @@ type home struct {
 
 const homeVersion = 1
 
-// errNotAHome is returned where no home was made.
+// errNotAHome is returned if the directory is not a home.
 var errNotAHome = errors.New("no home of waxwing chat")
 
 // homeDir returns the directory of the home: Home, or one for each name.
@@ -63,7 +63,7 @@ func (o *Options) name() string {
 	return o.Name
 }
 
-// openHome opens the home, making it when it is missing.
+// openHome opens the home, and creates it if it is missing.
 func (o *Options) openHome() (*home, error) {
 	dir, err := o.homeDir()
 	if err != nil {
@@ -80,7 +80,7 @@ func (o *Options) openHome() (*home, error) {
 		return nil, mistake("as: %s is the home of %q, not of %q", dir, home.Name, o.Name)
 	}
 	if o.Server != "" {
-		home.Server = o.Server // for this time: a server may have moved
+		home.Server = o.Server // for this run: a server may have moved
 	}
 	home.XRPC = home.XRPC || o.XRPC
 	return home, nil
@@ -117,8 +117,8 @@ func readHome(dir string) (*home, error) {
 	return home, nil
 }
 
-// createHome makes the key and then the home that names it. Of two processes that
-// do so at once, one wins and both use the winner's.
+// createHome creates the key and then the home that names it. If two processes do so at once,
+// one wins and both use the winner's.
 func (o *Options) createHome(dir string) (*home, error) {
 	id := make([]byte, 8)
 	rand.Read(id)
@@ -149,7 +149,7 @@ func (o *Options) createHome(dir string) (*home, error) {
 	}
 	err = secretfile.Write(filepath.Join(dir, homeFile), append(text, '\n'))
 	if errors.Is(err, fs.ErrExist) {
-		return readHome(dir) // the key just made stays behind, of no use and no harm
+		return readHome(dir) // the new key file stays, unused
 	}
 	return home, err
 }
@@ -282,8 +282,8 @@ func (o *Options) newPassphrase() (string, error) {
 	return first, nil
 }
 
-// ask reads a passphrase from the terminal, past whatever standard input and
-// output are, without showing it.
+// ask reads a passphrase from the terminal, independent of standard input and output, without
+// showing it.
 func ask(prompt string) (string, error) {
 	terminal, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {

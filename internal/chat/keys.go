@@ -11,7 +11,7 @@ import (
 
 // uiKey is a key of the terminal UI that does not edit.
 type uiKey struct {
-	keys []string // as bubbletea calls them
+	keys []string // by the names of bubbletea
 	name string   // for people
 	help string
 	do   func(m *ui) tea.Cmd
@@ -67,7 +67,7 @@ func (m *ui) key(k tea.KeyMsg) tea.Cmd {
 		m.input, m.flash = edited, ""
 		return nil
 	}
-	switch k.String() { // beyond the first and the last line of what is typed
+	switch k.String() { // beyond the first and the last line of the input
 	case "up":
 		return m.scrollBy(1)
 	case "down":
@@ -76,7 +76,7 @@ func (m *ui) key(k tea.KeyMsg) tea.Cmd {
 	return nil
 }
 
-// enter sends what was typed, or opens the message that is chosen in a search.
+// enter sends the input, or opens the message that is selected in a search.
 func (m *ui) enter() tea.Cmd {
 	if m.isLeaving {
 		return nil
@@ -99,7 +99,7 @@ func (m *ui) enter() tea.Cmd {
 	return m.do(line)
 }
 
-// prefill begins a command, which is sent only when it is complete.
+// prefill begins a command in the input, which is sent only when it is complete.
 func prefill(command string) func(m *ui) tea.Cmd {
 	return func(m *ui) tea.Cmd {
 		switch {
@@ -139,7 +139,7 @@ func (m *ui) help() tea.Cmd {
 	return nil
 }
 
-// step turns to the conversation so many places further down the list.
+// step opens the conversation so many places further down the list.
 func (m *ui) step(by int) tea.Cmd {
 	list := m.snap.list
 	for i, c := range list {
@@ -150,7 +150,7 @@ func (m *ui) step(by int) tea.Cmd {
 	return nil
 }
 
-// nextUnread turns to the next conversation with something new, or just to the next.
+// nextUnread opens the next conversation with unread messages, or else the next one.
 func (m *ui) nextUnread() tea.Cmd {
 	list := m.snap.list
 	for i, c := range list {
@@ -177,7 +177,7 @@ func (m *ui) movePanel(by int) {
 	m.panel.at = max(0, min(m.panel.at+by, last))
 }
 
-// scrollBy goes back in what is shown, or on; at the top more history is read.
+// scrollBy scrolls back or forward; at the top more history is read.
 func (m *ui) scrollBy(lines int) tea.Cmd {
 	if m.panel != nil {
 		m.movePanel(-lines)

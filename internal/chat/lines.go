@@ -39,7 +39,7 @@ func (t *lines) run(ctx context.Context, first string) error {
 	group.Go(func() error {
 		defer stop()
 		err := t.obeyAll(running, typed)
-		leave() // the state of the connection does not matter any more
+		leave() // the state of the connection no longer matters
 		if err != nil {
 			return err
 		}
@@ -98,7 +98,7 @@ func (t *lines) obeyAll(ctx context.Context, typed <-chan string) error {
 
 // obeyLine executes one line and prints its result.
 func (t *lines) obeyLine(ctx context.Context, line string) error {
-	// Held until the message is known as typed, so that its echo is not printed too.
+	// Held until the message is recorded as typed, so that its echo is not printed too.
 	t.screen.saying.Lock()
 	defer t.screen.saying.Unlock()
 	r, err := t.obey(ctx, line)
@@ -116,10 +116,10 @@ func (t *lines) obeyLine(ctx context.Context, line string) error {
 	return nil
 }
 
-// historyLines is how many messages are shown when a conversation is opened.
+// historyLines is the number of messages shown when a conversation is opened.
 const historyLines = 20
 
-// open shows the conversation that was turned to.
+// open shows the conversation that was opened.
 func (t *lines) open(ctx context.Context) error {
 	history, err := t.client.History(ctx, t.conv, 0, historyLines)
 	if err != nil {
@@ -155,7 +155,7 @@ func (t *lines) showEvents(ctx context.Context) error {
 	}
 }
 
-// showStates prints whether the server can be reached, whenever that changes, until ctx ends.
+// showStates prints whether the server is reachable, whenever that changes, until ctx ends.
 func (t *lines) showStates(ctx context.Context) {
 	shown := ""
 	for ctx.Err() == nil {

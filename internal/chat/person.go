@@ -9,7 +9,7 @@ import (
 	"waxwing.im/waxwing/client"
 )
 
-// nameEndMin is how much of the end of a DID names a person.
+// nameEndMin is the least number of characters at the end of a DID that name a person.
 const nameEndMin = 4
 
 // person returns the DID that a word names: itself, or the one known account that ends so.
@@ -71,7 +71,7 @@ func accountsOf(all []client.Conversation) []string {
 	return out
 }
 
-// The marks behind names. There are no names without one, but our own.
+// The marks after names. Every name has one, except our own.
 const (
 	markVerified   = " ✓"
 	markUnverified = " (unverified)"
@@ -124,7 +124,7 @@ func short(did string) string {
 	return "…" + printable(did[len(did)-nameShown:])
 }
 
-// nameShown is how many characters of a name or an identifier are shown.
+// nameShown is the number of characters shown of a name or an identifier.
 const nameShown = 8
 
 // memberLines lists the accounts of a conversation, each with its devices.

@@ -11,8 +11,8 @@ import (
 	"waxwing.im/waxwing/client"
 )
 
-// MakeRoom makes a room with people, prints its id at once, as what is noted is not lost,
-// and waits until they are in it.
+// MakeRoom creates a room with people, prints its id at once, because it is already stored, and
+// waits until they are in it.
 func (t *Terminal) MakeRoom(ctx context.Context, dids []string, wait time.Duration) error {
 	people, err := t.persons(ctx, dids)
 	if err != nil {

@@ -18,8 +18,8 @@ type screen struct {
 	asJSON bool
 	chat   *Terminal // for names; not what it does
 
-	// saying is held while a message enters the outbox, so that it is known as one
-	// of this chat before its echo can come.
+	// saying is held while a message enters the outbox, so that it is recorded as one of this
+	// chat before its echo can arrive.
 	saying sync.Mutex
 
 	mu    sync.Mutex // guards the rest
@@ -45,14 +45,14 @@ type item struct {
 	TS   int64  `json:"ts"` // milliseconds
 
 	ID         string `json:"id,omitempty"`    // of a message
-	Event      int64  `json:"event,omitempty"` // grows; after a crash the same one may come twice
+	Event      int64  `json:"event,omitempty"` // grows; after a crash the same event may be printed twice
 	Own        bool   `json:"own,omitempty"`
-	Unverified bool   `json:"unverified,omitempty"` // the account does not vouch for the device
+	Unverified bool   `json:"unverified,omitempty"` // the account has not confirmed the device
 	Trusted    bool   `json:"trusted,omitempty"`    // a person has compared the sender's safety number
 	Code       string `json:"code,omitempty"`       // of an error
 }
 
-// said notes a message that was typed here.
+// said records a message that was typed here.
 func (s *screen) said(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,9 +222,9 @@ func (s *screen) printf(format string, args ...any) {
 	}
 }
 
-// printable replaces what steers a terminal in the texts of others: control characters
-// and those that change the direction of writing. More than a few combining marks on one
-// character, which would reach into other lines, are left out.
+// printable replaces characters that control a terminal in the texts of others: control
+// characters and those that change the direction of writing. More than a few combining marks on
+// one character, which would reach into other lines, are left out.
 func printable(text string) string {
 	marks := 0
 	return strings.Map(func(r rune) rune {
@@ -243,7 +243,7 @@ func printable(text string) string {
 	}, text)
 }
 
-// marksMax is how many combining marks a character may have; no script needs more.
+// marksMax is the number of combining marks that a character may have; no script needs more.
 const marksMax = 4
 
 // clock formats the time of a message.

@@ -44,5 +44,5 @@ func (t *Terminal) doSearch(ctx context.Context, words []string) (reply, error) 
 	return out, err
 }
 
-// searchHits is how many messages a search shows.
+// searchHits is the number of messages that a search shows.
 const searchHits = 200

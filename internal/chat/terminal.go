@@ -34,17 +34,16 @@ type Options struct {
 	Seed func() ([]byte, error)
 
 	Home      string // directory of the home; homes/NAME in ConfigDir
-	MustExist bool   // a home that is missing is an error; otherwise it is made
+	MustExist bool   // a missing home is an error; otherwise it is created
 	Name      string // of the account among those of the seed; the home's, at first "me"
 	// Server is the URL of the server; that of the home, at first DefaultServer.
 	Server, DefaultServer string
-	ServerDID             string // what the server must call itself; see client.Options
-	Device                string // name of the device of a home that is made; one is made up
-	InviteCode            string // shown to a server that asks for one
-	XRPC                  bool   // speak XRPC; a home that was made with it stays with it
-	// Passphrase seals the key of a home that is made, or opens the key of one that has a
-	// passphrase. AskPassphrase asks for the former at the terminal; for the latter, Open
-	// asks by itself.
+	ServerDID             string // the DID that the server must have; see client.Options
+	Device                string // name of the device of a new home; generated if empty
+	InviteCode            string // sent to a server that requires one
+	XRPC                  bool   // use XRPC; a home that was created with it keeps it
+	// Passphrase seals the key of a new home, or opens the key of a home that has a passphrase.
+	// AskPassphrase asks for the former at the terminal; for the latter, Open asks by itself.
 	Passphrase    string
 	AskPassphrase bool
 
@@ -74,8 +73,8 @@ func mistakeIn(err error) error {
 // deviceNames matches the names that people can type and servers accept.
 var deviceNames = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 
-// Init makes the home and returns the DID of its account. A home that is there already
-// stays as it is; a Mistake is returned if it is not the one that o describes.
+// Init creates the home and returns the DID of its account. An existing home stays unchanged;
+// the error is a Mistake if it is not the one that o describes.
 func Init(o Options) (did string, err error) {
 	if o.Device != "" && !deviceNames.MatchString(o.Device) {
 		return "", mistake("device: want 1–64 letters, digits, - and _, not %q", o.Device)
@@ -110,9 +109,9 @@ func (o *Options) account(home *home) (*client.Account, error) {
 type Terminal struct {
 	client   *client.Client
 	self     string              // the DID of the account
-	server   string              // where it connects to
-	conv     string              // what a line is sent to; "" for nothing
-	shown    client.SafetyNumber // the last one, which "yes" is about
+	server   string              // the address that it connects to
+	conv     string              // the conversation that lines are sent to; "" for none
+	shown    client.SafetyNumber // the last one shown, to which "yes" refers
 	in       io.Reader
 	out, err io.Writer
 }
@@ -153,11 +152,11 @@ func Open(ctx context.Context, o Options) (*Terminal, error) {
 	return &Terminal{client: sdk, self: sdk.DID(), server: home.Server, in: o.In, out: o.Out, err: o.Err}, nil
 }
 
-// Close ends the chat. What was not delivered stays in the home and is sent next time.
+// Close ends the chat. Undelivered messages stay in the home and are sent next time.
 func (t *Terminal) Close() error { return t.client.Close() }
 
-// Talk runs the terminal UI until its end or that of ctx. Where In or Out is no terminal,
-// or with asJSON, it reads and prints lines instead.
+// Talk runs the terminal UI until its end or that of ctx. If In or Out is not a terminal, or
+// with asJSON, it reads and prints lines instead.
 func (t *Terminal) Talk(ctx context.Context, asJSON bool) error {
 	if !asJSON && isTerminal(t.in) && isTerminal(t.out) {
 		return runUI(ctx, t)
@@ -182,7 +181,7 @@ func isTerminal(stream any) bool {
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// farewell is how long an ending chat waits until its messages are delivered.
+// farewell is the time that an ending chat waits until its messages are delivered.
 const farewell = 5 * time.Second
 
 // undelivered is shown when a farewell was too short.

@@ -11,7 +11,7 @@ import (
 	"waxwing.im/waxwing/client"
 )
 
-// doVerify shows the safety number to compare, or notes that it was compared.
+// doVerify shows the safety number to compare, or records that it was compared.
 func (t *Terminal) doVerify(ctx context.Context, words []string) (reply, error) {
 	if len(words) == 0 {
 		return reply{}, mistake("/verify takes a DID, and behind it yes or the number that the other one reads to you")
@@ -106,10 +106,10 @@ func compare(ours client.SafetyNumber, typed string) error {
 	return nil
 }
 
-// Verify prints the safety number of the account and the person that did names. It notes
-// that the account is verified if digits, parts of the number as the other person reads
-// it, are the same, if the person at a terminal types yes, or with isCompared. Without
-// any of these it verifies nothing.
+// Verify prints the safety number of the account and the person that did names. It records that
+// the account is verified if digits, parts of the number as the other person reads it, are the
+// same, if the person at a terminal types yes, or with isCompared. Without any of these it
+// verifies nothing.
 func (t *Terminal) Verify(ctx context.Context, did string, digits []string, isCompared bool) error {
 	account, err := t.person(ctx, did)
 	if err != nil {
@@ -173,7 +173,7 @@ func (t *Terminal) People(ctx context.Context) error {
 	return nil
 }
 
-// Unverify takes back that the account of a person is verified.
+// Unverify revokes the verification of a person's account.
 func (t *Terminal) Unverify(ctx context.Context, did string) error {
 	account, err := t.person(ctx, did)
 	if err != nil {

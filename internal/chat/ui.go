@@ -13,11 +13,11 @@ import (
 	"waxwing.im/waxwing/client"
 )
 
-// ui is the terminal UI of a chat. It holds nothing that the home does not: whatever
-// happens, it reads the home again and draws what stands there. Only Update changes it.
+// ui is the terminal UI of a chat. It holds no data that is not in the home: after any change
+// it reads the home again and draws it. Only Update changes it.
 type ui struct {
 	ctx    context.Context
-	chat   *Terminal // used by one job at a time; what names look like may be asked for at any time
+	chat   *Terminal // used by one job at a time; the form of names may be read at any time
 	server string
 	zone   *time.Location
 
@@ -25,16 +25,16 @@ type ui struct {
 	state         client.State
 	snap          snapshot
 	open          string // the conversation that is shown; "" for none
-	depth         int    // how many messages of it are wanted
+	depth         int    // number of its messages to load
 	scroll        int    // lines between the last one that is shown and the last one
-	goal          int64  // the message to scroll to, once it is there
+	goal          int64  // the message to scroll to, once it is loaded
 
 	isLoading, isStale bool // the home is being read; it has changed since
 	jobs               []job
 	input              editor
 	drafts             map[string]editor
 	notes              map[string][]note // by conversation
-	flash              string            // what came of the last command, or went wrong
+	flash              string            // result or error of the last command
 	panel              *panel
 	isLeaving          bool
 	isUndelivered      bool // at the end
@@ -51,20 +51,20 @@ type snapshot struct {
 	isAll   bool // there is no older history
 }
 
-// note is what happened in a conversation and is no message.
+// note is an event of a conversation other than a message.
 type note struct {
 	at   time.Time
 	text string
 }
 
-// job is a line to obey in the conversation that was open when it was typed, or, if
-// it was typed behind a line that turns to another one, in that one.
+// job is a line to execute in the conversation that was open when it was typed, or, if it was
+// typed after a line that opens another one, in that one.
 type job struct {
 	conv, line string
 	follows    bool
 }
 
-// turns reports whether the line may turn to another conversation.
+// turns reports whether the line may open another conversation.
 func (j job) turns() bool {
 	command, _, _ := strings.Cut(j.line, " ")
 	return command == "/dm" || command == "/room" || command == "/open"
@@ -75,7 +75,7 @@ type panel struct {
 	title string
 	lines []string
 	hits  []client.Event // the same as lines, if it was a search
-	at    int            // the first line that is shown, or the hit that is chosen
+	at    int            // the first line that is shown, or the selected hit
 }
 
 const (
@@ -115,7 +115,7 @@ func newUI(ctx context.Context, t *Terminal) *ui {
 		drafts: map[string]editor{}, notes: map[string][]note{}}
 }
 
-// runUI runs the terminal UI until its end, which waits a moment for what was typed.
+// runUI runs the terminal UI until its end, which waits a moment for pending messages.
 func runUI(ctx context.Context, t *Terminal) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
@@ -134,12 +134,12 @@ func runUI(ctx context.Context, t *Terminal) error {
 	return m.err
 }
 
-// Init begins to listen.
+// Init starts the first jobs.
 func (m *ui) Init() tea.Cmd {
 	return tea.Batch(m.load(), m.nextEvent(nil), m.watchState(nil))
 }
 
-// load reads the home, or notes that it has to be read again.
+// load reads the home, or records that it has to be read again.
 func (m *ui) load() tea.Cmd {
 	if m.isLoading {
 		m.isStale = true
@@ -178,7 +178,7 @@ func readSnapshot(ctx context.Context, c *client.Client, open string, depth int)
 	return s, err
 }
 
-// nextEvent waits for the next event, once the one before is dealt with.
+// nextEvent waits for the next event, once the previous one is handled.
 func (m *ui) nextEvent(shown *client.Event) tea.Cmd {
 	ctx, c := m.ctx, m.chat
 	return func() tea.Msg {
@@ -192,7 +192,7 @@ func (m *ui) nextEvent(shown *client.Event) tea.Cmd {
 	}
 }
 
-// watchState waits until the connection changes, or tells at once how it stands.
+// watchState waits until the connection changes, or reports its state at once.
 func (m *ui) watchState(changed <-chan struct{}) tea.Cmd {
 	ctx, c := m.ctx, m.chat
 	return func() tea.Msg {
@@ -208,7 +208,7 @@ func (m *ui) watchState(changed <-chan struct{}) tea.Cmd {
 	}
 }
 
-// do queues a line behind those that are being executed.
+// do queues a line after those that are being executed.
 func (m *ui) do(line string) tea.Cmd {
 	m.jobs = append(m.jobs, job{m.open, line, slices.ContainsFunc(m.jobs, job.turns)})
 	if len(m.jobs) > 1 {
@@ -272,7 +272,7 @@ func (m *ui) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	return m, nil
 }
 
-// fail ends the UI with an error, unless it only says that we are ending.
+// fail ends the UI with an error, unless that is the end itself.
 func (m *ui) fail(err error) tea.Cmd {
 	if m.isOurEnd(err) {
 		return nil
@@ -314,8 +314,8 @@ func (m *ui) take(s snapshot) tea.Cmd {
 	return tea.Batch(again, m.markRead())
 }
 
-// firstShown returns the conversation to begin with: the first with something new, or
-// else the one with the last message.
+// firstShown returns the conversation to begin with: the first with unread messages, or else
+// the one with the last message.
 func firstShown(list []client.Conversation) string {
 	for _, c := range list {
 		if c.Unread > 0 {
@@ -325,7 +325,7 @@ func firstShown(list []client.Conversation) string {
 	return list[0].ID
 }
 
-// markRead notes that the messages on the screen were read.
+// markRead records that the messages on the screen were read.
 func (m *ui) markRead() tea.Cmd {
 	c, ok := m.conversation()
 	if !ok || c.Unread == 0 || m.scroll > 0 || m.panel != nil || m.width == 0 || len(m.snap.history) == 0 {
@@ -348,7 +348,7 @@ func (m *ui) conversation() (client.Conversation, bool) {
 	return m.snap.list[i], true
 }
 
-// turnTo shows a conversation, with what was being typed there.
+// turnTo opens a conversation, with the input that was being typed there.
 func (m *ui) turnTo(conv string) tea.Cmd {
 	m.panel = nil
 	if conv == m.open {
@@ -372,7 +372,7 @@ func (m *ui) answer(msg replyMsg) tea.Cmd {
 	case msg.err != nil:
 		m.refuse(msg)
 	case r.quit && !m.isLeaving:
-		m.jobs = nil // nothing is behind the end
+		m.jobs = nil // nothing is executed after the end
 		return m.leave()
 	case r.opened != "":
 		turned = m.turnTo(r.opened)
@@ -391,8 +391,8 @@ func (m *ui) answer(msg replyMsg) tea.Cmd {
 	return tea.Batch(turned, next, m.load())
 }
 
-// refuse shows the error of a line and puts the line back into the input, with what was
-// typed for the conversation that it did not turn to.
+// refuse shows the error of a line and puts the line back into the input, with the text typed
+// for the conversation that it did not open.
 func (m *ui) refuse(msg replyMsg) {
 	m.flash = msg.err.Error()
 	back := msg.job.line
@@ -414,7 +414,7 @@ func (m *ui) refuse(msg replyMsg) {
 	}
 }
 
-// leave ends the chat, after a moment for what was typed; asked twice, at once.
+// leave ends the chat, after a moment for pending messages; called twice, at once.
 func (m *ui) leave() tea.Cmd {
 	if m.isLeaving {
 		m.isUndelivered = m.snap.pending > 0

@@ -14,13 +14,13 @@ import (
 	"waxwing.im/waxwing/client"
 )
 
-// Everything that others have written goes through printable before it is drawn; what
-// is put around it here are the only escape sequences that reach the terminal.
+// All text from others goes through printable before it is drawn; the sequences added here are
+// the only escape sequences that reach the terminal.
 func inverted(text string) string { return "\x1b[7m" + text + "\x1b[0m" }
 func bold(text string) string     { return "\x1b[1m" + text + "\x1b[0m" }
 func faint(text string) string    { return "\x1b[2m" + text + "\x1b[0m" }
 
-// The widths from which on the list is shown, and how wide it is.
+// The widths from which the list is shown, and the widths of the list.
 const (
 	listFrom  = 64
 	listWidth = 24
@@ -76,7 +76,7 @@ func (m *ui) View() string {
 		rows = append(rows, fit(prompt+line, m.width))
 	}
 	rows = append(rows, faint(fit("Enter send  Alt+Enter new line  Tab next  PgUp back  ^F find  F1 help  ^C quit", m.width)))
-	// Of a screen too small for all of it the end is shown, where one types.
+	// If the screen is too small, its end is shown, which has the input.
 	return strings.Join(rows[max(0, len(rows)-m.height):], "\n")
 }
 
@@ -94,7 +94,7 @@ func (m *ui) header() string {
 	return fit(left, m.width-ansi.StringWidth(right)) + right
 }
 
-// statusLine shows the result of the last command, and what waits or is new elsewhere.
+// statusLine shows the result of the last command, and pending and unread messages.
 func (m *ui) statusLine() string {
 	var parts []string
 	if m.scroll > 0 && m.panel == nil {
@@ -270,7 +270,7 @@ func (m *ui) body() []bodyLine {
 		}
 	}
 	for _, e := range m.snap.history {
-		if m.snap.isAll || e.Seq != m.snap.history[0].Seq { // older notes stand before what is not read yet
+		if m.snap.isAll || e.Seq != m.snap.history[0].Seq { // older notes are above the loaded history
 			addNotes(e.Time)
 		}
 		add(e.Time, e.MessageID, m.wrapped(clock(e.Time, m.zone)+" "+m.chat.nameOf(e.From)+": ", string(e.Text)))
@@ -328,7 +328,7 @@ func (m *ui) keepPlace(change func()) {
 		change()
 		return
 	}
-	of, below := before[at].of, 0 // how much of the same comes below
+	of, below := before[at].of, 0 // number of equal lines below
 	for i := at + 1; i < len(before) && before[i].of == of; i++ {
 		below++
 	}
@@ -343,8 +343,7 @@ func (m *ui) keepPlace(change func()) {
 	m.scroll = min(m.scroll, m.scrollMax())
 }
 
-// reachGoal scrolls to the message that was looked for, reading more history if it is
-// further back.
+// reachGoal scrolls to the selected search hit, loading more history if it is further back.
 func (m *ui) reachGoal() {
 	if m.goal == 0 || len(m.snap.history) == 0 {
 		return

@@ -9,14 +9,14 @@ import (
 	"waxwing.im/waxwing/client"
 )
 
-// waitStep is how often until checks its condition.
+// waitStep is the interval at which until checks its condition.
 const waitStep = 50 * time.Millisecond
 
-// notYet is an error that counts only if it remains until the wait is over.
+// notYet is an error that is reported only if it remains until the wait is over.
 type notYet struct{ error }
 
-// until waits until done, at most wait; with 0, it does not wait. done also returns what
-// it waits for. A request that takes longer stays noted in the home.
+// until waits until done, at most wait; with 0, it does not wait. done also returns a
+// description of what it waits for. A request that takes longer stays stored in the home.
 func (t *Terminal) until(ctx context.Context, wait time.Duration, done func() (bool, string, error)) error {
 	if wait <= 0 {
 		return nil

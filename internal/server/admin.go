@@ -16,15 +16,15 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// AdminSocket is the name, in the data directory, of the socket on which a running
-// server with an embedded database does what its operator asks: the database is the
-// server's alone. Whoever may open the socket, which is the server's own user, may ask.
+// AdminSocket is the name, in the data directory, of the socket on which a running server with
+// an embedded database accepts the operator's requests: only the server can use the database.
+// Any user that may open the socket, which is the server's own user, may send requests.
 const AdminSocket = "admin.sock"
 
 const (
 	adminBytesMax     = 64 << 10
 	adminSocketMode   = 0o600
-	socketPathMax     = 100 // what all systems can bind; Linux takes 107 bytes
+	socketPathMax     = 100 // short enough for all systems; Linux takes 107 bytes
 	adminReadTimeout  = 5 * time.Second
 	adminWriteTimeout = time.Minute
 )
@@ -40,23 +40,23 @@ const (
 	AdminAllowExpel   = "allow.expel"   // Name: a DID
 )
 
-// AdminRequest is an act of the operator.
+// AdminRequest is a request of the operator.
 type AdminRequest struct {
 	Operation string        `json:"operation"`
 	Name      string        `json:"name,omitempty"`
 	Note      string        `json:"note,omitempty"`
 	Uses      int64         `json:"uses,omitempty"`
-	Life      time.Duration `json:"life,omitempty"` // 0: no end
+	Life      time.Duration `json:"life,omitempty"` // 0: unlimited
 }
 
-// AdminAnswer is what came of it: a result or what was wrong.
+// AdminAnswer is a result or an error.
 type AdminAnswer struct {
 	Result json.RawMessage `json:"result,omitempty"`
 	Error  string          `json:"error,omitempty"`
 }
 
-// Administer carries out an act on the database itself, for where no server runs or
-// several share it: an embedded database that a server uses is refused.
+// Administer carries out a request on the database itself, if no server runs or several share
+// it: an embedded database that a server uses is refused.
 func Administer(ctx context.Context, c Config, request AdminRequest) (AdminAnswer, error) {
 	if c.Database == "" {
 		if info, err := os.Stat(c.Data); err != nil || !info.IsDir() {
@@ -71,7 +71,7 @@ func Administer(ctx context.Context, c Config, request AdminRequest) (AdminAnswe
 	return answer, errors.Join(err, db.Close())
 }
 
-// administer carries out an act. A refusal is an answer; an error is a fault.
+// administer carries out a request. A refusal is an answer; an error is a fault.
 func administer(ctx context.Context, admissions identity.Admissions, request AdminRequest) (AdminAnswer, error) {
 	var result any
 	var err error
@@ -103,11 +103,11 @@ func administer(ctx context.Context, admissions identity.Admissions, request Adm
 	return AdminAnswer{Result: text}, err
 }
 
-// serveAdmin listens on the socket of an embedded database's directory. A socket that
-// a killed server left there is nobody's: the database is ours.
+// serveAdmin listens on the socket in the directory of an embedded database. A socket that a
+// killed server left there can be replaced, because the database is locked by this server.
 func (s *Server) serveAdmin() error {
 	if s.config.Database != "" {
-		return nil // operators have the database itself
+		return nil // operators use the database itself
 	}
 	listener, err := listenPrivately(s.config.Data)
 	if errors.Is(err, errPathTooLong) {
@@ -127,8 +127,8 @@ func (s *Server) serveAdmin() error {
 
 var errPathTooLong = errors.New("path is too long for a socket")
 
-// listenPrivately makes the admin socket of a data directory. It is made in a folder
-// of its own and moved to its place when nobody else can open it any more.
+// listenPrivately makes the admin socket of a data directory. It is made in a private folder
+// and moved to its place when its mode excludes other users.
 func listenPrivately(data string) (net.Listener, error) {
 	private, err := os.MkdirTemp(data, ".admin-*") // mode 0700
 	if err != nil {
@@ -154,7 +154,7 @@ func listenPrivately(data string) (net.Listener, error) {
 	return listener, nil
 }
 
-// closeAdmin ends the admin listener and takes its socket away.
+// closeAdmin ends the admin listener and removes its socket.
 func (s *Server) closeAdmin() {
 	if s.adminServer == nil {
 		return
@@ -178,5 +178,5 @@ func (s *Server) admin(w http.ResponseWriter, r *http.Request) {
 		s.logger.Info("admin", "operation", request.Operation)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(answer) // whoever asked is gone if this fails
+	_ = json.NewEncoder(w).Encode(answer) // if this fails, the client has disconnected
 }

@@ -15,10 +15,9 @@ import (
 	"waxwing.im/waxwing/internal/netguard"
 )
 
-// Config is everything that can be set about a server. The tags are the
-// documentation: flags, environment, configuration file, help, the sample and
-// docs/configuration.md are all made from them. The zero value is not usable; start from
-// DefaultConfig or from parsed flags.
+// Config holds all settings of a server. The tags are the documentation: flags, environment,
+// configuration file, help, the sample and docs/configuration.md are all made from them. The
+// zero value is not usable; start from DefaultConfig or from parsed flags.
 type Config struct {
 	Listen         string        `default:"127.0.0.1:8420" placeholder:"ADDR" help:"Address that clients connect to, as HOST:PORT. Port 0 takes a free one."`
 	OpsListen      string        `placeholder:"ADDR" help:"Address of /livez, /readyz and /metrics, as HOST:PORT. Not served when empty. Keep it away from the internet: it has no authentication."`
@@ -46,22 +45,22 @@ type Config struct {
 	LogLevel       string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least serious lines to log, to standard error: debug, info, warn or error."`
 	LogFormat      string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log: text or json."`
 
-	// LogTo is where log lines go; nil discards them.
+	// LogTo is the destination of log lines; nil discards them.
 	LogTo io.Writer `kong:"-"`
-	// Listener takes connections instead of one at Listen; nil for that one. Its address
-	// is a *net.TCPAddr.
+	// Listener is used instead of listening at Listen; nil: listen. Its address is a
+	// *net.TCPAddr.
 	Listener net.Listener `kong:"-"`
-	// Now is the clock of this machine; nil is the system's. What is stored is judged by
-	// the clock of the database, which may be another's.
+	// Now is the clock of this machine; nil is the system's. Stored times are compared with the
+	// clock of the database, which may be another.
 	Now func() time.Time `kong:"-"`
-	// OnDial is told of every address that is about to be called; nil for nobody.
+	// OnDial is called with every address that is about to be dialled; nil: no call.
 	OnDial func(netguard.Dial) `kong:"-"`
 	// Version is reported by metrics.
 	Version string `kong:"-"`
 }
 
-// DefaultConfig is a server on a free port of the loopback address with its
-// database in dir: what tests and the demo want.
+// DefaultConfig returns the configuration of a server on a free port of the loopback address
+// with its database in dir, for tests and the demo.
 func DefaultConfig(dir string) Config {
 	return Config{
 		Listen: "127.0.0.1:0", Data: dir, Keypackages: "any", MessageBytes: core.MessageBytesDefault,
@@ -71,14 +70,13 @@ func DefaultConfig(dir string) Config {
 	}
 }
 
-// What --message-bytes may say: no less than the gateway takes, no more than the lexicons say.
+// The bounds of --message-bytes: the gateway's own limit, and the one of the lexicons.
 const (
 	messageBytesMin = 256 << 10
 	messageBytesMax = 10 << 20
 )
 
-// Validate says what is wrong with the configuration as a whole. Every message
-// names the option.
+// Validate checks the configuration as a whole. Every message names the option.
 func (c Config) Validate() error {
 	var errs []error
 	check := func(ok bool, format string, args ...any) {
@@ -124,7 +122,7 @@ func (c Config) limits() (core.Limits, error) {
 	return limits, nil
 }
 
-// proxies reads the trusted proxies; a bare address is a network of one.
+// proxies parses the trusted proxies; a bare address is a network of one.
 func (c Config) proxies() ([]netip.Prefix, error) {
 	list := make([]netip.Prefix, 0, len(c.TrustedProxies))
 	for _, text := range c.TrustedProxies {

@@ -4,7 +4,7 @@ package server
 
 import "golang.org/x/sys/unix"
 
-// openFilesMax returns how many files and sockets the process may have open, or 0 where
+// openFilesMax returns the number of files and sockets that the process may have open, or 0 if
 // that is not known or unlimited.
 func openFilesMax() uint64 {
 	var limit unix.Rlimit

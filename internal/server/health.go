@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// healthAge is for how long what /health and /health/ready found out is said again: they
-// are open to everybody, and each question goes to the database.
+// healthAge is the time for which the results of /health and /health/ready are cached: they are
+// open to all callers, and each check queries the database.
 const healthAge = time.Second
 
-// health is what the server last found out about itself.
+// health is the cached result of the last check.
 type health struct {
-	mu     sync.Mutex // guards the rest, and lets one at a time find out
-	reason string     // why it should be given no traffic; "" when it may
+	mu     sync.Mutex // guards the rest, and allows one check at a time
+	reason string     // why it should get no traffic; "" if it may
 	at     time.Time
 }
 
-// unready says why the server should be given no traffic, or "".
+// unready returns the reason why the server should get no traffic, or "".
 func (s *Server) unready(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -35,19 +35,19 @@ func (s *Server) unready(ctx context.Context) string {
 	return ""
 }
 
-// recentlyUnready is unready for those who may ask as often as they like.
+// recentlyUnready is unready with a cache, for callers without a limit.
 func (s *Server) recentlyUnready() string {
 	s.health.mu.Lock()
 	defer s.health.mu.Unlock()
 	if now := time.Now(); now.Sub(s.health.at) > healthAge {
-		s.health.reason = s.unready(context.Background()) // for all who ask meanwhile
+		s.health.reason = s.unready(context.Background()) // for all concurrent callers
 		s.health.at = now
 	}
 	return s.health.reason
 }
 
-// healthReport is the answer of /health, in the form that clients of the reference server
-// know (spec xrpc, A.16). There are no actors here; what they do, flushers do.
+// healthReport is the answer of /health, in the form that clients of the reference server know
+// (spec xrpc, A.16). The actors of that form are the flushers here.
 type healthReport struct {
 	Status    string       `json:"status"`
 	Timestamp int64        `json:"timestamp"` // unix seconds

@@ -16,9 +16,9 @@ import (
 	"waxwing.im/waxwing/internal/netguard"
 )
 
-// The options about who comes in and who is called.
+// The options about admission and outgoing calls.
 
-// validateIdentity says what is wrong with them.
+// validateIdentity checks these options.
 func (c Config) validateIdentity() error {
 	var errs []error
 	check := func(ok bool, format string, args ...any) {
@@ -42,7 +42,7 @@ func (c Config) validateIdentity() error {
 	return errors.Join(errs...)
 }
 
-// guard makes the way out that the options describe. Both arguments may be nil.
+// guard makes the netguard that the options describe. Both arguments may be nil.
 func (c Config) guard(logger *slog.Logger, onDial func(netguard.Dial)) (*netguard.Guard, error) {
 	ports := make([]int, len(c.EgressPorts))
 	for i, text := range c.EgressPorts {
@@ -62,7 +62,7 @@ func (c Config) guard(logger *slog.Logger, onDial func(netguard.Dial)) (*netguar
 	return guard, nil
 }
 
-// admission is the mode, with auto decided by who can connect.
+// admission returns the mode; auto is resolved by the addresses that can connect.
 func (c Config) admission() identity.Admission {
 	switch {
 	case c.isOpenByDefault():
@@ -73,14 +73,14 @@ func (c Config) admission() identity.Admission {
 	return identity.Admission(c.Admission)
 }
 
-// isOpenByDefault says whether auto admits everybody. What stands before the server,
-// such as a proxy, is not known to it.
+// isOpenByDefault reports whether auto admits every account. A proxy before the server is not
+// detected.
 func (c Config) isOpenByDefault() bool {
 	return (c.Admission == "" || c.Admission == "auto") && isLoopback(c.Listen)
 }
 
-// hidesAddresses reports whether others reach the server by a proxy on this machine that it
-// does not believe: loopback is never counted.
+// hidesAddresses reports whether clients reach the server through an untrusted proxy on this
+// machine: loopback is never counted.
 func (c Config) hidesAddresses() bool {
 	u, err := url.Parse(c.PublicURL)
 	if err != nil || c.PublicURL == "" || len(c.TrustedProxies) > 0 {
@@ -89,7 +89,7 @@ func (c Config) hidesAddresses() bool {
 	return isLoopback(c.Listen) && !isLoopback(net.JoinHostPort(u.Hostname(), "0")) && !strings.HasSuffix(u.Hostname(), ".localhost")
 }
 
-// isLoopback says whether only this machine can connect to an address to listen at.
+// isLoopback reports whether only this machine can connect to an address to listen at.
 func isLoopback(listen string) bool {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -117,7 +117,7 @@ func (c Config) devSecret() ([]byte, error) {
 	return []byte(secret), nil
 }
 
-// newIdentity builds the way out, the resolver and the authenticator.
+// newIdentity builds the netguard, the resolver and the authenticator.
 func (s *Server) newIdentity() error {
 	var err error
 	if s.guard, err = s.config.guard(s.logger, s.config.OnDial); err != nil {

@@ -11,15 +11,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// How long a listener waits after it could not take a connection in, at first and at most.
+// The first and the longest wait of a listener after it could not accept a connection.
 const (
 	acceptRetryMin = 5 * time.Millisecond
 	acceptRetryMax = time.Second
 )
 
-// patientListener takes connections in when there are file descriptors and memory for them,
-// and waits when there are none: the first refusal is a line of the log, and so is the
-// connection that ends the want.
+// patientListener accepts connections while there are file descriptors and memory for them, and
+// waits while there are none: the first failure is logged, and so is the connection that ends
+// the shortage.
 type patientListener struct {
 	net.Listener
 	logger  *slog.Logger
@@ -32,7 +32,7 @@ func newListener(l net.Listener, logger *slog.Logger, refused prometheus.Counter
 	return &patientListener{Listener: l, logger: logger, refused: refused, closed: make(chan struct{})}
 }
 
-// Accept waits for a connection. An error is the end of the listener.
+// Accept waits for a connection. An error means the end of the listener.
 func (l *patientListener) Accept() (net.Conn, error) {
 	var isWanting bool
 	for wait := acceptRetryMin; ; wait = min(2*wait, acceptRetryMax) {
@@ -64,8 +64,8 @@ func (l *patientListener) Close() error {
 	return l.Listener.Close()
 }
 
-// isWant reports whether err says that the machine lacks what a connection needs, which
-// passes, or that the client has gone already.
+// isWant reports whether err means that the machine lacks a resource for a connection, which is
+// temporary, or that the client has disconnected already.
 func isWant(err error) bool {
 	for _, want := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED} {
 		if errors.Is(err, want) {

@@ -12,15 +12,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// readyTimeout bounds the question to the database behind /readyz.
+// readyTimeout bounds the query behind /readyz.
 const readyTimeout = 2 * time.Second
 
 // profileTimeout bounds an answer of the ops listener, the longest profile included.
 const profileTimeout = 2 * time.Minute
 
-// serveOps starts the listener for operators: /livez answers while the process
-// works, /readyz while it should be given traffic, /metrics is for Prometheus and
-// /debug/pprof/ for whoever looks for time and memory.
+// serveOps starts the listener for operators: /livez answers while the process works, /readyz
+// while it should get traffic, /metrics is for Prometheus and /debug/pprof/ for profiling.
 func (s *Server) serveOps() error {
 	s.metrics.MustRegister(
 		collectors.NewGoCollector(),
@@ -35,7 +34,7 @@ func (s *Server) serveOps() error {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-	// Not cmdline: a database URL among the arguments may hold a password.
+	// Not cmdline: a database URL among the arguments may contain a password.
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)

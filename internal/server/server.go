@@ -1,9 +1,9 @@
-// Package server makes one running service out of the packages that each do a part
-// of it: configuration, wiring, listeners and shutdown.
+// Package server assembles one running service from its packages: configuration, wiring,
+// listeners and shutdown.
 //
-// Start opens the store, the identity of the service, core and the doors, in the
-// direction of their imports, and Close ends them in the opposite one. Nothing here
-// decides anything about a request.
+// Start opens the store, the identity of the service, core and the doors, in the direction of
+// their imports, and Close ends them in the opposite one. No decision about a request is made
+// here.
 package server
 
 import (
@@ -32,7 +32,7 @@ import (
 	"waxwing.im/waxwing/internal/xrpcserver"
 )
 
-// Limits of the listeners. Bodies have theirs in the doors.
+// Limits of the listeners. Those of bodies are in the doors.
 const (
 	headerTimeout  = 10 * time.Second
 	requestTimeout = 2 * time.Minute // for a whole request to arrive
@@ -47,8 +47,8 @@ const (
 type Server struct {
 	config   Config
 	logger   *slog.Logger
-	url      string // where it listens, http://HOST:PORT
-	public   string // where others reach it
+	url      string // its address, http://HOST:PORT
+	public   string // its public address
 	did      string
 	metrics  *prometheus.Registry
 	store    *store.DB
@@ -60,10 +60,10 @@ type Server struct {
 	xrpc     *xrpcserver.Server
 
 	front  *http.Server
-	ops    *http.Server // nil when not asked for
+	ops    *http.Server // nil if disabled
 	opsURL string
 
-	adminServer *http.Server // nil where operators have the database itself
+	adminServer *http.Server // nil if operators use the database itself
 
 	draining atomic.Bool
 	health   health
@@ -72,8 +72,8 @@ type Server struct {
 	closed   error
 }
 
-// Start brings a server up and returns when it accepts connections. What it opens
-// stays open until Close; ctx bounds the start only.
+// Start starts a server and returns when it accepts connections. It runs until Close; ctx
+// bounds the start only.
 func Start(ctx context.Context, c Config) (*Server, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func (s *Server) start(ctx context.Context) error {
 	if s.config.Dev {
 		s.logger.Warn("development mode is on")
 	}
-	// The directory holds private keys and messages' envelopes: nobody else's business.
+	// The directory contains private keys and messages' envelopes: only the owner may read it.
 	if err := os.MkdirAll(filepath.Dir(s.config.serviceKeyFile()), 0o700); err != nil {
 		return fmt.Errorf("data directory: %w", err)
 	}
@@ -127,17 +127,17 @@ func (s *Server) start(ctx context.Context) error {
 	return nil
 }
 
-// openError says which database could not be opened.
+// openError adds to err which database could not be opened.
 func (c Config) openError(err error) error {
-	where := "on PostgreSQL" // the URL is not repeated: it may hold a password
+	where := "on PostgreSQL" // the URL is not repeated: it may contain a password
 	if c.Database == "" {
 		where = "in " + c.Data
 	}
 	return fmt.Errorf("open the database %s: %w", where, err)
 }
 
-// wire builds core and the doors. The service's name depends on the port, so it
-// comes after the listener.
+// wire builds core and the doors. The service's name depends on the port, so it is called after
+// listening.
 func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	s.url = "http://" + listener.Addr().String()
 	s.public = s.config.PublicURL
@@ -200,7 +200,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 func (s *Server) httpServer(handler http.Handler) *http.Server {
 	return &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytesMax,
-		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug), // what clients do wrong is not an operator's business
+		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug), // faults of clients are not the operator's concern
 	}
 }
 
@@ -213,31 +213,30 @@ func (s *Server) serve(server *http.Server, listener net.Listener) {
 	}()
 }
 
-// URL is where the server listens, as http://HOST:PORT with the port that it got.
+// URL returns the server's address, as http://HOST:PORT with the actual port.
 func (s *Server) URL() string { return s.url }
 
-// OpsURL is where the ops listener is, or "".
+// OpsURL returns the address of the ops listener, or "".
 func (s *Server) OpsURL() string { return s.opsURL }
 
-// DID is who the service is.
+// DID returns the DID of the service.
 func (s *Server) DID() string { return s.did }
 
-// Failed gives the error of a listener that ended by itself; the server is of no
-// use then and should be closed.
+// Failed returns a channel with the error of a listener that ended by itself; the server is
+// unusable then and should be closed.
 func (s *Server) Failed() <-chan error { return s.failed }
 
-// Close drains the server: it takes no new work, tells its sockets to go elsewhere,
-// lets running requests finish for a while, writes buffered cursors and closes the
-// database.
+// Close drains the server: it accepts no new work, asks its sockets to reconnect elsewhere,
+// lets running requests finish for a while, writes buffered cursors and closes the database.
 func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	return s.Shutdown(ctx)
 }
 
-// Shutdown is Close with the time to drain given by ctx; when that is over,
-// whatever still runs is cut off, which is no error. Only the first call counts;
-// others wait for it and return its result.
+// Shutdown does the work of Close with the time to drain given by ctx; requests that still run
+// after that are cut off, which is not an error. Only the first call has an effect; others wait
+// for it and return its result.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.closing.Do(func() { s.closed = s.shutdown(ctx) })
 	return s.closed
@@ -246,8 +245,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) shutdown(ctx context.Context) error {
 	s.draining.Store(true)
 	s.closeAdmin()
-	// New connections are refused first; sockets are not http.Server's to end, so
-	// the gateway ends them while it waits for requests.
+	// New connections are refused first; http.Server does not end sockets, so the gateway ends
+	// them while it waits for requests.
 	var ended sync.WaitGroup
 	if s.front != nil {
 		ended.Go(func() {
@@ -280,7 +279,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 		err = s.store.Close()
 	}
 	if s.ops != nil {
-		s.ops.Close() // last, so that it can be watched until the end
+		s.ops.Close() // last, so that it can be observed until the end
 	}
 	if s.url != "" {
 		s.logger.Info("stopped")

@@ -19,8 +19,8 @@ const (
 	sessionStart = "/v1/session/start"
 )
 
-// Caller makes HTTP calls in a session of its own: to set up conversations and to
-// ask how they are. It is not part of what is tested.
+// Caller makes HTTP calls in a session of its own: to set up conversations and to read their
+// state. It is not part of the tested system.
 type Caller struct {
 	base  string
 	http  *http.Client
@@ -33,7 +33,7 @@ func SignIn(ctx context.Context, base, audience string, key *identity.AccountKey
 	if err != nil {
 		return nil, err
 	}
-	// No connection outlives its call: the server may not be the same for the next.
+	// No connection outlives its call: the next call may go to another server.
 	c := &Caller{base: base, http: &http.Client{Timeout: callMax, Transport: &http.Transport{DisableKeepAlives: true}}}
 	var ready gateway.Ready
 	if err := c.Post(ctx, sessionStart, &gateway.Start{AuthToken: token, DeviceID: device}, &ready); err != nil {
@@ -65,7 +65,7 @@ func (c *Caller) Heads(ctx context.Context) (map[string]int64, error) {
 	return heads, nil
 }
 
-// Post calls path with the JSON of in and reads the answer into out. A refusal is a
+// Post calls path with the JSON of in and decodes the answer into out. A refusal is a
 // *gateway.Error.
 func (c *Caller) Post(ctx context.Context, path string, in, out any) error {
 	body, err := gateway.Marshal(in)

@@ -17,8 +17,8 @@ import (
 	"waxwing.im/waxwing/internal/identity"
 )
 
-// Churn is a run of clients that lose their connections all the time, with a server
-// that is killed and started again, while everybody sends.
+// Churn is a run of clients that keep losing their connections, with a server that is killed
+// and restarted, while all clients send.
 type Churn struct {
 	Seed          uint64
 	Clients       int
@@ -34,13 +34,13 @@ type Churn struct {
 
 const (
 	healMax       = 60 * time.Second // for outboxes and histories to become complete
-	reconnectWait = 60 * time.Second // for one client to come back, restarts of the server included
+	reconnectWait = 60 * time.Second // for one client to reconnect, restarts of the server included
 	faultPause    = 200 * time.Millisecond
 	killPause     = 300 * time.Millisecond
-	hitShareMin   = 0.95 // of the disconnects; else the run proves too little
+	hitShareMin   = 0.95 // of the disconnects; with fewer the run proves too little
 )
 
-// ChurnReport is what happened in a run.
+// ChurnReport describes a run.
 type ChurnReport struct {
 	Clients  ClientCounts // of all clients together
 	Faults   FaultCounts  // of all their networks
@@ -50,8 +50,8 @@ type ChurnReport struct {
 	Took     time.Duration
 }
 
-// Run breaks things until all disconnects and kills are done, lets them heal, and
-// checks what everybody saw. The error says everything that was wrong.
+// Run breaks things until all disconnects and kills are done, lets them heal, and checks the
+// records of all clients. The error lists every violation.
 func (c Churn) Run(ctx context.Context) (ChurnReport, error) {
 	began := time.Now()
 	r := &churnRun{Churn: c}
@@ -94,7 +94,7 @@ type churnRun struct {
 	startMax    time.Duration
 	heads       map[string]int64
 
-	process *Process // the killer's, and nobody else's while it runs
+	process *Process // used by the killer alone while it runs
 }
 
 func (r *churnRun) run(ctx context.Context) error {
@@ -132,7 +132,7 @@ func (r *churnRun) run(ctx context.Context) error {
 	return errors.Join(r.process.Stop(), allAcked(log, r.clients))
 }
 
-// close ends what still runs.
+// close ends everything that still runs.
 func (r *churnRun) close() {
 	if r.stop != nil {
 		r.stop()
@@ -146,8 +146,8 @@ func (r *churnRun) close() {
 	}
 }
 
-// populate makes the clients and their conversations. Each client is in the same
-// number of conversations, each with other neighbours.
+// populate makes the clients and their conversations. Each client is in the same number of
+// conversations, each with other neighbours.
 func (r *churnRun) populate(ctx context.Context) error {
 	algorithms := []string{identity.ES256, identity.ES256K, identity.EdDSA}
 	seed := fmt.Append(nil, "churn ", r.Seed)
@@ -198,7 +198,7 @@ func (r *churnRun) populate(ctx context.Context) error {
 	return nil
 }
 
-// breakThings disconnects the clients and kills the server, all at the same time.
+// breakThings disconnects the clients and kills the server, concurrently.
 func (r *churnRun) breakThings(ctx context.Context) error {
 	group, breaking := errgroup.WithContext(ctx)
 	for i, client := range r.clients {
@@ -208,8 +208,8 @@ func (r *churnRun) breakThings(ctx context.Context) error {
 	return group.Wait()
 }
 
-// disconnect breaks one client's connections, its share of them, each once it is
-// ready, after a moment for messages to be under way.
+// disconnect breaks one client's connections, its share of them, each once it is ready, after a
+// moment in which messages are sent.
 func (r *churnRun) disconnect(ctx context.Context, i int, client *Client) error {
 	random := rand.New(rand.NewPCG(r.Seed, uint64(i)))
 	comeBack := func(after int) error {
@@ -218,7 +218,7 @@ func (r *churnRun) disconnect(ctx context.Context, i int, client *Client) error 
 		_, err := client.AwaitReady(waiting, after)
 		return err
 	}
-	broken := 0 // the last connection that was
+	broken := 0 // number of the last connection
 	for turn := i; turn < r.Disconnects; turn += r.Clients {
 		fault := Faults[(turn/r.Clients+i)%len(Faults)]
 		for number := 0; number == 0; {
@@ -239,8 +239,8 @@ func (r *churnRun) disconnect(ctx context.Context, i int, client *Client) error 
 	return comeBack(broken) // the last one counts only once it has happened
 }
 
-// killServer kills the server whenever the next share of the disconnects is done, and
-// starts it again. The last server outlives breaking: it runs until serving ends.
+// killServer kills the server each time the next share of the disconnects is done, and restarts
+// it. The last server runs beyond breaking, until serving ends.
 func (r *churnRun) killServer(serving, breaking context.Context) error {
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
@@ -260,7 +260,7 @@ func (r *churnRun) killServer(serving, breaking context.Context) error {
 		}
 		r.process.Kill()
 		r.kills++
-		pause(breaking, killPause) // for clients to find nobody
+		pause(breaking, killPause) // for clients to find no server
 		began := time.Now()
 		process, err := r.Serve(serving)
 		if err != nil {
@@ -271,7 +271,7 @@ func (r *churnRun) killServer(serving, breaking context.Context) error {
 	return nil
 }
 
-// whileServed ends with the time to heal, or with the server.
+// whileServed returns a context that ends with the time to heal, or with the server.
 func (r *churnRun) whileServed(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, end := context.WithCancelCause(ctx)
 	ctx, cancel := context.WithTimeout(ctx, healMax)
@@ -286,7 +286,7 @@ func (r *churnRun) whileServed(ctx context.Context) (context.Context, context.Ca
 	return ctx, cancel
 }
 
-// heal waits until every message is acked and everybody has every message.
+// heal waits until every message is acked and every client has every message.
 func (r *churnRun) heal(ctx context.Context) error {
 	ctx, cancel := r.whileServed(ctx)
 	defer cancel()
@@ -334,9 +334,8 @@ func (r *churnRun) readLog(ctx context.Context) (map[string][]gateway.Event, err
 	return log, errors.Join(err, reader.Violations())
 }
 
-// compare holds what the client received and what it was acked against the log. A
-// client must have seen all of it, since it was a member throughout. What differs
-// becomes a violation.
+// compare checks the client's received and acked messages against the log. A client must have
+// received all of it, since it was a member throughout. Each difference is a violation.
 func (c *Client) compare(log map[string][]gateway.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -365,7 +364,7 @@ func (c *Client) compare(log map[string][]gateway.Event) {
 	}
 }
 
-// allAcked checks that the log holds each message once, and nothing that nobody sent.
+// allAcked checks that the log contains each message once, and no message that was not sent.
 func allAcked(log map[string][]gateway.Event, clients []*Client) error {
 	var errs []error
 	acked := map[messageKey]int{}
@@ -400,8 +399,8 @@ func allAcked(log map[string][]gateway.Event, clients []*Client) error {
 	return errors.Join(errs[:min(len(errs), violationsMax)]...)
 }
 
-// checkReport checks that the run was what it should be: that as much was broken as
-// was asked for, in the midst of traffic, and that sessions survived all of it.
+// checkReport checks that the run was as planned: that as many faults hit traffic as required,
+// and that sessions survived all of them.
 func (c Churn) checkReport(r ChurnReport) error {
 	var errs []error
 	forced, hits := r.forced()
@@ -416,7 +415,7 @@ func (c Churn) checkReport(r ChurnReport) error {
 			errs = append(errs, fmt.Errorf("no disconnect was a %s", fault))
 		}
 	}
-	// A fault finds what it wants to hit in most cases, not always: others come between.
+	// Most faults hit what they target, but not all: others interfere.
 	each := c.Disconnects / len(Faults)
 	for _, did := range []struct {
 		what         string
@@ -442,7 +441,7 @@ func (c Churn) checkReport(r ChurnReport) error {
 	return errors.Join(errs...)
 }
 
-// forced counts the disconnects of our making, and those that hit unacked messages.
+// forced counts the disconnects that the run caused, and those that hit unacked messages.
 func (r ChurnReport) forced() (disconnects, hits int) {
 	for _, fault := range Faults {
 		disconnects += r.Clients.Ends[fault]
@@ -451,7 +450,7 @@ func (r ChurnReport) forced() (disconnects, hits int) {
 	return disconnects, hits
 }
 
-// String is a few lines for people.
+// String returns a summary of a few lines.
 func (r ChurnReport) String() string {
 	var b strings.Builder
 	forced, hits := r.forced()

@@ -19,21 +19,21 @@ import (
 )
 
 const (
-	// DefaultSilence is how long a client waits for any frame before it takes the
-	// connection for dead. It pings four times as often.
+	// DefaultSilence is the time without any frame after which a client treats the connection
+	// as dead. It pings four times as often.
 	DefaultSilence = 2 * time.Second
 
 	reconnectMin  = 20 * time.Millisecond
 	reconnectMax  = 400 * time.Millisecond
-	retryAfter    = 100 * time.Millisecond // a message that the server could not take just now
+	retryAfter    = 100 * time.Millisecond // wait before a message that the server could not accept is sent again
 	outboxMax     = 8                      // messages that wait for their ack, while chattering
 	violationsMax = 20
 	provokeMax    = 500 * time.Millisecond
 )
 
-// ClientOptions says who a client is and where it connects to.
+// ClientOptions configures the identity and the connection of a client.
 type ClientOptions struct {
-	Name     string // for messages to people, and the beginning of message ids
+	Name     string // for error messages, and the prefix of message ids
 	Key      *identity.AccountKey
 	Device   string
 	Audience string // the service's DID
@@ -45,12 +45,13 @@ type ClientOptions struct {
 	KeepsText bool
 }
 
-// Client is a device that speaks the gateway protocol as a careful client does, over
-// WebSocket or, where the network refuses that, by a stream and an inbox: it resumes its session, subscribes from its own cursor, sends what is
-// in its outbox under the same id until that is acked, and acks what it received.
+// Client is a device that speaks the gateway protocol as a careful client does, over WebSocket
+// or, if the network refuses that, by a stream and an inbox: it resumes its session, subscribes
+// from its own cursor, sends the messages in its outbox under the same id until they are acked,
+// and acks received messages.
 //
-// What it sees is noted and checked at once; Violations lists what may not be. Its
-// methods are safe for concurrent use; Run is called once.
+// All received frames are recorded and checked at once; Violations lists the forbidden ones.
+// Its methods are safe for concurrent use; Run is called once.
 type Client struct {
 	o             ClientOptions
 	conversations []string
@@ -60,8 +61,8 @@ type Client struct {
 	random     *rand.Rand
 	resume     string // the newest resume token; "" before the first session
 	number     int    // of connections that have been ready
-	isReady    bool   // the connection of that number stands, and is subscribed
-	streams    bool   // the network lets no WebSocket through
+	isReady    bool   // the connection of that number is open and subscribed
+	streams    bool   // the network blocks WebSockets
 	lastEvent  string // the id of the last event of a stream
 	isHit      bool   // that connection had messages sent and not acked when it was broken
 	expected   Fault  // how that connection is being broken
@@ -75,7 +76,7 @@ type Client struct {
 	counts     ClientCounts
 }
 
-// ClientCounts says what a client has been through.
+// ClientCounts counts the events of a client.
 type ClientCounts struct {
 	Connections   int            // that got a session and their subscriptions
 	Streams       int            // those of them that were streams
@@ -85,18 +86,18 @@ type ClientCounts struct {
 	Sends         int            // frames of messages written, repeats included
 	Acked         int            // messages acked
 	AckedAtOnce   int            // those of them that were sent once
-	AckTime       time.Duration  // how long these waited for their acks, together
-	Unavailable   int            // messages that the server could not take just then
+	AckTime       time.Duration  // total time that these waited for their acks
+	Unavailable   int            // messages that the server could not accept just then
 	Events        int            // messages received
-	Ends          map[Fault]int  // connections ended, by how they were broken; 0: not by us
+	Ends          map[Fault]int  // ended connections, by how they were broken; 0: not by us
 	Hits          map[Fault]int  // those of them that had messages sent and not acked when they were broken
-	Reasons       map[string]int // what ended those that we did not break
+	Reasons       map[string]int // reasons for the end of those that we did not break
 }
 
 // messageKey names a message.
 type messageKey struct{ Conversation, ID string }
 
-// ackedAt is where an acked message stands, and what was sent.
+// ackedAt is the position of an acked message, and its content.
 type ackedAt struct {
 	seq    int64
 	digest digest
@@ -107,21 +108,21 @@ type outgoing struct {
 	messageKey
 	env     string
 	sentOn  int       // number of the connection that it was last written to, or 0
-	sends   int       // times that it was written
+	sends   int       // number of writes
 	sentAt  time.Time // the last time
 	retryAt time.Time // not before
 }
 
-// history is what a client has received of a conversation, from seq 1 on.
+// history holds the received messages of a conversation, from seq 1 on.
 type history struct {
 	digests []digest // of message seq i+1
 	events  []gateway.Event
-	ackedTo int64 // told to the server
+	ackedTo int64 // acked to the server
 }
 
 func (h *history) last() int64 { return int64(len(h.digests)) }
 
-// digest stands for a message with its place in the log.
+// digest identifies a message with its position in the log.
 type digest [16]byte
 
 func digestOf(seq int64, id, env string) digest {
@@ -131,7 +132,7 @@ func digestOf(seq int64, id, env string) digest {
 	return digest(sum[:])
 }
 
-// NewClient makes a client that takes part in conversations. Nothing happens until Run.
+// NewClient returns a client that takes part in conversations. It does nothing until Run.
 func NewClient(o ClientOptions, conversations ...string) *Client {
 	if o.Silence == 0 {
 		o.Silence = DefaultSilence
@@ -148,10 +149,10 @@ func NewClient(o ClientOptions, conversations ...string) *Client {
 	return c
 }
 
-// Account is the client's DID.
+// Account returns the client's DID.
 func (c *Client) Account() string { return c.o.Key.DID() }
 
-// Run connects, and connects again whenever the connection ends, until ctx ends.
+// Run connects, and reconnects whenever the connection ends, until ctx ends.
 func (c *Client) Run(ctx context.Context) {
 	wait := reconnectMin
 	for ctx.Err() == nil {
@@ -177,7 +178,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// finished notes the end of a connection.
+// finished records the end of a connection.
 func (c *Client) finished(counts bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -199,14 +200,14 @@ func (c *Client) finished(counts bool, err error) {
 	c.touch()
 }
 
-// isWaiting says whether a connection has carried messages that are not acked. The
-// caller holds mu.
+// isWaiting reports whether a connection has carried messages that are not acked. The caller
+// holds mu.
 func (c *Client) isWaiting(number int) bool {
 	return slices.ContainsFunc(c.outbox, func(m *outgoing) bool { return m.sentOn == number })
 }
 
-// Provoke sends a message and keeps its ack from arriving, so that there is something
-// to break; Break goes on from there.
+// Provoke sends a message and keeps its ack from arriving, so that the next fault hits unacked
+// traffic; Break continues from there.
 func (c *Client) Provoke(ctx context.Context) {
 	c.o.Network.Hold()
 	c.mu.Lock()
@@ -215,13 +216,13 @@ func (c *Client) Provoke(ctx context.Context) {
 	c.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, provokeMax)
 	defer cancel()
-	// Without success, as when a request before it waits for its answer, the connection
-	// is broken as it is, and counts as it does.
+	// If this fails, for example because an earlier request waits for its answer, the
+	// connection is broken as it is, and counted as it is.
 	_ = c.await(ctx, "something to break", func() bool { return !c.isReady || said.sentOn == c.number })
 }
 
-// Break ends the client's connection in the way of fault. It returns the number of
-// the connection, or 0 when there is none, or one that is being broken already.
+// Break ends the client's connection in the way of fault. It returns the number of the
+// connection, or 0 if there is none, or one that is being broken already.
 func (c *Client) Break(fault Fault) (number int) {
 	c.mu.Lock()
 	leave := c.leave
@@ -242,7 +243,7 @@ func (c *Client) Break(fault Fault) (number int) {
 	return number
 }
 
-// Send puts a message into the outbox.
+// Send adds a message to the outbox.
 func (c *Client) Send(conversation, id, env string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -250,8 +251,8 @@ func (c *Client) Send(conversation, id, env string) {
 	c.wakeWriter()
 }
 
-// Chatter puts messages into the outbox, one each pace on average, connected or not,
-// until ctx ends. A full outbox is waited for.
+// Chatter adds messages to the outbox, one each pace on average, connected or not, until ctx
+// ends. It waits while the outbox is full.
 func (c *Client) Chatter(ctx context.Context, pace time.Duration) {
 	for ctx.Err() == nil {
 		c.mu.Lock()
@@ -264,14 +265,14 @@ func (c *Client) Chatter(ctx context.Context, pace time.Duration) {
 	}
 }
 
-// Say puts a message of its own making into the outbox.
+// Say adds a generated message to the outbox.
 func (c *Client) Say() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.say()
 }
 
-// say is Say; the caller holds mu.
+// say does the work of Say; the caller holds mu.
 func (c *Client) say() {
 	c.made++
 	key := messageKey{c.conversations[c.random.IntN(len(c.conversations))], fmt.Sprintf("%s-%d", c.o.Name, c.made)}
@@ -279,8 +280,8 @@ func (c *Client) say() {
 	c.wakeWriter()
 }
 
-// someEnv makes a message: mostly short, sometimes of many packets, of characters
-// that JSON has several ways to write.
+// someEnv returns a random message: mostly short, sometimes of many packets, of characters that
+// JSON can encode in several ways.
 func someEnv(random *rand.Rand) string {
 	alphabet := []rune("abcdefghijklmnopqrstuvwxyz0123456789+/= \"\\\n\u00e9\u2028<&\U0001F426")
 	length := 20 + random.IntN(200)
@@ -294,8 +295,7 @@ func someEnv(random *rand.Rand) string {
 	return string(text)
 }
 
-// wakeWriter tells the connection that there may be something to write. The caller
-// holds mu.
+// wakeWriter signals the connection that there may be something to write. The caller holds mu.
 func (c *Client) wakeWriter() {
 	select {
 	case c.work <- struct{}{}:
@@ -303,13 +303,13 @@ func (c *Client) wakeWriter() {
 	}
 }
 
-// touch wakes who waits for a change. The caller holds mu.
+// touch wakes the goroutines that wait for a change. The caller holds mu.
 func (c *Client) touch() {
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
 
-// await waits until holds, which is called with mu held.
+// await waits until holds, which is called with mu held, returns true.
 func (c *Client) await(ctx context.Context, what string, holds func() bool) error {
 	for {
 		c.mu.Lock()
@@ -326,7 +326,7 @@ func (c *Client) await(ctx context.Context, what string, holds func() bool) erro
 	}
 }
 
-// state says where the client stands, for who looks into why it waits.
+// state describes the state of the client, for a failed wait.
 func (c *Client) state() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -337,8 +337,8 @@ func (c *Client) state() string {
 	return text
 }
 
-// AwaitReady waits for a connection later than the one called after and returns its
-// number; 0 is before the first.
+// AwaitReady waits for a connection with a number above after and returns its number; 0 is
+// before the first.
 func (c *Client) AwaitReady(ctx context.Context, after int) (number int, err error) {
 	err = c.await(ctx, "a connection", func() bool {
 		number = c.number
@@ -369,14 +369,14 @@ func (c *Client) AwaitSeq(ctx context.Context, conversation string, seq int64) e
 	})
 }
 
-// Events lists what was received of a conversation, by a client that KeepsText.
+// Events lists the received messages of a conversation, for a client that KeepsText.
 func (c *Client) Events(conversation string) []gateway.Event {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.histories[conversation].events)
 }
 
-// Counts says what the client has been through.
+// Counts returns the client's counts.
 func (c *Client) Counts() ClientCounts {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -385,22 +385,22 @@ func (c *Client) Counts() ClientCounts {
 	return counts
 }
 
-// Violations lists what the client saw and may not be; nil if all is well.
+// Violations returns the violations that the client has recorded; nil if there are none.
 func (c *Client) Violations() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return errors.Join(c.violations...)
 }
 
-// violate notes something that may not be. The caller holds mu.
+// violate records a violation. The caller holds mu.
 func (c *Client) violate(format string, args ...any) {
 	if len(c.violations) < violationsMax {
 		c.violations = append(c.violations, fmt.Errorf("%s, connection %d: "+format, append([]any{c.o.Name, c.number}, args...)...))
 	}
 }
 
-// received takes an event. Over all connections the seqs of a conversation are
-// 1, 2, 3 and so on: each connection asks for what follows the last one.
+// received handles an event. Over all connections the seqs of a conversation are 1, 2, 3 and so
+// on: each connection requests the messages after the last one.
 func (c *Client) received(event gateway.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -425,7 +425,7 @@ func (c *Client) received(event gateway.Event) {
 	c.touch()
 }
 
-// settled takes an ack: the message is in the log, for ever and there.
+// settled handles an ack: the message is permanently in the log at that position.
 func (c *Client) settled(acked gateway.Acked) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -451,8 +451,8 @@ func (c *Client) settled(acked gateway.Acked) {
 	c.touch()
 }
 
-// refused takes an error frame. The only one that a careful client may meet is that
-// the server cannot just now: the message stays in the outbox.
+// refused handles an error frame. A careful client only gets unavailable: the message stays in
+// the outbox.
 func (c *Client) refused(id string, e gateway.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -468,7 +468,7 @@ func (c *Client) refused(id string, e gateway.Error) {
 
 func frameID(key messageKey) string { return key.Conversation + " " + key.ID }
 
-// reasonOf is an error in few words, without what differs from one connection to the next.
+// reasonOf returns an error in few words, without parts that differ between connections.
 func reasonOf(err error) string {
 	for err != nil {
 		next := errors.Unwrap(err)

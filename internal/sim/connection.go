@@ -16,14 +16,14 @@ import (
 
 const (
 	tokenLifetime    = 60 * time.Second
-	subscribedPing   = "subscribed" // id of the ping behind the subscriptions
+	subscribedPing   = "subscribed" // id of the ping after the subscriptions
 	aliveID          = "alive"      // id of the other pings
 	ackInterval      = 100 * time.Millisecond
 	frameBytesMax    = 2 << 20 // an env of the largest size, every character escaped
 	closeGoodbyeCode = websocket.StatusNormalClosure
 )
 
-// The ends of a connection that are the client's doing.
+// The reasons for which the client itself ends a connection.
 var (
 	errSilent        = errors.New("no sign of life")
 	errResumeRefused = errors.New("the resume token was refused")
@@ -39,9 +39,8 @@ type connection struct {
 	end    context.CancelCauseFunc
 }
 
-// connect is the life of one connection. wasReady says whether it got as far as
-// being subscribed; err is what ended it. Where the network refuses an upgrade the
-// client streams from then on.
+// connect runs one connection. wasReady reports whether it was subscribed; err is the reason of
+// its end. If the network refuses an upgrade the client streams from then on.
 func (c *Client) connect(ctx context.Context) (wasReady bool, err error) {
 	c.mu.Lock()
 	streams := c.streams
@@ -63,7 +62,7 @@ func (c *Client) connectSocket(ctx context.Context) (wasReady bool, err error) {
 	defer end(nil)
 	silence := time.AfterFunc(c.o.Silence, func() { end(errSilent) })
 	defer silence.Stop()
-	// A transport that keeps nothing: each connection is a new one for the network.
+	// A transport without idle connections: each connection is new to the network.
 	transport := &http.Transport{DisableKeepAlives: true}
 	defer transport.CloseIdleConnections()
 	ws, answer, err := websocket.Dial(ctx, "ws://"+c.o.Network.Address()+"/v1/ws", &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
@@ -78,15 +77,15 @@ func (c *Client) connectSocket(ctx context.Context) (wasReady bool, err error) {
 	s := &connection{client: c, ws: ws, end: end}
 	err = s.converse(ctx, silence)
 	if cause := context.Cause(ctx); cause != nil && websocket.CloseStatus(err) == -1 {
-		err = cause // what came of it says less
+		err = cause // the resulting error has less information
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.isReady, err
 }
 
-// converse gets a session and the subscriptions, and then reads until the end, while
-// a goroutine of its own writes.
+// converse opens a session and the subscriptions, and then reads until the end, while a
+// goroutine of its own writes.
 func (s *connection) converse(ctx context.Context, silence *time.Timer) (err error) {
 	if err := s.open(ctx); err != nil {
 		return err
@@ -148,7 +147,7 @@ func (s *connection) open(ctx context.Context) error {
 	return s.send(ctx, gateway.TypePing, subscribedPing, nil)
 }
 
-// opening is what resumes the client's session, or starts one.
+// opening returns the frame that resumes the client's session, or starts one.
 func (c *Client) opening() (frameType string, body any, err error) {
 	c.mu.Lock()
 	resume := c.resume
@@ -168,7 +167,7 @@ func authToken(key *identity.AccountKey, audience string) (string, error) {
 	})
 }
 
-// opened takes the answer to the first frame.
+// opened handles the answer to the first frame.
 func (c *Client) opened(frame gateway.Frame, isResume bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -193,7 +192,7 @@ func (c *Client) opened(frame gateway.Frame, isResume bool) error {
 	return fmt.Errorf("answered with %q", frame.Type)
 }
 
-// isOpen notes that there is a session. The caller holds mu.
+// isOpen records that there is a session. The caller holds mu.
 func (c *Client) isOpen(ready gateway.Ready, isResume bool) {
 	c.number++
 	c.resume = ready.ResumeToken
@@ -205,7 +204,7 @@ func (c *Client) isOpen(ready gateway.Ready, isResume bool) {
 	c.checkReady(ready)
 }
 
-// notOpened takes the refusal of one. The caller holds mu.
+// notOpened handles the refusal of one. The caller holds mu.
 func (c *Client) notOpened(e gateway.Error) error {
 	if e.Code == gateway.CodeResumeFailed {
 		c.counts.ResumesFailed++
@@ -218,8 +217,8 @@ func (c *Client) notOpened(e gateway.Error) error {
 	return &e
 }
 
-// checkReady holds the server's idea of the client against the client's: a cursor
-// may be behind what was acked, never before it. The caller holds mu.
+// checkReady checks the server's cursors against the client's: a cursor may be behind the acked
+// position, never ahead of it. The caller holds mu.
 func (c *Client) checkReady(ready gateway.Ready) {
 	if ready.UserID != c.Account() {
 		c.violate("the session is that of %q", ready.UserID)
@@ -234,7 +233,7 @@ func (c *Client) checkReady(ready gateway.Ready) {
 	}
 }
 
-// subscriptions asks for everything behind what was received.
+// subscriptions returns subscriptions from the last received messages on.
 func (c *Client) subscriptions() []gateway.Subscribe {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -246,8 +245,8 @@ func (c *Client) subscriptions() []gateway.Subscribe {
 	return list
 }
 
-// ready notes that the session and the subscriptions stand, and returns the number of
-// the connection; leave ends it cleanly.
+// ready records that the session and the subscriptions are open, and returns the number of the
+// connection; leave ends it cleanly.
 func (c *Client) ready(leave func()) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -260,7 +259,7 @@ func (c *Client) ready(leave func()) int {
 	return c.number
 }
 
-// handle takes a frame of a session.
+// handle handles a frame of a session.
 func (c *Client) handle(frame gateway.Frame) error {
 	var err error
 	switch frame.Type {
@@ -296,7 +295,7 @@ func (c *Client) handle(frame gateway.Frame) error {
 	return err
 }
 
-// caughtUp checks the end of a replay: everything up to its head came before it.
+// caughtUp checks the end of a replay: everything up to its head must have been received.
 func (c *Client) caughtUp(at gateway.CaughtUp) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -305,7 +304,7 @@ func (c *Client) caughtUp(at gateway.CaughtUp) {
 	}
 }
 
-// write sends what there is to send until the connection ends.
+// write sends messages and acks until the connection ends.
 func (s *connection) write(ctx context.Context) error {
 	c := s.client
 	acks := time.NewTicker(ackInterval)
@@ -332,13 +331,13 @@ func (s *connection) write(ctx context.Context) error {
 	}
 }
 
-// broken lets the reader know that writing failed.
+// broken signals the reader that writing failed.
 func (s *connection) broken(err error) error {
 	s.end(err)
 	return err
 }
 
-// sendOutbox writes every message that this connection has not carried yet.
+// sendOutbox sends every message that this connection has not carried yet.
 func (s *connection) sendOutbox(ctx context.Context) error {
 	for _, m := range s.client.due(s.number) {
 		if err := s.send(ctx, gateway.TypeSend, frameID(messageKey{m.ConvID, m.MsgID}), m); err != nil {
@@ -348,8 +347,8 @@ func (s *connection) sendOutbox(ctx context.Context) error {
 	return nil
 }
 
-// due takes every message that a connection has not carried yet. It is noted as sent
-// before it is, since a write that fails may have arrived.
+// due returns every message that a connection has not carried yet. It is marked as sent before
+// it is, since a write that fails may have arrived.
 func (c *Client) due(number int) []*gateway.Send {
 	now := time.Now()
 	c.mu.Lock()
@@ -369,7 +368,7 @@ func (c *Client) due(number int) []*gateway.Send {
 	return due
 }
 
-// sendAcks tells the server how far the client is in each conversation.
+// sendAcks acks the client's position in each conversation.
 func (s *connection) sendAcks(ctx context.Context) error {
 	for _, ack := range s.client.dueAcks() {
 		if err := s.send(ctx, gateway.TypeAck, "ack "+ack.ConvID, ack); err != nil {
@@ -379,7 +378,7 @@ func (s *connection) sendAcks(ctx context.Context) error {
 	return nil
 }
 
-// dueAcks are the acks that are worth telling; they count as told.
+// dueAcks returns the acks that are due, and marks them as sent.
 func (c *Client) dueAcks() []*gateway.Ack {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -410,8 +409,8 @@ func (s *connection) read(ctx context.Context) (gateway.Frame, error) {
 	if err == nil {
 		return frame, nil
 	}
-	// The library takes a connection that ends inside a message for the end of the
-	// message. What is cut like that is the last one.
+	// The library takes a connection that ends inside a message for the end of the message. An
+	// incomplete message is always the last one.
 	if _, _, end := s.ws.Read(ctx); end != nil {
 		return gateway.Frame{}, end
 	}
@@ -423,6 +422,6 @@ func (s *connection) read(ctx context.Context) (gateway.Frame, error) {
 
 func textOf(id json.RawMessage) string {
 	var text string
-	_ = json.Unmarshal(id, &text) // what is no string is no id of ours
+	_ = json.Unmarshal(id, &text) // an id that is not a string is not ours
 	return text
 }

@@ -15,16 +15,16 @@ import (
 // Fault is a way for a connection to end.
 type Fault int
 
-// The faults. CleanClose is the client's own doing; a FaultProxy does the others.
+// The faults. The client itself does CleanClose; a FaultProxy does the others.
 const (
-	// ResetMidFrame forwards a part of what one side sends next and resets both.
+	// ResetMidFrame forwards a part of the next data of one side and resets both.
 	ResetMidFrame Fault = iota + 1
-	// HalfOpen keeps both connections open and moves nothing any more.
+	// HalfOpen keeps both connections open and forwards nothing any more.
 	HalfOpen
-	// BeforeAck lets the server read and loses what it answers, then closes.
+	// BeforeAck lets the server read and drops its answers, then closes.
 	BeforeAck
-	// LostReady resets, and the next connection loses the answer to its first frame:
-	// a session was resumed and the client does not know.
+	// LostReady resets, and drops the answer to the first frame of the next connection: a
+	// session was resumed and the client does not know it.
 	LostReady
 	// CleanClose is a WebSocket that is closed with 1000.
 	CleanClose
@@ -49,8 +49,8 @@ func (f Fault) String() string {
 	return fmt.Sprintf("fault %d", int(f))
 }
 
-// How long a fault waits for the traffic that it wants to hit before it ends the
-// connection anyway.
+// The time that a fault waits for the traffic that it targets before it ends the connection
+// anyway.
 const (
 	resetPatience   = 300 * time.Millisecond
 	ackPatience     = 500 * time.Millisecond
@@ -61,9 +61,8 @@ const (
 	proxyChunkBytes = 32 << 10
 )
 
-// FaultProxy is the network between a client and its server: it forwards TCP
-// connections and breaks them when it is told to. Its methods are safe for
-// concurrent use.
+// FaultProxy is the network between a client and its server: it forwards TCP connections and
+// breaks them on request. Its methods are safe for concurrent use.
 type FaultProxy struct {
 	listener net.Listener
 	running  sync.WaitGroup
@@ -72,25 +71,25 @@ type FaultProxy struct {
 	target    string
 	random    *rand.Rand
 	links     map[*link]struct{}
-	loseNext  bool          // the next connection is to lose its session.ready
-	gate      chan struct{} // while answers are held: closed when they go on
+	loseNext  bool          // the next connection loses its session.ready
+	gate      chan struct{} // while answers are held: closed when they continue
 	noUpgrade bool          // requests for a WebSocket are refused
 	closed    bool
 
 	did struct{ cut, swallowed, unacked, onSocket, overHTTP atomic.Int64 } // as FaultCounts
 }
 
-// FaultCounts says what faults did to traffic, and not only that they were asked for.
+// FaultCounts counts the effects of faults on traffic.
 type FaultCounts struct {
-	Cut          int // connections reset in the midst of what was sent
-	Swallowed    int // half-open ones on which something was sent that never arrived
-	Unacked      int // ones closed behind something that was to be answered
-	LostOnSocket int // answers to the first frame of a session that were lost, of a WebSocket
+	Cut          int // connections reset in the middle of data
+	Swallowed    int // half-open ones with data that never arrived
+	Unacked      int // connections closed after a request without its answer
+	LostOnSocket int // lost answers to the first frame of a session, of a WebSocket
 	LostOverHTTP int // the same of a request
 }
 
-// NewFaultProxy listens on a free port of the loopback address and forwards to
-// target, HOST:PORT. The seed decides where frames are cut. Close must be called.
+// NewFaultProxy listens on a free port of the loopback address and forwards to target,
+// HOST:PORT. The seed determines where frames are cut. Close must be called.
 func NewFaultProxy(target string, seed uint64) (*FaultProxy, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -101,7 +100,7 @@ func NewFaultProxy(target string, seed uint64) (*FaultProxy, error) {
 	return p, nil
 }
 
-// Address is where clients connect to, HOST:PORT.
+// Address returns the address for clients, HOST:PORT.
 func (p *FaultProxy) Address() string { return p.listener.Addr().String() }
 
 // Redirect sends later connections to another server.
@@ -111,15 +110,14 @@ func (p *FaultProxy) Redirect(target string) {
 	p.target = target
 }
 
-// RefuseUpgrades makes the proxy one of those that let no WebSocket through.
+// RefuseUpgrades makes the proxy refuse WebSockets, as some proxies do.
 func (p *FaultProxy) RefuseUpgrades() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.noUpgrade = true
 }
 
-// Hold keeps back what the server says, on connections that there are and on new ones,
-// until Release or Break.
+// Hold holds back the server's data, on existing and new connections, until Release or Break.
 func (p *FaultProxy) Hold() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -128,14 +126,14 @@ func (p *FaultProxy) Hold() {
 	}
 }
 
-// Release lets go on what Hold keeps back.
+// Release forwards the data that Hold held back.
 func (p *FaultProxy) Release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.release()
 }
 
-// release is Release; the caller holds mu.
+// release does the work of Release; the caller holds mu.
 func (p *FaultProxy) release() {
 	if p.gate != nil {
 		close(p.gate)
@@ -143,14 +141,14 @@ func (p *FaultProxy) release() {
 	}
 }
 
-// held is the gate that answers wait at; nil when there is none.
+// held returns the channel that answers wait for; nil if there is none.
 func (p *FaultProxy) held() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.gate
 }
 
-// Break ends the connections that there are in the way of fault. It does not wait.
+// Break ends the existing connections in the way of fault. It does not wait.
 func (p *FaultProxy) Break(fault Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -161,7 +159,7 @@ func (p *FaultProxy) Break(fault Fault) {
 	p.release() // into the fault
 }
 
-// Counts says what the faults did so far.
+// Counts returns the effects of the faults so far.
 func (p *FaultProxy) Counts() FaultCounts {
 	return FaultCounts{
 		Cut: int(p.did.cut.Load()), Swallowed: int(p.did.swallowed.Load()), Unacked: int(p.did.unacked.Load()),
@@ -238,9 +236,9 @@ type link struct {
 	noUpgrade bool
 
 	mu        sync.Mutex // guards the rest
-	fault     Fault      // 0 while all is well
-	random    uint64     // where and how
-	isEnding  bool       // BeforeAck: something to answer has passed; HalfOpen: has not
+	fault     Fault      // 0 without a fault
+	random    uint64     // where and how to break
+	isEnding  bool       // BeforeAck: a request has passed; HalfOpen: data was dropped
 	isUpgrade bool       // LostReady: the answer to the upgrade has passed
 }
 
@@ -263,7 +261,7 @@ func (l *link) breakAs(fault Fault, random uint64) {
 	}
 }
 
-// reset ends both connections with RST, which also throws away what is under way.
+// reset ends both connections with RST, which also discards data in transit.
 func (l *link) reset() {
 	_ = l.ends[up].SetLinger(0)
 	_ = l.ends[down].SetLinger(0)
@@ -302,7 +300,7 @@ func (l *link) pump(direction int) {
 		}
 		switch {
 		case l.isSilent():
-			<-l.over // neither side hears of anything
+			<-l.over // neither side is notified
 			return
 		case isLast:
 			l.reset()
@@ -317,7 +315,7 @@ func (l *link) pump(direction int) {
 	}
 }
 
-// refuse answers the request for a WebSocket where none gets through.
+// refuse answers the request for a WebSocket if upgrades are refused.
 func (l *link) refuse(request []byte) bool {
 	if !l.noUpgrade || !bytes.Contains(request, []byte("Upgrade: websocket")) {
 		return false
@@ -333,7 +331,7 @@ func (l *link) isSilent() bool {
 	return l.fault == HalfOpen
 }
 
-// pass says what of a chunk goes on, and whether the link is to be reset behind it.
+// pass returns the part of a chunk to forward, and whether to reset the link after it.
 func (l *link) pass(direction int, chunk []byte) (forward []byte, isLast bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -372,7 +370,7 @@ func (l *link) pass(direction int, chunk []byte) (forward []byte, isLast bool) {
 		}
 		if i := bytes.Index(chunk, []byte("\r\n\r\n")); direction == down && i >= 0 {
 			l.isUpgrade = true
-			if len(chunk) > i+4 { // of a plain request the answer is in it
+			if len(chunk) > i+4 { // the answer to a plain request is in the chunk
 				l.proxy.did.overHTTP.Add(1)
 				return chunk[:i+4], true
 			}

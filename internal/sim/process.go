@@ -19,20 +19,19 @@ const (
 	serveStartMax   = 60 * time.Second // the race detector on a busy machine
 	serveStopMax    = 30 * time.Second
 	serveLogBytes   = 64 << 10
-	portLow         = 18000 // below what systems give to outgoing connections
+	portLow         = 18000 // below the ports that systems use for outgoing connections
 	portHigh        = 28000
 	portAttemptsMax = 100
 )
 
-// uncheckedSQLite leaves the race detector out of SQLite itself, which is C that was
-// translated: it has locks of its own, and watching each of its steps makes a read
-// seven times as slow. The driver and everything above it are watched. The Makefile
-// says the same, so that tests and servers share what is built.
+// uncheckedSQLite excludes SQLite itself from the race detector: it is translated C with locks
+// of its own, and checking each of its steps makes a read seven times as slow. The driver and
+// everything above it are checked. The Makefile has the same flag, so that tests and servers
+// share build results.
 const uncheckedSQLite = "-gcflags=modernc.org/sqlite/lib=-race=false"
 
-// BuildServer builds the waxwing command into folder and returns its path. With race
-// it has the race detector, and ends with what that finds. The working directory must
-// be inside the module.
+// BuildServer builds the waxwing command into folder and returns its path. With race it has the
+// race detector, and exits with its findings. The working directory must be inside the module.
 func BuildServer(ctx context.Context, folder string, race bool) (string, error) {
 	binary := filepath.Join(folder, "waxwing")
 	args := []string{"build", "-o", binary}
@@ -46,9 +45,8 @@ func BuildServer(ctx context.Context, folder string, race bool) (string, error) 
 	return binary, nil
 }
 
-// FreePort finds a port of the loopback address for a server that is to come back on
-// it. It is none that the system would give to an outgoing connection while the
-// server is down.
+// FreePort returns a port of the loopback address for a server that will be restarted on it.
+// The system does not use it for outgoing connections while the server is down.
 func FreePort() (int, error) {
 	for range portAttemptsMax {
 		port := portLow + rand.IntN(portHigh-portLow)
@@ -68,11 +66,11 @@ type Process struct {
 	command *exec.Cmd
 	log     *logTail
 	exited  chan struct{}
-	err     error // how it ended; valid once exited is closed
+	err     error // its exit error; valid once exited is closed
 }
 
-// Serve runs `binary serve args…` and returns when it accepts requests. The process
-// is killed when ctx ends. It sees nothing of our environment.
+// Serve runs `binary serve args…` and returns when it accepts requests. The process is killed
+// when ctx ends. It does not inherit the environment.
 func Serve(ctx context.Context, binary string, args ...string) (*Process, error) {
 	p := &Process{log: &logTail{}, exited: make(chan struct{})}
 	line := &firstLine{got: make(chan string, 1)}
@@ -107,14 +105,13 @@ func Serve(ctx context.Context, binary string, args ...string) (*Process, error)
 	}
 }
 
-// Address is HOST:PORT.
+// Address returns HOST:PORT.
 func (p *Process) Address() string { return strings.TrimPrefix(p.URL, "http://") }
 
-// Exited is closed when the process has ended.
+// Exited returns a channel that is closed when the process has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
-// Check says whether the server still runs and has logged nothing that it should
-// not: errors, panics, races.
+// Check returns an error if the server has ended or has logged errors, panics or races.
 func (p *Process) Check() error {
 	select {
 	case <-p.exited:
@@ -127,8 +124,8 @@ func (p *Process) Check() error {
 	return nil
 }
 
-// Kill ends the process at once with SIGKILL, so that it can clean up nothing, and
-// waits until it is gone.
+// Kill ends the process at once with SIGKILL, without any cleanup, and waits until it has
+// ended.
 func (p *Process) Kill() {
 	_ = p.command.Process.Kill() // an error: it has ended already
 	<-p.exited
@@ -155,7 +152,7 @@ func (p *Process) Stop() error {
 	return nil
 }
 
-// firstLine is a writer that hands out the first line and drops the rest.
+// firstLine is a writer that returns the first line and drops the rest.
 type firstLine struct {
 	text []byte
 	got  chan string

@@ -2,6 +2,6 @@
 
 package sim
 
-// RaceEnabled says whether this program has the race detector, so that the servers
-// that it builds can have it too.
+// RaceEnabled reports whether this program has the race detector, so that the servers that it
+// builds can have it too.
 const RaceEnabled = false

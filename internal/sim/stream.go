@@ -16,9 +16,8 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 )
 
-// streaming is what a client has where no WebSocket gets through: a stream of events,
-// and requests beside it. To the client it is a connection like the other, that ends
-// as soon as either fails.
+// streaming is the client's connection if WebSockets are blocked: a stream of events, and
+// requests beside it. It ends as soon as either fails.
 type streaming struct {
 	client *Client
 	http   *http.Client
@@ -27,13 +26,13 @@ type streaming struct {
 	end    context.CancelCauseFunc
 }
 
-// streamQuery is the same each time, as a browser repeats it; where the stream goes on
-// is said by the id of the last event.
+// streamQuery is the same each time, as a browser repeats it; the id of the last event
+// determines where the stream continues.
 const streamQuery = "?all=1&from_seq=1"
 
 var errStreamEnded = errors.New("the stream ended")
 
-// connectStream is connect without a WebSocket.
+// connectStream does the work of connect without a WebSocket.
 func (c *Client) connectStream(ctx context.Context) (wasReady bool, err error) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
@@ -98,7 +97,7 @@ func (s *streaming) open(ctx context.Context) error {
 	return nil
 }
 
-// subscribe asks for everything behind the last event.
+// subscribe requests everything after the last event.
 func (s *streaming) subscribe(ctx context.Context) (*http.Response, error) {
 	c := s.client
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.o.Network.Address()+"/v1/sse"+streamQuery, nil)
@@ -133,7 +132,7 @@ func (s *streaming) subscribe(ctx context.Context) (*http.Response, error) {
 	return nil, refusal
 }
 
-// read takes events until the stream ends. Only what has come whole counts.
+// read handles events until the stream ends. Incomplete ones are ignored.
 func (s *streaming) read(body io.Reader) error {
 	lines := bufio.NewReader(body)
 	var data, id []byte
@@ -177,9 +176,8 @@ func (s *streaming) take(data []byte, id string) error {
 	return nil
 }
 
-// write posts everything until the connection ends: messages, and beside them acks, so that
-// neither waits for the other. A request that gets no answer is how it learns that the
-// network is dead.
+// write posts messages and, concurrently, acks until the connection ends, so that neither waits
+// for the other. A request without an answer shows that the network is dead.
 func (s *streaming) write(ctx context.Context) {
 	c := s.client
 	var acking sync.WaitGroup
@@ -203,7 +201,7 @@ func (s *streaming) write(ctx context.Context) {
 			}
 		}
 	})
-	again := time.NewTicker(ackInterval) // for what the server could not take
+	again := time.NewTicker(ackInterval) // for messages that the server could not accept
 	defer again.Stop()
 	for {
 		if err := s.postOutbox(ctx); err != nil {
@@ -247,7 +245,7 @@ func (s *streaming) postAcks(ctx context.Context) error {
 	return nil
 }
 
-// probe acks once more what has been acked.
+// probe acks again what has been acked.
 func (s *streaming) probe(ctx context.Context) error {
 	c := s.client
 	id := c.conversations[0]
@@ -267,7 +265,7 @@ func (s *streaming) postAck(ctx context.Context, ack *gateway.Ack) error {
 			defer s.client.mu.Unlock()
 			s.client.violate("an ack was refused: %v", refusal)
 		}
-		return nil // the next one says the same
+		return nil // the next one repeats it
 	}
 	return err
 }
@@ -288,7 +286,7 @@ func (s *streaming) post(ctx context.Context, path string, body []byte, answer a
 	if err != nil {
 		return err
 	}
-	request.GetBody = nil // a request is repeated by us, who count, or by nobody
+	request.GetBody = nil // requests are repeated by us, who count them, or not at all
 	request.Header.Set("Content-Type", "application/json")
 	if s.token != "" {
 		request.Header.Set("Authorization", "Bearer "+s.token)
@@ -312,7 +310,7 @@ func (s *streaming) post(ctx context.Context, path string, body []byte, answer a
 	return json.Unmarshal(data, answer)
 }
 
-// refusalOf reads what a server says that does not answer with 200.
+// refusalOf parses an answer of the server whose status is not 200.
 func refusalOf(response *http.Response) (*gateway.Error, error) {
 	data, err := io.ReadAll(io.LimitReader(response.Body, answerMax))
 	if err != nil {
