@@ -22,7 +22,8 @@ go test -c -o "$work/tree.test" ./internal/server
 
 # run SIDE PAIR appends one line "SIDE PAIR BENCHMARK RATE" for each benchmark.
 run() {
-	(cd internal/server && "$work/$1.test" -test.run '^$' -test.bench "$benchmarks" -test.benchtime "$benchtime" -test.timeout 60m) >"$work/out"
+	(cd internal/server && "$work/$1.test" -test.run '^$' -test.bench "$benchmarks" -test.benchtime "$benchtime" -test.timeout 60m) >"$work/out" ||
+		{ cat "$work/out" >&2; echo "a benchmark of $1 failed" >&2; exit 1; }
 	awk -v side="$1" -v pair="$2" '/^Benchmark/ { for (i = 3; i < NF; i++) if ($(i + 1) ~ /\/s$/) print side, pair, $1, $i }' "$work/out" >>"$work/rates"
 }
 
