@@ -2,6 +2,7 @@ package core
 
 import (
 	"hash/maphash"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -79,6 +80,19 @@ func (l *limiter) charge(key limitKey, rate Rate, n int64, at time.Time) (cost t
 	}
 	s.until[key] = until + cost
 	return cost, nil
+}
+
+// left returns how many calls under (name, a, b) would be let through now.
+func (l *limiter) left(name, a, b string) int64 {
+	rate := l.limits[name]
+	if rate.Count == 0 || rate.Period < time.Duration(rate.Count) {
+		return math.MaxInt64 // none, or too many to be counted
+	}
+	key, now := l.key(name, a, b), l.now().Sub(l.began)
+	s := l.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return int64((rate.Period - (max(s.until[key], now) - now)) / (rate.Period / time.Duration(rate.Count)))
 }
 
 // giveBack returns what a charge has cost.

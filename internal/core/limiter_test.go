@@ -28,6 +28,9 @@ func TestLimits(t *testing.T) {
 			t.Fatalf("call %d: %v", i, r)
 		}
 	}
+	if left := l.left("sends", "a", "b"); left != 0 {
+		t.Errorf("%d are left of three that were taken", left)
+	}
 	r := l.take("sends", "a", "b", 1)
 	if r == nil || r.RetryAfter != 20*time.Second {
 		t.Fatalf("the fourth at once: %+v", r)
@@ -36,6 +39,9 @@ func TestLimits(t *testing.T) {
 		t.Errorf("another key: %v", r)
 	}
 	now = now.Add(20 * time.Second)
+	if left := l.left("sends", "a", "b"); left != 1 {
+		t.Errorf("%d are left after a third of the period, want 1", left)
+	}
 	if r := l.take("sends", "a", "b", 1); r != nil {
 		t.Errorf("after the wait: %v", r)
 	}

@@ -150,10 +150,10 @@ const (
 	streamShare            = 16      // conversations of a stream that count as one subscription: they are begun together
 	beginTogether          = 256     // conversations of a stream that begins without waiting for its turn
 	followsMax             = 1 << 16 // logs that the connections of one account read at a time, on one node
-	// Of an account in more conversations than these together, those between are not looked
-	// at for which are the most recently active. Strangers cannot get the oldest out.
-	candidatesOldest = 12 << 10
-	candidatesLatest = 4 << 10
+	// So many conversations are looked at for each of the most recently active that are
+	// wanted: the one that was joined last and, because strangers cannot get those out, the
+	// others among those that were joined first. Those between are passed over.
+	candidatesPerPlace = 4
 
 	streamLifetime       = 7 * 24 * time.Hour // how long a stream can be resumed after its last use
 	streamRenewal        = 10 * time.Minute   // how often the use of an open stream is noted

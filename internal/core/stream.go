@@ -41,12 +41,14 @@ type Selection struct {
 // account's other streams leave of their bound or what its limits let begin now is left
 // out, the least recently active first. Refusals: rate_limited.
 func (s *Service) SelectConversations(ctx context.Context, session string, who ds.Caller) (Selection, error) {
-	most := min(StreamConversationsMax, max(followsMax-s.follows.of(who.Account), streamConversationsMin))
-	list, err := s.activeConversations(ctx, who, most+1)
+	// It looks at no more than its account has left: what is left out is not worked for.
+	left := min(s.limits.left(LimitStreams, string(who.Account), ""), streamShare*min(s.limits.left(LimitSubscribes, session, ""), StreamConversationsMax))
+	most := int(min(StreamConversationsMax, max(int64(followsMax-s.follows.of(who.Account)), streamConversationsMin), max(left, streamConversationsMin)))
+	count, err := s.countConversations(ctx, who, most+1)
 	if err != nil {
 		return Selection{}, err
 	}
-	n := min(len(list), most)
+	n := min(count, most)
 	for {
 		err := s.takeStream(session, who, n)
 		if err == nil {
@@ -57,9 +59,12 @@ func (s *Service) SelectConversations(ctx context.Context, session string, who d
 		}
 		n = max(n/2, streamConversationsMin)
 	}
-	chosen := Selection{Conversations: list[:n], More: len(list) > n}
-	slices.Sort(chosen.Conversations)
-	return chosen, nil
+	list, err := s.activeConversations(ctx, who, n)
+	if err != nil {
+		return Selection{}, err
+	}
+	slices.Sort(list)
+	return Selection{Conversations: list, More: count > len(list)}, nil
 }
 
 // RecentConversations lists the caller's most recently active conversations, as many as a
@@ -70,25 +75,32 @@ func (s *Service) RecentConversations(ctx context.Context, who ds.Caller) ([]ds.
 	return list, err
 }
 
+// activeConversations finds the most recently active of the caller's conversations among
+// those that it joined first and last, in proportion to most.
 func (s *Service) activeConversations(ctx context.Context, who ds.Caller, most int) (list []ds.ConversationID, err error) {
-	var count int
-	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		count, err = tx.CountConversations(who.Account, beginTogether+1)
-		return err
-	})
+	count, err := s.countConversations(ctx, who, beginTogether+1)
 	if err != nil {
 		return nil, err
 	}
-	release, err := s.turnFor(ctx, count)
+	release, err := s.turnFor(ctx, min(count, candidatesPerPlace*most))
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	bounds := store.ActiveBounds{Oldest: int64(candidatesPerPlace-1) * int64(most), Latest: int64(most)}
 	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		list, err = tx.ActiveConversations(who.Account, most, activeBounds)
+		list, err = tx.ActiveConversations(who.Account, most, bounds)
 		return err
 	})
 	return list, err
+}
+
+func (s *Service) countConversations(ctx context.Context, who ds.Caller, most int) (count int, err error) {
+	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		count, err = tx.CountConversations(who.Account, most)
+		return err
+	})
+	return count, err
 }
 
 // turnFor waits until a query over so many conversations may begin, and returns what ends
@@ -107,8 +119,6 @@ func (s *Service) turnFor(ctx context.Context, conversations int) (release func(
 		return nil, errClosed
 	}
 }
-
-var activeBounds = store.ActiveBounds{Oldest: candidatesOldest, Latest: candidatesLatest}
 
 // FormerConversations lists conversations that the caller has left or was removed from,
 // the latest entered first, as many as a stream may read: those in which a resumed stream

@@ -34,7 +34,7 @@ const (
 	binaryVariable = "WAXWING_BINARY" // a server to attack in place of the one that is built
 )
 
-// attack is a server in a process of its own, on SQLite, with an honest sender beside
+// attack is a server in a process of its own, on SQLite unless told otherwise, with an honest sender beside
 // those who mean it harm.
 type attack struct {
 	*outage

@@ -16,6 +16,7 @@ import (
 	"github.com/coder/websocket"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/testsize"
 )
 
@@ -161,8 +162,13 @@ func find(r io.Reader, text string) error {
 // TestAttackStreamsOverManyRooms: streams over everything that are opened again and again
 // while something moves in all of it.
 func TestAttackStreamsOverManyRooms(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) { attackStreamsOverManyRooms(t) })
+	t.Run("postgres", func(t *testing.T) { attackStreamsOverManyRooms(t, "--database", pgtest.URL(t)) })
+}
+
+func attackStreamsOverManyRooms(t *testing.T, options ...string) {
 	rooms, streams := testsize.Of(1024, 4096), testsize.Of(4, 16)
-	a := newAttack(t)
+	a := newAttack(t, options...)
 	_, mallory := a.stranger("mallory", "first")
 	creators := a.rooms(accountKey(t, "mallory").DID(), rooms)
 	ctx, stop := context.WithCancel(a.ctx)
