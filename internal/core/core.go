@@ -14,6 +14,7 @@ import (
 	"errors"
 	"hash/maphash"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -64,8 +65,10 @@ type Service struct {
 	metrics        *Metrics
 	positions      *shared[store.StreamRow, bool]
 	streams        openStreams
+	unchecked      uncheckedStreams
 	follows        followCounts
-	beginnings     chan struct{} // holds a token while a query over many conversations is under way
+	beginnings     *turns // of queries over many conversations
+	pages          *turns // of pages that are read from the store
 	readings       *shared[store.Start, store.Reading]
 	revocations    Revocations
 	attested       attestations
@@ -102,7 +105,7 @@ func New(o Options) *Service {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{store: o.Store, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders, strictPackages: o.StrictKeyPackages, messageBytes: cmp.Or(o.MessageBytes, MessageBytesDefault),
-		limits: newLimiter(o.Limits, o.Now), seed: maphash.MakeSeed(), wakes: newWakes(), tails: newTailCache(), turns: newTurns(turnsBytes, turnPatience), cursors: newCursorBuffer(), beginnings: make(chan struct{}, 1), metrics: newMetrics(),
+		limits: newLimiter(o.Limits, o.Now), seed: maphash.MakeSeed(), wakes: newWakes(), tails: newTailCache(), turns: newTurns(turnsBytes, turnPatience), cursors: newCursorBuffer(), unchecked: uncheckedStreams{}, beginnings: newTurns(1, noPatience), pages: newTurns(int64(max(1, runtime.GOMAXPROCS(0)/2)), noPatience), metrics: newMetrics(),
 		revocations: o.Revocations, closing: make(chan struct{}), stopLoops: cancel}
 	for range o.Flushers {
 		f := newFlusher(s)

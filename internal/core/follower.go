@@ -38,6 +38,10 @@ type Follower struct {
 	Cut func()
 
 	turn *Turn // of the last page; Next's goroutine and Close, see takeTurn
+	// work is the turn to read and encode the last page, workEnds ends it early; Next's
+	// goroutine only.
+	work     *Turn
+	workEnds *time.Timer
 
 	mu       sync.Mutex
 	logs     map[ds.LogID]*follow // mu guards what follows, but for signal
@@ -294,6 +298,7 @@ func (f *Follower) IsBusy() bool {
 // fails with ctx's error or ErrClosed, or with a fault of ours.
 func (f *Follower) Next(ctx context.Context) (Page, error) {
 	f.endTurn()
+	f.endWork()
 	for wait := followRetryMin; ; {
 		if page, ok := f.takeHeard(); ok {
 			return page, nil

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
@@ -79,6 +80,33 @@ func (f *Follower) endTurn() {
 	turn.Release()
 }
 
+// takeWork waits until the reader may read and encode a large page, with others on half of
+// the processors at most: what is said meanwhile finds the other half free. The turn ends
+// with the page, and early where its peer takes it in slowly.
+func (f *Follower) takeWork(ctx context.Context) error {
+	f.endWork()
+	turn, err := f.s.turnOf(ctx, f.s.pages, f.who.Account)
+	if err == nil {
+		f.work, f.workEnds = turn, time.AfterFunc(pageWork, turn.Release)
+	}
+	return err
+}
+
+// endWork ends the turn. Where others wait, as much time as it took belongs to those who
+// are not behind.
+func (f *Follower) endWork() {
+	if f.work == nil {
+		return
+	}
+	f.workEnds.Stop()
+	if f.s.pages.isWanted() {
+		time.AfterFunc(min(time.Since(f.work.since), pageWork), f.work.Release)
+	} else {
+		f.work.Release()
+	}
+	f.work = nil
+}
+
 func (f *Follower) cutOff() {
 	if f.Cut != nil {
 		f.Cut()
@@ -93,6 +121,11 @@ func (f *Follower) loadRecords(ctx context.Context, page *Page, pos int64, limit
 		count := pageRecords
 		if limit <= pageFree {
 			count = pageFreeRecords
+		}
+		if limit > pageFree {
+			if err := f.takeWork(ctx); err != nil {
+				return false, 0, err
+			}
 		}
 		if list, err = f.s.store.RecordsWithin(ctx, page.Log, pos, store.Reach{Count: count, Bytes: limit, Body: limit}); err != nil {
 			return false, 0, err

@@ -42,7 +42,7 @@ func (f *Follower) FollowPlaces(ctx context.Context, places []Place) ([]Begun, e
 		// From the earliest message, to learn where that is.
 		wanted[i] = store.Start{Device: f.who.AsDevice(), Conversation: p.Conversation, FromSeq: 1}
 	}
-	readings, err := f.s.readingsInTurn(ctx, wanted)
+	readings, err := f.s.readingsInTurn(ctx, f.who.Account, wanted)
 	if err != nil {
 		return nil, f.start(err, all...)
 	}

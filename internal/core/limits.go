@@ -116,7 +116,9 @@ const (
 const (
 	turnsBytes   = 96 << 20 // of all readers together, beyond pageFree for each
 	turnPatience = time.Second
-	turnTimeout  = 10 * time.Second // of an answer that waits for its turn
+	turnTimeout  = 10 * time.Second      // of an answer that waits for its turn
+	pageWork     = 10 * time.Millisecond // for which a reader may keep others from reading and encoding
+	noPatience   = time.Hour             // turns end by themselves: none is cut short
 	// pageFree bounds the bodies of a page that needs no turn; the one that exceeds it may
 	// have as much again.
 	pageFree        = 16 << 10
@@ -167,6 +169,7 @@ const (
 	streamChecksKept     = 16
 	streamsStoredMax     = 2048     // of one account
 	streamsBytesMax      = 32 << 20 // of one account, as much as their rows may come to
+	uncheckedAccountsMax = 4096     // whose streams are counted until their bounds are checked
 	sweepStreamsMax      = 256      // in one transaction
 )
 

@@ -443,9 +443,64 @@ func (s *Service) RenewStreams(ctx context.Context) error {
 // writePositions writes rows of streams, and says of each whether its stream is still
 // there.
 func (s *Service) writePositions(ctx context.Context, list []store.StreamRow) (kept []bool, err error) {
+	bounds := store.StreamBounds{Streams: streamsStoredMax, Bytes: streamsBytesMax, Rows: streamRowsKept, CheckEvery: streamCheckEvery, Checks: streamChecksKept}
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
-		kept, err = tx.WriteStreamRows(list, store.StreamBounds{Streams: streamsStoredMax, Bytes: streamsBytesMax, Rows: streamRowsKept, CheckEvery: streamCheckEvery, Checks: streamChecksKept})
+		kept, err = tx.WriteStreamRows(list, bounds)
 		return err
 	})
-	return kept, err
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range list {
+		if r.Opens && s.unchecked.opens(r, bounds) {
+			// Not in the transaction, which others wait for: it looks at all streams of the
+			// account. What a fault leaves, the next one deletes.
+			_ = s.evictStreams(ctx, r.Device.Account, bounds)
+		}
+	}
+	return kept, nil
+}
+
+// uncheckedStreams counts the streams that accounts have opened since their bounds were
+// checked. It belongs to the goroutine that writes streams.
+type uncheckedStreams map[ds.AccountID]struct{ streams, bytes int64 }
+
+// opens counts a stream, and reports whether the bounds of its account have to be checked
+// now: they are after each 64th part of them, and after those that are not known.
+func (u uncheckedStreams) opens(r store.StreamRow, bounds store.StreamBounds) bool {
+	n, isKnown := u[r.Device.Account]
+	n.streams++
+	n.bytes += r.Size
+	check := !isKnown || n.streams >= bounds.Streams/64 || n.bytes >= bounds.Bytes/64
+	if check {
+		n.streams, n.bytes = 0, 0
+	}
+	if !isKnown && len(u) >= uncheckedAccountsMax {
+		clear(u)
+	}
+	u[r.Device.Account] = n
+	return check
+}
+
+// evictStreams deletes streams of an account that exceeds its bounds, and some more, so that
+// this is not for each one that opens.
+func (s *Service) evictStreams(ctx context.Context, account ds.AccountID, bounds store.StreamBounds) error {
+	names, err := s.excessStreams(ctx, account, bounds)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	bounds.Streams -= bounds.Streams / 16
+	bounds.Bytes -= bounds.Bytes / 16
+	if names, err = s.excessStreams(ctx, account, bounds); err != nil {
+		return err
+	}
+	return s.store.Update(ctx, func(tx *store.Tx) error { return tx.DeleteStreams(names) })
+}
+
+func (s *Service) excessStreams(ctx context.Context, account ds.AccountID, bounds store.StreamBounds) (names []string, err error) {
+	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		names, err = tx.ExcessStreams(account, bounds)
+		return err
+	})
+	return names, err
 }

@@ -82,11 +82,11 @@ func (s *Service) activeConversations(ctx context.Context, who ds.Caller, most i
 	if err != nil {
 		return nil, err
 	}
-	release, err := s.turnFor(ctx, min(count, candidatesPerPlace*most))
+	turn, err := s.turnFor(ctx, who.Account, min(count, candidatesPerPlace*most))
 	if err != nil {
 		return nil, err
 	}
-	defer release()
+	defer turn.Release()
 	bounds := store.ActiveBounds{Oldest: int64(candidatesPerPlace-1) * int64(most), Latest: int64(most)}
 	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
 		list, err = tx.ActiveConversations(who.Account, most, bounds)
@@ -106,18 +106,20 @@ func (s *Service) countConversations(ctx context.Context, who ds.Caller, most in
 // turnFor waits until a query over so many conversations may begin, and returns what ends
 // its turn. Long ones take turns, so that many streams that begin at a moment leave the
 // store and the processors to others.
-func (s *Service) turnFor(ctx context.Context, conversations int) (release func(), err error) {
+func (s *Service) turnFor(ctx context.Context, who ds.AccountID, conversations int) (*Turn, error) {
 	if conversations <= beginTogether {
-		return func() {}, nil
+		return nil, nil
 	}
-	select {
-	case s.beginnings <- struct{}{}:
-		return func() { <-s.beginnings }, nil
-	case <-ctx.Done():
-		return nil, ds.Unavailable(ctx.Err())
-	case <-s.closing:
-		return nil, errClosed
+	return s.turnOf(ctx, s.beginnings, who)
+}
+
+// turnOf waits for one of few turns to use the store and a processor for long.
+func (s *Service) turnOf(ctx context.Context, t *turns, who ds.AccountID) (*Turn, error) {
+	turn, err := t.take(ctx, who, 1, func() {})
+	if err != nil {
+		return nil, ds.Unavailable(err)
 	}
+	return turn, nil
 }
 
 // FormerConversations lists conversations that the caller has left or was removed from,
@@ -159,7 +161,7 @@ func (f *Follower) FollowAll(ctx context.Context, starts []StreamStart) ([]int64
 		wanted[i] = store.Start{Device: f.who.AsDevice(), Conversation: start.Conversation,
 			FromSeq: start.FromSeq, Pending: pending[all[i].log]}
 	}
-	readings, err := f.s.readingsInTurn(ctx, wanted)
+	readings, err := f.s.readingsInTurn(ctx, f.who.Account, wanted)
 	if err != nil {
 		return nil, f.start(err, all...)
 	}
@@ -188,12 +190,12 @@ func (f *Follower) FollowAll(ctx context.Context, starts []StreamStart) ([]int64
 }
 
 // readingsInTurn is findReadings in a turn of its own where there are many.
-func (s *Service) readingsInTurn(ctx context.Context, starts []store.Start) ([]store.Reading, error) {
-	release, err := s.turnFor(ctx, len(starts))
+func (s *Service) readingsInTurn(ctx context.Context, who ds.AccountID, starts []store.Start) ([]store.Reading, error) {
+	turn, err := s.turnFor(ctx, who, len(starts))
 	if err != nil {
 		return nil, err
 	}
-	defer release()
+	defer turn.Release()
 	return s.findReadings(ctx, starts)
 }
 

@@ -15,7 +15,8 @@ import (
 // them in, of all doors together. Little is held without a turn; whoever wants to hold
 // more waits for one. Waiting readers are served in the order of what their accounts hold
 // already, so that no account keeps others waiting; and while somebody waits, a turn that
-// takes long is cut short, so that slow readers keep no fast one waiting.
+// takes long is cut short, so that slow readers keep no fast one waiting. Among accounts
+// that hold the same, that which was served longest ago is next.
 type turns struct {
 	bytes    int64
 	patience time.Duration
@@ -26,12 +27,14 @@ type turns struct {
 	accounts map[ds.AccountID]*turnLine // those that hold or wait
 	lines    turnLines                  // those that wait, as a heap: the next is the first
 	arrived  uint64                     // numbers waiting readers
+	served   uint64                     // counts those that were served
 	looked   time.Time                  // when slow turns were looked for last
 }
 
 // turnLine is an account: what it holds, and its readers that wait, in the order of arrival.
 type turnLine struct {
 	held    int64
+	served  uint64 // of turns, when a waiting reader was served last
 	waiting []*waitingTurn
 	place   int // in turnLines; -1 where none waits
 }
@@ -195,6 +198,13 @@ func (turn *Turn) Shrink(bytes int64) {
 	t.serve()
 }
 
+// isWanted reports whether somebody waits.
+func (t *turns) isWanted() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.lines) > 0
+}
+
 // serve grants turns to those whose accounts hold least, as far as there is room. One
 // that does not fit yet is not passed by others. The caller holds mu.
 func (t *turns) serve() {
@@ -204,7 +214,8 @@ func (t *turns) serve() {
 		if w.turn.bytes > t.free {
 			return
 		}
-		line.waiting = slices.Delete(line.waiting, 0, 1)
+		t.served++
+		line.waiting, line.served = slices.Delete(line.waiting, 0, 1), t.served
 		t.settle(w.turn.who, line)
 		t.grant(w.turn)
 		close(w.granted)
@@ -239,8 +250,8 @@ func (t *turns) cutShort() {
 	}
 }
 
-// turnLines orders accounts of which readers wait by what they hold, and then by who has
-// waited longest. It is a heap.Interface.
+// turnLines orders accounts of which readers wait by what they hold, then by when they were
+// served, and then by who has waited longest. It is a heap.Interface.
 type turnLines []*turnLine
 
 func (l turnLines) Len() int { return len(l) }
@@ -248,6 +259,9 @@ func (l turnLines) Len() int { return len(l) }
 func (l turnLines) Less(i, j int) bool {
 	if l[i].held != l[j].held {
 		return l[i].held < l[j].held
+	}
+	if l[i].served != l[j].served {
+		return l[i].served < l[j].served
 	}
 	return l[i].waiting[0].number < l[j].waiting[0].number
 }

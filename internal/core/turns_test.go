@@ -113,6 +113,36 @@ func TestSlowTurnsAreCutForTheNext(t *testing.T) {
 	})
 }
 
+// TestTurnsGoRound: of accounts that hold the same, one that has many readers waiting is
+// served no more often than the others.
+func TestTurnsGoRound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTurnsWorld(t)
+		w.turns = newTurns(1, time.Hour)
+		var order []string
+		hold := w.hold("eve", 1)
+		for _, name := range []string{"eve 1", "eve 2", "eve 3", "ann 1", "ben 1", "ann 2"} {
+			go func() {
+				turn, err := w.turns.take(t.Context(), ds.AccountID(name[:3]), 1, func() {})
+				if err != nil {
+					t.Error(err)
+				}
+				order = append(order, name) // one at a time holds the turn
+				turn.Release()
+			}()
+			synctest.Wait()
+		}
+		if !w.turns.isWanted() {
+			t.Error("nobody waits")
+		}
+		hold.Release()
+		synctest.Wait()
+		if want := []string{"eve 1", "ann 1", "ben 1", "eve 2", "ann 2", "eve 3"}; !slices.Equal(order, want) {
+			t.Errorf("served %q, want %q", order, want)
+		}
+	})
+}
+
 // BenchmarkTurns serves readers of one message, each of another account, that all wait.
 func BenchmarkTurns(b *testing.B) {
 	for _, n := range []int{300, 10_000} {

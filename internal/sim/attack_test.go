@@ -150,6 +150,8 @@ func (a *attack) stranger(name, device string) (*identity.AccountKey, *Caller) {
 	key := accountKey(a.t, name)
 	caller, err := SignIn(a.ctx, a.process.URL, a.process.DID, key, device)
 	a.must(err)
+	// What it does is not to open connections: where it does, a test dials by itself.
+	caller.http.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
 	return key, caller
 }
 

@@ -253,7 +253,7 @@ func TestAttackOverlappingReaders(t *testing.T) {
 	const readers, perSecond = 8, 300
 	seconds := testsize.Of(5, 60)
 	a := newAttack(t)
-	_, caller := a.stranger("mallory", "first")
+	key, caller := a.stranger("mallory", "first")
 	a.must(caller.CreateRoom(a.ctx, "long", nil))
 	for i := range 40 {
 		a.must(a.post(caller, gateway.TypeSend, "1", &gateway.Send{ConvID: "long", MsgID: fmt.Sprint("before-", i), Env: strings.Repeat("x", largestEnv/8)}))
@@ -273,7 +273,9 @@ func TestAttackOverlappingReaders(t *testing.T) {
 					return
 				}
 				timer := time.AfterFunc(200*time.Millisecond, func() { answer.Body.Close() })
-				_, _ = io.Copy(io.Discard, answer.Body) // until it is closed
+				for b := make([]byte, 64<<10); err == nil; time.Sleep(5 * time.Millisecond) { // until it is closed
+					_, err = io.ReadFull(answer.Body, b)
+				}
 				timer.Stop()
 			}
 		})
@@ -283,6 +285,8 @@ func TestAttackOverlappingReaders(t *testing.T) {
 	defer ticks.Stop()
 	const senders = 16
 	for i := range senders {
+		ws, err := a.narrow(key, fmt.Sprint("sender-", i))
+		a.must(err)
 		running.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				select {
@@ -290,8 +294,14 @@ func TestAttackOverlappingReaders(t *testing.T) {
 					return
 				case <-ticks.C:
 				}
-				if err := a.post(caller, gateway.TypeSend, "1", &gateway.Send{ConvID: "long", MsgID: fmt.Sprint(i, "-", n), Env: strings.Repeat("x", 1024)}); err != nil && ctx.Err() == nil {
+				send := &gateway.Send{ConvID: "long", MsgID: fmt.Sprint(i, "-", n), Env: strings.Repeat("x", 1024)}
+				if err := a.say(ws, gateway.TypeSend, send); err != nil {
 					t.Errorf("a message: %v", err)
+					return
+				}
+				_, data, err := ws.Read(a.ctx)
+				if frame, _ := gateway.DecodeFrame(data); err != nil || frame.Type != gateway.TypeAcked {
+					t.Errorf("a message is answered %s, %v", data, err)
 					return
 				}
 				sent.Add(1)

@@ -33,14 +33,12 @@ type StreamBounds struct {
 // written without its writer's knowing.
 func (tx *Tx) WriteStreamRows(list []StreamRow, bounds StreamBounds) ([]bool, error) {
 	written := make([]bool, len(list))
-	opened := map[ds.AccountID]bool{}
 	lock := "" // SQLite has one writer
 	if tx.dialect.name == "postgres" {
 		lock = " FOR KEY SHARE" // whoever deletes the stream meanwhile deletes this row as well
 	}
 	for i, r := range list {
 		if r.Opens {
-			opened[r.Device.Account] = true
 			if _, err := tx.exec(`INSERT INTO streams (stream_id, account, device, size, used_ms) VALUES ($1, $2, $3, $4, $5)`,
 				r.Stream, string(r.Device.Account), string(r.Device.ID), r.Size, tx.nowMS); err != nil {
 				return nil, err
@@ -56,11 +54,6 @@ func (tx *Tx) WriteStreamRows(list []StreamRow, bounds StreamBounds) ([]bool, er
 			continue
 		}
 		if err := tx.thinStream(r, bounds); err != nil {
-			return nil, err
-		}
-	}
-	for account := range opened {
-		if err := tx.evictStreams(account, bounds); err != nil {
 			return nil, err
 		}
 	}
@@ -83,16 +76,12 @@ func (tx *Tx) thinStream(r StreamRow, bounds StreamBounds) error {
 	return err
 }
 
-// evictStreams deletes the streams of an account that exceed its bounds, the least recently
-// used first.
-func (tx *Tx) evictStreams(account ds.AccountID, bounds StreamBounds) error {
-	names, err := tx.streamNames(`SELECT stream_id FROM (SELECT stream_id, ROW_NUMBER() OVER w AS place, SUM(size) OVER w AS total FROM streams WHERE account = $1
+// ExcessStreams finds the streams of an account that exceed its bounds, the least recently
+// used. It looks at all of them.
+func (tx *Tx) ExcessStreams(account ds.AccountID, bounds StreamBounds) (names []string, err error) {
+	return tx.streamNames(`SELECT stream_id FROM (SELECT stream_id, ROW_NUMBER() OVER w AS place, SUM(size) OVER w AS total FROM streams WHERE account = $1
 			WINDOW w AS (ORDER BY used_ms DESC, stream_id)) AS ranked
 		WHERE place > $2 OR total > $3`, string(account), bounds.Streams, bounds.Bytes)
-	if err != nil {
-		return err
-	}
-	return tx.deleteStreams(names)
 }
 
 func (tx *Tx) streamNames(sql string, args ...any) (names []string, err error) {
@@ -105,7 +94,8 @@ func (tx *Tx) streamNames(sql string, args ...any) (names []string, err error) {
 	return names, err
 }
 
-func (tx *Tx) deleteStreams(names []string) error {
+// DeleteStreams deletes streams, with their rows.
+func (tx *Tx) DeleteStreams(names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
@@ -160,5 +150,5 @@ func (tx *Tx) SweepStreams(lifetime time.Duration, max int) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return len(names) == max, tx.deleteStreams(names)
+	return len(names) == max, tx.DeleteStreams(names)
 }

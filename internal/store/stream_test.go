@@ -107,7 +107,7 @@ func TestRowsOfDeletedStreams(t *testing.T) {
 			return err
 		}
 		go func() {
-			deleted <- db.Update(t.Context(), func(tx *Tx) error { return tx.deleteStreams([]string{"s1"}) })
+			deleted <- db.Update(t.Context(), func(tx *Tx) error { return tx.DeleteStreams([]string{"s1"}) })
 		}()
 		select {
 		case err := <-deleted: // it did not wait
@@ -134,8 +134,14 @@ func TestStreamsAreEvicted(t *testing.T) {
 			write := func(rows ...StreamRow) {
 				pass(time.Second)
 				db.must(t, func(tx *Tx) error {
-					_, err := tx.WriteStreamRows(rows, bounds)
-					return err
+					if _, err := tx.WriteStreamRows(rows, bounds); err != nil {
+						return err
+					}
+					names, err := tx.ExcessStreams(rows[0].Device.Account, bounds)
+					if err != nil {
+						return err
+					}
+					return tx.DeleteStreams(names)
 				})
 			}
 			kept := func(want string) {
