@@ -193,7 +193,7 @@ func TestStreamsOfOneAccount(t *testing.T) {
 	}
 	other, first := open("ben", 3), open("ann", 3)
 	size, full := int64(0), storedSize(StreamConversationsMax*10, StreamConversationsMax)
-	for ; size <= streamsBytesMax; size += full {
+	for ; size <= streamsBytesMax+streamsBytesMax/64+full; size += full { // checked after each 64th part
 		open("ann", StreamConversationsMax)
 	}
 	resume := func(p *Position, account string) *Resumed {
