@@ -97,10 +97,10 @@ func (c Change) body(s *suite.Suite, groupID []byte, now time.Time, lifetime tim
 			Extensions: toWire(c.reInit.Extensions),
 		}
 	case wire.UpdateProposal:
-		return nil, broken(ErrInvalidProposal, "12.2", "an update that is not a proposal by itself")
+		return nil, broken(ErrInvalidProposal, "12.2", "an update is possible only as a separate proposal")
 	case wire.RemoveProposal:
 	default:
-		return nil, broken(ErrInvalidProposal, "12.1", "a change of nothing")
+		return nil, broken(ErrInvalidProposal, "12.1", "an empty change")
 	}
 	return p, nil
 }

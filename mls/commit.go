@@ -92,9 +92,9 @@ func (g *Group) Commit(o CommitOptions) (*PendingCommit, error) {
 func (g *Group) checkOpen(section string) error {
 	switch {
 	case g.removed:
-		return broken(ErrRemoved, section, "the group goes on without us")
+		return broken(ErrRemoved, section, "the group can no longer be changed")
 	case g.reInit != nil:
-		return broken(ErrReinitialized, "11.2", "the group goes on in another one")
+		return broken(ErrReinitialized, "11.2", "the group continues in another one")
 	}
 	return nil
 }

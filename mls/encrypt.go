@@ -29,7 +29,7 @@ func DecryptState(key [StateKeyBytes]byte, name string, encrypted []byte) ([]byt
 	}
 	state, err := a.Open(nil, nil, encrypted, []byte(name))
 	if err != nil {
-		return nil, fmt.Errorf("%w: it does not decrypt", ErrCorruptState)
+		return nil, fmt.Errorf("%w: decryption failed", ErrCorruptState)
 	}
 	return state, nil
 }

@@ -189,7 +189,7 @@ func (g *Group) oldLeaf(id *Identity, isOld func(Leaf) bool) (*uint32, error) {
 func (g *Group) processExternalCommit(a *wire.AuthenticatedContent) (*Processed, error) {
 	commit := a.Content.Commit
 	if a.Content.ContentType != wire.CommitContent {
-		return nil, broken(ErrInvalidMessage, "6", "a joiner that does not commit")
+		return nil, broken(ErrInvalidMessage, "6", "a joiner sent something other than a commit")
 	}
 	if commit.Path == nil {
 		return nil, broken(ErrInvalidCommit, "12.4.3.2", "an external commit without an update path")
@@ -210,7 +210,7 @@ func (g *Group) checkResync(old, joiner *wire.LeafNode) error {
 	}
 	isBasic := old.Credential.Type == wire.BasicCredential
 	if (isBasic || g.hook == nil) && !sameCredential(old, joiner) {
-		return broken(ErrInvalidCommit, "12.2", "a joiner removes somebody else")
+		return broken(ErrInvalidCommit, "12.2", "a joiner removes another client")
 	}
 	return nil
 }

@@ -52,7 +52,7 @@ func outsiderMessage(s *suite.Suite, key SignatureKey, groupID []byte, epoch uin
 func (g *Group) processOutsider(a *wire.AuthenticatedContent) (*Processed, error) {
 	content := &a.Content
 	if content.ContentType != wire.ProposalContent {
-		return nil, broken(ErrInvalidMessage, "6", "an outsider that does not propose")
+		return nil, broken(ErrInvalidMessage, "6", "a non-member sent something other than a proposal")
 	}
 	sender, err := g.outsider(content)
 	if err != nil {

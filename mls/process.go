@@ -80,7 +80,7 @@ func (g *Group) processPublic(m *wire.PublicMessage) (*Processed, error) {
 		return nil, err
 	}
 	if content.ContentType == wire.ApplicationContent {
-		return nil, broken(ErrInvalidMessage, "6", "an application message in public")
+		return nil, broken(ErrInvalidMessage, "6", "an application message as a PublicMessage")
 	}
 	switch content.Sender.Type {
 	case wire.ExternalSender, wire.NewMemberProposalSender:

@@ -31,7 +31,7 @@ func (g *Group) Successor(id Identity, packages [][]byte, o GroupOptions) (*Pend
 // Welcome is stored. RFC 9420, section 11.3.
 func (g *Group) Branch(groupID []byte, id Identity, packages [][]byte, o GroupOptions) (*PendingCommit, error) {
 	if g.removed {
-		return nil, broken(ErrRemoved, "11.3", "the group goes on without us")
+		return nil, broken(ErrRemoved, "11.3", "the group can no longer be changed")
 	}
 	return g.found(g.Suite(), groupID, wire.BranchUsage, id, packages, o)
 }
@@ -129,7 +129,7 @@ func continues(psks []wire.PreSharedKeyID) (*wire.PreSharedKeyID, error) {
 			continue
 		}
 		if found != nil {
-			return nil, broken(ErrInvalidWelcome, "12.4.3.1", "it continues two groups")
+			return nil, broken(ErrInvalidWelcome, "12.4.3.1", "the welcome continues two groups")
 		}
 		found = &psks[i]
 	}
@@ -144,10 +144,10 @@ func (g *Group) prepareContinued(id *wire.PreSharedKeyID) error {
 	}
 	from := g.source
 	if from == nil || !bytes.Equal(from.context.GroupID, id.GroupID) {
-		return broken(ErrUnknownPSK, "8.6", "it continues a group that was not given")
+		return broken(ErrUnknownPSK, "8.6", "the welcome continues a group that was not given")
 	}
 	if id.Usage == wire.ReInitUsage && (from.reInit == nil || id.Epoch != from.context.Epoch) {
-		return broken(ErrInvalidSuccessor, "12.4.3.1", "the last commit of the group was no reinitialization")
+		return broken(ErrInvalidSuccessor, "12.4.3.1", "the last commit of the group was not a reinitialization")
 	}
 	g.usage = id.Usage
 	return nil

@@ -241,7 +241,7 @@ func (g *groupState) checkTranscript(c *wire.Coder) {
 	confirmed := g.context.ConfirmedTranscriptHash
 	if !g.suite.MACEqual(g.epoch.ConfirmationTag(g.suite, confirmed), g.confirmationTag) ||
 		!bytes.Equal(schedule.InterimTranscript(g.suite, confirmed, g.confirmationTag), g.interim) {
-		c.Fail("the secrets are not this epoch's")
+		c.Fail("secrets of another epoch")
 	}
 }
 
@@ -263,7 +263,7 @@ func (g *groupState) codeTree(c *wire.Coder) bool {
 	case t.Leaf(g.own) == nil || !bytes.Equal(t.Leaf(g.own).SignatureKey, g.key.public):
 		c.Fail("our leaf is not in the tree")
 	case !bytes.Equal(t.Hash(), g.context.TreeHash) || g.context.CipherSuite != g.suite.ID():
-		c.Fail("the tree is not the group's")
+		c.Fail("a tree of another group")
 	default:
 		g.tree = t
 		return true
@@ -294,7 +294,7 @@ func (g *groupState) codeKeys(c *wire.Coder) {
 		g.keys[e.node] = e.pair
 	}
 	if len(g.keys.Prune(g.tree)) != len(list) || g.keys[2*g.own].Private == nil {
-		c.Fail("private keys that are not the tree's")
+		c.Fail("private keys that do not match the tree")
 	}
 }
 
@@ -346,7 +346,7 @@ func (g *groupState) codePast(c *wire.Coder) {
 		if codeLeaves(c, &p.leaves, later); c.Decoding() {
 			size := uint32(len(p.leaves))
 			if bits.OnesCount32(size) != 1 || len(p.senderData) != suite.HashBytes || len(p.resumption) != suite.HashBytes {
-				c.Fail("a past epoch that cannot be")
+				c.Fail("an invalid past epoch")
 				return
 			}
 			p.secrets = (*Group)(g).secretTree(size, nil)
@@ -463,7 +463,7 @@ func (p *PendingCommit) checkMessages() error {
 	}
 	if len(p.welcome) > 0 {
 		if h, err := wire.ParseHeader(p.welcome); err != nil || h.WireFormat != wire.WelcomeFormat {
-			return errors.New("a pending commit with something else as its welcome")
+			return errors.New("a pending commit with an invalid welcome")
 		}
 	}
 	for _, s := range p.added {

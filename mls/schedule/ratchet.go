@@ -122,14 +122,14 @@ func (r *ratchet) code(c *wire.Coder, s *suite.Suite) {
 		c.Bytes(&k.Key)
 		c.Bytes(&k.Nonce)
 		if c.Decoding() && (len(k.Key) != s.KeyBytes() || len(k.Nonce) != suite.NonceBytes || k.Generation >= r.next) {
-			c.Fail("a skipped key that cannot be")
+			c.Fail("an invalid skipped key")
 		}
 	})
 	if !c.Decoding() {
 		return
 	}
 	if len(r.secret) != suite.HashBytes || len(r.skipped) > Ceiling {
-		c.Fail("a ratchet that cannot be")
+		c.Fail("an invalid ratchet")
 	}
 	for i := 1; i < len(r.skipped); i++ {
 		if r.skipped[i-1].Generation >= r.skipped[i].Generation {

@@ -319,7 +319,7 @@ func Vector[T any](c *Coder, v *[]T, code func(*Coder, *T)) {
 		}
 		code(c, element)
 		if c.off == before {
-			c.Fail("an element of no bytes")
+			c.Fail("an empty element")
 		}
 	}
 	c.end = outer
