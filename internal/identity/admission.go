@@ -111,7 +111,7 @@ func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, cod
 	// others here know or have invited are not blocked by that.
 	if !isTalkedOf && !isAllowed && !isUsable {
 		if err := a.take(LimitFirstContacts, address); err != nil {
-			return nil, limited(err)
+			return nil, withXRPCName(err)
 		}
 	}
 	switch {
@@ -172,7 +172,7 @@ func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 }
 
 // errPutOut is the error of a start whose account was expelled after it had been looked up.
-var errPutOut = errors.New("the account was put out")
+var errPutOut = errors.New("the account was expelled")
 
 // checkStarts checks again the accounts that begin a session because they were admitted before:
 // one that is expelled at the same time either does not begin it, or has it ended.
@@ -213,8 +213,8 @@ func (s Admissions) now() time.Time {
 	return s.Now()
 }
 
-// Refused returns the message of a refusal in err; ok is false if err is not a refusal.
-func Refused(err error) (message string, ok bool) {
+// RefusalMessage returns the message of a refusal in err; ok is false if err is not a refusal.
+func RefusalMessage(err error) (message string, ok bool) {
 	var refusal *ds.Refusal
 	if !errors.As(err, &refusal) {
 		return "", false
@@ -366,7 +366,7 @@ func (s Admissions) Expel(ctx context.Context, account string) error {
 			}
 		}
 		if unknown == 2 {
-			return ds.Refuse(ds.NotFound, "neither here nor on the allowlist")
+			return ds.Refuse(ds.NotFound, "neither admitted nor on the allowlist")
 		}
 		rows, err := tx.RevokeSessions(who, "", "", nil, s.now().UnixMilli())
 		for _, row := range rows {

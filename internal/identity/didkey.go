@@ -82,18 +82,18 @@ func parseMultibase(multibase string) (publicKey, error) {
 	case bytes.Equal(codec, multicodecP256) && len(key) == 33:
 		k, err := atcrypto.ParsePublicBytesP256(key)
 		if err != nil {
-			return publicKey{}, errors.New("key is no point of P-256")
+			return publicKey{}, errors.New("key is not a point of P-256")
 		}
 		return publicKey{ES256, k.HashAndVerifyLenient, strings.Clone(multibase)}, nil
 	case bytes.Equal(codec, multicodecK256) && len(key) == 33:
 		k, err := atcrypto.ParsePublicBytesK256(key)
 		if err != nil {
-			return publicKey{}, errors.New("key is no point of secp256k1")
+			return publicKey{}, errors.New("key is not a point of secp256k1")
 		}
 		return publicKey{ES256K, k.HashAndVerifyLenient, strings.Clone(multibase)}, nil
 	case bytes.Equal(codec, multicodecEd25519) && len(key) == ed25519.PublicKeySize:
 		if isWeakEd25519(key) {
-			return publicKey{}, errors.New("key is a weak one of Ed25519")
+			return publicKey{}, errors.New("key is a weak Ed25519 key")
 		}
 		return publicKey{EdDSA, func(content, sig []byte) error {
 			if len(sig) != ed25519.SignatureSize || !ed25519.Verify(key, content, sig) {

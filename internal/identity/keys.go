@@ -94,7 +94,7 @@ func (i *issuers) verify(ctx context.Context, u unverified, issuer string) error
 		return newerErr
 	case i.found.isStale:
 		// The current key could not be fetched: that is not a verdict.
-		return ds.UnavailableFor(fmt.Errorf("document is too old to say: %w", err), documentFailedLife)
+		return ds.UnavailableFor(fmt.Errorf("the document is too old to decide: %w", err), documentFailedLife)
 	}
 	return err
 }

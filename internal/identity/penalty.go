@@ -176,7 +176,7 @@ const (
 // half of the processors are left to all others.
 func signaturesMax() int { return max(1, runtime.GOMAXPROCS(0)/2) }
 
-var errLane = errors.New("too many wait for their turn")
+var errLane = errors.New("too many callers wait for a turn")
 
 // enter waits for a turn, which ends with leave.
 func (l lane) enter(ctx context.Context) (leave func(), err error) {

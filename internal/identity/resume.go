@@ -57,7 +57,7 @@ func (r *resumption) admission(account ds.AccountID) error {
 const resumeTries = 4
 
 // errResumeRace is the error if the row kept changing.
-var errResumeRace = errors.New("identity: the session is resumed by too many at once")
+var errResumeRace = errors.New("identity: too many concurrent resumes of the session")
 
 // applyResumes answers the resumes among the jobs, or refuses them.
 func (a *Authenticator) applyResumes(tx *store.Tx, jobs []*job) error {
@@ -232,7 +232,7 @@ func (a *Authenticator) Answered(ctx context.Context, ready Ready) error {
 	session, isSession := parseSecret(sessionPrefix, ready.SessionToken)
 	resume, isResume := parseSecret(resumePrefix, ready.ResumeToken)
 	if !isSession || !isResume {
-		return errors.New("identity: what was written is not an answer")
+		return errors.New("identity: not an answer to a start or a resume")
 	}
 	return a.writer.do(ctx, &job{answered: &store.Successor{Hash: session.hash(sessionPrefix), ResumeHash: resume.hash(resumePrefix)}})
 }

@@ -59,7 +59,7 @@ const (
 	sealInfo       = "waxwing resume v1"
 )
 
-var errSealed = errors.New("identity: what is sealed for a resume token does not open")
+var errSealed = errors.New("identity: the seal of a resume token does not open")
 
 // sealFor encrypts the secrets for the holder of resume. The session's hash is bound to the
 // seal, so that it opens in no other row.

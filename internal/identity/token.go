@@ -43,9 +43,9 @@ var (
 	errExpired       = errors.New("expired")
 	errTooFar        = errors.New("valid for too long")
 	errNotYet        = errors.New("iat or nbf is in the future")
-	errIssuer        = errors.New("issuer is not somebody who can sign here")
+	errIssuer        = errors.New("issuer cannot sign tokens here")
 	errReplayed      = errors.New("used before")
-	errUnknownMethod = errors.New("asked for no method")
+	errUnknownMethod = errors.New("the call has no method")
 )
 
 // isAboutToken reports whether err is one of these reasons, and not a limit or a fault.

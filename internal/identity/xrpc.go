@@ -146,7 +146,7 @@ func (a *Authenticator) prove(ctx context.Context, bearer string, c call) (Proof
 	j := &job{nonce: &v.nonce}
 	if c.admits {
 		if j.admit, err = a.admission(ctx, v.issuer, c.code, c.address); err != nil {
-			return Proof{}, limited(err)
+			return Proof{}, withXRPCName(err)
 		}
 	}
 	if err := a.writer.do(ctx, j); err != nil {
@@ -185,7 +185,7 @@ func (a *Authenticator) refuseProof(ctx context.Context, err error, address stri
 		return err
 	}
 	if ds.CodeOf(err) != "" {
-		return limited(err)
+		return withXRPCName(err)
 	}
 	if !isAboutToken(err) {
 		return err
@@ -194,8 +194,8 @@ func (a *Authenticator) refuseProof(ctx context.Context, err error, address stri
 	return nameRefusal(err)
 }
 
-// limited adds the XRPC name to a refusal that is not about the token.
-func limited(err error) error {
+// withXRPCName adds the XRPC name to a refusal that is not about the token.
+func withXRPCName(err error) error {
 	var named *TokenRefusal
 	var refusal *ds.Refusal
 	if errors.As(err, &named) || !errors.As(err, &refusal) {

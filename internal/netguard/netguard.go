@@ -95,7 +95,7 @@ func New(o Options) (*Guard, error) {
 	}
 	for _, port := range o.Ports {
 		if port < 1 || port > 65535 {
-			return nil, fmt.Errorf("netguard: %d is no port", port)
+			return nil, fmt.Errorf("netguard: %d is not a port", port)
 		}
 	}
 	g := &Guard{o: o, public: ssrf.New(ssrf.WithAnyPort()), refused: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -110,7 +110,7 @@ func New(o Options) (*Guard, error) {
 	}
 	for _, host := range o.Hosts {
 		if !IsHostName(host) {
-			return nil, fmt.Errorf("netguard: %q is no host name", host)
+			return nil, fmt.Errorf("netguard: %q is not a host name", host)
 		}
 		g.hosts = append(g.hosts, lower(host))
 	}

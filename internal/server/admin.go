@@ -93,7 +93,7 @@ func administer(ctx context.Context, admissions identity.Admissions, request Adm
 	default:
 		return AdminAnswer{Error: "unknown operation"}, nil
 	}
-	if message, ok := identity.Refused(err); ok {
+	if message, ok := identity.RefusalMessage(err); ok {
 		return AdminAnswer{Error: message}, nil
 	}
 	if err != nil {
