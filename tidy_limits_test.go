@@ -21,11 +21,11 @@ const limitsPage = "docs/limits.md"
 
 // bounded lists the packages whose bounds are in the table: those of the server and
 // the SDK.
-var bounded = []string{"internal/core", "internal/gatewayserver", "internal/xrpcserver", "internal/identity", "internal/intake",
+var bounded = []string{"internal/core", "internal/gatewayserver", "internal/xrpcserver", "internal/identity", "internal/intake", "internal/limits",
 	"internal/netguard", "internal/store", "internal/server", "client"}
 
 // saysBound reports whether the name of a constant says that it bounds something.
-var saysBound = regexp.MustCompile(`(Max|MaxNo|Kept|Page|AtOnce|Free|ShardKeys)$|^(Max|max)[A-Z]|^(page|tail|turns)\w*(Bytes|Records)$`)
+var saysBound = regexp.MustCompile(`(Max|MaxNo|Kept|Page|AtOnce|Free|[sS]hardKeys)$|^(Max|max)[A-Z]|^(page|tail|turns)\w*(Bytes|Records)$`)
 
 // notBounds holds constants whose names say a bound and that have no row, with the reason.
 var notBounds = map[string]string{

@@ -29,20 +29,22 @@ var edges = map[string][]string{
 	"internal/chat": {"client", "internal/secretfile"},
 	// secretfile is what the commands and chat share: seeds and keys in files of their owner.
 	"internal/secretfile":    {},
-	"internal/server":        {"internal/condition", "internal/core", "internal/gatewayserver", "internal/identity", "internal/intake", "internal/netguard", "internal/store", "internal/xrpcserver"},
-	"internal/gatewayserver": {"api/gateway", "internal/core", "internal/ds", "internal/identity", "internal/intake"},
-	"internal/xrpcserver":    {"api/xrpc", "internal/core", "internal/ds", "internal/identity", "internal/intake", "lexicons"},
+	"internal/server":        {"internal/condition", "internal/core", "internal/gatewayserver", "internal/identity", "internal/intake", "internal/limits", "internal/netguard", "internal/store", "internal/xrpcserver"},
+	"internal/gatewayserver": {"api/gateway", "internal/core", "internal/ds", "internal/identity", "internal/intake", "internal/limits"},
+	"internal/xrpcserver":    {"api/xrpc", "internal/core", "internal/ds", "internal/identity", "internal/intake", "internal/limits", "lexicons"},
 	// intake is what the doors share: whom a request counts under and what it may hold.
 	"internal/intake":   {"internal/core", "internal/ds"},
-	"internal/core":     {"internal/condition", "internal/ds", "internal/store", "mls/keypackage", "mls/wire"},
-	"internal/identity": {"internal/condition", "internal/ds", "internal/netguard", "internal/store"},
+	"internal/core":     {"internal/condition", "internal/ds", "internal/limits", "internal/store", "mls/keypackage", "mls/wire"},
+	"internal/identity": {"internal/condition", "internal/ds", "internal/limits", "internal/netguard", "internal/store"},
 	"internal/netguard": {},
 	"internal/store":    {"internal/condition", "internal/ds"},
 	"internal/ds":       {},
+	// limits is the one way to count calls: it knows nobody who asks.
+	"internal/limits": {"internal/ds"},
 	// condition is the one way to log what fails again and again.
 	"internal/condition": {},
 	// sim may see everything; nothing that serves imports it.
-	"internal/sim": {"api/gateway", "client", "internal/core", "internal/ds", "internal/gatewayserver", "internal/identity",
+	"internal/sim": {"api/gateway", "client", "internal/core", "internal/ds", "internal/gatewayserver", "internal/identity", "internal/limits",
 		"internal/pgtest", "internal/server", "internal/store", "mls", "mls/keypackage", "mls/wire"},
 	"internal/pgtest": {},
 	// testsize is for tests: how much of a thing they do.

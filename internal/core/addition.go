@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -57,7 +58,7 @@ func (s *Service) takeAddition(ctx context.Context, who ds.Caller, id string, wi
 	if !ds.IsValidID(id) {
 		return Addition{}, nil, refuseNoAddition
 	}
-	if r := s.limits.take(LimitKeyPackageFetches, string(who.Account), "", 1); r != nil {
+	if r := s.limits.TakeN(limits.KeyPackageFetches, string(who.Account), "", 1); r != nil {
 		return Addition{}, nil, r
 	}
 	var a Addition

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -237,12 +238,12 @@ func (c *conversation) welcome(id string, to []Recipient, nextSeq int64) {
 }
 
 func (s *Service) takeBundle(c *conversation, who ds.Caller, b Bundle) error {
-	names := []string{LimitSends}
+	names := []string{limits.Sends}
 	if len(b.Add) > 0 {
-		names = append(names, LimitInvites)
+		names = append(names, limits.Invites)
 	}
 	if len(b.Remove) > 0 {
-		names = append(names, LimitRemoves)
+		names = append(names, limits.Removes)
 	}
 	for _, name := range names {
 		if r := s.charge(c, name, who); r != nil {

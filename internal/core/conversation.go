@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -32,7 +33,7 @@ func (s *Service) CreateRoom(ctx context.Context, who ds.Caller, id ds.Conversat
 	if len(all) > membersMax {
 		return refuseMembers(membersMax)
 	}
-	return s.create(ctx, who, id, all, LimitRoomCreates)
+	return s.create(ctx, who, id, all, limits.RoomCreates)
 }
 
 // CreateDM opens a conversation of two, owned by the caller. Without an id one is
@@ -52,7 +53,7 @@ func (s *Service) CreateDM(ctx context.Context, who ds.Caller, peer ds.AccountID
 	if !isDMID(id) {
 		return "", ds.Refuse(ds.InvalidRequest, "invalid conv_id")
 	}
-	return id, s.create(ctx, who, id, []ds.AccountID{who.Account, peer}, LimitDMCreates)
+	return id, s.create(ctx, who, id, []ds.AccountID{who.Account, peer}, limits.DMCreates)
 }
 
 // isDMID is the stricter alphabet of dms/create (gateway v1, section 8).
@@ -102,7 +103,7 @@ func (c *conversation) open(id ds.ConversationID, nowMS int64) {
 // what they are. Refusals: invalid_request, forbidden, rate_limited, limit_exceeded.
 func (s *Service) Invite(ctx context.Context, who ds.Caller, id ds.ConversationID, members []ds.AccountID) error {
 	may := func(c *conversation) bool { return c.mayAdd(who.Account) }
-	return s.manage(ctx, who, id, members, LimitInvites, may, func(c *conversation, nowMS int64) error {
+	return s.manage(ctx, who, id, members, limits.Invites, may, func(c *conversation, nowMS int64) error {
 		if err := c.hasRoom(members, nil); err != nil {
 			return err
 		}
@@ -126,7 +127,7 @@ func (s *Service) Remove(ctx context.Context, who ds.Caller, id ds.ConversationI
 		}
 		return len(members) > 0 || c.role(who.Account).MayManage()
 	}
-	return s.manage(ctx, who, id, members, LimitRemoves, may, func(c *conversation, nowMS int64) error {
+	return s.manage(ctx, who, id, members, limits.Removes, may, func(c *conversation, nowMS int64) error {
 		c.changeMembers(who.Account, nil, members, nowMS)
 		return nil
 	})
@@ -185,7 +186,7 @@ func (s *Service) decideLeave(c *conversation, who ds.Caller, newOwner ds.Accoun
 	if _, _, err := c.admit(who, ""); err != nil {
 		return err
 	}
-	if r := s.charge(c, LimitRemoves, who); r != nil {
+	if r := s.charge(c, limits.Removes, who); r != nil {
 		return r
 	}
 	if err := c.mayLeave(who.Account, newOwner); err != nil {
@@ -246,7 +247,7 @@ type ListPlace = store.ListPlace
 // whether there are others. A page costs two statements whatever its size.
 // Refusal: rate_limited, for the first of them looks at each stay of the account.
 func (s *Service) Conversations(ctx context.Context, who ds.Caller, after ListPlace, limit int) (list []ds.Summary, more bool, err error) {
-	if err := s.Take(LimitLists, string(who.Account)); err != nil {
+	if err := s.limits.Take(limits.Lists, string(who.Account)); err != nil {
 		return nil, false, err
 	}
 	limit = max(1, min(limit, ConversationsMax))

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/mls/wire"
 )
 
@@ -105,7 +106,7 @@ func (s *Service) decideTakeOut(c *conversation, who ds.Caller, t takeOut, nowMS
 		}
 		t.handshake = nil // it was handed in by itself, and ended no membership
 	}
-	if r := s.charge(c, LimitRemoves, who); r != nil {
+	if r := s.charge(c, limits.Removes, who); r != nil {
 		return 0, r
 	}
 	isOwn := t.target == who.Account

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -203,7 +204,7 @@ func (s *Service) decideNewGroup(c *conversation, who ds.Caller, b newGroup, now
 	if c.isMember(who.Account) {
 		return false, c.anew(who.Account, b)
 	}
-	if r := s.chargeAccount(c, LimitRoomCreates, who); r != nil {
+	if r := s.chargeAccount(c, limits.RoomCreates, who); r != nil {
 		return false, r
 	}
 	if c.exists {

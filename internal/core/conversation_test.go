@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 func TestSendAndFollow(t *testing.T) {
@@ -186,7 +187,9 @@ func TestFullConversationSwaps(t *testing.T) {
 // it finds there already is not counted, and direct conversations have a limit of their own.
 func TestRoomCreates(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
-		w := newWorld(t, url, func(o *Options) { o.Limits[LimitRoomCreates] = Rate{3, time.Hour} })
+		w := newWorld(t, url, func(o *Options) {
+			o.Limits = limits.New(limits.Rates{limits.RoomCreates: {Count: 3, Period: time.Hour}}, time.Now)
+		})
 		ctx := context.Background()
 		group := func(account, id string) error {
 			_, _, err := w.service.CreateGroup(ctx, who(account), NewGroup{ID: ds.ConversationID(id), Suite: "S"})

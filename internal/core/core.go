@@ -20,6 +20,7 @@ import (
 
 	"waxwing.im/waxwing/internal/condition"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -31,8 +32,8 @@ type Options struct {
 	// RecordSenders makes new conversations store the sending device with each
 	// message (gateway decision 4).
 	RecordSenders bool
-	// Limits are the rates; nil means DefaultLimits.
-	Limits Limits
+	// Limits counts what callers do, here and at the doors; nil for one with the published rates.
+	Limits *limits.Limiter
 	// MessageBytes bounds a message that came as bytes; 0 means MessageBytesDefault.
 	MessageBytes int
 	// Flushers is the number of group-commit flushers; 0 means 1 on SQLite and 3
@@ -55,7 +56,7 @@ type Service struct {
 	recordSenders  bool
 	strictPackages bool
 	messageBytes   int
-	limits         *limiter
+	limits         *limits.Limiter
 	seed           maphash.Seed
 	flushers       []*flusher
 	wakes          *wakes
@@ -92,7 +93,7 @@ func New(o Options) *Service {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Limits == nil {
-		o.Limits = DefaultLimits()
+		o.Limits = limits.New(limits.Default(), o.Now)
 	}
 	if o.Flushers == 0 {
 		o.Flushers = 1
@@ -105,7 +106,7 @@ func New(o Options) *Service {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{store: o.Store, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders, strictPackages: o.StrictKeyPackages, messageBytes: cmp.Or(o.MessageBytes, MessageBytesDefault),
-		limits: newLimiter(o.Limits, o.Now), seed: maphash.MakeSeed(), wakes: newWakes(), tails: newTailCache(), turns: newTurns(turnsBytes, turnPatience), cursors: newCursorBuffer(), unchecked: uncheckedStreams{}, beginnings: newTurns(1, noPatience), pages: newTurns(int64(max(1, runtime.GOMAXPROCS(0)/2)), noPatience), metrics: newMetrics(),
+		limits: o.Limits, seed: maphash.MakeSeed(), wakes: newWakes(), tails: newTailCache(), turns: newTurns(turnsBytes, turnPatience), cursors: newCursorBuffer(), unchecked: uncheckedStreams{}, beginnings: newTurns(1, noPatience), pages: newTurns(int64(max(1, runtime.GOMAXPROCS(0)/2)), noPatience), metrics: newMetrics(),
 		revocations: o.Revocations, closing: make(chan struct{}), stopLoops: cancel}
 	for range o.Flushers {
 		f := newFlusher(s)

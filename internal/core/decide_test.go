@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -32,14 +33,8 @@ func table(change func(*conversation)) *conversation {
 	return c
 }
 
-func decider(limits Limits) *Service {
-	if limits == nil {
-		limits = DefaultLimits()
-		if err := limits.Set("all=off"); err != nil {
-			panic(err)
-		}
-	}
-	return &Service{limits: newLimiter(limits, time.Now), metrics: newMetrics(), now: time.Now}
+func decider(rates limits.Rates) *Service {
+	return &Service{limits: limits.New(rates, time.Now), metrics: newMetrics(), now: time.Now}
 }
 
 func app(epoch uint64) []byte      { return mlsMessage("g", epoch, wire.ApplicationContent) }
@@ -49,7 +44,7 @@ func proposal(epoch uint64) []byte { return mlsMessage("g", epoch, wire.Proposal
 // every later step would refuse too.
 func TestOrderOfDecisions(t *testing.T) {
 	away := func(c *conversation) { c.head.Home = "did:web:elsewhere" }
-	none := Limits{LimitSends: {1, time.Hour}}
+	none := limits.Rates{limits.Sends: {Count: 1, Period: time.Hour}}
 	stale := commit("g", 1)
 	rows := []struct {
 		name, who, message string
@@ -81,7 +76,7 @@ func TestOrderOfDecisions(t *testing.T) {
 			s := decider(nil)
 			if row.spent {
 				s = decider(none)
-				s.limits.take(LimitSends, row.who, "c1", 1)
+				s.limits.TakeN(limits.Sends, row.who, "c1", 1)
 			}
 			c := table(row.change)
 			before := c.head

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -104,7 +105,7 @@ func TestCrashingProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.load(&world{t: t, service: New(Options{Store: db, Limits: Limits{}}), store: db})
+	p.load(&world{t: t, service: New(Options{Store: db, Limits: limits.New(nil, time.Now)}), store: db})
 }
 
 type crashingProcess struct {
@@ -318,7 +319,7 @@ func (c *crashes) restart(all bool) {
 	c.t.Helper()
 	db, err := store.Open(c.t.Context(), store.Options{URL: c.url})
 	c.must(err)
-	w := &world{t: c.t, service: New(Options{Store: db, Limits: Limits{}}), store: db}
+	w := &world{t: c.t, service: New(Options{Store: db, Limits: limits.New(nil, time.Now)}), store: db}
 	defer w.close()
 	again := slices.Collect(maps.Values(c.tried))
 	for _, l := range c.acked {

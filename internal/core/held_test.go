@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -130,7 +131,7 @@ func TestSlowRerun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &world{t: t, service: New(Options{Store: db, Limits: Limits{}, Flushers: 1}), store: db}
+		w := &world{t: t, service: New(Options{Store: db, Limits: limits.New(nil, time.Now), Flushers: 1}), store: db}
 		defer w.close()
 		w.room("c1", "ann", "bob")
 		w.room("c2", "ann", "bob")

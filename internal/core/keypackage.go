@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/keypackage"
 	"waxwing.im/waxwing/mls/wire"
@@ -32,7 +33,7 @@ func (s *Service) RotateKeyPackages(ctx context.Context, who ds.Caller, revoke b
 }
 
 func (s *Service) changeKeyPackages(ctx context.Context, who ds.Caller, revoke bool, packages []string) (int64, error) {
-	if r := s.limits.take(LimitKeyPackagePublish, string(who.Account), string(who.Device), 1); r != nil {
+	if r := s.limits.TakeN(limits.KeyPackagePublish, string(who.Account), string(who.Device), 1); r != nil {
 		return 0, r
 	}
 	list, ids := make([]ds.KeyPackage, len(packages)), make([]string, len(packages))
@@ -74,7 +75,7 @@ func (s *Service) changeKeyPackages(ctx context.Context, who ds.Caller, revoke b
 func (s *Service) chargePackages(account ds.AccountID, list []ds.KeyPackage) (settle func(stored int64, err error), refusal error) {
 	var b bill
 	charge := func(bytes int64) *ds.Refusal {
-		return s.limits.takeOnce(&b, LimitStoredBytes, string(account), "", bytes, s.now())
+		return b.take(s.limits, limits.StoredBytes, string(account), "", bytes, s.now())
 	}
 	if r := charge(packageBytes(list)); r != nil {
 		return nil, r
@@ -83,7 +84,7 @@ func (s *Service) chargePackages(account ds.AccountID, list []ds.KeyPackage) (se
 		if err == nil {
 			charge(stored) // not more than before, so that it is not refused
 		}
-		s.limits.settle(&b, err)
+		b.settle(s.limits, err)
 	}, nil
 }
 
@@ -210,10 +211,10 @@ func (s *Service) takeClaims(who ds.Caller, owner ds.AccountID, n int64) error {
 	if !ds.IsValidAccount(string(owner)) {
 		return ds.Refuse(ds.InvalidRequest, "user_id must be 1 to 512 bytes of UTF-8 without NUL")
 	}
-	if r := s.limits.take(LimitKeyPackageFetches, string(who.Account), "", n); r != nil {
+	if r := s.limits.TakeN(limits.KeyPackageFetches, string(who.Account), "", n); r != nil {
 		return r
 	}
-	if r := s.limits.take(LimitKeyPackageTargets, string(owner), "", n); r != nil {
+	if r := s.limits.TakeN(limits.KeyPackageTargets, string(owner), "", n); r != nil {
 		return r
 	}
 	return nil

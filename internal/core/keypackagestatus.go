@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -78,7 +79,7 @@ func (s *Service) ClaimForAccounts(ctx context.Context, who ds.Caller, owners []
 	}
 	var b bill
 	outcome := error(errLate) // until packages are handed out: who gets none takes nothing from others
-	defer func() { s.limits.settle(&b, outcome) }()
+	defer func() { b.settle(s.limits, outcome) }()
 	if err := s.chargeClaims(&b, who, owners); err != nil {
 		return nil, err
 	}
@@ -111,14 +112,14 @@ func (s *Service) ClaimForAccounts(ctx context.Context, who ds.Caller, owners []
 // chargeClaims counts a claim of packages of many accounts.
 func (s *Service) chargeClaims(b *bill, who ds.Caller, owners []ds.AccountID) error {
 	now := s.now()
-	if r := s.limits.takeOnce(b, LimitKeyPackageFetches, string(who.Account), "", int64(len(owners)), now); r != nil {
+	if r := b.take(s.limits, limits.KeyPackageFetches, string(who.Account), "", int64(len(owners)), now); r != nil {
 		return r
 	}
 	for _, owner := range owners {
-		if r := s.limits.takeOnce(b, LimitKeyPackagePairs, string(who.Account), string(owner), 1, now); r != nil {
+		if r := b.take(s.limits, limits.KeyPackagePairs, string(who.Account), string(owner), 1, now); r != nil {
 			return r
 		}
-		if r := s.limits.takeOnce(b, LimitKeyPackageTargets, string(owner), "", 1, now); r != nil {
+		if r := b.take(s.limits, limits.KeyPackageTargets, string(owner), "", 1, now); r != nil {
 			return r
 		}
 	}
@@ -176,7 +177,7 @@ func (s *Service) RequestReplenish(ctx context.Context, who ds.Caller, targets [
 			out.Devices += int64(len(devices))
 			isDue, isKnown := told[account]
 			if !isKnown {
-				isDue = s.limits.take(LimitReplenishes, string(account), "", 1) == nil
+				isDue = s.limits.TakeN(limits.Replenishes, string(account), "", 1) == nil
 				told[account] = isDue
 			}
 			for _, d := range devices {

@@ -8,6 +8,7 @@ import (
 	"errors"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/keypackage"
 	"waxwing.im/waxwing/mls/wire"
@@ -46,7 +47,7 @@ func (s *Service) UploadKeyPackages(ctx context.Context, who ds.Caller, device s
 	if len(problems) > 0 {
 		return Uploaded{Problems: problems}, nil
 	}
-	if r := s.limits.take(LimitKeyPackageUploads, string(who.Account), "", int64(len(list))); r != nil {
+	if r := s.limits.TakeN(limits.KeyPackageUploads, string(who.Account), "", int64(len(list))); r != nil {
 		return Uploaded{}, r
 	}
 	var added, stored int64

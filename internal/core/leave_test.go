@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 func TestDecideLeave(t *testing.T) {
@@ -48,8 +49,8 @@ func TestDecideLeave(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			s := decider(nil)
 			if row.spent {
-				s = decider(Limits{LimitRemoves: {1, time.Hour}})
-				s.limits.take(LimitRemoves, row.who, "c1", 1)
+				s = decider(limits.Rates{limits.Removes: {Count: 1, Period: time.Hour}})
+				s.limits.TakeN(limits.Removes, row.who, "c1", 1)
 			}
 			c := table(row.change)
 			before := c.head

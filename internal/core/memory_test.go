@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -80,16 +81,14 @@ func TestMemoryIsVerified(t *testing.T) {
 // TestLimitsCountRequests: a rule that runs again, after a race with another node or
 // beside a poisoned request, is counted once.
 func TestLimitsCountRequests(t *testing.T) {
-	limits := func(t *testing.T, sends string) func(*Options) {
+	limited := func(sends int64) func(*Options) {
 		return func(o *Options) {
-			if err := o.Limits.Set("sends=" + sends); err != nil {
-				t.Fatal(err)
-			}
+			o.Limits = limits.New(limits.Rates{limits.Sends: {Count: sends, Period: time.Hour}}, time.Now)
 		}
 	}
 	t.Run("race", func(t *testing.T) {
 		url := pgtest.URL(t)
-		a, b := newWorld(t, url, limits(t, fmt.Sprintf("%d/1h", 2*knownTrust+1))), newWorld(t, url)
+		a, b := newWorld(t, url, limited(2*knownTrust+1)), newWorld(t, url)
 		trusted(t, a)
 		if _, err := b.send("ann", "c", "elsewhere", "x"); err != nil {
 			t.Fatal(err)
@@ -102,7 +101,7 @@ func TestLimitsCountRequests(t *testing.T) {
 		}
 	})
 	t.Run("poison", func(t *testing.T) {
-		w := newWorld(t, "sqlite:"+t.TempDir(), oneFlusher, limits(t, "1/1h"))
+		w := newWorld(t, "sqlite:"+t.TempDir(), oneFlusher, limited(1))
 		members := []string{"ann"}
 		for i := range 8 {
 			members = append(members, fmt.Sprint("member", i))

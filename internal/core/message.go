@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -179,7 +180,7 @@ func (s *Service) decideSend(c *conversation, who ds.Caller, m Message, seen sig
 		c.bill.isRepeat = true
 		return recordOf(m.ConversationID, m.ID, answer), nil
 	}
-	if r := s.charge(c, LimitSends, who); r != nil {
+	if r := s.charge(c, limits.Sends, who); r != nil {
 		return ds.Record{}, r
 	}
 	if err := c.isHome(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -29,7 +30,7 @@ func newStuckStore(t *testing.T) *stuckStore {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.world = &world{t: t, service: New(Options{Store: db, Limits: Limits{}}), store: db}
+	s.world = &world{t: t, service: New(Options{Store: db, Limits: limits.New(nil, time.Now)}), store: db}
 	return s
 }
 

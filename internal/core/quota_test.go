@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls"
@@ -21,7 +22,9 @@ func TestStoredBytes(t *testing.T) {
 		bind, next := commit("group", 0), commit("group", 1)
 		stays := (&conversation{}).enteringBytes([]ds.AccountID{"ann", "bob", "ann"}) + (&conversation{}).enteringBytes([]ds.AccountID{"ann"})
 		most := 1000 + len(bind) + len(next) + stays
-		w := newWorld(t, url, func(o *Options) { o.Limits[LimitStoredBytes] = Rate{int64(most), 1e9 * 3600 * 24} })
+		w := newWorld(t, url, func(o *Options) {
+			o.Limits = limits.New(limits.Rates{limits.StoredBytes: {Count: int64(most), Period: 24 * time.Hour}}, time.Now)
+		})
 		w.room("c1", "ann", "bob")
 		w.room("c2", "ann")
 		w.room("c3", "bob")
@@ -71,7 +74,9 @@ func TestMembershipsAreStoredBytes(t *testing.T) {
 			return list
 		}
 		one := (&conversation{}).enteringBytes(strangers("a"))
-		w := newWorld(t, url, func(o *Options) { o.Limits[LimitStoredBytes] = Rate{int64(5*one/2 + 10_000), 1e9 * 3600 * 24} })
+		w := newWorld(t, url, func(o *Options) {
+			o.Limits = limits.New(limits.Rates{limits.StoredBytes: {Count: int64(5*one/2 + 10_000), Period: 24 * time.Hour}}, time.Now)
+		})
 		steps := []struct {
 			name string
 			err  error
@@ -106,7 +111,7 @@ func TestNothingIsPaidForWhatIsNotStored(t *testing.T) {
 			}
 		}}, func(o *Options) {
 			one := (&conversation{}).enteringBytes([]ds.AccountID{"ann"})
-			o.Limits[LimitStoredBytes], o.Limits[LimitSends] = Rate{int64(one + 1000), 24 * time.Hour}, Rate{2, time.Hour}
+			o.Limits = limits.New(limits.Rates{limits.StoredBytes: {Count: int64(one + 1000), Period: 24 * time.Hour}, limits.Sends: {Count: 2, Period: time.Hour}}, time.Now)
 		})
 		w.room("c1", "ann")
 		for _, bytes := range []int{500, 500} {
@@ -132,7 +137,7 @@ func TestNothingIsPaidForWhatIsNotStored(t *testing.T) {
 			poison := commit("group", 4)
 			stays := 2 * (&conversation{}).enteringBytes([]ds.AccountID{"ann"})
 			w := newWorld(t, url, func(o *Options) {
-				o.Limits[LimitStoredBytes] = Rate{int64(stays + 2*len(poison)), 24 * time.Hour}
+				o.Limits = limits.New(limits.Rates{limits.StoredBytes: {Count: int64(stays + 2*len(poison)), Period: 24 * time.Hour}}, time.Now)
 			})
 			w.room("c1", "ann")
 			w.room("c2", "ann")
@@ -151,7 +156,9 @@ func TestNothingIsPaidForWhatIsNotStored(t *testing.T) {
 	})
 	t.Run("a key package that is there", func(t *testing.T) {
 		onBoth(t, func(t *testing.T, url string) {
-			w := newWorld(t, url, func(o *Options) { o.Limits[LimitStoredBytes] = Rate{1000, 24 * time.Hour} })
+			w := newWorld(t, url, func(o *Options) {
+				o.Limits = limits.New(limits.Rates{limits.StoredBytes: {Count: 1000, Period: 24 * time.Hour}}, time.Now)
+			})
 			body := published(t, "ann", mls.KeyPackageOptions{})
 			for range 5 {
 				if _, err := w.service.PublishKeyPackages(context.Background(), who("ann"), []string{body}); err != nil {

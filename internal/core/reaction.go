@@ -6,6 +6,7 @@ import (
 	"unicode"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -58,7 +59,7 @@ func (s *Service) decideReaction(c *conversation, who ds.Caller, in Reaction, no
 	if _, _, err := c.admit(who, ""); err != nil {
 		return ds.Record{}, err
 	}
-	if r := s.charge(c, LimitSends, who); r != nil {
+	if r := s.charge(c, limits.Sends, who); r != nil {
 		return ds.Record{}, r
 	}
 	if err := c.isHome(); err != nil {

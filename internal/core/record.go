@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -24,7 +25,7 @@ func (s *Service) Record(ctx context.Context, who ds.Caller, id ds.ConversationI
 	if !ds.IsValidID(string(id)) {
 		return nil, refuseNotMember
 	}
-	if err := s.Take(LimitRecordReads, string(who.Account)); err != nil {
+	if err := s.limits.Take(limits.RecordReads, string(who.Account)); err != nil {
 		return nil, err
 	}
 	at, err := s.readings.ask(ctx, store.Start{Device: who.AsDevice(), Conversation: id, FromSeq: seq})
@@ -66,7 +67,7 @@ func (s *Service) whole(ctx context.Context, who ds.Caller, r *ds.Record, home s
 // Welcome reads one Welcome for a device that it is for. Refusals: not_found, also for one
 // that is for others; rate_limited.
 func (s *Service) Welcome(ctx context.Context, who ds.Caller, id string, cut func()) (*Whole, error) {
-	if err := s.Take(LimitRecordReads, string(who.Account)); err != nil {
+	if err := s.limits.Take(limits.RecordReads, string(who.Account)); err != nil {
 		return nil, err
 	}
 	size, err := int64(0), error(nil)

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -46,7 +47,7 @@ func (s *Service) changeRoleOf(ctx context.Context, who ds.Caller, id ds.Convers
 		if _, _, err := c.admit(who, ""); err != nil {
 			return err
 		}
-		if r := s.charge(c, LimitInvites, who); r != nil {
+		if r := s.charge(c, limits.Invites, who); r != nil {
 			return r
 		}
 		if err := c.isHome(); err != nil {

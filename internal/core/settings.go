@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -82,7 +83,7 @@ func (s *Service) admitManager(c *conversation, who ds.Caller) error {
 	if _, _, err := c.admit(who, ""); err != nil {
 		return err
 	}
-	if r := s.charge(c, LimitInvites, who); r != nil {
+	if r := s.charge(c, limits.Invites, who); r != nil {
 		return r
 	}
 	if !c.role(who.Account).MayManage() {
@@ -146,7 +147,7 @@ func (s *Service) decideGroupInfo(c *conversation, who ds.Caller, info []byte, o
 	if _, _, err := c.admit(who, ""); err != nil {
 		return false, err
 	}
-	if r := s.charge(c, LimitSends, who); r != nil {
+	if r := s.charge(c, limits.Sends, who); r != nil {
 		return false, r
 	}
 	if err := c.isHome(); err != nil {
@@ -183,7 +184,7 @@ func (s *Service) RequestGroupInfo(ctx context.Context, who ds.Caller, id ds.Con
 		if !c.exists || len(c.stays(who.Account)) == 0 {
 			return refuseNotMember
 		}
-		if r := s.charge(c, LimitGroupInfoRequests, who); r != nil {
+		if r := s.charge(c, limits.GroupInfoRequests, who); r != nil {
 			return r
 		}
 		if err := c.isHome(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -285,11 +286,11 @@ func (s *Service) chargeAccount(c *conversation, name string, who ds.Caller) *ds
 
 // chargeBytes counts what a request stores against what its account may.
 func (s *Service) chargeBytes(c *conversation, who ds.Caller, bytes int) *ds.Refusal {
-	return s.take(c, LimitStoredBytes, who.Account, "", int64(bytes))
+	return s.take(c, limits.StoredBytes, who.Account, "", int64(bytes))
 }
 
 func (s *Service) take(c *conversation, name string, account ds.AccountID, key string, n int64) *ds.Refusal {
-	return s.limits.takeOnce(c.bill, name, string(account), key, n, c.now)
+	return c.bill.take(s.limits, name, string(account), key, n, c.now)
 }
 
 // isHome refuses, as a fault that may pass, what only the home may decide. There is

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -18,10 +19,10 @@ func (s *Service) TakeStream(session string, who ds.Caller, conversations int) e
 }
 
 func (s *Service) takeStream(session string, who ds.Caller, conversations int) error {
-	if r := s.limits.take(LimitSubscribes, session, "", int64(max(1, conversations/streamShare))); r != nil {
+	if r := s.limits.TakeN(limits.Subscribes, session, "", int64(max(1, conversations/streamShare))); r != nil {
 		return r
 	}
-	if r := s.limits.take(LimitStreams, string(who.Account), "", int64(max(1, conversations))); r != nil {
+	if r := s.limits.TakeN(limits.Streams, string(who.Account), "", int64(max(1, conversations))); r != nil {
 		return r
 	}
 	return nil
@@ -42,7 +43,7 @@ type Selection struct {
 // out, the least recently active first. Refusals: rate_limited.
 func (s *Service) SelectConversations(ctx context.Context, session string, who ds.Caller) (Selection, error) {
 	// It looks at no more than its account has left: what is left out is not worked for.
-	left := min(s.limits.left(LimitStreams, string(who.Account), ""), streamShare*min(s.limits.left(LimitSubscribes, session, ""), StreamConversationsMax))
+	left := min(s.limits.Left(limits.Streams, string(who.Account), ""), streamShare*min(s.limits.Left(limits.Subscribes, session, ""), StreamConversationsMax))
 	most := int(min(StreamConversationsMax, max(int64(followsMax-s.follows.of(who.Account)), streamConversationsMin), max(left, streamConversationsMin)))
 	count, err := s.countConversations(ctx, who, most+1)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -162,7 +163,7 @@ func (s *Service) AskReaddition(ctx context.Context, who ds.Caller, id ds.Conver
 		if _, _, err := c.admit(who, ""); err != nil {
 			return err
 		}
-		if r := s.charge(c, LimitReadditions, who); r != nil {
+		if r := s.charge(c, limits.Readditions, who); r != nil {
 			return r
 		}
 		if err := c.isHome(); err != nil {

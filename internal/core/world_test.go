@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
@@ -37,11 +38,7 @@ func openWorld(t testing.TB, at store.Options, change ...func(*Options)) *world 
 	if err != nil {
 		t.Fatal(err)
 	}
-	limits := DefaultLimits()
-	if err := limits.Set("all=off"); err != nil {
-		t.Fatal(err)
-	}
-	o := Options{Store: db, Limits: limits, PollInterval: 50 * time.Millisecond}
+	o := Options{Store: db, Limits: limits.New(nil, time.Now), PollInterval: 50 * time.Millisecond}
 	for _, c := range change {
 		c(&o)
 	}

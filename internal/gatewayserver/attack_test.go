@@ -18,6 +18,7 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/intake"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 // clientFrame is a masked frame of RFC 6455, section 5.2, with a mask of zeros.
@@ -159,7 +160,7 @@ func TestCloseReadsToo(t *testing.T) {
 // the others are refused one by one, and the socket stays.
 func TestManySubscribes(t *testing.T) {
 	const subscribes, allowed = 10_000, 1200
-	w := newWorld(t, limited(t, fmt.Sprintf("%s=%d/m", core.LimitSubscribes, allowed)))
+	w := newWorld(t, limited(t, fmt.Sprintf("%s=%d/m", limits.Subscribes, allowed)))
 	w.join("ann")
 	w.call2(t, "ann", "/v1/rooms/create", `{"conv_id":"c"}`)
 	go func() {
@@ -365,7 +366,7 @@ func TestNoFramesAreCounted(t *testing.T) {
 // and nobody is believed who is not trusted.
 func TestLimitsBehindAProxy(t *testing.T) {
 	for _, isTrusted := range []bool{true, false} {
-		w := newWorld(t, limited(t, core.LimitAddressResumes+"=2/m"), func(s *setup) {
+		w := newWorld(t, limited(t, limits.AddressResumes+"=2/m"), func(s *setup) {
 			if isTrusted {
 				s.door.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
 			}

@@ -11,6 +11,7 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 // sessionKinds are the frames that may come first.
@@ -75,7 +76,7 @@ func (c *socket) subscribe(f gateway.Frame) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if err := c.server.core.Take(core.LimitSubscribes, c.session.ID); err != nil {
+	if err := c.server.limits.Take(limits.Subscribes, c.session.ID); err != nil {
 		return reply{}, err
 	}
 	if err := c.follower.Follow(c.ctx, id, from); err != nil {
@@ -203,7 +204,7 @@ func (s *Server) report(ctx context.Context, who identity.Session, in *gateway.R
 	if counter == nil {
 		return ds.Refuse(ds.InvalidRequest, "kind: unknown")
 	}
-	if err := s.core.Take(core.LimitReports, who.ID); err != nil { // reports are cheap to make up
+	if err := s.limits.Take(limits.Reports, who.ID); err != nil { // reports are cheap to make up
 		return err
 	}
 	counter.Inc()

@@ -8,14 +8,14 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
-	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 // limited sets limits of a world.
 func limited(t *testing.T, assignments ...string) func(*setup) {
 	return func(s *setup) {
 		for _, a := range assignments {
-			must(t, s.core.Limits.Set(a))
+			must(t, s.limits.Set(a))
 		}
 	}
 }
@@ -23,7 +23,7 @@ func limited(t *testing.T, assignments ...string) func(*setup) {
 // TestLimitsKeepTokens: a start or a resume that is refused for its rate leaves the
 // token good for another try.
 func TestLimitsKeepTokens(t *testing.T) {
-	w := newWorld(t, limited(t, core.LimitSessionStarts+"=1/m", core.LimitResumes+"=1/30s"))
+	w := newWorld(t, limited(t, limits.SessionStarts+"=1/m", limits.Resumes+"=1/30s"))
 	w.start("ann")
 	body := fmt.Sprintf(`{"auth_token":"%s","device_id":"phone"}`, w.token("ann"))
 	expect := func(path, body string, want int) string {
@@ -70,7 +70,7 @@ func TestLimitsKeepTokens(t *testing.T) {
 // where they come from, good token or not. Accounts that were here before pass, and
 // loopback is never counted.
 func TestLimitsPerAddress(t *testing.T) {
-	w := newWorld(t, limited(t, core.LimitAddressStarts+"=4/m", core.LimitAddressResumes+"=2/m", core.LimitAddressFirstContacts+"=2/m"))
+	w := newWorld(t, limited(t, limits.AddressStarts+"=4/m", limits.AddressResumes+"=2/m", limits.FirstContacts+"=2/m"))
 	call := func(address, path, body string) (int, string) {
 		r := httptest.NewRequest("POST", path, strings.NewReader(body))
 		r.RemoteAddr = address
@@ -153,7 +153,7 @@ func TestBudget(t *testing.T) {
 
 // TestReportsAreCounted: a report is cheap to make up, on a socket and in the inbox.
 func TestReportsAreCounted(t *testing.T) {
-	w := newWorld(t, limited(t, core.LimitReports+"=2/m"))
+	w := newWorld(t, limited(t, limits.Reports+"=2/m"))
 	w.join("ann", gateway.FeatureReport)
 	report := `{"v":1,"t":"client.report","id":"1","body":{"kind":"gap"}}`
 	w.say("ann", report)

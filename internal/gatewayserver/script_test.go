@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 var update = flag.Bool("update", false, "write the answers into the scripts")
@@ -104,8 +104,8 @@ func serverOption(t *testing.T, option string) func(*setup) {
 			s.core.RecordSenders = true
 		case "strict":
 			s.core.StrictKeyPackages = true
-		case core.LimitSends, core.LimitSubscribes, core.LimitSessionStarts, core.LimitKeyPackageFetches:
-			must(t, s.core.Limits.Set(name+"="+value))
+		case limits.Sends, limits.Subscribes, limits.SessionStarts, limits.KeyPackageFetches:
+			must(t, s.limits.Set(name+"="+value))
 		default:
 			t.Fatalf("unknown option %q", option)
 		}

@@ -31,11 +31,14 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/intake"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 // Options say what a Server works with.
 type Options struct {
-	Core     *core.Service
+	Core *core.Service
+	// Limits counts what callers do, at all doors and in core; nil for one with the published rates.
+	Limits   *limits.Limiter
 	Identity *identity.Authenticator
 	// ServiceDID and PublicURL name this service; they are asked on every use, so
 	// that they may follow a port that is bound late.
@@ -73,6 +76,7 @@ const (
 // Server is the door. It is safe for concurrent use.
 type Server struct {
 	core     *core.Service
+	limits   *limits.Limiter
 	identity *identity.Authenticator
 	did      func() string
 	url      func() string
@@ -104,7 +108,7 @@ type Server struct {
 // New makes a Server and starts its watchdog. Shutdown ends both.
 func New(o Options) *Server {
 	s := &Server{
-		core: o.Core, identity: o.Identity, did: o.ServiceDID, url: o.PublicURL,
+		core: o.Core, limits: o.Limits, identity: o.Identity, did: o.ServiceDID, url: o.PublicURL,
 		logger:           o.Logger,
 		metrics:          newMetrics(o.Registerer),
 		mux:              http.NewServeMux(),
@@ -120,6 +124,9 @@ func New(o Options) *Server {
 	}
 	s.streamPing = min(s.streamPing, s.heartbeat)
 	s.silenceMax = (s.heartbeat * 4 / 5).Milliseconds()
+	if s.limits == nil {
+		s.limits = limits.New(limits.Default(), time.Now)
+	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}

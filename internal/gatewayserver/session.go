@@ -7,9 +7,9 @@ import (
 	"net/url"
 
 	"waxwing.im/waxwing/api/gateway"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 func (s *Server) startSession(r *http.Request, in *gateway.Start) (any, error) {
@@ -53,7 +53,7 @@ func (s *Server) start(ctx context.Context, in *gateway.Start, userAgent, addres
 		Features:  in.Features,
 		Address:   address,
 		Admit: func(_ context.Context, account ds.AccountID) error {
-			return s.core.Take(core.LimitSessionStarts, string(account))
+			return s.limits.Take(limits.SessionStarts, string(account))
 		},
 	}
 	if in.InviteCode != nil {
@@ -66,14 +66,14 @@ func (s *Server) start(ctx context.Context, in *gateway.Start, userAgent, addres
 }
 
 func (s *Server) resume(ctx context.Context, in *gateway.Resume, address, transport string) (identity.Ready, error) {
-	err := s.takeAddress(core.LimitAddressResumes, address)
+	err := s.takeAddress(limits.AddressResumes, address)
 	if ds.CodeOf(err) == ds.RateLimited {
 		err = s.identity.PassResume(ctx, in.ResumeToken, err)
 	}
 	var ready identity.Ready
 	if err == nil {
 		ready, err = s.identity.ResumeSession(ctx, in.ResumeToken, func(account ds.AccountID) error {
-			return s.core.Take(core.LimitResumes, string(account))
+			return s.limits.Take(limits.Resumes, string(account))
 		})
 	}
 	s.metrics.resume(transport, err)
@@ -85,7 +85,7 @@ func (s *Server) takeAddress(limit, address string) error {
 	if address == "" {
 		return nil
 	}
-	return s.core.Take(limit, address)
+	return s.limits.Take(limit, address)
 }
 
 // ready is the answer to a start or a resume, with the device's cursors.

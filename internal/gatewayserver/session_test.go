@@ -9,8 +9,8 @@ import (
 
 	"github.com/coder/websocket"
 
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 const sessionOver = `{"v":1,"t":"error","body":{"code":"unauthorized","message":"invalid session_token"}}`
@@ -119,7 +119,7 @@ func (s *Server) openStreams() []*stream {
 // TestLostDeviceCannotStay: a device that has used up its calls about key packages is
 // logged out nevertheless, and what it has published goes when the limit lets that pass.
 func TestLostDeviceCannotStay(t *testing.T) {
-	w := newWorld(t, limited(t, core.LimitKeyPackagePublish+"=1/m"))
+	w := newWorld(t, limited(t, limits.KeyPackagePublish+"=1/m"))
 	w.start("ann")
 	lost := w.person("ann").session
 	w.call2(t, "ann", "/v1/keypackages", `{"device_id":"phone","keypackages":["x"]}`)

@@ -15,6 +15,7 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 // strangersRooms is how many rooms a stranger makes around a victim: more than a stream
@@ -142,7 +143,7 @@ func liveHeap() uint64 {
 // conversations, it begins with the most recently active ones, and says so.
 func TestStreamsLeaveOut(t *testing.T) {
 	onBoth(t, func(t *testing.T, url_ string) {
-		w := newWorldOn(t, url_, limited(t, core.LimitStreams+"=164/m"))
+		w := newWorldOn(t, url_, limited(t, limits.Streams+"=164/m"))
 		w.start("ann", gateway.FeatureDevice)
 		w.start("bob")
 		id := func(i int) ds.ConversationID { return ds.ConversationID(fmt.Sprintf("c%02d", i)) }

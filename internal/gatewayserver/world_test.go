@@ -23,6 +23,7 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
@@ -51,6 +52,7 @@ type world struct {
 	t      testing.TB
 	later  atomic.Int64 // ms that the clock has been moved
 	core   *core.Service
+	limits *limits.Limiter
 	server *Server
 	http   *httptest.Server
 	names  []string
@@ -68,8 +70,9 @@ type person struct {
 
 // setup is what a test may change.
 type setup struct {
-	core core.Options
-	door Options
+	core   core.Options
+	limits limits.Rates
+	door   Options
 }
 
 func newWorld(t testing.TB, change ...func(*setup)) *world {
@@ -97,20 +100,23 @@ func newHookedWorld(t testing.TB, url string, hook store.Hook, change ...func(*s
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
 	auth, err := identity.New(identity.Options{Store: db, Now: now, IsPolled: true,
-		Limit:    func(name, key string) error { return w.core.Take(name, key) },
+		Limit:    func(name, key string) error { return w.limits.Take(name, key) },
 		Audience: func() []string { return []string{testDID} }})
 	must(t, err)
 	t.Cleanup(auth.Close)
-	limits := core.DefaultLimits()
-	must(t, limits.Set("all=off"))
+	rates := limits.Default()
+	must(t, rates.Set("all=off"))
 	s := setup{
-		core: core.Options{Store: db, Now: now, Limits: limits, Revocations: auth, PollInterval: 50 * time.Millisecond},
+		limits: rates,
+		core:   core.Options{Store: db, Now: now, Revocations: auth, PollInterval: 50 * time.Millisecond},
 		door: Options{Identity: auth, PingMisses: 2,
 			ServiceDID: func() string { return testDID }, PublicURL: func() string { return "https://ds.example" }},
 	}
 	for _, c := range change {
 		c(&s)
 	}
+	w.limits = limits.New(s.limits, w.now)
+	s.core.Limits, s.door.Limits = w.limits, w.limits
 	w.core = core.New(s.core)
 	t.Cleanup(func() { must(t, w.core.Close()) })
 	s.door.Core = w.core

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -110,7 +111,7 @@ func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, cod
 	// New DIDs cost nothing, so unknown accounts are counted for their address. Accounts that
 	// others here know or have invited are not blocked by that.
 	if !isTalkedOf && !isAllowed && !isUsable {
-		if err := a.take(LimitFirstContacts, address); err != nil {
+		if err := a.take(limits.FirstContacts, address); err != nil {
 			return nil, withXRPCName(err)
 		}
 	}

@@ -21,6 +21,7 @@ import (
 
 	"waxwing.im/waxwing/internal/condition"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -221,7 +222,7 @@ func (a *Authenticator) VerifyServiceToken(ctx context.Context, token, lxm strin
 // verify checks a token of an account that came from address.
 func (a *Authenticator) verify(ctx context.Context, token, lxm, address string) (verified, error) {
 	return verifyToken(ctx, token, a.expect(lxm, false), &issuers{a: a, fragments: accountKeys, address: address, take: func() error {
-		return a.take(LimitAddressStarts, address)
+		return a.take(limits.AddressStarts, address)
 	}})
 }
 

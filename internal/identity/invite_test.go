@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -420,8 +421,8 @@ func TestAdmissionOpen(t *testing.T) {
 	onEach(t, func(w *world) {
 		ctx := context.Background()
 		g := newGate(w, AdmissionOpen)
-		limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitFirstContacts: 2}}
-		g.a.o.Limit = limits.take
+		counted := &counter{taken: map[string]int{}, limits: map[string]int{limits.FirstContacts: 2}}
+		g.a.o.Limit = counted.take
 		for i, want := range []string{"", "", NameRateLimited, NameRateLimited} {
 			name := fmt.Sprint("p", i)
 			if _, err := g.a.XRPC(ctx, g.methodToken(name, "1"), sendMethod, "192.0.2.1"); nameOf(err) != want {

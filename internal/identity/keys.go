@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 const (
@@ -164,7 +165,7 @@ func (i *issuers) asker(issuer string) asker {
 		if i.isKnown {
 			return true, nil
 		}
-		refused := i.a.take(LimitAddressLookups, i.address)
+		refused := i.a.take(limits.AddressLookups, i.address)
 		if refused == nil {
 			return i.a.admitted.isRemembered(ds.AccountID(issuer)), nil
 		}

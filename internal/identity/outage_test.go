@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/netguard"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -28,8 +29,8 @@ func (d *directory) away(path string) {
 func TestDirectoryIsAway(t *testing.T) {
 	ctx := t.Context()
 	p := newPeople(newWorld(t, "sqlite:"+t.TempDir()))
-	limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitAddressBadTokens: 3}}
-	a := p.authenticator(func(o *Options) { o.Limit = limits.take })
+	counted := &counter{taken: map[string]int{}, limits: map[string]int{limits.AddressBadTokens: 3}}
+	a := p.authenticator(func(o *Options) { o.Limit = counted.take })
 	eve := testKey(t, "eve", ES256)
 	n := 0
 	call := func(k *AccountKey, did string) error {
@@ -85,7 +86,7 @@ func TestDirectoryIsAway(t *testing.T) {
 			t.Errorf("forged: %v", err)
 		}
 	}
-	if limits.taken[LimitAddressBadTokens+" "+shared] == 0 {
+	if counted.taken[limits.AddressBadTokens+" "+shared] == 0 {
 		t.Error("forged tokens count for nobody")
 	}
 	p.clock.add(documentStaleMax)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -86,10 +87,10 @@ func (a *Authenticator) chargeRefused(err error, address string) {
 	switch {
 	case errors.As(err, &signed):
 		if signed.issuer != "" {
-			a.penalise(LimitAddressBadTokens, ofIssuer(address, signed.issuer))
+			a.penalise(limits.AddressBadTokens, ofIssuer(address, signed.issuer))
 		}
 	case isAboutToken(err):
-		a.penalise(LimitAddressBadTokens, address)
+		a.penalise(limits.AddressBadTokens, address)
 	}
 }
 
@@ -114,7 +115,7 @@ func (a *Authenticator) waitOut(err error, address string, issuer ds.AccountID) 
 // chargeAccepted counts a token that was used up, whose nonce is stored, for its issuer.
 func (a *Authenticator) chargeAccepted(issuer ds.AccountID) {
 	var refusal *ds.Refusal
-	if errors.As(a.take(LimitIssuerTokens, string(issuer)), &refusal) {
+	if errors.As(a.take(limits.IssuerTokens, string(issuer)), &refusal) {
 		a.penalties.put(ofTokens(issuer), a.o.Now().Add(refusal.RetryAfter))
 	}
 }

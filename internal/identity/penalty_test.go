@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 // shared is the address of a PDS, behind which everybody of a test is.
@@ -27,8 +28,8 @@ func TestIssuersOfOneAddress(t *testing.T) {
 			"replay":  func(f fields) fields { return f.with("jti", "same").with("aud", serviceDID) },
 		} {
 			p := newPeople(w)
-			limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitAddressBadTokens: 120}}
-			a := p.authenticator(func(o *Options) { o.Limit = limits.take })
+			counted := &counter{taken: map[string]int{}, limits: map[string]int{limits.AddressBadTokens: 120}}
+			a := p.authenticator(func(o *Options) { o.Limit = counted.take })
 			eve := testKey(w.t, "eve", ES256)
 			eveDID := plc("eve")
 			p.directory.set("/"+eveDID, didDocument(eveDID, multikey(eveDID, "#atproto", eve)))
@@ -65,8 +66,8 @@ func TestPenalisedAddress(t *testing.T) {
 	onEach(t, func(w *world) {
 		ctx := context.Background()
 		p := newPeople(w)
-		limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitAddressBadTokens: 3, LimitAddressLookups: 5, LimitAddressCalls: 1000}}
-		node := func() *Authenticator { return p.authenticator(func(o *Options) { o.Limit = limits.take }) }
+		counted := &counter{taken: map[string]int{}, limits: map[string]int{limits.AddressBadTokens: 3, limits.AddressLookups: 5, limits.AddressCalls: 1000}}
+		node := func() *Authenticator { return p.authenticator(func(o *Options) { o.Limit = counted.take }) }
 		a := node()
 		eve, key := testKey(w.t, "eve", ES256), testKey(w.t, "key", ES256)
 		n := 0
@@ -82,21 +83,21 @@ func TestPenalisedAddress(t *testing.T) {
 			}
 		}
 		for name, a := range map[string]*Authenticator{"the node": a, "another node": node()} {
-			for _, limit := range []string{LimitAddressBadTokens, LimitAddressCalls, LimitAddressLookups} {
-				limits.mu.Lock()
-				limits.taken = map[string]int{}
-				limits.mu.Unlock()
+			for _, limit := range []string{limits.AddressBadTokens, limits.AddressCalls, limits.AddressLookups} {
+				counted.mu.Lock()
+				counted.taken = map[string]int{}
+				counted.mu.Unlock()
 				switch limit {
-				case LimitAddressBadTokens:
+				case limits.AddressBadTokens:
 					for range 5 {
 						if _, err := a.XRPC(ctx, "garbage", sendMethod, shared); err == nil {
 							w.t.Fatal("garbage is good")
 						}
 					}
 				default:
-					limits.mu.Lock()
-					limits.taken[limit+" "+shared] = 1000
-					limits.mu.Unlock()
+					counted.mu.Lock()
+					counted.taken[limit+" "+shared] = 1000
+					counted.mu.Unlock()
 				}
 				fetches := p.directory.fetched("/" + p.kayDID)
 				if got := call(a, p.kay, p.kayDID); got != NameRateLimited || p.directory.fetched("/"+p.kayDID) != fetches {
@@ -120,8 +121,8 @@ func TestPenalisedAddress(t *testing.T) {
 func TestPenalisedStarts(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir())
 	a := w.node()
-	limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitAddressStarts: 6, LimitAddressBadTokens: 2}}
-	a.o.Limit = limits.take
+	counted := &counter{taken: map[string]int{}, limits: map[string]int{limits.AddressStarts: 6, limits.AddressBadTokens: 2}}
+	a.o.Limit = counted.take
 	start := func(token string, admit error) ds.Code {
 		_, err := a.StartSession(t.Context(), Start{AuthToken: token, DeviceID: "phone", Address: shared, Admit: func(context.Context, ds.AccountID) error { return admit }})
 		return ds.CodeOf(err)
@@ -145,7 +146,7 @@ func TestPenalisedStarts(t *testing.T) {
 			t.Errorf("beyond a limit of its own: %q", code)
 		}
 	}
-	if n := limits.taken[LimitAddressStarts+" "+shared]; n != 6 {
+	if n := counted.taken[limits.AddressStarts+" "+shared]; n != 6 {
 		t.Errorf("%d starts count for the address", n)
 	}
 	for range 5 {
@@ -165,8 +166,8 @@ func TestPenalisedStarts(t *testing.T) {
 // is a turn, and no lookup.
 func TestLaneIsBounded(t *testing.T) {
 	p := newPeople(newWorld(t, "sqlite:"+t.TempDir()))
-	limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitAddressCalls: 0}}
-	a := p.authenticator(func(o *Options) { o.Limit = limits.take })
+	counted := &counter{taken: map[string]int{}, limits: map[string]int{limits.AddressCalls: 0}}
+	a := p.authenticator(func(o *Options) { o.Limit = counted.take })
 	for range cap(a.looks) {
 		leave, err := a.looks.enter(t.Context())
 		if err != nil {
@@ -187,9 +188,9 @@ func TestLaneIsBounded(t *testing.T) {
 // or have invited do not.
 func TestFirstContacts(t *testing.T) {
 	onEach(t, func(w *world) {
-		limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitFirstContacts: 2}}
+		counted := &counter{taken: map[string]int{}, limits: map[string]int{limits.FirstContacts: 2}}
 		a := w.node()
-		a.o.Limit, a.o.Admission = limits.take, AdmissionInvite
+		a.o.Limit, a.o.Admission = counted.take, AdmissionInvite
 		operators := Admissions{Store: w.db, Now: w.clock.Now}
 		invite, err := operators.CreateInvite(w.t.Context(), 5, 0, "")
 		if err != nil {
@@ -221,8 +222,8 @@ func TestFirstContacts(t *testing.T) {
 func TestIssuerTokens(t *testing.T) {
 	onEach(t, func(w *world) {
 		p := newPeople(w)
-		limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitIssuerTokens: 3}}
-		a := p.authenticator(func(o *Options) { o.Limit = limits.take })
+		counted := &counter{taken: map[string]int{}, limits: map[string]int{limits.IssuerTokens: 3}}
+		a := p.authenticator(func(o *Options) { o.Limit = counted.take })
 		call := func(k *AccountKey, did, id, address string) string {
 			_, err := a.XRPC(w.t.Context(), forge(w.t, header(k.Alg()), p.body(did, id), k.Sign), sendMethod, address)
 			return nameOf(err)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/netguard"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -37,13 +38,10 @@ type ResolverOptions struct {
 	// Store keeps the documents of accounts that were here before, so that a process that
 	// starts while their directory is away can verify them; nil keeps none.
 	Store *store.DB
-	// Limit counts lookups under LimitHostLookups; nil does not limit.
+	// Limit counts lookups under limits.HostLookups, so that strangers who name a host do not
+	// make us flood it; nil does not limit.
 	Limit func(name, key string) error
 }
-
-// LimitHostLookups limits the documents fetched from one host of did:web: strangers who name a
-// host must not make us flood it.
-const LimitHostLookups = "did_host_lookups"
 
 // ResolveKind is the reason why a DID did not resolve.
 type ResolveKind string
@@ -359,7 +357,7 @@ func (r *Resolver) get(ctx context.Context, url, accept string, bytesMax int64, 
 	defer leave()
 	// Accounts that were here before are few at a host, and each is fetched rarely.
 	if v.host != "" && !v.isKnown && r.o.Limit != nil {
-		if err := r.o.Limit(LimitHostLookups, v.host); err != nil {
+		if err := r.o.Limit(limits.HostLookups, v.host); err != nil {
 			return nil, failed(errHostLookups)
 		}
 	}

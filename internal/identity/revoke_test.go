@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 // TestRevokeWhatIsAttached: a session lives on while it is attached, even if its
@@ -65,8 +66,8 @@ func TestRevokeWhatIsAttached(t *testing.T) {
 func TestBadSessionsPerAddress(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir())
 	a := w.node()
-	limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitAddressSessions: 3}}
-	a.o.Limit = limits.take
+	counted := &counter{taken: map[string]int{}, limits: map[string]int{limits.AddressSessions: 3}}
+	a.o.Limit = counted.take
 	ready := w.start(a, "ann")
 	look := func(token, address string) ds.Code {
 		_, err := a.SessionFrom(t.Context(), token, address)
@@ -104,7 +105,7 @@ func TestBadSessionsPerAddress(t *testing.T) {
 		t.Errorf("a session with a socket behind the same address: %q", code)
 	}
 	detach()
-	if n := limits.taken[LimitAddressSessions+" "+bad]; n != 4 {
+	if n := counted.taken[limits.AddressSessions+" "+bad]; n != 4 {
 		t.Errorf("%d were looked up", n)
 	}
 	if code := look(ready.SessionToken, good); code != "" {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -279,7 +280,7 @@ func (a *Authenticator) SessionFrom(ctx context.Context, sessionToken, address s
 		return Session{}, penalty
 	}
 	var limit *ds.Refusal
-	if errors.As(a.take(LimitAddressSessions, address), &limit) {
+	if errors.As(a.take(limits.AddressSessions, address), &limit) {
 		a.sessionPenalties.put(address, a.o.Now().Add(limit.RetryAfter))
 	}
 	return s, err

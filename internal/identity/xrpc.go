@@ -5,18 +5,7 @@ import (
 	"errors"
 
 	"waxwing.im/waxwing/internal/ds"
-)
-
-// The limits of this package, by their names on the command line. Options.Limit counts them;
-// addresses are the keys that the doors count requests under, "" is not counted.
-const (
-	LimitAddressCalls     = "address_xrpc_calls"     // calls with a token, valid or not
-	LimitAddressBadTokens = "address_bad_tokens"     // refused tokens, by the key that is charged for them
-	LimitAddressStarts    = "address_session_starts" // sessions started, or attempts
-	LimitAddressSessions  = "address_bad_sessions"   // unknown session tokens
-	LimitAddressLookups   = "address_did_lookups"    // documents fetched because of a token
-	LimitFirstContacts    = "address_first_contacts" // accounts that were not here before
-	LimitIssuerTokens     = "issuer_tokens"          // tokens of one issuer that were used up
+	"waxwing.im/waxwing/internal/limits"
 )
 
 // The names of refusals in XRPC.
@@ -138,7 +127,7 @@ func (a *Authenticator) prove(ctx context.Context, bearer string, c call) (Proof
 		if err := a.penalties.check(c.address, a.o.Now()); err != nil {
 			return err
 		}
-		return a.take(LimitAddressCalls, c.address)
+		return a.take(limits.AddressCalls, c.address)
 	}})
 	if err != nil {
 		return Proof{}, a.refuseProof(ctx, err, c.address)

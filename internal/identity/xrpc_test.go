@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -165,8 +166,8 @@ func (c *counter) take(name, key string) error {
 func TestAddressLimits(t *testing.T) {
 	ctx := context.Background()
 	p := newPeople(newWorld(t, "sqlite:"+t.TempDir()))
-	limits := &counter{taken: map[string]int{}, limits: map[string]int{LimitAddressBadTokens: 3, LimitAddressCalls: 10, LimitAddressLookups: 2}}
-	a := p.authenticator(func(o *Options) { o.Limit = limits.take })
+	counted := &counter{taken: map[string]int{}, limits: map[string]int{limits.AddressBadTokens: 3, limits.AddressCalls: 10, limits.AddressLookups: 2}}
+	a := p.authenticator(func(o *Options) { o.Limit = counted.take })
 	eve := testKey(t, "eve", ES256)
 	call := func(k *AccountKey, issuer, id, address string) (string, error) {
 		_, err := a.XRPC(ctx, forge(t, header(k.Alg()), p.body(issuer, id), k.Sign), sendMethod, address)
@@ -184,7 +185,7 @@ func TestAddressLimits(t *testing.T) {
 	if name != NameRateLimited || !errors.As(err, &refusal) || refusal.Code != ds.RateLimited || refusal.RetryAfter != 10*time.Second {
 		t.Errorf("a good token from there: %v", err)
 	}
-	if p.directory.fetched("/"+p.annDID) != fetches || limits.taken[LimitAddressCalls+" "+bad] != 4 {
+	if p.directory.fetched("/"+p.annDID) != fetches || counted.taken[limits.AddressCalls+" "+bad] != 4 {
 		t.Error("something was done for an address that is shut out")
 	}
 	if name, _ := call(p.ann, p.annDID, "1", good); name != "" {
@@ -210,7 +211,7 @@ func TestAddressLimits(t *testing.T) {
 			t.Errorf("from this machine: %q", name)
 		}
 	}
-	if slices.ContainsFunc([]string{LimitAddressBadTokens, LimitAddressCalls, LimitAddressLookups}, func(name string) bool { return limits.taken[name+" "] != 0 }) {
+	if slices.ContainsFunc([]string{limits.AddressBadTokens, limits.AddressCalls, limits.AddressLookups}, func(name string) bool { return counted.taken[name+" "] != 0 }) {
 		t.Error("this machine was counted")
 	}
 }

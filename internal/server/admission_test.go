@@ -10,12 +10,13 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/server"
 )
 
@@ -198,15 +199,21 @@ func TestDevelopmentOnly(t *testing.T) {
 	}
 }
 
-// TestIdentityLimitsHaveNames: a limit that core does not know would count nothing.
-func TestIdentityLimitsHaveNames(t *testing.T) {
-	limits := core.DefaultLimits()
-	for _, name := range []string{identity.LimitAddressCalls, identity.LimitAddressBadTokens, identity.LimitAddressSessions, identity.LimitAddressLookups, identity.LimitFirstContacts, identity.LimitHostLookups} {
-		if limits[name].Count == 0 {
-			t.Errorf("%s is no limit", name)
+// TestLimitsAreDocumented: each rate that can be set has a row.
+func TestLimitsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rates := limits.Default()
+	for _, name := range []string{limits.AddressCalls, limits.AddressBadTokens, limits.AddressSessions, limits.AddressLookups, limits.FirstContacts, limits.HostLookups} {
+		if rates[name].Count == 0 {
+			t.Errorf("%s does not limit", name)
 		}
-		if text, err := os.ReadFile("../../docs/configuration.md"); err != nil || !strings.Contains(string(text), "| `"+name+"` |") {
-			t.Errorf("%s is not documented (%v)", name, err)
+	}
+	for name := range rates {
+		if !regexp.MustCompile("(?m)^\\| [^|]*`" + name + "`[^|]* \\|").Match(text) {
+			t.Errorf("%s is not documented", name)
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/server"
 	"waxwing.im/waxwing/mls"
 )
@@ -55,7 +55,7 @@ func TestBlackBox(t *testing.T) {
 // sixth creation of a conversation within a minute has to wait, and is told how long.
 func TestBlackBoxLimits(t *testing.T) {
 	b := &blackBox{harness: withSecret(t, server.DefaultConfig(t.TempDir()))}
-	most := int(core.DefaultLimits()[core.LimitCallCreates].Count)
+	most := int(limits.Default()[limits.CallCreates].Count)
 	for i := range most {
 		b.converse("ann", fmt.Sprint(i))
 	}

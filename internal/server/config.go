@@ -12,6 +12,7 @@ import (
 
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/netguard"
 )
 
@@ -102,7 +103,7 @@ func (c Config) Validate() error {
 	check(c.PingMisses >= 0 && c.PingMisses <= 100, "ping-misses: %d is not within 0 and 100", c.PingMisses)
 	check(c.Heartbeat >= 10*time.Millisecond && c.Heartbeat <= time.Hour, "heartbeat: %s is not within 10ms and 1h", c.Heartbeat)
 	check(c.SessionTTL >= time.Second && c.SessionTTL <= 365*24*time.Hour, "session-ttl: %s is not within 1s and 8760h", c.SessionTTL)
-	if _, err := c.limits(); err != nil {
+	if _, err := c.rates(); err != nil {
 		errs = append(errs, err)
 	}
 	errs = append(errs, c.validateIdentity())
@@ -112,14 +113,14 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c Config) limits() (core.Limits, error) {
-	limits := core.DefaultLimits()
+func (c Config) rates() (limits.Rates, error) {
+	rates := limits.Default()
 	for _, assignment := range c.Limit {
-		if err := limits.Set(assignment); err != nil {
+		if err := rates.Set(assignment); err != nil {
 			return nil, err
 		}
 	}
-	return limits, nil
+	return rates, nil
 }
 
 // proxies parses the trusted proxies; a bare address is a network of one.

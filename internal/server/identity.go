@@ -124,9 +124,8 @@ func (s *Server) newIdentity() error {
 		return err
 	}
 	s.metrics.MustRegister(s.guard.Collectors()...)
-	take := func(name, key string) error { return s.core.Take(name, key) }
 	s.resolver, err = identity.NewResolver(identity.ResolverOptions{
-		Guard: s.guard, Directory: s.config.PLCDirectory, Store: s.store, Limit: take,
+		Guard: s.guard, Directory: s.config.PLCDirectory, Store: s.store, Limit: s.limits.Take,
 	})
 	if err != nil {
 		return err
@@ -147,7 +146,7 @@ func (s *Server) newIdentity() error {
 	s.identity, err = identity.New(identity.Options{
 		Store: s.store, Now: s.store.Now, SessionTTL: s.config.SessionTTL, Logger: s.logger,
 		Audience: func() []string { return identity.Audiences(s.did) },
-		Resolver: s.resolver, Admission: s.config.admission(), Limit: take, DevSecret: secret,
+		Resolver: s.resolver, Admission: s.config.admission(), Limit: s.limits.Take, DevSecret: secret,
 		IsPolled: true, // by core, see wire
 	})
 	return err

@@ -27,6 +27,7 @@ import (
 	"waxwing.im/waxwing/internal/gatewayserver"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/intake"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/netguard"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/internal/xrpcserver"
@@ -55,6 +56,7 @@ type Server struct {
 	guard    *netguard.Guard
 	resolver *identity.Resolver
 	identity *identity.Authenticator
+	limits   *limits.Limiter
 	core     *core.Service
 	gateway  *gatewayserver.Server
 	xrpc     *xrpcserver.Server
@@ -152,7 +154,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
-	limits, err := s.config.limits()
+	rates, err := s.config.rates()
 	if err != nil {
 		return err
 	}
@@ -160,11 +162,12 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	if err != nil {
 		return err
 	}
+	s.limits = limits.New(rates, s.store.Now)
 	if err := s.newIdentity(); err != nil {
 		return err
 	}
 	s.core = core.New(core.Options{
-		Store: s.store, Now: s.store.Now, Logger: s.logger, Limits: limits,
+		Store: s.store, Now: s.store.Now, Logger: s.logger, Limits: s.limits,
 		RecordSenders: s.config.RecordSenders, StrictKeyPackages: s.config.Keypackages == "strict", MessageBytes: s.config.MessageBytes,
 		Revocations: s.identity,
 	})
@@ -173,13 +176,13 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	s.metrics.MustRegister(s.core.Collectors()...)
 	arriving := intake.New()
 	s.gateway = gatewayserver.New(gatewayserver.Options{
-		Core: s.core, Identity: s.identity, Logger: s.logger, Registerer: s.metrics,
+		Core: s.core, Limits: s.limits, Identity: s.identity, Logger: s.logger, Registerer: s.metrics,
 		ServiceDID: s.DID, PublicURL: func() string { return s.public },
 		PingInterval: s.config.PingInterval, PingMisses: s.config.PingMisses, TrustedProxies: proxies, Intake: arriving,
 		Heartbeat: s.config.Heartbeat,
 	})
 	s.xrpc = xrpcserver.New(xrpcserver.Options{
-		Core: s.core, Identity: s.identity, Resolver: s.resolver, Logger: s.logger, Registerer: s.metrics,
+		Core: s.core, Limits: s.limits, Identity: s.identity, Resolver: s.resolver, Logger: s.logger, Registerer: s.metrics,
 		ServiceDID: s.DID, PublicURL: func() string { return s.public }, Sign: key.Sign, TrustedProxies: proxies, Intake: arriving,
 		Heartbeat: s.config.Heartbeat,
 	})

@@ -19,6 +19,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/gatewayserver"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/internal/testsize"
@@ -59,11 +60,10 @@ func newBacklog(t *testing.T, url string) *backlog {
 	auth, err := identity.New(identity.Options{Store: b.db, IsPolled: true, Audience: func() []string { return []string{backlogDID} }})
 	b.must(err)
 	t.Cleanup(auth.Close)
-	limits := core.DefaultLimits()
-	b.must(limits.Set("all=off"))
-	service := core.New(core.Options{Store: b.db, Limits: limits, Revocations: auth})
+	free := limits.New(nil, time.Now)
+	service := core.New(core.Options{Store: b.db, Limits: free, Revocations: auth})
 	t.Cleanup(func() { b.must(service.Close()) })
-	door := gatewayserver.New(gatewayserver.Options{Core: service, Identity: auth, PingMisses: 2,
+	door := gatewayserver.New(gatewayserver.Options{Core: service, Limits: free, Identity: auth, PingMisses: 2,
 		ServiceDID: func() string { return backlogDID }, PublicURL: func() string { return "https://ds.example" }})
 	b.http = httptest.NewServer(door)
 	t.Cleanup(func() {

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/xrpc"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 // TestOneAddressOfMany: behind a PDS, what one account does wrong under the published
@@ -57,5 +57,5 @@ func TestOneAddressOfMany(t *testing.T) {
 		expect("cid", http.StatusTooManyRequests)
 		expect("ann", http.StatusOK)
 		expect("ben", http.StatusOK)
-	}, func(s *setup) { must(t, s.core.Limits.Set(core.LimitAddressBadTokens+"=120/1m")) })
+	}, func(s *setup) { must(t, s.limits.Set(limits.AddressBadTokens+"=120/1m")) })
 }

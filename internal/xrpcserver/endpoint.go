@@ -116,7 +116,7 @@ func (s *Server) authenticate(r *http.Request, nsid string) (ds.Caller, error) {
 	if err != nil {
 		return ds.Caller{}, err
 	}
-	if err := s.core.TakeCall(proof.Account, nsid); err != nil {
+	if err := s.takeCall(proof.Account, nsid); err != nil {
 		return ds.Caller{}, err
 	}
 	intake.Own(r, proof.Account)

@@ -49,5 +49,5 @@ func TestSecondsToWait(t *testing.T) {
 		if a.header.Get("Retry-After") == "" || a.status != http.StatusTooManyRequests {
 			t.Errorf("%d, Retry-After %q", a.status, a.header.Get("Retry-After"))
 		}
-	}, func(s *setup) { must(t, s.core.Limits.Set("xrpc_creates=5/1m")) })
+	}, func(s *setup) { must(t, s.limits.Set("xrpc_creates=5/1m")) })
 }

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/xrpc"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls"
 	"waxwing.im/waxwing/mls/wire"
@@ -174,7 +174,7 @@ func largeBodies(t *testing.T, w *world) {
 // TestManyCalls: limits hold over XRPC too (F-19).
 func TestManyCalls(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		most := int(core.DefaultLimits()[core.LimitCallCreates].Count)
+		most := int(limits.Default()[limits.CallCreates].Count)
 		for i := range most {
 			w.call("ann", xrpc.CreateConvo, w.creation(group(fmt.Sprint(i)))).fields()
 		}
@@ -184,7 +184,7 @@ func TestManyCalls(t *testing.T) {
 			t.Error("nobody says when to come again")
 		}
 		w.call("ben", xrpc.CreateConvo, w.creation(group("of ben"))).fields()
-	}, func(s *setup) { s.core.Limits = core.DefaultLimits() })
+	}, func(s *setup) { s.limits = limits.Default() })
 }
 
 func keysOfOthers(t *testing.T, w *world) {

@@ -247,7 +247,7 @@ func TestConfirmationTag(t *testing.T) {
 
 // TestReadditionsAreBounded: who asks again and again fills no log.
 func TestReadditionsAreBounded(t *testing.T) {
-	w := newWorld(t, func(s *setup) { must(t, s.core.Limits.Set("readditions=2/1h")) })
+	w := newWorld(t, func(s *setup) { must(t, s.limits.Set("readditions=2/1h")) })
 	ann := w.phone("ann").start()
 	for range 2 {
 		ann.change("readdition", nil).fields()

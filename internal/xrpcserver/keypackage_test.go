@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/xrpc"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/lexicons"
 	"waxwing.im/waxwing/mls"
 	"waxwing.im/waxwing/mls/keypackage"
@@ -224,7 +224,7 @@ func TestPublishQuotas(t *testing.T) {
 	})
 	t.Run("uploads", func(t *testing.T) {
 		w := newWorld(t, func(s *setup) {
-			s.core.Limits[core.LimitKeyPackageUploads] = core.DefaultLimits()[core.LimitKeyPackageUploads]
+			s.limits[limits.KeyPackageUploads] = limits.Default()[limits.KeyPackageUploads]
 		})
 		ann := w.phone("ann")
 		full := ann.packs(100)
@@ -335,14 +335,14 @@ func TestGetKeyPackagesRefuses(t *testing.T) {
 }
 
 func TestGetKeyPackagesIsLimited(t *testing.T) {
-	for name, rates := range map[string]map[string]core.Rate{
-		"caller": {core.LimitKeyPackageFetches: {Count: 3, Period: time.Minute}},
-		"target": {core.LimitKeyPackageTargets: {Count: 3, Period: time.Minute}},
-		"pair":   {core.LimitKeyPackagePairs: {Count: 3, Period: time.Minute}},
+	for name, rates := range map[string]map[string]limits.Rate{
+		"caller": {limits.KeyPackageFetches: {Count: 3, Period: time.Minute}},
+		"target": {limits.KeyPackageTargets: {Count: 3, Period: time.Minute}},
+		"pair":   {limits.KeyPackagePairs: {Count: 3, Period: time.Minute}},
 	} {
 		w := newWorld(t, func(s *setup) {
 			for limit, rate := range rates {
-				s.core.Limits[limit] = rate
+				s.limits[limit] = rate
 			}
 		})
 		ann := w.phone("ann")
@@ -540,5 +540,5 @@ func TestRequestReplenish(t *testing.T) {
 			}
 		}
 		same(t, "bob was told", low, 1)
-	}, func(s *setup) { s.core.Limits[core.LimitReplenishes] = core.DefaultLimits()[core.LimitReplenishes] })
+	}, func(s *setup) { s.limits[limits.Replenishes] = limits.Default()[limits.Replenishes] })
 }

@@ -8,6 +8,7 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 const largest = core.MessageBytesDefault
@@ -85,9 +86,7 @@ func TestPagesFitThroughAPDS(t *testing.T) {
 func TestStoredBeforeTheBound(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.talk("c1", "ann", "bob")
-		limits := core.DefaultLimits()
-		must(t, limits.Set("all=off"))
-		before := core.New(core.Options{Store: w.store, Now: w.now, Limits: limits, MessageBytes: 10 << 20})
+		before := core.New(core.Options{Store: w.store, Now: w.now, Limits: limits.New(nil, w.now), MessageBytes: 10 << 20})
 		for i, size := range []int{512, 6 << 20, 512, 6 << 20, 6 << 20} {
 			_, err := before.Send(t.Context(), w.caller("ann"), core.Message{ConversationID: "c1", ID: ds.MessageID(uuid(i + 1)), Body: filled(size), Encoding: ds.Binary, Application: true})
 			must(t, err)

@@ -25,12 +25,15 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/intake"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/lexicons"
 )
 
 // Options say what a Server works with.
 type Options struct {
-	Core     *core.Service
+	Core *core.Service
+	// Limits counts what callers do, at all doors and in core; nil for one with the published rates.
+	Limits   *limits.Limiter
 	Identity *identity.Authenticator
 	// ServiceDID and PublicURL name this service; they are asked on every use, so that
 	// they may follow a port that is bound late.
@@ -55,6 +58,7 @@ type Options struct {
 // Server is the door. It is safe for concurrent use.
 type Server struct {
 	core     *core.Service
+	limits   *limits.Limiter
 	identity *identity.Authenticator
 	resolver *identity.Resolver
 	services *identity.DeliveryServices // nil for none
@@ -82,12 +86,15 @@ type Server struct {
 
 // New makes a Server and starts its watchdog. Shutdown ends both and the subscriptions.
 func New(o Options) *Server {
-	s := &Server{core: o.Core, identity: o.Identity, resolver: o.Resolver, did: o.ServiceDID, url: o.PublicURL, sign: o.Sign,
+	s := &Server{core: o.Core, limits: o.Limits, identity: o.Identity, resolver: o.Resolver, did: o.ServiceDID, url: o.PublicURL, sign: o.Sign,
 		logger: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), methods: map[string]string{}, proxies: o.TrustedProxies, intake: o.Intake,
 		heartbeat: cmp.Or(o.Heartbeat, heartbeatDefault), pongTimeout: cmp.Or(o.PongTimeout, pongTimeout), started: time.Now()}
 	s.silenceMax = (s.heartbeat * 4 / 5).Milliseconds()
 	if o.Resolver != nil {
 		s.services = identity.NewDeliveryServices(o.Resolver)
+	}
+	if s.limits == nil {
+		s.limits = limits.New(limits.Default(), time.Now)
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)

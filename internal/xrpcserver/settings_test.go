@@ -348,7 +348,7 @@ func TestRefreshGroupInfo(t *testing.T) {
 		if out := w.call("ann", xrpc.UpdateConvo, object{"convoId": id, "action": "getAdminStats"}).fields(); out["activeMembers"] != 2.0 {
 			t.Errorf("stats %v", out)
 		}
-	}, func(s *setup) { must(t, s.core.Limits.Set("group_info_requests=1/30s")) })
+	}, func(s *setup) { must(t, s.limits.Set("group_info_requests=1/30s")) })
 }
 
 // leave is the body that takes somebody out, with a handshake or without (nil).

@@ -14,6 +14,7 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 // registerSubscriptions makes the methods of subscriptions callable.
@@ -117,7 +118,7 @@ func (s *Server) admitted(r *http.Request, nsid string, in *xrpc.SubscribeEvents
 		return pass, err
 	}
 	if address := s.proxies.AddressOf(r); address != "" {
-		if err := s.core.Take(core.LimitAddressCalls, address); err != nil {
+		if err := s.limits.Take(limits.AddressCalls, address); err != nil {
 			return core.Pass{}, err
 		}
 	}

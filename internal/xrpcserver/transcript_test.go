@@ -155,7 +155,7 @@ func serverOption(t *testing.T, option string) func(*setup) {
 				return sum[:], nil
 			}
 		default:
-			must(t, s.core.Limits.Set(option))
+			must(t, s.limits.Set(option))
 		}
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/lexicons"
@@ -52,6 +53,7 @@ type world struct {
 	later  atomic.Int64 // ms that the clock has been moved
 	store  *store.DB
 	core   *core.Service
+	limits *limits.Limiter
 	server *Server
 	http   *httptest.Server
 
@@ -63,6 +65,7 @@ type world struct {
 type setup struct {
 	store    store.Options
 	core     core.Options
+	limits   limits.Rates
 	door     Options
 	identity identity.Options
 }
@@ -82,14 +85,15 @@ func onBoth(t *testing.T, test func(t *testing.T, w *world), change ...func(*set
 func newWorldOn(t testing.TB, storeURL string, change ...func(*setup)) *world {
 	t.Helper()
 	w := &world{t: t, keys: map[string]*identity.AccountKey{}}
-	limits := core.DefaultLimits()
-	must(t, limits.Set("all=off"))
+	rates := limits.Default()
+	must(t, rates.Set("all=off"))
 	s := setup{
-		store: store.Options{URL: storeURL, Now: w.now},
-		core:  core.Options{Now: w.now, Limits: limits, PollInterval: 50 * time.Millisecond},
+		limits: rates,
+		store:  store.Options{URL: storeURL, Now: w.now},
+		core:   core.Options{Now: w.now, PollInterval: 50 * time.Millisecond},
 		door: Options{ServiceDID: func() string { return testDID },
 			PublicURL: func() string { return "https://ds.example" }},
-		identity: identity.Options{Now: w.now, IsPolled: true, Limit: func(name, key string) error { return w.core.Take(name, key) },
+		identity: identity.Options{Now: w.now, IsPolled: true, Limit: func(name, key string) error { return w.limits.Take(name, key) },
 			Audience: func() []string { return identity.Audiences(testDID) }},
 	}
 	for _, c := range change {
@@ -104,6 +108,8 @@ func newWorldOn(t testing.TB, storeURL string, change ...func(*setup)) *world {
 	must(t, err)
 	t.Cleanup(auth.Close)
 	s.core.Store, s.core.Revocations = db, auth
+	w.limits = limits.New(s.limits, w.now)
+	s.core.Limits, s.door.Limits = w.limits, w.limits
 	w.core = core.New(s.core)
 	t.Cleanup(func() { must(t, w.core.Close()) })
 	s.door.Core, s.door.Identity = w.core, auth

@@ -1,0 +1,160 @@
+package limits
+
+import (
+	"hash/maphash"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// The buckets that a limiter remembers, sixteen bytes and the map's own each.
+const (
+	shardCount = 64
+	shardKeys  = 1_000_000 / shardCount
+)
+
+// Limiter counts calls under names and keys, and forgets the buckets that are full. Keys
+// are kept as hashes of eight bytes, however long the names are that they are made of, in
+// shards with a lock each. Times are counted from the limiter's start, so that a clock
+// that is set back has no effect. It is safe for concurrent use.
+type Limiter struct {
+	rates  Rates
+	now    func() time.Time
+	began  time.Time
+	seed   maphash.Seed
+	shards [shardCount]shard
+
+	swept atomic.Int64 // the second of the latest sweep
+	turn  atomic.Int64 // counts sweeps: each takes one shard
+}
+
+type shard struct {
+	mu      sync.Mutex
+	buckets map[Key]Bucket // mu guards it; times are since began
+}
+
+// Key is a keyed hash of the name of a limit and what it is per.
+type Key uint64
+
+// New makes a Limiter that has counted nothing. Rates must not be changed any more.
+func New(rates Rates, now func() time.Time) *Limiter {
+	l := &Limiter{rates: rates, now: now, began: now(), seed: maphash.MakeSeed()}
+	for i := range l.shards {
+		l.shards[i].buckets = map[Key]Bucket{}
+	}
+	return l
+}
+
+// Rate returns the rate of a name.
+func (l *Limiter) Rate(name string) Rate { return l.rates[name] }
+
+// Key returns the key of a name for a and b, either of which may be "".
+func (l *Limiter) Key(name, a, b string) Key {
+	return Key(maphash.Comparable(l.seed, [3]string{name, a, b}))
+}
+
+func (l *Limiter) shard(key Key) *shard { return &l.shards[key%shardCount] }
+
+// TakeN counts n calls under (name, a, b). It returns nil, or the refusal that says when
+// one more would be let through; a refused call is not counted.
+func (l *Limiter) TakeN(name, a, b string, n int64) *ds.Refusal {
+	if l.rates[name].Count == 0 {
+		return nil
+	}
+	_, r := l.Charge(l.Key(name, a, b), l.rates[name], n, l.now())
+	return r
+}
+
+// Take counts one call under a name and a key. Refusals: rate_limited.
+func (l *Limiter) Take(name, key string) error {
+	if r := l.TakeN(name, key, "", 1); r != nil {
+		return r
+	}
+	return nil
+}
+
+// Charge takes n calls from the bucket of a key and returns their cost. The rate must limit.
+func (l *Limiter) Charge(key Key, rate Rate, n int64, at time.Time) (cost time.Duration, r *ds.Refusal) {
+	n = min(n, rate.Count) // what exceeds the burst at once could never pass
+	now := at.Sub(l.began)
+	l.sweep(now)
+	s := l.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bucket, isThere := s.buckets[key]
+	if wait := bucket.Wait(rate, n, now); wait > 0 {
+		return 0, &ds.Refusal{Code: ds.RateLimited, Message: "rate limited", RetryAfter: wait}
+	}
+	if cost = bucket.Take(rate, n, now); cost <= 0 {
+		return 0, nil
+	}
+	if !isThere && len(s.buckets) >= shardKeys {
+		s.makeRoom()
+	}
+	s.buckets[key] = bucket
+	return cost, nil
+}
+
+// Left returns how many calls under (name, a, b) would be let through now.
+func (l *Limiter) Left(name, a, b string) int64 {
+	rate := l.rates[name]
+	if rate.Count == 0 || rate.Period < time.Duration(rate.Count) {
+		return math.MaxInt64 // none, or too many to be counted
+	}
+	key, now := l.Key(name, a, b), l.now().Sub(l.began)
+	s := l.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	spent := max(time.Duration(s.buckets[key]), now) - now
+	return int64((rate.Period - spent) / (rate.Period / time.Duration(rate.Count)))
+}
+
+// GiveBack returns what a charge has cost.
+func (l *Limiter) GiveBack(key Key, cost time.Duration) {
+	s := l.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if bucket, isThere := s.buckets[key]; isThere {
+		s.buckets[key] = bucket - Bucket(cost)
+	}
+}
+
+// sweep forgets the full buckets of one shard each second, so that memory is bounded by
+// what is in use and no call waits for a look at all of it.
+func (l *Limiter) sweep(now time.Duration) {
+	second := int64(now / time.Second)
+	if before := l.swept.Load(); before == second || !l.swept.CompareAndSwap(before, second) {
+		return
+	}
+	s := &l.shards[l.turn.Add(1)%shardCount]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, bucket := range s.buckets {
+		if bucket <= Bucket(now) {
+			delete(s.buckets, key)
+		}
+	}
+}
+
+// makeRoom forgets the sixteenth part of a shard, the buckets that are nearest to full:
+// what is forgotten of them is least, and the look at all of them is paid for by many
+// calls.
+func (s *shard) makeRoom() {
+	order := make([]Bucket, 0, len(s.buckets))
+	for _, bucket := range s.buckets {
+		order = append(order, bucket)
+	}
+	slices.Sort(order)
+	n := len(order)/16 + 1
+	last := order[n-1]
+	for key, bucket := range s.buckets {
+		if bucket <= last && n > 0 {
+			delete(s.buckets, key)
+			n--
+		}
+	}
+}
