@@ -14,7 +14,7 @@ import (
 )
 
 // The kinds of errors in a message, a package or a state. Every error of this package wraps one
-// of these, names the section of RFC 9420 whose rule was broken, and carries no secret; compare
+// of these, names the section of RFC 9420 with the broken rule, and carries no secret; compare
 // with errors.Is.
 var (
 	// ErrMalformed reports bytes that are not a valid encoding.
@@ -32,12 +32,12 @@ var (
 	// ErrWrongGroup reports a message that belongs to another group.
 	ErrWrongGroup = errors.New("message of another group")
 	// ErrWrongEpoch reports a handshake that is not of the current epoch, or an application
-	// message of an epoch whose keys are not kept (any more).
+	// message of an epoch that has no keys (any more).
 	ErrWrongEpoch = errors.New("message of another epoch")
 	// ErrOwnMessage reports a message that we sent ourselves. It cannot be opened, so the
 	// sender keeps its content; a commit of ours takes effect with PendingCommit.Apply.
 	ErrOwnMessage = errors.New("own message")
-	// ErrReplay reports a message whose key was used before, or was dropped as too old.
+	// ErrReplay reports a message with a key that was used before, or dropped as too old.
 	ErrReplay = schedule.ErrUsed
 	// ErrTooFarAhead reports a message that skips more generations than the limit.
 	ErrTooFarAhead = schedule.ErrTooFarAhead
@@ -81,8 +81,8 @@ var (
 	// ErrInvalidSuccessor reports a group that is not the successor or the branch of another
 	// one that it should be.
 	ErrInvalidSuccessor = errors.New("invalid successor of a group")
-	// ErrGroupInUse reports a join of a group whose id is that of a group that the caller is
-	// already in.
+	// ErrGroupInUse reports a join of a group with the id of a group that the caller is already
+	// in.
 	ErrGroupInUse = errors.New("group id is in use")
 	// ErrNotForUs reports a Welcome that does not name the KeyPackage.
 	ErrNotForUs = errors.New("welcome for another key package")

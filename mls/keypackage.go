@@ -22,8 +22,8 @@ const (
 type KeyPackageOptions struct {
 	NotBefore, NotAfter time.Time
 	LastResort          bool // may be used more than once
-	// LifetimeMax is the longest lifetime that the package may have, for groups whose
-	// Limits allow more, or less, than the default.
+	// LifetimeMax is the longest lifetime that the package may have, for groups
+	// with Limits that allow more, or less, than the default.
 	LifetimeMax time.Duration
 }
 

@@ -9,8 +9,8 @@ import (
 // Limits bounds the state that a group keeps and the cost of a message. Zero stands for the
 // default; values above the ceiling are reduced to it.
 type Limits struct {
-	// PastEpochs is the number of past epochs whose late application messages still open and
-	// whose resumption keys are kept. Default HistoryEpochs, ceiling 1 000.
+	// PastEpochs is the number of past epochs for which late application messages still open
+	// and resumption keys are kept. Default HistoryEpochs, ceiling 1 000.
 	PastEpochs int
 	// Jump is the number of generations by which a message may be ahead of the last one that we
 	// saw of its sender. Default 1 000, ceiling 100 000.

@@ -170,7 +170,7 @@ func (g *Group) processPrivate(m *wire.PrivateMessage) (*Processed, error) {
 	}, nil
 }
 
-// processAuthenticated handles a handshake of this epoch whose sender type is member.
+// processAuthenticated handles a handshake of this epoch with the sender type member.
 func (g *Group) processAuthenticated(a *wire.AuthenticatedContent) (*Processed, error) {
 	index := a.Content.Sender.Index
 	sender := g.tree.Leaf(index)
@@ -259,7 +259,7 @@ func (g *Group) receiveCommit(a *wire.AuthenticatedContent, out *Processed) erro
 	return g.askAll(s.credentials)
 }
 
-// incoming is a commit of another client whose public part was verified.
+// incoming is a commit of another client with a verified public part.
 type incoming struct {
 	staged
 	committer   uint32 // its leaf after the commit

@@ -10,8 +10,8 @@ import (
 // committer chooses. RFC 9420, section 12.2.
 //
 // If not all can be kept, they take precedence in this order: Remove, Update, Add, extensions,
-// pre-shared keys, so that the rest cannot displace a Remove. Proposals whose keys we do not
-// hold are left out. spare holds further ones that may replace one in list which cannot be
+// pre-shared keys, so that the rest cannot displace a Remove. Proposals that need keys we do
+// not hold are left out. spare holds further ones that may replace one in list which cannot be
 // committed.
 func (g *Group) received(o *CommitOptions, proposed []proposal) (list, spare []proposal) {
 	c := newChoice(g, proposed)

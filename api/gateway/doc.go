@@ -5,14 +5,14 @@
 // Both ends use it, so it holds only what both must agree on: the structures, and how strictly
 // JSON is read (Unmarshal and DecodeFrame). It does not know accounts, storage or connections.
 //
-// A field whose tag says omitempty, or whose type is a pointer, may be absent or null; every
-// other field is required. Unknown fields are ignored, so that either end may be newer than the
+// A field with the tag omitempty, or with a pointer type, may be absent or null; every other
+// field is required. Unknown fields are ignored, so that either end may be newer than the
 // other. Times are integer epoch milliseconds. Bytes of MLS are sent as padded standard base64.
 //
 // # Streams
 //
 // GET /v1/sse sends as server-sent events the frames that a socket receives unasked, for
-// clients whose network blocks WebSockets; POST /v1/inbox takes their frames one by one. The
+// clients behind networks that block WebSockets; POST /v1/inbox takes their frames one by one. The
 // query selects what to follow:
 //
 //	conv_id     a conversation; may be repeated

@@ -13,7 +13,7 @@
 // are whole, not negative and of 64 bits, a {"$bytes"} object has no other key, and depth,
 // count and size have limits. Decode reads bodies and DecodeQuery the parameters of queries.
 //
-// A field whose tag says omitempty or omitzero may be absent or null; the others are required,
+// A field with the tag omitempty or omitzero may be absent or null; the others are required,
 // and are always written. Times are RFC 3339 and written in UTC with milliseconds. The package
 // does not know accounts, storage or connections.
 package xrpc

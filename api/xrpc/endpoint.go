@@ -9,7 +9,7 @@ const (
 	Legacy = "blue.catbird.mls."
 )
 
-// Names of the endpoints whose types are defined here.
+// Names of the endpoints with types in this package.
 const (
 	RegisterDevice         = Chat + "registerDevice"
 	ListDevices            = Chat + "listDevices"

@@ -22,7 +22,7 @@ import (
 // adminTimeout bounds an operation of the operator.
 const adminTimeout = time.Minute
 
-// adminOptions names the server whose data an operator's command reads or changes.
+// adminOptions names the server that an operator's command is for.
 type adminOptions struct {
 	Data     string `default:"data" placeholder:"DIR" help:"Data directory of the server, which may be running."`
 	Database string `placeholder:"URL" secret:"url" help:"PostgreSQL database of the servers, in place of the embedded one."`

@@ -63,7 +63,7 @@ func inside(ctx context.Context, o chat.Options, do func(t *chat.Terminal) error
 	return errors.Join(do(t), t.Close())
 }
 
-// waitOption is how long a command waits for its effect.
+// waitOption is the time that a command waits for its effect.
 type waitOption struct {
 	Wait time.Duration `default:"15s" placeholder:"TIME" help:"How long to wait until it is done. With 0 it is only noted and done when a chat is open next."`
 }

@@ -135,7 +135,7 @@ func (w *wire) close() {
 }
 
 // carried returns all bytes that passed: each direction as on the network, and the payloads of
-// its WebSocket frames, whose bytes clients mask (RFC 6455, section 5.3).
+// its WebSocket frames, which clients mask (RFC 6455, section 5.3).
 func (w *wire) carried() (raw, payloads [][]byte) {
 	w.mu.Lock()
 	recordings := append([]*recording(nil), w.captured...)

@@ -2,7 +2,7 @@
 // lines for people, or JSON lines for scripts.
 //
 // A home (home.go) holds the account, the server and the sealed history. Open makes a
-// Terminal of it, whose exported methods are the commands of waxwing chat: each does one
+// Terminal of it; the exported methods are the commands of waxwing chat: each does one
 // thing and prints the result. The meaning of a line of input is decided in command.go,
 // whether lines.go or ui.go reads it.
 //

@@ -59,7 +59,7 @@ type Policy struct {
 	MaxMembers               int64 `json:"members_max"`     // accounts; 0: the server's maximum
 }
 
-// DefaultPolicy returns the policy of a conversation whose admins have not set one.
+// DefaultPolicy returns the policy of a conversation in which the admins have not set one.
 func DefaultPolicy() Policy {
 	return Policy{AllowExternalCommits: true, AllowRejoin: true, RejoinWindowDays: 30, PreventRemovingLastAdmin: true,
 		AllowInvites: true, AdminOnlyInvites: true}

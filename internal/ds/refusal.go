@@ -70,7 +70,7 @@ func (r *Refusal) Because(reason Reason) *Refusal {
 type Refusal struct {
 	Code    Code
 	Message string
-	// Reason is a finer reason than Code, for the door whose protocol has one; "" for most.
+	// Reason is a finer reason than Code, for a door with such reasons in its protocol; "" for most.
 	Reason Reason
 
 	RetryAfter   time.Duration // RateLimited: time until the next request is accepted

@@ -132,8 +132,8 @@ func isUsableInvite(i store.Invite, nowMS int64) bool {
 	return i.RevokedMS == 0 && i.Uses < i.UsesMax && (i.ExpiresMS == 0 || i.ExpiresMS > nowMS)
 }
 
-// applyAdmissions writes the data of first contacts. One whose invite was used up meanwhile
-// ends with a refusal.
+// applyAdmissions writes the data of first contacts. If the invite of one was used up
+// meanwhile, it ends with a refusal.
 func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 	nowMS := a.o.Now().UnixMilli()
 	var free []ds.AccountID
@@ -172,7 +172,7 @@ func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 	return nil
 }
 
-// errPutOut is the error of a start whose account was expelled after it had been looked up.
+// errPutOut is the error of a start if the account was expelled after it had been looked up.
 var errPutOut = errors.New("the account was expelled")
 
 // checkStarts checks again the accounts that begin a session because they were admitted before:

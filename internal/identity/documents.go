@@ -35,7 +35,7 @@ type cached struct {
 	fetched   time.Time // fetch time of document
 	err       *ResolveError
 	expires   time.Time // no fetch before that time
-	failures  int       // consecutive fetches whose host could not be reached
+	failures  int       // consecutive fetches without an answer of the host
 	refreshed time.Time // last fetch because of a bad signature
 	isProven  bool      // the document of an account that was here before
 	saved     saved

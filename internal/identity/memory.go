@@ -2,7 +2,7 @@ package identity
 
 import "sync"
 
-// memory is a map whose size in bytes is bounded: its keys, its values and entryBytes for each.
+// memory is a map of bounded size in bytes: its keys, its values and entryBytes for each.
 // At the bound an arbitrary entry is dropped, so that entries caused by strangers may displace
 // others, but are never refused. It is safe for concurrent use.
 type memory[V any] struct {

@@ -112,7 +112,7 @@ func (a *Authenticator) waitOut(err error, address string, issuer ds.AccountID) 
 	}
 }
 
-// chargeAccepted counts a token that was used up, whose nonce is stored, for its issuer.
+// chargeAccepted counts a used token, which has a stored nonce, for its issuer.
 func (a *Authenticator) chargeAccepted(issuer ds.AccountID) {
 	var refusal *ds.Refusal
 	if errors.As(a.take(limits.IssuerTokens, string(issuer)), &refusal) {

@@ -33,7 +33,7 @@ type TokenRefusal struct {
 
 func (r *TokenRefusal) Unwrap() error { return r.Refusal }
 
-// messageFuture is the message about a token whose iat or nbf is ahead of this server's clock
+// messageFuture is the message about a token with an iat or nbf ahead of this server's clock
 // by more than clockSkew: the one reason that people can fix by setting a clock.
 const messageFuture = "the token is from the future: check the clock of the machine that made it"
 
@@ -151,7 +151,7 @@ func (a *Authenticator) prove(ctx context.Context, bearer string, c call) (Proof
 	return Proof{Account: v.issuer, Hint: v.hint}, nil
 }
 
-// welcome records that an account is admitted, whose token was used up.
+// welcome records that an account is admitted, after its token was used up.
 func (a *Authenticator) welcome(account ds.AccountID, admit *admission) {
 	if admit != nil {
 		a.admitted.add(account, a.o.Now())

@@ -126,7 +126,7 @@ func (p *peer) newClient(params struct {
 	}
 	p.clients[params.Client] = &client{
 		suite: params.CipherSuite,
-		// A peer verifies no credentials and supports both types: implementations whose groups
+		// A peer verifies no credentials and supports both types: implementations with groups that
 		// require X.509 certificates could not add it otherwise.
 		identity: mls.Identity{Credential: []byte(params.Identity), Key: key, Supports: understood(), SupportsX509: true},
 		groups:   map[string]*group{},

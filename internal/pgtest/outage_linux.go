@@ -80,7 +80,7 @@ func (s *Server) Resume() error {
 	return s.each(func(pid int) error { return unix.Kill(pid, unix.SIGCONT) })
 }
 
-// each calls do for the first process of the server, whose later children inherit the effect,
+// each calls do for the first process of the server, for its later children to inherit the effect,
 // and for all the others.
 func (s *Server) each(do func(pid int) error) error {
 	s.mu.Lock()

@@ -27,7 +27,7 @@ type Caller struct {
 	token string
 }
 
-// SignIn starts a session at the server at base, http://HOST:PORT, whose DID is audience.
+// SignIn starts a session at the server at base, http://HOST:PORT, with the DID audience.
 func SignIn(ctx context.Context, base, audience string, key *identity.AccountKey, device string) (*Caller, error) {
 	token, err := authToken(key, audience)
 	if err != nil {

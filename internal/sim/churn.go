@@ -232,7 +232,7 @@ func (r *churnRun) disconnect(ctx context.Context, i int, client *Client) error 
 			}
 		}
 		if fault == BeforeAck {
-			client.Say() // whose ack that is
+			client.Say() // to provoke an ack
 		}
 		r.disconnects.Add(1)
 	}

@@ -310,7 +310,7 @@ func (s *streaming) post(ctx context.Context, path string, body []byte, answer a
 	return json.Unmarshal(data, answer)
 }
 
-// refusalOf parses an answer of the server whose status is not 200.
+// refusalOf parses an answer of the server with a status other than 200.
 func refusalOf(response *http.Response) (*gateway.Error, error) {
 	data, err := io.ReadAll(io.LimitReader(response.Body, answerMax))
 	if err != nil {

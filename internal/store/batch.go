@@ -170,7 +170,7 @@ func (tx *Tx) Write(b Batch) error {
 		return err
 	}
 	// Queued like all later statements up to the account logs, so that without events it is
-	// sent with COMMIT; and before them, whose heads are locked after those of conversations.
+	// sent with COMMIT; and before them, since their heads are locked after those of conversations.
 	if err := tx.moveHeads(b.Changed); err != nil {
 		return err
 	}
@@ -517,8 +517,8 @@ func IsGroupInUse(err error) bool { return isTaken(err, "logs_group_id_key", "lo
 // IsHeadTaken reports whether err is the database's refusal to create a log twice.
 func IsHeadTaken(err error) bool { return isTaken(err, "logs_pkey", "logs.log_id") }
 
-// isTaken reports whether err is the refusal of a row whose key another row has: by the name of
-// the constraint on PostgreSQL, by the columns on SQLite.
+// isTaken reports whether err is the refusal of a duplicate key: by the name of the constraint on
+// PostgreSQL, by the columns on SQLite.
 func isTaken(err error, constraint, columns string) bool {
 	var p *pgconn.PgError
 	if errors.As(err, &p) {

@@ -44,8 +44,8 @@ func (tx *Tx) AdvanceCursors(list []DeviceCursor) error {
 	return nil
 }
 
-// values returns a sub-select of (account, device, log_id, next) whose arguments start after
-// the first. The casts tell PostgreSQL the types of its parameters.
+// values returns a sub-select of (account, device, log_id, next) with arguments that start
+// after the first. The casts tell PostgreSQL the types of its parameters.
 func values(count int) string {
 	var b strings.Builder
 	for i := range count {

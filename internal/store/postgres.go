@@ -82,7 +82,7 @@ func (e *postgresEngine) update(ctx context.Context, nowMS int64, fn func(*Tx) e
 }
 
 // append runs a batch in as few round trips as it can: BEGIN is sent with the first statement,
-// and statements whose results are not read are sent with COMMIT.
+// and statements without a result are sent with COMMIT.
 func (e *postgresEngine) append(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
 	c, err := e.pool.Acquire(ctx)
 	if err != nil {

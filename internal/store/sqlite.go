@@ -30,7 +30,7 @@ type sqliteEngine struct {
 	lock    *os.File
 	file    string
 	opened  os.FileInfo // of the database file
-	held    []io.Closer // the database file and its lock; closed after SQLite's own, whose locks end with any of ours
+	held    []io.Closer // the database file and its lock; closed after SQLite's own: its locks end with any of ours
 	db      *sql.DB
 	writer  chan *sqliteConn // holds the one writing connection while it is free
 	readers chan *sqliteConn

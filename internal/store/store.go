@@ -223,7 +223,7 @@ func (tx *Tx) exec(sql string, args ...any) (int64, error) {
 	return tx.conn.exec(tx.ctx, sql, args)
 }
 
-// later runs a statement whose result is not read: in a batch on PostgreSQL it is sent with a
+// later runs a statement and ignores its result: in a batch on PostgreSQL it is sent with a
 // later one or with COMMIT, and fails there.
 func (tx *Tx) later(sql string, args ...any) error {
 	if p, ok := tx.conn.(interface{ later(string, []any) }); ok {

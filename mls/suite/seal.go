@@ -119,7 +119,7 @@ func (e *Sealer) Seal(public, plaintext []byte) (wire.HPKECiphertext, error) {
 	return sealed, nil
 }
 
-// sealGeneric does the work of Seal for KEMs whose encapsulation only crypto/hpke implements.
+// sealGeneric does the work of Seal for KEMs that only crypto/hpke implements.
 func (e *Sealer) sealGeneric(public, plaintext []byte) (wire.HPKECiphertext, error) {
 	k, err := e.suite.kem.NewPublicKey(public)
 	if err != nil {

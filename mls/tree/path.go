@@ -21,7 +21,7 @@ type KeyPair struct {
 // value is never changed once it is shared.
 type Keys map[uint32]KeyPair
 
-// Prune returns the keys whose nodes in t still have them.
+// Prune returns the keys that are still those of their nodes in t.
 func (k Keys) Prune(t *Tree) Keys {
 	kept := maps.Clone(k)
 	maps.DeleteFunc(kept, func(x uint32, pair KeyPair) bool { return !bytes.Equal(pair.Public, t.Key(x)) })
@@ -144,7 +144,7 @@ type seal struct {
 	to     *wire.HPKECiphertext
 }
 
-// KeyError reports the node of a tree whose public key cannot be used.
+// KeyError reports the node of a tree that has an unusable public key.
 type KeyError struct {
 	Node uint32
 	Err  error // wraps suite.ErrKey

@@ -107,7 +107,7 @@ func decode(c *Coder, v Struct) error {
 	return c.err
 }
 
-// Decoding reports whether c decodes, for the few structures whose form depends on it.
+// Decoding reports whether c decodes, for the few structures with a form that depends on it.
 func (c *Coder) Decoding() bool { return c.decoding }
 
 // Failed reports whether an error stopped coding; decoded values are then undefined.
