@@ -79,7 +79,7 @@ type tokenCommand struct {
 	Server string        `xor:"audience" placeholder:"URL" help:"Service that the token is for; asked for its DID. By default http://127.0.0.1:8420."`
 	Aud    string        `xor:"audience" placeholder:"DID" help:"DID of the service that the token is for, in place of --server."`
 	Lxm    string        `default:"im.waxwing.session.start" placeholder:"NSID" help:"Method that the token allows to call, once."`
-	Exp    time.Duration `default:"60s" placeholder:"TIME" help:"How long the token is good for. Services refuse more than 5m."`
+	Exp    time.Duration `default:"60s" placeholder:"TIME" help:"How long the token is valid. Services refuse more than 5m."`
 	seedOption
 }
 

@@ -89,14 +89,14 @@ func askServer(ctx context.Context, socket string, request server.AdminRequest) 
 type inviteCommand struct {
 	Create inviteCreateCommand `cmd:"" help:"Make an invite and print its code, which is shown only now."`
 	List   inviteListCommand   `cmd:"" help:"List invites with their uses. Codes are not kept."`
-	Revoke inviteRevokeCommand `cmd:"" help:"End an invite. Accounts that came with it stay."`
+	Revoke inviteRevokeCommand `cmd:"" help:"End an invite. Accounts admitted with it stay admitted."`
 }
 
 type inviteCreateCommand struct {
 	adminOptions
-	Uses    int64         `default:"1" placeholder:"N" help:"How many accounts can come with it."`
-	Expires time.Duration `default:"168h" placeholder:"TIME" help:"How long it is good for. 0 for no end."`
-	Note    string        `placeholder:"TEXT" help:"What to remember about it, shown by list."`
+	Uses    int64         `default:"1" placeholder:"N" help:"How many accounts it can admit."`
+	Expires time.Duration `default:"168h" placeholder:"TIME" help:"How long it is valid. 0 for no end."`
+	Note    string        `placeholder:"TEXT" help:"A note about it, shown by list."`
 }
 
 // Run prints the code.
@@ -164,10 +164,10 @@ func (c *inviteRevokeCommand) Run(ctx context.Context) error {
 }
 
 type allowCommand struct {
-	Add    allowAddCommand    `cmd:"" help:"Put an account on the allowlist."`
+	Add    allowAddCommand    `cmd:"" help:"Add an account to the allowlist."`
 	List   allowListCommand   `cmd:"" help:"List the allowlist."`
-	Remove allowRemoveCommand `cmd:"" help:"Take an account from the allowlist. One that has been here already stays."`
-	Expel  allowExpelCommand  `cmd:"" help:"Put an account out: off the allowlist, and its sessions end. It comes back only as one that is new."`
+	Remove allowRemoveCommand `cmd:"" help:"Remove an account from the allowlist. An admitted account stays admitted."`
+	Expel  allowExpelCommand  `cmd:"" help:"Expel an account: it is removed from the allowlist, and its sessions end. It can return only like a new account."`
 }
 
 type allowAddCommand struct {

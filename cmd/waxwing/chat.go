@@ -17,22 +17,22 @@ type chatCommand struct {
 	DM       chatDMCommand       `cmd:"" name:"dm" help:"Talk to one other person, line by line. Makes the home when it is missing."`
 	Room     chatRoomCommand     `cmd:"" help:"Rooms: talk with several people."`
 	List     chatListCommand     `cmd:"" help:"List the conversations."`
-	Verify   chatVerifyCommand   `cmd:"" help:"Make sure of who somebody is: compare safety numbers."`
-	Unverify chatUnverifyCommand `cmd:"" help:"Take a verification back."`
+	Verify   chatVerifyCommand   `cmd:"" help:"Verify a person: compare safety numbers."`
+	Unverify chatUnverifyCommand `cmd:"" help:"Revoke a verification."`
 	Devices  chatDevicesCommand  `cmd:"" help:"The devices of this account."`
-	Search   chatSearchCommand   `cmd:"" help:"Look through the history of this device."`
+	Search   chatSearchCommand   `cmd:"" help:"Search the history of this device."`
 }
 
 // chatOptions holds the options of every command of chat.
 type chatOptions struct {
 	Home          string `placeholder:"DIR" help:"Directory of keys and history, encrypted. By default homes/NAME in the configuration directory."`
 	Server        string `placeholder:"URL" help:"Server to talk through. By default the one that the home was made with, at first http://127.0.0.1:8420."`
-	ServerDID     string `name:"server-did" placeholder:"DID" help:"Who the server must say it is. By default, over https, the did:web of its address."`
-	As            string `placeholder:"NAME" help:"Who talks: the name of an account of the seed. By default whose home it is, at first me."`
+	ServerDID     string `name:"server-did" placeholder:"DID" help:"DID that the server must have. By default, over https, the did:web of its address."`
+	As            string `placeholder:"NAME" help:"Name of your account among those of the seed. By default that of the home, at first me."`
 	Passphrase    string `placeholder:"TEXT" help:"Passphrase that seals the key of the home. Prefer WAXWING_PASSPHRASE: other users can see flags."`
 	AskPassphrase bool   `help:"Ask for a passphrase when a home is made. A home that has one asks by itself."`
 	Invite        string `placeholder:"CODE" help:"Invite code, which a server may ask for the first time. Prefer WAXWING_INVITE: other users can see flags."`
-	XRPC          bool   `name:"xrpc" help:"Speak to the server's AT Protocol door rather than to its gateway. The people behind either talk with each other. A home that is made with it stays with it."`
+	XRPC          bool   `name:"xrpc" help:"Use the server's AT Protocol API instead of its gateway. Users of either can talk with each other. A home created with it keeps it."`
 	seedOption
 }
 
@@ -65,7 +65,7 @@ func inside(ctx context.Context, o chat.Options, do func(t *chat.Terminal) error
 
 // waitOption is the time that a command waits for its effect.
 type waitOption struct {
-	Wait time.Duration `default:"15s" placeholder:"TIME" help:"How long to wait until it is done. With 0 it is only noted and done when a chat is open next."`
+	Wait time.Duration `default:"15s" placeholder:"TIME" help:"How long to wait until it is done. With 0 it is only stored, and done when a chat is open next."`
 }
 
 type chatInitCommand struct {
@@ -128,8 +128,8 @@ func (c *chatListCommand) Run(ctx context.Context, std streams, g *globals) erro
 }
 
 type chatVerifyCommand struct {
-	DID    string   `arg:"" optional:"" name:"did" help:"Who. Without it the people that this home has met are listed."`
-	Number []string `arg:"" optional:"" help:"The number that the other one reads: it is compared, and has to be the same."`
+	DID    string   `arg:"" optional:"" name:"did" help:"The person. Without it the people that this home has met are listed."`
+	Number []string `arg:"" optional:"" help:"The number that the other person reads: it is compared, and has to be the same."`
 	Yes    bool     `help:"The numbers were compared and are the same. Where the account cannot vouch for its devices the NUMBER is needed."`
 	chatOptions
 }
@@ -151,7 +151,7 @@ func (c *chatVerifyCommand) Run(ctx context.Context, std streams, g *globals) er
 }
 
 type chatUnverifyCommand struct {
-	DID string `arg:"" name:"did" help:"Who."`
+	DID string `arg:"" name:"did" help:"The person."`
 	chatOptions
 }
 
@@ -163,10 +163,10 @@ func (c *chatUnverifyCommand) Run(ctx context.Context, std streams, g *globals) 
 type chatSearchCommand struct {
 	Words  []string `arg:"" help:"Words, or parts of words, that have to be in the message; upper and lower case are alike."`
 	In     string   `placeholder:"CONVERSATION" help:"Only in this conversation: its id, the beginning of it, or the person of a direct one."`
-	From   string   `placeholder:"DID" help:"Only what this person wrote."`
+	From   string   `placeholder:"DID" help:"Only messages of this person."`
 	After  string   `placeholder:"DATE" help:"Only from this day on: 2026-12-31, or a time as in RFC 3339."`
 	Before string   `placeholder:"DATE" help:"Only before this day or time."`
-	Limit  int      `default:"100" placeholder:"N" help:"At most so many, 1–1000."`
+	Limit  int      `default:"100" placeholder:"N" help:"Largest number of results, 1–1000."`
 	JSON   bool     `name:"json" help:"Print JSON lines as chat dm does, with type found."`
 	chatOptions
 }
@@ -208,13 +208,13 @@ func day(option, text string) (time.Time, error) {
 type chatRoomCommand struct {
 	New    chatRoomNewCommand    `cmd:"" help:"Make a room with other people. Prints its id."`
 	Talk   chatRoomTalkCommand   `cmd:"" help:"Talk in a room, line by line."`
-	Invite chatRoomInviteCommand `cmd:"" help:"Bring people into a room."`
-	Remove chatRoomRemoveCommand `cmd:"" help:"Take people out of a room, with all their devices."`
+	Invite chatRoomInviteCommand `cmd:"" help:"Invite people to a room."`
+	Remove chatRoomRemoveCommand `cmd:"" help:"Remove people from a room, with all their devices."`
 	Leave  chatRoomLeaveCommand  `cmd:"" help:"Leave a room or a direct conversation, with all devices of this account."`
 }
 
 type chatRoomNewCommand struct {
-	DIDs []string `arg:"" optional:"" name:"did" help:"Who else is in the room."`
+	DIDs []string `arg:"" optional:"" name:"did" help:"Other members of the room."`
 	waitOption
 	chatOptions
 }
@@ -237,7 +237,7 @@ func (c *chatRoomTalkCommand) Run(ctx context.Context, std streams, g *globals) 
 
 type chatRoomInviteCommand struct {
 	Room string   `arg:"" help:"The room: its id or the beginning of it."`
-	DIDs []string `arg:"" name:"did" help:"Whom to bring in."`
+	DIDs []string `arg:"" name:"did" help:"People to invite."`
 	waitOption
 	chatOptions
 }
@@ -249,7 +249,7 @@ func (c *chatRoomInviteCommand) Run(ctx context.Context, std streams, g *globals
 
 type chatRoomRemoveCommand struct {
 	Room string   `arg:"" help:"The room: its id or the beginning of it."`
-	DIDs []string `arg:"" name:"did" help:"Whom to take out."`
+	DIDs []string `arg:"" name:"did" help:"People to remove."`
 	waitOption
 	chatOptions
 }
@@ -261,7 +261,7 @@ func (c *chatRoomRemoveCommand) Run(ctx context.Context, std streams, g *globals
 
 type chatRoomLeaveCommand struct {
 	Room     string `arg:"" help:"The conversation: its id or the beginning of it."`
-	NewOwner string `placeholder:"DID" help:"Who owns the room from then on, if you do. By default its first admin, else its first other member."`
+	NewOwner string `placeholder:"DID" help:"New owner of the room, if you own it. By default its first admin, else its first other member."`
 	waitOption
 	chatOptions
 }
@@ -273,8 +273,8 @@ func (c *chatRoomLeaveCommand) Run(ctx context.Context, std streams, g *globals)
 
 type chatDevicesCommand struct {
 	List   chatDevicesListCommand   `cmd:"" default:"withargs" help:"The devices of this account that were met in conversations, this one first."`
-	Add    chatDevicesAddCommand    `cmd:"" help:"Bring other devices of this account into all conversations of this one."`
-	Remove chatDevicesRemoveCommand `cmd:"" help:"Say that a device is lost: it is taken out of all conversations and its sessions end."`
+	Add    chatDevicesAddCommand    `cmd:"" help:"Add other devices of this account to all conversations of this one."`
+	Remove chatDevicesRemoveCommand `cmd:"" help:"Declare a device lost: it is removed from all conversations and its sessions end."`
 }
 
 type chatDevicesListCommand struct {
@@ -288,7 +288,7 @@ func (c *chatDevicesListCommand) Run(ctx context.Context, std streams, g *global
 }
 
 type chatDevicesAddCommand struct {
-	Device string `arg:"" optional:"" help:"Which one. By default all that the account has."`
+	Device string `arg:"" optional:"" help:"The device. By default all devices of the account."`
 	waitOption
 	chatOptions
 }
@@ -299,7 +299,7 @@ func (c *chatDevicesAddCommand) Run(ctx context.Context, std streams, g *globals
 }
 
 type chatDevicesRemoveCommand struct {
-	Device string `arg:"" help:"Which one, as listed by chat devices."`
+	Device string `arg:"" help:"The device, as listed by chat devices."`
 	waitOption
 	chatOptions
 }

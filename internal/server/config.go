@@ -27,24 +27,24 @@ type Config struct {
 	PublicURL      string        `name:"public-url" placeholder:"URL" help:"Address under which clients and other services reach this one, as https://HOST. It decides the service's DID. http is accepted for localhost only. Without it the DID is that of localhost and the bound port."`
 	ServiceKey     string        `placeholder:"FILE" help:"File of the service's private key; made when missing. By default service.key in the data directory."`
 	Dev            bool          `help:"Development mode: accepts --egress-loopback and --dev-secret, which weaken security. Not for a server that others can reach."`
-	DevSecret      string        `name:"dev-secret" placeholder:"FILE" help:"File of a secret shared with a test harness: XRPC calls with HS256 tokens made from it are accepted, as whomever they claim to be. Needs --dev."`
-	Admission      string        `default:"auto" enum:"auto,open,invite,allowlist" placeholder:"MODE" help:"Accounts that may begin to use the server: open for all that can prove their DID, invite for those with a code (waxwing invite) or on the allowlist, allowlist for those on it (waxwing allow). auto is open when only this machine can connect, else invite. Whoever was let in stays."`
-	PLCDirectory   string        `name:"plc-directory" default:"https://plc.directory" placeholder:"URL" help:"Directory that is asked for the keys of did:plc accounts."`
+	DevSecret      string        `name:"dev-secret" placeholder:"FILE" help:"File of a secret shared with a test harness: XRPC calls with HS256 tokens made from it are accepted, for the account that they claim. Needs --dev."`
+	Admission      string        `default:"auto" enum:"auto,open,invite,allowlist" placeholder:"MODE" help:"Accounts that may begin to use the server: open for all that can prove their DID, invite for those with a code (waxwing invite) or on the allowlist, allowlist for those on it (waxwing allow). auto is open when only this machine can connect, else invite. An admitted account stays admitted."`
+	PLCDirectory   string        `name:"plc-directory" default:"https://plc.directory" placeholder:"URL" help:"URL of the directory with the keys of did:plc accounts."`
 	EgressAllow    []string      `name:"egress-allow" placeholder:"CIDR" help:"Networks, as 10.0.0.0/8, that the server may connect to although they are not public, and host names, as ds.corp, that it may use although they are not public ones. A name needs its network too. May be repeated."`
 	EgressHosts    []string      `name:"egress-hosts" placeholder:"HOST" help:"The only hosts, with their subdomains, that the server may call. Any public one when empty. May be repeated."`
 	EgressPorts    []string      `name:"egress-ports" placeholder:"PORT" help:"Ports that the server may call. 443 when empty. May be repeated."`
 	EgressLoopback bool          `name:"egress-loopback" help:"Call servers on this machine over plain HTTP, for tests with a directory and other servers of their own. Needs --dev."`
-	RecordSenders  bool          `help:"Make new conversations store the sending device with each message. By default the server forgets who sent what."`
+	RecordSenders  bool          `help:"Make new conversations store the sending device with each message. By default the server does not store senders."`
 	Keypackages    string        `default:"any" enum:"any,strict" placeholder:"any|strict" help:"Key packages to accept: any text (clients of the first gateway publish placeholders), or strict for valid MLS ones only."`
 	MessageBytes   int           `name:"message-bytes" default:"5242880" placeholder:"BYTES" help:"Largest message that the AT Protocol door takes. More than 5 MiB does not fit through a PDS, which cuts answers at 10 MiB: for services that clients call directly. At most 10485760."`
-	PingInterval   time.Duration `default:"30s" placeholder:"TIME" help:"How often a silent connection is asked for a sign of life."`
-	PingMisses     int           `default:"2" placeholder:"N" help:"How many unanswered questions a connection survives."`
-	Heartbeat      time.Duration `default:"25s" placeholder:"TIME" help:"How long at most nothing is written to a connection that is open: proxies cut silent ones, most of them after a minute."`
+	PingInterval   time.Duration `default:"30s" placeholder:"TIME" help:"How often a silent connection is pinged."`
+	PingMisses     int           `default:"2" placeholder:"N" help:"How many unanswered pings a connection survives."`
+	Heartbeat      time.Duration `default:"25s" placeholder:"TIME" help:"Longest time without a write to an open connection: proxies cut silent ones, most of them after a minute."`
 	SessionTTL     time.Duration `name:"session-ttl" default:"1h" placeholder:"TIME" help:"How long a session without a connection can be resumed."`
 	Limit          []string      `placeholder:"NAME=COUNT/PERIOD" help:"Change a rate limit: COUNT at once, then one more each PERIOD/COUNT, as in sends=120/1m. NAME=off or all=off removes it. May be repeated."`
-	TrustedProxies []string      `name:"trusted-proxies" placeholder:"CIDR" help:"Addresses of reverse proxies, as 10.0.0.0/8. What they say in X-Forwarded-For is who the limits per address count; nobody else is believed. May be repeated."`
-	LogLevel       string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Least serious lines to log, to standard error: debug, info, warn or error."`
-	LogFormat      string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of the log: text or json."`
+	TrustedProxies []string      `name:"trusted-proxies" placeholder:"CIDR" help:"Addresses of reverse proxies, as 10.0.0.0/8. X-Forwarded-For from them names the address that limits per address count; from others it is ignored. May be repeated."`
+	LogLevel       string        `default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"Lowest level to log, to standard error: debug, info, warn or error."`
+	LogFormat      string        `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Format of the log: text or json."`
 
 	// LogTo is the destination of log lines; nil discards them.
 	LogTo io.Writer `kong:"-"`
