@@ -176,7 +176,7 @@ func TestValidate(t *testing.T) {
 		{B, chat + "getConvoSettings", "output", `{"convoId":"c","policy":[]}`, "/policy: must be an object"},
 		{A, chat + "resetGroup", "input", `{}`, "no such lexicon"},
 		{B, chat + "listDevices", "input", `{}`, "no such lexicon"},
-		{B, chat + "listDevices", "output", `{"devices":[]} 1`, "something follows"},
+		{B, chat + "listDevices", "output", `{"devices":[]} 1`, "trailing data"},
 		{B, chat + "listDevices", "output", `{"devices"`, "value:"},
 	} {
 		err := Validate(c.set, c.nsid, c.part, []byte(c.json))

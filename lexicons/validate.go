@@ -48,7 +48,7 @@ func Validate(set Set, nsid, part string, value []byte) error {
 		return fmt.Errorf("value: %w", err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("value: something follows it")
+		return errors.New("value: trailing data")
 	}
 	return c.check(target, nsid, "", tree)
 }

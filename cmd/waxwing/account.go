@@ -154,7 +154,7 @@ func serviceDID(ctx context.Context, server string) (string, error) {
 		ID string `json:"id"`
 	}
 	if err := json.NewDecoder(io.LimitReader(response.Body, didDocumentBytesMax)).Decode(&document); err != nil || document.ID == "" {
-		return "", fmt.Errorf("%s holds no DID document", address)
+		return "", fmt.Errorf("%s does not contain a DID document", address)
 	}
 	return document.ID, nil
 }

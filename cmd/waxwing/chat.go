@@ -200,7 +200,7 @@ func day(option, text string) (time.Time, error) {
 	}
 	at, err := time.ParseInLocation(time.DateOnly, text, time.Local)
 	if err != nil {
-		return at, usageError{fmt.Errorf("%s: %q is no date: want 2026-12-31, or a time as in RFC 3339", option, text)}
+		return at, usageError{fmt.Errorf("%s: %q is not a date: want 2026-12-31, or a time as in RFC 3339", option, text)}
 	}
 	return at, nil
 }

@@ -99,7 +99,7 @@ func (c *demoCommand) Run(ctx context.Context, std streams) (err error) {
 		err = errors.Join(err, s.keep())
 	}
 	if err != nil {
-		return fmt.Errorf("the story came to no end: %w", err)
+		return fmt.Errorf("the story did not finish: %w", err)
 	}
 	findings := s.check(ctx)
 	s.printTable(std.out)

@@ -153,13 +153,13 @@ func search(pieces [][]byte, control string) error {
 		for _, line := range demoLines {
 			for form, bytesOf := range disguises(line) {
 				if bytes.Contains(piece, bytesOf) {
-					return fmt.Errorf("%q is there, %s", line, form)
+					return fmt.Errorf("%q was found, %s", line, form)
 				}
 			}
 		}
 	}
 	if !isFound {
-		return errors.New("nor what must be there: nothing was searched")
+		return errors.New("the control text was not found either: the search is broken")
 	}
 	return nil
 }

@@ -70,7 +70,7 @@ func optionText(value any) (string, error) {
 		for i, element := range v {
 			text, ok := element.(string)
 			if !ok {
-				return "", errors.New("a list holds texts")
+				return "", errors.New("a list contains texts")
 			}
 			parts[i] = kong.JoinEscaped([]string{text}, ',')
 		}

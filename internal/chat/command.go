@@ -59,13 +59,13 @@ func (t *Terminal) obey(ctx context.Context, line string) (reply, error) {
 			return c.run(t, ctx, words[1:])
 		}
 	}
-	return reply{}, mistake("%s is no command: /help lists them; // begins a message with a slash", words[0])
+	return reply{}, mistake("%s is not a command: /help lists them; // begins a message with a slash", words[0])
 }
 
 // say puts a line into the outbox: from then on it is not lost.
 func (t *Terminal) say(ctx context.Context, line string) (reply, error) {
 	if t.conv == "" {
-		return reply{}, mistake("nobody to talk to yet: /dm DID, /room DID… or /open")
+		return reply{}, mistake("no conversation is open yet: /dm DID, /room DID… or /open")
 	}
 	id, err := t.client.Send(ctx, t.conv, []byte(strings.TrimPrefix(line, "/"))) // the first of two
 	if errors.Is(err, client.ErrNoGroup) {
@@ -205,7 +205,7 @@ func (t *Terminal) doLeave(ctx context.Context, words []string) (reply, error) {
 			err = t.client.LeaveTo(ctx, c.ID, heir)
 		}
 	default:
-		err = mistake("/leave takes at most one DID: who owns the conversation then")
+		err = mistake("/leave takes at most one DID: the new owner of the conversation")
 	}
 	if err != nil {
 		return reply{}, err

@@ -118,7 +118,7 @@ func phaseNote(c client.Conversation) string {
 			return "waits for " + shorts(c.Inviting)
 		}
 		if len(c.Removing) > 0 {
-			return "takes out " + shorts(c.Removing)
+			return "removing " + shorts(c.Removing)
 		}
 		return ""
 	case client.Removed:

@@ -90,7 +90,7 @@ func (t *Terminal) deviceIsIn(ctx context.Context, device string) (bool, string,
 	}
 	for _, c := range all {
 		if c.Phase != client.Removed && slices.Contains(c.Inviting, t.self) {
-			return false, "the device to be taken in", nil
+			return false, "the device to be added", nil
 		}
 	}
 	devices, err := t.client.OwnDevices(ctx)
@@ -115,7 +115,7 @@ func (t *Terminal) RemoveDevice(ctx context.Context, device string, wait time.Du
 	return t.until(ctx, wait, func() (bool, string, error) {
 		devices, err := t.client.OwnDevices(ctx)
 		isIn := slices.ContainsFunc(devices, func(d client.OwnDevice) bool { return d.Device == device && len(d.Conversations) > 0 })
-		return !isIn, "the device to be taken out of the conversations", err
+		return !isIn, "the device to be removed from the conversations", err
 	})
 }
 

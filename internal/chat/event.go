@@ -14,7 +14,7 @@ func (t *Terminal) noteOf(e client.Event) []string {
 	case client.EventJoined:
 		out = append(out, "you are in")
 	case client.EventRejoined:
-		out = append(out, "you have entered the group anew: "+cmp.Or(e.Problem, "your own state was of no use"))
+		out = append(out, "you have rejoined the group: "+cmp.Or(e.Problem, "your own state was unusable"))
 	case client.EventRemoved:
 		out = append(out, "you are no longer in this conversation")
 	case client.EventMembers:

@@ -32,7 +32,7 @@ func (t *Terminal) person(ctx context.Context, word string) (string, error) {
 	}
 	switch len(found) {
 	case 0:
-		return "", mistake("%q is nobody known here: want a DID, as printed by waxwing did", word)
+		return "", mistake("%q is not a known account: want a DID, as printed by waxwing did", word)
 	case 1:
 		return found[0], nil
 	}

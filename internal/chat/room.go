@@ -91,7 +91,7 @@ func (t *Terminal) Remove(ctx context.Context, word string, dids []string, wait 
 		}
 		for _, p := range people {
 			if slices.Contains(now.Removing, p) || slices.ContainsFunc(now.Members, func(m client.Member) bool { return m.Account == p }) {
-				return false, short(p) + " to be taken out", err
+				return false, short(p) + " to be removed", err
 			}
 		}
 		return true, "", err

@@ -144,7 +144,7 @@ func Open(ctx context.Context, o Options) (*Terminal, error) {
 		DeviceID: home.Device, InviteCode: o.InviteCode,
 	}, with...)
 	if errors.Is(err, client.ErrInUse) {
-		err = fmt.Errorf("%w: while a waxwing chat is open its /commands do what other commands do", err)
+		err = fmt.Errorf("%w: while a waxwing chat is open, use its /commands in place of other commands", err)
 	}
 	if err != nil {
 		return nil, err

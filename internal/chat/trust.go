@@ -14,7 +14,7 @@ import (
 // doVerify shows the safety number to compare, or records that it was compared.
 func (t *Terminal) doVerify(ctx context.Context, words []string) (reply, error) {
 	if len(words) == 0 {
-		return reply{}, mistake("/verify takes a DID, and behind it yes or the number that the other one reads to you")
+		return reply{}, mistake("/verify takes a DID, and after it yes or the number that the other person reads to you")
 	}
 	account, err := t.person(ctx, words[0])
 	if err != nil {
@@ -64,7 +64,7 @@ func (t *Terminal) doUnverify(ctx context.Context, words []string) (reply, error
 // known devices.
 func (t *Terminal) safetyLines(ctx context.Context, account string) (client.SafetyNumber, []string, error) {
 	if account == t.self {
-		return client.SafetyNumber{}, nil, mistake("that is you: there is nobody to compare with")
+		return client.SafetyNumber{}, nil, mistake("this is your own account: there is nothing to compare")
 	}
 	number, err := t.client.SharedSafetyNumber(ctx, account)
 	if err != nil {
@@ -101,7 +101,7 @@ func compare(ours client.SafetyNumber, typed string) error {
 		return mistake("%v, such as the other person reads to you", err)
 	}
 	if !theirs.Equal(ours) {
-		return errors.New("the numbers differ: somebody may stand between you, or one of you has mistyped it. Nothing was verified")
+		return errors.New("the numbers differ: the connection may be intercepted, or one of you has mistyped it. Nothing was verified")
 	}
 	return nil
 }

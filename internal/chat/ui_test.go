@@ -130,7 +130,7 @@ func TestScreens(t *testing.T) {
 		}},
 		{"mistake", 80, 24, func(m *ui) {
 			m.jobs = []job{{conv: "dm1", line: "/dance"}}
-			m.Update(replyMsg{job: m.jobs[0], err: mistake("/dance is no command")})
+			m.Update(replyMsg{job: m.jobs[0], err: mistake("/dance is not a command")})
 		}},
 		{"verified", 80, 24, func(m *ui) {
 			s := screenSnapshot()
@@ -308,7 +308,7 @@ func TestTypedAhead(t *testing.T) {
 	m.open = "dm1"
 	show(m, screenSnapshot())
 	screenKey(m, "/dm nobody", "enter", "a secret", "enter", "another", "enter")
-	m.Update(replyMsg{job: m.jobs[0], err: mistake("nobody known here")})
+	m.Update(replyMsg{job: m.jobs[0], err: mistake("not a known account")})
 	if len(m.jobs) != 0 || m.input.String() != "/dm nobody\na secret\nanother" {
 		t.Errorf("after a mistake %v is to be obeyed, and the input is %q", m.jobs, m.input.String())
 	}

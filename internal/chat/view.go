@@ -205,7 +205,7 @@ func (m *ui) emptyRows() []string {
 	for line := range strings.Lines(ansi.Hardwrap(m.chat.self, max(1, m.mainWidth()-2), false)) {
 		out = append(out, " "+strings.TrimSuffix(line, "\n"))
 	}
-	return append(out, "", " Ctrl+D or /dm DID talks to somebody,", " Ctrl+T or /room DID… makes a room,",
+	return append(out, "", " Ctrl+D or /dm DID talks to a person,", " Ctrl+T or /room DID… makes a room,",
 		" F1 shows the keys and commands.")
 }
 
@@ -372,7 +372,7 @@ func (m *ui) reachGoal() {
 func stateText(s client.State, server string) string {
 	switch {
 	case s.Link == client.Online && s.Transport == client.EventStream:
-		return "online over HTTP: no WebSocket gets through"
+		return "online over HTTP: WebSockets are blocked"
 	case s.Link == client.Online && s.Transport == client.XRPC:
 		return "online over XRPC"
 	case s.Link == client.Online:

@@ -44,7 +44,7 @@ func (t *Terminal) until(ctx context.Context, wait time.Duration, done func() (b
 					what += ": " + state.Err.Error()
 				}
 			}
-			return fmt.Errorf("not done yet, it waits for %s; it is noted and will be done when a chat is open", printable(what))
+			return fmt.Errorf("not done yet, it waits for %s; it is stored and will be done when a chat is open", printable(what))
 		}
 	}
 }

@@ -36,7 +36,7 @@ func (c Config) validateIdentity() error {
 	defer guard.Close()
 	resolver, err := identity.NewResolver(identity.ResolverOptions{Guard: guard, Directory: c.PLCDirectory})
 	if err != nil {
-		return errors.Join(append(errs, fmt.Errorf("plc-directory: want an https URL of a public host, or one that egress-allow, egress-ports and egress-hosts let through"))...)
+		return errors.Join(append(errs, fmt.Errorf("plc-directory: want an https URL of a public host, or one that egress-allow, egress-ports and egress-hosts permit"))...)
 	}
 	resolver.Close()
 	return errors.Join(errs...)
@@ -48,7 +48,7 @@ func (c Config) guard(logger *slog.Logger, onDial func(netguard.Dial)) (*netguar
 	for i, text := range c.EgressPorts {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > 65535 {
-			return nil, fmt.Errorf("egress-ports: %q is no port", text)
+			return nil, fmt.Errorf("egress-ports: %q is not a port", text)
 		}
 		ports[i] = n
 	}

@@ -387,7 +387,7 @@ func allAcked(log map[string][]gateway.Event, clients []*Client) error {
 			}
 			stored[key] = event.Seq
 			if acked[key] == 0 {
-				errs = append(errs, fmt.Errorf("%s: %s at seq %d was acked to nobody", id, event.MsgID, event.Seq))
+				errs = append(errs, fmt.Errorf("%s: %s at seq %d was not acked to any client", id, event.MsgID, event.Seq))
 			}
 		}
 	}

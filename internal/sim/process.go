@@ -93,7 +93,7 @@ func Serve(ctx context.Context, binary string, args ...string) (*Process, error)
 		words := strings.Fields(text)
 		if len(words) != 5 || words[0] != "listening" {
 			p.Kill()
-			return nil, fmt.Errorf("the server said %q", text)
+			return nil, fmt.Errorf("the server printed %q", text)
 		}
 		p.URL, p.DID = words[2], words[4]
 		return p, nil

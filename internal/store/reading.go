@@ -44,7 +44,7 @@ type single struct {
 	hasRead bool
 }
 
-var errNotSingle = errors.New("a second statement, or one without rows, where there is to be one query")
+var errNotSingle = errors.New("a second statement, or one without rows, in place of one query")
 
 func (c *single) exec(context.Context, string, []any) (int64, error) { return 0, errNotSingle }
 

@@ -120,7 +120,7 @@ func (tx *Tx) page(log ds.LogID, reach Reach, where string, args ...any) (list [
 func (tx *Tx) readBody(r *ds.Record) error {
 	err := tx.row(`SELECT body FROM records WHERE log_id = $1 AND pos = $2`, string(r.Log), r.Pos).Scan(&r.Body)
 	if notFound(err) == ErrNotFound {
-		return ds.Unavailable(errors.New("a record went while it was read"))
+		return ds.Unavailable(errors.New("a record was deleted while it was read"))
 	}
 	return err
 }

@@ -71,7 +71,7 @@ func lockDirectory(dir string) (*os.File, error) {
 	return f, nil
 }
 
-var errLocked = errors.New("it is in use by another process; several servers share a database only on PostgreSQL (--database)")
+var errLocked = errors.New("in use by another process; several servers share a database only on PostgreSQL (--database)")
 
 // claim opens the database file for as long as the server runs and locks it.
 func (e *sqliteEngine) claim() error {
