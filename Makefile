@@ -7,8 +7,8 @@ COMMIT  := $(shell git describe --always --dirty --abbrev=12 --exclude '*' 2>/de
 VERSION := $(shell git describe --tags --abbrev=0 2>/dev/null)
 LDFLAGS := -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VERSION))
 
-# SQLite is C that was translated to Go: the race detector would watch each of its
-# steps, find nothing, and make reads seven times as slow. What calls it is watched.
+# SQLite is C that was translated to Go: the race detector would check each of its
+# steps, find nothing, and make reads seven times as slow. Its callers are checked.
 RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false
 
 # How long the tests of one package may take on a machine that others use too.
@@ -29,7 +29,7 @@ run: build
 demo: build
 	@exec bin/waxwing demo
 
-# What a change is tried with: it needs no services, runs on SQLite only and takes
+# Checks a change: needs no services, runs on SQLite only and takes
 # minutes. The race detector needs a C compiler.
 check: lint
 	WAXWING_TEST_POSTGRES=off go test $(RACE) -timeout $(PATIENCE) ./...
@@ -41,8 +41,8 @@ lint:
 	GOOS=js GOARCH=wasm go build ./mls/...
 
 # Every suite at quick sizes, on SQLite and PostgreSQL; what continuous integration
-# runs. CI=true turns what is missing, such as PostgreSQL, from a skipped test into a
-# failed one. It ends with go test, whose summary is the last thing to be seen.
+# runs. With CI=true a missing service, such as PostgreSQL, fails the tests that
+# would skip. It ends with go test, so that its summary is printed last.
 test:
 	@scripts/prepare.sh
 	@$(MAKE) --no-print-directory ts-mls atproto lexicon-check
@@ -51,7 +51,7 @@ test:
 
 # Every suite at full size (internal/testsize), measurements included: attacks, proxies at
 # their own timeouts, a thousand lost connections, every point of a crash. It takes hours
-# and wants the machine to itself. The race detector is for test; here time counts.
+# and needs an idle machine. It runs without the race detector, which test has, to measure times.
 full:
 	@scripts/prepare.sh
 	@$(MAKE) --no-print-directory ts-mls atproto lexicon-check
@@ -59,13 +59,13 @@ full:
 	go test -count 1000 -run '^TestSingleFlight$$' ./internal/identity
 	CI=true WAXWING_FULL=1 go test -count 1 -p 1 -timeout 120m ./...
 
-# Our MLS and ts-mls in the same groups, and our identity under the eyes of the AT
+# Our MLS and ts-mls in the same groups, and our identity checked by the AT
 # Protocol's own libraries (interop/README.md). Needs node 20 and npm.
 interop: ts-mls atproto
 	go test -count=1 -v ./interop
 
 # Node packages from their lock files, which name no host; where node or npm is missing
-# the tests with them are left out, and say so. The AT Protocol's own reader of lexicons
+# the tests that need them are skipped with a message. The AT Protocol's own reader of lexicons
 # is for api/xrpc's tests.
 define with-npm
 @if command -v node >/dev/null && command -v npm >/dev/null; then \
@@ -88,8 +88,8 @@ lexicon-check:
 	npm --prefix $* ci --ignore-scripts
 	@touch $@
 
-# What mls reads from others and from disk, and what the doors read, fuzzed for FUZZTIME
-# each; a minute each of mls is part of full.
+# Fuzzes the parsers of mls and of the doors for FUZZTIME each; a minute each of mls is
+# part of full.
 FUZZTIME   = 10m
 FUZZ_MLS   = mls/wire:FuzzWire mls:FuzzProcess mls:FuzzJoin mls:FuzzState
 FUZZ_DOORS = internal/identity:FuzzXRPCToken internal/identity:FuzzVerifyToken internal/identity:FuzzDocument internal/identity:FuzzLocate \
@@ -109,7 +109,7 @@ fuzz-short:
 property:
 	go test -count=1 -v -timeout 60m -run '^TestRandomGroups$$' ./mls -operations 5000
 
-# Takes every defence of mls out, one at a time, and demands that a test notices.
+# Disables every check of mls, one at a time, and requires that a test fails.
 mutants:
 	go test -count=1 -v -timeout 60m -run '^TestMutants$$' ./mls -mutants
 

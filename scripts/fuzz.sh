@@ -3,7 +3,7 @@
 # failing input was found, or when the target did not run.
 #
 # Go before 1.27 sometimes reports the end of the time itself as a failure, with no
-# input: golang.org/issue/75804. Only that is passed over.
+# input: golang.org/issue/75804. Only that is ignored.
 set -u
 
 log=$(mktemp)

@@ -2,7 +2,7 @@
 # pairs.sh BASE [PAIRS [BENCHTIME]]: runs the benchmarks of appends, fan-out and
 # sendMessage of commit BASE and of this tree in turns, and prints for each the median of
 # the ratios tree/BASE of one pair, with its 90 % interval by order statistics. A ratio
-# above 1 is a faster tree. What else the machine does meets both halves of a pair alike.
+# above 1 is a faster tree. Other load of the machine affects both halves of a pair alike.
 set -eu
 
 base=${1:?usage: scripts/pairs.sh BASE [PAIRS [BENCHTIME]]}
