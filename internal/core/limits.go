@@ -102,13 +102,6 @@ const (
 	convosParticipantsMax = 20_000  // in one list, before it ends early
 )
 
-// What one socket may have under way before it is not read from any more: sends whose
-// answers have not left yet, and their bytes. One send always may.
-const (
-	SendsUnderWayMax     = 32
-	SendBytesUnderWayMax = 1 << 20
-)
-
 // What pages and answers may hold while their readers take them in.
 const (
 	turnsBytes   = 96 << 20 // of all readers together, beyond pageFree for each
@@ -124,18 +117,6 @@ const (
 	turnFactor = 4
 	// GroupInfoAnswerBytes is what the largest GroupInfo takes while it is answered.
 	GroupInfoAnswerBytes = 2 * blobBytesMax
-)
-
-// Bodies of HTTP requests and frames that may be in memory at one time. An address may be
-// many people's; four of the largest commits fit at once, of an account too. What strangers
-// send, who have not proven an account, leaves room for those who have, and what they send
-// from one address leaves room for other addresses.
-const (
-	AddressBodyBytesMax         = 64 << 20
-	AccountBodyBytesMax         = 64 << 20
-	AddressStrangerBodyBytesMax = 16 << 20
-	StrangerBodyBytesMax        = 64 << 20
-	TotalBodyBytesMax           = 256 << 20
 )
 
 // ConversationsMax is how many conversations a page of a list has.

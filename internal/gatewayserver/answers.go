@@ -8,8 +8,14 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+)
+
+// What one socket may have under way before it is not read from any more: sends whose
+// answers have not left yet, and their bytes. One send always may.
+const (
+	sendsUnderWayMax     = 32
+	sendBytesUnderWayMax = 1 << 20
 )
 
 // answers are what a socket owes for frames whose handling takes no turn of the
@@ -36,7 +42,7 @@ type owed struct {
 	request   string // its type
 	id        json.RawMessage
 	conv, msg string
-	bytes     int // that count against SendBytesUnderWayMax: cost, and the message's own
+	bytes     int // that count against sendBytesUnderWayMax: cost, and the message's own
 	seq       int64
 	err       error
 	frame     []byte // of an answer that only waited for its turn
@@ -63,7 +69,7 @@ func (a *answers) isFree() bool {
 func (a *answers) push(o *owed) bool {
 	hasRoom := a.await(func() bool {
 		n := len(a.owed) + a.writing
-		return n == 0 || n < core.SendsUnderWayMax && a.bytes+o.bytes <= core.SendBytesUnderWayMax
+		return n == 0 || n < sendsUnderWayMax && a.bytes+o.bytes <= sendBytesUnderWayMax
 	})
 	if !hasRoom {
 		return false

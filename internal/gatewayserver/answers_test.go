@@ -12,7 +12,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/pgtest"
 )
@@ -226,8 +225,8 @@ func TestPipelineIsBounded(t *testing.T) {
 		env              string
 		limit, most, all int
 	}{
-		{"sends", "e", core.SendsUnderWayMax, core.SendsUnderWayMax, 5 * core.SendsUnderWayMax},
-		{"bytes", strings.Repeat("x", core.SendBytesUnderWayMax/4), 3, 4, 12}, // each counts for a little more than its env; a pong for little
+		{"sends", "e", sendsUnderWayMax, sendsUnderWayMax, 5 * sendsUnderWayMax},
+		{"bytes", strings.Repeat("x", sendBytesUnderWayMax/4), 3, 4, 12}, // each counts for a little more than its env; a pong for little
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -15,9 +15,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
-	"waxwing.im/waxwing/internal/intake"
 	"waxwing.im/waxwing/internal/limits"
 )
 
@@ -105,57 +104,6 @@ func TestSocketAttacks(t *testing.T) {
 	}
 }
 
-// TestBudgetOfASocket: whatever comes through the network is paid for, also what never
-// becomes a message.
-func TestBudgetOfASocket(t *testing.T) {
-	here, there := net.Pipe()
-	l := &link{Conn: here, over: make(chan struct{})}
-	// One frame, hardly begun: many small ones, watched by the race detector, are read more
-	// slowly than the budget grows.
-	frame := append([]byte{0x82, 0xFF, 0x7F, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0}, make([]byte, 1<<20)...)
-	go flood(there, frame, 0)
-	piece, read := make([]byte, 1<<20), 0
-	for l.spent.take(0, time.Now()) < -time.Second { // to within a second of being made to wait
-		n, err := l.Read(piece)
-		must(t, err)
-		read += n
-	}
-	if read < bytesAtOnce/2 {
-		t.Errorf("slowed down after %d bytes", read)
-	}
-	l.spent.until = l.spent.until.Add(time.Hour)
-	waited := make(chan struct{})
-	go func() {
-		defer close(waited)
-		_, _ = l.Read(piece)
-	}()
-	select {
-	case <-waited:
-		t.Error("a link that is an hour ahead does not wait")
-	case <-time.After(20 * time.Millisecond):
-	}
-	must(t, l.Close()) // ends the wait at once
-	<-waited
-	must(t, there.Close())
-}
-
-// TestCloseReadsToo: whoever closes a socket reads what still comes, beside the
-// goroutine that reads it anyway; the race detector looks on.
-func TestCloseReadsToo(t *testing.T) {
-	here, there := net.Pipe()
-	l := &link{Conn: here, over: make(chan struct{})}
-	go flood(there, make([]byte, 1<<10), 0)
-	closing := make(chan struct{})
-	go func() {
-		defer close(closing)
-		_, _ = l.Read(make([]byte, 1<<10))
-	}()
-	l.slow(frameBytesMin)
-	<-closing
-	must(t, l.Close())
-	must(t, there.Close())
-}
-
 // TestManySubscribes: ten thousand of them in a row cost what the limit lets through;
 // the others are refused one by one, and the socket stays.
 func TestManySubscribes(t *testing.T) {
@@ -202,10 +150,10 @@ func (w *world) holds(address string, n int64) {
 func (w *world) exhaust() (release func()) {
 	w.t.Helper()
 	w.holds("", 0)
-	const share = core.AccountBodyBytesMax
-	var owners []intake.Owner
-	for i := range core.TotalBodyBytesMax / share {
-		o := intake.Owner{Account: ds.AccountID(fmt.Sprint("did:ex:", i))}
+	const share = doors.AccountBodyBytesMax
+	var owners []doors.Owner
+	for i := range doors.TotalBodyBytesMax / share {
+		o := doors.Owner{Account: ds.AccountID(fmt.Sprint("did:ex:", i))}
 		must(w.t, w.server.intake.Take(o, share))
 		owners = append(owners, o)
 	}
@@ -237,10 +185,10 @@ func TestBodiesInMemory(t *testing.T) {
 		return attempt{network, bufio.NewReader(network)}
 	}
 	var stalled []attempt
-	for range core.AddressBodyBytesMax / size {
+	for range doors.AddressBodyBytesMax / size {
 		stalled = append(stalled, post("192.0.2.1", token))
 	}
-	w.holds("192.0.2.1", int64(len(stalled))*(size-intake.FreeBytes))
+	w.holds("192.0.2.1", int64(len(stalled))*(size-doors.FreeBytes))
 	one := post("192.0.2.1", w.start("bob").session)
 	response, err := http.ReadResponse(one.answer, nil)
 	must(t, err)
@@ -254,7 +202,7 @@ func TestBodiesInMemory(t *testing.T) {
 		t.Errorf("more of the account: %v, %v", response, err)
 	}
 	other := post("192.0.2.2", w.person("bob").session)
-	w.holds("192.0.2.2", size-intake.FreeBytes)
+	w.holds("192.0.2.2", size-doors.FreeBytes)
 	other.network.Close()
 	for _, a := range stalled {
 		a.network.Close()
@@ -263,7 +211,7 @@ func TestBodiesInMemory(t *testing.T) {
 	w.holds("192.0.2.2", 0)
 	release := w.exhaust()
 	for _, path := range []string{"/v1/session/start", "/v1/inbox", "/v1/keypackages"} {
-		body := `{"x":"` + strings.Repeat("x", intake.FreeBytes) + `"}`
+		body := `{"x":"` + strings.Repeat("x", doors.FreeBytes) + `"}`
 		if status, answer, header := w.call("ann", "POST", path, body); status != 503 || header.Get("Retry-After") != "1" || !strings.Contains(answer, `"unavailable"`) {
 			t.Errorf("%s: %d %s", path, status, answer)
 		}
@@ -287,9 +235,9 @@ func TestFramesInMemory(t *testing.T) {
 		_, _ = p.network.Write(unfinished) // ends early when it is refused
 		return p.network
 	}
-	const counted = size/intake.FreeBytes*intake.FreeBytes - intake.FreeBytes // whole pieces beyond the first
+	const counted = size/doors.FreeBytes*doors.FreeBytes - doors.FreeBytes // whole pieces beyond the first
 	var stalled []net.Conn
-	for i := range core.AddressStrangerBodyBytesMax / counted {
+	for i := range doors.AddressStrangerBodyBytesMax / counted {
 		stalled = append(stalled, begin(fmt.Sprint("eve", i), "192.0.2.1"))
 	}
 	w.holds("192.0.2.1", int64(len(stalled))*counted)
@@ -315,7 +263,7 @@ func TestFramesInMemory(t *testing.T) {
 		}
 	}
 	release := w.exhaust()
-	w.say("ann", ping(intake.FreeBytes/2))
+	w.say("ann", ping(doors.FreeBytes/2))
 	if got := w.hear("ann"); got != `{"v":1,"t":"pong"}` {
 		t.Error(got)
 	}

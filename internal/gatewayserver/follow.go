@@ -9,6 +9,7 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 )
@@ -34,7 +35,7 @@ func (c *socket) follow() {
 		}
 		c.server.logger.Error("follow", "err", err)
 		c.end(causeFault)
-		c.conn.Close(closeFault, "internal error")
+		c.conn.Close(doors.CloseFault, "internal error")
 	})
 }
 
@@ -162,7 +163,7 @@ func (w *frameWriter) frame(frameType string, body any) { w.add(frameOf(frameTyp
 
 func (w *frameWriter) add(frame []byte) {
 	w.frames, w.bytes = append(w.frames, frame), w.bytes+len(frame)
-	if w.bytes >= writeBytesMax {
+	if w.bytes >= doors.WriteBytesMax {
 		w.flush()
 	}
 }
@@ -177,7 +178,7 @@ func (w *frameWriter) flush() {
 
 func (w *frameWriter) finish() error {
 	w.flush()
-	if cap(*w.out) <= 4*writeBytesMax {
+	if cap(*w.out) <= 4*doors.WriteBytesMax {
 		scratches.Put(w.out)
 	}
 	return w.err

@@ -104,7 +104,7 @@ func TestUnansweredSendsHoldLittle(t *testing.T) {
 	id := strings.Repeat("i", 1000)
 	long := strings.Repeat("m", gateway.FrameBytesMax-2<<10)
 	frames := []string{`{"v":1,"t":"conv.subscribe","body":{"conv_id":"c","from_seq":1}}`}
-	for i := range 3 * core.SendsUnderWayMax { // some are answered before the network is full
+	for i := range 3 * sendsUnderWayMax { // some are answered before the network is full
 		frame := `{"v":1,"t":"conv.send","id":"` + id + `","body":{"conv_id":"c","msg_id":"` + long + `","env":"e"}}`
 		switch i % 3 {
 		case 1:
@@ -123,7 +123,7 @@ func TestUnansweredSendsHoldLittle(t *testing.T) {
 		defer c.answers.mu.Unlock()
 		return c.answers.isWaited
 	})
-	most := int64(sockets) * (core.SendBytesUnderWayMax + 4*gateway.FrameBytesMax) // and one frame in several forms
+	most := int64(sockets) * (sendBytesUnderWayMax + 4*gateway.FrameBytesMax) // and one frame in several forms
 	if grown := heap() - before; grown > most {
 		t.Errorf("%d sockets hold %d KiB, want at most %d", sockets, grown>>10, most>>10)
 	} else {

@@ -12,9 +12,9 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
-	"waxwing.im/waxwing/internal/intake"
 )
 
 // public is an endpoint that anybody may call.
@@ -99,7 +99,7 @@ func (s *Server) authenticate(r *http.Request) (identity.Session, error) {
 	}
 	who, err := s.identity.SessionFrom(r.Context(), strings.TrimSpace(token), s.proxies.AddressOf(r))
 	if err == nil {
-		intake.Own(r, who.Account)
+		doors.Own(r, who.Account)
 	}
 	return who, err
 }
@@ -112,7 +112,7 @@ func readBytes(w http.ResponseWriter, r *http.Request, bytesMax int64) ([]byte, 
 	switch {
 	case err == nil:
 		return data, nil
-	case ds.CodeOf(err) != "" || errors.Is(err, intake.ErrFull):
+	case ds.CodeOf(err) != "" || errors.Is(err, doors.ErrFull):
 		return nil, err
 	}
 	return nil, errMalformedBody // too long, or the client has gone

@@ -128,29 +128,6 @@ func TestLimitsPerAddress(t *testing.T) {
 	}
 }
 
-// TestBudget: nobody who keeps below its budget is slowed down, and who does not waits
-// for about as long as it was ahead.
-func TestBudget(t *testing.T) {
-	var b budget
-	now := testTime
-	const frame = 1 << 20
-	for i := range bytesAtOnce / frame {
-		if wait := b.take(frame, now); wait > 0 {
-			t.Fatalf("after %d MiB: %s", i+1, wait)
-		}
-	}
-	if wait := b.take(frame, now); wait != time.Minute*frame/bytesAtOnce {
-		t.Errorf("ahead by a frame: %s", wait)
-	}
-	now = now.Add(3 * time.Minute)
-	for range 10 * 60 {
-		now = now.Add(time.Second)
-		if wait := b.take(1<<20, now); wait > 0 {
-			t.Fatal(wait)
-		}
-	}
-}
-
 // TestReportsAreCounted: a report is cheap to make up, on a socket and in the inbox.
 func TestReportsAreCounted(t *testing.T) {
 	w := newWorld(t, limited(t, limits.Reports+"=2/m"))

@@ -21,16 +21,15 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
-	"waxwing.im/waxwing/internal/intake"
 	"waxwing.im/waxwing/internal/limits"
 )
 
@@ -57,12 +56,12 @@ type Options struct {
 	StreamPing time.Duration
 	// Heartbeat bounds the time in which nothing is written to a socket or stream (0: 25 s).
 	Heartbeat time.Duration
-	// WriteTimeout is how long the network may take for writeBytesMax (0: 30 s).
+	// WriteTimeout is how long the network may take for doors.WriteBytesMax (0: 30 s).
 	WriteTimeout time.Duration
 	// TrustedProxies are believed in what they say of a client's address.
-	TrustedProxies intake.Proxies
+	TrustedProxies doors.Proxies
 	// Intake bounds what requests hold in memory; nil for one of its own.
-	Intake *intake.Intake
+	Intake *doors.Intake
 }
 
 const (
@@ -83,7 +82,7 @@ type Server struct {
 	logger   *slog.Logger
 	metrics  *metrics
 	mux      *http.ServeMux
-	proxies  intake.Proxies
+	proxies  doors.Proxies
 
 	pingInterval     time.Duration
 	pingMisses       int
@@ -94,14 +93,13 @@ type Server struct {
 	silenceMax       int64 // ms; the watchdog looks late, so it is less than the heartbeat
 	answersIdle      time.Duration
 
-	started time.Time
-	clock   atomic.Int64 // ms since started + 1, moved by the watchdog
+	clock *doors.Clock // moved by the watchdog
 
 	ctx  context.Context // ends what sockets ask of core
 	stop context.CancelFunc
 
 	connections registry
-	intake      *intake.Intake
+	intake      *doors.Intake
 	watchdog    sync.WaitGroup
 }
 
@@ -120,7 +118,7 @@ func New(o Options) *Server {
 		streamPing:       orDefault(o.StreamPing, streamPingDefault),
 		heartbeat:        orDefault(o.Heartbeat, heartbeatDefault),
 		answersIdle:      answersIdleDefault,
-		started:          time.Now(),
+		clock:            doors.NewClock(),
 	}
 	s.streamPing = min(s.streamPing, s.heartbeat)
 	s.silenceMax = (s.heartbeat * 4 / 5).Milliseconds()
@@ -133,7 +131,7 @@ func New(o Options) *Server {
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.connections = registry{metrics: s.metrics, open: map[connection]struct{}{}, account: map[ds.AccountID]int{}}
 	if s.intake = o.Intake; s.intake == nil {
-		s.intake = intake.New()
+		s.intake = doors.NewIntake()
 	}
 
 	s.mux.HandleFunc("GET /healthz", s.healthz)
@@ -161,7 +159,6 @@ func New(o Options) *Server {
 	command(s, "POST /v1/keypackages/fetch", s.fetchKeyPackages)
 	command(s, "POST /v1/keypackages/rotate", s.rotateKeyPackages)
 
-	s.tick()
 	s.watchdog.Go(s.watch)
 	return s
 }
@@ -207,4 +204,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // all start again at once.
 func reconnectAfter(n int) gateway.Drain {
 	return gateway.Drain{ReconnectAfterMS: 100 + rand.Int64N(int64(n)/2+1)}
+}
+
+// ServeHTTP answers /v1/… and /healthz, and 404 for everything else.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer s.intake.Count(w, r, s.proxies.AddressOf(r))()
+	s.mux.ServeHTTP(w, r)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
 )
@@ -69,7 +70,7 @@ func TestNothingAfterTheEnd(t *testing.T) {
 	must(t, err)
 	must(t, w.server.identity.Logout(context.Background(), session))
 	bye := c.receive(true, []byte(`{"v":1,"t":"conv.send","id":"1","body":{"conv_id":"c","msg_id":"m","env":"late"}}`))
-	if bye.code != closePolicy || len(network.written) != 2 || string(network.written[1]) != sessionOver {
+	if bye.code != doors.ClosePolicy || len(network.written) != 2 || string(network.written[1]) != sessionOver {
 		t.Errorf("%+v %s", bye, network.written)
 	}
 	c.cancel()

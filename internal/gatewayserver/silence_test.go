@@ -1,10 +1,7 @@
 package gatewayserver
 
 import (
-	"bytes"
 	"context"
-	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -63,39 +60,6 @@ func TestNoSilence(t *testing.T) {
 	w.call2(t, "ann", "/v1/rooms/create", `{"conv_id":"c"}`)
 	must(t, refusedAs(w.stream("ann", "?conv_id=c", false), ""))
 	within(t, "stream", w.person("ann").events.pings, 5)
-}
-
-// TestPingBetweenFrames: a ping goes out only where a frame has ended, and not behind the
-// close frame.
-func TestPingBetweenFrames(t *testing.T) {
-	w := newWorld(t)
-	here, there := net.Pipe()
-	defer here.Close()
-	l := &link{Conn: there, clock: &w.server.clock, over: make(chan struct{})}
-	var got bytes.Buffer
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		_, _ = io.Copy(&got, here)
-	}()
-	must2 := func(_ int, err error) { t.Helper(); must(t, err) }
-	l.ping()
-	l.hold()
-	must2(l.Write([]byte("half of ")))
-	l.ping()
-	must2(l.Write([]byte("a frame")))
-	must(t, l.release())
-	l.mu.Lock() // as a write does
-	l.ping()
-	l.mu.Unlock()
-	l.leave()
-	l.ping()
-	must2(l.Write([]byte(" and the last")))
-	must(t, l.Close())
-	<-read
-	if want := "\x89\x00half of a frame and the last"; got.String() != want {
-		t.Errorf("wrote %q, want %q", got.String(), want)
-	}
 }
 
 // TestSubprotocols: a WebSocket that offers subprotocols is accepted with the first.

@@ -12,9 +12,9 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
-	"waxwing.im/waxwing/internal/intake"
 )
 
 // socket is one WebSocket: from the upgrade to the session, and through it.
@@ -22,7 +22,7 @@ type socket struct {
 	server    *Server
 	conn      conn
 	userAgent string
-	address   string // what limits count it under, see intake.Proxies
+	address   string // what limits count it under, see doors.Proxies
 	opened    int64  // by the server's clock
 	isReady   atomic.Bool
 	heard     atomic.Bool            // a well-formed frame came since the last heartbeat
@@ -61,21 +61,21 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, nil, ds.Unavailable(errDraining))
 		return
 	}
-	network, err := upgrade(w, r, &s.clock, s.intake, gateway.FrameBytesMax)
+	network, err := s.upgrade(w, r)
 	if err != nil {
 		return // answered
 	}
 	c := newSocket(s, network, r.UserAgent(), s.proxies.AddressOf(r))
 	if !s.connections.admit(c) {
 		c.cancel()
-		network.Close(closeGoingAway, "shutting down")
+		network.Close(doors.CloseGoingAway, "shutting down")
 		return
 	}
 	go c.run()
 }
 
 func newSocket(s *Server, network conn, userAgent, address string) *socket {
-	now := s.clock.Load()
+	now := s.clock.Now()
 	c := &socket{server: s, conn: network, userAgent: userAgent, address: address, opened: now}
 	c.beat.next = now + s.pingInterval.Milliseconds()
 	c.ended.Store(&ending{})
@@ -94,7 +94,7 @@ func (c *socket) run() {
 	if c.isReady.Load() {
 		c.follower.Close()
 		c.detach()
-		flushed, stop := context.WithTimeout(context.WithoutCancel(c.ctx), closeTimeout)
+		flushed, stop := context.WithTimeout(context.WithoutCancel(c.ctx), doors.CloseTimeout)
 		if err := c.server.core.FlushCursors(flushed, c.session.AsDevice()); err != nil {
 			c.server.logger.Debug("flush cursors", "err", err) // a hint: the client sees some messages again
 		}
@@ -126,9 +126,8 @@ func (c *socket) converse() (bye farewell) {
 			return c.lost(err)
 		}
 		c.buffer = frameBuffers.Get().(*bytes.Buffer)
-		c.frame = countedFrame{Reader: message, Message: c.server.intake.Begin(intake.Owner{Address: c.address, Account: c.session.Account})}
+		c.frame = countedFrame{Reader: message, Message: c.server.intake.Begin(doors.Owner{Address: c.address, Account: c.session.Account})}
 		_, err = c.buffer.ReadFrom(&c.frame)
-		c.conn.Slow(frameBytesMin) // handling it costs something too
 		if refused := c.frame.refused; refused != nil {
 			id := bytes.Clone(gateway.FrameID(c.buffer.Bytes()))
 			c.letGo()
@@ -142,10 +141,10 @@ func (c *socket) converse() (bye farewell) {
 		}
 		c.letGo()
 		switch {
-		case errors.Is(err, errTooLong):
-			return farewell{cause: causeProtocol, code: closeTooLong, reason: "message too big"}
-		case errors.Is(err, intake.ErrSlow):
-			return farewell{cause: causeStalled, code: closePolicy, reason: "too slow"}
+		case errors.Is(err, doors.ErrTooLong):
+			return farewell{cause: causeProtocol, code: doors.CloseTooLong, reason: "message too big"}
+		case errors.Is(err, doors.ErrSlow):
+			return farewell{cause: causeStalled, code: doors.ClosePolicy, reason: "too slow"}
 		case err != nil:
 			return c.lost(err)
 		case bye != (farewell{}):
@@ -173,12 +172,12 @@ func (c *socket) letGo() {
 // RFC 6455 is told so.
 func (c *socket) lost(err error) farewell {
 	c.server.logger.Debug("socket ends", "err", err)
-	return farewell{cause: causePeer, code: closeProtocol, reason: "protocol error"}
+	return farewell{cause: causePeer, code: doors.CloseProtocol, reason: "protocol error"}
 }
 
 func (c *socket) panicked(reason any) farewell {
 	c.server.logger.Error("panic on a socket", "reason", reason, "stack", string(debug.Stack()))
-	return farewell{cause: causeFault, code: closeFault, reason: "internal error"}
+	return farewell{cause: causeFault, code: doors.CloseFault, reason: "internal error"}
 }
 
 // frameBuffers hold a frame while it is handled, so that an idle socket holds none.
@@ -195,14 +194,14 @@ func (c *socket) receive(isText bool, data []byte) farewell {
 		if last := c.lastFrame(); last != nil {
 			_ = c.conn.Write(last)
 		}
-		return farewell{cause: causeSession, code: closePolicy, reason: "session ended"}
+		return farewell{cause: causeSession, code: doors.ClosePolicy, reason: "session ended"}
 	}
 	if !isText {
-		return farewell{cause: causeProtocol, code: closeBinary, reason: "text frames only"}
+		return farewell{cause: causeProtocol, code: doors.CloseBinary, reason: "text frames only"}
 	}
 	frame, err := gateway.DecodeFrame(data)
 	if errors.Is(err, gateway.ErrNotUTF8) {
-		return farewell{cause: causeProtocol, code: closeNotUTF8, reason: "not UTF-8"}
+		return farewell{cause: causeProtocol, code: doors.CloseNotUTF8, reason: "not UTF-8"}
 	}
 	c.noteAnswered()
 	if err != nil {
@@ -295,14 +294,14 @@ func (c *socket) refuse(request gateway.Frame, err error) farewell {
 // handshake handles the first frame, which must start or resume a session.
 func (c *socket) handshake(isText bool, data []byte) farewell {
 	if !isText {
-		return farewell{cause: causeHandshake, code: closeProtocol, reason: "text frames only"}
+		return farewell{cause: causeHandshake, code: doors.CloseProtocol, reason: "text frames only"}
 	}
 	frame, err := gateway.DecodeFrame(data)
 	switch {
 	case errors.Is(err, gateway.ErrNotUTF8):
-		return farewell{cause: causeProtocol, code: closeNotUTF8, reason: "not UTF-8"}
+		return farewell{cause: causeProtocol, code: doors.CloseNotUTF8, reason: "not UTF-8"}
 	case errors.Is(err, gateway.ErrMalformed), errors.Is(err, gateway.ErrNotObject):
-		return farewell{cause: causeHandshake, code: closeProtocol, reason: "not a frame"}
+		return farewell{cause: causeHandshake, code: doors.CloseProtocol, reason: "not a frame"}
 	case err != nil:
 		err = invalid(err)
 		c.server.metrics.request(operationNone, err)
@@ -317,7 +316,7 @@ func (c *socket) handshake(isText bool, data []byte) farewell {
 	}
 	if err != nil {
 		_ = c.reply(frame, reply{}, err)
-		return farewell{cause: causeHandshake, code: closeNormal}
+		return farewell{cause: causeHandshake, code: doors.CloseNormal}
 	}
 	return farewell{}
 }
@@ -381,5 +380,5 @@ func (c *socket) drain(d gateway.Drain) {
 	if c.isReady.Load() && c.session.Has(gateway.FeatureDrain) {
 		_ = c.conn.Write(frameOf(gateway.TypeDrain, nil, d))
 	}
-	c.conn.Close(closeGoingAway, "shutting down")
+	c.conn.Close(doors.CloseGoingAway, "shutting down")
 }

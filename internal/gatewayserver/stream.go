@@ -11,9 +11,9 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
-	"waxwing.im/waxwing/internal/intake"
 )
 
 // stream is one answer to GET /v1/sse: what a socket sends unasked, for those whose
@@ -27,7 +27,7 @@ type stream struct {
 	ended    <-chan struct{} // of the session
 	ctx      context.Context
 	cancel   context.CancelFunc
-	out      *eventWriter
+	out      *doors.EventWriter
 	cause    atomic.Pointer[string] // why the stream ended; the first counts
 	nextPing int64                  // the watchdog's
 
@@ -58,7 +58,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, nil, err)
 		return
 	}
-	c.out = newEventWriter(w, &s.clock)
+	c.out = doors.NewEventWriter(w, s.clock)
 	if !s.connections.admit(c) {
 		c.close()
 		s.answer(w, r, nil, ds.Unavailable(errDraining))
@@ -71,10 +71,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 		s.connections.forget(c)
 	}()
 	s.metrics.request(r.Pattern, nil)
-	h := w.Header()
-	intake.SetStreamHeaders(h)
-	w.WriteHeader(http.StatusOK)
-	if r.Method == http.MethodHead || !c.out.begin() {
+	if !c.out.Begin() || r.Method == http.MethodHead {
 		return
 	}
 	c.run()
@@ -95,7 +92,7 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 	}
 	c := &stream{server: s, session: who, did: s.did(), all: q.all, device: q.device, following: map[ds.LogID]bool{},
 		position: s.core.NewPosition(who.Caller), isRestart: isRestart,
-		follower: s.core.NewFollower(who.Caller), detach: func() { s.connections.leave(who.Account) }, nextPing: s.clock.Load() + s.streamPing.Milliseconds()}
+		follower: s.core.NewFollower(who.Caller), detach: func() { s.connections.leave(who.Account) }, nextPing: s.clock.Now() + s.streamPing.Milliseconds()}
 	c.ctx, c.cancel = context.WithCancel(r.Context())
 	c.follower.BodyMax, c.follower.Cut = bodyBytesMax(who), c.cut
 	if err := c.follow(q, resumed); err != nil {
@@ -217,7 +214,7 @@ func (c *stream) close() {
 	c.position.Close()
 	c.detach()
 	if c.out != nil {
-		c.out.close()
+		c.out.Close()
 	}
 }
 
@@ -455,7 +452,7 @@ func (c *stream) finish(items []byte) error {
 		withID = items
 	}
 	c.items = append(withID, "\n\n"...)
-	if len(c.items) >= writeBytesMax {
+	if len(c.items) >= doors.WriteBytesMax {
 		return c.flush()
 	}
 	return nil
@@ -489,8 +486,8 @@ func (c *stream) flush() error {
 	if len(c.items) == 0 {
 		return nil
 	}
-	ok := c.out.write(c.items)
-	if c.items = c.items[:0]; cap(c.items) > 4*writeBytesMax { // one long message must not stay in memory
+	ok := c.out.Write(c.items)
+	if c.items = c.items[:0]; cap(c.items) > 4*doors.WriteBytesMax { // one long message must not stay in memory
 		c.items = nil
 	}
 	if !ok {

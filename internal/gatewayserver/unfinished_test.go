@@ -8,14 +8,13 @@ import (
 	"testing"
 	"time"
 
-	"waxwing.im/waxwing/internal/core"
-	"waxwing.im/waxwing/internal/intake"
+	"waxwing.im/waxwing/internal/doors"
 )
 
 // TestUnfinishedBodies is 262 strangers that send all of a body but its end, half of them as
 // frames. Meanwhile members are served whatever they send, and others begin sessions.
 func TestUnfinishedBodies(t *testing.T) {
-	in := intake.New()
+	in := doors.NewIntake()
 	in.Patience = 10 * time.Minute // TestSilentSenders is about that
 	w := newWorld(t, func(s *setup) { s.door.Intake = in })
 	w.join("ann")
@@ -40,7 +39,7 @@ func TestUnfinishedBodies(t *testing.T) {
 		bodies = append(bodies, network)
 	}
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		if _, total := in.Held(""); total > core.StrangerBodyBytesMax-(1<<20) {
+		if _, total := in.Held(""); total > doors.StrangerBodyBytesMax-(1<<20) {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -62,7 +61,7 @@ func TestUnfinishedBodies(t *testing.T) {
 
 // TestSilentSenders: a body and a frame of which no more comes are cut, and told why.
 func TestSilentSenders(t *testing.T) {
-	in := intake.New()
+	in := doors.NewIntake()
 	in.Patience = 100 * time.Millisecond
 	w := newWorld(t, func(s *setup) { s.door.Intake = in })
 	w.join("ann")

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/doors"
 )
 
 const (
@@ -24,16 +25,9 @@ func (s *Server) watch() {
 		case <-ticker.C:
 		case <-s.identity.Ends(): // those are cut off at once
 		}
-		now := s.tick()
+		now := s.clock.Tick()
 		s.connections.each(func(c connection) { c.check(now) })
 	}
-}
-
-// tick moves the clock that sockets measure with: milliseconds, never 0.
-func (s *Server) tick() int64 {
-	now := time.Since(s.started).Milliseconds() + 1
-	s.clock.Store(now)
-	return now
 }
 
 // beat is what the watchdog remembers about a socket. Only the watchdog touches it.
@@ -54,17 +48,17 @@ func (c *socket) check(now int64) {
 		return
 	}
 	if c.beat.over != 0 {
-		if now-c.beat.over > 2*closeTimeout.Milliseconds() {
+		if now-c.beat.over > 2*doors.CloseTimeout.Milliseconds() {
 			c.conn.Abort()
 		}
 		return
 	}
 	if c.hasEnded() {
-		c.leave(causeSession, closePolicy, "session ended", c.lastFrame())
+		c.leave(causeSession, doors.ClosePolicy, "session ended", c.lastFrame())
 		return
 	}
 	if !c.isReady.Load() && now-c.opened > s.handshakeTimeout.Milliseconds() {
-		c.leave(causeHandshake, closePolicy, "no session in time", nil)
+		c.leave(causeHandshake, doors.ClosePolicy, "no session in time", nil)
 		return
 	}
 	if now < c.beat.next {
@@ -81,7 +75,7 @@ func (c *socket) check(now int64) {
 		return // it is still taking what it was sent, and could not see the question
 	}
 	if c.beat.misses++; c.beat.misses > s.pingMisses {
-		c.leave(causeHeartbeat, closeGoingAway, "no sign of life", pingFrame)
+		c.leave(causeHeartbeat, doors.CloseGoingAway, "no sign of life", pingFrame)
 		return
 	}
 	s.connections.running.Go(func() { _ = c.conn.Write(pingFrame) }) // an error ends the reader too
@@ -98,7 +92,7 @@ func (c *socket) breakSilence(now, since int64) {
 
 // leave closes c from outside, after one last frame.
 func (c *socket) leave(cause string, code int, reason string, last []byte) {
-	c.beat.over = c.server.clock.Load()
+	c.beat.over = c.server.clock.Now()
 	c.end(cause)
 	c.server.connections.running.Go(func() {
 		if last != nil {
@@ -113,7 +107,7 @@ var pingFrame = frameOf(gateway.TypePing, nil, nil)
 // check ends a stream whose session has ended or whose network takes nothing, and
 // keeps those alive that are silent. It does not block.
 func (c *stream) check(now int64) {
-	since := c.out.since.Load()
+	since := c.out.WritingSince()
 	if since != 0 && now-since > c.server.writeTimeout.Milliseconds() {
 		c.end(causeStalled)
 		c.abort()
@@ -122,7 +116,7 @@ func (c *stream) check(now int64) {
 	if c.hasEnded() {
 		c.end(causeSession)
 		if c.cancel(); since != 0 {
-			c.out.abort() // nothing more may pass
+			c.out.Abort() // nothing more may pass
 		}
 		return
 	}
@@ -131,14 +125,14 @@ func (c *stream) check(now int64) {
 	}
 	c.nextPing = now + c.server.streamPing.Milliseconds()
 	if since == 0 { // else something is being said already
-		c.server.connections.running.Go(func() { c.out.write(pingComment) })
+		c.server.connections.running.Go(func() { c.out.Write(pingComment) })
 	}
 }
 
 // abort cuts off a stream whatever it does.
 func (c *stream) abort() {
 	c.cancel()
-	c.out.abort()
+	c.out.Abort()
 }
 
 // drain ends a stream because the server stops.
@@ -146,7 +140,7 @@ func (c *stream) drain(d gateway.Drain) {
 	c.end(causeDrain)
 	if c.session.Has(gateway.FeatureDrain) {
 		item := append([]byte("event: "+gateway.TypeDrain+"\ndata: "), frameOf(gateway.TypeDrain, nil, d)...)
-		c.out.write(append(item, "\n\n"...))
+		c.out.Write(append(item, "\n\n"...))
 	}
 	c.cancel()
 }

@@ -194,7 +194,6 @@ func (r *recorder) Write(messages ...[]byte) error {
 	r.written = append(r.written, messages...)
 	return nil
 }
-func (r *recorder) Slow(int)            {}
 func (r *recorder) WritingSince() int64 { return 0 }
 func (r *recorder) WrittenAt() int64    { return 0 }
 func (r *recorder) Ping()               {}

@@ -107,3 +107,31 @@ func heapInUse() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
+
+// TestBucket: a caller that keeps below its rate never waits, and one that does not waits
+// for about as long as it was ahead.
+func TestBucket(t *testing.T) {
+	var b Bucket
+	var now time.Duration
+	const frame, most = 1 << 20, 128 << 20
+	rate := Rate{most, time.Minute}
+	for i := range most / frame {
+		b.Take(rate, frame, now)
+		if wait := b.Wait(rate, 0, now); wait > 0 {
+			t.Fatalf("after %d MiB: %s", i+1, wait)
+		}
+	}
+	b.Take(rate, frame, now)
+	const want = time.Minute * frame / most
+	if wait := b.Wait(rate, 0, now); wait > want || wait < want*9/10 {
+		t.Errorf("ahead by a frame: %s", wait)
+	}
+	now += 3 * time.Minute
+	for range 10 * 60 {
+		now += time.Second
+		b.Take(rate, frame, now)
+		if wait := b.Wait(rate, 0, now); wait > 0 {
+			t.Fatal(wait)
+		}
+	}
+}

@@ -52,7 +52,7 @@ const (
 	// Counted by identity: XRPC calls and what their tokens make this service do.
 	AddressCalls     = "address_xrpc_calls"   // per address, with a token good or not
 	AddressBadTokens = "address_bad_tokens"   // per address, tokens that were refused; signed ones per address and issuer
-	AddressSessions  = "address_bad_sessions" // per address, session tokens that were nobody's
+	AddressSessions  = "address_bad_sessions" // per address, unknown session tokens
 	AddressLookups   = "address_did_lookups"  // per address, DID documents fetched for a token
 	HostLookups      = "did_host_lookups"     // per host of did:web, documents fetched
 	IssuerTokens     = "issuer_tokens"        // per account, tokens that were used up

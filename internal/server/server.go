@@ -24,9 +24,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/gatewayserver"
 	"waxwing.im/waxwing/internal/identity"
-	"waxwing.im/waxwing/internal/intake"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/netguard"
 	"waxwing.im/waxwing/internal/store"
@@ -174,7 +174,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	s.warnOfFewFiles()
 	s.metrics.MustRegister(s.store.Collectors()...)
 	s.metrics.MustRegister(s.core.Collectors()...)
-	arriving := intake.New()
+	arriving := doors.NewIntake()
 	s.gateway = gatewayserver.New(gatewayserver.Options{
 		Core: s.core, Limits: s.limits, Identity: s.identity, Logger: s.logger, Registerer: s.metrics,
 		ServiceDID: s.DID, PublicURL: func() string { return s.public },

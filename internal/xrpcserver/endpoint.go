@@ -12,8 +12,8 @@ import (
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
-	"waxwing.im/waxwing/internal/intake"
 )
 
 // procedure is an endpoint with a body, for those with a token.
@@ -119,7 +119,7 @@ func (s *Server) authenticate(r *http.Request, nsid string) (ds.Caller, error) {
 	if err := s.takeCall(proof.Account, nsid); err != nil {
 		return ds.Caller{}, err
 	}
-	intake.Own(r, proof.Account)
+	doors.Own(r, proof.Account)
 	return proof.Caller(""), nil
 }
 
@@ -141,7 +141,7 @@ func readBody(w http.ResponseWriter, r *http.Request, bytesMax int64) ([]byte, e
 		return body, nil
 	case errors.As(err, &tooLarge):
 		return nil, &Error{http.StatusRequestEntityTooLarge, xrpc.ErrorPayloadTooLarge, "the body is too large"}
-	case ds.CodeOf(err) != "" || errors.Is(err, intake.ErrFull):
+	case ds.CodeOf(err) != "" || errors.Is(err, doors.ErrFull):
 		return nil, err
 	}
 	return nil, &Error{http.StatusBadRequest, xrpc.ErrorInvalidRequest, "the body ended early"}

@@ -23,8 +23,8 @@ import (
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/identity"
-	"waxwing.im/waxwing/internal/intake"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/lexicons"
 )
@@ -46,9 +46,9 @@ type Options struct {
 	Logger     *slog.Logger          // nil: discard
 	Registerer prometheus.Registerer // nil: no metrics
 	// TrustedProxies are believed in what they say of a client's address.
-	TrustedProxies intake.Proxies
+	TrustedProxies doors.Proxies
 	// Intake bounds what requests hold in memory; nil for one of its own.
-	Intake *intake.Intake
+	Intake *doors.Intake
 	// Heartbeat bounds the time in which nothing is written to a subscription (0: 25 s), and
 	// PongTimeout the time in which a client must give the sign of life that it is asked for
 	// (0: 20 s).
@@ -69,13 +69,13 @@ type Server struct {
 	metrics  *metrics
 	mux      *http.ServeMux
 	methods  map[string]string // verb by NSID
-	proxies  intake.Proxies
-	intake   *intake.Intake
+	proxies  doors.Proxies
+	intake   *doors.Intake
 
 	heartbeat, pongTimeout time.Duration
-	silenceMax             int64 // ms; the watchdog looks late, so it is less than the heartbeat
-	started                time.Time
-	clock                  atomic.Int64 // ms since started + 1, moved by the watchdog
+	silenceMax             int64        // ms; the watchdog looks late, so it is less than the heartbeat
+	clock                  *doors.Clock // moved by the watchdog
+	writeTimeout           atomic.Int64 // ms; tests change it
 
 	ctx  context.Context // ends what subscriptions ask of core
 	stop context.CancelFunc
@@ -88,7 +88,8 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{core: o.Core, limits: o.Limits, identity: o.Identity, resolver: o.Resolver, did: o.ServiceDID, url: o.PublicURL, sign: o.Sign,
 		logger: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), methods: map[string]string{}, proxies: o.TrustedProxies, intake: o.Intake,
-		heartbeat: cmp.Or(o.Heartbeat, heartbeatDefault), pongTimeout: cmp.Or(o.PongTimeout, pongTimeout), started: time.Now()}
+		heartbeat: cmp.Or(o.Heartbeat, heartbeatDefault), pongTimeout: cmp.Or(o.PongTimeout, pongTimeout), clock: doors.NewClock()}
+	s.writeTimeout.Store(writeTimeout.Milliseconds())
 	s.silenceMax = (s.heartbeat * 4 / 5).Milliseconds()
 	if o.Resolver != nil {
 		s.services = identity.NewDeliveryServices(o.Resolver)
@@ -100,7 +101,7 @@ func New(o Options) *Server {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
 	if s.intake == nil {
-		s.intake = intake.New()
+		s.intake = doors.NewIntake()
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 
@@ -115,7 +116,6 @@ func New(o Options) *Server {
 	s.registerLexicons()
 	s.registerRest()
 
-	s.tick()
 	s.open.Go(s.watch)
 	return s
 }

@@ -1,21 +1,20 @@
 package xrpcserver
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
-	"waxwing.im/waxwing/internal/intake"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 const (
@@ -23,43 +22,43 @@ const (
 	// then once more in each typingInterval. What is beyond that is passed over.
 	typingsAtOnce  = 10
 	typingInterval = time.Second
+	// bytesAtOnce bounds the bytes that one socket may send at once; then as much again each
+	// minute. A client that sends more is read from more slowly.
+	bytesAtOnce = 1 << 20
+	// readBufferBytes is the incoming buffer: frames of clients are short.
+	readBufferBytes = 512
 )
 
 // socket is a subscription over a WebSocket: one goroutine reads what the client says and
 // one sends events.
 type socket struct {
 	*stream
-	ws       *websocket.Conn
-	link     *link
+	network  *doors.Socket
 	isJSON   bool
 	buffer   []byte
-	spoken   time.Time // when the client's frames would be paid for; the reader's
-	nextBeat int64     // when the client is asked for a sign of life; the watchdog's
+	opened   time.Time
+	spoken   limits.Bucket // of the client's frames, since opened; the reader's
+	nextBeat int64         // when the client is asked for a sign of life; the watchdog's
 }
 
 // serveSocket upgrades the request and returns, so that net/http can forget what it holds
 // for it.
 func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, c *stream) {
-	h := &hijacker{ResponseWriter: w, timeout: s.writeTimeout(), clock: &s.clock}
-	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
-		InsecureSkipVerify: true, // any Origin: subscriptions are held by tickets, not cookies
-		CompressionMode:    websocket.CompressionDisabled,
-		// A client that offers JSON gets it, wherever it stands in the list.
-		Subprotocols: append([]string{jsonProtocol}, intake.FirstSubprotocol(r)...),
-	})
+	network, err := doors.Accept(w, r, doors.SocketOptions{Clock: s.clock, Intake: s.intake, BytesMax: xrpc.ClientFrameMax,
+		Rate: limits.Rate{Count: bytesAtOnce, Period: time.Minute}, ReadBufferBytes: readBufferBytes,
+		Preferred: []string{jsonProtocol}}) // a client that offers JSON gets it, wherever it stands in the list
 	if err != nil { // answered
 		c.close()
 		s.streams.leave(c.who.Account)
 		return
 	}
-	ws.SetReadLimit(xrpc.ClientFrameMax)
-	k := &socket{stream: c, ws: ws, link: h.link, isJSON: strings.EqualFold(ws.Subprotocol(), jsonProtocol),
-		nextBeat: s.clock.Load() + s.silenceMax}
+	k := &socket{stream: c, network: network, isJSON: strings.EqualFold(network.Subprotocol(), jsonProtocol),
+		opened: time.Now(), nextBeat: s.clock.Now() + s.silenceMax}
 	c.out = k
 	if !s.admit(c) {
 		c.close()
 		s.streams.leave(c.who.Account)
-		k.bye(websocket.StatusGoingAway, "shutting down")
+		k.network.Close(doors.CloseGoingAway, "shutting down")
 		return
 	}
 	go k.serve()
@@ -78,69 +77,50 @@ func (k *socket) serve() {
 	k.server.ended(k.stream)
 	switch *k.cause.Load() {
 	case causeShutdown:
-		k.bye(websocket.StatusGoingAway, "shutting down")
+		k.network.Close(doors.CloseGoingAway, "shutting down")
 	case causeLost:
-		k.bye(websocket.StatusPolicyViolation, "not a member")
+		k.network.Close(doors.ClosePolicy, "not a member")
 	case causeProtocol:
-		k.bye(websocket.StatusPolicyViolation, "not a frame")
+		k.network.Close(doors.ClosePolicy, "not a frame")
 	case causeFault:
-		k.bye(websocket.StatusInternalError, "internal error")
+		k.network.Close(doors.CloseFault, "internal error")
 	case causePeer:
-		k.bye(websocket.StatusNormalClosure, "")
+		k.network.Close(doors.CloseNormal, "")
 	default: // the network takes nothing
 		k.abort()
 	}
 	<-listened
 }
 
-// bye says goodbye, waits a moment for the client to do the same, and ends every call.
-func (k *socket) bye(code websocket.StatusCode, reason string) {
-	// The library waits without limit for the rest of a message that never comes.
-	_ = k.link.SetReadDeadline(time.Now().Add(closeTimeout))
-	timer := time.AfterFunc(2*closeTimeout, k.abort)
-	defer timer.Stop()
-	k.link.leave()
-	_ = k.ws.Close(code, reason)
-	k.abort()
-	_ = k.ws.CloseNow()
-}
-
-func (k *socket) abort() { _ = k.link.Close() }
+func (k *socket) abort() { k.network.Abort() }
 
 func (k *socket) event(e *sharedEvent, seq int64, cursor []byte) error {
-	kind := websocket.MessageBinary
 	if k.isJSON {
-		kind, k.buffer = websocket.MessageText, appendJSON(k.buffer[:0], e, seq, cursor)
+		k.buffer = appendJSON(k.buffer[:0], e, seq, cursor)
 	} else {
 		k.buffer = e.frame.AppendAt(k.buffer[:0], seq, string(cursor))
 	}
-	return k.put(kind, k.buffer)
+	return lostUnless(k.network.Add(k.isJSON, k.buffer))
 }
 
 func (k *socket) fail(name, message string) error {
+	text := xrpc.ErrorFrame(name, message)
 	if k.isJSON {
-		return k.put(websocket.MessageText, errorJSON(name, message))
+		text = errorJSON(name, message)
 	}
-	return k.put(websocket.MessageBinary, xrpc.ErrorFrame(name, message))
-}
-
-func (k *socket) put(kind websocket.MessageType, data []byte) error {
-	k.link.hold()
-	err := k.ws.Write(context.Background(), kind, data)
-	if err == nil {
-		err = k.link.flushIfFull()
-	}
-	if err != nil {
-		return errors.Join(errWrite, err)
-	}
-	return nil
+	return lostUnless(k.network.Add(k.isJSON, text))
 }
 
 func (k *socket) flush() error {
-	if cap(k.buffer) > 4*writeBytesMax { // one long message must not stay in memory
+	if cap(k.buffer) > 4*doors.WriteBytesMax { // one long message must not stay in memory
 		k.buffer = nil
 	}
-	if err := k.link.release(); err != nil {
+	return lostUnless(k.network.Flush())
+}
+
+// lostUnless returns an error of the network as one that ends the stream with errWrite.
+func lostUnless(err error) error {
+	if err != nil {
 		return errors.Join(errWrite, err)
 	}
 	return nil
@@ -173,9 +153,13 @@ func (k *socket) listen() {
 		}
 	}()
 	for {
-		kind, data, err := k.ws.Read(context.Background())
+		isText, message, err := k.network.Next()
+		var data []byte
+		if err == nil {
+			data, err = io.ReadAll(message)
+		}
 		if err != nil {
-			if errors.Is(err, websocket.ErrMessageTooBig) {
+			if errors.Is(err, doors.ErrTooLong) {
 				k.end(causeProtocol)
 			}
 			k.end(causePeer)
@@ -184,7 +168,7 @@ func (k *socket) listen() {
 		if k.ctx.Err() != nil {
 			return
 		}
-		if err := k.hear(kind == websocket.MessageText, data); err != nil {
+		if err := k.hear(isText, data); err != nil {
 			k.end(causeProtocol)
 			_ = k.write(func() error { return k.fail(xrpc.ErrorInvalidRequest, err.Error()) })
 			return
@@ -233,13 +217,10 @@ func (k *socket) typing(id ds.ConversationID, isTyping bool) {
 
 // mayPass counts what a client says against what it may.
 func (k *socket) mayPass() bool {
-	now := time.Now()
-	if k.spoken.Before(now) {
-		k.spoken = now
-	}
-	if k.spoken.Sub(now) > (typingsAtOnce-1)*typingInterval {
+	rate, now := limits.Rate{Count: typingsAtOnce, Period: typingsAtOnce * typingInterval}, time.Since(k.opened)
+	if k.spoken.Wait(rate, 1, now) > 0 {
 		return false
 	}
-	k.spoken = k.spoken.Add(typingInterval)
+	k.spoken.Take(rate, 1, now)
 	return true
 }

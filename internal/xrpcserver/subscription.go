@@ -1,7 +1,6 @@
 package xrpcserver
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -9,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"time"
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
@@ -135,12 +133,7 @@ type streams struct {
 	accounts map[ds.AccountID]int
 	open     map[*stream]struct{}
 	isClosed bool
-
-	// Tests have less patience. 0 stands for what the constant says.
-	writes time.Duration
 }
-
-func (s *Server) writeTimeout() time.Duration { return cmp.Or(s.streams.writes, writeTimeout) }
 
 // enter counts a subscription of an account that is about to open.
 func (l *streams) enter(account ds.AccountID) error {

@@ -9,23 +9,22 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/xrpc"
-	"waxwing.im/waxwing/internal/core"
-	"waxwing.im/waxwing/internal/intake"
+	"waxwing.im/waxwing/internal/doors"
 )
 
 // TestUnfinishedBodies: what strangers hold leaves room for calls with a token, large ones
 // too; a body of which no more comes is cut.
 func TestUnfinishedBodies(t *testing.T) {
-	in := intake.New()
+	in := doors.NewIntake()
 	w := newWorld(t, func(s *setup) { s.door.Intake = in })
 	id := w.phone("ann").start().id
-	strangers := intake.Owner{}
-	must(t, in.Take(strangers, core.StrangerBodyBytesMax))
+	strangers := doors.Owner{}
+	must(t, in.Take(strangers, doors.StrangerBodyBytesMax))
 	w.call("ann", xrpc.SendMessage, message(id, uuid(1), 0, 512)).fields()
 	w.call("ann", xrpc.SendMessage, message(id, uuid(2), 0, 128<<10)).fields()
-	in.Release(strangers, core.StrangerBodyBytesMax)
+	in.Release(strangers, doors.StrangerBodyBytesMax)
 
-	in = intake.New()
+	in = doors.NewIntake()
 	in.Patience = 100 * time.Millisecond
 	w = newWorld(t, func(s *setup) { s.door.Intake = in })
 	network, err := net.Dial("tcp", strings.TrimPrefix(w.http.URL, "http://"))

@@ -8,6 +8,7 @@ const (
 	heartbeatDefault = 25 * time.Second
 	keepAliveDefault = 15 * time.Second
 	pongTimeout      = 20 * time.Second
+	writeTimeout     = 20 * time.Second // of doors.WriteBytesMax
 	tickMin          = 5 * time.Millisecond
 	tickMax          = 250 * time.Millisecond
 )
@@ -23,7 +24,7 @@ func (s *Server) watch() {
 			return
 		case <-ticker.C:
 		}
-		now := s.tick()
+		now := s.clock.Tick()
 		s.streams.mu.Lock()
 		for c := range s.streams.open {
 			c.out.check(now)
@@ -32,19 +33,25 @@ func (s *Server) watch() {
 	}
 }
 
-// tick moves the clock that sockets measure with: milliseconds, never 0.
-func (s *Server) tick() int64 {
-	now := time.Since(s.started).Milliseconds() + 1
-	s.clock.Store(now)
-	return now
+// isStalled reports whether the network has taken nothing of a write for too long, and cuts
+// the stream off then.
+func (c *stream) isStalled(now, since int64) bool {
+	if since == 0 || now-since <= c.server.writeTimeout.Load() {
+		return false
+	}
+	c.end(causeStalled)
+	c.cancel()
+	c.out.abort()
+	return true
 }
 
-// check asks a socket for a sign of life when that is due, and cuts off one that has
+// check cuts off a socket whose network takes nothing, asks it for a sign of life when that is due, and cuts off one that has
 // given none since it was asked. Anything that arrives is one.
 func (k *socket) check(now int64) {
-	asked := k.link.pinged.Load()
+	asked := k.network.PingedAt()
 	switch {
-	case asked > k.link.heard.Load():
+	case k.isStalled(now, k.network.WritingSince()):
+	case asked > k.network.HeardAt():
 		if now-asked > k.server.pongTimeout.Milliseconds() {
 			k.end(causeDead)
 			k.cancel()
@@ -52,15 +59,19 @@ func (k *socket) check(now int64) {
 		}
 	case now >= k.nextBeat:
 		k.nextBeat = now + k.server.silenceMax
-		k.server.open.Go(k.link.ping) // it may have to wait for the network
+		k.server.open.Go(k.network.Ping) // it may have to wait for the network
 	}
 }
 
-// check writes a comment to a stream when that is due. This also finds out that the
-// client has gone.
+// check writes a comment to a stream when that is due, unless events are being written.
+// This also finds out that the client has gone.
 func (e *eventSource) check(now int64) {
-	if now >= e.nextBeat {
-		e.nextBeat = now + min(keepAliveDefault.Milliseconds(), e.server.silenceMax)
+	since := e.network.WritingSince()
+	if e.isStalled(now, since) || now < e.nextBeat {
+		return
+	}
+	e.nextBeat = now + min(keepAliveDefault.Milliseconds(), e.server.silenceMax)
+	if since == 0 {
 		e.server.open.Go(e.beat)
 	}
 }

@@ -1,4 +1,4 @@
-package intake
+package doors
 
 import (
 	"errors"
@@ -53,7 +53,7 @@ func (b *countedBody) Read(p []byte) (int, error) {
 	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		err = ErrSlow // the deadline stays, so that nobody waits for the rest either
+		err = ErrSlow // the deadline stays, so that the rest is not waited for either
 	case err != nil:
 		_ = b.control.SetReadDeadline(time.Time{})
 	}

@@ -1,22 +1,36 @@
-// Package intake is what every door does with a request before it looks at it: whom its
-// limits per address are counted under, and how many bytes of bodies may be in memory.
+// Package doors holds what the doors of a server do alike, whatever protocol they speak:
+// the WebSocket and the stream of server-sent events below a connection, the registry of
+// open connections with the watchdog that looks after them, the addresses that callers are
+// counted under, and the bytes of requests that may be in memory.
 //
-// One Intake serves all doors of a server, so that the bounds hold for all together.
-package intake
+// A door decodes, authenticates and encodes; it imports this package and no other door.
+// Nothing here knows a method, a frame type or a rule.
+package doors
 
 import (
 	"errors"
 	"sync"
 	"time"
 
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// FreeBytes is how much of a body or frame counts against nothing: most are smaller, every
+// FreeBytes is the part of a body or frame that is not counted: most are smaller, every
 // start of a session is, and a connection that holds so much costs little more than one that
 // holds none. So what is small passes whatever others do.
 const FreeBytes = 16 << 10
+
+// Bodies of HTTP requests and frames that may be in memory at one time. An address may be
+// many people's; four of the largest commits fit at once, of an account too. What strangers
+// send, who have not proven an account, leaves room for those who have, and what they send
+// from one address leaves room for other addresses.
+const (
+	AddressBodyBytesMax         = 64 << 20
+	AccountBodyBytesMax         = 64 << 20
+	AddressStrangerBodyBytesMax = 16 << 20
+	StrangerBodyBytesMax        = 64 << 20
+	TotalBodyBytesMax           = 256 << 20
+)
 
 // A body that is patienceDefault behind the rate of patienceBytes in patienceDefault is cut:
 // 1 KiB/s. Who has sent much at first is not ahead for long.
@@ -31,26 +45,26 @@ const (
 // as they arrive, not as they are announced, until the request has been answered. It is
 // safe for concurrent use.
 type Intake struct {
-	// Patience is how long a sender may take for 10 KiB; set before use, 0 is 10 s.
+	// Patience bounds the time that a sender may take for 10 KiB; set before use, 0 is 10 s.
 	Patience time.Duration
 
 	mu        sync.Mutex // guards the rest
 	total     int64
-	strangers int64           // of total, what nobody has proven to be theirs
+	strangers int64           // of total, without a proven account
 	addresses map[string]held // loopback is none
 	accounts  map[ds.AccountID]int64
 }
 
-// held is what is counted under an address.
+// held holds the bytes that are counted for an address.
 type held struct{ all, strangers int64 }
 
-// New makes an Intake that holds nothing.
-func New() *Intake {
+// NewIntake makes an Intake that holds nothing.
+func NewIntake() *Intake {
 	return &Intake{addresses: map[string]held{}, accounts: map[ds.AccountID]int64{}}
 }
 
-// Owner is who is charged for bytes: an address, "" for one that is not counted, and the
-// account that has proven that it sends them, "" for a stranger.
+// Owner holds the address and account that are charged for bytes: "" for an address that is
+// not counted, and "" for the account of a stranger, which has not proven any.
 type Owner struct {
 	Address string
 	Account ds.AccountID
@@ -72,11 +86,11 @@ func (in *Intake) Take(o Owner, n int64) error {
 	defer in.mu.Unlock()
 	isStranger, at := o.Account == "", in.addresses[o.Address]
 	switch {
-	case o.Address != "" && (at.all+n > core.AddressBodyBytesMax || isStranger && at.strangers+n > core.AddressStrangerBodyBytesMax):
+	case o.Address != "" && (at.all+n > AddressBodyBytesMax || isStranger && at.strangers+n > AddressStrangerBodyBytesMax):
 		return refuseAddressAll
-	case !isStranger && in.accounts[o.Account]+n > core.AccountBodyBytesMax:
+	case !isStranger && in.accounts[o.Account]+n > AccountBodyBytesMax:
 		return refuseAccountAll
-	case in.total+n > core.TotalBodyBytesMax, isStranger && in.strangers+n > core.StrangerBodyBytesMax:
+	case in.total+n > TotalBodyBytesMax, isStranger && in.strangers+n > StrangerBodyBytesMax:
 		return ErrFull
 	}
 	in.add(o, n)
@@ -106,7 +120,7 @@ func (in *Intake) add(o Owner, n int64) {
 	}
 }
 
-// Held is how many bytes are counted now, of an address and altogether.
+// Held returns the bytes that are counted now, of an address and altogether.
 func (in *Intake) Held(address string) (ofAddress, total int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -145,7 +159,7 @@ func (m *Message) Release() {
 	*m = Message{}
 }
 
-// Pace is how far a message is behind the least rate. Only the time in which bytes are waited
+// Pace measures the time by which a message is behind the least rate. Only the time in which bytes are waited
 // for counts, so who is read from slowly is not blamed for it. The zero value is ready.
 type Pace struct{ behind time.Duration }
 

@@ -1,4 +1,4 @@
-package intake
+package doors
 
 import (
 	"encoding/binary"
@@ -58,7 +58,7 @@ func (f *Frames) Look(p []byte) (good, code int) {
 	return len(p), 0
 }
 
-// headBytes is how long the head is, as far as that shows.
+// headBytes returns the length of the head, as far as it is known.
 func (f *Frames) headBytes() int {
 	if f.have < 2 {
 		return 2

@@ -1,4 +1,4 @@
-package intake
+package doors
 
 import (
 	"net/http/httptest"

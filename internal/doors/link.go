@@ -1,4 +1,4 @@
-package xrpcserver
+package doors
 
 import (
 	"bufio"
@@ -8,32 +8,28 @@ import (
 	"sync/atomic"
 	"time"
 
-	"waxwing.im/waxwing/internal/intake"
+	"waxwing.im/waxwing/internal/limits"
 )
 
 const (
-	// writeBytesMax bounds one write of the network, and so what a slow reader holds in
-	// memory and how long a write may take.
-	writeBytesMax = 64 << 10
-	// directBytesMin is from which size on frames are not collected, but written.
+	// WriteBytesMax bounds one write to the network, and so the bytes that a slow reader
+	// retains and the time that a write may take.
+	WriteBytesMax = 64 << 10
+	// directBytesMin is the size from which on messages are written directly; shorter ones
+	// are collected.
 	directBytesMin = 16 << 10
-	writeTimeout   = 20 * time.Second
-	closeTimeout   = 5 * time.Second
-	// The library's buffers. Frames pass through the outgoing one, and those of clients
-	// are short.
-	readBufferBytes  = 512
+	// frameBytesMin is added for every read and every frame to the bytes that a client is
+	// charged for, since handling them costs something too.
+	frameBytesMin = 64
+	// The library's outgoing buffer has to hold a control frame only: whole messages pass
+	// through it.
 	writeBufferBytes = 256
-	// What one socket may send: bytesAtOnce, then as much again each minute. A read counts
-	// for readBytesMin more than it brings. Who sends more is read from more slowly.
-	bytesAtOnce  = 1 << 20
-	readBytesMin = 64
 )
 
 // hijacker takes the connection out of net/http with small buffers, over a link.
 type hijacker struct {
 	http.ResponseWriter
-	timeout time.Duration // of a write
-	clock   *atomic.Int64
+	options *SocketOptions
 	link    *link
 }
 
@@ -42,29 +38,35 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	_ = network.SetDeadline(time.Time{})                         // what net/http has set; writes have their own
+	_ = network.SetDeadline(time.Time{})                         // those of net/http; a broken network shows later
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // frames sent without waiting for the upgrade
-	h.link = &link{Conn: network, early: append([]byte(nil), early...), timeout: h.timeout, clock: h.clock, over: make(chan struct{})}
+	h.link = newLink(network, h.options.Clock, h.options.Rate)
+	h.link.early = append([]byte(nil), early...)
 	return h.link, bufio.NewReadWriter(
-		bufio.NewReaderSize(h.link, readBufferBytes), bufio.NewWriterSize(h.link, writeBufferBytes)), nil
+		bufio.NewReaderSize(h.link, h.options.ReadBufferBytes), bufio.NewWriterSize(h.link, writeBufferBytes)), nil
 }
 
 // link is the network below a WebSocket. The library writes each message by itself; while
-// the link is held, what is written gathers, and goes out at once.
+// the link is held, written bytes are collected, and leave together.
 type link struct {
 	net.Conn
-	timeout time.Duration
-	early   []byte // read before the network is
-	frames  intake.Frames
-	bad     int // the close code of a frame that is refused, or 0
-	clock   *atomic.Int64
-	heard   atomic.Int64 // when the last bytes arrived
-	pinged  atomic.Int64 // when the last ping was written
-	ended   sync.Once
-	over    chan struct{} // closed by Close
+	clock  *Clock
+	rate   limits.Rate // of bytes read
+	opened time.Time
+	early  []byte // read before the network is
+	frames Frames
+	bad    int // the close code of a frame that is refused, or 0
+	ended  sync.Once
+	over   chan struct{} // closed by Close
 
-	spending sync.Mutex // guards paid
-	paid     time.Time  // when everything that was read would be paid for (GCRA)
+	// By the clock:
+	heard   atomic.Int64 // when the last bytes arrived
+	since   atomic.Int64 // when the write under way began, or 0
+	written atomic.Int64 // when the last write ended
+	pinged  atomic.Int64 // when the last ping was written
+
+	spending sync.Mutex // guards spent: a Close reads too, from any goroutine
+	spent    limits.Bucket
 
 	mu        sync.Mutex // guards the rest, and is held during a write
 	isHeld    bool
@@ -75,7 +77,14 @@ type link struct {
 
 var heldBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
-// Read counts what it reads, whatever that turns out to be.
+func newLink(network net.Conn, clock *Clock, rate limits.Rate) *link {
+	l := &link{Conn: network, clock: clock, rate: rate, opened: time.Now(), over: make(chan struct{})}
+	l.written.Store(clock.Now())
+	return l
+}
+
+// Read charges the client for all bytes that it reads: pings, empty fragments and messages
+// that never end are paid for like others.
 func (l *link) Read(p []byte) (int, error) {
 	if l.bad != 0 {
 		return 0, l.refuse()
@@ -88,7 +97,7 @@ func (l *link) Read(p []byte) (int, error) {
 	if l.bad = code; good == 0 {
 		return 0, l.refuse()
 	}
-	return good, nil // what came before it is handled
+	return good, nil // the frames before it are handled
 }
 
 func (l *link) read(p []byte) (int, error) {
@@ -98,8 +107,8 @@ func (l *link) read(p []byte) (int, error) {
 		return n, nil
 	}
 	n, err := l.Conn.Read(p)
-	l.heard.Store(l.clock.Load())
-	l.slow(n + readBytesMin)
+	l.heard.Store(l.clock.Now())
+	l.slow(n + frameBytesMin)
 	return n, err
 }
 
@@ -110,21 +119,18 @@ func (l *link) refuse() error {
 	defer l.mu.Unlock()
 	if !l.isClosed {
 		l.isLeaving = true
-		_, _ = l.send(intake.CloseFrame(l.bad)) // the connection ends in any case
+		_, _ = l.send(CloseFrame(l.bad)) // the connection ends in any case
 		l.isClosed = true
 	}
-	return intake.ErrFrames
+	return ErrFrames
 }
 
-// slow waits until bytes are paid for, or the link is closed.
+// slow charges bytes and waits until they are paid for, or the link is closed.
 func (l *link) slow(bytes int) {
+	now := time.Since(l.opened)
 	l.spending.Lock()
-	now := time.Now()
-	if l.paid.Before(now) {
-		l.paid = now
-	}
-	l.paid = l.paid.Add(time.Minute * time.Duration(bytes) / bytesAtOnce)
-	wait := l.paid.Sub(now) - time.Minute
+	l.spent.Take(l.rate, int64(bytes), now)
+	wait := l.spent.Wait(l.rate, 0, now)
 	l.spending.Unlock()
 	if wait <= 0 {
 		return
@@ -150,7 +156,7 @@ func (l *link) Write(p []byte) (int, error) {
 		*l.held = append(*l.held, p...)
 		return len(p), nil
 	}
-	if l.isHeld { // a copy of what is long would take as much memory again
+	if l.isHeld { // a copy of a long message would take as much memory again
 		if _, err := l.send(*l.held); err != nil {
 			return 0, err
 		}
@@ -162,8 +168,8 @@ func (l *link) Write(p []byte) (int, error) {
 // pingFrame is a ping without a payload as a server sends it (RFC 6455, section 5.5.2).
 var pingFrame = []byte{0x89, 0}
 
-// ping writes a ping between two frames: the library's writes end where a frame ends,
-// and what is held goes out in any case. While another write is under way it does nothing.
+// ping writes a ping between two frames: the library's writes end where a frame ends, and
+// held bytes leave in any case. While another write is under way it does nothing.
 func (l *link) ping() {
 	if !l.mu.TryLock() {
 		return
@@ -172,7 +178,7 @@ func (l *link) ping() {
 	if l.isHeld || l.isLeaving {
 		return
 	}
-	asked := l.clock.Load()
+	asked := l.clock.Now()
 	if _, err := l.send(pingFrame); err != nil {
 		_ = l.Close()
 		return
@@ -187,6 +193,7 @@ func (l *link) leave() {
 	l.isLeaving = true
 }
 
+// hold begins to collect what is written. It may be called again.
 func (l *link) hold() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -195,11 +202,11 @@ func (l *link) hold() {
 	}
 }
 
-// flushIfFull sends what is held once that is much, and goes on holding.
+// flushIfFull sends the held bytes if they are many, and goes on holding.
 func (l *link) flushIfFull() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.isHeld || len(*l.held) < writeBytesMax {
+	if !l.isHeld || len(*l.held) < WriteBytesMax {
 		return nil
 	}
 	_, err := l.send(*l.held)
@@ -207,7 +214,7 @@ func (l *link) flushIfFull() error {
 	return err
 }
 
-// release sends what is held and stops holding.
+// release sends the held bytes and stops holding.
 func (l *link) release() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -215,7 +222,7 @@ func (l *link) release() error {
 		return nil
 	}
 	_, err := l.send(*l.held)
-	if cap(*l.held) <= 4*writeBytesMax { // one long message must not stay in memory
+	if cap(*l.held) <= 4*WriteBytesMax { // one long message must not stay in memory
 		*l.held = (*l.held)[:0]
 		heldBuffers.Put(l.held)
 	}
@@ -223,16 +230,18 @@ func (l *link) release() error {
 	return err
 }
 
-// send writes to the network, at most writeBytesMax within the timeout. The caller holds
-// mu.
+// send writes to the network, at most WriteBytesMax at a time, so that since shows whether
+// any bytes get through. The caller holds mu.
 func (l *link) send(p []byte) (sent int, err error) {
 	if l.isClosed {
 		return len(p), nil
 	}
 	for len(p) > 0 && err == nil {
 		var n int
-		_ = l.Conn.SetWriteDeadline(time.Now().Add(l.timeout)) // fails as the write will
-		n, err = l.Conn.Write(p[:min(len(p), writeBytesMax)])
+		l.since.Store(l.clock.Now())
+		n, err = l.Conn.Write(p[:min(len(p), WriteBytesMax)])
+		l.since.Store(0)
+		l.written.Store(l.clock.Now())
 		sent, p = sent+n, p[n:]
 	}
 	return sent, err

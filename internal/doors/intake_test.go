@@ -1,18 +1,16 @@
-package intake
+package doors
 
 import (
 	"errors"
 	"fmt"
 	"testing"
 	"time"
-
-	"waxwing.im/waxwing/internal/core"
 )
 
 // TestPace: who sends a kibibyte a second is never cut, whatever the pieces; who sends less
 // is when the patience ends. Time in which nobody waits does not count.
 func TestPace(t *testing.T) {
-	in := New()
+	in := NewIntake()
 	for _, test := range []struct {
 		bytes, perS int // of a piece, and how many bytes come in a second
 		isCut       bool
@@ -39,7 +37,7 @@ func TestPace(t *testing.T) {
 // TestReserve: strangers, addresses and accounts take their shares and no more, what is
 // small counts for nothing, and everything is given back.
 func TestReserve(t *testing.T) {
-	in := New()
+	in := NewIntake()
 	const piece = 1 << 20
 	var messages []*Message
 	fill := func(o Owner, most int64) (held int64, err error) {
@@ -58,12 +56,12 @@ func TestReserve(t *testing.T) {
 			t.Errorf("%s: %d bytes of %d, %v", name, held, most, err)
 		}
 	}
-	check("strangers of an address", Owner{Address: "a"}, core.AddressStrangerBodyBytesMax, refuseAddressAll)
-	check("members of that address", Owner{"a", "did:ex:0"}, core.AddressBodyBytesMax-core.AddressStrangerBodyBytesMax, refuseAddressAll)
-	check("strangers", Owner{}, core.StrangerBodyBytesMax-core.AddressStrangerBodyBytesMax, ErrFull)
-	check("an account", Owner{Account: "did:ex:1"}, core.AccountBodyBytesMax, refuseAccountAll)
-	check("another", Owner{Account: "did:ex:2"}, core.AccountBodyBytesMax, refuseAccountAll)
-	left := core.TotalBodyBytesMax - core.AddressBodyBytesMax - (core.StrangerBodyBytesMax - core.AddressStrangerBodyBytesMax) - 2*core.AccountBodyBytesMax
+	check("strangers of an address", Owner{Address: "a"}, AddressStrangerBodyBytesMax, refuseAddressAll)
+	check("members of that address", Owner{"a", "did:ex:0"}, AddressBodyBytesMax-AddressStrangerBodyBytesMax, refuseAddressAll)
+	check("strangers", Owner{}, StrangerBodyBytesMax-AddressStrangerBodyBytesMax, ErrFull)
+	check("an account", Owner{Account: "did:ex:1"}, AccountBodyBytesMax, refuseAccountAll)
+	check("another", Owner{Account: "did:ex:2"}, AccountBodyBytesMax, refuseAccountAll)
+	left := TotalBodyBytesMax - AddressBodyBytesMax - (StrangerBodyBytesMax - AddressStrangerBodyBytesMax) - 2*AccountBodyBytesMax
 	check("all", Owner{Account: "did:ex:3"}, int64(left), ErrFull)
 	small := in.Begin(Owner{Address: "a"})
 	if err := small.Arrived(FreeBytes); err != nil {

@@ -1,4 +1,4 @@
-package intake
+package doors
 
 import (
 	"net/http"
@@ -7,12 +7,11 @@ import (
 	"strings"
 )
 
-// Proxies are the addresses of reverse proxies that are believed in what they say of a
-// client's address.
+// Proxies are the addresses of reverse proxies whose X-Forwarded-For is trusted.
 type Proxies []netip.Prefix
 
-// AddressOf is what the limits per address count a request under: the peer's address, or
-// what a trusted proxy says of it in X-Forwarded-For, with IPv6 cut to the /64 that one
+// AddressOf returns the key of a request in limits per address: the peer's address, or the
+// one that a trusted proxy reports in X-Forwarded-For, with IPv6 cut to the /64 that one
 // customer has. It is "" for loopback, which is never counted (gateway decision 13).
 func (p Proxies) AddressOf(r *http.Request) string {
 	peer, ok := parseAddress(r.RemoteAddr)
@@ -32,7 +31,7 @@ func (p Proxies) AddressOf(r *http.Request) string {
 
 // behind walks back along the proxies that a request came through: each has written the
 // address before it at the end of the list, and the first that is not trusted is the
-// client. What an untrusted one has written counts for nothing.
+// client. Entries of untrusted proxies are ignored.
 func (p Proxies) behind(peer netip.Addr, forwarded []string) netip.Addr {
 	if !p.have(peer) {
 		return peer

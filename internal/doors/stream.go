@@ -1,25 +1,25 @@
-package intake
+package doors
 
 import (
 	"net/http"
 	"strings"
 )
 
-// SetStreamHeaders sets the headers of an answer of text/event-stream. What stands between
+// setStreamHeaders sets the headers of an answer of text/event-stream. What stands between
 // here and the client must pass each event on at once: nginx collects answers unless
 // X-Accel-Buffering says otherwise, and compressing proxies, such as Caddy's encode, collect
 // what has no Content-Encoding and may be transformed.
-func SetStreamHeaders(h http.Header) {
+func setStreamHeaders(h http.Header) {
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
 	h.Set("Content-Encoding", "identity")
 	h.Set("Cache-Control", "no-store, no-transform")
 	h.Set("X-Accel-Buffering", "no")
 }
 
-// FirstSubprotocol returns the first subprotocol that a WebSocket offers, as a list, or
+// firstSubprotocol returns the first subprotocol that a WebSocket offers, as a list, or
 // nil. A browser fails a connection on which it offered subprotocols and none was taken
 // (WHATWG WebSockets, "establish a WebSocket connection"), so one is taken always.
-func FirstSubprotocol(r *http.Request) []string {
+func firstSubprotocol(r *http.Request) []string {
 	offered := strings.Join(r.Header.Values("Sec-WebSocket-Protocol"), ",")
 	for name := range strings.SplitSeq(offered, ",") {
 		if name = strings.TrimSpace(name); name != "" {
