@@ -22,7 +22,6 @@ var (
 	refuseNoAddition      = (&ds.Refusal{Code: ds.NotFound, Message: "no such addition"}).Because(ds.NoAddition)
 	refuseAdditionClaimed = (&ds.Refusal{Code: ds.InvalidRequest, Message: "somebody else has claimed the addition"}).Because(ds.AdditionClaimed)
 	refuseOwnAddition     = (&ds.Refusal{Code: ds.Forbidden, Message: "a device is added by another member"}).Because(ds.NotAllowed)
-	refuseElsewhere       = ds.Refuse(ds.Forbidden, "the conversation's home is elsewhere")
 	refuseUnclaimed       = (&ds.Refusal{Code: ds.Forbidden, Message: "claim the addition first"}).Because(ds.NotAllowed)
 )
 
@@ -148,7 +147,7 @@ func (s *Service) announceAdditions(ctx context.Context, who ds.Caller, list []A
 		places <- struct{}{}
 		running.Go(func() {
 			defer func() { <-places }()
-			errs[i] = s.announceAddition(ctx, who, a)
+			_, errs[i] = s.Apply(ctx, who, DeviceAddition{a.Conversation, ds.Addition{ID: a.ID, Device: a.Device, Name: a.DeviceName}})
 		})
 	}
 	running.Wait()
@@ -158,7 +157,7 @@ func (s *Service) announceAdditions(ctx context.Context, who ds.Caller, list []A
 		switch {
 		case err == nil:
 			told = append(told, list[i].ID)
-		case ds.CodeOf(err) == "":
+		case ds.CodeOf(err) == "" && !errors.Is(err, errAway): // a home elsewhere is no reason for the registration to fail
 			failure = err
 		}
 	}
@@ -168,23 +167,28 @@ func (s *Service) announceAdditions(ctx context.Context, who ds.Caller, list []A
 	return errors.Join(failure, s.store.Update(ctx, func(tx *store.Tx) error { return tx.NoteAdditions(told) }))
 }
 
-func (s *Service) announceAddition(ctx context.Context, who ds.Caller, a Addition) error {
-	body := ds.Addition{ID: a.ID, Device: a.Device, Name: a.DeviceName}
-	r := &request{conversation: a.Conversation, who: who}
-	r.rule = func(c *conversation, nowMS int64) error {
-		if _, _, err := c.admit(who, ""); err != nil {
-			return err
-		}
-		if c.isHome() != nil {
-			return refuseElsewhere // no reason for the registration to fail
-		}
-		if r := s.chargeBytes(c, who, memberBytes); r != nil {
-			return r
-		}
-		c.note(ds.DeviceAddition, body, nowMS)
-		return nil
-	}
-	return s.submit(ctx, r)
+// DeviceAddition is an Op that tells the members of a conversation that a device of the
+// caller's account waits to be added to the group.
+type DeviceAddition struct {
+	ConversationID ds.ConversationID
+	Addition       ds.Addition
+}
+
+func (in DeviceAddition) place() (ds.ConversationID, ds.MessageID) { return in.ConversationID, "" }
+
+func (in DeviceAddition) check(*action) error { return checkConversationID(in.ConversationID) }
+
+// limits returns none: an account registers few devices.
+func (DeviceAddition) limits() []string { return nil }
+
+func (DeviceAddition) may(*conversation, *action, int64) error { return nil }
+
+func (DeviceAddition) judge(*conversation, *action) (verdict, error) {
+	return verdict{bytes: memberBytes}, nil
+}
+
+func (in DeviceAddition) do(c *conversation, _ *action, _ verdict, nowMS int64) Result {
+	return Result{Record: c.note(ds.DeviceAddition, in.Addition, nowMS)}
 }
 
 // newAdditionIDs makes n ids that nobody can guess.

@@ -100,7 +100,7 @@ func (w *world) appendFor(ctx context.Context, next *atomic.Int64, conversation 
 		callers.Go(func() {
 			for ctx.Err() == nil {
 				n := next.Add(1)
-				_, err := w.service.Send(context.Background(), who("ann"), Message{ConversationID: ds.ConversationID(conversation(n)),
+				_, err := w.service.Apply(context.Background(), who("ann"), Send{ConversationID: ds.ConversationID(conversation(n)),
 					ID: ds.MessageID(fmt.Sprintf("message-%024d", n)), Body: body})
 				switch {
 				case err == nil:

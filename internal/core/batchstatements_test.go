@@ -30,25 +30,25 @@ func TestStatementsOfABatch(t *testing.T) {
 		for i := range conversations {
 			w.room(fmt.Sprint("c", i), "ann")
 		}
-		send := func(n int, tell func(ds.Record, error)) {
-			w.service.BeginSend(who("ann"), Message{ConversationID: ds.ConversationID(fmt.Sprint("c", n%conversations)), ID: ds.MessageID(fmt.Sprint("m", n)),
+		send := func(n int, tell func(Result, error)) {
+			w.service.Begin(context.Background(), who("ann"), Send{ConversationID: ds.ConversationID(fmt.Sprint("c", n%conversations)), ID: ds.MessageID(fmt.Sprint("m", n)),
 				Body: []byte("x"), Encoding: ds.Binary, StatesEpoch: true, RequireCurrent: true, Application: true}, tell)
 		}
 		n := 0
 		for round := range knownTrust + 3 { // until the conversations are known
 			gate, entered := make(chan struct{}), make(chan struct{})
-			blocker := &request{conversation: "blocker", done: make(chan struct{}), rule: func(*conversation, int64) error {
+			blocker := &request{conversation: "blocker", done: make(chan struct{}), rule: ruleFunc(func(*conversation, int64) error {
 				close(entered)
 				<-gate
 				return nil
-			}}
+			})}
 			if err := w.service.begin(blocker); err != nil {
 				t.Fatal(err)
 			}
 			<-entered
 			told := make(chan error, messages)
 			for range messages {
-				send(n, func(_ ds.Record, err error) { told <- err })
+				send(n, func(_ Result, err error) { told <- err })
 				n++
 			}
 			// What the blocker's own batch still says comes before the messages'.

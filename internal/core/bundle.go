@@ -3,6 +3,7 @@ package core
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/hex"
 	"slices"
 	"strings"
@@ -20,9 +21,18 @@ type Recipient struct {
 	KeyPackageRef string // lower-case hex
 }
 
-// Bundle is a commit with all that must become true with it, or not at all: the
-// Welcome for those it adds, the GroupInfo of the epoch it opens, and the accounts
-// that enter and leave the conversation.
+// UsedPackage is a key package that a Welcome was made for.
+type UsedPackage struct {
+	Account ds.AccountID
+	Ref     string // hex
+}
+
+// Bundle is an Op that puts a commit into the log with all that must become true with it,
+// or not at all: the Welcome for those it adds, the GroupInfo of the epoch it opens, and
+// the accounts that enter and leave the conversation. A bundle whose message id is in the
+// log is answered with the record that stands there. Refusals: also epoch_conflict,
+// limit_exceeded; by reason BadCommit, BadGroupInfo, NoKeyPackage, AlreadyMember,
+// NotAllowed, TooManyMembers, LostRace.
 type Bundle struct {
 	ConversationID ds.ConversationID
 	ID             ds.MessageID
@@ -36,35 +46,96 @@ type Bundle struct {
 	// where the committer says it; else nil.
 	ConfirmationTag []byte
 
-	isLoose bool          // by ChangeGroup: recipients need not be known by device
-	entry   *entry        // the committer enters by itself
-	entered store.Entered // what became of devices and key packages
+	// ByAccount says that the committer names accounts and key packages, not devices: whom
+	// the Welcome is for is found by its key packages, and To is empty. Add then names new
+	// accounts, and members who get another device into the group; what is so already
+	// needs no rights.
+	ByAccount bool
+	// Packages says whose key packages were used, as far as the committer says it.
+	Packages []UsedPackage
+	// Enters says that the committer enters the group by itself: the commit is an external
+	// one (RFC 9420, section 12.4.3.2). A former member becomes one again by it, where the
+	// rules of the conversation allow that. Device is then the committer's, as it calls it,
+	// or "". Without it an external commit is one of a member with a device in the group.
+	Enters bool
+	Device ds.DeviceID
 }
 
-// CommitBundle puts a commit bundle into the log, or answers where an earlier one
-// with the same id stands. Refusals: as Send, and limit_exceeded.
-func (s *Service) CommitBundle(ctx context.Context, who ds.Caller, b Bundle) (ds.Record, error) {
+func (b Bundle) place() (ds.ConversationID, ds.MessageID) { return b.ConversationID, b.ID }
+
+func (b Bundle) check(a *action) error {
 	if err := CheckIDs(b.ConversationID, b.ID); err != nil {
-		return ds.Record{}, err
+		return err
 	}
-	seen, err := checkBundle(b)
-	if err != nil {
-		return ds.Record{}, err
+	if b.ByAccount && (len(b.Add)+len(b.Remove) > changeAccountsMax || len(b.Packages) > recipientsMax) {
+		return ds.Refuse(ds.InvalidRequest, "at most %d accounts in one commit", changeAccountsMax).Because(ds.TooManyMembers)
 	}
-	if seen.refused = s.checkExternalBundle(ctx, who, b, seen); ds.CodeOf(seen.refused) == "" && seen.refused != nil {
-		return ds.Record{}, seen.refused
+	var err error
+	if a.seen, err = checkBundle(b); err != nil {
+		return err
 	}
-	b.entered = enteredBy(b.To)
-	return s.submitBundle(ctx, who, b, seen)
+	if err := b.checkByAccount(a.seen); err != nil {
+		return err
+	}
+	a.found = &found{to: b.To, entered: enteredBy(b.To), welcomeID: rand.Text()}
+	a.keep(b)
+	return nil
+}
+
+// checkByAccount checks whether the parts of a bundle by account, or of one by which its
+// committer enters, belong together.
+func (b Bundle) checkByAccount(seen sight) error {
+	switch {
+	case !b.ByAccount && !b.Enters:
+		return nil
+	case seen.external != b.Enters && b.Enters:
+		return ds.Refuse(ds.InvalidRequest, "not an external commit").Because(ds.BadCommit)
+	case seen.external != b.Enters:
+		return ds.Refuse(ds.InvalidRequest, "an external commit is for entering the group by oneself").Because(ds.BadCommit)
+	case len(b.Add) > 0 && b.Welcome == nil:
+		return ds.Refuse(ds.InvalidRequest, "accounts are added with a welcome")
+	case b.Enters && len(b.Add)+len(b.Remove)+len(b.Packages)+len(b.Welcome) > 0:
+		return ds.Refuse(ds.InvalidRequest, "an external commit adds and removes no accounts").Because(ds.BadCommit)
+	}
+	return nil
+}
+
+// keep counts what a bundle keeps alive, and has loaded who it is about.
+func (a *action) keep(b Bundle) {
+	accounts := slices.Concat(b.Add, b.Remove)
+	for _, to := range a.found.to {
+		accounts = append(accounts, to.Device.Account)
+	}
+	a.needs.Accounts = accounts
+	a.bytes = len(b.Commit) + len(b.Welcome) + len(b.GroupInfo) + 2*nameBytes(accounts) + recipientBytes(a.found.to)
+}
+
+// read judges an external commit, and finds the recipients of a Welcome that names key
+// packages only.
+func (b Bundle) read(ctx context.Context, a *action) error {
+	var err error
+	switch s := a.service; {
+	case b.Enters:
+		if a.found.entry, a.found.entered, err = s.judgeEntry(ctx, a.who, b); a.found.entry != nil {
+			a.admits = everMembers
+		}
+	case b.ByAccount:
+		a.found.to, err = s.findRecipients(ctx, b)
+		a.found.entered = enteredBy(a.found.to)
+		a.keep(b)
+	case a.seen.external:
+		err = s.checkExternalBundle(ctx, a.who, b)
+	}
+	if ds.CodeOf(err) == "" {
+		return err
+	}
+	a.refused = err
+	return nil
 }
 
 // checkExternalBundle is checkExternal for a bundle: who enters by itself changes
-// nobody else's membership. A refusal counts only once it is clear that the bundle is
-// no repeat, which is answered by its id.
-func (s *Service) checkExternalBundle(ctx context.Context, who ds.Caller, b Bundle, seen sight) error {
-	if !seen.external {
-		return nil
-	}
+// nobody else's membership.
+func (s *Service) checkExternalBundle(ctx context.Context, who ds.Caller, b Bundle) error {
 	if len(b.Add)+len(b.Remove)+len(b.To) > 0 {
 		return ds.Refuse(ds.InvalidRequest, "an external commit adds and removes no accounts")
 	}
@@ -123,7 +194,7 @@ func checkWelcome(b Bundle) error {
 		}
 		return nil
 	}
-	if b.isLoose && readWelcome(b.Welcome) != nil {
+	if b.ByAccount && readWelcome(b.Welcome) != nil {
 		return nil
 	}
 	var m wire.Message
@@ -153,55 +224,60 @@ func checkWelcome(b Bundle) error {
 	return nil
 }
 
-// decideBundle is the rule of CommitBundle. It changes c only when it accepts.
-func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen sight, welcomeID string, nowMS int64) (ds.Record, error) {
-	answer, isRepeat, err := c.admitBundle(who, b)
-	if err != nil {
-		return ds.Record{}, err
+func (b Bundle) limits() []string {
+	names := append(make([]string, 0, 3), limits.Sends)
+	if len(b.Add) > 0 {
+		names = append(names, limits.Invites)
 	}
-	if isRepeat {
-		if answer.Kind != ds.Commit {
-			return ds.Record{}, refuseReused
-		}
-		c.bill.isRepeat = true
-		return recordOf(b.ConversationID, b.ID, answer), nil
+	if len(b.Remove) > 0 {
+		names = append(names, limits.Removes)
 	}
-	if err := s.takeBundle(c, who, b); err != nil {
-		return ds.Record{}, err
+	return names
+}
+
+func (b Bundle) repeat(_ *conversation, _ *action, answer store.Answer) (Result, bool, error) {
+	switch {
+	case answer.Pos == 0:
+		return Result{}, false, nil
+	case answer.Kind != ds.Commit:
+		return Result{}, false, refuseReused
 	}
-	if err := c.mayBundle(who, b, seen, nowMS); err != nil {
-		return ds.Record{}, err
-	}
-	if err := c.isHome(); err != nil {
-		return ds.Record{}, err
-	}
+	return Result{Record: recordOf(b.ConversationID, b.ID, answer)}, true, nil
+}
+
+// judge holds the commit against the group and its epoch, and refuses what was found out
+// before the queue.
+func (b Bundle) judge(c *conversation, a *action) (verdict, error) {
 	if c.head.IsBound() {
-		if !bytes.Equal(seen.group, c.head.GroupID) {
-			return ds.Record{}, refuseGroup.Because(ds.BadCommit)
+		if !bytes.Equal(a.seen.group, c.head.GroupID) {
+			return verdict{}, refuseGroup.Because(ds.BadCommit)
 		}
-		if seen.epoch != c.head.Epoch {
+		if a.seen.epoch != c.head.Epoch {
 			c.bill.lostRace = true
-			return ds.Record{}, refuseEpoch(c.head.Epoch).Because(ds.LostRace)
+			return verdict{}, refuseEpoch(c.head.Epoch).Because(ds.LostRace)
 		}
 	}
-	if seen.refused != nil {
-		return ds.Record{}, seen.refused
+	return verdict{a.seen, len(b.Commit) + len(b.Welcome) + len(b.GroupInfo) + c.enteringBytes(b.entering(a))}, a.refused
+}
+
+// entering lists the accounts that the bundle makes members.
+func (b Bundle) entering(a *action) []ds.AccountID {
+	if a.found.entry != nil {
+		return []ds.AccountID{a.who.Account}
 	}
-	add := b.Add
-	if b.entry != nil {
-		add = []ds.AccountID{who.Account}
-	}
-	if r := s.chargeBytes(c, who, len(b.Commit)+len(b.Welcome)+len(b.GroupInfo)+c.enteringBytes(add)); r != nil {
-		return ds.Record{}, r
-	}
-	if b.entry != nil { // first, so that the commit is within the stay that it begins
-		isHeir := b.entry.isHeir && c.head.Members == 0
-		c.changeMembers(who.Account, add, nil, nowMS)
+	return b.Add
+}
+
+func (b Bundle) do(c *conversation, a *action, v verdict, nowMS int64) Result {
+	who := a.who
+	if e := a.found.entry; e != nil { // first, so that the commit is within the stay that it begins
+		isHeir := e.isHeir && c.head.Members == 0
+		c.changeMembers(who.Account, b.entering(a), nil, nowMS)
 		if isHeir {
 			c.changeRole(who.Account, who.Account, ds.Owner, nowMS)
 		}
 	}
-	c.apply(who, seen)
+	c.apply(who, v.seen)
 	c.head.ConfirmationTag = b.ConfirmationTag
 	commit := ds.Record{Kind: ds.Commit, MessageID: b.ID, Encoding: b.Encoding, Body: b.Commit, ConfirmationTag: b.ConfirmationTag}
 	if c.head.RecordSenders && who.Device != "" {
@@ -210,18 +286,24 @@ func (s *Service) decideBundle(c *conversation, who ds.Caller, b Bundle, seen si
 	commit = c.appendMessage(commit, nowMS)
 	c.changeMembers(who.Account, b.Add, b.Remove, nowMS)
 	if b.Welcome != nil {
-		c.out.Welcomes = append(c.out.Welcomes, store.Welcome{ID: welcomeID, Conversation: c.head.ID, Pos: commit.Pos,
+		c.out.Welcomes = append(c.out.Welcomes, store.Welcome{ID: a.found.welcomeID, Conversation: c.head.ID, Pos: commit.Pos,
 			Body: b.Welcome, ExpiresMS: nowMS + welcomeLifetime.Milliseconds()})
 	}
-	c.welcome(welcomeID, b.To, commit.Seq+1)
-	if b.entered.Conversation, b.entered.By = c.head.ID, who.Account; len(b.entered.Devices)+len(b.entered.Packages) > 0 {
-		c.out.Entered = append(c.out.Entered, b.entered)
-	}
+	c.welcome(a.found.welcomeID, a.found.to, commit.Seq+1)
+	c.noteEntered(who.Account, a.found.entered)
 	if b.GroupInfo != nil {
 		c.out.Infos = append(c.out.Infos, store.GroupInfo{Conversation: c.head.ID, Pos: commit.Pos, Epoch: commit.Epoch, Body: b.GroupInfo})
 		c.infoEpoch = commit.Epoch
 	}
-	return commit, nil
+	return Result{Record: commit}
+}
+
+// noteEntered notes which devices and key packages entered the group.
+func (c *conversation) noteEntered(by ds.AccountID, e store.Entered) {
+	if len(e.Devices)+len(e.Packages) > 0 {
+		e.Conversation, e.By = c.head.ID, by
+		c.out.Entered = append(c.out.Entered, e)
+	}
 }
 
 // welcome notes whom a Welcome of this batch is for, and tells those of them whose
@@ -237,52 +319,34 @@ func (c *conversation) welcome(id string, to []Recipient, nextSeq int64) {
 	}
 }
 
-func (s *Service) takeBundle(c *conversation, who ds.Caller, b Bundle) error {
-	names := []string{limits.Sends}
-	if len(b.Add) > 0 {
-		names = append(names, limits.Invites)
-	}
-	if len(b.Remove) > 0 {
-		names = append(names, limits.Removes)
-	}
-	for _, name := range names {
-		if r := s.charge(c, name, who); r != nil {
-			return r
-		}
-	}
-	return nil
-}
-
-// admitBundle is admit, except that who enters by itself need not be a member yet.
-func (c *conversation) admitBundle(who ds.Caller, b Bundle) (store.Answer, bool, error) {
-	answer, isRepeat, err := c.admit(who, b.ID)
-	if err != nil && c.exists && b.entry != nil && len(c.stays(who.Account)) > 0 {
-		return store.Answer{}, false, nil
-	}
-	return answer, isRepeat, err
-}
-
-// mayBundle is who may commit what: any member a commit that changes no membership,
-// others by their role and the rules of the conversation, and only owner and admins
-// bind a conversation to its group.
-func (c *conversation) mayBundle(who ds.Caller, b Bundle, seen sight, nowMS int64) error {
-	if seen.external && !c.head.Policy.AllowExternalCommits {
+// may checks the rights of the committer: any member a commit that changes no membership,
+// others by their role and the rules of the conversation, and only owner and admins bind a
+// conversation to its group.
+func (b Bundle) may(c *conversation, a *action, nowMS int64) error {
+	account := a.who.Account
+	if a.seen.external && !c.head.Policy.AllowExternalCommits {
 		return refuseRights
 	}
-	if b.entry != nil {
-		return c.mayEnter(who.Account, b.entry, nowMS)
+	if a.found.entry != nil {
+		return c.mayEnter(account, a.found.entry, nowMS)
 	}
-	if !c.head.IsBound() && !c.role(who.Account).MayManage() {
+	if !c.head.IsBound() && !c.role(account).MayManage() {
 		return refuseRights
 	}
-	if err := c.mayChange(who.Account, b); err != nil {
+	if err := c.mayChange(account, b); err != nil {
 		return err
 	}
 	if err := c.hasRoom(b.Add, b.Remove); err != nil {
 		return err
 	}
+	return b.checkWelcomed(c, a)
+}
+
+// checkWelcomed checks that the Welcome is for members, present or to be, and that of a
+// bundle by account it is for all who are added.
+func (b Bundle) checkWelcomed(c *conversation, a *action) error {
 	welcomed := map[ds.AccountID]bool{}
-	for _, to := range b.To {
+	for _, to := range a.found.to {
 		account := to.Device.Account
 		welcomed[account] = true
 		if slices.Contains(b.Remove, account) || !c.isMember(account) && !slices.Contains(b.Add, account) {
@@ -291,7 +355,7 @@ func (c *conversation) mayBundle(who ds.Caller, b Bundle, seen sight, nowMS int6
 	}
 	for _, account := range b.Add {
 		switch {
-		case !b.isLoose || welcomed[account] || seen.refused != nil:
+		case !b.ByAccount || welcomed[account] || a.refused != nil:
 		case c.isMember(account):
 			return ds.Refuse(ds.InvalidRequest, "%s is a member already", account).Because(ds.AlreadyMember)
 		default:
@@ -302,13 +366,13 @@ func (c *conversation) mayBundle(who ds.Caller, b Bundle, seen sight, nowMS int6
 }
 
 // mayChange is who may change whose membership by a commit. Accounts that already are
-// what a commit makes them (ChangeGroup) are nobody's right to change.
+// what a commit makes them (Bundle.ByAccount) are nobody's right to change.
 func (c *conversation) mayChange(by ds.AccountID, b Bundle) error {
 	if slices.Contains(b.Remove, by) {
 		return ds.Refuse(ds.InvalidRequest, "a commit cannot remove its committer")
 	}
 	adds, removes := len(b.Add) > 0, b.Remove
-	if b.isLoose {
+	if b.ByAccount {
 		adds = c.entering(b.Add) > 0
 		removes = slices.DeleteFunc(slices.Clone(b.Remove), func(a ds.AccountID) bool { return len(c.stays(a)) > 0 && !c.isMember(a) })
 	}
@@ -319,7 +383,7 @@ func (c *conversation) mayChange(by ds.AccountID, b Bundle) error {
 		switch {
 		case !c.mayRemove(by, account):
 			return refuseRights
-		case !c.isMember(account) && b.isLoose:
+		case !c.isMember(account) && b.ByAccount:
 			return ds.Refuse(ds.InvalidRequest, "%s is not a member", account)
 		}
 	}

@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -36,7 +37,7 @@ func TestRecipientsOf(t *testing.T) {
 		{name: "no welcome", add: []ds.AccountID{"ann"}, want: ""},
 	}
 	for _, row := range rows {
-		list, err := recipientsOf(GroupChange{Add: row.add, Packages: row.packages}, row.refs, known)
+		list, err := recipientsOf(Bundle{Add: row.add, Packages: row.packages}, row.refs, known)
 		var got []string
 		for _, r := range list {
 			got = append(got, fmt.Sprintf("%s/%s/%s", r.Device.Account, r.Device.ID, r.KeyPackageRef))
@@ -46,23 +47,6 @@ func TestRecipientsOf(t *testing.T) {
 		if row.reason == "" && (err != nil || strings.Join(got, " ") != row.want) || row.reason != "" && (refusal == nil || refusal.Reason != row.reason) {
 			t.Errorf("%s: got %q, %v, want %q %q", row.name, got, err, row.want, row.reason)
 		}
-	}
-}
-
-// TestCommitID: the same request has the same name, and nobody else's has it.
-func TestCommitID(t *testing.T) {
-	one := CommitID("ann", "m", "k", []byte("a"))
-	if CommitID("ann", "m", "k", []byte("b")) != one || !ds.IsValidID(string(one)) {
-		t.Errorf("a key does not name its request: %q", one)
-	}
-	for name, other := range map[string]ds.MessageID{"another account": CommitID("bob", "m", "k", []byte("a")), "another method": CommitID("ann", "n", "k", []byte("a")),
-		"another key": CommitID("ann", "m", "l", []byte("a")), "no key": CommitID("ann", "m", "", []byte("a"))} {
-		if other == one {
-			t.Errorf("%s: the same name", name)
-		}
-	}
-	if CommitID("ann", "m", "", []byte("a")) != CommitID("bob", "n", "", []byte("a")) || CommitID("ann", "m", "", []byte("a")) == CommitID("ann", "m", "", []byte("b")) {
-		t.Error("without a key the bytes do not name it")
 	}
 }
 
@@ -104,7 +88,10 @@ func TestLongCommitAgain(t *testing.T) {
 		long := wire.Marshal(&wire.Message{WireFormat: wire.PrivateMessageFormat, Private: &wire.PrivateMessage{GroupID: []byte("g"),
 			ContentType: wire.CommitContent, EncryptedSenderData: []byte("s"), Ciphertext: make([]byte, 1<<20)}})
 		for range 2 {
-			r, err := w.service.ChangeGroup(context.Background(), ds.Caller{Account: "ann"}, GroupChange{ConversationID: "c1", Commit: long})
+			r, err := recordIn(w.service.Apply(context.Background(), ds.Caller{Account: "ann"}, Bundle{ConversationID: "c1", ID: "k1", Commit: long, Encoding: ds.Binary, ByAccount: true}))
+			if err == nil && r.Body == nil {
+				r, err = w.service.Stored(context.Background(), r)
+			}
 			if err != nil || r.Epoch != 1 || len(r.Body) != len(long) {
 				t.Errorf("epoch %d, %d bytes, %v", r.Epoch, len(r.Body), err)
 			}
@@ -139,7 +126,7 @@ func TestEnteringAnyGroup(t *testing.T) {
 		proposal := func(p wire.Proposal) wire.ProposalOrRef { return wire.ProposalOrRef{Proposal: &p} }
 		w.room("c1", "ann", "bob", "cid")
 		enter := func(body, info []byte) error {
-			_, err := w.service.ChangeGroup(context.Background(), ds.Caller{Account: "bob"}, GroupChange{ConversationID: "c1", Commit: body, GroupInfo: info, Enters: true})
+			_, err := w.service.Apply(context.Background(), ds.Caller{Account: "bob"}, Bundle{ConversationID: "c1", ID: ds.MessageID(fmt.Sprintf("k%.40x", sha256.Sum256(body))), Commit: body, GroupInfo: info, Encoding: ds.Binary, ByAccount: true, Enters: true})
 			return err
 		}
 		if err := enter(externalMessage("g", 0, "bob"), nil); ds.CodeOf(err) != ds.InvalidRequest {

@@ -1,10 +1,9 @@
 package core
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/hex"
-	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -14,12 +13,20 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// NewGroup is a conversation that begins with an MLS group, which its creator has made
-// already, perhaps with members.
-type NewGroup struct {
-	ID      ds.ConversationID // the group id in hex
-	Suite   string            // its name, kept as it is
-	Members []ds.AccountID    // the creator counts once, listed or not
+// Create is an Op that opens a conversation. Its owner is the caller. Accounts need not
+// exist; doubles and the caller count once. One that begins with its MLS group is bound to
+// it from the start, does not record senders, and is answered for where the caller is a
+// member of it already; else a conversation that is there is refused. Of a conversation
+// that the caller is no member of, and of a group that belongs to another conversation, a
+// refusal says no more than that. Refusals: also limit_exceeded; by reason Taken,
+// NoKeyPackage, BadGroupInfo, TooManyMembers.
+type Create struct {
+	ConversationID ds.ConversationID
+	Accounts       []ds.AccountID
+	IsDM           bool // counts as a conversation of two
+
+	GroupID []byte // of the group that it begins with, or nil: the rest is about that
+	Suite   string // its name, kept as it is
 	// Welcome is stored once for all whom it is for. It need not be an MLS message.
 	Welcome []byte
 	// Packages are the key packages that it was made with, as far as the creator says it.
@@ -32,40 +39,88 @@ type NewGroup struct {
 	Invite             bool // make a code that invites
 }
 
-// CreateGroup opens a conversation that is bound to its group from the start and does
-// not record senders, or answers for one that is there already: created says which. Of
-// a conversation that the caller is no member of, and of a group that belongs to
-// another conversation, it says no more than that. inviteCode is set if one was asked
-// for. Refusals: invalid_request (NoKeyPackage, BadGroupInfo, Taken, TooManyMembers),
-// forbidden, for a code that the caller may not make; rate_limited.
-func (s *Service) CreateGroup(ctx context.Context, who ds.Caller, g NewGroup) (created bool, inviteCode string, err error) {
-	b, err := checkNewGroup(who, g)
-	if err != nil {
-		return false, "", err
-	}
-	// Whether what the Welcome is for is known does not matter to one that is there.
-	if b.to, b.refused = s.newGroupRecipients(ctx, who, g, b.members); b.refused != nil && ds.CodeOf(b.refused) == "" {
-		return false, "", b.refused
-	}
-	if g.Invite {
-		inviteCode, b.inviteHash = newCode()
-	}
-	r := &request{conversation: g.ID, who: who,
-		bytes: len(g.Welcome) + len(g.GroupInfo) + len(g.Suite) + len(g.Title) + len(g.Description) + 2*nameBytes(b.members) + recipientBytes(b.to) + packageNameBytes(g.Packages)}
-	isNew := false // of the rule alone, unless it has succeeded: it may run after a caller who has gone
-	r.rule = func(c *conversation, nowMS int64) error {
-		var err error
-		isNew, err = s.decideNewGroup(c, who, b, nowMS)
+func (b Create) place() (ds.ConversationID, ds.MessageID) { return b.ConversationID, "" }
+
+func (b Create) check(a *action) error {
+	if err := checkConversationID(b.ConversationID); err != nil {
 		return err
 	}
-	err = s.submit(ctx, r)
-	if errors.Is(err, refuseGroupUsed) {
-		err = refuseExists
+	if err := checkAccounts(b.Accounts); err != nil {
+		return err
 	}
-	if err != nil {
-		return false, "", err
+	all := distinct(append([]ds.AccountID{a.who.Account}, b.Accounts...))
+	a.admits, a.found = anyone, &found{members: all, welcomeID: rand.Text()}
+	if b.GroupID != nil {
+		return b.checkGroup(a)
 	}
-	return isNew, inviteCode, nil
+	if len(all) > membersMax {
+		return refuseMembers(membersMax)
+	}
+	a.bytes = nameBytes(all)
+	return nil
+}
+
+// checkGroup checks the group that a conversation begins with, as far as it can be seen.
+func (b Create) checkGroup(a *action) error {
+	switch {
+	case len(a.found.members) > RuleMembersMax:
+		return ds.Refuse(ds.InvalidRequest, "a conversation begins with at most %d members", RuleMembersMax).Because(ds.TooManyMembers)
+	case len(b.GroupID) == 0 || len(b.GroupID) > ds.IDBytesMax:
+		return ds.Refuse(ds.InvalidRequest, "the group id has 1 to %d bytes", ds.IDBytesMax)
+	case len(b.Suite) > suiteBytesMax:
+		return ds.Refuse(ds.InvalidRequest, "the name of the cipher suite is too long")
+	case len(b.Title) > titleBytesMax || len(b.Description) > descriptionBytesMax:
+		return ds.Refuse(ds.InvalidRequest, "name or description too long")
+	case strings.ContainsRune(b.Title+b.Description+b.Suite, 0):
+		return ds.Refuse(ds.InvalidRequest, "a text with NUL")
+	case len(b.Welcome) > blobBytesMax || len(b.GroupInfo) > blobBytesMax:
+		return ds.Refuse(ds.InvalidRequest, "welcome or group_info too large")
+	case len(b.Packages) > recipientsMax:
+		return ds.Refuse(ds.InvalidRequest, "too many key packages")
+	}
+	if b.Invite {
+		a.found.inviteCode = rand.Text()
+	}
+	var err error
+	a.found.epoch, err = b.epoch()
+	return err
+}
+
+// epoch returns the epoch of the group that the conversation begins with.
+func (b Create) epoch() (epoch int64, err error) {
+	if len(b.GroupInfo) > 0 {
+		info, err := readGroupInfo(b.GroupInfo)
+		if err != nil || !bytes.Equal(info.Context.GroupID, b.GroupID) || info.Context.Epoch > math.MaxInt64-1 {
+			return 0, ds.Refuse(ds.InvalidRequest, "groupInfo is not an MLS GroupInfo of this group")
+		}
+		epoch = int64(info.Context.Epoch)
+		if b.Epoch != nil && *b.Epoch != epoch {
+			return 0, ds.Refuse(ds.InvalidRequest, "groupInfo is not of currentEpoch")
+		}
+	}
+	if b.Epoch != nil {
+		epoch = *b.Epoch
+	}
+	if epoch < 0 || epoch > math.MaxInt64-1 {
+		return 0, ds.Refuse(ds.InvalidRequest, "no such epoch")
+	}
+	return epoch, nil
+}
+
+// read finds the recipients of the Welcome. Whether what it is for is known does not matter
+// where the conversation is there already.
+func (b Create) read(ctx context.Context, a *action) error {
+	if b.GroupID == nil {
+		return nil
+	}
+	to, err := b.findRecipients(ctx, a)
+	if err != nil && ds.CodeOf(err) == "" {
+		return err
+	}
+	a.found.to, a.found.entered, a.refused = to, enteredBy(to), err
+	a.bytes = len(b.Welcome) + len(b.GroupInfo) + len(b.Suite) + len(b.Title) + len(b.Description) + 2*nameBytes(a.found.members) +
+		recipientBytes(to) + packageNameBytes(b.Packages)
+	return nil
 }
 
 // packageNameBytes is what a list of key packages keeps alive.
@@ -77,94 +132,39 @@ func packageNameBytes(list []UsedPackage) int {
 	return n
 }
 
-// newGroup is a checked NewGroup.
-type newGroup struct {
-	NewGroup
-	groupID    []byte
-	epoch      int64
-	members    []ds.AccountID // the creator first
-	to         []Recipient
-	refused    error // what is wrong with the Welcome, unless the conversation is there
-	welcomeID  string
-	inviteHash []byte
-}
-
-// checkNewGroup looks at the request alone.
-func checkNewGroup(who ds.Caller, g NewGroup) (b newGroup, err error) {
-	b = newGroup{NewGroup: g, welcomeID: rand.Text()}
-	if b.groupID, err = hex.DecodeString(string(g.ID)); err != nil || len(b.groupID) == 0 || !ds.IsValidID(string(g.ID)) {
-		return b, ds.Refuse(ds.InvalidRequest, "groupId must be up to %d characters of hex", ds.IDBytesMax)
-	}
-	if err := checkAccounts(g.Members); err != nil {
-		return b, err
-	}
-	b.members = distinct(append([]ds.AccountID{who.Account}, g.Members...))
-	switch {
-	case len(b.members) > RuleMembersMax:
-		return b, ds.Refuse(ds.InvalidRequest, "a conversation begins with at most %d members", RuleMembersMax).Because(ds.TooManyMembers)
-	case len(g.Suite) > suiteBytesMax:
-		return b, ds.Refuse(ds.InvalidRequest, "the name of the cipher suite is too long")
-	case len(g.Title) > titleBytesMax || len(g.Description) > descriptionBytesMax:
-		return b, ds.Refuse(ds.InvalidRequest, "name or description too long")
-	case strings.ContainsRune(g.Title+g.Description+g.Suite, 0):
-		return b, ds.Refuse(ds.InvalidRequest, "a text with NUL")
-	case len(g.Welcome) > blobBytesMax || len(g.GroupInfo) > blobBytesMax:
-		return b, ds.Refuse(ds.InvalidRequest, "welcome or group_info too large")
-	case len(g.Packages) > recipientsMax:
-		return b, ds.Refuse(ds.InvalidRequest, "too many key packages")
-	}
-	if len(g.GroupInfo) > 0 {
-		info, err := readGroupInfo(g.GroupInfo)
-		if err != nil || string(info.Context.GroupID) != string(b.groupID) || info.Context.Epoch > math.MaxInt64-1 {
-			return b, ds.Refuse(ds.InvalidRequest, "groupInfo is not an MLS GroupInfo of this group")
-		}
-		b.epoch = int64(info.Context.Epoch)
-		if g.Epoch != nil && *g.Epoch != b.epoch {
-			return b, ds.Refuse(ds.InvalidRequest, "groupInfo is not of currentEpoch")
-		}
-	}
-	if g.Epoch != nil {
-		b.epoch = *g.Epoch
-	}
-	if b.epoch < 0 || b.epoch > math.MaxInt64-1 {
-		return b, ds.Refuse(ds.InvalidRequest, "no such epoch")
-	}
-	return b, nil
-}
-
-// newGroupRecipients says whom the Welcome of a new conversation is for: the devices of
+// findRecipients returns the recipients of the Welcome of a new conversation: the devices of
 // the key packages that the creator names, and of those that an MLS Welcome names. What
 // cannot be told by them is for any device of the members that have none yet.
-func (s *Service) newGroupRecipients(ctx context.Context, who ds.Caller, g NewGroup, members []ds.AccountID) ([]Recipient, error) {
-	refs := welcomeRefs(g.Welcome)
+func (b Create) findRecipients(ctx context.Context, a *action) ([]Recipient, error) {
+	refs := welcomeRefs(b.Welcome)
 	if len(refs) > recipientsMax {
 		return nil, ds.Refuse(ds.InvalidRequest, "the welcome is for too many devices")
 	}
 	asked := slices.Clone(refs)
-	for _, p := range g.Packages {
+	for _, p := range b.Packages {
 		asked = append(asked, strings.ToLower(p.Ref))
 	}
 	var owners map[string]ds.Device
 	if len(asked) > 0 {
-		if err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
+		if err := a.service.store.Read(ctx, func(tx *store.Tx) (err error) {
 			owners, err = tx.PackageOwners(asked)
 			return err
 		}); err != nil {
 			return nil, err
 		}
 	}
-	return recipientsOfNew(who.Account, g, refs, owners, members)
+	return recipientsOfNew(a.who.Account, b, refs, owners, a.found.members)
 }
 
-// recipientsOfNew is newGroupRecipients once the owners of key packages are known.
-func recipientsOfNew(creator ds.AccountID, g NewGroup, refs []string, owners map[string]ds.Device, members []ds.AccountID) ([]Recipient, error) {
+// recipientsOfNew is Create.findRecipients once the owners of key packages are known.
+func recipientsOfNew(creator ds.AccountID, b Create, refs []string, owners map[string]ds.Device, members []ds.AccountID) ([]Recipient, error) {
 	isMember := make(map[ds.AccountID]bool, len(members))
 	for _, account := range members {
 		isMember[account] = true
 	}
 	var list []Recipient
 	named, found := map[string]bool{}, map[ds.AccountID]bool{creator: true}
-	for _, p := range g.Packages {
+	for _, p := range b.Packages {
 		ref := strings.ToLower(p.Ref)
 		device, isKnown := owners[ref]
 		switch {
@@ -177,7 +177,7 @@ func recipientsOfNew(creator ds.AccountID, g NewGroup, refs []string, owners map
 			list = append(list, Recipient{Device: device, KeyPackageRef: ref})
 		}
 	}
-	if len(g.Welcome) == 0 {
+	if len(b.Welcome) == 0 {
 		return list, nil
 	}
 	isPlain := len(refs) > 0 // it says itself whom it is for
@@ -199,55 +199,65 @@ func recipientsOfNew(creator ds.AccountID, g NewGroup, refs []string, owners map
 	return list, nil
 }
 
-// decideNewGroup is the rule of CreateGroup. It changes c only when it accepts.
-func (s *Service) decideNewGroup(c *conversation, who ds.Caller, b newGroup, nowMS int64) (created bool, err error) {
-	if c.isMember(who.Account) {
-		return false, c.anew(who.Account, b)
+func (b Create) limits() []string {
+	if b.IsDM {
+		return []string{limits.DMCreates}
 	}
-	if r := s.chargeAccount(c, limits.RoomCreates, who); r != nil {
-		return false, r
+	return []string{limits.RoomCreates}
+}
+
+// repeat answers a member of the conversation that is there. Attempts at names that are
+// taken count under limits, unless it is the caller's own conversation.
+func (b Create) repeat(c *conversation, a *action, _ store.Answer) (Result, bool, error) {
+	switch {
+	case !c.isMember(a.who.Account):
+		return Result{}, false, nil
+	case b.GroupID == nil:
+		return Result{}, false, refuseExists
+	case b.Invite && !c.mayMakeInvite(a.who.Account):
+		return Result{}, false, refuseRights
 	}
+	return Result{InviteCode: b.invite(c, a)}, true, nil
+}
+
+func (b Create) may(c *conversation, a *action, _ int64) error {
 	if c.exists {
-		return false, refuseExists
+		return refuseExists
 	}
-	if b.refused != nil {
-		return false, b.refused
+	return a.refused
+}
+
+func (b Create) judge(c *conversation, a *action) (verdict, error) {
+	return verdict{bytes: c.enteringBytes(a.found.members) + len(b.Welcome) + len(b.GroupInfo) + len(b.Title) + len(b.Description)}, nil
+}
+
+func (b Create) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
+	c.open(b.ConversationID, nowMS)
+	if b.GroupID == nil {
+		c.head.RecordSenders = a.service.recordSenders
+		c.changeMembers(a.who.Account, a.found.members, nil, nowMS)
+		return Result{IsNew: true}
 	}
-	if r := s.chargeBytes(c, who, c.enteringBytes(b.members)+len(b.Welcome)+len(b.GroupInfo)+len(b.Title)+len(b.Description)); r != nil {
-		return false, r
-	}
-	c.open(b.ID, nowMS)
-	c.head.GroupID, c.head.Generation, c.head.Epoch = b.groupID, 1, b.epoch
-	c.changeMembers(who.Account, b.members, nil, nowMS)
-	c.out.Details = append(c.out.Details, store.NewDetails{Conversation: b.ID, Creator: who.Account, Suite: b.Suite, Title: b.Title, Description: b.Description})
+	c.head.GroupID, c.head.Generation, c.head.Epoch = b.GroupID, 1, a.found.epoch
+	c.changeMembers(a.who.Account, a.found.members, nil, nowMS)
+	c.out.Details = append(c.out.Details, store.NewDetails{Conversation: b.ConversationID, Creator: a.who.Account, Suite: b.Suite, Title: b.Title, Description: b.Description})
 	if len(b.GroupInfo) > 0 {
-		c.out.Infos = append(c.out.Infos, store.GroupInfo{Conversation: b.ID, Pos: c.head.Pos, Epoch: b.epoch, Body: b.GroupInfo})
-		c.infoEpoch = b.epoch
+		c.out.Infos = append(c.out.Infos, store.GroupInfo{Conversation: b.ConversationID, Pos: c.head.Pos, Epoch: a.found.epoch, Body: b.GroupInfo})
+		c.infoEpoch = a.found.epoch
 	}
 	if len(b.Welcome) > 0 {
-		c.out.Welcomes = append(c.out.Welcomes, store.Welcome{ID: b.welcomeID, Conversation: b.ID, Pos: c.head.Pos,
+		c.out.Welcomes = append(c.out.Welcomes, store.Welcome{ID: a.found.welcomeID, Conversation: b.ConversationID, Pos: c.head.Pos,
 			Body: b.Welcome, ExpiresMS: nowMS + welcomeLifetime.Milliseconds()})
-		c.welcome(b.welcomeID, b.to, 1)
+		c.welcome(a.found.welcomeID, a.found.to, 1)
 	}
-	if used := enteredBy(b.to); len(used.Packages) > 0 {
-		used.Conversation, used.By = b.ID, who.Account
-		c.out.Entered = append(c.out.Entered, used)
-	}
-	c.invite(who.Account, b)
-	return true, nil
+	c.noteEntered(a.who.Account, a.found.entered)
+	return Result{IsNew: true, InviteCode: b.invite(c, a)}
 }
 
-// anew is what comes of creating a conversation that a member finds there.
-func (c *conversation) anew(account ds.AccountID, b newGroup) error {
-	if b.inviteHash != nil && !c.mayMakeInvite(account) {
-		return refuseRights
+// invite notes the code that was asked for, if one was, and returns it.
+func (b Create) invite(c *conversation, a *action) string {
+	if b.Invite {
+		c.out.Invites = append(c.out.Invites, store.ConversationInvite{CodeHash: codeHash(a.found.inviteCode), Conversation: c.head.ID, By: a.who.Account})
 	}
-	c.invite(account, b)
-	return nil
-}
-
-func (c *conversation) invite(by ds.AccountID, b newGroup) {
-	if b.inviteHash != nil {
-		c.out.Invites = append(c.out.Invites, store.ConversationInvite{CodeHash: b.inviteHash, Conversation: c.head.ID, By: by})
-	}
+	return a.found.inviteCode
 }

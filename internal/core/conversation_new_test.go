@@ -30,9 +30,9 @@ func TestCreateGroupOnTwoNodes(t *testing.T) {
 				id = ds.ConversationID(upper)
 			}
 			wait.Go(func() {
-				created, _, err := nodes[i%2].service.CreateGroup(ctx, who(fmt.Sprint("did:ex:p", i)), NewGroup{ID: id, Suite: "S"})
+				created, err := nodes[i%2].service.Apply(ctx, who(fmt.Sprint("did:ex:p", i)), Create{ConversationID: id, GroupID: []byte(fmt.Sprintf("group-zo-%d", round)), Suite: "S"})
 				switch {
-				case err == nil && created:
+				case err == nil && created.IsNew:
 					made.Add(1)
 				case reasonOf(err) == ds.Taken:
 					taken.Add(1)
@@ -57,11 +57,11 @@ func TestLeaveOnTwoNodes(t *testing.T) {
 	people := []ds.AccountID{"ann", "bob", "cid", "dan"}
 	for round := range 6 {
 		id := ds.ConversationID(hex.EncodeToString(fmt.Appendf(nil, "g%d", round)))
-		if _, _, err := nodes[0].service.CreateGroup(ctx, who("ann"), NewGroup{ID: id, Members: append(people, "eve")}); err != nil {
+		if _, err := nodes[0].service.Apply(ctx, who("ann"), Create{ConversationID: id, GroupID: fmt.Appendf(nil, "g%d", round), Accounts: append(people, "eve")}); err != nil {
 			t.Fatal(err)
 		}
 		for _, account := range []ds.AccountID{"bob", "cid"} {
-			if err := nodes[1].service.Promote(ctx, who("ann"), id, account, ds.Admin); err != nil {
+			if err := errOf(nodes[1].service.Apply(ctx, who("ann"), ChangeRole{ConversationID: id, Account: account, Role: ds.Admin})); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -70,12 +70,12 @@ func TestLeaveOnTwoNodes(t *testing.T) {
 			wait.Go(func() {
 				s := nodes[(i+round)%2].service
 				if i%2 == 0 {
-					if _, err := s.TakeOut(ctx, who(string(account)), id, account, nil); err != nil {
+					if _, err := s.Apply(ctx, who(string(account)), Leave{ConversationID: id, PassOn: true}); err != nil {
 						t.Error(err)
 					}
 					return
 				}
-				if err := s.Demote(ctx, who("bob"), id, people[(i+1)%4], ds.Admin); err != nil && ds.CodeOf(err) == "" {
+				if err := errOf(s.Apply(ctx, who("bob"), ChangeRole{ConversationID: id, Account: people[(i+1)%4], Role: ds.Admin, Take: true})); err != nil && ds.CodeOf(err) == "" {
 					t.Error(err)
 				}
 			})

@@ -57,7 +57,7 @@ func TestRemovalReachesAnIdleFollower(t *testing.T) {
 		if page, err := f.Next(ctx); err != nil || !page.CaughtUp || page.Head != 0 {
 			t.Fatal(page, err)
 		}
-		if err := w.service.Remove(ctx, who("ann"), "c1", []ds.AccountID{"bob"}); err != nil {
+		if err := errOf(w.service.Apply(ctx, who("ann"), Remove{ConversationID: "c1", Accounts: []ds.AccountID{"bob"}})); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := w.send("ann", "c1", "secret", "after"); err != nil {
@@ -75,7 +75,7 @@ func TestRemovalReachesAnIdleFollower(t *testing.T) {
 		if err := f.Follow(ctx, "c1", 0); ds.CodeOf(err) != ds.Forbidden {
 			t.Errorf("a removed account follows: %v", err)
 		}
-		if err := w.service.Invite(ctx, who("ann"), "c1", []ds.AccountID{"bob"}); err != nil {
+		if err := errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: []ds.AccountID{"bob"}})); err != nil {
 			t.Fatal(err)
 		}
 		list, ended := w.read("bob", "c1", 1)
@@ -102,12 +102,12 @@ func TestFormerMember(t *testing.T) {
 		send := func(id string) { _, err := w.send("ann", "c1", id, "x"); step(err) }
 		w.room("c1", "ann", "bob")
 		send("m1")
-		step(w.service.Remove(ctx, who("ann"), "c1", bob))
+		step(errOf(w.service.Apply(ctx, who("ann"), Remove{ConversationID: "c1", Accounts: bob})))
 		send("m2")
-		step(w.service.Invite(ctx, who("ann"), "c1", bob))
+		step(errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: bob})))
 		send("m3")
 		send("m4")
-		step(w.service.Remove(ctx, who("ann"), "c1", bob))
+		step(errOf(w.service.Apply(ctx, who("ann"), Remove{ConversationID: "c1", Accounts: bob})))
 		send("m5")
 		follow := func(former bool, from int64) (string, error) {
 			f := w.service.NewFollower(who("bob"))
@@ -157,7 +157,7 @@ func TestFullConversationSwaps(t *testing.T) {
 		ctx := context.Background()
 		w.room("c1", "ann", "bob")
 		two := int64(2)
-		if _, err := w.service.UpdatePolicy(ctx, who("ann"), "c1", PolicyChange{MaxMembers: &two}); err != nil {
+		if _, err := w.service.Apply(ctx, who("ann"), Settings{ConversationID: "c1", Policy: PolicyChange{MaxMembers: &two}}); err != nil {
 			t.Fatal(err)
 		}
 		bundle := func(id string, epoch uint64, add, remove []ds.AccountID) error {
@@ -171,7 +171,7 @@ func TestFullConversationSwaps(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		refused("an invitation", w.service.Invite(ctx, who("ann"), "c1", []ds.AccountID{"eve"}))
+		refused("an invitation", errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}})))
 		refused("a commit that adds", bundle("b0", 0, []ds.AccountID{"eve"}, nil))
 		refused("two for one", bundle("b1", 0, []ds.AccountID{"eve", "sue"}, []ds.AccountID{"bob"}))
 		if err := bundle("b2", 0, []ds.AccountID{"eve"}, []ds.AccountID{"bob"}); err != nil {
@@ -192,26 +192,30 @@ func TestRoomCreates(t *testing.T) {
 		})
 		ctx := context.Background()
 		group := func(account, id string) error {
-			_, _, err := w.service.CreateGroup(ctx, who(account), NewGroup{ID: ds.ConversationID(id), Suite: "S"})
+			_, err := w.service.Apply(ctx, who(account), Create{ConversationID: ds.ConversationID(id), GroupID: []byte(id), Suite: "S"})
 			return err
 		}
-		dm := func() error { _, err := w.service.CreateDM(ctx, who("ann"), "bob", ""); return err }
+		dms := 0
+		dm := func() error {
+			dms++
+			return errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: ds.ConversationID(fmt.Sprint("dm", dms)), Accounts: []ds.AccountID{"bob"}, IsDM: true}))
+		}
 		steps := []struct {
 			name string
 			err  error
 			want ds.Code
 		}{
-			{"a room", w.service.CreateRoom(ctx, who("ann"), "c1", nil), ""},
-			{"it is there", w.service.CreateRoom(ctx, who("ann"), "c1", nil), ds.InvalidRequest},
+			{"a room", errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: "c1", Accounts: nil})), ""},
+			{"it is there", errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: "c1", Accounts: nil})), ds.InvalidRequest},
 			{"a group", group("ann", "aa"), ""},
 			{"the same again", group("ann", "aa"), ""},
-			{"somebody else's name", w.service.CreateRoom(ctx, who("bob"), "c1", nil), ds.InvalidRequest},
+			{"somebody else's name", errOf(w.service.Apply(ctx, who("bob"), Create{ConversationID: "c1", Accounts: nil})), ds.InvalidRequest},
 			{"the last", group("ann", "bb"), ""},
-			{"one more room", w.service.CreateRoom(ctx, who("ann"), "c2", nil), ds.RateLimited},
+			{"one more room", errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: "c2", Accounts: nil})), ds.RateLimited},
 			{"one more group", group("ann", "cc"), ds.RateLimited},
 			{"the last again", group("ann", "bb"), ""},
 			{"a direct conversation", dm(), ""},
-			{"somebody else", w.service.CreateRoom(ctx, who("bob"), "c2", nil), ""},
+			{"somebody else", errOf(w.service.Apply(ctx, who("bob"), Create{ConversationID: "c2", Accounts: nil})), ""},
 		}
 		for _, step := range steps {
 			if got := ds.CodeOf(step.err); got != step.want || step.want == "" && step.err != nil {

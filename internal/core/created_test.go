@@ -43,11 +43,11 @@ func exercise(t *testing.T, turn func(n int) *world) {
 			t.Fatal(err)
 		}
 		w = turn(n + 1)
-		if err := w.service.Invite(ctx, who("ann"), "c1", []ds.AccountID{"eve"}); err != nil {
+		if err := errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}})); err != nil {
 			t.Fatal(err)
 		}
 		w = turn(n)
-		if err := w.service.Remove(ctx, who("ann"), "c1", []ds.AccountID{"eve"}); err != nil {
+		if err := errOf(w.service.Apply(ctx, who("ann"), Remove{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}})); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -132,7 +132,7 @@ func TestDeviceEvents(t *testing.T) {
 		if err := w.service.AcknowledgeDevice(ctx, who("bob"), 1000); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.service.CreateRoom(ctx, who("ann"), "c2", []ds.AccountID{"bob"}); err != nil {
+		if err := errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: "c2", Accounts: []ds.AccountID{"bob"}})); err != nil {
 			t.Fatal(err)
 		}
 		if list, _, _ := events("bob-phone"); len(list) != 1 || list[0].ConversationID != "c2" {

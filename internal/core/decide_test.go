@@ -80,8 +80,8 @@ func TestOrderOfDecisions(t *testing.T) {
 			}
 			c := table(row.change)
 			before := c.head
-			m := Message{ConversationID: "c1", ID: ds.MessageID(row.message), Body: row.body, Encoding: ds.Base64}
-			r, err := s.decideSend(c, who(row.who), m, look(m.Body, m.Encoding), 1)
+			m := Send{ConversationID: "c1", ID: ds.MessageID(row.message), Body: row.body, Encoding: ds.Base64}
+			r, err := recordIn(s.try(c, who(row.who), m, 1))
 			if r.Seq != row.wantSeq || ds.CodeOf(err) != row.wantCode || ds.IsUnavailable(err) != row.wantAway {
 				t.Errorf("got seq %d, %v", r.Seq, err)
 			}
@@ -95,14 +95,14 @@ func TestOrderOfDecisions(t *testing.T) {
 // TestEpochTable has a row for every cell of the epoch table of design 4. The
 // conversation is at epoch 8.
 func TestEpochTable(t *testing.T) {
-	stated := func(epoch int64) func(*Message) {
-		return func(m *Message) { m.StatedEpoch, m.StatesEpoch = epoch, true }
+	stated := func(epoch int64) func(*Send) {
+		return func(m *Send) { m.StatedEpoch, m.StatesEpoch = epoch, true }
 	}
-	current := func(m *Message) { m.RequireCurrent = true }
+	current := func(m *Send) { m.RequireCurrent = true }
 	unbound := func(c *conversation) { c.head.GroupID, c.head.Generation, c.head.Epoch = nil, 0, 0 }
 	strict := func(c *conversation) { c.head.RefuseOpaque = true }
-	both := func(list ...func(*Message)) func(*Message) {
-		return func(m *Message) {
+	both := func(list ...func(*Send)) func(*Send) {
+		return func(m *Send) {
 			for _, f := range list {
 				f(m)
 			}
@@ -113,7 +113,7 @@ func TestEpochTable(t *testing.T) {
 		who       string
 		body      []byte
 		text      bool
-		set       func(*Message)
+		set       func(*Send)
 		change    func(*conversation)
 		wantKind  ds.Kind
 		wantCode  ds.Code
@@ -151,7 +151,7 @@ func TestEpochTable(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			c := table(row.change)
-			m := Message{ConversationID: "c1", ID: "m", Body: row.body, Encoding: ds.Base64}
+			m := Send{ConversationID: "c1", ID: "m", Body: row.body, Encoding: ds.Base64}
 			if row.text {
 				m.Encoding = ds.Text
 			}
@@ -161,7 +161,7 @@ func TestEpochTable(t *testing.T) {
 			if row.who == "" {
 				row.who = "ann"
 			}
-			r, err := decider(nil).decideSend(c, who(row.who), m, look(m.Body, m.Encoding), 1)
+			r, err := recordIn(decider(nil).try(c, who(row.who), m, 1))
 			if ds.CodeOf(err) != row.wantCode || r.Kind != row.wantKind {
 				t.Fatalf("got %s, %v", r.Kind, err)
 			}
@@ -234,7 +234,7 @@ func TestBundle(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := decider(nil).decideBundle(c, who(row.who), b, seen, "w1", 1)
+			r, err := recordIn(decider(nil).try(c, who(row.who), b, 1))
 			if ds.CodeOf(err) != row.wantCode {
 				t.Fatalf("got %v", err)
 			}

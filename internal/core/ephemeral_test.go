@@ -77,7 +77,7 @@ func TestAnnounce(t *testing.T) {
 		if _, err := w.send("ann", "c1", "m1", "x"); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.service.Remove(context.Background(), who("ann"), "c1", []ds.AccountID{"ben"}); err != nil {
+		if err := errOf(w.service.Apply(context.Background(), who("ann"), Remove{ConversationID: "c1", Accounts: []ds.AccountID{"ben"}})); err != nil {
 			t.Fatal(err)
 		}
 		if err := w.announce("ann", "c1", Announcement{Kind: Ephemeral, Body: []byte("not for ben")}); err != nil {

@@ -117,11 +117,11 @@ type entry struct {
 // group, as far as that can be seen without the conversation's lock: checkExternal for
 // members none of whose devices are in the group, and for former members. The leaves
 // that it removes are looked for in the GroupInfo of its epoch.
-func (s *Service) judgeEntry(ctx context.Context, who ds.Caller, b Bundle, device ds.DeviceID) (*entry, store.Entered, error) {
+func (s *Service) judgeEntry(ctx context.Context, who ds.Caller, b Bundle) (*entry, store.Entered, error) {
 	x, wrong := readExternal(who, b.Commit)
 	var entered store.Entered
 	st, err := s.standing(ctx, who, b.ConversationID, len(x.removes) > 0, func(tx *store.Tx) error {
-		own, err := ownDevice(tx, who.Account, device)
+		own, err := ownDevice(tx, who.Account, b.Device)
 		if own != "" {
 			entered.Devices = []ds.Device{{Account: who.Account, ID: own}}
 		}

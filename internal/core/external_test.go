@@ -110,7 +110,7 @@ func TestGroupInfoNamesNobody(t *testing.T) {
 	if _, err := w.bundle("ann", Bundle{ConversationID: "c1", ID: "k1", Commit: commit("g", 0)}); err != nil {
 		t.Fatal(err)
 	}
-	if _, stored, err := w.service.UpdateGroupInfo(t.Context(), who("ann"), "c1", treeInfo("g", 1, "ann", "bob"), nil); err != nil || !stored {
+	if stored, err := w.service.Apply(t.Context(), who("ann"), GroupInfoUpdate{ConversationID: "c1", GroupInfo: treeInfo("g", 1, "ann", "bob")}); err != nil || !stored.IsNew {
 		t.Fatal(stored, err)
 	}
 	list, _ := w.read("bob", "c1", 1)
@@ -132,25 +132,25 @@ func TestReturnToAnEmptyConversation(t *testing.T) {
 			want  string
 		}{
 			{"a plain member", func(w *world) error {
-				return errors.Join(w.service.Leave(ctx, who("bob"), "c1", ""), w.service.Leave(ctx, who("ann"), "c1", ""))
+				return errors.Join(errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})), errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1"})))
 			}, []string{"bob"}, "[{bob member}]"},
 			{"a plain member, before the owner", func(w *world) error {
-				return errors.Join(w.service.Leave(ctx, who("bob"), "c1", ""), w.service.Leave(ctx, who("ann"), "c1", ""))
+				return errors.Join(errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})), errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1"})))
 			}, []string{"bob", "ann"}, "[{ann member} {bob member}]"},
 			{"the owner", func(w *world) error {
-				return errors.Join(w.service.Leave(ctx, who("bob"), "c1", ""), w.service.Leave(ctx, who("ann"), "c1", ""))
+				return errors.Join(errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})), errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1"})))
 			}, []string{"ann", "bob"}, "[{ann owner} {bob member}]"},
 			{"the owner, whom nobody may ask for a group info", func(w *world) error {
-				err := errors.Join(w.service.Leave(ctx, who("bob"), "c1", ""), w.service.Leave(ctx, who("ann"), "c1", ""))
-				_, asked := w.service.RequestGroupInfo(ctx, who("bob"), "c1")
+				err := errors.Join(errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})), errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1"})))
+				_, asked := w.service.Apply(ctx, who("bob"), GroupInfoRequest{ConversationID: "c1"})
 				return errors.Join(err, asked)
 			}, []string{"ann"}, "[{ann owner}]"},
 			{"an owner who had named another", func(w *world) error {
-				return errors.Join(w.service.Leave(ctx, who("ann"), "c1", "bob"), w.service.Leave(ctx, who("bob"), "c1", ""))
+				return errors.Join(errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1", NewOwner: "bob"})), errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})))
 			}, []string{"ann", "bob"}, "[{ann member} {bob member}]"},
 			{"the other door", func(w *world) error {
-				_, first := w.service.TakeOut(ctx, who("ann"), "c1", "ann", nil)
-				_, last := w.service.TakeOut(ctx, who("bob"), "c1", "bob", nil) // the owner by then
+				_, first := w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1", PassOn: true})
+				_, last := w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1", PassOn: true}) // the owner by then
 				return errors.Join(first, last)
 			}, []string{"bob", "ann"}, "[{bob owner} {ann member}]"},
 		}
@@ -170,7 +170,7 @@ func TestReturnToAnEmptyConversation(t *testing.T) {
 					t.Fatal(err)
 				}
 				for i, account := range row.back {
-					_, err := w.service.ChangeGroup(ctx, who(account), GroupChange{ConversationID: "c1", Commit: externalMessage("g", uint64(i+1), account), Enters: true})
+					_, err := w.service.Apply(ctx, who(account), Bundle{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("k", i, account)), Commit: externalMessage("g", uint64(i+1), account), Encoding: ds.Binary, ByAccount: true, Enters: true})
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -18,7 +18,7 @@ import (
 func (w *world) together(n int, call func(i int) error) []error {
 	w.t.Helper()
 	gate, entered := make(chan struct{}), make(chan struct{})
-	blocker := &request{conversation: "together-blocker", rule: func(*conversation, int64) error {
+	blocker := &request{conversation: "together-blocker", rule: ruleFunc(func(*conversation, int64) error {
 		select {
 		case <-entered:
 		default:
@@ -26,7 +26,7 @@ func (w *world) together(n int, call func(i int) error) []error {
 		}
 		<-gate
 		return nil
-	}}
+	})}
 	var blocked sync.WaitGroup
 	blocked.Go(func() { _ = w.service.submit(context.Background(), blocker) })
 	<-entered
@@ -174,7 +174,7 @@ func TestCallerGoesAway(t *testing.T) {
 			}
 			cancel()
 		}()
-		_, err := w.service.Send(ctx, who("ann"), Message{ConversationID: "c1", ID: "leaves", Body: []byte("x")})
+		_, err := w.service.Apply(ctx, who("ann"), Send{ConversationID: "c1", ID: "leaves", Body: []byte("x")})
 		return err
 	})
 	if errs[1] != nil || errs[0] != nil && !ds.IsUnavailable(errs[0]) {
@@ -329,7 +329,7 @@ func TestTwoNodes(t *testing.T) {
 			})
 		}
 		calls.Go(func() {
-			if err := nodes[round%2].service.Remove(ctx, who("ann"), ds.ConversationID(id), []ds.AccountID{"bob"}); err != nil {
+			if err := errOf(nodes[round%2].service.Apply(ctx, who("ann"), Remove{ConversationID: ds.ConversationID(id), Accounts: []ds.AccountID{"bob"}})); err != nil {
 				t.Error(err)
 			}
 		})

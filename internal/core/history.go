@@ -189,6 +189,16 @@ func (s *Service) countMessages(ctx context.Context, log ds.LogID, page store.Hi
 	return all - commits + wanted, err
 }
 
+// Stored returns a record with all that is kept of it, for an answer without a body: known
+// itself where the record is gone.
+func (s *Service) Stored(ctx context.Context, known ds.Record) (ds.Record, error) {
+	list, err := s.store.RecordsAfter(ctx, known.Log, known.Pos-1, 1, 1)
+	if len(list) == 1 && list[0].Pos == known.Pos {
+		known = list[0]
+	}
+	return known, err
+}
+
 // Standing is the head of a conversation, for a member. Refusals: forbidden.
 func (s *Service) Standing(ctx context.Context, who ds.Caller, id ds.ConversationID) (head ds.Conversation, err error) {
 	err = s.viewAsMember(ctx, who, id, func(tx *store.Tx) error {

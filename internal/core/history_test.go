@@ -33,7 +33,7 @@ type appender interface {
 type nodeAppender struct{ service *Service }
 
 func (n nodeAppender) append(ctx context.Context, conversation, id string) (int64, error) {
-	r, err := n.service.Send(ctx, who("ann"), Message{ConversationID: ds.ConversationID(conversation), ID: ds.MessageID(id), Body: []byte(id)})
+	r, err := recordIn(n.service.Apply(ctx, who("ann"), Send{ConversationID: ds.ConversationID(conversation), ID: ds.MessageID(id), Body: []byte(id)}))
 	return r.Seq, err
 }
 
@@ -269,7 +269,7 @@ func TestHistories(t *testing.T) {
 				for i := range 16 {
 					creating.Go(func() {
 						for c := i; c < load.conversations; c += 16 {
-							if err := w.service.CreateRoom(t.Context(), who("ann"), ds.ConversationID(fmt.Sprintf("c%d", c)), []ds.AccountID{"bob"}); err != nil {
+							if err := errOf(w.service.Apply(t.Context(), who("ann"), Create{ConversationID: ds.ConversationID(fmt.Sprintf("c%d", c)), Accounts: []ds.AccountID{"bob"}})); err != nil {
 								t.Error(err)
 							}
 						}

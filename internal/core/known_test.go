@@ -38,10 +38,10 @@ func TestRefusedInvitesAreForgotten(t *testing.T) {
 		before := heapInUse()
 		for i := range rooms {
 			id := ds.ConversationID(fmt.Sprint("c", i))
-			if err := w.service.Invite(context.Background(), who("bob"), id, longNames(string(id), names)); ds.CodeOf(err) != ds.Forbidden {
+			if err := errOf(w.service.Apply(context.Background(), who("bob"), Invite{ConversationID: id, Accounts: longNames(string(id), names)})); ds.CodeOf(err) != ds.Forbidden {
 				t.Fatal(err)
 			}
-			if err := w.service.Remove(context.Background(), who("ann"), id, longNames(string(id), names)); err != nil {
+			if err := errOf(w.service.Apply(context.Background(), who("ann"), Remove{ConversationID: id, Accounts: longNames(string(id), names)})); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -160,14 +160,14 @@ func TestOnlyWhatMovedRunsAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := b.service.Invite(context.Background(), who("ann"), "c", []ds.AccountID{"eve"}); err != nil {
+	if err := errOf(b.service.Apply(context.Background(), who("ann"), Invite{ConversationID: "c", Accounts: []ds.AccountID{"eve"}})); err != nil {
 		t.Fatal(err)
 	}
 	f := a.service.flushers[0]
 	for i, err := range a.together(3, func(i int) (err error) {
 		switch i {
 		case 0: // decided from memory, eve is a stranger
-			_, _, err = a.service.UpdateGroupInfo(context.Background(), who("eve"), "c", groupInfo("g", 1), nil)
+			_, err = a.service.Apply(context.Background(), who("eve"), GroupInfoUpdate{ConversationID: "c", GroupInfo: groupInfo("g", 1)})
 		case 1:
 			_, err = a.send("ann", "d", "ann's", "x")
 		case 2:

@@ -54,7 +54,7 @@ func TestDecideLeave(t *testing.T) {
 			}
 			c := table(row.change)
 			before := c.head
-			err := s.decideLeave(c, who(row.who), ds.AccountID(row.newOwner), 1)
+			_, err := s.try(c, who(row.who), Leave{ConversationID: "c1", NewOwner: ds.AccountID(row.newOwner)}, 1)
 			if ds.CodeOf(err) != row.wantCode || ds.IsUnavailable(err) != row.wantAway {
 				t.Fatalf("got %v", err)
 			}
@@ -100,10 +100,10 @@ func TestLeaveIsStored(t *testing.T) {
 		if _, err := f.Next(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.service.Leave(ctx, who("ann"), "c1", ""); ds.CodeOf(err) != ds.Forbidden {
+		if err := errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1"})); ds.CodeOf(err) != ds.Forbidden {
 			t.Fatal(err)
 		}
-		if err := w.service.Leave(ctx, who("ann"), "c1", "bob"); err != nil {
+		if err := errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1", NewOwner: "bob"})); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := w.send("bob", "c1", "secret", "after"); err != nil {
@@ -132,13 +132,13 @@ func TestLeaveIsStored(t *testing.T) {
 			t.Errorf("got %v, %v", members, err)
 		}
 		// The new owner is one: it may remove, and must not be removed.
-		if err := w.service.Remove(ctx, who("bob"), "c1", []ds.AccountID{"eve"}); err != nil {
+		if err := errOf(w.service.Apply(ctx, who("bob"), Remove{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}})); err != nil {
 			t.Error(err)
 		}
-		if err := w.service.Leave(ctx, who("bob"), "c1", ""); err != nil {
+		if err := errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})); err != nil {
 			t.Error(err)
 		}
-		if err := w.service.Leave(ctx, who("bob"), "c1", ""); ds.CodeOf(err) != ds.Forbidden {
+		if err := errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})); ds.CodeOf(err) != ds.Forbidden {
 			t.Error(err)
 		}
 	})

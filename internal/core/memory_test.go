@@ -19,7 +19,7 @@ import (
 func trusted(t *testing.T, a *world) {
 	t.Helper()
 	a.room("c", "ann", "bob")
-	if err := a.service.Remove(context.Background(), who("ann"), "c", []ds.AccountID{"eve"}); err != nil {
+	if err := errOf(a.service.Apply(context.Background(), who("ann"), Remove{ConversationID: "c", Accounts: []ds.AccountID{"eve"}})); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 2 * knownTrust {
@@ -41,21 +41,33 @@ func TestMemoryIsVerified(t *testing.T) {
 		wantCode    ds.Code
 	}{
 		{"a removal of who has just entered",
-			func(s *Service) error { return s.Invite(ctx, who("ann"), "c", eve) },
-			func(s *Service) error { return s.Remove(ctx, who("ann"), "c", eve) }, "[{ann owner} {bob member}]", ""},
-		{"an invitation of who has just been removed",
-			func(s *Service) error { return s.Remove(ctx, who("ann"), "c", bob) },
-			func(s *Service) error { return s.Invite(ctx, who("ann"), "c", bob) }, "[{ann owner} {bob member}]", ""},
-		{"a message of who has just entered",
-			func(s *Service) error { return s.Invite(ctx, who("ann"), "c", eve) },
 			func(s *Service) error {
-				_, err := s.Send(ctx, who("eve"), Message{ConversationID: "c", ID: "e1", Body: []byte("x")})
+				return errOf(s.Apply(ctx, who("ann"), Invite{ConversationID: "c", Accounts: eve}))
+			},
+			func(s *Service) error {
+				return errOf(s.Apply(ctx, who("ann"), Remove{ConversationID: "c", Accounts: eve}))
+			}, "[{ann owner} {bob member}]", ""},
+		{"an invitation of who has just been removed",
+			func(s *Service) error {
+				return errOf(s.Apply(ctx, who("ann"), Remove{ConversationID: "c", Accounts: bob}))
+			},
+			func(s *Service) error {
+				return errOf(s.Apply(ctx, who("ann"), Invite{ConversationID: "c", Accounts: bob}))
+			}, "[{ann owner} {bob member}]", ""},
+		{"a message of who has just entered",
+			func(s *Service) error {
+				return errOf(s.Apply(ctx, who("ann"), Invite{ConversationID: "c", Accounts: eve}))
+			},
+			func(s *Service) error {
+				_, err := s.Apply(ctx, who("eve"), Send{ConversationID: "c", ID: "e1", Body: []byte("x")})
 				return err
 			}, "[{ann owner} {bob member} {eve member}]", ""},
 		{"a message of who has just been removed",
-			func(s *Service) error { return s.Remove(ctx, who("ann"), "c", bob) },
 			func(s *Service) error {
-				_, err := s.Send(ctx, who("bob"), Message{ConversationID: "c", ID: "b1", Body: []byte("x")})
+				return errOf(s.Apply(ctx, who("ann"), Remove{ConversationID: "c", Accounts: bob}))
+			},
+			func(s *Service) error {
+				_, err := s.Apply(ctx, who("bob"), Send{ConversationID: "c", ID: "b1", Body: []byte("x")})
 				return err
 			}, "[{ann owner}]", ds.Forbidden},
 	}
@@ -149,7 +161,9 @@ func TestHeldRows(t *testing.T) {
 				t.Fatal(err)
 			}
 			stuck := make(chan error, 1)
-			go func() { stuck <- w.service.Remove(ctx, who("ann"), "stuck", []ds.AccountID{"bob"}) }()
+			go func() {
+				stuck <- errOf(w.service.Apply(ctx, who("ann"), Remove{ConversationID: "stuck", Accounts: []ds.AccountID{"bob"}}))
+			}()
 			for i := range 20 {
 				if _, err := w.send("ann", "free", fmt.Sprint("m", i), "x"); err != nil {
 					t.Errorf("message %d into another conversation: %v", i, err)

@@ -2,7 +2,6 @@ package core
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"math"
 	"unicode/utf8"
@@ -13,9 +12,11 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Message is a send: the bytes and the encoding that they came in. Body is kept
-// and must not be changed afterwards.
-type Message struct {
+// Send is an Op that puts a message into its conversation's log, or answers where an
+// earlier one with the same id stands. The record of its result has Pos, Seq, Kind, Epoch
+// and CreatedMS. Body is kept and must not be changed afterwards. Refusals: also
+// epoch_conflict.
+type Send struct {
 	ConversationID ds.ConversationID
 	ID             ds.MessageID
 	Body           []byte
@@ -32,68 +33,59 @@ type Message struct {
 	ConfirmationTag []byte
 }
 
-// Send puts a message into its conversation's log, or answers where an earlier one
-// with the same id stands. The record has Pos, Seq, Kind, Epoch and CreatedMS; it
-// is durable when Send returns. Refusals: invalid_request, forbidden, rate_limited,
-// epoch_conflict.
-func (s *Service) Send(ctx context.Context, who ds.Caller, m Message) (ds.Record, error) {
-	r := &request{}
-	if err := s.prepareSend(r, who, m); err != nil {
-		return ds.Record{}, err
-	}
-	if err := s.submit(ctx, r); err != nil {
-		return ds.Record{}, err
-	}
-	return r.record, nil
-}
+func (m Send) place() (ds.ConversationID, ds.MessageID) { return m.ConversationID, m.ID }
 
-// BeginSend is Send for a caller that goes on before it is answered: tell is called
-// once, with what Send would have returned. It is called by a goroutine that
-// answers many, so it must not block, and perhaps before BeginSend returns. What a
-// caller begins in one conversation, one after the other, takes effect in that order.
-func (s *Service) BeginSend(who ds.Caller, m Message, tell func(ds.Record, error)) {
-	r := &request{}
-	if err := s.prepareSend(r, who, m); err != nil {
-		tell(ds.Record{}, err)
-		return
-	}
-	r.tell = func() {
-		if r.err != nil { // the rule may still be at the record
-			tell(ds.Record{}, r.err)
-			return
-		}
-		tell(r.record, nil)
-	}
-	if err := s.begin(r); err != nil {
-		tell(ds.Record{}, err)
-	}
-}
-
-// prepareSend makes a request of a message, or refuses what needs no look at the
-// conversation.
-func (s *Service) prepareSend(r *request, who ds.Caller, m Message) error {
+func (m Send) check(a *action) error {
 	if err := CheckIDs(m.ConversationID, m.ID); err != nil {
 		return err
 	}
-	if s.isTooLarge(m) {
+	if a.service.isTooLarge(m) {
 		return ds.Refuse(ds.InvalidRequest, "env too large").Because(ds.TooLarge)
 	}
-	seen := look(m.Body, m.Encoding)
-	if m.Application && seen.kind != ds.App {
+	a.seen, a.bytes = look(m.Body, m.Encoding), len(m.Body)
+	if m.Application && a.seen.kind != ds.App {
 		return ds.Refuse(ds.InvalidRequest, "commits and proposals are not sent as messages")
-	}
-	r.conversation, r.who, r.messageID, r.bytes = m.ConversationID, who, m.ID, len(m.Body)
-	r.rule = func(c *conversation, nowMS int64) error {
-		var err error
-		r.record, err = s.decideSend(c, who, m, seen, nowMS)
-		return err
 	}
 	return nil
 }
 
+var limitsOfSend = []string{limits.Sends}
+
+func (Send) limits() []string { return limitsOfSend }
+
+func (m Send) repeat(c *conversation, a *action, answer store.Answer) (result Result, isDone bool, err error) {
+	switch {
+	case answer.Pos == 0:
+		return Result{}, false, nil
+	case answer.Kind != a.seen.kind && answer.Kind != ds.App: // a handshake may have been kept as opaque app before the conversation was bound
+		return Result{}, false, refuseReused
+	}
+	return Result{Record: recordOf(m.ConversationID, m.ID, answer)}, true, nil
+}
+
+func (Send) may(*conversation, *action, int64) error { return nil }
+
+// judge applies the epoch table of design 4.
+func (m Send) judge(c *conversation, a *action) (verdict, error) {
+	seen, err := c.judge(a.who, m, a.seen)
+	if err == nil && c.hasDiverged(m.ConfirmationTag) {
+		err = ds.Refuse(ds.EpochConflict, "the group of the conversation is another one").Because(ds.TreeDiverged)
+	}
+	return verdict{seen, len(m.Body)}, err
+}
+
+func (m Send) do(c *conversation, a *action, v verdict, nowMS int64) Result {
+	c.apply(a.who, v.seen)
+	r := ds.Record{Kind: v.seen.kind, MessageID: m.ID, Encoding: m.Encoding, Body: m.Body}
+	if c.head.RecordSenders && a.who.Device != "" { // what names no device would name the account for nothing
+		r.Sender = a.who.AsDevice()
+	}
+	return Result{Record: c.appendMessage(r, nowMS)}
+}
+
 // isTooLarge holds a message against the limit of gateway v1, section 14, which
 // counts the characters of the string that travels.
-func (s *Service) isTooLarge(m Message) bool {
+func (s *Service) isTooLarge(m Send) bool {
 	switch m.Encoding {
 	case ds.Text:
 		return len(m.Body) > envCharactersMax && utf8.RuneCount(m.Body) > envCharactersMax
@@ -133,10 +125,8 @@ type sight struct {
 	opaque bool
 	group  []byte
 	epoch  int64
-	// external: a commit by somebody who is not in the group yet. What is wrong with
-	// it, or nil, is found before it is queued where it may come (checkExternal).
+	// external: a commit by somebody who is not in the group yet.
 	external bool
-	refused  error
 }
 
 // IsMLSMessage says whether body is a complete PublicMessage or PrivateMessage.
@@ -165,48 +155,9 @@ func look(body []byte, encoding ds.Encoding) sight {
 	return seen
 }
 
-// decideSend is the rule of Send: the order of decisions and the epoch table of
-// design 4. It changes c only when it accepts.
-func (s *Service) decideSend(c *conversation, who ds.Caller, m Message, seen sight, nowMS int64) (ds.Record, error) {
-	answer, isRepeat, err := c.admit(who, m.ID)
-	if err != nil {
-		return ds.Record{}, err
-	}
-	if isRepeat {
-		// A handshake may have been kept as opaque app before the conversation was bound.
-		if answer.Kind != seen.kind && answer.Kind != ds.App {
-			return ds.Record{}, refuseReused
-		}
-		c.bill.isRepeat = true
-		return recordOf(m.ConversationID, m.ID, answer), nil
-	}
-	if r := s.charge(c, limits.Sends, who); r != nil {
-		return ds.Record{}, r
-	}
-	if err := c.isHome(); err != nil {
-		return ds.Record{}, err
-	}
-	seen, err = c.judge(who, m, seen)
-	if err != nil {
-		return ds.Record{}, err
-	}
-	if c.hasDiverged(m.ConfirmationTag) {
-		return ds.Record{}, ds.Refuse(ds.EpochConflict, "the group of the conversation is another one").Because(ds.TreeDiverged)
-	}
-	if r := s.chargeBytes(c, who, len(m.Body)); r != nil {
-		return ds.Record{}, r
-	}
-	c.apply(who, seen)
-	r := ds.Record{Kind: seen.kind, MessageID: m.ID, Encoding: m.Encoding, Body: m.Body}
-	if c.head.RecordSenders && who.Device != "" { // what names no device would name the account for nothing
-		r.Sender = who.AsDevice()
-	}
-	return c.appendMessage(r, nowMS), nil
-}
-
 // judge gives the verdict on a message that may be sent: its final kind, or the
 // refusal by group, kind or epoch.
-func (c *conversation) judge(who ds.Caller, m Message, seen sight) (sight, error) {
+func (c *conversation) judge(who ds.Caller, m Send, seen sight) (sight, error) {
 	if !c.head.IsBound() && !seen.opaque && seen.kind != ds.App && !c.role(who.Account).MayManage() {
 		return sight{kind: ds.App, opaque: true}, nil // design 5: only owner and admins bind
 	}

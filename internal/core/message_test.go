@@ -22,7 +22,7 @@ func TestIsTooLarge(t *testing.T) {
 		{"bytes whose base64 is beyond it", strings.Repeat("x", envCharactersMax/4*3+1), ds.Base64, true},
 	}
 	for _, row := range rows {
-		if got := (&Service{messageBytes: MessageBytesDefault}).isTooLarge(Message{Body: []byte(row.body), Encoding: row.encoding}); got != row.want {
+		if got := (&Service{messageBytes: MessageBytesDefault}).isTooLarge(Send{Body: []byte(row.body), Encoding: row.encoding}); got != row.want {
 			t.Errorf("%s: %v", row.name, got)
 		}
 	}

@@ -16,7 +16,7 @@ func TestConfirmationTag(t *testing.T) {
 		w := newWorld(t, url)
 		w.room("c", "ann")
 		send := func(id string, tag []byte) error {
-			_, err := w.service.Send(context.Background(), who("ann"), Message{ConversationID: "c", ID: ds.MessageID(id), Body: []byte("x"), Encoding: ds.Binary,
+			_, err := w.service.Apply(context.Background(), who("ann"), Send{ConversationID: "c", ID: ds.MessageID(id), Body: []byte("x"), Encoding: ds.Binary,
 				Application: true, ConfirmationTag: tag})
 			return err
 		}
@@ -28,11 +28,11 @@ func TestConfirmationTag(t *testing.T) {
 			}
 		}
 		check("nothing is known yet", send("m1", []byte("tag")), "")
-		r := &request{conversation: "c", who: who("ann"), rule: func(c *conversation, nowMS int64) error {
+		r := &request{conversation: "c", who: who("ann"), rule: ruleFunc(func(c *conversation, nowMS int64) error {
 			c.head.ConfirmationTag = []byte("tag")
 			c.note(ds.SettingsEvent, ds.SettingsChange{By: "ann"}, nowMS)
 			return nil
-		}}
+		})}
 		if err := w.service.submit(context.Background(), r); err != nil {
 			t.Fatal(err)
 		}

@@ -97,7 +97,7 @@ func TestStuckStore(t *testing.T) {
 			}
 			running.Add(1)
 			begin := time.Now()
-			s.service.BeginSend(who("ann"), Message{ConversationID: "c1", ID: ds.MessageID(id), Body: []byte("x")}, func(_ ds.Record, err error) {
+			s.service.Begin(context.Background(), who("ann"), Send{ConversationID: "c1", ID: ds.MessageID(id), Body: []byte("x")}, func(_ Result, err error) {
 				answered(begin, id, err)
 				running.Done()
 			})
@@ -149,7 +149,7 @@ func TestStuckStoreMemory(t *testing.T) {
 		for i := range attempts {
 			waiting.Add(1)
 			isReturned := false // guarded by mu
-			s.service.BeginSend(who("ann"), Message{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("m", i)), Body: make([]byte, size)}, func(_ ds.Record, err error) {
+			s.service.Begin(context.Background(), who("ann"), Send{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("m", i)), Body: make([]byte, size)}, func(_ Result, err error) {
 				defer waiting.Done()
 				mu.Lock()
 				defer mu.Unlock()

@@ -82,14 +82,14 @@ func TestMembershipsAreStoredBytes(t *testing.T) {
 			err  error
 			want ds.Code
 		}{
-			{"a room", w.service.CreateRoom(ctx, who("ann"), "c1", strangers("a")), ""},
-			{"those again", w.service.Invite(ctx, who("ann"), "c1", strangers("a")), ""},
-			{"others", w.service.Invite(ctx, who("ann"), "c1", strangers("b")), ""},
-			{"too many", w.service.Invite(ctx, who("ann"), "c1", strangers("c")), ds.RateLimited},
-			{"another room", w.service.CreateRoom(ctx, who("ann"), "c2", strangers("d")), ds.RateLimited},
-			{"out", w.service.Remove(ctx, who("ann"), "c1", strangers("a")), ""},
-			{"a room of two", w.service.CreateRoom(ctx, who("ann"), "c2", []ds.AccountID{"bob"}), ""},
-			{"somebody else's", w.service.CreateRoom(ctx, who("bob"), "c3", strangers("c")), ""},
+			{"a room", errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: "c1", Accounts: strangers("a")})), ""},
+			{"those again", errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: strangers("a")})), ""},
+			{"others", errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: strangers("b")})), ""},
+			{"too many", errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: strangers("c")})), ds.RateLimited},
+			{"another room", errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: "c2", Accounts: strangers("d")})), ds.RateLimited},
+			{"out", errOf(w.service.Apply(ctx, who("ann"), Remove{ConversationID: "c1", Accounts: strangers("a")})), ""},
+			{"a room of two", errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: "c2", Accounts: []ds.AccountID{"bob"}})), ""},
+			{"somebody else's", errOf(w.service.Apply(ctx, who("bob"), Create{ConversationID: "c3", Accounts: strangers("c")})), ""},
 		}
 		for _, step := range steps {
 			if got := ds.CodeOf(step.err); got != step.want || step.want == "" && step.err != nil {

@@ -10,26 +10,18 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
-	"waxwing.im/waxwing/internal/store"
 )
 
-// request is one thing that a flusher is asked to do to one conversation. The rule
-// is a pure function of what was loaded: it may run more than once, each time over
-// fresh state, and the last run counts.
+// request is one thing that a flusher is asked to do to one conversation.
 type request struct {
 	conversation ds.ConversationID
 	who          ds.Caller
 	messageID    ds.MessageID // "" unless the request is a message
-	message      ds.MessageID // another one that the rule looks at, or ""
-	reactions    *store.ReactionKey
-	accounts     []ds.AccountID // whose intervals the rule looks at, besides the caller's
-	everyone     bool           // it looks at the present stays of all members
-	infoEpoch    bool           // it looks at the epoch of the stored GroupInfo
-	bytes        int            // that it keeps alive; begin adds names and the request itself
-	rule         func(c *conversation, nowMS int64) error
+	needs        Needs
+	bytes        int // that it keeps alive; begin adds names and the request itself
+	rule         rule
 
 	deadline time.Time
-	record   ds.Record     // set by the rule
 	err      error         // valid once the request is answered
 	done     chan struct{} // closed with the answer, if somebody waits for it
 	tell     func()        // else called with it
@@ -41,6 +33,12 @@ type request struct {
 	due        time.Time // of the next try
 	isSingle   bool      // it runs by itself, for a batch that it was in failed
 	bill       bill
+}
+
+// rule decides a request as a pure function of what was loaded: it may run more than once,
+// each time over fresh state, and the last run counts.
+type rule interface {
+	decide(c *conversation, nowMS int64) error
 }
 
 const (
@@ -71,7 +69,7 @@ func (s *Service) begin(r *request) error {
 	if err := r.checkNames(); err != nil {
 		return err
 	}
-	r.bytes += requestBytes + len(r.conversation) + len(r.messageID) + len(r.message) + len(r.who.Account) + len(r.who.Device)
+	r.bytes += requestBytes + len(r.conversation) + len(r.messageID) + len(r.needs.Message) + len(r.who.Account) + len(r.who.Device)
 	r.deadline = time.Now().Add(requestTimeout)
 	f := s.flushers[maphash.String(s.seed, string(r.conversation))%uint64(len(s.flushers))]
 	select {
@@ -104,8 +102,8 @@ func (r *request) checkNames() error {
 		return ds.Refuse(ds.InvalidRequest, "the caller's name is too long")
 	case r.messageID != "":
 		return CheckIDs(r.conversation, r.messageID)
-	case r.message != "":
-		return CheckIDs(r.conversation, r.message)
+	case r.needs.Message != "":
+		return CheckIDs(r.conversation, r.needs.Message)
 	}
 	return checkConversationID(r.conversation)
 }
@@ -122,7 +120,7 @@ func nameBytes(accounts []ds.AccountID) int {
 // weight is what a request counts as within the bytes of a batch: itself, and what may be
 // loaded for it.
 func (r *request) weight() int {
-	if r.everyone {
+	if r.needs.Everyone {
 		return r.bytes + everyoneBytes
 	}
 	return r.bytes

@@ -16,11 +16,11 @@ import (
 	"waxwing.im/waxwing/internal/pgtest"
 )
 
-// begin is BeginSend as a channel of one answer.
+// begin is Begin as a channel of one answer.
 func (w *world) begin(account, id, message string) <-chan answered {
 	told := make(chan answered, 2)
-	w.service.BeginSend(who(account), Message{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message), Body: []byte("x")},
-		func(r ds.Record, err error) { told <- answered{r, err} })
+	w.service.Begin(context.Background(), who(account), Send{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message), Body: []byte("x")},
+		func(r Result, err error) { told <- answered{r.Record, err} })
 	return told
 }
 
@@ -40,9 +40,9 @@ func (w *world) messages(account, id string) string {
 	return strings.Join(names, " ")
 }
 
-// TestBeginSend: what is begun one after the other stands in that order, in each
+// TestBegin: what is begun one after the other stands in that order, in each
 // conversation, refusals and repeats in between, and each is told once.
-func TestBeginSend(t *testing.T) {
+func TestBegin(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		w := newWorld(t, url)
 		for i := range 3 {
@@ -130,9 +130,9 @@ func TestHeldKeepsOrder(t *testing.T) {
 	}
 }
 
-// TestBeginSendWhileItCloses: whatever is begun while the service closes is told once,
+// TestBeginWhileItCloses: whatever is begun while the service closes is told once,
 // and stands if and only if it was told so.
-func TestBeginSendWhileItCloses(t *testing.T) {
+func TestBeginWhileItCloses(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		w := newWorld(t, url)
 		w.room("c", "ann")
@@ -152,7 +152,7 @@ func TestBeginSendWhileItCloses(t *testing.T) {
 					default:
 					}
 					begun.Add(1)
-					w.service.BeginSend(who("ann"), Message{ConversationID: "c", ID: ds.MessageID(id)}, func(_ ds.Record, err error) {
+					w.service.Begin(context.Background(), who("ann"), Send{ConversationID: "c", ID: ds.MessageID(id)}, func(_ Result, err error) {
 						told.Add(1)
 						if err == nil {
 							mu.Lock()
@@ -205,11 +205,11 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir(), oneFlusher)
 	w.room("c", "ann")
 	gate, entered := make(chan struct{}), make(chan struct{}, 1)
-	blocker := &request{conversation: "blocker", tell: func() {}, rule: func(*conversation, int64) error {
+	blocker := &request{conversation: "blocker", tell: func() {}, rule: ruleFunc(func(*conversation, int64) error {
 		entered <- struct{}{}
 		<-gate
 		return nil
-	}}
+	})}
 	if err := w.service.begin(blocker); err != nil {
 		t.Fatal(err)
 	}
@@ -218,8 +218,8 @@ func TestQueueIsBoundedInBytes(t *testing.T) {
 	const n = queueBytesMax/bodyBytesMax + 10
 	told := make(chan error, n)
 	for i := range n {
-		w.service.BeginSend(who("ann"), Message{ConversationID: "c", ID: ds.MessageID(fmt.Sprint("m", i)), Body: body},
-			func(_ ds.Record, err error) { told <- err })
+		w.service.Begin(context.Background(), who("ann"), Send{ConversationID: "c", ID: ds.MessageID(fmt.Sprint("m", i)), Body: body},
+			func(_ Result, err error) { told <- err })
 	}
 	each := bodyBytesMax + requestBytes + len("c") + len("m000") + len("ann") + len("ann-phone")
 	if got := len(told); got < n-queueBytesMax/(each-2) || got > n-queueBytesMax/each+1 {
@@ -246,11 +246,11 @@ func TestRequestsCountAllTheyKeep(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir(), oneFlusher)
 	w.room("c", "ann")
 	gate, entered := make(chan struct{}), make(chan struct{}, 1)
-	blocker := &request{conversation: "blocker", tell: func() {}, rule: func(*conversation, int64) error {
+	blocker := &request{conversation: "blocker", tell: func() {}, rule: ruleFunc(func(*conversation, int64) error {
 		entered <- struct{}{}
 		<-gate
 		return nil
-	}}
+	})}
 	if err := w.service.begin(blocker); err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +261,7 @@ func TestRequestsCountAllTheyKeep(t *testing.T) {
 	const n = 60
 	for i := range n {
 		calls.Go(func() {
-			err := w.service.Invite(t.Context(), who("ann"), "c", longNames(fmt.Sprint(i), accountsListed))
+			err := errOf(w.service.Apply(t.Context(), who("ann"), Invite{ConversationID: "c", Accounts: longNames(fmt.Sprint(i), accountsListed)}))
 			if ds.IsUnavailable(err) {
 				refused.Add(1)
 			} else if ds.CodeOf(err) != ds.LimitExceeded {
@@ -298,7 +298,7 @@ func TestNamesAreCheckedFirst(t *testing.T) {
 			return err
 		}(),
 		"suite": func() error {
-			_, _, err := w.service.CreateGroup(t.Context(), who("ann"), NewGroup{ID: "aa", Suite: long})
+			_, err := w.service.Apply(t.Context(), who("ann"), Create{ConversationID: "aa", GroupID: []byte{0xaa}, Suite: long})
 			return err
 		}(),
 	} {

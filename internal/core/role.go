@@ -2,7 +2,6 @@ package core
 
 import (
 	"cmp"
-	"context"
 	"slices"
 
 	"waxwing.im/waxwing/internal/ds"
@@ -21,81 +20,71 @@ var (
 	refuseNotSo     = ds.Refuse(ds.InvalidRequest, "the member has another role")
 )
 
-// Promote gives a member a role that is more than its own: ds.Admin or ds.Moderator.
-// Only owner and admins may. Refusals: forbidden; invalid_request because of
-// ds.TargetNotMember, or ds.AlreadyDone; rate_limited.
-func (s *Service) Promote(ctx context.Context, who ds.Caller, id ds.ConversationID, target ds.AccountID, role ds.Role) error {
-	return s.changeRoleOf(ctx, who, id, target, func(c *conversation, nowMS int64) error { return c.promote(who.Account, target, role, nowMS) })
+// ChangeRole is an Op that gives a member a role that is more than its own, ds.Admin or
+// ds.Moderator, or with Take takes that role from it, which then is a plain member. Only
+// owner and admins may, and every member may take its own. Refusals: also invalid_request
+// because of ds.TargetNotMember, ds.AlreadyDone, or ds.LastAdmin.
+type ChangeRole struct {
+	ConversationID ds.ConversationID
+	Account        ds.AccountID
+	Role           ds.Role
+	Take           bool
 }
 
-// Demote takes a role, ds.Admin or ds.Moderator, from a member, which then is a plain
-// one. Owner and admins may, and everybody for itself. Refusals: as Promote, and
-// invalid_request because of ds.LastAdmin.
-func (s *Service) Demote(ctx context.Context, who ds.Caller, id ds.ConversationID, target ds.AccountID, role ds.Role) error {
-	return s.changeRoleOf(ctx, who, id, target, func(c *conversation, nowMS int64) error { return c.demote(who.Account, target, role, nowMS) })
-}
+func (in ChangeRole) place() (ds.ConversationID, ds.MessageID) { return in.ConversationID, "" }
 
-func (s *Service) changeRoleOf(ctx context.Context, who ds.Caller, id ds.ConversationID, target ds.AccountID, change func(c *conversation, nowMS int64) error) error {
-	if !ds.IsValidID(string(id)) {
-		return refuseNotMember
+func (in ChangeRole) check(a *action) error {
+	if err := checkConversationID(in.ConversationID); err != nil {
+		return err
 	}
-	if !ds.IsValidAccount(string(target)) {
+	if !ds.IsValidAccount(string(in.Account)) {
 		return refuseTarget
 	}
-	r := &request{conversation: id, who: who, everyone: true}
-	r.rule = func(c *conversation, nowMS int64) error {
-		if _, _, err := c.admit(who, ""); err != nil {
-			return err
-		}
-		if r := s.charge(c, limits.Invites, who); r != nil {
-			return r
-		}
-		if err := c.isHome(); err != nil {
-			return err
-		}
-		return change(c, nowMS)
+	a.needs.Everyone = true
+	return nil
+}
+
+func (ChangeRole) limits() []string { return []string{limits.Invites} }
+
+func (in ChangeRole) may(c *conversation, a *action, _ int64) error {
+	if isOwn := in.Take && a.who.Account == in.Account; !isOwn && !c.role(a.who.Account).MayManage() {
+		return refuseRights
 	}
-	return s.submit(ctx, r)
+	return nil
+}
+
+func (in ChangeRole) judge(c *conversation, _ *action) (verdict, error) {
+	has := c.role(in.Account)
+	switch {
+	case has == ds.NoRole:
+		return verdict{}, refuseTarget
+	case !in.Take && rank(has) >= rank(in.Role):
+		return verdict{}, refuseSameRole
+	case !in.Take:
+		return verdict{}, nil
+	case has != in.Role && !(in.Role == ds.Admin && has == ds.Owner):
+		return verdict{}, refuseNotSo
+	case in.Role == ds.Admin && !c.hasOtherAdmin(in.Account) && (c.head.Policy.PreventRemovingLastAdmin || c.head.Members < 2):
+		return verdict{}, refuseLastAdmin
+	}
+	return verdict{}, nil
+}
+
+func (in ChangeRole) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
+	role := in.Role
+	if in.Take {
+		role = ds.Plain
+		if c.role(in.Account) == ds.Owner {
+			c.succeed(in.Account, nowMS)
+		}
+	}
+	c.changeRole(a.who.Account, in.Account, role, nowMS)
+	return Result{}
 }
 
 // rank orders the roles.
 func rank(r ds.Role) int {
 	return map[ds.Role]int{ds.Plain: 1, ds.Moderator: 2, ds.Admin: 3, ds.Owner: 4}[r]
-}
-
-func (c *conversation) promote(by, target ds.AccountID, role ds.Role, nowMS int64) error {
-	switch {
-	case !c.role(by).MayManage():
-		return refuseRights
-	case !c.isMember(target):
-		return refuseTarget
-	case rank(c.role(target)) >= rank(role):
-		return refuseSameRole
-	}
-	c.changeRole(by, target, role, nowMS)
-	return nil
-}
-
-func (c *conversation) demote(by, target ds.AccountID, role ds.Role, nowMS int64) error {
-	has := c.role(target)
-	switch {
-	case by != target && !c.role(by).MayManage():
-		return refuseRights
-	case has == ds.NoRole:
-		return refuseTarget
-	case has != role && !(role == ds.Admin && has == ds.Owner):
-		return refuseNotSo
-	}
-	if role == ds.Admin && !c.hasOtherAdmin(target) {
-		if c.head.Policy.PreventRemovingLastAdmin || c.head.Members < 2 {
-			return refuseLastAdmin
-		}
-	}
-	if has == ds.Owner {
-		c.succeed(target, nowMS)
-	}
-	c.changeRole(by, target, ds.Plain, nowMS)
-	return nil
 }
 
 // standing lists the members other than account, the longest-standing first. It needs
@@ -161,33 +150,4 @@ func (c *conversation) mayRemove(account, target ds.AccountID) bool {
 		return role == ds.Moderator || c.head.Policy.AllowMemberRemove
 	}
 	return false
-}
-
-// loadWhole reads what few requests look at: all present members of their conversations,
-// and of which epoch the stored GroupInfo is.
-func loadWhole(tx *store.Tx, batch []*request, conversations map[ds.ConversationID]*conversation) error {
-	var everyone, infos []ds.ConversationID
-	for _, r := range batch {
-		c := conversations[r.conversation]
-		if r.everyone && c.current == nil {
-			everyone = append(everyone, r.conversation)
-			c.current = map[ds.AccountID]ds.Interval{}
-		}
-		if r.infoEpoch {
-			infos = append(infos, r.conversation)
-			c.infoEpoch = -1
-		}
-	}
-	stays, err := tx.PresentStays(everyone)
-	if err != nil {
-		return err
-	}
-	for key, stay := range stays {
-		conversations[key.Conversation].current[key.Account] = stay
-	}
-	epochs, err := tx.GroupInfoEpochs(infos)
-	for id, epoch := range epochs {
-		conversations[id].infoEpoch = epoch
-	}
-	return err
 }

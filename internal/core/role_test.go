@@ -91,11 +91,14 @@ func TestRoleChanges(t *testing.T) {
 				test.roles = all
 			}
 			c := council(test.roles, test.change)
-			run := c.promote
-			if test.demotes {
-				run = c.demote
+			a := &action{op: ChangeRole{ConversationID: "c1", Account: test.target, Role: test.role, Take: test.demotes}, who: who(string(test.by))}
+			err := a.op.may(c, a, 7)
+			if err == nil {
+				_, err = a.op.judge(c, a)
 			}
-			err := run(test.by, test.target, test.role, 7)
+			if err == nil {
+				a.op.do(c, a, verdict{}, 7)
+			}
 			if (err == nil) != (test.want != "") || reasonOf(err) != test.reason {
 				t.Fatalf("got %v", err)
 			}
@@ -154,7 +157,7 @@ func TestRights(t *testing.T) {
 	}
 }
 
-func TestTakeOutIsDecided(t *testing.T) {
+func TestEndsAreDecided(t *testing.T) {
 	const all = "zoe:owner bob:admin cid:moderator dan:member"
 	away := func(c *conversation) { c.head.Home = "did:web:elsewhere" }
 	tests := []struct {
@@ -188,15 +191,16 @@ func TestTakeOutIsDecided(t *testing.T) {
 			}
 			c := council(test.roles, test.change)
 			before := c.head
-			out := takeOut{target: ds.AccountID(test.target), handshake: test.handshake, welcomeID: "w"}
+			var id ds.MessageID
 			if test.handshake != nil {
-				var err error
-				if out.seen, err = checkLeaving(test.handshake, test.who == test.target); err != nil {
-					t.Fatal(err)
-				}
-				out.id = "c-1"
+				id = "c-1"
 			}
-			epoch, err := decider(nil).decideTakeOut(c, who(test.who), out, 7)
+			var op Op = Leave{ConversationID: "c1", PassOn: true, Handshake: test.handshake, HandshakeID: id}
+			if test.who != test.target {
+				op = Remove{ConversationID: "c1", Accounts: []ds.AccountID{ds.AccountID(test.target)}, Strict: true, Handshake: test.handshake, HandshakeID: id}
+			}
+			result, err := decider(nil).try(c, who(test.who), op, 7)
+			epoch := result.Epoch
 			if ds.CodeOf(err) != test.code || ds.IsUnavailable(err) != test.isAway || epoch != test.epoch {
 				t.Fatalf("epoch %d, %v", epoch, err)
 			}
@@ -216,8 +220,8 @@ func TestTakeOutIsDecided(t *testing.T) {
 			if test.handshake == nil {
 				return
 			}
-			if again, err := decider(nil).decideTakeOut(c, who(test.who), out, 8); err != nil || again != epoch {
-				t.Errorf("again: epoch %d, %v", again, err)
+			if again, err := decider(nil).try(c, who(test.who), op, 8); err != nil || again.Epoch != epoch {
+				t.Errorf("again: epoch %d, %v", again.Epoch, err)
 			}
 		})
 	}
@@ -248,7 +252,12 @@ func TestGroupInfoIsDecided(t *testing.T) {
 	for _, test := range tests {
 		c := table(test.change)
 		c.infoEpoch = test.stored
-		stored, err := decider(nil).decideGroupInfo(c, who(test.who), []byte("info"), &test.of, !test.quiet, 7)
+		op := GroupInfoUpdate{ConversationID: "c1", GroupInfo: groupInfo(string(test.of.GroupID), test.of.Epoch)}
+		if epoch := int64(test.of.Epoch); !test.quiet {
+			op.Epoch = &epoch
+		}
+		result, err := decider(nil).try(c, who(test.who), op, 7)
+		stored := result.IsNew
 		if stored != test.want || ds.CodeOf(err) != test.code || (len(c.out.Infos) == 1) != test.want || (len(c.out.Records) == 1) != test.want {
 			t.Errorf("%s: stored %v, %v, %d records", test.name, stored, err, len(c.out.Records))
 		}
@@ -263,25 +272,24 @@ func TestNewGroupIsDecided(t *testing.T) {
 		c.exists, c.intervals, c.answers, c.head = false, nil, nil, ds.Conversation{ID: "c1"}
 	}
 	closed := func(c *conversation) { c.head.Policy.AllowInvites = false }
-	code := []byte("hash")
 	tests := []struct {
 		name    string
 		who     string
 		change  func(*conversation)
 		refused error
-		invite  []byte
+		invite  bool
 		want    bool
 		reason  ds.Reason
 		code    ds.Code
 		codes   int
 	}{
-		{name: "a new one", who: "ann", change: empty, invite: code, want: true, codes: 1},
+		{name: "a new one", who: "ann", change: empty, invite: true, want: true, codes: 1},
 		{name: "a new one with a wrong package", who: "ann", change: empty, refused: ds.Refuse(ds.InvalidRequest, "x").Because(ds.NoKeyPackage), code: ds.InvalidRequest, reason: ds.NoKeyPackage},
 		{name: "again", who: "ann"},
 		{name: "again with what was wrong since", who: "bob", refused: refuseTarget},
-		{name: "again for a code", who: "ann", invite: code, codes: 1},
-		{name: "again for a code that only admins make", who: "bob", invite: code, code: ds.Forbidden, reason: ds.NotAllowed},
-		{name: "again for a code that nobody makes", who: "ann", change: closed, invite: code, code: ds.Forbidden, reason: ds.NotAllowed},
+		{name: "again for a code", who: "ann", invite: true, codes: 1},
+		{name: "again for a code that only admins make", who: "bob", invite: true, code: ds.Forbidden, reason: ds.NotAllowed},
+		{name: "again for a code that nobody makes", who: "ann", change: closed, invite: true, code: ds.Forbidden, reason: ds.NotAllowed},
 		{name: "who has left", who: "eve", code: ds.InvalidRequest, reason: ds.Taken},
 		{name: "a stranger", who: "sue", code: ds.InvalidRequest, reason: ds.Taken},
 	}
@@ -290,9 +298,11 @@ func TestNewGroupIsDecided(t *testing.T) {
 		if test.change != nil {
 			test.change(c)
 		}
-		b := newGroup{NewGroup: NewGroup{ID: "c1", Welcome: []byte("w"), GroupInfo: []byte("i")}, groupID: []byte{0xc1}, epoch: 3,
-			members: []ds.AccountID{ds.AccountID(test.who), "cid"}, to: []Recipient{{Device: ds.Device{Account: "cid"}}}, refused: test.refused, welcomeID: "w", inviteHash: test.invite}
-		created, err := decider(nil).decideNewGroup(c, who(test.who), b, 7)
+		op := Create{ConversationID: "c1", GroupID: []byte{0xc1}, Welcome: []byte("w"), GroupInfo: []byte("i"), Invite: test.invite}
+		a := &action{service: decider(nil), op: op, who: who(test.who), admits: anyone, refused: test.refused, found: &found{epoch: 3, welcomeID: "w", inviteCode: "code",
+			members: []ds.AccountID{ds.AccountID(test.who), "cid"}, to: []Recipient{{Device: ds.Device{Account: "cid"}}}}}
+		err := a.decide(c, 7)
+		created := a.result.IsNew
 		if created != test.want || ds.CodeOf(err) != test.code || reasonOf(err) != test.reason || len(c.out.Invites) != test.codes {
 			t.Errorf("%s: %v, %v, %d codes", test.name, created, err, len(c.out.Invites))
 		}
@@ -346,8 +356,13 @@ func TestManyFormerMembers(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, do := range map[string]func() error{
-			"promote": func() error { return w.service.Promote(t.Context(), who("ann"), "c1", "bob", ds.Admin) },
-			"leave":   func() error { _, err := w.service.TakeOut(t.Context(), who("cid"), "c1", "cid", nil); return err },
+			"promote": func() error {
+				return errOf(w.service.Apply(t.Context(), who("ann"), ChangeRole{ConversationID: "c1", Account: "bob", Role: ds.Admin}))
+			},
+			"leave": func() error {
+				_, err := w.service.Apply(t.Context(), who("cid"), Leave{ConversationID: "c1", PassOn: true})
+				return err
+			},
 		} {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)

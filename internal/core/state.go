@@ -4,13 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
-	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -239,65 +236,4 @@ func ChainHash(previous []byte, r *ds.Record) []byte {
 	b = append(b, body[:]...)
 	sum := sha256.Sum256(b)
 	return sum[:]
-}
-
-var (
-	refuseNotMember = ds.Refuse(ds.Forbidden, "not a member").Because(ds.NotMember)
-	refuseRights    = ds.Refuse(ds.Forbidden, "forbidden").Because(ds.NotAllowed)
-	refuseGroup     = ds.Refuse(ds.InvalidRequest, "the message belongs to another MLS group")
-	refuseGroupUsed = ds.Refuse(ds.InvalidRequest, "the MLS group belongs to another conversation")
-	refuseExists    = ds.Refuse(ds.InvalidRequest, "conversation already exists").Because(ds.Taken)
-	refuseReused    = ds.Refuse(ds.InvalidRequest, "msg_id stands for a record of another kind")
-)
-
-func refuseEpoch(current int64) *ds.Refusal {
-	return &ds.Refusal{Code: ds.EpochConflict, Message: fmt.Sprintf("the current epoch is %d", current), CurrentEpoch: current}
-}
-
-// admit is the first half of the order of decisions (design 4), the same for every
-// request on a conversation: the caller is a member, or was one at the record that
-// the message id names, else nothing is revealed. It returns that record's answer.
-func (c *conversation) admit(who ds.Caller, id ds.MessageID) (store.Answer, bool, error) {
-	if !c.exists {
-		return store.Answer{}, false, refuseNotMember
-	}
-	if id != "" {
-		answer, ok := c.answers[id]
-		if ok && (c.wasMemberAt(who.Account, answer.Pos) || c.isMember(who.Account)) {
-			return answer, true, nil
-		}
-	}
-	if !c.isMember(who.Account) {
-		return store.Answer{}, false, refuseNotMember
-	}
-	return store.Answer{}, false, nil
-}
-
-// charge counts a call under a limit per account and conversation, once for each
-// request however often its rule runs.
-func (s *Service) charge(c *conversation, name string, who ds.Caller) *ds.Refusal {
-	return s.take(c, name, who.Account, string(c.head.ID), 1)
-}
-
-// chargeAccount is charge for a limit per account.
-func (s *Service) chargeAccount(c *conversation, name string, who ds.Caller) *ds.Refusal {
-	return s.take(c, name, who.Account, "", 1)
-}
-
-// chargeBytes counts what a request stores against what its account may.
-func (s *Service) chargeBytes(c *conversation, who ds.Caller, bytes int) *ds.Refusal {
-	return s.take(c, limits.StoredBytes, who.Account, "", int64(bytes))
-}
-
-func (s *Service) take(c *conversation, name string, account ds.AccountID, key string, n int64) *ds.Refusal {
-	return c.bill.take(s.limits, name, string(account), key, n, c.now)
-}
-
-// isHome refuses, as a fault that may pass, what only the home may decide. There is
-// no forwarding in this version.
-func (c *conversation) isHome() error {
-	if c.head.Home != "" {
-		return ds.Unavailable(errors.New("the home of the conversation is away"))
-	}
-	return nil
 }

@@ -152,28 +152,21 @@ func choose(list []store.WelcomeRecipient, choice WelcomeChoice) []store.Welcome
 	return any[:min(len(any), 1)]
 }
 
-// AskReaddition tells the members of a conversation that one of them is to be added to
-// the group again. Refusals: forbidden (NotMember), rate_limited.
-func (s *Service) AskReaddition(ctx context.Context, who ds.Caller, id ds.ConversationID) error {
-	if err := checkConversationID(id); err != nil {
-		return err
-	}
-	r := &request{conversation: id, who: who}
-	r.rule = func(c *conversation, nowMS int64) error {
-		if _, _, err := c.admit(who, ""); err != nil {
-			return err
-		}
-		if r := s.charge(c, limits.Readditions, who); r != nil {
-			return r
-		}
-		if err := c.isHome(); err != nil {
-			return err
-		}
-		if r := s.chargeBytes(c, who, memberBytes); r != nil {
-			return r
-		}
-		c.note(ds.RequestEvent, ds.Request{By: who.Account, Wants: ds.WantsReaddition}, nowMS)
-		return nil
-	}
-	return s.submit(ctx, r)
+// Readdition is an Op by which a member asks the others to add it to the group again.
+type Readdition struct{ ConversationID ds.ConversationID }
+
+func (in Readdition) place() (ds.ConversationID, ds.MessageID) { return in.ConversationID, "" }
+
+func (in Readdition) check(*action) error { return checkConversationID(in.ConversationID) }
+
+func (Readdition) limits() []string { return []string{limits.Readditions} }
+
+func (Readdition) may(*conversation, *action, int64) error { return nil }
+
+func (Readdition) judge(*conversation, *action) (verdict, error) {
+	return verdict{bytes: memberBytes}, nil
+}
+
+func (Readdition) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
+	return Result{Record: c.note(ds.RequestEvent, ds.Request{By: a.who.Account, Wants: ds.WantsReaddition}, nowMS)}
 }

@@ -66,13 +66,13 @@ func (w *world) room(id string, members ...string) {
 	for _, m := range members[1:] {
 		others = append(others, ds.AccountID(m))
 	}
-	if err := w.service.CreateRoom(context.Background(), who(members[0]), ds.ConversationID(id), others); err != nil {
+	if err := errOf(w.service.Apply(context.Background(), who(members[0]), Create{ConversationID: ds.ConversationID(id), Accounts: others})); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
 func (w *world) send(account, id, message, text string) (ds.Record, error) {
-	return w.service.Send(context.Background(), who(account), Message{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message), Body: []byte(text)})
+	return recordIn(w.service.Apply(context.Background(), who(account), Send{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message), Body: []byte(text)}))
 }
 
 // read follows a conversation from a seq until it has caught up or been ended.
@@ -117,12 +117,33 @@ func mlsMessage(group string, epoch uint64, content wire.ContentType) []byte {
 func commit(group string, epoch uint64) []byte { return mlsMessage(group, epoch, wire.CommitContent) }
 
 func (w *world) sendMLS(account, id, message string, body []byte) (ds.Record, error) {
-	return w.service.Send(context.Background(), who(account), Message{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message), Body: body, Encoding: ds.Base64})
+	return recordIn(w.service.Apply(context.Background(), who(account), Send{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message), Body: body, Encoding: ds.Base64}))
 }
 
 func (w *world) bundle(account string, b Bundle) (ds.Record, error) {
 	b.Encoding = ds.Base64
-	return w.service.CommitBundle(context.Background(), who(account), b)
+	return recordIn(w.service.Apply(context.Background(), who(account), b))
 }
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// errOf returns the error of an operation whose result does not matter.
+func errOf(_ Result, err error) error { return err }
+
+// recordIn returns the record of an operation's result.
+func recordIn(result Result, err error) (ds.Record, error) { return result.Record, err }
+
+// ruleFunc is a rule of a test's own.
+type ruleFunc func(c *conversation, nowMS int64) error
+
+func (f ruleFunc) decide(c *conversation, nowMS int64) error { return f(c, nowMS) }
+
+// try checks an operation alone and decides it over c.
+func (s *Service) try(c *conversation, who ds.Caller, op Op, nowMS int64) (Result, error) {
+	a := &action{service: s, op: op, who: who}
+	if err := op.check(a); err != nil {
+		return Result{}, err
+	}
+	err := a.decide(c, nowMS)
+	return a.result, err
+}

@@ -2,11 +2,14 @@ package gatewayserver
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
@@ -37,39 +40,70 @@ func accounts(names []string) []ds.AccountID {
 	return ids
 }
 
+// ok applies an operation whose answer is that it was done.
+func (s *Server) ok(ctx context.Context, who identity.Session, op core.Op) (any, error) {
+	_, err := s.core.Apply(ctx, who.Caller, op)
+	return statusOK, err
+}
+
 func (s *Server) createRoom(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
-	return statusOK, s.core.CreateRoom(ctx, who.Caller, ds.ConversationID(in.ConvID), accounts(in.Members))
+	return s.ok(ctx, who, core.Create{ConversationID: ds.ConversationID(in.ConvID), Accounts: accounts(in.Members)})
 }
 
 func (s *Server) invite(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
-	return statusOK, s.core.Invite(ctx, who.Caller, ds.ConversationID(in.ConvID), accounts(in.Members))
+	return s.ok(ctx, who, core.Invite{ConversationID: ds.ConversationID(in.ConvID), Accounts: accounts(in.Members)})
 }
 
 func (s *Server) remove(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
-	return statusOK, s.core.Remove(ctx, who.Caller, ds.ConversationID(in.ConvID), accounts(in.Members))
+	return s.ok(ctx, who, core.Remove{ConversationID: ds.ConversationID(in.ConvID), Accounts: accounts(in.Members)})
 }
 
 func (s *Server) leaveRoom(ctx context.Context, who identity.Session, in *gateway.LeaveRoom) (any, error) {
-	var newOwner ds.AccountID
+	leave := core.Leave{ConversationID: ds.ConversationID(in.ConvID)}
 	if in.NewOwner != nil {
 		if !ds.IsValidAccount(*in.NewOwner) {
 			return nil, ds.Refuse(ds.InvalidRequest, "new_owner: not 1 to %d bytes of text", ds.AccountBytesMax)
 		}
-		newOwner = ds.AccountID(*in.NewOwner)
+		leave.NewOwner = ds.AccountID(*in.NewOwner)
 	}
-	return statusOK, s.core.Leave(ctx, who.Caller, ds.ConversationID(in.ConvID), newOwner)
+	return s.ok(ctx, who, leave)
 }
 
+// createDM opens a conversation of two. Without an id one is made up.
 func (s *Server) createDM(ctx context.Context, who identity.Session, in *gateway.CreateDM) (any, error) {
-	var wanted ds.ConversationID
-	if in.ConvID != nil {
-		wanted = ds.ConversationID(*in.ConvID)
+	peer := ds.AccountID(strings.TrimSpace(in.PeerUserID))
+	switch {
+	case peer == "" || !ds.IsValidAccount(string(peer)):
+		return nil, ds.Refuse(ds.InvalidRequest, "peer_user_id must be 1 to 512 bytes of UTF-8 without NUL")
+	case peer == who.Account:
+		return nil, ds.Refuse(ds.InvalidRequest, "peer_user_id is the caller")
 	}
-	id, err := s.core.CreateDM(ctx, who.Caller, ds.AccountID(strings.TrimSpace(in.PeerUserID)), wanted)
-	if err != nil {
+	var id ds.ConversationID
+	if in.ConvID != nil {
+		id = ds.ConversationID(*in.ConvID)
+	}
+	if id == "" {
+		var random [12]byte
+		_, _ = rand.Read(random[:]) // never fails (crypto/rand)
+		id = ds.ConversationID("dm_" + base64.RawURLEncoding.EncodeToString(random[:]))
+	}
+	if !isDMID(id) {
+		return nil, ds.Refuse(ds.InvalidRequest, "invalid conv_id")
+	}
+	if _, err := s.core.Apply(ctx, who.Caller, core.Create{ConversationID: id, Accounts: []ds.AccountID{peer}, IsDM: true}); err != nil {
 		return nil, err
 	}
 	return &gateway.DMCreated{Status: "ok", ConvID: string(id)}, nil
+}
+
+// isDMID checks the stricter alphabet of dms/create (gateway v1, section 8).
+func isDMID(id ds.ConversationID) bool {
+	for _, r := range string(id) {
+		if r == utf8.RuneError || r != '_' && r != '-' && !unicode.IsLetter(r) && !unicode.IsDigit(r) {
+			return false
+		}
+	}
+	return ds.IsValidID(string(id))
 }
 
 func (s *Server) members(ctx context.Context, who identity.Session, q url.Values) (any, error) {

@@ -120,21 +120,21 @@ func (c *socket) send(f gateway.Frame) {
 		c.answers.settle(o, ds.Record{}, err)
 		return
 	}
-	c.server.core.BeginSend(c.session.Caller, message, func(record ds.Record, err error) { c.answers.settle(o, record, err) })
+	c.server.core.Begin(c.ctx, c.session.Caller, message, func(done core.Result, err error) { c.answers.settle(o, done.Record, err) })
 }
 
 // sendOf reads a conv.send whose identifiers are of a size that may be kept.
-func sendOf(f gateway.Frame) (core.Message, error) {
+func sendOf(f gateway.Frame) (core.Send, error) {
 	var in gateway.Send
 	if err := f.Decode(&in); err != nil {
-		return core.Message{}, invalid(err)
+		return core.Send{}, invalid(err)
 	}
 	message, err := messageOf(&in)
 	if err == nil {
 		err = core.CheckIDs(message.ConversationID, message.ID)
 	}
 	if err != nil {
-		return core.Message{}, err
+		return core.Send{}, err
 	}
 	return message, nil
 }
@@ -219,12 +219,12 @@ func (s *Server) report(ctx context.Context, who identity.Session, in *gateway.R
 }
 
 // messageOf is what core is asked to append for a conv.send, whichever way it came.
-func messageOf(in *gateway.Send) (core.Message, error) {
+func messageOf(in *gateway.Send) (core.Send, error) {
 	if len(in.Env) > gateway.EnvCharactersMax && utf8.RuneCountInString(in.Env) > gateway.EnvCharactersMax {
-		return core.Message{}, ds.Refuse(ds.InvalidRequest, "env too large")
+		return core.Send{}, ds.Refuse(ds.InvalidRequest, "env too large")
 	}
 	body, encoding := bytesOf(in.Env)
-	return core.Message{
+	return core.Send{
 		ConversationID: ds.ConversationID(in.ConvID),
 		ID:             ds.MessageID(in.MsgID),
 		Body:           body,
@@ -238,11 +238,11 @@ func (s *Server) send(ctx context.Context, who ds.Caller, in *gateway.Send) (*ga
 	if err != nil {
 		return nil, err
 	}
-	record, err := s.core.Send(ctx, who, message)
+	done, err := s.core.Apply(ctx, who, message)
 	if err != nil {
 		return nil, err
 	}
-	return s.acked(in.ConvID, in.MsgID, record), nil
+	return s.acked(in.ConvID, in.MsgID, done.Record), nil
 }
 
 // commit is conv.commit, whichever way it came.
@@ -251,12 +251,12 @@ func (s *Server) commit(ctx context.Context, who ds.Caller, in *gateway.Commit) 
 	if err != nil {
 		return nil, err
 	}
-	record, err := s.core.CommitBundle(ctx, who, bundle)
+	done, err := s.core.Apply(ctx, who, bundle)
 	if err != nil {
 		return nil, err
 	}
-	acked := s.acked(in.ConvID, in.MsgID, record)
-	acked.Epoch = &record.Epoch
+	acked := s.acked(in.ConvID, in.MsgID, done.Record)
+	acked.Epoch = &done.Record.Epoch
 	return acked, nil
 }
 

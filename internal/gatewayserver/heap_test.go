@@ -96,9 +96,9 @@ func TestUnansweredSendsHoldLittle(t *testing.T) {
 	w := newWorld(t, patient)
 	w.narrowed()
 	ann := ds.Caller{Account: ds.AccountID(w.person("ann").did)}
-	must(t, w.core.CreateRoom(context.Background(), ann, "c", nil))
+	must(t, errOf(w.core.Apply(context.Background(), ann, core.Create{ConversationID: "c", Accounts: nil})))
 	for i := range 4 { // more than the kernel takes
-		_, err := w.core.Send(context.Background(), ann, core.Message{ConversationID: "c", ID: ds.MessageID(fmt.Sprint(i)), Body: make([]byte, 64<<10), Encoding: ds.Binary})
+		_, err := w.core.Apply(context.Background(), ann, core.Send{ConversationID: "c", ID: ds.MessageID(fmt.Sprint(i)), Body: make([]byte, 64<<10), Encoding: ds.Binary})
 		must(t, err)
 	}
 	id := strings.Repeat("i", 1000)
@@ -180,7 +180,7 @@ func TestDeafReadersHoldLittle(t *testing.T) {
 		texts := 12
 		for i := range texts { // the longest that the gateway takes, and pages of them
 			ann := ds.Caller{Account: ds.AccountID(w.person("ann").did)}
-			_, err := w.core.Send(context.Background(), ann, core.Message{ConversationID: "c", ID: ds.MessageID(fmt.Sprint("t", i)),
+			_, err := w.core.Apply(context.Background(), ann, core.Send{ConversationID: "c", ID: ds.MessageID(fmt.Sprint("t", i)),
 				Body: []byte(strings.Repeat("\U0001F600", 250_000)), Encoding: ds.Text})
 			must(t, err)
 		}
@@ -189,7 +189,7 @@ func TestDeafReadersHoldLittle(t *testing.T) {
 		for i := range readers {
 			name := fmt.Sprint("reader", i%10)
 			if i < 10 {
-				must(t, w.core.Invite(context.Background(), ds.Caller{Account: ds.AccountID(w.person("ann").did)}, "c", []ds.AccountID{ds.AccountID(w.person(name).did)}))
+				must(t, errOf(w.core.Apply(context.Background(), ds.Caller{Account: ds.AccountID(w.person("ann").did)}, core.Invite{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person(name).did)}})))
 			}
 			w.deaf(name, features[i%3], fmt.Sprintf(`{"v":1,"t":"conv.subscribe","body":{"conv_id":"c","from_seq":%d}}`, 1+i%texts))
 		}

@@ -22,7 +22,7 @@ func allowLarge(s *setup) { s.core.MessageBytes = 10 << 20 }
 func (w *world) largeRoom(sizes ...int) {
 	w.t.Helper()
 	ann := ds.Caller{Account: ds.AccountID(w.person("ann").did)}
-	must(w.t, w.core.CreateRoom(context.Background(), ann, "c", []ds.AccountID{ds.AccountID(w.person("bob").did)}))
+	must(w.t, errOf(w.core.Apply(context.Background(), ann, core.Create{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person("bob").did)}})))
 	for i, size := range sizes {
 		w.largeMessage(i+1, size)
 	}
@@ -31,11 +31,11 @@ func (w *world) largeRoom(sizes ...int) {
 func (w *world) largeMessage(seq, size int) {
 	w.t.Helper()
 	ann := ds.Caller{Account: ds.AccountID(w.person("ann").did)}
-	m := core.Message{ConversationID: "c", ID: ds.MessageID(fmt.Sprint("m", seq)), Body: []byte(strings.Repeat("x", max(size, 0))), Encoding: ds.Binary, Application: true}
+	m := core.Send{ConversationID: "c", ID: ds.MessageID(fmt.Sprint("m", seq)), Body: []byte(strings.Repeat("x", max(size, 0))), Encoding: ds.Binary, Application: true}
 	if size < 0 {
 		m.Body, m.Encoding = []byte(longText(-size)), ds.Text
 	}
-	_, err := w.core.Send(context.Background(), ann, m)
+	_, err := w.core.Apply(context.Background(), ann, m)
 	must(w.t, err)
 }
 
@@ -165,7 +165,7 @@ func TestRecords(t *testing.T) {
 			t.Errorf("%s, %s: %s", step.name, step.query, got)
 		}
 	}
-	must(t, w.core.Remove(context.Background(), ann, "c", []ds.AccountID{ds.AccountID(w.person("bob").did)}))
+	must(t, errOf(w.core.Apply(context.Background(), ann, core.Remove{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person("bob").did)}})))
 	w.largeMessage(3, 100)
 	for query, want := range map[string]string{"conv_id=c&seq=2": "200", "conv_id=c&seq=3": `404 {"code":"not_found"`} {
 		if got := ask("bob", query); !strings.HasPrefix(got, want) { // with device events a former member reads to the end of its stay

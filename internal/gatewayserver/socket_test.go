@@ -295,7 +295,7 @@ func (w *world) fillLog(t *testing.T, name, conversation, env string, n int) {
 	var sending sync.WaitGroup
 	for i := range n {
 		sending.Go(func() {
-			_, err := w.core.Send(context.Background(), who, core.Message{ConversationID: ds.ConversationID(conversation),
+			_, err := w.core.Apply(context.Background(), who, core.Send{ConversationID: ds.ConversationID(conversation),
 				ID: ds.MessageID(fmt.Sprint("filler ", i)), Body: []byte(env)})
 			if err != nil {
 				t.Error(err)

@@ -37,8 +37,7 @@ func TestStreamWithoutPositions(t *testing.T) {
 	}
 	send := func(conversation, n int) {
 		t.Helper()
-		_, err := w.core.Send(context.Background(), ds.Caller{Account: ds.AccountID(w.person("ann").did), Device: "phone"},
-			core.Message{ID: ds.MessageID(fmt.Sprint(n)), ConversationID: ds.ConversationID(fmt.Sprint("c", conversation)), Body: []byte("e")})
+		_, err := w.core.Apply(context.Background(), ds.Caller{Account: ds.AccountID(w.person("ann").did), Device: "phone"}, core.Send{ID: ds.MessageID(fmt.Sprint(n)), ConversationID: ds.ConversationID(fmt.Sprint("c", conversation)), Body: []byte("e")})
 		must(t, err)
 	}
 	const query = "?all=1&from_seq=1"

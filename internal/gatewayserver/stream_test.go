@@ -122,7 +122,7 @@ func TestStreamResumes(t *testing.T) {
 			writing.Go(func() {
 				for n := range messages {
 					for i := part; i < conversations; i += 4 {
-						_, err := w.core.Send(context.Background(), who, core.Message{ID: ds.MessageID(fmt.Sprint(n)),
+						_, err := w.core.Apply(context.Background(), who, core.Send{ID: ds.MessageID(fmt.Sprint(n)),
 							ConversationID: ds.ConversationID(fmt.Sprint("c", i)), Body: []byte("e")})
 						if err != nil {
 							t.Error(err)

@@ -47,7 +47,7 @@ func TestVictimOfManyRooms(t *testing.T) {
 		w.later.Store(3)
 		send := func(conversation string, n int) time.Duration {
 			begun := time.Now()
-			_, err := w.core.Send(context.Background(), bob, core.Message{ID: ds.MessageID(fmt.Sprint(n)), ConversationID: ds.ConversationID(conversation), Body: []byte("e")})
+			_, err := w.core.Apply(context.Background(), bob, core.Send{ID: ds.MessageID(fmt.Sprint(n)), ConversationID: ds.ConversationID(conversation), Body: []byte("e")})
 			must(t, err)
 			return time.Since(begun)
 		}
@@ -153,8 +153,7 @@ func TestStreamsLeaveOut(t *testing.T) {
 		}
 		w.later.Store(1000)
 		send := func(i, n int) {
-			_, err := w.core.Send(context.Background(), ds.Caller{Account: ds.AccountID(w.person("bob").did), Device: "phone"},
-				core.Message{ID: ds.MessageID(fmt.Sprint(n)), ConversationID: id(i), Body: []byte("e")})
+			_, err := w.core.Apply(context.Background(), ds.Caller{Account: ds.AccountID(w.person("bob").did), Device: "phone"}, core.Send{ID: ds.MessageID(fmt.Sprint(n)), ConversationID: id(i), Body: []byte("e")})
 			must(t, err)
 		}
 		e, status, answer := openEvents(t, w.http.URL, w.person("ann").session, "?all=1", "") // with all of them

@@ -72,7 +72,8 @@ func newBacklog(t *testing.T, url string) *backlog {
 		b.must(door.Shutdown(ctx))
 		b.http.Close()
 	})
-	b.must(service.CreateRoom(b.ctx, ds.Caller{Account: ds.AccountID(b.key.DID()), Device: "device"}, backlogRoom, nil))
+	_, err = service.Apply(b.ctx, ds.Caller{Account: ds.AccountID(b.key.DID()), Device: "device"}, core.Create{ConversationID: backlogRoom, Accounts: nil})
+	b.must(err)
 	return b
 }
 

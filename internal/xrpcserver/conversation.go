@@ -22,6 +22,15 @@ func (s *Server) registerConversations() {
 	procedure(s, xrpc.UpdateConvo, s.updateConvo)
 }
 
+// convoID checks an id whose conversation is to be changed: one that cannot exist is
+// answered for as one that does not.
+func convoID(text string) (ds.ConversationID, error) {
+	if !ds.IsValidID(text) {
+		return "", ds.Refuse(ds.Forbidden, "not a member").Because(ds.NotMember)
+	}
+	return ds.ConversationID(text), nil
+}
+
 // accountOf is the account of a DID that may name one of its devices.
 func accountOf(did string) (ds.AccountID, error) {
 	account, _, _ := strings.Cut(did, "#")
@@ -36,11 +45,11 @@ func (s *Server) createConvo(ctx context.Context, who ds.Caller, in *xrpc.Create
 	if in.Invite != nil && in.Invite.Action == "revoke" {
 		return s.revokeInvite(ctx, who, id, in.Invite.Code)
 	}
-	g, err := newGroup(in)
+	create, err := createOf(in)
 	if err != nil {
 		return nil, err
 	}
-	_, code, err := s.core.CreateGroup(ctx, who, g)
+	done, err := s.core.Apply(ctx, who, create)
 	if err != nil {
 		return nil, err
 	}
@@ -49,12 +58,13 @@ func (s *Server) createConvo(ctx context.Context, who ds.Caller, in *xrpc.Create
 		return nil, err
 	}
 	out := xrpc.NewCreateConvoOutput(s.convoView(&view))
-	out.InviteCode = code
+	out.InviteCode = done.InviteCode
 	return out, nil
 }
 
-func newGroup(in *xrpc.CreateConvoInput) (core.NewGroup, error) {
-	g := core.NewGroup{ID: ds.ConversationID(in.GroupID), Suite: in.CipherSuite, Welcome: in.WelcomeMessage.Data, GroupInfo: in.GroupInfo.Data}
+// createOf reads a conversation that begins with its group, whose id in hex is its own.
+func createOf(in *xrpc.CreateConvoInput) (core.Create, error) {
+	g := core.Create{ConversationID: ds.ConversationID(in.GroupID), Suite: in.CipherSuite, Welcome: in.WelcomeMessage.Data, GroupInfo: in.GroupInfo.Data}
 	if _, isKnown := xrpc.SuiteNumber(in.CipherSuite); !isKnown {
 		return g, &Error{http.StatusBadRequest, "InvalidCipherSuite", "cipherSuite is not known here"}
 	}
@@ -76,7 +86,7 @@ func newGroup(in *xrpc.CreateConvoInput) (core.NewGroup, error) {
 		if err != nil {
 			return g, err
 		}
-		g.Members = append(g.Members, account)
+		g.Accounts = append(g.Accounts, account)
 	}
 	for _, p := range in.KeyPackageHashes {
 		account, err := accountOf(p.DID)
@@ -84,6 +94,10 @@ func newGroup(in *xrpc.CreateConvoInput) (core.NewGroup, error) {
 			return g, err
 		}
 		g.Packages = append(g.Packages, core.UsedPackage{Account: account, Ref: p.Hash})
+	}
+	var err error
+	if g.GroupID, err = hex.DecodeString(in.GroupID); err != nil || len(g.GroupID) == 0 || !ds.IsValidID(in.GroupID) {
+		return g, ds.Refuse(ds.InvalidRequest, "groupId must be up to %d characters of hex", ds.IDBytesMax)
 	}
 	return g, nil
 }
@@ -241,9 +255,21 @@ func (s *Server) leaveConvo(ctx context.Context, who ds.Caller, in *xrpc.LeaveCo
 			return nil, err
 		}
 	}
-	epoch, err := s.core.TakeOut(ctx, who, ds.ConversationID(in.ConvoID), target, in.Commit.Data)
+	id, err := convoID(in.ConvoID)
 	if err != nil {
 		return nil, err
 	}
-	return &xrpc.LeaveConvoOutput{Success: true, NewEpoch: epoch}, nil
+	var handshakeID ds.MessageID
+	if len(in.Commit.Data) > 0 {
+		handshakeID = commitID(who.Account, "", in.Commit.Data)
+	}
+	var op core.Op = core.Leave{ConversationID: id, PassOn: true, Handshake: in.Commit.Data, HandshakeID: handshakeID}
+	if target != who.Account {
+		op = core.Remove{ConversationID: id, Accounts: []ds.AccountID{target}, Strict: true, Handshake: in.Commit.Data, HandshakeID: handshakeID}
+	}
+	done, err := s.core.Apply(ctx, who, op)
+	if err != nil {
+		return nil, err
+	}
+	return &xrpc.LeaveConvoOutput{Success: true, NewEpoch: done.Epoch}, nil
 }

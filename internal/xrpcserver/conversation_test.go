@@ -551,7 +551,7 @@ func TestBothDoors(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		ctx := context.Background()
 		w.conversation("tea room", "ann", "bob")
-		must(t, w.core.Invite(ctx, w.caller("ann"), "tea room", []ds.AccountID{"not a did"}))
+		must(t, errOf(w.core.Apply(ctx, w.caller("ann"), core.Invite{ConversationID: "tea room", Accounts: []ds.AccountID{"not a did"}})))
 		view := w.convo("bob", "tea room")
 		if view == nil || view.Creator != w.did("ann") || view.GroupID != "tea room" || len(view.Members) != 2 || view.Epoch != 0 {
 			t.Fatalf("bob sees %+v", view)
@@ -571,18 +571,18 @@ func TestBothDoors(t *testing.T) {
 
 		id := group("g1")
 		w.create(id, "ann", "bob", "cid")
-		if _, err := w.core.Send(ctx, w.caller("bob"), core.Message{ConversationID: ds.ConversationID(id), ID: "m1", Body: sealed("g1", 0, wire.ApplicationContent), Encoding: ds.Binary}); err != nil {
+		if _, err := w.core.Apply(ctx, w.caller("bob"), core.Send{ConversationID: ds.ConversationID(id), ID: "m1", Body: sealed("g1", 0, wire.ApplicationContent), Encoding: ds.Binary}); err != nil {
 			t.Error(err)
 		}
 		commit := core.Bundle{ConversationID: ds.ConversationID(id), ID: "m2", Commit: sealed("g1", 0, wire.CommitContent), Encoding: ds.Binary,
 			Add: []ds.AccountID{ds.AccountID(w.did("dan"))}, Remove: []ds.AccountID{ds.AccountID(w.did("cid"))}}
-		if _, err := w.core.CommitBundle(ctx, w.caller("bob"), commit); ds.CodeOf(err) != ds.Forbidden {
+		if _, err := w.core.Apply(ctx, w.caller("bob"), commit); ds.CodeOf(err) != ds.Forbidden {
 			t.Error(err)
 		}
-		if _, err := w.core.CommitBundle(ctx, w.caller("ann"), commit); err != nil {
+		if _, err := w.core.Apply(ctx, w.caller("ann"), commit); err != nil {
 			t.Error(err)
 		}
-		must(t, w.core.Leave(ctx, w.caller("ann"), ds.ConversationID(id), ds.AccountID(w.did("bob"))))
+		must(t, errOf(w.core.Apply(ctx, w.caller("ann"), core.Leave{ConversationID: ds.ConversationID(id), NewOwner: ds.AccountID(w.did("bob"))})))
 		same(t, "roles", w.roles("bob", id, "ann", "bob", "cid", "dan"), "bob:a dan")
 		if view = w.convo("bob", id); view.Epoch != 1 || view.Creator != w.did("ann") {
 			t.Errorf("at last: %+v", view)
@@ -616,7 +616,7 @@ func TestConvosFitThroughAPDS(t *testing.T) {
 	}
 	const count = 9
 	for i := range count {
-		must(t, w.core.CreateRoom(context.Background(), w.as("ann"), ds.ConversationID(fmt.Sprint("c", i)), members))
+		must(t, errOf(w.core.Apply(context.Background(), w.as("ann"), core.Create{ConversationID: ds.ConversationID(fmt.Sprint("c", i)), Accounts: members})))
 	}
 	seen, query, longest := map[any]bool{}, params(), 0
 	for {

@@ -112,11 +112,11 @@ func TestTreeChangedIsNeverLost(t *testing.T) {
 		back = make(chan struct{})
 		w.speaks("ben", xrpc.GenerationB)
 		ann := w.phone("ann").start()
-		must(t, w.core.Invite(context.Background(), w.as("ann"), ds.ConversationID(ann.id), w.accounts("ben")))
+		must(t, errOf(w.core.Apply(context.Background(), w.as("ann"), core.Invite{ConversationID: ds.ConversationID(ann.id), Accounts: w.accounts("ben")})))
 		commit := func(tag string) {
 			pending := ann.commit(mls.CommitOptions{})
-			_, err := w.core.ChangeGroup(context.Background(), w.as("ann"), core.GroupChange{ConversationID: ds.ConversationID(ann.id),
-				Commit: pending.Message(), ConfirmationTag: []byte(tag)})
+			_, err := w.core.Apply(context.Background(), w.as("ann"), core.Bundle{ConversationID: ds.ConversationID(ann.id),
+				ID: ds.MessageID("commit " + tag), ByAccount: true, Encoding: ds.Binary, Commit: pending.Message(), ConfirmationTag: []byte(tag)})
 			must(t, err)
 			ann.g = pending.Group()
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"net/http"
 	"time"
 
@@ -94,21 +95,32 @@ func (s *Server) commitGroupChange(ctx context.Context, who ds.Caller, in *xrpc.
 	return act(s, ctx, who, in)
 }
 
-// groupChange is what every action with a commit asks core for.
-func groupChange(in *xrpc.CommitGroupChangeInput) (core.GroupChange, error) {
-	change := core.GroupChange{ConversationID: ds.ConversationID(in.ConvoID), Method: xrpc.CommitGroupChange, Key: in.IdempotencyKey, Commit: in.Commit.Data,
-		Welcome: orNil(in.Welcome.Data), GroupInfo: orNil(in.GroupInfo.Data), ConfirmationTag: orNil(in.ConfirmationTag)}
+// bundleOf returns the bundle of an action with a commit.
+func bundleOf(who ds.Caller, in *xrpc.CommitGroupChangeInput) (core.Bundle, error) {
+	b := core.Bundle{ConversationID: ds.ConversationID(in.ConvoID), ID: commitID(who.Account, in.IdempotencyKey, in.Commit.Data), Commit: in.Commit.Data,
+		Welcome: orNil(in.Welcome.Data), GroupInfo: orNil(in.GroupInfo.Data), ConfirmationTag: orNil(in.ConfirmationTag), Encoding: ds.Binary, ByAccount: true}
 	if in.Commit.IsZero() {
-		return change, badInput("commit", "is required")
+		return b, badInput("commit", "is required")
 	}
 	for _, p := range in.KeyPackageHashes {
 		account, err := accountOf(p.DID)
 		if err != nil {
-			return change, err
+			return b, err
 		}
-		change.Packages = append(change.Packages, core.UsedPackage{Account: account, Ref: p.Hash})
+		b.Packages = append(b.Packages, core.UsedPackage{Account: account, Ref: p.Hash})
 	}
-	return change, nil
+	return b, nil
+}
+
+// commitID makes the message id of a commit, which has none here: the same for the same
+// idempotency key of the same account and for no other account's, or, without a key, for
+// the same bytes.
+func commitID(account ds.AccountID, key string, commit []byte) ds.MessageID {
+	prefix, sum := "c-", sha256.Sum256(commit)
+	if key != "" {
+		prefix, sum = "k-", sha256.Sum256([]byte(string(account)+"\x00"+xrpc.CommitGroupChange+"\x00"+key))
+	}
+	return ds.MessageID(prefix + hex.EncodeToString(sum[:])[:40])
 }
 
 // orNil is data, or nil for none: clients send what they do not have as nothing at all.
@@ -140,56 +152,62 @@ func members(in *xrpc.CommitGroupChangeInput) ([]ds.AccountID, error) {
 }
 
 func (s *Server) addMembers(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
-	change, err := groupChange(in)
+	bundle, err := bundleOf(who, in)
 	if err != nil {
 		return nil, err
 	}
-	if change.Add, err = members(in); err != nil {
+	if bundle.Add, err = members(in); err != nil {
 		return nil, err
 	}
-	return s.changeGroup(ctx, who, in, change)
+	return s.changeGroup(ctx, who, in, bundle)
 }
 
 func (s *Server) removeMembers(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
-	change, err := groupChange(in)
+	bundle, err := bundleOf(who, in)
 	if err != nil {
 		return nil, err
 	}
-	if change.Remove, err = members(in); err != nil {
+	if bundle.Remove, err = members(in); err != nil {
 		return nil, err
 	}
-	return s.changeGroup(ctx, who, in, change)
+	return s.changeGroup(ctx, who, in, bundle)
 }
 
 func (s *Server) plainCommit(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	if len(in.MemberDIDs) > 0 {
 		return nil, badInput("memberDids", "belongs to addMembers and removeMember")
 	}
-	change, err := groupChange(in)
+	bundle, err := bundleOf(who, in)
 	if err != nil {
 		return nil, err
 	}
-	return s.changeGroup(ctx, who, in, change)
+	return s.changeGroup(ctx, who, in, bundle)
 }
 
 func (s *Server) externalCommit(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
-	change, err := groupChange(in)
+	bundle, err := bundleOf(who, in)
 	if err != nil {
 		return nil, err
 	}
-	change.Enters, change.Device = true, ds.DeviceID(in.DeviceID)
-	return s.changeGroup(ctx, who, in, change)
+	bundle.Enters, bundle.Device = true, ds.DeviceID(in.DeviceID)
+	return s.changeGroup(ctx, who, in, bundle)
 }
 
 // changeGroup hands in a commit. The answer is all in its record, so that a repeat is
 // answered in full.
-func (s *Server) changeGroup(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput, change core.GroupChange) (*xrpc.CommitGroupChangeOutput, error) {
-	commit, err := s.core.ChangeGroup(ctx, who, change)
+func (s *Server) changeGroup(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput, bundle core.Bundle) (*xrpc.CommitGroupChangeOutput, error) {
+	done, err := s.core.Apply(ctx, who, bundle)
 	if err != nil {
 		return nil, err
 	}
+	commit := done.Record
+	if commit.Body == nil {
+		if commit, err = s.core.Stored(ctx, commit); err != nil {
+			return nil, err
+		}
+	}
 	out := &xrpc.CommitGroupChangeOutput{Success: true, NewEpoch: &commit.Epoch, ConfirmationTag: in.ConfirmationTag}
-	if change.Enters {
+	if bundle.Enters {
 		out.RejoinedAt = xrpc.TimeMS(commit.CreatedMS)
 	}
 	if s.sign != nil && commit.Body != nil && xrpc.GenerationOf(in) != xrpc.GenerationA {
@@ -210,22 +228,30 @@ func (s *Server) receipt(convo string, commit ds.Record) (*xrpc.SequencerReceipt
 }
 
 func (s *Server) askReaddition(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
-	return done(s.core.AskReaddition(ctx, who, ds.ConversationID(in.ConvoID)))
+	_, err := s.core.Apply(ctx, who, core.Readdition{ConversationID: ds.ConversationID(in.ConvoID)})
+	return done(err)
 }
 
 func (s *Server) groupInfoByCommit(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	if in.GroupInfo.IsZero() {
 		return nil, badInput("groupInfo", "is required")
 	}
-	epoch, _, err := s.core.UpdateGroupInfo(ctx, who, ds.ConversationID(in.ConvoID), in.GroupInfo.Data, nil)
+	id, err := convoID(in.ConvoID)
 	if err != nil {
 		return nil, err
 	}
-	return &xrpc.CommitGroupChangeOutput{Success: true, NewEpoch: &epoch}, nil
+	done, err := s.core.Apply(ctx, who, core.GroupInfoUpdate{ConversationID: id, GroupInfo: in.GroupInfo.Data})
+	if err != nil {
+		return nil, err
+	}
+	return &xrpc.CommitGroupChangeOutput{Success: true, NewEpoch: &done.Epoch}, nil
 }
 
 func (s *Server) askGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
-	_, err := s.core.RequestGroupInfo(ctx, who, ds.ConversationID(in.ConvoID))
+	id, err := convoID(in.ConvoID)
+	if err == nil {
+		_, err = s.core.Apply(ctx, who, core.GroupInfoRequest{ConversationID: id})
+	}
 	return done(err)
 }
 

@@ -143,10 +143,10 @@ func TestDoorsShareConversations(t *testing.T) {
 		id := ds.ConversationID(ann.id)
 		message, _, err := pb.g.Seal([]byte("from the gateway"), nil, mls.SealOptions{})
 		must(t, err)
-		_, err = w.core.Send(ctx, device, core.Message{ConversationID: id, ID: "m1", Body: message, Encoding: ds.Base64})
+		_, err = w.core.Apply(ctx, device, core.Send{ConversationID: id, ID: "m1", Body: message, Encoding: ds.Base64})
 		must(t, err)
 		pending := pb.commit(mls.CommitOptions{})
-		_, err = w.core.CommitBundle(ctx, device, core.Bundle{ConversationID: id, ID: "c1", Commit: pending.Message(), GroupInfo: pending.GroupInfo(), Encoding: ds.Base64})
+		_, err = w.core.Apply(ctx, device, core.Bundle{ConversationID: id, ID: "c1", Commit: pending.Message(), GroupInfo: pending.GroupInfo(), Encoding: ds.Base64})
 		must(t, err)
 		list := ann.messages("all")
 		if len(list) != 3 || string(list[1].Ciphertext) != string(message) || list[2].Epoch != 2 {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/lexicons"
 	"waxwing.im/waxwing/mls"
 )
@@ -526,4 +527,21 @@ func TestGroupState(t *testing.T) {
 			t.Error("a welcome is given again that was confirmed")
 		}
 	})
+}
+
+// TestCommitID: the same request has the same name, and nobody else's has it.
+func TestCommitID(t *testing.T) {
+	one := commitID("ann", "k", []byte("a"))
+	if commitID("ann", "k", []byte("b")) != one || !ds.IsValidID(string(one)) {
+		t.Errorf("a key does not name its request: %q", one)
+	}
+	for name, other := range map[string]ds.MessageID{"another account": commitID("bob", "k", []byte("a")),
+		"another key": commitID("ann", "l", []byte("a")), "no key": commitID("ann", "", []byte("a"))} {
+		if other == one {
+			t.Errorf("%s: the same name", name)
+		}
+	}
+	if commitID("ann", "", []byte("a")) != commitID("bob", "", []byte("a")) || commitID("ann", "", []byte("a")) == commitID("ann", "", []byte("b")) {
+		t.Error("without a key the bytes do not name it")
+	}
 }

@@ -113,14 +113,14 @@ func tooLarge(bytesMax int) error {
 }
 
 func (s *Server) sendPersistent(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
-	r, err := s.core.Send(ctx, who, core.Message{
+	done, err := s.core.Apply(ctx, who, core.Send{
 		ConversationID: ds.ConversationID(in.ConvoID), ID: ds.MessageID(in.MsgID), Body: in.Ciphertext, Encoding: ds.Binary,
 		StatedEpoch: int64(in.Epoch), StatesEpoch: true, RequireCurrent: true, Application: true, ConfirmationTag: in.ConfirmationTag,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &xrpc.SendMessageOutput{MessageID: in.MsgID, ReceivedAt: coarse(r.CreatedMS), Seq: r.Seq, Epoch: r.Epoch}, nil
+	return &xrpc.SendMessageOutput{MessageID: in.MsgID, ReceivedAt: coarse(done.Record.CreatedMS), Seq: done.Record.Seq, Epoch: done.Record.Epoch}, nil
 }
 
 // coarse is a time as it is shown of messages: exact ones would tell who types when.

@@ -25,7 +25,7 @@ func (w *world) talk(id string, names ...string) {
 	for _, name := range names[1:] {
 		others = append(others, ds.AccountID(w.did(name)))
 	}
-	must(w.t, w.core.CreateRoom(context.Background(), w.caller(names[0]), ds.ConversationID(id), others))
+	must(w.t, errOf(w.core.Apply(context.Background(), w.caller(names[0]), core.Create{ConversationID: ds.ConversationID(id), Accounts: others})))
 }
 
 func (w *world) caller(name string) ds.Caller { return ds.Caller{Account: ds.AccountID(w.did(name))} }
@@ -115,7 +115,7 @@ func TestSendMessageRefusals(t *testing.T) {
 
 // bindTo binds a conversation to a group with a commit out of an epoch.
 func (w *world) bindTo(convo, name, group string, epoch uint64) error {
-	_, err := w.core.Send(context.Background(), w.caller(name), core.Message{ConversationID: ds.ConversationID(convo),
+	_, err := w.core.Apply(context.Background(), w.caller(name), core.Send{ConversationID: ds.ConversationID(convo),
 		ID: ds.MessageID(fmt.Sprint("commit-", epoch)), Body: sealed(group, epoch, wire.CommitContent), Encoding: ds.Binary})
 	return err
 }
@@ -204,8 +204,8 @@ func TestSendMessageAgain(t *testing.T) {
 		// Another member's retry of a stranger's id is no oracle of more than that.
 		w.call("eve", xrpc.SendMessage, again).refused("403 NotMember")
 		// An id that stands for something else is refused.
-		must(t, w.core.CreateRoom(context.Background(), w.caller("ann"), "c3", nil))
-		_, err := w.core.Send(context.Background(), w.caller("ann"), core.Message{ConversationID: "c3", ID: ds.MessageID(uuid(9)), Body: sealed("group-3", 0, wire.CommitContent), Encoding: ds.Binary})
+		must(t, errOf(w.core.Apply(context.Background(), w.caller("ann"), core.Create{ConversationID: "c3", Accounts: nil})))
+		_, err := w.core.Apply(context.Background(), w.caller("ann"), core.Send{ConversationID: "c3", ID: ds.MessageID(uuid(9)), Body: sealed("group-3", 0, wire.CommitContent), Encoding: ds.Binary})
 		must(t, err)
 		w.call("ann", xrpc.SendMessage, message("c3", uuid(9), 1, 512)).refused("400 InvalidRequest")
 		if got := w.messages("ann", "c1", "type", "app"); len(got.Messages) != 1 {
@@ -286,7 +286,7 @@ func TestGetMessages(t *testing.T) {
 		w.send("ann", message("c1", uuid(1), 0, 512))
 		must(t, w.bindTo("c1", "ann", group, 0))
 		w.send("bob", message("c1", uuid(3), 1, 512))
-		_, err := w.core.Send(context.Background(), w.caller("bob"), core.Message{ConversationID: "c1", ID: "proposal", Body: sealed(group, 1, wire.ProposalContent), Encoding: ds.Base64})
+		_, err := w.core.Apply(context.Background(), w.caller("bob"), core.Send{ConversationID: "c1", ID: "proposal", Body: sealed(group, 1, wire.ProposalContent), Encoding: ds.Base64})
 		must(t, err)
 		must(t, w.bindTo("c1", "ann", group, 1))
 		w.send("bob", message("c1", uuid(6), 2, 512))
@@ -370,11 +370,11 @@ func TestLeftMembersReadNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.talk("c1", "ann", "bob")
 		w.send("ann", message("c1", uuid(1), 0, 512))
-		must(t, w.core.Leave(context.Background(), w.caller("bob"), "c1", ""))
+		must(t, errOf(w.core.Apply(context.Background(), w.caller("bob"), core.Leave{ConversationID: "c1"})))
 		w.call("bob", xrpc.GetMessages, params("convoId", "c1")).refused("403 NotMember")
 		w.call("bob", xrpc.SendMessage, message("c1", uuid(2), 0, 512)).refused("403 NotMember")
 		w.send("ann", message("c1", uuid(3), 0, 512))
-		must(t, w.core.Invite(context.Background(), w.caller("ann"), "c1", []ds.AccountID{ds.AccountID(w.did("bob"))}))
+		must(t, errOf(w.core.Apply(context.Background(), w.caller("ann"), core.Invite{ConversationID: "c1", Accounts: []ds.AccountID{ds.AccountID(w.did("bob"))}})))
 		if got := len(w.messages("bob", "c1").Messages); got != 2 {
 			t.Errorf("%d messages are seen after coming back", got)
 		}

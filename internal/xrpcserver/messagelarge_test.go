@@ -30,7 +30,7 @@ func TestLargeMessages(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.talk("c1", "ann", "bob")
 		w.send("ann", message("c1", uuid(1), 0, 512))
-		_, err := w.core.Send(t.Context(), w.caller("ann"), core.Message{ConversationID: "c1", ID: ds.MessageID(uuid(2)), Body: filled(largest), Encoding: ds.Binary, Application: true})
+		_, err := w.core.Apply(t.Context(), w.caller("ann"), core.Send{ConversationID: "c1", ID: ds.MessageID(uuid(2)), Body: filled(largest), Encoding: ds.Binary, Application: true})
 		must(t, err)
 		w.send("ann", message("c1", uuid(3), 0, 512))
 		w.send("ann", message("c1", uuid(4), 0, 512<<10))
@@ -88,7 +88,7 @@ func TestStoredBeforeTheBound(t *testing.T) {
 		w.talk("c1", "ann", "bob")
 		before := core.New(core.Options{Store: w.store, Now: w.now, Limits: limits.New(nil, w.now), MessageBytes: 10 << 20})
 		for i, size := range []int{512, 6 << 20, 512, 6 << 20, 6 << 20} {
-			_, err := before.Send(t.Context(), w.caller("ann"), core.Message{ConversationID: "c1", ID: ds.MessageID(uuid(i + 1)), Body: filled(size), Encoding: ds.Binary, Application: true})
+			_, err := before.Apply(t.Context(), w.caller("ann"), core.Send{ConversationID: "c1", ID: ds.MessageID(uuid(i + 1)), Body: filled(size), Encoding: ds.Binary, Application: true})
 			must(t, err)
 		}
 		must(t, before.Close())

@@ -17,11 +17,11 @@ func (s *Server) react(ctx context.Context, who ds.Caller, in *xrpc.SendMessageI
 	case in.TargetMessageID == "":
 		return nil, badInput("targetMessageId", "is required")
 	}
-	r, err := s.core.React(ctx, who, core.Reaction{ConversationID: ds.ConversationID(in.ConvoID),
+	result, err := s.core.Apply(ctx, who, core.Reaction{ConversationID: ds.ConversationID(in.ConvoID),
 		MessageID: ds.MessageID(in.TargetMessageID), Reaction: in.ReactionEmoji, Remove: in.Action == "removeReaction"})
 	if err != nil {
 		return nil, err
 	}
 	done := true
-	return &xrpc.SendMessageOutput{MessageID: in.MsgID, ReceivedAt: coarse(r.CreatedMS), Epoch: r.Epoch, Success: &done}, nil
+	return &xrpc.SendMessageOutput{MessageID: in.MsgID, ReceivedAt: coarse(result.Record.CreatedMS), Epoch: result.Record.Epoch, Success: &done}, nil
 }

@@ -38,10 +38,10 @@ func policyView(v *ds.View) xrpc.PolicyView {
 
 // updates is what each action of updateConvo does.
 var updates = map[string]func(*Server, context.Context, ds.Caller, *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error){
-	"promoteAdmin":     roleUpdate((*core.Service).Promote, ds.Admin),
-	"promoteModerator": roleUpdate((*core.Service).Promote, ds.Moderator),
-	"demoteAdmin":      roleUpdate((*core.Service).Demote, ds.Admin),
-	"demoteModerator":  roleUpdate((*core.Service).Demote, ds.Moderator),
+	"promoteAdmin":     roleUpdate(ds.Admin, false),
+	"promoteModerator": roleUpdate(ds.Moderator, false),
+	"demoteAdmin":      roleUpdate(ds.Admin, true),
+	"demoteModerator":  roleUpdate(ds.Moderator, true),
 	"updatePolicy":     (*Server).updatePolicy,
 	"updateGroupInfo":  (*Server).updateGroupInfo,
 	"refreshGroupInfo": (*Server).refreshGroupInfo,
@@ -63,7 +63,7 @@ func (s *Server) updateConvo(ctx context.Context, who ds.Caller, in *xrpc.Update
 }
 
 // roleUpdate is an action that changes a role.
-func roleUpdate(change func(*core.Service, context.Context, ds.Caller, ds.ConversationID, ds.AccountID, ds.Role) error, role ds.Role) func(*Server, context.Context, ds.Caller, *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+func roleUpdate(role ds.Role, take bool) func(*Server, context.Context, ds.Caller, *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
 	return func(s *Server, ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
 		if in.TargetDID == "" {
 			return nil, &Error{http.StatusBadRequest, "MissingTargetDid", "targetDid is required"}
@@ -72,8 +72,11 @@ func roleUpdate(change func(*core.Service, context.Context, ds.Caller, ds.Conver
 		if err != nil {
 			return nil, err
 		}
-		id := ds.ConversationID(in.ConvoID)
-		if err := change(s.core, ctx, who, id, target, role); err != nil {
+		id, err := convoID(in.ConvoID)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := s.core.Apply(ctx, who, core.ChangeRole{ConversationID: id, Account: target, Role: role, Take: take}); err != nil {
 			return nil, err
 		}
 		out := &xrpc.UpdateConvoOutput{}
@@ -98,11 +101,15 @@ func (s *Server) updatePolicy(ctx context.Context, who ds.Caller, in *xrpc.Updat
 	if p.MaxMembers != nil && (*p.MaxMembers < 2 || *p.MaxMembers > core.RuleMembersMax) {
 		return nil, &Error{http.StatusBadRequest, "InvalidMaxMembers", "maxMembers must be 2 to 1000"}
 	}
-	id := ds.ConversationID(in.ConvoID)
-	if _, err := s.core.UpdatePolicy(ctx, who, id, core.PolicyChange{AllowExternalCommits: p.AllowExternalCommits, RequireInviteForJoin: p.RequireInviteForJoin,
+	id, err := convoID(in.ConvoID)
+	if err != nil {
+		return nil, err
+	}
+	change := core.PolicyChange{AllowExternalCommits: p.AllowExternalCommits, RequireInviteForJoin: p.RequireInviteForJoin,
 		AllowRejoin: p.AllowRejoin, PreventRemovingLastAdmin: p.PreventRemovingLastAdmin, AllowInvites: p.AllowInvites,
 		AdminOnlyInvites: p.AdminOnlyInvites, AllowMemberAdd: p.AllowMemberAdd, AllowMemberRemove: p.AllowMemberRemove,
-		RequireAdminApproval: p.RequireAdminApproval, RejoinWindowDays: number(p.RejoinWindowDays), MaxMembers: number(p.MaxMembers)}); err != nil {
+		RequireAdminApproval: p.RequireAdminApproval, RejoinWindowDays: number(p.RejoinWindowDays), MaxMembers: number(p.MaxMembers)}
+	if _, err := s.core.Apply(ctx, who, core.Settings{ConversationID: id, Policy: change}); err != nil {
 		return nil, err
 	}
 	view, err := s.core.Convo(ctx, who, id)
@@ -128,22 +135,30 @@ func (s *Server) updateGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.Up
 	case in.Epoch == nil:
 		return nil, invalid("epoch is required with groupInfo")
 	}
-	epoch, stored, err := s.core.UpdateGroupInfo(ctx, who, ds.ConversationID(in.ConvoID), in.GroupInfo.Data, number(in.Epoch))
+	id, err := convoID(in.ConvoID)
 	if err != nil {
 		return nil, err
 	}
-	return &xrpc.UpdateConvoOutput{Updated: &stored, NewEpoch: &epoch}, nil
+	done, err := s.core.Apply(ctx, who, core.GroupInfoUpdate{ConversationID: id, GroupInfo: in.GroupInfo.Data, Epoch: number(in.Epoch)})
+	if err != nil {
+		return nil, err
+	}
+	return &xrpc.UpdateConvoOutput{Updated: &done.IsNew, NewEpoch: &done.Epoch}, nil
 }
 
 func (s *Server) refreshGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
-	members, err := s.core.RequestGroupInfo(ctx, who, ds.ConversationID(in.ConvoID))
+	id, err := convoID(in.ConvoID)
+	if err != nil {
+		return nil, err
+	}
+	done, err := s.core.Apply(ctx, who, core.GroupInfoRequest{ConversationID: id})
 	if err != nil {
 		return nil, err
 	}
 	isDone := true
 	out := &xrpc.UpdateConvoOutput{Requested: &isDone}
-	if members > 0 {
-		out.ActiveMembers = &members
+	if done.Asked > 0 {
+		out.ActiveMembers = &done.Asked
 	}
 	return out, nil
 }

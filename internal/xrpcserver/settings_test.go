@@ -224,10 +224,10 @@ func TestPolicy(t *testing.T) {
 		// The rules hold for what comes by the other door too.
 		ctx := context.Background()
 		invite := func(who, whom string) ds.Code {
-			return ds.CodeOf(w.core.Invite(ctx, w.caller(who), ds.ConversationID(id), []ds.AccountID{ds.AccountID(w.did(whom))}))
+			return ds.CodeOf(errOf(w.core.Apply(ctx, w.caller(who), core.Invite{ConversationID: ds.ConversationID(id), Accounts: []ds.AccountID{ds.AccountID(w.did(whom))}})))
 		}
 		remove := func(who, whom string) ds.Code {
-			return ds.CodeOf(w.core.Remove(ctx, w.caller(who), ds.ConversationID(id), []ds.AccountID{ds.AccountID(w.did(whom))}))
+			return ds.CodeOf(errOf(w.core.Apply(ctx, w.caller(who), core.Remove{ConversationID: ds.ConversationID(id), Accounts: []ds.AccountID{ds.AccountID(w.did(whom))}})))
 		}
 		same(t, "a member adds", invite("bob", "dan"), "")
 		same(t, "beyond the most", invite("ann", "eve"), ds.LimitExceeded)
@@ -279,7 +279,7 @@ func TestGroupInfoUploads(t *testing.T) {
 		same(t, "stored", stored(), string(first))
 		upload("ann", 0, first).refused("409 EpochConflict")
 		commit := func(epoch uint64, data []byte) {
-			_, err := w.core.CommitBundle(context.Background(), w.caller("bob"), core.Bundle{ConversationID: ds.ConversationID(id),
+			_, err := w.core.Apply(context.Background(), w.caller("bob"), core.Bundle{ConversationID: ds.ConversationID(id),
 				ID: ds.MessageID(fmt.Sprint("commit-", epoch)), Commit: sealed("g1", epoch, wire.CommitContent), GroupInfo: data, Encoding: ds.Binary})
 			must(t, err)
 		}
@@ -292,9 +292,9 @@ func TestGroupInfoUploads(t *testing.T) {
 		upload("ann", 2, info("g1", 2)).refused("409 EpochConflict")
 		// One that says nothing of its epoch, as commitGroupChange brings it, is passed over.
 		for epoch, want := range map[uint64]ds.Code{2: "", 1: ds.EpochConflict} {
-			_, isStored, err := w.core.UpdateGroupInfo(context.Background(), w.caller("ann"), ds.ConversationID(id), info("g1", epoch), nil)
-			if ds.CodeOf(err) != want || isStored {
-				t.Errorf("epoch %d: %v, stored %v", epoch, err, isStored)
+			done, err := w.core.Apply(context.Background(), w.caller("ann"), core.GroupInfoUpdate{ConversationID: ds.ConversationID(id), GroupInfo: info("g1", epoch)})
+			if ds.CodeOf(err) != want || done.IsNew {
+				t.Errorf("epoch %d: %v, stored %v", epoch, err, done.IsNew)
 			}
 		}
 		// Two at once: one is stored.

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"waxwing.im/waxwing/api/xrpc"
+
+	"waxwing.im/waxwing/internal/core"
 )
 
 // TestStrangersOnSockets: who has a socket of its own is heard nowhere else by it, and
@@ -17,7 +19,7 @@ func TestStrangersOnSockets(t *testing.T) {
 		w.room("c3", "mallory", "fay")
 		ann := w.subscribe("ann", "")
 		fay, mallory := w.subscribe("fay", ""), w.subscribe("mallory", "", "c3")
-		must(t, w.core.Remove(context.Background(), w.as("ann"), "c1", w.accounts("fay")))
+		must(t, errOf(w.core.Apply(context.Background(), w.as("ann"), core.Remove{ConversationID: "c1", Accounts: w.accounts("fay")})))
 		// By when the socket answers the ping, it has been through what came before.
 		for _, s := range []*subscriber{mallory, fay} {
 			for _, id := range []string{"c1", "c2", "nothing"} {

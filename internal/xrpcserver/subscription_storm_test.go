@@ -51,16 +51,16 @@ func (w *world) live(id string, n int, random *rand.Rand) {
 			epoch++
 		case 1:
 			w.say("ann", id, fmt.Sprint("r", i))
-			_, err = w.core.React(ctx, ann, core.Reaction{ConversationID: conversation, MessageID: ds.MessageID(fmt.Sprint("r", i)), Reaction: "+"})
+			_, err = w.core.Apply(ctx, ann, core.Reaction{ConversationID: conversation, MessageID: ds.MessageID(fmt.Sprint("r", i)), Reaction: "+"})
 		case 2:
-			err = w.core.Invite(ctx, ann, conversation, w.accounts(fmt.Sprint("guest", i), fmt.Sprint("friend", i), fmt.Sprint("third", i)))
+			err = errOf(w.core.Apply(ctx, ann, core.Invite{ConversationID: conversation, Accounts: w.accounts(fmt.Sprint("guest", i), fmt.Sprint("friend", i), fmt.Sprint("third", i))}))
 		case 3:
 			guests := w.accounts("guest", "friend")
-			if err = w.core.Invite(ctx, ann, conversation, guests); err == nil {
-				err = w.core.Remove(ctx, ann, conversation, guests)
+			if err = errOf(w.core.Apply(ctx, ann, core.Invite{ConversationID: conversation, Accounts: guests})); err == nil {
+				err = errOf(w.core.Apply(ctx, ann, core.Remove{ConversationID: conversation, Accounts: guests}))
 			}
 		case 4:
-			err = w.core.AskReaddition(ctx, ann, conversation)
+			err = errOf(w.core.Apply(ctx, ann, core.Readdition{ConversationID: conversation}))
 		case 5:
 			err = w.core.Announce(ctx, ann, conversation, core.Announcement{Kind: core.Ephemeral, Body: []byte("x")})
 		default:
@@ -73,7 +73,7 @@ func (w *world) live(id string, n int, random *rand.Rand) {
 
 // bind is a commit out of an epoch.
 func (w *world) bind(id string, epoch uint64) error {
-	_, err := w.core.Send(context.Background(), w.as("ann"), core.Message{ConversationID: ds.ConversationID(id), ID: ds.MessageID(fmt.Sprint("commit", epoch)),
+	_, err := w.core.Apply(context.Background(), w.as("ann"), core.Send{ConversationID: ds.ConversationID(id), ID: ds.MessageID(fmt.Sprint("commit", epoch)),
 		Encoding: ds.Binary, Body: wire.Marshal(&wire.Message{WireFormat: wire.PrivateMessageFormat, Private: &wire.PrivateMessage{
 			GroupID: []byte(id), Epoch: epoch, ContentType: wire.CommitContent, EncryptedSenderData: []byte("s"), Ciphertext: []byte("c")}})})
 	return err
@@ -270,7 +270,7 @@ func TestSlowReader(t *testing.T) {
 	slow.sets, quick.sets = nil, nil // so much text takes its time, and other tests hold it against the lexicons
 	body := []byte(strings.Repeat("x", slowBytes))
 	for i := range slowCount {
-		_, err := w.core.Send(context.Background(), w.as("ann"), core.Message{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("m", i)), Body: body, Encoding: ds.Binary})
+		_, err := w.core.Apply(context.Background(), w.as("ann"), core.Send{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("m", i)), Body: body, Encoding: ds.Binary})
 		must(t, err)
 		must(t, w.core.Announce(context.Background(), w.as("ann"), "c1", core.Announcement{Kind: core.Typing, IsTyping: true})) // may be missed
 		quick.expect(fmt.Sprintf("app m%d %d", i, i+1))
@@ -295,7 +295,7 @@ func TestStalledReader(t *testing.T) {
 	stalled.expect("app first 1")
 	body := []byte(strings.Repeat("x", slowBytes))
 	for i := range slowCount {
-		_, err := w.core.Send(context.Background(), w.as("ann"), core.Message{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("m", i)), Body: body, Encoding: ds.Binary})
+		_, err := w.core.Apply(context.Background(), w.as("ann"), core.Send{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("m", i)), Body: body, Encoding: ds.Binary})
 		must(t, err)
 	}
 	w.idle(t)
@@ -317,7 +317,7 @@ func TestEndsOfSubscriptions(t *testing.T) {
 		ben.expect("app m1 1")
 		both.expect("app m1 1")
 		late := w.ticket("ben", "c1")
-		must(t, w.core.Remove(ctx, w.as("ann"), "c1", w.accounts("ben")))
+		must(t, errOf(w.core.Apply(ctx, w.as("ann"), core.Remove{ConversationID: "c1", Accounts: w.accounts("ben")})))
 		w.say("ann", "c1", "m2")
 		ben.ends("NotMember", websocket.StatusPolicyViolation) // of neither generation, it is told of nothing else
 		w.say("ann", "c2", "n1")
@@ -433,7 +433,7 @@ func BenchmarkFanOut(b *testing.B) {
 	for sender := range 16 {
 		sending.Go(func() {
 			for i := sender; i < b.N; i += 16 {
-				_, err := w.core.Send(context.Background(), w.as("ann"), core.Message{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("m", i)), Body: make([]byte, 512), Encoding: ds.Binary})
+				_, err := w.core.Apply(context.Background(), w.as("ann"), core.Send{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("m", i)), Body: make([]byte, 512), Encoding: ds.Binary})
 				must(b, err)
 			}
 		})

@@ -34,12 +34,12 @@ func (w *world) accounts(names ...string) []ds.AccountID {
 // room is a conversation, the first its owner.
 func (w *world) room(id string, names ...string) {
 	w.t.Helper()
-	must(w.t, w.core.CreateRoom(context.Background(), w.as(names[0]), ds.ConversationID(id), w.accounts(names[1:]...)))
+	must(w.t, errOf(w.core.Apply(context.Background(), w.as(names[0]), core.Create{ConversationID: ds.ConversationID(id), Accounts: w.accounts(names[1:]...)})))
 }
 
 func (w *world) say(name, id, message string) {
 	w.t.Helper()
-	_, err := w.core.Send(context.Background(), w.as(name), core.Message{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message),
+	_, err := w.core.Apply(context.Background(), w.as(name), core.Send{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message),
 		Body: []byte("body of " + message), Encoding: ds.Binary})
 	must(w.t, err)
 }
@@ -306,7 +306,7 @@ func TestTickets(t *testing.T) {
 		w.refusedSocket("expired", "ticket="+late, "401 InvalidTicket")
 
 		gone := w.ticket("ben", "c1")
-		must(t, w.core.Remove(context.Background(), w.as("ann"), "c1", w.accounts("ben")))
+		must(t, errOf(w.core.Apply(context.Background(), w.as("ann"), core.Remove{ConversationID: "c1", Accounts: w.accounts("ben")})))
 		w.refusedSocket("removed since", "ticket="+gone, "403 NotMember")
 	})
 }

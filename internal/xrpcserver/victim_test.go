@@ -31,7 +31,7 @@ func (w *world) rooms(by, name string, count int, id func(i int) string) {
 	for part := range 64 {
 		making.Go(func() {
 			for i := part; i < count; i += 64 {
-				if err := w.core.CreateRoom(context.Background(), w.as(by), ds.ConversationID(id(i)), w.accounts(name)); err != nil {
+				if err := errOf(w.core.Apply(context.Background(), w.as(by), core.Create{ConversationID: ds.ConversationID(id(i)), Accounts: w.accounts(name)})); err != nil {
 					w.t.Error(err)
 				}
 			}
@@ -103,7 +103,7 @@ func TestSubscriptionsWriteLittle(t *testing.T) {
 			sending.Go(func() {
 				for n := range messages {
 					for i := part; i < conversations; i += 20 {
-						_, err := w.core.Send(context.Background(), w.as("bob"), core.Message{ConversationID: ds.ConversationID(id(i)), ID: ds.MessageID(fmt.Sprint(n)), Body: []byte("e")})
+						_, err := w.core.Apply(context.Background(), w.as("bob"), core.Send{ConversationID: ds.ConversationID(id(i)), ID: ds.MessageID(fmt.Sprint(n)), Body: []byte("e")})
 						if err != nil {
 							t.Error(err)
 						}

@@ -1,0 +1,114 @@
+package core
+
+import (
+	"bytes"
+	"fmt"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// readGroupInfo reads a GroupInfo, by itself or as an MLSMessage.
+func readGroupInfo(data []byte) (*wire.GroupInfo, error) {
+	var m wire.Message
+	if err := wire.Unmarshal(data, &m); err == nil && m.GroupInfo != nil {
+		return m.GroupInfo, nil
+	}
+	info := new(wire.GroupInfo)
+	if err := wire.Unmarshal(data, info); err != nil {
+		return nil, fmt.Errorf("group info: %w", err)
+	}
+	return info, nil
+}
+
+func refuseInfo(sentence string) *ds.Refusal {
+	return ds.Refuse(ds.InvalidRequest, "%s", sentence).Because(ds.BadGroupInfo)
+}
+
+// GroupInfoUpdate is an Op that stores a GroupInfo of the current epoch, by which members
+// can enter the group by themselves. There is one for each epoch: the first that comes.
+// Its result has the epoch, and whether this one was stored. Refusals: also
+// invalid_request because of ds.BadGroupInfo; epoch_conflict, with the current epoch.
+type GroupInfoUpdate struct {
+	ConversationID ds.ConversationID
+	GroupInfo      []byte // MLSMessage or GroupInfo
+	// Epoch is the one that the caller says it is of. With nil, one that comes later than
+	// another is passed over without a refusal.
+	Epoch *int64
+}
+
+func (in GroupInfoUpdate) place() (ds.ConversationID, ds.MessageID) { return in.ConversationID, "" }
+
+func (in GroupInfoUpdate) check(a *action) error {
+	if err := checkConversationID(in.ConversationID); err != nil {
+		return err
+	}
+	if len(in.GroupInfo) > blobBytesMax {
+		return refuseInfo("group_info too large")
+	}
+	parsed, err := readGroupInfo(in.GroupInfo)
+	switch {
+	case err != nil:
+		return refuseInfo("groupInfo is not an MLS GroupInfo")
+	case parsed.Context.Epoch > 1<<62 || in.Epoch != nil && *in.Epoch != int64(parsed.Context.Epoch):
+		return refuseInfo("groupInfo is of another epoch")
+	}
+	a.seen = sight{group: parsed.Context.GroupID, epoch: int64(parsed.Context.Epoch)}
+	a.needs.GroupInfo, a.bytes = true, len(in.GroupInfo)
+	return nil
+}
+
+func (GroupInfoUpdate) limits() []string { return []string{limits.Sends} }
+
+func (GroupInfoUpdate) may(*conversation, *action, int64) error { return nil }
+
+func (in GroupInfoUpdate) judge(c *conversation, a *action) (verdict, error) {
+	isLate := c.infoEpoch >= c.head.Epoch
+	switch {
+	case !c.head.IsBound() || !bytes.Equal(a.seen.group, c.head.GroupID):
+		return verdict{}, refuseInfo("groupInfo is of another group")
+	case a.seen.epoch != c.head.Epoch || isLate && in.Epoch != nil:
+		return verdict{}, refuseEpoch(c.head.Epoch).Because(ds.LostRace)
+	case isLate:
+		return verdict{}, nil
+	}
+	return verdict{bytes: len(in.GroupInfo)}, nil
+}
+
+func (in GroupInfoUpdate) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
+	if c.infoEpoch >= c.head.Epoch {
+		return Result{Epoch: a.seen.epoch}
+	}
+	r := c.note(ds.SettingsEvent, ds.SettingsChange{Fields: []string{"groupInfo"}}, nowMS) // by whom would tell whose the commit before it was
+	c.out.Infos = append(c.out.Infos, store.GroupInfo{Conversation: c.head.ID, Pos: r.Pos, Epoch: c.head.Epoch, Body: in.GroupInfo})
+	c.infoEpoch = c.head.Epoch
+	return Result{Record: r, Epoch: a.seen.epoch, IsNew: true}
+}
+
+// GroupInfoRequest is an Op that asks the members for a current GroupInfo, by which the
+// caller can enter the group. Members may, and former members. Its result has the number
+// of members that are asked, for members alone.
+type GroupInfoRequest struct{ ConversationID ds.ConversationID }
+
+func (in GroupInfoRequest) place() (ds.ConversationID, ds.MessageID) { return in.ConversationID, "" }
+
+func (in GroupInfoRequest) check(a *action) error {
+	a.admits = everMembers
+	return checkConversationID(in.ConversationID)
+}
+
+func (GroupInfoRequest) limits() []string { return []string{limits.GroupInfoRequests} }
+
+func (GroupInfoRequest) may(*conversation, *action, int64) error { return nil }
+
+func (GroupInfoRequest) judge(*conversation, *action) (verdict, error) { return verdict{}, nil }
+
+func (GroupInfoRequest) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
+	result := Result{Record: c.note(ds.RequestEvent, ds.Request{By: a.who.Account, Wants: ds.WantsGroupInfo}, nowMS)}
+	if c.isMember(a.who.Account) {
+		result.Asked = c.head.Members
+	}
+	return result
+}

@@ -1,0 +1,233 @@
+package core
+
+import (
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/mls/wire"
+)
+
+// Invite is an Op that makes accounts members of a conversation; those that are already
+// stay what they are. Refusals: also limit_exceeded.
+type Invite struct {
+	ConversationID ds.ConversationID
+	Accounts       []ds.AccountID
+}
+
+func (in Invite) place() (ds.ConversationID, ds.MessageID) { return in.ConversationID, "" }
+
+func (in Invite) check(a *action) error { return a.checkList(in.ConversationID, in.Accounts) }
+
+func (Invite) limits() []string { return []string{limits.Invites} }
+
+func (in Invite) may(c *conversation, a *action, _ int64) error {
+	if !c.mayAdd(a.who.Account) {
+		return refuseRights
+	}
+	return nil
+}
+
+func (in Invite) judge(c *conversation, _ *action) (verdict, error) {
+	return verdict{bytes: c.enteringBytes(in.Accounts)}, c.hasRoom(in.Accounts, nil)
+}
+
+func (in Invite) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
+	c.changeMembers(a.who.Account, in.Accounts, nil, nowMS)
+	return Result{}
+}
+
+// checkList checks the names of an operation on accounts, and has their stays loaded.
+func (a *action) checkList(id ds.ConversationID, accounts []ds.AccountID) error {
+	a.needs.Accounts, a.bytes = accounts, nameBytes(accounts)
+	if err := checkConversationID(id); err != nil {
+		return err
+	}
+	return checkAccounts(accounts)
+}
+
+// Remove is an Op that ends the membership of accounts other than the caller. A list that
+// names the owner removes nobody. Its result has the epoch afterwards. Refusals: also
+// invalid_request because of ds.TargetNotMember; epoch_conflict.
+type Remove struct {
+	ConversationID ds.ConversationID
+	Accounts       []ds.AccountID
+	// Strict refuses accounts that are no members, which are passed over otherwise.
+	Strict bool
+	// Handshake is the commit that removes the accounts from the group, or nil. It becomes
+	// true together with the removal. The same handshake again is answered as before; one
+	// that was handed in some other way before, and ended nothing, is not put into the log
+	// again.
+	Handshake   []byte       // MLSMessage
+	HandshakeID ds.MessageID // its message id
+}
+
+func (in Remove) place() (ds.ConversationID, ds.MessageID) { return in.ConversationID, in.HandshakeID }
+
+func (in Remove) check(a *action) error {
+	if err := a.checkList(in.ConversationID, in.Accounts); err != nil {
+		return err
+	}
+	return a.checkHandshake(in.ConversationID, in.HandshakeID, in.Handshake, false, in.Accounts)
+}
+
+func (Remove) limits() []string { return []string{limits.Removes} }
+
+func (in Remove) repeat(c *conversation, a *action, answer store.Answer) (Result, bool, error) {
+	return repeatEnd(c, a, answer, in.Accounts)
+}
+
+func (in Remove) may(c *conversation, a *action, _ int64) error {
+	if len(in.Accounts) == 0 && !c.role(a.who.Account).MayManage() {
+		return refuseRights
+	}
+	for _, account := range in.Accounts {
+		switch {
+		case !c.mayRemove(a.who.Account, account):
+			return refuseRights
+		case in.Strict && !c.isMember(account):
+			return refuseTarget
+		}
+	}
+	return nil
+}
+
+func (Remove) judge(*conversation, *action) (verdict, error) { return verdict{}, nil }
+
+func (in Remove) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
+	c.changeMembers(a.who.Account, nil, in.Accounts, nowMS)
+	return Result{Epoch: c.head.Epoch}
+}
+
+// Leave is an Op that ends the caller's own membership; what is delivered to it ends with
+// the record that says so. The owner leaves as the last member, or names the member who is
+// the owner from then on; no other member may name one. Its result has the epoch
+// afterwards. Refusals: also epoch_conflict.
+type Leave struct {
+	ConversationID ds.ConversationID
+	NewOwner       ds.AccountID // or ""
+	// PassOn lets the owner leave without naming a successor: see succeed.
+	PassOn bool
+	// Handshake is as in Remove. No member can commit its own removal (RFC 9420, section
+	// 12.2): this is a proposal to remove the caller, which leaves the epoch as it is, or
+	// a commit that does something else; the others' clients commit the removal.
+	Handshake   []byte       // MLSMessage
+	HandshakeID ds.MessageID // its message id
+}
+
+func (in Leave) place() (ds.ConversationID, ds.MessageID) { return in.ConversationID, in.HandshakeID }
+
+func (in Leave) check(a *action) error {
+	var named []ds.AccountID
+	if in.NewOwner != "" {
+		named = []ds.AccountID{in.NewOwner}
+	}
+	if err := a.checkList(in.ConversationID, named); err != nil {
+		return err
+	}
+	a.needs.Everyone = in.PassOn
+	return a.checkHandshake(in.ConversationID, in.HandshakeID, in.Handshake, true, nil)
+}
+
+func (Leave) limits() []string { return []string{limits.Removes} }
+
+func (Leave) repeat(c *conversation, a *action, answer store.Answer) (Result, bool, error) {
+	return repeatEnd(c, a, answer, []ds.AccountID{a.who.Account})
+}
+
+// may checks the ownership rules: an owner with other members must name a successor, or
+// pass ownership on.
+func (in Leave) may(c *conversation, a *action, _ int64) error {
+	isOwner := c.role(a.who.Account) == ds.Owner
+	switch {
+	case in.NewOwner == "" && isOwner && c.head.Members > 1 && !in.PassOn:
+		return ds.Refuse(ds.Forbidden, "the owner must name a new_owner")
+	case in.NewOwner == "":
+		return nil
+	case !isOwner:
+		return refuseRights
+	case in.NewOwner == a.who.Account || !c.isMember(in.NewOwner):
+		return ds.Refuse(ds.InvalidRequest, "new_owner is not another member")
+	}
+	return nil
+}
+
+func (Leave) judge(*conversation, *action) (verdict, error) { return verdict{}, nil }
+
+func (in Leave) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
+	account := a.who.Account
+	switch {
+	case in.NewOwner != "":
+		c.changeRole(account, in.NewOwner, ds.Owner, nowMS)
+	case in.PassOn && c.role(account) == ds.Owner:
+		c.succeed(account, nowMS)
+	}
+	c.changeMembers(account, nil, []ds.AccountID{account}, nowMS)
+	return Result{Epoch: c.head.Epoch}
+}
+
+// repeatEnd answers a Leave or Remove whose handshake is in the log and came with the end of
+// the membership of the accounts.
+func repeatEnd(c *conversation, a *action, answer store.Answer, accounts []ds.AccountID) (Result, bool, error) {
+	switch {
+	case answer.Pos == 0:
+		return Result{}, false, nil
+	case answer.Kind != a.seen.kind:
+		return Result{}, false, refuseReused
+	}
+	for _, account := range accounts {
+		if c.isMemberSince(account, answer.Pos) {
+			return Result{}, false, nil
+		}
+	}
+	return Result{Epoch: answer.Epoch}, true, nil
+}
+
+// checkHandshake checks the handshake of a Leave, which is the caller's own, or of a Remove
+// of accounts.
+func (a *action) checkHandshake(id ds.ConversationID, message ds.MessageID, handshake []byte, isOwn bool, remove []ds.AccountID) error {
+	if len(handshake) == 0 {
+		return nil
+	}
+	var err error
+	if a.seen, err = checkLeaving(handshake, isOwn); err != nil {
+		return err
+	}
+	a.bytes += len(handshake)
+	a.with = &action{service: a.service, who: a.who, seen: a.seen}
+	if a.seen.kind == ds.Proposal {
+		a.with.op = Send{ConversationID: id, ID: message, Body: handshake, Encoding: ds.Binary}
+		return nil
+	}
+	a.with.op, a.with.found = Bundle{ConversationID: id, ID: message, Commit: handshake, Encoding: ds.Binary, Remove: remove}, &found{}
+	return nil
+}
+
+// checkLeaving looks at such a handshake alone.
+func checkLeaving(handshake []byte, isOwn bool) (sight, error) {
+	if len(handshake) > commitBytesMax {
+		return sight{}, ds.Refuse(ds.InvalidRequest, "commit too large")
+	}
+	seen := look(handshake, ds.Binary)
+	switch {
+	case seen.opaque || seen.external || seen.kind == ds.App || seen.kind == ds.Proposal && !isOwn:
+		return sight{}, ds.Refuse(ds.InvalidRequest, "commit is not an MLS commit of a member").Because(ds.BadCommit)
+	case removesItself(handshake):
+		return sight{}, ds.Refuse(ds.InvalidRequest, "a commit cannot remove its committer").Because(ds.BadCommit)
+	}
+	return seen, nil
+}
+
+// removesItself reports whether a commit that shows its proposals removes the leaf that
+// sent it. No member could process that.
+func removesItself(handshake []byte) bool {
+	var m wire.Message
+	if err := wire.Unmarshal(handshake, &m); err != nil || m.Public == nil || m.Public.Content.Commit == nil {
+		return false
+	}
+	for _, p := range m.Public.Content.Commit.Proposals {
+		if p.Proposal != nil && p.Proposal.Type == wire.RemoveProposal && p.Proposal.Remove == m.Public.Content.Sender.Index {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,180 @@
+package core
+
+import (
+	"context"
+	"errors"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// Op is an operation that changes one conversation. An Op is a value with exported
+// fields only: it can be written down, and handed to another server that is the home of
+// the conversation. Its methods are its rule; they are functions of what was loaded and
+// touch no database. decide calls them in the order of decisions (design 4):
+//
+//   - check looks at the operation alone, before anything of it is kept, and notes in the
+//     action whom it admits, what it needs loaded and how many bytes it keeps alive;
+//   - limits names the limits that a call counts under;
+//   - may checks the rights of the caller;
+//   - judge checks kind, epoch and sizes, and returns the verdict;
+//   - do makes the change. It cannot be refused any more.
+//
+// An Op may also be a repeater or a reader.
+type Op interface {
+	// place returns the conversation and, where the operation appends a message, its id.
+	place() (ds.ConversationID, ds.MessageID)
+	check(a *action) error
+	limits() []string
+	may(c *conversation, a *action, nowMS int64) error
+	judge(c *conversation, a *action) (verdict, error)
+	do(c *conversation, a *action, v verdict, nowMS int64) Result
+}
+
+// repeater is an Op that is answered as before where it was done already. A repeat returns
+// isDone or an error. Answer is that of the record with the operation's message id, the
+// zero value where there is none.
+type repeater interface {
+	repeat(c *conversation, a *action, answer store.Answer) (result Result, isDone bool, err error)
+}
+
+// reader is an Op that reads something besides its conversation before it is queued. What
+// it finds wrong is noted as a.refused, which counts once it is clear that the operation
+// is not a repeat; an error is a fault.
+type reader interface {
+	read(ctx context.Context, a *action) error
+}
+
+// Result is the outcome of an operation.
+type Result struct {
+	// Record is the message or control record that was appended; of a repeat, the earlier
+	// one without its body. It is durable.
+	Record ds.Record
+	// Epoch is the conversation's after Leave and Remove, the GroupInfo's after
+	// GroupInfoUpdate.
+	Epoch int64
+	// IsNew reports whether Create made the conversation and GroupInfoUpdate stored its
+	// GroupInfo: neither does where another was first.
+	IsNew      bool
+	Asked      int64  // members that a GroupInfoRequest asks, where the caller may know
+	InviteCode string // made by Create on request
+}
+
+// Needs lists what a rule needs loaded besides the head, the caller's stays and the record
+// of the request's own message id.
+type Needs struct {
+	Accounts  []ds.AccountID // their stays
+	Everyone  bool           // the present stays of all members
+	Message   ds.MessageID   // where another message stands, or ""
+	Reactions bool           // the caller's reactions to Message
+	GroupInfo bool           // the epoch of the stored GroupInfo
+}
+
+// audience is a set of accounts that may ask for an operation, apart from their rights.
+type audience uint8
+
+const (
+	presentMembers audience = iota
+	everMembers             // members and former members
+	anyone                  // also where there is no conversation yet
+)
+
+// action is an operation under way: the Op of a caller, and what was found out before the
+// queue. Only its result changes while it is decided, which may happen more than once,
+// each time over fresh state; the last run counts.
+type action struct {
+	service *Service
+	op      Op
+	who     ds.Caller
+	admits  audience
+	needs   Needs
+	bytes   int     // that it keeps alive
+	seen    sight   // of its handshake or message
+	found   *found  // by check and read, of operations with Welcomes
+	refused error   // found by read
+	with    *action // a handshake that becomes true together with it
+	result  Result
+}
+
+// found holds what operations with Welcomes find out before the queue.
+type found struct {
+	to        []Recipient
+	entered   store.Entered // devices and key packages that enter the group
+	entry     *entry        // the committer enters by itself
+	welcomeID string
+
+	epoch      int64          // of the group that a conversation begins with
+	members    []ds.AccountID // the creator first
+	inviteCode string
+}
+
+// verdict is the result of Op.judge.
+type verdict struct {
+	seen  sight // the final one of a message
+	bytes int   // counted as stored by the caller
+}
+
+// task is an action with its request, in one piece.
+type task struct {
+	request
+	action
+}
+
+// Apply does one operation, or returns the answer of an earlier one where it is a repeat.
+// What changed is durable then. A caller that goes away before its operation was taken up
+// withdraws it; afterwards the outcome is unknown to it, and reported as unavailable.
+// Refusals: those of the Op, and for each invalid_request, forbidden and rate_limited.
+func (s *Service) Apply(ctx context.Context, who ds.Caller, op Op) (Result, error) {
+	t, err := s.prepare(ctx, who, op)
+	if err != nil {
+		return Result{}, err
+	}
+	return t.outcome(s.submit(ctx, &t.request))
+}
+
+// Begin is Apply for a caller that goes on before it is answered: done is called once,
+// with the results of Apply. The goroutine that calls it answers many requests, so it must
+// not block, and may call it before Begin returns. What a caller begins in one
+// conversation, one after the other, takes effect in that order. Begin itself waits,
+// within ctx, for those operations that read before they are queued: a Create with a
+// Welcome, a Bundle by which its committer enters or that names key packages.
+func (s *Service) Begin(ctx context.Context, who ds.Caller, op Op, done func(Result, error)) {
+	t, err := s.prepare(ctx, who, op)
+	if err == nil {
+		t.tell = func() { done(t.outcome(t.err)) }
+		err = s.begin(&t.request)
+	}
+	if err != nil {
+		done(Result{}, err)
+	}
+}
+
+// prepare makes a request of an operation, or refuses it where no look at the conversation
+// is needed.
+func (s *Service) prepare(ctx context.Context, who ds.Caller, op Op) (*task, error) {
+	t := &task{action: action{service: s, op: op, who: who}}
+	if err := op.check(&t.action); err != nil {
+		return nil, err
+	}
+	if r, reads := op.(reader); reads {
+		if err := r.read(ctx, &t.action); err != nil {
+			return nil, err
+		}
+	}
+	r := &t.request
+	r.conversation, r.messageID = op.place()
+	r.who, r.needs, r.bytes, r.rule = who, t.action.needs, t.action.bytes, &t.action
+	return t, nil
+}
+
+// outcome returns the result of an answered task. It is read on success alone: the rule may
+// run after a caller who has gone.
+func (t *task) outcome(err error) (Result, error) {
+	if _, creates := t.op.(Create); creates && errors.Is(err, refuseGroupUsed) {
+		err = refuseExists
+	}
+	if err != nil {
+		return Result{}, err
+	}
+	return t.result, nil
+}
