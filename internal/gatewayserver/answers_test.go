@@ -198,7 +198,7 @@ func (w *world) owing(n int) *socket {
 	w.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		var found *socket
-		w.server.connections.each(func(open connection) {
+		w.server.connections.Each(func(open connection) {
 			c, ok := open.(*socket)
 			if !ok {
 				return

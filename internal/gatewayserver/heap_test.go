@@ -69,7 +69,7 @@ func (w *world) await(what string, sockets int, check func(c *socket) bool) {
 	w.t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		n := 0
-		w.server.connections.each(func(open connection) {
+		w.server.connections.Each(func(open connection) {
 			if c, ok := open.(*socket); ok && check(c) {
 				n++
 			}
@@ -138,7 +138,7 @@ func TestConnectionsOfOneAccount(t *testing.T) {
 	w.start("ann")
 	ann := ds.AccountID(w.person("ann").did)
 	for range accountConnectionsMax - 2 {
-		must(t, w.server.connections.enter(ann))
+		must(t, w.server.connections.Enter(ann))
 	}
 	stream := func() string { return w.stream("ann", "?all=1", false) }
 	w.deaf("ann", nil)

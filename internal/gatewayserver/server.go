@@ -20,7 +20,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,7 +27,6 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/doors"
-	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
 )
@@ -98,9 +96,8 @@ type Server struct {
 	ctx  context.Context // ends what sockets ask of core
 	stop context.CancelFunc
 
-	connections registry
+	connections *doors.Registry[connection]
 	intake      *doors.Intake
-	watchdog    sync.WaitGroup
 }
 
 // New makes a Server and starts its watchdog. Shutdown ends both.
@@ -129,7 +126,7 @@ func New(o Options) *Server {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.connections = registry{metrics: s.metrics, open: map[connection]struct{}{}, account: map[ds.AccountID]int{}}
+	s.connections = doors.NewRegistry[connection](accountConnectionsMax, refuseConnections)
 	if s.intake = o.Intake; s.intake == nil {
 		s.intake = doors.NewIntake()
 	}
@@ -159,7 +156,8 @@ func New(o Options) *Server {
 	command(s, "POST /v1/keypackages/fetch", s.fetchKeyPackages)
 	command(s, "POST /v1/keypackages/rotate", s.rotateKeyPackages)
 
-	s.watchdog.Go(s.watch)
+	// Sessions that end elsewhere are cut off at once.
+	s.connections.Watch(s.clock, min(s.pingInterval, s.streamPing, s.heartbeat), s.identity.Ends())
 	return s
 }
 
@@ -175,29 +173,16 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 // off. Sockets and streams that come later are refused. Other HTTP calls under way are
 // not touched.
 func (s *Server) Shutdown(ctx context.Context) error {
-	var leaving sync.WaitGroup
-	open := s.connections.close()
+	open := s.connections.Close()
 	for _, c := range open {
-		leaving.Go(func() { c.drain(reconnectAfter(len(open))) })
+		s.connections.Running.Go(func() { c.drain(reconnectAfter(len(open))) })
 	}
-	finished := make(chan struct{})
-	go func() {
-		leaving.Wait()
-		s.connections.running.Wait()
-		close(finished)
-	}()
-	var err error
-	select {
-	case <-finished:
-	case <-ctx.Done():
-		err = errors.New("sockets were cut off: they did not close in time")
-		s.stop()
-		s.connections.each(connection.abort)
-		<-finished
-	}
+	inTime := s.connections.Drain(ctx, s.stop)
 	s.stop()
-	s.watchdog.Wait()
-	return err
+	if !inTime {
+		return errors.New("sockets were cut off: they did not close in time")
+	}
+	return nil
 }
 
 // reconnectAfter spreads the return of n sockets over n/2 ms, so that they do not

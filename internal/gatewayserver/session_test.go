@@ -109,7 +109,7 @@ func TestAttachedDoesNotExpire(t *testing.T) {
 
 func (s *Server) openStreams() []*stream {
 	var list []*stream
-	s.connections.each(func(open connection) {
+	s.connections.Each(func(open connection) {
 		if c, ok := open.(*stream); ok {
 			list = append(list, c)
 		}

@@ -57,7 +57,7 @@ type farewell struct {
 // serveSocket upgrades the request and returns, so that net/http can forget what it
 // holds for it: an idle socket costs its goroutine and small buffers.
 func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
-	if s.connections.isClosed() {
+	if s.connections.IsClosed() {
 		s.answer(w, r, nil, ds.Unavailable(errDraining))
 		return
 	}
@@ -66,7 +66,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 		return // answered
 	}
 	c := newSocket(s, network, r.UserAgent(), s.proxies.AddressOf(r))
-	if !s.connections.admit(c) {
+	if !s.admit(c) {
 		c.cancel()
 		network.Close(doors.CloseGoingAway, "shutting down")
 		return
@@ -88,7 +88,7 @@ var errDraining = errors.New("the server is shutting down")
 
 // run is the whole life of the socket. A panic ends the socket, not the server.
 func (c *socket) run() {
-	defer c.server.connections.forget(c)
+	defer c.server.forget(c)
 	bye := c.converse()
 	c.cancel()
 	if c.isReady.Load() {
@@ -101,7 +101,7 @@ func (c *socket) run() {
 		stop()
 	}
 	c.end(bye.cause)
-	c.server.connections.ended(c)
+	c.server.ended(c)
 	c.conn.Close(bye.code, bye.reason)
 	c.following.Wait()
 }
@@ -109,7 +109,7 @@ func (c *socket) run() {
 // end notes why the socket ends.
 func (c *socket) end(cause string) { c.cause.CompareAndSwap(nil, &cause) }
 
-func (c *socket) abort()            { c.conn.Abort() }
+func (c *socket) Abort()            { c.conn.Abort() }
 func (c *socket) transport() string { return transportWS }
 func (c *socket) ending() string    { return *c.cause.Load() }
 
@@ -336,8 +336,8 @@ func (c *socket) begin(frame gateway.Frame) error {
 		return err
 	}
 	fitReady(body)
-	connections, account := &c.server.connections, ready.Account
-	if err := connections.enter(account); err != nil {
+	connections, account := c.server.connections, ready.Account
+	if err := connections.Enter(account); err != nil {
 		return err
 	}
 	follower := c.server.core.NewFollower(ready.Caller)
@@ -346,13 +346,13 @@ func (c *socket) begin(frame gateway.Frame) error {
 	if ready.Has(gateway.FeatureDevice) {
 		if err := follower.FollowDevice(c.ctx); err != nil {
 			follower.Close()
-			connections.leave(account)
+			connections.Leave(account)
 			return endOfFollow(err)
 		}
 	}
 	c.session, c.follower = ready.Session, follower
 	detach := c.server.identity.Attach(ready.Session)
-	c.detach = func() { detach(); connections.leave(account) }
+	c.detach = func() { detach(); connections.Leave(account) }
 	c.ended.Store(&ending{c.server.identity.Ended(ready.Session)})
 	c.isReady.Store(true)
 	if c.conn.Write(frameOf(gateway.TypeReady, frame.ID, body)) != nil {

@@ -59,7 +59,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c.out = doors.NewEventWriter(w, s.clock)
-	if !s.connections.admit(c) {
+	if !s.admit(c) {
 		c.close()
 		s.answer(w, r, nil, ds.Unavailable(errDraining))
 		return
@@ -67,8 +67,8 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		c.close()        // may wait for a write, which the watchdog ends while it knows the stream
 		c.end(causePeer) // unless it was something else
-		s.connections.ended(c)
-		s.connections.forget(c)
+		s.ended(c)
+		s.forget(c)
 	}()
 	s.metrics.request(r.Pattern, nil)
 	if !c.out.Begin() || r.Method == http.MethodHead {
@@ -87,12 +87,12 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 	if err != nil {
 		return nil, err
 	}
-	if err := s.connections.enter(who.Account); err != nil {
+	if err := s.connections.Enter(who.Account); err != nil {
 		return nil, err
 	}
 	c := &stream{server: s, session: who, did: s.did(), all: q.all, device: q.device, following: map[ds.LogID]bool{},
 		position: s.core.NewPosition(who.Caller), isRestart: isRestart,
-		follower: s.core.NewFollower(who.Caller), detach: func() { s.connections.leave(who.Account) }, nextPing: s.clock.Now() + s.streamPing.Milliseconds()}
+		follower: s.core.NewFollower(who.Caller), detach: func() { s.connections.Leave(who.Account) }, nextPing: s.clock.Now() + s.streamPing.Milliseconds()}
 	c.ctx, c.cancel = context.WithCancel(r.Context())
 	c.follower.BodyMax, c.follower.Cut = bodyBytesMax(who), c.cut
 	if err := c.follow(q, resumed); err != nil {
@@ -108,7 +108,7 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 		}
 	}
 	detach := s.identity.Attach(who)
-	c.detach = func() { detach(); s.connections.leave(who.Account) }
+	c.detach = func() { detach(); s.connections.Leave(who.Account) }
 	c.ended = s.identity.Ended(who)
 	return c, nil
 }
@@ -221,7 +221,7 @@ func (c *stream) close() {
 // cut ends a stream that takes long over a page while others wait for the room.
 func (c *stream) cut() {
 	c.end(causeStalled)
-	c.abort()
+	c.Abort()
 }
 
 // end notes why the stream ends.

@@ -1,34 +1,9 @@
 package gatewayserver
 
 import (
-	"time"
-
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/doors"
 )
-
-const (
-	tickMin = 5 * time.Millisecond
-	tickMax = 250 * time.Millisecond
-)
-
-// watch looks after all sockets and streams from one goroutine: per-socket timers and contexts
-// per write would cost more than the writes.
-func (s *Server) watch() {
-	every := min(max(min(s.pingInterval, s.streamPing, s.heartbeat)/4, tickMin), tickMax)
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-ticker.C:
-		case <-s.identity.Ends(): // those are cut off at once
-		}
-		now := s.clock.Tick()
-		s.connections.each(func(c connection) { c.check(now) })
-	}
-}
 
 // beat is what the watchdog remembers about a socket. Only the watchdog touches it.
 type beat struct {
@@ -37,9 +12,9 @@ type beat struct {
 	over   int64 // when the watchdog began to close the socket, or 0
 }
 
-// check closes c when it is over time, and asks for a sign of life when that is
+// Check closes c when it is over time, and asks for a sign of life when that is
 // due. It does not block: what writes has a goroutine of its own.
-func (c *socket) check(now int64) {
+func (c *socket) Check(now int64) {
 	s := c.server
 	since := c.conn.WritingSince()
 	if since != 0 && now-since > s.writeTimeout.Milliseconds() {
@@ -78,15 +53,15 @@ func (c *socket) check(now int64) {
 		c.leave(causeHeartbeat, doors.CloseGoingAway, "no sign of life", pingFrame)
 		return
 	}
-	s.connections.running.Go(func() { _ = c.conn.Write(pingFrame) }) // an error ends the reader too
+	s.connections.Running.Go(func() { _ = c.conn.Write(pingFrame) }) // an error ends the reader too
 }
 
 // breakSilence writes a ping to a socket to which nothing was written for nearly the
 // heartbeat: proxies cut connections that are silent for a minute. A client that answers
-// the questions of check would otherwise be sent nothing for two intervals.
+// the questions of Check would otherwise be sent nothing for two intervals.
 func (c *socket) breakSilence(now, since int64) {
 	if since == 0 && now-c.conn.WrittenAt() >= c.server.silenceMax {
-		c.server.connections.running.Go(c.conn.Ping) // it may have to wait for the network
+		c.server.connections.Running.Go(c.conn.Ping) // it may have to wait for the network
 	}
 }
 
@@ -94,7 +69,7 @@ func (c *socket) breakSilence(now, since int64) {
 func (c *socket) leave(cause string, code int, reason string, last []byte) {
 	c.beat.over = c.server.clock.Now()
 	c.end(cause)
-	c.server.connections.running.Go(func() {
+	c.server.connections.Running.Go(func() {
 		if last != nil {
 			_ = c.conn.Write(last)
 		}
@@ -104,13 +79,13 @@ func (c *socket) leave(cause string, code int, reason string, last []byte) {
 
 var pingFrame = frameOf(gateway.TypePing, nil, nil)
 
-// check ends a stream whose session has ended or whose network takes nothing, and
+// Check ends a stream whose session has ended or whose network takes nothing, and
 // keeps those alive that are silent. It does not block.
-func (c *stream) check(now int64) {
+func (c *stream) Check(now int64) {
 	since := c.out.WritingSince()
 	if since != 0 && now-since > c.server.writeTimeout.Milliseconds() {
 		c.end(causeStalled)
-		c.abort()
+		c.Abort()
 		return
 	}
 	if c.hasEnded() {
@@ -125,12 +100,12 @@ func (c *stream) check(now int64) {
 	}
 	c.nextPing = now + c.server.streamPing.Milliseconds()
 	if since == 0 { // else something is being said already
-		c.server.connections.running.Go(func() { c.out.Write(pingComment) })
+		c.server.connections.Running.Go(func() { c.out.Write(pingComment) })
 	}
 }
 
-// abort cuts off a stream whatever it does.
-func (c *stream) abort() {
+// Abort cuts off a stream whatever it does.
+func (c *stream) Abort() {
 	c.cancel()
 	c.out.Abort()
 }

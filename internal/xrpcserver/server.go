@@ -15,7 +15,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -79,9 +78,8 @@ type Server struct {
 
 	ctx  context.Context // ends what subscriptions ask of core
 	stop context.CancelFunc
-	open sync.WaitGroup // subscriptions and the watchdog
 
-	streams streams
+	streams *doors.Registry[*stream]
 }
 
 // New makes a Server and starts its watchdog. Shutdown ends both and the subscriptions.
@@ -104,6 +102,7 @@ func New(o Options) *Server {
 		s.intake = doors.NewIntake()
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.streams = doors.NewRegistry[*stream](socketsMax, errSockets)
 
 	s.registerDevices()
 	s.registerKeyPackages()
@@ -116,7 +115,7 @@ func New(o Options) *Server {
 	s.registerLexicons()
 	s.registerRest()
 
-	s.open.Go(s.watch)
+	s.streams.Watch(s.clock, min(s.heartbeat, s.pongTimeout), nil)
 	return s
 }
 
@@ -150,19 +149,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Shutdown ends every subscription and waits for them; when ctx ends first, what is left
 // is cut off. Calls under way are not touched.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.streams.shut()
+	s.streams.Close()
 	s.stop()
-	ended := make(chan struct{})
-	go func() {
-		s.open.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		s.streams.abort()
-		<-ended
+	if !s.streams.Drain(ctx, func() {}) {
 		return ctx.Err()
 	}
+	return nil
 }

@@ -24,11 +24,11 @@ func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, c *stream) 
 	c.out = e
 	defer c.close()
 	if !s.admit(c) {
-		s.streams.leave(c.who.Account)
+		s.streams.Leave(c.who.Account)
 		s.answer(w, r, xrpc.SubscribeEvents, nil, errShuttingDown)
 		return
 	}
-	defer s.forget(c)
+	defer s.streams.Forget(c)
 	if e.network.Begin() {
 		_ = e.write(func() error { e.items = append(e.items, ": open\n\n"...); return nil })
 	}

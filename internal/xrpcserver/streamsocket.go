@@ -49,7 +49,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, c *stream) 
 		Preferred: []string{jsonProtocol}}) // a client that offers JSON gets it, wherever it stands in the list
 	if err != nil { // answered
 		c.close()
-		s.streams.leave(c.who.Account)
+		s.streams.Leave(c.who.Account)
 		return
 	}
 	k := &socket{stream: c, network: network, isJSON: strings.EqualFold(network.Subprotocol(), jsonProtocol),
@@ -57,7 +57,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, c *stream) 
 	c.out = k
 	if !s.admit(c) {
 		c.close()
-		s.streams.leave(c.who.Account)
+		s.streams.Leave(c.who.Account)
 		k.network.Close(doors.CloseGoingAway, "shutting down")
 		return
 	}
@@ -66,7 +66,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, c *stream) 
 
 // serve is the whole life of the socket.
 func (k *socket) serve() {
-	defer k.server.forget(k.stream)
+	defer k.server.streams.Forget(k.stream)
 	listened := make(chan struct{})
 	go func() {
 		defer close(listened)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"sync"
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
@@ -79,7 +78,7 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request, nsid string) 
 	if err != nil {
 		return err
 	}
-	if err := s.streams.enter(pass.Who.Account); err != nil {
+	if err := s.streams.Enter(pass.Who.Account); err != nil {
 		return err
 	}
 	if last := r.Header.Get("Last-Event-ID"); last != "" && !isSocket {
@@ -87,7 +86,7 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request, nsid string) 
 	}
 	c, err := s.openStream(r.Context(), pass, in.Cursor)
 	if err != nil {
-		s.streams.leave(pass.Who.Account)
+		s.streams.Leave(pass.Who.Account)
 		return err
 	}
 	s.metrics.call(nsid, nil)
@@ -127,84 +126,22 @@ func (s *Server) admitted(r *http.Request, nsid string, in *xrpc.SubscribeEvents
 	return pass, err
 }
 
-// streams are the open subscriptions of a server. The zero value has none.
-type streams struct {
-	mu       sync.Mutex // guards the rest
-	accounts map[ds.AccountID]int
-	open     map[*stream]struct{}
-	isClosed bool
-}
-
-// enter counts a subscription of an account that is about to open.
-func (l *streams) enter(account ds.AccountID) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.accounts[account] >= socketsMax {
-		return errSockets
-	}
-	if l.accounts == nil {
-		l.accounts = map[ds.AccountID]int{}
-	}
-	l.accounts[account]++
-	return nil
-}
-
-// leave is the end of what enter has counted.
-func (l *streams) leave(account ds.AccountID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.accounts[account]--; l.accounts[account] <= 0 {
-		delete(l.accounts, account)
-	}
-}
-
-// admit enters an open stream, unless the server is shutting down.
+// admit adds an open stream, unless the server is shutting down.
 func (s *Server) admit(c *stream) bool {
-	l := &s.streams
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.isClosed {
+	if !s.streams.Admit(c) {
 		return false
 	}
-	if l.open == nil {
-		l.open = map[*stream]struct{}{}
-	}
-	l.open[c] = struct{}{}
-	s.open.Add(1)
 	s.metrics.subscriptions.Inc()
 	return true
 }
 
-// ended is said of a stream that has begun to end: somebody else may come in its place.
+// ended counts a stream that has begun to end and frees its place; the goodbye may still be
+// in progress.
 func (s *Server) ended(c *stream) {
 	c.end(causeFault) // unless it was something else
 	s.metrics.closes.WithLabelValues(*c.cause.Load()).Inc()
 	s.metrics.subscriptions.Dec()
-	s.streams.leave(c.who.Account)
-}
-
-// forget is the end of a stream that was admitted.
-func (s *Server) forget(c *stream) {
-	s.streams.mu.Lock()
-	delete(s.streams.open, c)
-	s.streams.mu.Unlock()
-	s.open.Done()
-}
-
-// shut lets no stream in any more.
-func (l *streams) shut() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.isClosed = true
-}
-
-// abort cuts off what is open.
-func (l *streams) abort() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for c := range l.open {
-		c.out.abort()
-	}
+	s.streams.Leave(c.who.Account)
 }
 
 // newULID is an identifier for what has none: 48 bits of time in ms, 80 random ones.

@@ -130,9 +130,7 @@ func TestClientFrames(t *testing.T) {
 func (w *world) idle(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
-		w.server.streams.mu.Lock()
-		n := len(w.server.streams.accounts)
-		w.server.streams.mu.Unlock()
+		_, n := w.server.streams.Entered("")
 		if n == 0 {
 			return
 		}

@@ -108,9 +108,7 @@ func storm(t *testing.T, worlds []*world, name, cursor string, random *rand.Rand
 			_ = s.ws.CloseNow()
 		}
 		for { // until there is room again
-			w.server.streams.mu.Lock()
-			n := w.server.streams.accounts[w.as(name).Account]
-			w.server.streams.mu.Unlock()
+			n, _ := w.server.streams.Entered(w.as(name).Account)
 			if n < socketsMax-1 {
 				break
 			}

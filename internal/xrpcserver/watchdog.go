@@ -9,29 +9,13 @@ const (
 	keepAliveDefault = 15 * time.Second
 	pongTimeout      = 20 * time.Second
 	writeTimeout     = 20 * time.Second // of doors.WriteBytesMax
-	tickMin          = 5 * time.Millisecond
-	tickMax          = 250 * time.Millisecond
 )
 
-// watch looks after the silent sockets and streams of all subscriptions from one
-// goroutine, until the server stops.
-func (s *Server) watch() {
-	ticker := time.NewTicker(min(max(min(s.heartbeat, s.pongTimeout)/4, tickMin), tickMax))
-	defer ticker.Stop()
-	for {
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		now := s.clock.Tick()
-		s.streams.mu.Lock()
-		for c := range s.streams.open {
-			c.out.check(now)
-		}
-		s.streams.mu.Unlock()
-	}
-}
+// Check looks after the network of a stream.
+func (c *stream) Check(now int64) { c.out.check(now) }
+
+// Abort cuts the network of a stream off.
+func (c *stream) Abort() { c.out.abort() }
 
 // isStalled reports whether the network has taken nothing of a write for too long, and cuts
 // the stream off then.
@@ -45,8 +29,9 @@ func (c *stream) isStalled(now, since int64) bool {
 	return true
 }
 
-// check cuts off a socket whose network takes nothing, asks it for a sign of life when that is due, and cuts off one that has
-// given none since it was asked. Anything that arrives is one.
+// check cuts off a socket whose network takes nothing, asks for a sign of life when that is
+// due, and cuts off a socket that has given none since it was asked. Any bytes that arrive
+// are one.
 func (k *socket) check(now int64) {
 	asked := k.network.PingedAt()
 	switch {
@@ -59,7 +44,7 @@ func (k *socket) check(now int64) {
 		}
 	case now >= k.nextBeat:
 		k.nextBeat = now + k.server.silenceMax
-		k.server.open.Go(k.network.Ping) // it may have to wait for the network
+		k.server.streams.Running.Go(k.network.Ping) // it may have to wait for the network
 	}
 }
 
@@ -72,6 +57,6 @@ func (e *eventSource) check(now int64) {
 	}
 	e.nextBeat = now + min(keepAliveDefault.Milliseconds(), e.server.silenceMax)
 	if since == 0 {
-		e.server.open.Go(e.beat)
+		e.server.streams.Running.Go(e.beat)
 	}
 }
