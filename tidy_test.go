@@ -27,7 +27,7 @@ var edges = map[string][]string{
 	"cmd/waxwing": {"client", "internal/chat", "internal/identity", "internal/mlspeer", "internal/secretfile", "internal/server", "mls"},
 	// chat is made of client alone, as any program may be: what it does, others can.
 	"internal/chat": {"client", "internal/secretfile"},
-	// secretfile is what the commands and chat share: seeds and keys in files of their owner.
+	// secretfile is shared by the commands and chat: seeds and keys in files of their owner.
 	"internal/secretfile":    {},
 	"internal/server":        {"internal/condition", "internal/core", "internal/doors", "internal/gatewayserver", "internal/identity", "internal/limits", "internal/netguard", "internal/store", "internal/xrpcserver"},
 	"internal/gatewayserver": {"api/gateway", "internal/core", "internal/doors", "internal/ds", "internal/identity", "internal/limits"},

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// story is what happens in a group that a's client creates; b's are the others.
+// story is a sequence of events in a group that a's client creates; b's are the others.
 type story struct {
 	name string
 	run  func(w *world, a, b *peer, public bool)
@@ -129,14 +129,14 @@ func proposals(w *world, a, b *peer, public bool) {
 	ann.changes(change{public: public})
 	w.allTalk()
 
-	// The committer leaves its own Update out, and an Update of whom it removes.
+	// The committer leaves its own Update out, and an Update of the member that it removes.
 	ann.proposes(map[string]any{"type": "update"})
 	bob.proposes(map[string]any{"type": "update"})
 	cat.proposes(map[string]any{"type": "update"})
 	ann.changes(change{remove: []*member{bob}, public: public})
 	w.allTalk()
 
-	// Somebody asks for a removal that somebody else commits.
+	// One member proposes a removal that another commits.
 	dan.proposes(map[string]any{"type": "remove", "identity": ann.name})
 	p = cat.commit(change{public: public})
 	p.remove = []*member{ann}
@@ -255,7 +255,7 @@ func saveAndLoad(w *world, a, b *peer, public bool) {
 		other.proposes(map[string]any{"type": "update"})
 		m.restarts()
 		m.changes(change{public: public})
-		// An own Update that somebody else commits.
+		// An own Update that another member commits.
 		m.proposes(map[string]any{"type": "update"})
 		m.restarts()
 		other.changes(change{public: public})
@@ -293,7 +293,7 @@ func halfEmpties(w *world, a, b *peer, public bool) {
 	w.allTalk()
 }
 
-// unmergedLeaves lets somebody join a tree in which a node has unmerged leaves and
+// unmergedLeaves lets a client join a tree in which a node has unmerged leaves and
 // its parent has none. RFC 9420, section 7.9.2.
 func unmergedLeaves(w *world, a, b *peer, public bool) {
 	ann, bob, cat, dan, eve, joiner := w.client(a, "ann"), w.client(b, "bob"), w.client(b, "cat"), w.client(a, "dan"), w.client(b, "eve"), w.client(b, "joiner")

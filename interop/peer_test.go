@@ -79,7 +79,7 @@ func (p *peer) close() error {
 	return errors.Join(p.in.Close(), p.end())
 }
 
-// startOurs is what waxwing dev mls-peer runs, in this process.
+// startOurs starts the server of waxwing dev mls-peer in this process.
 func startOurs(t *testing.T) *peer {
 	t.Helper()
 	requests, in := io.Pipe()

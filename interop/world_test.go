@@ -29,7 +29,7 @@ type member struct {
 	joined []byte // its last external commit
 }
 
-// state is what all members must agree on. The exported secret is not part of the
+// state is the state on which all members must agree. The exported secret is not part of the
 // method's answer.
 type state struct {
 	Epoch              uint64
@@ -87,7 +87,7 @@ func (m *member) keyPackage(lastResort bool) []byte {
 	return out.KeyPackage
 }
 
-// change is what a commit does.
+// change holds the effects of a commit.
 type change struct {
 	add, remove []*member
 	public      bool
@@ -277,7 +277,7 @@ func (m *member) refusesMessage(why string, message []byte) {
 	m.refuses(why, "process", map[string]any{"message": message})
 }
 
-// talks lets m say something to everybody.
+// talks lets m send a message to all.
 func (m *member) talks() {
 	m.t.Helper()
 	m.world.talked++
@@ -289,7 +289,7 @@ func (m *member) talks() {
 	}
 }
 
-// allTalk lets everybody say something.
+// allTalk lets all members send a message.
 func (w *world) allTalk() {
 	w.t.Helper()
 	for _, m := range w.members {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Every file is a lexicon that says only what this package can hold somebody to.
+// Every file is a lexicon that uses only words that this package can check.
 func TestLexiconsAreWhole(t *testing.T) {
 	for set, docs := range catalogs() {
 		if len(docs) < 30 {

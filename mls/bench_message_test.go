@@ -8,7 +8,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// messagesPerTurn is how many messages a turn of BenchmarkMessages takes.
+// messagesPerTurn is the number of messages of a turn of BenchmarkMessages.
 const messagesPerTurn = 200
 
 // BenchmarkMessages seals and opens messages of 200 bytes of one member one after

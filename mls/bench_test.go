@@ -6,7 +6,7 @@ import (
 )
 
 // benchWorld is a group of n members that ann has just made, with bob among them,
-// and the package with which he joined. Nobody else has committed, so a commit has
+// and the package with which he joined. No other member has committed, so a commit has
 // to seal a secret for every single member: the worst that a group can be.
 func benchWorld(b *testing.B, n int) (ann, bob *Group, join func() error) {
 	b.Helper()
@@ -34,7 +34,7 @@ func benchWorld(b *testing.B, n int) (ann, bob *Group, join func() error) {
 	return ann, bob, join
 }
 
-// BenchmarkGroup is what a group costs, by its size. "new" is a group whose members
+// BenchmarkGroup measures a group by its size. "new" is a group whose members
 // were all just added, "lived-in" one where all have committed. Run it with -cpu 1
 // for the cost on one processor; the time of the processor is reported beside that
 // of the clock.

@@ -30,7 +30,7 @@ func newRandom(t testing.TB) *rand.Rand {
 // errCrash ends a step at one of its writes.
 var errCrash = errors.New("crash")
 
-// disk is what survives a crash of a device: a group, a commit under way, messages
+// disk holds the state that survives a crash of a device: a group, a commit under way, messages
 // to send and texts read. A step changes a copy and writes it as a whole.
 type disk struct {
 	group, pending []byte
@@ -156,7 +156,7 @@ func (d *device) receive() error {
 		if processed.Kind == Application {
 			next.read = append(next.read[:len(next.read):len(next.read)], string(processed.Plaintext))
 		} else {
-			next.pending = nil // somebody else's commit won
+			next.pending = nil // another member's commit won
 		}
 	case pending != nil && bytes.Equal(entry.message, pending.Message()):
 		applied, err := pending.Apply(g)

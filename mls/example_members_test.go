@@ -8,7 +8,7 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// publish is what a client does ahead of time: it makes a KeyPackage, uploads
+// publish is called by a client ahead of time: it makes a KeyPackage, uploads
 // Message, and keeps the rest until a Welcome uses it.
 func publish(name string) *mls.KeyPackage {
 	kp, err := mls.NewKeyPackage(suite1, newIdentity(name), mls.KeyPackageOptions{
@@ -38,7 +38,7 @@ func names(g *mls.Group) []string {
 }
 
 // Ann adds Bob and Cay, later removes Bob; Cay, who only receives, follows. In a
-// commit everything happens at once, and nobody is in it before it is applied.
+// commit everything happens at once, and the members are in it only after it is applied.
 func ExampleGroup_Commit() {
 	bobPackage, cayPackage := publish("bob"), publish("cay")
 	ann := must(mls.NewGroup(suite1, []byte("club"), newIdentity("ann"), mls.GroupOptions{}))
@@ -103,7 +103,7 @@ func ExamplePendingCommit_Apply() {
 	bob = must(his.Apply(bob))
 	ann = must(ann.Process(his.Message())).Group
 
-	// Ann's commit is of an epoch that is over; nobody may use its Welcome.
+	// Ann's commit is of an epoch that is over; its Welcome must not be used.
 	_, err := hers.Apply(ann)
 	fmt.Println(err)
 

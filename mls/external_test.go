@@ -9,7 +9,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// join lets id join by external commit, everybody following.
+// join lets id join by external commit, with all members following.
 func (w *world) join(name string, id Identity, groupInfo []byte, o ExternalJoinOptions) *PendingCommit {
 	w.t.Helper()
 	o.Now = testNow
@@ -158,7 +158,7 @@ func TestResync(t *testing.T) {
 	}
 	// With a new key, the only leaf with the same credential is the old one.
 	w.join("bob", identity(t, testSuite, "bob"), w.groupInfo("cay"), ExternalJoinOptions{Resync: true})
-	// Nobody to replace: a plain join.
+	// No leaf to replace: a plain join.
 	w.join("dan", identity(t, testSuite, "dan"), w.groupInfo("cay"), ExternalJoinOptions{Resync: true})
 	// Two leaves of one account: only the application knows.
 	w.join("dan2", identity(t, testSuite, "dan"), w.groupInfo("cay"), ExternalJoinOptions{})
@@ -304,7 +304,7 @@ func TestHookSeesExternalCommits(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.refuses("ann", p.Message(), veto)
-	// Nor does a joiner join whom it does not know.
+	// Nor does a joiner accept members that it does not know.
 	if _, err := JoinExternal(w.groupInfo("bob"), identity(t, testSuite, "eve"), ExternalJoinOptions{Hook: hook}); !errors.Is(err, veto) {
 		t.Errorf("joined strangers: %v", err)
 	}
@@ -374,7 +374,7 @@ func TestHostileExternalCommits(t *testing.T) {
 }
 
 // An external commit is public and names the proposals in it; its bytes cannot be
-// changed by whoever carries them.
+// changed by their carrier.
 func TestExternalCommitsCannotBeChanged(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob")
 	p, err := JoinExternal(w.groupInfo("ann"), identity(t, testSuite, "dan"), ExternalJoinOptions{AuthenticatedData: []byte("for the server")})

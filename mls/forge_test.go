@@ -16,12 +16,12 @@ import (
 // The forgers below are members and joiners that check nothing: what they make has
 // good signatures, tags and keys, and breaks only the rule that a test names.
 
-// forgery says how a forged commit differs from a good one.
+// forgery is the difference between a forged commit and a good one.
 type forgery struct {
 	list   []proposal
 	noPath bool
 	// leaf spoils the leaf before it is signed, path and commit what comes after;
-	// whoever signs the commit signs what they leave.
+	// the signer of the commit signs their result.
 	leaf   func(*wire.LeafNode)
 	path   func(*wire.UpdatePath)
 	commit func(*wire.Commit)
@@ -38,7 +38,7 @@ func (g *Group) unchecked(list []proposal, sender wire.Sender) *plan {
 	for _, p := range list {
 		_ = c.include(p, sender)
 	}
-	c.removes = slices.DeleteFunc(c.removes, func(i uint32) bool { return g.tree.Leaf(i) == nil }) // nobody to remove
+	c.removes = slices.DeleteFunc(c.removes, func(i uint32) bool { return g.tree.Leaf(i) == nil }) // no member to remove
 	c.updates = slices.DeleteFunc(c.updates, func(p proposal) bool { return g.tree.Leaf(p.sender.Index) == nil })
 	return c
 }
@@ -179,7 +179,7 @@ func extending(list ...wire.Extension) *wire.Proposal {
 
 func (w *world) leafOf(name string) uint32 { return w.groups[name].own }
 
-// groupInfo is what who lets others join by.
+// groupInfo returns who's GroupInfo for external joins.
 func (w *world) groupInfo(who string) []byte {
 	w.t.Helper()
 	info, err := w.groups[who].GroupInfo()

@@ -10,7 +10,7 @@ import (
 )
 
 // invitation is a Welcome taken apart, to be put together again with any content
-// by somebody who was let into a group and lets others in.
+// by a member of a group who invites others.
 type invitation struct {
 	kp      *KeyPackage
 	key     SignatureKey // of the one who invites

@@ -36,7 +36,7 @@ type scene struct {
 	receiver *Group
 	others   []*Group
 	keys     map[string]SignatureKey // by public key
-	spare    SignatureKey            // of nobody in the group
+	spare    SignatureKey            // not of a member
 	before   []byte                  // the receiver's state
 }
 
@@ -69,7 +69,7 @@ func fuzzScenes(t testing.TB) (scenes []*scene, messages [][]byte) {
 		scenes = append(scenes, newScene(t, w, "bob", spare))
 		messages = append(messages, everyMessage(t, w, spare)...)
 	}
-	// A new group; one where everybody committed; one with blanks and unmerged
+	// A new group; one where all committed; one with blanks and unmerged
 	// leaves; and one with proposals waiting.
 	add(newWorld(t, testSuite, "ann", "bob", "cay"))
 	w := newWorld(t, testSuite, "ann", "bob", "cay", "dan", "eve")
@@ -144,7 +144,7 @@ func everyMessage(t testing.TB, w *world, outsider SignatureKey) [][]byte {
 	return list
 }
 
-// key finds the private key for a public one; a key that nobody has becomes spare.
+// key finds the private key for a public one; an unknown key becomes spare.
 func (s *scene) key(public *[]byte) SignatureKey {
 	k, known := s.keys[string(*public)]
 	if !known {

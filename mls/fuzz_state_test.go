@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// FuzzState loads states that were tampered with by somebody who can compute the
+// FuzzState loads states that were tampered with by an attacker who can compute the
 // checksum. What loads must save to the same bytes and be usable: no operation may
 // panic, whatever it then says.
 func FuzzState(f *testing.F) {

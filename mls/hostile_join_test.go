@@ -9,7 +9,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Whoever invites us knows every secret of the Welcome and signs what it likes.
+// The inviter knows every secret of the Welcome and can sign anything.
 func TestHostileWelcomes(t *testing.T) {
 	i := newInvitation(t)
 	// treed changes the tree, as part of the group info.
@@ -112,7 +112,7 @@ func TestHostileAuthentication(t *testing.T) {
 	}
 }
 
-// Padding must be zero, or it is a channel that nobody looks at.
+// Padding must be zero, or it is a hidden channel.
 func TestHostilePadding(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob")
 	g := w.groups["ann"]

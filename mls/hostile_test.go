@@ -343,7 +343,7 @@ func TestImpossibleGenerations(t *testing.T) {
 	}
 }
 
-// allocatedBytes is what f allocates, a stand-in for time that is the same on every
+// allocatedBytes returns the bytes that f allocates, a stand-in for time that is the same on every
 // machine.
 func allocatedBytes(f func()) uint64 {
 	var before, after runtime.MemStats
@@ -353,9 +353,9 @@ func allocatedBytes(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// leastAllocatedBytes is what f cannot do without. A single run may take more: the
+// leastAllocatedBytes returns the least of several runs. A single run may take more: the
 // race detector has every sync.Pool lose a quarter of what is put back, and a buffer
-// that was lost grows anew, to several times its size.
+// that was lost grows again, to several times its size.
 func leastAllocatedBytes(f func()) uint64 {
 	least := allocatedBytes(f)
 	for range 7 {

@@ -125,7 +125,7 @@ func TestOldValuesStayUsable(t *testing.T) {
 	}
 }
 
-// hasCommitted is a commit of who that nobody has applied.
+// hasCommitted returns a commit of who that no member has applied.
 func (w *world) hasCommitted(who string) *PendingCommit {
 	w.t.Helper()
 	p, err := w.groups[who].Commit(CommitOptions{})

@@ -75,7 +75,7 @@ func TestUnusableKeysAreRefused(t *testing.T) {
 	}
 }
 
-// keyEntries are the ways by which a public key of somebody else comes in.
+// keyEntries are the ways in which a public key of another client is received.
 func keyEntries(t *testing.T, s Suite) map[string]func(key []byte) error {
 	w := newWorld(t, s, "ann", "bob", "cay")
 	w.commit("cay", CommitOptions{})

@@ -27,7 +27,7 @@ type mutant struct {
 	test    string // in the folder of the file, or here
 }
 
-// pkg is where the mutant's test is: here, unless the test is named with a folder.
+// pkg is the folder of the mutant's test: this one, unless the test is named with a folder.
 func (m mutant) pkg() (dir, test string) {
 	if dir, test, found := strings.Cut(m.test, "."); found {
 		return dir, test
@@ -81,7 +81,7 @@ func TestMutantsFit(t *testing.T) {
 	}
 }
 
-// isTest says whether the folder's tests have a function of that name.
+// isTest reports whether the folder's tests have a function of that name.
 func isTest(t *testing.T, dir, name string) bool {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))

@@ -142,7 +142,7 @@ func TestHostileOutsiders(t *testing.T) {
 		}
 		w.refusesForgery("bob", test.name, m, test.want)
 	}
-	// A group that lists nobody.
+	// A group without external senders.
 	plain := newWorld(t, testSuite, "eve", "fay")
 	plain.refusesForgery("fay", "no external senders", outsiderAdd(t, plain.groups["eve"].ID(), 1, 0, keys[0], dan), ErrInvalidMessage)
 	// An outsider that commits, and one that seals.

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// changes are what a member may want: nothing, or almost anything.
+// changes are the wishes of a member: nothing, or almost anything.
 func (s *service) changes(p *peer) (list []Change, added []*peer) {
 	n := s.members()
 	gone := map[uint32]bool{p.group.OwnLeaf().Index: true}
@@ -33,7 +33,7 @@ func (s *service) changes(p *peer) (list []Change, added []*peer) {
 	return list, added
 }
 
-// outsider is somebody to add: who was never in, or was removed.
+// outsider is a client to add: one that was never in, or was removed.
 func (s *service) outsider() *peer {
 	if s.r.IntN(3) > 0 {
 		return s.newPeer()
@@ -69,14 +69,14 @@ func (s *service) stage(p *peer) (added []*peer) {
 	return added
 }
 
-// omitsPath says whether a commit of these changes may leave out its path.
+// omitsPath reports whether a commit of these changes may leave out its path.
 func omitsPath(list []Change) bool {
 	return len(list) > 0 && !slices.ContainsFunc(list, func(c Change) bool {
 		return ProposalType(c.kind) != AddProposal && ProposalType(c.kind) != PSKProposal
 	})
 }
 
-// commit lets up to three members commit at the same time, of whom one wins. The
+// commit lets up to three members commit at the same time; one of them wins. The
 // losers learn it from the service, or from the log.
 func (s *service) commit() {
 	type entry struct {
@@ -100,12 +100,12 @@ func (s *service) commit() {
 			continue
 		}
 		s.did["commit"]++
-		// Proposals of others may have added somebody whose package this peer keeps.
+		// Proposals of others may have added the owner of a package that this peer keeps.
 		s.welcome(c)
 	}
 }
 
-// welcome lets those in whom the commit added.
+// welcome lets the members join that the commit added.
 func (s *service) welcome(c *PendingCommit) {
 	if len(c.Welcome()) == 0 {
 		return
@@ -175,7 +175,7 @@ func (s *service) propose() {
 	s.did["propose"]++
 }
 
-// proposeFromOutside lets the service, or somebody who wants to join, propose.
+// proposeFromOutside lets the service, or a client that wants to join, propose.
 func (s *service) proposeFromOutside() {
 	p := s.someCurrent()
 	if p == nil || s.members() >= peersMax {
@@ -200,7 +200,7 @@ func (s *service) proposeFromOutside() {
 	s.did["external proposal"]++
 }
 
-// joinByItself lets somebody join by external commit: somebody new, somebody who
+// joinByItself lets a client join by external commit: a new one, one that
 // was removed, or a member that lost its state and throws its old leaf out.
 func (s *service) joinByItself() {
 	p := s.outsider()
@@ -218,7 +218,7 @@ func (s *service) joinByItself() {
 	})
 	s.must(p, "joins by itself", err)
 	if s.r.IntN(3) == 0 {
-		s.commit() // somebody may be faster
+		s.commit() // another member may be faster
 	}
 	if !s.submit(p, c) {
 		s.did["lost external race"]++

@@ -16,8 +16,8 @@ var operationsFlag = flag.Int("operations", 800, "how many operations TestRandom
 // groupExtension is a type of GroupContext extension that all peers understand.
 const groupExtension uint16 = 0xf3b7
 
-// peersMax is how many members let others in: two who add at the same time may make
-// it 24.
+// peersMax is the number of members up to which members are added: two who add at
+// the same time may make it 24.
 const peersMax = 22
 
 // peer is a client of the random group: in it, not yet in it, or not any more.
@@ -56,7 +56,7 @@ type service struct {
 	log   []handshake
 	info  []byte
 	key   SignatureKey // of the external sender that the group lists
-	peers []*peer      // everybody who ever was, by age
+	peers []*peer      // all peers that ever were, by age
 	did   map[string]int
 	// ghosts are the keys of members that never joined.
 	ghosts map[string]bool
@@ -117,7 +117,7 @@ func (s *service) newPeer() *peer {
 	return p
 }
 
-// isIn says whether p believes that it is in the group.
+// isIn reports whether p believes that it is in the group.
 func (p *peer) isIn() bool { return p.group != nil && !p.group.Removed() }
 
 // some chooses a peer that fits; nil if none does.
@@ -289,7 +289,7 @@ func (s *service) restart() {
 	s.did["restart"]++
 }
 
-// settle lets everybody see everything, and checks that all agree.
+// settle delivers everything to all, and checks that they agree.
 func (s *service) settle() {
 	var first *peer
 	for _, p := range s.peers {
@@ -350,7 +350,7 @@ func exported(t testing.TB, g *Group) []byte {
 // TestRandomGroups lets up to 24 members do whatever the package can do, over a
 // service that loses and reorders messages and lets commits race, with restarts at
 // any moment. No handshake of an honest member may be refused, no message may fail
-// to open or open twice, and whenever everybody has seen everything all agree.
+// to open or open twice, and whenever all have seen everything they agree.
 func TestRandomGroups(t *testing.T) {
 	r := newRandom(t)
 	s := newService(t, r)

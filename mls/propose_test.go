@@ -8,7 +8,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// proposes lets who propose a change, everybody following.
+// proposes lets who propose a change, with all members following.
 func (w *world) proposes(who string, c Change, o ProposeOptions) ProposalInfo {
 	w.t.Helper()
 	message, next, err := w.groups[who].Propose(c, o)
@@ -91,7 +91,7 @@ func TestProposalsByReference(t *testing.T) {
 	}
 }
 
-// Whoever commits its own Update brings fresh keys anyway.
+// A committer of its own Update brings fresh keys anyway.
 func TestOwnUpdateIsNotCommitted(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob")
 	w.proposes("ann", Update(nil), ProposeOptions{})
@@ -230,7 +230,7 @@ func TestResumptionHistoryIsBounded(t *testing.T) {
 	}
 }
 
-// Without a path nobody's keys change: allowed where only additions are made.
+// Without a path no keys change: allowed where only additions are made.
 func TestCommitsWithoutAPath(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob", "cay")
 	before := w.groups["ann"].OwnLeaf()

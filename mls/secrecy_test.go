@@ -14,7 +14,7 @@ import (
 
 // secretTree computes a member's message keys straight from the encryption secret
 // of an epoch, by the formulas of RFC 9420, section 9, and names every secret on
-// the way: whoever has one of them can make the keys that follow from it.
+// the way: the holder of one of them can derive the keys that follow from it.
 type secretTree struct {
 	suite *suite.Suite
 	names map[string][]byte

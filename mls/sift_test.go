@@ -325,7 +325,7 @@ func TestLongestLifetime(t *testing.T) {
 	w.process("bob", message)
 }
 
-// A group id that is in use is refused, whoever says that it is another group's.
+// A group id that is in use is refused, whatever group it is claimed for.
 func TestGroupIDsInUse(t *testing.T) {
 	w := newWorld(t, testSuite, "ann")
 	bob := keyPackage(t, identity(t, testSuite, "bob"))

@@ -17,7 +17,7 @@ func random(n int) []byte {
 	return b
 }
 
-// filled is a group like g, with n members of the shape of g's, all of whom have
+// filled is a group like g, with n members of the shape of g's, who all have
 // committed, so that no node is blank, and the same group as the member at leaf 1
 // sees it. Other keys are random: it is there to be weighed, and to be sent to.
 func filled(t testing.TB, g *Group, n int) (own, other *Group) {

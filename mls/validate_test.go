@@ -336,7 +336,7 @@ func TestGroupExtensionsOfAnyType(t *testing.T) {
 	}
 }
 
-// X.509 credentials travel where everybody can judge them. RFC 9420, section 5.3.
+// X.509 credentials are allowed where all members can verify them. RFC 9420, section 5.3.
 func TestX509Credentials(t *testing.T) {
 	ann := identity(t, testSuite, "ann")
 	g, err := NewGroup(testSuite, []byte("group"), ann, GroupOptions{Now: testNow})
@@ -365,7 +365,7 @@ func TestX509Credentials(t *testing.T) {
 	}
 	w.reload()
 	w.commit("bob", CommitOptions{})
-	// A resync with other certificates is for a hook to judge, and nobody else.
+	// A resync with other certificates is for the hook alone to decide.
 	again := identity(t, testSuite, "bob")
 	again.Certificates = [][]byte{[]byte("renewed"), []byte("root")}
 	rejoin, err := JoinExternal(w.groupInfo("bob"), again, ExternalJoinOptions{Resync: true, IsOld: func(l Leaf) bool { return l.Index == 1 }})
@@ -377,7 +377,7 @@ func TestX509Credentials(t *testing.T) {
 	w.process("ann", rejoin.Message())
 }
 
-// A proposal of a type that nobody knows has no known end.
+// A proposal of an unknown type has no known end.
 func TestUnknownProposalTypes(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob")
 	body := wire.Marshal(removal(1))

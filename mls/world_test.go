@@ -62,7 +62,7 @@ func newWorld(t testing.TB, s Suite, names ...string) *world {
 	return w
 }
 
-// add lets who add newcomers, everybody following.
+// add lets who add newcomers, with all members following.
 func (w *world) add(who string, names ...string) {
 	w.t.Helper()
 	var packages []*KeyPackage
@@ -85,7 +85,7 @@ func (w *world) add(who string, names ...string) {
 	w.agree()
 }
 
-// commit lets who commit, everybody following.
+// commit lets who commit, with all members following.
 func (w *world) commit(who string, o CommitOptions) *PendingCommit {
 	w.t.Helper()
 	p, err := w.groups[who].Commit(o)
@@ -97,7 +97,7 @@ func (w *world) commit(who string, o CommitOptions) *PendingCommit {
 	return p
 }
 
-// echo delivers the commit of who to everybody.
+// echo delivers the commit of who to all.
 func (w *world) echo(who string, p *PendingCommit) {
 	w.t.Helper()
 	for name, g := range w.groups {
@@ -158,7 +158,7 @@ func (w *world) refuses(name string, message []byte, want error) {
 	}
 }
 
-// reload saves and loads everybody.
+// reload saves and loads all members.
 func (w *world) reload() {
 	w.t.Helper()
 	for name, g := range w.groups {
@@ -170,7 +170,7 @@ func (w *world) reload() {
 	}
 }
 
-// agree checks that everybody is in the same epoch and sees the same members.
+// agree checks that all are in the same epoch and sees the same members.
 func (w *world) agree() {
 	w.t.Helper()
 	var first *Group

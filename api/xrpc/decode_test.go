@@ -168,7 +168,7 @@ func TestActionsByEitherName(t *testing.T) {
 	}
 }
 
-// An answer has [] where its lexicon has an array, also when nobody set it.
+// An answer has [] where its lexicon has an array, also when it was not set.
 func TestArraysAreNeverNull(t *testing.T) {
 	for _, c := range contract {
 		if c.part != "output" {

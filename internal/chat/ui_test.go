@@ -431,7 +431,7 @@ func TestUITalks(t *testing.T) {
 	ann.types("hello bob") // at once: it is for bob
 	bob.until("(unverified): hello bob")
 	bob.types("/verify " + short(ann.ui.chat.self) + " yes")
-	bob.until("shows the number") // which nobody has seen yet
+	bob.until("shows the number") // not read yet
 	bob.press(tea.KeyCtrlU)
 	bob.types("/verify " + short(ann.ui.chat.self))
 	bob.until("If both of you read the same")

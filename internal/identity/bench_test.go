@@ -30,7 +30,7 @@ func BenchmarkResume(b *testing.B) {
 	b.Run("postgres", func(b *testing.B) { run(b, pgtest.URL(b)) })
 }
 
-// BenchmarkVerify is what one token costs without the database.
+// BenchmarkVerify measures one token without the database.
 func BenchmarkVerify(b *testing.B) {
 	now := newClock().Now()
 	for _, alg := range Algorithms {
@@ -45,7 +45,7 @@ func BenchmarkVerify(b *testing.B) {
 	}
 }
 
-// BenchmarkXRPC is what proving a call costs, document at hand and nonce included, for
+// BenchmarkXRPC measures the verification of a call, document cached and nonce included, for
 // 64 callers at a time with tokens made before.
 func BenchmarkXRPC(b *testing.B) {
 	run := func(b *testing.B, url string) {

@@ -65,7 +65,7 @@ func (d *directory) answer(path string, answer http.HandlerFunc) {
 	d.answers[path] = answer
 }
 
-// fetched says how often path was asked for.
+// fetched counts the requests for path.
 func (d *directory) fetched(path string) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()

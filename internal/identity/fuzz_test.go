@@ -34,7 +34,7 @@ func (k documentKeys) verify(_ context.Context, u unverified, issuer string) err
 	return u.verify(key)
 }
 
-// FuzzXRPCToken puts tokens together from parts and looks for one that nobody signed
+// FuzzXRPCToken puts tokens together from parts and looks for an unsigned one
 // but is accepted, with and without a secret of development mode.
 func FuzzXRPCToken(f *testing.F) {
 	now := newClock().Now()

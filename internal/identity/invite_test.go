@@ -226,7 +226,7 @@ func TestAdmissionByAllowlist(t *testing.T) {
 	})
 }
 
-// TestExpel: who is put out is new again: its sessions are over, on every node, and it
+// TestExpel: an expelled account is new again: its sessions are over, on every node, and it
 // needs what newcomers need.
 func TestExpel(t *testing.T) {
 	onEach(t, func(w *world) {
@@ -338,7 +338,7 @@ func TestExpelElsewhere(t *testing.T) {
 	})
 }
 
-// TestExpelRace: a session that begins while its account is put out ends with the others,
+// TestExpelRace: a session that begins while its account is expelled ends with the others,
 // or does not begin.
 func TestExpelRace(t *testing.T) {
 	onEach(t, func(w *world) {
@@ -415,7 +415,7 @@ func TestInviteRace(t *testing.T) {
 	})
 }
 
-// TestAdmissionOpen: everybody comes in, counted by address, and stays when the mode
+// TestAdmissionOpen: every account is admitted, counted by address, and stays when the mode
 // changes.
 func TestAdmissionOpen(t *testing.T) {
 	onEach(t, func(w *world) {

@@ -118,7 +118,7 @@ func TestXRPCMutants(t *testing.T) {
 		}
 	}
 	encoded := base64.RawURLEncoding.EncodeToString
-	last := good[:len(good)-1] + string(good[len(good)-1]^1) // the bits that nobody reads
+	last := good[:len(good)-1] + string(good[len(good)-1]^1) // the unused bits
 
 	tests := []struct{ name, token, want string }{
 		{"no token", "", NameNoToken},
@@ -331,7 +331,7 @@ func TestXRPCGoodTokens(t *testing.T) {
 				w.t.Errorf("with the other s: %v", err)
 			}
 		}
-		// The fragment is no part of who used a jti.
+		// The fragment does not belong to the user of a jti.
 		for _, issuer := range []string{p.annDID, p.annDID + "#phone", p.annDID + "#tablet"} {
 			token := forge(w.t, header(ES256), p.body(issuer, "1"), p.ann.Sign)
 			var replay *TokenRefusal

@@ -79,8 +79,8 @@ func TestDirectoryIsAway(t *testing.T) {
 			}
 		}
 	}
-	// What was signed by another may have been signed with a new key. It is no verdict, but
-	// counts as what nobody has signed.
+	// What was signed by another may have been signed with a new key. It is not a verdict, but
+	// counts as unsigned.
 	for range 5 {
 		if err := call(eve, p.annDID); !ds.IsUnavailable(err) && nameOf(err) != NameRateLimited {
 			t.Errorf("forged: %v", err)
@@ -150,7 +150,7 @@ func TestStaleDocumentEnds(t *testing.T) {
 }
 
 // TestSlowDirectory: a call waits for the refresh of a document for refreshWait and no
-// longer, and takes what the refresh brings if that comes in time.
+// longer, and uses the result of the refresh if that arrives in time.
 func TestSlowDirectory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		guard, err := netguard.New(netguard.Options{})

@@ -12,11 +12,11 @@ import (
 	"waxwing.im/waxwing/internal/limits"
 )
 
-// shared is the address of a PDS, behind which everybody of a test is.
+// shared is the address of a PDS, shared by all accounts of a test.
 const shared = "192.0.2.1"
 
 // TestIssuersOfOneAddress: tokens that an issuer has signed, and that are refused for what
-// they say, keep out that issuer at that address and nobody else there.
+// they say, block that issuer at that address and no other account there.
 func TestIssuersOfOneAddress(t *testing.T) {
 	onEach(t, func(w *world) {
 		for name, change := range map[string]func(fields) fields{
@@ -59,7 +59,7 @@ func TestIssuersOfOneAddress(t *testing.T) {
 	})
 }
 
-// TestPenalisedAddress: an address that sends what nobody has signed is penalised, and
+// TestPenalisedAddress: an address that sends unsigned tokens is penalised, and
 // accounts that were here before pass with a token that they have signed, also on a node
 // that remembers nothing of them.
 func TestPenalisedAddress(t *testing.T) {
@@ -184,7 +184,7 @@ func TestLaneIsBounded(t *testing.T) {
 	}
 }
 
-// TestFirstContacts: strangers count for their address, and those whom others here know
+// TestFirstContacts: strangers count for their address, and those that others here know
 // or have invited do not.
 func TestFirstContacts(t *testing.T) {
 	onEach(t, func(w *world) {
@@ -229,7 +229,7 @@ func TestIssuerTokens(t *testing.T) {
 			return nameOf(err)
 		}
 		for range 20 {
-			call(p.ann, p.annDID, "1", "192.0.2.9") // whoever has seen one of its tokens
+			call(p.ann, p.annDID, "1", "192.0.2.9") // replayed by another client
 		}
 		for i, want := range []string{"", "", "", NameRateLimited, NameRateLimited} {
 			if got := call(p.ann, p.annDID, fmt.Sprint("n", i), ""); got != want {

@@ -191,7 +191,7 @@ func TestResumeLineage(t *testing.T) {
 	})
 }
 
-// Two nodes resume one token many times at once: everybody is told one successor.
+// Two nodes resume one token many times at once: all get one successor.
 func TestResumeRace(t *testing.T) {
 	onEach(t, func(w *world) {
 		nodes := []*Authenticator{w.node(), w.node()}
@@ -434,7 +434,7 @@ func TestRevoke(t *testing.T) {
 	})
 }
 
-// Whoever reads the database finds no token there, nor a way to make one.
+// A reader of the database finds no token there, nor a way to make one.
 func TestRowsHoldNoTokens(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir())
 	a := w.node()
@@ -484,7 +484,7 @@ func TestRowsHoldNoTokens(t *testing.T) {
 	}
 }
 
-// The store goes away while tokens are presented: nobody is told a verdict.
+// The store goes away while tokens are presented: no verdict is given.
 func TestFaultsAreNoVerdicts(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir())
 	a := w.node()
@@ -543,7 +543,7 @@ func TestResumeModel(t *testing.T) {
 				if previous != "" {
 					dead, previous = append(dead, previous), ""
 				}
-			case 3: // somebody tries what is dead
+			case 3: // a dead token is tried
 				if len(dead) == 0 {
 					continue
 				}

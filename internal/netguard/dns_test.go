@@ -40,7 +40,7 @@ func (s *nameServer) resolver() *net.Resolver {
 	}}
 }
 
-// set says what the name is answered with: one text of addresses after the other.
+// set sets the answers for the name: one text of addresses after the other.
 func (s *nameServer) set(name string, answers ...string) {
 	var all [][]netip.Addr
 	for _, text := range answers {

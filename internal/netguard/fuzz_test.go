@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// FuzzCheckURL looks for URLs that are let through although their host is no name of
+// FuzzCheckURL looks for URLs that are permitted although their host is not a name of
 // the public internet.
 func FuzzCheckURL(f *testing.F) {
 	for _, target := range hostileURLs {

@@ -68,7 +68,7 @@ func TestGet(t *testing.T) {
 	}
 }
 
-// TestAnswers: what a server can do to whoever calls it.
+// TestAnswers: hostile answers of a called server.
 func TestAnswers(t *testing.T) {
 	const bodyMax = 1000
 	guard, base := server(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
@@ -138,7 +138,7 @@ func TestAnswers(t *testing.T) {
 	if _, err := guard.Get(context.Background(), base+"/silent", "*/*", Limits{Timeout: 20 * time.Millisecond}); err == nil {
 		t.Error("waited for a silent server")
 	}
-	// Whoever reads on after the refusal gets no more.
+	// Reads after the refusal get no more data.
 	response, err := guard.Client(Limits{BodyBytes: 10}).Get(base + "/endless")
 	if err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ import (
 	"waxwing.im/waxwing/internal/server"
 )
 
-// network is what is around a delivery service on the AT Protocol: a directory of
+// network is the surroundings of a delivery service on the AT Protocol: a directory of
 // did:plc accounts, and the server that their data lives on (PDS), through which their
 // clients call. Both are thrown away with the test, and speak plain HTTP on loopback.
 type network struct {
@@ -133,7 +133,7 @@ func (n *network) serveProxy(w http.ResponseWriter, r *http.Request) {
 
 var testClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 256}, Timeout: time.Minute}
 
-// harness is what calls the methods of a running server in its own way.
+// harness calls the methods of a running server in its own way.
 // The field sign may be called by many goroutines.
 type harness struct {
 	t       testing.TB

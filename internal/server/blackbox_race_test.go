@@ -10,7 +10,7 @@ import (
 )
 
 // sharedGroup is one group state that all committers of a check work from, as if each had
-// it: whoever wins an epoch moves it on.
+// it: the winner of an epoch advances it.
 type sharedGroup struct {
 	mu    sync.Mutex
 	group *mls.Group // mu guards it

@@ -224,7 +224,7 @@ func (b *blackBox) send(name, convo string, size int) error {
 	return err
 }
 
-// messages is what getMessages answers with these parameters besides the conversation.
+// messages returns the answer of getMessages with these parameters besides the conversation.
 func (b *blackBox) messages(name, convo, more string) []any {
 	b.t.Helper()
 	list, err := b.tryMessages(name, convo, more)

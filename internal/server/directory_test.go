@@ -19,7 +19,7 @@ import (
 )
 
 // TestAccountsOfADirectory: a did:plc account signs in through a running server, which
-// asks the directory once and nobody else; what strangers name is not called.
+// asks only the directory, once; hosts that strangers name are not called.
 func TestAccountsOfADirectory(t *testing.T) {
 	const ann = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
 	key, err := identity.DeriveAccountKey([]byte("test seed"), "ann", identity.ES256K)

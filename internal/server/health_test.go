@@ -66,7 +66,7 @@ func TestHealthWithoutDatabase(t *testing.T) {
 }
 
 // TestRedeemInvite: where an invite is asked for, an account behind a PDS is told so by
-// every method, and comes in by redeeming one, once.
+// every method, and is admitted by redeeming one, once.
 func TestRedeemInvite(t *testing.T) {
 	c := server.DefaultConfig(t.TempDir())
 	c.Admission = "invite"

@@ -21,7 +21,7 @@ const (
 	// foundByPoll is well below the half minute after which a node finds by itself that a
 	// session which it keeps alive is gone, and well above the second between two polls.
 	foundByPoll = 15 * time.Second
-	// soon is how long a logout may take to be seen on another node.
+	// soon is the longest time until a logout is seen on another node.
 	soon = 2 * time.Second
 )
 

@@ -41,7 +41,7 @@ func keepsJournal(c *server.Config) *journal {
 	return j
 }
 
-// telling is what a log may not have: DIDs but the service's, tokens, and bodies.
+// telling lists what a log may not contain: DIDs but the service's, tokens, and bodies.
 var telling = regexp.MustCompile(`did:(plc|key|web):[A-Za-z0-9._:%-]+|eyJ[A-Za-z0-9_-]{8,}|[Bb]earer [^\s"]|\$bytes|ciphertext"|[A-Za-z0-9+/]{100,}`)
 
 // tellsNothing holds the log against what may not be in it.

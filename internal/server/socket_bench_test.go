@@ -291,5 +291,5 @@ func (c *benchSocket) readAndAck(room string, tell func(seq int64)) error {
 	}
 }
 
-// benchUnderWay is how many messages may be on their way to the slowest reader.
+// benchUnderWay is the number of messages that may be under way to the slowest reader.
 const benchUnderWay = 256

@@ -144,7 +144,7 @@ func (a *attack) after() {
 	}
 }
 
-// stranger signs somebody in who means harm.
+// stranger signs an attacker in.
 func (a *attack) stranger(name, device string) (*identity.AccountKey, *Caller) {
 	a.t.Helper()
 	key := accountKey(a.t, name)
@@ -234,7 +234,7 @@ func (a *attack) together(n, atATime int, do func(i int) error) {
 	}
 }
 
-// open opens a stream that is read by nobody but the network.
+// open opens a stream that only the network reads.
 func (a *attack) open(caller *Caller, query string, dial func(context.Context, string, string) (net.Conn, error)) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(a.ctx, http.MethodGet, a.process.URL+"/v1/sse?"+query, nil)
 	if err != nil {

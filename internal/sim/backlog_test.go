@@ -84,7 +84,7 @@ func (b *backlog) must(err error) {
 	}
 }
 
-// fill puts n messages into the log, as nobody reads it yet.
+// fill appends n messages to the log, before any reader starts.
 func (b *backlog) fill(n int) {
 	body := []byte(strings.Repeat("x", 400))
 	for done := 0; done < n; {
@@ -109,7 +109,7 @@ func (b *backlog) fill(n int) {
 	}
 }
 
-// heap is what is in use, of what can be reached.
+// heap returns the size of the reachable heap.
 func heap() int64 {
 	runtime.GC()
 	var m runtime.MemStats

@@ -11,7 +11,7 @@ import (
 )
 
 // TestChurn is RR-001 in small: clients lose their connections in all the ways that
-// there are while everybody sends and the server is killed, and nobody misses a
+// there are while all send and the server is killed, and no client misses a
 // message, sees one twice or loses one that was acked.
 func TestChurn(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, options []string) {

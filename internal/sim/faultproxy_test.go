@@ -90,7 +90,7 @@ func TestFaultProxy(t *testing.T) {
 	const line = "a line that is to be cut\n"
 	cases := []struct {
 		fault Fault
-		// clientHas says what the client may have read of the answer; serverHas whether
+		// clientHas is the part of the answer that the client may have read; serverHas whether
 		// the server has read the whole line.
 		clientHas func(answer []byte) bool
 		serverHas func(line string) bool

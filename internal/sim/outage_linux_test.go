@@ -177,7 +177,7 @@ func TestDatabaseKilled(t *testing.T) {
 	o.healed()
 }
 
-// TestDatabasePaused: PostgreSQL is there and answers nothing. Whoever asks is told
+// TestDatabasePaused: PostgreSQL is there and does not answer. Callers are told
 // so while it lasts, and it does not pile up.
 func TestDatabasePaused(t *testing.T) {
 	t.Parallel()
@@ -205,7 +205,7 @@ func TestDatabasePaused(t *testing.T) {
 }
 
 // TestDatabaseAwayAtStart: a server without its database does not start, says which
-// one, and tells nobody the password.
+// one, and does not reveal the password.
 func TestDatabaseAwayAtStart(t *testing.T) {
 	t.Parallel()
 	const password = "correct-horse"

@@ -30,7 +30,7 @@ const (
 	outageClients    = 4
 	outageReads      = 2 // of the whole room, by sockets from before
 	outageEnvBytes   = 8 << 10
-	outageSilence    = time.Minute // nobody gives up a socket that is only slow
+	outageSilence    = time.Minute // no client gives up a socket that is only slow
 	outageHeapGrowth = 64 << 20
 	outageGoroutines = 300
 )
@@ -44,7 +44,7 @@ type outage struct {
 	room    string
 	key     *identity.AccountKey
 	caller  *Caller           // with a session from before
-	spare   string            // a resume token that nobody has used
+	spare   string            // an unused resume token
 	readers []*websocket.Conn // with sessions and no subscription
 	clients []*Client
 	running sync.WaitGroup
@@ -304,7 +304,7 @@ func (o *outage) unavailableSocket() {
 }
 
 // healed ends the load and checks that all is as it should be: everything is acked,
-// stands once and where that said, everybody has it, no socket was lost, and the spare
+// stands once and where that said, all have it, no socket was lost, and the spare
 // session is there.
 func (o *outage) healed() {
 	o.t.Helper()

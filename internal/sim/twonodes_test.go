@@ -17,7 +17,7 @@ const (
 	nodeDeliveryMax = 5 * time.Second // from a message's ack on one node to its event on the other
 )
 
-// nodes are two servers on one database, which are one service to everybody.
+// nodes are two servers on one database, which are one service to all clients.
 type nodes struct {
 	t    *testing.T
 	ctx  context.Context

@@ -102,7 +102,7 @@ func (db *DB) welcomeFor(t *testing.T, id, device, ref string) {
 	})
 }
 
-// waiting lists the Welcomes that nobody has given up.
+// waiting lists the Welcomes that were not given up.
 func (db *DB) waiting(t *testing.T) []string {
 	t.Helper()
 	return read(t, db, func(tx *Tx) (list []string, err error) {

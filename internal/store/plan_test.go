@@ -59,7 +59,7 @@ var (
 	wholeTable = regexp.MustCompile(`^SCAN (\w+)`)
 )
 
-// plan is how SQLite goes about a statement.
+// plan returns SQLite's query plan of a statement.
 func (db *DB) plan(t *testing.T, sql string) (steps []string) {
 	t.Helper()
 	count := strings.Count(sql, "?")

@@ -80,7 +80,7 @@ func TestWriteAheadLogIsCut(t *testing.T) {
 }
 
 // TestWriteAheadLogOfOtherProcesses: a reader that no server knows of, such as a backup,
-// keeps the log from being cut, and holds nobody up.
+// keeps the log from being cut, and delays no other reader or writer.
 func TestWriteAheadLogOfOtherProcesses(t *testing.T) {
 	ctx := t.Context()
 	db, err := Open(ctx, Options{URL: "sqlite:" + t.TempDir()})

@@ -126,7 +126,7 @@ func TestRowsOfDeletedStreams(t *testing.T) {
 }
 
 // TestStreamsAreEvicted: an account's streams take the place of its own older ones, by
-// number and by size, and of nobody else's.
+// number and by size, and of no other account's.
 func TestStreamsAreEvicted(t *testing.T) {
 	for _, database := range []string{"sqlite", "postgres"} {
 		t.Run(database, func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 
 var testGroup = []byte("group")
 
-// testTree is a valid tree of four members, of whom the third and then the first
+// testTree is a valid tree of four members; the third and then the first
 // committed, and their private signature keys.
 func testTree(t *testing.T) (*Tree, [][]byte) {
 	t.Helper()
@@ -55,7 +55,7 @@ func testTree(t *testing.T) (*Tree, [][]byte) {
 	return tree, keys
 }
 
-// A tree comes from whoever invites us. Each of its rules must hold by itself.
+// A tree comes from the inviter. Each of its rules must hold by itself.
 func TestHostileTrees(t *testing.T) {
 	good, keys := testTree(t)
 	if err := good.Validate(testGroup, nil); err != nil {
@@ -175,8 +175,8 @@ func TestLargeTreesHashAlike(t *testing.T) {
 	}
 }
 
-// What is remembered of blank subtrees is what hashing them gives, wherever they
-// stand and whoever comes first.
+// The remembered hashes of blank subtrees are equal to computed ones, wherever they
+// stand and in which order they are hashed.
 func TestBlankSubtreesHashAlike(t *testing.T) {
 	good, _ := testTree(t)
 	var naive func(t *Tree, x uint32) []byte
