@@ -6,7 +6,7 @@ var mutants = []mutant{
 	// The faults that this package was written to be without.
 	{"a new group starts from random secrets", "group.go",
 		"if _, err := rand.Read(secret); err != nil {", "if _, err := rand.Read(nil); err != nil {", "TestFirstEpochSecretIsRandom"},
-	{"a joiner removes nobody but itself", "external.go",
+	{"a joiner removes no other client than itself", "external.go",
 		"if (isBasic || g.hook == nil) && !sameCredential(old, joiner) {", "if isBasic && g.hook == nil && false {", "TestHostileExternalCommits"},
 	{"external proposals belong to the group", "process.go",
 		"	if !bytes.Equal(content.GroupID, g.context.GroupID) {", "	if false {", "TestHostileOutsiders"},
@@ -102,7 +102,7 @@ var mutants = []mutant{
 		"		if isMember && p.body.Remove == committer.Index {", "		if false {", "TestHostileLists"},
 	{"one change for each leaf", "plan.go",
 		"	if c.touched[i] {", "	if false {", "TestHostileLists"},
-	{"nobody is added twice", "plan.go",
+	{"no client is added twice", "plan.go",
 		"		if clients[string(k.Leaf.SignatureKey)] {", "		if false {", "TestHostileLists"},
 	{"who may propose what", "proposal.go",
 		"	if !mayPropose[p.sender.Type][p.body.Type] {", "	if false {", "TestHostileOutsiders"},
