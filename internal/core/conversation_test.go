@@ -51,7 +51,7 @@ func TestRemovalReachesAnIdleFollower(t *testing.T) {
 		w.room("c1", "ann", "bob")
 		f := w.service.NewFollower(who("bob"))
 		defer f.Close()
-		if err := f.Follow(ctx, "c1", 0); err != nil {
+		if err := followFrom(ctx, f, "c1", 0); err != nil {
 			t.Fatal(err)
 		}
 		if page, err := f.Next(ctx); err != nil || !page.CaughtUp || page.Head != 0 {
@@ -72,7 +72,7 @@ func TestRemovalReachesAnIdleFollower(t *testing.T) {
 				t.Errorf("bob is shown %v", r)
 			}
 		}
-		if err := f.Follow(ctx, "c1", 0); ds.CodeOf(err) != ds.Forbidden {
+		if err := followFrom(ctx, f, "c1", 0); ds.CodeOf(err) != ds.Forbidden {
 			t.Errorf("a removed account follows: %v", err)
 		}
 		if err := errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: []ds.AccountID{"bob"}})); err != nil {
@@ -113,7 +113,7 @@ func TestFormerMember(t *testing.T) {
 			f := w.service.NewFollower(who("bob"))
 			f.Former = former
 			defer f.Close()
-			if err := f.Follow(ctx, "c1", from); err != nil {
+			if err := followFrom(ctx, f, "c1", from); err != nil {
 				return "", err
 			}
 			var all []ds.Record
@@ -143,7 +143,7 @@ func TestFormerMember(t *testing.T) {
 		f := w.service.NewFollower(who("sue"))
 		f.Former = true
 		defer f.Close()
-		if err := f.Follow(ctx, "c1", 1); ds.CodeOf(err) != ds.Forbidden {
+		if err := followFrom(ctx, f, "c1", 1); ds.CodeOf(err) != ds.Forbidden {
 			t.Errorf("a stranger: %v", err)
 		}
 	})

@@ -103,7 +103,7 @@ func TestDeviceEvents(t *testing.T) {
 			t.Helper()
 			f := w.service.NewFollower(ds.Caller{Account: "bob", Device: device})
 			defer f.Close()
-			if err := f.FollowDevice(ctx); err != nil {
+			if err := followFrom(ctx, f, "", 0); err != nil {
 				t.Fatal(err)
 			}
 			page, err := f.Next(ctx)
@@ -167,7 +167,7 @@ func TestDeviceAcksAreBuffered(t *testing.T) {
 		}
 		f := w.service.NewFollower(who("bob"))
 		defer f.Close()
-		if err := f.FollowDevice(t.Context()); err != nil {
+		if err := followFrom(t.Context(), f, "", 0); err != nil {
 			t.Fatal(err)
 		}
 		page, err := f.Next(t.Context())
@@ -188,7 +188,7 @@ func TestDeviceAcksAreBuffered(t *testing.T) {
 		w.room("c-new", "ann", "bob")
 		again := w.service.NewFollower(who("bob"))
 		defer again.Close()
-		if err := again.FollowDevice(t.Context()); err != nil {
+		if err := followFrom(t.Context(), again, "", 0); err != nil {
 			t.Fatal(err)
 		}
 		if page, err := again.Next(t.Context()); err != nil || len(page.Events) != 1 || page.Events[0].ConversationID != "c-new" {

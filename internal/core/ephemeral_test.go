@@ -15,7 +15,7 @@ func (w *world) listen(account, id string) *Follower {
 	f := w.service.NewFollower(who(account))
 	w.t.Cleanup(f.Close)
 	f.Listens = true
-	if _, err := f.FollowPlaces(context.Background(), []Place{{Conversation: ds.ConversationID(id), After: AtHead}}); err != nil {
+	if _, err := f.Follow(context.Background(), Start{Conversation: ds.ConversationID(id), From: AtHead}); err != nil {
 		w.t.Fatal(err)
 	}
 	if page := w.next(f); !page.CaughtUp {

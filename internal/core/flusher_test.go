@@ -390,7 +390,7 @@ func TestFollowAcrossNodes(t *testing.T) {
 	defer cancel()
 	f := b.service.NewFollower(who("bob"))
 	defer f.Close()
-	if err := f.Follow(ctx, "c1", 1); err != nil {
+	if err := followFrom(ctx, f, "c1", 1); err != nil {
 		t.Fatal(err)
 	}
 	go func() {

@@ -53,7 +53,7 @@ func BenchmarkReconnect(b *testing.B) {
 							if next.Add(1) > int64(b.N) {
 								break
 							}
-							if err := f.Follow(context.Background(), ds.ConversationID(fmt.Sprint("c", c)), 3); err != nil {
+							if err := followFrom(context.Background(), f, ds.ConversationID(fmt.Sprint("c", c)), 3); err != nil {
 								b.Error(err)
 							}
 						}

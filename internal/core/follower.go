@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
-	"waxwing.im/waxwing/internal/store"
 )
 
 // Follower reads any number of logs for one caller: the one loop behind WebSocket,
@@ -99,78 +98,6 @@ var ErrClosed = errors.New("the follower is closed")
 // NewFollower starts with no logs. Close must be called.
 func (s *Service) NewFollower(who ds.Caller) *Follower {
 	return &Follower{s: s, who: who, logs: map[ds.LogID]*follow{}, signal: make(chan struct{}, 1)}
-}
-
-// Follow begins with message fromSeq, or with the device's stored cursor where it
-// is 0. A conversation that is already followed starts again there. Refusals:
-// forbidden, replay_window_exceeded, limit_exceeded.
-func (f *Follower) Follow(ctx context.Context, id ds.ConversationID, fromSeq int64) error {
-	if !ds.IsValidID(string(id)) {
-		return refuseNotMember
-	}
-	if f.s.follows.of(f.who.Account) >= followsMax {
-		return refuseFollows
-	}
-	next := f.register(ds.ConversationLog(id))
-	// Before the snapshot: what is flushed in between is then in both, not in neither.
-	pending := f.s.cursors.pending(f.who.AsDevice(), next.log)
-	at, err := f.s.readings.ask(ctx, store.Start{Device: f.who.AsDevice(), Conversation: id, FromSeq: fromSeq, Pending: pending})
-	if err == nil {
-		err = f.begin(next, at)
-	}
-	return f.start(err, next)
-}
-
-func (s *Service) findReadings(ctx context.Context, starts []store.Start) (readings []store.Reading, err error) {
-	err = s.store.Read(ctx, func(tx *store.Tx) error {
-		readings, err = tx.Readings(starts)
-		return err
-	})
-	return readings, err
-}
-
-// begin finds where a follow starts, of one snapshot with the membership check.
-func (f *Follower) begin(next *follow, at store.Reading) error {
-	last := at.Stay
-	if last.From == 0 || last.Until != 0 && !f.Former {
-		return refuseNotMember
-	}
-	if at.FromSeq < at.EarliestSeq {
-		return &ds.Refusal{Code: ds.ReplayWindowExceeded, Message: "requested history has been pruned",
-			RequestedSeq: at.FromSeq, EarliestSeq: at.EarliestSeq, LatestSeq: at.Seq}
-	}
-	// Beyond the head: live only.
-	pos, seq := at.Before, min(at.FromSeq, at.Seq+1)
-	next.home, next.asOf, next.goal, next.head = at.Home, at.Pos, at.Pos, at.Seq
-	if last.Until != 0 {
-		// The stay is read like any other: it ends with the record that says so, which
-		// comes before the follow has caught up.
-		if pos >= last.Until {
-			return refuseNotMember
-		}
-		pos, next.asOf = max(pos, last.From-1), last.From
-	}
-	next.pos.Store(pos)
-	next.seq.Store(seq - 1)
-	return nil
-}
-
-// FollowDevice follows the caller's account log from the device's stored cursor.
-func (f *Follower) FollowDevice(ctx context.Context) error {
-	next := f.register(ds.AccountLog(f.who.Account))
-	from := f.s.cursors.pending(f.who.AsDevice(), next.log)
-	head, stored, err := f.deviceReading(ctx)
-	next.pos.Store(max(from, stored) - 1)
-	next.goal, next.head = head, head
-	return f.start(err, next)
-}
-
-func (f *Follower) deviceReading(ctx context.Context) (head, cursor int64, err error) {
-	err = f.s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		head, cursor, err = tx.DeviceReading(f.who.AsDevice())
-		return err
-	})
-	return head, cursor, err
 }
 
 // register makes a follow that is told of appends from now on. What was appended

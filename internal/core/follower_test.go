@@ -30,9 +30,9 @@ const readingsBegin = "SELECT w.n, w.home"
 // begins with and its first page is not missed.
 func TestAppendWhileAFollowBegins(t *testing.T) {
 	begin := map[string]func(context.Context, *Follower) error{
-		"one": func(ctx context.Context, f *Follower) error { return f.Follow(ctx, "c1", 2) },
+		"one": func(ctx context.Context, f *Follower) error { return followFrom(ctx, f, "c1", 2) },
 		"all": func(ctx context.Context, f *Follower) error {
-			_, err := f.FollowAll(ctx, []StreamStart{{Conversation: "c2", FromSeq: 1}, {Conversation: "c1", FromSeq: 2}})
+			_, err := f.Follow(ctx, Start{Conversation: "c2", From: FromSeq(1)}, Start{Conversation: "c1", From: FromSeq(2)})
 			return err
 		},
 	}
@@ -90,13 +90,13 @@ func TestFollowReadsOnce(t *testing.T) {
 			}
 		})
 		ids := []ds.ConversationID{"c1", "c2", "c3"}
-		var starts []StreamStart
+		var starts []Start
 		for _, id := range ids {
 			w.room(string(id), "ann", "bob")
 			if _, err := w.send("ann", string(id), "m1", "text"); err != nil {
 				t.Fatal(err)
 			}
-			starts = append(starts, StreamStart{Conversation: id, FromSeq: 2})
+			starts = append(starts, Start{Conversation: id, From: FromSeq(2)})
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
@@ -114,12 +114,12 @@ func TestFollowReadsOnce(t *testing.T) {
 		statements = nil
 		mu.Unlock()
 		for _, id := range ids {
-			if err := f.Follow(ctx, id, 2); err != nil {
+			if err := followFrom(ctx, f, id, 2); err != nil {
 				t.Fatal(err)
 			}
 		}
 		caughtUp()
-		if _, err := f.FollowAll(ctx, starts); err != nil {
+		if _, err := f.Follow(ctx, starts...); err != nil {
 			t.Fatal(err)
 		}
 		caughtUp()
@@ -179,7 +179,7 @@ func TestFollowsShareAQuery(t *testing.T) {
 			f := w.service.NewFollower(who(names[i]))
 			defer f.Close()
 			id := ds.ConversationID(fmt.Sprint("c", i%4))
-			if err := f.Follow(t.Context(), id, int64(i%4)+2); err != nil { // behind the last message
+			if err := followFrom(t.Context(), f, id, int64(i%4)+2); err != nil { // behind the last message
 				t.Error(err)
 				return
 			}
@@ -195,7 +195,7 @@ func TestFollowsShareAQuery(t *testing.T) {
 		running.Go(func() {
 			f := w.service.NewFollower(who("eve"))
 			defer f.Close()
-			if err := f.Follow(t.Context(), "c1", 1); ds.CodeOf(err) != ds.Forbidden {
+			if err := followFrom(t.Context(), f, "c1", 1); ds.CodeOf(err) != ds.Forbidden {
 				t.Error("a stranger follows: ", err)
 			}
 		})
@@ -204,7 +204,7 @@ func TestFollowsShareAQuery(t *testing.T) {
 		running.Go(func() {
 			f := w.service.NewFollower(who(names[0]))
 			defer f.Close()
-			if err := f.Follow(gone, "c1", 1); !ds.IsUnavailable(err) {
+			if err := followFrom(gone, f, "c1", 1); !ds.IsUnavailable(err) {
 				t.Error("who goes away: ", err)
 			}
 		})
@@ -230,20 +230,20 @@ func TestFailedFollowLeavesNothing(t *testing.T) {
 	ctx := t.Context()
 	stranger, bob := w.service.NewFollower(who("eve")), w.service.NewFollower(who("bob"))
 	defer stranger.Close()
-	if err := stranger.Follow(ctx, "c1", 1); ds.CodeOf(err) != ds.Forbidden {
+	if err := followFrom(ctx, stranger, "c1", 1); ds.CodeOf(err) != ds.Forbidden {
 		t.Error("a stranger follows: ", err)
 	}
-	if _, err := stranger.FollowAll(ctx, []StreamStart{{Conversation: "c1", MayBeLost: true}}); err != nil {
+	if _, err := stranger.Follow(ctx, Start{Conversation: "c1", MayBeLost: true}); err != nil {
 		t.Error(err)
 	}
-	if err := bob.Follow(ctx, "c1", 1); err != nil {
+	if err := followFrom(ctx, bob, "c1", 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := bob.Follow(ctx, "c1", 1); err != nil { // again: the first one is over
+	if err := followFrom(ctx, bob, "c1", 1); err != nil { // again: the first one is over
 		t.Fatal(err)
 	}
 	bob.Close()
-	if err := bob.Follow(ctx, "c1", 1); err != ErrClosed {
+	if err := followFrom(ctx, bob, "c1", 1); err != ErrClosed {
 		t.Errorf("%v, want ErrClosed", err)
 	}
 	if left := w.service.wakes.followed(); len(left) != 0 {

@@ -40,7 +40,7 @@ func (n nodeAppender) append(ctx context.Context, conversation, id string) (int6
 func (n nodeAppender) read(ctx context.Context, conversation string) ([]string, error) {
 	f := n.service.NewFollower(who("bob"))
 	defer f.Close()
-	if err := f.Follow(ctx, ds.ConversationID(conversation), 1); err != nil {
+	if err := followFrom(ctx, f, ds.ConversationID(conversation), 1); err != nil {
 		return nil, err
 	}
 	var ids []string

@@ -182,7 +182,7 @@ func TestClaimKeyPackages(t *testing.T) {
 		// The owner was told once that the pool is low and once that it is empty.
 		f := w.service.NewFollower(who("ann"))
 		defer f.Close()
-		if err := f.FollowDevice(ctx); err != nil {
+		if err := followFrom(ctx, f, "", 0); err != nil {
 			t.Fatal(err)
 		}
 		page, err := f.Next(ctx)

@@ -94,7 +94,7 @@ func TestLeaveIsStored(t *testing.T) {
 		w.room("c1", "ann", "bob", "eve")
 		f := w.service.NewFollower(who("ann"))
 		defer f.Close()
-		if err := f.Follow(ctx, "c1", 0); err != nil {
+		if err := followFrom(ctx, f, "c1", 0); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := f.Next(ctx); err != nil {

@@ -214,7 +214,7 @@ func TestWelcomesAreBounded(t *testing.T) {
 	defer cancel()
 	f := w.service.NewFollower(who("bob"))
 	defer f.Close()
-	if err := f.FollowDevice(ctx); err != nil {
+	if err := followFrom(ctx, f, "", 0); err != nil {
 		t.Fatal(err)
 	}
 	for seen := 0; seen < rooms; {

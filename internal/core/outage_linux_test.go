@@ -33,7 +33,7 @@ func TestPausedDatabase(t *testing.T) {
 		"follow": func() error {
 			f := w.service.NewFollower(who("bob"))
 			defer f.Close()
-			return f.Follow(ctx, "c1", 1)
+			return followFrom(ctx, f, "c1", 1)
 		},
 		"acknowledge": func() error { return w.service.AcknowledgeNow(ctx, who("bob"), "c1", 1) },
 		"publish": func() error {

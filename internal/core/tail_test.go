@@ -95,7 +95,7 @@ func TestTailCacheBesideTheStore(t *testing.T) {
 		go func() {
 			f := node.service.NewFollower(who("bob"))
 			defer f.Close()
-			if err := f.Follow(ctx, "c1", 1); err != nil {
+			if err := followFrom(ctx, f, "c1", 1); err != nil {
 				t.Error(err)
 			}
 			all := ""

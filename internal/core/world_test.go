@@ -82,7 +82,7 @@ func (w *world) read(account, id string, fromSeq int64) ([]ds.Record, *ds.Refusa
 	defer cancel()
 	f := w.service.NewFollower(who(account))
 	defer f.Close()
-	if err := f.Follow(ctx, ds.ConversationID(id), fromSeq); err != nil {
+	if err := followFrom(ctx, f, ds.ConversationID(id), fromSeq); err != nil {
 		w.t.Fatal(err)
 	}
 	var list []ds.Record
@@ -146,4 +146,11 @@ func (s *Service) try(c *conversation, who ds.Caller, op Op, nowMS int64) (Resul
 	}
 	err := a.decide(c, nowMS)
 	return a.result, err
+}
+
+// followFrom follows a conversation, or with "" the account log, from a seq or with 0 from
+// the stored cursor.
+func followFrom(ctx context.Context, f *Follower, id ds.ConversationID, seq int64) error {
+	_, err := f.Follow(ctx, Start{Conversation: id, From: FromSeq(seq)})
+	return err
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/pgtest"
 )
@@ -49,7 +50,8 @@ func (w *world) stored(name, conversation string) []string {
 	defer cancel()
 	f := w.core.NewFollower(ds.Caller{Account: ds.AccountID(w.person(name).did), Device: "reader"})
 	defer f.Close()
-	must(w.t, f.Follow(ctx, ds.ConversationID(conversation), 1))
+	_, err := f.Follow(ctx, core.Start{Conversation: ds.ConversationID(conversation), From: core.FromSeq(1)})
+	must(w.t, err)
 	var ids []string
 	for {
 		page, err := f.Next(ctx)

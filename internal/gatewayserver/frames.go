@@ -79,7 +79,7 @@ func (c *socket) subscribe(f gateway.Frame) (reply, error) {
 	if err := c.server.limits.Take(limits.Subscribes, c.session.ID); err != nil {
 		return reply{}, err
 	}
-	if err := c.follower.Follow(c.ctx, id, from); err != nil {
+	if _, err := c.follower.Follow(c.ctx, core.Start{Conversation: id, From: core.FromSeq(from)}); err != nil {
 		return reply{}, replayRefusal(endOfFollow(err))
 	}
 	c.follow()

@@ -132,7 +132,7 @@ func (s *Server) deviceEvents(ctx context.Context, who identity.Session, _ url.V
 	follower := s.core.NewFollower(who.Caller)
 	defer follower.Close()
 	follower.BodyMax = bodyBytesMax(who)
-	if err := follower.FollowDevice(ctx); err != nil {
+	if _, err := follower.Follow(ctx, core.Start{}); err != nil { // the account log, from the cursor
 		return nil, err
 	}
 	out := &gateway.DeviceEvents{Events: []json.RawMessage{}}

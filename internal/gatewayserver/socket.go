@@ -344,7 +344,7 @@ func (c *socket) begin(frame gateway.Frame) error {
 	follower.Former = ready.Has(gateway.FeatureDevice) // others expect the reference's refusal
 	follower.BodyMax, follower.Cut = bodyBytesMax(ready.Session), c.cutOff
 	if ready.Has(gateway.FeatureDevice) {
-		if err := follower.FollowDevice(c.ctx); err != nil {
+		if _, err := follower.Follow(c.ctx, core.Start{}); err != nil { // the account log, from the cursor
 			follower.Close()
 			connections.Leave(account)
 			return endOfFollow(err)

@@ -138,23 +138,26 @@ func (s *Server) resumedFrom(r *http.Request, who identity.Session) (resumed *co
 func (c *stream) follow(q streamQuery, resumed *core.Resumed) error {
 	if q.device || q.all {
 		// Before the list of conversations is read, so that none is missed in between.
-		log, from := ds.AccountLog(c.session.Account), core.FromHead
+		log, start := ds.AccountLog(c.session.Account), core.Start{From: core.AtHead}
 		if q.device {
-			from, _ = resumed.Of(log) // or FromCursor
+			start.From = core.Origin{} // the cursor
+			if next, _ := resumed.Of(log); next > 0 {
+				start.From = core.AfterPos(next - 1)
+			}
 		}
-		next, err := c.follower.FollowDeviceFrom(c.ctx, from)
+		begun, err := c.follower.Follow(c.ctx, start)
 		if err != nil {
 			return err
 		}
 		if q.device {
-			c.position.Add(log, next)
+			c.position.Add(log, begun[0].Pos+1)
 		}
 	}
-	starts, named := make([]core.StreamStart, 0, len(q.conversations)), map[ds.ConversationID]bool{}
+	starts, named := make([]core.Start, 0, len(q.conversations)), map[ds.ConversationID]bool{}
 	for i, id := range q.conversations {
-		start := core.StreamStart{Conversation: id, FromSeq: q.from(i)}
+		start := core.Start{Conversation: id, From: core.FromSeq(q.from(i))}
 		if next, _ := resumed.Of(ds.ConversationLog(id)); next > 0 {
-			start.FromSeq, start.MayBeLost = next, true
+			start.From, start.MayBeLost = core.FromSeq(next), true
 		}
 		starts, named[id] = append(starts, start), true
 	}
@@ -171,9 +174,9 @@ func (c *stream) follow(q streamQuery, resumed *core.Resumed) error {
 		c.more = chosen.More
 		for _, id := range chosen.Conversations {
 			if !named[id] && len(starts) < core.StreamConversationsMax {
-				start := core.StreamStart{Conversation: id, FromSeq: q.from(0), MayBeLost: true, MayBePruned: true}
+				start := core.Start{Conversation: id, From: core.FromSeq(q.from(0)), MayBeLost: true, MayBePruned: true}
 				if next, _ := resumed.Of(ds.ConversationLog(id)); next > 0 {
-					start.FromSeq = next
+					start.From = core.FromSeq(next)
 				}
 				starts = append(starts, start)
 			}
@@ -189,15 +192,15 @@ func (c *stream) follow(q streamQuery, resumed *core.Resumed) error {
 }
 
 // begin follows conversations and enters them into the position.
-func (c *stream) begin(starts []core.StreamStart) error {
-	from, err := c.follower.FollowAll(c.ctx, starts)
+func (c *stream) begin(starts []core.Start) error {
+	begun, err := c.follower.Follow(c.ctx, starts...)
 	if err != nil {
 		return err
 	}
-	for i, next := range from {
-		if next > 0 {
+	for i, b := range begun {
+		if !b.IsLost {
 			log := ds.ConversationLog(starts[i].Conversation)
-			c.position.Add(log, next)
+			c.position.Add(log, b.Seq)
 			c.following[log] = true
 		}
 	}
@@ -405,8 +408,8 @@ func (c *stream) join(id ds.ConversationID) error {
 	if c.position.IsFull() {
 		return errStreamFull
 	}
-	start := core.StreamStart{Conversation: id, FromSeq: c.position.Of(log), MayBeLost: true, MayBePruned: true}
-	return c.retry(func() error { return c.begin([]core.StreamStart{start}) })
+	start := core.Start{Conversation: id, From: core.FromSeq(c.position.Of(log)), MayBeLost: true, MayBePruned: true}
+	return c.retry(func() error { return c.begin([]core.Start{start}) })
 }
 
 // event adds a frame of ours as an item.

@@ -155,7 +155,8 @@ func TestDoorsShareConversations(t *testing.T) {
 		same(t, "newEpoch", epochOf(pb.change("commit", object{"commit": blob((&party{bob, ann.id, pending.Group()}).commit(mls.CommitOptions{}).Message())})), 3)
 		f := w.core.NewFollower(device)
 		defer f.Close()
-		must(t, f.Follow(ctx, id, 1))
+		_, err = f.Follow(ctx, core.Start{Conversation: id, From: core.FromSeq(1)})
+		must(t, err)
 		var kinds []ds.Kind
 		for page := (core.Page{}); !page.CaughtUp; {
 			page, err = f.Next(ctx)

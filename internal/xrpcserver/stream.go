@@ -127,7 +127,7 @@ func (c *stream) follow(ids []ds.ConversationID, cursor string) error {
 	var err error
 	if c.isAll {
 		// Before the list of conversations is read, so that none is missed in between.
-		if _, err := c.follower.FollowDeviceFrom(c.ctx, core.FromHead); err != nil {
+		if _, err := c.follower.Follow(c.ctx, core.Start{From: core.AtHead}); err != nil {
 			return err
 		}
 		ids, old, err = c.selection(cursor)
@@ -138,19 +138,19 @@ func (c *stream) follow(ids []ds.ConversationID, cursor string) error {
 		return err
 	}
 	c.isLost = cursor != "" && old == nil
-	list := make([]core.Place, 0, len(ids))
+	list := make([]core.Start, 0, len(ids))
 	for _, id := range ids {
-		place := core.Place{Conversation: id, After: core.AtHead, MayBeLost: !c.isSingle}
+		start := core.Start{Conversation: id, From: core.AtHead, MayBeLost: !c.isSingle}
 		at, isOld := old[id]
 		switch {
 		case isOld:
-			place.After = at.pos
+			start.From = core.AfterPos(at.pos)
 		case old != nil && c.isAll && c.more:
 			c.reset = append(c.reset, id) // it may have come since, or not been followed
 		case old != nil && c.isAll:
-			place.After = core.AtJoin
+			start.From = core.AtJoin
 		}
-		if list = append(list, place); at.skip > 0 {
+		if list = append(list, start); at.skip > 0 {
 			// It is read first, so that hardly anything has to wait for it.
 			list[0], list[len(list)-1] = list[len(list)-1], list[0]
 		}
@@ -223,8 +223,8 @@ func (c *stream) resumed(ids []ds.ConversationID, cursor string) (earlier, *core
 }
 
 // begin follows conversations and enters them into the places.
-func (c *stream) begin(list []core.Place, old earlier) error {
-	begun, err := c.follower.FollowPlaces(c.ctx, list)
+func (c *stream) begin(list []core.Start, old earlier) error {
+	begun, err := c.follower.Follow(c.ctx, list...)
 	if err != nil {
 		return err
 	}
@@ -483,12 +483,12 @@ func (c *stream) join(id ds.ConversationID) error {
 	if c.places.position.IsFull() {
 		return errFull
 	}
-	place := core.Place{Conversation: id, After: core.AtJoin, MayBeLost: true}
+	start := core.Start{Conversation: id, From: core.AtJoin, MayBeLost: true}
 	if i, ok := c.places.index(id); ok {
-		place.After = c.places.pos(i)
+		start.From = core.AfterPos(c.places.pos(i))
 	}
 	for wait := joinRetryMin; ; wait = min(2*wait, joinRetryMax) {
-		err := c.begin([]core.Place{place}, nil)
+		err := c.begin([]core.Start{start}, nil)
 		if !ds.IsUnavailable(err) || c.ctx.Err() != nil {
 			return err
 		}
