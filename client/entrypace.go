@@ -34,7 +34,7 @@ const (
 type waiting struct {
 	Tries int `json:"tries,omitempty"`
 	// NotBefore is when it may be asked again, in Unix milliseconds, and WaitedMS the sum
-	// of all waits. Time in which nobody asked does not count.
+	// of all waits. Time without a question does not count.
 	NotBefore int64 `json:"not_before,omitempty"`
 	WaitedMS  int64 `json:"waited_ms,omitempty"`
 	// GaveUp: it is not asked any more.
@@ -132,10 +132,10 @@ func (p *pacer) giveBack() {
 type entry struct {
 	tries     int
 	createdMS int64
-	isOld     bool // there is a group, to be entered anew
+	isOld     bool // there is a group, to be entered again
 }
 
-// before says which of two is asked for first: what works for somebody already, then what
+// before says which of two is asked for first: rooms that have a group, then what
 // was asked for less often, then what is newer. So what a stranger has piled up is behind
 // what comes after it.
 func (e entry) before(other entry) bool {
@@ -175,7 +175,7 @@ func (s *session) startEntries(ctx context.Context) {
 		}, func(error) {
 			s.entering--
 			s.due[choreEntries] = true
-			if hasEntered && first { // more often it may be somebody's game
+			if hasEntered && first { // more often it may be an attack
 				s.c.entryPace.giveBack()
 			}
 		})

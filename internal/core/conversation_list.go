@@ -1,0 +1,42 @@
+package core
+
+import (
+	"context"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// ListPlace is where a page of conversations ends; the zero value is before all of them.
+type ListPlace = store.ListPlace
+
+// Conversations lists what the caller is a member of behind a place, oldest first: up to
+// limit of them, and no further one once there are too many members to list. more reports
+// whether there are others. A page costs two statements whatever its size.
+// Refusal: rate_limited, for the first of them looks at each stay of the account.
+func (s *Service) Conversations(ctx context.Context, who ds.Caller, after ListPlace, limit int) (list []ds.Summary, more bool, err error) {
+	if err := s.limits.Take(limits.Lists, string(who.Account)); err != nil {
+		return nil, false, err
+	}
+	limit = max(1, min(limit, ConversationsMax))
+	err = s.store.View(ctx, func(tx *store.Tx) error {
+		found, err := tx.Conversations(who.Account, after, limit+1)
+		if err != nil {
+			return err
+		}
+		n, members := 0, int64(0)
+		for n < min(len(found), limit) {
+			if m := found[n].Members; m <= listMembersInline {
+				members += m
+			}
+			if n > 0 && members > listMembersMax {
+				break
+			}
+			n++
+		}
+		list, more = found[:n], n < len(found)
+		return tx.MemberLists(list, listMembersInline)
+	})
+	return list, more, err
+}
