@@ -172,9 +172,9 @@ func TestRecords(t *testing.T) {
 			t.Errorf("removed, %s: %s", query, got)
 		}
 	}
-	must(t, w.core.Invite(context.Background(), ann, "c", []ds.AccountID{ds.AccountID(w.person("bob").did)}))
+	must(t, errOf(w.core.Apply(context.Background(), ann, core.Invite{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person("bob").did)}})))
 	w.largeMessage(4, 100)
-	must(t, w.core.Remove(context.Background(), ann, "c", []ds.AccountID{ds.AccountID(w.person("bob").did)}))
+	must(t, errOf(w.core.Apply(context.Background(), ann, core.Remove{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person("bob").did)}})))
 	for query, want := range map[string]string{"conv_id=c&seq=2": `404 {"code":"not_found"`, "conv_id=c&seq=4": "200"} {
 		if got := ask("bob", query); !strings.HasPrefix(got, want) { // of its last stay, as on a stream
 			t.Errorf("removed again, %s: %s", query, got)
