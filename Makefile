@@ -116,7 +116,7 @@ mutants:
 # As many lost connections as it takes, on both databases; a part is in test.
 CHURN = 1000
 churn:
-	CI=true WAXWING_CHURN=$(CHURN) go test $(RACE) ./internal/sim -run '^TestChurn$$' -count 1 -v -timeout 60m
+	CI=true WAXWING_CHURN=$(CHURN) go test $(RACE) ./internal/drive -run '^TestChurn$$' -count 1 -v -timeout 60m
 
 # The append path beside the same rows written raw, on both databases, durable.
 bench:

@@ -44,9 +44,8 @@ var edges = map[string][]string{
 	"internal/limits": {"internal/ds"},
 	// condition is the one way to log what fails again and again.
 	"internal/condition": {},
-	// sim may see everything; nothing that serves imports it.
-	"internal/sim": {"api/gateway", "client", "internal/core", "internal/ds", "internal/gatewayserver", "internal/identity", "internal/limits",
-		"internal/pgtest", "internal/server", "internal/store", "mls", "mls/keypackage", "mls/wire"},
+	// drive knows a server from outside only; its tests may see everything.
+	"internal/drive":  {"api/gateway", "internal/identity"},
 	"internal/pgtest": {},
 	// testsize is for tests: how much of a thing they do.
 	"internal/testsize": {},
@@ -85,8 +84,8 @@ var exclusive = []struct {
 	{"database/sql", []string{"internal/store", "client"}},
 	{"github.com/jackc/pgx", []string{"internal/store", "internal/pgtest"}},
 	{"modernc.org/sqlite", []string{"internal/store", "client"}},
-	{"github.com/coder/websocket", []string{"internal/doors", "internal/sim", "client", "cmd/waxwing"}},
-	{"net/http", []string{"api/gateway", "client", "cmd/waxwing", "internal/doors", "internal/gatewayserver", "internal/netguard", "internal/server", "internal/sim", "internal/xrpcserver"}},
+	{"github.com/coder/websocket", []string{"internal/doors", "internal/drive", "client", "cmd/waxwing"}},
+	{"net/http", []string{"api/gateway", "client", "cmd/waxwing", "internal/doors", "internal/gatewayserver", "internal/netguard", "internal/server", "internal/drive", "internal/xrpcserver"}},
 	{"code.dny.dev/ssrf", []string{"internal/netguard"}},
 	{"github.com/alecthomas/kong", []string{"cmd/waxwing"}},
 	{"github.com/charmbracelet", []string{"internal/chat"}},

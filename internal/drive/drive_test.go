@@ -1,4 +1,4 @@
-package sim
+package drive
 
 import (
 	"context"
@@ -26,8 +26,8 @@ func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
 func runTests(m *testing.M) int {
 	var err error
-	if folder, err = os.MkdirTemp("", "waxwing-sim-"); err != nil {
-		fmt.Fprintln(os.Stderr, "sim:", err)
+	if folder, err = os.MkdirTemp("", "waxwing-drive-"); err != nil {
+		fmt.Fprintln(os.Stderr, "drive:", err)
 		return 1
 	}
 	defer os.RemoveAll(folder)

@@ -1,7 +1,7 @@
-//go:build !race
+//go:build race
 
-package sim
+package drive
 
 // RaceEnabled reports whether this program has the race detector, so that the servers that it
 // builds can have it too.
-const RaceEnabled = false
+const RaceEnabled = true

@@ -1,5 +1,5 @@
-// Package sim runs whole servers and many clients on a bad network and checks that no message
-// is lost, doubled or reordered.
+// Package drive drives whole servers from outside: it runs servers and many clients on a bad
+// network and checks that no message is lost, doubled or reordered.
 //
 // Its parts can be combined: a Process is a real server that can be killed and restarted, a
 // FaultProxy is the network between one client and its server, and a Client speaks the gateway
@@ -10,4 +10,4 @@
 // Clients only know the protocol. The expected behaviour of the server is not computed here,
 // only observed. A run is made from a seed: the same seed gives the same schedule of faults and
 // messages, as far as real processes and sockets allow.
-package sim
+package drive

@@ -1,4 +1,4 @@
-package sim
+package drive
 
 import (
 	"context"
@@ -17,7 +17,7 @@ func TestChurn(t *testing.T) {
 	eachDatabase(t, func(t *testing.T, options []string) {
 		disconnects := int(numberOf(t, disconnectsVariable, testsize.Of[uint64](60, 1000)))
 		seed := numberOf(t, seedVariable, rand.Uint64N(1e9))
-		repeat := fmt.Sprintf("%s=%d %s=%d go test ./internal/sim -run '^%s$' -count 1", seedVariable, seed, disconnectsVariable, disconnects, t.Name())
+		repeat := fmt.Sprintf("%s=%d %s=%d go test ./internal/drive -run '^%s$' -count 1", seedVariable, seed, disconnectsVariable, disconnects, t.Name())
 		name := serverBinary(t)
 		serve := append([]string{
 			"--listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)),
