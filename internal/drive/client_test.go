@@ -70,7 +70,7 @@ func TestAllAcked(t *testing.T) {
 	}{
 		{"all is well", []gateway.Event{m1}, ""},
 		{"twice", []gateway.Event{m1, again}, "m1 is at seq 1 and at 2"},
-		{"from nobody", []gateway.Event{m1, other}, "m2 at seq 2 was acked to nobody"},
+		{"from nobody", []gateway.Event{m1, other}, "m2 at seq 2 was not acked to any client"},
 		{"lost", nil, "m1 was acked and is not in the log"},
 	} {
 		err := allAcked(map[string][]gateway.Event{"c": step.log}, []*Client{c})
