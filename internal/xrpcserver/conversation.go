@@ -13,13 +13,15 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// registerConversations makes the methods of conversations callable.
-func (s *Server) registerConversations() {
-	procedure(s, xrpc.CreateConvo, s.createConvo)
-	query(s, xrpc.GetConvos, s.getConvos)
-	procedure(s, xrpc.LeaveConvo, s.leaveConvo)
-	query(s, xrpc.GetConvoSettings, s.getConvoSettings)
-	procedure(s, xrpc.UpdateConvo, s.updateConvo)
+// conversations holds the methods of conversations as a whole.
+type conversations struct {
+	core *core.Service
+	did  func() string // of this service
+}
+
+func (c conversations) register(s *Server) {
+	procedure(s, xrpc.CreateConvo, c.createConvo)
+	query(s, xrpc.GetConvos, c.getConvos)
 }
 
 // convoID checks an id whose conversation is to be changed: one that cannot exist is
@@ -31,33 +33,24 @@ func convoID(text string) (ds.ConversationID, error) {
 	return ds.ConversationID(text), nil
 }
 
-// accountOf is the account of a DID that may name one of its devices.
-func accountOf(did string) (ds.AccountID, error) {
-	account, _, _ := strings.Cut(did, "#")
-	if !isDID(account) {
-		return "", invalid("not a DID: an account is named by one")
-	}
-	return ds.AccountID(account), nil
-}
-
-func (s *Server) createConvo(ctx context.Context, who ds.Caller, in *xrpc.CreateConvoInput) (*xrpc.CreateConvoOutput, error) {
+func (c conversations) createConvo(ctx context.Context, who ds.Caller, in *xrpc.CreateConvoInput) (*xrpc.CreateConvoOutput, error) {
 	id := ds.ConversationID(in.GroupID)
 	if in.Invite != nil && in.Invite.Action == "revoke" {
-		return s.revokeInvite(ctx, who, id, in.Invite.Code)
+		return c.revokeInvite(ctx, who, id, in.Invite.Code)
 	}
 	create, err := createOf(in)
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.core.Apply(ctx, who, create)
+	done, err := c.core.Apply(ctx, who, create)
 	if err != nil {
 		return nil, err
 	}
-	view, err := s.core.Convo(ctx, who, id)
+	view, err := c.core.Convo(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
-	out := xrpc.NewCreateConvoOutput(s.convoView(&view))
+	out := xrpc.NewCreateConvoOutput(c.convoView(&view))
 	out.InviteCode = done.InviteCode
 	return out, nil
 }
@@ -102,24 +95,24 @@ func createOf(in *xrpc.CreateConvoInput) (core.Create, error) {
 	return g, nil
 }
 
-func (s *Server) revokeInvite(ctx context.Context, who ds.Caller, id ds.ConversationID, code string) (*xrpc.CreateConvoOutput, error) {
-	if err := s.core.RevokeInvite(ctx, who, id, code); err != nil {
+func (c conversations) revokeInvite(ctx context.Context, who ds.Caller, id ds.ConversationID, code string) (*xrpc.CreateConvoOutput, error) {
+	if err := c.core.RevokeInvite(ctx, who, id, code); err != nil {
 		return nil, err
 	}
-	view, err := s.core.Convo(ctx, who, id)
+	view, err := c.core.Convo(ctx, who, id)
 	if err != nil {
 		return nil, err
 	}
-	out := xrpc.NewCreateConvoOutput(s.convoView(&view))
+	out := xrpc.NewCreateConvoOutput(c.convoView(&view))
 	isDone := true
 	out.Success = &isDone
 	return out, nil
 }
 
 // convoView is a conversation as both generations read it.
-func (s *Server) convoView(v *ds.View) xrpc.ConvoView {
+func (c conversations) convoView(v *ds.View) xrpc.ConvoView {
 	out := xrpc.ConvoView{ConversationID: string(v.ID), GroupID: groupID(v), Creator: string(v.Creator), Epoch: v.Epoch, CipherSuite: v.Suite,
-		CreatedAt: xrpc.TimeMS(v.CreatedMS), ConfirmationTag: v.ConfirmationTag, SequencerDID: s.did()}
+		CreatedAt: xrpc.TimeMS(v.CreatedMS), ConfirmationTag: v.ConfirmationTag, SequencerDID: c.did()}
 	if out.CipherSuite == "" { // a gateway client made it
 		out.CipherSuite = xrpc.SuiteName(v.SuiteNumber)
 	}
@@ -157,25 +150,12 @@ func groupID(v *ds.View) string {
 	return string(v.ID)
 }
 
-func memberView(p *ds.Participant) xrpc.MemberView {
-	isModerator := p.Role == ds.Moderator
-	out := xrpc.MemberView{DID: string(p.Account), UserDID: string(p.Account), JoinedAt: xrpc.TimeMS(p.JoinedMS),
-		IsAdmin: p.Role.MayManage(), IsModerator: &isModerator}
-	if p.PromotedMS > 0 {
-		out.PromotedAt = xrpc.TimeMS(p.PromotedMS)
-	}
-	if isDID(string(p.PromotedBy)) {
-		out.PromotedBy = string(p.PromotedBy)
-	}
-	return out
-}
-
 // waiting is what the filters of getConvos ask for. Nobody has to be accepted here, so
 // what is pending is what has reached none of the caller's devices yet.
 var waiting = map[string]core.Waiting{"": core.AnyConvo, "all": core.AnyConvo, "pending": core.WaitingConvo, "requests": core.WaitingConvo,
 	"expected": core.WaitingForDevice}
 
-func (s *Server) getConvos(ctx context.Context, who ds.Caller, in *xrpc.GetConvosParams) (*xrpc.GetConvosOutput, error) {
+func (c conversations) getConvos(ctx context.Context, who ds.Caller, in *xrpc.GetConvosParams) (*xrpc.GetConvosOutput, error) {
 	which, isKnown := waiting[in.Filter]
 	if !isKnown {
 		return nil, &Error{http.StatusBadRequest, "InvalidFilter", "filter must be all, pending, requests or expected"}
@@ -200,7 +180,7 @@ func (s *Server) getConvos(ctx context.Context, who ds.Caller, in *xrpc.GetConvo
 	if q.After, ok = parseConvosCursor(in.Cursor); !ok {
 		return nil, &Error{http.StatusBadRequest, "InvalidCursor", "the cursor is not one of ours"}
 	}
-	list, more, count, err := s.core.Convos(ctx, who, q)
+	list, more, count, err := c.core.Convos(ctx, who, q)
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +191,7 @@ func (s *Server) getConvos(ctx context.Context, who ds.Caller, in *xrpc.GetConvo
 			list, more = list[:i], true
 			break
 		}
-		out.Conversations = append(out.Conversations, s.convoView(&list[i]))
+		out.Conversations = append(out.Conversations, c.convoView(&list[i]))
 	}
 	if more {
 		out.Cursor = convosCursor(&list[len(list)-1])
@@ -245,31 +225,4 @@ func parseConvosCursor(text string) (after core.ConvosPlace, ok bool) {
 		return after, false
 	}
 	return core.ConvosPlace{JoinedMS: ms, ID: ds.ConversationID(id)}, true
-}
-
-func (s *Server) leaveConvo(ctx context.Context, who ds.Caller, in *xrpc.LeaveConvoInput) (*xrpc.LeaveConvoOutput, error) {
-	target := who.Account
-	if in.TargetDID != "" {
-		var err error
-		if target, err = accountOf(in.TargetDID); err != nil {
-			return nil, err
-		}
-	}
-	id, err := convoID(in.ConvoID)
-	if err != nil {
-		return nil, err
-	}
-	var handshakeID ds.MessageID
-	if len(in.Commit.Data) > 0 {
-		handshakeID = commitID(who.Account, "", in.Commit.Data)
-	}
-	var op core.Op = core.Leave{ConversationID: id, PassOn: true, Handshake: in.Commit.Data, HandshakeID: handshakeID}
-	if target != who.Account {
-		op = core.Remove{ConversationID: id, Accounts: []ds.AccountID{target}, Strict: true, Handshake: in.Commit.Data, HandshakeID: handshakeID}
-	}
-	done, err := s.core.Apply(ctx, who, op)
-	if err != nil {
-		return nil, err
-	}
-	return &xrpc.LeaveConvoOutput{Success: true, NewEpoch: done.Epoch}, nil
 }

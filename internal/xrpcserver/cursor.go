@@ -1,6 +1,7 @@
 package xrpcserver
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/binary"
@@ -54,6 +55,15 @@ func appendBase32(dst []byte, high, low uint64) []byte {
 	var text [28]byte
 	crockford.Encode(text[:], raw[:])
 	return append(dst, text[:cursorSize]...)
+}
+
+// newULID makes an identifier: 48 bits of time in ms, then 80 random bits.
+func newULID(ms int64) string {
+	var raw [16]byte
+	binary.BigEndian.PutUint64(raw[:], uint64(ms)<<16)
+	_, _ = rand.Read(raw[6:]) // never fails (crypto/rand)
+	high, low := binary.BigEndian.Uint64(raw[:]), binary.BigEndian.Uint64(raw[8:])
+	return string(appendBase32(nil, high, low))
 }
 
 // parseCursor reads a cursor of a conversation. It returns false for what is none of

@@ -7,31 +7,46 @@ import (
 	"strings"
 
 	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 )
 
+// deliveries holds the methods about the delivery services of conversations, messages and
+// accounts.
+type deliveries struct {
+	core     *core.Service
+	did, url func() string              // of this service
+	services *identity.DeliveryServices // nil for none
+}
+
+func (d deliveries) register(s *Server) {
+	procedure(s, xrpc.RequestFailover, d.requestFailover)
+	query(s, xrpc.GetDeliveryStatus, d.getDeliveryStatus)
+	query(s, xrpc.ResolveDeliveryService, d.resolveDeliveryService)
+}
+
 // requestFailover answers that this service orders the conversation already. Its epoch
 // is the group's: nothing but a commit moves that.
-func (s *Server) requestFailover(ctx context.Context, who ds.Caller, in *xrpc.RequestFailoverInput) (*xrpc.RequestFailoverOutput, error) {
-	head, err := s.core.Standing(ctx, who, ds.ConversationID(in.ConvoID))
+func (d deliveries) requestFailover(ctx context.Context, who ds.Caller, in *xrpc.RequestFailoverInput) (*xrpc.RequestFailoverOutput, error) {
+	head, err := d.core.Standing(ctx, who, ds.ConversationID(in.ConvoID))
 	if err != nil {
 		return nil, err
 	}
 	if head.Home != "" {
 		return nil, &Error{http.StatusConflict, "SequencerHealthy", "the conversation has another home"}
 	}
-	return &xrpc.RequestFailoverOutput{NewSequencerDID: s.did(), ConvoID: in.ConvoID, Epoch: head.Epoch, SequencerTerm: head.Term}, nil
+	return &xrpc.RequestFailoverOutput{NewSequencerDID: d.did(), ConvoID: in.ConvoID, Epoch: head.Epoch, SequencerTerm: head.Term}, nil
 }
 
 // getDeliveryStatus says which other services have messages: there are none to have any.
 // Messages that do not exist have no status.
-func (s *Server) getDeliveryStatus(ctx context.Context, who ds.Caller, in *xrpc.GetDeliveryStatusParams) (*xrpc.GetDeliveryStatusOutput, error) {
+func (d deliveries) getDeliveryStatus(ctx context.Context, who ds.Caller, in *xrpc.GetDeliveryStatusParams) (*xrpc.GetDeliveryStatusOutput, error) {
 	var ids []ds.MessageID
 	for _, id := range in.IDs() {
 		ids = append(ids, ds.MessageID(id))
 	}
-	places, err := s.core.Whereabouts(ctx, who, ds.ConversationID(in.ConvoID), ids)
+	places, err := d.core.Whereabouts(ctx, who, ds.ConversationID(in.ConvoID), ids)
 	if err != nil {
 		return nil, err
 	}
@@ -44,18 +59,18 @@ func (s *Server) getDeliveryStatus(ctx context.Context, who ds.Caller, in *xrpc.
 
 // resolveDeliveryService finds the delivery service of an account or, by its own DID,
 // that of a service.
-func (s *Server) resolveDeliveryService(ctx context.Context, who ds.Caller, in *xrpc.ResolveDeliveryServiceParams) (*xrpc.ResolveDeliveryServiceOutput, error) {
+func (d deliveries) resolveDeliveryService(ctx context.Context, who ds.Caller, in *xrpc.ResolveDeliveryServiceParams) (*xrpc.ResolveDeliveryServiceOutput, error) {
 	did, _, _ := strings.Cut(in.DID, "#")
 	if !isDID(did) { // what is found out is remembered by it
 		return nil, badInput("did", "must be a DID")
 	}
-	if did == s.did() {
-		return &xrpc.ResolveDeliveryServiceOutput{DID: did, Endpoint: s.url()}, nil
+	if did == d.did() {
+		return &xrpc.ResolveDeliveryServiceOutput{DID: did, Endpoint: d.url()}, nil
 	}
-	if s.services == nil {
+	if d.services == nil {
 		return nil, errEndpoint
 	}
-	service, err := s.services.Find(ctx, who.Account, did)
+	service, err := d.services.Find(ctx, who.Account, did)
 	var failure *identity.ResolveError
 	switch {
 	case err == nil:

@@ -31,17 +31,6 @@ func (s *Server) registerDevices() {
 	query(s, xrpc.GetPendingDevices, s.getPendingDevices)
 }
 
-// generation is which kind of client calls: as the request shows it, or else as the
-// account's devices were seen to.
-func (s *Server) generation(ctx context.Context, who ds.Caller, in any) (xrpc.Generation, error) {
-	g := xrpc.GenerationOf(in)
-	if g != xrpc.GenerationUnknown {
-		return g, nil
-	}
-	remembered, err := s.core.RememberedGeneration(ctx, who.Account)
-	return xrpc.Generation(remembered), err
-}
-
 // mlsDID is what a device is called in MLS: its account's DID, '#' and its id.
 func mlsDID(d ds.Device) string { return string(d.Account) + "#" + string(d.ID) }
 
@@ -160,7 +149,7 @@ func (s *Server) claimPendingAddition(ctx context.Context, who ds.Caller, in *xr
 	if err != nil && !isBecause(err, ds.AdditionClaimed) {
 		return nil, err
 	}
-	g, genErr := s.generation(ctx, who, in)
+	g, genErr := generationOf(ctx, s.core, who, in)
 	if genErr != nil {
 		return nil, genErr
 	}

@@ -2,6 +2,7 @@ package xrpcserver
 
 import (
 	"encoding/json"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -26,19 +27,22 @@ type sharedEvent struct {
 // noCursor stands in an encoded event for the cursor that each reader has of its own.
 const noCursor = "\x00\x00\x00\x00"
 
-// eventsOf is what a record of a conversation is to the clients of either generation, in
-// order. Records of kinds that they cannot be told of are no events. It is a function of
+// encoder makes events of records and announcements, encoded once for all readers.
+type encoder struct{ logger *slog.Logger }
+
+// eventsOf returns the events of a record of a conversation, in order, in the forms of both
+// generations. Records of kinds that clients do not know have no events. It is a function of
 // the record alone: readers share its result, so it must not depend on when it is called.
-func (s *Server) eventsOf(id ds.ConversationID, r *ds.Record) []sharedEvent {
+func (e encoder) eventsOf(id ds.ConversationID, r *ds.Record) []sharedEvent {
 	var list []sharedEvent
 	for i, event := range translate(id, r) {
-		list = s.share(list, i, event)
+		list = e.share(list, i, event)
 	}
 	return list
 }
 
 // share encodes an event in every form that a generation knows it in.
-func (s *Server) share(list []sharedEvent, index int, event xrpc.Event) []sharedEvent {
+func (e encoder) share(list []sharedEvent, index int, event xrpc.Event) []sharedEvent {
 	from := len(list)
 	for _, g := range []xrpc.Generation{xrpc.GenerationUnknown, xrpc.GenerationA, xrpc.GenerationB} {
 		form := g.For(event)
@@ -49,7 +53,7 @@ func (s *Server) share(list []sharedEvent, index int, event xrpc.Event) []shared
 		if at < 0 {
 			frame, err := xrpc.NewFrame(form)
 			if err != nil {
-				s.logger.Error("encode event", "kind", form.Type(), "err", err) // of ours: a time out of all bounds
+				e.logger.Error("encode event", "kind", form.Type(), "err", err) // of ours: a time out of all bounds
 				continue
 			}
 			list = append(list, sharedEvent{index: index, kind: form.Type(), frame: frame, text: sync.OnceValue(func() [2]string {
@@ -157,20 +161,20 @@ func requestEvents(convo string, r *ds.Record) []xrpc.Event {
 	return nil
 }
 
-// eventOfAnnouncement is something that stands in no log, as an event.
-func (s *Server) eventOfAnnouncement(id ds.ConversationID, a *core.Announcement) []sharedEvent {
+// eventOfAnnouncement returns the event of an announcement, which is not in any log.
+func (e encoder) eventOfAnnouncement(id ds.ConversationID, a *core.Announcement) []sharedEvent {
 	convo := string(id)
 	switch a.Kind {
 	case core.Typing:
-		return s.share(nil, 0, &xrpc.TypingEvent{Cursor: noCursor, ConvoID: convo, DID: string(a.Account), IsTyping: a.IsTyping})
+		return e.share(nil, 0, &xrpc.TypingEvent{Cursor: noCursor, ConvoID: convo, DID: string(a.Account), IsTyping: a.IsTyping})
 	case core.Read:
-		return s.share(nil, 0, &xrpc.ReadEvent{Cursor: noCursor, ConvoID: convo, DID: string(a.Account), MessageID: string(a.MessageID), ReadAt: coarse(a.AtMS)})
+		return e.share(nil, 0, &xrpc.ReadEvent{Cursor: noCursor, ConvoID: convo, DID: string(a.Account), MessageID: string(a.MessageID), ReadAt: coarse(a.AtMS)})
 	case core.Ephemeral:
 		view := messageView(id, &ds.Record{Kind: ds.App, MessageID: a.MessageID, Epoch: a.Epoch, CreatedMS: a.AtMS, Body: a.Body})
 		if view.ID == "" {
 			view.ID = newULID(a.AtMS)
 		}
-		return s.share(nil, 0, &xrpc.MessageEvent{Cursor: noCursor, Message: view, Ephemeral: true})
+		return e.share(nil, 0, &xrpc.MessageEvent{Cursor: noCursor, Message: view, Ephemeral: true})
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func TestEventsOfRecords(t *testing.T) {
 		} else {
 			r.Seq, r.MessageID = 3, "m1"
 		}
-		unknown, a, b := w.forms(w.server.eventsOf("c1", r))
+		unknown, a, b := w.forms(w.server.subscriptions.eventsOf("c1", r))
 		if unknown != test.unknown || a != test.a || b != test.b {
 			t.Errorf("%s: got\n%q\n%q\n%q, want\n%q\n%q\n%q", test.name, unknown, a, b, test.unknown, test.a, test.b)
 		}
@@ -157,7 +157,7 @@ func TestEventsOfAnnouncements(t *testing.T) {
 		{core.Announcement{Kind: core.Ephemeral, Body: []byte("hush")}, "ephemeral hush", "ephemeral hush", "ephemeral hush"},
 	} {
 		test.a.Account, test.a.AtMS = ann, 1_800_000_001_999
-		unknown, a, b := w.forms(w.server.eventOfAnnouncement("c1", &test.a))
+		unknown, a, b := w.forms(w.server.subscriptions.eventOfAnnouncement("c1", &test.a))
 		if unknown != test.unknown || a != test.A || b != test.B {
 			t.Errorf("got %q, %q, %q, want %q, %q, %q", unknown, a, b, test.unknown, test.A, test.B)
 		}

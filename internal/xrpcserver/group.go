@@ -13,10 +13,16 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// registerGroups makes the methods of groups callable.
-func (s *Server) registerGroups() {
-	bulky(s, xrpc.GetGroupState, s.getGroupState)
-	procedure(s, xrpc.CommitGroupChange, s.commitGroupChange)
+// groups holds the methods of MLS groups.
+type groups struct {
+	core *core.Service
+	did  func() string                                      // of this service
+	sign func(content []byte) (signature []byte, err error) // nil: no receipts
+}
+
+func (g groups) register(s *Server) {
+	bulky(s, xrpc.GetGroupState, g.getGroupState)
+	procedure(s, xrpc.CommitGroupChange, g.commitGroupChange)
 }
 
 const (
@@ -27,14 +33,14 @@ const (
 
 // getGroupState answers what was asked for and is there. That there is no GroupInfo is an
 // error unless a Welcome, by which the caller can enter as well, was asked for and found.
-func (s *Server) getGroupState(ctx context.Context, who ds.Caller, in *xrpc.GetGroupStateParams, room *room) (*xrpc.GetGroupStateOutput, error) {
+func (g groups) getGroupState(ctx context.Context, who ds.Caller, in *xrpc.GetGroupStateParams, room *room) (*xrpc.GetGroupStateOutput, error) {
 	withInfo, withEpoch, withWelcome := in.Wants()
 	if withInfo || withWelcome {
-		if err := room.take(ctx, s.answerBytes()); err != nil {
+		if err := room.take(ctx, answerBytes(g.core)); err != nil {
 			return nil, err
 		}
 	}
-	state, err := s.core.GroupState(ctx, who, ds.ConversationID(in.ConvoID), withInfo, withWelcome,
+	state, err := g.core.GroupState(ctx, who, ds.ConversationID(in.ConvoID), withInfo, withWelcome,
 		core.WelcomeChoice{Refs: in.KeyPackageHashes, Device: ds.DeviceID(in.DeviceID)})
 	if err != nil {
 		return nil, err
@@ -42,14 +48,14 @@ func (s *Server) getGroupState(ctx context.Context, who ds.Caller, in *xrpc.GetG
 	if withInfo && state.Info == nil && state.Welcome == nil {
 		return nil, &Error{http.StatusNotFound, "GroupInfoUnavailable", "there is no GroupInfo to enter the group by"}
 	}
-	if text := base64.StdEncoding.EncodedLen; text(len(state.Info))+text(len(state.Welcome)) > s.answerBytes()-pageFieldBytes && state.Welcome != nil {
+	if text := base64.StdEncoding.EncodedLen; text(len(state.Info))+text(len(state.Welcome)) > answerBytes(g.core)-pageFieldBytes && state.Welcome != nil {
 		state.Info = nil // the caller enters by the Welcome, or asks for the GroupInfo alone
 	}
-	g, err := s.generation(ctx, who, in)
+	generation, err := generationOf(ctx, g.core, who, in)
 	if err != nil {
 		return nil, err
 	}
-	out := &xrpc.GetGroupStateOutput{GroupInfo: g.Blob(state.Info), Welcome: g.Blob(state.Welcome)}
+	out := &xrpc.GetGroupStateOutput{GroupInfo: generation.Blob(state.Info), Welcome: generation.Blob(state.Welcome)}
 	switch {
 	case withEpoch:
 		out.Epoch = &state.Epoch
@@ -57,32 +63,32 @@ func (s *Server) getGroupState(ctx context.Context, who ds.Caller, in *xrpc.GetG
 		out.Epoch = &state.InfoEpoch
 	}
 	if state.Info != nil {
-		out.ExpiresAt = xrpc.TimeMS(s.core.Now() + groupInfoLifetime.Milliseconds())
+		out.ExpiresAt = xrpc.TimeMS(g.core.Now() + groupInfoLifetime.Milliseconds())
 	}
 	return out, nil
 }
 
-type groupAction = func(s *Server, ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error)
+type groupAction = func(g groups, ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error)
 
 // groupActions is what commitGroupChange can be asked to do.
 var groupActions = map[xrpc.GroupAction]groupAction{
-	xrpc.GroupAddMembers:        (*Server).addMembers,
-	xrpc.GroupRemoveMember:      (*Server).removeMembers,
-	xrpc.GroupCommit:            (*Server).plainCommit,
-	xrpc.GroupExternalCommit:    (*Server).externalCommit,
-	xrpc.GroupRejoin:            (*Server).externalCommit,
-	xrpc.GroupReaddition:        (*Server).askReaddition,
-	xrpc.GroupUpdateGroupInfo:   (*Server).groupInfoByCommit,
-	xrpc.GroupRefreshGroupInfo:  (*Server).askGroupInfo,
+	xrpc.GroupAddMembers:        groups.addMembers,
+	xrpc.GroupRemoveMember:      groups.removeMembers,
+	xrpc.GroupCommit:            groups.plainCommit,
+	xrpc.GroupExternalCommit:    groups.externalCommit,
+	xrpc.GroupRejoin:            groups.externalCommit,
+	xrpc.GroupReaddition:        groups.askReaddition,
+	xrpc.GroupUpdateGroupInfo:   groups.groupInfoByCommit,
+	xrpc.GroupRefreshGroupInfo:  groups.askGroupInfo,
 	xrpc.GroupConfirmWelcome:    endWelcome(""),
 	xrpc.GroupInvalidateWelcome: endWelcome(welcomeInvalidated),
-	xrpc.GroupListPending:       (*Server).listPending,
-	xrpc.GroupClaimPending:      (*Server).claimPending,
-	xrpc.GroupCompletePending:   (*Server).completePending,
+	xrpc.GroupListPending:       groups.listPending,
+	xrpc.GroupClaimPending:      groups.claimPending,
+	xrpc.GroupCompletePending:   groups.completePending,
 }
 
 // commitGroupChange does what the action says.
-func (s *Server) commitGroupChange(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+func (g groups) commitGroupChange(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	act := groupActions[in.Action()]
 	switch {
 	case act == nil:
@@ -92,7 +98,7 @@ func (s *Server) commitGroupChange(ctx context.Context, who ds.Caller, in *xrpc.
 	case len(in.ConfirmationTag) > tagBytesMax:
 		return nil, badInput("confirmationTag", "is too long")
 	}
-	return act(s, ctx, who, in)
+	return act(g, ctx, who, in)
 }
 
 // bundleOf returns the bundle of an action with a commit.
@@ -131,49 +137,29 @@ func orNil(data []byte) []byte {
 	return data
 }
 
-// members reads the accounts of an action, once each.
-func members(in *xrpc.CommitGroupChangeInput) ([]ds.AccountID, error) {
-	if len(in.MemberDIDs) == 0 {
-		return nil, badInput("memberDids", "is required")
-	}
-	var list []ds.AccountID
-	seen := map[ds.AccountID]bool{}
-	for _, text := range in.MemberDIDs {
-		account, err := accountOf(text)
-		if err != nil {
-			return nil, err
-		}
-		if !seen[account] {
-			seen[account] = true
-			list = append(list, account)
-		}
-	}
-	return list, nil
-}
-
-func (s *Server) addMembers(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+func (g groups) addMembers(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	bundle, err := bundleOf(who, in)
 	if err != nil {
 		return nil, err
 	}
-	if bundle.Add, err = members(in); err != nil {
+	if bundle.Add, err = memberList(in); err != nil {
 		return nil, err
 	}
-	return s.changeGroup(ctx, who, in, bundle)
+	return g.changeGroup(ctx, who, in, bundle)
 }
 
-func (s *Server) removeMembers(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+func (g groups) removeMembers(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	bundle, err := bundleOf(who, in)
 	if err != nil {
 		return nil, err
 	}
-	if bundle.Remove, err = members(in); err != nil {
+	if bundle.Remove, err = memberList(in); err != nil {
 		return nil, err
 	}
-	return s.changeGroup(ctx, who, in, bundle)
+	return g.changeGroup(ctx, who, in, bundle)
 }
 
-func (s *Server) plainCommit(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+func (g groups) plainCommit(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	if len(in.MemberDIDs) > 0 {
 		return nil, badInput("memberDids", "belongs to addMembers and removeMember")
 	}
@@ -181,28 +167,28 @@ func (s *Server) plainCommit(ctx context.Context, who ds.Caller, in *xrpc.Commit
 	if err != nil {
 		return nil, err
 	}
-	return s.changeGroup(ctx, who, in, bundle)
+	return g.changeGroup(ctx, who, in, bundle)
 }
 
-func (s *Server) externalCommit(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+func (g groups) externalCommit(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	bundle, err := bundleOf(who, in)
 	if err != nil {
 		return nil, err
 	}
 	bundle.Enters, bundle.Device = true, ds.DeviceID(in.DeviceID)
-	return s.changeGroup(ctx, who, in, bundle)
+	return g.changeGroup(ctx, who, in, bundle)
 }
 
 // changeGroup hands in a commit. The answer is all in its record, so that a repeat is
 // answered in full.
-func (s *Server) changeGroup(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput, bundle core.Bundle) (*xrpc.CommitGroupChangeOutput, error) {
-	done, err := s.core.Apply(ctx, who, bundle)
+func (g groups) changeGroup(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput, bundle core.Bundle) (*xrpc.CommitGroupChangeOutput, error) {
+	done, err := g.core.Apply(ctx, who, bundle)
 	if err != nil {
 		return nil, err
 	}
 	commit := done.Record
 	if commit.Body == nil {
-		if commit, err = s.core.Stored(ctx, commit); err != nil {
+		if commit, err = g.core.Stored(ctx, commit); err != nil {
 			return nil, err
 		}
 	}
@@ -210,29 +196,29 @@ func (s *Server) changeGroup(ctx context.Context, who ds.Caller, in *xrpc.Commit
 	if bundle.Enters {
 		out.RejoinedAt = xrpc.TimeMS(commit.CreatedMS)
 	}
-	if s.sign != nil && commit.Body != nil && xrpc.GenerationOf(in) != xrpc.GenerationA {
-		out.Receipt, err = s.receipt(in.ConvoID, commit)
+	if g.sign != nil && commit.Body != nil && xrpc.GenerationOf(in) != xrpc.GenerationA {
+		out.Receipt, err = g.receipt(in.ConvoID, commit)
 	}
 	return out, err
 }
 
 // receipt is this service's word that it chose a commit, and when: of what is stored, so
 // that however often it is given it says the same.
-func (s *Server) receipt(convo string, commit ds.Record) (*xrpc.SequencerReceipt, error) {
+func (g groups) receipt(convo string, commit ds.Record) (*xrpc.SequencerReceipt, error) {
 	hash := sha256.Sum256(commit.Body)
-	r := &xrpc.SequencerReceipt{ConvoID: convo, Epoch: commit.Epoch, SequencerTerm: commit.Term, CommitHash: hash[:], SequencerDID: s.did(),
+	r := &xrpc.SequencerReceipt{ConvoID: convo, Epoch: commit.Epoch, SequencerTerm: commit.Term, CommitHash: hash[:], SequencerDID: g.did(),
 		IssuedAt: commit.CreatedMS / 1000}
 	var err error
-	r.Signature, err = s.sign(r.SignedContent())
+	r.Signature, err = g.sign(r.SignedContent())
 	return r, err
 }
 
-func (s *Server) askReaddition(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
-	_, err := s.core.Apply(ctx, who, core.Readdition{ConversationID: ds.ConversationID(in.ConvoID)})
+func (g groups) askReaddition(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+	_, err := g.core.Apply(ctx, who, core.Readdition{ConversationID: ds.ConversationID(in.ConvoID)})
 	return done(err)
 }
 
-func (s *Server) groupInfoByCommit(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+func (g groups) groupInfoByCommit(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	if in.GroupInfo.IsZero() {
 		return nil, badInput("groupInfo", "is required")
 	}
@@ -240,38 +226,38 @@ func (s *Server) groupInfoByCommit(ctx context.Context, who ds.Caller, in *xrpc.
 	if err != nil {
 		return nil, err
 	}
-	done, err := s.core.Apply(ctx, who, core.GroupInfoUpdate{ConversationID: id, GroupInfo: in.GroupInfo.Data})
+	done, err := g.core.Apply(ctx, who, core.GroupInfoUpdate{ConversationID: id, GroupInfo: in.GroupInfo.Data})
 	if err != nil {
 		return nil, err
 	}
 	return &xrpc.CommitGroupChangeOutput{Success: true, NewEpoch: &done.Epoch}, nil
 }
 
-func (s *Server) askGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+func (g groups) askGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	id, err := convoID(in.ConvoID)
 	if err == nil {
-		_, err = s.core.Apply(ctx, who, core.GroupInfoRequest{ConversationID: id})
+		_, err = g.core.Apply(ctx, who, core.GroupInfoRequest{ConversationID: id})
 	}
 	return done(err)
 }
 
 // endWelcome makes the action that says of a Welcome that it need not wait any more.
 func endWelcome(reason string) groupAction {
-	return func(s *Server, ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+	return func(g groups, ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 		choice := core.WelcomeChoice{Device: ds.DeviceID(in.DeviceID)}
 		for _, p := range in.KeyPackageHashes {
 			choice.Refs = append(choice.Refs, p.Hash)
 		}
-		return done(s.core.EndWelcome(ctx, who, ds.ConversationID(in.ConvoID), choice, reason))
+		return done(g.core.EndWelcome(ctx, who, ds.ConversationID(in.ConvoID), choice, reason))
 	}
 }
 
-func (s *Server) listPending(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+func (g groups) listPending(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	var only []ds.ConversationID // nil: all of the caller's
 	if in.ConvoID != "" {
 		only = []ds.ConversationID{ds.ConversationID(in.ConvoID)}
 	}
-	list, err := s.core.PendingAdditions(ctx, who, only, pageMax)
+	list, err := g.core.PendingAdditions(ctx, who, only, pageMax)
 	if err != nil {
 		return nil, err
 	}
@@ -282,11 +268,11 @@ func (s *Server) listPending(ctx context.Context, who ds.Caller, in *xrpc.Commit
 	return out, nil
 }
 
-func (s *Server) claimPending(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+func (g groups) claimPending(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	if in.PendingAdditionID == "" {
 		return nil, badInput("pendingAdditionId", "is required")
 	}
-	a, err := s.core.ReserveAddition(ctx, who, in.PendingAdditionID)
+	a, err := g.core.ReserveAddition(ctx, who, in.PendingAdditionID)
 	if err != nil {
 		return nil, err
 	}
@@ -294,11 +280,11 @@ func (s *Server) claimPending(ctx context.Context, who ds.Caller, in *xrpc.Commi
 	return &xrpc.CommitGroupChangeOutput{Success: true, ClaimedAddition: &claimed}, nil
 }
 
-func (s *Server) completePending(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
+func (g groups) completePending(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	if in.PendingAdditionID == "" {
 		return nil, badInput("pendingAdditionId", "is required")
 	}
-	return done(s.core.CompleteAddition(ctx, who, in.PendingAdditionID))
+	return done(g.core.CompleteAddition(ctx, who, in.PendingAdditionID))
 }
 
 // done is the answer of what has nothing to answer.

@@ -153,7 +153,7 @@ func (s *Server) getKeyPackages(ctx context.Context, who ds.Caller, in *xrpc.Get
 	if err != nil {
 		return nil, err
 	}
-	g, err := s.generation(ctx, who, in)
+	g, err := generationOf(ctx, s.core, who, in)
 	if err != nil {
 		return nil, err
 	}

@@ -11,15 +11,14 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// registerMessages makes the methods of messages callable.
-func (s *Server) registerMessages() {
-	procedure(s, xrpc.SendMessage, s.sendMessage)
-	procedure(s, xrpc.SendEphemeral, s.sendEphemeral)
-	bulky(s, xrpc.GetMessages, s.getMessages)
-	procedure(s, xrpc.UpdateCursor, s.updateCursor)
-	procedure(s, xrpc.RequestFailover, s.requestFailover)
-	query(s, xrpc.GetDeliveryStatus, s.getDeliveryStatus)
-	query(s, xrpc.ResolveDeliveryService, s.resolveDeliveryService)
+// messages holds the methods of messages, reactions and read marks.
+type messages struct{ core *core.Service }
+
+func (m messages) register(s *Server) {
+	procedure(s, xrpc.SendMessage, m.sendMessage)
+	procedure(s, xrpc.SendEphemeral, m.sendEphemeral)
+	bulky(s, xrpc.GetMessages, m.getMessages)
+	procedure(s, xrpc.UpdateCursor, m.updateCursor)
 }
 
 const (
@@ -30,17 +29,17 @@ const (
 
 // sendMessage stores a message or, with delivery ephemeral, changes a reaction or tells
 // those who listen now.
-func (s *Server) sendMessage(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
-	if err := checkMessage(in, s.core.MessageBytesMax()); err != nil {
+func (m messages) sendMessage(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
+	if err := checkMessage(in, m.core.MessageBytesMax()); err != nil {
 		return nil, err
 	}
 	switch {
 	case in.Delivery != deliveryEphemeral:
-		return s.sendPersistent(ctx, who, in)
+		return m.sendPersistent(ctx, who, in)
 	case in.Action != "":
-		return s.react(ctx, who, in)
+		return m.react(ctx, who, in)
 	}
-	return s.sendPassing(ctx, who, in)
+	return m.sendPassing(ctx, who, in)
 }
 
 const (
@@ -112,8 +111,8 @@ func tooLarge(bytesMax int) error {
 	return &Error{http.StatusBadRequest, "MessageTooLarge", fmt.Sprintf("ciphertext is at most %d bytes", bytesMax)}
 }
 
-func (s *Server) sendPersistent(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
-	done, err := s.core.Apply(ctx, who, core.Send{
+func (m messages) sendPersistent(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
+	done, err := m.core.Apply(ctx, who, core.Send{
 		ConversationID: ds.ConversationID(in.ConvoID), ID: ds.MessageID(in.MsgID), Body: in.Ciphertext, Encoding: ds.Binary,
 		StatedEpoch: int64(in.Epoch), StatesEpoch: true, RequireCurrent: true, Application: true, ConfirmationTag: in.ConfirmationTag,
 	})
@@ -128,29 +127,29 @@ func coarse(ms int64) xrpc.Time { return xrpc.TimeMS(ms - ms%timeStepMS) }
 
 // sendPassing is a message that nobody keeps. What is no MLS message stands for nothing
 // but its sender's typing, as clients of generation B say it; nobody could open it.
-func (s *Server) sendPassing(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
+func (m messages) sendPassing(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
 	id := ds.ConversationID(in.ConvoID)
 	var err error
 	if core.IsMLSMessage(in.Ciphertext) {
-		_, err = s.announceMessage(ctx, who, id, ds.MessageID(in.MsgID), in.Ciphertext, int64(in.Epoch))
+		_, err = m.announceMessage(ctx, who, id, ds.MessageID(in.MsgID), in.Ciphertext, int64(in.Epoch))
 	} else {
-		err = s.announceTyping(ctx, who, id)
+		err = m.announceTyping(ctx, who, id)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &xrpc.SendMessageOutput{MessageID: in.MsgID, ReceivedAt: coarse(s.core.Now()), Epoch: int64(in.Epoch)}, nil
+	return &xrpc.SendMessageOutput{MessageID: in.MsgID, ReceivedAt: coarse(m.core.Now()), Epoch: int64(in.Epoch)}, nil
 }
 
 // sendEphemeral tells those who listen now of a message that nobody keeps.
-func (s *Server) sendEphemeral(ctx context.Context, who ds.Caller, in *xrpc.SendEphemeralInput) (*xrpc.SendEphemeralOutput, error) {
+func (m messages) sendEphemeral(ctx context.Context, who ds.Caller, in *xrpc.SendEphemeralInput) (*xrpc.SendEphemeralOutput, error) {
 	switch {
-	case len(in.Ciphertext) > s.core.MessageBytesMax() || len(in.Ciphertext) == 0:
-		return nil, badInput("ciphertext", fmt.Sprintf("must be of 1 to %d bytes", s.core.MessageBytesMax()))
+	case len(in.Ciphertext) > m.core.MessageBytesMax() || len(in.Ciphertext) == 0:
+		return nil, badInput("ciphertext", fmt.Sprintf("must be of 1 to %d bytes", m.core.MessageBytesMax()))
 	case int64(in.PaddedSize) != int64(len(in.Ciphertext)):
 		return nil, &Error{http.StatusBadRequest, "InvalidPadding", "paddedSize must be the length of ciphertext"}
 	}
-	cursor, err := s.announceMessage(ctx, who, ds.ConversationID(in.ConvoID), "", in.Ciphertext, int64(in.Epoch))
+	cursor, err := m.announceMessage(ctx, who, ds.ConversationID(in.ConvoID), "", in.Ciphertext, int64(in.Epoch))
 	if err != nil {
 		return nil, err
 	}
@@ -158,10 +157,10 @@ func (s *Server) sendEphemeral(ctx context.Context, who ds.Caller, in *xrpc.Send
 }
 
 // getMessages is a page of messages, in the order of seq.
-func (s *Server) getMessages(ctx context.Context, who ds.Caller, in *xrpc.GetMessagesParams, room *room) (*xrpc.GetMessagesOutput, error) {
+func (m messages) getMessages(ctx context.Context, who ds.Caller, in *xrpc.GetMessagesParams, room *room) (*xrpc.GetMessagesOutput, error) {
 	q := core.HistoryQuery{Limit: limitDefault, FromEpoch: (*int64)(in.FromEpoch), ToEpoch: (*int64)(in.ToEpoch), JoinEpoch: (*int64)(in.JoinEpoch),
-		Bytes: base64.StdEncoding.DecodedLen(s.answerBytes()), Body: base64.StdEncoding.DecodedLen(s.answerBytes() - pageFieldBytes),
-		Room: func() error { return room.take(ctx, 3*s.answerBytes()) }} // the bodies, and the answer as it grows
+		Bytes: base64.StdEncoding.DecodedLen(answerBytes(m.core)), Body: base64.StdEncoding.DecodedLen(answerBytes(m.core) - pageFieldBytes),
+		Room: func() error { return room.take(ctx, 3*answerBytes(m.core)) }} // the bodies, and the answer as it grows
 	if in.Limit != nil {
 		q.Limit = int(min(*in.Limit, 1000))
 	}
@@ -177,7 +176,7 @@ func (s *Server) getMessages(ctx context.Context, who ds.Caller, in *xrpc.GetMes
 	default:
 		return nil, badInput("type", "must be all, app or commit")
 	}
-	h, err := s.core.History(ctx, who, ds.ConversationID(in.ConvoID), q)
+	h, err := m.core.History(ctx, who, ds.ConversationID(in.ConvoID), q)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +184,7 @@ func (s *Server) getMessages(ctx context.Context, who ds.Caller, in *xrpc.GetMes
 		GapInfo: &xrpc.GapInfo{HasGaps: h.HasGaps, MissingSeqs: h.Missing, TotalMessages: h.Seq}}
 	for size, i := pageFieldBytes, 0; i < len(h.Records); i++ {
 		view := messageView(ds.ConversationID(in.ConvoID), &h.Records[i])
-		if size += viewBytes(&view); size > s.answerBytes() && i > 0 {
+		if size += viewBytes(&view); size > answerBytes(m.core) && i > 0 {
 			break
 		}
 		out.Messages = append(out.Messages, view)
@@ -222,8 +221,8 @@ const (
 
 // answerBytes returns the most bytes of JSON in an answer that carries bodies: one message
 // fits always, also where the operator has chosen larger ones than fit through a PDS.
-func (s *Server) answerBytes() int {
-	return max(answerBytesMax, base64.StdEncoding.EncodedLen(s.core.MessageBytesMax())+2*pageFieldBytes)
+func answerBytes(c *core.Service) int {
+	return max(answerBytesMax, base64.StdEncoding.EncodedLen(c.MessageBytesMax())+2*pageFieldBytes)
 }
 
 // viewBytes returns the most bytes that a message takes as JSON. Each byte of a name may

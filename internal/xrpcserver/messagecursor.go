@@ -12,20 +12,20 @@ import (
 
 // announceMessage tells those who listen of a message that nobody keeps, under an id that
 // is made up when it is told where the sender has none. It returns the cursor of the event.
-func (s *Server) announceMessage(ctx context.Context, who ds.Caller, id ds.ConversationID, message ds.MessageID, body []byte, epoch int64) (string, error) {
-	a, err := s.core.AnnounceAt(ctx, who, id, core.Announcement{Kind: core.Ephemeral, MessageID: message, Body: body, Epoch: epoch})
+func (m messages) announceMessage(ctx context.Context, who ds.Caller, id ds.ConversationID, message ds.MessageID, body []byte, epoch int64) (string, error) {
+	a, err := m.core.AnnounceAt(ctx, who, id, core.Announcement{Kind: core.Ephemeral, MessageID: message, Body: body, Epoch: epoch})
 	return formatCursor(id, a.Pos, a.AtMS), err
 }
 
 // announceTyping tells those who listen that the caller types.
-func (s *Server) announceTyping(ctx context.Context, who ds.Caller, id ds.ConversationID) error {
-	return s.core.Announce(ctx, who, id, core.Announcement{Kind: core.Typing, IsTyping: true})
+func (m messages) announceTyping(ctx context.Context, who ds.Caller, id ds.ConversationID) error {
+	return m.core.Announce(ctx, who, id, core.Announcement{Kind: core.Typing, IsTyping: true})
 }
 
 // updateCursor notes how far the caller has read and, with messageId or markRead, tells
 // the others. A cursor may be one of ours or a seq; a ULID that a client has made itself
 // is taken and says nothing (decision 10).
-func (s *Server) updateCursor(ctx context.Context, who ds.Caller, in *xrpc.UpdateCursorInput) (*xrpc.UpdateCursorOutput, error) {
+func (m messages) updateCursor(ctx context.Context, who ds.Caller, in *xrpc.UpdateCursorInput) (*xrpc.UpdateCursorOutput, error) {
 	id := ds.ConversationID(in.ConvoID)
 	isReceipt := in.MarkRead != nil && *in.MarkRead || in.MessageID != ""
 	mark := core.ReadMark{MessageID: ds.MessageID(in.MessageID)}
@@ -39,12 +39,12 @@ func (s *Server) updateCursor(ctx context.Context, who ds.Caller, in *xrpc.Updat
 	default:
 		return nil, badInput("cursor", "is required")
 	}
-	if err := s.core.MarkRead(ctx, who, id, mark); err != nil {
+	if err := m.core.MarkRead(ctx, who, id, mark); err != nil {
 		return nil, err
 	}
-	out := &xrpc.UpdateCursorOutput{UpdatedAt: xrpc.TimeMS(s.core.Now())}
+	out := &xrpc.UpdateCursorOutput{UpdatedAt: xrpc.TimeMS(m.core.Now())}
 	if isReceipt {
-		a, err := s.core.AnnounceAt(ctx, who, id, core.Announcement{Kind: core.Read, MessageID: mark.MessageID})
+		a, err := m.core.AnnounceAt(ctx, who, id, core.Announcement{Kind: core.Read, MessageID: mark.MessageID})
 		if err != nil {
 			return nil, err
 		}

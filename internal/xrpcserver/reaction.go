@@ -10,14 +10,14 @@ import (
 
 // react puts a reaction to a message or takes it back. Its msgId names nothing that is
 // kept; the message that it is about is the target.
-func (s *Server) react(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
+func (m messages) react(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
 	switch {
 	case in.Action != "addReaction" && in.Action != "removeReaction":
 		return nil, badInput("action", "must be addReaction or removeReaction")
 	case in.TargetMessageID == "":
 		return nil, badInput("targetMessageId", "is required")
 	}
-	result, err := s.core.Apply(ctx, who, core.Reaction{ConversationID: ds.ConversationID(in.ConvoID),
+	result, err := m.core.Apply(ctx, who, core.Reaction{ConversationID: ds.ConversationID(in.ConvoID),
 		MessageID: ds.MessageID(in.TargetMessageID), Reaction: in.ReactionEmoji, Remove: in.Action == "removeReaction"})
 	if err != nil {
 		return nil, err

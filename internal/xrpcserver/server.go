@@ -11,11 +11,9 @@
 package xrpcserver
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -59,11 +57,7 @@ type Server struct {
 	core     *core.Service
 	limits   *limits.Limiter
 	identity *identity.Authenticator
-	resolver *identity.Resolver
-	services *identity.DeliveryServices // nil for none
-	did      func() string
 	url      func() string
-	sign     func(content []byte) ([]byte, error) // nil: no receipts
 	logger   *slog.Logger
 	metrics  *metrics
 	mux      *http.ServeMux
@@ -71,27 +65,14 @@ type Server struct {
 	proxies  doors.Proxies
 	intake   *doors.Intake
 
-	heartbeat, pongTimeout time.Duration
-	silenceMax             int64        // ms; the watchdog looks late, so it is less than the heartbeat
-	clock                  *doors.Clock // moved by the watchdog
-	writeTimeout           atomic.Int64 // ms; tests change it
-
-	ctx  context.Context // ends what subscriptions ask of core
-	stop context.CancelFunc
-
-	streams *doors.Registry[*stream]
+	subscriptions *subscriptions
 }
 
 // New makes a Server and starts its watchdog. Shutdown ends both and the subscriptions.
 func New(o Options) *Server {
-	s := &Server{core: o.Core, limits: o.Limits, identity: o.Identity, resolver: o.Resolver, did: o.ServiceDID, url: o.PublicURL, sign: o.Sign,
+	s := &Server{core: o.Core, limits: o.Limits, identity: o.Identity,
 		logger: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), methods: map[string]string{}, proxies: o.TrustedProxies, intake: o.Intake,
-		heartbeat: cmp.Or(o.Heartbeat, heartbeatDefault), pongTimeout: cmp.Or(o.PongTimeout, pongTimeout), clock: doors.NewClock()}
-	s.writeTimeout.Store(writeTimeout.Milliseconds())
-	s.silenceMax = (s.heartbeat * 4 / 5).Milliseconds()
-	if o.Resolver != nil {
-		s.services = identity.NewDeliveryServices(o.Resolver)
-	}
+		url: o.PublicURL}
 	if s.limits == nil {
 		s.limits = limits.New(limits.Default(), time.Now)
 	}
@@ -101,21 +82,30 @@ func New(o Options) *Server {
 	if s.intake == nil {
 		s.intake = doors.NewIntake()
 	}
-	s.ctx, s.stop = context.WithCancel(context.Background())
-	s.streams = doors.NewRegistry[*stream](socketsMax, errSockets)
+	var services *identity.DeliveryServices
+	if o.Resolver != nil {
+		services = identity.NewDeliveryServices(o.Resolver)
+	}
+	s.subscriptions = newSubscriptions(s, o.Heartbeat, o.PongTimeout)
 
+	for _, noun := range []interface{ register(*Server) }{
+		conversations{s.core, o.ServiceDID},
+		members{s.core},
+		settings{s.core},
+		messages{s.core},
+		groups{s.core, o.ServiceDID, o.Sign},
+		deliveries{s.core, o.ServiceDID, o.PublicURL, services},
+		s.subscriptions,
+	} {
+		noun.register(s)
+	}
 	s.registerDevices()
 	s.registerKeyPackages()
-	s.registerConversations()
-	s.registerMessages()
-	s.registerGroups()
-	s.registerSubscriptions()
 	s.registerInvites()
-
 	s.registerLexicons()
 	s.registerRest()
 
-	s.streams.Watch(s.clock, min(s.heartbeat, s.pongTimeout), nil)
+	s.subscriptions.watch()
 	return s
 }
 
@@ -148,11 +138,4 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Shutdown ends every subscription and waits for them; when ctx ends first, what is left
 // is cut off. Calls under way are not touched.
-func (s *Server) Shutdown(ctx context.Context) error {
-	s.streams.Close()
-	s.stop()
-	if !s.streams.Drain(ctx, func() {}) {
-		return ctx.Err()
-	}
-	return nil
-}
+func (s *Server) Shutdown(ctx context.Context) error { return s.subscriptions.close(ctx) }

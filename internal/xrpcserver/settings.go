@@ -9,10 +9,19 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// groupInfoBytesMin is what no GroupInfo is smaller than.
+// groupInfoBytesMin is a lower bound on the size of a GroupInfo.
 const groupInfoBytesMin = 100
 
-func (s *Server) getConvoSettings(ctx context.Context, who ds.Caller, in *xrpc.GetConvoSettingsParams) (*xrpc.GetConvoSettingsOutput, error) {
+// settings holds the methods that read and change the policy, roles and GroupInfo of a
+// conversation.
+type settings struct{ core *core.Service }
+
+func (s settings) register(door *Server) {
+	query(door, xrpc.GetConvoSettings, s.getConvoSettings)
+	procedure(door, xrpc.UpdateConvo, s.updateConvo)
+}
+
+func (s settings) getConvoSettings(ctx context.Context, who ds.Caller, in *xrpc.GetConvoSettingsParams) (*xrpc.GetConvoSettingsOutput, error) {
 	view, err := s.core.Convo(ctx, who, ds.ConversationID(in.ConvoID))
 	if err != nil {
 		return nil, err
@@ -37,18 +46,18 @@ func policyView(v *ds.View) xrpc.PolicyView {
 }
 
 // updates is what each action of updateConvo does.
-var updates = map[string]func(*Server, context.Context, ds.Caller, *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error){
+var updates = map[string]func(settings, context.Context, ds.Caller, *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error){
 	"promoteAdmin":     roleUpdate(ds.Admin, false),
 	"promoteModerator": roleUpdate(ds.Moderator, false),
 	"demoteAdmin":      roleUpdate(ds.Admin, true),
 	"demoteModerator":  roleUpdate(ds.Moderator, true),
-	"updatePolicy":     (*Server).updatePolicy,
-	"updateGroupInfo":  (*Server).updateGroupInfo,
-	"refreshGroupInfo": (*Server).refreshGroupInfo,
-	"getAdminStats":    (*Server).getAdminStats,
+	"updatePolicy":     settings.updatePolicy,
+	"updateGroupInfo":  settings.updateGroupInfo,
+	"refreshGroupInfo": settings.refreshGroupInfo,
+	"getAdminStats":    settings.getAdminStats,
 }
 
-func (s *Server) updateConvo(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+func (s settings) updateConvo(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
 	update, isKnown := updates[in.Action]
 	if !isKnown {
 		return nil, &Error{http.StatusBadRequest, "InvalidAction", "no such action"}
@@ -63,8 +72,8 @@ func (s *Server) updateConvo(ctx context.Context, who ds.Caller, in *xrpc.Update
 }
 
 // roleUpdate is an action that changes a role.
-func roleUpdate(role ds.Role, take bool) func(*Server, context.Context, ds.Caller, *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
-	return func(s *Server, ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+func roleUpdate(role ds.Role, take bool) func(settings, context.Context, ds.Caller, *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+	return func(s settings, ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
 		if in.TargetDID == "" {
 			return nil, &Error{http.StatusBadRequest, "MissingTargetDid", "targetDid is required"}
 		}
@@ -93,7 +102,7 @@ func roleUpdate(role ds.Role, take bool) func(*Server, context.Context, ds.Calle
 	}
 }
 
-func (s *Server) updatePolicy(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+func (s settings) updatePolicy(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
 	p := in.Policy
 	if p.IsEmpty() {
 		return nil, &Error{http.StatusBadRequest, "NoFieldsProvided", "policy has nothing to change"}
@@ -128,7 +137,7 @@ func number(n *xrpc.Natural) *int64 {
 	return &value
 }
 
-func (s *Server) updateGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+func (s settings) updateGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
 	switch {
 	case len(in.GroupInfo.Data) < groupInfoBytesMin:
 		return nil, &Error{http.StatusBadRequest, "InvalidGroupInfo", "groupInfo is missing or too small to be one"}
@@ -146,7 +155,7 @@ func (s *Server) updateGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.Up
 	return &xrpc.UpdateConvoOutput{Updated: &done.IsNew, NewEpoch: &done.Epoch}, nil
 }
 
-func (s *Server) refreshGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+func (s settings) refreshGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
 	id, err := convoID(in.ConvoID)
 	if err != nil {
 		return nil, err
@@ -164,7 +173,7 @@ func (s *Server) refreshGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.U
 }
 
 // getAdminStats counts the members, for owner and admins.
-func (s *Server) getAdminStats(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
+func (s settings) getAdminStats(ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
 	members, err := s.core.AdminStats(ctx, who, ds.ConversationID(in.ConvoID))
 	if err != nil {
 		return nil, err

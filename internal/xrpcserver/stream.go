@@ -33,16 +33,16 @@ type output interface {
 // their records as events. Whatever is slow keeps nothing in memory: it is not asked for
 // more, and reads on in the store.
 type stream struct {
-	server     *Server
-	who        ds.Caller
-	generation xrpc.Generation
-	follower   *core.Follower
-	ctx        context.Context
-	cancel     context.CancelFunc
-	isAll      bool // new conversations are followed, too
-	isSingle   bool // cursors are those of the one conversation
-	more       bool // the account has conversations that are not followed
-	cause      atomic.Pointer[string]
+	subscriptions *subscriptions
+	who           ds.Caller
+	generation    xrpc.Generation
+	follower      *core.Follower
+	ctx           context.Context
+	cancel        context.CancelFunc
+	isAll         bool // new conversations are followed, too
+	isSingle      bool // cursors are those of the one conversation
+	more          bool // the account has conversations that are not followed
+	cause         atomic.Pointer[string]
 
 	mu        sync.Mutex // guards what follows, and is held during a write
 	out       output
@@ -81,9 +81,9 @@ const (
 
 // openStream follows everything that a subscription is for, on from a cursor or, without
 // one, from now on.
-func (s *Server) openStream(ctx context.Context, pass core.Pass, cursor string) (*stream, error) {
+func (s *subscriptions) openStream(ctx context.Context, pass core.Pass, cursor string) (*stream, error) {
 	c := &stream{places: places{position: s.core.NewPosition(pass.Who)},
-		server: s, who: pass.Who, generation: xrpc.Generation(pass.Generation), follower: s.core.NewFollower(pass.Who),
+		subscriptions: s, who: pass.Who, generation: xrpc.Generation(pass.Generation), follower: s.core.NewFollower(pass.Who),
 		isAll: len(pass.Conversations) == 0, isSingle: len(pass.Conversations) == 1, following: map[ds.ConversationID]bool{}}
 	c.follower.Former, c.follower.Listens, c.follower.Cut = true, true, c.cutOff
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
@@ -131,7 +131,7 @@ func (c *stream) follow(ids []ds.ConversationID, cursor string) error {
 			return err
 		}
 		ids, old, err = c.selection(cursor)
-	} else if err = c.server.core.TakeStream(string(c.who.Account), c.who, len(ids)); err == nil && cursor != "" {
+	} else if err = c.subscriptions.core.TakeStream(string(c.who.Account), c.who, len(ids)); err == nil && cursor != "" {
 		old, _, err = c.resumed(ids, cursor)
 	}
 	if err != nil {
@@ -167,7 +167,7 @@ func (c *stream) follow(ids []ds.ConversationID, cursor string) error {
 // selection chooses the conversations of a stream without a list: the account's, and those
 // that it has lost since the cursor.
 func (c *stream) selection(cursor string) (ids []ds.ConversationID, old earlier, err error) {
-	chosen, err := c.server.core.SelectConversations(c.ctx, string(c.who.Account), c.who)
+	chosen, err := c.subscriptions.core.SelectConversations(c.ctx, string(c.who.Account), c.who)
 	if err != nil || cursor == "" {
 		c.more = chosen.More
 		return chosen.Conversations, nil, err
@@ -178,7 +178,7 @@ func (c *stream) selection(cursor string) (ids []ds.ConversationID, old earlier,
 	if err != nil || old == nil || len(old) == stored.Len() {
 		return ids, old, err
 	}
-	former, err := c.server.core.FormerConversations(c.ctx, c.who)
+	former, err := c.subscriptions.core.FormerConversations(c.ctx, c.who)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -209,7 +209,7 @@ func (c *stream) resumed(ids []ds.ConversationID, cursor string) (earlier, *core
 	if !ok {
 		return nil, nil, nil
 	}
-	stored, err := c.server.core.Resume(c.ctx, c.who, parsed.stream, parsed.moves)
+	stored, err := c.subscriptions.core.Resume(c.ctx, c.who, parsed.stream, parsed.moves)
 	if ds.CodeOf(err) != "" || err == nil && stored == nil {
 		return nil, nil, nil
 	}
@@ -257,7 +257,7 @@ func (c *stream) begin(list []core.Start, old earlier) error {
 func (c *stream) run() {
 	defer func() {
 		if reason := recover(); reason != nil {
-			c.server.logger.Error("panic on a subscription", "reason", reason, "stack", string(debug.Stack()))
+			c.subscriptions.logger.Error("panic on a subscription", "reason", reason, "stack", string(debug.Stack()))
 			c.end(causeFault)
 		}
 	}()
@@ -272,14 +272,14 @@ func (c *stream) run() {
 	case errors.Is(err, errLost):
 		c.end(causeLost)
 		_ = c.write(func() error { return c.out.fail(refuseLost.Name, refuseLost.Message) })
-	case errors.Is(err, errFull), c.server.ctx.Err() != nil, errors.Is(err, core.ErrClosed):
+	case errors.Is(err, errFull), c.subscriptions.ctx.Err() != nil, errors.Is(err, core.ErrClosed):
 		c.end(causeShutdown)
 	case errors.Is(err, errWrite):
 		c.end(causeStalled)
 	case c.ctx.Err() != nil:
 		c.end(causePeer)
 	default:
-		c.server.logger.Error("subscription", "err", err)
+		c.subscriptions.logger.Error("subscription", "err", err)
 		c.end(causeFault)
 		_ = c.write(func() error { return c.out.fail(xrpc.ErrorInternal, "internal error") })
 	}
@@ -321,7 +321,7 @@ const infoCompacted = "compacted"
 // info sends an event about the stream itself, or about one conversation of it.
 func (c *stream) info(id ds.ConversationID, event *xrpc.InfoEvent) error {
 	event.Cursor = noCursor
-	shared := c.server.share(nil, 0, event)
+	shared := c.subscriptions.share(nil, 0, event)
 	now := time.Now().UnixMilli()
 	if i, ok := c.places.index(id); ok {
 		return c.passing(i, now, shared)
@@ -361,7 +361,7 @@ func (c *stream) pageOf(i int, page *core.Page) error {
 	id := c.places.list[i].id
 	for n := range page.Announcements {
 		a := &page.Announcements[n]
-		events := a.Frames.Value(func() any { return c.server.eventOfAnnouncement(id, a) }).([]sharedEvent)
+		events := a.Frames.Value(func() any { return c.subscriptions.eventOfAnnouncement(id, a) }).([]sharedEvent)
 		if err := c.passing(i, a.AtMS, events); err != nil {
 			return err
 		}
@@ -401,7 +401,7 @@ func (c *stream) passing(i int, atMS int64, events []sharedEvent) error {
 func (c *stream) record(i int, r *ds.Record, frames *core.Frames) error {
 	at := &c.places.list[i]
 	id, skip, check := at.id, at.skip, at.check
-	events := frames.Value(func() any { return c.server.eventsOf(id, r) }).([]sharedEvent)
+	events := frames.Value(func() any { return c.subscriptions.eventsOf(id, r) }).([]sharedEvent)
 	last := -1
 	for n := range events {
 		if events[n].known[c.generation] {
@@ -440,7 +440,7 @@ func (c *stream) send(e *sharedEvent, check uint16, pos, sub int64) error {
 	}
 	c.cursor = append(appendCursor(c.cursor[:0], check, pos, sub), rest...)
 	c.seq++
-	c.server.metrics.event(e.kind)
+	c.subscriptions.metrics.event(e.kind)
 	return c.out.event(e, c.seq, c.cursor)
 }
 

@@ -18,14 +18,14 @@ type eventSource struct {
 }
 
 // serveEvents answers with events until the stream ends.
-func (s *Server) serveEvents(w http.ResponseWriter, r *http.Request, c *stream) {
+func (s *subscriptions) serveEvents(w http.ResponseWriter, r *http.Request, c *stream) {
 	defer context.AfterFunc(r.Context(), c.cancel)()
 	e := &eventSource{stream: c, network: doors.NewEventWriter(w, s.clock), nextBeat: s.clock.Now() + min(keepAliveDefault.Milliseconds(), s.silenceMax)}
 	c.out = e
 	defer c.close()
 	if !s.admit(c) {
 		s.streams.Leave(c.who.Account)
-		s.answer(w, r, xrpc.SubscribeEvents, nil, errShuttingDown)
+		s.server.answer(w, r, xrpc.SubscribeEvents, nil, errShuttingDown)
 		return
 	}
 	defer s.streams.Forget(c)

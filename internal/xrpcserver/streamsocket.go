@@ -43,8 +43,8 @@ type socket struct {
 
 // serveSocket upgrades the request and returns, so that net/http can forget what it holds
 // for it.
-func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, c *stream) {
-	network, err := doors.Accept(w, r, doors.SocketOptions{Clock: s.clock, Intake: s.intake, BytesMax: xrpc.ClientFrameMax,
+func (s *subscriptions) serveSocket(w http.ResponseWriter, r *http.Request, c *stream) {
+	network, err := doors.Accept(w, r, doors.SocketOptions{Clock: s.clock, Intake: s.server.intake, BytesMax: xrpc.ClientFrameMax,
 		Rate: limits.Rate{Count: bytesAtOnce, Period: time.Minute}, ReadBufferBytes: readBufferBytes,
 		Preferred: []string{jsonProtocol}}) // a client that offers JSON gets it, wherever it stands in the list
 	if err != nil { // answered
@@ -66,7 +66,7 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request, c *stream) 
 
 // serve is the whole life of the socket.
 func (k *socket) serve() {
-	defer k.server.streams.Forget(k.stream)
+	defer k.subscriptions.streams.Forget(k.stream)
 	listened := make(chan struct{})
 	go func() {
 		defer close(listened)
@@ -74,7 +74,7 @@ func (k *socket) serve() {
 	}()
 	k.run()
 	k.stream.close()
-	k.server.ended(k.stream)
+	k.subscriptions.ended(k.stream)
 	switch *k.cause.Load() {
 	case causeShutdown:
 		k.network.Close(doors.CloseGoingAway, "shutting down")
@@ -148,7 +148,7 @@ func (k *socket) listen() {
 	defer k.cancel()
 	defer func() {
 		if reason := recover(); reason != nil {
-			k.server.logger.Error("panic on a subscription", "reason", reason, "stack", string(debug.Stack()))
+			k.subscriptions.logger.Error("panic on a subscription", "reason", reason, "stack", string(debug.Stack()))
 			k.end(causeFault)
 		}
 	}()
@@ -210,8 +210,8 @@ func (k *socket) typing(id ds.ConversationID, isTyping bool) {
 	if !isFollowed {
 		return
 	}
-	if err := k.server.core.Announce(k.ctx, k.who, id, core.Announcement{Kind: core.Typing, IsTyping: isTyping}); err != nil && ds.CodeOf(err) == "" {
-		k.server.logger.Debug("typing", "err", err) // state: it is said again
+	if err := k.subscriptions.core.Announce(k.ctx, k.who, id, core.Announcement{Kind: core.Typing, IsTyping: isTyping}); err != nil && ds.CodeOf(err) == "" {
+		k.subscriptions.logger.Debug("typing", "err", err) // state: it is said again
 	}
 }
 

@@ -1,35 +1,79 @@
 package xrpcserver
 
 import (
+	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
 )
 
-// registerSubscriptions makes the methods of subscriptions callable.
-func (s *Server) registerSubscriptions() {
-	procedure(s, xrpc.GetSubscriptionTicket, s.getSubscriptionTicket)
+// subscriptions holds the methods by which clients receive events, and the open streams.
+type subscriptions struct {
+	encoder
+	server  *Server // authenticates requests, and answers those that open no stream
+	core    *core.Service
+	metrics *metrics
+
+	heartbeat, pongTimeout time.Duration
+	silenceMax             int64        // ms; the watchdog looks late, so it is less than the heartbeat
+	clock                  *doors.Clock // moved by the watchdog
+	writeTimeout           atomic.Int64 // ms; tests change it
+
+	ctx  context.Context // ends the calls of streams to core
+	stop context.CancelFunc
+
+	streams *doors.Registry[*stream]
+}
+
+// newSubscriptions makes the subscriptions of a server; watch starts their watchdog.
+func newSubscriptions(s *Server, heartbeat, pong time.Duration) *subscriptions {
+	n := &subscriptions{encoder: encoder{s.logger}, server: s, core: s.core, metrics: s.metrics, clock: doors.NewClock(),
+		heartbeat: cmp.Or(heartbeat, heartbeatDefault), pongTimeout: cmp.Or(pong, pongTimeout), streams: doors.NewRegistry[*stream](socketsMax, errSockets)}
+	n.writeTimeout.Store(writeTimeout.Milliseconds())
+	n.silenceMax = (n.heartbeat * 4 / 5).Milliseconds()
+	n.ctx, n.stop = context.WithCancel(context.Background())
+	return n
+}
+
+func (s *subscriptions) register(door *Server) {
+	procedure(door, xrpc.GetSubscriptionTicket, s.getSubscriptionTicket)
 	for _, nsid := range []string{xrpc.SubscribeEvents, xrpc.SubscribeConvoEvents} {
-		s.methods[nsid] = "GET"
-		s.mux.HandleFunc("GET /xrpc/"+nsid, func(w http.ResponseWriter, r *http.Request) {
+		door.methods[nsid] = "GET"
+		door.mux.HandleFunc("GET /xrpc/"+nsid, func(w http.ResponseWriter, r *http.Request) {
 			if err := s.subscribe(w, r, nsid); err != nil {
-				s.answer(w, r, nsid, nil, err)
+				door.answer(w, r, nsid, nil, err)
 			}
 		})
 	}
 }
 
+// watch starts the watchdog, which close ends.
+func (s *subscriptions) watch() {
+	s.streams.Watch(s.clock, min(s.heartbeat, s.pongTimeout), nil)
+}
+
+// close ends every stream and waits for them; when ctx ends first, the rest is cut off.
+func (s *subscriptions) close(ctx context.Context) error {
+	s.streams.Close()
+	s.stop()
+	if !s.streams.Drain(ctx, func() {}) {
+		return ctx.Err()
+	}
+	return nil
+}
+
 // getSubscriptionTicket makes a ticket that opens one subscription: clients cannot send a
 // token for us with their WebSocket.
-func (s *Server) getSubscriptionTicket(ctx context.Context, who ds.Caller, in *xrpc.GetSubscriptionTicketInput) (*xrpc.GetSubscriptionTicketOutput, error) {
+func (s *subscriptions) getSubscriptionTicket(ctx context.Context, who ds.Caller, in *xrpc.GetSubscriptionTicketInput) (*xrpc.GetSubscriptionTicketOutput, error) {
 	ids := make([]ds.ConversationID, len(in.ConvoIDs))
 	for i, id := range in.ConvoIDs {
 		ids[i] = ds.ConversationID(id)
@@ -39,7 +83,7 @@ func (s *Server) getSubscriptionTicket(ctx context.Context, who ds.Caller, in *x
 		return nil, err
 	}
 	out := &xrpc.GetSubscriptionTicketOutput{Ticket: t.Text, ExpiresAt: xrpc.TimeMS(t.ExpiresMS)}
-	if rest, ok := strings.CutPrefix(s.url(), "http"); ok { // https becomes wss
+	if rest, ok := strings.CutPrefix(s.server.url(), "http"); ok { // https becomes wss
 		out.Endpoint = "ws" + strings.TrimSuffix(rest, "/") + "/xrpc/" + xrpc.SubscribeEvents
 	}
 	return out, nil
@@ -61,7 +105,7 @@ var (
 )
 
 // subscribe opens a subscription. What it returns is yet to be answered.
-func (s *Server) subscribe(w http.ResponseWriter, r *http.Request, nsid string) error {
+func (s *subscriptions) subscribe(w http.ResponseWriter, r *http.Request, nsid string) error {
 	var in xrpc.SubscribeEventsParams
 	if err := xrpc.DecodeQuery(r.URL.RawQuery, &in); err != nil {
 		return err
@@ -74,7 +118,7 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request, nsid string) 
 	if s.ctx.Err() != nil {
 		return errShuttingDown // so the ticket is still good elsewhere
 	}
-	pass, err := s.admitted(r, nsid, &in, isSocket)
+	pass, err := s.authorize(r, nsid, &in, isSocket)
 	if err != nil {
 		return err
 	}
@@ -98,12 +142,12 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request, nsid string) 
 	return nil
 }
 
-// admitted is whom a subscription is for. WebSockets come with a ticket, and what they
-// bring as Authorization is meant for somebody else; what reads text/event-stream may
-// come with a token of its own.
-func (s *Server) admitted(r *http.Request, nsid string, in *xrpc.SubscribeEventsParams, isSocket bool) (core.Pass, error) {
+// authorize resolves the ticket or token of a subscription request. WebSockets come with a
+// ticket, and their Authorization header is meant for another service; readers of
+// text/event-stream may come with a token of their own.
+func (s *subscriptions) authorize(r *http.Request, nsid string, in *xrpc.SubscribeEventsParams, isSocket bool) (core.Pass, error) {
 	if in.Ticket == "" && !isSocket && r.Header.Get("Authorization") != "" {
-		who, err := s.authenticate(r, nsid)
+		who, err := s.server.authenticate(r, nsid)
 		if err != nil {
 			return core.Pass{}, err
 		}
@@ -114,8 +158,8 @@ func (s *Server) admitted(r *http.Request, nsid string, in *xrpc.SubscribeEvents
 		pass.Generation, err = s.core.RememberedGeneration(r.Context(), who.Account)
 		return pass, err
 	}
-	if address := s.proxies.AddressOf(r); address != "" {
-		if err := s.limits.Take(limits.AddressCalls, address); err != nil {
+	if address := s.server.proxies.AddressOf(r); address != "" {
+		if err := s.server.limits.Take(limits.AddressCalls, address); err != nil {
 			return core.Pass{}, err
 		}
 	}
@@ -127,7 +171,7 @@ func (s *Server) admitted(r *http.Request, nsid string, in *xrpc.SubscribeEvents
 }
 
 // admit adds an open stream, unless the server is shutting down.
-func (s *Server) admit(c *stream) bool {
+func (s *subscriptions) admit(c *stream) bool {
 	if !s.streams.Admit(c) {
 		return false
 	}
@@ -135,20 +179,11 @@ func (s *Server) admit(c *stream) bool {
 	return true
 }
 
-// ended counts a stream that has begun to end and frees its place; the goodbye may still be
-// in progress.
-func (s *Server) ended(c *stream) {
+// ended records the close of a stream and frees the account's place; the goodbye may still
+// be in progress.
+func (s *subscriptions) ended(c *stream) {
 	c.end(causeFault) // unless it was something else
 	s.metrics.closes.WithLabelValues(*c.cause.Load()).Inc()
 	s.metrics.subscriptions.Dec()
 	s.streams.Leave(c.who.Account)
-}
-
-// newULID is an identifier for what has none: 48 bits of time in ms, 80 random ones.
-func newULID(ms int64) string {
-	var raw [16]byte
-	binary.BigEndian.PutUint64(raw[:], uint64(ms)<<16)
-	_, _ = rand.Read(raw[6:]) // never fails (crypto/rand)
-	high, low := binary.BigEndian.Uint64(raw[:]), binary.BigEndian.Uint64(raw[8:])
-	return string(appendBase32(nil, high, low))
 }

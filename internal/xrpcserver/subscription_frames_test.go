@@ -130,7 +130,7 @@ func TestClientFrames(t *testing.T) {
 func (w *world) idle(t *testing.T) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
-		_, n := w.server.streams.Entered("")
+		_, n := w.server.subscriptions.streams.Entered("")
 		if n == 0 {
 			return
 		}

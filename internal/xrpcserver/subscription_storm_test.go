@@ -108,7 +108,7 @@ func storm(t *testing.T, worlds []*world, name, cursor string, random *rand.Rand
 			_ = s.ws.CloseNow()
 		}
 		for { // until there is room again
-			n, _ := w.server.streams.Entered(w.as(name).Account)
+			n, _ := w.server.subscriptions.streams.Entered(w.as(name).Account)
 			if n < socketsMax-1 {
 				break
 			}
@@ -262,7 +262,7 @@ const (
 // Who does not read for a while misses nothing, and holds nobody up.
 func TestSlowReader(t *testing.T) {
 	w := newWorld(t, func(s *setup) { s.door.Heartbeat = 10 * time.Minute })
-	w.server.writeTimeout.Store((10 * time.Minute).Milliseconds()) // however slow the machine is
+	w.server.subscriptions.writeTimeout.Store((10 * time.Minute).Milliseconds()) // however slow the machine is
 	w.room("c1", "ann", "ben")
 	slow, quick := w.subscribeBy(narrow(256<<10), "ben", "", "c1"), w.subscribe("ann", "", "c1")
 	slow.sets, quick.sets = nil, nil // so much text takes its time, and other tests hold it against the lexicons
@@ -286,7 +286,7 @@ func TestSlowReader(t *testing.T) {
 // Who reads nothing at all is cut off, and goes on from its cursor.
 func TestStalledReader(t *testing.T) {
 	w := newWorld(t)
-	w.server.writeTimeout.Store((20 * time.Millisecond).Milliseconds())
+	w.server.subscriptions.writeTimeout.Store((20 * time.Millisecond).Milliseconds())
 	w.room("c1", "ann", "ben")
 	stalled := w.subscribeBy(narrow(4<<10), "ben", "", "c1")
 	w.say("ann", "c1", "first")
@@ -297,7 +297,7 @@ func TestStalledReader(t *testing.T) {
 		must(t, err)
 	}
 	w.idle(t)
-	w.server.writeTimeout.Store((10 * time.Minute).Milliseconds())
+	w.server.subscriptions.writeTimeout.Store((10 * time.Minute).Milliseconds())
 	again := w.subscribe("ben", stalled.cursor, "c1")
 	again.sets = nil // as above
 	for i := range slowCount {

@@ -20,7 +20,7 @@ func (c *stream) Abort() { c.out.abort() }
 // isStalled reports whether the network has taken nothing of a write for too long, and cuts
 // the stream off then.
 func (c *stream) isStalled(now, since int64) bool {
-	if since == 0 || now-since <= c.server.writeTimeout.Load() {
+	if since == 0 || now-since <= c.subscriptions.writeTimeout.Load() {
 		return false
 	}
 	c.end(causeStalled)
@@ -37,14 +37,14 @@ func (k *socket) check(now int64) {
 	switch {
 	case k.isStalled(now, k.network.WritingSince()):
 	case asked > k.network.HeardAt():
-		if now-asked > k.server.pongTimeout.Milliseconds() {
+		if now-asked > k.subscriptions.pongTimeout.Milliseconds() {
 			k.end(causeDead)
 			k.cancel()
 			k.abort() // ends a write that is under way, too
 		}
 	case now >= k.nextBeat:
-		k.nextBeat = now + k.server.silenceMax
-		k.server.streams.Running.Go(k.network.Ping) // it may have to wait for the network
+		k.nextBeat = now + k.subscriptions.silenceMax
+		k.subscriptions.streams.Running.Go(k.network.Ping) // it may have to wait for the network
 	}
 }
 
@@ -55,8 +55,8 @@ func (e *eventSource) check(now int64) {
 	if e.isStalled(now, since) || now < e.nextBeat {
 		return
 	}
-	e.nextBeat = now + min(keepAliveDefault.Milliseconds(), e.server.silenceMax)
+	e.nextBeat = now + min(keepAliveDefault.Milliseconds(), e.subscriptions.silenceMax)
 	if since == 0 {
-		e.server.streams.Running.Go(e.beat)
+		e.subscriptions.streams.Running.Go(e.beat)
 	}
 }
