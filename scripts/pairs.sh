@@ -8,7 +8,8 @@ set -eu
 base=${1:?usage: scripts/pairs.sh BASE [PAIRS [BENCHTIME]]}
 pairs=${2:-10}
 benchtime=${3:-3s}
-benchmarks='^(BenchmarkSocketAppends|BenchmarkFanOut|BenchmarkSendMessage)$'
+benchmarks='^(BenchmarkSocketAppends|BenchmarkFanOut|BenchmarkSendMessage|BenchmarkReconnect)$'
+packages='server core' # that have them
 
 root=$(git rev-parse --show-toplevel)
 cd "$root"
@@ -17,14 +18,26 @@ trap 'git worktree remove --force "$work/base" 2>/dev/null || true; rm -rf "$wor
 trap 'exit 1' HUP INT TERM
 
 git worktree add --quiet --detach "$work/base" "$base"
-(cd "$work/base" && go test -c -o "$work/base.test" ./internal/server)
-go test -c -o "$work/tree.test" ./internal/server
+for package in $packages; do
+	(cd "$work/base" && go test -c -o "$work/base-$package.test" "./internal/$package")
+	go test -c -o "$work/tree-$package.test" "./internal/$package"
+done
 
-# run SIDE PAIR appends one line "SIDE PAIR BENCHMARK RATE" for each benchmark.
+# run SIDE PAIR appends one line "SIDE PAIR BENCHMARK RATE" for each benchmark. The rate is
+# what the benchmark reports per second, or else the operations.
 run() {
-	(cd internal/server && "$work/$1.test" -test.run '^$' -test.bench "$benchmarks" -test.benchtime "$benchtime" -test.timeout 60m) >"$work/out" ||
-		{ cat "$work/out" >&2; echo "a benchmark of $1 failed" >&2; exit 1; }
-	awk -v side="$1" -v pair="$2" '/^Benchmark/ { for (i = 3; i < NF; i++) if ($(i + 1) ~ /\/s$/) print side, pair, $1, $i }' "$work/out" >>"$work/rates"
+	for package in $packages; do
+		(cd "internal/$package" && "$work/$1-$package.test" -test.run '^$' -test.bench "$benchmarks" -test.benchtime "$benchtime" -test.timeout 60m) >"$work/out" ||
+			{ cat "$work/out" >&2; echo "a benchmark of $1 failed" >&2; exit 1; }
+		awk -v side="$1" -v pair="$2" '/^Benchmark/ {
+			rate = ""
+			for (i = 3; i < NF; i++) {
+				if ($(i + 1) ~ /\/s$/) rate = $i
+				if ($(i + 1) == "ns/op" && rate == "" && $i > 0) rate = 1e9 / $i
+			}
+			print side, pair, $1, rate
+		}' "$work/out" >>"$work/rates"
+	done
 }
 
 pair=1
