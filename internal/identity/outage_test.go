@@ -332,15 +332,20 @@ func TestDocumentsAreKept(t *testing.T) {
 			r := p.directory.resolver(w.t, ResolverOptions{Store: w.db})
 			a = p.authenticator(func(o *Options) { o.Resolver = r })
 			return a, func() {
-				for r.o.Store != nil { // what is being written
+				for r.o.Store != nil { // what is being written, or was passed over while others were
+					var due []string
 					r.mu.Lock()
-					due := false
-					for _, element := range r.documents.entries {
-						due = due || r.isSaveDue(element.Value.(*cached))
+					for did, element := range r.documents.entries {
+						if r.isSaveDue(element.Value.(*cached)) {
+							due = append(due, did)
+						}
 					}
 					r.mu.Unlock()
-					if !due {
+					if len(due) == 0 {
 						break
+					}
+					for _, did := range due {
+						r.save(did)
 					}
 					runtime.Gosched()
 				}
