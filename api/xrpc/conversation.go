@@ -43,7 +43,7 @@ type KeyPackageHash struct {
 	Hash string `json:"hash"` // hex of the KeyPackageRef
 }
 
-// InviteAction creates or revokes an invite.
+// InviteAction asks for an invite, or revokes one. Waxwing has none: it refuses the call.
 type InviteAction struct {
 	Action string `json:"action"` // create, revoke
 	Code   string `json:"code,omitempty"`

@@ -36,7 +36,6 @@ type Create struct {
 	// Epoch is the one that the creator's group is in; nil: that of GroupInfo, else 0.
 	Epoch              *int64
 	Title, Description string
-	Invite             bool // make a code that invites
 }
 
 func (b Create) place() (ds.ConversationID, ds.MessageID) { return b.ConversationID, "" }
@@ -77,9 +76,6 @@ func (b Create) checkGroup(a *action) error {
 		return ds.Refuse(ds.InvalidRequest, "welcome or group_info too large")
 	case len(b.Packages) > recipientsMax:
 		return ds.Refuse(ds.InvalidRequest, "too many key packages")
-	}
-	if b.Invite {
-		a.found.inviteCode = rand.Text()
 	}
 	var err error
 	a.found.epoch, err = b.epoch()
@@ -214,10 +210,8 @@ func (b Create) repeat(c *conversation, a *action, _ store.Answer) (Result, bool
 		return Result{}, false, nil
 	case b.GroupID == nil:
 		return Result{}, false, refuseExists
-	case b.Invite && !c.mayMakeInvite(a.who.Account):
-		return Result{}, false, refuseRights
 	}
-	return Result{InviteCode: b.invite(c, a)}, true, nil
+	return Result{}, true, nil
 }
 
 func (b Create) may(c *conversation, a *action, _ int64) error {
@@ -251,13 +245,5 @@ func (b Create) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
 		c.welcome(a.found.welcomeID, a.found.to, 1)
 	}
 	c.noteEntered(a.who.Account, a.found.entered)
-	return Result{IsNew: true, InviteCode: b.invite(c, a)}
-}
-
-// invite notes the code that was asked for, if one was, and returns it.
-func (b Create) invite(c *conversation, a *action) string {
-	if b.Invite {
-		c.out.Invites = append(c.out.Invites, store.ConversationInvite{CodeHash: codeHash(a.found.inviteCode), Conversation: c.head.ID, By: a.who.Account})
-	}
-	return a.found.inviteCode
+	return Result{IsNew: true}
 }

@@ -55,9 +55,8 @@ type Result struct {
 	Epoch int64
 	// IsNew reports whether Create made the conversation and GroupInfoUpdate stored its
 	// GroupInfo: neither does where another was first.
-	IsNew      bool
-	Asked      int64  // members that a GroupInfoRequest asks, where the caller may know
-	InviteCode string // made by Create on request
+	IsNew bool
+	Asked int64 // members that a GroupInfoRequest asks, where the caller may know
 }
 
 // Needs lists what a rule needs loaded besides the head, the caller's stays and the record
@@ -103,9 +102,8 @@ type found struct {
 	entry     *entry        // the committer enters by itself
 	welcomeID string
 
-	epoch      int64          // of the group that a conversation begins with
-	members    []ds.AccountID // the creator first
-	inviteCode string
+	epoch   int64          // of the group that a conversation begins with
+	members []ds.AccountID // the creator first
 }
 
 // verdict is the result of Op.judge.

@@ -271,25 +271,19 @@ func TestNewGroupIsDecided(t *testing.T) {
 	empty := func(c *conversation) {
 		c.exists, c.intervals, c.answers, c.head = false, nil, nil, ds.Conversation{ID: "c1"}
 	}
-	closed := func(c *conversation) { c.head.Policy.AllowInvites = false }
 	tests := []struct {
 		name    string
 		who     string
 		change  func(*conversation)
 		refused error
-		invite  bool
 		want    bool
 		reason  ds.Reason
 		code    ds.Code
-		codes   int
 	}{
-		{name: "a new one", who: "ann", change: empty, invite: true, want: true, codes: 1},
+		{name: "a new one", who: "ann", change: empty, want: true},
 		{name: "a new one with a wrong package", who: "ann", change: empty, refused: ds.Refuse(ds.InvalidRequest, "x").Because(ds.NoKeyPackage), code: ds.InvalidRequest, reason: ds.NoKeyPackage},
 		{name: "again", who: "ann"},
 		{name: "again with what was wrong since", who: "bob", refused: refuseTarget},
-		{name: "again for a code", who: "ann", invite: true, codes: 1},
-		{name: "again for a code that only admins make", who: "bob", invite: true, code: ds.Forbidden, reason: ds.NotAllowed},
-		{name: "again for a code that nobody makes", who: "ann", change: closed, invite: true, code: ds.Forbidden, reason: ds.NotAllowed},
 		{name: "who has left", who: "eve", code: ds.InvalidRequest, reason: ds.Taken},
 		{name: "a stranger", who: "sue", code: ds.InvalidRequest, reason: ds.Taken},
 	}
@@ -298,13 +292,13 @@ func TestNewGroupIsDecided(t *testing.T) {
 		if test.change != nil {
 			test.change(c)
 		}
-		op := Create{ConversationID: "c1", GroupID: []byte{0xc1}, Welcome: []byte("w"), GroupInfo: []byte("i"), Invite: test.invite}
-		a := &action{service: decider(nil), op: op, who: who(test.who), admits: anyone, refused: test.refused, found: &found{epoch: 3, welcomeID: "w", inviteCode: "code",
+		op := Create{ConversationID: "c1", GroupID: []byte{0xc1}, Welcome: []byte("w"), GroupInfo: []byte("i")}
+		a := &action{service: decider(nil), op: op, who: who(test.who), admits: anyone, refused: test.refused, found: &found{epoch: 3, welcomeID: "w",
 			members: []ds.AccountID{ds.AccountID(test.who), "cid"}, to: []Recipient{{Device: ds.Device{Account: "cid"}}}}}
 		err := a.decide(c, 7)
 		created := a.result.IsNew
-		if created != test.want || ds.CodeOf(err) != test.code || reasonOf(err) != test.reason || len(c.out.Invites) != test.codes {
-			t.Errorf("%s: %v, %v, %d codes", test.name, created, err, len(c.out.Invites))
+		if created != test.want || ds.CodeOf(err) != test.code || reasonOf(err) != test.reason {
+			t.Errorf("%s: %v, %v", test.name, created, err)
 		}
 		written := len(c.out.Records) + len(c.out.Stays) + len(c.out.Welcomes) + len(c.out.Recipients) + len(c.out.Infos) + len(c.out.Details)
 		if test.want && (written != 7 || c.head.Epoch != 3 || c.head.Generation != 1 || c.role("ann") != ds.Owner || c.role("cid") != ds.Plain) || !test.want && written > 0 {

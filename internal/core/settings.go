@@ -1,10 +1,6 @@
 package core
 
 import (
-	"context"
-	"crypto/sha256"
-	"errors"
-
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
@@ -82,43 +78,4 @@ func (in Settings) do(c *conversation, a *action, _ verdict, nowMS int64) Result
 	c.head.Policy = in.Policy.apply(c.head.Policy)
 	c.out.Policies = append(c.out.Policies, store.PolicyChange{Conversation: in.ConversationID, By: a.who.Account})
 	return Result{Record: c.note(ds.SettingsEvent, ds.SettingsChange{By: a.who.Account, Fields: []string{"policy"}}, nowMS)}
-}
-
-// codeHash returns what is kept of a code that invites.
-func codeHash(code string) []byte {
-	sum := sha256.Sum256([]byte(code))
-	return sum[:]
-}
-
-// mayMakeInvite is who may make codes that invite to a conversation.
-func (c *conversation) mayMakeInvite(account ds.AccountID) bool {
-	role := c.role(account)
-	return role != ds.NoRole && c.head.Policy.AllowInvites && (role.MayManage() || !c.head.Policy.AdminOnlyInvites)
-}
-
-// RevokeInvite makes a code that invites to a conversation invalid. Only owner and
-// admins may. Refusals: forbidden, not_found.
-func (s *Service) RevokeInvite(ctx context.Context, who ds.Caller, id ds.ConversationID, code string) error {
-	if !ds.IsValidID(string(id)) {
-		return refuseNotMember
-	}
-	key := store.MemberKey{Conversation: id, Account: who.Account}
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
-		intervals, err := tx.Intervals([]store.MemberKey{key})
-		if err != nil {
-			return err
-		}
-		c := conversation{intervals: map[ds.AccountID][]ds.Interval{who.Account: intervals[key]}}
-		switch role := c.role(who.Account); {
-		case role == ds.NoRole:
-			return refuseNotMember
-		case !role.MayManage():
-			return refuseRights
-		}
-		return tx.RevokeConversationInvite(id, codeHash(code))
-	})
-	if errors.Is(err, store.ErrNotFound) {
-		return ds.Refuse(ds.NotFound, "no such invite")
-	}
-	return err
 }

@@ -108,7 +108,6 @@ type Batch struct {
 	Events     []Event // for account logs, which are numbered here
 	Details    []NewDetails
 	Policies   []PolicyChange
-	Invites    []ConversationInvite
 
 	Reactions []Reaction // added and removed ones, in order
 }

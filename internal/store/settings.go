@@ -18,16 +18,6 @@ type PolicyChange struct {
 	By           ds.AccountID
 }
 
-// ConversationInvite is a new code that invites to a conversation.
-type ConversationInvite struct {
-	CodeHash     []byte
-	Conversation ds.ConversationID
-	By           ds.AccountID
-}
-
-// invitesMax is the number of valid codes of a conversation, the newest.
-const invitesMax = 20
-
 // writeSettings writes the parts of a batch that belong to the details of conversations.
 func (tx *Tx) writeSettings(b *Batch) error {
 	for _, d := range b.Details {
@@ -51,32 +41,7 @@ func (tx *Tx) writeSettings(b *Batch) error {
 			return err
 		}
 	}
-	return tx.insertInvites(b.Invites)
-}
-
-func (tx *Tx) insertInvites(list []ConversationInvite) error {
-	for _, i := range list {
-		log := string(ds.ConversationLog(i.Conversation))
-		if err := tx.later(`INSERT INTO conversation_invites (code_hash, log_id, created_by, created_ms) VALUES ($1, $2, $3, $4)`,
-			i.CodeHash, log, string(i.By), tx.nowMS); err != nil {
-			return err
-		}
-		if err := tx.later(`DELETE FROM conversation_invites WHERE log_id = $1 AND code_hash IN (
-				SELECT code_hash FROM conversation_invites WHERE log_id = $1 ORDER BY created_ms DESC, code_hash LIMIT 1000000 OFFSET `+bound(2)+`)`,
-			log, int64(invitesMax)); err != nil {
-			return err
-		}
-	}
 	return nil
-}
-
-// RevokeConversationInvite makes a code of a conversation invalid, or returns ErrNotFound.
-func (tx *Tx) RevokeConversationInvite(id ds.ConversationID, codeHash []byte) error {
-	n, err := tx.exec(`DELETE FROM conversation_invites WHERE code_hash = $1 AND log_id = $2`, codeHash, string(ds.ConversationLog(id)))
-	if err == nil && n == 0 {
-		return ErrNotFound
-	}
-	return err
 }
 
 // GroupInfoEpochs returns the epochs of the conversations' GroupInfos, as far as they are

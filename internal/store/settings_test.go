@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -163,26 +162,6 @@ func testSettings(t *testing.T, db *DB) {
 		same(t, "details", list[0].Details, ds.Details{Creator: "ann", Suite: "S", SuiteNumber: 3, PolicyMS: tx.NowMS(), PolicyBy: "bob"})
 		return nil
 	})
-	revoke := func(id, code string) error {
-		var err error
-		db.must(t, func(tx *Tx) error { err = tx.RevokeConversationInvite(ds.ConversationID(id), []byte(code)); return nil })
-		return err
-	}
-	for i := range invitesMax + 3 {
-		db.write(t, Batch{Invites: []ConversationInvite{{CodeHash: []byte(fmt.Sprint("code", i)), Conversation: "c1", By: "ann"}}})
-		pass(time.Millisecond)
-	}
-	for code, want := range map[string]error{"code2": ErrNotFound, "code3": nil, "code22": nil, "none": ErrNotFound} {
-		if err := revoke("c2", code); !errors.Is(err, ErrNotFound) {
-			t.Errorf("%s of another conversation: %v", code, err)
-		}
-		if err := revoke("c1", code); !errors.Is(err, want) {
-			t.Errorf("%s: %v, want %v", code, err, want)
-		}
-		if err := revoke("c1", code); !errors.Is(err, ErrNotFound) {
-			t.Errorf("%s again: %v", code, err)
-		}
-	}
 }
 
 // testTagOfFormerEpoch: a node of an earlier version moves the epoch and knows of no tag.

@@ -34,25 +34,21 @@ func convoID(text string) (ds.ConversationID, error) {
 }
 
 func (c conversations) createConvo(ctx context.Context, who ds.Caller, in *xrpc.CreateConvoInput) (*xrpc.CreateConvoOutput, error) {
-	id := ds.ConversationID(in.GroupID)
-	if in.Invite != nil && in.Invite.Action == "revoke" {
-		return c.revokeInvite(ctx, who, id, in.Invite.Code)
+	if in.Invite != nil {
+		return nil, &Error{http.StatusNotImplemented, xrpc.ErrorMethodNotImplemented, "this server does not have invite codes of conversations"}
 	}
 	create, err := createOf(in)
 	if err != nil {
 		return nil, err
 	}
-	done, err := c.core.Apply(ctx, who, create)
+	if _, err := c.core.Apply(ctx, who, create); err != nil {
+		return nil, err
+	}
+	view, err := c.core.Convo(ctx, who, create.ConversationID)
 	if err != nil {
 		return nil, err
 	}
-	view, err := c.core.Convo(ctx, who, id)
-	if err != nil {
-		return nil, err
-	}
-	out := xrpc.NewCreateConvoOutput(c.convoView(&view))
-	out.InviteCode = done.InviteCode
-	return out, nil
+	return xrpc.NewCreateConvoOutput(c.convoView(&view)), nil
 }
 
 // createOf reads a conversation that begins with its group, whose id in hex is its own.
@@ -60,12 +56,6 @@ func createOf(in *xrpc.CreateConvoInput) (core.Create, error) {
 	g := core.Create{ConversationID: ds.ConversationID(in.GroupID), Suite: in.CipherSuite, Welcome: in.WelcomeMessage.Data, GroupInfo: in.GroupInfo.Data}
 	if _, isKnown := xrpc.SuiteNumber(in.CipherSuite); !isKnown {
 		return g, &Error{http.StatusBadRequest, "InvalidCipherSuite", "cipherSuite is not known here"}
-	}
-	if in.Invite != nil {
-		if in.Invite.Action != "create" {
-			return g, invalid("invite.action must be create or revoke")
-		}
-		g.Invite = true
 	}
 	if in.CurrentEpoch != nil {
 		epoch := int64(*in.CurrentEpoch)
@@ -93,20 +83,6 @@ func createOf(in *xrpc.CreateConvoInput) (core.Create, error) {
 		return g, ds.Refuse(ds.InvalidRequest, "groupId must be up to %d characters of hex", ds.IDBytesMax)
 	}
 	return g, nil
-}
-
-func (c conversations) revokeInvite(ctx context.Context, who ds.Caller, id ds.ConversationID, code string) (*xrpc.CreateConvoOutput, error) {
-	if err := c.core.RevokeInvite(ctx, who, id, code); err != nil {
-		return nil, err
-	}
-	view, err := c.core.Convo(ctx, who, id)
-	if err != nil {
-		return nil, err
-	}
-	out := xrpc.NewCreateConvoOutput(c.convoView(&view))
-	isDone := true
-	out.Success = &isDone
-	return out, nil
 }
 
 // convoView is a conversation as both generations read it.

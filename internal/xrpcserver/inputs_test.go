@@ -93,7 +93,7 @@ func goodCalls(w *world, p *party, device string) []goodCall {
 		{xrpc.PublishKeyPackages, object{"action": "sync", "deviceId": device, "localHashes": []string{}}},
 		{xrpc.CreateConvo, object{"groupId": group("g"), "cipherSuite": suiteName, "initialMembers": []string{w.did("ben")}, "welcomeMessage": blob([]byte("w")),
 			"keyPackageHashes": []object{}, "metadata": object{"name": "n", "description": "d"}, "groupInfo": blob(info("g", 1)),
-			"invite": object{"action": "create"}, "currentEpoch": 1, "idempotencyKey": "k"}},
+			"currentEpoch": 1, "idempotencyKey": "k"}},
 		{xrpc.UpdateConvo, object{"convoId": p.id, "action": "updatePolicy", "policy": full}},
 		{xrpc.UpdateConvo, object{"convoId": p.id, "action": "promoteModerator", "targetDid": w.did("ben")}},
 		{xrpc.SendMessage, w.with(message(p.id, uuid(1), 1, 512), "delivery", "persistent", "idempotencyKey", "k", "confirmationTag", blob(nil))},

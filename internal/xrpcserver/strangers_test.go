@@ -14,8 +14,8 @@ import (
 
 // names are what things of ann's are called, or what nothing is called.
 type names struct {
-	convo, message, device, uuid, addition, claimed, ref, free, key, invite, cursor string
-	commit, welcome, info                                                           []byte
+	convo, message, device, uuid, addition, claimed, ref, free, key, cursor string
+	commit, welcome, info                                                   []byte
 }
 
 // strangers is a world in which ann has everything that there is, ben and cid are
@@ -55,18 +55,16 @@ func newStrangers(w *world) *strangers {
 		w.t.Fatalf("%d additions", len(additions))
 	}
 	w.claim("ann", additions[1].ID).fields()
-	var invited xrpc.CreateConvoOutput
-	w.call("ann", xrpc.CreateConvo, w.with(w.creation(group("with code")), "invite", object{"action": "create"})).into(&invited)
 	commit := s.ann.commit(mls.CommitOptions{})
 	s.real = names{convo: s.ann.id, message: uuid(1), device: device, uuid: "uuid-of-ann", addition: additions[0].ID, claimed: additions[1].ID,
-		ref: w.fetch("ben", "ann")[0], key: "ann's key", invite: invited.InviteCode, cursor: formatCursor(ds.ConversationID(s.ann.id), 3, 0),
+		ref: w.fetch("ben", "ann")[0], key: "ann's key", cursor: formatCursor(ds.ConversationID(s.ann.id), 3, 0),
 		commit: commit.Message(), welcome: pending.Welcome(), info: commit.GroupInfo()}
 	free := ann.pack()
 	w.publish("ann", nil, free)
 	s.real.free = hex.EncodeToString(free.Ref())
 	other := w.phone("ann").elsewhere()
 	s.made = names{convo: strings.Repeat("ab", 16), message: uuid(9), device: "00000000-0000-4000-8000-000000000000", uuid: "uuid-of-nobody", addition: strings.Repeat("A", len(s.real.addition)),
-		claimed: strings.Repeat("B", len(s.real.addition)), ref: strings.Repeat("cd", 32), free: strings.Repeat("ef", 32), key: "nobody's key", invite: strings.Repeat("A", len(s.real.invite)),
+		claimed: strings.Repeat("B", len(s.real.addition)), ref: strings.Repeat("cd", 32), free: strings.Repeat("ef", 32), key: "nobody's key",
 		cursor: formatCursor("another", 3, 0), commit: other.Message(), welcome: pending.Welcome(), info: other.GroupInfo()}
 	return s
 }
@@ -113,7 +111,6 @@ func (s *strangers) tries(n names) map[string]goodCall {
 
 	post("create with the packages of another as one's own", xrpc.CreateConvo, s.with(s.creation(group("m")), "welcomeMessage", blob(n.welcome),
 		"keyPackageHashes", []object{{"did": s.did("mallory"), "hash": n.free}}))
-	post("revoke an invite", xrpc.CreateConvo, object{"groupId": n.convo, "cipherSuite": suiteName, "invite": object{"action": "revoke", "code": n.invite}})
 	get("conversations of a device", xrpc.GetConvos, "deviceId", n.device, "filter", "expected")
 	get("conversations from a cursor", xrpc.GetConvos, "cursor", convosCursor(viewOf(n.convo)))
 	get("settings", xrpc.GetConvoSettings, "convoId", n.convo)

@@ -52,8 +52,6 @@ func TestTogether(t *testing.T) {
 		}), "map[200:4 409 PendingAdditionAlreadyClaimed:4]")
 		of("completions", same("ann", xrpc.CommitGroupChange, object{"convoId": "", "action": "completePending", "pendingAdditionId": s.real.claimed}), "map[200:8]")
 		of("confirmations of one Welcome", same("cid", xrpc.CommitGroupChange, object{"convoId": id, "action": "confirmWelcome"}), "map[200:1 404 NotFound:7]")
-		of("revocations of one invite", same("ann", xrpc.CreateConvo, object{"groupId": group("with code"), "cipherSuite": suiteName,
-			"invite": object{"action": "revoke", "code": s.real.invite}}), "map[200:1 404 NotFound:7]")
 		of("promotions", same("ann", xrpc.UpdateConvo, object{"convoId": id, "action": "promoteModerator", "targetDid": w.did("ben")}), "map[200:1 409 AlreadyDone:7]")
 		of("demotions", same("ann", xrpc.UpdateConvo, object{"convoId": id, "action": "demoteModerator", "targetDid": w.did("ben")}), "map[200:1 400 InvalidRequest:7]")
 		of("reactions", same("ann", xrpc.SendMessage, reaction(id, "addReaction", "!", uuid(1))), "map[200:1 409 ReactionExists:7]")

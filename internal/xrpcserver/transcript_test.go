@@ -343,7 +343,6 @@ func actionsOf() (list []string) {
 	}
 	add(xrpc.RegisterDevice, "register", "updateToken", "removeToken", "delete", "claimPendingAddition", "completePendingAddition")
 	add(xrpc.PublishKeyPackages, "publish", "publishBatch", "sync", "stats", "requestReplenish")
-	add(xrpc.CreateConvo, "create", "revoke")
 	add(xrpc.SendMessage, "addReaction", "removeReaction")
 	return list
 }

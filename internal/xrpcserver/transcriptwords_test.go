@@ -210,7 +210,6 @@ var randoms = []struct {
 }{
 	{"cursor", regexp.MustCompile(`"cursor":"([^"$]+)"`)},
 	{"ticket", regexp.MustCompile(`"ticket":"([^"$]+)"`)},
-	{"code", regexp.MustCompile(`"inviteCode":"([^"$]+)"`)},
 	{"ulid", regexp.MustCompile(`"id":"(01[B-HJKMNP-TV-Z][0-9A-HJKMNP-TV-Z]{23})"`)},
 	{"device", regexp.MustCompile(`\b([0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})\b`)},
 	{"addition", regexp.MustCompile(`"([A-Z2-7]{26})"`)},
