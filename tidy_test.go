@@ -52,18 +52,20 @@ var edges = map[string][]string{
 	// mlspeer shows mls to other implementations; interop runs it against them.
 	"internal/mlspeer": {"mls"},
 	"interop":          {"internal/mlspeer"},
-	"client":           {"api/gateway", "api/xrpc", "mls", "mls/keypackage", "mls/wire"},
-	"api/gateway":      {},
-	"api/xrpc":         {},
-	"lexicons":         {},
-	"mls":              {"mls/framing", "mls/keypackage", "mls/leaf", "mls/schedule", "mls/suite", "mls/tree", "mls/wire"},
-	"mls/framing":      {"mls/leaf", "mls/schedule", "mls/suite", "mls/wire"},
-	"mls/tree":         {"mls/leaf", "mls/suite", "mls/wire"},
-	"mls/schedule":     {"mls/suite", "mls/wire"},
-	"mls/keypackage":   {"mls/leaf", "mls/suite", "mls/wire"},
-	"mls/leaf":         {"mls/suite", "mls/wire"},
-	"mls/suite":        {"mls/wire"},
-	"mls/wire":         {},
+	"client":           {"api/gateway", "api/xrpc", "client/internal/home", "mls", "mls/keypackage", "mls/wire"},
+	// home keeps what a device knows and decides nothing.
+	"client/internal/home": {},
+	"api/gateway":          {},
+	"api/xrpc":             {},
+	"lexicons":             {},
+	"mls":                  {"mls/framing", "mls/keypackage", "mls/leaf", "mls/schedule", "mls/suite", "mls/tree", "mls/wire"},
+	"mls/framing":          {"mls/leaf", "mls/schedule", "mls/suite", "mls/wire"},
+	"mls/tree":             {"mls/leaf", "mls/suite", "mls/wire"},
+	"mls/schedule":         {"mls/suite", "mls/wire"},
+	"mls/keypackage":       {"mls/leaf", "mls/suite", "mls/wire"},
+	"mls/leaf":             {"mls/suite", "mls/wire"},
+	"mls/suite":            {"mls/wire"},
+	"mls/wire":             {},
 }
 
 // testEdges holds what the tests of the public packages below a folder may import
@@ -81,9 +83,9 @@ var exclusive = []struct {
 	library string // and what is below it
 	in      []string
 }{
-	{"database/sql", []string{"internal/store", "client"}},
+	{"database/sql", []string{"internal/store", "client/internal/home"}},
 	{"github.com/jackc/pgx", []string{"internal/store", "internal/pgtest"}},
-	{"modernc.org/sqlite", []string{"internal/store", "client"}},
+	{"modernc.org/sqlite", []string{"internal/store", "client/internal/home"}},
 	{"github.com/coder/websocket", []string{"internal/doors", "internal/drive", "client", "cmd/waxwing"}},
 	{"net/http", []string{"api/gateway", "client", "cmd/waxwing", "internal/doors", "internal/gatewayserver", "internal/netguard", "internal/server", "internal/drive", "internal/xrpcserver"}},
 	{"code.dny.dev/ssrf", []string{"internal/netguard"}},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/client/internal/home"
 	"waxwing.im/waxwing/mls"
 )
 
@@ -164,7 +165,7 @@ func (s *session) advanceLeave(ctx context.Context, conv *conversation, sub *sub
 // isSpeaking says whether messages wait in the outbox of a conversation.
 func (c *Client) isSpeaking(ctx context.Context, id string) (is bool, err error) {
 	err = c.db.update(ctx, func(tx *tx) error {
-		o, err := tx.nextOutgoing(id, 0)
+		o, err := tx.Outbox.Next(id, 0)
 		is = o != nil
 		return err
 	})
@@ -430,7 +431,7 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 	if sub.sending || !sub.send.isReady() {
 		return nil
 	}
-	var o *outgoing
+	var o *home.Outgoing
 	var trouble error
 	err := s.c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(id)
@@ -438,7 +439,7 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 			len(conv.info.Unwanted)+len(conv.info.Missing) > 0 { // who is to go must not read it
 			return err
 		}
-		if o, err = tx.nextOutgoing(id, sub.sentThrough); err != nil || o == nil || o.envelope != "" {
+		if o, err = tx.Outbox.Next(id, sub.sentThrough); err != nil || o == nil || o.Envelope != "" {
 			return err
 		}
 		if err = tx.sealOutgoing(conv, o); errors.Is(err, errEncrypt) {
@@ -464,7 +465,7 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 	}
 	sub.mustCommit = false
 	sub.sending = true
-	s.ask(request{frameType: gateway.TypeSend, conversation: id, outgoing: o.id},
-		gateway.Send{ConvID: id, MsgID: o.wire, Env: o.envelope})
+	s.ask(request{frameType: gateway.TypeSend, conversation: id, outgoing: o.ID},
+		gateway.Send{ConvID: id, MsgID: o.Wire, Env: o.Envelope})
 	return nil
 }

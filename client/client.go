@@ -12,8 +12,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"waxwing.im/waxwing/client/internal/home"
 	"waxwing.im/waxwing/mls"
 )
+
+// StorageKeyBytes is the length of Options.StorageKey.
+const StorageKeyBytes = home.StorageKeyBytes
 
 // Options say who a client is and where it lives. Dir, StorageKey, Server and
 // Account are needed.
@@ -150,15 +154,12 @@ func open(ctx context.Context, o Options, h hooks) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client options: %w", err)
 	}
-	seal, err := newSealer(o.StorageKey)
-	if err != nil {
-		return nil, fmt.Errorf("client options: %w", err)
-	}
-	o.StorageKey = nil
-	db, err := openDatabase(ctx, o.Dir, seal, h.crash)
+	at, err := home.Open(ctx, o.Dir, o.StorageKey, h.crash)
 	if err != nil {
 		return nil, err
 	}
+	o.StorageKey = nil
+	db := &database{home: at, cache: map[string]*conversation{}}
 	c := &Client{options: o, account: o.Account, base: base, http: o.HTTPClient, ownsHTTP: ownsHTTP, log: o.Logger, db: db,
 		closed: make(chan struct{}), woken: map[string]bool{}, bell: make(chan struct{}, 1),
 		stateChanged: make(chan struct{}), observe: h.observe}
@@ -172,13 +173,13 @@ func open(ctx context.Context, o Options, h hooks) (*Client, error) {
 	err = c.loadIdentity(ctx)
 	if err == nil {
 		err = db.update(ctx, func(tx *tx) (err error) {
-			if c.read, err = tx.counter("application"); err != nil {
+			if c.read, err = tx.Counters.Get("application"); err != nil {
 				return err
 			}
 			if err := c.loadPeople(tx); err != nil {
 				return err
 			}
-			if _, err := tx.setting("lost", &c.lost); err != nil {
+			if _, err := tx.Settings.Get("lost", &c.lost); err != nil {
 				return err
 			}
 			_, err = tx.conversations()
@@ -186,7 +187,7 @@ func open(ctx context.Context, o Options, h hooks) (*Client, error) {
 		})
 	}
 	if err != nil {
-		db.close()
+		at.Close(ErrClosed)
 		return nil, fmt.Errorf("open home: %w", err)
 	}
 	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -201,6 +202,9 @@ func checkOptions(o *Options) (*url.URL, error) {
 	}
 	if o.Account == nil {
 		return nil, errors.New("no Account")
+	}
+	if len(o.StorageKey) != StorageKeyBytes {
+		return nil, fmt.Errorf("StorageKey does not have %d bytes", StorageKeyBytes)
 	}
 	if len(o.DeviceID) > 128 {
 		return nil, errors.New("DeviceID is too long")
@@ -253,7 +257,7 @@ func (c *Client) Close() error {
 	if c.ownsHTTP {
 		c.http.CloseIdleConnections()
 	}
-	return c.db.close()
+	return c.db.home.Close(ErrClosed)
 }
 
 // DID is the account that the client acts for.

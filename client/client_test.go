@@ -310,7 +310,7 @@ func TestNothingReadableAtRest(t *testing.T) {
 	for _, p := range two {
 		var kept tokens
 		if err := p.db.update(w.ctx, func(tx *tx) error {
-			_, err := tx.setting("tokens", &kept)
+			_, err := tx.Settings.Get("tokens", &kept)
 			return err
 		}); err != nil || kept.Resume == "" {
 			t.Fatalf("tokens: %v", err)

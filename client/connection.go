@@ -61,11 +61,11 @@ func (c *Client) run(ctx context.Context) {
 		}
 		if ctx.Err() != nil {
 			err = ErrClosed
-		} else if dead := c.db.failure(); dead != nil {
+		} else if dead := c.db.home.Failure(); dead != nil {
 			err = dead
 		}
 		c.setState(Offline, err)
-		if errors.Is(err, ErrClosed) || c.db.failure() != nil {
+		if errors.Is(err, ErrClosed) || c.db.home.Failure() != nil {
 			c.end(err)
 			return
 		}
@@ -73,7 +73,7 @@ func (c *Client) run(ctx context.Context) {
 		timer := time.NewTimer(pace.next(served, err))
 		select {
 		case <-timer.C:
-		case <-c.db.died:
+		case <-c.db.home.Died():
 			timer.Stop()
 		case <-ctx.Done():
 			timer.Stop()
@@ -94,7 +94,7 @@ func (c *Client) connect(ctx context.Context) (served, error) {
 	}
 	var kept tokens
 	if err := c.db.update(ctx, func(tx *tx) error {
-		_, err := tx.setting("tokens", &kept)
+		_, err := tx.Settings.Get("tokens", &kept)
 		return err
 	}); err != nil {
 		return served{}, err
@@ -118,7 +118,7 @@ func (c *Client) connect(ctx context.Context) (served, error) {
 	// On disk before it is used: whatever is sent next tells the server that this
 	// token has arrived, and the one before dies.
 	if err := c.db.update(ctx, func(tx *tx) error {
-		return tx.setSetting("tokens", tokens{Session: ready.SessionToken, Resume: ready.ResumeToken})
+		return tx.Settings.Set("tokens", tokens{Session: ready.SessionToken, Resume: ready.ResumeToken})
 	}); err != nil {
 		return served{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"waxwing.im/waxwing/client/internal/home"
 	"waxwing.im/waxwing/mls"
 )
 
@@ -229,46 +230,20 @@ func (c *conversation) settled() *conversation {
 	return c
 }
 
-// conversationRow is a row as it is stored.
-type conversationRow struct {
-	id                 string
-	phase              Phase
-	nextSeq, createdMS int64
-	info, mls, pending []byte
-}
-
-const conversationColumns = `id, phase, next_seq, created_ms, info, mls, pending`
-
-func (r *conversationRow) dest() []any {
-	return []any{&r.id, &r.phase, &r.nextSeq, &r.createdMS, &r.info, &r.mls, &r.pending}
-}
-
-// openConversation opens the sealed parts of a row.
-func (c *Client) openConversation(r *conversationRow) (*conversation, error) {
-	out := &conversation{id: r.id, phase: r.phase, nextSeq: r.nextSeq, createdMS: r.createdMS}
-	open := func(column string, sealed []byte) ([]byte, error) {
-		return c.db.sealer.open("conversations", r.id, column, sealed)
-	}
-	plain, err := open("info", r.info)
-	if err == nil {
-		err = json.Unmarshal(plain, &out.info)
-	}
+// openConversation makes a conversation of a row.
+func (c *Client) openConversation(r *home.Conversation) (*conversation, error) {
+	out := &conversation{id: r.ID, phase: Phase(r.Phase), nextSeq: r.NextSeq, createdMS: r.CreatedMS}
+	err := json.Unmarshal(r.Info, &out.info)
 	if err != nil {
 		return nil, fmt.Errorf("open conversation: %w", err)
 	}
-	if r.mls != nil {
-		if plain, err = open("mls", r.mls); err == nil {
-			out.group, err = mls.LoadGroup(plain, c.loadOptions())
-		}
-		if err != nil {
+	if r.Group != nil {
+		if out.group, err = mls.LoadGroup(r.Group, c.loadOptions()); err != nil {
 			return nil, fmt.Errorf("open group: %w", err)
 		}
 	}
-	if r.pending != nil {
-		if plain, err = open("pending", r.pending); err == nil {
-			out.pending, err = unmarshalPending(plain, c.loadOptions())
-		}
-		if err != nil {
+	if r.Pending != nil {
+		if out.pending, err = unmarshalPending(r.Pending, c.loadOptions()); err != nil {
 			return nil, fmt.Errorf("open pending commit: %w", err)
 		}
 	}
@@ -283,12 +258,11 @@ func (t *tx) conversation(id string) (*conversation, error) {
 	}
 	c, ok := t.db.cache[id]
 	if !ok {
-		var row conversationRow
-		found, err := t.get(row.dest(), `SELECT `+conversationColumns+` FROM conversations WHERE id = $1`, id)
-		if err != nil || !found {
+		row, err := t.Conversations.Get(id)
+		if err != nil || row == nil {
 			return nil, err
 		}
-		if c, err = t.db.load(&row); err != nil {
+		if c, err = t.db.load(row); err != nil {
 			return nil, err
 		}
 		t.db.cache[id] = c
@@ -320,69 +294,57 @@ func (t *tx) saveConversation(c *conversation) error {
 	if c.changed == 0 {
 		return nil
 	}
-	if c.isNew {
-		info, err := t.sealJSON("conversations", c.id, "info", c.info)
-		if err != nil {
+	switch {
+	case c.isNew:
+		if err := t.Conversations.Add(c.id, int(c.phase), c.nextSeq, c.createdMS, c.info); err != nil {
 			return err
 		}
-		if err := t.exec(`INSERT INTO conversations (id, phase, next_seq, created_ms, info) VALUES ($1, $2, $3, $4, $5)`,
-			c.id, c.phase, c.nextSeq, c.createdMS, info); err != nil {
-			return err
-		}
-	} else if c.changed&changedInfo != 0 {
-		info, err := t.sealJSON("conversations", c.id, "info", c.info)
-		if err != nil {
-			return err
-		}
-		if err := t.exec(`UPDATE conversations SET info = $1 WHERE id = $2`, info, c.id); err != nil {
+	case c.changed&changedInfo != 0:
+		if err := t.Conversations.SetInfo(c.id, c.info); err != nil {
 			return err
 		}
 	}
 	if c.changed&changedPlace != 0 && !c.isNew {
-		if err := t.exec(`UPDATE conversations SET phase = $1, next_seq = $2 WHERE id = $3`,
-			c.phase, c.nextSeq, c.id); err != nil {
+		if err := t.Conversations.SetPlace(c.id, int(c.phase), c.nextSeq); err != nil {
 			return err
 		}
 	}
 	if c.changed&changedGroup != 0 {
-		if err := t.saveState(c.id, "mls", c.group == nil, c.group.MarshalBinary); err != nil {
+		var plain []byte
+		var err error
+		if c.group != nil {
+			if plain, err = c.group.MarshalBinary(); err != nil {
+				return fmt.Errorf("encode group: %w", err)
+			}
+		}
+		if err := t.Conversations.SetGroup(c.id, plain); err != nil {
 			return err
 		}
 	}
-	if c.changed&changedPending != 0 {
-		return t.saveState(c.id, "pending", c.pending == nil, c.pending.MarshalBinary)
+	if c.changed&changedPending == 0 {
+		return nil
 	}
-	return nil
-}
-
-// saveState writes the column mls or pending.
-func (t *tx) saveState(id, column string, isNil bool, marshal func() ([]byte, error)) error {
-	var sealed any
-	if !isNil {
-		plain, err := marshal()
-		if err != nil {
-			return fmt.Errorf("encode %s: %w", column, err)
+	var plain []byte
+	if c.pending != nil {
+		var err error
+		if plain, err = c.pending.MarshalBinary(); err != nil {
+			return fmt.Errorf("encode pending commit: %w", err)
 		}
-		sealed = t.db.sealer.seal("conversations", id, column, plain)
 	}
-	return t.exec(`UPDATE conversations SET `+column+` = $1 WHERE id = $2`, sealed, id)
+	return t.Conversations.SetPending(c.id, plain)
 }
 
 // conversations are all conversations, oldest first. They are the cache's own and
 // must not be changed.
 func (t *tx) conversations() ([]*conversation, error) {
 	if !t.db.all {
-		var row conversationRow
 		var fresh []*conversation
-		err := t.each(row.dest(), func() error {
-			if _, ok := t.db.cache[row.id]; ok {
-				return nil
-			}
-			c, err := t.db.load(&row)
+		isHere := func(id string) bool { return t.db.cache[id] != nil }
+		err := t.Conversations.Each(isHere, func(row *home.Conversation) error {
+			c, err := t.db.load(row)
 			fresh = append(fresh, c)
-			row = conversationRow{}
 			return err
-		}, `SELECT `+conversationColumns+` FROM conversations`)
+		})
 		if err != nil {
 			return nil, err
 		}

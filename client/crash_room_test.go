@@ -218,7 +218,7 @@ func TestCrashOfNewDevice(t *testing.T) {
 					w.start(p)
 					w.eventually("it has published", func() bool {
 						var published int64
-						err := p.db.update(w.ctx, func(tx *tx) (err error) { published, err = tx.counter("published"); return err })
+						err := p.db.update(w.ctx, func(tx *tx) (err error) { published, err = tx.Counters.Get("published"); return err })
 						return err == nil && published > 0
 					})
 					if err := w.bob.with(w.ctx, func(c *Client) error { return c.AddDevice(w.ctx, p.options.DeviceID) }); err != nil {

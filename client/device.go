@@ -129,10 +129,10 @@ func (c *Client) RemoveDevice(ctx context.Context, device string) error {
 			return err
 		}
 		var revoke []string
-		if _, err := tx.setting("revoke", &revoke); err != nil {
+		if _, err := tx.Settings.Get("revoke", &revoke); err != nil {
 			return err
 		}
-		return tx.setSetting("revoke", append(revoke, device))
+		return tx.Settings.Set("revoke", append(revoke, device))
 	})
 	if err != nil {
 		return err
@@ -164,14 +164,14 @@ func (c *Client) setLost(tx *tx, lost []string) error {
 		c.lostChanges.Add(1)
 		c.peopleMu.Unlock()
 	})
-	return tx.setSetting("lost", lost)
+	return tx.Settings.Set("lost", lost)
 }
 
 // revokeLost ends the sessions of lost devices and voids their key packages. It is
 // done again until the server has agreed.
 func (c *Client) revokeLost(ctx context.Context, token string) error {
 	var revoke []string
-	if err := c.db.update(ctx, func(tx *tx) error { _, err := tx.setting("revoke", &revoke); return err }); err != nil {
+	if err := c.db.update(ctx, func(tx *tx) error { _, err := tx.Settings.Get("revoke", &revoke); return err }); err != nil {
 		return err
 	}
 	for _, device := range revoke {
@@ -184,10 +184,10 @@ func (c *Client) revokeLost(ctx context.Context, token string) error {
 		}
 		if err := c.db.update(ctx, func(tx *tx) error {
 			var left []string
-			if _, err := tx.setting("revoke", &left); err != nil {
+			if _, err := tx.Settings.Get("revoke", &left); err != nil {
 				return err
 			}
-			return tx.setSetting("revoke", slices.DeleteFunc(left, func(d string) bool { return d == device }))
+			return tx.Settings.Set("revoke", slices.DeleteFunc(left, func(d string) bool { return d == device }))
 		}); err != nil {
 			return err
 		}

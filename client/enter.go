@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
-	"strconv"
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
@@ -396,17 +395,12 @@ func (c *Client) entered(tx *tx, conv *conversation, next *mls.Group, e Event) e
 // takeKept gives the Welcome that was put aside for a conversation, and forgets it;
 // nil if there is none.
 func (t *tx) takeKept(conversation string) (*gateway.Welcome, error) {
-	var pos int64
-	var body []byte
-	found, err := t.get([]any{&pos, &body}, `SELECT pos, body FROM welcomes WHERE conversation = $1`, conversation)
+	var w gateway.Welcome
+	found, err := t.Welcomes.Take(conversation, &w)
 	if err != nil || !found {
 		return nil, err
 	}
-	var w gateway.Welcome
-	if err := t.openJSON("welcomes", strconv.FormatInt(pos, 10), "body", body, &w); err != nil {
-		return nil, err
-	}
-	return &w, t.exec(`DELETE FROM welcomes WHERE pos = $1`, pos)
+	return &w, nil
 }
 
 // checkJoiner refuses an external commit by an account that is not in the group. The

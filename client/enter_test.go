@@ -117,7 +117,7 @@ func TestAddDevice(t *testing.T) {
 	tablet.open()
 	w.eventually("the tablet has published", func() bool {
 		var published int64
-		err := tablet.db.update(w.ctx, func(tx *tx) (err error) { published, err = tx.counter("published"); return err })
+		err := tablet.db.update(w.ctx, func(tx *tx) (err error) { published, err = tx.Counters.Get("published"); return err })
 		return err == nil && published > 0
 	})
 	if err := ann.AddDevice(w.ctx, "no such device"); err != nil {

@@ -69,7 +69,7 @@ func (c *Client) waitLonger(tx *tx, conv *conversation) error {
 	}
 	w.GaveUp = true
 	conv.info.Problem = ErrUnfinished.Error()
-	o, err := tx.nextOutgoing(conv.id, 0)
+	o, err := tx.Outbox.Next(conv.id, 0)
 	if err != nil || o == nil && conv.info.Peer == "" {
 		return err
 	}

@@ -67,7 +67,7 @@ func (w *world) counted(name string) (*person, *callCounter) {
 func (p *person) makesRooms(n int, with *person) (ids []string) {
 	p.w.t.Helper()
 	var kept tokens
-	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.setting("tokens", &kept); return err }); err != nil {
+	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.Settings.Get("tokens", &kept); return err }); err != nil {
 		p.w.t.Fatal(err)
 	}
 	for range n {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"waxwing.im/waxwing/client/internal/home"
 	"waxwing.im/waxwing/mls"
 )
 
@@ -13,12 +14,12 @@ import (
 var (
 	// ErrStorageKey: the storage key is not the one that the home was made with,
 	// or the database was tampered with.
-	ErrStorageKey = errors.New("wrong storage key or damaged home")
+	ErrStorageKey = home.ErrStorageKey
 	// ErrInUse: another client, here or in another process, has the home open.
-	ErrInUse = errors.New("the home is in use by another client")
+	ErrInUse = home.ErrInUse
 	// ErrHome: the home belongs to another account or device, or was written by a
 	// newer version of this package.
-	ErrHome = errors.New("the home does not fit")
+	ErrHome = home.ErrHome
 	// ErrAccount: what should name an account is not a DID, or a did:key without a key.
 	ErrAccount = errors.New("not an account's DID")
 	// ErrClosed: the client was closed.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"strconv"
 	"time"
 )
 
@@ -149,19 +148,10 @@ func (e *Event) Err() error {
 // report adds an event to the inbox, in the transaction that makes it true. The
 // body of a message is kept once, in messages, and outlives the event.
 func (t *tx) report(e Event) error {
-	id, err := t.next("event")
-	if err != nil {
-		return err
+	if e.Type == EventMessage {
+		return t.Events.Add(e.Conversation, e.Seq, nil)
 	}
-	body := []byte{}
-	if e.Type != EventMessage {
-		if body, err = t.sealJSON("events", strconv.FormatInt(id, 10), "body", e); err != nil {
-			return err
-		}
-	}
-	t.after = append(t.after, t.db.wakeReaders)
-	return t.exec(`INSERT INTO events (id, conversation, seq, body) VALUES ($1, $2, $3, $4)`,
-		id, e.Conversation, e.Seq, body)
+	return t.Events.Add(e.Conversation, e.Seq, e)
 }
 
 // problem reports err as an event of the conversation.
@@ -178,34 +168,18 @@ const (
 
 // eventsAfter reads the next events after an id.
 func (c *Client) eventsAfter(ctx context.Context, after int64) ([]Event, error) {
-	type row struct {
-		id, seq      int64
-		conversation string
-		body         []byte
-	}
 	var out []Event
 	err := c.db.update(ctx, func(tx *tx) error {
-		var r row
-		var rows []row
-		err := tx.each([]any{&r.id, &r.conversation, &r.seq, &r.body}, func() error {
-			rows = append(rows, r)
-			r.body = nil
-			return nil
-		}, `SELECT id, conversation, seq, body FROM events WHERE id > $1 ORDER BY id LIMIT $2`, after, eventsPage)
+		rows, err := tx.Events.After(after, eventsPage)
 		if err != nil {
 			return err
 		}
 		for _, r := range rows {
 			var e Event
-			if len(r.body) == 0 {
-				e, err = tx.message(r.conversation, r.seq)
-			} else {
-				err = tx.openJSON("events", strconv.FormatInt(r.id, 10), "body", r.body, &e)
-			}
-			if err != nil {
+			if err := tx.Events.Read(&r, &e); err != nil {
 				return err
 			}
-			e.ID = r.id
+			e.ID = r.ID
 			out = append(out, c.judged(e))
 		}
 		return nil
@@ -221,7 +195,7 @@ func (c *Client) eventsAfter(ctx context.Context, after int64) ([]Event, error) 
 func (c *Client) Events(ctx context.Context, after int64) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		for {
-			woken := c.db.readersWake()
+			woken := c.db.home.NewEvents()
 			page, err := c.eventsAfter(ctx, after)
 			if err != nil {
 				yield(Event{}, err)
@@ -269,38 +243,18 @@ func (c *Client) Next(ctx context.Context) (Event, error) {
 // They are erased; messages stay in History. It is on disk when Ack returns.
 func (c *Client) Ack(ctx context.Context, id int64) error {
 	return c.db.update(ctx, func(tx *tx) error {
-		before, err := tx.counter("application")
+		before, err := tx.Counters.Get("application")
 		if err != nil || id <= before {
 			return err
 		}
-		last, err := tx.counter("event")
+		last, err := tx.Events.Last()
 		if err != nil {
 			return err
 		}
 		id = min(id, last)
-		if err := tx.exec(`DELETE FROM events WHERE id <= $1`, id); err != nil {
+		if err := tx.Events.Forget(id); err != nil {
 			return err
 		}
-		return tx.setCounter("application", id)
+		return tx.Counters.Set("application", id)
 	})
-}
-
-// wakeReaders lets everyone who waits for events look again; mu is held.
-func (db *database) wakeReaders() {
-	db.readMu.Lock()
-	defer db.readMu.Unlock()
-	if db.readers != nil {
-		close(db.readers)
-		db.readers = nil
-	}
-}
-
-// readersWake is closed when there may be new events.
-func (db *database) readersWake() <-chan struct{} {
-	db.readMu.Lock()
-	defer db.readMu.Unlock()
-	if db.readers == nil {
-		db.readers = make(chan struct{})
-	}
-	return db.readers
 }

@@ -1,12 +1,13 @@
 package client
 
 import (
-	"bytes"
 	"database/sql"
 	"encoding/json"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"waxwing.im/waxwing/client/internal/home"
 )
 
 // TestHomeOfBefore: a home of version 2 goes on as it is. Its direct conversations keep
@@ -40,7 +41,7 @@ func TestHomeOfBefore(t *testing.T) {
 	ann.reads("not so long ago")
 	ann.close()
 	bob.net.setDown(true)
-	makeVersion2(t, ann)
+	makeVersion2(t, ann, old)
 	restore()
 	ann.open()
 	if id := ann.dm(bob); id != old {
@@ -72,41 +73,38 @@ func TestHomeOfBefore(t *testing.T) {
 }
 
 // makeVersion2 makes the home what it was in version 2, with frames as they were sent.
-func makeVersion2(t *testing.T, p *person) {
+func makeVersion2(t *testing.T, p *person, conversation string) {
 	t.Helper()
-	seal, err := newSealer(bytes.Repeat([]byte{1}, StorageKeyBytes))
+	at, err := home.Open(t.Context(), p.options.Dir, p.options.StorageKey, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := sql.Open("sqlite", filepath.Join(p.options.Dir, databaseFile))
+	var requests []home.Request
+	if err := at.Update(t.Context(), func(tx *home.Tx) error {
+		if err := tx.Journal.Lose(conversation, 0); err != nil { // which lists them
+			return err
+		}
+		requests, err = tx.Journal.Lost(conversation)
+		return err
+	}); err != nil || len(requests) == 0 {
+		t.Fatalf("%d requests: %v", len(requests), err)
+	}
+	at.Close(ErrClosed)
+	db, err := sql.Open("sqlite", filepath.Join(p.options.Dir, "waxwing.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	rows, err := db.Query(`SELECT conversation, digest, frame FROM log WHERE frame IS NOT NULL`)
-	if err != nil {
+	for _, r := range requests {
+		if !json.Valid(r.Body) {
+			t.Fatalf("the journal has %q", r.Body)
+		}
+		if _, err := db.Exec(`UPDATE log SET frame = $1, lost = 0 WHERE digest = $2`, string(r.Body), r.Digest); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := db.Exec(`UPDATE log SET lost = 0`); err != nil {
 		t.Fatal(err)
-	}
-	plain := map[string]string{}
-	for rows.Next() {
-		var conversation string
-		var digest, frame []byte
-		if err := rows.Scan(&conversation, &digest, &frame); err != nil {
-			t.Fatal(err)
-		}
-		raw, err := seal.open("log", logRow(conversation, digest), "frame", frame)
-		if err != nil || !json.Valid(raw) {
-			t.Fatalf("a frame of the journal: %v", err)
-		}
-		plain[string(digest)] = string(raw)
-	}
-	if err := rows.Err(); err != nil || len(plain) == 0 {
-		t.Fatalf("%d frames: %v", len(plain), err)
-	}
-	for digest, frame := range plain {
-		if _, err := db.Exec(`UPDATE log SET frame = $1 WHERE digest = $2`, frame, []byte(digest)); err != nil {
-			t.Fatal(err)
-		}
 	}
 	if _, err := db.Exec(`ALTER TABLE key_packages DROP COLUMN used_ms; PRAGMA user_version = 2`); err != nil {
 		t.Fatal(err)

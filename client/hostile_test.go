@@ -144,19 +144,12 @@ func TestForgedWelcome(t *testing.T) {
 	var messages []string
 	var ref string
 	w.eventually("ann has published", func() bool {
-		err := ann.db.update(w.ctx, func(tx *tx) error {
-			var body []byte
-			found, err := tx.get([]any{&ref, &body}, `SELECT ref, body FROM key_packages WHERE published = 1 AND last_resort = 0 LIMIT 1`)
-			if err != nil || !found {
-				return err
+		for _, p := range ann.packages() {
+			if p.IsPublished && !p.LastResort {
+				ref, messages = p.Ref, []string{string(ann.message(p))}
 			}
-			p, err := tx.openKeyPackage(ref, body)
-			if err == nil {
-				messages = []string{string(p.Message())}
-			}
-			return err
-		})
-		return err == nil && messages != nil
+		}
+		return messages != nil
 	})
 	key, err := mls.NewSignatureKey(groupSuite)
 	if err != nil {
@@ -303,8 +296,8 @@ func TestForeignMessages(t *testing.T) {
 	bob.says(dm, "mine")
 	var wire string
 	if err := bob.db.update(w.ctx, func(tx *tx) error {
-		o, err := tx.nextOutgoing(dm, 0)
-		wire = o.wire
+		o, err := tx.Outbox.Next(dm, 0)
+		wire = o.Wire
 		return err
 	}); err != nil {
 		t.Fatal(err)

@@ -320,11 +320,11 @@ func (b *batch) sendRefused(r request, refusal *Refusal) error {
 	case refusal.Code == codeEpochConflict && conv.info.Rewound && uint64(max(refusal.CurrentEpoch, 0)) < epoch:
 		return nil // the commits that the log has lost come first
 	case refusal.Code == codeEpochConflict:
-		return b.tx.unsealOutgoing(r.outgoing)
+		return b.tx.Outbox.ClearEnvelope(r.outgoing)
 	case refusal.mayPass():
 		return nil
 	}
-	o, err := b.tx.outgoing(`id = $1`, r.outgoing)
+	o, err := b.tx.Outbox.Get(r.outgoing)
 	if err != nil || o == nil {
 		return err
 	}
@@ -365,7 +365,7 @@ func (b *batch) takeDevice(pos int64, what []string, do func() error) error {
 	if b.s.c.xrpc != nil {
 		return do() // which has no such log
 	}
-	before, err := b.tx.counter("device_pos")
+	before, err := b.tx.Counters.Get("device_pos")
 	if err != nil {
 		return err
 	}
@@ -386,7 +386,7 @@ func (b *batch) takeDevice(pos int64, what []string, do func() error) error {
 		return err
 	}
 	b.then(func() { b.s.devicePos = max(b.s.devicePos, pos) })
-	return b.tx.setCounter("device_pos", pos)
+	return b.tx.Counters.Set("device_pos", pos)
 }
 
 func (b *batch) welcome(frame gateway.Frame) error {

@@ -3,13 +3,13 @@ package client
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/client/internal/home"
 )
 
 // The log of a server does not go backwards, unless it is restored from a backup, which
@@ -21,80 +21,22 @@ import (
 // the same msg_id and byte for byte, so that others know it too. Whoever was away while
 // that happened, and finds the log to end as before, keeps the order that it knew.
 
-// The bounds of the journal in each conversation, in events: how far back digests are
-// kept, own messages with their bytes, and own commits with theirs, which are large.
-const (
-	journalEvents   = 4096
-	journalMessages = 2048
-	journalCommits  = 128
-	journalTrim     = 64 // how often what is beyond is forgotten
-)
-
 // note enters an event of the log, with the frame that sent it if it is our own.
 func (t *tx) note(conversation string, seq int64, digest [sha256.Size]byte, frameType string, frame any) error {
-	var kind, sealed any
-	if frame != nil {
-		raw, err := gateway.Marshal(frame)
-		if err != nil {
-			return fmt.Errorf("encode journal: %w", err)
-		}
-		// A commit names accounts, and what belongs to it is not for who finds the home.
-		kind, sealed = frameType, t.db.sealer.seal("log", logRow(conversation, digest[:]), "frame", raw)
+	if frame == nil {
+		return t.Journal.Note(conversation, seq, digest, "", nil)
 	}
-	if seq%journalTrim == 0 {
-		if err := t.exec(`DELETE FROM log WHERE conversation = $1 AND seq < $2`, conversation, seq-journalEvents); err != nil {
-			return err
-		}
-		if err := t.exec(`UPDATE log SET type = NULL, frame = NULL WHERE conversation = $1 AND frame IS NOT NULL
-			AND (seq < $2 OR seq < $3 AND type = $4)`, conversation, seq-journalMessages, seq-journalCommits, gateway.TypeCommit); err != nil {
-			return err
-		}
+	raw, err := gateway.Marshal(frame)
+	if err != nil {
+		return fmt.Errorf("encode journal: %w", err)
 	}
-	return t.exec(`INSERT INTO log (conversation, digest, seq, type, frame) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (conversation, digest) DO NOTHING`, conversation, digest[:], seq, kind, sealed)
-}
-
-func logRow(conversation string, digest []byte) string {
-	return conversation + "\x00" + hex.EncodeToString(digest)
-}
-
-// sealFrames seals what a home of version 2 has in the journal, where frames stood as
-// they were sent.
-func (t *tx) sealFrames() error {
-	type row struct {
-		conversation  string
-		digest, frame []byte
-	}
-	var rows []row
-	var r row
-	if err := t.each([]any{&r.conversation, &r.digest, &r.frame}, func() error {
-		rows = append(rows, r)
-		r.digest, r.frame = nil, nil
-		return nil
-	}, `SELECT conversation, digest, CAST(frame AS BLOB) FROM log WHERE typeof(frame) = 'text'`); err != nil {
-		return err
-	}
-	for _, r := range rows {
-		sealed := t.db.sealer.seal("log", logRow(r.conversation, r.digest), "frame", r.frame)
-		if err := t.exec(`UPDATE log SET frame = $1 WHERE conversation = $2 AND digest = $3`, sealed, r.conversation, r.digest); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// noted says whether the journal has an event with that digest, and where; isLost that
-// it is missing in the log since that was set back.
-func (t *tx) noted(conversation string, digest [sha256.Size]byte) (seq int64, isLost, found bool, err error) {
-	found, err = t.get([]any{&seq, &isLost}, `SELECT seq, lost FROM log WHERE conversation = $1 AND digest = $2`, conversation, digest[:])
-	return seq, isLost, found, err
+	return t.Journal.Note(conversation, seq, digest, frameType, raw)
 }
 
 // overlap is the event that a subscription begins with: the last one that was taken in,
 // if the journal has it, so that a log that was set back shows.
 func (t *tx) overlap(conv *conversation) (from int64, err error) {
-	var one int
-	found, err := t.get([]any{&one}, `SELECT 1 FROM log WHERE conversation = $1 AND seq = $2 AND lost = 0`, conv.id, conv.nextSeq-1)
+	found, err := t.Journal.Has(conv.id, conv.nextSeq-1)
 	if found {
 		return conv.nextSeq - 1, err
 	}
@@ -110,12 +52,11 @@ func (t *tx) overlap(conv *conversation) (from int64, err error) {
 
 // isAsBefore compares an event that was taken in before with what stood in its place.
 func (t *tx) isAsBefore(conversation string, seq int64, digest [sha256.Size]byte) (bool, error) {
-	var one int
-	known, err := t.get([]any{&one}, `SELECT 1 FROM log WHERE conversation = $1 AND seq = $2 AND lost = 0`, conversation, seq)
+	known, err := t.Journal.Has(conversation, seq)
 	if err != nil || !known {
 		return true, err // older than the journal
 	}
-	at, _, found, err := t.noted(conversation, digest)
+	at, _, found, err := t.Journal.Find(conversation, digest)
 	return found && at == seq, err
 }
 
@@ -124,13 +65,13 @@ func (t *tx) isAsBefore(conversation string, seq int64, digest [sha256.Size]byte
 // need is known by its digest.
 func (c *Client) rewind(tx *tx, conv *conversation, last int64) error {
 	info := conv.editInfo()
-	var first int64 // what is before the journal was never read here, or long ago
-	if _, err := tx.get([]any{&first}, `SELECT coalesce(min(seq), 1) FROM log WHERE conversation = $1`, conv.id); err != nil {
+	first, err := tx.Journal.First(conv.id) // what is before the journal was never read here, or long ago
+	if err != nil {
 		return err
 	}
 	next := min(conv.nextSeq, max(first, min(last+1, conv.nextSeq)-info.Back))
 	info.Unsure = true
-	info.Back = min(max(16, 8*info.Back), journalEvents)
+	info.Back = min(max(16, 8*info.Back), home.JournalEvents)
 	if !info.Rewound {
 		info.Rewound = true
 		c.stats.rewinds.Add(1)
@@ -139,73 +80,43 @@ func (c *Client) rewind(tx *tx, conv *conversation, last int64) error {
 			return err
 		}
 	}
-	if err := tx.settleEvents(conv.id, next); err != nil {
+	if err := tx.Events.Settle(conv.id, next); err != nil {
 		return err
 	}
-	if err := tx.exec(`UPDATE log SET lost = 1 WHERE conversation = $1 AND seq >= $2`, conv.id, next); err != nil {
+	if err := tx.Journal.Lose(conv.id, next); err != nil {
 		return err
 	}
 	// Their places may be taken by others: they stand apart until they come again.
-	if err := tx.exec(`UPDATE messages SET seq = -seq WHERE conversation = $1 AND seq >= $2`, conv.id, next); err != nil {
+	if err := tx.Messages.SetApart(conv.id, next); err != nil {
 		return err
 	}
 	conv.setNextSeq(next)
 	return nil
 }
 
-// settleEvents puts the messages into the events that name them by their place, before
-// the places change.
-func (t *tx) settleEvents(conversation string, from int64) error {
-	var id, seq int64
-	events := map[int64]int64{}
-	if err := t.each([]any{&id, &seq}, func() error { events[id] = seq; return nil },
-		`SELECT id, seq FROM events WHERE conversation = $1 AND seq >= $2 AND length(body) = 0`, conversation, from); err != nil {
-		return err
-	}
-	for id, seq := range events {
-		e, err := t.message(conversation, seq)
-		if err != nil {
-			return err
-		}
-		body, err := t.sealJSON("events", strconv.FormatInt(id, 10), "body", e)
-		if err != nil {
-			return err
-		}
-		if err := t.exec(`UPDATE events SET body = $1 WHERE id = $2`, body, id); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // takeAgain takes in an event that was there before the log was set back: it gets its
 // new place, and nobody is told.
 func (c *Client) takeAgain(tx *tx, conv *conversation, e *gateway.Event, digest [sha256.Size]byte) error {
-	if err := tx.exec(`UPDATE log SET seq = $1, lost = 0 WHERE conversation = $2 AND digest = $3`, e.Seq, conv.id, digest[:]); err != nil {
+	if err := tx.Journal.PutBack(conv.id, digest, e.Seq); err != nil {
 		return err
 	}
-	if o, err := tx.outgoingByWire(conv.id, e.MsgID); err != nil {
+	if o, err := tx.Outbox.ByWire(conv.id, e.MsgID); err != nil {
 		return err
-	} else if o != nil && o.envelope == e.Env {
-		if err := tx.removeOutgoing(o.id); err != nil {
+	} else if o != nil && o.Envelope == e.Env {
+		if err := tx.Outbox.Remove(o.ID); err != nil {
 			return err
 		}
 	}
-	var seq int64
-	found, err := tx.get([]any{&seq}, `SELECT seq FROM messages WHERE conversation = $1 AND digest = $2 AND seq < 0`, conv.id, digest[:])
-	if err != nil || !found {
+	seq, found, err := tx.Messages.SeqOf(conv.id, digest[:])
+	if err != nil || !found || seq > 0 {
 		return err
 	}
-	message, err := tx.message(conv.id, seq)
-	if err != nil {
+	var message Event
+	if err := tx.Messages.Get(conv.id, seq, &message); err != nil {
 		return err
 	}
 	message.Seq = e.Seq
-	body, err := tx.sealJSON("messages", messageRow(conv.id, e.Seq), "body", message)
-	if err != nil {
-		return err
-	}
-	return tx.exec(`UPDATE messages SET seq = $1, body = $2 WHERE conversation = $3 AND digest = $4`, e.Seq, body, conv.id, digest[:])
+	return tx.Messages.PutBack(conv.id, digest[:], e.Seq, message)
 }
 
 // accountLog stands in the journal for the account log, whose events have no digest of
@@ -218,7 +129,7 @@ func accountDigest(pos int64, what []string) [sha256.Size]byte {
 
 // noteAccountEvent enters an event of the account log.
 func (t *tx) noteAccountEvent(pos int64, digest [sha256.Size]byte) error {
-	if err := t.exec(`DELETE FROM log WHERE conversation = $1 AND seq < $2`, accountLog, pos-journalEvents); err != nil {
+	if err := t.Journal.ForgetBefore(accountLog, pos-home.JournalEvents); err != nil {
 		return err
 	}
 	return t.note(accountLog, pos, digest, "", nil)
@@ -227,11 +138,10 @@ func (t *tx) noteAccountEvent(pos int64, digest [sha256.Size]byte) error {
 // isOtherAccountEvent says whether something else stood at pos, or nothing. What is
 // older than the journal is taken to be as it was.
 func (t *tx) isOtherAccountEvent(pos int64, digest [sha256.Size]byte) (bool, error) {
-	if _, _, found, err := t.noted(accountLog, digest); err != nil || found {
+	if _, _, found, err := t.Journal.Find(accountLog, digest); err != nil || found {
 		return false, err
 	}
-	var one int
-	return t.get([]any{&one}, `SELECT 1 FROM log WHERE conversation = $1 AND seq <= $2 LIMIT 1`, accountLog, pos)
+	return t.Journal.HasUpTo(accountLog, pos)
 }
 
 // accountSetBack forgets what stood in the account log from pos on. What it said was
@@ -239,7 +149,7 @@ func (t *tx) isOtherAccountEvent(pos int64, digest [sha256.Size]byte) (bool, err
 // by who made it, with the commit that goes with it.
 func (c *Client) accountSetBack(tx *tx, pos int64) error {
 	c.stats.rewinds.Add(1)
-	if err := tx.exec(`DELETE FROM log WHERE conversation = $1 AND seq >= $2`, accountLog, pos); err != nil {
+	if err := tx.Journal.ForgetFrom(accountLog, pos); err != nil {
 		return err
 	}
 	return tx.report(Event{Type: EventRewound, Seq: pos - 1, Time: c.now(), Code: problemRewound,
@@ -250,25 +160,15 @@ func (c *Client) accountSetBack(tx *tx, pos int64) error {
 // waits until those of others before it are back; if they do not come the group is
 // entered anew.
 func (c *Client) resend(ctx context.Context, token, id string, tries int) error {
-	type row struct {
-		kind          string
-		frame, digest []byte
-	}
-	var rows []row
-	if err := c.db.update(ctx, func(tx *tx) error {
-		rows = nil
-		var r row
-		return tx.each([]any{&r.kind, &r.frame, &r.digest}, func() error {
-			body, err := tx.db.sealer.open("log", logRow(id, r.digest), "frame", r.frame)
-			rows = append(rows, row{r.kind, body, r.digest})
-			r.frame, r.digest = nil, nil
-			return err
-		}, `SELECT type, frame, digest FROM log WHERE conversation = $1 AND lost = 1 AND frame IS NOT NULL ORDER BY seq`, id)
+	var lost []home.Request
+	if err := c.db.update(ctx, func(tx *tx) (err error) {
+		lost, err = tx.Journal.Lost(id)
+		return err
 	}); err != nil {
 		return err
 	}
-	for _, r := range rows {
-		frame := fmt.Appendf(nil, `{"v":%d,"t":%q,"body":%s}`, gateway.Version, r.kind, r.frame)
+	for _, r := range lost {
+		frame := fmt.Appendf(nil, `{"v":%d,"t":%q,"body":%s}`, gateway.Version, r.Kind, r.Body)
 		err := c.post(ctx, token, "/v1/inbox", frame, &gateway.InboxAnswer{})
 		refusal := asRefusal(err)
 		switch {
@@ -278,7 +178,7 @@ func (c *Client) resend(ctx context.Context, token, id string, tries int) error 
 		case refusal.Code == codeEpochConflict && tries < resendTries:
 			return fmt.Errorf("send again: %w", err) // what comes before it is somebody else's to send
 		}
-		if err := c.db.update(ctx, func(tx *tx) error { return c.resent(tx, id, r.digest, refusal) }); err != nil {
+		if err := c.db.update(ctx, func(tx *tx) error { return c.resent(tx, id, r.Digest, refusal) }); err != nil {
 			return err
 		}
 	}
@@ -303,13 +203,12 @@ func (c *Client) resent(tx *tx, id string, digest []byte, refusal *Refusal) erro
 		return err
 	}
 	if refusal == nil { // its echo gives it its place
-		return tx.exec(`UPDATE log SET frame = NULL, type = NULL WHERE conversation = $1 AND digest = $2`, id, digest)
+		return tx.Journal.Resent(id, digest)
 	}
-	if err := tx.exec(`DELETE FROM log WHERE conversation = $1 AND digest = $2`, id, digest); err != nil {
+	if err := tx.Journal.Forget(id, digest); err != nil {
 		return err
 	}
-	var seq int64
-	found, err := tx.get([]any{&seq}, `SELECT seq FROM messages WHERE conversation = $1 AND digest = $2`, id, digest)
+	seq, found, err := tx.Messages.SeqOf(id, digest)
 	if err != nil {
 		return err
 	}
@@ -318,8 +217,8 @@ func (c *Client) resent(tx *tx, id string, digest []byte, refusal *Refusal) erro
 		conv.editInfo().Forced = true // into an epoch before ours
 		return nil
 	}
-	e, err := tx.message(id, seq)
-	if err != nil {
+	var e Event
+	if err := tx.Messages.Get(id, seq, &e); err != nil {
 		return err
 	}
 	return tx.report(Event{Type: EventRefused, Conversation: id, MessageID: e.MessageID, Own: true, Text: e.Text, Time: c.now(),

@@ -72,8 +72,8 @@ func TestLogSetBack(t *testing.T) {
 	for _, p := range people {
 		w.eventually(p.name+" has nothing left that is lost", func() bool {
 			var lost int
-			if err := p.db.update(w.ctx, func(tx *tx) error {
-				_, err := tx.get([]any{&lost}, `SELECT count(*) FROM messages WHERE seq < 0`)
+			if err := p.db.update(w.ctx, func(tx *tx) (err error) {
+				lost, err = tx.Messages.Apart()
 				return err
 			}); err != nil {
 				t.Fatal(err)

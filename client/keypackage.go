@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"database/sql"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/client/internal/home"
 	"waxwing.im/waxwing/mls"
 	"waxwing.im/waxwing/mls/keypackage"
 	"waxwing.im/waxwing/mls/wire"
@@ -48,9 +48,7 @@ func (c *Client) addKeyPackages(tx *tx, count int, lastResort bool) error {
 			return fmt.Errorf("save key package: %w", err)
 		}
 		ref := hex.EncodeToString(p.Ref())
-		body := tx.db.sealer.seal("key_packages", ref, "body", private)
-		if err := tx.exec(`INSERT INTO key_packages (ref, last_resort, published, expires_ms, body) VALUES ($1, $2, 0, $3, $4)`,
-			ref, lastResort, expires.UnixMilli(), body); err != nil {
+		if err := tx.KeyPackages.Add(home.KeyPackage{Ref: ref, Private: private, LastResort: lastResort, Expires: expires}); err != nil {
 			return err
 		}
 	}
@@ -59,69 +57,46 @@ func (c *Client) addKeyPackages(tx *tx, count int, lastResort bool) error {
 
 // keyPackage is the package with that ref and its private keys; nil if there is none.
 func (t *tx) keyPackage(ref string) (*mls.KeyPackage, error) {
-	var body []byte
-	found, err := t.get([]any{&body}, `SELECT body FROM key_packages WHERE ref = $1`, ref)
-	if err != nil || !found {
+	row, err := t.KeyPackages.Get(ref)
+	if err != nil || row == nil {
 		return nil, err
 	}
-	return t.openKeyPackage(ref, body)
-}
-
-func (t *tx) openKeyPackage(ref string, body []byte) (*mls.KeyPackage, error) {
-	private, err := t.db.sealer.open("key_packages", ref, "body", body)
-	if err != nil {
-		return nil, err
-	}
-	p, err := mls.LoadKeyPackage(private)
+	p, err := mls.LoadKeyPackage(row.Private)
 	if err != nil {
 		return nil, fmt.Errorf("load key package: %w", err)
 	}
 	return p, nil
 }
 
-// useKeyPackage erases the private keys of a package that a Welcome has used, so
-// that nobody who finds them later can open that Welcome again. One of last resort is
-// replaced at once and erased after lastResortGrace; isLast says that it is one.
-func (t *tx) useKeyPackage(ref string, now time.Time) (isLast bool, err error) {
-	if _, err := t.get([]any{&isLast}, `SELECT last_resort FROM key_packages WHERE ref = $1`, ref); err != nil {
-		return false, err
-	}
-	if !isLast {
-		return false, t.exec(`DELETE FROM key_packages WHERE ref = $1`, ref)
-	}
-	return true, t.exec(`UPDATE key_packages SET used_ms = $1 WHERE ref = $2 AND used_ms IS NULL`, now.UnixMilli(), ref)
+// publication is a key package on its way to the server.
+type publication struct {
+	ref          string
+	message      []byte
+	isLastResort bool
+	expires      time.Time
 }
 
-// publication is a list of key packages on their way to the server.
-type publication struct{ refs, messages []string }
-
-// unpublished are the packages that the server does not have for sure.
-func (t *tx) unpublished() (out publication, err error) {
-	var ref string
-	var body []byte
-	err = t.each([]any{&ref, &body}, func() error {
-		p, err := t.openKeyPackage(ref, body)
-		if err == nil {
-			out.refs = append(out.refs, ref)
-			out.messages = append(out.messages, base64.StdEncoding.EncodeToString(p.Message()))
+// unpublished returns the packages that the server does not have for sure.
+func (t *tx) unpublished() (out []publication, err error) {
+	rows, err := t.KeyPackages.Unpublished()
+	for _, row := range rows {
+		p, err := mls.LoadKeyPackage(row.Private)
+		if err != nil {
+			return nil, fmt.Errorf("load key package: %w", err)
 		}
-		return err
-	}, `SELECT ref, body FROM key_packages WHERE published = 0 AND used_ms IS NULL ORDER BY last_resort DESC, ref`)
+		out = append(out, publication{row.Ref, p.Message(), row.LastResort, row.Expires})
+	}
 	return out, err
 }
 
 // nextForget is how long no private keys of a used package have to be erased, and
 // keyPackagesLook at most. That of a package whose time has come is 0.
 func (t *tx) nextForget(now time.Time) (time.Duration, error) {
-	var first sql.NullInt64
-	if _, err := t.get([]any{&first}, `SELECT min(used_ms) FROM key_packages`); err != nil {
-		return 0, err
+	first, err := t.KeyPackages.FirstUsed()
+	if err != nil || first.IsZero() {
+		return keyPackagesLook, err
 	}
-	if !first.Valid {
-		return keyPackagesLook, nil
-	}
-	wait := time.UnixMilli(first.Int64).Add(lastResortGrace).Sub(now)
-	return min(max(wait, 0), keyPackagesLook), nil
+	return min(max(first.Add(lastResortGrace).Sub(now), 0), keyPackagesLook), nil
 }
 
 // keyPackagesLook is after how long a client that stays connected looks at its key
@@ -140,14 +115,14 @@ func (c *Client) fillKeyPackages(ctx context.Context, token string, available in
 	// Twice: what is left over from before, which also tells how many the server
 	// has, and then what is missing.
 	for range 2 {
-		var fresh publication
+		var fresh []publication
 		if err := c.db.update(ctx, func(tx *tx) (err error) {
 			fresh, err = tx.unpublished()
 			return err
 		}); err != nil {
 			return err
 		}
-		if len(fresh.refs) > 0 || available < 0 {
+		if len(fresh) > 0 || available < 0 {
 			if available, err = c.publish(ctx, token, isFirst, fresh); err != nil {
 				return err
 			}
@@ -170,28 +145,19 @@ func (c *Client) fillKeyPackages(ctx context.Context, token string, available in
 func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err error) {
 	now := c.now()
 	err = c.db.update(ctx, func(tx *tx) error {
-		if err := tx.exec(`DELETE FROM key_packages WHERE expires_ms < $1`,
-			now.Add(-keyPackageGrace).UnixMilli()); err != nil {
-			return err
-		}
-		if err := tx.exec(`DELETE FROM key_packages WHERE used_ms <= $1`, now.Add(-lastResortGrace).UnixMilli()); err != nil {
-			return err
-		}
 		// What never reached the server and is old would be refused there.
-		if err := tx.exec(`DELETE FROM key_packages WHERE published = 0 AND expires_ms < $1`,
-			now.Add(keyPackageRenew).UnixMilli()); err != nil {
+		if err := tx.KeyPackages.Forget(now.Add(-keyPackageGrace), now.Add(-lastResortGrace), now.Add(keyPackageRenew)); err != nil {
 			return err
 		}
-		published, err := tx.counter(c.publishedCounter())
+		published, err := tx.Counters.Get(c.publishedCounter())
 		if err != nil {
 			return err
 		}
 		isFirst = published == 0
-		var lastResorts, packages int
 		// At first only what the server does not have yet: a home that changes doors needs
 		// packages for each.
-		if _, err := tx.get([]any{&lastResorts}, `SELECT count(*) FROM key_packages WHERE last_resort = 1 AND used_ms IS NULL AND expires_ms > $1
-			AND (NOT $2 OR published = 0)`, now.Add(keyPackageRenew).UnixMilli(), isFirst); err != nil {
+		lastResorts, err := tx.KeyPackages.CountLastResort(now.Add(keyPackageRenew), isFirst)
+		if err != nil {
 			return err
 		}
 		if lastResorts == 0 {
@@ -199,7 +165,8 @@ func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 				return err
 			}
 		}
-		if _, err := tx.get([]any{&packages}, `SELECT count(*) FROM key_packages WHERE last_resort = 0 AND (NOT $1 OR published = 0)`, isFirst); err != nil {
+		packages, err := tx.KeyPackages.CountOneTime(isFirst)
+		if err != nil {
 			return err
 		}
 		if isFirst && packages == 0 {
@@ -221,10 +188,11 @@ func (c *Client) publishedCounter() string {
 
 // publish sends packages to the server and notes that it has them, and no others. A
 // crash in between sends the same ones again.
-func (c *Client) publish(ctx context.Context, token string, isFirst bool, fresh publication) (available int64, err error) {
-	messages := fresh.messages
-	if messages == nil {
-		messages = []string{}
+func (c *Client) publish(ctx context.Context, token string, isFirst bool, fresh []publication) (available int64, err error) {
+	refs, messages := []string{}, []string{}
+	for _, p := range fresh {
+		refs = append(refs, p.ref)
+		messages = append(messages, base64.StdEncoding.EncodeToString(p.message))
 	}
 	var answer gateway.KeyPackagesPublished
 	if isFirst {
@@ -238,12 +206,10 @@ func (c *Client) publish(ctx context.Context, token string, isFirst bool, fresh 
 		return 0, fmt.Errorf("publish key packages: %w", err)
 	}
 	err = c.db.update(ctx, func(tx *tx) error {
-		for _, ref := range fresh.refs {
-			if err := tx.exec(`UPDATE key_packages SET published = 1 WHERE ref = $1`, ref); err != nil {
-				return err
-			}
+		if err := tx.KeyPackages.Published(refs); err != nil {
+			return err
 		}
-		return tx.setCounter(c.publishedCounter(), 1)
+		return tx.Counters.Set(c.publishedCounter(), 1)
 	})
 	return answer.Available, err
 }

@@ -14,20 +14,13 @@ import (
 // those that were not.
 func (p *person) lastResorts() (used, fresh []string) {
 	p.w.t.Helper()
-	if err := p.db.update(p.w.ctx, func(tx *tx) error {
-		used, fresh = nil, nil
-		var ref string
-		var isUsed, isPublished bool
-		return tx.each([]any{&ref, &isUsed, &isPublished}, func() error {
-			if isUsed {
-				used = append(used, ref)
-			} else if isPublished {
-				fresh = append(fresh, ref)
-			}
-			return nil
-		}, `SELECT ref, used_ms IS NOT NULL, published FROM key_packages WHERE last_resort = 1`)
-	}); err != nil {
-		p.w.t.Fatal(err)
+	for _, k := range p.packages() {
+		switch {
+		case k.LastResort && k.IsUsed:
+			used = append(used, k.Ref)
+		case k.LastResort && k.IsPublished:
+			fresh = append(fresh, k.Ref)
+		}
 	}
 	return used, fresh
 }
@@ -110,7 +103,7 @@ func TestLastResortIsReplaced(t *testing.T) {
 func (p *person) drains(of *person) fetchedPackage {
 	p.w.t.Helper()
 	var kept tokens
-	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.setting("tokens", &kept); return err }); err != nil {
+	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.Settings.Get("tokens", &kept); return err }); err != nil {
 		p.w.t.Fatal(err)
 	}
 	_, fresh := of.lastResorts()
@@ -281,7 +274,7 @@ func (p *person) drainsOne(of *person) fetchedPackage {
 		p.w.t.Fatal(err)
 	}
 	var kept tokens
-	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.setting("tokens", &kept); return err }); err != nil {
+	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.Settings.Get("tokens", &kept); return err }); err != nil {
 		p.w.t.Fatal(err)
 	}
 	list, refused, err := p.fetchKeyPackages(p.w.ctx, kept.Session, of.did())

@@ -1,12 +1,12 @@
 package client
 
 import (
-	"encoding/base64"
 	"errors"
 	"slices"
 	"testing"
 	"time"
 
+	"waxwing.im/waxwing/client/internal/home"
 	"waxwing.im/waxwing/mls"
 	"waxwing.im/waxwing/mls/leaf"
 	"waxwing.im/waxwing/mls/suite"
@@ -81,12 +81,12 @@ func (p *person) publishes(packages ...[]byte) {
 	// Behind the pool of the client's own.
 	p.w.eventually("the pool is published", func() bool { return p.poolPublished() })
 	var kept tokens
-	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.setting("tokens", &kept); return err }); err != nil {
+	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.Settings.Get("tokens", &kept); return err }); err != nil {
 		p.w.t.Fatal(err)
 	}
-	var list publication
+	var list []publication
 	for _, raw := range packages {
-		list.messages = append(list.messages, base64.StdEncoding.EncodeToString(raw))
+		list = append(list, publication{message: raw})
 	}
 	if _, err := p.publish(p.w.ctx, kept.Session, true, list); err != nil {
 		p.w.t.Fatal(err)
@@ -95,12 +95,8 @@ func (p *person) publishes(packages ...[]byte) {
 
 // poolPublished says whether the server has all packages of the home.
 func (p *person) poolPublished() bool {
-	var left, all int
-	err := p.db.update(p.w.ctx, func(tx *tx) error {
-		_, err := tx.get([]any{&left, &all}, `SELECT count(*) FILTER (WHERE published = 0), count(*) FROM key_packages`)
-		return err
-	})
-	return err == nil && left == 0 && all > 0
+	all := p.packages()
+	return len(all) > 0 && !slices.ContainsFunc(all, func(k home.KeyPackage) bool { return !k.IsPublished })
 }
 
 // A device whose package keeps a commit from being made is left out, whatever is wrong

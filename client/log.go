@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/client/internal/home"
 	"waxwing.im/waxwing/mls"
 )
 
@@ -55,7 +56,7 @@ func (c *Client) takeNext(tx *tx, conv *conversation, e *gateway.Event) error {
 		return c.unreadable(tx, out, errors.New("not an MLS message"))
 	}
 	digest := sha256.Sum256(message)
-	if _, isLost, _, err := tx.noted(conv.id, digest); err != nil || isLost {
+	if _, isLost, _, err := tx.Journal.Find(conv.id, digest); err != nil || isLost {
 		if err == nil {
 			err = c.takeAgain(tx, conv, e, digest)
 		}
@@ -76,15 +77,15 @@ func (c *Client) takeNext(tx *tx, conv *conversation, e *gateway.Event) error {
 		}
 		return c.enterEpoch(tx, conv, next, out, conv.pending)
 	}
-	own, err := tx.outgoingByWire(conv.id, e.MsgID)
+	own, err := tx.Outbox.ByWire(conv.id, e.MsgID)
 	switch {
 	case err != nil:
 		return err
-	case own != nil && own.envelope == e.Env:
+	case own != nil && own.Envelope == e.Env:
 		return c.takeEcho(tx, own, out, message)
 	case own != nil:
 		// Somebody else's message stands under our msg_id: ours was never stored.
-		if err := tx.renameOutgoing(own); err != nil {
+		if err := tx.Outbox.Rename(own.ID, newMessageID()); err != nil {
 			return err
 		}
 	}
@@ -125,18 +126,18 @@ func (c *Client) ownFrame(tx *tx, conv *conversation, e *gateway.Event, message 
 	if conv.isPendingEcho(message) {
 		return gateway.TypeCommit, conv.pending.frameBody(conv.id), nil
 	}
-	own, err := tx.outgoingByWire(conv.id, e.MsgID)
-	if err != nil || own == nil || own.envelope != e.Env {
+	own, err := tx.Outbox.ByWire(conv.id, e.MsgID)
+	if err != nil || own == nil || own.Envelope != e.Env {
 		return "", nil, err
 	}
 	return gateway.TypeSend, gateway.Send{ConvID: conv.id, MsgID: e.MsgID, Env: e.Env}, nil
 }
 
 // takeEcho delivers a message of our own.
-func (c *Client) takeEcho(tx *tx, own *outgoing, e Event, message []byte) error {
-	e.Type, e.MessageID, e.Own, e.From = EventMessage, own.message, true, c.Self()
-	e.Text, e.Time = own.body.Text, own.body.Time
-	if err := tx.removeOutgoing(own.id); err != nil {
+func (c *Client) takeEcho(tx *tx, own *home.Outgoing, e Event, message []byte) error {
+	e.Type, e.MessageID, e.Own, e.From = EventMessage, own.Message, true, c.Self()
+	e.Text, e.Time = own.Text, own.Time
+	if err := tx.Outbox.Remove(own.ID); err != nil {
 		return err
 	}
 	return tx.saveMessage(e, sha256.Sum256(message), true)
@@ -145,21 +146,21 @@ func (c *Client) takeEcho(tx *tx, own *outgoing, e Event, message []byte) error 
 // skippedEcho delivers a message of our own that the server has in a part of the log
 // that this device has passed over, because it entered the group anew behind it.
 func (c *Client) skippedEcho(tx *tx, row, seq int64) error {
-	o, err := tx.outgoing(`id = $1`, row)
+	o, err := tx.Outbox.Get(row)
 	if err != nil || o == nil {
 		return err
 	}
-	message, err := base64.StdEncoding.DecodeString(o.envelope)
+	message, err := base64.StdEncoding.DecodeString(o.Envelope)
 	if err != nil {
 		return err
 	}
-	return c.takeEcho(tx, o, Event{Conversation: o.conversation, Seq: seq, MessageID: o.wire, Time: c.now()}, message)
+	return c.takeEcho(tx, o, Event{Conversation: o.Conversation, Seq: seq, MessageID: o.Wire, Time: c.now()}, message)
 }
 
 // takeForeign processes what another member sent, or what claims to be that.
 func (c *Client) takeForeign(tx *tx, conv *conversation, e *gateway.Event, out Event, message []byte) error {
 	digest := sha256.Sum256(message)
-	if twin, err := tx.hasMessage(conv.id, digest); err != nil || twin {
+	if twin, err := tx.Messages.Has(conv.id, digest); err != nil || twin {
 		if twin {
 			err = c.unreadable(tx, out, errors.New("the same message again"))
 		}

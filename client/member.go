@@ -208,24 +208,13 @@ func keyChange(known []KnownDevice, m Member) string {
 	return ""
 }
 
-func (t *tx) saveKnown(known knownAccount) error {
-	name := t.db.sealer.name("devices", known.Account)
-	body, err := t.sealJSON("devices", string(name), "body", known)
-	if err != nil {
-		return err
-	}
-	return t.exec(`INSERT INTO devices (name, body) VALUES ($1, $2)
-		ON CONFLICT (name) DO UPDATE SET body = excluded.body`, name, body)
-}
+func (t *tx) saveKnown(known knownAccount) error { return t.People.Set(known.Account, known) }
 
 func (t *tx) known(account string) (known knownAccount, err error) {
-	name := t.db.sealer.name("devices", account)
-	var body []byte
-	found, err := t.get([]any{&body}, `SELECT body FROM devices WHERE name = $1`, name)
-	if err != nil || !found {
+	if found, err := t.People.Get(account, &known); err != nil || !found {
 		return knownAccount{Account: account}, err
 	}
-	return known, t.openJSON("devices", string(name), "body", body, &known)
+	return known, nil
 }
 
 // Devices are the devices of an account that this home has met, in the order of
@@ -262,7 +251,7 @@ type identityRecord struct {
 func (c *Client) loadIdentity(ctx context.Context) error {
 	return c.db.update(ctx, func(tx *tx) error {
 		var r identityRecord
-		found, err := tx.setting("identity", &r)
+		found, err := tx.Settings.Get("identity", &r)
 		if err != nil {
 			return err
 		}
@@ -292,7 +281,7 @@ func (c *Client) loadIdentity(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := tx.setSetting("identity", r); err != nil {
+			if err := tx.Settings.Set("identity", r); err != nil {
 				return err
 			}
 		}

@@ -208,7 +208,7 @@ func TestRemovalPendingWhileAway(t *testing.T) {
 func (p *person) session() string {
 	p.w.t.Helper()
 	var kept tokens
-	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.setting("tokens", &kept); return err }); err != nil {
+	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.Settings.Get("tokens", &kept); return err }); err != nil {
 		p.w.t.Fatal(err)
 	}
 	return kept.Session

@@ -39,13 +39,9 @@ func (c *Client) Search(ctx context.Context, q Query) ([]Event, error) {
 	words := strings.FieldsFunc(strings.ToLower(q.Text), unicode.IsSpace)
 	var ids []string
 	err := c.db.update(ctx, func(tx *tx) error {
-		var id string
-		return tx.each([]any{&id}, func() error {
-			if q.Conversation == "" || q.Conversation == id {
-				ids = append(ids, id)
-			}
-			return nil
-		}, `SELECT DISTINCT conversation FROM messages ORDER BY conversation`)
+		all, err := tx.Messages.Conversations()
+		ids = slices.DeleteFunc(all, func(id string) bool { return q.Conversation != "" && q.Conversation != id })
+		return err
 	})
 	var out []Event
 	for _, id := range ids {
@@ -112,20 +108,19 @@ func (c *Client) MarkRead(ctx context.Context, conversation string, seq int64) e
 		if last := conv.nextSeq - 1; seq <= 0 || seq > last {
 			seq = last
 		}
-		before, err := tx.counter(readCounter(conversation))
+		before, err := tx.Counters.Get(readCounter(conversation))
 		if err != nil || seq <= before {
 			return err
 		}
-		return tx.setCounter(readCounter(conversation), seq)
+		return tx.Counters.Set(readCounter(conversation), seq)
 	})
 }
 
 // unread counts what others have said behind what was read.
 func (t *tx) unread(conversation string) (count int, read int64, err error) {
-	if read, err = t.counter(readCounter(conversation)); err != nil {
+	if read, err = t.Counters.Get(readCounter(conversation)); err != nil {
 		return 0, 0, err
 	}
-	_, err = t.get([]any{&count}, `SELECT count(*) FROM messages WHERE conversation = $1 AND seq > $2 AND own = 0`,
-		conversation, read)
+	count, err = t.Messages.CountOthers(conversation, read)
 	return count, read, err
 }

@@ -192,7 +192,7 @@ func (s *session) serve(ctx context.Context) error {
 		for _, conv := range all {
 			s.due[conv.id] = true
 		}
-		s.devicePos, err = tx.counter("device_pos")
+		s.devicePos, err = tx.Counters.Get("device_pos")
 		s.deviceAcked = s.devicePos
 		return err
 	})
@@ -216,8 +216,8 @@ func (s *session) serve(ctx context.Context) error {
 		case whole := <-s.fetched:
 			s.isFetching, s.fetchEnded = false, time.Now()
 			err = s.takeWhole(ctx, whole)
-		case <-s.c.db.died:
-			err = s.c.db.failure()
+		case <-s.c.db.home.Died():
+			err = s.c.db.home.Failure()
 		case <-s.c.bell:
 			for id := range s.c.takeWoken() {
 				s.doAgain(id)
@@ -350,7 +350,7 @@ func (s *session) finish(f finished) error {
 	if r := asRefusal(f.err); r != nil && r.Code == codeUnauthorized {
 		return f.err // the session is over: begin another
 	}
-	if dead := s.c.db.failure(); dead != nil {
+	if dead := s.c.db.home.Failure(); dead != nil {
 		return dead
 	}
 	sub.commit.later(f.err)

@@ -56,7 +56,7 @@ func (e *upgradeError) Unwrap() error { return e.why }
 func openSocket(ctx context.Context, base *url.URL, client *http.Client) (*socket, error) {
 	dialCtx, cancelDial := context.WithTimeout(ctx, dialTimeout)
 	defer cancelDial()
-	conn, _, err := websocket.Dial(dialCtx, base.JoinPath("/v1/ws").String(), &websocket.DialOptions{HTTPClient: client})
+	conn, err := dialWebSocket(dialCtx, base.JoinPath("/v1/ws").String(), client)
 	if err != nil {
 		var op *net.OpError
 		if ctx.Err() != nil || errors.As(err, &op) && op.Op == "dial" {

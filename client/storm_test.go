@@ -37,7 +37,7 @@ func TestCommitRace(t *testing.T) {
 	}
 	// On the server they are members already, so that anybody may commit them.
 	var kept tokens
-	if err := ann.db.update(w.ctx, func(tx *tx) error { _, err := tx.setting("tokens", &kept); return err }); err != nil {
+	if err := ann.db.update(w.ctx, func(tx *tx) error { _, err := tx.Settings.Get("tokens", &kept); return err }); err != nil {
 		t.Fatal(err)
 	}
 	if err := ann.call(w.ctx, kept.Session, "/v1/rooms/invite", gateway.RoomMembers{ConvID: room, Members: names}, &gateway.Status{}); err != nil {
@@ -221,7 +221,7 @@ func TestEpochLeftBehind(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		o, err := tx.nextOutgoing(room, 0)
+		o, err := tx.Outbox.Next(room, 0)
 		if err != nil {
 			return err
 		}

@@ -34,19 +34,12 @@ func stranger(t *testing.T, name string) mls.Identity {
 func (p *person) onePackage() (ref string, message []byte) {
 	p.w.t.Helper()
 	p.w.eventually(p.name+" has key packages", func() bool {
-		err := p.db.update(p.w.ctx, func(tx *tx) error {
-			var body []byte
-			found, err := tx.get([]any{&ref, &body}, `SELECT ref, body FROM key_packages WHERE last_resort = 0 LIMIT 1`)
-			if err != nil || !found {
-				return err
+		for _, k := range p.packages() {
+			if !k.LastResort {
+				ref, message = k.Ref, p.message(k)
 			}
-			k, err := tx.openKeyPackage(ref, body)
-			if err == nil {
-				message = k.Message()
-			}
-			return err
-		})
-		return err == nil && message != nil
+		}
+		return message != nil
 	})
 	return ref, message
 }

@@ -257,7 +257,7 @@ func TestStreamManyConversations(t *testing.T) {
 	talk("first", rooms)
 	ann.close()
 	var kept tokens
-	if err := bob.db.update(w.ctx, func(tx *tx) error { _, err := tx.setting("tokens", &kept); return err }); err != nil {
+	if err := bob.db.update(w.ctx, func(tx *tx) error { _, err := tx.Settings.Get("tokens", &kept); return err }); err != nil {
 		t.Fatal(err)
 	}
 	lost := rooms[3]
@@ -399,7 +399,7 @@ func TestStreamSessionRevoked(t *testing.T) {
 	ann.says(dm, "before")
 	bob.reads("before")
 	var kept tokens
-	if err := ann.db.update(w.ctx, func(tx *tx) error { _, err := tx.setting("tokens", &kept); return err }); err != nil {
+	if err := ann.db.update(w.ctx, func(tx *tx) error { _, err := tx.Settings.Get("tokens", &kept); return err }); err != nil {
 		t.Fatal(err)
 	}
 	if err := ann.call(w.ctx, kept.Session, "/v1/session/logout", struct{}{}, &gateway.Status{}); err != nil {

@@ -199,15 +199,13 @@ func (c *Client) remember(known knownAccount) {
 
 // loadPeople reads who is trusted.
 func (c *Client) loadPeople(tx *tx) error {
-	var name, body []byte
 	var all []knownAccount
-	err := tx.each([]any{&name, &body}, func() error {
+	err := tx.People.Each(func(read func(any) error) error {
 		var known knownAccount
-		err := tx.openJSON("devices", string(name), "body", body, &known)
+		err := read(&known)
 		all = append(all, known)
-		name, body = nil, nil
 		return err
-	}, `SELECT name, body FROM devices`)
+	})
 	for _, known := range all {
 		c.remember(known)
 	}

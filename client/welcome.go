@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
@@ -135,7 +134,7 @@ func (c *Client) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, p
 	c.settleWanted(conv)
 	conv.setPhase(Joined)
 	conv.setNextSeq(max(w.NextSeq, 1))
-	isLast, err := tx.useKeyPackage(w.KeyPackageRef, c.now())
+	isLast, err := tx.KeyPackages.Use(w.KeyPackageRef, c.now())
 	if err != nil {
 		return err
 	}
@@ -155,14 +154,7 @@ func (c *Client) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, p
 // keepWelcome puts a Welcome aside that cannot be used yet; there is at most one
 // for each conversation, the newest.
 func (t *tx) keepWelcome(w *gateway.Welcome) error {
-	body, err := t.sealJSON("welcomes", strconv.FormatInt(w.Pos, 10), "body", w)
-	if err != nil {
-		return err
-	}
-	if err := t.exec(`DELETE FROM welcomes WHERE conversation = $1`, w.ConvID); err != nil {
-		return err
-	}
-	return t.exec(`INSERT INTO welcomes (pos, conversation, body) VALUES ($1, $2, $3)`, w.Pos, w.ConvID, body)
+	return t.Welcomes.Keep(w.Pos, w.ConvID, w)
 }
 
 // leave ends the conversation on this device, unless an invitation back is at hand.

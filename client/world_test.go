@@ -23,8 +23,10 @@ import (
 	"go.uber.org/goleak"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/client/internal/home"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/server"
+	"waxwing.im/waxwing/mls"
 )
 
 func TestMain(m *testing.M) {
@@ -405,4 +407,23 @@ func (m *middleman) socket(rw http.ResponseWriter, r *http.Request, target *url.
 		})
 	})
 	pumps.Wait()
+}
+
+// packages are all key packages of p's home.
+func (p *person) packages() (all []home.KeyPackage) {
+	p.w.t.Helper()
+	if err := p.db.update(p.w.ctx, func(tx *tx) (err error) { all, err = tx.KeyPackages.All(); return err }); err != nil {
+		p.w.t.Fatal(err)
+	}
+	return all
+}
+
+// message is a key package as it is published.
+func (p *person) message(k home.KeyPackage) []byte {
+	p.w.t.Helper()
+	loaded, err := mls.LoadKeyPackage(k.Private)
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	return loaded.Message()
 }

@@ -84,7 +84,7 @@ func (d *xrpcDoor) redeemInvite(ctx context.Context) error {
 func (d *xrpcDoor) load(ctx context.Context, audience string) error {
 	var device string
 	err := d.c.db.update(ctx, func(tx *tx) error {
-		_, err := tx.setting(xrpcDeviceSetting, &device)
+		_, err := tx.Settings.Get(xrpcDeviceSetting, &device)
 		return err
 	})
 	d.mu.Lock()

@@ -270,18 +270,12 @@ func (d *xrpcDoor) packagesIn(ctx context.Context, messages []string) ([]xrpc.Ke
 	lastResorts := map[string]bool{}
 	expires := map[string]time.Time{}
 	if err := d.c.db.update(ctx, func(tx *tx) error {
-		var ref string
-		var body []byte
-		var isLast bool
-		var expiresMS int64
-		return tx.each([]any{&ref, &body, &isLast, &expiresMS}, func() error {
-			p, err := tx.openKeyPackage(ref, body)
-			if err == nil {
-				message := string(p.Message())
-				lastResorts[message], expires[message] = isLast, time.UnixMilli(expiresMS)
-			}
-			return err
-		}, `SELECT ref, body, last_resort, expires_ms FROM key_packages WHERE published = 0`)
+		list, err := tx.unpublished()
+		for _, p := range list {
+			message := string(p.message)
+			lastResorts[message], expires[message] = p.isLastResort, p.expires
+		}
+		return err
 	}); err != nil {
 		return nil, err
 	}
@@ -314,7 +308,7 @@ func (d *xrpcDoor) register(ctx context.Context, in gateway.RotateKeyPackages) (
 	if registered.DeviceID == "" {
 		return out, wrongAnswer("it does not name the device")
 	}
-	if err := d.c.db.update(ctx, func(tx *tx) error { return tx.setSetting(xrpcDeviceSetting, registered.DeviceID) }); err != nil {
+	if err := d.c.db.update(ctx, func(tx *tx) error { return tx.Settings.Set(xrpcDeviceSetting, registered.DeviceID) }); err != nil {
 		return out, err
 	}
 	d.mu.Lock()

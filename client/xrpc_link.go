@@ -93,7 +93,7 @@ func (d *xrpcDoor) open(ctx context.Context) (*xrpcLink, error) {
 	}
 	address := d.c.base.JoinPath("/xrpc/" + xrpc.SubscribeEvents)
 	address.RawQuery = xrpc.EncodeQuery(&xrpc.SubscribeEventsParams{Ticket: ticket.Ticket})
-	conn, _, err := websocket.Dial(dialCtx, address.String(), &websocket.DialOptions{HTTPClient: d.c.http})
+	conn, err := dialWebSocket(dialCtx, address.String(), d.c.http)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}

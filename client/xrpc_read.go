@@ -459,10 +459,9 @@ func (l *xrpcLink) tellMembership(id string, isIn bool) {
 // none.
 func (l *xrpcLink) findWelcome(id string) (*gateway.Welcome, error) {
 	var refs []string
-	if err := l.c.db.update(l.ctx, func(tx *tx) error {
-		refs = nil
-		var ref string
-		return tx.each([]any{&ref}, func() error { refs = append(refs, ref); return nil }, `SELECT ref FROM key_packages`)
+	if err := l.c.db.update(l.ctx, func(tx *tx) (err error) {
+		refs, err = tx.KeyPackages.Refs()
+		return err
 	}); err != nil {
 		return nil, err
 	}
@@ -538,12 +537,12 @@ const xrpcWelcomes = "\x00welcomes"
 // the home has to say.
 func (b *batch) welcomeOverXRPC(w *gateway.Welcome) error {
 	digest := accountDigest(w.Epoch, []string{w.ConvID, w.KeyPackageRef, w.Env})
-	_, _, isKnown, err := b.tx.noted(xrpcWelcomes, digest)
+	_, _, isKnown, err := b.tx.Journal.Find(xrpcWelcomes, digest)
 	if err != nil {
 		return err
 	}
 	if !isKnown {
-		pos, err := b.tx.next("xrpc_welcome")
+		pos, err := b.tx.Counters.Next("xrpc_welcome")
 		if err != nil {
 			return err
 		}

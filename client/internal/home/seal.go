@@ -1,4 +1,4 @@
-package client
+package home
 
 import (
 	"crypto/cipher"
@@ -12,7 +12,7 @@ import (
 	"golang.org/x/crypto/chacha20poly1305"
 )
 
-// StorageKeyBytes is the length of Options.StorageKey.
+// StorageKeyBytes is the length of a storage key.
 const StorageKeyBytes = chacha20poly1305.KeySize
 
 const sealVersion = 1

@@ -1,6 +1,6 @@
 //go:build !unix || solaris || aix
 
-package client
+package home
 
 import "io"
 

@@ -1,0 +1,319 @@
+package home
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// The errors of Open and of values that do not open.
+var (
+	// ErrStorageKey reports a storage key other than the one that the home was made
+	// with, or a damaged database.
+	ErrStorageKey = errors.New("wrong storage key or damaged home")
+	// ErrInUse reports that another client, here or in another process, has the home open.
+	ErrInUse = errors.New("the home is in use by another client")
+	// ErrHome reports a home that belongs to another account or device, or was written
+	// by a newer version.
+	ErrHome = errors.New("the home does not fit")
+	// ErrNoDatabase reports a platform for which there is no SQLite.
+	ErrNoDatabase = errors.New("there is no database on this platform")
+)
+
+// databaseFile is all there is in a home, beside SQLite's own -wal and lockFile, which is
+// empty: the process that has that locked has the home open. SQLite's lock alone would let
+// a second client in until the first one writes.
+const (
+	databaseFile = "waxwing.db"
+	lockFile     = "waxwing.lock"
+)
+
+// Home is an open home. Its transactions run one at a time, under mu, and callers may
+// guard memory of their own by them: what Update's function and Tx.After do is never
+// concurrent. So a transaction that does not commit leaves no trace there either.
+type Home struct {
+	sql    *sql.DB
+	lock   io.Closer // nil once closed; guarded by mu
+	sealer *sealer
+
+	mu   sync.Mutex
+	dead error         // set once nothing may be read or written any more; guarded by mu
+	died chan struct{} // closed with it
+
+	readMu  sync.Mutex
+	readers chan struct{} // closed when there are new events; nil without readers; guarded by readMu
+
+	crash func(stage string) error
+}
+
+// Open opens or makes the home in dir. The storage key has StorageKeyBytes. crash, if not
+// nil, is called before and after each commit, for tests that stop a client between any two
+// writes: an error ends the home as a power cut would.
+func Open(ctx context.Context, dir string, storageKey []byte, crash func(stage string) error) (*Home, error) {
+	sealer, err := newSealer(storageKey)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make home: %w", err)
+	}
+	lock, err := lockHome(filepath.Join(dir, lockFile))
+	if err != nil {
+		return nil, fmt.Errorf("open home: %w", err)
+	}
+	h, err := openLocked(ctx, dir, sealer, crash)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	h.lock = lock
+	return h, nil
+}
+
+func openLocked(ctx context.Context, dir string, s *sealer, crash func(stage string) error) (*Home, error) {
+	path := filepath.Join(dir, databaseFile)
+	// SQLite gives new files the mode of the first one; only the owner may read it.
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("make home: %w", err)
+	}
+	file.Close()
+	handle, err := openDatabase(path)
+	if err != nil {
+		return nil, fmt.Errorf("open home: %w", err)
+	}
+	handle.SetMaxOpenConns(1)
+	handle.SetMaxIdleConns(1)
+	h := &Home{sql: handle, sealer: s, died: make(chan struct{}), crash: crash}
+	if err := h.prepare(ctx); err != nil {
+		handle.Close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// prepare takes the file's lock, makes the tables of a new home and checks the
+// storage key of an old one.
+func (h *Home) prepare(ctx context.Context) error {
+	err := h.Update(ctx, func(tx *Tx) error {
+		var version int
+		if _, err := tx.get([]any{&version}, `PRAGMA user_version`); err != nil {
+			return err
+		}
+		if version > schemaVersion {
+			return fmt.Errorf("%w: written by a newer version", ErrHome)
+		}
+		for _, migration := range migrations[version:] {
+			if err := tx.exec(migration); err != nil {
+				return err
+			}
+		}
+		if version < schemaVersion {
+			if err := tx.exec(fmt.Sprintf(`PRAGMA user_version = %d`, schemaVersion)); err != nil {
+				return err
+			}
+		}
+		if version == 0 {
+			return tx.Settings.Set("check", "waxwing")
+		}
+		var check string
+		found, err := tx.Settings.Get("check", &check)
+		if err == nil && !found {
+			err = ErrStorageKey
+		}
+		if err == nil && version < 3 {
+			err = tx.Journal.sealFrames()
+		}
+		return err
+	})
+	if isBusy(err) {
+		return ErrInUse
+	}
+	if err != nil {
+		return fmt.Errorf("open home: %w", err)
+	}
+	return nil
+}
+
+// Close closes the home. From then on Update and Failure return reason.
+func (h *Home) Close(reason error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.fail(reason)
+	err := h.sql.Close()
+	if h.lock != nil {
+		err = errors.Join(err, h.lock.Close())
+		h.lock = nil
+	}
+	return err
+}
+
+// fail ends the home: what is on disk may not be what memory holds. mu is held.
+func (h *Home) fail(why error) {
+	if h.dead == nil {
+		h.dead = why
+		close(h.died)
+	}
+}
+
+// Failure returns why the home has ended, or nil.
+func (h *Home) Failure() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dead
+}
+
+// Died returns a channel that is closed when the home has ended.
+func (h *Home) Died() <-chan struct{} { return h.died }
+
+// Tx is one transaction. It begins with its first statement, so that a look at the
+// caller's memory costs nothing. Its nouns are valid while the function of Update runs.
+type Tx struct {
+	home  *Home
+	sql   *sql.Tx
+	after []func()
+
+	Settings      Settings
+	Counters      Counters
+	Conversations Conversations
+	Messages      Messages
+	Outbox        Outbox
+	Events        Events
+	Journal       Journal
+	KeyPackages   KeyPackages
+	People        People
+	Welcomes      Welcomes
+}
+
+// Update runs fn in a transaction: all of it happens, or nothing. Everything that changes
+// the home, from any goroutine, goes through here.
+func (h *Home) Update(ctx context.Context, fn func(tx *Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.dead != nil {
+		return h.dead
+	}
+	t := &Tx{home: h}
+	t.Settings, t.Counters, t.Conversations = Settings{t}, Counters{t}, Conversations{t}
+	t.Messages, t.Outbox, t.Events, t.Journal = Messages{t}, Outbox{t}, Events{t}, Journal{t}
+	t.KeyPackages, t.People, t.Welcomes = KeyPackages{t}, People{t}, Welcomes{t}
+	err := fn(t)
+	if err == nil && t.sql != nil {
+		err = t.commit()
+	} else if t.sql != nil {
+		t.sql.Rollback()
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range t.after {
+		f()
+	}
+	return nil
+}
+
+// After has f run once the transaction is on disk, before the next one begins.
+func (t *Tx) After(f func()) { t.after = append(t.after, f) }
+
+func (t *Tx) commit() error {
+	if err := t.home.crashed("before commit"); err != nil {
+		t.sql.Rollback()
+		return err
+	}
+	if err := t.sql.Commit(); err != nil {
+		t.home.fail(fmt.Errorf("commit to home: %w", err))
+		return t.home.dead
+	}
+	return t.home.crashed("after commit")
+}
+
+func (h *Home) crashed(stage string) error {
+	if h.crash == nil {
+		return nil
+	}
+	err := h.crash(stage)
+	if err != nil {
+		h.fail(err)
+	}
+	return err
+}
+
+// begin starts the transaction. It is short and local, so it does not end with a
+// caller's context: cancelling would cost the connection, and with it the lock.
+func (t *Tx) begin() error {
+	if t.sql != nil {
+		return nil
+	}
+	var err error
+	t.sql, err = t.home.sql.BeginTx(context.Background(), nil)
+	return err
+}
+
+func (t *Tx) exec(query string, args ...any) error {
+	if err := t.begin(); err != nil {
+		return err
+	}
+	_, err := t.sql.Exec(query, args...)
+	return err
+}
+
+// get reads at most one row into dest.
+func (t *Tx) get(dest []any, query string, args ...any) (found bool, err error) {
+	if err := t.begin(); err != nil {
+		return false, err
+	}
+	err = t.sql.QueryRow(query, args...).Scan(dest...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// each reads every row into dest and calls fn; fn may not use the transaction.
+func (t *Tx) each(dest []any, fn func() error, query string, args ...any) error {
+	if err := t.begin(); err != nil {
+		return err
+	}
+	rows, err := t.sql.Query(query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			return err
+		}
+		if err := fn(); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func (t *Tx) sealJSON(table, row, column string, value any) ([]byte, error) {
+	plain, err := json.Marshal(value)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s.%s: %w", table, column, err)
+	}
+	return t.home.sealer.seal(table, row, column, plain), nil
+}
+
+func (t *Tx) openJSON(table, row, column string, sealed []byte, out any) error {
+	plain, err := t.home.sealer.open(table, row, column, sealed)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(plain, out); err != nil {
+		return fmt.Errorf("decode %s.%s: %w", table, column, err)
+	}
+	return nil
+}

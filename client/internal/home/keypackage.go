@@ -1,0 +1,123 @@
+package home
+
+import (
+	"database/sql"
+	"time"
+)
+
+// KeyPackage is a key package of this device.
+type KeyPackage struct {
+	Ref         string
+	Private     []byte // with its private keys, opened
+	LastResort  bool
+	IsPublished bool // the server has it for sure
+	IsUsed      bool // of one of last resort: a Welcome has used it
+	Expires     time.Time
+}
+
+// KeyPackages are the key packages whose private keys this home has.
+type KeyPackages struct{ t *Tx }
+
+// Add writes a package, which the server does not have yet. Private is sealed.
+func (k KeyPackages) Add(p KeyPackage) error {
+	body := k.t.home.sealer.seal("key_packages", p.Ref, "body", p.Private)
+	return k.t.exec(`INSERT INTO key_packages (ref, last_resort, published, expires_ms, body) VALUES ($1, $2, 0, $3, $4)`,
+		p.Ref, p.LastResort, p.Expires.UnixMilli(), body)
+}
+
+func (k KeyPackages) list(where string, args ...any) (out []KeyPackage, err error) {
+	var p KeyPackage
+	var body []byte
+	var expiresMS int64
+	err = k.t.each([]any{&p.Ref, &body, &p.LastResort, &p.IsPublished, &p.IsUsed, &expiresMS}, func() (err error) {
+		row := p
+		row.Expires = time.UnixMilli(expiresMS)
+		row.Private, err = k.t.home.sealer.open("key_packages", p.Ref, "body", body)
+		out = append(out, row)
+		body = nil
+		return err
+	}, `SELECT ref, body, last_resort, published, used_ms IS NOT NULL, expires_ms FROM key_packages WHERE `+where, args...)
+	return out, err
+}
+
+// Get returns the package with that ref, or nil.
+func (k KeyPackages) Get(ref string) (*KeyPackage, error) {
+	list, err := k.list(`ref = $1`, ref)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return &list[0], nil
+}
+
+// All returns all packages, in order of their refs.
+func (k KeyPackages) All() ([]KeyPackage, error) { return k.list(`true ORDER BY ref`) }
+
+// Unpublished returns the packages that the server does not have for sure, those of last
+// resort first.
+func (k KeyPackages) Unpublished() ([]KeyPackage, error) {
+	return k.list(`published = 0 AND used_ms IS NULL ORDER BY last_resort DESC, ref`)
+}
+
+// Refs returns the refs of all packages.
+func (k KeyPackages) Refs() (refs []string, err error) {
+	var ref string
+	err = k.t.each([]any{&ref}, func() error { refs = append(refs, ref); return nil }, `SELECT ref FROM key_packages`)
+	return refs, err
+}
+
+// Use erases a package that a Welcome has used. One of last resort stays and is marked as
+// used; isLast says that it is one.
+func (k KeyPackages) Use(ref string, now time.Time) (isLast bool, err error) {
+	if _, err := k.t.get([]any{&isLast}, `SELECT last_resort FROM key_packages WHERE ref = $1`, ref); err != nil {
+		return false, err
+	}
+	if !isLast {
+		return false, k.t.exec(`DELETE FROM key_packages WHERE ref = $1`, ref)
+	}
+	return true, k.t.exec(`UPDATE key_packages SET used_ms = $1 WHERE ref = $2 AND used_ms IS NULL`, now.UnixMilli(), ref)
+}
+
+// FirstUsed returns when the first package that is marked as used was; zero if none is.
+func (k KeyPackages) FirstUsed() (time.Time, error) {
+	var first sql.NullInt64
+	if _, err := k.t.get([]any{&first}, `SELECT min(used_ms) FROM key_packages`); err != nil || !first.Valid {
+		return time.Time{}, err
+	}
+	return time.UnixMilli(first.Int64), nil
+}
+
+// Forget erases the packages that have expired before one time, that were used up to
+// another, and that would expire before a third and never reached the server.
+func (k KeyPackages) Forget(expired, used, unpublished time.Time) error {
+	if err := k.t.exec(`DELETE FROM key_packages WHERE expires_ms < $1`, expired.UnixMilli()); err != nil {
+		return err
+	}
+	if err := k.t.exec(`DELETE FROM key_packages WHERE used_ms <= $1`, used.UnixMilli()); err != nil {
+		return err
+	}
+	return k.t.exec(`DELETE FROM key_packages WHERE published = 0 AND expires_ms < $1`, unpublished.UnixMilli())
+}
+
+// CountLastResort returns how many unused packages of last resort expire after a time;
+// isUnpublished counts those only that the server does not have for sure.
+func (k KeyPackages) CountLastResort(expiringAfter time.Time, isUnpublished bool) (count int, err error) {
+	_, err = k.t.get([]any{&count}, `SELECT count(*) FROM key_packages WHERE last_resort = 1 AND used_ms IS NULL AND expires_ms > $1
+		AND (NOT $2 OR published = 0)`, expiringAfter.UnixMilli(), isUnpublished)
+	return count, err
+}
+
+// CountOneTime returns how many packages are not of last resort.
+func (k KeyPackages) CountOneTime(isUnpublished bool) (count int, err error) {
+	_, err = k.t.get([]any{&count}, `SELECT count(*) FROM key_packages WHERE last_resort = 0 AND (NOT $1 OR published = 0)`, isUnpublished)
+	return count, err
+}
+
+// Published marks packages that the server has.
+func (k KeyPackages) Published(refs []string) error {
+	for _, ref := range refs {
+		if err := k.t.exec(`UPDATE key_packages SET published = 1 WHERE ref = $1`, ref); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+package home
+
+import (
+	"strconv"
+	"time"
+)
+
+// Outgoing is a message that the server does not have yet, or has not shown back.
+type Outgoing struct {
+	ID           int64
+	Conversation string
+	Message      string // the id that the application knows it by
+	Wire         string // the id that the server sees; nearly always the same
+	// Envelope is the ciphertext in base64, "" until it is first sent. From then on
+	// every retry sends these bytes, unless the server says that it did not keep them.
+	Envelope string
+
+	Text []byte
+	Time time.Time
+}
+
+// outgoingBody is what of an Outgoing is sealed.
+type outgoingBody struct {
+	Text []byte    `json:"text"`
+	Time time.Time `json:"time"`
+}
+
+// Outbox holds the messages that are to be sent, in the order in which they were written.
+type Outbox struct{ t *Tx }
+
+// Count returns how many messages wait.
+func (b Outbox) Count() (count int64, err error) {
+	_, err = b.t.get([]any{&count}, `SELECT count(*) FROM outbox`)
+	return count, err
+}
+
+// Add puts a message behind the others.
+func (b Outbox) Add(conversation, message string, text []byte, at time.Time) error {
+	id, err := b.t.Counters.Next("outbox")
+	if err != nil {
+		return err
+	}
+	sealed, err := b.t.sealJSON("outbox", strconv.FormatInt(id, 10), "body", outgoingBody{text, at})
+	if err != nil {
+		return err
+	}
+	return b.t.exec(`INSERT INTO outbox (id, conversation, message, wire, body) VALUES ($1, $2, $3, $3, $4)`,
+		id, conversation, message, sealed)
+}
+
+// list returns messages; the condition comes first.
+func (b Outbox) list(where string, args ...any) (out []*Outgoing, err error) {
+	var o Outgoing
+	var sealed []byte
+	err = b.t.each([]any{&o.ID, &o.Conversation, &o.Message, &o.Wire, &o.Envelope, &sealed}, func() error {
+		var body outgoingBody
+		err := b.t.openJSON("outbox", strconv.FormatInt(o.ID, 10), "body", sealed, &body)
+		row := o
+		row.Text, row.Time = body.Text, body.Time
+		out = append(out, &row)
+		sealed = nil
+		return err
+	}, `SELECT id, conversation, message, wire, coalesce(envelope, ''), body FROM outbox WHERE `+where, args...)
+	return out, err
+}
+
+func (b Outbox) one(where string, args ...any) (*Outgoing, error) {
+	list, err := b.list(where+` LIMIT 1`, args...)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return list[0], nil
+}
+
+// Get returns the message in the row id, or nil.
+func (b Outbox) Get(id int64) (*Outgoing, error) { return b.one(`id = $1`, id) }
+
+// Next returns the conversation's first message behind the row after, or nil.
+func (b Outbox) Next(conversation string, after int64) (*Outgoing, error) {
+	return b.one(`conversation = $1 AND id > $2 ORDER BY id`, conversation, after)
+}
+
+// ByWire returns the message that the server sees under that id, or nil.
+func (b Outbox) ByWire(conversation, wire string) (*Outgoing, error) {
+	return b.one(`conversation = $1 AND wire = $2`, conversation, wire)
+}
+
+// Waiting returns the messages of a conversation in their order.
+func (b Outbox) Waiting(conversation string) ([]*Outgoing, error) {
+	return b.list(`conversation = $1 ORDER BY id`, conversation)
+}
+
+// SetEnvelope writes the ciphertext.
+func (b Outbox) SetEnvelope(id int64, envelope string) error {
+	return b.t.exec(`UPDATE outbox SET envelope = $1 WHERE id = $2`, envelope, id)
+}
+
+// ClearEnvelope forgets the ciphertext, so that the message is encrypted again.
+func (b Outbox) ClearEnvelope(id int64) error {
+	return b.t.exec(`UPDATE outbox SET envelope = NULL WHERE id = $1`, id)
+}
+
+// Rename gives a message a new id for the server and forgets the ciphertext.
+func (b Outbox) Rename(id int64, wire string) error {
+	return b.t.exec(`UPDATE outbox SET wire = $1, envelope = NULL WHERE id = $2`, wire, id)
+}
+
+// Remove takes a message out.
+func (b Outbox) Remove(id int64) error { return b.t.exec(`DELETE FROM outbox WHERE id = $1`, id) }
