@@ -11,33 +11,32 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// What one socket may have under way before it is not read from any more: sends whose
-// answers have not left yet, and their bytes. One send always may.
+// The bounds of the unanswered sends of one socket, and of their bytes: at either the socket is
+// not read from. One send is always accepted.
 const (
 	sendsUnderWayMax     = 32
 	sendBytesUnderWayMax = 1 << 20
 )
 
-// answers are what a socket owes for frames whose handling takes no turn of the
-// reading goroutine: sends, which are handed to core one after the other and answered
-// when they are durable. They leave in the order of their frames. One goroutine
-// writes them, which starts with the first and ends when none came for a while; what
-// settles them is core's flusher, which never waits for a socket.
+// answers is the queue of a socket's answers to sends, which the reading goroutine does not
+// wait for: a send is queued in core, and answered once it is durable. Answers are written in
+// the order of their frames, by a goroutine that starts with the first one and ends when it
+// is idle. They are settled by core's flusher, which never waits for a socket.
 type answers struct {
 	c *socket
 
 	mu        sync.Mutex // guards all below
 	owed      []*owed    // in the order of the frames
 	unsettled int        // of owed
-	writing   int        // taken out of owed, and not with the network yet
+	writing   int        // removed from owed, and not written yet
 	bytes     int        // of owed and writing
-	isRunning bool       // the goroutine
-	isWaited  bool       // by the reading goroutine
+	isRunning bool       // the goroutine that writes
+	isWaited  bool       // the reading goroutine waits
 	progress  chan struct{}
-	settled   chan struct{} // holds a token when the first that is owed may be settled
+	settled   chan struct{} // holds a token when the first of owed may be settled
 }
 
-// owed is one answer, settled or not.
+// owed is an answer that is queued, settled or not.
 type owed struct {
 	request   string // its type
 	id        json.RawMessage
@@ -45,27 +44,27 @@ type owed struct {
 	bytes     int // that count against sendBytesUnderWayMax: cost, and the message's own
 	seq       int64
 	err       error
-	frame     []byte // of an answer that only waited for its turn
+	frame     []byte // of an answer that was settled when it was queued
 	isSettled bool
 }
 
-// owedBytes is what an answer takes beside its texts: itself and the request in core.
+// owedBytes is the memory of an answer without its texts, and of the request in core.
 const owedBytes = 1 << 10
 
-// cost is what the answer retains until it is with the network.
+// cost returns the bytes that the answer retains until it is written.
 func (o *owed) cost() int {
 	return owedBytes + len(o.id) + len(o.conv) + len(o.msg) + cap(o.frame)
 }
 
-// isFree says whether nothing is owed: an answer may then be written at once.
+// isFree reports whether the queue is empty: an answer may then be written at once.
 func (a *answers) isFree() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return len(a.owed)+a.writing == 0
 }
 
-// push enters an answer behind the others, and waits while too much is owed. Only the
-// reading goroutine calls it: a socket with enough under way is not read from.
+// push queues an answer, and waits while the queue is full. Only the reading goroutine calls
+// it, so a socket with a full queue is not read from.
 func (a *answers) push(o *owed) bool {
 	hasRoom := a.await(func() bool {
 		n := len(a.owed) + a.writing
@@ -89,7 +88,7 @@ func (a *answers) push(o *owed) bool {
 	return true
 }
 
-// settle is the end of a send. It does not block.
+// settle sets the result of a send. It does not block.
 func (a *answers) settle(o *owed, record ds.Record, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -116,15 +115,15 @@ func offer(token chan<- struct{}) {
 	}
 }
 
-// awaitSettled waits until every send before is settled, so that what comes next
-// observes them; awaitWritten until their answers are with the network. They return
-// false when the socket ends first.
+// awaitSettled waits until every queued send is settled, so that the next frame observes
+// them; awaitWritten, until their answers are written. They return false when the socket ends
+// first.
 func (a *answers) awaitSettled() bool { return a.await(func() bool { return a.unsettled == 0 }) }
 func (a *answers) awaitWritten() bool {
 	return a.await(func() bool { return len(a.owed)+a.writing == 0 })
 }
 
-// await waits for a condition that is looked at with mu held.
+// await waits for a condition, which it evaluates with mu held.
 func (a *answers) await(isMet func() bool) bool {
 	for {
 		a.mu.Lock()
@@ -142,10 +141,10 @@ func (a *answers) await(isMet func() bool) bool {
 	}
 }
 
-// answersIdleDefault is how long the goroutine that writes answers stays without any.
+// answersIdleDefault is the time after which an idle goroutine that writes answers ends.
 const answersIdleDefault = 5 * time.Second
 
-// run writes what is settled until nothing came for a while, or the socket ends.
+// run writes settled answers until it is idle, or the socket ends.
 func (a *answers) run() {
 	c := a.c
 	defer func() {
@@ -176,14 +175,14 @@ func (a *answers) run() {
 			continue
 		}
 		if c.hasEnded() || !a.write(batch) {
-			c.cancel() // nothing can be said any more
+			c.cancel() // no more can be written
 			return
 		}
 		a.wrote(batch)
 	}
 }
 
-// rest ends the goroutine if nothing is owed.
+// rest ends the goroutine if the queue is empty.
 func (a *answers) rest() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -191,7 +190,7 @@ func (a *answers) rest() bool {
 	return !a.isRunning
 }
 
-// take takes out what is settled, up to the first that is not.
+// take removes the settled answers before the first that is not.
 func (a *answers) take(batch []*owed) []*owed {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -220,7 +219,7 @@ func (a *answers) wrote(batch []*owed) {
 	clear(batch)
 }
 
-// write writes answers together; false means that the network is gone.
+// write writes answers together; false means that the connection is broken.
 func (a *answers) write(batch []*owed) bool {
 	c, did := a.c, a.c.server.did()
 	w := frameWriter{conn: c.conn, out: scratches.Get().(*[]byte)}

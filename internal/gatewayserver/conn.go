@@ -10,27 +10,27 @@ import (
 	"waxwing.im/waxwing/internal/limits"
 )
 
-// conn is a WebSocket as this package needs it.
+// conn is the part of a WebSocket that this package uses.
 type conn interface {
 	// Next waits for a message and returns a reader of it, to be read to its end
 	// before the next call. The reader returns doors.ErrTooLong behind
-	// gateway.FrameBytesMax, and doors.ErrSlow where the message comes too slowly.
+	// gateway.FrameBytesMax, and doors.ErrSlow where the message arrives too slowly.
 	Next() (isText bool, message io.Reader, err error)
 	// Write sends text messages in order, many of them in one write of the network,
-	// and returns when the network has them. It may be called by several goroutines;
+	// and returns when they are written. It may be called by several goroutines;
 	// the messages of one call stay together.
 	Write(messages ...[]byte) error
-	// WritingSince is the server's clock when the write under way began, or 0.
+	// WritingSince returns the server's clock when the current write began, or 0.
 	WritingSince() int64
-	// WrittenAt returns the server's clock when the network took the last bytes.
+	// WrittenAt returns the server's clock when the last write ended.
 	WrittenAt() int64
 	// Ping writes a WebSocket ping, which clients answer by themselves and applications
-	// do not see. It does nothing while another write is under way or after Close.
+	// do not see. It does nothing during another write or after Close.
 	Ping()
-	// Close says goodbye, waits a few seconds for the peer to do the same, and ends
-	// every call. Only the first Close of a conn says anything.
+	// Close sends a close frame, waits a few seconds for the peer's, and ends every call. Only
+	// the first Close of a conn sends one.
 	Close(code int, reason string)
-	// Abort cuts the network, which ends every call. It does not block.
+	// Abort cuts the connection, which ends every call. It does not block.
 	Abort()
 }
 
@@ -39,7 +39,7 @@ const (
 	// minute, which leaves the 64 MiB of decision 13 to messages of any sensible size. Nothing
 	// is refused for it; a client that sends more is read from more slowly.
 	bytesAtOnce = 128 << 20
-	// readBufferBytes is the incoming buffer, which costs memory on every idle socket.
+	// readBufferBytes is the size of the incoming buffer, which each idle socket holds.
 	readBufferBytes = 1 << 10
 )
 

@@ -17,14 +17,14 @@ import (
 	"waxwing.im/waxwing/internal/identity"
 )
 
-// membersInline is up to how many members a line in the list of conversations
-// names them (gateway v1, 14).
+// membersInline is the most members that an item in the list of conversations names
+// (gateway v1, 14).
 const membersInline = 20
 
 var statusOK = &gateway.Status{Status: "ok"}
 
-// conversationID checks an identifier that comes by itself (gateway decision 11):
-// core answers about one that cannot exist as it does about one that does not.
+// conversationID checks an identifier in a query (gateway decision 11): core refuses one that
+// cannot exist like one that does not.
 func conversationID(s string) (ds.ConversationID, error) {
 	if !ds.IsValidID(s) {
 		return "", ds.Refuse(ds.InvalidRequest, "conv_id must be 1 to %d bytes of UTF-8 without NUL", ds.IDBytesMax)
@@ -40,25 +40,31 @@ func accounts(names []string) []ds.AccountID {
 	return ids
 }
 
-// ok applies an operation whose answer is that it was done.
-func (s *Server) ok(ctx context.Context, who identity.Session, op core.Op) (any, error) {
-	_, err := s.core.Apply(ctx, who.Caller, op)
+// rooms holds the calls about conversations and their members.
+type rooms struct {
+	core *core.Service
+	did  func() string // of this service
+}
+
+// ok applies an operation that returns no data.
+func (o rooms) ok(ctx context.Context, who identity.Session, op core.Op) (any, error) {
+	_, err := o.core.Apply(ctx, who.Caller, op)
 	return statusOK, err
 }
 
-func (s *Server) createRoom(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
-	return s.ok(ctx, who, core.Create{ConversationID: ds.ConversationID(in.ConvID), Accounts: accounts(in.Members)})
+func (o rooms) createRoom(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
+	return o.ok(ctx, who, core.Create{ConversationID: ds.ConversationID(in.ConvID), Accounts: accounts(in.Members)})
 }
 
-func (s *Server) invite(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
-	return s.ok(ctx, who, core.Invite{ConversationID: ds.ConversationID(in.ConvID), Accounts: accounts(in.Members)})
+func (o rooms) invite(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
+	return o.ok(ctx, who, core.Invite{ConversationID: ds.ConversationID(in.ConvID), Accounts: accounts(in.Members)})
 }
 
-func (s *Server) remove(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
-	return s.ok(ctx, who, core.Remove{ConversationID: ds.ConversationID(in.ConvID), Accounts: accounts(in.Members)})
+func (o rooms) remove(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
+	return o.ok(ctx, who, core.Remove{ConversationID: ds.ConversationID(in.ConvID), Accounts: accounts(in.Members)})
 }
 
-func (s *Server) leaveRoom(ctx context.Context, who identity.Session, in *gateway.LeaveRoom) (any, error) {
+func (o rooms) leaveRoom(ctx context.Context, who identity.Session, in *gateway.LeaveRoom) (any, error) {
 	leave := core.Leave{ConversationID: ds.ConversationID(in.ConvID)}
 	if in.NewOwner != nil {
 		if !ds.IsValidAccount(*in.NewOwner) {
@@ -66,11 +72,11 @@ func (s *Server) leaveRoom(ctx context.Context, who identity.Session, in *gatewa
 		}
 		leave.NewOwner = ds.AccountID(*in.NewOwner)
 	}
-	return s.ok(ctx, who, leave)
+	return o.ok(ctx, who, leave)
 }
 
-// createDM opens a conversation of two. Without an id one is made up.
-func (s *Server) createDM(ctx context.Context, who identity.Session, in *gateway.CreateDM) (any, error) {
+// createDM creates a conversation of two. Without an id it makes one.
+func (o rooms) createDM(ctx context.Context, who identity.Session, in *gateway.CreateDM) (any, error) {
 	peer := ds.AccountID(strings.TrimSpace(in.PeerUserID))
 	switch {
 	case peer == "" || !ds.IsValidAccount(string(peer)):
@@ -90,7 +96,7 @@ func (s *Server) createDM(ctx context.Context, who identity.Session, in *gateway
 	if !isDMID(id) {
 		return nil, ds.Refuse(ds.InvalidRequest, "invalid conv_id")
 	}
-	if _, err := s.core.Apply(ctx, who.Caller, core.Create{ConversationID: id, Accounts: []ds.AccountID{peer}, IsDM: true}); err != nil {
+	if _, err := o.core.Apply(ctx, who.Caller, core.Create{ConversationID: id, Accounts: []ds.AccountID{peer}, IsDM: true}); err != nil {
 		return nil, err
 	}
 	return &gateway.DMCreated{Status: "ok", ConvID: string(id)}, nil
@@ -106,12 +112,12 @@ func isDMID(id ds.ConversationID) bool {
 	return ds.IsValidID(string(id))
 }
 
-func (s *Server) members(ctx context.Context, who identity.Session, q url.Values) (any, error) {
+func (o rooms) members(ctx context.Context, who identity.Session, q url.Values) (any, error) {
 	id, err := conversationID(q.Get("conv_id"))
 	if err != nil {
 		return nil, err
 	}
-	members, err := s.core.Members(ctx, who.Caller, id)
+	members, err := o.core.Members(ctx, who.Caller, id)
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +128,7 @@ func (s *Server) members(ctx context.Context, who identity.Session, q url.Values
 	return out, nil
 }
 
-// roleOf is a role by this protocol's names. It has no moderators.
+// roleOf returns the name of a role in this protocol, which has no moderators.
 func roleOf(role ds.Role) string {
 	if role == ds.Moderator {
 		role = ds.Plain
@@ -130,30 +136,30 @@ func roleOf(role ds.Role) string {
 	return string(role)
 }
 
-func (s *Server) groupInfo(ctx context.Context, who identity.Session, q url.Values) (any, error) {
+func (o rooms) groupInfo(ctx context.Context, who identity.Session, q url.Values) (any, error) {
 	id, err := conversationID(q.Get("conv_id"))
 	if err != nil {
 		return nil, err
 	}
-	info, head, err := s.core.GroupInfo(ctx, who.Caller, id)
+	info, head, err := o.core.GroupInfo(ctx, who.Caller, id)
 	if err != nil {
 		return nil, err
 	}
 	return &gateway.GroupInfo{ConvID: string(id), Epoch: head.Epoch, GroupInfo: base64.StdEncoding.EncodeToString(info)}, nil
 }
 
-func (s *Server) conversations(ctx context.Context, who identity.Session, q url.Values) (any, error) {
+func (o rooms) conversations(ctx context.Context, who identity.Session, q url.Values) (any, error) {
 	after, limit, err := parseList(q)
 	if err != nil {
 		return nil, err
 	}
-	summaries, more, err := s.core.Conversations(ctx, who.Caller, after, limit)
+	summaries, more, err := o.core.Conversations(ctx, who.Caller, after, limit)
 	if err != nil {
 		return nil, err
 	}
 	out := &gateway.ConversationList{Items: make([]gateway.Conversation, len(summaries))}
 	for i := range summaries {
-		out.Items[i] = s.conversation(who.Account, &summaries[i])
+		out.Items[i] = o.conversation(who.Account, &summaries[i])
 	}
 	if more {
 		last := &summaries[len(summaries)-1]
@@ -162,7 +168,7 @@ func (s *Server) conversations(ctx context.Context, who identity.Session, q url.
 	return out, nil
 }
 
-// parseList reads which page of a list is wanted: after what, and of how many at most.
+// parseList reads the cursor and the limit of a page of a list.
 func parseList(q url.Values) (after core.ListPlace, limit int, err error) {
 	limit = core.ConversationsMax
 	if text := q.Get("limit"); text != "" {
@@ -183,12 +189,12 @@ func parseList(q url.Values) (after core.ListPlace, limit int, err error) {
 	return core.ListPlace{CreatedMS: ms, ID: ds.ConversationID(id)}, limit, nil
 }
 
-func (s *Server) conversation(reader ds.AccountID, c *ds.Summary) gateway.Conversation {
+func (o rooms) conversation(reader ds.AccountID, c *ds.Summary) gateway.Conversation {
 	out := gateway.Conversation{
 		ConvID:      string(c.ID),
 		Role:        roleOf(c.Role),
 		CreatedAtMS: c.CreatedMS,
-		HomeGateway: s.homeOf(c.Home),
+		HomeGateway: homeOf(c.Home, o.did()),
 		MemberCount: c.Members,
 		DisplayName: string(c.ID),
 	}
@@ -203,15 +209,15 @@ func (s *Server) conversation(reader ds.AccountID, c *ds.Summary) gateway.Conver
 	}
 	if c.Seq > 0 {
 		out.EarliestSeq, out.LatestSeq, out.LatestTSMS = &c.EarliestSeq, &c.Seq, &c.LatestMS
-		out.UnreadCount = c.Seq - c.EarliestSeq + 1 // what is retained: nobody marks as read yet
+		out.UnreadCount = c.Seq - c.EarliestSeq + 1 // all that is retained: there are no read marks yet
 	}
 	return out
 }
 
-// homeOf is the name of the service that orders a log; "" stands for this one.
-func (s *Server) homeOf(home string) string {
+// homeOf returns the name of the service that orders a log; "" stands for this one, own.
+func homeOf(home, own string) string {
 	if home == "" {
-		return s.did()
+		return own
 	}
 	return home
 }

@@ -6,15 +6,15 @@ import (
 	"waxwing.im/waxwing/internal/doors"
 )
 
-// countedFrame is a message of a socket that counts against the intake while it is read
-// and handled: one that does not end costs whoever sends it a connection, no more.
+// countedFrame is a message of a socket that counts against the intake while it is read and
+// handled, so that unfinished messages cannot fill the memory.
 type countedFrame struct {
 	io.Reader
 	doors.Message
-	refused error // why the intake takes no more of it
+	refused error // by the intake
 }
 
-// Read reads in pieces, for the library fills all of p before it returns.
+// Read reads in pieces, since the library fills all of p before it returns.
 func (f *countedFrame) Read(p []byte) (int, error) {
 	n, err := f.Reader.Read(p[:min(len(p), doors.FreeBytes)])
 	if f.refused = f.Arrived(n); f.refused != nil {

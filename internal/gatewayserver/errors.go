@@ -8,7 +8,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// codes is what each reason to refuse is called on the wire, with its HTTP status.
+// codes maps each code of a refusal to its name on the wire and its HTTP status.
 var codes = map[ds.Code]struct {
 	status int
 	code   gateway.Code
@@ -25,7 +25,7 @@ var codes = map[ds.Code]struct {
 	ds.LimitExceeded:        {http.StatusTooManyRequests, gateway.CodeLimitExceeded},
 }
 
-// answerTo says what err is on the wire: a refusal, `unavailable`, or an internal error.
+// answerTo returns the wire form of err: a refusal, `unavailable`, or an internal error.
 func answerTo(err error) (status int, body *gateway.Error) {
 	var refusal *ds.Refusal
 	switch {
@@ -62,7 +62,7 @@ func refused(r *ds.Refusal) (status int, body *gateway.Error) {
 	return known.status, body
 }
 
-// isFault says whether err is ours, to be logged.
+// isFault reports whether err is a fault of this service, to be logged.
 func isFault(err error) bool { return err != nil && ds.CodeOf(err) == "" }
 
 // invalid turns an error of the wire types into the refusal that a client is shown.

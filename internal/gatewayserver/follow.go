@@ -39,8 +39,8 @@ func (c *socket) follow() {
 	})
 }
 
-// writePages is the loop behind everything that a socket is sent unasked: ask for a
-// page, write it, ask again. It returns nil when the network has gone.
+// writePages asks the follower for pages and writes them, until an error. It returns nil when
+// the connection is broken or the session has ended.
 func (c *socket) writePages() error {
 	did := c.server.did()
 	for {
@@ -62,7 +62,7 @@ func (c *socket) writePages() error {
 
 func (c *socket) writePage(w *frameWriter, page *core.Page, did string) {
 	if id := page.Log.Conversation(); id != "" {
-		event := newEventFrame(id, c.server.homeOf(page.Home), did, c.session)
+		event := newEventFrame(id, homeOf(page.Home, c.server.did()), did, c.session)
 		for i := range page.Records {
 			if page.Records[i].Seq > 0 {
 				w.event(&event, page, i)
@@ -85,8 +85,8 @@ func (c *socket) writePage(w *frameWriter, page *core.Page, did string) {
 	}
 }
 
-// endOfPage is the body of the error that says why a conversation has ended for its
-// reader.
+// endOfPage returns the body of the error by which a reader learns that its access to a
+// conversation has ended.
 func endOfPage(page *core.Page, reader identity.Session) *gateway.Error {
 	_, body := refused(page.Ended)
 	if len(reader.Features) > 0 {
@@ -95,8 +95,8 @@ func endOfPage(page *core.Page, reader identity.Session) *gateway.Error {
 	return body
 }
 
-// rosterOf is a control record that changes the accounts of a conversation, for a
-// reader that wants to know.
+// rosterOf decodes a record that changes the accounts of a conversation, for readers with the
+// feature; nil for other records.
 func rosterOf(id ds.ConversationID, r *ds.Record, reader identity.Session) *gateway.Roster {
 	var change ds.MembershipChange
 	if r.Kind != ds.Membership || !reader.Has(gateway.FeatureRoster) || json.Unmarshal(r.Body, &change) != nil {
@@ -105,8 +105,8 @@ func rosterOf(id ds.ConversationID, r *ds.Record, reader identity.Session) *gate
 	return &gateway.Roster{ConvID: string(id), Add: names(change.Add), Remove: names(change.Remove)}
 }
 
-// deviceEvent is a record of an account log as a frame; kinds that this door does
-// not know have none.
+// deviceEvent returns the frame of a record of an account log; the type is "" for kinds that
+// this door does not know.
 func deviceEvent(r *ds.Record, e *ds.DeviceEvent) (frameType string, body any) {
 	switch r.Kind {
 	case ds.WelcomeEvent:
@@ -193,22 +193,22 @@ func frameOf(frameType string, id json.RawMessage, body any) []byte {
 	return frame
 }
 
-// eventFrame writes conv.event by hand: it is most of what a gateway sends. What is
-// the same for all records of a page is encoded once.
+// eventFrame writes conv.event without a JSON encoder, since most frames are of that type. The
+// common parts of all records of a page are encoded once.
 type eventFrame struct {
 	head, tail []byte
 	format     int
 	bytesMax   int // of a frame for the reader
 }
 
-// The formats of conv.event that readers share. A session with any feature is told
+// The formats of conv.event that readers share. Sessions with any feature receive
 // kind and epoch too.
 const (
 	plainEvent = iota
 	extendedEvent
 )
 
-// Readers can only share what there is room for.
+// Each format needs a slot in core.Frames.
 const _ = uint(core.Formats - 1 - extendedEvent)
 
 func newEventFrame(id ds.ConversationID, home, did string, reader identity.Session) eventFrame {
@@ -223,7 +223,7 @@ func newEventFrame(id ds.ConversationID, home, did string, reader identity.Sessi
 	return eventFrame{head: append(head, `,"seq":`...), tail: tail, format: format, bytesMax: frameBytesMax(reader)}
 }
 
-// shared is the frame of a record of a page that the tail cache holds, if it fits.
+// shared returns the frame of a record from the tail cache, and whether there is one that fits.
 func (e *eventFrame) shared(page *core.Page, i int) ([]byte, bool) {
 	if page.Frames == nil || e.isTooLong(&page.Records[i]) {
 		return nil, false

@@ -3,9 +3,7 @@ package gatewayserver
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"math"
-	"unicode/utf8"
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
@@ -14,18 +12,18 @@ import (
 	"waxwing.im/waxwing/internal/limits"
 )
 
-// sessionKinds are the frames that may come first.
+// sessionKinds holds the handlers of a socket's first frame.
 var sessionKinds = map[string]func(c *socket, f gateway.Frame) (identity.Ready, error){
 	gateway.TypeSessionStart:  (*socket).sessionStart,
 	gateway.TypeSessionResume: (*socket).sessionResume,
 }
 
-// frameKind is what one type of frame does in a session. Frames of a feature that
+// frameKind holds the handler of one type of frame in a session. Frames of a feature that
 // the session was not granted are unknown to it.
 type frameKind struct {
 	feature gateway.Feature
 	// handle answers before the next frame is read, and observes all sends before it,
-	// unless isFree says that it needs to observe none.
+	// unless isFree is set.
 	handle func(c *socket, f gateway.Frame) (reply, error)
 	isFree bool
 	// begin, in place of handle, is answered later.
@@ -48,7 +46,7 @@ func (c *socket) sessionStart(f gateway.Frame) (identity.Ready, error) {
 	if err := f.Decode(&in); err != nil {
 		return identity.Ready{}, invalid(err)
 	}
-	return c.server.start(c.ctx, &in, c.userAgent, c.address)
+	return c.server.sessions.start(c.ctx, &in, c.userAgent, c.address)
 }
 
 func (c *socket) sessionResume(f gateway.Frame) (identity.Ready, error) {
@@ -56,7 +54,7 @@ func (c *socket) sessionResume(f gateway.Frame) (identity.Ready, error) {
 	if err := f.Decode(&in); err != nil {
 		return identity.Ready{}, invalid(err)
 	}
-	return c.server.resume(c.ctx, &in, c.address, transportWS)
+	return c.server.sessions.resume(c.ctx, &in, c.address, transportWS)
 }
 
 func (c *socket) ping(gateway.Frame) (reply, error) { return reply{gateway.TypePong, nil}, nil }
@@ -86,7 +84,7 @@ func (c *socket) subscribe(f gateway.Frame) (reply, error) {
 	return reply{}, nil
 }
 
-// startOf is the first seq that is wanted; 0 stands for the device's cursor.
+// startOf returns the first seq to send; 0 stands for the device's cursor.
 func startOf(fromSeq, afterSeq *int64) (int64, error) {
 	switch {
 	case fromSeq != nil && *fromSeq < 1:
@@ -103,8 +101,8 @@ func startOf(fromSeq, afterSeq *int64) (int64, error) {
 	return *afterSeq + 1, nil
 }
 
-// send hands a message to core and goes on. What is refused here is checked before
-// anything of it is kept while its answer waits for its turn.
+// send queues a message in core, without waiting for its end. It is checked first, so that
+// an answer in the queue retains no part of an invalid one.
 func (c *socket) send(f gateway.Frame) {
 	o := &owed{request: f.Type, id: bytes.Clone(f.ID)}
 	message, err := sendOf(f)
@@ -123,7 +121,7 @@ func (c *socket) send(f gateway.Frame) {
 	c.server.core.Begin(c.ctx, c.session.Caller, message, func(done core.Result, err error) { c.answers.settle(o, done.Record, err) })
 }
 
-// sendOf reads a conv.send whose identifiers are of a size that may be kept.
+// sendOf decodes a conv.send and checks the sizes of its identifiers.
 func sendOf(f gateway.Frame) (core.Send, error) {
 	var in gateway.Send
 	if err := f.Decode(&in); err != nil {
@@ -144,7 +142,7 @@ func (c *socket) commit(f gateway.Frame) (reply, error) {
 	if err := f.Decode(&in); err != nil {
 		return reply{}, invalid(err)
 	}
-	acked, err := c.server.commit(c.ctx, c.session.Caller, &in)
+	acked, err := c.server.messages.commit(c.ctx, c.session.Caller, &in)
 	return reply{gateway.TypeAcked, acked}, err
 }
 
@@ -194,17 +192,24 @@ func (c *socket) report(f gateway.Frame) (reply, error) {
 	if err := f.Decode(&in); err != nil {
 		return reply{}, invalid(err)
 	}
-	return reply{}, c.server.report(c.ctx, c.session, &in)
+	return reply{}, c.server.reports.take(c.ctx, c.session, &in)
 }
 
-// report is client.report, whichever way it came. It is counted and forgotten; an
-// epoch authenticator is compared first.
-func (s *Server) report(ctx context.Context, who identity.Session, in *gateway.Report) error {
-	counter := s.metrics.reports[in.Kind]
+// reports counts the reports of clients.
+type reports struct {
+	core    *core.Service
+	limits  *limits.Limiter
+	metrics *metrics
+}
+
+// take handles a client.report of a socket or of the inbox: it counts it, and compares an
+// epoch authenticator.
+func (r reports) take(ctx context.Context, who identity.Session, in *gateway.Report) error {
+	counter := r.metrics.reports[in.Kind]
 	if counter == nil {
 		return ds.Refuse(ds.InvalidRequest, "kind: unknown")
 	}
-	if err := s.limits.Take(limits.Reports, who.ID); err != nil { // reports are cheap to make up
+	if err := r.limits.Take(limits.Reports, who.ID); err != nil { // reports are cheap to make up
 		return err
 	}
 	counter.Inc()
@@ -215,113 +220,7 @@ func (s *Server) report(ctx context.Context, who identity.Session, in *gateway.R
 	if !ok {
 		return ds.Refuse(ds.InvalidRequest, "epoch_authenticator: not padded standard base64")
 	}
-	return s.core.Attest(ctx, who.Caller, ds.ConversationID(in.ConvID), in.Generation, in.Epoch, authenticator)
-}
-
-// messageOf is what core is asked to append for a conv.send, whichever way it came.
-func messageOf(in *gateway.Send) (core.Send, error) {
-	if len(in.Env) > gateway.EnvCharactersMax && utf8.RuneCountInString(in.Env) > gateway.EnvCharactersMax {
-		return core.Send{}, ds.Refuse(ds.InvalidRequest, "env too large")
-	}
-	body, encoding := bytesOf(in.Env)
-	return core.Send{
-		ConversationID: ds.ConversationID(in.ConvID),
-		ID:             ds.MessageID(in.MsgID),
-		Body:           body,
-		Encoding:       encoding,
-	}, nil
-}
-
-// send is conv.send for a caller that waits.
-func (s *Server) send(ctx context.Context, who ds.Caller, in *gateway.Send) (*gateway.Acked, error) {
-	message, err := messageOf(in)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.core.Apply(ctx, who, message)
-	if err != nil {
-		return nil, err
-	}
-	return s.acked(in.ConvID, in.MsgID, done.Record), nil
-}
-
-// commit is conv.commit, whichever way it came.
-func (s *Server) commit(ctx context.Context, who ds.Caller, in *gateway.Commit) (*gateway.Acked, error) {
-	bundle, err := bundleOf(in)
-	if err != nil {
-		return nil, err
-	}
-	done, err := s.core.Apply(ctx, who, bundle)
-	if err != nil {
-		return nil, err
-	}
-	acked := s.acked(in.ConvID, in.MsgID, done.Record)
-	acked.Epoch = &done.Record.Epoch
-	return acked, nil
-}
-
-func (s *Server) acked(conversation, message string, record ds.Record) *gateway.Acked {
-	did := s.did()
-	return &gateway.Acked{ConvID: conversation, MsgID: message, Seq: record.Seq, ConvHome: did, OriginGateway: did}
-}
-
-func bundleOf(in *gateway.Commit) (core.Bundle, error) {
-	b := core.Bundle{
-		ConversationID: ds.ConversationID(in.ConvID),
-		ID:             ds.MessageID(in.MsgID),
-		Add:            accounts(in.Add),
-		Remove:         accounts(in.Remove),
-		Encoding:       ds.Base64,
-	}
-	var err error
-	if b.Commit, err = decodeMLS("commit", in.Commit); err != nil {
-		return b, err
-	}
-	if in.GroupInfo != nil {
-		if b.GroupInfo, err = decodeMLS("group_info", *in.GroupInfo); err != nil {
-			return b, err
-		}
-	}
-	if in.Welcome == nil {
-		return b, nil
-	}
-	if b.Welcome, err = decodeMLS("welcome.env", in.Welcome.Env); err != nil {
-		return b, err
-	}
-	for _, to := range in.Welcome.To {
-		b.To = append(b.To, core.Recipient{
-			Device:        ds.Device{Account: ds.AccountID(to.UserID), ID: ds.DeviceID(to.DeviceID)},
-			KeyPackageRef: to.KeyPackageRef,
-		})
-	}
-	return b, nil
-}
-
-func decodeMLS(field, text string) ([]byte, error) {
-	data, ok := decodeBase64(text)
-	if !ok || len(data) == 0 {
-		return nil, ds.Refuse(ds.InvalidRequest, "%s: not padded standard base64", field)
-	}
-	return data, nil
-}
-
-// bytesOf decides how an env is kept. What begins like an MLSMessage of version
-// mls10 (RFC 9420, section 6: the bytes 00 01) in base64 is kept as bytes, for core
-// to look into; everything else is text, and given back letter by letter.
-func bytesOf(env string) ([]byte, ds.Encoding) {
-	if len(env) >= 4 && env[:2] == "AA" && env[2] >= 'E' && env[2] <= 'H' {
-		if data, ok := decodeBase64(env); ok {
-			return data, ds.Base64
-		}
-	}
-	return []byte(env), ds.Text
-}
-
-// decodeBase64 takes exactly what encodes back to the same text: padded, without
-// line breaks, the unused bits zero.
-func decodeBase64(text string) ([]byte, bool) {
-	data, err := base64.StdEncoding.Strict().DecodeString(text)
-	return data, err == nil && base64.StdEncoding.EncodedLen(len(data)) == len(text)
+	return r.core.Attest(ctx, who.Caller, ds.ConversationID(in.ConvID), in.Generation, in.Epoch, authenticator)
 }
 
 // replayRefusal words a refused position as the clients of gateway v1, 7 read it.

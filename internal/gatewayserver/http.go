@@ -17,7 +17,7 @@ import (
 	"waxwing.im/waxwing/internal/identity"
 )
 
-// public is an endpoint that anybody may call.
+// public registers an endpoint for callers without a session.
 func public[In any](s *Server, pattern string, handle func(r *http.Request, in *In) (any, error)) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		in := new(In)
@@ -30,7 +30,7 @@ func public[In any](s *Server, pattern string, handle func(r *http.Request, in *
 	})
 }
 
-// command is an endpoint with a body, for those with a session.
+// command registers an endpoint with a body, for callers with a session.
 func command[In any](s *Server, pattern string, handle func(ctx context.Context, who identity.Session, in *In) (any, error)) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		who, err := s.authenticate(r)
@@ -46,7 +46,7 @@ func command[In any](s *Server, pattern string, handle func(ctx context.Context,
 	})
 }
 
-// loose is an endpoint that may be called without a body, for those with a session.
+// loose registers an endpoint with an optional body, for callers with a session.
 func loose(s *Server, pattern string, handle func(ctx context.Context, who identity.Session, body []byte) (any, error)) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		who, err := s.authenticate(r)
@@ -62,13 +62,13 @@ func loose(s *Server, pattern string, handle func(ctx context.Context, who ident
 	})
 }
 
-// query is an endpoint without a body, for those with a session.
+// query registers an endpoint without a body, for callers with a session.
 func query(s *Server, pattern string, handle func(ctx context.Context, who identity.Session, q url.Values) (any, error)) {
 	bulky(s, pattern, 0, handle)
 }
 
-// bulky is a query whose answer may take that many bytes in memory until the client has
-// it: it waits for its turn before anything is read.
+// bulky registers a query with an answer of up to that many bytes of memory: it waits for its
+// turn before it reads.
 func bulky(s *Server, pattern string, bytes int64, handle func(ctx context.Context, who identity.Session, q url.Values) (any, error)) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		who, err := s.authenticate(r)
@@ -85,7 +85,7 @@ func bulky(s *Server, pattern string, bytes int64, handle func(ctx context.Conte
 	})
 }
 
-// cutter returns what cuts an answer off that takes long while others wait.
+// cutter returns a function that cuts off an answer which takes too long while others wait.
 func cutter(w http.ResponseWriter) func() {
 	control := http.NewResponseController(w)
 	return func() { _ = control.SetWriteDeadline(time.Unix(1, 0)) } // fails where there is none
@@ -95,7 +95,7 @@ func cutter(w http.ResponseWriter) func() {
 func (s *Server) authenticate(r *http.Request) (identity.Session, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
-		token = "" // which is no session's
+		token = "" // invalid
 	}
 	who, err := s.identity.SessionFrom(r.Context(), strings.TrimSpace(token), s.proxies.AddressOf(r))
 	if err == nil {
@@ -115,7 +115,7 @@ func readBytes(w http.ResponseWriter, r *http.Request, bytesMax int64) ([]byte, 
 	case ds.CodeOf(err) != "" || errors.Is(err, doors.ErrFull):
 		return nil, err
 	}
-	return nil, errMalformedBody // too long, or the client has gone
+	return nil, errMalformedBody // too long, or the client has disconnected
 }
 
 func readBody(w http.ResponseWriter, r *http.Request, bytesMax int64, in any) error {
@@ -137,16 +137,16 @@ func decodeBody(data []byte, in any) error {
 	return invalid(err)
 }
 
-// answer writes out, or what err is on the wire. Nothing that this door says may be
-// kept by a cache.
+// answer writes out, or the wire form of err. No answer may be kept by a cache.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, out any, err error) {
 	s.answerHeld(w, r, "", nil, out, err)
 }
 
-// answerBytesFree is up to which size an answer needs no turn.
+// answerBytesFree is the largest size of an answer that needs no turn.
 const answerBytesFree = 64 << 10
 
-// answerHeld is answer for an account, with the turn to hold the answer where there is one.
+// answerHeld writes an answer for an account, with the turn to hold it in memory; nil: it takes
+// one if the answer needs it.
 func (s *Server) answerHeld(w http.ResponseWriter, r *http.Request, who ds.AccountID, turn *core.Turn, out any, err error) {
 	s.metrics.request(r.Pattern, err)
 	status := http.StatusOK
@@ -181,11 +181,11 @@ func (s *Server) answerHeld(w http.ResponseWriter, r *http.Request, who ds.Accou
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	w.WriteHeader(status)
-	_, _ = w.Write(data) // a client that has gone needs no answer
+	_, _ = w.Write(data) // an error means that the client has disconnected
 }
 
-// logFault logs what went wrong with us. A fault that may pass and one that comes
-// of the caller's going away are not worth an operator's time.
+// logFault logs err if it is a fault. Faults that may pass, or that follow from a caller's
+// disconnect, need no operator and are logged at Debug.
 func (s *Server) logFault(ctx context.Context, request string, err error) {
 	switch {
 	case !isFault(err):

@@ -14,29 +14,38 @@ import (
 	"waxwing.im/waxwing/internal/identity"
 )
 
-// inboxKinds are the frames that may also be posted.
+// inboxKinds holds the handlers of the frames that may also be posted.
 var inboxKinds = map[string]struct {
 	feature gateway.Feature
-	handle  func(s *Server, ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error)
+	handle  func(b inbox, ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error)
 }{
-	gateway.TypeSend:      {"", (*Server).postSend},
-	gateway.TypeAck:       {"", (*Server).postAck},
-	gateway.TypeCommit:    {gateway.FeatureBundle, (*Server).postCommit},
-	gateway.TypeDeviceAck: {gateway.FeatureDevice, (*Server).postDeviceAck},
-	gateway.TypeReport:    {gateway.FeatureReport, (*Server).postReport},
+	gateway.TypeSend:      {"", inbox.postSend},
+	gateway.TypeAck:       {"", inbox.postAck},
+	gateway.TypeCommit:    {gateway.FeatureBundle, inbox.postCommit},
+	gateway.TypeDeviceAck: {gateway.FeatureDevice, inbox.postDeviceAck},
+	gateway.TypeReport:    {gateway.FeatureReport, inbox.postReport},
 }
 
-// inbox is the WebSocket's frames one by one, for those who cannot hold a socket.
-func (s *Server) inbox(w http.ResponseWriter, r *http.Request) {
-	who, err := s.authenticate(r)
-	var out any
-	if err == nil {
-		out, err = s.postFrame(w, r, who)
-	}
-	s.answer(w, r, out, err)
+// inbox handles the frames of a socket one by one, for clients that cannot hold a socket.
+type inbox struct {
+	core     *core.Service
+	messages messages
+	reports  reports
 }
 
-func (s *Server) postFrame(w http.ResponseWriter, r *http.Request, who identity.Session) (any, error) {
+func (b inbox) register(s *Server) {
+	s.mux.HandleFunc("POST /v1/inbox", func(w http.ResponseWriter, r *http.Request) {
+		who, err := s.authenticate(r)
+		var out any
+		if err == nil {
+			out, err = b.postFrame(w, r, who)
+		}
+		s.answer(w, r, out, err)
+	})
+	bulky(s, "GET /v1/device-events", 3*deviceEventsBytesMax, b.deviceEvents)
+}
+
+func (b inbox) postFrame(w http.ResponseWriter, r *http.Request, who identity.Session) (any, error) {
 	data, err := readBytes(w, r, gateway.CommitBytesMax)
 	if err != nil {
 		return nil, err
@@ -56,23 +65,23 @@ func (s *Server) postFrame(w http.ResponseWriter, r *http.Request, who identity.
 	if !ok || kind.feature != "" && !who.Has(kind.feature) {
 		return nil, ds.Refuse(ds.InvalidRequest, "unsupported frame type")
 	}
-	return kind.handle(s, r.Context(), who, frame)
+	return kind.handle(b, r.Context(), who, frame)
 }
 
-func (s *Server) postSend(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
+func (b inbox) postSend(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
 	var in gateway.Send
 	if err := f.Decode(&in); err != nil {
 		return nil, invalid(err)
 	}
-	return posted(s.send(ctx, who.Caller, &in))
+	return posted(b.messages.send(ctx, who.Caller, &in))
 }
 
-func (s *Server) postCommit(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
+func (b inbox) postCommit(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
 	var in gateway.Commit
 	if err := f.Decode(&in); err != nil {
 		return nil, invalid(err)
 	}
-	return posted(s.commit(ctx, who.Caller, &in))
+	return posted(b.messages.commit(ctx, who.Caller, &in))
 }
 
 func posted(acked *gateway.Acked, err error) (*gateway.InboxAnswer, error) {
@@ -84,7 +93,7 @@ func posted(acked *gateway.Acked, err error) (*gateway.InboxAnswer, error) {
 }
 
 // postAck writes the cursor before it answers: the answer is a promise.
-func (s *Server) postAck(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
+func (b inbox) postAck(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
 	var in gateway.Ack
 	if err := f.Decode(&in); err != nil {
 		return nil, invalid(err)
@@ -93,10 +102,10 @@ func (s *Server) postAck(ctx context.Context, who identity.Session, f gateway.Fr
 	if err != nil {
 		return nil, err
 	}
-	return &gateway.InboxAnswer{Status: "ok"}, s.core.AcknowledgeNow(ctx, who.Caller, id, in.Seq)
+	return &gateway.InboxAnswer{Status: "ok"}, b.core.AcknowledgeNow(ctx, who.Caller, id, in.Seq)
 }
 
-func (s *Server) postDeviceAck(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
+func (b inbox) postDeviceAck(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
 	var in gateway.DeviceAck
 	if err := f.Decode(&in); err != nil {
 		return nil, invalid(err)
@@ -104,32 +113,32 @@ func (s *Server) postDeviceAck(ctx context.Context, who identity.Session, f gate
 	if err := checkDeviceAck(&in); err != nil {
 		return nil, err
 	}
-	return &gateway.InboxAnswer{Status: "ok"}, s.core.AcknowledgeDeviceNow(ctx, who.Caller, in.Pos)
+	return &gateway.InboxAnswer{Status: "ok"}, b.core.AcknowledgeDeviceNow(ctx, who.Caller, in.Pos)
 }
 
-func (s *Server) postReport(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
+func (b inbox) postReport(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
 	var in gateway.Report
 	if err := f.Decode(&in); err != nil {
 		return nil, invalid(err)
 	}
-	return &gateway.InboxAnswer{Status: "ok"}, s.report(ctx, who, &in)
+	return &gateway.InboxAnswer{Status: "ok"}, b.reports.take(ctx, who, &in)
 }
 
-// What one answer to GET /v1/device-events may hold and take.
+// The bounds of one answer to GET /v1/device-events.
 const (
 	deviceEventsMax      = 256
 	deviceEventsBytesMax = 4 << 20 // and one more, which has up to 7 MiB
 	deviceEventsTimeout  = 10 * time.Second
 )
 
-// deviceEvents reads the device's log as a socket would, up to what is there now.
-func (s *Server) deviceEvents(ctx context.Context, who identity.Session, _ url.Values) (any, error) {
+// deviceEvents returns the events of the device's log after its cursor, up to the head.
+func (b inbox) deviceEvents(ctx context.Context, who identity.Session, _ url.Values) (any, error) {
 	if !who.Has(gateway.FeatureDevice) {
 		return nil, errNoDevice
 	}
 	ctx, cancel := context.WithTimeout(ctx, deviceEventsTimeout)
 	defer cancel()
-	follower := s.core.NewFollower(who.Caller)
+	follower := b.core.NewFollower(who.Caller)
 	defer follower.Close()
 	follower.BodyMax = bodyBytesMax(who)
 	if _, err := follower.Follow(ctx, core.Start{}); err != nil { // the account log, from the cursor
@@ -159,10 +168,11 @@ func (s *Server) deviceEvents(ctx context.Context, who identity.Session, _ url.V
 	}
 }
 
-// errNoDevice is the answer to who asks for device events without the feature.
+// errNoDevice refuses device events to sessions without the feature.
 var errNoDevice = ds.Refuse(ds.InvalidRequest, "the session has not the feature device")
 
-// endOfFollow is a follower's end as a fault that may pass.
+// endOfFollow returns the end of a follower as a fault that may pass, and other errors as they
+// are.
 func endOfFollow(err error) error {
 	if errors.Is(err, core.ErrClosed) || errors.Is(err, context.DeadlineExceeded) {
 		return ds.Unavailable(err)

@@ -26,9 +26,9 @@ const (
 // The causes of the end of a socket or stream.
 const (
 	causePeer      = "peer"      // the client closed, or its network did
-	causeHandshake = "handshake" // no session came of it
+	causeHandshake = "handshake" // no session was started
 	causeProtocol  = "protocol"  // text that is none, binary, a frame that is too long
-	causeHeartbeat = "heartbeat" // no sign of life
+	causeHeartbeat = "heartbeat" // no answer to pings
 	causeStalled   = "stalled"   // a write did not get through
 	causeSession   = "session"   // the session was revoked
 	causeRevoked   = "revoked"   // a stream lost the membership in all that it followed
@@ -74,7 +74,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	return m
 }
 
-// open is the gauge of one transport.
+// open returns the gauge of one transport.
 func (m *metrics) open(transport string) prometheus.Gauge {
 	if transport == transportSSE {
 		return m.streams
@@ -82,12 +82,11 @@ func (m *metrics) open(transport string) prometheus.Gauge {
 	return m.connections
 }
 
-// operationNone is what frames count under that are no frames, or of a type that the
-// session does not know.
+// operationNone is the label of invalid frames and of types that the session does not know.
 const operationNone = "none"
 
-// request counts an endpoint, by its pattern, or a frame, by its type. Operations are
-// names of ours: a client cannot make one up.
+// request counts a call of an endpoint, by its pattern, or a frame, by its type. The labels
+// come from our own tables, never from a client.
 func (m *metrics) request(operation string, err error) {
 	result := "ok"
 	if err != nil {
@@ -97,7 +96,7 @@ func (m *metrics) request(operation string, err error) {
 	m.requests.WithLabelValues(operation, result).Inc()
 }
 
-// resume counts a client that comes back.
+// resume counts a resume of a session.
 func (m *metrics) resume(transport string, err error) {
 	m.resumes.WithLabelValues(resultOf(err), transport).Inc()
 }

@@ -26,8 +26,8 @@ func frameBytesMax(reader identity.Session) int {
 // ones need not be read. As text a body fits as it is, as base64 it takes a third more.
 func bodyBytesMax(reader identity.Session) int { return frameBytesMax(reader) }
 
-// frameFieldBytes is more than a frame takes beside its env: identifiers of which each
-// byte may be escaped, and the names of services.
+// frameFieldBytes bounds the bytes of a frame except its env: identifiers of which each byte
+// may be escaped, and the names of services.
 const frameFieldBytes = 8 << 10
 
 // envBytes returns the size of a record's env on the wire.
@@ -54,8 +54,8 @@ func (e *eventFrame) appendOmitted(dst []byte, r *ds.Record) []byte {
 	return append(strconv.AppendInt(dst, int64(envBytes(r)), 10), "}}}"...)
 }
 
-// fitted returns a frame of ours about a conversation or a device that is short enough for
-// the reader: what is not leaves out its env, or the accounts other than the reader's.
+// fitted returns a frame about a conversation or a device that is short enough for the reader.
+// A longer one omits its env, or the accounts other than the reader's.
 func fitted(frameType string, body any, reader identity.Session) []byte {
 	frame := frameOf(frameType, nil, body)
 	if len(frame) <= frameBytesMax(reader) {
@@ -78,7 +78,7 @@ func fitted(frameType string, body any, reader identity.Session) []byte {
 	return frameOf(frameType, nil, body)
 }
 
-// fitReady leaves cursors out of a session.ready that would be too long.
+// fitReady omits cursors from a session.ready that would be too long.
 func fitReady(ready *gateway.Ready) {
 	size := frameFieldBytes
 	for i := range ready.Cursors {
@@ -90,14 +90,14 @@ func fitReady(ready *gateway.Ready) {
 	}
 }
 
-// record answers what a frame has left out: a message of a conversation, or a Welcome for
-// the caller's device.
+// record returns a record that a frame has omitted: a message of a conversation, or a Welcome
+// for the caller's device.
 func (s *Server) record(w http.ResponseWriter, r *http.Request) {
 	who, err := s.authenticate(r)
 	var out any
 	var whole *core.Whole
 	if err == nil {
-		whole, out, err = s.wholeRecord(r.Context(), who, r, cutter(w))
+		whole, out, err = s.messages.wholeRecord(r.Context(), who, r, cutter(w))
 	}
 	var turn *core.Turn
 	if whole != nil {
@@ -108,7 +108,7 @@ func (s *Server) record(w http.ResponseWriter, r *http.Request) {
 	s.answerHeld(w, r, who.Account, turn, out, err)
 }
 
-func (s *Server) wholeRecord(ctx context.Context, who identity.Session, r *http.Request, cut func()) (*core.Whole, any, error) {
+func (m messages) wholeRecord(ctx context.Context, who identity.Session, r *http.Request, cut func()) (*core.Whole, any, error) {
 	q := r.URL.Query()
 	if id := q.Get("welcome_id"); id != "" {
 		if !who.Has(gateway.FeatureDevice) {
@@ -117,7 +117,7 @@ func (s *Server) wholeRecord(ctx context.Context, who identity.Session, r *http.
 		if !ds.IsValidID(id) {
 			return nil, nil, ds.Refuse(ds.InvalidRequest, "welcome_id: not 1 to %d bytes of text", ds.IDBytesMax)
 		}
-		whole, err := s.core.Welcome(ctx, who.Caller, id, cut)
+		whole, err := m.core.Welcome(ctx, who.Caller, id, cut)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -134,18 +134,18 @@ func (s *Server) wholeRecord(ctx context.Context, who identity.Session, r *http.
 	if len(seqs) != 1 || seqs[0] < 1 {
 		return nil, nil, ds.Refuse(ds.InvalidRequest, "seq: want one of 1 or more")
 	}
-	whole, err := s.core.Record(ctx, who.Caller, id, seqs[0], who.Has(gateway.FeatureDevice), cut)
+	whole, err := m.core.Record(ctx, who.Caller, id, seqs[0], who.Has(gateway.FeatureDevice), cut)
 	if err != nil {
 		return nil, nil, err
 	}
-	return whole, s.eventOf(id, whole, who), nil
+	return whole, m.eventOf(id, whole, who), nil
 }
 
-// eventOf is a record as the body of conv.event.
-func (s *Server) eventOf(id ds.ConversationID, whole *core.Whole, reader identity.Session) *gateway.Event {
+// eventOf returns a record as the body of conv.event.
+func (m messages) eventOf(id ds.ConversationID, whole *core.Whole, reader identity.Session) *gateway.Event {
 	r := &whole.Record
 	event := &gateway.Event{ConvID: string(id), Seq: r.Seq, MsgID: string(r.MessageID), Env: textOf(r.Body, r.Encoding),
-		SenderDeviceID: string(r.Sender.ID), ConvHome: s.homeOf(whole.Home), OriginGateway: s.did()}
+		SenderDeviceID: string(r.Sender.ID), ConvHome: homeOf(whole.Home, m.did()), OriginGateway: m.did()}
 	if len(reader.Features) > 0 {
 		event.Kind, event.Epoch = r.Kind.String(), &r.Epoch
 	}

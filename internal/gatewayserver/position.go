@@ -8,7 +8,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// The id of an event says where its stream stands behind the event (gateway decision
+// The id of an event holds the stream's position behind the event (gateway decision
 // 10): a version, the stream's name in 8 bytes and what has moved since the last of its
 // stored rows, as core.Position writes it, in base64url. So ids are exact at every event,
 // on every node and after every crash, while the store is written to at most once a second.
@@ -20,8 +20,8 @@ const (
 	idHeadSize   = 1 + 8
 )
 
-// appendID appends the id of a position; it returns false where the position can only be
-// told from an older one.
+// appendID appends the id of a position; it returns false where the position
+// does not fit, and a row has to be stored first.
 func appendID(dst []byte, p *core.Position) ([]byte, bool) {
 	raw := make([]byte, 0, idRawMax+16)
 	raw = binary.BigEndian.AppendUint64(append(raw, idVersion), uint64(p.ID()))

@@ -6,10 +6,10 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// connection is a socket or a stream, as the server keeps it.
+// connection is a socket or a stream in the server's registry.
 type connection interface {
 	doors.Connection
-	// drain says goodbye because the server stops, and ends the connection.
+	// drain ends the connection because the server stops, after a last frame.
 	drain(d gateway.Drain)
 	// transport returns transportWS or transportSSE.
 	transport() string
@@ -31,12 +31,12 @@ func (s *Server) admit(c connection) bool {
 	return true
 }
 
-// ended counts a connection that has begun to end; saying goodbye may take it a while.
+// ended counts the end of a connection; its last frames may still be in progress.
 func (s *Server) ended(c connection) {
 	s.metrics.closes.WithLabelValues(c.ending(), c.transport()).Inc()
 }
 
-// forget is the end of a connection that was admitted.
+// forget removes an admitted connection.
 func (s *Server) forget(c connection) {
 	s.metrics.open(c.transport()).Dec()
 	s.connections.Forget(c)

@@ -3,12 +3,11 @@
 //
 // A call is decoded, authenticated, handed to core, and its answer encoded; the
 // endpoints are the lines of New, the frames those of the table in frames.go. A
-// socket has one goroutine that reads requests and answers them in order, sends
-// excepted, which are answered in their turn by a second one as the log takes them (see
-// answers); and, once it follows a log, one that asks its core.Follower for pages and
-// writes them. All write through the same conn, which blocks: a slow reader is not
-// asked for more and is not read from, and costs no memory. One watchdog looks after
-// the heartbeats, deadlines and stalled writes of all sockets.
+// socket has one goroutine that reads requests and answers them in order, except sends,
+// which a second one answers once they are durable (see answers); and, once it follows a
+// log, one that asks its core.Follower for pages and writes them. All write through the
+// same conn, which blocks: a slow reader is not read from, and holds no backlog in memory.
+// One watchdog checks the heartbeats, deadlines and stalled writes of all sockets.
 //
 // No rule about who may do what is here; those are core's. Listening, TLS and time
 // limits of HTTP are internal/server's.
@@ -31,32 +30,32 @@ import (
 	"waxwing.im/waxwing/internal/limits"
 )
 
-// Options say what a Server works with.
+// Options holds the dependencies and settings of a Server.
 type Options struct {
 	Core *core.Service
 	// Limits counts what callers do, at all doors and in core; nil for one with the published rates.
 	Limits   *limits.Limiter
 	Identity *identity.Authenticator
-	// ServiceDID and PublicURL name this service; they are asked on every use, so
-	// that they may follow a port that is bound late.
+	// ServiceDID and PublicURL name this service. They are called on every use, since a port
+	// may be bound late.
 	ServiceDID func() string
 	PublicURL  func() string
 	Logger     *slog.Logger          // nil: discard
 	Registerer prometheus.Registerer // nil: no metrics
 
-	// PingInterval is how often a silent socket is asked for a sign of life (0: 30 s),
-	// PingMisses how many unanswered questions it survives.
+	// PingInterval is the time after which a silent socket is sent a ping (0: 30 s), and
+	// PingMisses the number of unanswered pings that it survives.
 	PingInterval time.Duration
 	PingMisses   int
-	// HandshakeTimeout is how long a new socket may take to start its session (0: 30 s).
+	// HandshakeTimeout bounds the time in which a new socket must start its session (0: 30 s).
 	HandshakeTimeout time.Duration
-	// StreamPing is how often an SSE stream carries a comment (0: 15 s).
+	// StreamPing is the interval of comments in an SSE stream (0: 15 s).
 	StreamPing time.Duration
 	// Heartbeat bounds the time in which nothing is written to a socket or stream (0: 25 s).
 	Heartbeat time.Duration
-	// WriteTimeout is how long the network may take for doors.WriteBytesMax (0: 30 s).
+	// WriteTimeout bounds a write of doors.WriteBytesMax (0: 30 s).
 	WriteTimeout time.Duration
-	// TrustedProxies are believed in what they say of a client's address.
+	// TrustedProxies are the proxies that may name the address of a client.
 	TrustedProxies doors.Proxies
 	// Intake bounds what requests hold in memory; nil for one of its own.
 	Intake *doors.Intake
@@ -96,6 +95,10 @@ type Server struct {
 	ctx  context.Context // ends what sockets ask of core
 	stop context.CancelFunc
 
+	sessions sessions
+	messages messages
+	reports  reports
+
 	connections *doors.Registry[connection]
 	intake      *doors.Intake
 }
@@ -131,27 +134,31 @@ func New(o Options) *Server {
 		s.intake = doors.NewIntake()
 	}
 
+	s.sessions = sessions{s.core, s.identity, s.limits, s.metrics}
+	s.messages = messages{s.core, s.did}
+	s.reports = reports{s.core, s.limits, s.metrics}
+	rooms := rooms{s.core, s.did}
+
 	s.mux.HandleFunc("GET /healthz", s.healthz)
 	s.mux.HandleFunc("GET /v1/ws", s.serveSocket)
 	s.mux.HandleFunc("GET /v1/sse", s.serveStream)
 	public(s, "POST /v1/session/start", s.startSession)
 	s.mux.HandleFunc("POST /v1/session/resume", s.resumeSession)
-	query(s, "GET /v1/session/list", s.listSessions)
-	loose(s, "POST /v1/session/logout", s.logout)
-	loose(s, "POST /v1/session/logout_all", s.logoutAll)
-	command(s, "POST /v1/session/revoke", s.revoke)
+	query(s, "GET /v1/session/list", s.sessions.listSessions)
+	loose(s, "POST /v1/session/logout", s.sessions.logout)
+	loose(s, "POST /v1/session/logout_all", s.sessions.logoutAll)
+	command(s, "POST /v1/session/revoke", s.sessions.revoke)
 	s.mux.HandleFunc("GET /v1/gateways/resolve", s.resolveGateway)
-	s.mux.HandleFunc("POST /v1/inbox", s.inbox)
+	inbox{s.core, s.messages, s.reports}.register(s)
 	s.mux.HandleFunc("GET /v1/records", s.record)
-	bulky(s, "GET /v1/device-events", 3*deviceEventsBytesMax, s.deviceEvents)
-	query(s, "GET /v1/conversations", s.conversations)
-	query(s, "GET /v1/rooms/members", s.members)
-	bulky(s, "GET /v1/groupinfo", core.GroupInfoAnswerBytes, s.groupInfo)
-	command(s, "POST /v1/rooms/create", s.createRoom)
-	command(s, "POST /v1/rooms/invite", s.invite)
-	command(s, "POST /v1/rooms/remove", s.remove)
-	command(s, "POST /v1/rooms/leave", s.leaveRoom)
-	command(s, "POST /v1/dms/create", s.createDM)
+	query(s, "GET /v1/conversations", rooms.conversations)
+	query(s, "GET /v1/rooms/members", rooms.members)
+	bulky(s, "GET /v1/groupinfo", core.GroupInfoAnswerBytes, rooms.groupInfo)
+	command(s, "POST /v1/rooms/create", rooms.createRoom)
+	command(s, "POST /v1/rooms/invite", rooms.invite)
+	command(s, "POST /v1/rooms/remove", rooms.remove)
+	command(s, "POST /v1/rooms/leave", rooms.leaveRoom)
+	command(s, "POST /v1/dms/create", rooms.createDM)
 	command(s, "POST /v1/keypackages", s.publishKeyPackages)
 	command(s, "POST /v1/keypackages/fetch", s.fetchKeyPackages)
 	command(s, "POST /v1/keypackages/rotate", s.rotateKeyPackages)
@@ -169,9 +176,8 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 }
 
 // Shutdown closes every socket with 1001 and ends every stream, after a drain frame
-// for those that know it, and waits for them; when ctx ends first, what is left is cut
-// off. Sockets and streams that come later are refused. Other HTTP calls under way are
-// not touched.
+// for sessions with the feature, and waits for them; when ctx ends first, the rest is cut
+// off. Later sockets and streams are refused. Other HTTP calls under way are not affected.
 func (s *Server) Shutdown(ctx context.Context) error {
 	open := s.connections.Close()
 	for _, c := range open {

@@ -7,45 +7,54 @@ import (
 	"net/url"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
 )
 
+// sessions starts, resumes, lists and ends sessions.
+type sessions struct {
+	core     *core.Service
+	identity *identity.Authenticator
+	limits   *limits.Limiter
+	metrics  *metrics
+}
+
 func (s *Server) startSession(r *http.Request, in *gateway.Start) (any, error) {
-	ready, err := s.start(r.Context(), in, r.UserAgent(), s.proxies.AddressOf(r))
+	ready, err := s.sessions.start(r.Context(), in, r.UserAgent(), s.proxies.AddressOf(r))
 	if err != nil {
 		return nil, err
 	}
-	return s.ready(r.Context(), ready)
+	return s.sessions.ready(r.Context(), ready)
 }
 
-// resumeSession is public, but notes that its answer was written.
+// resumeSession resumes a session, and notes that its answer was written.
 func (s *Server) resumeSession(w http.ResponseWriter, r *http.Request) {
 	var in gateway.Resume
 	var ready identity.Ready
 	var out any
 	err := readBody(w, r, gateway.BodyBytesMax, &in)
 	if err == nil {
-		ready, err = s.resume(r.Context(), &in, s.proxies.AddressOf(r), transportHTTP)
+		ready, err = s.sessions.resume(r.Context(), &in, s.proxies.AddressOf(r), transportHTTP)
 	}
 	if err == nil {
-		out, err = s.ready(r.Context(), ready)
+		out, err = s.sessions.ready(r.Context(), ready)
 	}
 	s.answer(w, r, out, err)
 	if err != nil || http.NewResponseController(w).Flush() != nil {
 		return
 	}
-	// The client has its answer and may be gone. What cannot be noted leaves the token good
-	// until its successor is presented.
+	// The client has its answer and may have disconnected. If this cannot be noted, the token
+	// stays valid until its successor is presented.
 	ctx := context.WithoutCancel(r.Context())
 	s.logFault(ctx, "answered", s.identity.Answered(ctx, ready))
 }
 
-// start starts a session, whichever way it was asked for. What is limited per address
-// is counted by identity before anything costly is done, what is limited per account once
-// that is proven; neither uses the token up.
-func (s *Server) start(ctx context.Context, in *gateway.Start, userAgent, address string) (identity.Ready, error) {
+// start starts a session, for a socket or an HTTP call. Limits per address are counted by
+// identity before the costly checks, limits per account once the account is proven; a refusal
+// by either does not use up the token.
+func (s sessions) start(ctx context.Context, in *gateway.Start, userAgent, address string) (identity.Ready, error) {
 	start := identity.Start{
 		AuthToken: in.AuthToken,
 		DeviceID:  ds.DeviceID(in.DeviceID),
@@ -65,7 +74,7 @@ func (s *Server) start(ctx context.Context, in *gateway.Start, userAgent, addres
 	return s.identity.StartSession(ctx, start)
 }
 
-func (s *Server) resume(ctx context.Context, in *gateway.Resume, address, transport string) (identity.Ready, error) {
+func (s sessions) resume(ctx context.Context, in *gateway.Resume, address, transport string) (identity.Ready, error) {
 	err := s.takeAddress(limits.AddressResumes, address)
 	if ds.CodeOf(err) == ds.RateLimited {
 		err = s.identity.PassResume(ctx, in.ResumeToken, err)
@@ -80,16 +89,16 @@ func (s *Server) resume(ctx context.Context, in *gateway.Resume, address, transp
 	return ready, err
 }
 
-// takeAddress counts a call of an address, "" being one that is not counted.
-func (s *Server) takeAddress(limit, address string) error {
+// takeAddress counts a call of an address; "" is not counted.
+func (s sessions) takeAddress(limit, address string) error {
 	if address == "" {
 		return nil
 	}
 	return s.limits.Take(limit, address)
 }
 
-// ready is the answer to a start or a resume, with the device's cursors.
-func (s *Server) ready(ctx context.Context, ready identity.Ready) (*gateway.Ready, error) {
+// ready returns the answer to a start or a resume, with the device's cursors.
+func (s sessions) ready(ctx context.Context, ready identity.Ready) (*gateway.Ready, error) {
 	cursors, err := s.core.Cursors(ctx, ready.Caller)
 	if err != nil {
 		return nil, err
@@ -116,7 +125,7 @@ func (s *Server) ready(ctx context.Context, ready identity.Ready) (*gateway.Read
 	return out, nil
 }
 
-func (s *Server) listSessions(ctx context.Context, who identity.Session, _ url.Values) (any, error) {
+func (s sessions) listSessions(ctx context.Context, who identity.Session, _ url.Values) (any, error) {
 	sessions, err := s.identity.Sessions(ctx, who)
 	if err != nil {
 		return nil, err
@@ -136,12 +145,12 @@ func (s *Server) listSessions(ctx context.Context, who identity.Session, _ url.V
 	return out, nil
 }
 
-func (s *Server) logout(ctx context.Context, who identity.Session, _ []byte) (any, error) {
+func (s sessions) logout(ctx context.Context, who identity.Session, _ []byte) (any, error) {
 	return statusOK, s.identity.Logout(ctx, who)
 }
 
-// logoutAll takes what is no JSON for a body without fields (gateway v1, 2).
-func (s *Server) logoutAll(ctx context.Context, who identity.Session, body []byte) (any, error) {
+// logoutAll treats a body that is not JSON as one without fields (gateway v1, 2).
+func (s sessions) logoutAll(ctx context.Context, who identity.Session, body []byte) (any, error) {
 	var in gateway.LogoutAll
 	switch err := gateway.Unmarshal(body, &in); {
 	case err == nil, errors.Is(err, gateway.ErrMalformed), errors.Is(err, gateway.ErrNotUTF8):
@@ -152,7 +161,7 @@ func (s *Server) logoutAll(ctx context.Context, who identity.Session, body []byt
 	return &gateway.LoggedOutAll{Status: "ok", Invalidated: int64(ended), KeptCurrent: !in.IncludeSelf}, err
 }
 
-func (s *Server) revoke(ctx context.Context, who identity.Session, in *gateway.Revoke) (any, error) {
+func (s sessions) revoke(ctx context.Context, who identity.Session, in *gateway.Revoke) (any, error) {
 	selection := identity.Selection{IncludeSelf: in.IncludeSelf}
 	switch {
 	case (in.SessionID == nil) == (in.DeviceID == nil):
@@ -171,8 +180,8 @@ func (s *Server) revoke(ctx context.Context, who identity.Session, in *gateway.R
 	}
 	ids, err := s.identity.Revoke(ctx, who, selection)
 	if err == nil && in.KeyPackages {
-		// Last, for a lost device that publishes without pause uses up its limit of calls,
-		// and could otherwise put off its end.
+		// Last: a lost device that publishes without pause uses up its limit of calls, and
+		// could otherwise delay its end.
 		_, err = s.core.RotateKeyPackages(ctx, ds.Caller{Account: who.Account, Device: selection.DeviceID}, true, nil)
 	}
 	return &gateway.Revoked{Status: "ok", Revoked: int64(len(ids)), RevokedSessionIDs: ids}, err
@@ -183,7 +192,7 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write([]byte("ok"))
 }
 
-// resolveGateway knows this service; configured peers come with federation.
+// resolveGateway resolves this service only; there are no peers yet.
 func (s *Server) resolveGateway(w http.ResponseWriter, r *http.Request) {
 	out, err := func() (any, error) {
 		switch id := r.URL.Query().Get("gateway_id"); id {

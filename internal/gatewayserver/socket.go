@@ -17,18 +17,18 @@ import (
 	"waxwing.im/waxwing/internal/identity"
 )
 
-// socket is one WebSocket: from the upgrade to the session, and through it.
+// socket is one WebSocket, from the upgrade to the end of its session.
 type socket struct {
 	server    *Server
 	conn      conn
 	userAgent string
-	address   string // what limits count it under, see doors.Proxies
+	address   string // the key of limits, see doors.Proxies
 	opened    int64  // by the server's clock
 	isReady   atomic.Bool
-	heard     atomic.Bool            // a well-formed frame came since the last heartbeat
+	heard     atomic.Bool            // a well-formed frame arrived since the last heartbeat
 	ended     atomic.Pointer[ending] // of the session
 	cause     atomic.Pointer[string] // why the socket ended; the first counts
-	isOver    atomic.Bool            // the end of the session was said
+	isOver    atomic.Bool            // the error of an ended session was written
 	beat      beat
 	answers   answers
 
@@ -38,24 +38,25 @@ type socket struct {
 	frame       countedFrame  // the message that is read or handled
 	buffer      *bytes.Buffer // its bytes; nil once nothing points into them
 	session     identity.Session
-	unnoted     *identity.Ready // written, and that has not been noted yet
+	unnoted     *identity.Ready // written, but this has not been noted yet
 	detach      func()
 	follower    *core.Follower
 	isFollowing bool           // the goroutine of follow runs
 	following   sync.WaitGroup // that goroutine and the one of answers
 }
 
-// ending is closed with the session.
+// ending holds a channel that is closed with the session.
 type ending struct{ over <-chan struct{} }
 
-// farewell is how a socket is to be closed. The zero value is no reason to.
+// farewell holds the cause and the close frame of a socket's end. The zero value means that the
+// socket goes on.
 type farewell struct {
 	cause, reason string
 	code          int
 }
 
-// serveSocket upgrades the request and returns, so that net/http can forget what it
-// holds for it: an idle socket costs its goroutine and small buffers.
+// serveSocket upgrades the request and returns, so that net/http can release the memory of the
+// request: an idle socket costs its goroutine and small buffers.
 func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 	if s.connections.IsClosed() {
 		s.answer(w, r, nil, ds.Unavailable(errDraining))
@@ -86,7 +87,7 @@ func newSocket(s *Server, network conn, userAgent, address string) *socket {
 
 var errDraining = errors.New("the server is shutting down")
 
-// run is the whole life of the socket. A panic ends the socket, not the server.
+// run handles the socket until it is closed. A panic ends the socket, not the server.
 func (c *socket) run() {
 	defer c.server.forget(c)
 	bye := c.converse()
@@ -149,7 +150,7 @@ func (c *socket) converse() (bye farewell) {
 			return c.lost(err)
 		case bye != (farewell{}):
 			if bye.cause != causeSession {
-				c.answers.awaitWritten() // what came before is answered
+				c.answers.awaitWritten() // the frames before it are answered
 			}
 			return bye
 		}
@@ -167,9 +168,8 @@ func (c *socket) letGo() {
 	c.buffer = nil
 }
 
-// lost is the end of a socket that cannot be read any more. Where the peer closed or
-// the network broke, saying goodbye does nothing; a peer that broke the rules of
-// RFC 6455 is told so.
+// lost returns the farewell of a socket after a failed read. The close frame has no effect
+// where the peer closed or the connection broke; it is for peers that violate RFC 6455.
 func (c *socket) lost(err error) farewell {
 	c.server.logger.Debug("socket ends", "err", err)
 	return farewell{cause: causePeer, code: doors.CloseProtocol, reason: "protocol error"}
@@ -185,7 +185,7 @@ var frameBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 const frameBufferBytesMax = 64 << 10
 
-// receive handles one message. What it returns, if not zero, ends the socket.
+// receive handles one message. A farewell other than zero ends the socket.
 func (c *socket) receive(isText bool, data []byte) farewell {
 	if !c.isReady.Load() {
 		return c.handshake(isText, data)
@@ -224,7 +224,7 @@ func (c *socket) receive(isText bool, data []byte) farewell {
 	return c.reply(frame, answer, err)
 }
 
-// hasEnded says whether the session of the socket was revoked.
+// hasEnded reports whether the session of the socket was revoked.
 func (c *socket) hasEnded() bool {
 	select {
 	case <-c.ended.Load().over:
@@ -234,7 +234,7 @@ func (c *socket) hasEnded() bool {
 	}
 }
 
-// lastFrame is what a socket hears when its session has ended: once, whoever says it.
+// lastFrame returns the error frame for an ended session on its first call, then nil.
 func (c *socket) lastFrame() []byte {
 	if !c.isOver.CompareAndSwap(false, true) {
 		return nil
@@ -257,13 +257,13 @@ func (c *socket) noteAnswered() {
 	c.unnoted = nil
 }
 
-// reply is the answer to a frame; the zero value is none.
+// reply is the answer to a frame; the zero value means none.
 type reply struct {
 	frameType string
 	body      any
 }
 
-// reply writes an answer, or what err is on the wire, with the id of the request.
+// reply writes an answer, or the wire form of err, with the id of the request.
 func (c *socket) reply(request gateway.Frame, answer reply, err error) farewell {
 	if err != nil {
 		c.server.logFault(c.ctx, request.Type, err)
@@ -275,7 +275,7 @@ func (c *socket) reply(request gateway.Frame, answer reply, err error) farewell 
 	}
 	frame := frameOf(answer.frameType, request.ID, answer.body)
 	switch {
-	case !c.answers.isFree(): // it takes its turn
+	case !c.answers.isFree(): // it is queued behind the others
 		o := &owed{frame: frame, isSettled: true}
 		o.bytes = o.cost()
 		c.answers.push(o)
@@ -285,7 +285,7 @@ func (c *socket) reply(request gateway.Frame, answer reply, err error) farewell 
 	return farewell{}
 }
 
-// refuse answers what is no frame that could be handled; its type is the client's own.
+// refuse answers an invalid or unknown frame, without counting its type: that is the client's.
 func (c *socket) refuse(request gateway.Frame, err error) farewell {
 	c.server.metrics.request(operationNone, err)
 	return c.reply(request, reply{}, err)
@@ -331,7 +331,7 @@ func (c *socket) begin(frame gateway.Frame) error {
 	if err != nil {
 		return err
 	}
-	body, err := c.server.ready(c.ctx, ready)
+	body, err := c.server.sessions.ready(c.ctx, ready)
 	if err != nil {
 		return err
 	}
@@ -367,14 +367,14 @@ func (c *socket) begin(frame gateway.Frame) error {
 	return nil
 }
 
-// cutOff ends a socket that takes long over a page while others wait for the room. The
-// client comes back and goes on where it was.
+// cutOff ends a socket that takes too long over a page while others wait for the room. The
+// client reconnects and resumes.
 func (c *socket) cutOff() {
 	c.end(causeStalled)
 	c.conn.Abort()
 }
 
-// drain says goodbye because the server stops.
+// drain closes the socket because the server stops.
 func (c *socket) drain(d gateway.Drain) {
 	c.end(causeDrain)
 	if c.isReady.Load() && c.session.Has(gateway.FeatureDrain) {

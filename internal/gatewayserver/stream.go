@@ -16,9 +16,9 @@ import (
 	"waxwing.im/waxwing/internal/identity"
 )
 
-// stream is one answer to GET /v1/sse: what a socket sends unasked, for those whose
-// network lets no WebSocket through. The goroutine of the request reads pages and
-// writes them; the watchdog looks after everything else.
+// stream is one answer to GET /v1/sse: the events of a socket, for clients behind a network
+// that blocks WebSockets. The goroutine of the request reads pages and writes them; the
+// watchdog does the rest.
 type stream struct {
 	server   *Server
 	session  identity.Session
@@ -37,7 +37,7 @@ type stream struct {
 	device    bool              // device events are sent
 	following map[ds.LogID]bool // conversations
 	position  *core.Position
-	isRestart bool   // the id to go on from is unknown or too old
+	isRestart bool   // the id to resume from is unknown or too old
 	more      bool   // there are conversations that are not followed
 	items     []byte // not written yet
 }
@@ -77,7 +77,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	c.run()
 }
 
-// openStream follows everything that a request asks for.
+// openStream opens the stream of a request and follows its logs.
 func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, error) {
 	q, err := parseStream(r.URL.RawQuery, who)
 	if err != nil {
@@ -99,8 +99,8 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 		c.close()
 		return nil, endOfFollow(err)
 	}
-	// What the ids build upon, so that there are ids whatever happens to the database; one
-	// that cannot keep it is said to be unavailable while there still is an answer.
+	// A row is stored first, so that ids can be made while the database is unavailable later;
+	// if it cannot be stored, the request can still be refused.
 	if r.Method != http.MethodHead {
 		if err := c.position.Open(c.ctx); err != nil {
 			c.close()
@@ -113,8 +113,8 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 	return c, nil
 }
 
-// resumedFrom finds where the stream stood of which the request names the last event that
-// arrived; nil where it names none, or one that is not known any more.
+// resumedFrom returns the positions of the stream behind the event that the request names;
+// nil where it names none, or one that is not known any more.
 func (s *Server) resumedFrom(r *http.Request, who identity.Session) (resumed *core.Resumed, isRestart bool, err error) {
 	text := r.Header.Get("Last-Event-ID")
 	if text == "" {
@@ -134,7 +134,7 @@ func (s *Server) resumedFrom(r *http.Request, who identity.Session) (resumed *co
 }
 
 // follow begins to read the logs of the stream. Where it is resumed, a conversation
-// that was lost in between is passed over as it would have been while it ran.
+// that was lost since is omitted.
 func (c *stream) follow(q streamQuery, resumed *core.Resumed) error {
 	if q.device || q.all {
 		// Before the list of conversations is read, so that none is missed in between.
@@ -207,7 +207,7 @@ func (c *stream) begin(starts []core.Start) error {
 	return nil
 }
 
-// isDone says whether there is nothing left that the stream could send.
+// isDone reports whether the stream follows no log any more.
 func (c *stream) isDone() bool { return len(c.following) == 0 && !c.device && !c.all }
 
 // close ends what openStream began.
@@ -221,13 +221,13 @@ func (c *stream) close() {
 	}
 }
 
-// cut ends a stream that takes long over a page while others wait for the room.
+// cut ends a stream that takes too long over a page while others wait for the room.
 func (c *stream) cut() {
 	c.end(causeStalled)
 	c.Abort()
 }
 
-// end notes why the stream ends.
+// end sets the cause of the end of the stream; the first call counts.
 func (c *stream) end(cause string) { c.cause.CompareAndSwap(nil, &cause) }
 
 func (c *stream) transport() string { return transportSSE }
@@ -242,8 +242,8 @@ func (c *stream) hasEnded() bool {
 	}
 }
 
-// run is the loop of the stream: ask for a page, write it, ask again. A panic ends
-// the stream, not the connections beside it.
+// run asks for pages and writes them until the stream ends. A panic ends the stream, not other
+// connections.
 func (c *stream) run() {
 	defer func() {
 		if reason := recover(); reason != nil {
@@ -281,9 +281,9 @@ func (c *stream) run() {
 	}
 }
 
-// tellStart says, before anything else, that the stream does not go on where the client
-// asked, but begins again; and to sessions with any feature that it does not follow all
-// of the account's conversations.
+// tellStart sends, as the first item, that the stream could not be resumed and begins again,
+// and to sessions with any feature that it does not follow all of the account's
+// conversations.
 func (c *stream) tellStart() error {
 	start := gateway.StreamStarted{Restarted: c.isRestart, More: c.more && len(c.session.Features) > 0}
 	if !start.Restarted && !start.More {
@@ -301,14 +301,14 @@ func (c *stream) tellStart() error {
 	return c.flush()
 }
 
-// startsMax bounds the conversations of which a stream that begins again says where: such
-// an item is shorter than 1 MiB.
+// startsMax bounds the cursors in the first item of a stream that begins again: it is shorter
+// than 1 MiB.
 const startsMax = 1000
 
 var (
 	errStreamDone = errors.New("the stream has lost all it followed")
 	errStreamFull = errors.New("the stream has entered too many conversations, and is to be resumed")
-	errWrite      = errors.New("the network is gone")
+	errWrite      = errors.New("the connection is broken")
 )
 
 func (c *stream) writePage(page *core.Page) error {
@@ -322,14 +322,14 @@ func (c *stream) writePage(page *core.Page) error {
 		return err
 	}
 	if len(page.Records) == 0 && c.follower.IsBusy() {
-		return nil // a stream of many conversations says of thousands that they have caught up
+		return nil // thousands of conversations may catch up at once: their items are written together
 	}
 	return c.flush()
 }
 
 func (c *stream) writeConversation(page *core.Page) error {
 	id := page.Log.Conversation()
-	event := newEventFrame(id, c.server.homeOf(page.Home), c.did, c.session)
+	event := newEventFrame(id, homeOf(page.Home, c.server.did()), c.did, c.session)
 	for i := range page.Records {
 		r := &page.Records[i]
 		if r.Seq == 0 {
@@ -362,11 +362,11 @@ func (c *stream) writeConversation(page *core.Page) error {
 	return nil
 }
 
-// lose goes on without a conversation, and ends the stream when it was the only one.
-// Sessions with any feature are told which it was.
+// lose removes a conversation, and ends the stream when it was the only one. Sessions with any
+// feature receive an error that names it.
 func (c *stream) lose(page *core.Page) error {
 	delete(c.following, page.Log)
-	if c.all { // who was invited again in between has already been told so
+	if c.all { // the account may have been invited again already
 		if err := c.join(page.Log.Conversation()); err != nil || c.following[page.Log] {
 			return err
 		}
@@ -422,7 +422,7 @@ func (c *stream) item(frameType string, frame []byte) error {
 	return c.finish(append(c.open(frameType), frame...))
 }
 
-// open begins an item whose data is still to be appended.
+// open begins an item; the caller appends its data.
 func (c *stream) open(frameType string) []byte {
 	items := append(c.items, "event: "...)
 	items = append(items, frameType...)
@@ -436,10 +436,9 @@ func (c *stream) advance(log ds.LogID, next int64) {
 	}
 }
 
-// finish ends an item with the id of the position behind it, which is left out while
-// the position can only be told from an older one: a client that is cut off then comes
-// back with the last id there was and is sent again what followed. Frames hold no line
-// breaks: JSON escapes them.
+// finish ends an item with the id of the position behind it. The id is omitted while it cannot
+// be made: a client that is cut off then resumes from the last id and receives the later items
+// again. Frames hold no line breaks: JSON escapes them.
 func (c *stream) finish(items []byte) error {
 	withID, ok := appendID(append(items, idField...), c.position)
 	if !ok {
@@ -468,7 +467,7 @@ const (
 	retryMax = 2 * time.Second
 )
 
-// retry waits out faults that may pass, as the follower does.
+// retry repeats do while its error is a fault that may pass, as the follower does.
 func (c *stream) retry(do func() error) error {
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		err := do()

@@ -10,14 +10,14 @@ import (
 	"waxwing.im/waxwing/internal/identity"
 )
 
-// streamQuery is what GET /v1/sse asks for.
+// streamQuery holds the parameters of GET /v1/sse.
 type streamQuery struct {
 	conversations []ds.ConversationID
 	starts        []int64 // none, one for all, or one for each conversation
 	all, device   bool
 }
 
-// from is where to begin the conversation with that index; 0 is the device's cursor.
+// from returns the first seq of the conversation with that index; 0 is the device's cursor.
 func (q *streamQuery) from(i int) int64 {
 	switch len(q.starts) {
 	case 0:

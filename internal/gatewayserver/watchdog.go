@@ -5,15 +5,15 @@ import (
 	"waxwing.im/waxwing/internal/doors"
 )
 
-// beat is what the watchdog remembers about a socket. Only the watchdog touches it.
+// beat holds the watchdog's state of a socket. Only the watchdog uses it.
 type beat struct {
 	next   int64 // when the next heartbeat is due
 	misses int
 	over   int64 // when the watchdog began to close the socket, or 0
 }
 
-// Check closes c when it is over time, and asks for a sign of life when that is
-// due. It does not block: what writes has a goroutine of its own.
+// Check closes c when it exceeds a bound, and sends a ping when one is due. It does not block:
+// writes have goroutines of their own.
 func (c *socket) Check(now int64) {
 	s := c.server
 	since := c.conn.WritingSince()
@@ -47,7 +47,7 @@ func (c *socket) Check(now int64) {
 		return
 	}
 	if since != 0 {
-		return // it is still taking what it was sent, and could not see the question
+		return // it is still receiving, and could not see the ping
 	}
 	if c.beat.misses++; c.beat.misses > s.pingMisses {
 		c.leave(causeHeartbeat, doors.CloseGoingAway, "no sign of life", pingFrame)
@@ -58,10 +58,10 @@ func (c *socket) Check(now int64) {
 
 // breakSilence writes a ping to a socket to which nothing was written for nearly the
 // heartbeat: proxies cut connections that are silent for a minute. A client that answers
-// the questions of Check would otherwise be sent nothing for two intervals.
+// the pings of Check would otherwise be sent nothing for two intervals.
 func (c *socket) breakSilence(now, since int64) {
 	if since == 0 && now-c.conn.WrittenAt() >= c.server.silenceMax {
-		c.server.connections.Running.Go(c.conn.Ping) // it may have to wait for the network
+		c.server.connections.Running.Go(c.conn.Ping) // it may block
 	}
 }
 
@@ -79,8 +79,8 @@ func (c *socket) leave(cause string, code int, reason string, last []byte) {
 
 var pingFrame = frameOf(gateway.TypePing, nil, nil)
 
-// Check ends a stream whose session has ended or whose network takes nothing, and
-// keeps those alive that are silent. It does not block.
+// Check ends a stream when its session has ended or a write is stalled, and writes a comment to
+// a silent one. It does not block.
 func (c *stream) Check(now int64) {
 	since := c.out.WritingSince()
 	if since != 0 && now-since > c.server.writeTimeout.Milliseconds() {
@@ -91,7 +91,7 @@ func (c *stream) Check(now int64) {
 	if c.hasEnded() {
 		c.end(causeSession)
 		if c.cancel(); since != 0 {
-			c.out.Abort() // nothing more may pass
+			c.out.Abort() // no more may be written
 		}
 		return
 	}
@@ -99,7 +99,7 @@ func (c *stream) Check(now int64) {
 		return
 	}
 	c.nextPing = now + c.server.streamPing.Milliseconds()
-	if since == 0 { // else something is being said already
+	if since == 0 { // else a write is in progress
 		c.server.connections.Running.Go(func() { c.out.Write(pingComment) })
 	}
 }
