@@ -13,8 +13,8 @@ import (
 // bodyTimeout bounds how long a whole body may be waited for.
 const bodyTimeout = 2 * time.Minute
 
-// Count makes the request's body count as it is read, and cuts one that comes too slowly.
-// The function that it returns gives the bytes back, once the request is answered.
+// Count makes the request's body count as it is read, and cuts one that arrives too slowly.
+// The caller calls release once the request is answered.
 func (in *Intake) Count(w http.ResponseWriter, r *http.Request, address string) (release func()) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return func() {}

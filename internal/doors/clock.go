@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// Clock is the time that connections are watched by: milliseconds since it was made, never
-// 0. It is moved by the watchdog, so that reading it costs nothing.
+// Clock is the time of a watchdog and its connections: milliseconds since it was made, never
+// 0. The watchdog moves it, so reading it is one atomic load.
 type Clock struct {
 	began time.Time
 	now   atomic.Int64
 }
 
-// NewClock makes a Clock that has begun.
+// NewClock makes a running Clock.
 func NewClock() *Clock {
 	c := &Clock{began: time.Now()}
 	c.Tick()

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// EventWriter is the network below an answer of text/event-stream. Its items come from the
-// goroutine of the request and from the watchdog; it keeps each whole, and notes since when
-// a write has not got through.
+// EventWriter writes the items of an answer of text/event-stream. They come from the goroutine
+// of the request and from the watchdog; it keeps each whole, and notes the time since which a
+// write is in progress.
 type EventWriter struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -29,9 +29,8 @@ func NewEventWriter(w http.ResponseWriter, clock *Clock) *EventWriter {
 	return &EventWriter{w: w, control: http.NewResponseController(w), clock: clock}
 }
 
-// Begin sends the head of the answer and reports whether the network takes it. The time that
-// the server allows a request and its answer does not hold for a stream: the watchdog's
-// bounds do.
+// Begin sends the head of the answer and reports whether it was written. It removes the
+// server's time limits of a request: the watchdog's bounds hold for a stream.
 func (e *EventWriter) Begin() bool {
 	_ = e.control.SetReadDeadline(time.Time{}) // fails where there is none
 	_ = e.control.SetWriteDeadline(time.Time{})
@@ -42,8 +41,8 @@ func (e *EventWriter) Begin() bool {
 	return e.control.Flush() == nil
 }
 
-// Write sends whole items and returns when the network has them; false means that it is
-// gone.
+// Write sends whole items and returns when they are written; false means that the connection
+// is broken.
 func (e *EventWriter) Write(items []byte) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -74,8 +73,7 @@ func (e *EventWriter) Abort() {
 	_ = e.control.SetWriteDeadline(time.Unix(1, 0))
 }
 
-// Close waits for the write under way; nothing is written after it but the end of the
-// answer.
+// Close waits for the current write; after it only the end of the answer is written.
 func (e *EventWriter) Close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()

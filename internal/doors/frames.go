@@ -7,18 +7,18 @@ import (
 	"unicode/utf8"
 )
 
-// The close codes of what Frames refuses (RFC 6455, section 7.4.1).
+// The close codes for refused frames (RFC 6455, section 7.4.1).
 const (
 	closeProtocol = 1002
 	closeNotUTF8  = 1007
 )
 
-// ErrFrames is the end of a connection on which frames came that Frames refuses.
+// ErrFrames ends a connection on which a frame was refused.
 var ErrFrames = errors.New("a WebSocket frame breaks the rules")
 
-// Frames follows what a client sends on a WebSocket, beside the library, for two rules that
-// it does not hold clients to: lengths are encoded in as few bytes as can be, and the reason
-// of a close is UTF-8 (RFC 6455, sections 5.2 and 5.5.1). The zero value is at the beginning.
+// Frames follows the bytes of a client on a WebSocket, to check two rules that the library
+// does not: lengths are encoded in as few bytes as possible, and the reason of a close is
+// UTF-8 (RFC 6455, sections 5.2 and 5.5.1). The zero value is at the beginning.
 type Frames struct {
 	head    [14]byte
 	have    int    // bytes of head
@@ -27,8 +27,8 @@ type Frames struct {
 	isClose bool
 }
 
-// Look follows the next bytes. It returns how many of them come before the frame that
-// breaks a rule, and the code to close with, which is 0 while none does.
+// Look follows the next bytes. It returns the number of them before a frame that breaks a
+// rule, and the code to close with; 0 if there is no such frame.
 func (f *Frames) Look(p []byte) (good, code int) {
 	for at := 0; at < len(p); {
 		if f.left == 0 && f.have == 0 {
@@ -96,11 +96,11 @@ func (f *Frames) begin() bool {
 	return true
 }
 
-// isReasonGood says whether what follows the code of a close frame is UTF-8.
+// isReasonGood reports whether the reason of a close frame is UTF-8.
 func (f *Frames) isReasonGood() bool {
 	f.isClose = false
 	if len(f.closing) < 2 {
-		return true // the library says what is wrong with that
+		return true // the library refuses it
 	}
 	if f.head[1]&0x80 != 0 {
 		for i := range f.closing {
@@ -110,7 +110,7 @@ func (f *Frames) isReasonGood() bool {
 	return utf8.Valid(f.closing[2:])
 }
 
-// CloseFrame is the close frame of a server with that code, without a reason.
+// CloseFrame returns a server's close frame with that code and without a reason.
 func CloseFrame(code int) []byte {
 	return binary.BigEndian.AppendUint16([]byte{0x88, 2}, uint16(code))
 }

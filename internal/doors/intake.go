@@ -1,10 +1,10 @@
-// Package doors holds what the doors of a server do alike, whatever protocol they speak:
+// Package doors holds the common parts of the server's doors, independent of their protocols:
 // the WebSocket and the stream of server-sent events below a connection, the registry of
-// open connections with the watchdog that looks after them, the addresses that callers are
-// counted under, and the bytes of requests that may be in memory.
+// open connections with its watchdog, the addresses that callers are counted under, and the
+// bound of the request bytes in memory.
 //
 // A door decodes, authenticates and encodes; it imports this package and no other door.
-// Nothing here knows a method, a frame type or a rule.
+// It knows no methods, frame types or rules.
 package doors
 
 import (
@@ -17,13 +17,13 @@ import (
 
 // FreeBytes is the part of a body or frame that is not counted: most are smaller, every
 // start of a session is, and a connection that holds so much costs little more than one that
-// holds none. So what is small passes whatever others do.
+// holds none. So small messages are accepted at any load.
 const FreeBytes = 16 << 10
 
 // Bodies of HTTP requests and frames that may be in memory at one time. An address may be
-// many people's; four of the largest commits fit at once, of an account too. What strangers
-// send, who have not proven an account, leaves room for those who have, and what they send
-// from one address leaves room for other addresses.
+// shared by many people; four of the largest commits of an address or of an account fit at
+// once. Strangers, callers without a proven account, have a smaller share, so that room
+// remains for accounts, and so have the strangers of one address.
 const (
 	AddressBodyBytesMax         = 64 << 20
 	AccountBodyBytesMax         = 64 << 20
@@ -33,16 +33,16 @@ const (
 )
 
 // A body that is patienceDefault behind the rate of patienceBytes in patienceDefault is cut:
-// 1 KiB/s. Who has sent much at first is not ahead for long.
+// 1 KiB/s. Bytes that were sent early earn little credit.
 const (
 	patienceDefault = 10 * time.Second
 	patienceBytes   = 10 << 10
 )
 
 // Intake bounds the bodies of requests and the frames of sockets that are in memory at one
-// time: of one address and of one account, so that none takes what is there for all, of
-// all strangers, so that they never take what members need, and altogether. Bytes count
-// as they arrive, not as they are announced, until the request has been answered. It is
+// time: per address and per account, so that none uses up the total; of all strangers, so that
+// they cannot exclude accounts; and in total. Bytes count when they arrive, not when they are
+// announced, until the request has been answered. It is
 // safe for concurrent use.
 type Intake struct {
 	// Patience bounds the time that a sender may take for 10 KiB; set before use, 0 is 10 s.
@@ -58,7 +58,7 @@ type Intake struct {
 // held holds the bytes that are counted for an address.
 type held struct{ all, strangers int64 }
 
-// NewIntake makes an Intake that holds nothing.
+// NewIntake makes an empty Intake.
 func NewIntake() *Intake {
 	return &Intake{addresses: map[string]held{}, accounts: map[ds.AccountID]int64{}}
 }
@@ -70,8 +70,7 @@ type Owner struct {
 	Account ds.AccountID
 }
 
-// Refusals of what does not fit, which pass by themselves, soon, and of what comes too
-// slowly.
+// The refusals of bytes that do not fit, which may be repeated soon, and of slow messages.
 var (
 	ErrFull          = ds.Unavailable(errors.New("too many bytes of requests are in memory"))
 	ErrSlow          = ds.Refuse(ds.InvalidRequest, "the request arrives too slowly")
@@ -79,8 +78,8 @@ var (
 	refuseAccountAll = &ds.Refusal{Code: ds.RateLimited, Message: "too many bytes of requests under way of this account", RetryAfter: time.Second}
 )
 
-// Take counts n bytes that have arrived, or says why they are too many: ErrFull, or a
-// refusal (rate_limited).
+// Take counts n bytes that have arrived, or returns ErrFull or a refusal (rate_limited) where
+// they are too many.
 func (in *Intake) Take(o Owner, n int64) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -97,14 +96,14 @@ func (in *Intake) Take(o Owner, n int64) error {
 	return nil
 }
 
-// Release gives back what Take counted.
+// Release subtracts n bytes that Take counted.
 func (in *Intake) Release(o Owner, n int64) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.add(o, -n)
 }
 
-// add changes what is counted by n. The caller holds mu.
+// add adds n to all counts. The caller holds mu.
 func (in *Intake) add(o Owner, n int64) {
 	in.total += n
 	at := in.addresses[o.Address]
@@ -134,7 +133,7 @@ type Message struct {
 	seen, held int64
 }
 
-// Begin makes a message of which nothing has arrived.
+// Begin makes a message without any bytes yet.
 func (in *Intake) Begin(o Owner) Message { return Message{intake: in, owner: o} }
 
 // Arrived counts n bytes, or refuses them as Take does.
@@ -151,7 +150,7 @@ func (m *Message) Arrived(n int) error {
 	return nil
 }
 
-// Release is the end of the message. It may be called again.
+// Release ends the message and subtracts its bytes. It may be called again.
 func (m *Message) Release() {
 	if m.held > 0 {
 		m.intake.Release(m.owner, m.held)
@@ -159,11 +158,12 @@ func (m *Message) Release() {
 	*m = Message{}
 }
 
-// Pace measures the time by which a message is behind the least rate. Only the time in which bytes are waited
-// for counts, so who is read from slowly is not blamed for it. The zero value is ready.
+// Pace measures the time by which a message is behind the least rate. Only the time of waiting
+// for bytes counts, so a sender that is read from slowly is not cut for it. The zero value is
+// ready.
 type Pace struct{ behind time.Duration }
 
-// Left returns how long may be waited for the next bytes.
+// Left returns the time left to wait for the next bytes.
 func (in *Intake) Left(p *Pace) time.Duration { return in.patience() - p.behind }
 
 // Took notes that n bytes were waited for.

@@ -112,8 +112,8 @@ func (l *link) read(p []byte) (int, error) {
 	return n, err
 }
 
-// refuse ends the connection with a close frame of its own, behind which nothing is
-// written: the library would close with another code.
+// refuse ends the connection with a close frame of its own as the last frame: the library
+// would close with another code.
 func (l *link) refuse() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -169,7 +169,7 @@ func (l *link) Write(p []byte) (int, error) {
 var pingFrame = []byte{0x89, 0}
 
 // ping writes a ping between two frames: the library's writes end where a frame ends, and
-// held bytes leave in any case. While another write is under way it does nothing.
+// held bytes leave in any case. During another write it does nothing.
 func (l *link) ping() {
 	if !l.mu.TryLock() {
 		return

@@ -16,18 +16,18 @@ const (
 	tickMax = 250 * time.Millisecond
 )
 
-// Connection is a socket or a stream, as a registry keeps it.
+// Connection is a socket or a stream in a registry.
 type Connection interface {
-	// Check is called by the watchdog again and again, to end a connection that exceeds a
+	// Check is called by the watchdog periodically, to end a connection that exceeds a
 	// bound and to keep a silent one open. It does not block: the registry's mu is held.
 	Check(now int64)
-	// Abort cuts the connection off, whatever it does. It does not block.
+	// Abort cuts the connection off at once. It does not block.
 	Abort()
 }
 
 // Registry holds the open connections of a door, counts them by account and has the
-// watchdog that looks after them: timers per connection and contexts per write would cost
-// more than the writes. It is safe for concurrent use.
+// watchdog that checks them: timers per connection and contexts per write would cost more
+// than the writes. It is safe for concurrent use.
 type Registry[C interface {
 	comparable
 	Connection
@@ -67,7 +67,7 @@ func (r *Registry[C]) Enter(account ds.AccountID) error {
 	return nil
 }
 
-// Leave takes back what Enter has counted.
+// Leave undoes a call of Enter.
 func (r *Registry[C]) Leave(account ds.AccountID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -96,8 +96,8 @@ func (r *Registry[C]) Admit(c C) bool {
 	return true
 }
 
-// Forget removes a connection that was admitted. The registry does not touch it after that:
-// the network below a stream goes on to the next request.
+// Forget removes a connection that was admitted. The registry does not use it after that:
+// net/http may use the connection of a stream for the next request.
 func (r *Registry[C]) Forget(c C) {
 	r.mu.Lock()
 	delete(r.open, c)
@@ -149,7 +149,7 @@ func (r *Registry[C]) Watch(clock *Clock, bound time.Duration, wake <-chan struc
 	})
 }
 
-// Drain waits until nothing runs any more and reports whether that was in time: when ctx
+// Drain waits until no connection runs and reports whether that was in time: when ctx
 // ends first it calls cut, aborts the open connections and waits for them. Then it ends the
 // watchdog.
 func (r *Registry[C]) Drain(ctx context.Context, cut func()) (inTime bool) {

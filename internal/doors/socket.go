@@ -29,19 +29,19 @@ const (
 // CloseTimeout bounds the wait for a client's close frame.
 const CloseTimeout = 5 * time.Second
 
-// ErrTooLong is the end of a connection on which a message was longer than the door takes.
+// ErrTooLong ends a connection on which a message was longer than BytesMax.
 var ErrTooLong = errors.New("message is too long")
 
 // SocketOptions configure the sockets of a door.
 type SocketOptions struct {
 	Clock *Clock
-	// Intake holds messages to the pace that Intake.Patience says.
+	// Intake bounds the time of a message, by its Patience.
 	Intake *Intake
 	// Rate limits the bytes of a client; one that sends more is read from more slowly.
 	Rate limits.Rate
 	// BytesMax bounds a message of a client.
 	BytesMax int64
-	// ReadBufferBytes is the incoming buffer, which costs memory on every idle socket.
+	// ReadBufferBytes is the size of the incoming buffer, which each idle socket holds.
 	ReadBufferBytes int
 	// Preferred are subprotocols to take wherever the client lists them; otherwise its first
 	// is taken.
@@ -61,7 +61,7 @@ type Socket struct {
 func Accept(w http.ResponseWriter, r *http.Request, o SocketOptions) (*Socket, error) {
 	h := &hijacker{ResponseWriter: w, options: &o}
 	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
-		InsecureSkipVerify: true, // any Origin: nothing here is held by cookies
+		InsecureSkipVerify: true, // any Origin: no cookies authenticate
 		CompressionMode:    websocket.CompressionDisabled,
 		Subprotocols:       append(o.Preferred, firstSubprotocol(r)...),
 		// Control frames never get to the reader of messages, and cost work too.
@@ -159,10 +159,10 @@ func (s *Socket) Add(isText bool, message []byte) error {
 // Flush returns when the network has everything that was added.
 func (s *Socket) Flush() error { return s.link.release() }
 
-// WritingSince returns the clock's time when the write under way began, or 0.
+// WritingSince returns the clock's time when the current write began, or 0.
 func (s *Socket) WritingSince() int64 { return s.link.since.Load() }
 
-// WrittenAt returns the clock's time when the network took the last bytes.
+// WrittenAt returns the clock's time when the last write ended.
 func (s *Socket) WrittenAt() int64 { return s.link.written.Load() }
 
 // HeardAt returns the clock's time when the last bytes arrived.
@@ -172,11 +172,11 @@ func (s *Socket) HeardAt() int64 { return s.link.heard.Load() }
 func (s *Socket) PingedAt() int64 { return s.link.pinged.Load() }
 
 // Ping writes a WebSocket ping, which clients answer by themselves and applications do not
-// see. It does nothing while another write is under way or after Close.
+// see. It does nothing during another write or after Close.
 func (s *Socket) Ping() { s.link.ping() }
 
-// Close says goodbye, waits CloseTimeout for the client to do the same, and ends every
-// call. Only the first Close of a socket says anything.
+// Close sends a close frame, waits CloseTimeout for the client's, and ends every call. Only the
+// first Close of a socket sends one.
 func (s *Socket) Close(code int, reason string) {
 	// The library waits without limit for the rest of a message that never comes.
 	_ = s.link.SetDeadline(time.Now().Add(CloseTimeout))
@@ -186,5 +186,5 @@ func (s *Socket) Close(code int, reason string) {
 	_ = s.ws.CloseNow()
 }
 
-// Abort cuts the network, which ends every call. It does not block.
+// Abort cuts the connection, which ends every call. It does not block.
 func (s *Socket) Abort() { _ = s.link.Close() }

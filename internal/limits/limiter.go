@@ -37,10 +37,10 @@ type shard struct {
 	buckets map[Key]Bucket // mu guards it; times are since began
 }
 
-// Key is a keyed hash of the name of a limit and what it is per.
+// Key is a keyed hash of the name of a limit and the keys that it counts by.
 type Key uint64
 
-// New makes a Limiter that has counted nothing. Rates must not be changed any more.
+// New makes a Limiter with full buckets. Rates must not be changed any more.
 func New(rates Rates, now func() time.Time) *Limiter {
 	l := &Limiter{rates: rates, now: now, began: now(), seed: maphash.MakeSeed()}
 	for i := range l.shards {
@@ -59,8 +59,8 @@ func (l *Limiter) Key(name, a, b string) Key {
 
 func (l *Limiter) shard(key Key) *shard { return &l.shards[key%shardCount] }
 
-// TakeN counts n calls under (name, a, b). It returns nil, or the refusal that says when
-// one more would be let through; a refused call is not counted.
+// TakeN counts n calls under (name, a, b). It returns nil, or a refusal with the time
+// until one more is admitted; a refused call is not counted.
 func (l *Limiter) TakeN(name, a, b string, n int64) *ds.Refusal {
 	if l.rates[name].Count == 0 {
 		return nil
@@ -79,7 +79,7 @@ func (l *Limiter) Take(name, key string) error {
 
 // Charge takes n calls from the bucket of a key and returns their cost. The rate must limit.
 func (l *Limiter) Charge(key Key, rate Rate, n int64, at time.Time) (cost time.Duration, r *ds.Refusal) {
-	n = min(n, rate.Count) // what exceeds the burst at once could never pass
+	n = min(n, rate.Count) // more than the burst could never be admitted
 	now := at.Sub(l.began)
 	l.sweep(now)
 	s := l.shard(key)
@@ -99,7 +99,7 @@ func (l *Limiter) Charge(key Key, rate Rate, n int64, at time.Time) (cost time.D
 	return cost, nil
 }
 
-// Left returns how many calls under (name, a, b) would be let through now.
+// Left returns the number of calls under (name, a, b) that are admitted now.
 func (l *Limiter) Left(name, a, b string) int64 {
 	rate := l.rates[name]
 	if rate.Count == 0 || rate.Period < time.Duration(rate.Count) {
@@ -113,7 +113,7 @@ func (l *Limiter) Left(name, a, b string) int64 {
 	return int64((rate.Period - spent) / (rate.Period / time.Duration(rate.Count)))
 }
 
-// GiveBack returns what a charge has cost.
+// GiveBack undoes a charge of that cost.
 func (l *Limiter) GiveBack(key Key, cost time.Duration) {
 	s := l.shard(key)
 	s.mu.Lock()
@@ -123,8 +123,8 @@ func (l *Limiter) GiveBack(key Key, cost time.Duration) {
 	}
 }
 
-// sweep forgets the full buckets of one shard each second, so that memory is bounded by
-// what is in use and no call waits for a look at all of it.
+// sweep forgets the full buckets of one shard each second, so that memory holds used buckets
+// only and no call waits for a scan of all shards.
 func (l *Limiter) sweep(now time.Duration) {
 	second := int64(now / time.Second)
 	if before := l.swept.Load(); before == second || !l.swept.CompareAndSwap(before, second) {
@@ -140,9 +140,8 @@ func (l *Limiter) sweep(now time.Duration) {
 	}
 }
 
-// makeRoom forgets the sixteenth part of a shard, the buckets that are nearest to full:
-// what is forgotten of them is least, and the look at all of them is paid for by many
-// calls.
+// makeRoom forgets the sixteenth part of a shard, the buckets that are nearest to full: this
+// loses the least, and one scan of the shard serves many calls.
 func (s *shard) makeRoom() {
 	order := make([]Bucket, 0, len(s.buckets))
 	for _, bucket := range s.buckets {

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Rates are the rates of gateway section 14 and decision 13, by their names on
-// the command line.
+// Rates holds the rates of gateway section 14 and decision 13, by their names on the command
+// line.
 type Rates map[string]Rate
 
 // The names of the limits that exist in this version.
 const (
 	Sends             = "sends"              // per account and conversation
 	DMCreates         = "dm_creates"         // per account
-	RoomCreates       = "room_creates"       // per account, by whichever door
+	RoomCreates       = "room_creates"       // per account, at all doors
 	Invites           = "invites"            // per account and conversation
 	Removes           = "removes"            // per account and conversation
 	KeyPackageFetches = "keypackage_fetches" // per account, counts packages
@@ -32,8 +32,8 @@ const (
 	Lists             = "conversation_lists"      // per account, pages of the list of conversations
 	GroupInfoRequests = "group_info_requests"     // per account and conversation
 	Readditions       = "readditions"             // per account and conversation
-	// Senders are not stored, so what an account has here cannot be counted, only what
-	// it adds.
+	// Senders are not stored, so the bytes that an account adds are counted, not those that
+	// it has stored.
 	StoredBytes = "stored_bytes" // per account, bytes of messages, Welcomes, key packages and memberships
 
 	// Counted for each call of an XRPC method, by account.
@@ -49,7 +49,7 @@ const (
 	AddressResumes = "address_resumes"        // per address, good or not
 	FirstContacts  = "address_first_contacts" // per address, accounts unknown so far
 
-	// Counted by identity: XRPC calls and what their tokens make this service do.
+	// Counted by identity: XRPC calls and the lookups that their tokens cause.
 	AddressCalls     = "address_xrpc_calls"   // per address, with a token good or not
 	AddressBadTokens = "address_bad_tokens"   // per address, tokens that were refused; signed ones per address and issuer
 	AddressSessions  = "address_bad_sessions" // per address, unknown session tokens

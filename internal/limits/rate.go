@@ -5,7 +5,7 @@
 // Limiter has a bucket for every name and key, in bounded memory. Rates are the
 // published policies, by name.
 //
-// What is counted under which key belongs to the packages that ask.
+// The packages that count decide on the keys.
 package limits
 
 import (
@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Rate means Count at once, then one more each Period/Count (GCRA, gateway
-// decision 12). The zero Rate does not limit.
+// Rate is a limit of Count at once, then one more each Period/Count (GCRA, gateway decision
+// 12). The zero Rate does not limit.
 type Rate struct {
 	Count  int64
 	Period time.Duration

@@ -24,8 +24,8 @@ func (c conversations) register(s *Server) {
 	query(s, xrpc.GetConvos, c.getConvos)
 }
 
-// convoID checks an id whose conversation is to be changed: one that cannot exist is
-// answered for as one that does not.
+// convoID checks the id of a conversation to change. An id that cannot exist is refused like
+// one that does not.
 func convoID(text string) (ds.ConversationID, error) {
 	if !ds.IsValidID(text) {
 		return "", ds.Refuse(ds.Forbidden, "not a member").Because(ds.NotMember)
@@ -51,7 +51,8 @@ func (c conversations) createConvo(ctx context.Context, who ds.Caller, in *xrpc.
 	return xrpc.NewCreateConvoOutput(c.convoView(&view)), nil
 }
 
-// createOf reads a conversation that begins with its group, whose id in hex is its own.
+// createOf decodes the creation of a conversation together with its group. The id of the
+// conversation is the hex form of the group's id.
 func createOf(in *xrpc.CreateConvoInput) (core.Create, error) {
 	g := core.Create{ConversationID: ds.ConversationID(in.GroupID), Suite: in.CipherSuite, Welcome: in.WelcomeMessage.Data, GroupInfo: in.GroupInfo.Data}
 	if _, isKnown := xrpc.SuiteNumber(in.CipherSuite); !isKnown {
@@ -85,7 +86,7 @@ func createOf(in *xrpc.CreateConvoInput) (core.Create, error) {
 	return g, nil
 }
 
-// convoView is a conversation as both generations read it.
+// convoView encodes a conversation for both generations.
 func (c conversations) convoView(v *ds.View) xrpc.ConvoView {
 	out := xrpc.ConvoView{ConversationID: string(v.ID), GroupID: groupID(v), Creator: string(v.Creator), Epoch: v.Epoch, CipherSuite: v.Suite,
 		CreatedAt: xrpc.TimeMS(v.CreatedMS), ConfirmationTag: v.ConfirmationTag, SequencerDID: c.did()}
@@ -117,8 +118,8 @@ func (c conversations) convoView(v *ds.View) xrpc.ConvoView {
 	return out
 }
 
-// groupID is the MLS group id in hex, in the spelling of its creator. A conversation
-// without a group has none but its own name.
+// groupID returns the MLS group id in hex, in the spelling of its creator, or the id of the
+// conversation where it has no group.
 func groupID(v *ds.View) string {
 	if text := hex.EncodeToString(v.GroupID); v.IsBound() && !strings.EqualFold(text, string(v.ID)) {
 		return text
@@ -126,8 +127,8 @@ func groupID(v *ds.View) string {
 	return string(v.ID)
 }
 
-// waiting is what the filters of getConvos ask for. Nobody has to be accepted here, so
-// what is pending is what has reached none of the caller's devices yet.
+// waiting maps the filters of getConvos. Members need no acceptance here: a conversation is
+// pending until it has reached one of the caller's devices.
 var waiting = map[string]core.Waiting{"": core.AnyConvo, "all": core.AnyConvo, "pending": core.WaitingConvo, "requests": core.WaitingConvo,
 	"expected": core.WaitingForDevice}
 
@@ -185,7 +186,7 @@ func convoBytes(v *ds.View) int {
 	return size
 }
 
-// convosCursor is where a page that ends with v ends.
+// convosCursor returns the cursor of a page that ends with v.
 func convosCursor(v *ds.View) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(v.JoinedMS, 10) + " " + string(v.ID)))
 }

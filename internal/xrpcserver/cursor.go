@@ -10,7 +10,7 @@ import (
 )
 
 // A cursor is 26 characters of Crockford's base32 over 128 bits, as long as a ULID
-// (decision 10). It says how far somebody has read the events of one conversation:
+// (decision 10). It holds a reader's place among the events of one conversation:
 //
 //	16 bits  a tag that no ULID has for the next millennia: those begin with the time
 //	48 bits  pos: every event of the records up to it has been read
@@ -18,12 +18,12 @@ import (
 //	16 bits  a check of the conversation's id
 //
 // As strings they are ordered like (pos, sub). Sub is 0 behind the last event of a
-// record; the time in ms, or one more than the last, for what stands in no log (typing,
+// record; the time in ms, or one more than the last, for an event without a record (typing,
 // read, ephemeral messages); and partSub+i behind the event i of the record that follows
 // pos, where that has more than one.
 //
-// In a stream of several conversations, the 26 characters are followed by where the
-// stream stands in the others; see place.
+// In a stream of several conversations, the 26 characters are followed by the stream's
+// positions in all of them; see places.
 const (
 	cursorTag   = 0xfade
 	cursorSize  = 26
@@ -31,12 +31,12 @@ const (
 	cursorMaxNo = int64(1)<<48 - 1
 )
 
-// crockford is Crockford's base32, in capitals only. It is in the order of the bytes
-// that it encodes.
+// crockford is Crockford's base32, in capitals only. Texts sort like the bytes that they
+// encode.
 var crockford = base32.NewEncoding("0123456789ABCDEFGHJKMNPQRSTVWXYZ").WithPadding(base32.NoPadding)
 
-// formatCursor is the cursor behind the record pos of a conversation, and there behind
-// what sub says; 0 is nothing.
+// formatCursor returns the cursor behind the record pos of a conversation and, where sub is
+// not 0, behind the place sub among the events that follow it.
 func formatCursor(id ds.ConversationID, pos, sub int64) string {
 	return string(appendCursor(nil, checkOf(id), pos, sub))
 }

@@ -8,8 +8,8 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// Behind the 26 characters of every cursor of a stream of several conversations stands, in
-// the same base32 and up to restMax bytes, where the stream is in all of them:
+// The 26 characters of a cursor of a stream of several conversations are followed, in the
+// same base32, by up to restMax bytes with the positions in all of them:
 //
 //	8 bytes of the stream's name; 0 or, if a part of the next record of a conversation was
 //	sent, 1 and the index of that one, and how many of its events (as uvarints); then what
@@ -24,15 +24,15 @@ const (
 	restNameLen = 8
 )
 
-// places is where a stream stands. Its conversations have the indexes that they have in
-// the position.
+// places holds the position of a stream in its conversations, which have the same indexes in
+// position and in list.
 type places struct {
 	position *core.Position
 	list     []spot
 	partial  int // 1 and the index of the conversation with a skip, or 0
 }
 
-// spot is where a stream stands in one conversation, besides its pos.
+// spot holds the position of a stream in one conversation, except its pos.
 type spot struct {
 	id    ds.ConversationID
 	check uint16
@@ -127,7 +127,7 @@ func parsePlaces(text string) (placesCursor, bool) {
 	return c, ok && len(rest) > 0
 }
 
-// earlier is where a stream stood in its conversations that is resumed.
+// earlier holds the last positions of a stream that is resumed.
 type earlier map[ds.ConversationID]earlierSpot
 
 type earlierSpot struct {

@@ -39,8 +39,8 @@ func (d deliveries) requestFailover(ctx context.Context, who ds.Caller, in *xrpc
 	return &xrpc.RequestFailoverOutput{NewSequencerDID: d.did(), ConvoID: in.ConvoID, Epoch: head.Epoch, SequencerTerm: head.Term}, nil
 }
 
-// getDeliveryStatus says which other services have messages: there are none to have any.
-// Messages that do not exist have no status.
+// getDeliveryStatus reports the delivery of messages to other services, of which there are
+// none yet. Messages that do not exist have no status.
 func (d deliveries) getDeliveryStatus(ctx context.Context, who ds.Caller, in *xrpc.GetDeliveryStatusParams) (*xrpc.GetDeliveryStatusOutput, error) {
 	var ids []ds.MessageID
 	for _, id := range in.IDs() {

@@ -16,7 +16,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// procedure is an endpoint with a body, for those with a token.
+// procedure registers an endpoint with a body, for callers with a token.
 func procedure[In, Out any](s *Server, nsid string, handle func(ctx context.Context, who ds.Caller, in *In) (*Out, error)) {
 	endpoint(s, "POST", nsid, func(w http.ResponseWriter, r *http.Request, in *In) error {
 		body, err := readBody(w, r, xrpc.BodyMax(nsid))
@@ -27,12 +27,12 @@ func procedure[In, Out any](s *Server, nsid string, handle func(ctx context.Cont
 	}, handle)
 }
 
-// query is an endpoint without a body, for those with a token.
+// query registers an endpoint without a body, for callers with a token.
 func query[In, Out any](s *Server, nsid string, handle func(ctx context.Context, who ds.Caller, in *In) (*Out, error)) {
 	endpoint(s, "GET", nsid, decodeQuery[In], handle)
 }
 
-// bulky is a query whose answer may be long: it asks for room before it reads.
+// bulky registers a query with a possibly long answer: its handler takes room before it reads.
 func bulky[In, Out any](s *Server, nsid string, handle func(ctx context.Context, who ds.Caller, in *In, room *room) (*Out, error)) {
 	roomy(s, "GET", nsid, decodeQuery[In], handle)
 }
@@ -48,7 +48,7 @@ func endpoint[In, Out any](s *Server, verb, nsid string, decode func(http.Respon
 	roomy(s, verb, nsid, decode, func(ctx context.Context, who ds.Caller, in *In, _ *room) (*Out, error) { return handle(ctx, who, in) })
 }
 
-// room is what an answer may hold in memory until the client has it.
+// room holds the turn of an answer: the right to keep it in memory until the client has it.
 type room struct {
 	server *Server
 	who    ds.AccountID
@@ -74,7 +74,7 @@ func (m *room) fit(ctx context.Context, bytes int) error {
 	return nil
 }
 
-// answerBytesFree is up to which size an answer needs no room.
+// answerBytesFree is the largest size of an answer that needs no room.
 const answerBytesFree = 64 << 10
 
 func roomy[In, Out any](s *Server, verb, nsid string, decode func(http.ResponseWriter, *http.Request, *In) error,
@@ -91,7 +91,7 @@ func roomy[In, Out any](s *Server, verb, nsid string, decode func(http.ResponseW
 		}
 		out, err := handle(r.Context(), who, in, room)
 		if err != nil {
-			return nil, err // a nil *Out is no nil
+			return nil, err // a nil *Out in an any would not be nil
 		}
 		return out, nil
 	})
@@ -123,7 +123,7 @@ func (s *Server) authenticate(r *http.Request, nsid string) (ds.Caller, error) {
 	return proof.Caller(""), nil
 }
 
-// bearer is the token of `Authorization: Bearer TOKEN`, or "".
+// bearer returns the token of `Authorization: Bearer TOKEN`, or "".
 func bearer(r *http.Request) string {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") {
@@ -147,13 +147,12 @@ func readBody(w http.ResponseWriter, r *http.Request, bytesMax int64) ([]byte, e
 	return nil, &Error{http.StatusBadRequest, xrpc.ErrorInvalidRequest, "the body ended early"}
 }
 
-// answer writes out, or what err is on the wire. Nothing that this door says may be kept
-// by a cache.
+// answer writes out, or the wire form of err. No answer may be kept by a cache.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, method string, out any, err error) {
 	s.answerWithin(w, r, method, nil, out, err)
 }
 
-// answerWithin is answer with the room that the answer takes; nil for a short one.
+// answerWithin writes an answer like answer does, within room; nil for a short one.
 func (s *Server) answerWithin(w http.ResponseWriter, r *http.Request, method string, room *room, out any, err error) {
 	status := http.StatusOK
 	if err != nil {
@@ -187,8 +186,8 @@ func (s *Server) answerWithin(w http.ResponseWriter, r *http.Request, method str
 	_, _ = w.Write(data) // a client that has gone needs no answer
 }
 
-// logFault logs what went wrong with us. A fault that may pass and one that comes of the
-// caller's going away are not worth an operator's time.
+// logFault logs err if it is a fault. Faults that may pass, or that follow from a caller's
+// disconnect, need no operator and are logged at Debug.
 func (s *Server) logFault(ctx context.Context, method string, err error) {
 	switch {
 	case !isFault(err):

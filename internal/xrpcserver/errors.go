@@ -10,14 +10,14 @@ import (
 	"waxwing.im/waxwing/internal/identity"
 )
 
-// Error is a refusal that this door makes itself, or what another one is called on the
-// wire: a status, a name of the method's lexicon or a general one, and a sentence.
+// Error is a refusal by this door itself: a status, a name from the method's lexicon or a
+// general one, and a sentence.
 type Error struct {
 	Status        int
 	Name, Message string
 }
 
-// Error is the name and the sentence.
+// Error returns the name and the sentence.
 func (e *Error) Error() string { return e.Name + ": " + e.Message }
 
 // wireError is a status and a name.
@@ -26,7 +26,7 @@ type wireError struct {
 	name   string
 }
 
-// codes is what each reason to refuse is called where the method has no word of its own.
+// codes maps each code of a refusal to the wire, for methods that do not rename it.
 var codes = map[ds.Code]wireError{
 	ds.InvalidRequest:       {http.StatusBadRequest, xrpc.ErrorInvalidRequest},
 	ds.Unauthorized:         {http.StatusUnauthorized, xrpc.ErrorAuthenticationRequired},
@@ -40,8 +40,7 @@ var codes = map[ds.Code]wireError{
 	ds.LimitExceeded:        {http.StatusTooManyRequests, "LimitExceeded"},
 }
 
-// reasons is what the finer reasons are called; methods that call one otherwise are in
-// renamed.
+// reasons maps the finer reasons; they precede codes, and renamed precedes both.
 var reasons = map[ds.Reason]wireError{
 	ds.NotMember:       {http.StatusForbidden, "NotMember"},
 	ds.NotAllowed:      {http.StatusForbidden, "Unauthorized"},
@@ -68,7 +67,7 @@ var reasons = map[ds.Reason]wireError{
 	ds.TooLarge:        {http.StatusBadRequest, "MessageTooLarge"},
 }
 
-// renamed is what a method's lexicon calls a reason otherwise.
+// renamed holds the reasons that a method's lexicon calls by another name.
 var renamed = map[string]map[ds.Reason]wireError{
 	xrpc.GetGroupState: {ds.NotMember: {http.StatusForbidden, "Unauthorized"}},
 	xrpc.CreateConvo:   {ds.NoKeyPackage: {http.StatusBadRequest, "KeyPackageNotFound"}},
@@ -81,14 +80,14 @@ var renamed = map[string]map[ds.Reason]wireError{
 	xrpc.SendMessage: {ds.AlreadyDone: {http.StatusConflict, "ReactionExists"}},
 }
 
-// wireAnswer is an error as it travels.
+// wireAnswer is an error in wire form.
 type wireAnswer struct {
 	wireError
 	message     string
 	retryAfterS int64 // 0: waiting does not help
 }
 
-// body is the answer's body. The seconds to wait stand in the sentence as well: of an error
+// body returns the answer's body. The seconds to wait are in the sentence as well: of an error
 // a PDS passes on no more than the status, the name and the sentence (spec xrpc, decision 14).
 func (a wireAnswer) body() *xrpc.ErrorBody {
 	body := &xrpc.ErrorBody{Error: a.name, Message: a.message}
@@ -99,8 +98,8 @@ func (a wireAnswer) body() *xrpc.ErrorBody {
 	return body
 }
 
-// answerTo says what err is on the wire: a refusal, ServiceUnavailable, or an internal
-// error that says nothing more.
+// answerTo returns the wire form of err: a refusal, ServiceUnavailable, or an internal error
+// without details.
 func answerTo(method string, err error) wireAnswer {
 	var own *Error
 	var input *xrpc.InputError
@@ -137,7 +136,7 @@ func refused(method string, r *ds.Refusal) wireAnswer {
 	return wireAnswer{known, r.Message, ds.RetryAfterSeconds(r)}
 }
 
-// isFault says whether err is ours, to be logged.
+// isFault reports whether err is a fault of this service, to be logged.
 func isFault(err error) bool {
 	var own *Error
 	var input *xrpc.InputError

@@ -12,11 +12,11 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// sharedEvent is an event that is encoded once for all who are sent it. What differs
-// between them, the counter and the cursor, is put in as it is sent.
+// sharedEvent is an event that is encoded once for all its readers. The counter and the
+// cursor, which differ between them, are inserted when it is sent.
 type sharedEvent struct {
 	// index is its place among the events of its record, the same for both generations
-	// (decision 1): what one of them does not know has a place too.
+	// (decision 1): an event that one of them does not know takes an index too.
 	index int
 	kind  string
 	known [3]bool // by generation
@@ -71,12 +71,12 @@ func (e encoder) share(list []sharedEvent, index int, event xrpc.Event) []shared
 	return list
 }
 
-// cursorJSON is how noCursor stands in JSON: as the first field, so before whatever a
-// client can have written.
+// cursorJSON is the JSON form of noCursor. It is the first field, so it precedes all text
+// that a client can have written.
 const cursorJSON = `"cursor":"\u0000\u0000\u0000\u0000"`
 
 // translate makes events of a record (spec xrpc, A.12). Accounts that are no DIDs, which
-// the gateway's conversations may have, are passed over: clients read these strictly.
+// the gateway's conversations may have, are omitted: clients read these strictly.
 func translate(id ds.ConversationID, r *ds.Record) []xrpc.Event {
 	convo := string(id)
 	switch r.Kind {

@@ -31,8 +31,8 @@ const (
 	welcomeInvalidated = "invalidated" // why a Welcome was given up
 )
 
-// getGroupState answers what was asked for and is there. That there is no GroupInfo is an
-// error unless a Welcome, by which the caller can enter as well, was asked for and found.
+// getGroupState returns the requested parts that exist. A missing GroupInfo is an error
+// unless a Welcome, by which the caller can enter as well, was requested and found.
 func (g groups) getGroupState(ctx context.Context, who ds.Caller, in *xrpc.GetGroupStateParams, room *room) (*xrpc.GetGroupStateOutput, error) {
 	withInfo, withEpoch, withWelcome := in.Wants()
 	if withInfo || withWelcome {
@@ -70,7 +70,7 @@ func (g groups) getGroupState(ctx context.Context, who ds.Caller, in *xrpc.GetGr
 
 type groupAction = func(g groups, ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error)
 
-// groupActions is what commitGroupChange can be asked to do.
+// groupActions holds the actions of commitGroupChange.
 var groupActions = map[xrpc.GroupAction]groupAction{
 	xrpc.GroupAddMembers:        groups.addMembers,
 	xrpc.GroupRemoveMember:      groups.removeMembers,
@@ -87,7 +87,7 @@ var groupActions = map[xrpc.GroupAction]groupAction{
 	xrpc.GroupCompletePending:   groups.completePending,
 }
 
-// commitGroupChange does what the action says.
+// commitGroupChange checks the common fields and runs the action.
 func (g groups) commitGroupChange(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	act := groupActions[in.Action()]
 	switch {
@@ -129,7 +129,7 @@ func commitID(account ds.AccountID, key string, commit []byte) ds.MessageID {
 	return ds.MessageID(prefix + hex.EncodeToString(sum[:])[:40])
 }
 
-// orNil is data, or nil for none: clients send what they do not have as nothing at all.
+// orNil returns data, or nil where it is empty: clients send empty fields for absent ones.
 func orNil(data []byte) []byte {
 	if len(data) == 0 {
 		return nil
@@ -179,7 +179,7 @@ func (g groups) externalCommit(ctx context.Context, who ds.Caller, in *xrpc.Comm
 	return g.changeGroup(ctx, who, in, bundle)
 }
 
-// changeGroup hands in a commit. The answer is all in its record, so that a repeat is
+// changeGroup appends a commit. The answer is made of its record alone, so that a repeat is
 // answered in full.
 func (g groups) changeGroup(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput, bundle core.Bundle) (*xrpc.CommitGroupChangeOutput, error) {
 	done, err := g.core.Apply(ctx, who, bundle)
@@ -202,8 +202,8 @@ func (g groups) changeGroup(ctx context.Context, who ds.Caller, in *xrpc.CommitG
 	return out, err
 }
 
-// receipt is this service's word that it chose a commit, and when: of what is stored, so
-// that however often it is given it says the same.
+// receipt signs that this service chose a commit, and when. It is made of the stored record,
+// so that every repeat has the same content.
 func (g groups) receipt(convo string, commit ds.Record) (*xrpc.SequencerReceipt, error) {
 	hash := sha256.Sum256(commit.Body)
 	r := &xrpc.SequencerReceipt{ConvoID: convo, Epoch: commit.Epoch, SequencerTerm: commit.Term, CommitHash: hash[:], SequencerDID: g.did(),
@@ -215,7 +215,7 @@ func (g groups) receipt(convo string, commit ds.Record) (*xrpc.SequencerReceipt,
 
 func (g groups) askReaddition(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 	_, err := g.core.Apply(ctx, who, core.Readdition{ConversationID: ds.ConversationID(in.ConvoID)})
-	return done(err)
+	return success(err)
 }
 
 func (g groups) groupInfoByCommit(ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
@@ -238,17 +238,17 @@ func (g groups) askGroupInfo(ctx context.Context, who ds.Caller, in *xrpc.Commit
 	if err == nil {
 		_, err = g.core.Apply(ctx, who, core.GroupInfoRequest{ConversationID: id})
 	}
-	return done(err)
+	return success(err)
 }
 
-// endWelcome makes the action that says of a Welcome that it need not wait any more.
+// endWelcome returns the action that ends the wait of a Welcome.
 func endWelcome(reason string) groupAction {
 	return func(g groups, ctx context.Context, who ds.Caller, in *xrpc.CommitGroupChangeInput) (*xrpc.CommitGroupChangeOutput, error) {
 		choice := core.WelcomeChoice{Device: ds.DeviceID(in.DeviceID)}
 		for _, p := range in.KeyPackageHashes {
 			choice.Refs = append(choice.Refs, p.Hash)
 		}
-		return done(g.core.EndWelcome(ctx, who, ds.ConversationID(in.ConvoID), choice, reason))
+		return success(g.core.EndWelcome(ctx, who, ds.ConversationID(in.ConvoID), choice, reason))
 	}
 }
 
@@ -284,11 +284,11 @@ func (g groups) completePending(ctx context.Context, who ds.Caller, in *xrpc.Com
 	if in.PendingAdditionID == "" {
 		return nil, badInput("pendingAdditionId", "is required")
 	}
-	return done(g.core.CompleteAddition(ctx, who, in.PendingAdditionID))
+	return success(g.core.CompleteAddition(ctx, who, in.PendingAdditionID))
 }
 
-// done is the answer of what has nothing to answer.
-func done(err error) (*xrpc.CommitGroupChangeOutput, error) {
+// success returns the output of actions that return no data.
+func success(err error) (*xrpc.CommitGroupChangeOutput, error) {
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func (s *Server) registerLexicons() {
 	})
 }
 
-// writePublic answers with what is the same for everybody.
+// writePublic writes an answer that is the same for all callers, so caches may keep it.
 func writePublic(w http.ResponseWriter, text []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "public, max-age=3600")

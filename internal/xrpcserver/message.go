@@ -23,12 +23,12 @@ func (m messages) register(s *Server) {
 
 const (
 	tagBytesMax  = 64
-	timeStepMS   = 2000 // times of messages are shown no finer
+	timeStepMS   = 2000 // the resolution of the times of messages
 	limitDefault = 50
 )
 
-// sendMessage stores a message or, with delivery ephemeral, changes a reaction or tells
-// those who listen now.
+// sendMessage stores a message or, with delivery ephemeral, changes a reaction or announces
+// an event to the current readers.
 func (m messages) sendMessage(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
 	if err := checkMessage(in, m.core.MessageBytesMax()); err != nil {
 		return nil, err
@@ -47,8 +47,8 @@ const (
 	deliveryEphemeral  = "ephemeral"
 )
 
-// checkMessage is what can be said of a message by itself (spec xrpc, A.7). What is not
-// stored needs neither padding nor an epoch: clients send anything to say that they type.
+// checkMessage checks a message alone (spec xrpc, A.7). An ephemeral one needs neither
+// padding nor an epoch: clients send arbitrary bytes as a sign of typing.
 func checkMessage(in *xrpc.SendMessageInput, bytesMax int) error {
 	switch {
 	case !isMessageID(in.MsgID):
@@ -71,7 +71,7 @@ func checkMessage(in *xrpc.SendMessageInput, bytesMax int) error {
 	return nil
 }
 
-// isPadded says whether a message has one of the sizes that messages are padded to.
+// isPadded reports whether a message has one of the sizes that messages are padded to.
 func isPadded(bytes int) bool {
 	switch bytes {
 	case 512, 1024, 2048, 4096:
@@ -80,7 +80,7 @@ func isPadded(bytes int) bool {
 	return bytes > 0 && bytes%8192 == 0
 }
 
-// isMessageID says whether id has the form of a ULID, 26 letters and digits, or of a UUID,
+// isMessageID reports whether id has the form of a ULID, 26 letters and digits, or of a UUID,
 // 36 of hexadecimal digits and dashes.
 func isMessageID(id string) bool {
 	switch len(id) {
@@ -122,11 +122,11 @@ func (m messages) sendPersistent(ctx context.Context, who ds.Caller, in *xrpc.Se
 	return &xrpc.SendMessageOutput{MessageID: in.MsgID, ReceivedAt: coarse(done.Record.CreatedMS), Seq: done.Record.Seq, Epoch: done.Record.Epoch}, nil
 }
 
-// coarse is a time as it is shown of messages: exact ones would tell who types when.
+// coarse rounds the time of a message down: exact times would reveal its sender's typing.
 func coarse(ms int64) xrpc.Time { return xrpc.TimeMS(ms - ms%timeStepMS) }
 
-// sendPassing is a message that nobody keeps. What is no MLS message stands for nothing
-// but its sender's typing, as clients of generation B say it; nobody could open it.
+// sendPassing announces a message that is not stored. Bytes that are not an MLS message,
+// which no client could open, are announced as typing: clients of generation B send those.
 func (m messages) sendPassing(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
 	id := ds.ConversationID(in.ConvoID)
 	var err error
@@ -141,7 +141,7 @@ func (m messages) sendPassing(ctx context.Context, who ds.Caller, in *xrpc.SendM
 	return &xrpc.SendMessageOutput{MessageID: in.MsgID, ReceivedAt: coarse(m.core.Now()), Epoch: int64(in.Epoch)}, nil
 }
 
-// sendEphemeral tells those who listen now of a message that nobody keeps.
+// sendEphemeral announces a message that is not stored to the current readers.
 func (m messages) sendEphemeral(ctx context.Context, who ds.Caller, in *xrpc.SendEphemeralInput) (*xrpc.SendEphemeralOutput, error) {
 	switch {
 	case len(in.Ciphertext) > m.core.MessageBytesMax() || len(in.Ciphertext) == 0:
@@ -156,7 +156,7 @@ func (m messages) sendEphemeral(ctx context.Context, who ds.Caller, in *xrpc.Sen
 	return &xrpc.SendEphemeralOutput{Cursor: cursor}, nil
 }
 
-// getMessages is a page of messages, in the order of seq.
+// getMessages returns a page of messages, in the order of seq.
 func (m messages) getMessages(ctx context.Context, who ds.Caller, in *xrpc.GetMessagesParams, room *room) (*xrpc.GetMessagesOutput, error) {
 	q := core.HistoryQuery{Limit: limitDefault, FromEpoch: (*int64)(in.FromEpoch), ToEpoch: (*int64)(in.ToEpoch), JoinEpoch: (*int64)(in.JoinEpoch),
 		Bytes: base64.StdEncoding.DecodedLen(answerBytes(m.core)), Body: base64.StdEncoding.DecodedLen(answerBytes(m.core) - pageFieldBytes),
@@ -196,9 +196,9 @@ func (m messages) getMessages(ctx context.Context, who ds.Caller, in *xrpc.GetMe
 	return out, nil
 }
 
-// messageView is a message as both generations read it. Nothing of it names a sender. The
-// clients know commits and application messages only: a proposal, which their MLS library
-// tells from a message by itself, is shown as the latter.
+// messageView encodes a message for both generations. No field names its sender. Clients
+// know commits and application messages only: a proposal, which their MLS library
+// recognizes by itself, has the type of the latter.
 func messageView(id ds.ConversationID, r *ds.Record) xrpc.MessageView {
 	view := xrpc.MessageView{ID: string(r.MessageID), ConvoID: string(id), Ciphertext: r.Body, Epoch: r.Epoch, Seq: r.Seq,
 		CreatedAt: coarse(r.CreatedMS), MessageType: "app"}
@@ -209,11 +209,11 @@ func messageView(id ds.ConversationID, r *ds.Record) xrpc.MessageView {
 }
 
 // answerBytesMax bounds the JSON of an answer that carries bodies: a PDS cuts answers at
-// 10 MiB, for ever (decision 14).
+// 10 MiB (decision 14).
 const answerBytesMax = 7 << 20
 
-// What the fields of a page of messages take beside the messages, and those of one beside
-// its ciphertext and its names.
+// The bytes of the fields of a page except its messages, and of the fields of a message
+// except its ciphertext and names.
 const (
 	pageFieldBytes    = 32 << 10
 	messageFieldBytes = 256

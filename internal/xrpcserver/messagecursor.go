@@ -10,21 +10,21 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// announceMessage tells those who listen of a message that nobody keeps, under an id that
-// is made up when it is told where the sender has none. It returns the cursor of the event.
+// announceMessage announces a message that is not stored. A message without an id is given
+// one when it is encoded. It returns the cursor of the event.
 func (m messages) announceMessage(ctx context.Context, who ds.Caller, id ds.ConversationID, message ds.MessageID, body []byte, epoch int64) (string, error) {
 	a, err := m.core.AnnounceAt(ctx, who, id, core.Announcement{Kind: core.Ephemeral, MessageID: message, Body: body, Epoch: epoch})
 	return formatCursor(id, a.Pos, a.AtMS), err
 }
 
-// announceTyping tells those who listen that the caller types.
+// announceTyping announces that the caller types.
 func (m messages) announceTyping(ctx context.Context, who ds.Caller, id ds.ConversationID) error {
 	return m.core.Announce(ctx, who, id, core.Announcement{Kind: core.Typing, IsTyping: true})
 }
 
-// updateCursor notes how far the caller has read and, with messageId or markRead, tells
-// the others. A cursor may be one of ours or a seq; a ULID that a client has made itself
-// is taken and says nothing (decision 10).
+// updateCursor stores the caller's read mark and, with messageId or markRead, announces it.
+// A cursor may be one of ours or a seq; a ULID made by a client is accepted and has no
+// effect (decision 10).
 func (m messages) updateCursor(ctx context.Context, who ds.Caller, in *xrpc.UpdateCursorInput) (*xrpc.UpdateCursorOutput, error) {
 	id := ds.ConversationID(in.ConvoID)
 	isReceipt := in.MarkRead != nil && *in.MarkRead || in.MessageID != ""
@@ -48,12 +48,12 @@ func (m messages) updateCursor(ctx context.Context, who ds.Caller, in *xrpc.Upda
 		if err != nil {
 			return nil, err
 		}
-		out.ReadAt = coarse(a.AtMS) // as the others are told
+		out.ReadAt = coarse(a.AtMS) // as announced
 	}
 	return out, nil
 }
 
-// readMark understands a cursor, if it has a form that one may have.
+// readMark decodes a cursor and reports whether it has a valid form.
 func readMark(mark *core.ReadMark, id ds.ConversationID, cursor string) bool {
 	if len(cursor) > cursorTextMax {
 		return false
@@ -73,7 +73,7 @@ func readMark(mark *core.ReadMark, id ds.ConversationID, cursor string) bool {
 	return len(cursor) == cursorSize && isULID(cursor)
 }
 
-// isULID says whether text is a ULID: 128 bits of Crockford's base32.
+// isULID reports whether text is a ULID: 128 bits of Crockford's base32.
 func isULID(text string) bool {
 	_, err := crockford.DecodeString(strings.ToUpper(text))
 	return err == nil && text[0] <= '7'

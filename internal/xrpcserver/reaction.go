@@ -8,8 +8,8 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// react puts a reaction to a message or takes it back. Its msgId names nothing that is
-// kept; the message that it is about is the target.
+// react adds or removes a reaction. The msgId of the request is not stored; the target is
+// the message that is reacted to.
 func (m messages) react(ctx context.Context, who ds.Caller, in *xrpc.SendMessageInput) (*xrpc.SendMessageOutput, error) {
 	switch {
 	case in.Action != "addReaction" && in.Action != "removeReaction":

@@ -4,8 +4,8 @@
 //
 // A handler is a translation: authenticate, decode, ask core, encode. The generic
 // wrapper of an endpoint does bodies, limits, authentication, errors and metrics; New
-// lists the endpoints, a line each. What of a request shows which generation calls is
-// decided by api/xrpc; answers hold what either generation reads.
+// lists the nouns, of which each registers its endpoints, a line each. The generation of a
+// request is decided by api/xrpc; answers hold the fields of both generations.
 //
 // No rule about who may do what is here; those are core's.
 package xrpcserver
@@ -26,14 +26,14 @@ import (
 	"waxwing.im/waxwing/lexicons"
 )
 
-// Options say what a Server works with.
+// Options holds the dependencies and settings of a Server.
 type Options struct {
 	Core *core.Service
 	// Limits counts what callers do, at all doors and in core; nil for one with the published rates.
 	Limits   *limits.Limiter
 	Identity *identity.Authenticator
-	// ServiceDID and PublicURL name this service; they are asked on every use, so that
-	// they may follow a port that is bound late.
+	// ServiceDID and PublicURL name this service. They are called on every use, since a port
+	// may be bound late.
 	ServiceDID func() string
 	PublicURL  func() string
 	// Sign signs receipts with the key of ServiceDID; nil: there are no receipts.
@@ -42,13 +42,12 @@ type Options struct {
 	Resolver   *identity.Resolver
 	Logger     *slog.Logger          // nil: discard
 	Registerer prometheus.Registerer // nil: no metrics
-	// TrustedProxies are believed in what they say of a client's address.
+	// TrustedProxies are the proxies that may name the address of a client.
 	TrustedProxies doors.Proxies
 	// Intake bounds what requests hold in memory; nil for one of its own.
 	Intake *doors.Intake
 	// Heartbeat bounds the time in which nothing is written to a subscription (0: 25 s), and
-	// PongTimeout the time in which a client must give the sign of life that it is asked for
-	// (0: 20 s).
+	// PongTimeout the time in which a client must answer a ping (0: 20 s).
 	Heartbeat, PongTimeout time.Duration
 }
 
@@ -109,8 +108,8 @@ func New(o Options) *Server {
 	return s
 }
 
-// registerRest answers every other method that has a lexicon with MethodNotImplemented,
-// and all others under /xrpc/ like the methods that nobody knows.
+// registerRest answers MethodNotImplemented to every other path under /xrpc/; the message
+// distinguishes methods that have a lexicon.
 func (s *Server) registerRest() {
 	known := map[string]bool{}
 	for _, endpoint := range lexicons.Endpoints() {
@@ -136,6 +135,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mux.ServeHTTP(w, r)
 }
 
-// Shutdown ends every subscription and waits for them; when ctx ends first, what is left
-// is cut off. Calls under way are not touched.
+// Shutdown ends every subscription and waits for them; when ctx ends first, the rest
+// is cut off. Calls under way are not affected.
 func (s *Server) Shutdown(ctx context.Context) error { return s.subscriptions.close(ctx) }

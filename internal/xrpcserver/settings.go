@@ -29,7 +29,7 @@ func (s settings) getConvoSettings(ctx context.Context, who ds.Caller, in *xrpc.
 	return &xrpc.GetConvoSettingsOutput{ConvoID: in.ConvoID, Policy: policyView(&view)}, nil
 }
 
-// policyView is the rules of a conversation by both sets of names.
+// policyView encodes the rules of a conversation under both sets of names.
 func policyView(v *ds.View) xrpc.PolicyView {
 	p := v.Policy
 	out := xrpc.PolicyView{ConvoID: string(v.ID), AllowInvites: p.AllowInvites, AdminOnlyInvites: p.AdminOnlyInvites, AllowMemberAdd: p.AllowMemberAdd,
@@ -45,7 +45,7 @@ func policyView(v *ds.View) xrpc.PolicyView {
 	return out
 }
 
-// updates is what each action of updateConvo does.
+// updates holds the actions of updateConvo.
 var updates = map[string]func(settings, context.Context, ds.Caller, *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error){
 	"promoteAdmin":     roleUpdate(ds.Admin, false),
 	"promoteModerator": roleUpdate(ds.Moderator, false),
@@ -71,7 +71,7 @@ func (s settings) updateConvo(ctx context.Context, who ds.Caller, in *xrpc.Updat
 	return out, nil
 }
 
-// roleUpdate is an action that changes a role.
+// roleUpdate returns the action that gives a role or takes it away.
 func roleUpdate(role ds.Role, take bool) func(settings, context.Context, ds.Caller, *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
 	return func(s settings, ctx context.Context, who ds.Caller, in *xrpc.UpdateConvoInput) (*xrpc.UpdateConvoOutput, error) {
 		if in.TargetDID == "" {

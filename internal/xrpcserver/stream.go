@@ -15,23 +15,23 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// output is the network below a stream, in one of its forms.
+// output is the connection of a stream, in one of its two forms.
 type output interface {
-	// event adds an event to what is to be sent; it may send what has gathered.
+	// event adds an event to the unsent ones, and may send them.
 	event(e *sharedEvent, seq int64, cursor []byte) error
-	// fail adds why the stream ends.
+	// fail adds the error that ends the stream.
 	fail(name, message string) error
-	// flush sends what has gathered.
+	// flush sends all that was added.
 	flush() error
-	// abort cuts the network, which ends every call. It does not block.
+	// abort cuts the connection, which ends every call. It does not block.
 	abort()
-	// check is called by the watchdog again and again. It does not block.
+	// check is called by the watchdog periodically. It does not block.
 	check(now int64)
 }
 
 // stream is one subscription: the loop that asks a core.Follower for pages and sends
-// their records as events. Whatever is slow keeps nothing in memory: it is not asked for
-// more, and reads on in the store.
+// their records as events. A slow reader holds no backlog in memory: its loop asks for no
+// more, and later reads from the store.
 type stream struct {
 	subscriptions *subscriptions
 	who           ds.Caller
@@ -39,7 +39,7 @@ type stream struct {
 	follower      *core.Follower
 	ctx           context.Context
 	cancel        context.CancelFunc
-	isAll         bool // new conversations are followed, too
+	isAll         bool // new conversations are followed too
 	isSingle      bool // cursors are those of the one conversation
 	more          bool // the account has conversations that are not followed
 	cause         atomic.Pointer[string]
@@ -49,20 +49,20 @@ type stream struct {
 	seq       int64 // of the last event
 	following map[ds.ConversationID]bool
 	places    places
-	reset     []ds.ConversationID // what the cursor did not reach
-	isLost    bool                // the cursor as such
-	held      []core.Page         // what waits until the record is over of which a part was sent
-	rest      []byte              // of the last cursor that had a good one
+	reset     []ds.ConversationID // with events lost since the cursor
+	isLost    bool                // the cursor as a whole is unknown
+	held      []core.Page         // that wait for the rest of the record of which a part was sent
+	rest      []byte              // of the last cursor with an exact one
 	cursor    []byte              // scratch
 }
 
 // The causes of the end of a stream.
 const (
 	causePeer     = "peer"     // the client closed, or its network did
-	causeProtocol = "protocol" // a frame that is none
+	causeProtocol = "protocol" // an invalid frame
 	causeDead     = "dead"     // no sign of life
-	causeStalled  = "stalled"  // a write did not get through
-	causeLost     = "lost"     // no member of anything that it followed any more
+	causeStalled  = "stalled"  // a write took too long
+	causeLost     = "lost"     // not a member of any followed conversation any more
 	causeShutdown = "shutdown" // the server stops
 	causeFault    = "fault"    // ours
 )
@@ -70,7 +70,7 @@ const (
 var (
 	refuseLost = &Error{http.StatusForbidden, "NotMember", "not a member"}
 	errWrite   = errors.New("the network is gone")
-	errLost    = errors.New("no member of anything that is followed")
+	errLost    = errors.New("not a member of any followed conversation")
 	errFull    = errors.New("the stream has entered too many conversations, and is to be resumed")
 )
 
@@ -79,8 +79,8 @@ const (
 	joinRetryMax = 2 * time.Second
 )
 
-// openStream follows everything that a subscription is for, on from a cursor or, without
-// one, from now on.
+// openStream follows the conversations of a subscription from a cursor or, without one, from
+// now on.
 func (s *subscriptions) openStream(ctx context.Context, pass core.Pass, cursor string) (*stream, error) {
 	c := &stream{places: places{position: s.core.NewPosition(pass.Who)},
 		subscriptions: s, who: pass.Who, generation: xrpc.Generation(pass.Generation), follower: s.core.NewFollower(pass.Who),
@@ -90,7 +90,7 @@ func (s *subscriptions) openStream(ctx context.Context, pass core.Pass, cursor s
 	stop := context.AfterFunc(ctx, c.cancel)
 	err := c.follow(pass.Conversations, cursor)
 	if err == nil && !c.isSingle {
-		// There is a cursor for every event then, whatever happens to the database.
+		// So that every event has a cursor even while the database is unavailable.
 		if err = c.places.position.Open(c.ctx); err == nil {
 			c.rest, _ = c.places.appendRest(nil)
 		}
@@ -109,19 +109,19 @@ func (c *stream) close() {
 	c.places.position.Close()
 }
 
-// cutOff ends a stream that takes long over a page while others wait for the room. The
-// client comes back with its cursor.
+// cutOff ends a stream that takes too long over a page while others wait for the room. The
+// client reconnects with its cursor.
 func (c *stream) cutOff() {
 	c.end(causeStalled)
 	c.cancel()
 	c.out.abort()
 }
 
-// end notes why the stream ends; the first counts.
+// end sets the cause of the end of the stream; the first call counts.
 func (c *stream) end(cause string) { c.cause.CompareAndSwap(nil, &cause) }
 
 // follow begins to read. Conversations that were lost since the cursor are read up to the
-// record that ended the stay; those that came since are read from their beginning.
+// record that ended the stay; those entered since, from the record of the entry.
 func (c *stream) follow(ids []ds.ConversationID, cursor string) error {
 	var old earlier
 	var err error
@@ -146,12 +146,12 @@ func (c *stream) follow(ids []ds.ConversationID, cursor string) error {
 		case isOld:
 			start.From = core.AfterPos(at.pos)
 		case old != nil && c.isAll && c.more:
-			c.reset = append(c.reset, id) // it may have come since, or not been followed
+			c.reset = append(c.reset, id) // it was entered since, or was not followed
 		case old != nil && c.isAll:
 			start.From = core.AtJoin
 		}
 		if list = append(list, start); at.skip > 0 {
-			// It is read first, so that hardly anything has to wait for it.
+			// Read first, since the others wait for the rest of its record.
 			list[0], list[len(list)-1] = list[len(list)-1], list[0]
 		}
 	}
@@ -191,8 +191,8 @@ func (c *stream) selection(cursor string) (ids []ds.ConversationID, old earlier,
 	return ids, old, nil
 }
 
-// resumed finds where the cursor says that the stream was in these conversations; nil
-// where it says nothing that is still known.
+// resumed returns the positions of a cursor in these conversations; nil for an unknown
+// cursor.
 func (c *stream) resumed(ids []ds.ConversationID, cursor string) (earlier, *core.Resumed, error) {
 	old := earlier{}
 	if c.isSingle {
@@ -242,8 +242,8 @@ func (c *stream) begin(list []core.Start, old earlier) error {
 			c.places.advance(n, b.Pos)
 		case isOld && was.pos == b.Pos:
 			at.sub = was.sub
-			// A part of a record that is not there was sent to nobody, and everything
-			// else would wait in memory for the rest of it.
+			// A record that does not exist cannot have been sent in part, and all other pages
+			// would wait in memory for its rest.
 			if was.skip > 0 && b.Pos < b.Head {
 				c.places.sent(n, was.skip)
 			}
@@ -252,8 +252,8 @@ func (c *stream) begin(list []core.Start, old earlier) error {
 	return nil
 }
 
-// run is the loop of the stream. It returns when the stream has ended and its output has
-// been told why; the output is still to be closed.
+// run sends pages until the stream ends, and then the error that ended it. The caller closes
+// the output.
 func (c *stream) run() {
 	defer func() {
 		if reason := recover(); reason != nil {
@@ -293,8 +293,8 @@ func (c *stream) write(do func() error) error {
 	return errors.Join(err, c.out.flush())
 }
 
-// tellReset says what the cursor did not reach: that is gone, and is to be asked for with
-// getMessages.
+// tellReset sends an info event for each conversation with events lost since the cursor; the
+// client has to fetch them with getMessages.
 func (c *stream) tellReset() error {
 	switch {
 	case c.isLost:
@@ -381,8 +381,8 @@ func (c *stream) pageOf(i int, page *core.Page) error {
 	return nil
 }
 
-// passing sends what stands in no log. Where a part of the next record was sent before,
-// it would come too early, and is dropped.
+// passing sends events that are not in a log. They are dropped where a part of the next
+// record was sent before, since they belong behind it.
 func (c *stream) passing(i int, atMS int64, events []sharedEvent) error {
 	at := &c.places.list[i]
 	for n := range events {
@@ -397,7 +397,7 @@ func (c *stream) passing(i int, atMS int64, events []sharedEvent) error {
 	return nil
 }
 
-// record sends a record. The cursor of its last event says that all of it was sent.
+// record sends the events of a record. The cursor of the last one is behind the record.
 func (c *stream) record(i int, r *ds.Record, frames *core.Frames) error {
 	at := &c.places.list[i]
 	id, skip, check := at.id, at.skip, at.check
@@ -424,17 +424,17 @@ func (c *stream) record(i int, r *ds.Record, frames *core.Frames) error {
 			}
 		}
 	}
-	c.places.advance(i, r.Pos) // it may be no event at all
+	c.places.advance(i, r.Pos) // a record may have no events
 	return nil
 }
 
-// send gives an event its number and its cursor, and hands it to the network.
+// send gives an event its number and its cursor, and adds it to the output.
 func (c *stream) send(e *sharedEvent, check uint16, pos, sub int64) error {
 	var rest []byte
 	if !c.isSingle {
 		if rest = c.restNow(); rest == nil {
-			// What cannot be stored can only be told from an older place: who resumes from
-			// there sees events again, and misses none.
+			// Without a stored position, an older one is sent: a client that resumes there
+			// receives events again, and misses none.
 			rest = c.rest
 		}
 	}
@@ -444,11 +444,11 @@ func (c *stream) send(e *sharedEvent, check uint16, pos, sub int64) error {
 	return c.out.event(e, c.seq, c.cursor)
 }
 
-// restNow is what follows the 26 characters; nil when that cannot be made for now.
+// restNow returns the part of a cursor behind the 26 characters; nil while it cannot be made.
 func (c *stream) restNow() []byte {
 	rest, ok := c.places.appendRest(nil)
 	if !ok {
-		// An error ends nothing: events need not wait for the database.
+		// An error does not end the stream: events need not wait for the database.
 		if isSaved, _ := c.places.position.Save(c.ctx); isSaved {
 			rest, ok = c.places.appendRest(nil)
 		}
@@ -460,8 +460,8 @@ func (c *stream) restNow() []byte {
 	return rest
 }
 
-// account looks in a page of the account log for conversations that the account has
-// entered while the stream runs.
+// account follows the conversations that the account has entered according to a page of its
+// log.
 func (c *stream) account(page *core.Page) error {
 	for n := range page.Records {
 		e := &page.Events[n]
@@ -474,8 +474,8 @@ func (c *stream) account(page *core.Page) error {
 	return nil
 }
 
-// join follows a conversation from the record on with which the account entered it, or on
-// from where the stream was in it before.
+// join follows a conversation from the record with which the account entered it, or from the
+// stream's position in it.
 func (c *stream) join(id ds.ConversationID) error {
 	if c.following[id] || len(c.following) >= core.StreamConversationsMax {
 		return nil
@@ -505,7 +505,7 @@ func (c *stream) join(id ds.ConversationID) error {
 // lose goes on without a conversation, and ends the stream when it was the last.
 func (c *stream) lose(id ds.ConversationID) error {
 	delete(c.following, id)
-	if c.isAll { // who was added again in between has already been told so
+	if c.isAll { // the account may have been added again already
 		return c.join(id)
 	}
 	if len(c.following) == 0 {

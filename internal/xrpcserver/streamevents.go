@@ -8,8 +8,8 @@ import (
 	"waxwing.im/waxwing/internal/doors"
 )
 
-// eventSource is a subscription over text/event-stream, for those whose network lets no
-// WebSocket through: an event in JSON for each, whose id is its cursor.
+// eventSource is a subscription over text/event-stream, for clients behind a network that
+// blocks WebSockets. Each event is JSON, with its cursor as id.
 type eventSource struct {
 	*stream
 	network  *doors.EventWriter
@@ -34,7 +34,7 @@ func (s *subscriptions) serveEvents(w http.ResponseWriter, r *http.Request, c *s
 	}
 	e.run()
 	c.cancel()
-	e.network.Close() // may wait for a write, which the watchdog ends while it knows the stream
+	e.network.Close() // may wait for a write, which the watchdog bounds until Forget
 	s.ended(c)
 }
 
@@ -67,8 +67,7 @@ func (e *eventSource) flush() error {
 
 func (e *eventSource) abort() { e.network.Abort() }
 
-// beat writes a comment: it keeps what is between here and the client from closing a silent
-// connection.
+// beat writes a comment, so that proxies do not close a silent connection.
 func (e *eventSource) beat() {
 	if !e.network.Write(aliveComment) {
 		e.end(causePeer)

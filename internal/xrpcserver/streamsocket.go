@@ -18,19 +18,18 @@ import (
 )
 
 const (
-	// A socket may say typingsAtOnce times that somebody types, or ask for a sign of life,
-	// then once more in each typingInterval. What is beyond that is passed over.
+	// typingsAtOnce bounds the typing frames and pings of a socket at once; then one more in
+	// each typingInterval. Further ones are ignored.
 	typingsAtOnce  = 10
 	typingInterval = time.Second
 	// bytesAtOnce bounds the bytes that one socket may send at once; then as much again each
 	// minute. A client that sends more is read from more slowly.
 	bytesAtOnce = 1 << 20
-	// readBufferBytes is the incoming buffer: frames of clients are short.
+	// readBufferBytes is the size of the incoming buffer: frames of clients are short.
 	readBufferBytes = 512
 )
 
-// socket is a subscription over a WebSocket: one goroutine reads what the client says and
-// one sends events.
+// socket is a subscription over a WebSocket: one goroutine reads frames and one sends events.
 type socket struct {
 	*stream
 	network  *doors.Socket
@@ -41,8 +40,8 @@ type socket struct {
 	nextBeat int64         // when the client is asked for a sign of life; the watchdog's
 }
 
-// serveSocket upgrades the request and returns, so that net/http can forget what it holds
-// for it.
+// serveSocket upgrades the request and returns, so that net/http can release the memory of the
+// request.
 func (s *subscriptions) serveSocket(w http.ResponseWriter, r *http.Request, c *stream) {
 	network, err := doors.Accept(w, r, doors.SocketOptions{Clock: s.clock, Intake: s.server.intake, BytesMax: xrpc.ClientFrameMax,
 		Rate: limits.Rate{Count: bytesAtOnce, Period: time.Minute}, ReadBufferBytes: readBufferBytes,
@@ -64,7 +63,7 @@ func (s *subscriptions) serveSocket(w http.ResponseWriter, r *http.Request, c *s
 	go k.serve()
 }
 
-// serve is the whole life of the socket.
+// serve runs the socket until it is closed.
 func (k *socket) serve() {
 	defer k.subscriptions.streams.Forget(k.stream)
 	listened := make(chan struct{})
@@ -86,7 +85,7 @@ func (k *socket) serve() {
 		k.network.Close(doors.CloseFault, "internal error")
 	case causePeer:
 		k.network.Close(doors.CloseNormal, "")
-	default: // the network takes nothing
+	default: // writes do not get through
 		k.abort()
 	}
 	<-listened
@@ -126,7 +125,7 @@ func lostUnless(err error) error {
 	return nil
 }
 
-// appendJSON is an event in JSON, with the counter and the cursor of its reader.
+// appendJSON appends an event in JSON, with the counter and the cursor of its reader.
 func appendJSON(dst []byte, e *sharedEvent, seq int64, cursor []byte) []byte {
 	text := e.text()
 	dst = append(dst, text[0]...)
@@ -143,7 +142,7 @@ func errorJSON(name, message string) []byte {
 	return text
 }
 
-// listen reads what the client says, until it says goodbye or what is no frame.
+// listen reads frames until the client closes the socket or sends an invalid one.
 func (k *socket) listen() {
 	defer k.cancel()
 	defer func() {
@@ -176,7 +175,7 @@ func (k *socket) listen() {
 	}
 }
 
-// hear handles a frame of the client. It returns an error for what is none.
+// hear handles a frame of the client. It returns an error for an invalid one.
 func (k *socket) hear(isText bool, data []byte) error {
 	frame, err := xrpc.DecodeClientFrame(data, isText)
 	switch {
@@ -190,16 +189,16 @@ func (k *socket) hear(isText bool, data []byte) error {
 		k.typing(ds.ConversationID(frame.ConvoID), *frame.IsTyping)
 	case xrpc.ClientPing:
 		if k.mayPass() {
-			_ = k.write(func() error { return k.info("", &xrpc.InfoEvent{Info: "alive", InfoType: "heartbeat"}) }) // else run finds out
+			_ = k.write(func() error { return k.info("", &xrpc.InfoEvent{Info: "alive", InfoType: "heartbeat"}) }) // run sees an error too
 		}
 	case xrpc.ClientAck:
-		// Where a client has read up to is in the cursor that it comes back with.
+		// A client resumes with its cursor, so the server need not store it.
 	}
 	return nil
 }
 
-// typing tells the other members that somebody types. Whoever is no member, or has no
-// ticket for the conversation, is not heard; nor is it told so.
+// typing announces that the caller types. For a conversation that the stream does not follow
+// the frame is ignored, without an answer.
 func (k *socket) typing(id ds.ConversationID, isTyping bool) {
 	if !k.mayPass() {
 		return
@@ -211,11 +210,11 @@ func (k *socket) typing(id ds.ConversationID, isTyping bool) {
 		return
 	}
 	if err := k.subscriptions.core.Announce(k.ctx, k.who, id, core.Announcement{Kind: core.Typing, IsTyping: isTyping}); err != nil && ds.CodeOf(err) == "" {
-		k.subscriptions.logger.Debug("typing", "err", err) // state: it is said again
+		k.subscriptions.logger.Debug("typing", "err", err) // state: the client repeats it
 	}
 }
 
-// mayPass counts what a client says against what it may.
+// mayPass counts a frame of the client and reports whether it is within the rate.
 func (k *socket) mayPass() bool {
 	rate, now := limits.Rate{Count: typingsAtOnce, Period: typingsAtOnce * typingInterval}, time.Since(k.opened)
 	if k.spoken.Wait(rate, 1, now) > 0 {

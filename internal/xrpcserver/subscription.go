@@ -89,12 +89,12 @@ func (s *subscriptions) getSubscriptionTicket(ctx context.Context, who ds.Caller
 	return out, nil
 }
 
-// socketsMax is how many subscriptions of one account may be open here (spec xrpc, A.12).
+// socketsMax bounds the open subscriptions of one account on this server (spec xrpc, A.12).
 const socketsMax = 5
 
-// jsonProtocol is the WebSocket subprotocol whose frames are texts of one JSON object
-// each, with $type, seq and cursor in it, and {"error", "message"} before the end.
-// Without it they are binary, of DAG-CBOR.
+// jsonProtocol is the WebSocket subprotocol for JSON: each frame is a text of one object with
+// $type, seq and cursor, the last possibly {"error", "message"}. Without it frames are
+// binary, of DAG-CBOR.
 const jsonProtocol = "waxwing.events.json"
 
 var (
@@ -104,7 +104,7 @@ var (
 	errShuttingDown = ds.Unavailable(errors.New("the server is shutting down"))
 )
 
-// subscribe opens a subscription. What it returns is yet to be answered.
+// subscribe opens a subscription. The caller answers the error that it returns.
 func (s *subscriptions) subscribe(w http.ResponseWriter, r *http.Request, nsid string) error {
 	var in xrpc.SubscribeEventsParams
 	if err := xrpc.DecodeQuery(r.URL.RawQuery, &in); err != nil {

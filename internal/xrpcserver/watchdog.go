@@ -11,14 +11,14 @@ const (
 	writeTimeout     = 20 * time.Second // of doors.WriteBytesMax
 )
 
-// Check looks after the network of a stream.
+// Check runs the checks of the stream's connection.
 func (c *stream) Check(now int64) { c.out.check(now) }
 
-// Abort cuts the network of a stream off.
+// Abort cuts the connection of a stream.
 func (c *stream) Abort() { c.out.abort() }
 
-// isStalled reports whether the network has taken nothing of a write for too long, and cuts
-// the stream off then.
+// isStalled reports whether a write has made no progress for too long, and cuts the stream off
+// then.
 func (c *stream) isStalled(now, since int64) bool {
 	if since == 0 || now-since <= c.subscriptions.writeTimeout.Load() {
 		return false
@@ -29,9 +29,8 @@ func (c *stream) isStalled(now, since int64) bool {
 	return true
 }
 
-// check cuts off a socket whose network takes nothing, asks for a sign of life when that is
-// due, and cuts off a socket that has given none since it was asked. Any bytes that arrive
-// are one.
+// check cuts off a socket with a stalled write, sends a ping when one is due, and cuts off a
+// socket that has sent no bytes since the ping.
 func (k *socket) check(now int64) {
 	asked := k.network.PingedAt()
 	switch {
@@ -48,8 +47,8 @@ func (k *socket) check(now int64) {
 	}
 }
 
-// check writes a comment to a stream when that is due, unless events are being written.
-// This also finds out that the client has gone.
+// check writes a comment to a stream when one is due, unless events are being written. This
+// also detects that the client has disconnected.
 func (e *eventSource) check(now int64) {
 	since := e.network.WritingSince()
 	if e.isStalled(now, since) || now < e.nextBeat {
