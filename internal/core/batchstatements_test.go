@@ -19,13 +19,13 @@ func TestStatementsOfABatch(t *testing.T) {
 		var mu sync.Mutex // guards statements and isCounting
 		var statements []string
 		isCounting := false
-		w := openWorld(t, store.Options{URL: url, Hook: func(sql string, done bool) {
+		w := openWorld(t, store.Options{URL: url, Hook: store.Watch(func(sql string, done bool) {
 			mu.Lock()
 			defer mu.Unlock()
 			if isCounting && !done {
 				statements = append(statements, strings.Join(strings.Fields(sql[:min(len(sql), 200)]), " "))
 			}
-		}}, oneFlusher, func(o *Options) { o.PollInterval = 0 })
+		})}, oneFlusher, func(o *Options) { o.PollInterval = 0 })
 		const conversations, messages = 64, 250
 		for i := range conversations {
 			w.room(fmt.Sprint("c", i), "ann")

@@ -101,7 +101,7 @@ func TestCrashingProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := crashingProcess{plan: plan, seen: map[string]int64{}}
-	db, err := store.Open(t.Context(), store.Options{URL: plan.URL, Hook: p.hook})
+	db, err := store.Open(t.Context(), store.Options{URL: plan.URL, Hook: store.Watch(p.hook)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,11 +23,11 @@ func BenchmarkReconnect(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			const clients, each = 50, 20
 			var statements atomic.Int64
-			w := openWorld(b, store.Options{URL: url(b), Hook: func(_ string, done bool) {
+			w := openWorld(b, store.Options{URL: url(b), Hook: store.Watch(func(_ string, done bool) {
 				if !done {
 					statements.Add(1)
 				}
-			}}, func(o *Options) { o.PollInterval = time.Hour })
+			})}, func(o *Options) { o.PollInterval = time.Hour })
 			var names []string
 			for i := range clients {
 				names = append(names, fmt.Sprint("reader-", i))

@@ -16,9 +16,9 @@ import (
 )
 
 // hookedWorld is a world whose statements a test may watch, and stop at.
-func hookedWorld(t *testing.T, url string, hook store.Hook) *world {
+func hookedWorld(t *testing.T, url string, watch func(sql string, done bool)) *world {
 	t.Helper()
-	return openWorld(t, store.Options{URL: url, Hook: hook}, func(o *Options) {
+	return openWorld(t, store.Options{URL: url, Hook: store.Watch(watch)}, func(o *Options) {
 		o.PollInterval = time.Hour // nothing but the wake-up may say that there is more
 	})
 }

@@ -31,7 +31,7 @@ func TestHeldKeepNobodyWaiting(t *testing.T) {
 			waits.Add(1)
 		}
 	}
-	w := openWorld(t, store.Options{URL: url, Hook: hook}, oneFlusher)
+	w := openWorld(t, store.Options{URL: url, Hook: store.Watch(hook)}, oneFlusher)
 	w.room("free", "ann")
 	for n := range rooms {
 		w.room(fmt.Sprint("c", n), "ann")
@@ -123,11 +123,11 @@ func TestSlowRerun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const count, poison, newcomers = 20, 5, 5
 		var isSlow atomic.Bool
-		db, err := store.Open(t.Context(), store.Options{URL: "sqlite:" + t.TempDir(), Hook: func(sql string, done bool) {
+		db, err := store.Open(t.Context(), store.Options{URL: "sqlite:" + t.TempDir(), Hook: store.Watch(func(sql string, done bool) {
 			if isSlow.Load() && !done && strings.HasPrefix(strings.TrimSpace(sql), "INSERT INTO records") {
 				time.Sleep(batchTimeout / (count - 5))
 			}
-		}})
+		})})
 		if err != nil {
 			t.Fatal(err)
 		}

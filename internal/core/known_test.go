@@ -90,7 +90,7 @@ func TestKnownIsBounded(t *testing.T) {
 // nothing run twice and takes from nobody that its conversation is decided from memory.
 func TestRefusalsLeaveMemory(t *testing.T) {
 	var begun, locks, records atomic.Int64
-	w := openWorld(t, store.Options{URL: pgtest.URL(t), Hook: func(sql string, done bool) {
+	w := openWorld(t, store.Options{URL: pgtest.URL(t), Hook: store.Watch(func(sql string, done bool) {
 		switch {
 		case done:
 		case sql == "BEGIN":
@@ -100,7 +100,7 @@ func TestRefusalsLeaveMemory(t *testing.T) {
 		case strings.HasPrefix(sql, "INSERT INTO records"):
 			records.Add(1)
 		}
-	}}, oneFlusher)
+	})}, oneFlusher)
 	trusted(t, w)
 	w.room("d", "ann", "bob")
 	for i := range 2 * knownTrust {

@@ -26,7 +26,7 @@ type stuckStore struct {
 func newStuckStore(t *testing.T) *stuckStore {
 	t.Helper()
 	s := &stuckStore{}
-	db, err := store.Open(context.Background(), store.Options{URL: "sqlite:" + t.TempDir(), Hook: s.hook})
+	db, err := store.Open(context.Background(), store.Options{URL: "sqlite:" + t.TempDir(), Hook: store.Watch(s.hook)})
 	if err != nil {
 		t.Fatal(err)
 	}

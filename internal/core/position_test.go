@@ -235,7 +235,7 @@ func TestRowsWaitForTheDatabase(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		w := openWorld(t, store.Options{URL: "sqlite:" + t.TempDir(), Hook: hook})
+		w := openWorld(t, store.Options{URL: "sqlite:" + t.TempDir(), Hook: store.Watch(hook)})
 		p := w.service.NewPosition(who("ann"))
 		p.Add("c/1", 5)
 		must(t, p.Open(t.Context()))

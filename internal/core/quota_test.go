@@ -105,11 +105,11 @@ func TestNothingIsPaidForWhatIsNotStored(t *testing.T) {
 	t.Run("the database goes", func(t *testing.T) {
 		server := pgtest.Start(t, pgtest.Options{})
 		var isDoomed atomic.Bool
-		w := openWorld(t, store.Options{URL: server.Database(t), Hook: func(sql string, done bool) {
+		w := openWorld(t, store.Options{URL: server.Database(t), Hook: store.Watch(func(sql string, done bool) {
 			if !done && strings.HasPrefix(sql, "INSERT INTO records") && isDoomed.CompareAndSwap(true, false) {
 				server.Kill()
 			}
-		}}, func(o *Options) {
+		})}, func(o *Options) {
 			one := (&conversation{}).enteringBytes([]ds.AccountID{"ann"})
 			o.Limits = limits.New(limits.Rates{limits.StoredBytes: {Count: int64(one + 1000), Period: 24 * time.Hour}, limits.Sends: {Count: 2, Period: time.Hour}}, time.Now)
 		})

@@ -154,11 +154,11 @@ func TestClaimsAreOne(t *testing.T) {
 	server := pgtest.Start(t, pgtest.Options{})
 	var left atomic.Int64
 	left.Store(1 << 40)
-	w := openWorld(t, store.Options{URL: server.Database(t), Hook: func(sql string, done bool) {
+	w := openWorld(t, store.Options{URL: server.Database(t), Hook: store.Watch(func(sql string, done bool) {
 		if !done && strings.HasPrefix(sql, "UPDATE key_packages SET claimed_ms") && left.Add(-1) == 0 {
 			server.Kill()
 		}
-	}})
+	})})
 	owners := []ds.AccountID{"o0", "o1", "o2"}
 	if err := w.store.Update(t.Context(), func(tx *store.Tx) error {
 		for n := range devices {

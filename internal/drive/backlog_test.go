@@ -48,13 +48,13 @@ type backlog struct {
 func newBacklog(t *testing.T, url string) *backlog {
 	b := &backlog{t: t, ctx: within(t, 3*time.Minute), key: accountKey(t, "ann"), statements: map[string]int{}}
 	var err error
-	b.db, err = store.Open(b.ctx, store.Options{URL: url, Hook: func(sql string, done bool) {
+	b.db, err = store.Open(b.ctx, store.Options{URL: url, Hook: store.Watch(func(sql string, done bool) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if !done {
 			b.statements[sql]++
 		}
-	}})
+	})})
 	b.must(err)
 	t.Cleanup(func() { b.must(b.db.Close()) })
 	auth, err := identity.New(identity.Options{Store: b.db, IsPolled: true, Audience: func() []string { return []string{backlogDID} }})

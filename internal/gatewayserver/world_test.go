@@ -92,11 +92,11 @@ func newWorldOn(t testing.TB, url string, change ...func(*setup)) *world {
 }
 
 // newHookedWorld is a world whose statements a test is told of.
-func newHookedWorld(t testing.TB, url string, hook store.Hook, change ...func(*setup)) *world {
+func newHookedWorld(t testing.TB, url string, watch func(sql string, done bool), change ...func(*setup)) *world {
 	t.Helper()
 	w := &world{t: t, people: map[string]*person{}}
 	now := w.now
-	db, err := store.Open(context.Background(), store.Options{URL: url, Now: now, Hook: hook})
+	db, err := store.Open(context.Background(), store.Options{URL: url, Now: now, Hook: store.Watch(watch)})
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
 	auth, err := identity.New(identity.Options{Store: db, Now: now, IsPolled: true,

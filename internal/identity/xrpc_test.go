@@ -274,7 +274,7 @@ func TestXRPCStatements(t *testing.T) {
 		held       = make(chan struct{})
 		isHeld     atomic.Bool
 	)
-	db, err := store.Open(ctx, store.Options{URL: "sqlite:" + t.TempDir(), Now: w.clock.Now, Hook: func(sql string, done bool) {
+	db, err := store.Open(ctx, store.Options{URL: "sqlite:" + t.TempDir(), Now: w.clock.Now, Hook: store.Watch(func(sql string, done bool) {
 		if done {
 			return
 		}
@@ -284,7 +284,7 @@ func TestXRPCStatements(t *testing.T) {
 		if sql == "BEGIN" && isHeld.CompareAndSwap(true, false) {
 			<-held
 		}
-	}})
+	})})
 	if err != nil {
 		t.Fatal(err)
 	}

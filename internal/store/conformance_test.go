@@ -47,7 +47,7 @@ var clock = struct {
 	now time.Time
 }{now: time.UnixMilli(1_000_000)}
 
-func open(t *testing.T, database string, hook ...Hook) *DB {
+func open(t *testing.T, database string, watch ...func(sql string, done bool)) *DB {
 	t.Helper()
 	o := Options{URL: "sqlite:" + t.TempDir(), Now: func() time.Time {
 		clock.Lock()
@@ -57,8 +57,8 @@ func open(t *testing.T, database string, hook ...Hook) *DB {
 	if database == "postgres" {
 		o.URL = pgtest.URL(t)
 	}
-	for _, h := range hook {
-		o.Hook = h
+	for _, w := range watch {
+		o.Hook = Watch(w)
 	}
 	db, err := Open(context.Background(), o)
 	if err != nil {

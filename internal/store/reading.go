@@ -18,6 +18,7 @@ func (db *DB) Read(ctx context.Context, fn func(*Tx) error) error {
 		tx.conn = &single{to: tx.conn}
 		return fn(tx)
 	})
+	err = hookFault(err)
 	db.note(ctx, err)
 	return err
 }

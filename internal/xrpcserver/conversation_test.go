@@ -517,11 +517,11 @@ func TestGetConvosCostsTheSame(t *testing.T) {
 			}
 		}
 	}, func(s *setup) {
-		s.store.Hook = func(sql string, done bool) {
+		s.store.Hook = store.Watch(func(sql string, done bool) {
 			if done && counting.Load() {
 				statements.Add(1)
 			}
-		}
+		})
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/lexicons"
 	"waxwing.im/waxwing/mls"
 )
@@ -141,7 +142,7 @@ func TestTreeChangedIsNeverLost(t *testing.T) {
 			reader.next()
 			reader.expect("tree 3 three")
 		}
-	}, func(s *setup) { s.store.Hook = hook })
+	}, func(s *setup) { s.store.Hook = store.Watch(hook) })
 }
 
 func TestEventsOfAnnouncements(t *testing.T) {

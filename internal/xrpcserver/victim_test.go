@@ -13,6 +13,7 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
 )
 
 // strangersRooms is how many rooms a stranger makes around a victim: more than a stream
@@ -139,5 +140,5 @@ func TestSubscriptionsWriteLittle(t *testing.T) {
 				left--
 			}
 		}
-	}, func(s *setup) { s.store.Hook = hook })
+	}, func(s *setup) { s.store.Hook = store.Watch(hook) })
 }
