@@ -39,21 +39,11 @@ func (s *Service) PendingAdditions(ctx context.Context, who ds.Caller, conversat
 	return list, err
 }
 
-// ClaimAddition gives an addition to the caller for five minutes, with a key package of
-// the device, if it has any. The same caller is given the same package again. Refusals:
-// NoAddition; NotAllowed for a device of the caller's own; AdditionClaimed, then with the
-// addition, which says by whom; rate_limited.
-func (s *Service) ClaimAddition(ctx context.Context, who ds.Caller, id string) (Addition, []ds.KeyPackage, error) {
-	return s.takeAddition(ctx, who, id, true)
-}
-
-// ReserveAddition is ClaimAddition for a caller that fetches the key package itself.
-func (s *Service) ReserveAddition(ctx context.Context, who ds.Caller, id string) (Addition, error) {
-	a, _, err := s.takeAddition(ctx, who, id, false)
-	return a, err
-}
-
-func (s *Service) takeAddition(ctx context.Context, who ds.Caller, id string, withPackage bool) (Addition, []ds.KeyPackage, error) {
+// ClaimAddition gives an addition to the caller for five minutes, and withPackage a key
+// package of the device, if it has any. The same caller is given the same package again.
+// Refusals: NoAddition; NotAllowed for a device of the caller's own; AdditionClaimed, then
+// with the addition, which says by whom; rate_limited.
+func (s *Service) ClaimAddition(ctx context.Context, who ds.Caller, id string, withPackage bool) (Addition, []ds.KeyPackage, error) {
 	if !ds.IsValidID(id) {
 		return Addition{}, nil, refuseNoAddition
 	}
@@ -74,7 +64,7 @@ func (s *Service) takeAddition(ctx context.Context, who ds.Caller, id string, wi
 	return a, list, err
 }
 
-// claimAddition is what takeAddition does within its transaction. A refusal is no
+// claimAddition does the work of ClaimAddition within its transaction. A refusal is no
 // error, for what was loaded is part of the answer.
 func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string, withPackage bool) (a Addition, given []ds.KeyPackage, refusal, err error) {
 	ranOutMS := tx.NowMS() - claimLifetime.Milliseconds()

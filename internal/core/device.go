@@ -41,7 +41,7 @@ var (
 // It returns the device and the conversations of the account. Refusals: TooManyDevices,
 // Taken, BadKeyPackages, rate_limited.
 func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registration) (Device, []ds.ConversationID, error) {
-	list, _, _ := s.judgeUploads(who, in.Uploads)
+	list, _ := s.judgeUploads(who, in.Uploads)
 	if len(list) == 0 {
 		return Device{}, nil, refusePackages
 	}
@@ -113,14 +113,12 @@ func decideDevice(devices []Device, account ds.AccountID, in Registration) (d De
 }
 
 // register writes a device with its packages, and says how many bytes of them were new.
-func register(tx *store.Tx, d Device, isKnown bool, list []ds.KeyPackage) (stored int64, err error) {
-	refs := make([]string, len(list))
-	mine := slices.Clone(list)
-	for i := range mine {
-		mine[i].Device = d.Device
-		refs[i] = mine[i].Ref
-	}
+func register(tx *store.Tx, d Device, isKnown bool, list []judged) (stored int64, err error) {
 	if isKnown {
+		refs := make([]string, len(list))
+		for i, p := range list {
+			refs[i] = p.Ref
+		}
 		if err := tx.ResetDevice(d.Device, refs, "the device registered again"); err != nil {
 			return 0, err
 		}
@@ -128,7 +126,7 @@ func register(tx *store.Tx, d Device, isKnown bool, list []ds.KeyPackage) (store
 	if err := tx.RegisterDevice(d); err != nil {
 		return 0, err
 	}
-	_, stored, err = addKeyPackages(tx, map[ds.Device][]ds.KeyPackage{d.Device: mine})
+	_, stored, err = addToPool(tx, d.Device, list)
 	return stored, err
 }
 

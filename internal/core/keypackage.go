@@ -1,13 +1,13 @@
 package core
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/base64"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"slices"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
@@ -16,68 +16,169 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// PublishKeyPackages adds packages to the pool of the caller's device and answers
-// how many one-time packages it now holds. A string that is base64 of an MLS
-// KeyPackage is validated (RFC 9420, section 10.1) and must be the caller's own;
-// one that is not good refuses the whole list, by index. Any other string is kept
-// as it is, unless the service takes MLS packages only. Refusals: invalid_request,
-// rate_limited.
-func (s *Service) PublishKeyPackages(ctx context.Context, who ds.Caller, packages []string) (int64, error) {
-	return s.changeKeyPackages(ctx, who, false, packages)
+// Publication is a list of key packages for pools of the caller's account.
+//
+// A caller with a device publishes for that one; the oldest packages of a full pool give
+// way, and each call is counted. A caller without one publishes for the device that Device
+// names; the account holds few unclaimed packages then, and each package is counted.
+type Publication struct {
+	Packages []Upload
+	// Revoke voids what the pool of the caller's device holds before.
+	Revoke bool
+	// Device is the id or the UUID of a registered device. With "" each package is for the
+	// device with its signature key, or for the only one, or else for a device that only
+	// has packages.
+	Device     string
+	Generation int // of the API that the caller was seen to speak, or 0
 }
 
-// RotateKeyPackages is PublishKeyPackages after, with revoke, voiding what the
-// device's pool still holds.
-func (s *Service) RotateKeyPackages(ctx context.Context, who ds.Caller, revoke bool, replacement []string) (int64, error) {
-	return s.changeKeyPackages(ctx, who, revoke, replacement)
+// Upload is a key package as it is published. One that is not opaque is validated (RFC
+// 9420, section 10.1) and must be the caller's own.
+type Upload struct {
+	Body     []byte           // a KeyPackage, alone or in an MLSMessage; or a text
+	IsOpaque bool             // Body is a text, kept as it is
+	Metadata *PackageMetadata // nil: its publisher says nothing of it
+	Problem  string           // why the door could not read it, or ""
 }
 
-func (s *Service) changeKeyPackages(ctx context.Context, who ds.Caller, revoke bool, packages []string) (int64, error) {
-	if r := s.limits.TakeN(limits.KeyPackagePublish, string(who.Account), string(who.Device), 1); r != nil {
-		return 0, r
-	}
-	list, ids := make([]ds.KeyPackage, len(packages)), make([]string, len(packages))
-	for i, text := range packages {
-		var err error
-		if list[i], ids[i], err = s.readKeyPackage(who, text); err != nil {
-			return 0, &ds.Refusal{Code: ds.InvalidRequest, Message: err.Error(), Index: i, HasIndex: true}
+// PackageMetadata is what the publisher of a key package says of it.
+type PackageMetadata struct {
+	Suite      int64
+	ExpiresMS  int64
+	LastResort bool
+}
+
+// Published is the outcome of a publication. With problems, nothing was stored.
+type Published struct {
+	Added     int64 // packages that were never published before
+	Available int64 // one-time packages in the pool of the caller's device
+	Problems  []UploadProblem
+}
+
+// UploadProblem says what is wrong with the upload at Index.
+type UploadProblem struct {
+	Index int
+	Text  string
+}
+
+// judged is a good upload.
+type judged struct {
+	ds.KeyPackage
+	id           string // its ref, so that the same one again is the same row, or a random one
+	signatureKey []byte // nil: opaque
+}
+
+// PublishKeyPackages adds packages to pools. Where one is not good, none is stored and the
+// problems say why. Opaque packages are refused where the service takes MLS ones only.
+// Refusals: invalid_request, rate_limited, limit_exceeded.
+func (s *Service) PublishKeyPackages(ctx context.Context, who ds.Caller, in Publication) (Published, error) {
+	isOwn := who.Device != ""
+	if isOwn { // before packages are validated, which costs more than they may be worth
+		if r := s.limits.TakeN(limits.KeyPackagePublish, string(who.Account), string(who.Device), 1); r != nil {
+			return Published{}, r
 		}
 	}
-	list, ids = newestPackages(list, ids)
-	device := who.AsDevice()
-	var available, stored int64
+	list, problems := s.judgeUploads(who, in.Packages)
+	if len(problems) > 0 {
+		return Published{Problems: problems}, nil
+	}
+	if !isOwn {
+		if r := s.limits.TakeN(limits.KeyPackageUploads, string(who.Account), "", int64(len(list))); r != nil {
+			return Published{}, r
+		}
+	}
+	list = newestPackages(list)
 	settle, err := s.chargePackages(who.Account, list)
 	if err != nil {
-		return 0, err
+		return Published{}, err
 	}
-	defer func() { settle(stored, err) }()
+	var out Published
+	var stored int64
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
-		if revoke {
-			if err := tx.RevokeKeyPackages(device); err != nil {
+		out, stored = Published{}, 0
+		var err error
+		pools := map[ds.Device][]judged{who.AsDevice(): list}
+		if !isOwn {
+			if pools, err = poolsOf(tx, who.Account, in.Device, list); err != nil {
+				return err
+			}
+		} else if in.Revoke {
+			if err := tx.RevokeKeyPackages(who.AsDevice()); err != nil {
 				return err
 			}
 		}
-		var err error
-		if _, stored, err = tx.AddKeyPackages(list, ids); err != nil {
+		for device, list := range pools {
+			added, bytes, err := addToPool(tx, device, list)
+			if err != nil {
+				return err
+			}
+			out.Added, stored = out.Added+added, stored+bytes
+		}
+		if isOwn {
+			out.Available, err = tx.AvailableKeyPackages(who.AsDevice())
 			return err
 		}
-		if err := tx.TrimKeyPackages(device, keyPackagesMax); err != nil {
+		if err := withinPool(tx, who.Account, out.Added); err != nil {
 			return err
 		}
-		available, err = tx.AvailableKeyPackages(device)
-		return err
+		for device := range pools {
+			if err := tx.TouchDevice(device, in.Generation); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
-	return available, err
+	settle(stored, err)
+	if !isOwn {
+		s.generations.forget(who.Account)
+	}
+	return out, err
+}
+
+// poolsOf divides packages by the devices that they are for: the named one, or with "" the
+// holders of their keys. It locks the account's devices.
+func poolsOf(tx *store.Tx, account ds.AccountID, name string, list []judged) (map[ds.Device][]judged, error) {
+	devices, err := lockDevices(tx, account)
+	if err != nil {
+		return nil, err
+	}
+	owner, err := ownerOf(devices, name)
+	if err != nil {
+		return nil, err
+	}
+	pools := map[ds.Device][]judged{}
+	for _, p := range list {
+		device := ds.Device{Account: account, ID: owner}
+		if owner == "" {
+			device.ID = keyHolder(devices, p.signatureKey)
+		}
+		pools[device] = append(pools[device], p)
+	}
+	return pools, nil
+}
+
+// addToPool adds packages to the pool of a device, which keeps so many of the newest, and
+// returns the number of new ones and their bytes.
+func addToPool(tx *store.Tx, device ds.Device, list []judged) (added, bytes int64, err error) {
+	packages, ids := make([]ds.KeyPackage, len(list)), make([]string, len(list))
+	for i, p := range list {
+		packages[i], ids[i] = p.KeyPackage, p.id
+		packages[i].Device = device
+	}
+	if added, bytes, err = tx.PublishKeyPackages(packages, ids); err != nil {
+		return 0, 0, err
+	}
+	return added, bytes, tx.TrimKeyPackages(device, keyPackagesMax)
 }
 
 // chargePackages counts key packages against what their account may store. With settle the
 // caller says how many bytes of them were new, or that nothing was stored.
-func (s *Service) chargePackages(account ds.AccountID, list []ds.KeyPackage) (settle func(stored int64, err error), refusal error) {
+func (s *Service) chargePackages(account ds.AccountID, list []judged) (settle func(stored int64, err error), refusal error) {
 	var b bill
 	charge := func(bytes int64) *ds.Refusal {
 		return b.take(s.limits, limits.StoredBytes, string(account), "", bytes, s.now())
 	}
-	if r := charge(packageBytes(list)); r != nil {
+	if r := charge(bytesOf(list)); r != nil {
 		return nil, r
 	}
 	return func(stored int64, err error) {
@@ -88,11 +189,18 @@ func (s *Service) chargePackages(account ds.AccountID, list []ds.KeyPackage) (se
 	}, nil
 }
 
+func bytesOf(list []judged) (size int64) {
+	for _, p := range list {
+		size += int64(len(p.Body))
+	}
+	return size
+}
+
 // newestPackages leaves out what would be gone at once: a pool keeps so many of the
 // newest and one for last, however many a request brings.
-func newestPackages(list []ds.KeyPackage, ids []string) ([]ds.KeyPackage, []string) {
+func newestPackages(list []judged) []judged {
 	if len(list) <= keyPackagesMax {
-		return list, ids
+		return list
 	}
 	room := map[bool]int{false: keyPackagesMax, true: 1} // by whether it is for last
 	from := len(list)
@@ -102,175 +210,118 @@ func newestPackages(list []ds.KeyPackage, ids []string) ([]ds.KeyPackage, []stri
 		}
 		room[list[i].LastResort]--
 		from--
-		list[from], ids[from] = list[i], ids[i]
+		list[from] = list[i]
 	}
-	return list[from:], ids[from:]
+	return list[from:]
 }
 
-// readKeyPackage judges one published string. The id of an MLS package is its ref,
-// so that the same one published again is the same row.
-func (s *Service) readKeyPackage(who ds.Caller, text string) (ds.KeyPackage, string, error) {
-	if len(text) > keyPackageBytesMax {
-		return ds.KeyPackage{}, "", errors.New("key package too large")
+// withinPool refuses what has just been added where the account has too many packages
+// now: the transaction is given up. A list of nothing new is welcome.
+func withinPool(tx *store.Tx, account ds.AccountID, added int64) error {
+	if added == 0 {
+		return nil
 	}
-	p := ds.KeyPackage{Device: who.AsDevice(), Encoding: ds.Text, Body: []byte(text)}
-	raw, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err != nil || base64.StdEncoding.EncodeToString(raw) != text || len(raw) < 4 || raw[0] != 0 || raw[1] != byte(wire.MLS10) || raw[2] != 0 || raw[3] != byte(wire.KeyPackageFormat) {
-		if s.strictPackages {
-			return p, "", errors.New("not an MLS key package")
+	counts, err := tx.PoolCounts(account, "", 0)
+	if err == nil && counts.Available > keyPackagesFreeMax {
+		return ds.Refuse(ds.LimitExceeded, "an account has at most %d unclaimed key packages", keyPackagesFreeMax)
+	}
+	return err
+}
+
+var refuseNoDevice = ds.Refuse(ds.InvalidRequest, "the account has no such device")
+
+// ownerOf finds a device by what a client calls it: our id, alone or behind the account
+// and '#', or the device's own UUID. "" is left as it is.
+func ownerOf(devices []store.Registration, name string) (ds.DeviceID, error) {
+	if name == "" {
+		return "", nil
+	}
+	if d := findDevice(devices, name, ""); d != nil {
+		return d.Device.ID, nil
+	}
+	return "", refuseNoDevice
+}
+
+// keyHolder is the device whose packages are signed with that key. One that is not
+// registered is named by its key.
+func keyHolder(devices []store.Registration, key []byte) ds.DeviceID {
+	for _, d := range devices {
+		if bytes.Equal(d.SignatureKey, key) {
+			return d.Device.ID
 		}
-		return p, "opaque-" + rand.Text(), nil
 	}
-	if p, _, err = s.judgeKeyPackage(who, raw); err != nil {
-		return p, "", err
+	if len(devices) == 1 {
+		return devices[0].Device.ID
 	}
-	p.Encoding = ds.Base64
-	return p, p.Ref, nil
+	sum := sha256.Sum256(key)
+	return ds.DeviceID("key-" + hex.EncodeToString(sum[:8]))
 }
 
-// judgeKeyPackage judges an MLSMessage that is to be a good KeyPackage of the caller's
-// account. The device is the caller's, the encoding left to be said.
-func (s *Service) judgeKeyPackage(who ds.Caller, raw []byte) (ds.KeyPackage, keypackage.Info, error) {
+// messageHeader is what stands before a KeyPackage in an MLSMessage (RFC 9420, section 6).
+var messageHeader = []byte{0, byte(wire.MLS10), 0, byte(wire.KeyPackageFormat)}
+
+// IsKeyPackage reports whether bytes begin like an MLSMessage with a KeyPackage.
+func IsKeyPackage(raw []byte) bool { return bytes.HasPrefix(raw, messageHeader) }
+
+// judgeUploads checks a list, and returns the good ones and what is wrong with the others.
+func (s *Service) judgeUploads(who ds.Caller, uploads []Upload) (list []judged, problems []UploadProblem) {
+	for i, u := range uploads {
+		p, err := s.judgeUpload(who, u)
+		if err != nil {
+			problems = append(problems, UploadProblem{i, err.Error()})
+			continue
+		}
+		list = append(list, p)
+	}
+	return list, problems
+}
+
+// judgeUpload checks one upload. A package that came without the MLSMessage around it is
+// stored with it, since readers of texts expect one, and marked by its encoding.
+func (s *Service) judgeUpload(who ds.Caller, u Upload) (judged, error) {
+	m, nowMS := u.Metadata, s.now().UnixMilli()
+	switch {
+	case u.Problem != "":
+		return judged{}, errors.New(u.Problem)
+	case len(u.Body) > keyPackageBytesMax:
+		return judged{}, errors.New("key package too large")
+	case u.IsOpaque && s.strictPackages:
+		return judged{}, errors.New("not an MLS key package")
+	case u.IsOpaque:
+		return judged{KeyPackage: ds.KeyPackage{Encoding: ds.Text, Body: u.Body}, id: "opaque-" + rand.Text()}, nil
+	case len(u.Body) == 0:
+		return judged{}, errors.New("the key package is empty")
+	case m != nil && m.ExpiresMS <= nowMS:
+		return judged{}, errors.New("the key package has expired")
+	case m != nil && m.ExpiresMS > nowMS+keyPackageAhead.Milliseconds():
+		return judged{}, errors.New("expires is more than 90 days ahead")
+	}
+	raw, encoding := u.Body, ds.Base64
+	if !IsKeyPackage(raw) {
+		raw, encoding = append(bytes.Clone(messageHeader), raw...), ds.Binary
+	}
 	info, err := keypackage.Validate(raw, s.now())
-	if err != nil {
-		return ds.KeyPackage{}, info, fmt.Errorf("key package: %w", err)
+	switch {
+	case err != nil:
+		return judged{}, fmt.Errorf("key package: %w", err)
+	case string(info.Identity) != string(who.Account):
+		return judged{}, errors.New("the key package belongs to another account")
+	case m != nil && m.Suite != int64(info.Suite):
+		return judged{}, errors.New("the key package is of another cipher suite than cipherSuite says")
 	}
-	if string(info.Identity) != string(who.Account) {
-		return ds.KeyPackage{}, info, errors.New("the key package belongs to another account")
+	p := ds.KeyPackage{Body: raw, Encoding: encoding, Suite: int64(info.Suite), LastResort: info.LastResort, Ref: hex.EncodeToString(info.Ref),
+		ExpiresMS: info.NotAfter.UnixMilli()}
+	if m != nil {
+		p.LastResort, p.ExpiresMS = p.LastResort || m.LastResort, min(p.ExpiresMS, m.ExpiresMS)
 	}
-	return ds.KeyPackage{Device: who.AsDevice(), Body: raw, Suite: int64(info.Suite), LastResort: info.LastResort,
-		Ref: hex.EncodeToString(info.Ref), ExpiresMS: info.NotAfter.UnixMilli()}, info, nil
+	return judged{p, p.Ref, info.SignatureKey}, nil
 }
 
-// ClaimKeyPackages hands out up to count packages (at most 10) of an account, the
-// oldest first over all its devices, each to one caller only. When there is no
-// one-time package at all, the newest last-resort one is given, if any. An unknown
-// account has none. Refusals: invalid_request, rate_limited.
-func (s *Service) ClaimKeyPackages(ctx context.Context, who ds.Caller, owner ds.AccountID, count int) ([]ds.KeyPackage, error) {
-	if count < 0 {
-		return nil, ds.Refuse(ds.InvalidRequest, "count must not be negative")
+// PublishedForm is an MLS key package as its publisher wrote it: alone, or in an
+// MLSMessage.
+func PublishedForm(p ds.KeyPackage) []byte {
+	if p.Encoding == ds.Binary {
+		return bytes.TrimPrefix(p.Body, messageHeader)
 	}
-	count = min(count, keyPackageCountMax)
-	if err := s.takeClaims(who, owner, int64(max(count, 1))); err != nil {
-		return nil, err
-	}
-	return s.claim(ctx, who, func(tx *store.Tx) ([]ds.KeyPackage, error) {
-		var list []ds.KeyPackage
-		for range count {
-			p, err := tx.ClaimKeyPackage(owner, "", who.Account)
-			if errors.Is(err, store.ErrNotFound) {
-				break
-			}
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, p)
-		}
-		if len(list) == 0 && count > 0 {
-			p, err := tx.LastResortKeyPackage(owner, "")
-			if err == nil {
-				list = append(list, p)
-			} else if !errors.Is(err, store.ErrNotFound) {
-				return nil, err
-			}
-		}
-		return list, nil
-	})
-}
-
-// ClaimKeyPackagePerDevice hands out one package for each device of an account: a
-// one-time one, else the last-resort one. Devices without any are left out.
-func (s *Service) ClaimKeyPackagePerDevice(ctx context.Context, who ds.Caller, owner ds.AccountID) ([]ds.KeyPackage, error) {
-	if err := s.takeClaims(who, owner, 1); err != nil {
-		return nil, err
-	}
-	return s.claim(ctx, who, func(tx *store.Tx) ([]ds.KeyPackage, error) {
-		devices, err := tx.KeyPackageDevices(owner, devicesMax)
-		if err != nil {
-			return nil, err
-		}
-		var list []ds.KeyPackage
-		for _, device := range devices {
-			p, err := tx.ClaimKeyPackage(owner, device, who.Account)
-			if errors.Is(err, store.ErrNotFound) {
-				p, err = tx.LastResortKeyPackage(owner, device)
-			}
-			if errors.Is(err, store.ErrNotFound) {
-				continue
-			}
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, p)
-		}
-		return list, nil
-	})
-}
-
-func (s *Service) takeClaims(who ds.Caller, owner ds.AccountID, n int64) error {
-	if !ds.IsValidAccount(string(owner)) {
-		return ds.Refuse(ds.InvalidRequest, "user_id must be 1 to 512 bytes of UTF-8 without NUL")
-	}
-	if r := s.limits.TakeN(limits.KeyPackageFetches, string(who.Account), "", n); r != nil {
-		return r
-	}
-	if r := s.limits.TakeN(limits.KeyPackageTargets, string(owner), "", n); r != nil {
-		return r
-	}
-	return nil
-}
-
-// claim runs one claim in a transaction, together with the event that tells an
-// owner whose pool has just become low.
-func (s *Service) claim(ctx context.Context, who ds.Caller, take func(*store.Tx) ([]ds.KeyPackage, error)) ([]ds.KeyPackage, error) {
-	var list []ds.KeyPackage
-	var events []store.Event
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
-		var err error
-		if list, err = take(tx); err != nil {
-			return err
-		}
-		events, err = lowPools(tx, list)
-		if err != nil {
-			return err
-		}
-		return tx.AppendEvents(events)
-	})
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range events {
-		s.wakes.wake(ds.AccountLog(e.Account), unknownHead)
-	}
-	s.metrics.keyPackagesClaimed.Add(float64(len(list)))
-	return list, nil
-}
-
-// lowPools makes an event for each device whose pool crossed the threshold by this
-// claim, or ran empty.
-func lowPools(tx *store.Tx, claimed []ds.KeyPackage) ([]store.Event, error) {
-	taken := map[ds.Device]int64{}
-	var devices []ds.Device
-	for _, p := range claimed {
-		if taken[p.Device] == 0 {
-			devices = append(devices, p.Device)
-		}
-		if !p.LastResort {
-			taken[p.Device]++
-		}
-	}
-	slices.SortFunc(devices, func(a, b ds.Device) int { return slices.Compare([]byte(a.ID), []byte(b.ID)) })
-	var events []store.Event
-	for _, device := range slices.Compact(devices) {
-		left, err := tx.AvailableKeyPackages(device)
-		if err != nil {
-			return nil, err
-		}
-		before := left + taken[device]
-		if before >= keyPackagesLow && left < keyPackagesLow || before > 0 && left == 0 {
-			events = append(events, store.Event{Account: device.Account, Recipient: device.ID, Kind: ds.KeyPackagesLow,
-				Event: ds.DeviceEvent{Available: left}})
-		}
-	}
-	return events, nil
+	return p.Body
 }

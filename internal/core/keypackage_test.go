@@ -34,9 +34,40 @@ func published(t *testing.T, account string, o mls.KeyPackageOptions) string {
 	return base64.StdEncoding.EncodeToString(p.Message())
 }
 
+// uploadsOf are strings as a door publishes them.
+func uploadsOf(texts []string) []Upload {
+	list := make([]Upload, len(texts))
+	for i, text := range texts {
+		raw, err := base64.StdEncoding.Strict().DecodeString(text)
+		if list[i] = (Upload{Body: raw}); err != nil || base64.StdEncoding.EncodeToString(raw) != text || !IsKeyPackage(raw) {
+			list[i] = Upload{Body: []byte(text), IsOpaque: true}
+		}
+	}
+	return list
+}
+
+// publish publishes strings for a device, and returns the size of its pool.
+func (w *world) publish(who ds.Caller, texts ...string) (int64, error) {
+	out, err := w.service.PublishKeyPackages(context.Background(), who, Publication{Packages: uploadsOf(texts)})
+	if err == nil && len(out.Problems) > 0 {
+		return 0, &ds.Refusal{Code: ds.InvalidRequest, Message: out.Problems[0].Text, Index: out.Problems[0].Index, HasIndex: true}
+	}
+	return out.Available, err
+}
+
+// rotate publishes strings in place of what the device's pool holds.
+func (w *world) rotate(who ds.Caller, texts ...string) (int64, error) {
+	out, err := w.service.PublishKeyPackages(context.Background(), who, Publication{Packages: uploadsOf(texts), Revoke: true})
+	return out.Available, err
+}
+
+// claimed hands out packages of ann to bob.
+func (w *world) claimed(count int) ([]ds.KeyPackage, error) {
+	return w.service.ClaimKeyPackages(context.Background(), who("bob"), Claim{Owners: []ds.AccountID{"ann"}, Count: count})
+}
+
 func TestPublishKeyPackages(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir())
-	ctx := context.Background()
 	good := published(t, "ann", mls.KeyPackageOptions{})
 	raw, err := base64.StdEncoding.DecodeString(good)
 	if err != nil {
@@ -63,7 +94,7 @@ func TestPublishKeyPackages(t *testing.T) {
 		{"a line break makes it opaque", []string{good[:40] + "\n" + good[40:]}, 5, -1},
 	}
 	for _, row := range rows {
-		n, err := w.service.PublishKeyPackages(ctx, who("ann"), row.packages)
+		n, err := w.publish(who("ann"), row.packages...)
 		if row.index < 0 {
 			if err != nil || n != row.want {
 				t.Errorf("%s: %d, %v", row.name, n, err)
@@ -75,7 +106,7 @@ func TestPublishKeyPackages(t *testing.T) {
 			t.Errorf("%s: %v", row.name, err)
 		}
 	}
-	if n, err := w.service.RotateKeyPackages(ctx, who("ann"), true, []string{"fresh"}); err != nil || n != 1 {
+	if n, err := w.rotate(who("ann"), "fresh"); err != nil || n != 1 {
 		t.Errorf("rotate: %d, %v", n, err)
 	}
 }
@@ -92,18 +123,18 @@ func TestUnusableKeysAreNotPublished(t *testing.T) {
 				"leaf key": func(k *wire.KeyPackage) { k.Leaf.EncryptionKey = key },
 			} {
 				raw := resignedPackage(t, "ann", spoil)
-				_, err := w.service.PublishKeyPackages(ctx, who("ann"), []string{base64.StdEncoding.EncodeToString(raw)})
+				_, err := w.publish(who("ann"), base64.StdEncoding.EncodeToString(raw))
 				if r, ok := err.(*ds.Refusal); !ok || r.Code != ds.InvalidRequest || r.Index != 0 {
 					t.Errorf("gateway, %s %s: %v", place, name, err)
 				}
-				out, err := w.service.UploadKeyPackages(ctx, who("ann"), "", 0, []Upload{{Body: raw, Suite: 1, ExpiresMS: time.Now().Add(time.Hour).UnixMilli()}})
+				out, err := w.service.PublishKeyPackages(ctx, ds.Caller{Account: "ann"}, Publication{Packages: []Upload{{Body: raw, Metadata: &PackageMetadata{Suite: 1, ExpiresMS: time.Now().Add(time.Hour).UnixMilli()}}}})
 				if err != nil || out.Added != 0 || len(out.Problems) != 1 {
 					t.Errorf("XRPC, %s %s: %+v, %v", place, name, out, err)
 				}
 			}
 		}
 		raw := resignedPackage(t, "ann", func(*wire.KeyPackage) {})
-		if n, err := w.service.PublishKeyPackages(ctx, who("ann"), []string{base64.StdEncoding.EncodeToString(raw)}); err != nil || n != 1 {
+		if n, err := w.publish(who("ann"), base64.StdEncoding.EncodeToString(raw)); err != nil || n != 1 {
 			t.Errorf("as it was: %d, %v", n, err)
 		}
 	})
@@ -151,12 +182,12 @@ func TestClaimKeyPackages(t *testing.T) {
 			list = append(list, fmt.Sprintf("package %d", i))
 		}
 		list = append(list, published(t, "ann", mls.KeyPackageOptions{LastResort: true}))
-		if _, err := w.service.PublishKeyPackages(ctx, who("ann"), list); err != nil {
+		if _, err := w.publish(who("ann"), list...); err != nil {
 			t.Fatal(err)
 		}
 		claim := func(count int) []ds.KeyPackage {
 			t.Helper()
-			got, err := w.service.ClaimKeyPackages(ctx, who("bob"), "ann", count)
+			got, err := w.claimed(count)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -176,7 +207,7 @@ func TestClaimKeyPackages(t *testing.T) {
 				t.Errorf("from an empty pool: %v", got)
 			}
 		}
-		if got, err := w.service.ClaimKeyPackages(ctx, who("bob"), "nobody", 1); err != nil || len(got) != 0 {
+		if got, err := w.service.ClaimKeyPackages(ctx, who("bob"), Claim{Owners: []ds.AccountID{"nobody"}, Count: 1}); err != nil || len(got) != 0 {
 			t.Errorf("of an unknown account: %v, %v", got, err)
 		}
 		// The owner was told once that the pool is low and once that it is empty.
@@ -209,12 +240,12 @@ func TestClaimPerDevice(t *testing.T) {
 		if device == "tablet" {
 			packages = []string{published(t, "ann", mls.KeyPackageOptions{LastResort: true})}
 		}
-		if _, err := w.service.PublishKeyPackages(ctx, caller, packages); err != nil {
+		if _, err := w.publish(caller, packages...); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for round, want := range []string{"laptop phone tablet", "tablet"} {
-		got, err := w.service.ClaimKeyPackagePerDevice(ctx, who("bob"), "ann")
+		got, err := w.service.ClaimKeyPackages(ctx, who("bob"), Claim{Owners: []ds.AccountID{"ann"}, PerDevice: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -235,12 +266,11 @@ func TestClaimRace(t *testing.T) {
 		if strings.HasPrefix(url, "postgres") {
 			nodes = append(nodes, newWorld(t, url))
 		}
-		ctx := context.Background()
 		var list []string
 		for i := range 60 {
 			list = append(list, fmt.Sprint("package ", i))
 		}
-		if _, err := nodes[0].service.PublishKeyPackages(ctx, who("ann"), list); err != nil {
+		if _, err := nodes[0].publish(who("ann"), list...); err != nil {
 			t.Fatal(err)
 		}
 		var mu sync.Mutex
@@ -249,7 +279,7 @@ func TestClaimRace(t *testing.T) {
 		for i := range 16 {
 			callers.Go(func() {
 				for range 5 {
-					got, err := nodes[i%len(nodes)].service.ClaimKeyPackages(ctx, who("bob"), "ann", 1)
+					got, err := nodes[i%len(nodes)].claimed(1)
 					if err != nil {
 						t.Error(err)
 					}
@@ -283,7 +313,6 @@ func TestPublishIsBounded(t *testing.T) {
 				inserts.Add(1)
 			}
 		})
-		ctx := context.Background()
 		const count, lastAt = 3*keyPackagesMax + 7, 10
 		packages := make([]string, count)
 		for i := range packages {
@@ -291,29 +320,29 @@ func TestPublishIsBounded(t *testing.T) {
 		}
 		packages[lastAt-1] = published(t, "ann", mls.KeyPackageOptions{LastResort: true})
 		packages[lastAt] = published(t, "ann", mls.KeyPackageOptions{LastResort: true})
-		n, err := w.service.PublishKeyPackages(ctx, who("ann"), packages)
+		n, err := w.publish(who("ann"), packages...)
 		if err != nil || n != keyPackagesMax {
 			t.Fatal(n, err)
 		}
 		if got := inserts.Load(); got != keyPackagesMax+1 {
 			t.Errorf("%d rows were written", got)
 		}
-		claimed, err := w.service.ClaimKeyPackages(ctx, who("bob"), "ann", 1)
+		claimed, err := w.claimed(1)
 		if err != nil || len(claimed) != 1 || string(claimed[0].Body) != fmt.Sprint("package ", count-keyPackagesMax) {
 			t.Errorf("the oldest is %v, %v", claimed, err)
 		}
-		all, err := w.service.ClaimKeyPackages(ctx, who("bob"), "ann", keyPackageCountMax)
+		all, err := w.claimed(keyPackageCountMax)
 		if err != nil || len(all) != keyPackageCountMax {
 			t.Error(len(all), err)
 		}
-		if _, err := w.service.RotateKeyPackages(ctx, who("ann"), true, packages[:lastAt+1]); err != nil {
+		if _, err := w.rotate(who("ann"), packages[:lastAt+1]...); err != nil {
 			t.Fatal(err)
 		}
-		all, err = w.service.ClaimKeyPackages(ctx, who("bob"), "ann", keyPackageCountMax)
+		all, err = w.claimed(keyPackageCountMax)
 		if err != nil || len(all) != lastAt-1 {
 			t.Error(len(all), err)
 		}
-		last, err := w.service.ClaimKeyPackages(ctx, who("bob"), "ann", 1)
+		last, err := w.claimed(1)
 		if err != nil || len(last) != 1 || base64.StdEncoding.EncodeToString(last[0].Body) != packages[lastAt] {
 			t.Error("the one for last is not the newest", err)
 		}

@@ -2,7 +2,6 @@ package core
 
 import (
 	"context"
-	"errors"
 	"slices"
 
 	"waxwing.im/waxwing/internal/ds"
@@ -68,84 +67,50 @@ func (s *Service) PublishedPackages(ctx context.Context, who ds.Caller, suite, b
 	return list, err
 }
 
-// ClaimForAccounts hands out one MLS package, of a suite or of any (0), for each device of
-// each account: a one-time one, else the last-resort one. Every limit is asked before
-// the first package is taken, so that a refused caller has used up none. Refusals:
-// invalid_request, rate_limited.
-func (s *Service) ClaimForAccounts(ctx context.Context, who ds.Caller, owners []ds.AccountID, suite int64) (map[ds.AccountID][]ds.KeyPackage, error) {
-	owners = distinct(slices.Clone(owners))
-	if len(owners) > claimDevicesMax {
-		return nil, ds.Refuse(ds.InvalidRequest, "at most %d accounts", claimDevicesMax)
+// Synced is what is left of a device's packages after a sync.
+type Synced struct {
+	Device    ds.DeviceID
+	Refs      []string // in hex
+	Orphaned  []string // those that were deleted
+	Available int64
+}
+
+// SyncKeyPackages deletes those unclaimed packages of a device which it has no keys for
+// any more: all but the ones whose refs it names. Refusals: invalid_request.
+func (s *Service) SyncKeyPackages(ctx context.Context, who ds.Caller, device string, local []string) (Synced, error) {
+	has := make(map[string]bool, len(local))
+	for _, ref := range local {
+		has[ref] = true
 	}
-	var b bill
-	outcome := error(errLate) // until packages are handed out: who gets none takes nothing from others
-	defer func() { b.settle(s.limits, outcome) }()
-	if err := s.chargeClaims(&b, who, owners); err != nil {
-		return nil, err
-	}
-	var holders []ds.Device
-	most := min(devicesMax, claimDevicesMax/max(len(owners), 1))
-	err := s.store.Read(ctx, func(tx *store.Tx) error {
-		var err error
-		holders, err = tx.KeyPackageHolders(owners, suite, most)
+	var out Synced
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		out = Synced{}
+		devices, err := lockDevices(tx, who.Account)
+		if err != nil {
+			return err
+		}
+		if out.Device, err = ownerOf(devices, device); err != nil {
+			return err
+		}
+		owner := ds.Device{Account: who.Account, ID: out.Device}
+		refs, err := tx.FreeRefs(owner)
+		if err != nil {
+			return err
+		}
+		for _, ref := range refs {
+			if has[ref] {
+				out.Refs = append(out.Refs, ref)
+			} else {
+				out.Orphaned = append(out.Orphaned, ref)
+			}
+		}
+		if _, err := tx.DeleteFreePackages(owner, out.Orphaned, "its key package was deleted"); err != nil {
+			return err
+		}
+		out.Available, err = tx.AvailableKeyPackages(owner)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	found := make(map[ds.AccountID][]ds.KeyPackage, len(owners))
-	for _, owner := range owners {
-		found[owner] = nil
-	}
-	// In one transaction: a fault must not use up packages that nobody was handed.
-	list, err := s.claim(ctx, who, func(tx *store.Tx) ([]ds.KeyPackage, error) { return claimOfEach(tx, holders, suite, who.Account) })
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range list {
-		found[p.Device.Account] = append(found[p.Device.Account], p)
-	}
-	outcome = nil
-	return found, nil
-}
-
-// chargeClaims counts a claim of packages of many accounts.
-func (s *Service) chargeClaims(b *bill, who ds.Caller, owners []ds.AccountID) error {
-	now := s.now()
-	if r := b.take(s.limits, limits.KeyPackageFetches, string(who.Account), "", int64(len(owners)), now); r != nil {
-		return r
-	}
-	for _, owner := range owners {
-		if r := b.take(s.limits, limits.KeyPackagePairs, string(who.Account), string(owner), 1, now); r != nil {
-			return r
-		}
-		if r := b.take(s.limits, limits.KeyPackageTargets, string(owner), "", 1, now); r != nil {
-			return r
-		}
-	}
-	return nil
-}
-
-func claimOfEach(tx *store.Tx, devices []ds.Device, suite int64, by ds.AccountID) ([]ds.KeyPackage, error) {
-	var list []ds.KeyPackage
-	for _, device := range devices {
-		p, isFound, err := claimOf(tx, device, suite, by)
-		if err != nil {
-			return nil, err
-		}
-		if isFound {
-			list = append(list, p)
-		}
-	}
-	return list, nil
-}
-
-func claimOf(tx *store.Tx, device ds.Device, suite int64, by ds.AccountID) (p ds.KeyPackage, isFound bool, err error) {
-	p, err = tx.ClaimDevicePackage(device, suite, by)
-	if errors.Is(err, store.ErrNotFound) {
-		return p, false, nil
-	}
-	return p, err == nil, err
+	return out, err
 }
 
 // Replenishment is who was asked to publish more key packages.

@@ -37,10 +37,10 @@ func TestPausedDatabase(t *testing.T) {
 		},
 		"acknowledge": func() error { return w.service.AcknowledgeNow(ctx, who("bob"), "c1", 1) },
 		"publish": func() error {
-			_, err := w.service.PublishKeyPackages(ctx, who("ann"), []string{"package"})
+			_, err := w.publish(who("ann"), "package")
 			return err
 		},
-		"claim": func() error { _, err := w.service.ClaimKeyPackages(ctx, who("bob"), "ann", 1); return err },
+		"claim": func() error { _, err := w.claimed(1); return err },
 	} {
 		asked.Go(func() {
 			if err := ask(); !ds.IsUnavailable(err) || ctx.Err() != nil {

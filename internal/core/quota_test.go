@@ -50,12 +50,12 @@ func TestStoredBytes(t *testing.T) {
 		check("one that lost", err, ds.EpochConflict)
 		_, err = w.bundle("ann", Bundle{ConversationID: "c2", ID: "b", Commit: next})
 		check("a bundle", err, "")
-		_, err = w.service.PublishKeyPackages(context.Background(), who("ann"), []string{strings.Repeat("p", 100), strings.Repeat("q", 200)})
+		_, err = w.publish(who("ann"), strings.Repeat("p", 100), strings.Repeat("q", 200))
 		check("key packages", err, "")
 		check("one byte too much", send("ann", "c1", "m3", 301), ds.RateLimited)
 		check("the last", send("ann", "c1", "m3", 298), "")
 		check("no more", send("ann", "c2", "m4", 100), ds.RateLimited)
-		_, err = w.service.PublishKeyPackages(context.Background(), who("ann"), []string{strings.Repeat("p", 100)})
+		_, err = w.publish(who("ann"), strings.Repeat("p", 100))
 		check("no more packages", err, ds.RateLimited)
 		check("a repeat is answered", send("ann", "c1", "m3", 298), "")
 		check("others may", send("bob", "c1", "m5", 500), "")
@@ -161,7 +161,7 @@ func TestNothingIsPaidForWhatIsNotStored(t *testing.T) {
 			})
 			body := published(t, "ann", mls.KeyPackageOptions{})
 			for range 5 {
-				if _, err := w.service.PublishKeyPackages(context.Background(), who("ann"), []string{body}); err != nil {
+				if _, err := w.publish(who("ann"), body); err != nil {
 					t.Fatalf("%d bytes: %v", len(body), err)
 				}
 			}

@@ -164,7 +164,7 @@ func TestClaimsAreOne(t *testing.T) {
 		for n := range devices {
 			ref := fmt.Sprintf("%064x", n)
 			d := ds.Device{Account: owners[n%3], ID: ds.DeviceID(fmt.Sprint("d", n))}
-			if err := tx.PublishKeyPackages([]ds.KeyPackage{{Device: d, Ref: ref, Suite: 1, Body: []byte("p")}}, []string{ref}); err != nil {
+			if _, _, err := tx.PublishKeyPackages([]ds.KeyPackage{{Device: d, Ref: ref, Suite: 1, Body: []byte("p")}}, []string{ref}); err != nil {
 				return err
 			}
 		}
@@ -173,16 +173,17 @@ func TestClaimsAreOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	left.Store(140)
-	if _, err := w.service.ClaimForAccounts(t.Context(), who("ann"), owners, 0); !ds.IsUnavailable(err) {
+	all := Claim{Owners: owners, PerDevice: true, OnlyMLS: true}
+	if _, err := w.service.ClaimKeyPackages(t.Context(), who("ann"), all); !ds.IsUnavailable(err) {
 		t.Fatalf("with the database away: %v", err)
 	}
 	if err := server.Restart(); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(30 * time.Second); ; {
-		found, err := w.service.ClaimForAccounts(t.Context(), who("ann"), owners, 0)
+		found, err := w.service.ClaimKeyPackages(t.Context(), who("ann"), all)
 		if err == nil {
-			if n := len(found["o0"]) + len(found["o1"]) + len(found["o2"]); n != devices {
+			if n := len(found); n != devices {
 				t.Errorf("%d packages are left of %d", n, devices)
 			}
 			return

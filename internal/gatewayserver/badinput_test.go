@@ -195,8 +195,9 @@ func (w *badWorld) everything() string {
 	must(w.t, err)
 	cursors, err := w.core.Cursors(ctx, session.Caller)
 	must(w.t, err)
-	available, err := w.core.RotateKeyPackages(ctx, session.Caller, false, nil)
+	pool, err := w.core.PublishKeyPackages(ctx, session.Caller, core.Publication{})
 	must(w.t, err)
+	available := pool.Available
 	var sessions int
 	for _, name := range []string{"ann", "bob"} {
 		s, err := w.server.identity.Session(ctx, w.person(name).session)

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 )
@@ -21,19 +22,47 @@ func (s *Server) publishKeyPackages(ctx context.Context, who identity.Session, i
 	if err := ownDevice(who, in.DeviceID); err != nil {
 		return nil, err
 	}
-	return s.published(s.core.PublishKeyPackages(ctx, who.Caller, in.KeyPackages))
+	return s.publish(ctx, who.Caller, false, in.KeyPackages)
 }
 
 func (s *Server) rotateKeyPackages(ctx context.Context, who identity.Session, in *gateway.RotateKeyPackages) (any, error) {
 	if err := ownDevice(who, in.DeviceID); err != nil {
 		return nil, err
 	}
-	return s.published(s.core.RotateKeyPackages(ctx, who.Caller, in.Revoke, in.Replacement))
+	return s.publish(ctx, who.Caller, in.Revoke, in.Replacement)
 }
 
-func (s *Server) published(available int64, err error) (any, error) {
+// keyPackageCharactersMax bounds a key package as it travels.
+const keyPackageCharactersMax = 64 << 10
+
+// publish refuses a list in which one is not good, by index.
+func (s *Server) publish(ctx context.Context, who ds.Caller, revoke bool, packages []string) (any, error) {
+	uploads := make([]core.Upload, len(packages))
+	for i, text := range packages {
+		uploads[i] = uploadOf(text)
+	}
+	done, err := s.core.PublishKeyPackages(ctx, who, core.Publication{Packages: uploads, Revoke: revoke})
+	if err != nil {
+		return nil, err
+	}
+	if len(done.Problems) > 0 {
+		p := done.Problems[0]
+		return nil, &ds.Refusal{Code: ds.InvalidRequest, Message: p.Text, Index: p.Index, HasIndex: true}
+	}
 	did := s.did()
-	return &gateway.KeyPackagesPublished{Status: "ok", ServedBy: did, UserHomeGateway: did, Available: available}, err
+	return &gateway.KeyPackagesPublished{Status: "ok", ServedBy: did, UserHomeGateway: did, Available: done.Available}, nil
+}
+
+// uploadOf reads a published string: base64 of an MLS key package, or else an opaque one.
+func uploadOf(text string) core.Upload {
+	if len(text) > keyPackageCharactersMax {
+		return core.Upload{Problem: "key package too large"}
+	}
+	raw, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err == nil && core.IsKeyPackage(raw) && base64.StdEncoding.EncodeToString(raw) == text {
+		return core.Upload{Body: raw}
+	}
+	return core.Upload{Body: []byte(text), IsOpaque: true}
 }
 
 // countMax is what fits in an int everywhere; core's own bound is far below.
@@ -51,7 +80,7 @@ func (s *Server) fetchKeyPackages(ctx context.Context, who identity.Session, in 
 	case *in.Count < 0:
 		return nil, ds.Refuse(ds.InvalidRequest, "count: negative")
 	}
-	packages, err := s.core.ClaimKeyPackages(ctx, who.Caller, owner, int(min(*in.Count, countMax)))
+	packages, err := s.core.ClaimKeyPackages(ctx, who.Caller, core.Claim{Owners: []ds.AccountID{owner}, Count: int(min(*in.Count, countMax))})
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +93,7 @@ func (s *Server) fetchKeyPackages(ctx context.Context, who identity.Session, in 
 }
 
 func (s *Server) fetchPerDevice(ctx context.Context, who ds.Caller, owner ds.AccountID) (any, error) {
-	packages, err := s.core.ClaimKeyPackagePerDevice(ctx, who, owner)
+	packages, err := s.core.ClaimKeyPackages(ctx, who, core.Claim{Owners: []ds.AccountID{owner}, PerDevice: true})
 	if err != nil {
 		return nil, err
 	}

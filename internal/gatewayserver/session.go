@@ -182,7 +182,7 @@ func (s sessions) revoke(ctx context.Context, who identity.Session, in *gateway.
 	if err == nil && in.KeyPackages {
 		// Last: a lost device that publishes without pause uses up its limit of calls, and
 		// could otherwise delay its end.
-		_, err = s.core.RotateKeyPackages(ctx, ds.Caller{Account: who.Account, Device: selection.DeviceID}, true, nil)
+		_, err = s.core.PublishKeyPackages(ctx, ds.Caller{Account: who.Account, Device: selection.DeviceID}, core.Publication{Revoke: true})
 	}
 	return &gateway.Revoked{Status: "ok", Revoked: int64(len(ids)), RevokedSessionIDs: ids}, err
 }

@@ -371,16 +371,25 @@ func publish(t *testing.T, db *DB, list ...ds.KeyPackage) {
 	for _, p := range list {
 		ids = append(ids, string(p.Device.Account)+p.Ref)
 	}
-	db.must(t, func(tx *Tx) error { return tx.PublishKeyPackages(list, ids) })
+	db.must(t, func(tx *Tx) error { return publishIn(tx, list, ids) })
 }
 
+func publishIn(tx *Tx, list []ds.KeyPackage, ids []string) error {
+	_, _, err := tx.PublishKeyPackages(list, ids)
+	return err
+}
+
+// claim claims a one-time package, or returns "".
 func claim(t *testing.T, db *DB, device string) string {
 	t.Helper()
 	var p ds.KeyPackage
 	err := db.Update(context.Background(), func(tx *Tx) (err error) {
-		p, err = tx.ClaimKeyPackage("ann", ds.DeviceID(device), "bob")
+		p, err = tx.ClaimKeyPackage(Pool{Account: "ann", Device: ds.DeviceID(device)}, "bob")
 		return err
 	})
+	if p.LastResort {
+		return ""
+	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		t.Fatal(err)
 	}
@@ -415,12 +424,12 @@ func testKeyPackages(t *testing.T, db *DB) {
 		if err := tx.TrimKeyPackages(phone, 1000); err != nil { // keeps the newest last-resort one
 			return err
 		}
-		p, err := tx.LastResortKeyPackage("ann", "")
+		p, err := tx.ClaimKeyPackage(Pool{Account: "ann"}, "bob")
 		if p.Ref != "last2" || !p.LastResort {
 			t.Errorf("last resort: %+v", p)
 		}
-		devices, _ := tx.KeyPackageDevices("ann", 10)
-		same(t, "devices", devices, []ds.DeviceID{"phone"})
+		pools, _ := tx.DevicePools([]ds.AccountID{"ann"}, 0, false, 10)
+		same(t, "pools", pools, []Pool{{Account: "ann", Device: "phone"}})
 		return err
 	})
 	publish(t, db, pack("phone", "n1", false), pack("phone", "n2", false), pack("phone", "n3", false))
@@ -436,7 +445,7 @@ func testKeyPackages(t *testing.T, db *DB) {
 	}
 	opaque := pack("phone", "", false)
 	opaque.ExpiresMS = 0
-	db.must(t, func(tx *Tx) error { return tx.PublishKeyPackages([]ds.KeyPackage{opaque}, []string{"opaque"}) })
+	db.must(t, func(tx *Tx) error { return publishIn(tx, []ds.KeyPackage{opaque}, []string{"opaque"}) })
 	db.must(t, func(tx *Tx) error { return tx.SweepKeyPackages() })
 	available(1)
 	db.must(t, func(tx *Tx) error { return tx.RevokeKeyPackages(phone) })

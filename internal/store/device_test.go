@@ -21,7 +21,7 @@ func TestDeviceConformance(t *testing.T) {
 	}{
 		{"devices", testDevices}, {"reset", testResetDevice}, {"delete", testDeleteDevice}, {"account lock", testLockAccount},
 		{"additions", testAdditions}, {"claims of additions", testClaimAddition}, {"claim race", testAdditionRace},
-		{"pool", testPool}, {"device packages", testClaimDevicePackage}, {"free packages", testFreePackages}, {"acquainted", testAcquainted},
+		{"pool", testPool}, {"device packages", testClaimFromPool}, {"free packages", testFreePackages}, {"acquainted", testAcquainted},
 	}
 	for _, database := range []string{"sqlite", "postgres"} {
 		t.Run(database, func(t *testing.T) {
@@ -350,14 +350,17 @@ func testPool(t *testing.T, db *DB) {
 		[]PoolDevice{{"empty", 0}, {"laptop", 1}, {"phone", 1}})
 	same(t, "devices of a suite", read(t, db, func(tx *Tx) ([]PoolDevice, error) { return tx.PoolDevices("ann", 1, 10) }),
 		[]PoolDevice{{"empty", 0}, {"laptop", 0}, {"phone", 1}})
-	holders := func(suite int64, max int) []ds.Device {
-		return read(t, db, func(tx *Tx) ([]ds.Device, error) {
-			return tx.KeyPackageHolders([]ds.AccountID{"bob", "ann"}, suite, max)
+	pools := func(suite int64, onlyMLS bool, max int) []Pool {
+		return read(t, db, func(tx *Tx) ([]Pool, error) {
+			return tx.DevicePools([]ds.AccountID{"bob", "ann"}, suite, onlyMLS, max)
 		})
 	}
-	same(t, "holders", holders(0, 10), []ds.Device{{Account: "ann", ID: "laptop"}, phone})
-	same(t, "one holder", holders(0, 1), []ds.Device{{Account: "ann", ID: "laptop"}})
-	same(t, "holders of a suite", holders(1, 10), []ds.Device{phone})
+	db.must(t, func(tx *Tx) error {
+		return publishIn(tx, []ds.KeyPackage{{Device: ds.Device{Account: "bob", ID: "desk"}, Body: []byte("x"), Encoding: ds.Text}}, []string{"opaque"})
+	})
+	same(t, "pools", pools(0, true, 10), []Pool{{"ann", "laptop", 0, true}, {"ann", "phone", 0, true}})
+	same(t, "one pool of each", pools(0, false, 1), []Pool{{"ann", "laptop", 0, false}, {"bob", "desk", 0, false}})
+	same(t, "pools of a suite", pools(1, true, 10), []Pool{{"ann", "phone", 1, true}})
 	page := func(beforeMS int64, after string, max int) (ids []string) {
 		for _, p := range read(t, db, func(tx *Tx) ([]PublishedPackage, error) { return tx.PublishedPackages("ann", 0, beforeMS, after, max) }) {
 			ids = append(ids, fmt.Sprint(p.ID, p.ClaimedMS != 0, p.ClaimedBy, p.IsExpired))
@@ -372,15 +375,15 @@ func testPool(t *testing.T, db *DB) {
 	same(t, "next page", page(ms, "annc", 3), []string{"anndfalsefalse"})
 }
 
-func testClaimDevicePackage(t *testing.T, db *DB) {
+func testClaimFromPool(t *testing.T, db *DB) {
 	opaque := pack("phone", "", false)
 	second, other, last := pack("phone", "b", false), pack("phone", "c", false), pack("phone", "d", true)
 	other.Suite = 2
-	db.must(t, func(tx *Tx) error { return tx.PublishKeyPackages([]ds.KeyPackage{opaque}, []string{"opaque"}) })
+	db.must(t, func(tx *Tx) error { return publishIn(tx, []ds.KeyPackage{opaque}, []string{"opaque"}) })
 	publish(t, db, pack("phone", "a", false), second, other, last, pack("laptop", "e", false))
 	take := func(suite int64) (ref string) {
 		err := db.Update(context.Background(), func(tx *Tx) error {
-			p, err := tx.ClaimDevicePackage(phone, suite, "bob")
+			p, err := tx.ClaimKeyPackage(Pool{phone.Account, phone.ID, suite, true}, "bob")
 			ref = p.Ref
 			return err
 		})

@@ -1,19 +1,16 @@
 package store
 
 import (
+	"errors"
+	"fmt"
+
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// PublishKeyPackages adds packages to a device's pool, in order. One that was ever published
-// before is left unchanged: a claimed package does not become available again.
-func (tx *Tx) PublishKeyPackages(list []ds.KeyPackage, ids []string) error {
-	_, _, err := tx.AddKeyPackages(list, ids)
-	return err
-}
-
-// AddKeyPackages does the work of PublishKeyPackages, and returns the number of new ones and
-// their bytes.
-func (tx *Tx) AddKeyPackages(list []ds.KeyPackage, ids []string) (added, bytes int64, err error) {
+// PublishKeyPackages adds packages to a device's pool, in order, and returns the number of new
+// ones and their bytes. One that was ever published before is left unchanged: a claimed package
+// does not become available again.
+func (tx *Tx) PublishKeyPackages(list []ds.KeyPackage, ids []string) (added, bytes int64, err error) {
 	// Two publishes may share a millisecond; the ordinal continues from there.
 	var base int64
 	if len(list) > 0 {
@@ -72,36 +69,46 @@ func (tx *Tx) AvailableKeyPackages(device ds.Device) (int64, error) {
 	return n, err
 }
 
-// ClaimKeyPackage takes the oldest unclaimed one-time package of an account, of one device or
-// of any (""), so that no other caller gets it. It returns ErrNotFound if only last-resort ones
-// are left.
-func (tx *Tx) ClaimKeyPackage(owner ds.AccountID, device ds.DeviceID, by ds.AccountID) (ds.KeyPackage, error) {
-	return tx.keyPackage(`UPDATE key_packages SET claimed_ms = $1, claimed_by = $2
-		WHERE key_package_id = (SELECT key_package_id FROM key_packages
-			WHERE account = $3 AND ($4 = '' OR device = $4) AND claimed_ms IS NULL AND last_resort = 0 AND expires_ms > $1
-			ORDER BY published_ms, ordinal, key_package_id LIMIT 1 `+tx.dialect.skipLocked+`)
-		RETURNING `+keyPackageColumns, tx.nowMS, string(by), string(owner), string(device))
+// Pool selects unclaimed key packages.
+type Pool struct {
+	Account ds.AccountID
+	Device  ds.DeviceID // "": of any device
+	Suite   int64       // 0: of any suite
+	OnlyMLS bool        // without opaque packages
 }
 
-// LastResortKeyPackage returns the newest last-resort package of an account, of one device or
-// of any (""). It stays in the pool.
-func (tx *Tx) LastResortKeyPackage(owner ds.AccountID, device ds.DeviceID) (ds.KeyPackage, error) {
-	return tx.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages
-		WHERE account = $2 AND ($3 = '' OR device = $3) AND claimed_ms IS NULL AND last_resort = 1 AND expires_ms > $1
-		ORDER BY published_ms DESC, ordinal DESC LIMIT 1`, tx.nowMS, string(owner), string(device))
+// where returns the condition of a pool and of packages that have not expired. Its arguments
+// begin with the time, as $1.
+func (p Pool) where(nowMS int64) (condition string, args []any) {
+	condition, args = `account = $2 AND claimed_ms IS NULL AND expires_ms > $1`, []any{nowMS, string(p.Account)}
+	if p.Device != "" {
+		args = append(args, string(p.Device))
+		condition += fmt.Sprint(` AND device = $`, len(args))
+	}
+	if p.Suite != 0 {
+		args = append(args, p.Suite)
+		condition += fmt.Sprint(` AND suite = $`, len(args))
+	}
+	if p.OnlyMLS {
+		condition += ` AND ref IS NOT NULL`
+	}
+	return condition, args
 }
 
-// KeyPackageDevices lists the devices of an account that have claimable packages.
-func (tx *Tx) KeyPackageDevices(owner ds.AccountID, max int) ([]ds.DeviceID, error) {
-	var list []ds.DeviceID
-	err := tx.each(func(scan func(...any) error) error {
-		var d ds.DeviceID
-		err := scan(&d)
-		list = append(list, d)
-		return err
-	}, `SELECT DISTINCT device FROM key_packages WHERE account = $1 AND claimed_ms IS NULL AND expires_ms > $2 ORDER BY device LIMIT `+bound(3),
-		string(owner), tx.nowMS, int64(max))
-	return list, err
+// ClaimKeyPackage takes the oldest one-time package of a pool, so that no other caller gets it;
+// else it returns the newest last-resort one, which stays in the pool. Without either it
+// returns ErrNotFound.
+func (tx *Tx) ClaimKeyPackage(from Pool, by ds.AccountID) (ds.KeyPackage, error) {
+	condition, args := from.where(tx.nowMS)
+	p, err := tx.keyPackage(fmt.Sprintf(`UPDATE key_packages SET claimed_ms = $1, claimed_by = $%d
+		WHERE key_package_id = (SELECT key_package_id FROM key_packages WHERE %s AND last_resort = 0
+			ORDER BY published_ms, ordinal, key_package_id LIMIT 1 %s)
+		RETURNING %s`, len(args)+1, condition, tx.dialect.skipLocked, keyPackageColumns), append(args, string(by))...)
+	if !errors.Is(err, ErrNotFound) {
+		return p, err
+	}
+	return tx.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages WHERE `+condition+` AND last_resort = 1
+		ORDER BY published_ms DESC, ordinal DESC LIMIT 1`, args...)
 }
 
 // SweepKeyPackages deletes packages that can no longer be used, claimed ones included: an

@@ -9,40 +9,21 @@ import (
 // Queries of the pool for the AT Protocol door: packages by suite, and the state of an
 // account's own.
 
-// ClaimDevicePackage takes the oldest unclaimed one-time MLS package of a device, of a suite or
-// of any (0), so that no other caller gets it; else it returns the newest last-resort one,
-// which stays in the pool. Without either it returns ErrNotFound.
-func (tx *Tx) ClaimDevicePackage(device ds.Device, suite int64, by ds.AccountID) (ds.KeyPackage, error) {
-	p, err := tx.keyPackage(`UPDATE key_packages SET claimed_ms = $1, claimed_by = $2
-		WHERE key_package_id = (SELECT key_package_id FROM key_packages
-			WHERE account = $3 AND device = $4 AND claimed_ms IS NULL AND last_resort = 0 AND expires_ms > $1
-				AND ref IS NOT NULL AND ($5 = 0 OR suite = $5)
-			ORDER BY published_ms, ordinal, key_package_id LIMIT 1 `+tx.dialect.skipLocked+`)
-		RETURNING `+keyPackageColumns, tx.nowMS, string(by), string(device.Account), string(device.ID), suite)
-	if !errors.Is(err, ErrNotFound) {
-		return p, err
-	}
-	return tx.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages
-		WHERE account = $2 AND device = $3 AND claimed_ms IS NULL AND last_resort = 1 AND expires_ms > $1
-			AND ref IS NOT NULL AND ($4 = 0 OR suite = $4)
-		ORDER BY published_ms DESC, ordinal DESC LIMIT 1`, tx.nowMS, string(device.Account), string(device.ID), suite)
-}
-
-// KeyPackageHolders lists the devices of accounts that have claimable MLS packages of a suite,
-// or of any (0), by account, at most max of each.
-func (tx *Tx) KeyPackageHolders(owners []ds.AccountID, suite int64, max int) ([]ds.Device, error) {
-	var list []ds.Device
+// DevicePools lists the pools of the devices of accounts that have claimable packages, of a
+// suite or of any (0), by account and device, at most max of each account.
+func (tx *Tx) DevicePools(owners []ds.AccountID, suite int64, onlyMLS bool, max int) ([]Pool, error) {
+	var list []Pool
 	count := map[ds.AccountID]int{}
 	err := tx.each(func(scan func(...any) error) error {
-		var d ds.Device
-		err := scan(&d.Account, &d.ID)
-		if count[d.Account]++; count[d.Account] <= max {
-			list = append(list, d)
+		pool := Pool{Suite: suite, OnlyMLS: onlyMLS}
+		err := scan(&pool.Account, &pool.Device)
+		if count[pool.Account]++; count[pool.Account] <= max {
+			list = append(list, pool)
 		}
 		return err
 	}, `SELECT DISTINCT account, device FROM key_packages
-		WHERE account `+tx.in(1)+` AND claimed_ms IS NULL AND ref IS NOT NULL AND expires_ms > $2 AND ($3 = 0 OR suite = $3)
-		ORDER BY account, device`, tx.setOf(texts(owners)), tx.nowMS, suite)
+		WHERE account `+tx.in(1)+` AND claimed_ms IS NULL AND expires_ms > $2 AND ($3 = 0 OR suite = $3) AND ($4 = 0 OR ref IS NOT NULL)
+		ORDER BY account, device`, tx.setOf(texts(owners)), tx.nowMS, suite, flag(onlyMLS))
 	return list, err
 }
 
@@ -56,7 +37,7 @@ func (tx *Tx) PackageForClaimant(additionID, packageRef string, device ds.Device
 			return []ds.KeyPackage{p}, err
 		}
 	}
-	p, err := tx.ClaimDevicePackage(device, 0, by)
+	p, err := tx.ClaimKeyPackage(Pool{Account: device.Account, Device: device.ID, OnlyMLS: true}, by)
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
 	}

@@ -20,7 +20,7 @@ func TestPlansByIndex(t *testing.T) {
 		statements[sql] = true
 	}
 	for _, test := range []func(*testing.T, *DB){testDevices, testResetDevice, testDeleteDevice, testAdditions, testClaimAddition, testPool,
-		testClaimDevicePackage, testFreePackages, testAcquainted, testViews, testSettings, testRecipientsSwept, testDIDDocuments} {
+		testClaimFromPool, testFreePackages, testAcquainted, testViews, testSettings, testRecipientsSwept, testDIDDocuments} {
 		test(t, open(t, "sqlite", note))
 	}
 	db := open(t, "sqlite")

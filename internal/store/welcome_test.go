@@ -14,7 +14,7 @@ func TestWelcomeRecipients(t *testing.T) {
 			db := open(t, database)
 			phone, tablet := ds.Device{Account: "bob", ID: "phone"}, ds.Device{Account: "bob", ID: "tablet"}
 			db.must(t, func(tx *Tx) error {
-				if err := tx.PublishKeyPackages([]ds.KeyPackage{{Device: phone, Ref: "aa", Body: []byte("x")}, {Device: phone, Ref: "bb", Body: []byte("x")}, {Device: phone, Body: []byte("opaque")},
+				if err := publishIn(tx, []ds.KeyPackage{{Device: phone, Ref: "aa", Body: []byte("x")}, {Device: phone, Ref: "bb", Body: []byte("x")}, {Device: phone, Body: []byte("opaque")},
 					{Device: phone, Ref: "cc", Body: []byte("x"), LastResort: true}}, []string{"aa", "bb", "opaque-1", "cc"}); err != nil {
 					return err
 				}
@@ -64,12 +64,13 @@ func TestWelcomeRecipients(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				p, err := tx.ClaimKeyPackage("bob", "phone", "eve")
+				from := Pool{Account: "bob", Device: "phone", OnlyMLS: true}
+				p, err := tx.ClaimKeyPackage(from, "eve")
 				same(t, "the one that was not used", p.Ref, "bb")
 				if err != nil {
 					return err
 				}
-				p, err = tx.LastResortKeyPackage("bob", "phone")
+				p, err = tx.ClaimKeyPackage(from, "eve")
 				same(t, "the last one", p.Ref, "cc")
 				if err != nil {
 					return err

@@ -145,7 +145,7 @@ func (s *Server) claimPendingAddition(ctx context.Context, who ds.Caller, in *xr
 	if in.PendingAdditionID == "" {
 		return nil, invalid("pendingAdditionId is required")
 	}
-	a, packages, err := s.core.ClaimAddition(ctx, who, in.PendingAdditionID)
+	a, packages, err := s.core.ClaimAddition(ctx, who, in.PendingAdditionID, true)
 	if err != nil && !isBecause(err, ds.AdditionClaimed) {
 		return nil, err
 	}

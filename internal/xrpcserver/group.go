@@ -272,7 +272,7 @@ func (g groups) claimPending(ctx context.Context, who ds.Caller, in *xrpc.Commit
 	if in.PendingAdditionID == "" {
 		return nil, badInput("pendingAdditionId", "is required")
 	}
-	a, err := g.core.ReserveAddition(ctx, who, in.PendingAdditionID)
+	a, _, err := g.core.ClaimAddition(ctx, who, in.PendingAdditionID, false)
 	if err != nil {
 		return nil, err
 	}

@@ -32,8 +32,12 @@ func (s *Server) registerKeyPackages() {
 func uploads(packages []xrpc.KeyPackageIn) []core.Upload {
 	list := make([]core.Upload, len(packages))
 	for i, p := range packages {
-		suite, _ := xrpc.SuiteNumber(p.CipherSuite)
-		list[i] = core.Upload{Body: p.KeyPackage.Data, Suite: suite, ExpiresMS: p.Expires.UnixMilli(), LastResort: p.LastResort, Problem: p.Problem}
+		suite, isKnown := xrpc.SuiteNumber(p.CipherSuite)
+		list[i] = core.Upload{Body: p.KeyPackage.Data, Problem: p.Problem,
+			Metadata: &core.PackageMetadata{Suite: suite, ExpiresMS: p.Expires.UnixMilli(), LastResort: p.LastResort}}
+		if !isKnown && p.Problem == "" && len(p.KeyPackage.Data) > 0 {
+			list[i].Problem = "cipherSuite is not known here"
+		}
 	}
 	return list
 }
@@ -76,7 +80,7 @@ func (s *Server) publishBatch(ctx context.Context, who ds.Caller, in *xrpc.Publi
 	case len(in.KeyPackages) > publishedPackagesMax:
 		return nil, &Error{http.StatusBadRequest, "BatchTooLarge", "at most 100 keyPackages"}
 	}
-	done, err := s.core.UploadKeyPackages(ctx, who, in.DeviceID, int(xrpc.GenerationOf(in)), uploads(in.KeyPackages))
+	done, err := s.core.PublishKeyPackages(ctx, who, core.Publication{Packages: uploads(in.KeyPackages), Device: in.DeviceID, Generation: int(xrpc.GenerationOf(in))})
 	if err != nil {
 		return nil, err
 	}
@@ -157,18 +161,26 @@ func (s *Server) getKeyPackages(ctx context.Context, who ds.Caller, in *xrpc.Get
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.core.ClaimForAccounts(ctx, who, accounts(in.DIDs), suite)
+	list, err := s.core.ClaimKeyPackages(ctx, who, core.Claim{Owners: accounts(in.DIDs), PerDevice: true, OnlyMLS: true, Suite: suite, CountPairs: true})
 	if err != nil {
 		return nil, err
 	}
+	found := map[ds.AccountID][]ds.KeyPackage{}
+	for _, p := range list {
+		found[p.Device.Account] = append(found[p.Device.Account], p)
+	}
 	out := &xrpc.GetKeyPackagesOutput{}
+	answered := map[string]bool{}
 	for _, did := range in.DIDs {
-		packages, isFirst := found[ds.AccountID(did)]
-		delete(found, ds.AccountID(did)) // who is named twice is answered once
+		if answered[did] {
+			continue
+		}
+		answered[did] = true
+		packages := found[ds.AccountID(did)]
 		for _, p := range packages {
 			out.KeyPackages = append(out.KeyPackages, packageOutput(g, p))
 		}
-		if isFirst && len(packages) == 0 {
+		if len(packages) == 0 {
 			out.Missing = append(out.Missing, did)
 		}
 	}
