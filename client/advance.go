@@ -23,11 +23,11 @@ func (s *session) advanceDue(ctx context.Context) error {
 		case choreEntries:
 			s.startEntries(ctx)
 		case choreRevoke:
-			s.advanceChore(ctx, name, func(ctx context.Context) error { return s.c.revokeLost(ctx, s.token) }, nil)
+			s.advanceChore(ctx, name, func(ctx context.Context) error { return s.c.revokeLost(ctx, s.service) }, nil)
 		case choreKeyPackages:
 			available, again := s.available, time.Duration(0)
 			s.advanceChore(ctx, name, func(ctx context.Context) error {
-				if err := s.c.fillKeyPackages(ctx, s.token, available); err != nil {
+				if err := s.c.fillKeyPackages(ctx, s.service, available); err != nil {
 					return err
 				}
 				return s.c.db.update(ctx, func(tx *tx) (err error) { again, err = tx.nextForget(s.c.now()); return err })
@@ -61,7 +61,7 @@ func (s *session) learn(ctx context.Context) {
 	}
 	var unclear []string
 	s.start(ctx, choreList, func(ctx context.Context) (err error) {
-		unclear, err = s.c.learnConversations(ctx, s.token)
+		unclear, err = s.c.learnConversations(ctx, s.service)
 		return err
 	}, func(err error) {
 		if err != nil {
@@ -85,7 +85,7 @@ func (s *session) advance(ctx context.Context, id string) error {
 	switch {
 	case conv.phase == Creating:
 		if sub.commit.isReady() {
-			s.start(ctx, id, func(ctx context.Context) error { return s.c.create(ctx, s.token, id) }, nil)
+			s.start(ctx, id, func(ctx context.Context) error { return s.c.create(ctx, s.service, id) }, nil)
 		}
 	case conv.info.Leave != nil && conv.phase != Removed && (conv.phase != Joined || sub.caughtUp):
 		return s.advanceLeave(ctx, conv, sub)
@@ -118,7 +118,7 @@ func (s *session) advance(ctx context.Context, id string) error {
 		}
 		if (sub.askRoster || conv.phase == Joined && conv.info.Role == "" && !sub.hasAsked) && !s.jobs[id] && sub.commit.isReady() {
 			sub.hasAsked = true
-			s.start(ctx, id, func(ctx context.Context) error { return s.c.askRoster(ctx, s.token, id) },
+			s.start(ctx, id, func(ctx context.Context) error { return s.c.askRoster(ctx, s.service, id) },
 				func(err error) { sub.askRoster = err != nil && sub.commit.failed < rosterTries })
 		}
 		s.reportEpoch(conv, sub)
@@ -157,7 +157,7 @@ func (s *session) advanceLeave(ctx context.Context, conv *conversation, sub *sub
 		return s.advanceOutbox(ctx, conv.id, sub)
 	}
 	if sub.commit.isReady() {
-		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.depart(ctx, s.token, conv.id) }, nil)
+		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.depart(ctx, s.service, conv.id) }, nil)
 	}
 	return nil
 }
@@ -234,7 +234,7 @@ func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *su
 	mayBeEmpty := conv.info.Refresh && conv.phase == Joined || conv.phase == Founding && conv.info.Kind == Room || sub.mustCommit && conv.group.Proposals() > 0
 	switch {
 	case isLacking && (!sub.hasFetched || !isAtHand && !mayBeEmpty):
-		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.fetchWanted(ctx, s.token, conv.id) }, nil)
+		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.fetchWanted(ctx, s.service, conv.id) }, nil)
 		sub.hasFetched = true
 		return nil, nil
 	case !isAtHand && !mayBeEmpty:
@@ -270,8 +270,8 @@ func (s *session) keepCommit(ctx context.Context, conv *conversation, sub *subsc
 
 // sendCommit sends the pending commit; over HTTP if it is too long for a frame.
 func (s *session) sendCommit(ctx context.Context, conv *conversation, sub *subscription) error {
-	body := conv.pending.frameBody(conv.id)
-	frame, err := gateway.EncodeFrame(gateway.TypeCommit, nil, body)
+	body := conv.pending.request(conv.id)
+	frame, err := gateway.EncodeFrame(gateway.TypeCommit, nil, commitBody(body))
 	if err != nil {
 		return err
 	}
@@ -281,7 +281,7 @@ func (s *session) sendCommit(ctx context.Context, conv *conversation, sub *subsc
 		s.ask(r, body)
 		return nil
 	}
-	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.postCommit(ctx, s.token, r, frame) },
+	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.postCommit(ctx, s.service, r, body) },
 		func(err error) {
 			sub.committing = false
 			if refusal := asRefusal(err); err == nil || refusal != nil && refusal.Code == codeEpochConflict {
@@ -292,9 +292,8 @@ func (s *session) sendCommit(ctx context.Context, conv *conversation, sub *subsc
 }
 
 // postCommit sends a commit by HTTP. The echo comes through the log all the same.
-func (c *Client) postCommit(ctx context.Context, token string, r request, frame []byte) error {
-	var answer gateway.InboxAnswer
-	err := c.post(ctx, token, "/v1/inbox", frame, &answer)
+func (c *Client) postCommit(ctx context.Context, by service, r request, body commitRequest) error {
+	seq, err := by.commitNow(ctx, body)
 	refusal := asRefusal(err)
 	if err != nil && (refusal == nil || refusal.mayPass() || refusal.Code == codeUnauthorized) {
 		return err
@@ -305,7 +304,7 @@ func (c *Client) postCommit(ctx context.Context, token string, r request, frame 
 		case err != nil:
 			return err
 		case refusal == nil:
-			return c.place(tx, conv, r.message, answer.Seq)
+			return c.place(tx, conv, r.message, seq)
 		}
 		return c.commitRefused(tx, conv, r.message, refusal)
 	}))
@@ -371,7 +370,7 @@ var errNoKeyPackages = errors.New("no key packages yet")
 
 // fetchWanted fetches key packages for the accounts that are to be added. Those
 // that have none are asked for again later: the error says so.
-func (c *Client) fetchWanted(ctx context.Context, token, id string) error {
+func (c *Client) fetchWanted(ctx context.Context, by service, id string) error {
 	conv, err := c.snapshot(ctx, id)
 	if err != nil || conv == nil {
 		return err
@@ -381,7 +380,7 @@ func (c *Client) fetchWanted(ctx context.Context, token, id string) error {
 		if len(w.Packages) > 0 || w.NotBefore > c.now().UnixMilli() {
 			continue
 		}
-		packages, refused, err := c.fetchKeyPackages(ctx, token, w.Account)
+		packages, refused, err := c.fetchKeyPackages(ctx, by, w.Account)
 		if err != nil {
 			return err
 		}
@@ -466,6 +465,6 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 	sub.mustCommit = false
 	sub.sending = true
 	s.ask(request{frameType: gateway.TypeSend, conversation: id, outgoing: o.ID},
-		gateway.Send{ConvID: id, MsgID: o.Wire, Env: o.Envelope})
+		sendRequest{Conversation: id, ID: o.Wire, Message: decoded(o.Envelope)})
 	return nil
 }

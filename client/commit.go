@@ -1,26 +1,23 @@
 package client
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/mls"
 )
 
 // pendingCommit is a commit of our own that the log has not shown yet. It is applied
 // on its echo and not before (I10): the server may let another one win.
 type pendingCommit struct {
-	MessageID string              `json:"message"`
-	Add       []string            `json:"add,omitempty"`    // accounts that become members on the server
-	Remove    []string            `json:"remove,omitempty"` // and who cease to be
-	To        []gateway.WelcomeTo `json:"to,omitempty"`
-	State     []byte              `json:"state"` // commit
+	MessageID string      `json:"message"`
+	Add       []string    `json:"add,omitempty"`    // accounts that become members on the server
+	Remove    []string    `json:"remove,omitempty"` // and who cease to be
+	To        []recipient `json:"to,omitempty"`
+	State     []byte      `json:"state"` // commit
 	// Seq is the place in the log of an external commit: where this device begins to
 	// read. 0 until the server has told.
 	Seq int64 `json:"seq,omitempty"`
@@ -49,16 +46,12 @@ func unmarshalPending(data []byte, o mls.LoadOptions) (*pendingCommit, error) {
 	return &p, err
 }
 
-// frameBody is what conv.commit carries. Retries send the same.
-func (p *pendingCommit) frameBody(conversation string) gateway.Commit {
-	encode := base64.StdEncoding.EncodeToString
-	out := gateway.Commit{ConvID: conversation, MsgID: p.MessageID, Commit: encode(p.commit.Message()), Add: p.Add, Remove: p.Remove}
+// request is what asks for the commit. Retries ask for the same.
+func (p *pendingCommit) request(conversation string) commitRequest {
+	out := commitRequest{Conversation: conversation, ID: p.MessageID, Commit: p.commit.Message(),
+		GroupInfo: p.commit.GroupInfo(), Add: p.Add, Remove: p.Remove}
 	if welcome := p.commit.Welcome(); welcome != nil {
-		out.Welcome = &gateway.CommitWelcome{Env: encode(welcome), To: p.To}
-	}
-	if info := p.commit.GroupInfo(); info != nil {
-		text := encode(info)
-		out.GroupInfo = &text
+		out.Welcome = &commitWelcome{Message: welcome, To: p.To}
 	}
 	return out
 }
@@ -66,14 +59,6 @@ func (p *pendingCommit) frameBody(conversation string) gateway.Commit {
 // addsMax bounds the devices that one commit adds, so that its Welcome stays well
 // under what the server takes; the rest follow with the next commit.
 const addsMax = 256
-
-// accountsMax is how many accounts one commit may add to a conversation, or remove.
-func (c *Client) accountsMax() int {
-	if c.xrpc != nil {
-		return xrpcMembersMax
-	}
-	return math.MaxInt
-}
 
 // invitee is a device that a commit is to add.
 type invitee struct {
@@ -87,7 +72,7 @@ type invitee struct {
 func (c *Client) invitees(conv *conversation) []invitee {
 	var list []invitee
 	added := map[string]bool{}
-	accountsMax := c.accountsMax()
+	accountsMax := c.traits.accountsMax
 	for _, w := range conv.info.Wanted {
 		for _, f := range w.Packages {
 			isNamed := !w.Add || added[w.Account]
@@ -116,7 +101,7 @@ var errLeftOut = errors.New("no device is left to be added")
 // commit from being made are left out, and the application learns of each (EventLeftOut);
 // members to whose keys nothing can be sealed are removed.
 func (c *Client) makeCommit(tx *tx, conv *conversation) error {
-	accountsMax := c.accountsMax()
+	accountsMax := c.traits.accountsMax
 	unwanted := slices.Clone(conv.info.Unwanted[:min(len(conv.info.Unwanted), accountsMax)])
 	removals := c.removals(conv, unwanted)
 	var list []invitee
@@ -162,7 +147,7 @@ func (c *Client) makeCommit(tx *tx, conv *conversation) error {
 	}
 	p := &pendingCommit{MessageID: newMessageID(), Remove: unwanted, commit: commit}
 	for _, i := range list {
-		p.To = append(p.To, gateway.WelcomeTo{UserID: i.account, DeviceID: i.Device, KeyPackageRef: i.Ref})
+		p.To = append(p.To, recipient{Account: i.account, Device: i.Device, KeyPackageRef: i.Ref})
 		if !i.isNamed && !slices.Contains(p.Add, i.account) {
 			p.Add = append(p.Add, i.account)
 		}

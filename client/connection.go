@@ -126,7 +126,7 @@ func (c *Client) connect(ctx context.Context) (served, error) {
 		return served{}, err
 	}
 	c.settle(wire)
-	return c.serve(ctx, newSession(c, wire, ready.SessionToken))
+	return c.serve(ctx, newSession(c, wire, &gatewayCalls{c.caller(), ready.SessionToken}))
 }
 
 // serve runs a session to its end, and looks for a better transport meanwhile.
@@ -200,7 +200,7 @@ func (c *Client) openStreamSession(ctx context.Context, resume string) (*gateway
 		path = "/v1/session/resume"
 	}
 	var ready gateway.Ready
-	if err := c.call(ctx, "", path, body, &ready); err != nil {
+	if err := c.caller().call(ctx, "", path, body, &ready); err != nil {
 		return nil, err
 	}
 	return &ready, nil

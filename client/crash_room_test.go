@@ -135,7 +135,7 @@ var crashOperations = []operation{
 		func(w *crashWorld) { w.invite(w.cid) }},
 	{"a removal pending", func(w *crashWorld) *churner { return w.ann },
 		func(w *crashWorld, c *Client) error {
-			return w.cid.call(w.ctx, w.cid.session(), "/v1/rooms/leave", gateway.LeaveRoom{ConvID: w.room}, &gateway.Status{})
+			return w.cid.caller().call(w.ctx, w.cid.session(), "/v1/rooms/leave", gateway.LeaveRoom{ConvID: w.room}, &gateway.Status{})
 		},
 		func(w *crashWorld) bool { return w.isRoomOf(w.ann, w.bob) && w.see(w.cid).Phase == Removed },
 		func(w *crashWorld) { w.invite(w.cid) }},

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-
-	"waxwing.im/waxwing/api/gateway"
 )
 
 // OwnDevice is a device of this client's account.
@@ -169,13 +167,13 @@ func (c *Client) setLost(tx *tx, lost []string) error {
 
 // revokeLost ends the sessions of lost devices and voids their key packages. It is
 // done again until the server has agreed.
-func (c *Client) revokeLost(ctx context.Context, token string) error {
+func (c *Client) revokeLost(ctx context.Context, by service) error {
 	var revoke []string
 	if err := c.db.update(ctx, func(tx *tx) error { _, err := tx.Settings.Get("revoke", &revoke); return err }); err != nil {
 		return err
 	}
 	for _, device := range revoke {
-		err := c.call(ctx, token, "/v1/session/revoke", gateway.Revoke{DeviceID: &device, KeyPackages: true}, &gateway.Revoked{})
+		err := by.revoke(ctx, device)
 		if r := asRefusal(err); r != nil && !r.mayPass() && r.Code != codeUnauthorized {
 			err = nil // it does not know the device, or cannot do that
 		}

@@ -8,10 +8,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/mls"
 )
 
@@ -143,19 +141,19 @@ func (c *Client) want(conv *conversation, accounts []string) error {
 
 // create makes a conversation on the server, and then its group here. It is done
 // again from the beginning after a crash: the server tells what it has already.
-func (c *Client) create(ctx context.Context, token, id string) error {
+func (c *Client) create(ctx context.Context, by service, id string) error {
 	conv, err := c.snapshot(ctx, id)
 	if err != nil || conv == nil || conv.phase != Creating {
 		return err
 	}
+	peer := ""
 	if conv.info.Kind == DM {
-		err = c.call(ctx, token, "/v1/dms/create", gateway.CreateDM{PeerUserID: conv.info.Peer, ConvID: &id}, &gateway.DMCreated{})
-	} else {
-		err = c.call(ctx, token, "/v1/rooms/create", gateway.RoomMembers{ConvID: id}, &gateway.Status{})
+		peer = conv.info.Peer
 	}
-	role := "owner"
-	if r := asRefusal(err); r != nil && r.Message == "conversation already exists" {
-		if role, err = c.roleIn(ctx, token, id); err != nil {
+	err = by.create(ctx, id, peer)
+	role := RoleOwner
+	if errors.Is(err, errExists) {
+		if role, err = c.roleIn(ctx, by, id); err != nil {
 			return err
 		}
 	}
@@ -229,11 +227,11 @@ func (c *Client) giveUp(ctx context.Context, id string, why error) error {
 }
 
 // roleIn is the account's role in a conversation on the server, "" if it is not in it.
-func (c *Client) roleIn(ctx context.Context, token, id string) (role string, err error) {
-	err = c.listConversations(ctx, token, func(list []gateway.Conversation) (bool, error) {
+func (c *Client) roleIn(ctx context.Context, by service, id string) (role string, err error) {
+	err = c.listConversations(ctx, by, func(list []listed) (bool, error) {
 		for _, item := range list {
-			if item.ConvID == id {
-				role = item.Role
+			if item.id == id {
+				role = item.role
 				return false, nil
 			}
 		}
@@ -248,19 +246,19 @@ const listPagesMax = 1024
 
 // listConversations hands the server's list of conversations to take, page by page, until
 // that wants no more.
-func (c *Client) listConversations(ctx context.Context, token string, take func([]gateway.Conversation) (more bool, err error)) error {
-	path := "/v1/conversations"
+func (c *Client) listConversations(ctx context.Context, by service, take func([]listed) (more bool, err error)) error {
+	cursor := ""
 	for range listPagesMax {
-		var list gateway.ConversationList
-		if err := c.call(ctx, token, path, nil, &list); err != nil {
+		list, next, err := by.conversations(ctx, cursor)
+		if err != nil {
 			return fmt.Errorf("list conversations: %w", err)
 		}
-		isEmpty := len(list.Items) == 0
-		more, err := take(slices.DeleteFunc(list.Items, func(item gateway.Conversation) bool { return !isConversationID(item.ConvID) }))
-		if err != nil || !more || list.NextCursor == "" || isEmpty {
+		isEmpty := len(list) == 0
+		more, err := take(slices.DeleteFunc(list, func(item listed) bool { return !isConversationID(item.id) }))
+		if err != nil || !more || next == "" || isEmpty {
 			return err
 		}
-		path = "/v1/conversations?cursor=" + url.QueryEscape(list.NextCursor)
+		cursor = next
 	}
 	return nil
 }
@@ -286,12 +284,12 @@ func (c *Client) standings(ctx context.Context) (map[string]standing, error) {
 // learnConversations notes conversations that the server has us in and this device
 // does not know: somebody is about to send their Welcome, or has. It compares the
 // members of the others, and returns those for which they have to be asked.
-func (c *Client) learnConversations(ctx context.Context, token string) (unclear []string, err error) {
+func (c *Client) learnConversations(ctx context.Context, by service) (unclear []string, err error) {
 	before, err := c.standings(ctx)
 	if err != nil {
 		return nil, err
 	}
-	err = c.listConversations(ctx, token, func(list []gateway.Conversation) (bool, error) {
+	err = c.listConversations(ctx, by, func(list []listed) (bool, error) {
 		some, err := c.learnList(ctx, list, before)
 		unclear = append(unclear, some...)
 		return true, err
@@ -302,28 +300,28 @@ func (c *Client) learnConversations(ctx context.Context, token string) (unclear 
 // learnList takes in a list of conversations that was asked for when they stood as
 // before says. What has ended here since was still going on when the server answered:
 // the list does not bring it back.
-func (c *Client) learnList(ctx context.Context, list []gateway.Conversation, before map[string]standing) (unclear []string, err error) {
+func (c *Client) learnList(ctx context.Context, list []listed, before map[string]standing) (unclear []string, err error) {
 	err = c.db.update(ctx, func(tx *tx) error {
 		unclear = nil
 		for _, item := range list {
-			conv, err := tx.conversation(item.ConvID)
+			conv, err := tx.conversation(item.id)
 			if err != nil {
 				return err
 			}
-			was := before[item.ConvID]
+			was := before[item.id]
 			if conv != nil && conv.phase == Removed && (was.isLive || was.epoch != conv.epoch()) {
 				continue
 			}
-			if err := c.learnConversation(tx, item.ConvID); err != nil {
+			if err := c.learnConversation(tx, item.id); err != nil {
 				return err
 			}
-			if conv, err = tx.conversation(item.ConvID); err != nil {
+			if conv, err = tx.conversation(item.id); err != nil {
 				return err
 			}
-			if conv.phase == Waiting && conv.info.Waiting == (waiting{}) && item.LatestSeq == nil {
+			if conv.phase == Waiting && conv.info.Waiting == (waiting{}) && item.isEmpty {
 				conv.editInfo().Waiting.Tries = 1 // where nobody has said anything there is no group: others go first
 			}
-			if len(item.Members) == 0 || !c.takeRoster(conv, roster{item.Members, item.Role, was.epoch}) {
+			if len(item.accounts) == 0 || !c.takeRoster(conv, roster{item.accounts, item.role, was.epoch}) {
 				unclear = append(unclear, conv.id)
 			}
 		}

@@ -3,11 +3,9 @@ package client
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"time"
 
@@ -99,13 +97,13 @@ const welcomeTries = 3
 
 // enter makes an external commit from the GroupInfo that the server has, and keeps it.
 // hasEntered says that there is one. A question in vain is noted and is no error.
-func (c *Client) enter(ctx context.Context, token, id string) (hasEntered bool, err error) {
+func (c *Client) enter(ctx context.Context, by service, id string) (hasEntered bool, err error) {
 	conv, err := c.snapshot(ctx, id)
 	if err != nil || conv == nil || !conv.mayEnter() {
 		return false, err
 	}
-	var answer gateway.GroupInfo
-	if err := c.call(ctx, token, "/v1/groupinfo?conv_id="+url.QueryEscape(id), nil, &answer); err != nil {
+	answer, err := by.groupInfo(ctx, id)
+	if err != nil {
 		r := asRefusal(err)
 		switch {
 		case r != nil && r.Code == codeForbidden:
@@ -204,16 +202,12 @@ func readOffer(raw []byte) (*offer, error) {
 // commit. What mls.JoinExternal verifies is that the signer said so, and by the hook
 // that all members are whom their accounts vouch for. That it is the right group, and
 // not one that the server has made up with a friend, is decided here.
-func (c *Client) makeEntry(ctx context.Context, conv *conversation, answer *gateway.GroupInfo) (*pendingCommit, error) {
-	raw, err := base64.StdEncoding.DecodeString(answer.GroupInfo)
-	if err != nil {
-		return nil, errors.New("not base64")
-	}
-	o, err := readOffer(raw)
+func (c *Client) makeEntry(ctx context.Context, conv *conversation, answer *offeredGroup) (*pendingCommit, error) {
+	o, err := readOffer(answer.message)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.checkOffer(ctx, conv, o, answer.Epoch); err != nil {
+	if err := c.checkOffer(ctx, conv, o, answer.epoch); err != nil {
 		return nil, err
 	}
 	old, isIn := c.oldLeaf(o)
@@ -224,7 +218,7 @@ func (c *Client) makeEntry(ctx context.Context, conv *conversation, answer *gate
 	if err := c.db.update(ctx, func(tx *tx) (err error) { all, err = tx.conversations(); return err }); err != nil {
 		return nil, err
 	}
-	commit, err := mls.JoinExternal(raw, c.identity, mls.ExternalJoinOptions{Hook: c.credentialHook, Now: c.now,
+	commit, err := mls.JoinExternal(answer.message, c.identity, mls.ExternalJoinOptions{Hook: c.credentialHook, Now: c.now,
 		Padding: mls.PadBuckets, Limits: c.limits(), InUse: inUse(all, conv.id), Resync: old != nil, IsOld: func(l mls.Leaf) bool { return old != nil && l.Index == *old }})
 	if err != nil {
 		return nil, err

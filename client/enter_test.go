@@ -233,12 +233,12 @@ func TestWrongOffer(t *testing.T) {
 		}
 		return conv
 	}
-	offerOf := func(g *mls.Group) gateway.GroupInfo {
+	offerOf := func(g *mls.Group) offeredGroup {
 		raw, err := g.GroupInfo()
 		if err != nil {
 			t.Fatal(err)
 		}
-		return gateway.GroupInfo{Epoch: int64(g.Epoch()), GroupInfo: base64.StdEncoding.EncodeToString(raw)}
+		return offeredGroup{raw, int64(g.Epoch())}
 	}
 	next := func(g *mls.Group) *mls.Group {
 		p, err := g.Commit(mls.CommitOptions{})
@@ -263,7 +263,7 @@ func TestWrongOffer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	packages, _, err := ann.fetchKeyPackages(w.ctx, ann.session(), bob.did())
+	packages, _, err := ann.fetchKeyPackages(w.ctx, ann.calls(), bob.did())
 	if err != nil || len(packages) != 1 {
 		t.Fatal(packages, err)
 	}
@@ -278,16 +278,16 @@ func TestWrongOffer(t *testing.T) {
 	good := next(group(ann, room).group)
 	for _, row := range []struct {
 		name  string
-		offer gateway.GroupInfo
+		offer offeredGroup
 		want  string // in the error; "" for none
 	}{
 		{"good", offerOf(good), ""},
 		{"of the epoch that we are in", offerOf(group(ann, room).group), errNothingToDo.Error()},
-		{"of an epoch that the server is not in", gateway.GroupInfo{Epoch: 99, GroupInfo: offerOf(good).GroupInfo}, errWait.Error()},
+		{"of an epoch that the server is not in", offeredGroup{offerOf(good).message, 99}, errWait.Error()},
 		{"of another room", offerOf(next(group(ann, other).group)), "another group"},
 		{"made up with a friend", offerOf(far), "who was not in the group"},
-		{"noise", gateway.GroupInfo{Epoch: 3, GroupInfo: "AAEABAAB"}, "malformed"},
-		{"not base64", gateway.GroupInfo{Epoch: 3, GroupInfo: "?"}, "base64"},
+		{"noise", offeredGroup{decoded("AAEABAAB"), 3}, "malformed"},
+		{"not base64", offeredGroup{decoded("?"), 3}, "malformed"},
 	} {
 		_, err := bob.makeEntry(w.ctx, group(bob, room), &row.offer)
 		if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
@@ -301,7 +301,7 @@ func TestWrongOffer(t *testing.T) {
 		t.Errorf("cid: %v", err)
 	}
 	// An account that is not in the group comes in by itself: refused by all who are.
-	joiner, err := mls.JoinExternal(mustDecode(t, offerOf(group(ann, room).group).GroupInfo), mls.Identity{Credential: []byte(eve.DID()), Key: key,
+	joiner, err := mls.JoinExternal(offerOf(group(ann, room).group).message, mls.Identity{Credential: []byte(eve.DID()), Key: key,
 		Extensions: []mls.Extension{{Type: CertificateExtension, Data: certificate}}}, mls.ExternalJoinOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -321,15 +321,6 @@ func TestWrongOffer(t *testing.T) {
 	if after := bob.must(room); after.Epoch != before.Epoch || len(after.Members) != len(before.Members) {
 		t.Errorf("bob has followed: %+v", after)
 	}
-}
-
-func mustDecode(t *testing.T, text string) []byte {
-	t.Helper()
-	data, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
 }
 
 // TestDressedCommit: a joiner that removes another device, in the name of the account

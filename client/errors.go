@@ -110,6 +110,21 @@ type Refusal struct {
 // Error gives the code and what the server says.
 func (r *Refusal) Error() string { return fmt.Sprintf("server refused: %s: %s", r.Code, r.Message) }
 
+// The codes of refusals that this package decides by, as in the gateway protocol.
+const (
+	codeRateLimited    = "rate_limited"
+	codeLimitExceeded  = "limit_exceeded"
+	codeUnavailable    = "unavailable"
+	codeInternal       = "internal_error"
+	codeUnauthorized   = "unauthorized"
+	codeForbidden      = "forbidden"
+	codeNotFound       = "not_found"
+	codeResumeFailed   = "resume_failed"
+	codeEpochConflict  = "epoch_conflict"
+	codeInvalidRequest = "invalid_request"
+	codePruned         = "replay_window_exceeded"
+)
+
 // asRefusal is the refusal in err, or nil.
 func asRefusal(err error) *Refusal {
 	var r *Refusal

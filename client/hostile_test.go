@@ -112,14 +112,14 @@ func TestForeignDevices(t *testing.T) {
 	ann := w.person("ann")
 	ann.options.AllowUnverified = true
 	ann.open()
-	p, err := ann.checkKeyPackage(bob.DID(), forgedPackage(t, bob.DID(), nil))
+	p, err := ann.checkKeyPackage(bob.DID(), offered(t, bob.DID(), nil))
 	if err != nil || p.Device != "bob-device" {
 		t.Errorf("%+v, %v", p, err)
 	}
-	if _, err := ann.checkKeyPackage("did:web:bob.example", forgedPackage(t, "did:web:bob.example", nil)); err != nil {
+	if _, err := ann.checkKeyPackage("did:web:bob.example", offered(t, "did:web:bob.example", nil)); err != nil {
 		t.Error(err)
 	}
-	_, err = ann.checkKeyPackage(bob.DID(), forgedPackage(t, bob.DID(), func(leafKey []byte) []byte {
+	_, err = ann.checkKeyPackage(bob.DID(), offered(t, bob.DID(), func(leafKey []byte) []byte {
 		data, err := issueCertificate(eve, "bob-device", leafKey, time.Now().Add(time.Hour))
 		if err != nil {
 			t.Fatal(err)
@@ -377,7 +377,7 @@ func TestWithheldCommits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSession(ann.Client, nil, "")
+	s := newSession(ann.Client, nil, nil)
 	sub := s.sub(room)
 	if s.isStalled(conv, sub) {
 		t.Error("stalled without a reason")
@@ -394,4 +394,10 @@ func TestWithheldCommits(t *testing.T) {
 	if s.isStalled(conv, sub) {
 		t.Error("stalled twice")
 	}
+}
+
+// offered is forgedPackage as the session has it from the server.
+func offered(t *testing.T, credential string, certify func(leafKey []byte) []byte) offeredPackage {
+	item := forgedPackage(t, credential, certify)
+	return offeredPackage{item.DeviceID, item.KeyPackageRef, decoded(item.KeyPackage)}
 }

@@ -14,19 +14,6 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 )
 
-// The codes of refusals that this package decides by.
-const (
-	codeRateLimited    = string(gateway.CodeRateLimited)
-	codeUnavailable    = string(gateway.CodeUnavailable)
-	codeInternal       = string(gateway.CodeInternal)
-	codeUnauthorized   = string(gateway.CodeUnauthorized)
-	codeForbidden      = string(gateway.CodeForbidden)
-	codeResumeFailed   = string(gateway.CodeResumeFailed)
-	codeEpochConflict  = string(gateway.CodeEpochConflict)
-	codeInvalidRequest = string(gateway.CodeInvalidRequest)
-	codePruned         = string(gateway.CodeReplayWindowExceeded)
-)
-
 // answerBytesMax bounds the body of an HTTP answer, and requestTimeout one call, beside the
 // time for the answer's bytes: they may come as slowly as answerRate, in bytes a second. A
 // long record would otherwise never arrive over a slow line, and be asked for again for ever.
@@ -81,45 +68,42 @@ func (r patientReader) Read(b []byte) (int, error) {
 // errorBytesMax bounds the body of an answer that is no success where nothing else is read.
 const errorBytesMax = 64 << 10
 
-// call makes an HTTP call: POST with a body, GET without. An answer that is no
-// success is a *Refusal.
-func (c *Client) call(ctx context.Context, token, path string, in, out any) error {
-	if c.xrpc != nil && strings.HasPrefix(path, "/v1/") {
-		return asAnswer(c.xrpc.answer(ctx, path, in, out))
-	}
+// caller makes the HTTP calls of the gateway protocol.
+type caller struct {
+	base   *url.URL
+	client *http.Client
+	device string // of this client
+}
+
+// call makes a call: POST with a body, GET without. A refusal is an error that wraps a
+// *Refusal.
+func (h caller) call(ctx context.Context, token, path string, in, out any) error {
 	if in == nil {
-		return c.request(ctx, http.MethodGet, token, path, nil, out)
+		return asAnswer(h.exchange(ctx, http.MethodGet, token, path, nil, out))
 	}
 	raw, err := gateway.Marshal(in)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", path, err)
 	}
-	return c.post(ctx, token, path, raw, out)
+	return h.post(ctx, token, path, raw, out)
 }
 
 // post is call for a body that is JSON already.
-func (c *Client) post(ctx context.Context, token, path string, raw []byte, out any) error {
-	if c.xrpc != nil && strings.HasPrefix(path, "/v1/") {
-		return asAnswer(c.xrpc.answer(ctx, path, raw, out))
-	}
-	return c.request(ctx, http.MethodPost, token, path, bytes.NewReader(raw), out)
-}
-
-func (c *Client) request(ctx context.Context, method, token, path string, body io.Reader, out any) error {
-	return asAnswer(c.exchange(ctx, method, token, path, body, out))
+func (h caller) post(ctx context.Context, token, path string, raw []byte, out any) error {
+	return asAnswer(h.exchange(ctx, http.MethodPost, token, path, bytes.NewReader(raw), out))
 }
 
 // exchangeFrame posts a frame to the inbox. A refusal is a *gateway.Error, word for word.
-func (c *Client) exchangeFrame(ctx context.Context, token string, frame []byte, out *gateway.InboxAnswer) error {
-	return c.exchange(ctx, http.MethodPost, token, "/v1/inbox", bytes.NewReader(frame), out)
+func (h caller) exchangeFrame(ctx context.Context, token string, frame []byte, out *gateway.InboxAnswer) error {
+	return h.exchange(ctx, http.MethodPost, token, "/v1/inbox", bytes.NewReader(frame), out)
 }
 
-// exchange is request with refusals as they came, as *gateway.Error.
-func (c *Client) exchange(ctx context.Context, method, token, path string, body io.Reader, out any) error {
+// exchange makes a call. A refusal is a *gateway.Error, word for word.
+func (h caller) exchange(ctx context.Context, method, token, path string, body io.Reader, out any) error {
 	ctx, cancel, patience := withPatience(ctx)
 	defer cancel()
 	path, query, _ := strings.Cut(path, "?")
-	address := c.base.JoinPath(path)
+	address := h.base.JoinPath(path)
 	address.RawQuery = query
 	request, err := http.NewRequestWithContext(ctx, method, address.String(), body)
 	if err != nil {
@@ -131,7 +115,7 @@ func (c *Client) exchange(ctx context.Context, method, token, path string, body 
 	if body != nil {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	answer, err := c.http.Do(request)
+	answer, err := h.client.Do(request)
 	if err != nil {
 		return fmt.Errorf("call %s: %w", path, err)
 	}
@@ -163,7 +147,7 @@ func errorIn(answer *http.Response, body []byte) *gateway.Error {
 func asAnswer(err error) error {
 	var e *gateway.Error
 	if errors.As(err, &e) {
-		return refusalOf(e)
+		return declinedBy(e)
 	}
 	return err
 }
@@ -184,13 +168,15 @@ func refusalOf(e *gateway.Error) *Refusal {
 	return r
 }
 
+func (c *Client) caller() caller { return caller{c.base, c.http, c.options.DeviceID} }
+
 // audience is the DID of the service: whom a service token is for. It is asked
 // each time, since an operator may change it.
 func (c *Client) audience(ctx context.Context) (string, error) {
 	var document struct {
 		ID string `json:"id"`
 	}
-	if err := c.call(ctx, "", "/.well-known/did.json", nil, &document); err != nil {
+	if err := c.caller().call(ctx, "", "/.well-known/did.json", nil, &document); err != nil {
 		return "", fmt.Errorf("ask for the service's DID: %w", err)
 	}
 	if document.ID == "" {

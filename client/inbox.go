@@ -99,7 +99,7 @@ func (s *stream) post() {
 			continue
 		}
 		var done gateway.InboxAnswer
-		err := s.c.exchangeFrame(s.ctx, s.token, p.data, &done)
+		err := s.c.caller().exchangeFrame(s.ctx, s.token, p.data, &done)
 		var e *gateway.Error
 		switch {
 		case errors.As(err, &e) && e.Code == gateway.CodeUnauthorized:
@@ -134,7 +134,7 @@ func (s *stream) acknowledge() {
 		for _, p := range s.outgoing.takeAcks() {
 			data, err := gateway.EncodeFrame(p.frameType, nil, p.body)
 			if err == nil {
-				err = s.c.exchangeFrame(s.ctx, s.token, data, &gateway.InboxAnswer{})
+				err = s.c.caller().exchangeFrame(s.ctx, s.token, data, &gateway.InboxAnswer{})
 			}
 			if err == nil {
 				again.ok()

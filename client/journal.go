@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -21,16 +22,16 @@ import (
 // the same msg_id and byte for byte, so that others know it too. Whoever was away while
 // that happened, and finds the log to end as before, keeps the order that it knew.
 
-// note enters an event of the log, with the frame that sent it if it is our own.
-func (t *tx) note(conversation string, seq int64, digest [sha256.Size]byte, frameType string, frame any) error {
-	if frame == nil {
+// note enters an event of the log, with the request that sent it if it is our own.
+func (t *tx) note(conversation string, seq int64, digest [sha256.Size]byte, kind string, request any) error {
+	if request == nil {
 		return t.Journal.Note(conversation, seq, digest, "", nil)
 	}
-	raw, err := gateway.Marshal(frame)
+	raw, err := json.Marshal(request)
 	if err != nil {
 		return fmt.Errorf("encode journal: %w", err)
 	}
-	return t.Journal.Note(conversation, seq, digest, frameType, raw)
+	return t.Journal.Note(conversation, seq, digest, kind, raw)
 }
 
 // overlap is the event that a subscription begins with: the last one that was taken in,
@@ -159,7 +160,7 @@ func (c *Client) accountSetBack(tx *tx, pos int64) error {
 // resend puts back what the log has lost and is ours, in the order it was in. A commit
 // waits until those of others before it are back; if they do not come the group is
 // entered anew.
-func (c *Client) resend(ctx context.Context, token, id string, tries int) error {
+func (c *Client) resend(ctx context.Context, by service, id string, tries int) error {
 	var lost []home.Request
 	if err := c.db.update(ctx, func(tx *tx) (err error) {
 		lost, err = tx.Journal.Lost(id)
@@ -168,8 +169,7 @@ func (c *Client) resend(ctx context.Context, token, id string, tries int) error 
 		return err
 	}
 	for _, r := range lost {
-		frame := fmt.Appendf(nil, `{"v":%d,"t":%q,"body":%s}`, gateway.Version, r.Kind, r.Body)
-		err := c.post(ctx, token, "/v1/inbox", frame, &gateway.InboxAnswer{})
+		err := resendOne(ctx, by, r)
 		refusal := asRefusal(err)
 		switch {
 		case err == nil:
@@ -190,6 +190,26 @@ func (c *Client) resend(ctx context.Context, token, id string, tries int) error 
 		}
 		return err
 	})
+}
+
+// resendOne sends again what a request of the journal has sent.
+func resendOne(ctx context.Context, by service, r home.Request) error {
+	var err error
+	switch r.Kind {
+	case home.KindSend:
+		var m sendRequest
+		if err = json.Unmarshal(r.Body, &m); err == nil {
+			_, err = by.sendNow(ctx, m)
+		}
+	case home.KindCommit:
+		var m commitRequest
+		if err = json.Unmarshal(r.Body, &m); err == nil {
+			_, err = by.commitNow(ctx, m)
+		}
+	default:
+		err = fmt.Errorf("the journal has a request of kind %q", r.Kind)
+	}
+	return err
 }
 
 // resendTries is how often a commit is sent again that the server is not ready for.
@@ -231,7 +251,7 @@ func (s *session) advanceResend(ctx context.Context, conv *conversation, sub *su
 		return
 	}
 	tries := sub.commit.failed
-	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.resend(ctx, s.token, conv.id, tries) }, nil)
+	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.resend(ctx, s.service, conv.id, tries) }, nil)
 }
 
 // setBack reads the log again from where it may be as it was.

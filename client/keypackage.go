@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/client/internal/home"
 	"waxwing.im/waxwing/mls"
 	"waxwing.im/waxwing/mls/keypackage"
@@ -107,7 +105,7 @@ const keyPackagesLook = 24 * time.Hour
 // first time it takes the place of whatever an earlier home of the same device left
 // there, whose private keys are gone. available is what the server last said, or
 // -1 to ask it.
-func (c *Client) fillKeyPackages(ctx context.Context, token string, available int64) error {
+func (c *Client) fillKeyPackages(ctx context.Context, by service, available int64) error {
 	isFirst, err := c.prepareKeyPackages(ctx)
 	if err != nil {
 		return err
@@ -123,7 +121,7 @@ func (c *Client) fillKeyPackages(ctx context.Context, token string, available in
 			return err
 		}
 		if len(fresh) > 0 || available < 0 {
-			if available, err = c.publish(ctx, token, isFirst, fresh); err != nil {
+			if available, err = c.publish(ctx, by, isFirst, fresh); err != nil {
 				return err
 			}
 			isFirst = false
@@ -149,7 +147,7 @@ func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 		if err := tx.KeyPackages.Forget(now.Add(-keyPackageGrace), now.Add(-lastResortGrace), now.Add(keyPackageRenew)); err != nil {
 			return err
 		}
-		published, err := tx.Counters.Get(c.publishedCounter())
+		published, err := tx.Counters.Get(c.traits.pool)
 		if err != nil {
 			return err
 		}
@@ -177,41 +175,24 @@ func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 	return isFirst, err
 }
 
-// publishedCounter says whether packages were published. The server's doors know this
-// device by different names, each with a pool of its own.
-func (c *Client) publishedCounter() string {
-	if c.xrpc != nil {
-		return "published_xrpc"
-	}
-	return "published"
-}
-
 // publish sends packages to the server and notes that it has them, and no others. A
 // crash in between sends the same ones again.
-func (c *Client) publish(ctx context.Context, token string, isFirst bool, fresh []publication) (available int64, err error) {
-	refs, messages := []string{}, []string{}
-	for _, p := range fresh {
-		refs = append(refs, p.ref)
-		messages = append(messages, base64.StdEncoding.EncodeToString(p.message))
-	}
-	var answer gateway.KeyPackagesPublished
-	if isFirst {
-		err = c.call(ctx, token, "/v1/keypackages/rotate", gateway.RotateKeyPackages{DeviceID: c.options.DeviceID,
-			Revoke: true, Replacement: messages}, &answer)
-	} else {
-		err = c.call(ctx, token, "/v1/keypackages", gateway.PublishKeyPackages{DeviceID: c.options.DeviceID,
-			KeyPackages: messages}, &answer)
-	}
+func (c *Client) publish(ctx context.Context, by service, isFirst bool, fresh []publication) (available int64, err error) {
+	available, err = by.publish(ctx, fresh, isFirst)
 	if err != nil {
 		return 0, fmt.Errorf("publish key packages: %w", err)
 	}
 	err = c.db.update(ctx, func(tx *tx) error {
+		var refs []string
+		for _, p := range fresh {
+			refs = append(refs, p.ref)
+		}
 		if err := tx.KeyPackages.Published(refs); err != nil {
 			return err
 		}
-		return tx.Counters.Set(c.publishedCounter(), 1)
+		return tx.Counters.Set(c.traits.pool, 1)
 	})
-	return answer.Available, err
+	return available, err
 }
 
 // fetchedPackage is a package of somebody else's device, checked.
@@ -226,13 +207,12 @@ type fetchedPackage struct {
 // fetchKeyPackages takes one package of each of the account's devices. Packages
 // that are not the account's are left out and reported in refused, which wraps
 // ErrKeyPackage; err is about the request.
-func (c *Client) fetchKeyPackages(ctx context.Context, token, account string) (packages []fetchedPackage, refused, err error) {
-	var answer gateway.DeviceKeyPackages
-	if err := c.call(ctx, token, "/v1/keypackages/fetch", gateway.FetchKeyPackages{UserID: account, PerDevice: true},
-		&answer); err != nil {
+func (c *Client) fetchKeyPackages(ctx context.Context, by service, account string) (packages []fetchedPackage, refused, err error) {
+	items, err := by.fetch(ctx, account)
+	if err != nil {
 		return nil, nil, fmt.Errorf("fetch key packages: %w", err)
 	}
-	for _, item := range answer.Items {
+	for _, item := range items {
 		p, err := c.checkKeyPackage(account, item)
 		if err != nil {
 			refused = errors.Join(refused, err)
@@ -245,16 +225,12 @@ func (c *Client) fetchKeyPackages(ctx context.Context, token, account string) (p
 
 // checkKeyPackage decides whether a package that the server gave for account is to
 // be believed: whoever is added with it reads everything.
-func (c *Client) checkKeyPackage(account string, item gateway.DeviceKeyPackage) (fetchedPackage, error) {
+func (c *Client) checkKeyPackage(account string, item offeredPackage) (fetchedPackage, error) {
 	refuse := func(err error) (fetchedPackage, error) {
-		return fetchedPackage{}, fmt.Errorf("%w: device %q of %s: %w", ErrKeyPackage, item.DeviceID, account, err)
-	}
-	raw, err := base64.StdEncoding.DecodeString(item.KeyPackage)
-	if err != nil {
-		return refuse(errors.New("not base64"))
+		return fetchedPackage{}, fmt.Errorf("%w: device %q of %s: %w", ErrKeyPackage, item.device, account, err)
 	}
 	now := c.now()
-	info, err := keypackage.ValidateWithin(raw, now, c.options.LifetimeMax)
+	info, err := keypackage.ValidateWithin(item.message, now, c.options.LifetimeMax)
 	if err != nil {
 		return refuse(err)
 	}
@@ -264,16 +240,16 @@ func (c *Client) checkKeyPackage(account string, item gateway.DeviceKeyPackage) 
 		return refuse(errors.New("another cipher suite"))
 	case string(info.Identity) != account:
 		return refuse(errors.New("its credential names another account"))
-	case item.KeyPackageRef != "" && item.KeyPackageRef != ref:
+	case item.ref != "" && item.ref != ref:
 		return refuse(errors.New("it is not the package named"))
 	}
 	var message wire.Message
-	if err := wire.Unmarshal(raw, &message); err != nil {
+	if err := wire.Unmarshal(item.message, &message); err != nil {
 		return refuse(err)
 	}
 	data, _ := wire.FindExtension(message.KeyPackage.Leaf.Extensions, CertificateExtension)
 	v, err := judgeLeaf(account, info.SignatureKey, data, now)
-	if err == nil && v.DeviceID != "" && v.DeviceID != item.DeviceID && !isServerName(item.DeviceID) {
+	if err == nil && v.DeviceID != "" && v.DeviceID != item.device && !isServerName(item.device) {
 		err = fmt.Errorf("%w: it is another device's", ErrCertificate)
 	}
 	if err == nil {
@@ -282,7 +258,7 @@ func (c *Client) checkKeyPackage(account string, item gateway.DeviceKeyPackage) 
 	if err != nil {
 		return refuse(err)
 	}
-	return fetchedPackage{Device: item.DeviceID, Name: v.DeviceID, Ref: ref, SignatureKey: slices.Clone(info.SignatureKey), Message: raw}, nil
+	return fetchedPackage{Device: item.device, Name: v.DeviceID, Ref: ref, SignatureKey: slices.Clone(info.SignatureKey), Message: item.message}, nil
 }
 
 // isServerName says whether a device goes by a name that the server has made, since it

@@ -40,7 +40,7 @@ func TestPublished(t *testing.T) {
 	add()
 	first := waiting()
 	isSent.Store(true)
-	if _, err := ann.publish(w.ctx, ann.session(), false, first); err != nil {
+	if _, err := ann.publish(w.ctx, ann.calls(), false, first); err != nil {
 		t.Fatal(err)
 	}
 	left := waiting()

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"encoding/base64"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -102,13 +103,9 @@ func TestLastResortIsReplaced(t *testing.T) {
 // drains fetches packages of another account until it gets a last-resort one.
 func (p *person) drains(of *person) fetchedPackage {
 	p.w.t.Helper()
-	var kept tokens
-	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.Settings.Get("tokens", &kept); return err }); err != nil {
-		p.w.t.Fatal(err)
-	}
 	_, fresh := of.lastResorts()
 	for range 100 {
-		list, refused, err := p.fetchKeyPackages(p.w.ctx, kept.Session, of.did())
+		list, refused, err := p.fetchKeyPackages(p.w.ctx, p.calls(), of.did())
 		if err != nil || refused != nil || len(list) != 1 {
 			p.w.t.Fatalf("%s fetches %v, %v, %v", p.name, list, refused, err)
 		}
@@ -167,7 +164,7 @@ func TestGroupInUse(t *testing.T) {
 	if err := eve.db.update(w.ctx, func(tx *tx) error { return eve.makeCommit(tx, conv) }); err != nil {
 		t.Fatal(err)
 	}
-	welcome := conv.pending.frameBody(room).Welcome.Env
+	welcome := base64.StdEncoding.EncodeToString(conv.pending.commit.Welcome())
 	for _, id := range []string{"another name", "dm_" + room[:32]} {
 		if err := ann.db.update(w.ctx, func(tx *tx) error {
 			return ann.takeWelcome(tx, &gateway.Welcome{ConvID: id, KeyPackageRef: f.Ref, Env: welcome, NextSeq: 1, Pos: 1 << 40})
@@ -206,7 +203,7 @@ func TestGroupNamesAreNotTaken(t *testing.T) {
 	if err := eve.db.update(w.ctx, func(tx *tx) error { return eve.makeCommit(tx, conv) }); err != nil {
 		t.Fatal(err)
 	}
-	welcome := &gateway.Welcome{ConvID: "party", KeyPackageRef: f.Ref, Env: conv.pending.frameBody(dm).Welcome.Env, NextSeq: 1, Pos: 1 << 40}
+	welcome := &gateway.Welcome{ConvID: "party", KeyPackageRef: f.Ref, Env: base64.StdEncoding.EncodeToString(conv.pending.commit.Welcome()), NextSeq: 1, Pos: 1 << 40}
 	if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.takeWelcome(tx, welcome) }); err != nil {
 		t.Fatal(err)
 	}
@@ -273,11 +270,7 @@ func (p *person) drainsOne(of *person) fetchedPackage {
 	if err := p.WaitOnline(p.w.ctx); err != nil {
 		p.w.t.Fatal(err)
 	}
-	var kept tokens
-	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.Settings.Get("tokens", &kept); return err }); err != nil {
-		p.w.t.Fatal(err)
-	}
-	list, refused, err := p.fetchKeyPackages(p.w.ctx, kept.Session, of.did())
+	list, refused, err := p.fetchKeyPackages(p.w.ctx, p.calls(), of.did())
 	if err != nil || refused != nil || len(list) == 0 {
 		p.w.t.Fatalf("%s fetches %v, %v, %v", p.name, list, refused, err)
 	}

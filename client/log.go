@@ -62,9 +62,9 @@ func (c *Client) takeNext(tx *tx, conv *conversation, e *gateway.Event) error {
 		}
 		return err
 	}
-	if frameType, frame, err := c.ownFrame(tx, conv, e, message); err != nil {
+	if kind, request, err := c.ownRequest(tx, conv, e, message); err != nil {
 		return err
-	} else if err := tx.note(conv.id, e.Seq, digest, frameType, frame); err != nil {
+	} else if err := tx.note(conv.id, e.Seq, digest, kind, request); err != nil {
 		return err
 	}
 	switch isOwn := conv.isPendingEcho(message); {
@@ -120,17 +120,17 @@ func (c *Client) takeOld(tx *tx, conv *conversation, e *gateway.Event) (taken, e
 	return takenBack, c.rewind(tx, conv, e.Seq-1)
 }
 
-// ownFrame is the frame that has sent an event of our own, for the journal; nil for
+// ownRequest is the request that has sent an event of our own, for the journal; nil for
 // those of others.
-func (c *Client) ownFrame(tx *tx, conv *conversation, e *gateway.Event, message []byte) (frameType string, frame any, err error) {
+func (c *Client) ownRequest(tx *tx, conv *conversation, e *gateway.Event, message []byte) (kind string, request any, err error) {
 	if conv.isPendingEcho(message) {
-		return gateway.TypeCommit, conv.pending.frameBody(conv.id), nil
+		return home.KindCommit, conv.pending.request(conv.id), nil
 	}
 	own, err := tx.Outbox.ByWire(conv.id, e.MsgID)
 	if err != nil || own == nil || own.Envelope != e.Env {
 		return "", nil, err
 	}
-	return gateway.TypeSend, gateway.Send{ConvID: conv.id, MsgID: e.MsgID, Env: e.Env}, nil
+	return home.KindSend, sendRequest{Conversation: conv.id, ID: e.MsgID, Message: message}, nil
 }
 
 // takeEcho delivers a message of our own.

@@ -72,12 +72,16 @@ func (s *session) fetch(ctx context.Context, p *part) {
 
 // complete asks once.
 func (s *session) complete(ctx context.Context, p *part) error {
+	calls, ok := s.service.(*gatewayCalls)
+	if !ok {
+		return errAnswerTooLong
+	}
 	if p.event == nil {
 		if p.welcome.Omitted.Bytes > answerBytesMax {
 			return errAnswerTooLong
 		}
 		var whole gateway.StoredWelcome
-		err := s.c.call(ctx, s.token, "/v1/records?welcome_id="+url.QueryEscape(p.welcome.WelcomeID), nil, &whole)
+		err := calls.call(ctx, "/v1/records?welcome_id="+url.QueryEscape(p.welcome.WelcomeID), nil, &whole)
 		p.welcome.Env = whole.Env
 		return err
 	}
@@ -85,7 +89,7 @@ func (s *session) complete(ctx context.Context, p *part) error {
 		return errAnswerTooLong
 	}
 	var whole gateway.Event
-	err := s.c.call(ctx, s.token, fmt.Sprintf("/v1/records?conv_id=%s&seq=%d", url.QueryEscape(p.event.ConvID), p.event.Seq), nil, &whole)
+	err := calls.call(ctx, fmt.Sprintf("/v1/records?conv_id=%s&seq=%d", url.QueryEscape(p.event.ConvID), p.event.Seq), nil, &whole)
 	if err == nil && (whole.ConvID != p.event.ConvID || whole.Seq != p.event.Seq || whole.MsgID != p.event.MsgID) {
 		return &Refusal{Code: codeUnavailable, Message: "the server's answer is wrong: it is not the record that was asked for", RetryAfter: time.Second}
 	}

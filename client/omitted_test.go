@@ -78,7 +78,7 @@ func TestFramesThatAreTooLong(t *testing.T) {
 			ann.throws(room, 1, 8<<20)
 			ann.says(room, "between")
 			bob.reads("between")
-			if err := eve.call(w.ctx, eve.sessionToken(), "/v1/rooms/create", gateway.RoomMembers{ConvID: "trap", Members: []string{bob.did()}}, &gateway.Status{}); err != nil {
+			if err := eve.call(w.ctx, eve.session(), "/v1/rooms/create", gateway.RoomMembers{ConvID: "trap", Members: []string{bob.did()}}, &gateway.Status{}); err != nil {
 				t.Fatal(err)
 			}
 			eve.throws("trap", 2, 8<<20)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/url"
 	"slices"
 	"time"
 
@@ -85,7 +84,7 @@ func (c *Client) LeaveTo(ctx context.Context, conversation, newOwner string) err
 	if err := checkAccount(newOwner); err != nil {
 		return fmt.Errorf("leave: new owner: %w", err)
 	}
-	if c.xrpc != nil {
+	if !c.traits.namesHeir {
 		return fmt.Errorf("leave: new owner: %w", ErrNotOverXRPC)
 	}
 	return c.leaveTo(ctx, conversation, newOwner)
@@ -123,22 +122,17 @@ func (c *Client) Refresh(ctx context.Context, id string) error {
 
 // depart tells the server that the account leaves. It is done again after a crash: who
 // is no member any more has left.
-func (c *Client) depart(ctx context.Context, token, id string) error {
+func (c *Client) depart(ctx context.Context, by service, id string) error {
 	conv, err := c.snapshot(ctx, id)
 	if err != nil || conv == nil || conv.info.Leave == nil || conv.phase == Removed {
 		return err
 	}
-	body := gateway.LeaveRoom{ConvID: id}
-	var list gateway.MemberList
-	err = c.call(ctx, token, "/v1/rooms/members?conv_id="+url.QueryEscape(id), nil, &list)
+	list, err := by.members(ctx, id)
 	if err == nil {
-		if heir := c.heir(list.Members, conv.info.Leave.NewOwner); heir != "" {
-			body.NewOwner = &heir
-		}
-		err = c.call(ctx, token, "/v1/rooms/leave", body, &gateway.Status{})
+		err = by.leave(ctx, id, c.heir(list, conv.info.Leave.NewOwner))
 	}
 	refusal := asRefusal(err)
-	isOut := err == nil || refusal != nil && refusal.Code == codeForbidden && refusal.Message == "not a member"
+	isOut := err == nil || errors.Is(err, errNotMember)
 	if !isOut && (refusal == nil || refusal.mayPass() || refusal.Code == codeUnauthorized) {
 		return fmt.Errorf("leave: %w", err)
 	}
@@ -158,14 +152,14 @@ func (c *Client) depart(ctx context.Context, token, id string) error {
 // heir is who owns the conversation once this account, its owner, has left: the one
 // that was named, else the first of the list, which begins with the admins; "" if
 // there is no need for one.
-func (c *Client) heir(members []gateway.Member, named string) string {
+func (c *Client) heir(members []memberRole, named string) string {
 	isOwner, first := false, ""
 	for _, m := range members {
 		switch {
-		case m.UserID == c.account.DID():
-			isOwner = m.Role == RoleOwner
+		case m.account == c.account.DID():
+			isOwner = m.role == RoleOwner
 		case first == "":
-			first = m.UserID
+			first = m.account
 		}
 	}
 	if !isOwner || first == "" || named == "" {
@@ -213,23 +207,23 @@ func (c *Client) takeRoster(conv *conversation, r roster) bool {
 }
 
 // askRoster asks for the accounts of a conversation.
-func (c *Client) askRoster(ctx context.Context, token, id string) error {
+func (c *Client) askRoster(ctx context.Context, by service, id string) error {
 	conv, err := c.snapshot(ctx, id)
 	if err != nil || conv == nil || conv.phase != Joined {
 		return err
 	}
 	r := roster{epoch: conv.epoch()}
-	var list gateway.MemberList
-	if err := c.call(ctx, token, "/v1/rooms/members?conv_id="+url.QueryEscape(id), nil, &list); err != nil {
+	list, err := by.members(ctx, id)
+	if err != nil {
 		if refusal := asRefusal(err); refusal != nil && refusal.Code == codeForbidden {
 			return nil // the log says so too
 		}
 		return fmt.Errorf("ask for members: %w", err)
 	}
-	for _, m := range list.Members {
-		r.accounts = append(r.accounts, m.UserID)
-		if m.UserID == c.account.DID() {
-			r.role = m.Role
+	for _, m := range list {
+		r.accounts = append(r.accounts, m.account)
+		if m.account == c.account.DID() {
+			r.role = m.role
 		}
 	}
 	return c.db.update(ctx, func(tx *tx) error {

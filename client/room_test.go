@@ -204,7 +204,7 @@ func TestRemovalPendingWhileAway(t *testing.T) {
 	w.settles(room, ann, cid)
 }
 
-// session is the token of the person's session.
+// session returns the token of the person's session.
 func (p *person) session() string {
 	p.w.t.Helper()
 	var kept tokens
@@ -291,8 +291,8 @@ func TestLeaveDuringList(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var list []gateway.Conversation
-	err = bob.listConversations(w.ctx, bob.session(), func(page []gateway.Conversation) (bool, error) {
+	var list []listed
+	err = bob.listConversations(w.ctx, bob.calls(), func(page []listed) (bool, error) {
 		list = page
 		return true, nil
 	})

@@ -27,10 +27,10 @@ const (
 // One goroutine runs it. HTTP calls are jobs on goroutines of their own; they write
 // to the home and come back through done.
 type session struct {
-	c      *Client
-	wire   transport
-	token  string // for HTTP calls
-	worked bool   // something of the log was taken in, or a request was answered
+	c       *Client
+	wire    transport
+	service service
+	worked  bool // something of the log was taken in, or a request was answered
 
 	lastID   int
 	requests map[string]request // by frame id
@@ -163,8 +163,8 @@ const (
 	choreEntries     = "\x00entries"
 )
 
-func newSession(c *Client, wire transport, token string) *session {
-	return &session{c: c, wire: wire, token: token, requests: map[string]request{}, subs: map[string]*subscription{},
+func newSession(c *Client, wire transport, by service) *session {
+	return &session{c: c, wire: wire, service: by, requests: map[string]request{}, subs: map[string]*subscription{},
 		due: map[string]bool{choreList: true, choreKeyPackages: true, choreRevoke: true}, available: -1,
 		jobs: map[string]bool{}, done: make(chan finished), fetched: make(chan *part), slots: make(chan struct{}, jobsMax),
 		entries: map[string]entry{}, entrySlots: make(chan struct{}, entriesMax)}

@@ -142,7 +142,7 @@ func (s *socket) send(frameType, id string, body any) {
 	if id != "" {
 		raw = gateway.StringID(id)
 	}
-	data, err := gateway.EncodeFrame(frameType, raw, body)
+	data, err := gateway.EncodeFrame(frameType, raw, frameBody(body))
 	if err != nil {
 		s.fail(err)
 		return

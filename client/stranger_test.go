@@ -272,7 +272,7 @@ func TestOfferByAnotherDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := gateway.GroupInfo{Epoch: int64(now.epoch()), GroupInfo: base64.StdEncoding.EncodeToString(raw)}
+	o := offeredGroup{raw, int64(now.epoch())}
 	for _, isAsked := range []bool{false, true} {
 		conv := then.clone()
 		conv.info.Asked = isAsked
@@ -303,7 +303,7 @@ func TestWayBackToTheRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := gateway.GroupInfo{Epoch: int64(then.epoch()), GroupInfo: base64.StdEncoding.EncodeToString(raw)}
+	o := offeredGroup{raw, int64(then.epoch())}
 	for _, isAsked := range []bool{false, true} {
 		conv := now.clone()
 		conv.info.Forced, conv.info.Asked = true, isAsked

@@ -151,7 +151,7 @@ func (s *stream) answer(frameType, id string, body any) {
 }
 
 func (s *stream) send(frameType, id string, body any) {
-	switch body := body.(type) {
+	switch body := frameBody(body).(type) {
 	case nil: // ping and pong: the streams have their own signs of life
 	case gateway.Subscribe:
 		s.want(feedRequest{from: map[string]int64{body.ConvID: *body.FromSeq}})

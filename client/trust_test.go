@@ -277,7 +277,7 @@ func (p *person) callAs(session string, report gateway.Report) error {
 	if err != nil {
 		return err
 	}
-	c := &Client{http: &http.Client{}, base: base}
-	defer c.http.CloseIdleConnections()
+	c := caller{base: base, client: &http.Client{}}
+	defer c.client.CloseIdleConnections()
 	return c.post(p.w.ctx, session, "/v1/inbox", frame, &gateway.InboxAnswer{})
 }

@@ -427,3 +427,14 @@ func (p *person) message(k home.KeyPackage) []byte {
 	}
 	return loaded.Message()
 }
+
+// call makes an HTTP call of the gateway with a session of p's.
+func (p *person) call(ctx context.Context, session, path string, in, out any) error {
+	return p.caller().call(ctx, session, path, in, out)
+}
+
+// calls are those of p's session at the gateway.
+func (p *person) calls() service {
+	p.w.t.Helper()
+	return &gatewayCalls{p.caller(), p.session()}
+}

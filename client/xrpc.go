@@ -11,8 +11,8 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/api/xrpc"
 )
 
@@ -33,6 +33,9 @@ type xrpcDoor struct {
 	device   string    // the server's name for this device, "" before it is known; guarded by mu
 }
 
+// xrpcTraits are those of the AT Protocol door.
+var xrpcTraits = traits{pool: "published_xrpc", accountsMax: xrpcMembersMax}
+
 // xrpcFragment names the service in our audience, as the server's DID document does.
 const xrpcFragment = "#atproto_mls"
 
@@ -50,7 +53,7 @@ func (c *Client) connectXRPC(ctx context.Context) (served, error) {
 			return served{}, err
 		}
 		// The server tells a device nothing before it knows it.
-		if err := c.fillKeyPackages(ctx, "", -1); err != nil {
+		if err := c.fillKeyPackages(ctx, c.xrpc, -1); err != nil {
 			return served{}, err
 		}
 	}
@@ -62,7 +65,7 @@ func (c *Client) connectXRPC(ctx context.Context) (served, error) {
 	if err := link.begin(""); err != nil {
 		return served{}, err
 	}
-	return c.serve(ctx, newSession(c, link, ""))
+	return c.serve(ctx, newSession(c, link, c.xrpc))
 }
 
 // redeemInvite has the account let in by the invite that there is, if any. One that was
@@ -74,10 +77,10 @@ func (d *xrpcDoor) redeemInvite(ctx context.Context) error {
 		return nil
 	}
 	err := d.do(ctx, xrpc.RedeemInvite, xrpc.RedeemInviteInput{Code: code}, &xrpc.RedeemInviteOutput{})
-	if e := asGateway(err); e != nil && e.Message == ErrNotOverXRPC.Error() {
+	if errors.Is(err, ErrNotOverXRPC) {
 		return nil
 	}
-	return asAnswer(err)
+	return err
 }
 
 // load readies the door for calls.
@@ -128,8 +131,8 @@ func (d *xrpcDoor) do(ctx context.Context, nsid string, in, out any) error {
 // errAnswerTooLong says that an answer has more than answerBytesMax.
 var errAnswerTooLong = errors.New("the answer is too long")
 
-// exchange makes a call with a token of its own. A refusal is a *gateway.Error: the code
-// by which the session decides, and the server's sentence.
+// exchange makes a call with a token of its own. A refusal is an error that wraps a
+// *Refusal.
 func (d *xrpcDoor) exchange(ctx context.Context, method, nsid, query string, body []byte, out any) error {
 	ctx, cancel, patience := withPatience(ctx)
 	defer cancel()
@@ -179,61 +182,56 @@ var xrpcConflicts = map[string]bool{
 	"AlreadyDone": true, "LastAdmin": true, "PendingAdditionAlreadyClaimed": true, "DeviceAlreadyRegistered": true,
 }
 
-// xrpcRefusal is what an answer says that is no success, in the gateway's words.
-func xrpcRefusal(answer *http.Response, raw []byte) *gateway.Error {
+// xrpcRefusal is what an answer says that is no success: the code by which the session
+// decides, and the server's sentence.
+func xrpcRefusal(answer *http.Response, raw []byte) error {
 	var body xrpc.ErrorBody
 	if json.Unmarshal(raw, &body) != nil || body.Error == "" {
 		// Not our server, or something in front of it.
-		return &gateway.Error{Code: gateway.CodeUnavailable, Message: answer.Status}
+		return &Refusal{Code: codeUnavailable, Message: answer.Status, Index: -1}
 	}
-	e := &gateway.Error{Code: gateway.CodeInvalidRequest, Message: body.Message}
-	if e.Message == "" {
-		e.Message = body.Error
+	r := &Refusal{Code: codeInvalidRequest, Message: body.Message, Index: -1}
+	if r.Message == "" {
+		r.Message = body.Error
+	}
+	if seconds, err := strconv.ParseInt(answer.Header.Get("Retry-After"), 10, 64); err == nil && seconds > 0 {
+		r.RetryAfter = time.Duration(min(seconds, 3600)) * time.Second
 	}
 	switch {
 	case answer.StatusCode == http.StatusUnauthorized:
-		e.Code = gateway.CodeUnauthorized
+		r.Code = codeUnauthorized
 	case answer.StatusCode == http.StatusForbidden:
-		e.Code = gateway.CodeForbidden
+		r.Code = codeForbidden
 		if body.Error == "NotMember" {
-			e.Message = notMember
+			return &declined{r, errNotMember}
 		}
 	case answer.StatusCode == http.StatusNotFound:
-		e.Code = gateway.CodeNotFound
+		r.Code = codeNotFound
 	case answer.StatusCode == http.StatusConflict && body.Error == "ConvoAlreadyExists":
-		e.Message = alreadyExists
+		return &declined{r, errExists}
 	case answer.StatusCode == http.StatusConflict && !xrpcConflicts[body.Error]:
-		e.Code = gateway.CodeEpochConflict
+		r.Code = codeEpochConflict
 	case answer.StatusCode == http.StatusGone:
-		e.Code = gateway.CodeReplayWindowExceeded
+		r.Code = codePruned
 	case answer.StatusCode == http.StatusTooManyRequests && body.Error == xrpc.ErrorRateLimited:
-		e.Code = gateway.CodeRateLimited
+		r.Code = codeRateLimited
 	case answer.StatusCode == http.StatusTooManyRequests:
-		e.Code = gateway.CodeLimitExceeded
+		r.Code = codeLimitExceeded
 	case answer.StatusCode == http.StatusInternalServerError:
-		e.Code = gateway.CodeInternal
+		r.Code = codeInternal
 	case answer.StatusCode == http.StatusNotImplemented:
-		e.Message = ErrNotOverXRPC.Error()
+		return notOverXRPC("")
 	case answer.StatusCode > http.StatusInternalServerError:
-		e.Code = gateway.CodeUnavailable
+		r.Code = codeUnavailable
 	}
-	if seconds, err := strconv.ParseInt(answer.Header.Get("Retry-After"), 10, 64); err == nil && seconds > 0 {
-		e.RetryAfterS = &seconds
-	}
-	return e
+	return r
 }
 
-// The gateway's sentences by which the session decides.
-const (
-	notMember     = "not a member"
-	alreadyExists = "conversation already exists"
-)
-
-// asGateway is the refusal in err, or nil.
-func asGateway(err error) *gateway.Error {
-	var e *gateway.Error
-	if errors.As(err, &e) {
-		return e
+// notOverXRPC refuses what this door does not have; it wraps ErrNotOverXRPC.
+func notOverXRPC(what string) error {
+	message := ErrNotOverXRPC.Error()
+	if what != "" {
+		message += ": " + what
 	}
-	return nil
+	return &declined{&Refusal{Code: codeInvalidRequest, Message: message, Index: -1}, ErrNotOverXRPC}
 }

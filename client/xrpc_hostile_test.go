@@ -520,7 +520,7 @@ func TestXRPCListAfterEnd(t *testing.T) {
 	link.cancel()
 	<-link.ended
 	door := &xrpcDoor{c: ann.Client, audience: ann.xrpc.audience, link: link}
-	if _, err := door.conversations(w.ctx, nil); err != nil {
+	if _, _, err := door.conversations(w.ctx, ""); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -89,7 +88,7 @@ func (d *xrpcDoor) open(ctx context.Context) (*xrpcLink, error) {
 	defer cancelDial()
 	var ticket xrpc.GetSubscriptionTicketOutput
 	if err := d.do(dialCtx, xrpc.GetSubscriptionTicket, &xrpc.GetSubscriptionTicketInput{}, &ticket); err != nil {
-		return nil, fmt.Errorf("ask for a subscription: %w", asAnswer(err))
+		return nil, fmt.Errorf("ask for a subscription: %w", err)
 	}
 	address := d.c.base.JoinPath("/xrpc/" + xrpc.SubscribeEvents)
 	address.RawQuery = xrpc.EncodeQuery(&xrpc.SubscribeEventsParams{Ticket: ticket.Ticket})
@@ -191,7 +190,7 @@ func (l *xrpcLink) send(frameType, id string, body any) {
 		l.mu.Lock()
 		l.acks[body.ConvID] = max(l.acks[body.ConvID], body.Seq)
 		l.mu.Unlock()
-	case gateway.Send, gateway.Commit, xrpcConversation:
+	case sendRequest, commitRequest, xrpcConversation:
 		if frameType == frameLook {
 			l.unfollow(body.(xrpcConversation).ConvID)
 			return
@@ -249,82 +248,85 @@ func (l *xrpcLink) post() {
 		if !ok {
 			continue
 		}
-		acked, err := l.d.append(l.ctx, p.body)
-		e := asGateway(err)
+		conversation, seq, err := l.d.append(l.ctx, p.body)
+		r := asRefusal(err)
 		switch {
-		case e != nil && e.Code == gateway.CodeUnauthorized:
-			l.fail(refusalOf(e))
-		case err != nil && e == nil:
+		case r != nil && r.Code == codeUnauthorized, err != nil && r == nil:
 			l.fail(err)
 		case p.id == "": // nobody waits for the answer
-		case e != nil:
-			l.deliver(gateway.TypeError, p.id, e)
+		case r != nil:
+			l.refuse(p.id, r)
 		default:
-			l.deliver(gateway.TypeAcked, p.id, acked)
+			l.deliver(gateway.TypeAcked, p.id, gateway.Acked{ConvID: conversation, Seq: seq})
 		}
-		if acked != nil {
-			l.expect(acked.ConvID, acked.Seq)
+		if err == nil && p.id != "" {
+			l.expect(conversation, seq)
 		}
 	}
+}
+
+// refuse answers what the session has sent under an id.
+func (l *xrpcLink) refuse(id string, r *Refusal) {
+	e := gateway.Error{Code: gateway.Code(r.Code), Message: r.Message, EarliestSeq: &r.EarliestSeq, LatestSeq: &r.LatestSeq, CurrentEpoch: &r.CurrentEpoch}
+	if seconds := int64(r.RetryAfter / time.Second); seconds > 0 {
+		e.RetryAfterS = &seconds
+	}
+	l.deliver(gateway.TypeError, id, e)
 }
 
 // append makes the call that a frame stands for.
-func (d *xrpcDoor) append(ctx context.Context, body any) (*gateway.Acked, error) {
+func (d *xrpcDoor) append(ctx context.Context, body any) (conversation string, seq int64, err error) {
 	switch body := body.(type) {
-	case gateway.Send:
-		return d.sendMessage(ctx, body)
-	case gateway.Commit:
-		return d.commit(ctx, body)
+	case sendRequest:
+		seq, err = d.sendMessage(ctx, body)
+		return body.Conversation, seq, err
+	case commitRequest:
+		seq, err = d.commit(ctx, body)
+		return body.Conversation, seq, err
 	case xrpcConversation:
-		return nil, d.confirmWelcome(ctx, body)
+		return body.ConvID, 0, d.confirmWelcome(ctx, body)
 	}
-	return nil, fmt.Errorf("no call for %T", body)
+	return "", 0, fmt.Errorf("no call for %T", body)
 }
 
-func (d *xrpcDoor) sendMessage(ctx context.Context, m gateway.Send) (*gateway.Acked, error) {
-	message, err := base64.StdEncoding.DecodeString(m.Env)
+// errNotMLS refuses what is not an MLS message before it is sent.
+var errNotMLS = &Refusal{Code: codeInvalidRequest, Message: "not an MLS message", Index: -1}
+
+func (d *xrpcDoor) sendMessage(ctx context.Context, m sendRequest) (int64, error) {
+	epoch, _, err := epochOf(m.Message)
 	if err != nil {
-		return nil, &gateway.Error{Code: gateway.CodeInvalidRequest, Message: "not base64"}
-	}
-	epoch, _, err := epochOf(message)
-	if err != nil {
-		return nil, &gateway.Error{Code: gateway.CodeInvalidRequest, Message: "not an MLS message"}
+		return 0, errNotMLS
 	}
 	var out xrpc.SendMessageOutput
-	err = d.do(ctx, xrpc.SendMessage, &xrpc.SendMessageInput{ConvoID: m.ConvID, MsgID: m.MsgID, Ciphertext: message,
-		Epoch: xrpc.Natural(epoch), PaddedSize: xrpc.Natural(len(message))}, &out)
+	err = d.do(ctx, xrpc.SendMessage, &xrpc.SendMessageInput{ConvoID: m.Conversation, MsgID: m.ID, Ciphertext: m.Message,
+		Epoch: xrpc.Natural(epoch), PaddedSize: xrpc.Natural(len(m.Message))}, &out)
 	switch {
 	case err != nil:
-		return nil, d.withEpoch(ctx, m.ConvID, err)
-	case out.MessageID != m.MsgID || out.Seq < 1 || out.Seq >= xrpcSeqMax:
-		return nil, wrongAnswer("it is about another message")
+		return 0, d.withEpoch(ctx, m.Conversation, err)
+	case out.MessageID != m.ID || out.Seq < 1 || out.Seq >= xrpcSeqMax:
+		return 0, wrongAnswer("it is about another message")
 	}
-	return &gateway.Acked{ConvID: m.ConvID, MsgID: m.MsgID, Seq: out.Seq}, nil
+	return out.Seq, nil
 }
 
-// commit sends a commit with all that belongs to it.
-func (d *xrpcDoor) commit(ctx context.Context, m gateway.Commit) (*gateway.Acked, error) {
-	in := xrpc.CommitGroupChangeInput{ConvoID: m.ConvID, ActionText: string(xrpc.GroupCommit), IdempotencyKey: m.MsgID}
-	var problem error
-	blob := func(text string) xrpc.Blob {
-		data, err := base64.StdEncoding.DecodeString(text)
-		problem = errors.Join(problem, err)
-		return xrpc.Blob{Data: data, Shape: xrpc.ShapeBytes}
-	}
-	in.Commit = blob(m.Commit)
+// commit sends a commit with all that belongs to it. It returns the place of an external
+// one, where this device begins to read; of others XRPC does not tell.
+func (d *xrpcDoor) commit(ctx context.Context, m commitRequest) (int64, error) {
+	blob := func(data []byte) xrpc.Blob { return xrpc.Blob{Data: data, Shape: xrpc.ShapeBytes} }
+	in := xrpc.CommitGroupChangeInput{ConvoID: m.Conversation, ActionText: string(xrpc.GroupCommit), IdempotencyKey: m.ID, Commit: blob(m.Commit)}
 	if m.Welcome != nil {
-		in.Welcome = blob(m.Welcome.Env)
+		in.Welcome = blob(m.Welcome.Message)
 		for _, to := range m.Welcome.To {
-			in.KeyPackageHashes = append(in.KeyPackageHashes, xrpc.KeyPackageHash{DID: to.UserID, Hash: to.KeyPackageRef})
+			in.KeyPackageHashes = append(in.KeyPackageHashes, xrpc.KeyPackageHash{DID: to.Account, Hash: to.KeyPackageRef})
 		}
 	}
 	if m.GroupInfo != nil {
-		in.GroupInfo = blob(*m.GroupInfo)
+		in.GroupInfo = blob(m.GroupInfo)
 	}
-	_, isExternal, err := epochOf(in.Commit.Data)
+	_, isExternal, err := epochOf(m.Commit)
 	switch {
-	case err != nil || problem != nil:
-		return nil, &gateway.Error{Code: gateway.CodeInvalidRequest, Message: "not an MLS message"}
+	case err != nil:
+		return 0, errNotMLS
 	case isExternal:
 		in.ActionText, in.DeviceID = string(xrpc.GroupExternalCommit), d.deviceID()
 	case len(m.Add) > 0:
@@ -334,22 +336,19 @@ func (d *xrpcDoor) commit(ctx context.Context, m gateway.Commit) (*gateway.Acked
 	}
 	var out xrpc.CommitGroupChangeOutput
 	if err := d.do(ctx, xrpc.CommitGroupChange, &in, &out); err != nil {
-		return nil, d.withEpoch(ctx, m.ConvID, err)
+		return 0, d.withEpoch(ctx, m.Conversation, err)
 	}
-	if !out.Success || isExternal && out.NewEpoch == nil {
-		return nil, wrongAnswer("it does not say what became of a commit")
+	switch {
+	case !out.Success || isExternal && out.NewEpoch == nil:
+		return 0, wrongAnswer("it does not say what became of a commit")
+	case !isExternal:
+		return 0, nil
 	}
-	acked := &gateway.Acked{ConvID: m.ConvID, MsgID: m.MsgID, Epoch: out.NewEpoch}
-	if isExternal {
-		// Where it stands in the log is where this device begins to read.
-		if acked.Seq, err = d.seqOfCommit(ctx, m.ConvID, *out.NewEpoch); err != nil {
-			return nil, err
-		}
-		if acked.Seq == 0 {
-			return nil, &gateway.Error{Code: gateway.CodeUnavailable, Message: "the log does not show our commit"}
-		}
+	seq, err := d.seqOfCommit(ctx, m.Conversation, *out.NewEpoch)
+	if err == nil && seq == 0 {
+		err = &Refusal{Code: codeUnavailable, Message: "the log does not show our commit", Index: -1}
 	}
-	return acked, nil
+	return seq, err
 }
 
 // epochOf is the epoch that an MLS message was made in, and whether it is the commit of
@@ -384,16 +383,18 @@ func (d *xrpcDoor) seqOfCommit(ctx context.Context, id string, epoch int64) (int
 
 // withEpoch adds to a refusal for its epoch the one that the conversation is in.
 func (d *xrpcDoor) withEpoch(ctx context.Context, id string, err error) error {
-	e := asGateway(err)
-	if e == nil || e.Code != gateway.CodeEpochConflict {
+	r := asRefusal(err)
+	if r == nil || r.Code != codeEpochConflict {
 		return err
 	}
 	var state xrpc.GetGroupStateOutput
 	if err := d.ask(ctx, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: id, Include: "epoch"}, &state); err != nil {
 		return err
 	}
-	e.CurrentEpoch = state.Epoch
-	return e
+	if state.Epoch != nil {
+		r.CurrentEpoch = *state.Epoch
+	}
+	return r
 }
 
 // confirmWelcome tells that a Welcome was taken in, so that it is not offered again.

@@ -287,38 +287,33 @@ func (l *xrpcLink) expect(id string, seq int64) {
 	})
 }
 
-func pruned(earliest int64) *gateway.Error {
-	latest := earliest
-	return &gateway.Error{Code: gateway.CodeReplayWindowExceeded, Message: "the messages are gone", EarliestSeq: &earliest, LatestSeq: &latest}
+func pruned(earliest int64) *Refusal {
+	return &Refusal{Code: codePruned, Message: "the messages are gone", EarliestSeq: earliest, LatestSeq: earliest, Index: -1}
 }
 
 // refuseFollow tells the session that a log cannot be read.
 func (l *xrpcLink) refuseFollow(id string, f *xrpcFollow, err error) {
-	e := asGateway(err)
+	r := asRefusal(err)
 	switch {
-	case e == nil:
+	case r == nil || r.Code == codeUnauthorized:
 		l.fail(err)
 		return
-	case e.Code == gateway.CodeUnauthorized:
-		l.fail(refusalOf(e))
-		return
-	case e.Code == gateway.CodeReplayWindowExceeded && e.EarliestSeq == nil:
+	case r.Code == codePruned && r.EarliestSeq == 0:
 		out, _, err := l.d.messages(l.ctx, id, 0)
 		if err != nil || len(out.Messages) == 0 {
-			e.Code = gateway.CodeUnavailable // as it is now nobody can say
+			r.Code = codeUnavailable // as it is now nobody can say
 			break
 		}
-		e = pruned(out.Messages[0].Seq)
+		r = pruned(out.Messages[0].Seq)
 	}
 	l.mu.Lock()
-	if l.follows[id] == f {
+	isFollowed := l.follows[id] == f
+	if isFollowed {
 		delete(l.follows, id)
-	} else {
-		e = nil
 	}
 	l.mu.Unlock()
-	if e != nil {
-		l.deliver(gateway.TypeError, subscribePrefix+id, e)
+	if isFollowed {
+		l.refuse(subscribePrefix+id, r)
 	}
 }
 
@@ -362,8 +357,8 @@ func inPlace(out *xrpc.GetMessagesOutput, id string, since int64) int {
 
 // wrongAnswer is how the session is told of an answer that is no refusal and cannot be: it
 // asks again later.
-func wrongAnswer(what string) *gateway.Error {
-	return &gateway.Error{Code: gateway.CodeUnavailable, Message: "the server's answer is wrong: " + what}
+func wrongAnswer(what string) *Refusal {
+	return &Refusal{Code: codeUnavailable, Message: "the server's answer is wrong: " + what, Index: -1}
 }
 
 // messages asks for what stands behind since, in parts that are not too long. It gives
@@ -427,13 +422,13 @@ func (l *xrpcLink) look(id string, how dueFor) {
 	}
 	w, err := l.findWelcome(id)
 	l.looked(id, w != nil)
-	e := asGateway(err)
+	r := asRefusal(err)
 	switch {
-	case err != nil && e == nil || e != nil && e.Code == gateway.CodeUnauthorized:
-		l.fail(asAnswer(err))
-	case e != nil && refusalOf(e).mayPass():
-		l.wakeLater(id, how, max(refusalOf(e).RetryAfter, xrpcAgain))
-	case e != nil && e.Code == gateway.CodeForbidden:
+	case err != nil && r == nil || r != nil && r.Code == codeUnauthorized:
+		l.fail(err)
+	case r != nil && r.mayPass():
+		l.wakeLater(id, how, max(r.RetryAfter, xrpcAgain))
+	case r != nil && r.Code == codeForbidden:
 		if conv != nil {
 			l.tellMembership(id, false)
 		}
@@ -468,7 +463,7 @@ func (l *xrpcLink) findWelcome(id string) (*gateway.Welcome, error) {
 	for part := range slices.Chunk(refs, xrpcHashes) {
 		var state xrpc.GetGroupStateOutput
 		err := l.d.ask(l.ctx, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: id, Include: "welcome", KeyPackageHashes: part}, &state)
-		if e := asGateway(err); e != nil && e.Code == gateway.CodeNotFound {
+		if r := asRefusal(err); r != nil && r.Code == codeNotFound {
 			continue
 		}
 		if err != nil {

@@ -1,9 +1,8 @@
 package client
 
 import (
-	"context"
-	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/server"
 	"waxwing.im/waxwing/mls"
 )
@@ -89,22 +87,13 @@ func TestXRPCTooLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.eventually("the epoch ends", func() bool { return ann.must(room).Epoch > conv.epoch() })
-	for _, row := range []struct {
-		frameType string
-		body      any
-		code      string
-	}{
-		{gateway.TypeSend, gateway.Send{ConvID: room, MsgID: newMessageID(), Env: base64.StdEncoding.EncodeToString(message)}, codeInvalidRequest},
-		{gateway.TypeCommit, gateway.Commit{ConvID: room, MsgID: newMessageID(), Commit: base64.StdEncoding.EncodeToString(commit.Message())}, codeEpochConflict},
-	} {
-		frame, err := gateway.EncodeFrame(row.frameType, nil, row.body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := asRefusal(ann.post(w.ctx, "", "/v1/inbox", frame, &gateway.InboxAnswer{}))
-		if r == nil || r.Code != row.code || row.code == codeEpochConflict && r.CurrentEpoch != int64(conv.epoch())+1 {
-			t.Errorf("%s: %+v", row.frameType, r)
-		}
+	_, err = ann.xrpc.sendNow(w.ctx, sendRequest{Conversation: room, ID: newMessageID(), Message: message})
+	if r := asRefusal(err); r == nil || r.Code != codeInvalidRequest || !errors.Is(err, ErrNotOverXRPC) {
+		t.Errorf("a message: %v", err)
+	}
+	_, err = ann.xrpc.commitNow(w.ctx, commitRequest{Conversation: room, ID: newMessageID(), Commit: commit.Message()})
+	if r := asRefusal(err); r == nil || r.Code != codeEpochConflict || r.CurrentEpoch != int64(conv.epoch())+1 {
+		t.Errorf("a commit: %v", err)
 	}
 }
 
@@ -114,34 +103,34 @@ func TestXRPCRefusals(t *testing.T) {
 	for _, row := range []struct {
 		status      int
 		name, retry string
-		code        gateway.Code
+		code        string
 	}{
-		{400, "InvalidRequest", "", gateway.CodeInvalidRequest},
-		{401, "BadJwt", "", gateway.CodeUnauthorized},
-		{403, "NotMember", "", gateway.CodeForbidden},
-		{404, "GroupInfoUnavailable", "", gateway.CodeNotFound},
-		{409, "EpochMismatch", "", gateway.CodeEpochConflict},
-		{409, "CommitConflict", "", gateway.CodeEpochConflict},
-		{409, "KeyPackageNotFound", "", gateway.CodeInvalidRequest},
-		{410, "CursorExpired", "", gateway.CodeReplayWindowExceeded},
-		{429, "RateLimited", "7", gateway.CodeRateLimited},
-		{429, "TooManyDevices", "", gateway.CodeLimitExceeded},
-		{500, "InternalServerError", "", gateway.CodeInternal},
-		{501, "MethodNotImplemented", "", gateway.CodeInvalidRequest},
-		{503, "ServiceUnavailable", "1", gateway.CodeUnavailable},
-		{502, "", "", gateway.CodeUnavailable},
+		{400, "InvalidRequest", "", codeInvalidRequest},
+		{401, "BadJwt", "", codeUnauthorized},
+		{403, "NotMember", "", codeForbidden},
+		{404, "GroupInfoUnavailable", "", codeNotFound},
+		{409, "EpochMismatch", "", codeEpochConflict},
+		{409, "CommitConflict", "", codeEpochConflict},
+		{409, "KeyPackageNotFound", "", codeInvalidRequest},
+		{410, "CursorExpired", "", codePruned},
+		{429, "RateLimited", "7", codeRateLimited},
+		{429, "TooManyDevices", "", codeLimitExceeded},
+		{500, "InternalServerError", "", codeInternal},
+		{501, "MethodNotImplemented", "", codeInvalidRequest},
+		{503, "ServiceUnavailable", "1", codeUnavailable},
+		{502, "", "", codeUnavailable},
 	} {
 		answer := &http.Response{StatusCode: row.status, Status: "as it is", Header: http.Header{"Retry-After": {row.retry}}}
 		body := fmt.Appendf(nil, `{"error":%q,"message":"a sentence"}`, row.name)
 		if row.name == "" {
 			body = []byte("<html>")
 		}
-		e := xrpcRefusal(answer, body)
+		e := asRefusal(xrpcRefusal(answer, body))
 		if e.Code != row.code {
 			t.Errorf("%d %s is %s", row.status, row.name, e.Code)
 		}
-		if hasRetry := e.RetryAfterS != nil; hasRetry != (row.retry != "") {
-			t.Errorf("%d %s: wait %v", row.status, row.name, e.RetryAfterS)
+		if hasRetry := e.RetryAfter > 0; hasRetry != (row.retry != "") {
+			t.Errorf("%d %s: wait %v", row.status, row.name, e.RetryAfter)
 		}
 	}
 	w := newXRPCWorld(t)
@@ -149,13 +138,13 @@ func TestXRPCRefusals(t *testing.T) {
 	if err := ann.WaitOnline(w.ctx); err != nil {
 		t.Fatal(err)
 	}
-	err := ann.call(context.Background(), "", "/v1/session/list", nil, &gateway.Status{})
-	if r := asRefusal(err); r == nil || !strings.Contains(r.Message, ErrNotOverXRPC.Error()) {
-		t.Errorf("a call that XRPC has not: %v", err)
+	if err := ann.xrpc.create(w.ctx, "a name of before", ""); asRefusal(err) == nil || !errors.Is(err, ErrNotOverXRPC) {
+		t.Errorf("a conversation that XRPC cannot have: %v", err)
 	}
 	stranger := strings.Repeat("ab", 32)
-	if r := asRefusal(ann.post(w.ctx, "", "/v1/inbox", []byte(`{"v":1,"t":"conv.send","body":{"conv_id":"`+stranger+`","msg_id":"x","env":"AAAA"}}`), &gateway.InboxAnswer{})); r == nil || r.Code != codeInvalidRequest {
-		t.Errorf("what is no MLS message is sent: %v", r)
+	_, err := ann.xrpc.sendNow(w.ctx, sendRequest{Conversation: stranger, ID: "x", Message: []byte{0, 0, 0}})
+	if r := asRefusal(err); r == nil || r.Code != codeInvalidRequest {
+		t.Errorf("what is no MLS message is sent: %v", err)
 	}
 }
 

@@ -493,7 +493,7 @@ func TestXRPCDevices(t *testing.T) {
 		err := xara.db.update(w.ctx, func(tx *tx) error { _, err := tx.Settings.Get("revoke", &left); return err })
 		return err == nil && len(left) == 0
 	})
-	if packages, refused, err := ann.fetchKeyPackages(w.ctx, ann.sessionToken(), xara.did()); err != nil || refused != nil || len(packages) != 1 {
+	if packages, refused, err := ann.fetchKeyPackages(w.ctx, ann.calls(), xara.did()); err != nil || refused != nil || len(packages) != 1 {
 		t.Errorf("of xara's devices there are %d packages: %v, %v", len(packages), refused, err)
 	}
 }
@@ -510,16 +510,6 @@ func (p *person) devicesOf(conversation string, of *person) []string {
 	return out
 }
 
-// sessionToken is the token of the person's session.
-func (p *person) sessionToken() string {
-	p.w.t.Helper()
-	var kept tokens
-	if err := p.db.update(p.w.ctx, func(tx *tx) error { _, err := tx.Settings.Get("tokens", &kept); return err }); err != nil {
-		p.w.t.Fatal(err)
-	}
-	return kept.Session
-}
-
 // TestXRPCKeyPackages: the pool is filled again when others have taken from it, by either
 // door.
 func TestXRPCKeyPackages(t *testing.T) {
@@ -534,8 +524,8 @@ func TestXRPCKeyPackages(t *testing.T) {
 		xara.joins(room)
 	}
 	w.eventually("the pool is full again", func() bool {
-		answer, err := xara.xrpc.upload(w.ctx, nil)
-		return err == nil && answer.Available >= 3
+		available, err := xara.xrpc.upload(w.ctx, nil)
+		return err == nil && available >= 3
 	})
 	var used int
 	for _, k := range xara.packages() {

@@ -1,0 +1,180 @@
+package client
+
+import (
+	"context"
+	"encoding/base64"
+	"math"
+	"net/url"
+
+	"waxwing.im/waxwing/api/gateway"
+)
+
+// gatewayCalls are the calls of a gateway session.
+type gatewayCalls struct {
+	http  caller
+	token string // of the session
+}
+
+// gatewayTraits are those of the gateway.
+var gatewayTraits = traits{pool: "published", accountsMax: math.MaxInt, namesHeir: true}
+
+// The sentences of gateway v1 whose codes say less.
+const (
+	sentenceNotMember = "not a member"
+	sentenceExists    = "conversation already exists"
+)
+
+// declinedBy returns the refusal that the gateway answers with.
+func declinedBy(e *gateway.Error) error {
+	r := refusalOf(e)
+	switch {
+	case e.Code == gateway.CodeForbidden && e.Message == sentenceNotMember:
+		return &declined{r, errNotMember}
+	case e.Code == gateway.CodeInvalidRequest && e.Message == sentenceExists:
+		return &declined{r, errExists}
+	}
+	return r
+}
+
+// call makes an HTTP call: POST with a body, GET without.
+func (g *gatewayCalls) call(ctx context.Context, path string, in, out any) error {
+	return g.http.call(ctx, g.token, path, in, out)
+}
+
+func (g *gatewayCalls) create(ctx context.Context, id, peer string) error {
+	if peer != "" {
+		return g.call(ctx, "/v1/dms/create", gateway.CreateDM{PeerUserID: peer, ConvID: &id}, &gateway.DMCreated{})
+	}
+	return g.call(ctx, "/v1/rooms/create", gateway.RoomMembers{ConvID: id}, &gateway.Status{})
+}
+
+func (g *gatewayCalls) conversations(ctx context.Context, cursor string) (page []listed, next string, err error) {
+	path := "/v1/conversations"
+	if cursor != "" {
+		path += "?cursor=" + url.QueryEscape(cursor)
+	}
+	var list gateway.ConversationList
+	if err := g.call(ctx, path, nil, &list); err != nil {
+		return nil, "", err
+	}
+	for _, item := range list.Items {
+		page = append(page, listed{item.ConvID, item.Role, item.Members, item.LatestSeq == nil})
+	}
+	return page, list.NextCursor, nil
+}
+
+func (g *gatewayCalls) members(ctx context.Context, id string) (out []memberRole, err error) {
+	var list gateway.MemberList
+	if err := g.call(ctx, "/v1/rooms/members?conv_id="+url.QueryEscape(id), nil, &list); err != nil {
+		return nil, err
+	}
+	for _, m := range list.Members {
+		out = append(out, memberRole{m.UserID, m.Role})
+	}
+	return out, nil
+}
+
+func (g *gatewayCalls) leave(ctx context.Context, id, heir string) error {
+	body := gateway.LeaveRoom{ConvID: id}
+	if heir != "" {
+		body.NewOwner = &heir
+	}
+	return g.call(ctx, "/v1/rooms/leave", body, &gateway.Status{})
+}
+
+func (g *gatewayCalls) groupInfo(ctx context.Context, id string) (offeredGroup, error) {
+	var answer gateway.GroupInfo
+	if err := g.call(ctx, "/v1/groupinfo?conv_id="+url.QueryEscape(id), nil, &answer); err != nil {
+		return offeredGroup{}, err
+	}
+	return offeredGroup{decoded(answer.GroupInfo), answer.Epoch}, nil
+}
+
+func (g *gatewayCalls) publish(ctx context.Context, packages []publication, isFirst bool) (int64, error) {
+	messages := []string{}
+	for _, p := range packages {
+		messages = append(messages, base64.StdEncoding.EncodeToString(p.message))
+	}
+	var answer gateway.KeyPackagesPublished
+	if isFirst {
+		err := g.call(ctx, "/v1/keypackages/rotate", gateway.RotateKeyPackages{DeviceID: g.http.device, Revoke: true, Replacement: messages}, &answer)
+		return answer.Available, err
+	}
+	err := g.call(ctx, "/v1/keypackages", gateway.PublishKeyPackages{DeviceID: g.http.device, KeyPackages: messages}, &answer)
+	return answer.Available, err
+}
+
+func (g *gatewayCalls) fetch(ctx context.Context, account string) (out []offeredPackage, err error) {
+	var answer gateway.DeviceKeyPackages
+	if err := g.call(ctx, "/v1/keypackages/fetch", gateway.FetchKeyPackages{UserID: account, PerDevice: true}, &answer); err != nil {
+		return nil, err
+	}
+	for _, item := range answer.Items {
+		out = append(out, offeredPackage{item.DeviceID, item.KeyPackageRef, decoded(item.KeyPackage)})
+	}
+	return out, nil
+}
+
+func (g *gatewayCalls) revoke(ctx context.Context, device string) error {
+	return g.call(ctx, "/v1/session/revoke", gateway.Revoke{DeviceID: &device, KeyPackages: true}, &gateway.Revoked{})
+}
+
+func (g *gatewayCalls) sendNow(ctx context.Context, m sendRequest) (int64, error) {
+	return g.post(ctx, gateway.TypeSend, sendBody(m))
+}
+
+func (g *gatewayCalls) commitNow(ctx context.Context, m commitRequest) (int64, error) {
+	return g.post(ctx, gateway.TypeCommit, commitBody(m))
+}
+
+// post puts a frame into the inbox.
+func (g *gatewayCalls) post(ctx context.Context, frameType string, body any) (seq int64, err error) {
+	frame, err := gateway.EncodeFrame(frameType, nil, body)
+	if err != nil {
+		return 0, err
+	}
+	var answer gateway.InboxAnswer
+	err = g.http.post(ctx, g.token, "/v1/inbox", frame, &answer)
+	return answer.Seq, err
+}
+
+// decoded returns what is in base64, nil if it is not. Such a message is read as any other
+// that is not one of MLS.
+func decoded(text string) []byte {
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// frameBody returns the body of the frame that asks for what body does.
+func frameBody(body any) any {
+	switch body := body.(type) {
+	case sendRequest:
+		return sendBody(body)
+	case commitRequest:
+		return commitBody(body)
+	}
+	return body
+}
+
+func sendBody(m sendRequest) gateway.Send {
+	return gateway.Send{ConvID: m.Conversation, MsgID: m.ID, Env: base64.StdEncoding.EncodeToString(m.Message)}
+}
+
+func commitBody(m commitRequest) gateway.Commit {
+	encode := base64.StdEncoding.EncodeToString
+	out := gateway.Commit{ConvID: m.Conversation, MsgID: m.ID, Commit: encode(m.Commit), Add: m.Add, Remove: m.Remove}
+	if m.Welcome != nil {
+		out.Welcome = &gateway.CommitWelcome{Env: encode(m.Welcome.Message)}
+		for _, to := range m.Welcome.To {
+			out.Welcome.To = append(out.Welcome.To, gateway.WelcomeTo{UserID: to.Account, DeviceID: to.Device, KeyPackageRef: to.KeyPackageRef})
+		}
+	}
+	if m.GroupInfo != nil {
+		text := encode(m.GroupInfo)
+		out.GroupInfo = &text
+	}
+	return out
+}
