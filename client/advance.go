@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/client/internal/home"
 	"waxwing.im/waxwing/mls"
 )
@@ -23,11 +22,11 @@ func (s *session) advanceDue(ctx context.Context) error {
 		case choreEntries:
 			s.startEntries(ctx)
 		case choreRevoke:
-			s.advanceChore(ctx, name, func(ctx context.Context) error { return s.c.revokeLost(ctx, s.service) }, nil)
+			s.advanceChore(ctx, name, func(ctx context.Context) error { return s.c.revokeLost(ctx, s.wire) }, nil)
 		case choreKeyPackages:
 			available, again := s.available, time.Duration(0)
 			s.advanceChore(ctx, name, func(ctx context.Context) error {
-				if err := s.c.fillKeyPackages(ctx, s.service, available); err != nil {
+				if err := s.c.fillKeyPackages(ctx, s.wire, available); err != nil {
 					return err
 				}
 				return s.c.db.update(ctx, func(tx *tx) (err error) { again, err = tx.nextForget(s.c.now()); return err })
@@ -61,7 +60,7 @@ func (s *session) learn(ctx context.Context) {
 	}
 	var unclear []string
 	s.start(ctx, choreList, func(ctx context.Context) (err error) {
-		unclear, err = s.c.learnConversations(ctx, s.service)
+		unclear, err = s.c.learnConversations(ctx, s.wire)
 		return err
 	}, func(err error) {
 		if err != nil {
@@ -85,7 +84,7 @@ func (s *session) advance(ctx context.Context, id string) error {
 	switch {
 	case conv.phase == Creating:
 		if sub.commit.isReady() {
-			s.start(ctx, id, func(ctx context.Context) error { return s.c.create(ctx, s.service, id) }, nil)
+			s.start(ctx, id, func(ctx context.Context) error { return s.c.create(ctx, s.wire, id) }, nil)
 		}
 	case conv.info.Leave != nil && conv.phase != Removed && (conv.phase != Joined || sub.caughtUp):
 		return s.advanceLeave(ctx, conv, sub)
@@ -95,7 +94,7 @@ func (s *session) advance(ctx context.Context, id string) error {
 		sub.active, sub.caughtUp = false, false
 		if sub.isRead {
 			sub.isRead = false
-			s.lookForWelcome(id)
+			s.wire.look(id)
 		}
 	case !sub.active:
 		if sub.follow.isReady() {
@@ -118,7 +117,7 @@ func (s *session) advance(ctx context.Context, id string) error {
 		}
 		if (sub.askRoster || conv.phase == Joined && conv.info.Role == "" && !sub.hasAsked) && !s.jobs[id] && sub.commit.isReady() {
 			sub.hasAsked = true
-			s.start(ctx, id, func(ctx context.Context) error { return s.c.askRoster(ctx, s.service, id) },
+			s.start(ctx, id, func(ctx context.Context) error { return s.c.askRoster(ctx, s.wire, id) },
 				func(err error) { sub.askRoster = err != nil && sub.commit.failed < rosterTries })
 		}
 		s.reportEpoch(conv, sub)
@@ -157,7 +156,7 @@ func (s *session) advanceLeave(ctx context.Context, conv *conversation, sub *sub
 		return s.advanceOutbox(ctx, conv.id, sub)
 	}
 	if sub.commit.isReady() {
-		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.depart(ctx, s.service, conv.id) }, nil)
+		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.depart(ctx, s.wire, conv.id) }, nil)
 	}
 	return nil
 }
@@ -182,8 +181,7 @@ func (s *session) subscribe(ctx context.Context, conv *conversation, sub *subscr
 		}
 	}
 	sub.overlap = from
-	s.ask(request{frameType: gateway.TypeSubscribe, conversation: conv.id},
-		gateway.Subscribe{ConvID: conv.id, FromSeq: &from})
+	s.wire.follow(conv.id, from)
 	return nil
 }
 
@@ -201,7 +199,8 @@ func (s *session) advanceCommit(ctx context.Context, conv *conversation, sub *su
 	if conv.pending.MessageID == sub.answered {
 		return nil
 	}
-	return s.sendCommit(ctx, conv, sub)
+	s.sendCommit(conv, sub)
+	return nil
 }
 
 // prepareCommit makes the next commit and keeps it before anybody sees it. It
@@ -234,7 +233,7 @@ func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *su
 	mayBeEmpty := conv.info.Refresh && conv.phase == Joined || conv.phase == Founding && conv.info.Kind == Room || sub.mustCommit && conv.group.Proposals() > 0
 	switch {
 	case isLacking && (!sub.hasFetched || !isAtHand && !mayBeEmpty):
-		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.fetchWanted(ctx, s.service, conv.id) }, nil)
+		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.fetchWanted(ctx, s.wire, conv.id) }, nil)
 		sub.hasFetched = true
 		return nil, nil
 	case !isAtHand && !mayBeEmpty:
@@ -268,46 +267,10 @@ func (s *session) keepCommit(ctx context.Context, conv *conversation, sub *subsc
 	return out, err
 }
 
-// sendCommit sends the pending commit; over HTTP if it is too long for a frame.
-func (s *session) sendCommit(ctx context.Context, conv *conversation, sub *subscription) error {
-	body := conv.pending.request(conv.id)
-	frame, err := gateway.EncodeFrame(gateway.TypeCommit, nil, commitBody(body))
-	if err != nil {
-		return err
-	}
+// sendCommit sends the pending commit.
+func (s *session) sendCommit(conv *conversation, sub *subscription) {
 	sub.committing = true
-	r := request{frameType: gateway.TypeCommit, conversation: conv.id, message: conv.pending.MessageID}
-	if len(frame) < gateway.FrameBytesMax-256 {
-		s.ask(r, body)
-		return nil
-	}
-	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.postCommit(ctx, s.service, r, body) },
-		func(err error) {
-			sub.committing = false
-			if refusal := asRefusal(err); err == nil || refusal != nil && refusal.Code == codeEpochConflict {
-				sub.answered = r.message
-			}
-		})
-	return nil
-}
-
-// postCommit sends a commit by HTTP. The echo comes through the log all the same.
-func (c *Client) postCommit(ctx context.Context, by service, r request, body commitRequest) error {
-	seq, err := by.commitNow(ctx, body)
-	refusal := asRefusal(err)
-	if err != nil && (refusal == nil || refusal.mayPass() || refusal.Code == codeUnauthorized) {
-		return err
-	}
-	return errors.Join(err, c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(r.conversation)
-		switch {
-		case err != nil:
-			return err
-		case refusal == nil:
-			return c.place(tx, conv, r.message, seq)
-		}
-		return c.commitRefused(tx, conv, r.message, refusal)
-	}))
+	s.wire.commit(s.number(request{conversation: conv.id, commit: conv.pending.MessageID}), conv.pending.request(conv.id))
 }
 
 // commitRefused deals with a commit that the server has declined for good, or that has
@@ -438,7 +401,7 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 			len(conv.info.Unwanted)+len(conv.info.Missing) > 0 { // who is to go must not read it
 			return err
 		}
-		if o, err = tx.Outbox.Next(id, sub.sentThrough); err != nil || o == nil || o.Envelope != "" {
+		if o, err = tx.Outbox.Next(id, sub.sentThrough); err != nil || o == nil || o.Envelope != nil {
 			return err
 		}
 		if err = tx.sealOutgoing(conv, o); errors.Is(err, errEncrypt) {
@@ -464,7 +427,6 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 	}
 	sub.mustCommit = false
 	sub.sending = true
-	s.ask(request{frameType: gateway.TypeSend, conversation: id, outgoing: o.ID},
-		sendRequest{Conversation: id, ID: o.Wire, Message: decoded(o.Envelope)})
+	s.wire.send(s.number(request{conversation: id, outgoing: o.ID}), sendRequest{Conversation: id, ID: o.Wire, Message: o.Envelope})
 	return nil
 }

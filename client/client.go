@@ -99,9 +99,8 @@ type Client struct {
 	db       *database
 	cancel   context.CancelFunc
 	closed   chan struct{} // closed when run has ended
-	route    route         // of run
-	xrpc     *xrpcDoor     // nil without WithXRPC
-	traits   traits        // of the door
+	door     door
+	traits   traits // of the door
 
 	readMu sync.Mutex // held by Next
 	read   int64      // the last event that Next gave out; guarded by readMu
@@ -164,8 +163,9 @@ func open(ctx context.Context, o Options, h hooks) (*Client, error) {
 	c := &Client{options: o, account: o.Account, base: base, http: o.HTTPClient, ownsHTTP: ownsHTTP, log: o.Logger, db: db,
 		closed: make(chan struct{}), woken: map[string]bool{}, bell: make(chan struct{}, 1),
 		stateChanged: make(chan struct{}), observe: h.observe, traits: gatewayTraits}
+	c.door = &gatewayDoor{c: c}
 	if o.useXRPC {
-		c.xrpc, c.traits = &xrpcDoor{c: c}, xrpcTraits
+		c.door, c.traits = &xrpcDoor{c: c}, xrpcTraits
 	}
 	db.load = c.openConversation
 	if h.observe != nil {

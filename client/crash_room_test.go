@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"slices"
@@ -293,8 +292,8 @@ func TestBackWithCommit(t *testing.T) {
 			return err
 		}
 		epoch := int64(before.Epoch + 1)
-		_, err = bob.takeEvent(tx, &gateway.Event{ConvID: room, Seq: before.NextSeq, MsgID: p.MessageID, Kind: gateway.KindCommit, Epoch: &epoch,
-			Env: base64.StdEncoding.EncodeToString(p.commit.Message())})
+		_, err = bob.takeEvent(tx, &logMessage{conversation: room, seq: before.NextSeq, id: p.MessageID, kind: kindCommit, epoch: &epoch,
+			message: p.commit.Message()})
 		return err
 	}); err != nil {
 		t.Fatal(err)

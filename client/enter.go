@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/mls"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -68,12 +67,13 @@ func (s *session) advanceEntry(ctx context.Context, conv *conversation, sub *sub
 		if sub.committing {
 			return nil
 		}
-		return s.sendCommit(ctx, conv, sub)
+		s.sendCommit(conv, sub)
+		return nil
 	case conv.info.Waiting.GaveUp:
 		return nil
 	case conv.phase == Waiting && !sub.hasWaited && conv.info.Waiting.NotBefore == 0:
 		sub.hasWaited, sub.commit = true, retry{at: time.Now().Add(enterDelay)}
-		s.lookForWelcome(conv.id)
+		s.wire.look(conv.id)
 		return nil
 	}
 	if wait := conv.info.Waiting.left(s.c.now()); wait > 0 {
@@ -388,8 +388,8 @@ func (c *Client) entered(tx *tx, conv *conversation, next *mls.Group, e Event) e
 
 // takeKept gives the Welcome that was put aside for a conversation, and forgets it;
 // nil if there is none.
-func (t *tx) takeKept(conversation string) (*gateway.Welcome, error) {
-	var w gateway.Welcome
+func (t *tx) takeKept(conversation string) (*welcome, error) {
+	var w welcome
 	found, err := t.Welcomes.Take(conversation, &w)
 	if err != nil || !found {
 		return nil, err

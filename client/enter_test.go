@@ -1,7 +1,6 @@
 package client
 
 import (
-	"encoding/base64"
 	"errors"
 	"slices"
 	"strings"
@@ -309,8 +308,8 @@ func TestWrongOffer(t *testing.T) {
 	before := bob.must(room)
 	epoch := int64(before.Epoch + 1)
 	if err := bob.db.update(w.ctx, func(tx *tx) error {
-		_, err := bob.takeEvent(tx, &gateway.Event{ConvID: room, Seq: before.NextSeq, MsgID: "eve", Kind: gateway.KindCommit, Epoch: &epoch,
-			Env: base64.StdEncoding.EncodeToString(joiner.Message())})
+		_, err := bob.takeEvent(tx, &logMessage{conversation: room, seq: before.NextSeq, id: "eve", kind: kindCommit, epoch: &epoch,
+			message: joiner.Message()})
 		return err
 	}); err != nil {
 		t.Fatal(err)

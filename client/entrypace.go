@@ -170,7 +170,7 @@ func (s *session) startEntries(ctx context.Context) {
 		s.entering++
 		hasEntered := false
 		s.startIn(ctx, s.entrySlots, id, func(ctx context.Context) (err error) {
-			hasEntered, err = s.c.enter(ctx, s.service, id)
+			hasEntered, err = s.c.enter(ctx, s.wire, id)
 			return err
 		}, func(error) {
 			s.entering--

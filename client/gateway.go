@@ -138,27 +138,6 @@ func (g *gatewayCalls) post(ctx context.Context, frameType string, body any) (se
 	return answer.Seq, err
 }
 
-// decoded returns what is in base64, nil if it is not. Such a message is read as any other
-// that is not one of MLS.
-func decoded(text string) []byte {
-	raw, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
-		return nil
-	}
-	return raw
-}
-
-// frameBody returns the body of the frame that asks for what body does.
-func frameBody(body any) any {
-	switch body := body.(type) {
-	case sendRequest:
-		return sendBody(body)
-	case commitRequest:
-		return commitBody(body)
-	}
-	return body
-}
-
 func sendBody(m sendRequest) gateway.Send {
 	return gateway.Send{ConvID: m.Conversation, MsgID: m.ID, Env: base64.StdEncoding.EncodeToString(m.Message)}
 }

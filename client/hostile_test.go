@@ -170,8 +170,7 @@ func TestForgedWelcome(t *testing.T) {
 		{"as the peer", dmID(ann.did(), bob.DID()), ErrUncertified},
 		{"into a room", "a room", ErrUncertified},
 	} {
-		welcome := &gateway.Welcome{Pos: 1000, ConvID: test.conversation, KeyPackageRef: ref, NextSeq: 2,
-			Env: base64.StdEncoding.EncodeToString(commit.Welcome())}
+		welcome := &welcome{Pos: 1000, Conversation: test.conversation, KeyPackageRef: ref, NextSeq: 2, Message: commit.Welcome()}
 		if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.takeWelcome(tx, welcome) }); err != nil {
 			t.Fatal(err)
 		}
@@ -233,7 +232,7 @@ func TestForeignMessages(t *testing.T) {
 	take := func(e gateway.Event) (what taken) {
 		t.Helper()
 		if err := bob.db.update(w.ctx, func(tx *tx) (err error) {
-			what, err = bob.takeEvent(tx, &e)
+			what, err = bob.takeEvent(tx, &logMessage{conversation: e.ConvID, seq: e.Seq, id: e.MsgID, kind: e.Kind, message: decoded(e.Env)})
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -337,8 +336,8 @@ func TestRemovedGoesOn(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			_, err = p.takeEvent(tx, &gateway.Event{ConvID: room, Seq: conv.nextSeq, MsgID: randomID(), Kind: gateway.KindApp,
-				Env: base64.StdEncoding.EncodeToString(message)})
+			_, err = p.takeEvent(tx, &logMessage{conversation: room, seq: conv.nextSeq, id: randomID(), kind: kindApp,
+				message: message})
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -377,7 +376,7 @@ func TestWithheldCommits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSession(ann.Client, nil, nil)
+	s := newSession(ann.Client, nil)
 	sub := s.sub(room)
 	if s.isStalled(conv, sub) {
 		t.Error("stalled without a reason")

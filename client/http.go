@@ -170,7 +170,7 @@ func refusalOf(e *gateway.Error) *Refusal {
 
 func (c *Client) caller() caller { return caller{c.base, c.http, c.options.DeviceID} }
 
-// audience is the DID of the service: whom a service token is for. It is asked
+// audience returns the DID of the service, for service tokens. It is asked
 // each time, since an operator may change it.
 func (c *Client) audience(ctx context.Context) (string, error) {
 	var document struct {

@@ -2,15 +2,13 @@ package client
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-
-	"waxwing.im/waxwing/api/gateway"
 )
 
-// batch is the work of some frames: what they change in the home, in one
+// batch is the work of some events: what they change in the home, in one
 // transaction, and what the session does once that is on disk.
 type batch struct {
 	s     *session
@@ -22,18 +20,14 @@ func (b *batch) then(f func()) {
 	b.after = append(b.after, func() error { f(); return nil })
 }
 
-// take takes frames in.
-func (s *session) take(ctx context.Context, frames []gateway.Frame) error {
+// take takes events in.
+func (s *session) take(ctx context.Context, events []event) error {
 	b := &batch{s: s}
 	err := s.c.db.update(ctx, func(tx *tx) error {
 		b.tx = tx
-		for _, frame := range frames {
-			handle, ok := frameHandlers[frame.Type]
-			if !ok {
-				continue // newer than we are
-			}
-			if err := handle(b, frame); err != nil {
-				return fmt.Errorf("%s: %w", frame.Type, err)
+		for _, e := range events {
+			if err := b.one(e); err != nil {
+				return fmt.Errorf("%T: %w", e, err)
 			}
 		}
 		return nil
@@ -49,63 +43,81 @@ func (s *session) take(ctx context.Context, frames []gateway.Frame) error {
 	return nil
 }
 
-var frameHandlers = map[string]func(*batch, gateway.Frame) error{
-	gateway.TypeEvent:          (*batch).event,
-	gateway.TypeCaughtUp:       (*batch).caughtUp,
-	gateway.TypeAcked:          (*batch).acked,
-	gateway.TypeError:          (*batch).refused,
-	gateway.TypeWelcome:        (*batch).welcome,
-	gateway.TypeMembers:        (*batch).members,
-	gateway.TypeKeyPackagesLow: (*batch).keyPackagesLow,
-	gateway.TypeDrain:          (*batch).drain,
-	gateway.TypeRoster:         (*batch).roster,
-	frameMembers:               (*batch).askMembers,
+// one takes an event in.
+func (b *batch) one(e event) error {
+	switch e := e.(type) {
+	case *logMessage:
+		return b.message(e)
+	case caughtUp:
+		return b.caughtUp(e)
+	case logGap:
+		b.then(func() { b.s.gap(e.conversation) })
+		return nil
+	case followEnded:
+		return b.followRefused(e.conversation, e.refusal)
+	case appended:
+		return b.appended(e)
+	case refused:
+		return b.refused(e)
+	case reportRefused:
+		return b.reportRefused(e)
+	case *welcome:
+		return b.welcome(e)
+	case membership:
+		return b.membership(e)
+	case accountsChanged:
+		return b.accountsChanged(e)
+	case accountsUnclear:
+		return b.accountsUnclear(e)
+	case packagesLow:
+		return b.packagesLow(e)
+	case draining:
+		b.after = append(b.after, func() error { return &endSession{after: e.after} })
+		return nil
+	}
+	return nil
 }
 
-func (b *batch) event(frame gateway.Frame) error {
-	var e gateway.Event
-	if err := frame.Decode(&e); err != nil {
-		return err
-	}
+func (b *batch) message(e *logMessage) error {
 	unreadable, lost := b.s.c.stats.undecryptable.Load(), b.s.c.stats.lostRaces.Load()
 	commits, rejoins := b.s.c.stats.commits.Load(), b.s.c.stats.rejoins.Load()
-	if e.Epoch != nil {
-		b.s.c.observed("seen", e.ConvID, uint64(*e.Epoch), nil)
+	if e.epoch != nil {
+		b.s.c.observed("seen", e.conversation, uint64(*e.epoch), nil)
 	}
-	what, err := b.s.c.takeEvent(b.tx, &e)
+	what, err := b.s.c.takeEvent(b.tx, e)
 	if err != nil {
 		return err
 	}
 	if b.s.c.stats.undecryptable.Load() != unreadable {
 		b.then(func() {
-			b.s.wire.send(gateway.TypeReport, "", gateway.Report{Kind: gateway.ReportDecryptFailure, ConvID: e.ConvID})
+			b.s.wire.report(report{what: reportUndecryptable, conversation: e.conversation})
 		})
 	}
 	if b.s.c.stats.rejoins.Load() != rejoins {
 		b.then(func() {
-			b.s.wire.send(gateway.TypeReport, "", gateway.Report{Kind: gateway.ReportStateReload, ConvID: e.ConvID})
+			b.s.wire.report(report{what: reportReload, conversation: e.conversation})
 		})
 	}
 	switch {
 	case b.s.c.stats.lostRaces.Load() != lost:
-		b.then(func() { b.s.lostRace(e.ConvID) })
+		b.then(func() { b.s.lostRace(e.conversation) })
 	case b.s.c.stats.commits.Load() != commits:
-		b.then(func() { b.s.sub(e.ConvID).lost = 0 })
+		b.then(func() { b.s.sub(e.conversation).lost = 0 })
 	}
 	switch what {
 	case takenIn:
 		b.then(func() {
-			sub := b.s.sub(e.ConvID)
+			sub := b.s.sub(e.conversation)
 			b.s.worked = true
-			sub.taken, sub.missing, sub.moved = e.Seq, false, time.Now()
-			b.s.due[e.ConvID] = true
+			sub.taken, sub.missing, sub.moved = e.seq, false, time.Now()
+			b.s.due[e.conversation] = true
 		})
 	case takenGap:
-		b.then(func() { b.s.gap(e.ConvID) })
+		b.then(func() { b.s.gap(e.conversation) })
 	case takenBack:
-		b.then(func() { b.s.setBack(e.ConvID) })
+		b.then(func() { b.s.setBack(e.conversation) })
 	case takenTwin:
-		if b.s.sub(e.ConvID).overlap != e.Seq {
+		if b.s.sub(e.conversation).overlap != e.seq {
 			b.s.c.stats.duplicates.Add(1)
 		}
 	}
@@ -140,7 +152,7 @@ func (s *session) gap(id string) {
 		return
 	}
 	s.c.stats.gaps.Add(1)
-	s.wire.send(gateway.TypeReport, "", gateway.Report{Kind: gateway.ReportGap, ConvID: id})
+	s.wire.report(report{what: reportGap, conversation: id})
 	sub.missing, sub.active, sub.caughtUp = true, false, false
 	if sub.follow.failed > 0 {
 		sub.follow.later(nil)
@@ -150,19 +162,15 @@ func (s *session) gap(id string) {
 	s.due[id] = true
 }
 
-func (b *batch) caughtUp(frame gateway.Frame) error {
-	var m gateway.CaughtUp
-	if err := frame.Decode(&m); err != nil {
-		return err
-	}
-	conv, err := b.tx.conversation(m.ConvID)
+func (b *batch) caughtUp(m caughtUp) error {
+	conv, err := b.tx.conversation(m.conversation)
 	if err != nil || conv == nil {
 		return err
 	}
-	isWhole := conv.nextSeq > m.Seq
-	if conv.isLive() && m.Seq < conv.nextSeq-1 && b.s.sub(m.ConvID).active {
-		b.then(func() { b.s.setBack(m.ConvID) })
-		return b.s.c.rewind(b.tx, conv, m.Seq)
+	isWhole := conv.nextSeq > m.seq
+	if conv.isLive() && m.seq < conv.nextSeq-1 && b.s.sub(m.conversation).active {
+		b.then(func() { b.s.setBack(m.conversation) })
+		return b.s.c.rewind(b.tx, conv, m.seq)
 	}
 	if conv.info.Unsure {
 		return nil // of the subscription before
@@ -171,40 +179,36 @@ func (b *batch) caughtUp(frame gateway.Frame) error {
 		conv.editInfo().Back = 0
 	}
 	b.then(func() {
-		sub := b.s.sub(m.ConvID)
+		sub := b.s.sub(m.conversation)
 		if !sub.active {
 			return // of a subscription that was replaced
 		}
 		if !isWhole {
 			sub.missing = false
-			b.s.gap(m.ConvID)
+			b.s.gap(m.conversation)
 			return
 		}
 		sub.caughtUp, sub.missing = true, false
 		sub.follow.ok()
-		b.s.due[m.ConvID] = true
+		b.s.due[m.conversation] = true
 	})
 	return nil
 }
 
-func (b *batch) acked(frame gateway.Frame) error {
-	var m gateway.Acked
-	if err := frame.Decode(&m); err != nil {
-		return err
-	}
-	r, ok := b.s.requests[string(frame.ID)]
+func (b *batch) appended(m appended) error {
+	r, ok := b.s.requests[m.number]
 	if !ok {
 		return nil
 	}
-	delete(b.s.requests, string(frame.ID))
+	delete(b.s.requests, m.number)
 	conv, err := b.tx.conversation(r.conversation)
 	switch {
 	case err != nil:
 		return err
-	case r.frameType == gateway.TypeCommit:
-		err = b.s.c.place(b.tx, conv, r.message, m.Seq)
-	case conv != nil && m.Seq >= conv.info.SkipFrom && m.Seq < conv.info.SkipTo:
-		err = b.s.c.skippedEcho(b.tx, r.outgoing, m.Seq)
+	case r.commit != "":
+		err = b.s.c.place(b.tx, conv, r.commit, m.seq)
+	case conv != nil && m.seq >= conv.info.SkipFrom && m.seq < conv.info.SkipTo:
+		err = b.s.c.skippedEcho(b.tx, r.outgoing, m.seq)
 	}
 	if err != nil {
 		return err
@@ -212,57 +216,27 @@ func (b *batch) acked(frame gateway.Frame) error {
 	b.then(func() {
 		sub := b.s.sub(r.conversation)
 		b.s.due[r.conversation], b.s.worked = true, true
-		switch r.frameType {
-		case gateway.TypeSend:
-			sub.sending, sub.sentThrough = false, max(sub.sentThrough, r.outgoing)
-			sub.send.ok()
-		case gateway.TypeCommit:
-			sub.committing, sub.answered = false, r.message
+		if r.commit != "" {
+			sub.committing, sub.answered = false, r.commit
 			sub.commit.ok()
+			return
 		}
+		sub.sending, sub.sentThrough = false, max(sub.sentThrough, r.outgoing)
+		sub.send.ok()
 	})
 	return nil
 }
 
-func (b *batch) refused(frame gateway.Frame) error {
-	var body gateway.Error
-	if err := frame.Decode(&body); err != nil {
-		return err
+func (b *batch) refused(m refused) error {
+	r, ok := b.s.requests[m.number]
+	if !ok {
+		return nil
 	}
-	refusal := refusalOf(&body)
-	if r, ok := b.s.requests[string(frame.ID)]; ok {
-		delete(b.s.requests, string(frame.ID))
-		if r.frameType == gateway.TypeSend {
-			return b.sendRefused(r, refusal)
-		}
-		return b.commitRefused(r, refusal)
+	delete(b.s.requests, m.number)
+	if r.commit == "" {
+		return b.sendRefused(r, m.refusal)
 	}
-	id := idOf(frame)
-	if id, ok := strings.CutPrefix(id, subscribePrefix); ok {
-		return b.followRefused(id, refusal)
-	}
-	if what, ok := strings.CutPrefix(id, reportPrefix); ok {
-		return b.reportRefused(what, refusal)
-	}
-	switch {
-	case refusal.Code == codeUnauthorized:
-		return refusal
-	case refusal.Code == codeForbidden && body.ConvID != "":
-		return b.followRefused(body.ConvID, refusal)
-	}
-	b.s.c.log.Debug("the server complains", "err", refusal)
-	return nil
-}
-
-// idOf is the text of the id that a frame answers, "" if there is none.
-func idOf(frame gateway.Frame) string {
-	var body struct {
-		ID string `json:"id"`
-	}
-	if frame.ID == nil || gateway.Unmarshal(slices.Concat([]byte(`{"id":`), frame.ID, []byte(`}`)), &body) != nil {
-		return ""
-	}
-	return body.ID
+	return b.commitRefused(r, m.refusal)
 }
 
 // followRefused deals with the end of a subscription.
@@ -337,7 +311,7 @@ func (b *batch) commitRefused(r request, refusal *Refusal) error {
 		sub.committing = false
 		b.s.due[r.conversation] = true
 		if refusal.Code == codeEpochConflict {
-			sub.answered = r.message // the winner is on its way through the log
+			sub.answered = r.commit // the winner is on its way through the log
 			sub.hold(uint64(max(refusal.CurrentEpoch, 0)))
 		} else {
 			sub.commit.later(refusal)
@@ -351,7 +325,7 @@ func (b *batch) commitRefused(r request, refusal *Refusal) error {
 		return err
 	}
 	lost := b.s.c.stats.lostRaces.Load()
-	err = b.s.c.commitRefused(b.tx, conv, r.message, refusal)
+	err = b.s.c.commitRefused(b.tx, conv, r.commit, refusal)
 	if b.s.c.stats.lostRaces.Load() != lost {
 		b.then(func() { b.s.lostRace(r.conversation) })
 	}
@@ -361,10 +335,11 @@ func (b *batch) commitRefused(r request, refusal *Refusal) error {
 // takeDevice moves the cursor of the account log over the event at pos, unless it was
 // taken in before. what tells the event from others that might stand there. Where
 // another one stood there the log was set back, and goes on from here.
-func (b *batch) takeDevice(pos int64, what []string, do func() error) error {
-	if b.s.c.xrpc != nil {
-		return do() // which has no such log
+func (b *batch) takeDevice(at accountPlace, what []string, do func() error) error {
+	if !at.isLogged {
+		return do()
 	}
+	pos := at.pos
 	before, err := b.tx.Counters.Get("device_pos")
 	if err != nil {
 		return err
@@ -389,58 +364,88 @@ func (b *batch) takeDevice(pos int64, what []string, do func() error) error {
 	return b.tx.Counters.Set("device_pos", pos)
 }
 
-func (b *batch) welcome(frame gateway.Frame) error {
-	var w gateway.Welcome
-	if err := frame.Decode(&w); err != nil {
-		return err
+// What the events of the account log are called in the journal.
+const (
+	accountWelcome = "welcome"
+	accountMembers = "members"
+	accountLow     = "keypackages.low"
+)
+
+func (b *batch) welcome(w *welcome) error {
+	if !w.isLogged {
+		return b.lookedUp(w)
 	}
-	if b.s.c.xrpc != nil {
-		return b.welcomeOverXRPC(&w)
-	}
-	b.then(func() { b.s.due[w.ConvID] = true })
-	return b.takeDevice(w.Pos, []string{frame.Type, w.ConvID, w.WelcomeID}, func() error { return b.s.c.takeWelcome(b.tx, &w) })
+	b.then(func() { b.s.due[w.Conversation] = true })
+	return b.takeDevice(accountPlace{w.Pos, true}, []string{accountWelcome, w.Conversation, w.ID}, func() error { return b.s.c.takeWelcome(b.tx, w) })
 }
 
-func (b *batch) members(frame gateway.Frame) error {
-	var m gateway.Members
-	if err := frame.Decode(&m); err != nil {
+// welcomesLooked is where the journal keeps which Welcomes were taken in that were asked for.
+const welcomesLooked = "\x00welcomes"
+
+// lookedUp takes a Welcome in that was asked for. Where it stands among others the home
+// decides.
+func (b *batch) lookedUp(w *welcome) error {
+	digest := accountDigest(w.Epoch, []string{w.Conversation, w.KeyPackageRef, base64.StdEncoding.EncodeToString(w.Message)})
+	_, _, isKnown, err := b.tx.Journal.Find(welcomesLooked, digest)
+	if err != nil {
 		return err
 	}
+	if !isKnown {
+		pos, err := b.tx.Counters.Next("xrpc_welcome")
+		if err != nil {
+			return err
+		}
+		w.Pos = -pos
+		if err := b.tx.note(welcomesLooked, pos, digest, "", nil); err != nil {
+			return err
+		}
+		if err := b.s.c.takeWelcome(b.tx, w); err != nil {
+			return err
+		}
+	}
+	b.then(func() {
+		b.s.due[w.Conversation] = true
+		b.s.wire.confirm(w)
+		b.s.available = -1 // one less
+		b.s.doAgain(choreKeyPackages)
+	})
+	return nil
+}
+
+func (b *batch) membership(m membership) error {
 	self := b.s.c.account.DID()
-	b.then(func() { b.s.due[m.ConvID] = true })
-	return b.takeDevice(m.Pos, slices.Concat([]string{frame.Type, m.ConvID, "+"}, m.Add, []string{"-"}, m.Remove), func() error {
-		conv, err := b.tx.conversation(m.ConvID)
+	b.then(func() { b.s.due[m.conversation] = true })
+	return b.takeDevice(m.place, slices.Concat([]string{accountMembers, m.conversation, "+"}, m.add, []string{"-"}, m.remove), func() error {
+		conv, err := b.tx.conversation(m.conversation)
 		switch {
 		case err != nil:
 			return err
-		case slices.Contains(m.Add, self):
-			return b.s.c.learnConversation(b.tx, m.ConvID)
-		case slices.Contains(m.Remove, self) && conv != nil && conv.phase == Waiting:
+		case slices.Contains(m.add, self):
+			return b.s.c.learnConversation(b.tx, m.conversation)
+		case slices.Contains(m.remove, self) && conv != nil && conv.phase == Waiting:
 			return b.s.c.leave(b.tx, conv, b.s.c.now(), "removed from the conversation")
 		}
 		return nil // where the log is read, it ends by itself, after what comes before
 	})
 }
 
-func (b *batch) keyPackagesLow(frame gateway.Frame) error {
-	var m gateway.KeyPackagesLow
-	if err := frame.Decode(&m); err != nil {
+// accountsUnclear lets the session ask for the members of a conversation.
+func (b *batch) accountsUnclear(m accountsUnclear) error {
+	conv, err := b.tx.conversation(m.conversation)
+	if err != nil || conv == nil {
 		return err
 	}
+	b.then(func() {
+		b.s.sub(m.conversation).askRoster = true
+		b.s.due[m.conversation] = true
+	})
+	return nil
+}
+
+func (b *batch) packagesLow(m packagesLow) error {
 	b.then(func() {
 		b.s.available = -1 // ask: others may have taken more since
 		b.s.doAgain(choreKeyPackages)
 	})
-	return b.takeDevice(m.Pos, []string{frame.Type}, func() error { return nil })
-}
-
-func (b *batch) drain(frame gateway.Frame) error {
-	var m gateway.Drain
-	if err := frame.Decode(&m); err != nil {
-		return err
-	}
-	b.after = append(b.after, func() error {
-		return &endSession{after: time.Duration(min(max(m.ReconnectAfterMS, 0), 60_000)) * time.Millisecond}
-	})
-	return nil
+	return b.takeDevice(m.place, []string{accountLow}, func() error { return nil })
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/client/internal/home"
 )
 
@@ -97,13 +96,13 @@ func (c *Client) rewind(tx *tx, conv *conversation, last int64) error {
 
 // takeAgain takes in an event that was there before the log was set back: it gets its
 // new place, and nobody is told.
-func (c *Client) takeAgain(tx *tx, conv *conversation, e *gateway.Event, digest [sha256.Size]byte) error {
-	if err := tx.Journal.PutBack(conv.id, digest, e.Seq); err != nil {
+func (c *Client) takeAgain(tx *tx, conv *conversation, e *logMessage, digest [sha256.Size]byte) error {
+	if err := tx.Journal.PutBack(conv.id, digest, e.seq); err != nil {
 		return err
 	}
-	if o, err := tx.Outbox.ByWire(conv.id, e.MsgID); err != nil {
+	if o, err := tx.Outbox.ByWire(conv.id, e.id); err != nil {
 		return err
-	} else if o != nil && o.Envelope == e.Env {
+	} else if o != nil && isEnvelope(o, e.message) {
 		if err := tx.Outbox.Remove(o.ID); err != nil {
 			return err
 		}
@@ -116,8 +115,8 @@ func (c *Client) takeAgain(tx *tx, conv *conversation, e *gateway.Event, digest 
 	if err := tx.Messages.Get(conv.id, seq, &message); err != nil {
 		return err
 	}
-	message.Seq = e.Seq
-	return tx.Messages.PutBack(conv.id, digest[:], e.Seq, message)
+	message.Seq = e.seq
+	return tx.Messages.PutBack(conv.id, digest[:], e.seq, message)
 }
 
 // accountLog stands in the journal for the account log, whose events have no digest of
@@ -251,7 +250,7 @@ func (s *session) advanceResend(ctx context.Context, conv *conversation, sub *su
 		return
 	}
 	tries := sub.commit.failed
-	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.resend(ctx, s.service, conv.id, tries) }, nil)
+	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.resend(ctx, s.wire, conv.id, tries) }, nil)
 }
 
 // setBack reads the log again from where it may be as it was.

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-
-	"waxwing.im/waxwing/api/gateway"
 )
 
 // TestLogSetBack: a server is restored from a backup. Whoever has read further is told,
@@ -183,16 +181,9 @@ func TestAccountLogSetBack(t *testing.T) {
 		{5, "c6", true},  // or was
 	} {
 		before := ann.Stats().Rewinds
-		data, err := gateway.EncodeFrame(gateway.TypeMembers, nil, gateway.Members{Pos: start + row.pos, ConvID: row.conversation, Add: []string{ann.did()}, Remove: []string{}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		frame, err := gateway.DecodeFrame(data)
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := membership{accountPlace{start + row.pos, true}, row.conversation, []string{ann.did()}, []string{}}
 		if err := ann.db.update(w.ctx, func(tx *tx) error {
-			return (&batch{s: &session{c: ann.Client}, tx: tx}).members(frame)
+			return (&batch{s: &session{c: ann.Client}, tx: tx}).membership(m)
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -1,13 +1,11 @@
 package client
 
 import (
-	"encoding/base64"
 	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/mls"
 )
 
@@ -164,10 +162,10 @@ func TestGroupInUse(t *testing.T) {
 	if err := eve.db.update(w.ctx, func(tx *tx) error { return eve.makeCommit(tx, conv) }); err != nil {
 		t.Fatal(err)
 	}
-	welcome := base64.StdEncoding.EncodeToString(conv.pending.commit.Welcome())
+	invitation := conv.pending.commit.Welcome()
 	for _, id := range []string{"another name", "dm_" + room[:32]} {
 		if err := ann.db.update(w.ctx, func(tx *tx) error {
-			return ann.takeWelcome(tx, &gateway.Welcome{ConvID: id, KeyPackageRef: f.Ref, Env: welcome, NextSeq: 1, Pos: 1 << 40})
+			return ann.takeWelcome(tx, &welcome{Conversation: id, KeyPackageRef: f.Ref, Message: invitation, NextSeq: 1, Pos: 1 << 40})
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -203,8 +201,8 @@ func TestGroupNamesAreNotTaken(t *testing.T) {
 	if err := eve.db.update(w.ctx, func(tx *tx) error { return eve.makeCommit(tx, conv) }); err != nil {
 		t.Fatal(err)
 	}
-	welcome := &gateway.Welcome{ConvID: "party", KeyPackageRef: f.Ref, Env: base64.StdEncoding.EncodeToString(conv.pending.commit.Welcome()), NextSeq: 1, Pos: 1 << 40}
-	if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.takeWelcome(tx, welcome) }); err != nil {
+	party := &welcome{Conversation: "party", KeyPackageRef: f.Ref, Message: conv.pending.commit.Welcome(), NextSeq: 1, Pos: 1 << 40}
+	if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.takeWelcome(tx, party) }); err != nil {
 		t.Fatal(err)
 	}
 	ann.next("the party", func(e Event) bool { return e.Type == EventJoined && e.Conversation == "party" })

@@ -1,13 +1,12 @@
 package client
 
 import (
+	"bytes"
 	"crypto/sha256"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"time"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/client/internal/home"
 	"waxwing.im/waxwing/mls"
 )
@@ -26,33 +25,33 @@ const (
 // takeEvent takes in the next message of a conversation: new MLS state, plaintext
 // and cursor change together in tx (I1). A message that cannot be read is recorded
 // as such, and the log goes on behind it.
-func (c *Client) takeEvent(tx *tx, e *gateway.Event) (what taken, err error) {
-	conv, err := tx.conversation(e.ConvID)
+func (c *Client) takeEvent(tx *tx, e *logMessage) (what taken, err error) {
+	conv, err := tx.conversation(e.conversation)
 	switch {
 	case err != nil:
 		return takenNot, err
 	case conv == nil || !conv.isLive():
 		return takenNot, nil
-	case e.Seq < conv.nextSeq:
+	case e.seq < conv.nextSeq:
 		return c.takeOld(tx, conv, e)
 	case conv.info.Unsure:
 		return takenNot, nil // of a subscription from before the log was set back
-	case e.Seq > conv.nextSeq:
+	case e.seq > conv.nextSeq:
 		return takenGap, nil
 	}
-	conv.setNextSeq(e.Seq + 1)
+	conv.setNextSeq(e.seq + 1)
 	err = c.takeNext(tx, conv, e)
-	if err == nil && conv.phase == Joined && e.Epoch != nil && *e.Epoch > int64(conv.epoch()) {
-		conv.mustRejoin(fmt.Sprintf("the group is in epoch %d, and the way there cannot be followed", *e.Epoch))
+	if err == nil && conv.phase == Joined && e.epoch != nil && *e.epoch > int64(conv.epoch()) {
+		conv.mustRejoin(fmt.Sprintf("the group is in epoch %d, and the way there cannot be followed", *e.epoch))
 	}
 	return takenIn, err
 }
 
 // takeNext takes in the event that is the next one.
-func (c *Client) takeNext(tx *tx, conv *conversation, e *gateway.Event) error {
-	out := Event{Conversation: conv.id, Seq: e.Seq, MessageID: e.MsgID, Time: c.now()}
-	message, err := base64.StdEncoding.DecodeString(e.Env)
-	if err != nil {
+func (c *Client) takeNext(tx *tx, conv *conversation, e *logMessage) error {
+	out := Event{Conversation: conv.id, Seq: e.seq, MessageID: e.id, Time: c.now()}
+	message := e.message
+	if message == nil {
 		return c.unreadable(tx, out, errors.New("not an MLS message"))
 	}
 	digest := sha256.Sum256(message)
@@ -64,24 +63,24 @@ func (c *Client) takeNext(tx *tx, conv *conversation, e *gateway.Event) error {
 	}
 	if kind, request, err := c.ownRequest(tx, conv, e, message); err != nil {
 		return err
-	} else if err := tx.note(conv.id, e.Seq, digest, kind, request); err != nil {
+	} else if err := tx.note(conv.id, e.seq, digest, kind, request); err != nil {
 		return err
 	}
 	switch isOwn := conv.isPendingEcho(message); {
 	case conv.phase == Joining:
 		return c.takeEntry(tx, conv, out, isOwn)
-	case isOwn && e.Kind != gateway.KindApp:
+	case isOwn && e.kind != kindApp:
 		next, err := conv.pending.commit.Apply(conv.group)
 		if err != nil {
 			return c.unreadable(tx, out, fmt.Errorf("own commit: %w", err))
 		}
 		return c.enterEpoch(tx, conv, next, out, conv.pending)
 	}
-	own, err := tx.Outbox.ByWire(conv.id, e.MsgID)
+	own, err := tx.Outbox.ByWire(conv.id, e.id)
 	switch {
 	case err != nil:
 		return err
-	case own != nil && own.Envelope == e.Env:
+	case own != nil && isEnvelope(own, message):
 		return c.takeEcho(tx, own, out, message)
 	case own != nil:
 		// Somebody else's message stands under our msg_id: ours was never stored.
@@ -105,32 +104,36 @@ func (c *Client) takeEntry(tx *tx, conv *conversation, out Event, isOurs bool) e
 }
 
 // takeOld looks at an event that was taken in before: whether it still is what it was.
-func (c *Client) takeOld(tx *tx, conv *conversation, e *gateway.Event) (taken, error) {
-	message, err := base64.StdEncoding.DecodeString(e.Env)
-	if err != nil || e.Seq != conv.nextSeq-1 {
+func (c *Client) takeOld(tx *tx, conv *conversation, e *logMessage) (taken, error) {
+	if e.message == nil || e.seq != conv.nextSeq-1 {
 		return takenTwin, nil // only the last one is looked at: the chain before it stands or falls with it
 	}
-	same, err := tx.isAsBefore(conv.id, e.Seq, sha256.Sum256(message))
+	same, err := tx.isAsBefore(conv.id, e.seq, sha256.Sum256(e.message))
 	if err != nil || same {
 		if conv.info.Unsure {
 			conv.editInfo().Unsure = false
 		}
 		return takenTwin, err
 	}
-	return takenBack, c.rewind(tx, conv, e.Seq-1)
+	return takenBack, c.rewind(tx, conv, e.seq-1)
 }
 
 // ownRequest is the request that has sent an event of our own, for the journal; nil for
 // those of others.
-func (c *Client) ownRequest(tx *tx, conv *conversation, e *gateway.Event, message []byte) (kind string, request any, err error) {
+func (c *Client) ownRequest(tx *tx, conv *conversation, e *logMessage, message []byte) (kind string, request any, err error) {
 	if conv.isPendingEcho(message) {
 		return home.KindCommit, conv.pending.request(conv.id), nil
 	}
-	own, err := tx.Outbox.ByWire(conv.id, e.MsgID)
-	if err != nil || own == nil || own.Envelope != e.Env {
+	own, err := tx.Outbox.ByWire(conv.id, e.id)
+	if err != nil || own == nil || !isEnvelope(own, message) {
 		return "", nil, err
 	}
-	return home.KindSend, sendRequest{Conversation: conv.id, ID: e.MsgID, Message: message}, nil
+	return home.KindSend, sendRequest{Conversation: conv.id, ID: e.id, Message: message}, nil
+}
+
+// isEnvelope reports whether a message is the ciphertext that was sent for one of ours.
+func isEnvelope(own *home.Outgoing, message []byte) bool {
+	return len(own.Envelope) > 0 && bytes.Equal(own.Envelope, message)
 }
 
 // takeEcho delivers a message of our own.
@@ -150,15 +153,11 @@ func (c *Client) skippedEcho(tx *tx, row, seq int64) error {
 	if err != nil || o == nil {
 		return err
 	}
-	message, err := base64.StdEncoding.DecodeString(o.Envelope)
-	if err != nil {
-		return err
-	}
-	return c.takeEcho(tx, o, Event{Conversation: o.Conversation, Seq: seq, MessageID: o.Wire, Time: c.now()}, message)
+	return c.takeEcho(tx, o, Event{Conversation: o.Conversation, Seq: seq, MessageID: o.Wire, Time: c.now()}, o.Envelope)
 }
 
 // takeForeign processes what another member sent, or what claims to be that.
-func (c *Client) takeForeign(tx *tx, conv *conversation, e *gateway.Event, out Event, message []byte) error {
+func (c *Client) takeForeign(tx *tx, conv *conversation, e *logMessage, out Event, message []byte) error {
 	digest := sha256.Sum256(message)
 	if twin, err := tx.Messages.Has(conv.id, digest); err != nil || twin {
 		if twin {
@@ -170,11 +169,11 @@ func (c *Client) takeForeign(tx *tx, conv *conversation, e *gateway.Event, out E
 	if err == nil {
 		// The kind is the server's verdict on what it could see of the message; one
 		// that is other than announced is not for processing (design 4).
-		err = errors.Join(checkKind(e.Kind, processed.Kind), c.checkJoiner(conv.group, processed))
+		err = errors.Join(checkKind(e.kind, processed.Kind), c.checkJoiner(conv.group, processed))
 	}
 	if err != nil {
-		if e.Kind == gateway.KindCommit && conv.phase == Joined {
-			conv.editInfo().Problem = fmt.Sprintf("the commit at %d cannot be processed: %s", e.Seq, err)
+		if e.kind == kindCommit && conv.phase == Joined {
+			conv.editInfo().Problem = fmt.Sprintf("the commit at %d cannot be processed: %s", e.seq, err)
 			conv.mustRejoin(conv.info.Problem)
 		}
 		return c.unreadable(tx, out, err)
@@ -202,8 +201,8 @@ func (c *Client) takeForeign(tx *tx, conv *conversation, e *gateway.Event, out E
 }
 
 func checkKind(stated string, found mls.Kind) error {
-	want := map[mls.Kind]string{mls.Application: gateway.KindApp, mls.Proposal: gateway.KindProposal,
-		mls.Commit: gateway.KindCommit}[found]
+	want := map[mls.Kind]string{mls.Application: kindApp, mls.Proposal: kindProposal,
+		mls.Commit: kindCommit}[found]
 	if stated != "" && stated != want {
 		return fmt.Errorf("announced as %s and is %s", stated, want)
 	}

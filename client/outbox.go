@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"time"
@@ -62,7 +61,7 @@ func (t *tx) sealOutgoing(conv *conversation, o *home.Outgoing) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errEncrypt, err)
 	}
-	o.Envelope = base64.StdEncoding.EncodeToString(message)
+	o.Envelope = message
 	conv.setGroup(next)
 	return t.Outbox.SetEnvelope(o.ID, o.Envelope)
 }

@@ -1,17 +1,9 @@
 package client
 
 import (
-	"encoding/base64"
 	"fmt"
-	"strings"
 	"time"
-
-	"waxwing.im/waxwing/api/gateway"
 )
-
-// reportPrefix marks the frame ids of reports of epoch authenticators; the epoch and
-// the conversation follow.
-const reportPrefix = "report:"
 
 // reportInterval is how often a conversation's authenticator is reported at most: of
 // epochs that follow each other quickly the last is enough, since it depends on all.
@@ -26,22 +18,19 @@ func (s *session) reportEpoch(conv *conversation, sub *subscription) {
 		return
 	}
 	sub.reported, sub.report = epoch, retry{at: time.Now().Add(reportInterval)}
-	s.wire.send(gateway.TypeReport, fmt.Sprintf("%s%d:%s", reportPrefix, epoch, conv.id), gateway.Report{
-		Kind: gateway.ReportEpochAuthenticator, ConvID: conv.id, Epoch: int64(epoch),
-		EpochAuthenticator: base64.StdEncoding.EncodeToString(conv.group.EpochAuthenticator())})
+	s.wire.report(report{reportAuthenticator, conv.id, epoch, conv.group.EpochAuthenticator()})
 }
 
 // reportRefused deals with the answer to a report.
-func (b *batch) reportRefused(what string, r *Refusal) error {
-	epoch, id, _ := strings.Cut(what, ":")
-	if r.Code != codeEpochConflict {
-		b.s.c.log.Debug("the server declines a report", "err", r)
+func (b *batch) reportRefused(m reportRefused) error {
+	if m.refusal.Code != codeEpochConflict {
+		b.s.c.log.Debug("the server declines a report", "err", m.refusal)
 		return nil
 	}
-	conv, err := b.tx.conversation(id)
+	conv, err := b.tx.conversation(m.conversation)
 	if err != nil || conv == nil || conv.phase != Joined {
 		return err
 	}
-	return b.tx.report(Event{Type: EventFork, Conversation: id, Time: b.s.c.now(), Code: problemFork,
-		Problem: fmt.Sprintf("the server says that members have different epoch authenticators in epoch %s", epoch)})
+	return b.tx.report(Event{Type: EventFork, Conversation: m.conversation, Time: b.s.c.now(), Code: problemFork,
+		Problem: fmt.Sprintf("the server says that members have different epoch authenticators in epoch %s", m.epoch)})
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/mls"
 )
 
@@ -241,25 +240,21 @@ const rosterTries = 3
 
 var errRosterMoved = errors.New("the group has changed while its members were asked for")
 
-// roster takes a change of accounts in its place in the log: the commits before it
+// accountsChanged takes a change of accounts in its place in the log: the commits before it
 // are in the group already.
-func (b *batch) roster(frame gateway.Frame) error {
-	var m gateway.Roster
-	if err := frame.Decode(&m); err != nil {
-		return err
-	}
-	conv, err := b.tx.conversation(m.ConvID)
+func (b *batch) accountsChanged(m accountsChanged) error {
+	conv, err := b.tx.conversation(m.conversation)
 	if err != nil || conv == nil || conv.phase != Joined {
 		return err
 	}
 	info := conv.editInfo()
-	for _, account := range m.Remove {
+	for _, account := range m.remove {
 		if hasAccount(conv.group, account) && account != b.s.c.account.DID() && !slices.Contains(info.Missing, account) {
 			info.Missing = append(info.Missing, account)
 		}
 	}
-	info.Missing = slices.DeleteFunc(info.Missing, func(account string) bool { return slices.Contains(m.Add, account) })
-	b.then(func() { b.s.due[m.ConvID] = true })
+	info.Missing = slices.DeleteFunc(info.Missing, func(account string) bool { return slices.Contains(m.add, account) })
+	b.then(func() { b.s.due[m.conversation] = true })
 	return nil
 }
 

@@ -1,12 +1,9 @@
 package client
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"time"
-
-	"waxwing.im/waxwing/api/gateway"
 )
 
 // earlyEndsMax is how many sockets in a row may end before session.ready until they
@@ -55,56 +52,6 @@ func (e *earlyEnd) Unwrap() error { return e.why }
 
 // errSocketAgain ends a session on streams when a WebSocket comes through again.
 var errSocketAgain = errors.New("a WebSocket comes through again")
-
-// openSession opens the way that works and resumes a session, or starts one when
-// resume is "".
-func (c *Client) openSession(ctx context.Context, resume string) (transport, *gateway.Ready, error) {
-	r := &c.route
-	if !r.streaming || !time.Now().Before(r.probeAt) {
-		sock, ready, err := c.openSocketSession(ctx, resume)
-		if err == nil {
-			r.streaming, r.early = false, 0
-			return sock, ready, nil
-		}
-		if !r.blames(err) {
-			return nil, nil, err
-		}
-		c.log.DebugContext(ctx, "trying without a WebSocket", "err", err)
-		if r.streaming {
-			r.failed(c.options.SocketProbe)
-		}
-	}
-	ready, err := c.openStreamSession(ctx, resume)
-	if err != nil {
-		return nil, nil, err
-	}
-	return newStream(ctx, c), ready, nil
-}
-
-// settle notes that the transport works.
-func (c *Client) settle(wire transport) {
-	r := &c.route
-	if wire.kind() == EventStream && !r.streaming {
-		r.streaming = true
-		r.failed(c.options.SocketProbe)
-	}
-}
-
-// probe tries WebSockets while a session runs on streams, and calls found when one
-// comes through.
-func (c *Client) probe(ctx context.Context, found func()) {
-	for pause(ctx, time.Until(c.route.probeAt)) {
-		sock, err := openSocket(ctx, c.base, c.http)
-		if err == nil {
-			sock.close()
-			c.route.probeAt = time.Now()
-			found()
-			return
-		}
-		c.log.DebugContext(ctx, "still no WebSocket", "err", err)
-		c.route.failed(c.options.SocketProbe)
-	}
-}
 
 // pace spaces attempts to connect.
 type pace struct {

@@ -2,7 +2,10 @@ package client
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
+	"time"
 )
 
 // service makes calls to the server, each answered by itself. The session speaks to it in
@@ -34,6 +37,183 @@ type service interface {
 	sendNow(ctx context.Context, m sendRequest) (seq int64, err error)
 	commitNow(ctx context.Context, m commitRequest) (seq int64, err error)
 }
+
+// door opens connections to one of the server's doors.
+type door interface {
+	// open makes a connection that the server has admitted this device to.
+	open(ctx context.Context) (connection, error)
+}
+
+// connection is one connection to the server: calls, and the events of what is followed.
+// What is asked on it does not wait: requests are answered by an event with their number,
+// and whatever was not answered when a connection ends is repeated on the next one. The
+// methods that answer nothing are called by one goroutine at a time.
+type connection interface {
+	service
+	kind() Transport
+	// follow reads the log of a conversation from an event on, in place of where it was
+	// read before. followEnded ends that.
+	follow(id string, from int64)
+	// look has the server asked for an invitation into a conversation that is not
+	// followed, where invitations do not come by themselves.
+	look(id string)
+	// send and commit append to a log; appended or refused is the answer.
+	send(number int, m sendRequest)
+	commit(number int, m commitRequest)
+	// confirm tells that a Welcome was taken in.
+	confirm(w *welcome)
+	// acknowledge and acknowledgeAccount tell how far a log and that of the account are
+	// on disk here.
+	acknowledge(id string, seq int64)
+	acknowledgeAccount(pos int64)
+	report(r report)
+	// check reports that the server must be gone, since it has said or answered nothing
+	// for too long, and asks it for a sign of life.
+	check(pingInterval time.Duration) error
+	// heldBack returns until when the connection has kept events back to complete one of
+	// them, zero if it never did: what the server owes it owes from then on.
+	heldBack() time.Time
+	// incoming gives what the server says, in its order for each log. It is closed when
+	// the connection has ended, and failure says why.
+	incoming() <-chan event
+	failure() error
+	// close ends the connection and everything that it has started.
+	close()
+}
+
+// event is one of the types below.
+type event any
+
+// logMessage is a message in the log of a conversation.
+type logMessage struct {
+	conversation, id string
+	seq              int64
+	message          []byte // nil if it cannot be one of MLS
+	kind             string // what the server takes it for, or ""
+	epoch            *int64 // of the group after it, if the server says
+}
+
+// The kinds of messages.
+const (
+	kindApp      = "app"
+	kindProposal = "proposal"
+	kindCommit   = "commit"
+)
+
+// caughtUp says that everything up to seq has come.
+type caughtUp struct {
+	conversation string
+	seq          int64
+}
+
+// logGap says that a message cannot be had at its place.
+type logGap struct{ conversation string }
+
+// followEnded says that a log is not read any more.
+type followEnded struct {
+	conversation string
+	refusal      *Refusal
+}
+
+// appended answers a request: where it stands, 0 if the server does not tell.
+type appended struct {
+	number int
+	seq    int64
+}
+
+// refused answers a request.
+type refused struct {
+	number  int
+	refusal *Refusal
+}
+
+// membership says that this account was added to a conversation or removed.
+type membership struct {
+	place        accountPlace
+	conversation string
+	add, remove  []string
+}
+
+// accountsChanged says that accounts were added or removed, in its place in the log.
+type accountsChanged struct {
+	conversation string
+	add, remove  []string
+}
+
+// accountsUnclear says that the accounts of a conversation have to be asked for.
+type accountsUnclear struct{ conversation string }
+
+// packagesLow says that few key packages of this device are left.
+type packagesLow struct{ place accountPlace }
+
+// reportRefused answers a report of an epoch authenticator.
+type reportRefused struct {
+	conversation string
+	epoch        string
+	refusal      *Refusal
+}
+
+// draining says that the server is about to restart.
+type draining struct{ after time.Duration }
+
+// accountPlace is the place of an event in the log of the account, where there is one.
+type accountPlace struct {
+	pos      int64
+	isLogged bool
+}
+
+// welcome is an invitation into a group. Its JSON stands in homes.
+type welcome struct {
+	Pos           int64   `json:"pos"`
+	ID            string  `json:"welcome_id"`
+	Conversation  string  `json:"conv_id"`
+	Message       lenient `json:"env"` // nil if it cannot be one of MLS
+	KeyPackageRef string  `json:"key_package_ref"`
+	Epoch         int64   `json:"epoch"`
+	NextSeq       int64   `json:"next_seq"` // the joiner's first seq to read
+	isLogged      bool    // Pos is its place in the log of the account
+}
+
+// lenient is bytes in base64; what is not base64 reads as nil.
+type lenient []byte
+
+// UnmarshalJSON reads a JSON string.
+func (l *lenient) UnmarshalJSON(data []byte) error {
+	var text string
+	if err := json.Unmarshal(data, &text); err != nil {
+		return err
+	}
+	*l = decoded(text)
+	return nil
+}
+
+// decoded returns what is in base64, nil if it is not. Such a message is read as any other
+// that is not one of MLS.
+func decoded(text string) []byte {
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil
+	}
+	return raw
+}
+
+// report tells the server how this device fares with a conversation.
+type report struct {
+	what         reportKind
+	conversation string
+	epoch        uint64 // of reportAuthenticator, with the value
+	value        []byte
+}
+
+type reportKind int
+
+// The kinds of reports.
+const (
+	reportGap reportKind = iota
+	reportUndecryptable
+	reportReload
+	reportAuthenticator
+)
 
 // traits are the differences between the doors that the session decides by.
 type traits struct {

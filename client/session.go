@@ -3,18 +3,14 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
 	"sync"
 	"time"
-
-	"waxwing.im/waxwing/api/gateway"
 )
 
 const (
-	// batchFrames bounds the frames whose effects share a transaction.
-	batchFrames = 64
-	// answerTimeout is how long the server may take to answer a frame.
+	// batchEvents bounds the events whose effects share a transaction.
+	batchEvents = 64
+	// answerTimeout is how long the server may take to answer.
 	answerTimeout = 45 * time.Second
 	// jobsMax bounds the HTTP calls under way.
 	jobsMax = 4
@@ -27,13 +23,12 @@ const (
 // One goroutine runs it. HTTP calls are jobs on goroutines of their own; they write
 // to the home and come back through done.
 type session struct {
-	c       *Client
-	wire    transport
-	service service
-	worked  bool // something of the log was taken in, or a request was answered
+	c      *Client
+	wire   connection
+	worked bool // something of the log was taken in, or a request was answered
 
 	lastID   int
-	requests map[string]request // by frame id
+	requests map[int]request // by number
 	subs     map[string]*subscription
 	due      map[string]bool // what to look at again: conversations and chores
 
@@ -45,22 +40,16 @@ type session struct {
 	slots     chan struct{}
 	tasks     sync.WaitGroup
 
-	isFetching bool // of what a frame has left out; nothing is taken in meanwhile
-	fetchEnded time.Time
-	fetched    chan *part
-
 	entries    map[string]entry // conversations whose group is to be asked for
 	entering   int              // how many are asked for now
 	entrySlots chan struct{}    // of these, which are not to keep others from the slots
 }
 
-// request is a frame that is to be answered.
+// request is what is to be answered.
 type request struct {
-	frameType    string
 	conversation string
-	outgoing     int64  // conv.send: the row
-	message      string // conv.commit: the msg_id
-	sent         time.Time
+	outgoing     int64  // the row of a message
+	commit       string // or the id of a commit
 }
 
 // subscription is what this connection knows of a conversation. Chores have one
@@ -74,12 +63,12 @@ type subscription struct {
 	acked    int64     // acknowledged
 	moved    time.Time // when it was subscribed or an event came
 
-	sending     bool      // a conv.send waits for its answer
+	sending     bool      // a message waits for its answer
 	sentThrough int64     // the last row of the outbox that the server has
 	holdEpoch   uint64    // nothing is encrypted in an epoch below: the server is further
 	heldAt      time.Time // since when that keeps the conversation waiting
 
-	committing bool   // a conv.commit waits for its answer
+	committing bool   // a commit waits for its answer
 	answered   string // the pending commit that needs no more sending: acknowledged, or beaten
 	hasFetched bool   // key packages were asked for
 	hasWaited  bool   // for an invitation
@@ -163,10 +152,10 @@ const (
 	choreEntries     = "\x00entries"
 )
 
-func newSession(c *Client, wire transport, by service) *session {
-	return &session{c: c, wire: wire, service: by, requests: map[string]request{}, subs: map[string]*subscription{},
+func newSession(c *Client, wire connection) *session {
+	return &session{c: c, wire: wire, requests: map[int]request{}, subs: map[string]*subscription{},
 		due: map[string]bool{choreList: true, choreKeyPackages: true, choreRevoke: true}, available: -1,
-		jobs: map[string]bool{}, done: make(chan finished), fetched: make(chan *part), slots: make(chan struct{}, jobsMax),
+		jobs: map[string]bool{}, done: make(chan finished), slots: make(chan struct{}, jobsMax),
 		entries: map[string]entry{}, entrySlots: make(chan struct{}, entriesMax)}
 }
 
@@ -207,15 +196,12 @@ func (s *session) serve(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			err = ctx.Err()
-		case frame, ok := <-s.incoming():
+		case e, ok := <-s.wire.incoming():
 			if !ok {
 				err = s.wire.failure()
 				break
 			}
-			err = s.takeIncoming(ctx, frame)
-		case whole := <-s.fetched:
-			s.isFetching, s.fetchEnded = false, time.Now()
-			err = s.takeWhole(ctx, whole)
+			err = s.takeIncoming(ctx, e)
 		case <-s.c.db.home.Died():
 			err = s.c.db.home.Failure()
 		case <-s.c.bell:
@@ -234,75 +220,46 @@ func (s *session) serve(ctx context.Context) error {
 	return err
 }
 
-// takeIncoming takes in a frame and those that have come already, up to one that has to be
-// fetched.
-func (s *session) takeIncoming(ctx context.Context, frame gateway.Frame) error {
-	var frames []gateway.Frame
-	for isMore := true; isMore; {
-		if part := omittedOf(frame); part != nil {
-			if len(frames) > 0 {
-				if err := s.take(ctx, frames); err != nil {
-					return err
-				}
-			}
-			s.fetch(ctx, part)
-			return nil
+// takeIncoming takes in an event and those that have come already.
+func (s *session) takeIncoming(ctx context.Context, e event) error {
+	events := []event{e}
+	for len(events) < batchEvents {
+		isMore := false
+		select {
+		case e, isMore = <-s.wire.incoming(): // if not, the next receive says so again
+		default:
 		}
-		if frames = append(frames, frame); len(frames) == batchFrames {
+		if !isMore {
 			break
 		}
-		select {
-		case frame, isMore = <-s.wire.incoming(): // if not, the next receive says so again
-		default:
-			isMore = false
-		}
+		events = append(events, e)
 	}
-	return s.take(ctx, frames)
+	return s.take(ctx, events)
 }
 
-// beat checks that the server is still there. While a record is fetched no frame is taken
-// in, so that only the fetch can say: what the server owes it owes from then on.
+// beat checks that the server is still there.
 func (s *session) beat() error {
-	if s.isFetching {
-		s.wire.send(gateway.TypePing, "", nil)
-		return nil
+	if err := s.wire.check(s.c.options.PingInterval); err != nil {
+		return err
 	}
-	since := func(t time.Time) time.Duration { return min(time.Since(t), time.Since(s.fetchEnded)) }
-	if s.wire.isSilent(s.c.options.PingInterval) && time.Since(s.fetchEnded) > s.c.options.PingInterval {
-		return errors.New("the server has gone silent")
-	}
-	for _, r := range s.requests {
-		if since(r.sent) > answerTimeout {
-			return fmt.Errorf("the server does not answer a %s", r.frameType)
-		}
-	}
+	held := s.wire.heldBack()
 	for id, sub := range s.subs {
 		if !sub.heldAt.IsZero() && time.Since(sub.heldAt) > answerTimeout {
 			s.due[id] = true
 		}
-		if sub.active && !sub.caughtUp && since(sub.moved) > answerTimeout {
+		if sub.active && !sub.caughtUp && min(time.Since(sub.moved), time.Since(held)) > answerTimeout {
 			return errors.New("the server does not finish a replay")
 		}
 	}
-	s.wire.send(gateway.TypePing, "", nil)
 	return nil
 }
 
-// ask sends a frame that will be answered.
-func (s *session) ask(r request, body any) {
+// number numbers a request that will be answered.
+func (s *session) number(r request) int {
 	s.lastID++
-	id := strconv.Itoa(s.lastID)
-	r.sent = time.Now()
-	if r.frameType != gateway.TypeSubscribe { // which is answered only if it is refused
-		s.requests[string(gateway.StringID(id))] = r
-	} else {
-		id = subscribePrefix + r.conversation
-	}
-	s.wire.send(r.frameType, id, body)
+	s.requests[s.lastID] = r
+	return s.lastID
 }
-
-// subscribePrefix marks the frame ids of subscriptions; the conversation follows.
-const subscribePrefix = "subscribe:"
 
 // start runs fn as a job for the conversation or chore name, unless one is running.
 // fn may not touch the session; then, if not nil, runs on the session's goroutine.
@@ -398,12 +355,12 @@ func (s *session) wakeRetries() {
 func (s *session) acknowledge() {
 	for id, sub := range s.subs {
 		if sub.taken > sub.acked && sub.active {
-			s.wire.send(gateway.TypeAck, "", gateway.Ack{ConvID: id, Seq: sub.taken})
+			s.wire.acknowledge(id, sub.taken)
 			sub.acked = sub.taken
 		}
 	}
 	if s.devicePos > s.deviceAcked {
-		s.wire.send(gateway.TypeDeviceAck, "", gateway.DeviceAck{Pos: s.devicePos})
+		s.wire.acknowledgeAccount(s.devicePos)
 		s.deviceAcked = s.devicePos
 	}
 }

@@ -20,7 +20,7 @@ const (
 	// frameBytesMax bounds what the server may send in one frame. What would be longer is
 	// fetched, see omitted.go.
 	frameBytesMax = gateway.FrameBytesMax
-	// framesAhead is how many frames are read before the session takes them.
+	// framesAhead is how many events are read before the session takes them.
 	framesAhead = 64
 	// dialTimeout bounds connecting, with the answer to session.start.
 	dialTimeout  = 20 * time.Second
@@ -66,7 +66,7 @@ func openSocket(ctx context.Context, base *url.URL, client *http.Client) (*socke
 	}
 	conn.SetReadLimit(frameBytesMax)
 	ctx, cancel := context.WithCancel(ctx)
-	s := &socket{conn: conn, frames: make(chan gateway.Frame, framesAhead), cancel: cancel, queued: make(chan struct{}, 1)}
+	s := &socket{conn: conn, frames: make(chan gateway.Frame), cancel: cancel, queued: make(chan struct{}, 1)}
 	s.lastRead.Store(time.Now().UnixNano())
 	s.tasks.Add(2)
 	go s.read(ctx)
@@ -142,7 +142,7 @@ func (s *socket) send(frameType, id string, body any) {
 	if id != "" {
 		raw = gateway.StringID(id)
 	}
-	data, err := gateway.EncodeFrame(frameType, raw, frameBody(body))
+	data, err := gateway.EncodeFrame(frameType, raw, body)
 	if err != nil {
 		s.fail(err)
 		return

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/mls"
 )
 
@@ -60,21 +58,21 @@ func foundGroup(t testing.TB, room string, by mls.Identity) *mls.Group {
 
 // lure is a Welcome by which somebody brings p into a group of theirs that has the
 // id of a room.
-func (p *person) lure(by mls.Identity, room string) *gateway.Welcome {
+func (p *person) lure(by mls.Identity, room string) *welcome {
 	p.w.t.Helper()
 	_, welcome := p.lureInto(foundGroup(p.w.t, room, by), room)
 	return welcome
 }
 
 // lureInto adds p to a group, and gives it too.
-func (p *person) lureInto(g *mls.Group, room string) (*mls.Group, *gateway.Welcome) {
+func (p *person) lureInto(g *mls.Group, room string) (*mls.Group, *welcome) {
 	p.w.t.Helper()
 	ref, message := p.onePackage()
 	commit, err := g.Commit(mls.CommitOptions{Add: [][]byte{message}})
 	if err != nil {
 		p.w.t.Fatal(err)
 	}
-	return commit.Group(), &gateway.Welcome{Pos: 1 << 40, ConvID: room, KeyPackageRef: ref, NextSeq: 2, Env: base64.StdEncoding.EncodeToString(commit.Welcome())}
+	return commit.Group(), &welcome{Pos: 1 << 40, Conversation: room, KeyPackageRef: ref, NextSeq: 2, Message: commit.Welcome()}
 }
 
 // TestWelcomeIntoOwnRoom: a server cannot slip the group of a friend under a room that
@@ -186,8 +184,8 @@ func TestEntryInAName(t *testing.T) {
 			if err := ann.takeWelcome(tx, welcome); err != nil {
 				return err
 			}
-			_, err := ann.takeEvent(tx, &gateway.Event{ConvID: room, Seq: 2, MsgID: "m", Kind: gateway.KindCommit, Epoch: &epoch,
-				Env: base64.StdEncoding.EncodeToString(p.Message())})
+			_, err := ann.takeEvent(tx, &logMessage{conversation: room, seq: 2, id: "m", kind: kindCommit, epoch: &epoch,
+				message: p.Message()})
 			return err
 		}); err != nil {
 			t.Fatal(err)

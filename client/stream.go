@@ -51,7 +51,7 @@ type feedRequest struct {
 }
 
 func newStream(ctx context.Context, c *Client) *stream {
-	s := &stream{c: c, out: make(chan gateway.Frame, framesAhead), ended: make(chan struct{}),
+	s := &stream{c: c, out: make(chan gateway.Frame), ended: make(chan struct{}),
 		feeds: map[*feed]bool{}, subscribed: make(chan struct{}, 1), outgoing: newInbox()}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	return s
@@ -151,7 +151,7 @@ func (s *stream) answer(frameType, id string, body any) {
 }
 
 func (s *stream) send(frameType, id string, body any) {
-	switch body := frameBody(body).(type) {
+	switch body := body.(type) {
 	case nil: // ping and pong: the streams have their own signs of life
 	case gateway.Subscribe:
 		s.want(feedRequest{from: map[string]int64{body.ConvID: *body.FromSeq}})

@@ -21,8 +21,7 @@ const (
 	XRPC Transport = "xrpc"
 )
 
-// transport carries the frames of one session. Which one it is makes no difference to
-// the session: frames of a conversation come in order, each request is answered by a
+// transport carries the frames of one gateway session. Which one it is makes no difference: frames of a conversation come in order, each request is answered by a
 // frame with its id, and whatever was not answered when a transport ends is repeated
 // on the next one. begin and send are called by one goroutine at a time.
 type transport interface {

@@ -2,22 +2,20 @@ package client
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/mls"
 )
 
 // takeWelcome joins the group that a Welcome of the account log invites into, in the
 // transaction that moves the log's cursor past it. A Welcome that is of no use is
 // reported and done with: it would be no better the next time.
-func (c *Client) takeWelcome(tx *tx, w *gateway.Welcome) error {
-	conv, err := tx.conversation(w.ConvID)
+func (c *Client) takeWelcome(tx *tx, w *welcome) error {
+	conv, err := tx.conversation(w.Conversation)
 	if err != nil {
 		return err
 	}
@@ -29,28 +27,28 @@ func (c *Client) takeWelcome(tx *tx, w *gateway.Welcome) error {
 	if conv != nil && conv.isOurs() {
 		// The server knows the id from us, and a friend of it could found a group under
 		// it, to be told what waits here for the people who are to be invited.
-		return tx.problem(w.ConvID, c.now(), fmt.Errorf("%w: the room is made here", ErrWelcome))
+		return tx.problem(w.Conversation, c.now(), fmt.Errorf("%w: the room is made here", ErrWelcome))
 	}
 	group, err := c.openWelcome(tx, w)
 	if err != nil {
 		if errors.Is(err, ErrStorageKey) {
 			return err
 		}
-		return tx.problem(w.ConvID, c.now(), fmt.Errorf("%w: %w", ErrWelcome, err))
+		return tx.problem(w.Conversation, c.now(), fmt.Errorf("%w: %w", ErrWelcome, err))
 	}
-	kind, peer, err := c.kindOf(w.ConvID, group, conv)
+	kind, peer, err := c.kindOf(w.Conversation, group, conv)
 	if err != nil {
-		return tx.problem(w.ConvID, c.now(), fmt.Errorf("%w: %w", ErrWelcome, err))
+		return tx.problem(w.Conversation, c.now(), fmt.Errorf("%w: %w", ErrWelcome, err))
 	}
 	if conv == nil {
-		conv = tx.addConversation(w.ConvID, Waiting, conversationInfo{}, c.now())
+		conv = tx.addConversation(w.Conversation, Waiting, conversationInfo{}, c.now())
 	}
 	return c.join(tx, conv, group, kind, peer, w)
 }
 
 // openWelcome opens a Welcome with the private keys of the package it names. The
 // certificates of all members are checked while joining.
-func (c *Client) openWelcome(tx *tx, w *gateway.Welcome) (*mls.Group, error) {
+func (c *Client) openWelcome(tx *tx, w *welcome) (*mls.Group, error) {
 	p, err := tx.keyPackage(w.KeyPackageRef)
 	if err != nil {
 		return nil, err
@@ -58,15 +56,14 @@ func (c *Client) openWelcome(tx *tx, w *gateway.Welcome) (*mls.Group, error) {
 	if p == nil {
 		return nil, errors.New("its key package is not ours or was used before")
 	}
-	message, err := base64.StdEncoding.DecodeString(w.Env)
-	if err != nil {
+	if w.Message == nil {
 		return nil, errors.New("not base64")
 	}
 	all, err := tx.conversations()
 	if err != nil {
 		return nil, err
 	}
-	return mls.Join(message, p, mls.JoinOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets, Limits: c.limits(), InUse: inUse(all, w.ConvID)})
+	return mls.Join(w.Message, p, mls.JoinOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets, Limits: c.limits(), InUse: inUse(all, w.Conversation)})
 }
 
 // inUse returns what reports whether a conversation other than id has a group of some
@@ -120,7 +117,7 @@ func (c *Client) kindOf(id string, group *mls.Group, known *conversation) (kind 
 }
 
 // join makes the group the conversation's.
-func (c *Client) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, peer string, w *gateway.Welcome) error {
+func (c *Client) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, peer string, w *welcome) error {
 	if conv.pending != nil {
 		conv.setPending(nil)
 	}
@@ -153,8 +150,8 @@ func (c *Client) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, p
 
 // keepWelcome puts a Welcome aside that cannot be used yet; there is at most one
 // for each conversation, the newest.
-func (t *tx) keepWelcome(w *gateway.Welcome) error {
-	return t.Welcomes.Keep(w.Pos, w.ConvID, w)
+func (t *tx) keepWelcome(w *welcome) error {
+	return t.Welcomes.Keep(w.Pos, w.Conversation, w)
 }
 
 // leave ends the conversation on this device, unless an invitation back is at hand.

@@ -438,3 +438,6 @@ func (p *person) calls() service {
 	p.w.t.Helper()
 	return &gatewayCalls{p.caller(), p.session()}
 }
+
+// xrpcDoor is the door of a client over XRPC.
+func (p *person) xrpcDoor() *xrpcDoor { return p.door.(*xrpcDoor) }

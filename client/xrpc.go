@@ -16,11 +16,10 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 )
 
-// The session works in the words of the gateway. Over XRPC a door stands between it and
-// the server and translates, both ways: the frames of a transport (xrpc_link.go), the
-// calls beside it (xrpc_calls.go), and what the server tells into frames (xrpc_read.go).
-// What the gateway keeps for a device and XRPC does not, the door makes up from what it
-// can ask: there is no session to resume and no log of the account.
+// The AT Protocol door as a service of the session: the calls (xrpc_calls.go), a link that
+// is told what happens (xrpc_link.go) and reads what there is (xrpc_read.go). What the
+// gateway keeps for a device and XRPC does not, the door makes up from what it can ask:
+// there is no session to resume and no log of the account.
 
 // xrpcDoor is the server's AT Protocol door as a client sees it. It is safe for
 // concurrent use.
@@ -28,7 +27,7 @@ type xrpcDoor struct {
 	c *Client
 
 	mu       sync.Mutex
-	audience string    // whom tokens are for; guarded by mu
+	audience string    // of tokens; guarded by mu
 	link     *xrpcLink // of the connection that stands; guarded by mu
 	device   string    // the server's name for this device, "" before it is known; guarded by mu
 }
@@ -39,33 +38,30 @@ var xrpcTraits = traits{pool: "published_xrpc", accountsMax: xrpcMembersMax}
 // xrpcFragment names the service in our audience, as the server's DID document does.
 const xrpcFragment = "#atproto_mls"
 
-// connectXRPC makes one connection and serves it to its end.
-func (c *Client) connectXRPC(ctx context.Context) (served, error) {
-	audience, err := c.audience(ctx)
+// open makes this device known, and the connection.
+func (d *xrpcDoor) open(ctx context.Context) (connection, error) {
+	audience, err := d.c.audience(ctx)
 	if err != nil {
-		return served{}, err
+		return nil, err
 	}
-	if err := c.xrpc.load(ctx, audience); err != nil {
-		return served{}, err
+	if err := d.load(ctx, audience); err != nil {
+		return nil, err
 	}
-	if c.xrpc.deviceID() == "" {
-		if err := c.xrpc.redeemInvite(ctx); err != nil {
-			return served{}, err
+	if d.deviceID() == "" {
+		if err := d.redeemInvite(ctx); err != nil {
+			return nil, err
 		}
 		// The server tells a device nothing before it knows it.
-		if err := c.fillKeyPackages(ctx, c.xrpc, -1); err != nil {
-			return served{}, err
+		if err := d.c.fillKeyPackages(ctx, d, -1); err != nil {
+			return nil, err
 		}
 	}
-	link, err := c.xrpc.open(ctx)
+	link, err := d.subscribe(ctx)
 	if err != nil {
-		return served{}, err
+		return nil, err
 	}
-	defer link.close()
-	if err := link.begin(""); err != nil {
-		return served{}, err
-	}
-	return c.serve(ctx, newSession(c, link, c.xrpc))
+	link.begin()
+	return link, nil
 }
 
 // redeemInvite has the account let in by the invite that there is, if any. One that was

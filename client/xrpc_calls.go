@@ -101,7 +101,7 @@ func (d *xrpcDoor) conversations(ctx context.Context, _ string) (out []listed, n
 		phase, isKnown := phases[v.ConversationID]
 		delete(phases, v.ConversationID)
 		if link != nil && (!isKnown || phase == Waiting || phase == Removed) {
-			link.wake(v.ConversationID, dueMember)
+			link.mark(v.ConversationID, dueMember)
 		}
 		if phase != Removed {
 			isEmpty := v.Epoch == 0 // which a commit ends
@@ -110,13 +110,13 @@ func (d *xrpcDoor) conversations(ctx context.Context, _ string) (out []listed, n
 	}
 	for id, phase := range phases {
 		if phase == Waiting && link != nil {
-			link.wake(id, dueOut)
+			link.mark(id, dueOut)
 		}
 	}
 	return out, "", nil
 }
 
-// create makes a conversation; whoever finds it made by somebody else is told so.
+// create makes a conversation; one that another account has made is errExists.
 func (d *xrpcDoor) create(ctx context.Context, id, peer string) error {
 	if !isGroupID(id) {
 		return notOverXRPC("a conversation of this name")
@@ -187,7 +187,7 @@ func (d *xrpcDoor) wake(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.link != nil {
-		d.link.wake(id, dueMaybe)
+		d.link.mark(id, dueMaybe)
 	}
 }
 
@@ -327,7 +327,7 @@ func (d *xrpcDoor) sendNow(ctx context.Context, m sendRequest) (int64, error) {
 }
 
 func (d *xrpcDoor) commitNow(ctx context.Context, m commitRequest) (int64, error) {
-	seq, err := d.commit(ctx, m)
+	seq, err := d.commitGroup(ctx, m)
 	if err == nil {
 		d.wake(m.Conversation)
 	}

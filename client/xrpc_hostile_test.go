@@ -372,7 +372,7 @@ func TestXRPCHostileEvents(t *testing.T) {
 		middle.tells(&xrpc.MessageEvent{Message: message}, &xrpc.MembershipChangeEvent{ConvoID: unknown, DID: xara.did(), Action: "left"},
 			&xrpc.MembershipChangeEvent{ConvoID: unknown, DID: ann.did(), Action: "joined"}, &xrpc.EpochAdvanced{ConvoID: unknown})
 	}
-	for _, id := range []string{"", choreList, xrpcWelcomes} {
+	for _, id := range []string{"", choreList, welcomesLooked} {
 		message.ConvoID = id
 		middle.tells(&xrpc.MessageEvent{Message: message}, &xrpc.MembershipChangeEvent{ConvoID: id, DID: xara.did(), Action: "joined"})
 	}
@@ -420,7 +420,7 @@ func TestXRPCHostileList(t *testing.T) {
 	w.eventually("the list is asked for", func() bool { return middle.lied() >= 3 })
 	middle.isBounded("a list without an end", 40)
 	middle.lies(nil)
-	w.eventually("the list is whole", func() bool { list, err := xara.xrpc.list(w.ctx); return err == nil && len(list) == 1 })
+	w.eventually("the list is whole", func() bool { list, err := xara.xrpcDoor().list(w.ctx); return err == nil && len(list) == 1 })
 }
 
 // TestXRPCHostileWelcome: a Welcome of somebody else, or into a group of the server's, is
@@ -511,15 +511,15 @@ func TestXRPCListAfterEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ann.xrpc.mu.Lock()
-	link := ann.xrpc.link
-	ann.xrpc.mu.Unlock()
+	ann.xrpcDoor().mu.Lock()
+	link := ann.xrpcDoor().link
+	ann.xrpcDoor().mu.Unlock()
 	if link == nil {
 		t.Fatal("there is no connection")
 	}
 	link.cancel()
 	<-link.ended
-	door := &xrpcDoor{c: ann.Client, audience: ann.xrpc.audience, link: link}
+	door := &xrpcDoor{c: ann.Client, audience: ann.xrpcDoor().audience, link: link}
 	if _, _, err := door.conversations(w.ctx, ""); err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/coder/websocket"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -33,17 +32,16 @@ const (
 	xrpcEventBytesMax = xrpc.CiphertextMax + 64<<10
 )
 
-// xrpcLink is the transport by XRPC. Sending is a call; a WebSocket tells that there is
+// xrpcLink is a connection by XRPC. Sending is a call; a WebSocket tells that there is
 // something new. A message that it brings is passed on if it is the very next one of its
 // log; otherwise the log is read, from where the session has it. So events may come
 // late, twice or not at all without a message being lost. Any
 // fault of the network ends the link as a whole, and the next one reads everything from
 // where the home stands.
 type xrpcLink struct {
-	d      *xrpcDoor
-	c      *Client
+	*xrpcDoor
 	conn   *websocket.Conn
-	out    chan gateway.Frame
+	out    chan event
 	ctx    context.Context
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
@@ -53,14 +51,14 @@ type xrpcLink struct {
 
 	mu      sync.Mutex
 	err     error                  // why the link ended; guarded by mu
-	sends   []posting              // guarded by mu
+	sends   []func()               // calls that the session asks for; guarded by mu
 	follows map[string]*xrpcFollow // conversations that the session reads; guarded by mu
 	due     map[string]dueFor      // what readers have to look at; guarded by mu
 	looks   map[string]looking     // of those that are not read: how often, and which was woken last; guarded by mu
 	wakes   int                    // numbers wakes; guarded by mu
 	isPaced bool                   // a reader is woken when looking is possible again; guarded by mu
 	busy    map[string]bool        // and look at now; guarded by mu
-	later   map[string]dueFor      // and may not look at yet; guarded by mu
+	paused  map[string]dueFor      // and may not look at yet; guarded by mu
 	acks    map[string]int64       // guarded by mu
 
 	queued, woken, ping chan struct{}
@@ -81,9 +79,9 @@ const (
 	dueMember dueFor = 3 // the server says so
 )
 
-// open opens the subscription of everything that the account is in. What happens from
+// subscribe opens the subscription of everything that the account is in. What happens from
 // then on wakes the link; what was before is read.
-func (d *xrpcDoor) open(ctx context.Context) (*xrpcLink, error) {
+func (d *xrpcDoor) subscribe(ctx context.Context) (*xrpcLink, error) {
 	dialCtx, cancelDial := context.WithTimeout(ctx, dialTimeout)
 	defer cancelDial()
 	var ticket xrpc.GetSubscriptionTicketOutput
@@ -97,8 +95,8 @@ func (d *xrpcDoor) open(ctx context.Context) (*xrpcLink, error) {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
 	conn.SetReadLimit(xrpcEventBytesMax)
-	l := &xrpcLink{d: d, c: d.c, conn: conn, out: make(chan gateway.Frame, framesAhead), ended: make(chan struct{}),
-		follows: map[string]*xrpcFollow{}, due: map[string]dueFor{}, looks: map[string]looking{}, busy: map[string]bool{}, later: map[string]dueFor{}, acks: map[string]int64{},
+	l := &xrpcLink{xrpcDoor: d, conn: conn, out: make(chan event, framesAhead), ended: make(chan struct{}),
+		follows: map[string]*xrpcFollow{}, due: map[string]dueFor{}, looks: map[string]looking{}, busy: map[string]bool{}, paused: map[string]dueFor{}, acks: map[string]int64{},
 		queued: make(chan struct{}, 1), woken: make(chan struct{}, 1), ping: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	l.lastSign.Store(time.Now().UnixNano())
@@ -108,13 +106,13 @@ func (d *xrpcDoor) open(ctx context.Context) (*xrpcLink, error) {
 func (l *xrpcLink) kind() Transport { return XRPC }
 
 // begin starts everything. There is no token: each call has one of its own.
-func (l *xrpcLink) begin(string) error {
-	l.d.mu.Lock()
-	l.d.link = l
-	l.d.mu.Unlock()
+func (l *xrpcLink) begin() {
+	l.xrpcDoor.mu.Lock()
+	l.link = l
+	l.xrpcDoor.mu.Unlock()
 	l.tasks.Go(l.listen)
 	l.tasks.Go(l.beat)
-	l.tasks.Go(l.acknowledge)
+	l.tasks.Go(l.moveCursors)
 	for range xrpcReaders {
 		l.tasks.Go(l.read)
 	}
@@ -128,15 +126,14 @@ func (l *xrpcLink) begin(string) error {
 		close(l.out)
 		close(l.ended)
 	}()
-	return nil
 }
 
-func (l *xrpcLink) incoming() <-chan gateway.Frame { return l.out }
+func (l *xrpcLink) incoming() <-chan event { return l.out }
 
 func (l *xrpcLink) close() {
-	l.d.mu.Lock()
-	l.d.link = nil
-	l.d.mu.Unlock()
+	l.xrpcDoor.mu.Lock()
+	l.link = nil
+	l.xrpcDoor.mu.Unlock()
 	l.cancel()
 	<-l.ended
 }
@@ -159,84 +156,104 @@ func (l *xrpcLink) failure() error {
 	return l.err
 }
 
-func (l *xrpcLink) isSilent(pingInterval time.Duration) bool {
-	return time.Since(time.Unix(0, l.lastSign.Load())) > pingInterval*silentAfter/2
-}
-
-// The frames that only this link has: the session says that it does not read a
-// conversation and that a Welcome was taken in, and is told to ask who is in one.
-const (
-	frameLook    = "\x00look"
-	frameTaken   = "\x00taken"
-	frameMembers = "\x00members"
-)
-
-// xrpcConversation is the body of these frames.
-type xrpcConversation struct {
-	ConvID string `json:"conv_id"`
-	Ref    string `json:"ref,omitempty"` // the key package of the Welcome
-}
-
-// send never waits: what has an answer is given to those who post.
-func (l *xrpcLink) send(frameType, id string, body any) {
-	switch body := body.(type) {
-	case nil:
-		if frameType == gateway.TypePing {
-			ring(l.ping)
-		}
-	case gateway.Subscribe:
-		l.follow(body.ConvID, *body.FromSeq-1)
-	case gateway.Ack:
-		l.mu.Lock()
-		l.acks[body.ConvID] = max(l.acks[body.ConvID], body.Seq)
-		l.mu.Unlock()
-	case sendRequest, commitRequest, xrpcConversation:
-		if frameType == frameLook {
-			l.unfollow(body.(xrpcConversation).ConvID)
-			return
-		}
-		l.mu.Lock()
-		l.sends = append(l.sends, posting{frameType: frameType, id: id, body: body})
-		l.mu.Unlock()
-		ring(l.queued)
-	default: // XRPC has no reports and no log of the account
+// check reports a server that has given no sign of life for too long. Calls have timeouts
+// of their own.
+func (l *xrpcLink) check(pingInterval time.Duration) error {
+	if time.Since(time.Unix(0, l.lastSign.Load())) > pingInterval*silentAfter/2 {
+		return errors.New("the server has gone silent")
 	}
+	ring(l.ping)
+	return nil
 }
 
-// deliver passes a frame to the session, in vain when the link ends.
-func (l *xrpcLink) deliver(frameType, id string, body any) bool {
-	raw, err := gateway.Marshal(body)
-	if err != nil {
+// heldBack returns zero: events are complete.
+func (l *xrpcLink) heldBack() time.Time { return time.Time{} }
+
+func (l *xrpcLink) acknowledge(id string, seq int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.acks[id] = max(l.acks[id], seq)
+}
+
+// acknowledgeAccount has nothing to do: there is no log of the account.
+func (l *xrpcLink) acknowledgeAccount(int64) {}
+
+// report has nothing to do: XRPC has no reports.
+func (l *xrpcLink) report(report) {}
+
+func (l *xrpcLink) send(number int, m sendRequest) {
+	l.later(func() {
+		seq, err := l.sendMessage(l.ctx, m)
+		l.answer(number, m.Conversation, seq, err)
+	})
+}
+
+func (l *xrpcLink) commit(number int, m commitRequest) {
+	l.later(func() {
+		seq, err := l.commitGroup(l.ctx, m)
+		l.answer(number, m.Conversation, seq, err)
+	})
+}
+
+// confirm tells that a Welcome was taken in, so that it is not offered again. It is a
+// courtesy: what was taken in is known.
+func (l *xrpcLink) confirm(w *welcome) {
+	id, ref := w.Conversation, w.KeyPackageRef
+	l.later(func() {
+		err := l.confirmWelcome(l.ctx, id, ref)
+		if r := asRefusal(err); err != nil && (r == nil || r.Code == codeUnauthorized) {
+			l.fail(err)
+		}
+	})
+}
+
+// later has a call made as soon as one of the senders is free.
+func (l *xrpcLink) later(call func()) {
+	l.mu.Lock()
+	l.sends = append(l.sends, call)
+	l.mu.Unlock()
+	ring(l.queued)
+}
+
+// answer delivers what a call has come to. Without an answer the outcome is unknown,
+// and the next link asks again with the same id.
+func (l *xrpcLink) answer(number int, id string, seq int64, err error) {
+	r := asRefusal(err)
+	switch {
+	case err == nil:
+		l.deliver(appended{number, seq})
+		l.expect(id, seq)
+	case r == nil || r.Code == codeUnauthorized:
 		l.fail(err)
-		return false
+	default:
+		l.deliver(refused{number, r})
 	}
-	frame := gateway.Frame{Type: frameType, Body: raw}
-	if id != "" {
-		frame.ID = gateway.StringID(id)
-	}
+}
+
+// deliver passes an event to the session, in vain when the link ends.
+func (l *xrpcLink) deliver(e event) bool {
 	select {
-	case l.out <- frame:
+	case l.out <- e:
 		return true
 	case <-l.ctx.Done():
 		return false
 	}
 }
 
-func (l *xrpcLink) takeSend() (p posting, ok bool) {
+func (l *xrpcLink) takeSend() (call func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.sends) == 0 {
-		return p, false
+		return nil, false
 	}
-	p, l.sends = l.sends[0], l.sends[1:]
+	call, l.sends = l.sends[0], l.sends[1:]
 	if len(l.sends) > 0 {
 		ring(l.queued)
 	}
-	return p, true
+	return call, true
 }
 
-// post is one of those who make the calls that the session asks for. Without an answer
-// nobody knows what happened, and the next link asks again with the same id.
+// post makes the calls that the session asks for, one at a time.
 func (l *xrpcLink) post() {
 	for {
 		select {
@@ -244,49 +261,10 @@ func (l *xrpcLink) post() {
 			return
 		case <-l.queued:
 		}
-		p, ok := l.takeSend()
-		if !ok {
-			continue
-		}
-		conversation, seq, err := l.d.append(l.ctx, p.body)
-		r := asRefusal(err)
-		switch {
-		case r != nil && r.Code == codeUnauthorized, err != nil && r == nil:
-			l.fail(err)
-		case p.id == "": // nobody waits for the answer
-		case r != nil:
-			l.refuse(p.id, r)
-		default:
-			l.deliver(gateway.TypeAcked, p.id, gateway.Acked{ConvID: conversation, Seq: seq})
-		}
-		if err == nil && p.id != "" {
-			l.expect(conversation, seq)
+		if call, ok := l.takeSend(); ok {
+			call()
 		}
 	}
-}
-
-// refuse answers what the session has sent under an id.
-func (l *xrpcLink) refuse(id string, r *Refusal) {
-	e := gateway.Error{Code: gateway.Code(r.Code), Message: r.Message, EarliestSeq: &r.EarliestSeq, LatestSeq: &r.LatestSeq, CurrentEpoch: &r.CurrentEpoch}
-	if seconds := int64(r.RetryAfter / time.Second); seconds > 0 {
-		e.RetryAfterS = &seconds
-	}
-	l.deliver(gateway.TypeError, id, e)
-}
-
-// append makes the call that a frame stands for.
-func (d *xrpcDoor) append(ctx context.Context, body any) (conversation string, seq int64, err error) {
-	switch body := body.(type) {
-	case sendRequest:
-		seq, err = d.sendMessage(ctx, body)
-		return body.Conversation, seq, err
-	case commitRequest:
-		seq, err = d.commit(ctx, body)
-		return body.Conversation, seq, err
-	case xrpcConversation:
-		return body.ConvID, 0, d.confirmWelcome(ctx, body)
-	}
-	return "", 0, fmt.Errorf("no call for %T", body)
 }
 
 // errNotMLS refuses what is not an MLS message before it is sent.
@@ -309,9 +287,9 @@ func (d *xrpcDoor) sendMessage(ctx context.Context, m sendRequest) (int64, error
 	return out.Seq, nil
 }
 
-// commit sends a commit with all that belongs to it. It returns the place of an external
+// commitGroup sends a commit with all that belongs to it. It returns the place of an external
 // one, where this device begins to read; of others XRPC does not tell.
-func (d *xrpcDoor) commit(ctx context.Context, m commitRequest) (int64, error) {
+func (d *xrpcDoor) commitGroup(ctx context.Context, m commitRequest) (int64, error) {
 	blob := func(data []byte) xrpc.Blob { return xrpc.Blob{Data: data, Shape: xrpc.ShapeBytes} }
 	in := xrpc.CommitGroupChangeInput{ConvoID: m.Conversation, ActionText: string(xrpc.GroupCommit), IdempotencyKey: m.ID, Commit: blob(m.Commit)}
 	if m.Welcome != nil {
@@ -397,15 +375,14 @@ func (d *xrpcDoor) withEpoch(ctx context.Context, id string, err error) error {
 	return r
 }
 
-// confirmWelcome tells that a Welcome was taken in, so that it is not offered again.
-func (d *xrpcDoor) confirmWelcome(ctx context.Context, w xrpcConversation) error {
-	return d.do(ctx, xrpc.CommitGroupChange, &xrpc.CommitGroupChangeInput{ConvoID: w.ConvID, ActionText: string(xrpc.GroupConfirmWelcome),
-		DeviceID: d.deviceID(), KeyPackageHashes: []xrpc.KeyPackageHash{{DID: d.c.account.DID(), Hash: w.Ref}}}, &xrpc.CommitGroupChangeOutput{})
+func (d *xrpcDoor) confirmWelcome(ctx context.Context, id, ref string) error {
+	return d.do(ctx, xrpc.CommitGroupChange, &xrpc.CommitGroupChangeInput{ConvoID: id, ActionText: string(xrpc.GroupConfirmWelcome),
+		DeviceID: d.deviceID(), KeyPackageHashes: []xrpc.KeyPackageHash{{DID: d.c.account.DID(), Hash: ref}}}, &xrpc.CommitGroupChangeOutput{})
 }
 
-// acknowledge tells the server now and then how far was read, the latest of each
+// moveCursors tells the server now and then how far was read, the latest of each
 // conversation. It is a courtesy: nothing depends on it.
-func (l *xrpcLink) acknowledge() {
+func (l *xrpcLink) moveCursors() {
 	nextPool := time.Now().Add(xrpcPoolInterval)
 	for pause(l.ctx, xrpcAckInterval) {
 		l.mu.Lock()
@@ -413,7 +390,7 @@ func (l *xrpcLink) acknowledge() {
 		l.acks = map[string]int64{}
 		l.mu.Unlock()
 		for id, seq := range acks {
-			err := l.d.do(l.ctx, xrpc.UpdateCursor, &xrpc.UpdateCursorInput{ConvoID: id,
+			err := l.do(l.ctx, xrpc.UpdateCursor, &xrpc.UpdateCursorInput{ConvoID: id,
 				Cursor: xrpc.CursorText(strconv.FormatInt(seq, 10))}, &xrpc.UpdateCursorOutput{})
 			if err != nil {
 				l.c.log.Debug("a cursor was not moved", "err", err)
@@ -421,7 +398,7 @@ func (l *xrpcLink) acknowledge() {
 		}
 		if time.Now().After(nextPool) {
 			nextPool = time.Now().Add(xrpcPoolInterval)
-			l.deliver(gateway.TypeKeyPackagesLow, "", gateway.KeyPackagesLow{})
+			l.deliver(packagesLow{})
 		}
 	}
 }
@@ -475,18 +452,18 @@ func (l *xrpcLink) take(event xrpc.Event) {
 	switch e := event.(type) {
 	case *xrpc.MessageEvent:
 		if !e.Ephemeral && !l.pass(&e.Message) {
-			l.wake(e.Message.ConvoID, dueMaybe)
+			l.mark(e.Message.ConvoID, dueMaybe)
 		}
 	case *xrpc.MembershipChangeEvent:
 		switch {
 		case e.DID != self:
-			l.deliver(frameMembers, "", xrpcConversation{ConvID: e.ConvoID})
-			l.wake(e.ConvoID, dueMaybe)
+			l.deliver(accountsUnclear{e.ConvoID})
+			l.mark(e.ConvoID, dueMaybe)
 		case e.Action == "joined":
-			l.wake(e.ConvoID, dueMember)
+			l.mark(e.ConvoID, dueMember)
 		default:
-			l.deliver(gateway.TypeMembers, "", gateway.Members{ConvID: e.ConvoID, Remove: []string{self}, Add: []string{}})
-			l.wake(e.ConvoID, dueMaybe)
+			l.deliver(membership{conversation: e.ConvoID, remove: []string{self}})
+			l.mark(e.ConvoID, dueMaybe)
 		}
 	case *xrpc.InfoEvent:
 		switch { // all but a sign of life: the stream has passed over something
@@ -494,7 +471,7 @@ func (l *xrpcLink) take(event xrpc.Event) {
 		case e.ConvoID == "":
 			l.wakeAll()
 		default:
-			l.wake(e.ConvoID, dueMaybe)
+			l.mark(e.ConvoID, dueMaybe)
 		}
 	case *xrpc.ReactionEvent, *xrpc.TypingEvent, *xrpc.ReadEvent:
 	default:
@@ -503,7 +480,7 @@ func (l *xrpcLink) take(event xrpc.Event) {
 			ConvoID string `json:"convoId"`
 		}
 		if raw, err := json.Marshal(event); err == nil && json.Unmarshal(raw, &about) == nil && about.ConvoID != "" {
-			l.wake(about.ConvoID, dueMaybe)
+			l.mark(about.ConvoID, dueMaybe)
 		}
 	}
 }

@@ -2,13 +2,11 @@ package client
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"slices"
 	"time"
 
-	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -34,24 +32,23 @@ const looksMax = 1 << 16
 // no state to answer.
 const xrpcAgain = time.Second
 
-// follow reads a conversation from behind since, whatever was read of it before.
-func (l *xrpcLink) follow(id string, since int64) {
+func (l *xrpcLink) follow(id string, from int64) {
 	l.mu.Lock()
-	l.follows[id] = &xrpcFollow{since: since}
+	l.follows[id] = &xrpcFollow{since: from - 1}
 	l.mu.Unlock()
-	l.wake(id, dueMaybe)
+	l.mark(id, dueMaybe)
 }
 
-// unfollow ends that, and looks for an invitation back.
-func (l *xrpcLink) unfollow(id string) {
+// look ends that, and looks for an invitation back.
+func (l *xrpcLink) look(id string) {
 	l.mu.Lock()
 	delete(l.follows, id)
 	l.mu.Unlock()
-	l.wake(id, dueMaybe)
+	l.mark(id, dueMaybe)
 }
 
-// wake lets a reader look at a conversation, unless the server has said to come later.
-func (l *xrpcLink) wake(id string, how dueFor) {
+// mark lets a reader look at a conversation, unless the server has said to come later.
+func (l *xrpcLink) mark(id string, how dueFor) {
 	if !isConversationID(id) {
 		return
 	}
@@ -59,7 +56,7 @@ func (l *xrpcLink) wake(id string, how dueFor) {
 	defer ring(l.woken)
 	defer l.mu.Unlock()
 	if l.follows[id] == nil {
-		if _, isDue := l.due[id]; !isDue && len(l.due)+len(l.later) >= looksMax {
+		if _, isDue := l.due[id]; !isDue && len(l.due)+len(l.paused) >= looksMax {
 			return // the next connection reads the whole list
 		}
 		if len(l.looks) >= looksMax {
@@ -68,8 +65,8 @@ func (l *xrpcLink) wake(id string, how dueFor) {
 		l.wakes++
 		l.looks[id] = looking{l.looks[id].inVain, l.wakes}
 	}
-	if later, isLater := l.later[id]; isLater && l.follows[id] == nil {
-		l.later[id] = max(later, how)
+	if later, isLater := l.paused[id]; isLater && l.follows[id] == nil {
+		l.paused[id] = max(later, how)
 	} else {
 		l.due[id] = max(l.due[id], how)
 	}
@@ -84,13 +81,13 @@ func (l *xrpcLink) wakeAll() {
 	ring(l.woken)
 }
 
-// wakeLater is wake after a while. Until then nobody looks, whatever happens: one wait
+// wakeLater is mark after a while. Until then no reader looks, whatever happens: one wait
 // for each conversation, however many events there are.
 func (l *xrpcLink) wakeLater(id string, how dueFor, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	later, isLater := l.later[id]
-	l.later[id] = max(later, how)
+	later, isLater := l.paused[id]
+	l.paused[id] = max(later, how)
 	if isLater {
 		return
 	}
@@ -99,10 +96,10 @@ func (l *xrpcLink) wakeLater(id string, how dueFor, wait time.Duration) {
 			return
 		}
 		l.mu.Lock()
-		how := l.later[id]
-		delete(l.later, id)
+		how := l.paused[id]
+		delete(l.paused, id)
 		l.mu.Unlock()
-		l.wake(id, how)
+		l.mark(id, how)
 	})
 }
 
@@ -115,7 +112,7 @@ func (l *xrpcLink) takeDue() (id string, how dueFor, f *xrpcFollow, ok bool) {
 	for other, what := range l.due {
 		switch {
 		case l.busy[other]:
-		case l.follows[other] != nil || what == dueOut: // dueOut asks nobody
+		case l.follows[other] != nil || what == dueOut: // dueOut asks nothing
 			id, ok = other, true
 		case id == "" || l.isBefore(other, id):
 			id = other
@@ -193,7 +190,7 @@ func (l *xrpcLink) read() {
 		if f != nil {
 			l.readLog(id, f)
 		} else {
-			l.look(id, how)
+			l.lookAt(id, how)
 		}
 		l.release(id)
 	}
@@ -209,13 +206,13 @@ func (l *xrpcLink) isFollowed(id string, f *xrpcFollow) bool {
 // readLog passes on what a log has behind what was passed on before.
 func (l *xrpcLink) readLog(id string, f *xrpcFollow) {
 	for l.isFollowed(id, f) {
-		page, isLast, err := l.d.page(l.ctx, id, f.since)
+		page, isLast, err := l.page(l.ctx, id, f.since)
 		if err != nil {
 			l.refuseFollow(id, f, err)
 			return
 		}
 		for i := range page {
-			if !l.isFollowed(id, f) || !l.deliver(gateway.TypeEvent, "", eventOf(&page[i])) {
+			if !l.isFollowed(id, f) || !l.deliver(messageOf(&page[i])) {
 				return
 			}
 			f.since = page[i].Seq
@@ -226,7 +223,7 @@ func (l *xrpcLink) readLog(id string, f *xrpcFollow) {
 	}
 	if !f.isLive && l.isFollowed(id, f) {
 		f.isLive = true
-		l.deliver(gateway.TypeCaughtUp, "", gateway.CaughtUp{ConvID: id, Seq: f.since})
+		l.deliver(caughtUp{id, f.since})
 	}
 }
 
@@ -246,7 +243,7 @@ func (l *xrpcLink) pass(m *xrpc.MessageView) bool {
 	if !isNext {
 		return isOld
 	}
-	if l.deliver(gateway.TypeEvent, "", eventOf(m)) {
+	if l.deliver(messageOf(m)) {
 		f.since = m.Seq
 	}
 	l.release(m.ConvoID)
@@ -270,7 +267,7 @@ const xrpcEchoWait = time.Second
 // expect reads a log if no event brings what the server has put there at seq.
 func (l *xrpcLink) expect(id string, seq int64) {
 	if seq == 0 {
-		l.wake(id, dueMaybe) // a commit: nobody has said where
+		l.mark(id, dueMaybe) // a commit: its place is not known
 		return
 	}
 	l.tasks.Go(func() {
@@ -282,7 +279,7 @@ func (l *xrpcLink) expect(id string, seq int64) {
 		isThere := f == nil || !l.busy[id] && f.since >= seq
 		l.mu.Unlock()
 		if !isThere {
-			l.wake(id, dueMaybe)
+			l.mark(id, dueMaybe)
 		}
 	})
 }
@@ -299,9 +296,9 @@ func (l *xrpcLink) refuseFollow(id string, f *xrpcFollow, err error) {
 		l.fail(err)
 		return
 	case r.Code == codePruned && r.EarliestSeq == 0:
-		out, _, err := l.d.messages(l.ctx, id, 0)
+		out, _, err := l.messages(l.ctx, id, 0)
 		if err != nil || len(out.Messages) == 0 {
-			r.Code = codeUnavailable // as it is now nobody can say
+			r.Code = codeUnavailable // there is nothing to tell it by
 			break
 		}
 		r = pruned(out.Messages[0].Seq)
@@ -313,7 +310,7 @@ func (l *xrpcLink) refuseFollow(id string, f *xrpcFollow, err error) {
 	}
 	l.mu.Unlock()
 	if isFollowed {
-		l.refuse(subscribePrefix+id, r)
+		l.deliver(followEnded{id, r})
 	}
 }
 
@@ -391,18 +388,21 @@ func (d *xrpcDoor) messages(ctx context.Context, id string, since int64) (out xr
 	}
 }
 
-// eventOf is a message as the gateway shows it. XRPC does not tell proposals from what
+// messageOf is a message as the session reads it. XRPC does not tell proposals from what
 // else is no commit, so that only a commit is called by its name.
-func eventOf(m *xrpc.MessageView) gateway.Event {
-	e := gateway.Event{ConvID: m.ConvoID, Seq: m.Seq, MsgID: m.ID, Env: base64.StdEncoding.EncodeToString(m.Ciphertext), Epoch: &m.Epoch}
-	if m.MessageType == "commit" {
-		e.Kind = gateway.KindCommit
+func messageOf(m *xrpc.MessageView) *logMessage {
+	out := &logMessage{conversation: m.ConvoID, id: m.ID, seq: m.Seq, message: m.Ciphertext, epoch: &m.Epoch}
+	if out.message == nil {
+		out.message = []byte{}
 	}
-	return e
+	if m.MessageType == "commit" {
+		out.kind = kindCommit
+	}
+	return out
 }
 
-// look looks for an invitation into a conversation that the session does not read.
-func (l *xrpcLink) look(id string, how dueFor) {
+// lookAt looks for an invitation into a conversation that the session does not read.
+func (l *xrpcLink) lookAt(id string, how dueFor) {
 	conv, err := l.c.snapshot(l.ctx, id)
 	if err != nil {
 		l.fail(err)
@@ -433,7 +433,7 @@ func (l *xrpcLink) look(id string, how dueFor) {
 			l.tellMembership(id, false)
 		}
 	case w != nil:
-		l.deliver(gateway.TypeWelcome, "", w)
+		l.deliver(w)
 	case conv == nil, how == dueMember && conv.phase == Removed:
 		// New, or in it again, when nobody had to let us into the group again.
 		l.tellMembership(id, true)
@@ -442,17 +442,18 @@ func (l *xrpcLink) look(id string, how dueFor) {
 
 // tellMembership tells the session that our account is in a conversation or is not.
 func (l *xrpcLink) tellMembership(id string, isIn bool) {
-	self := []string{l.c.account.DID()}
-	m := gateway.Members{ConvID: id, Add: self, Remove: []string{}}
-	if !isIn {
-		m.Add, m.Remove = m.Remove, m.Add
+	m := membership{conversation: id}
+	if self := []string{l.c.account.DID()}; isIn {
+		m.add = self
+	} else {
+		m.remove = self
 	}
-	l.deliver(gateway.TypeMembers, "", m)
+	l.deliver(m)
 }
 
 // findWelcome asks for a Welcome that one of our key packages opens; nil if there is
 // none.
-func (l *xrpcLink) findWelcome(id string) (*gateway.Welcome, error) {
+func (l *xrpcLink) findWelcome(id string) (*welcome, error) {
 	var refs []string
 	if err := l.c.db.update(l.ctx, func(tx *tx) (err error) {
 		refs, err = tx.KeyPackages.Refs()
@@ -462,7 +463,7 @@ func (l *xrpcLink) findWelcome(id string) (*gateway.Welcome, error) {
 	}
 	for part := range slices.Chunk(refs, xrpcHashes) {
 		var state xrpc.GetGroupStateOutput
-		err := l.d.ask(l.ctx, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: id, Include: "welcome", KeyPackageHashes: part}, &state)
+		err := l.ask(l.ctx, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: id, Include: "welcome", KeyPackageHashes: part}, &state)
 		if r := asRefusal(err); r != nil && r.Code == codeNotFound {
 			continue
 		}
@@ -492,8 +493,8 @@ func refOf(welcome []byte, ours []string) string {
 
 // openable is a Welcome as the gateway shows it. Where the joiner begins to read it must
 // find out: behind the commit that has opened the Welcome's epoch.
-func (l *xrpcLink) openable(id, ref string, raw []byte) (*gateway.Welcome, error) {
-	w := &gateway.Welcome{ConvID: id, KeyPackageRef: ref, Env: base64.StdEncoding.EncodeToString(raw), WelcomeID: ref}
+func (l *xrpcLink) openable(id, ref string, raw []byte) (*welcome, error) {
+	w := &welcome{Conversation: id, KeyPackageRef: ref, Message: raw, ID: ref}
 	if err := l.c.db.update(l.ctx, func(tx *tx) error {
 		group, err := l.c.openWelcome(tx, w)
 		if err == nil {
@@ -507,14 +508,14 @@ func (l *xrpcLink) openable(id, ref string, raw []byte) (*gateway.Welcome, error
 	}); err != nil {
 		return nil, err
 	}
-	seq, err := l.d.seqOfCommit(l.ctx, id, w.Epoch)
+	seq, err := l.seqOfCommit(l.ctx, id, w.Epoch)
 	if err != nil {
 		return nil, err
 	}
 	w.NextSeq = seq + 1
 	if seq == 0 {
 		// The group was founded with us in it, or that commit is gone.
-		out, _, err := l.d.messages(l.ctx, id, 0)
+		out, _, err := l.messages(l.ctx, id, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -523,62 +524,4 @@ func (l *xrpcLink) openable(id, ref string, raw []byte) (*gateway.Welcome, error
 		}
 	}
 	return w, nil
-}
-
-// xrpcWelcomes is where the journal keeps which Welcomes were taken in.
-const xrpcWelcomes = "\x00welcomes"
-
-// welcomeOverXRPC takes a Welcome in that was asked for. Where it stands among others
-// the home has to say.
-func (b *batch) welcomeOverXRPC(w *gateway.Welcome) error {
-	digest := accountDigest(w.Epoch, []string{w.ConvID, w.KeyPackageRef, w.Env})
-	_, _, isKnown, err := b.tx.Journal.Find(xrpcWelcomes, digest)
-	if err != nil {
-		return err
-	}
-	if !isKnown {
-		pos, err := b.tx.Counters.Next("xrpc_welcome")
-		if err != nil {
-			return err
-		}
-		w.Pos = -pos
-		if err := b.tx.note(xrpcWelcomes, pos, digest, "", nil); err != nil {
-			return err
-		}
-		if err := b.s.c.takeWelcome(b.tx, w); err != nil {
-			return err
-		}
-	}
-	b.then(func() {
-		b.s.due[w.ConvID] = true
-		b.s.wire.send(frameTaken, "", xrpcConversation{ConvID: w.ConvID, Ref: w.KeyPackageRef})
-		b.s.available = -1 // one less
-		b.s.doAgain(choreKeyPackages)
-	})
-	return nil
-}
-
-// lookForWelcome lets the transport look for an invitation into a conversation that is
-// not read, where the server does not bring it.
-func (s *session) lookForWelcome(id string) {
-	if s.c.xrpc != nil {
-		s.wire.send(frameLook, "", xrpcConversation{ConvID: id})
-	}
-}
-
-// askMembers lets the session ask for the members of a conversation.
-func (b *batch) askMembers(frame gateway.Frame) error {
-	var m xrpcConversation
-	if err := frame.Decode(&m); err != nil {
-		return err
-	}
-	conv, err := b.tx.conversation(m.ConvID)
-	if err != nil || conv == nil {
-		return err
-	}
-	b.then(func() {
-		b.s.sub(m.ConvID).askRoster = true
-		b.s.due[m.ConvID] = true
-	})
-	return nil
 }

@@ -87,11 +87,11 @@ func TestXRPCTooLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.eventually("the epoch ends", func() bool { return ann.must(room).Epoch > conv.epoch() })
-	_, err = ann.xrpc.sendNow(w.ctx, sendRequest{Conversation: room, ID: newMessageID(), Message: message})
+	_, err = ann.xrpcDoor().sendNow(w.ctx, sendRequest{Conversation: room, ID: newMessageID(), Message: message})
 	if r := asRefusal(err); r == nil || r.Code != codeInvalidRequest || !errors.Is(err, ErrNotOverXRPC) {
 		t.Errorf("a message: %v", err)
 	}
-	_, err = ann.xrpc.commitNow(w.ctx, commitRequest{Conversation: room, ID: newMessageID(), Commit: commit.Message()})
+	_, err = ann.xrpcDoor().commitNow(w.ctx, commitRequest{Conversation: room, ID: newMessageID(), Commit: commit.Message()})
 	if r := asRefusal(err); r == nil || r.Code != codeEpochConflict || r.CurrentEpoch != int64(conv.epoch())+1 {
 		t.Errorf("a commit: %v", err)
 	}
@@ -138,11 +138,11 @@ func TestXRPCRefusals(t *testing.T) {
 	if err := ann.WaitOnline(w.ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := ann.xrpc.create(w.ctx, "a name of before", ""); asRefusal(err) == nil || !errors.Is(err, ErrNotOverXRPC) {
+	if err := ann.xrpcDoor().create(w.ctx, "a name of before", ""); asRefusal(err) == nil || !errors.Is(err, ErrNotOverXRPC) {
 		t.Errorf("a conversation that XRPC cannot have: %v", err)
 	}
 	stranger := strings.Repeat("ab", 32)
-	_, err := ann.xrpc.sendNow(w.ctx, sendRequest{Conversation: stranger, ID: "x", Message: []byte{0, 0, 0}})
+	_, err := ann.xrpcDoor().sendNow(w.ctx, sendRequest{Conversation: stranger, ID: "x", Message: []byte{0, 0, 0}})
 	if r := asRefusal(err); r == nil || r.Code != codeInvalidRequest {
 		t.Errorf("what is no MLS message is sent: %v", err)
 	}

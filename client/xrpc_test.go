@@ -524,7 +524,7 @@ func TestXRPCKeyPackages(t *testing.T) {
 		xara.joins(room)
 	}
 	w.eventually("the pool is full again", func() bool {
-		available, err := xara.xrpc.upload(w.ctx, nil)
+		available, err := xara.xrpcDoor().upload(w.ctx, nil)
 		return err == nil && available >= 3
 	})
 	var used int

@@ -1,6 +1,7 @@
 package home
 
 import (
+	"encoding/base64"
 	"strconv"
 	"time"
 )
@@ -11,9 +12,9 @@ type Outgoing struct {
 	Conversation string
 	Message      string // the id that the application knows it by
 	Wire         string // the id that the server sees; nearly always the same
-	// Envelope is the ciphertext in base64, "" until it is first sent. From then on
+	// Envelope is the ciphertext, nil until it is first sent. From then on
 	// every retry sends these bytes, unless the server says that it did not keep them.
-	Envelope string
+	Envelope []byte
 
 	Text []byte
 	Time time.Time
@@ -52,10 +53,14 @@ func (b Outbox) Add(conversation, message string, text []byte, at time.Time) err
 func (b Outbox) list(where string, args ...any) (out []*Outgoing, err error) {
 	var o Outgoing
 	var sealed []byte
-	err = b.t.each([]any{&o.ID, &o.Conversation, &o.Message, &o.Wire, &o.Envelope, &sealed}, func() error {
+	var envelope string // in base64
+	err = b.t.each([]any{&o.ID, &o.Conversation, &o.Message, &o.Wire, &envelope, &sealed}, func() error {
 		var body outgoingBody
 		err := b.t.openJSON("outbox", strconv.FormatInt(o.ID, 10), "body", sealed, &body)
 		row := o
+		if err == nil && envelope != "" {
+			row.Envelope, err = base64.StdEncoding.DecodeString(envelope)
+		}
 		row.Text, row.Time = body.Text, body.Time
 		out = append(out, &row)
 		sealed = nil
@@ -91,8 +96,9 @@ func (b Outbox) Waiting(conversation string) ([]*Outgoing, error) {
 }
 
 // SetEnvelope writes the ciphertext.
-func (b Outbox) SetEnvelope(id int64, envelope string) error {
-	return b.t.exec(`UPDATE outbox SET envelope = $1 WHERE id = $2`, envelope, id)
+func (b Outbox) SetEnvelope(id int64, envelope []byte) error {
+	return b.t.exec(`UPDATE outbox SET envelope = $1 WHERE id = $2`,
+		base64.StdEncoding.EncodeToString(envelope), id)
 }
 
 // ClearEnvelope forgets the ciphertext, so that the message is encrypted again.

@@ -75,7 +75,7 @@ func (s *sealer) open(table, row, column string, sealed []byte) ([]byte, error) 
 	return plain, nil
 }
 
-// name is a keyed hash of fields: the same row is found again, and nobody without
+// name is a keyed hash of fields: the same row is found again, and no one without
 // the storage key learns or tests what it stands for.
 func (s *sealer) name(table string, fields ...string) []byte {
 	mac := hmac.New(sha256.New, s.index)
