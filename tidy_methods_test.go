@@ -16,8 +16,6 @@ import (
 const methodsMax = 60
 
 var methodAllowances = map[string]int{
-	"client.Client":         146,
-	"client.xrpcLink":       74,
 	"internal/core.Service": 98,
 	"internal/store.Tx":     159,
 	"mls.Group":             85,

@@ -77,6 +77,14 @@ var testEdges = map[string][]string{
 	"mls":    append([]string{"mls", "internal/testsize"}, edges["mls"]...),
 }
 
+// doorsOfClient names, for each API, the files of the SDK that may know it: its session and
+// home speak to both doors in the Go values of service.go, and a third door is a third set
+// of files.
+var doorsOfClient = map[string]*regexp.Regexp{
+	"api/gateway": regexp.MustCompile(`^client/(gateway\w*|http|transport)\.go$`),
+	"api/xrpc":    regexp.MustCompile(`^client/xrpc\w*\.go$`),
+}
+
 // exclusive holds the libraries that belong to few packages, so that SQL stays in
 // the store and rules know nothing of HTTP.
 var exclusive = []struct {
@@ -173,6 +181,19 @@ func TestTidyImportsPointInwards(t *testing.T) {
 			own, isOwn := strings.CutPrefix(imported, module+"/")
 			if isOwn && own != file.folder && !slices.Contains(allowed, own) {
 				t.Errorf("%s: %s must not import %s", file.path, file.folder, own)
+			}
+		}
+	}
+}
+
+func TestTidyDoorsOfTheClient(t *testing.T) {
+	for _, file := range sources(t) {
+		if file.isTest || file.folder != "client" {
+			continue
+		}
+		for api, mayKnow := range doorsOfClient {
+			if slices.Contains(file.imports(), module+"/"+api) && !mayKnow.MatchString(file.path) {
+				t.Errorf("%s imports %s: only files %s may, so that the session knows no protocol", file.path, api, mayKnow)
 			}
 		}
 	}

@@ -22,11 +22,11 @@ func (s *session) advanceDue(ctx context.Context) error {
 		case choreEntries:
 			s.startEntries(ctx)
 		case choreRevoke:
-			s.advanceChore(ctx, name, func(ctx context.Context) error { return s.c.revokeLost(ctx, s.wire) }, nil)
+			s.advanceChore(ctx, name, func(ctx context.Context) error { return s.c.errands.revokeLost(ctx, s.calls) }, nil)
 		case choreKeyPackages:
 			available, again := s.available, time.Duration(0)
 			s.advanceChore(ctx, name, func(ctx context.Context) error {
-				if err := s.c.fillKeyPackages(ctx, s.wire, available); err != nil {
+				if err := s.c.errands.fillKeyPackages(ctx, s.calls, available); err != nil {
 					return err
 				}
 				return s.c.db.update(ctx, func(tx *tx) (err error) { again, err = tx.nextForget(s.c.now()); return err })
@@ -60,7 +60,7 @@ func (s *session) learn(ctx context.Context) {
 	}
 	var unclear []string
 	s.start(ctx, choreList, func(ctx context.Context) (err error) {
-		unclear, err = s.c.learnConversations(ctx, s.wire)
+		unclear, err = s.c.errands.learnConversations(ctx, s.calls)
 		return err
 	}, func(err error) {
 		if err != nil {
@@ -84,7 +84,7 @@ func (s *session) advance(ctx context.Context, id string) error {
 	switch {
 	case conv.phase == Creating:
 		if sub.commit.isReady() {
-			s.start(ctx, id, func(ctx context.Context) error { return s.c.create(ctx, s.wire, id) }, nil)
+			s.start(ctx, id, func(ctx context.Context) error { return s.c.errands.create(ctx, s.calls, id) }, nil)
 		}
 	case conv.info.Leave != nil && conv.phase != Removed && (conv.phase != Joined || sub.caughtUp):
 		return s.advanceLeave(ctx, conv, sub)
@@ -117,7 +117,7 @@ func (s *session) advance(ctx context.Context, id string) error {
 		}
 		if (sub.askRoster || conv.phase == Joined && conv.info.Role == "" && !sub.hasAsked) && !s.jobs[id] && sub.commit.isReady() {
 			sub.hasAsked = true
-			s.start(ctx, id, func(ctx context.Context) error { return s.c.askRoster(ctx, s.wire, id) },
+			s.start(ctx, id, func(ctx context.Context) error { return s.c.errands.askRoster(ctx, s.calls, id) },
 				func(err error) { sub.askRoster = err != nil && sub.commit.failed < rosterTries })
 		}
 		s.reportEpoch(conv, sub)
@@ -145,7 +145,7 @@ func (s *session) isStalled(conv *conversation, sub *subscription) bool {
 
 // advanceLeave leaves once nothing is left to say, or nothing can be said.
 func (s *session) advanceLeave(ctx context.Context, conv *conversation, sub *subscription) error {
-	isWaiting, err := s.c.isSpeaking(ctx, conv.id)
+	isWaiting, err := s.c.errands.isSpeaking(ctx, conv.id)
 	if err != nil {
 		return err
 	}
@@ -156,14 +156,14 @@ func (s *session) advanceLeave(ctx context.Context, conv *conversation, sub *sub
 		return s.advanceOutbox(ctx, conv.id, sub)
 	}
 	if sub.commit.isReady() {
-		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.depart(ctx, s.wire, conv.id) }, nil)
+		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.errands.depart(ctx, s.calls, conv.id) }, nil)
 	}
 	return nil
 }
 
 // isSpeaking says whether messages wait in the outbox of a conversation.
-func (c *Client) isSpeaking(ctx context.Context, id string) (is bool, err error) {
-	err = c.db.update(ctx, func(tx *tx) error {
+func (e errands) isSpeaking(ctx context.Context, id string) (is bool, err error) {
+	err = e.c.db.update(ctx, func(tx *tx) error {
 		o, err := tx.Outbox.Next(id, 0)
 		is = o != nil
 		return err
@@ -220,7 +220,7 @@ func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *su
 	}
 	// A room stands with its founder alone; a direct conversation needs its peer.
 	if conv.phase == Joined && s.mustRemove(conv, sub) {
-		speaks, err := s.c.isSpeaking(ctx, conv.id)
+		speaks, err := s.c.errands.isSpeaking(ctx, conv.id)
 		if err != nil {
 			return nil, err
 		}
@@ -233,7 +233,7 @@ func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *su
 	mayBeEmpty := conv.info.Refresh && conv.phase == Joined || conv.phase == Founding && conv.info.Kind == Room || sub.mustCommit && conv.group.Proposals() > 0
 	switch {
 	case isLacking && (!sub.hasFetched || !isAtHand && !mayBeEmpty):
-		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.fetchWanted(ctx, s.wire, conv.id) }, nil)
+		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.errands.fetchWanted(ctx, s.calls, conv.id) }, nil)
 		sub.hasFetched = true
 		return nil, nil
 	case !isAtHand && !mayBeEmpty:
@@ -251,7 +251,7 @@ func (s *session) keepCommit(ctx context.Context, conv *conversation, sub *subsc
 			return err
 		}
 		out = conv
-		err = s.c.makeCommit(tx, conv)
+		err = s.c.keeper.makeCommit(tx, conv)
 		if errors.Is(err, errLeftOut) {
 			out, s.due[conv.id] = nil, true
 			return nil
@@ -260,7 +260,7 @@ func (s *session) keepCommit(ctx context.Context, conv *conversation, sub *subsc
 			out = nil
 			conv.dropPackages()
 			sub.commit.later(err)
-			return s.c.trouble(tx, conv, err)
+			return s.c.keeper.trouble(tx, conv, err)
 		}
 		return nil
 	})
@@ -276,23 +276,23 @@ func (s *session) sendCommit(conv *conversation, sub *subscription) {
 // commitRefused deals with a commit that the server has declined for good, or that has
 // lost its race: one of a member waits for the winner, which is on its way through the
 // log, and one of who enters by itself is of no use any more.
-func (c *Client) commitRefused(tx *tx, conv *conversation, messageID string, refusal *Refusal) error {
+func (k keeper) commitRefused(tx *tx, conv *conversation, messageID string, refusal *Refusal) error {
 	switch {
 	case conv == nil || conv.pending == nil || conv.pending.MessageID != messageID:
 		return nil
 	case conv.phase == Joining && refusal.Code == codeEpochConflict:
-		c.stats.lostRaces.Add(1)
-		return c.dropEntry(tx, conv)
+		k.c.stats.lostRaces.Add(1)
+		return k.dropEntry(tx, conv)
 	case conv.phase == Joining:
-		return errors.Join(c.dropEntry(tx, conv), c.waitLonger(tx, conv), c.trouble(tx, conv, refusal))
+		return errors.Join(k.dropEntry(tx, conv), k.waitLonger(tx, conv), k.trouble(tx, conv, refusal))
 	case refusal.Code == codeEpochConflict && (conv.phase != Founding || conv.isOurs()):
 		return nil
 	}
-	return c.dropPending(tx, conv, refusal)
+	return k.dropPending(tx, conv, refusal)
 }
 
 // dropPending gives up a commit that the server will not take.
-func (c *Client) dropPending(tx *tx, conv *conversation, refusal *Refusal) error {
+func (k keeper) dropPending(tx *tx, conv *conversation, refusal *Refusal) error {
 	p := conv.pending
 	conv.setPending(nil)
 	switch {
@@ -317,44 +317,44 @@ func (c *Client) dropPending(tx *tx, conv *conversation, refusal *Refusal) error
 	default:
 		conv.dropPackages()
 	}
-	return c.trouble(tx, conv, refusal)
+	return k.trouble(tx, conv, refusal)
 }
 
 // trouble reports what keeps a conversation from going on, once.
-func (c *Client) trouble(tx *tx, conv *conversation, why error) error {
+func (k keeper) trouble(tx *tx, conv *conversation, why error) error {
 	if conv.info.Problem == why.Error() {
 		return nil
 	}
 	conv.editInfo().Problem = why.Error()
-	return tx.problem(conv.id, c.now(), why)
+	return tx.problem(conv.id, k.c.now(), why)
 }
 
 var errNoKeyPackages = errors.New("no key packages yet")
 
 // fetchWanted fetches key packages for the accounts that are to be added. Those
 // that have none are asked for again later: the error says so.
-func (c *Client) fetchWanted(ctx context.Context, by service, id string) error {
-	conv, err := c.snapshot(ctx, id)
+func (e errands) fetchWanted(ctx context.Context, by service, id string) error {
+	conv, err := e.c.snapshot(ctx, id)
 	if err != nil || conv == nil {
 		return err
 	}
 	var missing error
 	for _, w := range conv.info.Wanted {
-		if len(w.Packages) > 0 || w.NotBefore > c.now().UnixMilli() {
+		if len(w.Packages) > 0 || w.NotBefore > e.c.now().UnixMilli() {
 			continue
 		}
-		packages, refused, err := c.fetchKeyPackages(ctx, by, w.Account)
+		packages, refused, err := e.fetchKeyPackages(ctx, by, w.Account)
 		if err != nil {
 			return err
 		}
 		if w.Own {
 			packages = slices.DeleteFunc(packages, func(p fetchedPackage) bool {
-				return w.Device != "" && !p.is(w.Device) || c.isLost(p.Device) || c.isLost(p.Name) || hasLeaf(conv.group, p.SignatureKey)
+				return w.Device != "" && !p.is(w.Device) || e.c.authority.isLost(p.Device) || e.c.authority.isLost(p.Name) || hasLeaf(conv.group, p.SignatureKey)
 			})
 		} else if len(packages) == 0 {
 			missing = errNoKeyPackages
 		}
-		if err := c.keepPackages(ctx, id, w, packages, refused); err != nil {
+		if err := e.keepPackages(ctx, id, w, packages, refused); err != nil {
 			return err
 		}
 	}
@@ -362,11 +362,11 @@ func (c *Client) fetchWanted(ctx context.Context, by service, id string) error {
 }
 
 // keepPackages keeps what was fetched for one of those who are to be added.
-func (c *Client) keepPackages(ctx context.Context, id string, of wanted, packages []fetchedPackage, refused error) error {
+func (e errands) keepPackages(ctx context.Context, id string, of wanted, packages []fetchedPackage, refused error) error {
 	if len(packages) == 0 && refused == nil && !of.Own {
 		return nil
 	}
-	return c.db.update(ctx, func(tx *tx) error {
+	return e.c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(id)
 		if err != nil || conv == nil || !conv.isLive() {
 			return err
@@ -381,7 +381,7 @@ func (c *Client) keepPackages(ctx context.Context, id string, of wanted, package
 			info.Wanted = slices.DeleteFunc(info.Wanted, of.isSame)
 		}
 		if refused != nil {
-			return c.trouble(tx, conv, refused)
+			return e.c.keeper.trouble(tx, conv, refused)
 		}
 		return nil
 	})
@@ -409,7 +409,7 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 			if errors.Is(err, mls.ErrProposalsPending) {
 				return nil
 			}
-			return s.c.trouble(tx, conv, err)
+			return s.c.keeper.trouble(tx, conv, err)
 		}
 		return err
 	})

@@ -19,6 +19,18 @@ import (
 // StorageKeyBytes is the length of Options.StorageKey.
 const StorageKeyBytes = home.StorageKeyBytes
 
+// authority decides which devices and groups are believed, and remembers the people that a
+// person has verified.
+type authority struct{ c *Client }
+
+// keeper changes conversations within a transaction: it takes in what logs say and makes
+// what is to be said.
+type keeper struct{ c *Client }
+
+// errands are the calls of a session that run in the background. They write to the home
+// what they come back with.
+type errands struct{ c *Client }
+
 // Options say who a client is and where it lives. Dir, StorageKey, Server and
 // Account are needed.
 type Options struct {
@@ -89,18 +101,21 @@ func WithXRPC() Option { return func(o *Options) { o.useXRPC = true } }
 // Client is one device of an account, connected for as long as it is open. Its
 // methods may be called from any goroutine.
 type Client struct {
-	options  Options
-	account  *Account
-	identity mls.Identity
-	base     *url.URL
-	http     *http.Client
-	ownsHTTP bool
-	log      *slog.Logger
-	db       *database
-	cancel   context.CancelFunc
-	closed   chan struct{} // closed when run has ended
-	door     door
-	traits   traits // of the door
+	options   Options
+	account   *Account
+	identity  mls.Identity
+	base      *url.URL
+	http      *http.Client
+	ownsHTTP  bool
+	log       *slog.Logger
+	db        *database
+	cancel    context.CancelFunc
+	closed    chan struct{} // closed when run has ended
+	door      door
+	authority authority
+	keeper    keeper
+	errands   errands
+	traits    traits // of the door
 
 	readMu sync.Mutex // held by Next
 	read   int64      // the last event that Next gave out; guarded by readMu
@@ -163,13 +178,14 @@ func open(ctx context.Context, o Options, h hooks) (*Client, error) {
 	c := &Client{options: o, account: o.Account, base: base, http: o.HTTPClient, ownsHTTP: ownsHTTP, log: o.Logger, db: db,
 		closed: make(chan struct{}), woken: map[string]bool{}, bell: make(chan struct{}, 1),
 		stateChanged: make(chan struct{}), observe: h.observe, traits: gatewayTraits}
+	c.authority, c.keeper, c.errands = authority{c}, keeper{c}, errands{c}
 	c.door = &gatewayDoor{c: c}
 	if o.useXRPC {
 		c.door, c.traits = &xrpcDoor{c: c}, xrpcTraits
 	}
-	db.load = c.openConversation
+	db.load = c.keeper.openConversation
 	if h.observe != nil {
-		db.changed = c.groupChanged
+		db.changed = c.keeper.groupChanged
 	}
 	err = c.loadIdentity(ctx)
 	if err == nil {
@@ -177,7 +193,7 @@ func open(ctx context.Context, o Options, h hooks) (*Client, error) {
 			if c.read, err = tx.Counters.Get("application"); err != nil {
 				return err
 			}
-			if err := c.loadPeople(tx); err != nil {
+			if err := c.authority.loadPeople(tx); err != nil {
 				return err
 			}
 			if _, err := tx.Settings.Get("lost", &c.lost); err != nil {
@@ -268,19 +284,19 @@ func (c *Client) DID() string { return c.account.DID() }
 func (c *Client) DeviceID() string { return c.options.DeviceID }
 
 // groupChanged tells tests of each epoch that a group enters, once it is on disk.
-func (c *Client) groupChanged(before, after *conversation) {
+func (k keeper) groupChanged(before, after *conversation) {
 	if after.group != nil && after.phase == Joined && (before == nil || before.group == nil || before.epoch() != after.epoch()) {
 		what := "joined"
 		if before != nil && before.group != nil && before.phase == Joined && !after.invited {
 			what = "entered"
 		}
-		c.observed(what, after.id, after.epoch(), after.group.EpochAuthenticator())
+		k.observed(what, after.id, after.epoch(), after.group.EpochAuthenticator())
 	}
 }
 
-func (c *Client) observed(what, conversation string, number uint64, authenticator []byte) {
-	if c.observe != nil {
-		c.observe(what, conversation, number, authenticator)
+func (k keeper) observed(what, conversation string, number uint64, authenticator []byte) {
+	if k.c.observe != nil {
+		k.c.observe(what, conversation, number, authenticator)
 	}
 }
 

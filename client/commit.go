@@ -69,10 +69,10 @@ type invitee struct {
 
 // invitees lists the devices that the next commit adds, as far as their packages are at
 // hand.
-func (c *Client) invitees(conv *conversation) []invitee {
+func (k keeper) invitees(conv *conversation) []invitee {
 	var list []invitee
 	added := map[string]bool{}
-	accountsMax := c.traits.accountsMax
+	accountsMax := k.c.traits.accountsMax
 	for _, w := range conv.info.Wanted {
 		for _, f := range w.Packages {
 			isNamed := !w.Add || added[w.Account]
@@ -100,13 +100,13 @@ var errLeftOut = errors.New("no device is left to be added")
 // has only its founder is bound to its conversation. Devices whose packages keep the
 // commit from being made are left out, and the application learns of each (EventLeftOut);
 // members to whose keys nothing can be sealed are removed.
-func (c *Client) makeCommit(tx *tx, conv *conversation) error {
-	accountsMax := c.traits.accountsMax
+func (k keeper) makeCommit(tx *tx, conv *conversation) error {
+	accountsMax := k.c.traits.accountsMax
 	unwanted := slices.Clone(conv.info.Unwanted[:min(len(conv.info.Unwanted), accountsMax)])
-	removals := c.removals(conv, unwanted)
+	removals := k.removals(conv, unwanted)
 	var list []invitee
 	if len(unwanted) == 0 && len(removals) == 0 {
-		list = c.invitees(conv) // else with the next commit, so that a refusal is of the one or the other
+		list = k.invitees(conv) // else with the next commit, so that a refusal is of the one or the other
 	}
 	isForAdds := len(list) > 0
 	var commit *mls.PendingCommit
@@ -129,7 +129,7 @@ func (c *Client) makeCommit(tx *tx, conv *conversation) error {
 		var key *mls.KeyError
 		switch {
 		case errors.As(err, &bad):
-			if list, err = c.leaveOut(tx, conv, list, bad); err != nil {
+			if list, err = k.leaveOut(tx, conv, list, bad); err != nil {
 				return err
 			}
 		case errors.As(err, &key):
@@ -165,7 +165,7 @@ func (c *conversation) mayCommitNothing() bool {
 
 // leaveOut takes those off the list whose packages keep a commit from being made, reports
 // them, and forgets their packages. What is wrong with something else is an error.
-func (c *Client) leaveOut(tx *tx, conv *conversation, list []invitee, bad mls.ChangeErrors) ([]invitee, error) {
+func (k keeper) leaveOut(tx *tx, conv *conversation, list []invitee, bad mls.ChangeErrors) ([]invitee, error) {
 	out := map[int]bool{}
 	for _, e := range bad {
 		if e.Field != "Add" || e.Index >= len(list) {
@@ -174,15 +174,15 @@ func (c *Client) leaveOut(tx *tx, conv *conversation, list []invitee, bad mls.Ch
 		out[e.Index] = true
 		i := list[e.Index]
 		why := &LeftOutError{Account: i.account, Device: i.name(), Index: e.Index, Problem: e.Err.Error()}
-		if err := tx.report(Event{Type: EventLeftOut, Conversation: conv.id, Time: c.now(), Index: e.Index, Code: problemLeftOut, Problem: why.Problem,
+		if err := tx.report(Event{Type: EventLeftOut, Conversation: conv.id, Time: k.c.now(), Index: e.Index, Code: problemLeftOut, Problem: why.Problem,
 			From: Member{Account: why.Account, Device: why.Device, Fingerprint: fingerprint(i.SignatureKey)}}); err != nil {
 			return nil, err
 		}
-		conv.refusePackage(i.account, i.Ref, c.now())
+		conv.refusePackage(i.account, i.Ref, k.c.now())
 	}
 	var left []invitee
-	for k, i := range list {
-		if !out[k] {
+	for at, i := range list {
+		if !out[at] {
 			left = append(left, i)
 		}
 	}
@@ -224,8 +224,8 @@ func (c *conversation) isPendingEcho(message []byte) bool {
 // enterEpoch moves the conversation to the group after a commit, whoever made it.
 // A commit of our own that lost the race is dropped; what it was to do and is still
 // missing stays wanted, and the next commit does it.
-func (c *Client) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event, own *pendingCommit) error {
-	added, gone := c.membersChanged(conv.group, next)
+func (k keeper) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event, own *pendingCommit) error {
+	added, gone := k.c.authority.membersChanged(conv.group, next)
 	conv.before = conv.group
 	conv.setGroup(next)
 	var done []string
@@ -236,16 +236,16 @@ func (c *Client) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event
 			info := conv.editInfo()
 			info.Refresh, info.RefreshAfter = info.RefreshAfter == own.MessageID, ""
 		}
-		c.stats.commits.Add(1)
+		k.c.stats.commits.Add(1)
 	case conv.pending != nil:
-		c.stats.lostRaces.Add(1)
-		c.observed("lost", conv.id, conv.epoch(), nil)
+		k.c.stats.lostRaces.Add(1)
+		k.observed("lost", conv.id, conv.epoch(), nil)
 	}
 	if conv.pending != nil {
 		conv.setPending(nil)
 	}
-	c.settleRemovals(conv, done)
-	c.settleWanted(conv)
+	k.settleRemovals(conv, done)
+	k.settleWanted(conv)
 	wasFounding := conv.phase == Founding
 	if wasFounding {
 		conv.setPhase(Joined)
@@ -260,7 +260,7 @@ func (c *Client) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event
 		joined := e
 		joined.Type = EventJoined
 		for _, l := range next.Members() {
-			joined.Members = append(joined.Members, c.memberOf(l))
+			joined.Members = append(joined.Members, k.c.authority.memberOf(l))
 		}
 		return tx.report(joined)
 	}
@@ -272,7 +272,7 @@ func (c *Client) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event
 }
 
 // settleWanted takes off the list whoever is in the group now.
-func (c *Client) settleWanted(conv *conversation) {
+func (k keeper) settleWanted(conv *conversation) {
 	if len(conv.info.Wanted) == 0 {
 		return
 	}

@@ -78,12 +78,12 @@ type served struct {
 
 // connect makes one connection and serves it to its end.
 func (c *Client) connect(ctx context.Context) (served, error) {
-	wire, err := c.door.open(ctx)
+	wire, calls, err := c.door.open(ctx)
 	if err != nil {
 		return served{}, err
 	}
 	defer wire.close()
-	s := newSession(c, wire)
+	s := newSession(c, wire, calls)
 	c.stats.connects.Add(1)
 	c.setOnline(wire.kind())
 	began := time.Now()

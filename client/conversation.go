@@ -231,19 +231,19 @@ func (c *conversation) settled() *conversation {
 }
 
 // openConversation makes a conversation of a row.
-func (c *Client) openConversation(r *home.Conversation) (*conversation, error) {
+func (k keeper) openConversation(r *home.Conversation) (*conversation, error) {
 	out := &conversation{id: r.ID, phase: Phase(r.Phase), nextSeq: r.NextSeq, createdMS: r.CreatedMS}
 	err := json.Unmarshal(r.Info, &out.info)
 	if err != nil {
 		return nil, fmt.Errorf("open conversation: %w", err)
 	}
 	if r.Group != nil {
-		if out.group, err = mls.LoadGroup(r.Group, c.loadOptions()); err != nil {
+		if out.group, err = mls.LoadGroup(r.Group, k.c.authority.loadOptions()); err != nil {
 			return nil, fmt.Errorf("open group: %w", err)
 		}
 	}
 	if r.Pending != nil {
-		if out.pending, err = unmarshalPending(r.Pending, c.loadOptions()); err != nil {
+		if out.pending, err = unmarshalPending(r.Pending, k.c.authority.loadOptions()); err != nil {
 			return nil, fmt.Errorf("open pending commit: %w", err)
 		}
 	}
@@ -447,8 +447,8 @@ func (c *Client) describe(tx *tx, conv *conversation) (Conversation, error) {
 		Epoch: conv.epoch(), NextSeq: conv.nextSeq, Problem: conv.info.Problem, GaveUp: conv.info.Waiting.GaveUp}
 	if conv.group != nil {
 		for _, leaf := range conv.group.Members() {
-			m := c.memberOf(leaf)
-			m.Trusted = c.isTrusted(m)
+			m := c.authority.memberOf(leaf)
+			m.Trusted = c.authority.isTrusted(m)
 			out.Members = append(out.Members, m)
 		}
 	}

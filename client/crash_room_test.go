@@ -255,7 +255,7 @@ func TestRefreshBehindACommit(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return bob.makeCommit(tx, conv)
+		return bob.keeper.makeCommit(tx, conv)
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -281,18 +281,18 @@ func TestBackWithCommit(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if err := bob.makeCommit(tx, conv); err != nil {
+		if err := bob.keeper.makeCommit(tx, conv); err != nil {
 			return err
 		}
 		p := conv.pending
-		if err := bob.leave(tx, conv, bob.now(), "left"); err != nil {
+		if err := bob.keeper.leave(tx, conv, bob.now(), "left"); err != nil {
 			return err
 		}
-		if err := bob.learnConversation(tx, room); err != nil {
+		if err := bob.keeper.learnConversation(tx, room); err != nil {
 			return err
 		}
 		epoch := int64(before.Epoch + 1)
-		_, err = bob.takeEvent(tx, &logMessage{conversation: room, seq: before.NextSeq, id: p.MessageID, kind: kindCommit, epoch: &epoch,
+		_, err = bob.keeper.takeEvent(tx, &logMessage{conversation: room, seq: before.NextSeq, id: p.MessageID, kind: kindCommit, epoch: &epoch,
 			message: p.commit.Message()})
 		return err
 	}); err != nil {

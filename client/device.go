@@ -52,12 +52,12 @@ func (c *Client) OwnDevices(ctx context.Context) ([]OwnDevice, error) {
 	own.Conversations = in[own.Fingerprint]
 	out := []OwnDevice{own}
 	for _, d := range known {
-		d.Trusted = c.isTrusted(d.Member)
+		d.Trusted = c.authority.isTrusted(d.Member)
 		if d.Fingerprint == own.Fingerprint {
 			out[0].FirstSeen = d.FirstSeen
 			continue
 		}
-		out = append(out, OwnDevice{KnownDevice: d, Lost: c.isLost(d.Device), Conversations: in[d.Fingerprint]})
+		out = append(out, OwnDevice{KnownDevice: d, Lost: c.authority.isLost(d.Device), Conversations: in[d.Fingerprint]})
 	}
 	return out, nil
 }
@@ -93,7 +93,7 @@ func (c *Client) AddDevice(ctx context.Context, device string) error {
 			}
 			ids = append(ids, conv.id)
 		}
-		return c.setLost(tx, slices.DeleteFunc(c.lostDevices(), func(d string) bool { return d == device || device == "" }))
+		return c.authority.setLost(tx, slices.DeleteFunc(c.authority.lostDevices(), func(d string) bool { return d == device || device == "" }))
 	})
 	for _, id := range ids {
 		c.wake(id)
@@ -119,11 +119,11 @@ func (c *Client) RemoveDevice(ctx context.Context, device string) error {
 		for _, conv := range all {
 			ids = append(ids, conv.id)
 		}
-		lost := c.lostDevices()
+		lost := c.authority.lostDevices()
 		if !slices.Contains(lost, device) {
 			lost = append(lost, device)
 		}
-		if err := c.setLost(tx, lost); err != nil {
+		if err := c.authority.setLost(tx, lost); err != nil {
 			return err
 		}
 		var revoke []string
@@ -143,33 +143,33 @@ func (c *Client) RemoveDevice(ctx context.Context, device string) error {
 }
 
 // isLost says whether a device of our account was declared lost.
-func (c *Client) isLost(device string) bool {
-	c.peopleMu.RLock()
-	defer c.peopleMu.RUnlock()
-	return slices.Contains(c.lost, device)
+func (a authority) isLost(device string) bool {
+	a.c.peopleMu.RLock()
+	defer a.c.peopleMu.RUnlock()
+	return slices.Contains(a.c.lost, device)
 }
 
-func (c *Client) lostDevices() []string {
-	c.peopleMu.RLock()
-	defer c.peopleMu.RUnlock()
-	return slices.Clone(c.lost)
+func (a authority) lostDevices() []string {
+	a.c.peopleMu.RLock()
+	defer a.c.peopleMu.RUnlock()
+	return slices.Clone(a.c.lost)
 }
 
-func (c *Client) setLost(tx *tx, lost []string) error {
+func (a authority) setLost(tx *tx, lost []string) error {
 	tx.after = append(tx.after, func() {
-		c.peopleMu.Lock()
-		c.lost = lost
-		c.lostChanges.Add(1)
-		c.peopleMu.Unlock()
+		a.c.peopleMu.Lock()
+		a.c.lost = lost
+		a.c.lostChanges.Add(1)
+		a.c.peopleMu.Unlock()
 	})
 	return tx.Settings.Set("lost", lost)
 }
 
 // revokeLost ends the sessions of lost devices and voids their key packages. It is
 // done again until the server has agreed.
-func (c *Client) revokeLost(ctx context.Context, by service) error {
+func (e errands) revokeLost(ctx context.Context, by service) error {
 	var revoke []string
-	if err := c.db.update(ctx, func(tx *tx) error { _, err := tx.Settings.Get("revoke", &revoke); return err }); err != nil {
+	if err := e.c.db.update(ctx, func(tx *tx) error { _, err := tx.Settings.Get("revoke", &revoke); return err }); err != nil {
 		return err
 	}
 	for _, device := range revoke {
@@ -180,7 +180,7 @@ func (c *Client) revokeLost(ctx context.Context, by service) error {
 		if err != nil {
 			return fmt.Errorf("revoke device: %w", err)
 		}
-		if err := c.db.update(ctx, func(tx *tx) error {
+		if err := e.c.db.update(ctx, func(tx *tx) error {
 			var left []string
 			if _, err := tx.Settings.Get("revoke", &left); err != nil {
 				return err

@@ -85,7 +85,7 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 		case conv.phase == Removed && conv.group == nil && conv.info.Kind == DM:
 			conv.setPhase(Creating) // it could not be made before
 		case conv.phase == Joined && conv.group != nil && !hasAccount(conv.group, did): // the peer had left
-			return c.want(conv, []string{did})
+			return c.keeper.want(conv, []string{did})
 		case conv.phase == Waiting && conv.info.Waiting.GaveUp:
 			conv.askAgain()
 		case conv.info.Peer == "": // learned from the server, which did not say with whom
@@ -110,7 +110,7 @@ func (c *Client) CreateRoom(ctx context.Context, members ...string) (conversatio
 	id := hex.EncodeToString(group)
 	err = c.db.update(ctx, func(tx *tx) error {
 		conv := tx.addConversation(id, Creating, conversationInfo{Kind: Room}, c.now())
-		return c.want(conv, members)
+		return c.keeper.want(conv, members)
 	})
 	if err != nil {
 		return "", err
@@ -120,14 +120,14 @@ func (c *Client) CreateRoom(ctx context.Context, members ...string) (conversatio
 }
 
 // want puts accounts on the list of those to be added.
-func (c *Client) want(conv *conversation, accounts []string) error {
+func (k keeper) want(conv *conversation, accounts []string) error {
 	for _, account := range accounts {
 		if err := checkAccount(account); err != nil {
 			return fmt.Errorf("invite: %w", err)
 		}
 		info := conv.editInfo()
 		info.Unwanted = slices.DeleteFunc(info.Unwanted, func(a string) bool { return a == account })
-		known := account == c.account.DID() ||
+		known := account == k.c.account.DID() ||
 			conv.group != nil && hasAccount(conv.group, account) && !slices.Contains(info.Missing, account)
 		for _, w := range conv.info.Wanted {
 			known = known || w.Account == account
@@ -141,8 +141,8 @@ func (c *Client) want(conv *conversation, accounts []string) error {
 
 // create makes a conversation on the server, and then its group here. It is done
 // again from the beginning after a crash: the server tells what it has already.
-func (c *Client) create(ctx context.Context, by service, id string) error {
-	conv, err := c.snapshot(ctx, id)
+func (e errands) create(ctx context.Context, by service, id string) error {
+	conv, err := e.c.snapshot(ctx, id)
 	if err != nil || conv == nil || conv.phase != Creating {
 		return err
 	}
@@ -153,27 +153,27 @@ func (c *Client) create(ctx context.Context, by service, id string) error {
 	err = by.create(ctx, id, peer)
 	role := RoleOwner
 	if errors.Is(err, errExists) {
-		if role, err = c.roleIn(ctx, by, id); err != nil {
+		if role, err = e.roleIn(ctx, by, id); err != nil {
 			return err
 		}
 	}
 	if err != nil {
 		if r := asRefusal(err); r != nil && !r.mayPass() && r.Code != codeUnauthorized {
-			return c.giveUp(ctx, id, err)
+			return e.giveUp(ctx, id, err)
 		}
 		return fmt.Errorf("create conversation: %w", err)
 	}
-	return c.created(ctx, id, role)
+	return e.created(ctx, id, role)
 }
 
 // created goes on with a conversation that is on the server: its owner makes the
 // group, anybody else waits for the Welcome.
-func (c *Client) created(ctx context.Context, id, role string) error {
+func (e errands) created(ctx context.Context, id, role string) error {
 	if role == "" {
 		// The id is in use and not by us. Others can only block it, not read along.
-		return c.giveUp(ctx, id, ErrTaken)
+		return e.giveUp(ctx, id, ErrTaken)
 	}
-	return c.db.update(ctx, func(tx *tx) error {
+	return e.c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(id)
 		if err != nil || conv == nil || conv.phase != Creating {
 			return err // a Welcome was faster
@@ -182,21 +182,21 @@ func (c *Client) created(ctx context.Context, id, role string) error {
 			conv.setPhase(Waiting)
 			return nil
 		}
-		return c.found(conv)
+		return e.c.keeper.found(conv)
 	})
 }
 
 // found makes the MLS group of a conversation that we own, with this device alone.
-func (c *Client) found(conv *conversation) error {
+func (k keeper) found(conv *conversation) error {
 	groupID, err := hex.DecodeString(conv.id)
-	if conv.info.Kind == DM && conv.id == oldDMID(c.account.DID(), conv.info.Peer) {
+	if conv.info.Kind == DM && conv.id == oldDMID(k.c.account.DID(), conv.info.Peer) {
 		groupID, err = make([]byte, groupIDBytes), nil
 		rand.Read(groupID)
 	}
 	if err != nil {
 		return fmt.Errorf("found group: %w", err)
 	}
-	group, err := mls.NewGroup(groupSuite, groupID, c.identity, mls.GroupOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets, Limits: c.limits()})
+	group, err := mls.NewGroup(groupSuite, groupID, k.c.identity, mls.GroupOptions{Hook: k.c.authority.credentialHook, Now: k.c.now, Padding: mls.PadBuckets, Limits: k.c.authority.limits()})
 	if err != nil {
 		return fmt.Errorf("found group: %w", err)
 	}
@@ -210,15 +210,15 @@ func (c *Client) found(conv *conversation) error {
 }
 
 // giveUp ends a conversation that cannot be made.
-func (c *Client) giveUp(ctx context.Context, id string, why error) error {
-	return c.db.update(ctx, func(tx *tx) error {
+func (e errands) giveUp(ctx context.Context, id string, why error) error {
+	return e.c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(id)
 		if err != nil || conv == nil || conv.phase != Creating {
 			return err
 		}
 		conv.setPhase(Removed)
 		conv.editInfo().Problem = why.Error()
-		now := c.now()
+		now := e.c.now()
 		if err := tx.problem(id, now, why); err != nil {
 			return err
 		}
@@ -227,8 +227,8 @@ func (c *Client) giveUp(ctx context.Context, id string, why error) error {
 }
 
 // roleIn is the account's role in a conversation on the server, "" if it is not in it.
-func (c *Client) roleIn(ctx context.Context, by service, id string) (role string, err error) {
-	err = c.listConversations(ctx, by, func(list []listed) (bool, error) {
+func (e errands) roleIn(ctx context.Context, by service, id string) (role string, err error) {
+	err = e.listConversations(ctx, by, func(list []listed) (bool, error) {
 		for _, item := range list {
 			if item.id == id {
 				role = item.role
@@ -246,7 +246,7 @@ const listPagesMax = 1024
 
 // listConversations hands the server's list of conversations to take, page by page, until
 // that wants no more.
-func (c *Client) listConversations(ctx context.Context, by service, take func([]listed) (more bool, err error)) error {
+func (e errands) listConversations(ctx context.Context, by service, take func([]listed) (more bool, err error)) error {
 	cursor := ""
 	for range listPagesMax {
 		list, next, err := by.conversations(ctx, cursor)
@@ -269,9 +269,9 @@ type standing struct {
 	isLive bool
 }
 
-func (c *Client) standings(ctx context.Context) (map[string]standing, error) {
+func (e errands) standings(ctx context.Context) (map[string]standing, error) {
 	before := map[string]standing{}
-	err := c.db.update(ctx, func(tx *tx) error {
+	err := e.c.db.update(ctx, func(tx *tx) error {
 		all, err := tx.conversations()
 		for _, conv := range all {
 			before[conv.id] = standing{conv.epoch(), conv.phase != Removed}
@@ -284,13 +284,13 @@ func (c *Client) standings(ctx context.Context) (map[string]standing, error) {
 // learnConversations notes conversations that the server has us in and this device
 // does not know: somebody is about to send their Welcome, or has. It compares the
 // members of the others, and returns those for which they have to be asked.
-func (c *Client) learnConversations(ctx context.Context, by service) (unclear []string, err error) {
-	before, err := c.standings(ctx)
+func (e errands) learnConversations(ctx context.Context, by service) (unclear []string, err error) {
+	before, err := e.standings(ctx)
 	if err != nil {
 		return nil, err
 	}
-	err = c.listConversations(ctx, by, func(list []listed) (bool, error) {
-		some, err := c.learnList(ctx, list, before)
+	err = e.listConversations(ctx, by, func(list []listed) (bool, error) {
+		some, err := e.learnList(ctx, list, before)
 		unclear = append(unclear, some...)
 		return true, err
 	})
@@ -300,8 +300,8 @@ func (c *Client) learnConversations(ctx context.Context, by service) (unclear []
 // learnList takes in a list of conversations that was asked for when they stood as
 // before says. What has ended here since was still going on when the server answered:
 // the list does not bring it back.
-func (c *Client) learnList(ctx context.Context, list []listed, before map[string]standing) (unclear []string, err error) {
-	err = c.db.update(ctx, func(tx *tx) error {
+func (e errands) learnList(ctx context.Context, list []listed, before map[string]standing) (unclear []string, err error) {
+	err = e.c.db.update(ctx, func(tx *tx) error {
 		unclear = nil
 		for _, item := range list {
 			conv, err := tx.conversation(item.id)
@@ -312,7 +312,7 @@ func (c *Client) learnList(ctx context.Context, list []listed, before map[string
 			if conv != nil && conv.phase == Removed && (was.isLive || was.epoch != conv.epoch()) {
 				continue
 			}
-			if err := c.learnConversation(tx, item.id); err != nil {
+			if err := e.c.keeper.learnConversation(tx, item.id); err != nil {
 				return err
 			}
 			if conv, err = tx.conversation(item.id); err != nil {
@@ -321,7 +321,7 @@ func (c *Client) learnList(ctx context.Context, list []listed, before map[string
 			if conv.phase == Waiting && conv.info.Waiting == (waiting{}) && item.isEmpty {
 				conv.editInfo().Waiting.Tries = 1 // where nobody has said anything there is no group: others go first
 			}
-			if len(item.accounts) == 0 || !c.takeRoster(conv, roster{item.accounts, item.role, was.epoch}) {
+			if len(item.accounts) == 0 || !e.c.keeper.takeRoster(conv, roster{item.accounts, item.role, was.epoch}) {
 				unclear = append(unclear, conv.id)
 			}
 		}
@@ -330,17 +330,17 @@ func (c *Client) learnList(ctx context.Context, list []listed, before map[string
 	return unclear, err
 }
 
-func (c *Client) learnConversation(tx *tx, id string) error {
+func (k keeper) learnConversation(tx *tx, id string) error {
 	conv, err := tx.conversation(id)
 	switch {
 	case err != nil || !isConversationID(id):
 		return err
 	case conv == nil:
-		tx.addConversation(id, Waiting, conversationInfo{Kind: Room}, c.now()) // until its group says what it is
-		tx.after = append(tx.after, func() { c.wake(id) })
+		tx.addConversation(id, Waiting, conversationInfo{Kind: Room}, k.c.now()) // until its group says what it is
+		tx.after = append(tx.after, func() { k.c.wake(id) })
 	case conv.phase == Removed && conv.group != nil:
 		conv.setPhase(Joined) // back on the server, and never out of the group
-		tx.after = append(tx.after, func() { c.wake(id) })
+		tx.after = append(tx.after, func() { k.c.wake(id) })
 	}
 	return nil
 }

@@ -97,8 +97,8 @@ const welcomeTries = 3
 
 // enter makes an external commit from the GroupInfo that the server has, and keeps it.
 // hasEntered says that there is one. A question in vain is noted and is no error.
-func (c *Client) enter(ctx context.Context, by service, id string) (hasEntered bool, err error) {
-	conv, err := c.snapshot(ctx, id)
+func (e errands) enter(ctx context.Context, by service, id string) (hasEntered bool, err error) {
+	conv, err := e.c.snapshot(ctx, id)
 	if err != nil || conv == nil || !conv.mayEnter() {
 		return false, err
 	}
@@ -107,28 +107,28 @@ func (c *Client) enter(ctx context.Context, by service, id string) (hasEntered b
 		r := asRefusal(err)
 		switch {
 		case r != nil && r.Code == codeForbidden:
-			return false, c.db.update(ctx, func(tx *tx) error {
+			return false, e.c.db.update(ctx, func(tx *tx) error {
 				conv, err := tx.conversation(id)
 				if err != nil || conv == nil || !conv.mayEnter() {
 					return err
 				}
-				return c.leave(tx, conv, c.now(), r.Message)
+				return e.c.keeper.leave(tx, conv, e.c.now(), r.Message)
 			})
 		case r != nil && !r.mayPass() && r.Code != codeUnauthorized:
-			return false, c.keepEntry(ctx, conv, nil, errWait) // nobody has committed yet
+			return false, e.keepEntry(ctx, conv, nil, errWait) // nobody has committed yet
 		}
 		return false, fmt.Errorf("ask for group info: %w", err)
 	}
-	pending, why := c.makeEntry(ctx, conv, &answer)
+	pending, why := e.makeEntry(ctx, conv, &answer)
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
-	return why == nil, c.keepEntry(ctx, conv, pending, why)
+	return why == nil, e.keepEntry(ctx, conv, pending, why)
 }
 
 // keepEntry notes what came of an attempt to make an external commit.
-func (c *Client) keepEntry(ctx context.Context, seen *conversation, pending *pendingCommit, why error) error {
-	return c.db.update(ctx, func(tx *tx) error {
+func (e errands) keepEntry(ctx context.Context, seen *conversation, pending *pendingCommit, why error) error {
+	return e.c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(seen.id)
 		if err != nil || conv == nil || !conv.mayEnter() || conv.epoch() != seen.epoch() {
 			return err
@@ -139,16 +139,16 @@ func (c *Client) keepEntry(ctx context.Context, seen *conversation, pending *pen
 			info.Rejoin, info.Forced, info.Asked, info.Waiting = "", false, false, waiting{}
 			return nil
 		case errors.Is(why, errWait):
-			return c.waitLonger(tx, conv)
+			return e.c.keeper.waitLonger(tx, conv)
 		case why != nil:
-			return errors.Join(c.waitLonger(tx, conv), c.trouble(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, why)))
+			return errors.Join(e.c.keeper.waitLonger(tx, conv), e.c.keeper.trouble(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, why)))
 		}
 		all, err := tx.conversations() // which may have changed since the commit was made
 		if err != nil {
 			return err
 		}
 		if inUse(all, conv.id)(pending.commit.Group().ID()) {
-			return errors.Join(c.waitLonger(tx, conv), c.trouble(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, ErrGroupInUse)))
+			return errors.Join(e.c.keeper.waitLonger(tx, conv), e.c.keeper.trouble(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, ErrGroupInUse)))
 		}
 		conv.editInfo().Waiting.Tries++ // until it is entered: the commit may be refused, over and over
 		conv.setPending(pending)
@@ -202,28 +202,28 @@ func readOffer(raw []byte) (*offer, error) {
 // commit. What mls.JoinExternal verifies is that the signer said so, and by the hook
 // that all members are whom their accounts vouch for. That it is the right group, and
 // not one that the server has made up with a friend, is decided here.
-func (c *Client) makeEntry(ctx context.Context, conv *conversation, answer *offeredGroup) (*pendingCommit, error) {
+func (e errands) makeEntry(ctx context.Context, conv *conversation, answer *offeredGroup) (*pendingCommit, error) {
 	o, err := readOffer(answer.message)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.checkOffer(ctx, conv, o, answer.epoch); err != nil {
+	if err := e.c.authority.checkOffer(ctx, conv, o, answer.epoch); err != nil {
 		return nil, err
 	}
-	old, isIn := c.oldLeaf(o)
+	old, isIn := e.c.authority.oldLeaf(o)
 	if isIn && conv.phase == Waiting && conv.info.Waiting.Tries < welcomeTries {
 		return nil, errWait // its Welcome is on its way
 	}
 	var all []*conversation
-	if err := c.db.update(ctx, func(tx *tx) (err error) { all, err = tx.conversations(); return err }); err != nil {
+	if err := e.c.db.update(ctx, func(tx *tx) (err error) { all, err = tx.conversations(); return err }); err != nil {
 		return nil, err
 	}
-	commit, err := mls.JoinExternal(answer.message, c.identity, mls.ExternalJoinOptions{Hook: c.credentialHook, Now: c.now,
-		Padding: mls.PadBuckets, Limits: c.limits(), InUse: inUse(all, conv.id), Resync: old != nil, IsOld: func(l mls.Leaf) bool { return old != nil && l.Index == *old }})
+	commit, err := mls.JoinExternal(answer.message, e.c.identity, mls.ExternalJoinOptions{Hook: e.c.authority.credentialHook, Now: e.c.now,
+		Padding: mls.PadBuckets, Limits: e.c.authority.limits(), InUse: inUse(all, conv.id), Resync: old != nil, IsOld: func(l mls.Leaf) bool { return old != nil && l.Index == *old }})
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err := c.kindOf(conv.id, commit.Group(), conv); err != nil {
+	if _, _, err := e.c.keeper.kindOf(conv.id, commit.Group(), conv); err != nil {
 		return nil, err
 	}
 	return &pendingCommit{MessageID: newMessageID(), commit: commit}, nil
@@ -235,8 +235,8 @@ func (c *Client) makeEntry(ctx context.Context, conv *conversation, answer *offe
 // the group believes only devices that were in it; a new device, which knows nobody,
 // believes its own account, those it has met, and in the end whoever has added a
 // device of its account: the members that it then sees are shown.
-func (c *Client) checkOffer(ctx context.Context, conv *conversation, o *offer, serverEpoch int64) error {
-	isSelf := func(l mls.Leaf) bool { return string(l.Credential) == c.account.DID() && c.memberOf(l).Verified }
+func (a authority) checkOffer(ctx context.Context, conv *conversation, o *offer, serverEpoch int64) error {
+	isSelf := func(l mls.Leaf) bool { return string(l.Credential) == a.c.account.DID() && a.memberOf(l).Verified }
 	signer := string(o.signer.Credential)
 	switch {
 	case isGroupID(conv.id) && hex.EncodeToString(o.context.GroupID) != conv.id,
@@ -249,15 +249,15 @@ func (c *Client) checkOffer(ctx context.Context, conv *conversation, o *offer, s
 	case !slices.ContainsFunc(o.leaves, isSelf):
 		return errWait // not in the group with any device: somebody has to add us
 	case conv.group != nil:
-		return errors.Join(c.checkSigner(conv, o), checkWayBack(conv, o))
+		return errors.Join(a.checkSigner(conv, o), checkWayBack(conv, o))
 	case isSelf(*o.signer):
 		return nil
 	}
-	known, err := c.Devices(ctx, signer)
+	known, err := a.c.Devices(ctx, signer)
 	if err != nil {
 		return err
 	}
-	if m := c.memberOf(*o.signer); len(known) == 0 && !m.Verified && !c.options.AllowUnverified {
+	if m := a.memberOf(*o.signer); len(known) == 0 && !m.Verified && !a.c.options.AllowUnverified {
 		return fmt.Errorf("%w: it is signed by %s", ErrUncertified, signer)
 	}
 	return nil
@@ -267,16 +267,16 @@ func (c *Client) checkOffer(ctx context.Context, conv *conversation, o *offer, s
 // last was. A server has the GroupInfo made by whoever it likes, and an account may have
 // lost control of a device that the others have seen removed. Who calls Rejoin believes
 // other devices of those accounts too, if the account vouches for them.
-func (c *Client) checkSigner(conv *conversation, o *offer) error {
+func (a authority) checkSigner(conv *conversation, o *offer) error {
 	if hasLeaf(conv.group, o.signer.SignatureKey) {
 		return nil
 	}
-	signer := c.memberOf(*o.signer)
+	signer := a.memberOf(*o.signer)
 	switch {
 	case !hasAccount(conv.group, signer.Account),
-		!signer.Verified && !c.options.AllowUnverified: // that name is anybody's to write
+		!signer.Verified && !a.c.options.AllowUnverified: // that name is anybody's to write
 		return fmt.Errorf("it is signed by %s, who was not in the group", signer.Account)
-	case conv.info.Asked, c.options.AllowUnverified:
+	case conv.info.Asked, a.c.options.AllowUnverified:
 		return nil
 	}
 	return fmt.Errorf("it is signed by the device %q of %s, which was not in the group: only Rejoin believes that", signer.Device, signer.Account)
@@ -299,15 +299,15 @@ func checkWayBack(conv *conversation, o *offer) error {
 
 // oldLeaf is the leaf that this device stands in already, by its key or, from an
 // earlier home, by its name; isIn says that it is the key.
-func (c *Client) oldLeaf(o *offer) (index *uint32, isIn bool) {
-	own := c.identity.Key.Public()
+func (a authority) oldLeaf(o *offer) (index *uint32, isIn bool) {
+	own := a.c.identity.Key.Public()
 	for _, leaf := range o.leaves {
 		if bytes.Equal(leaf.SignatureKey, own) {
 			return &leaf.Index, true
 		}
 	}
 	for _, leaf := range o.leaves {
-		if m := c.memberOf(leaf); m.Account == c.account.DID() && m.Device == c.options.DeviceID {
+		if m := a.memberOf(leaf); m.Account == a.c.account.DID() && m.Device == a.c.options.DeviceID {
 			return &leaf.Index, false
 		}
 	}
@@ -316,13 +316,13 @@ func (c *Client) oldLeaf(o *offer) (index *uint32, isIn bool) {
 
 // place notes where in the log the server has put our external commit: there this
 // device begins to read.
-func (c *Client) place(tx *tx, conv *conversation, messageID string, seq int64) error {
+func (k keeper) place(tx *tx, conv *conversation, messageID string, seq int64) error {
 	if conv == nil || conv.phase != Joining || conv.pending == nil || conv.pending.MessageID != messageID || conv.pending.Seq > 0 {
 		return nil
 	}
 	if seq < conv.nextSeq {
 		conv.setPending(nil)
-		return c.trouble(tx, conv, fmt.Errorf("%w: the server has put our commit at %d, where something else is", ErrGroupInfo, seq))
+		return k.trouble(tx, conv, fmt.Errorf("%w: the server has put our commit at %d, where something else is", ErrGroupInfo, seq))
 	}
 	p := *conv.pending
 	p.Seq = seq
@@ -330,7 +330,7 @@ func (c *Client) place(tx *tx, conv *conversation, messageID string, seq int64) 
 	if conv.group != nil && seq > conv.nextSeq {
 		info := conv.editInfo()
 		info.SkipFrom, info.SkipTo = conv.nextSeq, seq
-		if err := tx.report(Event{Type: EventLost, Conversation: conv.id, Seq: seq - 1, Time: c.now(), Code: problemRejoin,
+		if err := tx.report(Event{Type: EventLost, Conversation: conv.id, Seq: seq - 1, Time: k.c.now(), Code: problemRejoin,
 			Problem: fmt.Sprintf("messages %d to %d cannot be read here: %s", conv.nextSeq, seq-1, info.Rejoin)}); err != nil {
 			return err
 		}
@@ -341,7 +341,7 @@ func (c *Client) place(tx *tx, conv *conversation, messageID string, seq int64) 
 
 // dropEntry gives up an external commit: it lost its race, was refused, or is not what
 // the log shows. An invitation that came meanwhile is taken; otherwise it begins anew.
-func (c *Client) dropEntry(tx *tx, conv *conversation) error {
+func (k keeper) dropEntry(tx *tx, conv *conversation) error {
 	conv.setPending(nil)
 	if conv.group != nil {
 		return nil // still Joining
@@ -351,19 +351,19 @@ func (c *Client) dropEntry(tx *tx, conv *conversation) error {
 	if err != nil || w == nil {
 		return err
 	}
-	return c.takeWelcome(tx, w)
+	return k.takeWelcome(tx, w)
 }
 
 // entered makes the group that our external commit has led to the conversation's.
-func (c *Client) entered(tx *tx, conv *conversation, next *mls.Group, e Event) error {
-	kind, peer, err := c.kindOf(conv.id, next, conv)
+func (k keeper) entered(tx *tx, conv *conversation, next *mls.Group, e Event) error {
+	kind, peer, err := k.kindOf(conv.id, next, conv)
 	if err != nil {
-		return c.trouble(tx, conv, err) // not reached: it was looked at before
+		return k.trouble(tx, conv, err) // not reached: it was looked at before
 	}
 	e.Type = EventJoined
 	if conv.group != nil {
 		e.Type, e.Problem = EventRejoined, conv.info.Rejoin
-		c.stats.rejoins.Add(1)
+		k.c.stats.rejoins.Add(1)
 	}
 	conv.before = conv.group
 	conv.setGroup(next)
@@ -372,10 +372,10 @@ func (c *Client) entered(tx *tx, conv *conversation, next *mls.Group, e Event) e
 	info := conv.editInfo()
 	info.Kind, info.Peer, info.Problem, info.Rejoin, info.Forced, info.Asked = kind, peer, "", "", false, false
 	info.Rewound, info.Back, info.Waiting = false, 0, waiting{}
-	c.settleRemovals(conv, nil)
-	c.settleWanted(conv)
+	k.settleRemovals(conv, nil)
+	k.settleWanted(conv)
 	for _, l := range next.Members() {
-		e.Members = append(e.Members, c.memberOf(l))
+		e.Members = append(e.Members, k.c.authority.memberOf(l))
 	}
 	if _, err := tx.takeKept(conv.id); err != nil { // an invitation to where we are
 		return err
@@ -400,10 +400,10 @@ func (t *tx) takeKept(conversation string) (*welcome, error) {
 // checkJoiner refuses an external commit by an account that is not in the group. The
 // server hands out what is needed to enter, so anybody whom it likes could come in;
 // accounts are brought in by members, and enter by themselves only with further devices.
-func (c *Client) checkJoiner(before *mls.Group, p *mls.Processed) error {
+func (a authority) checkJoiner(before *mls.Group, p *mls.Processed) error {
 	if p.Kind != mls.Commit || p.SenderKind != mls.SentByJoiner || hasAccount(before, string(p.Sender.Credential)) {
 		return nil
 	}
-	return &refusedJoin{who: c.memberOf(p.Sender),
+	return &refusedJoin{who: a.memberOf(p.Sender),
 		why: fmt.Errorf("%w: %s enters by itself and is not in the group", ErrUncertified, p.Sender.Credential)}
 }

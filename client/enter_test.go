@@ -262,7 +262,7 @@ func TestWrongOffer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	packages, _, err := ann.fetchKeyPackages(w.ctx, ann.calls(), bob.did())
+	packages, _, err := ann.errands.fetchKeyPackages(w.ctx, ann.calls(), bob.did())
 	if err != nil || len(packages) != 1 {
 		t.Fatal(packages, err)
 	}
@@ -288,7 +288,7 @@ func TestWrongOffer(t *testing.T) {
 		{"noise", offeredGroup{decoded("AAEABAAB"), 3}, "malformed"},
 		{"not base64", offeredGroup{decoded("?"), 3}, "malformed"},
 	} {
-		_, err := bob.makeEntry(w.ctx, group(bob, room), &row.offer)
+		_, err := bob.errands.makeEntry(w.ctx, group(bob, room), &row.offer)
 		if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want)) {
 			t.Errorf("%s: %v, want %q", row.name, err, row.want)
 		}
@@ -296,7 +296,7 @@ func TestWrongOffer(t *testing.T) {
 	// To somebody who is not in it with any device it is no invitation.
 	waiting := &conversation{id: room, phase: Waiting}
 	o := offerOf(good)
-	if _, err := cid.makeEntry(w.ctx, waiting, &o); !errors.Is(err, errWait) {
+	if _, err := cid.errands.makeEntry(w.ctx, waiting, &o); !errors.Is(err, errWait) {
 		t.Errorf("cid: %v", err)
 	}
 	// An account that is not in the group comes in by itself: refused by all who are.
@@ -308,7 +308,7 @@ func TestWrongOffer(t *testing.T) {
 	before := bob.must(room)
 	epoch := int64(before.Epoch + 1)
 	if err := bob.db.update(w.ctx, func(tx *tx) error {
-		_, err := bob.takeEvent(tx, &logMessage{conversation: room, seq: before.NextSeq, id: "eve", kind: kindCommit, epoch: &epoch,
+		_, err := bob.keeper.takeEvent(tx, &logMessage{conversation: room, seq: before.NextSeq, id: "eve", kind: kindCommit, epoch: &epoch,
 			message: joiner.Message()})
 		return err
 	}); err != nil {
@@ -368,7 +368,7 @@ func TestDressedCommit(t *testing.T) {
 		}
 		processed, err := bobs.group.Process(p.Message())
 		if err == nil {
-			err = bob.checkJoiner(bobs.group, processed)
+			err = bob.authority.checkJoiner(bobs.group, processed)
 		}
 		if (err == nil) != row.good {
 			t.Errorf("%s: %v", row.name, err)

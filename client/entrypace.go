@@ -59,11 +59,11 @@ func (w *waiting) left(now time.Time) time.Duration {
 // waitLonger notes a question in vain. It gives up a conversation that has never had a
 // group here once it has been waited for long enough; the application is notified if it
 // may be waiting too.
-func (c *Client) waitLonger(tx *tx, conv *conversation) error {
+func (k keeper) waitLonger(tx *tx, conv *conversation) error {
 	w := &conv.editInfo().Waiting
 	w.Tries++
 	wait := entryWait(w.Tries)
-	w.NotBefore, w.WaitedMS = c.now().Add(wait).UnixMilli(), w.WaitedMS+wait.Milliseconds()
+	w.NotBefore, w.WaitedMS = k.c.now().Add(wait).UnixMilli(), w.WaitedMS+wait.Milliseconds()
 	if conv.phase != Waiting || w.WaitedMS < entryGiveUp.Milliseconds() {
 		return nil
 	}
@@ -73,7 +73,7 @@ func (c *Client) waitLonger(tx *tx, conv *conversation) error {
 	if err != nil || o == nil && conv.info.Peer == "" {
 		return err
 	}
-	return tx.problem(conv.id, c.now(), ErrUnfinished)
+	return tx.problem(conv.id, k.c.now(), ErrUnfinished)
 }
 
 // Retry asks again for the group of a conversation that was given up, or that will be
@@ -170,7 +170,7 @@ func (s *session) startEntries(ctx context.Context) {
 		s.entering++
 		hasEntered := false
 		s.startIn(ctx, s.entrySlots, id, func(ctx context.Context) (err error) {
-			hasEntered, err = s.c.enter(ctx, s.wire, id)
+			hasEntered, err = s.c.errands.enter(ctx, s.calls, id)
 			return err
 		}, func(error) {
 			s.entering--

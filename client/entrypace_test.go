@@ -192,7 +192,7 @@ func TestEntriesOfBusyConversations(t *testing.T) {
 	ann := w.people("ann")[0]
 	w.stopServer()
 	ctx, cancel := context.WithCancel(t.Context())
-	s := newSession(ann.Client, nil)
+	s := newSession(ann.Client, nil, nil)
 	defer s.tasks.Wait()
 	defer cancel()
 	for i := range entriesMax + 1 {

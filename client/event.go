@@ -180,7 +180,7 @@ func (c *Client) eventsAfter(ctx context.Context, after int64) ([]Event, error) 
 				return err
 			}
 			e.ID = r.ID
-			out = append(out, c.judged(e))
+			out = append(out, c.authority.judged(e))
 		}
 		return nil
 	})

@@ -23,27 +23,28 @@ type tokens struct {
 }
 
 // open resumes the session that the home knows, or starts one.
-func (d *gatewayDoor) open(ctx context.Context) (connection, error) {
+func (d *gatewayDoor) open(ctx context.Context) (connection, service, error) {
 	var kept tokens
 	if err := d.c.db.update(ctx, func(tx *tx) error {
 		_, err := tx.Settings.Get("tokens", &kept)
 		return err
 	}); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	wire, ready, err := d.openSession(ctx, kept.Resume)
 	if r := asRefusal(err); r != nil && kept.Resume != "" && (r.Code == codeResumeFailed || r.Code == codeUnauthorized) {
 		wire, ready, err = d.openSession(ctx, "")
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := d.begin(ctx, wire, ready); err != nil {
 		wire.close()
-		return nil, err
+		return nil, nil, err
 	}
 	d.settle(wire)
-	return newGatewayLink(ctx, d, wire, ready.SessionToken), nil
+	calls := &gatewayCalls{d.c.caller(), ready.SessionToken}
+	return newGatewayLink(ctx, d, wire, calls), calls, nil
 }
 
 // begin checks a session and lets its frames flow.

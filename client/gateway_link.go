@@ -16,7 +16,7 @@ import (
 // gatewayLink is a connection by the gateway: it translates between the frames of a
 // transport and the values of the session.
 type gatewayLink struct {
-	gatewayCalls
+	calls  *gatewayCalls
 	door   *gatewayDoor
 	wire   transport
 	out    chan event
@@ -48,8 +48,8 @@ const (
 )
 
 // newGatewayLink makes a link of a transport that has begun.
-func newGatewayLink(ctx context.Context, door *gatewayDoor, wire transport, token string) *gatewayLink {
-	l := &gatewayLink{gatewayCalls: gatewayCalls{door.c.caller(), token}, door: door, wire: wire, began: time.Now(),
+func newGatewayLink(ctx context.Context, door *gatewayDoor, wire transport, calls *gatewayCalls) *gatewayLink {
+	l := &gatewayLink{calls: calls, door: door, wire: wire, began: time.Now(),
 		out: make(chan event, framesAhead), slots: make(chan struct{}, postersMax), pending: map[string]sentRequest{}}
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	l.tasks.Go(l.translate)
@@ -142,7 +142,7 @@ func (l *gatewayLink) postCommit(number int, m commitRequest) {
 	case <-l.ctx.Done():
 		return
 	}
-	seq, err := l.commitNow(l.ctx, m)
+	seq, err := l.calls.commitNow(l.ctx, m)
 	refusal := asRefusal(err)
 	switch {
 	case err == nil:

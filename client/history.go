@@ -43,7 +43,7 @@ func (c *Client) History(ctx context.Context, conversation string, before int64,
 		return tx.Messages.Before(conversation, before, limit, func(read func(any) error) error {
 			var e Event
 			err := read(&e)
-			out = append(out, c.judged(e))
+			out = append(out, c.authority.judged(e))
 			return err
 		})
 	})

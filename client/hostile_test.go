@@ -112,14 +112,14 @@ func TestForeignDevices(t *testing.T) {
 	ann := w.person("ann")
 	ann.options.AllowUnverified = true
 	ann.open()
-	p, err := ann.checkKeyPackage(bob.DID(), offered(t, bob.DID(), nil))
+	p, err := ann.errands.checkKeyPackage(bob.DID(), offered(t, bob.DID(), nil))
 	if err != nil || p.Device != "bob-device" {
 		t.Errorf("%+v, %v", p, err)
 	}
-	if _, err := ann.checkKeyPackage("did:web:bob.example", offered(t, "did:web:bob.example", nil)); err != nil {
+	if _, err := ann.errands.checkKeyPackage("did:web:bob.example", offered(t, "did:web:bob.example", nil)); err != nil {
 		t.Error(err)
 	}
-	_, err = ann.checkKeyPackage(bob.DID(), offered(t, bob.DID(), func(leafKey []byte) []byte {
+	_, err = ann.errands.checkKeyPackage(bob.DID(), offered(t, bob.DID(), func(leafKey []byte) []byte {
 		data, err := issueCertificate(eve, "bob-device", leafKey, time.Now().Add(time.Hour))
 		if err != nil {
 			t.Fatal(err)
@@ -171,7 +171,7 @@ func TestForgedWelcome(t *testing.T) {
 		{"into a room", "a room", ErrUncertified},
 	} {
 		welcome := &welcome{Pos: 1000, Conversation: test.conversation, KeyPackageRef: ref, NextSeq: 2, Message: commit.Welcome()}
-		if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.takeWelcome(tx, welcome) }); err != nil {
+		if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.keeper.takeWelcome(tx, welcome) }); err != nil {
 			t.Fatal(err)
 		}
 		if e := ann.nextType(EventProblem); !errors.Is(e.Err(), test.wantErr) {
@@ -232,7 +232,7 @@ func TestForeignMessages(t *testing.T) {
 	take := func(e gateway.Event) (what taken) {
 		t.Helper()
 		if err := bob.db.update(w.ctx, func(tx *tx) (err error) {
-			what, err = bob.takeEvent(tx, &logMessage{conversation: e.ConvID, seq: e.Seq, id: e.MsgID, kind: e.Kind, message: decoded(e.Env)})
+			what, err = bob.keeper.takeEvent(tx, &logMessage{conversation: e.ConvID, seq: e.Seq, id: e.MsgID, kind: e.Kind, message: decoded(e.Env)})
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -336,7 +336,7 @@ func TestRemovedGoesOn(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			_, err = p.takeEvent(tx, &logMessage{conversation: room, seq: conv.nextSeq, id: randomID(), kind: kindApp,
+			_, err = p.keeper.takeEvent(tx, &logMessage{conversation: room, seq: conv.nextSeq, id: randomID(), kind: kindApp,
 				message: message})
 			return err
 		}); err != nil {
@@ -376,7 +376,7 @@ func TestWithheldCommits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSession(ann.Client, nil)
+	s := newSession(ann.Client, nil, nil)
 	sub := s.sub(room)
 	if s.isStalled(conv, sub) {
 		t.Error("stalled without a reason")

@@ -82,9 +82,9 @@ func (b *batch) message(e *logMessage) error {
 	unreadable, lost := b.s.c.stats.undecryptable.Load(), b.s.c.stats.lostRaces.Load()
 	commits, rejoins := b.s.c.stats.commits.Load(), b.s.c.stats.rejoins.Load()
 	if e.epoch != nil {
-		b.s.c.observed("seen", e.conversation, uint64(*e.epoch), nil)
+		b.s.c.keeper.observed("seen", e.conversation, uint64(*e.epoch), nil)
 	}
-	what, err := b.s.c.takeEvent(b.tx, e)
+	what, err := b.s.c.keeper.takeEvent(b.tx, e)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (b *batch) caughtUp(m caughtUp) error {
 	isWhole := conv.nextSeq > m.seq
 	if conv.isLive() && m.seq < conv.nextSeq-1 && b.s.sub(m.conversation).active {
 		b.then(func() { b.s.setBack(m.conversation) })
-		return b.s.c.rewind(b.tx, conv, m.seq)
+		return b.s.c.keeper.rewind(b.tx, conv, m.seq)
 	}
 	if conv.info.Unsure {
 		return nil // of the subscription before
@@ -206,9 +206,9 @@ func (b *batch) appended(m appended) error {
 	case err != nil:
 		return err
 	case r.commit != "":
-		err = b.s.c.place(b.tx, conv, r.commit, m.seq)
+		err = b.s.c.keeper.place(b.tx, conv, r.commit, m.seq)
 	case conv != nil && m.seq >= conv.info.SkipFrom && m.seq < conv.info.SkipTo:
-		err = b.s.c.skippedEcho(b.tx, r.outgoing, m.seq)
+		err = b.s.c.keeper.skippedEcho(b.tx, r.outgoing, m.seq)
 	}
 	if err != nil {
 		return err
@@ -249,7 +249,7 @@ func (b *batch) followRefused(id string, r *Refusal) error {
 	})
 	switch r.Code {
 	case codePruned:
-		hasSkipped, err := b.s.c.skipPruned(b.tx, id, r, b.s.c.now())
+		hasSkipped, err := b.s.c.keeper.skipPruned(b.tx, id, r, b.s.c.now())
 		b.then(func() {
 			sub := b.s.sub(id)
 			if hasSkipped || !sub.noOverlap { // else the next time is no better
@@ -264,13 +264,13 @@ func (b *batch) followRefused(id string, r *Refusal) error {
 		if err != nil || conv == nil || !conv.isLive() {
 			return err
 		}
-		return b.s.c.leave(b.tx, conv, b.s.c.now(), r.Message)
+		return b.s.c.keeper.leave(b.tx, conv, b.s.c.now(), r.Message)
 	}
 	conv, err := b.tx.conversation(id)
 	if err != nil || conv == nil || r.mayPass() {
 		return err
 	}
-	return b.s.c.trouble(b.tx, conv, r)
+	return b.s.c.keeper.trouble(b.tx, conv, r)
 }
 
 func (b *batch) sendRefused(r request, refusal *Refusal) error {
@@ -325,7 +325,7 @@ func (b *batch) commitRefused(r request, refusal *Refusal) error {
 		return err
 	}
 	lost := b.s.c.stats.lostRaces.Load()
-	err = b.s.c.commitRefused(b.tx, conv, r.commit, refusal)
+	err = b.s.c.keeper.commitRefused(b.tx, conv, r.commit, refusal)
 	if b.s.c.stats.lostRaces.Load() != lost {
 		b.then(func() { b.s.lostRace(r.conversation) })
 	}
@@ -349,7 +349,7 @@ func (b *batch) takeDevice(at accountPlace, what []string, do func() error) erro
 		if isOther, err := b.tx.isOtherAccountEvent(pos, digest); err != nil || !isOther {
 			return err
 		}
-		if err := b.s.c.accountSetBack(b.tx, pos); err != nil {
+		if err := b.s.c.keeper.accountSetBack(b.tx, pos); err != nil {
 			return err
 		}
 		b.then(func() { b.s.devicePos, b.s.deviceAcked = pos-1, pos-1 })
@@ -376,7 +376,7 @@ func (b *batch) welcome(w *welcome) error {
 		return b.lookedUp(w)
 	}
 	b.then(func() { b.s.due[w.Conversation] = true })
-	return b.takeDevice(accountPlace{w.Pos, true}, []string{accountWelcome, w.Conversation, w.ID}, func() error { return b.s.c.takeWelcome(b.tx, w) })
+	return b.takeDevice(accountPlace{w.Pos, true}, []string{accountWelcome, w.Conversation, w.ID}, func() error { return b.s.c.keeper.takeWelcome(b.tx, w) })
 }
 
 // welcomesLooked is where the journal keeps which Welcomes were taken in that were asked for.
@@ -399,7 +399,7 @@ func (b *batch) lookedUp(w *welcome) error {
 		if err := b.tx.note(welcomesLooked, pos, digest, "", nil); err != nil {
 			return err
 		}
-		if err := b.s.c.takeWelcome(b.tx, w); err != nil {
+		if err := b.s.c.keeper.takeWelcome(b.tx, w); err != nil {
 			return err
 		}
 	}
@@ -421,9 +421,9 @@ func (b *batch) membership(m membership) error {
 		case err != nil:
 			return err
 		case slices.Contains(m.add, self):
-			return b.s.c.learnConversation(b.tx, m.conversation)
+			return b.s.c.keeper.learnConversation(b.tx, m.conversation)
 		case slices.Contains(m.remove, self) && conv != nil && conv.phase == Waiting:
-			return b.s.c.leave(b.tx, conv, b.s.c.now(), "removed from the conversation")
+			return b.s.c.keeper.leave(b.tx, conv, b.s.c.now(), "removed from the conversation")
 		}
 		return nil // where the log is read, it ends by itself, after what comes before
 	})

@@ -63,7 +63,7 @@ func (t *tx) isAsBefore(conversation string, seq int64, digest [sha256.Size]byte
 // rewind goes back to the event after last, the latest that may still be as it was. The
 // further back it has gone in vain the bigger the next step: what is read again without
 // need is known by its digest.
-func (c *Client) rewind(tx *tx, conv *conversation, last int64) error {
+func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
 	info := conv.editInfo()
 	first, err := tx.Journal.First(conv.id) // what is before the journal was never read here, or long ago
 	if err != nil {
@@ -74,8 +74,8 @@ func (c *Client) rewind(tx *tx, conv *conversation, last int64) error {
 	info.Back = min(max(16, 8*info.Back), home.JournalEvents)
 	if !info.Rewound {
 		info.Rewound = true
-		c.stats.rewinds.Add(1)
-		if err := tx.report(Event{Type: EventRewound, Conversation: conv.id, Seq: next - 1, Time: c.now(), Code: problemRewound,
+		k.c.stats.rewinds.Add(1)
+		if err := tx.report(Event{Type: EventRewound, Conversation: conv.id, Seq: next - 1, Time: k.c.now(), Code: problemRewound,
 			Problem: fmt.Sprintf("the server's log is not what it was behind %d", next-1)}); err != nil {
 			return err
 		}
@@ -96,7 +96,7 @@ func (c *Client) rewind(tx *tx, conv *conversation, last int64) error {
 
 // takeAgain takes in an event that was there before the log was set back: it gets its
 // new place, and nobody is told.
-func (c *Client) takeAgain(tx *tx, conv *conversation, e *logMessage, digest [sha256.Size]byte) error {
+func (k keeper) takeAgain(tx *tx, conv *conversation, e *logMessage, digest [sha256.Size]byte) error {
 	if err := tx.Journal.PutBack(conv.id, digest, e.seq); err != nil {
 		return err
 	}
@@ -147,21 +147,21 @@ func (t *tx) isOtherAccountEvent(pos int64, digest [sha256.Size]byte) (bool, err
 // accountSetBack forgets what stood in the account log from pos on. What it said was
 // done when it came. An invitation that the server has lost before it came is sent again
 // by who made it, with the commit that goes with it.
-func (c *Client) accountSetBack(tx *tx, pos int64) error {
-	c.stats.rewinds.Add(1)
+func (k keeper) accountSetBack(tx *tx, pos int64) error {
+	k.c.stats.rewinds.Add(1)
 	if err := tx.Journal.ForgetFrom(accountLog, pos); err != nil {
 		return err
 	}
-	return tx.report(Event{Type: EventRewound, Seq: pos - 1, Time: c.now(), Code: problemRewound,
+	return tx.report(Event{Type: EventRewound, Seq: pos - 1, Time: k.c.now(), Code: problemRewound,
 		Problem: fmt.Sprintf("the server's log of this account is not what it was behind %d", pos-1)})
 }
 
 // resend puts back what the log has lost and is ours, in the order it was in. A commit
 // waits until those of others before it are back; if they do not come the group is
 // entered anew.
-func (c *Client) resend(ctx context.Context, by service, id string, tries int) error {
+func (e errands) resend(ctx context.Context, by service, id string, tries int) error {
 	var lost []home.Request
-	if err := c.db.update(ctx, func(tx *tx) (err error) {
+	if err := e.c.db.update(ctx, func(tx *tx) (err error) {
 		lost, err = tx.Journal.Lost(id)
 		return err
 	}); err != nil {
@@ -177,11 +177,11 @@ func (c *Client) resend(ctx context.Context, by service, id string, tries int) e
 		case refusal.Code == codeEpochConflict && tries < resendTries:
 			return fmt.Errorf("send again: %w", err) // what comes before it is somebody else's to send
 		}
-		if err := c.db.update(ctx, func(tx *tx) error { return c.resent(tx, id, r.Digest, refusal) }); err != nil {
+		if err := e.c.db.update(ctx, func(tx *tx) error { return e.c.keeper.resent(tx, id, r.Digest, refusal) }); err != nil {
 			return err
 		}
 	}
-	return c.db.update(ctx, func(tx *tx) error {
+	return e.c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(id)
 		if err == nil && conv != nil && conv.info.Rewound {
 			info := conv.editInfo()
@@ -216,7 +216,7 @@ const resendTries = 8
 
 // resent notes that an event was put back, or cannot be: then the group is entered
 // anew if it was a commit, and a message is given back to the application.
-func (c *Client) resent(tx *tx, id string, digest []byte, refusal *Refusal) error {
+func (k keeper) resent(tx *tx, id string, digest []byte, refusal *Refusal) error {
 	conv, err := tx.conversation(id)
 	if err != nil || conv == nil {
 		return err
@@ -240,7 +240,7 @@ func (c *Client) resent(tx *tx, id string, digest []byte, refusal *Refusal) erro
 	if err := tx.Messages.Get(id, seq, &e); err != nil {
 		return err
 	}
-	return tx.report(Event{Type: EventRefused, Conversation: id, MessageID: e.MessageID, Own: true, Text: e.Text, Time: c.now(),
+	return tx.report(Event{Type: EventRefused, Conversation: id, MessageID: e.MessageID, Own: true, Text: e.Text, Time: k.c.now(),
 		Code: refusal.Code, Problem: refusal.Message})
 }
 
@@ -250,7 +250,7 @@ func (s *session) advanceResend(ctx context.Context, conv *conversation, sub *su
 		return
 	}
 	tries := sub.commit.failed
-	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.resend(ctx, s.wire, conv.id, tries) }, nil)
+	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.errands.resend(ctx, s.calls, conv.id, tries) }, nil)
 }
 
 // setBack reads the log again from where it may be as it was.

@@ -32,11 +32,11 @@ const (
 
 // addKeyPackages makes packages whose private parts are stored, sealed, before
 // anybody can use the public ones.
-func (c *Client) addKeyPackages(tx *tx, count int, lastResort bool) error {
-	now := c.now()
+func (k keeper) addKeyPackages(tx *tx, count int, lastResort bool) error {
+	now := k.c.now()
 	for range count {
 		expires := now.Add(keyPackageLife)
-		p, err := mls.NewKeyPackage(groupSuite, c.identity, mls.KeyPackageOptions{
+		p, err := mls.NewKeyPackage(groupSuite, k.c.identity, mls.KeyPackageOptions{
 			NotBefore: now.Add(-keyPackageSkew), NotAfter: expires, LastResort: lastResort})
 		if err != nil {
 			return fmt.Errorf("make key package: %w", err)
@@ -105,8 +105,8 @@ const keyPackagesLook = 24 * time.Hour
 // first time it takes the place of whatever an earlier home of the same device left
 // there, whose private keys are gone. available is what the server last said, or
 // -1 to ask it.
-func (c *Client) fillKeyPackages(ctx context.Context, by service, available int64) error {
-	isFirst, err := c.prepareKeyPackages(ctx)
+func (e errands) fillKeyPackages(ctx context.Context, by service, available int64) error {
+	isFirst, err := e.prepareKeyPackages(ctx)
 	if err != nil {
 		return err
 	}
@@ -114,23 +114,23 @@ func (c *Client) fillKeyPackages(ctx context.Context, by service, available int6
 	// has, and then what is missing.
 	for range 2 {
 		var fresh []publication
-		if err := c.db.update(ctx, func(tx *tx) (err error) {
+		if err := e.c.db.update(ctx, func(tx *tx) (err error) {
 			fresh, err = tx.unpublished()
 			return err
 		}); err != nil {
 			return err
 		}
 		if len(fresh) > 0 || available < 0 {
-			if available, err = c.publish(ctx, by, isFirst, fresh); err != nil {
+			if available, err = e.publish(ctx, by, isFirst, fresh); err != nil {
 				return err
 			}
 			isFirst = false
 		}
-		missing := int64(c.options.KeyPackages) - available
-		if missing < int64(c.options.KeyPackages+1)/2 {
+		missing := int64(e.c.options.KeyPackages) - available
+		if missing < int64(e.c.options.KeyPackages+1)/2 {
 			return nil
 		}
-		if err := c.db.update(ctx, func(tx *tx) error { return c.addKeyPackages(tx, int(missing), false) }); err != nil {
+		if err := e.c.db.update(ctx, func(tx *tx) error { return e.c.keeper.addKeyPackages(tx, int(missing), false) }); err != nil {
 			return err
 		}
 	}
@@ -140,14 +140,14 @@ func (c *Client) fillKeyPackages(ctx context.Context, by service, available int6
 // prepareKeyPackages makes the first pool of a home, replaces a last-resort package
 // that was used or is about to expire, and forgets expired ones and those that were used
 // long ago.
-func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err error) {
-	now := c.now()
-	err = c.db.update(ctx, func(tx *tx) error {
+func (e errands) prepareKeyPackages(ctx context.Context) (isFirst bool, err error) {
+	now := e.c.now()
+	err = e.c.db.update(ctx, func(tx *tx) error {
 		// What never reached the server and is old would be refused there.
 		if err := tx.KeyPackages.Forget(now.Add(-keyPackageGrace), now.Add(-lastResortGrace), now.Add(keyPackageRenew)); err != nil {
 			return err
 		}
-		published, err := tx.Counters.Get(c.traits.pool)
+		published, err := tx.Counters.Get(e.c.traits.pool)
 		if err != nil {
 			return err
 		}
@@ -159,7 +159,7 @@ func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 			return err
 		}
 		if lastResorts == 0 {
-			if err := c.addKeyPackages(tx, 1, true); err != nil {
+			if err := e.c.keeper.addKeyPackages(tx, 1, true); err != nil {
 				return err
 			}
 		}
@@ -168,7 +168,7 @@ func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 			return err
 		}
 		if isFirst && packages == 0 {
-			return c.addKeyPackages(tx, c.options.KeyPackages, false)
+			return e.c.keeper.addKeyPackages(tx, e.c.options.KeyPackages, false)
 		}
 		return nil
 	})
@@ -177,12 +177,12 @@ func (c *Client) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 
 // publish sends packages to the server and notes that it has them, and no others. A
 // crash in between sends the same ones again.
-func (c *Client) publish(ctx context.Context, by service, isFirst bool, fresh []publication) (available int64, err error) {
+func (e errands) publish(ctx context.Context, by service, isFirst bool, fresh []publication) (available int64, err error) {
 	available, err = by.publish(ctx, fresh, isFirst)
 	if err != nil {
 		return 0, fmt.Errorf("publish key packages: %w", err)
 	}
-	err = c.db.update(ctx, func(tx *tx) error {
+	err = e.c.db.update(ctx, func(tx *tx) error {
 		var refs []string
 		for _, p := range fresh {
 			refs = append(refs, p.ref)
@@ -190,7 +190,7 @@ func (c *Client) publish(ctx context.Context, by service, isFirst bool, fresh []
 		if err := tx.KeyPackages.Published(refs); err != nil {
 			return err
 		}
-		return tx.Counters.Set(c.traits.pool, 1)
+		return tx.Counters.Set(e.c.traits.pool, 1)
 	})
 	return available, err
 }
@@ -207,13 +207,13 @@ type fetchedPackage struct {
 // fetchKeyPackages takes one package of each of the account's devices. Packages
 // that are not the account's are left out and reported in refused, which wraps
 // ErrKeyPackage; err is about the request.
-func (c *Client) fetchKeyPackages(ctx context.Context, by service, account string) (packages []fetchedPackage, refused, err error) {
+func (e errands) fetchKeyPackages(ctx context.Context, by service, account string) (packages []fetchedPackage, refused, err error) {
 	items, err := by.fetch(ctx, account)
 	if err != nil {
 		return nil, nil, fmt.Errorf("fetch key packages: %w", err)
 	}
 	for _, item := range items {
-		p, err := c.checkKeyPackage(account, item)
+		p, err := e.checkKeyPackage(account, item)
 		if err != nil {
 			refused = errors.Join(refused, err)
 			continue
@@ -225,12 +225,12 @@ func (c *Client) fetchKeyPackages(ctx context.Context, by service, account strin
 
 // checkKeyPackage decides whether a package that the server gave for account is to
 // be believed: whoever is added with it reads everything.
-func (c *Client) checkKeyPackage(account string, item offeredPackage) (fetchedPackage, error) {
+func (e errands) checkKeyPackage(account string, item offeredPackage) (fetchedPackage, error) {
 	refuse := func(err error) (fetchedPackage, error) {
 		return fetchedPackage{}, fmt.Errorf("%w: device %q of %s: %w", ErrKeyPackage, item.device, account, err)
 	}
-	now := c.now()
-	info, err := keypackage.ValidateWithin(item.message, now, c.options.LifetimeMax)
+	now := e.c.now()
+	info, err := keypackage.ValidateWithin(item.message, now, e.c.options.LifetimeMax)
 	if err != nil {
 		return refuse(err)
 	}
@@ -253,7 +253,7 @@ func (c *Client) checkKeyPackage(account string, item offeredPackage) (fetchedPa
 		err = fmt.Errorf("%w: it is another device's", ErrCertificate)
 	}
 	if err == nil {
-		err = c.requireCertificate(v, true)
+		err = e.c.authority.requireCertificate(v, true)
 	}
 	if err != nil {
 		return refuse(err)

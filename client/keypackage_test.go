@@ -13,7 +13,7 @@ func TestPublished(t *testing.T) {
 	middle := newMiddleman(w)
 	ann := w.person("ann")
 	add := func() {
-		if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.addKeyPackages(tx, 1, false) }); err != nil {
+		if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.keeper.addKeyPackages(tx, 1, false) }); err != nil {
 			t.Error(err)
 		}
 	}
@@ -40,7 +40,7 @@ func TestPublished(t *testing.T) {
 	add()
 	first := waiting()
 	isSent.Store(true)
-	if _, err := ann.publish(w.ctx, ann.calls(), false, first); err != nil {
+	if _, err := ann.errands.publish(w.ctx, ann.calls(), false, first); err != nil {
 		t.Fatal(err)
 	}
 	left := waiting()

@@ -103,7 +103,7 @@ func (p *person) drains(of *person) fetchedPackage {
 	p.w.t.Helper()
 	_, fresh := of.lastResorts()
 	for range 100 {
-		list, refused, err := p.fetchKeyPackages(p.w.ctx, p.calls(), of.did())
+		list, refused, err := p.errands.fetchKeyPackages(p.w.ctx, p.calls(), of.did())
 		if err != nil || refused != nil || len(list) != 1 {
 			p.w.t.Fatalf("%s fetches %v, %v, %v", p.name, list, refused, err)
 		}
@@ -155,17 +155,17 @@ func TestGroupInUse(t *testing.T) {
 	// eve is a friend of the server's: it founds a group under the id of that room.
 	f := eve.drainsOne(ann)
 	conv := &conversation{id: room, info: conversationInfo{Kind: Room}}
-	if err := eve.found(conv); err != nil {
+	if err := eve.keeper.found(conv); err != nil {
 		t.Fatal(err)
 	}
 	conv.info.Wanted = []wanted{{Account: ann.did(), Packages: []fetchedPackage{f}}}
-	if err := eve.db.update(w.ctx, func(tx *tx) error { return eve.makeCommit(tx, conv) }); err != nil {
+	if err := eve.db.update(w.ctx, func(tx *tx) error { return eve.keeper.makeCommit(tx, conv) }); err != nil {
 		t.Fatal(err)
 	}
 	invitation := conv.pending.commit.Welcome()
 	for _, id := range []string{"another name", "dm_" + room[:32]} {
 		if err := ann.db.update(w.ctx, func(tx *tx) error {
-			return ann.takeWelcome(tx, &welcome{Conversation: id, KeyPackageRef: f.Ref, Message: invitation, NextSeq: 1, Pos: 1 << 40})
+			return ann.keeper.takeWelcome(tx, &welcome{Conversation: id, KeyPackageRef: f.Ref, Message: invitation, NextSeq: 1, Pos: 1 << 40})
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -194,15 +194,15 @@ func TestGroupNamesAreNotTaken(t *testing.T) {
 	dm := dmID(ann.did(), bob.did())
 	f := eve.drainsOne(ann)
 	conv := &conversation{id: dm, info: conversationInfo{Kind: Room}}
-	if err := eve.found(conv); err != nil {
+	if err := eve.keeper.found(conv); err != nil {
 		t.Fatal(err)
 	}
 	conv.info.Wanted = []wanted{{Account: ann.did(), Packages: []fetchedPackage{f}}}
-	if err := eve.db.update(w.ctx, func(tx *tx) error { return eve.makeCommit(tx, conv) }); err != nil {
+	if err := eve.db.update(w.ctx, func(tx *tx) error { return eve.keeper.makeCommit(tx, conv) }); err != nil {
 		t.Fatal(err)
 	}
 	party := &welcome{Conversation: "party", KeyPackageRef: f.Ref, Message: conv.pending.commit.Welcome(), NextSeq: 1, Pos: 1 << 40}
-	if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.takeWelcome(tx, party) }); err != nil {
+	if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.keeper.takeWelcome(tx, party) }); err != nil {
 		t.Fatal(err)
 	}
 	ann.next("the party", func(e Event) bool { return e.Type == EventJoined && e.Conversation == "party" })
@@ -232,7 +232,7 @@ func TestGroupsAboutToBeEntered(t *testing.T) {
 	}
 	w.stopServer() // which would refuse the commits
 	entry := func() *pendingCommit {
-		commit, err := mls.JoinExternal(raw, ann.identity, mls.ExternalJoinOptions{Hook: ann.credentialHook})
+		commit, err := mls.JoinExternal(raw, ann.identity, mls.ExternalJoinOptions{Hook: ann.authority.credentialHook})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,7 +249,7 @@ func TestGroupsAboutToBeEntered(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := ann.keepEntry(w.ctx, seen, entry(), nil); err != nil {
+		if err := ann.errands.keepEntry(w.ctx, seen, entry(), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -268,7 +268,7 @@ func (p *person) drainsOne(of *person) fetchedPackage {
 	if err := p.WaitOnline(p.w.ctx); err != nil {
 		p.w.t.Fatal(err)
 	}
-	list, refused, err := p.fetchKeyPackages(p.w.ctx, p.calls(), of.did())
+	list, refused, err := p.errands.fetchKeyPackages(p.w.ctx, p.calls(), of.did())
 	if err != nil || refused != nil || len(list) == 0 {
 		p.w.t.Fatalf("%s fetches %v, %v, %v", p.name, list, refused, err)
 	}

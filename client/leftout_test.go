@@ -88,7 +88,7 @@ func (p *person) publishes(packages ...[]byte) {
 	for _, raw := range packages {
 		list = append(list, publication{message: raw})
 	}
-	if _, err := p.publish(p.w.ctx, p.calls(), true, list); err != nil {
+	if _, err := p.errands.publish(p.w.ctx, p.calls(), true, list); err != nil {
 		p.w.t.Fatal(err)
 	}
 }

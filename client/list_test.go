@@ -39,10 +39,11 @@ func TestListIsReadByPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &Client{base: base, http: server.Client()}
+	c.errands = errands{c}
 	by := &gatewayCalls{c.caller(), "token"}
 	all := func(most int) (ids []string, err error) {
 		calls = 0
-		err = c.listConversations(context.Background(), by, func(list []listed) (bool, error) {
+		err = c.errands.listConversations(context.Background(), by, func(list []listed) (bool, error) {
 			for _, one := range list {
 				ids = append(ids, one.id)
 			}
@@ -59,7 +60,7 @@ func TestListIsReadByPages(t *testing.T) {
 	if ids, err := all(2); err != nil || len(ids) != 3 || calls != 2 {
 		t.Errorf("%v, %v by %d calls", ids, err, calls)
 	}
-	if role, err := c.roleIn(context.Background(), by, "c3"); role != "owner" || err != nil {
+	if role, err := c.errands.roleIn(context.Background(), by, "c3"); role != "owner" || err != nil {
 		t.Errorf("role %q, %v", role, err)
 	}
 	answer = func(cursor string) string { return page(cursor+"x", "c1") }

@@ -25,7 +25,7 @@ const (
 // takeEvent takes in the next message of a conversation: new MLS state, plaintext
 // and cursor change together in tx (I1). A message that cannot be read is recorded
 // as such, and the log goes on behind it.
-func (c *Client) takeEvent(tx *tx, e *logMessage) (what taken, err error) {
+func (k keeper) takeEvent(tx *tx, e *logMessage) (what taken, err error) {
 	conv, err := tx.conversation(e.conversation)
 	switch {
 	case err != nil:
@@ -33,14 +33,14 @@ func (c *Client) takeEvent(tx *tx, e *logMessage) (what taken, err error) {
 	case conv == nil || !conv.isLive():
 		return takenNot, nil
 	case e.seq < conv.nextSeq:
-		return c.takeOld(tx, conv, e)
+		return k.takeOld(tx, conv, e)
 	case conv.info.Unsure:
 		return takenNot, nil // of a subscription from before the log was set back
 	case e.seq > conv.nextSeq:
 		return takenGap, nil
 	}
 	conv.setNextSeq(e.seq + 1)
-	err = c.takeNext(tx, conv, e)
+	err = k.takeNext(tx, conv, e)
 	if err == nil && conv.phase == Joined && e.epoch != nil && *e.epoch > int64(conv.epoch()) {
 		conv.mustRejoin(fmt.Sprintf("the group is in epoch %d, and the way there cannot be followed", *e.epoch))
 	}
@@ -48,63 +48,63 @@ func (c *Client) takeEvent(tx *tx, e *logMessage) (what taken, err error) {
 }
 
 // takeNext takes in the event that is the next one.
-func (c *Client) takeNext(tx *tx, conv *conversation, e *logMessage) error {
-	out := Event{Conversation: conv.id, Seq: e.seq, MessageID: e.id, Time: c.now()}
+func (k keeper) takeNext(tx *tx, conv *conversation, e *logMessage) error {
+	out := Event{Conversation: conv.id, Seq: e.seq, MessageID: e.id, Time: k.c.now()}
 	message := e.message
 	if message == nil {
-		return c.unreadable(tx, out, errors.New("not an MLS message"))
+		return k.unreadable(tx, out, errors.New("not an MLS message"))
 	}
 	digest := sha256.Sum256(message)
 	if _, isLost, _, err := tx.Journal.Find(conv.id, digest); err != nil || isLost {
 		if err == nil {
-			err = c.takeAgain(tx, conv, e, digest)
+			err = k.takeAgain(tx, conv, e, digest)
 		}
 		return err
 	}
-	if kind, request, err := c.ownRequest(tx, conv, e, message); err != nil {
+	if kind, request, err := k.ownRequest(tx, conv, e, message); err != nil {
 		return err
 	} else if err := tx.note(conv.id, e.seq, digest, kind, request); err != nil {
 		return err
 	}
 	switch isOwn := conv.isPendingEcho(message); {
 	case conv.phase == Joining:
-		return c.takeEntry(tx, conv, out, isOwn)
+		return k.takeEntry(tx, conv, out, isOwn)
 	case isOwn && e.kind != kindApp:
 		next, err := conv.pending.commit.Apply(conv.group)
 		if err != nil {
-			return c.unreadable(tx, out, fmt.Errorf("own commit: %w", err))
+			return k.unreadable(tx, out, fmt.Errorf("own commit: %w", err))
 		}
-		return c.enterEpoch(tx, conv, next, out, conv.pending)
+		return k.enterEpoch(tx, conv, next, out, conv.pending)
 	}
 	own, err := tx.Outbox.ByWire(conv.id, e.id)
 	switch {
 	case err != nil:
 		return err
 	case own != nil && isEnvelope(own, message):
-		return c.takeEcho(tx, own, out, message)
+		return k.takeEcho(tx, own, out, message)
 	case own != nil:
 		// Somebody else's message stands under our msg_id: ours was never stored.
 		if err := tx.Outbox.Rename(own.ID, newMessageID()); err != nil {
 			return err
 		}
 	}
-	return c.takeForeign(tx, conv, e, out, message)
+	return k.takeForeign(tx, conv, e, out, message)
 }
 
 // takeEntry takes in what stands where the server has said that our external commit is.
-func (c *Client) takeEntry(tx *tx, conv *conversation, out Event, isOurs bool) error {
+func (k keeper) takeEntry(tx *tx, conv *conversation, out Event, isOurs bool) error {
 	if !isOurs {
-		return errors.Join(c.dropEntry(tx, conv), c.trouble(tx, conv, fmt.Errorf("%w: the log does not show our commit", ErrGroupInfo)))
+		return errors.Join(k.dropEntry(tx, conv), k.trouble(tx, conv, fmt.Errorf("%w: the log does not show our commit", ErrGroupInfo)))
 	}
 	next, err := conv.pending.commit.Apply(nil)
 	if err != nil {
-		return errors.Join(c.dropEntry(tx, conv), c.trouble(tx, conv, err))
+		return errors.Join(k.dropEntry(tx, conv), k.trouble(tx, conv, err))
 	}
-	return c.entered(tx, conv, next, out)
+	return k.entered(tx, conv, next, out)
 }
 
 // takeOld looks at an event that was taken in before: whether it still is what it was.
-func (c *Client) takeOld(tx *tx, conv *conversation, e *logMessage) (taken, error) {
+func (k keeper) takeOld(tx *tx, conv *conversation, e *logMessage) (taken, error) {
 	if e.message == nil || e.seq != conv.nextSeq-1 {
 		return takenTwin, nil // only the last one is looked at: the chain before it stands or falls with it
 	}
@@ -115,12 +115,12 @@ func (c *Client) takeOld(tx *tx, conv *conversation, e *logMessage) (taken, erro
 		}
 		return takenTwin, err
 	}
-	return takenBack, c.rewind(tx, conv, e.seq-1)
+	return takenBack, k.rewind(tx, conv, e.seq-1)
 }
 
 // ownRequest is the request that has sent an event of our own, for the journal; nil for
 // those of others.
-func (c *Client) ownRequest(tx *tx, conv *conversation, e *logMessage, message []byte) (kind string, request any, err error) {
+func (k keeper) ownRequest(tx *tx, conv *conversation, e *logMessage, message []byte) (kind string, request any, err error) {
 	if conv.isPendingEcho(message) {
 		return home.KindCommit, conv.pending.request(conv.id), nil
 	}
@@ -137,8 +137,8 @@ func isEnvelope(own *home.Outgoing, message []byte) bool {
 }
 
 // takeEcho delivers a message of our own.
-func (c *Client) takeEcho(tx *tx, own *home.Outgoing, e Event, message []byte) error {
-	e.Type, e.MessageID, e.Own, e.From = EventMessage, own.Message, true, c.Self()
+func (k keeper) takeEcho(tx *tx, own *home.Outgoing, e Event, message []byte) error {
+	e.Type, e.MessageID, e.Own, e.From = EventMessage, own.Message, true, k.c.Self()
 	e.Text, e.Time = own.Text, own.Time
 	if err := tx.Outbox.Remove(own.ID); err != nil {
 		return err
@@ -148,20 +148,20 @@ func (c *Client) takeEcho(tx *tx, own *home.Outgoing, e Event, message []byte) e
 
 // skippedEcho delivers a message of our own that the server has in a part of the log
 // that this device has passed over, because it entered the group anew behind it.
-func (c *Client) skippedEcho(tx *tx, row, seq int64) error {
+func (k keeper) skippedEcho(tx *tx, row, seq int64) error {
 	o, err := tx.Outbox.Get(row)
 	if err != nil || o == nil {
 		return err
 	}
-	return c.takeEcho(tx, o, Event{Conversation: o.Conversation, Seq: seq, MessageID: o.Wire, Time: c.now()}, o.Envelope)
+	return k.takeEcho(tx, o, Event{Conversation: o.Conversation, Seq: seq, MessageID: o.Wire, Time: k.c.now()}, o.Envelope)
 }
 
 // takeForeign processes what another member sent, or what claims to be that.
-func (c *Client) takeForeign(tx *tx, conv *conversation, e *logMessage, out Event, message []byte) error {
+func (k keeper) takeForeign(tx *tx, conv *conversation, e *logMessage, out Event, message []byte) error {
 	digest := sha256.Sum256(message)
 	if twin, err := tx.Messages.Has(conv.id, digest); err != nil || twin {
 		if twin {
-			err = c.unreadable(tx, out, errors.New("the same message again"))
+			err = k.unreadable(tx, out, errors.New("the same message again"))
 		}
 		return err
 	}
@@ -169,32 +169,32 @@ func (c *Client) takeForeign(tx *tx, conv *conversation, e *logMessage, out Even
 	if err == nil {
 		// The kind is the server's verdict on what it could see of the message; one
 		// that is other than announced is not for processing (design 4).
-		err = errors.Join(checkKind(e.kind, processed.Kind), c.checkJoiner(conv.group, processed))
+		err = errors.Join(checkKind(e.kind, processed.Kind), k.c.authority.checkJoiner(conv.group, processed))
 	}
 	if err != nil {
 		if e.kind == kindCommit && conv.phase == Joined {
 			conv.editInfo().Problem = fmt.Sprintf("the commit at %d cannot be processed: %s", e.seq, err)
 			conv.mustRejoin(conv.info.Problem)
 		}
-		return c.unreadable(tx, out, err)
+		return k.unreadable(tx, out, err)
 	}
-	out.From = c.memberOf(processed.Sender)
+	out.From = k.c.authority.memberOf(processed.Sender)
 	switch {
 	case processed.SelfRemoved:
 		conv.before = conv.group
 		conv.setGroup(nil)
-		return c.leave(tx, conv, out.Time, "removed from the group")
+		return k.leave(tx, conv, out.Time, "removed from the group")
 	case processed.Kind == mls.Application:
 		conv.setGroup(processed.Group)
 		if processed.Epoch != conv.epoch() && !hasLeaf(conv.group, processed.Sender.SignatureKey) {
 			// Keys of past epochs open what was on its way. Who has been removed since
 			// has them too, and a server could go on delivering for them.
-			return c.unreadable(tx, out, errors.New("from a device that is no longer in the group"))
+			return k.unreadable(tx, out, errors.New("from a device that is no longer in the group"))
 		}
 		out.Type, out.Text = EventMessage, processed.Plaintext
-		return tx.saveMessage(out, digest, out.From.Account == c.account.DID())
+		return tx.saveMessage(out, digest, out.From.Account == k.c.account.DID())
 	case processed.Kind == mls.Commit:
-		return c.enterEpoch(tx, conv, processed.Group, out, nil)
+		return k.enterEpoch(tx, conv, processed.Group, out, nil)
 	}
 	conv.setGroup(processed.Group) // a proposal, for the commit that names it
 	return nil
@@ -210,8 +210,8 @@ func checkKind(stated string, found mls.Kind) error {
 }
 
 // unreadable records a message that cannot be read, and why.
-func (c *Client) unreadable(tx *tx, e Event, why error) error {
-	c.stats.undecryptable.Add(1)
+func (k keeper) unreadable(tx *tx, e Event, why error) error {
+	k.c.stats.undecryptable.Add(1)
 	e.Type, e.Code, e.Problem = EventUndecryptable, problemUndecryptable, why.Error()
 	if join := (*refusedJoin)(nil); errors.As(why, &join) {
 		e.Type, e.Code, e.From = EventJoinRefused, problemCode(why), join.who
@@ -221,7 +221,7 @@ func (c *Client) unreadable(tx *tx, e Event, why error) error {
 
 // skipPruned moves the cursor over messages that are gone from the server for good.
 // The application is told; nothing else would ever tell it.
-func (c *Client) skipPruned(tx *tx, id string, r *Refusal, now time.Time) (hasSkipped bool, err error) {
+func (k keeper) skipPruned(tx *tx, id string, r *Refusal, now time.Time) (hasSkipped bool, err error) {
 	conv, err := tx.conversation(id)
 	if err == nil && conv != nil && conv.info.Unsure {
 		conv.editInfo().Unsure = false // what it would be compared with is gone

@@ -36,7 +36,7 @@ func fingerprint(leafKey []byte) string {
 const basicCredential = 1
 
 // judge checks the certificate in a leaf.
-func (c *Client) judge(leaf *mls.Leaf) (verdict, error) {
+func (a authority) judge(leaf *mls.Leaf) (verdict, error) {
 	if leaf.CredentialType != basicCredential {
 		return verdict{}, fmt.Errorf("%w: the credential names no account", ErrCertificate)
 	}
@@ -47,13 +47,13 @@ func (c *Client) judge(leaf *mls.Leaf) (verdict, error) {
 			break
 		}
 	}
-	return judgeLeaf(string(leaf.Credential), leaf.SignatureKey, data, c.now())
+	return judgeLeaf(string(leaf.Credential), leaf.SignatureKey, data, a.c.now())
 }
 
 // memberOf describes a leaf that is in a group: what is wrong with it was judged
 // when it came in, and makes it unverified here.
-func (c *Client) memberOf(leaf mls.Leaf) Member {
-	v, err := c.judge(&leaf)
+func (a authority) memberOf(leaf mls.Leaf) Member {
+	v, err := a.judge(&leaf)
 	m := Member{Account: string(leaf.Credential), Fingerprint: fingerprint(leaf.SignatureKey)}
 	if err == nil {
 		m.Device, m.Verified = v.DeviceID, v.Verified
@@ -72,11 +72,11 @@ func (c *Client) memberOf(leaf mls.Leaf) Member {
 // Where the DID is no key there is nothing to check with, and a server could come in by
 // an external commit under the name of any such account. It is let in only with the
 // signature key that its former leaf had.
-func (c *Client) credentialHook(change mls.CredentialChange) error {
+func (a authority) credentialHook(change mls.CredentialChange) error {
 	if change.New == nil {
 		return nil
 	}
-	v, err := c.judge(change.New)
+	v, err := a.judge(change.New)
 	if err != nil {
 		return err
 	}
@@ -84,17 +84,17 @@ func (c *Client) credentialHook(change mls.CredentialChange) error {
 		if !bytes.Equal(change.Old.Credential, change.New.Credential) {
 			return fmt.Errorf("%w: a leaf changes its account", ErrCertificate)
 		}
-		old, err := c.judge(change.Old)
+		old, err := a.judge(change.Old)
 		if err == nil && old.DeviceID != "" && old.DeviceID != v.DeviceID {
 			return fmt.Errorf("%w: a leaf changes its device", ErrCertificate)
 		}
 	}
 	switch change.Kind {
 	case mls.CredentialWelcome:
-		return c.requireCertificate(v, false)
+		return a.requireCertificate(v, false)
 	case mls.CredentialExternalCommit:
-		if err := c.requireEntry(v, &change); err != nil {
-			return &refusedJoin{who: c.memberOf(*change.New), why: err}
+		if err := a.requireEntry(v, &change); err != nil {
+			return &refusedJoin{who: a.memberOf(*change.New), why: err}
 		}
 	}
 	return nil
@@ -102,10 +102,10 @@ func (c *Client) credentialHook(change mls.CredentialChange) error {
 
 // requireEntry refuses a leaf that comes in by itself and shows neither a certificate
 // nor, where there can be none, the key that it had before.
-func (c *Client) requireEntry(v verdict, change *mls.CredentialChange) error {
+func (a authority) requireEntry(v verdict, change *mls.CredentialChange) error {
 	hasOldKey := change.Old != nil && bytes.Equal(change.Old.SignatureKey, change.New.SignatureKey)
-	if v.Verified || v.Expected || hasOldKey || c.options.AllowUnverified {
-		return c.requireCertificate(v, false)
+	if v.Verified || v.Expected || hasOldKey || a.c.options.AllowUnverified {
+		return a.requireCertificate(v, false)
 	}
 	return fmt.Errorf("%w: %s enters with a new key, for which nobody can vouch", ErrUncertified, v.Account)
 }
@@ -126,9 +126,9 @@ func (r *refusedJoin) Unwrap() error { return r.why }
 // requireCertificate refuses a leaf that an honest device would have certified. An
 // expired certificate will do for a leaf that has been a member for long: it was
 // good when the leaf came in.
-func (c *Client) requireCertificate(v verdict, mustBeFresh bool) error {
+func (a authority) requireCertificate(v verdict, mustBeFresh bool) error {
 	switch {
-	case v.Verified || !v.Expected || c.options.AllowUnverified:
+	case v.Verified || !v.Expected || a.c.options.AllowUnverified:
 		return nil
 	case v.Expired && !mustBeFresh:
 		return nil
@@ -138,12 +138,12 @@ func (c *Client) requireCertificate(v verdict, mustBeFresh bool) error {
 	return fmt.Errorf("%w: %s", ErrUncertified, v.Account)
 }
 
-func (c *Client) loadOptions() mls.LoadOptions {
-	return mls.LoadOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets, Limits: c.limits()}
+func (a authority) loadOptions() mls.LoadOptions {
+	return mls.LoadOptions{Hook: a.credentialHook, Now: a.c.now, Padding: mls.PadBuckets, Limits: a.limits()}
 }
 
 // limits are those of all groups.
-func (c *Client) limits() mls.Limits { return mls.Limits{Lifetime: c.options.LifetimeMax} }
+func (a authority) limits() mls.Limits { return mls.Limits{Lifetime: a.c.options.LifetimeMax} }
 
 // KnownDevice is a device that this home has met in a group.
 type KnownDevice struct {
@@ -226,7 +226,7 @@ func (c *Client) Devices(ctx context.Context, account string) ([]KnownDevice, er
 		return err
 	})
 	for i := range known.Devices {
-		known.Devices[i].Trusted = c.isTrusted(known.Devices[i].Member)
+		known.Devices[i].Trusted = c.authority.isTrusted(known.Devices[i].Member)
 	}
 	return known.Devices, err
 }
@@ -304,7 +304,7 @@ func hasAccount(g *mls.Group, account string) bool {
 
 // membersChanged compares two states of a group: who is in the second only, and
 // who in the first only.
-func (c *Client) membersChanged(before, after *mls.Group) (added, gone []Member) {
+func (a authority) membersChanged(before, after *mls.Group) (added, gone []Member) {
 	old, fresh := before.Members(), after.Members()
 	in := func(list []mls.Leaf, l mls.Leaf) bool {
 		return slices.ContainsFunc(list, func(other mls.Leaf) bool {
@@ -313,12 +313,12 @@ func (c *Client) membersChanged(before, after *mls.Group) (added, gone []Member)
 	}
 	for _, l := range fresh {
 		if !in(old, l) {
-			added = append(added, c.memberOf(l))
+			added = append(added, a.memberOf(l))
 		}
 	}
 	for _, l := range old {
 		if !in(fresh, l) {
-			gone = append(gone, c.memberOf(l))
+			gone = append(gone, a.memberOf(l))
 		}
 	}
 	return added, gone

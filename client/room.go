@@ -26,7 +26,7 @@ func mayManage(role string) bool { return role == RoleOwner || role == RoleAdmin
 // room's owner or an admin, which the server checks (EventProblem). If one of them is
 // not a DID the error wraps ErrAccount, and nobody is invited.
 func (c *Client) Invite(ctx context.Context, room string, members ...string) error {
-	return c.manage(ctx, room, func(conv *conversation) error { return c.want(conv, members) })
+	return c.manage(ctx, room, func(conv *conversation) error { return c.keeper.want(conv, members) })
 }
 
 // Remove takes accounts out of a room with all their devices: off the server's list,
@@ -95,7 +95,7 @@ func (c *Client) leaveTo(ctx context.Context, id, newOwner string) error {
 		case Removed:
 			return nil
 		case Creating: // nobody knows of it yet
-			return c.leave(tx, conv, c.now(), "left")
+			return c.keeper.leave(tx, conv, c.now(), "left")
 		}
 		conv.editInfo().Leave = &departure{NewOwner: newOwner}
 		return nil
@@ -121,41 +121,41 @@ func (c *Client) Refresh(ctx context.Context, id string) error {
 
 // depart tells the server that the account leaves. It is done again after a crash: who
 // is no member any more has left.
-func (c *Client) depart(ctx context.Context, by service, id string) error {
-	conv, err := c.snapshot(ctx, id)
+func (e errands) depart(ctx context.Context, by service, id string) error {
+	conv, err := e.c.snapshot(ctx, id)
 	if err != nil || conv == nil || conv.info.Leave == nil || conv.phase == Removed {
 		return err
 	}
 	list, err := by.members(ctx, id)
 	if err == nil {
-		err = by.leave(ctx, id, c.heir(list, conv.info.Leave.NewOwner))
+		err = by.leave(ctx, id, e.heir(list, conv.info.Leave.NewOwner))
 	}
 	refusal := asRefusal(err)
 	isOut := err == nil || errors.Is(err, errNotMember)
 	if !isOut && (refusal == nil || refusal.mayPass() || refusal.Code == codeUnauthorized) {
 		return fmt.Errorf("leave: %w", err)
 	}
-	return c.db.update(ctx, func(tx *tx) error {
+	return e.c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(id)
 		if err != nil || conv == nil || conv.info.Leave == nil {
 			return err
 		}
 		if isOut {
-			return c.leave(tx, conv, c.now(), "left")
+			return e.c.keeper.leave(tx, conv, e.c.now(), "left")
 		}
 		conv.editInfo().Leave = nil
-		return c.trouble(tx, conv, refusal)
+		return e.c.keeper.trouble(tx, conv, refusal)
 	})
 }
 
 // heir is who owns the conversation once this account, its owner, has left: the one
 // that was named, else the first of the list, which begins with the admins; "" if
 // there is no need for one.
-func (c *Client) heir(members []memberRole, named string) string {
+func (e errands) heir(members []memberRole, named string) string {
 	isOwner, first := false, ""
 	for _, m := range members {
 		switch {
-		case m.account == c.account.DID():
+		case m.account == e.c.account.DID():
 			isOwner = m.role == RoleOwner
 		case first == "":
 			first = m.account
@@ -182,8 +182,8 @@ type roster struct {
 // longer in the list cannot be delivered to and must not be able to read on (design
 // 5). The list never brings anybody in: a server could write what it likes there. It
 // is false if the group has moved meanwhile, so that the list may be older than it.
-func (c *Client) takeRoster(conv *conversation, r roster) bool {
-	if conv.phase != Joined || !slices.Contains(r.accounts, c.account.DID()) {
+func (k keeper) takeRoster(conv *conversation, r roster) bool {
+	if conv.phase != Joined || !slices.Contains(r.accounts, k.c.account.DID()) {
 		return true
 	}
 	if r.role != "" && conv.info.Role != r.role {
@@ -206,8 +206,8 @@ func (c *Client) takeRoster(conv *conversation, r roster) bool {
 }
 
 // askRoster asks for the accounts of a conversation.
-func (c *Client) askRoster(ctx context.Context, by service, id string) error {
-	conv, err := c.snapshot(ctx, id)
+func (e errands) askRoster(ctx context.Context, by service, id string) error {
+	conv, err := e.c.snapshot(ctx, id)
 	if err != nil || conv == nil || conv.phase != Joined {
 		return err
 	}
@@ -221,13 +221,13 @@ func (c *Client) askRoster(ctx context.Context, by service, id string) error {
 	}
 	for _, m := range list {
 		r.accounts = append(r.accounts, m.account)
-		if m.account == c.account.DID() {
+		if m.account == e.c.account.DID() {
 			r.role = m.role
 		}
 	}
-	return c.db.update(ctx, func(tx *tx) error {
+	return e.c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(id)
-		if err == nil && conv != nil && !c.takeRoster(conv, r) {
+		if err == nil && conv != nil && !e.c.keeper.takeRoster(conv, r) {
 			return errRosterMoved
 		}
 		return err
@@ -261,14 +261,14 @@ func (b *batch) accountsChanged(m accountsChanged) error {
 // removals are the leaves that a commit of ours takes out of the group: those of the
 // unwanted accounts that it is for and of missing ones, of this account's lost devices, and what an earlier
 // home of this very device has left there.
-func (c *Client) removals(conv *conversation, unwanted []string) []uint32 {
+func (k keeper) removals(conv *conversation, unwanted []string) []uint32 {
 	var out []uint32
 	for _, leaf := range conv.group.Members() {
 		account := string(leaf.Credential)
 		switch {
 		case leaf.Index == conv.group.OwnLeaf().Index:
 		case slices.Contains(unwanted, account) || slices.Contains(conv.info.Missing, account),
-			account == c.account.DID() && c.isStale(leaf):
+			account == k.c.account.DID() && k.c.authority.isStale(leaf):
 			out = append(out, leaf.Index)
 		}
 	}
@@ -282,7 +282,7 @@ func (s *session) mustRemove(conv *conversation, sub *subscription) bool {
 		return true
 	}
 	if at := (lookedAt{conv.epoch() + 1, s.c.lostChanges.Load()}); sub.looked != at {
-		if len(s.c.removals(conv, conv.info.Unwanted)) > 0 {
+		if len(s.c.keeper.removals(conv, conv.info.Unwanted)) > 0 {
 			return true
 		}
 		sub.looked = at
@@ -298,9 +298,9 @@ type lookedAt struct {
 
 // isStale says whether a leaf of our account is of a lost device, or of a past life
 // of this one.
-func (c *Client) isStale(leaf mls.Leaf) bool {
-	device := c.memberOf(leaf).Device
-	return device != "" && (device == c.options.DeviceID && string(leaf.SignatureKey) != string(c.identity.Key.Public()) || c.isLost(device))
+func (a authority) isStale(leaf mls.Leaf) bool {
+	device := a.memberOf(leaf).Device
+	return device != "" && (device == a.c.options.DeviceID && string(leaf.SignatureKey) != string(a.c.identity.Key.Public()) || a.isLost(device))
 }
 
 // The waits before a commit that somebody else may make as well: an admin's, and that
@@ -334,7 +334,7 @@ func (s *session) mayRemove(conv *conversation, sub *subscription, wantsToSpeak 
 
 // settleRemovals takes off the lists whoever is out of the group now; done are the
 // accounts that our own commit took off the server's list.
-func (c *Client) settleRemovals(conv *conversation, done []string) {
+func (k keeper) settleRemovals(conv *conversation, done []string) {
 	isOut := func(account string) bool { return !hasAccount(conv.group, account) }
 	if len(conv.info.Missing) > 0 {
 		info := conv.editInfo()

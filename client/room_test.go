@@ -227,7 +227,7 @@ func TestWrongRoster(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			ok = ann.takeRoster(conv, r)
+			ok = ann.keeper.takeRoster(conv, r)
 			c, err = ann.describe(tx, conv)
 			return errors.Join(err, errors.New("only a look"))
 		}); err == nil {
@@ -287,12 +287,12 @@ func TestLeaveDuringList(t *testing.T) {
 	people := w.people("ann", "bob", "cid")
 	ann, bob, cid := people[0], people[1], people[2]
 	room := w.room(people...)
-	before, err := bob.standings(w.ctx)
+	before, err := bob.errands.standings(w.ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var list []listed
-	err = bob.listConversations(w.ctx, bob.calls(), func(page []listed) (bool, error) {
+	err = bob.errands.listConversations(w.ctx, bob.calls(), func(page []listed) (bool, error) {
 		list = page
 		return true, nil
 	})
@@ -303,7 +303,7 @@ func TestLeaveDuringList(t *testing.T) {
 		t.Fatal(err)
 	}
 	bob.nextType(EventRemoved)
-	if _, err := bob.learnList(w.ctx, list, before); err != nil {
+	if _, err := bob.errands.learnList(w.ctx, list, before); err != nil {
 		t.Fatal(err)
 	}
 	if phase := bob.must(room).Phase; phase != Removed {

@@ -40,16 +40,16 @@ type service interface {
 
 // door opens connections to one of the server's doors.
 type door interface {
-	// open makes a connection that the server has admitted this device to.
-	open(ctx context.Context) (connection, error)
+	// open makes a connection that the server has admitted this device to, and returns
+	// what makes calls beside it.
+	open(ctx context.Context) (connection, service, error)
 }
 
-// connection is one connection to the server: calls, and the events of what is followed.
+// connection is one connection to the server, with the events of what is followed.
 // What is asked on it does not wait: requests are answered by an event with their number,
 // and whatever was not answered when a connection ends is repeated on the next one. The
 // methods that answer nothing are called by one goroutine at a time.
 type connection interface {
-	service
 	kind() Transport
 	// follow reads the log of a conversation from an event on, in place of where it was
 	// read before. followEnded ends that.

@@ -25,6 +25,7 @@ const (
 type session struct {
 	c      *Client
 	wire   connection
+	calls  service
 	worked bool // something of the log was taken in, or a request was answered
 
 	lastID   int
@@ -152,8 +153,8 @@ const (
 	choreEntries     = "\x00entries"
 )
 
-func newSession(c *Client, wire connection) *session {
-	return &session{c: c, wire: wire, requests: map[int]request{}, subs: map[string]*subscription{},
+func newSession(c *Client, wire connection, calls service) *session {
+	return &session{c: c, wire: wire, calls: calls, requests: map[int]request{}, subs: map[string]*subscription{},
 		due: map[string]bool{choreList: true, choreKeyPackages: true, choreRevoke: true}, available: -1,
 		jobs: map[string]bool{}, done: make(chan finished), slots: make(chan struct{}, jobsMax),
 		entries: map[string]entry{}, entrySlots: make(chan struct{}, entriesMax)}

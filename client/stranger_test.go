@@ -90,12 +90,12 @@ func TestWelcomeIntoOwnRoom(t *testing.T) {
 		}
 		ann.says(room, "for bob's eyes only")
 		if phase == Founding {
-			if err := ann.created(w.ctx, room, "owner"); err != nil {
+			if err := ann.errands.created(w.ctx, room, "owner"); err != nil {
 				t.Fatal(err)
 			}
 		}
 		welcome := ann.lure(eve, room)
-		if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.takeWelcome(tx, welcome) }); err != nil {
+		if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.keeper.takeWelcome(tx, welcome) }); err != nil {
 			t.Fatal(err)
 		}
 		if e := ann.nextType(EventProblem); !strings.Contains(e.Problem, "made here") {
@@ -118,14 +118,14 @@ func TestBackAmongStrangers(t *testing.T) {
 	ann.says(room, "for bob's eyes only")
 	welcome := ann.lure(stranger(t, "eve"), room)
 	if err := ann.db.update(w.ctx, func(tx *tx) error {
-		if err := ann.takeWelcome(tx, welcome); err != nil {
+		if err := ann.keeper.takeWelcome(tx, welcome); err != nil {
 			return err
 		}
 		conv, err := tx.conversation(room)
 		if err != nil {
 			return err
 		}
-		return ann.leave(tx, conv, ann.now(), "removed")
+		return ann.keeper.leave(tx, conv, ann.now(), "removed")
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -181,10 +181,10 @@ func TestEntryInAName(t *testing.T) {
 		}
 		epoch := int64(group.Epoch() + 1)
 		if err := ann.db.update(w.ctx, func(tx *tx) error {
-			if err := ann.takeWelcome(tx, welcome); err != nil {
+			if err := ann.keeper.takeWelcome(tx, welcome); err != nil {
 				return err
 			}
-			_, err := ann.takeEvent(tx, &logMessage{conversation: room, seq: 2, id: "m", kind: kindCommit, epoch: &epoch,
+			_, err := ann.keeper.takeEvent(tx, &logMessage{conversation: room, seq: 2, id: "m", kind: kindCommit, epoch: &epoch,
 				message: p.Message()})
 			return err
 		}); err != nil {
@@ -242,7 +242,7 @@ func TestOfferByNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 		conv := &conversation{id: room, phase: Joined, group: group(bob, 1)}
-		if err := ann.checkOffer(w.ctx, conv, o, 3); (err == nil) != row.good {
+		if err := ann.authority.checkOffer(w.ctx, conv, o, 3); (err == nil) != row.good {
 			t.Errorf("%s: %v", row.name, err)
 		}
 	}
@@ -274,7 +274,7 @@ func TestOfferByAnotherDevice(t *testing.T) {
 	for _, isAsked := range []bool{false, true} {
 		conv := then.clone()
 		conv.info.Asked = isAsked
-		if _, err := ann.makeEntry(w.ctx, conv, &o); (err == nil) != isAsked || err != nil && !strings.Contains(err.Error(), `device "tablet"`) {
+		if _, err := ann.errands.makeEntry(w.ctx, conv, &o); (err == nil) != isAsked || err != nil && !strings.Contains(err.Error(), `device "tablet"`) {
 			t.Errorf("asked for: %v: %v", isAsked, err)
 		}
 	}
@@ -305,7 +305,7 @@ func TestWayBackToTheRemoved(t *testing.T) {
 	for _, isAsked := range []bool{false, true} {
 		conv := now.clone()
 		conv.info.Forced, conv.info.Asked = true, isAsked
-		if _, err := ann.makeEntry(w.ctx, conv, &o); (err == nil) != isAsked || err != nil && !strings.Contains(err.Error(), "removed since") {
+		if _, err := ann.errands.makeEntry(w.ctx, conv, &o); (err == nil) != isAsked || err != nil && !strings.Contains(err.Error(), "removed since") {
 			t.Errorf("asked for: %v: %v", isAsked, err)
 		}
 	}

@@ -80,19 +80,19 @@ var ErrUnknownDevices = errors.New("no device of the account is known")
 // SafetyNumber is the number of one account, our own included: the same on every
 // device of everybody. The error wraps ErrAccount if it is not a DID, or ErrUnknownDevices.
 func (c *Client) SafetyNumber(ctx context.Context, account string) (SafetyNumber, error) {
-	return c.numberOf(ctx, account, account)
+	return c.authority.numberOf(ctx, account, account)
 }
 
 // SharedSafetyNumber is the number of this account and another one together: each of
 // the two people reads the same one on their own device. Errors are those of SafetyNumber.
 func (c *Client) SharedSafetyNumber(ctx context.Context, account string) (SafetyNumber, error) {
 	self := c.account.DID()
-	return c.numberOf(ctx, account, min(self, account), max(self, account))
+	return c.authority.numberOf(ctx, account, min(self, account), max(self, account))
 }
 
 // numberOf is the number of some accounts, of which one is to be verified by it.
-func (c *Client) numberOf(ctx context.Context, account string, all ...string) (SafetyNumber, error) {
-	pinned, err := c.pinnable(ctx, account)
+func (a authority) numberOf(ctx context.Context, account string, all ...string) (SafetyNumber, error) {
+	pinned, err := a.pinnable(ctx, account)
 	if err != nil {
 		return SafetyNumber{}, err
 	}
@@ -106,14 +106,14 @@ func (c *Client) numberOf(ctx context.Context, account string, all ...string) (S
 
 // pinnable are the devices that a number of the account covers beside its DID: none
 // where that is a key.
-func (c *Client) pinnable(ctx context.Context, account string) ([]string, error) {
+func (a authority) pinnable(ctx context.Context, account string) ([]string, error) {
 	if err := checkAccount(account); err != nil {
 		return nil, err
 	}
 	if key, _ := keyOfDID(account); key.isKnown() {
 		return nil, nil
 	}
-	devices, err := c.Devices(ctx, account)
+	devices, err := a.c.Devices(ctx, account)
 	if err != nil {
 		return nil, err
 	}
@@ -161,44 +161,44 @@ func (c *Client) Verify(ctx context.Context, compared SafetyNumber) error {
 	if compared.account == "" {
 		return errNotOurNumber
 	}
-	return c.setTrust(ctx, compared.account, c.now(), compared.Devices())
+	return c.authority.setTrust(ctx, compared.account, c.now(), compared.Devices())
 }
 
 var errNotOurNumber = errors.New("verify: the number was not made by this package, and what it is of is not known")
 
 // Unverify takes Verify back.
 func (c *Client) Unverify(ctx context.Context, account string) error {
-	return c.setTrust(ctx, account, time.Time{}, nil)
+	return c.authority.setTrust(ctx, account, time.Time{}, nil)
 }
 
-func (c *Client) setTrust(ctx context.Context, account string, since time.Time, pinned []string) error {
-	return c.db.update(ctx, func(tx *tx) error {
+func (a authority) setTrust(ctx context.Context, account string, since time.Time, pinned []string) error {
+	return a.c.db.update(ctx, func(tx *tx) error {
 		known, err := tx.known(account)
 		if err != nil {
 			return err
 		}
 		known.VerifiedAt, known.Pinned = since, pinned
-		tx.after = append(tx.after, func() { c.remember(known) })
+		tx.after = append(tx.after, func() { a.remember(known) })
 		return tx.saveKnown(known)
 	})
 }
 
 // remember takes what is known of an account into memory.
-func (c *Client) remember(known knownAccount) {
-	c.peopleMu.Lock()
-	defer c.peopleMu.Unlock()
-	if c.people == nil {
-		c.people = map[string]trusted{}
+func (a authority) remember(known knownAccount) {
+	a.c.peopleMu.Lock()
+	defer a.c.peopleMu.Unlock()
+	if a.c.people == nil {
+		a.c.people = map[string]trusted{}
 	}
 	if known.VerifiedAt.IsZero() {
-		delete(c.people, known.Account)
+		delete(a.c.people, known.Account)
 		return
 	}
-	c.people[known.Account] = trusted{since: known.VerifiedAt, pinned: known.Pinned}
+	a.c.people[known.Account] = trusted{since: known.VerifiedAt, pinned: known.Pinned}
 }
 
 // loadPeople reads who is trusted.
-func (c *Client) loadPeople(tx *tx) error {
+func (a authority) loadPeople(tx *tx) error {
 	var all []knownAccount
 	err := tx.People.Each(func(read func(any) error) error {
 		var known knownAccount
@@ -207,30 +207,30 @@ func (c *Client) loadPeople(tx *tx) error {
 		return err
 	})
 	for _, known := range all {
-		c.remember(known)
+		a.remember(known)
 	}
 	return err
 }
 
 // isTrusted says whether a person has verified the account of a device, and that covers it.
-func (c *Client) isTrusted(m Member) bool {
-	if m.Account == c.account.DID() {
+func (a authority) isTrusted(m Member) bool {
+	if m.Account == a.c.account.DID() {
 		return m.Verified
 	}
-	c.peopleMu.RLock()
-	defer c.peopleMu.RUnlock()
-	t, ok := c.people[m.Account]
+	a.c.peopleMu.RLock()
+	defer a.c.peopleMu.RUnlock()
+	t, ok := a.c.people[m.Account]
 	return ok && (m.Verified || slices.Contains(t.pinned, m.Fingerprint))
 }
 
 // judged fills in Trusted, which is never stored: it is a matter of now.
-func (c *Client) judged(e Event) Event {
+func (a authority) judged(e Event) Event {
 	if e.From.Account != "" {
-		e.From.Trusted = c.isTrusted(e.From)
+		e.From.Trusted = a.isTrusted(e.From)
 	}
 	for _, list := range [][]Member{e.Members, e.Gone} {
 		for i := range list {
-			list[i].Trusted = c.isTrusted(list[i])
+			list[i].Trusted = a.isTrusted(list[i])
 		}
 	}
 	return e

@@ -12,7 +12,7 @@ func (c *Client) Waiting(ctx context.Context, conversation string) ([]Event, err
 	err := c.db.update(ctx, func(tx *tx) error {
 		list, err := tx.Outbox.Waiting(conversation)
 		for _, o := range list {
-			out = append(out, c.judged(Event{Type: EventMessage, Conversation: conversation, Time: o.Time,
+			out = append(out, c.authority.judged(Event{Type: EventMessage, Conversation: conversation, Time: o.Time,
 				MessageID: o.Message, From: self, Own: true, Text: o.Text}))
 		}
 		return err

@@ -14,7 +14,7 @@ import (
 // takeWelcome joins the group that a Welcome of the account log invites into, in the
 // transaction that moves the log's cursor past it. A Welcome that is of no use is
 // reported and done with: it would be no better the next time.
-func (c *Client) takeWelcome(tx *tx, w *welcome) error {
+func (k keeper) takeWelcome(tx *tx, w *welcome) error {
 	conv, err := tx.conversation(w.Conversation)
 	if err != nil {
 		return err
@@ -27,28 +27,28 @@ func (c *Client) takeWelcome(tx *tx, w *welcome) error {
 	if conv != nil && conv.isOurs() {
 		// The server knows the id from us, and a friend of it could found a group under
 		// it, to be told what waits here for the people who are to be invited.
-		return tx.problem(w.Conversation, c.now(), fmt.Errorf("%w: the room is made here", ErrWelcome))
+		return tx.problem(w.Conversation, k.c.now(), fmt.Errorf("%w: the room is made here", ErrWelcome))
 	}
-	group, err := c.openWelcome(tx, w)
+	group, err := k.openWelcome(tx, w)
 	if err != nil {
 		if errors.Is(err, ErrStorageKey) {
 			return err
 		}
-		return tx.problem(w.Conversation, c.now(), fmt.Errorf("%w: %w", ErrWelcome, err))
+		return tx.problem(w.Conversation, k.c.now(), fmt.Errorf("%w: %w", ErrWelcome, err))
 	}
-	kind, peer, err := c.kindOf(w.Conversation, group, conv)
+	kind, peer, err := k.kindOf(w.Conversation, group, conv)
 	if err != nil {
-		return tx.problem(w.Conversation, c.now(), fmt.Errorf("%w: %w", ErrWelcome, err))
+		return tx.problem(w.Conversation, k.c.now(), fmt.Errorf("%w: %w", ErrWelcome, err))
 	}
 	if conv == nil {
-		conv = tx.addConversation(w.Conversation, Waiting, conversationInfo{}, c.now())
+		conv = tx.addConversation(w.Conversation, Waiting, conversationInfo{}, k.c.now())
 	}
-	return c.join(tx, conv, group, kind, peer, w)
+	return k.join(tx, conv, group, kind, peer, w)
 }
 
 // openWelcome opens a Welcome with the private keys of the package it names. The
 // certificates of all members are checked while joining.
-func (c *Client) openWelcome(tx *tx, w *welcome) (*mls.Group, error) {
+func (k keeper) openWelcome(tx *tx, w *welcome) (*mls.Group, error) {
 	p, err := tx.keyPackage(w.KeyPackageRef)
 	if err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func (c *Client) openWelcome(tx *tx, w *welcome) (*mls.Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	return mls.Join(w.Message, p, mls.JoinOptions{Hook: c.credentialHook, Now: c.now, Padding: mls.PadBuckets, Limits: c.limits(), InUse: inUse(all, w.Conversation)})
+	return mls.Join(w.Message, p, mls.JoinOptions{Hook: k.c.authority.credentialHook, Now: k.c.now, Padding: mls.PadBuckets, Limits: k.c.authority.limits(), InUse: inUse(all, w.Conversation)})
 }
 
 // inUse returns what reports whether a conversation other than id has a group of some
@@ -90,8 +90,8 @@ func (c *conversation) holds(groupID []byte) bool {
 // alone: a DM is one whose id is that of the pair, and nobody else is in it. Whatever
 // this package makes has its group_id for a name. known is what the home knows of the
 // conversation, or nil: what was started as a DM is for nobody but its peer.
-func (c *Client) kindOf(id string, group *mls.Group, known *conversation) (kind Kind, peer string, err error) {
-	self := c.account.DID()
+func (k keeper) kindOf(id string, group *mls.Group, known *conversation) (kind Kind, peer string, err error) {
+	self := k.c.account.DID()
 	accounts := map[string]bool{}
 	for _, leaf := range group.Members() {
 		if account := string(leaf.Credential); account != self {
@@ -117,7 +117,7 @@ func (c *Client) kindOf(id string, group *mls.Group, known *conversation) (kind 
 }
 
 // join makes the group the conversation's.
-func (c *Client) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, peer string, w *welcome) error {
+func (k keeper) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, peer string, w *welcome) error {
 	if conv.pending != nil {
 		conv.setPending(nil)
 	}
@@ -128,19 +128,19 @@ func (c *Client) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, p
 	}
 	conv.setGroup(group)
 	conv.invited = true
-	c.settleWanted(conv)
+	k.settleWanted(conv)
 	conv.setPhase(Joined)
 	conv.setNextSeq(max(w.NextSeq, 1))
-	isLast, err := tx.KeyPackages.Use(w.KeyPackageRef, c.now())
+	isLast, err := tx.KeyPackages.Use(w.KeyPackageRef, k.c.now())
 	if err != nil {
 		return err
 	}
 	if isLast {
-		tx.after = append(tx.after, func() { c.wake(choreKeyPackages) })
+		tx.after = append(tx.after, func() { k.c.wake(choreKeyPackages) })
 	}
-	joined := Event{Type: EventJoined, Conversation: conv.id, Seq: conv.nextSeq - 1, Time: c.now()}
+	joined := Event{Type: EventJoined, Conversation: conv.id, Seq: conv.nextSeq - 1, Time: k.c.now()}
 	for _, leaf := range group.Members() {
-		joined.Members = append(joined.Members, c.memberOf(leaf))
+		joined.Members = append(joined.Members, k.c.authority.memberOf(leaf))
 	}
 	if err := tx.meet(conv.id, joined.Members, joined.Time); err != nil {
 		return err
@@ -155,7 +155,7 @@ func (t *tx) keepWelcome(w *welcome) error {
 }
 
 // leave ends the conversation on this device, unless an invitation back is at hand.
-func (c *Client) leave(tx *tx, conv *conversation, now time.Time, why string) error {
+func (k keeper) leave(tx *tx, conv *conversation, now time.Time, why string) error {
 	if conv.phase == Removed {
 		return nil
 	}
@@ -181,7 +181,7 @@ func (c *Client) leave(tx *tx, conv *conversation, now time.Time, why string) er
 		return err
 	}
 	if w != nil {
-		if err := c.takeWelcome(tx, w); err != nil {
+		if err := k.takeWelcome(tx, w); err != nil {
 			return err
 		}
 	}

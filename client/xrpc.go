@@ -39,29 +39,29 @@ var xrpcTraits = traits{pool: "published_xrpc", accountsMax: xrpcMembersMax}
 const xrpcFragment = "#atproto_mls"
 
 // open makes this device known, and the connection.
-func (d *xrpcDoor) open(ctx context.Context) (connection, error) {
+func (d *xrpcDoor) open(ctx context.Context) (connection, service, error) {
 	audience, err := d.c.audience(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := d.load(ctx, audience); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if d.deviceID() == "" {
 		if err := d.redeemInvite(ctx); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		// The server tells a device nothing before it knows it.
-		if err := d.c.fillKeyPackages(ctx, d, -1); err != nil {
-			return nil, err
+		if err := d.c.errands.fillKeyPackages(ctx, d, -1); err != nil {
+			return nil, nil, err
 		}
 	}
 	link, err := d.subscribe(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	link.begin()
-	return link, nil
+	return link, d, nil
 }
 
 // redeemInvite has the account let in by the invite that there is, if any. One that was

@@ -39,7 +39,7 @@ const (
 // fault of the network ends the link as a whole, and the next one reads everything from
 // where the home stands.
 type xrpcLink struct {
-	*xrpcDoor
+	d      *xrpcDoor
 	conn   *websocket.Conn
 	out    chan event
 	ctx    context.Context
@@ -95,7 +95,7 @@ func (d *xrpcDoor) subscribe(ctx context.Context) (*xrpcLink, error) {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
 	conn.SetReadLimit(xrpcEventBytesMax)
-	l := &xrpcLink{xrpcDoor: d, conn: conn, out: make(chan event, framesAhead), ended: make(chan struct{}),
+	l := &xrpcLink{d: d, conn: conn, out: make(chan event, framesAhead), ended: make(chan struct{}),
 		follows: map[string]*xrpcFollow{}, due: map[string]dueFor{}, looks: map[string]looking{}, busy: map[string]bool{}, paused: map[string]dueFor{}, acks: map[string]int64{},
 		queued: make(chan struct{}, 1), woken: make(chan struct{}, 1), ping: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(ctx)
@@ -107,9 +107,9 @@ func (l *xrpcLink) kind() Transport { return XRPC }
 
 // begin starts everything. There is no token: each call has one of its own.
 func (l *xrpcLink) begin() {
-	l.xrpcDoor.mu.Lock()
-	l.link = l
-	l.xrpcDoor.mu.Unlock()
+	l.d.mu.Lock()
+	l.d.link = l
+	l.d.mu.Unlock()
 	l.tasks.Go(l.listen)
 	l.tasks.Go(l.beat)
 	l.tasks.Go(l.moveCursors)
@@ -131,9 +131,9 @@ func (l *xrpcLink) begin() {
 func (l *xrpcLink) incoming() <-chan event { return l.out }
 
 func (l *xrpcLink) close() {
-	l.xrpcDoor.mu.Lock()
-	l.link = nil
-	l.xrpcDoor.mu.Unlock()
+	l.d.mu.Lock()
+	l.d.link = nil
+	l.d.mu.Unlock()
 	l.cancel()
 	<-l.ended
 }
@@ -183,14 +183,14 @@ func (l *xrpcLink) report(report) {}
 
 func (l *xrpcLink) send(number int, m sendRequest) {
 	l.later(func() {
-		seq, err := l.sendMessage(l.ctx, m)
+		seq, err := l.d.sendMessage(l.ctx, m)
 		l.answer(number, m.Conversation, seq, err)
 	})
 }
 
 func (l *xrpcLink) commit(number int, m commitRequest) {
 	l.later(func() {
-		seq, err := l.commitGroup(l.ctx, m)
+		seq, err := l.d.commitGroup(l.ctx, m)
 		l.answer(number, m.Conversation, seq, err)
 	})
 }
@@ -200,7 +200,7 @@ func (l *xrpcLink) commit(number int, m commitRequest) {
 func (l *xrpcLink) confirm(w *welcome) {
 	id, ref := w.Conversation, w.KeyPackageRef
 	l.later(func() {
-		err := l.confirmWelcome(l.ctx, id, ref)
+		err := l.d.confirmWelcome(l.ctx, id, ref)
 		if r := asRefusal(err); err != nil && (r == nil || r.Code == codeUnauthorized) {
 			l.fail(err)
 		}
@@ -390,10 +390,10 @@ func (l *xrpcLink) moveCursors() {
 		l.acks = map[string]int64{}
 		l.mu.Unlock()
 		for id, seq := range acks {
-			err := l.do(l.ctx, xrpc.UpdateCursor, &xrpc.UpdateCursorInput{ConvoID: id,
+			err := l.d.do(l.ctx, xrpc.UpdateCursor, &xrpc.UpdateCursorInput{ConvoID: id,
 				Cursor: xrpc.CursorText(strconv.FormatInt(seq, 10))}, &xrpc.UpdateCursorOutput{})
 			if err != nil {
-				l.c.log.Debug("a cursor was not moved", "err", err)
+				l.d.c.log.Debug("a cursor was not moved", "err", err)
 			}
 		}
 		if time.Now().After(nextPool) {
@@ -411,7 +411,7 @@ func (l *xrpcLink) beat() {
 			return
 		case <-l.ping:
 		}
-		ctx, cancel := context.WithTimeout(l.ctx, l.c.options.PingInterval*silentAfter/2)
+		ctx, cancel := context.WithTimeout(l.ctx, l.d.c.options.PingInterval*silentAfter/2)
 		err := l.conn.Ping(ctx)
 		cancel()
 		if err != nil {
@@ -448,7 +448,7 @@ func (l *xrpcLink) listen() {
 
 // take does what an event asks for.
 func (l *xrpcLink) take(event xrpc.Event) {
-	self := l.c.account.DID()
+	self := l.d.c.account.DID()
 	switch e := event.(type) {
 	case *xrpc.MessageEvent:
 		if !e.Ephemeral && !l.pass(&e.Message) {

@@ -125,7 +125,7 @@ func (l *xrpcLink) takeDue() (id string, how dueFor, f *xrpcFollow, ok bool) {
 		return "", 0, nil, false
 	}
 	if !ok {
-		if wait := l.c.lookPace.take(); wait > 0 {
+		if wait := l.d.c.lookPace.take(); wait > 0 {
 			l.wakeReader(wait)
 			return "", 0, nil, false
 		}
@@ -169,7 +169,7 @@ func (l *xrpcLink) looked(id string, hasFound bool) {
 	defer l.mu.Unlock()
 	if hasFound {
 		delete(l.looks, id)
-		l.c.lookPace.giveBack()
+		l.d.c.lookPace.giveBack()
 		return
 	}
 	l.looks[id] = looking{l.looks[id].inVain + 1, l.looks[id].woken}
@@ -206,7 +206,7 @@ func (l *xrpcLink) isFollowed(id string, f *xrpcFollow) bool {
 // readLog passes on what a log has behind what was passed on before.
 func (l *xrpcLink) readLog(id string, f *xrpcFollow) {
 	for l.isFollowed(id, f) {
-		page, isLast, err := l.page(l.ctx, id, f.since)
+		page, isLast, err := l.d.page(l.ctx, id, f.since)
 		if err != nil {
 			l.refuseFollow(id, f, err)
 			return
@@ -296,7 +296,7 @@ func (l *xrpcLink) refuseFollow(id string, f *xrpcFollow, err error) {
 		l.fail(err)
 		return
 	case r.Code == codePruned && r.EarliestSeq == 0:
-		out, _, err := l.messages(l.ctx, id, 0)
+		out, _, err := l.d.messages(l.ctx, id, 0)
 		if err != nil || len(out.Messages) == 0 {
 			r.Code = codeUnavailable // there is nothing to tell it by
 			break
@@ -403,7 +403,7 @@ func messageOf(m *xrpc.MessageView) *logMessage {
 
 // lookAt looks for an invitation into a conversation that the session does not read.
 func (l *xrpcLink) lookAt(id string, how dueFor) {
-	conv, err := l.c.snapshot(l.ctx, id)
+	conv, err := l.d.c.snapshot(l.ctx, id)
 	if err != nil {
 		l.fail(err)
 		return
@@ -411,7 +411,7 @@ func (l *xrpcLink) lookAt(id string, how dueFor) {
 	switch {
 	case conv != nil && (conv.isLive() || conv.phase == Creating):
 		if how != dueOut {
-			l.c.lookPace.giveBack()
+			l.d.c.lookPace.giveBack()
 		}
 		return
 	case how == dueOut:
@@ -443,7 +443,7 @@ func (l *xrpcLink) lookAt(id string, how dueFor) {
 // tellMembership tells the session that our account is in a conversation or is not.
 func (l *xrpcLink) tellMembership(id string, isIn bool) {
 	m := membership{conversation: id}
-	if self := []string{l.c.account.DID()}; isIn {
+	if self := []string{l.d.c.account.DID()}; isIn {
 		m.add = self
 	} else {
 		m.remove = self
@@ -455,7 +455,7 @@ func (l *xrpcLink) tellMembership(id string, isIn bool) {
 // none.
 func (l *xrpcLink) findWelcome(id string) (*welcome, error) {
 	var refs []string
-	if err := l.c.db.update(l.ctx, func(tx *tx) (err error) {
+	if err := l.d.c.db.update(l.ctx, func(tx *tx) (err error) {
 		refs, err = tx.KeyPackages.Refs()
 		return err
 	}); err != nil {
@@ -463,7 +463,7 @@ func (l *xrpcLink) findWelcome(id string) (*welcome, error) {
 	}
 	for part := range slices.Chunk(refs, xrpcHashes) {
 		var state xrpc.GetGroupStateOutput
-		err := l.ask(l.ctx, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: id, Include: "welcome", KeyPackageHashes: part}, &state)
+		err := l.d.ask(l.ctx, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: id, Include: "welcome", KeyPackageHashes: part}, &state)
 		if r := asRefusal(err); r != nil && r.Code == codeNotFound {
 			continue
 		}
@@ -495,8 +495,8 @@ func refOf(welcome []byte, ours []string) string {
 // find out: behind the commit that has opened the Welcome's epoch.
 func (l *xrpcLink) openable(id, ref string, raw []byte) (*welcome, error) {
 	w := &welcome{Conversation: id, KeyPackageRef: ref, Message: raw, ID: ref}
-	if err := l.c.db.update(l.ctx, func(tx *tx) error {
-		group, err := l.c.openWelcome(tx, w)
+	if err := l.d.c.db.update(l.ctx, func(tx *tx) error {
+		group, err := l.d.c.keeper.openWelcome(tx, w)
 		if err == nil {
 			w.Epoch = int64(group.Epoch())
 			return nil
@@ -508,14 +508,14 @@ func (l *xrpcLink) openable(id, ref string, raw []byte) (*welcome, error) {
 	}); err != nil {
 		return nil, err
 	}
-	seq, err := l.seqOfCommit(l.ctx, id, w.Epoch)
+	seq, err := l.d.seqOfCommit(l.ctx, id, w.Epoch)
 	if err != nil {
 		return nil, err
 	}
 	w.NextSeq = seq + 1
 	if seq == 0 {
 		// The group was founded with us in it, or that commit is gone.
-		out, _, err := l.messages(l.ctx, id, 0)
+		out, _, err := l.d.messages(l.ctx, id, 0)
 		if err != nil {
 			return nil, err
 		}

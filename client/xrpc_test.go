@@ -194,7 +194,7 @@ func TestXRPCSameConversation(t *testing.T) {
 		}
 		id := dmID(victim.did(), testAccount(t, "eve").DID())
 		if err := dee.db.update(w.ctx, func(tx *tx) error {
-			return dee.want(tx.addConversation(id, Creating, conversationInfo{Kind: Room}, dee.now()), []string{victim.did()})
+			return dee.keeper.want(tx.addConversation(id, Creating, conversationInfo{Kind: Room}, dee.now()), []string{victim.did()})
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +216,7 @@ func TestXRPCSameConversation(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if _, _, err := victim.kindOf(id, mustGroup(t, victim, dee, id), conv); err == nil {
+			if _, _, err := victim.keeper.kindOf(id, mustGroup(t, victim, dee, id), conv); err == nil {
 				t.Errorf("%s would take a group with dee for the conversation with flo", victim.name)
 			}
 			return nil
@@ -493,7 +493,7 @@ func TestXRPCDevices(t *testing.T) {
 		err := xara.db.update(w.ctx, func(tx *tx) error { _, err := tx.Settings.Get("revoke", &left); return err })
 		return err == nil && len(left) == 0
 	})
-	if packages, refused, err := ann.fetchKeyPackages(w.ctx, ann.calls(), xara.did()); err != nil || refused != nil || len(packages) != 1 {
+	if packages, refused, err := ann.errands.fetchKeyPackages(w.ctx, ann.calls(), xara.did()); err != nil || refused != nil || len(packages) != 1 {
 		t.Errorf("of xara's devices there are %d packages: %v, %v", len(packages), refused, err)
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 const (
 	// frameBytesMax bounds what the server may send in one frame. What would be longer is
-	// fetched, see omitted.go.
+	// fetched, see gateway_omitted.go.
 	frameBytesMax = gateway.FrameBytesMax
 	// framesAhead is how many events are read before the session takes them.
 	framesAhead = 64
