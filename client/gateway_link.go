@@ -50,7 +50,7 @@ const (
 // newGatewayLink makes a link of a transport that has begun.
 func newGatewayLink(ctx context.Context, door *gatewayDoor, wire transport, calls *gatewayCalls) *gatewayLink {
 	l := &gatewayLink{calls: calls, door: door, wire: wire, began: time.Now(),
-		out: make(chan event, framesAhead), slots: make(chan struct{}, postersMax), pending: map[string]sentRequest{}}
+		out: make(chan event, eventsAhead), slots: make(chan struct{}, postersMax), pending: map[string]sentRequest{}}
 	l.ctx, l.cancel = context.WithCancel(ctx)
 	l.tasks.Go(l.translate)
 	if wire.kind() == EventStream {

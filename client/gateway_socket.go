@@ -20,7 +20,7 @@ const (
 	// frameBytesMax bounds what the server may send in one frame. What would be longer is
 	// fetched, see gateway_omitted.go.
 	frameBytesMax = gateway.FrameBytesMax
-	// framesAhead is how many events are read before the session takes them.
+	// framesAhead bounds the frames that are read before the link translates them.
 	framesAhead = 64
 	// dialTimeout bounds connecting, with the answer to session.start.
 	dialTimeout  = 20 * time.Second

@@ -81,6 +81,9 @@ type connection interface {
 	close()
 }
 
+// eventsAhead bounds the events that a connection reads before the session takes them.
+const eventsAhead = 64
+
 // event is one of the types below.
 type event any
 

@@ -95,7 +95,7 @@ func (d *xrpcDoor) subscribe(ctx context.Context) (*xrpcLink, error) {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
 	conn.SetReadLimit(xrpcEventBytesMax)
-	l := &xrpcLink{d: d, conn: conn, out: make(chan event, framesAhead), ended: make(chan struct{}),
+	l := &xrpcLink{d: d, conn: conn, out: make(chan event, eventsAhead), ended: make(chan struct{}),
 		follows: map[string]*xrpcFollow{}, due: map[string]dueFor{}, looks: map[string]looking{}, busy: map[string]bool{}, paused: map[string]dueFor{}, acks: map[string]int64{},
 		queued: make(chan struct{}, 1), woken: make(chan struct{}, 1), ping: make(chan struct{}, 1)}
 	l.ctx, l.cancel = context.WithCancel(ctx)
