@@ -262,15 +262,21 @@ func TestGroupsAboutToBeEntered(t *testing.T) {
 	}
 }
 
-// drainsOne fetches one package of another account.
-func (p *person) drainsOne(of *person) fetchedPackage {
+// drainsOne fetches one package of another account, once it has published some.
+func (p *person) drainsOne(of *person) (f fetchedPackage) {
 	p.w.t.Helper()
 	if err := p.WaitOnline(p.w.ctx); err != nil {
 		p.w.t.Fatal(err)
 	}
-	list, refused, err := p.errands.fetchKeyPackages(p.w.ctx, p.calls(), of.did())
-	if err != nil || refused != nil || len(list) == 0 {
-		p.w.t.Fatalf("%s fetches %v, %v, %v", p.name, list, refused, err)
-	}
-	return list[0]
+	p.w.eventually(of.name+" has published", func() bool {
+		list, refused, err := p.errands.fetchKeyPackages(p.w.ctx, p.calls(), of.did())
+		if err != nil || refused != nil {
+			p.w.t.Fatalf("%s fetches %v, %v, %v", p.name, list, refused, err)
+		}
+		if len(list) > 0 {
+			f = list[0]
+		}
+		return len(list) > 0
+	})
+	return f
 }
