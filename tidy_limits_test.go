@@ -21,7 +21,7 @@ const limitsPage = "docs/limits.md"
 
 // bounded lists the packages whose bounds are in the table: those of the server and
 // the SDK.
-var bounded = []string{"internal/core", "internal/gatewayserver", "internal/xrpcserver", "internal/identity", "internal/doors", "internal/limits",
+var bounded = []string{"internal/core", "internal/directory", "internal/gatewayserver", "internal/xrpcserver", "internal/identity", "internal/doors", "internal/limits",
 	"internal/netguard", "internal/store", "internal/server", "client"}
 
 // saysBound reports whether the name of a constant says that it bounds something.

@@ -20,9 +20,9 @@ var onePlaces = []struct {
 	{`\b(s|service)\.(begin|submit)\(`, []string{"op.go", "request.go"}, "requests are queued by Apply and Begin alone"},
 	{`\.decide\(`, []string{"admit.go", "flusher.go"}, "an operation is decided by its flusher, in the order that admit.go holds"},
 	{`\bhead\.Home\b`, []string{"admit.go"}, "whether the home of a conversation is elsewhere is asked once, in admit.go"},
-	{`\bbill\.take\(|\bb\.take\(|\btakeOnce\(|\.charge(Bytes)?\(`, []string{"admit.go", "keypackage.go", "keypackageclaim.go"},
+	{`\bbill\.Take\(|\btakeOnce\(|\.charge(Bytes)?\(`, []string{"admit.go"},
 		"an operation on a conversation names its limits and what it stores; admit.go asks the limiter"},
-	{`\blimits\.Take(N)?\(`, []string{"addition.go", "conversation_list.go", "keypackage.go", "keypackagestatus.go", "record.go", "stream.go"},
+	{`\blimits\.Take(N)?\(`, []string{"conversation_list.go", "record.go", "stream.go"},
 		"an operation on a conversation names its limits; admit.go asks the limiter"},
 	{`\bbill\.(isRepeat|lostRace) =|, c\.bill\.isRepeat =`, []string{"admit.go", "bundle.go"}, "what is counted of a request is noted where it is decided"},
 }

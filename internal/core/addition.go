@@ -2,134 +2,28 @@ package core
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"sync"
 
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
-	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Addition is a device of a member that is to be added to the group of a conversation:
-// it was registered after its account became a member. Another member claims it, adds
-// the device with the key package that the claim hands over, and completes it.
-type Addition = store.Addition
-
-// Refusals of additions. Whoever is no member of the conversation is told the same as of
-// an addition that does not exist.
-var (
-	refuseNoAddition      = (&ds.Refusal{Code: ds.NotFound, Message: "no such addition"}).Because(ds.NoAddition)
-	refuseAdditionClaimed = (&ds.Refusal{Code: ds.InvalidRequest, Message: "somebody else has claimed the addition"}).Because(ds.AdditionClaimed)
-	refuseOwnAddition     = (&ds.Refusal{Code: ds.Forbidden, Message: "a device is added by another member"}).Because(ds.NotAllowed)
-	refuseUnclaimed       = (&ds.Refusal{Code: ds.Forbidden, Message: "claim the addition first"}).Because(ds.NotAllowed)
-)
-
-// PendingAdditions lists, oldest first and at most limit of them (up to 100), the devices
-// of other members that wait to be added to the caller's conversations: to these, or to
-// any for nil. Conversations that the caller is no member of have none. A claim lasts
-// for five minutes.
-func (s *Service) PendingAdditions(ctx context.Context, who ds.Caller, conversations []ds.ConversationID, limit int) ([]Addition, error) {
-	var list []Addition
-	err := s.store.Read(ctx, func(tx *store.Tx) error {
-		var err error
-		list, err = tx.PendingAdditions(who.Account, conversations, tx.NowMS()-claimLifetime.Milliseconds(), min(max(limit, 0), additionsPage))
-		return err
-	})
-	return list, err
-}
-
-// ClaimAddition gives an addition to the caller for five minutes, and withPackage a key
-// package of the device, if it has any. The same caller is given the same package again.
-// Refusals: NoAddition; NotAllowed for a device of the caller's own; AdditionClaimed, then
-// with the addition, which says by whom; rate_limited.
-func (s *Service) ClaimAddition(ctx context.Context, who ds.Caller, id string, withPackage bool) (Addition, []ds.KeyPackage, error) {
-	if !ds.IsValidID(id) {
-		return Addition{}, nil, refuseNoAddition
-	}
-	if r := s.limits.TakeN(limits.KeyPackageFetches, string(who.Account), "", 1); r != nil {
-		return Addition{}, nil, r
-	}
-	var a Addition
-	var refusal error
-	list, err := s.claim(ctx, who, func(tx *store.Tx) ([]ds.KeyPackage, error) {
-		var given []ds.KeyPackage
-		var err error
-		a, given, refusal, err = s.claimAddition(tx, who, id, withPackage)
-		return given, err
-	})
-	if err == nil {
-		err = refusal
-	}
-	return a, list, err
-}
-
-// claimAddition does the work of ClaimAddition within its transaction. A refusal is no
-// error, for what was loaded is part of the answer.
-func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string, withPackage bool) (a Addition, given []ds.KeyPackage, refusal, err error) {
-	ranOutMS := tx.NowMS() - claimLifetime.Milliseconds()
-	a, err = tx.Addition(who.Account, id, ranOutMS)
-	switch {
-	case errors.Is(err, store.ErrNotFound) || err == nil && a.Status == store.AdditionCompleted:
-		return Addition{}, nil, refuseNoAddition, nil
-	case err != nil:
-		return a, nil, nil, err
-	case a.Device.Account == who.Account:
-		return Addition{}, nil, refuseOwnAddition, nil
-	}
-	packageRef, err := tx.ClaimAddition(id, who.Account, ranOutMS)
-	if errors.Is(err, store.ErrNotFound) { // somebody else's, perhaps since a moment ago
-		a, err = tx.Addition(who.Account, id, ranOutMS)
-		return a, nil, refuseAdditionClaimed, err
-	}
+// RegisterDevice registers a device in the directory, and tells the members of the account's
+// conversations that it waits to be added.
+func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in directory.Registration) (directory.Device, []ds.ConversationID, error) {
+	d, conversations, fresh, err := s.directory.RegisterDevice(ctx, who, in)
 	if err != nil {
-		return a, nil, nil, err
+		return directory.Device{}, nil, err
 	}
-	a.Status, a.ClaimedBy = store.AdditionClaimed, who.Account
-	if !withPackage {
-		return a, nil, nil, nil
-	}
-	given, err = tx.PackageForClaimant(id, packageRef, a.Device, who.Account)
-	return a, given, nil, err
-}
-
-// CompleteAddition says that the device has been added. Only its claimant may, and may
-// again. Refusals: NoAddition, AdditionClaimed, NotAllowed.
-func (s *Service) CompleteAddition(ctx context.Context, who ds.Caller, id string) error {
-	if !ds.IsValidID(id) {
-		return refuseNoAddition
-	}
-	var refusal error
-	err := s.store.Update(ctx, func(tx *store.Tx) error {
-		refusal = nil
-		a, err := tx.Addition(who.Account, id, 0)
-		if errors.Is(err, store.ErrNotFound) {
-			refusal = refuseNoAddition
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		isDone, err := tx.CompleteAddition(id, who.Account)
-		switch {
-		case err != nil || isDone:
-		case a.Status == store.AdditionPending:
-			refusal = refuseUnclaimed
-		default:
-			refusal = refuseAdditionClaimed
-		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return refusal
+	return d, conversations, s.announceAdditions(ctx, who, fresh)
 }
 
 // announceAdditions tells the members of each conversation, by a record of its log, that
 // a device waits to be added, and remembers that they were told. Where the device's
 // account is no member any more, nothing is said.
-func (s *Service) announceAdditions(ctx context.Context, who ds.Caller, list []Addition) error {
+func (s *Service) announceAdditions(ctx context.Context, who ds.Caller, list []directory.Addition) error {
 	errs := make([]error, len(list))
 	var running sync.WaitGroup
 	places := make(chan struct{}, additionsUnderWayMax)
@@ -179,13 +73,4 @@ func (DeviceAddition) judge(*conversation, *action) (verdict, error) {
 
 func (in DeviceAddition) do(c *conversation, _ *action, _ verdict, nowMS int64) Result {
 	return Result{Record: c.note(ds.DeviceAddition, in.Addition, nowMS)}
-}
-
-// newAdditionIDs makes n ids that nobody can guess.
-func newAdditionIDs(n int) []string {
-	ids := make([]string, n)
-	for i := range ids {
-		ids[i] = rand.Text()
-	}
-	return ids
 }

@@ -114,7 +114,7 @@ func (a *action) charge(c *conversation, name string) *ds.Refusal {
 	if a.admits == anyone {
 		key = ""
 	}
-	return c.bill.take(a.service.limits, name, string(a.who.Account), key, 1, c.now)
+	return c.bill.Take(a.service.limits, name, string(a.who.Account), key, 1, c.now)
 }
 
 // chargeBytes counts what an operation stores against what its account may store.
@@ -122,5 +122,5 @@ func (a *action) chargeBytes(c *conversation, bytes int) *ds.Refusal {
 	if bytes == 0 {
 		return nil
 	}
-	return c.bill.take(a.service.limits, limits.StoredBytes, string(a.who.Account), "", int64(bytes), c.now)
+	return c.bill.Take(a.service.limits, limits.StoredBytes, string(a.who.Account), "", int64(bytes), c.now)
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/condition"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
@@ -50,30 +51,29 @@ type Options struct {
 
 // Service is the running machine. It is safe for concurrent use.
 type Service struct {
-	store          *store.DB
-	now            func() time.Time
-	logger         *slog.Logger
-	recordSenders  bool
-	strictPackages bool
-	messageBytes   int
-	limits         *limits.Limiter
-	seed           maphash.Seed
-	flushers       []*flusher
-	wakes          *wakes
-	tails          *tailCache
-	turns          *turns
-	cursors        *cursorBuffer
-	metrics        *Metrics
-	positions      *shared[store.StreamRow, bool]
-	streams        openStreams
-	unchecked      uncheckedStreams
-	follows        followCounts
-	beginnings     *turns // of queries over many conversations
-	pages          *turns // of pages that are read from the store
-	readings       *shared[store.Start, store.Reading]
-	revocations    Revocations
-	attested       attestations
-	generations    generations
+	store         *store.DB
+	now           func() time.Time
+	logger        *slog.Logger
+	recordSenders bool
+	messageBytes  int
+	limits        *limits.Limiter
+	seed          maphash.Seed
+	flushers      []*flusher
+	wakes         *wakes
+	tails         *tailCache
+	turns         *turns
+	cursors       *cursorBuffer
+	metrics       *Metrics
+	positions     *shared[store.StreamRow, bool]
+	streams       openStreams
+	unchecked     uncheckedStreams
+	follows       followCounts
+	beginnings    *turns // of queries over many conversations
+	pages         *turns // of pages that are read from the store
+	readings      *shared[store.Start, store.Reading]
+	revocations   Revocations
+	attested      attestations
+	directory     *directory.Service
 
 	closeOnce sync.Once
 	closing   chan struct{} // closed when no further request is accepted
@@ -105,9 +105,12 @@ func New(o Options) *Service {
 		o.PollInterval = time.Second
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Service{store: o.Store, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders, strictPackages: o.StrictKeyPackages, messageBytes: cmp.Or(o.MessageBytes, MessageBytesDefault),
+	s := &Service{store: o.Store, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders, messageBytes: cmp.Or(o.MessageBytes, MessageBytesDefault),
 		limits: o.Limits, seed: maphash.MakeSeed(), wakes: newWakes(), tails: newTailCache(), turns: newTurns(turnsBytes, turnPatience), cursors: newCursorBuffer(), unchecked: uncheckedStreams{}, beginnings: newTurns(1, noPatience), pages: newTurns(int64(max(1, runtime.GOMAXPROCS(0)/2)), noPatience), metrics: newMetrics(),
 		revocations: o.Revocations, closing: make(chan struct{}), stopLoops: cancel}
+	s.directory = directory.New(directory.Options{Store: o.Store, Now: o.Now, Limits: o.Limits, OnlyMLS: o.StrictKeyPackages,
+		Wake:    func(account ds.AccountID) { s.wakes.wake(ds.AccountLog(account), unknownHead) },
+		Claimed: func(packages int) { s.metrics.keyPackagesClaimed.Add(float64(packages)) }})
 	for range o.Flushers {
 		f := newFlusher(s)
 		s.flushers = append(s.flushers, f)
@@ -129,6 +132,9 @@ func New(o Options) *Service {
 	}
 	return s
 }
+
+// Directory returns the devices and key packages, over the same store.
+func (s *Service) Directory() *directory.Service { return s.directory }
 
 // Close refuses new requests, finishes those that were accepted, writes the cursor
 // buffer and ends every follower.

@@ -179,7 +179,7 @@ func (p *crashingProcess) load(w *world) {
 	}
 	running.Go(func() {
 		for ctx.Err() == nil {
-			got, err := w.claimed(1)
+			got, err := w.claimed()
 			if err == nil && len(got) == 1 {
 				p.say(crashLine{Op: "claim", ID: string(got[0].Body)})
 			}
@@ -559,7 +559,7 @@ func (c *crashes) prepare() {
 		for i := range packages {
 			packages[i] = fmt.Sprintf("package %d of %d", i, device)
 		}
-		if _, err := w.publish(caller, packages...); err != nil {
+		if err := w.publish(caller, packages...); err != nil {
 			c.t.Fatal(err)
 		}
 	}

@@ -162,7 +162,7 @@ func (f *flusher) refuseRest() {
 // end is finish for a request that has been in a batch: it counts what became of it, now
 // that nothing can change that any more. Only the flusher itself ends a request.
 func (f *flusher) end(r *request, err error) {
-	r.bill.settle(f.s.limits, err)
+	r.bill.Settle(f.s.limits, err)
 	if r.bill.isRepeat && err == nil {
 		f.s.metrics.duplicates.Inc()
 	}

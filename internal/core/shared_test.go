@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
-	"waxwing.im/waxwing/internal/pgtest"
-	"waxwing.im/waxwing/internal/store"
 )
 
 // TestSharedIsBounded: while nothing is answered, what waits stays within its bytes and
@@ -146,50 +144,4 @@ func TestCursorsBesideAFullBuffer(t *testing.T) {
 			t.Errorf("cursors: %v, %v", list, err)
 		}
 	})
-}
-
-// TestClaimsAreOne: a fault in the middle of a claim for many devices uses up no package.
-func TestClaimsAreOne(t *testing.T) {
-	const devices = 150
-	server := pgtest.Start(t, pgtest.Options{})
-	var left atomic.Int64
-	left.Store(1 << 40)
-	w := openWorld(t, store.Options{URL: server.Database(t), Hook: store.Watch(func(sql string, done bool) {
-		if !done && strings.HasPrefix(sql, "UPDATE key_packages SET claimed_ms") && left.Add(-1) == 0 {
-			server.Kill()
-		}
-	})})
-	owners := []ds.AccountID{"o0", "o1", "o2"}
-	if err := w.store.Update(t.Context(), func(tx *store.Tx) error {
-		for n := range devices {
-			ref := fmt.Sprintf("%064x", n)
-			d := ds.Device{Account: owners[n%3], ID: ds.DeviceID(fmt.Sprint("d", n))}
-			if _, _, err := tx.PublishKeyPackages([]ds.KeyPackage{{Device: d, Ref: ref, Suite: 1, Body: []byte("p")}}, []string{ref}); err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	left.Store(140)
-	all := Claim{Owners: owners, PerDevice: true, OnlyMLS: true}
-	if _, err := w.service.ClaimKeyPackages(t.Context(), who("ann"), all); !ds.IsUnavailable(err) {
-		t.Fatalf("with the database away: %v", err)
-	}
-	if err := server.Restart(); err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(30 * time.Second); ; {
-		found, err := w.service.ClaimKeyPackages(t.Context(), who("ann"), all)
-		if err == nil {
-			if n := len(found); n != devices {
-				t.Errorf("%d packages are left of %d", n, devices)
-			}
-			return
-		}
-		if !ds.IsUnavailable(err) || time.Now().After(deadline) {
-			t.Fatal(err)
-		}
-	}
 }

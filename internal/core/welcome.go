@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
@@ -112,7 +113,7 @@ func ownDevice(tx *store.Tx, account ds.AccountID, name ds.DeviceID) (ds.DeviceI
 	if err != nil {
 		return "", err
 	}
-	if d := findDevice(devices, string(name), ""); d != nil {
+	if d := directory.FindDevice(devices, string(name), ""); d != nil {
 		return d.Device.ID, nil
 	}
 	return name[strings.LastIndexByte(string(name), '#')+1:], nil

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/pgtest"
@@ -126,6 +127,21 @@ func (w *world) bundle(account string, b Bundle) (ds.Record, error) {
 }
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// publish publishes opaque key packages for a device.
+func (w *world) publish(who ds.Caller, texts ...string) error {
+	var list []directory.Upload
+	for _, text := range texts {
+		list = append(list, directory.Upload{Body: []byte(text), IsOpaque: true})
+	}
+	_, err := w.service.Directory().PublishKeyPackages(context.Background(), who, directory.Publication{Packages: list})
+	return err
+}
+
+// claimed hands out a key package of ann to bob.
+func (w *world) claimed() ([]ds.KeyPackage, error) {
+	return w.service.Directory().ClaimKeyPackages(context.Background(), who("bob"), directory.Claim{Owners: []ds.AccountID{"ann"}, Count: 1})
+}
 
 // errOf returns the error of an operation whose result does not matter.
 func errOf(_ Result, err error) error { return err }

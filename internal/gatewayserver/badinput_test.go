@@ -14,6 +14,7 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/mls/wire"
@@ -195,7 +196,7 @@ func (w *badWorld) everything() string {
 	must(w.t, err)
 	cursors, err := w.core.Cursors(ctx, session.Caller)
 	must(w.t, err)
-	pool, err := w.core.PublishKeyPackages(ctx, session.Caller, core.Publication{})
+	pool, err := w.core.Directory().PublishKeyPackages(ctx, session.Caller, directory.Publication{})
 	must(w.t, err)
 	available := pool.Available
 	var sessions int

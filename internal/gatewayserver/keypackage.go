@@ -5,7 +5,7 @@ import (
 	"encoding/base64"
 
 	"waxwing.im/waxwing/api/gateway"
-	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 )
@@ -18,30 +18,36 @@ func ownDevice(who identity.Session, device string) error {
 	return nil
 }
 
-func (s *Server) publishKeyPackages(ctx context.Context, who identity.Session, in *gateway.PublishKeyPackages) (any, error) {
-	if err := ownDevice(who, in.DeviceID); err != nil {
-		return nil, err
-	}
-	return s.publish(ctx, who.Caller, false, in.KeyPackages)
+// keyPackages publishes and hands out key packages.
+type keyPackages struct {
+	directory *directory.Service
+	did       func() string // of this service
 }
 
-func (s *Server) rotateKeyPackages(ctx context.Context, who identity.Session, in *gateway.RotateKeyPackages) (any, error) {
+func (k keyPackages) publishKeyPackages(ctx context.Context, who identity.Session, in *gateway.PublishKeyPackages) (any, error) {
 	if err := ownDevice(who, in.DeviceID); err != nil {
 		return nil, err
 	}
-	return s.publish(ctx, who.Caller, in.Revoke, in.Replacement)
+	return k.publish(ctx, who.Caller, false, in.KeyPackages)
+}
+
+func (k keyPackages) rotateKeyPackages(ctx context.Context, who identity.Session, in *gateway.RotateKeyPackages) (any, error) {
+	if err := ownDevice(who, in.DeviceID); err != nil {
+		return nil, err
+	}
+	return k.publish(ctx, who.Caller, in.Revoke, in.Replacement)
 }
 
 // keyPackageCharactersMax bounds a key package as it travels.
 const keyPackageCharactersMax = 64 << 10
 
 // publish refuses a list in which one is not good, by index.
-func (s *Server) publish(ctx context.Context, who ds.Caller, revoke bool, packages []string) (any, error) {
-	uploads := make([]core.Upload, len(packages))
+func (k keyPackages) publish(ctx context.Context, who ds.Caller, revoke bool, packages []string) (any, error) {
+	uploads := make([]directory.Upload, len(packages))
 	for i, text := range packages {
 		uploads[i] = uploadOf(text)
 	}
-	done, err := s.core.PublishKeyPackages(ctx, who, core.Publication{Packages: uploads, Revoke: revoke})
+	done, err := k.directory.PublishKeyPackages(ctx, who, directory.Publication{Packages: uploads, Revoke: revoke})
 	if err != nil {
 		return nil, err
 	}
@@ -49,42 +55,42 @@ func (s *Server) publish(ctx context.Context, who ds.Caller, revoke bool, packag
 		p := done.Problems[0]
 		return nil, &ds.Refusal{Code: ds.InvalidRequest, Message: p.Text, Index: p.Index, HasIndex: true}
 	}
-	did := s.did()
+	did := k.did()
 	return &gateway.KeyPackagesPublished{Status: "ok", ServedBy: did, UserHomeGateway: did, Available: done.Available}, nil
 }
 
 // uploadOf reads a published string: base64 of an MLS key package, or else an opaque one.
-func uploadOf(text string) core.Upload {
+func uploadOf(text string) directory.Upload {
 	if len(text) > keyPackageCharactersMax {
-		return core.Upload{Problem: "key package too large"}
+		return directory.Upload{Problem: "key package too large"}
 	}
 	raw, err := base64.StdEncoding.Strict().DecodeString(text)
-	if err == nil && core.IsKeyPackage(raw) && base64.StdEncoding.EncodeToString(raw) == text {
-		return core.Upload{Body: raw}
+	if err == nil && directory.IsKeyPackage(raw) && base64.StdEncoding.EncodeToString(raw) == text {
+		return directory.Upload{Body: raw}
 	}
-	return core.Upload{Body: []byte(text), IsOpaque: true}
+	return directory.Upload{Body: []byte(text), IsOpaque: true}
 }
 
 // countMax is what fits in an int everywhere; core's own bound is far below.
 const countMax = 1 << 20
 
-func (s *Server) fetchKeyPackages(ctx context.Context, who identity.Session, in *gateway.FetchKeyPackages) (any, error) {
+func (k keyPackages) fetchKeyPackages(ctx context.Context, who identity.Session, in *gateway.FetchKeyPackages) (any, error) {
 	owner := ds.AccountID(in.UserID)
 	switch {
 	case !ds.IsValidAccount(in.UserID):
 		return nil, ds.Refuse(ds.InvalidRequest, "user_id: not 1 to %d bytes of text", ds.AccountBytesMax)
 	case in.PerDevice:
-		return s.fetchPerDevice(ctx, who.Caller, owner)
+		return k.fetchPerDevice(ctx, who.Caller, owner)
 	case in.Count == nil:
 		return nil, ds.Refuse(ds.InvalidRequest, "count: missing")
 	case *in.Count < 0:
 		return nil, ds.Refuse(ds.InvalidRequest, "count: negative")
 	}
-	packages, err := s.core.ClaimKeyPackages(ctx, who.Caller, core.Claim{Owners: []ds.AccountID{owner}, Count: int(min(*in.Count, countMax))})
+	packages, err := k.directory.ClaimKeyPackages(ctx, who.Caller, directory.Claim{Owners: []ds.AccountID{owner}, Count: int(min(*in.Count, countMax))})
 	if err != nil {
 		return nil, err
 	}
-	did := s.did()
+	did := k.did()
 	out := &gateway.KeyPackages{KeyPackages: make([]string, len(packages)), ServedBy: did, UserHomeGateway: did}
 	for i := range packages {
 		out.KeyPackages[i] = textOf(packages[i].Body, packages[i].Encoding)
@@ -92,12 +98,12 @@ func (s *Server) fetchKeyPackages(ctx context.Context, who identity.Session, in 
 	return out, nil
 }
 
-func (s *Server) fetchPerDevice(ctx context.Context, who ds.Caller, owner ds.AccountID) (any, error) {
-	packages, err := s.core.ClaimKeyPackages(ctx, who, core.Claim{Owners: []ds.AccountID{owner}, PerDevice: true})
+func (k keyPackages) fetchPerDevice(ctx context.Context, who ds.Caller, owner ds.AccountID) (any, error) {
+	packages, err := k.directory.ClaimKeyPackages(ctx, who, directory.Claim{Owners: []ds.AccountID{owner}, PerDevice: true})
 	if err != nil {
 		return nil, err
 	}
-	did := s.did()
+	did := k.did()
 	out := &gateway.DeviceKeyPackages{Items: make([]gateway.DeviceKeyPackage, len(packages)), ServedBy: did, UserHomeGateway: did}
 	for i, p := range packages {
 		out.Items[i] = gateway.DeviceKeyPackage{

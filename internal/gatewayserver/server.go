@@ -137,7 +137,7 @@ func New(o Options) *Server {
 	s.sessions = sessions{s.core, s.identity, s.limits, s.metrics}
 	s.messages = messages{s.core, s.did}
 	s.reports = reports{s.core, s.limits, s.metrics}
-	rooms := rooms{s.core, s.did}
+	rooms, packages := rooms{s.core, s.did}, keyPackages{s.core.Directory(), s.did}
 
 	s.mux.HandleFunc("GET /healthz", s.healthz)
 	s.mux.HandleFunc("GET /v1/ws", s.serveSocket)
@@ -159,9 +159,9 @@ func New(o Options) *Server {
 	command(s, "POST /v1/rooms/remove", rooms.remove)
 	command(s, "POST /v1/rooms/leave", rooms.leaveRoom)
 	command(s, "POST /v1/dms/create", rooms.createDM)
-	command(s, "POST /v1/keypackages", s.publishKeyPackages)
-	command(s, "POST /v1/keypackages/fetch", s.fetchKeyPackages)
-	command(s, "POST /v1/keypackages/rotate", s.rotateKeyPackages)
+	command(s, "POST /v1/keypackages", packages.publishKeyPackages)
+	command(s, "POST /v1/keypackages/fetch", packages.fetchKeyPackages)
+	command(s, "POST /v1/keypackages/rotate", packages.rotateKeyPackages)
 
 	// Sessions that end elsewhere are cut off at once.
 	s.connections.Watch(s.clock, min(s.pingInterval, s.streamPing, s.heartbeat), s.identity.Ends())

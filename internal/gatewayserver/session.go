@@ -8,6 +8,7 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
@@ -182,7 +183,7 @@ func (s sessions) revoke(ctx context.Context, who identity.Session, in *gateway.
 	if err == nil && in.KeyPackages {
 		// Last: a lost device that publishes without pause uses up its limit of calls, and
 		// could otherwise delay its end.
-		_, err = s.core.PublishKeyPackages(ctx, ds.Caller{Account: who.Account, Device: selection.DeviceID}, core.Publication{Revoke: true})
+		_, err = s.core.Directory().PublishKeyPackages(ctx, ds.Caller{Account: who.Account, Device: selection.DeviceID}, directory.Publication{Revoke: true})
 	}
 	return &gateway.Revoked{Status: "ok", Revoked: int64(len(ids)), RevokedSessionIDs: ids}, err
 }

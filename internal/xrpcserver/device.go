@@ -10,6 +10,7 @@ import (
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
 )
 
@@ -24,11 +25,16 @@ const (
 	pageDefault           = 50
 )
 
-// registerDevices makes the methods of devices callable.
-func (s *Server) registerDevices() {
-	procedure(s, xrpc.RegisterDevice, s.registerDevice)
-	query(s, xrpc.ListDevices, s.listDevices)
-	query(s, xrpc.GetPendingDevices, s.getPendingDevices)
+// devices registers, lists and deletes devices, and hands out those that wait to be added.
+type devices struct {
+	core      *core.Service
+	directory *directory.Service
+}
+
+func (h devices) register(s *Server) {
+	procedure(s, xrpc.RegisterDevice, h.registerDevice)
+	query(s, xrpc.ListDevices, h.listDevices)
+	query(s, xrpc.GetPendingDevices, h.getPendingDevices)
 }
 
 // mlsDID is what a device is called in MLS: its account's DID, '#' and its id.
@@ -39,17 +45,17 @@ func invalid(sentence string) *Error {
 	return &Error{http.StatusBadRequest, xrpc.ErrorInvalidRequest, sentence}
 }
 
-func (s *Server) registerDevice(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
+func (h devices) registerDevice(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
 	if len(in.DeviceUUID) > deviceUUIDMax || len(in.PushToken) > pushTokenMax || len(in.DeviceID) > 3*ds.IDBytesMax {
 		return nil, invalid("deviceUUID, deviceId or pushToken is too long")
 	}
 	act := map[xrpc.DeviceAction]func(context.Context, ds.Caller, *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error){
-		xrpc.DeviceRegister:                s.registerNewDevice,
-		xrpc.DeviceUpdateToken:             s.updateToken,
-		xrpc.DeviceRemoveToken:             s.updateToken,
-		xrpc.DeviceDelete:                  s.deleteDevice,
-		xrpc.DeviceClaimPendingAddition:    s.claimPendingAddition,
-		xrpc.DeviceCompletePendingAddition: s.completePendingAddition,
+		xrpc.DeviceRegister:                h.registerNewDevice,
+		xrpc.DeviceUpdateToken:             h.updateToken,
+		xrpc.DeviceRemoveToken:             h.updateToken,
+		xrpc.DeviceDelete:                  h.deleteDevice,
+		xrpc.DeviceClaimPendingAddition:    h.claimPendingAddition,
+		xrpc.DeviceCompletePendingAddition: h.completePendingAddition,
 	}[in.Action()]
 	if act == nil {
 		return nil, invalid("action is none of this method's")
@@ -57,7 +63,7 @@ func (s *Server) registerDevice(ctx context.Context, who ds.Caller, in *xrpc.Reg
 	return act(ctx, who, in)
 }
 
-func (s *Server) registerNewDevice(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
+func (h devices) registerNewDevice(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
 	name := cleanName(in.DeviceName)
 	switch {
 	case name == "" || utf8.RuneCountInString(name) > deviceNameMax:
@@ -67,7 +73,7 @@ func (s *Server) registerNewDevice(ctx context.Context, who ds.Caller, in *xrpc.
 	case len(in.KeyPackages) == 0 || len(in.KeyPackages) > registeredPackagesMax:
 		return nil, &Error{http.StatusBadRequest, "InvalidKeyPackages", "there must be 1 to 200 keyPackages"}
 	}
-	d, conversations, err := s.core.RegisterDevice(ctx, who, core.Registration{Name: name, UUID: in.DeviceUUID, SignatureKey: in.SignaturePublicKey,
+	d, conversations, err := h.core.RegisterDevice(ctx, who, directory.Registration{Name: name, UUID: in.DeviceUUID, SignatureKey: in.SignaturePublicKey,
 		PushToken: in.PushToken, Generation: int(xrpc.GenerationOf(in)), Uploads: uploads(in.KeyPackages)})
 	if err != nil {
 		return nil, err
@@ -94,12 +100,12 @@ func deviceOutput(d ds.Device) *xrpc.RegisterDeviceOutput {
 	return &xrpc.RegisterDeviceOutput{DeviceID: string(d.ID), MLSDID: mlsDID(d)}
 }
 
-func namesOf(in *xrpc.RegisterDeviceInput) core.DeviceNames {
-	return core.DeviceNames{ID: in.DeviceID, UUID: in.DeviceUUID, Name: cleanName(in.DeviceName)}
+func namesOf(in *xrpc.RegisterDeviceInput) directory.DeviceNames {
+	return directory.DeviceNames{ID: in.DeviceID, UUID: in.DeviceUUID, Name: cleanName(in.DeviceName)}
 }
 
 // updateToken changes a push token, or removes it.
-func (s *Server) updateToken(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
+func (h devices) updateToken(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
 	token := in.PushToken
 	switch isUpdate := in.Action() == xrpc.DeviceUpdateToken; {
 	case !isUpdate:
@@ -107,11 +113,11 @@ func (s *Server) updateToken(ctx context.Context, who ds.Caller, in *xrpc.Regist
 	case token == "":
 		return nil, invalid("pushToken is required")
 	}
-	d, err := s.core.SetPushToken(ctx, who, namesOf(in), token)
+	d, err := h.directory.SetPushToken(ctx, who, namesOf(in), token)
 	if err != nil {
 		return nil, err
 	}
-	conversations, err := s.core.RecentConversations(ctx, who)
+	conversations, err := h.core.RecentConversations(ctx, who)
 	if err != nil {
 		return nil, err
 	}
@@ -123,11 +129,11 @@ func (s *Server) updateToken(ctx context.Context, who ds.Caller, in *xrpc.Regist
 	return out, nil
 }
 
-func (s *Server) deleteDevice(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
+func (h devices) deleteDevice(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
 	if in.DeviceID == "" && in.DeviceUUID == "" {
 		return nil, invalid("deviceId is required")
 	}
-	gone, err := s.core.DeleteDevice(ctx, who, namesOf(in))
+	gone, err := h.directory.DeleteDevice(ctx, who, namesOf(in))
 	if err != nil {
 		return nil, err
 	}
@@ -141,15 +147,15 @@ func (s *Server) deleteDevice(ctx context.Context, who ds.Caller, in *xrpc.Regis
 }
 
 // claimPendingAddition answers a claim that somebody else has with who it is.
-func (s *Server) claimPendingAddition(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
+func (h devices) claimPendingAddition(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
 	if in.PendingAdditionID == "" {
 		return nil, invalid("pendingAdditionId is required")
 	}
-	a, packages, err := s.core.ClaimAddition(ctx, who, in.PendingAdditionID, true)
+	a, packages, err := h.directory.ClaimAddition(ctx, who, in.PendingAdditionID, true)
 	if err != nil && !isBecause(err, ds.AdditionClaimed) {
 		return nil, err
 	}
-	g, genErr := generationOf(ctx, s.core, who, in)
+	g, genErr := generationOf(ctx, h.directory, who, in)
 	if genErr != nil {
 		return nil, genErr
 	}
@@ -163,12 +169,12 @@ func (s *Server) claimPendingAddition(ctx context.Context, who ds.Caller, in *xr
 }
 
 // completePendingAddition says in its answer why an addition is not completed.
-func (s *Server) completePendingAddition(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
+func (h devices) completePendingAddition(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
 	if in.PendingAdditionID == "" {
 		return nil, invalid("pendingAdditionId is required")
 	}
 	out := deviceOutput(ds.Device{Account: who.Account, ID: ds.DeviceID(in.DeviceID)})
-	err := s.core.CompleteAddition(ctx, who, in.PendingAdditionID)
+	err := h.directory.CompleteAddition(ctx, who, in.PendingAdditionID)
 	var refusal *ds.Refusal
 	switch {
 	case err == nil:
@@ -187,8 +193,8 @@ func isBecause(err error, reason ds.Reason) bool {
 	return errors.As(err, &refusal) && refusal.Reason == reason
 }
 
-func (s *Server) listDevices(ctx context.Context, who ds.Caller, _ *xrpc.ListDevicesParams) (*xrpc.ListDevicesOutput, error) {
-	devices, err := s.core.Devices(ctx, who)
+func (h devices) listDevices(ctx context.Context, who ds.Caller, _ *xrpc.ListDevicesParams) (*xrpc.ListDevicesOutput, error) {
+	devices, err := h.directory.Devices(ctx, who)
 	if err != nil {
 		return nil, err
 	}
@@ -200,7 +206,7 @@ func (s *Server) listDevices(ctx context.Context, who ds.Caller, _ *xrpc.ListDev
 	return out, nil
 }
 
-func (s *Server) getPendingDevices(ctx context.Context, who ds.Caller, in *xrpc.GetPendingDevicesParams) (*xrpc.GetPendingDevicesOutput, error) {
+func (h devices) getPendingDevices(ctx context.Context, who ds.Caller, in *xrpc.GetPendingDevicesParams) (*xrpc.GetPendingDevicesOutput, error) {
 	limit, err := pageLimit(in.Limit)
 	if err != nil {
 		return nil, err
@@ -212,7 +218,7 @@ func (s *Server) getPendingDevices(ctx context.Context, who ds.Caller, in *xrpc.
 	for _, id := range in.ConvoIDs {
 		conversations = append(conversations, ds.ConversationID(id))
 	}
-	list, err := s.core.PendingAdditions(ctx, who, conversations, limit)
+	list, err := h.directory.PendingAdditions(ctx, who, conversations, limit)
 	if err != nil {
 		return nil, err
 	}

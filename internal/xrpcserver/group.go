@@ -10,14 +10,16 @@ import (
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
 )
 
 // groups holds the methods of MLS groups.
 type groups struct {
-	core *core.Service
-	did  func() string                                      // of this service
-	sign func(content []byte) (signature []byte, err error) // nil: no receipts
+	core      *core.Service
+	directory *directory.Service
+	did       func() string                                      // of this service
+	sign      func(content []byte) (signature []byte, err error) // nil: no receipts
 }
 
 func (g groups) register(s *Server) {
@@ -51,7 +53,7 @@ func (g groups) getGroupState(ctx context.Context, who ds.Caller, in *xrpc.GetGr
 	if text := base64.StdEncoding.EncodedLen; text(len(state.Info))+text(len(state.Welcome)) > answerBytes(g.core)-pageFieldBytes && state.Welcome != nil {
 		state.Info = nil // the caller enters by the Welcome, or asks for the GroupInfo alone
 	}
-	generation, err := generationOf(ctx, g.core, who, in)
+	generation, err := generationOf(ctx, g.directory, who, in)
 	if err != nil {
 		return nil, err
 	}
@@ -257,7 +259,7 @@ func (g groups) listPending(ctx context.Context, who ds.Caller, in *xrpc.CommitG
 	if in.ConvoID != "" {
 		only = []ds.ConversationID{ds.ConversationID(in.ConvoID)}
 	}
-	list, err := g.core.PendingAdditions(ctx, who, only, pageMax)
+	list, err := g.directory.PendingAdditions(ctx, who, only, pageMax)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +274,7 @@ func (g groups) claimPending(ctx context.Context, who ds.Caller, in *xrpc.Commit
 	if in.PendingAdditionID == "" {
 		return nil, badInput("pendingAdditionId", "is required")
 	}
-	a, _, err := g.core.ClaimAddition(ctx, who, in.PendingAdditionID, false)
+	a, _, err := g.directory.ClaimAddition(ctx, who, in.PendingAdditionID, false)
 	if err != nil {
 		return nil, err
 	}
@@ -284,7 +286,7 @@ func (g groups) completePending(ctx context.Context, who ds.Caller, in *xrpc.Com
 	if in.PendingAdditionID == "" {
 		return nil, badInput("pendingAdditionId", "is required")
 	}
-	return success(g.core.CompleteAddition(ctx, who, in.PendingAdditionID))
+	return success(g.directory.CompleteAddition(ctx, who, in.PendingAdditionID))
 }
 
 // success returns the output of actions that return no data.
@@ -295,7 +297,7 @@ func success(err error) (*xrpc.CommitGroupChangeOutput, error) {
 	return &xrpc.CommitGroupChangeOutput{Success: true}, nil
 }
 
-func additionOutput(a core.Addition) xrpc.PendingAddition {
+func additionOutput(a directory.Addition) xrpc.PendingAddition {
 	return xrpc.PendingAddition{ID: a.ID, ConvoID: string(a.Conversation), UserDID: string(a.Device.Account), DeviceID: string(a.Device.ID),
 		DeviceName: a.DeviceName, DeviceCredentialDID: mlsDID(a.Device), Status: a.Status, ClaimedBy: string(a.ClaimedBy), CreatedAt: xrpc.TimeMS(a.CreatedMS)}
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"waxwing.im/waxwing/api/xrpc"
-	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
 )
 
@@ -21,20 +21,22 @@ const (
 	replenishReasonMax   = 120
 )
 
-// registerKeyPackages makes the methods of key packages callable.
-func (s *Server) registerKeyPackages() {
-	procedure(s, xrpc.PublishKeyPackages, s.publishKeyPackages)
-	query(s, xrpc.GetKeyPackages, s.getKeyPackages)
-	query(s, xrpc.GetKeyPackageStatus, s.getKeyPackageStatus)
+// keyPackages publishes, hands out and counts key packages.
+type keyPackages struct{ directory *directory.Service }
+
+func (k keyPackages) register(s *Server) {
+	procedure(s, xrpc.PublishKeyPackages, k.publishKeyPackages)
+	query(s, xrpc.GetKeyPackages, k.getKeyPackages)
+	query(s, xrpc.GetKeyPackageStatus, k.getKeyPackageStatus)
 }
 
-// uploads is what core is asked to publish.
-func uploads(packages []xrpc.KeyPackageIn) []core.Upload {
-	list := make([]core.Upload, len(packages))
+// uploads returns what the directory is asked to publish.
+func uploads(packages []xrpc.KeyPackageIn) []directory.Upload {
+	list := make([]directory.Upload, len(packages))
 	for i, p := range packages {
 		suite, isKnown := xrpc.SuiteNumber(p.CipherSuite)
-		list[i] = core.Upload{Body: p.KeyPackage.Data, Problem: p.Problem,
-			Metadata: &core.PackageMetadata{Suite: suite, ExpiresMS: p.Expires.UnixMilli(), LastResort: p.LastResort}}
+		list[i] = directory.Upload{Body: p.KeyPackage.Data, Problem: p.Problem,
+			Metadata: &directory.PackageMetadata{Suite: suite, ExpiresMS: p.Expires.UnixMilli(), LastResort: p.LastResort}}
 		if !isKnown && p.Problem == "" && len(p.KeyPackage.Data) > 0 {
 			list[i].Problem = "cipherSuite is not known here"
 		}
@@ -45,10 +47,10 @@ func uploads(packages []xrpc.KeyPackageIn) []core.Upload {
 // packageOutput is a package as it is handed out: as it was published, in the shape that
 // the caller reads.
 func packageOutput(g xrpc.Generation, p ds.KeyPackage) xrpc.KeyPackageOut {
-	return xrpc.KeyPackageOut{DID: string(p.Device.Account), KeyPackage: g.Blob(core.PublishedForm(p)), KeyPackageHash: p.Ref, CipherSuite: xrpc.SuiteName(p.Suite)}
+	return xrpc.KeyPackageOut{DID: string(p.Device.Account), KeyPackage: g.Blob(directory.PublishedForm(p)), KeyPackageHash: p.Ref, CipherSuite: xrpc.SuiteName(p.Suite)}
 }
 
-func (s *Server) publishKeyPackages(ctx context.Context, who ds.Caller, in *xrpc.PublishKeyPackagesInput) (*xrpc.PublishKeyPackagesOutput, error) {
+func (k keyPackages) publishKeyPackages(ctx context.Context, who ds.Caller, in *xrpc.PublishKeyPackagesInput) (*xrpc.PublishKeyPackagesOutput, error) {
 	if len(in.DeviceID) > 3*ds.IDBytesMax {
 		return nil, invalid("deviceId is too long")
 	}
@@ -56,11 +58,11 @@ func (s *Server) publishKeyPackages(ctx context.Context, who ds.Caller, in *xrpc
 	var err error
 	switch in.Action {
 	case "publish", "publishBatch":
-		out.PublishResult, err = s.publishBatch(ctx, who, in)
+		out.PublishResult, err = k.publishBatch(ctx, who, in)
 	case "sync":
-		out.SyncResult, err = s.syncKeyPackages(ctx, who, in)
+		out.SyncResult, err = k.syncKeyPackages(ctx, who, in)
 	case "requestReplenish":
-		out.ReplenishResult, err = s.requestReplenish(ctx, who, in)
+		out.ReplenishResult, err = k.requestReplenish(ctx, who, in)
 	case "stats":
 	default:
 		err = &Error{http.StatusBadRequest, "InvalidAction", "action is none of this method's"}
@@ -68,19 +70,19 @@ func (s *Server) publishKeyPackages(ctx context.Context, who ds.Caller, in *xrpc
 	if err != nil {
 		return nil, err
 	}
-	counts, err := s.core.KeyPackageCounts(ctx, who, in.DeviceID)
+	counts, err := k.directory.KeyPackageCounts(ctx, who, in.DeviceID)
 	out.Stats = xrpc.KeyPackageCounts{Published: counts.Published, Available: counts.Available, Expired: counts.Expired}
 	return out, err
 }
 
-func (s *Server) publishBatch(ctx context.Context, who ds.Caller, in *xrpc.PublishKeyPackagesInput) (*xrpc.PublishResult, error) {
+func (k keyPackages) publishBatch(ctx context.Context, who ds.Caller, in *xrpc.PublishKeyPackagesInput) (*xrpc.PublishResult, error) {
 	switch {
 	case len(in.KeyPackages) == 0:
 		return nil, &Error{http.StatusBadRequest, "MissingKeyPackages", "keyPackages is required"}
 	case len(in.KeyPackages) > publishedPackagesMax:
 		return nil, &Error{http.StatusBadRequest, "BatchTooLarge", "at most 100 keyPackages"}
 	}
-	done, err := s.core.PublishKeyPackages(ctx, who, core.Publication{Packages: uploads(in.KeyPackages), Device: in.DeviceID, Generation: int(xrpc.GenerationOf(in))})
+	done, err := k.directory.PublishKeyPackages(ctx, who, directory.Publication{Packages: uploads(in.KeyPackages), Device: in.DeviceID, Generation: int(xrpc.GenerationOf(in))})
 	if err != nil {
 		return nil, err
 	}
@@ -91,7 +93,7 @@ func (s *Server) publishBatch(ctx context.Context, who ds.Caller, in *xrpc.Publi
 	return out, nil
 }
 
-func (s *Server) syncKeyPackages(ctx context.Context, who ds.Caller, in *xrpc.PublishKeyPackagesInput) (*xrpc.SyncResult, error) {
+func (k keyPackages) syncKeyPackages(ctx context.Context, who ds.Caller, in *xrpc.PublishKeyPackagesInput) (*xrpc.SyncResult, error) {
 	switch {
 	case in.DeviceID == "":
 		return nil, &Error{http.StatusBadRequest, "MissingDeviceId", "deviceId is required"}
@@ -104,7 +106,7 @@ func (s *Server) syncKeyPackages(ctx context.Context, who ds.Caller, in *xrpc.Pu
 	for i, hash := range *in.LocalHashes {
 		local[i] = strings.ToLower(hash)
 	}
-	left, err := s.core.SyncKeyPackages(ctx, who, in.DeviceID, local)
+	left, err := k.directory.SyncKeyPackages(ctx, who, in.DeviceID, local)
 	if err != nil {
 		return nil, err
 	}
@@ -113,11 +115,11 @@ func (s *Server) syncKeyPackages(ctx context.Context, who ds.Caller, in *xrpc.Pu
 		RemainingAvailable: &left.Available, DeviceID: string(left.Device)}, nil
 }
 
-func (s *Server) requestReplenish(ctx context.Context, who ds.Caller, in *xrpc.PublishKeyPackagesInput) (*xrpc.ReplenishResult, error) {
+func (k keyPackages) requestReplenish(ctx context.Context, who ds.Caller, in *xrpc.PublishKeyPackagesInput) (*xrpc.ReplenishResult, error) {
 	if len(in.TargetDIDs) > didsMax || len(in.Reason) > replenishReasonMax || len(in.ConvoID) > 2*ds.IDBytesMax {
 		return nil, invalid("targetDids, reason or convoId is too long")
 	}
-	asked, err := s.core.RequestReplenish(ctx, who, accounts(in.TargetDIDs), ds.ConversationID(in.ConvoID))
+	asked, err := k.directory.RequestReplenish(ctx, who, accounts(in.TargetDIDs), ds.ConversationID(in.ConvoID))
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +143,7 @@ func suiteOf(name string) (int64, error) {
 	return number, nil
 }
 
-func (s *Server) getKeyPackages(ctx context.Context, who ds.Caller, in *xrpc.GetKeyPackagesParams) (*xrpc.GetKeyPackagesOutput, error) {
+func (k keyPackages) getKeyPackages(ctx context.Context, who ds.Caller, in *xrpc.GetKeyPackagesParams) (*xrpc.GetKeyPackagesOutput, error) {
 	switch {
 	case len(in.DIDs) == 0:
 		return nil, invalid("dids is required")
@@ -157,11 +159,11 @@ func (s *Server) getKeyPackages(ctx context.Context, who ds.Caller, in *xrpc.Get
 	if err != nil {
 		return nil, err
 	}
-	g, err := generationOf(ctx, s.core, who, in)
+	g, err := generationOf(ctx, k.directory, who, in)
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.core.ClaimKeyPackages(ctx, who, core.Claim{Owners: accounts(in.DIDs), PerDevice: true, OnlyMLS: true, Suite: suite, CountPairs: true})
+	list, err := k.directory.ClaimKeyPackages(ctx, who, directory.Claim{Owners: accounts(in.DIDs), PerDevice: true, OnlyMLS: true, Suite: suite, CountPairs: true})
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +201,7 @@ func isDID[S ~string](text S) bool {
 	return isIn(method, letters) && isIn(id, letters+strings.ToUpper(letters)+digits+"._:%-") && id[len(id)-1] != ':' && id[len(id)-1] != '%'
 }
 
-func (s *Server) getKeyPackageStatus(ctx context.Context, who ds.Caller, in *xrpc.GetKeyPackageStatusParams) (*xrpc.GetKeyPackageStatusOutput, error) {
+func (k keyPackages) getKeyPackageStatus(ctx context.Context, who ds.Caller, in *xrpc.GetKeyPackageStatusParams) (*xrpc.GetKeyPackageStatusOutput, error) {
 	if in.DID != "" && in.DID != string(who.Account) {
 		return nil, &Error{http.StatusForbidden, "Unauthorized", "only the owner sees what became of key packages"}
 	}
@@ -224,14 +226,14 @@ func (s *Server) getKeyPackageStatus(ctx context.Context, who ds.Caller, in *xrp
 	}
 	out := &xrpc.GetKeyPackageStatusOutput{}
 	if wants["stats"] {
-		if out.Stats, err = s.packageStats(ctx, who, suite); err != nil {
+		if out.Stats, err = k.packageStats(ctx, who, suite); err != nil {
 			return nil, err
 		}
 	}
 	if !wants["status"] && !wants["history"] {
 		return out, nil
 	}
-	list, err := s.core.PublishedPackages(ctx, who, suite, beforeMS, after, limit)
+	list, err := k.directory.PublishedPackages(ctx, who, suite, beforeMS, after, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -250,8 +252,8 @@ func (s *Server) getKeyPackageStatus(ctx context.Context, who ds.Caller, in *xrp
 	return out, nil
 }
 
-func (s *Server) packageStats(ctx context.Context, who ds.Caller, suite int64) (*xrpc.KeyPackageStats, error) {
-	pool, err := s.core.KeyPackageStatus(ctx, who, suite)
+func (k keyPackages) packageStats(ctx context.Context, who ds.Caller, suite int64) (*xrpc.KeyPackageStats, error) {
+	pool, err := k.directory.KeyPackageStatus(ctx, who, suite)
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +265,7 @@ func (s *Server) packageStats(ctx context.Context, who ds.Caller, suite int64) (
 	return stats, nil
 }
 
-func packageStatus(p core.PublishedPackage) xrpc.KeyPackageStatus {
+func packageStatus(p directory.PublishedPackage) xrpc.KeyPackageStatus {
 	status := xrpc.KeyPackageStatus{ID: p.ID, DeviceID: string(p.Device), CipherSuite: xrpc.SuiteName(p.Suite), CreatedAt: xrpc.TimeMS(p.PublishedMS), Consumed: p.ClaimedMS != 0}
 	if p.ExpiresMS != 0 {
 		status.ExpiresAt = xrpc.TimeMS(p.ExpiresMS)
@@ -272,7 +274,7 @@ func packageStatus(p core.PublishedPackage) xrpc.KeyPackageStatus {
 }
 
 // packageHistory is what happened to a package, the newest first.
-func packageHistory(p core.PublishedPackage) []xrpc.KeyPackageHistory {
+func packageHistory(p directory.PublishedPackage) []xrpc.KeyPackageHistory {
 	published := xrpc.KeyPackageHistory{ID: p.ID, Action: "published", CreatedAt: xrpc.TimeMS(p.PublishedMS)}
 	switch {
 	case p.ClaimedMS != 0:

@@ -88,18 +88,18 @@ func New(o Options) *Server {
 	s.subscriptions = newSubscriptions(s, o.Heartbeat, o.PongTimeout)
 
 	for _, noun := range []interface{ register(*Server) }{
+		devices{s.core, s.core.Directory()},
+		keyPackages{s.core.Directory()},
 		conversations{s.core, o.ServiceDID},
 		members{s.core},
 		settings{s.core},
 		messages{s.core},
-		groups{s.core, o.ServiceDID, o.Sign},
+		groups{s.core, s.core.Directory(), o.ServiceDID, o.Sign},
 		deliveries{s.core, o.ServiceDID, o.PublicURL, services},
 		s.subscriptions,
 	} {
 		noun.register(s)
 	}
-	s.registerDevices()
-	s.registerKeyPackages()
 	s.registerInvites()
 	s.registerLexicons()
 	s.registerRest()

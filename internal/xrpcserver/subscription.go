@@ -155,7 +155,7 @@ func (s *subscriptions) authorize(r *http.Request, nsid string, in *xrpc.Subscri
 		if in.ConvoID != "" {
 			pass.Conversations = []ds.ConversationID{ds.ConversationID(in.ConvoID)}
 		}
-		pass.Generation, err = s.core.RememberedGeneration(r.Context(), who.Account)
+		pass.Generation, err = s.core.Directory().RememberedGeneration(r.Context(), who.Account)
 		return pass, err
 	}
 	if address := s.server.proxies.AddressOf(r); address != "" {

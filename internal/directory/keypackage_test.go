@@ -1,9 +1,10 @@
-package core
+package directory
 
 import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls"
 	"waxwing.im/waxwing/mls/leaf"
 	"waxwing.im/waxwing/mls/suite"
@@ -32,38 +35,6 @@ func published(t *testing.T, account string, o mls.KeyPackageOptions) string {
 		t.Fatal(err)
 	}
 	return base64.StdEncoding.EncodeToString(p.Message())
-}
-
-// uploadsOf are strings as a door publishes them.
-func uploadsOf(texts []string) []Upload {
-	list := make([]Upload, len(texts))
-	for i, text := range texts {
-		raw, err := base64.StdEncoding.Strict().DecodeString(text)
-		if list[i] = (Upload{Body: raw}); err != nil || base64.StdEncoding.EncodeToString(raw) != text || !IsKeyPackage(raw) {
-			list[i] = Upload{Body: []byte(text), IsOpaque: true}
-		}
-	}
-	return list
-}
-
-// publish publishes strings for a device, and returns the size of its pool.
-func (w *world) publish(who ds.Caller, texts ...string) (int64, error) {
-	out, err := w.service.PublishKeyPackages(context.Background(), who, Publication{Packages: uploadsOf(texts)})
-	if err == nil && len(out.Problems) > 0 {
-		return 0, &ds.Refusal{Code: ds.InvalidRequest, Message: out.Problems[0].Text, Index: out.Problems[0].Index, HasIndex: true}
-	}
-	return out.Available, err
-}
-
-// rotate publishes strings in place of what the device's pool holds.
-func (w *world) rotate(who ds.Caller, texts ...string) (int64, error) {
-	out, err := w.service.PublishKeyPackages(context.Background(), who, Publication{Packages: uploadsOf(texts), Revoke: true})
-	return out.Available, err
-}
-
-// claimed hands out packages of ann to bob.
-func (w *world) claimed(count int) ([]ds.KeyPackage, error) {
-	return w.service.ClaimKeyPackages(context.Background(), who("bob"), Claim{Owners: []ds.AccountID{"ann"}, Count: count})
 }
 
 func TestPublishKeyPackages(t *testing.T) {
@@ -210,23 +181,10 @@ func TestClaimKeyPackages(t *testing.T) {
 		if got, err := w.service.ClaimKeyPackages(ctx, who("bob"), Claim{Owners: []ds.AccountID{"nobody"}, Count: 1}); err != nil || len(got) != 0 {
 			t.Errorf("of an unknown account: %v, %v", got, err)
 		}
-		// The owner was told once that the pool is low and once that it is empty.
-		f := w.service.NewFollower(who("ann"))
-		defer f.Close()
-		if err := followFrom(ctx, f, "", 0); err != nil {
-			t.Fatal(err)
-		}
-		page, err := f.Next(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, e := range page.Events {
-			if e.Available != 0 {
-				t.Errorf("told %+v", e)
-			}
-		}
-		if len(page.Events) != 1 || page.Records[0].Kind != ds.KeyPackagesLow {
-			t.Errorf("told %+v", page.Events)
+		// The owner was told once, when the pool was low and empty.
+		told, err := w.store.RecordsAfter(context.Background(), ds.AccountLog("ann"), 0, 10, 1<<20)
+		if err != nil || len(told) != 1 || told[0].Kind != ds.KeyPackagesLow || !slices.Equal(w.woken(), []ds.AccountID{"ann"}) {
+			t.Errorf("told %+v, woken %v, %v", told, w.woken(), err)
 		}
 	})
 }
@@ -308,11 +266,11 @@ func TestClaimRace(t *testing.T) {
 func TestPublishIsBounded(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		var inserts atomic.Int64
-		w := hookedWorld(t, url, func(sql string, done bool) {
+		w := openWorld(t, store.Options{URL: url, Hook: store.Watch(func(sql string, done bool) {
 			if !done && strings.HasPrefix(sql, "INSERT INTO key_packages") {
 				inserts.Add(1)
 			}
-		})
+		})})
 		const count, lastAt = 3*keyPackagesMax + 7, 10
 		packages := make([]string, count)
 		for i := range packages {
@@ -347,4 +305,50 @@ func TestPublishIsBounded(t *testing.T) {
 			t.Error("the one for last is not the newest", err)
 		}
 	})
+}
+
+// TestClaimsAreOne: a fault in the middle of a claim for many devices uses up no package.
+func TestClaimsAreOne(t *testing.T) {
+	const devices = 150
+	server := pgtest.Start(t, pgtest.Options{})
+	var left atomic.Int64
+	left.Store(1 << 40)
+	w := openWorld(t, store.Options{URL: server.Database(t), Hook: store.Watch(func(sql string, done bool) {
+		if !done && strings.HasPrefix(sql, "UPDATE key_packages SET claimed_ms") && left.Add(-1) == 0 {
+			server.Kill()
+		}
+	})})
+	owners := []ds.AccountID{"o0", "o1", "o2"}
+	if err := w.store.Update(t.Context(), func(tx *store.Tx) error {
+		for n := range devices {
+			ref := fmt.Sprintf("%064x", n)
+			d := ds.Device{Account: owners[n%3], ID: ds.DeviceID(fmt.Sprint("d", n))}
+			if _, _, err := tx.PublishKeyPackages([]ds.KeyPackage{{Device: d, Ref: ref, Suite: 1, Body: []byte("p")}}, []string{ref}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	left.Store(140)
+	all := Claim{Owners: owners, PerDevice: true, OnlyMLS: true}
+	if _, err := w.service.ClaimKeyPackages(t.Context(), who("ann"), all); !ds.IsUnavailable(err) {
+		t.Fatalf("with the database away: %v", err)
+	}
+	if err := server.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		found, err := w.service.ClaimKeyPackages(t.Context(), who("ann"), all)
+		if err == nil {
+			if n := len(found); n != devices {
+				t.Errorf("%d packages are left of %d", n, devices)
+			}
+			return
+		}
+		if !ds.IsUnavailable(err) || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
 }

@@ -1,4 +1,4 @@
-package core
+package directory
 
 import (
 	"context"
@@ -28,16 +28,18 @@ type Claim struct {
 // Every limit is asked before the first package is taken, and a call that fails counts
 // under none. Refusals: invalid_request, rate_limited.
 func (s *Service) ClaimKeyPackages(ctx context.Context, who ds.Caller, in Claim) ([]ds.KeyPackage, error) {
-	in.Owners, in.Count = distinct(slices.Clone(in.Owners)), min(max(in.Count, 0), keyPackageCountMax)
+	in.Owners, in.Count = distinct(in.Owners), min(max(in.Count, 0), keyPackageCountMax)
 	if len(in.Owners) > claimDevicesMax {
 		return nil, ds.Refuse(ds.InvalidRequest, "at most %d accounts", claimDevicesMax)
 	}
-	if err := checkAccounts(in.Owners); err != nil {
-		return nil, err
+	for _, owner := range in.Owners {
+		if !ds.IsValidAccount(string(owner)) {
+			return nil, ds.Refuse(ds.InvalidRequest, "an account has 1 to %d bytes of UTF-8 without NUL", ds.AccountBytesMax)
+		}
 	}
-	var b bill
-	outcome := error(errLate) // until packages are handed out: who gets none takes nothing from others
-	defer func() { b.settle(s.limits, outcome) }()
+	var b limits.Bill
+	outcome := error(errNoneGiven) // until packages are handed out: who gets none takes nothing from others
+	defer func() { b.Settle(s.limits, outcome) }()
 	if err := s.chargeClaim(&b, who, in); err != nil {
 		return nil, err
 	}
@@ -61,22 +63,29 @@ func (s *Service) ClaimKeyPackages(ctx context.Context, who ds.Caller, in Claim)
 	return list, nil
 }
 
+// errNoneGiven is the outcome of a claim until packages are handed out.
+var errNoneGiven = errors.New("no packages were handed out")
+
+func distinct(list []ds.AccountID) []ds.AccountID {
+	return slices.Compact(slices.Sorted(slices.Values(list)))
+}
+
 // chargeClaim counts a claim under all its limits.
-func (s *Service) chargeClaim(b *bill, who ds.Caller, in Claim) error {
+func (s *Service) chargeClaim(b *limits.Bill, who ds.Caller, in Claim) error {
 	now, each := s.now(), int64(1)
 	if !in.PerDevice {
 		each = int64(max(in.Count, 1))
 	}
-	if r := b.take(s.limits, limits.KeyPackageFetches, string(who.Account), "", each*int64(len(in.Owners)), now); r != nil {
+	if r := b.Take(s.limits, limits.KeyPackageFetches, string(who.Account), "", each*int64(len(in.Owners)), now); r != nil {
 		return r
 	}
 	for _, owner := range in.Owners {
 		if in.CountPairs {
-			if r := b.take(s.limits, limits.KeyPackagePairs, string(who.Account), string(owner), each, now); r != nil {
+			if r := b.Take(s.limits, limits.KeyPackagePairs, string(who.Account), string(owner), each, now); r != nil {
 				return r
 			}
 		}
-		if r := b.take(s.limits, limits.KeyPackageTargets, string(owner), "", each, now); r != nil {
+		if r := b.Take(s.limits, limits.KeyPackageTargets, string(owner), "", each, now); r != nil {
 			return r
 		}
 	}
@@ -142,9 +151,9 @@ func (s *Service) claim(ctx context.Context, who ds.Caller, take func(*store.Tx)
 		return nil, err
 	}
 	for _, e := range events {
-		s.wakes.wake(ds.AccountLog(e.Account), unknownHead)
+		s.wake(e.Account)
 	}
-	s.metrics.keyPackagesClaimed.Add(float64(len(list)))
+	s.claimed(len(list))
 	return list, nil
 }
 

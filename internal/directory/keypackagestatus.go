@@ -1,8 +1,7 @@
-package core
+package directory
 
 import (
 	"context"
-	"slices"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
@@ -123,7 +122,7 @@ type Replenishment struct {
 // told, and an account at most once in ten minutes. Accounts that share no conversation
 // with the caller are passed over.
 func (s *Service) RequestReplenish(ctx context.Context, who ds.Caller, targets []ds.AccountID, conversation ds.ConversationID) (Replenishment, error) {
-	targets = distinct(slices.Clone(targets))
+	targets = distinct(targets)
 	var out Replenishment
 	var events []store.Event
 	told := map[ds.AccountID]bool{} // by the limiter, however often this runs
@@ -158,7 +157,7 @@ func (s *Service) RequestReplenish(ctx context.Context, who ds.Caller, targets [
 		return Replenishment{}, err
 	}
 	for _, e := range events {
-		s.wakes.wake(ds.AccountLog(e.Account), unknownHead)
+		s.wake(e.Account)
 	}
 	return out, nil
 }

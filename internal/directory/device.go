@@ -1,4 +1,4 @@
-package core
+package directory
 
 import (
 	"bytes"
@@ -35,19 +35,21 @@ var (
 
 // RegisterDevice makes a device of the caller's account known, with its first key
 // packages; those that are not good are left out. The same UUID or the same signature key
-// again is the same device, which begins anew: it keeps its id, and what only its former
+// again is the same device, which begins again: it keeps its id, and what only its former
 // state could use is gone, but not what belongs to packages that it names again. The
-// members of the account's conversations are told of a device that waits to be added.
-// It returns the device and the conversations of the account. Refusals: TooManyDevices,
-// Taken, BadKeyPackages, rate_limited.
-func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registration) (Device, []ds.ConversationID, error) {
+// device waits to be added in the account's conversations.
+//
+// It returns the device, the conversations of the account, and the additions that their
+// members must still be told of. Refusals: TooManyDevices, Taken, BadKeyPackages,
+// rate_limited.
+func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registration) (Device, []ds.ConversationID, []Addition, error) {
 	list, _ := s.judgeUploads(who, in.Uploads)
 	if len(list) == 0 {
-		return Device{}, nil, refusePackages
+		return Device{}, nil, nil, refusePackages
 	}
 	settle, err := s.chargePackages(who.Account, list)
 	if err != nil {
-		return Device{}, nil, err
+		return Device{}, nil, nil, err
 	}
 	var stored int64
 	var d Device
@@ -74,9 +76,9 @@ func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registra
 	settle(stored, err)
 	s.generations.forget(who.Account)
 	if err != nil {
-		return Device{}, nil, err
+		return Device{}, nil, nil, err
 	}
-	return d, conversations, s.announceAdditions(ctx, who, fresh)
+	return d, conversations, fresh, nil
 }
 
 // lockDevices lists the devices of an account. Neither they nor the account's key
@@ -166,7 +168,7 @@ func (s *Service) SetPushToken(ctx context.Context, who ds.Caller, names DeviceN
 		if err != nil {
 			return err
 		}
-		d := findDevice(devices, names.ID, names.UUID)
+		d := FindDevice(devices, names.ID, names.UUID)
 		if d == nil && names.ID == "" && names.UUID == "" {
 			d = guessDevice(devices, names.Name, token != "")
 		}
@@ -179,8 +181,8 @@ func (s *Service) SetPushToken(ctx context.Context, who ds.Caller, names DeviceN
 	return device, err
 }
 
-// findDevice finds a device by what names it without doubt; nil if none does.
-func findDevice(devices []Device, id, uuid string) *Device {
+// FindDevice finds a device by what names it without doubt; nil if none does.
+func FindDevice(devices []Device, id, uuid string) *Device {
 	for i := range devices {
 		d := &devices[i]
 		name := string(d.Device.ID)
@@ -233,7 +235,7 @@ func (s *Service) DeleteDevice(ctx context.Context, who ds.Caller, names DeviceN
 		if err != nil {
 			return err
 		}
-		d := findDevice(devices, names.ID, names.UUID)
+		d := FindDevice(devices, names.ID, names.UUID)
 		if d == nil {
 			if err := missingDevice(tx, names.ID); !errors.Is(err, refuseUnknown) {
 				return err

@@ -1,4 +1,4 @@
-package core
+package limits
 
 import (
 	"errors"
@@ -6,14 +6,13 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
-	"waxwing.im/waxwing/internal/limits"
 )
 
 // TestBill: charges stand for calls that were answered and for bytes that were stored, and
 // only as far as the last run of a rule asked for them.
 func TestBill(t *testing.T) {
 	const most = 100
-	rates := limits.Rates{limits.Sends: {Count: most, Period: time.Hour}, limits.StoredBytes: {Count: most, Period: time.Hour}}
+	rates := Rates{Sends: {Count: most, Period: time.Hour}, StoredBytes: {Count: most, Period: time.Hour}}
 	fault, refusal := errors.New("away"), ds.Refuse(ds.Forbidden, "no")
 	rows := []struct {
 		name                string
@@ -32,21 +31,21 @@ func TestBill(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			now := time.UnixMilli(0)
-			l := limits.New(rates, func() time.Time { return now })
-			var b bill
+			l := New(rates, func() time.Time { return now })
+			var b Bill
 			for _, run := range row.runs {
-				b.rerun()
-				for i, name := range []string{limits.Sends, limits.StoredBytes} {
+				b.Rerun()
+				for i, name := range []string{Sends, StoredBytes} {
 					if run[i] == 0 {
 						continue
 					}
-					if r := b.take(l, name, "ann", "", run[i], now); r != nil {
+					if r := b.Take(l, name, "ann", "", run[i], now); r != nil {
 						t.Fatal(r)
 					}
 				}
 			}
-			b.settle(l, row.err)
-			for i, name := range []string{limits.Sends, limits.StoredBytes} {
+			b.Settle(l, row.err)
+			for i, name := range []string{Sends, StoredBytes} {
 				left := most - []int64{row.wantSends, row.wantSize}[i]
 				if r := l.TakeN(name, "ann", "", left); r != nil {
 					t.Errorf("%s: not %d left: %v", name, left, r)

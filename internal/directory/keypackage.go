@@ -1,4 +1,4 @@
-package core
+package directory
 
 import (
 	"bytes"
@@ -174,9 +174,9 @@ func addToPool(tx *store.Tx, device ds.Device, list []judged) (added, bytes int6
 // chargePackages counts key packages against what their account may store. With settle the
 // caller says how many bytes of them were new, or that nothing was stored.
 func (s *Service) chargePackages(account ds.AccountID, list []judged) (settle func(stored int64, err error), refusal error) {
-	var b bill
+	var b limits.Bill
 	charge := func(bytes int64) *ds.Refusal {
-		return b.take(s.limits, limits.StoredBytes, string(account), "", bytes, s.now())
+		return b.Take(s.limits, limits.StoredBytes, string(account), "", bytes, s.now())
 	}
 	if r := charge(bytesOf(list)); r != nil {
 		return nil, r
@@ -185,7 +185,7 @@ func (s *Service) chargePackages(account ds.AccountID, list []judged) (settle fu
 		if err == nil {
 			charge(stored) // not more than before, so that it is not refused
 		}
-		b.settle(s.limits, err)
+		b.Settle(s.limits, err)
 	}, nil
 }
 
@@ -236,7 +236,7 @@ func ownerOf(devices []store.Registration, name string) (ds.DeviceID, error) {
 	if name == "" {
 		return "", nil
 	}
-	if d := findDevice(devices, name, ""); d != nil {
+	if d := FindDevice(devices, name, ""); d != nil {
 		return d.Device.ID, nil
 	}
 	return "", refuseNoDevice
@@ -285,7 +285,7 @@ func (s *Service) judgeUpload(who ds.Caller, u Upload) (judged, error) {
 		return judged{}, errors.New(u.Problem)
 	case len(u.Body) > keyPackageBytesMax:
 		return judged{}, errors.New("key package too large")
-	case u.IsOpaque && s.strictPackages:
+	case u.IsOpaque && s.onlyMLS:
 		return judged{}, errors.New("not an MLS key package")
 	case u.IsOpaque:
 		return judged{KeyPackage: ds.KeyPackage{Encoding: ds.Text, Body: u.Body}, id: "opaque-" + rand.Text()}, nil

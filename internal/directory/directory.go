@@ -1,0 +1,43 @@
+// Package directory holds the devices of accounts and their key packages: who publishes
+// and who claims them, and the devices that wait to be added to a conversation.
+//
+// It changes no conversation. What members must be told of a device is returned, for core
+// to append. It knows nothing of HTTP, JSON or frames.
+package directory
+
+import (
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// Options say what a Service works with. All of them are set.
+type Options struct {
+	Store  *store.DB
+	Now    func() time.Time
+	Limits *limits.Limiter
+	// Wake wakes the readers of an account's log.
+	Wake func(ds.AccountID)
+	// Claimed counts packages that are handed out.
+	Claimed func(packages int)
+	// OnlyMLS refuses key packages that are not MLS ones.
+	OnlyMLS bool
+}
+
+// Service is the directory. It is safe for concurrent use.
+type Service struct {
+	store       *store.DB
+	now         func() time.Time
+	limits      *limits.Limiter
+	wake        func(ds.AccountID)
+	claimed     func(packages int)
+	onlyMLS     bool
+	generations generations
+}
+
+// New makes a directory over an open store.
+func New(o Options) *Service {
+	return &Service{store: o.Store, now: o.Now, limits: o.Limits, wake: o.Wake, claimed: o.Claimed, onlyMLS: o.OnlyMLS}
+}
