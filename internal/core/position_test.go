@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -228,10 +229,10 @@ func TestStreamsOfOneAccount(t *testing.T) {
 // TestRowsWaitForTheDatabase: while rows cannot be written they are not tried again and
 // again, and the position stays what it was.
 func TestRowsWaitForTheDatabase(t *testing.T) {
-	tries := 0
+	var tries atomic.Int64
 	hook := func(sql string, done bool) {
 		if !done && strings.HasPrefix(sql, "INSERT INTO stream_rows") {
-			tries++
+			tries.Add(1)
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -243,15 +244,15 @@ func TestRowsWaitForTheDatabase(t *testing.T) {
 		p.Advance(0, 6)
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
-		tries = 0
+		tries.Store(0)
 		for range 100 {
 			if isSaved, err := p.Save(gone); isSaved || err != nil {
 				t.Fatal(isSaved, err)
 			}
 			time.Sleep(100 * time.Millisecond)
 		}
-		if tries > 10 {
-			t.Errorf("%d tries in 10 seconds", tries)
+		if n := tries.Load(); n > 10 {
+			t.Errorf("%d tries in 10 seconds", n)
 		}
 		time.Sleep(streamPatienceMax)
 		if isSaved, err := p.Save(t.Context()); !isSaved || err != nil {
