@@ -272,7 +272,7 @@ func (b Bundle) do(c *conversation, a *action, v verdict, nowMS int64) Result {
 	who := a.who
 	if e := a.found.entry; e != nil { // first, so that the commit is within the stay that it begins
 		isHeir := e.isHeir && c.head.Members == 0
-		c.changeMembers(who.Account, b.entering(a), nil, nowMS)
+		c.changeMembers(ds.MembershipChange{By: who.Account, Add: b.entering(a)}, nowMS)
 		if isHeir {
 			c.changeRole(who.Account, who.Account, ds.Owner, nowMS)
 		}
@@ -284,7 +284,7 @@ func (b Bundle) do(c *conversation, a *action, v verdict, nowMS int64) Result {
 		commit.Sender = who.AsDevice()
 	}
 	commit = c.appendMessage(commit, nowMS)
-	c.changeMembers(who.Account, b.Add, b.Remove, nowMS)
+	c.changeMembers(ds.MembershipChange{By: who.Account, Add: b.Add, Remove: b.Remove}, nowMS)
 	if b.Welcome != nil {
 		c.out.Welcomes = append(c.out.Welcomes, store.Welcome{ID: a.found.welcomeID, Conversation: c.head.ID, Pos: commit.Pos,
 			Body: b.Welcome, ExpiresMS: nowMS + welcomeLifetime.Milliseconds()})

@@ -222,18 +222,18 @@ func (b Create) may(c *conversation, a *action, _ int64) error {
 }
 
 func (b Create) judge(c *conversation, a *action) (verdict, error) {
-	return verdict{bytes: c.enteringBytes(a.found.members) + len(b.Welcome) + len(b.GroupInfo) + len(b.Title) + len(b.Description)}, nil
+	return verdict{bytes: c.enteringBytes(a.found.members) + len(b.Welcome) + len(b.GroupInfo) + 2*(len(b.Title)+len(b.Description))}, nil // the texts are in the log too
 }
 
 func (b Create) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
 	c.open(b.ConversationID, nowMS)
 	if b.GroupID == nil {
 		c.head.RecordSenders = a.service.recordSenders
-		c.changeMembers(a.who.Account, a.found.members, nil, nowMS)
+		c.changeMembers(ds.MembershipChange{By: a.who.Account, Add: a.found.members}, nowMS)
 		return Result{IsNew: true}
 	}
 	c.head.GroupID, c.head.Generation, c.head.Epoch = b.GroupID, 1, a.found.epoch
-	c.changeMembers(a.who.Account, a.found.members, nil, nowMS)
+	c.changeMembers(ds.MembershipChange{By: a.who.Account, Add: a.found.members, Settings: b.settings()}, nowMS)
 	c.out.Details = append(c.out.Details, store.NewDetails{Conversation: b.ConversationID, Creator: a.who.Account, Suite: b.Suite, Title: b.Title, Description: b.Description})
 	if len(b.GroupInfo) > 0 {
 		c.out.Infos = append(c.out.Infos, store.GroupInfo{Conversation: b.ConversationID, Pos: c.head.Pos, Epoch: a.found.epoch, Body: b.GroupInfo})
@@ -246,4 +246,19 @@ func (b Create) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
 	}
 	c.noteEntered(a.who.Account, a.found.entered)
 	return Result{IsNew: true}
+}
+
+// settings returns the settings that the conversation begins with, or nil for the default ones.
+func (b Create) settings() *ds.Settings {
+	var s ds.Settings
+	if b.Title != "" {
+		s.Title = &b.Title
+	}
+	if b.Description != "" {
+		s.Description = &b.Description
+	}
+	if s == (ds.Settings{}) {
+		return nil
+	}
+	return &s
 }

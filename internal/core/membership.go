@@ -32,7 +32,7 @@ func (in Invite) judge(c *conversation, _ *action) (verdict, error) {
 }
 
 func (in Invite) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
-	c.changeMembers(a.who.Account, in.Accounts, nil, nowMS)
+	c.changeMembers(ds.MembershipChange{By: a.who.Account, Add: in.Accounts}, nowMS)
 	return Result{}
 }
 
@@ -94,7 +94,7 @@ func (in Remove) may(c *conversation, a *action, _ int64) error {
 func (Remove) judge(*conversation, *action) (verdict, error) { return verdict{}, nil }
 
 func (in Remove) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
-	c.changeMembers(a.who.Account, nil, in.Accounts, nowMS)
+	c.changeMembers(ds.MembershipChange{By: a.who.Account, Remove: in.Accounts}, nowMS)
 	return Result{Epoch: c.head.Epoch}
 }
 
@@ -161,7 +161,7 @@ func (in Leave) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
 	case in.PassOn && c.role(account) == ds.Owner:
 		c.succeed(account, nowMS)
 	}
-	c.changeMembers(account, nil, []ds.AccountID{account}, nowMS)
+	c.changeMembers(ds.MembershipChange{By: account, Remove: []ds.AccountID{account}}, nowMS)
 	return Result{Epoch: c.head.Epoch}
 }
 

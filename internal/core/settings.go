@@ -75,7 +75,9 @@ func (Settings) may(c *conversation, a *action, _ int64) error {
 func (Settings) judge(*conversation, *action) (verdict, error) { return verdict{}, nil }
 
 func (in Settings) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
-	c.head.Policy = in.Policy.apply(c.head.Policy)
-	c.out.Policies = append(c.out.Policies, store.PolicyChange{Conversation: in.ConversationID, By: a.who.Account})
-	return Result{Record: c.note(ds.SettingsEvent, ds.SettingsChange{By: a.who.Account, Fields: []string{"policy"}}, nowMS)}
+	policy := in.Policy.apply(c.head.Policy)
+	c.head.Policy = policy
+	r := c.note(ds.SettingsEvent, ds.SettingsChange{By: a.who.Account, Fields: []string{"policy"}, Settings: ds.Settings{Policy: &policy}}, nowMS)
+	c.out.Policies = append(c.out.Policies, store.PolicyChange{Conversation: in.ConversationID, By: a.who.Account, AtMS: r.CreatedMS})
+	return Result{Record: r}
 }

@@ -169,15 +169,15 @@ func (c *conversation) note(kind ds.Kind, body any, nowMS int64) ds.Record {
 // changeMembers adds and removes accounts by one control record, opens and ends
 // their intervals with it, and tells each of them in its account log. Accounts that
 // are already what they would become are left out; without any change there is no
-// record. A new conversation's first account is its owner.
-func (c *conversation) changeMembers(by ds.AccountID, add, remove []ds.AccountID, nowMS int64) {
-	change := ds.MembershipChange{By: by}
-	for _, account := range add {
+// record. A new conversation's first account is its owner. asked is not written to.
+func (c *conversation) changeMembers(asked ds.MembershipChange, nowMS int64) {
+	change := ds.MembershipChange{By: asked.By, Settings: asked.Settings}
+	for _, account := range asked.Add {
 		if !c.isMember(account) && !slices.Contains(change.Add, account) {
 			change.Add = append(change.Add, account)
 		}
 	}
-	for _, account := range remove {
+	for _, account := range asked.Remove {
 		if c.isMember(account) && !slices.Contains(change.Remove, account) {
 			change.Remove = append(change.Remove, account)
 		}

@@ -130,11 +130,15 @@ type Record struct {
 	ConfirmationTag []byte
 }
 
-// MembershipChange is the body of a Membership record, as JSON.
+// MembershipChange is the body of a Membership record, as JSON. Fields that are empty are left
+// out, so that the body of a change without them never changes.
 type MembershipChange struct {
 	By     AccountID   `json:"by,omitempty"`
 	Add    []AccountID `json:"add,omitempty"`
 	Remove []AccountID `json:"remove,omitempty"`
+	// Settings holds the settings that a conversation is created with, as far as they are not
+	// the default ones.
+	Settings *Settings `json:"settings,omitempty"`
 }
 
 // RoleChange is the body of a Roles record, as JSON: from this record on the member has that
@@ -153,10 +157,21 @@ type Reaction struct {
 	Removed   bool      `json:"removed,omitempty"`
 }
 
-// SettingsChange is the body of a SettingsEvent, as JSON: it names the changed settings.
+// SettingsChange is the body of a SettingsEvent, as JSON: it names the changed settings and
+// holds their new values. Records of earlier versions have the names alone.
 type SettingsChange struct {
 	By     AccountID `json:"by,omitempty"` // "" if it would reveal the committer
 	Fields []string  `json:"fields"`       // policy, groupInfo, title, …
+	Settings
+}
+
+// Settings holds values of settings that a record changes; nil leaves one as it is. Together
+// the records of a log determine the settings of its conversation. A GroupInfo has no value
+// here: it is stored beside the log.
+type Settings struct {
+	Policy      *Policy `json:"policy,omitempty"`
+	Title       *string `json:"title,omitempty"`
+	Description *string `json:"description,omitempty"`
 }
 
 // What a Request asks the members for.

@@ -16,6 +16,7 @@ type NewDetails struct {
 type PolicyChange struct {
 	Conversation ds.ConversationID
 	By           ds.AccountID
+	AtMS         int64 // the time of its record
 }
 
 // writeSettings writes the parts of a batch that belong to the details of conversations.
@@ -29,7 +30,7 @@ func (tx *Tx) writeSettings(b *Batch) error {
 	for _, p := range b.Policies {
 		if err := tx.later(`INSERT INTO conversation_details (log_id, policy_ms, policy_by) VALUES ($1, $2, $3)
 			ON CONFLICT (log_id) DO UPDATE SET policy_ms = excluded.policy_ms, policy_by = excluded.policy_by`,
-			string(ds.ConversationLog(p.Conversation)), tx.nowMS, string(p.By)); err != nil {
+			string(ds.ConversationLog(p.Conversation)), p.AtMS, string(p.By)); err != nil {
 			return err
 		}
 	}

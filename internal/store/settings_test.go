@@ -140,7 +140,7 @@ func testViews(t *testing.T, db *DB) {
 
 func testSettings(t *testing.T, db *DB) {
 	db.write(t, Batch{Created: []ds.Conversation{head("c1"), head("c2")},
-		Details: []NewDetails{{Conversation: "c1", Creator: "ann", Suite: "S"}}, Policies: []PolicyChange{{"c1", "bob"}, {"c2", "bob"}},
+		Details: []NewDetails{{Conversation: "c1", Creator: "ann", Suite: "S"}}, Policies: []PolicyChange{{"c1", "bob", 9}, {"c2", "bob", 8}},
 		Infos: []GroupInfo{{Conversation: "c1", Pos: 1, Epoch: 4, Body: []byte("\x00\x01\x00\x02four")}},
 		Stays: []Stay{{Conversation: "c1", Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Owner}}}})
 	db.write(t, Batch{Infos: []GroupInfo{{Conversation: "c1", Pos: 2, Epoch: 5, Body: []byte("\x00\x01\x00\x04\x00\x01\x00\x03five")}}})
@@ -159,7 +159,7 @@ func testSettings(t *testing.T, db *DB) {
 		if err != nil {
 			return err
 		}
-		same(t, "details", list[0].Details, ds.Details{Creator: "ann", Suite: "S", SuiteNumber: 3, PolicyMS: tx.NowMS(), PolicyBy: "bob"})
+		same(t, "details", list[0].Details, ds.Details{Creator: "ann", Suite: "S", SuiteNumber: 3, PolicyMS: 9, PolicyBy: "bob"})
 		return nil
 	})
 }
