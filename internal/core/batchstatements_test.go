@@ -120,6 +120,12 @@ func TestBatchRefusesAMovedHead(t *testing.T) {
 		if err := move(func(b *ds.Conversation) { b.Hash = []byte("other") }); err != store.ErrMoved {
 			t.Errorf("another hash: %v", err)
 		}
+		if err := move(func(b *ds.Conversation) { b.Term = 7 }); err != store.ErrMoved {
+			t.Errorf("another term: %v", err)
+		}
+		if err := move(func(b *ds.Conversation) { b.Home = "did:web:elsewhere" }); err != store.ErrMoved {
+			t.Errorf("another home: %v", err)
+		}
 		if err := move(func(b *ds.Conversation) { b.ID = "nowhere" }); err != nil {
 			t.Errorf("the id of what was before is not looked at: %v", err)
 		}

@@ -1,7 +1,6 @@
 package core
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -296,11 +295,11 @@ func (f *flusher) decide(tx *store.Tx, batch []*request, mayTrust bool) (outcome
 // verify looks whether conversations that were decided from memory, and are not written
 // to, still have the head that was decided over: what was loaded before is then true of it.
 func verify(tx *store.Tx, conversations map[ds.ConversationID]*conversation, ids []ds.ConversationID) error {
-	heads, err := tx.HeadHashes(ids)
+	heads, err := tx.HeadVersions(ids)
 	for _, id := range ids {
 		c := conversations[id]
 		at, isThere := heads[id]
-		c.hasMoved = !isThere || at.Pos != c.before.Pos || !bytes.Equal(at.Hash, c.before.Hash)
+		c.hasMoved = !isThere || !at.IsEqual(c.before.Version())
 	}
 	return err
 }

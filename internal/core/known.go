@@ -1,7 +1,6 @@
 package core
 
 import (
-	"bytes"
 	"container/list"
 	"strings"
 
@@ -55,7 +54,7 @@ func (k *known) recall(c *conversation) {
 	r := k.conversations[c.head.ID]
 	switch {
 	case r == nil || c.known != nil:
-	case r.head.Pos != c.head.Pos || !bytes.Equal(r.head.Hash, c.head.Hash):
+	case !r.head.Version().IsEqual(c.head.Version()):
 		k.forget(c.head.ID)
 	default:
 		c.known = r
@@ -122,7 +121,11 @@ func (r *knownConversation) note(account ds.AccountID, stays []ds.Interval) {
 }
 
 func stayBytes(account ds.AccountID, stays []ds.Interval) int {
-	return knownAccountBytes + len(account) + knownStayBytes*cap(stays)
+	n := knownAccountBytes + len(account) + knownStayBytes*cap(stays)
+	for i := range stays {
+		n += len(stays[i].Service)
+	}
+	return n
 }
 
 // size estimates the bytes that are kept alive, rather more than less.

@@ -148,7 +148,7 @@ const (
 	knownBytesMax          = 64 << 20
 	knownConversationBytes = 1 << 10 // what a conversation counts as besides its names, and
 	knownAccountBytes      = 128     // an account, with its share of the map, and
-	knownStayBytes         = 48      // each of its stays
+	knownStayBytes         = 64      // each of its stays
 	knownStays             = 64      // of one account
 	knownTrust             = 3
 )

@@ -115,7 +115,7 @@ func TestBodiesOfBefore(t *testing.T) {
 		want string
 	}{
 		{ds.MembershipChange{By: "ann", Add: []ds.AccountID{"bob", "eve"}}, `{"by":"ann","add":["bob","eve"]}`},
-		{ds.MembershipChange{Remove: []ds.AccountID{"bob"}}, `{"remove":["bob"]}`},
+		{ds.MembershipChange{Remove: []ds.AccountID{"bob"}, At: map[ds.AccountID]ds.Binding{}}, `{"remove":["bob"]}`},
 		{ds.SettingsChange{Fields: []string{"groupInfo"}}, `{"fields":["groupInfo"]}`},
 	} {
 		if text, err := json.Marshal(row.body); err != nil || string(text) != row.want {

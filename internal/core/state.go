@@ -173,8 +173,15 @@ func (c *conversation) note(kind ds.Kind, body any, nowMS int64) ds.Record {
 func (c *conversation) changeMembers(asked ds.MembershipChange, nowMS int64) {
 	change := ds.MembershipChange{By: asked.By, Settings: asked.Settings}
 	for _, account := range asked.Add {
-		if !c.isMember(account) && !slices.Contains(change.Add, account) {
-			change.Add = append(change.Add, account)
+		if c.isMember(account) || slices.Contains(change.Add, account) {
+			continue
+		}
+		change.Add = append(change.Add, account)
+		if at, isElsewhere := asked.At[account]; isElsewhere {
+			if change.At == nil {
+				change.At = map[ds.AccountID]ds.Binding{}
+			}
+			change.At[account] = at
 		}
 	}
 	for _, account := range asked.Remove {
@@ -198,7 +205,7 @@ func (c *conversation) changeMembers(asked ds.MembershipChange, nowMS int64) {
 		if r.Pos == 1 && c.head.Members == 0 {
 			role = ds.Owner
 		}
-		stay := ds.Interval{From: r.Pos, Role: role}
+		stay := ds.Interval{From: r.Pos, Role: role, Service: change.At[account].Service}
 		c.enter(account, stay)
 		c.out.Stays = append(c.out.Stays, store.Stay{Conversation: c.head.ID, Account: account, Interval: stay, AtMS: r.CreatedMS})
 		c.tell(account, "", ds.MembersEvent, ds.DeviceEvent{Add: []ds.AccountID{account}})

@@ -1,5 +1,7 @@
 package ds
 
+import "bytes"
+
 // Role is the role of a member of a conversation; it determines the member's rights.
 type Role string
 
@@ -44,6 +46,22 @@ type Conversation struct {
 // IsBound reports whether the conversation belongs to an MLS group.
 func (c *Conversation) IsBound() bool { return c.GroupID != nil }
 
+// HeadVersion identifies a state of a conversation: whatever changes it changes one of these.
+type HeadVersion struct {
+	Pos  int64
+	Hash []byte
+	Term int64
+	Home string
+}
+
+// Version returns the version of the head.
+func (c *Conversation) Version() HeadVersion { return HeadVersion{c.Pos, c.Hash, c.Term, c.Home} }
+
+// IsEqual reports whether v and other are the same version.
+func (v HeadVersion) IsEqual(other HeadVersion) bool {
+	return v.Pos == other.Pos && v.Term == other.Term && v.Home == other.Home && bytes.Equal(v.Hash, other.Hash)
+}
+
 // Policy holds the rules that the admins of a conversation have set.
 type Policy struct {
 	AllowExternalCommits     bool  `json:"external"`        // members may join the group by external commit
@@ -70,6 +88,7 @@ func DefaultPolicy() Policy {
 type Interval struct {
 	From, Until int64
 	Role        Role
+	Service     string // the DID of the service where the account lives; "" means this one
 }
 
 // Member is a current member of a conversation.

@@ -136,9 +136,17 @@ type MembershipChange struct {
 	By     AccountID   `json:"by,omitempty"`
 	Add    []AccountID `json:"add,omitempty"`
 	Remove []AccountID `json:"remove,omitempty"`
+	// At holds the bindings of those accounts of Add that do not live at the home of the
+	// conversation.
+	At map[AccountID]Binding `json:"at,omitempty"`
 	// Settings holds the settings that a conversation is created with, as far as they are not
 	// the default ones.
 	Settings *Settings `json:"settings,omitempty"`
+}
+
+// Binding says at which service an account lives.
+type Binding struct {
+	Service string `json:"service"` // its DID
 }
 
 // RoleChange is the body of a Roles record, as JSON: from this record on the member has that

@@ -44,7 +44,7 @@ func (tx *Tx) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
 		logs[i], accounts[i] = string(ds.ConversationLog(k.Conversation)), string(k.Account)
 	}
 	a, b := tx.pairsOf(logs, accounts)
-	err := tx.each(scanStays(found), `SELECT i.log_id, i.account, i.from_pos, COALESCE(i.until_pos, 0), i.role
+	err := tx.each(scanStays(found), `SELECT i.log_id, i.account, i.from_pos, COALESCE(i.until_pos, 0), i.role, COALESCE(i.service, '')
 		FROM `+tx.pairs(1)+` CROSS JOIN intervals i WHERE i.log_id = k.a AND i.account = k.b ORDER BY i.from_pos`, a, b)
 	return found, err
 }
@@ -202,32 +202,44 @@ func (tx *Tx) Write(b Batch) error {
 
 func (tx *Tx) insertHeads(list []ds.Conversation) error {
 	for _, c := range list {
+		own, copied := groupColumns(&c)
 		if err := tx.later(`INSERT INTO logs (log_id, pos, seq, hash, term, home, group_id, generation, epoch, members,
-				record_senders, refuse_opaque, committer_account, committer_device, created_ms, latest_ms, policy, confirmation_tag, tag_epoch, last_ms)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $9, $19)`,
-			string(ds.ConversationLog(c.ID)), c.Pos, c.Seq, c.Hash, c.Term, null(c.Home), bytesOrNull(c.GroupID), c.Generation, c.Epoch, c.Members,
+				record_senders, refuse_opaque, committer_account, committer_device, created_ms, latest_ms, policy, confirmation_tag, tag_epoch, last_ms, copy_group_id)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $9, $19, $20)`,
+			string(ds.ConversationLog(c.ID)), c.Pos, c.Seq, c.Hash, c.Term, null(c.Home), own, c.Generation, c.Epoch, c.Members,
 			flag(c.RecordSenders), flag(c.RefuseOpaque), null(c.Committer.Account), null(c.Committer.ID), c.CreatedMS, c.LatestMS,
-			policyOrNull(c.Policy), bytesOrNull(c.ConfirmationTag), c.LastMS); err != nil {
+			policyOrNull(c.Policy), bytesOrNull(c.ConfirmationTag), c.LastMS, copied); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// moveHeads updates heads, or returns ErrMoved. The columns that every append changes are in
+// groupColumns returns the group id of a conversation for group_id, which is unique, if its
+// home is this service, and for copy_group_id, which is not, if it is another one.
+func groupColumns(c *ds.Conversation) (own, copied any) {
+	if c.Home == "" {
+		return bytesOrNull(c.GroupID), nil
+	}
+	return nil, bytesOrNull(c.GroupID)
+}
+
+// moveHeads updates heads, or returns ErrMoved if one has another version than before. The columns that every append changes are in
 // one narrow statement; the others change only with commits and membership.
 func (tx *Tx) moveHeads(list []Change) error {
 	if tx.dialect.name == "postgres" {
 		return tx.moveHeadsPostgres(list)
 	}
 	for chunk := range slices.Chunk(list, batchSizes[len(batchSizes)-1]) {
-		args := make([]any, 0, sizeFor(len(chunk))*8)
+		args := make([]any, 0, sizeFor(len(chunk))*10)
 		for _, c := range chunk {
-			args = append(args, string(ds.ConversationLog(c.After.ID)), c.Before.Pos, c.Before.Hash, c.After.Pos, c.After.Seq, c.After.Hash, c.After.LatestMS, c.After.LastMS)
+			args = append(args, string(ds.ConversationLog(c.After.ID)), c.Before.Pos, c.Before.Hash, c.After.Pos, c.After.Seq, c.After.Hash, c.After.LatestMS, c.After.LastMS,
+				c.Before.Term, null(c.Before.Home))
 		}
-		from, args := sized(8, args)
+		from, args := sized(10, args)
 		n, err := tx.exec(`UPDATE logs SET pos = n.column4, seq = n.column5, hash = n.column6, latest_ms = n.column7, last_ms = n.column8 FROM `+from+` AS n
-			WHERE logs.log_id = n.column1 AND logs.pos = n.column2 AND logs.hash IS n.column3`, args...)
+			WHERE logs.log_id = n.column1 AND logs.pos = n.column2 AND logs.hash IS n.column3
+				AND logs.term = n.column9 AND logs.home IS n.column10`, args...)
 		if err != nil {
 			return err
 		}
@@ -243,21 +255,27 @@ func (tx *Tx) moveHeadsPostgres(list []Change) error {
 		return nil
 	}
 	n := len(list)
-	logs, oldHashes, hashes := make([]string, n), make([][]byte, n), make([][]byte, n)
-	oldPos, pos, seq, latest, last := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
-	for i, c := range list {
-		logs[i], oldPos[i], oldHashes[i] = string(ds.ConversationLog(c.After.ID)), c.Before.Pos, c.Before.Hash
-		pos[i], seq[i], hashes[i], latest[i], last[i] = c.After.Pos, c.After.Seq, c.After.Hash, c.After.LatestMS, c.After.LastMS
+	logs, oldHomes, oldHashes, hashes := make([]string, n), make([]string, n), make([][]byte, n), make([][]byte, n)
+	// Six columns, one after the other: an array of its own for each would cost allocations.
+	numbers := make([]int64, 6*n)
+	for i := range list {
+		b, a := &list[i].Before, &list[i].After
+		logs[i], oldHomes[i], oldHashes[i], hashes[i] = string(ds.ConversationLog(a.ID)), b.Home, b.Hash, a.Hash
+		for column, number := range [...]int64{b.Pos, b.Term, a.Pos, a.Seq, a.LatestMS, a.LastMS} {
+			numbers[column*n+i] = number
+		}
 	}
 	// The result is sent with COMMIT, too late to be checked: the statement itself fails, by a
 	// division by zero, if a head was not in the expected state.
 	if err := tx.later(`WITH moved AS (
 			UPDATE logs AS l SET pos = n.pos, seq = n.seq, hash = n.hash, latest_ms = n.latest, last_ms = n.last
-			FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[], $7::bigint[], $9::bigint[])
-				AS n(log_id, old_pos, old_hash, pos, seq, hash, latest, last)
-			WHERE l.log_id = n.log_id AND l.pos = n.old_pos AND l.hash IS NOT DISTINCT FROM n.old_hash RETURNING 1)
-		SELECT 1 / CASE WHEN count(*) = $8 THEN 1 ELSE 0 END FROM moved`,
-		logs, oldPos, oldHashes, pos, seq, hashes, latest, n, last); err != nil {
+			FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], ($5::bigint[])[1:$6::int], ($5::bigint[])[$6+1:2*$6],
+				($5::bigint[])[2*$6+1:3*$6], ($5::bigint[])[3*$6+1:4*$6], ($5::bigint[])[4*$6+1:5*$6], ($5::bigint[])[5*$6+1:])
+				AS n(log_id, old_home, old_hash, hash, old_pos, old_term, pos, seq, latest, last)
+			WHERE l.log_id = n.log_id AND l.pos = n.old_pos AND l.hash IS NOT DISTINCT FROM n.old_hash
+				AND l.term = n.old_term AND COALESCE(l.home, '') = n.old_home RETURNING 1)
+		SELECT 1 / CASE WHEN count(*) = $6 THEN 1 ELSE 0 END FROM moved`,
+		logs, oldHomes, oldHashes, hashes, numbers, n); err != nil {
 		return err
 	}
 	return tx.updateRest(list)
@@ -265,16 +283,17 @@ func (tx *Tx) moveHeadsPostgres(list []Change) error {
 
 // updateRest updates the other columns of those heads if they differ.
 func (tx *Tx) updateRest(list []Change) error {
-	for _, c := range list {
-		a, b := c.Before, c.After
-		if bytes.Equal(a.GroupID, b.GroupID) && a.Generation == b.Generation && a.Epoch == b.Epoch && a.Members == b.Members && a.Committer == b.Committer &&
+	for i := range list {
+		a, b := &list[i].Before, &list[i].After
+		if a.Term == b.Term && a.Home == b.Home && bytes.Equal(a.GroupID, b.GroupID) && a.Generation == b.Generation && a.Epoch == b.Epoch && a.Members == b.Members && a.Committer == b.Committer &&
 			a.Policy == b.Policy && bytes.Equal(a.ConfirmationTag, b.ConfirmationTag) {
 			continue
 		}
+		own, copied := groupColumns(b)
 		if err := tx.later(`UPDATE logs SET group_id = $2, generation = $3, epoch = $4, members = $5, committer_account = $6, committer_device = $7,
-				policy = $8, confirmation_tag = $9, tag_epoch = $4 WHERE log_id = $1`,
-			string(ds.ConversationLog(b.ID)), bytesOrNull(b.GroupID), b.Generation, b.Epoch, b.Members, null(b.Committer.Account), null(b.Committer.ID),
-			policyOrNull(b.Policy), bytesOrNull(b.ConfirmationTag)); err != nil {
+				policy = $8, confirmation_tag = $9, tag_epoch = $4, term = $10, home = $11, copy_group_id = $12 WHERE log_id = $1`,
+			string(ds.ConversationLog(b.ID)), own, b.Generation, b.Epoch, b.Members, null(b.Committer.Account), null(b.Committer.ID),
+			policyOrNull(b.Policy), bytesOrNull(b.ConfirmationTag), b.Term, null(b.Home), copied); err != nil {
 			return err
 		}
 	}
@@ -436,11 +455,11 @@ func (tx *Tx) endStay(s Stay) error {
 
 func (tx *Tx) beginStays(list []Stay) error {
 	for chunk := range slices.Chunk(list, 64) {
-		args := make([]any, 0, len(chunk)*5)
+		args := make([]any, 0, len(chunk)*6)
 		for _, s := range chunk {
-			args = append(args, string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.From, string(s.Interval.Role), s.AtMS)
+			args = append(args, string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.From, string(s.Interval.Role), s.AtMS, null(s.Interval.Service))
 		}
-		if err := tx.later(`INSERT INTO intervals (log_id, account, from_pos, role, joined_ms) VALUES `+placeholders(len(chunk), 5, 0), args...); err != nil {
+		if err := tx.later(`INSERT INTO intervals (log_id, account, from_pos, role, joined_ms, service) VALUES `+placeholders(len(chunk), 6, 0), args...); err != nil {
 			return err
 		}
 	}

@@ -31,6 +31,7 @@ func TestConformance(t *testing.T) {
 		{"welcomes", testWelcomes}, {"views", testViews}, {"settings", testSettings}, {"tag of a former epoch", testTagOfFormerEpoch},
 		{"tags of commits", testTagsOfCommits},
 		{"recipients are swept", testRecipientsSwept}, {"DID documents", testDIDDocuments}, {"rollback", testRollback},
+		{"home", testHome}, {"services of stays", testServices},
 	}
 	for _, database := range []string{"sqlite", "postgres"} {
 		t.Run(database, func(t *testing.T) {

@@ -138,10 +138,10 @@ func (tx *Tx) PresentStays(ids []ds.ConversationID) (map[MemberKey]ds.Interval, 
 	err := tx.each(func(scan func(...any) error) error {
 		var log, account string
 		var i ds.Interval
-		err := scan(&log, &account, &i.From, &i.Role)
+		err := scan(&log, &account, &i.From, &i.Role, &i.Service)
 		found[MemberKey{ds.LogID(log).Conversation(), ds.AccountID(account)}] = i
 		return err
-	}, `SELECT log_id, account, from_pos, role FROM intervals`+by+`
+	}, `SELECT log_id, account, from_pos, role, COALESCE(service, '') FROM intervals`+by+`
 		WHERE log_id `+tx.in(1)+` AND until_pos IS NULL`, tx.setOf(conversationLogs(ids)))
 	return found, err
 }
@@ -159,7 +159,7 @@ func scanStays(found map[MemberKey][]ds.Interval) func(scan func(...any) error) 
 	return func(scan func(...any) error) error {
 		var log, account string
 		var i ds.Interval
-		if err := scan(&log, &account, &i.From, &i.Until, &i.Role); err != nil {
+		if err := scan(&log, &account, &i.From, &i.Until, &i.Role, &i.Service); err != nil {
 			return err
 		}
 		key := MemberKey{ds.LogID(log).Conversation(), ds.AccountID(account)}

@@ -7,7 +7,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-const headColumns = `last_ms, log_id, pos, seq, hash, term, COALESCE(home, ''), group_id, generation, epoch, members,
+const headColumns = `last_ms, log_id, pos, seq, hash, term, COALESCE(home, ''), COALESCE(group_id, copy_group_id), generation, epoch, members,
 	created_ms, latest_ms, record_senders, refuse_opaque, COALESCE(committer_account, ''), COALESCE(committer_device, ''),
 	COALESCE(policy, ''), CASE WHEN tag_epoch = epoch THEN confirmation_tag END`
 
@@ -66,25 +66,19 @@ func (tx *Tx) HeldHeads(ids []ds.ConversationID) ([]ds.ConversationID, error) {
 	return held, err
 }
 
-// HeadHash is the position and the hash of a head.
-type HeadHash struct {
-	Pos  int64
-	Hash []byte
-}
-
-// HeadHashes returns position and hash of the heads of those conversations that exist.
-func (tx *Tx) HeadHashes(ids []ds.ConversationID) (map[ds.ConversationID]HeadHash, error) {
+// HeadVersions returns the versions of the heads of those conversations that exist.
+func (tx *Tx) HeadVersions(ids []ds.ConversationID) (map[ds.ConversationID]ds.HeadVersion, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	heads := make(map[ds.ConversationID]HeadHash, len(ids))
+	heads := make(map[ds.ConversationID]ds.HeadVersion, len(ids))
 	err := tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
-		var h HeadHash
-		err := scan(&log, &h.Pos, &h.Hash)
-		heads[log.Conversation()] = h
+		var v ds.HeadVersion
+		err := scan(&log, &v.Pos, &v.Hash, &v.Term, &v.Home)
+		heads[log.Conversation()] = v
 		return err
-	}, `SELECT log_id, pos, hash FROM logs WHERE log_id `+tx.in(1), tx.setOf(conversationLogs(ids)))
+	}, `SELECT log_id, pos, hash, term, COALESCE(home, '') FROM logs WHERE log_id `+tx.in(1), tx.setOf(conversationLogs(ids)))
 	return heads, err
 }
 
