@@ -15,8 +15,8 @@ import (
 // the device with the key package that the claim hands over, and completes it.
 type Addition = store.Addition
 
-// Refusals of additions. Whoever is no member of the conversation is told the same as of
-// an addition that does not exist.
+// Refusals of additions. A caller that is not a member of the conversation gets the refusal
+// of an addition that does not exist.
 var (
 	refuseNoAddition      = (&ds.Refusal{Code: ds.NotFound, Message: "no such addition"}).Because(ds.NoAddition)
 	refuseAdditionClaimed = (&ds.Refusal{Code: ds.InvalidRequest, Message: "somebody else has claimed the addition"}).Because(ds.AdditionClaimed)
@@ -77,7 +77,7 @@ func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string, withPack
 		return Addition{}, nil, refuseOwnAddition, nil
 	}
 	packageRef, err := tx.ClaimAddition(id, who.Account, ranOutMS)
-	if errors.Is(err, store.ErrNotFound) { // somebody else's, perhaps since a moment ago
+	if errors.Is(err, store.ErrNotFound) { // another member has claimed it, perhaps a moment ago
 		a, err = tx.Addition(who.Account, id, ranOutMS)
 		return a, nil, refuseAdditionClaimed, err
 	}
@@ -125,7 +125,7 @@ func (s *Service) CompleteAddition(ctx context.Context, who ds.Caller, id string
 	return refusal
 }
 
-// newAdditionIDs makes n ids that nobody can guess.
+// newAdditionIDs returns n ids that cannot be guessed.
 func newAdditionIDs(n int) []string {
 	ids := make([]string, n)
 	for i := range ids {

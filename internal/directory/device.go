@@ -90,7 +90,8 @@ func lockDevices(tx *store.Tx, account ds.AccountID) ([]Device, error) {
 	return tx.Devices(account)
 }
 
-// decideDevice is which device a registration is for, and what it is from then on.
+// decideDevice returns the device of a registration with its new values, and reports whether
+// it was registered before.
 func decideDevice(devices []Device, account ds.AccountID, in Registration) (d Device, isKnown bool, err error) {
 	byUUID := slices.IndexFunc(devices, func(d Device) bool { return in.UUID != "" && d.UUID == in.UUID })
 	byKey := slices.IndexFunc(devices, func(d Device) bool { return bytes.Equal(d.SignatureKey, in.SignatureKey) })
@@ -151,7 +152,7 @@ func (s *Service) Devices(ctx context.Context, who ds.Caller) ([]Device, error) 
 	return list, err
 }
 
-// DeviceNames is what a client may call one of its devices by: our id or its own UUID,
+// DeviceNames holds the names by which a client may select one of its devices: our id or its own UUID,
 // which count if there is any, or else the name that it was registered with. By no name
 // at all, it is the one that was seen last.
 type DeviceNames struct {
@@ -193,7 +194,7 @@ func FindDevice(devices []Device, id, uuid string) *Device {
 	return nil
 }
 
-// guessDevice finds the device that a client means who does not say which: the one of
+// guessDevice finds the device of a request without an id: the one of
 // that name, or the only one; else the one seen last, where a mistake does no harm.
 func guessDevice(devices []Device, name string, isHarmless bool) *Device {
 	for i := range devices {
@@ -207,7 +208,8 @@ func guessDevice(devices []Device, name string, isHarmless bool) *Device {
 	return nil
 }
 
-// missingDevice tells a device of another account from one that is not there.
+// missingDevice returns the refusal of a device that the account does not have: refuseForeign
+// if another account has it.
 func missingDevice(tx *store.Tx, id string) error {
 	isForeign, err := tx.IsDevice(ds.DeviceID(id))
 	if err != nil {
@@ -219,10 +221,10 @@ func missingDevice(tx *store.Tx, id string) error {
 	return refuseUnknown
 }
 
-// DeletedDevice is what a device left when it went.
+// DeletedDevice is the outcome of the deletion of a device.
 type DeletedDevice struct {
 	Device      ds.Device // zero: there was none
-	KeyPackages int64     // that nobody had claimed
+	KeyPackages int64     // unclaimed ones, deleted with it
 }
 
 // DeleteDevice forgets a device of the caller's account and all that belongs to it. One

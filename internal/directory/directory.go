@@ -1,8 +1,7 @@
-// Package directory holds the devices of accounts and their key packages: who publishes
-// and who claims them, and the devices that wait to be added to a conversation.
+// Package directory holds the rules of devices and key packages: registration, publication
+// and claims, and the devices that wait to be added to a conversation.
 //
-// It changes no conversation. What members must be told of a device is returned, for core
-// to append. It knows nothing of HTTP, JSON or frames.
+// It changes no conversation. It returns the additions that core must announce to members. It knows nothing of HTTP, JSON or frames.
 package directory
 
 import (

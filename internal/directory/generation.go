@@ -29,7 +29,7 @@ func (s *Service) RememberedGeneration(ctx context.Context, account ds.AccountID
 	return generation, err
 }
 
-// generations is what is remembered of the generations of accounts. The zero value is
+// generations holds the generations of accounts that were read lately. The zero value is
 // empty; it is safe for concurrent use.
 type generations struct {
 	mu    sync.Mutex // guards known and bytes
@@ -37,7 +37,7 @@ type generations struct {
 	bytes int // of known
 }
 
-// generationBytes is what an entry of generations takes besides the account's name.
+// generationBytes is the size of an entry of generations without the account's name.
 const generationBytes = 128
 
 type knownGeneration struct {

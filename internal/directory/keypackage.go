@@ -37,11 +37,11 @@ type Publication struct {
 type Upload struct {
 	Body     []byte           // a KeyPackage, alone or in an MLSMessage; or a text
 	IsOpaque bool             // Body is a text, kept as it is
-	Metadata *PackageMetadata // nil: its publisher says nothing of it
+	Metadata *PackageMetadata // nil: the publisher claims nothing
 	Problem  string           // why the door could not read it, or ""
 }
 
-// PackageMetadata is what the publisher of a key package says of it.
+// PackageMetadata is the metadata that the publisher of a key package claims.
 type PackageMetadata struct {
 	Suite      int64
 	ExpiresMS  int64
@@ -242,7 +242,7 @@ func ownerOf(devices []store.Registration, name string) (ds.DeviceID, error) {
 	return "", refuseNoDevice
 }
 
-// keyHolder is the device whose packages are signed with that key. One that is not
+// keyHolder returns the device whose packages are signed with that key. One that is not
 // registered is named by its key.
 func keyHolder(devices []store.Registration, key []byte) ds.DeviceID {
 	for _, d := range devices {
@@ -257,7 +257,7 @@ func keyHolder(devices []store.Registration, key []byte) ds.DeviceID {
 	return ds.DeviceID("key-" + hex.EncodeToString(sum[:8]))
 }
 
-// messageHeader is what stands before a KeyPackage in an MLSMessage (RFC 9420, section 6).
+// messageHeader precedes a KeyPackage in an MLSMessage (RFC 9420, section 6).
 var messageHeader = []byte{0, byte(wire.MLS10), 0, byte(wire.KeyPackageFormat)}
 
 // IsKeyPackage reports whether bytes begin like an MLSMessage with a KeyPackage.

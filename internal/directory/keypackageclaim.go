@@ -13,7 +13,7 @@ import (
 // Claim says which key packages a caller asks for: of each owner either so many, the
 // oldest first over all its devices, or one for each device.
 type Claim struct {
-	Owners    []ds.AccountID // who is named twice counts once
+	Owners    []ds.AccountID // duplicates count once
 	Count     int            // at most 10 are handed out
 	PerDevice bool           // in place of Count
 	OnlyMLS   bool           // leaves opaque packages out
@@ -38,7 +38,7 @@ func (s *Service) ClaimKeyPackages(ctx context.Context, who ds.Caller, in Claim)
 		}
 	}
 	var b limits.Bill
-	outcome := error(errNoneGiven) // until packages are handed out: who gets none takes nothing from others
+	outcome := error(errNoneGiven) // until packages are handed out
 	defer func() { b.Settle(s.limits, outcome) }()
 	if err := s.chargeClaim(&b, who, in); err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func (s *Service) ClaimKeyPackages(ctx context.Context, who ds.Caller, in Claim)
 	if err != nil {
 		return nil, err
 	}
-	// In one transaction: a fault must not use up packages that nobody was handed.
+	// In one transaction: a fault must not use up packages that were not handed out.
 	list, err := s.claim(ctx, who, func(tx *store.Tx) (list []ds.KeyPackage, err error) {
 		for _, pool := range pools {
 			if list, err = takeFrom(tx, list, pool, in, who.Account); err != nil {

@@ -8,7 +8,7 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// PoolStatus is what there is of an account's key packages.
+// PoolStatus counts an account's key packages.
 type PoolStatus struct {
 	store.PoolCounts
 	Wanted  int64 // with fewer that are available, more should be published
@@ -40,7 +40,7 @@ func (s *Service) KeyPackageCounts(ctx context.Context, who ds.Caller, device st
 	return counts, err
 }
 
-// KeyPackageStatus is what there is of the caller's packages of a suite, or of any (0).
+// KeyPackageStatus counts the caller's packages of a suite, or of any (0).
 func (s *Service) KeyPackageStatus(ctx context.Context, who ds.Caller, suite int64) (PoolStatus, error) {
 	out := PoolStatus{Wanted: keyPackagesWanted}
 	err := s.store.View(ctx, func(tx *store.Tx) error {
@@ -66,7 +66,7 @@ func (s *Service) PublishedPackages(ctx context.Context, who ds.Caller, suite, b
 	return list, err
 }
 
-// Synced is what is left of a device's packages after a sync.
+// Synced is the outcome of a sync of a device's packages.
 type Synced struct {
 	Device    ds.DeviceID
 	Refs      []string // in hex
@@ -112,7 +112,7 @@ func (s *Service) SyncKeyPackages(ctx context.Context, who ds.Caller, device str
 	return out, err
 }
 
-// Replenishment is who was asked to publish more key packages.
+// Replenishment counts the accounts and devices that were asked to publish more key packages.
 type Replenishment struct {
 	Targets, Devices, Told int64
 }
