@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Proxies are the addresses of reverse proxies whose X-Forwarded-For is trusted.
+// Proxies holds the addresses of reverse proxies, which may name clients in X-Forwarded-For.
 type Proxies []netip.Prefix
 
 // AddressOf returns the key of a request in limits per address: the peer's address, or the

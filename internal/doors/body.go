@@ -43,7 +43,7 @@ type countedBody struct {
 func (b *countedBody) Read(p []byte) (int, error) {
 	began := time.Now()
 	left := min(b.message.intake.Left(&b.pace), bodyTimeout-b.waited)
-	_ = b.control.SetReadDeadline(began.Add(left)) // fails where there is no network
+	_ = b.control.SetReadDeadline(began.Add(left)) // fails without a connection, in tests
 	n, err := b.ReadCloser.Read(p)
 	waited := time.Since(began)
 	b.waited += waited

@@ -32,7 +32,7 @@ func NewEventWriter(w http.ResponseWriter, clock *Clock) *EventWriter {
 // Begin sends the head of the answer and reports whether it was written. It removes the
 // server's time limits of a request: the watchdog's bounds hold for a stream.
 func (e *EventWriter) Begin() bool {
-	_ = e.control.SetReadDeadline(time.Time{}) // fails where there is none
+	_ = e.control.SetReadDeadline(time.Time{}) // fails without a connection, in tests
 	_ = e.control.SetWriteDeadline(time.Time{})
 	setStreamHeaders(e.w.Header())
 	e.mu.Lock()
@@ -78,6 +78,6 @@ func (e *EventWriter) Close() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.isClosed = true; !e.isCut.Load() {
-		_ = e.control.SetWriteDeadline(time.Now().Add(streamEndTimeout)) // fails where there is none
+		_ = e.control.SetWriteDeadline(time.Now().Add(streamEndTimeout)) // fails without a connection, in tests
 	}
 }

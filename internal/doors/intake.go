@@ -51,7 +51,7 @@ type Intake struct {
 	mu        sync.Mutex // guards the rest
 	total     int64
 	strangers int64           // of total, without a proven account
-	addresses map[string]held // loopback is none
+	addresses map[string]held // without loopback
 	accounts  map[ds.AccountID]int64
 }
 

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestPace: who sends a kibibyte a second is never cut, whatever the pieces; who sends less
-// is when the patience ends. Time in which nobody waits does not count.
+// TestPace: a sender of a kibibyte a second is never cut, whatever the pieces; a slower one is
+// cut when the patience ends. Only the time of waiting counts.
 func TestPace(t *testing.T) {
 	in := NewIntake()
 	for _, test := range []struct {

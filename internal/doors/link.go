@@ -193,7 +193,7 @@ func (l *link) leave() {
 	l.isLeaving = true
 }
 
-// hold begins to collect what is written. It may be called again.
+// hold begins to collect writes. It may be called again.
 func (l *link) hold() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -202,7 +202,7 @@ func (l *link) hold() {
 	}
 }
 
-// flushIfFull sends the held bytes if they are many, and goes on holding.
+// flushIfFull sends the held bytes if they are many, and keeps holding.
 func (l *link) flushIfFull() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -156,7 +156,7 @@ func (s *Socket) Add(isText bool, message []byte) error {
 	return s.link.flushIfFull()
 }
 
-// Flush returns when the network has everything that was added.
+// Flush sends all that was added and returns when it is written.
 func (s *Socket) Flush() error { return s.link.release() }
 
 // WritingSince returns the clock's time when the current write began, or 0.

@@ -17,7 +17,7 @@ import (
 	"waxwing.im/waxwing/internal/pgtest"
 )
 
-// answer is what matters of an answer to a pipelined frame.
+// answer holds the fields of an answer to a pipelined frame that tests compare.
 type answer struct {
 	Type string `json:"t"`
 	ID   string `json:"id"`

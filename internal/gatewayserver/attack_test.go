@@ -242,7 +242,7 @@ func TestFramesInMemory(t *testing.T) {
 	}
 	w.holds("192.0.2.1", int64(len(stalled))*counted)
 	begin("mallory", "192.0.2.1")
-	_, _ = w.person("mallory").network.Write(make([]byte, 100)) // the rest, which nobody waits for
+	_, _ = w.person("mallory").network.Write(make([]byte, 100)) // the rest, without a reader
 	if got := w.hear("mallory"); !strings.Contains(got, `"code":"rate_limited"`) || !strings.Contains(got, `"retry_after_s":1}`) {
 		t.Error(got)
 	}
@@ -310,8 +310,8 @@ func TestNoFramesAreCounted(t *testing.T) {
 	}
 }
 
-// TestLimitsBehindAProxy: over a real socket, what a trusted proxy says is who counts,
-// and nobody is believed who is not trusted.
+// TestLimitsBehindAProxy: over a real socket, limits count the address that a trusted proxy
+// reports, and ignore the reports of others.
 func TestLimitsBehindAProxy(t *testing.T) {
 	for _, isTrusted := range []bool{true, false} {
 		w := newWorld(t, limited(t, limits.AddressResumes+"=2/m"), func(s *setup) {

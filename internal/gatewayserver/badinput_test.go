@@ -124,7 +124,7 @@ func (f fields) with(name, value string) string {
 	return "{" + strings.Join(parts, ",") + "}"
 }
 
-// malformed is what no body and no frame may be, with the message for a body.
+// malformed returns invalid bodies and frames, with the message for a body.
 func malformed() map[string]string {
 	return map[string]string{
 		"":                           "malformed json",
@@ -156,7 +156,7 @@ func malformed() map[string]string {
 	}
 }
 
-// badWorld is a world in which ann has something to lose, and nobody may be at fault.
+// badWorld is a world in which ann has data of every kind, and no fault may be logged.
 type badWorld struct {
 	*world
 	faults atomic.Int64
@@ -187,7 +187,7 @@ func newBadWorld(t *testing.T) *badWorld {
 	return w
 }
 
-// everything is what is stored, as far as a bad request could touch it.
+// everything returns the stored data that a bad request could change.
 func (w *badWorld) everything() string {
 	ctx := context.Background()
 	session, err := w.server.identity.Session(ctx, w.person("ann").session)
@@ -316,8 +316,8 @@ func TestBadFrames(t *testing.T) {
 	}
 }
 
-// TestBadValues is what has the right type and is refused nevertheless, over the
-// socket and the inbox alike.
+// TestBadValues: values of the right type that are refused, over the socket and the inbox
+// alike.
 func TestBadValues(t *testing.T) {
 	w := newBadWorld(t)
 	w.join("ann", gateway.Features...)
@@ -396,8 +396,8 @@ func TestBadValues(t *testing.T) {
 	w.unchanged("values")
 }
 
-// TestOpaqueEnvelopes: what is no complete MLS message in padded standard base64 is
-// somebody else's text, and comes back letter by letter.
+// TestOpaqueEnvelopes: an env that is not a complete MLS message in padded standard base64 is
+// opaque text, and returned unchanged.
 func TestOpaqueEnvelopes(t *testing.T) {
 	w := newBadWorld(t)
 	good := mlsMessage("g", "1", wire.CommitContent)
@@ -429,7 +429,7 @@ func TestOpaqueEnvelopes(t *testing.T) {
 	}
 }
 
-// TestForeignThings is what belongs to others.
+// TestForeignThings: requests that name the data of others.
 func TestForeignThings(t *testing.T) {
 	w := newBadWorld(t)
 	tests := []struct {

@@ -49,7 +49,7 @@ func (c *socket) writePages() error {
 			return err
 		}
 		if c.hasEnded() {
-			return nil // and is told so
+			return nil // its last frame says so
 		}
 		w := frameWriter{conn: c.conn, out: scratches.Get().(*[]byte)}
 		c.writePage(&w, &page, did)
@@ -142,7 +142,7 @@ type frameWriter struct {
 	conn   conn
 	frames [][]byte
 	bytes  int     // of frames
-	out    *[]byte // what was encoded for this reader alone
+	out    *[]byte // frames encoded for this reader alone
 	err    error   // the first; nothing is written after it
 }
 
@@ -156,7 +156,7 @@ func (w *frameWriter) event(event *eventFrame, page *core.Page, i int) {
 	}
 	begin := len(*w.out)
 	*w.out = event.fit(*w.out, &page.Records[i])
-	w.add((*w.out)[begin:]) // stays what it is when out moves
+	w.add((*w.out)[begin:]) // stays valid when out is reallocated
 }
 
 func (w *frameWriter) frame(frameType string, body any) { w.add(frameOf(frameType, nil, body)) }

@@ -86,8 +86,8 @@ func (w *world) await(what string, sockets int, check func(c *socket) bool) {
 // patient lets stalled writes be for as long as a test takes.
 func patient(s *setup) { s.door.WriteTimeout = time.Hour }
 
-// TestUnansweredSendsHoldLittle: sockets whose answers nobody reads hold no more than the
-// bounds of what is under way say, whatever their frames were.
+// TestUnansweredSendsHoldLittle: sockets that do not read their answers hold no more than the
+// bounds of unanswered sends, for any frames.
 func TestUnansweredSendsHoldLittle(t *testing.T) {
 	sockets := 4
 	if testsize.IsFull() {
@@ -169,8 +169,8 @@ func TestConnectionsOfOneAccount(t *testing.T) {
 	}
 }
 
-// TestDeafReadersHoldLittle: readers that read nothing hold little, whatever they ask for,
-// and whoever reads is served meanwhile.
+// TestDeafReadersHoldLittle: readers that read nothing hold little memory for any request, and
+// other readers are served meanwhile.
 func TestDeafReadersHoldLittle(t *testing.T) {
 	readers := testsize.Of(30, 300)
 	onBoth(t, func(t *testing.T, url string) {

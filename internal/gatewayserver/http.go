@@ -88,7 +88,7 @@ func bulky(s *Server, pattern string, bytes int64, handle func(ctx context.Conte
 // cutter returns a function that cuts off an answer which takes too long while others wait.
 func cutter(w http.ResponseWriter) func() {
 	control := http.NewResponseController(w)
-	return func() { _ = control.SetWriteDeadline(time.Unix(1, 0)) } // fails where there is none
+	return func() { _ = control.SetWriteDeadline(time.Unix(1, 0)) } // fails without a connection, in tests
 }
 
 // authenticate finds the session of `Authorization: Bearer TOKEN`.

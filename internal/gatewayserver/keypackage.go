@@ -38,10 +38,10 @@ func (k keyPackages) rotateKeyPackages(ctx context.Context, who identity.Session
 	return k.publish(ctx, who.Caller, in.Revoke, in.Replacement)
 }
 
-// keyPackageCharactersMax bounds a key package as it travels.
+// keyPackageCharactersMax bounds a key package in wire form.
 const keyPackageCharactersMax = 64 << 10
 
-// publish refuses a list in which one is not good, by index.
+// publish publishes a list. It refuses one with an invalid key package and names its index.
 func (k keyPackages) publish(ctx context.Context, who ds.Caller, revoke bool, packages []string) (any, error) {
 	uploads := make([]directory.Upload, len(packages))
 	for i, text := range packages {
@@ -59,7 +59,7 @@ func (k keyPackages) publish(ctx context.Context, who ds.Caller, revoke bool, pa
 	return &gateway.KeyPackagesPublished{Status: "ok", ServedBy: did, UserHomeGateway: did, Available: done.Available}, nil
 }
 
-// uploadOf reads a published string: base64 of an MLS key package, or else an opaque one.
+// uploadOf decodes a published string: base64 of an MLS key package, or else an opaque one.
 func uploadOf(text string) directory.Upload {
 	if len(text) > keyPackageCharactersMax {
 		return directory.Upload{Problem: "key package too large"}
@@ -71,7 +71,7 @@ func uploadOf(text string) directory.Upload {
 	return directory.Upload{Body: []byte(text), IsOpaque: true}
 }
 
-// countMax is what fits in an int everywhere; core's own bound is far below.
+// countMax fits in an int on every platform; core's own bound is far below.
 const countMax = 1 << 20
 
 func (k keyPackages) fetchKeyPackages(ctx context.Context, who identity.Session, in *gateway.FetchKeyPackages) (any, error) {
@@ -115,7 +115,7 @@ func (k keyPackages) fetchPerDevice(ctx context.Context, who ds.Caller, owner ds
 	return out, nil
 }
 
-// textOf is how bytes travel in JSON: text as it came, anything else as base64.
+// textOf returns the JSON form of a body: text unchanged, bytes as base64.
 func textOf(body []byte, encoding ds.Encoding) string {
 	if encoding == ds.Text {
 		return string(body)

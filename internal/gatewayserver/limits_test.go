@@ -59,7 +59,7 @@ func TestLimitsKeepTokens(t *testing.T) {
 		expect("/v1/session/resume", resume(), 429)
 	}
 	w.later.Add((30 * time.Second).Milliseconds() + 1)
-	w.remember("ann", expect("/v1/session/resume", first, 200)) // the successor was not presented yet, for nobody let it in
+	w.remember("ann", expect("/v1/session/resume", first, 200)) // the successor was not presented yet: it was refused
 	w.later.Add((30 * time.Second).Milliseconds() + 1)
 	expect("/v1/session/resume", resume(), 200)
 	w.later.Add((30 * time.Second).Milliseconds() + 1)

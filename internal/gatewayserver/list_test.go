@@ -14,7 +14,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// rooms makes conversations of which name is a member, by somebody else.
+// rooms makes conversations of which name is a member, by another account.
 func (w *world) rooms(by ds.AccountID, name string, count int, id func(i int) ds.ConversationID, others ...ds.AccountID) {
 	w.t.Helper()
 	members := append([]ds.AccountID{ds.AccountID(w.person(name).did)}, others...)

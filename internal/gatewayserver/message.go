@@ -115,8 +115,8 @@ func bytesOf(env string) ([]byte, ds.Encoding) {
 	return []byte(env), ds.Text
 }
 
-// decodeBase64 takes exactly what encodes back to the same text: padded, without
-// line breaks, the unused bits zero.
+// decodeBase64 decodes the one canonical encoding: padded, without line breaks, the unused
+// bits zero.
 func decodeBase64(text string) ([]byte, bool) {
 	data, err := base64.StdEncoding.Strict().DecodeString(text)
 	return data, err == nil && base64.StdEncoding.EncodedLen(len(data)) == len(text)

@@ -27,7 +27,7 @@ const (
 const (
 	causePeer      = "peer"      // the client closed, or its network did
 	causeHandshake = "handshake" // no session was started
-	causeProtocol  = "protocol"  // text that is none, binary, a frame that is too long
+	causeProtocol  = "protocol"  // invalid UTF-8, a binary frame, or one that is too long
 	causeHeartbeat = "heartbeat" // no answer to pings
 	causeStalled   = "stalled"   // a write did not get through
 	causeSession   = "session"   // the session was revoked

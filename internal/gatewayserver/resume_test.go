@@ -30,9 +30,9 @@ func (w *world) onHTTP(name, token string) string {
 
 const ping, pong = `{"v":1,"t":"ping"}`, `{"v":1,"t":"pong"}`
 
-// TestLostAnswer is decision 3: an answer that is lost locks nobody out, whatever the
-// client sent before it could have arrived, and the token before it is dead a minute
-// after it was written, or when its successor is presented.
+// TestLostAnswer is decision 3: a lost answer locks no client out, whatever it sent before the
+// answer could have arrived, and the previous token is invalid a minute after the answer was
+// written, or when its successor is presented.
 func TestLostAnswer(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		w := newWorldOn(t, url)

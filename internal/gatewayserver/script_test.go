@@ -20,7 +20,7 @@ var update = flag.Bool("update", false, "write the answers into the scripts")
 //	# a comment
 //	server OPTION               before anything else: sends=N, record-senders, strict
 //	NAME start [FEATURE…]       NAME gets a session over HTTP
-//	NAME GET|POST PATH [BODY]   an HTTP call with that session; - is nobody
+//	NAME GET|POST PATH [BODY]   an HTTP call with that session; - is none
 //	= STATUS [HEADERS] BODY     what it was answered
 //	NAME open                   NAME gets a socket
 //	NAME > FRAME                NAME says

@@ -9,8 +9,8 @@
 // same conn, which blocks: a slow reader is not read from, and holds no backlog in memory.
 // One watchdog checks the heartbeats, deadlines and stalled writes of all sockets.
 //
-// No rule about who may do what is here; those are core's. Listening, TLS and time
-// limits of HTTP are internal/server's.
+// Rules about permissions belong to core; listening, TLS and time limits of HTTP to
+// internal/server.
 package gatewayserver
 
 import (

@@ -268,7 +268,7 @@ func TestSessionEnds(t *testing.T) {
 	}
 }
 
-// event is what matters of a frame in a story.
+// event holds the fields of a frame that stories compare.
 type event struct {
 	Type string `json:"t"`
 	Body struct {
@@ -305,8 +305,8 @@ func (w *world) fillLog(t *testing.T, name, conversation, env string, n int) {
 	sending.Wait()
 }
 
-// TestLongReplay is a reader 1300 messages behind, who is cut off again and again,
-// while somebody goes on writing: every message comes, in order, once per follow.
+// TestLongReplay: a reader that is 1300 messages behind and is cut off repeatedly, while
+// another client sends, receives every message, in order, once per follow.
 func TestLongReplay(t *testing.T) {
 	w := newWorld(t)
 	w.join("ann")
@@ -366,8 +366,8 @@ func (w *world) call2(t *testing.T, name, path, body string) {
 	}
 }
 
-// TestSlowReader is a peer that reads nothing while a long log is replayed to it:
-// it costs next to no memory, harms nobody, and is cut off in the end.
+// TestSlowReader: a peer that reads nothing while a long log is replayed to it costs little
+// memory, does not affect others, and is cut off in the end.
 func TestSlowReader(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	w := newWorld(t, func(s *setup) {

@@ -210,7 +210,7 @@ func (c *stream) begin(starts []core.Start) error {
 // isDone reports whether the stream follows no log any more.
 func (c *stream) isDone() bool { return len(c.following) == 0 && !c.device && !c.all }
 
-// close ends what openStream began.
+// close releases all that openStream acquired.
 func (c *stream) close() {
 	c.cancel()
 	c.follower.Close()
@@ -429,7 +429,7 @@ func (c *stream) open(frameType string) []byte {
 	return append(items, "\ndata: "...)
 }
 
-// advance notes that everything of a log before next has been sent.
+// advance notes that all of a log before next was sent.
 func (c *stream) advance(log ds.LogID, next int64) {
 	if i, ok := c.position.Index(log); ok {
 		c.position.Advance(i, next)

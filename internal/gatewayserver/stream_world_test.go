@@ -49,7 +49,7 @@ func openEvents(t testing.TB, url, session, query, lastID string) (e *events, st
 	return e, response.StatusCode, ""
 }
 
-// read is how a browser reads a stream, as far as this service writes one.
+// read reads a stream like a browser, as far as this service writes one.
 func (e *events) read(ctx context.Context, body io.ReadCloser) {
 	defer close(e.items)
 	defer body.Close()

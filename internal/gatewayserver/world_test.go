@@ -68,7 +68,7 @@ type person struct {
 	lastID               string // of the last item of a stream
 }
 
-// setup is what a test may change.
+// setup holds the options that a test may change.
 type setup struct {
 	core   core.Options
 	limits limits.Rates

@@ -12,9 +12,8 @@ import (
 	"waxwing.im/waxwing/internal/limits"
 )
 
-// TestOneAddressOfMany: behind a PDS, what one account does wrong under the published
-// limits keeps out neither accounts that were here before nor new ones; what nobody has
-// signed keeps out new ones only.
+// TestOneAddressOfMany: behind a PDS, bad calls of one account under the published limits
+// exclude neither known accounts nor new ones; unsigned calls exclude new ones only.
 func TestOneAddressOfMany(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		call := func(token string) (int, string) {

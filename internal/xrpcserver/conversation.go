@@ -109,8 +109,8 @@ func (c conversations) convoView(v *ds.View) xrpc.ConvoView {
 		if v.Creator == "" && p.Role == ds.Owner {
 			out.Creator = string(p.Account)
 		}
-		// The gateway's clients may name anything a member; one that is no DID would make
-		// these clients refuse the whole answer.
+		// Members in the gateway's conversations may have names that are not DIDs. These
+		// clients would refuse the whole answer for one.
 		if isDID(string(p.Account)) {
 			out.Members = append(out.Members, memberView(p))
 		}
@@ -138,7 +138,7 @@ func (c conversations) getConvos(ctx context.Context, who ds.Caller, in *xrpc.Ge
 		return nil, &Error{http.StatusBadRequest, "InvalidFilter", "filter must be all, pending, requests or expected"}
 	}
 	q := core.ConvosQuery{Waiting: which, Count: in.CountOnly}
-	if in.Limit != nil { // else everything, as clients rely on
+	if in.Limit != nil { // else all, as clients rely on
 		limit, err := pageLimit(in.Limit)
 		if err != nil {
 			return nil, err

@@ -49,7 +49,7 @@ func (w *world) convos(name string, pairs ...string) xrpc.GetConvosOutput {
 	return out
 }
 
-// convo is how somebody sees a conversation, or nil.
+// convo returns a person's view of a conversation, or nil.
 func (w *world) convo(name, id string) *xrpc.ConvoView {
 	w.t.Helper()
 	list := w.convos(name).Conversations
@@ -59,8 +59,8 @@ func (w *world) convo(name, id string) *xrpc.ConvoView {
 	return nil
 }
 
-// roles says who is what in a conversation, as somebody sees it, with o for the owner
-// and admins, m for moderators and p for everybody else.
+// roles returns the roles of people in a conversation, in the view of name: o for the owner and
+// admins, m for moderators and p for all others.
 func (w *world) roles(name, id string, people ...string) string {
 	w.t.Helper()
 	view := w.convo(name, id)
@@ -106,7 +106,7 @@ func welcomeFor(packages ...*mls.KeyPackage) []byte {
 	return wire.Marshal(&wire.Message{WireFormat: wire.WelcomeFormat, Welcome: m})
 }
 
-// waitingFor lists whom the Welcomes of a conversation wait for: "device ref", or "any"
+// waitingFor lists the recipients that the Welcomes of a conversation wait for: "device ref", or "any"
 // for a device or ref that is not known.
 func (w *world) waitingFor(name, id string) []string {
 	w.t.Helper()
@@ -213,7 +213,7 @@ func TestCreateConvo(t *testing.T) {
 		if seen == nil || seen.Metadata == nil || *seen.Metadata != (xrpc.Metadata{Name: "Tea", Description: "at five"}) || seen.Creator != w.did("ann") {
 			t.Fatalf("bob sees %+v", seen)
 		}
-		// Black-box check 14, and nobody's device is recorded with what is sent.
+		// Black-box check 14, and no device is recorded with a message.
 		alone := group("alone")
 		w.create(alone, "ann")
 		if got := w.messages("ann", alone).Messages; len(got) != 0 {
@@ -229,7 +229,7 @@ func TestCreateConvo(t *testing.T) {
 				t.Errorf("a sender is stored: %+v", r.Sender)
 			}
 		}
-		// Again: what is true now, for a member and for nobody else.
+		// Again: the current state, for members only.
 		in["initialMembers"], in["metadata"] = []string{w.did("eve")}, nil
 		w.call("ann", xrpc.CreateConvo, in).into(&out)
 		if len(out.Members) != 2 || out.Creator != w.did("ann") || out.Convo.Metadata == nil {
@@ -272,7 +272,7 @@ func TestCreateConvoEpochs(t *testing.T) {
 	}
 }
 
-// TestCreateConvoWelcome has a row for each way to know whom a Welcome is for.
+// TestCreateConvoWelcome has a row for each way to know the recipients of a Welcome.
 func TestCreateConvoWelcome(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		packs := map[string]*mls.KeyPackage{}

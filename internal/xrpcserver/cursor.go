@@ -45,8 +45,8 @@ func appendCursor(dst []byte, check uint16, pos, sub int64) []byte {
 	return appendBase32(dst, uint64(cursorTag)<<48|uint64(pos)&uint64(cursorMaxNo), uint64(sub)<<16|uint64(check))
 }
 
-// appendBase32 writes 128 bits as a ULID does: they stand two bits to the right of where
-// base32 would have them.
+// appendBase32 appends 128 bits in the form of a ULID: shifted right by two bits against
+// base32.
 func appendBase32(dst []byte, high, low uint64) []byte {
 	var raw [17]byte
 	binary.BigEndian.PutUint64(raw[0:], high>>2)
@@ -66,14 +66,14 @@ func newULID(ms int64) string {
 	return string(appendBase32(nil, high, low))
 }
 
-// parseCursor reads a cursor of a conversation. It returns false for what is none of
-// ours, such as a ULID that the client has made itself.
+// parseCursor reads a cursor of a conversation. It returns false for any other text,
+// such as a ULID made by the client.
 func parseCursor(id ds.ConversationID, text string) (pos, sub int64, ok bool) {
 	pos, sub, check, ok := readCursor(text)
 	return pos, sub, ok && check == checkOf(id)
 }
 
-// readCursor reads the first part of a cursor, of whichever conversation.
+// readCursor reads the first part of a cursor of any conversation.
 func readCursor(text string) (pos, sub int64, check uint16, ok bool) {
 	if len(text) < cursorSize || len(text) > cursorTextMax {
 		return 0, 0, 0, false

@@ -56,7 +56,7 @@ func (p *places) add(id ds.ConversationID, pos int64) (i int, at *spot) {
 	return i, &p.list[i]
 }
 
-// advance notes that everything of a conversation up to pos was sent.
+// advance notes that all records of a conversation up to pos were sent.
 func (p *places) advance(i int, pos int64) {
 	if !p.position.Advance(i, pos+1) {
 		return
@@ -135,7 +135,7 @@ type earlierSpot struct {
 	skip     int
 }
 
-// note looks a conversation up in what is stored of the stream of a cursor.
+// note adds the stored position of a conversation and reports whether there is one.
 func (e earlier) note(c placesCursor, stored *core.Resumed, id ds.ConversationID) bool {
 	next, i := stored.Of(ds.ConversationLog(id))
 	if next < 1 || next > cursorMaxNo {

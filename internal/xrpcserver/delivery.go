@@ -61,7 +61,7 @@ func (d deliveries) getDeliveryStatus(ctx context.Context, who ds.Caller, in *xr
 // that of a service.
 func (d deliveries) resolveDeliveryService(ctx context.Context, who ds.Caller, in *xrpc.ResolveDeliveryServiceParams) (*xrpc.ResolveDeliveryServiceOutput, error) {
 	did, _, _ := strings.Cut(in.DID, "#")
-	if !isDID(did) { // what is found out is remembered by it
+	if !isDID(did) { // the key of the cache
 		return nil, badInput("did", "must be a DID")
 	}
 	if did == d.did() {

@@ -14,7 +14,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// What the lexicons say of devices.
+// The bounds in the lexicons of devices.
 const (
 	deviceNameMax         = 100 // characters
 	deviceUUIDMax         = 64  // bytes
@@ -37,10 +37,10 @@ func (h devices) register(s *Server) {
 	query(s, xrpc.GetPendingDevices, h.getPendingDevices)
 }
 
-// mlsDID is what a device is called in MLS: its account's DID, '#' and its id.
+// mlsDID returns the name of a device in MLS: its account's DID, '#' and its id.
 func mlsDID(d ds.Device) string { return string(d.Account) + "#" + string(d.ID) }
 
-// invalid refuses a request for what a sentence says.
+// invalid returns a refusal of a request with that sentence.
 func invalid(sentence string) *Error {
 	return &Error{http.StatusBadRequest, xrpc.ErrorInvalidRequest, sentence}
 }
@@ -85,7 +85,7 @@ func (h devices) registerNewDevice(ctx context.Context, who ds.Caller, in *xrpc.
 	return out, nil
 }
 
-// cleanName drops what nobody sees from a name.
+// cleanName removes invisible characters from a name.
 func cleanName(name string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == '\ufeff' || r == '\u200b' {
@@ -95,7 +95,7 @@ func cleanName(name string) string {
 	}, name))
 }
 
-// deviceOutput has the fields that every client reads, whatever it asked for.
+// deviceOutput returns the fields that clients require in the answer to every action.
 func deviceOutput(d ds.Device) *xrpc.RegisterDeviceOutput {
 	return &xrpc.RegisterDeviceOutput{DeviceID: string(d.ID), MLSDID: mlsDID(d)}
 }
@@ -146,7 +146,7 @@ func (h devices) deleteDevice(ctx context.Context, who ds.Caller, in *xrpc.Regis
 	return out, nil
 }
 
-// claimPendingAddition answers a claim that somebody else has with who it is.
+// claimPendingAddition claims an addition. If another device has it, the answer names that one.
 func (h devices) claimPendingAddition(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
 	if in.PendingAdditionID == "" {
 		return nil, invalid("pendingAdditionId is required")
@@ -168,7 +168,7 @@ func (h devices) claimPendingAddition(ctx context.Context, who ds.Caller, in *xr
 	return out, nil
 }
 
-// completePendingAddition says in its answer why an addition is not completed.
+// completePendingAddition completes an addition. A refusal is returned within the answer.
 func (h devices) completePendingAddition(ctx context.Context, who ds.Caller, in *xrpc.RegisterDeviceInput) (*xrpc.RegisterDeviceOutput, error) {
 	if in.PendingAdditionID == "" {
 		return nil, invalid("pendingAdditionId is required")
@@ -187,7 +187,7 @@ func (h devices) completePendingAddition(ctx context.Context, who ds.Caller, in 
 	return out, nil
 }
 
-// isBecause says whether err is a refusal for that reason.
+// isBecause reports whether err is a refusal for that reason.
 func isBecause(err error, reason ds.Reason) bool {
 	var refusal *ds.Refusal
 	return errors.As(err, &refusal) && refusal.Reason == reason
@@ -231,7 +231,7 @@ func (h devices) getPendingDevices(ctx context.Context, who ds.Caller, in *xrpc.
 	return out, nil
 }
 
-// pageLimit is how many are asked for: 1 to 100, or 50 where nothing is said.
+// pageLimit returns the requested number of items: 1 to 100, or 50 by default.
 func pageLimit(limit *xrpc.Natural) (int, error) {
 	switch {
 	case limit == nil:

@@ -348,7 +348,7 @@ func (w *world) pending(name string, pairs ...string) []xrpc.PendingDevice {
 	return out.PendingAdditions
 }
 
-// claim claims an addition as somebody who is answered as B.
+// claim claims an addition as a client of generation B.
 func (w *world) claim(name, id string) answer {
 	return w.callAs(lexicons.B, name, xrpc.RegisterDevice, change(object{"action": "claimPendingAddition", "pendingAdditionId": id}))
 }
@@ -451,8 +451,8 @@ func TestPendingAdditions(t *testing.T) {
 	})
 }
 
-// A device that registers again waits again where it is not in the group yet, and the
-// members are told again only where somebody had begun to add it.
+// A device that registers again waits again where it is not in the group yet, and members
+// receive another event only where one of them had begun to add it.
 func TestAdditionsOfADeviceThatComesAgain(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		for _, id := range []string{"c1", "c2", "c3"} {

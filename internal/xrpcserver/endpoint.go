@@ -56,7 +56,7 @@ type room struct {
 	turn   *core.Turn
 }
 
-// take waits until there is room for an answer that takes that many bytes.
+// take waits until there is room for an answer of that many bytes.
 func (m *room) take(ctx context.Context, bytes int) (err error) {
 	if m.turn == nil {
 		m.turn, err = m.server.core.TakeTurn(ctx, m.who, int64(bytes), m.cut)
@@ -64,7 +64,7 @@ func (m *room) take(ctx context.Context, bytes int) (err error) {
 	return err
 }
 
-// fit keeps room for the answer as it is.
+// fit reduces the room to the size of the answer, or takes room for it.
 func (m *room) fit(ctx context.Context, bytes int) error {
 	if m.turn != nil {
 		m.turn.Shrink(int64(bytes))
@@ -97,12 +97,12 @@ func roomy[In, Out any](s *Server, verb, nsid string, decode func(http.ResponseW
 	})
 }
 
-// register makes a method callable. What handle returns is its answer.
+// register registers a method. Its answer is the result of handle.
 func (s *Server) register(verb, nsid string, handle func(w http.ResponseWriter, r *http.Request, room *room) (any, error)) {
 	s.methods[nsid] = verb
 	s.mux.HandleFunc(verb+" /xrpc/"+nsid, func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
-		room := &room{server: s, cut: func() { _ = control.SetWriteDeadline(time.Unix(1, 0)) }} // fails where there is none
+		room := &room{server: s, cut: func() { _ = control.SetWriteDeadline(time.Unix(1, 0)) }} // fails without a connection, in tests
 		defer func() { room.turn.Release() }()
 		out, err := handle(w, r, room)
 		s.answerWithin(w, r, nsid, room, out, err)
@@ -183,7 +183,7 @@ func (s *Server) answerWithin(w http.ResponseWriter, r *http.Request, method str
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	w.WriteHeader(status)
-	_, _ = w.Write(data) // a client that has gone needs no answer
+	_, _ = w.Write(data) // an error means that the client has disconnected
 }
 
 // logFault logs err if it is a fault. Faults that may pass, or that follow from a caller's

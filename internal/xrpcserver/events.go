@@ -21,10 +21,10 @@ type sharedEvent struct {
 	kind  string
 	known [3]bool // by generation
 	frame xrpc.Frame
-	text  func() [2]string // the event in JSON, cut where the cursor stands
+	text  func() [2]string // the event in JSON, before and after the cursor
 }
 
-// noCursor stands in an encoded event for the cursor that each reader has of its own.
+// noCursor is the placeholder in an encoded event for the cursor of its reader.
 const noCursor = "\x00\x00\x00\x00"
 
 // encoder makes events of records and announcements, encoded once for all readers.
@@ -75,8 +75,8 @@ func (e encoder) share(list []sharedEvent, index int, event xrpc.Event) []shared
 // that a client can have written.
 const cursorJSON = `"cursor":"\u0000\u0000\u0000\u0000"`
 
-// translate makes events of a record (spec xrpc, A.12). Accounts that are no DIDs, which
-// the gateway's conversations may have, are omitted: clients read these strictly.
+// translate makes events of a record (spec xrpc, A.12). Accounts other than DIDs, which the
+// gateway's conversations may have, are omitted: clients would refuse them.
 func translate(id ds.ConversationID, r *ds.Record) []xrpc.Event {
 	convo := string(id)
 	switch r.Kind {

@@ -15,8 +15,8 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// forms is what each generation gets of a record, in short, and holds it against the
-// lexicons of all who get it.
+// forms returns the events of a record for each generation, in short, and checks them against
+// its lexicons.
 func (w *world) forms(events []sharedEvent) (unknown, a, b string) {
 	w.t.Helper()
 	sets := [][]lexicons.Set{{lexicons.A, lexicons.B}, {lexicons.A}, {lexicons.B}}
@@ -95,8 +95,8 @@ func TestEventsOfRecords(t *testing.T) {
 	}
 }
 
-// TestTreeChangedIsNeverLost: whoever reads a commit late, or while the database is away,
-// is sent the tag that it came with.
+// TestTreeChangedIsNeverLost: a reader that reads a commit late, or while the database is
+// unavailable, is sent the tag of the commit.
 func TestTreeChangedIsNeverLost(t *testing.T) {
 	const at, leaving, away = 0, 1, 2
 	var database atomic.Int32

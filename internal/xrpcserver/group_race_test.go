@@ -198,7 +198,7 @@ func TestAdditionsByGroupChange(t *testing.T) {
 		pb := &party{bob, ann.id, nil}
 		pb.change("claimPending", id).refused("403 Unauthorized") // its own
 		(&party{w.phone("sue"), ann.id, nil}).change("claimPending", id).refused("404 PendingAdditionNotFound")
-		ann.change("completePending", id).refused("403 Unauthorized") // nobody has claimed it
+		ann.change("completePending", id).refused("403 Unauthorized") // it is not claimed
 		var out xrpc.CommitGroupChangeOutput
 		w.call("ann", xrpc.CommitGroupChange, object{"convoId": "", "action": "claimPending", "pendingAdditionId": list[0].ID}).into(&out)
 		same(t, "claimed by", out.ClaimedAddition.ClaimedBy, w.did("ann"))
@@ -210,7 +210,7 @@ func TestAdditionsByGroupChange(t *testing.T) {
 		ann.change("completePending", id).fields()
 		_, err := mls.Join(tablet.welcome(ann.id, k), k, mls.JoinOptions{Now: w.now})
 		must(t, err)
-		// The package has served: nobody is handed it again.
+		// The package is used up: it is not handed out again.
 		var got xrpc.GetKeyPackagesOutput
 		w.callAs(lexicons.B, "cid", xrpc.GetKeyPackages, params("dids", w.did("bob"))).into(&got)
 		for _, p := range got.KeyPackages {

@@ -189,7 +189,7 @@ func TestAddMembers(t *testing.T) {
 }
 
 // TestChangesAreAnsweredAgain: a retry is answered in full whatever happened since, and
-// what one caller names is nobody else's.
+// idempotency keys belong to their caller.
 func TestChangesAreAnsweredAgain(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		ann, bob := w.phone("ann").start(), w.phone("bob")
@@ -342,7 +342,7 @@ func (p *party) oldCommit(ann *party) []byte {
 	return pending.Message()
 }
 
-// TestRulesOfChanges: who may add and remove whom is as the conversation's rules say.
+// TestRulesOfChanges: adding and removing members follows the conversation's rules.
 func TestRulesOfChanges(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		ann, bob, cid, eve := w.phone("ann").start(), w.phone("bob"), w.phone("cid"), w.phone("eve")
@@ -370,7 +370,7 @@ func TestRulesOfChanges(t *testing.T) {
 		same(t, "newEpoch", epochOf(pc.change("removeMember", out(pc, "bob"))), 3)
 		w.call("bob", xrpc.GetMessages, params("convoId", ann.id)).refused("403 NotMember")
 		ann.catchUp()
-		// Whoever has left without a commit is taken out of the group by anybody.
+		// An account that left without a commit may be removed from the group by any member.
 		pe := ann.add(eve)[0]
 		w.call("cid", xrpc.LeaveConvo, object{"convoId": ann.id}).fields()
 		rules(object{"allowMemberRemove": false})
@@ -378,8 +378,8 @@ func TestRulesOfChanges(t *testing.T) {
 	})
 }
 
-// TestEntering: members and, as the rules are, who has left come into the group by
-// themselves; nobody else does, and nobody whom others have removed.
+// TestEntering: members and, where the rules permit it, accounts that left enter the group by
+// themselves; removed accounts and all others may not.
 func TestEntering(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		ann, bob, cid := w.phone("ann").start(), w.phone("bob"), w.phone("cid")
@@ -440,7 +440,7 @@ func TestEntering(t *testing.T) {
 		same(t, "newEpoch", epochOf(pc.change("rejoin", back)), 4)
 		w.call("cid", xrpc.GetMessages, params("convoId", ann.id)).fields()
 		ann.catchUp()
-		// Whom others removed does not.
+		// A removed account may not.
 		index := slices.IndexFunc(ann.g.Members(), func(l mls.Leaf) bool { return string(l.Credential) == w.did("cid") })
 		removing := ann.commit(mls.CommitOptions{Remove: []uint32{ann.g.Members()[index].Index}})
 		same(t, "newEpoch", epochOf(ann.change("removeMember", object{"memberDids": []string{w.did("cid")}, "commit": blob(removing.Message()), "groupInfo": blob(removing.GroupInfo())})), 5)
@@ -529,7 +529,7 @@ func TestGroupState(t *testing.T) {
 	})
 }
 
-// TestCommitID: the same request has the same name, and nobody else's has it.
+// TestCommitID: the same request has the same id, and no other request has it.
 func TestCommitID(t *testing.T) {
 	one := commitID("ann", "k", []byte("a"))
 	if commitID("ann", "k", []byte("b")) != one || !ds.IsValidID(string(one)) {

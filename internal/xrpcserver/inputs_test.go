@@ -14,7 +14,7 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// field is what a lexicon says of a part of an input.
+// field is a lexicon's definition of a part of an input.
 type field struct {
 	Type       string           `json:"type"`
 	Ref        string           `json:"ref"`
@@ -23,7 +23,7 @@ type field struct {
 	Items      *field           `json:"items"`
 }
 
-// inputOf is what a lexicon says of a method's parameters or body.
+// inputOf returns a lexicon's definition of a method's parameters or body.
 func inputOf(t testing.TB, set lexicons.Set, nsid string) field {
 	t.Helper()
 	text, err := lexicons.File(set, nsid)
@@ -121,7 +121,7 @@ func goodCalls(w *world, p *party, device string) []goodCall {
 	return append(get, post...) // the posts change what is there
 }
 
-// wrongTypes is what is of no type that a part of a body may have.
+// wrongTypes returns values of types that a part of a body may not have.
 func wrongTypes(f field) []string {
 	deep := strings.Repeat("[", 1000) + strings.Repeat("]", 1000)
 	switch f.Type {

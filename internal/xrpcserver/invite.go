@@ -4,11 +4,19 @@ import (
 	"net/http"
 
 	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/doors"
+	"waxwing.im/waxwing/internal/identity"
 )
 
-// registerInvites makes the method callable that accounts may call which are not let in
-// yet. It reads its body before the token, for they are used up together.
-func (s *Server) registerInvites() {
+// invites holds the method by which an account is admitted to this service.
+type invites struct {
+	identity *identity.Authenticator
+	proxies  doors.Proxies
+}
+
+// register registers the only method that accounts without admission may call. It reads its
+// body before the token, since both are used up together.
+func (n invites) register(s *Server) {
 	s.register("POST", xrpc.RedeemInvite, func(w http.ResponseWriter, r *http.Request, _ *room) (any, error) {
 		body, err := readBody(w, r, xrpc.BodyMax(xrpc.RedeemInvite))
 		if err != nil {
@@ -21,12 +29,12 @@ func (s *Server) registerInvites() {
 		if in.Code == "" || len(in.Code) > inviteCodeBytesMax {
 			return nil, &Error{http.StatusBadRequest, xrpc.ErrorInvalidRequest, "code must be 1 to 64 bytes"}
 		}
-		if _, err := s.identity.RedeemInvite(r.Context(), bearer(r), xrpc.RedeemInvite, s.proxies.AddressOf(r), in.Code); err != nil {
+		if _, err := n.identity.RedeemInvite(r.Context(), bearer(r), xrpc.RedeemInvite, n.proxies.AddressOf(r), in.Code); err != nil {
 			return nil, err
 		}
 		return &xrpc.RedeemInviteOutput{Admitted: true}, nil
 	})
 }
 
-// inviteCodeBytesMax is that of the gateway too.
+// inviteCodeBytesMax bounds a code, as in the gateway.
 const inviteCodeBytesMax = 64

@@ -13,7 +13,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// What the lexicons say of key packages.
+// The bounds in the lexicons of key packages.
 const (
 	publishedPackagesMax = 100
 	localHashesMax       = 200
@@ -30,7 +30,7 @@ func (k keyPackages) register(s *Server) {
 	query(s, xrpc.GetKeyPackageStatus, k.getKeyPackageStatus)
 }
 
-// uploads returns what the directory is asked to publish.
+// uploads decodes the key packages of a request.
 func uploads(packages []xrpc.KeyPackageIn) []directory.Upload {
 	list := make([]directory.Upload, len(packages))
 	for i, p := range packages {
@@ -44,8 +44,8 @@ func uploads(packages []xrpc.KeyPackageIn) []directory.Upload {
 	return list
 }
 
-// packageOutput is a package as it is handed out: as it was published, in the shape that
-// the caller reads.
+// packageOutput encodes a claimed package: its published form, in the shape for the caller's
+// generation.
 func packageOutput(g xrpc.Generation, p ds.KeyPackage) xrpc.KeyPackageOut {
 	return xrpc.KeyPackageOut{DID: string(p.Device.Account), KeyPackage: g.Blob(directory.PublishedForm(p)), KeyPackageHash: p.Ref, CipherSuite: xrpc.SuiteName(p.Suite)}
 }
@@ -134,7 +134,7 @@ func accounts(dids []string) []ds.AccountID {
 	return list
 }
 
-// suiteOf is the number of a cipher suite that a query may name; 0 for none.
+// suiteOf returns the number of a cipher suite in a query; 0 for none.
 func suiteOf(name string) (int64, error) {
 	number, isKnown := xrpc.SuiteNumber(name)
 	if name != "" && !isKnown {
@@ -189,7 +189,7 @@ func (k keyPackages) getKeyPackages(ctx context.Context, who ds.Caller, in *xrpc
 	return out, nil
 }
 
-// isDID says whether a strict client can read text as a DID (AT Protocol, DID syntax).
+// isDID reports whether a strict client can read text as a DID (AT Protocol, DID syntax).
 func isDID[S ~string](text S) bool {
 	rest, ok := strings.CutPrefix(string(text), "did:")
 	method, id, _ := strings.Cut(rest, ":")
@@ -273,7 +273,7 @@ func packageStatus(p directory.PublishedPackage) xrpc.KeyPackageStatus {
 	return status
 }
 
-// packageHistory is what happened to a package, the newest first.
+// packageHistory returns the events of a package, the newest first.
 func packageHistory(p directory.PublishedPackage) []xrpc.KeyPackageHistory {
 	published := xrpc.KeyPackageHistory{ID: p.ID, Action: "published", CreatedAt: xrpc.TimeMS(p.PublishedMS)}
 	switch {
@@ -285,7 +285,7 @@ func packageHistory(p directory.PublishedPackage) []xrpc.KeyPackageHistory {
 	return []xrpc.KeyPackageHistory{published}
 }
 
-// packageCursor names the place behind a package in the list of its owner's.
+// packageCursor returns the cursor behind a package in the list of its owner's.
 func packageCursor(publishedMS int64, id string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(publishedMS, 10) + " " + id))
 }

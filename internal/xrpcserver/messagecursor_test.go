@@ -12,7 +12,7 @@ import (
 	"waxwing.im/waxwing/lexicons"
 )
 
-// read is how far a person has read a conversation.
+// read returns a person's read mark in a conversation.
 func (w *world) read(name, convo string) int64 {
 	w.t.Helper()
 	cursors, err := w.core.Cursors(context.Background(), w.caller(name))

@@ -7,7 +7,7 @@
 // lists the nouns, of which each registers its endpoints, a line each. The generation of a
 // request is decided by api/xrpc; answers hold the fields of both generations.
 //
-// No rule about who may do what is here; those are core's.
+// Rules about permissions belong to core.
 package xrpcserver
 
 import (
@@ -69,9 +69,18 @@ type Server struct {
 
 // New makes a Server and starts its watchdog. Shutdown ends both and the subscriptions.
 func New(o Options) *Server {
-	s := &Server{core: o.Core, limits: o.Limits, identity: o.Identity,
-		logger: o.Logger, metrics: newMetrics(o.Registerer), mux: http.NewServeMux(), methods: map[string]string{}, proxies: o.TrustedProxies, intake: o.Intake,
-		url: o.PublicURL}
+	s := &Server{
+		core:     o.Core,
+		limits:   o.Limits,
+		identity: o.Identity,
+		url:      o.PublicURL,
+		logger:   o.Logger,
+		metrics:  newMetrics(o.Registerer),
+		mux:      http.NewServeMux(),
+		methods:  map[string]string{},
+		proxies:  o.TrustedProxies,
+		intake:   o.Intake,
+	}
 	if s.limits == nil {
 		s.limits = limits.New(limits.Default(), time.Now)
 	}
@@ -97,10 +106,10 @@ func New(o Options) *Server {
 		groups{s.core, s.core.Directory(), o.ServiceDID, o.Sign},
 		deliveries{s.core, o.ServiceDID, o.PublicURL, services},
 		s.subscriptions,
+		invites{s.identity, s.proxies},
 	} {
 		noun.register(s)
 	}
-	s.registerInvites()
 	s.registerLexicons()
 	s.registerRest()
 

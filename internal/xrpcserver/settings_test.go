@@ -30,7 +30,7 @@ func (w *world) update(name, id string, in object) xrpc.UpdateConvoOutput {
 	return out
 }
 
-// role is the body that changes the role of somebody.
+// role returns the body that changes the role of a person.
 func (w *world) role(id, action, target string) object {
 	return object{"convoId": id, "action": action, "targetDid": w.did(target)}
 }
@@ -88,7 +88,7 @@ func TestRoles(t *testing.T) {
 		for _, m := range w.convo("dan", id).Members {
 			switch m.DID {
 			case w.did("bob"):
-				if !slices.Contains([]string{w.did("ann"), w.did("cid")}, m.PromotedBy) || m.PromotedAt.IsZero() { // whoever was owner before
+				if !slices.Contains([]string{w.did("ann"), w.did("cid")}, m.PromotedBy) || m.PromotedAt.IsZero() { // by the previous owner
 					t.Errorf("bob was promoted by %q at %v", m.PromotedBy, m.PromotedAt)
 				}
 			default:
@@ -249,7 +249,7 @@ func TestPolicy(t *testing.T) {
 		same(t, "a moderator removes the owner", remove("cid", "ann"), ds.Forbidden)
 		same(t, "an admin removes a moderator", remove("ann", "cid"), "")
 
-		// Where the last admin may go, somebody else is one afterwards.
+		// Where the last admin may leave, another member is admin afterwards.
 		w.update("ann", id, object{"action": "updatePolicy", "policy": object{"preventRemovingLastAdmin": false}})
 		w.update("ann", id, w.role(id, "demoteAdmin", "ann"))
 		same(t, "roles", w.roles("ann", id, "ann", "bob"), "ann bob:a")
@@ -351,7 +351,7 @@ func TestRefreshGroupInfo(t *testing.T) {
 	}, func(s *setup) { must(t, s.limits.Set("group_info_requests=1/30s")) })
 }
 
-// leave is the body that takes somebody out, with a handshake or without (nil).
+// leave returns the body that removes a person, with a handshake or without (nil).
 func (w *world) leave(id, target string, handshake []byte) object {
 	in := object{"convoId": id}
 	if target != "" {

@@ -12,7 +12,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// names are what things of ann's are called, or what nothing is called.
+// names holds the ids of ann's data, or ids that do not exist.
 type names struct {
 	convo, message, device, uuid, addition, claimed, ref, free, key, cursor string
 	commit, welcome, info                                                   []byte
@@ -84,7 +84,7 @@ func (p *phone) elsewhere() *mls.PendingCommit {
 	return pending
 }
 
-// tries are all that somebody can do with the names of others.
+// tries returns all calls that a stranger can make with the names of others.
 func (s *strangers) tries(n names) map[string]goodCall {
 	ann, ben := s.did("ann"), s.did("ben")
 	all := map[string]goodCall{}
@@ -217,8 +217,8 @@ func (s *strangers) nameless(a answer) string {
 	return text
 }
 
-// own is what former members are told: what was theirs while they were there, the epoch,
-// without which they cannot ask to be added again, and of their own key packages.
+// own holds the calls that are answered to former members: about their time as members, the
+// epoch, which they need to ask to be added again, and about their own key packages.
 var own = map[string]bool{"send a message again": true, "state epoch": true, "state welcome": true, "state groupInfo,epoch,welcome": true,
 	"the welcome for packages of another": true, "publish for a device": true, "publish for a device by uuid": true, "group: invalidateWelcome": true}
 

@@ -44,7 +44,7 @@ type stream struct {
 	more          bool // the account has conversations that are not followed
 	cause         atomic.Pointer[string]
 
-	mu        sync.Mutex // guards what follows, and is held during a write
+	mu        sync.Mutex // guards the rest, and is held during a write
 	out       output
 	seq       int64 // of the last event
 	following map[ds.ConversationID]bool
@@ -60,7 +60,7 @@ type stream struct {
 const (
 	causePeer     = "peer"     // the client closed, or its network did
 	causeProtocol = "protocol" // an invalid frame
-	causeDead     = "dead"     // no sign of life
+	causeDead     = "dead"     // no answer to a ping
 	causeStalled  = "stalled"  // a write took too long
 	causeLost     = "lost"     // not a member of any followed conversation any more
 	causeShutdown = "shutdown" // the server stops
@@ -285,7 +285,7 @@ func (c *stream) run() {
 	}
 }
 
-// write lets do add events, and sends them.
+// write calls do, which adds events, and sends them.
 func (c *stream) write(do func() error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -502,7 +502,7 @@ func (c *stream) join(id ds.ConversationID) error {
 	}
 }
 
-// lose goes on without a conversation, and ends the stream when it was the last.
+// lose removes a conversation, and ends the stream when it was the last.
 func (c *stream) lose(id ds.ConversationID) error {
 	delete(c.following, id)
 	if c.isAll { // the account may have been added again already

@@ -37,7 +37,7 @@ type socket struct {
 	buffer   []byte
 	opened   time.Time
 	spoken   limits.Bucket // of the client's frames, since opened; the reader's
-	nextBeat int64         // when the client is asked for a sign of life; the watchdog's
+	nextBeat int64         // when the next ping is due; the watchdog's
 }
 
 // serveSocket upgrades the request and returns, so that net/http can release the memory of the
@@ -45,7 +45,7 @@ type socket struct {
 func (s *subscriptions) serveSocket(w http.ResponseWriter, r *http.Request, c *stream) {
 	network, err := doors.Accept(w, r, doors.SocketOptions{Clock: s.clock, Intake: s.server.intake, BytesMax: xrpc.ClientFrameMax,
 		Rate: limits.Rate{Count: bytesAtOnce, Period: time.Minute}, ReadBufferBytes: readBufferBytes,
-		Preferred: []string{jsonProtocol}}) // a client that offers JSON gets it, wherever it stands in the list
+		Preferred: []string{jsonProtocol}}) // a client that offers JSON gets it, at any place in its list
 	if err != nil { // answered
 		c.close()
 		s.streams.Leave(c.who.Account)

@@ -36,8 +36,16 @@ type subscriptions struct {
 
 // newSubscriptions makes the subscriptions of a server; watch starts their watchdog.
 func newSubscriptions(s *Server, heartbeat, pong time.Duration) *subscriptions {
-	n := &subscriptions{encoder: encoder{s.logger}, server: s, core: s.core, metrics: s.metrics, clock: doors.NewClock(),
-		heartbeat: cmp.Or(heartbeat, heartbeatDefault), pongTimeout: cmp.Or(pong, pongTimeout), streams: doors.NewRegistry[*stream](socketsMax, errSockets)}
+	n := &subscriptions{
+		encoder:     encoder{s.logger},
+		server:      s,
+		core:        s.core,
+		metrics:     s.metrics,
+		heartbeat:   cmp.Or(heartbeat, heartbeatDefault),
+		pongTimeout: cmp.Or(pong, pongTimeout),
+		clock:       doors.NewClock(),
+		streams:     doors.NewRegistry[*stream](socketsMax, errSockets),
+	}
 	n.writeTimeout.Store(writeTimeout.Milliseconds())
 	n.silenceMax = (n.heartbeat * 4 / 5).Milliseconds()
 	n.ctx, n.stop = context.WithCancel(context.Background())
@@ -179,8 +187,8 @@ func (s *subscriptions) admit(c *stream) bool {
 	return true
 }
 
-// ended records the close of a stream and frees the account's place; the goodbye may still
-// be in progress.
+// ended records the close of a stream and frees the account's place; its last frames may
+// still be in progress.
 func (s *subscriptions) ended(c *stream) {
 	c.end(causeFault) // unless it was something else
 	s.metrics.closes.WithLabelValues(*c.cause.Load()).Inc()

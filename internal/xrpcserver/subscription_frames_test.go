@@ -33,9 +33,9 @@ func TestAnnouncements(t *testing.T) {
 		must(t, w.core.Announce(context.Background(), w.as("ann"), "c1", core.Announcement{Kind: core.Ephemeral, Body: []byte("hush")}))
 		ben.expect("read cid m1", "ephemeral hush")
 		cid.expect("ephemeral hush") // B knows no readEvent
-		ann.expect("ephemeral hush") // and nobody hears itself type
+		ann.expect("ephemeral hush") // its own typing is not sent to it
 
-		// A stranger's typing reaches nobody, and nobody's reaches a stranger.
+		// A stranger's typing is not announced, and a stranger receives none.
 		if err := w.core.Announce(context.Background(), w.as("eve"), "c1", core.Announcement{Kind: core.Typing}); ds.CodeOf(err) != ds.Forbidden {
 			t.Errorf("a stranger announces: %v", err)
 		}

@@ -92,7 +92,7 @@ func storm(t *testing.T, worlds []*world, name, cursor string, random *rand.Rand
 			cursor = s.cursor
 			word := w.word(event)
 			if strings.HasPrefix(word, "ephemeral") {
-				continue // misses whoever is away
+				continue // misses absent readers
 			}
 			id := idOf(event)
 			got[id] = append(got[id], word)
@@ -241,7 +241,7 @@ func TestTicketOnTwoServers(t *testing.T) {
 	one.refusedSocket("used elsewhere", "ticket="+ticket, "401 InvalidTicket")
 }
 
-// narrow is the client of a network that holds little of what nobody reads.
+// narrow is a client of a network with small buffers.
 func narrow(bufferBytes int) *websocket.DialOptions {
 	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, network, address)
@@ -259,7 +259,7 @@ const (
 	slowBytes = 64 << 10
 )
 
-// Who does not read for a while misses nothing, and holds nobody up.
+// TestSlowReader: a client that does not read for a while misses nothing, and delays no other.
 func TestSlowReader(t *testing.T) {
 	w := newWorld(t, func(s *setup) { s.door.Heartbeat = 10 * time.Minute })
 	w.server.subscriptions.writeTimeout.Store((10 * time.Minute).Milliseconds()) // however slow the machine is

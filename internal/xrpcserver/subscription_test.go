@@ -311,8 +311,8 @@ func TestTickets(t *testing.T) {
 	})
 }
 
-// refusedSocket is a subscription that is answered with an error; an Authorization that
-// is meant for somebody else changes nothing.
+// refusedSocket opens a subscription that is refused; an Authorization for another service has
+// no effect.
 func (w *world) refusedSocket(name, query, want string) {
 	w.t.Helper()
 	_, response, err := w.dial(query, &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer nonsense"}}})

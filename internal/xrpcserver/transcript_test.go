@@ -48,7 +48,7 @@ var update = flag.Bool("update", false, "write the answers into the transcripts"
 //	NAME ~ ITEM               NAME is sent an item; "ended" is the end
 //
 // Words begin with a $: $NAME is the account of NAME; $device1, $cursor1, $ticket1 and the
-// like are what the door has made up, in the order in which it came; words.make has those
+// like are values made by the door, in the order of their first use; words.make has those
 // with arguments. A path /xrpc/m.METHOD is one of the API's own namespace.
 func TestTranscripts(t *testing.T) {
 	files := transcripts(t)

@@ -19,7 +19,7 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 )
 
-// eventPatience is how long a transcript waits for an event, which comes at once.
+// eventPatience bounds a transcript's wait for an event, which is sent at once.
 const eventPatience = time.Minute
 
 // frameReader is a WebSocket of a transcript.

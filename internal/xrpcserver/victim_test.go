@@ -16,8 +16,8 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// strangersRooms is how many rooms a stranger makes around a victim: more than a stream
-// follows where all is to be tried.
+// strangersRooms returns the number of rooms that a stranger makes around a victim: in the full
+// suite more than a stream follows.
 func strangersRooms() int {
 	if os.Getenv("WAXWING_FULL") != "" {
 		return core.StreamConversationsMax + 4

@@ -61,7 +61,7 @@ type world struct {
 	keys map[string]*identity.AccountKey
 }
 
-// setup is what a test may change.
+// setup holds the options that a test may change.
 type setup struct {
 	store    store.Options
 	core     core.Options
@@ -161,7 +161,7 @@ func (w *world) token(name, nsid string) string {
 	return token
 }
 
-// answer is what a call was answered.
+// answer is the answer to a call.
 type answer struct {
 	t      testing.TB
 	nsid   string
@@ -170,8 +170,8 @@ type answer struct {
 	body   []byte
 }
 
-// request makes a call as name, or as nobody for "". in is the body of a procedure, a
-// string or what is marshalled, or the parameters of a query (url.Values).
+// request makes a call as name, or without a token for "". in is the body of a procedure, a
+// string or a value to marshal, or the parameters of a query (url.Values).
 func (w *world) request(name, nsid string, in any) *http.Request {
 	w.t.Helper()
 	target, verb, body := w.http.URL+"/xrpc/"+nsid, "POST", []byte(nil)
