@@ -17,7 +17,6 @@ const methodsMax = 60
 
 var methodAllowances = map[string]int{
 	"internal/core.Service": 78,
-	"internal/store.Tx":     159,
 	"mls.Group":             85,
 }
 

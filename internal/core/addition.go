@@ -48,7 +48,7 @@ func (s *Service) announceAdditions(ctx context.Context, who ds.Caller, list []d
 	if len(told) == 0 {
 		return failure
 	}
-	return errors.Join(failure, s.store.Update(ctx, func(tx *store.Tx) error { return tx.NoteAdditions(told) }))
+	return errors.Join(failure, s.store.Update(ctx, func(tx *store.Tx) error { return tx.Devices.NoteAdditions(told) }))
 }
 
 // DeviceAddition is an Op that tells the members of a conversation that a device of the

@@ -90,7 +90,7 @@ func TestBatchRefusesAMovedHead(t *testing.T) {
 		heads := map[ds.ConversationID]ds.Conversation{}
 		err := w.store.View(context.Background(), func(tx *store.Tx) error {
 			for _, id := range []ds.ConversationID{"c1", "c2"} {
-				head, err := tx.Head(id)
+				head, err := tx.Logs.Head(id)
 				if err != nil {
 					return err
 				}
@@ -112,7 +112,7 @@ func TestBatchRefusesAMovedHead(t *testing.T) {
 				}
 				b.Changed = append(b.Changed, store.Change{Before: before, After: after})
 			}
-			return w.store.Append(context.Background(), func(tx *store.Tx) error { return tx.Write(b) })
+			return w.store.Append(context.Background(), func(tx *store.Tx) error { return tx.Logs.Write(b) })
 		}
 		if err := move(func(b *ds.Conversation) { b.Pos = 7 }); err != store.ErrMoved {
 			t.Errorf("another pos: %v", err)

@@ -30,7 +30,7 @@ func (s *Service) Members(ctx context.Context, who ds.Caller, id ds.Conversation
 	var list []ds.Member
 	err := s.store.Read(ctx, func(tx *store.Tx) error {
 		var err error
-		list, err = tx.Members(id)
+		list, err = tx.Conversations.Members(id)
 		return err
 	})
 	if err != nil {

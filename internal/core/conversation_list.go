@@ -21,7 +21,7 @@ func (s *Service) Conversations(ctx context.Context, who ds.Caller, after ListPl
 	}
 	limit = max(1, min(limit, ConversationsMax))
 	err = s.store.View(ctx, func(tx *store.Tx) error {
-		found, err := tx.Conversations(who.Account, after, limit+1)
+		found, err := tx.Conversations.List(who.Account, after, limit+1)
 		if err != nil {
 			return err
 		}
@@ -36,7 +36,7 @@ func (s *Service) Conversations(ctx context.Context, who ds.Caller, after ListPl
 			n++
 		}
 		list, more = found[:n], n < len(found)
-		return tx.MemberLists(list, listMembersInline)
+		return tx.Conversations.MemberLists(list, listMembersInline)
 	})
 	return list, more, err
 }

@@ -44,17 +44,17 @@ func (s *Service) Convos(ctx context.Context, who ds.Caller, q ConvosQuery) (lis
 	err = s.store.View(ctx, func(tx *store.Tx) error {
 		var err error
 		list, more = nil, false
-		if waiting, err = tx.CountWaiting(who.Account); err != nil || q.Count {
+		if waiting, err = tx.Conversations.CountWaiting(who.Account); err != nil || q.Count {
 			return err
 		}
-		list, err = tx.Views(store.ViewQuery{Account: who.Account, Waiting: q.Waiting, Device: q.Device,
+		list, err = tx.Conversations.Views(store.ViewQuery{Account: who.Account, Waiting: q.Waiting, Device: q.Device,
 			AfterMS: q.After.JoinedMS, After: q.After.ID, Count: int64(limit) + 1})
 		if err != nil {
 			return err
 		}
 		n := pageOf(list, limit)
 		list, more = list[:n], n < len(list)
-		return tx.Participants(list)
+		return tx.Conversations.Participants(list)
 	})
 	return list, more, waiting, err
 }
@@ -80,10 +80,10 @@ func (s *Service) Convo(ctx context.Context, who ds.Caller, id ds.ConversationID
 	var list []ds.View
 	err := s.store.View(ctx, func(tx *store.Tx) error {
 		var err error
-		if list, err = tx.Views(store.ViewQuery{Account: who.Account, Only: id, Count: 1}); err != nil {
+		if list, err = tx.Conversations.Views(store.ViewQuery{Account: who.Account, Only: id, Count: 1}); err != nil {
 			return err
 		}
-		return tx.Participants(list)
+		return tx.Conversations.Participants(list)
 	})
 	switch {
 	case err != nil:

@@ -166,17 +166,17 @@ func (s *Service) sweep(ctx context.Context) {
 		case <-ticker.C:
 		}
 		err := s.store.Update(ctx, func(tx *store.Tx) error {
-			if err := tx.SweepKeyPackages(); err != nil {
+			if err := tx.Packages.Sweep(); err != nil {
 				return err
 			}
-			if err := tx.SweepTickets(); err != nil {
+			if err := tx.Tickets.Sweep(); err != nil {
 				return err
 			}
-			return tx.SweepWelcomes()
+			return tx.Welcomes.Sweep()
 		})
 		for more := err == nil; more && err == nil; {
 			err = s.store.Update(ctx, func(tx *store.Tx) error {
-				more, err = tx.SweepStreams(streamLifetime, sweepStreamsMax)
+				more, err = tx.Streams.Sweep(streamLifetime, sweepStreamsMax)
 				return err
 			})
 		}

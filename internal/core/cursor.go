@@ -128,7 +128,7 @@ func (s *Service) writeCursors(ctx context.Context, list []store.DeviceCursor) e
 	if len(list) == 0 {
 		return nil
 	}
-	err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.AdvanceCursors(list) })
+	err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.Cursors.Advance(list) })
 	if err == nil {
 		s.cursors.written(list)
 	}
@@ -238,7 +238,7 @@ func (s *Service) checkAck(ctx context.Context, who ds.Caller, id ds.Conversatio
 	}
 	var head int64
 	err := s.store.Read(ctx, func(tx *store.Tx) error {
-		readings, err := tx.Readings([]store.Start{{Device: who.AsDevice(), Conversation: id}})
+		readings, err := tx.Logs.Readings([]store.Start{{Device: who.AsDevice(), Conversation: id}})
 		if err != nil {
 			return err
 		}
@@ -270,7 +270,7 @@ func (s *Service) checkDeviceAck(ctx context.Context, who ds.Caller, pos int64) 
 	var head int64
 	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
 		// Now, for what comes before the note is written must not be skipped.
-		head, _, err = tx.DeviceReading(who.AsDevice())
+		head, _, err = tx.Logs.DeviceReading(who.AsDevice())
 		return err
 	})
 	return min(pos, head) + 1, err
@@ -296,7 +296,7 @@ func (s *Service) Cursors(ctx context.Context, who ds.Caller) ([]ds.Cursor, erro
 	var list []ds.Cursor
 	err := s.store.Read(ctx, func(tx *store.Tx) error {
 		var err error
-		list, err = tx.Cursors(device, cursorsListMax)
+		list, err = tx.Cursors.Of(device, cursorsListMax)
 		return err
 	})
 	slices.SortFunc(list, func(a, b ds.Cursor) int { return strings.Compare(string(a.Log), string(b.Log)) })

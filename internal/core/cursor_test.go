@@ -198,7 +198,7 @@ func TestDeviceAcksAreBuffered(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := w.store.View(t.Context(), func(tx *store.Tx) error {
-			next, err := tx.Cursor(who("bob").AsDevice(), ds.AccountLog("bob"))
+			next, err := tx.Cursors.Get(who("bob").AsDevice(), ds.AccountLog("bob"))
 			if next != rooms+2 {
 				t.Errorf("an ack with an answer is stored as %d", next)
 			}

@@ -73,7 +73,7 @@ func snapshot(w *world, accounts []ds.AccountID, conversations []ds.Conversation
 		all["records of "+string(log)] = records
 	}
 	if err := w.store.View(ctx, func(tx *store.Tx) error {
-		stays, err := tx.Intervals(keys)
+		stays, err := tx.Conversations.Intervals(keys)
 		for key, list := range stays {
 			all[fmt.Sprintf("stays of %s in %s", key.Account, key.Conversation)] = list
 		}
@@ -81,15 +81,15 @@ func snapshot(w *world, accounts []ds.AccountID, conversations []ds.Conversation
 			return err
 		}
 		for _, id := range conversations {
-			head, err := tx.Head(id)
+			head, err := tx.Logs.Head(id)
 			if err != nil {
 				return err
 			}
-			members, err := tx.Members(id)
+			members, err := tx.Conversations.Members(id)
 			if err != nil {
 				return err
 			}
-			info, err := tx.GroupInfo(id)
+			info, err := tx.Conversations.GroupInfo(id)
 			if err != nil && err != store.ErrNotFound {
 				return err
 			}
@@ -97,15 +97,15 @@ func snapshot(w *world, accounts []ds.AccountID, conversations []ds.Conversation
 		}
 		for _, account := range accounts {
 			device := ds.Device{Account: account, ID: who(string(account)).Device}
-			packages, err := tx.AvailableKeyPackages(device)
+			packages, err := tx.Packages.Available(device)
 			if err != nil {
 				return err
 			}
-			cursors, err := tx.Cursors(device, 100)
+			cursors, err := tx.Cursors.Of(device, 100)
 			if err != nil {
 				return err
 			}
-			welcomes, err := tx.WaitingWelcomes(account, "titled", 100)
+			welcomes, err := tx.Welcomes.Waiting(account, "titled", 100)
 			if err != nil {
 				return err
 			}
@@ -225,7 +225,7 @@ func (w *world) checkChain(id ds.ConversationID) {
 		}
 	}
 	if err := w.store.View(context.Background(), func(tx *store.Tx) error {
-		head, err := tx.Head(id)
+		head, err := tx.Logs.Head(id)
 		if err == nil && (head.Pos != int64(len(records)) || !bytes.Equal(head.Hash, last)) {
 			w.t.Errorf("%s: the head is not that of the last of %d records", id, len(records))
 		}

@@ -49,7 +49,7 @@ func (s *Service) AnnounceAt(ctx context.Context, who ds.Caller, id ds.Conversat
 		return a, refuseNotMember
 	}
 	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		a.Pos, err = tx.Standing(who.Account, id)
+		a.Pos, err = tx.Conversations.Standing(who.Account, id)
 		return err
 	})
 	if errors.Is(err, store.ErrNotFound) {

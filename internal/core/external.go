@@ -17,8 +17,8 @@ import (
 // that is over, if later commits carried none. Refusals: forbidden, not_found.
 func (s *Service) GroupInfo(ctx context.Context, who ds.Caller, id ds.ConversationID) (info []byte, head ds.Conversation, err error) {
 	err = s.viewAsMember(ctx, who, id, func(tx *store.Tx) (err error) {
-		if head, err = tx.Head(id); err == nil {
-			info, err = tx.GroupInfo(id)
+		if head, err = tx.Logs.Head(id); err == nil {
+			info, err = tx.Conversations.GroupInfo(id)
 		}
 		return err
 	})
@@ -155,7 +155,7 @@ func (s *Service) standing(ctx context.Context, who ds.Caller, id ds.Conversatio
 	}
 	key := store.MemberKey{Conversation: id, Account: who.Account}
 	err = s.store.View(ctx, func(tx *store.Tx) error {
-		intervals, err := tx.Intervals([]store.MemberKey{key})
+		intervals, err := tx.Conversations.Intervals([]store.MemberKey{key})
 		if err != nil {
 			return err
 		}
@@ -163,21 +163,21 @@ func (s *Service) standing(ctx context.Context, who ds.Caller, id ds.Conversatio
 		if len(stays) == 0 {
 			return refuseNotMember
 		}
-		if st.head, err = tx.Head(id); err != nil {
+		if st.head, err = tx.Logs.Head(id); err != nil {
 			return err
 		}
 		if st.entry, err = lastStay(tx, who.Account, id, stays); err != nil {
 			return err
 		}
 		if st.until != 0 && st.head.Members == 0 && stays[len(stays)-1].Role == ds.Owner {
-			isPeopled, err := tx.HasStaysAfter(id, st.until)
+			isPeopled, err := tx.Conversations.HasStaysAfter(id, st.until)
 			if err != nil {
 				return err
 			}
 			st.isHeir = !isPeopled
 		}
 		if withInfo {
-			if st.info, err = tx.GroupInfo(id); err != nil && !errors.Is(err, store.ErrNotFound) {
+			if st.info, err = tx.Conversations.GroupInfo(id); err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
 			}
 		}
@@ -198,7 +198,7 @@ func lastStay(tx *store.Tx, account ds.AccountID, id ds.ConversationID, stays []
 	if e.until == 0 {
 		return e, nil
 	}
-	list, err := tx.RecordsAfter(ds.ConversationLog(id), e.until-1, 1, 1)
+	list, err := tx.Logs.RecordsAfter(ds.ConversationLog(id), e.until-1, 1, 1)
 	if err != nil || len(list) == 0 || list[0].Pos != e.until || list[0].Kind != ds.Membership {
 		return e, err
 	}

@@ -352,7 +352,7 @@ func (c *crashes) restart(all bool) {
 			c.check(tx, fmt.Sprintf("group-%d", i))
 		}
 		for _, l := range c.lost {
-			if list, err := tx.RecordsAfter(ds.AccountLog(ds.AccountID(l.Add)), 0, 1, 1); err != nil || len(list) > 0 {
+			if list, err := tx.Logs.RecordsAfter(ds.AccountLog(ds.AccountID(l.Add)), 0, 1, 1); err != nil || len(list) > 0 {
 				c.t.Errorf("%s lost its epoch and %s was told of it: %v", l.ID, l.Add, err) // I4
 			}
 		}
@@ -374,7 +374,7 @@ func (c *crashes) check(tx *store.Tx, name string) {
 		c.logs[name] = log
 	}
 	for {
-		list, err := tx.RecordsAfter(ds.ConversationLog(ds.ConversationID(name)), log.last.Pos, 500, 4<<20)
+		list, err := tx.Logs.RecordsAfter(ds.ConversationLog(ds.ConversationID(name)), log.last.Pos, 500, 4<<20)
 		c.must(err)
 		if len(list) == 0 {
 			break
@@ -383,13 +383,13 @@ func (c *crashes) check(tx *store.Tx, name string) {
 			c.checkRecord(tx, name, log, &list[i])
 		}
 	}
-	head, err := tx.Head(ds.ConversationID(name))
+	head, err := tx.Logs.Head(ds.ConversationID(name))
 	c.must(err)
 	if head.Pos != log.last.Pos || head.Seq != log.seq || !bytes.Equal(head.Hash, log.last.Hash) || log.bound && head.Epoch != log.epoch ||
 		head.Members != int64(len(log.members)) {
 		c.t.Errorf("%s: the head is %+v, the log ends with %+v", name, head, log.last)
 	}
-	members, err := tx.Members(ds.ConversationID(name))
+	members, err := tx.Conversations.Members(ds.ConversationID(name))
 	c.must(err)
 	for _, m := range members {
 		if !log.members[m.Account] || len(members) != len(log.members) {
@@ -439,7 +439,7 @@ func (c *crashes) checkCommit(tx *store.Tx, name string, log *crashLog, r *ds.Re
 		c.t.Errorf("%s: %s opens epoch %d behind %d, asked for %d", name, r.MessageID, r.Epoch, log.epoch, l.Epoch+1)
 	}
 	log.bound, log.epoch, log.infoAfter = true, r.Epoch, r.Pos
-	list, err := tx.RecordsAfter(ds.AccountLog(ds.AccountID(l.Add)), 0, 10, 1<<20)
+	list, err := tx.Logs.RecordsAfter(ds.AccountLog(ds.AccountID(l.Add)), 0, 10, 1<<20)
 	c.must(err)
 	welcomes, entered := 0, 0
 	for _, e := range list {
@@ -450,7 +450,7 @@ func (c *crashes) checkCommit(tx *store.Tx, name string, log *crashLog, r *ds.Re
 			entered++
 		case e.Kind == ds.WelcomeEvent:
 			welcomes++
-			bodies, err := tx.WelcomeBodies([]string{event.WelcomeID})
+			bodies, err := tx.Welcomes.Bodies([]string{event.WelcomeID})
 			c.must(err)
 			if !bytes.Equal(bodies[event.WelcomeID], welcome(l.Ref)) || event.NextSeq != r.Seq+1 {
 				c.t.Errorf("%s: the welcome of %s is not that of its commit", name, l.Add)

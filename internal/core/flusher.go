@@ -289,13 +289,13 @@ func (f *flusher) decide(tx *store.Tx, batch []*request, mayTrust bool) (outcome
 	if err := verify(tx, loaded.conversations, unverified); err != nil {
 		return out, err
 	}
-	return out, tx.Write(write)
+	return out, tx.Logs.Write(write)
 }
 
 // verify looks whether conversations that were decided from memory, and are not written
 // to, still have the head that was decided over: what was loaded before is then true of it.
 func verify(tx *store.Tx, conversations map[ds.ConversationID]*conversation, ids []ds.ConversationID) error {
-	heads, err := tx.HeadVersions(ids)
+	heads, err := tx.Logs.HeadVersions(ids)
 	for _, id := range ids {
 		c := conversations[id]
 		at, isThere := heads[id]

@@ -351,7 +351,7 @@ func checkLog(t *testing.T, w *world, id string, bobLast int64) {
 	t.Helper()
 	var list []ds.Record
 	if err := w.store.View(context.Background(), func(tx *store.Tx) (err error) {
-		list, err = tx.RecordsAfter(ds.ConversationLog(ds.ConversationID(id)), 0, 1000, 1<<30)
+		list, err = tx.Logs.RecordsAfter(ds.ConversationLog(ds.ConversationID(id)), 0, 1000, 1<<30)
 		return err
 	}); err != nil {
 		t.Fatal(err)

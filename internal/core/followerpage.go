@@ -160,12 +160,12 @@ func (f *Follower) loadRecords(ctx context.Context, page *Page, pos int64, limit
 func (f *Follower) loadEvents(ctx context.Context, page *Page, pos int64, limit int) (found welcomes, cut bool, need int64, err error) {
 	err = f.s.store.View(ctx, func(tx *store.Tx) error {
 		cut, need = false, 0
-		list, err := tx.RecordsAfter(page.Log, pos, pageFreeRecords, limit)
+		list, err := tx.Logs.RecordsAfter(page.Log, pos, pageFreeRecords, limit)
 		if err != nil {
 			return err
 		}
 		cut = len(list) > 0 // a long record comes by itself, whatever follows it
-		sizes, err := tx.WelcomeSizes(welcomeIDs(list))
+		sizes, err := tx.Welcomes.Sizes(welcomeIDs(list))
 		if err != nil {
 			return err
 		}
@@ -174,7 +174,7 @@ func (f *Follower) loadEvents(ctx context.Context, page *Page, pos int64, limit 
 			return nil
 		}
 		page.Records = list[:n]
-		found.bodies, err = tx.WelcomeBodies(slices.DeleteFunc(welcomeIDs(page.Records), func(id string) bool { return found.left[id] > 0 }))
+		found.bodies, err = tx.Welcomes.Bodies(slices.DeleteFunc(welcomeIDs(page.Records), func(id string) bool { return found.left[id] > 0 }))
 		return err
 	})
 	return found, cut, need, err

@@ -146,11 +146,11 @@ func (s *Service) memberReading(ctx context.Context, who ds.Caller, id ds.Conver
 func (s *Service) joinSeq(ctx context.Context, id ds.ConversationID, epoch, seq int64) (int64, error) {
 	first := int64(1)
 	err := s.store.View(ctx, func(tx *store.Tx) error {
-		head, err := tx.Head(id)
+		head, err := tx.Logs.Head(id)
 		if err != nil {
 			return err
 		}
-		commit, begins, err := tx.FirstCommit(ds.ConversationLog(id), head.Generation, epoch)
+		commit, begins, err := tx.Logs.FirstCommit(ds.ConversationLog(id), head.Generation, epoch)
 		switch {
 		case err != nil:
 		case commit > 0 && begins == epoch:
@@ -175,8 +175,8 @@ func (s *Service) countMessages(ctx context.Context, log ds.LogID, page store.Hi
 	}
 	var commits, wanted int64
 	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
-		if commits, err = tx.CommitsBetween(log, after, before, 0, math.MaxInt64); err == nil {
-			wanted, err = tx.CommitsBetween(log, after, before, page.FromEpoch, page.ToEpoch)
+		if commits, err = tx.Logs.CommitsBetween(log, after, before, 0, math.MaxInt64); err == nil {
+			wanted, err = tx.Logs.CommitsBetween(log, after, before, page.FromEpoch, page.ToEpoch)
 		}
 		return err
 	})
@@ -202,7 +202,7 @@ func (s *Service) Stored(ctx context.Context, known ds.Record) (ds.Record, error
 // Standing is the head of a conversation, for a member. Refusals: forbidden.
 func (s *Service) Standing(ctx context.Context, who ds.Caller, id ds.ConversationID) (head ds.Conversation, err error) {
 	err = s.viewAsMember(ctx, who, id, func(tx *store.Tx) error {
-		head, err = tx.Head(id)
+		head, err = tx.Logs.Head(id)
 		return err
 	})
 	return head, err
@@ -220,7 +220,7 @@ func (s *Service) Whereabouts(ctx context.Context, who ds.Caller, id ds.Conversa
 		}
 	}
 	err := s.viewAsMember(ctx, who, id, func(tx *store.Tx) error {
-		answers, err := tx.Answers(keys)
+		answers, err := tx.Logs.Answers(keys)
 		for _, key := range keys {
 			if answer, ok := answers[key]; ok {
 				list = append(list, recordOf(id, key.ID, answer))
@@ -239,7 +239,7 @@ func (s *Service) viewAsMember(ctx context.Context, who ds.Caller, id ds.Convers
 	}
 	key := store.MemberKey{Conversation: id, Account: who.Account}
 	return s.store.View(ctx, func(tx *store.Tx) error {
-		stays, err := tx.Intervals([]store.MemberKey{key})
+		stays, err := tx.Conversations.Intervals([]store.MemberKey{key})
 		if err != nil {
 			return err
 		}
@@ -282,7 +282,7 @@ func (s *Service) MarkRead(ctx context.Context, who ds.Caller, id ds.Conversatio
 		seq = *mark.Seq
 	case mark.Pos != nil && *mark.Pos <= at.Pos:
 		err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
-			seq, err = tx.SeqAt(ds.ConversationLog(id), *mark.Pos)
+			seq, err = tx.Logs.SeqAt(ds.ConversationLog(id), *mark.Pos)
 			return err
 		})
 	case mark.All:

@@ -45,7 +45,7 @@ func TestTermIsChangedBehindAFlusher(t *testing.T) {
 		after.Pos, after.Hash = before.Pos+1, []byte("next")
 		record := ds.Record{Log: "c/c", Pos: after.Pos, Kind: ds.RequestEvent, Term: before.Term, Hash: after.Hash}
 		err = w.store.Append(context.Background(), func(tx *store.Tx) error {
-			return tx.Write(store.Batch{Changed: []store.Change{{Before: before, After: after}}, Records: []ds.Record{record}})
+			return tx.Logs.Write(store.Batch{Changed: []store.Change{{Before: before, After: after}}, Records: []ds.Record{record}})
 		})
 		if n := len(records()); err != store.ErrMoved || n != int(before.Pos) {
 			t.Errorf("a write of the term before: %v, and %d records of %d", err, n, before.Pos)
@@ -118,7 +118,7 @@ func TestAccountsElsewhere(t *testing.T) {
 		for account, want := range map[ds.AccountID]string{"ann": "", "bob": "", "zoe": "", "eve": "did:web:e"} {
 			key := store.MemberKey{Conversation: "c1", Account: account}
 			err := w.store.View(t.Context(), func(tx *store.Tx) error {
-				stays, err := tx.Intervals([]store.MemberKey{key})
+				stays, err := tx.Conversations.Intervals([]store.MemberKey{key})
 				if err == nil && (len(stays[key]) != 1 || stays[key][0].Service != want) {
 					t.Errorf("%s: %+v", account, stays[key])
 				}

@@ -46,11 +46,11 @@ func (f *flusher) load(tx *store.Tx, batch []*request, mayTrust bool) (loadedBat
 		return loadedBatch{}, err
 	}
 	members, messages := wanted(batch, conversations)
-	intervals, err := tx.Intervals(members)
+	intervals, err := tx.Conversations.Intervals(members)
 	if err != nil {
 		return loadedBatch{}, err
 	}
-	answers, err := tx.Answers(messages)
+	answers, err := tx.Logs.Answers(messages)
 	if err != nil {
 		return loadedBatch{}, err
 	}
@@ -73,7 +73,7 @@ func lockHeads(tx *store.Tx, conversations map[ds.ConversationID]*conversation, 
 		ids  []ds.ConversationID
 		wait bool
 	}{{first, true}, {others, false}} {
-		heads, err := tx.LockHeads(group.ids, group.wait)
+		heads, err := tx.Logs.LockHeads(group.ids, group.wait)
 		if err != nil {
 			return err
 		}
@@ -96,7 +96,7 @@ func missing(tx *store.Tx, conversations map[ds.ConversationID]*conversation) (m
 	if len(absent) == 0 {
 		return nil, nil
 	}
-	held, err := tx.HeldHeads(absent)
+	held, err := tx.Logs.HeldHeads(absent)
 	locked := make(map[ds.ConversationID]bool, len(held))
 	for _, id := range held {
 		locked[id] = true
@@ -147,7 +147,7 @@ func loadReactions(tx *store.Tx, batch []*request, conversations map[ds.Conversa
 			keys = append(keys, key)
 		}
 	}
-	found, err := tx.Reactions(keys)
+	found, err := tx.Conversations.Reactions(keys)
 	for key, said := range found {
 		conversations[key.Conversation].reactions[key] = said
 	}
@@ -169,14 +169,14 @@ func loadWhole(tx *store.Tx, batch []*request, conversations map[ds.Conversation
 			c.infoEpoch = -1
 		}
 	}
-	stays, err := tx.PresentStays(everyone)
+	stays, err := tx.Conversations.PresentStays(everyone)
 	if err != nil {
 		return err
 	}
 	for key, stay := range stays {
 		conversations[key.Conversation].current[key.Account] = stay
 	}
-	epochs, err := tx.GroupInfoEpochs(infos)
+	epochs, err := tx.Conversations.GroupInfoEpochs(infos)
 	for id, epoch := range epochs {
 		conversations[id].infoEpoch = epoch
 	}

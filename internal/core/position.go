@@ -287,7 +287,7 @@ func (s *Service) Resume(ctx context.Context, who ds.Caller, id StreamID, moves 
 	}
 	var rows store.StreamRows
 	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		rows, err = tx.StreamRows(id.text(), who.AsDevice(), int64(n), streamLifetime)
+		rows, err = tx.Streams.Rows(id.text(), who.AsDevice(), int64(n), streamLifetime)
 		return err
 	})
 	if err != nil {
@@ -433,7 +433,7 @@ func (s *Service) renewStreams(ctx context.Context) {
 // RenewStreams notes that the open streams of this node are in use.
 func (s *Service) RenewStreams(ctx context.Context) error {
 	for names := range slices.Chunk(s.streams.names(), positionsMax) {
-		if err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.RenewStreams(names) }); err != nil {
+		if err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.Streams.Renew(names) }); err != nil {
 			return err
 		}
 	}
@@ -445,7 +445,7 @@ func (s *Service) RenewStreams(ctx context.Context) error {
 func (s *Service) writePositions(ctx context.Context, list []store.StreamRow) (kept []bool, err error) {
 	bounds := store.StreamBounds{Streams: streamsStoredMax, Bytes: streamsBytesMax, Rows: streamRowsKept, CheckEvery: streamCheckEvery, Checks: streamChecksKept}
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
-		kept, err = tx.WriteStreamRows(list, bounds)
+		kept, err = tx.Streams.Write(list, bounds)
 		return err
 	})
 	if err != nil {
@@ -494,12 +494,12 @@ func (s *Service) evictStreams(ctx context.Context, account ds.AccountID, bounds
 	if names, err = s.excessStreams(ctx, account, bounds); err != nil {
 		return err
 	}
-	return s.store.Update(ctx, func(tx *store.Tx) error { return tx.DeleteStreams(names) })
+	return s.store.Update(ctx, func(tx *store.Tx) error { return tx.Streams.Delete(names) })
 }
 
 func (s *Service) excessStreams(ctx context.Context, account ds.AccountID, bounds store.StreamBounds) (names []string, err error) {
 	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		names, err = tx.ExcessStreams(account, bounds)
+		names, err = tx.Streams.Excess(account, bounds)
 		return err
 	})
 	return names, err

@@ -50,7 +50,7 @@ func TestReadingWritesLittle(t *testing.T) {
 		}
 		bytes := 0
 		must(t, w.store.Read(ctx, func(tx *store.Tx) error {
-			rows, err := tx.StreamRows(p.id.text(), p.device, 0, time.Hour)
+			rows, err := tx.Streams.Rows(p.id.text(), p.device, 0, time.Hour)
 			if len(rows.First) > 200*10 {
 				t.Errorf("the first row has %d bytes", len(rows.First))
 			}
@@ -58,7 +58,7 @@ func TestReadingWritesLittle(t *testing.T) {
 		}))
 		for n := range int64(saves) {
 			must(t, w.store.Read(ctx, func(tx *store.Tx) error {
-				rows, err := tx.StreamRows(p.id.text(), p.device, n+1, time.Hour)
+				rows, err := tx.Streams.Rows(p.id.text(), p.device, n+1, time.Hour)
 				bytes += len(rows.Last)
 				return err
 			}))

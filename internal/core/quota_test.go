@@ -158,7 +158,7 @@ func TestNothingIsPaidForWhatIsNotStored(t *testing.T) {
 func (w *world) headOf(id string) (pos int64) {
 	w.t.Helper()
 	if err := w.store.Read(context.Background(), func(tx *store.Tx) error {
-		head, err := tx.Head(ds.ConversationID(id))
+		head, err := tx.Logs.Head(ds.ConversationID(id))
 		pos = head.Pos
 		return err
 	}); err != nil {

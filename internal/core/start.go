@@ -174,7 +174,7 @@ func (s Start) wanted(device ds.Device, pending int64) store.Start {
 // deviceReading reads the head of the caller's account log, and its device's cursor there.
 func (f *Follower) deviceReading(ctx context.Context, pending int64) (at store.Reading, err error) {
 	err = f.s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		at.Pos, at.FromSeq, err = tx.DeviceReading(f.who.AsDevice())
+		at.Pos, at.FromSeq, err = tx.Logs.DeviceReading(f.who.AsDevice())
 		return err
 	})
 	at.FromSeq = max(at.FromSeq, pending)
@@ -183,7 +183,7 @@ func (f *Follower) deviceReading(ctx context.Context, pending int64) (at store.R
 
 func (s *Service) findReadings(ctx context.Context, starts []store.Start) (readings []store.Reading, err error) {
 	err = s.store.Read(ctx, func(tx *store.Tx) error {
-		readings, err = tx.Readings(starts)
+		readings, err = tx.Logs.Readings(starts)
 		return err
 	})
 	return readings, err

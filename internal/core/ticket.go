@@ -51,7 +51,7 @@ func (s *Service) IssueTicket(ctx context.Context, who ds.Caller, ids []ds.Conve
 	t := Ticket{Text: base64.RawURLEncoding.EncodeToString(secret[:]), ExpiresMS: s.now().Add(ticketLifetime).UnixMilli()}
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		if len(ids) > 0 {
-			n, err := tx.CountStays(who.Account, ids)
+			n, err := tx.Conversations.CountStays(who.Account, ids)
 			if err != nil {
 				return err
 			}
@@ -59,7 +59,7 @@ func (s *Service) IssueTicket(ctx context.Context, who ds.Caller, ids []ds.Conve
 				return refuseNotMember
 			}
 		}
-		return tx.InsertTicket(store.Ticket{Hash: sha256.Sum256(secret[:]), Account: who.Account, Conversations: ids, ExpiresMS: t.ExpiresMS})
+		return tx.Tickets.Insert(store.Ticket{Hash: sha256.Sum256(secret[:]), Account: who.Account, Conversations: ids, ExpiresMS: t.ExpiresMS})
 	})
 	return t, err
 }
@@ -75,7 +75,7 @@ func (s *Service) RedeemTicket(ctx context.Context, text string) (Pass, error) {
 	}
 	var t store.Ticket
 	err = s.store.Update(ctx, func(tx *store.Tx) (err error) {
-		t, err = tx.TakeTicket(sha256.Sum256(secret))
+		t, err = tx.Tickets.Take(sha256.Sum256(secret))
 		return err
 	})
 	switch {

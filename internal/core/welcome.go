@@ -42,7 +42,7 @@ func (s *Service) GroupState(ctx context.Context, who ds.Caller, id ds.Conversat
 		if err != nil || len(chosen) == 0 {
 			return err
 		}
-		bodies, err := tx.WelcomeBodies([]string{chosen[0].WelcomeID})
+		bodies, err := tx.Welcomes.Bodies([]string{chosen[0].WelcomeID})
 		welcome = bodies[chosen[0].WelcomeID]
 		return err
 	})
@@ -73,7 +73,7 @@ func (s *Service) EndWelcome(ctx context.Context, who ds.Caller, id ds.Conversat
 		if err != nil {
 			return err
 		}
-		ended, err = tx.ConsumeWelcomes(chosen, reason)
+		ended, err = tx.Welcomes.Consume(chosen, reason)
 		return err
 	})
 	if err == nil && ended == 0 {
@@ -98,7 +98,7 @@ func meantWelcomes(tx *store.Tx, account ds.AccountID, id ds.ConversationID, cho
 	if err != nil {
 		return nil, err
 	}
-	list, err := tx.WaitingWelcomes(account, id, welcomesWaitingMax)
+	list, err := tx.Welcomes.Waiting(account, id, welcomesWaitingMax)
 	return choose(list, WelcomeChoice{Refs: choice.Refs, Device: device}), err
 }
 
@@ -109,7 +109,7 @@ func ownDevice(tx *store.Tx, account ds.AccountID, name ds.DeviceID) (ds.DeviceI
 	if name == "" {
 		return "", nil
 	}
-	devices, err := tx.Devices(account)
+	devices, err := tx.Devices.Of(account)
 	if err != nil {
 		return "", err
 	}

@@ -32,7 +32,7 @@ func (s *Service) PendingAdditions(ctx context.Context, who ds.Caller, conversat
 	var list []Addition
 	err := s.store.Read(ctx, func(tx *store.Tx) error {
 		var err error
-		list, err = tx.PendingAdditions(who.Account, conversations, tx.NowMS()-claimLifetime.Milliseconds(), min(max(limit, 0), additionsPage))
+		list, err = tx.Devices.PendingAdditions(who.Account, conversations, tx.NowMS()-claimLifetime.Milliseconds(), min(max(limit, 0), additionsPage))
 		return err
 	})
 	return list, err
@@ -67,7 +67,7 @@ func (s *Service) ClaimAddition(ctx context.Context, who ds.Caller, id string, w
 // error, for what was loaded is part of the answer.
 func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string, withPackage bool) (a Addition, given []ds.KeyPackage, refusal, err error) {
 	ranOutMS := tx.NowMS() - claimLifetime.Milliseconds()
-	a, err = tx.Addition(who.Account, id, ranOutMS)
+	a, err = tx.Devices.Addition(who.Account, id, ranOutMS)
 	switch {
 	case errors.Is(err, store.ErrNotFound) || err == nil && a.Status == store.AdditionCompleted:
 		return Addition{}, nil, refuseNoAddition, nil
@@ -76,9 +76,9 @@ func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string, withPack
 	case a.Device.Account == who.Account:
 		return Addition{}, nil, refuseOwnAddition, nil
 	}
-	packageRef, err := tx.ClaimAddition(id, who.Account, ranOutMS)
+	packageRef, err := tx.Devices.ClaimAddition(id, who.Account, ranOutMS)
 	if errors.Is(err, store.ErrNotFound) { // another member has claimed it, perhaps a moment ago
-		a, err = tx.Addition(who.Account, id, ranOutMS)
+		a, err = tx.Devices.Addition(who.Account, id, ranOutMS)
 		return a, nil, refuseAdditionClaimed, err
 	}
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string, withPack
 	if !withPackage {
 		return a, nil, nil, nil
 	}
-	given, err = tx.PackageForClaimant(id, packageRef, a.Device, who.Account)
+	given, err = tx.Packages.ForClaimant(id, packageRef, a.Device, who.Account)
 	return a, given, nil, err
 }
 
@@ -101,7 +101,7 @@ func (s *Service) CompleteAddition(ctx context.Context, who ds.Caller, id string
 	var refusal error
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		refusal = nil
-		a, err := tx.Addition(who.Account, id, 0)
+		a, err := tx.Devices.Addition(who.Account, id, 0)
 		if errors.Is(err, store.ErrNotFound) {
 			refusal = refuseNoAddition
 			return nil
@@ -109,7 +109,7 @@ func (s *Service) CompleteAddition(ctx context.Context, who ds.Caller, id string
 		if err != nil {
 			return err
 		}
-		isDone, err := tx.CompleteAddition(id, who.Account)
+		isDone, err := tx.Devices.CompleteAddition(id, who.Account)
 		switch {
 		case err != nil || isDone:
 		case a.Status == store.AdditionPending:

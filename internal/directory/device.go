@@ -67,10 +67,10 @@ func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registra
 		if stored, err = register(tx, d, isKnown, list); err != nil {
 			return err
 		}
-		if conversations, err = tx.ConversationIDs(who.Account, registeredConversationsMax); err != nil {
+		if conversations, err = tx.Conversations.ConversationIDs(who.Account, registeredConversationsMax); err != nil {
 			return err
 		}
-		fresh, err = tx.OpenAdditions(d.Device, conversations, newAdditionIDs(len(conversations)))
+		fresh, err = tx.Devices.OpenAdditions(d.Device, conversations, newAdditionIDs(len(conversations)))
 		return err
 	})
 	settle(stored, err)
@@ -84,10 +84,10 @@ func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registra
 // lockDevices lists the devices of an account. Neither they nor the account's key
 // packages are changed by anybody else until the transaction ends.
 func lockDevices(tx *store.Tx, account ds.AccountID) ([]Device, error) {
-	if err := tx.LockAccount(account); err != nil {
+	if err := tx.Devices.LockAccount(account); err != nil {
 		return nil, err
 	}
-	return tx.Devices(account)
+	return tx.Devices.Of(account)
 }
 
 // decideDevice returns the device of a registration with its new values, and reports whether
@@ -122,11 +122,11 @@ func register(tx *store.Tx, d Device, isKnown bool, list []judged) (stored int64
 		for i, p := range list {
 			refs[i] = p.Ref
 		}
-		if err := tx.ResetDevice(d.Device, refs, "the device registered again"); err != nil {
+		if err := tx.Devices.Reset(d.Device, refs, "the device registered again"); err != nil {
 			return 0, err
 		}
 	}
-	if err := tx.RegisterDevice(d); err != nil {
+	if err := tx.Devices.Register(d); err != nil {
 		return 0, err
 	}
 	_, stored, err = addToPool(tx, d.Device, list)
@@ -146,7 +146,7 @@ func (s *Service) Devices(ctx context.Context, who ds.Caller) ([]Device, error) 
 	var list []Device
 	err := s.store.Read(ctx, func(tx *store.Tx) error {
 		var err error
-		list, err = tx.Devices(who.Account)
+		list, err = tx.Devices.Of(who.Account)
 		return err
 	})
 	return list, err
@@ -165,7 +165,7 @@ type DeviceNames struct {
 func (s *Service) SetPushToken(ctx context.Context, who ds.Caller, names DeviceNames, token string) (ds.Device, error) {
 	var device ds.Device
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
-		devices, err := tx.Devices(who.Account)
+		devices, err := tx.Devices.Of(who.Account)
 		if err != nil {
 			return err
 		}
@@ -177,7 +177,7 @@ func (s *Service) SetPushToken(ctx context.Context, who ds.Caller, names DeviceN
 			return missingDevice(tx, names.ID)
 		}
 		device = d.Device
-		return tx.SetPushToken(device, token)
+		return tx.Devices.SetPushToken(device, token)
 	})
 	return device, err
 }
@@ -211,7 +211,7 @@ func guessDevice(devices []Device, name string, isHarmless bool) *Device {
 // missingDevice returns the refusal of a device that the account does not have: refuseForeign
 // if another account has it.
 func missingDevice(tx *store.Tx, id string) error {
-	isForeign, err := tx.IsDevice(ds.DeviceID(id))
+	isForeign, err := tx.Devices.Has(ds.DeviceID(id))
 	if err != nil {
 		return err
 	}
@@ -245,7 +245,7 @@ func (s *Service) DeleteDevice(ctx context.Context, who ds.Caller, names DeviceN
 			return nil
 		}
 		out.Device = d.Device
-		_, out.KeyPackages, err = tx.DeleteDevice(d.Device, "the device was deleted")
+		_, out.KeyPackages, err = tx.Devices.Delete(d.Device, "the device was deleted")
 		return err
 	})
 	s.generations.forget(who.Account)

@@ -20,7 +20,7 @@ func (s *Service) RememberedGeneration(ctx context.Context, account ds.AccountID
 	var generation int
 	err := s.store.Read(ctx, func(tx *store.Tx) error {
 		var err error
-		generation, err = tx.RememberedGeneration(account)
+		generation, err = tx.Devices.RememberedGeneration(account)
 		return err
 	})
 	if err == nil {

@@ -103,7 +103,7 @@ func (s *Service) PublishKeyPackages(ctx context.Context, who ds.Caller, in Publ
 				return err
 			}
 		} else if in.Revoke {
-			if err := tx.RevokeKeyPackages(who.AsDevice()); err != nil {
+			if err := tx.Packages.Revoke(who.AsDevice()); err != nil {
 				return err
 			}
 		}
@@ -115,14 +115,14 @@ func (s *Service) PublishKeyPackages(ctx context.Context, who ds.Caller, in Publ
 			out.Added, stored = out.Added+added, stored+bytes
 		}
 		if isOwn {
-			out.Available, err = tx.AvailableKeyPackages(who.AsDevice())
+			out.Available, err = tx.Packages.Available(who.AsDevice())
 			return err
 		}
 		if err := withinPool(tx, who.Account, out.Added); err != nil {
 			return err
 		}
 		for device := range pools {
-			if err := tx.TouchDevice(device, in.Generation); err != nil {
+			if err := tx.Devices.Touch(device, in.Generation); err != nil {
 				return err
 			}
 		}
@@ -165,10 +165,10 @@ func addToPool(tx *store.Tx, device ds.Device, list []judged) (added, bytes int6
 		packages[i], ids[i] = p.KeyPackage, p.id
 		packages[i].Device = device
 	}
-	if added, bytes, err = tx.PublishKeyPackages(packages, ids); err != nil {
+	if added, bytes, err = tx.Packages.Publish(packages, ids); err != nil {
 		return 0, 0, err
 	}
-	return added, bytes, tx.TrimKeyPackages(device, keyPackagesMax)
+	return added, bytes, tx.Packages.Trim(device, keyPackagesMax)
 }
 
 // chargePackages counts key packages against what their account may store. With settle the
@@ -221,7 +221,7 @@ func withinPool(tx *store.Tx, account ds.AccountID, added int64) error {
 	if added == 0 {
 		return nil
 	}
-	counts, err := tx.PoolCounts(account, "", 0)
+	counts, err := tx.Packages.PoolCounts(account, "", 0)
 	if err == nil && counts.Available > keyPackagesFreeMax {
 		return ds.Refuse(ds.LimitExceeded, "an account has at most %d unclaimed key packages", keyPackagesFreeMax)
 	}

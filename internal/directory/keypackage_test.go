@@ -323,7 +323,7 @@ func TestClaimsAreOne(t *testing.T) {
 		for n := range devices {
 			ref := fmt.Sprintf("%064x", n)
 			d := ds.Device{Account: owners[n%3], ID: ds.DeviceID(fmt.Sprint("d", n))}
-			if _, _, err := tx.PublishKeyPackages([]ds.KeyPackage{{Device: d, Ref: ref, Suite: 1, Body: []byte("p")}}, []string{ref}); err != nil {
+			if _, _, err := tx.Packages.Publish([]ds.KeyPackage{{Device: d, Ref: ref, Suite: 1, Body: []byte("p")}}, []string{ref}); err != nil {
 				return err
 			}
 		}

@@ -104,7 +104,7 @@ func (s *Service) poolsFor(ctx context.Context, in Claim) ([]store.Pool, error) 
 	}
 	most := min(devicesMax, claimDevicesMax/max(len(in.Owners), 1))
 	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		pools, err = tx.DevicePools(in.Owners, in.Suite, in.OnlyMLS, most)
+		pools, err = tx.Packages.DevicePools(in.Owners, in.Suite, in.OnlyMLS, most)
 		return err
 	})
 	return pools, err
@@ -117,7 +117,7 @@ func takeFrom(tx *store.Tx, list []ds.KeyPackage, pool store.Pool, in Claim, by 
 		count = 1
 	}
 	for n := range count {
-		p, err := tx.ClaimKeyPackage(pool, by)
+		p, err := tx.Packages.Claim(pool, by)
 		if errors.Is(err, store.ErrNotFound) || err == nil && p.LastResort && n > 0 {
 			break
 		}
@@ -145,7 +145,7 @@ func (s *Service) claim(ctx context.Context, who ds.Caller, take func(*store.Tx)
 		if err != nil {
 			return err
 		}
-		return tx.AppendEvents(events)
+		return tx.Logs.AppendEvents(events)
 	})
 	if err != nil {
 		return nil, err
@@ -173,7 +173,7 @@ func lowPools(tx *store.Tx, claimed []ds.KeyPackage) ([]store.Event, error) {
 	slices.SortFunc(devices, func(a, b ds.Device) int { return slices.Compare([]byte(a.ID), []byte(b.ID)) })
 	var events []store.Event
 	for _, device := range slices.Compact(devices) {
-		left, err := tx.AvailableKeyPackages(device)
+		left, err := tx.Packages.Available(device)
 		if err != nil {
 			return nil, err
 		}

@@ -25,7 +25,7 @@ func (s *Service) KeyPackageCounts(ctx context.Context, who ds.Caller, device st
 	err := s.store.View(ctx, func(tx *store.Tx) error {
 		var owner ds.DeviceID
 		if device != "" {
-			devices, err := tx.Devices(who.Account)
+			devices, err := tx.Devices.Of(who.Account)
 			if err != nil {
 				return err
 			}
@@ -34,7 +34,7 @@ func (s *Service) KeyPackageCounts(ctx context.Context, who ds.Caller, device st
 			}
 		}
 		var err error
-		counts, err = tx.PoolCounts(who.Account, owner, 0)
+		counts, err = tx.Packages.PoolCounts(who.Account, owner, 0)
 		return err
 	})
 	return counts, err
@@ -45,10 +45,10 @@ func (s *Service) KeyPackageStatus(ctx context.Context, who ds.Caller, suite int
 	out := PoolStatus{Wanted: keyPackagesWanted}
 	err := s.store.View(ctx, func(tx *store.Tx) error {
 		var err error
-		if out.PoolCounts, err = tx.PoolCounts(who.Account, "", suite); err != nil {
+		if out.PoolCounts, err = tx.Packages.PoolCounts(who.Account, "", suite); err != nil {
 			return err
 		}
-		out.Devices, err = tx.PoolDevices(who.Account, suite, devicesMax)
+		out.Devices, err = tx.Packages.PoolDevices(who.Account, suite, devicesMax)
 		return err
 	})
 	return out, err
@@ -60,7 +60,7 @@ func (s *Service) PublishedPackages(ctx context.Context, who ds.Caller, suite, b
 	var list []PublishedPackage
 	err := s.store.Read(ctx, func(tx *store.Tx) error {
 		var err error
-		list, err = tx.PublishedPackages(who.Account, suite, beforeMS, afterID, limit)
+		list, err = tx.Packages.PublishedPackages(who.Account, suite, beforeMS, afterID, limit)
 		return err
 	})
 	return list, err
@@ -92,7 +92,7 @@ func (s *Service) SyncKeyPackages(ctx context.Context, who ds.Caller, device str
 			return err
 		}
 		owner := ds.Device{Account: who.Account, ID: out.Device}
-		refs, err := tx.FreeRefs(owner)
+		refs, err := tx.Packages.FreeRefs(owner)
 		if err != nil {
 			return err
 		}
@@ -103,10 +103,10 @@ func (s *Service) SyncKeyPackages(ctx context.Context, who ds.Caller, device str
 				out.Orphaned = append(out.Orphaned, ref)
 			}
 		}
-		if _, err := tx.DeleteFreePackages(owner, out.Orphaned, "its key package was deleted"); err != nil {
+		if _, err := tx.Packages.DeleteFreePackages(owner, out.Orphaned, "its key package was deleted"); err != nil {
 			return err
 		}
-		out.Available, err = tx.AvailableKeyPackages(owner)
+		out.Available, err = tx.Packages.Available(owner)
 		return err
 	})
 	return out, err
@@ -128,12 +128,12 @@ func (s *Service) RequestReplenish(ctx context.Context, who ds.Caller, targets [
 	told := map[ds.AccountID]bool{} // by the limiter, however often this runs
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		out, events = Replenishment{}, nil
-		accounts, err := tx.Acquainted(who.Account, targets, conversation, replenishMax)
+		accounts, err := tx.Conversations.Acquainted(who.Account, targets, conversation, replenishMax)
 		if err != nil {
 			return err
 		}
 		for _, account := range accounts {
-			devices, err := tx.PoolDevices(account, 0, devicesMax)
+			devices, err := tx.Packages.PoolDevices(account, 0, devicesMax)
 			if err != nil {
 				return err
 			}
@@ -151,7 +151,7 @@ func (s *Service) RequestReplenish(ctx context.Context, who ds.Caller, targets [
 			}
 		}
 		out.Told = int64(len(events))
-		return tx.AppendEvents(events)
+		return tx.Logs.AppendEvents(events)
 	})
 	if err != nil {
 		return Replenishment{}, err

@@ -89,7 +89,7 @@ func (b *backlog) fill(n int) {
 	body := []byte(strings.Repeat("x", 400))
 	for done := 0; done < n; {
 		b.must(b.db.Append(b.ctx, func(tx *store.Tx) error {
-			heads, err := tx.LockHeads([]ds.ConversationID{backlogRoom}, true)
+			heads, err := tx.Logs.LockHeads([]ds.ConversationID{backlogRoom}, true)
 			if err != nil {
 				return err
 			}
@@ -104,7 +104,7 @@ func (b *backlog) fill(n int) {
 				list = append(list, r)
 			}
 			done += len(list)
-			return tx.Write(store.Batch{Records: list, Changed: []store.Change{{Before: before, After: after}}})
+			return tx.Logs.Write(store.Batch{Records: list, Changed: []store.Change{{Before: before, After: after}}})
 		}))
 	}
 }

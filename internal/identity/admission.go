@@ -85,16 +85,16 @@ func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, cod
 	hash := sha256.Sum256([]byte(code))
 	now := seen.UnixMilli()
 	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
-		if isAdmitted, err = tx.IsAdmitted(account); err != nil || isAdmitted {
+		if isAdmitted, err = tx.Admission.IsAdmitted(account); err != nil || isAdmitted {
 			return err
 		}
-		if isTalkedOf, err = tx.HasAccount(account); err != nil || a.o.Admission == AdmissionOpen {
+		if isTalkedOf, err = tx.Sessions.HasAccount(account); err != nil || a.o.Admission == AdmissionOpen {
 			return err
 		}
-		if isAllowed, err = tx.IsAllowed(account); err != nil || isAllowed || code == "" {
+		if isAllowed, err = tx.Admission.IsAllowed(account); err != nil || isAllowed || code == "" {
 			return err
 		}
-		invite, err := tx.InviteByCode(hash)
+		invite, err := tx.Admission.InviteByCode(hash)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil
 		}
@@ -143,27 +143,27 @@ func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 		}
 	}
 	slices.Sort(free) // all nodes use one order
-	if _, err := tx.AdmitAccounts(slices.Compact(free), nowMS); err != nil {
+	if _, err := tx.Admission.AdmitAccounts(slices.Compact(free), nowMS); err != nil {
 		return err
 	}
 	for _, j := range jobs {
 		if j.admit.invite == nil {
 			continue
 		}
-		isNew, err := tx.AdmitAccounts([]ds.AccountID{j.admit.account}, nowMS)
+		isNew, err := tx.Admission.AdmitAccounts([]ds.AccountID{j.admit.account}, nowMS)
 		if err != nil {
 			return err
 		}
 		if !isNew[j.admit.account] {
 			continue // it was admitted in another way meanwhile, and the code stays unused
 		}
-		id, err := tx.UseInvite(*j.admit.invite, nowMS)
+		id, err := tx.Admission.UseInvite(*j.admit.invite, nowMS)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			j.err = refuseInvalidInvite
-			err = tx.ForgetAccount(j.admit.account)
+			err = tx.Admission.ForgetAccount(j.admit.account)
 		case err == nil:
-			err = tx.SetInvite(j.admit.account, id)
+			err = tx.Admission.SetInvite(j.admit.account, id)
 		}
 		if err != nil {
 			return err
@@ -185,7 +185,7 @@ func (a *Authenticator) checkStarts(tx *store.Tx, batch []*job) error {
 			accounts = append(accounts, j.start.Device.Account)
 		}
 	}
-	admitted, err := tx.HoldAdmitted(accounts)
+	admitted, err := tx.Admission.HoldAdmitted(accounts)
 	if err != nil {
 		return err
 	}
@@ -269,7 +269,7 @@ func (s Admissions) CreateInvite(ctx context.Context, uses int64, life time.Dura
 	if life > 0 {
 		row.ExpiresMS = s.now().Add(life).UnixMilli()
 	}
-	if err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.InsertInvite(row) }); err != nil {
+	if err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Admission.InsertInvite(row) }); err != nil {
 		return Invite{}, err
 	}
 	invite := asInvite(row)
@@ -296,7 +296,7 @@ func (s Admissions) Invites(ctx context.Context) ([]Invite, error) {
 			after = all[len(all)-1].ID
 		}
 		err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
-			page, err = tx.Invites(after, invitesPage)
+			page, err = tx.Admission.Invites(after, invitesPage)
 			return err
 		})
 		if err != nil {
@@ -319,7 +319,7 @@ func (s Admissions) RevokeInvite(ctx context.Context, idOrCode string) error {
 	if strings.HasPrefix(idOrCode, inviteCodePrefix) {
 		id = inviteID(sha256.Sum256([]byte(idOrCode)))
 	}
-	err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.RevokeInvite(id) })
+	err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Admission.RevokeInvite(id) })
 	if errors.Is(err, store.ErrNotFound) {
 		return ds.Refuse(ds.NotFound, "no such invite, or it is revoked already")
 	}
@@ -331,13 +331,13 @@ func (s Admissions) Allow(ctx context.Context, account string) error {
 	if err := checkAccountDID(account); err != nil {
 		return err
 	}
-	return s.Store.Update(ctx, func(tx *store.Tx) error { return tx.AllowAccount(ds.AccountID(account)) })
+	return s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Admission.AllowAccount(ds.AccountID(account)) })
 }
 
 // Disallow removes an account from the allowlist. An account that is already admitted stays
 // admitted.
 func (s Admissions) Disallow(ctx context.Context, account string) error {
-	err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.DisallowAccount(ds.AccountID(account)) })
+	err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Admission.DisallowAccount(ds.AccountID(account)) })
 	if errors.Is(err, store.ErrNotFound) {
 		return ds.Refuse(ds.NotFound, "not on the allowlist")
 	}
@@ -353,11 +353,11 @@ func (s Admissions) Expel(ctx context.Context, account string) error {
 	var hashes [][32]byte
 	err := s.Store.Update(ctx, func(tx *store.Tx) error {
 		hashes = nil
-		if err := tx.LockRevocations(); err != nil {
+		if err := tx.Sessions.LockRevocations(); err != nil {
 			return err
 		}
 		unknown := 0
-		for _, forget := range []func(ds.AccountID) error{tx.ForgetAccount, tx.DisallowAccount} {
+		for _, forget := range []func(ds.AccountID) error{tx.Admission.ForgetAccount, tx.Admission.DisallowAccount} {
 			err := forget(who)
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
@@ -369,7 +369,7 @@ func (s Admissions) Expel(ctx context.Context, account string) error {
 		if unknown == 2 {
 			return ds.Refuse(ds.NotFound, "neither admitted nor on the allowlist")
 		}
-		rows, err := tx.RevokeSessions(who, "", "", nil, s.now().UnixMilli())
+		rows, err := tx.Sessions.Revoke(who, "", "", nil, s.now().UnixMilli())
 		for _, row := range rows {
 			hashes = append(hashes, [32]byte(row.Hash))
 		}
@@ -401,7 +401,7 @@ func (s Admissions) Allowed(ctx context.Context) ([]AllowedAccount, error) {
 			after = ds.AccountID(all[len(all)-1].Account)
 		}
 		err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
-			page, err = tx.AllowedAccounts(after, invitesPage)
+			page, err = tx.Admission.AllowedAccounts(after, invitesPage)
 			return err
 		})
 		if err != nil {

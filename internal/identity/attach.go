@@ -67,7 +67,7 @@ func (a *Authenticator) detach(hash [32]byte, at *attachment) {
 func (a *Authenticator) slideSoon(hash [32]byte, at *attachment) {
 	nowMS := a.o.Now().UnixMilli()
 	taken := a.writer.later(func(tx *store.Tx) error {
-		_, err := tx.ExtendSessions([][32]byte{hash}, nowMS, nowMS+a.o.SessionTTL.Milliseconds())
+		_, err := tx.Sessions.Extend([][32]byte{hash}, nowMS, nowMS+a.o.SessionTTL.Milliseconds())
 		return err
 	})
 	if taken {
@@ -169,7 +169,7 @@ func (a *Authenticator) pollRevoked(ctx context.Context) error {
 		}
 		var revoked []store.Revocation
 		err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-			revoked, err = tx.RevokedAfter(after, max)
+			revoked, err = tx.Sessions.RevokedAfter(after, max)
 			return err
 		})
 		if ds.IsUnavailable(err) {
@@ -191,7 +191,7 @@ func (a *Authenticator) slide(ctx context.Context) error {
 		nowMS := a.o.Now().UnixMilli()
 		var alive map[[32]byte]bool
 		err := a.writer.do(ctx, &job{run: func(tx *store.Tx) (err error) {
-			alive, err = tx.ExtendSessions(chunk, nowMS, nowMS+a.o.SessionTTL.Milliseconds())
+			alive, err = tx.Sessions.Extend(chunk, nowMS, nowMS+a.o.SessionTTL.Milliseconds())
 			return err
 		}})
 		if err != nil {

@@ -133,7 +133,7 @@ func New(o Options) (*Authenticator, error) {
 		sessionPenalties: newPenalties(),
 	}
 	if err := o.Store.Read(context.Background(), func(tx *store.Tx) (err error) {
-		a.revokedUntil, err = tx.LastRevocation()
+		a.revokedUntil, err = tx.Sessions.LastRevocation()
 		return err
 	}); err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
@@ -182,13 +182,13 @@ func (a *Authenticator) sweep(ctx context.Context) error {
 	now := a.o.Now()
 	before := now.Add(-forgetAfter).UnixMilli()
 	sweeps := []func(tx *store.Tx) (int64, error){
-		func(tx *store.Tx) (int64, error) { return tx.DeleteNonces(before, sweepRows) },
-		func(tx *store.Tx) (int64, error) { return tx.DeleteSessions(before, sweepRows) },
+		func(tx *store.Tx) (int64, error) { return tx.Sessions.DeleteNonces(before, sweepRows) },
+		func(tx *store.Tx) (int64, error) { return tx.Sessions.Delete(before, sweepRows) },
 		func(tx *store.Tx) (int64, error) {
-			return tx.ForgetPredecessors(now.UnixMilli(), currentBytes, sweepRows)
+			return tx.Sessions.ForgetPredecessors(now.UnixMilli(), currentBytes, sweepRows)
 		},
 		func(tx *store.Tx) (int64, error) {
-			return tx.DeleteDIDDocuments(now.Add(-documentStaleMax).UnixMilli(), sweepRows)
+			return tx.Documents.Delete(now.Add(-documentStaleMax).UnixMilli(), sweepRows)
 		},
 	}
 	for _, sweep := range sweeps {

@@ -491,7 +491,7 @@ func TestAdmissionInOneBatch(t *testing.T) {
 		hash := func() *[32]byte {
 			var found store.Invite
 			err := w.db.View(context.Background(), func(tx *store.Tx) error {
-				list, err := tx.Invites("", 10)
+				list, err := tx.Admission.Invites("", 10)
 				if err == nil {
 					found = list[0]
 				}
@@ -523,7 +523,7 @@ func TestAdmissionInOneBatch(t *testing.T) {
 		}
 		err := w.db.View(context.Background(), func(tx *store.Tx) error {
 			for account, want := range map[ds.AccountID]bool{"did:ex:open": true, "did:ex:ann": true, "did:ex:bob": false, "did:ex:replay": false} {
-				if got, err := tx.IsAdmitted(account); err != nil || got != want {
+				if got, err := tx.Admission.IsAdmitted(account); err != nil || got != want {
 					w.t.Errorf("%s: %v, %v", account, got, err)
 				}
 			}

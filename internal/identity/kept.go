@@ -92,16 +92,16 @@ func (r *Resolver) save(did string) {
 	var err error
 	if document == nil {
 		now = saved{}
-		err = r.o.Store.Update(ctx, func(tx *store.Tx) error { return tx.ForgetDIDDocument(did, asked.UnixMilli()) })
+		err = r.o.Store.Update(ctx, func(tx *store.Tx) error { return tx.Documents.Forget(did, asked.UnixMilli()) })
 	} else if text, textErr := document.text(); textErr != nil || len(text) > keptBytesMax {
 		now.hash = last.hash // too large to be kept
 	} else if now.hash = sha256.Sum256(text); now.hash != last.hash || fetched.Sub(last.at) >= saveEvery {
 		err = r.o.Store.Update(ctx, func(tx *store.Tx) error {
-			isAdmitted, err := tx.IsAdmitted(ds.AccountID(did))
+			isAdmitted, err := tx.Admission.IsAdmitted(ds.AccountID(did))
 			if err != nil || !isAdmitted {
 				return err
 			}
-			return tx.PutDIDDocument(store.DIDDocument{DID: did, Text: text, FetchedMS: fetched.UnixMilli()})
+			return tx.Documents.Put(store.DIDDocument{DID: did, Text: text, FetchedMS: fetched.UnixMilli()})
 		})
 	} else {
 		now.at = last.at
@@ -124,7 +124,7 @@ func (r *Resolver) load(ctx context.Context, did string) {
 	}
 	var row store.DIDDocument
 	err := r.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-		row, err = tx.DIDDocument(did)
+		row, err = tx.Documents.Get(did)
 		return err
 	})
 	if err != nil {

@@ -364,7 +364,7 @@ func TestDocumentsAreKept(t *testing.T) {
 		}
 		kept := func(did string) (text string) {
 			err := w.db.View(ctx, func(tx *store.Tx) error {
-				d, err := tx.DIDDocument(did)
+				d, err := tx.Documents.Get(did)
 				text = string(d.Text)
 				if errors.Is(err, store.ErrNotFound) {
 					text, err = "none", nil
@@ -451,7 +451,7 @@ func TestDocumentsAreKeptOnce(t *testing.T) {
 	a := p.authenticator(func(o *Options) { o.Resolver = r })
 	fetchedMS := func() (ms int64) {
 		err := p.db.View(t.Context(), func(tx *store.Tx) error {
-			d, err := tx.DIDDocument(p.annDID)
+			d, err := tx.Documents.Get(p.annDID)
 			ms = d.FetchedMS
 			return err
 		})

@@ -69,7 +69,7 @@ func (a *Authenticator) applyResumes(tx *store.Tx, jobs []*job) error {
 		for i, j := range jobs {
 			hashes[i] = j.resume.hash
 		}
-		rows, err := tx.SessionsByResume(hashes)
+		rows, err := tx.Sessions.SessionsByResume(hashes)
 		if err != nil {
 			return err
 		}
@@ -147,7 +147,7 @@ func (a *Authenticator) rotate(tx *store.Tx, rows map[[32]byte]store.Session, ro
 			j.resume.ready = ready
 		}
 	}
-	done, err := tx.RotateSessions(rotations, nowMS, expiresMS)
+	done, err := tx.Sessions.Rotate(rotations, nowMS, expiresMS)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (a *Authenticator) repeat(tx *store.Tx, rows map[[32]byte]store.Session, re
 		if err != nil {
 			return nil, err
 		}
-		ok, err := tx.RepeatSession(row, row.LastSeenMS, row.ExpiresMS)
+		ok, err := tx.Sessions.Repeat(row, row.LastSeenMS, row.ExpiresMS)
 		if err != nil {
 			return nil, err
 		}

@@ -22,7 +22,7 @@ type Selection struct {
 func (a *Authenticator) Sessions(ctx context.Context, s Session) ([]Session, error) {
 	var rows []store.Session
 	err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-		rows, err = tx.Sessions(s.Account, a.o.Now().UnixMilli())
+		rows, err = tx.Sessions.Of(s.Account, a.o.Now().UnixMilli())
 		return err
 	})
 	if err != nil {
@@ -80,7 +80,7 @@ func (a *Authenticator) revoke(ctx context.Context, s Session, id string, device
 	var rows []store.Session
 	nowMS := a.o.Now().UnixMilli()
 	err := a.writer.do(ctx, &job{isRevocation: true, run: func(tx *store.Tx) (err error) {
-		rows, err = tx.RevokeSessions(s.Account, id, device, keep, nowMS)
+		rows, err = tx.Sessions.Revoke(s.Account, id, device, keep, nowMS)
 		return err
 	}})
 	if err != nil {

@@ -234,7 +234,7 @@ func (a *Authenticator) Session(ctx context.Context, sessionToken string) (Sessi
 	hash := s.hash(sessionPrefix)
 	var row store.Session
 	err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-		row, err = tx.Session(hash[:])
+		row, err = tx.Sessions.Get(hash[:])
 		return err
 	})
 	if errors.Is(err, store.ErrNotFound) {
@@ -248,7 +248,7 @@ func (a *Authenticator) Session(ctx context.Context, sessionToken string) (Sessi
 		return Session{}, refused
 	}
 	if now.UnixMilli()-row.LastSeenMS >= seenEvery.Milliseconds() {
-		a.writer.later(func(tx *store.Tx) error { return tx.SeeSession(hash[:], now.UnixMilli()) })
+		a.writer.later(func(tx *store.Tx) error { return tx.Sessions.See(hash[:], now.UnixMilli()) })
 	}
 	return asSession(row), nil
 }
@@ -291,7 +291,7 @@ func (a *Authenticator) SessionFrom(ctx context.Context, sessionToken, address s
 func (a *Authenticator) IsKnown(ctx context.Context, account ds.AccountID) (bool, error) {
 	var isKnown bool
 	err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-		isKnown, err = tx.HasAccount(account)
+		isKnown, err = tx.Sessions.HasAccount(account)
 		return err
 	})
 	return isKnown, err

@@ -443,7 +443,7 @@ func TestRowsHoldNoTokens(t *testing.T) {
 	hash := first.hash
 	var row store.Session
 	err := w.db.View(context.Background(), func(tx *store.Tx) (err error) {
-		row, err = tx.Session(hash[:])
+		row, err = tx.Sessions.Get(hash[:])
 		return err
 	})
 	if err != nil {
@@ -476,7 +476,7 @@ func TestRowsHoldNoTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = w.db.View(context.Background(), func(tx *store.Tx) (err error) {
-		row, err = tx.Session(hash[:])
+		row, err = tx.Sessions.Get(hash[:])
 		return err
 	})
 	if err != nil || len(row.ResumeSealed) != currentBytes || row.PreviousHash != nil {

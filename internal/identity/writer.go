@@ -172,7 +172,7 @@ func (a *Authenticator) apply(tx *store.Tx, batch []*job) error {
 		answers []store.Successor
 	)
 	if slices.ContainsFunc(batch, func(j *job) bool { return j.isRevocation }) {
-		if err := tx.LockRevocations(); err != nil { // before any other lock
+		if err := tx.Sessions.LockRevocations(); err != nil { // before any other lock
 			return err
 		}
 	}
@@ -188,7 +188,7 @@ func (a *Authenticator) apply(tx *store.Tx, batch []*job) error {
 			answers = append(answers, *j.answered)
 		}
 	}
-	fresh, err := tx.ConsumeNonces(nonces)
+	fresh, err := tx.Sessions.ConsumeNonces(nonces)
 	if err != nil {
 		return err
 	}
@@ -214,13 +214,13 @@ func (a *Authenticator) apply(tx *store.Tx, batch []*job) error {
 			starts = append(starts, *j.start)
 		}
 	}
-	if err := tx.InsertSessions(starts); err != nil {
+	if err := tx.Sessions.Insert(starts); err != nil {
 		return err
 	}
 	if err := a.applyResumes(tx, resumes); err != nil {
 		return err
 	}
-	if err := tx.LimitPredecessors(answers, a.o.Now().Add(predecessorFor).UnixMilli()); err != nil {
+	if err := tx.Sessions.LimitPredecessors(answers, a.o.Now().Add(predecessorFor).UnixMilli()); err != nil {
 		return err
 	}
 	for _, j := range batch {

@@ -8,8 +8,8 @@ type ActiveBounds struct{ Oldest, Latest int64 }
 
 // ActiveConversations lists the conversations that account is in: among those within bounds,
 // the most recently active, at most max of them.
-func (tx *Tx) ActiveConversations(account ds.AccountID, max int, bounds ActiveBounds) ([]ds.ConversationID, error) {
-	return tx.conversationIDs(`SELECT l.log_id FROM (
+func (co Conversations) ActiveConversations(account ds.AccountID, max int, bounds ActiveBounds) ([]ds.ConversationID, error) {
+	return co.conversationIDs(`SELECT l.log_id FROM (
 			SELECT log_id FROM (SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY joined_ms, log_id LIMIT `+bound(2)+`) AS a
 			UNION SELECT log_id FROM (SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY joined_ms DESC, log_id DESC LIMIT `+bound(3)+`) AS b) AS mine
 		JOIN logs l ON l.log_id = mine.log_id
@@ -18,23 +18,23 @@ func (tx *Tx) ActiveConversations(account ds.AccountID, max int, bounds ActiveBo
 }
 
 // CountConversations counts the conversations that account is in, up to max.
-func (tx *Tx) CountConversations(account ds.AccountID, max int) (count int, err error) {
-	err = tx.row(`SELECT COUNT(*) FROM (SELECT 1 FROM intervals WHERE account = $1 AND until_pos IS NULL LIMIT `+bound(2)+`) AS few`,
+func (co Conversations) CountConversations(account ds.AccountID, max int) (count int, err error) {
+	err = co.tx.row(`SELECT COUNT(*) FROM (SELECT 1 FROM intervals WHERE account = $1 AND until_pos IS NULL LIMIT `+bound(2)+`) AS few`,
 		string(account), int64(max)).Scan(&count)
 	return count, err
 }
 
 // FormerConversations lists the conversations that account has left, the latest joined first,
 // among at most max stays.
-func (tx *Tx) FormerConversations(account ds.AccountID, max int) ([]ds.ConversationID, error) {
-	return tx.conversationIDs(`SELECT DISTINCT f.log_id FROM (SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NOT NULL
+func (co Conversations) FormerConversations(account ds.AccountID, max int) ([]ds.ConversationID, error) {
+	return co.conversationIDs(`SELECT DISTINCT f.log_id FROM (SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NOT NULL
 			ORDER BY joined_ms DESC, log_id DESC LIMIT `+bound(2)+`) AS f
 		WHERE NOT EXISTS (SELECT 1 FROM intervals i WHERE i.log_id = f.log_id AND i.account = $1 AND i.until_pos IS NULL)`, string(account), int64(max))
 }
 
-func (tx *Tx) conversationIDs(sql string, args ...any) ([]ds.ConversationID, error) {
+func (co Conversations) conversationIDs(sql string, args ...any) ([]ds.ConversationID, error) {
 	var list []ds.ConversationID
-	err := tx.each(func(scan func(...any) error) error {
+	err := co.tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
 		err := scan(&log)
 		list = append(list, log.Conversation())
@@ -44,6 +44,6 @@ func (tx *Tx) conversationIDs(sql string, args ...any) ([]ds.ConversationID, err
 }
 
 // ConversationIDs lists the conversations that account is in, at most max of them.
-func (tx *Tx) ConversationIDs(account ds.AccountID, max int) ([]ds.ConversationID, error) {
-	return tx.conversationIDs(`SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY log_id LIMIT `+bound(2), string(account), int64(max))
+func (co Conversations) ConversationIDs(account ds.AccountID, max int) ([]ds.ConversationID, error) {
+	return co.conversationIDs(`SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY log_id LIMIT `+bound(2), string(account), int64(max))
 }

@@ -27,38 +27,38 @@ const (
 // OpenAdditions creates an addition of device to each conversation, or reopens the existing one
 // unless it is completed. ids are for the new ones, parallel to conversations. It returns the
 // additions that the members were not notified of yet.
-func (tx *Tx) OpenAdditions(device ds.Device, conversations []ds.ConversationID, ids []string) ([]Addition, error) {
+func (d Devices) OpenAdditions(device ds.Device, conversations []ds.ConversationID, ids []string) ([]Addition, error) {
 	if len(conversations) == 0 {
 		return nil, nil
 	}
-	a, b := tx.pairsOf(conversationLogs(conversations), ids)
-	if _, err := tx.exec(`INSERT INTO additions (addition_id, log_id, account, device, status, created_ms)
-		SELECT k.b, k.a, CAST($3 AS TEXT), CAST($4 AS TEXT), 'pending', CAST($5 AS BIGINT) FROM `+tx.pairs(1)+` WHERE true
+	a, b := d.tx.pairsOf(conversationLogs(conversations), ids)
+	if _, err := d.tx.exec(`INSERT INTO additions (addition_id, log_id, account, device, status, created_ms)
+		SELECT k.b, k.a, CAST($3 AS TEXT), CAST($4 AS TEXT), 'pending', CAST($5 AS BIGINT) FROM `+d.tx.pairs(1)+` WHERE true
 		ON CONFLICT (log_id, account, device) DO UPDATE SET status = 'pending', claimed_by = NULL, claimed_ms = NULL, key_package_ref = NULL,
 			noted_ms = CASE WHEN additions.status = 'pending' THEN additions.noted_ms END
 		WHERE additions.status <> 'completed'`,
-		a, b, string(device.Account), string(device.ID), tx.nowMS); err != nil {
+		a, b, string(device.Account), string(device.ID), d.tx.nowMS); err != nil {
 		return nil, err
 	}
-	return tx.additions(`WHERE a.account = $2 AND a.device = $3 AND a.status <> 'completed' AND a.noted_ms IS NULL
+	return d.additions(`WHERE a.account = $2 AND a.device = $3 AND a.status <> 'completed' AND a.noted_ms IS NULL
 		ORDER BY a.created_ms, a.addition_id`, int64(0), string(device.Account), string(device.ID))
 }
 
 // NoteAdditions records that the members were notified.
-func (tx *Tx) NoteAdditions(ids []string) error {
-	_, err := tx.exec(`UPDATE additions SET noted_ms = $2 WHERE addition_id `+tx.in(1), tx.setOf(ids), tx.nowMS)
+func (d Devices) NoteAdditions(ids []string) error {
+	_, err := d.tx.exec(`UPDATE additions SET noted_ms = $2 WHERE addition_id `+d.tx.in(1), d.tx.setOf(ids), d.tx.nowMS)
 	return err
 }
 
 // PendingAdditions lists, oldest first, the devices of other members that wait in the
 // conversations that account is a member of, only in the given ones unless conversations is
 // nil. Claims made at claimedBeforeMS or earlier have expired.
-func (tx *Tx) PendingAdditions(account ds.AccountID, conversations []ds.ConversationID, claimedBeforeMS int64, max int) ([]Addition, error) {
+func (d Devices) PendingAdditions(account ds.AccountID, conversations []ds.ConversationID, claimedBeforeMS int64, max int) ([]Addition, error) {
 	args, only := []any{claimedBeforeMS, string(account), int64(max)}, ""
 	if conversations != nil {
-		args, only = append(args, tx.setOf(conversationLogs(conversations))), " AND a.log_id "+tx.in(4)
+		args, only = append(args, d.tx.setOf(conversationLogs(conversations))), " AND a.log_id "+d.tx.in(4)
 	}
-	return tx.additions(`JOIN intervals m ON m.log_id = a.log_id AND m.account = $2 AND m.until_pos IS NULL
+	return d.additions(`JOIN intervals m ON m.log_id = a.log_id AND m.account = $2 AND m.until_pos IS NULL
 			JOIN intervals o ON o.log_id = a.log_id AND o.account = a.account AND o.until_pos IS NULL
 		WHERE a.account <> $2 AND a.status <> 'completed'`+only+`
 		ORDER BY a.created_ms, a.addition_id LIMIT `+bound(3), args...)
@@ -66,8 +66,8 @@ func (tx *Tx) PendingAdditions(account ds.AccountID, conversations []ds.Conversa
 
 // Addition returns the addition with that id, whatever its state, if account and the owner of
 // the device are both members of its conversation; else ErrNotFound.
-func (tx *Tx) Addition(account ds.AccountID, id string, claimedBeforeMS int64) (Addition, error) {
-	list, err := tx.additions(`JOIN intervals m ON m.log_id = a.log_id AND m.account = $2 AND m.until_pos IS NULL
+func (d Devices) Addition(account ds.AccountID, id string, claimedBeforeMS int64) (Addition, error) {
+	list, err := d.additions(`JOIN intervals m ON m.log_id = a.log_id AND m.account = $2 AND m.until_pos IS NULL
 			JOIN intervals o ON o.log_id = a.log_id AND o.account = a.account AND o.until_pos IS NULL
 		WHERE a.addition_id = $3`, claimedBeforeMS, string(account), id)
 	if err == nil && len(list) == 0 {
@@ -82,33 +82,33 @@ func (tx *Tx) Addition(account ds.AccountID, id string, claimedBeforeMS int64) (
 // ClaimAddition gives an addition to a claimant, or renews its claim. It returns the ref of the
 // key package that the claimant got before, or ErrNotFound if the addition is completed or
 // claimed by another account.
-func (tx *Tx) ClaimAddition(id string, by ds.AccountID, claimedBeforeMS int64) (packageRef string, err error) {
-	err = tx.row(`UPDATE additions SET status = 'in_progress', claimed_by = $2, claimed_ms = $3,
+func (d Devices) ClaimAddition(id string, by ds.AccountID, claimedBeforeMS int64) (packageRef string, err error) {
+	err = d.tx.row(`UPDATE additions SET status = 'in_progress', claimed_by = $2, claimed_ms = $3,
 			key_package_ref = CASE WHEN claimed_by = $2 THEN key_package_ref END
 		WHERE addition_id = $1 AND (status = 'pending' OR status = 'in_progress' AND (claimed_by = $2 OR claimed_ms <= $4))
-		RETURNING COALESCE(key_package_ref, '')`, id, string(by), tx.nowMS, claimedBeforeMS).Scan(&packageRef)
+		RETURNING COALESCE(key_package_ref, '')`, id, string(by), d.tx.nowMS, claimedBeforeMS).Scan(&packageRef)
 	return packageRef, notFound(err)
 }
 
 // HandToClaimant records the key package that the claimant of an addition got.
-func (tx *Tx) HandToClaimant(id, packageRef string) error {
-	_, err := tx.exec(`UPDATE additions SET key_package_ref = $2 WHERE addition_id = $1`, id, packageRef)
+func (d Devices) HandToClaimant(id, packageRef string) error {
+	_, err := d.tx.exec(`UPDATE additions SET key_package_ref = $2 WHERE addition_id = $1`, id, packageRef)
 	return err
 }
 
 // CompleteAddition ends an addition that account has claimed, and reports whether it exists;
 // completing it again is allowed.
-func (tx *Tx) CompleteAddition(id string, account ds.AccountID) (bool, error) {
-	n, err := tx.exec(`UPDATE additions SET status = 'completed' WHERE addition_id = $1 AND claimed_by = $2 AND status <> 'pending'`,
+func (d Devices) CompleteAddition(id string, account ds.AccountID) (bool, error) {
+	n, err := d.tx.exec(`UPDATE additions SET status = 'completed' WHERE addition_id = $1 AND claimed_by = $2 AND status <> 'pending'`,
 		id, string(account))
 	return n > 0, err
 }
 
 // additions runs a select with the given clauses after FROM; $1 is the time of the latest claim
 // that has expired.
-func (tx *Tx) additions(where string, args ...any) ([]Addition, error) {
+func (d Devices) additions(where string, args ...any) ([]Addition, error) {
 	var list []Addition
-	err := tx.each(func(scan func(...any) error) error {
+	err := d.tx.each(func(scan func(...any) error) error {
 		var a Addition
 		var log ds.LogID
 		err := scan(&a.ID, &log, &a.Device.Account, &a.Device.ID, &a.DeviceName, &a.Status, &a.ClaimedBy, &a.CreatedMS)

@@ -21,8 +21,8 @@ type Invite struct {
 }
 
 // InsertInvite stores a new invite.
-func (tx *Tx) InsertInvite(i Invite) error {
-	_, err := tx.exec(`INSERT INTO invites (invite_id, code_hash, note, uses, uses_max, created_ms, expires_ms) VALUES ($1, $2, $3, 0, $4, $5, $6)`,
+func (q Admission) InsertInvite(i Invite) error {
+	_, err := q.tx.exec(`INSERT INTO invites (invite_id, code_hash, note, uses, uses_max, created_ms, expires_ms) VALUES ($1, $2, $3, 0, $4, $5, $6)`,
 		i.ID, i.CodeHash[:], i.Note, i.UsesMax, i.CreatedMS, zeroNull(i.ExpiresMS))
 	return err
 }
@@ -38,9 +38,9 @@ func scanInvite(scan func(...any) error) (Invite, error) {
 }
 
 // Invites lists at most max invites with ids after that one, by id.
-func (tx *Tx) Invites(after string, max int) ([]Invite, error) {
+func (q Admission) Invites(after string, max int) ([]Invite, error) {
 	var list []Invite
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		i, err := scanInvite(scan)
 		list = append(list, i)
 		return err
@@ -49,15 +49,15 @@ func (tx *Tx) Invites(after string, max int) ([]Invite, error) {
 }
 
 // InviteByCode finds an invite, usable or not, or returns ErrNotFound.
-func (tx *Tx) InviteByCode(hash [32]byte) (Invite, error) {
-	i, err := scanInvite(tx.row(`SELECT `+inviteColumns+` FROM invites WHERE code_hash = $1`, hash[:]).Scan)
+func (q Admission) InviteByCode(hash [32]byte) (Invite, error) {
+	i, err := scanInvite(q.tx.row(`SELECT `+inviteColumns+` FROM invites WHERE code_hash = $1`, hash[:]).Scan)
 	return i, notFound(err)
 }
 
 // RevokeInvite ends an invite. It returns ErrNotFound if there is no unrevoked invite with that
 // id.
-func (tx *Tx) RevokeInvite(id string) error {
-	n, err := tx.exec(`UPDATE invites SET revoked_ms = $1 WHERE invite_id = $2 AND revoked_ms IS NULL`, tx.nowMS, id)
+func (q Admission) RevokeInvite(id string) error {
+	n, err := q.tx.exec(`UPDATE invites SET revoked_ms = $1 WHERE invite_id = $2 AND revoked_ms IS NULL`, q.tx.nowMS, id)
 	if err == nil && n == 0 {
 		err = ErrNotFound
 	}
@@ -67,9 +67,9 @@ func (tx *Tx) RevokeInvite(id string) error {
 // UseInvite counts a use of the invite at nowMS and returns its id, or ErrNotFound if it is
 // unknown, revoked, expired or used up. Of concurrent calls for the last use, on any node, one
 // succeeds.
-func (tx *Tx) UseInvite(hash [32]byte, nowMS int64) (string, error) {
+func (q Admission) UseInvite(hash [32]byte, nowMS int64) (string, error) {
 	var id string
-	err := tx.row(`
+	err := q.tx.row(`
 		UPDATE invites SET uses = uses + 1
 		WHERE code_hash = $1 AND revoked_ms IS NULL AND uses < uses_max AND (expires_ms IS NULL OR expires_ms > $2)
 		RETURNING invite_id`, hash[:], nowMS).Scan(&id)
@@ -77,16 +77,16 @@ func (tx *Tx) UseInvite(hash [32]byte, nowMS int64) (string, error) {
 }
 
 // IsAdmitted reports whether an account has been admitted.
-func (tx *Tx) IsAdmitted(account ds.AccountID) (bool, error) {
+func (q Admission) IsAdmitted(account ds.AccountID) (bool, error) {
 	var is int64
-	err := tx.row(`SELECT CASE WHEN EXISTS (SELECT 1 FROM accounts WHERE account = $1) THEN 1 ELSE 0 END`, string(account)).Scan(&is)
+	err := q.tx.row(`SELECT CASE WHEN EXISTS (SELECT 1 FROM accounts WHERE account = $1) THEN 1 ELSE 0 END`, string(account)).Scan(&is)
 	return is == 1, err
 }
 
 // AdmitAccounts admits at most AdmissionBatchMax distinct accounts, and returns those that were
 // not admitted before. Of concurrent transactions for one account, on any node, one admits it;
 // the others wait for its commit.
-func (tx *Tx) AdmitAccounts(accounts []ds.AccountID, nowMS int64) (map[ds.AccountID]bool, error) {
+func (q Admission) AdmitAccounts(accounts []ds.AccountID, nowMS int64) (map[ds.AccountID]bool, error) {
 	admitted := make(map[ds.AccountID]bool, len(accounts))
 	if len(accounts) == 0 {
 		return admitted, nil
@@ -96,7 +96,7 @@ func (tx *Tx) AdmitAccounts(accounts []ds.AccountID, nowMS int64) (map[ds.Accoun
 		args = append(args, string(account), nowMS)
 	}
 	args = padded(args, 2)
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		var account string
 		if err := scan(&account); err != nil {
 			return err
@@ -109,38 +109,38 @@ func (tx *Tx) AdmitAccounts(accounts []ds.AccountID, nowMS int64) (map[ds.Accoun
 }
 
 // SetInvite records the invite with which this transaction admitted an account.
-func (tx *Tx) SetInvite(account ds.AccountID, invite string) error {
-	_, err := tx.exec(`UPDATE accounts SET invite_id = $1 WHERE account = $2`, invite, string(account))
+func (q Admission) SetInvite(account ds.AccountID, invite string) error {
+	_, err := q.tx.exec(`UPDATE accounts SET invite_id = $1 WHERE account = $2`, invite, string(account))
 	return err
 }
 
 // HoldAdmitted returns the admitted ones of accounts, and keeps them admitted until the
 // transaction ends.
-func (tx *Tx) HoldAdmitted(accounts []ds.AccountID) (map[ds.AccountID]bool, error) {
+func (q Admission) HoldAdmitted(accounts []ds.AccountID) (map[ds.AccountID]bool, error) {
 	admitted := make(map[ds.AccountID]bool, len(accounts))
 	if len(accounts) == 0 {
 		return admitted, nil
 	}
 	lock := "" // SQLite has one writer
-	if tx.dialect.name == "postgres" {
+	if q.tx.dialect.name == "postgres" {
 		lock = " FOR KEY SHARE"
 	}
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		var account string
 		err := scan(&account)
 		admitted[ds.AccountID(account)] = true
 		return err
-	}, `SELECT account FROM accounts WHERE account `+tx.in(1)+lock, tx.setOf(texts(accounts)))
+	}, `SELECT account FROM accounts WHERE account `+q.tx.in(1)+lock, q.tx.setOf(texts(accounts)))
 	return admitted, err
 }
 
 // ForgetAccount deletes an admission and the stored document of the account's DID, and returns
 // ErrNotFound if there is none.
-func (tx *Tx) ForgetAccount(account ds.AccountID) error {
-	if _, err := tx.exec(`DELETE FROM did_documents WHERE did = $1`, string(account)); err != nil {
+func (q Admission) ForgetAccount(account ds.AccountID) error {
+	if _, err := q.tx.exec(`DELETE FROM did_documents WHERE did = $1`, string(account)); err != nil {
 		return err
 	}
-	n, err := tx.exec(`DELETE FROM accounts WHERE account = $1`, string(account))
+	n, err := q.tx.exec(`DELETE FROM accounts WHERE account = $1`, string(account))
 	if err == nil && n == 0 {
 		err = ErrNotFound
 	}
@@ -154,14 +154,14 @@ type AllowedAccount struct {
 }
 
 // AllowAccount adds an account to the allowlist, if it is not on it already.
-func (tx *Tx) AllowAccount(account ds.AccountID) error {
-	_, err := tx.exec(`INSERT INTO allowed_accounts (account, created_ms) VALUES ($1, $2) ON CONFLICT (account) DO NOTHING`, string(account), tx.nowMS)
+func (q Admission) AllowAccount(account ds.AccountID) error {
+	_, err := q.tx.exec(`INSERT INTO allowed_accounts (account, created_ms) VALUES ($1, $2) ON CONFLICT (account) DO NOTHING`, string(account), q.tx.nowMS)
 	return err
 }
 
 // DisallowAccount removes an account from the allowlist, or returns ErrNotFound.
-func (tx *Tx) DisallowAccount(account ds.AccountID) error {
-	n, err := tx.exec(`DELETE FROM allowed_accounts WHERE account = $1`, string(account))
+func (q Admission) DisallowAccount(account ds.AccountID) error {
+	n, err := q.tx.exec(`DELETE FROM allowed_accounts WHERE account = $1`, string(account))
 	if err == nil && n == 0 {
 		err = ErrNotFound
 	}
@@ -169,9 +169,9 @@ func (tx *Tx) DisallowAccount(account ds.AccountID) error {
 }
 
 // AllowedAccounts lists at most max entries of the allowlist after that account, by account.
-func (tx *Tx) AllowedAccounts(after ds.AccountID, max int) ([]AllowedAccount, error) {
+func (q Admission) AllowedAccounts(after ds.AccountID, max int) ([]AllowedAccount, error) {
 	var list []AllowedAccount
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		var a AllowedAccount
 		err := scan((*string)(&a.Account), &a.CreatedMS)
 		list = append(list, a)
@@ -181,9 +181,9 @@ func (tx *Tx) AllowedAccounts(after ds.AccountID, max int) ([]AllowedAccount, er
 }
 
 // IsAllowed reports whether an account is on the allowlist.
-func (tx *Tx) IsAllowed(account ds.AccountID) (bool, error) {
+func (q Admission) IsAllowed(account ds.AccountID) (bool, error) {
 	var is int64
-	err := tx.row(`SELECT CASE WHEN EXISTS (SELECT 1 FROM allowed_accounts WHERE account = $1) THEN 1 ELSE 0 END`, string(account)).Scan(&is)
+	err := q.tx.row(`SELECT CASE WHEN EXISTS (SELECT 1 FROM allowed_accounts WHERE account = $1) THEN 1 ELSE 0 END`, string(account)).Scan(&is)
 	return is == 1, err
 }
 

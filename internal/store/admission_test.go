@@ -26,7 +26,7 @@ func TestAdmissionOfEarlierAccounts(t *testing.T) {
 			if err := tx.migrate(list[:2]); err != nil {
 				return err
 			}
-			err := tx.InsertSessions([]Session{
+			err := tx.Sessions.Insert([]Session{
 				{Hash: []byte("1"), ID: "s1", Device: ds.Device{Account: "did:ex:ann", ID: "phone"}, ResumeHash: []byte("r1"), ResumeSealed: []byte("x")},
 				{Hash: []byte("2"), ID: "s2", Device: ds.Device{Account: "did:ex:ann", ID: "tablet"}, ResumeHash: []byte("r2"), ResumeSealed: []byte("x")},
 			})
@@ -51,7 +51,7 @@ func TestAdmissionOfEarlierAccounts(t *testing.T) {
 		}
 		err = e.view(ctx, 1, func(tx *Tx) error {
 			for account, want := range map[ds.AccountID]bool{"did:ex:ann": true, "did:ex:bob": true, "did:ex:eve": false} {
-				if got, err := tx.IsAdmitted(account); err != nil || got != want {
+				if got, err := tx.Admission.IsAdmitted(account); err != nil || got != want {
 					t.Errorf("%s: %v, %v", account, got, err)
 				}
 			}

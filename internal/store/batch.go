@@ -34,7 +34,7 @@ type Answer struct {
 
 // Intervals loads the stays of accounts in conversations, oldest first. The caller holds the
 // conversations' heads, or reads for information only.
-func (tx *Tx) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
+func (co Conversations) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
 	found := make(map[MemberKey][]ds.Interval, len(keys))
 	if len(keys) == 0 {
 		return found, nil
@@ -43,15 +43,15 @@ func (tx *Tx) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval, error) {
 	for i, k := range keys {
 		logs[i], accounts[i] = string(ds.ConversationLog(k.Conversation)), string(k.Account)
 	}
-	a, b := tx.pairsOf(logs, accounts)
-	err := tx.each(scanStays(found), `SELECT i.log_id, i.account, i.from_pos, COALESCE(i.until_pos, 0), i.role, COALESCE(i.service, '')
-		FROM `+tx.pairs(1)+` CROSS JOIN intervals i WHERE i.log_id = k.a AND i.account = k.b ORDER BY i.from_pos`, a, b)
+	a, b := co.tx.pairsOf(logs, accounts)
+	err := co.tx.each(scanStays(found), `SELECT i.log_id, i.account, i.from_pos, COALESCE(i.until_pos, 0), i.role, COALESCE(i.service, '')
+		FROM `+co.tx.pairs(1)+` CROSS JOIN intervals i WHERE i.log_id = k.a AND i.account = k.b ORDER BY i.from_pos`, a, b)
 	return found, err
 }
 
 // Answers loads the existing answers of message ids. The caller holds the heads, or names them
 // when it writes.
-func (tx *Tx) Answers(keys []MessageKey) (map[MessageKey]Answer, error) {
+func (l Logs) Answers(keys []MessageKey) (map[MessageKey]Answer, error) {
 	found := map[MessageKey]Answer{}
 	if len(keys) == 0 {
 		return found, nil
@@ -60,8 +60,8 @@ func (tx *Tx) Answers(keys []MessageKey) (map[MessageKey]Answer, error) {
 	for i, k := range keys {
 		logs[i], ids[i] = string(ds.ConversationLog(k.Conversation)), string(k.ID)
 	}
-	a, b := tx.pairsOf(logs, ids)
-	err := tx.each(func(scan func(...any) error) error {
+	a, b := l.tx.pairsOf(logs, ids)
+	err := l.tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
 		var id ds.MessageID
 		var m Answer
@@ -71,7 +71,7 @@ func (tx *Tx) Answers(keys []MessageKey) (map[MessageKey]Answer, error) {
 		found[MessageKey{log.Conversation(), id}] = m
 		return nil
 	}, `SELECT m.log_id, m.message_id, m.pos, m.seq, m.kind, m.epoch, m.created_ms
-		FROM `+tx.pairs(1)+` CROSS JOIN message_ids m WHERE m.log_id = k.a AND m.message_id = k.b`, a, b)
+		FROM `+l.tx.pairs(1)+` CROSS JOIN message_ids m WHERE m.log_id = k.a AND m.message_id = k.b`, a, b)
 	return found, err
 }
 
@@ -157,53 +157,53 @@ type Event struct {
 
 // Write writes a batch. An already existing head, a group id that another conversation has, and
 // any other refusal of the database fail the whole batch.
-func (tx *Tx) Write(b Batch) error {
-	tx.hasWritten = len(b.Created)+len(b.Changed) > 0
-	if err := tx.insertHeads(b.Created); err != nil {
+func (l Logs) Write(b Batch) error {
+	l.tx.hasWritten = len(b.Created)+len(b.Changed) > 0
+	if err := l.insertHeads(b.Created); err != nil {
 		return err
 	}
-	if err := tx.insertRecords(b.Records); err != nil {
+	if err := l.insertRecords(b.Records); err != nil {
 		return err
 	}
-	if err := tx.insertTags(b.Records); err != nil {
+	if err := l.insertTags(b.Records); err != nil {
 		return err
 	}
 	// Queued like all later statements up to the account logs, so that without events it is
 	// sent with COMMIT; and before them, since their heads are locked after those of conversations.
-	if err := tx.moveHeads(b.Changed); err != nil {
+	if err := l.moveHeads(b.Changed); err != nil {
 		return err
 	}
-	if err := tx.writeStays(b.Stays); err != nil {
+	if err := l.writeStays(b.Stays); err != nil {
 		return err
 	}
-	if err := tx.setRoles(b.Roles); err != nil {
+	if err := l.tx.Conversations.setRoles(b.Roles); err != nil {
 		return err
 	}
 	for _, w := range b.Welcomes {
-		if err := tx.later(`INSERT INTO welcomes (welcome_id, log_id, pos, body, created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5, $6)`,
-			w.ID, string(ds.ConversationLog(w.Conversation)), w.Pos, w.Body, tx.nowMS, w.ExpiresMS); err != nil {
+		if err := l.tx.later(`INSERT INTO welcomes (welcome_id, log_id, pos, body, created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5, $6)`,
+			w.ID, string(ds.ConversationLog(w.Conversation)), w.Pos, w.Body, l.tx.nowMS, w.ExpiresMS); err != nil {
 			return err
 		}
 	}
-	if err := tx.insertRecipients(b.Recipients); err != nil {
+	if err := l.tx.Welcomes.insertRecipients(b.Recipients); err != nil {
 		return err
 	}
-	if err := tx.enter(b.Entered); err != nil {
+	if err := l.tx.Welcomes.enter(b.Entered); err != nil {
 		return err
 	}
-	if err := tx.writeSettings(&b); err != nil {
+	if err := l.tx.Conversations.writeSettings(&b); err != nil {
 		return err
 	}
-	if err := tx.writeReactions(b.Reactions); err != nil {
+	if err := l.tx.Conversations.writeReactions(b.Reactions); err != nil {
 		return err
 	}
-	return tx.AppendEvents(b.Events)
+	return l.AppendEvents(b.Events)
 }
 
-func (tx *Tx) insertHeads(list []ds.Conversation) error {
+func (l Logs) insertHeads(list []ds.Conversation) error {
 	for _, c := range list {
 		own, copied := groupColumns(&c)
-		if err := tx.later(`INSERT INTO logs (log_id, pos, seq, hash, term, home, group_id, generation, epoch, members,
+		if err := l.tx.later(`INSERT INTO logs (log_id, pos, seq, hash, term, home, group_id, generation, epoch, members,
 				record_senders, refuse_opaque, committer_account, committer_device, created_ms, latest_ms, policy, confirmation_tag, tag_epoch, last_ms, copy_group_id)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $9, $19, $20)`,
 			string(ds.ConversationLog(c.ID)), c.Pos, c.Seq, c.Hash, c.Term, null(c.Home), own, c.Generation, c.Epoch, c.Members,
@@ -226,9 +226,9 @@ func groupColumns(c *ds.Conversation) (own, copied any) {
 
 // moveHeads updates heads, or returns ErrMoved if one has another version than before. The columns that every append changes are in
 // one narrow statement; the others change only with commits and membership.
-func (tx *Tx) moveHeads(list []Change) error {
-	if tx.dialect.name == "postgres" {
-		return tx.moveHeadsPostgres(list)
+func (l Logs) moveHeads(list []Change) error {
+	if l.tx.dialect.name == "postgres" {
+		return l.moveHeadsPostgres(list)
 	}
 	for chunk := range slices.Chunk(list, batchSizes[len(batchSizes)-1]) {
 		args := make([]any, 0, sizeFor(len(chunk))*10)
@@ -237,7 +237,7 @@ func (tx *Tx) moveHeads(list []Change) error {
 				c.Before.Term, null(c.Before.Home))
 		}
 		from, args := sized(10, args)
-		n, err := tx.exec(`UPDATE logs SET pos = n.column4, seq = n.column5, hash = n.column6, latest_ms = n.column7, last_ms = n.column8 FROM `+from+` AS n
+		n, err := l.tx.exec(`UPDATE logs SET pos = n.column4, seq = n.column5, hash = n.column6, latest_ms = n.column7, last_ms = n.column8 FROM `+from+` AS n
 			WHERE logs.log_id = n.column1 AND logs.pos = n.column2 AND logs.hash IS n.column3
 				AND logs.term = n.column9 AND logs.home IS n.column10`, args...)
 		if err != nil {
@@ -247,10 +247,10 @@ func (tx *Tx) moveHeads(list []Change) error {
 			return ErrMoved
 		}
 	}
-	return tx.updateRest(list)
+	return l.updateRest(list)
 }
 
-func (tx *Tx) moveHeadsPostgres(list []Change) error {
+func (l Logs) moveHeadsPostgres(list []Change) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -267,7 +267,7 @@ func (tx *Tx) moveHeadsPostgres(list []Change) error {
 	}
 	// The result is sent with COMMIT, too late to be checked: the statement itself fails, by a
 	// division by zero, if a head was not in the expected state.
-	if err := tx.later(`WITH moved AS (
+	if err := l.tx.later(`WITH moved AS (
 			UPDATE logs AS l SET pos = n.pos, seq = n.seq, hash = n.hash, latest_ms = n.latest, last_ms = n.last
 			FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], ($5::bigint[])[1:$6::int], ($5::bigint[])[$6+1:2*$6],
 				($5::bigint[])[2*$6+1:3*$6], ($5::bigint[])[3*$6+1:4*$6], ($5::bigint[])[4*$6+1:5*$6], ($5::bigint[])[5*$6+1:])
@@ -278,11 +278,11 @@ func (tx *Tx) moveHeadsPostgres(list []Change) error {
 		logs, oldHomes, oldHashes, hashes, numbers, n); err != nil {
 		return err
 	}
-	return tx.updateRest(list)
+	return l.updateRest(list)
 }
 
 // updateRest updates the other columns of those heads if they differ.
-func (tx *Tx) updateRest(list []Change) error {
+func (l Logs) updateRest(list []Change) error {
 	for i := range list {
 		a, b := &list[i].Before, &list[i].After
 		if a.Term == b.Term && a.Home == b.Home && bytes.Equal(a.GroupID, b.GroupID) && a.Generation == b.Generation && a.Epoch == b.Epoch && a.Members == b.Members && a.Committer == b.Committer &&
@@ -290,7 +290,7 @@ func (tx *Tx) updateRest(list []Change) error {
 			continue
 		}
 		own, copied := groupColumns(b)
-		if err := tx.later(`UPDATE logs SET group_id = $2, generation = $3, epoch = $4, members = $5, committer_account = $6, committer_device = $7,
+		if err := l.tx.later(`UPDATE logs SET group_id = $2, generation = $3, epoch = $4, members = $5, committer_account = $6, committer_device = $7,
 				policy = $8, confirmation_tag = $9, tag_epoch = $4, term = $10, home = $11, copy_group_id = $12 WHERE log_id = $1`,
 			string(ds.ConversationLog(b.ID)), own, b.Generation, b.Epoch, b.Members, null(b.Committer.Account), null(b.Committer.ID),
 			policyOrNull(b.Policy), bytesOrNull(b.ConfirmationTag), b.Term, null(b.Home), copied); err != nil {
@@ -307,15 +307,15 @@ func isMoved(err error) bool {
 }
 
 // insertRecords inserts records and, for messages, the answers of their ids.
-func (tx *Tx) insertRecords(list []ds.Record) error {
+func (l Logs) insertRecords(list []ds.Record) error {
 	if len(list) == 0 {
 		return nil
 	}
-	if to, ok := tx.conn.(copier); ok && len(list) >= copyRowsMin {
-		return tx.copyRecords(to, list)
+	if to, ok := l.tx.conn.(copier); ok && len(list) >= copyRowsMin {
+		return l.tx.copyRecords(to, list)
 	}
-	if tx.dialect.name == "postgres" {
-		return tx.insertRecordsPostgres(list)
+	if l.tx.dialect.name == "postgres" {
+		return l.insertRecordsPostgres(list)
 	}
 	for chunk := range slices.Chunk(list, batchSizes[len(batchSizes)-1]) {
 		args := make([]any, 0, sizeFor(len(chunk))*15)
@@ -328,10 +328,10 @@ func (tx *Tx) insertRecords(list []ds.Record) error {
 				messages = append(messages, string(r.Log), string(r.MessageID), r.Pos, r.Seq, int64(r.Kind), r.Epoch, r.CreatedMS)
 			}
 		}
-		if err := tx.insertSized(`records (`+recordColumns+`)`, 15, args); err != nil {
+		if err := l.tx.insertSized(`records (`+recordColumns+`)`, 15, args); err != nil {
 			return err
 		}
-		if err := tx.insertSized(`message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms)`, 7, messages); err != nil {
+		if err := l.tx.insertSized(`message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms)`, 7, messages); err != nil {
 			return err
 		}
 	}
@@ -340,13 +340,13 @@ func (tx *Tx) insertRecords(list []ds.Record) error {
 
 // insertTags inserts the confirmation tags of commits. They are in a table of their own, so
 // that other records stay narrow.
-func (tx *Tx) insertTags(list []ds.Record) error {
+func (l Logs) insertTags(list []ds.Record) error {
 	for i := range list {
 		r := &list[i]
 		if len(r.ConfirmationTag) == 0 {
 			continue
 		}
-		if err := tx.later(`INSERT INTO commit_tags (log_id, pos, tag) VALUES ($1, $2, $3)`, string(r.Log), r.Pos, r.ConfirmationTag); err != nil {
+		if err := l.tx.later(`INSERT INTO commit_tags (log_id, pos, tag) VALUES ($1, $2, $3)`, string(r.Log), r.Pos, r.ConfirmationTag); err != nil {
 			return err
 		}
 	}
@@ -388,7 +388,7 @@ func (tx *Tx) insertSized(into string, width int, args []any) error {
 	return tx.later(`INSERT INTO `+into+` SELECT * FROM `+from+` WHERE column1 IS NOT NULL`, args...)
 }
 
-func (tx *Tx) insertRecordsPostgres(list []ds.Record) error {
+func (l Logs) insertRecordsPostgres(list []ds.Record) error {
 	n := len(list)
 	var (
 		logs, ids, senders, devices, recipients    = make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
@@ -402,7 +402,7 @@ func (tx *Tx) insertRecordsPostgres(list []ds.Record) error {
 		pos[i], seq[i], generation[i], epoch[i], term[i], created[i] = r.Pos, r.Seq, r.Generation, r.Epoch, r.Term, r.CreatedMS
 		kinds[i], encodings[i], hashes[i], bodies[i] = int16(r.Kind), int16(r.Encoding), r.Hash, notNil(r.Body)
 	}
-	if err := tx.later(`INSERT INTO records (`+recordColumns+`)
+	if err := l.tx.later(`INSERT INTO records (`+recordColumns+`)
 		SELECT log_id, pos, NULLIF(seq, 0), kind, generation, epoch, term, NULLIF(message_id, ''), created_ms, hash,
 			NULLIF(sender_account, ''), NULLIF(sender_device, ''), NULLIF(recipient, ''), encoding, body
 		FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[],
@@ -411,7 +411,7 @@ func (tx *Tx) insertRecordsPostgres(list []ds.Record) error {
 		logs, pos, seq, kinds, generation, epoch, term, ids, created, hashes, senders, devices, recipients, encodings, bodies); err != nil {
 		return err
 	}
-	return tx.later(`INSERT INTO message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms)
+	return l.tx.later(`INSERT INTO message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms)
 		SELECT log_id, message_id, pos, seq, kind, epoch, created_ms
 		FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::smallint[], $6::bigint[], $7::bigint[])
 			AS n(log_id, message_id, pos, seq, kind, epoch, created_ms) WHERE message_id <> ''`,
@@ -420,46 +420,46 @@ func (tx *Tx) insertRecordsPostgres(list []ds.Record) error {
 
 // writeStays writes stays in order, since an account may join and leave within one batch. Stays
 // that begin are collected until one ends.
-func (tx *Tx) writeStays(list []Stay) error {
+func (l Logs) writeStays(list []Stay) error {
 	var begun []Stay
 	for _, s := range list {
 		if s.Interval.Until == 0 {
 			begun = append(begun, s)
 			continue
 		}
-		if err := tx.beginStays(begun); err != nil {
+		if err := l.beginStays(begun); err != nil {
 			return err
 		}
 		begun = begun[:0]
-		if err := tx.endStay(s); err != nil {
+		if err := l.endStay(s); err != nil {
 			return err
 		}
 	}
-	return tx.beginStays(begun)
+	return l.beginStays(begun)
 }
 
 // endStay ends the current stay of an account. On PostgreSQL the statement fails, like that of
 // moveHeads, if there is none, because its result is not read.
-func (tx *Tx) endStay(s Stay) error {
+func (l Logs) endStay(s Stay) error {
 	const update = `UPDATE intervals SET until_pos = $3 WHERE log_id = $1 AND account = $2 AND until_pos IS NULL`
 	args := []any{string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.Until}
-	if tx.dialect.name == "postgres" {
-		return tx.later(`WITH ended AS (`+update+` RETURNING 1) SELECT 1 / CASE WHEN count(*) = 1 THEN 1 ELSE 0 END FROM ended`, args...)
+	if l.tx.dialect.name == "postgres" {
+		return l.tx.later(`WITH ended AS (`+update+` RETURNING 1) SELECT 1 / CASE WHEN count(*) = 1 THEN 1 ELSE 0 END FROM ended`, args...)
 	}
-	n, err := tx.exec(update, args...)
+	n, err := l.tx.exec(update, args...)
 	if err == nil && n != 1 {
 		err = fmt.Errorf("end of stay: %d rows", n)
 	}
 	return err
 }
 
-func (tx *Tx) beginStays(list []Stay) error {
+func (l Logs) beginStays(list []Stay) error {
 	for chunk := range slices.Chunk(list, 64) {
 		args := make([]any, 0, len(chunk)*6)
 		for _, s := range chunk {
 			args = append(args, string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.From, string(s.Interval.Role), s.AtMS, null(s.Interval.Service))
 		}
-		if err := tx.later(`INSERT INTO intervals (log_id, account, from_pos, role, joined_ms, service) VALUES `+placeholders(len(chunk), 6, 0), args...); err != nil {
+		if err := l.tx.later(`INSERT INTO intervals (log_id, account, from_pos, role, joined_ms, service) VALUES `+placeholders(len(chunk), 6, 0), args...); err != nil {
 			return err
 		}
 	}
@@ -468,7 +468,7 @@ func (tx *Tx) beginStays(list []Stay) error {
 
 // AppendEvents appends to account logs, which it creates as needed. It locks their heads in the
 // order of their names, always after the conversations'.
-func (tx *Tx) AppendEvents(events []Event) error {
+func (l Logs) AppendEvents(events []Event) error {
 	if len(events) == 0 {
 		return nil
 	}
@@ -482,7 +482,7 @@ func (tx *Tx) AppendEvents(events []Event) error {
 		byLog[log] = append(byLog[log], e)
 	}
 	slices.Sort(logs)
-	heads, times, err := tx.moveAccountLogs(logs, byLog)
+	heads, times, err := l.moveAccountLogs(logs, byLog)
 	if err != nil {
 		return err
 	}
@@ -498,20 +498,20 @@ func (tx *Tx) AppendEvents(events []Event) error {
 				Recipient: e.Recipient, Encoding: ds.JSON, Body: body})
 		}
 	}
-	return tx.insertRecords(list)
+	return l.insertRecords(list)
 }
 
 // moveAccountLogs reserves positions in account logs, which it creates as needed, and returns
 // their new heads and the times of their new records, which are not before those of earlier
 // ones. The rows are locked in the order given.
-func (tx *Tx) moveAccountLogs(logs []ds.LogID, events map[ds.LogID][]Event) (heads, times map[ds.LogID]int64, err error) {
+func (l Logs) moveAccountLogs(logs []ds.LogID, events map[ds.LogID][]Event) (heads, times map[ds.LogID]int64, err error) {
 	heads, times = make(map[ds.LogID]int64, len(logs)), make(map[ds.LogID]int64, len(logs))
 	for chunk := range slices.Chunk(logs, 64) {
 		args := make([]any, 0, 6*len(chunk))
 		for _, log := range chunk {
-			args = append(args, string(log), int64(len(events[log])), int64(0), int64(1), tx.nowMS, tx.nowMS)
+			args = append(args, string(log), int64(len(events[log])), int64(0), int64(1), l.tx.nowMS, l.tx.nowMS)
 		}
-		err := tx.each(func(scan func(...any) error) error {
+		err := l.tx.each(func(scan func(...any) error) error {
 			var log ds.LogID
 			var pos, atMS int64
 			err := scan(&log, &pos, &atMS)

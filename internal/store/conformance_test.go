@@ -88,7 +88,7 @@ func (db *DB) must(t *testing.T, fn func(tx *Tx) error) {
 
 func (db *DB) write(t *testing.T, b Batch) {
 	t.Helper()
-	if err := db.Append(context.Background(), func(tx *Tx) error { return tx.Write(b) }); err != nil {
+	if err := db.Append(context.Background(), func(tx *Tx) error { return tx.Logs.Write(b) }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -133,24 +133,24 @@ func testBatch(t *testing.T, db *DB) {
 		after := stale
 		after.ID = before.ID
 		err := db.Append(context.Background(), func(tx *Tx) error {
-			return tx.Write(Batch{Changed: []Change{{before, after}}, Records: []ds.Record{message("c1", 41)}})
+			return tx.Logs.Write(Batch{Changed: []Change{{before, after}}, Records: []ds.Record{message("c1", 41)}})
 		})
 		if !errors.Is(err, ErrMoved) {
 			t.Errorf("a head that differs by its %s was moved: %v", name, err)
 		}
 	}
 	if err := db.Append(context.Background(), func(tx *Tx) error {
-		heads, err := tx.LockHeads([]ds.ConversationID{"c2", "c1", "none"}, false)
+		heads, err := tx.Logs.LockHeads([]ds.ConversationID{"c2", "c1", "none"}, false)
 		if err != nil {
 			return err
 		}
 		slices.SortFunc(heads, func(a, b ds.Conversation) int { return strings.Compare(string(a.ID), string(b.ID)) })
 		same(t, "heads", heads, []ds.Conversation{moved, bound})
-		intervals, err := tx.Intervals([]MemberKey{{"c1", "ann"}, {"c1", "bob"}, {"c2", "ann"}})
+		intervals, err := tx.Conversations.Intervals([]MemberKey{{"c1", "ann"}, {"c1", "bob"}, {"c2", "ann"}})
 		if err != nil {
 			return err
 		}
-		answers, err := tx.Answers(keys)
+		answers, err := tx.Logs.Answers(keys)
 		if err != nil {
 			return err
 		}
@@ -160,14 +160,14 @@ func testBatch(t *testing.T, db *DB) {
 			t.Errorf("%d answers", len(answers))
 		}
 		same(t, "answer", answers[MessageKey{"c1", "m7"}], Answer{Pos: 7, Seq: 7, Kind: ds.App, Epoch: 2, CreatedMS: 7})
-		held, err := tx.HeldHeads([]ds.ConversationID{"c1", "none"})
+		held, err := tx.Logs.HeldHeads([]ds.ConversationID{"c1", "none"})
 		same(t, "held", held, []ds.ConversationID{"c1"})
 		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
 	db.must(t, func(tx *Tx) error {
-		list, err := tx.RecordsAfter(ds.ConversationLog("c1"), 0, 100, 1<<20)
+		list, err := tx.Logs.RecordsAfter(ds.ConversationLog("c1"), 0, 100, 1<<20)
 		same(t, "records", list, records)
 		return err
 	})
@@ -176,15 +176,15 @@ func testBatch(t *testing.T, db *DB) {
 func testHeads(t *testing.T, db *DB) {
 	db.write(t, Batch{Created: []ds.Conversation{head("c1")}})
 	db.must(t, func(tx *Tx) error {
-		got, err := tx.Head("c1")
+		got, err := tx.Logs.Head("c1")
 		if err != nil {
 			return err
 		}
 		same(t, "head", got, head("c1"))
-		if _, err := tx.Head("none"); !errors.Is(err, ErrNotFound) {
+		if _, err := tx.Logs.Head("none"); !errors.Is(err, ErrNotFound) {
 			t.Errorf("unknown head: %v", err)
 		}
-		positions, err := tx.HeadPositions([]ds.LogID{"c/c1", "c/none"})
+		positions, err := tx.Logs.HeadPositions([]ds.LogID{"c/c1", "c/none"})
 		same(t, "positions", positions, map[ds.LogID]int64{"c/c1": 0})
 		return err
 	})
@@ -200,13 +200,13 @@ func testIntervals(t *testing.T, db *DB) {
 	db.write(t, Batch{Stays: []Stay{in(1), out(3), in(5)}}) // comes, goes and comes within one batch
 	db.write(t, Batch{Stays: []Stay{out(8), in(9)}})
 	db.must(t, func(tx *Tx) error {
-		got, err := tx.Intervals([]MemberKey{{"c1", "ann"}, {"c1", "bob"}})
+		got, err := tx.Conversations.Intervals([]MemberKey{{"c1", "ann"}, {"c1", "bob"}})
 		same(t, "intervals", got, map[MemberKey][]ds.Interval{{"c1", "ann"}: {
 			{From: 1, Until: 3, Role: ds.Plain}, {From: 5, Until: 8, Role: ds.Plain}, {From: 9, Role: ds.Plain}}})
 		return err
 	})
 	if err := db.Update(context.Background(), func(tx *Tx) error {
-		return tx.Write(Batch{Stays: []Stay{{Conversation: "c1", Account: "bob", Interval: ds.Interval{Until: 4}}}})
+		return tx.Logs.Write(Batch{Stays: []Stay{{Conversation: "c1", Account: "bob", Interval: ds.Interval{Until: 4}}}})
 	}); err == nil {
 		t.Error("the end of a stay that never began was written")
 	}
@@ -217,11 +217,11 @@ func testViolations(t *testing.T, db *DB) {
 	a.GroupID, b.GroupID = []byte("same"), []byte("same")
 	db.write(t, Batch{Created: []ds.Conversation{a}})
 	ctx := context.Background()
-	err := db.Append(ctx, func(tx *Tx) error { return tx.Write(Batch{Created: []ds.Conversation{b}}) })
+	err := db.Append(ctx, func(tx *Tx) error { return tx.Logs.Write(Batch{Created: []ds.Conversation{b}}) })
 	if !IsGroupInUse(err) || IsHeadTaken(err) || ds.IsUnavailable(err) {
 		t.Errorf("group in use: %v", err)
 	}
-	err = db.Append(ctx, func(tx *Tx) error { return tx.Write(Batch{Created: []ds.Conversation{head("c1")}}) })
+	err = db.Append(ctx, func(tx *Tx) error { return tx.Logs.Write(Batch{Created: []ds.Conversation{head("c1")}}) })
 	if !IsHeadTaken(err) || IsGroupInUse(err) {
 		t.Errorf("head taken: %v", err)
 	}
@@ -233,7 +233,7 @@ func testViolations(t *testing.T, db *DB) {
 	} {
 		r := message("c1", 1)
 		change(&r)
-		if err := db.Append(ctx, func(tx *Tx) error { return tx.Write(Batch{Records: []ds.Record{r}}) }); err == nil || ds.IsUnavailable(err) {
+		if err := db.Append(ctx, func(tx *Tx) error { return tx.Logs.Write(Batch{Records: []ds.Record{r}}) }); err == nil || ds.IsUnavailable(err) {
 			t.Errorf("a second record with the same %s: %v", name, err)
 		}
 	}
@@ -245,7 +245,7 @@ func testLongBehindEmpty(t *testing.T, db *DB) {
 	empty.Body, long.Body = []byte{}, bytes.Repeat([]byte("x"), bodyInlineMax+1)
 	db.write(t, Batch{Records: []ds.Record{empty, long}})
 	db.must(t, func(tx *Tx) error {
-		page, err := tx.RecordsAfter("c/c2", 0, 10, 1<<20)
+		page, err := tx.Logs.RecordsAfter("c/c2", 0, 10, 1<<20)
 		if err == nil && (len(page) != 2 || len(page[0].Body) != 0 || len(page[1].Body) != len(long.Body)) {
 			t.Errorf("%d records", len(page))
 			for _, r := range page {
@@ -267,12 +267,12 @@ func testRecords(t *testing.T, db *DB) {
 	}
 	db.write(t, Batch{Records: list})
 	db.must(t, func(tx *Tx) error {
-		page, err := tx.RecordsAfter("c/c1", 4, 3, 1<<20)
+		page, err := tx.Logs.RecordsAfter("c/c1", 4, 3, 1<<20)
 		if err != nil {
 			return err
 		}
 		same(t, "page", page, list[4:7])
-		if page, err = tx.RecordsAfter("c/c1", 0, 100, 10); err != nil {
+		if page, err = tx.Logs.RecordsAfter("c/c1", 0, 100, 10); err != nil {
 			return err
 		}
 		if len(page) != 3 { // 2 + 6 bytes are within the bound, the next 6 exceed it
@@ -288,7 +288,7 @@ func testAccountLogs(t *testing.T, db *DB) {
 		writers.Go(func() {
 			for n := range 5 {
 				err := db.Update(context.Background(), func(tx *Tx) error {
-					return tx.AppendEvents([]Event{
+					return tx.Logs.AppendEvents([]Event{
 						{Account: []ds.AccountID{"bob", "ann"}[w%2], Kind: ds.KeyPackagesLow, Recipient: "phone", Event: ds.DeviceEvent{Available: int64(n)}},
 						{Account: "ann", Kind: ds.MembersEvent, Event: ds.DeviceEvent{ConversationID: "c1", Add: []ds.AccountID{"ann"}}},
 					})
@@ -301,7 +301,7 @@ func testAccountLogs(t *testing.T, db *DB) {
 	}
 	writers.Wait()
 	db.must(t, func(tx *Tx) error {
-		list, err := tx.RecordsAfter(ds.AccountLog("ann"), 0, 1000, 1<<20)
+		list, err := tx.Logs.RecordsAfter(ds.AccountLog("ann"), 0, 1000, 1<<20)
 		if err != nil {
 			return err
 		}
@@ -325,13 +325,13 @@ func testCursors(t *testing.T, db *DB) {
 	advance := func(log ds.LogID, next int64) {
 		t.Helper()
 		db.must(t, func(tx *Tx) error {
-			return tx.AdvanceCursors([]DeviceCursor{{phone, ds.Cursor{Log: log, Next: next}}})
+			return tx.Cursors.Advance([]DeviceCursor{{phone, ds.Cursor{Log: log, Next: next}}})
 		})
 	}
 	at := func(device ds.Device, want int64) {
 		t.Helper()
 		db.must(t, func(tx *Tx) error {
-			next, err := tx.Cursor(device, "c/c1")
+			next, err := tx.Cursors.Get(device, "c/c1")
 			if next != want {
 				t.Errorf("cursor at %d, want %d", next, want)
 			}
@@ -351,9 +351,9 @@ func testCursors(t *testing.T, db *DB) {
 	for i := range 150 {
 		many = append(many, DeviceCursor{ds.Device{Account: "ann", ID: ds.DeviceID(fmt.Sprintf("d%03d", 150-i))}, ds.Cursor{Log: "c/c1", Next: int64(i%10 + 1)}})
 	}
-	db.must(t, func(tx *Tx) error { return tx.AdvanceCursors(many) })
+	db.must(t, func(tx *Tx) error { return tx.Cursors.Advance(many) })
 	db.must(t, func(tx *Tx) error {
-		list, err := tx.Cursors(phone, 10)
+		list, err := tx.Cursors.Of(phone, 10)
 		same(t, "cursors", list, []ds.Cursor{{Log: "c/c1", Next: 11}})
 		return err
 	})
@@ -376,7 +376,7 @@ func publish(t *testing.T, db *DB, list ...ds.KeyPackage) {
 }
 
 func publishIn(tx *Tx, list []ds.KeyPackage, ids []string) error {
-	_, _, err := tx.PublishKeyPackages(list, ids)
+	_, _, err := tx.Packages.Publish(list, ids)
 	return err
 }
 
@@ -385,7 +385,7 @@ func claim(t *testing.T, db *DB, device string) string {
 	t.Helper()
 	var p ds.KeyPackage
 	err := db.Update(context.Background(), func(tx *Tx) (err error) {
-		p, err = tx.ClaimKeyPackage(Pool{Account: "ann", Device: ds.DeviceID(device)}, "bob")
+		p, err = tx.Packages.Claim(Pool{Account: "ann", Device: ds.DeviceID(device)}, "bob")
 		return err
 	})
 	if p.LastResort {
@@ -402,7 +402,7 @@ func testKeyPackages(t *testing.T, db *DB) {
 	available := func(want int64) {
 		t.Helper()
 		db.must(t, func(tx *Tx) error {
-			n, err := tx.AvailableKeyPackages(phone)
+			n, err := tx.Packages.Available(phone)
 			if n != want {
 				t.Errorf("%d available, want %d", n, want)
 			}
@@ -422,19 +422,19 @@ func testKeyPackages(t *testing.T, db *DB) {
 	publish(t, db, pack("phone", "p2", false)) // handed out before: it does not come back
 	available(0)
 	db.must(t, func(tx *Tx) error {
-		if err := tx.TrimKeyPackages(phone, 1000); err != nil { // keeps the newest last-resort one
+		if err := tx.Packages.Trim(phone, 1000); err != nil { // keeps the newest last-resort one
 			return err
 		}
-		p, err := tx.ClaimKeyPackage(Pool{Account: "ann"}, "bob")
+		p, err := tx.Packages.Claim(Pool{Account: "ann"}, "bob")
 		if p.Ref != "last2" || !p.LastResort {
 			t.Errorf("last resort: %+v", p)
 		}
-		pools, _ := tx.DevicePools([]ds.AccountID{"ann"}, 0, false, 10)
+		pools, _ := tx.Packages.DevicePools([]ds.AccountID{"ann"}, 0, false, 10)
 		same(t, "pools", pools, []Pool{{Account: "ann", Device: "phone"}})
 		return err
 	})
 	publish(t, db, pack("phone", "n1", false), pack("phone", "n2", false), pack("phone", "n3", false))
-	db.must(t, func(tx *Tx) error { return tx.TrimKeyPackages(phone, 2) })
+	db.must(t, func(tx *Tx) error { return tx.Packages.Trim(phone, 2) })
 	available(2)
 	if got := claim(t, db, "phone"); got != "n2" {
 		t.Errorf("after trimming to two: %q", got)
@@ -447,9 +447,9 @@ func testKeyPackages(t *testing.T, db *DB) {
 	opaque := pack("phone", "", false)
 	opaque.ExpiresMS = 0
 	db.must(t, func(tx *Tx) error { return publishIn(tx, []ds.KeyPackage{opaque}, []string{"opaque"}) })
-	db.must(t, func(tx *Tx) error { return tx.SweepKeyPackages() })
+	db.must(t, func(tx *Tx) error { return tx.Packages.Sweep() })
 	available(1)
-	db.must(t, func(tx *Tx) error { return tx.RevokeKeyPackages(phone) })
+	db.must(t, func(tx *Tx) error { return tx.Packages.Revoke(phone) })
 	available(0)
 }
 
@@ -493,9 +493,9 @@ func testConversations(t *testing.T, db *DB) {
 	}
 	db.write(t, Batch{Stays: []Stay{{Conversation: "c1", Account: "bob", Interval: ds.Interval{From: 1, Role: ds.Admin}}, {Conversation: "c1", Account: "bob", Interval: ds.Interval{Until: 2}}}})
 	db.must(t, func(tx *Tx) error {
-		list, err := tx.Conversations("ann", ListPlace{}, 20)
+		list, err := tx.Conversations.List("ann", ListPlace{}, 20)
 		if err == nil {
-			err = tx.MemberLists(list, 20)
+			err = tx.Conversations.MemberLists(list, 20)
 		}
 		if err != nil {
 			return err
@@ -505,13 +505,13 @@ func testConversations(t *testing.T, db *DB) {
 			got = append(got, fmt.Sprint(s.ID, s.Role, s.MemberList, s.EarliestSeq))
 		}
 		same(t, "conversations", got, []string{"c2member[ann zoe] 0", "c1member[ann zoe] 0", "bigmember[] 0"})
-		if list, err = tx.Conversations("bob", ListPlace{}, 20); err != nil || len(list) != 0 {
+		if list, err = tx.Conversations.List("bob", ListPlace{}, 20); err != nil || len(list) != 0 {
 			t.Errorf("bob left and sees %v, %v", list, err)
 		}
-		if list, err = tx.Conversations("ann", ListPlace{CreatedMS: 0, ID: "c2"}, 1); len(list) != 1 || list[0].ID != "c1" {
+		if list, err = tx.Conversations.List("ann", ListPlace{CreatedMS: 0, ID: "c2"}, 1); len(list) != 1 || list[0].ID != "c1" {
 			t.Errorf("behind c2 comes %v", list)
 		}
-		members, _ := tx.Members("c1")
+		members, _ := tx.Conversations.Members("c1")
 		same(t, "members", members, []ds.Member{{Account: "zoe", Role: ds.Owner}, {Account: "ann", Role: ds.Plain}})
 		return err
 	})
@@ -524,14 +524,14 @@ func testText(t *testing.T, db *DB) {
 		db.write(t, Batch{Created: []ds.Conversation{head(id)}, Stays: []Stay{{Conversation: ds.ConversationID(id), Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Plain}}}})
 	}
 	db.must(t, func(tx *Tx) error {
-		list, err := tx.Conversations("ann", ListPlace{}, 20)
+		list, err := tx.Conversations.List("ann", ListPlace{}, 20)
 		var got []string
 		for _, s := range list {
 			got = append(got, string(s.ID))
 		}
 		slices.Sort(ids)
 		same(t, "ids", got, ids)
-		intervals, err2 := tx.Intervals([]MemberKey{{`a"b`, "ann"}, {"日本", "ann"}})
+		intervals, err2 := tx.Conversations.Intervals([]MemberKey{{`a"b`, "ann"}, {"日本", "ann"}})
 		if len(intervals) != 2 {
 			t.Errorf("intervals %v", intervals)
 		}
@@ -559,7 +559,7 @@ func testWelcomes(t *testing.T, db *DB) {
 	read := func(want map[string][]byte) {
 		t.Helper()
 		db.must(t, func(tx *Tx) error {
-			got, err := tx.WelcomeBodies([]string{"w1", "w2", "none"})
+			got, err := tx.Welcomes.Bodies([]string{"w1", "w2", "none"})
 			same(t, "welcomes", got, want)
 			return err
 		})
@@ -567,7 +567,7 @@ func testWelcomes(t *testing.T, db *DB) {
 	read(map[string][]byte{"w1": []byte("one"), "w2": []byte("two")})
 	pass(2 * time.Minute)
 	read(map[string][]byte{"w2": []byte("two")})
-	db.must(t, func(tx *Tx) error { return tx.SweepWelcomes() })
+	db.must(t, func(tx *Tx) error { return tx.Welcomes.Sweep() })
 	read(map[string][]byte{"w2": []byte("two")})
 }
 
@@ -575,10 +575,10 @@ func testRollback(t *testing.T, db *DB) {
 	boom := errors.New("boom")
 	for name, run := range map[string]func(context.Context, func(*Tx) error) error{"update": db.Update, "append": db.Append} {
 		err := run(context.Background(), func(tx *Tx) error {
-			if err := tx.Write(Batch{Created: []ds.Conversation{head("c-" + name)}, Records: []ds.Record{message("c-"+name, 1)}}); err != nil {
+			if err := tx.Logs.Write(Batch{Created: []ds.Conversation{head("c-" + name)}, Records: []ds.Record{message("c-"+name, 1)}}); err != nil {
 				return err
 			}
-			if _, err := tx.Head("c1"); !errors.Is(err, ErrNotFound) { // sends what was queued
+			if _, err := tx.Logs.Head("c1"); !errors.Is(err, ErrNotFound) { // sends what was queued
 				return err
 			}
 			return boom
@@ -587,7 +587,7 @@ func testRollback(t *testing.T, db *DB) {
 			t.Errorf("%s: %v", name, err)
 		}
 		db.must(t, func(tx *Tx) error {
-			if _, err := tx.Head(ds.ConversationID("c-" + name)); !errors.Is(err, ErrNotFound) {
+			if _, err := tx.Logs.Head(ds.ConversationID("c-" + name)); !errors.Is(err, ErrNotFound) {
 				t.Errorf("%s left something behind: %v", name, err)
 			}
 			return nil
@@ -595,7 +595,7 @@ func testRollback(t *testing.T, db *DB) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := db.Update(ctx, func(tx *Tx) error { _, err := tx.Head("c1"); return err }); err == nil {
+	if err := db.Update(ctx, func(tx *Tx) error { _, err := tx.Logs.Head("c1"); return err }); err == nil {
 		t.Error("a cancelled context wrote")
 	}
 	db.write(t, Batch{Created: []ds.Conversation{head("still-works")}})

@@ -5,9 +5,9 @@ import (
 )
 
 // Members lists the members of a conversation: owner, admins, members, each by account.
-func (tx *Tx) Members(id ds.ConversationID) ([]ds.Member, error) {
+func (co Conversations) Members(id ds.ConversationID) ([]ds.Member, error) {
 	var list []ds.Member
-	err := tx.each(func(scan func(...any) error) error {
+	err := co.tx.each(func(scan func(...any) error) error {
 		var m ds.Member
 		err := scan(&m.Account, &m.Role)
 		list = append(list, m)
@@ -24,11 +24,11 @@ type ListPlace struct {
 	ID        ds.ConversationID
 }
 
-// Conversations lists the conversations that account is in after a place, oldest first, at most
+// List lists the conversations that account is in after a place, oldest first, at most
 // count of them, without their members.
-func (tx *Tx) Conversations(account ds.AccountID, after ListPlace, count int) ([]ds.Summary, error) {
+func (co Conversations) List(account ds.AccountID, after ListPlace, count int) ([]ds.Summary, error) {
 	var list []ds.Summary
-	err := tx.each(func(scan func(...any) error) error {
+	err := co.tx.each(func(scan func(...any) error) error {
 		var s ds.Summary
 		var earliest int64
 		c, err := scanHead(func(dest ...any) error { return scan(append(dest, &s.Role, &earliest)...) })
@@ -46,7 +46,7 @@ func (tx *Tx) Conversations(account ds.AccountID, after ListPlace, count int) ([
 }
 
 // MemberLists fills in the members of those conversations that have at most inline members.
-func (tx *Tx) MemberLists(list []ds.Summary, inline int64) error {
+func (co Conversations) MemberLists(list []ds.Summary, inline int64) error {
 	index := map[ds.LogID]*ds.Summary{}
 	var logs []string
 	for i := range list {
@@ -58,7 +58,7 @@ func (tx *Tx) MemberLists(list []ds.Summary, inline int64) error {
 	if len(logs) == 0 {
 		return nil
 	}
-	return tx.each(func(scan func(...any) error) error {
+	return co.tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
 		var member ds.AccountID
 		if err := scan(&log, &member); err != nil {
@@ -66,24 +66,24 @@ func (tx *Tx) MemberLists(list []ds.Summary, inline int64) error {
 		}
 		index[log].MemberList = append(index[log].MemberList, member)
 		return nil
-	}, `SELECT log_id, account FROM intervals WHERE log_id `+tx.in(1)+` AND until_pos IS NULL ORDER BY log_id, account`, tx.setOf(logs))
+	}, `SELECT log_id, account FROM intervals WHERE log_id `+co.tx.in(1)+` AND until_pos IS NULL ORDER BY log_id, account`, co.tx.setOf(logs))
 }
 
 // GroupInfo returns the newest GroupInfo that a commit of the conversation carried.
-func (tx *Tx) GroupInfo(id ds.ConversationID) ([]byte, error) {
+func (co Conversations) GroupInfo(id ds.ConversationID) ([]byte, error) {
 	var body []byte
-	err := tx.row(`SELECT group_info FROM conversation_details WHERE log_id = $1`, string(ds.ConversationLog(id))).Scan(&body)
+	err := co.tx.row(`SELECT group_info FROM conversation_details WHERE log_id = $1`, string(ds.ConversationLog(id))).Scan(&body)
 	return body, notFound(err)
 }
 
 // setRoles changes the roles of stays, which their beginnings identify. The stay of a plain
 // member keeps no trace of its earlier role.
-func (tx *Tx) setRoles(list []Stay) error {
+func (co Conversations) setRoles(list []Stay) error {
 	for _, s := range list {
 		if s.Interval.Role == ds.Plain {
 			s.AtMS, s.By = 0, ""
 		}
-		if err := tx.later(`UPDATE intervals SET role = $4, promoted_ms = $5, promoted_by = $6 WHERE log_id = $1 AND account = $2 AND from_pos = $3`,
+		if err := co.tx.later(`UPDATE intervals SET role = $4, promoted_ms = $5, promoted_by = $6 WHERE log_id = $1 AND account = $2 AND from_pos = $3`,
 			string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.From, string(s.Interval.Role), s.AtMS, string(s.By)); err != nil {
 			return err
 		}

@@ -47,7 +47,7 @@ var waitingClause = map[Waiting]string{
 }
 
 // Views reads a page of the conversations that an account is in, without their participants.
-func (tx *Tx) Views(q ViewQuery) ([]ds.View, error) {
+func (co Conversations) Views(q ViewQuery) ([]ds.View, error) {
 	args := []any{string(q.Account), q.AfterMS, string(ds.ConversationLog(q.After)), q.Count}
 	clause := waitingClause[q.Waiting]
 	if q.Waiting == WaitingForDevice {
@@ -57,7 +57,7 @@ func (tx *Tx) Views(q ViewQuery) ([]ds.View, error) {
 		clause, args = ` AND i.log_id = $5`, append(args[:4], string(ds.ConversationLog(q.Only)))
 	}
 	var list []ds.View
-	err := tx.each(func(scan func(...any) error) error {
+	err := co.tx.each(func(scan func(...any) error) error {
 		var v ds.View
 		var info []byte
 		c, err := scanHead(func(dest ...any) error {
@@ -92,7 +92,7 @@ func suiteIn(info []byte) int64 {
 
 // Participants fills in the members of these conversations, in order of joining, with one
 // query.
-func (tx *Tx) Participants(views []ds.View) error {
+func (co Conversations) Participants(views []ds.View) error {
 	if len(views) == 0 {
 		return nil
 	}
@@ -101,7 +101,7 @@ func (tx *Tx) Participants(views []ds.View) error {
 		log := ds.ConversationLog(views[i].ID)
 		logs[i], index[log] = string(log), &views[i]
 	}
-	return tx.each(func(scan func(...any) error) error {
+	return co.tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
 		var p ds.Participant
 		if err := scan(&log, &p.Account, &p.Role, &p.JoinedMS, &p.PromotedMS, &p.PromotedBy); err != nil {
@@ -114,42 +114,42 @@ func (tx *Tx) Participants(views []ds.View) error {
 		v.Participants = append(v.Participants, p)
 		return nil
 	}, `SELECT i.log_id, i.account, i.role, `+joinedColumn+`, i.promoted_ms, i.promoted_by FROM intervals i
-		WHERE i.log_id `+tx.in(1)+` AND i.until_pos IS NULL ORDER BY i.log_id, i.from_pos, i.account`, tx.setOf(logs))
+		WHERE i.log_id `+co.tx.in(1)+` AND i.until_pos IS NULL ORDER BY i.log_id, i.from_pos, i.account`, co.tx.setOf(logs))
 }
 
 // CountWaiting counts the conversations of WaitingForAccount.
-func (tx *Tx) CountWaiting(account ds.AccountID) (int64, error) {
+func (co Conversations) CountWaiting(account ds.AccountID) (int64, error) {
 	var n int64
-	err := tx.row(`SELECT COUNT(*) FROM intervals i WHERE i.account = $1 AND i.until_pos IS NULL`+waitingClause[WaitingForAccount], string(account)).Scan(&n)
+	err := co.tx.row(`SELECT COUNT(*) FROM intervals i WHERE i.account = $1 AND i.until_pos IS NULL`+waitingClause[WaitingForAccount], string(account)).Scan(&n)
 	return n, err
 }
 
 // PresentStays loads the stay of each current member of conversations. The caller holds the
 // heads, or names them when it writes.
-func (tx *Tx) PresentStays(ids []ds.ConversationID) (map[MemberKey]ds.Interval, error) {
+func (co Conversations) PresentStays(ids []ds.ConversationID) (map[MemberKey]ds.Interval, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	found := map[MemberKey]ds.Interval{}
 	by := "" // PostgreSQL finds the index by its statistics
-	if tx.dialect.name == "sqlite" {
+	if co.tx.dialect.name == "sqlite" {
 		by = " INDEXED BY intervals_now"
 	}
-	err := tx.each(func(scan func(...any) error) error {
+	err := co.tx.each(func(scan func(...any) error) error {
 		var log, account string
 		var i ds.Interval
 		err := scan(&log, &account, &i.From, &i.Role, &i.Service)
 		found[MemberKey{ds.LogID(log).Conversation(), ds.AccountID(account)}] = i
 		return err
 	}, `SELECT log_id, account, from_pos, role, COALESCE(service, '') FROM intervals`+by+`
-		WHERE log_id `+tx.in(1)+` AND until_pos IS NULL`, tx.setOf(conversationLogs(ids)))
+		WHERE log_id `+co.tx.in(1)+` AND until_pos IS NULL`, co.tx.setOf(conversationLogs(ids)))
 	return found, err
 }
 
 // HasStaysAfter reports whether accounts are in a conversation or were after a record.
-func (tx *Tx) HasStaysAfter(id ds.ConversationID, pos int64) (bool, error) {
+func (co Conversations) HasStaysAfter(id ds.ConversationID, pos int64) (bool, error) {
 	var n int64
-	err := tx.row(`SELECT COUNT(*) FROM (SELECT 1 FROM intervals WHERE log_id = $1 AND (until_pos IS NULL OR until_pos > $2) LIMIT 1) AS i`,
+	err := co.tx.row(`SELECT COUNT(*) FROM (SELECT 1 FROM intervals WHERE log_id = $1 AND (until_pos IS NULL OR until_pos > $2) LIMIT 1) AS i`,
 		string(ds.ConversationLog(id)), pos).Scan(&n)
 	return n > 0, err
 }

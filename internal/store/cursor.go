@@ -14,9 +14,9 @@ type DeviceCursor struct {
 	ds.Cursor
 }
 
-// AdvanceCursors moves cursors forwards, never back. Each is first lowered to the head of its
+// Advance moves cursors forwards, never back. Each is first lowered to the head of its
 // log, so that a device cannot skip future records.
-func (tx *Tx) AdvanceCursors(list []DeviceCursor) error {
+func (q Cursors) Advance(list []DeviceCursor) error {
 	// All nodes use one order: two that write the same rows do not deadlock.
 	slices.SortFunc(list, func(a, b DeviceCursor) int {
 		for _, c := range []int{strings.Compare(string(a.Device.Account), string(b.Device.Account)), strings.Compare(string(a.Device.ID), string(b.Device.ID)), strings.Compare(string(a.Log), string(b.Log))} {
@@ -27,12 +27,12 @@ func (tx *Tx) AdvanceCursors(list []DeviceCursor) error {
 		return 0
 	})
 	for chunk := range slices.Chunk(list, 64) {
-		args := []any{tx.nowMS}
+		args := []any{q.tx.nowMS}
 		for _, c := range chunk {
 			args = append(args, string(c.Device.Account), string(c.Device.ID), string(c.Log), c.Next)
 		}
 		next := `CASE WHEN substr(l.log_id, 1, 1) = 'c' THEN l.seq + 1 ELSE l.pos + 1 END`
-		if _, err := tx.exec(`INSERT INTO cursors (account, device, log_id, next, updated_ms)
+		if _, err := q.tx.exec(`INSERT INTO cursors (account, device, log_id, next, updated_ms)
 			SELECT n.account, n.device, n.log_id, CASE WHEN n.next < `+next+` THEN n.next ELSE `+next+` END, CAST($1 AS BIGINT)
 			FROM (`+values(len(chunk))+`) AS n JOIN logs l ON l.log_id = n.log_id
 			WHERE true
@@ -58,10 +58,10 @@ func values(count int) string {
 	return b.String()
 }
 
-// Cursor returns the next number that device wants of log, 1 if it never acknowledged any.
-func (tx *Tx) Cursor(device ds.Device, log ds.LogID) (int64, error) {
+// Get returns the next number that device wants of log, 1 if it never acknowledged any.
+func (q Cursors) Get(device ds.Device, log ds.LogID) (int64, error) {
 	next := int64(1)
-	err := tx.row(`SELECT next FROM cursors WHERE account = $1 AND device = $2 AND log_id = $3`,
+	err := q.tx.row(`SELECT next FROM cursors WHERE account = $1 AND device = $2 AND log_id = $3`,
 		string(device.Account), string(device.ID), string(log)).Scan(&next)
 	if notFound(err) == ErrNotFound {
 		return 1, nil
@@ -69,11 +69,11 @@ func (tx *Tx) Cursor(device ds.Device, log ds.LogID) (int64, error) {
 	return next, err
 }
 
-// Cursors lists the cursors of a device, those that moved last first, at most max of them; that
+// Of lists the cursors of a device, those that moved last first, at most max of them; that
 // of the account log is always among them.
-func (tx *Tx) Cursors(device ds.Device, max int) ([]ds.Cursor, error) {
+func (q Cursors) Of(device ds.Device, max int) ([]ds.Cursor, error) {
 	var list []ds.Cursor
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		var c ds.Cursor
 		err := scan(&c.Log, &c.Next)
 		list = append(list, c)

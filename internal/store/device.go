@@ -19,19 +19,19 @@ type Registration struct {
 
 // RememberedGeneration returns the newest generation that the account's devices were seen to
 // use, or 0.
-func (tx *Tx) RememberedGeneration(account ds.AccountID) (int, error) {
+func (d Devices) RememberedGeneration(account ds.AccountID) (int, error) {
 	var generation int64
-	err := tx.row(`SELECT COALESCE(MAX(generation), 0) FROM devices WHERE account = $1`, string(account)).Scan(&generation)
+	err := d.tx.row(`SELECT COALESCE(MAX(generation), 0) FROM devices WHERE account = $1`, string(account)).Scan(&generation)
 	return int(generation), err
 }
 
 // LockAccount keeps other transactions from registering devices for the account, and from
 // publishing key packages for it, until the transaction ends. SQLite has one writer anyway.
-func (tx *Tx) LockAccount(account ds.AccountID) error {
-	if tx.dialect.name != "postgres" {
+func (d Devices) LockAccount(account ds.AccountID) error {
+	if d.tx.dialect.name != "postgres" {
 		return nil
 	}
-	_, err := tx.exec(`SELECT pg_advisory_xact_lock(hashtextextended('account/' || CAST($1 AS TEXT), 0))`, string(account))
+	_, err := d.tx.exec(`SELECT pg_advisory_xact_lock(hashtextextended('account/' || CAST($1 AS TEXT), 0))`, string(account))
 	return err
 }
 
@@ -39,10 +39,10 @@ const registrationColumns = `d.account, d.device, d.name, COALESCE(d.uuid, ''), 
 	(SELECT COUNT(*) FROM key_packages k WHERE k.account = d.account AND k.device = d.device
 		AND k.claimed_ms IS NULL AND k.last_resort = 0 AND k.expires_ms > $1)`
 
-// Devices lists the registered devices of an account, last seen first.
-func (tx *Tx) Devices(account ds.AccountID) ([]Registration, error) {
+// Of lists the registered devices of an account, last seen first.
+func (d Devices) Of(account ds.AccountID) ([]Registration, error) {
 	var list []Registration
-	err := tx.each(func(scan func(...any) error) error {
+	err := d.tx.each(func(scan func(...any) error) error {
 		var r Registration
 		var generation int64
 		err := scan(&r.Device.Account, &r.Device.ID, &r.Name, &r.UUID, &r.SignatureKey, &r.PushToken, &generation, &r.RegisteredMS, &r.SeenMS, &r.KeyPackages)
@@ -50,73 +50,73 @@ func (tx *Tx) Devices(account ds.AccountID) ([]Registration, error) {
 		list = append(list, r)
 		return err
 	}, `SELECT `+registrationColumns+` FROM devices d WHERE d.account = $2 ORDER BY d.seen_ms DESC, d.registered_ms DESC, d.device`,
-		tx.nowMS, string(account))
+		d.tx.nowMS, string(account))
 	return list, err
 }
 
-// IsDevice reports whether any account has a registered device with that id.
-func (tx *Tx) IsDevice(id ds.DeviceID) (bool, error) {
+// Has reports whether any account has a registered device with that id.
+func (d Devices) Has(id ds.DeviceID) (bool, error) {
 	var n int64
-	err := tx.row(`SELECT COUNT(*) FROM devices WHERE device = $1`, string(id)).Scan(&n)
+	err := d.tx.row(`SELECT COUNT(*) FROM devices WHERE device = $1`, string(id)).Scan(&n)
 	return n > 0, err
 }
 
-// RegisterDevice writes a registration, new or changed. The caller has checked that no other
+// Register writes a registration, new or changed. The caller has checked that no other
 // device of the account has the UUID or the signature key.
-func (tx *Tx) RegisterDevice(r Registration) error {
-	_, err := tx.exec(`INSERT INTO devices (account, device, name, uuid, signature_key, push_token, generation, registered_ms, seen_ms)
+func (d Devices) Register(r Registration) error {
+	_, err := d.tx.exec(`INSERT INTO devices (account, device, name, uuid, signature_key, push_token, generation, registered_ms, seen_ms)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)
 		ON CONFLICT (account, device) DO UPDATE SET name = excluded.name, uuid = excluded.uuid, signature_key = excluded.signature_key,
 			push_token = excluded.push_token, generation = excluded.generation, seen_ms = excluded.seen_ms`,
-		string(r.Device.Account), string(r.Device.ID), r.Name, null(r.UUID), notNil(r.SignatureKey), null(r.PushToken), int64(r.Generation), tx.nowMS)
+		string(r.Device.Account), string(r.Device.ID), r.Name, null(r.UUID), notNil(r.SignatureKey), null(r.PushToken), int64(r.Generation), d.tx.nowMS)
 	return err
 }
 
-// TouchDevice records that a device was seen, and the generation that it used, if it is newer
+// Touch records that a device was seen, and the generation that it used, if it is newer
 // than the stored one.
-func (tx *Tx) TouchDevice(device ds.Device, generation int) error {
-	_, err := tx.exec(`UPDATE devices SET seen_ms = $3, generation = CASE WHEN generation < $4 THEN $4 ELSE generation END
-		WHERE account = $1 AND device = $2`, string(device.Account), string(device.ID), tx.nowMS, int64(generation))
+func (d Devices) Touch(device ds.Device, generation int) error {
+	_, err := d.tx.exec(`UPDATE devices SET seen_ms = $3, generation = CASE WHEN generation < $4 THEN $4 ELSE generation END
+		WHERE account = $1 AND device = $2`, string(device.Account), string(device.ID), d.tx.nowMS, int64(generation))
 	return err
 }
 
 // SetPushToken changes or, with "", removes the push token of a device, and records that it was
 // seen.
-func (tx *Tx) SetPushToken(device ds.Device, token string) error {
-	_, err := tx.exec(`UPDATE devices SET push_token = $3, seen_ms = $4 WHERE account = $1 AND device = $2`,
-		string(device.Account), string(device.ID), null(token), tx.nowMS)
+func (d Devices) SetPushToken(device ds.Device, token string) error {
+	_, err := d.tx.exec(`UPDATE devices SET push_token = $3, seen_ms = $4 WHERE account = $1 AND device = $2`,
+		string(device.Account), string(device.ID), null(token), d.tx.nowMS)
 	return err
 }
 
-// ResetDevice deletes data that only the former state of a device could use: its unclaimed
+// Reset deletes data that only the former state of a device could use: its unclaimed
 // packages, and the Welcomes that wait for it. Data of the packages in keep stays, because the
 // device has their keys.
-func (tx *Tx) ResetDevice(device ds.Device, keep []string, reason string) error {
-	kept := tx.setOf(append([]string{}, keep...)) // nil would not be an empty list
-	if _, err := tx.exec(`DELETE FROM key_packages WHERE account = $2 AND device = $3 AND claimed_ms IS NULL AND NOT COALESCE(ref, '') `+tx.in(1),
+func (d Devices) Reset(device ds.Device, keep []string, reason string) error {
+	kept := d.tx.setOf(append([]string{}, keep...)) // nil would not be an empty list
+	if _, err := d.tx.exec(`DELETE FROM key_packages WHERE account = $2 AND device = $3 AND claimed_ms IS NULL AND NOT COALESCE(ref, '') `+d.tx.in(1),
 		kept, string(device.Account), string(device.ID)); err != nil {
 		return err
 	}
-	_, err := tx.exec(`UPDATE welcome_recipients SET consumed_ms = $4, reason = $5
-		WHERE account = $2 AND consumed_ms IS NULL AND NOT key_package_ref `+tx.in(1)+`
+	_, err := d.tx.exec(`UPDATE welcome_recipients SET consumed_ms = $4, reason = $5
+		WHERE account = $2 AND consumed_ms IS NULL AND NOT key_package_ref `+d.tx.in(1)+`
 			AND (device = $3 OR key_package_ref IN (SELECT ref FROM key_packages WHERE account = $2 AND device = $3 AND ref IS NOT NULL))`,
-		kept, string(device.Account), string(device.ID), tx.nowMS, reason)
+		kept, string(device.Account), string(device.ID), d.tx.nowMS, reason)
 	return err
 }
 
-// DeleteDevice deletes a device with all its data, and reports whether it existed and how many
+// Delete deletes a device with all its data, and reports whether it existed and how many
 // unclaimed packages were deleted. The references of claimed ones stay until they expire, so
 // that none of them can be claimed again.
-func (tx *Tx) DeleteDevice(device ds.Device, reason string) (isDeleted bool, packages int64, err error) {
+func (d Devices) Delete(device ds.Device, reason string) (isDeleted bool, packages int64, err error) {
 	account, id := string(device.Account), string(device.ID)
-	n, err := tx.exec(`DELETE FROM devices WHERE account = $1 AND device = $2`, account, id)
+	n, err := d.tx.exec(`DELETE FROM devices WHERE account = $1 AND device = $2`, account, id)
 	if err != nil || n == 0 {
 		return false, 0, err
 	}
-	if err := tx.row(`SELECT COUNT(*) FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL`, account, id).Scan(&packages); err != nil {
+	if err := d.tx.row(`SELECT COUNT(*) FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL`, account, id).Scan(&packages); err != nil {
 		return false, 0, err
 	}
-	if err := tx.ResetDevice(device, nil, reason); err != nil {
+	if err := d.Reset(device, nil, reason); err != nil {
 		return false, 0, err
 	}
 	for _, sql := range []string{
@@ -124,10 +124,10 @@ func (tx *Tx) DeleteDevice(device ds.Device, reason string) (isDeleted bool, pac
 		`DELETE FROM welcome_recipients WHERE account = $1 AND device = $2`,
 		`DELETE FROM cursors WHERE account = $1 AND device = $2`,
 	} {
-		if _, err := tx.exec(sql, account, id); err != nil {
+		if _, err := d.tx.exec(sql, account, id); err != nil {
 			return false, 0, err
 		}
 	}
-	_, err = tx.exec(`UPDATE key_packages SET device = '', body = $3 WHERE account = $1 AND device = $2`, account, id, []byte{})
+	_, err = d.tx.exec(`UPDATE key_packages SET device = '', body = $3 WHERE account = $1 AND device = $2`, account, id, []byte{})
 	return true, packages, err
 }

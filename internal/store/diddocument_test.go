@@ -10,7 +10,7 @@ func testDIDDocuments(t *testing.T, db *DB) {
 	get := func(did string) string {
 		t.Helper()
 		return read(t, db, func(tx *Tx) (string, error) {
-			d, err := tx.DIDDocument(did)
+			d, err := tx.Documents.Get(did)
 			if errors.Is(err, ErrNotFound) {
 				return "none", nil
 			}
@@ -19,7 +19,7 @@ func testDIDDocuments(t *testing.T, db *DB) {
 	}
 	put := func(did, text string, fetchedMS int64) {
 		t.Helper()
-		db.must(t, func(tx *Tx) error { return tx.PutDIDDocument(DIDDocument{did, []byte(text), fetchedMS}) })
+		db.must(t, func(tx *Tx) error { return tx.Documents.Put(DIDDocument{did, []byte(text), fetchedMS}) })
 	}
 	put("did:web:ann", "one", 10)
 	put("did:web:bob", "bob", 20)
@@ -28,13 +28,13 @@ func testDIDDocuments(t *testing.T, db *DB) {
 	same(t, "an earlier one", get("did:web:ann"), "one")
 	put("did:web:ann", "two", 11)
 	same(t, "a later one", get("did:web:ann"), "two")
-	db.must(t, func(tx *Tx) error { return tx.ForgetDIDDocument("did:web:ann", 10) })
+	db.must(t, func(tx *Tx) error { return tx.Documents.Forget("did:web:ann", 10) })
 	same(t, "gone before it was fetched", get("did:web:ann"), "two")
-	db.must(t, func(tx *Tx) error { return tx.ForgetDIDDocument("did:web:ann", 11) })
+	db.must(t, func(tx *Tx) error { return tx.Documents.Forget("did:web:ann", 11) })
 	same(t, "gone", get("did:web:ann"), "none")
 	put("did:web:ann", "three", 30)
 	db.must(t, func(tx *Tx) error {
-		if err := tx.ForgetAccount("did:web:ann"); !errors.Is(err, ErrNotFound) {
+		if err := tx.Admission.ForgetAccount("did:web:ann"); !errors.Is(err, ErrNotFound) {
 			t.Errorf("an account that was not here: %v", err)
 		}
 		return nil
@@ -43,7 +43,7 @@ func testDIDDocuments(t *testing.T, db *DB) {
 	put("did:web:cem", "cem", 40)
 	for _, want := range []int64{1, 1, 0} {
 		db.must(t, func(tx *Tx) error {
-			n, err := tx.DeleteDIDDocuments(41, 1)
+			n, err := tx.Documents.Delete(41, 1)
 			same(t, "swept", n, want)
 			return err
 		})

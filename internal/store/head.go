@@ -33,59 +33,59 @@ func scanHead(scan func(...any) error) (ds.Conversation, error) {
 // and, in a batch, fails after 250 ms. Everything else that a decision needs is read in a later
 // statement: under READ COMMITTED this one would see its neighbours as they were before the
 // lock.
-func (tx *Tx) LockHeads(ids []ds.ConversationID, wait bool) ([]ds.Conversation, error) {
+func (l Logs) LockHeads(ids []ds.ConversationID, wait bool) ([]ds.Conversation, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	var lock string
-	if tx.dialect.name == "postgres" {
+	if l.tx.dialect.name == "postgres" {
 		lock = " ORDER BY log_id FOR NO KEY UPDATE"
 		if !wait {
 			lock += " SKIP LOCKED"
 		}
 	}
 	heads := make([]ds.Conversation, 0, len(ids))
-	err := tx.each(func(scan func(...any) error) error {
+	err := l.tx.each(func(scan func(...any) error) error {
 		c, err := scanHead(scan)
 		heads = append(heads, c)
 		return err
-	}, `SELECT `+headColumns+` FROM logs WHERE log_id `+tx.in(1)+lock, tx.setOf(conversationLogs(ids)))
+	}, `SELECT `+headColumns+` FROM logs WHERE log_id `+l.tx.in(1)+lock, l.tx.setOf(conversationLogs(ids)))
 	return heads, err
 }
 
 // HeldHeads returns those of ids that exist: it distinguishes heads that LockHeads skipped
 // because another transaction holds them from missing ones.
-func (tx *Tx) HeldHeads(ids []ds.ConversationID) ([]ds.ConversationID, error) {
+func (l Logs) HeldHeads(ids []ds.ConversationID) ([]ds.ConversationID, error) {
 	var held []ds.ConversationID
-	err := tx.each(func(scan func(...any) error) error {
+	err := l.tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
 		err := scan(&log)
 		held = append(held, log.Conversation())
 		return err
-	}, `SELECT log_id FROM logs WHERE log_id `+tx.in(1), tx.setOf(conversationLogs(ids)))
+	}, `SELECT log_id FROM logs WHERE log_id `+l.tx.in(1), l.tx.setOf(conversationLogs(ids)))
 	return held, err
 }
 
 // HeadVersions returns the versions of the heads of those conversations that exist.
-func (tx *Tx) HeadVersions(ids []ds.ConversationID) (map[ds.ConversationID]ds.HeadVersion, error) {
+func (l Logs) HeadVersions(ids []ds.ConversationID) (map[ds.ConversationID]ds.HeadVersion, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
 	heads := make(map[ds.ConversationID]ds.HeadVersion, len(ids))
-	err := tx.each(func(scan func(...any) error) error {
+	err := l.tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
 		var v ds.HeadVersion
 		err := scan(&log, &v.Pos, &v.Hash, &v.Term, &v.Home)
 		heads[log.Conversation()] = v
 		return err
-	}, `SELECT log_id, pos, hash, term, COALESCE(home, '') FROM logs WHERE log_id `+tx.in(1), tx.setOf(conversationLogs(ids)))
+	}, `SELECT log_id, pos, hash, term, COALESCE(home, '') FROM logs WHERE log_id `+l.tx.in(1), l.tx.setOf(conversationLogs(ids)))
 	return heads, err
 }
 
 // Head returns the head of a conversation, or ErrNotFound.
-func (tx *Tx) Head(id ds.ConversationID) (ds.Conversation, error) {
+func (l Logs) Head(id ds.ConversationID) (ds.Conversation, error) {
 	var c ds.Conversation
-	rs, err := tx.query(`SELECT `+headColumns+` FROM logs WHERE log_id = $1`, string(ds.ConversationLog(id)))
+	rs, err := l.tx.query(`SELECT `+headColumns+` FROM logs WHERE log_id = $1`, string(ds.ConversationLog(id)))
 	if err != nil {
 		return c, err
 	}
@@ -115,9 +115,9 @@ func scanPosition(heads map[ds.LogID]int64) func(scan func(...any) error) error 
 }
 
 // HeadPositions returns pos of those logs that exist.
-func (tx *Tx) HeadPositions(logs []ds.LogID) (map[ds.LogID]int64, error) {
+func (l Logs) HeadPositions(logs []ds.LogID) (map[ds.LogID]int64, error) {
 	heads := make(map[ds.LogID]int64, len(logs))
-	err := tx.each(scanPosition(heads), `SELECT log_id, pos FROM logs WHERE log_id `+tx.in(1), tx.setOf(texts(logs)))
+	err := l.tx.each(scanPosition(heads), `SELECT log_id, pos FROM logs WHERE log_id `+l.tx.in(1), l.tx.setOf(texts(logs)))
 	return heads, err
 }
 
@@ -125,7 +125,7 @@ func (tx *Tx) HeadPositions(logs []ds.LogID) (map[ds.LogID]int64, error) {
 // periodically to learn of other nodes' writes. With max 0 it does not look for sessions.
 func (tx *Tx) Poll(logs []ds.LogID, after Revocation, max int) (heads map[ds.LogID]int64, revoked []Revocation, err error) {
 	if max == 0 {
-		heads, err = tx.HeadPositions(logs)
+		heads, err = tx.Logs.HeadPositions(logs)
 		return heads, nil, err
 	}
 	heads = make(map[ds.LogID]int64, len(logs))

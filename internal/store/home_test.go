@@ -16,7 +16,7 @@ func testHome(t *testing.T, db *DB) {
 	db.write(t, Batch{Created: []ds.Conversation{own, copied}})
 	stored := func(id ds.ConversationID) ds.Conversation {
 		t.Helper()
-		return read(t, db, func(tx *Tx) (ds.Conversation, error) { return tx.Head(id) })
+		return read(t, db, func(tx *Tx) (ds.Conversation, error) { return tx.Logs.Head(id) })
 	}
 	columns := func(id string, wantOwn, wantCopied string) {
 		t.Helper()
@@ -32,7 +32,7 @@ func testHome(t *testing.T, db *DB) {
 	move := func(before ds.Conversation, term int64, home, group string) error {
 		after := before
 		after.Pos, after.Hash, after.Term, after.Home, after.GroupID = before.Pos+1, []byte{byte(before.Pos + 1)}, term, home, []byte(group)
-		return db.Append(context.Background(), func(tx *Tx) error { return tx.Write(Batch{Changed: []Change{{before, after}}}) })
+		return db.Append(context.Background(), func(tx *Tx) error { return tx.Logs.Write(Batch{Changed: []Change{{before, after}}}) })
 	}
 	rows := []struct {
 		name        string
@@ -75,7 +75,7 @@ func testHome(t *testing.T, db *DB) {
 	columns("own", "", "g2")
 	columns("copied", "g", "")
 	versions := read(t, db, func(tx *Tx) (map[ds.ConversationID]ds.HeadVersion, error) {
-		return tx.HeadVersions([]ds.ConversationID{"own", "copied", "none"})
+		return tx.Logs.HeadVersions([]ds.ConversationID{"own", "copied", "none"})
 	})
 	ownHead, copiedHead := stored("own"), stored("copied")
 	same(t, "versions", versions, map[ds.ConversationID]ds.HeadVersion{"own": ownHead.Version(), "copied": copiedHead.Version()})
@@ -91,13 +91,13 @@ func testServices(t *testing.T, db *DB) {
 	db.write(t, Batch{Roles: []Stay{stay("bob", 1, 0, ds.Admin, "did:web:b")}})
 	key := func(account ds.AccountID) MemberKey { return MemberKey{Conversation: "c1", Account: account} }
 	db.must(t, func(tx *Tx) error {
-		all, err := tx.Intervals([]MemberKey{key("ann"), key("bob"), key("eve")})
+		all, err := tx.Conversations.Intervals([]MemberKey{key("ann"), key("bob"), key("eve")})
 		if err != nil {
 			return err
 		}
 		same(t, "stays", all, map[MemberKey][]ds.Interval{key("ann"): {{From: 1, Role: ds.Owner}}, key("bob"): {{From: 1, Role: ds.Admin, Service: "did:web:b"}},
 			key("eve"): {{From: 1, Until: 2, Role: ds.Plain, Service: "did:web:e"}, {From: 3, Role: ds.Plain}}})
-		present, err := tx.PresentStays([]ds.ConversationID{"c1"})
+		present, err := tx.Conversations.PresentStays([]ds.ConversationID{"c1"})
 		same(t, "present stays", present, map[MemberKey]ds.Interval{key("ann"): {From: 1, Role: ds.Owner},
 			key("bob"): {From: 1, Role: ds.Admin, Service: "did:web:b"}, key("eve"): {From: 3, Role: ds.Plain}})
 		return err

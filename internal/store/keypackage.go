@@ -7,15 +7,15 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// PublishKeyPackages adds packages to a device's pool, in order, and returns the number of new
+// Publish adds packages to a device's pool, in order, and returns the number of new
 // ones and their bytes. One that was ever published before is left unchanged: a claimed package
 // does not become available again.
-func (tx *Tx) PublishKeyPackages(list []ds.KeyPackage, ids []string) (added, bytes int64, err error) {
+func (q Packages) Publish(list []ds.KeyPackage, ids []string) (added, bytes int64, err error) {
 	// Two publishes may share a millisecond; the ordinal continues from there.
 	var base int64
 	if len(list) > 0 {
 		d := list[0].Device
-		if err := tx.row(`SELECT COALESCE(MAX(ordinal), 0) FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL`,
+		if err := q.tx.row(`SELECT COALESCE(MAX(ordinal), 0) FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL`,
 			string(d.Account), string(d.ID)).Scan(&base); err != nil {
 			return 0, 0, err
 		}
@@ -25,10 +25,10 @@ func (tx *Tx) PublishKeyPackages(list []ds.KeyPackage, ids []string) (added, byt
 		if expires == 0 {
 			expires = neverMS
 		}
-		n, err := tx.exec(`INSERT INTO key_packages (key_package_id, ref, account, device, suite, encoding, body, last_resort, published_ms, ordinal, expires_ms)
+		n, err := q.tx.exec(`INSERT INTO key_packages (key_package_id, ref, account, device, suite, encoding, body, last_resort, published_ms, ordinal, expires_ms)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT (key_package_id) DO NOTHING`,
 			ids[i], null(p.Ref), string(p.Device.Account), string(p.Device.ID), p.Suite, int64(p.Encoding), notNil(p.Body), flag(p.LastResort),
-			tx.nowMS, base+int64(i)+1, expires)
+			q.tx.nowMS, base+int64(i)+1, expires)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -39,33 +39,33 @@ func (tx *Tx) PublishKeyPackages(list []ds.KeyPackage, ids []string) (added, byt
 
 const neverMS = 1 << 62
 
-// TrimKeyPackages deletes the oldest unclaimed packages of a device beyond the newest keep, and
+// Trim deletes the oldest unclaimed packages of a device beyond the newest keep, and
 // all last-resort ones but the newest of each suite.
-func (tx *Tx) TrimKeyPackages(device ds.Device, keep int64) error {
-	if _, err := tx.exec(`DELETE FROM key_packages WHERE key_package_id IN (
+func (q Packages) Trim(device ds.Device, keep int64) error {
+	if _, err := q.tx.exec(`DELETE FROM key_packages WHERE key_package_id IN (
 			SELECT key_package_id FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL AND last_resort = 0
 			ORDER BY published_ms DESC, ordinal DESC LIMIT 1000000 OFFSET $3)`, string(device.Account), string(device.ID), keep); err != nil {
 		return err
 	}
-	_, err := tx.exec(`DELETE FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL AND last_resort = 1
+	_, err := q.tx.exec(`DELETE FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL AND last_resort = 1
 		AND EXISTS (SELECT 1 FROM key_packages n WHERE n.account = $1 AND n.device = $2 AND n.claimed_ms IS NULL AND n.last_resort = 1
 			AND n.suite = key_packages.suite AND (n.published_ms > key_packages.published_ms
 				OR n.published_ms = key_packages.published_ms AND n.ordinal > key_packages.ordinal))`, string(device.Account), string(device.ID))
 	return err
 }
 
-// RevokeKeyPackages voids the unclaimed packages of a device.
-func (tx *Tx) RevokeKeyPackages(device ds.Device) error {
-	_, err := tx.exec(`DELETE FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL`,
+// Revoke voids the unclaimed packages of a device.
+func (q Packages) Revoke(device ds.Device) error {
+	_, err := q.tx.exec(`DELETE FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL`,
 		string(device.Account), string(device.ID))
 	return err
 }
 
-// AvailableKeyPackages counts the claimable one-time packages of a device.
-func (tx *Tx) AvailableKeyPackages(device ds.Device) (int64, error) {
+// Available counts the claimable one-time packages of a device.
+func (q Packages) Available(device ds.Device) (int64, error) {
 	var n int64
-	err := tx.row(`SELECT COUNT(*) FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL AND last_resort = 0 AND expires_ms > $3`,
-		string(device.Account), string(device.ID), tx.nowMS).Scan(&n)
+	err := q.tx.row(`SELECT COUNT(*) FROM key_packages WHERE account = $1 AND device = $2 AND claimed_ms IS NULL AND last_resort = 0 AND expires_ms > $3`,
+		string(device.Account), string(device.ID), q.tx.nowMS).Scan(&n)
 	return n, err
 }
 
@@ -95,35 +95,35 @@ func (p Pool) where(nowMS int64) (condition string, args []any) {
 	return condition, args
 }
 
-// ClaimKeyPackage takes the oldest one-time package of a pool, so that no other caller gets it;
+// Claim takes the oldest one-time package of a pool, so that no other caller gets it;
 // else it returns the newest last-resort one, which stays in the pool. Without either it
 // returns ErrNotFound.
-func (tx *Tx) ClaimKeyPackage(from Pool, by ds.AccountID) (ds.KeyPackage, error) {
-	condition, args := from.where(tx.nowMS)
-	p, err := tx.keyPackage(fmt.Sprintf(`UPDATE key_packages SET claimed_ms = $1, claimed_by = $%d
+func (q Packages) Claim(from Pool, by ds.AccountID) (ds.KeyPackage, error) {
+	condition, args := from.where(q.tx.nowMS)
+	p, err := q.keyPackage(fmt.Sprintf(`UPDATE key_packages SET claimed_ms = $1, claimed_by = $%d
 		WHERE key_package_id = (SELECT key_package_id FROM key_packages WHERE %s AND last_resort = 0
 			ORDER BY published_ms, ordinal, key_package_id LIMIT 1 %s)
-		RETURNING %s`, len(args)+1, condition, tx.dialect.skipLocked, keyPackageColumns), append(args, string(by))...)
+		RETURNING %s`, len(args)+1, condition, q.tx.dialect.skipLocked, keyPackageColumns), append(args, string(by))...)
 	if !errors.Is(err, ErrNotFound) {
 		return p, err
 	}
-	return tx.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages WHERE `+condition+` AND last_resort = 1
+	return q.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages WHERE `+condition+` AND last_resort = 1
 		ORDER BY published_ms DESC, ordinal DESC LIMIT 1`, args...)
 }
 
-// SweepKeyPackages deletes packages that can no longer be used, claimed ones included: an
+// Sweep deletes packages that can no longer be used, claimed ones included: an
 // expired package cannot be published again, and an opaque one never equals another.
-func (tx *Tx) SweepKeyPackages() error {
-	_, err := tx.exec(`DELETE FROM key_packages WHERE expires_ms <= $1 OR (ref IS NULL AND claimed_ms IS NOT NULL)`, tx.nowMS)
+func (q Packages) Sweep() error {
+	_, err := q.tx.exec(`DELETE FROM key_packages WHERE expires_ms <= $1 OR (ref IS NULL AND claimed_ms IS NOT NULL)`, q.tx.nowMS)
 	return err
 }
 
 const keyPackageColumns = `COALESCE(ref, ''), account, device, suite, encoding, body, last_resort, expires_ms`
 
-func (tx *Tx) keyPackage(sql string, args ...any) (ds.KeyPackage, error) {
+func (q Packages) keyPackage(sql string, args ...any) (ds.KeyPackage, error) {
 	var p ds.KeyPackage
 	var last int64
-	err := tx.row(sql, args...).Scan(&p.Ref, &p.Device.Account, &p.Device.ID, &p.Suite, &p.Encoding, &p.Body, &last, &p.ExpiresMS)
+	err := q.tx.row(sql, args...).Scan(&p.Ref, &p.Device.Account, &p.Device.ID, &p.Suite, &p.Encoding, &p.Body, &last, &p.ExpiresMS)
 	p.LastResort = last != 0
 	if p.ExpiresMS == neverMS {
 		p.ExpiresMS = 0

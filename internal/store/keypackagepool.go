@@ -11,10 +11,10 @@ import (
 
 // DevicePools lists the pools of the devices of accounts that have claimable packages, of a
 // suite or of any (0), by account and device, at most max of each account.
-func (tx *Tx) DevicePools(owners []ds.AccountID, suite int64, onlyMLS bool, max int) ([]Pool, error) {
+func (q Packages) DevicePools(owners []ds.AccountID, suite int64, onlyMLS bool, max int) ([]Pool, error) {
 	var list []Pool
 	count := map[ds.AccountID]int{}
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		pool := Pool{Suite: suite, OnlyMLS: onlyMLS}
 		err := scan(&pool.Account, &pool.Device)
 		if count[pool.Account]++; count[pool.Account] <= max {
@@ -22,29 +22,29 @@ func (tx *Tx) DevicePools(owners []ds.AccountID, suite int64, onlyMLS bool, max 
 		}
 		return err
 	}, `SELECT DISTINCT account, device FROM key_packages
-		WHERE account `+tx.in(1)+` AND claimed_ms IS NULL AND expires_ms > $2 AND ($3 = 0 OR suite = $3) AND ($4 = 0 OR ref IS NOT NULL)
-		ORDER BY account, device`, tx.setOf(texts(owners)), tx.nowMS, suite, flag(onlyMLS))
+		WHERE account `+q.tx.in(1)+` AND claimed_ms IS NULL AND expires_ms > $2 AND ($3 = 0 OR suite = $3) AND ($4 = 0 OR ref IS NOT NULL)
+		ORDER BY account, device`, q.tx.setOf(texts(owners)), q.tx.nowMS, suite, flag(onlyMLS))
 	return list, err
 }
 
-// PackageForClaimant returns the package that the claimant of an addition got before, or else
+// ForClaimant returns the package that the claimant of an addition got before, or else
 // one of the device's: the oldest one-time package, the last-resort one, or none.
-func (tx *Tx) PackageForClaimant(additionID, packageRef string, device ds.Device, by ds.AccountID) ([]ds.KeyPackage, error) {
+func (q Packages) ForClaimant(additionID, packageRef string, device ds.Device, by ds.AccountID) ([]ds.KeyPackage, error) {
 	if packageRef != "" {
-		p, err := tx.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages WHERE ref = $1 AND account = $2 AND expires_ms > $3`,
-			packageRef, string(device.Account), tx.nowMS)
+		p, err := q.keyPackage(`SELECT `+keyPackageColumns+` FROM key_packages WHERE ref = $1 AND account = $2 AND expires_ms > $3`,
+			packageRef, string(device.Account), q.tx.nowMS)
 		if err == nil || !errors.Is(err, ErrNotFound) {
 			return []ds.KeyPackage{p}, err
 		}
 	}
-	p, err := tx.ClaimKeyPackage(Pool{Account: device.Account, Device: device.ID, OnlyMLS: true}, by)
+	p, err := q.Claim(Pool{Account: device.Account, Device: device.ID, OnlyMLS: true}, by)
 	if errors.Is(err, ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return []ds.KeyPackage{p}, tx.HandToClaimant(additionID, p.Ref)
+	return []ds.KeyPackage{p}, q.tx.Devices.HandToClaimant(additionID, p.Ref)
 }
 
 // PoolCounts counts an account's packages, of one device or of any (""), of one suite or of any
@@ -57,14 +57,14 @@ type PoolCounts struct {
 }
 
 // PoolCounts counts the packages of an account.
-func (tx *Tx) PoolCounts(account ds.AccountID, device ds.DeviceID, suite int64) (PoolCounts, error) {
+func (q Packages) PoolCounts(account ds.AccountID, device ds.DeviceID, suite int64) (PoolCounts, error) {
 	var c PoolCounts
-	err := tx.row(`SELECT COUNT(*),
+	err := q.tx.row(`SELECT COUNT(*),
 			COALESCE(SUM(CASE WHEN claimed_ms IS NULL AND last_resort = 0 AND expires_ms > $1 THEN 1 ELSE 0 END), 0),
 			COALESCE(SUM(CASE WHEN claimed_ms IS NOT NULL THEN 1 ELSE 0 END), 0),
 			COALESCE(SUM(CASE WHEN claimed_ms IS NULL AND expires_ms <= $1 THEN 1 ELSE 0 END), 0)
 		FROM key_packages WHERE account = $2 AND ($3 = '' OR device = $3) AND ($4 = 0 OR suite = $4)`,
-		tx.nowMS, string(account), string(device), suite).Scan(&c.Published, &c.Available, &c.Claimed, &c.Expired)
+		q.tx.nowMS, string(account), string(device), suite).Scan(&c.Published, &c.Available, &c.Claimed, &c.Expired)
 	return c, err
 }
 
@@ -76,9 +76,9 @@ type PoolDevice struct {
 
 // PoolDevices lists the devices of an account that have packages or are registered, with the
 // number of claimable one-time packages of a suite, or of any (0).
-func (tx *Tx) PoolDevices(account ds.AccountID, suite int64, max int) ([]PoolDevice, error) {
+func (q Packages) PoolDevices(account ds.AccountID, suite int64, max int) ([]PoolDevice, error) {
 	var list []PoolDevice
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		var d PoolDevice
 		err := scan(&d.ID, &d.Available)
 		list = append(list, d)
@@ -86,7 +86,7 @@ func (tx *Tx) PoolDevices(account ds.AccountID, suite int64, max int) ([]PoolDev
 	}, `SELECT d.device, (SELECT COUNT(*) FROM key_packages k WHERE k.account = $1 AND k.device = d.device
 				AND k.claimed_ms IS NULL AND k.last_resort = 0 AND k.expires_ms > $2 AND ($3 = 0 OR k.suite = $3))
 		FROM (SELECT device FROM key_packages WHERE account = $1 AND device <> '' UNION SELECT device FROM devices WHERE account = $1) AS d
-		ORDER BY d.device LIMIT `+bound(4), string(account), tx.nowMS, suite, int64(max))
+		ORDER BY d.device LIMIT `+bound(4), string(account), q.tx.nowMS, suite, int64(max))
 	return list, err
 }
 
@@ -104,12 +104,12 @@ type PublishedPackage struct {
 
 // PublishedPackages lists packages of an account, the newest first, of one suite or of any (0):
 // those after the one that was published at beforeMS and has the id afterID.
-func (tx *Tx) PublishedPackages(account ds.AccountID, suite, beforeMS int64, afterID string, max int) ([]PublishedPackage, error) {
+func (q Packages) PublishedPackages(account ds.AccountID, suite, beforeMS int64, afterID string, max int) ([]PublishedPackage, error) {
 	var list []PublishedPackage
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		var p PublishedPackage
 		err := scan(&p.ID, &p.Device, &p.Suite, &p.PublishedMS, &p.ExpiresMS, &p.ClaimedMS, &p.ClaimedBy)
-		if p.IsExpired = p.ExpiresMS <= tx.nowMS; p.ExpiresMS == neverMS {
+		if p.IsExpired = p.ExpiresMS <= q.tx.nowMS; p.ExpiresMS == neverMS {
 			p.ExpiresMS = 0
 		}
 		list = append(list, p)
@@ -121,9 +121,9 @@ func (tx *Tx) PublishedPackages(account ds.AccountID, suite, beforeMS int64, aft
 }
 
 // FreeRefs lists the refs of a device's unclaimed MLS packages, in order.
-func (tx *Tx) FreeRefs(device ds.Device) ([]string, error) {
+func (q Packages) FreeRefs(device ds.Device) ([]string, error) {
 	var list []string
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		var ref string
 		err := scan(&ref)
 		list = append(list, ref)
@@ -135,24 +135,24 @@ func (tx *Tx) FreeRefs(device ds.Device) ([]string, error) {
 
 // DeleteFreePackages deletes unclaimed packages of a device by their refs, gives up the
 // Welcomes that were made with them, and returns the number of deleted ones.
-func (tx *Tx) DeleteFreePackages(device ds.Device, refs []string, reason string) (int64, error) {
+func (q Packages) DeleteFreePackages(device ds.Device, refs []string, reason string) (int64, error) {
 	if len(refs) == 0 {
 		return 0, nil
 	}
-	n, err := tx.exec(`DELETE FROM key_packages WHERE account = $2 AND device = $3 AND claimed_ms IS NULL AND ref `+tx.in(1),
-		tx.setOf(refs), string(device.Account), string(device.ID))
+	n, err := q.tx.exec(`DELETE FROM key_packages WHERE account = $2 AND device = $3 AND claimed_ms IS NULL AND ref `+q.tx.in(1),
+		q.tx.setOf(refs), string(device.Account), string(device.ID))
 	if err != nil {
 		return 0, err
 	}
-	_, err = tx.exec(`UPDATE welcome_recipients SET consumed_ms = $3, reason = $4
-		WHERE account = $2 AND consumed_ms IS NULL AND key_package_ref `+tx.in(1), tx.setOf(refs), string(device.Account), tx.nowMS, reason)
+	_, err = q.tx.exec(`UPDATE welcome_recipients SET consumed_ms = $3, reason = $4
+		WHERE account = $2 AND consumed_ms IS NULL AND key_package_ref `+q.tx.in(1), q.tx.setOf(refs), string(device.Account), q.tx.nowMS, reason)
 	return n, err
 }
 
 // Acquainted lists, at most max, the accounts that share a conversation with account: among
 // targets if there are any, and only in that conversation unless it is "". With neither it
 // returns the account itself.
-func (tx *Tx) Acquainted(account ds.AccountID, targets []ds.AccountID, conversation ds.ConversationID, max int) ([]ds.AccountID, error) {
+func (co Conversations) Acquainted(account ds.AccountID, targets []ds.AccountID, conversation ds.ConversationID, max int) ([]ds.AccountID, error) {
 	if len(targets) == 0 && conversation == "" {
 		return []ds.AccountID{account}, nil
 	}
@@ -162,10 +162,10 @@ func (tx *Tx) Acquainted(account ds.AccountID, targets []ds.AccountID, conversat
 	}
 	args, only := []any{string(account), log, int64(max)}, "o.account <> $1"
 	if len(targets) > 0 {
-		args, only = append(args, tx.setOf(texts(targets))), "o.account "+tx.in(4)
+		args, only = append(args, co.tx.setOf(texts(targets))), "o.account "+co.tx.in(4)
 	}
 	var list []ds.AccountID
-	err := tx.each(func(scan func(...any) error) error {
+	err := co.tx.each(func(scan func(...any) error) error {
 		var other ds.AccountID
 		err := scan(&other)
 		list = append(list, other)

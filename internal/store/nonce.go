@@ -18,7 +18,7 @@ type Nonce struct {
 // ConsumeNonces stores the nonces and reports for each whether it was fresh: whether neither an
 // earlier transaction nor an earlier item of the list had it. Of concurrent transactions with
 // one nonce, on any node, exactly one finds it fresh; the others wait for its commit.
-func (tx *Tx) ConsumeNonces(nonces []Nonce) ([]bool, error) {
+func (q Sessions) ConsumeNonces(nonces []Nonce) ([]bool, error) {
 	fresh := make([]bool, len(nonces))
 	if len(nonces) == 0 {
 		return fresh, nil
@@ -33,7 +33,7 @@ func (tx *Tx) ConsumeNonces(nonces []Nonce) ([]bool, error) {
 	}
 	args = padded(args, 2)
 	inserted := make(map[[32]byte]bool, len(nonces))
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		var hash []byte
 		if err := scan(&hash); err != nil {
 			return err
@@ -53,10 +53,10 @@ func (tx *Tx) ConsumeNonces(nonces []Nonce) ([]bool, error) {
 }
 
 // DeleteNonces deletes at most max nonces that expired before beforeMS and returns how many.
-func (tx *Tx) DeleteNonces(beforeMS int64, max int) (int64, error) {
-	return tx.exec(`
+func (q Sessions) DeleteNonces(beforeMS int64, max int) (int64, error) {
+	return q.tx.exec(`
 		DELETE FROM nonces WHERE nonce IN (
-			SELECT nonce FROM nonces WHERE expires_ms < $1 ORDER BY expires_ms, nonce LIMIT `+bound(2)+` `+tx.dialect.skipLocked+`)`,
+			SELECT nonce FROM nonces WHERE expires_ms < $1 ORDER BY expires_ms, nonce LIMIT `+bound(2)+` `+q.tx.dialect.skipLocked+`)`,
 		beforeMS, max)
 }
 

@@ -90,7 +90,7 @@ func (e *postgresEngine) append(ctx context.Context, nowMS int64, fn func(*Tx) e
 	}
 	defer c.Release() // the pool closes a connection that is not idle and clean
 	p := &pipeline{conn: c.Conn(), queue: []statement{{sql: "BEGIN"}}}
-	if err := fn(&Tx{ctx: ctx, conn: p, dialect: postgresDialect, nowMS: nowMS}); err != nil {
+	if err := fn(newTx(ctx, p, postgresDialect, nowMS)); err != nil {
 		return postgresFault(errors.Join(err, p.rollback(ctx)))
 	}
 	p.later("COMMIT", nil)
@@ -112,7 +112,7 @@ func (e *postgresEngine) read(ctx context.Context, nowMS int64, fn func(*Tx) err
 		return ds.Unavailable(fmt.Errorf("acquire: %w", err))
 	}
 	defer c.Release()
-	return postgresFault(fn(&Tx{ctx: ctx, conn: &pipeline{conn: c.Conn()}, dialect: postgresDialect, nowMS: nowMS}))
+	return postgresFault(fn(newTx(ctx, &pipeline{conn: c.Conn()}, postgresDialect, nowMS)))
 }
 
 func (e *postgresEngine) once(ctx context.Context, o pgx.TxOptions, nowMS int64, fn func(*Tx) error) error {
@@ -128,7 +128,7 @@ func (e *postgresEngine) once(ctx context.Context, o pgx.TxOptions, nowMS int64,
 		defer cancel()
 		_ = t.Rollback(ctx)
 	}()
-	if err := fn(&Tx{ctx: ctx, conn: postgresConn{t}, dialect: postgresDialect, nowMS: nowMS}); err != nil {
+	if err := fn(newTx(ctx, postgresConn{t}, postgresDialect, nowMS)); err != nil {
 		return postgresFault(err)
 	}
 	if err := t.Commit(ctx); err != nil {

@@ -22,14 +22,14 @@ type Reaction struct {
 
 // Reactions loads the reactions of accounts to messages, in the order of their bytes. The
 // caller holds the heads, or names them when it writes.
-func (tx *Tx) Reactions(keys []ReactionKey) (map[ReactionKey][]string, error) {
+func (co Conversations) Reactions(keys []ReactionKey) (map[ReactionKey][]string, error) {
 	found := make(map[ReactionKey][]string, len(keys))
 	if len(keys) == 0 {
 		return found, nil
 	}
 	list, args := `json_each($1)`, []any(nil)
 	columns := `value->>0 AS log_id, value->>1 AS message_id, value->>2 AS account`
-	if tx.dialect.name == "postgres" {
+	if co.tx.dialect.name == "postgres" {
 		logs, messages, accounts := make([]string, len(keys)), make([]string, len(keys)), make([]string, len(keys))
 		for i, k := range keys {
 			logs[i], messages[i], accounts[i] = string(ds.ConversationLog(k.Conversation)), string(k.MessageID), string(k.Account)
@@ -43,7 +43,7 @@ func (tx *Tx) Reactions(keys []ReactionKey) (map[ReactionKey][]string, error) {
 		}
 		args = []any{asJSON(rows)}
 	}
-	err := tx.each(func(scan func(...any) error) error {
+	err := co.tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
 		var k ReactionKey
 		var reaction string
@@ -60,7 +60,7 @@ func (tx *Tx) Reactions(keys []ReactionKey) (map[ReactionKey][]string, error) {
 }
 
 // writeReactions writes the last state of each reaction of a list.
-func (tx *Tx) writeReactions(list []Reaction) error {
+func (co Conversations) writeReactions(list []Reaction) error {
 	type one struct {
 		ReactionKey
 		reaction string
@@ -77,7 +77,7 @@ func (tx *Tx) writeReactions(list []Reaction) error {
 			come = append(come, r)
 			continue
 		}
-		if err := tx.later(`DELETE FROM reactions WHERE log_id = $1 AND message_id = $2 AND account = $3 AND reaction = $4`,
+		if err := co.tx.later(`DELETE FROM reactions WHERE log_id = $1 AND message_id = $2 AND account = $3 AND reaction = $4`,
 			string(ds.ConversationLog(r.Conversation)), string(r.MessageID), string(r.Account), r.Reaction); err != nil {
 			return err
 		}
@@ -85,9 +85,9 @@ func (tx *Tx) writeReactions(list []Reaction) error {
 	for chunk := range slices.Chunk(come, 64) {
 		args := make([]any, 0, 5*len(chunk))
 		for _, r := range chunk {
-			args = append(args, string(ds.ConversationLog(r.Conversation)), string(r.MessageID), string(r.Account), r.Reaction, tx.nowMS)
+			args = append(args, string(ds.ConversationLog(r.Conversation)), string(r.MessageID), string(r.Account), r.Reaction, co.tx.nowMS)
 		}
-		if err := tx.later(`INSERT INTO reactions (log_id, message_id, account, reaction, created_ms) VALUES `+placeholders(len(chunk), 5, 0)+
+		if err := co.tx.later(`INSERT INTO reactions (log_id, message_id, account, reaction, created_ms) VALUES `+placeholders(len(chunk), 5, 0)+
 			` ON CONFLICT DO NOTHING`, args...); err != nil {
 			return err
 		}

@@ -78,13 +78,13 @@ type Reading struct {
 }
 
 // Readings loads the Reading of each start in one statement. The result is parallel to starts.
-func (tx *Tx) Readings(starts []Start) ([]Reading, error) {
+func (l Logs) Readings(starts []Start) ([]Reading, error) {
 	found := make([]Reading, len(starts))
 	if len(starts) == 0 {
 		return found, nil
 	}
-	wanted, args := tx.starts(starts)
-	err := tx.each(func(scan func(...any) error) error {
+	wanted, args := l.starts(starts)
+	err := l.tx.each(func(scan func(...any) error) error {
 		var n int
 		var r Reading
 		err := scan(&n, &r.Home, &r.Pos, &r.Seq, &r.EarliestSeq, &r.Stay.From, &r.Stay.Until, &r.Stay.Role, &r.FromSeq, &r.Before)
@@ -105,7 +105,7 @@ func (tx *Tx) Readings(starts []Start) ([]Reading, error) {
 
 // starts returns a table expression k over a list of starts, with their indexes, and its
 // arguments. In from_seq a cursor that is not written yet is negative.
-func (tx *Tx) starts(list []Start) (string, []any) {
+func (l Logs) starts(list []Start) (string, []any) {
 	n := len(list)
 	logs, accounts, devices, from := make([]string, n), make([]string, n), make([]string, n), make([]int64, n)
 	for i, s := range list {
@@ -118,7 +118,7 @@ func (tx *Tx) starts(list []Start) (string, []any) {
 	case n == 1: // a list costs more
 		return `(SELECT 0 AS n, CAST($1 AS TEXT) AS log_id, CAST($2 AS TEXT) AS account, CAST($3 AS TEXT) AS device, CAST($4 AS BIGINT) AS from_seq) AS k`,
 			[]any{logs[0], accounts[0], devices[0], from[0]}
-	case tx.dialect.name == "postgres":
+	case l.tx.dialect.name == "postgres":
 		return `(SELECT u.n - 1 AS n, u.log_id, u.account, u.device, u.from_seq
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY AS u(log_id, account, device, from_seq, n)) AS k`,
 			[]any{logs, accounts, devices, from}
@@ -133,9 +133,9 @@ func (tx *Tx) starts(list []Start) (string, []any) {
 
 // DeviceReading returns the data that a device needs to begin reading its account log: the pos
 // of the head, 0 if there is no such log, and the pos that the device wants next.
-func (tx *Tx) DeviceReading(device ds.Device) (head, cursor int64, err error) {
+func (l Logs) DeviceReading(device ds.Device) (head, cursor int64, err error) {
 	log := string(ds.AccountLog(device.Account))
-	err = tx.row(`SELECT COALESCE((SELECT pos FROM logs WHERE log_id = $1), 0),
+	err = l.tx.row(`SELECT COALESCE((SELECT pos FROM logs WHERE log_id = $1), 0),
 		COALESCE((SELECT next FROM cursors WHERE account = $2 AND device = $3 AND log_id = $1), 1)`,
 		log, string(device.Account), string(device.ID)).Scan(&head, &cursor)
 	return head, cursor, err

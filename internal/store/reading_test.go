@@ -54,7 +54,7 @@ func TestReadings(t *testing.T) {
 				if _, err := tx.exec(`UPDATE logs SET earliest_seq = 2 WHERE log_id = 'c/c1'`); err != nil {
 					return err
 				}
-				return tx.AdvanceCursors([]DeviceCursor{{Device: phone, Cursor: ds.Cursor{Log: "c/c1", Next: 3}}})
+				return tx.Cursors.Advance([]DeviceCursor{{Device: phone, Cursor: ds.Cursor{Log: "c/c1", Next: 3}}})
 			})
 			c1 := func(from, before int64) Reading {
 				return Reading{Pos: 6, Seq: 5, EarliestSeq: 2, Stay: ds.Interval{From: 1, Role: ds.Owner}, FromSeq: from, Before: before}
@@ -85,20 +85,20 @@ func TestReadings(t *testing.T) {
 			for _, step := range steps {
 				starts = append(starts, step.start)
 				db.mustRead(t, func(tx *Tx) error {
-					got, err := tx.Readings([]Start{step.start})
+					got, err := tx.Logs.Readings([]Start{step.start})
 					same(t, step.name, got, []Reading{step.want})
 					return err
 				})
 			}
 			db.mustRead(t, func(tx *Tx) error {
-				got, err := tx.Readings(starts)
+				got, err := tx.Logs.Readings(starts)
 				for i, step := range steps {
 					same(t, step.name+" with the others", got[i], step.want)
 				}
 				return err
 			})
 			db.mustRead(t, func(tx *Tx) error {
-				nothing, err := tx.Readings(nil)
+				nothing, err := tx.Logs.Readings(nil)
 				same(t, "none", len(nothing), 0)
 				return err
 			})
@@ -114,7 +114,7 @@ func TestDeviceReading(t *testing.T) {
 			reading := func() [2]int64 {
 				var head, cursor int64
 				db.mustRead(t, func(tx *Tx) (err error) {
-					head, cursor, err = tx.DeviceReading(phone)
+					head, cursor, err = tx.Logs.DeviceReading(phone)
 					return err
 				})
 				return [2]int64{head, cursor}
@@ -124,7 +124,7 @@ func TestDeviceReading(t *testing.T) {
 				if _, err := tx.exec(`INSERT INTO logs (log_id, pos, seq, hash, term, created_ms, latest_ms) VALUES ('a/ann', 7, 0, $1, 1, 1, 1)`, []byte{1}); err != nil {
 					return err
 				}
-				return tx.AdvanceCursors([]DeviceCursor{{Device: phone, Cursor: ds.Cursor{Log: "a/ann", Next: 5}}})
+				return tx.Cursors.Advance([]DeviceCursor{{Device: phone, Cursor: ds.Cursor{Log: "a/ann", Next: 5}}})
 			})
 			same(t, "an account log", reading(), [2]int64{7, 5})
 		})
@@ -147,7 +147,7 @@ func TestReadIsSingle(t *testing.T) {
 			db := open(t, database)
 			ctx := context.Background()
 			head := func(tx *Tx) error {
-				_, err := tx.HeadPositions([]ds.LogID{"c/c1"})
+				_, err := tx.Logs.HeadPositions([]ds.LogID{"c/c1"})
 				return err
 			}
 			for range 20 { // there are fewer connections
@@ -207,7 +207,7 @@ func TestReadTakesOneRoundTrip(t *testing.T) {
 	e := &postgresEngine{pool: pool}
 	db = &DB{engine: e, now: db.now}
 	begin := func(tx *Tx) error {
-		_, err := tx.Readings([]Start{{Device: ds.Device{Account: "ann", ID: "phone"}, Conversation: "c1"}})
+		_, err := tx.Logs.Readings([]Start{{Device: ds.Device{Account: "ann", ID: "phone"}, Conversation: "c1"}})
 		return err
 	}
 	trips := func(run func(context.Context, func(*Tx) error) error) int64 {
@@ -264,7 +264,7 @@ func TestUpdateOne(t *testing.T) {
 				racing.Go(func() {
 					var fresh []bool
 					if err := db.UpdateOne(t.Context(), func(tx *Tx) (err error) {
-						fresh, err = tx.ConsumeNonces(nonces)
+						fresh, err = tx.Sessions.ConsumeNonces(nonces)
 						return err
 					}); err != nil {
 						t.Error(err)
@@ -282,7 +282,7 @@ func TestUpdateOne(t *testing.T) {
 				t.Errorf("%d nonces were fresh %d times", len(nonces), got)
 			}
 			db.must(t, func(tx *Tx) error {
-				if fresh, err := tx.ConsumeNonces(nonces); err != nil || fresh[0] || fresh[1] {
+				if fresh, err := tx.Sessions.ConsumeNonces(nonces); err != nil || fresh[0] || fresh[1] {
 					t.Errorf("used nonces: %v %v", fresh, err)
 				}
 				return nil
@@ -291,10 +291,10 @@ func TestUpdateOne(t *testing.T) {
 				return
 			}
 			err := db.UpdateOne(t.Context(), func(tx *Tx) error {
-				if _, err := tx.ConsumeNonces([]Nonce{{Hash: [32]byte{3}, ExpiresMS: 1}}); err != nil {
+				if _, err := tx.Sessions.ConsumeNonces([]Nonce{{Hash: [32]byte{3}, ExpiresMS: 1}}); err != nil {
 					return err
 				}
-				_, err := tx.ConsumeNonces([]Nonce{{Hash: [32]byte{4}, ExpiresMS: 1}})
+				_, err := tx.Sessions.ConsumeNonces([]Nonce{{Hash: [32]byte{4}, ExpiresMS: 1}})
 				return err
 			})
 			if !errors.Is(err, errNotSingle) {

@@ -35,16 +35,16 @@ type Reach struct {
 
 // RecordsAfter reads a page of a log: the records after pos in order, at most count of them, up
 // to the one with which their bodies exceed bytesMax in total.
-func (tx *Tx) RecordsAfter(log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, error) {
-	list, isLong, err := tx.after(log, pos, Reach{Count: count, Bytes: bytesMax})
+func (l Logs) RecordsAfter(log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, error) {
+	list, isLong, err := l.after(log, pos, Reach{Count: count, Bytes: bytesMax})
 	if isLong && err == nil {
-		err = tx.readBody(&list[len(list)-1])
+		err = l.readBody(&list[len(list)-1])
 	}
 	return list, err
 }
 
-func (tx *Tx) after(log ds.LogID, pos int64, reach Reach) ([]ds.Record, bool, error) {
-	return tx.page(log, reach, `pos > $2 ORDER BY pos LIMIT `+bound(3), pos, int64(reach.Count))
+func (l Logs) after(log ds.LogID, pos int64, reach Reach) ([]ds.Record, bool, error) {
+	return l.page(log, reach, `pos > $2 ORDER BY pos LIMIT `+bound(3), pos, int64(reach.Count))
 }
 
 // RecordsAfter does the work of Tx.RecordsAfter in a transaction of its own.
@@ -54,12 +54,12 @@ func (db *DB) RecordsAfter(ctx context.Context, log ds.LogID, pos int64, count, 
 
 // RecordsWithin reads a page of a log: the records after pos in order, within reach.
 func (db *DB) RecordsWithin(ctx context.Context, log ds.LogID, pos int64, reach Reach) ([]ds.Record, error) {
-	return db.page(ctx, func(tx *Tx) ([]ds.Record, bool, error) { return tx.after(log, pos, reach) })
+	return db.page(ctx, func(tx *Tx) ([]ds.Record, bool, error) { return tx.Logs.after(log, pos, reach) })
 }
 
 // ReadBody reads the body of a record that was not loaded.
 func (db *DB) ReadBody(ctx context.Context, r *ds.Record) error {
-	err := db.Read(ctx, func(tx *Tx) error { return tx.readBody(r) })
+	err := db.Read(ctx, func(tx *Tx) error { return tx.Logs.readBody(r) })
 	if err == nil {
 		r.Left = 0
 	}
@@ -74,7 +74,7 @@ func (db *DB) page(ctx context.Context, find func(*Tx) ([]ds.Record, bool, error
 		return err
 	})
 	if isLong && err == nil {
-		err = db.Read(ctx, func(tx *Tx) error { return tx.readBody(&list[len(list)-1]) })
+		err = db.Read(ctx, func(tx *Tx) error { return tx.Logs.readBody(&list[len(list)-1]) })
 	}
 	return list, err
 }
@@ -82,13 +82,13 @@ func (db *DB) page(ctx context.Context, find func(*Tx) ([]ds.Record, bool, error
 // page reads records of a log for which a condition over the arguments from $2 holds, within
 // reach. A record with a long body ends the page before it or, if no body precedes it, is the
 // last; its body must then be read (isLong).
-func (tx *Tx) page(log ds.LogID, reach Reach, where string, args ...any) (list []ds.Record, isLong bool, err error) {
+func (l Logs) page(log ds.LogID, reach Reach, where string, args ...any) (list []ds.Record, isLong bool, err error) {
 	inline := bodyInlineMax
 	if reach.Body > 0 {
 		inline = min(inline, reach.Body)
 	}
 	args = append(append([]any{string(log)}, args...), int64(inline))
-	rs, err := tx.query(`SELECT `+pageColumns(len(args))+` FROM records WHERE log_id = $1 AND `+where, args...)
+	rs, err := l.tx.query(`SELECT `+pageColumns(len(args))+` FROM records WHERE log_id = $1 AND `+where, args...)
 	if err != nil {
 		return nil, false, err
 	}
@@ -117,8 +117,8 @@ func (tx *Tx) page(log ds.LogID, reach Reach, where string, args ...any) (list [
 }
 
 // readBody reads the body that page left out.
-func (tx *Tx) readBody(r *ds.Record) error {
-	err := tx.row(`SELECT body FROM records WHERE log_id = $1 AND pos = $2`, string(r.Log), r.Pos).Scan(&r.Body)
+func (l Logs) readBody(r *ds.Record) error {
+	err := l.tx.row(`SELECT body FROM records WHERE log_id = $1 AND pos = $2`, string(r.Log), r.Pos).Scan(&r.Body)
 	if notFound(err) == ErrNotFound {
 		return ds.Unavailable(errors.New("a record was deleted while it was read"))
 	}
@@ -145,14 +145,14 @@ func (db *DB) History(ctx context.Context, log ds.LogID, p HistoryPage) ([]ds.Re
 		where += ` AND (kind <> 3 OR epoch >= $4 AND epoch <= $5)`
 	}
 	return db.page(ctx, func(tx *Tx) ([]ds.Record, bool, error) {
-		return tx.page(log, p.Reach, where+` ORDER BY seq LIMIT `+bound(6), p.SinceSeq, p.UntilSeq, p.FromEpoch, p.ToEpoch, int64(p.Count))
+		return tx.Logs.page(log, p.Reach, where+` ORDER BY seq LIMIT `+bound(6), p.SinceSeq, p.UntilSeq, p.FromEpoch, p.ToEpoch, int64(p.Count))
 	})
 }
 
 // FirstCommit returns the seq of the first commit of a generation that begins epoch or a later
 // one, and the epoch that it begins; zero if there is none.
-func (tx *Tx) FirstCommit(log ds.LogID, generation, epoch int64) (seq, begins int64, err error) {
-	err = tx.row(`SELECT seq, epoch FROM records WHERE log_id = $1 AND kind = 3 AND seq IS NOT NULL AND generation = $2 AND epoch >= $3
+func (l Logs) FirstCommit(log ds.LogID, generation, epoch int64) (seq, begins int64, err error) {
+	err = l.tx.row(`SELECT seq, epoch FROM records WHERE log_id = $1 AND kind = 3 AND seq IS NOT NULL AND generation = $2 AND epoch >= $3
 		ORDER BY seq LIMIT 1`, string(log), generation, epoch).Scan(&seq, &begins)
 	if notFound(err) == ErrNotFound {
 		return 0, 0, nil
@@ -162,49 +162,49 @@ func (tx *Tx) FirstCommit(log ds.LogID, generation, epoch int64) (seq, begins in
 
 // CommitsBetween counts the commits after one seq and before another that begin an epoch
 // within the bounds.
-func (tx *Tx) CommitsBetween(log ds.LogID, after, before, fromEpoch, toEpoch int64) (count int64, err error) {
-	err = tx.row(`SELECT count(*) FROM records WHERE log_id = $1 AND kind = 3 AND seq > $2 AND seq < $3 AND epoch >= $4 AND epoch <= $5`,
+func (l Logs) CommitsBetween(log ds.LogID, after, before, fromEpoch, toEpoch int64) (count int64, err error) {
+	err = l.tx.row(`SELECT count(*) FROM records WHERE log_id = $1 AND kind = 3 AND seq > $2 AND seq < $3 AND epoch >= $4 AND epoch <= $5`,
 		string(log), after, before, fromEpoch, toEpoch).Scan(&count)
 	return count, err
 }
 
 // SeqAt returns the seq of the last message at or before pos, 0 if there is none.
-func (tx *Tx) SeqAt(log ds.LogID, pos int64) (seq int64, err error) {
-	err = tx.row(`SELECT seq FROM records WHERE log_id = $1 AND pos <= $2 AND seq IS NOT NULL ORDER BY pos DESC LIMIT 1`, string(log), pos).Scan(&seq)
+func (l Logs) SeqAt(log ds.LogID, pos int64) (seq int64, err error) {
+	err = l.tx.row(`SELECT seq FROM records WHERE log_id = $1 AND pos <= $2 AND seq IS NOT NULL ORDER BY pos DESC LIMIT 1`, string(log), pos).Scan(&seq)
 	if notFound(err) == ErrNotFound {
 		return 0, nil
 	}
 	return seq, err
 }
 
-// WelcomeSizes returns the sizes in bytes of the Welcomes that still exist, by id.
-func (tx *Tx) WelcomeSizes(ids []string) (map[string]int64, error) {
+// Sizes returns the sizes in bytes of the Welcomes that still exist, by id.
+func (w Welcomes) Sizes(ids []string) (map[string]int64, error) {
 	found := make(map[string]int64, len(ids))
 	if len(ids) == 0 {
 		return found, nil
 	}
-	err := tx.each(func(scan func(...any) error) error {
+	err := w.tx.each(func(scan func(...any) error) error {
 		var id string
 		var size int64
 		err := scan(&id, &size)
 		found[id] = size
 		return err
-	}, `SELECT welcome_id, length(body) FROM welcomes WHERE welcome_id `+tx.in(1)+` AND expires_ms > $2`, tx.setOf(ids), tx.nowMS)
+	}, `SELECT welcome_id, length(body) FROM welcomes WHERE welcome_id `+w.tx.in(1)+` AND expires_ms > $2`, w.tx.setOf(ids), w.tx.nowMS)
 	return found, err
 }
 
-// WelcomeBodies returns the Welcomes that still exist, by id.
-func (tx *Tx) WelcomeBodies(ids []string) (map[string][]byte, error) {
+// Bodies returns the Welcomes that still exist, by id.
+func (w Welcomes) Bodies(ids []string) (map[string][]byte, error) {
 	found := make(map[string][]byte, len(ids))
 	if len(ids) == 0 {
 		return found, nil
 	}
-	err := tx.each(func(scan func(...any) error) error {
+	err := w.tx.each(func(scan func(...any) error) error {
 		var id string
 		var body []byte
 		err := scan(&id, &body)
 		found[id] = body
 		return err
-	}, `SELECT welcome_id, body FROM welcomes WHERE welcome_id `+tx.in(1)+` AND expires_ms > $2`, tx.setOf(ids), tx.nowMS)
+	}, `SELECT welcome_id, body FROM welcomes WHERE welcome_id `+w.tx.in(1)+` AND expires_ms > $2`, w.tx.setOf(ids), w.tx.nowMS)
 	return found, err
 }

@@ -11,17 +11,17 @@ type Revocation struct {
 // others from getting one until it has ended. So the numbers become visible in their order, and
 // a reader that has seen one has seen all before it: no clock is compared. RevokeSessions calls
 // it; a transaction that locks anything else calls it first, to avoid a deadlock.
-func (tx *Tx) LockRevocations() error {
-	if tx.revocation != 0 {
+func (q Sessions) LockRevocations() error {
+	if q.tx.revocation != 0 {
 		return nil
 	}
-	return tx.row(`UPDATE counters SET value = value + 1 WHERE name = 'revocations' RETURNING value`).Scan(&tx.revocation)
+	return q.tx.row(`UPDATE counters SET value = value + 1 WHERE name = 'revocations' RETURNING value`).Scan(&q.tx.revocation)
 }
 
 // LastRevocation returns the position after every session that was revoked until now.
-func (tx *Tx) LastRevocation() (Revocation, error) {
+func (q Sessions) LastRevocation() (Revocation, error) {
 	var last int64
-	err := tx.row(`SELECT value FROM counters WHERE name = 'revocations'`).Scan(&last)
+	err := q.tx.row(`SELECT value FROM counters WHERE name = 'revocations'`).Scan(&last)
 	return Revocation{Seq: last + 1, Hash: []byte{}}, err // no hash is empty
 }
 
@@ -37,9 +37,9 @@ func revokedAfter(first int) string {
 
 // RevokedAfter returns the positions of at most max sessions that were revoked after a
 // position.
-func (tx *Tx) RevokedAfter(after Revocation, max int) ([]Revocation, error) {
+func (q Sessions) RevokedAfter(after Revocation, max int) ([]Revocation, error) {
 	var list []Revocation
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		var r Revocation
 		err := scan(&r.Seq, &r.Hash)
 		list = append(list, r)

@@ -17,8 +17,8 @@ func TestRevocationsInOrder(t *testing.T) {
 			list = append(list, Session{Hash: hashOf(fmt.Sprint(i)), ID: fmt.Sprint("sid_", i), Device: ds.Device{Account: ds.AccountID(fmt.Sprint("did:ex:", i/3)), ID: "d"},
 				ExpiresMS: 1000, ResumeHash: hashOf(fmt.Sprint("resume", i)), ResumeSealed: []byte("s")})
 		}
-		mustUpdate(t, db, func(tx *Tx) error { return tx.InsertSessions(list) })
-		start := read(t, db, (*Tx).LastRevocation)
+		mustUpdate(t, db, func(tx *Tx) error { return tx.Sessions.Insert(list) })
+		start := read(t, db, func(tx *Tx) (Revocation, error) { return tx.Sessions.LastRevocation() })
 		after := func(place Revocation, max int) []Revocation {
 			t.Helper()
 			return read(t, db, func(tx *Tx) ([]Revocation, error) {
@@ -26,7 +26,7 @@ func TestRevocationsInOrder(t *testing.T) {
 				if err != nil {
 					return nil, err
 				}
-				alone, err := tx.RevokedAfter(place, max)
+				alone, err := tx.Sessions.RevokedAfter(place, max)
 				if fmt.Sprint(alone) != fmt.Sprint(polled) {
 					t.Errorf("a poll finds %v, alone it is %v", polled, alone)
 				}
@@ -35,7 +35,7 @@ func TestRevocationsInOrder(t *testing.T) {
 		}
 		revoke := func(account ds.AccountID, during func()) error {
 			return db.Update(context.Background(), func(tx *Tx) error {
-				_, err := tx.RevokeSessions(account, "", "", nil, 70)
+				_, err := tx.Sessions.Revoke(account, "", "", nil, 70)
 				during()
 				return err
 			})
@@ -72,7 +72,7 @@ func TestRevocationsInOrder(t *testing.T) {
 				place = page[want-1]
 			}
 		}
-		if got := after(read(t, db, (*Tx).LastRevocation), 10); len(got) != 0 {
+		if got := after(read(t, db, func(tx *Tx) (Revocation, error) { return tx.Sessions.LastRevocation() }), 10); len(got) != 0 {
 			t.Errorf("behind all: %v", got)
 		}
 	})

@@ -45,8 +45,8 @@ func scanSession(scan func(...any) error) (Session, error) {
 	return s, err
 }
 
-// InsertSessions inserts sessions, at most SessionBatchMax. They never replace others.
-func (tx *Tx) InsertSessions(list []Session) error {
+// Insert inserts sessions, at most SessionBatchMax. They never replace others.
+func (q Sessions) Insert(list []Session) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -62,7 +62,7 @@ func (tx *Tx) InsertSessions(list []Session) error {
 		for 2*rows*width <= len(args) {
 			rows *= 2
 		}
-		_, err := tx.exec(`
+		_, err := q.tx.exec(`
 			INSERT INTO sessions (session_hash, session_id, account, device, client_label, features, created_ms, last_seen_ms,
 				expires_ms, resume_hash, resume_sealed)
 			VALUES `+placeholders(rows, width, 0), args[:rows*width]...)
@@ -74,17 +74,17 @@ func (tx *Tx) InsertSessions(list []Session) error {
 	return nil
 }
 
-// Session returns the session with that hash of its token, expired or not. A revoked one is
+// Get returns the session with that hash of its token, expired or not. A revoked one is
 // ErrNotFound.
-func (tx *Tx) Session(hash []byte) (Session, error) {
-	s, err := scanSession(tx.row(`
+func (q Sessions) Get(hash []byte) (Session, error) {
+	s, err := scanSession(q.tx.row(`
 		SELECT `+sessionColumns+` FROM sessions WHERE session_hash = $1 AND revoked_ms IS NULL`, hash).Scan)
 	return s, notFound(err)
 }
 
 // SessionsByResume returns, by their hash, the sessions whose resume token or its predecessor
 // has one of at most SessionBatchMax hashes, expired or not. Revoked ones are not found.
-func (tx *Tx) SessionsByResume(hashes [][32]byte) (map[[32]byte]Session, error) {
+func (q Sessions) SessionsByResume(hashes [][32]byte) (map[[32]byte]Session, error) {
 	found := make(map[[32]byte]Session, len(hashes))
 	if len(hashes) == 0 {
 		return found, nil
@@ -92,7 +92,7 @@ func (tx *Tx) SessionsByResume(hashes [][32]byte) (map[[32]byte]Session, error) 
 	list := padded(hashArgs(hashes), 1)
 	in := `IN (` + numbered(len(list), 0) + `)`
 	// Two selects, because each has its own index.
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		s, err := scanSession(scan)
 		if err == nil {
 			found[[32]byte(s.Hash)] = s
@@ -111,15 +111,15 @@ type Rotation struct {
 	ResumeSealed []byte
 }
 
-// RotateSessions replaces the resume tokens of at most SessionBatchMax sessions and slides
+// Rotate replaces the resume tokens of at most SessionBatchMax sessions and slides
 // them. Each must still have the token that it was read with: of concurrent calls, on any node,
 // one finds its session's hash in the result. The replaced token becomes the predecessor.
-func (tx *Tx) RotateSessions(list []Rotation, nowMS, expiresMS int64) (map[[32]byte]bool, error) {
+func (q Sessions) Rotate(list []Rotation, nowMS, expiresMS int64) (map[[32]byte]bool, error) {
 	rows := make([][]any, len(list))
 	for i, r := range list {
 		rows[i] = []any{r.Session.Hash, r.Session.ResumeHash, r.ResumeHash[:], r.ResumeSealed}
 	}
-	return tx.updateSessions(rows, `
+	return q.update(rows, `
 		WITH new (hash, old, resume, sealed) AS (VALUES %s)
 		UPDATE sessions SET previous_hash = resume_hash, resume_hash = new.resume, resume_sealed = new.sealed,
 			previous_until_ms = NULL, last_seen_ms = $1, expires_ms = $2
@@ -134,12 +134,12 @@ type Successor struct {
 
 // LimitPredecessors expires the predecessors of at most SessionBatchMax resume tokens at
 // untilMS. A token that has been replaced, or that has no predecessor, is ignored.
-func (tx *Tx) LimitPredecessors(list []Successor, untilMS int64) error {
+func (q Sessions) LimitPredecessors(list []Successor, untilMS int64) error {
 	rows := make([][]any, len(list))
 	for i, a := range list {
 		rows[i] = []any{a.Hash[:], a.ResumeHash[:]}
 	}
-	_, err := tx.updateSessions(rows, `
+	_, err := q.update(rows, `
 		WITH new (hash, resume) AS (VALUES %s)
 		UPDATE sessions SET previous_until_ms = $1
 		FROM new WHERE session_hash = new.hash AND resume_hash = new.resume AND previous_hash IS NOT NULL
@@ -149,18 +149,18 @@ func (tx *Tx) LimitPredecessors(list []Successor, untilMS int64) error {
 
 // ForgetPredecessors removes at most max predecessors that expired at nowMS or before, and
 // their seals: all of resume_sealed after its first sealedBytes. It returns how many.
-func (tx *Tx) ForgetPredecessors(nowMS int64, sealedBytes, max int) (int64, error) {
-	return tx.exec(`
+func (q Sessions) ForgetPredecessors(nowMS int64, sealedBytes, max int) (int64, error) {
+	return q.tx.exec(`
 		UPDATE sessions SET previous_hash = NULL, previous_until_ms = NULL, resume_sealed = substr(resume_sealed, 1, $2)
 		WHERE previous_until_ms <= $1 AND session_hash IN (
-			SELECT session_hash FROM sessions WHERE previous_until_ms <= $1 ORDER BY previous_until_ms LIMIT `+bound(3)+` `+tx.dialect.skipLocked+`)`,
+			SELECT session_hash FROM sessions WHERE previous_until_ms <= $1 ORDER BY previous_until_ms LIMIT `+bound(3)+` `+q.tx.dialect.skipLocked+`)`,
 		nowMS, sealedBytes, max)
 }
 
-// updateSessions runs a statement over rows of binary values, which come after args and begin
+// update runs a statement over rows of binary values, which come after args and begin
 // with a session's hash. It orders them by hash, so that nodes that update the same sessions
 // concurrently seldom deadlock.
-func (tx *Tx) updateSessions(rows [][]any, sql string, args ...any) (map[[32]byte]bool, error) {
+func (q Sessions) update(rows [][]any, sql string, args ...any) (map[[32]byte]bool, error) {
 	done := make(map[[32]byte]bool, len(rows))
 	if len(rows) == 0 {
 		return done, nil
@@ -173,13 +173,13 @@ func (tx *Tx) updateSessions(rows [][]any, sql string, args ...any) (map[[32]byt
 	width := len(rows[0])
 	values = padded(values, width)
 	list := placeholders(len(values)/width, width, len(args))
-	if tx.dialect.name == "postgres" {
+	if q.tx.dialect.name == "postgres" {
 		// The types of the first row apply to all; without them they are text.
 		first, rest, _ := strings.Cut(list, ")")
 		first = strings.ReplaceAll(first, ",", "::bytea,")
 		list = first + "::bytea)" + rest
 	}
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		var hash []byte
 		if err := scan(&hash); err != nil {
 			return err
@@ -190,10 +190,10 @@ func (tx *Tx) updateSessions(rows [][]any, sql string, args ...any) (map[[32]byt
 	return done, err
 }
 
-// RepeatSession slides a session for which the predecessor's answer is repeated; false means
+// Repeat slides a session for which the predecessor's answer is repeated; false means
 // that the predecessor has expired since s was read.
-func (tx *Tx) RepeatSession(s Session, nowMS, expiresMS int64) (bool, error) {
-	n, err := tx.exec(`
+func (q Sessions) Repeat(s Session, nowMS, expiresMS int64) (bool, error) {
+	n, err := q.tx.exec(`
 		UPDATE sessions SET last_seen_ms = $1, expires_ms = $2
 		WHERE session_hash = $3 AND previous_hash = $4 AND revoked_ms IS NULL
 			AND (previous_until_ms IS NULL OR previous_until_ms > $1)`,
@@ -201,21 +201,21 @@ func (tx *Tx) RepeatSession(s Session, nowMS, expiresMS int64) (bool, error) {
 	return n == 1, err
 }
 
-// SeeSession records that a session was used, without sliding its expiry.
-func (tx *Tx) SeeSession(hash []byte, nowMS int64) error {
-	_, err := tx.exec(`UPDATE sessions SET last_seen_ms = $1 WHERE session_hash = $2 AND last_seen_ms < $1`, nowMS, hash)
+// See records that a session was used, without sliding its expiry.
+func (q Sessions) See(hash []byte, nowMS int64) error {
+	_, err := q.tx.exec(`UPDATE sessions SET last_seen_ms = $1 WHERE session_hash = $2 AND last_seen_ms < $1`, nowMS, hash)
 	return err
 }
 
-// ExtendSessions slides the expiry of at most SessionBatchMax sessions and returns
+// Extend slides the expiry of at most SessionBatchMax sessions and returns
 // the hashes of those that exist and are not revoked.
-func (tx *Tx) ExtendSessions(hashes [][32]byte, nowMS, expiresMS int64) (map[[32]byte]bool, error) {
+func (q Sessions) Extend(hashes [][32]byte, nowMS, expiresMS int64) (map[[32]byte]bool, error) {
 	alive := make(map[[32]byte]bool, len(hashes))
 	if len(hashes) == 0 {
 		return alive, nil
 	}
 	list := padded(hashArgs(hashes), 1)
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		var hash []byte
 		if err := scan(&hash); err != nil {
 			return err
@@ -249,11 +249,11 @@ func numbered(count, offset int) string {
 	return b.String()
 }
 
-// Sessions lists the sessions of an account that are neither revoked nor expired,
+// Of lists the sessions of an account that are neither revoked nor expired,
 // by device and id.
-func (tx *Tx) Sessions(account ds.AccountID, nowMS int64) ([]Session, error) {
+func (q Sessions) Of(account ds.AccountID, nowMS int64) ([]Session, error) {
 	var list []Session
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		s, err := scanSession(scan)
 		list = append(list, s)
 		return err
@@ -263,20 +263,20 @@ func (tx *Tx) Sessions(account ds.AccountID, nowMS int64) ([]Session, error) {
 	return list, err
 }
 
-// RevokeSessions ends the sessions of an account: the one with that id, those of that device,
+// Revoke ends the sessions of an account: the one with that id, those of that device,
 // or all if both are empty; but never the one with the hash keep (nil: no exception). Those
 // that seem to have expired are ended too, because an attached one lives on if its expiry could
 // not be written. It returns Hash, ID and ExpiresMS of the ended ones, in no order. See
 // LockRevocations.
-func (tx *Tx) RevokeSessions(account ds.AccountID, id string, device ds.DeviceID, keep []byte, nowMS int64) ([]Session, error) {
-	if err := tx.LockRevocations(); err != nil {
+func (q Sessions) Revoke(account ds.AccountID, id string, device ds.DeviceID, keep []byte, nowMS int64) ([]Session, error) {
+	if err := q.LockRevocations(); err != nil {
 		return nil, err
 	}
 	if keep == nil {
 		keep = []byte{0} // not a possible hash
 	}
 	var list []Session
-	err := tx.each(func(scan func(...any) error) error {
+	err := q.tx.each(func(scan func(...any) error) error {
 		var s Session
 		err := scan(&s.Hash, &s.ID, &s.ExpiresMS)
 		list = append(list, s)
@@ -285,25 +285,25 @@ func (tx *Tx) RevokeSessions(account ds.AccountID, id string, device ds.DeviceID
 		WHERE account = $2 AND (session_id = $3 OR $3 = '') AND (device = $4 OR $4 = '') AND session_hash <> $5
 			AND revoked_ms IS NULL
 		RETURNING session_hash, session_id, expires_ms`,
-		nowMS, string(account), id, string(device), keep, tx.revocation)
+		nowMS, string(account), id, string(device), keep, q.tx.revocation)
 	return list, err
 }
 
 // HasAccount reports whether any data belongs to an account: a session, a log or a key package.
-func (tx *Tx) HasAccount(account ds.AccountID) (bool, error) {
+func (q Sessions) HasAccount(account ds.AccountID) (bool, error) {
 	var has int64
-	err := tx.row(`SELECT CASE WHEN EXISTS (SELECT 1 FROM sessions WHERE account = $1)
+	err := q.tx.row(`SELECT CASE WHEN EXISTS (SELECT 1 FROM sessions WHERE account = $1)
 			OR EXISTS (SELECT 1 FROM logs WHERE log_id = $2)
 			OR EXISTS (SELECT 1 FROM key_packages WHERE account = $1 AND claimed_ms IS NULL) THEN 1 ELSE 0 END`,
 		string(account), string(ds.AccountLog(account))).Scan(&has)
 	return has == 1, err
 }
 
-// DeleteSessions deletes at most max sessions that expired before beforeMS and returns how
+// Delete deletes at most max sessions that expired before beforeMS and returns how
 // many.
-func (tx *Tx) DeleteSessions(beforeMS int64, max int) (int64, error) {
-	return tx.exec(`
+func (q Sessions) Delete(beforeMS int64, max int) (int64, error) {
+	return q.tx.exec(`
 		DELETE FROM sessions WHERE expires_ms < $1 AND session_hash IN (
-			SELECT session_hash FROM sessions WHERE expires_ms < $1 ORDER BY expires_ms, session_hash LIMIT `+bound(2)+` `+tx.dialect.skipLocked+`)`,
+			SELECT session_hash FROM sessions WHERE expires_ms < $1 ORDER BY expires_ms, session_hash LIMIT `+bound(2)+` `+q.tx.dialect.skipLocked+`)`,
 		beforeMS, max)
 }

@@ -54,13 +54,13 @@ func TestSessions(t *testing.T) {
 		one, two, other := session("1", "did:ex:ann", "b"), session("2", "did:ex:ann", "a"), session("3", "did:ex:eve", "a")
 		two.Features = nil
 		mustUpdate(t, db, func(tx *Tx) error {
-			return tx.InsertSessions([]Session{one, two, other})
+			return tx.Sessions.Insert([]Session{one, two, other})
 		})
-		if err := db.Update(context.Background(), func(tx *Tx) error { return tx.InsertSessions([]Session{one}) }); err == nil || ds.IsUnavailable(err) {
+		if err := db.Update(context.Background(), func(tx *Tx) error { return tx.Sessions.Insert([]Session{one}) }); err == nil || ds.IsUnavailable(err) {
 			t.Errorf("the same session twice: %v", err)
 		}
 		byResume := func(tx *Tx, hash []byte) (Session, error) {
-			found, err := tx.SessionsByResume([][32]byte{[32]byte(hash), [32]byte(hashOf("none")), [32]byte(hashOf("no one"))})
+			found, err := tx.Sessions.SessionsByResume([][32]byte{[32]byte(hash), [32]byte(hashOf("none")), [32]byte(hashOf("no one"))})
 			if err != nil || len(found) == 0 {
 				return Session{}, errors.Join(ErrNotFound, err)
 			}
@@ -70,11 +70,11 @@ func TestSessions(t *testing.T) {
 			return Session{}, ErrNotFound
 		}
 		rotate := func(tx *Tx, s Session, resumeHash []byte, expiresMS int64) (bool, error) {
-			done, err := tx.RotateSessions([]Rotation{{s, [32]byte(resumeHash), []byte("sealed next")}}, 20, expiresMS)
+			done, err := tx.Sessions.Rotate([]Rotation{{s, [32]byte(resumeHash), []byte("sealed next")}}, 20, expiresMS)
 			return done[[32]byte(s.Hash)], err
 		}
 		limit := func(tx *Tx, s Session, resumeHash []byte, untilMS int64) error {
-			return tx.LimitPredecessors([]Successor{{[32]byte(s.Hash), [32]byte(resumeHash)}}, untilMS)
+			return tx.Sessions.LimitPredecessors([]Successor{{[32]byte(s.Hash), [32]byte(resumeHash)}}, untilMS)
 		}
 		find := func(find func(tx *Tx, hash []byte) (Session, error), hash []byte) string {
 			var s Session
@@ -90,11 +90,12 @@ func TestSessions(t *testing.T) {
 			}
 			return fmt.Sprint(s.ID, s.Device, s.Label, s.Features, s.CreatedMS, s.LastSeenMS, s.ExpiresMS, string(s.ResumeSealed))
 		}
+		bySession := func(tx *Tx, hash []byte) (Session, error) { return tx.Sessions.Get(hash) }
 		const asStored = "sid_1{did:ex:ann b}label[bundle marker] 10 10 1000sealed 1"
 		for _, test := range []struct{ name, got, want string }{
-			{"by session token", find((*Tx).Session, one.Hash), asStored},
+			{"by session token", find(bySession, one.Hash), asStored},
 			{"by resume token", find(byResume, one.ResumeHash), asStored},
-			{"by the wrong one", find((*Tx).Session, one.ResumeHash), ""},
+			{"by the wrong one", find(bySession, one.ResumeHash), ""},
 			{"by the other wrong one", find(byResume, one.Hash), ""},
 		} {
 			if test.got != test.want {
@@ -114,7 +115,7 @@ func TestSessions(t *testing.T) {
 			if err != nil || !slices.Equal(s.PreviousHash, one.ResumeHash) || !slices.Equal(s.ResumeHash, next) || s.ExpiresMS != 2000 {
 				t.Errorf("got %+v, %v", s, err)
 			}
-			if ok, err := tx.RepeatSession(s, 30, 3000); err != nil || !ok {
+			if ok, err := tx.Sessions.Repeat(s, 30, 3000); err != nil || !ok {
 				t.Errorf("repeat: %v, %v", ok, err)
 			}
 			if err := limit(tx, s, one.ResumeHash, 35); err != nil { // not the current one
@@ -126,14 +127,14 @@ func TestSessions(t *testing.T) {
 			if err := limit(tx, s, next, 40); err != nil {
 				t.Error(err)
 			}
-			if ok, err := tx.RepeatSession(s, 39, 3000); err != nil || !ok {
+			if ok, err := tx.Sessions.Repeat(s, 39, 3000); err != nil || !ok {
 				t.Errorf("repeat of the limited: %v, %v", ok, err)
 			}
-			if ok, err := tx.RepeatSession(s, 40, 4000); err != nil || ok {
+			if ok, err := tx.Sessions.Repeat(s, 40, 4000); err != nil || ok {
 				t.Errorf("repeat of what has ended: %v, %v", ok, err)
 			}
 			for _, want := range []struct{ nowMS, n int64 }{{39, 0}, {40, 1}, {41, 0}} {
-				if n, err := tx.ForgetPredecessors(want.nowMS, len("sealed"), 10); err != nil || n != want.n {
+				if n, err := tx.Sessions.ForgetPredecessors(want.nowMS, len("sealed"), 10); err != nil || n != want.n {
 					t.Errorf("forgotten at %d: %d, %v", want.nowMS, n, err)
 				}
 			}
@@ -148,18 +149,18 @@ func TestSessions(t *testing.T) {
 
 		mustUpdate(t, db, func(tx *Tx) error {
 			hashes := [][32]byte{[32]byte(one.Hash), [32]byte(two.Hash), [32]byte(hashOf("none"))}
-			alive, err := tx.ExtendSessions(hashes, 50, 2500)
+			alive, err := tx.Sessions.Extend(hashes, 50, 2500)
 			if err != nil || len(alive) != 2 || alive[hashes[2]] {
 				t.Errorf("extend: %v, %v", alive, err)
 			}
-			if err := errors.Join(tx.SeeSession(two.Hash, 60), tx.SeeSession(two.Hash, 55)); err != nil {
+			if err := errors.Join(tx.Sessions.See(two.Hash, 60), tx.Sessions.See(two.Hash, 55)); err != nil {
 				t.Error(err)
 			}
-			list, err := tx.Sessions("did:ex:ann", 2600)
+			list, err := tx.Sessions.Of("did:ex:ann", 2600)
 			if err != nil || len(list) != 1 || list[0].ID != "sid_1" || list[0].ExpiresMS != 3000 {
 				t.Errorf("extending has shortened, or the expired are listed: %+v, %v", list, err)
 			}
-			list, err = tx.Sessions("did:ex:ann", 100)
+			list, err = tx.Sessions.Of("did:ex:ann", 100)
 			if err != nil || len(list) != 2 || list[0].ID != "sid_2" || list[0].LastSeenMS != 60 || list[0].Features != nil {
 				t.Errorf("list: %+v, %v", list, err)
 			}
@@ -169,7 +170,7 @@ func TestSessions(t *testing.T) {
 		mustUpdate(t, db, func(tx *Tx) error {
 			revoke := func(id string, device ds.DeviceID, keep []byte, want int) {
 				t.Helper()
-				list, err := tx.RevokeSessions("did:ex:ann", id, device, keep, 70)
+				list, err := tx.Sessions.Revoke("did:ex:ann", id, device, keep, 70)
 				if err != nil || len(list) != want {
 					t.Errorf("revoke %q %q: %+v, %v", id, device, list, err)
 				}
@@ -181,7 +182,7 @@ func TestSessions(t *testing.T) {
 			revoke("", "", one.Hash, 0)
 			revoke("sid_1", "", nil, 1)
 			for _, find := range []func() (Session, error){
-				func() (Session, error) { return tx.Session(one.Hash) },
+				func() (Session, error) { return tx.Sessions.Get(one.Hash) },
 				func() (Session, error) { return byResume(tx, hashOf("next")) },
 			} {
 				if _, err := find(); !errors.Is(err, ErrNotFound) {
@@ -191,12 +192,12 @@ func TestSessions(t *testing.T) {
 			if ok, err := rotate(tx, two, hashOf("x"), 8000); err != nil || ok {
 				t.Errorf("a revoked session is resumed: %v, %v", ok, err)
 			}
-			alive, err := tx.ExtendSessions([][32]byte{[32]byte(one.Hash)}, 80, 8000)
+			alive, err := tx.Sessions.Extend([][32]byte{[32]byte(one.Hash)}, 80, 8000)
 			if err != nil || len(alive) != 0 {
 				t.Errorf("a revoked session is extended: %v, %v", alive, err)
 			}
 			for _, want := range []int64{2, 1, 0} {
-				if n, err := tx.DeleteSessions(5000, 2); err != nil || n != want {
+				if n, err := tx.Sessions.Delete(5000, 2); err != nil || n != want {
 					t.Errorf("deleted %d, want %d: %v", n, want, err)
 				}
 			}
@@ -212,7 +213,7 @@ func TestConsumeNonces(t *testing.T) {
 		}
 		consume := func(nonces []Nonce) (fresh []bool) {
 			mustUpdate(t, db, func(tx *Tx) (err error) {
-				fresh, err = tx.ConsumeNonces(nonces)
+				fresh, err = tx.Sessions.ConsumeNonces(nonces)
 				return err
 			})
 			return fresh
@@ -237,7 +238,7 @@ func TestConsumeNonces(t *testing.T) {
 		}
 		boom := errors.New("boom")
 		err := db.Update(context.Background(), func(tx *Tx) error {
-			if _, err := tx.ConsumeNonces([]Nonce{nonce(1000)}); err != nil {
+			if _, err := tx.Sessions.ConsumeNonces([]Nonce{nonce(1000)}); err != nil {
 				return err
 			}
 			return boom
@@ -250,7 +251,7 @@ func TestConsumeNonces(t *testing.T) {
 		}
 		mustUpdate(t, db, func(tx *Tx) error {
 			for _, want := range []int64{3, 2, 0} { // those that expire at 1001 … 1005
-				if n, err := tx.DeleteNonces(1006, 3); err != nil || n != want {
+				if n, err := tx.Sessions.DeleteNonces(1006, 3); err != nil || n != want {
 					t.Errorf("deleted %d, want %d: %v", n, want, err)
 				}
 			}

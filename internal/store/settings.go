@@ -20,22 +20,22 @@ type PolicyChange struct {
 }
 
 // writeSettings writes the parts of a batch that belong to the details of conversations.
-func (tx *Tx) writeSettings(b *Batch) error {
+func (co Conversations) writeSettings(b *Batch) error {
 	for _, d := range b.Details {
-		if err := tx.later(`INSERT INTO conversation_details (log_id, creator, suite, title, description) VALUES ($1, $2, $3, $4, $5)`,
+		if err := co.tx.later(`INSERT INTO conversation_details (log_id, creator, suite, title, description) VALUES ($1, $2, $3, $4, $5)`,
 			string(ds.ConversationLog(d.Conversation)), string(d.Creator), d.Suite, d.Title, d.Description); err != nil {
 			return err
 		}
 	}
 	for _, p := range b.Policies {
-		if err := tx.later(`INSERT INTO conversation_details (log_id, policy_ms, policy_by) VALUES ($1, $2, $3)
+		if err := co.tx.later(`INSERT INTO conversation_details (log_id, policy_ms, policy_by) VALUES ($1, $2, $3)
 			ON CONFLICT (log_id) DO UPDATE SET policy_ms = excluded.policy_ms, policy_by = excluded.policy_by`,
 			string(ds.ConversationLog(p.Conversation)), p.AtMS, string(p.By)); err != nil {
 			return err
 		}
 	}
 	for _, g := range b.Infos {
-		if err := tx.later(`INSERT INTO conversation_details (log_id, group_info, group_info_pos, group_info_epoch) VALUES ($1, $2, $3, $4)
+		if err := co.tx.later(`INSERT INTO conversation_details (log_id, group_info, group_info_pos, group_info_epoch) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (log_id) DO UPDATE SET group_info = excluded.group_info, group_info_pos = excluded.group_info_pos,
 				group_info_epoch = excluded.group_info_epoch`,
 			string(ds.ConversationLog(g.Conversation)), g.Body, g.Pos, g.Epoch); err != nil {
@@ -47,18 +47,18 @@ func (tx *Tx) writeSettings(b *Batch) error {
 
 // GroupInfoEpochs returns the epochs of the conversations' GroupInfos, as far as they are
 // known. The caller holds the heads, or names them when it writes.
-func (tx *Tx) GroupInfoEpochs(ids []ds.ConversationID) (map[ds.ConversationID]int64, error) {
+func (co Conversations) GroupInfoEpochs(ids []ds.ConversationID) (map[ds.ConversationID]int64, error) {
 	found := make(map[ds.ConversationID]int64, len(ids))
 	if len(ids) == 0 {
 		return found, nil
 	}
-	err := tx.each(func(scan func(...any) error) error {
+	err := co.tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
 		var epoch int64
 		err := scan(&log, &epoch)
 		found[log.Conversation()] = epoch
 		return err
-	}, `SELECT log_id, group_info_epoch FROM conversation_details WHERE log_id `+tx.in(1)+` AND group_info_epoch IS NOT NULL`,
-		tx.setOf(conversationLogs(ids)))
+	}, `SELECT log_id, group_info_epoch FROM conversation_details WHERE log_id `+co.tx.in(1)+` AND group_info_epoch IS NOT NULL`,
+		co.tx.setOf(conversationLogs(ids)))
 	return found, err
 }

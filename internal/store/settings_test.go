@@ -51,10 +51,10 @@ func testViews(t *testing.T, db *DB) {
 		var list []ds.View
 		db.must(t, func(tx *Tx) error {
 			var err error
-			if list, err = tx.Views(q); err != nil {
+			if list, err = tx.Conversations.Views(q); err != nil {
 				return err
 			}
-			return tx.Participants(list)
+			return tx.Conversations.Participants(list)
 		})
 		return viewIDs(list)
 	}
@@ -80,19 +80,19 @@ func testViews(t *testing.T, db *DB) {
 		}
 	}
 	db.must(t, func(tx *Tx) error {
-		list, err := tx.Views(ViewQuery{Account: "ann", Only: "c2", Count: 1})
+		list, err := tx.Conversations.Views(ViewQuery{Account: "ann", Only: "c2", Count: 1})
 		if err != nil {
 			return err
 		}
 		v := list[0]
 		same(t, "details", v.Details, ds.Details{Creator: "bob", Suite: "S", Title: "Tea", Description: "at five"})
 		same(t, "head", []any{v.Policy.MaxMembers, string(v.ConfirmationTag), v.Role, v.JoinedMS}, []any{int64(7), "tag", ds.Plain, int64(30)})
-		old, err := tx.Views(ViewQuery{Account: "ann", Only: "old", Count: 1})
+		old, err := tx.Conversations.Views(ViewQuery{Account: "ann", Only: "old", Count: 1})
 		if err != nil {
 			return err
 		}
 		same(t, "joined with a record that says when", old[0].JoinedMS, int64(15))
-		n, err := tx.CountWaiting("ann")
+		n, err := tx.Conversations.CountWaiting("ann")
 		same(t, "waiting", n, int64(2))
 		return err
 	})
@@ -108,17 +108,17 @@ func testViews(t *testing.T, db *DB) {
 	} {
 		role(want.Role)
 		db.must(t, func(tx *Tx) error {
-			list, err := tx.Views(ViewQuery{Account: "ann", Only: "c1", Count: 1})
+			list, err := tx.Conversations.Views(ViewQuery{Account: "ann", Only: "c1", Count: 1})
 			if err != nil {
 				return err
 			}
-			err = tx.Participants(list)
+			err = tx.Conversations.Participants(list)
 			same(t, "participant", list[0].Participants[1], want)
 			return err
 		})
 	}
 	db.must(t, func(tx *Tx) error {
-		all, err := tx.PresentStays([]ds.ConversationID{"c1", "c4"})
+		all, err := tx.Conversations.PresentStays([]ds.ConversationID{"c1", "c4"})
 		same(t, "stays", all, map[MemberKey]ds.Interval{{Conversation: "c1", Account: "ann"}: {From: 2, Role: ds.Plain},
 			{Conversation: "c1", Account: "zoe"}: {From: 1, Role: ds.Plain}})
 		if err != nil {
@@ -129,7 +129,7 @@ func testViews(t *testing.T, db *DB) {
 			pos  int64
 			want bool
 		}{{"c1", 9, true}, {"c4", 2, true}, {"c4", 3, false}, {"none", 0, false}} {
-			is, err := tx.HasStaysAfter(row.id, row.pos)
+			is, err := tx.Conversations.HasStaysAfter(row.id, row.pos)
 			if same(t, fmt.Sprint("stays after ", row.id, row.pos), is, row.want); err != nil {
 				return err
 			}
@@ -145,17 +145,17 @@ func testSettings(t *testing.T, db *DB) {
 		Stays: []Stay{{Conversation: "c1", Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Owner}}}})
 	db.write(t, Batch{Infos: []GroupInfo{{Conversation: "c1", Pos: 2, Epoch: 5, Body: []byte("\x00\x01\x00\x04\x00\x01\x00\x03five")}}})
 	db.must(t, func(tx *Tx) error {
-		epochs, err := tx.GroupInfoEpochs([]ds.ConversationID{"c1", "c2", "none"})
+		epochs, err := tx.Conversations.GroupInfoEpochs([]ds.ConversationID{"c1", "c2", "none"})
 		if err != nil {
 			return err
 		}
 		same(t, "epochs", epochs, map[ds.ConversationID]int64{"c1": 5})
-		info, err := tx.GroupInfo("c1")
+		info, err := tx.Conversations.GroupInfo("c1")
 		if err != nil {
 			return err
 		}
 		same(t, "info", string(info[8:]), "five")
-		list, err := tx.Views(ViewQuery{Account: "ann", Only: "c1", Count: 1})
+		list, err := tx.Conversations.Views(ViewQuery{Account: "ann", Only: "c1", Count: 1})
 		if err != nil {
 			return err
 		}
@@ -172,7 +172,7 @@ func testTagOfFormerEpoch(t *testing.T, db *DB) {
 	db.write(t, Batch{Created: []ds.Conversation{before}})
 	tag := func() string {
 		return string(read(t, db, func(tx *Tx) ([]byte, error) {
-			c, err := tx.Head("c1")
+			c, err := tx.Logs.Head("c1")
 			if err != nil {
 				return nil, err
 			}
@@ -185,7 +185,7 @@ func testTagOfFormerEpoch(t *testing.T, db *DB) {
 		return err
 	})
 	same(t, "tag of the epoch before", tag(), "")
-	now := read(t, db, func(tx *Tx) (ds.Conversation, error) { return tx.Head("c1") })
+	now := read(t, db, func(tx *Tx) (ds.Conversation, error) { return tx.Logs.Head("c1") })
 	after := now
 	after.Pos, after.ConfirmationTag = now.Pos+1, []byte("tag") // the same bytes, of this epoch
 	db.write(t, Batch{Changed: []Change{{Before: now, After: after}}})
@@ -224,7 +224,7 @@ func testRecipientsSwept(t *testing.T, db *DB) {
 	db.write(t, Batch{Welcomes: []Welcome{{ID: "w1", Conversation: "c1", Pos: 1, Body: []byte("w"), ExpiresMS: soon}, {ID: "w2", Conversation: "c1", Pos: 1, Body: []byte("w"), ExpiresMS: soon + time.Hour.Milliseconds()}},
 		Recipients: []WelcomeRecipient{{WelcomeID: "w1", Conversation: "c1", Account: "ann"}, {WelcomeID: "w2", Conversation: "c1", Account: "ann"}}})
 	pass(2 * time.Minute)
-	db.must(t, func(tx *Tx) error { return tx.SweepWelcomes() })
+	db.must(t, func(tx *Tx) error { return tx.Welcomes.Sweep() })
 	db.must(t, func(tx *Tx) error {
 		var n int64
 		err := tx.row(`SELECT COUNT(*) FROM welcome_recipients`).Scan(&n)

@@ -253,7 +253,7 @@ func (e *sqliteEngine) read(ctx context.Context, nowMS int64, fn func(*Tx) error
 	defer func() { e.readers <- c }()
 	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
 	defer cancel()
-	return sqliteFault(fn(&Tx{ctx: ctx, conn: c, dialect: dialect{name: "sqlite"}, nowMS: nowMS}))
+	return sqliteFault(fn(newTx(ctx, c, dialect{name: "sqlite"}, nowMS)))
 }
 
 func (e *sqliteEngine) run(ctx context.Context, pool chan *sqliteConn, begin string, nowMS int64, fn func(*Tx) error) error {
@@ -274,7 +274,7 @@ func (e *sqliteEngine) run(ctx context.Context, pool chan *sqliteConn, begin str
 			_, _ = c.exec(steady, "ROLLBACK", nil)
 		}
 	}()
-	if err := fn(&Tx{ctx: ctx, conn: c, dialect: dialect{name: "sqlite"}, nowMS: nowMS}); err != nil {
+	if err := fn(newTx(ctx, c, dialect{name: "sqlite"}, nowMS)); err != nil {
 		return sqliteFault(err)
 	}
 	if _, err := c.exec(steady, "COMMIT", nil); err != nil {

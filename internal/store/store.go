@@ -186,18 +186,6 @@ func (db *DB) run(ctx context.Context, transact func(context.Context, int64, fun
 
 func (db *DB) nowMS() int64 { return db.now().UnixMilli() }
 
-// Tx is a running transaction. It belongs to the function it was given to and is
-// not safe for concurrent use.
-type Tx struct {
-	ctx     context.Context
-	conn    conn
-	dialect dialect
-	nowMS   int64 // the time of the transaction's start by the store's clock
-
-	hasWritten bool  // a batch
-	revocation int64 // the transaction's number among those that revoke sessions, or 0
-}
-
 // NowMS returns the time of the transaction's start, in milliseconds.
 func (tx *Tx) NowMS() int64 { return tx.nowMS }
 

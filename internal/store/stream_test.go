@@ -26,7 +26,7 @@ func TestStreamRows(t *testing.T) {
 			write := func(want bool, rows ...StreamRow) {
 				t.Helper()
 				db.must(t, func(tx *Tx) error {
-					written, err := tx.WriteStreamRows(rows, bounds)
+					written, err := tx.Streams.Write(rows, bounds)
 					same(t, "written", slices.Contains(written, !want), false)
 					return err
 				})
@@ -34,7 +34,7 @@ func TestStreamRows(t *testing.T) {
 			ann := ds.Device{Account: "ann", ID: "phone"}
 			state := func(name string, device ds.Device, n int64) string {
 				t.Helper()
-				r := read(t, db, func(tx *Tx) (StreamRows, error) { return tx.StreamRows(name, device, n, time.Hour) })
+				r := read(t, db, func(tx *Tx) (StreamRows, error) { return tx.Streams.Rows(name, device, n, time.Hour) })
 				return fmt.Sprintf("%s|%s|%s|%d", r.First, r.Check, r.Last, r.N)
 			}
 			write(true, opening("s1", "ann", 10), StreamRow{Stream: "s1", N: 1, Moves: []byte("one")})
@@ -71,7 +71,7 @@ func TestStreamRows(t *testing.T) {
 			same(t, "one whose writer did not learn that it was written", state("s1", ann, 30), "all of s1|24|30 again|30")
 
 			pass(40 * time.Minute)
-			db.must(t, func(tx *Tx) error { return tx.RenewStreams([]string{"s1", "s9"}) })
+			db.must(t, func(tx *Tx) error { return tx.Streams.Renew([]string{"s1", "s9"}) })
 			pass(40 * time.Minute)
 			same(t, "renewed", state("s1", ann, 24), "all of s1||24|24")
 			pass(20 * time.Minute)
@@ -79,7 +79,7 @@ func TestStreamRows(t *testing.T) {
 			write(true, opening("s2", "ann", 10))
 			for _, more := range []bool{true, false} {
 				db.must(t, func(tx *Tx) error {
-					got, err := tx.SweepStreams(time.Hour, 1)
+					got, err := tx.Streams.Sweep(time.Hour, 1)
 					same(t, "more to sweep", got, more)
 					return err
 				})
@@ -98,16 +98,16 @@ func TestStreamRows(t *testing.T) {
 func TestRowsOfDeletedStreams(t *testing.T) {
 	db := open(t, "postgres")
 	db.must(t, func(tx *Tx) error {
-		_, err := tx.WriteStreamRows([]StreamRow{opening("s1", "ann", 10)}, bounds)
+		_, err := tx.Streams.Write([]StreamRow{opening("s1", "ann", 10)}, bounds)
 		return err
 	})
 	deleted := make(chan error)
 	db.must(t, func(tx *Tx) error {
-		if _, err := tx.WriteStreamRows([]StreamRow{{Stream: "s1", N: 1}}, bounds); err != nil {
+		if _, err := tx.Streams.Write([]StreamRow{{Stream: "s1", N: 1}}, bounds); err != nil {
 			return err
 		}
 		go func() {
-			deleted <- db.Update(t.Context(), func(tx *Tx) error { return tx.DeleteStreams([]string{"s1"}) })
+			deleted <- db.Update(t.Context(), func(tx *Tx) error { return tx.Streams.Delete([]string{"s1"}) })
 		}()
 		select {
 		case err := <-deleted: // it did not wait
@@ -134,21 +134,21 @@ func TestStreamsAreEvicted(t *testing.T) {
 			write := func(rows ...StreamRow) {
 				pass(time.Second)
 				db.must(t, func(tx *Tx) error {
-					if _, err := tx.WriteStreamRows(rows, bounds); err != nil {
+					if _, err := tx.Streams.Write(rows, bounds); err != nil {
 						return err
 					}
-					names, err := tx.ExcessStreams(rows[0].Device.Account, bounds)
+					names, err := tx.Streams.Excess(rows[0].Device.Account, bounds)
 					if err != nil {
 						return err
 					}
-					return tx.DeleteStreams(names)
+					return tx.Streams.Delete(names)
 				})
 			}
 			kept := func(want string) {
 				t.Helper()
 				var names []string
 				db.must(t, func(tx *Tx) (err error) {
-					names, err = tx.streamNames(`SELECT s.stream_id FROM streams s JOIN stream_rows r ON r.stream_id = s.stream_id ORDER BY s.stream_id`)
+					names, err = tx.Streams.streamNames(`SELECT s.stream_id FROM streams s JOIN stream_rows r ON r.stream_id = s.stream_id ORDER BY s.stream_id`)
 					return err
 				})
 				same(t, "kept", strings.Join(names, " "), want)
@@ -157,7 +157,7 @@ func TestStreamsAreEvicted(t *testing.T) {
 			write(opening("s1", "ann", 10), opening("s2", "ann", 10))
 			write(opening("s3", "ann", 10))
 			pass(time.Second)
-			db.must(t, func(tx *Tx) error { return tx.RenewStreams([]string{"s1"}) })
+			db.must(t, func(tx *Tx) error { return tx.Streams.Renew([]string{"s1"}) })
 			write(opening("s4", "ann", 10))
 			kept("e1 s1 s3 s4")
 			write(opening("s5", "ann", 985))
@@ -191,12 +191,12 @@ func TestActiveConversations(t *testing.T) {
 			db.write(t, b)
 			find := func(max int, oldest, latest int64) string {
 				return fmt.Sprint(read(t, db, func(tx *Tx) ([]ds.ConversationID, error) {
-					return tx.ActiveConversations("ann", max, ActiveBounds{Oldest: oldest, Latest: latest})
+					return tx.Conversations.ActiveConversations("ann", max, ActiveBounds{Oldest: oldest, Latest: latest})
 				}))
 			}
 			same(t, "the most active", find(6, 100, 100), "[c00 c05 c15 c19 c18 c17]")
 			same(t, "within bounds", find(100, 2, 3), "[c00 c19 c18 c03 c01]")
-			same(t, "former", fmt.Sprint(read(t, db, func(tx *Tx) ([]ds.ConversationID, error) { return tx.FormerConversations("ann", 10) })), "[c10]")
+			same(t, "former", fmt.Sprint(read(t, db, func(tx *Tx) ([]ds.ConversationID, error) { return tx.Conversations.FormerConversations("ann", 10) })), "[c10]")
 		})
 	}
 }
@@ -212,17 +212,17 @@ func TestConversationIDs(t *testing.T) {
 			stays = append(stays, Stay{Conversation: "c2", Account: "ann", Interval: ds.Interval{Until: 3}}, Stay{Conversation: "other", Account: "eve", Interval: ds.Interval{From: 1, Role: ds.Plain}})
 			db.write(t, Batch{Stays: stays, Roles: []Stay{{Conversation: "c1", Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Admin}}, {Conversation: "c3", Account: "ann", Interval: ds.Interval{From: 9, Role: ds.Admin}}}})
 			db.must(t, func(tx *Tx) error {
-				got, err := tx.ConversationIDs("ann", 10)
+				got, err := tx.Conversations.ConversationIDs("ann", 10)
 				same(t, "all", got, []ds.ConversationID{"c0", "c1", "c3", "c4"})
 				if err != nil {
 					return err
 				}
-				got, err = tx.ConversationIDs("ann", 2)
+				got, err = tx.Conversations.ConversationIDs("ann", 2)
 				same(t, "two", got, []ds.ConversationID{"c0", "c1"})
 				if err != nil {
 					return err
 				}
-				stays, err := tx.Intervals([]MemberKey{{"c1", "ann"}, {"c3", "ann"}})
+				stays, err := tx.Conversations.Intervals([]MemberKey{{"c1", "ann"}, {"c3", "ann"}})
 				same(t, "roles", stays, map[MemberKey][]ds.Interval{
 					{"c1", "ann"}: {{From: 1, Role: ds.Admin}}, {"c3", "ann"}: {{From: 1, Role: ds.Plain}}})
 				return err

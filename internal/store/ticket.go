@@ -15,22 +15,22 @@ type Ticket struct {
 	ExpiresMS     int64
 }
 
-// InsertTicket stores a ticket. Its generation is the known one of the account's devices; that
+// Insert stores a ticket. Its generation is the known one of the account's devices; that
 // of t is ignored.
-func (tx *Tx) InsertTicket(t Ticket) error {
-	_, err := tx.exec(`INSERT INTO tickets (ticket_hash, account, generation, conversations, expires_ms)
+func (q Tickets) Insert(t Ticket) error {
+	_, err := q.tx.exec(`INSERT INTO tickets (ticket_hash, account, generation, conversations, expires_ms)
 		SELECT $1, $2, COALESCE((SELECT MAX(d.generation) FROM devices d WHERE d.account = $2), 0), $3, CAST($4 AS BIGINT)`,
 		t.Hash[:], string(t.Account), asJSON(append([]ds.ConversationID{}, t.Conversations...)), t.ExpiresMS)
 	return err
 }
 
-// TakeTicket deletes a ticket and returns it, expired or not: only one caller ever gets it. The
+// Take deletes a ticket and returns it, expired or not: only one caller ever gets it. The
 // others get ErrNotFound.
-func (tx *Tx) TakeTicket(hash [32]byte) (Ticket, error) {
+func (q Tickets) Take(hash [32]byte) (Ticket, error) {
 	t := Ticket{Hash: hash}
 	var generation int64
 	var list string
-	err := tx.row(`DELETE FROM tickets WHERE ticket_hash = $1 RETURNING account, generation, conversations, expires_ms`, hash[:]).
+	err := q.tx.row(`DELETE FROM tickets WHERE ticket_hash = $1 RETURNING account, generation, conversations, expires_ms`, hash[:]).
 		Scan(&t.Account, &generation, &list, &t.ExpiresMS)
 	if err != nil {
 		return t, notFound(err)
@@ -39,20 +39,20 @@ func (tx *Tx) TakeTicket(hash [32]byte) (Ticket, error) {
 	return t, json.Unmarshal([]byte(list), &t.Conversations)
 }
 
-// SweepTickets deletes expired tickets.
-func (tx *Tx) SweepTickets() error {
-	_, err := tx.exec(`DELETE FROM tickets WHERE expires_ms <= $1`, tx.nowMS)
+// Sweep deletes expired tickets.
+func (q Tickets) Sweep() error {
+	_, err := q.tx.exec(`DELETE FROM tickets WHERE expires_ms <= $1`, q.tx.nowMS)
 	return err
 }
 
 // CountStays returns the number of the conversations, each named once, that account is in.
-func (tx *Tx) CountStays(account ds.AccountID, ids []ds.ConversationID) (int, error) {
+func (co Conversations) CountStays(account ds.AccountID, ids []ds.ConversationID) (int, error) {
 	logs := make([]string, len(ids))
 	for i, id := range ids {
 		logs[i] = string(ds.ConversationLog(id))
 	}
 	var n int64
-	err := tx.row(`SELECT COUNT(*) FROM intervals WHERE log_id `+tx.in(1)+` AND account = $2 AND until_pos IS NULL`,
-		tx.setOf(logs), string(account)).Scan(&n)
+	err := co.tx.row(`SELECT COUNT(*) FROM intervals WHERE log_id `+co.tx.in(1)+` AND account = $2 AND until_pos IS NULL`,
+		co.tx.setOf(logs), string(account)).Scan(&n)
 	return int(n), err
 }

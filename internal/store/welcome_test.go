@@ -18,7 +18,7 @@ func TestWelcomeRecipients(t *testing.T) {
 					{Device: phone, Ref: "cc", Body: []byte("x"), LastResort: true}}, []string{"aa", "bb", "opaque-1", "cc"}); err != nil {
 					return err
 				}
-				_, err := tx.OpenAdditions(tablet, []ds.ConversationID{"c1", "c2"}, []string{"a1", "a2"})
+				_, err := tx.Devices.OpenAdditions(tablet, []ds.ConversationID{"c1", "c2"}, []string{"a1", "a2"})
 				return err
 			})
 			to := func(welcome, account, device, ref string) WelcomeRecipient {
@@ -31,20 +31,20 @@ func TestWelcomeRecipients(t *testing.T) {
 					{ID: "w3", Conversation: "c1", Pos: 3, Body: []byte("gone"), ExpiresMS: clock.now.UnixMilli()}},
 				Recipients: append(list, list[0]), Entered: []Entered{{Conversation: "c1", By: "ann", Devices: []ds.Device{tablet, phone}, Packages: []string{"aa", "cc", "zz"}}}})
 			db.must(t, func(tx *Tx) error {
-				waiting, err := tx.WaitingWelcomes("bob", "c1", 10)
+				waiting, err := tx.Welcomes.Waiting("bob", "c1", 10)
 				same(t, "waiting", waiting, []WelcomeRecipient{list[2], list[0]})
 				if err != nil {
 					return err
 				}
-				n, err := tx.ConsumeWelcomes(list[:1], "because")
+				n, err := tx.Welcomes.Consume(list[:1], "because")
 				same(t, "consumed", n, int64(1))
 				if err != nil {
 					return err
 				}
-				if n, err = tx.ConsumeWelcomes(list[:1], ""); n != 0 || err != nil {
+				if n, err = tx.Welcomes.Consume(list[:1], ""); n != 0 || err != nil {
 					t.Errorf("consumed again: %d, %v", n, err)
 				}
-				waiting, err = tx.WaitingWelcomes("bob", "c1", 10)
+				waiting, err = tx.Welcomes.Waiting("bob", "c1", 10)
 				same(t, "still waiting", waiting, list[2:3])
 				if err != nil {
 					return err
@@ -54,35 +54,35 @@ func TestWelcomeRecipients(t *testing.T) {
 					return err
 				}
 				same(t, "reason", reason, "because")
-				owners, err := tx.PackageOwners([]string{"aa", "bb", "opaque-1", "zz"})
+				owners, err := tx.Welcomes.PackageOwners([]string{"aa", "bb", "opaque-1", "zz"})
 				same(t, "owners", owners, map[string]ds.Device{"aa": phone, "bb": phone})
 				if err != nil {
 					return err
 				}
-				publishers, err := tx.Publishers([]ds.AccountID{"ann", "bob"})
+				publishers, err := tx.Welcomes.Publishers([]ds.AccountID{"ann", "bob"})
 				same(t, "publishers", publishers, map[ds.AccountID]bool{"bob": true})
 				if err != nil {
 					return err
 				}
 				from := Pool{Account: "bob", Device: "phone", OnlyMLS: true}
-				p, err := tx.ClaimKeyPackage(from, "eve")
+				p, err := tx.Packages.Claim(from, "eve")
 				same(t, "the one that was not used", p.Ref, "bb")
 				if err != nil {
 					return err
 				}
-				p, err = tx.ClaimKeyPackage(from, "eve")
+				p, err = tx.Packages.Claim(from, "eve")
 				same(t, "the last one", p.Ref, "cc")
 				if err != nil {
 					return err
 				}
-				left, err := tx.OpenAdditions(tablet, []ds.ConversationID{"c1", "c2"}, []string{"a3", "a4"})
+				left, err := tx.Devices.OpenAdditions(tablet, []ds.ConversationID{"c1", "c2"}, []string{"a3", "a4"})
 				if len(left) != 1 || left[0].Conversation != "c2" {
 					t.Errorf("additions that are left: %+v", left)
 				}
 				if err != nil {
 					return err
 				}
-				return tx.SweepWelcomes()
+				return tx.Welcomes.Sweep()
 			})
 		})
 	}

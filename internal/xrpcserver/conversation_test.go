@@ -112,7 +112,7 @@ func (w *world) waitingFor(name, id string) []string {
 	w.t.Helper()
 	var out []string
 	must(w.t, w.store.View(context.Background(), func(tx *store.Tx) error {
-		list, err := tx.WaitingWelcomes(ds.AccountID(w.did(name)), ds.ConversationID(id), 100)
+		list, err := tx.Welcomes.Waiting(ds.AccountID(w.did(name)), ds.ConversationID(id), 100)
 		for _, r := range list {
 			device, ref := string(r.Device), r.KeyPackageRef
 			if device == "" {

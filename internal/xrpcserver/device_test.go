@@ -371,7 +371,7 @@ func (w *world) records(log ds.LogID) (list []ds.Record) {
 	w.t.Helper()
 	must(w.t, w.store.View(context.Background(), func(tx *store.Tx) error {
 		var err error
-		list, err = tx.RecordsAfter(log, 0, 1000, 1<<20)
+		list, err = tx.Logs.RecordsAfter(log, 0, 1000, 1<<20)
 		return err
 	}))
 	return list

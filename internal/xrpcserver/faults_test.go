@@ -102,7 +102,7 @@ func usedLater(t *testing.T, w *world) {
 	for range 5 {
 		w.later.Add(time.Minute.Milliseconds())
 		must(t, w.store.Update(context.Background(), func(tx *store.Tx) error { // as housekeeping does, which is more patient
-			_, err := tx.DeleteNonces(w.now().UnixMilli(), 1000)
+			_, err := tx.Sessions.DeleteNonces(w.now().UnixMilli(), 1000)
 			return err
 		}))
 		w.callWith(token, xrpc.GetConvos, params()).refused("401 " + identity.NameReplayed)
@@ -314,7 +314,7 @@ func agedPackages(t *testing.T, w *world) {
 	in["expires"] = w.now().Add(80 * 24 * time.Hour)
 	w.call("ann", xrpc.PublishKeyPackages, object{"action": "publish", "keyPackages": []object{in}, "deviceId": device}).fields()
 	w.later.Add((79 * 24 * time.Hour).Milliseconds())
-	must(t, w.store.Update(context.Background(), func(tx *store.Tx) error { return tx.SweepKeyPackages() }))
+	must(t, w.store.Update(context.Background(), func(tx *store.Tx) error { return tx.Packages.Sweep() }))
 	if got := w.fetch("eve", "ann"); len(got) != 1 || got[0] != hex.EncodeToString(k.Ref()) {
 		t.Errorf("after 79 days: %v", got)
 	}

@@ -48,7 +48,7 @@ func (w *world) say(name, id, message string) {
 func (w *world) speaks(name string, generation xrpc.Generation) {
 	w.t.Helper()
 	must(w.t, w.store.Update(context.Background(), func(tx *store.Tx) error {
-		return tx.RegisterDevice(store.Registration{Device: ds.Device{Account: w.as(name).Account, ID: ds.DeviceID(name + "-phone")}, Name: "phone",
+		return tx.Devices.Register(store.Registration{Device: ds.Device{Account: w.as(name).Account, ID: ds.DeviceID(name + "-phone")}, Name: "phone",
 			SignatureKey: []byte(name), Generation: int(generation)})
 	}))
 }
