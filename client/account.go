@@ -13,22 +13,22 @@ import (
 	"math/big"
 )
 
-// accountInfo separates account keys from whatever else is derived from a seed,
-// and the algorithms from each other.
+// accountInfo separates account keys from other keys derived from a seed, and algorithms from
+// each other.
 const accountInfo = "waxwing account v1 ES256 "
 
-// Account is an identity: a P-256 key whose did:key is its name. There is nothing
-// to register; whoever holds the key is the account. It signs service tokens and
-// the certificates of devices, and is safe for concurrent use.
+// Account is an identity: a P-256 key, with its did:key as the name. There is no registration;
+// holding the key is being the account. An Account signs service tokens and device
+// certificates, and is safe for concurrent use.
 type Account struct {
 	signer crypto.Signer
 	public *ecdsa.PublicKey
 	did    string
 }
 
-// NewAccount makes an account with a fresh random key. The key cannot be had back:
-// use AccountFromSeed, or AccountFromSigner over a kept key, for an account that
-// outlives the process.
+// NewAccount makes an account with a fresh random key. The key cannot be recovered: use
+// AccountFromSeed, or AccountFromSigner over a stored key, for an account that outlives the
+// process.
 func NewAccount() (*Account, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -37,11 +37,11 @@ func NewAccount() (*Account, error) {
 	return AccountFromSigner(key)
 }
 
-// AccountFromSeed derives the account called name from a secret seed, always the
-// same one: 48 bytes of HKDF-SHA256 over the seed, without salt, with the info
-// "waxwing account v1 ES256 " + name, taken as a big-endian number x, give the
-// private scalar (x mod (n-1)) + 1. `waxwing token` and `waxwing did` derive the
-// same key. The seed must have the entropy of a key: it is not stretched.
+// AccountFromSeed derives the account called name from a secret seed, deterministically: 48
+// bytes of HKDF-SHA256 over the seed, without salt, with the info "waxwing account v1 ES256 " +
+// name, taken as a big-endian number x, give the private scalar (x mod (n-1)) + 1. `waxwing
+// token` and `waxwing did` derive the same key. The seed must have the entropy of a key: it is
+// not stretched.
 func AccountFromSeed(seed []byte, name string) (*Account, error) {
 	if len(seed) == 0 {
 		return nil, errors.New("account seed is empty")
@@ -61,9 +61,9 @@ func AccountFromSeed(seed []byte, name string) (*Account, error) {
 	return AccountFromSigner(key)
 }
 
-// AccountFromSigner makes an account of a key kept elsewhere, such as in a hardware
-// token. The signer's public key must be an *ecdsa.PublicKey on P-256, and its
-// signatures ASN.1, as crypto.Signer has them.
+// AccountFromSigner makes an account of a key held elsewhere, such as in a hardware token. The
+// signer's public key must be an *ecdsa.PublicKey on P-256, and its signatures ASN.1, as
+// crypto.Signer specifies.
 func AccountFromSigner(signer crypto.Signer) (*Account, error) {
 	public, ok := signer.Public().(*ecdsa.PublicKey)
 	if !ok || public.Curve != elliptic.P256() {
@@ -76,11 +76,11 @@ func AccountFromSigner(signer crypto.Signer) (*Account, error) {
 	return &Account{signer: signer, public: public, did: did}, nil
 }
 
-// DID is the account's name, a did:key.
+// DID returns the account's name, a did:key.
 func (a *Account) DID() string { return a.did }
 
-// sign signs the SHA-256 of message: r and s of 32 bytes each, s in the lower half
-// of the group order as every verifier of service tokens demands.
+// sign signs the SHA-256 of message: r and s of 32 bytes each, s in the lower half of the group
+// order, as all verifiers of service tokens require.
 func (a *Account) sign(message []byte) ([]byte, error) {
 	digest := sha256.Sum256(message)
 	der, err := a.signer.Sign(rand.Reader, digest[:], crypto.SHA256)
@@ -104,7 +104,7 @@ func (a *Account) sign(message []byte) ([]byte, error) {
 	return signature, nil
 }
 
-// verifyP256 checks a signature as sign makes it, a high s refused.
+// verifyP256 checks a signature in the form that sign makes; it refuses a high s.
 func verifyP256(public *ecdsa.PublicKey, message, signature []byte) bool {
 	if len(signature) != 64 {
 		return false

@@ -11,7 +11,7 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// advanceDue does what there is to do for everything that is marked.
+// advanceDue advances all conversations and chores that are marked as due.
 func (s *session) advanceDue(ctx context.Context) error {
 	for name := range s.due {
 		delete(s.due, name)
@@ -32,7 +32,7 @@ func (s *session) advanceDue(ctx context.Context) error {
 				return s.c.db.update(ctx, func(tx *tx) (err error) { again, err = tx.nextForget(s.c.now()); return err })
 			}, func(err error) {
 				if err == nil {
-					s.available = -1 // as it will not be what it is now
+					s.available = -1 // unknown again, as filling the pool changes it
 					s.sub(choreKeyPackages).refetch.sooner(max(again, time.Second))
 				}
 			})
@@ -73,8 +73,8 @@ func (s *session) learn(ctx context.Context) {
 	})
 }
 
-// advance takes one conversation as far as it goes now. It decides from what stands
-// in the home, so it does the same after a crash, and it may be called at any time.
+// advance takes one conversation as far as possible now. It decides from the state in the home,
+// so it does the same after a crash, and it may be called at any time.
 func (s *session) advance(ctx context.Context, id string) error {
 	conv, err := s.c.snapshot(ctx, id)
 	if err != nil || conv == nil {
@@ -129,8 +129,8 @@ func (s *session) advance(ctx context.Context, id string) error {
 	return nil
 }
 
-// isStalled says whether the server has spoken of an epoch for long whose commits it
-// does not deliver.
+// isStalled reports whether the server has long announced an epoch without delivering the
+// commits that lead to it.
 func (s *session) isStalled(conv *conversation, sub *subscription) bool {
 	if conv.epoch() >= sub.holdEpoch {
 		sub.heldAt = time.Time{}
@@ -143,7 +143,7 @@ func (s *session) isStalled(conv *conversation, sub *subscription) bool {
 	return is
 }
 
-// advanceLeave leaves once nothing is left to say, or nothing can be said.
+// advanceLeave leaves once the outbox of the conversation is empty, or cannot be sent.
 func (s *session) advanceLeave(ctx context.Context, conv *conversation, sub *subscription) error {
 	isWaiting, err := s.c.errands.isSpeaking(ctx, conv.id)
 	if err != nil {
@@ -161,7 +161,7 @@ func (s *session) advanceLeave(ctx context.Context, conv *conversation, sub *sub
 	return nil
 }
 
-// isSpeaking says whether messages wait in the outbox of a conversation.
+// isSpeaking reports whether messages wait in the outbox of a conversation.
 func (e errands) isSpeaking(ctx context.Context, id string) (is bool, err error) {
 	err = e.c.db.update(ctx, func(tx *tx) error {
 		o, err := tx.Outbox.Next(id, 0)
@@ -174,7 +174,7 @@ func (e errands) isSpeaking(ctx context.Context, id string) (is bool, err error)
 func (s *session) subscribe(ctx context.Context, conv *conversation, sub *subscription) error {
 	sub.active, sub.isRead, sub.caughtUp, sub.moved = true, true, false, time.Now()
 	from := conv.nextSeq
-	sub.taken, sub.acked = from-1, 0 // a crash may have kept the last ack back
+	sub.taken, sub.acked = from-1, 0 // the last ack may have been lost in a crash
 	if conv.info.Unsure || !sub.noOverlap && from > 1 && conv.phase == Joined {
 		if err := s.c.db.update(ctx, func(tx *tx) (err error) { from, err = tx.overlap(conv); return err }); err != nil {
 			return err
@@ -185,7 +185,7 @@ func (s *session) subscribe(ctx context.Context, conv *conversation, sub *subscr
 	return nil
 }
 
-// advanceCommit sends the pending commit, or prepares one if somebody is to be added.
+// advanceCommit sends the pending commit, or prepares one if accounts are to be added.
 func (s *session) advanceCommit(ctx context.Context, conv *conversation, sub *subscription) error {
 	if sub.committing || s.jobs[conv.id] || !sub.commit.isReady() {
 		return nil
@@ -203,8 +203,8 @@ func (s *session) advanceCommit(ctx context.Context, conv *conversation, sub *su
 	return nil
 }
 
-// prepareCommit makes the next commit and keeps it before anybody sees it. It
-// returns nil when there is none to make now.
+// prepareCommit makes the next commit and stores it before it is sent. It returns nil when none
+// is due.
 func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *subscription) (*conversation, error) {
 	isLacking, isAtHand := false, false
 	sub.refetch = retry{}
@@ -218,7 +218,7 @@ func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *su
 			isLacking = true
 		}
 	}
-	// A room stands with its founder alone; a direct conversation needs its peer.
+	// A room may have its founder as the only member; a direct conversation needs its peer.
 	if conv.phase == Joined && s.mustRemove(conv, sub) {
 		speaks, err := s.c.errands.isSpeaking(ctx, conv.id)
 		if err != nil {
@@ -242,7 +242,7 @@ func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *su
 	return s.keepCommit(ctx, conv, sub)
 }
 
-// keepCommit makes a commit and keeps it.
+// keepCommit makes a commit and stores it.
 func (s *session) keepCommit(ctx context.Context, conv *conversation, sub *subscription) (*conversation, error) {
 	var out *conversation
 	err := s.c.db.update(ctx, func(tx *tx) error {
@@ -273,9 +273,9 @@ func (s *session) sendCommit(conv *conversation, sub *subscription) {
 	s.wire.commit(s.number(request{conversation: conv.id, commit: conv.pending.MessageID}), conv.pending.request(conv.id))
 }
 
-// commitRefused deals with a commit that the server has declined for good, or that has
-// lost its race: one of a member waits for the winner, which is on its way through the
-// log, and one of who enters by itself is of no use any more.
+// commitRefused handles a commit that the server has declined for good, or that has lost its
+// race: a member's commit waits for the winner, which arrives through the log, and an external
+// commit is of no further use.
 func (k keeper) commitRefused(tx *tx, conv *conversation, messageID string, refusal *Refusal) error {
 	switch {
 	case conv == nil || conv.pending == nil || conv.pending.MessageID != messageID:
@@ -291,13 +291,14 @@ func (k keeper) commitRefused(tx *tx, conv *conversation, messageID string, refu
 	return k.dropPending(tx, conv, refusal)
 }
 
-// dropPending gives up a commit that the server will not take.
+// dropPending gives up a commit that the server does not accept.
 func (k keeper) dropPending(tx *tx, conv *conversation, refusal *Refusal) error {
 	p := conv.pending
 	conv.setPending(nil)
 	switch {
 	case conv.phase == Founding && !conv.isOurs() && (refusal.Code == codeInvalidRequest || refusal.Code == codeEpochConflict):
-		// Another device of ours has bound the conversation to its group: it invites us.
+		// Another device of this account has bound the conversation to its group: it invites
+		// us.
 		conv.setGroup(nil)
 		conv.setPhase(Waiting)
 	case len(p.Remove) > 0:
@@ -320,7 +321,7 @@ func (k keeper) dropPending(tx *tx, conv *conversation, refusal *Refusal) error 
 	return k.trouble(tx, conv, refusal)
 }
 
-// trouble reports what keeps a conversation from going on, once.
+// trouble reports, once, why a conversation cannot proceed.
 func (k keeper) trouble(tx *tx, conv *conversation, why error) error {
 	if conv.info.Problem == why.Error() {
 		return nil
@@ -331,8 +332,8 @@ func (k keeper) trouble(tx *tx, conv *conversation, why error) error {
 
 var errNoKeyPackages = errors.New("no key packages yet")
 
-// fetchWanted fetches key packages for the accounts that are to be added. Those
-// that have none are asked for again later: the error says so.
+// fetchWanted fetches key packages for the accounts that are to be added. Accounts without any
+// are asked for again later: the error says so.
 func (e errands) fetchWanted(ctx context.Context, by service, id string) error {
 	conv, err := e.c.snapshot(ctx, id)
 	if err != nil || conv == nil {
@@ -361,7 +362,7 @@ func (e errands) fetchWanted(ctx context.Context, by service, id string) error {
 	return missing
 }
 
-// keepPackages keeps what was fetched for one of those who are to be added.
+// keepPackages stores the packages fetched for one of the wanted accounts.
 func (e errands) keepPackages(ctx context.Context, id string, of wanted, packages []fetchedPackage, refused error) error {
 	if len(packages) == 0 && refused == nil && !of.Own {
 		return nil
@@ -377,7 +378,7 @@ func (e errands) keepPackages(ctx context.Context, id string, of wanted, package
 				w.Packages = packages
 			}
 		}
-		if len(packages) == 0 && of.Own { // there is no such device, or it is in already
+		if len(packages) == 0 && of.Own { // no such device, or it is in the group already
 			info.Wanted = slices.DeleteFunc(info.Wanted, of.isSame)
 		}
 		if refused != nil {
@@ -387,8 +388,8 @@ func (e errands) keepPackages(ctx context.Context, id string, of wanted, package
 	})
 }
 
-// advanceOutbox sends the conversation's next message: one at a time, so that they
-// arrive in the order in which they were written.
+// advanceOutbox sends the conversation's next message: one at a time, so that they arrive in
+// the order in which they were written.
 func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscription) error {
 	if sub.sending || !sub.send.isReady() {
 		return nil
@@ -398,7 +399,7 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 	err := s.c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(id)
 		if err != nil || conv == nil || conv.phase != Joined || conv.epoch() < sub.holdEpoch ||
-			len(conv.info.Unwanted)+len(conv.info.Missing) > 0 { // who is to go must not read it
+			len(conv.info.Unwanted)+len(conv.info.Missing) > 0 { // accounts to be removed must not read it
 			return err
 		}
 		if o, err = tx.Outbox.Next(id, sub.sentThrough); err != nil || o == nil || o.Envelope != nil {
@@ -417,7 +418,7 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 	case err != nil:
 		return fmt.Errorf("send: %w", err)
 	case errors.Is(trouble, mls.ErrProposalsPending) && !sub.mustCommit:
-		sub.mustCommit = true // somebody has to carry them out; whoever wants to speak does
+		sub.mustCommit = true // some member must commit them; the next one to send does
 		s.due[id] = true
 	case trouble != nil:
 		sub.send.later(trouble)

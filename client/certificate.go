@@ -14,22 +14,21 @@ const CertificateExtension uint16 = 0xF3A1
 
 const certificateDomain = "waxwing device certificate v1"
 
-// certificateLife is how long a device certificate is good for when it is made;
-// a device renews its own once half of that has passed.
+// certificateLife is the lifetime of a new device certificate; a device renews its own after
+// half of that.
 const certificateLife = 400 * 24 * time.Hour
 
-// certificateBytesMax bounds what is parsed: two identifiers and a signature.
+// certificateBytesMax bounds the input of the parser: two identifiers and a signature.
 const certificateBytesMax = 2048
 
-// certificate is an account's statement that a leaf signature key belongs to one
-// of its devices. An MLS credential is only a DID that anybody may write; this is
-// what the account's own key says.
+// certificate is an account's statement that a leaf signature key belongs to one of its
+// devices. An MLS credential is only a DID, which anyone can write; this is signed by the
+// account's own key.
 //
-// As the extension's data it is version (1 byte, 1), DID and device id (each with
-// a length of 2 bytes before it), not-after (8 bytes, seconds since 1970) and the
-// signature (length of 2 bytes). Signed are the domain, the DID, the device id and
-// the leaf signature key (each with a length of 2 bytes) and not-after. All
-// numbers are big-endian.
+// As the extension's data it is version (1 byte, 1), DID and device id (each with a length of 2
+// bytes before it), not-after (8 bytes, seconds since 1970) and the signature (length of 2
+// bytes). Signed are the domain, the DID, the device id and the leaf signature key (each with a
+// length of 2 bytes) and not-after. All numbers are big-endian.
 type certificate struct {
 	DID       string
 	DeviceID  string
@@ -105,22 +104,23 @@ func parseCertificate(data []byte) (certificate, error) {
 	return c, nil
 }
 
-// verdict is what can be said about a leaf: by which device of which account.
+// verdict is the result of checking a leaf: the account, the device and the proof for them.
 type verdict struct {
 	Account  string
 	DeviceID string // "" without a certificate
-	// Verified: the account's own key vouches for the leaf key, and still does.
+	// Verified reports that the account's own key vouches for the leaf key, and the certificate
+	// has not expired.
 	Verified bool
-	// Expected: the account's DID is a key that we can check with, so that an
-	// honest SDK device would have carried a certificate.
+	// Expected reports that the account's DID is a key that this package can verify with, so
+	// that an honest SDK device would have carried a certificate.
 	Expected bool
 	Expired  bool
 }
 
-// judgeLeaf checks the certificate of a leaf, given as extension data (nil for
-// none), against the account named in its credential. An error wraps
-// ErrCertificate: the leaf carries a certificate and it is wrong. A leaf without
-// one, or one that cannot be checked, is unverified and no error.
+// judgeLeaf checks the certificate of a leaf, given as extension data (nil if absent), against
+// the account named in its credential. An error wraps ErrCertificate: the leaf carries a wrong
+// certificate. A leaf without one, or with one that cannot be checked, is unverified, without
+// an error.
 func judgeLeaf(credential string, leafKey, data []byte, now time.Time) (verdict, error) {
 	v := verdict{Account: credential}
 	key, err := keyOfDID(credential)

@@ -19,69 +19,68 @@ import (
 // StorageKeyBytes is the length of Options.StorageKey.
 const StorageKeyBytes = home.StorageKeyBytes
 
-// authority decides which devices and groups are believed, and remembers the people that a
-// person has verified.
+// authority decides which devices and groups are trusted, and caches the accounts that a person
+// has verified.
 type authority struct{ c *Client }
 
-// keeper changes conversations within a transaction: it takes in what logs say and makes
-// what is to be said.
+// keeper changes conversations within a transaction: it applies log events and prepares
+// outgoing messages and commits.
 type keeper struct{ c *Client }
 
-// errands are the calls of a session that run in the background. They write to the home
-// what they come back with.
+// errands holds the calls of a session that run in the background. They write their results to
+// the home.
 type errands struct{ c *Client }
 
-// Options say who a client is and where it lives. Dir, StorageKey, Server and
-// Account are needed.
+// Options configures a client. Dir, StorageKey, Server and Account are required.
 type Options struct {
-	// Dir is the home: the directory of the local database. It is made if it is not there.
+	// Dir is the home: the directory of the local database. It is created if missing.
 	Dir string
-	// StorageKey (StorageKeyBytes long) seals everything in the home that is secret or
-	// readable. Keep it apart from the home; without it the home is lost.
+	// StorageKey (StorageKeyBytes long) seals all secret or readable data in the home. Store it
+	// apart from the home, which cannot be read without it.
 	StorageKey []byte
 	// Server is the service's URL, such as "https://chat.example".
 	Server string
-	// ServerDID is who the service must say it is; "" for the did:web of the Server's
+	// ServerDID is the DID that the service must present; "" for the did:web of the Server's
 	// host. Over https a service with another name is ErrOtherService.
 	ServerDID string
-	// Account is whom the client acts for. A home belongs to one account.
+	// Account is the account that the client acts for. A home belongs to one account.
 	Account *Account
-	// DeviceID is the account's name for this device, 1–128 bytes; "" keeps the one
-	// that the home has, or makes one up.
+	// DeviceID is the account's name for this device, 1–128 bytes; "" keeps the one in the
+	// home, or generates one.
 	DeviceID string
 
-	// InviteCode admits the account where the server asks for an invite; it is of no
-	// use afterwards and may stay.
+	// InviteCode admits the account where the server requires an invite. It has no effect
+	// afterwards and may stay.
 	InviteCode string
 
-	// KeyPackages is how many one-time key packages wait on the server, by default 32:
-	// as many others can add this device while it is away.
+	// KeyPackages is the number of one-time key packages kept on the server, by default 32: as
+	// many other devices can add this one while it is offline.
 	KeyPackages int
-	// LifetimeMax is the longest lifetime of key packages with which devices are added, by
-	// this client or by others, by default mls.LifetimeMax. It should be the same for all
-	// members of a group: a commit that adds a device with a longer one is not followed.
+	// LifetimeMax is the longest lifetime of key packages with which devices are added, by this
+	// client or by others, by default mls.LifetimeMax. It should be the same for all members of
+	// a group: a commit that adds a device with a longer one is not followed.
 	LifetimeMax time.Duration
-	// AllowUnverified lets in devices that their account does not vouch for although
-	// it could: those of clients that know no device certificates. A server can then
-	// pose as any account that this device has not met. It also lets accounts whose DID
-	// is no key come into a group by themselves with a new key, and believes devices of
-	// members that were not in a group when that is to be entered anew. Leave it off.
+	// AllowUnverified admits devices that lack a certificate although their account could issue
+	// one, such as those of clients that do not support device certificates. A server can then
+	// impersonate any account that this device has not met. It also admits external joins with
+	// a new key by accounts with a DID that is not a key, and, when a group is entered again,
+	// trusts devices of its members that were not in it. Leave it off.
 	AllowUnverified bool
-	// PingInterval is how often a silent connection is checked, by default 20 s. It
-	// is given up after two and a half times as long.
+	// PingInterval is the interval at which a silent connection is checked, by default 20 s. It
+	// is closed after two and a half times as long.
 	PingInterval time.Duration
-	// SocketProbe is how soon a client that had to do without a WebSocket tries one
-	// again, by default 60 s; the wait doubles with each try in vain, up to eight times that.
+	// SocketProbe is the wait of a client that runs without a WebSocket before it tries one
+	// again, by default 60 s; it doubles with each failure, up to eight times that.
 	SocketProbe time.Duration
 
-	// Logger gets what a developer may want to see; nothing in it is secret or readable
-	// text. By default nothing is logged.
+	// Logger receives messages for developers, without secrets or readable text. By default
+	// nothing is logged.
 	Logger *slog.Logger
-	// HTTPClient is used for calls and for the WebSocket, by default one of the
-	// client's own, which follows no redirects; another one should not either.
+	// HTTPClient is used for calls and for the WebSocket, by default a private one that follows
+	// no redirects; another one should not either.
 	HTTPClient *http.Client
-	// Dial replaces how connections are made, for tests of bad networks. It is not
-	// used with HTTPClient.
+	// Dial replaces the way connections are made, for tests of bad networks. It is not used
+	// with HTTPClient.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Now is the clock, by default time.Now.
 	Now func() time.Time
@@ -89,17 +88,17 @@ type Options struct {
 	useXRPC bool
 }
 
-// Option changes how a client works, for Open.
+// Option is a setting of Open beside Options.
 type Option func(*Options)
 
-// WithXRPC lets the client speak to the server's AT Protocol door rather than to its
-// gateway. It works the same, talks with the same people, and shares conversations with
-// those who use the gateway; the package's documentation lists what is different. A home
-// that was made with it should be opened with it.
+// WithXRPC makes the client use the server's AT Protocol door instead of its gateway. It
+// behaves the same, reaches the same accounts, and shares conversations with clients of the
+// gateway; the package's documentation lists the differences. A home that was created with it
+// should be opened with it.
 func WithXRPC() Option { return func(o *Options) { o.useXRPC = true } }
 
-// Client is one device of an account, connected for as long as it is open. Its
-// methods may be called from any goroutine.
+// Client is one device of an account, connected while it is open. Its methods are safe for
+// concurrent use.
 type Client struct {
 	options   Options
 	account   *Account
@@ -118,19 +117,19 @@ type Client struct {
 	traits    traits // of the door
 
 	readMu sync.Mutex // held by Next
-	read   int64      // the last event that Next gave out; guarded by readMu
+	read   int64      // the last event that Next returned; guarded by readMu
 
 	peopleMu sync.RWMutex
 	people   map[string]trusted // accounts that a person has verified; guarded by peopleMu
 	lost     []string           // devices of our account; guarded by peopleMu
 
-	lostChanges atomic.Int64 // how often lost has changed
+	lostChanges atomic.Int64 // counts changes of lost
 
-	entryPace pacer // of questions for groups
-	lookPace  pacer // of those for invitations, over XRPC
+	entryPace pacer // of requests for GroupInfos
+	lookPace  pacer // of requests for invitations, over XRPC
 
 	wakeMu sync.Mutex
-	woken  map[string]bool // conversations with something to do; guarded by wakeMu
+	woken  map[string]bool // conversations that are due; guarded by wakeMu
 	bell   chan struct{}
 
 	stateMu      sync.Mutex
@@ -143,11 +142,10 @@ type Client struct {
 	stats struct{ connects, gaps, duplicates, undecryptable, commits, lostRaces, rejoins, rewinds atomic.Int64 }
 }
 
-// Open opens the home, or makes it, and begins to connect. It needs no network: what
-// is known can be read and messages can be written at once. ctx is for opening only;
-// Close ends the client.
+// Open opens or creates the home, and begins to connect. It needs no network: history can be
+// read and messages can be written at once. ctx is for opening only; Close ends the client.
 //
-// The error wraps ErrStorageKey, ErrInUse or ErrHome when that is what is wrong.
+// The error wraps ErrStorageKey, ErrInUse or ErrHome if that is the cause.
 func Open(ctx context.Context, o Options, with ...Option) (*Client, error) {
 	for _, change := range with {
 		change(&o)
@@ -155,8 +153,8 @@ func Open(ctx context.Context, o Options, with ...Option) (*Client, error) {
 	return open(ctx, o, hooks{})
 }
 
-// hooks are for tests: crash stops a client between two writes, and observe is told
-// what happens to its groups.
+// hooks are for tests: crash stops a client between two writes, and observe is called with each
+// change of its groups.
 type hooks struct {
 	crash   func(stage string) error
 	observe func(what, conversation string, number uint64, authenticator []byte)
@@ -266,8 +264,8 @@ func checkOptions(o *Options) (*url.URL, error) {
 	return base, nil
 }
 
-// Close ends the connection and everything that the client does, and waits for it.
-// What is not delivered stays in the home for the next time.
+// Close ends the connection and all work of the client, and waits for both. Undelivered
+// messages stay in the home until it is opened again.
 func (c *Client) Close() error {
 	c.cancel()
 	<-c.closed
@@ -277,13 +275,13 @@ func (c *Client) Close() error {
 	return c.db.home.Close(ErrClosed)
 }
 
-// DID is the account that the client acts for.
+// DID returns the account that the client acts for.
 func (c *Client) DID() string { return c.account.DID() }
 
-// DeviceID is the account's name for this device.
+// DeviceID returns the account's name for this device.
 func (c *Client) DeviceID() string { return c.options.DeviceID }
 
-// groupChanged tells tests of each epoch that a group enters, once it is on disk.
+// groupChanged notifies tests of each epoch that a group enters, once it is on disk.
 func (k keeper) groupChanged(before, after *conversation) {
 	if after.group != nil && after.phase == Joined && (before == nil || before.group == nil || before.epoch() != after.epoch()) {
 		what := "joined"
@@ -302,8 +300,8 @@ func (k keeper) observed(what, conversation string, number uint64, authenticator
 
 func (c *Client) now() time.Time { return c.options.Now() }
 
-// wake tells the session that a conversation has something to do. It carries no
-// data: what there is to do stands in the home.
+// wake notifies the session that a conversation is due. It carries no data: the work is
+// recorded in the home.
 func (c *Client) wake(conversation string) {
 	c.wakeMu.Lock()
 	c.woken[conversation] = true

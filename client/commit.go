@@ -10,22 +10,22 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// pendingCommit is a commit of our own that the log has not shown yet. It is applied
-// on its echo and not before (I10): the server may let another one win.
+// pendingCommit is a commit of our own that the log has not shown yet. It is applied on its
+// echo and not before (I10): the server may accept another one instead.
 type pendingCommit struct {
 	MessageID string      `json:"message"`
 	Add       []string    `json:"add,omitempty"`    // accounts that become members on the server
-	Remove    []string    `json:"remove,omitempty"` // and who cease to be
+	Remove    []string    `json:"remove,omitempty"` // accounts that stop being members
 	To        []recipient `json:"to,omitempty"`
 	State     []byte      `json:"state"` // commit
-	// Seq is the place in the log of an external commit: where this device begins to
-	// read. 0 until the server has told.
+	// Seq is the place in the log of an external commit: where this device begins to read. 0
+	// until the server has sent it.
 	Seq int64 `json:"seq,omitempty"`
 
 	commit *mls.PendingCommit
 }
 
-// MarshalBinary encodes the commit with the group it leads to.
+// MarshalBinary encodes the commit with the resulting group.
 func (p *pendingCommit) MarshalBinary() ([]byte, error) {
 	out := *p
 	var err error
@@ -46,7 +46,7 @@ func unmarshalPending(data []byte, o mls.LoadOptions) (*pendingCommit, error) {
 	return &p, err
 }
 
-// request is what asks for the commit. Retries ask for the same.
+// request returns the request for the commit. Retries send the same one.
 func (p *pendingCommit) request(conversation string) commitRequest {
 	out := commitRequest{Conversation: conversation, ID: p.MessageID, Commit: p.commit.Message(),
 		GroupInfo: p.commit.GroupInfo(), Add: p.Add, Remove: p.Remove}
@@ -56,8 +56,8 @@ func (p *pendingCommit) request(conversation string) commitRequest {
 	return out
 }
 
-// addsMax bounds the devices that one commit adds, so that its Welcome stays well
-// under what the server takes; the rest follow with the next commit.
+// addsMax bounds the devices that one commit adds, so that its Welcome stays well under the
+// server's limit; the rest follow with the next commit.
 const addsMax = 256
 
 // invitee is a device that a commit is to add.
@@ -67,8 +67,8 @@ type invitee struct {
 	fetchedPackage
 }
 
-// invitees lists the devices that the next commit adds, as far as their packages are at
-// hand.
+// invitees returns the devices that the next commit adds, as far as their packages have been
+// fetched.
 func (k keeper) invitees(conv *conversation) []invitee {
 	var list []invitee
 	added := map[string]bool{}
@@ -88,25 +88,25 @@ func (k keeper) invitees(conv *conversation) []invitee {
 	return list
 }
 
-// commitTriesMax bounds the attempts at one commit: each leaves out whatever kept the one
-// before from being made.
+// commitTriesMax bounds the attempts at one commit: each leaves out the devices that made the
+// previous one fail.
 const commitTriesMax = 8
 
-// errLeftOut says that nobody is left to be added.
+// errLeftOut reports that no device is left to be added.
 var errLeftOut = errors.New("no device is left to be added")
 
-// makeCommit prepares a commit that adds every wanted device whose package is at
-// hand. With none it is an empty commit with a fresh path, by which a group that
-// has only its founder is bound to its conversation. Devices whose packages keep the
-// commit from being made are left out, and the application learns of each (EventLeftOut);
-// members to whose keys nothing can be sealed are removed.
+// makeCommit prepares a commit that adds every wanted device with a fetched package. Without
+// any it is an empty commit with a fresh path, by which a group that has only its founder is
+// bound to its conversation. Devices with packages that make the commit fail are left out, and
+// the application receives an EventLeftOut for each; members are removed if their keys cannot
+// be encrypted to.
 func (k keeper) makeCommit(tx *tx, conv *conversation) error {
 	accountsMax := k.c.traits.accountsMax
 	unwanted := slices.Clone(conv.info.Unwanted[:min(len(conv.info.Unwanted), accountsMax)])
 	removals := k.removals(conv, unwanted)
 	var list []invitee
 	if len(unwanted) == 0 && len(removals) == 0 {
-		list = k.invitees(conv) // else with the next commit, so that a refusal is of the one or the other
+		list = k.invitees(conv) // else with the next commit, so that a refusal concerns only one of the two
 	}
 	isForAdds := len(list) > 0
 	var commit *mls.PendingCommit
@@ -120,7 +120,8 @@ func (k keeper) makeCommit(tx *tx, conv *conversation) error {
 			packages = append(packages, i.Message)
 		}
 		commit, err = conv.group.Commit(mls.CommitOptions{Add: packages, Remove: removals,
-			// Who is not in the group may ask to be, and the server may ask in anybody's name.
+			// A non-member may propose its own addition, and the server may do so in any
+			// account's name.
 			Skip: func(p mls.ProposalInfo) bool { return p.SenderKind != mls.SentByMember }})
 		if err == nil {
 			break
@@ -157,14 +158,14 @@ func (k keeper) makeCommit(tx *tx, conv *conversation) error {
 	return nil
 }
 
-// mayCommitNothing says whether a commit that adds and removes nobody is of use: it binds
-// a room to its group, brings fresh keys, or carries out proposals of others.
+// mayCommitNothing reports whether a commit that adds and removes no one is useful: it binds a
+// room to its group, brings fresh keys, or carries out proposals of others.
 func (c *conversation) mayCommitNothing() bool {
 	return c.phase == Founding && c.info.Kind == Room || c.phase == Joined && c.info.Refresh || c.group.Proposals() > 0
 }
 
-// leaveOut takes those off the list whose packages keep a commit from being made, reports
-// them, and forgets their packages. What is wrong with something else is an error.
+// leaveOut removes from the list the devices with packages that make a commit fail, reports
+// them, and deletes their packages. A fault of anything else is an error.
 func (k keeper) leaveOut(tx *tx, conv *conversation, list []invitee, bad mls.ChangeErrors) ([]invitee, error) {
 	out := map[int]bool{}
 	for _, e := range bad {
@@ -189,15 +190,14 @@ func (k keeper) leaveOut(tx *tx, conv *conversation, list []invitee, bad mls.Cha
 	return left, nil
 }
 
-// The waits before packages are fetched again for an account whose last ones could not be
-// used.
+// The waits before packages are fetched again for an account whose last ones were unusable.
 const (
 	refetchMin = time.Second
 	refetchMax = 15 * time.Minute
 )
 
-// refusePackage forgets a package that cannot be used. If it was the account's last one
-// there will be others later; a device of our own is given up.
+// refusePackage deletes an unusable package. If it was the account's last one, packages are
+// fetched again later; a device of our own is given up.
 func (c *conversation) refusePackage(account, ref string, now time.Time) {
 	info := c.editInfo()
 	for k := range info.Wanted {
@@ -215,15 +215,15 @@ func (c *conversation) refusePackage(account, ref string, now time.Time) {
 	info.Wanted = slices.DeleteFunc(info.Wanted, func(w wanted) bool { return w.Own && w.Refused > 0 && len(w.Packages) == 0 })
 }
 
-// isPendingEcho says whether a message of the log is our pending commit. The bytes
-// decide: anybody may use any msg_id, and XRPC has names of its own for commits.
+// isPendingEcho reports whether a message of the log is our pending commit. It compares the
+// bytes: any client may use any msg_id, and XRPC has names of its own for commits.
 func (c *conversation) isPendingEcho(message []byte) bool {
 	return c.pending != nil && string(c.pending.commit.Message()) == string(message)
 }
 
-// enterEpoch moves the conversation to the group after a commit, whoever made it.
-// A commit of our own that lost the race is dropped; what it was to do and is still
-// missing stays wanted, and the next commit does it.
+// enterEpoch moves the conversation to the group after a commit, our own or another's. A commit
+// of our own that lost the race is dropped; its remaining changes stay wanted, and the next
+// commit makes them.
 func (k keeper) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event, own *pendingCommit) error {
 	added, gone := k.c.authority.membersChanged(conv.group, next)
 	conv.before = conv.group
@@ -232,7 +232,7 @@ func (k keeper) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event,
 	switch {
 	case own != nil:
 		done = own.Remove
-		if conv.info.Refresh { // whatever the commit was for, it had a fresh path
+		if conv.info.Refresh { // any commit of our own has a fresh path
 			info := conv.editInfo()
 			info.Refresh, info.RefreshAfter = info.RefreshAfter == own.MessageID, ""
 		}
@@ -271,7 +271,7 @@ func (k keeper) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event,
 	return tx.report(e)
 }
 
-// settleWanted takes off the list whoever is in the group now.
+// settleWanted removes the accounts that are in the group now from the wanted list.
 func (k keeper) settleWanted(conv *conversation) {
 	if len(conv.info.Wanted) == 0 {
 		return
@@ -296,8 +296,8 @@ func (k keeper) settleWanted(conv *conversation) {
 	conv.editInfo().Wanted = left
 }
 
-// dropPackages forgets what was fetched, so that it is fetched anew: a commit with
-// it could not be made or was refused.
+// dropPackages deletes fetched packages, so that they are fetched again: a commit with them
+// could not be made or was refused.
 func (c *conversation) dropPackages() {
 	info := c.editInfo()
 	for i := range info.Wanted {

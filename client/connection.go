@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// How reconnecting is spread: the first try comes at once, the next ones after a
-// random part of a time that doubles. A server that answers and then loses the
+// The bounds of the waits between connections: the first attempt is immediate, the next ones
+// follow after a random part of a time that doubles. A server that answers and then loses the
 // connection again is tried more often than one that does not answer.
 const (
 	reconnectMin = 200 * time.Millisecond
 	reconnectMax = 15 * time.Second
 	resumeMin    = 25 * time.Millisecond
 	resumeMax    = time.Second
-	// steadyAfter is how long a session must last for the counts to start anew.
+	// steadyAfter is the duration after which a session resets the counts.
 	steadyAfter = 2 * time.Second
 )
 
-// backoff is the wait before the attempt after so many failed ones, with full jitter.
+// backoff returns the wait after so many failed attempts, with full jitter.
 func backoff(failed int, least, most time.Duration) time.Duration {
 	if failed <= 0 {
 		return 0
@@ -31,10 +31,10 @@ func backoff(failed int, least, most time.Duration) time.Duration {
 	return d/4 + rand.N(d*3/4+1)
 }
 
-// endSession is how a session says that the next one is to begin after a while.
+// endSession is the error of a session that ends so that the next one begins after a wait.
 type endSession struct{ after time.Duration }
 
-// Error says so for logs.
+// Error describes it for logs.
 func (e *endSession) Error() string { return "the server is about to restart" }
 
 // run keeps the client connected until ctx ends or the home fails.
@@ -44,7 +44,7 @@ func (c *Client) run(ctx context.Context) {
 	for {
 		var served served
 		err := ctx.Err()
-		if err == nil { // who has been closed while it waited does not connect again
+		if err == nil { // a client closed during the wait does not connect again
 			c.setState(Connecting, nil)
 			served, err = c.connect(ctx)
 		}
@@ -70,10 +70,10 @@ func (c *Client) run(ctx context.Context) {
 	}
 }
 
-// served is what a connection was good for.
+// served describes the outcome of a connection.
 type served struct {
-	lasted time.Duration // how long there was a session; 0 if there was none
-	worked bool          // it took something in, or had a request answered
+	lasted time.Duration // the duration of the session; 0 if there was none
+	worked bool          // it applied an event, or had a request answered
 }
 
 // connect makes one connection and serves it to its end.

@@ -11,7 +11,7 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// Kind says what sort of conversation one is.
+// Kind is the kind of a conversation.
 type Kind string
 
 // The kinds of conversations.
@@ -20,30 +20,30 @@ const (
 	Room Kind = "room" // any number of accounts
 )
 
-// Phase is how far a conversation has come on this device.
+// Phase is the progress of a conversation on this device.
 type Phase int
 
-// The phases. A conversation moves downwards, or from Waiting or Joining to Joined;
-// Removed becomes Joined again with a new invitation.
+// The phases. A conversation moves downwards, or from Waiting or Joining to Joined; Removed
+// becomes Joined again with a new invitation.
 const (
-	// Creating: it exists here only and is still to be made on the server.
+	// Creating: the conversation exists here only and is still to be created on the server.
 	Creating Phase = 1
-	// Waiting: somebody else makes the group, and this device waits for its Welcome.
+	// Waiting: another device makes the group, and this one waits for its Welcome.
 	Waiting Phase = 2
 	// Founding: the group is ours and its first commit is not accepted yet.
 	Founding Phase = 3
-	// Joined: messages flow.
+	// Joined: messages can be sent and received.
 	Joined Phase = 4
 	// Removed: this device or account is no longer in the conversation.
 	Removed Phase = 5
-	// Joining: this device enters the group by itself, by an external commit: its
-	// account is in the group with another device, or this device's own state is lost.
+	// Joining: this device enters the group by an external commit: its account is in the group
+	// with another device, or this device's own state is lost.
 	Joining Phase = 6
-	// Leaving: the server is to be told that this account leaves.
+	// Leaving: this account is leaving, and the server is still to be notified.
 	Leaving Phase = 7
 )
 
-// String is the phase as a word, such as "joined".
+// String returns the phase as a word, such as "joined".
 func (p Phase) String() string {
 	switch p {
 	case Creating:
@@ -71,36 +71,36 @@ type Conversation struct {
 	Phase Phase
 	// Peer is the other account of a DM; "" for rooms.
 	Peer string
-	// Members are the devices in the MLS group, in order of their leaves: those who
-	// can read. It is empty while there is no group.
+	// Members are the devices in the MLS group, in the order of their leaves: those that can
+	// read. It is empty while there is no group.
 	Members []Member
 	// Inviting are accounts that are to be added and are not in the group yet.
 	Inviting []string
-	// Removing are accounts that are to be taken out of the group and are still in it:
-	// by Remove here, or because they are no longer members on the server.
+	// Removing are accounts that are to be removed from the group and are still in it: by
+	// Remove here, or because they are no longer members on the server.
 	Removing []string
-	// Role is this account's in the conversation as the server last said it: "owner",
-	// "admin" or "member"; "" if it has not yet.
+	// Role is this account's last known role in the conversation: "owner", "admin" or "member";
+	// "" while unknown.
 	Role string
 	// Epoch is the MLS epoch.
 	Epoch uint64
-	// NextSeq is the number of the first message that this device has not taken in.
+	// NextSeq is the number of the first message that this device has not received.
 	NextSeq int64
-	// LastTime is that of the last message (Event.Time), or of the conversation's
-	// beginning here if there is none.
+	// LastTime is the time of the last message (Event.Time), or of the conversation's beginning
+	// on this device if there is none.
 	LastTime time.Time
-	// Unread counts the messages of others behind ReadSeq, up to which this device has
-	// read (MarkRead).
+	// Unread counts the messages of others after ReadSeq, the last message that was read on
+	// this device (MarkRead).
 	Unread  int
 	ReadSeq int64
-	// Problem says, for people, what keeps the conversation from going on; "" if nothing does.
+	// Problem describes, for people, why the conversation cannot proceed; "" if it can.
 	Problem string
-	// GaveUp: nobody has made a group for it in a day, and it is not asked for any more.
-	// An invitation still brings this device in; Retry asks again.
+	// GaveUp: no group was made for it within a day, and the client has stopped asking. An
+	// invitation is still accepted; Retry asks again.
 	GaveUp bool
 }
 
-// conversationInfo is what of a conversation is sealed but is no MLS state.
+// conversationInfo holds the sealed fields of a conversation that are not MLS state.
 type conversationInfo struct {
 	Kind    Kind     `json:"kind"`
 	Peer    string   `json:"peer,omitempty"`
@@ -108,23 +108,23 @@ type conversationInfo struct {
 	Problem string   `json:"problem,omitempty"`
 
 	Role     string     `json:"role,omitempty"`
-	Unwanted []string   `json:"unwanted,omitempty"` // accounts to take out, of the conversation too
-	Missing  []string   `json:"missing,omitempty"`  // accounts in the group that the server has no longer
+	Unwanted []string   `json:"unwanted,omitempty"` // accounts to remove, from the server's list too
+	Missing  []string   `json:"missing,omitempty"`  // accounts in the group that are no longer on the server's list
 	Leave    *departure `json:"leave,omitempty"`    // this account is to leave
-	Rejoin   string     `json:"rejoin,omitempty"`   // why the group is to be entered anew; "" if it is not
-	Forced   bool       `json:"forced,omitempty"`   // into whatever epoch, an earlier one too
-	Asked    bool       `json:"asked,omitempty"`    // Rejoin was called for
+	Rejoin   string     `json:"rejoin,omitempty"`   // why the group is to be entered again; "" if it is not
+	Forced   bool       `json:"forced,omitempty"`   // into any epoch, even an earlier one
+	Asked    bool       `json:"asked,omitempty"`    // Rejoin was called
 	Refresh  bool       `json:"refresh,omitempty"`  // fresh keys are to be committed
-	// RefreshAfter is the pending commit that was there when they were asked for: its keys
-	// are older.
+	// RefreshAfter is the commit that was pending when the refresh was requested: its keys are
+	// older.
 	RefreshAfter string  `json:"refresh_after,omitempty"`
-	Waiting      waiting `json:"waiting,omitzero"` // how the group was asked for
-	// What was not read when the group was entered anew: SkipFrom up to before SkipTo.
+	Waiting      waiting `json:"waiting,omitzero"` // earlier requests for the group
+	// The messages skipped when the group was entered again: from SkipFrom up to before SkipTo.
 	SkipFrom int64 `json:"skip_from,omitempty"`
 	SkipTo   int64 `json:"skip_to,omitempty"`
-	// Rewound: the log was set back, and what is ours in it is to be sent again. Back is
-	// how far the next step goes back if the log is still not as it was.
-	// Unsure: nothing is taken in before the event at the new end was seen to be as it was.
+	// Rewound: the log was set back, and our own events in it are to be sent again. Back is the
+	// size of the next step back if the log still differs. Unsure: no event is applied before
+	// the one at the new end was compared with the journal.
 	Rewound bool  `json:"rewound,omitempty"`
 	Unsure  bool  `json:"unsure,omitempty"`
 	Back    int64 `json:"back,omitempty"`
@@ -138,16 +138,16 @@ type departure struct {
 // wanted is an account that is to be added to the group.
 type wanted struct {
 	Account string `json:"account"`
-	// Add: the account is no member on the server yet and becomes one with the commit.
+	// Add: the account is not yet a member on the server and becomes one with the commit.
 	Add bool `json:"add,omitempty"`
-	// Own: the account is ours, and only its other devices are to be added: the one
-	// called Device, or "" for all. If there are none this is done with.
+	// Own: the account is ours, and only its other devices are to be added: the one called
+	// Device, or all if "". The entry is settled if there are none.
 	Own    bool   `json:"own,omitempty"`
 	Device string `json:"device,omitempty"`
-	// Packages are what was fetched for it, one per device. A lost race keeps them:
-	// the Welcome that used them was never delivered.
+	// Packages are those fetched for it, one per device. They survive a lost race: the Welcome
+	// that used them was never delivered.
 	Packages []fetchedPackage `json:"packages,omitempty"`
-	// Refused is how often in a row none of them could be used, and NotBefore the time,
+	// Refused counts consecutive fetches without a usable package, and NotBefore is the time,
 	// in Unix milliseconds, before which no others are fetched.
 	Refused   int   `json:"refused,omitempty"`
 	NotBefore int64 `json:"not_before,omitempty"`
@@ -157,8 +157,8 @@ func (w wanted) isSame(other wanted) bool {
 	return w.Account == other.Account && w.Own == other.Own && w.Device == other.Device
 }
 
-// conversation is one row of conversations with its parts opened. What stands in
-// the cache is never changed: transactions work on copies.
+// conversation is one row of conversations with its parts opened. A value in the cache is never
+// changed: transactions work on copies.
 type conversation struct {
 	id        string
 	phase     Phase
@@ -167,14 +167,14 @@ type conversation struct {
 	info      conversationInfo
 	group     *mls.Group
 	pending   *pendingCommit
-	before    *mls.Group // the group before the commit that is taken in, within its transaction
+	before    *mls.Group // the group before the commit being applied, within its transaction
 	invited   bool       // within it, the group was entered by a Welcome
 
 	isNew   bool
 	changed change
 }
 
-// change says which columns a working copy must write.
+// change is a set of columns that a working copy must write.
 type change uint8
 
 const (
@@ -193,24 +193,24 @@ func (c *conversation) setPending(p *pendingCommit) {
 	c.pending, c.changed = p, c.changed|changedPending
 }
 
-// editInfo gives out info to be changed; its slices are the copy's own.
+// editInfo returns info for changes; its slices are the copy's own.
 func (c *conversation) editInfo() *conversationInfo {
 	c.changed |= changedInfo
 	return &c.info
 }
 
-// isLive says whether the conversation's log is read.
+// isLive reports whether the conversation's log is read.
 func (c *conversation) isLive() bool {
 	return c.phase == Founding || c.phase == Joined || c.phase == Joining && c.pending != nil && c.pending.Seq > 0
 }
 
-// isOurs says whether the conversation is a room that this device is making: its id is
-// random and nobody else can have a group for it yet.
+// isOurs reports whether the conversation is a room that this device is creating: its id is
+// random and no other device can have a group for it yet.
 func (c *conversation) isOurs() bool {
 	return c.info.Kind == Room && (c.phase == Creating || c.phase == Founding)
 }
 
-// epoch is the group's epoch, 0 without a group.
+// epoch returns the group's epoch, 0 without a group.
 func (c *conversation) epoch() uint64 {
 	if c.group == nil {
 		return 0
@@ -230,7 +230,7 @@ func (c *conversation) settled() *conversation {
 	return c
 }
 
-// openConversation makes a conversation of a row.
+// openConversation decodes a row.
 func (k keeper) openConversation(r *home.Conversation) (*conversation, error) {
 	out := &conversation{id: r.ID, phase: Phase(r.Phase), nextSeq: r.NextSeq, createdMS: r.CreatedMS}
 	err := json.Unmarshal(r.Info, &out.info)
@@ -250,8 +250,8 @@ func (k keeper) openConversation(r *home.Conversation) (*conversation, error) {
 	return out, nil
 }
 
-// conversation is a working copy of the conversation, the same one throughout the
-// transaction; nil if there is none. What is changed in it is written at the end.
+// conversation returns a working copy of the conversation, the same one throughout the
+// transaction; nil if there is none. Its changes are written at the end.
 func (t *tx) conversation(id string) (*conversation, error) {
 	if c, ok := t.changed[id]; ok {
 		return c, nil
@@ -280,7 +280,7 @@ func (t *tx) addConversation(id string, phase Phase, info conversationInfo, now 
 	return c
 }
 
-// saveConversations writes what the transaction changed in conversations.
+// saveConversations writes the conversations that the transaction changed.
 func (t *tx) saveConversations() error {
 	for _, c := range t.changed {
 		if err := t.saveConversation(c); err != nil {
@@ -334,8 +334,8 @@ func (t *tx) saveConversation(c *conversation) error {
 	return t.Conversations.SetPending(c.id, plain)
 }
 
-// conversations are all conversations, oldest first. They are the cache's own and
-// must not be changed.
+// conversations returns all conversations, oldest first. They belong to the cache and must not
+// be changed.
 func (t *tx) conversations() ([]*conversation, error) {
 	if !t.db.all {
 		var fresh []*conversation
@@ -369,7 +369,7 @@ func (t *tx) conversations() ([]*conversation, error) {
 	return out, nil
 }
 
-// snapshot is the conversation as committed, not to be changed; nil if there is none.
+// snapshot returns the conversation as committed, read-only; nil if there is none.
 func (c *Client) snapshot(ctx context.Context, id string) (out *conversation, err error) {
 	err = c.db.update(ctx, func(tx *tx) error {
 		if out, err = tx.conversation(id); out != nil {
@@ -381,11 +381,11 @@ func (c *Client) snapshot(ctx context.Context, id string) (out *conversation, er
 	return out, err
 }
 
-// isConversationID says whether a server may call a conversation so: names that begin
-// with a zero byte are of this package, for what is no conversation.
+// isConversationID reports whether a server may use id for a conversation: names that begin
+// with a zero byte are reserved for other uses in this package.
 func isConversationID(id string) bool { return id != "" && id[0] != 0 }
 
-// existing is the conversation id, which may be changed, or ErrUnknownConversation.
+// existing returns a working copy of the conversation id, or ErrUnknownConversation.
 func (t *tx) existing(id string) (*conversation, error) {
 	conv, err := t.conversation(id)
 	if err == nil && conv == nil {
@@ -394,8 +394,8 @@ func (t *tx) existing(id string) (*conversation, error) {
 	return conv, err
 }
 
-// change is what an application asks of a conversation: change notes it in the home,
-// and the session is woken to see to it.
+// change runs change on a conversation in a transaction, to record a request of the
+// application, and wakes the session to carry it out.
 func (c *Client) change(ctx context.Context, id string, change func(tx *tx, conv *conversation) error) error {
 	err := c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.existing(id)
@@ -410,7 +410,7 @@ func (c *Client) change(ctx context.Context, id string, change func(tx *tx, conv
 	return err
 }
 
-// Conversations are the conversations of this home, the one with the last message first.
+// Conversations returns the conversations of this home, the one with the last message first.
 func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 	var out []Conversation
 	err := c.db.update(ctx, func(tx *tx) error {
@@ -428,7 +428,7 @@ func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 	return out, err
 }
 
-// Conversation is the conversation id, or ErrUnknownConversation.
+// Conversation returns the conversation id, or ErrUnknownConversation.
 func (c *Client) Conversation(ctx context.Context, id string) (Conversation, error) {
 	var out Conversation
 	err := c.db.update(ctx, func(tx *tx) error {
@@ -474,9 +474,10 @@ func (c *Client) describe(tx *tx, conv *conversation) (Conversation, error) {
 	return out, err
 }
 
-// EpochAuthenticator is a value that all members of the conversation's group have
-// in common if and only if they agree on everything up to this epoch (RFC 9420,
-// section 8.7), with that epoch. People may compare it; ErrNoGroup before there is one.
+// EpochAuthenticator returns the authenticator of the current epoch, and the epoch. Members of
+// the conversation's group have the same value if and only if they agree on everything up to
+// this epoch (RFC 9420, section 8.7). People may compare it. The error is ErrNoGroup while
+// there is no group.
 func (c *Client) EpochAuthenticator(ctx context.Context, id string) (authenticator []byte, epoch uint64, err error) {
 	conv, err := c.snapshot(ctx, id)
 	switch {

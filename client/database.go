@@ -6,9 +6,9 @@ import (
 	"waxwing.im/waxwing/client/internal/home"
 )
 
-// database is the home with the memory of its conversations. The home runs one
-// transaction at a time; the memory is read and changed within transactions only, so one
-// that does not commit leaves no trace there either.
+// database is the home with a cache of its conversations. The home runs one transaction at a
+// time; the cache is read and changed within transactions only, so one that does not commit
+// leaves no trace in it either.
 type database struct {
 	home *home.Home
 	load func(*home.Conversation) (*conversation, error)
@@ -16,7 +16,7 @@ type database struct {
 	cache map[string]*conversation // by id; as committed; guarded by transactions
 	all   bool                     // cache holds every conversation; guarded by transactions
 
-	// changed observes conversations as they were and are, for tests.
+	// changed observes the conversations before and after a change, for tests.
 	changed func(before, after *conversation)
 }
 
@@ -28,7 +28,7 @@ type tx struct {
 	after   []func() // run once committed, before the next transaction
 }
 
-// update runs fn in a transaction: all of it happens, or nothing.
+// update runs fn in a transaction: all of its changes are made, or none.
 func (db *database) update(ctx context.Context, fn func(tx *tx) error) error {
 	return db.home.Update(ctx, func(in *home.Tx) error {
 		t := &tx{Tx: in, db: db, changed: map[string]*conversation{}}
@@ -43,7 +43,7 @@ func (db *database) update(ctx context.Context, fn func(tx *tx) error) error {
 	})
 }
 
-// settle takes what was committed into memory.
+// settle copies the committed conversations to the cache.
 func (t *tx) settle() {
 	for id, c := range t.changed {
 		if t.db.changed != nil {

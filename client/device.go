@@ -10,17 +10,17 @@ import (
 // OwnDevice is a device of this client's account.
 type OwnDevice struct {
 	KnownDevice
-	// This is set for the device that asks.
+	// This is set for the device of this client.
 	This bool
 	// Lost: RemoveDevice was called for it.
 	Lost bool
-	// Conversations are those in whose group it is, as far as this device can see.
+	// Conversations are those with the device in their group, as far as this device knows.
 	Conversations []string
 }
 
-// OwnDevices are the devices of this account that this home has met in groups, itself
-// first and the others in the order of first sight. A device that is in no common
-// conversation yet is not known here.
+// OwnDevices returns the devices of this account that this home has met in groups: itself first
+// and the others in the order of first sight. It omits a device that has no conversation in
+// common with this one yet.
 func (c *Client) OwnDevices(ctx context.Context) ([]OwnDevice, error) {
 	own := OwnDevice{KnownDevice: KnownDevice{Member: c.Self()}, This: true}
 	own.Trusted = true
@@ -62,11 +62,11 @@ func (c *Client) OwnDevices(ctx context.Context) ([]OwnDevice, error) {
 	return out, nil
 }
 
-// AddDevice brings another device of this account into all conversations that this
-// device is in, by the key packages that it has published; "" stands for all of the
-// account's devices. A new device also comes in by itself, where the server holds what
-// is needed for that and a device of the account is in the group; this is for
-// conversations where it does not, and to take a RemoveDevice back.
+// AddDevice adds another device of this account to all conversations that this device is in,
+// with the key packages that it has published; "" stands for all of the account's devices. A
+// new device also joins on its own where the server holds the necessary GroupInfo and a device
+// of the account is in the group; AddDevice is for conversations where it does not, and to undo
+// RemoveDevice.
 func (c *Client) AddDevice(ctx context.Context, device string) error {
 	if device == c.options.DeviceID {
 		return errors.New("add device: it is this one")
@@ -101,10 +101,10 @@ func (c *Client) AddDevice(ctx context.Context, device string) error {
 	return err
 }
 
-// RemoveDevice says that a device of this account is lost: its leaf is taken out of all
-// groups, now and wherever it comes up again, its sessions end, and its key packages
-// are voided. Whoever has the account's key can still make another device; a device
-// whose Account signs by a hardware token holds no such key.
+// RemoveDevice declares a device of this account lost: its leaf is removed from all groups, now
+// and wherever it appears again, its sessions end, and its key packages are voided. A holder of
+// the account's key can still make another device; a device with an Account that signs by a
+// hardware token holds no such key.
 func (c *Client) RemoveDevice(ctx context.Context, device string) error {
 	if device == "" || device == c.options.DeviceID {
 		return errors.New("remove device: not another device")
@@ -142,7 +142,7 @@ func (c *Client) RemoveDevice(ctx context.Context, device string) error {
 	return nil
 }
 
-// isLost says whether a device of our account was declared lost.
+// isLost reports whether a device of our account was declared lost.
 func (a authority) isLost(device string) bool {
 	a.c.peopleMu.RLock()
 	defer a.c.peopleMu.RUnlock()
@@ -165,8 +165,8 @@ func (a authority) setLost(tx *tx, lost []string) error {
 	return tx.Settings.Set("lost", lost)
 }
 
-// revokeLost ends the sessions of lost devices and voids their key packages. It is
-// done again until the server has agreed.
+// revokeLost ends the sessions of lost devices and voids their key packages. It is repeated
+// until the server has confirmed it.
 func (e errands) revokeLost(ctx context.Context, by service) error {
 	var revoke []string
 	if err := e.c.db.update(ctx, func(tx *tx) error { _, err := tx.Settings.Get("revoke", &revoke); return err }); err != nil {
@@ -175,7 +175,7 @@ func (e errands) revokeLost(ctx context.Context, by service) error {
 	for _, device := range revoke {
 		err := by.revoke(ctx, device)
 		if r := asRefusal(err); r != nil && !r.mayPass() && r.Code != codeUnauthorized {
-			err = nil // it does not know the device, or cannot do that
+			err = nil // the device is unknown to the server, or the server cannot revoke it
 		}
 		if err != nil {
 			return fmt.Errorf("revoke device: %w", err)

@@ -9,7 +9,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// dialWebSocket opens a WebSocket by an HTTP client.
+// dialWebSocket opens a WebSocket with an HTTP client.
 func dialWebSocket(ctx context.Context, address string, by *http.Client) (*websocket.Conn, error) {
 	conn, _, err := websocket.Dial(ctx, address, &websocket.DialOptions{HTTPClient: by})
 	return conn, err

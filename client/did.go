@@ -15,16 +15,16 @@ import (
 const (
 	codecP256    = "\x80\x24"
 	codecEd25519 = "\xed\x01"
-	// codecK256 is of keys that servers know and this package cannot verify.
+	// codecK256 marks keys that servers accept and this package cannot verify.
 	codecK256 = "\xe7\x01"
 )
 
 const didKeyPrefix = "did:key:z"
 
-// didSyntax is that of DID Core 1.0, section 3.1, without a path, query or fragment.
+// didSyntax is the syntax of DID Core 1.0, section 3.1, without a path, query or fragment.
 var didSyntax = regexp.MustCompile(`^did:[a-z0-9]+:(?:(?:[A-Za-z0-9._-]|%[0-9A-Fa-f]{2})*:)*(?:[A-Za-z0-9._-]|%[0-9A-Fa-f]{2})+$`)
 
-// checkDID refuses what is not a DID, and a did:key that holds no key.
+// checkDID returns an error for text that is not a DID, and for a did:key without a valid key.
 func checkDID(did string) error {
 	if !didSyntax.MatchString(did) {
 		return errors.New("not the syntax of a DID")
@@ -50,14 +50,14 @@ func checkDID(did string) error {
 	return nil
 }
 
-// base58Bytes bounds what is decoded: base58 costs the square of its length, and
-// no key here needs more.
+// base58CharsMax bounds the input of the decoder: base58 costs the square of its length, and
+// all supported keys are shorter.
 const base58CharsMax = 128
 
 const base58Alphabet = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
-// encodeBase58 writes data in the Bitcoin alphabet, a leading "1" for each leading
-// zero byte (multibase "z").
+// encodeBase58 encodes data in the Bitcoin alphabet, a leading "1" for each leading zero byte
+// (multibase "z").
 func encodeBase58(data []byte) string {
 	var digits []byte // least significant first
 	number := new(big.Int).SetBytes(data)
@@ -97,7 +97,7 @@ func decodeBase58(text string) ([]byte, error) {
 	return append(make([]byte, zeros), number.Bytes()...), nil
 }
 
-// didOfP256 is the did:key of a P-256 public key (compressed point).
+// didOfP256 returns the did:key of a P-256 public key (compressed point).
 func didOfP256(public *ecdsa.PublicKey) (string, error) {
 	point, err := public.Bytes() // uncompressed: 4, x, y
 	if err != nil || len(point) != 65 {
@@ -107,9 +107,9 @@ func didOfP256(public *ecdsa.PublicKey) (string, error) {
 	return didKeyPrefix + encodeBase58(append([]byte(codecP256), compressed...)), nil
 }
 
-// accountKey is a public key that a DID itself tells. Both fields are nil for a
-// DID whose key has to be looked up, or is of a kind that this package cannot
-// verify: certificates of such accounts prove nothing here.
+// accountKey is the public key that a DID itself contains. Both fields are nil for a DID with a
+// key that has to be looked up, or is of a kind that this package cannot verify: certificates
+// of such accounts prove nothing here.
 type accountKey struct {
 	p256    *ecdsa.PublicKey
 	ed25519 ed25519.PublicKey
@@ -127,8 +127,8 @@ func (k accountKey) verify(message, signature []byte) bool {
 	return false
 }
 
-// keyOfDID reads the key out of a did:key. An error means that did claims to be
-// such a DID and is not one.
+// keyOfDID decodes the key in a did:key. An error means that did has the prefix of one and is
+// malformed.
 func keyOfDID(did string) (accountKey, error) {
 	encoded, ok := strings.CutPrefix(did, didKeyPrefix)
 	if !ok {

@@ -15,23 +15,23 @@ import (
 
 const groupIDBytes = 32
 
-// dmID is the identifier of the direct conversation of two accounts, the same
-// whichever of them asks and through whichever door of the server: the group_id in hex,
-// SHA-256("waxwing dm v1" NUL smaller DID NUL larger DID).
+// dmID returns the identifier of the direct conversation of two accounts, the same for both of
+// them and through each door of the server: the group_id in hex, SHA-256("waxwing dm v1" NUL
+// smaller DID NUL larger DID).
 func dmID(a, b string) string {
 	sum := sha256.Sum256([]byte("waxwing dm v1\x00" + min(a, b) + "\x00" + max(a, b)))
 	return hex.EncodeToString(sum[:])
 }
 
-// oldDMID is what earlier versions called the direct conversation of two accounts:
+// oldDMID returns the name of earlier versions for the direct conversation of two accounts:
 // "dm_" and the first 32 characters of the base64url of the same hash. Its group_id is
-// any. Homes and servers have such conversations, which go on under that name.
+// arbitrary. Homes and servers have such conversations, which keep that name.
 func oldDMID(a, b string) string {
 	sum := sha256.Sum256([]byte("waxwing dm v1\x00" + min(a, b) + "\x00" + max(a, b)))
 	return "dm_" + base64.RawURLEncoding.EncodeToString(sum[:])[:32]
 }
 
-// isGroupID says whether id has the form of those that this package makes: a group_id in
+// isGroupID reports whether id has the form of ids made by this package: a group_id in
 // lower-case hex.
 func isGroupID(id string) bool {
 	raw, err := hex.DecodeString(id)
@@ -41,8 +41,8 @@ func isGroupID(id string) bool {
 // accountBytesMax is the longest account identifier of the gateway protocol.
 const accountBytesMax = 512
 
-// checkAccount says whether did can name an account: whatever could not be one would
-// wait for key packages for ever.
+// checkAccount reports whether did can name an account: an invalid one would wait for key
+// packages for ever.
 func checkAccount(did string) error {
 	if len(did) > accountBytesMax {
 		return fmt.Errorf("%w: too long", ErrAccount)
@@ -53,11 +53,11 @@ func checkAccount(did string) error {
 	return nil
 }
 
-// StartDM gives the direct conversation with the account did, and starts it if there
-// is none. It does not wait for the network: messages may be sent at once and stay
-// in the outbox until both are in the group. If both accounts start one they come
-// out in the same conversation. The error wraps ErrAccount if did is not a DID, and is
-// ErrTaken if others have a group under the name of this conversation.
+// StartDM returns the direct conversation with the account did, and starts it if there is none.
+// It does not wait for the network: messages may be sent at once and stay in the outbox until
+// both are in the group. If both accounts start one they end up in the same conversation. The
+// error wraps ErrAccount if did is not a DID, and is ErrTaken if others have a group under the
+// name of this conversation.
 func (c *Client) StartDM(ctx context.Context, did string) (conversation string, err error) {
 	if err := checkAccount(did); err != nil {
 		return "", fmt.Errorf("start a direct conversation: %w", err)
@@ -81,14 +81,14 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 		case conv == nil:
 			tx.addConversation(id, Creating, conversationInfo{Kind: DM, Peer: did}, c.now())
 		case conv.group != nil && (conv.info.Kind != DM || conv.info.Peer != did):
-			return ErrTaken // somebody has made a room of this name, and let us into it
+			return ErrTaken // others have made a room of this name, and added us
 		case conv.phase == Removed && conv.group == nil && conv.info.Kind == DM:
-			conv.setPhase(Creating) // it could not be made before
+			conv.setPhase(Creating) // creating it has failed before
 		case conv.phase == Joined && conv.group != nil && !hasAccount(conv.group, did): // the peer had left
 			return c.keeper.want(conv, []string{did})
 		case conv.phase == Waiting && conv.info.Waiting.GaveUp:
 			conv.askAgain()
-		case conv.info.Peer == "": // learned from the server, which did not say with whom
+		case conv.info.Peer == "": // learned from the server, which did not name the peer
 			conv.editInfo().Kind, conv.editInfo().Peer = DM, did
 		}
 		return nil
@@ -100,10 +100,9 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 	return id, nil
 }
 
-// CreateRoom makes a room and invites accounts into it. Like StartDM it does not
-// wait for the network, nor does the room wait for its members: who has no key package
-// yet enters later, and cannot read what was said before. The error wraps ErrAccount if
-// a member is not a DID.
+// CreateRoom makes a room and invites accounts into it. Like StartDM it does not wait for the
+// network, nor does the room wait for its members: an account without a key package enters
+// later, and cannot read earlier messages. The error wraps ErrAccount if a member is not a DID.
 func (c *Client) CreateRoom(ctx context.Context, members ...string) (conversation string, err error) {
 	group := make([]byte, groupIDBytes)
 	rand.Read(group)
@@ -119,7 +118,7 @@ func (c *Client) CreateRoom(ctx context.Context, members ...string) (conversatio
 	return id, nil
 }
 
-// want puts accounts on the list of those to be added.
+// want adds accounts to the list of those to be added.
 func (k keeper) want(conv *conversation, accounts []string) error {
 	for _, account := range accounts {
 		if err := checkAccount(account); err != nil {
@@ -139,8 +138,8 @@ func (k keeper) want(conv *conversation, accounts []string) error {
 	return nil
 }
 
-// create makes a conversation on the server, and then its group here. It is done
-// again from the beginning after a crash: the server tells what it has already.
+// create makes a conversation on the server, and then its group here. After a crash it runs
+// again from the beginning: the server reports a conversation that exists.
 func (e errands) create(ctx context.Context, by service, id string) error {
 	conv, err := e.c.snapshot(ctx, id)
 	if err != nil || conv == nil || conv.phase != Creating {
@@ -166,11 +165,11 @@ func (e errands) create(ctx context.Context, by service, id string) error {
 	return e.created(ctx, id, role)
 }
 
-// created goes on with a conversation that is on the server: its owner makes the
-// group, anybody else waits for the Welcome.
+// created continues with a conversation that exists on the server: its owner makes the group,
+// other members wait for the Welcome.
 func (e errands) created(ctx context.Context, id, role string) error {
 	if role == "" {
-		// The id is in use and not by us. Others can only block it, not read along.
+		// The id is in use by others. They can only block it, not read along.
 		return e.giveUp(ctx, id, ErrTaken)
 	}
 	return e.c.db.update(ctx, func(tx *tx) error {
@@ -226,7 +225,7 @@ func (e errands) giveUp(ctx context.Context, id string, why error) error {
 	})
 }
 
-// roleIn is the account's role in a conversation on the server, "" if it is not in it.
+// roleIn returns the account's role in a conversation on the server, "" if it is not in it.
 func (e errands) roleIn(ctx context.Context, by service, id string) (role string, err error) {
 	err = e.listConversations(ctx, by, func(list []listed) (bool, error) {
 		for _, item := range list {
@@ -240,12 +239,12 @@ func (e errands) roleIn(ctx context.Context, by service, id string) (role string
 	return role, err
 }
 
-// listPagesMax bounds the pages of a list, so that one that does not end is no harm. A
-// longer one is read as far as that.
+// listPagesMax bounds the pages of a list, so that an endless one does no harm. The rest of a
+// longer one is ignored.
 const listPagesMax = 1024
 
-// listConversations hands the server's list of conversations to take, page by page, until
-// that wants no more.
+// listConversations passes the server's list of conversations to take, page by page, until that
+// returns false.
 func (e errands) listConversations(ctx context.Context, by service, take func([]listed) (more bool, err error)) error {
 	cursor := ""
 	for range listPagesMax {
@@ -263,7 +262,7 @@ func (e errands) listConversations(ctx context.Context, by service, take func([]
 	return nil
 }
 
-// standing is what this device knew of a conversation before it asked the server.
+// standing is the state of a conversation on this device before a request to the server.
 type standing struct {
 	epoch  uint64
 	isLive bool
@@ -281,9 +280,9 @@ func (e errands) standings(ctx context.Context) (map[string]standing, error) {
 	return before, err
 }
 
-// learnConversations notes conversations that the server has us in and this device
-// does not know: somebody is about to send their Welcome, or has. It compares the
-// members of the others, and returns those for which they have to be asked.
+// learnConversations adds the conversations that the server lists and this device does not
+// know: their Welcome is on its way or about to be sent. It compares the members of the others,
+// and returns the conversations with members that have to be requested.
 func (e errands) learnConversations(ctx context.Context, by service) (unclear []string, err error) {
 	before, err := e.standings(ctx)
 	if err != nil {
@@ -297,9 +296,9 @@ func (e errands) learnConversations(ctx context.Context, by service) (unclear []
 	return unclear, err
 }
 
-// learnList takes in a list of conversations that was asked for when they stood as
-// before says. What has ended here since was still going on when the server answered:
-// the list does not bring it back.
+// learnList applies a list of conversations that was requested while their states were as in
+// before. A conversation that has ended here since was still active when the server answered:
+// the list does not restore it.
 func (e errands) learnList(ctx context.Context, list []listed, before map[string]standing) (unclear []string, err error) {
 	err = e.c.db.update(ctx, func(tx *tx) error {
 		unclear = nil
@@ -319,7 +318,7 @@ func (e errands) learnList(ctx context.Context, list []listed, before map[string
 				return err
 			}
 			if conv.phase == Waiting && conv.info.Waiting == (waiting{}) && item.isEmpty {
-				conv.editInfo().Waiting.Tries = 1 // where nobody has said anything there is no group: others go first
+				conv.editInfo().Waiting.Tries = 1 // an empty one has no group: others go first
 			}
 			if len(item.accounts) == 0 || !e.c.keeper.takeRoster(conv, roster{item.accounts, item.role, was.epoch}) {
 				unclear = append(unclear, conv.id)
@@ -336,10 +335,10 @@ func (k keeper) learnConversation(tx *tx, id string) error {
 	case err != nil || !isConversationID(id):
 		return err
 	case conv == nil:
-		tx.addConversation(id, Waiting, conversationInfo{Kind: Room}, k.c.now()) // until its group says what it is
+		tx.addConversation(id, Waiting, conversationInfo{Kind: Room}, k.c.now()) // until its group shows the kind
 		tx.after = append(tx.after, func() { k.c.wake(id) })
 	case conv.phase == Removed && conv.group != nil:
-		conv.setPhase(Joined) // back on the server, and never out of the group
+		conv.setPhase(Joined) // a member again, with the group that it never left
 		tx.after = append(tx.after, func() { k.c.wake(id) })
 	}
 	return nil

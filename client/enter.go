@@ -13,11 +13,10 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Rejoin enters a conversation's group anew by an external commit, with fresh keys. It
-// happens by itself where a commit cannot be followed; an application calls it when
-// people find that they see different things (EventFork). Messages between the last
-// one that was read and the new entry cannot be read any more (EventLost). An
-// EventRejoined tells that it is done.
+// Rejoin enters a conversation's group again by an external commit, with fresh keys. The client
+// does so on its own where it cannot follow a commit; an application calls Rejoin when members
+// see different messages (EventFork). Messages between the last one that was read and the new
+// entry can no longer be read (EventLost). An EventRejoined reports the completion.
 func (c *Client) Rejoin(ctx context.Context, id string) error {
 	return c.change(ctx, id, func(_ *tx, conv *conversation) error {
 		if conv.phase != Joined {
@@ -31,15 +30,15 @@ func (c *Client) Rejoin(ctx context.Context, id string) error {
 	})
 }
 
-// mustRejoin notes that the group has to be entered anew.
+// mustRejoin records that the group has to be entered again.
 func (c *conversation) mustRejoin(why string) {
 	if c.phase == Joined && c.info.Rejoin == "" {
 		c.editInfo().Rejoin = why
 	}
 }
 
-// mayEnter says whether this device is to enter the group by itself, if that can be
-// done: it waits for an invitation, or its own state is of no use.
+// mayEnter reports whether this device should enter the group by an external commit, if
+// possible: it waits for an invitation, or its own state is unusable.
 func (c *conversation) mayEnter() bool {
 	switch c.phase {
 	case Waiting:
@@ -52,11 +51,11 @@ func (c *conversation) mayEnter() bool {
 	return false
 }
 
-// enterDelay is how long an invitation that is on its way is waited for.
+// enterDelay is the wait for an invitation that may be on its way.
 const enterDelay = time.Second
 
-// advanceEntry enters a group by an external commit: it is made from what the server
-// offers, kept, sent, and applied when the log shows it.
+// advanceEntry enters a group by an external commit: it is made from the server's GroupInfo,
+// stored, sent, and applied when the log shows it.
 func (s *session) advanceEntry(ctx context.Context, conv *conversation, sub *subscription) error {
 	sub.active, sub.caughtUp = false, false
 	delete(s.entries, conv.id)
@@ -85,18 +84,17 @@ func (s *session) advanceEntry(ctx context.Context, conv *conversation, sub *sub
 	return nil
 }
 
-// errWait: there is nothing to enter yet. It is looked for again later.
+// errWait: the group cannot be entered yet. The session tries again later.
 var (
 	errWait        = errors.New("the group cannot be entered yet")
 	errNothingToDo = errors.New("the group need not be entered anew")
 )
 
-// welcomeTries is how often a device whose leaf is in the group already waits for the
-// Welcome that belongs to it.
+// welcomeTries bounds the waits of a device with a leaf in the group for the matching Welcome.
 const welcomeTries = 3
 
-// enter makes an external commit from the GroupInfo that the server has, and keeps it.
-// hasEntered says that there is one. A question in vain is noted and is no error.
+// enter makes an external commit from the server's GroupInfo, and stores it. hasEntered reports
+// whether it did. A failed attempt is recorded and is not an error.
 func (e errands) enter(ctx context.Context, by service, id string) (hasEntered bool, err error) {
 	conv, err := e.c.snapshot(ctx, id)
 	if err != nil || conv == nil || !conv.mayEnter() {
@@ -115,7 +113,7 @@ func (e errands) enter(ctx context.Context, by service, id string) (hasEntered b
 				return e.c.keeper.leave(tx, conv, e.c.now(), r.Message)
 			})
 		case r != nil && !r.mayPass() && r.Code != codeUnauthorized:
-			return false, e.keepEntry(ctx, conv, nil, errWait) // nobody has committed yet
+			return false, e.keepEntry(ctx, conv, nil, errWait) // no commit was accepted yet
 		}
 		return false, fmt.Errorf("ask for group info: %w", err)
 	}
@@ -126,7 +124,7 @@ func (e errands) enter(ctx context.Context, by service, id string) (hasEntered b
 	return why == nil, e.keepEntry(ctx, conv, pending, why)
 }
 
-// keepEntry notes what came of an attempt to make an external commit.
+// keepEntry records the result of an attempt to make an external commit.
 func (e errands) keepEntry(ctx context.Context, seen *conversation, pending *pendingCommit, why error) error {
 	return e.c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.conversation(seen.id)
@@ -143,21 +141,21 @@ func (e errands) keepEntry(ctx context.Context, seen *conversation, pending *pen
 		case why != nil:
 			return errors.Join(e.c.keeper.waitLonger(tx, conv), e.c.keeper.trouble(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, why)))
 		}
-		all, err := tx.conversations() // which may have changed since the commit was made
+		all, err := tx.conversations() // they may have changed since the commit was made
 		if err != nil {
 			return err
 		}
 		if inUse(all, conv.id)(pending.commit.Group().ID()) {
 			return errors.Join(e.c.keeper.waitLonger(tx, conv), e.c.keeper.trouble(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, ErrGroupInUse)))
 		}
-		conv.editInfo().Waiting.Tries++ // until it is entered: the commit may be refused, over and over
+		conv.editInfo().Waiting.Tries++ // until the group is entered: the commit may be refused repeatedly
 		conv.setPending(pending)
 		conv.setPhase(Joining)
 		return nil
 	})
 }
 
-// offer is a GroupInfo as it came, not verified yet.
+// offer is a GroupInfo as received, not verified yet.
 type offer struct {
 	context wire.GroupContext
 	leaves  []mls.Leaf
@@ -198,10 +196,10 @@ func readOffer(raw []byte) (*offer, error) {
 	return out, nil
 }
 
-// makeEntry decides whether to enter the group that the server offers, and makes the
-// commit. What mls.JoinExternal verifies is that the signer said so, and by the hook
-// that all members are whom their accounts vouch for. That it is the right group, and
-// not one that the server has made up with a friend, is decided here.
+// makeEntry decides whether to enter the group that the server offers, and makes the commit.
+// mls.JoinExternal verifies the signature, and by the hook the certificates of all members.
+// That the group is the right one, and not one that the server has made up with an accomplice,
+// is decided here.
 func (e errands) makeEntry(ctx context.Context, conv *conversation, answer *offeredGroup) (*pendingCommit, error) {
 	o, err := readOffer(answer.message)
 	if err != nil {
@@ -229,12 +227,12 @@ func (e errands) makeEntry(ctx context.Context, conv *conversation, answer *offe
 	return &pendingCommit{MessageID: newMessageID(), commit: commit}, nil
 }
 
-// checkOffer holds a GroupInfo against what this device knows of the conversation.
+// checkOffer compares a GroupInfo with this device's knowledge of the conversation.
 //
-// The signer's word is all that there is for who is in the group. Whoever has been in
-// the group believes only devices that were in it; a new device, which knows nobody,
-// believes its own account, those it has met, and in the end whoever has added a
-// device of its account: the members that it then sees are shown.
+// The signer's word is the only evidence of the members. A device that has been in the group
+// trusts only devices that were in it; a new device trusts its own account, those it has met,
+// and at last any device that has added one of its account: the application can then show the
+// members.
 func (a authority) checkOffer(ctx context.Context, conv *conversation, o *offer, serverEpoch int64) error {
 	isSelf := func(l mls.Leaf) bool { return string(l.Credential) == a.c.account.DID() && a.memberOf(l).Verified }
 	signer := string(o.signer.Credential)
@@ -247,7 +245,7 @@ func (a authority) checkOffer(ctx context.Context, conv *conversation, o *offer,
 	case conv.group != nil && o.context.Epoch <= conv.epoch() && !conv.info.Forced:
 		return errNothingToDo
 	case !slices.ContainsFunc(o.leaves, isSelf):
-		return errWait // not in the group with any device: somebody has to add us
+		return errWait // no device of ours is in the group: a member has to add us
 	case conv.group != nil:
 		return errors.Join(a.checkSigner(conv, o), checkWayBack(conv, o))
 	case isSelf(*o.signer):
@@ -263,10 +261,10 @@ func (a authority) checkOffer(ctx context.Context, conv *conversation, o *offer,
 	return nil
 }
 
-// checkSigner refuses a group on the word of a device that was not in it when this one
-// last was. A server has the GroupInfo made by whoever it likes, and an account may have
-// lost control of a device that the others have seen removed. Who calls Rejoin believes
-// other devices of those accounts too, if the account vouches for them.
+// checkSigner refuses a group that is signed by a device that was not in it when this one last
+// was. A server can have any device make the GroupInfo, and an account may have lost control of
+// a device that the others have seen removed. After a call of Rejoin other devices of those
+// accounts are trusted too, if the account vouches for them.
 func (a authority) checkSigner(conv *conversation, o *offer) error {
 	if hasLeaf(conv.group, o.signer.SignatureKey) {
 		return nil
@@ -274,7 +272,7 @@ func (a authority) checkSigner(conv *conversation, o *offer) error {
 	signer := a.memberOf(*o.signer)
 	switch {
 	case !hasAccount(conv.group, signer.Account),
-		!signer.Verified && !a.c.options.AllowUnverified: // that name is anybody's to write
+		!signer.Verified && !a.c.options.AllowUnverified: // anyone can write that name
 		return fmt.Errorf("it is signed by %s, who was not in the group", signer.Account)
 	case conv.info.Asked, a.c.options.AllowUnverified:
 		return nil
@@ -282,9 +280,9 @@ func (a authority) checkSigner(conv *conversation, o *offer) error {
 	return fmt.Errorf("it is signed by the device %q of %s, which was not in the group: only Rejoin believes that", signer.Device, signer.Account)
 }
 
-// checkWayBack refuses to go back by itself to a time before somebody was removed: a
-// server could set its log back in order to let them read on. Who calls Rejoin may, and
-// sees among whom the device is then.
+// checkWayBack refuses to return automatically to an epoch before a removal: a server could set
+// its log back so that removed members can read on. Rejoin permits it, and the application then
+// sees the members.
 func checkWayBack(conv *conversation, o *offer) error {
 	if conv.info.Asked || o.context.Epoch >= conv.epoch() {
 		return nil
@@ -297,8 +295,8 @@ func checkWayBack(conv *conversation, o *offer) error {
 	return nil
 }
 
-// oldLeaf is the leaf that this device stands in already, by its key or, from an
-// earlier home, by its name; isIn says that it is the key.
+// oldLeaf returns the existing leaf of this device, found by its key or, from an earlier home,
+// by its name; isIn reports a match of the key.
 func (a authority) oldLeaf(o *offer) (index *uint32, isIn bool) {
 	own := a.c.identity.Key.Public()
 	for _, leaf := range o.leaves {
@@ -314,8 +312,8 @@ func (a authority) oldLeaf(o *offer) (index *uint32, isIn bool) {
 	return nil, false
 }
 
-// place notes where in the log the server has put our external commit: there this
-// device begins to read.
+// place records the position of our external commit in the server's log: there this device
+// begins to read.
 func (k keeper) place(tx *tx, conv *conversation, messageID string, seq int64) error {
 	if conv == nil || conv.phase != Joining || conv.pending == nil || conv.pending.MessageID != messageID || conv.pending.Seq > 0 {
 		return nil
@@ -339,8 +337,8 @@ func (k keeper) place(tx *tx, conv *conversation, messageID string, seq int64) e
 	return nil
 }
 
-// dropEntry gives up an external commit: it lost its race, was refused, or is not what
-// the log shows. An invitation that came meanwhile is taken; otherwise it begins anew.
+// dropEntry gives up an external commit: it lost its race, was refused, or the log shows
+// another one. An invitation that arrived meanwhile is used; otherwise entering starts again.
 func (k keeper) dropEntry(tx *tx, conv *conversation) error {
 	conv.setPending(nil)
 	if conv.group != nil {
@@ -354,11 +352,11 @@ func (k keeper) dropEntry(tx *tx, conv *conversation) error {
 	return k.takeWelcome(tx, w)
 }
 
-// entered makes the group that our external commit has led to the conversation's.
+// entered sets the conversation's group to the one of our external commit.
 func (k keeper) entered(tx *tx, conv *conversation, next *mls.Group, e Event) error {
 	kind, peer, err := k.kindOf(conv.id, next, conv)
 	if err != nil {
-		return k.trouble(tx, conv, err) // not reached: it was looked at before
+		return k.trouble(tx, conv, err) // not reached: it was checked before
 	}
 	e.Type = EventJoined
 	if conv.group != nil {
@@ -377,7 +375,7 @@ func (k keeper) entered(tx *tx, conv *conversation, next *mls.Group, e Event) er
 	for _, l := range next.Members() {
 		e.Members = append(e.Members, k.c.authority.memberOf(l))
 	}
-	if _, err := tx.takeKept(conv.id); err != nil { // an invitation to where we are
+	if _, err := tx.takeKept(conv.id); err != nil { // an invitation to the same group
 		return err
 	}
 	if err := tx.meet(conv.id, e.Members, e.Time); err != nil {
@@ -386,8 +384,8 @@ func (k keeper) entered(tx *tx, conv *conversation, next *mls.Group, e Event) er
 	return tx.report(e)
 }
 
-// takeKept gives the Welcome that was put aside for a conversation, and forgets it;
-// nil if there is none.
+// takeKept returns the Welcome that was stored for a conversation, and deletes it; nil if there
+// is none.
 func (t *tx) takeKept(conversation string) (*welcome, error) {
 	var w welcome
 	found, err := t.Welcomes.Take(conversation, &w)
@@ -397,9 +395,9 @@ func (t *tx) takeKept(conversation string) (*welcome, error) {
 	return &w, nil
 }
 
-// checkJoiner refuses an external commit by an account that is not in the group. The
-// server hands out what is needed to enter, so anybody whom it likes could come in;
-// accounts are brought in by members, and enter by themselves only with further devices.
+// checkJoiner refuses an external commit by an account that is not in the group. The server
+// hands out what is needed to enter, so it could admit any account; accounts are added by
+// members, and enter on their own only with further devices.
 func (a authority) checkJoiner(before *mls.Group, p *mls.Processed) error {
 	if p.Kind != mls.Commit || p.SenderKind != mls.SentByJoiner || hasAccount(before, string(p.Sender.Credential)) {
 		return nil

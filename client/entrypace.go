@@ -9,39 +9,38 @@ import (
 	"time"
 )
 
-// A conversation that the server has us in and that has no group here is asked for: for the
-// GroupInfo by which a device enters by itself. Anybody can make any number of such
-// conversations, so asking is bounded by itself, for each and for all together, whatever
-// number there is. An invitation (Welcome) needs none of this: it comes as an event.
+// For a conversation on the server's list without a group here the session requests the
+// GroupInfo by which a device can enter. Any account can create any number of such
+// conversations, so these requests are bounded, for each conversation and for all together. An
+// invitation (Welcome) needs no request: it comes as an event.
 
 const (
-	// entryMin and entryMax are the least and the greatest wait between two questions for
-	// one conversation; it doubles.
+	// entryMin and entryMax are the least and the greatest wait between two requests for one
+	// conversation; it doubles.
 	entryMin = time.Second
 	entryMax = 15 * time.Minute
-	// entryGiveUp is how long a conversation is waited for in all.
+	// entryGiveUp is the total wait after which a conversation is given up.
 	entryGiveUp = 24 * time.Hour
-	// entriesMax is how many conversations are asked for at the same time.
+	// entriesMax bounds concurrent requests.
 	entriesMax = 8
-	// entryBurst and entryEvery bound the questions in vain for all conversations
-	// together: so many at once, and one more in each such time.
+	// entryBurst and entryEvery bound the failed requests for all conversations together: so
+	// many at once, and one more in each such period.
 	entryBurst = 32
 	entryEvery = time.Second
 )
 
-// waiting is how a conversation has been waited for: what was asked in vain since the last
-// time that the group was entered.
+// waiting holds the failed requests for a group since it was last entered.
 type waiting struct {
 	Tries int `json:"tries,omitempty"`
-	// NotBefore is when it may be asked again, in Unix milliseconds, and WaitedMS the sum
-	// of all waits. Time without a question does not count.
+	// NotBefore is the time of the next request, in Unix milliseconds, and WaitedMS the sum of
+	// all waits. Time without a request does not count.
 	NotBefore int64 `json:"not_before,omitempty"`
 	WaitedMS  int64 `json:"waited_ms,omitempty"`
-	// GaveUp: it is not asked any more.
+	// GaveUp: no more requests are made.
 	GaveUp bool `json:"gave_up,omitempty"`
 }
 
-// entryWait returns the wait after so many questions in vain, within a fifth.
+// entryWait returns the wait after so many failed requests, with a jitter of a fifth.
 func entryWait(tries int) time.Duration {
 	d := entryMin << min(max(tries-1, 0), 20)
 	if d > entryMax {
@@ -50,15 +49,14 @@ func entryWait(tries int) time.Duration {
 	return d*4/5 + rand.N(d*2/5+1)
 }
 
-// left returns how long the conversation must not be asked for. A clock that was set
-// back does not make that longer.
+// left returns the time until the next request may be made. A clock that was set back does not
+// make it longer.
 func (w *waiting) left(now time.Time) time.Duration {
 	return min(max(time.UnixMilli(w.NotBefore).Sub(now), 0), 2*entryMax)
 }
 
-// waitLonger notes a question in vain. It gives up a conversation that has never had a
-// group here once it has been waited for long enough; the application is notified if it
-// may be waiting too.
+// waitLonger records a failed request. It gives up a conversation that has never had a group
+// here after entryGiveUp; the application is notified if it may be waiting too.
 func (k keeper) waitLonger(tx *tx, conv *conversation) error {
 	w := &conv.editInfo().Waiting
 	w.Tries++
@@ -76,8 +74,8 @@ func (k keeper) waitLonger(tx *tx, conv *conversation) error {
 	return tx.problem(conv.id, k.c.now(), ErrUnfinished)
 }
 
-// Retry asks again for the group of a conversation that was given up, or that will be
-// asked for only after a while: Conversation.Problem says so.
+// Retry requests the group of a conversation again that was given up, or has its next request
+// only after a wait; Conversation.Problem reports either.
 func (c *Client) Retry(ctx context.Context, id string) error {
 	return c.change(ctx, id, func(_ *tx, conv *conversation) error {
 		conv.askAgain()
@@ -85,7 +83,7 @@ func (c *Client) Retry(ctx context.Context, id string) error {
 	})
 }
 
-// askAgain forgets what was asked in vain.
+// askAgain forgets the failed requests.
 func (c *conversation) askAgain() {
 	if c.info.Waiting == (waiting{}) {
 		return
@@ -97,15 +95,15 @@ func (c *conversation) askAgain() {
 	info.Waiting = waiting{}
 }
 
-// pacer lets entryBurst things happen at once, and one in each entryEvery after that. It
-// is safe for concurrent use.
+// pacer allows entryBurst actions at once, and one in each entryEvery after that. It is safe
+// for concurrent use.
 type pacer struct {
 	mu    sync.Mutex
 	spent float64   // guarded by mu
 	at    time.Time // of spent; guarded by mu
 }
 
-// take takes one, or returns how long there is none.
+// take takes one, or returns the wait until one is available.
 func (p *pacer) take() (wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -128,16 +126,16 @@ func (p *pacer) giveBack() {
 	p.spent = max(0, p.spent-1)
 }
 
-// entry is a conversation that is to be asked for now.
+// entry is a conversation with a group that may be requested now.
 type entry struct {
 	tries     int
 	createdMS int64
 	isOld     bool // there is a group, to be entered again
 }
 
-// before says which of two is asked for first: rooms that have a group, then what
-// was asked for less often, then what is newer. So what a stranger has piled up is behind
-// what comes after it.
+// before reports whether e is requested before other: first rooms that have a group, then those
+// with fewer requests, then newer ones. So the many conversations of a stranger come after
+// later ones.
 func (e entry) before(other entry) bool {
 	if e.isOld != other.isOld {
 		return e.isOld
@@ -148,11 +146,11 @@ func (e entry) before(other entry) bool {
 	return e.createdMS > other.createdMS
 }
 
-// startEntries asks for as many conversations as may be now.
+// startEntries makes as many requests as are allowed now.
 func (s *session) startEntries(ctx context.Context) {
 	pause := &s.sub(choreEntries).refetch
 	*pause = retry{}
-	// What is busy with something else is looked at again after that.
+	// A conversation with another job running is checked again after that.
 	maps.DeleteFunc(s.entries, func(id string, _ entry) bool { return s.jobs[id] })
 	for len(s.entries) > 0 && s.entering < entriesMax {
 		if wait := s.c.entryPace.take(); wait > 0 {
@@ -175,7 +173,7 @@ func (s *session) startEntries(ctx context.Context) {
 		}, func(error) {
 			s.entering--
 			s.due[choreEntries] = true
-			if hasEntered && first { // more often it may be an attack
+			if hasEntered && first { // repeated ones may be an attack
 				s.c.entryPace.giveBack()
 			}
 		})

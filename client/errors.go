@@ -9,18 +9,17 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// The errors that callers decide by, with errors.Is. What the server refuses is
-// a *Refusal.
+// The errors for use with errors.Is. A refusal by the server is a *Refusal.
 var (
-	// ErrStorageKey: the storage key is not the one that the home was made with,
-	// or the database was tampered with.
+	// ErrStorageKey: the storage key is not the one of the home, or the database was tampered
+	// with.
 	ErrStorageKey = home.ErrStorageKey
 	// ErrInUse: another client, here or in another process, has the home open.
 	ErrInUse = home.ErrInUse
-	// ErrHome: the home belongs to another account or device, or was written by a
-	// newer version of this package.
+	// ErrHome: the home belongs to another account or device, or was written by a newer version
+	// of this package.
 	ErrHome = home.ErrHome
-	// ErrAccount: what should name an account is not a DID, or a did:key without a key.
+	// ErrAccount: the name of an account is not a DID, or is a did:key without a valid key.
 	ErrAccount = errors.New("not an account's DID")
 	// ErrClosed: the client was closed.
 	ErrClosed = errors.New("the client is closed")
@@ -28,56 +27,54 @@ var (
 	ErrUnknownConversation = errors.New("unknown conversation")
 	// ErrNoGroup: the conversation has no MLS group here yet, or no longer.
 	ErrNoGroup = errors.New("the conversation has no group")
-	// ErrDirect: a direct conversation has two members, and nobody is added or removed.
+	// ErrDirect: a direct conversation has two members, and none can be added or removed.
 	ErrDirect = errors.New("a direct conversation has two members")
 	// ErrTooLarge: the text is longer than TextBytesMax.
 	ErrTooLarge = errors.New("the text is too large")
-	// ErrOutboxFull: more than outboxRowsMax messages wait to be sent.
+	// ErrOutboxFull: the outbox of the home has reached its maximum number of messages.
 	ErrOutboxFull = errors.New("the outbox is full")
 
-	// ErrCertificate: a leaf carries a device certificate that its account did not
-	// make for it.
+	// ErrCertificate: a leaf carries a device certificate that its account did not make for it.
 	ErrCertificate = errors.New("wrong device certificate")
-	// ErrUncertified: a leaf of an account whose DID is a key carries no device
-	// certificate, so that the server could have made it up. Options.AllowUnverified
-	// lets such leaves in.
+	// ErrUncertified: a leaf of an account whose DID is a key carries no device certificate, so
+	// that the server could have forged it. Options.AllowUnverified admits such leaves.
 	ErrUncertified = errors.New("no device certificate")
-	// ErrKeyPackage: the server handed out a key package that is not one of the
-	// account asked for. It wraps ErrCertificate or ErrUncertified where that is why.
+	// ErrKeyPackage: the server returned a key package that is not one of the requested
+	// account. It wraps ErrCertificate or ErrUncertified if that is the cause.
 	ErrKeyPackage = errors.New("key package refused")
 	// ErrWelcome: an invitation into a group was refused or could not be opened.
 	ErrWelcome = errors.New("welcome refused")
-	// ErrGroupInUse: what is to be joined has the id of a group that another conversation
-	// here has.
+	// ErrGroupInUse: the group to be joined has the id of the group of another conversation in
+	// this home.
 	ErrGroupInUse = mls.ErrGroupInUse
 	// ErrUndecryptable: a message in a conversation cannot be read.
 	ErrUndecryptable = errors.New("message cannot be decrypted")
-	// ErrHistoryPruned: messages that this device had not read are gone from the server.
+	// ErrHistoryPruned: unread messages are gone from the server.
 	ErrHistoryPruned = errors.New("unread messages are gone from the server")
-	// ErrKeyChanged: a device of a known account has a key that was not seen before.
+	// ErrKeyChanged: a device of a known account has an unknown key.
 	ErrKeyChanged = errors.New("the key of a known account has changed")
-	// ErrGroupInfo: what the server offers to enter a group by is not to be believed.
+	// ErrGroupInfo: the server's GroupInfo is not trustworthy.
 	ErrGroupInfo = errors.New("group info refused")
 	// ErrFork: members of a conversation are in different groups under one name.
 	ErrFork = errors.New("members are in different groups")
-	// ErrRewound: the server's log has lost messages that were there.
+	// ErrRewound: the server's log has lost messages.
 	ErrRewound = errors.New("the server's log was set back")
-	// ErrRejoined: the group was entered anew; what was sent before cannot be read.
+	// ErrRejoined: this device entered the group again; earlier messages cannot be read.
 	ErrRejoined = errors.New("the group was entered anew")
-	// ErrOtherService: the server says that it is a service other than the one at its
-	// address (Options.ServerDID), which could use our tokens elsewhere.
+	// ErrOtherService: the server has another name than the expected one (Options.ServerDID);
+	// it could use our tokens elsewhere.
 	ErrOtherService = errors.New("the server says that it is another service")
-	// ErrNotOverXRPC: what was asked for needs the gateway (WithXRPC).
+	// ErrNotOverXRPC: the operation needs the gateway (WithXRPC).
 	ErrNotOverXRPC = errors.New("not possible over XRPC")
-	// ErrUnfinished: nobody has made a group for a conversation in a day, and it is not
-	// asked for any more. Retry asks again; an invitation is still taken.
+	// ErrUnfinished: no group was made for a conversation within a day, and the client has
+	// stopped asking. Retry asks again; an invitation is still accepted.
 	ErrUnfinished = errors.New("no member has created the conversation's group within a day")
 	// ErrTaken: the identifier of a direct conversation is in use by others.
 	ErrTaken = errors.New("the conversation is taken by others")
 )
 
 // LeftOutError reports a device that is not added with the others, because its key package
-// keeps the commit from being made. It wraps ErrKeyPackage.
+// makes the commit fail. It wraps ErrKeyPackage.
 type LeftOutError struct {
 	Account string
 	Device  string // as its account names it, or else the server; "" if neither does
@@ -85,7 +82,7 @@ type LeftOutError struct {
 	Problem string
 }
 
-// Error says which device and why.
+// Error returns the device and the cause.
 func (e *LeftOutError) Error() string {
 	return fmt.Sprintf("device %q of %s (number %d) is left out: %s", e.Device, e.Account, e.Index, e.Problem)
 }
@@ -103,14 +100,14 @@ type Refusal struct {
 	CurrentEpoch int64
 	// EarliestSeq and LatestSeq are set with replay_window_exceeded.
 	EarliestSeq, LatestSeq int64
-	// Index is the place in the list of the item that was refused, or -1.
+	// Index is the index of the refused item in its list, or -1.
 	Index int
 }
 
-// Error gives the code and what the server says.
+// Error returns the code and the server's message.
 func (r *Refusal) Error() string { return fmt.Sprintf("server refused: %s: %s", r.Code, r.Message) }
 
-// The codes of refusals that this package decides by, as in the gateway protocol.
+// The codes of refusals that this package handles, as in the gateway protocol.
 const (
 	codeRateLimited    = "rate_limited"
 	codeLimitExceeded  = "limit_exceeded"
@@ -125,7 +122,7 @@ const (
 	codePruned         = "replay_window_exceeded"
 )
 
-// asRefusal is the refusal in err, or nil.
+// asRefusal returns the refusal in err, or nil.
 func asRefusal(err error) *Refusal {
 	var r *Refusal
 	if errors.As(err, &r) {
@@ -134,8 +131,7 @@ func asRefusal(err error) *Refusal {
 	return nil
 }
 
-// mayPass says whether a request refused with r may succeed when it is repeated as
-// it is.
+// mayPass reports whether a request refused with r may succeed when it is repeated unchanged.
 func (r *Refusal) mayPass() bool {
 	switch r.Code {
 	case codeRateLimited, codeUnavailable, codeInternal:

@@ -8,86 +8,87 @@ import (
 	"time"
 )
 
-// EventType says what an Event is about.
+// EventType is the type of an Event.
 type EventType string
 
 // The types of events.
 const (
-	// EventMessage: a message, one's own included. An own message comes when the
-	// server's log has it: that is its delivery.
+	// EventMessage: a message, including our own. An own message comes when the server's log
+	// has it: that is its delivery.
 	EventMessage EventType = "message"
-	// EventJoined: this device is in the conversation's group now; Members are all
-	// in it. Messages that waited are sent from here on.
+	// EventJoined: this device is in the conversation's group now; Members are all of its
+	// members. Messages in the outbox are sent from here on.
 	EventJoined EventType = "joined"
 	// EventMembers: a commit changed the group; Members were added, Gone removed.
 	EventMembers EventType = "members"
 	// EventRemoved: this device is no longer in the conversation.
 	EventRemoved EventType = "removed"
-	// EventUndecryptable: the message at Seq cannot be read here and never will be.
+	// EventUndecryptable: the message at Seq can never be read on this device.
 	EventUndecryptable EventType = "undecryptable"
 	// EventLost: unread messages up to Seq are gone from the server.
 	EventLost EventType = "lost"
-	// EventRefused: the server will not take the message MessageID; it is no longer
-	// in the outbox. Text holds it.
+	// EventRefused: the server declined the message MessageID for good; it is no longer in the
+	// outbox. Text holds it.
 	EventRefused EventType = "refused"
-	// EventKeyChange: From is a device of a known account with a key that was not seen
-	// before: one that nobody vouches for, or a known one that was set up anew.
+	// EventKeyChange: From is a device of a known account with an unknown key: a new device
+	// that its account does not vouch for, or a known one that was set up again.
 	EventKeyChange EventType = "key_change"
-	// EventRejoined: this device has entered the group anew by itself, since its state
-	// was lost, forked or too far behind; Members are all in it. What was sent meanwhile
+	// EventRejoined: this device has entered the group again on its own, since its state was
+	// lost, forked or too far behind; Members are all of its members. Messages sent meanwhile
 	// cannot be read here (EventLost).
 	EventRejoined EventType = "rejoined"
-	// EventJoinRefused: From wanted to come into the group by itself, with the commit at
-	// Seq, and this device does not follow it: nobody vouches for that device. It may be
-	// a client that knows no certificates and has lost its state, or the server.
+	// EventJoinRefused: From tried to join the group on its own, with the commit at Seq, and
+	// this device does not follow it: its account does not vouch for that device. It may be a
+	// client without certificates that has lost its state, or the server.
 	EventJoinRefused EventType = "join_refused"
-	// EventLeftOut: From is a device that was to be added with others and is not, because
-	// its key package keeps the commit from being made. Err is a *LeftOutError. Later
-	// packages of the account are tried.
+	// EventLeftOut: From is a device that was to be added with others and is not, because its
+	// key package makes the commit fail. Err is a *LeftOutError. Later packages of the account
+	// are tried.
 	EventLeftOut EventType = "left_out"
-	// EventFork: other members are in another group under the same name and epoch, by
-	// what they report of their epoch authenticators. People should find out who sees what.
+	// EventFork: other members reported another epoch authenticator for the same epoch, so they
+	// are in another group under the same name. People should compare what they see.
 	EventFork EventType = "fork"
-	// EventRewound: the server's log has lost what stood behind Seq: it was restored from
-	// a backup. What this device has sent is sent again.
-	// Without a Conversation it is the log of the account, by which invitations come.
+	// EventRewound: the server's log has lost its records after Seq: it was restored from a
+	// backup. This device sends its own again. Without a Conversation it is the account's log,
+	// which carries invitations.
 	EventRewound EventType = "rewound"
-	// EventProblem: something else keeps the conversation from going on as asked.
+	// EventProblem: another reason why the conversation cannot proceed as requested.
 	EventProblem EventType = "problem"
 )
 
-// Event is something that happened, in the order in which this device took it in.
+// Event reports a change on this device, such as a received message. Events are in the order in
+// which the device received them.
 type Event struct {
 	// ID numbers the events of a home: each is greater than the one before.
 	ID           int64     `json:"-"`
 	Type         EventType `json:"type"`
 	Conversation string    `json:"conversation,omitempty"`
-	// Time is when this device took it in; of an own message, when it was written.
+	// Time is when this device received it; for an own message, when it was written.
 	Time time.Time `json:"time"`
 
-	// Seq is the place in the conversation's log: of messages, members and
-	// undecryptable events.
+	// Seq is the place in the conversation's log, of messages, members and undecryptable
+	// events.
 	Seq int64 `json:"seq,omitempty"`
-	// MessageID is what Send returned; of others' messages, what they call it.
+	// MessageID is the id that Send returned, or the sender's id of another's message.
 	MessageID string `json:"message,omitempty"`
-	// From is the sender. MLS has proven it to be a member with this credential;
-	// From.Verified says whether the account itself vouches for that device.
+	// From is the sender. MLS has proven it to be a member with this credential; From.Verified
+	// reports whether the account itself vouches for that device.
 	From Member `json:"from,omitzero"`
-	// Own says that this device sent it.
+	// Own reports that this device sent it.
 	Own  bool   `json:"own,omitempty"`
 	Text []byte `json:"text,omitempty"`
 
 	Members []Member `json:"members,omitempty"`
 	Gone    []Member `json:"gone,omitempty"`
-	// Index is the place of From among those that were to be added, of EventLeftOut.
+	// Index is the index of From among the devices to be added, of EventLeftOut.
 	Index int `json:"index,omitempty"`
 
-	// Code is a stable word for what went wrong, Problem a sentence for people.
+	// Code is a stable code for the error, Problem a sentence for people.
 	Code    string `json:"code,omitempty"`
 	Problem string `json:"problem,omitempty"`
 }
 
-// The codes of events that are not the server's.
+// The codes of events that do not come from the server.
 const (
 	problemCertificate   = "wrong_certificate"
 	problemUncertified   = "uncertified"
@@ -114,12 +115,12 @@ var problemErrors = map[string]error{
 	problemGroupInUse: ErrGroupInUse, problemUnfinished: ErrUnfinished,
 }
 
-// problemCode is the code that an event carries for err.
+// problemCode returns the code of an event for err.
 func problemCode(err error) string {
 	if r := asRefusal(err); r != nil {
 		return r.Code
 	}
-	// Why a package or a Welcome was refused says more than that it was.
+	// The cause of a refused package or Welcome is more specific than the refusal.
 	for _, code := range []string{problemCertificate, problemUncertified, problemGroupInUse, problemKeyPackage, problemWelcome,
 		problemGroupInfo, problemUndecryptable, problemPruned, problemTaken, problemKeyChange, problemFork, problemRewound,
 		problemRejoin, problemUnfinished} {
@@ -130,8 +131,8 @@ func problemCode(err error) string {
 	return "problem"
 }
 
-// Err is what the event reports as an error to be told apart with errors.Is or
-// errors.As, such as ErrCertificate or a *Refusal; nil for events that report none.
+// Err returns the event's error for use with errors.Is or errors.As, such as ErrCertificate or
+// a *Refusal; nil for events that report none.
 func (e *Event) Err() error {
 	if e.Code == "" {
 		return nil
@@ -145,8 +146,8 @@ func (e *Event) Err() error {
 	return &Refusal{Code: e.Code, Message: e.Problem, Index: -1}
 }
 
-// report adds an event to the inbox, in the transaction that makes it true. The
-// body of a message is kept once, in messages, and outlives the event.
+// report adds an event to the inbox, in the transaction that makes it true. The body of a
+// message is stored once, in messages, and outlives the event.
 func (t *tx) report(e Event) error {
 	if e.Type == EventMessage {
 		return t.Events.Add(e.Conversation, e.Seq, nil)
@@ -187,11 +188,11 @@ func (c *Client) eventsAfter(ctx context.Context, after int64) ([]Event, error) 
 	return out, err
 }
 
-// Events are the events after the one with the ID after, oldest first; when there
-// are no more it waits for the next. It ends with an error only: that of ctx, ErrClosed,
-// or a fault of the home. An application that keeps its own cursor in its own
-// transaction passes it here and sees every event exactly once; Ack lets the home
-// forget what is dealt with, and events up to there no longer appear.
+// Events yields the events after the one with the ID after, oldest first; at the end it waits
+// for the next. It ends only with an error: that of ctx, ErrClosed, or a fault of the home. An
+// application that stores its own cursor in its own transaction passes it here and sees every
+// event exactly once; after Ack the home erases the acknowledged events, which are no longer
+// yielded.
 func (c *Client) Events(ctx context.Context, after int64) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		for {
@@ -223,10 +224,9 @@ func (c *Client) Events(ctx context.Context, after int64) iter.Seq2[Event, error
 	}
 }
 
-// Next is the next event that this Client has not given out by Next, waiting for
-// one if need be. After Open it begins behind the last one acknowledged: an event
-// that was given out and not acknowledged before a crash comes again. Next is for
-// one reader at a time.
+// Next returns the next event that this Client has not returned by Next, waiting for one if
+// necessary. After Open it begins after the last acknowledged event: one that was returned and
+// not acknowledged before a crash is returned again. Next is for one reader at a time.
 func (c *Client) Next(ctx context.Context) (Event, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -239,8 +239,8 @@ func (c *Client) Next(ctx context.Context) (Event, error) {
 	return Event{}, ErrClosed // not reached: Events ends with an error
 }
 
-// Ack says that the application has dealt with all events up to and including id.
-// They are erased; messages stay in History. It is on disk when Ack returns.
+// Ack acknowledges all events up to and including id. They are erased; messages stay in
+// History. The acknowledgement is on disk when Ack returns.
 func (c *Client) Ack(ctx context.Context, id int64) error {
 	return c.db.update(ctx, func(tx *tx) error {
 		before, err := tx.Counters.Get("application")

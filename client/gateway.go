@@ -9,22 +9,22 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 )
 
-// gatewayCalls are the calls of a gateway session.
+// gatewayCalls makes the calls of a gateway session.
 type gatewayCalls struct {
 	http  caller
 	token string // of the session
 }
 
-// gatewayTraits are those of the gateway.
+// gatewayTraits holds the traits of the gateway.
 var gatewayTraits = traits{pool: "published", accountsMax: math.MaxInt, namesHeir: true}
 
-// The sentences of gateway v1 whose codes say less.
+// The messages of gateway v1 that are more specific than their codes.
 const (
 	sentenceNotMember = "not a member"
 	sentenceExists    = "conversation already exists"
 )
 
-// declinedBy returns the refusal that the gateway answers with.
+// declinedBy converts an error of the gateway to a refusal.
 func declinedBy(e *gateway.Error) error {
 	r := refusalOf(e)
 	switch {
@@ -127,7 +127,7 @@ func (g *gatewayCalls) commitNow(ctx context.Context, m commitRequest) (int64, e
 	return g.post(ctx, gateway.TypeCommit, commitBody(m))
 }
 
-// post puts a frame into the inbox.
+// post adds a frame to the inbox.
 func (g *gatewayCalls) post(ctx context.Context, frameType string, body any) (seq int64, err error) {
 	frame, err := gateway.EncodeFrame(frameType, nil, body)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 )
 
-// gatewayDoor is the server's gateway as a client sees it.
+// gatewayDoor is a client's access to the server's gateway.
 type gatewayDoor struct {
 	c     *Client
 	route route // of the connections, one at a time
@@ -22,7 +22,7 @@ type tokens struct {
 	Resume  string `json:"resume"`
 }
 
-// open resumes the session that the home knows, or starts one.
+// open resumes the session stored in the home, or starts one.
 func (d *gatewayDoor) open(ctx context.Context) (connection, service, error) {
 	var kept tokens
 	if err := d.c.db.update(ctx, func(tx *tx) error {
@@ -47,7 +47,7 @@ func (d *gatewayDoor) open(ctx context.Context) (connection, service, error) {
 	return newGatewayLink(ctx, d, wire, calls), calls, nil
 }
 
-// begin checks a session and lets its frames flow.
+// begin checks a session and starts its frames.
 func (d *gatewayDoor) begin(ctx context.Context, wire transport, ready *gateway.Ready) error {
 	if ready.UserID != d.c.account.DID() {
 		return errors.New("the server takes us for another account")
@@ -57,8 +57,8 @@ func (d *gatewayDoor) begin(ctx context.Context, wire transport, ready *gateway.
 			return fmt.Errorf("the server does not have the feature %q", f)
 		}
 	}
-	// On disk before it is used: whatever is sent next tells the server that this
-	// token has arrived, and the one before dies.
+	// On disk before it is used: the next request shows the server that this token has arrived,
+	// and the previous one becomes invalid.
 	if err := d.c.db.update(ctx, func(tx *tx) error {
 		return tx.Settings.Set("tokens", tokens{Session: ready.SessionToken, Resume: ready.ResumeToken})
 	}); err != nil {
@@ -67,8 +67,8 @@ func (d *gatewayDoor) begin(ctx context.Context, wire transport, ready *gateway.
 	return wire.begin(ready.SessionToken)
 }
 
-// openSession opens the way that works and resumes a session, or starts one when
-// resume is "".
+// openSession opens the working transport and resumes a session, or starts one when resume is
+// "".
 func (d *gatewayDoor) openSession(ctx context.Context, resume string) (transport, *gateway.Ready, error) {
 	r := &d.route
 	if !r.streaming || !time.Now().Before(r.probeAt) {
@@ -92,7 +92,7 @@ func (d *gatewayDoor) openSession(ctx context.Context, resume string) (transport
 	return newStream(ctx, d.c), ready, nil
 }
 
-// settle notes that the transport works.
+// settle records that the transport works.
 func (d *gatewayDoor) settle(wire transport) {
 	r := &d.route
 	if wire.kind() == EventStream && !r.streaming {
@@ -101,8 +101,7 @@ func (d *gatewayDoor) settle(wire transport) {
 	}
 }
 
-// probe tries WebSockets while a session runs on streams, and calls found when one
-// comes through.
+// probe tries WebSockets while a session runs on streams, and calls found when one opens.
 func (d *gatewayDoor) probe(ctx context.Context, found func()) {
 	for pause(ctx, time.Until(d.route.probeAt)) {
 		sock, err := openSocket(ctx, d.c.base, d.c.http)
@@ -117,7 +116,8 @@ func (d *gatewayDoor) probe(ctx context.Context, found func()) {
 	}
 }
 
-// credentials are the token of a session to resume, or what starts one when resume is "".
+// credentials returns the frame that resumes a session by its token, or starts one when resume
+// is "".
 func (d *gatewayDoor) credentials(ctx context.Context, resume string) (frameType string, body any, err error) {
 	if resume != "" {
 		return gateway.TypeSessionResume, gateway.Resume{ResumeToken: resume}, nil
@@ -155,8 +155,8 @@ func (d *gatewayDoor) openSocketSession(ctx context.Context, resume string) (*so
 	return sock, ready, nil
 }
 
-// openStreamSession resumes or starts a session by HTTP. The answer may be lost: the
-// server gives the same one for the same token again.
+// openStreamSession resumes or starts a session by HTTP. The answer may be lost: the server
+// repeats it for the same token.
 func (d *gatewayDoor) openStreamSession(ctx context.Context, resume string) (*gateway.Ready, error) {
 	frameType, body, err := d.credentials(ctx, resume)
 	if err != nil {
@@ -173,7 +173,7 @@ func (d *gatewayDoor) openStreamSession(ctx context.Context, resume string) (*ga
 	return &ready, nil
 }
 
-// features are those of the server that this package uses: all but frames that are longer
+// features are the server's features that this package uses: all but frames that are longer
 // than it reads.
 var features = slices.DeleteFunc(slices.Clone(gateway.Features), func(f gateway.Feature) bool { return f == gateway.FeatureLarge })
 
@@ -210,7 +210,7 @@ func handshake(ctx context.Context, sock *socket, frameType string, body any) (*
 	}
 }
 
-// refusalIn is the refusal that an error frame carries.
+// refusalIn returns the refusal in an error frame.
 func refusalIn(frame gateway.Frame) error {
 	var e gateway.Error
 	if err := frame.Decode(&e); err != nil {

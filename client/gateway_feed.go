@@ -22,32 +22,32 @@ type feed struct {
 	s      *stream
 	ctx    context.Context // nil before arm
 	cancel context.CancelCauseFunc
-	// next is the first event of each conversation that was not passed on to the
-	// session. It belongs to the feed's goroutine until done is closed.
+	// next is the first event of each conversation that was not passed on to the session. It
+	// belongs to the feed's goroutine until done is closed.
 	next map[string]int64
 	done chan struct{}
 
 	lastRead atomic.Int64 // UnixNano by the machine's clock
 }
 
-// lineBytesMax is what a line of a stream may have beside a frame.
+// lineBytesMax bounds the bytes of a stream's line beside a frame.
 const lineBytesMax = 1 << 10
 
-// newFeed makes a feed that does not run yet; without conversations it is the device's.
+// newFeed makes a feed that is not running yet; without conversations it is the device's.
 func (s *stream) newFeed(next map[string]int64) *feed {
 	return &feed{s: s, next: next, done: make(chan struct{})}
 }
 
-// arm readies the feed to be opened.
+// arm prepares the feed to be opened.
 func (f *feed) arm() {
 	f.ctx, f.cancel = context.WithCancelCause(f.s.ctx)
 	f.lastRead.Store(time.Now().UnixNano())
 }
 
-// errReplaced is why a feed is closed whose conversations another one takes over.
+// errReplaced is the cause of closing a feed when another one continues its conversations.
 var errReplaced = errors.New("the stream is replaced")
 
-// stop ends the feed and gives what it would have sent next.
+// stop ends the feed and returns the next event of each conversation.
 func (f *feed) stop() map[string]int64 {
 	if f.ctx != nil {
 		f.cancel(errReplaced)
@@ -82,8 +82,7 @@ func (f *feed) query() string {
 	return q.Encode()
 }
 
-// open asks for the stream and waits until the server agrees. A refusal is a
-// *gateway.Error.
+// open requests the stream and waits until the server accepts. A refusal is a *gateway.Error.
 func (f *feed) open() (io.ReadCloser, error) {
 	address := f.s.c.base.JoinPath("/v1/sse")
 	address.RawQuery = f.query()
@@ -112,13 +111,13 @@ func (f *feed) open() (io.ReadCloser, error) {
 	return answer.Body, nil
 }
 
-// refused deals with a feed that did not open. One of several conversations is found
-// by asking for them in halves.
+// refused handles a feed that did not open. The one refused of several conversations is found
+// by bisection.
 func (f *feed) refused(err error) {
 	var e *gateway.Error
 	switch {
 	case context.Cause(f.ctx) == errReplaced:
-		return // whatever it was: the same is asked for again
+		return // on any error: its successor requests the same
 	case !errors.As(err, &e):
 		f.s.fail(err)
 		return
@@ -142,8 +141,8 @@ func (f *feed) refused(err error) {
 	f.next = nil
 }
 
-// read passes on what comes until the feed is stopped. An end that comes by itself
-// is the end of the whole stream.
+// read passes on frames until the feed is stopped. An unexpected end is the end of the whole
+// stream.
 func (f *feed) read(body io.ReadCloser) {
 	defer f.cancel(nil)
 	defer body.Close()
@@ -163,7 +162,7 @@ func (f *feed) read(body io.ReadCloser) {
 			continue
 		}
 		if len(line) > 0 || data == nil {
-			continue // a comment, the type, which the frame has too, or an id
+			continue // a comment, the type, which is in the frame too, or an id
 		}
 		if err := f.pass(data); err != nil {
 			f.s.fail(fmt.Errorf("read stream: %w", err))
@@ -183,7 +182,7 @@ func (f *feed) read(body io.ReadCloser) {
 	f.s.fail(fmt.Errorf("read stream: %w", err))
 }
 
-// pass hands a frame to the session, and then notes that it did.
+// pass hands a frame to the session, and then records it in next.
 func (f *feed) pass(data []byte) error {
 	frame, err := gateway.DecodeFrame(data)
 	if err != nil {
@@ -204,13 +203,13 @@ func (f *feed) pass(data []byte) error {
 	case !ok:
 	case frame.Type == gateway.TypeEvent:
 		f.next[about.ConvID] = max(next, about.Seq+1)
-	case frame.Type == gateway.TypeError: // the caller is no longer in it, and the feed goes on without
+	case frame.Type == gateway.TypeError: // the account is no longer in it, and the feed continues without
 		delete(f.next, about.ConvID)
 	}
 	return nil
 }
 
-// watched notes when something came.
+// watched is a reader that records the time of its last read.
 type watched struct {
 	io.Reader
 	f *feed

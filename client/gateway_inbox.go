@@ -8,7 +8,7 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 )
 
-// postersMax bounds the calls of /v1/inbox under way, beside one with acks.
+// postersMax bounds concurrent calls of /v1/inbox, beside one with acks.
 const postersMax = 4
 
 // posting is a frame on its way to /v1/inbox.
@@ -18,11 +18,11 @@ type posting struct {
 	data          []byte // the whole frame
 }
 
-// inbox is what a stream has still to post.
+// inbox holds the frames that a stream is still to post.
 type inbox struct {
 	mu     sync.Mutex
 	queue  []posting        // short: requests are answered one by one; guarded by mu
-	acks   map[string]int64 // the latest of each conversation is enough; guarded by mu
+	acks   map[string]int64 // the latest of each conversation suffices; guarded by mu
 	device int64            // the position to acknowledge, or 0; guarded by mu
 	queued chan struct{}
 	acking chan struct{}
@@ -39,7 +39,7 @@ func (b *inbox) add(p posting) {
 	ring(b.queued)
 }
 
-// take is the next posting; if there are more, others are woken.
+// take returns the next posting; if there are more, it wakes another poster.
 func (b *inbox) take() (p posting, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -67,7 +67,7 @@ func (b *inbox) ackDevice(pos int64) {
 	ring(b.acking)
 }
 
-// takeAcks are the frames that acknowledge everything up to now.
+// takeAcks returns the frames that acknowledge all events so far.
 func (b *inbox) takeAcks() []posting {
 	b.mu.Lock()
 	acks, device := maps.Clone(b.acks), b.device
@@ -84,9 +84,9 @@ func (b *inbox) takeAcks() []posting {
 	return out
 }
 
-// post is one of those who post what the session asks. The answer becomes the frame
-// that a socket would have brought; without an answer nobody knows what happened, and
-// the next transport asks again with the same msg_id.
+// post is a worker: it posts the session's frames. It converts the answer to the frame that a
+// socket would have received; without an answer the outcome is unknown, and the next transport
+// asks again with the same msg_id.
 func (s *stream) post() {
 	for {
 		select {
@@ -106,7 +106,7 @@ func (s *stream) post() {
 			s.fail(refusalOf(e)) // of the session, not of this frame
 		case err != nil && e == nil:
 			s.fail(err)
-		case p.id == "": // a report: nobody waits for the answer
+		case p.id == "": // a report: the session does not wait for the answer
 		case e != nil:
 			s.answer(gateway.TypeError, p.id, e)
 		default:
@@ -122,7 +122,7 @@ func (s *stream) post() {
 	}
 }
 
-// acknowledge posts acks one after the other, so that none overtakes a later one.
+// acknowledge posts acks one at a time, so that they arrive in order.
 func (s *stream) acknowledge() {
 	var again retry
 	for {

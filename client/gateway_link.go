@@ -13,8 +13,8 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 )
 
-// gatewayLink is a connection by the gateway: it translates between the frames of a
-// transport and the values of the session.
+// gatewayLink is a connection by the gateway: it translates between the frames of a transport
+// and the values of the session.
 type gatewayLink struct {
 	calls  *gatewayCalls
 	door   *gatewayDoor
@@ -29,25 +29,25 @@ type gatewayLink struct {
 	mu         sync.Mutex
 	err        error                  // why the link ended; guarded by mu
 	pending    map[string]sentRequest // by frame id; guarded by mu
-	isFetching bool                   // what a frame has left out; guarded by mu
+	isFetching bool                   // an omitted part of a frame is being fetched; guarded by mu
 	fetchEnded time.Time              // guarded by mu
 }
 
-// sentRequest is a frame that is to be answered.
+// sentRequest is a frame that expects an answer.
 type sentRequest struct {
 	number    int
 	frameType string
 	at        time.Time
 }
 
-// The frame ids of what is answered only if it is refused. The conversation follows, with
+// The frame ids of requests that are answered only if refused. The conversation follows, with
 // the epoch before it in those of reports.
 const (
 	subscribePrefix = "subscribe:"
 	reportPrefix    = "report:"
 )
 
-// newGatewayLink makes a link of a transport that has begun.
+// newGatewayLink makes a link over a transport that has begun.
 func newGatewayLink(ctx context.Context, door *gatewayDoor, wire transport, calls *gatewayCalls) *gatewayLink {
 	l := &gatewayLink{calls: calls, door: door, wire: wire, began: time.Now(),
 		out: make(chan event, eventsAhead), slots: make(chan struct{}, postersMax), pending: map[string]sentRequest{}}
@@ -87,8 +87,8 @@ func (l *gatewayLink) failure() error {
 	return l.err
 }
 
-// check reports a server that is silent or does not answer. While a record is fetched no
-// frame is taken in, so that only the fetch can say.
+// check reports a server that is silent or does not answer. While a record is fetched frames
+// are not read, so only the fetch can detect a failure.
 func (l *gatewayLink) check(pingInterval time.Duration) error {
 	sinceHeld := time.Since(l.heldBack())
 	if l.wire.isSilent(pingInterval) && sinceHeld > pingInterval {
@@ -109,10 +109,10 @@ func (l *gatewayLink) follow(id string, from int64) {
 	l.wire.send(gateway.TypeSubscribe, subscribePrefix+id, gateway.Subscribe{ConvID: id, FromSeq: &from})
 }
 
-// look has nothing to do: the log of the account has the invitations.
+// look does nothing: the log of the account has the invitations.
 func (l *gatewayLink) look(string) {}
 
-// confirm has nothing to do: acknowledgeAccount does that.
+// confirm does nothing: acknowledgeAccount does that.
 func (l *gatewayLink) confirm(*welcome) {}
 
 func (l *gatewayLink) send(number int, m sendRequest) {
@@ -156,7 +156,7 @@ func (l *gatewayLink) postCommit(number int, m commitRequest) {
 	}
 }
 
-// ask sends a frame that will be answered.
+// ask sends a frame that expects an answer.
 func (l *gatewayLink) ask(number int, frameType string, body any) {
 	id := strconv.Itoa(number)
 	l.mu.Lock()
@@ -200,7 +200,7 @@ func (l *gatewayLink) report(r report) {
 	l.wire.send(gateway.TypeReport, id, body)
 }
 
-// deliver passes an event to the session, in vain when the link ends.
+// deliver passes an event to the session; it returns false if the link ends first.
 func (l *gatewayLink) deliver(e event) bool {
 	select {
 	case l.out <- e:
@@ -210,7 +210,7 @@ func (l *gatewayLink) deliver(e event) bool {
 	}
 }
 
-// translate passes on what the transport brings, to its end.
+// translate passes on the frames of the transport until it ends.
 func (l *gatewayLink) translate() {
 	defer close(l.out)
 	for {
@@ -236,7 +236,7 @@ func (l *gatewayLink) translate() {
 	}
 }
 
-// eventOf returns what a frame says, nil for what this version does not know.
+// eventOf converts a frame to an event, nil for types unknown to this version.
 func (l *gatewayLink) eventOf(frame gateway.Frame) (event, error) {
 	switch frame.Type {
 	case gateway.TypeEvent:
@@ -285,10 +285,10 @@ func (l *gatewayLink) eventOf(frame gateway.Frame) (event, error) {
 		err := frame.Decode(&m)
 		return draining{time.Duration(min(max(m.ReconnectAfterMS, 0), 60_000)) * time.Millisecond}, err
 	}
-	return nil, nil // newer than we are
+	return nil, nil // a newer version's
 }
 
-// idOf is the text of the id that a frame answers, "" if there is none.
+// idOf returns the id that a frame answers, "" if there is none.
 func idOf(frame gateway.Frame) string {
 	var body struct {
 		ID string `json:"id"`
@@ -299,7 +299,7 @@ func idOf(frame gateway.Frame) string {
 	return body.ID
 }
 
-// refusedBy returns what an error frame refuses. One that refuses the session ends it.
+// refusedBy converts an error frame to an event. One that refuses the session ends it.
 func (l *gatewayLink) refusedBy(id string, e *gateway.Error) (event, error) {
 	refusal := refusalOf(e)
 	if number, ok := l.answered(id); ok {

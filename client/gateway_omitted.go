@@ -10,14 +10,14 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 )
 
-// A frame of more than gateway.FrameBytesMax comes without its env. The link then asks for
-// the whole, and passes nothing on that came behind it before: one record at a time, of up
-// to answerBytesMax bytes, so that this is all that a server can make it hold. One that is
-// longer is passed on without its message, like any other that cannot be read: it must not
-// keep what comes behind it away.
+// A frame of more than gateway.FrameBytesMax comes without its env. The link then fetches the
+// whole record before it passes on later frames: one record at a time, of up to answerBytesMax
+// bytes, which bounds the memory that a server can make it hold. A longer record is passed on
+// without its message, like any other that cannot be read, so that it does not block later
+// ones.
 
-// messageOf returns what an event frame says. A record that the server does not give is a
-// gap: it is asked for in its place again, which says why.
+// messageOf converts an event frame. A record that the server does not return is a gap: the
+// session asks for it again in its place, and gets the reason.
 func (l *gatewayLink) messageOf(e *gateway.Event) (event, error) {
 	if e.Omitted != nil {
 		missing, err := l.complete(func(ctx context.Context) error { return l.fetchEvent(ctx, e) }, e.Omitted.Bytes)
@@ -31,7 +31,7 @@ func (l *gatewayLink) messageOf(e *gateway.Event) (event, error) {
 	return &logMessage{conversation: e.ConvID, id: e.MsgID, seq: e.Seq, message: decoded(e.Env), kind: e.Kind, epoch: e.Epoch}, nil
 }
 
-// welcomeOf returns what a welcome frame says.
+// welcomeOf converts a welcome frame.
 func (l *gatewayLink) welcomeOf(w *gateway.Welcome) (event, error) {
 	if w.Omitted != nil {
 		if _, err := l.complete(func(ctx context.Context) error { return l.fetchWelcome(ctx, w) }, w.Omitted.Bytes); err != nil {
@@ -42,9 +42,9 @@ func (l *gatewayLink) welcomeOf(w *gateway.Welcome) (event, error) {
 		Epoch: w.Epoch, NextSeq: w.NextSeq, isLogged: true}, nil
 }
 
-// complete fetches what a frame has left out, again and again while the server says that it
-// may have it later. missing is why it cannot be had. err ends the link: the server does not
-// answer, or no longer knows the session.
+// complete fetches the omitted part of a frame, repeatedly while the server reports that it may
+// have it later. missing is the reason why it cannot be fetched. err ends the link: the server
+// does not answer, or no longer knows the session.
 func (l *gatewayLink) complete(fetch func(ctx context.Context) error, bytes int64) (missing, err error) {
 	if bytes > answerBytesMax {
 		return errAnswerTooLong, nil

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// frameBytesMax bounds what the server may send in one frame. What would be longer is
-	// fetched, see gateway_omitted.go.
+	// frameBytesMax bounds one frame from the server. A longer one is fetched, see
+	// gateway_omitted.go.
 	frameBytesMax = gateway.FrameBytesMax
 	// framesAhead bounds the frames that are read before the link translates them.
 	framesAhead = 64
@@ -27,9 +27,8 @@ const (
 	writeTimeout = 20 * time.Second
 )
 
-// socket is one WebSocket. A goroutine reads it and another writes it, so a session
-// never waits for the network and a server that does not read cannot keep it from
-// reading.
+// socket is one WebSocket. A goroutine reads it and another writes it, so a session never waits
+// for the network and a server that does not read cannot keep it from reading.
 type socket struct {
 	conn   *websocket.Conn
 	frames chan gateway.Frame
@@ -44,11 +43,11 @@ type socket struct {
 	queued chan struct{}
 }
 
-// upgradeError is the failure of a handshake that was answered with something other
-// than a WebSocket, or was cut, or not answered.
+// upgradeError is the failure of a handshake that was answered with something other than a
+// WebSocket, or was cut, or not answered.
 type upgradeError struct{ why error }
 
-// Error says that no WebSocket is to be had, and why.
+// Error returns the message with the cause.
 func (e *upgradeError) Error() string { return "connect: no WebSocket: " + e.why.Error() }
 func (e *upgradeError) Unwrap() error { return e.why }
 
@@ -60,7 +59,7 @@ func openSocket(ctx context.Context, base *url.URL, client *http.Client) (*socke
 	if err != nil {
 		var op *net.OpError
 		if ctx.Err() != nil || errors.As(err, &op) && op.Op == "dial" {
-			return nil, fmt.Errorf("connect: %w", err) // there is no way to the server at all
+			return nil, fmt.Errorf("connect: %w", err) // the server cannot be reached at all
 		}
 		return nil, &upgradeError{err}
 	}
@@ -76,7 +75,7 @@ func openSocket(ctx context.Context, base *url.URL, client *http.Client) (*socke
 
 func (s *socket) kind() Transport { return WebSocket }
 
-// begin has nothing to do: the answer to the start of the session came through here.
+// begin does nothing: the answer to the start of the session came through here.
 func (s *socket) begin(string) error { return nil }
 
 func (s *socket) incoming() <-chan gateway.Frame { return s.frames }
@@ -97,7 +96,7 @@ func (s *socket) fail(err error) {
 	s.cancel()
 }
 
-// failure is why frames was closed.
+// failure returns the reason why frames was closed.
 func (s *socket) failure() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

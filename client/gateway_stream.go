@@ -10,20 +10,19 @@ import (
 )
 
 const (
-	// feedConversationsMax bounds what one GET /v1/sse follows: its address stays
-	// shorter than what proxies let through.
+	// feedConversationsMax bounds the conversations of one GET /v1/sse: its URL stays within
+	// the limits of proxies.
 	feedConversationsMax = 32
-	// gatherTime is how long subscriptions are collected before they are asked for
-	// together: a session subscribes to everything at once when it begins.
+	// gatherTime is the time in which subscriptions are collected into one request: a session
+	// subscribes to all of its conversations when it begins.
 	gatherTime = 5 * time.Millisecond
-	// streamPing is how often the server sends a sign of life on each stream.
+	// streamPing is the server's interval of signs of life on each stream.
 	streamPing = 15 * time.Second
 )
 
-// stream is the transport by HTTP alone: events come over GET /v1/sse, requests go to
-// POST /v1/inbox. Any fault of the network ends it as a whole, as one ends a socket;
-// the next one asks for every conversation from where the home stands, so it needs no
-// Last-Event-ID.
+// stream is the transport by HTTP alone: events come over GET /v1/sse, requests go to POST
+// /v1/inbox. Any fault of the network ends all of it, as it ends a socket; the next one
+// requests each conversation from the state in the home, so it needs no Last-Event-ID.
 type stream struct {
 	c      *Client
 	token  string
@@ -37,7 +36,7 @@ type stream struct {
 	mu         sync.Mutex
 	err        error          // why the stream ended; guarded by mu
 	wanted     []feedRequest  // guarded by mu
-	feeds      map[*feed]bool // those that run; guarded by mu
+	feeds      map[*feed]bool // running feeds; guarded by mu
 	subscribed chan struct{}
 
 	outgoing *inbox
@@ -46,7 +45,7 @@ type stream struct {
 // feedRequest asks for conversations, each from the event with that number on.
 type feedRequest struct {
 	from map[string]int64
-	// isApart asks for a feed of their own: among these is one that the server refuses.
+	// isApart asks for a separate feed: the server refuses one of these conversations.
 	isApart bool
 }
 
@@ -61,8 +60,8 @@ func (s *stream) kind() Transport { return EventStream }
 
 func (s *stream) incoming() <-chan gateway.Frame { return s.out }
 
-// begin opens the stream of the device's own events. That it opens shows that streams
-// come through here at all.
+// begin opens the stream of the device's own events, which shows that the network lets streams
+// through.
 func (s *stream) begin(token string) error {
 	s.token, s.begun = token, true
 	device := s.newFeed(nil)
@@ -92,7 +91,7 @@ func (s *stream) begin(token string) error {
 	return nil
 }
 
-// close may also be called where begin was not.
+// close may be called without begin.
 func (s *stream) close() {
 	s.cancel()
 	if s.begun {
@@ -118,7 +117,7 @@ func (s *stream) failure() error {
 	return s.err
 }
 
-// isSilent goes by the quietest feed. The server has an interval of its own here.
+// isSilent checks the quietest feed, by the server's interval.
 func (s *stream) isSilent(pingInterval time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,7 +129,7 @@ func (s *stream) isSilent(pingInterval time.Duration) bool {
 	return false
 }
 
-// deliver passes a frame to the session, in vain when the stream or the caller ends.
+// deliver passes a frame to the session; it returns false if the stream or ctx ends first.
 func (s *stream) deliver(ctx context.Context, frame gateway.Frame) bool {
 	select {
 	case s.out <- frame:
@@ -152,7 +151,7 @@ func (s *stream) answer(frameType, id string, body any) {
 
 func (s *stream) send(frameType, id string, body any) {
 	switch body := body.(type) {
-	case nil: // ping and pong: the streams have their own signs of life
+	case nil: // ping and pong: streams have their own signs of life
 	case gateway.Subscribe:
 		s.want(feedRequest{from: map[string]int64{body.ConvID: *body.FromSeq}})
 	case gateway.Ack:
@@ -196,10 +195,10 @@ func (s *stream) dismiss(f *feed) {
 	delete(s.feeds, f)
 }
 
-// follow keeps feeds open for what was subscribed to, as few as will do. A feed
-// cannot be extended: it is closed, and another is opened from where it stood.
+// follow keeps feeds open for the subscriptions, as few as possible. A feed cannot be extended:
+// it is closed, and another is opened from its position.
 func (s *stream) follow() {
-	at := map[string]*feed{} // where each conversation is followed
+	at := map[string]*feed{} // the feed of each conversation
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -212,7 +211,7 @@ func (s *stream) follow() {
 		maps.DeleteFunc(at, func(_ string, f *feed) bool { return f.hasEnded() })
 		changed := map[*feed]map[string]int64{}
 		for _, r := range s.takeWanted() {
-			fresh := s.newFeed(nil) // only runs if it gets something to follow
+			fresh := s.newFeed(nil) // runs only if it gets a conversation
 			for id, from := range r.from {
 				f := at[id]
 				switch {
@@ -242,7 +241,7 @@ func (s *stream) follow() {
 	}
 }
 
-// roomFor is a feed that can take one more conversation, or fresh when all are full.
+// roomFor returns a feed that can take one more conversation, or fresh when all are full.
 func roomFor(at map[string]*feed, fresh *feed) *feed {
 	sizes := map[*feed]int{}
 	for _, f := range at {
@@ -251,7 +250,7 @@ func roomFor(at map[string]*feed, fresh *feed) *feed {
 	best := fresh
 	for f, n := range sizes {
 		if n < feedConversationsMax && n > sizes[best] {
-			best = f // the fullest, so that few are left with a few
+			best = f // the fullest, so that few feeds stay nearly empty
 		}
 	}
 	return best
@@ -272,7 +271,7 @@ func (s *stream) start(f *feed) {
 	})
 }
 
-// pause waits, and says whether ctx still stands.
+// pause waits, and reports whether ctx is still active.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -284,7 +283,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// ring wakes whoever waits for the bell, now or next time.
+// ring wakes the receiver of the bell, now or at its next receive.
 func ring(bell chan struct{}) {
 	select {
 	case bell <- struct{}{}:

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// saveMessage keeps a message in the history and reports it, in the transaction
-// that moves the ratchet and the cursor past it. isRead: it is of this account.
+// saveMessage adds a message to the history and reports it, in the transaction that moves the
+// ratchet and the cursor past it. isRead: this account sent it.
 func (t *tx) saveMessage(e Event, digest [sha256.Size]byte, isRead bool) error {
 	if err := t.Messages.Add(e.Conversation, e.Seq, digest, e, isRead); err != nil {
 		return err
@@ -16,7 +16,7 @@ func (t *tx) saveMessage(e Event, digest [sha256.Size]byte, isRead bool) error {
 	return t.report(e)
 }
 
-// lastTime is the time of a conversation's last message, or zero.
+// lastTime returns the time of a conversation's last message, or zero.
 func (t *tx) lastTime(conversation string) (time.Time, error) {
 	seq, found, err := t.Messages.LastSeq(conversation)
 	if err != nil || !found {
@@ -27,10 +27,10 @@ func (t *tx) lastTime(conversation string) (time.Time, error) {
 	return e.Time, err
 }
 
-// History are the last messages of a conversation whose seq is below before (0: the
-// newest), oldest first, at most limit of them (0: 1000, which is also the most).
-// Their ID is 0: they are no longer events. A conversation without messages, or an
-// unknown one, has an empty history.
+// History returns the last messages of a conversation with a seq below before (0: the newest),
+// oldest first, at most limit of them (0: 1000, which is also the maximum). Their ID is 0: they
+// are no longer events. A conversation without messages, or an unknown one, has an empty
+// history.
 func (c *Client) History(ctx context.Context, conversation string, before int64, limit int) ([]Event, error) {
 	if limit <= 0 || limit > historyPage {
 		limit = historyPage

@@ -15,25 +15,25 @@ import (
 )
 
 // answerBytesMax bounds the body of an HTTP answer, and requestTimeout one call, beside the
-// time for the answer's bytes: they may come as slowly as answerRate, in bytes a second. A
-// long record would otherwise never arrive over a slow line, and be asked for again for ever.
+// time for the answer's bytes at the rate answerRate, in bytes a second: over a slow line a
+// long record would otherwise never arrive, and be requested again for ever.
 const (
 	answerBytesMax = 16 << 20
 	requestTimeout = 30 * time.Second
 	answerRate     = 16 << 10
 )
 
-// errSlowAnswer is the end of a call that takes too long.
+// errSlowAnswer is the error of a call that takes too long.
 var errSlowAnswer = fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
 
-// patience ends a call requestTimeout after it began, and later by as much as the bytes of
-// its answer may take.
+// patience ends a call requestTimeout after it began, plus the time that its answer's bytes may
+// take.
 type patience struct {
 	until time.Time
 	timer *time.Timer
 }
 
-// withPatience returns the context of a call, and what its answer is read with.
+// withPatience returns the context of a call, and the patience that reads its answer.
 func withPatience(ctx context.Context) (context.Context, context.CancelFunc, *patience) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	p := &patience{until: time.Now().Add(requestTimeout)}
@@ -55,7 +55,7 @@ type patientReader struct {
 	p    *patience
 }
 
-// Read gives the call more time for what it has read.
+// Read extends the call's time by that for the bytes it has read.
 func (r patientReader) Read(b []byte) (int, error) {
 	n, err := r.body.Read(b)
 	r.p.until = r.p.until.Add(time.Duration(n) * time.Second / answerRate)
@@ -65,7 +65,7 @@ func (r patientReader) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// errorBytesMax bounds the body of an answer that is no success where nothing else is read.
+// errorBytesMax bounds the body of an unsuccessful answer where no other body is read.
 const errorBytesMax = 64 << 10
 
 // caller makes the HTTP calls of the gateway protocol.
@@ -93,12 +93,12 @@ func (h caller) post(ctx context.Context, token, path string, raw []byte, out an
 	return asAnswer(h.exchange(ctx, http.MethodPost, token, path, bytes.NewReader(raw), out))
 }
 
-// exchangeFrame posts a frame to the inbox. A refusal is a *gateway.Error, word for word.
+// exchangeFrame posts a frame to the inbox. A refusal is the unchanged *gateway.Error.
 func (h caller) exchangeFrame(ctx context.Context, token string, frame []byte, out *gateway.InboxAnswer) error {
 	return h.exchange(ctx, http.MethodPost, token, "/v1/inbox", bytes.NewReader(frame), out)
 }
 
-// exchange makes a call. A refusal is a *gateway.Error, word for word.
+// exchange makes a call. A refusal is the unchanged *gateway.Error.
 func (h caller) exchange(ctx context.Context, method, token, path string, body io.Reader, out any) error {
 	ctx, cancel, patience := withPatience(ctx)
 	defer cancel()
@@ -133,17 +133,17 @@ func (h caller) exchange(ctx context.Context, method, token, path string, body i
 	return nil
 }
 
-// errorIn is what an answer says that is no success.
+// errorIn decodes the error of an unsuccessful answer.
 func errorIn(answer *http.Response, body []byte) *gateway.Error {
 	var e gateway.Error
 	if gateway.Unmarshal(body, &e) != nil || e.Code == "" {
-		// Not our server, or something in front of it.
+		// Not our server, or a proxy before it.
 		return &gateway.Error{Code: gateway.CodeUnavailable, Message: answer.Status}
 	}
 	return &e
 }
 
-// asAnswer makes a *Refusal of what the server answered.
+// asAnswer converts the server's error to a *Refusal.
 func asAnswer(err error) error {
 	var e *gateway.Error
 	if errors.As(err, &e) {
@@ -170,8 +170,8 @@ func refusalOf(e *gateway.Error) *Refusal {
 
 func (c *Client) caller() caller { return caller{c.base, c.http, c.options.DeviceID} }
 
-// audience returns the DID of the service, for service tokens. It is asked
-// each time, since an operator may change it.
+// audience returns the DID of the service, for service tokens. It is requested each time, since
+// an operator may change it.
 func (c *Client) audience(ctx context.Context) (string, error) {
 	var document struct {
 		ID string `json:"id"`
@@ -188,9 +188,9 @@ func (c *Client) audience(ctx context.Context) (string, error) {
 	return document.ID, nil
 }
 
-// mayBe says whether what answers at a URL may have tokens made out to a DID. One that
-// names another service could hand them on and be us there. Over plain http anybody on
-// the way could do that anyway, and servers at home have no name of their own.
+// mayBe reports whether the service at a URL may have tokens for a DID. A service with the name
+// of another could pass the tokens on and impersonate us there. Over plain http anyone on the
+// path could do that anyway, and private servers have no name of their own.
 func mayBe(base *url.URL, did, expected string) bool {
 	if expected != "" {
 		return did == expected

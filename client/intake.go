@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// batch is the work of some events: what they change in the home, in one
-// transaction, and what the session does once that is on disk.
+// batch collects the effects of some events: their changes of the home, in one transaction, and
+// the session's actions once that is on disk.
 type batch struct {
 	s     *session
 	tx    *tx
@@ -20,7 +20,7 @@ func (b *batch) then(f func()) {
 	b.after = append(b.after, func() error { f(); return nil })
 }
 
-// take takes events in.
+// take applies events.
 func (s *session) take(ctx context.Context, events []event) error {
 	b := &batch{s: s}
 	err := s.c.db.update(ctx, func(tx *tx) error {
@@ -43,7 +43,7 @@ func (s *session) take(ctx context.Context, events []event) error {
 	return nil
 }
 
-// one takes an event in.
+// one applies an event.
 func (b *batch) one(e event) error {
 	switch e := e.(type) {
 	case *logMessage:
@@ -124,15 +124,15 @@ func (b *batch) message(e *logMessage) error {
 	return nil
 }
 
-// The waits of who has lost a race: a random part of a time that doubles, so that of
-// many who want to commit one gets through.
+// The waits after a lost race: a random part of a time that doubles, so that of many concurrent
+// committers one succeeds.
 const (
 	raceMin  = 20 * time.Millisecond
 	raceMax  = 2 * time.Second
-	racesMax = 20 // in a row; from then on it is only tried now and then
+	racesMax = 20 // in a row; after that attempts are rare
 )
 
-// lostRace spaces the next commit.
+// lostRace delays the next commit.
 func (s *session) lostRace(id string) {
 	sub := s.sub(id)
 	sub.lost++
@@ -144,8 +144,8 @@ func (s *session) lostRace(id string) {
 	sub.commit = retry{at: time.Now().Add(wait)}
 }
 
-// gap asks again for events of which one is missing. Until it comes all others are
-// dropped: nothing is skipped.
+// gap requests a log again from a missing event. Until that arrives all others are dropped:
+// none is skipped.
 func (s *session) gap(id string) {
 	sub := s.sub(id)
 	if sub.missing {
@@ -157,7 +157,7 @@ func (s *session) gap(id string) {
 	if sub.follow.failed > 0 {
 		sub.follow.later(nil)
 	} else {
-		sub.follow.failed = 1 // at once the first time
+		sub.follow.failed = 1 // immediately the first time
 	}
 	s.due[id] = true
 }
@@ -173,7 +173,7 @@ func (b *batch) caughtUp(m caughtUp) error {
 		return b.s.c.keeper.rewind(b.tx, conv, m.seq)
 	}
 	if conv.info.Unsure {
-		return nil // of the subscription before
+		return nil // of an earlier subscription
 	}
 	if conv.info.Back > 0 && isWhole {
 		conv.editInfo().Back = 0
@@ -239,7 +239,7 @@ func (b *batch) refused(m refused) error {
 	return b.commitRefused(r, m.refusal)
 }
 
-// followRefused deals with the end of a subscription.
+// followRefused handles the end of a subscription.
 func (b *batch) followRefused(id string, r *Refusal) error {
 	b.then(func() {
 		sub := b.s.sub(id)
@@ -252,14 +252,14 @@ func (b *batch) followRefused(id string, r *Refusal) error {
 		hasSkipped, err := b.s.c.keeper.skipPruned(b.tx, id, r, b.s.c.now())
 		b.then(func() {
 			sub := b.s.sub(id)
-			if hasSkipped || !sub.noOverlap { // else the next time is no better
+			if hasSkipped || !sub.noOverlap { // otherwise the next attempt fails as well
 				sub.follow.ok()
 			}
 			sub.noOverlap = true
 		})
 		return err
 	case codeForbidden:
-		b.then(func() { b.s.sub(id).follow.ok() }) // whoever is invited again reads at once
+		b.then(func() { b.s.sub(id).follow.ok() }) // after another invitation the log is read at once
 		conv, err := b.tx.conversation(id)
 		if err != nil || conv == nil || !conv.isLive() {
 			return err
@@ -332,9 +332,9 @@ func (b *batch) commitRefused(r request, refusal *Refusal) error {
 	return err
 }
 
-// takeDevice moves the cursor of the account log over the event at pos, unless it was
-// taken in before. what tells the event from others that might stand there. Where
-// another one stood there the log was set back, and goes on from here.
+// takeDevice moves the cursor of the account log over the event at pos, unless it was applied
+// before. The words of what distinguish the event from others that could be at pos. If another
+// one was at pos before, the log was set back, and continues from here.
 func (b *batch) takeDevice(at accountPlace, what []string, do func() error) error {
 	if !at.isLogged {
 		return do()
@@ -364,7 +364,7 @@ func (b *batch) takeDevice(at accountPlace, what []string, do func() error) erro
 	return b.tx.Counters.Set("device_pos", pos)
 }
 
-// What the events of the account log are called in the journal.
+// The names of account log events in the journal.
 const (
 	accountWelcome = "welcome"
 	accountMembers = "members"
@@ -379,11 +379,11 @@ func (b *batch) welcome(w *welcome) error {
 	return b.takeDevice(accountPlace{w.Pos, true}, []string{accountWelcome, w.Conversation, w.ID}, func() error { return b.s.c.keeper.takeWelcome(b.tx, w) })
 }
 
-// welcomesLooked is where the journal keeps which Welcomes were taken in that were asked for.
+// welcomesLooked is the journal's key for Welcomes that were found by look.
 const welcomesLooked = "\x00welcomes"
 
-// lookedUp takes a Welcome in that was asked for. Where it stands among others the home
-// decides.
+// lookedUp applies a Welcome that was found by look. The home assigns its position among
+// others.
 func (b *batch) lookedUp(w *welcome) error {
 	digest := accountDigest(w.Epoch, []string{w.Conversation, w.KeyPackageRef, base64.StdEncoding.EncodeToString(w.Message)})
 	_, _, isKnown, err := b.tx.Journal.Find(welcomesLooked, digest)
@@ -425,11 +425,11 @@ func (b *batch) membership(m membership) error {
 		case slices.Contains(m.remove, self) && conv != nil && conv.phase == Waiting:
 			return b.s.c.keeper.leave(b.tx, conv, b.s.c.now(), "removed from the conversation")
 		}
-		return nil // where the log is read, it ends by itself, after what comes before
+		return nil // a log that is read ends by itself, after its earlier events
 	})
 }
 
-// accountsUnclear lets the session ask for the members of a conversation.
+// accountsUnclear makes the session request the members of a conversation.
 func (b *batch) accountsUnclear(m accountsUnclear) error {
 	conv, err := b.tx.conversation(m.conversation)
 	if err != nil || conv == nil {

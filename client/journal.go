@@ -12,16 +12,16 @@ import (
 	"waxwing.im/waxwing/client/internal/home"
 )
 
-// The log of a server does not go backwards, unless it is restored from a backup, which
-// nobody may do silently (I13). A home therefore keeps the digest of what it has taken
-// in, and of its own messages and commits the frames that sent them: the journal. Each
-// subscription begins one event early; when that one is another than before, or the log
-// ends before it, the log was set back. What is then read again is known by its digest
-// and told to nobody twice; what was ours and does not come again is sent again, under
-// the same msg_id and byte for byte, so that others know it too. Whoever was away while
-// that happened, and finds the log to end as before, keeps the order that it knew.
+// The log of a server does not go backwards, unless it is restored from a backup, which must
+// not happen silently (I13). A home therefore stores the digest of each received event, and for
+// own messages and commits the requests that sent them: the journal. Each subscription begins
+// one event early; if that event differs from the journal, or the log ends before it, the log
+// was set back. Events that are then read again are recognized by their digest and not reported
+// twice; own ones that do not come again are sent again, under the same msg_id and byte for
+// byte, so that others recognize them too. A device that was offline meanwhile, and finds the
+// log to end as before, keeps its order of messages.
 
-// note enters an event of the log, with the request that sent it if it is our own.
+// note enters an event of the log, for an own one with the request that sent it.
 func (t *tx) note(conversation string, seq int64, digest [sha256.Size]byte, kind string, request any) error {
 	if request == nil {
 		return t.Journal.Note(conversation, seq, digest, "", nil)
@@ -33,14 +33,14 @@ func (t *tx) note(conversation string, seq int64, digest [sha256.Size]byte, kind
 	return t.Journal.Note(conversation, seq, digest, kind, raw)
 }
 
-// overlap is the event that a subscription begins with: the last one that was taken in,
-// if the journal has it, so that a log that was set back shows.
+// overlap returns the event that a subscription begins with: the last one that was received, if
+// the journal has it, to detect a log that was set back.
 func (t *tx) overlap(conv *conversation) (from int64, err error) {
 	found, err := t.Journal.Has(conv.id, conv.nextSeq-1)
 	if found {
 		return conv.nextSeq - 1, err
 	}
-	if conv.info.Unsure { // there is nothing to compare: it is read from here on
+	if conv.info.Unsure { // no event to compare with: reading starts here
 		seen, err := t.conversation(conv.id)
 		if err != nil {
 			return 0, err
@@ -50,7 +50,7 @@ func (t *tx) overlap(conv *conversation) (from int64, err error) {
 	return conv.nextSeq, err
 }
 
-// isAsBefore compares an event that was taken in before with what stood in its place.
+// isAsBefore reports whether an event equals the journal's event at its place.
 func (t *tx) isAsBefore(conversation string, seq int64, digest [sha256.Size]byte) (bool, error) {
 	known, err := t.Journal.Has(conversation, seq)
 	if err != nil || !known {
@@ -60,12 +60,12 @@ func (t *tx) isAsBefore(conversation string, seq int64, digest [sha256.Size]byte
 	return found && at == seq, err
 }
 
-// rewind goes back to the event after last, the latest that may still be as it was. The
-// further back it has gone in vain the bigger the next step: what is read again without
-// need is known by its digest.
+// rewind returns to the event after last, the latest that may be unchanged. Each failed step
+// back makes the next one longer: events that are read again needlessly are recognized by their
+// digest.
 func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
 	info := conv.editInfo()
-	first, err := tx.Journal.First(conv.id) // what is before the journal was never read here, or long ago
+	first, err := tx.Journal.First(conv.id) // events before the journal were never read here, or long ago
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
 	if err := tx.Journal.Lose(conv.id, next); err != nil {
 		return err
 	}
-	// Their places may be taken by others: they stand apart until they come again.
+	// Other messages may take their places: they are set apart until they come again.
 	if err := tx.Messages.SetApart(conv.id, next); err != nil {
 		return err
 	}
@@ -94,8 +94,8 @@ func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
 	return nil
 }
 
-// takeAgain takes in an event that was there before the log was set back: it gets its
-// new place, and nobody is told.
+// takeAgain applies an event that was in the log before it was set back: it gets its new place,
+// and is not reported.
 func (k keeper) takeAgain(tx *tx, conv *conversation, e *logMessage, digest [sha256.Size]byte) error {
 	if err := tx.Journal.PutBack(conv.id, digest, e.seq); err != nil {
 		return err
@@ -119,8 +119,8 @@ func (k keeper) takeAgain(tx *tx, conv *conversation, e *logMessage, digest [sha
 	return tx.Messages.PutBack(conv.id, digest[:], e.seq, message)
 }
 
-// accountLog stands in the journal for the account log, whose events have no digest of
-// their own and are told by their place and what they are about.
+// accountLog is the journal's key for the account log. Its events have no digest of their own
+// and are identified by their place and subject.
 const accountLog = ""
 
 func accountDigest(pos int64, what []string) [sha256.Size]byte {
@@ -135,8 +135,8 @@ func (t *tx) noteAccountEvent(pos int64, digest [sha256.Size]byte) error {
 	return t.note(accountLog, pos, digest, "", nil)
 }
 
-// isOtherAccountEvent says whether something else stood at pos, or nothing. What is
-// older than the journal is taken to be as it was.
+// isOtherAccountEvent reports whether another event, or none, was at pos. Events older than the
+// journal are assumed to be unchanged.
 func (t *tx) isOtherAccountEvent(pos int64, digest [sha256.Size]byte) (bool, error) {
 	if _, _, found, err := t.Journal.Find(accountLog, digest); err != nil || found {
 		return false, err
@@ -144,9 +144,9 @@ func (t *tx) isOtherAccountEvent(pos int64, digest [sha256.Size]byte) (bool, err
 	return t.Journal.HasUpTo(accountLog, pos)
 }
 
-// accountSetBack forgets what stood in the account log from pos on. What it said was
-// done when it came. An invitation that the server has lost before it came is sent again
-// by who made it, with the commit that goes with it.
+// accountSetBack deletes the journal of the account log from pos on. Its events were handled
+// when they came. An invitation that the server lost before this device received it is sent
+// again by its sender, with its commit.
 func (k keeper) accountSetBack(tx *tx, pos int64) error {
 	k.c.stats.rewinds.Add(1)
 	if err := tx.Journal.ForgetFrom(accountLog, pos); err != nil {
@@ -156,9 +156,8 @@ func (k keeper) accountSetBack(tx *tx, pos int64) error {
 		Problem: fmt.Sprintf("the server's log of this account is not what it was behind %d", pos-1)})
 }
 
-// resend puts back what the log has lost and is ours, in the order it was in. A commit
-// waits until those of others before it are back; if they do not come the group is
-// entered anew.
+// resend restores the own events that the log has lost, in their former order. A commit waits
+// until those of others before it are restored; if they do not come the group is entered again.
 func (e errands) resend(ctx context.Context, by service, id string, tries int) error {
 	var lost []home.Request
 	if err := e.c.db.update(ctx, func(tx *tx) (err error) {
@@ -175,7 +174,7 @@ func (e errands) resend(ctx context.Context, by service, id string, tries int) e
 		case refusal == nil || refusal.mayPass() || refusal.Code == codeUnauthorized:
 			return err
 		case refusal.Code == codeEpochConflict && tries < resendTries:
-			return fmt.Errorf("send again: %w", err) // what comes before it is somebody else's to send
+			return fmt.Errorf("send again: %w", err) // another member must first restore an earlier event
 		}
 		if err := e.c.db.update(ctx, func(tx *tx) error { return e.c.keeper.resent(tx, id, r.Digest, refusal) }); err != nil {
 			return err
@@ -191,7 +190,7 @@ func (e errands) resend(ctx context.Context, by service, id string, tries int) e
 	})
 }
 
-// resendOne sends again what a request of the journal has sent.
+// resendOne repeats a request of the journal.
 func resendOne(ctx context.Context, by service, r home.Request) error {
 	var err error
 	switch r.Kind {
@@ -211,11 +210,11 @@ func resendOne(ctx context.Context, by service, r home.Request) error {
 	return err
 }
 
-// resendTries is how often a commit is sent again that the server is not ready for.
+// resendTries bounds the attempts to resend a commit while the server is not ready for it.
 const resendTries = 8
 
-// resent notes that an event was put back, or cannot be: then the group is entered
-// anew if it was a commit, and a message is given back to the application.
+// resent records that an event was restored, or cannot be: then the group is entered again if
+// it was a commit, and a message is reported to the application.
 func (k keeper) resent(tx *tx, id string, digest []byte, refusal *Refusal) error {
 	conv, err := tx.conversation(id)
 	if err != nil || conv == nil {
@@ -244,7 +243,7 @@ func (k keeper) resent(tx *tx, id string, digest []byte, refusal *Refusal) error
 		Code: refusal.Code, Problem: refusal.Message})
 }
 
-// advanceResend sends again what a log that was set back has lost.
+// advanceResend sends own events again that a log has lost.
 func (s *session) advanceResend(ctx context.Context, conv *conversation, sub *subscription) {
 	if s.jobs[conv.id] || !sub.commit.isReady() {
 		return
@@ -253,7 +252,7 @@ func (s *session) advanceResend(ctx context.Context, conv *conversation, sub *su
 	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.errands.resend(ctx, s.calls, conv.id, tries) }, nil)
 }
 
-// setBack reads the log again from where it may be as it was.
+// setBack subscribes to a log again, from the place to which rewind has moved.
 func (s *session) setBack(id string) {
 	sub := s.sub(id)
 	sub.active, sub.caughtUp, sub.missing, sub.moved = false, false, false, time.Now()

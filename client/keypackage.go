@@ -18,20 +18,20 @@ import (
 // groupSuite is the cipher suite of all groups and packages.
 const groupSuite = mls.X25519_AES128GCM_SHA256_Ed25519
 
-// The lives of key packages. One that was handed out may come back in a Welcome
-// until it expires, so its private keys are kept a little longer than that.
+// The lifetimes of key packages. One that was fetched may be used in a Welcome until it
+// expires, so its private keys are kept a little longer than that.
 const (
-	keyPackageSkew  = time.Hour           // for clocks that differ
+	keyPackageSkew  = time.Hour           // for clock differences
 	keyPackageLife  = 90 * 24 * time.Hour // from now on
 	keyPackageRenew = 30 * 24 * time.Hour // a last-resort package with less than this left is replaced
 	keyPackageGrace = 7 * 24 * time.Hour
-	// lastResortGrace is for how long the private keys of a last-resort package are kept
-	// after its first use: others may have fetched it before its successor came.
+	// lastResortGrace is the time that the private keys of a last-resort package are kept after
+	// its first use: others may have fetched it before it was replaced.
 	lastResortGrace = 7 * 24 * time.Hour
 )
 
-// addKeyPackages makes packages whose private parts are stored, sealed, before
-// anybody can use the public ones.
+// addKeyPackages makes packages and stores their private parts, sealed, before the public ones
+// are published.
 func (k keeper) addKeyPackages(tx *tx, count int, lastResort bool) error {
 	now := k.c.now()
 	for range count {
@@ -53,7 +53,7 @@ func (k keeper) addKeyPackages(tx *tx, count int, lastResort bool) error {
 	return nil
 }
 
-// keyPackage is the package with that ref and its private keys; nil if there is none.
+// keyPackage returns the package with that ref and its private keys; nil if there is none.
 func (t *tx) keyPackage(ref string) (*mls.KeyPackage, error) {
 	row, err := t.KeyPackages.Get(ref)
 	if err != nil || row == nil {
@@ -66,7 +66,7 @@ func (t *tx) keyPackage(ref string) (*mls.KeyPackage, error) {
 	return p, nil
 }
 
-// publication is a key package on its way to the server.
+// publication is a key package to be published.
 type publication struct {
 	ref          string
 	message      []byte
@@ -74,7 +74,7 @@ type publication struct {
 	expires      time.Time
 }
 
-// unpublished returns the packages that the server does not have for sure.
+// unpublished returns the packages that the server is not known to have.
 func (t *tx) unpublished() (out []publication, err error) {
 	rows, err := t.KeyPackages.Unpublished()
 	for _, row := range rows {
@@ -87,8 +87,8 @@ func (t *tx) unpublished() (out []publication, err error) {
 	return out, err
 }
 
-// nextForget is how long no private keys of a used package have to be erased, and
-// keyPackagesLook at most. That of a package whose time has come is 0.
+// nextForget returns the time until private keys of a used package have to be erased, at most
+// keyPackagesLook; 0 if they are due.
 func (t *tx) nextForget(now time.Time) (time.Duration, error) {
 	first, err := t.KeyPackages.FirstUsed()
 	if err != nil || first.IsZero() {
@@ -97,21 +97,20 @@ func (t *tx) nextForget(now time.Time) (time.Duration, error) {
 	return min(max(first.Add(lastResortGrace).Sub(now), 0), keyPackagesLook), nil
 }
 
-// keyPackagesLook is after how long a client that stays connected looks at its key
-// packages again: for those that expire.
+// keyPackagesLook is the interval at which a connected client checks its key packages for those
+// that expire.
 const keyPackagesLook = 24 * time.Hour
 
-// fillKeyPackages brings the pool on the server up to what Options ask for. The
-// first time it takes the place of whatever an earlier home of the same device left
-// there, whose private keys are gone. available is what the server last said, or
-// -1 to ask it.
+// fillKeyPackages fills the pool on the server up to Options.KeyPackages. The first time it
+// replaces the packages of an earlier home of the same device, since their private keys are
+// gone. available is the server's last count, or -1 to request it.
 func (e errands) fillKeyPackages(ctx context.Context, by service, available int64) error {
 	isFirst, err := e.prepareKeyPackages(ctx)
 	if err != nil {
 		return err
 	}
-	// Twice: what is left over from before, which also tells how many the server
-	// has, and then what is missing.
+	// Twice: first the unpublished ones, which also returns the server's count, and then the
+	// missing ones.
 	for range 2 {
 		var fresh []publication
 		if err := e.c.db.update(ctx, func(tx *tx) (err error) {
@@ -137,13 +136,12 @@ func (e errands) fillKeyPackages(ctx context.Context, by service, available int6
 	return nil
 }
 
-// prepareKeyPackages makes the first pool of a home, replaces a last-resort package
-// that was used or is about to expire, and forgets expired ones and those that were used
-// long ago.
+// prepareKeyPackages makes the first pool of a home, replaces a last-resort package that was
+// used or is about to expire, and deletes expired ones and those that were used long ago.
 func (e errands) prepareKeyPackages(ctx context.Context) (isFirst bool, err error) {
 	now := e.c.now()
 	err = e.c.db.update(ctx, func(tx *tx) error {
-		// What never reached the server and is old would be refused there.
+		// An old package that never reached the server would be refused there.
 		if err := tx.KeyPackages.Forget(now.Add(-keyPackageGrace), now.Add(-lastResortGrace), now.Add(keyPackageRenew)); err != nil {
 			return err
 		}
@@ -152,8 +150,8 @@ func (e errands) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 			return err
 		}
 		isFirst = published == 0
-		// At first only what the server does not have yet: a home that changes doors needs
-		// packages for each.
+		// At first only the unpublished ones count: a home that changes doors needs packages
+		// for each.
 		lastResorts, err := tx.KeyPackages.CountLastResort(now.Add(keyPackageRenew), isFirst)
 		if err != nil {
 			return err
@@ -175,8 +173,8 @@ func (e errands) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 	return isFirst, err
 }
 
-// publish sends packages to the server and notes that it has them, and no others. A
-// crash in between sends the same ones again.
+// publish sends packages to the server and records those, and no others, as published. After a
+// crash in between the same ones are sent again.
 func (e errands) publish(ctx context.Context, by service, isFirst bool, fresh []publication) (available int64, err error) {
 	available, err = by.publish(ctx, fresh, isFirst)
 	if err != nil {
@@ -195,7 +193,7 @@ func (e errands) publish(ctx context.Context, by service, isFirst bool, fresh []
 	return available, err
 }
 
-// fetchedPackage is a package of somebody else's device, checked.
+// fetchedPackage is a verified key package of another device.
 type fetchedPackage struct {
 	Device       string `json:"device"`         // as the server names it
 	Name         string `json:"name,omitempty"` // and its account, by the certificate; "" without one
@@ -204,9 +202,9 @@ type fetchedPackage struct {
 	Message      []byte `json:"message"`
 }
 
-// fetchKeyPackages takes one package of each of the account's devices. Packages
-// that are not the account's are left out and reported in refused, which wraps
-// ErrKeyPackage; err is about the request.
+// fetchKeyPackages takes one package of each of the account's devices. Packages that are not
+// the account's are left out and reported in refused, which wraps ErrKeyPackage; err concerns
+// the request.
 func (e errands) fetchKeyPackages(ctx context.Context, by service, account string) (packages []fetchedPackage, refused, err error) {
 	items, err := by.fetch(ctx, account)
 	if err != nil {
@@ -223,8 +221,8 @@ func (e errands) fetchKeyPackages(ctx context.Context, by service, account strin
 	return packages, refused, nil
 }
 
-// checkKeyPackage decides whether a package that the server gave for account is to
-// be believed: whoever is added with it reads everything.
+// checkKeyPackage decides whether to trust a package that the server returned for account: a
+// device that is added with it reads all messages.
 func (e errands) checkKeyPackage(account string, item offeredPackage) (fetchedPackage, error) {
 	refuse := func(err error) (fetchedPackage, error) {
 		return fetchedPackage{}, fmt.Errorf("%w: device %q of %s: %w", ErrKeyPackage, item.device, account, err)
@@ -261,18 +259,18 @@ func (e errands) checkKeyPackage(account string, item offeredPackage) (fetchedPa
 	return fetchedPackage{Device: item.device, Name: v.DeviceID, Ref: ref, SignatureKey: slices.Clone(info.SignatureKey), Message: item.message}, nil
 }
 
-// isServerName says whether a device goes by a name that the server has made, since it
-// came over XRPC: a UUID, or none at all. Which device it is only its certificate says.
+// isServerName reports whether the server has made up a device's name, because it uses XRPC: a
+// UUID, or "". Only its certificate then identifies the device.
 func isServerName(device string) bool { return device == "" || uuids.MatchString(device) }
 
 var uuids = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// is says whether the package is of the account's device of that name.
+// is reports whether the package is of the account's device of that name.
 func (p *fetchedPackage) is(device string) bool {
 	return p.Device == device || p.Name == device
 }
 
-// name is what the package's device is called by its account or else by the server.
+// name returns the account's name for the package's device, or else the server's.
 func (p *fetchedPackage) name() string {
 	if p.Name != "" {
 		return p.Name

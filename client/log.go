@@ -11,20 +11,20 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// taken says what became of an event of a conversation's log.
+// taken is the outcome of applying an event of a conversation's log.
 type taken int
 
 const (
 	takenIn   taken = iota // it is in the home now
-	takenGap               // one before it is missing
-	takenTwin              // it was taken in before
+	takenGap               // an earlier one is missing
+	takenTwin              // it was applied before
 	takenNot               // its conversation is not read
-	takenBack              // the log is not what it was: it has to be read again
+	takenBack              // the log has changed: it has to be read again
 )
 
-// takeEvent takes in the next message of a conversation: new MLS state, plaintext
-// and cursor change together in tx (I1). A message that cannot be read is recorded
-// as such, and the log goes on behind it.
+// takeEvent applies the next message of a conversation: new MLS state, plaintext and cursor
+// change together in tx (I1). A message that cannot be read is recorded as such, and the log
+// continues after it.
 func (k keeper) takeEvent(tx *tx, e *logMessage) (what taken, err error) {
 	conv, err := tx.conversation(e.conversation)
 	switch {
@@ -47,7 +47,7 @@ func (k keeper) takeEvent(tx *tx, e *logMessage) (what taken, err error) {
 	return takenIn, err
 }
 
-// takeNext takes in the event that is the next one.
+// takeNext applies the next event in order.
 func (k keeper) takeNext(tx *tx, conv *conversation, e *logMessage) error {
 	out := Event{Conversation: conv.id, Seq: e.seq, MessageID: e.id, Time: k.c.now()}
 	message := e.message
@@ -83,7 +83,7 @@ func (k keeper) takeNext(tx *tx, conv *conversation, e *logMessage) error {
 	case own != nil && isEnvelope(own, message):
 		return k.takeEcho(tx, own, out, message)
 	case own != nil:
-		// Somebody else's message stands under our msg_id: ours was never stored.
+		// Another client's message has our msg_id: ours was never stored.
 		if err := tx.Outbox.Rename(own.ID, newMessageID()); err != nil {
 			return err
 		}
@@ -91,7 +91,7 @@ func (k keeper) takeNext(tx *tx, conv *conversation, e *logMessage) error {
 	return k.takeForeign(tx, conv, e, out, message)
 }
 
-// takeEntry takes in what stands where the server has said that our external commit is.
+// takeEntry applies the event at the place that the server has given for our external commit.
 func (k keeper) takeEntry(tx *tx, conv *conversation, out Event, isOurs bool) error {
 	if !isOurs {
 		return errors.Join(k.dropEntry(tx, conv), k.trouble(tx, conv, fmt.Errorf("%w: the log does not show our commit", ErrGroupInfo)))
@@ -103,10 +103,10 @@ func (k keeper) takeEntry(tx *tx, conv *conversation, out Event, isOurs bool) er
 	return k.entered(tx, conv, next, out)
 }
 
-// takeOld looks at an event that was taken in before: whether it still is what it was.
+// takeOld checks whether an event that was applied before is unchanged.
 func (k keeper) takeOld(tx *tx, conv *conversation, e *logMessage) (taken, error) {
 	if e.message == nil || e.seq != conv.nextSeq-1 {
-		return takenTwin, nil // only the last one is looked at: the chain before it stands or falls with it
+		return takenTwin, nil // only the last one is compared: it implies the chain before it
 	}
 	same, err := tx.isAsBefore(conv.id, e.seq, sha256.Sum256(e.message))
 	if err != nil || same {
@@ -118,7 +118,7 @@ func (k keeper) takeOld(tx *tx, conv *conversation, e *logMessage) (taken, error
 	return takenBack, k.rewind(tx, conv, e.seq-1)
 }
 
-// ownRequest is the request that has sent an event of our own, for the journal; nil for
+// ownRequest returns the request that has sent an event of our own, for the journal; nil for
 // those of others.
 func (k keeper) ownRequest(tx *tx, conv *conversation, e *logMessage, message []byte) (kind string, request any, err error) {
 	if conv.isPendingEcho(message) {
@@ -146,8 +146,8 @@ func (k keeper) takeEcho(tx *tx, own *home.Outgoing, e Event, message []byte) er
 	return tx.saveMessage(e, sha256.Sum256(message), true)
 }
 
-// skippedEcho delivers a message of our own that the server has in a part of the log
-// that this device has passed over, because it entered the group anew behind it.
+// skippedEcho delivers a message of our own that the server has in a part of the log that this
+// device has skipped, because it entered the group again after it.
 func (k keeper) skippedEcho(tx *tx, row, seq int64) error {
 	o, err := tx.Outbox.Get(row)
 	if err != nil || o == nil {
@@ -156,7 +156,7 @@ func (k keeper) skippedEcho(tx *tx, row, seq int64) error {
 	return k.takeEcho(tx, o, Event{Conversation: o.Conversation, Seq: seq, MessageID: o.Wire, Time: k.c.now()}, o.Envelope)
 }
 
-// takeForeign processes what another member sent, or what claims to be that.
+// takeForeign processes a message that another member sent, or claims to have sent.
 func (k keeper) takeForeign(tx *tx, conv *conversation, e *logMessage, out Event, message []byte) error {
 	digest := sha256.Sum256(message)
 	if twin, err := tx.Messages.Has(conv.id, digest); err != nil || twin {
@@ -167,8 +167,8 @@ func (k keeper) takeForeign(tx *tx, conv *conversation, e *logMessage, out Event
 	}
 	processed, err := conv.group.Process(message)
 	if err == nil {
-		// The kind is the server's verdict on what it could see of the message; one
-		// that is other than announced is not for processing (design 4).
+		// The kind is the server's verdict on the visible part of the message; one that differs
+		// from it is not processed (design 4).
 		err = errors.Join(checkKind(e.kind, processed.Kind), k.c.authority.checkJoiner(conv.group, processed))
 	}
 	if err != nil {
@@ -187,8 +187,8 @@ func (k keeper) takeForeign(tx *tx, conv *conversation, e *logMessage, out Event
 	case processed.Kind == mls.Application:
 		conv.setGroup(processed.Group)
 		if processed.Epoch != conv.epoch() && !hasLeaf(conv.group, processed.Sender.SignatureKey) {
-			// Keys of past epochs open what was on its way. Who has been removed since
-			// has them too, and a server could go on delivering for them.
+			// Keys of past epochs decrypt messages that were on their way. Members removed
+			// since have them too, and a server could go on delivering for them.
 			return k.unreadable(tx, out, errors.New("from a device that is no longer in the group"))
 		}
 		out.Type, out.Text = EventMessage, processed.Plaintext
@@ -209,7 +209,7 @@ func checkKind(stated string, found mls.Kind) error {
 	return nil
 }
 
-// unreadable records a message that cannot be read, and why.
+// unreadable records a message that cannot be read, and the cause.
 func (k keeper) unreadable(tx *tx, e Event, why error) error {
 	k.c.stats.undecryptable.Add(1)
 	e.Type, e.Code, e.Problem = EventUndecryptable, problemUndecryptable, why.Error()
@@ -219,12 +219,12 @@ func (k keeper) unreadable(tx *tx, e Event, why error) error {
 	return tx.report(e)
 }
 
-// skipPruned moves the cursor over messages that are gone from the server for good.
-// The application is told; nothing else would ever tell it.
+// skipPruned moves the cursor over messages that are gone from the server for good, and reports
+// them: the application has no other way to learn of it.
 func (k keeper) skipPruned(tx *tx, id string, r *Refusal, now time.Time) (hasSkipped bool, err error) {
 	conv, err := tx.conversation(id)
 	if err == nil && conv != nil && conv.info.Unsure {
-		conv.editInfo().Unsure = false // what it would be compared with is gone
+		conv.editInfo().Unsure = false // the event to compare it with is gone
 	}
 	if err != nil || conv == nil || !conv.isLive() || r.EarliestSeq <= conv.nextSeq {
 		return false, err

@@ -18,12 +18,12 @@ type Member struct {
 	Account string `json:"account,omitempty"`
 	// Device is the account's name for the device, from its certificate; "" without one.
 	Device string `json:"device,omitempty"`
-	// Verified says that the account's own key vouches for this leaf (design 7). A
-	// server can forge members that are not verified, and no others.
+	// Verified reports that the account's own key vouches for this leaf (design 7). A server
+	// can forge unverified members only.
 	Verified bool `json:"verified,omitempty"`
-	// Fingerprint is of the leaf's signature key, for people to compare.
+	// Fingerprint is the fingerprint of the leaf's signature key, for people to compare.
 	Fingerprint string `json:"fingerprint,omitempty"`
-	// Trusted says that a person has verified the account (Client.Verify), as of now.
+	// Trusted reports that a person has verified the account (Client.Verify), as of now.
 	Trusted bool `json:"-"`
 }
 
@@ -32,7 +32,7 @@ func fingerprint(leafKey []byte) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// basicCredential is the credential type whose identity is a DID (RFC 9420, section 5.3).
+// basicCredential is the credential type with a DID as the identity (RFC 9420, section 5.3).
 const basicCredential = 1
 
 // judge checks the certificate in a leaf.
@@ -50,8 +50,8 @@ func (a authority) judge(leaf *mls.Leaf) (verdict, error) {
 	return judgeLeaf(string(leaf.Credential), leaf.SignatureKey, data, a.c.now())
 }
 
-// memberOf describes a leaf that is in a group: what is wrong with it was judged
-// when it came in, and makes it unverified here.
+// memberOf describes a leaf that is in a group: a fault in its certificate was handled when it
+// was added, and makes it unverified here.
 func (a authority) memberOf(leaf mls.Leaf) Member {
 	v, err := a.judge(&leaf)
 	m := Member{Account: string(leaf.Credential), Fingerprint: fingerprint(leaf.SignatureKey)}
@@ -61,17 +61,17 @@ func (a authority) memberOf(leaf mls.Leaf) Member {
 	return m
 }
 
-// credentialHook decides about each leaf that comes into a group or changes in it
-// (design 7). It looks at nothing but the two leaves and the clock.
+// credentialHook decides about each leaf that is added to a group or changes in it (design 7).
+// It uses only the two leaves and the clock.
 //
-// A leaf whose certificate is wrong never comes in. One without a certificate,
-// whose account's DID is a key and so should have one, is refused where the server
-// alone could have made it: in a Welcome and an external commit. A member may add
-// one (that member answers for it); it is flagged as unverified.
+// A leaf with a wrong certificate is never admitted. One without a certificate, whose account's
+// DID is a key and so should have one, is refused where the server alone could have made it: in
+// a Welcome and an external commit. A member may add one (that member answers for it); it is
+// flagged as unverified.
 //
-// Where the DID is no key there is nothing to check with, and a server could come in by
-// an external commit under the name of any such account. It is let in only with the
-// signature key that its former leaf had.
+// Where the DID is not a key a certificate cannot be checked, and a server could enter by an
+// external commit under the name of any such account. It is admitted only with the signature
+// key of its former leaf.
 func (a authority) credentialHook(change mls.CredentialChange) error {
 	if change.New == nil {
 		return nil
@@ -100,8 +100,8 @@ func (a authority) credentialHook(change mls.CredentialChange) error {
 	return nil
 }
 
-// requireEntry refuses a leaf that comes in by itself and shows neither a certificate
-// nor, where there can be none, the key that it had before.
+// requireEntry refuses a leaf of an external commit that has neither a certificate nor, where
+// there can be none, its previous key.
 func (a authority) requireEntry(v verdict, change *mls.CredentialChange) error {
 	hasOldKey := change.Old != nil && bytes.Equal(change.Old.SignatureKey, change.New.SignatureKey)
 	if v.Verified || v.Expected || hasOldKey || a.c.options.AllowUnverified {
@@ -110,22 +110,22 @@ func (a authority) requireEntry(v verdict, change *mls.CredentialChange) error {
 	return fmt.Errorf("%w: %s enters with a new key, for which nobody can vouch", ErrUncertified, v.Account)
 }
 
-// refusedJoin is an external commit that is not followed: who wanted to come in by it,
-// and why not.
+// refusedJoin is the error of an external commit that is not followed: the joiner and the
+// cause.
 type refusedJoin struct {
 	who Member
 	why error
 }
 
-// Error is the reason.
+// Error returns the cause.
 func (r *refusedJoin) Error() string { return r.why.Error() }
 
-// Unwrap is the reason too, which wraps ErrUncertified.
+// Unwrap returns the cause, which wraps ErrUncertified.
 func (r *refusedJoin) Unwrap() error { return r.why }
 
-// requireCertificate refuses a leaf that an honest device would have certified. An
-// expired certificate will do for a leaf that has been a member for long: it was
-// good when the leaf came in.
+// requireCertificate refuses a leaf that an honest device would have certified. An expired
+// certificate suffices for a leaf that has been a member for long: it was valid when the leaf
+// was added.
 func (a authority) requireCertificate(v verdict, mustBeFresh bool) error {
 	switch {
 	case v.Verified || !v.Expected || a.c.options.AllowUnverified:
@@ -142,7 +142,7 @@ func (a authority) loadOptions() mls.LoadOptions {
 	return mls.LoadOptions{Hook: a.credentialHook, Now: a.c.now, Padding: mls.PadBuckets, Limits: a.limits()}
 }
 
-// limits are those of all groups.
+// limits returns the limits of all groups.
 func (a authority) limits() mls.Limits { return mls.Limits{Lifetime: a.c.options.LifetimeMax} }
 
 // KnownDevice is a device that this home has met in a group.
@@ -151,20 +151,19 @@ type KnownDevice struct {
 	FirstSeen time.Time `json:"first_seen"`
 }
 
-// knownAccount is a row of devices: what was seen of one account.
+// knownAccount is a row of devices: the observed devices of one account.
 type knownAccount struct {
 	Account    string        `json:"account"`
 	Devices    []KnownDevice `json:"devices"`
 	VerifiedAt time.Time     `json:"verified_at,omitzero"` // when a person verified the account
-	Pinned     []string      `json:"pinned,omitempty"`     // fingerprints that this covers, where certificates do not
+	Pinned     []string      `json:"pinned,omitempty"`     // fingerprints that this covers, without certificates
 }
 
-// devicesPerAccountMax bounds what is remembered of one account.
+// devicesPerAccountMax bounds the devices that are remembered of one account.
 const devicesPerAccountMax = 256
 
-// meet remembers members on first sight. It reports a device of a known account that
-// nobody vouches for, since it may be the account's or the server's, and a known
-// device with another key.
+// meet remembers members on first sight. It reports an unverified device of a known account,
+// since it may be the account's or the server's, and a known device with another key.
 func (t *tx) meet(conversation string, members []Member, now time.Time) error {
 	for _, m := range members {
 		known, err := t.known(m.Account)
@@ -193,8 +192,8 @@ func (t *tx) meet(conversation string, members []Member, now time.Time) error {
 	return nil
 }
 
-// keyChange says what people should know of a device with a key that was not seen
-// before; "" where the account vouches for a device that is new altogether.
+// keyChange returns a message about a device with an unknown key; "" for a new device that its
+// account vouches for.
 func keyChange(known []KnownDevice, m Member) string {
 	isKnown := slices.ContainsFunc(known, func(d KnownDevice) bool { return d.Device != "" && d.Device == m.Device })
 	switch {
@@ -217,8 +216,8 @@ func (t *tx) known(account string) (known knownAccount, err error) {
 	return known, nil
 }
 
-// Devices are the devices of an account that this home has met, in the order of
-// first sight: their fingerprints are what people compare.
+// Devices returns the devices of an account that this home has met, in the order of first
+// sight, with their fingerprints for people to compare.
 func (c *Client) Devices(ctx context.Context, account string) ([]KnownDevice, error) {
 	var known knownAccount
 	err := c.db.update(ctx, func(tx *tx) (err error) {
@@ -231,13 +230,13 @@ func (c *Client) Devices(ctx context.Context, account string) ([]KnownDevice, er
 	return known.Devices, err
 }
 
-// Self is this device as others see it.
+// Self returns this device as others see it.
 func (c *Client) Self() Member {
 	return Member{Account: c.account.DID(), Device: c.options.DeviceID, Verified: true,
 		Fingerprint: fingerprint(c.identity.Key.Public())}
 }
 
-// identityRecord is the setting "identity": who this home belongs to.
+// identityRecord is the setting "identity": the account and device of this home.
 type identityRecord struct {
 	Account      string    `json:"account"`
 	Device       string    `json:"device"`
@@ -246,8 +245,8 @@ type identityRecord struct {
 	NotAfter     time.Time `json:"not_after"`
 }
 
-// loadIdentity reads or makes the device's signature key and its certificate, and
-// renews the certificate in time. New leaves carry the renewed one.
+// loadIdentity reads or makes the device's signature key and its certificate, and renews the
+// certificate in time. New leaves carry the renewed one.
 func (c *Client) loadIdentity(ctx context.Context) error {
 	return c.db.update(ctx, func(tx *tx) error {
 		var r identityRecord
@@ -292,8 +291,8 @@ func (c *Client) loadIdentity(ctx context.Context) error {
 	})
 }
 
-// hasLeaf says whether a device with that signature key is in the group, and
-// hasAccount whether any of the account's is.
+// hasLeaf reports whether a device with that signature key is in the group, and hasAccount
+// whether any device of the account is.
 func hasLeaf(g *mls.Group, signatureKey []byte) bool {
 	return slices.ContainsFunc(g.Members(), func(l mls.Leaf) bool { return bytes.Equal(l.SignatureKey, signatureKey) })
 }
@@ -302,8 +301,8 @@ func hasAccount(g *mls.Group, account string) bool {
 	return slices.ContainsFunc(g.Members(), func(l mls.Leaf) bool { return string(l.Credential) == account })
 }
 
-// membersChanged compares two states of a group: who is in the second only, and
-// who in the first only.
+// membersChanged compares two states of a group: it returns the members that are only in the
+// second, and those only in the first.
 func (a authority) membersChanged(before, after *mls.Group) (added, gone []Member) {
 	old, fresh := before.Members(), after.Members()
 	in := func(list []mls.Leaf, l mls.Leaf) bool {

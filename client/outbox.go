@@ -10,18 +10,17 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// TextBytesMax bounds one message: with its encryption and base64 it stays under
-// what the server takes.
+// TextBytesMax bounds one message: with its encryption and base64 it stays under the server's
+// limit.
 const TextBytesMax = 128 << 10
 
-// outboxRowsMax bounds what may wait to be sent in one home.
+// outboxRowsMax bounds the outbox of one home, in messages.
 const outboxRowsMax = 10_000
 
-// Send puts a message into the outbox and returns its id. The message is on disk,
-// sealed, when Send returns, and is sent as soon as the conversation stands and the
-// server can be reached, after everything put there before it. It is delivered when
-// it comes back as an EventMessage with Own; if the server declines it for good there
-// is an EventRefused.
+// Send puts a message into the outbox and returns its id. The message is on disk, sealed, when
+// Send returns, and is sent, after all earlier ones, as soon as the conversation has a group
+// and the server can be reached. It is delivered when it comes back as an EventMessage with
+// Own; if the server declines it for good there is an EventRefused.
 func (c *Client) Send(ctx context.Context, conversationID string, text []byte) (messageID string, err error) {
 	if len(text) > TextBytesMax {
 		return "", ErrTooLarge
@@ -51,8 +50,8 @@ func (c *Client) Send(ctx context.Context, conversationID string, text []byte) (
 
 var errEncrypt = errors.New("encrypt message")
 
-// sealOutgoing encrypts o in the current epoch. The ciphertext and the ratchet that
-// made it are written together, before a byte of it leaves.
+// sealOutgoing encrypts o in the current epoch. The ciphertext and the ratchet that made it are
+// written together, before a byte of it is sent.
 func (t *tx) sealOutgoing(conv *conversation, o *home.Outgoing) error {
 	if conv.group == nil {
 		return ErrNoGroup
@@ -66,7 +65,8 @@ func (t *tx) sealOutgoing(conv *conversation, o *home.Outgoing) error {
 	return t.Outbox.SetEnvelope(o.ID, o.Envelope)
 }
 
-// refuseOutgoing takes a message out of the outbox that will never be delivered.
+// refuseOutgoing removes a message from the outbox that will never be delivered, and reports
+// it.
 func (t *tx) refuseOutgoing(o *home.Outgoing, now time.Time, code, problem string) error {
 	if err := t.Outbox.Remove(o.ID); err != nil {
 		return err
@@ -75,7 +75,7 @@ func (t *tx) refuseOutgoing(o *home.Outgoing, now time.Time, code, problem strin
 		Text: o.Text, Time: now, Code: code, Problem: problem})
 }
 
-// refuseAll does so with all that waits in a conversation.
+// refuseAll does so with all messages of a conversation.
 func (t *tx) refuseAll(conversation string, now time.Time, code, problem string) error {
 	for {
 		o, err := t.Outbox.Next(conversation, 0)
@@ -88,7 +88,7 @@ func (t *tx) refuseAll(conversation string, now time.Time, code, problem string)
 	}
 }
 
-// Pending is how many messages are in the outbox: not delivered yet.
+// Pending returns the number of undelivered messages in the outbox.
 func (c *Client) Pending(ctx context.Context) (count int, err error) {
 	err = c.db.update(ctx, func(tx *tx) error {
 		n, err := tx.Outbox.Count()
@@ -98,7 +98,7 @@ func (c *Client) Pending(ctx context.Context) (count int, err error) {
 	return count, err
 }
 
-// Flush waits until the outbox is empty, everything in it delivered or refused.
+// Flush waits until the outbox is empty and every message in it was delivered or refused.
 func (c *Client) Flush(ctx context.Context) error {
 	for {
 		woken := c.db.home.NewEvents() // each delivery and refusal is an event

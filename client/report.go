@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// reportInterval is how often a conversation's authenticator is reported at most: of
-// epochs that follow each other quickly the last is enough, since it depends on all.
+// reportInterval is the least time between reports of a conversation's authenticator: of epochs
+// in quick succession the last suffices, since it depends on all.
 const reportInterval = 5 * time.Second
 
-// reportEpoch tells the server which group this device is in, by a value that says
-// nothing else. If another member reports another one for the same epoch the server
-// says so: the log was shown to them differently, or one of them is at fault.
+// reportEpoch reports this device's group to the server, by a value that discloses nothing
+// else. If another member reports a different one for the same epoch the server announces it:
+// it was shown a different log, or one of them is faulty.
 func (s *session) reportEpoch(conv *conversation, sub *subscription) {
 	epoch := conv.epoch()
 	if conv.phase != Joined || epoch == sub.reported || !sub.report.isReady() {
@@ -21,7 +21,7 @@ func (s *session) reportEpoch(conv *conversation, sub *subscription) {
 	s.wire.report(report{reportAuthenticator, conv.id, epoch, conv.group.EpochAuthenticator()})
 }
 
-// reportRefused deals with the answer to a report.
+// reportRefused handles the answer to a report.
 func (b *batch) reportRefused(m reportRefused) error {
 	if m.refusal.Code != codeEpochConflict {
 		b.s.c.log.Debug("the server declines a report", "err", m.refusal)

@@ -11,30 +11,30 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// The roles of accounts in a conversation, as the server gives them.
+// The roles of accounts in a conversation, as the server assigns them.
 const (
 	RoleOwner  = "owner"
 	RoleAdmin  = "admin"
 	RoleMember = "member"
 )
 
-// mayManage says whether an account with that role may add and remove others.
+// mayManage reports whether an account with that role may add and remove others.
 func mayManage(role string) bool { return role == RoleOwner || role == RoleAdmin }
 
-// Invite adds accounts to a room: all their devices that have a key package. An
-// account that has none yet is added when it does. It needs the rights of the
-// room's owner or an admin, which the server checks (EventProblem). If one of them is
-// not a DID the error wraps ErrAccount, and nobody is invited.
+// Invite adds accounts to a room: all their devices that have a key package. An account without
+// one is added once it has one. It needs the rights of the room's owner or an admin, which the
+// server checks (EventProblem). If one of them is not a DID the error wraps ErrAccount, and
+// none is invited.
 func (c *Client) Invite(ctx context.Context, room string, members ...string) error {
 	return c.manage(ctx, room, func(conv *conversation) error { return c.keeper.want(conv, members) })
 }
 
-// Remove takes accounts out of a room with all their devices: off the server's list,
-// which ends what is delivered to them, and out of the MLS group, so that they cannot
-// read what is said from then on. What is put into the outbox behind it waits until
-// they are out. It needs the rights of the room's owner or an admin, which the server
-// checks (EventProblem); the owner cannot be removed. Accounts that are not in the
-// room are passed over. An EventMembers tells of it when it is done.
+// Remove removes accounts from a room with all their devices: from the server's list, which
+// ends delivery to them, and from the MLS group, so that they cannot read later messages.
+// Messages sent after Remove wait in the outbox until they are removed. It needs the rights of
+// the room's owner or an admin, which the server checks (EventProblem); the owner cannot be
+// removed. Accounts that are not in the room are ignored. An EventMembers reports the
+// completion.
 func (c *Client) Remove(ctx context.Context, room string, members ...string) error {
 	return c.manage(ctx, room, func(conv *conversation) error {
 		info := conv.editInfo()
@@ -54,7 +54,7 @@ func (c *Client) Remove(ctx context.Context, room string, members ...string) err
 	})
 }
 
-// manage changes who is wanted in a room.
+// manage changes the wanted members of a room.
 func (c *Client) manage(ctx context.Context, room string, change func(conv *conversation) error) error {
 	return c.change(ctx, room, func(_ *tx, conv *conversation) error {
 		switch {
@@ -67,18 +67,17 @@ func (c *Client) manage(ctx context.Context, room string, change func(conv *conv
 	})
 }
 
-// Leave takes this account with all its devices out of a conversation, once what
-// waits in the outbox for it is delivered or cannot be. The others take its devices
-// out of the group. An owner hands the conversation over to its first admin, or else
-// to the first other member. It ends with an EventRemoved; an invitation brings the
-// account back.
+// Leave removes this account with all its devices from a conversation, once its messages in the
+// outbox are delivered or cannot be. The other members remove its devices from the group. If
+// the account is the owner, the first admin becomes it, or else the first other member. The
+// last event is an EventRemoved; an invitation brings the account back.
 func (c *Client) Leave(ctx context.Context, conversation string) error {
 	return c.leaveTo(ctx, conversation, "")
 }
 
-// LeaveTo is Leave for an owner who names the account that owns the conversation
-// from then on; the error wraps ErrAccount if it is not a DID. Whoever is not the
-// owner just leaves. With WithXRPC it is ErrNotOverXRPC: there the server names the heir.
+// LeaveTo is Leave for an owner that names its successor; the error wraps ErrAccount if
+// newOwner is not a DID. Other members just leave. With WithXRPC it is ErrNotOverXRPC: there
+// the server chooses the successor.
 func (c *Client) LeaveTo(ctx context.Context, conversation, newOwner string) error {
 	if err := checkAccount(newOwner); err != nil {
 		return fmt.Errorf("leave: new owner: %w", err)
@@ -94,7 +93,7 @@ func (c *Client) leaveTo(ctx context.Context, id, newOwner string) error {
 		switch conv.phase {
 		case Removed:
 			return nil
-		case Creating: // nobody knows of it yet
+		case Creating: // unknown to the server and to others
 			return c.keeper.leave(tx, conv, c.now(), "left")
 		}
 		conv.editInfo().Leave = &departure{NewOwner: newOwner}
@@ -102,9 +101,9 @@ func (c *Client) leaveTo(ctx context.Context, id, newOwner string) error {
 	})
 }
 
-// Refresh gives this device fresh keys in a conversation's group: whoever had got hold
-// of the old ones, or of the home, cannot read what is said from then on. Every commit
-// of this device does that too.
+// Refresh gives this device fresh keys in a conversation's group: an attacker with a copy of
+// the old ones, or of the home, cannot read later messages. Every commit of this device does
+// that too.
 func (c *Client) Refresh(ctx context.Context, id string) error {
 	return c.change(ctx, id, func(_ *tx, conv *conversation) error {
 		if conv.phase != Joined {
@@ -119,8 +118,8 @@ func (c *Client) Refresh(ctx context.Context, id string) error {
 	})
 }
 
-// depart tells the server that the account leaves. It is done again after a crash: who
-// is no member any more has left.
+// depart notifies the server that the account leaves. It is repeated after a crash: an account
+// that is no longer a member has left.
 func (e errands) depart(ctx context.Context, by service, id string) error {
 	conv, err := e.c.snapshot(ctx, id)
 	if err != nil || conv == nil || conv.info.Leave == nil || conv.phase == Removed {
@@ -148,9 +147,8 @@ func (e errands) depart(ctx context.Context, by service, id string) error {
 	})
 }
 
-// heir is who owns the conversation once this account, its owner, has left: the one
-// that was named, else the first of the list, which begins with the admins; "" if
-// there is no need for one.
+// heir returns the owner of the conversation after this account, its owner, has left: the named
+// one, else the first of the list, which begins with the admins; "" if none is needed.
 func (e errands) heir(members []memberRole, named string) string {
 	isOwner, first := false, ""
 	for _, m := range members {
@@ -170,18 +168,18 @@ func (e errands) heir(members []memberRole, named string) string {
 	return named
 }
 
-// roster is what the server says of a conversation's accounts, and the epoch that the
-// group was in before it was asked.
+// roster is the server's list of a conversation's accounts, and the epoch of the group before
+// the request.
 type roster struct {
 	accounts []string
 	role     string
 	epoch    uint64
 }
 
-// takeRoster compares the server's list with the group. Whoever is in the group and no
-// longer in the list cannot be delivered to and must not be able to read on (design
-// 5). The list never brings anybody in: a server could write what it likes there. It
-// is false if the group has moved meanwhile, so that the list may be older than it.
+// takeRoster compares the server's list with the group. An account in the group that is no
+// longer in the list gets no deliveries and must not be able to read on (design 5). The list
+// never adds an account: a server could put any into it. The result is false if the group has
+// changed meanwhile, so that the list may be older than it.
 func (k keeper) takeRoster(conv *conversation, r roster) bool {
 	if conv.phase != Joined || !slices.Contains(r.accounts, k.c.account.DID()) {
 		return true
@@ -205,7 +203,7 @@ func (k keeper) takeRoster(conv *conversation, r roster) bool {
 	return true
 }
 
-// askRoster asks for the accounts of a conversation.
+// askRoster requests the accounts of a conversation.
 func (e errands) askRoster(ctx context.Context, by service, id string) error {
 	conv, err := e.c.snapshot(ctx, id)
 	if err != nil || conv == nil || conv.phase != Joined {
@@ -215,7 +213,7 @@ func (e errands) askRoster(ctx context.Context, by service, id string) error {
 	list, err := by.members(ctx, id)
 	if err != nil {
 		if refusal := asRefusal(err); refusal != nil && refusal.Code == codeForbidden {
-			return nil // the log says so too
+			return nil // the log shows it too
 		}
 		return fmt.Errorf("ask for members: %w", err)
 	}
@@ -234,13 +232,13 @@ func (e errands) askRoster(ctx context.Context, by service, id string) error {
 	})
 }
 
-// rosterTries is how often the members are asked for in a row; who has left is told
-// again on the next connection.
+// rosterTries bounds consecutive requests for the members; departures are reported again on the
+// next connection.
 const rosterTries = 3
 
 var errRosterMoved = errors.New("the group has changed while its members were asked for")
 
-// accountsChanged takes a change of accounts in its place in the log: the commits before it
+// accountsChanged applies a change of accounts in its place in the log: the commits before it
 // are in the group already.
 func (b *batch) accountsChanged(m accountsChanged) error {
 	conv, err := b.tx.conversation(m.conversation)
@@ -258,9 +256,9 @@ func (b *batch) accountsChanged(m accountsChanged) error {
 	return nil
 }
 
-// removals are the leaves that a commit of ours takes out of the group: those of the
-// unwanted accounts that it is for and of missing ones, of this account's lost devices, and what an earlier
-// home of this very device has left there.
+// removals returns the leaves that a commit of ours removes from the group: those of the
+// unwanted accounts that it is for and of missing ones, of this account's lost devices, and the
+// leaf of an earlier home of this device.
 func (k keeper) removals(conv *conversation, unwanted []string) []uint32 {
 	var out []uint32
 	for _, leaf := range conv.group.Members() {
@@ -275,8 +273,8 @@ func (k keeper) removals(conv *conversation, unwanted []string) []uint32 {
 	return out
 }
 
-// mustRemove says whether there is anything for a commit to take out. The leaves are
-// looked through once in each epoch.
+// mustRemove reports whether there are leaves for a commit to remove. It scans the leaves once
+// in each epoch.
 func (s *session) mustRemove(conv *conversation, sub *subscription) bool {
 	if len(conv.info.Unwanted)+len(conv.info.Missing) > 0 {
 		return true
@@ -290,29 +288,29 @@ func (s *session) mustRemove(conv *conversation, sub *subscription) bool {
 	return false
 }
 
-// lookedAt is an epoch (plus one), and how often lost devices have been declared.
+// lookedAt is an epoch (plus one), and the count of declarations of lost devices.
 type lookedAt struct {
 	epoch uint64
 	lost  int64
 }
 
-// isStale says whether a leaf of our account is of a lost device, or of a past life
+// isStale reports whether a leaf of our account belongs to a lost device, or to an earlier home
 // of this one.
 func (a authority) isStale(leaf mls.Leaf) bool {
 	device := a.memberOf(leaf).Device
 	return device != "" && (device == a.c.options.DeviceID && string(leaf.SignatureKey) != string(a.c.identity.Key.Public()) || a.isLost(device))
 }
 
-// The waits before a commit that somebody else may make as well: an admin's, and that
-// of others, who are only to step in.
+// The waits before a commit that another member may make as well: for admins, and for others,
+// which only step in.
 const (
 	removeSoon  = 200 * time.Millisecond
 	removeLater = 5 * time.Second
 )
 
-// mayRemove says whether it is for us to commit removals now. What was asked for here
-// is; a removal pending is for the admins at once, and for anybody who wants to speak
-// or sees that nobody does it.
+// mayRemove reports whether this device should commit removals now. Those requested here are
+// due; a pending removal is the task of admins at once, and of any member that wants to send or
+// finds it still pending after a wait.
 func (s *session) mayRemove(conv *conversation, sub *subscription, wantsToSpeak bool) bool {
 	if len(conv.info.Unwanted) > 0 || len(conv.info.Missing) == 0 || wantsToSpeak {
 		sub.remove.ok()
@@ -332,8 +330,8 @@ func (s *session) mayRemove(conv *conversation, sub *subscription, wantsToSpeak 
 	return true
 }
 
-// settleRemovals takes off the lists whoever is out of the group now; done are the
-// accounts that our own commit took off the server's list.
+// settleRemovals deletes from the lists the accounts that are no longer in the group; done are
+// the accounts that our own commit removed from the server's list.
 func (k keeper) settleRemovals(conv *conversation, done []string) {
 	isOut := func(account string) bool { return !hasAccount(conv.group, account) }
 	if len(conv.info.Missing) > 0 {
@@ -348,7 +346,7 @@ func (k keeper) settleRemovals(conv *conversation, done []string) {
 	}
 }
 
-// hadAccount says whether the account was in the group before its last commit.
+// hadAccount reports whether the account was in the group before its last commit.
 func hadAccount(conv *conversation, account string) bool {
 	return conv.before != nil && hasAccount(conv.before, account)
 }

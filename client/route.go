@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// earlyEndsMax is how many sockets in a row may end before session.ready until they
-// are held to be kept from working.
+// earlyEndsMax is the number of consecutive sockets that end before session.ready after which
+// WebSockets are considered blocked.
 const earlyEndsMax = 2
 
-// probeSlowest is how many times Options.SocketProbe the wait between two tries grows to.
+// probeSlowest bounds the wait between two probes, as a multiple of Options.SocketProbe.
 const probeSlowest = 8
 
-// route remembers how the server can be reached. It belongs to whoever runs the
-// connection: run, and the probe while that waits for nothing else.
+// route remembers how the server can be reached. It has one user at a time: the goroutine of
+// run, or the probe of its session.
 type route struct {
 	streaming bool      // the last session needed no WebSocket
 	probeAt   time.Time // when to try one again
-	probes    int       // tries in vain since one worked
+	probes    int       // failures since one worked
 	early     int       // sockets in a row that ended before session.ready
 }
 
-// blames says whether err shows that no WebSocket comes through.
+// blames reports whether err shows that WebSockets are blocked.
 func (r *route) blames(err error) bool {
 	var upgrade *upgradeError
 	var early *earlyEnd
@@ -36,7 +36,7 @@ func (r *route) blames(err error) bool {
 	return false
 }
 
-// failed notes a try of a WebSocket in vain, and when to make the next.
+// failed records a failed WebSocket, and the time of the next attempt.
 func (r *route) failed(interval time.Duration) {
 	wait := min(interval<<min(r.probes, 10), probeSlowest*interval)
 	r.probeAt = time.Now().Add(wait*3/4 + rand.N(wait/4+1))
@@ -46,11 +46,11 @@ func (r *route) failed(interval time.Duration) {
 // earlyEnd is the end of a socket before session.ready.
 type earlyEnd struct{ why error }
 
-// Error is why it ended.
+// Error returns the cause.
 func (e *earlyEnd) Error() string { return e.why.Error() }
 func (e *earlyEnd) Unwrap() error { return e.why }
 
-// errSocketAgain ends a session on streams when a WebSocket comes through again.
+// errSocketAgain ends a session on streams when a WebSocket opens again.
 var errSocketAgain = errors.New("a WebSocket comes through again")
 
 // pace spaces attempts to connect.
@@ -59,7 +59,7 @@ type pace struct {
 	short  int // sessions in a row that were soon over
 }
 
-// next is how long to wait after a connection that ended like that.
+// next returns the wait after a connection that ended in this way.
 func (p *pace) next(s served, err error) time.Duration {
 	wait := backoff(p.failed, reconnectMin, reconnectMax)
 	p.failed++
@@ -69,7 +69,7 @@ func (p *pace) next(s served, err error) time.Duration {
 		case s.lasted > steadyAfter:
 			p.short = 0
 		case s.worked:
-			p.short = min(p.short, 1) // it was good for something: no reason to wait longer and longer
+			p.short = min(p.short, 1) // it was useful: the wait need not grow
 		}
 		wait = backoff(p.short, resumeMin, resumeMax)
 		p.short++

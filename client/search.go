@@ -8,28 +8,27 @@ import (
 	"unicode"
 )
 
-// Query says which messages of the history are looked for. The zero value of a field
-// does not narrow the search.
+// Query selects messages of the history. The zero value of a field does not narrow the search.
 type Query struct {
-	// Text must occur in the message, letter for letter but for upper and lower case;
-	// of several words each must occur.
+	// Text must occur in the message, literally except for upper and lower case; of several
+	// words each must occur.
 	Text         string
 	Conversation string
 	From         string // the account that sent it
 	// After and Before bound Event.Time.
 	After, Before time.Time
-	// Limit is how many are returned at most; 0 stands for 100, and 1000 is the most.
+	// Limit bounds the number of results; 0 stands for 100, and 1000 is the maximum.
 	Limit int
 }
 
 const searchLimit = 100
 
-// Search looks through the local history and gives the newest messages that fit, newest
-// first (Event.Time). Nothing is asked of the server, which could not answer.
+// Search returns the newest matching messages of the local history, newest first (Event.Time).
+// It does not use the server, which could not answer.
 //
-// The history is sealed at rest and has no index of words, which would tell them: every
-// message of the conversations in question is opened. That takes some microseconds for
-// each, and other calls are let through between pages.
+// The history is sealed at rest and has no index of words, which would disclose them: every
+// message of the conversations in question is opened. That takes some microseconds for each,
+// and other calls run between pages.
 func (c *Client) Search(ctx context.Context, q Query) ([]Event, error) {
 	limit := q.Limit
 	if limit <= 0 {
@@ -49,7 +48,7 @@ func (c *Client) Search(ctx context.Context, q Query) ([]Event, error) {
 			break
 		}
 		if err = c.searchIn(ctx, id, &q, words, limit, func(e Event) { out = append(out, e) }); err == nil {
-			// What every conversation has is enough to know the newest of all.
+			// The newest of each conversation suffice for the newest of all.
 			slices.SortStableFunc(out, func(a, b Event) int { return b.Time.Compare(a.Time) })
 			out = out[:min(len(out), limit)]
 		}
@@ -57,7 +56,7 @@ func (c *Client) Search(ctx context.Context, q Query) ([]Event, error) {
 	return out, err
 }
 
-// searchIn finds the last messages of one conversation that fit, at most limit of them.
+// searchIn finds the last matching messages of one conversation, at most limit of them.
 func (c *Client) searchIn(ctx context.Context, id string, q *Query, words []string, limit int, found func(Event)) error {
 	before := int64(0)
 	for {
@@ -93,12 +92,12 @@ func (q *Query) matches(e *Event, words []string) bool {
 	return true
 }
 
-// readCounter is the name of the counter with what was read of a conversation.
+// readCounter returns the name of the counter of a conversation's last read seq.
 func readCounter(conversation string) string { return "read\x00" + conversation }
 
-// MarkRead says that the application has shown the messages of a conversation up to
-// and including seq; 0 stands for all that there are. It never goes backwards. It is a
-// matter of this device: nobody is told.
+// MarkRead records that the application has shown the messages of a conversation up to and
+// including seq; 0 stands for all present ones. It never goes backwards. It is local to this
+// device: it is not sent to the server.
 func (c *Client) MarkRead(ctx context.Context, conversation string, seq int64) error {
 	return c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.existing(conversation)
@@ -116,7 +115,7 @@ func (c *Client) MarkRead(ctx context.Context, conversation string, seq int64) e
 	})
 }
 
-// unread counts what others have said behind what was read.
+// unread counts the messages of others after the last read one.
 func (t *tx) unread(conversation string) (count int, read int64, err error) {
 	if read, err = t.Counters.Get(readCounter(conversation)); err != nil {
 		return 0, 0, err

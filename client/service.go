@@ -8,80 +8,80 @@ import (
 	"time"
 )
 
-// service makes calls to the server, each answered by itself. The session speaks to it in
-// Go values; the gateway (gateway.go) and the AT Protocol door (xrpc_calls.go) implement it.
-// A refusal is an error that wraps a *Refusal.
+// service makes calls to the server, each answered by itself. The session uses it with Go
+// values; the gateway (gateway.go) and the AT Protocol door (xrpc_calls.go) implement it. A
+// refusal is an error that wraps a *Refusal.
 type service interface {
-	// create makes a conversation, with another account if it is a direct one. The error
-	// wraps errExists if there is one of that name already.
+	// create makes a conversation, with another account if it is a direct one. The error wraps
+	// errExists if there is one of that name already.
 	create(ctx context.Context, id, peer string) error
-	// conversations returns a page of the conversations of this account, and the cursor of
-	// the next page, "" behind the last one.
+	// conversations returns a page of the conversations of this account, and the cursor of the
+	// next page, "" after the last one.
 	conversations(ctx context.Context, cursor string) (page []listed, next string, err error)
 	// members returns the accounts of a conversation, the admins first.
 	members(ctx context.Context, id string) ([]memberRole, error)
-	// leave takes this account out of a conversation; heir owns it from then on, "" if it
-	// is not ours. The error wraps errNotMember if it is not in it.
+	// leave removes this account from a conversation; heir owns it from then on, "" if it is
+	// not ours. The error wraps errNotMember if the account is not in it.
 	leave(ctx context.Context, id, heir string) error
-	// groupInfo returns what a device enters a group by.
+	// groupInfo returns the GroupInfo by which a device enters a group.
 	groupInfo(ctx context.Context, id string) (offeredGroup, error)
-	// publish publishes key packages and returns how many the server then has of this
-	// device; isFirst voids all that it had before.
+	// publish publishes key packages and returns the server's count for this device; isFirst
+	// voids all earlier ones.
 	publish(ctx context.Context, packages []publication, isFirst bool) (available int64, err error)
 	// fetch takes a key package of each of an account's devices.
 	fetch(ctx context.Context, account string) ([]offeredPackage, error)
 	// revoke ends the sessions of a device of this account and voids its key packages.
 	revoke(ctx context.Context, device string) error
-	// sendNow and commitNow append to a log and return the place; 0 where the server does
-	// not tell.
+	// sendNow and commitNow append to a log and return the place; 0 where the server does not
+	// return it.
 	sendNow(ctx context.Context, m sendRequest) (seq int64, err error)
 	commitNow(ctx context.Context, m commitRequest) (seq int64, err error)
 }
 
 // door opens connections to one of the server's doors.
 type door interface {
-	// open makes a connection that the server has admitted this device to, and returns
-	// what makes calls beside it.
+	// open makes a connection that the server has admitted this device to, and returns the
+	// service for calls beside it.
 	open(ctx context.Context) (connection, service, error)
 }
 
-// connection is one connection to the server, with the events of what is followed.
-// What is asked on it does not wait: requests are answered by an event with their number,
-// and whatever was not answered when a connection ends is repeated on the next one. The
-// methods that answer nothing are called by one goroutine at a time.
+// connection is one connection to the server, with the events of the followed logs. Requests do
+// not wait: they are answered by an event with their number, and those without an answer when a
+// connection ends are repeated on the next one. The methods without an answer are called by one
+// goroutine at a time.
 type connection interface {
 	kind() Transport
-	// follow reads the log of a conversation from an event on, in place of where it was
-	// read before. followEnded ends that.
+	// follow reads the log of a conversation from an event on, in place of an earlier follow.
+	// followEnded ends that.
 	follow(id string, from int64)
-	// look has the server asked for an invitation into a conversation that is not
-	// followed, where invitations do not come by themselves.
+	// look requests an invitation into a conversation that is not followed, where invitations
+	// are not delivered as events.
 	look(id string)
 	// send and commit append to a log; appended or refused is the answer.
 	send(number int, m sendRequest)
 	commit(number int, m commitRequest)
-	// confirm tells that a Welcome was taken in.
+	// confirm reports that a Welcome was received.
 	confirm(w *welcome)
-	// acknowledge and acknowledgeAccount tell how far a log and that of the account are
-	// on disk here.
+	// acknowledge and acknowledgeAccount report the position up to which a log and that of the
+	// account are on disk here.
 	acknowledge(id string, seq int64)
 	acknowledgeAccount(pos int64)
 	report(r report)
-	// check reports that the server must be gone, since it has said or answered nothing
-	// for too long, and asks it for a sign of life.
+	// check returns an error if the server must be gone, since it has sent or answered nothing
+	// for too long, and requests a sign of life.
 	check(pingInterval time.Duration) error
-	// heldBack returns until when the connection has kept events back to complete one of
-	// them, zero if it never did: what the server owes it owes from then on.
+	// heldBack returns the time until which the connection held events back to complete one of
+	// them, zero if it never did: the deadlines of the server's answers count from then on.
 	heldBack() time.Time
-	// incoming gives what the server says, in its order for each log. It is closed when
-	// the connection has ended, and failure says why.
+	// incoming returns the server's events, in order for each log. It is closed when the
+	// connection has ended, and failure returns the cause.
 	incoming() <-chan event
 	failure() error
 	// close ends the connection and everything that it has started.
 	close()
 }
 
-// eventsAhead bounds the events that a connection reads before the session takes them.
+// eventsAhead bounds the events that a connection reads ahead of the session.
 const eventsAhead = 64
 
 // event is one of the types below.
@@ -91,9 +91,9 @@ type event any
 type logMessage struct {
 	conversation, id string
 	seq              int64
-	message          []byte // nil if it cannot be one of MLS
-	kind             string // what the server takes it for, or ""
-	epoch            *int64 // of the group after it, if the server says
+	message          []byte // nil if it cannot be an MLS message
+	kind             string // the server's classification, or ""
+	epoch            *int64 // of the group after it, if the server sends it
 }
 
 // The kinds of messages.
@@ -103,22 +103,22 @@ const (
 	kindCommit   = "commit"
 )
 
-// caughtUp says that everything up to seq has come.
+// caughtUp reports that everything up to seq was delivered.
 type caughtUp struct {
 	conversation string
 	seq          int64
 }
 
-// logGap says that a message cannot be had at its place.
+// logGap reports that a message is not available at its place.
 type logGap struct{ conversation string }
 
-// followEnded says that a log is not read any more.
+// followEnded reports that a log is not read any more.
 type followEnded struct {
 	conversation string
 	refusal      *Refusal
 }
 
-// appended answers a request: where it stands, 0 if the server does not tell.
+// appended answers a request: seq is the place, 0 if the server does not return it.
 type appended struct {
 	number int
 	seq    int64
@@ -130,23 +130,23 @@ type refused struct {
 	refusal *Refusal
 }
 
-// membership says that this account was added to a conversation or removed.
+// membership reports that this account was added to a conversation or removed.
 type membership struct {
 	place        accountPlace
 	conversation string
 	add, remove  []string
 }
 
-// accountsChanged says that accounts were added or removed, in its place in the log.
+// accountsChanged reports that accounts were added or removed, in its place in the log.
 type accountsChanged struct {
 	conversation string
 	add, remove  []string
 }
 
-// accountsUnclear says that the accounts of a conversation have to be asked for.
+// accountsUnclear reports that the accounts of a conversation have to be requested.
 type accountsUnclear struct{ conversation string }
 
-// packagesLow says that few key packages of this device are left.
+// packagesLow reports that few key packages of this device are left.
 type packagesLow struct{ place accountPlace }
 
 // reportRefused answers a report of an epoch authenticator.
@@ -156,31 +156,31 @@ type reportRefused struct {
 	refusal      *Refusal
 }
 
-// draining says that the server is about to restart.
+// draining reports that the server is about to restart.
 type draining struct{ after time.Duration }
 
-// accountPlace is the place of an event in the log of the account, where there is one.
+// accountPlace is the place of an event in the log of the account, if there is one.
 type accountPlace struct {
 	pos      int64
 	isLogged bool
 }
 
-// welcome is an invitation into a group. Its JSON stands in homes.
+// welcome is an invitation into a group. Homes store its JSON.
 type welcome struct {
 	Pos           int64   `json:"pos"`
 	ID            string  `json:"welcome_id"`
 	Conversation  string  `json:"conv_id"`
-	Message       lenient `json:"env"` // nil if it cannot be one of MLS
+	Message       lenient `json:"env"` // nil if it cannot be an MLS message
 	KeyPackageRef string  `json:"key_package_ref"`
 	Epoch         int64   `json:"epoch"`
 	NextSeq       int64   `json:"next_seq"` // the joiner's first seq to read
 	isLogged      bool    // Pos is its place in the log of the account
 }
 
-// lenient is bytes in base64; what is not base64 reads as nil.
+// lenient is bytes in base64; text that is not base64 decodes to nil.
 type lenient []byte
 
-// UnmarshalJSON reads a JSON string.
+// UnmarshalJSON decodes a JSON string.
 func (l *lenient) UnmarshalJSON(data []byte) error {
 	var text string
 	if err := json.Unmarshal(data, &text); err != nil {
@@ -190,8 +190,8 @@ func (l *lenient) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// decoded returns what is in base64, nil if it is not. Such a message is read as any other
-// that is not one of MLS.
+// decoded decodes base64; it returns nil for other text. Such a message is handled like any
+// other that is not of MLS.
 func decoded(text string) []byte {
 	raw, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
@@ -200,7 +200,7 @@ func decoded(text string) []byte {
 	return raw
 }
 
-// report tells the server how this device fares with a conversation.
+// report informs the server about this device's state in a conversation.
 type report struct {
 	what         reportKind
 	conversation string
@@ -218,62 +218,61 @@ const (
 	reportAuthenticator
 )
 
-// traits are the differences between the doors that the session decides by.
+// traits holds the differences between the doors that the session depends on.
 type traits struct {
-	pool        string // names the counter that says whether packages were published at this door
-	accountsMax int    // how many accounts one commit may add to a conversation, or remove
-	namesHeir   bool   // an owner that leaves names the next one
+	pool        string // name of the counter that shows whether packages were published at this door
+	accountsMax int    // most accounts that one commit may add to a conversation, or remove
+	namesHeir   bool   // an owner that leaves names its successor
 }
 
-// The refusals that say more than their code.
+// The refusals that are more specific than their codes.
 var (
 	errExists    = errors.New("the conversation exists already")
 	errNotMember = errors.New("the account is not in the conversation")
 )
 
-// declined is a refusal that says what; it reads as the refusal.
+// declined is a refusal with its specific cause; its message is the refusal's.
 type declined struct {
 	*Refusal
 	what error
 }
 
-// Unwrap returns the refusal and what it says.
+// Unwrap returns the refusal and its cause.
 func (d *declined) Unwrap() []error { return []error{d.Refusal, d.what} }
 
 // listed is a conversation in the server's list.
 type listed struct {
 	id       string
 	role     string
-	accounts []string // nil if the server does not say
-	isEmpty  bool     // nothing was said in it yet, as far as is known
+	accounts []string // nil if the server does not list them
+	isEmpty  bool     // has no messages yet, as far as is known
 }
 
 // memberRole is an account in a conversation.
 type memberRole struct{ account, role string }
 
-// offeredGroup is a GroupInfo as the server hands it out, and the epoch that the
-// conversation is in.
+// offeredGroup is a GroupInfo from the server, and the epoch of the conversation.
 type offeredGroup struct {
 	message []byte
 	epoch   int64
 }
 
-// offeredPackage is a key package as the server hands it out, with what the server calls
-// the device and the package; "" where it names neither.
+// offeredPackage is a key package from the server, with the server's names of the device and
+// the package; "" where it names neither.
 type offeredPackage struct {
 	device, ref string
 	message     []byte
 }
 
-// sendRequest asks for a message to be appended. Its JSON stands in journals.
+// sendRequest asks for a message to be appended. Journals store its JSON.
 type sendRequest struct {
 	Conversation string `json:"conv_id"`
 	ID           string `json:"msg_id"`
 	Message      []byte `json:"env"`
 }
 
-// commitRequest asks for a commit to be appended, with all that takes effect with it. Its
-// JSON stands in journals.
+// commitRequest asks for a commit to be appended, with all that takes effect with it. Journals
+// store its JSON.
 type commitRequest struct {
 	Conversation string         `json:"conv_id"`
 	ID           string         `json:"msg_id"`
@@ -290,7 +289,7 @@ type commitWelcome struct {
 	To      []recipient `json:"to"`
 }
 
-// recipient is a device that a Welcome is for.
+// recipient is a device that receives a Welcome.
 type recipient struct {
 	Account       string `json:"user_id"`
 	Device        string `json:"device_id"`

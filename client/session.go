@@ -8,95 +8,94 @@ import (
 )
 
 const (
-	// batchEvents bounds the events whose effects share a transaction.
+	// batchEvents bounds the events in one transaction.
 	batchEvents = 64
-	// answerTimeout is how long the server may take to answer.
+	// answerTimeout bounds the wait for an answer of the server.
 	answerTimeout = 45 * time.Second
-	// jobsMax bounds the HTTP calls under way.
+	// jobsMax bounds concurrent HTTP calls.
 	jobsMax = 4
 )
 
-// session is one connection at work. All it remembers is what was sent on this
-// connection; what is to be done stands in the home, so a session may end at any
-// point and the next one goes on.
+// session is one active connection. It remembers only its requests on this connection; the work
+// to do is recorded in the home, so a session may end at any point and the next one continues.
 //
-// One goroutine runs it. HTTP calls are jobs on goroutines of their own; they write
-// to the home and come back through done.
+// One goroutine runs it. HTTP calls are jobs on goroutines of their own; they write to the home
+// and report through done.
 type session struct {
 	c      *Client
 	wire   connection
 	calls  service
-	worked bool // something of the log was taken in, or a request was answered
+	worked bool // a log event was applied, or a request was answered
 
 	lastID   int
 	requests map[int]request // by number
 	subs     map[string]*subscription
-	due      map[string]bool // what to look at again: conversations and chores
+	due      map[string]bool // conversations and chores to advance
 
-	devicePos, deviceAcked int64 // account log: taken in, acknowledged
+	devicePos, deviceAcked int64 // account log: applied, acknowledged
 
-	available int64 // what the server said of the pool of key packages; -1: not known
+	available int64 // the server's last count of the pool of key packages; -1: unknown
 	jobs      map[string]bool
 	done      chan finished
 	slots     chan struct{}
 	tasks     sync.WaitGroup
 
-	entries    map[string]entry // conversations whose group is to be asked for
-	entering   int              // how many are asked for now
-	entrySlots chan struct{}    // of these, which are not to keep others from the slots
+	entries    map[string]entry // conversations with a group to be requested
+	entering   int              // requests for groups under way
+	entrySlots chan struct{}    // for these requests, which must not occupy the other slots
 }
 
-// request is what is to be answered.
+// request is a request that expects an answer.
 type request struct {
 	conversation string
 	outgoing     int64  // the row of a message
 	commit       string // or the id of a commit
 }
 
-// subscription is what this connection knows of a conversation. Chores have one
-// too, for their retries.
+// subscription is the state of a conversation on this connection. Chores have one too, for
+// their retries.
 type subscription struct {
 	active   bool      // subscribed
-	isRead   bool      // was, since it last ended
-	caughtUp bool      // all that was there at the start has come
-	missing  bool      // an event is missing and was asked for
-	taken    int64     // the last event taken in, and
-	acked    int64     // acknowledged
+	isRead   bool      // was subscribed since it last ended
+	caughtUp bool      // all events from before the subscription have come
+	missing  bool      // an event is missing and was requested
+	taken    int64     // the last event applied
+	acked    int64     // the last event acknowledged
 	moved    time.Time // when it was subscribed or an event came
 
 	sending     bool      // a message waits for its answer
 	sentThrough int64     // the last row of the outbox that the server has
-	holdEpoch   uint64    // nothing is encrypted in an epoch below: the server is further
-	heldAt      time.Time // since when that keeps the conversation waiting
+	holdEpoch   uint64    // no message is encrypted in a lower epoch: the server is ahead
+	heldAt      time.Time // start of that delay
 
 	committing bool   // a commit waits for its answer
-	answered   string // the pending commit that needs no more sending: acknowledged, or beaten
-	hasFetched bool   // key packages were asked for
-	hasWaited  bool   // for an invitation
+	answered   string // the pending commit that need not be sent again: acknowledged, or beaten
+	hasFetched bool   // key packages were requested
+	hasWaited  bool   // has waited for an invitation
 	mustCommit bool   // proposals of others keep messages from being encrypted
-	overlap    int64  // the event that the subscription begins with, which was taken in before
+	overlap    int64  // the event that the subscription begins with, which was applied before
 	noOverlap  bool   // the server no longer has it
-	askRoster  bool   // the members on the server have to be asked for
-	hasAsked   bool   // and were
+	askRoster  bool   // the members on the server have to be requested
+	hasAsked   bool   // and were requested
 	lost       int    // races lost in a row
 	isDone     bool   // a chore
-	mustRedo   bool   // and was to be done again while it was done
+	mustRedo   bool   // and was marked again while it ran
 	follow     retry
 	send       retry
 	commit     retry
-	looked     lookedAt // when the group held nobody to be taken out
-	reported   uint64   // the last epoch whose authenticator was reported
-	remove     retry    // when it is for us to commit a removal that anybody may
+	looked     lookedAt // when the group last had no one to be removed
+	reported   uint64   // the last epoch with a reported authenticator
+	remove     retry    // when this device may commit a removal that any member may
 	report     retry    // when the epoch authenticator is reported
-	refetch    retry    // when packages may be fetched again of accounts whose last ones were of no use; of a chore, when it is to be done again
+	refetch    retry    // when packages may be fetched again of accounts with unusable ones; of a chore, when it is due again
 }
 
 func (s *subscription) retries() [6]*retry {
 	return [...]*retry{&s.follow, &s.send, &s.commit, &s.remove, &s.report, &s.refetch}
 }
 
-// hold keeps the conversation from saying anything before it has followed the commits
-// that the server has already.
+// hold delays the messages of the conversation until it has applied the commits that the server
+// already has.
 func (s *subscription) hold(epoch uint64) {
 	if epoch > s.holdEpoch {
 		s.holdEpoch, s.heldAt = epoch, time.Now()
@@ -109,7 +108,7 @@ type retry struct {
 	at     time.Time
 }
 
-// The waits between attempts at what the server did not do.
+// The waits between attempts at a request that the server did not carry out.
 const (
 	retryMin = 300 * time.Millisecond
 	retryMax = 15 * time.Second
@@ -118,7 +117,7 @@ const (
 func (r *retry) isReady() bool { return !time.Now().Before(r.at) }
 func (r *retry) ok()           { *r = retry{} }
 
-// sooner makes it ready after wait, unless it is before.
+// sooner makes it ready after wait, unless it is ready earlier.
 func (r *retry) sooner(wait time.Duration) {
 	if at := time.Now().Add(wait); r.at.IsZero() || at.Before(r.at) {
 		r.at = at
@@ -129,7 +128,7 @@ func (r *retry) later(err error) {
 	r.at = time.Now().Add(r.wait(err))
 }
 
-// wait notes a failure, and is how long to wait after it.
+// wait records a failure, and returns the wait after it.
 func (r *retry) wait(err error) time.Duration {
 	r.failed++
 	if refusal := asRefusal(err); refusal != nil && refusal.RetryAfter > 0 {
@@ -138,14 +137,14 @@ func (r *retry) wait(err error) time.Duration {
 	return backoff(r.failed, retryMin, retryMax)
 }
 
-// finished is a job that has come to its end.
+// finished is a completed job.
 type finished struct {
 	name string // of the conversation or chore
 	err  error
 	then func(error)
 }
 
-// The chores of a connection, named as no conversation is.
+// The chores of a connection. Their names cannot be conversation ids.
 const (
 	choreList        = "\x00list"
 	choreKeyPackages = "\x00keypackages"
@@ -169,7 +168,7 @@ func (s *session) sub(name string) *subscription {
 	return sub
 }
 
-// serve works until the connection ends, and says why.
+// serve works until the connection ends, and returns the cause.
 func (s *session) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer s.tasks.Wait()
@@ -221,13 +220,13 @@ func (s *session) serve(ctx context.Context) error {
 	return err
 }
 
-// takeIncoming takes in an event and those that have come already.
+// takeIncoming applies an event and those that are already queued.
 func (s *session) takeIncoming(ctx context.Context, e event) error {
 	events := []event{e}
 	for len(events) < batchEvents {
 		isMore := false
 		select {
-		case e, isMore = <-s.wire.incoming(): // if not, the next receive says so again
+		case e, isMore = <-s.wire.incoming(): // if closed, the next receive reports it again
 		default:
 		}
 		if !isMore {
@@ -238,7 +237,7 @@ func (s *session) takeIncoming(ctx context.Context, e event) error {
 	return s.take(ctx, events)
 }
 
-// beat checks that the server is still there.
+// beat checks that the server is still alive.
 func (s *session) beat() error {
 	if err := s.wire.check(s.c.options.PingInterval); err != nil {
 		return err
@@ -255,15 +254,15 @@ func (s *session) beat() error {
 	return nil
 }
 
-// number numbers a request that will be answered.
+// number assigns a number to a request that expects an answer.
 func (s *session) number(r request) int {
 	s.lastID++
 	s.requests[s.lastID] = r
 	return s.lastID
 }
 
-// start runs fn as a job for the conversation or chore name, unless one is running.
-// fn may not touch the session; then, if not nil, runs on the session's goroutine.
+// start runs fn as a job for the conversation or chore name, unless one is running. fn may not
+// touch the session; then, if not nil, runs on the session's goroutine.
 func (s *session) start(ctx context.Context, name string, fn func(ctx context.Context) error, then func(error)) {
 	s.startIn(ctx, s.slots, name, fn, then)
 }
@@ -292,7 +291,7 @@ func (s *session) startIn(ctx context.Context, slots chan struct{}, name string,
 	}()
 }
 
-// finish takes the result of a job.
+// finish handles the result of a job.
 func (s *session) finish(f finished) error {
 	delete(s.jobs, f.name)
 	s.due[f.name] = true
@@ -316,17 +315,17 @@ func (s *session) finish(f finished) error {
 	return nil
 }
 
-// doAgain marks a conversation, or a chore even if it was done, or is being done: what it
-// has seen may be older than why it is to be done again.
+// doAgain marks a conversation, or a chore even if it is done or running: its input may be
+// older than the reason for this call.
 func (s *session) doAgain(name string) {
 	sub := s.sub(name)
 	s.due[name], sub.isDone, sub.mustRedo = true, false, s.jobs[name]
 }
 
-// nextRetry is how long nothing has to be tried again.
+// nextRetry returns the time until the next retry.
 func (s *session) nextRetry() time.Duration {
 	if len(s.due) > 0 {
-		return time.Millisecond // what was marked while others were looked at
+		return time.Millisecond // marked while others were advanced
 	}
 	wait := time.Minute
 	now := time.Now()
@@ -340,7 +339,7 @@ func (s *session) nextRetry() time.Duration {
 	return wait
 }
 
-// wakeRetries marks what has waited long enough.
+// wakeRetries marks the conversations and chores with a retry that is ready.
 func (s *session) wakeRetries() {
 	for name, sub := range s.subs {
 		for _, r := range sub.retries() {
@@ -352,7 +351,8 @@ func (s *session) wakeRetries() {
 	}
 }
 
-// acknowledge tells the server what is in the home now: never before.
+// acknowledge acknowledges to the server the events that are on disk in the home, and no
+// others.
 func (s *session) acknowledge() {
 	for id, sub := range s.subs {
 		if sub.taken > sub.acked && sub.active {

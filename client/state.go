@@ -2,7 +2,7 @@ package client
 
 import "context"
 
-// Link says how the connection to the server stands.
+// Link is the state of the connection to the server.
 type Link int
 
 // The states of the connection.
@@ -12,7 +12,7 @@ const (
 	Online     Link = 2
 )
 
-// String is the state as a word: offline, connecting or online.
+// String returns the state as a word: offline, connecting or online.
 func (l Link) String() string {
 	switch l {
 	case Connecting:
@@ -23,17 +23,18 @@ func (l Link) String() string {
 	return "offline"
 }
 
-// State is how the connection stands, and why it is not up.
+// State is the state of the connection, and the reason why it is not up.
 type State struct {
 	Link Link
-	// Transport is how frames travel, when Online.
+	// Transport is the transport in use, when Online.
 	Transport Transport
-	// Err is what ended the last connection or attempt; nil when Online. A *Refusal
+	// Err is the error that ended the last connection or attempt; nil when Online. A *Refusal
 	// with the code "unauthorized" means that the server does not know the account.
 	Err error
 }
 
-// State is the state now, and a channel that is closed when it changes.
+// State returns the current state of the connection, and a channel that is closed when it
+// changes.
 func (c *Client) State() (State, <-chan struct{}) {
 	c.stateMu.Lock()
 	defer c.stateMu.Unlock()
@@ -61,7 +62,7 @@ func (c *Client) setState(link Link, err error) {
 	c.stateMu.Lock()
 	defer c.stateMu.Unlock()
 	if err == nil && link == Connecting {
-		err = c.state.Err // why it is connecting again
+		err = c.state.Err // the reason for connecting again
 	}
 	c.changeState(State{Link: link, Err: err})
 }
@@ -72,7 +73,7 @@ func (c *Client) setOnline(by Transport) {
 	c.changeState(State{Link: Online, Transport: by})
 }
 
-// changeState tells whoever waits for it; stateMu is held.
+// changeState sets the state and wakes its waiters; stateMu is held.
 func (c *Client) changeState(state State) {
 	if c.state == state {
 		return
@@ -82,19 +83,19 @@ func (c *Client) changeState(state State) {
 	c.stateChanged = make(chan struct{})
 }
 
-// Stats counts what is worth watching, since Open.
+// Stats holds counts since Open.
 type Stats struct {
 	Connects      int64 // sessions started or resumed
-	Gaps          int64 // events that came before one that is missing; it was asked for again
+	Gaps          int64 // events that came before a missing one, which was requested again
 	Duplicates    int64 // events that came again and were dropped
 	Undecryptable int64
 	Commits       int64 // own commits that took effect
-	LostRaces     int64 // own commits that another one was faster than; what they were to do was done again
-	Rejoins       int64 // groups that were entered anew by an external commit
-	Rewinds       int64 // times that the server's log had lost something
+	LostRaces     int64 // own commits that lost to another one; their changes were committed again
+	Rejoins       int64 // groups that were entered again by an external commit
+	Rewinds       int64 // times that the server's log had lost records
 }
 
-// Stats are the counts so far.
+// Stats returns the counts so far.
 func (c *Client) Stats() Stats {
 	return Stats{Connects: c.stats.connects.Load(), Gaps: c.stats.gaps.Load(),
 		Duplicates: c.stats.duplicates.Load(), Undecryptable: c.stats.undecryptable.Load(),
@@ -102,7 +103,7 @@ func (c *Client) Stats() Stats {
 		Rejoins: c.stats.rejoins.Load(), Rewinds: c.stats.rewinds.Load()}
 }
 
-// end notes why the client ended, for those who wait.
+// end records why the client ended, and wakes its waiters.
 func (c *Client) end(err error) {
 	c.stateMu.Lock()
 	defer c.stateMu.Unlock()

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// tokenLife is how long a service token is good for. It is used within a second;
-// the rest is room for clocks that differ. The server accepts up to 5 minutes.
+// tokenLife is the lifetime of a service token. It is used within a second; the rest allows for
+// clock differences. The server accepts up to 5 minutes.
 const tokenLife = 2 * time.Minute
 
-// serviceToken signs a JWT by which the account calls method at the service
-// audience, once: the jti is random and the service remembers it.
+// serviceToken signs a JWT by which the account calls method at the service audience, once: the
+// jti is random and the service remembers it.
 func (a *Account) serviceToken(audience, method string, now time.Time) (string, error) {
 	claims, err := json.Marshal(struct {
 		Issuer   string `json:"iss"`
@@ -36,11 +36,11 @@ func (a *Account) serviceToken(audience, method string, now time.Time) (string, 
 	return signed + "." + encode(signature), nil
 }
 
-// newMessageID makes the msg_id of a message or commit: a random UUID (RFC 9562, section
-// 5.4), which every door of the server takes.
+// newMessageID returns a msg_id for a message or commit: a random UUID (RFC 9562, section 5.4),
+// which every door of the server accepts.
 func newMessageID() string {
 	var id [16]byte
-	rand.Read(id[:]) // never fails: crypto/rand
+	rand.Read(id[:]) // never fails, see crypto/rand
 	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
 	return formatUUID(id)
 }
@@ -50,9 +50,9 @@ func formatUUID(id [16]byte) string {
 	return text[:8] + "-" + text[8:12] + "-" + text[12:16] + "-" + text[16:20] + "-" + text[20:]
 }
 
-// randomID is 128 random bits in 22 url-safe characters, such as a jti.
+// randomID returns 128 random bits in 22 url-safe characters, such as a jti.
 func randomID() string {
 	var id [16]byte
-	rand.Read(id[:]) // never fails: crypto/rand
+	rand.Read(id[:]) // never fails, see crypto/rand
 	return base64.RawURLEncoding.EncodeToString(id[:])
 }

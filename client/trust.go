@@ -11,22 +11,21 @@ import (
 	"time"
 )
 
-// SafetyNumber is what people compare, in person or over a line that they trust, to
-// know that they speak of the same account: 60 decimal digits.
+// SafetyNumber is a number of 60 decimal digits that people compare, in person or over a line
+// that they trust, to verify that they mean the same account.
 //
-// It is made of SHA-512 over the text "waxwing safety number v1" and, each behind a
-// NUL, what it is of: the DID of the account, or the two DIDs of a pair, the smaller
-// one first. For an account whose DID is not a key it also covers the fingerprints of
-// the devices that this home has met, sorted. The first 60 bytes of the hash are taken
-// in twelves of 5 bytes, each a big-endian number whose remainder by 100 000 gives five
-// digits.
+// It is computed by SHA-512 over the text "waxwing safety number v1" and, each after a NUL, its
+// subject: the DID of the account, or the two DIDs of a pair, the smaller one first. For an
+// account with a DID that is not a key it also covers the fingerprints of the devices that this
+// home has met, sorted. The first 60 bytes of the hash are split into twelve parts of 5 bytes,
+// each a big-endian number; its remainder by 100 000 gives five digits.
 //
-// A number that a Client has made also knows what it is of, for Verify. The zero value
-// is no number.
+// A number that a Client has made also holds its subject, for Verify. The zero value is not a
+// valid number.
 type SafetyNumber struct {
 	digits  string
-	account string // whose it is, or who the other one is
-	pinned  string // the fingerprints that it covers, sorted, each with a blank behind it
+	account string // its account, or the other one of a pair
+	pinned  string // the fingerprints that it covers, sorted, each followed by a blank
 }
 
 const (
@@ -46,7 +45,7 @@ func safetyNumber(of ...string) SafetyNumber {
 	return SafetyNumber{digits: out.String()}
 }
 
-// String gives the digits in groups of five.
+// String returns the digits in groups of five.
 func (n SafetyNumber) String() string {
 	var groups []string
 	for i := 0; i+safetyDigits <= len(n.digits); i += safetyDigits {
@@ -55,15 +54,15 @@ func (n SafetyNumber) String() string {
 	return strings.Join(groups, " ")
 }
 
-// Equal says whether two numbers have the same digits, whoever made them.
+// Equal reports whether two numbers have the same digits, regardless of their origin.
 func (n SafetyNumber) Equal(other SafetyNumber) bool { return n.digits == other.digits }
 
-// Devices are the fingerprints of the devices that the number covers, sorted; none where
+// Devices returns the fingerprints of the devices that the number covers, sorted; none where
 // the DID is a key, which covers all that the account vouches for.
 func (n SafetyNumber) Devices() []string { return strings.Fields(n.pinned) }
 
-// ParseSafetyNumber reads one that somebody has typed; blanks and dashes between digits
-// do not matter. It is for Equal: what it is of is not known.
+// ParseSafetyNumber parses a typed number; blanks and dashes between digits are ignored. It is
+// for Equal: its subject is not known.
 func ParseSafetyNumber(text string) (SafetyNumber, error) {
 	digits := strings.NewReplacer(" ", "", "-", "", "\t", "", "\n", "").Replace(text)
 	isDigit := func(r rune) bool { return r >= '0' && r <= '9' }
@@ -73,24 +72,24 @@ func ParseSafetyNumber(text string) (SafetyNumber, error) {
 	return SafetyNumber{digits: digits}, nil
 }
 
-// ErrUnknownDevices: the account's DID does not tell its key and no device of it has
-// been met, so that there is nothing to compare.
+// ErrUnknownDevices: the account's DID does not contain its key and no device of it has been
+// met, so that there is nothing to compare.
 var ErrUnknownDevices = errors.New("no device of the account is known")
 
-// SafetyNumber is the number of one account, our own included: the same on every
-// device of everybody. The error wraps ErrAccount if it is not a DID, or ErrUnknownDevices.
+// SafetyNumber returns the number of one account, which may be our own: the same on all
+// devices. The error wraps ErrAccount if it is not a DID, or ErrUnknownDevices.
 func (c *Client) SafetyNumber(ctx context.Context, account string) (SafetyNumber, error) {
 	return c.authority.numberOf(ctx, account, account)
 }
 
-// SharedSafetyNumber is the number of this account and another one together: each of
-// the two people reads the same one on their own device. Errors are those of SafetyNumber.
+// SharedSafetyNumber returns the number of this account and another one together: each of the
+// two people reads the same one on their own device. Errors are those of SafetyNumber.
 func (c *Client) SharedSafetyNumber(ctx context.Context, account string) (SafetyNumber, error) {
 	self := c.account.DID()
 	return c.authority.numberOf(ctx, account, min(self, account), max(self, account))
 }
 
-// numberOf is the number of some accounts, of which one is to be verified by it.
+// numberOf returns the number of some accounts, of which account is to be verified by it.
 func (a authority) numberOf(ctx context.Context, account string, all ...string) (SafetyNumber, error) {
 	pinned, err := a.pinnable(ctx, account)
 	if err != nil {
@@ -104,7 +103,7 @@ func (a authority) numberOf(ctx context.Context, account string, all ...string) 
 	return out, nil
 }
 
-// pinnable are the devices that a number of the account covers beside its DID: none
+// pinnable returns the fingerprints that a number of the account covers beside its DID: none
 // where that is a key.
 func (a authority) pinnable(ctx context.Context, account string) ([]string, error) {
 	if err := checkAccount(account); err != nil {
@@ -132,31 +131,30 @@ func fingerprints(devices []KnownDevice) []string {
 	return out
 }
 
-// trusted is what is kept in memory of an account that a person has verified.
+// trusted is the cached state of an account that a person has verified.
 type trusted struct {
 	since  time.Time
 	pinned []string // fingerprints, where the account cannot vouch for its devices
 }
 
-// Trust is what a home knows of an account.
+// Trust holds the information of a home about an account.
 type Trust struct {
 	Account string
-	// Verified says that a person has compared the account's safety number (Verify),
-	// and Since when.
+	// Verified reports that a person has compared the account's safety number (Verify), at the
+	// time Since.
 	Verified bool
 	Since    time.Time
-	// Unpinned are devices that are not covered by that: nobody vouches for them, and
-	// they were not there when the number was compared.
+	// Unpinned are devices that this does not cover: unverified ones that were not known when
+	// the number was compared.
 	Unpinned []KnownDevice
-	// Devices are all that were met, in the order of first sight.
+	// Devices are all known devices, in the order of first sight.
 	Devices []KnownDevice
 }
 
-// Verify says that a person has compared a safety number, made by SafetyNumber or
-// SharedSafetyNumber of this client: from now on Member.Trusted is set for the devices
-// of its account. Where the DID is a key that covers every device that the account
-// vouches for; elsewhere those that the number was made of, and one that was met since
-// is not trusted. It needs no network.
+// Verify records that a person has compared a safety number, made by SafetyNumber or
+// SharedSafetyNumber of this client: from now on Member.Trusted is set for the devices of its
+// account. Where the DID is a key that covers every device that the account vouches for;
+// elsewhere only the devices that the number covers, not those met since. It needs no network.
 func (c *Client) Verify(ctx context.Context, compared SafetyNumber) error {
 	if compared.account == "" {
 		return errNotOurNumber
@@ -166,7 +164,7 @@ func (c *Client) Verify(ctx context.Context, compared SafetyNumber) error {
 
 var errNotOurNumber = errors.New("verify: the number was not made by this package, and what it is of is not known")
 
-// Unverify takes Verify back.
+// Unverify undoes Verify.
 func (c *Client) Unverify(ctx context.Context, account string) error {
 	return c.authority.setTrust(ctx, account, time.Time{}, nil)
 }
@@ -183,7 +181,7 @@ func (a authority) setTrust(ctx context.Context, account string, since time.Time
 	})
 }
 
-// remember takes what is known of an account into memory.
+// remember updates the cache with the record of an account.
 func (a authority) remember(known knownAccount) {
 	a.c.peopleMu.Lock()
 	defer a.c.peopleMu.Unlock()
@@ -197,7 +195,7 @@ func (a authority) remember(known knownAccount) {
 	a.c.people[known.Account] = trusted{since: known.VerifiedAt, pinned: known.Pinned}
 }
 
-// loadPeople reads who is trusted.
+// loadPeople reads the trusted accounts.
 func (a authority) loadPeople(tx *tx) error {
 	var all []knownAccount
 	err := tx.People.Each(func(read func(any) error) error {
@@ -212,7 +210,7 @@ func (a authority) loadPeople(tx *tx) error {
 	return err
 }
 
-// isTrusted says whether a person has verified the account of a device, and that covers it.
+// isTrusted reports whether a person has verified the account of a device, and that covers it.
 func (a authority) isTrusted(m Member) bool {
 	if m.Account == a.c.account.DID() {
 		return m.Verified
@@ -223,7 +221,7 @@ func (a authority) isTrusted(m Member) bool {
 	return ok && (m.Verified || slices.Contains(t.pinned, m.Fingerprint))
 }
 
-// judged fills in Trusted, which is never stored: it is a matter of now.
+// judged fills in Trusted, which is never stored: it reflects the current state.
 func (a authority) judged(e Event) Event {
 	if e.From.Account != "" {
 		e.From.Trusted = a.isTrusted(e.From)
@@ -236,7 +234,7 @@ func (a authority) judged(e Event) Event {
 	return e
 }
 
-// Trust is what is known of an account, whether or not it was met.
+// Trust returns the information about an account, whether or not it was met.
 func (c *Client) Trust(ctx context.Context, account string) (Trust, error) {
 	out := Trust{Account: account}
 	devices, err := c.Devices(ctx, account)

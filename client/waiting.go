@@ -2,10 +2,9 @@ package client
 
 import "context"
 
-// Waiting are the messages of a conversation that are in the outbox, in the order in
-// which they were written: not delivered yet. Each comes back as an EventMessage with
-// the same MessageID and Own set once it is, or as an EventRefused. Until then it has
-// neither ID nor Seq.
+// Waiting returns the undelivered messages of a conversation in the outbox, in the order in
+// which they were written. Each comes back as an EventMessage with the same MessageID and Own
+// set once it is delivered, or as an EventRefused. Until then it has neither ID nor Seq.
 func (c *Client) Waiting(ctx context.Context, conversation string) ([]Event, error) {
 	var out []Event
 	self := c.Self()

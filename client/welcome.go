@@ -11,22 +11,22 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// takeWelcome joins the group that a Welcome of the account log invites into, in the
-// transaction that moves the log's cursor past it. A Welcome that is of no use is
-// reported and done with: it would be no better the next time.
+// takeWelcome joins the group of a Welcome from the account log, in the transaction that moves
+// the log's cursor past it. A useless Welcome is reported and dropped: it would fail again the
+// next time.
 func (k keeper) takeWelcome(tx *tx, w *welcome) error {
 	conv, err := tx.conversation(w.Conversation)
 	if err != nil {
 		return err
 	}
 	if conv != nil && (conv.phase == Joined || conv.phase == Joining && conv.pending != nil) {
-		// An invitation back, before this device has read how it was removed. What
-		// is before that in the log can still be read with the group it has.
+		// An invitation to return, before this device has read its removal. Earlier records of
+		// the log can still be read with the present group.
 		return tx.keepWelcome(w)
 	}
 	if conv != nil && conv.isOurs() {
-		// The server knows the id from us, and a friend of it could found a group under
-		// it, to be told what waits here for the people who are to be invited.
+		// The server knows the id from us, and an accomplice of it could found a group under
+		// it, to receive the messages that wait here for the invited members.
 		return tx.problem(w.Conversation, k.c.now(), fmt.Errorf("%w: the room is made here", ErrWelcome))
 	}
 	group, err := k.openWelcome(tx, w)
@@ -46,8 +46,8 @@ func (k keeper) takeWelcome(tx *tx, w *welcome) error {
 	return k.join(tx, conv, group, kind, peer, w)
 }
 
-// openWelcome opens a Welcome with the private keys of the package it names. The
-// certificates of all members are checked while joining.
+// openWelcome opens a Welcome with the private keys of the package it names. The certificates
+// of all members are checked while joining.
 func (k keeper) openWelcome(tx *tx, w *welcome) (*mls.Group, error) {
 	p, err := tx.keyPackage(w.KeyPackageRef)
 	if err != nil {
@@ -66,10 +66,10 @@ func (k keeper) openWelcome(tx *tx, w *welcome) (*mls.Group, error) {
 	return mls.Join(w.Message, p, mls.JoinOptions{Hook: k.c.authority.credentialHook, Now: k.c.now, Padding: mls.PadBuckets, Limits: k.c.authority.limits(), InUse: inUse(all, w.Conversation)})
 }
 
-// inUse returns what reports whether a conversation other than id has a group of some
-// group id, or is about to enter one: a server could otherwise have a friend invite us into
-// a second group under the id of one that we are in. A conversation that is named after its
-// group is not kept out by others: strangers, who can compute that name for a direct
+// inUse returns a function that reports whether a conversation other than id has a group of
+// some group id, or is about to enter one: a server could otherwise have an accomplice invite
+// us into a second group under the id of one that we are in. A conversation that is named after
+// its group is not blocked by others: strangers, who can compute that name for a direct
 // conversation, could otherwise take it first, under another one.
 func inUse(all []*conversation, id string) func(groupID []byte) bool {
 	return func(groupID []byte) bool {
@@ -86,10 +86,10 @@ func (c *conversation) holds(groupID []byte) bool {
 	return isOf(c.group) || c.pending != nil && isOf(c.pending.commit.Group())
 }
 
-// kindOf says what sort of conversation a group makes, from the id and the members
-// alone: a DM is one whose id is that of the pair, and nobody else is in it. Whatever
-// this package makes has its group_id for a name. known is what the home knows of the
-// conversation, or nil: what was started as a DM is for nobody but its peer.
+// kindOf determines the kind of a group's conversation, from the id and the members alone: in a
+// DM the id is that of the pair, which are its only members. Conversations of this package are
+// named after their group_id. known is the home's record of the conversation, or nil: one that
+// was started as a DM is for its peer only.
 func (k keeper) kindOf(id string, group *mls.Group, known *conversation) (kind Kind, peer string, err error) {
 	self := k.c.account.DID()
 	accounts := map[string]bool{}
@@ -109,7 +109,7 @@ func (k keeper) kindOf(id string, group *mls.Group, known *conversation) (kind K
 	case len(accounts) == 1 && (id == dmID(self, peer) || id == oldDMID(self, peer)):
 		return DM, peer, nil
 	case wanted != "" && len(accounts) == 0:
-		return DM, wanted, nil // whose peer has left
+		return DM, wanted, nil // its peer has left
 	case wanted != "":
 		return "", "", errors.New("its members are not those of the direct conversation")
 	}
@@ -148,24 +148,24 @@ func (k keeper) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, pe
 	return tx.report(joined)
 }
 
-// keepWelcome puts a Welcome aside that cannot be used yet; there is at most one
-// for each conversation, the newest.
+// keepWelcome stores a Welcome that cannot be used yet; there is at most one for each
+// conversation, the newest.
 func (t *tx) keepWelcome(w *welcome) error {
 	return t.Welcomes.Keep(w.Pos, w.Conversation, w)
 }
 
-// leave ends the conversation on this device, unless an invitation back is at hand.
+// leave ends the conversation on this device, unless an invitation to return is stored.
 func (k keeper) leave(tx *tx, conv *conversation, now time.Time, why string) error {
 	if conv.phase == Removed {
 		return nil
 	}
 	if conv.pending != nil && (conv.group == nil || conv.phase == Joining) {
 		conv.setPending(nil)
-	} // else the log may have it, and shows it if this device comes back to where it was
+	} // otherwise the log may have it, and shows it if this device returns to its old position
 	conv.setPhase(Removed)
 	info := conv.editInfo()
 	if info.Leave != nil {
-		why = "left" // whoever was first to say so
+		why = "left" // whether or not the server reported it first
 	}
 	info.Wanted, info.Unwanted, info.Missing, info.Leave, info.Role = nil, nil, nil, nil, ""
 	info.Rejoin, info.Forced, info.Asked, info.Waiting = "", false, false, waiting{}
@@ -188,12 +188,12 @@ func (k keeper) leave(tx *tx, conv *conversation, now time.Time, why string) err
 	if conv.phase == Joined && was != nil && isAmong(conv.group, was) {
 		return nil
 	}
-	// What waits was written for those who were there; whoever has sent the invitation
-	// may have it among others.
+	// Messages in the outbox were written for the former members; the sender of the invitation
+	// may have it with others.
 	return tx.refuseAll(conv.id, now, "forbidden", why)
 }
 
-// isAmong says whether all accounts of a group were in another one.
+// isAmong reports whether all accounts of a group were in another one.
 func isAmong(group, in *mls.Group) bool {
 	return !slices.ContainsFunc(group.Members(), func(l mls.Leaf) bool { return !hasAccount(in, string(l.Credential)) })
 }

@@ -17,28 +17,27 @@ import (
 )
 
 // The AT Protocol door as a service of the session: the calls (xrpc_calls.go), a link that
-// is told what happens (xrpc_link.go) and reads what there is (xrpc_read.go). What the
-// gateway keeps for a device and XRPC does not, the door makes up from what it can ask:
-// there is no session to resume and no log of the account.
+// receives announcements (xrpc_link.go) and reads the logs (xrpc_read.go). XRPC has no sessions
+// to resume and no log of the account; the door derives both from queries.
 
-// xrpcDoor is the server's AT Protocol door as a client sees it. It is safe for
-// concurrent use.
+// xrpcDoor is a client's access to the server's AT Protocol door. It is safe for concurrent
+// use.
 type xrpcDoor struct {
 	c *Client
 
 	mu       sync.Mutex
 	audience string    // of tokens; guarded by mu
-	link     *xrpcLink // of the connection that stands; guarded by mu
+	link     *xrpcLink // of the open connection; guarded by mu
 	device   string    // the server's name for this device, "" before it is known; guarded by mu
 }
 
-// xrpcTraits are those of the AT Protocol door.
+// xrpcTraits holds the traits of the AT Protocol door.
 var xrpcTraits = traits{pool: "published_xrpc", accountsMax: xrpcMembersMax}
 
-// xrpcFragment names the service in our audience, as the server's DID document does.
+// xrpcFragment names the service in our audience, as in the server's DID document.
 const xrpcFragment = "#atproto_mls"
 
-// open makes this device known, and the connection.
+// open registers this device, and opens the connection.
 func (d *xrpcDoor) open(ctx context.Context) (connection, service, error) {
 	audience, err := d.c.audience(ctx)
 	if err != nil {
@@ -51,7 +50,7 @@ func (d *xrpcDoor) open(ctx context.Context) (connection, service, error) {
 		if err := d.redeemInvite(ctx); err != nil {
 			return nil, nil, err
 		}
-		// The server tells a device nothing before it knows it.
+		// The server sends nothing to a device before its registration.
 		if err := d.c.errands.fillKeyPackages(ctx, d, -1); err != nil {
 			return nil, nil, err
 		}
@@ -64,9 +63,9 @@ func (d *xrpcDoor) open(ctx context.Context) (connection, service, error) {
 	return link, d, nil
 }
 
-// redeemInvite has the account let in by the invite that there is, if any. One that was
-// let in before does not use it up. Servers other than ours have no such method, and none
-// of our invites.
+// redeemInvite has the account admitted by the configured invite, if any. An account that was
+// admitted before does not use it up. Servers other than ours have no such method, and none of
+// our invites.
 func (d *xrpcDoor) redeemInvite(ctx context.Context) error {
 	code := d.c.options.InviteCode
 	if code == "" {
@@ -79,7 +78,7 @@ func (d *xrpcDoor) redeemInvite(ctx context.Context) error {
 	return err
 }
 
-// load readies the door for calls.
+// load prepares the door for calls.
 func (d *xrpcDoor) load(ctx context.Context, audience string) error {
 	var device string
 	err := d.c.db.update(ctx, func(tx *tx) error {
@@ -98,15 +97,14 @@ func (d *xrpcDoor) deviceID() string {
 	return d.device
 }
 
-// xrpcDeviceSetting holds what the server calls this device.
+// xrpcDeviceSetting is the setting for the server's name of this device.
 const xrpcDeviceSetting = "xrpc_device"
 
-// uuidOf is what a device of our account calls itself to the server: its name, in the
-// form of a UUID.
+// uuidOf returns the UUID of a device of our account at the server, derived from its name.
 func (d *xrpcDoor) uuidOf(device string) string {
 	sum := sha256.Sum256([]byte("waxwing device v1\x00" + d.c.account.DID() + "\x00" + device))
 	id := [16]byte(sum[:16])
-	id[6], id[8] = id[6]&0x0f|0x80, id[8]&0x3f|0x80 // version 8: made in a way of our own
+	id[6], id[8] = id[6]&0x0f|0x80, id[8]&0x3f|0x80 // version 8: a custom format
 	return formatUUID(id)
 }
 
@@ -124,7 +122,7 @@ func (d *xrpcDoor) do(ctx context.Context, nsid string, in, out any) error {
 	return d.exchange(ctx, http.MethodPost, nsid, "", raw, out)
 }
 
-// errAnswerTooLong says that an answer has more than answerBytesMax.
+// errAnswerTooLong reports an answer of more than answerBytesMax.
 var errAnswerTooLong = errors.New("the answer is too long")
 
 // exchange makes a call with a token of its own. A refusal is an error that wraps a
@@ -171,19 +169,19 @@ func (d *xrpcDoor) exchange(ctx context.Context, method, nsid, query string, bod
 	return nil
 }
 
-// xrpcConflicts are the names of 409 that say something other than that the epoch has
-// moved on.
+// xrpcConflicts holds the error names of status 409 that do not mean that the epoch has
+// changed.
 var xrpcConflicts = map[string]bool{
 	"AlreadyMember": true, "KeyPackageNotFound": true, "ConvoAlreadyExists": true, "TreeStateDiverged": true,
 	"AlreadyDone": true, "LastAdmin": true, "PendingAdditionAlreadyClaimed": true, "DeviceAlreadyRegistered": true,
 }
 
-// xrpcRefusal is what an answer says that is no success: the code by which the session
-// decides, and the server's sentence.
+// xrpcRefusal decodes an unsuccessful answer: the code that the session uses, and the server's
+// message.
 func xrpcRefusal(answer *http.Response, raw []byte) error {
 	var body xrpc.ErrorBody
 	if json.Unmarshal(raw, &body) != nil || body.Error == "" {
-		// Not our server, or something in front of it.
+		// Not our server, or a proxy before it.
 		return &Refusal{Code: codeUnavailable, Message: answer.Status, Index: -1}
 	}
 	r := &Refusal{Code: codeInvalidRequest, Message: body.Message, Index: -1}
@@ -223,7 +221,7 @@ func xrpcRefusal(answer *http.Response, raw []byte) error {
 	return r
 }
 
-// notOverXRPC refuses what this door does not have; it wraps ErrNotOverXRPC.
+// notOverXRPC refuses an operation that this door lacks; it wraps ErrNotOverXRPC.
 func notOverXRPC(what string) error {
 	message := ErrNotOverXRPC.Error()
 	if what != "" {

@@ -8,14 +8,14 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 )
 
-// What a list may hold in all, so that one that does not end is no harm. Of a longer one,
-// which strangers can bring about, the rest is left.
+// The bounds of lists, so that an endless one does no harm. The rest of a longer one, which
+// strangers can cause, is ignored.
 const (
 	xrpcListPages   = 256
 	xrpcListMembers = 1 << 20 // of all conversations together
 )
 
-// list is everything that the account is in, each conversation once.
+// list returns all conversations of the account, each once.
 func (d *xrpcDoor) list(ctx context.Context) ([]xrpc.ConvoView, error) {
 	var all []xrpc.ConvoView
 	var params xrpc.GetConvosParams
@@ -48,7 +48,7 @@ func (d *xrpcDoor) list(ctx context.Context) ([]xrpc.ConvoView, error) {
 
 var errEndlessList = errors.New("the server's list of conversations does not end")
 
-// roleIn is our role in a conversation, as far as XRPC tells: "" if we are not in it.
+// roleIn returns our role in a conversation, as far as XRPC shows it: "" if we are not in it.
 func (d *xrpcDoor) roleIn(v *xrpc.ConvoView) string {
 	self := d.c.account.DID()
 	for _, m := range v.Members {
@@ -76,8 +76,8 @@ func accountsIn(v *xrpc.ConvoView) []string {
 	return out
 }
 
-// conversations lists them. Those that have ended here are left out: whether we are back
-// in the group as well is for the link to find out.
+// conversations lists them. It omits those that have ended here: whether we are in the group
+// again is for the link to find out.
 func (d *xrpcDoor) conversations(ctx context.Context, _ string) (out []listed, next string, err error) {
 	phases := map[string]Phase{}
 	if err := d.c.db.update(ctx, func(tx *tx) error {
@@ -104,7 +104,7 @@ func (d *xrpcDoor) conversations(ctx context.Context, _ string) (out []listed, n
 			link.mark(v.ConversationID, dueMember)
 		}
 		if phase != Removed {
-			isEmpty := v.Epoch == 0 // which a commit ends
+			isEmpty := v.Epoch == 0 // a commit ends that
 			out = append(out, listed{v.ConversationID, d.roleIn(v), accountsIn(v), isEmpty})
 		}
 	}
@@ -133,10 +133,10 @@ func (d *xrpcDoor) create(ctx context.Context, id, peer string) error {
 	return err
 }
 
-// xrpcSuite is what XRPC calls groupSuite.
+// xrpcSuite is XRPC's name of groupSuite.
 const xrpcSuite = "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519"
 
-// members are the accounts of one conversation. XRPC shows them in the list of all.
+// members returns the accounts of one conversation. XRPC has them in the list of all.
 func (d *xrpcDoor) members(ctx context.Context, id string) (out []memberRole, err error) {
 	list, err := d.list(ctx)
 	if err != nil {
@@ -159,15 +159,15 @@ func (d *xrpcDoor) members(ctx context.Context, id string) (out []memberRole, er
 	return out, nil
 }
 
-// leave leaves. The server decides who owns the conversation from then on: it passes to
-// an admin, or to the member of longest standing.
+// leave leaves. The server chooses the next owner of the conversation: an admin, or the member
+// of longest standing.
 func (d *xrpcDoor) leave(ctx context.Context, id, _ string) error {
 	return d.do(ctx, xrpc.LeaveConvo, &xrpc.LeaveConvoInput{ConvoID: id}, &xrpc.LeaveConvoOutput{})
 }
 
 func (d *xrpcDoor) groupInfo(ctx context.Context, id string) (offeredGroup, error) {
-	d.wake(id) // an invitation is better, if there is one
-	// Former members are shown it as well, and must be told that they are none any more.
+	d.wake(id) // an invitation takes precedence, if there is one
+	// The server returns the group state to former members as well; this query refuses them.
 	if _, err := d.seqOfCommit(ctx, id, 0); err != nil {
 		return offeredGroup{}, err
 	}
@@ -182,7 +182,7 @@ func (d *xrpcDoor) groupInfo(ctx context.Context, id string) (offeredGroup, erro
 	return offeredGroup{state.GroupInfo.Data, *state.Epoch}, nil
 }
 
-// wake has the link that stands look at a conversation.
+// wake marks a conversation for the current link to look at.
 func (d *xrpcDoor) wake(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -191,13 +191,13 @@ func (d *xrpcDoor) wake(id string) {
 	}
 }
 
-// What one call of XRPC publishes.
+// The limits of one publishing call of XRPC.
 const (
 	xrpcRegisterMax = 100
 	xrpcPublishMax  = 100
 )
 
-// packagesIn are key packages as XRPC publishes them.
+// packagesIn converts key packages to the form of XRPC.
 func packagesIn(packages []publication) (out []xrpc.KeyPackageIn) {
 	for _, p := range packages {
 		out = append(out, xrpc.KeyPackageIn{KeyPackage: xrpc.Blob{Data: p.message, Shape: xrpc.ShapeBytes}, CipherSuite: xrpcSuite,
@@ -213,8 +213,8 @@ func (d *xrpcDoor) publish(ctx context.Context, packages []publication, isFirst 
 	return d.upload(ctx, packagesIn(packages))
 }
 
-// register makes this device known, with its first key packages. What an earlier home of
-// the same device has published is void.
+// register registers this device, with its first key packages. The server voids those of an
+// earlier home of the same device.
 func (d *xrpcDoor) register(ctx context.Context, packages []xrpc.KeyPackageIn) (available int64, err error) {
 	rest := packages[min(len(packages), xrpcRegisterMax):]
 	var registered xrpc.RegisterDeviceOutput
@@ -235,7 +235,7 @@ func (d *xrpcDoor) register(ctx context.Context, packages []xrpc.KeyPackageIn) (
 	return d.upload(ctx, rest)
 }
 
-// deviceNameMax is how many characters the name of a device may have.
+// deviceNameMax bounds the name of a device, in characters.
 const deviceNameMax = 100
 
 func shortened(name string) string {
@@ -245,7 +245,7 @@ func shortened(name string) string {
 	return name
 }
 
-// upload publishes packages, and says how many the server has of this device then.
+// upload publishes packages, and returns the server's count for this device.
 func (d *xrpcDoor) upload(ctx context.Context, packages []xrpc.KeyPackageIn) (available int64, err error) {
 	device := d.deviceID()
 	for part := range slices.Chunk(packages, xrpcPublishMax) {
@@ -275,8 +275,8 @@ func (d *xrpcDoor) upload(ctx context.Context, packages []xrpc.KeyPackageIn) (av
 	return available, nil
 }
 
-// fetch takes one package of each of an account's devices. XRPC does not name the
-// devices; their certificates do.
+// fetch takes one package of each of an account's devices. XRPC does not name the devices;
+// their certificates do.
 func (d *xrpcDoor) fetch(ctx context.Context, account string) (out []offeredPackage, err error) {
 	var answer xrpc.GetKeyPackagesOutput
 	if err := d.ask(ctx, xrpc.GetKeyPackages, &xrpc.GetKeyPackagesParams{DIDs: []string{account}, CipherSuite: xrpcSuite}, &answer); err != nil {
@@ -290,8 +290,7 @@ func (d *xrpcDoor) fetch(ctx context.Context, account string) (out []offeredPack
 	return out, nil
 }
 
-// revoke deletes a device of the account with its key packages. There are no sessions
-// that could be ended.
+// revoke deletes a device of the account with its key packages. There are no sessions to end.
 func (d *xrpcDoor) revoke(ctx context.Context, name string) error {
 	var list xrpc.ListDevicesOutput
 	if err := d.ask(ctx, xrpc.ListDevices, &xrpc.ListDevicesParams{}, &list); err != nil {
@@ -310,9 +309,9 @@ func (d *xrpcDoor) revoke(ctx context.Context, name string) error {
 	return nil
 }
 
-// sendNow sends a message and returns its place. A refusal for its epoch is final where
-// that is over: the message comes from the journal, as it is, and XRPC takes what is said
-// now only.
+// sendNow sends a message and returns its place. A refusal because of a past epoch is final:
+// the message comes from the journal, unchanged, and XRPC accepts only messages of the current
+// epoch.
 func (d *xrpcDoor) sendNow(ctx context.Context, m sendRequest) (int64, error) {
 	seq, err := d.sendMessage(ctx, m)
 	if r := asRefusal(err); r != nil && r.Code == codeEpochConflict && r.CurrentEpoch > 0 {

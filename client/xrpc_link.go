@@ -17,27 +17,26 @@ import (
 )
 
 const (
-	// xrpcReaders is how many conversations are read at the same time, and xrpcSenders
-	// how many messages and commits are on their way.
+	// xrpcReaders bounds the conversations that are read concurrently, and xrpcSenders the
+	// messages and commits being sent.
 	xrpcReaders = 4
 	xrpcSenders = 4
-	// xrpcMembersMax is how many accounts one commitGroupChange names.
+	// xrpcMembersMax bounds the accounts of one commitGroupChange.
 	xrpcMembersMax = 50
-	// xrpcAckInterval is how often what was read is told to the server.
+	// xrpcAckInterval is the interval at which the server is sent the read positions.
 	xrpcAckInterval = 5 * time.Second
-	// xrpcPoolInterval is how often the pool of key packages is looked at, since nobody
-	// tells when they are taken.
+	// xrpcPoolInterval is the interval at which the pool of key packages is checked, since the
+	// server does not report their use.
 	xrpcPoolInterval = 10 * time.Minute
 	// xrpcEventBytesMax bounds one frame of subscribeEvents: a message and its head.
 	xrpcEventBytesMax = xrpc.CiphertextMax + 64<<10
 )
 
-// xrpcLink is a connection by XRPC. Sending is a call; a WebSocket tells that there is
-// something new. A message that it brings is passed on if it is the very next one of its
-// log; otherwise the log is read, from where the session has it. So events may come
-// late, twice or not at all without a message being lost. Any
-// fault of the network ends the link as a whole, and the next one reads everything from
-// where the home stands.
+// xrpcLink is a connection by XRPC. Sending is a call; a WebSocket announces new events. A
+// message on it is passed on if it is the very next one of its log; otherwise the log is read,
+// from the session's position. So events may come late, twice or not at all without the loss of
+// a message. Any fault of the network ends the whole link, and the next one reads each
+// conversation from the state in the home.
 type xrpcLink struct {
 	d      *xrpcDoor
 	conn   *websocket.Conn
@@ -53,34 +52,34 @@ type xrpcLink struct {
 	err     error                  // why the link ended; guarded by mu
 	sends   []func()               // calls that the session asks for; guarded by mu
 	follows map[string]*xrpcFollow // conversations that the session reads; guarded by mu
-	due     map[string]dueFor      // what readers have to look at; guarded by mu
-	looks   map[string]looking     // of those that are not read: how often, and which was woken last; guarded by mu
+	due     map[string]dueFor      // conversations for readers to look at; guarded by mu
+	looks   map[string]looking     // state of those that are not read; guarded by mu
 	wakes   int                    // numbers wakes; guarded by mu
-	isPaced bool                   // a reader is woken when looking is possible again; guarded by mu
-	busy    map[string]bool        // and look at now; guarded by mu
-	paused  map[string]dueFor      // and may not look at yet; guarded by mu
+	isPaced bool                   // a reader will be woken when looking is allowed again; guarded by mu
+	busy    map[string]bool        // of due, being looked at; guarded by mu
+	paused  map[string]dueFor      // of due, to be looked at only later; guarded by mu
 	acks    map[string]int64       // guarded by mu
 
 	queued, woken, ping chan struct{}
 }
 
-// looking is how a conversation that is not read was looked at.
+// looking counts the looks at a conversation that is not read.
 type looking struct {
-	inVain int // how often
+	inVain int // looks without an invitation
 	woken  int // the number of its last wake
 }
 
-// dueFor says how sure it is that our account is in a conversation.
+// dueFor is the server's information on whether our account is in a conversation.
 type dueFor int
 
 const (
-	dueOut    dueFor = 1 // the server's list does not have it
+	dueOut    dueFor = 1 // not in the server's list
 	dueMaybe  dueFor = 2
-	dueMember dueFor = 3 // the server says so
+	dueMember dueFor = 3 // the server has reported it
 )
 
-// subscribe opens the subscription of everything that the account is in. What happens from
-// then on wakes the link; what was before is read.
+// subscribe opens the subscription of all conversations of the account. Its events wake the
+// link from then on; earlier ones are read.
 func (d *xrpcDoor) subscribe(ctx context.Context) (*xrpcLink, error) {
 	dialCtx, cancelDial := context.WithTimeout(ctx, dialTimeout)
 	defer cancelDial()
@@ -105,7 +104,7 @@ func (d *xrpcDoor) subscribe(ctx context.Context) (*xrpcLink, error) {
 
 func (l *xrpcLink) kind() Transport { return XRPC }
 
-// begin starts everything. There is no token: each call has one of its own.
+// begin starts all tasks. There is no token: each call has one of its own.
 func (l *xrpcLink) begin() {
 	l.d.mu.Lock()
 	l.d.link = l
@@ -175,10 +174,10 @@ func (l *xrpcLink) acknowledge(id string, seq int64) {
 	l.acks[id] = max(l.acks[id], seq)
 }
 
-// acknowledgeAccount has nothing to do: there is no log of the account.
+// acknowledgeAccount does nothing: there is no log of the account.
 func (l *xrpcLink) acknowledgeAccount(int64) {}
 
-// report has nothing to do: XRPC has no reports.
+// report does nothing: XRPC has no reports.
 func (l *xrpcLink) report(report) {}
 
 func (l *xrpcLink) send(number int, m sendRequest) {
@@ -195,8 +194,8 @@ func (l *xrpcLink) commit(number int, m commitRequest) {
 	})
 }
 
-// confirm tells that a Welcome was taken in, so that it is not offered again. It is a
-// courtesy: what was taken in is known.
+// confirm reports that a Welcome was received, so that it is not offered again. This is
+// optional: received ones are recognized.
 func (l *xrpcLink) confirm(w *welcome) {
 	id, ref := w.Conversation, w.KeyPackageRef
 	l.later(func() {
@@ -207,7 +206,7 @@ func (l *xrpcLink) confirm(w *welcome) {
 	})
 }
 
-// later has a call made as soon as one of the senders is free.
+// later queues a call for the next free sender.
 func (l *xrpcLink) later(call func()) {
 	l.mu.Lock()
 	l.sends = append(l.sends, call)
@@ -215,8 +214,8 @@ func (l *xrpcLink) later(call func()) {
 	ring(l.queued)
 }
 
-// answer delivers what a call has come to. Without an answer the outcome is unknown,
-// and the next link asks again with the same id.
+// answer delivers the result of a call. Without an answer the outcome is unknown, and the next
+// link asks again with the same id.
 func (l *xrpcLink) answer(number int, id string, seq int64, err error) {
 	r := asRefusal(err)
 	switch {
@@ -230,7 +229,7 @@ func (l *xrpcLink) answer(number int, id string, seq int64, err error) {
 	}
 }
 
-// deliver passes an event to the session, in vain when the link ends.
+// deliver passes an event to the session; it returns false if the link ends first.
 func (l *xrpcLink) deliver(e event) bool {
 	select {
 	case l.out <- e:
@@ -253,7 +252,7 @@ func (l *xrpcLink) takeSend() (call func(), ok bool) {
 	return call, true
 }
 
-// post makes the calls that the session asks for, one at a time.
+// post is a worker: it makes the calls that the session asks for, one at a time.
 func (l *xrpcLink) post() {
 	for {
 		select {
@@ -267,7 +266,7 @@ func (l *xrpcLink) post() {
 	}
 }
 
-// errNotMLS refuses what is not an MLS message before it is sent.
+// errNotMLS refuses a message that is not of MLS before it is sent.
 var errNotMLS = &Refusal{Code: codeInvalidRequest, Message: "not an MLS message", Index: -1}
 
 func (d *xrpcDoor) sendMessage(ctx context.Context, m sendRequest) (int64, error) {
@@ -288,7 +287,7 @@ func (d *xrpcDoor) sendMessage(ctx context.Context, m sendRequest) (int64, error
 }
 
 // commitGroup sends a commit with all that belongs to it. It returns the place of an external
-// one, where this device begins to read; of others XRPC does not tell.
+// one, where this device begins to read; for others XRPC does not return it.
 func (d *xrpcDoor) commitGroup(ctx context.Context, m commitRequest) (int64, error) {
 	blob := func(data []byte) xrpc.Blob { return xrpc.Blob{Data: data, Shape: xrpc.ShapeBytes} }
 	in := xrpc.CommitGroupChangeInput{ConvoID: m.Conversation, ActionText: string(xrpc.GroupCommit), IdempotencyKey: m.ID, Commit: blob(m.Commit)}
@@ -329,8 +328,7 @@ func (d *xrpcDoor) commitGroup(ctx context.Context, m commitRequest) (int64, err
 	return seq, err
 }
 
-// epochOf is the epoch that an MLS message was made in, and whether it is the commit of
-// somebody who enters by it.
+// epochOf returns the epoch of an MLS message, and whether it is an external commit.
 func epochOf(message []byte) (epoch uint64, isExternal bool, err error) {
 	var m wire.Message
 	switch err := wire.Unmarshal(message, &m); {
@@ -344,7 +342,7 @@ func epochOf(message []byte) (epoch uint64, isExternal bool, err error) {
 	return 0, false, errors.New("a message without an epoch")
 }
 
-// seqOfCommit is where the commit that has opened an epoch stands, 0 if it is not there.
+// seqOfCommit returns the place of the commit that opened an epoch, 0 if it is not there.
 func (d *xrpcDoor) seqOfCommit(ctx context.Context, id string, epoch int64) (int64, error) {
 	only, one := xrpc.Natural(epoch), xrpc.Natural(1)
 	var page xrpc.GetMessagesOutput
@@ -359,7 +357,7 @@ func (d *xrpcDoor) seqOfCommit(ctx context.Context, id string, epoch int64) (int
 	return m.Seq, nil
 }
 
-// withEpoch adds to a refusal for its epoch the one that the conversation is in.
+// withEpoch adds the conversation's current epoch to a refusal because of the epoch.
 func (d *xrpcDoor) withEpoch(ctx context.Context, id string, err error) error {
 	r := asRefusal(err)
 	if r == nil || r.Code != codeEpochConflict {
@@ -380,8 +378,8 @@ func (d *xrpcDoor) confirmWelcome(ctx context.Context, id, ref string) error {
 		DeviceID: d.deviceID(), KeyPackageHashes: []xrpc.KeyPackageHash{{DID: d.c.account.DID(), Hash: ref}}}, &xrpc.CommitGroupChangeOutput{})
 }
 
-// moveCursors tells the server now and then how far was read, the latest of each
-// conversation. It is a courtesy: nothing depends on it.
+// moveCursors sends the read positions to the server periodically, the latest of each
+// conversation. This is optional: nothing depends on it.
 func (l *xrpcLink) moveCursors() {
 	nextPool := time.Now().Add(xrpcPoolInterval)
 	for pause(l.ctx, xrpcAckInterval) {
@@ -403,7 +401,7 @@ func (l *xrpcLink) moveCursors() {
 	}
 }
 
-// beat checks that the server is still there, whenever the session asks for it.
+// beat checks that the server is still alive, at each request of the session.
 func (l *xrpcLink) beat() {
 	for {
 		select {
@@ -437,7 +435,7 @@ func (l *xrpcLink) listen() {
 		event, _, err := xrpc.DecodeFrame(data)
 		switch {
 		case errors.Is(err, xrpc.ErrUnknownType):
-			continue // newer than we are
+			continue // a newer version's
 		case err != nil:
 			l.fail(fmt.Errorf("read: %w", err))
 			return
@@ -446,7 +444,7 @@ func (l *xrpcLink) listen() {
 	}
 }
 
-// take does what an event asks for.
+// take handles an event.
 func (l *xrpcLink) take(event xrpc.Event) {
 	self := l.d.c.account.DID()
 	switch e := event.(type) {
@@ -466,7 +464,7 @@ func (l *xrpcLink) take(event xrpc.Event) {
 			l.mark(e.ConvoID, dueMaybe)
 		}
 	case *xrpc.InfoEvent:
-		switch { // all but a sign of life: the stream has passed over something
+		switch { // all but a sign of life: the stream has omitted an event
 		case e.InfoType == "heartbeat":
 		case e.ConvoID == "":
 			l.wakeAll()
@@ -475,7 +473,7 @@ func (l *xrpcLink) take(event xrpc.Event) {
 		}
 	case *xrpc.ReactionEvent, *xrpc.TypingEvent, *xrpc.ReadEvent:
 	default:
-		// Whatever it is about, looking does no harm.
+		// For an unknown event, looking does no harm.
 		var about struct {
 			ConvoID string `json:"convoId"`
 		}

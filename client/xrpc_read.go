@@ -11,25 +11,25 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// xrpcFollow is the reading of one conversation's log for the session.
+// xrpcFollow is the state of reading one conversation's log for the session.
 type xrpcFollow struct {
-	since  int64 // the last event that was passed on; of the reader who is at it
-	isLive bool  // the session was told that this is all there is
+	since  int64 // the last event that was passed on; belongs to the active reader
+	isLive bool  // caughtUp was sent to the session
 }
 
-// xrpcPage is how many messages are asked for at a time. An answer that is too long is
-// asked for again in smaller parts.
+// xrpcPage is the number of messages per request. An answer that is too long is requested again
+// in smaller parts.
 const xrpcPage = 50
 
-// xrpcHashes is how many key packages are named in one question for a Welcome, so that
-// the address stays shorter than what proxies let through.
+// xrpcHashes bounds the key packages named in one request for a Welcome, so that the URL stays
+// within the limits of proxies.
 const xrpcHashes = 64
 
-// looksMax bounds the conversations that are to be looked at: a server can name any number.
+// looksMax bounds the conversations to look at: a server can name any number.
 const looksMax = 1 << 16
 
-// xrpcAgain is after how long a conversation is looked at again when the server was in
-// no state to answer.
+// xrpcAgain is the wait before a conversation is looked at again when the server could not
+// answer.
 const xrpcAgain = time.Second
 
 func (l *xrpcLink) follow(id string, from int64) {
@@ -39,7 +39,7 @@ func (l *xrpcLink) follow(id string, from int64) {
 	l.mark(id, dueMaybe)
 }
 
-// look ends that, and looks for an invitation back.
+// look ends following, and looks for an invitation to return.
 func (l *xrpcLink) look(id string) {
 	l.mu.Lock()
 	delete(l.follows, id)
@@ -47,7 +47,7 @@ func (l *xrpcLink) look(id string) {
 	l.mark(id, dueMaybe)
 }
 
-// mark lets a reader look at a conversation, unless the server has said to come later.
+// mark lets a reader look at a conversation, unless the server has imposed a wait.
 func (l *xrpcLink) mark(id string, how dueFor) {
 	if !isConversationID(id) {
 		return
@@ -81,8 +81,8 @@ func (l *xrpcLink) wakeAll() {
 	ring(l.woken)
 }
 
-// wakeLater is mark after a while. Until then no reader looks, whatever happens: one wait
-// for each conversation, however many events there are.
+// wakeLater is mark after a wait. Until then no reader looks at the conversation: each has one
+// wait, for any number of events.
 func (l *xrpcLink) wakeLater(id string, how dueFor, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -103,9 +103,9 @@ func (l *xrpcLink) wakeLater(id string, how dueFor, wait time.Duration) {
 	})
 }
 
-// takeDue is a conversation that nobody looks at and somebody should. Logs are read at
-// once. Looking for invitations is paced, since anybody can have us look in as many
-// places as they like: those that were looked at less often, and woken later, go first.
+// takeDue returns a conversation that is due and not busy. Logs are read at once. Looking for
+// invitations is paced, since anyone can make us look at any number of conversations: those
+// with fewer looks, and woken later, go first.
 func (l *xrpcLink) takeDue() (id string, how dueFor, f *xrpcFollow, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -139,7 +139,7 @@ func (l *xrpcLink) takeDue() (id string, how dueFor, f *xrpcFollow, ok bool) {
 	return id, how, l.follows[id], true
 }
 
-// isBefore says which of two conversations is looked at first; mu is held.
+// isBefore reports which of two conversations is looked at first; mu is held.
 func (l *xrpcLink) isBefore(id, other string) bool {
 	a, b := l.looks[id], l.looks[other]
 	if a.inVain != b.inVain {
@@ -148,7 +148,7 @@ func (l *xrpcLink) isBefore(id, other string) bool {
 	return a.woken > b.woken
 }
 
-// wakeReader wakes a reader after a while, once; mu is held.
+// wakeReader wakes a reader after a wait, once; mu is held.
 func (l *xrpcLink) wakeReader(wait time.Duration) {
 	if l.isPaced {
 		return
@@ -163,7 +163,7 @@ func (l *xrpcLink) wakeReader(wait time.Duration) {
 	})
 }
 
-// looked counts a look; one that has found an invitation costs nothing.
+// looked counts a look; one that has found an invitation does not count.
 func (l *xrpcLink) looked(id string, hasFound bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -175,7 +175,7 @@ func (l *xrpcLink) looked(id string, hasFound bool) {
 	l.looks[id] = looking{l.looks[id].inVain + 1, l.looks[id].woken}
 }
 
-// read is one of those who look at conversations.
+// read is a worker: it looks at due conversations.
 func (l *xrpcLink) read() {
 	for {
 		select {
@@ -196,14 +196,14 @@ func (l *xrpcLink) read() {
 	}
 }
 
-// isFollowed says whether f is still what the session wants to be read.
+// isFollowed reports whether f is still the session's current follow of the conversation.
 func (l *xrpcLink) isFollowed(id string, f *xrpcFollow) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.follows[id] == f
 }
 
-// readLog passes on what a log has behind what was passed on before.
+// readLog passes on the events of a log after the last one that was passed on.
 func (l *xrpcLink) readLog(id string, f *xrpcFollow) {
 	for l.isFollowed(id, f) {
 		page, isLast, err := l.d.page(l.ctx, id, f.since)
@@ -227,8 +227,8 @@ func (l *xrpcLink) readLog(id string, f *xrpcFollow) {
 	}
 }
 
-// pass passes on a message that an event has brought, if it is what the session waits for
-// and nobody is reading the log. False is for what the log has to be read for.
+// pass passes on the message of an event, if it is the session's next one and no reader is busy
+// with the log. If it returns false the log has to be read.
 func (l *xrpcLink) pass(m *xrpc.MessageView) bool {
 	l.mu.Lock()
 	f := l.follows[m.ConvoID]
@@ -237,7 +237,7 @@ func (l *xrpcLink) pass(m *xrpc.MessageView) bool {
 	isOld := isOurs && m.Seq <= f.since
 	isNext := isOurs && !isDue && m.Seq == f.since+1
 	if isNext {
-		l.busy[m.ConvoID] = true // which also keeps f to us
+		l.busy[m.ConvoID] = true // reserves f, too
 	}
 	l.mu.Unlock()
 	if !isNext {
@@ -250,7 +250,7 @@ func (l *xrpcLink) pass(m *xrpc.MessageView) bool {
 	return true
 }
 
-// release lets others look at a conversation.
+// release lets other readers look at a conversation.
 func (l *xrpcLink) release(id string) {
 	l.mu.Lock()
 	delete(l.busy, id)
@@ -261,10 +261,10 @@ func (l *xrpcLink) release(id string) {
 	}
 }
 
-// xrpcEchoWait is how long the event of a message of our own is waited for.
+// xrpcEchoWait is the wait for the event of a message of our own.
 const xrpcEchoWait = time.Second
 
-// expect reads a log if no event brings what the server has put there at seq.
+// expect reads a log if no event delivers the message that the server has put there at seq.
 func (l *xrpcLink) expect(id string, seq int64) {
 	if seq == 0 {
 		l.mark(id, dueMaybe) // a commit: its place is not known
@@ -288,7 +288,7 @@ func pruned(earliest int64) *Refusal {
 	return &Refusal{Code: codePruned, Message: "the messages are gone", EarliestSeq: earliest, LatestSeq: earliest, Index: -1}
 }
 
-// refuseFollow tells the session that a log cannot be read.
+// refuseFollow reports to the session that a log cannot be read.
 func (l *xrpcLink) refuseFollow(id string, f *xrpcFollow, err error) {
 	r := asRefusal(err)
 	switch {
@@ -298,7 +298,7 @@ func (l *xrpcLink) refuseFollow(id string, f *xrpcFollow, err error) {
 	case r.Code == codePruned && r.EarliestSeq == 0:
 		out, _, err := l.d.messages(l.ctx, id, 0)
 		if err != nil || len(out.Messages) == 0 {
-			r.Code = codeUnavailable // there is nothing to tell it by
+			r.Code = codeUnavailable // the earliest seq is unknown
 			break
 		}
 		r = pruned(out.Messages[0].Seq)
@@ -314,8 +314,8 @@ func (l *xrpcLink) refuseFollow(id string, f *xrpcFollow, err error) {
 	}
 }
 
-// page is the next part of a log behind since, and whether it is the last. Where the
-// message after since is gone that is a refusal, which says what the first one is.
+// page returns the next part of a log after since, and whether it is the last. If the message
+// after since is gone that is a refusal with the place of the first available one.
 func (d *xrpcDoor) page(ctx context.Context, id string, since int64) (page []xrpc.MessageView, isLast bool, err error) {
 	out, isLast, err := d.messages(ctx, id, since)
 	if err != nil {
@@ -331,14 +331,14 @@ func (d *xrpcDoor) page(ctx context.Context, id string, since int64) (page []xrp
 	return page, isLast, nil
 }
 
-// hasGaps says whether the server has said that messages which were asked for are gone.
+// hasGaps reports whether the server has declared requested messages as gone.
 func hasGaps(out *xrpc.GetMessagesOutput) bool { return out.GapInfo != nil && out.GapInfo.HasGaps }
 
-// xrpcSeqMax is above every seq that a log can come to.
+// xrpcSeqMax is above every seq that a log can reach.
 const xrpcSeqMax = 1 << 53
 
-// inPlace is how many of the messages are what stands in the log of id behind since.
-// Nothing is taken to be gone because it is not among them, unless the server says so.
+// inPlace returns the number of leading messages that continue the log of id after since
+// without a gap. A missing message counts as gone only if the server declares it.
 func inPlace(out *xrpc.GetMessagesOutput, id string, since int64) int {
 	next := since + 1
 	if hasGaps(out) && len(out.Messages) > 0 {
@@ -352,14 +352,14 @@ func inPlace(out *xrpc.GetMessagesOutput, id string, since int64) int {
 	return len(out.Messages)
 }
 
-// wrongAnswer is how the session is told of an answer that is no refusal and cannot be: it
-// asks again later.
+// wrongAnswer returns the error for the session of an answer that is invalid without being a
+// refusal: it asks again later.
 func wrongAnswer(what string) *Refusal {
 	return &Refusal{Code: codeUnavailable, Message: "the server's answer is wrong: " + what, Index: -1}
 }
 
-// messages asks for what stands behind since, in parts that are not too long. It gives
-// what is in its place, as far as that goes.
+// messages requests the messages after since, in parts of acceptable length. It returns those
+// that continue the log without a gap.
 func (d *xrpcDoor) messages(ctx context.Context, id string, since int64) (out xrpc.GetMessagesOutput, isLast bool, err error) {
 	for limit := xrpc.Natural(xrpcPage); ; limit /= 2 {
 		from := xrpc.Natural(max(since, 0))
@@ -375,7 +375,7 @@ func (d *xrpcDoor) messages(ctx context.Context, id string, since int64) (out xr
 			return out, false, err
 		}
 		isLast = len(out.Messages) < int(limit)
-		if out.GapInfo != nil && len(out.Messages) > 0 { // a page may also end because it is long
+		if out.GapInfo != nil && len(out.Messages) > 0 { // a page may also end because of its length
 			isLast = out.Messages[len(out.Messages)-1].Seq >= out.GapInfo.TotalMessages
 		}
 		if n := inPlace(&out, id, int64(from)); n < len(out.Messages) {
@@ -388,8 +388,8 @@ func (d *xrpcDoor) messages(ctx context.Context, id string, since int64) (out xr
 	}
 }
 
-// messageOf is a message as the session reads it. XRPC does not tell proposals from what
-// else is no commit, so that only a commit is called by its name.
+// messageOf converts a message for the session. XRPC does not distinguish proposals from other
+// messages, so only commits have a kind of their own.
 func messageOf(m *xrpc.MessageView) *logMessage {
 	out := &logMessage{conversation: m.ConvoID, id: m.ID, seq: m.Seq, message: m.Ciphertext, epoch: &m.Epoch}
 	if out.message == nil {
@@ -415,7 +415,7 @@ func (l *xrpcLink) lookAt(id string, how dueFor) {
 		}
 		return
 	case how == dueOut:
-		if conv != nil && conv.phase == Waiting { // for what will not come
+		if conv != nil && conv.phase == Waiting { // it will not come any more
 			l.tellMembership(id, false)
 		}
 		return
@@ -435,12 +435,12 @@ func (l *xrpcLink) lookAt(id string, how dueFor) {
 	case w != nil:
 		l.deliver(w)
 	case conv == nil, how == dueMember && conv.phase == Removed:
-		// New, or in it again, when nobody had to let us into the group again.
+		// New, or a member again without having left the group.
 		l.tellMembership(id, true)
 	}
 }
 
-// tellMembership tells the session that our account is in a conversation or is not.
+// tellMembership reports to the session whether our account is in a conversation.
 func (l *xrpcLink) tellMembership(id string, isIn bool) {
 	m := membership{conversation: id}
 	if self := []string{l.d.c.account.DID()}; isIn {
@@ -451,8 +451,7 @@ func (l *xrpcLink) tellMembership(id string, isIn bool) {
 	l.deliver(m)
 }
 
-// findWelcome asks for a Welcome that one of our key packages opens; nil if there is
-// none.
+// findWelcome requests a Welcome that one of our key packages opens; nil if there is none.
 func (l *xrpcLink) findWelcome(id string) (*welcome, error) {
 	var refs []string
 	if err := l.d.c.db.update(l.ctx, func(tx *tx) (err error) {
@@ -477,7 +476,7 @@ func (l *xrpcLink) findWelcome(id string) (*welcome, error) {
 	return nil, nil
 }
 
-// refOf is the key package that a Welcome is made for, of those that are ours.
+// refOf returns the one of our key packages that a Welcome is made for.
 func refOf(welcome []byte, ours []string) string {
 	var m wire.Message
 	if len(welcome) == 0 || wire.Unmarshal(welcome, &m) != nil || m.Welcome == nil {
@@ -491,8 +490,8 @@ func refOf(welcome []byte, ours []string) string {
 	return ""
 }
 
-// openable is a Welcome as the gateway shows it. Where the joiner begins to read it must
-// find out: behind the commit that has opened the Welcome's epoch.
+// openable converts a Welcome to the gateway's form. The joiner's first seq has to be looked
+// up: it follows the commit that has opened the Welcome's epoch.
 func (l *xrpcLink) openable(id, ref string, raw []byte) (*welcome, error) {
 	w := &welcome{Conversation: id, KeyPackageRef: ref, Message: raw, ID: ref}
 	if err := l.d.c.db.update(l.ctx, func(tx *tx) error {
@@ -504,7 +503,7 @@ func (l *xrpcLink) openable(id, ref string, raw []byte) (*welcome, error) {
 		if errors.Is(err, ErrStorageKey) {
 			return err
 		}
-		return nil // the session says what is wrong with it
+		return nil // the session reports the fault
 	}); err != nil {
 		return nil, err
 	}

@@ -1,7 +1,7 @@
 package home
 
-// Conversation is a row of conversations, opened. Info is JSON; Group and Pending are what
-// was written, nil where there is none.
+// Conversation is a decoded row of conversations. Info is JSON; Group and Pending are as
+// written, nil if absent.
 type Conversation struct {
 	ID                   string
 	Phase                int
@@ -9,7 +9,7 @@ type Conversation struct {
 	Info, Group, Pending []byte
 }
 
-// Conversations are the conversations of a home.
+// Conversations holds the conversations of a home.
 type Conversations struct{ t *Tx }
 
 const conversationColumns = `id, phase, next_seq, created_ms, info, mls, pending`
@@ -73,7 +73,7 @@ func (c Conversations) Add(id string, phase int, nextSeq, createdMS int64, info 
 		id, phase, nextSeq, createdMS, sealed)
 }
 
-// SetInfo writes what is sealed as JSON.
+// SetInfo writes info, sealed as JSON.
 func (c Conversations) SetInfo(id string, info any) error {
 	sealed, err := c.t.sealJSON("conversations", id, "info", info)
 	if err != nil {

@@ -24,7 +24,7 @@ func openDatabase(path string) (*sql.DB, error) {
 	return sql.Open("sqlite", dsn.String())
 }
 
-// isBusy reports whether err says that another process has the file locked.
+// isBusy reports whether err means that another process has locked the file.
 func isBusy(err error) bool {
 	var locked *sqlite.Error
 	return errors.As(err, &locked) && locked.Code()&0xff == sqlitelib.SQLITE_BUSY

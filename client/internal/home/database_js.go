@@ -3,7 +3,7 @@ package home
 import "database/sql"
 
 // openDatabase returns ErrNoDatabase: SQLite does not run in a browser. A home for browsers
-// takes its place here.
+// goes here.
 func openDatabase(string) (*sql.DB, error) { return nil, ErrNoDatabase }
 
 func isBusy(error) bool { return false }

@@ -4,8 +4,8 @@ import (
 	"strconv"
 )
 
-// Events are what the application has not acknowledged yet, numbered upwards. The body of
-// a message is kept once, in Messages, and outlives the event.
+// Events holds the events that the application has not acknowledged yet, in the order of their
+// ids. The body of a message is stored once, in Messages, and outlives the event.
 type Events struct{ t *Tx }
 
 // Event is a row of events.
@@ -16,7 +16,7 @@ type Event struct {
 	body         []byte
 }
 
-// Add appends an event; value is sealed as JSON, nil for that of the message at seq.
+// Add appends an event; value is sealed as JSON, nil for the message at seq.
 func (e Events) Add(conversation string, seq int64, value any) error {
 	id, err := e.t.Counters.Next("event")
 	if err != nil {
@@ -32,7 +32,7 @@ func (e Events) Add(conversation string, seq int64, value any) error {
 	return e.t.exec(`INSERT INTO events (id, conversation, seq, body) VALUES ($1, $2, $3, $4)`, id, conversation, seq, body)
 }
 
-// After returns the first events behind an id, at most limit of them.
+// After returns the first events after an id, at most limit of them.
 func (e Events) After(after int64, limit int) (out []Event, err error) {
 	var r Event
 	err = e.t.each([]any{&r.ID, &r.Conversation, &r.Seq, &r.body}, func() error {
@@ -43,7 +43,7 @@ func (e Events) After(after int64, limit int) (out []Event, err error) {
 	return out, err
 }
 
-// Read reads the value of an event into out.
+// Read decodes the value of an event into out.
 func (e Events) Read(r *Event, out any) error {
 	if len(r.body) == 0 {
 		return e.t.Messages.Get(r.Conversation, r.Seq, out)
@@ -57,7 +57,7 @@ func (e Events) Last() (int64, error) { return e.t.Counters.Get("event") }
 // Forget erases the events up to id.
 func (e Events) Forget(id int64) error { return e.t.exec(`DELETE FROM events WHERE id <= $1`, id) }
 
-// Settle copies messages from seq on into the events that name them by their place, before
+// Settle copies messages from seq on into the events that refer to them by their place, before
 // the places change.
 func (e Events) Settle(conversation string, from int64) error {
 	var id, seq int64
@@ -83,7 +83,7 @@ func (e Events) Settle(conversation string, from int64) error {
 	return nil
 }
 
-// wakeReaders wakes everyone who waits for events; mu is held.
+// wakeReaders wakes all readers that wait for events; mu is held.
 func (h *Home) wakeReaders() {
 	h.readMu.Lock()
 	defer h.readMu.Unlock()

@@ -12,10 +12,10 @@ import (
 	"sync"
 )
 
-// The errors of Open and of values that do not open.
+// The errors of Open and of opening sealed values.
 var (
-	// ErrStorageKey reports a storage key other than the one that the home was made
-	// with, or a damaged database.
+	// ErrStorageKey reports a storage key that is not the one of the home, or a damaged
+	// database.
 	ErrStorageKey = errors.New("wrong storage key or damaged home")
 	// ErrInUse reports that another client, here or in another process, has the home open.
 	ErrInUse = errors.New("the home is in use by another client")
@@ -26,16 +26,16 @@ var (
 	ErrNoDatabase = errors.New("there is no database on this platform")
 )
 
-// databaseFile is all there is in a home, beside SQLite's own -wal and lockFile, which is
-// empty: the process that has that locked has the home open. SQLite's lock alone would let
-// a second client in until the first one writes.
+// databaseFile is the only file of a home, beside SQLite's own -wal and lockFile, which is
+// empty: the process that has locked it has the home open. SQLite's lock alone would admit a
+// second client until the first one writes.
 const (
 	databaseFile = "waxwing.db"
 	lockFile     = "waxwing.lock"
 )
 
-// Home is an open home. Its transactions run one at a time, under mu, and callers may
-// guard memory of their own by them: what Update's function and Tx.After do is never
+// Home is an open home. Its transactions run one at a time, under mu, and callers may guard
+// memory of their own by them: Update's function and the functions of Tx.After are never
 // concurrent. So a transaction that does not commit leaves no trace there either.
 type Home struct {
 	sql    *sql.DB
@@ -43,8 +43,8 @@ type Home struct {
 	sealer *sealer
 
 	mu   sync.Mutex
-	dead error         // set once nothing may be read or written any more; guarded by mu
-	died chan struct{} // closed with it
+	dead error         // set once the home has ended; guarded by mu
+	died chan struct{} // closed when dead is set
 
 	readMu  sync.Mutex
 	readers chan struct{} // closed when there are new events; nil without readers; guarded by readMu
@@ -52,7 +52,7 @@ type Home struct {
 	crash func(stage string) error
 }
 
-// Open opens or makes the home in dir. The storage key has StorageKeyBytes. crash, if not
+// Open opens or creates the home in dir. The storage key has StorageKeyBytes. crash, if not
 // nil, is called before and after each commit, for tests that stop a client between any two
 // writes: an error ends the home as a power cut would.
 func Open(ctx context.Context, dir string, storageKey []byte, crash func(stage string) error) (*Home, error) {
@@ -98,8 +98,8 @@ func openLocked(ctx context.Context, dir string, s *sealer, crash func(stage str
 	return h, nil
 }
 
-// prepare takes the file's lock, makes the tables of a new home and checks the
-// storage key of an old one.
+// prepare takes the file's lock, creates the tables of a new home and checks the storage key of
+// an old one.
 func (h *Home) prepare(ctx context.Context) error {
 	err := h.Update(ctx, func(tx *Tx) error {
 		var version int
@@ -154,7 +154,7 @@ func (h *Home) Close(reason error) error {
 	return err
 }
 
-// fail ends the home: what is on disk may not be what memory holds. mu is held.
+// fail ends the home: memory and disk may differ. mu is held.
 func (h *Home) fail(why error) {
 	if h.dead == nil {
 		h.dead = why
@@ -172,8 +172,8 @@ func (h *Home) Failure() error {
 // Died returns a channel that is closed when the home has ended.
 func (h *Home) Died() <-chan struct{} { return h.died }
 
-// Tx is one transaction. It begins with its first statement, so that a look at the
-// caller's memory costs nothing. Its nouns are valid while the function of Update runs.
+// Tx is one transaction. It begins with its first statement, so that a read of the caller's
+// memory costs nothing. Its nouns are valid while the function of Update runs.
 type Tx struct {
 	home  *Home
 	sql   *sql.Tx
@@ -191,8 +191,8 @@ type Tx struct {
 	Welcomes      Welcomes
 }
 
-// Update runs fn in a transaction: all of it happens, or nothing. Everything that changes
-// the home, from any goroutine, goes through here.
+// Update runs fn in a transaction: all of its changes are made, or none. All changes of the
+// home, from any goroutine, go through Update.
 func (h *Home) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -221,7 +221,7 @@ func (h *Home) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	return nil
 }
 
-// After has f run once the transaction is on disk, before the next one begins.
+// After registers f to run once the transaction is on disk, before the next one begins.
 func (t *Tx) After(f func()) { t.after = append(t.after, f) }
 
 func (t *Tx) commit() error {

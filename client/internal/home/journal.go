@@ -5,18 +5,18 @@ import (
 	"encoding/hex"
 )
 
-// Journal keeps the digests of what was taken in of each log, and of own messages and
-// commits the request that sent them, sealed. So it shows when a log was set back, and
-// what is ours can be sent again.
+// Journal holds the digests of the events received from each log, and for own messages and
+// commits the request that sent them, sealed. With it a log that was set back is detected, and
+// own records can be sent again.
 type Journal struct{ t *Tx }
 
-// The bounds of the journal in each conversation, in events: how far back digests are
-// kept, own messages with their bytes, and own commits with theirs, which are large.
+// The bounds of the journal in each conversation, in events: for digests, for own messages with
+// their bytes, and for own commits with theirs, which are large.
 const (
 	JournalEvents   = 4096
 	journalMessages = 2048
 	journalCommits  = 128
-	journalTrim     = 64 // how often what is beyond is forgotten
+	journalTrim     = 64 // the interval at which older ones are deleted
 )
 
 // The kinds of requests.
@@ -25,12 +25,12 @@ const (
 	KindCommit = "conv.commit"
 )
 
-// Note enters the event at seq, with the request that sent it if it is our own: its kind,
-// or "", and its body.
+// Note enters the event at seq; for an own one with the kind of the request that sent it, ""
+// for others, and its body.
 func (j Journal) Note(conversation string, seq int64, digest [sha256.Size]byte, kind string, request []byte) error {
 	var of, sealed any
 	if kind != "" {
-		// A commit names accounts, and what belongs to it is not for who finds the home.
+		// A commit names accounts, which a thief of the home must not read.
 		of, sealed = kind, j.t.home.sealer.seal("log", logRow(conversation, digest[:]), "frame", request)
 	}
 	if seq%journalTrim == 0 {
@@ -50,7 +50,7 @@ func logRow(conversation string, digest []byte) string {
 	return conversation + "\x00" + hex.EncodeToString(digest)
 }
 
-// sealFrames seals the requests in a home of version 2, where they stood as they were sent.
+// sealFrames seals the requests in a home of version 2, which stored them in plain text.
 func (j Journal) sealFrames() error {
 	type row struct {
 		conversation  string
@@ -74,8 +74,8 @@ func (j Journal) sealFrames() error {
 	return nil
 }
 
-// Find returns where the event with that digest stands; isLost says that it is missing in
-// the log since that was set back.
+// Find returns the place of the event with that digest; isLost reports that the log has lost it
+// since it was set back.
 func (j Journal) Find(conversation string, digest [sha256.Size]byte) (seq int64, isLost, found bool, err error) {
 	found, err = j.t.get([]any{&seq, &isLost}, `SELECT seq, lost FROM log WHERE conversation = $1 AND digest = $2`, conversation, digest[:])
 	return seq, isLost, found, err
@@ -99,12 +99,12 @@ func (j Journal) First(conversation string) (first int64, err error) {
 	return first, err
 }
 
-// Lose marks the events from seq on as missing in the log.
+// Lose marks the events from seq on as lost by the log.
 func (j Journal) Lose(conversation string, from int64) error {
 	return j.t.exec(`UPDATE log SET lost = 1 WHERE conversation = $1 AND seq >= $2`, conversation, from)
 }
 
-// PutBack gives an event that has come again its new place.
+// PutBack sets the new place of an event that the log has again.
 func (j Journal) PutBack(conversation string, digest [sha256.Size]byte, seq int64) error {
 	return j.t.exec(`UPDATE log SET seq = $1, lost = 0 WHERE conversation = $2 AND digest = $3`, seq, conversation, digest[:])
 }
@@ -116,7 +116,7 @@ type Request struct {
 	Digest []byte
 }
 
-// Lost returns the own requests that the log has lost, in the order in which it had them.
+// Lost returns the own requests that the log has lost, in its former order.
 func (j Journal) Lost(conversation string) (out []Request, err error) {
 	var r Request
 	err = j.t.each([]any{&r.Kind, &r.Body, &r.Digest}, func() error {
@@ -128,7 +128,7 @@ func (j Journal) Lost(conversation string) (out []Request, err error) {
 	return out, err
 }
 
-// Resent forgets the request of an event, which was sent again.
+// Resent deletes the request of an event, which was sent again.
 func (j Journal) Resent(conversation string, digest []byte) error {
 	return j.t.exec(`UPDATE log SET frame = NULL, type = NULL WHERE conversation = $1 AND digest = $2`, conversation, digest)
 }

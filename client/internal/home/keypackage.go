@@ -10,12 +10,12 @@ type KeyPackage struct {
 	Ref         string
 	Private     []byte // with its private keys, opened
 	LastResort  bool
-	IsPublished bool // the server has it for sure
-	IsUsed      bool // of one of last resort: a Welcome has used it
+	IsPublished bool // the server is known to have it
+	IsUsed      bool // a Welcome has used it, one of last resort
 	Expires     time.Time
 }
 
-// KeyPackages are the key packages whose private keys this home has.
+// KeyPackages holds the key packages with private keys in this home.
 type KeyPackages struct{ t *Tx }
 
 // Add writes a package, which the server does not have yet. Private is sealed.
@@ -52,8 +52,8 @@ func (k KeyPackages) Get(ref string) (*KeyPackage, error) {
 // All returns all packages, in order of their refs.
 func (k KeyPackages) All() ([]KeyPackage, error) { return k.list(`true ORDER BY ref`) }
 
-// Unpublished returns the packages that the server does not have for sure, those of last
-// resort first.
+// Unpublished returns the packages that the server is not known to have, those of last resort
+// first.
 func (k KeyPackages) Unpublished() ([]KeyPackage, error) {
 	return k.list(`published = 0 AND used_ms IS NULL ORDER BY last_resort DESC, ref`)
 }
@@ -65,8 +65,8 @@ func (k KeyPackages) Refs() (refs []string, err error) {
 	return refs, err
 }
 
-// Use erases a package that a Welcome has used. One of last resort stays and is marked as
-// used; isLast says that it is one.
+// Use erases a package that a Welcome has used. One of last resort stays and is marked as used;
+// isLast reports that it is one.
 func (k KeyPackages) Use(ref string, now time.Time) (isLast bool, err error) {
 	if _, err := k.t.get([]any{&isLast}, `SELECT last_resort FROM key_packages WHERE ref = $1`, ref); err != nil {
 		return false, err
@@ -77,7 +77,7 @@ func (k KeyPackages) Use(ref string, now time.Time) (isLast bool, err error) {
 	return true, k.t.exec(`UPDATE key_packages SET used_ms = $1 WHERE ref = $2 AND used_ms IS NULL`, now.UnixMilli(), ref)
 }
 
-// FirstUsed returns when the first package that is marked as used was; zero if none is.
+// FirstUsed returns the earliest time at which a package was marked as used; zero if none is.
 func (k KeyPackages) FirstUsed() (time.Time, error) {
 	var first sql.NullInt64
 	if _, err := k.t.get([]any{&first}, `SELECT min(used_ms) FROM key_packages`); err != nil || !first.Valid {
@@ -86,8 +86,8 @@ func (k KeyPackages) FirstUsed() (time.Time, error) {
 	return time.UnixMilli(first.Int64), nil
 }
 
-// Forget erases the packages that have expired before one time, that were used up to
-// another, and that would expire before a third and never reached the server.
+// Forget erases the packages that expired before the first time, those used up to the second,
+// and those that would expire before the third and never reached the server.
 func (k KeyPackages) Forget(expired, used, unpublished time.Time) error {
 	if err := k.t.exec(`DELETE FROM key_packages WHERE expires_ms < $1`, expired.UnixMilli()); err != nil {
 		return err
@@ -98,21 +98,21 @@ func (k KeyPackages) Forget(expired, used, unpublished time.Time) error {
 	return k.t.exec(`DELETE FROM key_packages WHERE published = 0 AND expires_ms < $1`, unpublished.UnixMilli())
 }
 
-// CountLastResort returns how many unused packages of last resort expire after a time;
-// isUnpublished counts those only that the server does not have for sure.
+// CountLastResort returns the number of unused packages of last resort that expire after a
+// time; with isUnpublished only of those that the server is not known to have.
 func (k KeyPackages) CountLastResort(expiringAfter time.Time, isUnpublished bool) (count int, err error) {
 	_, err = k.t.get([]any{&count}, `SELECT count(*) FROM key_packages WHERE last_resort = 1 AND used_ms IS NULL AND expires_ms > $1
 		AND (NOT $2 OR published = 0)`, expiringAfter.UnixMilli(), isUnpublished)
 	return count, err
 }
 
-// CountOneTime returns how many packages are not of last resort.
+// CountOneTime returns the number of packages that are not of last resort.
 func (k KeyPackages) CountOneTime(isUnpublished bool) (count int, err error) {
 	_, err = k.t.get([]any{&count}, `SELECT count(*) FROM key_packages WHERE last_resort = 0 AND (NOT $1 OR published = 0)`, isUnpublished)
 	return count, err
 }
 
-// Published marks packages that the server has.
+// Published marks packages as published.
 func (k KeyPackages) Published(refs []string) error {
 	for _, ref := range refs {
 		if err := k.t.exec(`UPDATE key_packages SET published = 1 WHERE ref = $1`, ref); err != nil {

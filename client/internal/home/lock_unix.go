@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// lockHome takes the lock of a home until the result is closed, or the process ends,
-// however it does. The file stays: one that is removed could be locked twice.
+// lockHome locks a home until the result is closed, or the process ends in any way. The file
+// stays: if it were removed, two processes could hold the lock.
 func lockHome(path string) (io.Closer, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

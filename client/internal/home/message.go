@@ -6,20 +6,20 @@ import (
 	"strconv"
 )
 
-// Messages are the messages that were taken in: the history. Values are sealed as JSON.
-// After the server's log was set back a message stands apart, at its negative seq, until
-// it comes again.
+// Messages holds the received messages: the history. Values are sealed as JSON. After the
+// server's log was set back a lost message is set apart, at its negative seq, until the log has
+// it again.
 type Messages struct{ t *Tx }
 
 func messageRow(conversation string, seq int64) string {
 	if seq < 0 {
-		seq = -seq // it stands apart, since the log was set back
+		seq = -seq // set apart, since the log was set back
 	}
 	return conversation + "\x00" + strconv.FormatInt(seq, 10)
 }
 
-// Add writes a message; digest is that of its ciphertext. isRead says that this account
-// has sent it.
+// Add writes a message; digest is the digest of its ciphertext. isRead reports that this
+// account has sent it.
 func (m Messages) Add(conversation string, seq int64, digest [sha256.Size]byte, value any, isRead bool) error {
 	body, err := m.t.sealJSON("messages", messageRow(conversation, seq), "body", value)
 	if err != nil {
@@ -29,13 +29,13 @@ func (m Messages) Add(conversation string, seq int64, digest [sha256.Size]byte, 
 		conversation, seq, digest[:], body, isRead)
 }
 
-// Has reports whether a message of these very bytes was taken in.
+// Has reports whether a message of exactly these bytes was received.
 func (m Messages) Has(conversation string, digest [sha256.Size]byte) (bool, error) {
 	var one int
 	return m.t.get([]any{&one}, `SELECT 1 FROM messages WHERE conversation = $1 AND digest = $2`, conversation, digest[:])
 }
 
-// Get reads the message at seq into out.
+// Get decodes the message at seq into out.
 func (m Messages) Get(conversation string, seq int64, out any) error {
 	body, err := m.sealed(conversation, seq)
 	if err != nil {
@@ -58,8 +58,8 @@ func (m Messages) LastSeq(conversation string) (seq int64, found bool, err error
 	return seq, found, err
 }
 
-// Before calls fn for the last messages below before, newest first, at most limit of them.
-// fn gets what reads a message into out, and may not use the transaction.
+// Before calls fn for the last messages below before, newest first, at most limit of them. fn
+// gets a function that decodes the message into out, and may not use the transaction.
 func (m Messages) Before(conversation string, before int64, limit int, fn func(read func(out any) error) error) error {
 	var seq int64
 	var body []byte
@@ -78,30 +78,30 @@ func (m Messages) Conversations() (ids []string, err error) {
 	return ids, err
 }
 
-// CountOthers returns how many messages behind seq were sent by other accounts.
+// CountOthers returns the number of messages after seq that other accounts sent.
 func (m Messages) CountOthers(conversation string, seq int64) (count int, err error) {
 	_, err = m.t.get([]any{&count}, `SELECT count(*) FROM messages WHERE conversation = $1 AND seq > $2 AND own = 0`, conversation, seq)
 	return count, err
 }
 
-// SeqOf returns where the message with that digest stands, negative if it stands apart.
+// SeqOf returns the place of the message with that digest, negative if it is set apart.
 func (m Messages) SeqOf(conversation string, digest []byte) (seq int64, found bool, err error) {
 	found, err = m.t.get([]any{&seq}, `SELECT seq FROM messages WHERE conversation = $1 AND digest = $2`, conversation, digest)
 	return seq, found, err
 }
 
-// SetApart moves the messages from seq on apart: their places may be taken by others.
+// SetApart sets the messages from seq on apart: other messages may take their places.
 func (m Messages) SetApart(conversation string, from int64) error {
 	return m.t.exec(`UPDATE messages SET seq = -seq WHERE conversation = $1 AND seq >= $2`, conversation, from)
 }
 
-// Apart returns how many messages stand apart in all conversations.
+// Apart returns the number of messages that are set apart, in all conversations.
 func (m Messages) Apart() (count int, err error) {
 	_, err = m.t.get([]any{&count}, `SELECT count(*) FROM messages WHERE seq < 0`)
 	return count, err
 }
 
-// PutBack gives the message with that digest its new place and value.
+// PutBack sets the new place and value of the message with that digest.
 func (m Messages) PutBack(conversation string, digest []byte, seq int64, value any) error {
 	body, err := m.t.sealJSON("messages", messageRow(conversation, seq), "body", value)
 	if err != nil {

@@ -6,21 +6,21 @@ import (
 	"time"
 )
 
-// Outgoing is a message that the server does not have yet, or has not shown back.
+// Outgoing is a message that the server does not have yet, or has not echoed.
 type Outgoing struct {
 	ID           int64
 	Conversation string
-	Message      string // the id that the application knows it by
-	Wire         string // the id that the server sees; nearly always the same
-	// Envelope is the ciphertext, nil until it is first sent. From then on
-	// every retry sends these bytes, unless the server says that it did not keep them.
+	Message      string // the application's id
+	Wire         string // the server's id; nearly always the same
+	// Envelope is the ciphertext, nil until it is first sent. From then on every retry sends
+	// these bytes, unless the server reports that it did not keep them.
 	Envelope []byte
 
 	Text []byte
 	Time time.Time
 }
 
-// outgoingBody is what of an Outgoing is sealed.
+// outgoingBody holds the sealed fields of an Outgoing.
 type outgoingBody struct {
 	Text []byte    `json:"text"`
 	Time time.Time `json:"time"`
@@ -29,13 +29,13 @@ type outgoingBody struct {
 // Outbox holds the messages that are to be sent, in the order in which they were written.
 type Outbox struct{ t *Tx }
 
-// Count returns how many messages wait.
+// Count returns the number of messages in the outbox.
 func (b Outbox) Count() (count int64, err error) {
 	_, err = b.t.get([]any{&count}, `SELECT count(*) FROM outbox`)
 	return count, err
 }
 
-// Add puts a message behind the others.
+// Add appends a message.
 func (b Outbox) Add(conversation, message string, text []byte, at time.Time) error {
 	id, err := b.t.Counters.Next("outbox")
 	if err != nil {
@@ -80,12 +80,12 @@ func (b Outbox) one(where string, args ...any) (*Outgoing, error) {
 // Get returns the message in the row id, or nil.
 func (b Outbox) Get(id int64) (*Outgoing, error) { return b.one(`id = $1`, id) }
 
-// Next returns the conversation's first message behind the row after, or nil.
+// Next returns the conversation's first message after the row after, or nil.
 func (b Outbox) Next(conversation string, after int64) (*Outgoing, error) {
 	return b.one(`conversation = $1 AND id > $2 ORDER BY id`, conversation, after)
 }
 
-// ByWire returns the message that the server sees under that id, or nil.
+// ByWire returns the message with that id at the server, or nil.
 func (b Outbox) ByWire(conversation, wire string) (*Outgoing, error) {
 	return b.one(`conversation = $1 AND wire = $2`, conversation, wire)
 }
@@ -101,15 +101,15 @@ func (b Outbox) SetEnvelope(id int64, envelope []byte) error {
 		base64.StdEncoding.EncodeToString(envelope), id)
 }
 
-// ClearEnvelope forgets the ciphertext, so that the message is encrypted again.
+// ClearEnvelope deletes the ciphertext, so that the message is encrypted again.
 func (b Outbox) ClearEnvelope(id int64) error {
 	return b.t.exec(`UPDATE outbox SET envelope = NULL WHERE id = $1`, id)
 }
 
-// Rename gives a message a new id for the server and forgets the ciphertext.
+// Rename gives a message a new id for the server and deletes the ciphertext.
 func (b Outbox) Rename(id int64, wire string) error {
 	return b.t.exec(`UPDATE outbox SET wire = $1, envelope = NULL WHERE id = $2`, wire, id)
 }
 
-// Remove takes a message out.
+// Remove deletes a message.
 func (b Outbox) Remove(id int64) error { return b.t.exec(`DELETE FROM outbox WHERE id = $1`, id) }

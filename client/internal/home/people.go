@@ -1,10 +1,10 @@
 package home
 
-// People are what is known of accounts, by keyed hashes of their names. Values are sealed
-// as JSON.
+// People holds the records of accounts, by keyed hashes of their names. Values are sealed as
+// JSON.
 type People struct{ t *Tx }
 
-// Get reads what is known of an account into out.
+// Get decodes the record of an account into out.
 func (p People) Get(account string, out any) (found bool, err error) {
 	name := p.t.home.sealer.name("devices", account)
 	var body []byte
@@ -15,7 +15,7 @@ func (p People) Get(account string, out any) (found bool, err error) {
 	return true, p.t.openJSON("devices", string(name), "body", body, out)
 }
 
-// Set writes what is known of an account.
+// Set writes the record of an account.
 func (p People) Set(account string, value any) error {
 	name := p.t.home.sealer.name("devices", account)
 	body, err := p.t.sealJSON("devices", string(name), "body", value)
@@ -26,8 +26,8 @@ func (p People) Set(account string, value any) error {
 		ON CONFLICT (name) DO UPDATE SET body = excluded.body`, name, body)
 }
 
-// Each calls fn for every account, with what reads its value into out. fn may not use the
-// transaction.
+// Each calls fn for every account, with a function that decodes its value into out. fn may not
+// use the transaction.
 func (p People) Each(fn func(read func(out any) error) error) error {
 	var name, body []byte
 	return p.t.each([]any{&name, &body}, func() error {

@@ -3,9 +3,9 @@ package home
 // schemaVersion is kept in SQLite's user_version.
 const schemaVersion = 4
 
-// migrations make the database, one after the other. Columns named body, info, mls
-// and pending are sealed; what stands beside them are counters, identifiers and
-// ciphertexts that the server knows as well.
+// migrations create the database, one after the other. Columns named body, info, mls and
+// pending are sealed; the others hold counters, identifiers and ciphertexts that the server
+// knows as well.
 var migrations = [schemaVersion]string{schema, `
 ALTER TABLE messages ADD COLUMN own INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE log (

@@ -17,10 +17,9 @@ const StorageKeyBytes = chacha20poly1305.KeySize
 
 const sealVersion = 1
 
-// sealer protects at rest whatever is secret or readable. A sealed value is a
-// version byte, a random nonce of 24 bytes and the XChaCha20-Poly1305 ciphertext;
-// its associated data are the table, the row and the column it stands in, so a
-// value moved elsewhere does not open.
+// sealer protects secret or readable data at rest. A sealed value is a version byte, a random
+// nonce of 24 bytes and the XChaCha20-Poly1305 ciphertext; its associated data are its table,
+// row and column, so a value moved elsewhere does not open.
 type sealer struct {
 	aead  cipher.AEAD
 	index []byte // key for names of rows that must be found but not read
@@ -45,7 +44,7 @@ func newSealer(storageKey []byte) (*sealer, error) {
 	return &sealer{aead: aead, index: index}, nil
 }
 
-// place names a value in the database unambiguously.
+// place identifies a value in the database unambiguously.
 func place(table, row, column string) []byte {
 	var out []byte
 	for _, s := range []string{table, row, column} {
@@ -75,8 +74,8 @@ func (s *sealer) open(table, row, column string, sealed []byte) ([]byte, error) 
 	return plain, nil
 }
 
-// name is a keyed hash of fields: the same row is found again, and no one without
-// the storage key learns or tests what it stands for.
+// name returns a keyed hash of fields: it finds the same row again, and does not disclose or
+// confirm the fields without the storage key.
 func (s *sealer) name(table string, fields ...string) []byte {
 	mac := hmac.New(sha256.New, s.index)
 	for _, f := range append([]string{table}, fields...) {

@@ -1,9 +1,9 @@
 package home
 
-// Settings are sealed values by name.
+// Settings holds sealed values by name.
 type Settings struct{ t *Tx }
 
-// Get reads the value called name into out, as JSON.
+// Get decodes the value called name into out, from JSON.
 func (s Settings) Get(name string, out any) (found bool, err error) {
 	var body []byte
 	found, err = s.t.get([]any{&body}, `SELECT body FROM settings WHERE name = $1`, name)
@@ -23,10 +23,10 @@ func (s Settings) Set(name string, value any) error {
 		ON CONFLICT (name) DO UPDATE SET body = excluded.body`, name, body)
 }
 
-// Counters are numbers by name, which are not sealed.
+// Counters holds numbers by name, which are not sealed.
 type Counters struct{ t *Tx }
 
-// Get returns the number called name; 0 before it was set.
+// Get returns the number called name; 0 if it was never set.
 func (c Counters) Get(name string) (value int64, err error) {
 	_, err = c.t.get([]any{&value}, `SELECT value FROM counters WHERE name = $1`, name)
 	return value, err

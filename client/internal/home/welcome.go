@@ -2,12 +2,11 @@ package home
 
 import "strconv"
 
-// Welcomes are Welcomes that were put aside since they cannot be used yet, at most one for
-// each conversation.
+// Welcomes holds Welcomes that cannot be used yet, at most one for each conversation.
 type Welcomes struct{ t *Tx }
 
-// Keep puts a Welcome aside, in place of an earlier one of its conversation. pos is its
-// own. value is sealed as JSON.
+// Keep stores a Welcome, in place of an earlier one of its conversation. pos is its own. value
+// is sealed as JSON.
 func (w Welcomes) Keep(pos int64, conversation string, value any) error {
 	body, err := w.t.sealJSON("welcomes", strconv.FormatInt(pos, 10), "body", value)
 	if err != nil {
@@ -19,7 +18,7 @@ func (w Welcomes) Keep(pos int64, conversation string, value any) error {
 	return w.t.exec(`INSERT INTO welcomes (pos, conversation, body) VALUES ($1, $2, $3)`, pos, conversation, body)
 }
 
-// Take reads the Welcome of a conversation into out and erases it.
+// Take decodes the Welcome of a conversation into out and erases it.
 func (w Welcomes) Take(conversation string, out any) (found bool, err error) {
 	var pos int64
 	var body []byte
