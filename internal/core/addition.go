@@ -10,8 +10,8 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// RegisterDevice registers a device in the directory, and tells the members of the account's
-// conversations that it waits to be added.
+// RegisterDevice registers a device in the directory, and notifies the members of the
+// account's conversations that it is waiting to be added.
 func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in directory.Registration) (directory.Device, []ds.ConversationID, error) {
 	d, conversations, fresh, err := s.directory.RegisterDevice(ctx, who, in)
 	if err != nil {
@@ -20,9 +20,9 @@ func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in director
 	return d, conversations, s.announceAdditions(ctx, who, fresh)
 }
 
-// announceAdditions tells the members of each conversation, by a record of its log, that
-// a device waits to be added, and remembers that they were told. Where the device's
-// account is no member any more, nothing is said.
+// announceAdditions notifies the members of each conversation, by a record of its log, that a
+// device is waiting to be added, and records that they were notified. It skips conversations
+// that the device's account has left.
 func (s *Service) announceAdditions(ctx context.Context, who ds.Caller, list []directory.Addition) error {
 	errs := make([]error, len(list))
 	var running sync.WaitGroup
@@ -41,7 +41,7 @@ func (s *Service) announceAdditions(ctx context.Context, who ds.Caller, list []d
 		switch {
 		case err == nil:
 			told = append(told, list[i].ID)
-		case ds.CodeOf(err) == "" && !errors.Is(err, errAway): // a home elsewhere is no reason for the registration to fail
+		case ds.CodeOf(err) == "" && !errors.Is(err, errAway): // an unavailable home must not fail the registration
 			failure = err
 		}
 	}
@@ -51,8 +51,8 @@ func (s *Service) announceAdditions(ctx context.Context, who ds.Caller, list []d
 	return errors.Join(failure, s.store.Update(ctx, func(tx *store.Tx) error { return tx.Devices.NoteAdditions(told) }))
 }
 
-// DeviceAddition is an Op that tells the members of a conversation that a device of the
-// caller's account waits to be added to the group.
+// DeviceAddition is an Op that notifies the members of a conversation that a device of the
+// caller's account is waiting to be added to the group.
 type DeviceAddition struct {
 	ConversationID ds.ConversationID
 	Addition       ds.Addition

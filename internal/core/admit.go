@@ -18,15 +18,15 @@ var (
 	refuseReused    = ds.Refuse(ds.InvalidRequest, "msg_id stands for a record of another kind")
 )
 
-// errAway is the fault, which may pass, of what only the home may decide.
+// errAway is the retryable fault of an operation that only the home may decide.
 var errAway = ds.Unavailable(errors.New("the home of the conversation is away"))
 
 func refuseEpoch(current int64) *ds.Refusal {
 	return &ds.Refusal{Code: ds.EpochConflict, Message: fmt.Sprintf("the current epoch is %d", current), CurrentEpoch: current}
 }
 
-// decide decides an operation over its conversation. It holds the order of decisions
-// (design 4) and changes c only when it accepts.
+// decide decides an operation on its conversation, in the order of decisions (design 4). It
+// changes c only if it accepts.
 func (a *action) decide(c *conversation, nowMS int64) error {
 	a.result = Result{}
 	answer, err := c.admit(a)
@@ -68,8 +68,8 @@ func (a *action) decide(c *conversation, nowMS int64) error {
 	return nil
 }
 
-// decideWith decides the handshake of an operation, if there is one. Where the handshake is
-// in the log already, nothing is added.
+// decideWith decides the handshake of an operation, if there is one. A handshake that is in
+// the log already adds nothing.
 func (a *action) decideWith(c *conversation, nowMS int64) error {
 	if a.with == nil {
 		return nil
@@ -82,9 +82,9 @@ func (a *action) decideWith(c *conversation, nowMS int64) error {
 	return err
 }
 
-// admit checks that the conversation exists and that the caller is a member, or was one at
-// the record that the message id names: else nothing is revealed. It returns that record's
-// answer, or the zero value.
+// admit checks that the conversation exists and that the caller is a member, or was one at the
+// record with the message id; otherwise it reveals nothing. It returns that record's answer,
+// or the zero value.
 func (c *conversation) admit(a *action) (store.Answer, error) {
 	account := a.who.Account
 	if a.admits == anyone {
@@ -106,9 +106,8 @@ func (c *conversation) admit(a *action) (store.Answer, error) {
 	return store.Answer{}, refuseNotMember
 }
 
-// charge counts a call under a limit per account and conversation, or per account for the
-// limits of conversations that do not exist yet: once for each request, however often its
-// rule runs.
+// charge counts a call under a limit per account and conversation, or per account if the
+// operation creates its conversation: once for each request, however often its rule runs.
 func (a *action) charge(c *conversation, name string) *ds.Refusal {
 	key := string(c.head.ID)
 	if a.admits == anyone {
@@ -117,7 +116,7 @@ func (a *action) charge(c *conversation, name string) *ds.Refusal {
 	return c.bill.Take(a.service.limits, name, string(a.who.Account), key, 1, c.now)
 }
 
-// chargeBytes counts what an operation stores against what its account may store.
+// chargeBytes counts the bytes that an operation stores against the limit of its account.
 func (a *action) chargeBytes(c *conversation, bytes int) *ds.Refusal {
 	if bytes == 0 {
 		return nil

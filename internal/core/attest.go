@@ -9,19 +9,19 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// Bounds of what is remembered of attestations: so many epochs, the oldest
-// forgotten first, and so many different values of one.
+// Bounds of the attestations kept: the epochs, of which the oldest are evicted first, and the
+// distinct values of one epoch.
 const (
 	attestedEpochsMax = 16384
 	attestedValuesMax = 4
 )
 
-// Attest notes what a member says the epoch authenticator of an epoch is (RFC 9420,
-// section 8.7), and refuses it with epoch_conflict where members say different
-// things: they are in different groups under one name. Nothing is kept but the
-// hashes, in memory, without who said them. Generation says which group of the
-// conversation, 0 the present one; what is of an earlier group, or of an epoch that is
-// over for long, is passed over. Refusals: forbidden, invalid_request, epoch_conflict.
+// Attest records the epoch authenticator (RFC 9420, section 8.7) that a member reports for an
+// epoch, and refuses it with epoch_conflict if members report different ones: they are in
+// different groups under one name. Only hashes are kept, in memory, without their senders.
+// generation selects the group of the conversation, 0 the current one; reports of an earlier
+// group, or of an epoch older than epochWindow, are ignored. Refusals: forbidden,
+// invalid_request, epoch_conflict.
 func (s *Service) Attest(ctx context.Context, who ds.Caller, id ds.ConversationID, generation, epoch int64, authenticator []byte) error {
 	if len(authenticator) == 0 || len(authenticator) > 256 {
 		return ds.Refuse(ds.InvalidRequest, "epoch_authenticator: not 1 to 256 bytes")
@@ -58,7 +58,7 @@ type attestedEpoch struct {
 	generation, epoch int64
 }
 
-// attestations remembers the values that were said of recent epochs.
+// attestations holds the values reported for recent epochs.
 type attestations struct {
 	mu     sync.Mutex
 	values map[attestedEpoch][][sha256.Size]byte // guarded by mu
@@ -66,7 +66,7 @@ type attestations struct {
 	oldest int                                   // in order; guarded by mu
 }
 
-// differs notes a value and says whether there is another one of that epoch.
+// differs records a value and reports whether another one was reported for that epoch.
 func (a *attestations) differs(key attestedEpoch, value [sha256.Size]byte) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

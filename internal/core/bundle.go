@@ -27,12 +27,11 @@ type UsedPackage struct {
 	Ref     string // hex
 }
 
-// Bundle is an Op that puts a commit into the log with all that must become true with it,
-// or not at all: the Welcome for those it adds, the GroupInfo of the epoch it opens, and
-// the accounts that enter and leave the conversation. A bundle whose message id is in the
-// log is answered with the record that stands there. Refusals: also epoch_conflict,
-// limit_exceeded; by reason BadCommit, BadGroupInfo, NoKeyPackage, AlreadyMember,
-// NotAllowed, TooManyMembers, LostRace.
+// Bundle is an Op that appends a commit to the log atomically with its consequences: the
+// Welcome for the added devices, the GroupInfo of the new epoch, and the accounts that enter
+// and leave the conversation. A bundle with a message id that is in the log is answered with
+// the existing record. Refusals: also epoch_conflict, limit_exceeded; by reason BadCommit,
+// BadGroupInfo, NoKeyPackage, AlreadyMember, NotAllowed, TooManyMembers, LostRace.
 type Bundle struct {
 	ConversationID ds.ConversationID
 	ID             ds.MessageID
@@ -42,21 +41,22 @@ type Bundle struct {
 	GroupInfo      []byte // MLSMessage, or nil
 	Add, Remove    []ds.AccountID
 	Encoding       ds.Encoding
-	// ConfirmationTag is that of the epoch that the commit opens (RFC 9420, section 8.1),
-	// where the committer says it; else nil.
+	// ConfirmationTag is that of the epoch that the commit opens (RFC 9420, section 8.1), or
+	// nil if the committer does not report it.
 	ConfirmationTag []byte
 
-	// ByAccount says that the committer names accounts and key packages, not devices: whom
-	// the Welcome is for is found by its key packages, and To is empty. Add then names new
-	// accounts, and members who get another device into the group; what is so already
-	// needs no rights.
+	// ByAccount means that the committer names accounts and key packages, not devices: the
+	// recipients of the Welcome are found by its key packages, and To is empty. Add then names
+	// new accounts, and members with another device to add to the group; changes that are
+	// already in effect need no rights.
 	ByAccount bool
-	// Packages says whose key packages were used, as far as the committer says it.
+	// Packages lists the used key packages with their owners, as far as the committer reports
+	// them.
 	Packages []UsedPackage
-	// Enters says that the committer enters the group by itself: the commit is an external
-	// one (RFC 9420, section 12.4.3.2). A former member becomes one again by it, where the
-	// rules of the conversation allow that. Device is then the committer's, as it calls it,
-	// or "". Without it an external commit is one of a member with a device in the group.
+	// Enters means that the committer enters the group by an external commit (RFC 9420,
+	// section 12.4.3.2). A former member becomes a member again by it, if the rules of the
+	// conversation allow that. Device is then the committer's, by any of its names, or "".
+	// Without Enters an external commit is one of a member with a device in the group.
 	Enters bool
 	Device ds.DeviceID
 }
@@ -82,8 +82,8 @@ func (b Bundle) check(a *action) error {
 	return nil
 }
 
-// checkByAccount checks whether the parts of a bundle by account, or of one by which its
-// committer enters, belong together.
+// checkByAccount checks that the parts of a bundle by account, or of one by which its
+// committer enters, are consistent.
 func (b Bundle) checkByAccount(seen sight) error {
 	switch {
 	case !b.ByAccount && !b.Enters:
@@ -100,7 +100,7 @@ func (b Bundle) checkByAccount(seen sight) error {
 	return nil
 }
 
-// keep counts what a bundle keeps alive, and has loaded who it is about.
+// keep counts the bytes that a bundle keeps alive, and sets the accounts to be loaded.
 func (a *action) keep(b Bundle) {
 	accounts := slices.Concat(b.Add, b.Remove)
 	for _, to := range a.found.to {
@@ -110,8 +110,8 @@ func (a *action) keep(b Bundle) {
 	a.bytes = len(b.Commit) + len(b.Welcome) + len(b.GroupInfo) + 2*nameBytes(accounts) + recipientBytes(a.found.to)
 }
 
-// read judges an external commit, and finds the recipients of a Welcome that names key
-// packages only.
+// read validates an external commit, and finds the recipients of a Welcome that names only key
+// packages.
 func (b Bundle) read(ctx context.Context, a *action) error {
 	var err error
 	switch s := a.service; {
@@ -133,8 +133,8 @@ func (b Bundle) read(ctx context.Context, a *action) error {
 	return nil
 }
 
-// checkExternalBundle is checkExternal for a bundle: who enters by itself changes
-// nobody else's membership.
+// checkExternalBundle does the checks of checkExternal for a bundle: an external commit
+// changes no other account's membership.
 func (s *Service) checkExternalBundle(ctx context.Context, who ds.Caller, b Bundle) error {
 	if len(b.Add)+len(b.Remove)+len(b.To) > 0 {
 		return ds.Refuse(ds.InvalidRequest, "an external commit adds and removes no accounts")
@@ -142,8 +142,8 @@ func (s *Service) checkExternalBundle(ctx context.Context, who ds.Caller, b Bund
 	return s.checkExternal(ctx, who, b.ConversationID, b.Commit)
 }
 
-// checkBundle looks at the bundle alone: sizes, forms, and whether its parts say
-// the same as far as a server can see.
+// checkBundle checks the bundle alone: sizes, formats, and whether its parts agree as far as a
+// server can see.
 func checkBundle(b Bundle) (sight, error) {
 	refuse := func(sentence string, reason ds.Reason) (sight, error) {
 		return sight{}, &ds.Refusal{Code: ds.InvalidRequest, Message: sentence, Reason: reason}
@@ -186,7 +186,7 @@ func checkBundle(b Bundle) (sight, error) {
 	return seen, nil
 }
 
-// checkWelcome holds the list of recipients against the Welcome's own.
+// checkWelcome compares the list of recipients with the Welcome's own.
 func checkWelcome(b Bundle) error {
 	if b.Welcome == nil {
 		if len(b.To) > 0 {
@@ -245,8 +245,8 @@ func (b Bundle) repeat(_ *conversation, _ *action, answer store.Answer) (Result,
 	return Result{Record: recordOf(b.ConversationID, b.ID, answer)}, true, nil
 }
 
-// judge holds the commit against the group and its epoch, and refuses what was found out
-// before the queue.
+// judge checks the commit against the group and its epoch, and returns the refusal that was
+// found before the queue.
 func (b Bundle) judge(c *conversation, a *action) (verdict, error) {
 	if c.head.IsBound() {
 		if !bytes.Equal(a.seen.group, c.head.GroupID) {
@@ -298,7 +298,7 @@ func (b Bundle) do(c *conversation, a *action, v verdict, nowMS int64) Result {
 	return Result{Record: commit}
 }
 
-// noteEntered notes which devices and key packages entered the group.
+// noteEntered records the devices and key packages that entered the group.
 func (c *conversation) noteEntered(by ds.AccountID, e store.Entered) {
 	if len(e.Devices)+len(e.Packages) > 0 {
 		e.Conversation, e.By = c.head.ID, by
@@ -306,8 +306,8 @@ func (c *conversation) noteEntered(by ds.AccountID, e store.Entered) {
 	}
 }
 
-// welcome notes whom a Welcome of this batch is for, and tells those of them whose
-// device is known that it is there. The others ask for it.
+// welcome records the recipients of a Welcome of this batch, and notifies those with a known
+// device. The others query for it.
 func (c *conversation) welcome(id string, to []Recipient, nextSeq int64) {
 	for _, r := range to {
 		c.out.Recipients = append(c.out.Recipients, store.WelcomeRecipient{WelcomeID: id, Conversation: c.head.ID,
@@ -319,9 +319,9 @@ func (c *conversation) welcome(id string, to []Recipient, nextSeq int64) {
 	}
 }
 
-// may checks the rights of the committer: any member a commit that changes no membership,
-// others by their role and the rules of the conversation, and only owner and admins bind a
-// conversation to its group.
+// may checks the rights of the committer: any member may commit without changing memberships;
+// changes depend on its role and the rules of the conversation; only owner and admins may bind
+// a conversation to its group.
 func (b Bundle) may(c *conversation, a *action, nowMS int64) error {
 	account := a.who.Account
 	if a.seen.external && !c.head.Policy.AllowExternalCommits {
@@ -342,8 +342,8 @@ func (b Bundle) may(c *conversation, a *action, nowMS int64) error {
 	return b.checkWelcomed(c, a)
 }
 
-// checkWelcomed checks that the Welcome is for members, present or to be, and that of a
-// bundle by account it is for all who are added.
+// checkWelcomed checks that the recipients of the Welcome are present or new members, and that
+// the Welcome of a bundle by account is for every added account.
 func (b Bundle) checkWelcomed(c *conversation, a *action) error {
 	welcomed := map[ds.AccountID]bool{}
 	for _, to := range a.found.to {
@@ -365,8 +365,8 @@ func (b Bundle) checkWelcomed(c *conversation, a *action) error {
 	return nil
 }
 
-// mayChange is who may change whose membership by a commit. Accounts that already are
-// what a commit makes them (Bundle.ByAccount) are nobody's right to change.
+// mayChange checks the right of by to change memberships by a commit. With Bundle.ByAccount,
+// changes that are already in effect need no rights.
 func (c *conversation) mayChange(by ds.AccountID, b Bundle) error {
 	if slices.Contains(b.Remove, by) {
 		return ds.Refuse(ds.InvalidRequest, "a commit cannot remove its committer")
@@ -390,8 +390,8 @@ func (c *conversation) mayChange(by ds.AccountID, b Bundle) error {
 	return nil
 }
 
-// hasRoom refuses to let the accounts of a list enter, while others leave, where there
-// were too many members afterwards. What lets no account enter always has room.
+// hasRoom refuses a change by which accounts enter, while others leave, if it exceeds the
+// maximum number of members. A change by which none enters is never refused.
 func (c *conversation) hasRoom(add, remove []ds.AccountID) error {
 	enter := c.entering(add)
 	if enter > 0 && c.head.Members+enter-c.leaving(remove) > c.membersMax() {
@@ -400,7 +400,7 @@ func (c *conversation) hasRoom(add, remove []ds.AccountID) error {
 	return nil
 }
 
-// membersMax is how many accounts the conversation may have.
+// membersMax returns the maximum number of members of the conversation.
 func (c *conversation) membersMax() int64 {
 	if n := c.head.Policy.MaxMembers; n > 0 && n < membersMax {
 		return n
@@ -408,9 +408,9 @@ func (c *conversation) membersMax() int64 {
 	return membersMax
 }
 
-// enteringBytes is about what it costs to store that the accounts of a list enter which
-// are not members yet: the membership, the record that says so, an event for each of
-// them, all with indexes; and the same again when they leave.
+// enteringBytes estimates the storage cost of the entry of those accounts of a list that are
+// not members yet: the membership, its record, an event for each of them, all with indexes;
+// and the same again when they leave.
 func (c *conversation) enteringBytes(accounts []ds.AccountID) int {
 	fresh, bytes := map[ds.AccountID]bool{}, 0
 	for _, account := range accounts {

@@ -8,21 +8,21 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// refuseMembers says how many members the rules of a conversation allow.
+// refuseMembers returns the refusal of more than most members.
 func refuseMembers(most int64) *ds.Refusal {
 	return ds.Refuse(ds.LimitExceeded, "the conversation has at most %d members", most).Because(ds.TooManyMembers)
 }
 
-// open makes the conversation exist within the batch. The membership record that
-// follows is the first of its log.
+// open creates the conversation within the batch. The membership record that follows is the
+// first of its log.
 func (c *conversation) open(id ds.ConversationID, nowMS int64) {
 	c.exists, c.created, c.touched = true, true, true
 	c.head = ds.Conversation{ID: id, Term: 1, CreatedMS: nowMS, Policy: ds.DefaultPolicy()}
 	c.known, c.intervals, c.answers = nil, nil, nil
 }
 
-// Members lists who is in the conversation: owner, admins, members, each by
-// account. Only members may ask.
+// Members lists the members of the conversation: owner, admins, members, each by account. Only
+// members may call it.
 func (s *Service) Members(ctx context.Context, who ds.Caller, id ds.ConversationID) ([]ds.Member, error) {
 	if !ds.IsValidID(string(id)) {
 		return nil, refuseNotMember

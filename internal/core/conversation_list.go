@@ -8,13 +8,13 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// ListPlace is where a page of conversations ends; the zero value is before all of them.
+// ListPlace is the end of a page of conversations; the zero value precedes all of them.
 type ListPlace = store.ListPlace
 
-// Conversations lists what the caller is a member of behind a place, oldest first: up to
-// limit of them, and no further one once there are too many members to list. more reports
-// whether there are others. A page costs two statements whatever its size.
-// Refusal: rate_limited, for the first of them looks at each stay of the account.
+// Conversations lists the conversations that the caller is a member of after a place, oldest
+// first: up to limit, and fewer if they have too many members to list. more reports whether
+// there are others. A page costs two statements whatever its size. Refusal: rate_limited,
+// because the first statement reads each stay of the account.
 func (s *Service) Conversations(ctx context.Context, who ds.Caller, after ListPlace, limit int) (list []ds.Summary, more bool, err error) {
 	if err := s.limits.Take(limits.Lists, string(who.Account)); err != nil {
 		return nil, false, err

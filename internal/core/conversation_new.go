@@ -13,27 +13,26 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Create is an Op that opens a conversation. Its owner is the caller. Accounts need not
-// exist; doubles and the caller count once. One that begins with its MLS group is bound to
-// it from the start, does not record senders, and is answered for where the caller is a
-// member of it already; else a conversation that is there is refused. Of a conversation
-// that the caller is no member of, and of a group that belongs to another conversation, a
-// refusal says no more than that. Refusals: also limit_exceeded; by reason Taken,
-// NoKeyPackage, BadGroupInfo, TooManyMembers.
+// Create is an Op that opens a conversation. Its owner is the caller. Accounts need not exist;
+// duplicates and the caller count once. A conversation that is created with its MLS group is
+// bound to it and does not record senders; if it exists already, its members get a success.
+// Any other existing conversation is refused. The refusals of a conversation that the caller
+// is not a member of, and of a group that belongs to another conversation, reveal only that.
+// Refusals: also limit_exceeded; by reason Taken, NoKeyPackage, BadGroupInfo, TooManyMembers.
 type Create struct {
 	ConversationID ds.ConversationID
 	Accounts       []ds.AccountID
 	IsDM           bool // counts as a conversation of two
 
-	GroupID []byte // of the group that it begins with, or nil: the rest is about that
-	Suite   string // its name, kept as it is
-	// Welcome is stored once for all whom it is for. It need not be an MLS message.
+	GroupID []byte // of its MLS group, or nil; the fields below are about the group
+	Suite   string // its name, stored unchanged
+	// Welcome is stored once for all its recipients. It need not be an MLS message.
 	Welcome []byte
-	// Packages are the key packages that it was made with, as far as the creator says it.
+	// Packages lists the key packages of the Welcome, as far as the creator reports them.
 	Packages []UsedPackage
 	// GroupInfo is of the group's epoch, or nil; MLSMessage or GroupInfo.
 	GroupInfo []byte
-	// Epoch is the one that the creator's group is in; nil: that of GroupInfo, else 0.
+	// Epoch is the current epoch of the creator's group; nil: that of GroupInfo, else 0.
 	Epoch              *int64
 	Title, Description string
 }
@@ -59,7 +58,7 @@ func (b Create) check(a *action) error {
 	return nil
 }
 
-// checkGroup checks the group that a conversation begins with, as far as it can be seen.
+// checkGroup checks the group of a new conversation as far as a server can see it.
 func (b Create) checkGroup(a *action) error {
 	switch {
 	case len(a.found.members) > RuleMembersMax:
@@ -82,7 +81,7 @@ func (b Create) checkGroup(a *action) error {
 	return err
 }
 
-// epoch returns the epoch of the group that the conversation begins with.
+// epoch returns the current epoch of the group of a new conversation.
 func (b Create) epoch() (epoch int64, err error) {
 	if len(b.GroupInfo) > 0 {
 		info, err := readGroupInfo(b.GroupInfo)
@@ -103,8 +102,8 @@ func (b Create) epoch() (epoch int64, err error) {
 	return epoch, nil
 }
 
-// read finds the recipients of the Welcome. Whether what it is for is known does not matter
-// where the conversation is there already.
+// read finds the recipients of the Welcome. Its refusals do not matter if the conversation
+// exists already.
 func (b Create) read(ctx context.Context, a *action) error {
 	if b.GroupID == nil {
 		return nil
@@ -119,7 +118,7 @@ func (b Create) read(ctx context.Context, a *action) error {
 	return nil
 }
 
-// packageNameBytes is what a list of key packages keeps alive.
+// packageNameBytes returns the bytes that a list of key packages keeps alive.
 func packageNameBytes(list []UsedPackage) int {
 	n := 0
 	for _, p := range list {
@@ -129,8 +128,8 @@ func packageNameBytes(list []UsedPackage) int {
 }
 
 // findRecipients returns the recipients of the Welcome of a new conversation: the devices of
-// the key packages that the creator names, and of those that an MLS Welcome names. What
-// cannot be told by them is for any device of the members that have none yet.
+// the key packages that the creator or an MLS Welcome names. If these may not be all, every
+// member without a recipient is added, for any of its devices.
 func (b Create) findRecipients(ctx context.Context, a *action) ([]Recipient, error) {
 	refs := welcomeRefs(b.Welcome)
 	if len(refs) > recipientsMax {
@@ -152,7 +151,8 @@ func (b Create) findRecipients(ctx context.Context, a *action) ([]Recipient, err
 	return recipientsOfNew(a.who.Account, b, refs, owners, a.found.members)
 }
 
-// recipientsOfNew is Create.findRecipients once the owners of key packages are known.
+// recipientsOfNew does the work of Create.findRecipients once the owners of key packages are
+// known.
 func recipientsOfNew(creator ds.AccountID, b Create, refs []string, owners map[string]ds.Device, members []ds.AccountID) ([]Recipient, error) {
 	isMember := make(map[ds.AccountID]bool, len(members))
 	for _, account := range members {
@@ -176,7 +176,7 @@ func recipientsOfNew(creator ds.AccountID, b Create, refs []string, owners map[s
 	if len(b.Welcome) == 0 {
 		return list, nil
 	}
-	isPlain := len(refs) > 0 // it says itself whom it is for
+	isPlain := len(refs) > 0 // it lists its recipients itself
 	for _, ref := range refs {
 		switch device, isKnown := owners[ref]; {
 		case named[ref]:
@@ -202,8 +202,8 @@ func (b Create) limits() []string {
 	return []string{limits.RoomCreates}
 }
 
-// repeat answers a member of the conversation that is there. Attempts at names that are
-// taken count under limits, unless it is the caller's own conversation.
+// repeat returns success to a member of an existing conversation. Attempts at taken names
+// count under limits, except for the caller's own conversation.
 func (b Create) repeat(c *conversation, a *action, _ store.Answer) (Result, bool, error) {
 	switch {
 	case !c.isMember(a.who.Account):
@@ -248,7 +248,7 @@ func (b Create) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
 	return Result{IsNew: true}
 }
 
-// settings returns the settings that the conversation begins with, or nil for the default ones.
+// settings returns the initial settings of the conversation, or nil for the default ones.
 func (b Create) settings() *ds.Settings {
 	var s ds.Settings
 	if b.Title != "" {

@@ -7,35 +7,35 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Waiting says which of an account's conversations a list has.
+// Waiting selects the conversations of a list.
 type Waiting = store.Waiting
 
-// ConvosQuery asks for a page of the caller's conversations, the latest joined first.
+// ConvosQuery selects a page of the caller's conversations, the latest joined first.
 type ConvosQuery struct {
 	Waiting Waiting
 	Device  ds.DeviceID // for WaitingForDevice; "": any of the caller's
-	After   ConvosPlace // the end of the page before; zero begins
-	Limit   int         // 0: as many as a page may have, 1000
-	Count   bool        // no conversations, only how many wait
+	After   ConvosPlace // the end of the previous page; zero starts
+	Limit   int         // 0: the maximum, 1000
+	Count   bool        // only the number of waiting conversations
 }
 
-// ConvosPlace is where a page of conversations ends.
+// ConvosPlace is the end of a page of conversations.
 type ConvosPlace struct {
 	JoinedMS int64
 	ID       ds.ConversationID
 }
 
-// Which conversations a list has.
+// The conversations that a list may select.
 const (
 	AnyConvo         = store.AnyConversation
 	WaitingConvo     = store.WaitingForAccount // with a Welcome that no device of the caller has confirmed
-	WaitingForDevice = store.WaitingForDevice  // with a Welcome for the device, or that waits to add it
+	WaitingForDevice = store.WaitingForDevice  // with a Welcome for the device, or that it is waiting to be added to
 )
 
-// Convos lists conversations of the caller with all who are in them. more says that
-// there are further ones, after the last; waiting is how many of all have a Welcome
-// that no device of the caller has confirmed. It costs the same few queries whatever
-// the number of conversations.
+// Convos lists conversations of the caller with their members. more reports whether there are
+// others after the last; waiting is the number of all conversations with a Welcome that no
+// device of the caller has confirmed. It costs the same few queries whatever the number of
+// conversations.
 func (s *Service) Convos(ctx context.Context, who ds.Caller, q ConvosQuery) (list []ds.View, more bool, waiting int64, err error) {
 	limit := q.Limit
 	if limit <= 0 || limit > ConversationsMax {
@@ -59,8 +59,8 @@ func (s *Service) Convos(ctx context.Context, who ds.Caller, q ConvosQuery) (lis
 	return list, more, waiting, err
 }
 
-// pageOf is how many of list are one page: up to limit, and no further one once there
-// are too many participants to list.
+// pageOf returns the number of conversations of list that form one page: up to limit, and
+// fewer if they have too many participants to list.
 func pageOf(list []ds.View, limit int) int {
 	var participants int64
 	for i := range list {
@@ -72,7 +72,7 @@ func pageOf(list []ds.View, limit int) int {
 	return len(list)
 }
 
-// Convo is one conversation with all who are in it, for a member. Refusals: forbidden.
+// Convo returns one conversation with its members, for a member. Refusals: forbidden.
 func (s *Service) Convo(ctx context.Context, who ds.Caller, id ds.ConversationID) (ds.View, error) {
 	if !ds.IsValidID(string(id)) {
 		return ds.View{}, refuseNotMember
@@ -94,7 +94,7 @@ func (s *Service) Convo(ctx context.Context, who ds.Caller, id ds.ConversationID
 	return list[0], nil
 }
 
-// AdminStats is how many members a conversation has, for owner and admins. Refusals:
+// AdminStats returns the number of members of a conversation, for owner and admins. Refusals:
 // forbidden.
 func (s *Service) AdminStats(ctx context.Context, who ds.Caller, id ds.ConversationID) (members int64, err error) {
 	view, err := s.Convo(ctx, who, id)

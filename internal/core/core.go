@@ -1,11 +1,11 @@
-// Package core holds the rules of the delivery service: who may do what, and in
-// which order. There is one method per operation, whichever door asked.
+// Package core holds the rules of the delivery service: permissions, and the order of changes.
+// There is one method per operation, for all doors.
 //
-// A request that changes a conversation goes through the conversation's flusher: it
-// states what must be loaded and decides over that, as a pure function of values;
-// the flusher locks, loads, asks each request in turn, writes what they decided in
-// one transaction, wakes the readers and answers. Everything that only reads is a
-// Follower or a plain query. Core knows nothing of HTTP, JSON frames or tokens.
+// A request that changes a conversation goes through the conversation's flusher: it lists the
+// data to be loaded and decides on that, as a pure function of values; the flusher locks,
+// loads, runs the rule of each request in order, writes the results in one transaction, wakes
+// the readers and answers. Everything that only reads is a Follower or a plain query. Core
+// contains nothing about HTTP, JSON frames or tokens.
 package core
 
 import (
@@ -25,7 +25,7 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Options say what a Service works with.
+// Options holds the dependencies and settings of a Service.
 type Options struct {
 	Store  *store.DB
 	Now    func() time.Time // nil: the system clock
@@ -33,23 +33,24 @@ type Options struct {
 	// RecordSenders makes new conversations store the sending device with each
 	// message (gateway decision 4).
 	RecordSenders bool
-	// Limits counts what callers do, here and at the doors; nil for one with the published rates.
+	// Limits counts the calls of clients, here and at the doors; nil for one with the
+	// published rates.
 	Limits *limits.Limiter
-	// MessageBytes bounds a message that came as bytes; 0 means MessageBytesDefault.
+	// MessageBytes bounds a message sent as bytes; 0 means MessageBytesDefault.
 	MessageBytes int
 	// Flushers is the number of group-commit flushers; 0 means 1 on SQLite and 3
 	// on PostgreSQL.
 	Flushers int
 	// StrictKeyPackages refuses key packages that are not MLS ones.
 	StrictKeyPackages bool
-	// PollInterval is how often the heads of followed logs are read, to see what
-	// other nodes wrote; 0 means 1 s.
+	// PollInterval is the interval at which the heads of followed logs are read, to detect
+	// writes of other nodes; 0 means 1 s.
 	PollInterval time.Duration
-	// Revocations, if there are any, are polled for with the heads.
+	// Revocations, if not nil, are polled together with the heads.
 	Revocations Revocations
 }
 
-// Service is the running machine. It is safe for concurrent use.
+// Service runs the operations of the delivery service. It is safe for concurrent use.
 type Service struct {
 	store         *store.DB
 	now           func() time.Time
@@ -83,8 +84,7 @@ type Service struct {
 
 var errClosed = ds.Unavailable(errors.New("the service is shutting down"))
 
-// New starts the machine over an open store. Close must be called, before the
-// store's.
+// New starts a Service over an open store. Close must be called, before the store's.
 func New(o Options) *Service {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -133,11 +133,11 @@ func New(o Options) *Service {
 	return s
 }
 
-// Directory returns the devices and key packages, over the same store.
+// Directory returns the service for devices and key packages, over the same store.
 func (s *Service) Directory() *directory.Service { return s.directory }
 
-// Close refuses new requests, finishes those that were accepted, writes the cursor
-// buffer and ends every follower.
+// Close refuses new requests, finishes the accepted ones, writes the cursor buffer and ends
+// every follower.
 func (s *Service) Close() error {
 	var err error
 	s.closeOnce.Do(func() {
@@ -154,7 +154,7 @@ func (s *Service) Close() error {
 	return err
 }
 
-// sweep forgets, once an hour, what has expired and nobody can use.
+// sweep deletes expired data once an hour.
 func (s *Service) sweep(ctx context.Context) {
 	ticker := time.NewTicker(sweepInterval)
 	defer ticker.Stop()
@@ -180,7 +180,7 @@ func (s *Service) sweep(ctx context.Context) {
 				return err
 			})
 		}
-		if ctx.Err() == nil && !ds.IsUnavailable(err) { // a database that is away is logged by the store
+		if ctx.Err() == nil && !ds.IsUnavailable(err) { // an unavailable database is logged by the store
 			sweeping.Note(err)
 		}
 	}

@@ -13,19 +13,19 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// cursorBuffer gathers acknowledgements, so that a reader who acks every message
-// costs one row a second. Cursors are hints: one lost with the process means that
-// some records are delivered again, never that one is missed.
+// cursorBuffer collects acknowledgements, so that a reader who acks every message costs one
+// row a second. Cursors are hints: if one is lost with the process, some records are delivered
+// again, but none is missed.
 type cursorBuffer struct {
 	seed   maphash.Seed
 	shards [cursorShards]cursorShard // by device: a thousand readers must not queue for one lock
 
 	turn    chan struct{} // is full while FlushCursors writes
 	mu      sync.Mutex
-	waiting map[ds.Device]*cursorJob // mu guards it; those that call for one device share a job
+	waiting map[ds.Device]*cursorJob // mu guards it; calls for one device share a job
 }
 
-// cursorJob is a device whose cursors somebody waits to see written.
+// cursorJob is a device with callers that wait for the write of its cursors.
 type cursorJob struct {
 	device ds.Device
 	isDone bool // turn guards isDone and err
@@ -50,8 +50,8 @@ func (b *cursorBuffer) shard(device ds.Device) *cursorShard {
 	return &b.shards[maphash.Comparable(b.seed, device)%cursorShards]
 }
 
-// put notes a cursor, and reports whether there was room for it. Where it is a hint, one
-// that is lost only delivers again.
+// put buffers a cursor, and reports whether there was room for it. A lost hint only causes
+// repeated delivery.
 func (b *cursorBuffer) put(device ds.Device, log ds.LogID, next int64) bool {
 	s := b.shard(device)
 	s.mu.Lock()
@@ -73,7 +73,7 @@ func (b *cursorBuffer) put(device ds.Device, log ds.LogID, next int64) bool {
 	return true
 }
 
-// pending is a cursor that is not written yet, or 0.
+// pending returns a cursor that is not written yet, or 0.
 func (b *cursorBuffer) pending(device ds.Device, log ds.LogID) int64 {
 	s := b.shard(device)
 	s.mu.Lock()
@@ -109,7 +109,7 @@ func appendCursors(list []store.DeviceCursor, device ds.Device, logs map[ds.LogI
 	return list
 }
 
-// written forgets cursors that are now stored, unless they have moved on.
+// written removes cursors that are now stored, unless they have advanced.
 func (b *cursorBuffer) written(list []store.DeviceCursor) {
 	for _, c := range list {
 		s := b.shard(c.Device)
@@ -135,7 +135,7 @@ func (s *Service) writeCursors(ctx context.Context, list []store.DeviceCursor) e
 	return err
 }
 
-// flushCursors writes the buffer once an interval until ctx ends.
+// flushCursors writes the buffer at intervals until ctx ends.
 func (s *Service) flushCursors(ctx context.Context) {
 	ticker := time.NewTicker(cursorInterval)
 	defer ticker.Stop()
@@ -148,15 +148,15 @@ func (s *Service) flushCursors(ctx context.Context) {
 		}
 		err := s.writeCursors(ctx, s.cursors.all())
 		s.metrics.storeFailed(err)
-		if ctx.Err() == nil && !ds.IsUnavailable(err) { // a database that is away is logged by the store
+		if ctx.Err() == nil && !ds.IsUnavailable(err) { // an unavailable database is logged by the store
 			writing.Note(err)
 		}
 	}
 }
 
-// FlushCursors writes what is buffered for a device, when its connection closes. Those
-// that come while a transaction is under way share the next one: a thousand readers
-// that go away together are not a thousand transactions.
+// FlushCursors writes the buffered cursors of a device, when its connection closes. Calls
+// during a transaction share the next one, so that a thousand readers that disconnect together
+// do not cause a thousand transactions.
 func (s *Service) FlushCursors(ctx context.Context, device ds.Device) error {
 	b := s.cursors
 	if len(b.of(device)) == 0 {
@@ -174,10 +174,10 @@ func (s *Service) FlushCursors(ctx context.Context, device ds.Device) error {
 	select {
 	case b.turn <- struct{}{}:
 		defer func() { <-b.turn }()
-	case <-ctx.Done(): // the next to have the turn writes them
+	case <-ctx.Done(): // the next holder of the turn writes them
 		return ds.Unavailable(ctx.Err())
 	}
-	if job.isDone { // by whoever had the turn before
+	if job.isDone { // by the previous holder of the turn
 		return job.err
 	}
 	b.mu.Lock()
@@ -199,9 +199,9 @@ func (s *Service) FlushCursors(ctx context.Context, device ds.Device) error {
 	return err
 }
 
-// Acknowledge notes that the device has everything up to message seq. The note is
-// written within a second; a seq beyond the head counts as the head. Refusals:
-// forbidden, invalid_request.
+// Acknowledge records that the device has everything up to message seq. The cursor is written
+// within a second; a seq beyond the head counts as the head. Refusals: forbidden,
+// invalid_request.
 func (s *Service) Acknowledge(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64) error {
 	next, err := s.checkAck(ctx, who, id, seq)
 	if err == nil {
@@ -210,8 +210,7 @@ func (s *Service) Acknowledge(ctx context.Context, who ds.Caller, id ds.Conversa
 	return err
 }
 
-// AcknowledgeNow is Acknowledge for a caller that waits for the answer: the note is
-// durable when it returns.
+// AcknowledgeNow does the work of Acknowledge, and returns when the cursor is durable.
 func (s *Service) AcknowledgeNow(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64) error {
 	next, err := s.checkAck(ctx, who, id, seq)
 	if err != nil {
@@ -220,8 +219,8 @@ func (s *Service) AcknowledgeNow(ctx context.Context, who ds.Caller, id ds.Conve
 	return s.writeCursor(ctx, who.AsDevice(), ds.ConversationLog(id), next)
 }
 
-// writeCursor writes a cursor together with what is buffered for its device, or by itself
-// where the buffer has no room.
+// writeCursor writes a cursor together with the buffered ones of its device, or alone if the
+// buffer has no room.
 func (s *Service) writeCursor(ctx context.Context, device ds.Device, log ds.LogID, next int64) error {
 	if s.cursors.put(device, log, next) {
 		return s.FlushCursors(ctx, device)
@@ -252,8 +251,8 @@ func (s *Service) checkAck(ctx context.Context, who ds.Caller, id ds.Conversatio
 	return min(seq, head) + 1, err
 }
 
-// AcknowledgeDevice notes that the device has handled its account log up to pos. The
-// note is written within a second; a pos beyond the head counts as the head. Refusals:
+// AcknowledgeDevice records that the device has handled its account log up to pos. The cursor
+// is written within a second; a pos beyond the head counts as the head. Refusals:
 // invalid_request.
 func (s *Service) AcknowledgeDevice(ctx context.Context, who ds.Caller, pos int64) error {
 	next, err := s.checkDeviceAck(ctx, who, pos)
@@ -269,15 +268,15 @@ func (s *Service) checkDeviceAck(ctx context.Context, who ds.Caller, pos int64) 
 	}
 	var head int64
 	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		// Now, for what comes before the note is written must not be skipped.
+		// Now: records appended before the cursor is written must not be skipped.
 		head, _, err = tx.Logs.DeviceReading(who.AsDevice())
 		return err
 	})
 	return min(pos, head) + 1, err
 }
 
-// AcknowledgeDeviceNow is AcknowledgeDevice for a caller that waits for the answer:
-// the note is durable when it returns.
+// AcknowledgeDeviceNow does the work of AcknowledgeDevice, and returns when the cursor is
+// durable.
 func (s *Service) AcknowledgeDeviceNow(ctx context.Context, who ds.Caller, pos int64) error {
 	next, err := s.checkDeviceAck(ctx, who, pos)
 	if err != nil || next <= 1 {
@@ -286,8 +285,8 @@ func (s *Service) AcknowledgeDeviceNow(ctx context.Context, who ds.Caller, pos i
 	return s.writeCursor(ctx, who.AsDevice(), ds.AccountLog(who.Account), next)
 }
 
-// Cursors lists how far the caller's device has acknowledged its logs, by log, what
-// is still buffered included: of those that moved last, as many as cursorsListMax.
+// Cursors lists the cursors of the caller's device, buffered ones included, by log: those that
+// moved last, at most cursorsListMax.
 func (s *Service) Cursors(ctx context.Context, who ds.Caller) ([]ds.Cursor, error) {
 	device := who.AsDevice()
 	if err := s.FlushCursors(ctx, device); err != nil {

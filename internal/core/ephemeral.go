@@ -8,42 +8,42 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// AnnouncementKind is what an announcement is about.
+// AnnouncementKind is the subject of an announcement.
 type AnnouncementKind uint8
 
-// What can be announced.
+// The kinds of announcements.
 const (
-	Typing    AnnouncementKind = iota + 1 // somebody types, or no longer does
+	Typing    AnnouncementKind = iota + 1 // the account types, or has stopped
 	Ephemeral                             // a message that is not stored
-	Read                                  // somebody has read
+	Read                                  // the account has read messages
 )
 
-// Announcement is said to those members of a conversation who listen on this node, and
-// kept nowhere: whoever is not there or is slow misses it (design 9).
+// Announcement is a notice to the members of a conversation who listen on this node. It is not
+// stored: absent or slow listeners miss it (design 9).
 type Announcement struct {
 	Kind      AnnouncementKind
 	IsTyping  bool         // Typing
-	MessageID ds.MessageID // Ephemeral: its id; Read: up to which, or "" for everything
+	MessageID ds.MessageID // Ephemeral: its id; Read: the last one read, or "" for everything
 	Epoch     int64        // Ephemeral
 	Body      []byte       // Ephemeral; must not be changed afterwards
 
-	// Announce sets the rest: who says it and when, and the head of the conversation at
-	// which that account was seen to be a member. A listener is told once it has read up
-	// to there, so nobody hears anything behind the record that ended its stay.
+	// Announce sets the rest: the sender, the time, and the head at which it was seen to be a
+	// member. A listener gets the announcement once it has read up to there, so that none gets
+	// one after the record that ended its own stay.
 	Account ds.AccountID
 	AtMS    int64
 	Pos     int64
-	Frames  *Frames // shared by all who are told
+	Frames  *Frames // shared by all listeners
 }
 
-// Announce tells the members of a conversation something that stands in no log.
-// Refusals: forbidden for who is no member.
+// Announce sends the members of a conversation an announcement that is in no log. Refusals:
+// forbidden for non-members.
 func (s *Service) Announce(ctx context.Context, who ds.Caller, id ds.ConversationID, a Announcement) error {
 	_, err := s.AnnounceAt(ctx, who, id, a)
 	return err
 }
 
-// AnnounceAt is Announce, and returns what the members are told.
+// AnnounceAt does the work of Announce, and returns the completed announcement.
 func (s *Service) AnnounceAt(ctx context.Context, who ds.Caller, id ds.ConversationID, a Announcement) (Announcement, error) {
 	if !ds.IsValidID(string(id)) {
 		return a, refuseNotMember
@@ -63,8 +63,8 @@ func (s *Service) AnnounceAt(ctx context.Context, who ds.Caller, id ds.Conversat
 	return a, nil
 }
 
-// announce hands an announcement to the followers of log that listen. Those that are
-// not at its pos yet read up to it first.
+// announce passes an announcement to the listening followers of log. Those that are not at its
+// pos yet read up to it first.
 func (w *wakes) announce(log ds.LogID, a *Announcement) {
 	s := w.shard(log)
 	s.mu.Lock()
@@ -79,20 +79,20 @@ func (w *wakes) announce(log ds.LogID, a *Announcement) {
 	}
 }
 
-// The bounds of what waits for one listener: announcements, and bytes of their bodies.
+// The bounds of the announcements that wait for one listener, and of the bytes of their bodies.
 const (
 	announcementsMax     = 64
 	announcementBytesMax = 1 << 20
 )
 
-// heard is what a follower was told of a log and has not handed out.
+// heard is an announcement that a follower has queued for a log.
 type heard struct {
 	one *follow
 	a   *Announcement
 }
 
-// hear keeps an announcement for Next and says whether it did. What the same account has
-// said of the same before is replaced; where the room is used up, the oldest is dropped.
+// hear queues an announcement for Next and reports whether it did. It replaces an earlier one
+// of the same account and kind, except Ephemeral; a full queue drops the oldest.
 func (f *Follower) hear(one *follow, a *Announcement) bool {
 	if !f.Listens || a.Kind == Typing && a.Account == f.who.Account {
 		return false
@@ -125,8 +125,8 @@ func (f *Follower) hear(one *follow, a *Announcement) bool {
 	return true
 }
 
-// takeHeard is a page of what was announced of one log, as far as that is read. It takes
-// turns with the records that are ready.
+// takeHeard returns a page of announcements of one log, as far as the log has been read. It
+// alternates with the records that are ready.
 func (f *Follower) takeHeard() (Page, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -147,13 +147,13 @@ func (f *Follower) takeHeard() (Page, bool) {
 	}
 	clear(f.heard[len(kept):])
 	if f.heard = kept; len(kept) > 0 && page.Log != "" {
-		f.wakeUp() // what is left may be of another log
+		f.wakeUp() // the rest may be of another log
 	}
 	f.hasHeard = page.Log != ""
 	return page, f.hasHeard
 }
 
-// wakeUp makes Next look. The caller holds mu.
+// wakeUp makes Next check again. The caller holds mu.
 func (f *Follower) wakeUp() {
 	select {
 	case f.signal <- struct{}{}:

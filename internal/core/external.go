@@ -12,9 +12,9 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// GroupInfo is what a member needs to enter the conversation's group by itself: the
-// GroupInfo that the last commit which carried one came with. It may be of an epoch
-// that is over, if later commits carried none. Refusals: forbidden, not_found.
+// GroupInfo returns the GroupInfo with which a member can enter the conversation's group by
+// itself: that of the last commit that carried one. It may be of a past epoch, if later
+// commits carried none. Refusals: forbidden, not_found.
 func (s *Service) GroupInfo(ctx context.Context, who ds.Caller, id ds.ConversationID) (info []byte, head ds.Conversation, err error) {
 	err = s.viewAsMember(ctx, who, id, func(tx *store.Tx) (err error) {
 		if head, err = tx.Logs.Head(id); err == nil {
@@ -28,13 +28,13 @@ func (s *Service) GroupInfo(ctx context.Context, who ds.Caller, id ds.Conversati
 	return info, head, err
 }
 
-// checkExternal refuses an external commit (RFC 9420, section 12.4.3.2) that is not
-// the caller's to make: its leaf names the caller's account, that account is in the
-// group already, and only leaves of its own are removed (design 5). Whether the group
-// accepts it is for the members to say.
+// checkExternal checks that the caller may make an external commit (RFC 9420, section
+// 12.4.3.2): its leaf must name the caller's account, that account must be in the group
+// already, and only its own leaves may be removed (design 5). Whether the group accepts it is
+// up to the members.
 //
-// It is judged by the GroupInfo of the epoch that it is for. That epoch is compared
-// again where the commit is decided, so what was read here cannot be out of date.
+// It is checked against the GroupInfo of its epoch. That epoch is compared again when the
+// commit is decided, so the data read here cannot be out of date.
 func (s *Service) checkExternal(ctx context.Context, who ds.Caller, id ds.ConversationID, body []byte) error {
 	x, err := readExternal(who, body)
 	if err != nil {
@@ -57,14 +57,14 @@ func (s *Service) checkExternal(ctx context.Context, who ds.Caller, id ds.Conver
 	return x.checkRemoves(who, leaves)
 }
 
-// external is what can be seen of an external commit.
+// external holds the visible parts of an external commit.
 type external struct {
 	epoch   uint64
 	removes []uint32
 }
 
-// readExternal reads an external commit by a device of the caller's. It may hold what
-// RFC 9420, section 12.2, lets it.
+// readExternal parses an external commit by a device of the caller, with the contents that RFC
+// 9420, section 12.2, allows.
 func readExternal(who ds.Caller, body []byte) (external, error) {
 	var m wire.Message
 	if err := wire.Unmarshal(body, &m); err != nil || m.Public == nil || m.Public.Content.Commit == nil {
@@ -93,7 +93,7 @@ func readExternal(who ds.Caller, body []byte) (external, error) {
 	return x, nil
 }
 
-// checkRemoves refuses to remove leaves that are not of the caller's account.
+// checkRemoves refuses to remove leaves of other accounts.
 func (x external) checkRemoves(who ds.Caller, leaves []*wire.LeafNode) error {
 	for _, index := range x.removes {
 		if index >= uint32(len(leaves)) || leaves[index] == nil || !isOwnLeaf(leaves[index], who) {
@@ -103,20 +103,20 @@ func (x external) checkRemoves(who ds.Caller, leaves []*wire.LeafNode) error {
 	return nil
 }
 
-// entry is how somebody who enters a group by itself stands to its conversation.
+// entry is the status of an account that enters the group of a conversation by itself.
 type entry struct {
-	until   int64 // where the last stay ended; 0 for a member
+	until   int64 // the pos at which the last stay ended; 0 for a member
 	leftMS  int64
-	hasLeft bool // by itself: nobody removed it
-	// isHeir: it left as the owner, everybody else had left by then and is still away. On
-	// returning it is the owner again: nobody else was responsible for the conversation.
+	hasLeft bool // by itself, not removed by another member
+	// isHeir: it left as the owner, after all other members, and none has returned. On
+	// returning it is the owner again: no other account was responsible for the conversation.
 	isHeir bool
 }
 
-// judgeEntry says what is wrong with an external commit by which the caller enters a
-// group, as far as that can be seen without the conversation's lock: checkExternal for
-// members none of whose devices are in the group, and for former members. The leaves
-// that it removes are looked for in the GroupInfo of its epoch.
+// judgeEntry checks an external commit by which the caller enters a group, as far as that is
+// possible without the conversation's lock: it does the checks of checkExternal for members
+// with no device in the group, and for former members. Removed leaves are looked up in the
+// GroupInfo of its epoch.
 func (s *Service) judgeEntry(ctx context.Context, who ds.Caller, b Bundle) (*entry, store.Entered, error) {
 	x, wrong := readExternal(who, b.Commit)
 	var entered store.Entered
@@ -140,15 +140,15 @@ func (s *Service) judgeEntry(ctx context.Context, who ds.Caller, b Bundle) (*ent
 	return &st.entry, entered, err
 }
 
-// standing is how an account stands to a conversation: as a member or as a former one.
+// standing is the status of an account in a conversation, as a member or a former one.
 type standing struct {
 	entry
 	head ds.Conversation
-	info []byte // the newest GroupInfo, if it was asked for and there is one
+	info []byte // the newest GroupInfo, if it was requested and exists
 }
 
-// standing reads it. Whoever was never there is told the same as of a conversation that
-// does not exist.
+// standing reads the status of the caller. An account that was never a member gets the refusal
+// of a conversation that does not exist.
 func (s *Service) standing(ctx context.Context, who ds.Caller, id ds.ConversationID, withInfo bool, also ...func(tx *store.Tx) error) (st standing, err error) {
 	if !ds.IsValidID(string(id)) {
 		return st, refuseNotMember
@@ -191,8 +191,8 @@ func (s *Service) standing(ctx context.Context, who ds.Caller, id ds.Conversatio
 	return st, err
 }
 
-// lastStay says how the last stay of an account ended, if it did. When nothing tells any
-// more, that is as if it had been removed.
+// lastStay returns how the last stay of an account ended, if it did. If its record is gone,
+// the account counts as removed.
 func lastStay(tx *store.Tx, account ds.AccountID, id ds.ConversationID, stays []ds.Interval) (entry, error) {
 	e := entry{until: stays[len(stays)-1].Until}
 	if e.until == 0 {
@@ -210,7 +210,7 @@ func lastStay(tx *store.Tx, account ds.AccountID, id ds.ConversationID, stays []
 	return e, nil
 }
 
-// mayReturn says whether who stands so may be in the conversation again by itself.
+// mayReturn reports whether the account may enter the conversation again by itself.
 func (e entry) mayReturn(policy ds.Policy, nowMS int64) bool {
 	if e.until == 0 {
 		return true
@@ -220,8 +220,8 @@ func (e entry) mayReturn(policy ds.Policy, nowMS int64) bool {
 		(policy.RejoinWindowDays == 0 || nowMS-e.leftMS <= window)
 }
 
-// mayEnter is who may enter a group by itself: members, and who has left, as the rules
-// of the conversation are.
+// mayEnter checks the right to enter a group by itself: members have it, and former members if
+// the rules of the conversation allow it.
 func (c *conversation) mayEnter(account ds.AccountID, e *entry, nowMS int64) error {
 	stays := c.stays(account)
 	switch {
@@ -243,8 +243,8 @@ func isOwnLeaf(leaf *wire.LeafNode, who ds.Caller) bool {
 	return leaf.Credential.Type == wire.BasicCredential && string(leaf.Credential.Identity) == string(who.Account)
 }
 
-// leavesIn lists the leaves of the tree that a GroupInfo of that epoch carries, by
-// their index, nil where blank.
+// leavesIn lists the leaves of the tree in a GroupInfo of that epoch, by their index, nil
+// where blank.
 func leavesIn(info []byte, epoch uint64) ([]*wire.LeafNode, error) {
 	parsed, err := readGroupInfo(info)
 	if err != nil || parsed.Context.Epoch != epoch {

@@ -12,19 +12,19 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// flusher writes the requests of its share of the conversations, batch by batch.
-// What arrives while a batch is under way forms the next one, so a lone request
-// waits for nobody and a crowd shares one fsync.
+// flusher writes the requests of its share of the conversations, batch by batch. Requests that
+// arrive during a batch form the next one, so that a lone request does not wait and concurrent
+// ones share one fsync.
 type flusher struct {
 	s     *Service
 	queue chan *request
-	bytes atomic.Int64 // of what is not answered yet
+	bytes atomic.Int64 // of unanswered requests
 	ended chan struct{}
 
 	// The rest belongs to the goroutine of run.
-	held         map[ds.ConversationID]line // they go first when due
+	held         map[ds.ConversationID]line // when due, they precede the queue
 	heldRequests int
-	arrived      uint64 // the order of the latest request
+	arrived      uint64 // the number of the latest request
 	known        *known
 }
 
@@ -32,7 +32,7 @@ func newFlusher(s *Service) *flusher {
 	return &flusher{s: s, queue: make(chan *request, queueRequestsMax), ended: make(chan struct{}), held: map[ds.ConversationID]line{}, known: newKnown()}
 }
 
-// run works until stop is closed and nothing waits any more.
+// run works until stop is closed and no request waits.
 func (f *flusher) run(stop <-chan struct{}) {
 	defer f.refuseRest()
 	defer close(f.ended)
@@ -49,8 +49,8 @@ func (f *flusher) run(stop <-chan struct{}) {
 	}
 }
 
-// next waits for a request, or until one that is held is due again (nil). It is over
-// when stop is closed and there is neither.
+// next waits for a request, or until a held one is due again (nil). more is false once stop is
+// closed and there is neither.
 func (f *flusher) next(stop <-chan struct{}) (first *request, more bool) {
 	if len(f.held) > 0 {
 		timer := time.NewTimer(time.Until(f.nextDue()))
@@ -67,17 +67,16 @@ func (f *flusher) next(stop <-chan struct{}) (first *request, more bool) {
 	case <-stop:
 	}
 	select {
-	case first = <-f.queue: // what was accepted is still written
+	case first = <-f.queue: // accepted requests are still written
 		return first, true
 	default:
 		return nil, false
 	}
 }
 
-// listen gives those who were just answered the chance to speak again, so that they
-// ride with the next batch and not with the one after it: it steps aside for as long
-// as the queue keeps growing. There is no timer, and after a small batch it does
-// nothing.
+// listen lets clients that were just answered send again, so that their requests join the next
+// batch and not the one after it: it yields as long as the queue keeps growing. It uses no
+// timer, and does nothing after a small batch.
 func (f *flusher) listen(answered int) {
 	if answered < listenRequestsMin {
 		return
@@ -90,8 +89,8 @@ func (f *flusher) listen(answered int) {
 	}
 }
 
-// gather makes a batch of what is held back, first, and what else waits, up to the
-// bounds of a batch. Abandoned requests fall out here.
+// gather forms a batch of the held requests that are due, first, and the waiting ones, up to
+// the bounds of a batch. Abandoned requests are dropped here.
 func (f *flusher) gather(first *request) []*request {
 	batch := make([]*request, 0, 64)
 	bytes := 0
@@ -102,8 +101,8 @@ func (f *flusher) gather(first *request) []*request {
 		}
 		switch {
 		case !r.state.CompareAndSwap(waiting, taken) && r.state.Load() != taken:
-			f.bytes.Add(-int64(r.bytes)) // nobody waits for an answer
-		case time.Until(r.deadline) < batchTimeout && r.tries == 0: // the store was stuck meanwhile
+			f.bytes.Add(-int64(r.bytes)) // abandoned by its caller
+		case time.Until(r.deadline) < batchTimeout && r.tries == 0: // the store was blocked meanwhile
 			f.end(r, errLate)
 		case f.isBehind(r):
 			f.keep(r)
@@ -133,11 +132,11 @@ func (f *flusher) gather(first *request) []*request {
 	return batch
 }
 
-// flush writes a batch in one transaction. When the database refuses it, or a lock
-// that it met on the way is held too long, each request runs again in a transaction
-// of its own, so that only the offender fails or waits. They are held until then, and
-// retryAlone takes them a few at a time: what comes meanwhile does not wait for all.
-// Requests that were decided from memory where memory was wrong run again at once.
+// flush writes a batch in one transaction. If the database refuses it, or a lock that it needs
+// is held too long, each request runs again in a transaction of its own, so that only the
+// offender fails or waits. They are held until then, and retryAlone runs a few at a time: new
+// requests do not wait for all of them. Requests that were decided on outdated memory run
+// again at once.
 func (f *flusher) flush(batch []*request) {
 	started := time.Now()
 	over := f.watch(batch)
@@ -156,11 +155,11 @@ func (f *flusher) flush(batch []*request) {
 		return
 	}
 	if again := f.answer(batch, result, err); len(again) > 0 {
-		f.flush(again) // under the locks this time, for these conversations are not known any more
+		f.flush(again) // under the locks this time: these conversations are no longer in memory
 	}
 }
 
-// outcome is what a committed batch leaves to be done.
+// outcome holds the results of a committed batch.
 type outcome struct {
 	verdicts []error            // per request
 	locked   []bool             // per request: its conversation is held by another node
@@ -170,9 +169,8 @@ type outcome struct {
 	conversations map[ds.ConversationID]*conversation // as the batch left them
 }
 
-// answer answers the requests of a batch and returns those that have to run again. A
-// fault that may pass is the answer to all of them, never a refusal: they retry under the
-// same message id.
+// answer answers the requests of a batch and returns those that have to run again. A retryable
+// fault is the answer to all of them, never a refusal: they retry under the same message id.
 func (f *flusher) answer(batch []*request, out outcome, err error) (again []*request) {
 	if err != nil {
 		f.s.metrics.storeFailed(err)
@@ -201,25 +199,25 @@ func (f *flusher) answer(batch []*request, out outcome, err error) (again []*req
 	return again
 }
 
-// errRunAgain marks the loss of a race that a second look decides.
+// errRunAgain marks a lost race: the request is decided again.
 var errRunAgain = errors.New("lost a race")
 
-// translate turns what the database refused of a lone request into its answer.
+// translate converts an error of the database for a lone request into its answer.
 func translate(err error) error {
 	switch {
 	case store.IsGroupInUse(err):
 		return refuseGroupUsed
 	case store.IsHeadTaken(err), store.IsLockLost(err):
 		return fmt.Errorf("%w: %w", errRunAgain, err)
-	case errors.Is(err, store.ErrMoved): // under the lock, which only a writer that takes none can do
+	case errors.Is(err, store.ErrMoved): // under the lock: only a writer without locks can cause it
 		return ds.Unavailable(err)
 	}
 	return err
 }
 
-// attempt runs one batch: lock, then load, decide in order of arrival, write. Where
-// it was decided from memory and a write shows that memory was wrong, it runs again under
-// the locks, which show what of it has moved.
+// attempt runs one batch: lock, then load, decide in order of arrival, write. If it was
+// decided from memory and a write shows that memory is outdated, it runs again under the
+// locks, which show the heads that have moved.
 func (f *flusher) attempt(batch []*request) (outcome, error) {
 	// The batch has a context of its own: no single caller may cancel it for the others.
 	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
@@ -292,8 +290,9 @@ func (f *flusher) decide(tx *store.Tx, batch []*request, mayTrust bool) (outcome
 	return out, tx.Logs.Write(write)
 }
 
-// verify looks whether conversations that were decided from memory, and are not written
-// to, still have the head that was decided over: what was loaded before is then true of it.
+// verify sets hasMoved for conversations that were decided from memory, are not written to,
+// and no longer have the head that they were decided on: data loaded before may not be valid
+// for them.
 func verify(tx *store.Tx, conversations map[ds.ConversationID]*conversation, ids []ds.ConversationID) error {
 	heads, err := tx.Logs.HeadVersions(ids)
 	for _, id := range ids {

@@ -12,28 +12,26 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// Follower reads any number of logs for one caller: the one loop behind WebSocket,
-// SSE and every other stream. It keeps a cursor per log and no records, so a slow
-// reader costs no memory, and live delivery is the same as catching up.
+// Follower reads any number of logs for one caller: it is the one loop behind WebSocket, SSE
+// and every other stream. It keeps a cursor per log and no records, so a slow reader costs no
+// memory, and live delivery is the same as catching up.
 //
 // One goroutine calls Next; others may call Follow, Unfollow and Acknowledge.
 type Follower struct {
 	s   *Service
 	who ds.Caller
 
-	// Former lets a former member read on to the record that ended its stay, which it
-	// is entitled to (design 5). Otherwise it is refused, as gateway v1 has it. It is
-	// set before the first Follow.
+	// Former lets a former member read up to the record that ended its stay (design 5).
+	// Otherwise it is refused, as in gateway v1. It is set before the first Follow.
 	Former bool
-	// Listens makes Next hand out what is announced, too. It is set before the first
-	// Follow.
+	// Listens makes Next return announcements too. It is set before the first Follow.
 	Listens bool
 
-	// BodyMax, where it is not 0, leaves longer messages and Welcomes in the store: see
+	// BodyMax, if it is not 0, leaves longer messages and Welcomes in the store: see
 	// ds.Record.Left. It is set before the first Follow.
 	BodyMax int
-	// Cut ends the reader from outside, when it takes long over a page and others wait for
-	// the room. It must not block. It is set before the first Follow; nil does nothing.
+	// Cut is called to end the reader if it is slow to send a page and others wait for the
+	// memory. It must not block. It is set before the first Follow; nil does nothing.
 	Cut func()
 
 	turn *Turn // of the last page; Next's goroutine and Close, see takeTurn
@@ -43,25 +41,25 @@ type Follower struct {
 	workEnds *time.Timer
 
 	mu       sync.Mutex
-	logs     map[ds.LogID]*follow // mu guards what follows, but for signal
+	logs     map[ds.LogID]*follow // mu guards the fields from here on, except signal
 	ready    []*follow
 	heard    []heard
-	hasHeard bool // the last page was of heard
+	hasHeard bool // the last page had announcements
 	closed   bool
 	signal   chan struct{} // holds a token while ready or heard may not be empty
 }
 
-// follow is one log being read.
+// follow is the state of reading one log.
 type follow struct {
 	owner *Follower
 	log   ds.LogID
 	home  string
 
 	pos  atomic.Int64 // of the last record read
-	seq  atomic.Int64 // of the last message handed out, or where reading began
+	seq  atomic.Int64 // of the last message returned, or where reading began
 	asOf int64        // the pos at which the caller was seen to be a member
 	head int64        // seq (conversation) or pos (account log) when the follow began
-	goal int64        // pos when the follow began: reaching it is having caught up
+	goal int64        // pos when the follow began; a follow that reaches it has caught up
 
 	queued   bool  // owner.mu guards it
 	wanted   int64 // the head that woke it; owner.mu guards it
@@ -69,40 +67,39 @@ type follow struct {
 	isBehind bool  // the last page was cut; Next's goroutine only
 }
 
-// Page is what Next hands out: records of one log, in order.
+// Page is a result of Next: records of one log, in order.
 type Page struct {
 	Log  ds.LogID
 	Home string // "" is this service
 	// Records are messages and control records of a conversation, or those records of
 	// an account log that the caller's device may see.
 	Records []ds.Record
-	// Frames are parallel to the records of a conversation where readers share them,
-	// else nil.
+	// Frames are parallel to the records of a conversation if readers share them, else nil.
 	Frames []*Frames
 	// Events are parallel to the records of an account log.
 	Events []ds.DeviceEvent
-	// Announcements are what listeners are told, on a page of their own. All records that
-	// came before them were handed out.
+	// Announcements are for listeners, on a page of their own. All records before them were
+	// returned.
 	Announcements []Announcement
-	// CaughtUp is set once in a follow, on the page that completes what was there when
-	// it began; Head is the log's seq (account log: pos) at that moment.
+	// CaughtUp is set once in a follow, on the page that completes the records that existed
+	// when it began; Head is the log's seq (account log: pos) at that moment.
 	CaughtUp bool
 	Head     int64
-	// Ended says why nothing more will come from this log. Records come before it.
+	// Ended is the reason why this log returns nothing more. Records precede it.
 	Ended *ds.Refusal
 }
 
 // ErrClosed is returned by Next once the follower or the service is closed.
 var ErrClosed = errors.New("the follower is closed")
 
-// NewFollower starts with no logs. Close must be called.
+// NewFollower returns a Follower without logs. Close must be called.
 func (s *Service) NewFollower(who ds.Caller) *Follower {
 	return &Follower{s: s, who: who, logs: map[ds.LogID]*follow{}, signal: make(chan struct{}, 1)}
 }
 
-// register makes a follow that is told of appends from now on. What was appended
-// before is in every snapshot taken after it, so nothing is missed, and a reader who
-// has all that the snapshot has need not read.
+// register creates a follow that is woken by appends from now on. Earlier records are in every
+// snapshot taken after it, so none is missed, and a reader that has the whole snapshot need
+// not read.
 func (f *Follower) register(log ds.LogID) *follow {
 	next := &follow{owner: f, log: log}
 	f.s.follows.add(f.who.Account, 1)
@@ -110,7 +107,8 @@ func (f *Follower) register(log ds.LogID) *follow {
 	return next
 }
 
-// start lets Next hand out what registered follows find, unless err is why not.
+// start makes registered follows readable by Next. If err is not nil or the follower is
+// closed, it ends them and returns the error.
 func (f *Follower) start(err error, registered ...*follow) error {
 	f.mu.Lock()
 	if err == nil && f.closed {
@@ -125,7 +123,7 @@ func (f *Follower) start(err error, registered ...*follow) error {
 			}
 			f.logs[next.log] = next
 		}
-		for _, next := range registered { // before anybody wakes one, so in this order
+		for _, next := range registered { // before any wake-up, so in this order
 			f.queue(next, next.goal)
 		}
 	}
@@ -139,7 +137,7 @@ func (f *Follower) start(err error, registered ...*follow) error {
 // Unfollow stops reading a conversation.
 func (f *Follower) Unfollow(id ds.ConversationID) { f.drop(ds.ConversationLog(id), nil) }
 
-// drop forgets a follow: the given one, or whichever stands for the log.
+// drop removes a follow: the given one, or with nil that of the log.
 func (f *Follower) drop(log ds.LogID, only *follow) {
 	f.mu.Lock()
 	old := f.logs[log]
@@ -152,7 +150,7 @@ func (f *Follower) drop(log ds.LogID, only *follow) {
 	f.s.unfollow(old)
 }
 
-// Close ends Next and forgets every log.
+// Close ends Next and removes every log.
 func (f *Follower) Close() {
 	f.mu.Lock()
 	if f.closed {
@@ -171,8 +169,7 @@ func (f *Follower) Close() {
 	}
 }
 
-// enqueue notes that a log is worth reading up to head, also of a follow that is yet
-// to start.
+// enqueue marks a log as readable up to head, even if its follow has not started yet.
 func (f *Follower) enqueue(one *follow, head int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -181,7 +178,7 @@ func (f *Follower) enqueue(one *follow, head int64) {
 	}
 }
 
-// queue is enqueue for who holds mu.
+// queue does the work of enqueue. The caller holds mu.
 func (f *Follower) queue(one *follow, head int64) {
 	one.wanted = max(one.wanted, head)
 	if f.logs[one.log] != one || one.queued {
@@ -192,7 +189,7 @@ func (f *Follower) queue(one *follow, head int64) {
 	f.wakeUp()
 }
 
-// dequeue is the next log worth reading, and the head that it was said to have.
+// dequeue returns the next log to read, and the head that it is expected to have.
 func (f *Follower) dequeue() (*follow, int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -207,7 +204,7 @@ func (f *Follower) dequeue() (*follow, int64) {
 		wanted := one.wanted
 		one.queued, one.wanted = false, 0 // before reading, so that a wake-up during the read counts
 		if f.logs[one.log] == one && (!one.caughtUp || one.pos.Load() < wanted) {
-			return one, wanted // what woke it is not read yet
+			return one, wanted // not read up to the head that woke it
 		}
 	}
 	return nil, 0
@@ -220,9 +217,9 @@ func (f *Follower) IsBusy() bool {
 	return len(f.ready) > 0
 }
 
-// Next waits until a followed log has something and returns one page of it, which is
-// to be forgotten before the next call. Logs take turns, page by page. A fault that may pass is waited out here, so Next only
-// fails with ctx's error or ErrClosed, or with a fault of ours.
+// Next waits until a followed log has something to read and returns one page of it, which the
+// caller drops before the next call. Logs take turns, page by page. Next retries after a fault
+// that may pass, so it only fails with ctx's error, ErrClosed or an internal fault.
 func (f *Follower) Next(ctx context.Context) (Page, error) {
 	f.endTurn()
 	f.endWork()
@@ -274,8 +271,8 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// read reads one page of a log and says whether it is worth handing out. It moves
-// the cursor only when everything that belongs to the page was read.
+// read reads one page of a log and reports whether it is worth returning. It moves the cursor
+// only when everything that belongs to the page was read.
 func (f *Follower) read(ctx context.Context, one *follow, wanted int64) (Page, bool, error) {
 	page := Page{Log: one.log, Home: one.home}
 	var found welcomes
@@ -325,9 +322,8 @@ func (f *Follower) read(ctx context.Context, one *follow, wanted int64) (Page, b
 
 func (one *follow) isConversation() bool { return one.log.Conversation() != "" }
 
-// endIfRemoved cuts the page behind the record that removes the caller. Whether it
-// still is a member is read from the log itself: it was one at asOf, and every
-// change since then passes by here.
+// endIfRemoved cuts the page after the record that removes the caller. The membership is read
+// from the log itself: the caller was a member at asOf, and every later change is read here.
 func (f *Follower) endIfRemoved(page *Page, one *follow) {
 	for i, r := range page.Records {
 		if r.Kind != ds.Membership || r.Pos <= one.asOf {
@@ -342,8 +338,8 @@ func (f *Follower) endIfRemoved(page *Page, one *follow) {
 	}
 }
 
-// Acknowledge is Service.Acknowledge for a log that this follower reads: what it
-// has handed out needs no further check.
+// Acknowledge does the work of Service.Acknowledge for a log that this follower reads: a seq
+// that it has returned needs no further check.
 func (f *Follower) Acknowledge(ctx context.Context, id ds.ConversationID, seq int64) error {
 	if f.AcknowledgeRead(id, seq) {
 		return nil
@@ -351,8 +347,8 @@ func (f *Follower) Acknowledge(ctx context.Context, id ds.ConversationID, seq in
 	return f.s.Acknowledge(ctx, f.who, id, seq)
 }
 
-// AcknowledgeRead is Acknowledge where that needs no look at the store: seq was handed
-// out. Otherwise it does nothing and returns false.
+// AcknowledgeRead does the work of Acknowledge without the store, if seq was returned.
+// Otherwise it does nothing and returns false.
 func (f *Follower) AcknowledgeRead(id ds.ConversationID, seq int64) bool {
 	f.mu.Lock()
 	one := f.logs[ds.ConversationLog(id)]
@@ -364,8 +360,8 @@ func (f *Follower) AcknowledgeRead(id ds.ConversationID, seq int64) bool {
 	return true
 }
 
-// AcknowledgeDevice is Service.AcknowledgeDevice for a log that this follower reads:
-// what it has handed out needs no look at the store.
+// AcknowledgeDevice does the work of Service.AcknowledgeDevice for a log that this follower
+// reads: a pos that it has returned needs no check in the store.
 func (f *Follower) AcknowledgeDevice(ctx context.Context, pos int64) error {
 	f.mu.Lock()
 	one := f.logs[ds.AccountLog(f.who.Account)]

@@ -11,16 +11,16 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// welcomes are the Welcomes of a page of an account log, by id; of those that are left in
-// the store it has the size.
+// welcomes holds the Welcomes of a page of an account log, by id; for those left in the store
+// it has the size.
 type welcomes struct {
 	bodies map[string][]byte
 	left   map[string]int64
 }
 
-// load reads the records of a page behind those that one has read, from the tail cache
-// where it has them, and whether the page was cut. What is more than pageFree waits for
-// its turn, and nothing is held meanwhile.
+// load reads the records of a page after those that one has read, from the tail cache if it
+// has them, and reports whether the page was cut. A page larger than pageFree waits for its
+// turn, and nothing is held meanwhile.
 func (f *Follower) load(ctx context.Context, page *Page, one *follow) (found welcomes, cut bool, err error) {
 	for limit := f.allowance(one); ; {
 		need := int64(0)
@@ -45,8 +45,8 @@ func (f *Follower) load(ctx context.Context, page *Page, one *follow) (found wel
 	}
 }
 
-// allowance is how many bytes of bodies the next page may have: a reader that is behind is
-// given a large page as long as there is room.
+// allowance returns the maximum bytes of bodies on the next page: a reader that is behind gets
+// a large page as long as there is room.
 func (f *Follower) allowance(one *follow) int {
 	if !one.isBehind {
 		return pageFree
@@ -58,7 +58,7 @@ func (f *Follower) allowance(one *follow) int {
 	return pageBytes
 }
 
-// takeTurn keeps the turn of the page that is read, unless the follower is closed.
+// takeTurn stores the turn of the page that is read, unless the follower is closed.
 func (f *Follower) takeTurn(turn *Turn) error {
 	f.endTurn()
 	f.mu.Lock()
@@ -71,7 +71,7 @@ func (f *Follower) takeTurn(turn *Turn) error {
 	return nil
 }
 
-// endTurn gives back the turn of the last page.
+// endTurn releases the turn of the last page.
 func (f *Follower) endTurn() {
 	f.mu.Lock()
 	turn := f.turn
@@ -80,9 +80,9 @@ func (f *Follower) endTurn() {
 	turn.Release()
 }
 
-// takeWork waits until the reader may read and encode a large page, with others on half of
-// the processors at most: what is said meanwhile finds the other half free. The turn ends
-// with the page, and early where its peer takes it in slowly.
+// takeWork waits until the reader may read and encode a large page. Such readers use at most
+// half of the processors: new messages find the other half free. The turn ends with the page,
+// or earlier if its peer receives it slowly.
 func (f *Follower) takeWork(ctx context.Context) error {
 	f.endWork()
 	turn, err := f.s.turnOf(ctx, f.s.pages, f.who.Account)
@@ -92,8 +92,8 @@ func (f *Follower) takeWork(ctx context.Context) error {
 	return err
 }
 
-// endWork ends the turn. Where others wait, as much time as it took belongs to those who
-// are not behind.
+// endWork ends the turn. If others wait, it is released only after as much time as it took,
+// for the readers that are not behind.
 func (f *Follower) endWork() {
 	if f.work == nil {
 		return
@@ -113,8 +113,8 @@ func (f *Follower) cutOff() {
 	}
 }
 
-// loadRecords reads a page of a conversation with up to limit bytes of bodies, and a last
-// one that may exceed it. need is the size of the first where that is longer by itself.
+// loadRecords reads a page of a conversation with up to limit bytes of bodies, and a last one
+// that may exceed it. need is the size of the first body if it alone exceeds limit.
 func (f *Follower) loadRecords(ctx context.Context, page *Page, pos int64, limit int) (cut bool, need int64, err error) {
 	list, frames, ok := f.s.tails.after(page.Log, pos, pageRecords, limit)
 	if !ok {
@@ -130,7 +130,7 @@ func (f *Follower) loadRecords(ctx context.Context, page *Page, pos int64, limit
 		if list, err = f.s.store.RecordsWithin(ctx, page.Log, pos, store.Reach{Count: count, Bytes: limit, Body: limit}); err != nil {
 			return false, 0, err
 		}
-		cut = len(list) > 0 // a long record comes by itself, whatever follows it
+		cut = len(list) > 0 // a long record ends the page early, whatever follows it
 	}
 	n, total := 0, 0
 	for ; n < len(list) && total <= limit; n++ {
@@ -156,7 +156,7 @@ func (f *Follower) loadRecords(ctx context.Context, page *Page, pos int64, limit
 	return cut, 0, nil
 }
 
-// loadEvents is loadRecords for an account log, with the Welcomes that its records name.
+// loadEvents does the work of loadRecords for an account log and the Welcomes in its records.
 func (f *Follower) loadEvents(ctx context.Context, page *Page, pos int64, limit int) (found welcomes, cut bool, need int64, err error) {
 	err = f.s.store.View(ctx, func(tx *store.Tx) error {
 		cut, need = false, 0
@@ -164,7 +164,7 @@ func (f *Follower) loadEvents(ctx context.Context, page *Page, pos int64, limit 
 		if err != nil {
 			return err
 		}
-		cut = len(list) > 0 // a long record comes by itself, whatever follows it
+		cut = len(list) > 0 // a long record ends the page early, whatever follows it
 		sizes, err := tx.Welcomes.Sizes(welcomeIDs(list))
 		if err != nil {
 			return err
@@ -180,8 +180,8 @@ func (f *Follower) loadEvents(ctx context.Context, page *Page, pos int64, limit 
 	return found, cut, need, err
 }
 
-// withinWelcomes is how many of the records may be handed out together, and which Welcomes
-// are left in the store. need is the size of the first where that is longer than limit.
+// withinWelcomes returns how many of the records may be returned together, and the Welcomes
+// left in the store. need is the size of the first Welcome if it alone exceeds limit.
 func (f *Follower) withinWelcomes(records []ds.Record, sizes map[string]int64, limit int64) (n int, need int64, left map[string]int64) {
 	total := int64(0)
 	left = map[string]int64{}
@@ -214,8 +214,8 @@ func welcomeIDs(records []ds.Record) []string {
 	return ids
 }
 
-// keepEvents decodes a page of an account log and leaves in it what the caller's
-// device may see. An event whose Welcome has expired goes with it.
+// keepEvents decodes a page of an account log and keeps the records that the caller's device
+// may see. Events of expired Welcomes are removed.
 func (f *Follower) keepEvents(page *Page, found welcomes) error {
 	kept := page.Records[:0]
 	for _, r := range page.Records {

@@ -10,7 +10,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// readGroupInfo reads a GroupInfo, by itself or as an MLSMessage.
+// readGroupInfo parses a GroupInfo, alone or in an MLSMessage.
 func readGroupInfo(data []byte) (*wire.GroupInfo, error) {
 	var m wire.Message
 	if err := wire.Unmarshal(data, &m); err == nil && m.GroupInfo != nil {
@@ -27,15 +27,15 @@ func refuseInfo(sentence string) *ds.Refusal {
 	return ds.Refuse(ds.InvalidRequest, "%s", sentence).Because(ds.BadGroupInfo)
 }
 
-// GroupInfoUpdate is an Op that stores a GroupInfo of the current epoch, by which members
-// can enter the group by themselves. There is one for each epoch: the first that comes.
-// Its result has the epoch, and whether this one was stored. Refusals: also
-// invalid_request because of ds.BadGroupInfo; epoch_conflict, with the current epoch.
+// GroupInfoUpdate is an Op that stores a GroupInfo of the current epoch, with which members
+// can enter the group by themselves. Only the first one of each epoch is stored. Its result
+// has the epoch, and whether this one was stored. Refusals: also invalid_request because of
+// ds.BadGroupInfo; epoch_conflict, with the current epoch.
 type GroupInfoUpdate struct {
 	ConversationID ds.ConversationID
 	GroupInfo      []byte // MLSMessage or GroupInfo
-	// Epoch is the one that the caller says it is of. With nil, one that comes later than
-	// another is passed over without a refusal.
+	// Epoch is the epoch that the caller states. If it is nil, a second GroupInfo of an epoch
+	// is ignored without a refusal.
 	Epoch *int64
 }
 
@@ -81,15 +81,15 @@ func (in GroupInfoUpdate) do(c *conversation, a *action, _ verdict, nowMS int64)
 	if c.infoEpoch >= c.head.Epoch {
 		return Result{Epoch: a.seen.epoch}
 	}
-	r := c.note(ds.SettingsEvent, ds.SettingsChange{Fields: []string{"groupInfo"}}, nowMS) // by whom would tell whose the commit before it was
+	r := c.note(ds.SettingsEvent, ds.SettingsChange{Fields: []string{"groupInfo"}}, nowMS) // By would reveal the author of the previous commit
 	c.out.Infos = append(c.out.Infos, store.GroupInfo{Conversation: c.head.ID, Pos: r.Pos, Epoch: c.head.Epoch, Body: in.GroupInfo})
 	c.infoEpoch = c.head.Epoch
 	return Result{Record: r, Epoch: a.seen.epoch, IsNew: true}
 }
 
-// GroupInfoRequest is an Op that asks the members for a current GroupInfo, by which the
-// caller can enter the group. Members may, and former members. Its result has the number
-// of members that are asked, for members alone.
+// GroupInfoRequest is an Op that asks the members for a current GroupInfo, with which the
+// caller can enter the group. Members and former members may do so. Its result has the number
+// of members that are asked, for members only.
 type GroupInfoRequest struct{ ConversationID ds.ConversationID }
 
 func (in GroupInfoRequest) place() (ds.ConversationID, ds.MessageID) { return in.ConversationID, "" }

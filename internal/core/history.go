@@ -8,37 +8,36 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// HistoryQuery asks for a page of a conversation's messages.
+// HistoryQuery selects a page of a conversation's messages.
 type HistoryQuery struct {
 	SinceSeq int64 // the messages after this one
 	Limit    int   // 1 to 100
-	// Apps and Commits ask for these alone. Both or neither is every message, proposals
+	// Apps and Commits select only these. Both or neither selects every message, proposals
 	// too: a member who misses one cannot process the commit that refers to it.
 	Apps, Commits bool
-	// FromEpoch and ToEpoch bound the epochs that commits begin; nil does not.
+	// FromEpoch and ToEpoch bound the epochs that commits begin; nil is no bound.
 	FromEpoch, ToEpoch *int64
-	// JoinEpoch leaves out what was sent before this epoch of the current group.
+	// JoinEpoch omits messages sent before this epoch of the current group.
 	JoinEpoch *int64
-	// Bytes bounds the bodies of the page, which ends with the one that exceeds it. A body
-	// longer than Body fits no page of the caller's: its seq is among those that are missing.
+	// Bytes bounds the bodies of the page, which ends with the one that exceeds it. Messages
+	// with a body longer than Body are reported as missing.
 	Bytes, Body int
-	// Room is called before a page of more than historyFreeBytes is read, once; its error is
-	// the answer.
+	// Room is called once, before a page of more than historyFreeBytes is read; its error is
+	// returned.
 	Room func() error
 }
 
-// History is such a page, and what it leaves out.
+// History holds a page of messages, and its omissions.
 type History struct {
 	Records    []ds.Record // in the order of seq
 	Seq        int64       // the conversation's last
-	Missing    []int64     // seqs that were asked for and are no longer kept, or too long, up to 1 000 of them
+	Missing    []int64     // requested seqs that are pruned or too long, up to 1 000 of them
 	HasGaps    bool
-	Suppressed int64 // messages left out because of JoinEpoch
+	Suppressed int64 // messages omitted because of JoinEpoch
 }
 
-// History reads messages that the caller, a member, may see. A page holds one message at
-// least where there is one that fits. It writes nothing.
-// Refusals: forbidden, invalid_request.
+// History reads messages that the caller, a member, may see. A page has at least one message
+// if one fits. It writes nothing. Refusals: forbidden, invalid_request.
 func (s *Service) History(ctx context.Context, who ds.Caller, id ds.ConversationID, q HistoryQuery) (History, error) {
 	page, err := q.page()
 	if err != nil {
@@ -53,7 +52,7 @@ func (s *Service) History(ctx context.Context, who ds.Caller, id ds.Conversation
 	for seq := q.SinceSeq + 1; seq < at.EarliestSeq && len(h.Missing) < historyGapsMax; seq++ {
 		h.Missing = append(h.Missing, seq)
 	}
-	page.UntilSeq = at.Seq // the membership was looked at there, and what comes later is not judged
+	page.UntilSeq = at.Seq // the membership was checked there; later messages are not included
 	if q.JoinEpoch != nil {
 		first, err := s.joinSeq(ctx, id, *q.JoinEpoch, at.Seq)
 		if err != nil {
@@ -97,7 +96,7 @@ func (s *Service) History(ctx context.Context, who ds.Caller, id ds.Conversation
 	}
 }
 
-// isLargePage reports whether a small page has left something out.
+// isLargePage reports whether a small page has omitted something.
 func isLargePage(list []ds.Record) bool {
 	bytes := 0
 	for i := range list {
@@ -108,7 +107,7 @@ func isLargePage(list []ds.Record) bool {
 	return false
 }
 
-// page is the query as the store takes it.
+// page returns the query in the store's form.
 func (q *HistoryQuery) page() (store.HistoryPage, error) {
 	p := store.HistoryPage{SinceSeq: q.SinceSeq, Apps: q.Apps, Commits: q.Commits, ToEpoch: math.MaxInt64,
 		Reach: store.Reach{Count: q.Limit, Bytes: q.Bytes, Body: q.Body}}
@@ -129,7 +128,7 @@ func (q *HistoryQuery) page() (store.HistoryPage, error) {
 	return p, nil
 }
 
-// memberReading is what a member needs to begin to read at a seq.
+// memberReading returns the data that a member needs to begin reading at a seq.
 func (s *Service) memberReading(ctx context.Context, who ds.Caller, id ds.ConversationID, fromSeq int64) (store.Reading, error) {
 	if !ds.IsValidID(string(id)) {
 		return store.Reading{}, refuseNotMember
@@ -141,8 +140,8 @@ func (s *Service) memberReading(ctx context.Context, who ds.Caller, id ds.Conver
 	return at, err
 }
 
-// joinSeq is the seq of the first message that is not from before an epoch; behind the
-// last one where all are.
+// joinSeq returns the seq of the first message that is not from before an epoch, or the one
+// after the last if all are.
 func (s *Service) joinSeq(ctx context.Context, id ds.ConversationID, epoch, seq int64) (int64, error) {
 	first := int64(1)
 	err := s.store.View(ctx, func(tx *store.Tx) error {
@@ -165,8 +164,8 @@ func (s *Service) joinSeq(ctx context.Context, id ds.ConversationID, epoch, seq 
 	return first, err
 }
 
-// countMessages counts those of a page's kind after one seq and before another. Seqs have
-// no gaps and commits are few, so nothing else is counted one by one; proposals count as
+// countMessages counts the messages of a page's kind after one seq and before another. Seqs
+// have no gaps and commits are few, so only commits are counted one by one; proposals count as
 // application messages.
 func (s *Service) countMessages(ctx context.Context, log ds.LogID, page store.HistoryPage, after, before int64) (int64, error) {
 	all := before - 1 - after
@@ -189,8 +188,8 @@ func (s *Service) countMessages(ctx context.Context, log ds.LogID, page store.Hi
 	return all - commits + wanted, err
 }
 
-// Stored returns a record with all that is kept of it, for an answer without a body: known
-// itself where the record is gone.
+// Stored returns a record with all its stored data, for an answer without a body; or known
+// itself if the record is gone.
 func (s *Service) Stored(ctx context.Context, known ds.Record) (ds.Record, error) {
 	list, err := s.store.RecordsAfter(ctx, known.Log, known.Pos-1, 1, 1)
 	if len(list) == 1 && list[0].Pos == known.Pos {
@@ -199,7 +198,7 @@ func (s *Service) Stored(ctx context.Context, known ds.Record) (ds.Record, error
 	return known, err
 }
 
-// Standing is the head of a conversation, for a member. Refusals: forbidden.
+// Standing returns the head of a conversation, for a member. Refusals: forbidden.
 func (s *Service) Standing(ctx context.Context, who ds.Caller, id ds.ConversationID) (head ds.Conversation, err error) {
 	err = s.viewAsMember(ctx, who, id, func(tx *store.Tx) error {
 		head, err = tx.Logs.Head(id)
@@ -208,9 +207,8 @@ func (s *Service) Standing(ctx context.Context, who ds.Caller, id ds.Conversatio
 	return head, err
 }
 
-// Whereabouts says where messages of a conversation stand, for a member; those that are not
-// there are left out. Only the first 50 ids count. The records have no body. Refusals:
-// forbidden.
+// Whereabouts returns the positions of messages of a conversation, for a member; unknown ids
+// are omitted. Only the first 50 ids count. The records have no body. Refusals: forbidden.
 func (s *Service) Whereabouts(ctx context.Context, who ds.Caller, id ds.ConversationID, messages []ds.MessageID) ([]ds.Record, error) {
 	var list []ds.Record
 	keys := make([]store.MessageKey, 0, placesMax)
@@ -224,7 +222,7 @@ func (s *Service) Whereabouts(ctx context.Context, who ds.Caller, id ds.Conversa
 		for _, key := range keys {
 			if answer, ok := answers[key]; ok {
 				list = append(list, recordOf(id, key.ID, answer))
-				delete(answers, key) // named twice, it is answered once
+				delete(answers, key) // a repeated id is answered once
 			}
 		}
 		return err
@@ -250,8 +248,8 @@ func (s *Service) viewAsMember(ctx context.Context, who ds.Caller, id ds.Convers
 	})
 }
 
-// ReadMark says how far a caller has read: up to a message, a seq, a pos or, with All,
-// everything. Where it is none of these it says nothing, and is only checked.
+// ReadMark is the end of what a caller has read: a message, a seq, a pos or, with All, the end
+// of the log. With none of these nothing is marked, only the membership is checked.
 type ReadMark struct {
 	MessageID ds.MessageID
 	Seq       *int64
@@ -259,9 +257,9 @@ type ReadMark struct {
 	All       bool
 }
 
-// MarkRead notes how far the caller has read; the note never moves back and is durable
-// when MarkRead returns. A pos beyond the conversation's end is none of its own, and
-// notes nothing. Refusals: forbidden, not_found (no such message).
+// MarkRead records how far the caller has read; the mark never moves back and is durable when
+// MarkRead returns. A pos beyond the conversation's end is ignored. Refusals: forbidden,
+// not_found (no such message).
 func (s *Service) MarkRead(ctx context.Context, who ds.Caller, id ds.ConversationID, mark ReadMark) error {
 	at, err := s.memberReading(ctx, who, id, 1)
 	if err != nil {
@@ -294,5 +292,5 @@ func (s *Service) MarkRead(ctx context.Context, who ds.Caller, id ds.Conversatio
 	return s.writeCursor(ctx, who.AsDevice(), ds.ConversationLog(id), min(seq, at.Seq)+1)
 }
 
-// Now is the service's clock in milliseconds.
+// Now returns the time of the service's clock in milliseconds.
 func (s *Service) Now() int64 { return s.now().UnixMilli() }

@@ -7,17 +7,16 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// known is what a flusher remembers of its conversations. Every change of a
-// conversation moves its head, so what was true at a head is true for whoever finds
-// the same head again, whichever nodes wrote before: the memberships loaded once
-// serve until the head has moved, and a conversation that only this node writes to
-// is decided from memory. The write then names the head that it was decided over,
-// and a head that has moved in the meantime refuses it. It belongs to the flusher's
-// goroutine.
+// known holds a flusher's memory of its conversations. Every change of a conversation moves
+// its head, so what was true at a head is true whenever the same head is found again,
+// whichever nodes wrote before: memberships loaded once are valid until the head moves, and a
+// conversation that only this node writes to is decided from memory. The write then names the
+// head that it was decided on, and fails if that head has moved meanwhile. It belongs to the
+// flusher's goroutine.
 //
-// It is bounded by the bytes of all that it keeps alive. Only present members are
-// remembered: names that are merely asked for, of accounts that never were there or have
-// left, would let strangers fill it. What was used longest ago goes first.
+// It is bounded by the bytes of all that it keeps alive. Only present members are kept:
+// otherwise strangers could fill it with requested names of accounts that never were members
+// or have left. The least recently used conversations are evicted first.
 type known struct {
 	conversations map[ds.ConversationID]*knownConversation
 	recent        list.List // of *knownConversation, the latest used first
@@ -48,8 +47,8 @@ func (k *known) trust(c *conversation, alone bool) bool {
 	return true
 }
 
-// recall puts what is known of a locked conversation into c, or forgets it where the
-// head is another one.
+// recall attaches the known state to a locked conversation, or forgets it if the head has
+// moved.
 func (k *known) recall(c *conversation) {
 	r := k.conversations[c.head.ID]
 	switch {
@@ -61,8 +60,8 @@ func (k *known) recall(c *conversation) {
 	}
 }
 
-// remember notes the conversations of a batch as it left them. One that was not known and
-// that the batch did not change is not worth the place.
+// remember stores the conversations of a batch as it left them. One that was not known and
+// that the batch did not change is not stored.
 func (k *known) remember(conversations map[ds.ConversationID]*conversation) {
 	for id, c := range conversations {
 		r := k.conversations[id]
@@ -93,7 +92,7 @@ func (k *known) remember(conversations map[ds.ConversationID]*conversation) {
 	}
 }
 
-// forget drops a conversation that has moved, or of which it is unknown whether it has.
+// forget removes a conversation that has moved, or may have.
 func (k *known) forget(id ds.ConversationID) {
 	if r := k.conversations[id]; r != nil {
 		k.bytes -= r.size()
@@ -102,8 +101,8 @@ func (k *known) forget(id ds.ConversationID) {
 	}
 }
 
-// note remembers the stays of a member, and forgets an account that is none. So it does
-// with one that came and went too often: what is loaded for it each time is little.
+// note stores the stays of a member, and removes an account that is not one, or that joined
+// and left too often: loading its stays each time costs little.
 func (r *knownConversation) note(account ds.AccountID, stays []ds.Interval) {
 	old, isKnown := r.intervals[account]
 	if isKnown {
@@ -114,7 +113,7 @@ func (r *knownConversation) note(account ds.AccountID, stays []ds.Interval) {
 		return
 	}
 	if !isKnown {
-		account = ds.AccountID(strings.Clone(string(account))) // not what it was cut out of
+		account = ds.AccountID(strings.Clone(string(account))) // not the string that it was cut from
 	}
 	r.intervals[account] = stays
 	r.names += stayBytes(account, stays)
@@ -128,14 +127,14 @@ func stayBytes(account ds.AccountID, stays []ds.Interval) int {
 	return n
 }
 
-// size estimates the bytes that are kept alive, rather more than less.
+// size estimates the bytes that are kept alive, rather too high than too low.
 func (r *knownConversation) size() int {
 	h := &r.head
 	return knownConversationBytes + r.names + 2*len(h.ID) + cap(h.Hash) + cap(h.GroupID) + cap(h.ConfirmationTag) +
 		len(h.Home) + len(h.Committer.Account) + len(h.Committer.ID)
 }
 
-// isVerified says whether the batch's decisions on c stand: it was locked, or its
-// write will be refused if it has moved. Whatever was decided without a write (a
-// refusal, a change that changes nothing, a repeat) needs another look at the head.
+// isVerified reports whether the batch's decisions on c are final: it was locked, or its write
+// fails if it has moved. Decisions without a write (a refusal, a change without effect, a
+// repeat) need another check of the head.
 func (c *conversation) isVerified() bool { return !c.trusted || c.touched }

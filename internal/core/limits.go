@@ -25,46 +25,46 @@ const (
 	batchRequestsMax     = 256
 	batchBytesMax        = 8 << 20
 	queueRequestsMax     = 8192
-	queueBytesMax        = 64 << 20  // of a flusher, all that requests keep alive which are not answered
-	requestBytes         = 1 << 10   // what a request counts as besides
-	requestNameBytes     = 64        // what a name in a list counts as besides
-	everyoneBytes        = 256 << 10 // what counts in a batch for a request that has all members loaded
+	queueBytesMax        = 64 << 20  // of a flusher: all that unanswered requests keep alive
+	requestBytes         = 1 << 10   // added for each request
+	requestNameBytes     = 64        // added for each name in a list
+	everyoneBytes        = 256 << 10 // added in a batch for a request that loads all members
 	welcomeLifetime      = 90 * 24 * time.Hour
 	requestTimeout       = 10 * time.Second // a request is answered by then, whatever the store does
-	batchTimeout         = 5 * time.Second  // of that, for the batch that it comes into
+	batchTimeout         = 5 * time.Second  // of that, for its batch
 	readingsMax          = 256              // beginnings of follows in one query
 	positionsMax         = 256              // rows of streams in one transaction
 	cursorsListMax       = 1200             // in session.ready: with the longest names, in JSON, less than 1 MiB
 	cursorInterval       = time.Second
 	cursorShards         = 64
 	cursorShardMax       = 1 << 10  // cursors that are not written yet: at most 100 MiB of names in all
-	cursorJobsMax        = 8192     // devices whose cursors somebody waits to see written
-	sharedBytesMax       = 32 << 20 // of what waits for one kind of shared batch
-	sharedJobBytes       = 512      // what a request counts as besides its names
+	cursorJobsMax        = 8192     // devices with callers that wait for the write of their cursors
+	sharedBytesMax       = 32 << 20 // of the requests that wait for one kind of shared batch
+	sharedJobBytes       = 512      // added for each request besides its names
 	suiteBytesMax        = 128
 	tagBytesMax          = 64 // of a confirmation tag: the longest hash
 	sweepInterval        = time.Hour
 	additionsUnderWayMax = 64      // records that one registration waits for at a time
-	memberBytes          = 1 << 10 // what an account that enters a conversation counts as, and
-	memberNames          = 10      // how often its name does: see enteringBytes
+	memberBytes          = 1 << 10 // counted for an account that enters a conversation, and
+	memberNames          = 10      // how often its name is counted: see enteringBytes
 )
 
-// Messages, reactions and pages of history, which the AT Protocol door brought.
+// Messages, reactions and pages of history, for the AT Protocol door.
 const (
 	historyCountMax  = 100      // messages in one page
-	historyFreeBytes = 64 << 10 // of bodies in a page that needs no room of its own
-	historyGapsMax   = 1000     // seqs that are gone, named in one answer
+	historyFreeBytes = 64 << 10 // of bodies in a page for which Room is not called
+	historyGapsMax   = 1000     // missing seqs listed in one answer
 	reactionBytesMax = 16
 	reactionsMax     = 32      // of one account to one message
-	reactionBytes    = 1 << 10 // what a reaction counts as
+	reactionBytes    = 1 << 10 // counted for a reaction
 	placesMax        = 50      // messages asked for in one call
 )
 
-// MessageBytesDefault bounds a message that came as bytes where Options do not say
-// otherwise: as base64 one fits through whatever cuts answers at 7 MiB or more.
+// MessageBytesDefault bounds a message sent as bytes if Options do not: as base64 it passes
+// through proxies that cut answers at 7 MiB or more.
 const MessageBytesDefault = 5 << 20
 
-// Changes of groups, and the Welcomes that an account may wait for in a conversation.
+// Changes of groups, and the Welcomes that wait for an account in a conversation.
 const (
 	changeAccountsMax  = 50 // in one commit
 	welcomesWaitingMax = 256
@@ -72,11 +72,11 @@ const (
 	deviceNameBytesMax = ds.AccountBytesMax + 1 + ds.IDBytesMax // a DID, '#' and an id
 )
 
-// RuleMembersMax is how many accounts the AT Protocol's clients let a conversation begin
-// with, and the most that its rules can say.
+// RuleMembersMax is the maximum number of initial members that the AT Protocol's clients
+// allow, and the largest maximum that the rules of a conversation can set.
 const RuleMembersMax = 1000
 
-// Conversations that come with their group, and what members see of them.
+// Conversations that are created with their group, and their views for members.
 const (
 	ruleMembersMin        = 2
 	rejoinDaysMax         = 36500
@@ -86,7 +86,7 @@ const (
 	convosParticipantsMax = 20_000  // in one list, before it ends early
 )
 
-// What pages and answers may hold while their readers take them in.
+// Bounds of pages and answers while they are sent.
 const (
 	turnsBytes   = 96 << 20 // of all readers together, beyond pageFree for each
 	turnPatience = time.Second
@@ -97,56 +97,56 @@ const (
 	// have as much again.
 	pageFree        = 16 << 10
 	pageFreeRecords = 64
-	// turnFactor is how often a page is in memory: its records, and as it is encoded.
+	// turnFactor is the number of copies of a page in memory: its records, and its encodings.
 	turnFactor = 4
-	// GroupInfoAnswerBytes is what the largest GroupInfo takes while it is answered.
+	// GroupInfoAnswerBytes is the memory for the answer with the largest GroupInfo.
 	GroupInfoAnswerBytes = 2 * blobBytesMax
 )
 
-// ConversationsMax is how many conversations a page of a list has.
+// ConversationsMax is the maximum number of conversations on a page of a list.
 const ConversationsMax = 1000
 
-// Streams, and what is stored of where they stand.
+// Streams, and their stored positions.
 const (
-	// StreamConversationsMax bounds what one stream follows.
+	// StreamConversationsMax bounds the conversations that one stream follows.
 	StreamConversationsMax = 4096
-	streamConversationsMin = 64      // so many a stream without a list may always follow
-	streamShare            = 16      // conversations of a stream that count as one subscription: they are begun together
+	streamConversationsMin = 64      // a stream without a list may always follow so many
+	streamShare            = 16      // conversations of a stream that count as one subscription: they begin together
 	beginTogether          = 256     // conversations of a stream that begins without waiting for its turn
 	followsMax             = 1 << 16 // logs that the connections of one account read at a time, on one node
-	// So many conversations are looked at for each of the most recently active that are
-	// wanted: the one that was joined last and, because strangers cannot get those out, the
-	// others among those that were joined first. Those between are passed over.
+	// candidatesPerPlace is the number of conversations considered for each of the most
+	// recently active that are wanted: the last joined one, and the others among the first
+	// joined, since strangers cannot displace those. Those in between are ignored.
 	candidatesPerPlace = 4
 
 	streamLifetime       = 7 * 24 * time.Hour // how long a stream can be resumed after its last use
 	streamRenewal        = 10 * time.Minute   // how often the use of an open stream is noted
-	streamInterval       = time.Second        // the least between two rows of a stream
-	streamBytesPerSecond = 4 << 10            // of its rows, where long ones come one after the other
+	streamInterval       = time.Second        // the minimum between two rows of a stream
+	streamBytesPerSecond = 4 << 10            // of its rows, if long ones follow each other
 	streamSaveTimeout    = 5 * time.Second
-	streamPatienceMax    = 10 * time.Second // between tries, while rows cannot be written
+	streamPatienceMax    = 10 * time.Second // between attempts, while rows cannot be written
 	streamMovesMax       = 64               // in a row that builds upon another than the first
 	streamRowsKept       = 192              // the last of each stream, and of every streamCheckEvery-th
 	streamCheckEvery     = 64               // the last streamChecksKept
 	streamChecksKept     = 16
 	streamsStoredMax     = 2048     // of one account
-	streamsBytesMax      = 32 << 20 // of one account, as much as their rows may come to
-	uncheckedAccountsMax = 4096     // whose streams are counted until their bounds are checked
+	streamsBytesMax      = 32 << 20 // of one account, the bound of the size of their rows
+	uncheckedAccountsMax = 4096     // with streams that are counted until their bounds are checked
 	sweepStreamsMax      = 256      // in one transaction
 )
 
-// How a flusher goes about its batches.
+// The timing and the memory of a flusher.
 const (
-	listenRequestsMin = 16 // a batch of so many is worth listening after
+	listenRequestsMin = 16 // the smallest batch after which listen yields
 	listenYields      = 8
 	holdDelay         = 5 * time.Millisecond // times the number of tries
 	holdTries         = 5                    // before a request waits for its locks alone
 	holdAloneDelay    = 250 * time.Millisecond
 	holdAloneTurn     = 100 * time.Millisecond // before the queue is served again; the last one may take longer
-	// What a flusher remembers, and how many batches in a row must have found a
+	// The bounds of what a flusher remembers, and how many batches in a row must have found a
 	// conversation as this node left it before the next is decided without the lock.
 	knownBytesMax          = 64 << 20
-	knownConversationBytes = 1 << 10 // what a conversation counts as besides its names, and
+	knownConversationBytes = 1 << 10 // counted for a conversation besides its names, and
 	knownAccountBytes      = 128     // an account, with its share of the map, and
 	knownStayBytes         = 64      // each of its stays
 	knownStays             = 64      // of one account
@@ -163,7 +163,7 @@ const (
 	tailShards      = 64
 )
 
-// How long a follower waits before it asks a store again that did not answer.
+// How long a follower waits before it queries an unavailable store again.
 const (
 	followRetryMin = 50 * time.Millisecond
 	followRetryMax = 2 * time.Second

@@ -66,8 +66,8 @@ func (f *flusher) load(tx *store.Tx, batch []*request, mayTrust bool) (loadedBat
 	return loadedBatch{conversations, locked}, nil
 }
 
-// lockHeads waits for the conversation of a request that runs alone, and passes over
-// others that somebody else holds.
+// lockHeads waits for the lock of a conversation with a request that runs alone, and skips
+// others that another transaction holds.
 func lockHeads(tx *store.Tx, conversations map[ds.ConversationID]*conversation, first, others []ds.ConversationID) error {
 	for _, group := range []struct {
 		ids  []ds.ConversationID
@@ -85,7 +85,7 @@ func lockHeads(tx *store.Tx, conversations map[ds.ConversationID]*conversation, 
 	return nil
 }
 
-// missing tells conversations that another node holds from those that do not exist.
+// missing distinguishes conversations that another node holds from those that do not exist.
 func missing(tx *store.Tx, conversations map[ds.ConversationID]*conversation) (map[ds.ConversationID]bool, error) {
 	var absent []ds.ConversationID
 	for id, c := range conversations {
@@ -104,7 +104,7 @@ func missing(tx *store.Tx, conversations map[ds.ConversationID]*conversation) (m
 	return locked, err
 }
 
-// wanted lists what the rules of a batch look at and is not known yet, once each.
+// wanted lists the data that the rules of a batch read and that is not known yet, once each.
 func wanted(batch []*request, conversations map[ds.ConversationID]*conversation) ([]store.MemberKey, []store.MessageKey) {
 	members := make(map[store.MemberKey]bool, len(batch))
 	messages := make(map[store.MessageKey]bool, len(batch))
@@ -130,8 +130,8 @@ func wanted(batch []*request, conversations map[ds.ConversationID]*conversation)
 	return memberKeys, messageKeys
 }
 
-// loadReactions reads the reactions that the rules of a batch look at. There are none in
-// most batches, and then it asks nothing.
+// loadReactions reads the reactions that the rules of a batch need. Most batches need none,
+// and then it makes no query.
 func loadReactions(tx *store.Tx, batch []*request, conversations map[ds.ConversationID]*conversation) error {
 	var keys []store.ReactionKey
 	for _, r := range batch {
@@ -154,8 +154,8 @@ func loadReactions(tx *store.Tx, batch []*request, conversations map[ds.Conversa
 	return err
 }
 
-// loadWhole reads what few requests look at: all present members of their conversations,
-// and of which epoch the stored GroupInfo is.
+// loadWhole reads data that few requests need: all present members of their conversations, and
+// the epoch of the stored GroupInfo.
 func loadWhole(tx *store.Tx, batch []*request, conversations map[ds.ConversationID]*conversation) error {
 	var everyone, infos []ds.ConversationID
 	for _, r := range batch {

@@ -7,8 +7,8 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Invite is an Op that makes accounts members of a conversation; those that are already
-// stay what they are. Refusals: also limit_exceeded.
+// Invite is an Op that makes accounts members of a conversation; present members are left
+// unchanged. Refusals: also limit_exceeded.
 type Invite struct {
 	ConversationID ds.ConversationID
 	Accounts       []ds.AccountID
@@ -36,7 +36,7 @@ func (in Invite) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
 	return Result{}
 }
 
-// checkList checks the names of an operation on accounts, and has their stays loaded.
+// checkList checks the names of an operation on accounts, and sets their stays to be loaded.
 func (a *action) checkList(id ds.ConversationID, accounts []ds.AccountID) error {
 	a.needs.Accounts, a.bytes = accounts, nameBytes(accounts)
 	if err := checkConversationID(id); err != nil {
@@ -45,17 +45,17 @@ func (a *action) checkList(id ds.ConversationID, accounts []ds.AccountID) error 
 	return checkAccounts(accounts)
 }
 
-// Remove is an Op that ends the membership of accounts other than the caller. A list that
-// names the owner removes nobody. Its result has the epoch afterwards. Refusals: also
+// Remove is an Op that ends the membership of accounts other than the caller. A list with the
+// owner removes no account. Its result has the epoch afterwards. Refusals: also
 // invalid_request because of ds.TargetNotMember; epoch_conflict.
 type Remove struct {
 	ConversationID ds.ConversationID
 	Accounts       []ds.AccountID
-	// Strict refuses accounts that are no members, which are passed over otherwise.
+	// Strict refuses accounts that are not members, which are ignored otherwise.
 	Strict bool
-	// Handshake is the commit that removes the accounts from the group, or nil. It becomes
-	// true together with the removal. The same handshake again is answered as before; one
-	// that was handed in some other way before, and ended nothing, is not put into the log
+	// Handshake is the commit that removes the accounts from the group, or nil. It takes
+	// effect together with the removal. The same handshake again is answered as before; one
+	// that was submitted in another way before, and ended nothing, is not appended to the log
 	// again.
 	Handshake   []byte       // MLSMessage
 	HandshakeID ds.MessageID // its message id
@@ -98,17 +98,17 @@ func (in Remove) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
 	return Result{Epoch: c.head.Epoch}
 }
 
-// Leave is an Op that ends the caller's own membership; what is delivered to it ends with
-// the record that says so. The owner leaves as the last member, or names the member who is
-// the owner from then on; no other member may name one. Its result has the epoch
-// afterwards. Refusals: also epoch_conflict.
+// Leave is an Op that ends the caller's own membership; delivery to it ends with the record of
+// that. The owner leaves as the last member, or names another member as the new owner; no
+// other member may name one. Its result has the epoch afterwards. Refusals: also
+// epoch_conflict.
 type Leave struct {
 	ConversationID ds.ConversationID
 	NewOwner       ds.AccountID // or ""
 	// PassOn lets the owner leave without naming a successor: see succeed.
 	PassOn bool
 	// Handshake is as in Remove. No member can commit its own removal (RFC 9420, section
-	// 12.2): this is a proposal to remove the caller, which leaves the epoch as it is, or
+	// 12.2): it is a proposal to remove the caller, which leaves the epoch unchanged, or
 	// a commit that does something else; the others' clients commit the removal.
 	Handshake   []byte       // MLSMessage
 	HandshakeID ds.MessageID // its message id
@@ -165,8 +165,8 @@ func (in Leave) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
 	return Result{Epoch: c.head.Epoch}
 }
 
-// repeatEnd answers a Leave or Remove whose handshake is in the log and came with the end of
-// the membership of the accounts.
+// repeatEnd answers a Leave or Remove with a handshake that is in the log and that ended the
+// membership of the accounts.
 func repeatEnd(c *conversation, a *action, answer store.Answer, accounts []ds.AccountID) (Result, bool, error) {
 	switch {
 	case answer.Pos == 0:
@@ -182,8 +182,8 @@ func repeatEnd(c *conversation, a *action, answer store.Answer, accounts []ds.Ac
 	return Result{Epoch: answer.Epoch}, true, nil
 }
 
-// checkHandshake checks the handshake of a Leave, which is the caller's own, or of a Remove
-// of accounts.
+// checkHandshake checks the handshake of a Leave, which is the caller's own, or of a Remove of
+// accounts.
 func (a *action) checkHandshake(id ds.ConversationID, message ds.MessageID, handshake []byte, isOwn bool, remove []ds.AccountID) error {
 	if len(handshake) == 0 {
 		return nil
@@ -202,7 +202,7 @@ func (a *action) checkHandshake(id ds.ConversationID, message ds.MessageID, hand
 	return nil
 }
 
-// checkLeaving looks at such a handshake alone.
+// checkLeaving checks such a handshake alone.
 func checkLeaving(handshake []byte, isOwn bool) (sight, error) {
 	if len(handshake) > commitBytesMax {
 		return sight{}, ds.Refuse(ds.InvalidRequest, "commit too large")

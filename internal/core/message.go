@@ -12,24 +12,24 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Send is an Op that puts a message into its conversation's log, or answers where an
-// earlier one with the same id stands. The record of its result has Pos, Seq, Kind, Epoch
-// and CreatedMS. Body is kept and must not be changed afterwards. Refusals: also
-// epoch_conflict.
+// Send is an Op that appends a message to its conversation's log, or returns the position of
+// an earlier one with the same id. The record of its result has Pos, Seq, Kind, Epoch and
+// CreatedMS. Body is kept and must not be changed afterwards. Refusals: also epoch_conflict.
 type Send struct {
 	ConversationID ds.ConversationID
 	ID             ds.MessageID
 	Body           []byte
 	Encoding       ds.Encoding
-	// StatedEpoch, when StatesEpoch is set, is what the sender says next to the
-	// message; RequireCurrent refuses every other epoch than the current one.
+	// StatedEpoch, if StatesEpoch is set, is the epoch that the sender states next to the
+	// message; RequireCurrent refuses every epoch but the current one.
 	StatedEpoch    int64
 	StatesEpoch    bool
 	RequireCurrent bool
-	// Application says that nothing but an application message is meant: a handshake is
-	// refused, and what the server cannot read is taken whatever the conversation's rule.
+	// Application means that the message must be an application message: a handshake is
+	// refused, and a message that the server cannot parse is accepted whatever the
+	// conversation's rule.
 	Application bool
-	// ConfirmationTag is that of the sender's epoch, nil where the sender does not say it.
+	// ConfirmationTag is that of the sender's epoch, nil if the sender does not report it.
 	ConfirmationTag []byte
 }
 
@@ -77,14 +77,14 @@ func (m Send) judge(c *conversation, a *action) (verdict, error) {
 func (m Send) do(c *conversation, a *action, v verdict, nowMS int64) Result {
 	c.apply(a.who, v.seen)
 	r := ds.Record{Kind: v.seen.kind, MessageID: m.ID, Encoding: m.Encoding, Body: m.Body}
-	if c.head.RecordSenders && a.who.Device != "" { // what names no device would name the account for nothing
+	if c.head.RecordSenders && a.who.Device != "" { // without a device it would only reveal the account
 		r.Sender = a.who.AsDevice()
 	}
 	return Result{Record: c.appendMessage(r, nowMS)}
 }
 
-// isTooLarge holds a message against the limit of gateway v1, section 14, which
-// counts the characters of the string that travels.
+// isTooLarge checks a message against the limit of gateway v1, section 14, which counts the
+// characters of the transmitted string.
 func (s *Service) isTooLarge(m Send) bool {
 	switch m.Encoding {
 	case ds.Text:
@@ -95,7 +95,7 @@ func (s *Service) isTooLarge(m Send) bool {
 	return len(m.Body) > s.messageBytes
 }
 
-// MessageBytesMax returns the most bytes that a message may have which came as bytes.
+// MessageBytesMax returns the maximum size of a message sent as bytes.
 func (s *Service) MessageBytesMax() int { return s.messageBytes }
 
 func checkConversationID(id ds.ConversationID) error {
@@ -105,8 +105,8 @@ func checkConversationID(id ds.ConversationID) error {
 	return nil
 }
 
-// CheckIDs refuses what cannot name a conversation or a message. Doors call it before
-// they keep either.
+// CheckIDs refuses invalid ids of conversations and messages. Doors call it before they keep
+// either.
 func CheckIDs(conversation ds.ConversationID, message ds.MessageID) error {
 	if err := checkConversationID(conversation); err != nil {
 		return err
@@ -117,19 +117,18 @@ func CheckIDs(conversation ds.ConversationID, message ds.MessageID) error {
 	return nil
 }
 
-// sight is what the server can see of a message: its kind, and for MLS messages
-// the group and the epoch. Whatever is no complete PublicMessage or PrivateMessage
-// is opaque.
+// sight holds the visible properties of a message: its kind, and for MLS messages the group
+// and the epoch. Anything but a complete PublicMessage or PrivateMessage is opaque.
 type sight struct {
 	kind   ds.Kind
 	opaque bool
 	group  []byte
 	epoch  int64
-	// external: a commit by somebody who is not in the group yet.
+	// external: a commit by a sender that is not in the group yet.
 	external bool
 }
 
-// IsMLSMessage says whether body is a complete PublicMessage or PrivateMessage.
+// IsMLSMessage reports whether body is a complete PublicMessage or PrivateMessage.
 func IsMLSMessage(body []byte) bool { return !look(body, ds.Binary).opaque }
 
 func look(body []byte, encoding ds.Encoding) sight {
@@ -155,8 +154,8 @@ func look(body []byte, encoding ds.Encoding) sight {
 	return seen
 }
 
-// judge gives the verdict on a message that may be sent: its final kind, or the
-// refusal by group, kind or epoch.
+// judge returns the final kind of a message that may be sent, or the refusal by group, kind or
+// epoch.
 func (c *conversation) judge(who ds.Caller, m Send, seen sight) (sight, error) {
 	if !c.head.IsBound() && !seen.opaque && seen.kind != ds.App && !c.role(who.Account).MayManage() {
 		return sight{kind: ds.App, opaque: true}, nil // design 5: only owner and admins bind
@@ -195,13 +194,13 @@ func (c *conversation) judge(who ds.Caller, m Send, seen sight) (sight, error) {
 	return seen, nil
 }
 
-// hasDiverged says whether the sender's group is another one than the committer of the
-// current epoch said. What either of them does not say differs from nothing.
+// hasDiverged reports whether the sender's tag differs from that of the committer of the
+// current epoch. Without both tags it returns false.
 func (c *conversation) hasDiverged(tag []byte) bool {
 	return len(tag) > 0 && len(c.head.ConfirmationTag) > 0 && !bytes.Equal(tag, c.head.ConfirmationTag)
 }
 
-// judgeAppEpoch is the row of application messages in the epoch table.
+// judgeAppEpoch applies the row of application messages in the epoch table.
 func (c *conversation) judgeAppEpoch(epoch int64, requireCurrent bool) error {
 	current := c.head.Epoch
 	if epoch > current || epoch < current-epochWindow || requireCurrent && epoch != current {
@@ -210,24 +209,24 @@ func (c *conversation) judgeAppEpoch(epoch int64, requireCurrent bool) error {
 	return nil
 }
 
-// apply moves the head as an accepted message asks: a handshake binds an unbound
-// conversation to its group, a commit opens the next epoch.
+// apply updates the head for an accepted message: a handshake binds an unbound conversation to
+// its group, a commit opens the next epoch.
 func (c *conversation) apply(who ds.Caller, seen sight) {
 	if seen.opaque || seen.kind == ds.App {
 		return
 	}
 	if !c.head.IsBound() {
-		c.head.GroupID, c.head.Generation, c.head.Epoch = bytes.Clone(seen.group), 1, seen.epoch // not the whole message, for the head is remembered
+		c.head.GroupID, c.head.Generation, c.head.Epoch = bytes.Clone(seen.group), 1, seen.epoch // not the whole message: the head is kept in memory
 	}
 	if seen.kind == ds.Commit {
 		c.head.Epoch = seen.epoch + 1
 		c.head.Committer = who.AsDevice()
-		c.head.ConfirmationTag = nil // until somebody says that of the new epoch
+		c.head.ConfirmationTag = nil // until that of the new epoch is reported
 	}
 }
 
-// recordOf is the record that a repeated message id stands for, as far as it is
-// remembered without its body.
+// recordOf returns the record of a repeated message id, as far as it is known without its
+// body.
 func recordOf(conversation ds.ConversationID, id ds.MessageID, a store.Answer) ds.Record {
 	return ds.Record{Log: ds.ConversationLog(conversation), MessageID: id, Pos: a.Pos, Seq: a.Seq, Epoch: a.Epoch, Kind: a.Kind, CreatedMS: a.CreatedMS}
 }

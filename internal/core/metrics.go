@@ -6,8 +6,7 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Metrics are what an operator must know of this package. They hold no label that a
-// client can invent.
+// Metrics holds the metrics of this package. They have no label that a client can invent.
 type Metrics struct {
 	appendSeconds      prometheus.Histogram
 	batchRequests      prometheus.Histogram

@@ -9,12 +9,12 @@ import (
 )
 
 // Op is an operation that changes one conversation. An Op is a value with exported
-// fields only: it can be written down, and handed to another server that is the home of
+// fields only: it can be serialized, and forwarded to another server that is the home of
 // the conversation. Its methods are its rule; they are functions of what was loaded and
 // touch no database. decide calls them in the order of decisions (design 4):
 //
-//   - check looks at the operation alone, before anything of it is kept, and notes in the
-//     action whom it admits, what it needs loaded and how many bytes it keeps alive;
+//   - check validates the operation alone, before anything of it is kept, and sets in the
+//     action its audience, the data to load and the number of bytes it keeps alive;
 //   - limits names the limits that a call counts under;
 //   - may checks the rights of the caller;
 //   - judge checks kind, epoch and sizes, and returns the verdict;
@@ -31,16 +31,15 @@ type Op interface {
 	do(c *conversation, a *action, v verdict, nowMS int64) Result
 }
 
-// repeater is an Op that is answered as before where it was done already. A repeat returns
-// isDone or an error. Answer is that of the record with the operation's message id, the
-// zero value where there is none.
+// repeater is an Op that is answered as before if it was done already. A repeat returns isDone
+// or an error. answer is that of the record with the operation's message id, or zero.
 type repeater interface {
 	repeat(c *conversation, a *action, answer store.Answer) (result Result, isDone bool, err error)
 }
 
-// reader is an Op that reads something besides its conversation before it is queued. What
-// it finds wrong is noted as a.refused, which counts once it is clear that the operation
-// is not a repeat; an error is a fault.
+// reader is an Op that reads data other than its conversation before it is queued. A refusal
+// that it finds is stored as a.refused, which counts only if the operation is not a repeat; an
+// error is a fault.
 type reader interface {
 	read(ctx context.Context, a *action) error
 }
@@ -54,22 +53,22 @@ type Result struct {
 	// GroupInfoUpdate.
 	Epoch int64
 	// IsNew reports whether Create made the conversation and GroupInfoUpdate stored its
-	// GroupInfo: neither does where another was first.
+	// GroupInfo: neither does if another was first.
 	IsNew bool
-	Asked int64 // members that a GroupInfoRequest asks, where the caller may know
+	Asked int64 // members that a GroupInfoRequest asks, if the caller may know
 }
 
-// Needs lists what a rule needs loaded besides the head, the caller's stays and the record
+// Needs lists the data that a rule needs besides the head, the caller's stays and the record
 // of the request's own message id.
 type Needs struct {
 	Accounts  []ds.AccountID // their stays
 	Everyone  bool           // the present stays of all members
-	Message   ds.MessageID   // where another message stands, or ""
+	Message   ds.MessageID   // the position of another message, or ""
 	Reactions bool           // the caller's reactions to Message
 	GroupInfo bool           // the epoch of the stored GroupInfo
 }
 
-// audience is a set of accounts that may ask for an operation, apart from their rights.
+// audience is a set of accounts that may request an operation, apart from their rights.
 type audience uint8
 
 const (
@@ -78,9 +77,9 @@ const (
 	anyone                  // also where there is no conversation yet
 )
 
-// action is an operation under way: the Op of a caller, and what was found out before the
-// queue. Only its result changes while it is decided, which may happen more than once,
-// each time over fresh state; the last run counts.
+// action is an operation in progress: the Op of a caller, and the data found before the queue.
+// Only its result changes while it is decided, which may happen more than once, each time over
+// fresh state; the last run counts.
 type action struct {
 	service *Service
 	op      Op
@@ -91,11 +90,11 @@ type action struct {
 	seen    sight   // of its handshake or message
 	found   *found  // by check and read, of operations with Welcomes
 	refused error   // found by read
-	with    *action // a handshake that becomes true together with it
+	with    *action // a handshake that takes effect together with it
 	result  Result
 }
 
-// found holds what operations with Welcomes find out before the queue.
+// found holds the data that operations with Welcomes find before the queue.
 type found struct {
 	to        []Recipient
 	entered   store.Entered // devices and key packages that enter the group
@@ -118,10 +117,10 @@ type task struct {
 	action
 }
 
-// Apply does one operation, or returns the answer of an earlier one where it is a repeat.
-// What changed is durable then. A caller that goes away before its operation was taken up
-// withdraws it; afterwards the outcome is unknown to it, and reported as unavailable.
-// Refusals: those of the Op, and for each invalid_request, forbidden and rate_limited.
+// Apply runs one operation, or returns the answer of an earlier one if it is a repeat. After
+// success its changes are durable. If ctx ends before the operation is taken from the queue,
+// it is withdrawn; afterwards its outcome is unknown, and reported as unavailable. Refusals:
+// those of the Op, and for each invalid_request, forbidden and rate_limited.
 func (s *Service) Apply(ctx context.Context, who ds.Caller, op Op) (Result, error) {
 	t, err := s.prepare(ctx, who, op)
 	if err != nil {
@@ -130,12 +129,12 @@ func (s *Service) Apply(ctx context.Context, who ds.Caller, op Op) (Result, erro
 	return t.outcome(s.submit(ctx, &t.request))
 }
 
-// Begin is Apply for a caller that goes on before it is answered: done is called once,
-// with the results of Apply. The goroutine that calls it answers many requests, so it must
-// not block, and may call it before Begin returns. What a caller begins in one
-// conversation, one after the other, takes effect in that order. Begin itself waits,
-// within ctx, for those operations that read before they are queued: a Create with a
-// Welcome, a Bundle by which its committer enters or that names key packages.
+// Begin does the work of Apply without waiting for the answer: done is called once, with the
+// results of Apply. Its goroutine answers many requests, so done must not block; it may be
+// called before Begin returns. Operations that a caller begins in one conversation, one after
+// the other, take effect in that order. Begin waits, within ctx, for operations that read
+// before they are queued: a Create with a Welcome, a Bundle by which its committer enters or
+// that names key packages.
 func (s *Service) Begin(ctx context.Context, who ds.Caller, op Op, done func(Result, error)) {
 	t, err := s.prepare(ctx, who, op)
 	if err == nil {
@@ -147,8 +146,8 @@ func (s *Service) Begin(ctx context.Context, who ds.Caller, op Op, done func(Res
 	}
 }
 
-// prepare makes a request of an operation, or refuses it where no look at the conversation
-// is needed.
+// prepare makes a request of an operation, or returns a refusal that does not depend on the
+// conversation.
 func (s *Service) prepare(ctx context.Context, who ds.Caller, op Op) (*task, error) {
 	t := &task{action: action{service: s, op: op, who: who}}
 	if err := op.check(&t.action); err != nil {
@@ -165,8 +164,8 @@ func (s *Service) prepare(ctx context.Context, who ds.Caller, op Op) (*task, err
 	return t, nil
 }
 
-// outcome returns the result of an answered task. It is read on success alone: the rule may
-// run after a caller who has gone.
+// outcome returns the result of an answered task. The result is read only on success: the rule
+// may run after its caller has returned.
 func (t *task) outcome(err error) (Result, error) {
 	if _, creates := t.op.(Create); creates && errors.Is(err, refuseGroupUsed) {
 		err = refuseExists

@@ -16,20 +16,20 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// StreamID names a stream whose position is stored. It is random, and never 0.
+// StreamID is the name of a stream with a stored position. It is random, and never 0.
 type StreamID uint64
 
 func (id StreamID) text() string { return fmt.Sprintf("%016x", uint64(id)) }
 
-// Position holds what a stream wants next of each log that it reads, and how much of that
-// is stored.
+// Position holds the next number that a stream wants of each log, and how much of that is
+// stored.
 //
-// All of it is stored once, as row 0 of the stream. Later rows, at most one a second, hold
-// what has moved since an earlier one. A door puts the stream's name, the number of the
-// last row and what has moved since into each event, so that a client can resume the
-// stream behind any event, on any node and after a crash, and reading writes little.
+// All of it is stored once, as row 0 of the stream. Later rows, at most one a second, hold the
+// changes since an earlier one. A door puts the stream's name, the number of the last row and
+// the changes since it into each event, so that a client can resume the stream after any
+// event, on any node and after a crash, with few writes.
 //
-// It belongs to one goroutine, except for what Open and Close do with the service.
+// It belongs to one goroutine, except for the parts of Open and Close that change the service.
 type Position struct {
 	s      *Service
 	device ds.Device
@@ -57,12 +57,12 @@ func (s *Service) NewPosition(who ds.Caller) *Position {
 // Len returns the number of logs.
 func (p *Position) Len() int { return len(p.next) }
 
-// IsFull reports whether the stream has entered so many logs, left ones included, that it
-// should end and be resumed, which forgets those.
+// IsFull reports whether the stream has read so many logs, left ones included, that it should
+// end and be resumed, which removes those.
 func (p *Position) IsFull() bool { return len(p.next) >= 2*StreamConversationsMax }
 
-// Add enters a log that is read from next on, and returns its index; one that is there
-// already stays as it is.
+// Add adds a log that is read from next on, and returns its index; an existing one is left
+// unchanged.
 func (p *Position) Add(log ds.LogID, next int64) int {
 	if i, ok := p.index[log]; ok {
 		return i
@@ -78,13 +78,13 @@ func (p *Position) Index(log ds.LogID) (int, bool) {
 	return i, ok
 }
 
-// Log returns the log with that index, and what the stream wants next of it.
+// Log returns the log with that index, and the next number that the stream wants of it.
 func (p *Position) Log(i int) (ds.LogID, int64) { return p.next[i].Log, p.next[i].Next }
 
-// At returns what the stream wants next of the log with that index.
+// At returns the next number that the stream wants of the log with that index.
 func (p *Position) At(i int) int64 { return p.next[i].Next }
 
-// Of returns what the stream wants next of a log, 0 for one that it never read.
+// Of returns the next number that the stream wants of a log, 0 for one that it never read.
 func (p *Position) Of(log ds.LogID) int64 {
 	if i, ok := p.index[log]; ok {
 		return p.next[i].Next
@@ -92,8 +92,8 @@ func (p *Position) Of(log ds.LogID) int64 {
 	return 0
 }
 
-// Advance notes that everything of a log before next has been sent. It reports whether
-// that is news.
+// Advance records that everything of a log before next has been sent. It reports whether that
+// is new.
 func (p *Position) Advance(i int, next int64) bool {
 	if next <= p.next[i].Next {
 		return false
@@ -110,11 +110,11 @@ func (p *Position) Advance(i int, next int64) bool {
 // ID returns the name of the stream, 0 before Open.
 func (p *Position) ID() StreamID { return p.id }
 
-// AppendMoves appends the number of the last row and what has moved since it, in at most
-// max bytes: for each log that moved, in order, the logs passed over since the one before
-// and by how much it moved, all as uvarints. It returns false where that does not fit, or
-// a log was entered since that row; then older bytes, with which a resumed stream repeats
-// some events, are all there is until the next row.
+// AppendMoves appends the number of the last row and the moves since it, in at most max bytes:
+// for each log that moved, in order, the number of logs skipped since the previous one and the
+// distance that it moved, all as uvarints. It returns false if that does not fit, or a log was
+// added since that row; until the next row there are then only older bytes, with which a
+// resumed stream repeats some events.
 func (p *Position) AppendMoves(dst []byte, max int) ([]byte, bool) {
 	if p.id == 0 || len(p.next) > len(p.base) {
 		return dst, false
@@ -132,7 +132,7 @@ func (p *Position) AppendMoves(dst []byte, max int) ([]byte, bool) {
 	return out, len(out)-begin <= max
 }
 
-// Open stores all of the position under a new name, which costs bytes in proportion to the
+// Open stores the whole position under a new name, which costs bytes in proportion to the
 // logs, and renews it from then on until Close.
 func (p *Position) Open(ctx context.Context) error {
 	var name [8]byte
@@ -154,9 +154,9 @@ func (p *Position) Open(ctx context.Context) error {
 // Close ends the renewal of what Open stored.
 func (p *Position) Close() { p.s.streams.remove(p.id) }
 
-// Save writes a row of what has moved, if the last one is at least a second old, or older
-// the longer it was, and reports whether it did. It returns no error that may pass: events need not wait for it,
-// and it is not tried again for a while.
+// Save writes a row of the changes, if the last one is at least a second old, or older after a
+// long one, and reports whether it did. It returns no fault that may pass: events need not
+// wait for it, and it does not try again for a while.
 func (p *Position) Save(ctx context.Context) (bool, error) {
 	if p.id == 0 || time.Now().Before(p.due) {
 		return false, nil
@@ -189,7 +189,7 @@ func (p *Position) save(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if !isKept { // the account's later streams have taken its place, and may do so again
+	if !isKept { // evicted for later streams of the account, which may happen again
 		err := p.Open(ctx)
 		p.wait(storedLogBytes * len(p.next))
 		return err
@@ -203,15 +203,15 @@ func (p *Position) save(ctx context.Context) error {
 	return nil
 }
 
-// storedLogBytes is about what a log takes in a row.
+// storedLogBytes estimates the size of a log in a row.
 const storedLogBytes = 10
 
-// wait puts off the next row behind one of so many bytes.
+// wait delays the next row after one of that many bytes.
 func (p *Position) wait(bytes int) {
 	p.due = time.Now().Add(max(streamInterval, time.Duration(bytes)*time.Second/streamBytesPerSecond))
 }
 
-// rebase makes what was stored just now the base.
+// rebase makes the state that was just stored the base.
 func (p *Position) rebase() {
 	p.base, p.moved = p.base[:0], p.moved[:0]
 	for _, c := range p.next {
@@ -219,8 +219,7 @@ func (p *Position) rebase() {
 	}
 }
 
-// since encodes what has moved since a state, and the logs entered since then, and counts
-// the former.
+// since encodes the moves since a state, and the logs added since then, and counts the former.
 func (p *Position) since(state []int64) (row []byte, count int) {
 	var moves []byte
 	previous := -1
@@ -236,8 +235,8 @@ func (p *Position) since(state []int64) (row []byte, count int) {
 	return p.appendAdded(row, p.id, len(state)), count
 }
 
-// appendAdded appends the logs from an index on. Their names may be long, and strangers
-// choose them: a hash stands for each.
+// appendAdded appends the logs from an index on. Each is stored as a hash, since names may be
+// long and strangers choose them.
 func (p *Position) appendAdded(row []byte, id StreamID, from int) []byte {
 	for _, c := range p.next[from:] {
 		row = binary.BigEndian.AppendUint64(row, nameHash(id, c.Log))
@@ -246,25 +245,25 @@ func (p *Position) appendAdded(row []byte, id StreamID, from int) []byte {
 	return row
 }
 
-// nameHash returns the hash of a log's name in a stream. It is keyed by the stream's
-// random name, so that no two conversations can be made to share it beforehand.
+// nameHash returns the hash of a log's name in a stream. It is keyed by the stream's random
+// name, so that a collision of two conversations cannot be prepared.
 func nameHash(id StreamID, log ds.LogID) uint64 {
 	sum := sha256.Sum256(append(binary.BigEndian.AppendUint64([]byte("waxwing stream "), uint64(id)), log...))
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// storedSize bounds the bytes that a stream of so many logs ever has in the store, with
-// the rows to come.
+// storedSize bounds the bytes that a stream of that many logs ever has in the store, later
+// rows included.
 func storedSize(first, logs int) int64 {
 	const moveBytes, rowBytes = 6, 64
 	fine, checks := streamRowsKept*(rowBytes+moveBytes*min(logs, streamMovesMax)), streamChecksKept*(rowBytes+moveBytes*logs)
 	return int64(first + rowBytes + fine + checks)
 }
 
-// Resumed holds where a stream stood that is to be resumed.
+// Resumed holds the position of a stream that is to be resumed.
 type Resumed struct {
-	// IsExact reports whether it is where the client said; otherwise it is an earlier
-	// place, and some events will be repeated.
+	// IsExact reports whether it is the position that the client sent; otherwise it is an
+	// earlier one, and some events will be repeated.
 	IsExact bool
 
 	id   StreamID
@@ -277,8 +276,8 @@ type storedLog struct {
 	next int64
 }
 
-// Resume finds where a stream of the caller's device stood, of which the client has kept
-// a name and moves. It returns nil for one that is unknown, too old or of another device.
+// Resume finds the position of a stream of the caller's device by the name and the moves that
+// the client has kept. It returns nil for one that is unknown, too old or of another device.
 // Refusals: invalid_request for moves that no stream can have written.
 func (s *Service) Resume(ctx context.Context, who ds.Caller, id StreamID, moves []byte) (*Resumed, error) {
 	n, size, ok := uvarint(moves)
@@ -322,7 +321,7 @@ func (s *Service) Resume(ctx context.Context, who ds.Caller, id StreamID, moves 
 
 var refuseMoves = ds.Refuse(ds.InvalidRequest, "not a position of a stream")
 
-// apply moves r on by a row.
+// apply advances r by a row, and reports whether the row is valid.
 func (r *Resumed) apply(row []byte) bool {
 	count, size, ok := uvarint(row)
 	if !ok {
@@ -357,7 +356,7 @@ func (r *Resumed) apply(row []byte) bool {
 	return true
 }
 
-// uvarint reads a number that is written in its shortest form.
+// uvarint reads a number that is in its shortest form.
 func uvarint(raw []byte) (value uint64, size int, ok bool) {
 	value, size = binary.Uvarint(raw)
 	if size <= 0 || size > 1 && raw[size-1] == 0 {
@@ -366,8 +365,8 @@ func uvarint(raw []byte) (value uint64, size int, ok bool) {
 	return value, size, true
 }
 
-// Of returns what the stream wanted next of a log, and its index; 0 for a log that it did
-// not read.
+// Of returns the next number that the stream wanted of a log, and the log's index; 0 for a log
+// that it did not read.
 func (r *Resumed) Of(log ds.LogID) (next int64, index int) {
 	if r == nil {
 		return 0, -1
@@ -378,10 +377,10 @@ func (r *Resumed) Of(log ds.LogID) (next int64, index int) {
 	return 0, -1
 }
 
-// Len returns how many logs the stream read.
+// Len returns the number of logs that the stream read.
 func (r *Resumed) Len() int { return len(r.next) }
 
-// openStreams are the stored streams that are open on this node. The zero value has none.
+// openStreams holds the stored streams that are open on this node. The zero value is empty.
 type openStreams struct {
 	mu  sync.Mutex
 	ids map[StreamID]struct{} // mu guards it
@@ -412,8 +411,8 @@ func (o *openStreams) names() []string {
 	return list
 }
 
-// renewStreams notes at intervals that open streams are in use, so that what they stored
-// outlives them by streamLifetime.
+// renewStreams renews the open streams at intervals, so that their stored positions outlive
+// them by streamLifetime.
 func (s *Service) renewStreams(ctx context.Context) {
 	ticker := time.NewTicker(streamRenewal)
 	defer ticker.Stop()
@@ -424,13 +423,13 @@ func (s *Service) renewStreams(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		if err := s.RenewStreams(ctx); ctx.Err() == nil && !ds.IsUnavailable(err) { // a database that is away is logged by the store
+		if err := s.RenewStreams(ctx); ctx.Err() == nil && !ds.IsUnavailable(err) { // an unavailable database is logged by the store
 			renewing.Note(err)
 		}
 	}
 }
 
-// RenewStreams notes that the open streams of this node are in use.
+// RenewStreams records that the open streams of this node are in use.
 func (s *Service) RenewStreams(ctx context.Context) error {
 	for names := range slices.Chunk(s.streams.names(), positionsMax) {
 		if err := s.store.Update(ctx, func(tx *store.Tx) error { return tx.Streams.Renew(names) }); err != nil {
@@ -440,8 +439,7 @@ func (s *Service) RenewStreams(ctx context.Context) error {
 	return nil
 }
 
-// writePositions writes rows of streams, and says of each whether its stream is still
-// there.
+// writePositions writes rows of streams, and reports for each whether its stream still exists.
 func (s *Service) writePositions(ctx context.Context, list []store.StreamRow) (kept []bool, err error) {
 	bounds := store.StreamBounds{Streams: streamsStoredMax, Bytes: streamsBytesMax, Rows: streamRowsKept, CheckEvery: streamCheckEvery, Checks: streamChecksKept}
 	err = s.store.Update(ctx, func(tx *store.Tx) error {
@@ -453,8 +451,8 @@ func (s *Service) writePositions(ctx context.Context, list []store.StreamRow) (k
 	}
 	for _, r := range list {
 		if r.Opens && s.unchecked.opens(r, bounds) {
-			// Not in the transaction, which others wait for: it looks at all streams of the
-			// account. What a fault leaves, the next one deletes.
+			// Not in the transaction, which others wait for: it reads all streams of the
+			// account. After a fault the next call deletes the rest.
 			_ = s.evictStreams(ctx, r.Device.Account, bounds)
 		}
 	}
@@ -465,8 +463,8 @@ func (s *Service) writePositions(ctx context.Context, list []store.StreamRow) (k
 // checked. It belongs to the goroutine that writes streams.
 type uncheckedStreams map[ds.AccountID]struct{ streams, bytes int64 }
 
-// opens counts a stream, and reports whether the bounds of its account have to be checked
-// now: they are after each 64th part of them, and after those that are not known.
+// opens counts a stream, and reports whether the bounds of its account have to be checked now:
+// after each 64th part of them, and for accounts that are not known.
 func (u uncheckedStreams) opens(r store.StreamRow, bounds store.StreamBounds) bool {
 	n, isKnown := u[r.Device.Account]
 	n.streams++
@@ -483,7 +481,7 @@ func (u uncheckedStreams) opens(r store.StreamRow, bounds store.StreamBounds) bo
 }
 
 // evictStreams deletes streams of an account that exceeds its bounds, and some more, so that
-// this is not for each one that opens.
+// not every stream that opens needs this.
 func (s *Service) evictStreams(ctx context.Context, account ds.AccountID, bounds store.StreamBounds) error {
 	names, err := s.excessStreams(ctx, account, bounds)
 	if err != nil || len(names) == 0 {

@@ -9,9 +9,9 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Reaction is an Op that puts a reaction of the caller's to a message, or takes it back,
-// by a control record, which is its result. Refusals: also invalid_request (bad reaction;
-// already there), limit_exceeded, not_found (no such message; no such reaction).
+// Reaction is an Op that adds a reaction of the caller to a message, or removes it, by a
+// control record, which is its result. Refusals: also invalid_request (bad reaction; already
+// present), limit_exceeded, not_found (no such message; no such reaction).
 type Reaction struct {
 	ConversationID ds.ConversationID
 	MessageID      ds.MessageID
@@ -36,7 +36,7 @@ func (Reaction) limits() []string { return []string{limits.Sends} }
 
 func (Reaction) may(*conversation, *action, int64) error { return nil }
 
-// key names the caller's reactions to the message.
+// key returns the key of the caller's reactions to the message.
 func (in Reaction) key(a *action) store.ReactionKey {
 	return store.ReactionKey{Conversation: in.ConversationID, MessageID: in.MessageID, Account: a.who.Account}
 }

@@ -11,7 +11,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// recipientBytes is what a list of recipients keeps alive, with what enteredBy makes of it.
+// recipientBytes returns the bytes that recipients and their enteredBy keep alive.
 func recipientBytes(to []Recipient) int {
 	n := 0
 	for _, r := range to {
@@ -20,13 +20,13 @@ func recipientBytes(to []Recipient) int {
 	return n
 }
 
-// knownPackages is what the directory knows of the key packages of one change.
+// knownPackages holds the directory's data about the key packages of one change.
 type knownPackages struct {
 	owners     map[string]ds.Device // by ref
 	publishers map[ds.AccountID]bool
 }
 
-// findRecipients says whom a Welcome is for.
+// findRecipients returns the recipients of a Welcome.
 func (s *Service) findRecipients(ctx context.Context, b Bundle) ([]Recipient, error) {
 	refs := welcomeRefs(b.Welcome)
 	if len(refs)+len(b.Packages) == 0 {
@@ -50,7 +50,7 @@ func (s *Service) findRecipients(ctx context.Context, b Bundle) ([]Recipient, er
 	return recipientsOf(b, refs, known)
 }
 
-// readWelcome reads a Welcome, by itself or as an MLSMessage; nil if it is none.
+// readWelcome parses a Welcome, alone or in an MLSMessage; it returns nil if it is invalid.
 func readWelcome(data []byte) *wire.Welcome {
 	var m wire.Message
 	if err := wire.Unmarshal(data, &m); err == nil && m.Welcome != nil {
@@ -63,7 +63,7 @@ func readWelcome(data []byte) *wire.Welcome {
 	return w
 }
 
-// welcomeRefs are the key packages that a Welcome says it is for, once each.
+// welcomeRefs returns the refs of the key packages that a Welcome is for, once each.
 func welcomeRefs(welcome []byte) []string {
 	w := readWelcome(welcome)
 	if w == nil {
@@ -77,9 +77,9 @@ func welcomeRefs(welcome []byte) []string {
 	return slices.Compact(refs)
 }
 
-// recipientsOf finds the recipients of a Welcome: by the key packages that it names,
-// where the directory or the caller says whose they are; what is left over is for any
-// device of the accounts that are to be added and have none yet.
+// recipientsOf finds the recipients of a Welcome by the key packages that it names, if the
+// directory or the caller knows their owners. If some are unknown, each account to be added
+// that has no recipient yet gets one, for any of its devices.
 func recipientsOf(b Bundle, refs []string, known knownPackages) ([]Recipient, error) {
 	if len(refs) > recipientsMax {
 		return nil, ds.Refuse(ds.InvalidRequest, "the welcome is for too many devices").Because(ds.BadCommit)
@@ -123,7 +123,7 @@ func recipientsOf(b Bundle, refs []string, known knownPackages) ([]Recipient, er
 	return list, nil
 }
 
-// enteredBy is what a Welcome's recipients say of devices and key packages.
+// enteredBy returns the devices and key packages of a Welcome's recipients.
 func enteredBy(to []Recipient) (e store.Entered) {
 	for _, r := range to {
 		if r.Device.ID != "" {

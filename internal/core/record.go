@@ -9,7 +9,7 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Whole is something that a page left in the store, and the leave to hold it until Release.
+// Whole is a record or Welcome that a page left in the store, with the turn to hold it.
 type Whole struct {
 	*Turn
 	Record  ds.Record
@@ -17,10 +17,10 @@ type Whole struct {
 	Welcome []byte // in place of the record
 }
 
-// Record reads one message of a conversation for those who may read there: members, and
-// with mayBeFormer former ones within their last stay, as they may follow it. An unknown
-// conversation is answered as one that the caller is no member of. Refusals: forbidden,
-// not_found, replay_window_exceeded, rate_limited.
+// Record reads one message of a conversation for members, and with mayBeFormer for former
+// members within their last stay, as they may follow it. An unknown conversation is refused
+// like one that the caller is not a member of. Refusals: forbidden, not_found,
+// replay_window_exceeded, rate_limited.
 func (s *Service) Record(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64, mayBeFormer bool, cut func()) (*Whole, error) {
 	if !ds.IsValidID(string(id)) {
 		return nil, refuseNotMember
@@ -42,7 +42,7 @@ func (s *Service) Record(ctx context.Context, who ds.Caller, id ds.ConversationI
 	if err != nil {
 		return nil, err
 	}
-	for i := range list { // control records stand between messages
+	for i := range list { // there are control records between messages
 		if r := &list[i]; r.Seq == seq && (at.Stay.Until == 0 || at.Stay.From <= r.Pos && r.Pos <= at.Stay.Until) {
 			return s.whole(ctx, who, r, at.Home, cut)
 		}
@@ -64,8 +64,8 @@ func (s *Service) whole(ctx context.Context, who ds.Caller, r *ds.Record, home s
 	return &Whole{Turn: turn, Record: *r, Home: home}, nil
 }
 
-// Welcome reads one Welcome for a device that it is for. Refusals: not_found, also for one
-// that is for others; rate_limited.
+// Welcome reads one Welcome for one of its recipient devices. Refusals: not_found, also for a
+// Welcome for others; rate_limited.
 func (s *Service) Welcome(ctx context.Context, who ds.Caller, id string, cut func()) (*Whole, error) {
 	if err := s.limits.Take(limits.RecordReads, string(who.Account)); err != nil {
 		return nil, err

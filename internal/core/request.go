@@ -12,7 +12,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// request is one thing that a flusher is asked to do to one conversation.
+// request is a change of one conversation that a flusher is to make.
 type request struct {
 	conversation ds.ConversationID
 	who          ds.Caller
@@ -23,15 +23,15 @@ type request struct {
 
 	deadline time.Time
 	err      error         // valid once the request is answered
-	done     chan struct{} // closed with the answer, if somebody waits for it
+	done     chan struct{} // closed with the answer, if a caller waits for it
 	tell     func()        // else called with it
 
 	state      atomic.Int32 // waiting, taken, or abandoned
 	isAnswered atomic.Bool
 	order      uint64    // of arrival, within the flusher
-	tries      int       // for a lock that somebody else had
+	tries      int       // for a lock that another transaction held
 	due        time.Time // of the next try
-	isSingle   bool      // it runs by itself, for a batch that it was in failed
+	isSingle   bool      // it runs alone, because a batch with it failed
 	bill       bill
 }
 
@@ -47,12 +47,12 @@ const (
 	abandoned
 )
 
-// errLate is the answer to what a store that hardly moves leaves no time for.
+// errLate is the answer to requests for which a slow store leaves no time.
 var errLate = ds.Unavailable(errors.New("the request waited too long for the store"))
 
 var errBusy = ds.Unavailable(errors.New("what this request changes is busy elsewhere"))
 
-// answer is the end of the request. It is called once, by whoever took it.
+// answer ends the request with its answer. It is called once, see finish.
 func (r *request) answer(err error) {
 	r.err = err
 	if r.tell != nil {
@@ -62,9 +62,9 @@ func (r *request) answer(err error) {
 	close(r.done)
 }
 
-// begin hands a request to its conversation's flusher. Requests for one conversation
-// that are handed over one after the other take effect in that order. If there is an
-// error, it is the answer; otherwise the request will be answered.
+// begin passes a request to its conversation's flusher. Requests for one conversation that are
+// passed one after the other take effect in that order. If there is an error, it is the
+// answer; otherwise the request will be answered.
 func (s *Service) begin(r *request) error {
 	if err := r.checkNames(); err != nil {
 		return err
@@ -89,13 +89,13 @@ func (s *Service) begin(r *request) error {
 	}
 	select {
 	case <-f.ended:
-		f.refuseRest() // nobody else does any more
+		f.refuseRest() // the flusher does not any more
 	default:
 	}
 	return nil
 }
 
-// checkNames refuses a request whose names are none, before anything of it is kept.
+// checkNames refuses a request with invalid names, before anything of it is kept.
 func (r *request) checkNames() error {
 	switch {
 	case len(r.who.Account) > ds.AccountBytesMax || len(r.who.Device) > deviceNameBytesMax:
@@ -108,7 +108,7 @@ func (r *request) checkNames() error {
 	return checkConversationID(r.conversation)
 }
 
-// nameBytes is what a list of accounts keeps alive.
+// nameBytes returns the bytes that a list of accounts keeps alive.
 func nameBytes(accounts []ds.AccountID) int {
 	n := 0
 	for _, account := range accounts {
@@ -117,8 +117,8 @@ func nameBytes(accounts []ds.AccountID) int {
 	return n
 }
 
-// weight is what a request counts as within the bytes of a batch: itself, and what may be
-// loaded for it.
+// weight returns the bytes of a request within a batch: its own, and those that may be loaded
+// for it.
 func (r *request) weight() int {
 	if r.needs.Everyone {
 		return r.bytes + everyoneBytes
@@ -128,9 +128,8 @@ func (r *request) weight() int {
 
 var errFull = ds.Unavailable(errors.New("too many requests are waiting"))
 
-// submit is begin for a caller that waits for the answer. One that goes away before
-// its request was taken withdraws it; afterwards the outcome is unknown to it and
-// reported as unavailable.
+// submit does the work of begin and waits for the answer. If ctx ends before the request is
+// taken, it is withdrawn; afterwards its outcome is unknown and reported as unavailable.
 func (s *Service) submit(ctx context.Context, r *request) error {
 	r.done = make(chan struct{})
 	if err := s.begin(r); err != nil {
@@ -145,9 +144,9 @@ func (s *Service) submit(ctx context.Context, r *request) error {
 	}
 }
 
-// refuseRest answers what came while the flusher ended. Whoever enqueues looks
-// whether it has ended afterwards, and it looks into the queue after it has, so that
-// one of the two finds the request.
+// refuseRest answers requests that arrived while the flusher ended. begin checks after it has
+// enqueued whether the flusher has ended, and the flusher checks the queue after it has, so
+// that one of the two finds the request.
 func (f *flusher) refuseRest() {
 	for {
 		select {
@@ -159,8 +158,8 @@ func (f *flusher) refuseRest() {
 	}
 }
 
-// end is finish for a request that has been in a batch: it counts what became of it, now
-// that nothing can change that any more. Only the flusher itself ends a request.
+// end does the work of finish for a request that has been in a batch: it counts its outcome,
+// which is final now. Only the flusher itself ends a request.
 func (f *flusher) end(r *request, err error) {
 	r.bill.Settle(f.s.limits, err)
 	if r.bill.isRepeat && err == nil {
@@ -180,9 +179,9 @@ func (f *flusher) finish(r *request, err error) {
 	}
 }
 
-// watch answers for a flusher whose store does not come back from one attempt, as
-// with a disk that hangs: the requests of the attempt, whose outcome is then unknown,
-// what is held, and whatever waits or comes meanwhile. It ends when over is called.
+// watch answers requests while the store does not return from one attempt, as with a disk that
+// hangs: those of the attempt, with an unknown outcome, the held ones, and all that wait or
+// arrive meanwhile. It ends when over is called.
 func (f *flusher) watch(batch []*request) (over func()) {
 	stuck := batch
 	if f.heldRequests > 0 {
@@ -211,14 +210,12 @@ func (f *flusher) watch(batch []*request) (over func()) {
 	}
 }
 
-// line is what is held back of one conversation, in the order of arrival: its first
-// request waits for a lock that another node has, or for a try by itself; the others
-// wait behind it.
+// line holds the held requests of one conversation, in order of arrival: the first waits for a
+// lock that another node has, or for an attempt alone; the others wait behind it.
 type line []*request
 
-// hold keeps a request for another try. The first tries pass over what is still
-// locked; then it waits for its locks in a transaction of its own, where it keeps
-// nobody else from being written.
+// hold keeps a request for another attempt. The first attempts skip locked heads; later ones
+// wait for the locks in a transaction of their own, where they delay no other request.
 func (f *flusher) hold(r *request) {
 	r.tries++
 	r.due = time.Now().Add(holdDelay * time.Duration(r.tries))
@@ -228,7 +225,7 @@ func (f *flusher) hold(r *request) {
 	f.keep(r)
 }
 
-// keep enters a request into its conversation's line.
+// keep adds a request to its conversation's line.
 func (f *flusher) keep(r *request) {
 	if f.heldRequests >= queueRequestsMax {
 		f.end(r, errBusy)
@@ -243,17 +240,17 @@ func (f *flusher) keep(r *request) {
 	f.held[r.conversation] = slices.Insert(l, i, r)
 }
 
-// isBehind says whether an earlier request for the same conversation is held.
+// isBehind reports whether an earlier request for the same conversation is held.
 func (f *flusher) isBehind(r *request) bool {
 	l := f.held[r.conversation]
 	return len(l) > 0 && l[0].order < r.order
 }
 
-// isAlone says whether the next try waits for its locks, by itself.
+// isAlone reports whether the next attempt waits for its locks, alone.
 func (r *request) isAlone() bool { return r.tries >= holdTries }
 
-// retryAlone runs the requests that are due and run by themselves, until the time of
-// a turn is spent: each may wait for its locks, and the queue waits for all of them.
+// retryAlone runs the requests that are due and run alone, until holdAloneTurn has passed:
+// each may wait for its locks, and the queue waits for all of them.
 func (f *flusher) retryAlone() {
 	for began := time.Now(); ; {
 		r := f.takeAlone()
@@ -267,8 +264,8 @@ func (f *flusher) retryAlone() {
 	}
 }
 
-// takeAlone takes out the request that is due for the longest time of those that run
-// by themselves and are the first of their line; nil if there is none.
+// takeAlone removes and returns the request that has been due longest, of those that run alone
+// and are the first of their line; nil if there is none.
 func (f *flusher) takeAlone() *request {
 	f.expire()
 	now := time.Now()
@@ -288,8 +285,8 @@ func (f *flusher) takeAlone() *request {
 	return first
 }
 
-// takeHeld takes out held requests that are due and may share a batch, whole lines of
-// them as far as they fit. One fits always.
+// takeHeld removes and returns held requests that are due and may share a batch, whole lines
+// of them as far as they fit. One always fits.
 func (f *flusher) takeHeld(countMax, bytesMax int) []*request {
 	f.expire()
 	var due []*request
@@ -306,7 +303,7 @@ func (f *flusher) takeHeld(countMax, bytesMax int) []*request {
 	return due
 }
 
-// leave takes the first n out of a line.
+// leave removes the first n requests of a line.
 func (f *flusher) leave(id ds.ConversationID, n int) {
 	f.heldRequests -= n
 	if f.held[id] = f.held[id][n:]; len(f.held[id]) == 0 {
@@ -314,7 +311,8 @@ func (f *flusher) leave(id ds.ConversationID, n int) {
 	}
 }
 
-// expire answers those who have waited too long and drops who was answered already.
+// expire answers requests that have waited too long and drops those that were answered
+// already.
 func (f *flusher) expire() {
 	now := time.Now()
 	for id, l := range f.held {
@@ -334,7 +332,7 @@ func (f *flusher) expire() {
 	}
 }
 
-// nextDue is when the next held request is to be tried again.
+// nextDue returns the time at which the next held request is due.
 func (f *flusher) nextDue() (due time.Time) {
 	for _, l := range f.held {
 		if due.IsZero() || l[0].due.Before(due) {

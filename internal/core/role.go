@@ -11,7 +11,7 @@ import (
 
 // A conversation with members has one owner. To the AT Protocol's clients the owner is
 // an admin like the others: it can be demoted and may leave, and ownership then passes
-// to whoever has been there for the longest time, an admin if there is another.
+// to the longest-standing other admin, else to the longest-standing other member.
 
 var (
 	refuseLastAdmin = ds.Refuse(ds.InvalidRequest, "the conversation would have no admin").Because(ds.LastAdmin)
@@ -20,10 +20,10 @@ var (
 	refuseNotSo     = ds.Refuse(ds.InvalidRequest, "the member has another role")
 )
 
-// ChangeRole is an Op that gives a member a role that is more than its own, ds.Admin or
-// ds.Moderator, or with Take takes that role from it, which then is a plain member. Only
-// owner and admins may, and every member may take its own. Refusals: also invalid_request
-// because of ds.TargetNotMember, ds.AlreadyDone, or ds.LastAdmin.
+// ChangeRole is an Op that gives a member a higher role, ds.Admin or ds.Moderator, or with
+// Take revokes that role, which makes it a plain member. Only owner and admins may do so, and
+// every member may revoke its own. Refusals: also invalid_request because of
+// ds.TargetNotMember, ds.AlreadyDone, or ds.LastAdmin.
 type ChangeRole struct {
 	ConversationID ds.ConversationID
 	Account        ds.AccountID
@@ -87,8 +87,8 @@ func rank(r ds.Role) int {
 	return map[ds.Role]int{ds.Plain: 1, ds.Moderator: 2, ds.Admin: 3, ds.Owner: 4}[r]
 }
 
-// standing lists the members other than account, the longest-standing first. It needs
-// everyone loaded.
+// standing lists the members other than but, the longest-standing first. All members must be
+// loaded.
 func (c *conversation) standing(but ds.AccountID) []ds.AccountID {
 	var list []ds.AccountID
 	for account := range c.current {
@@ -105,8 +105,8 @@ func (c *conversation) hasOtherAdmin(account ds.AccountID) bool {
 	return slices.ContainsFunc(c.standing(account), func(a ds.AccountID) bool { return c.role(a).MayManage() })
 }
 
-// succeed passes ownership on from its present holder: to the longest-standing other
-// admin, else to the longest-standing other member, if there is any.
+// succeed passes ownership from its present holder to the longest-standing other admin, else
+// to the longest-standing other member, if there is one.
 func (c *conversation) succeed(from ds.AccountID, nowMS int64) {
 	others := c.standing(from)
 	if len(others) == 0 {
@@ -119,8 +119,8 @@ func (c *conversation) succeed(from ds.AccountID, nowMS int64) {
 	c.changeRole(from, heir, ds.Owner, nowMS)
 }
 
-// changeRole gives a member another role by a control record of its own, so that
-// every reader of the log sees who may do what, and since when.
+// changeRole changes the role of a member by a control record of its own, so that every reader
+// of the log knows each role and when it began.
 func (c *conversation) changeRole(by, account ds.AccountID, role ds.Role, nowMS int64) {
 	r := c.note(ds.Roles, ds.RoleChange{By: by, Account: account, Role: role}, nowMS)
 	stay, _ := c.stay(account)
@@ -129,16 +129,16 @@ func (c *conversation) changeRole(by, account ds.AccountID, role ds.Role, nowMS 
 	c.out.Roles = append(c.out.Roles, store.Stay{Conversation: c.head.ID, Account: account, Interval: stay, AtMS: r.CreatedMS, By: by})
 }
 
-// mayAdd is who may bring others in: owner and admins, and everybody where the rules of
-// the conversation say so.
+// mayAdd reports whether an account may add members: owner and admins may, and every member if
+// the rules of the conversation say so.
 func (c *conversation) mayAdd(account ds.AccountID) bool {
 	role := c.role(account)
 	return role.MayManage() || role != ds.NoRole && c.head.Policy.AllowMemberAdd && !c.head.Policy.RequireAdminApproval
 }
 
-// mayRemove is who may put whom out: nobody the owner; owner and admins everybody else;
-// moderators plain members; and so everybody where the rules of the conversation say it.
-// One who is no member may be named by whoever may remove plain members.
+// mayRemove reports whether an account may remove target. Owner and admins may remove every
+// member but the owner; moderators, and all members if the rules of the conversation say so,
+// may remove plain members. A target that is not a member counts as a plain one.
 func (c *conversation) mayRemove(account, target ds.AccountID) bool {
 	role, has := c.role(account), c.role(target)
 	switch {

@@ -6,17 +6,16 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// PolicyChange says which rules of a conversation are to be others; nil leaves one as
-// it is.
+// PolicyChange holds new values of rules of a conversation; nil leaves a rule unchanged.
 type PolicyChange struct {
 	AllowExternalCommits, RequireInviteForJoin, AllowRejoin, PreventRemovingLastAdmin *bool
 	AllowInvites, AdminOnlyInvites, AllowMemberAdd, AllowMemberRemove                 *bool
 	RequireAdminApproval                                                              *bool
-	RejoinWindowDays                                                                  *int64 // 0: without end
+	RejoinWindowDays                                                                  *int64 // 0: unlimited
 	MaxMembers                                                                        *int64 // 2 to 1000
 }
 
-// apply is p with the change.
+// apply returns p with the change.
 func (change PolicyChange) apply(p ds.Policy) ds.Policy {
 	for _, flag := range []struct{ to, from *bool }{
 		{&p.AllowExternalCommits, change.AllowExternalCommits}, {&p.RequireInviteForJoin, change.RequireInviteForJoin},
@@ -38,9 +37,8 @@ func (change PolicyChange) apply(p ds.Policy) ds.Policy {
 	return p
 }
 
-// Settings is an Op that changes the rules of a conversation. Nobody is put out by them:
-// where there are more members than there may be, no further one enters. Only owner and
-// admins may.
+// Settings is an Op that changes the rules of a conversation. It removes no member: if there
+// are more members than allowed, no further one may enter. Only owner and admins may do so.
 type Settings struct {
 	ConversationID ds.ConversationID
 	Policy         PolicyChange

@@ -8,21 +8,20 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// shared answers requests together: those that come while a batch is under way share
-// the next one. It is for what a thousand clients do at the same moment, when they
-// come back.
+// shared runs requests together: those that arrive during a batch share the next one. It is
+// for requests that a thousand clients make at the same moment, when they reconnect.
 type shared[In, Out any] struct {
 	most int          // requests in a batch
 	size func(In) int // bytes that a request keeps alive
 	// do answers a batch; its answers are parallel to the requests.
 	do      func(context.Context, []In) ([]Out, error)
-	closing <-chan struct{} // nothing is answered any more once it is closed
+	closing <-chan struct{} // no request is answered once it is closed
 	wake    chan struct{}   // holds a token while waiting may not be empty
 
 	mu          sync.Mutex
-	waiting     map[uint64]*sharedJob[In, Out] // by the order of their coming; mu guards it and what follows
+	waiting     map[uint64]*sharedJob[In, Out] // by order of arrival; mu guards it and the fields below
 	first, next uint64                         // the numbers of waiting are from first up to next
-	bytes       int                            // of what waits
+	bytes       int                            // of waiting requests
 }
 
 var errSharedFull = ds.Unavailable(errors.New("too many requests wait for the store"))
@@ -30,7 +29,7 @@ var errSharedFull = ds.Unavailable(errors.New("too many requests wait for the st
 type sharedJob[In, Out any] struct {
 	in   In
 	size int
-	done chan struct{} // is closed behind out and err
+	done chan struct{} // closed after out and err are set
 	out  Out
 	err  error
 }
@@ -39,10 +38,9 @@ func newShared[In, Out any](closing <-chan struct{}, most int, size func(In) int
 	return &shared[In, Out]{most: most, size: size, do: do, closing: closing, wake: make(chan struct{}, 1), waiting: map[uint64]*sharedJob[In, Out]{}}
 }
 
-// ask waits for the answer to one request, which comes of a batch that begins after the
-// call; it does not wait longer than ctx, nor than requestTimeout. When it gives up on a
-// batch that is under way, the request may still be done. Where too much waits already, the
-// answer is a fault that may pass, at once.
+// ask waits for the answer to one request, from a batch that begins after the call; it waits
+// no longer than ctx and requestTimeout. If it gives up during the batch, the request may
+// still be done. If too much waits already, it returns a fault that may pass, at once.
 func (s *shared[In, Out]) ask(ctx context.Context, in In) (out Out, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -67,11 +65,11 @@ func (s *shared[In, Out]) ask(ctx context.Context, in In) (out Out, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.drop(place) // does nothing where a batch has it
+	s.drop(place) // does nothing if a batch has it
 	return out, err
 }
 
-// drop takes a job out of those that wait; nil if it is none of them. The caller holds mu.
+// drop removes and returns a waiting job; nil if it does not wait. The caller holds mu.
 func (s *shared[In, Out]) drop(place uint64) *sharedJob[In, Out] {
 	job := s.waiting[place]
 	if job != nil {
@@ -88,7 +86,7 @@ func (s *shared[In, Out]) signal() {
 	}
 }
 
-// run answers batch after batch until ctx ends. No caller's going away disturbs the
+// run answers batch after batch until ctx ends. A caller that gives up does not affect the
 // others in its batch.
 func (s *shared[In, Out]) run(ctx context.Context) {
 	for {
@@ -101,13 +99,13 @@ func (s *shared[In, Out]) run(ctx context.Context) {
 	}
 }
 
-// batch answers those who have waited longest.
+// batch answers the requests that have waited longest.
 func (s *shared[In, Out]) batch(ctx context.Context) {
 	s.mu.Lock()
 	n := min(len(s.waiting), s.most)
 	jobs := make([]*sharedJob[In, Out], 0, n)
 	for ; len(jobs) < n; s.first++ {
-		if job := s.drop(s.first); job != nil { // the others went away
+		if job := s.drop(s.first); job != nil { // the others were withdrawn
 			jobs = append(jobs, job)
 		}
 	}
@@ -116,7 +114,7 @@ func (s *shared[In, Out]) batch(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	if n == 0 {
-		return // they went away
+		return // all were withdrawn
 	}
 	requests := make([]In, n)
 	for i, j := range jobs {

@@ -7,15 +7,15 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Start is where a follow begins to read a log.
+// Start is a log to follow, and the position at which to begin.
 type Start struct {
-	Conversation ds.ConversationID // "" stands for the caller's account log
+	Conversation ds.ConversationID // "" for the caller's account log
 	From         Origin
-	// MayBeLost passes over the conversation if the caller is not a member; otherwise that
-	// refuses all starts of the call.
+	// MayBeLost skips the conversation if the caller is not a member; otherwise that refuses
+	// all starts of the call.
 	MayBeLost bool
-	// MayBePruned begins with the earliest message there is if the origin is a seq that is
-	// gone.
+	// MayBePruned begins with the earliest stored message if the origin is a seq that is
+	// pruned.
 	MayBePruned bool
 }
 
@@ -37,8 +37,8 @@ const (
 
 // The origins that need no number.
 var (
-	AtHead = Origin{by: byHead} // only what is still to come
-	AtJoin = Origin{by: byJoin} // the record with which the caller's stay began, and what follows
+	AtHead = Origin{by: byHead} // only future records
+	AtJoin = Origin{by: byJoin} // the record with which the caller's stay began, and later ones
 )
 
 // FromSeq returns the origin that begins with the message seq; 0 is the stored cursor.
@@ -49,24 +49,24 @@ func FromSeq(seq int64) Origin {
 	return Origin{bySeq, seq}
 }
 
-// AfterPos returns the origin behind the record pos.
+// AfterPos returns the origin after the record pos.
 func AfterPos(pos int64) Origin { return Origin{byPos, pos} }
 
 // isSeq reports whether the origin counts messages, as the stored cursor does.
 func (o Origin) isSeq() bool { return o.by == byCursor || o.by == bySeq }
 
-// Begun is where a follow has begun.
+// Begun is the position at which a follow has begun.
 type Begun struct {
 	Pos     int64 // of the record before the first that will be read
 	Seq     int64 // of the first message, where the origin was a seq or the cursor
 	Head    int64 // pos of the last record there was
 	IsLost  bool  // the caller is not a member
-	IsReset bool  // what followed the pos is not there any more, so it began at the head
+	IsReset bool  // the records after the pos are not stored, so it began at the head
 }
 
-// Follow begins to read logs, in one snapshot: all of them or, at the first refusal, none.
-// A log that is already followed starts again there. A former member, where those may read
-// on, is refused unless its start is before the record that ended its stay. Refusals:
+// Follow begins to read logs, in one snapshot: all of them or, at the first refusal, none. A
+// log that is already followed starts again at the new position. A former member, if those may
+// read on, is refused unless its start is before the record that ended its stay. Refusals:
 // forbidden, replay_window_exceeded, limit_exceeded.
 func (f *Follower) Follow(ctx context.Context, starts ...Start) ([]Begun, error) {
 	if err := f.checkStarts(starts); err != nil || len(starts) == 0 {
@@ -103,8 +103,8 @@ func (s Start) log(who ds.Caller) ds.LogID {
 	return ds.ConversationLog(s.Conversation)
 }
 
-// checkStarts refuses starts that must not be lost where their conversation cannot exist
-// or the account's bound leaves no room for them.
+// checkStarts refuses starts without MayBeLost if their conversation cannot exist or the
+// account's bound leaves no room for them.
 func (f *Follower) checkStarts(starts []Start) error {
 	n := 0
 	for _, start := range starts {
@@ -121,8 +121,8 @@ func (f *Follower) checkStarts(starts []Start) error {
 	return nil
 }
 
-// readings reads what the follows of registered logs begin with. Pending cursors are read
-// before the snapshot: what is flushed in between is then in both, not in neither.
+// readings reads the data with which the follows of registered logs begin. Pending cursors are
+// read before the snapshot: one that is flushed in between is then in both, not in neither.
 func (f *Follower) readings(ctx context.Context, starts []Start) ([]store.Reading, error) {
 	device := f.who.AsDevice()
 	if len(starts) == 1 {
@@ -161,8 +161,8 @@ func (f *Follower) readings(ctx context.Context, starts []Start) ([]store.Readin
 	return list, nil
 }
 
-// wanted is the start as the store takes it. One by pos reads from the earliest message, to
-// learn where that is.
+// wanted returns the start in the store's form. One by pos reads from the earliest message, to
+// find its position.
 func (s Start) wanted(device ds.Device, pending int64) store.Start {
 	w := store.Start{Device: device, Conversation: s.Conversation, FromSeq: 1}
 	if s.From.isSeq() {
@@ -171,7 +171,7 @@ func (s Start) wanted(device ds.Device, pending int64) store.Start {
 	return w
 }
 
-// deviceReading reads the head of the caller's account log, and its device's cursor there.
+// deviceReading reads the head of the caller's account log, and its device's cursor in it.
 func (f *Follower) deviceReading(ctx context.Context, pending int64) (at store.Reading, err error) {
 	err = f.s.store.Read(ctx, func(tx *store.Tx) (err error) {
 		at.Pos, at.FromSeq, err = tx.Logs.DeviceReading(f.who.AsDevice())
@@ -189,7 +189,7 @@ func (s *Service) findReadings(ctx context.Context, starts []store.Start) (readi
 	return readings, err
 }
 
-// readingsInTurn is findReadings in a turn of its own where there are many.
+// readingsInTurn does the work of findReadings, in a turn of its own if there are many starts.
 func (s *Service) readingsInTurn(ctx context.Context, who ds.AccountID, starts []store.Start) ([]store.Reading, error) {
 	turn, err := s.turnFor(ctx, who, len(starts))
 	if err != nil {
@@ -199,7 +199,7 @@ func (s *Service) readingsInTurn(ctx context.Context, who ds.AccountID, starts [
 	return s.findReadings(ctx, starts)
 }
 
-// begin finds where a follow starts, of one snapshot with the membership check.
+// begin sets the position of a follow, from the snapshot of the membership check.
 func (f *Follower) begin(next *follow, at store.Reading, start Start) (Begun, error) {
 	if start.Conversation == "" {
 		return next.beginAccount(at, start.From), nil
@@ -214,8 +214,8 @@ func (f *Follower) begin(next *follow, at store.Reading, start Start) (Begun, er
 	}
 	next.home, next.asOf, next.goal, next.head = at.Home, at.Pos, at.Pos, at.Seq
 	if last.Until != 0 {
-		// The stay is read like any other: it ends with the record that says so, which
-		// comes before the follow has caught up.
+		// The stay is read like any other: it ends with the record of its end, which
+		// is read before the follow has caught up.
 		if b.Pos >= last.Until {
 			return Begun{}, refuseNotMember
 		}

@@ -11,34 +11,34 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// conversation is what one batch knows of one conversation: the head and whatever
-// its requests asked to have loaded, moved on by the decisions of the same batch.
-// Rules read it and change it only through the methods below; they touch no database.
+// conversation holds the state of one conversation in one batch: the head and the data that
+// its requests loaded, updated by the decisions of the same batch. Rules read it and change it
+// only through the methods below; they touch no database.
 type conversation struct {
 	head    ds.Conversation
 	exists  bool
 	created bool // by this batch
 	touched bool // written to by this batch
 	trusted bool // taken from memory, not locked
-	// hasMoved: memory was wrong, and what was decided over it is void.
+	// hasMoved: memory was outdated, and the decisions on it are void.
 	hasMoved bool
 
 	before ds.Conversation
 	now    time.Time // of the batch, for limits
 	bill   *bill     // of the request that is decided
 
-	known     *knownConversation             // what is remembered of it, never written to here; or nil
-	intervals map[ds.AccountID][]ds.Interval // stays that the batch has loaded or changed; they hide what is known
-	current   map[ds.AccountID]ds.Interval   // the stay of each member, where a request asked for everyone; else nil
+	known     *knownConversation             // its state in memory, never written to here; or nil
+	intervals map[ds.AccountID][]ds.Interval // stays that the batch has loaded or changed; they override known
+	current   map[ds.AccountID]ds.Interval   // the stay of each member, if a request needs everyone; else nil
 	answers   map[ds.MessageID]store.Answer
-	reactions map[store.ReactionKey][]string // those that requests asked for
+	reactions map[store.ReactionKey][]string // those that requests need
 
-	infoEpoch int64 // of the stored GroupInfo, where requests asked for it; -1 where there is none or it is unknown
+	infoEpoch int64 // of the stored GroupInfo, if requests need it; -1 if there is none or it is unknown
 
 	out *store.Batch // what the batch writes, shared by its conversations
 }
 
-// isMember says whether account is in the conversation now.
+// isMember reports whether account is in the conversation now.
 func (c *conversation) isMember(account ds.AccountID) bool { return c.role(account) != ds.NoRole }
 
 // stays lists the stays of an account, oldest first. The list must not be written to.
@@ -49,8 +49,8 @@ func (c *conversation) stays(account ds.AccountID) []ds.Interval {
 	return c.known.intervals[account]
 }
 
-// hasStays reports whether stays need not be loaded for account: they are remembered or
-// have been loaded, be there any or not.
+// hasStays reports whether stays need not be loaded for account: they are in memory or have
+// been loaded, even if there are none.
 func (c *conversation) hasStays(account ds.AccountID) bool {
 	_, isHere := c.intervals[account]
 	if !isHere && c.known != nil {
@@ -59,7 +59,7 @@ func (c *conversation) hasStays(account ds.AccountID) bool {
 	return isHere
 }
 
-// setStays notes the stays of an account in the batch.
+// setStays stores the stays of an account in the batch.
 func (c *conversation) setStays(account ds.AccountID, stays []ds.Interval) {
 	if c.intervals == nil {
 		c.intervals = map[ds.AccountID][]ds.Interval{}
@@ -67,7 +67,7 @@ func (c *conversation) setStays(account ds.AccountID, stays []ds.Interval) {
 	c.intervals[account] = stays
 }
 
-// stay is the present stay of a member.
+// stay returns the present stay of a member.
 func (c *conversation) stay(account ds.AccountID) (stay ds.Interval, isMember bool) {
 	if stay, isMember = c.current[account]; isMember {
 		return stay, true
@@ -78,8 +78,8 @@ func (c *conversation) stay(account ds.AccountID) (stay ds.Interval, isMember bo
 	return ds.Interval{}, false
 }
 
-// change replaces the present stay of a member, which its Until may end. Neither what is
-// known nor what was loaded is written to: the batch may fail, and then it holds still.
+// change replaces the present stay of a member, which its Until may end. It modifies neither
+// known nor loaded stays: if the batch fails, they remain valid.
 func (c *conversation) change(account ds.AccountID, stay ds.Interval) {
 	if stays := slices.Clone(c.stays(account)); len(stays) > 0 {
 		stays[len(stays)-1] = stay
@@ -101,13 +101,13 @@ func (c *conversation) enter(account ds.AccountID, stay ds.Interval) {
 	}
 }
 
-// role is the role of a member, or NoRole.
+// role returns the role of a member, or NoRole.
 func (c *conversation) role(account ds.AccountID) ds.Role {
 	stay, _ := c.stay(account)
 	return stay.Role
 }
 
-// wasMemberAt says whether account was in the conversation at the record pos.
+// wasMemberAt reports whether account was in the conversation at the record pos.
 func (c *conversation) wasMemberAt(account ds.AccountID, pos int64) bool {
 	for _, i := range c.stays(account) {
 		if i.From <= pos && (i.Until == 0 || pos <= i.Until) {
@@ -117,15 +117,15 @@ func (c *conversation) wasMemberAt(account ds.AccountID, pos int64) bool {
 	return false
 }
 
-// isMemberSince says whether account is a member, and was one at the record pos already
-// without having left in between.
+// isMemberSince reports whether account is a member and has been one, without interruption,
+// since the record pos or longer.
 func (c *conversation) isMemberSince(account ds.AccountID, pos int64) bool {
 	stay, isMember := c.stay(account)
 	return isMember && stay.From <= pos
 }
 
-// appendMessage adds a message at the head. A commit's record carries the epoch
-// that it opens, which the caller has put into the head before.
+// appendMessage adds a message at the head. A commit's record has the epoch that it opens,
+// which the caller has set in the head before.
 func (c *conversation) appendMessage(r ds.Record, nowMS int64) ds.Record {
 	c.head.Seq++
 	r.Seq = c.head.Seq
@@ -135,7 +135,7 @@ func (c *conversation) appendMessage(r ds.Record, nowMS int64) ds.Record {
 	return r
 }
 
-// answer notes in the batch what a message id stands for.
+// answer stores the answer of a message id in the batch.
 func (c *conversation) answer(id ds.MessageID, a store.Answer) {
 	if c.answers == nil {
 		c.answers = map[ds.MessageID]store.Answer{}
@@ -143,7 +143,7 @@ func (c *conversation) answer(id ds.MessageID, a store.Answer) {
 	c.answers[id] = a
 }
 
-// append adds a record at the head. Its time is not before that of the record before it,
+// append adds a record at the head. Its time is not before that of the previous record,
 // whatever the clock says: clocks are set back, and those of two nodes differ.
 func (c *conversation) append(r ds.Record, nowMS int64) ds.Record {
 	c.touched = true
@@ -166,10 +166,10 @@ func (c *conversation) note(kind ds.Kind, body any, nowMS int64) ds.Record {
 	return c.append(ds.Record{Kind: kind, Encoding: ds.JSON, Body: text}, nowMS)
 }
 
-// changeMembers adds and removes accounts by one control record, opens and ends
-// their intervals with it, and tells each of them in its account log. Accounts that
-// are already what they would become are left out; without any change there is no
-// record. A new conversation's first account is its owner. asked is not written to.
+// changeMembers adds and removes accounts by one control record, begins and ends their stays
+// with it, and notifies each of them in its account log. Accounts that already have the
+// requested state are omitted; without any change there is no record. A new conversation's
+// first account is its owner. asked is not modified.
 func (c *conversation) changeMembers(asked ds.MembershipChange, nowMS int64) {
 	change := ds.MembershipChange{By: asked.By, Settings: asked.Settings}
 	for _, account := range asked.Add {
@@ -214,16 +214,16 @@ func (c *conversation) changeMembers(asked ds.MembershipChange, nowMS int64) {
 	c.head.Members -= int64(len(change.Remove))
 }
 
-// tell puts an event about this conversation into an account log.
+// tell adds an event about this conversation to an account log.
 func (c *conversation) tell(account ds.AccountID, device ds.DeviceID, kind ds.Kind, e ds.DeviceEvent) {
 	e.ConversationID = c.head.ID
 	c.out.Events = append(c.out.Events, store.Event{Account: account, Recipient: device, Kind: kind, Event: e})
 }
 
-// ChainHash is the hash of a record given the one before it (nil for the first):
-// SHA-256 over a version label, the previous hash and every field that a reader
-// sees, each with its length. The body enters as its own hash, so that the chain
-// can still be verified where the body has been purged.
+// ChainHash returns the hash of a record given that of the previous one (nil for the first):
+// SHA-256 over a version label, the previous hash and every field that a reader sees, each
+// with its length. The body enters as its own hash, so that the chain can still be verified if
+// the body has been purged.
 func ChainHash(previous []byte, r *ds.Record) []byte {
 	body := sha256.Sum256(r.Body)
 	b := make([]byte, 0, 256)

@@ -9,8 +9,8 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// TakeStream counts the beginning of a stream that reads the conversations of a list.
-// Refusals: rate_limited, limit_exceeded for more than the account may read at a time.
+// TakeStream counts the start of a stream that reads that many conversations. Refusals:
+// rate_limited, limit_exceeded for more than the account may read at a time.
 func (s *Service) TakeStream(session string, who ds.Caller, conversations int) error {
 	if s.follows.of(who.Account)+conversations > followsMax {
 		return refuseFollows
@@ -30,19 +30,19 @@ func (s *Service) takeStream(session string, who ds.Caller, conversations int) e
 
 var refuseFollows = ds.Refuse(ds.LimitExceeded, "the account's streams read too many conversations at a time")
 
-// Selection holds what a stream without a list reads.
+// Selection holds the conversations that a stream without a list reads.
 type Selection struct {
 	Conversations []ds.ConversationID // the most recently active ones, in the order of their ids
 	More          bool                // there are others, which it does not read
 }
 
-// SelectConversations chooses what a stream of all the caller's conversations reads, and
-// counts its beginning. Strangers can make anybody a member of many conversations: so it
-// never refuses because of their number. What exceeds StreamConversationsMax, what the
-// account's other streams leave of their bound or what its limits let begin now is left
-// out, the least recently active first. Refusals: rate_limited.
+// SelectConversations chooses the conversations of a stream of all the caller's, and counts
+// its start. Strangers can make any account a member of many conversations: so it never
+// refuses because of their number. Conversations beyond StreamConversationsMax, beyond the
+// bound that the account's other streams leave or beyond its current limits are omitted, the
+// least recently active first. Refusals: rate_limited.
 func (s *Service) SelectConversations(ctx context.Context, session string, who ds.Caller) (Selection, error) {
-	// It looks at no more than its account has left: what is left out is not worked for.
+	// It reads no more than its account has left: omitted conversations must cost nothing.
 	left := min(s.limits.Left(limits.Streams, string(who.Account), ""), streamShare*min(s.limits.Left(limits.Subscribes, session, ""), StreamConversationsMax))
 	most := int(min(StreamConversationsMax, max(int64(followsMax-s.follows.of(who.Account)), streamConversationsMin), max(left, streamConversationsMin)))
 	count, err := s.countConversations(ctx, who, most+1)
@@ -68,8 +68,8 @@ func (s *Service) SelectConversations(ctx context.Context, session string, who d
 	return Selection{Conversations: list, More: count > len(list)}, nil
 }
 
-// RecentConversations lists the caller's most recently active conversations, as many as a
-// list has.
+// RecentConversations lists the caller's most recently active conversations, at most
+// ConversationsMax.
 func (s *Service) RecentConversations(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
 	list, err := s.activeConversations(ctx, who, ConversationsMax)
 	slices.Sort(list)
@@ -104,9 +104,9 @@ func (s *Service) countConversations(ctx context.Context, who ds.Caller, most in
 	return count, err
 }
 
-// turnFor waits until a query over so many conversations may begin, and returns what ends
-// its turn. Long ones take turns, so that many streams that begin at a moment leave the
-// store and the processors to others.
+// turnFor waits until a query over that many conversations may begin, and returns its turn.
+// Long queries take turns, so that many streams that begin at once leave the store and the
+// processors to others.
 func (s *Service) turnFor(ctx context.Context, who ds.AccountID, conversations int) (*Turn, error) {
 	if conversations <= beginTogether {
 		return nil, nil
@@ -123,9 +123,9 @@ func (s *Service) turnOf(ctx context.Context, t *turns, who ds.AccountID) (*Turn
 	return turn, nil
 }
 
-// FormerConversations lists conversations that the caller has left or was removed from,
-// the latest entered first, as many as a stream may read: those in which a resumed stream
-// may have something to finish.
+// FormerConversations lists conversations that the caller has left or was removed from, the
+// latest entered first, at most StreamConversationsMax: a resumed stream may have records left
+// to read in them.
 func (s *Service) FormerConversations(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
 	var list []ds.ConversationID
 	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {

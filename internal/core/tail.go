@@ -9,20 +9,19 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// Formats is how many encodings of a record are kept beside it.
+// Formats is the number of encodings of a record that are kept.
 const Formats = 4
 
-// Frames are the encodings of one record that every reader shares, by format. The
-// doors say what a format is; a record is encoded once for each.
+// Frames holds the encodings of one record that every reader shares, by format. The doors
+// define the formats; a record is encoded once for each.
 type Frames struct {
 	slots [Formats]atomic.Pointer[[]byte]
 	mu    sync.Mutex // held while value is made
 	value atomic.Pointer[any]
 }
 
-// Value is what one door keeps beside the record that is more than bytes, which encode
-// makes if nobody has yet; it is called once. It must not be changed. A nil Frames always
-// encodes.
+// Value returns the value, other than bytes, that one door keeps with the record. encode makes
+// it, once, if it does not exist yet. It must not be changed. A nil Frames always encodes.
 func (f *Frames) Value(encode func() any) any {
 	if f == nil {
 		return encode()
@@ -40,7 +39,7 @@ func (f *Frames) Value(encode func() any) any {
 	return value
 }
 
-// Get returns the frame in a format, which encode makes if nobody has yet. The bytes
+// Get returns the frame in a format, which encode makes if it does not exist yet. The bytes
 // must not be changed. A nil Frames always encodes.
 func (f *Frames) Get(format int, encode func() []byte) []byte {
 	if f == nil {
@@ -54,10 +53,9 @@ func (f *Frames) Get(format int, encode func() []byte) []byte {
 	return frame
 }
 
-// tailCache keeps the last records of active conversations, one contiguous range
-// per log, so that readers at the head share what has just been written. It is a
-// cache of the store and nothing else: whatever does not continue a range replaces
-// it, and a reader outside the range asks the store.
+// tailCache keeps the last records of active conversations, one contiguous range per log, so
+// that readers at the head share new records. It is only a cache of the store: records that do
+// not continue a range replace it, and a reader outside the range queries the store.
 type tailCache struct {
 	seed   maphash.Seed
 	bytes  atomic.Int64
@@ -69,8 +67,8 @@ type tailShard struct {
 	logs map[ds.LogID]*tail // mu guards it and what it points to
 }
 
-// tail is a range of a log. Its slices are only ever appended to or replaced, so
-// that readers may keep parts of them.
+// tail is a range of a log. Its slices are only appended to or replaced, so that readers may
+// keep parts of them.
 type tail struct {
 	records []ds.Record
 	frames  []*Frames
@@ -90,7 +88,7 @@ func (c *tailCache) shard(log ds.LogID) *tailShard {
 	return &c.shards[maphash.String(c.seed, string(log))%tailShards]
 }
 
-// addBatch notes what one batch committed, as far as anybody follows it here.
+// addBatch adds the records that one batch committed, of logs that are followed here.
 func (c *tailCache) addBatch(records []ds.Record, isFollowed func(ds.LogID) bool) {
 	for len(records) > 0 { // mostly runs of one log; a run that is cut only costs a lock
 		n := 1
@@ -104,8 +102,8 @@ func (c *tailCache) addBatch(records []ds.Record, isFollowed func(ds.LogID) bool
 	}
 }
 
-// add notes records of one log that were just committed, in order. They continue
-// the range, or begin a new one.
+// add adds records of one log that were just committed, in order. They continue the range, or
+// begin a new one.
 func (c *tailCache) add(records []ds.Record) {
 	if len(records) == 0 {
 		return
@@ -134,12 +132,12 @@ func (c *tailCache) add(records []ds.Record) {
 	}
 }
 
-// costOf is what a record takes: its body, as much again and a third for each of the two
-// frames in use (WebSocket with and without features), and as much again for the value.
+// costOf returns the memory of a record: its body, as much again and a third for each of the
+// two frames in use (WebSocket with and without features), and as much again for the value.
 func costOf(r *ds.Record) int { return tailRecordBytes + 2*len(r.ConfirmationTag) + len(r.Body)*14/3 }
 
-// trim drops the oldest records beyond the bounds, half of them at a time, into new
-// slices: what readers hold stays as it is.
+// trim drops the oldest records beyond the bounds, half of them at a time, into new slices:
+// those that readers hold are unchanged.
 func (t *tail) trim() {
 	if len(t.records) <= tailRecords && t.bytes <= tailBytes {
 		return
@@ -158,9 +156,9 @@ func (t *tail) trim() {
 	t.bytes = bytes
 }
 
-// after returns the records behind pos, at most count of them and no more once
-// their bodies exceed bytesMax, and whether the range reaches that far back. A
-// reader at its end is not in the range: another node may have written more.
+// after returns the records after pos, at most count of them and no more once their bodies
+// exceed bytesMax, and whether the range contains them. A reader at its end is not in the
+// range: another node may have written more.
 func (c *tailCache) after(log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, []*Frames, bool) {
 	s := c.shard(log)
 	s.mu.RLock()
@@ -175,11 +173,11 @@ func (c *tailCache) after(log ds.LogID, pos int64, count, bytesMax int) ([]ds.Re
 		bytes += len(t.records[to].Body)
 		to++
 	}
-	// Copies: a reader that is slow must not keep the whole range from being forgotten.
+	// Copies: a slow reader must not keep the whole range alive.
 	return slices.Clone(t.records[from:to]), slices.Clone(t.frames[from:to]), true
 }
 
-// evict forgets a log: its records were purged, or its term has changed.
+// evict removes a log: it has no followers, its records were purged, or its term has changed.
 func (c *tailCache) evict(log ds.LogID) {
 	s := c.shard(log)
 	s.mu.Lock()
@@ -190,8 +188,8 @@ func (c *tailCache) evict(log ds.LogID) {
 	}
 }
 
-// shrink forgets logs, whichever come first, until a quarter of the room is free. A
-// log that is still active comes back with its next record.
+// shrink removes logs, in no particular order, until a quarter of the room is free. An active
+// log returns with its next record.
 func (c *tailCache) shrink() {
 	for i := range c.shards {
 		s := &c.shards[i]

@@ -19,21 +19,21 @@ const (
 	ticketSize             = 32 // random bytes
 )
 
-// Ticket opens one subscription, once, within its lifetime.
+// Ticket is a credential that opens one subscription, once, within its lifetime.
 type Ticket struct {
 	Text      string
 	ExpiresMS int64
 }
 
-// Pass is what a ticket was for.
+// Pass holds the rights that a ticket gives.
 type Pass struct {
 	Who           ds.Caller
-	Generation    int                 // of the API that the account's clients speak: 0 unknown, 1 A, 2 B
+	Generation    int                 // of the API that the account's clients use: 0 unknown, 1 A, 2 B
 	Conversations []ds.ConversationID // empty: all of the account
 }
 
-// IssueTicket makes a ticket for conversations of the caller, or for all of them.
-// Refusals: forbidden for one that it is no member of, invalid_request for too many.
+// IssueTicket makes a ticket for conversations of the caller, or for all of them. Refusals:
+// forbidden if it is not a member of one, invalid_request for too many.
 func (s *Service) IssueTicket(ctx context.Context, who ds.Caller, ids []ds.ConversationID) (Ticket, error) {
 	ids = slices.Clone(ids)
 	slices.Sort(ids)
@@ -66,8 +66,8 @@ func (s *Service) IssueTicket(ctx context.Context, who ds.Caller, ids []ds.Conve
 
 var refuseTicket = ds.Refuse(ds.Unauthorized, "the ticket is none, or used up, or has expired")
 
-// RedeemTicket uses a ticket up. Of all who try, on whichever node, one succeeds; the
-// others are refused (unauthorized), as is who comes too late.
+// RedeemTicket uses a ticket up. Of concurrent calls, on any node, one succeeds; the others
+// are refused (unauthorized), as are expired tickets.
 func (s *Service) RedeemTicket(ctx context.Context, text string) (Pass, error) {
 	secret, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil || len(secret) != ticketSize {

@@ -11,12 +11,11 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// turns bounds the bytes that pages and answers hold while those who asked for them take
-// them in, of all doors together. Little is held without a turn; whoever wants to hold
-// more waits for one. Waiting readers are served in the order of what their accounts hold
-// already, so that no account keeps others waiting; and while somebody waits, a turn that
-// takes long is cut short, so that slow readers keep no fast one waiting. Among accounts
-// that hold the same, that which was served longest ago is next.
+// turns bounds the bytes that pages and answers of all doors hold while they are sent. A few
+// bytes need no turn; readers wait for one to hold more. They are served in the order of the
+// bytes that their accounts hold already, so that no account delays others; and while readers
+// wait, a turn that takes long is cut short, so that slow readers do not delay fast ones.
+// Among accounts that hold the same, the least recently served is next.
 type turns struct {
 	bytes    int64
 	patience time.Duration
@@ -28,18 +27,19 @@ type turns struct {
 	lines    turnLines                  // those that wait, as a heap: the next is the first
 	arrived  uint64                     // numbers waiting readers
 	served   uint64                     // counts those that were served
-	looked   time.Time                  // when slow turns were looked for last
+	looked   time.Time                  // the time of the last check for slow turns
 }
 
-// turnLine is an account: what it holds, and its readers that wait, in the order of arrival.
+// turnLine is an account: the bytes it holds, and its waiting readers, in order of arrival.
 type turnLine struct {
 	held    int64
 	served  uint64 // of turns, when a waiting reader was served last
 	waiting []*waitingTurn
-	place   int // in turnLines; -1 where none waits
+	place   int // in turnLines; -1 if none waits
 }
 
-// Turn is the leave to hold bytes of a page or an answer. The zero value and nil hold none.
+// Turn is the permission to hold bytes of a page or an answer. The zero value and nil have
+// none.
 type Turn struct {
 	of    *turns
 	who   ds.AccountID
@@ -58,7 +58,7 @@ func newTurns(bytes int64, patience time.Duration) *turns {
 	return &turns{bytes: bytes, patience: patience, free: bytes, held: map[*Turn]struct{}{}, accounts: map[ds.AccountID]*turnLine{}}
 }
 
-// try returns a turn if nobody waits and a quarter of all stays free, else nil.
+// try returns a turn if no reader waits and a quarter of all stays free, else nil.
 func (t *turns) try(who ds.AccountID, bytes int64, cut func()) *Turn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -70,8 +70,8 @@ func (t *turns) try(who ds.AccountID, bytes int64, cut func()) *Turn {
 	return turn
 }
 
-// take waits for a turn. cut is called, from any goroutine, when the turn has taken long
-// and somebody waits; it must make the holder end soon, and must not block.
+// take waits for a turn. cut is called, from any goroutine, when the turn has taken long and
+// readers wait; it must make the holder end soon, and must not block.
 func (t *turns) take(ctx context.Context, who ds.AccountID, bytes int64, cut func()) (*Turn, error) {
 	turn := &Turn{of: t, who: who, bytes: min(bytes, t.bytes), cut: cut}
 	t.mu.Lock()
@@ -97,8 +97,8 @@ func (t *turns) take(ctx context.Context, who ds.AccountID, bytes int64, cut fun
 	}
 }
 
-// line returns that of an account. The caller holds mu, and calls settle when it has
-// changed what the account holds.
+// line returns that of an account. The caller holds mu, and calls settle when it has changed
+// the bytes that the account holds.
 func (t *turns) line(who ds.AccountID) *turnLine {
 	line := t.accounts[who]
 	if line == nil {
@@ -108,7 +108,7 @@ func (t *turns) line(who ds.AccountID) *turnLine {
 	return line
 }
 
-// settle puts an account in its place after a change. The caller holds mu.
+// settle moves an account to its place after a change. The caller holds mu.
 func (t *turns) settle(who ds.AccountID, line *turnLine) {
 	switch {
 	case line.place >= 0 && len(line.waiting) == 0:
@@ -123,7 +123,7 @@ func (t *turns) settle(who ds.AccountID, line *turnLine) {
 	}
 }
 
-// wait lets a turn wait behind the others of its account. The caller holds mu.
+// wait queues a turn behind the others of its account. The caller holds mu.
 func (t *turns) wait(turn *Turn) *waitingTurn {
 	t.arrived++
 	w := &waitingTurn{turn, t.arrived, make(chan struct{})}
@@ -133,7 +133,7 @@ func (t *turns) wait(turn *Turn) *waitingTurn {
 	return w
 }
 
-// withdraw ends a wait, also one that was granted meanwhile.
+// withdraw ends a wait, even if it was granted meanwhile.
 func (t *turns) withdraw(w *waitingTurn) {
 	t.mu.Lock()
 	line := t.line(w.turn.who)
@@ -151,14 +151,14 @@ func (t *turns) withdraw(w *waitingTurn) {
 	}
 }
 
-// grant hands out a turn. The caller holds mu.
+// grant starts a turn. The caller holds mu.
 func (t *turns) grant(turn *Turn) {
 	turn.since = time.Now()
 	t.held[turn] = struct{}{}
 	t.hold(turn.who, turn.bytes)
 }
 
-// hold changes how much an account holds. The caller holds mu.
+// hold adds to the bytes that an account holds. The caller holds mu.
 func (t *turns) hold(who ds.AccountID, bytes int64) {
 	t.free -= bytes
 	line := t.line(who)
@@ -166,7 +166,7 @@ func (t *turns) hold(who ds.AccountID, bytes int64) {
 	t.settle(who, line)
 }
 
-// Release gives the turn back. It may be called again.
+// Release ends the turn. It may be called again.
 func (turn *Turn) Release() {
 	if turn == nil || turn.of == nil {
 		return
@@ -182,7 +182,7 @@ func (turn *Turn) Release() {
 	t.serve()
 }
 
-// Shrink gives back all but bytes of the turn.
+// Shrink releases all but bytes of the turn.
 func (turn *Turn) Shrink(bytes int64) {
 	if turn == nil || turn.of == nil {
 		return
@@ -198,15 +198,15 @@ func (turn *Turn) Shrink(bytes int64) {
 	t.serve()
 }
 
-// isWanted reports whether somebody waits.
+// isWanted reports whether a reader waits.
 func (t *turns) isWanted() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.lines) > 0
 }
 
-// serve grants turns to those whose accounts hold least, as far as there is room. One
-// that does not fit yet is not passed by others. The caller holds mu.
+// serve grants turns to the readers of the accounts that hold least, as far as there is room.
+// A turn that does not fit yet is not overtaken by others. The caller holds mu.
 func (t *turns) serve() {
 	for len(t.lines) > 0 {
 		line := t.lines[0]
@@ -223,7 +223,7 @@ func (t *turns) serve() {
 }
 
 // cutShort ends turns that take longer than patience: the oldest of the account that holds
-// most, until the next one has room. All who wait call it, so it looks now and then.
+// most, until the next one has room. All waiting readers call it; it limits its checks.
 func (t *turns) cutShort() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -246,12 +246,12 @@ func (t *turns) cutShort() {
 			break
 		}
 		room += turn.bytes
-		turn.cut() // with mu held, so that none is cut that was given back
+		turn.cut() // with mu held, so that no released turn is cut
 	}
 }
 
-// turnLines orders accounts of which readers wait by what they hold, then by when they were
-// served, and then by who has waited longest. It is a heap.Interface.
+// turnLines orders accounts with waiting readers by the bytes they hold, then by when they
+// were served, and then by the longest wait. It is a heap.Interface.
 type turnLines []*turnLine
 
 func (l turnLines) Len() int { return len(l) }
@@ -271,14 +271,14 @@ func (l turnLines) Swap(i, j int) {
 	l[i].place, l[j].place = i, j
 }
 
-// Push is heap.Push's.
+// Push implements heap.Interface.
 func (l *turnLines) Push(x any) {
 	line := x.(*turnLine)
 	line.place = len(*l)
 	*l = append(*l, line)
 }
 
-// Pop is heap.Remove's.
+// Pop implements heap.Interface.
 func (l *turnLines) Pop() any {
 	old := *l
 	line := old[len(old)-1]
@@ -287,8 +287,8 @@ func (l *turnLines) Pop() any {
 	return line
 }
 
-// TakeTurn waits for leave to hold an answer of that many bytes, until Release. cut is
-// called when others wait and the answer is not taken in: it must make the holder end.
+// TakeTurn waits for permission to hold an answer of that many bytes, until Release. cut is
+// called when others wait and the answer is sent slowly: it must make the holder end.
 func (s *Service) TakeTurn(ctx context.Context, who ds.AccountID, bytes int64, cut func()) (*Turn, error) {
 	ctx, cancel := context.WithTimeout(ctx, turnTimeout)
 	defer cancel()

@@ -12,8 +12,8 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// wakes knows who follows which log on this node. A wake-up carries no data: who is
-// woken reads the log after its own cursor.
+// wakes holds the followers of each log on this node. A wake-up carries no data: a woken
+// follower reads the log after its own cursor.
 type wakes struct {
 	seed   maphash.Seed
 	shards [64]wakeShard
@@ -46,8 +46,8 @@ func (w *wakes) add(f *follow) {
 	s.logs[f.log][f] = struct{}{}
 }
 
-// remove forgets a follow and reports whether it was there, and whether it was the last
-// of its log.
+// remove removes a follow and reports whether it was present, and whether it was the last of
+// its log.
 func (w *wakes) remove(f *follow) (wasThere, isLast bool) {
 	s := w.shard(f.log)
 	s.mu.Lock()
@@ -61,8 +61,8 @@ func (w *wakes) remove(f *follow) (wasThere, isLast bool) {
 	return wasThere, true
 }
 
-// followCounts counts what the connections of each account read on this node. The zero
-// value has counted none.
+// followCounts counts the logs that the connections of each account read on this node. The
+// zero value is empty.
 type followCounts struct {
 	mu       sync.Mutex
 	accounts map[ds.AccountID]int // mu guards it
@@ -85,7 +85,7 @@ func (c *followCounts) of(account ds.AccountID) int {
 	return c.accounts[account]
 }
 
-// unfollow ends a follow; what nobody reads any more is not kept in memory.
+// unfollow ends a follow; a log without followers is not kept in memory.
 func (s *Service) unfollow(f *follow) {
 	wasThere, isLast := s.wakes.remove(f)
 	if wasThere {
@@ -96,7 +96,7 @@ func (s *Service) unfollow(f *follow) {
 	}
 }
 
-// isFollowed says whether anybody on this node follows log.
+// isFollowed reports whether log has followers on this node.
 func (w *wakes) isFollowed(log ds.LogID) bool {
 	s := w.shard(log)
 	s.mu.Lock()
@@ -107,7 +107,7 @@ func (w *wakes) isFollowed(log ds.LogID) bool {
 // unknownHead wakes every follower of a log.
 const unknownHead = int64(math.MaxInt64)
 
-// wake tells the followers of log that are not at head yet that there is more to read.
+// wake notifies the followers of log that are not at head yet that there is more to read.
 func (w *wakes) wake(log ds.LogID, head int64) {
 	s := w.shard(log)
 	s.mu.Lock()
@@ -119,8 +119,7 @@ func (w *wakes) wake(log ds.LogID, head int64) {
 	}
 }
 
-// followed lists the logs that anybody follows, with the lowest pos that one of its
-// followers has.
+// followed lists the logs that have followers, with the lowest pos of those.
 func (w *wakes) followed() map[ds.LogID]int64 {
 	all := map[ds.LogID]int64{}
 	for i := range w.shards {
@@ -140,22 +139,22 @@ func (w *wakes) followed() map[ds.LogID]int64 {
 	return all
 }
 
-// pollChunk bounds the logs whose heads one statement reads.
+// pollChunk bounds the heads that one statement reads.
 const pollChunk = 1000
 
-// Revocations are sessions that other nodes end. They are looked for with the heads,
-// so that a node at rest asks its store one thing.
+// Revocations is the receiver of sessions that other nodes end. They are read together with
+// the heads, so that an idle node makes one query.
 type Revocations interface {
-	// RevokedAfter returns the place after which to look, and for how many at most: 0 is
-	// not to look.
+	// RevokedAfter returns the position after which to read, and the maximum number of
+	// sessions: 0 reads none.
 	RevokedAfter() (after store.Revocation, max int)
-	// EndSessions takes what was found, in its order.
+	// EndSessions ends the sessions that were found, in their order.
 	EndSessions(revoked []store.Revocation)
 }
 
-// poll reads the heads of followed logs at intervals and wakes the followers of
-// those that moved: this is how records that other nodes wrote are seen. A store
-// that only this process writes to needs no polling.
+// poll reads the heads of followed logs at intervals and wakes the followers of those that
+// moved: this detects records that other nodes wrote. A store that only this process writes to
+// needs no polling.
 func (s *Service) poll(ctx context.Context, interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -166,7 +165,7 @@ func (s *Service) poll(ctx context.Context, interval time.Duration) {
 			return
 		case <-ticker.C:
 		}
-		// A database that is away is logged by the store.
+		// An unavailable database is logged by the store.
 		if err := s.pollOnce(ctx); ctx.Err() == nil && !ds.IsUnavailable(err) {
 			polling.Note(err)
 		}

@@ -11,24 +11,24 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// WelcomeChoice says which of the Welcomes that wait for an account is meant: those for
-// key packages, by their refs, or those for a device. Without either it is the newest.
+// WelcomeChoice selects among the Welcomes that wait for an account: those for key packages,
+// by their refs, or those for a device. Without either it selects the newest.
 type WelcomeChoice struct {
 	Refs   []string    // hex
-	Device ds.DeviceID // as its owner calls it
+	Device ds.DeviceID // by any of its names
 }
 
-// GroupState is what a member needs to enter the group, or to enter it again.
+// GroupState holds the data with which a member can enter the group, or enter it again.
 type GroupState struct {
 	Epoch     int64
 	Info      []byte // the newest GroupInfo, nil for none
 	InfoEpoch int64  // of Info
-	Welcome   []byte // what waits for the caller, nil for none
+	Welcome   []byte // the one that waits for the caller, nil for none
 }
 
-// GroupState reads what of it is asked for; the epoch always. A Welcome goes on waiting.
-// Former members may ask too: they are given the GroupInfo while the rules of the
-// conversation let them return by it. Refusals: forbidden (NotMember), invalid_request.
+// GroupState returns the requested data; the epoch always. A Welcome continues to wait. Former
+// members may call it too: they get the GroupInfo while the rules of the conversation let them
+// return by it. Refusals: forbidden (NotMember), invalid_request.
 func (s *Service) GroupState(ctx context.Context, who ds.Caller, id ds.ConversationID, withInfo, withWelcome bool, choice WelcomeChoice) (GroupState, error) {
 	if err := checkChoice(choice); err != nil {
 		return GroupState{}, err
@@ -58,8 +58,8 @@ func (s *Service) GroupState(ctx context.Context, who ds.Caller, id ds.Conversat
 	return state, nil
 }
 
-// EndWelcome says that a Welcome waits for the caller no more: it has served, or, with a
-// reason, it cannot. Refusals: forbidden (NotMember), not_found where none waits.
+// EndWelcome ends the wait of a Welcome for the caller: it was used, or, with a reason, cannot
+// be used. Refusals: forbidden (NotMember), not_found if none waits.
 func (s *Service) EndWelcome(ctx context.Context, who ds.Caller, id ds.ConversationID, choice WelcomeChoice, reason string) error {
 	if err := checkChoice(choice); err != nil {
 		return err
@@ -92,7 +92,7 @@ func checkChoice(choice WelcomeChoice) error {
 	return nil
 }
 
-// meantWelcomes lists the Welcomes that are meant of those that wait for an account.
+// meantWelcomes lists the selected ones of the Welcomes that wait for an account.
 func meantWelcomes(tx *store.Tx, account ds.AccountID, id ds.ConversationID, choice WelcomeChoice) ([]store.WelcomeRecipient, error) {
 	device, err := ownDevice(tx, account, choice.Device)
 	if err != nil {
@@ -102,9 +102,9 @@ func meantWelcomes(tx *store.Tx, account ds.AccountID, id ds.ConversationID, cho
 	return choose(list, WelcomeChoice{Refs: choice.Refs, Device: device}), err
 }
 
-// ownDevice is the device that an account calls so: by our id, alone or behind the DID,
-// or by its own UUID. A name that is none of these may be a device of the gateway
-// protocol, which are not registered.
+// ownDevice returns the device of an account by name: our id, alone or after the DID, or the
+// device's own UUID. Any other name may be a device of the gateway protocol, which are not
+// registered.
 func ownDevice(tx *store.Tx, account ds.AccountID, name ds.DeviceID) (ds.DeviceID, error) {
 	if name == "" {
 		return "", nil
@@ -119,9 +119,9 @@ func ownDevice(tx *store.Tx, account ds.AccountID, name ds.DeviceID) (ds.DeviceI
 	return name[strings.LastIndexByte(string(name), '#')+1:], nil
 }
 
-// choose picks what is meant of the Welcomes that wait, the newest first. One whose
-// device or key package nobody knows may be for any, and so may the newest when nothing
-// is said; of these it is one at a time, for the others may be for other devices.
+// choose selects among the Welcomes that wait, the newest first. One with an unknown device or
+// key package may be for any device, and so may the newest if nothing is selected; of these it
+// returns only one, since the others may be for other devices.
 func choose(list []store.WelcomeRecipient, choice WelcomeChoice) []store.WelcomeRecipient {
 	matches := func(fits func(r store.WelcomeRecipient) bool) []store.WelcomeRecipient {
 		var some []store.WelcomeRecipient

@@ -10,9 +10,9 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Addition is a device of a member that is to be added to the group of a conversation:
-// it was registered after its account became a member. Another member claims it, adds
-// the device with the key package that the claim hands over, and completes it.
+// Addition is a device of a member that is to be added to the group of a conversation: it was
+// registered after its account became a member. Another member claims it, adds the device with
+// the key package of the claim, and completes it.
 type Addition = store.Addition
 
 // Refusals of additions. A caller that is not a member of the conversation gets the refusal
@@ -24,10 +24,10 @@ var (
 	refuseUnclaimed       = (&ds.Refusal{Code: ds.Forbidden, Message: "claim the addition first"}).Because(ds.NotAllowed)
 )
 
-// PendingAdditions lists, oldest first and at most limit of them (up to 100), the devices
-// of other members that wait to be added to the caller's conversations: to these, or to
-// any for nil. Conversations that the caller is no member of have none. A claim lasts
-// for five minutes.
+// PendingAdditions lists, oldest first and at most limit of them (up to 100), the devices of
+// other members that wait to be added to the caller's conversations: to these, or to any for
+// nil. Conversations that the caller is not a member of are ignored. A claim lasts for five
+// minutes.
 func (s *Service) PendingAdditions(ctx context.Context, who ds.Caller, conversations []ds.ConversationID, limit int) ([]Addition, error) {
 	var list []Addition
 	err := s.store.Read(ctx, func(tx *store.Tx) error {
@@ -38,10 +38,10 @@ func (s *Service) PendingAdditions(ctx context.Context, who ds.Caller, conversat
 	return list, err
 }
 
-// ClaimAddition gives an addition to the caller for five minutes, and withPackage a key
-// package of the device, if it has any. The same caller is given the same package again.
-// Refusals: NoAddition; NotAllowed for a device of the caller's own; AdditionClaimed, then
-// with the addition, which says by whom; rate_limited.
+// ClaimAddition assigns an addition to the caller for five minutes, and returns it with, if
+// withPackage is set, a key package of the device, if it has any. The same caller gets the
+// same package again. Refusals: NoAddition; NotAllowed for a device of the caller's own;
+// AdditionClaimed, then with the addition, which names the claimant; rate_limited.
 func (s *Service) ClaimAddition(ctx context.Context, who ds.Caller, id string, withPackage bool) (Addition, []ds.KeyPackage, error) {
 	if !ds.IsValidID(id) {
 		return Addition{}, nil, refuseNoAddition
@@ -63,8 +63,8 @@ func (s *Service) ClaimAddition(ctx context.Context, who ds.Caller, id string, w
 	return a, list, err
 }
 
-// claimAddition does the work of ClaimAddition within its transaction. A refusal is no
-// error, for what was loaded is part of the answer.
+// claimAddition does the work of ClaimAddition within its transaction. A refusal is not an
+// error, because the loaded addition is part of the answer.
 func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string, withPackage bool) (a Addition, given []ds.KeyPackage, refusal, err error) {
 	ranOutMS := tx.NowMS() - claimLifetime.Milliseconds()
 	a, err = tx.Devices.Addition(who.Account, id, ranOutMS)
@@ -92,8 +92,8 @@ func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string, withPack
 	return a, given, nil, err
 }
 
-// CompleteAddition says that the device has been added. Only its claimant may, and may
-// again. Refusals: NoAddition, AdditionClaimed, NotAllowed.
+// CompleteAddition records that the device has been added. Only its claimant may call it, also
+// repeatedly. Refusals: NoAddition, AdditionClaimed, NotAllowed.
 func (s *Service) CompleteAddition(ctx context.Context, who ds.Caller, id string) error {
 	if !ds.IsValidID(id) {
 		return refuseNoAddition

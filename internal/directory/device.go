@@ -12,13 +12,13 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Registration is a device as its owner registers it.
+// Registration is a device that its owner registers.
 type Registration struct {
 	Name         string
-	UUID         string // the device's own lasting id, if it has one
+	UUID         string // the device's own permanent id, if it has one
 	SignatureKey []byte
 	PushToken    string // "": it has none, or keeps the one it has
-	Generation   int    // of the API that it speaks: 0 unknown, 1 A, 2 B
+	Generation   int    // of the API that it uses: 0 unknown, 1 A, 2 B
 	Uploads      []Upload
 }
 
@@ -33,14 +33,14 @@ var (
 	refuseUnknown     = ds.Refuse(ds.NotFound, "the account has no such device")
 )
 
-// RegisterDevice makes a device of the caller's account known, with its first key
-// packages; those that are not good are left out. The same UUID or the same signature key
-// again is the same device, which begins again: it keeps its id, and what only its former
-// state could use is gone, but not what belongs to packages that it names again. The
-// device waits to be added in the account's conversations.
+// RegisterDevice registers a device of the caller's account with its first key packages;
+// invalid ones are omitted. The same UUID or the same signature key again is the same device,
+// which starts over: it keeps its id, and data that only its former state could use is
+// deleted, except that of packages it names again. The device waits to be added in the
+// account's conversations.
 //
 // It returns the device, the conversations of the account, and the additions that their
-// members must still be told of. Refusals: TooManyDevices, Taken, BadKeyPackages,
+// members were not notified of yet. Refusals: TooManyDevices, Taken, BadKeyPackages,
 // rate_limited.
 func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registration) (Device, []ds.ConversationID, []Addition, error) {
 	list, _ := s.judgeUploads(who, in.Uploads)
@@ -81,8 +81,8 @@ func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registra
 	return d, conversations, fresh, nil
 }
 
-// lockDevices lists the devices of an account. Neither they nor the account's key
-// packages are changed by anybody else until the transaction ends.
+// lockDevices lists the devices of an account. No other transaction changes them or the
+// account's key packages until this one ends.
 func lockDevices(tx *store.Tx, account ds.AccountID) ([]Device, error) {
 	if err := tx.Devices.LockAccount(account); err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ func decideDevice(devices []Device, account ds.AccountID, in Registration) (d De
 	return d, isKnown, nil
 }
 
-// register writes a device with its packages, and says how many bytes of them were new.
+// register writes a device with its packages, and returns the bytes of the new ones.
 func register(tx *store.Tx, d Device, isKnown bool, list []judged) (stored int64, err error) {
 	if isKnown {
 		refs := make([]string, len(list))
@@ -152,15 +152,15 @@ func (s *Service) Devices(ctx context.Context, who ds.Caller) ([]Device, error) 
 	return list, err
 }
 
-// DeviceNames holds the names by which a client may select one of its devices: our id or its own UUID,
-// which count if there is any, or else the name that it was registered with. By no name
-// at all, it is the one that was seen last.
+// DeviceNames holds the names by which a client may select one of its devices: our id or its
+// own UUID, if there is any, or else the name that it was registered with. Without any name it
+// selects the device seen last.
 type DeviceNames struct {
 	ID, UUID, Name string
 }
 
-// SetPushToken changes the push token of a device, or removes it with "". A device that
-// is to lose its token is named, unless it is the only one. Refusals: not_found, forbidden for a
+// SetPushToken changes the push token of a device, or removes it with "". To remove a token
+// the device must be named, unless it is the only one. Refusals: not_found, forbidden for a
 // device of another account.
 func (s *Service) SetPushToken(ctx context.Context, who ds.Caller, names DeviceNames, token string) (ds.Device, error) {
 	var device ds.Device
@@ -182,7 +182,7 @@ func (s *Service) SetPushToken(ctx context.Context, who ds.Caller, names DeviceN
 	return device, err
 }
 
-// FindDevice finds a device by what names it without doubt; nil if none does.
+// FindDevice returns the device that an id or a UUID identifies; nil if there is none.
 func FindDevice(devices []Device, id, uuid string) *Device {
 	for i := range devices {
 		d := &devices[i]
@@ -194,8 +194,8 @@ func FindDevice(devices []Device, id, uuid string) *Device {
 	return nil
 }
 
-// guessDevice finds the device of a request without an id: the one of
-// that name, or the only one; else the one seen last, where a mistake does no harm.
+// guessDevice returns the device for a request without an id: the one of that name, or the
+// only one; else the one seen last, if a mistake is harmless.
 func guessDevice(devices []Device, name string, isHarmless bool) *Device {
 	for i := range devices {
 		if name != "" && devices[i].Name == name {
@@ -227,8 +227,8 @@ type DeletedDevice struct {
 	KeyPackages int64     // unclaimed ones, deleted with it
 }
 
-// DeleteDevice forgets a device of the caller's account and all that belongs to it. One
-// that is not there is no error. Refusals: forbidden for a device of another account.
+// DeleteDevice deletes a device of the caller's account with all its data. An unknown device
+// is not an error. Refusals: forbidden for a device of another account.
 func (s *Service) DeleteDevice(ctx context.Context, who ds.Caller, names DeviceNames) (DeletedDevice, error) {
 	var out DeletedDevice
 	err := s.store.Update(ctx, func(tx *store.Tx) error {

@@ -1,7 +1,8 @@
-// Package directory holds the rules of devices and key packages: registration, publication
-// and claims, and the devices that wait to be added to a conversation.
+// Package directory holds the rules of devices and key packages: registration, publication and
+// claims, and the devices that wait to be added to a conversation.
 //
-// It changes no conversation. It returns the additions that core must announce to members. It knows nothing of HTTP, JSON or frames.
+// It changes no conversation: it returns the additions that core must announce to members. It
+// contains nothing about HTTP, JSON or frames.
 package directory
 
 import (
@@ -12,20 +13,20 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Options say what a Service works with. All of them are set.
+// Options holds the dependencies and settings of a Service. All of them are set.
 type Options struct {
 	Store  *store.DB
 	Now    func() time.Time
 	Limits *limits.Limiter
 	// Wake wakes the readers of an account's log.
 	Wake func(ds.AccountID)
-	// Claimed counts packages that are handed out.
+	// Claimed counts claimed packages.
 	Claimed func(packages int)
 	// OnlyMLS refuses key packages that are not MLS ones.
 	OnlyMLS bool
 }
 
-// Service is the directory. It is safe for concurrent use.
+// Service is the directory of devices and key packages. It is safe for concurrent use.
 type Service struct {
 	store       *store.DB
 	now         func() time.Time

@@ -10,8 +10,8 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// RememberedGeneration is the newest generation of the API that the account's devices
-// were seen to speak: 0 unknown, 1 A, 2 B. It may be a minute old.
+// RememberedGeneration returns the newest generation of the API that the account's devices
+// were seen to use: 0 unknown, 1 A, 2 B. It may be a minute old.
 func (s *Service) RememberedGeneration(ctx context.Context, account ds.AccountID) (int, error) {
 	now := s.now()
 	if generation, isKnown := s.generations.of(account, now); isKnown {
@@ -64,7 +64,7 @@ func (g *generations) remember(account ds.AccountID, generation int, now time.Ti
 	g.bytes += generationBytes + len(account)
 }
 
-// drop forgets an account. The caller holds mu.
+// drop removes an account. The caller holds mu.
 func (g *generations) drop(account ds.AccountID) {
 	if _, ok := g.known[account]; ok {
 		g.bytes -= generationBytes + len(account)
@@ -72,7 +72,7 @@ func (g *generations) drop(account ds.AccountID) {
 	}
 }
 
-// forget is for an account whose devices have changed.
+// forget removes an account after a change of its devices.
 func (g *generations) forget(account ds.AccountID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

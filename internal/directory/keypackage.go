@@ -18,27 +18,27 @@ import (
 
 // Publication is a list of key packages for pools of the caller's account.
 //
-// A caller with a device publishes for that one; the oldest packages of a full pool give
-// way, and each call is counted. A caller without one publishes for the device that Device
-// names; the account holds few unclaimed packages then, and each package is counted.
+// A caller with a device publishes for that one; the oldest packages of a full pool are
+// dropped, and each call is counted. A caller without one publishes for the device that Device
+// names; the account may then hold few unclaimed packages, and each package is counted.
 type Publication struct {
 	Packages []Upload
-	// Revoke voids what the pool of the caller's device holds before.
+	// Revoke voids the previous packages in the pool of the caller's device.
 	Revoke bool
 	// Device is the id or the UUID of a registered device. With "" each package is for the
-	// device with its signature key, or for the only one, or else for a device that only
-	// has packages.
+	// device with its signature key, or for the only one, or else for an unregistered device
+	// named by that key.
 	Device     string
-	Generation int // of the API that the caller was seen to speak, or 0
+	Generation int // of the API that the caller was seen to use, or 0
 }
 
-// Upload is a key package as it is published. One that is not opaque is validated (RFC
-// 9420, section 10.1) and must be the caller's own.
+// Upload is a key package to be published. One that is not opaque is validated (RFC 9420,
+// section 10.1) and must be the caller's own.
 type Upload struct {
 	Body     []byte           // a KeyPackage, alone or in an MLSMessage; or a text
-	IsOpaque bool             // Body is a text, kept as it is
+	IsOpaque bool             // Body is a text, stored unchanged
 	Metadata *PackageMetadata // nil: the publisher claims nothing
-	Problem  string           // why the door could not read it, or ""
+	Problem  string           // the reason why the door could not parse it, or ""
 }
 
 // PackageMetadata is the metadata that the publisher of a key package claims.
@@ -55,25 +55,25 @@ type Published struct {
 	Problems  []UploadProblem
 }
 
-// UploadProblem says what is wrong with the upload at Index.
+// UploadProblem is the reason why the upload at Index is refused.
 type UploadProblem struct {
 	Index int
 	Text  string
 }
 
-// judged is a good upload.
+// judged is a valid upload.
 type judged struct {
 	ds.KeyPackage
 	id           string // its ref, so that the same one again is the same row, or a random one
 	signatureKey []byte // nil: opaque
 }
 
-// PublishKeyPackages adds packages to pools. Where one is not good, none is stored and the
-// problems say why. Opaque packages are refused where the service takes MLS ones only.
+// PublishKeyPackages adds packages to pools. If one is invalid, none is stored and the
+// problems are returned. Opaque packages are refused if the service accepts MLS ones only.
 // Refusals: invalid_request, rate_limited, limit_exceeded.
 func (s *Service) PublishKeyPackages(ctx context.Context, who ds.Caller, in Publication) (Published, error) {
 	isOwn := who.Device != ""
-	if isOwn { // before packages are validated, which costs more than they may be worth
+	if isOwn { // before packages are validated, which is expensive
 		if r := s.limits.TakeN(limits.KeyPackagePublish, string(who.Account), string(who.Device), 1); r != nil {
 			return Published{}, r
 		}
@@ -135,8 +135,8 @@ func (s *Service) PublishKeyPackages(ctx context.Context, who ds.Caller, in Publ
 	return out, err
 }
 
-// poolsOf divides packages by the devices that they are for: the named one, or with "" the
-// holders of their keys. It locks the account's devices.
+// poolsOf divides packages by their devices: the named one, or with "" the holders of their
+// keys. It locks the account's devices.
 func poolsOf(tx *store.Tx, account ds.AccountID, name string, list []judged) (map[ds.Device][]judged, error) {
 	devices, err := lockDevices(tx, account)
 	if err != nil {
@@ -157,8 +157,8 @@ func poolsOf(tx *store.Tx, account ds.AccountID, name string, list []judged) (ma
 	return pools, nil
 }
 
-// addToPool adds packages to the pool of a device, which keeps so many of the newest, and
-// returns the number of new ones and their bytes.
+// addToPool adds packages to the pool of a device, which keeps up to keyPackagesMax of the
+// newest, and returns the number of new ones and their bytes.
 func addToPool(tx *store.Tx, device ds.Device, list []judged) (added, bytes int64, err error) {
 	packages, ids := make([]ds.KeyPackage, len(list)), make([]string, len(list))
 	for i, p := range list {
@@ -171,8 +171,8 @@ func addToPool(tx *store.Tx, device ds.Device, list []judged) (added, bytes int6
 	return added, bytes, tx.Packages.Trim(device, keyPackagesMax)
 }
 
-// chargePackages counts key packages against what their account may store. With settle the
-// caller says how many bytes of them were new, or that nothing was stored.
+// chargePackages counts key packages against the storage limit of their account. The caller
+// passes to settle the bytes of the new ones, or the error if nothing was stored.
 func (s *Service) chargePackages(account ds.AccountID, list []judged) (settle func(stored int64, err error), refusal error) {
 	var b limits.Bill
 	charge := func(bytes int64) *ds.Refusal {
@@ -196,13 +196,13 @@ func bytesOf(list []judged) (size int64) {
 	return size
 }
 
-// newestPackages leaves out what would be gone at once: a pool keeps so many of the
-// newest and one for last, however many a request brings.
+// newestPackages omits packages that would be dropped at once: a pool keeps up to
+// keyPackagesMax of the newest and one last-resort one, however many a request has.
 func newestPackages(list []judged) []judged {
 	if len(list) <= keyPackagesMax {
 		return list
 	}
-	room := map[bool]int{false: keyPackagesMax, true: 1} // by whether it is for last
+	room := map[bool]int{false: keyPackagesMax, true: 1} // by LastResort
 	from := len(list)
 	for i := len(list) - 1; i >= 0; i-- {
 		if room[list[i].LastResort] == 0 {
@@ -215,8 +215,8 @@ func newestPackages(list []judged) []judged {
 	return list[from:]
 }
 
-// withinPool refuses what has just been added where the account has too many packages
-// now: the transaction is given up. A list of nothing new is welcome.
+// withinPool refuses newly added packages if the account now has too many: the transaction is
+// rolled back. A list without new ones is never refused.
 func withinPool(tx *store.Tx, account ds.AccountID, added int64) error {
 	if added == 0 {
 		return nil
@@ -230,8 +230,8 @@ func withinPool(tx *store.Tx, account ds.AccountID, added int64) error {
 
 var refuseNoDevice = ds.Refuse(ds.InvalidRequest, "the account has no such device")
 
-// ownerOf finds a device by what a client calls it: our id, alone or behind the account
-// and '#', or the device's own UUID. "" is left as it is.
+// ownerOf finds a device by name: our id, alone or after the account and '#', or the device's
+// own UUID. "" is returned unchanged.
 func ownerOf(devices []store.Registration, name string) (ds.DeviceID, error) {
 	if name == "" {
 		return "", nil
@@ -242,8 +242,8 @@ func ownerOf(devices []store.Registration, name string) (ds.DeviceID, error) {
 	return "", refuseNoDevice
 }
 
-// keyHolder returns the device whose packages are signed with that key. One that is not
-// registered is named by its key.
+// keyHolder returns the device with that signature key, or the only one. Else it returns the
+// name of an unregistered device, made from the key.
 func keyHolder(devices []store.Registration, key []byte) ds.DeviceID {
 	for _, d := range devices {
 		if bytes.Equal(d.SignatureKey, key) {
@@ -263,7 +263,7 @@ var messageHeader = []byte{0, byte(wire.MLS10), 0, byte(wire.KeyPackageFormat)}
 // IsKeyPackage reports whether bytes begin like an MLSMessage with a KeyPackage.
 func IsKeyPackage(raw []byte) bool { return bytes.HasPrefix(raw, messageHeader) }
 
-// judgeUploads checks a list, and returns the good ones and what is wrong with the others.
+// judgeUploads validates a list, and returns the valid uploads and the problems of the others.
 func (s *Service) judgeUploads(who ds.Caller, uploads []Upload) (list []judged, problems []UploadProblem) {
 	for i, u := range uploads {
 		p, err := s.judgeUpload(who, u)
@@ -276,8 +276,8 @@ func (s *Service) judgeUploads(who ds.Caller, uploads []Upload) (list []judged, 
 	return list, problems
 }
 
-// judgeUpload checks one upload. A package that came without the MLSMessage around it is
-// stored with it, since readers of texts expect one, and marked by its encoding.
+// judgeUpload validates one upload. A package that is not in an MLSMessage is stored in one,
+// since readers of texts expect that, and marked by its encoding.
 func (s *Service) judgeUpload(who ds.Caller, u Upload) (judged, error) {
 	m, nowMS := u.Metadata, s.now().UnixMilli()
 	switch {
@@ -317,8 +317,8 @@ func (s *Service) judgeUpload(who ds.Caller, u Upload) (judged, error) {
 	return judged{p, p.Ref, info.SignatureKey}, nil
 }
 
-// PublishedForm is an MLS key package as its publisher wrote it: alone, or in an
-// MLSMessage.
+// PublishedForm returns an MLS key package in the form in which it was published: alone, or in
+// an MLSMessage.
 func PublishedForm(p ds.KeyPackage) []byte {
 	if p.Encoding == ds.Binary {
 		return bytes.TrimPrefix(p.Body, messageHeader)

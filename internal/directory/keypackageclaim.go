@@ -10,23 +10,23 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Claim says which key packages a caller asks for: of each owner either so many, the
+// Claim selects the key packages that a caller requests: of each owner either up to Count, the
 // oldest first over all its devices, or one for each device.
 type Claim struct {
 	Owners    []ds.AccountID // duplicates count once
-	Count     int            // at most 10 are handed out
+	Count     int            // at most 10
 	PerDevice bool           // in place of Count
-	OnlyMLS   bool           // leaves opaque packages out
+	OnlyMLS   bool           // omits opaque packages
 	Suite     int64          // 0: any
-	// CountPairs counts claims under the limit of each pair of caller and owner too.
+	// CountPairs also counts claims under the limit of each pair of caller and owner.
 	CountPairs bool
 }
 
-// ClaimKeyPackages hands out packages, each one-time one to one caller only, ordered by
-// account and device where they are one for each device. Where an owner or a device has no
-// one-time package its newest last-resort one is given, if any; unknown accounts have none.
-// Every limit is asked before the first package is taken, and a call that fails counts
-// under none. Refusals: invalid_request, rate_limited.
+// ClaimKeyPackages returns packages, each one-time one to one caller only, ordered by account
+// and device if they are one for each device. If an owner or a device has no one-time package
+// its newest last-resort one is returned, if any; unknown accounts have none. Every limit is
+// checked before the first package is taken, and a call that fails counts under none.
+// Refusals: invalid_request, rate_limited.
 func (s *Service) ClaimKeyPackages(ctx context.Context, who ds.Caller, in Claim) ([]ds.KeyPackage, error) {
 	in.Owners, in.Count = distinct(in.Owners), min(max(in.Count, 0), keyPackageCountMax)
 	if len(in.Owners) > claimDevicesMax {
@@ -38,7 +38,7 @@ func (s *Service) ClaimKeyPackages(ctx context.Context, who ds.Caller, in Claim)
 		}
 	}
 	var b limits.Bill
-	outcome := error(errNoneGiven) // until packages are handed out
+	outcome := error(errNoneGiven) // until packages are claimed
 	defer func() { b.Settle(s.limits, outcome) }()
 	if err := s.chargeClaim(&b, who, in); err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func (s *Service) ClaimKeyPackages(ctx context.Context, who ds.Caller, in Claim)
 	if err != nil {
 		return nil, err
 	}
-	// In one transaction: a fault must not use up packages that were not handed out.
+	// In one transaction: a fault must not use up packages that were not returned.
 	list, err := s.claim(ctx, who, func(tx *store.Tx) (list []ds.KeyPackage, err error) {
 		for _, pool := range pools {
 			if list, err = takeFrom(tx, list, pool, in, who.Account); err != nil {
@@ -63,7 +63,7 @@ func (s *Service) ClaimKeyPackages(ctx context.Context, who ds.Caller, in Claim)
 	return list, nil
 }
 
-// errNoneGiven is the outcome of a claim until packages are handed out.
+// errNoneGiven is the outcome of a claim until packages are claimed.
 var errNoneGiven = errors.New("no packages were handed out")
 
 func distinct(list []ds.AccountID) []ds.AccountID {
@@ -131,8 +131,8 @@ func takeFrom(tx *store.Tx, list []ds.KeyPackage, pool store.Pool, in Claim, by 
 	return list, nil
 }
 
-// claim runs one claim in a transaction, together with the event that tells an
-// owner whose pool has just become low.
+// claim runs one claim in a transaction, together with the events for owners with pools that
+// have just become low.
 func (s *Service) claim(ctx context.Context, who ds.Caller, take func(*store.Tx) ([]ds.KeyPackage, error)) ([]ds.KeyPackage, error) {
 	var list []ds.KeyPackage
 	var events []store.Event
@@ -157,8 +157,8 @@ func (s *Service) claim(ctx context.Context, who ds.Caller, take func(*store.Tx)
 	return list, nil
 }
 
-// lowPools makes an event for each device whose pool crossed the threshold by this
-// claim, or ran empty.
+// lowPools makes an event for each device with a pool that this claim took below the
+// threshold, or emptied.
 func lowPools(tx *store.Tx, claimed []ds.KeyPackage) ([]store.Event, error) {
 	taken := map[ds.Device]int64{}
 	var devices []ds.Device

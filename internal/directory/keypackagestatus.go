@@ -11,15 +11,15 @@ import (
 // PoolStatus counts an account's key packages.
 type PoolStatus struct {
 	store.PoolCounts
-	Wanted  int64 // with fewer that are available, more should be published
+	Wanted  int64 // if fewer are available, more should be published
 	Devices []store.PoolDevice
 }
 
-// PublishedPackage is a package as its owner may follow it.
+// PublishedPackage is a package as its owner sees it.
 type PublishedPackage = store.PublishedPackage
 
-// KeyPackageCounts counts the caller's packages, of one device by any of its names or of
-// all (""). A device that is not there has none.
+// KeyPackageCounts counts the caller's packages, of one device by any of its names or of all
+// (""). An unknown device has none.
 func (s *Service) KeyPackageCounts(ctx context.Context, who ds.Caller, device string) (store.PoolCounts, error) {
 	var counts store.PoolCounts
 	err := s.store.View(ctx, func(tx *store.Tx) error {
@@ -74,8 +74,8 @@ type Synced struct {
 	Available int64
 }
 
-// SyncKeyPackages deletes those unclaimed packages of a device which it has no keys for
-// any more: all but the ones whose refs it names. Refusals: invalid_request.
+// SyncKeyPackages deletes the unclaimed packages of a device that has no keys for them any
+// more: all but those with the local refs. Refusals: invalid_request.
 func (s *Service) SyncKeyPackages(ctx context.Context, who ds.Caller, device string, local []string) (Synced, error) {
 	has := make(map[string]bool, len(local))
 	for _, ref := range local {
@@ -117,10 +117,10 @@ type Replenishment struct {
 	Targets, Devices, Told int64
 }
 
-// RequestReplenish asks accounts to publish more key packages: those of a conversation
-// when none is named, or the caller's own without either. Only devices that are low are
-// told, and an account at most once in ten minutes. Accounts that share no conversation
-// with the caller are passed over.
+// RequestReplenish asks accounts to publish more key packages: the targets, or those of a
+// conversation without targets, or the caller's own without either. Only devices that are low
+// are notified, and an account at most once in ten minutes. Accounts that share no
+// conversation with the caller are ignored.
 func (s *Service) RequestReplenish(ctx context.Context, who ds.Caller, targets []ds.AccountID, conversation ds.ConversationID) (Replenishment, error) {
 	targets = distinct(targets)
 	var out Replenishment

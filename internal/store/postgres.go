@@ -40,7 +40,7 @@ func openPostgres(ctx context.Context, url string, connectionsMax int) (engine, 
 		"idle_in_transaction_session_timeout": "15000",
 		"timezone":                            "UTC",
 		// Every statement here finds its rows by key. A plan that was cached while a table was
-		// small would read all of it for ever after; these settings forbid that.
+		// small would always read all of it; these settings forbid that.
 		"enable_seqscan":   "off",
 		"enable_hashjoin":  "off",
 		"enable_mergejoin": "off",
@@ -183,8 +183,8 @@ func (c postgresConn) query(ctx context.Context, sql string, args []any) (rows, 
 	return rs, nil
 }
 
-// pipeline is a connection within a batch. Queued statements are sent with the next one whose
-// result is read, and fail there.
+// pipeline is a connection within a batch. Queued statements are sent with the next one that
+// has its result read, and fail there.
 type pipeline struct {
 	conn  *pgx.Conn
 	queue []statement

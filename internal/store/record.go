@@ -47,7 +47,7 @@ func (l Logs) after(log ds.LogID, pos int64, reach Reach) ([]ds.Record, bool, er
 	return l.page(log, reach, `pos > $2 ORDER BY pos LIMIT `+bound(3), pos, int64(reach.Count))
 }
 
-// RecordsAfter does the work of Tx.RecordsAfter in a transaction of its own.
+// RecordsAfter does the work of Logs.RecordsAfter in a transaction of its own.
 func (db *DB) RecordsAfter(ctx context.Context, log ds.LogID, pos int64, count, bytesMax int) ([]ds.Record, error) {
 	return db.RecordsWithin(ctx, log, pos, Reach{Count: count, Bytes: bytesMax})
 }
@@ -66,7 +66,7 @@ func (db *DB) ReadBody(ctx context.Context, r *ds.Record) error {
 	return err
 }
 
-// page runs one statement of Tx.page and, if it found a long body, one more.
+// page runs one statement of Logs.page and, if it found a long body, one more.
 func (db *DB) page(ctx context.Context, find func(*Tx) ([]ds.Record, bool, error)) (list []ds.Record, err error) {
 	isLong := false
 	err = db.Read(ctx, func(tx *Tx) error {

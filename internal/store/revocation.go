@@ -9,7 +9,7 @@ type Revocation struct {
 
 // LockRevocations gives the transaction its number among those that revoke sessions and keeps
 // others from getting one until it has ended. So the numbers become visible in their order, and
-// a reader that has seen one has seen all before it: no clock is compared. RevokeSessions calls
+// a reader that has seen one has seen all before it: no clock is compared. Revoke calls
 // it; a transaction that locks anything else calls it first, to avoid a deadlock.
 func (q Sessions) LockRevocations() error {
 	if q.tx.revocation != 0 {

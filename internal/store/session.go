@@ -82,8 +82,8 @@ func (q Sessions) Get(hash []byte) (Session, error) {
 	return s, notFound(err)
 }
 
-// SessionsByResume returns, by their hash, the sessions whose resume token or its predecessor
-// has one of at most SessionBatchMax hashes, expired or not. Revoked ones are not found.
+// SessionsByResume returns, by their hash, the sessions with a resume token or predecessor
+// that has one of at most SessionBatchMax hashes, expired or not. Revoked ones are not found.
 func (q Sessions) SessionsByResume(hashes [][32]byte) (map[[32]byte]Session, error) {
 	found := make(map[[32]byte]Session, len(hashes))
 	if len(hashes) == 0 {

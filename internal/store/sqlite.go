@@ -96,8 +96,8 @@ func (e *sqliteEngine) claim() error {
 	return nil
 }
 
-// errReplaced is the fault of every write to a database whose file is no longer the one in the
-// data directory.
+// errReplaced is the fault of every write after the database file was moved out of the data
+// directory or replaced there.
 var errReplaced = ds.Unavailable(errors.New("sqlite: the database file was moved or replaced while the server runs; restart it"))
 
 // isInPlace checks that the data directory still contains the open file: writes to another one

@@ -21,8 +21,8 @@ type StreamRow struct {
 }
 
 // StreamBounds bounds the stored streams: of one account, Streams of them and Bytes by their
-// sizes, the most recently used; of one stream, the last Rows, and of those whose number is a
-// multiple of CheckEvery the last Checks.
+// sizes, the most recently used; of one stream, the last Rows, and of those with a number that
+// is a multiple of CheckEvery the last Checks.
 type StreamBounds struct {
 	Streams, Bytes           int64
 	Rows, CheckEvery, Checks int64
@@ -35,7 +35,7 @@ func (s Streams) Write(list []StreamRow, bounds StreamBounds) ([]bool, error) {
 	written := make([]bool, len(list))
 	lock := "" // SQLite has one writer
 	if s.tx.dialect.name == "postgres" {
-		lock = " FOR KEY SHARE" // whoever deletes the stream meanwhile deletes this row as well
+		lock = " FOR KEY SHARE" // a concurrent deletion of the stream deletes this row as well
 	}
 	for i, r := range list {
 		if r.Opens {
@@ -99,7 +99,7 @@ func (s Streams) Delete(names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
-	for _, table := range []string{"streams", "stream_rows"} { // see WriteStreamRows: no row comes after the first
+	for _, table := range []string{"streams", "stream_rows"} { // see Streams.Write: a stream that is gone gets no row
 		if _, err := s.tx.exec(`DELETE FROM `+table+` WHERE stream_id `+s.tx.in(1), s.tx.setOf(names)); err != nil {
 			return err
 		}

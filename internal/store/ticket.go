@@ -10,7 +10,7 @@ import (
 type Ticket struct {
 	Hash          [32]byte
 	Account       ds.AccountID
-	Generation    int                 // of the API that the account's clients speak; see Registration
+	Generation    int                 // of the API that the account's clients use; see Registration
 	Conversations []ds.ConversationID // empty: all of the account
 	ExpiresMS     int64
 }

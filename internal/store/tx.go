@@ -2,9 +2,9 @@ package store
 
 import "context"
 
-// Tx is one transaction, and the way to everything that is stored: each field has the queries
-// and writes about one noun. It is for one goroutine and ends with the function that it was
-// passed to.
+// Tx is one transaction, and gives access to all stored data: each field has the queries and
+// writes about one noun. It is for one goroutine and ends with the function that it was passed
+// to.
 type Tx struct {
 	ctx     context.Context
 	conn    conn
@@ -38,16 +38,16 @@ func newTx(ctx context.Context, conn conn, dialect dialect, nowMS int64) *Tx {
 // Logs reads and writes records and the heads of their logs.
 type Logs struct{ tx *Tx }
 
-// Conversations reads who is and was in a conversation, its settings and its reactions.
+// Conversations reads memberships, settings and reactions of conversations.
 type Conversations struct{ tx *Tx }
 
-// Cursors reads and writes how far devices have read.
+// Cursors reads and writes the cursors of devices.
 type Cursors struct{ tx *Tx }
 
-// Streams reads and writes where the streams of accounts stand.
+// Streams reads and writes the positions of accounts' streams.
 type Streams struct{ tx *Tx }
 
-// Welcomes reads and writes Welcomes and which devices wait for them.
+// Welcomes reads and writes Welcomes and their recipients.
 type Welcomes struct{ tx *Tx }
 
 // Packages reads, publishes and claims key packages.
@@ -59,7 +59,7 @@ type Devices struct{ tx *Tx }
 // Sessions reads and writes sessions, their revocations, and the nonces of tokens.
 type Sessions struct{ tx *Tx }
 
-// Admission reads and writes which accounts are let in, and the invites that let them in.
+// Admission reads and writes admitted accounts, the allowlist and invites.
 type Admission struct{ tx *Tx }
 
 // Documents reads and writes DID documents that were fetched.
