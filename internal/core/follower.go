@@ -229,6 +229,8 @@ func (f *Follower) Next(ctx context.Context) (Page, error) {
 		}
 		one, wanted := f.dequeue()
 		if one == nil {
+			f.endTurn() // of a page that had nothing for this reader
+			f.endWork()
 			select {
 			case _, open := <-f.signal:
 				if !open {

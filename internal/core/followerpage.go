@@ -82,14 +82,20 @@ func (f *Follower) endTurn() {
 
 // takeWork waits until the reader may read and encode a large page. Such readers use at most
 // half of the processors: new messages find the other half free. The turn ends with the page,
-// or earlier if its peer receives it slowly.
+// or earlier if its peer receives it slowly or the store reads it slowly. The wait for it does
+// not count against the turn to hold the page.
 func (f *Follower) takeWork(ctx context.Context) error {
 	f.endWork()
-	turn, err := f.s.turnOf(ctx, f.s.pages, f.who.Account)
-	if err == nil {
-		f.work, f.workEnds = turn, time.AfterFunc(pageWork, turn.Release)
-	}
-	return err
+	f.mu.Lock()
+	bytes := f.turn
+	f.mu.Unlock()
+	return bytes.setAside(func() error {
+		turn, err := f.s.turnOf(ctx, f.s.pages, f.who.Account)
+		if err == nil {
+			f.work, f.workEnds = turn, time.AfterFunc(pageWork, turn.Release)
+		}
+		return err
+	})
 }
 
 // endWork ends the turn. If others wait, it is released only after as much time as it took,

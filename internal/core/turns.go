@@ -102,7 +102,7 @@ func (t *turns) take(ctx context.Context, who ds.AccountID, bytes int64, cut fun
 func (t *turns) line(who ds.AccountID) *turnLine {
 	line := t.accounts[who]
 	if line == nil {
-		line = &turnLine{place: -1}
+		line = &turnLine{place: -1, served: t.served} // as one that was served just now: behind those that wait
 		t.accounts[who] = line
 	}
 	return line
@@ -180,6 +180,23 @@ func (turn *Turn) Release() {
 	delete(t.held, turn)
 	t.hold(turn.who, -turn.bytes)
 	t.serve()
+}
+
+// setAside keeps the turn from being cut short while its holder waits for something else, and
+// counts its time from the end of that wait.
+func (turn *Turn) setAside(wait func() error) error {
+	if turn == nil || turn.of == nil {
+		return wait()
+	}
+	t := turn.of
+	set := func(since time.Time) {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		turn.since = since
+	}
+	set(time.Now().Add(noPatience))
+	defer func() { set(time.Now()) }()
+	return wait()
 }
 
 // Shrink releases all but bytes of the turn.

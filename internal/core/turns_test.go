@@ -143,6 +143,60 @@ func TestTurnsGoRound(t *testing.T) {
 	})
 }
 
+// TestNewcomersWaitTheirTurn: an account with two readers that wait is not passed again and
+// again by accounts that arrive later.
+func TestNewcomersWaitTheirTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTurnsWorld(t)
+		w.turns = newTurns(1, time.Hour)
+		hold := w.hold("eve", 1)
+		served := make(chan string, 8)
+		wait := func(who ds.AccountID) {
+			go func() {
+				turn, err := w.turns.take(t.Context(), who, 1, func() {})
+				if err != nil {
+					t.Error(err)
+				}
+				served <- string(who)
+				time.Sleep(time.Second)
+				turn.Release()
+			}()
+			synctest.Wait()
+		}
+		wait("ann")
+		wait("ann")
+		hold.Release()
+		for i := range 3 {
+			wait(ds.AccountID(fmt.Sprint("new-", i))) // while ann's first reader holds the turn
+		}
+		var order []string
+		for range 5 {
+			order = append(order, <-served)
+		}
+		if want := []string{"ann", "ann", "new-0", "new-1", "new-2"}; !slices.Equal(order, want) {
+			t.Errorf("served %q, want %q", order, want)
+		}
+		synctest.Wait()
+		time.Sleep(time.Minute)
+	})
+}
+
+// TestTurnsSetAsideAreNotCut: a holder that waits for something else is not slow.
+func TestTurnsSetAsideAreNotCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newTurnsWorld(t)
+		turn := w.hold("eve", 100)
+		w.ask(t.Context(), "ann", "ann", 10)
+		_ = turn.setAside(func() error {
+			time.Sleep(10 * time.Second)
+			w.wantServed("while it is set aside")
+			return nil
+		})
+		time.Sleep(3 * time.Second)
+		w.wantServed("when it is slow itself", "ann")
+	})
+}
+
 // BenchmarkTurns serves readers of one message, each of another account, that all wait.
 func BenchmarkTurns(b *testing.B) {
 	for _, n := range []int{300, 10_000} {

@@ -57,6 +57,9 @@ func (s *Service) ClaimKeyPackages(ctx context.Context, who ds.Caller, in Claim)
 		return list, nil
 	})
 	if err != nil {
+		if ctx.Err() != nil {
+			outcome = nil // a caller that goes away meanwhile may have used them up
+		}
 		return nil, err
 	}
 	outcome = nil

@@ -2,11 +2,13 @@ package directory
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls"
 )
 
@@ -53,5 +55,34 @@ func TestRefusedClaimsCountUnderNoLimit(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestClaimsWithoutACallerCount: a caller that goes away during a claim may have used packages
+// up, so the claim counts.
+func TestClaimsWithoutACallerCount(t *testing.T) {
+	now := time.Now()
+	var leave func()
+	w := openWorld(t, store.Options{URL: "sqlite:" + t.TempDir(), Hook: func(sql string, done bool) error {
+		if sql == "COMMIT" && !done && leave != nil {
+			leave()
+			return errors.New("the connection is gone")
+		}
+		return nil
+	}}, func(o *Options) {
+		o.Limits = limits.New(limits.Rates{limits.KeyPackageTargets: {Count: 1, Period: time.Hour}}, func() time.Time { return now })
+	})
+	if _, err := w.publish(who("ann"), "one", "another"); err != nil {
+		t.Fatal(err)
+	}
+	claim := Claim{Count: 1, Owners: []ds.AccountID{"ann"}}
+	ctx, cancel := context.WithCancel(t.Context())
+	leave = cancel
+	if _, err := w.service.ClaimKeyPackages(ctx, who("bob"), claim); err == nil {
+		t.Error("a claim without its caller is answered")
+	}
+	leave = nil
+	if _, err := w.service.ClaimKeyPackages(t.Context(), who("bob"), claim); ds.CodeOf(err) != ds.RateLimited {
+		t.Errorf("the next claim: %v, want rate_limited", err)
 	}
 }
