@@ -44,6 +44,13 @@ func (c *callCounter) most(from int) (most int) {
 	return most
 }
 
+// String lists the calls by path.
+func (c *callCounter) String() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return fmt.Sprint(c.paths)
+}
+
 func (c *callCounter) all() (sum int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,7 +107,7 @@ func TestRoomsOfStrangers(t *testing.T) {
 				mal.makesRooms(rooms, ann)
 				time.Sleep(time.Until(calls.began.Add(10 * time.Minute)))
 				perMinute := calls.most(0)
-				t.Logf("%d rooms cost at most %d calls in a minute: %v", rooms, perMinute, calls.paths)
+				t.Logf("%d rooms cost at most %d calls in a minute: %v", rooms, perMinute, calls)
 				if bound := map[string]int{"gateway": 100, "xrpc": 300}[door]; perMinute > bound {
 					t.Errorf("%d calls in a minute", perMinute)
 				}
@@ -154,7 +161,7 @@ func TestUnfinishedRooms(t *testing.T) {
 				ann.open()
 				time.Sleep(5 * time.Minute)
 				if n := calls.all() - before; n > 25 {
-					t.Errorf("%d calls after a restart: %v", n, calls.paths)
+					t.Errorf("%d calls after a restart: %v", n, calls)
 				}
 				time.Sleep(16 * time.Hour)
 				for _, id := range ids {
@@ -163,11 +170,11 @@ func TestUnfinishedRooms(t *testing.T) {
 						t.Errorf("after a day: %+v, %v", c, err)
 					}
 				}
-				t.Logf("%d calls in a day: %v", calls.all(), calls.paths)
+				t.Logf("%d calls in a day: %v", calls.all(), calls)
 				quiet := calls.all()
 				time.Sleep(time.Hour)
 				if n := calls.all() - quiet; n > 10 {
-					t.Errorf("%d calls in an hour after that: %v", n, calls.paths)
+					t.Errorf("%d calls in an hour after that: %v", n, calls)
 				}
 				if err := ann.Retry(w.ctx, ids[0]); err != nil {
 					t.Fatal(err)
