@@ -94,8 +94,10 @@ func (h *half) setDeadline(at time.Time) {
 		h.timer.Stop()
 		h.timer = nil
 	}
-	if !at.IsZero() {
-		h.timer = time.AfterFunc(time.Until(at), func() {
+	// A time that has passed needs no timer. net/http sets one with each request, and the race
+	// detector has crashed in the making of such timers in a bubble.
+	if wait := time.Until(at); !at.IsZero() && wait > 0 {
+		h.timer = time.AfterFunc(wait, func() {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			h.changed.Broadcast()
