@@ -45,7 +45,7 @@ func (s *Service) SelectConversations(ctx context.Context, session string, who d
 	// It reads no more than its account has left: omitted conversations must cost nothing.
 	left := min(s.limits.Left(limits.Streams, string(who.Account), ""), streamShare*min(s.limits.Left(limits.Subscribes, session, ""), StreamConversationsMax))
 	most := int(min(StreamConversationsMax, max(int64(followsMax-s.follows.of(who.Account)), streamConversationsMin), max(left, streamConversationsMin)))
-	count, err := s.countConversations(ctx, who, most+1)
+	count, err := s.countConversations(ctx, who, max(most, beginTogether)+1)
 	if err != nil {
 		return Selection{}, err
 	}
@@ -60,7 +60,7 @@ func (s *Service) SelectConversations(ctx context.Context, session string, who d
 		}
 		n = max(n/2, streamConversationsMin)
 	}
-	list, err := s.activeConversations(ctx, who, n)
+	list, err := s.activeConversations(ctx, who, n, count)
 	if err != nil {
 		return Selection{}, err
 	}
@@ -71,18 +71,19 @@ func (s *Service) SelectConversations(ctx context.Context, session string, who d
 // RecentConversations lists the caller's most recently active conversations, at most
 // ConversationsMax.
 func (s *Service) RecentConversations(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
-	list, err := s.activeConversations(ctx, who, ConversationsMax)
+	count, err := s.countConversations(ctx, who, beginTogether+1)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.activeConversations(ctx, who, ConversationsMax, count)
 	slices.Sort(list)
 	return list, err
 }
 
 // activeConversations finds the most recently active of the caller's conversations among
-// those that it joined first and last, in proportion to most.
-func (s *Service) activeConversations(ctx context.Context, who ds.Caller, most int) (list []ds.ConversationID, err error) {
-	count, err := s.countConversations(ctx, who, beginTogether+1)
-	if err != nil {
-		return nil, err
-	}
+// those that it joined first and last, in proportion to most. count is the number of all of
+// them, or at least beginTogether+1.
+func (s *Service) activeConversations(ctx context.Context, who ds.Caller, most, count int) (list []ds.ConversationID, err error) {
 	turn, err := s.turnFor(ctx, who.Account, min(count, candidatesPerPlace*most))
 	if err != nil {
 		return nil, err
