@@ -142,7 +142,7 @@ func (b Create) findRecipients(ctx context.Context, a *action) ([]Recipient, err
 	var owners map[string]ds.Device
 	if len(asked) > 0 {
 		if err := a.service.store.Read(ctx, func(tx *store.Tx) (err error) {
-			owners, err = tx.Welcomes.PackageOwners(asked)
+			owners, err = tx.Packages.Owners(asked)
 			return err
 		}); err != nil {
 			return nil, err

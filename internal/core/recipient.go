@@ -38,10 +38,10 @@ func (s *Service) findRecipients(ctx context.Context, b Bundle) ([]Recipient, er
 	}
 	var known knownPackages
 	err := s.store.View(ctx, func(tx *store.Tx) (err error) {
-		if known.owners, err = tx.Welcomes.PackageOwners(asked); err != nil {
+		if known.owners, err = tx.Packages.Owners(asked); err != nil {
 			return err
 		}
-		known.publishers, err = tx.Welcomes.Publishers(distinct(accounts))
+		known.publishers, err = tx.Packages.Publishers(distinct(accounts))
 		return err
 	})
 	if err != nil {

@@ -72,7 +72,7 @@ func (s *Service) Welcome(ctx context.Context, who ds.Caller, id string, cut fun
 	}
 	size, err := int64(0), error(nil)
 	if err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		size, err = tx.Welcomes.WelcomeSizeFor(id, who.AsDevice())
+		size, err = tx.Welcomes.SizeFor(id, who.AsDevice())
 		return err
 	}); errors.Is(err, store.ErrNotFound) {
 		return nil, ds.Refuse(ds.NotFound, "no such welcome")

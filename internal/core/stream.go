@@ -91,7 +91,7 @@ func (s *Service) activeConversations(ctx context.Context, who ds.Caller, most, 
 	defer turn.Release()
 	bounds := store.ActiveBounds{Oldest: int64(candidatesPerPlace-1) * int64(most), Latest: int64(most)}
 	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		list, err = tx.Conversations.ActiveConversations(who.Account, most, bounds)
+		list, err = tx.Conversations.Active(who.Account, most, bounds)
 		return err
 	})
 	return list, err
@@ -99,7 +99,7 @@ func (s *Service) activeConversations(ctx context.Context, who ds.Caller, most, 
 
 func (s *Service) countConversations(ctx context.Context, who ds.Caller, most int) (count int, err error) {
 	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		count, err = tx.Conversations.CountConversations(who.Account, most)
+		count, err = tx.Conversations.Count(who.Account, most)
 		return err
 	})
 	return count, err
@@ -130,7 +130,7 @@ func (s *Service) turnOf(ctx context.Context, t *turns, who ds.AccountID) (*Turn
 func (s *Service) FormerConversations(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
 	var list []ds.ConversationID
 	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		list, err = tx.Conversations.FormerConversations(who.Account, StreamConversationsMax)
+		list, err = tx.Conversations.Former(who.Account, StreamConversationsMax)
 		return err
 	})
 	return list, err

@@ -67,7 +67,7 @@ func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registra
 		if stored, err = register(tx, d, isKnown, list); err != nil {
 			return err
 		}
-		if conversations, err = tx.Conversations.ConversationIDs(who.Account, registeredConversationsMax); err != nil {
+		if conversations, err = tx.Conversations.IDs(who.Account, registeredConversationsMax); err != nil {
 			return err
 		}
 		fresh, err = tx.Devices.OpenAdditions(d.Device, conversations, newAdditionIDs(len(conversations)))

@@ -60,7 +60,7 @@ func (s *Service) PublishedPackages(ctx context.Context, who ds.Caller, suite, b
 	var list []PublishedPackage
 	err := s.store.Read(ctx, func(tx *store.Tx) error {
 		var err error
-		list, err = tx.Packages.PublishedPackages(who.Account, suite, beforeMS, afterID, limit)
+		list, err = tx.Packages.Published(who.Account, suite, beforeMS, afterID, limit)
 		return err
 	})
 	return list, err
@@ -103,7 +103,7 @@ func (s *Service) SyncKeyPackages(ctx context.Context, who ds.Caller, device str
 				out.Orphaned = append(out.Orphaned, ref)
 			}
 		}
-		if _, err := tx.Packages.DeleteFreePackages(owner, out.Orphaned, "its key package was deleted"); err != nil {
+		if _, err := tx.Packages.DeleteFree(owner, out.Orphaned, "its key package was deleted"); err != nil {
 			return err
 		}
 		out.Available, err = tx.Packages.Available(owner)

@@ -85,7 +85,7 @@ func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, cod
 	hash := sha256.Sum256([]byte(code))
 	now := seen.UnixMilli()
 	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
-		if isAdmitted, err = tx.Admission.IsAdmitted(account); err != nil || isAdmitted {
+		if isAdmitted, err = tx.Admission.Has(account); err != nil || isAdmitted {
 			return err
 		}
 		if isTalkedOf, err = tx.Sessions.HasAccount(account); err != nil || a.o.Admission == AdmissionOpen {
@@ -143,14 +143,14 @@ func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 		}
 	}
 	slices.Sort(free) // all nodes use one order
-	if _, err := tx.Admission.AdmitAccounts(slices.Compact(free), nowMS); err != nil {
+	if _, err := tx.Admission.Admit(slices.Compact(free), nowMS); err != nil {
 		return err
 	}
 	for _, j := range jobs {
 		if j.admit.invite == nil {
 			continue
 		}
-		isNew, err := tx.Admission.AdmitAccounts([]ds.AccountID{j.admit.account}, nowMS)
+		isNew, err := tx.Admission.Admit([]ds.AccountID{j.admit.account}, nowMS)
 		if err != nil {
 			return err
 		}
@@ -161,7 +161,7 @@ func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			j.err = refuseInvalidInvite
-			err = tx.Admission.ForgetAccount(j.admit.account)
+			err = tx.Admission.Forget(j.admit.account)
 		case err == nil:
 			err = tx.Admission.SetInvite(j.admit.account, id)
 		}
@@ -185,7 +185,7 @@ func (a *Authenticator) checkStarts(tx *store.Tx, batch []*job) error {
 			accounts = append(accounts, j.start.Device.Account)
 		}
 	}
-	admitted, err := tx.Admission.HoldAdmitted(accounts)
+	admitted, err := tx.Admission.Hold(accounts)
 	if err != nil {
 		return err
 	}
@@ -331,13 +331,13 @@ func (s Admissions) Allow(ctx context.Context, account string) error {
 	if err := checkAccountDID(account); err != nil {
 		return err
 	}
-	return s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Admission.AllowAccount(ds.AccountID(account)) })
+	return s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Admission.Allow(ds.AccountID(account)) })
 }
 
 // Disallow removes an account from the allowlist. An account that is already admitted stays
 // admitted.
 func (s Admissions) Disallow(ctx context.Context, account string) error {
-	err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Admission.DisallowAccount(ds.AccountID(account)) })
+	err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Admission.Disallow(ds.AccountID(account)) })
 	if errors.Is(err, store.ErrNotFound) {
 		return ds.Refuse(ds.NotFound, "not on the allowlist")
 	}
@@ -357,7 +357,7 @@ func (s Admissions) Expel(ctx context.Context, account string) error {
 			return err
 		}
 		unknown := 0
-		for _, forget := range []func(ds.AccountID) error{tx.Admission.ForgetAccount, tx.Admission.DisallowAccount} {
+		for _, forget := range []func(ds.AccountID) error{tx.Admission.Forget, tx.Admission.Disallow} {
 			err := forget(who)
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				return err
@@ -401,7 +401,7 @@ func (s Admissions) Allowed(ctx context.Context) ([]AllowedAccount, error) {
 			after = ds.AccountID(all[len(all)-1].Account)
 		}
 		err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
-			page, err = tx.Admission.AllowedAccounts(after, invitesPage)
+			page, err = tx.Admission.Allowed(after, invitesPage)
 			return err
 		})
 		if err != nil {

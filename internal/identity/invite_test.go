@@ -523,7 +523,7 @@ func TestAdmissionInOneBatch(t *testing.T) {
 		}
 		err := w.db.View(context.Background(), func(tx *store.Tx) error {
 			for account, want := range map[ds.AccountID]bool{"did:ex:open": true, "did:ex:ann": true, "did:ex:bob": false, "did:ex:replay": false} {
-				if got, err := tx.Admission.IsAdmitted(account); err != nil || got != want {
+				if got, err := tx.Admission.Has(account); err != nil || got != want {
 					w.t.Errorf("%s: %v, %v", account, got, err)
 				}
 			}

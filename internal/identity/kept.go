@@ -97,7 +97,7 @@ func (r *Resolver) save(did string) {
 		now.hash = last.hash // too large to be kept
 	} else if now.hash = sha256.Sum256(text); now.hash != last.hash || fetched.Sub(last.at) >= saveEvery {
 		err = r.o.Store.Update(ctx, func(tx *store.Tx) error {
-			isAdmitted, err := tx.Admission.IsAdmitted(ds.AccountID(did))
+			isAdmitted, err := tx.Admission.Has(ds.AccountID(did))
 			if err != nil || !isAdmitted {
 				return err
 			}

@@ -134,7 +134,7 @@ func (a *Authenticator) PassResume(ctx context.Context, resumeToken string, refu
 	defer leave()
 	var found map[[32]byte]store.Session
 	err = a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-		found, err = tx.Sessions.SessionsByResume([][32]byte{token.hash(resumePrefix)})
+		found, err = tx.Sessions.ByResume([][32]byte{token.hash(resumePrefix)})
 		return err
 	})
 	if err == nil && len(found) == 0 {
@@ -156,7 +156,7 @@ func (a *Authenticator) wasHere(ctx context.Context, account ds.AccountID, refus
 	defer leave()
 	var isAdmitted bool
 	err = a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-		isAdmitted, err = tx.Admission.IsAdmitted(account)
+		isAdmitted, err = tx.Admission.Has(account)
 		return err
 	})
 	return isAdmitted, err

@@ -69,7 +69,7 @@ func (a *Authenticator) applyResumes(tx *store.Tx, jobs []*job) error {
 		for i, j := range jobs {
 			hashes[i] = j.resume.hash
 		}
-		rows, err := tx.Sessions.SessionsByResume(hashes)
+		rows, err := tx.Sessions.ByResume(hashes)
 		if err != nil {
 			return err
 		}

@@ -6,9 +6,9 @@ import "waxwing.im/waxwing/internal/ds"
 // first, and those that it joined last.
 type ActiveBounds struct{ Oldest, Latest int64 }
 
-// ActiveConversations lists the conversations that account is in: among those within bounds,
+// Active lists the conversations that account is in: among those within bounds,
 // the most recently active, at most max of them.
-func (co Conversations) ActiveConversations(account ds.AccountID, max int, bounds ActiveBounds) ([]ds.ConversationID, error) {
+func (co Conversations) Active(account ds.AccountID, max int, bounds ActiveBounds) ([]ds.ConversationID, error) {
 	return co.conversationIDs(`SELECT l.log_id FROM (
 			SELECT log_id FROM (SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY joined_ms, log_id LIMIT `+bound(2)+`) AS a
 			UNION SELECT log_id FROM (SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY joined_ms DESC, log_id DESC LIMIT `+bound(3)+`) AS b) AS mine
@@ -17,16 +17,16 @@ func (co Conversations) ActiveConversations(account ds.AccountID, max int, bound
 		string(account), bounds.Oldest, bounds.Latest, int64(max))
 }
 
-// CountConversations counts the conversations that account is in, up to max.
-func (co Conversations) CountConversations(account ds.AccountID, max int) (count int, err error) {
+// Count counts the conversations that account is in, up to max.
+func (co Conversations) Count(account ds.AccountID, max int) (count int, err error) {
 	err = co.tx.row(`SELECT COUNT(*) FROM (SELECT 1 FROM intervals WHERE account = $1 AND until_pos IS NULL LIMIT `+bound(2)+`) AS few`,
 		string(account), int64(max)).Scan(&count)
 	return count, err
 }
 
-// FormerConversations lists the conversations that account has left, the latest joined first,
+// Former lists the conversations that account has left, the latest joined first,
 // among at most max stays.
-func (co Conversations) FormerConversations(account ds.AccountID, max int) ([]ds.ConversationID, error) {
+func (co Conversations) Former(account ds.AccountID, max int) ([]ds.ConversationID, error) {
 	return co.conversationIDs(`SELECT DISTINCT f.log_id FROM (SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NOT NULL
 			ORDER BY joined_ms DESC, log_id DESC LIMIT `+bound(2)+`) AS f
 		WHERE NOT EXISTS (SELECT 1 FROM intervals i WHERE i.log_id = f.log_id AND i.account = $1 AND i.until_pos IS NULL)`, string(account), int64(max))
@@ -43,7 +43,7 @@ func (co Conversations) conversationIDs(sql string, args ...any) ([]ds.Conversat
 	return list, err
 }
 
-// ConversationIDs lists the conversations that account is in, at most max of them.
-func (co Conversations) ConversationIDs(account ds.AccountID, max int) ([]ds.ConversationID, error) {
+// IDs lists the conversations that account is in, at most max of them.
+func (co Conversations) IDs(account ds.AccountID, max int) ([]ds.ConversationID, error) {
 	return co.conversationIDs(`SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY log_id LIMIT `+bound(2), string(account), int64(max))
 }

@@ -121,3 +121,37 @@ func (d Devices) additions(where string, args ...any) ([]Addition, error) {
 		FROM additions a LEFT JOIN devices d ON d.account = a.account AND d.device = a.device %s`, where), args...)
 	return list, err
 }
+
+// Entered holds the effects of a commit on devices: those that it added to the group, and the
+// key packages that it used.
+type Entered struct {
+	Conversation ds.ConversationID
+	By           ds.AccountID
+	Devices      []ds.Device
+	Packages     []string // refs, lower-case hex
+}
+
+// enter completes the additions of devices that are in their groups now, and keeps used key
+// packages from being claimed again, other than last-resort ones.
+func (d Devices) enter(list []Entered) error {
+	for _, e := range list {
+		if len(e.Devices) > 0 {
+			accounts, devices := make([]string, len(e.Devices)), make([]string, len(e.Devices))
+			for i, entered := range e.Devices {
+				accounts[i], devices[i] = string(entered.Account), string(entered.ID)
+			}
+			a, b := d.tx.pairsOf(accounts, devices)
+			if err := d.tx.later(`UPDATE additions SET status = 'completed' WHERE log_id = $3 AND status <> 'completed'
+					AND (account, device) IN (SELECT k.a, k.b FROM `+d.tx.pairs(1)+`)`, a, b, string(ds.ConversationLog(e.Conversation))); err != nil {
+				return err
+			}
+		}
+		if len(e.Packages) > 0 {
+			if err := d.tx.later(`UPDATE key_packages SET claimed_ms = $2, claimed_by = $3
+				WHERE key_package_id `+d.tx.in(1)+` AND claimed_ms IS NULL AND last_resort = 0`, d.tx.setOf(e.Packages), d.tx.nowMS, string(e.By)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

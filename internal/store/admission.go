@@ -76,17 +76,17 @@ func (q Admission) UseInvite(hash [32]byte, nowMS int64) (string, error) {
 	return id, notFound(err)
 }
 
-// IsAdmitted reports whether an account has been admitted.
-func (q Admission) IsAdmitted(account ds.AccountID) (bool, error) {
+// Has reports whether an account has been admitted.
+func (q Admission) Has(account ds.AccountID) (bool, error) {
 	var is int64
 	err := q.tx.row(`SELECT CASE WHEN EXISTS (SELECT 1 FROM accounts WHERE account = $1) THEN 1 ELSE 0 END`, string(account)).Scan(&is)
 	return is == 1, err
 }
 
-// AdmitAccounts admits at most AdmissionBatchMax distinct accounts, and returns those that were
+// Admit admits at most AdmissionBatchMax distinct accounts, and returns those that were
 // not admitted before. Of concurrent transactions for one account, on any node, one admits it;
 // the others wait for its commit.
-func (q Admission) AdmitAccounts(accounts []ds.AccountID, nowMS int64) (map[ds.AccountID]bool, error) {
+func (q Admission) Admit(accounts []ds.AccountID, nowMS int64) (map[ds.AccountID]bool, error) {
 	admitted := make(map[ds.AccountID]bool, len(accounts))
 	if len(accounts) == 0 {
 		return admitted, nil
@@ -114,9 +114,9 @@ func (q Admission) SetInvite(account ds.AccountID, invite string) error {
 	return err
 }
 
-// HoldAdmitted returns the admitted ones of accounts, and keeps them admitted until the
+// Hold returns the admitted ones of accounts, and keeps them admitted until the
 // transaction ends.
-func (q Admission) HoldAdmitted(accounts []ds.AccountID) (map[ds.AccountID]bool, error) {
+func (q Admission) Hold(accounts []ds.AccountID) (map[ds.AccountID]bool, error) {
 	admitted := make(map[ds.AccountID]bool, len(accounts))
 	if len(accounts) == 0 {
 		return admitted, nil
@@ -134,9 +134,9 @@ func (q Admission) HoldAdmitted(accounts []ds.AccountID) (map[ds.AccountID]bool,
 	return admitted, err
 }
 
-// ForgetAccount deletes an admission and the stored document of the account's DID, and returns
+// Forget deletes an admission and the stored document of the account's DID, and returns
 // ErrNotFound if there is none.
-func (q Admission) ForgetAccount(account ds.AccountID) error {
+func (q Admission) Forget(account ds.AccountID) error {
 	if _, err := q.tx.exec(`DELETE FROM did_documents WHERE did = $1`, string(account)); err != nil {
 		return err
 	}
@@ -153,14 +153,14 @@ type AllowedAccount struct {
 	CreatedMS int64
 }
 
-// AllowAccount adds an account to the allowlist, if it is not on it already.
-func (q Admission) AllowAccount(account ds.AccountID) error {
+// Allow adds an account to the allowlist, if it is not on it already.
+func (q Admission) Allow(account ds.AccountID) error {
 	_, err := q.tx.exec(`INSERT INTO allowed_accounts (account, created_ms) VALUES ($1, $2) ON CONFLICT (account) DO NOTHING`, string(account), q.tx.nowMS)
 	return err
 }
 
-// DisallowAccount removes an account from the allowlist, or returns ErrNotFound.
-func (q Admission) DisallowAccount(account ds.AccountID) error {
+// Disallow removes an account from the allowlist, or returns ErrNotFound.
+func (q Admission) Disallow(account ds.AccountID) error {
 	n, err := q.tx.exec(`DELETE FROM allowed_accounts WHERE account = $1`, string(account))
 	if err == nil && n == 0 {
 		err = ErrNotFound
@@ -168,8 +168,8 @@ func (q Admission) DisallowAccount(account ds.AccountID) error {
 	return err
 }
 
-// AllowedAccounts lists at most max entries of the allowlist after that account, by account.
-func (q Admission) AllowedAccounts(after ds.AccountID, max int) ([]AllowedAccount, error) {
+// Allowed lists at most max entries of the allowlist after that account, by account.
+func (q Admission) Allowed(after ds.AccountID, max int) ([]AllowedAccount, error) {
 	var list []AllowedAccount
 	err := q.tx.each(func(scan func(...any) error) error {
 		var a AllowedAccount

@@ -51,7 +51,7 @@ func TestAdmissionOfEarlierAccounts(t *testing.T) {
 		}
 		err = e.view(ctx, 1, func(tx *Tx) error {
 			for account, want := range map[ds.AccountID]bool{"did:ex:ann": true, "did:ex:bob": true, "did:ex:eve": false} {
-				if got, err := tx.Admission.IsAdmitted(account); err != nil || got != want {
+				if got, err := tx.Admission.Has(account); err != nil || got != want {
 					t.Errorf("%s: %v, %v", account, got, err)
 				}
 			}

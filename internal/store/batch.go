@@ -188,7 +188,7 @@ func (l Logs) Write(b Batch) error {
 	if err := l.tx.Welcomes.insertRecipients(b.Recipients); err != nil {
 		return err
 	}
-	if err := l.tx.Welcomes.enter(b.Entered); err != nil {
+	if err := l.tx.Devices.enter(b.Entered); err != nil {
 		return err
 	}
 	if err := l.tx.Conversations.writeSettings(&b); err != nil {

@@ -90,3 +90,42 @@ func (co Conversations) setRoles(list []Stay) error {
 	}
 	return nil
 }
+
+// CountStays returns the number of the conversations, each named once, that account is in.
+func (co Conversations) CountStays(account ds.AccountID, ids []ds.ConversationID) (int, error) {
+	logs := make([]string, len(ids))
+	for i, id := range ids {
+		logs[i] = string(ds.ConversationLog(id))
+	}
+	var n int64
+	err := co.tx.row(`SELECT COUNT(*) FROM intervals WHERE log_id `+co.tx.in(1)+` AND account = $2 AND until_pos IS NULL`,
+		co.tx.setOf(logs), string(account)).Scan(&n)
+	return int(n), err
+}
+
+// Acquainted lists, at most max, the accounts that share a conversation with account: among
+// targets if there are any, and only in that conversation unless it is "". With neither it
+// returns the account itself.
+func (co Conversations) Acquainted(account ds.AccountID, targets []ds.AccountID, conversation ds.ConversationID, max int) ([]ds.AccountID, error) {
+	if len(targets) == 0 && conversation == "" {
+		return []ds.AccountID{account}, nil
+	}
+	log := ""
+	if conversation != "" {
+		log = string(ds.ConversationLog(conversation))
+	}
+	args, only := []any{string(account), log, int64(max)}, "o.account <> $1"
+	if len(targets) > 0 {
+		args, only = append(args, co.tx.setOf(texts(targets))), "o.account "+co.tx.in(4)
+	}
+	var list []ds.AccountID
+	err := co.tx.each(func(scan func(...any) error) error {
+		var other ds.AccountID
+		err := scan(&other)
+		list = append(list, other)
+		return err
+	}, `SELECT DISTINCT o.account FROM intervals m JOIN intervals o ON o.log_id = m.log_id AND o.until_pos IS NULL
+		WHERE m.account = $1 AND m.until_pos IS NULL AND ($2 = '' OR m.log_id = $2) AND `+only+`
+		ORDER BY o.account LIMIT `+bound(3), args...)
+	return list, err
+}

@@ -365,7 +365,7 @@ func testPool(t *testing.T, db *DB) {
 	same(t, "pools of a suite", pools(1, true, 10), []Pool{{"ann", "phone", 1, true}})
 	page := func(beforeMS int64, after string, max int) (ids []string) {
 		for _, p := range read(t, db, func(tx *Tx) ([]PublishedPackage, error) {
-			return tx.Packages.PublishedPackages("ann", 0, beforeMS, after, max)
+			return tx.Packages.Published("ann", 0, beforeMS, after, max)
 		}) {
 			ids = append(ids, fmt.Sprint(p.ID, p.ClaimedMS != 0, p.ClaimedBy, p.IsExpired))
 		}
@@ -373,7 +373,7 @@ func testPool(t *testing.T, db *DB) {
 	}
 	same(t, "packages", page(1<<60, "", 3), []string{"annatruebobfalse", "annbfalsefalse", "anncfalsefalse"})
 	ms := read(t, db, func(tx *Tx) (int64, error) {
-		list, err := tx.Packages.PublishedPackages("ann", 0, 1<<60, "", 1)
+		list, err := tx.Packages.Published("ann", 0, 1<<60, "", 1)
 		return list[0].PublishedMS, err
 	})
 	same(t, "next page", page(ms, "annc", 3), []string{"anndfalsefalse"})
@@ -419,7 +419,7 @@ func testFreePackages(t *testing.T, db *DB) {
 	db.welcomeFor(t, "w2", "", "b")
 	remove := func(refs ...string) (n int64) {
 		db.must(t, func(tx *Tx) (err error) {
-			n, err = tx.Packages.DeleteFreePackages(phone, refs, "why")
+			n, err = tx.Packages.DeleteFree(phone, refs, "why")
 			return err
 		})
 		return n

@@ -34,7 +34,7 @@ func testDIDDocuments(t *testing.T, db *DB) {
 	same(t, "gone", get("did:web:ann"), "none")
 	put("did:web:ann", "three", 30)
 	db.must(t, func(tx *Tx) error {
-		if err := tx.Admission.ForgetAccount("did:web:ann"); !errors.Is(err, ErrNotFound) {
+		if err := tx.Admission.Forget("did:web:ann"); !errors.Is(err, ErrNotFound) {
 			t.Errorf("an account that was not here: %v", err)
 		}
 		return nil

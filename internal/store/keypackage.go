@@ -130,3 +130,36 @@ func (q Packages) keyPackage(sql string, args ...any) (ds.KeyPackage, error) {
 	}
 	return p, notFound(err)
 }
+
+// Owners returns the devices that have published the key packages of these refs, as far
+// as they are stored: claimed ones too, until they expire.
+func (q Packages) Owners(refs []string) (map[string]ds.Device, error) {
+	found := make(map[string]ds.Device, len(refs))
+	if len(refs) == 0 {
+		return found, nil
+	}
+	err := q.tx.each(func(scan func(...any) error) error {
+		var ref string
+		var d ds.Device
+		err := scan(&ref, &d.Account, &d.ID)
+		found[ref] = d
+		return err
+	}, `SELECT ref, account, device FROM key_packages WHERE key_package_id `+q.tx.in(1)+` AND ref IS NOT NULL`, q.tx.setOf(refs))
+	return found, err
+}
+
+// Publishers returns those of the accounts that have a key package with a ref here, claimed or
+// not.
+func (q Packages) Publishers(accounts []ds.AccountID) (map[ds.AccountID]bool, error) {
+	found := make(map[ds.AccountID]bool, len(accounts))
+	if len(accounts) == 0 {
+		return found, nil
+	}
+	err := q.tx.each(func(scan func(...any) error) error {
+		var account ds.AccountID
+		err := scan(&account)
+		found[account] = true
+		return err
+	}, `SELECT DISTINCT account FROM key_packages WHERE account `+q.tx.in(1)+` AND ref IS NOT NULL`, q.tx.setOf(texts(accounts)))
+	return found, err
+}

@@ -102,9 +102,9 @@ type PublishedPackage struct {
 	IsExpired   bool
 }
 
-// PublishedPackages lists packages of an account, the newest first, of one suite or of any (0):
+// Published lists packages of an account, the newest first, of one suite or of any (0):
 // those after the one that was published at beforeMS and has the id afterID.
-func (q Packages) PublishedPackages(account ds.AccountID, suite, beforeMS int64, afterID string, max int) ([]PublishedPackage, error) {
+func (q Packages) Published(account ds.AccountID, suite, beforeMS int64, afterID string, max int) ([]PublishedPackage, error) {
 	var list []PublishedPackage
 	err := q.tx.each(func(scan func(...any) error) error {
 		var p PublishedPackage
@@ -133,9 +133,9 @@ func (q Packages) FreeRefs(device ds.Device) ([]string, error) {
 	return list, err
 }
 
-// DeleteFreePackages deletes unclaimed packages of a device by their refs, gives up the
+// DeleteFree deletes unclaimed packages of a device by their refs, gives up the
 // Welcomes that were made with them, and returns the number of deleted ones.
-func (q Packages) DeleteFreePackages(device ds.Device, refs []string, reason string) (int64, error) {
+func (q Packages) DeleteFree(device ds.Device, refs []string, reason string) (int64, error) {
 	if len(refs) == 0 {
 		return 0, nil
 	}
@@ -147,31 +147,4 @@ func (q Packages) DeleteFreePackages(device ds.Device, refs []string, reason str
 	_, err = q.tx.exec(`UPDATE welcome_recipients SET consumed_ms = $3, reason = $4
 		WHERE account = $2 AND consumed_ms IS NULL AND key_package_ref `+q.tx.in(1), q.tx.setOf(refs), string(device.Account), q.tx.nowMS, reason)
 	return n, err
-}
-
-// Acquainted lists, at most max, the accounts that share a conversation with account: among
-// targets if there are any, and only in that conversation unless it is "". With neither it
-// returns the account itself.
-func (co Conversations) Acquainted(account ds.AccountID, targets []ds.AccountID, conversation ds.ConversationID, max int) ([]ds.AccountID, error) {
-	if len(targets) == 0 && conversation == "" {
-		return []ds.AccountID{account}, nil
-	}
-	log := ""
-	if conversation != "" {
-		log = string(ds.ConversationLog(conversation))
-	}
-	args, only := []any{string(account), log, int64(max)}, "o.account <> $1"
-	if len(targets) > 0 {
-		args, only = append(args, co.tx.setOf(texts(targets))), "o.account "+co.tx.in(4)
-	}
-	var list []ds.AccountID
-	err := co.tx.each(func(scan func(...any) error) error {
-		var other ds.AccountID
-		err := scan(&other)
-		list = append(list, other)
-		return err
-	}, `SELECT DISTINCT o.account FROM intervals m JOIN intervals o ON o.log_id = m.log_id AND o.until_pos IS NULL
-		WHERE m.account = $1 AND m.until_pos IS NULL AND ($2 = '' OR m.log_id = $2) AND `+only+`
-		ORDER BY o.account LIMIT `+bound(3), args...)
-	return list, err
 }

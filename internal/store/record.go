@@ -176,35 +176,3 @@ func (l Logs) SeqAt(log ds.LogID, pos int64) (seq int64, err error) {
 	}
 	return seq, err
 }
-
-// Sizes returns the sizes in bytes of the Welcomes that still exist, by id.
-func (w Welcomes) Sizes(ids []string) (map[string]int64, error) {
-	found := make(map[string]int64, len(ids))
-	if len(ids) == 0 {
-		return found, nil
-	}
-	err := w.tx.each(func(scan func(...any) error) error {
-		var id string
-		var size int64
-		err := scan(&id, &size)
-		found[id] = size
-		return err
-	}, `SELECT welcome_id, length(body) FROM welcomes WHERE welcome_id `+w.tx.in(1)+` AND expires_ms > $2`, w.tx.setOf(ids), w.tx.nowMS)
-	return found, err
-}
-
-// Bodies returns the Welcomes that still exist, by id.
-func (w Welcomes) Bodies(ids []string) (map[string][]byte, error) {
-	found := make(map[string][]byte, len(ids))
-	if len(ids) == 0 {
-		return found, nil
-	}
-	err := w.tx.each(func(scan func(...any) error) error {
-		var id string
-		var body []byte
-		err := scan(&id, &body)
-		found[id] = body
-		return err
-	}, `SELECT welcome_id, body FROM welcomes WHERE welcome_id `+w.tx.in(1)+` AND expires_ms > $2`, w.tx.setOf(ids), w.tx.nowMS)
-	return found, err
-}

@@ -82,9 +82,9 @@ func (q Sessions) Get(hash []byte) (Session, error) {
 	return s, notFound(err)
 }
 
-// SessionsByResume returns, by their hash, the sessions with a resume token or predecessor
+// ByResume returns, by their hash, the sessions with a resume token or predecessor
 // that has one of at most SessionBatchMax hashes, expired or not. Revoked ones are not found.
-func (q Sessions) SessionsByResume(hashes [][32]byte) (map[[32]byte]Session, error) {
+func (q Sessions) ByResume(hashes [][32]byte) (map[[32]byte]Session, error) {
 	found := make(map[[32]byte]Session, len(hashes))
 	if len(hashes) == 0 {
 		return found, nil

@@ -60,7 +60,7 @@ func TestSessions(t *testing.T) {
 			t.Errorf("the same session twice: %v", err)
 		}
 		byResume := func(tx *Tx, hash []byte) (Session, error) {
-			found, err := tx.Sessions.SessionsByResume([][32]byte{[32]byte(hash), [32]byte(hashOf("none")), [32]byte(hashOf("no one"))})
+			found, err := tx.Sessions.ByResume([][32]byte{[32]byte(hash), [32]byte(hashOf("none")), [32]byte(hashOf("no one"))})
 			if err != nil || len(found) == 0 {
 				return Session{}, errors.Join(ErrNotFound, err)
 			}

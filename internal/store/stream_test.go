@@ -191,12 +191,12 @@ func TestActiveConversations(t *testing.T) {
 			db.write(t, b)
 			find := func(max int, oldest, latest int64) string {
 				return fmt.Sprint(read(t, db, func(tx *Tx) ([]ds.ConversationID, error) {
-					return tx.Conversations.ActiveConversations("ann", max, ActiveBounds{Oldest: oldest, Latest: latest})
+					return tx.Conversations.Active("ann", max, ActiveBounds{Oldest: oldest, Latest: latest})
 				}))
 			}
 			same(t, "the most active", find(6, 100, 100), "[c00 c05 c15 c19 c18 c17]")
 			same(t, "within bounds", find(100, 2, 3), "[c00 c19 c18 c03 c01]")
-			same(t, "former", fmt.Sprint(read(t, db, func(tx *Tx) ([]ds.ConversationID, error) { return tx.Conversations.FormerConversations("ann", 10) })), "[c10]")
+			same(t, "former", fmt.Sprint(read(t, db, func(tx *Tx) ([]ds.ConversationID, error) { return tx.Conversations.Former("ann", 10) })), "[c10]")
 		})
 	}
 }
@@ -212,12 +212,12 @@ func TestConversationIDs(t *testing.T) {
 			stays = append(stays, Stay{Conversation: "c2", Account: "ann", Interval: ds.Interval{Until: 3}}, Stay{Conversation: "other", Account: "eve", Interval: ds.Interval{From: 1, Role: ds.Plain}})
 			db.write(t, Batch{Stays: stays, Roles: []Stay{{Conversation: "c1", Account: "ann", Interval: ds.Interval{From: 1, Role: ds.Admin}}, {Conversation: "c3", Account: "ann", Interval: ds.Interval{From: 9, Role: ds.Admin}}}})
 			db.must(t, func(tx *Tx) error {
-				got, err := tx.Conversations.ConversationIDs("ann", 10)
+				got, err := tx.Conversations.IDs("ann", 10)
 				same(t, "all", got, []ds.ConversationID{"c0", "c1", "c3", "c4"})
 				if err != nil {
 					return err
 				}
-				got, err = tx.Conversations.ConversationIDs("ann", 2)
+				got, err = tx.Conversations.IDs("ann", 2)
 				same(t, "two", got, []ds.ConversationID{"c0", "c1"})
 				if err != nil {
 					return err

@@ -44,15 +44,3 @@ func (q Tickets) Sweep() error {
 	_, err := q.tx.exec(`DELETE FROM tickets WHERE expires_ms <= $1`, q.tx.nowMS)
 	return err
 }
-
-// CountStays returns the number of the conversations, each named once, that account is in.
-func (co Conversations) CountStays(account ds.AccountID, ids []ds.ConversationID) (int, error) {
-	logs := make([]string, len(ids))
-	for i, id := range ids {
-		logs[i] = string(ds.ConversationLog(id))
-	}
-	var n int64
-	err := co.tx.row(`SELECT COUNT(*) FROM intervals WHERE log_id `+co.tx.in(1)+` AND account = $2 AND until_pos IS NULL`,
-		co.tx.setOf(logs), string(account)).Scan(&n)
-	return int(n), err
-}

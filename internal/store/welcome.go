@@ -31,9 +31,9 @@ func (w Welcomes) insertRecipients(list []WelcomeRecipient) error {
 	return nil
 }
 
-// WelcomeSizeFor returns the size of a Welcome that still exists and is addressed to a device;
+// SizeFor returns the size of a Welcome that still exists and is addressed to a device;
 // ErrNotFound otherwise.
-func (w Welcomes) WelcomeSizeFor(id string, device ds.Device) (size int64, err error) {
+func (w Welcomes) SizeFor(id string, device ds.Device) (size int64, err error) {
 	err = w.tx.row(`SELECT length(body) FROM welcomes WHERE welcome_id = $1 AND expires_ms > $2 AND EXISTS (
 			SELECT 1 FROM welcome_recipients WHERE welcome_id = $1 AND account = $3 AND (device = $4 OR device = ''))`,
 		id, w.tx.nowMS, string(device.Account), string(device.ID)).Scan(&size)
@@ -47,73 +47,6 @@ func (w Welcomes) Sweep() error {
 	}
 	_, err := w.tx.exec(`DELETE FROM welcomes WHERE expires_ms <= $1`, w.tx.nowMS)
 	return err
-}
-
-// PackageOwners returns the devices that have published the key packages of these refs, as far
-// as they are stored: claimed ones too, until they expire.
-func (w Welcomes) PackageOwners(refs []string) (map[string]ds.Device, error) {
-	found := make(map[string]ds.Device, len(refs))
-	if len(refs) == 0 {
-		return found, nil
-	}
-	err := w.tx.each(func(scan func(...any) error) error {
-		var ref string
-		var d ds.Device
-		err := scan(&ref, &d.Account, &d.ID)
-		found[ref] = d
-		return err
-	}, `SELECT ref, account, device FROM key_packages WHERE key_package_id `+w.tx.in(1)+` AND ref IS NOT NULL`, w.tx.setOf(refs))
-	return found, err
-}
-
-// Publishers returns those of the accounts that have a key package with a ref here, claimed or
-// not.
-func (w Welcomes) Publishers(accounts []ds.AccountID) (map[ds.AccountID]bool, error) {
-	found := make(map[ds.AccountID]bool, len(accounts))
-	if len(accounts) == 0 {
-		return found, nil
-	}
-	err := w.tx.each(func(scan func(...any) error) error {
-		var account ds.AccountID
-		err := scan(&account)
-		found[account] = true
-		return err
-	}, `SELECT DISTINCT account FROM key_packages WHERE account `+w.tx.in(1)+` AND ref IS NOT NULL`, w.tx.setOf(texts(accounts)))
-	return found, err
-}
-
-// Entered holds the effects of a commit on devices: those that it added to the group, and the
-// key packages that it used.
-type Entered struct {
-	Conversation ds.ConversationID
-	By           ds.AccountID
-	Devices      []ds.Device
-	Packages     []string // refs, lower-case hex
-}
-
-// enter completes the additions of devices that are in their groups now, and keeps used key
-// packages from being claimed again, other than last-resort ones.
-func (w Welcomes) enter(list []Entered) error {
-	for _, e := range list {
-		if len(e.Devices) > 0 {
-			accounts, devices := make([]string, len(e.Devices)), make([]string, len(e.Devices))
-			for i, d := range e.Devices {
-				accounts[i], devices[i] = string(d.Account), string(d.ID)
-			}
-			a, b := w.tx.pairsOf(accounts, devices)
-			if err := w.tx.later(`UPDATE additions SET status = 'completed' WHERE log_id = $3 AND status <> 'completed'
-					AND (account, device) IN (SELECT k.a, k.b FROM `+w.tx.pairs(1)+`)`, a, b, string(ds.ConversationLog(e.Conversation))); err != nil {
-				return err
-			}
-		}
-		if len(e.Packages) > 0 {
-			if err := w.tx.later(`UPDATE key_packages SET claimed_ms = $2, claimed_by = $3
-				WHERE key_package_id `+w.tx.in(1)+` AND claimed_ms IS NULL AND last_resort = 0`, w.tx.setOf(e.Packages), w.tx.nowMS, string(e.By)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // Waiting lists the recipients of an account for which Welcomes of a conversation wait,
@@ -145,4 +78,36 @@ func (w Welcomes) Consume(list []WelcomeRecipient, reason string) (int64, error)
 		total += n
 	}
 	return total, nil
+}
+
+// Sizes returns the sizes in bytes of the Welcomes that still exist, by id.
+func (w Welcomes) Sizes(ids []string) (map[string]int64, error) {
+	found := make(map[string]int64, len(ids))
+	if len(ids) == 0 {
+		return found, nil
+	}
+	err := w.tx.each(func(scan func(...any) error) error {
+		var id string
+		var size int64
+		err := scan(&id, &size)
+		found[id] = size
+		return err
+	}, `SELECT welcome_id, length(body) FROM welcomes WHERE welcome_id `+w.tx.in(1)+` AND expires_ms > $2`, w.tx.setOf(ids), w.tx.nowMS)
+	return found, err
+}
+
+// Bodies returns the Welcomes that still exist, by id.
+func (w Welcomes) Bodies(ids []string) (map[string][]byte, error) {
+	found := make(map[string][]byte, len(ids))
+	if len(ids) == 0 {
+		return found, nil
+	}
+	err := w.tx.each(func(scan func(...any) error) error {
+		var id string
+		var body []byte
+		err := scan(&id, &body)
+		found[id] = body
+		return err
+	}, `SELECT welcome_id, body FROM welcomes WHERE welcome_id `+w.tx.in(1)+` AND expires_ms > $2`, w.tx.setOf(ids), w.tx.nowMS)
+	return found, err
 }

@@ -54,12 +54,12 @@ func TestWelcomeRecipients(t *testing.T) {
 					return err
 				}
 				same(t, "reason", reason, "because")
-				owners, err := tx.Welcomes.PackageOwners([]string{"aa", "bb", "opaque-1", "zz"})
+				owners, err := tx.Packages.Owners([]string{"aa", "bb", "opaque-1", "zz"})
 				same(t, "owners", owners, map[string]ds.Device{"aa": phone, "bb": phone})
 				if err != nil {
 					return err
 				}
-				publishers, err := tx.Welcomes.Publishers([]ds.AccountID{"ann", "bob"})
+				publishers, err := tx.Packages.Publishers([]ds.AccountID{"ann", "bob"})
 				same(t, "publishers", publishers, map[ds.AccountID]bool{"bob": true})
 				if err != nil {
 					return err
