@@ -181,7 +181,7 @@ func (l Logs) Write(b Batch) error {
 	}
 	for _, w := range b.Welcomes {
 		if err := l.tx.later(`INSERT INTO welcomes (welcome_id, log_id, pos, body, created_ms, expires_ms) VALUES ($1, $2, $3, $4, $5, $6)`,
-			w.ID, string(ds.ConversationLog(w.Conversation)), w.Pos, w.Body, l.tx.nowMS, w.ExpiresMS); err != nil {
+			w.ID, string(ds.ConversationLog(w.Conversation)), w.Pos, storedBody(w.Body), l.tx.nowMS, w.ExpiresMS); err != nil {
 			return err
 		}
 	}
@@ -308,30 +308,23 @@ func isMoved(err error) bool {
 
 // insertRecords inserts records and, for messages, the answers of their ids.
 func (l Logs) insertRecords(list []ds.Record) error {
-	if len(list) == 0 {
-		return nil
-	}
 	if to, ok := l.tx.conn.(copier); ok && len(list) >= copyRowsMin {
 		return l.tx.copyRecords(to, list)
 	}
-	if l.tx.dialect.name == "postgres" {
-		return l.insertRecordsPostgres(list)
-	}
 	for chunk := range slices.Chunk(list, batchSizes[len(batchSizes)-1]) {
-		args := make([]any, 0, sizeFor(len(chunk))*15)
-		messages := make([]any, 0, sizeFor(len(chunk))*7)
+		var rows struct{ records, ids argumentRow }
+		rows.records.args = make([]any, 0, sizeFor(len(chunk))*recordWidth)
+		rows.ids.args = make([]any, 0, sizeFor(len(chunk))*messageIDWidth)
 		for i := range chunk {
-			r := &chunk[i]
-			args = append(args, string(r.Log), r.Pos, seqOrNull(r.Seq), int64(r.Kind), r.Generation, r.Epoch, r.Term, null(r.MessageID),
-				r.CreatedMS, r.Hash, null(r.Sender.Account), null(r.Sender.ID), null(r.Recipient), int64(r.Encoding), notNil(r.Body))
-			if r.MessageID != "" {
-				messages = append(messages, string(r.Log), string(r.MessageID), r.Pos, r.Seq, int64(r.Kind), r.Epoch, r.CreatedMS)
+			writeRecord(&rows.records, &chunk[i])
+			if chunk[i].MessageID != "" {
+				writeMessageID(&rows.ids, &chunk[i])
 			}
 		}
-		if err := l.tx.insertSized(`records (`+recordColumns+`)`, 15, args); err != nil {
+		if err := l.tx.insertRows(`records (`+recordColumns+`)`, recordWidth, rows.records.args); err != nil {
 			return err
 		}
-		if err := l.tx.insertSized(`message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms)`, 7, messages); err != nil {
+		if err := l.tx.insertRows(`message_ids (`+messageIDColumns+`)`, messageIDWidth, rows.ids.args); err != nil {
 			return err
 		}
 	}
@@ -379,43 +372,16 @@ func sized(width int, args []any) (string, []any) {
 	return `(VALUES ` + anonymous(size, width) + `)`, args
 }
 
-// insertSized inserts rows by one statement of SQLite.
-func (tx *Tx) insertSized(into string, width int, args []any) error {
+// insertRows inserts rows by one statement: on PostgreSQL a few, since COPY inserts more.
+func (tx *Tx) insertRows(into string, width int, args []any) error {
 	if len(args) == 0 {
 		return nil
 	}
+	if tx.dialect.name == "postgres" {
+		return tx.later(`INSERT INTO `+into+` VALUES `+placeholders(len(args)/width, width, 0), args...)
+	}
 	from, args := sized(width, args)
 	return tx.later(`INSERT INTO `+into+` SELECT * FROM `+from+` WHERE column1 IS NOT NULL`, args...)
-}
-
-func (l Logs) insertRecordsPostgres(list []ds.Record) error {
-	n := len(list)
-	var (
-		logs, ids, senders, devices, recipients    = make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
-		pos, seq, generation, epoch, term, created = make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
-		kinds, encodings                           = make([]int16, n), make([]int16, n)
-		hashes, bodies                             = make([][]byte, n), make([][]byte, n)
-	)
-	for i := range list {
-		r := &list[i]
-		logs[i], ids[i], senders[i], devices[i], recipients[i] = string(r.Log), string(r.MessageID), string(r.Sender.Account), string(r.Sender.ID), string(r.Recipient)
-		pos[i], seq[i], generation[i], epoch[i], term[i], created[i] = r.Pos, r.Seq, r.Generation, r.Epoch, r.Term, r.CreatedMS
-		kinds[i], encodings[i], hashes[i], bodies[i] = int16(r.Kind), int16(r.Encoding), r.Hash, notNil(r.Body)
-	}
-	if err := l.tx.later(`INSERT INTO records (`+recordColumns+`)
-		SELECT log_id, pos, NULLIF(seq, 0), kind, generation, epoch, term, NULLIF(message_id, ''), created_ms, hash,
-			NULLIF(sender_account, ''), NULLIF(sender_device, ''), NULLIF(recipient, ''), encoding, body
-		FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::bigint[],
-			$10::bytea[], $11::text[], $12::text[], $13::text[], $14::smallint[], $15::bytea[])
-			AS n(log_id, pos, seq, kind, generation, epoch, term, message_id, created_ms, hash, sender_account, sender_device, recipient, encoding, body)`,
-		logs, pos, seq, kinds, generation, epoch, term, ids, created, hashes, senders, devices, recipients, encodings, bodies); err != nil {
-		return err
-	}
-	return l.tx.later(`INSERT INTO message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms)
-		SELECT log_id, message_id, pos, seq, kind, epoch, created_ms
-		FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::smallint[], $6::bigint[], $7::bigint[])
-			AS n(log_id, message_id, pos, seq, kind, epoch, created_ms) WHERE message_id <> ''`,
-		logs, ids, pos, seq, kinds, epoch, created)
 }
 
 // writeStays writes stays in order, since an account may join and leave within one batch. Stays
@@ -564,24 +530,9 @@ func flag(b bool) int64 {
 	return 0
 }
 
-func seqOrNull(seq int64) any {
-	if seq == 0 {
-		return nil
-	}
-	return seq
-}
-
 func bytesOrNull(b []byte) any {
 	if b == nil {
 		return nil
-	}
-	return b
-}
-
-// notNil keeps an empty body from being stored as NULL.
-func notNil(b []byte) []byte {
-	if b == nil {
-		return []byte{}
 	}
 	return b
 }

@@ -72,7 +72,7 @@ func (co Conversations) MemberLists(list []ds.Summary, inline int64) error {
 // GroupInfo returns the newest GroupInfo that a commit of the conversation carried.
 func (co Conversations) GroupInfo(id ds.ConversationID) ([]byte, error) {
 	var body []byte
-	err := co.tx.row(`SELECT group_info FROM conversation_details WHERE log_id = $1`, string(ds.ConversationLog(id))).Scan(&body)
+	err := co.tx.row(`SELECT group_info FROM conversation_details WHERE log_id = $1`, string(ds.ConversationLog(id))).Scan(bodyInto(&body))
 	return body, notFound(err)
 }
 

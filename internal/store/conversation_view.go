@@ -68,7 +68,7 @@ func (co Conversations) Views(q ViewQuery) ([]ds.View, error) {
 		return err
 	}, `SELECT `+headColumns+`, role, joined, creator, suite, title, description, policy_ms, policy_by, info FROM (
 			SELECT mine.*, COALESCE(d.creator, '') AS creator, COALESCE(d.suite, '') AS suite, COALESCE(d.title, '') AS title,
-				COALESCE(d.description, '') AS description, COALESCE(d.policy_ms, 0) AS policy_ms, COALESCE(d.policy_by, '') AS policy_by, substr(d.group_info, 1, 8) AS info
+				COALESCE(d.description, '') AS description, COALESCE(d.policy_ms, 0) AS policy_ms, COALESCE(d.policy_by, '') AS policy_by, `+groupInfoStart+` AS info
 			FROM (SELECT l.*, i.role, `+joinedColumn+` AS joined FROM intervals i JOIN logs l ON l.log_id = i.log_id
 				WHERE i.account = $1 AND i.until_pos IS NULL`+clause+`) AS mine
 			LEFT JOIN conversation_details d ON d.log_id = mine.log_id) AS seen

@@ -10,8 +10,8 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// copier writes rows by COPY, PostgreSQL's cheapest way to insert for both sides. Only the
-// pipeline of a batch implements it.
+// copier is a connection to PostgreSQL that writes rows by COPY, the cheapest way to insert
+// for both sides.
 type copier interface {
 	copyFrom(ctx context.Context, statement string, data []byte) error
 }
@@ -21,6 +21,11 @@ func (p *pipeline) copyFrom(ctx context.Context, statement string, data []byte) 
 		return err
 	}
 	_, err := p.conn.PgConn().CopyFrom(ctx, bytes.NewReader(data), statement)
+	return err
+}
+
+func (c postgresConn) copyFrom(ctx context.Context, statement string, data []byte) error {
+	_, err := c.tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(data), statement)
 	return err
 }
 
@@ -48,29 +53,18 @@ func (c *copyBuffer) end() []byte {
 
 func (c *copyBuffer) null() { c.b = append(c.b, 0xff, 0xff, 0xff, 0xff) }
 
+func (c *copyBuffer) text(s string) {
+	c.b = append(binary.BigEndian.AppendUint32(c.b, uint32(len(s))), s...)
+}
+
 func (c *copyBuffer) int(n int64) {
 	c.b = binary.BigEndian.AppendUint64(append(c.b, 0, 0, 0, 8), uint64(n))
 }
 
-func (c *copyBuffer) small(n int16) {
-	c.b = binary.BigEndian.AppendUint16(append(c.b, 0, 0, 0, 2), uint16(n))
-}
+func (c *copyBuffer) small(n uint8) { c.b = append(c.b, 0, 0, 0, 2, 0, n) }
 
 func (c *copyBuffer) bytes(b []byte) {
 	c.b = append(binary.BigEndian.AppendUint32(c.b, uint32(len(b))), b...)
-}
-
-func copyText[S ~string](c *copyBuffer, s S) {
-	c.b = append(binary.BigEndian.AppendUint32(c.b, uint32(len(s))), s...)
-}
-
-// copyOptional writes the empty string as NULL.
-func copyOptional[S ~string](c *copyBuffer, s S) {
-	if s == "" {
-		c.null()
-		return
-	}
-	copyText(c, s)
 }
 
 // copyRecords does the work of insertRecords by COPY.
@@ -84,7 +78,8 @@ func (tx *Tx) copyRecords(to copier, list []ds.Record) error {
 	c.begin()
 	messages := 0
 	for i := range list {
-		c.record(&list[i])
+		c.row(recordWidth)
+		writeRecord(c, &list[i])
 		if list[i].MessageID != "" {
 			messages++
 		}
@@ -97,47 +92,13 @@ func (tx *Tx) copyRecords(to copier, list []ds.Record) error {
 	}
 	c.begin()
 	for i := range list {
-		if r := &list[i]; r.MessageID != "" {
-			c.row(7)
-			copyText(c, r.Log)
-			copyText(c, r.MessageID)
-			c.int(r.Pos)
-			c.int(r.Seq)
-			c.small(int16(r.Kind))
-			c.int(r.Epoch)
-			c.int(r.CreatedMS)
+		if list[i].MessageID != "" {
+			c.row(messageIDWidth)
+			writeMessageID(c, &list[i])
 		}
 	}
-	if err := to.copyFrom(tx.ctx, `COPY message_ids (log_id, message_id, pos, seq, kind, epoch, created_ms) FROM STDIN (FORMAT binary)`, c.end()); err != nil {
+	if err := to.copyFrom(tx.ctx, `COPY message_ids (`+messageIDColumns+`) FROM STDIN (FORMAT binary)`, c.end()); err != nil {
 		return fmt.Errorf("message ids: %w", err)
 	}
 	return nil
-}
-
-// record writes one row in the order of recordColumns.
-func (c *copyBuffer) record(r *ds.Record) {
-	c.row(15)
-	copyText(c, r.Log)
-	c.int(r.Pos)
-	if r.Seq == 0 {
-		c.null()
-	} else {
-		c.int(r.Seq)
-	}
-	c.small(int16(r.Kind))
-	c.int(r.Generation)
-	c.int(r.Epoch)
-	c.int(r.Term)
-	copyOptional(c, r.MessageID)
-	c.int(r.CreatedMS)
-	if r.Hash == nil {
-		c.null()
-	} else {
-		c.bytes(r.Hash)
-	}
-	copyOptional(c, r.Sender.Account)
-	copyOptional(c, r.Sender.ID)
-	copyOptional(c, r.Recipient)
-	c.small(int16(r.Encoding))
-	c.bytes(r.Body)
 }

@@ -7,7 +7,79 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-const recordColumns = `log_id, pos, seq, kind, generation, epoch, term, message_id, created_ms, hash, sender_account, sender_device, recipient, encoding, body`
+// The columns of a record and, if it is a message, of the answer of its id. The rows are
+// written by writeRecord and writeMessageID.
+const (
+	recordColumns = `log_id, pos, seq, kind, generation, epoch, term, message_id, created_ms, hash, sender_account, sender_device, recipient, encoding, body`
+	recordWidth   = 15
+
+	messageIDColumns = `log_id, message_id, pos, seq, kind, epoch, created_ms`
+	messageIDWidth   = 7
+)
+
+// rowWriter takes the values of a row, column by column: the arguments of a statement, or a
+// row of COPY.
+type rowWriter interface {
+	null()
+	text(string)
+	int(int64)
+	small(uint8) // a smallint on PostgreSQL
+	bytes([]byte)
+}
+
+func writeRecord(w rowWriter, r *ds.Record) {
+	w.text(string(r.Log))
+	w.int(r.Pos)
+	if r.Seq == 0 {
+		w.null()
+	} else {
+		w.int(r.Seq)
+	}
+	w.small(uint8(r.Kind))
+	w.int(r.Generation)
+	w.int(r.Epoch)
+	w.int(r.Term)
+	writeOptional(w, string(r.MessageID))
+	w.int(r.CreatedMS)
+	if r.Hash == nil {
+		w.null()
+	} else {
+		w.bytes(r.Hash)
+	}
+	writeOptional(w, string(r.Sender.Account))
+	writeOptional(w, string(r.Sender.ID))
+	writeOptional(w, string(r.Recipient))
+	w.small(uint8(r.Encoding))
+	w.bytes(storedBody(r.Body))
+}
+
+func writeMessageID(w rowWriter, r *ds.Record) {
+	w.text(string(r.Log))
+	w.text(string(r.MessageID))
+	w.int(r.Pos)
+	w.int(r.Seq)
+	w.small(uint8(r.Kind))
+	w.int(r.Epoch)
+	w.int(r.CreatedMS)
+}
+
+// writeOptional writes the empty string as NULL.
+func writeOptional(w rowWriter, s string) {
+	if s == "" {
+		w.null()
+	} else {
+		w.text(s)
+	}
+}
+
+// argumentRow collects rows as arguments of a statement.
+type argumentRow struct{ args []any }
+
+func (a *argumentRow) null()          { a.args = append(a.args, nil) }
+func (a *argumentRow) text(s string)  { a.args = append(a.args, s) }
+func (a *argumentRow) int(n int64)    { a.args = append(a.args, n) }
+func (a *argumentRow) small(n uint8)  { a.args = append(a.args, int64(n)) }
+func (a *argumentRow) bytes(b []byte) { a.args = append(a.args, b) }
 
 // bodyInlineMax bounds the bodies that a page contains. A larger one is read separately:
 // PostgreSQL sends the whole result of a statement, however little of it is read.
@@ -22,8 +94,8 @@ const tagColumn = `CASE WHEN kind = 3 THEN COALESCE((SELECT t.tag FROM commit_ta
 // pageColumns returns the columns of a page, with bodies up to the bound in argument number n.
 func pageColumns(n int) string {
 	return `pos, COALESCE(seq, 0), kind, generation, epoch, term, COALESCE(message_id, ''), created_ms, hash,
-	COALESCE(sender_account, ''), COALESCE(sender_device, ''), COALESCE(recipient, ''), encoding, length(body),
-	CASE WHEN length(body) <= ` + bound(n) + ` THEN body END, ` + tagColumn
+	COALESCE(sender_account, ''), COALESCE(sender_device, ''), COALESCE(recipient, ''), encoding, ` + bodyBytes + `,
+	CASE WHEN ` + bodyBytes + ` <= ` + bound(n) + ` THEN body END, ` + tagColumn
 }
 
 // Reach bounds a page of records.
@@ -97,7 +169,7 @@ func (l Logs) page(log ds.LogID, reach Reach, where string, args ...any) (list [
 		var length int
 		r := ds.Record{Log: log}
 		if err := rs.Scan(&r.Pos, &r.Seq, &r.Kind, &r.Generation, &r.Epoch, &r.Term, &r.MessageID, &r.CreatedMS, &r.Hash,
-			&r.Sender.Account, &r.Sender.ID, &r.Recipient, &r.Encoding, &length, &r.Body, &r.ConfirmationTag); err != nil {
+			&r.Sender.Account, &r.Sender.ID, &r.Recipient, &r.Encoding, &length, bodyInto(&r.Body), &r.ConfirmationTag); err != nil {
 			return nil, false, err
 		}
 		if reach.Body > 0 && length > reach.Body {
@@ -118,7 +190,7 @@ func (l Logs) page(log ds.LogID, reach Reach, where string, args ...any) (list [
 
 // readBody reads the body that page left out.
 func (l Logs) readBody(r *ds.Record) error {
-	err := l.tx.row(`SELECT body FROM records WHERE log_id = $1 AND pos = $2`, string(r.Log), r.Pos).Scan(&r.Body)
+	err := l.tx.row(`SELECT body FROM records WHERE log_id = $1 AND pos = $2`, string(r.Log), r.Pos).Scan(bodyInto(&r.Body))
 	if notFound(err) == ErrNotFound {
 		return ds.Unavailable(errors.New("a record was deleted while it was read"))
 	}

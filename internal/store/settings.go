@@ -38,7 +38,7 @@ func (co Conversations) writeSettings(b *Batch) error {
 		if err := co.tx.later(`INSERT INTO conversation_details (log_id, group_info, group_info_pos, group_info_epoch) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (log_id) DO UPDATE SET group_info = excluded.group_info, group_info_pos = excluded.group_info_pos,
 				group_info_epoch = excluded.group_info_epoch`,
-			string(ds.ConversationLog(g.Conversation)), g.Body, g.Pos, g.Epoch); err != nil {
+			string(ds.ConversationLog(g.Conversation)), storedBody(g.Body), g.Pos, g.Epoch); err != nil {
 			return err
 		}
 	}

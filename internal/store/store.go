@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -292,28 +293,24 @@ func null[S ~string](s S) any {
 // placeholders returns "($1,$2),($3,$4)…" for a list of rows of width columns, with the numbers
 // starting after offset.
 func placeholders(rows, width, offset int) string {
-	var b strings.Builder
-	n := offset
-	for r := range rows {
-		if r > 0 {
-			b.WriteByte(',')
+	list := make([]byte, 0, rows*width*len("$123,")+len("()"))
+	for n := range rows * width {
+		switch {
+		case n == 0:
+			list = append(list, '(')
+		case n%width == 0:
+			list = append(list, "),("...)
+		default:
+			list = append(list, ',')
 		}
-		b.WriteByte('(')
-		for c := range width {
-			if c > 0 {
-				b.WriteByte(',')
-			}
-			n++
-			fmt.Fprintf(&b, "$%d", n)
-		}
-		b.WriteByte(')')
+		list = strconv.AppendInt(append(list, '$'), int64(offset+n+1), 10)
 	}
-	return b.String()
+	return string(append(list, ')'))
 }
 
 // anonymous returns placeholders for SQLite's long lists: binding a named parameter costs
 // SQLite a search through all of them.
 func anonymous(rows, width int) string {
-	row := "(" + strings.Repeat("?,", width-1) + "?)"
-	return strings.Repeat(row+",", rows-1) + row
+	list := strings.Repeat("("+strings.Repeat("?,", width-1)+"?),", rows)
+	return list[:len(list)-1]
 }

@@ -34,7 +34,7 @@ func (w Welcomes) insertRecipients(list []WelcomeRecipient) error {
 // SizeFor returns the size of a Welcome that still exists and is addressed to a device;
 // ErrNotFound otherwise.
 func (w Welcomes) SizeFor(id string, device ds.Device) (size int64, err error) {
-	err = w.tx.row(`SELECT length(body) FROM welcomes WHERE welcome_id = $1 AND expires_ms > $2 AND EXISTS (
+	err = w.tx.row(`SELECT `+bodyBytes+` FROM welcomes WHERE welcome_id = $1 AND expires_ms > $2 AND EXISTS (
 			SELECT 1 FROM welcome_recipients WHERE welcome_id = $1 AND account = $3 AND (device = $4 OR device = ''))`,
 		id, w.tx.nowMS, string(device.Account), string(device.ID)).Scan(&size)
 	return size, notFound(err)
@@ -92,7 +92,7 @@ func (w Welcomes) Sizes(ids []string) (map[string]int64, error) {
 		err := scan(&id, &size)
 		found[id] = size
 		return err
-	}, `SELECT welcome_id, length(body) FROM welcomes WHERE welcome_id `+w.tx.in(1)+` AND expires_ms > $2`, w.tx.setOf(ids), w.tx.nowMS)
+	}, `SELECT welcome_id, `+bodyBytes+` FROM welcomes WHERE welcome_id `+w.tx.in(1)+` AND expires_ms > $2`, w.tx.setOf(ids), w.tx.nowMS)
 	return found, err
 }
 
@@ -105,7 +105,7 @@ func (w Welcomes) Bodies(ids []string) (map[string][]byte, error) {
 	err := w.tx.each(func(scan func(...any) error) error {
 		var id string
 		var body []byte
-		err := scan(&id, &body)
+		err := scan(&id, bodyInto(&body))
 		found[id] = body
 		return err
 	}, `SELECT welcome_id, body FROM welcomes WHERE welcome_id `+w.tx.in(1)+` AND expires_ms > $2`, w.tx.setOf(ids), w.tx.nowMS)
