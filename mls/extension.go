@@ -63,15 +63,15 @@ func ExternalSenders(list ...ExternalSender) Extension {
 // numbers them.
 func (g *Group) ExternalSenders() []ExternalSender {
 	var out []ExternalSender
-	for _, s := range g.externalSenders() {
+	for _, s := range externalSenders(&g.context) {
 		out = append(out, ExternalSender{Credential: bytes.Clone(s.Credential.Identity), SignatureKey: bytes.Clone(s.SignatureKey)})
 	}
 	return out
 }
 
-func (g *Group) externalSenders() wire.ExternalSenders {
+func externalSenders(context *wire.GroupContext) wire.ExternalSenders {
 	var list wire.ExternalSenders
-	if data, found := wire.FindExtension(g.context.Extensions, wire.ExternalSendersExtension); found && wire.Unmarshal(data, &list) != nil {
+	if data, found := wire.FindExtension(context.Extensions, wire.ExternalSendersExtension); found && wire.Unmarshal(data, &list) != nil {
 		return nil
 	}
 	return list

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"waxwing.im/waxwing/mls/framing"
 	"waxwing.im/waxwing/mls/schedule"
 	"waxwing.im/waxwing/mls/tree"
 	"waxwing.im/waxwing/mls/wire"
@@ -72,18 +71,14 @@ func JoinExternal(groupInfo []byte, id Identity, o ExternalJoinOptions) (*Pendin
 		interim: schedule.InterimTranscript(cipher, m.GroupInfo.Context.ConfirmedTranscriptHash, m.GroupInfo.ConfirmationTag),
 		epoch:   &schedule.Epoch{}, source: o.Resume,
 	}
-	s, err := g.stageJoin(m.GroupInfo, &id, &o)
+	s, err := stageJoin(g, m.GroupInfo, &id, &o)
 	if err != nil {
 		return nil, err
 	}
-	var removed *uint32
-	if len(s.removes) == 1 {
-		removed = &s.removes[0]
-	}
-	if err := g.askMembers(t, removed); err != nil {
+	if err := g.hook.check(g.context.GroupID, credentials(t, g.context.Epoch, s.removes...)...); err != nil {
 		return nil, err
 	}
-	p, err := g.finish(&CommitOptions{AuthenticatedData: o.AuthenticatedData, Public: true}, s)
+	p, err := s.finish(&CommitOptions{AuthenticatedData: o.AuthenticatedData, Public: true})
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +88,7 @@ func JoinExternal(groupInfo []byte, id Identity, o ExternalJoinOptions) (*Pendin
 
 // stageJoin makes the proposals, the leaf and the path of a joiner, which takes the leftmost
 // blank leaf. RFC 9420, section 12.4.3.2.
-func (g *Group) stageJoin(info *wire.GroupInfo, id *Identity, o *ExternalJoinOptions) (*staged, error) {
+func stageJoin(g *Group, info *wire.GroupInfo, id *Identity, o *ExternalJoinOptions) (*staged, error) {
 	public, err := externalPub(g.suite, info)
 	if err != nil {
 		return nil, err
@@ -104,7 +99,7 @@ func (g *Group) stageJoin(info *wire.GroupInfo, id *Identity, o *ExternalJoinOpt
 	}
 	sender := wire.Sender{Type: wire.NewMemberCommitSender}
 	list := []proposal{{sender: sender, body: &wire.Proposal{Type: wire.ExternalInitProposal, ExternalInit: kemOutput}}}
-	changes, err := g.joinerChanges(id, o)
+	changes, err := joinerChanges(g, id, o)
 	if err != nil {
 		return nil, err
 	}
@@ -115,28 +110,28 @@ func (g *Group) stageJoin(info *wire.GroupInfo, id *Identity, o *ExternalJoinOpt
 		}
 		list = append(list, proposal{sender: sender, body: body})
 	}
-	plan, err := g.plan(list, sender)
+	plan, err := newPlan(g, list, sender)
 	if err != nil {
 		return nil, err
 	}
-	s := &staged{plan: plan, sender: sender, before: g.tree, tree: g.tree.Clone(), key: id.Key, init: init, commit: &wire.Commit{Proposals: references(list)}}
-	plan.apply(s.tree)
-	if s.context, err = g.nextContext(plan); err != nil {
+	s, err := stage(g, plan)
+	if err != nil {
 		return nil, err
 	}
+	s.key, s.init = id.Key, init
 	g.own = s.tree.Vacancy()
 	if s.path, err = s.tree.Replace(g.own, id.leaf(nil), g.context.GroupID, id.Key.private); err != nil {
 		return nil, err
 	}
 	g.keys = tree.Keys{}
-	return s, g.seal(s)
+	return s, s.seal()
 }
 
 // joinerChanges returns the proposals of a joiner besides its external init.
-func (g *Group) joinerChanges(id *Identity, o *ExternalJoinOptions) ([]Change, error) {
+func joinerChanges(g *Group, id *Identity, o *ExternalJoinOptions) ([]Change, error) {
 	var list []Change
 	if o.Resync {
-		old, err := g.oldLeaf(id, o.IsOld)
+		old, err := oldLeaf(g.tree, id, o.IsOld)
 		if err != nil {
 			return nil, err
 		}
@@ -157,10 +152,10 @@ func (g *Group) joinerChanges(id *Identity, o *ExternalJoinOptions) ([]Change, e
 }
 
 // oldLeaf returns the former leaf of id; nil if there is none.
-func (g *Group) oldLeaf(id *Identity, isOld func(Leaf) bool) (*uint32, error) {
+func oldLeaf(t *tree.Tree, id *Identity, isOld func(Leaf) bool) (*uint32, error) {
 	var same, alike []uint32
 	fresh := id.leaf(nil)
-	for i, n := range g.tree.Leaves() {
+	for i, n := range t.Leaves() {
 		switch {
 		case isOld != nil:
 			if isOld(newLeaf(i, n)) {
@@ -184,32 +179,15 @@ func (g *Group) oldLeaf(id *Identity, isOld func(Leaf) bool) (*uint32, error) {
 	return nil, broken(ErrInvalidCommit, "12.4.3.2", "%d leaves may be our old one", len(same))
 }
 
-// processExternalCommit handles the commit of a joiner, which signs it with the key of its own
-// new leaf. RFC 9420, section 12.4.3.2.
-func (g *Group) processExternalCommit(a *wire.AuthenticatedContent) (*Processed, error) {
-	commit := a.Content.Commit
-	if a.Content.ContentType != wire.CommitContent {
-		return nil, broken(ErrInvalidMessage, "6", "a joiner sent something other than a commit")
-	}
-	if commit.Path == nil {
-		return nil, broken(ErrInvalidCommit, "12.4.3.2", "an external commit without an update path")
-	}
-	if err := framing.Verify(g.suite, commit.Path.Leaf.SignatureKey, a, &g.context); err != nil {
-		return nil, err
-	}
-	out := newProcessed(a, newLeaf(0, &commit.Path.Leaf))
-	return out, g.receiveCommit(a, out)
-}
-
 // checkResync verifies that a joiner removes no other client than itself. The hook decides
 // whether it is the same client; without equal credentials the hook is not asked. RFC 9420,
 // section 12.2.
-func (g *Group) checkResync(old, joiner *wire.LeafNode) error {
+func checkResync(old, joiner *wire.LeafNode, hook CredentialHook) error {
 	if old.Credential.Type != joiner.Credential.Type {
 		return broken(ErrInvalidCommit, "12.2", "a joiner removes a member with another type of credential")
 	}
 	isBasic := old.Credential.Type == wire.BasicCredential
-	if (isBasic || g.hook == nil) && !sameCredential(old, joiner) {
+	if (isBasic || hook == nil) && !sameCredential(old, joiner) {
 		return broken(ErrInvalidCommit, "12.2", "a joiner removes another client")
 	}
 	return nil

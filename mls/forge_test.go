@@ -32,23 +32,26 @@ type forgery struct {
 	init   []byte
 }
 
-// unchecked is the plan of a list that may be nonsense.
-func (g *Group) unchecked(list []proposal, sender wire.Sender) *plan {
-	c := &plan{list: list, extensions: g.context.Extensions, touched: map[uint32]bool{}}
+// unchecked applies a list that may be nonsense as a commit of sender.
+func (g *Group) unchecked(t testing.TB, list []proposal, sender wire.Sender) *staged {
+	t.Helper()
+	c := &plan{list: list, sender: sender, extensions: g.context.Extensions, touched: map[uint32]bool{}}
 	for _, p := range list {
-		_ = c.include(p, sender)
+		_ = c.include(p)
 	}
 	c.removes = slices.DeleteFunc(c.removes, func(i uint32) bool { return g.tree.Leaf(i) == nil }) // no member to remove
 	c.updates = slices.DeleteFunc(c.updates, func(p proposal) bool { return g.tree.Leaf(p.sender.Index) == nil })
-	return c
+	s, err := stage(g, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // forge makes the commit of a member that checks nothing.
 func (g *Group) forge(t testing.TB, f forgery) []byte {
 	t.Helper()
-	c := g.unchecked(f.list, g.sender())
-	s := &staged{plan: c, sender: g.sender(), before: g.tree, tree: g.tree.Clone(), context: g.context, key: g.key, init: g.epoch.Init}
-	s.added = c.apply(s.tree)
+	s := g.unchecked(t, f.list, g.sender())
 	next := *g.tree.Leaf(g.own)
 	if s.tree.Leaf(g.own) == nil {
 		s.tree.Update(g.own, &next) // a committer that removes itself
@@ -87,9 +90,8 @@ func forgeJoin(t testing.TB, groupInfo []byte, id Identity, f forgery) []byte {
 	}
 	sender := wire.Sender{Type: wire.NewMemberCommitSender}
 	f.list = append([]proposal{{sender: sender, body: &wire.Proposal{Type: wire.ExternalInitProposal, ExternalInit: kemOutput}}}, f.list...)
-	c := g.unchecked(f.list, sender)
-	s := &staged{plan: c, sender: sender, before: g.tree, tree: g.tree.Clone(), context: g.context, key: id.Key, init: init}
-	s.added = c.apply(s.tree)
+	s := g.unchecked(t, f.list, sender)
+	s.key, s.init = id.Key, init
 	g.own = s.tree.Vacancy()
 	return g.forgeFrom(t, f, s, id.leaf(nil))
 }
@@ -97,9 +99,7 @@ func forgeJoin(t testing.TB, groupInfo []byte, id Identity, f forgery) []byte {
 // forgeFrom finishes a forged commit.
 func (g *Group) forgeFrom(t testing.TB, f forgery, s *staged, next wire.LeafNode) []byte {
 	t.Helper()
-	s.context.Epoch++
-	s.context.Extensions = s.extensions
-	s.commit, s.commitSecret, s.psk = &wire.Commit{Proposals: references(f.list)}, noCommitSecret(), schedule.NoPSK()
+	s.commit, s.psk = &wire.Commit{Proposals: references(f.list)}, schedule.NoPSK()
 	if f.init != nil {
 		s.init = f.init
 	}
@@ -136,16 +136,16 @@ func (g *Group) forgeFrom(t testing.TB, f forgery, s *staged, next wire.LeafNode
 	if f.frame != nil {
 		f.frame(a)
 	}
-	signer := s.signer(g)
+	signer := s.signer()
 	if f.key != nil {
 		signer = *f.key
 	}
 	if err := framing.Sign(g.suite, signer.private, a, &g.context); err != nil {
 		t.Fatal(err)
 	}
-	after, _ := g.advance(s, a)
+	after, _ := s.advance(a)
 	a.ConfirmationTag = after.confirmationTag
-	message, _, err := g.frame(a, 0)
+	message, _, err := g.frame(a, SealOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -139,7 +139,7 @@ func everyMessage(t testing.TB, w *world, outsider SignatureKey) [][]byte {
 	if err := framing.Sign(g.suite, g.key.private, a, &g.context); err != nil {
 		t.Fatal(err)
 	}
-	message, _, err := g.frame(a, 100)
+	message, _, err := g.frame(a, SealOptions{Padding: 100})
 	keep(message, err)
 	return list
 }
@@ -223,7 +223,7 @@ func (s *scene) signed(t *testing.T, m *wire.PublicMessage, format wire.WireForm
 	if content.Sender.Type != wire.MemberSender && format == wire.PublicMessageFormat {
 		return wire.Marshal(&wire.Message{WireFormat: format, Public: &wire.PublicMessage{Content: *content, Signature: a.Signature, ConfirmationTag: a.ConfirmationTag}})
 	}
-	message, _, err := from.frame(a, int(m.Content.Epoch%64))
+	message, _, err := from.frame(a, SealOptions{Padding: int(m.Content.Epoch % 64)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"waxwing.im/waxwing/mls/leaf"
@@ -38,7 +37,7 @@ type Group struct {
 	epoch           *schedule.Epoch
 	secrets         schedule.SecretTree
 	proposals       []proposal  // of this epoch, our own included
-	past            []pastEpoch // the oldest first
+	past            []pastEpoch // by rising epoch
 	removed         bool
 	reInit          *wire.ReInit // what the last commit agreed on; else nil
 
@@ -46,15 +45,6 @@ type Group struct {
 	// purpose of its resumption keys; neither is saved.
 	source *Group
 	usage  uint8
-}
-
-// pastEpoch is the part of a past epoch that is kept to open late messages.
-type pastEpoch struct {
-	context    wire.GroupContext
-	senderData []byte
-	resumption []byte
-	secrets    schedule.SecretTree
-	leaves     []*wire.LeafNode // nil where blank
 }
 
 // GroupOptions holds the parameters of a new group.
@@ -105,17 +95,18 @@ func NewGroup(s Suite, groupID []byte, id Identity, o GroupOptions) (*Group, err
 	}
 	g.begin(schedule.FromEpochSecret(cipher, secret))
 	clear(secret)
-	g.confirmationTag = g.epoch.ConfirmationTag(cipher, nil)
-	g.interim = schedule.InterimTranscript(cipher, nil, g.confirmationTag)
 	return g, nil
 }
 
-// begin stores the secrets of a new epoch in g.
+// begin enters the epoch e, which g.context describes: it stores e's secrets, and computes the
+// confirmation tag and the interim transcript hash. RFC 9420, section 8.2.
 func (g *Group) begin(e *schedule.Epoch) {
 	g.secrets = g.secretTree(g.tree.Size(), e.Encryption)
 	clear(e.Encryption)
 	e.Encryption = nil
 	g.epoch = e
+	g.confirmationTag = e.ConfirmationTag(g.suite, g.context.ConfirmedTranscriptHash)
+	g.interim = schedule.InterimTranscript(g.suite, g.context.ConfirmedTranscriptHash, g.confirmationTag)
 }
 
 // ID returns the group's id.
@@ -157,30 +148,23 @@ func (g *Group) Export(label string, context []byte, length int) ([]byte, error)
 	return g.epoch.Export(g.suite, label, context, length)
 }
 
-// ask calls the hook for a change.
-func (g *Group) ask(change CredentialChange) error {
-	if g.hook == nil {
-		return nil
-	}
-	change.GroupID = g.ID()
-	if err := g.hook(change); err != nil {
-		return fmt.Errorf("%w (RFC 9420, section 5.3.1): %w", ErrRefused, err)
-	}
-	return nil
-}
-
 // clone returns a shallow copy, to be changed.
 func (g *Group) clone() *Group {
 	next := *g
 	return &next
 }
 
-// remember returns g's history with the kept part of g's own epoch appended.
-func (g *Group) remember() []pastEpoch {
-	leaves := make([]*wire.LeafNode, g.tree.Size())
-	for i := range leaves {
-		leaves[i] = g.tree.Leaf(uint32(i))
+// sender identifies us as a member.
+func (g *Group) sender() wire.Sender { return wire.Sender{Type: wire.MemberSender, Index: g.own} }
+
+// checkOpen reports an error if the group can no longer change. RFC 9420, sections 11.2 and
+// 12.4.
+func (g *Group) checkOpen(section string) error {
+	switch {
+	case g.removed:
+		return broken(ErrRemoved, section, "the group can no longer be changed")
+	case g.reInit != nil:
+		return broken(ErrReinitialized, "11.2", "the group continues in another one")
 	}
-	past := append(slices.Clone(g.past), pastEpoch{context: g.context, senderData: g.epoch.SenderData, resumption: g.epoch.Resumption, secrets: g.secrets, leaves: leaves})
-	return past[max(0, len(past)-g.limits.PastEpochs):]
+	return nil
 }

@@ -81,10 +81,10 @@ func verifiedTree(s *suite.Suite, info *wire.GroupInfo, outOfBand []byte, kind e
 	if info.Context.Version != wire.MLS10 || info.Context.CipherSuite != s.ID() {
 		return nil, broken(kind, "12.4.3.1", "version or cipher suite of the group")
 	}
-	if err := firstError(
-		func() error { return checkExtensions(kind, info.Extensions) },
-		func() error { return checkContextExtensions(kind, info.Context.Extensions) },
-	); err != nil {
+	if err := checkExtensions(kind, info.Extensions); err != nil {
+		return nil, err
+	}
+	if err := checkContextExtensions(kind, info.Context.Extensions); err != nil {
 		return nil, err
 	}
 	data, found := wire.FindExtension(info.Extensions, wire.RatchetTreeExtension)
@@ -119,17 +119,4 @@ func verifiedTree(s *suite.Suite, info *wire.GroupInfo, outOfBand []byte, kind e
 		return nil, broken(ErrInvalidSignature, "12.4.3.1", "group info")
 	}
 	return t, nil
-}
-
-// askMembers calls the hook for every member except the leaf skip.
-func (g *Group) askMembers(t *tree.Tree, skip *uint32) error {
-	for _, l := range members(t) {
-		if skip != nil && l.Index == *skip {
-			continue
-		}
-		if err := g.ask(CredentialChange{Kind: CredentialWelcome, New: &l, Epoch: g.context.Epoch}); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -90,7 +90,7 @@ func TestHostileAuthentication(t *testing.T) {
 			if err := framing.Sign(g.suite, signer.key.private, a, &g.context); err != nil {
 				t.Fatal(err)
 			}
-			message, _, err := g.frame(a, 0)
+			message, _, err := g.frame(a, SealOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}

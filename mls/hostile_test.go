@@ -58,7 +58,7 @@ func signed(t testing.TB, g *Group, format wire.WireFormat, content wire.FramedC
 	if err := framing.Sign(g.suite, g.key.private, a, &g.context); err != nil {
 		t.Fatal(err)
 	}
-	message, _, err := g.frame(a, 0)
+	message, _, err := g.frame(a, SealOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ var shapes = []shape{
 	}),
 	commitOf("required capabilities", func(t testing.TB, g *Group, bytes int) wire.Commit {
 		required := wire.RequiredCapabilities{Extensions: times(bytes, 2, func(int) uint16 { return wire.RatchetTreeExtension })}
-		p, err := g.commit(CommitOptions{Public: true}, []proposal{{sender: g.sender(), body: &wire.Proposal{
+		p, err := makeCommit(g, &CommitOptions{Public: true}, []proposal{{sender: g.sender(), body: &wire.Proposal{
 			Type:       wire.GroupContextExtensionsProposal,
 			Extensions: []wire.Extension{{Type: wire.RequiredCapabilitiesExtension, Data: wire.Marshal(&required)}},
 		}}})

@@ -153,6 +153,15 @@ func leaves(list []seat) []Leaf {
 	return out
 }
 
+// leafNodes lists the leaves of t, nil where blank.
+func leafNodes(t *tree.Tree) []*wire.LeafNode {
+	list := make([]*wire.LeafNode, t.Size())
+	for i := range list {
+		list[i] = t.Leaf(uint32(i))
+	}
+	return list
+}
+
 // members lists the leaves of t that are not blank.
 func members(t *tree.Tree) []Leaf {
 	var list []Leaf
@@ -189,3 +198,29 @@ type CredentialChange struct {
 // everything else was verified. A nil hook accepts all: membership is then only as trustworthy
 // as the delivery service.
 type CredentialHook func(CredentialChange) error
+
+// check calls h, unless it is nil, for changes to a group until it refuses one.
+func (h CredentialHook) check(groupID []byte, changes ...CredentialChange) error {
+	if h == nil {
+		return nil
+	}
+	for _, c := range changes {
+		c.GroupID = bytes.Clone(groupID)
+		if err := h(c); err != nil {
+			return fmt.Errorf("%w (RFC 9420, section 5.3.1): %w", ErrRefused, err)
+		}
+	}
+	return nil
+}
+
+// credentials lists the members of t for the hook of a client that joins in an epoch, except
+// the leaves in skip.
+func credentials(t *tree.Tree, epoch uint64, skip ...uint32) []CredentialChange {
+	var list []CredentialChange
+	for _, l := range members(t) {
+		if !slices.Contains(skip, l.Index) {
+			list = append(list, CredentialChange{Kind: CredentialWelcome, New: &l, Epoch: epoch})
+		}
+	}
+	return list
+}

@@ -52,11 +52,7 @@ func Join(welcome []byte, kp *KeyPackage, o JoinOptions) (*Group, error) {
 		settings: newSettings(o.Hook, o.PSK, o.Now, o.Padding, o.Limits),
 		suite:    kp.suite, key: kp.key, source: o.Resume,
 	}
-	continued, err := continues(secrets.PSKs)
-	if err != nil {
-		return nil, err
-	}
-	if err := g.prepareContinued(continued); err != nil {
+	if g.usage, err = continuedUsage(o.Resume, secrets.PSKs); err != nil {
 		return nil, err
 	}
 	psk, err := g.pskSecret(secrets.PSKs)
@@ -79,13 +75,13 @@ func Join(welcome []byte, kp *KeyPackage, o JoinOptions) (*Group, error) {
 	if err := g.enter(kp, &info, secrets, psk, o.RatchetTree); err != nil {
 		return nil, err
 	}
-	if continued != nil {
-		if err := o.Resume.checkContinued(g, continued.Usage, o.SameMember); err != nil {
+	if g.usage != 0 {
+		if err := checkContinued(o.Resume, g.usage, g, o.SameMember); err != nil {
 			return nil, err
 		}
 	}
 	g.source, g.usage = nil, 0
-	if err := g.askMembers(g.tree, &g.own); err != nil {
+	if err := g.hook.check(g.context.GroupID, credentials(g.tree, g.context.Epoch, g.own)...); err != nil {
 		return nil, err
 	}
 	return g, nil
@@ -121,19 +117,16 @@ func (g *Group) enter(kp *KeyPackage, info *wire.GroupInfo, secrets *wire.GroupS
 	if g.tree, err = verifiedTree(g.suite, info, outOfBand, ErrInvalidWelcome); err != nil {
 		return err
 	}
-	if err := g.findOwnLeaf(kp); err != nil {
+	if g.own, err = ownLeaf(g.tree, kp); err != nil {
 		return err
 	}
 	if info.Signer == g.own {
 		return broken(ErrInvalidWelcome, "12.4.3.1", "signed by leaf %d", info.Signer)
 	}
 	g.begin(schedule.FromJoiner(g.suite, secrets.JoinerSecret, psk, &g.context))
-	confirmed := g.context.ConfirmedTranscriptHash
-	g.confirmationTag = g.epoch.ConfirmationTag(g.suite, confirmed)
 	if !g.suite.MACEqual(g.confirmationTag, info.ConfirmationTag) {
 		return broken(ErrInvalidTag, "12.4.3.1", "confirmation tag")
 	}
-	g.interim = schedule.InterimTranscript(g.suite, confirmed, g.confirmationTag)
 	g.keys = tree.Keys{2 * g.own: {Private: kp.encryptionPrivate, Public: kp.public.Leaf.EncryptionKey}}
 	if secrets.PathSecret == nil {
 		return nil
@@ -143,14 +136,13 @@ func (g *Group) enter(kp *KeyPackage, info *wire.GroupInfo, secrets *wire.GroupS
 	return err
 }
 
-// findOwnLeaf sets our own leaf of g to that of kp in the tree.
-func (g *Group) findOwnLeaf(kp *KeyPackage) error {
+// ownLeaf returns the index of kp's leaf in t.
+func ownLeaf(t *tree.Tree, kp *KeyPackage) (uint32, error) {
 	own := wire.Marshal(&kp.public.Leaf)
-	for i := range g.tree.Size() {
-		if n := g.tree.Leaf(i); n != nil && bytes.Equal(n.SignatureKey, kp.public.Leaf.SignatureKey) && bytes.Equal(wire.Marshal(n), own) {
-			g.own = i
-			return nil
+	for i, n := range t.Leaves() {
+		if bytes.Equal(n.SignatureKey, kp.public.Leaf.SignatureKey) && bytes.Equal(wire.Marshal(n), own) {
+			return i, nil
 		}
 	}
-	return broken(ErrInvalidWelcome, "12.4.3.1", "our leaf is not in the tree")
+	return 0, broken(ErrInvalidWelcome, "12.4.3.1", "our leaf is not in the tree")
 }

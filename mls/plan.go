@@ -12,6 +12,7 @@ import (
 // 9420, section 12.3.
 type plan struct {
 	list         []proposal
+	sender       wire.Sender      // of the commit
 	extensions   []wire.Extension // of the group after the commit
 	updates      []proposal
 	removes      []uint32
@@ -26,38 +27,38 @@ type plan struct {
 	extended bool
 }
 
-// plan verifies a list of proposals as a whole and returns its effects. Rules about the
-// resulting tree (unique keys, capabilities) are verified on that tree, and signatures by
-// checkCommitted. RFC 9420, section 12.2.
-func (g *Group) plan(list []proposal, committer wire.Sender) (*plan, error) {
-	c := &plan{list: list, extensions: g.context.Extensions, needsPath: len(list) == 0, touched: map[uint32]bool{}}
+// newPlan verifies list, the proposals of a commit by sender, as a whole and returns their
+// effects. Rules about the resulting tree (unique keys, capabilities) are verified on that tree,
+// and signatures by checkCommitted. RFC 9420, section 12.2.
+func newPlan(g *Group, list []proposal, sender wire.Sender) (*plan, error) {
+	c := &plan{list: list, sender: sender, extensions: g.context.Extensions, needsPath: len(list) == 0, touched: map[uint32]bool{}}
 	for _, p := range list {
-		if err := g.checkForm(p); err != nil {
+		if err := p.checkForm(g); err != nil {
 			return nil, err
 		}
 	}
 	for _, p := range list {
-		if err := c.include(p, committer); err != nil {
+		if err := c.include(p); err != nil {
 			return nil, err
 		}
 	}
 	if c.reInit != nil && len(list) > 1 {
 		return nil, broken(ErrInvalidProposal, "12.2", "a reinitialization with other proposals")
 	}
-	if committer.Type == wire.NewMemberCommitSender {
+	if sender.Type == wire.NewMemberCommitSender {
 		return c, c.checkExternal()
 	}
 	return c, c.checkAdds(g.tree)
 }
 
 // include adds one more proposal to the plan.
-func (c *plan) include(p proposal, committer wire.Sender) error {
-	isMember := committer.Type == wire.MemberSender
+func (c *plan) include(p proposal) error {
+	isMember := c.sender.Type == wire.MemberSender
 	switch p.body.Type {
 	case wire.AddProposal:
 		c.adds = append(c.adds, p.body.Add)
 	case wire.UpdateProposal:
-		if isMember && p.sender.Index == committer.Index {
+		if isMember && p.sender.Index == c.sender.Index {
 			return broken(ErrInvalidProposal, "12.2", "an update by the committer")
 		}
 		c.updates = append(c.updates, p)
@@ -66,7 +67,7 @@ func (c *plan) include(p proposal, committer wire.Sender) error {
 		}
 		return c.touch(p.sender.Index)
 	case wire.RemoveProposal:
-		if isMember && p.body.Remove == committer.Index {
+		if isMember && p.body.Remove == c.sender.Index {
 			return broken(ErrInvalidProposal, "12.2", "the committer removes itself")
 		}
 		c.removes = append(c.removes, p.body.Remove)
@@ -168,24 +169,6 @@ func (c *plan) removed(t *tree.Tree) []seat {
 	var list []seat
 	for _, i := range c.removes {
 		list = append(list, seat{index: i, node: t.Leaf(i)})
-	}
-	return list
-}
-
-// credentials lists the changes of c that the hook must accept, without that of the path: added
-// are the indices of c.adds.
-func (c *plan) credentials(before *tree.Tree, added []uint32, epoch uint64) []CredentialChange {
-	var list []CredentialChange
-	for _, p := range c.updates {
-		if p.own != nil {
-			continue
-		}
-		was, is := newLeaf(p.sender.Index, before.Leaf(p.sender.Index)), newLeaf(p.sender.Index, p.body.Update)
-		list = append(list, CredentialChange{Kind: CredentialUpdate, Old: &was, New: &is, Epoch: epoch})
-	}
-	for k, n := range c.adds {
-		is := newLeaf(added[k], &n.Leaf)
-		list = append(list, CredentialChange{Kind: CredentialAdd, New: &is, Epoch: epoch})
 	}
 	return list
 }

@@ -51,24 +51,17 @@ func (g *Group) Process(message []byte) (*Processed, error) {
 	if err := wire.Unmarshal(message, &m); err != nil {
 		return nil, err
 	}
-	var out *Processed
-	var err error
 	switch m.WireFormat {
 	case wire.PublicMessageFormat:
-		out, err = g.processPublic(m.Public)
+		return processPublic(g, m.Public)
 	case wire.PrivateMessageFormat:
-		out, err = g.processPrivate(m.Private)
-	default:
-		err = broken(ErrUnexpectedMessage, "6", "wire format %d in a group", m.WireFormat)
+		return processPrivate(g, m.Private)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
+	return nil, broken(ErrUnexpectedMessage, "6", "wire format %d in a group", m.WireFormat)
 }
 
-// processPublic handles a PublicMessage. RFC 9420, section 6.2.
-func (g *Group) processPublic(m *wire.PublicMessage) (*Processed, error) {
+// processPublic processes a PublicMessage. RFC 9420, section 6.2.
+func processPublic(g *Group, m *wire.PublicMessage) (*Processed, error) {
 	content := &m.Content
 	if !bytes.Equal(content.GroupID, g.context.GroupID) {
 		return nil, broken(ErrWrongGroup, "6", "group id")
@@ -82,16 +75,12 @@ func (g *Group) processPublic(m *wire.PublicMessage) (*Processed, error) {
 	if content.ContentType == wire.ApplicationContent {
 		return nil, broken(ErrInvalidMessage, "6", "an application message as a PublicMessage")
 	}
-	switch content.Sender.Type {
-	case wire.ExternalSender, wire.NewMemberProposalSender:
-		return g.processOutsider(m.Authenticated())
-	case wire.NewMemberCommitSender:
-		return g.processExternalCommit(m.Authenticated())
+	if content.Sender.Type == wire.MemberSender {
+		if err := framing.CheckTag(g.suite, g.epoch.Membership, m, &g.context); err != nil {
+			return nil, err
+		}
 	}
-	if err := framing.CheckTag(g.suite, g.epoch.Membership, m, &g.context); err != nil {
-		return nil, err
-	}
-	return g.processAuthenticated(m.Authenticated())
+	return processHandshake(g, m.Authenticated())
 }
 
 // view is an epoch that a PrivateMessage may belong to.
@@ -102,38 +91,33 @@ type view struct {
 	leaf       func(uint32) *wire.LeafNode
 }
 
-// view returns the epoch of m; next is a copy of the group that may be changed.
-func (g *Group) view(m *wire.PrivateMessage, next *Group) (view, error) {
+// newView returns the epoch of m in g, a copy of a group: its secrets may be changed.
+func newView(g *Group, m *wire.PrivateMessage) (view, error) {
 	if m.Epoch == g.context.Epoch {
 		// A removed member opens late messages of its last epoch; after a reinitialization
 		// nothing may be sent. RFC 9420, section 11.2.
 		if err := g.checkOpen("12.4"); err != nil && (!g.removed || m.ContentType != wire.ApplicationContent) {
 			return view{}, err
 		}
-		return view{&g.context, g.epoch.SenderData, &next.secrets, g.tree.Leaf}, nil
+		return view{&g.context, g.epoch.SenderData, &g.secrets, g.tree.Leaf}, nil
 	}
-	i := slices.IndexFunc(g.past, func(p pastEpoch) bool { return p.context.Epoch == m.Epoch })
+	i := g.pastIndex(m.Epoch)
 	if i < 0 || m.ContentType != wire.ApplicationContent {
 		return view{}, broken(ErrWrongEpoch, "6", "epoch %d in epoch %d", m.Epoch, g.context.Epoch)
 	}
-	next.past = slices.Clone(g.past)
-	past := &next.past[i]
-	return view{&past.context, past.senderData, &past.secrets, func(i uint32) *wire.LeafNode {
-		if i >= uint32(len(past.leaves)) {
-			return nil
-		}
-		return past.leaves[i]
-	}}, nil
+	g.past = slices.Clone(g.past)
+	past := &g.past[i]
+	return view{&past.context, past.senderData, &past.secrets, past.leaf}, nil
 }
 
-// processPrivate handles a PrivateMessage of this epoch or, if it is an
-// application message, of a past one. RFC 9420, section 6.3.
-func (g *Group) processPrivate(m *wire.PrivateMessage) (*Processed, error) {
+// processPrivate processes a PrivateMessage of this epoch or, if it is an application message,
+// of a past one. RFC 9420, section 6.3.
+func processPrivate(g *Group, m *wire.PrivateMessage) (*Processed, error) {
 	if !bytes.Equal(m.GroupID, g.context.GroupID) {
 		return nil, broken(ErrWrongGroup, "6", "group id")
 	}
 	next := g.clone()
-	v, err := g.view(m, next)
+	v, err := newView(next, m)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +143,7 @@ func (g *Group) processPrivate(m *wire.PrivateMessage) (*Processed, error) {
 		return nil, err
 	}
 	if m.ContentType != wire.ApplicationContent {
-		return next.processAuthenticated(a)
+		return processHandshake(next, a)
 	}
 	if err := framing.Verify(g.suite, sender.SignatureKey, a, v.context); err != nil {
 		return nil, err
@@ -168,202 +152,4 @@ func (g *Group) processPrivate(m *wire.PrivateMessage) (*Processed, error) {
 		Kind: Application, Group: next, Plaintext: a.Content.Application, AuthenticatedData: m.AuthenticatedData,
 		SenderKind: SentByMember, Sender: newLeaf(data.Leaf, sender), Epoch: m.Epoch,
 	}, nil
-}
-
-// processAuthenticated handles a handshake of this epoch with the sender type member.
-func (g *Group) processAuthenticated(a *wire.AuthenticatedContent) (*Processed, error) {
-	index := a.Content.Sender.Index
-	sender := g.tree.Leaf(index)
-	if sender == nil {
-		return nil, broken(ErrInvalidMessage, "6.1", "there is no member at leaf %d", index)
-	}
-	if index == g.own {
-		return nil, broken(ErrOwnMessage, "6", "in epoch %d", a.Content.Epoch)
-	}
-	if err := framing.Verify(g.suite, sender.SignatureKey, a, &g.context); err != nil {
-		return nil, err
-	}
-	out := newProcessed(a, newLeaf(index, sender))
-	if a.Content.ContentType == wire.ProposalContent {
-		return out, g.receiveProposal(a, out)
-	}
-	return out, g.receiveCommit(a, out)
-}
-
-// newProcessed describes a handshake.
-func newProcessed(a *wire.AuthenticatedContent, sender Leaf) *Processed {
-	out := &Processed{
-		Kind: Commit, AuthenticatedData: a.Content.AuthenticatedData, SenderKind: SenderKind(a.Content.Sender.Type),
-		Sender: sender, Epoch: a.Content.Epoch,
-	}
-	if a.Content.ContentType == wire.ProposalContent {
-		out.Kind = Proposal
-	}
-	return out
-}
-
-// receiveProposal keeps a proposal until a commit refers to it.
-// RFC 9420, section 12.1.
-func (g *Group) receiveProposal(a *wire.AuthenticatedContent, out *Processed) error {
-	p := proposal{ref: g.suite.ProposalRef(wire.Marshal(a)), sender: a.Content.Sender, body: a.Content.Proposal}
-	if err := g.checkProposal(p); err != nil {
-		return err
-	}
-	next, err := g.keep(p)
-	out.Group, out.Proposals = next, []ProposalInfo{g.info(p)}
-	return err
-}
-
-// receiveCommit verifies a commit and enters the epoch it opens.
-// RFC 9420, section 12.4.2.
-func (g *Group) receiveCommit(a *wire.AuthenticatedContent, out *Processed) error {
-	commit := a.Content.Commit
-	list, err := g.resolve(commit.Proposals, a.Content.Sender)
-	if err != nil {
-		return err
-	}
-	plan, err := g.plan(list, a.Content.Sender)
-	if err != nil {
-		return err
-	}
-	if plan.needsPath && commit.Path == nil {
-		return broken(ErrInvalidCommit, "12.4", "the update path is missing")
-	}
-	s, err := g.stage(a, plan)
-	if err != nil {
-		return err
-	}
-	out.Sender.Index = s.committer
-	out.Proposals, out.Removed, out.Added, out.ReInit = g.infos(list), leaves(plan.removed(g.tree)), s.newcomers(), newReInit(plan.reInit)
-	if slices.Contains(plan.removes, g.own) {
-		// We do not get the next epoch's secrets: nothing more can be verified.
-		out.Group = g.clone()
-		out.Group.removed, out.Group.proposals = true, nil
-		out.SelfRemoved = true
-		if err := g.checkCommitted(list); err != nil {
-			return err
-		}
-		return g.askAll(s.credentials)
-	}
-	next, err := g.follow(a, s)
-	if err != nil {
-		return err
-	}
-	if !g.suite.MACEqual(next.confirmationTag, a.ConfirmationTag) {
-		return broken(ErrInvalidTag, "12.4.2", "confirmation tag")
-	}
-	if err := g.checkCommitted(list); err != nil {
-		return err
-	}
-	out.Group = next
-	return g.askAll(s.credentials)
-}
-
-// incoming is a commit of another client with a verified public part.
-type incoming struct {
-	staged
-	committer   uint32 // its leaf after the commit
-	credentials []CredentialChange
-}
-
-// newcomers returns the members that the commit adds, a joiner included.
-func (s *incoming) newcomers() []Leaf {
-	var list []Leaf
-	for _, i := range s.added {
-		list = append(list, newLeaf(i, s.tree.Leaf(i)))
-	}
-	if s.sender.Type == wire.NewMemberCommitSender {
-		list = append(list, newLeaf(s.committer, s.tree.Leaf(s.committer)))
-	}
-	return list
-}
-
-// stage applies the public part of a commit: everything that can be verified without the next
-// epoch's secrets. RFC 9420, section 12.4.2.
-func (g *Group) stage(a *wire.AuthenticatedContent, plan *plan) (*incoming, error) {
-	s := &incoming{
-		staged: staged{
-			plan: plan, sender: a.Content.Sender, tree: g.tree.Clone(), key: g.key,
-			commit: a.Content.Commit, init: g.epoch.Init, before: g.tree,
-		},
-		committer: a.Content.Sender.Index,
-	}
-	s.added = plan.apply(s.tree)
-	var err error
-	if s.context, err = g.nextContext(plan); err != nil {
-		return nil, err
-	}
-	s.credentials = plan.credentials(g.tree, s.added, s.context.Epoch)
-	if path := s.commit.Path; path != nil {
-		change, err := g.successor(s, path)
-		if err != nil {
-			return nil, err
-		}
-		if err := s.tree.Merge(s.committer, path); err != nil {
-			return nil, err
-		}
-		s.credentials = append(s.credentials, *change)
-	}
-	if err := firstError(s.tree.Unique, func() error { return s.tree.Compatible(s.context.Extensions) }); err != nil {
-		return nil, err
-	}
-	s.context.TreeHash = s.tree.Hash()
-	return s, nil
-}
-
-// successor verifies the leaf of a path, and returns the credential change that it makes.
-func (g *Group) successor(s *incoming, path *wire.UpdatePath) (*CredentialChange, error) {
-	old, kind := g.tree.Leaf(s.committer), CredentialPath
-	was := s.committer
-	if s.sender.Type == wire.NewMemberCommitSender {
-		old, kind = nil, CredentialExternalCommit
-		s.committer = s.tree.Vacancy()
-		if len(s.removes) == 1 {
-			was = s.removes[0]
-			old = g.tree.Leaf(was)
-		}
-	}
-	if err := g.checkNewLeaf(&path.Leaf, wire.CommitLeaf, s.committer, old); err != nil {
-		return nil, err
-	}
-	is := newLeaf(s.committer, &path.Leaf)
-	change := &CredentialChange{Kind: kind, New: &is, Epoch: s.context.Epoch}
-	if old != nil {
-		l := newLeaf(was, old)
-		change.Old = &l
-	}
-	if kind == CredentialExternalCommit && old != nil {
-		return change, g.checkResync(old, &path.Leaf)
-	}
-	return change, nil
-}
-
-// follow derives the epoch that a commit opens.
-func (g *Group) follow(a *wire.AuthenticatedContent, s *incoming) (*Group, error) {
-	keys := g.keys
-	if s.own != nil {
-		// Another member committed our Update: the leaf's old key is no longer valid.
-		keys = keys.With(2*g.own, s.own.pair)
-		s.key = s.own.key
-	}
-	s.commitSecret, s.keys = noCommitSecret(), keys.Prune(s.tree)
-	var err error
-	if path := s.commit.Path; path != nil {
-		if s.commitSecret, s.keys, err = s.tree.Open(g.own, s.committer, path, wire.Marshal(&s.context), indexSet(s.added), keys); err != nil {
-			return nil, err
-		}
-	}
-	if s.externalInit != nil {
-		if s.init, err = g.epoch.OpenExternalInit(g.suite, s.externalInit); err != nil {
-			return nil, err
-		}
-	}
-	if s.psk, err = g.pskSecret(s.psks); err != nil {
-		return nil, err
-	}
-	next, joiner := g.advance(&s.staged, a)
-	clear(joiner)
-	clear(s.psk)
-	clear(s.commitSecret)
-	return next, nil
 }

@@ -170,7 +170,7 @@ func (s *service) propose() {
 		return
 	}
 	p.group = next
-	s.log = append(s.log, handshake{from: p.name, message: message})
+	s.log = append(s.log, logged{from: p.name, message: message})
 	p.cursor = len(s.log) // it was current, and need not see its own
 	s.did["propose"]++
 }
@@ -186,7 +186,7 @@ func (s *service) proposeFromOutside() {
 		s.publish(q)
 		message, err := NewMemberProposal(p.group.ID(), s.epoch, q.published)
 		s.must(q, "asks to be added", err)
-		s.log = append(s.log, handshake{from: "new member", message: message})
+		s.log = append(s.log, logged{from: "new member", message: message})
 		s.did["new member proposal"]++
 		return
 	}
@@ -196,7 +196,7 @@ func (s *service) proposeFromOutside() {
 	}
 	message, err := ExternalProposal(p.group.ID(), s.epoch, 0, s.key, c)
 	s.must(p, "watches the service propose", err)
-	s.log = append(s.log, handshake{from: "service", message: message})
+	s.log = append(s.log, logged{from: "service", message: message})
 	s.did["external proposal"]++
 }
 

@@ -40,8 +40,8 @@ type letter struct {
 	message    []byte
 }
 
-// handshake is an entry of the delivery service's log.
-type handshake struct {
+// logged is an entry of the delivery service's log.
+type logged struct {
 	from     string
 	message  []byte
 	isCommit bool
@@ -53,7 +53,7 @@ type service struct {
 	t     *testing.T
 	r     *rand.Rand
 	epoch uint64
-	log   []handshake
+	log   []logged
 	info  []byte
 	key   SignatureKey // of the external sender that the group lists
 	peers []*peer      // all peers that ever were, by age
@@ -210,7 +210,7 @@ func (s *service) submit(p *peer, c *PendingCommit) bool {
 	if c.Epoch() != s.epoch {
 		return false
 	}
-	s.log = append(s.log, handshake{p.name, c.Message(), true})
+	s.log = append(s.log, logged{p.name, c.Message(), true})
 	s.epoch++
 	if c.GroupInfo() == nil {
 		s.t.Fatal("a commit without a group info")

@@ -41,40 +41,16 @@ var mayPropose = map[wire.SenderType]map[wire.ProposalType]bool{
 	wire.NewMemberCommitSender:   {wire.ExternalInitProposal: true, wire.RemoveProposal: true, wire.PSKProposal: true},
 }
 
-// checkProposal verifies a single proposal. RFC 9420, section 12.1.
-func (g *Group) checkProposal(p proposal) error {
-	if err := g.checkForm(p); err != nil {
+// check verifies a single proposal in the epoch of g. RFC 9420, section 12.1.
+func (p *proposal) check(g *Group) error {
+	if err := p.checkForm(g); err != nil {
 		return err
 	}
-	return g.checkSignatures(p)
+	return p.checkSignatures(g.suite, g.context.GroupID)
 }
 
-// checkSignatures verifies the signatures inside a proposal.
-// RFC 9420, sections 7.3 and 10.1.
-func (g *Group) checkSignatures(p proposal) error {
-	switch p.body.Type {
-	case wire.AddProposal:
-		return keypackage.CheckSignatures(g.suite, p.body.Add)
-	case wire.UpdateProposal:
-		return leaf.CheckSignature(g.suite, p.body.Update, g.context.GroupID, p.sender.Index)
-	}
-	return nil
-}
-
-// checkCommitted verifies the signatures inside the proposals that a commit brings, on all
-// processors. A commit of 32 KiB can hold two hundred, so this check is last: it runs only for
-// a commit that is valid otherwise. Those of proposals by reference were verified on receipt.
-func (g *Group) checkCommitted(list []proposal) error {
-	return suite.Parallel(len(list), func(i int) error {
-		if list[i].ref != nil {
-			return nil
-		}
-		return g.checkSignatures(list[i])
-	})
-}
-
-// checkForm does the checks of checkProposal other than signatures.
-func (g *Group) checkForm(p proposal) error {
+// checkForm does the checks of check other than signatures.
+func (p *proposal) checkForm(g *Group) error {
 	if !mayPropose[p.sender.Type][p.body.Type] {
 		section := "12.2"
 		if p.sender.Type == wire.ExternalSender || p.sender.Type == wire.NewMemberProposalSender {
@@ -91,13 +67,13 @@ func (g *Group) checkForm(p proposal) error {
 		// message long after it was sent. It does check the duration.
 		return keypackage.CheckDuration(&p.body.Add.Leaf, g.limits.Lifetime)
 	case wire.UpdateProposal:
-		return g.checkLeafForm(p.body.Update, wire.UpdateLeaf, p.sender.Index, g.tree.Leaf(p.sender.Index))
+		return checkNewLeaf(g.suite, p.body.Update, wire.UpdateLeaf, p.sender.Index, g.tree.Leaf(p.sender.Index))
 	case wire.RemoveProposal:
 		if g.tree.Leaf(p.body.Remove) == nil {
 			return broken(ErrInvalidProposal, "12.1.3", "there is no member at leaf %d", p.body.Remove)
 		}
 	case wire.PSKProposal:
-		return g.checkPSK(p.body.PSK)
+		return checkPSK(p.body.PSK, g.usage)
 	case wire.ReInitProposal:
 		if p.body.ReInit.Version < g.context.Version {
 			return broken(ErrInvalidProposal, "12.1.5", "version %d after %d", p.body.ReInit.Version, g.context.Version)
@@ -109,47 +85,73 @@ func (g *Group) checkForm(p proposal) error {
 	return nil
 }
 
-// checkNewLeaf verifies the leaf that replaces old at index. A joiner by external commit has no
-// old leaf, or one that it removes. RFC 9420, sections 7.3 and 12.2.
-func (g *Group) checkNewLeaf(n *wire.LeafNode, source wire.LeafNodeSource, index uint32, old *wire.LeafNode) error {
-	if err := g.checkLeafForm(n, source, index, old); err != nil {
-		return err
+// checkSignatures verifies the signatures inside a proposal to a group. RFC 9420, sections 7.3
+// and 10.1.
+func (p *proposal) checkSignatures(s *suite.Suite, groupID []byte) error {
+	switch p.body.Type {
+	case wire.AddProposal:
+		return keypackage.CheckSignatures(s, p.body.Add)
+	case wire.UpdateProposal:
+		return leaf.CheckSignature(s, p.body.Update, groupID, p.sender.Index)
 	}
-	return leaf.CheckSignature(g.suite, n, g.context.GroupID, index)
+	return nil
 }
 
-// checkLeafForm does the checks of checkNewLeaf other than the signature.
-func (g *Group) checkLeafForm(n *wire.LeafNode, source wire.LeafNodeSource, index uint32, old *wire.LeafNode) error {
+// checkNewLeaf verifies the leaf that replaces old at index, except for its signature. A joiner
+// by external commit has no old leaf, or one that it removes. RFC 9420, sections 7.3 and 12.2.
+func checkNewLeaf(s *suite.Suite, n *wire.LeafNode, source wire.LeafNodeSource, index uint32, old *wire.LeafNode) error {
 	if n.Source != source {
 		return broken(ErrInvalidLeaf, "7.3", "leaf node source %d instead of %d", n.Source, source)
 	}
-	if keys := g.suite.PublicKeys(); old != nil && bytes.Equal(keys.Canonical(old.EncryptionKey), keys.Canonical(n.EncryptionKey)) {
+	if keys := s.PublicKeys(); old != nil && bytes.Equal(keys.Canonical(old.EncryptionKey), keys.Canonical(n.EncryptionKey)) {
 		return broken(ErrInvalidLeaf, "7.3", "the encryption key of leaf %d is not new", index)
 	}
-	return leaf.CheckForm(g.suite, n)
+	return leaf.CheckForm(s, n)
 }
 
-// resolve replaces the references of a commit by the proposals received. RFC 9420, sections
-// 12.4.2 and 12.4.3.2.
-func (g *Group) resolve(list []wire.ProposalOrRef, committer wire.Sender) ([]proposal, error) {
-	received := make(map[string]proposal, len(g.proposals))
-	for _, p := range g.proposals {
-		received[string(p.ref)] = p
+// ProposalInfo describes a proposal.
+type ProposalInfo struct {
+	Ref        []byte // its ProposalRef; nil if it came by value in a commit
+	Type       ProposalType
+	SenderKind SenderKind
+	Sender     uint32 // leaf index of a member, place among the external senders
+	// Leaf is the new leaf of an Add or an Update; its Index is set for an Update only.
+	Leaf       *Leaf
+	Removed    *Leaf       // by a Remove
+	PSKID      []byte      // of an external pre-shared key
+	Extensions []Extension // of the GroupContext
+	ReInit     *ReInit
+}
+
+// info describes p to a group with the tree t. RFC 9420, section 12.1.
+func (p *proposal) info(t *tree.Tree) ProposalInfo {
+	i := ProposalInfo{Ref: bytes.Clone(p.ref), Type: ProposalType(p.body.Type), SenderKind: SenderKind(p.sender.Type), Sender: p.sender.Index}
+	switch p.body.Type {
+	case wire.AddProposal:
+		l := newLeaf(0, &p.body.Add.Leaf)
+		i.Leaf = &l
+	case wire.UpdateProposal:
+		l := newLeaf(p.sender.Index, p.body.Update)
+		i.Leaf = &l
+	case wire.RemoveProposal:
+		if n := t.Leaf(p.body.Remove); n != nil {
+			l := newLeaf(p.body.Remove, n)
+			i.Removed = &l
+		}
+	case wire.PSKProposal:
+		i.PSKID = bytes.Clone(p.body.PSK.ID)
+	case wire.GroupContextExtensionsProposal:
+		i.Extensions = fromWire(p.body.Extensions)
+	case wire.ReInitProposal:
+		i.ReInit = newReInit(p.body.ReInit)
 	}
-	out := make([]proposal, 0, min(len(list), 1000))
+	return i
+}
+
+func infos(list []proposal, t *tree.Tree) []ProposalInfo {
+	var out []ProposalInfo
 	for _, p := range list {
-		if p.Proposal != nil {
-			out = append(out, proposal{sender: committer, body: p.Proposal})
-			continue
-		}
-		if committer.Type == wire.NewMemberCommitSender {
-			return nil, broken(ErrInvalidCommit, "12.4.3.2", "an external commit with a proposal by reference")
-		}
-		found, known := received[string(p.Reference)]
-		if !known {
-			return nil, broken(ErrUnknownProposal, "12.4.2", "reference %x", p.Reference)
-		}
-		out = append(out, found)
+		out = append(out, p.info(t))
 	}
-	return out, nil
+	return out
 }

@@ -38,23 +38,25 @@ func (g *Group) Propose(c Change, o ProposeOptions) (message []byte, next *Group
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := g.checkProposal(p); err != nil {
+	if err := p.check(g); err != nil {
 		return nil, nil, err
 	}
-	a := &wire.AuthenticatedContent{WireFormat: wire.PrivateMessageFormat, Content: g.content(o.AuthenticatedData)}
+	a := &wire.AuthenticatedContent{WireFormat: handshakeFormat(o.Public), Content: g.content(o.AuthenticatedData)}
 	a.Content.ContentType, a.Content.Proposal = wire.ProposalContent, p.body
-	if o.Public {
-		a.WireFormat = wire.PublicMessageFormat
-	}
 	if err := framing.Sign(g.suite, g.key.private, a, &g.context); err != nil {
 		return nil, nil, err
 	}
 	p.ref = g.suite.ProposalRef(wire.Marshal(a))
-	if message, next, err = g.frame(a, g.paddingOf(a, 0, nil)); err != nil {
+	kept, err := keep(g.proposals, p, &g.limits)
+	if err != nil {
 		return nil, nil, err
 	}
-	next, err = next.keep(p)
-	return message, next, err
+	if message, next, err = g.frame(a, SealOptions{}); err != nil {
+		return nil, nil, err
+	}
+	next = next.clone()
+	next.proposals = kept
+	return message, next, nil
 }
 
 // update makes an Update of our own leaf. RFC 9420, section 12.1.2.
@@ -85,3 +87,7 @@ func (g *Group) WithoutProposal(ref []byte) *Group {
 	next.proposals = slices.DeleteFunc(slices.Clone(g.proposals), func(p proposal) bool { return bytes.Equal(p.ref, ref) })
 	return next
 }
+
+// PendingProposals lists the proposals of this epoch, our own and others', that wait for a
+// commit.
+func (g *Group) PendingProposals() []ProposalInfo { return infos(g.proposals, g.tree) }

@@ -1,10 +1,8 @@
 package mls
 
 import (
-	"bytes"
 	"crypto/rand"
 	"fmt"
-	"slices"
 
 	"waxwing.im/waxwing/mls/schedule"
 	"waxwing.im/waxwing/mls/suite"
@@ -24,13 +22,13 @@ func addNonce(id *wire.PreSharedKeyID) error {
 	return nil
 }
 
-// checkPSK verifies the name of a pre-shared key in a proposal.
-// RFC 9420, section 12.1.4.
-func (g *Group) checkPSK(id *wire.PreSharedKeyID) error {
+// checkPSK verifies the id of a pre-shared key in a proposal. usage is that of resumption keys
+// in a group that is being created or joined, else 0. RFC 9420, section 12.1.4.
+func checkPSK(id *wire.PreSharedKeyID, usage uint8) error {
 	if len(id.Nonce) != suite.HashBytes {
 		return broken(ErrInvalidProposal, "12.1.4", "a nonce of %d bytes", len(id.Nonce))
 	}
-	if id.Kind == wire.ResumptionPSK && id.Usage != wire.ApplicationUsage && id.Usage != g.usage {
+	if id.Kind == wire.ResumptionPSK && id.Usage != wire.ApplicationUsage && id.Usage != usage {
 		return broken(ErrInvalidProposal, "12.1.4", "a resumption key for reinitialization or a branch")
 	}
 	return nil
@@ -45,7 +43,7 @@ func (g *Group) pskSecret(ids []wire.PreSharedKeyID) ([]byte, error) {
 			return nil, broken(ErrInvalidProposal, "12.2", "a pre-shared key is named twice")
 		}
 		seen[name] = true
-		if err := g.checkPSK(&id); err != nil {
+		if err := checkPSK(&id, g.usage); err != nil {
 			return nil, err
 		}
 		secret, err := g.findPSK(&id)
@@ -57,6 +55,7 @@ func (g *Group) pskSecret(ids []wire.PreSharedKeyID) ([]byte, error) {
 	return schedule.PSKSecret(g.suite, psks), nil
 }
 
+// findPSK returns the pre-shared key that id names. RFC 9420, sections 8.4 and 8.6.
 func (g *Group) findPSK(id *wire.PreSharedKeyID) ([]byte, error) {
 	if id.Kind == wire.ExternalPSK {
 		if g.psk == nil {
@@ -74,18 +73,4 @@ func (g *Group) findPSK(id *wire.PreSharedKeyID) ([]byte, error) {
 		}
 	}
 	return nil, broken(ErrUnknownPSK, "8.6", "resumption of epoch %d", id.Epoch)
-}
-
-// resumption returns the resumption key of an epoch that g remembers, or nil.
-func (g *Group) resumption(groupID []byte, epoch uint64) []byte {
-	if g == nil || !bytes.Equal(groupID, g.context.GroupID) {
-		return nil
-	}
-	if g.epoch != nil && epoch == g.context.Epoch {
-		return g.epoch.Resumption
-	}
-	if i := slices.IndexFunc(g.past, func(p pastEpoch) bool { return p.context.Epoch == epoch }); i >= 0 {
-		return g.past[i].resumption
-	}
-	return nil
 }

@@ -13,14 +13,14 @@ import (
 // pre-shared keys, so that the rest cannot displace a Remove. Proposals that need keys we do
 // not hold are left out. spare holds further ones that may replace one in list which cannot be
 // committed.
-func (g *Group) received(o *CommitOptions, proposed []proposal) (list, spare []proposal) {
+func received(g *Group, o *CommitOptions, proposed []proposal) (list, spare []proposal) {
 	c := newChoice(g, proposed)
 	if c == nil {
 		return nil, nil
 	}
 	byType := map[wire.ProposalType][]proposal{}
 	for _, p := range g.proposals {
-		if o.Skip == nil || !o.Skip(g.info(p)) {
+		if o.Skip == nil || !o.Skip(p.info(g.tree)) {
 			byType[p.body.Type] = append(byType[p.body.Type], p)
 		}
 	}

@@ -23,7 +23,7 @@ func (g *Group) Successor(id Identity, packages [][]byte, o GroupOptions) (*Pend
 		return nil, broken(ErrInvalidSuccessor, "11.2", "the group was not reinitialized")
 	}
 	o.Extensions = fromWire(r.Extensions)
-	return g.found(Suite(r.CipherSuite), r.GroupID, wire.ReInitUsage, id, packages, o)
+	return found(g, Suite(r.CipherSuite), r.GroupID, wire.ReInitUsage, id, packages, o)
 }
 
 // Branch creates a group of some members of g, with the suite of g, and adds the owners of the
@@ -33,11 +33,11 @@ func (g *Group) Branch(groupID []byte, id Identity, packages [][]byte, o GroupOp
 	if g.removed {
 		return nil, broken(ErrRemoved, "11.3", "the group can no longer be changed")
 	}
-	return g.found(g.Suite(), groupID, wire.BranchUsage, id, packages, o)
+	return found(g, g.Suite(), groupID, wire.BranchUsage, id, packages, o)
 }
 
 // found creates a group that continues g.
-func (g *Group) found(s Suite, groupID []byte, usage uint8, id Identity, packages [][]byte, o GroupOptions) (*PendingCommit, error) {
+func found(g *Group, s Suite, groupID []byte, usage uint8, id Identity, packages [][]byte, o GroupOptions) (*PendingCommit, error) {
 	next, err := NewGroup(s, groupID, id, o)
 	if err != nil {
 		return nil, err
@@ -47,16 +47,13 @@ func (g *Group) found(s Suite, groupID []byte, usage uint8, id Identity, package
 	if err != nil {
 		return nil, err
 	}
-	if err := g.checkContinued(p.group, usage, nil); err != nil {
-		return nil, err
-	}
-	return p, nil
+	return p, checkContinued(g, usage, p.group, nil)
 }
 
 // checkContinued verifies that next, which uses a resumption key of g, is a permitted
 // continuation: the agreed successor of g, or a branch of g. same reports whether two leaves
 // are the same client. RFC 9420, sections 11.2, 11.3 and 12.4.3.1.
-func (g *Group) checkContinued(next *Group, usage uint8, same func(was, is Leaf) bool) error {
+func checkContinued(g *Group, usage uint8, next *Group, same func(was, is Leaf) bool) error {
 	if next.context.Epoch != 1 {
 		return broken(ErrInvalidSuccessor, "12.4.3.1", "epoch %d instead of 1", next.context.Epoch)
 	}
@@ -120,35 +117,23 @@ func checkSubset(part, whole *tree.Tree, section, what string, same func(part, w
 	return nil
 }
 
-// continues returns the resumption key in a Welcome that names the group which the new one
-// continues; nil if there is none. RFC 9420, section 12.4.3.1.
-func continues(psks []wire.PreSharedKeyID) (*wire.PreSharedKeyID, error) {
-	var found *wire.PreSharedKeyID
-	for i := range psks {
-		if psks[i].Kind != wire.ResumptionPSK || psks[i].Usage == wire.ApplicationUsage {
+// continuedUsage returns the usage of the resumption key in a Welcome that names the group which
+// the new one continues, after verifying that this group is from; 0 if there is none. RFC 9420,
+// section 12.4.3.1.
+func continuedUsage(from *Group, psks []wire.PreSharedKeyID) (uint8, error) {
+	usage := uint8(0)
+	for _, id := range psks {
+		switch {
+		case id.Kind != wire.ResumptionPSK || id.Usage == wire.ApplicationUsage:
 			continue
+		case usage != 0:
+			return 0, broken(ErrInvalidWelcome, "12.4.3.1", "the welcome continues two groups")
+		case from == nil || !bytes.Equal(from.context.GroupID, id.GroupID):
+			return 0, broken(ErrUnknownPSK, "8.6", "the welcome continues a group that was not given")
+		case id.Usage == wire.ReInitUsage && (from.reInit == nil || id.Epoch != from.context.Epoch):
+			return 0, broken(ErrInvalidSuccessor, "12.4.3.1", "the last commit of the group was not a reinitialization")
 		}
-		if found != nil {
-			return nil, broken(ErrInvalidWelcome, "12.4.3.1", "the welcome continues two groups")
-		}
-		found = &psks[i]
+		usage = id.Usage
 	}
-	return found, nil
-}
-
-// prepareContinued prepares g, which is being joined, for the key that names the group that it
-// continues.
-func (g *Group) prepareContinued(id *wire.PreSharedKeyID) error {
-	if id == nil {
-		return nil
-	}
-	from := g.source
-	if from == nil || !bytes.Equal(from.context.GroupID, id.GroupID) {
-		return broken(ErrUnknownPSK, "8.6", "the welcome continues a group that was not given")
-	}
-	if id.Usage == wire.ReInitUsage && (from.reInit == nil || id.Epoch != from.context.Epoch) {
-		return broken(ErrInvalidSuccessor, "12.4.3.1", "the last commit of the group was not a reinitialization")
-	}
-	g.usage = id.Usage
-	return nil
+	return usage, nil
 }

@@ -274,7 +274,7 @@ func TestKeysOfBranchesStayThere(t *testing.T) {
 
 func TestWelcomeThatContinuesTwoGroups(t *testing.T) {
 	id := wire.PreSharedKeyID{Kind: wire.ResumptionPSK, Usage: wire.BranchUsage}
-	if _, err := continues([]wire.PreSharedKeyID{id, {Kind: wire.ExternalPSK}, id}); !errors.Is(err, ErrInvalidWelcome) {
+	if _, err := continuedUsage(&Group{}, []wire.PreSharedKeyID{id, {Kind: wire.ExternalPSK}, id}); !errors.Is(err, ErrInvalidWelcome) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"waxwing.im/waxwing/mls/framing"
+	"waxwing.im/waxwing/mls/schedule"
 	"waxwing.im/waxwing/mls/wire"
 )
 
@@ -37,17 +38,56 @@ func (g *Group) Seal(plaintext, authenticatedData []byte, o SealOptions) (messag
 	if err := framing.Sign(g.suite, g.key.private, a, &g.context); err != nil {
 		return nil, nil, err
 	}
-	return g.frame(a, g.paddingOf(a, o.Padding, o.Policy))
+	return g.frame(a, o)
 }
 
-// paddingOf returns the number of zero bytes that hide the length of a: wanted or, if that is
-// 0, the choice of a policy.
-func (g *Group) paddingOf(a *wire.AuthenticatedContent, wanted int, policy PaddingPolicy) int {
-	if a.WireFormat != wire.PrivateMessageFormat || wanted > 0 {
-		return wanted
+// content returns a message of ours in the current epoch without its body.
+func (g *Group) content(authenticatedData []byte) wire.FramedContent {
+	return wire.FramedContent{
+		GroupID: g.context.GroupID, Epoch: g.context.Epoch, AuthenticatedData: bytes.Clone(authenticatedData), Sender: g.sender(),
 	}
-	if policy == nil {
-		policy = g.padding
+}
+
+// frame protects signed content as its WireFormat demands, and returns the MLSMessage and the
+// group without the message key that was used. o applies to PrivateMessages. RFC 9420, sections
+// 6.2 and 6.3.
+func (g *Group) frame(a *wire.AuthenticatedContent, o SealOptions) ([]byte, *Group, error) {
+	if a.WireFormat == wire.PublicMessageFormat {
+		m := framing.Public(g.suite, g.epoch.Membership, a, &g.context)
+		return wire.Marshal(&wire.Message{WireFormat: wire.PublicMessageFormat, Public: m}), g, nil
 	}
-	return paddingFor(policy, a)
+	if o.Policy == nil {
+		o.Policy = g.padding
+	}
+	if o.Padding == 0 {
+		o.Padding = paddingFor(o.Policy, a)
+	}
+	key, secrets, err := g.secrets.Next(g.own, ratchetFor(a.Content.ContentType))
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := framing.Private(g.suite, g.epoch.SenderData, key, g.own, a, o.Padding)
+	clear(key.Key)
+	if err != nil {
+		return nil, nil, err
+	}
+	next := g.clone()
+	next.secrets = secrets
+	return wire.Marshal(&wire.Message{WireFormat: wire.PrivateMessageFormat, Private: m}), next, nil
+}
+
+// handshakeFormat returns the wire format of a Proposal or a Commit of ours.
+func handshakeFormat(public bool) wire.WireFormat {
+	if public {
+		return wire.PublicMessageFormat
+	}
+	return wire.PrivateMessageFormat
+}
+
+// ratchetFor returns the ratchet that seals a content type. RFC 9420, section 6.3.1.
+func ratchetFor(t wire.ContentType) schedule.Kind {
+	if t == wire.ApplicationContent {
+		return schedule.Application
+	}
+	return schedule.Handshake
 }

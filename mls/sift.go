@@ -64,30 +64,37 @@ const siftTriesMax = 256
 // sifter finds the proposals that can be committed together. It calls the hook once for each
 // leaf.
 type sifter struct {
-	g     *Group
+	group *Group
 	asked map[leafName]error
 	tries int // left; negative: without a bound
+	bad   []badProposal
 }
 
-// leafName tells the leaves of one sifting apart. Packages of others may have the keys of
-// honest ones, which must not be judged like them.
+// badProposal is a proposal that a sifter left out, by its index among the candidates.
+type badProposal struct {
+	index int
+	err   error
+}
+
+// leafName identifies a leaf within one sifting. Packages of others may have the keys of honest
+// ones, which must not be judged like them.
 type leafName struct{ encryptionKey, signatureKey, credential string }
 
-func (g *Group) newSifter(tries int) *sifter {
-	return &sifter{g: g, asked: map[leafName]error{}, tries: tries}
+func newSifter(g *Group, tries int) *sifter {
+	return &sifter{group: g, asked: map[leafName]error{}, tries: tries}
 }
 
 // sift adds those of candidates to base that can be committed together with it and always, and
 // returns base with them. Earlier ones take precedence over later ones: each is left out only
 // if it conflicts with those taken before it. It tries whole runs first, so that few bad ones
-// among many cost a logarithm each. bad is called for the others, with their index.
-func (s *sifter) sift(base, candidates, always []proposal, bad func(i int, err error)) []proposal {
+// among many cost a logarithm each. The others go to s.bad, counted from first.
+func (s *sifter) sift(base, candidates, always []proposal, first int) []proposal {
 	if len(candidates) == 0 {
 		return base
 	}
 	if s.tries == 0 {
 		for i := range candidates {
-			bad(i, broken(ErrInvalidProposal, "12.2", "too many proposals that cannot be committed"))
+			s.bad = append(s.bad, badProposal{first + i, broken(ErrInvalidProposal, "12.2", "too many proposals that cannot be committed")})
 		}
 		return base
 	}
@@ -98,32 +105,27 @@ func (s *sifter) sift(base, candidates, always []proposal, bad func(i int, err e
 	case err == nil:
 		return with
 	case len(candidates) == 1:
-		bad(0, err)
+		s.bad = append(s.bad, badProposal{first, err})
 		return base
 	}
 	half := len(candidates) / 2
-	base = s.sift(base, candidates[:half], always, bad)
-	return s.sift(base, candidates[half:], always, func(i int, err error) { bad(half+i, err) })
+	base = s.sift(base, candidates[:half], always, first)
+	return s.sift(base, candidates[half:], always, first+half)
 }
 
 // fits reports whether a commit of ours can carry out list, leaving out the path.
 func (s *sifter) fits(list []proposal) error {
-	g := s.g
-	plan, err := g.plan(list, g.sender())
+	commit, err := stageOwn(s.group, list)
 	if err != nil {
 		return err
 	}
-	if err := plan.checkInitKeys(g.suite.PublicKeys()); err != nil {
+	if err := commit.checkTree(); err != nil {
 		return err
 	}
-	t := g.tree.Clone()
-	added := plan.apply(t)
-	return firstError(
-		t.Unique,
-		func() error { return t.Compatible(plan.extensions) },
-		func() error { _, err := g.pskSecret(plan.psks); return err },
-		func() error { return s.ask(plan.credentials(g.tree, added, g.context.Epoch+1)) },
-	)
+	if _, err := s.group.pskSecret(commit.psks); err != nil {
+		return err
+	}
+	return s.ask(commit.credentials())
 }
 
 // ask calls the hook, unless it was called before for the same change.
@@ -132,7 +134,7 @@ func (s *sifter) ask(list []CredentialChange) error {
 		name := leafName{string(c.New.EncryptionKey), string(c.New.SignatureKey), string(c.New.Credential)}
 		err, isKnown := s.asked[name]
 		if !isKnown {
-			err = s.g.ask(c)
+			err = s.group.hook.check(s.group.context.GroupID, c)
 			s.asked[name] = err
 		}
 		if err != nil {
@@ -150,10 +152,31 @@ type ownChanges struct {
 	bad    ChangeErrors // changes that are invalid by themselves
 }
 
+// newOwnChanges turns the changes of o into our own proposals.
+func newOwnChanges(g *Group, o *CommitOptions) *ownChanges {
+	own := &ownChanges{o: o}
+	for i, c := range o.changes() {
+		body, err := c.body(g.suite, g.context.GroupID, g.now(), g.limits.Lifetime)
+		if err != nil {
+			own.bad = append(own.bad, o.fault(i, err))
+			continue
+		}
+		if g.usage != 0 && body.PSK != nil && body.PSK.Kind == wire.ResumptionPSK {
+			body.PSK.Usage, body.PSK.GroupID = g.usage, g.source.ID()
+		}
+		own.list, own.places = append(own.list, proposal{sender: g.sender(), body: body}), append(own.places, i)
+	}
+	return own
+}
+
 // sift returns as ChangeErrors all changes that keep a commit of them on top of base from being
 // built; nil if there is none.
 func (own *ownChanges) sift(g *Group, base []proposal) error {
-	g.newSifter(-1).sift(base, own.list, nil, func(i int, err error) { own.bad = append(own.bad, own.o.fault(own.places[i], err)) })
+	s := newSifter(g, -1)
+	s.sift(base, own.list, nil, 0)
+	for _, p := range s.bad {
+		own.bad = append(own.bad, own.o.fault(own.places[p.index], p.err))
+	}
 	if len(own.bad) == 0 {
 		return nil
 	}

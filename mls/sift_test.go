@@ -206,7 +206,7 @@ func TestUnheldKeysCostNothing(t *testing.T) {
 	}
 	asked := 0
 	w.groups["ann"].psk = func([]byte) ([]byte, error) { asked++; return nil, errors.New("unknown") }
-	if list, spare := w.groups["ann"].received(&CommitOptions{}, nil); len(list)+len(spare) != 0 || asked != 50 {
+	if list, spare := received(w.groups["ann"], &CommitOptions{}, nil); len(list)+len(spare) != 0 || asked != 50 {
 		t.Errorf("%d proposals to commit, %d to spare, asked for %d keys", len(list), len(spare), asked)
 	}
 	w.groups["ann"].psk = nil

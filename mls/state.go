@@ -330,10 +330,7 @@ func (g *groupState) isOwnUpdate(p *proposal) bool {
 func (g *groupState) codePast(c *wire.Coder) {
 	list := slices.Clone(g.past)
 	slices.Reverse(list)
-	later := make([]*wire.LeafNode, g.tree.Size())
-	for i := range later {
-		later[i] = g.tree.Leaf(uint32(i))
-	}
+	later := leafNodes(g.tree)
 	expected := g.context.Epoch
 	wire.Vector(c, &list, func(c *wire.Coder, p *pastEpoch) {
 		p.context.Code(c)

@@ -205,7 +205,7 @@ func (w *world) propose(who string, body *wire.Proposal, format wire.WireFormat)
 	if err := framing.Sign(g.suite, g.key.private, a, &g.context); err != nil {
 		w.t.Fatal(err)
 	}
-	message, next, err := g.frame(a, 0)
+	message, next, err := g.frame(a, SealOptions{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func (w *world) hostile(who string, spoil func(*wire.Commit), list ...*wire.Prop
 		w.t.Fatal(err)
 	}
 	a.ConfirmationTag = make([]byte, 32)
-	message, _, err := g.frame(a, 0)
+	message, _, err := g.frame(a, SealOptions{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
