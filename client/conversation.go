@@ -122,12 +122,10 @@ type conversationInfo struct {
 	// The messages skipped when the group was entered again: from SkipFrom up to before SkipTo.
 	SkipFrom int64 `json:"skip_from,omitempty"`
 	SkipTo   int64 `json:"skip_to,omitempty"`
-	// Rewound: the log was set back, and our own events in it are to be sent again. Back is the
-	// size of the next step back if the log still differs. Unsure: no event is applied before
-	// the one at the new end was compared with the journal.
-	Rewound bool  `json:"rewound,omitempty"`
-	Unsure  bool  `json:"unsure,omitempty"`
-	Back    int64 `json:"back,omitempty"`
+	// Rewound: the log was set back, and our own events in it are to be sent again. Unsure: no
+	// event is applied before the one at the new end was compared with the journal.
+	Rewound bool `json:"rewound,omitempty"`
+	Unsure  bool `json:"unsure,omitempty"`
 }
 
 // departure is an account's wish to leave a conversation.

@@ -369,7 +369,7 @@ func (k keeper) entered(tx *tx, conv *conversation, next *mls.Group, e Event) er
 	conv.setPhase(Joined)
 	info := conv.editInfo()
 	info.Kind, info.Peer, info.Problem, info.Rejoin, info.Forced, info.Asked = kind, peer, "", "", false, false
-	info.Rewound, info.Back, info.Waiting = false, 0, waiting{}
+	info.Rewound, info.Waiting = false, waiting{}
 	k.settleRemovals(conv, nil)
 	k.settleWanted(conv)
 	for _, l := range next.Members() {

@@ -175,9 +175,6 @@ func (b *batch) caughtUp(m caughtUp) error {
 	if conv.info.Unsure {
 		return nil // of an earlier subscription
 	}
-	if conv.info.Back > 0 && isWhole {
-		conv.editInfo().Back = 0
-	}
 	b.then(func() {
 		sub := b.s.sub(m.conversation)
 		if !sub.active {

@@ -60,18 +60,21 @@ func (t *tx) isAsBefore(conversation string, seq int64, digest [sha256.Size]byte
 	return found && at == seq, err
 }
 
-// rewind returns to the event after last, the latest that may be unchanged. Each failed step
-// back makes the next one longer: events that are read again needlessly are recognized by their
-// digest.
+// rewind returns to the first event of the journal, or if it has none to the event after last,
+// the latest that may be unchanged. An equal event proves nothing about those before it: once
+// others have sent their lost ones again, a new one can stand where ours was. Events that are
+// read again needlessly are recognized by their digest.
 func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
 	info := conv.editInfo()
-	first, err := tx.Journal.First(conv.id) // events before the journal were never read here, or long ago
+	next, found, err := tx.Journal.First(conv.id) // events before it were never read here, or long ago
 	if err != nil {
 		return err
 	}
-	next := min(conv.nextSeq, max(first, min(last+1, conv.nextSeq)-info.Back))
+	if !found {
+		next = last + 1
+	}
+	next = min(next, conv.nextSeq)
 	info.Unsure = true
-	info.Back = min(max(16, 8*info.Back), home.JournalEvents)
 	if !info.Rewound {
 		info.Rewound = true
 		k.c.stats.rewinds.Add(1)
@@ -184,7 +187,7 @@ func (e errands) resend(ctx context.Context, by service, id string, tries int) e
 		conv, err := tx.conversation(id)
 		if err == nil && conv != nil && conv.info.Rewound {
 			info := conv.editInfo()
-			info.Rewound, info.Back = false, 0
+			info.Rewound = false
 		}
 		return err
 	})

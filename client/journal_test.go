@@ -116,6 +116,47 @@ func TestLogSetBack(t *testing.T) {
 	}
 }
 
+// TestLogSetBackBehindAnEqualEvent: after a restore a new message stands where ann's was, and
+// the one behind it is in its place again before she returns. She gets the new message, and
+// hers are sent again.
+func TestLogSetBackBehindAnEqualEvent(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob", "cid")
+	ann, bob, cid := people[0], people[1], people[2]
+	room := w.room(people...)
+	all := []*person{ann, bob, cid}
+	say := func(p *person, text string, readers ...*person) {
+		t.Helper()
+		p.says(room, text)
+		for _, reader := range readers {
+			reader.reads(text)
+		}
+	}
+	say(ann, "kept", all...)
+	restore := w.backup()
+	say(ann, "one of ann's", all...)
+	say(bob, "bob's", all...)
+	say(ann, "two of ann's", all...)
+	ann.net.setDown(true)
+	bob.net.setDown(true)
+	restore()
+	w.eventually("cid notices", func() bool { return cid.Stats().Rewinds > 0 && !cid.isSetBack(room) })
+	say(cid, "new", cid)
+	bob.net.setDown(false)
+	bob.reads("new")
+	w.eventually("bob's is back", func() bool { return !bob.isSetBack(room) })
+	ann.net.setDown(false)
+	ann.reads("new")
+	want := []string{"bob's", "kept", "new", "one of ann's", "two of ann's"}
+	for _, p := range all {
+		w.eventually(p.name+" has everything", func() bool {
+			got := p.transcript(room)
+			slices.Sort(got)
+			return slices.Equal(got, want) && !p.isSetBack(room)
+		})
+	}
+}
+
 // backup makes a backup of the server, which restore brings back.
 func (w *world) backup() (restore func()) {
 	w.t.Helper()

@@ -93,10 +93,10 @@ func (j Journal) HasUpTo(conversation string, seq int64) (bool, error) {
 	return j.t.get([]any{&one}, `SELECT 1 FROM log WHERE conversation = $1 AND seq <= $2 LIMIT 1`, conversation, seq)
 }
 
-// First returns the place of the earliest event, 1 if there is none.
-func (j Journal) First(conversation string) (first int64, err error) {
-	_, err = j.t.get([]any{&first}, `SELECT coalesce(min(seq), 1) FROM log WHERE conversation = $1`, conversation)
-	return first, err
+// First returns the place of the earliest event.
+func (j Journal) First(conversation string) (first int64, found bool, err error) {
+	found, err = j.t.get([]any{&first}, `SELECT seq FROM log WHERE conversation = $1 ORDER BY seq LIMIT 1`, conversation)
+	return first, found, err
 }
 
 // Lose marks the events from seq on as lost by the log.
