@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/testsize"
 )
 
@@ -138,15 +137,6 @@ func (w *witness) head() uint64 {
 // a commit before the log shows it, and in the end all who are in it agree.
 func TestChurn(t *testing.T) {
 	churn(t, newWorld(t), churnSize{accounts: testsize.Of(9, 24), devices: testsize.Of(12, 32), epochs: churnEpochs(t)})
-}
-
-// TestChurnPostgres is the same on PostgreSQL, by fewer.
-func TestChurnPostgres(t *testing.T) {
-	w := newWorld(t)
-	w.stopServer()
-	w.config.Database = pgtest.URL(t)
-	w.startServer()
-	churn(t, w, churnSize{accounts: 6, devices: 8, epochs: churnEpochs(t) / 5})
 }
 
 // TestChurnBothDoors is the same by fewer, every second of whom uses XRPC.
