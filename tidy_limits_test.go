@@ -21,7 +21,7 @@ const limitsPage = "docs/limits.md"
 
 // bounded lists the packages whose bounds are in the table: those of the server and
 // the SDK.
-var bounded = []string{"internal/core", "internal/directory", "internal/gatewayserver", "internal/xrpcserver", "internal/identity", "internal/doors", "internal/limits",
+var bounded = []string{"internal/core", "internal/logs", "internal/directory", "internal/gatewayserver", "internal/xrpcserver", "internal/identity", "internal/doors", "internal/limits",
 	"internal/netguard", "internal/store", "internal/server", "client"}
 
 // saysBound reports whether the name of a constant says that it bounds something.
@@ -29,7 +29,7 @@ var saysBound = regexp.MustCompile(`(Max|MaxNo|Kept|Page|AtOnce|Free|[sS]hardKey
 
 // notBounds holds constants whose names say a bound and that have no row, with the reason.
 var notBounds = map[string]string{
-	"core.tailRecordBytes":      "what a record costs beside its body, in core.tailBytes",
+	"logs.tailRecordBytes":      "what a record costs beside its body, in logs.tailBytes",
 	"xrpcserver.pageFieldBytes": "what an answer has beside its messages, in xrpcserver.answerBytesMax",
 }
 

@@ -15,16 +15,16 @@ var onePlaces = []struct {
 	in      []string // files of internal/core
 	why     string
 }{
-	{`&request\{`, nil, "a request is made by Service.prepare, within a task: an operation is an Op for Apply or Begin"},
+	{`\blogs\.Request\{`, []string{"op.go"}, "a request is made by Service.prepare, within a task: an operation is an Op for Apply or Begin"},
 	{`&task\{`, []string{"op.go"}, "a request is made by Service.prepare: an operation is an Op for Apply or Begin"},
-	{`\b(s|service)\.(begin|submit)\(`, []string{"op.go", "request.go"}, "requests are queued by Apply and Begin alone"},
-	{`\.decide\(`, []string{"admit.go", "flusher.go"}, "an operation is decided by its flusher, in the order that admit.go holds"},
-	{`\bhead\.Home\b`, []string{"admit.go"}, "whether the home of a conversation is elsewhere is asked once, in admit.go"},
+	{`\blogs\.(Begin|Submit)\(`, []string{"op.go"}, "requests are queued by Apply and Begin alone"},
+	{`\.(Decide|run)\(`, []string{"admit.go"}, "an operation is decided by its flusher, in the order that admit.go holds"},
+	{`\bHead\.Home\b`, []string{"admit.go"}, "whether the home of a conversation is elsewhere is asked once, in admit.go"},
 	{`\bbill\.Take\(|\btakeOnce\(|\.charge(Bytes)?\(`, []string{"admit.go"},
 		"an operation on a conversation names its limits and what it stores; admit.go asks the limiter"},
 	{`\blimits\.Take(N)?\(`, []string{"conversation_list.go", "record.go", "stream.go"},
 		"an operation on a conversation names its limits; admit.go asks the limiter"},
-	{`\bbill\.(isRepeat|lostRace) =|, c\.bill\.isRepeat =`, []string{"admit.go", "bundle.go"}, "what is counted of a request is noted where it is decided"},
+	{`\bbill\.(isRepeat|lostRace) =|, a\.bill\.isRepeat =`, []string{"admit.go", "bundle.go"}, "what is counted of a request is noted where it is decided"},
 }
 
 // TestTidyOps checks that operations on conversations are made, queued and decided in one way.

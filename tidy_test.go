@@ -29,13 +29,16 @@ var edges = map[string][]string{
 	"internal/chat": {"client", "internal/secretfile"},
 	// secretfile is shared by the commands and chat: seeds and keys in files of their owner.
 	"internal/secretfile":    {},
-	"internal/server":        {"internal/condition", "internal/core", "internal/doors", "internal/gatewayserver", "internal/identity", "internal/limits", "internal/netguard", "internal/store", "internal/xrpcserver"},
-	"internal/gatewayserver": {"api/gateway", "internal/core", "internal/directory", "internal/doors", "internal/ds", "internal/identity", "internal/limits"},
-	"internal/xrpcserver":    {"api/xrpc", "internal/core", "internal/directory", "internal/doors", "internal/ds", "internal/identity", "internal/limits", "lexicons"},
+	"internal/server":        {"internal/condition", "internal/core", "internal/directory", "internal/doors", "internal/gatewayserver", "internal/identity", "internal/limits", "internal/logs", "internal/netguard", "internal/store", "internal/xrpcserver"},
+	"internal/gatewayserver": {"api/gateway", "internal/core", "internal/directory", "internal/doors", "internal/ds", "internal/identity", "internal/limits", "internal/logs"},
+	"internal/xrpcserver":    {"api/xrpc", "internal/core", "internal/directory", "internal/doors", "internal/ds", "internal/identity", "internal/limits", "internal/logs", "lexicons"},
 	// doors is what the doors do alike; it knows no rule, so that a rule cannot depend on
 	// the door that a request came by, and no way out.
 	"internal/doors": {"internal/ds", "internal/limits"},
-	"internal/core":  {"internal/condition", "internal/directory", "internal/ds", "internal/limits", "internal/store", "mls/wire"},
+	"internal/core":  {"internal/condition", "internal/directory", "internal/ds", "internal/limits", "internal/logs", "internal/store", "mls/wire"},
+	// logs is given rules as values and counts no calls: whatever it could know of core, a
+	// record of another kind or a copy of a conversation would have to obey too.
+	"internal/logs": {"internal/condition", "internal/ds", "internal/store"},
 	// directory changes no conversation, so that it needs no core: it is given what wakes the
 	// readers of an account.
 	"internal/directory": {"internal/ds", "internal/limits", "internal/store", "mls/keypackage", "mls/wire"},

@@ -7,6 +7,7 @@ import (
 
 	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -65,12 +66,12 @@ func (in DeviceAddition) check(*action) error { return checkConversationID(in.Co
 // limits returns none: an account registers few devices.
 func (DeviceAddition) limits() []string { return nil }
 
-func (DeviceAddition) may(*conversation, *action, int64) error { return nil }
+func (DeviceAddition) may(*logs.Conversation, *action, int64) error { return nil }
 
-func (DeviceAddition) judge(*conversation, *action) (verdict, error) {
+func (DeviceAddition) judge(*logs.Conversation, *action) (verdict, error) {
 	return verdict{bytes: memberBytes}, nil
 }
 
-func (in DeviceAddition) do(c *conversation, _ *action, _ verdict, nowMS int64) Result {
-	return Result{Record: c.note(ds.DeviceAddition, in.Addition, nowMS)}
+func (in DeviceAddition) do(c *logs.Conversation, _ *action, _ verdict, nowMS int64) Result {
+	return Result{Record: c.Note(ds.DeviceAddition, in.Addition, nowMS)}
 }

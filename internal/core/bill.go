@@ -1,8 +1,11 @@
 package core
 
-import "waxwing.im/waxwing/internal/limits"
+import (
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/limits"
+)
 
-// bill holds the charges of a request, and the facts that metrics count.
+// bill holds the charges of an operation, and the facts that metrics count.
 type bill struct {
 	limits.Bill
 	isRepeat bool // answered by the record of an earlier request
@@ -13,4 +16,15 @@ type bill struct {
 func (b *bill) rerun() {
 	b.isRepeat, b.lostRace = false, false
 	b.Rerun()
+}
+
+// settle ends a bill with the final outcome of its operation.
+func (s *Service) settle(b *bill, err error) {
+	b.Settle(s.limits, err)
+	if b.isRepeat && err == nil {
+		s.metrics.duplicates.Inc()
+	}
+	if b.lostRace && ds.CodeOf(err) == ds.EpochConflict {
+		s.metrics.commitConflicts.Inc()
+	}
 }

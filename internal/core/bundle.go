@@ -10,6 +10,7 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -235,7 +236,7 @@ func (b Bundle) limits() []string {
 	return names
 }
 
-func (b Bundle) repeat(_ *conversation, _ *action, answer store.Answer) (Result, bool, error) {
+func (b Bundle) repeat(_ *logs.Conversation, _ *action, answer store.Answer) (Result, bool, error) {
 	switch {
 	case answer.Pos == 0:
 		return Result{}, false, nil
@@ -247,17 +248,17 @@ func (b Bundle) repeat(_ *conversation, _ *action, answer store.Answer) (Result,
 
 // judge checks the commit against the group and its epoch, and returns the refusal that was
 // found before the queue.
-func (b Bundle) judge(c *conversation, a *action) (verdict, error) {
-	if c.head.IsBound() {
-		if !bytes.Equal(a.seen.group, c.head.GroupID) {
+func (b Bundle) judge(c *logs.Conversation, a *action) (verdict, error) {
+	if c.Head.IsBound() {
+		if !bytes.Equal(a.seen.group, c.Head.GroupID) {
 			return verdict{}, refuseGroup.Because(ds.BadCommit)
 		}
-		if a.seen.epoch != c.head.Epoch {
-			c.bill.lostRace = true
-			return verdict{}, refuseEpoch(c.head.Epoch).Because(ds.LostRace)
+		if a.seen.epoch != c.Head.Epoch {
+			a.bill.lostRace = true
+			return verdict{}, refuseEpoch(c.Head.Epoch).Because(ds.LostRace)
 		}
 	}
-	return verdict{a.seen, len(b.Commit) + len(b.Welcome) + len(b.GroupInfo) + c.enteringBytes(b.entering(a))}, a.refused
+	return verdict{a.seen, len(b.Commit) + len(b.Welcome) + len(b.GroupInfo) + enteringBytes(c, b.entering(a))}, a.refused
 }
 
 // entering lists the accounts that the bundle makes members.
@@ -268,53 +269,53 @@ func (b Bundle) entering(a *action) []ds.AccountID {
 	return b.Add
 }
 
-func (b Bundle) do(c *conversation, a *action, v verdict, nowMS int64) Result {
+func (b Bundle) do(c *logs.Conversation, a *action, v verdict, nowMS int64) Result {
 	who := a.who
 	if e := a.found.entry; e != nil { // first, so that the commit is within the stay that it begins
-		isHeir := e.isHeir && c.head.Members == 0
-		c.changeMembers(ds.MembershipChange{By: who.Account, Add: b.entering(a)}, nowMS)
+		isHeir := e.isHeir && c.Head.Members == 0
+		changeMembers(c, ds.MembershipChange{By: who.Account, Add: b.entering(a)}, nowMS)
 		if isHeir {
-			c.changeRole(who.Account, who.Account, ds.Owner, nowMS)
+			changeRole(c, who.Account, who.Account, ds.Owner, nowMS)
 		}
 	}
-	c.apply(who, v.seen)
-	c.head.ConfirmationTag = b.ConfirmationTag
+	applyMessage(c, who, v.seen)
+	c.Head.ConfirmationTag = b.ConfirmationTag
 	commit := ds.Record{Kind: ds.Commit, MessageID: b.ID, Encoding: b.Encoding, Body: b.Commit, ConfirmationTag: b.ConfirmationTag}
-	if c.head.RecordSenders && who.Device != "" {
+	if c.Head.RecordSenders && who.Device != "" {
 		commit.Sender = who.AsDevice()
 	}
-	commit = c.appendMessage(commit, nowMS)
-	c.changeMembers(ds.MembershipChange{By: who.Account, Add: b.Add, Remove: b.Remove}, nowMS)
+	commit = c.AppendMessage(commit, nowMS)
+	changeMembers(c, ds.MembershipChange{By: who.Account, Add: b.Add, Remove: b.Remove}, nowMS)
 	if b.Welcome != nil {
-		c.out.Welcomes = append(c.out.Welcomes, store.Welcome{ID: a.found.welcomeID, Conversation: c.head.ID, Pos: commit.Pos,
+		c.Out.Welcomes = append(c.Out.Welcomes, store.Welcome{ID: a.found.welcomeID, Conversation: c.Head.ID, Pos: commit.Pos,
 			Body: b.Welcome, ExpiresMS: nowMS + welcomeLifetime.Milliseconds()})
 	}
-	c.welcome(a.found.welcomeID, a.found.to, commit.Seq+1)
-	c.noteEntered(who.Account, a.found.entered)
+	addWelcome(c, a.found.welcomeID, a.found.to, commit.Seq+1)
+	noteEntered(c, who.Account, a.found.entered)
 	if b.GroupInfo != nil {
-		c.out.Infos = append(c.out.Infos, store.GroupInfo{Conversation: c.head.ID, Pos: commit.Pos, Epoch: commit.Epoch, Body: b.GroupInfo})
-		c.infoEpoch = commit.Epoch
+		c.Out.Infos = append(c.Out.Infos, store.GroupInfo{Conversation: c.Head.ID, Pos: commit.Pos, Epoch: commit.Epoch, Body: b.GroupInfo})
+		c.InfoEpoch = commit.Epoch
 	}
 	return Result{Record: commit}
 }
 
 // noteEntered records the devices and key packages that entered the group.
-func (c *conversation) noteEntered(by ds.AccountID, e store.Entered) {
+func noteEntered(c *logs.Conversation, by ds.AccountID, e store.Entered) {
 	if len(e.Devices)+len(e.Packages) > 0 {
-		e.Conversation, e.By = c.head.ID, by
-		c.out.Entered = append(c.out.Entered, e)
+		e.Conversation, e.By = c.Head.ID, by
+		c.Out.Entered = append(c.Out.Entered, e)
 	}
 }
 
-// welcome records the recipients of a Welcome of this batch, and notifies those with a known
+// addWelcome records the recipients of a Welcome of this batch, and notifies those with a known
 // device. The others query for it.
-func (c *conversation) welcome(id string, to []Recipient, nextSeq int64) {
+func addWelcome(c *logs.Conversation, id string, to []Recipient, nextSeq int64) {
 	for _, r := range to {
-		c.out.Recipients = append(c.out.Recipients, store.WelcomeRecipient{WelcomeID: id, Conversation: c.head.ID,
+		c.Out.Recipients = append(c.Out.Recipients, store.WelcomeRecipient{WelcomeID: id, Conversation: c.Head.ID,
 			Account: r.Device.Account, Device: r.Device.ID, KeyPackageRef: r.KeyPackageRef})
 		if r.Device.ID != "" {
-			c.tell(r.Device.Account, r.Device.ID, ds.WelcomeEvent, ds.DeviceEvent{WelcomeID: id, KeyPackageRef: r.KeyPackageRef,
-				Generation: c.head.Generation, Epoch: c.head.Epoch, NextSeq: nextSeq})
+			c.Notify(r.Device.Account, r.Device.ID, ds.WelcomeEvent, ds.DeviceEvent{WelcomeID: id, KeyPackageRef: r.KeyPackageRef,
+				Generation: c.Head.Generation, Epoch: c.Head.Epoch, NextSeq: nextSeq})
 		}
 	}
 }
@@ -322,21 +323,21 @@ func (c *conversation) welcome(id string, to []Recipient, nextSeq int64) {
 // may checks the rights of the committer: any member may commit without changing memberships;
 // changes depend on its role and the rules of the conversation; only owner and admins may bind
 // a conversation to its group.
-func (b Bundle) may(c *conversation, a *action, nowMS int64) error {
+func (b Bundle) may(c *logs.Conversation, a *action, nowMS int64) error {
 	account := a.who.Account
-	if a.seen.external && !c.head.Policy.AllowExternalCommits {
+	if a.seen.external && !c.Head.Policy.AllowExternalCommits {
 		return refuseRights
 	}
 	if a.found.entry != nil {
-		return c.mayEnter(account, a.found.entry, nowMS)
+		return mayEnter(c, account, a.found.entry, nowMS)
 	}
-	if !c.head.IsBound() && !c.role(account).MayManage() {
+	if !c.Head.IsBound() && !c.Role(account).MayManage() {
 		return refuseRights
 	}
-	if err := c.mayChange(account, b); err != nil {
+	if err := mayChange(c, account, b); err != nil {
 		return err
 	}
-	if err := c.hasRoom(b.Add, b.Remove); err != nil {
+	if err := hasRoom(c, b.Add, b.Remove); err != nil {
 		return err
 	}
 	return b.checkWelcomed(c, a)
@@ -344,19 +345,19 @@ func (b Bundle) may(c *conversation, a *action, nowMS int64) error {
 
 // checkWelcomed checks that the recipients of the Welcome are present or new members, and that
 // the Welcome of a bundle by account is for every added account.
-func (b Bundle) checkWelcomed(c *conversation, a *action) error {
+func (b Bundle) checkWelcomed(c *logs.Conversation, a *action) error {
 	welcomed := map[ds.AccountID]bool{}
 	for _, to := range a.found.to {
 		account := to.Device.Account
 		welcomed[account] = true
-		if slices.Contains(b.Remove, account) || !c.isMember(account) && !slices.Contains(b.Add, account) {
+		if slices.Contains(b.Remove, account) || !c.IsMember(account) && !slices.Contains(b.Add, account) {
 			return ds.Refuse(ds.InvalidRequest, "a recipient of the welcome is not a member")
 		}
 	}
 	for _, account := range b.Add {
 		switch {
 		case !b.ByAccount || welcomed[account] || a.refused != nil:
-		case c.isMember(account):
+		case c.IsMember(account):
 			return ds.Refuse(ds.InvalidRequest, "%s is a member already", account).Because(ds.AlreadyMember)
 		default:
 			return ds.Refuse(ds.InvalidRequest, "the welcome is for no key package of %s", account).Because(ds.NoKeyPackage)
@@ -367,23 +368,23 @@ func (b Bundle) checkWelcomed(c *conversation, a *action) error {
 
 // mayChange checks the right of by to change memberships by a commit. With Bundle.ByAccount,
 // changes that are already in effect need no rights.
-func (c *conversation) mayChange(by ds.AccountID, b Bundle) error {
+func mayChange(c *logs.Conversation, by ds.AccountID, b Bundle) error {
 	if slices.Contains(b.Remove, by) {
 		return ds.Refuse(ds.InvalidRequest, "a commit cannot remove its committer")
 	}
 	adds, removes := len(b.Add) > 0, b.Remove
 	if b.ByAccount {
-		adds = c.entering(b.Add) > 0
-		removes = slices.DeleteFunc(slices.Clone(b.Remove), func(a ds.AccountID) bool { return len(c.stays(a)) > 0 && !c.isMember(a) })
+		adds = entering(c, b.Add) > 0
+		removes = slices.DeleteFunc(slices.Clone(b.Remove), func(a ds.AccountID) bool { return len(c.Stays(a)) > 0 && !c.IsMember(a) })
 	}
-	if adds && !c.mayAdd(by) {
+	if adds && !mayAdd(c, by) {
 		return refuseRights
 	}
 	for _, account := range removes {
 		switch {
-		case !c.mayRemove(by, account):
+		case !mayRemove(c, by, account):
 			return refuseRights
-		case !c.isMember(account) && b.ByAccount:
+		case !c.IsMember(account) && b.ByAccount:
 			return ds.Refuse(ds.InvalidRequest, "%s is not a member", account)
 		}
 	}
@@ -392,17 +393,17 @@ func (c *conversation) mayChange(by ds.AccountID, b Bundle) error {
 
 // hasRoom refuses a change by which accounts enter, while others leave, if it exceeds the
 // maximum number of members. A change by which none enters is never refused.
-func (c *conversation) hasRoom(add, remove []ds.AccountID) error {
-	enter := c.entering(add)
-	if enter > 0 && c.head.Members+enter-c.leaving(remove) > c.membersMax() {
-		return refuseMembers(c.membersMax())
+func hasRoom(c *logs.Conversation, add, remove []ds.AccountID) error {
+	enter := entering(c, add)
+	if enter > 0 && c.Head.Members+enter-leaving(c, remove) > memberLimit(c) {
+		return refuseMembers(memberLimit(c))
 	}
 	return nil
 }
 
-// membersMax returns the maximum number of members of the conversation.
-func (c *conversation) membersMax() int64 {
-	if n := c.head.Policy.MaxMembers; n > 0 && n < membersMax {
+// memberLimit returns the maximum number of members of the conversation.
+func memberLimit(c *logs.Conversation) int64 {
+	if n := c.Head.Policy.MaxMembers; n > 0 && n < membersMax {
 		return n
 	}
 	return membersMax
@@ -411,10 +412,10 @@ func (c *conversation) membersMax() int64 {
 // enteringBytes estimates the storage cost of the entry of those accounts of a list that are
 // not members yet: the membership, its record, an event for each of them, all with indexes;
 // and the same again when they leave.
-func (c *conversation) enteringBytes(accounts []ds.AccountID) int {
+func enteringBytes(c *logs.Conversation, accounts []ds.AccountID) int {
 	fresh, bytes := map[ds.AccountID]bool{}, 0
 	for _, account := range accounts {
-		if !fresh[account] && !c.isMember(account) {
+		if !fresh[account] && !c.IsMember(account) {
 			fresh[account] = true
 			bytes += memberBytes + memberNames*len(account)
 		}
@@ -423,10 +424,10 @@ func (c *conversation) enteringBytes(accounts []ds.AccountID) int {
 }
 
 // entering counts the distinct accounts of a list that are not members yet.
-func (c *conversation) entering(accounts []ds.AccountID) int64 {
+func entering(c *logs.Conversation, accounts []ds.AccountID) int64 {
 	fresh := map[ds.AccountID]bool{}
 	for _, account := range accounts {
-		if !c.isMember(account) {
+		if !c.IsMember(account) {
 			fresh[account] = true
 		}
 	}
@@ -434,10 +435,10 @@ func (c *conversation) entering(accounts []ds.AccountID) int64 {
 }
 
 // leaving counts the distinct accounts of a list that are members.
-func (c *conversation) leaving(accounts []ds.AccountID) int64 {
+func leaving(c *logs.Conversation, accounts []ds.AccountID) int64 {
 	gone := map[ds.AccountID]bool{}
 	for _, account := range accounts {
-		if c.isMember(account) {
+		if c.IsMember(account) {
 			gone[account] = true
 		}
 	}

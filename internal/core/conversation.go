@@ -13,14 +13,6 @@ func refuseMembers(most int64) *ds.Refusal {
 	return ds.Refuse(ds.LimitExceeded, "the conversation has at most %d members", most).Because(ds.TooManyMembers)
 }
 
-// open creates the conversation within the batch. The membership record that follows is the
-// first of its log.
-func (c *conversation) open(id ds.ConversationID, nowMS int64) {
-	c.exists, c.created, c.touched = true, true, true
-	c.head = ds.Conversation{ID: id, Term: 1, CreatedMS: nowMS, Policy: ds.DefaultPolicy()}
-	c.known, c.intervals, c.answers = nil, nil, nil
-}
-
 // Members lists the members of the conversation: owner, admins, members, each by account. Only
 // members may call it.
 func (s *Service) Members(ctx context.Context, who ds.Caller, id ds.ConversationID) ([]ds.Member, error) {

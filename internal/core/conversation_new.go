@@ -10,6 +10,7 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -204,9 +205,9 @@ func (b Create) limits() []string {
 
 // repeat returns success to a member of an existing conversation. Attempts at taken names
 // count under limits, except for the caller's own conversation.
-func (b Create) repeat(c *conversation, a *action, _ store.Answer) (Result, bool, error) {
+func (b Create) repeat(c *logs.Conversation, a *action, _ store.Answer) (Result, bool, error) {
 	switch {
-	case !c.isMember(a.who.Account):
+	case !c.IsMember(a.who.Account):
 		return Result{}, false, nil
 	case b.GroupID == nil:
 		return Result{}, false, refuseExists
@@ -214,37 +215,38 @@ func (b Create) repeat(c *conversation, a *action, _ store.Answer) (Result, bool
 	return Result{}, true, nil
 }
 
-func (b Create) may(c *conversation, a *action, _ int64) error {
-	if c.exists {
+func (b Create) may(c *logs.Conversation, a *action, _ int64) error {
+	if c.Exists {
 		return refuseExists
 	}
 	return a.refused
 }
 
-func (b Create) judge(c *conversation, a *action) (verdict, error) {
-	return verdict{bytes: c.enteringBytes(a.found.members) + len(b.Welcome) + len(b.GroupInfo) + 2*(len(b.Title)+len(b.Description))}, nil // the texts are in the log too
+func (b Create) judge(c *logs.Conversation, a *action) (verdict, error) {
+	return verdict{bytes: enteringBytes(c, a.found.members) + len(b.Welcome) + len(b.GroupInfo) + 2*(len(b.Title)+len(b.Description))}, nil // the texts are in the log too
 }
 
-func (b Create) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
-	c.open(b.ConversationID, nowMS)
+func (b Create) do(c *logs.Conversation, a *action, _ verdict, nowMS int64) Result {
+	// The membership record that follows is the first of its log.
+	c.Open(ds.Conversation{ID: b.ConversationID, Term: 1, CreatedMS: nowMS, Policy: ds.DefaultPolicy()})
 	if b.GroupID == nil {
-		c.head.RecordSenders = a.service.recordSenders
-		c.changeMembers(ds.MembershipChange{By: a.who.Account, Add: a.found.members}, nowMS)
+		c.Head.RecordSenders = a.service.recordSenders
+		changeMembers(c, ds.MembershipChange{By: a.who.Account, Add: a.found.members}, nowMS)
 		return Result{IsNew: true}
 	}
-	c.head.GroupID, c.head.Generation, c.head.Epoch = b.GroupID, 1, a.found.epoch
-	c.changeMembers(ds.MembershipChange{By: a.who.Account, Add: a.found.members, Settings: b.settings()}, nowMS)
-	c.out.Details = append(c.out.Details, store.NewDetails{Conversation: b.ConversationID, Creator: a.who.Account, Suite: b.Suite, Title: b.Title, Description: b.Description})
+	c.Head.GroupID, c.Head.Generation, c.Head.Epoch = b.GroupID, 1, a.found.epoch
+	changeMembers(c, ds.MembershipChange{By: a.who.Account, Add: a.found.members, Settings: b.settings()}, nowMS)
+	c.Out.Details = append(c.Out.Details, store.NewDetails{Conversation: b.ConversationID, Creator: a.who.Account, Suite: b.Suite, Title: b.Title, Description: b.Description})
 	if len(b.GroupInfo) > 0 {
-		c.out.Infos = append(c.out.Infos, store.GroupInfo{Conversation: b.ConversationID, Pos: c.head.Pos, Epoch: a.found.epoch, Body: b.GroupInfo})
-		c.infoEpoch = a.found.epoch
+		c.Out.Infos = append(c.Out.Infos, store.GroupInfo{Conversation: b.ConversationID, Pos: c.Head.Pos, Epoch: a.found.epoch, Body: b.GroupInfo})
+		c.InfoEpoch = a.found.epoch
 	}
 	if len(b.Welcome) > 0 {
-		c.out.Welcomes = append(c.out.Welcomes, store.Welcome{ID: a.found.welcomeID, Conversation: b.ConversationID, Pos: c.head.Pos,
+		c.Out.Welcomes = append(c.Out.Welcomes, store.Welcome{ID: a.found.welcomeID, Conversation: b.ConversationID, Pos: c.Head.Pos,
 			Body: b.Welcome, ExpiresMS: nowMS + welcomeLifetime.Milliseconds()})
-		c.welcome(a.found.welcomeID, a.found.to, 1)
+		addWelcome(c, a.found.welcomeID, a.found.to, 1)
 	}
-	c.noteEntered(a.who.Account, a.found.entered)
+	noteEntered(c, a.who.Account, a.found.entered)
 	return Result{IsNew: true}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 func TestSendAndFollow(t *testing.T) {
@@ -35,7 +36,7 @@ func TestSendAndFollow(t *testing.T) {
 			t.Errorf("ann reads %v", all)
 		}
 		for _, r := range all { // the chain begins with the membership record at pos 1
-			if previous != nil && !bytes.Equal(ChainHash(previous, &r), r.Hash) {
+			if previous != nil && !bytes.Equal(logs.ChainHash(previous, &r), r.Hash) {
 				t.Errorf("the chain breaks at pos %d", r.Pos)
 			}
 			previous = r.Hash
@@ -49,7 +50,7 @@ func TestRemovalReachesAnIdleFollower(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		w.room("c1", "ann", "bob")
-		f := w.service.NewFollower(who("bob"))
+		f := w.logs.NewFollower(who("bob"))
 		defer f.Close()
 		if err := followFrom(ctx, f, "c1", 0); err != nil {
 			t.Fatal(err)
@@ -110,7 +111,7 @@ func TestFormerMember(t *testing.T) {
 		step(errOf(w.service.Apply(ctx, who("ann"), Remove{ConversationID: "c1", Accounts: bob})))
 		send("m5")
 		follow := func(former bool, from int64) (string, error) {
-			f := w.service.NewFollower(who("bob"))
+			f := w.logs.NewFollower(who("bob"))
 			f.Former = former
 			defer f.Close()
 			if err := followFrom(ctx, f, "c1", from); err != nil {
@@ -140,7 +141,7 @@ func TestFormerMember(t *testing.T) {
 				t.Errorf("from %d: %q, %v, want %q", from, got, err, want)
 			}
 		}
-		f := w.service.NewFollower(who("sue"))
+		f := w.logs.NewFollower(who("sue"))
 		f.Former = true
 		defer f.Close()
 		if err := followFrom(ctx, f, "c1", 1); ds.CodeOf(err) != ds.Forbidden {
@@ -187,7 +188,7 @@ func TestFullConversationSwaps(t *testing.T) {
 // it finds there already is not counted, and direct conversations have a limit of their own.
 func TestRoomCreates(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
-		w := newWorld(t, url, func(o *Options) {
+		w := newWorld(t, url, func(o *setup) {
 			o.Limits = limits.New(limits.Rates{limits.RoomCreates: {Count: 3, Period: time.Hour}}, time.Now)
 		})
 		ctx := context.Background()

@@ -7,30 +7,36 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
 )
 
 // table is a conversation in memory, for rules that touch no database. Its owner is
 // ann, bob is a plain member, eve left at pos 5 and sue was never there.
-func table(change func(*conversation)) *conversation {
-	c := &conversation{exists: true, out: &store.Batch{}, bill: &bill{}, now: time.Now(),
-		head: ds.Conversation{ID: "c1", Pos: 9, Seq: 7, Term: 1, Members: 2, GroupID: []byte("g"), Generation: 1, Epoch: 8},
-		intervals: map[ds.AccountID][]ds.Interval{
-			"ann": {{From: 1, Role: ds.Owner}},
-			"bob": {{From: 1, Role: ds.Plain}},
-			"eve": {{From: 2, Until: 5, Role: ds.Plain}},
-		},
-		answers: map[ds.MessageID]store.Answer{
+func table(change func(*logs.Conversation)) *logs.Conversation {
+	c := &logs.Conversation{Exists: true, Out: &store.Batch{},
+		Head: ds.Conversation{ID: "c1", Pos: 9, Seq: 7, Term: 1, Members: 2, GroupID: []byte("g"), Generation: 1, Epoch: 8},
+		Answers: map[ds.MessageID]store.Answer{
 			"old":        {Pos: 4, Seq: 3, Kind: ds.App, Epoch: 6},
 			"after-eve":  {Pos: 6, Seq: 5, Kind: ds.App, Epoch: 6},
 			"old-commit": {Pos: 7, Seq: 6, Kind: ds.Commit, Epoch: 8},
 		},
 	}
+	c.SetStays("ann", []ds.Interval{{From: 1, Role: ds.Owner}})
+	c.SetStays("bob", []ds.Interval{{From: 1, Role: ds.Plain}})
+	c.SetStays("eve", []ds.Interval{{From: 2, Until: 5, Role: ds.Plain}})
 	if change != nil {
 		change(c)
 	}
 	return c
+}
+
+// desert makes everybody of table one who was never there.
+func desert(c *logs.Conversation) {
+	for _, account := range []ds.AccountID{"ann", "bob", "eve"} {
+		c.SetStays(account, nil)
+	}
 }
 
 func decider(rates limits.Rates) *Service {
@@ -43,20 +49,20 @@ func proposal(epoch uint64) []byte { return mlsMessage("g", epoch, wire.Proposal
 // TestOrderOfDecisions has a row for every step of design 4, each with a request that
 // every later step would refuse too.
 func TestOrderOfDecisions(t *testing.T) {
-	away := func(c *conversation) { c.head.Home = "did:web:elsewhere" }
+	away := func(c *logs.Conversation) { c.Head.Home = "did:web:elsewhere" }
 	none := limits.Rates{limits.Sends: {Count: 1, Period: time.Hour}}
 	stale := commit("g", 1)
 	rows := []struct {
 		name, who, message string
 		body               []byte
-		change             func(*conversation)
+		change             func(*logs.Conversation)
 		spent              bool // the caller's rate is used up
 		wantSeq            int64
 		wantCode           ds.Code
 		wantAway           bool
 	}{
 		{name: "unknown conversation", who: "ann", message: "m", body: stale, spent: true, wantCode: ds.Forbidden,
-			change: func(c *conversation) { c.exists = false; c.intervals = nil; c.answers = nil }},
+			change: func(c *logs.Conversation) { c.Exists = false; desert(c); c.Answers = nil }},
 		{name: "stranger", who: "sue", message: "m", body: stale, spent: true, change: away, wantCode: ds.Forbidden},
 		{name: "stranger asks for an earlier message", who: "sue", message: "old", body: app(8), wantCode: ds.Forbidden},
 		{name: "former member asks for one of its time", who: "eve", message: "old", body: app(8), spent: true, change: away, wantSeq: 3},
@@ -79,14 +85,14 @@ func TestOrderOfDecisions(t *testing.T) {
 				s.limits.TakeN(limits.Sends, row.who, "c1", 1)
 			}
 			c := table(row.change)
-			before := c.head
+			before := c.Head
 			m := Send{ConversationID: "c1", ID: ds.MessageID(row.message), Body: row.body, Encoding: ds.Base64}
 			r, err := recordIn(s.try(c, who(row.who), m, 1))
 			if r.Seq != row.wantSeq || ds.CodeOf(err) != row.wantCode || ds.IsUnavailable(err) != row.wantAway {
 				t.Errorf("got seq %d, %v", r.Seq, err)
 			}
-			if err != nil && (c.head.Pos != before.Pos || c.head.Epoch != before.Epoch || len(c.out.Records) > 0) {
-				t.Errorf("a refusal changed the conversation: %+v", c.head)
+			if err != nil && (c.Head.Pos != before.Pos || c.Head.Epoch != before.Epoch || len(c.Out.Records) > 0) {
+				t.Errorf("a refusal changed the conversation: %+v", c.Head)
 			}
 		})
 	}
@@ -99,8 +105,8 @@ func TestEpochTable(t *testing.T) {
 		return func(m *Send) { m.StatedEpoch, m.StatesEpoch = epoch, true }
 	}
 	current := func(m *Send) { m.RequireCurrent = true }
-	unbound := func(c *conversation) { c.head.GroupID, c.head.Generation, c.head.Epoch = nil, 0, 0 }
-	strict := func(c *conversation) { c.head.RefuseOpaque = true }
+	unbound := func(c *logs.Conversation) { c.Head.GroupID, c.Head.Generation, c.Head.Epoch = nil, 0, 0 }
+	strict := func(c *logs.Conversation) { c.Head.RefuseOpaque = true }
 	both := func(list ...func(*Send)) func(*Send) {
 		return func(m *Send) {
 			for _, f := range list {
@@ -114,7 +120,7 @@ func TestEpochTable(t *testing.T) {
 		body      []byte
 		text      bool
 		set       func(*Send)
-		change    func(*conversation)
+		change    func(*logs.Conversation)
 		wantKind  ds.Kind
 		wantCode  ds.Code
 		wantEpoch int64 // of the record, and the head afterwards
@@ -165,8 +171,8 @@ func TestEpochTable(t *testing.T) {
 			if ds.CodeOf(err) != row.wantCode || r.Kind != row.wantKind {
 				t.Fatalf("got %s, %v", r.Kind, err)
 			}
-			if err == nil && (r.Epoch != row.wantEpoch || c.head.Epoch != row.wantEpoch) {
-				t.Errorf("epoch %d, head %d", r.Epoch, c.head.Epoch)
+			if err == nil && (r.Epoch != row.wantEpoch || c.Head.Epoch != row.wantEpoch) {
+				t.Errorf("epoch %d, head %d", r.Epoch, c.Head.Epoch)
 			}
 		})
 	}
@@ -195,20 +201,20 @@ func groupInfo(group string, epoch uint64) []byte {
 }
 
 func TestBundle(t *testing.T) {
-	unbound := func(c *conversation) { c.head.GroupID, c.head.Epoch = nil, 0 }
-	full := func(c *conversation) { c.head.Members = membersMax }
+	unbound := func(c *logs.Conversation) { c.Head.GroupID, c.Head.Epoch = nil, 0 }
+	full := func(c *logs.Conversation) { c.Head.Members = membersMax }
 	rows := []struct {
 		name     string
 		who      string
 		bundle   Bundle
-		change   func(*conversation)
+		change   func(*logs.Conversation)
 		wantCode ds.Code
 	}{
 		{name: "path-only by a member", who: "bob", bundle: Bundle{Commit: commit("g", 8)}},
 		{name: "add with welcome", who: "ann", bundle: Bundle{Commit: commit("g", 8), Add: []ds.AccountID{"sue"}, Welcome: welcome("aa"), To: []Recipient{recipient("sue", "aa")}, GroupInfo: groupInfo("g", 9)}},
 		{name: "add by a plain member", who: "bob", bundle: Bundle{Commit: commit("g", 8), Add: []ds.AccountID{"sue"}}, wantCode: ds.Forbidden},
 		{name: "remove by a plain member", who: "bob", bundle: Bundle{Commit: commit("g", 8), Remove: []ds.AccountID{"ann"}}, wantCode: ds.Forbidden},
-		{name: "remove the owner", who: "ann", change: func(c *conversation) { c.intervals["bob"][0].Role = ds.Owner }, bundle: Bundle{Commit: commit("g", 8), Remove: []ds.AccountID{"bob"}}, wantCode: ds.Forbidden},
+		{name: "remove the owner", who: "ann", change: func(c *logs.Conversation) { c.Stays("bob")[0].Role = ds.Owner }, bundle: Bundle{Commit: commit("g", 8), Remove: []ds.AccountID{"bob"}}, wantCode: ds.Forbidden},
 		{name: "remove oneself", who: "ann", bundle: Bundle{Commit: commit("g", 8), Remove: []ds.AccountID{"ann"}}, wantCode: ds.InvalidRequest},
 		{name: "add beyond the cap", who: "ann", change: full, bundle: Bundle{Commit: commit("g", 8), Add: []ds.AccountID{"sue"}}, wantCode: ds.LimitExceeded},
 		{name: "welcome for a stranger", who: "ann", bundle: Bundle{Commit: commit("g", 8), Welcome: welcome("aa"), To: []Recipient{recipient("sue", "aa")}}, wantCode: ds.InvalidRequest},
@@ -224,7 +230,7 @@ func TestBundle(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			c := table(row.change)
-			before := c.head
+			before := c.Head
 			b := row.bundle
 			b.ConversationID, b.Encoding = "c1", ds.Base64
 			if b.ID == "" {
@@ -239,24 +245,24 @@ func TestBundle(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 			if err != nil {
-				if c.head.Pos != before.Pos || c.head.Epoch != before.Epoch || len(c.out.Events)+len(c.out.Records)+len(c.out.Welcomes) > 0 {
-					t.Errorf("a refusal changed something: %+v", c.out)
+				if c.Head.Pos != before.Pos || c.Head.Epoch != before.Epoch || len(c.Out.Events)+len(c.Out.Records)+len(c.Out.Welcomes) > 0 {
+					t.Errorf("a refusal changed something: %+v", c.Out)
 				}
 				return
 			}
-			if r.Kind != ds.Commit || b.ID == "m" && (r.Epoch != seen.epoch+1 || c.head.Committer != who(row.who).AsDevice()) {
+			if r.Kind != ds.Commit || b.ID == "m" && (r.Epoch != seen.epoch+1 || c.Head.Committer != who(row.who).AsDevice()) {
 				t.Errorf("got %+v", r)
 			}
 			if welcomes := len(b.To); countEvents(c, ds.WelcomeEvent) != welcomes || countEvents(c, ds.MembersEvent) != len(b.Add)+len(b.Remove) {
-				t.Errorf("told %+v", c.out.Events)
+				t.Errorf("told %+v", c.Out.Events)
 			}
 		})
 	}
 }
 
-func countEvents(c *conversation, kind ds.Kind) int {
+func countEvents(c *logs.Conversation, kind ds.Kind) int {
 	n := 0
-	for _, e := range c.out.Events {
+	for _, e := range c.Out.Events {
 		if e.Kind == kind {
 			n++
 		}

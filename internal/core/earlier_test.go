@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -180,7 +181,7 @@ func TestEarlierDatabases(t *testing.T) {
 		} else {
 			restore(t, url, unpack(t, "postgres-9.sql.gz"))
 		}
-		w := openWorld(t, store.Options{URL: url, Now: earlierNow}, func(o *Options) { o.Now = earlierNow })
+		w := openWorld(t, store.Options{URL: url, Now: earlierNow}, func(o *setup) { o.Now = earlierNow })
 		got, err := json.Marshal(snapshot(w, earlierAccounts, earlierConversations))
 		if err != nil {
 			t.Fatal(err)
@@ -220,7 +221,7 @@ func (w *world) checkChain(id ds.ConversationID) {
 	}
 	var last []byte
 	for i := range records {
-		if last = ChainHash(last, &records[i]); !bytes.Equal(last, records[i].Hash) {
+		if last = logs.ChainHash(last, &records[i]); !bytes.Equal(last, records[i].Hash) {
 			w.t.Errorf("%s: record %d breaks the chain", id, records[i].Pos)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -222,19 +223,19 @@ func (e entry) mayReturn(policy ds.Policy, nowMS int64) bool {
 
 // mayEnter checks the right to enter a group by itself: members have it, and former members if
 // the rules of the conversation allow it.
-func (c *conversation) mayEnter(account ds.AccountID, e *entry, nowMS int64) error {
-	stays := c.stays(account)
+func mayEnter(c *logs.Conversation, account ds.AccountID, e *entry, nowMS int64) error {
+	stays := c.Stays(account)
 	switch {
-	case !c.head.IsBound():
+	case !c.Head.IsBound():
 		return ds.Refuse(ds.InvalidRequest, "there is no group to enter yet").Because(ds.BadCommit)
-	case c.isMember(account):
+	case c.IsMember(account):
 		return nil
 	case stays[len(stays)-1].Until != e.until:
 		return ds.Unavailable(errors.New("the membership has changed meanwhile"))
-	case !e.mayReturn(c.head.Policy, nowMS):
+	case !e.mayReturn(c.Head.Policy, nowMS):
 		return refuseRights
-	case c.head.Members+1 > c.membersMax():
-		return refuseMembers(c.membersMax())
+	case c.Head.Members+1 > memberLimit(c):
+		return refuseMembers(memberLimit(c))
 	}
 	return nil
 }

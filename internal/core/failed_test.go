@@ -56,7 +56,7 @@ func (f *failing) disarm() bool {
 func TestFailedStatement(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		var f failing
-		w := openWorld(t, store.Options{URL: url, Hook: f.hook}, oneFlusher, func(o *Options) { o.PollInterval = 0 })
+		w := openWorld(t, store.Options{URL: url, Hook: f.hook}, func(o *setup) { o.flushers = 1 }, func(o *setup) { o.pollInterval = 0 })
 		w.room("c1", "ann")
 		count := func(log ds.LogID) int {
 			t.Helper()

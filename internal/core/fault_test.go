@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/ds"
-	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -105,7 +105,7 @@ func TestCrashingProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.load(&world{t: t, service: New(Options{Store: db, Limits: limits.New(nil, time.Now)}), store: db})
+	p.load(startWorld(t, db))
 }
 
 type crashingProcess struct {
@@ -319,7 +319,7 @@ func (c *crashes) restart(all bool) {
 	c.t.Helper()
 	db, err := store.Open(c.t.Context(), store.Options{URL: c.url})
 	c.must(err)
-	w := &world{t: c.t, service: New(Options{Store: db, Limits: limits.New(nil, time.Now)}), store: db}
+	w := startWorld(c.t, db)
 	defer w.close()
 	again := slices.Collect(maps.Values(c.tried))
 	for _, l := range c.acked {
@@ -399,7 +399,7 @@ func (c *crashes) check(tx *store.Tx, name string) {
 }
 
 func (c *crashes) checkRecord(tx *store.Tx, name string, log *crashLog, r *ds.Record) {
-	if r.Pos != log.last.Pos+1 || !bytes.Equal(r.Hash, ChainHash(log.last.Hash, r)) {
+	if r.Pos != log.last.Pos+1 || !bytes.Equal(r.Hash, logs.ChainHash(log.last.Hash, r)) {
 		c.t.Fatalf("%s: record %d does not follow %d", name, r.Pos, log.last.Pos) // I2
 	}
 	previous := log.last

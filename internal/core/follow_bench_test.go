@@ -27,7 +27,7 @@ func BenchmarkReconnect(b *testing.B) {
 				if !done {
 					statements.Add(1)
 				}
-			})}, func(o *Options) { o.PollInterval = time.Hour })
+			})}, func(o *setup) { o.pollInterval = time.Hour })
 			var names []string
 			for i := range clients {
 				names = append(names, fmt.Sprint("reader-", i))
@@ -48,7 +48,7 @@ func BenchmarkReconnect(b *testing.B) {
 			for i := range clients {
 				running.Go(func() {
 					for next.Load() < int64(b.N) {
-						f := w.service.NewFollower(who(names[i]))
+						f := w.logs.NewFollower(who(names[i]))
 						for c := range each {
 							if next.Add(1) > int64(b.N) {
 								break

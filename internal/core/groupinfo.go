@@ -6,6 +6,7 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -62,28 +63,28 @@ func (in GroupInfoUpdate) check(a *action) error {
 
 func (GroupInfoUpdate) limits() []string { return []string{limits.Sends} }
 
-func (GroupInfoUpdate) may(*conversation, *action, int64) error { return nil }
+func (GroupInfoUpdate) may(*logs.Conversation, *action, int64) error { return nil }
 
-func (in GroupInfoUpdate) judge(c *conversation, a *action) (verdict, error) {
-	isLate := c.infoEpoch >= c.head.Epoch
+func (in GroupInfoUpdate) judge(c *logs.Conversation, a *action) (verdict, error) {
+	isLate := c.InfoEpoch >= c.Head.Epoch
 	switch {
-	case !c.head.IsBound() || !bytes.Equal(a.seen.group, c.head.GroupID):
+	case !c.Head.IsBound() || !bytes.Equal(a.seen.group, c.Head.GroupID):
 		return verdict{}, refuseInfo("groupInfo is of another group")
-	case a.seen.epoch != c.head.Epoch || isLate && in.Epoch != nil:
-		return verdict{}, refuseEpoch(c.head.Epoch).Because(ds.LostRace)
+	case a.seen.epoch != c.Head.Epoch || isLate && in.Epoch != nil:
+		return verdict{}, refuseEpoch(c.Head.Epoch).Because(ds.LostRace)
 	case isLate:
 		return verdict{}, nil
 	}
 	return verdict{bytes: len(in.GroupInfo)}, nil
 }
 
-func (in GroupInfoUpdate) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
-	if c.infoEpoch >= c.head.Epoch {
+func (in GroupInfoUpdate) do(c *logs.Conversation, a *action, _ verdict, nowMS int64) Result {
+	if c.InfoEpoch >= c.Head.Epoch {
 		return Result{Epoch: a.seen.epoch}
 	}
-	r := c.note(ds.SettingsEvent, ds.SettingsChange{Fields: []string{"groupInfo"}}, nowMS) // By would reveal the author of the previous commit
-	c.out.Infos = append(c.out.Infos, store.GroupInfo{Conversation: c.head.ID, Pos: r.Pos, Epoch: c.head.Epoch, Body: in.GroupInfo})
-	c.infoEpoch = c.head.Epoch
+	r := c.Note(ds.SettingsEvent, ds.SettingsChange{Fields: []string{"groupInfo"}}, nowMS) // By would reveal the author of the previous commit
+	c.Out.Infos = append(c.Out.Infos, store.GroupInfo{Conversation: c.Head.ID, Pos: r.Pos, Epoch: c.Head.Epoch, Body: in.GroupInfo})
+	c.InfoEpoch = c.Head.Epoch
 	return Result{Record: r, Epoch: a.seen.epoch, IsNew: true}
 }
 
@@ -101,14 +102,14 @@ func (in GroupInfoRequest) check(a *action) error {
 
 func (GroupInfoRequest) limits() []string { return []string{limits.GroupInfoRequests} }
 
-func (GroupInfoRequest) may(*conversation, *action, int64) error { return nil }
+func (GroupInfoRequest) may(*logs.Conversation, *action, int64) error { return nil }
 
-func (GroupInfoRequest) judge(*conversation, *action) (verdict, error) { return verdict{}, nil }
+func (GroupInfoRequest) judge(*logs.Conversation, *action) (verdict, error) { return verdict{}, nil }
 
-func (GroupInfoRequest) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
-	result := Result{Record: c.note(ds.RequestEvent, ds.Request{By: a.who.Account, Wants: ds.WantsGroupInfo}, nowMS)}
-	if c.isMember(a.who.Account) {
-		result.Asked = c.head.Members
+func (GroupInfoRequest) do(c *logs.Conversation, a *action, _ verdict, nowMS int64) Result {
+	result := Result{Record: c.Note(ds.RequestEvent, ds.Request{By: a.who.Account, Wants: ds.WantsGroupInfo}, nowMS)}
+	if c.IsMember(a.who.Account) {
+		result.Asked = c.Head.Members
 	}
 	return result
 }

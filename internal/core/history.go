@@ -133,7 +133,7 @@ func (s *Service) memberReading(ctx context.Context, who ds.Caller, id ds.Conver
 	if !ds.IsValidID(string(id)) {
 		return store.Reading{}, refuseNotMember
 	}
-	at, err := s.readings.ask(ctx, store.Start{Device: who.AsDevice(), Conversation: id, FromSeq: fromSeq})
+	at, err := s.logs.Reading(ctx, store.Start{Device: who.AsDevice(), Conversation: id, FromSeq: fromSeq})
 	if err == nil && (at.Stay.From == 0 || at.Stay.Until != 0) {
 		err = refuseNotMember
 	}
@@ -289,7 +289,7 @@ func (s *Service) MarkRead(ctx context.Context, who ds.Caller, id ds.Conversatio
 	if err != nil || seq < 1 {
 		return err
 	}
-	return s.writeCursor(ctx, who.AsDevice(), ds.ConversationLog(id), min(seq, at.Seq)+1)
+	return s.logs.WriteCursor(ctx, who.AsDevice(), ds.ConversationLog(id), min(seq, at.Seq)+1)
 }
 
 // Now returns the time of the service's clock in milliseconds.

@@ -30,7 +30,7 @@ type appender interface {
 }
 
 // nodeAppender is a node of the service.
-type nodeAppender struct{ service *Service }
+type nodeAppender struct{ *world }
 
 func (n nodeAppender) append(ctx context.Context, conversation, id string) (int64, error) {
 	r, err := recordIn(n.service.Apply(ctx, who("ann"), Send{ConversationID: ds.ConversationID(conversation), ID: ds.MessageID(id), Body: []byte(id)}))
@@ -38,7 +38,7 @@ func (n nodeAppender) append(ctx context.Context, conversation, id string) (int6
 }
 
 func (n nodeAppender) read(ctx context.Context, conversation string) ([]string, error) {
-	f := n.service.NewFollower(who("bob"))
+	f := n.logs.NewFollower(who("bob"))
 	defer f.Close()
 	if err := followFrom(ctx, f, ds.ConversationID(conversation), 1); err != nil {
 		return nil, err
@@ -261,9 +261,9 @@ func TestHistories(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, url string) {
 				w := newWorld(t, url)
-				nodes := []appender{nodeAppender{w.service}}
+				nodes := []appender{nodeAppender{w}}
 				if w.store.IsShared() { // two nodes are one service
-					nodes = append(nodes, nodeAppender{newWorld(t, url).service})
+					nodes = append(nodes, nodeAppender{newWorld(t, url)})
 				}
 				var creating sync.WaitGroup
 				for i := range 16 {

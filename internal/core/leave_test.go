@@ -8,18 +8,21 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 func TestDecideLeave(t *testing.T) {
-	alone := func(c *conversation) {
-		c.head.Members, c.intervals = 1, map[ds.AccountID][]ds.Interval{"ann": {{From: 1, Role: ds.Owner}}}
+	alone := func(c *logs.Conversation) {
+		desert(c)
+		c.Head.Members = 1
+		c.SetStays("ann", []ds.Interval{{From: 1, Role: ds.Owner}})
 	}
-	admin := func(c *conversation) { c.intervals["bob"][0].Role = ds.Admin }
-	unknown := func(c *conversation) { c.exists, c.intervals = false, nil }
-	away := func(c *conversation) { c.head.Home = "did:web:elsewhere" }
+	admin := func(c *logs.Conversation) { c.Stays("bob")[0].Role = ds.Admin }
+	unknown := func(c *logs.Conversation) { c.Exists = false; desert(c) }
+	away := func(c *logs.Conversation) { c.Head.Home = "did:web:elsewhere" }
 	rows := []struct {
 		name, who, newOwner string
-		change              func(*conversation)
+		change              func(*logs.Conversation)
 		spent               bool
 		wantCode            ds.Code
 		wantAway            bool
@@ -53,13 +56,13 @@ func TestDecideLeave(t *testing.T) {
 				s.limits.TakeN(limits.Removes, row.who, "c1", 1)
 			}
 			c := table(row.change)
-			before := c.head
+			before := c.Head
 			_, err := s.try(c, who(row.who), Leave{ConversationID: "c1", NewOwner: ds.AccountID(row.newOwner)}, 1)
 			if ds.CodeOf(err) != row.wantCode || ds.IsUnavailable(err) != row.wantAway {
 				t.Fatalf("got %v", err)
 			}
 			records := ""
-			for _, r := range c.out.Records {
+			for _, r := range c.Out.Records {
 				if records != "" {
 					records += " "
 				}
@@ -69,16 +72,16 @@ func TestDecideLeave(t *testing.T) {
 				t.Errorf("records %q, want %q", records, row.wantRecords)
 			}
 			if err != nil {
-				if c.head.Pos != before.Pos || c.head.Members != before.Members || len(c.out.Roles) > 0 {
-					t.Errorf("a refusal changed the conversation: %+v", c.head)
+				if c.Head.Pos != before.Pos || c.Head.Members != before.Members || len(c.Out.Roles) > 0 {
+					t.Errorf("a refusal changed the conversation: %+v", c.Head)
 				}
 				return
 			}
-			if c.isMember(ds.AccountID(row.who)) || c.head.Members != before.Members-1 {
-				t.Errorf("still there: %+v", c.head)
+			if c.IsMember(ds.AccountID(row.who)) || c.Head.Members != before.Members-1 {
+				t.Errorf("still there: %+v", c.Head)
 			}
-			if row.newOwner != "" && c.role(ds.AccountID(row.newOwner)) != ds.Owner {
-				t.Errorf("the new owner is %q", c.role(ds.AccountID(row.newOwner)))
+			if row.newOwner != "" && c.Role(ds.AccountID(row.newOwner)) != ds.Owner {
+				t.Errorf("the new owner is %q", c.Role(ds.AccountID(row.newOwner)))
 			}
 		})
 	}
@@ -92,7 +95,7 @@ func TestLeaveIsStored(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		w.room("c1", "ann", "bob", "eve")
-		f := w.service.NewFollower(who("ann"))
+		f := w.logs.NewFollower(who("ann"))
 		defer f.Close()
 		if err := followFrom(ctx, f, "c1", 0); err != nil {
 			t.Fatal(err)

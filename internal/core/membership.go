@@ -1,8 +1,11 @@
 package core
 
 import (
+	"slices"
+
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -20,19 +23,19 @@ func (in Invite) check(a *action) error { return a.checkList(in.ConversationID, 
 
 func (Invite) limits() []string { return []string{limits.Invites} }
 
-func (in Invite) may(c *conversation, a *action, _ int64) error {
-	if !c.mayAdd(a.who.Account) {
+func (in Invite) may(c *logs.Conversation, a *action, _ int64) error {
+	if !mayAdd(c, a.who.Account) {
 		return refuseRights
 	}
 	return nil
 }
 
-func (in Invite) judge(c *conversation, _ *action) (verdict, error) {
-	return verdict{bytes: c.enteringBytes(in.Accounts)}, c.hasRoom(in.Accounts, nil)
+func (in Invite) judge(c *logs.Conversation, _ *action) (verdict, error) {
+	return verdict{bytes: enteringBytes(c, in.Accounts)}, hasRoom(c, in.Accounts, nil)
 }
 
-func (in Invite) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
-	c.changeMembers(ds.MembershipChange{By: a.who.Account, Add: in.Accounts}, nowMS)
+func (in Invite) do(c *logs.Conversation, a *action, _ verdict, nowMS int64) Result {
+	changeMembers(c, ds.MembershipChange{By: a.who.Account, Add: in.Accounts}, nowMS)
 	return Result{}
 }
 
@@ -72,30 +75,30 @@ func (in Remove) check(a *action) error {
 
 func (Remove) limits() []string { return []string{limits.Removes} }
 
-func (in Remove) repeat(c *conversation, a *action, answer store.Answer) (Result, bool, error) {
+func (in Remove) repeat(c *logs.Conversation, a *action, answer store.Answer) (Result, bool, error) {
 	return repeatEnd(c, a, answer, in.Accounts)
 }
 
-func (in Remove) may(c *conversation, a *action, _ int64) error {
-	if len(in.Accounts) == 0 && !c.role(a.who.Account).MayManage() {
+func (in Remove) may(c *logs.Conversation, a *action, _ int64) error {
+	if len(in.Accounts) == 0 && !c.Role(a.who.Account).MayManage() {
 		return refuseRights
 	}
 	for _, account := range in.Accounts {
 		switch {
-		case !c.mayRemove(a.who.Account, account):
+		case !mayRemove(c, a.who.Account, account):
 			return refuseRights
-		case in.Strict && !c.isMember(account):
+		case in.Strict && !c.IsMember(account):
 			return refuseTarget
 		}
 	}
 	return nil
 }
 
-func (Remove) judge(*conversation, *action) (verdict, error) { return verdict{}, nil }
+func (Remove) judge(*logs.Conversation, *action) (verdict, error) { return verdict{}, nil }
 
-func (in Remove) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
-	c.changeMembers(ds.MembershipChange{By: a.who.Account, Remove: in.Accounts}, nowMS)
-	return Result{Epoch: c.head.Epoch}
+func (in Remove) do(c *logs.Conversation, a *action, _ verdict, nowMS int64) Result {
+	changeMembers(c, ds.MembershipChange{By: a.who.Account, Remove: in.Accounts}, nowMS)
+	return Result{Epoch: c.Head.Epoch}
 }
 
 // Leave is an Op that ends the caller's own membership; delivery to it ends with the record of
@@ -130,44 +133,44 @@ func (in Leave) check(a *action) error {
 
 func (Leave) limits() []string { return []string{limits.Removes} }
 
-func (Leave) repeat(c *conversation, a *action, answer store.Answer) (Result, bool, error) {
+func (Leave) repeat(c *logs.Conversation, a *action, answer store.Answer) (Result, bool, error) {
 	return repeatEnd(c, a, answer, []ds.AccountID{a.who.Account})
 }
 
 // may checks the ownership rules: an owner with other members must name a successor, or
 // pass ownership on.
-func (in Leave) may(c *conversation, a *action, _ int64) error {
-	isOwner := c.role(a.who.Account) == ds.Owner
+func (in Leave) may(c *logs.Conversation, a *action, _ int64) error {
+	isOwner := c.Role(a.who.Account) == ds.Owner
 	switch {
-	case in.NewOwner == "" && isOwner && c.head.Members > 1 && !in.PassOn:
+	case in.NewOwner == "" && isOwner && c.Head.Members > 1 && !in.PassOn:
 		return ds.Refuse(ds.Forbidden, "the owner must name a new_owner")
 	case in.NewOwner == "":
 		return nil
 	case !isOwner:
 		return refuseRights
-	case in.NewOwner == a.who.Account || !c.isMember(in.NewOwner):
+	case in.NewOwner == a.who.Account || !c.IsMember(in.NewOwner):
 		return ds.Refuse(ds.InvalidRequest, "new_owner is not another member")
 	}
 	return nil
 }
 
-func (Leave) judge(*conversation, *action) (verdict, error) { return verdict{}, nil }
+func (Leave) judge(*logs.Conversation, *action) (verdict, error) { return verdict{}, nil }
 
-func (in Leave) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
+func (in Leave) do(c *logs.Conversation, a *action, _ verdict, nowMS int64) Result {
 	account := a.who.Account
 	switch {
 	case in.NewOwner != "":
-		c.changeRole(account, in.NewOwner, ds.Owner, nowMS)
-	case in.PassOn && c.role(account) == ds.Owner:
-		c.succeed(account, nowMS)
+		changeRole(c, account, in.NewOwner, ds.Owner, nowMS)
+	case in.PassOn && c.Role(account) == ds.Owner:
+		succeed(c, account, nowMS)
 	}
-	c.changeMembers(ds.MembershipChange{By: account, Remove: []ds.AccountID{account}}, nowMS)
-	return Result{Epoch: c.head.Epoch}
+	changeMembers(c, ds.MembershipChange{By: account, Remove: []ds.AccountID{account}}, nowMS)
+	return Result{Epoch: c.Head.Epoch}
 }
 
 // repeatEnd answers a Leave or Remove with a handshake that is in the log and that ended the
 // membership of the accounts.
-func repeatEnd(c *conversation, a *action, answer store.Answer, accounts []ds.AccountID) (Result, bool, error) {
+func repeatEnd(c *logs.Conversation, a *action, answer store.Answer, accounts []ds.AccountID) (Result, bool, error) {
 	switch {
 	case answer.Pos == 0:
 		return Result{}, false, nil
@@ -175,7 +178,7 @@ func repeatEnd(c *conversation, a *action, answer store.Answer, accounts []ds.Ac
 		return Result{}, false, refuseReused
 	}
 	for _, account := range accounts {
-		if c.isMemberSince(account, answer.Pos) {
+		if c.IsMemberSince(account, answer.Pos) {
 			return Result{}, false, nil
 		}
 	}
@@ -230,4 +233,52 @@ func removesItself(handshake []byte) bool {
 		}
 	}
 	return false
+}
+
+// changeMembers adds and removes accounts by one control record, begins and ends their stays
+// with it, and notifies each of them in its account log. Accounts that already have the
+// requested state are omitted; without any change there is no record. A new conversation's
+// first account is its owner. asked is not modified.
+func changeMembers(c *logs.Conversation, asked ds.MembershipChange, nowMS int64) {
+	change := ds.MembershipChange{By: asked.By, Settings: asked.Settings}
+	for _, account := range asked.Add {
+		if c.IsMember(account) || slices.Contains(change.Add, account) {
+			continue
+		}
+		change.Add = append(change.Add, account)
+		if at, isElsewhere := asked.At[account]; isElsewhere {
+			if change.At == nil {
+				change.At = map[ds.AccountID]ds.Binding{}
+			}
+			change.At[account] = at
+		}
+	}
+	for _, account := range asked.Remove {
+		if c.IsMember(account) && !slices.Contains(change.Remove, account) {
+			change.Remove = append(change.Remove, account)
+		}
+	}
+	if len(change.Add) == 0 && len(change.Remove) == 0 {
+		return
+	}
+	r := c.Note(ds.Membership, change, nowMS)
+	for _, account := range change.Remove {
+		stay, _ := c.Stay(account)
+		stay.Until = r.Pos
+		c.ChangeStay(account, stay)
+		c.Out.Stays = append(c.Out.Stays, store.Stay{Conversation: c.Head.ID, Account: account, Interval: stay})
+		c.Notify(account, "", ds.MembersEvent, ds.DeviceEvent{Remove: []ds.AccountID{account}})
+	}
+	for _, account := range change.Add {
+		role := ds.Plain
+		if r.Pos == 1 && c.Head.Members == 0 {
+			role = ds.Owner
+		}
+		stay := ds.Interval{From: r.Pos, Role: role, Service: change.At[account].Service}
+		c.BeginStay(account, stay)
+		c.Out.Stays = append(c.Out.Stays, store.Stay{Conversation: c.Head.ID, Account: account, Interval: stay, AtMS: r.CreatedMS})
+		c.Notify(account, "", ds.MembersEvent, ds.DeviceEvent{Add: []ds.AccountID{account}})
+		c.Head.Members++
+	}
+	c.Head.Members -= int64(len(change.Remove))
 }

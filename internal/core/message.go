@@ -8,6 +8,7 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -53,7 +54,7 @@ var limitsOfSend = []string{limits.Sends}
 
 func (Send) limits() []string { return limitsOfSend }
 
-func (m Send) repeat(c *conversation, a *action, answer store.Answer) (result Result, isDone bool, err error) {
+func (m Send) repeat(c *logs.Conversation, a *action, answer store.Answer) (result Result, isDone bool, err error) {
 	switch {
 	case answer.Pos == 0:
 		return Result{}, false, nil
@@ -63,24 +64,24 @@ func (m Send) repeat(c *conversation, a *action, answer store.Answer) (result Re
 	return Result{Record: recordOf(m.ConversationID, m.ID, answer)}, true, nil
 }
 
-func (Send) may(*conversation, *action, int64) error { return nil }
+func (Send) may(*logs.Conversation, *action, int64) error { return nil }
 
 // judge applies the epoch table of design 4.
-func (m Send) judge(c *conversation, a *action) (verdict, error) {
-	seen, err := c.judge(a.who, m, a.seen)
-	if err == nil && c.hasDiverged(m.ConfirmationTag) {
+func (m Send) judge(c *logs.Conversation, a *action) (verdict, error) {
+	seen, err := judgeMessage(c, a.who, m, a.seen)
+	if err == nil && hasDiverged(c, m.ConfirmationTag) {
 		err = ds.Refuse(ds.EpochConflict, "the group of the conversation is another one").Because(ds.TreeDiverged)
 	}
 	return verdict{seen, len(m.Body)}, err
 }
 
-func (m Send) do(c *conversation, a *action, v verdict, nowMS int64) Result {
-	c.apply(a.who, v.seen)
+func (m Send) do(c *logs.Conversation, a *action, v verdict, nowMS int64) Result {
+	applyMessage(c, a.who, v.seen)
 	r := ds.Record{Kind: v.seen.kind, MessageID: m.ID, Encoding: m.Encoding, Body: m.Body}
-	if c.head.RecordSenders && a.who.Device != "" { // without a device it would only reveal the account
+	if c.Head.RecordSenders && a.who.Device != "" { // without a device it would only reveal the account
 		r.Sender = a.who.AsDevice()
 	}
-	return Result{Record: c.appendMessage(r, nowMS)}
+	return Result{Record: c.AppendMessage(r, nowMS)}
 }
 
 // isTooLarge checks a message against the limit of gateway v1, section 14, which counts the
@@ -115,6 +116,17 @@ func CheckIDs(conversation ds.ConversationID, message ds.MessageID) error {
 		return ds.Refuse(ds.InvalidRequest, "msg_id must be 1 to 128 bytes of UTF-8 without NUL")
 	}
 	return nil
+}
+
+// checkNames refuses invalid names, before anything of an operation is kept.
+func checkNames(who ds.Caller, id ds.ConversationID, message ds.MessageID) error {
+	switch {
+	case len(who.Account) > ds.AccountBytesMax || len(who.Device) > deviceNameBytesMax:
+		return ds.Refuse(ds.InvalidRequest, "the caller's name is too long")
+	case message != "":
+		return CheckIDs(id, message)
+	}
+	return checkConversationID(id)
 }
 
 // sight holds the visible properties of a message: its kind, and for MLS messages the group
@@ -154,39 +166,39 @@ func look(body []byte, encoding ds.Encoding) sight {
 	return seen
 }
 
-// judge returns the final kind of a message that may be sent, or the refusal by group, kind or
+// judgeMessage returns the final kind of a message that may be sent, or the refusal by group, kind or
 // epoch.
-func (c *conversation) judge(who ds.Caller, m Send, seen sight) (sight, error) {
-	if !c.head.IsBound() && !seen.opaque && seen.kind != ds.App && !c.role(who.Account).MayManage() {
+func judgeMessage(c *logs.Conversation, who ds.Caller, m Send, seen sight) (sight, error) {
+	if !c.Head.IsBound() && !seen.opaque && seen.kind != ds.App && !c.Role(who.Account).MayManage() {
 		return sight{kind: ds.App, opaque: true}, nil // design 5: only owner and admins bind
 	}
 	if seen.external {
 		return seen, ds.Refuse(ds.InvalidRequest, "an external commit comes by conv.commit")
 	}
-	current := c.head.Epoch
+	current := c.Head.Epoch
 	if seen.opaque {
-		if c.head.IsBound() && c.head.RefuseOpaque && !m.Application {
+		if c.Head.IsBound() && c.Head.RefuseOpaque && !m.Application {
 			return seen, ds.Refuse(ds.InvalidRequest, "this conversation takes MLS messages only")
 		}
 		if m.StatesEpoch {
-			return seen, c.judgeAppEpoch(m.StatedEpoch, m.RequireCurrent)
+			return seen, judgeAppEpoch(c, m.StatedEpoch, m.RequireCurrent)
 		}
 		return seen, nil
 	}
 	if m.StatesEpoch && m.StatedEpoch != seen.epoch {
 		return seen, ds.Refuse(ds.InvalidRequest, "the stated epoch is not the message's")
 	}
-	if !c.head.IsBound() {
+	if !c.Head.IsBound() {
 		if m.StatesEpoch && m.RequireCurrent {
-			return seen, c.judgeAppEpoch(m.StatedEpoch, true)
+			return seen, judgeAppEpoch(c, m.StatedEpoch, true)
 		}
 		return seen, nil // a handshake binds; an application message is kept as it is
 	}
-	if !bytes.Equal(seen.group, c.head.GroupID) {
+	if !bytes.Equal(seen.group, c.Head.GroupID) {
 		return seen, refuseGroup
 	}
 	if seen.kind == ds.App {
-		return seen, c.judgeAppEpoch(seen.epoch, m.RequireCurrent)
+		return seen, judgeAppEpoch(c, seen.epoch, m.RequireCurrent)
 	}
 	if seen.epoch != current {
 		return seen, refuseEpoch(current)
@@ -196,32 +208,32 @@ func (c *conversation) judge(who ds.Caller, m Send, seen sight) (sight, error) {
 
 // hasDiverged reports whether the sender's tag differs from that of the committer of the
 // current epoch. Without both tags it returns false.
-func (c *conversation) hasDiverged(tag []byte) bool {
-	return len(tag) > 0 && len(c.head.ConfirmationTag) > 0 && !bytes.Equal(tag, c.head.ConfirmationTag)
+func hasDiverged(c *logs.Conversation, tag []byte) bool {
+	return len(tag) > 0 && len(c.Head.ConfirmationTag) > 0 && !bytes.Equal(tag, c.Head.ConfirmationTag)
 }
 
 // judgeAppEpoch applies the row of application messages in the epoch table.
-func (c *conversation) judgeAppEpoch(epoch int64, requireCurrent bool) error {
-	current := c.head.Epoch
+func judgeAppEpoch(c *logs.Conversation, epoch int64, requireCurrent bool) error {
+	current := c.Head.Epoch
 	if epoch > current || epoch < current-epochWindow || requireCurrent && epoch != current {
 		return refuseEpoch(current)
 	}
 	return nil
 }
 
-// apply updates the head for an accepted message: a handshake binds an unbound conversation to
+// applyMessage updates the head for an accepted message: a handshake binds an unbound conversation to
 // its group, a commit opens the next epoch.
-func (c *conversation) apply(who ds.Caller, seen sight) {
+func applyMessage(c *logs.Conversation, who ds.Caller, seen sight) {
 	if seen.opaque || seen.kind == ds.App {
 		return
 	}
-	if !c.head.IsBound() {
-		c.head.GroupID, c.head.Generation, c.head.Epoch = bytes.Clone(seen.group), 1, seen.epoch // not the whole message: the head is kept in memory
+	if !c.Head.IsBound() {
+		c.Head.GroupID, c.Head.Generation, c.Head.Epoch = bytes.Clone(seen.group), 1, seen.epoch // not the whole message: the head is kept in memory
 	}
 	if seen.kind == ds.Commit {
-		c.head.Epoch = seen.epoch + 1
-		c.head.Committer = who.AsDevice()
-		c.head.ConfirmationTag = nil // until that of the new epoch is reported
+		c.Head.Epoch = seen.epoch + 1
+		c.Head.Committer = who.AsDevice()
+		c.Head.ConfirmationTag = nil // until that of the new epoch is reported
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/mls/wire"
 )
 
@@ -28,12 +30,12 @@ func TestConfirmationTag(t *testing.T) {
 			}
 		}
 		check("nothing is known yet", send("m1", []byte("tag")), "")
-		r := &request{conversation: "c", who: who("ann"), rule: ruleFunc(func(c *conversation, nowMS int64) error {
-			c.head.ConfirmationTag = []byte("tag")
-			c.note(ds.SettingsEvent, ds.SettingsChange{By: "ann"}, nowMS)
+		r := &logs.Request{Conversation: "c", Account: "ann", Rule: ruleFunc(func(c *logs.Conversation, now time.Time) error {
+			c.Head.ConfirmationTag = []byte("tag")
+			c.Note(ds.SettingsEvent, ds.SettingsChange{By: "ann"}, now.UnixMilli())
 			return nil
 		})}
-		if err := w.service.submit(context.Background(), r); err != nil {
+		if err := w.logs.Submit(context.Background(), r); err != nil {
 			t.Fatal(err)
 		}
 		check("the same", send("m2", []byte("tag")), "")

@@ -2,9 +2,10 @@ package core
 
 import (
 	"context"
-	"errors"
+	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -26,15 +27,15 @@ type Op interface {
 	place() (ds.ConversationID, ds.MessageID)
 	check(a *action) error
 	limits() []string
-	may(c *conversation, a *action, nowMS int64) error
-	judge(c *conversation, a *action) (verdict, error)
-	do(c *conversation, a *action, v verdict, nowMS int64) Result
+	may(c *logs.Conversation, a *action, nowMS int64) error
+	judge(c *logs.Conversation, a *action) (verdict, error)
+	do(c *logs.Conversation, a *action, v verdict, nowMS int64) Result
 }
 
 // repeater is an Op that is answered as before if it was done already. A repeat returns isDone
 // or an error. answer is that of the record with the operation's message id, or zero.
 type repeater interface {
-	repeat(c *conversation, a *action, answer store.Answer) (result Result, isDone bool, err error)
+	repeat(c *logs.Conversation, a *action, answer store.Answer) (result Result, isDone bool, err error)
 }
 
 // reader is an Op that reads data other than its conversation before it is queued. A refusal
@@ -58,16 +59,6 @@ type Result struct {
 	Asked int64 // members that a GroupInfoRequest asks, if the caller may know
 }
 
-// Needs lists the data that a rule needs besides the head, the caller's stays and the record
-// of the request's own message id.
-type Needs struct {
-	Accounts  []ds.AccountID // their stays
-	Everyone  bool           // the present stays of all members
-	Message   ds.MessageID   // the position of another message, or ""
-	Reactions bool           // the caller's reactions to Message
-	GroupInfo bool           // the epoch of the stored GroupInfo
-}
-
 // audience is a set of accounts that may request an operation, apart from their rights.
 type audience uint8
 
@@ -85,12 +76,14 @@ type action struct {
 	op      Op
 	who     ds.Caller
 	admits  audience
-	needs   Needs
+	needs   logs.Needs
 	bytes   int     // that it keeps alive
 	seen    sight   // of its handshake or message
 	found   *found  // by check and read, of operations with Welcomes
 	refused error   // found by read
 	with    *action // a handshake that takes effect together with it
+	bill    *bill   // shared with that
+	now     time.Time
 	result  Result
 }
 
@@ -111,10 +104,11 @@ type verdict struct {
 	bytes int   // counted as stored by the caller
 }
 
-// task is an action with its request, in one piece.
+// task is an action with its request and its bill, in one piece.
 type task struct {
-	request
+	logs.Request
 	action
+	bill bill
 }
 
 // Apply runs one operation, or returns the answer of an earlier one if it is a repeat. After
@@ -126,7 +120,7 @@ func (s *Service) Apply(ctx context.Context, who ds.Caller, op Op) (Result, erro
 	if err != nil {
 		return Result{}, err
 	}
-	return t.outcome(s.submit(ctx, &t.request))
+	return t.outcome(s.logs.Submit(ctx, &t.Request))
 }
 
 // Begin does the work of Apply without waiting for the answer: done is called once, with the
@@ -138,8 +132,7 @@ func (s *Service) Apply(ctx context.Context, who ds.Caller, op Op) (Result, erro
 func (s *Service) Begin(ctx context.Context, who ds.Caller, op Op, done func(Result, error)) {
 	t, err := s.prepare(ctx, who, op)
 	if err == nil {
-		t.tell = func() { done(t.outcome(t.err)) }
-		err = s.begin(&t.request)
+		err = s.logs.Begin(&t.Request, func(err error) { done(t.outcome(err)) })
 	}
 	if err != nil {
 		done(Result{}, err)
@@ -158,20 +151,24 @@ func (s *Service) prepare(ctx context.Context, who ds.Caller, op Op) (*task, err
 			return nil, err
 		}
 	}
-	r := &t.request
-	r.conversation, r.messageID = op.place()
-	r.who, r.needs, r.bytes, r.rule = who, t.action.needs, t.action.bytes, &t.action
+	id, message := op.place()
+	if err := checkNames(who, id, message); err != nil {
+		return nil, err
+	}
+	t.action.bill = &t.bill
+	t.Request = logs.Request{Conversation: id, Account: who.Account, Message: message, Needs: t.action.needs,
+		Bytes: t.action.bytes + len(who.Device), Rule: &t.action}
 	return t, nil
 }
 
 // outcome returns the result of an answered task. The result is read only on success: the rule
 // may run after its caller has returned.
 func (t *task) outcome(err error) (Result, error) {
-	if _, creates := t.op.(Create); creates && errors.Is(err, refuseGroupUsed) {
+	if _, creates := t.op.(Create); creates && store.IsGroupInUse(err) {
 		err = refuseExists
 	}
 	if err != nil {
-		return Result{}, err
+		return Result{}, groupUsed(err)
 	}
 	return t.result, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -19,9 +20,9 @@ import (
 func TestStoredBytes(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		bind, next := commit("group", 0), commit("group", 1)
-		stays := (&conversation{}).enteringBytes([]ds.AccountID{"ann", "bob", "ann"}) + (&conversation{}).enteringBytes([]ds.AccountID{"ann"})
+		stays := enteringBytes((&logs.Conversation{}), []ds.AccountID{"ann", "bob", "ann"}) + enteringBytes((&logs.Conversation{}), []ds.AccountID{"ann"})
 		most := 1000 + len(bind) + len(next) + stays
-		w := newWorld(t, url, func(o *Options) {
+		w := newWorld(t, url, func(o *setup) {
 			o.Limits = limits.New(limits.Rates{limits.StoredBytes: {Count: int64(most), Period: 24 * time.Hour}}, time.Now)
 		})
 		w.room("c1", "ann", "bob")
@@ -72,8 +73,8 @@ func TestMembershipsAreStoredBytes(t *testing.T) {
 			}
 			return list
 		}
-		one := (&conversation{}).enteringBytes(strangers("a"))
-		w := newWorld(t, url, func(o *Options) {
+		one := enteringBytes((&logs.Conversation{}), strangers("a"))
+		w := newWorld(t, url, func(o *setup) {
 			o.Limits = limits.New(limits.Rates{limits.StoredBytes: {Count: int64(5*one/2 + 10_000), Period: 24 * time.Hour}}, time.Now)
 		})
 		steps := []struct {
@@ -108,8 +109,8 @@ func TestNothingIsPaidForWhatIsNotStored(t *testing.T) {
 			if !done && strings.HasPrefix(sql, "INSERT INTO records") && isDoomed.CompareAndSwap(true, false) {
 				server.Kill()
 			}
-		})}, func(o *Options) {
-			one := (&conversation{}).enteringBytes([]ds.AccountID{"ann"})
+		})}, func(o *setup) {
+			one := enteringBytes((&logs.Conversation{}), []ds.AccountID{"ann"})
 			o.Limits = limits.New(limits.Rates{limits.StoredBytes: {Count: int64(one + 1000), Period: 24 * time.Hour}, limits.Sends: {Count: 2, Period: time.Hour}}, time.Now)
 		})
 		w.room("c1", "ann")
@@ -134,8 +135,8 @@ func TestNothingIsPaidForWhatIsNotStored(t *testing.T) {
 	t.Run("the group is another's", func(t *testing.T) {
 		onBoth(t, func(t *testing.T, url string) {
 			poison := commit("group", 4)
-			stays := 2 * (&conversation{}).enteringBytes([]ds.AccountID{"ann"})
-			w := newWorld(t, url, func(o *Options) {
+			stays := 2 * enteringBytes((&logs.Conversation{}), []ds.AccountID{"ann"})
+			w := newWorld(t, url, func(o *setup) {
 				o.Limits = limits.New(limits.Rates{limits.StoredBytes: {Count: int64(stays + 2*len(poison)), Period: 24 * time.Hour}}, time.Now)
 			})
 			w.room("c1", "ann")

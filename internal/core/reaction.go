@@ -6,6 +6,7 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -28,24 +29,24 @@ func (in Reaction) check(a *action) error {
 	if !isReaction(in.Reaction) {
 		return ds.Refuse(ds.InvalidRequest, "a reaction has 1 to %d bytes", reactionBytesMax).Because(ds.BadReaction)
 	}
-	a.needs, a.bytes = Needs{Message: in.MessageID, Reactions: true}, reactionBytes
+	a.needs, a.bytes = logs.Needs{Message: in.MessageID, Reactions: true}, reactionBytes
 	return nil
 }
 
 func (Reaction) limits() []string { return []string{limits.Sends} }
 
-func (Reaction) may(*conversation, *action, int64) error { return nil }
+func (Reaction) may(*logs.Conversation, *action, int64) error { return nil }
 
 // key returns the key of the caller's reactions to the message.
 func (in Reaction) key(a *action) store.ReactionKey {
 	return store.ReactionKey{Conversation: in.ConversationID, MessageID: in.MessageID, Account: a.who.Account}
 }
 
-func (in Reaction) judge(c *conversation, a *action) (verdict, error) {
-	if target, ok := c.answers[in.MessageID]; !ok || target.Kind != ds.App {
+func (in Reaction) judge(c *logs.Conversation, a *action) (verdict, error) {
+	if target, ok := c.Answers[in.MessageID]; !ok || target.Kind != ds.App {
 		return verdict{}, ds.Refuse(ds.NotFound, "no such message").Because(ds.NoMessage)
 	}
-	said := c.reactions[in.key(a)]
+	said := c.Reactions[in.key(a)]
 	isThere := slices.Contains(said, in.Reaction)
 	switch {
 	case in.Remove && !isThere:
@@ -60,16 +61,16 @@ func (in Reaction) judge(c *conversation, a *action) (verdict, error) {
 	return verdict{bytes: reactionBytes}, nil
 }
 
-func (in Reaction) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
+func (in Reaction) do(c *logs.Conversation, a *action, _ verdict, nowMS int64) Result {
 	key := in.key(a)
-	said := c.reactions[key]
+	said := c.Reactions[key]
 	if at := slices.Index(said, in.Reaction); in.Remove {
-		c.reactions[key] = slices.Delete(slices.Clone(said), at, at+1)
+		c.Reactions[key] = slices.Delete(slices.Clone(said), at, at+1)
 	} else {
-		c.reactions[key] = append(slices.Clip(said), in.Reaction)
+		c.Reactions[key] = append(slices.Clip(said), in.Reaction)
 	}
-	c.out.Reactions = append(c.out.Reactions, store.Reaction{ReactionKey: key, Reaction: in.Reaction, Removed: in.Remove})
-	return Result{Record: c.note(ds.ReactionEvent, ds.Reaction{Account: a.who.Account, MessageID: in.MessageID, Reaction: in.Reaction, Removed: in.Remove}, nowMS)}
+	c.Out.Reactions = append(c.Out.Reactions, store.Reaction{ReactionKey: key, Reaction: in.Reaction, Removed: in.Remove})
+	return Result{Record: c.Note(ds.ReactionEvent, ds.Reaction{Account: a.who.Account, MessageID: in.MessageID, Reaction: in.Reaction, Removed: in.Remove}, nowMS)}
 }
 
 func isReaction(text string) bool {

@@ -11,6 +11,15 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
+// nameBytes returns the bytes that a list of accounts keeps alive.
+func nameBytes(accounts []ds.AccountID) int {
+	n := 0
+	for _, account := range accounts {
+		n += requestNameBytes + len(account)
+	}
+	return n
+}
+
 // recipientBytes returns the bytes that recipients and their enteredBy keep alive.
 func recipientBytes(to []Recipient) int {
 	n := 0

@@ -6,12 +6,13 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 )
 
 // Whole is a record or Welcome that a page left in the store, with the turn to hold it.
 type Whole struct {
-	*Turn
+	*logs.Turn
 	Record  ds.Record
 	Home    string // of the conversation; "" is this service
 	Welcome []byte // in place of the record
@@ -28,7 +29,7 @@ func (s *Service) Record(ctx context.Context, who ds.Caller, id ds.ConversationI
 	if err := s.limits.Take(limits.RecordReads, string(who.Account)); err != nil {
 		return nil, err
 	}
-	at, err := s.readings.ask(ctx, store.Start{Device: who.AsDevice(), Conversation: id, FromSeq: seq})
+	at, err := s.logs.Reading(ctx, store.Start{Device: who.AsDevice(), Conversation: id, FromSeq: seq})
 	switch {
 	case err != nil:
 		return nil, err
@@ -38,7 +39,7 @@ func (s *Service) Record(ctx context.Context, who ds.Caller, id ds.ConversationI
 		return nil, &ds.Refusal{Code: ds.ReplayWindowExceeded, Message: "requested history has been pruned",
 			RequestedSeq: seq, EarliestSeq: at.EarliestSeq, LatestSeq: at.Seq}
 	}
-	list, err := s.store.RecordsWithin(ctx, ds.ConversationLog(id), at.Before, store.Reach{Count: 8, Bytes: pageFree, Body: pageFree})
+	list, err := s.store.RecordsWithin(ctx, ds.ConversationLog(id), at.Before, store.Reach{Count: 8, Bytes: logs.PageFree, Body: logs.PageFree})
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func (s *Service) Record(ctx context.Context, who ds.Caller, id ds.ConversationI
 }
 
 func (s *Service) whole(ctx context.Context, who ds.Caller, r *ds.Record, home string, cut func()) (*Whole, error) {
-	turn, err := s.TakeTurn(ctx, who.Account, turnFactor*int64(max(r.Left, len(r.Body))), cut)
+	turn, err := s.logs.TakeTurn(ctx, who.Account, logs.TurnFactor*int64(max(r.Left, len(r.Body))), cut)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +81,7 @@ func (s *Service) Welcome(ctx context.Context, who ds.Caller, id string, cut fun
 	if err != nil {
 		return nil, err
 	}
-	turn, err := s.TakeTurn(ctx, who.Account, turnFactor*size, cut)
+	turn, err := s.logs.TakeTurn(ctx, who.Account, logs.TurnFactor*size, cut)
 	if err != nil {
 		return nil, err
 	}

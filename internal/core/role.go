@@ -6,6 +6,7 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -46,15 +47,15 @@ func (in ChangeRole) check(a *action) error {
 
 func (ChangeRole) limits() []string { return []string{limits.Invites} }
 
-func (in ChangeRole) may(c *conversation, a *action, _ int64) error {
-	if isOwn := in.Take && a.who.Account == in.Account; !isOwn && !c.role(a.who.Account).MayManage() {
+func (in ChangeRole) may(c *logs.Conversation, a *action, _ int64) error {
+	if isOwn := in.Take && a.who.Account == in.Account; !isOwn && !c.Role(a.who.Account).MayManage() {
 		return refuseRights
 	}
 	return nil
 }
 
-func (in ChangeRole) judge(c *conversation, _ *action) (verdict, error) {
-	has := c.role(in.Account)
+func (in ChangeRole) judge(c *logs.Conversation, _ *action) (verdict, error) {
+	has := c.Role(in.Account)
 	switch {
 	case has == ds.NoRole:
 		return verdict{}, refuseTarget
@@ -64,21 +65,21 @@ func (in ChangeRole) judge(c *conversation, _ *action) (verdict, error) {
 		return verdict{}, nil
 	case has != in.Role && !(in.Role == ds.Admin && has == ds.Owner):
 		return verdict{}, refuseNotSo
-	case in.Role == ds.Admin && !c.hasOtherAdmin(in.Account) && (c.head.Policy.PreventRemovingLastAdmin || c.head.Members < 2):
+	case in.Role == ds.Admin && !hasOtherAdmin(c, in.Account) && (c.Head.Policy.PreventRemovingLastAdmin || c.Head.Members < 2):
 		return verdict{}, refuseLastAdmin
 	}
 	return verdict{}, nil
 }
 
-func (in ChangeRole) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
+func (in ChangeRole) do(c *logs.Conversation, a *action, _ verdict, nowMS int64) Result {
 	role := in.Role
 	if in.Take {
 		role = ds.Plain
-		if c.role(in.Account) == ds.Owner {
-			c.succeed(in.Account, nowMS)
+		if c.Role(in.Account) == ds.Owner {
+			succeed(c, in.Account, nowMS)
 		}
 	}
-	c.changeRole(a.who.Account, in.Account, role, nowMS)
+	changeRole(c, a.who.Account, in.Account, role, nowMS)
 	return Result{}
 }
 
@@ -87,67 +88,67 @@ func rank(r ds.Role) int {
 	return map[ds.Role]int{ds.Plain: 1, ds.Moderator: 2, ds.Admin: 3, ds.Owner: 4}[r]
 }
 
-// standing lists the members other than but, the longest-standing first. All members must be
+// byTenure lists the members other than but, the longest-standing first. All members must be
 // loaded.
-func (c *conversation) standing(but ds.AccountID) []ds.AccountID {
+func byTenure(c *logs.Conversation, but ds.AccountID) []ds.AccountID {
 	var list []ds.AccountID
-	for account := range c.current {
+	for account := range c.Present {
 		if account != but {
 			list = append(list, account)
 		}
 	}
-	since := func(a ds.AccountID) int64 { return c.current[a].From }
+	since := func(a ds.AccountID) int64 { return c.Present[a].From }
 	slices.SortFunc(list, func(a, b ds.AccountID) int { return cmp.Or(cmp.Compare(since(a), since(b)), cmp.Compare(a, b)) })
 	return list
 }
 
-func (c *conversation) hasOtherAdmin(account ds.AccountID) bool {
-	return slices.ContainsFunc(c.standing(account), func(a ds.AccountID) bool { return c.role(a).MayManage() })
+func hasOtherAdmin(c *logs.Conversation, account ds.AccountID) bool {
+	return slices.ContainsFunc(byTenure(c, account), func(a ds.AccountID) bool { return c.Role(a).MayManage() })
 }
 
 // succeed passes ownership from its present holder to the longest-standing other admin, else
 // to the longest-standing other member, if there is one.
-func (c *conversation) succeed(from ds.AccountID, nowMS int64) {
-	others := c.standing(from)
+func succeed(c *logs.Conversation, from ds.AccountID, nowMS int64) {
+	others := byTenure(c, from)
 	if len(others) == 0 {
 		return
 	}
 	heir := others[0]
-	if i := slices.IndexFunc(others, func(a ds.AccountID) bool { return c.role(a).MayManage() }); i >= 0 {
+	if i := slices.IndexFunc(others, func(a ds.AccountID) bool { return c.Role(a).MayManage() }); i >= 0 {
 		heir = others[i]
 	}
-	c.changeRole(from, heir, ds.Owner, nowMS)
+	changeRole(c, from, heir, ds.Owner, nowMS)
 }
 
 // changeRole changes the role of a member by a control record of its own, so that every reader
 // of the log knows each role and when it began.
-func (c *conversation) changeRole(by, account ds.AccountID, role ds.Role, nowMS int64) {
-	r := c.note(ds.Roles, ds.RoleChange{By: by, Account: account, Role: role}, nowMS)
-	stay, _ := c.stay(account)
+func changeRole(c *logs.Conversation, by, account ds.AccountID, role ds.Role, nowMS int64) {
+	r := c.Note(ds.Roles, ds.RoleChange{By: by, Account: account, Role: role}, nowMS)
+	stay, _ := c.Stay(account)
 	stay.Role = role
-	c.change(account, stay)
-	c.out.Roles = append(c.out.Roles, store.Stay{Conversation: c.head.ID, Account: account, Interval: stay, AtMS: r.CreatedMS, By: by})
+	c.ChangeStay(account, stay)
+	c.Out.Roles = append(c.Out.Roles, store.Stay{Conversation: c.Head.ID, Account: account, Interval: stay, AtMS: r.CreatedMS, By: by})
 }
 
 // mayAdd reports whether an account may add members: owner and admins may, and every member if
 // the rules of the conversation say so.
-func (c *conversation) mayAdd(account ds.AccountID) bool {
-	role := c.role(account)
-	return role.MayManage() || role != ds.NoRole && c.head.Policy.AllowMemberAdd && !c.head.Policy.RequireAdminApproval
+func mayAdd(c *logs.Conversation, account ds.AccountID) bool {
+	role := c.Role(account)
+	return role.MayManage() || role != ds.NoRole && c.Head.Policy.AllowMemberAdd && !c.Head.Policy.RequireAdminApproval
 }
 
 // mayRemove reports whether an account may remove target. Owner and admins may remove every
 // member but the owner; moderators, and all members if the rules of the conversation say so,
 // may remove plain members. A target that is not a member counts as a plain one.
-func (c *conversation) mayRemove(account, target ds.AccountID) bool {
-	role, has := c.role(account), c.role(target)
+func mayRemove(c *logs.Conversation, account, target ds.AccountID) bool {
+	role, has := c.Role(account), c.Role(target)
 	switch {
 	case has == ds.Owner || role == ds.NoRole:
 		return false
 	case role.MayManage():
 		return true
 	case has == ds.Plain || has == ds.NoRole:
-		return role == ds.Moderator || c.head.Policy.AllowMemberRemove
+		return role == ds.Moderator || c.Head.Policy.AllowMemberRemove
 	}
 	return false
 }

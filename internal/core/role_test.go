@@ -1,6 +1,8 @@
 package core
 
 import (
+	"time"
+
 	"database/sql"
 	"fmt"
 	"runtime"
@@ -9,37 +11,41 @@ import (
 	"testing"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/mls/wire"
 )
 
 // council is table with everybody's role given: "ann:owner bob:admin", in the order in
 // which they came.
-func council(roles string, change func(*conversation)) *conversation {
+func council(roles string, change func(*logs.Conversation)) *logs.Conversation {
 	c := table(nil)
-	c.intervals = map[ds.AccountID][]ds.Interval{"eve": {{From: 2, Until: 5, Role: ds.Admin}}}
-	c.head.Members, c.head.Policy = 0, ds.DefaultPolicy()
+	desert(c)
+	c.SetStays("eve", []ds.Interval{{From: 2, Until: 5, Role: ds.Admin}})
+	accounts := []ds.AccountID{"eve"}
+	c.Head.Members, c.Head.Policy = 0, ds.DefaultPolicy()
 	for i, text := range strings.Fields(roles) {
 		name, role, _ := strings.Cut(text, ":")
-		c.intervals[ds.AccountID(name)] = []ds.Interval{{From: int64(i + 1), Role: ds.Role(role)}}
-		c.head.Members++
+		c.SetStays(ds.AccountID(name), []ds.Interval{{From: int64(i + 1), Role: ds.Role(role)}})
+		accounts = append(accounts, ds.AccountID(name))
+		c.Head.Members++
 	}
 	if change != nil {
 		change(c)
 	}
-	c.current = map[ds.AccountID]ds.Interval{}
-	for account, stays := range c.intervals {
-		if last := stays[len(stays)-1]; last.Until == 0 {
-			c.current[account] = last
+	c.Present = map[ds.AccountID]ds.Interval{}
+	for _, account := range accounts {
+		if stay, isMember := c.Stay(account); isMember {
+			c.Present[account] = stay
 		}
 	}
 	return c
 }
 
 // rolesOf is what council was made of.
-func rolesOf(c *conversation) string {
+func rolesOf(c *logs.Conversation) string {
 	var list []string
-	for _, account := range c.standing("") {
-		list = append(list, fmt.Sprintf("%s:%s", account, c.role(account)))
+	for _, account := range byTenure(c, "") {
+		list = append(list, fmt.Sprintf("%s:%s", account, c.Role(account)))
 	}
 	return strings.Join(list, " ")
 }
@@ -53,10 +59,10 @@ func reasonOf(err error) ds.Reason {
 
 func TestRoleChanges(t *testing.T) {
 	const all = "zoe:owner bob:admin cid:moderator dan:member ann:member"
-	lax := func(c *conversation) { c.head.Policy.PreventRemovingLastAdmin = false }
+	lax := func(c *logs.Conversation) { c.Head.Policy.PreventRemovingLastAdmin = false }
 	tests := []struct {
 		name, roles string
-		change      func(*conversation)
+		change      func(*logs.Conversation)
 		demotes     bool
 		by, target  ds.AccountID
 		role        ds.Role
@@ -108,8 +114,8 @@ func TestRoleChanges(t *testing.T) {
 			if got := rolesOf(c); got != test.want {
 				t.Errorf("roles %s, want %s", got, test.want)
 			}
-			if len(c.out.Roles) != len(c.out.Records) || err != nil && len(c.out.Roles) > 0 {
-				t.Errorf("%d roles are written with %d records", len(c.out.Roles), len(c.out.Records))
+			if len(c.Out.Roles) != len(c.Out.Records) || err != nil && len(c.Out.Roles) > 0 {
+				t.Errorf("%d roles are written with %d records", len(c.Out.Roles), len(c.Out.Records))
 			}
 		})
 	}
@@ -118,17 +124,17 @@ func TestRoleChanges(t *testing.T) {
 // TestRights has who may add and remove, by role and by the rules of the conversation.
 func TestRights(t *testing.T) {
 	const all = "zoe:owner bob:admin cid:moderator dan:member"
-	adds := func(c *conversation) { c.head.Policy.AllowMemberAdd = true }
-	removes := func(c *conversation) { c.head.Policy.AllowMemberRemove = true }
+	adds := func(c *logs.Conversation) { c.Head.Policy.AllowMemberAdd = true }
+	removes := func(c *logs.Conversation) { c.Head.Policy.AllowMemberRemove = true }
 	tests := []struct {
 		name   string
-		change func(*conversation)
+		change func(*logs.Conversation)
 		add    string            // who may add
 		remove map[string]string // whom each may remove
 	}{
 		{"by default", nil, "zoe bob", map[string]string{"zoe": "bob cid dan eve sue", "bob": "bob cid dan eve sue", "cid": "dan eve sue", "dan": "", "eve": "", "sue": ""}},
 		{"members may add", adds, "zoe bob cid dan", nil},
-		{"members may add, and an admin has to", func(c *conversation) { adds(c); c.head.Policy.RequireAdminApproval = true }, "zoe bob", nil},
+		{"members may add, and an admin has to", func(c *logs.Conversation) { adds(c); c.Head.Policy.RequireAdminApproval = true }, "zoe bob", nil},
 		{"members may remove", removes, "zoe bob", map[string]string{"zoe": "bob cid dan eve sue", "cid": "dan eve sue", "dan": "dan eve sue", "eve": ""}},
 	}
 	people := []string{"zoe", "bob", "cid", "dan", "eve", "sue"}
@@ -136,7 +142,7 @@ func TestRights(t *testing.T) {
 		c := council(all, test.change)
 		var list []string
 		for _, p := range people {
-			if c.mayAdd(ds.AccountID(p)) {
+			if mayAdd(c, ds.AccountID(p)) {
 				list = append(list, p)
 			}
 		}
@@ -146,7 +152,7 @@ func TestRights(t *testing.T) {
 		for p, want := range test.remove {
 			var list []string
 			for _, q := range people {
-				if c.mayRemove(ds.AccountID(p), ds.AccountID(q)) {
+				if mayRemove(c, ds.AccountID(p), ds.AccountID(q)) {
 					list = append(list, q)
 				}
 			}
@@ -159,10 +165,10 @@ func TestRights(t *testing.T) {
 
 func TestEndsAreDecided(t *testing.T) {
 	const all = "zoe:owner bob:admin cid:moderator dan:member"
-	away := func(c *conversation) { c.head.Home = "did:web:elsewhere" }
+	away := func(c *logs.Conversation) { c.Head.Home = "did:web:elsewhere" }
 	tests := []struct {
 		name, roles string
-		change      func(*conversation)
+		change      func(*logs.Conversation)
 		who, target string
 		handshake   []byte
 		want        string // the roles
@@ -190,7 +196,7 @@ func TestEndsAreDecided(t *testing.T) {
 				test.roles = all
 			}
 			c := council(test.roles, test.change)
-			before := c.head
+			before := c.Head
 			var id ds.MessageID
 			if test.handshake != nil {
 				id = "c-1"
@@ -205,16 +211,16 @@ func TestEndsAreDecided(t *testing.T) {
 				t.Fatalf("epoch %d, %v", epoch, err)
 			}
 			if err != nil {
-				if rolesOf(c) != test.roles || c.head.Pos != before.Pos || c.head.Epoch != before.Epoch || len(c.out.Records)+len(c.out.Roles) > 0 {
-					t.Errorf("a refusal changed the conversation: %s %+v", rolesOf(c), c.head)
+				if rolesOf(c) != test.roles || c.Head.Pos != before.Pos || c.Head.Epoch != before.Epoch || len(c.Out.Records)+len(c.Out.Roles) > 0 {
+					t.Errorf("a refusal changed the conversation: %s %+v", rolesOf(c), c.Head)
 				}
 				return
 			}
-			if got := rolesOf(c); got != test.want || c.head.Members != before.Members-1 {
-				t.Errorf("roles %s, %d members", got, c.head.Members)
+			if got := rolesOf(c); got != test.want || c.Head.Members != before.Members-1 {
+				t.Errorf("roles %s, %d members", got, c.Head.Members)
 			}
 			// The reader's last record is the one that says it: what came with it is before.
-			if last := c.out.Records[len(c.out.Records)-1]; last.Kind != ds.Membership {
+			if last := c.Out.Records[len(c.Out.Records)-1]; last.Kind != ds.Membership {
 				t.Errorf("the last record is a %s", last.Kind)
 			}
 			if test.handshake == nil {
@@ -231,7 +237,7 @@ func TestGroupInfoIsDecided(t *testing.T) {
 	tests := []struct {
 		name   string
 		who    string
-		change func(*conversation)
+		change func(*logs.Conversation)
 		of     wire.GroupContext
 		stored int64 // epoch of what is there
 		quiet  bool  // the caller says nothing of the epoch
@@ -246,35 +252,36 @@ func TestGroupInfoIsDecided(t *testing.T) {
 		{name: "of an epoch before, quietly", who: "bob", of: wire.GroupContext{GroupID: []byte("g"), Epoch: 7}, stored: 6, quiet: true, code: ds.EpochConflict},
 		{name: "of an epoch to come", who: "bob", of: wire.GroupContext{GroupID: []byte("g"), Epoch: 9}, stored: 7, code: ds.EpochConflict},
 		{name: "of another group", who: "bob", of: wire.GroupContext{GroupID: []byte("h"), Epoch: 8}, stored: 7, code: ds.InvalidRequest},
-		{name: "of a conversation without a group", who: "bob", change: func(c *conversation) { c.head.GroupID = nil }, of: wire.GroupContext{Epoch: 8}, code: ds.InvalidRequest},
+		{name: "of a conversation without a group", who: "bob", change: func(c *logs.Conversation) { c.Head.GroupID = nil }, of: wire.GroupContext{Epoch: 8}, code: ds.InvalidRequest},
 		{name: "of who has left", who: "eve", of: wire.GroupContext{GroupID: []byte("g"), Epoch: 8}, code: ds.Forbidden},
 	}
 	for _, test := range tests {
 		c := table(test.change)
-		c.infoEpoch = test.stored
+		c.InfoEpoch = test.stored
 		op := GroupInfoUpdate{ConversationID: "c1", GroupInfo: groupInfo(string(test.of.GroupID), test.of.Epoch)}
 		if epoch := int64(test.of.Epoch); !test.quiet {
 			op.Epoch = &epoch
 		}
 		result, err := decider(nil).try(c, who(test.who), op, 7)
 		stored := result.IsNew
-		if stored != test.want || ds.CodeOf(err) != test.code || (len(c.out.Infos) == 1) != test.want || (len(c.out.Records) == 1) != test.want {
-			t.Errorf("%s: stored %v, %v, %d records", test.name, stored, err, len(c.out.Records))
+		if stored != test.want || ds.CodeOf(err) != test.code || (len(c.Out.Infos) == 1) != test.want || (len(c.Out.Records) == 1) != test.want {
+			t.Errorf("%s: stored %v, %v, %d records", test.name, stored, err, len(c.Out.Records))
 		}
-		if test.want && (c.infoEpoch != 8 || c.out.Infos[0].Epoch != 8 || c.out.Infos[0].Pos != c.head.Pos) {
-			t.Errorf("%s: %+v", test.name, c.out.Infos[0])
+		if test.want && (c.InfoEpoch != 8 || c.Out.Infos[0].Epoch != 8 || c.Out.Infos[0].Pos != c.Head.Pos) {
+			t.Errorf("%s: %+v", test.name, c.Out.Infos[0])
 		}
 	}
 }
 
 func TestNewGroupIsDecided(t *testing.T) {
-	empty := func(c *conversation) {
-		c.exists, c.intervals, c.answers, c.head = false, nil, nil, ds.Conversation{ID: "c1"}
+	empty := func(c *logs.Conversation) {
+		desert(c)
+		c.Exists, c.Answers, c.Head = false, nil, ds.Conversation{ID: "c1"}
 	}
 	tests := []struct {
 		name    string
 		who     string
-		change  func(*conversation)
+		change  func(*logs.Conversation)
 		refused error
 		want    bool
 		reason  ds.Reason
@@ -288,21 +295,21 @@ func TestNewGroupIsDecided(t *testing.T) {
 		{name: "a stranger", who: "sue", code: ds.InvalidRequest, reason: ds.Taken},
 	}
 	for _, test := range tests {
-		c := table(func(c *conversation) { c.head.Policy = ds.DefaultPolicy() })
+		c := table(func(c *logs.Conversation) { c.Head.Policy = ds.DefaultPolicy() })
 		if test.change != nil {
 			test.change(c)
 		}
 		op := Create{ConversationID: "c1", GroupID: []byte{0xc1}, Welcome: []byte("w"), GroupInfo: []byte("i")}
-		a := &action{service: decider(nil), op: op, who: who(test.who), admits: anyone, refused: test.refused, found: &found{epoch: 3, welcomeID: "w",
+		a := &action{service: decider(nil), bill: &bill{}, op: op, who: who(test.who), admits: anyone, refused: test.refused, found: &found{epoch: 3, welcomeID: "w",
 			members: []ds.AccountID{ds.AccountID(test.who), "cid"}, to: []Recipient{{Device: ds.Device{Account: "cid"}}}}}
-		err := a.decide(c, 7)
+		err := a.Decide(c, time.UnixMilli(7))
 		created := a.result.IsNew
 		if created != test.want || ds.CodeOf(err) != test.code || reasonOf(err) != test.reason {
 			t.Errorf("%s: %v, %v", test.name, created, err)
 		}
-		written := len(c.out.Records) + len(c.out.Stays) + len(c.out.Welcomes) + len(c.out.Recipients) + len(c.out.Infos) + len(c.out.Details)
-		if test.want && (written != 7 || c.head.Epoch != 3 || c.head.Generation != 1 || c.role("ann") != ds.Owner || c.role("cid") != ds.Plain) || !test.want && written > 0 {
-			t.Errorf("%s: %d things are written, head %+v", test.name, written, c.head)
+		written := len(c.Out.Records) + len(c.Out.Stays) + len(c.Out.Welcomes) + len(c.Out.Recipients) + len(c.Out.Infos) + len(c.Out.Details)
+		if test.want && (written != 7 || c.Head.Epoch != 3 || c.Head.Generation != 1 || c.Role("ann") != ds.Owner || c.Role("cid") != ds.Plain) || !test.want && written > 0 {
+			t.Errorf("%s: %d things are written, head %+v", test.name, written, c.Head)
 		}
 	}
 }
@@ -327,7 +334,7 @@ func TestPageOfConversations(t *testing.T) {
 			t.Errorf("of %d with limit %d: %d, want %d", len(test.list), test.limit, got, test.want)
 		}
 	}
-	if !slices.Equal(council("b:owner a:member", nil).standing(""), []ds.AccountID{"b", "a"}) {
+	if !slices.Equal(byTenure(council("b:owner a:member", nil), ""), []ds.AccountID{"b", "a"}) {
 		t.Error("who came first does not stand first")
 	}
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -63,19 +64,19 @@ func (in Settings) check(*action) error {
 
 func (Settings) limits() []string { return []string{limits.Invites} }
 
-func (Settings) may(c *conversation, a *action, _ int64) error {
-	if !c.role(a.who.Account).MayManage() {
+func (Settings) may(c *logs.Conversation, a *action, _ int64) error {
+	if !c.Role(a.who.Account).MayManage() {
 		return refuseRights
 	}
 	return nil
 }
 
-func (Settings) judge(*conversation, *action) (verdict, error) { return verdict{}, nil }
+func (Settings) judge(*logs.Conversation, *action) (verdict, error) { return verdict{}, nil }
 
-func (in Settings) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
-	policy := in.Policy.apply(c.head.Policy)
-	c.head.Policy = policy
-	r := c.note(ds.SettingsEvent, ds.SettingsChange{By: a.who.Account, Fields: []string{"policy"}, Settings: ds.Settings{Policy: &policy}}, nowMS)
-	c.out.Policies = append(c.out.Policies, store.PolicyChange{Conversation: in.ConversationID, By: a.who.Account, AtMS: r.CreatedMS})
+func (in Settings) do(c *logs.Conversation, a *action, _ verdict, nowMS int64) Result {
+	policy := in.Policy.apply(c.Head.Policy)
+	c.Head.Policy = policy
+	r := c.Note(ds.SettingsEvent, ds.SettingsChange{By: a.who.Account, Fields: []string{"policy"}, Settings: ds.Settings{Policy: &policy}}, nowMS)
+	c.Out.Policies = append(c.Out.Policies, store.PolicyChange{Conversation: in.ConversationID, By: a.who.Account, AtMS: r.CreatedMS})
 	return Result{Record: r}
 }

@@ -6,14 +6,15 @@ import (
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 )
 
 // TakeStream counts the start of a stream that reads that many conversations. Refusals:
 // rate_limited, limit_exceeded for more than the account may read at a time.
 func (s *Service) TakeStream(session string, who ds.Caller, conversations int) error {
-	if s.follows.of(who.Account)+conversations > followsMax {
-		return refuseFollows
+	if conversations > s.logs.FollowsLeft(who.Account) {
+		return logs.RefuseFollows
 	}
 	return s.takeStream(session, who, conversations)
 }
@@ -28,8 +29,6 @@ func (s *Service) takeStream(session string, who ds.Caller, conversations int) e
 	return nil
 }
 
-var refuseFollows = ds.Refuse(ds.LimitExceeded, "the account's streams read too many conversations at a time")
-
 // Selection holds the conversations that a stream without a list reads.
 type Selection struct {
 	Conversations []ds.ConversationID // the most recently active ones, in the order of their ids
@@ -43,9 +42,9 @@ type Selection struct {
 // least recently active first. Refusals: rate_limited.
 func (s *Service) SelectConversations(ctx context.Context, session string, who ds.Caller) (Selection, error) {
 	// It reads no more than its account has left: omitted conversations must cost nothing.
-	left := min(s.limits.Left(limits.Streams, string(who.Account), ""), streamShare*min(s.limits.Left(limits.Subscribes, session, ""), StreamConversationsMax))
-	most := int(min(StreamConversationsMax, max(int64(followsMax-s.follows.of(who.Account)), streamConversationsMin), max(left, streamConversationsMin)))
-	count, err := s.countConversations(ctx, who, max(most, beginTogether)+1)
+	left := min(s.limits.Left(limits.Streams, string(who.Account), ""), streamShare*min(s.limits.Left(limits.Subscribes, session, ""), logs.StreamConversationsMax))
+	most := int(min(logs.StreamConversationsMax, max(int64(s.logs.FollowsLeft(who.Account)), streamConversationsMin), max(left, streamConversationsMin)))
+	count, err := s.countConversations(ctx, who, max(most, logs.QueryFree)+1)
 	if err != nil {
 		return Selection{}, err
 	}
@@ -71,7 +70,7 @@ func (s *Service) SelectConversations(ctx context.Context, session string, who d
 // RecentConversations lists the caller's most recently active conversations, at most
 // ConversationsMax.
 func (s *Service) RecentConversations(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
-	count, err := s.countConversations(ctx, who, beginTogether+1)
+	count, err := s.countConversations(ctx, who, logs.QueryFree+1)
 	if err != nil {
 		return nil, err
 	}
@@ -82,9 +81,9 @@ func (s *Service) RecentConversations(ctx context.Context, who ds.Caller) ([]ds.
 
 // activeConversations finds the most recently active of the caller's conversations among
 // those that it joined first and last, in proportion to most. count is the number of all of
-// them, or at least beginTogether+1.
+// them, or at least QueryFree+1.
 func (s *Service) activeConversations(ctx context.Context, who ds.Caller, most, count int) (list []ds.ConversationID, err error) {
-	turn, err := s.turnFor(ctx, who.Account, min(count, candidatesPerPlace*most))
+	turn, err := s.logs.TakeQuery(ctx, who.Account, min(count, candidatesPerPlace*most))
 	if err != nil {
 		return nil, err
 	}
@@ -105,32 +104,13 @@ func (s *Service) countConversations(ctx context.Context, who ds.Caller, most in
 	return count, err
 }
 
-// turnFor waits until a query over that many conversations may begin, and returns its turn.
-// Long queries take turns, so that many streams that begin at once leave the store and the
-// processors to others.
-func (s *Service) turnFor(ctx context.Context, who ds.AccountID, conversations int) (*Turn, error) {
-	if conversations <= beginTogether {
-		return nil, nil
-	}
-	return s.turnOf(ctx, s.beginnings, who)
-}
-
-// turnOf waits for one of few turns to use the store and a processor for long.
-func (s *Service) turnOf(ctx context.Context, t *turns, who ds.AccountID) (*Turn, error) {
-	turn, err := t.take(ctx, who, 1, func() {})
-	if err != nil {
-		return nil, ds.Unavailable(err)
-	}
-	return turn, nil
-}
-
 // FormerConversations lists conversations that the caller has left or was removed from, the
 // latest entered first, at most StreamConversationsMax: a resumed stream may have records left
 // to read in them.
 func (s *Service) FormerConversations(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
 	var list []ds.ConversationID
 	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		list, err = tx.Conversations.Former(who.Account, StreamConversationsMax)
+		list, err = tx.Conversations.Former(who.Account, logs.StreamConversationsMax)
 		return err
 	})
 	return list, err

@@ -8,6 +8,7 @@ import (
 	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -162,12 +163,12 @@ func (in Readdition) check(*action) error { return checkConversationID(in.Conver
 
 func (Readdition) limits() []string { return []string{limits.Readditions} }
 
-func (Readdition) may(*conversation, *action, int64) error { return nil }
+func (Readdition) may(*logs.Conversation, *action, int64) error { return nil }
 
-func (Readdition) judge(*conversation, *action) (verdict, error) {
+func (Readdition) judge(*logs.Conversation, *action) (verdict, error) {
 	return verdict{bytes: memberBytes}, nil
 }
 
-func (Readdition) do(c *conversation, a *action, _ verdict, nowMS int64) Result {
-	return Result{Record: c.note(ds.RequestEvent, ds.Request{By: a.who.Account, Wants: ds.WantsReaddition}, nowMS)}
+func (Readdition) do(c *logs.Conversation, a *action, _ verdict, nowMS int64) Result {
+	return Result{Record: c.Note(ds.RequestEvent, ds.Request{By: a.who.Account, Wants: ds.WantsReaddition}, nowMS)}
 }

@@ -10,6 +10,7 @@ import (
 	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
@@ -20,6 +21,16 @@ type world struct {
 	t       testing.TB
 	service *Service
 	store   *store.DB
+
+	logs      *logs.Engine
+	directory *directory.Service
+}
+
+// setup holds what tests change in a world.
+type setup struct {
+	Options
+	flushers     int
+	pollInterval time.Duration
 }
 
 // onBoth runs a test on SQLite and on PostgreSQL.
@@ -28,28 +39,44 @@ func onBoth(t *testing.T, test func(t *testing.T, url string)) {
 	t.Run("postgres", func(t *testing.T) { test(t, pgtest.URL(t)) })
 }
 
-func newWorld(t testing.TB, url string, change ...func(*Options)) *world {
+func newWorld(t testing.TB, url string, change ...func(*setup)) *world {
 	t.Helper()
 	return openWorld(t, store.Options{URL: url}, change...)
 }
 
-func openWorld(t testing.TB, at store.Options, change ...func(*Options)) *world {
+func openWorld(t testing.TB, at store.Options, change ...func(*setup)) *world {
 	t.Helper()
 	db, err := store.Open(context.Background(), at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Store: db, Limits: limits.New(nil, time.Now), PollInterval: 50 * time.Millisecond}
-	for _, c := range change {
-		c(&o)
-	}
-	w := &world{t: t, service: New(o), store: db}
+	w := startWorld(t, db, change...)
 	t.Cleanup(w.close)
 	return w
 }
 
+// startWorld runs a service over an open store.
+func startWorld(t testing.TB, db *store.DB, change ...func(*setup)) *world {
+	o := setup{Options: Options{Limits: limits.New(nil, time.Now), Now: time.Now}, pollInterval: 50 * time.Millisecond}
+	for _, c := range change {
+		c(&o)
+	}
+	w := &world{t: t, store: db}
+	w.logs = logs.New(logs.Options{Store: db, Now: o.Now, Flushers: o.flushers, PollInterval: o.pollInterval})
+	w.directory = directory.New(directory.Options{Store: db, Now: o.Now, Limits: o.Limits, OnlyMLS: false, Wake: w.logs.WakeAccount})
+	o.Store, o.Logs, o.Directory = db, w.logs, w.directory
+	w.service = New(o.Options)
+	return w
+}
+
+// stop ends the service, and leaves the store open.
+func (w *world) stop() error {
+	w.service.Close()
+	return w.logs.Close()
+}
+
 func (w *world) close() {
-	if err := w.service.Close(); err != nil {
+	if err := w.stop(); err != nil {
 		w.t.Error(err)
 	}
 	if err := w.store.Close(); err != nil {
@@ -81,7 +108,7 @@ func (w *world) read(account, id string, fromSeq int64) ([]ds.Record, *ds.Refusa
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	f := w.service.NewFollower(who(account))
+	f := w.logs.NewFollower(who(account))
 	defer f.Close()
 	if err := followFrom(ctx, f, ds.ConversationID(id), fromSeq); err != nil {
 		w.t.Fatal(err)
@@ -134,13 +161,13 @@ func (w *world) publish(who ds.Caller, texts ...string) error {
 	for _, text := range texts {
 		list = append(list, directory.Upload{Body: []byte(text), IsOpaque: true})
 	}
-	_, err := w.service.Directory().PublishKeyPackages(context.Background(), who, directory.Publication{Packages: list})
+	_, err := w.directory.PublishKeyPackages(context.Background(), who, directory.Publication{Packages: list})
 	return err
 }
 
 // claimed hands out a key package of ann to bob.
 func (w *world) claimed() ([]ds.KeyPackage, error) {
-	return w.service.Directory().ClaimKeyPackages(context.Background(), who("bob"), directory.Claim{Owners: []ds.AccountID{"ann"}, Count: 1})
+	return w.directory.ClaimKeyPackages(context.Background(), who("bob"), directory.Claim{Owners: []ds.AccountID{"ann"}, Count: 1})
 }
 
 // errOf returns the error of an operation whose result does not matter.
@@ -150,23 +177,25 @@ func errOf(_ Result, err error) error { return err }
 func recordIn(result Result, err error) (ds.Record, error) { return result.Record, err }
 
 // ruleFunc is a rule of a test's own.
-type ruleFunc func(c *conversation, nowMS int64) error
+type ruleFunc func(c *logs.Conversation, now time.Time) error
 
-func (f ruleFunc) decide(c *conversation, nowMS int64) error { return f(c, nowMS) }
+func (f ruleFunc) Decide(c *logs.Conversation, now time.Time) error { return f(c, now) }
+
+func (f ruleFunc) Ended(error) {}
 
 // try checks an operation alone and decides it over c.
-func (s *Service) try(c *conversation, who ds.Caller, op Op, nowMS int64) (Result, error) {
-	a := &action{service: s, op: op, who: who}
+func (s *Service) try(c *logs.Conversation, who ds.Caller, op Op, nowMS int64) (Result, error) {
+	a := &action{service: s, op: op, who: who, bill: &bill{}}
 	if err := op.check(a); err != nil {
 		return Result{}, err
 	}
-	err := a.decide(c, nowMS)
+	err := a.Decide(c, time.UnixMilli(nowMS))
 	return a.result, err
 }
 
 // followFrom follows a conversation, or with "" the account log, from a seq or with 0 from
 // the stored cursor.
-func followFrom(ctx context.Context, f *Follower, id ds.ConversationID, seq int64) error {
-	_, err := f.Follow(ctx, Start{Conversation: id, From: FromSeq(seq)})
+func followFrom(ctx context.Context, f *logs.Follower, id ds.ConversationID, seq int64) error {
+	_, err := f.Follow(ctx, logs.Start{Conversation: id, From: logs.FromSeq(seq)})
 	return err
 }

@@ -8,6 +8,8 @@ package directory
 import (
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
@@ -20,8 +22,6 @@ type Options struct {
 	Limits *limits.Limiter
 	// Wake wakes the readers of an account's log.
 	Wake func(ds.AccountID)
-	// Claimed counts claimed packages.
-	Claimed func(packages int)
 	// OnlyMLS refuses key packages that are not MLS ones.
 	OnlyMLS bool
 }
@@ -32,12 +32,16 @@ type Service struct {
 	now         func() time.Time
 	limits      *limits.Limiter
 	wake        func(ds.AccountID)
-	claimed     func(packages int)
+	claimed     prometheus.Counter // packages
 	onlyMLS     bool
 	generations generations
 }
 
 // New makes a directory over an open store.
 func New(o Options) *Service {
-	return &Service{store: o.Store, now: o.Now, limits: o.Limits, wake: o.Wake, claimed: o.Claimed, onlyMLS: o.OnlyMLS}
+	return &Service{store: o.Store, now: o.Now, limits: o.Limits, wake: o.Wake, onlyMLS: o.OnlyMLS,
+		claimed: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "waxwing", Name: "key_package_claims_total", Help: "Key packages handed out."})}
 }
+
+// Collectors lists the metrics for a registry.
+func (s *Service) Collectors() []prometheus.Collector { return []prometheus.Collector{s.claimed} }

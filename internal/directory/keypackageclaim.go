@@ -156,7 +156,7 @@ func (s *Service) claim(ctx context.Context, who ds.Caller, take func(*store.Tx)
 	for _, e := range events {
 		s.wake(e.Account)
 	}
-	s.claimed(len(list))
+	s.claimed.Add(float64(len(list)))
 	return list, nil
 }
 

@@ -48,7 +48,7 @@ func openWorld(t testing.TB, at store.Options, change ...func(*Options)) *world 
 		}
 	})
 	w := &world{t: t, store: db}
-	o := Options{Store: db, Now: time.Now, Limits: limits.New(nil, time.Now), Claimed: func(int) {}, Wake: func(account ds.AccountID) {
+	o := Options{Store: db, Now: time.Now, Limits: limits.New(nil, time.Now), Wake: func(account ds.AccountID) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.wakes = append(w.wakes, account)

@@ -16,10 +16,12 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/gatewayserver"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/internal/testsize"
@@ -61,9 +63,12 @@ func newBacklog(t *testing.T, url string) *backlog {
 	b.must(err)
 	t.Cleanup(auth.Close)
 	free := limits.New(nil, time.Now)
-	service := core.New(core.Options{Store: b.db, Limits: free, Revocations: auth})
-	t.Cleanup(func() { b.must(service.Close()) })
-	door := gatewayserver.New(gatewayserver.Options{Core: service, Limits: free, Identity: auth, PingMisses: 2,
+	engine := logs.New(logs.Options{Store: b.db, Revocations: auth})
+	t.Cleanup(func() { b.must(engine.Close()) })
+	devices := directory.New(directory.Options{Store: b.db, Now: time.Now, Limits: free, Wake: engine.WakeAccount})
+	service := core.New(core.Options{Store: b.db, Logs: engine, Directory: devices, Limits: free})
+	t.Cleanup(service.Close)
+	door := gatewayserver.New(gatewayserver.Options{Core: service, Logs: engine, Directory: devices, Limits: free, Identity: auth, PingMisses: 2,
 		ServiceDID: func() string { return backlogDID }, PublicURL: func() string { return "https://ds.example" }})
 	b.http = httptest.NewServer(door)
 	t.Cleanup(func() {
@@ -99,7 +104,7 @@ func (b *backlog) fill(n int) {
 				after.Pos, after.Seq = after.Pos+1, after.Seq+1
 				r := ds.Record{Log: ds.ConversationLog(backlogRoom), Pos: after.Pos, Seq: after.Seq, Kind: ds.App, Term: after.Term,
 					MessageID: ds.MessageID(fmt.Sprint("m", after.Seq)), CreatedMS: tx.NowMS(), Body: body}
-				r.Hash = core.ChainHash(after.Hash, &r)
+				r.Hash = logs.ChainHash(after.Hash, &r)
 				after.Hash = r.Hash
 				list = append(list, r)
 			}

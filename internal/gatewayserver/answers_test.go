@@ -12,8 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
 )
 
@@ -48,9 +48,9 @@ func (w *world) stored(name, conversation string) []string {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	f := w.core.NewFollower(ds.Caller{Account: ds.AccountID(w.person(name).did), Device: "reader"})
+	f := w.logs.NewFollower(ds.Caller{Account: ds.AccountID(w.person(name).did), Device: "reader"})
 	defer f.Close()
-	_, err := f.Follow(ctx, core.Start{Conversation: ds.ConversationID(conversation), From: core.FromSeq(1)})
+	_, err := f.Follow(ctx, logs.Start{Conversation: ds.ConversationID(conversation), From: logs.FromSeq(1)})
 	must(w.t, err)
 	var ids []string
 	for {

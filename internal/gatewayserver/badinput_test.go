@@ -194,9 +194,9 @@ func (w *badWorld) everything() string {
 	must(w.t, err)
 	conversations, _, err := w.core.Conversations(ctx, session.Caller, core.ListPlace{}, core.ConversationsMax)
 	must(w.t, err)
-	cursors, err := w.core.Cursors(ctx, session.Caller)
+	cursors, err := w.logs.Cursors(ctx, session.Caller)
 	must(w.t, err)
-	pool, err := w.core.Directory().PublishKeyPackages(ctx, session.Caller, directory.Publication{})
+	pool, err := w.directory.PublishKeyPackages(ctx, session.Caller, directory.Publication{})
 	must(w.t, err)
 	available := pool.Available
 	var sessions int

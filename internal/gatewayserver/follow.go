@@ -8,10 +8,10 @@ import (
 	"sync"
 
 	"waxwing.im/waxwing/api/gateway"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // follow starts the goroutine that writes what the follower reads, if it does not
@@ -30,7 +30,7 @@ func (c *socket) follow() {
 			}
 		}()
 		err := c.writePages()
-		if err == nil || c.ctx.Err() != nil || errors.Is(err, core.ErrClosed) {
+		if err == nil || c.ctx.Err() != nil || errors.Is(err, logs.ErrClosed) {
 			return
 		}
 		c.server.logger.Error("follow", "err", err)
@@ -60,7 +60,7 @@ func (c *socket) writePages() error {
 	}
 }
 
-func (c *socket) writePage(w *frameWriter, page *core.Page, did string) {
+func (c *socket) writePage(w *frameWriter, page *logs.Page, did string) {
 	if id := page.Log.Conversation(); id != "" {
 		event := newEventFrame(id, homeOf(page.Home, c.server.did()), did, c.session)
 		for i := range page.Records {
@@ -87,7 +87,7 @@ func (c *socket) writePage(w *frameWriter, page *core.Page, did string) {
 
 // endOfPage returns the body of the error by which a reader learns that its access to a
 // conversation has ended.
-func endOfPage(page *core.Page, reader identity.Session) *gateway.Error {
+func endOfPage(page *logs.Page, reader identity.Session) *gateway.Error {
 	_, body := refused(page.Ended)
 	if len(reader.Features) > 0 {
 		body.ConvID = string(page.Log.Conversation())
@@ -149,7 +149,7 @@ type frameWriter struct {
 var scratches = sync.Pool{New: func() any { return new([]byte) }}
 
 // event adds a record of a page, as all its readers share it where they do.
-func (w *frameWriter) event(event *eventFrame, page *core.Page, i int) {
+func (w *frameWriter) event(event *eventFrame, page *logs.Page, i int) {
 	if frame, isShared := event.shared(page, i); isShared {
 		w.add(frame)
 		return
@@ -208,8 +208,8 @@ const (
 	extendedEvent
 )
 
-// Each format needs a slot in core.Frames.
-const _ = uint(core.Formats - 1 - extendedEvent)
+// Each format needs a slot in logs.Frames.
+const _ = uint(logs.Formats - 1 - extendedEvent)
 
 func newEventFrame(id ds.ConversationID, home, did string, reader identity.Session) eventFrame {
 	format := plainEvent
@@ -224,7 +224,7 @@ func newEventFrame(id ds.ConversationID, home, did string, reader identity.Sessi
 }
 
 // shared returns the frame of a record from the tail cache, and whether there is one that fits.
-func (e *eventFrame) shared(page *core.Page, i int) ([]byte, bool) {
+func (e *eventFrame) shared(page *logs.Page, i int) ([]byte, bool) {
 	if page.Frames == nil || e.isTooLong(&page.Records[i]) {
 		return nil, false
 	}

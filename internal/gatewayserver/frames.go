@@ -10,6 +10,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // sessionKinds holds the handlers of a socket's first frame.
@@ -77,7 +78,7 @@ func (c *socket) subscribe(f gateway.Frame) (reply, error) {
 	if err := c.server.limits.Take(limits.Subscribes, c.session.ID); err != nil {
 		return reply{}, err
 	}
-	if _, err := c.follower.Follow(c.ctx, core.Start{Conversation: id, From: core.FromSeq(from)}); err != nil {
+	if _, err := c.follower.Follow(c.ctx, logs.Start{Conversation: id, From: logs.FromSeq(from)}); err != nil {
 		return reply{}, replayRefusal(endOfFollow(err))
 	}
 	c.follow()

@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // public registers an endpoint for callers without a session.
@@ -72,9 +72,9 @@ func query(s *Server, pattern string, handle func(ctx context.Context, who ident
 func bulky(s *Server, pattern string, bytes int64, handle func(ctx context.Context, who identity.Session, q url.Values) (any, error)) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		who, err := s.authenticate(r)
-		var turn *core.Turn
+		var turn *logs.Turn
 		if err == nil && bytes > 0 {
-			turn, err = s.core.TakeTurn(r.Context(), who.Account, bytes, cutter(w))
+			turn, err = s.logs.TakeTurn(r.Context(), who.Account, bytes, cutter(w))
 			defer turn.Release()
 		}
 		var out any
@@ -147,7 +147,7 @@ const answerBytesFree = 64 << 10
 
 // answerHeld writes an answer for an account, with the turn to hold it in memory; nil: it takes
 // one if the answer needs it.
-func (s *Server) answerHeld(w http.ResponseWriter, r *http.Request, who ds.AccountID, turn *core.Turn, out any, err error) {
+func (s *Server) answerHeld(w http.ResponseWriter, r *http.Request, who ds.AccountID, turn *logs.Turn, out any, err error) {
 	s.metrics.request(r.Pattern, err)
 	status := http.StatusOK
 	if err != nil {
@@ -171,7 +171,7 @@ func (s *Server) answerHeld(w http.ResponseWriter, r *http.Request, who ds.Accou
 	if turn != nil {
 		turn.Shrink(int64(len(data)))
 	} else if len(data) > answerBytesFree {
-		if turn, err = s.core.TakeTurn(r.Context(), who, int64(len(data)), cutter(w)); err != nil {
+		if turn, err = s.logs.TakeTurn(r.Context(), who, int64(len(data)), cutter(w)); err != nil {
 			s.answer(w, r, nil, err)
 			return
 		}

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // inboxKinds holds the handlers of the frames that may also be posted.
@@ -28,7 +28,7 @@ var inboxKinds = map[string]struct {
 
 // inbox handles the frames of a socket one by one, for clients that cannot hold a socket.
 type inbox struct {
-	core     *core.Service
+	logs     *logs.Engine
 	messages messages
 	reports  reports
 }
@@ -102,7 +102,7 @@ func (b inbox) postAck(ctx context.Context, who identity.Session, f gateway.Fram
 	if err != nil {
 		return nil, err
 	}
-	return &gateway.InboxAnswer{Status: "ok"}, b.core.AcknowledgeNow(ctx, who.Caller, id, in.Seq)
+	return &gateway.InboxAnswer{Status: "ok"}, b.logs.AcknowledgeNow(ctx, who.Caller, id, in.Seq)
 }
 
 func (b inbox) postDeviceAck(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
@@ -113,7 +113,7 @@ func (b inbox) postDeviceAck(ctx context.Context, who identity.Session, f gatewa
 	if err := checkDeviceAck(&in); err != nil {
 		return nil, err
 	}
-	return &gateway.InboxAnswer{Status: "ok"}, b.core.AcknowledgeDeviceNow(ctx, who.Caller, in.Pos)
+	return &gateway.InboxAnswer{Status: "ok"}, b.logs.AcknowledgeDeviceNow(ctx, who.Caller, in.Pos)
 }
 
 func (b inbox) postReport(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
@@ -138,10 +138,10 @@ func (b inbox) deviceEvents(ctx context.Context, who identity.Session, _ url.Val
 	}
 	ctx, cancel := context.WithTimeout(ctx, deviceEventsTimeout)
 	defer cancel()
-	follower := b.core.NewFollower(who.Caller)
+	follower := b.logs.NewFollower(who.Caller)
 	defer follower.Close()
 	follower.BodyMax = bodyBytesMax(who)
-	if _, err := follower.Follow(ctx, core.Start{}); err != nil { // the account log, from the cursor
+	if _, err := follower.Follow(ctx, logs.Start{}); err != nil { // the account log, from the cursor
 		return nil, err
 	}
 	out := &gateway.DeviceEvents{Events: []json.RawMessage{}}
@@ -174,7 +174,7 @@ var errNoDevice = ds.Refuse(ds.InvalidRequest, "the session has not the feature 
 // endOfFollow returns the end of a follower as a fault that may pass, and other errors as they
 // are.
 func endOfFollow(err error) error {
-	if errors.Is(err, core.ErrClosed) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, logs.ErrClosed) || errors.Is(err, context.DeadlineExceeded) {
 		return ds.Unavailable(err)
 	}
 	return err

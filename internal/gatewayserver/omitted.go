@@ -11,6 +11,7 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // frameBytesMax returns the most bytes that a session is sent in one frame (gateway
@@ -99,7 +100,7 @@ func (s *Server) record(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		whole, out, err = s.messages.wholeRecord(r.Context(), who, r, cutter(w))
 	}
-	var turn *core.Turn
+	var turn *logs.Turn
 	if whole != nil {
 		turn = whole.Turn
 		whole.Record.Body, whole.Welcome = nil, nil // out has them

@@ -4,13 +4,13 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // The id of an event holds the stream's position behind the event (gateway decision
 // 10): a version, the stream's name in 8 bytes and what has moved since the last of its
-// stored rows, as core.Position writes it, in base64url. So ids are exact at every event,
+// stored rows, as logs.Position writes it, in base64url. So ids are exact at every event,
 // on every node and after every crash, while the store is written to at most once a second.
 const (
 	idVersion    = 2
@@ -22,7 +22,7 @@ const (
 
 // appendID appends the id of a position; it returns false where the position
 // does not fit, and a row has to be stored first.
-func appendID(dst []byte, p *core.Position) ([]byte, bool) {
+func appendID(dst []byte, p *logs.Position) ([]byte, bool) {
 	raw := make([]byte, 0, idRawMax+16)
 	raw = binary.BigEndian.AppendUint64(append(raw, idVersion), uint64(p.ID()))
 	raw, ok := p.AppendMoves(raw, idRawMax-idHeadSize)
@@ -34,7 +34,7 @@ func appendID(dst []byte, p *core.Position) ([]byte, bool) {
 
 // eventID is a decoded id.
 type eventID struct {
-	stream core.StreamID
+	stream logs.StreamID
 	moves  []byte
 }
 
@@ -54,5 +54,5 @@ func parseID(text string) (eventID, error) {
 	case raw[0] != idVersion:
 		return eventID{}, errNotAnID
 	}
-	return eventID{core.StreamID(binary.BigEndian.Uint64(raw[1:])), raw[idHeadSize:]}, nil
+	return eventID{logs.StreamID(binary.BigEndian.Uint64(raw[1:])), raw[idHeadSize:]}, nil
 }

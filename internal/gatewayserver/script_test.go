@@ -103,7 +103,7 @@ func serverOption(t *testing.T, option string) func(*setup) {
 		case "record-senders":
 			s.core.RecordSenders = true
 		case "strict":
-			s.core.StrictKeyPackages = true
+			s.directory.OnlyMLS = true
 		case limits.Sends, limits.Subscribes, limits.SessionStarts, limits.KeyPackageFetches:
 			must(t, s.limits.Set(name+"="+value))
 		default:

@@ -5,7 +5,7 @@
 // endpoints are the lines of New, the frames those of the table in frames.go. A
 // socket has one goroutine that reads requests and answers them in order, except sends,
 // which a second one answers once they are durable (see answers); and, once it follows a
-// log, one that asks its core.Follower for pages and writes them. All write through the
+// log, one that asks its logs.Follower for pages and writes them. All write through the
 // same conn, which blocks: a slow reader is not read from, and holds no backlog in memory.
 // One watchdog checks the heartbeats, deadlines and stalled writes of all sockets.
 //
@@ -25,14 +25,18 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // Options holds the dependencies and settings of a Server.
 type Options struct {
-	Core *core.Service
+	Core      *core.Service
+	Logs      *logs.Engine
+	Directory *directory.Service
 	// Limits counts what callers do, at all doors and in core; nil for one with the published rates.
 	Limits   *limits.Limiter
 	Identity *identity.Authenticator
@@ -72,6 +76,7 @@ const (
 // Server is the door. It is safe for concurrent use.
 type Server struct {
 	core     *core.Service
+	logs     *logs.Engine
 	limits   *limits.Limiter
 	identity *identity.Authenticator
 	did      func() string
@@ -106,7 +111,7 @@ type Server struct {
 // New makes a Server and starts its watchdog. Shutdown ends both.
 func New(o Options) *Server {
 	s := &Server{
-		core: o.Core, limits: o.Limits, identity: o.Identity, did: o.ServiceDID, url: o.PublicURL,
+		core: o.Core, logs: o.Logs, limits: o.Limits, identity: o.Identity, did: o.ServiceDID, url: o.PublicURL,
 		logger:           o.Logger,
 		metrics:          newMetrics(o.Registerer),
 		mux:              http.NewServeMux(),
@@ -134,10 +139,10 @@ func New(o Options) *Server {
 		s.intake = doors.NewIntake()
 	}
 
-	s.sessions = sessions{s.core, s.identity, s.limits, s.metrics}
+	s.sessions = sessions{s.logs, o.Directory, s.identity, s.limits, s.metrics}
 	s.messages = messages{s.core, s.did}
 	s.reports = reports{s.core, s.limits, s.metrics}
-	rooms, packages := rooms{s.core, s.did}, keyPackages{s.core.Directory(), s.did}
+	rooms, packages := rooms{s.core, s.did}, keyPackages{o.Directory, s.did}
 
 	s.mux.HandleFunc("GET /healthz", s.healthz)
 	s.mux.HandleFunc("GET /v1/ws", s.serveSocket)
@@ -149,7 +154,7 @@ func New(o Options) *Server {
 	loose(s, "POST /v1/session/logout_all", s.sessions.logoutAll)
 	command(s, "POST /v1/session/revoke", s.sessions.revoke)
 	s.mux.HandleFunc("GET /v1/gateways/resolve", s.resolveGateway)
-	inbox{s.core, s.messages, s.reports}.register(s)
+	inbox{s.logs, s.messages, s.reports}.register(s)
 	s.mux.HandleFunc("GET /v1/records", s.record)
 	query(s, "GET /v1/conversations", rooms.conversations)
 	query(s, "GET /v1/rooms/members", rooms.members)

@@ -7,19 +7,20 @@ import (
 	"net/url"
 
 	"waxwing.im/waxwing/api/gateway"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // sessions starts, resumes, lists and ends sessions.
 type sessions struct {
-	core     *core.Service
-	identity *identity.Authenticator
-	limits   *limits.Limiter
-	metrics  *metrics
+	logs      *logs.Engine
+	directory *directory.Service
+	identity  *identity.Authenticator
+	limits    *limits.Limiter
+	metrics   *metrics
 }
 
 func (s *Server) startSession(r *http.Request, in *gateway.Start) (any, error) {
@@ -100,7 +101,7 @@ func (s sessions) takeAddress(limit, address string) error {
 
 // ready returns the answer to a start or a resume, with the device's cursors.
 func (s sessions) ready(ctx context.Context, ready identity.Ready) (*gateway.Ready, error) {
-	cursors, err := s.core.Cursors(ctx, ready.Caller)
+	cursors, err := s.logs.Cursors(ctx, ready.Caller)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +184,7 @@ func (s sessions) revoke(ctx context.Context, who identity.Session, in *gateway.
 	if err == nil && in.KeyPackages {
 		// Last: a lost device that publishes without pause uses up its limit of calls, and
 		// could otherwise delay its end.
-		_, err = s.core.Directory().PublishKeyPackages(ctx, ds.Caller{Account: who.Account, Device: selection.DeviceID}, directory.Publication{Revoke: true})
+		_, err = s.directory.PublishKeyPackages(ctx, ds.Caller{Account: who.Account, Device: selection.DeviceID}, directory.Publication{Revoke: true})
 	}
 	return &gateway.Revoked{Status: "ok", Revoked: int64(len(ids)), RevokedSessionIDs: ids}, err
 }

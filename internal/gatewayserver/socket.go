@@ -11,10 +11,10 @@ import (
 	"sync/atomic"
 
 	"waxwing.im/waxwing/api/gateway"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // socket is one WebSocket, from the upgrade to the end of its session.
@@ -40,7 +40,7 @@ type socket struct {
 	session     identity.Session
 	unnoted     *identity.Ready // written, but this has not been noted yet
 	detach      func()
-	follower    *core.Follower
+	follower    *logs.Follower
 	isFollowing bool           // the goroutine of follow runs
 	following   sync.WaitGroup // that goroutine and the one of answers
 }
@@ -96,7 +96,7 @@ func (c *socket) run() {
 		c.follower.Close()
 		c.detach()
 		flushed, stop := context.WithTimeout(context.WithoutCancel(c.ctx), doors.CloseTimeout)
-		if err := c.server.core.FlushCursors(flushed, c.session.AsDevice()); err != nil {
+		if err := c.server.logs.FlushCursors(flushed, c.session.AsDevice()); err != nil {
 			c.server.logger.Debug("flush cursors", "err", err) // a hint: the client sees some messages again
 		}
 		stop()
@@ -340,11 +340,11 @@ func (c *socket) begin(frame gateway.Frame) error {
 	if err := connections.Enter(account); err != nil {
 		return err
 	}
-	follower := c.server.core.NewFollower(ready.Caller)
+	follower := c.server.logs.NewFollower(ready.Caller)
 	follower.Former = ready.Has(gateway.FeatureDevice) // others expect the reference's refusal
 	follower.BodyMax, follower.Cut = bodyBytesMax(ready.Session), c.cutOff
 	if ready.Has(gateway.FeatureDevice) {
-		if _, err := follower.Follow(c.ctx, core.Start{}); err != nil { // the account log, from the cursor
+		if _, err := follower.Follow(c.ctx, logs.Start{}); err != nil { // the account log, from the cursor
 			follower.Close()
 			connections.Leave(account)
 			return endOfFollow(err)

@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // stream is one answer to GET /v1/sse: the events of a socket, for clients behind a network
@@ -22,7 +22,7 @@ import (
 type stream struct {
 	server   *Server
 	session  identity.Session
-	follower *core.Follower
+	follower *logs.Follower
 	detach   func()
 	ended    <-chan struct{} // of the session
 	ctx      context.Context
@@ -36,7 +36,7 @@ type stream struct {
 	all       bool              // new conversations are followed too
 	device    bool              // device events are sent
 	following map[ds.LogID]bool // conversations
-	position  *core.Position
+	position  *logs.Position
 	isRestart bool   // the id to resume from is unknown or too old
 	more      bool   // there are conversations that are not followed
 	items     []byte // not written yet
@@ -91,8 +91,8 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 		return nil, err
 	}
 	c := &stream{server: s, session: who, did: s.did(), all: q.all, device: q.device, following: map[ds.LogID]bool{},
-		position: s.core.NewPosition(who.Caller), isRestart: isRestart,
-		follower: s.core.NewFollower(who.Caller), detach: func() { s.connections.Leave(who.Account) }, nextPing: s.clock.Now() + s.streamPing.Milliseconds()}
+		position: s.logs.NewPosition(who.Caller), isRestart: isRestart,
+		follower: s.logs.NewFollower(who.Caller), detach: func() { s.connections.Leave(who.Account) }, nextPing: s.clock.Now() + s.streamPing.Milliseconds()}
 	c.ctx, c.cancel = context.WithCancel(r.Context())
 	c.follower.BodyMax, c.follower.Cut = bodyBytesMax(who), c.cut
 	if err := c.follow(q, resumed); err != nil {
@@ -115,7 +115,7 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 
 // resumedFrom returns the positions of the stream behind the event that the request names;
 // nil where it names none, or one that is not known any more.
-func (s *Server) resumedFrom(r *http.Request, who identity.Session) (resumed *core.Resumed, isRestart bool, err error) {
+func (s *Server) resumedFrom(r *http.Request, who identity.Session) (resumed *logs.Resumed, isRestart bool, err error) {
 	text := r.Header.Get("Last-Event-ID")
 	if text == "" {
 		return nil, false, nil
@@ -125,7 +125,7 @@ func (s *Server) resumedFrom(r *http.Request, who identity.Session) (resumed *co
 		return nil, false, err
 	}
 	if id.stream != 0 {
-		resumed, err = s.core.Resume(r.Context(), who.Caller, id.stream, id.moves)
+		resumed, err = s.logs.Resume(r.Context(), who.Caller, id.stream, id.moves)
 		if ds.CodeOf(err) == ds.InvalidRequest {
 			err = errNotAnID
 		}
@@ -135,14 +135,14 @@ func (s *Server) resumedFrom(r *http.Request, who identity.Session) (resumed *co
 
 // follow begins to read the logs of the stream. Where it is resumed, a conversation
 // that was lost since is omitted.
-func (c *stream) follow(q streamQuery, resumed *core.Resumed) error {
+func (c *stream) follow(q streamQuery, resumed *logs.Resumed) error {
 	if q.device || q.all {
 		// Before the list of conversations is read, so that none is missed in between.
-		log, start := ds.AccountLog(c.session.Account), core.Start{From: core.AtHead}
+		log, start := ds.AccountLog(c.session.Account), logs.Start{From: logs.AtHead}
 		if q.device {
-			start.From = core.Origin{} // the cursor
+			start.From = logs.Origin{} // the cursor
 			if next, _ := resumed.Of(log); next > 0 {
-				start.From = core.AfterPos(next - 1)
+				start.From = logs.AfterPos(next - 1)
 			}
 		}
 		begun, err := c.follower.Follow(c.ctx, start)
@@ -153,11 +153,11 @@ func (c *stream) follow(q streamQuery, resumed *core.Resumed) error {
 			c.position.Add(log, begun[0].Pos+1)
 		}
 	}
-	starts, named := make([]core.Start, 0, len(q.conversations)), map[ds.ConversationID]bool{}
+	starts, named := make([]logs.Start, 0, len(q.conversations)), map[ds.ConversationID]bool{}
 	for i, id := range q.conversations {
-		start := core.Start{Conversation: id, From: core.FromSeq(q.from(i))}
+		start := logs.Start{Conversation: id, From: logs.FromSeq(q.from(i))}
 		if next, _ := resumed.Of(ds.ConversationLog(id)); next > 0 {
-			start.From, start.MayBeLost = core.FromSeq(next), true
+			start.From, start.MayBeLost = logs.FromSeq(next), true
 		}
 		starts, named[id] = append(starts, start), true
 	}
@@ -173,10 +173,10 @@ func (c *stream) follow(q streamQuery, resumed *core.Resumed) error {
 		}
 		c.more = chosen.More
 		for _, id := range chosen.Conversations {
-			if !named[id] && len(starts) < core.StreamConversationsMax {
-				start := core.Start{Conversation: id, From: core.FromSeq(q.from(0)), MayBeLost: true, MayBePruned: true}
+			if !named[id] && len(starts) < logs.StreamConversationsMax {
+				start := logs.Start{Conversation: id, From: logs.FromSeq(q.from(0)), MayBeLost: true, MayBePruned: true}
 				if next, _ := resumed.Of(ds.ConversationLog(id)); next > 0 {
-					start.From = core.FromSeq(next)
+					start.From = logs.FromSeq(next)
 				}
 				starts = append(starts, start)
 			}
@@ -192,7 +192,7 @@ func (c *stream) follow(q streamQuery, resumed *core.Resumed) error {
 }
 
 // begin follows conversations and enters them into the position.
-func (c *stream) begin(starts []core.Start) error {
+func (c *stream) begin(starts []logs.Start) error {
 	begun, err := c.follower.Follow(c.ctx, starts...)
 	if err != nil {
 		return err
@@ -271,7 +271,7 @@ func (c *stream) run() {
 		case errors.Is(err, errStreamFull):
 			c.end(causeRenewed)
 			return
-		case c.ctx.Err() != nil, errors.Is(err, core.ErrClosed), errors.Is(err, errWrite):
+		case c.ctx.Err() != nil, errors.Is(err, logs.ErrClosed), errors.Is(err, errWrite):
 			return
 		default:
 			c.server.logger.Error("stream", "err", err)
@@ -311,7 +311,7 @@ var (
 	errWrite      = errors.New("the connection is broken")
 )
 
-func (c *stream) writePage(page *core.Page) error {
+func (c *stream) writePage(page *logs.Page) error {
 	var err error
 	if page.Log.Conversation() != "" {
 		err = c.writeConversation(page)
@@ -327,7 +327,7 @@ func (c *stream) writePage(page *core.Page) error {
 	return c.flush()
 }
 
-func (c *stream) writeConversation(page *core.Page) error {
+func (c *stream) writeConversation(page *logs.Page) error {
 	id := page.Log.Conversation()
 	event := newEventFrame(id, homeOf(page.Home, c.server.did()), c.did, c.session)
 	for i := range page.Records {
@@ -364,7 +364,7 @@ func (c *stream) writeConversation(page *core.Page) error {
 
 // lose removes a conversation, and ends the stream when it was the only one. Sessions with any
 // feature receive an error that names it.
-func (c *stream) lose(page *core.Page) error {
+func (c *stream) lose(page *logs.Page) error {
 	delete(c.following, page.Log)
 	if c.all { // the account may have been invited again already
 		if err := c.join(page.Log.Conversation()); err != nil || c.following[page.Log] {
@@ -380,7 +380,7 @@ func (c *stream) lose(page *core.Page) error {
 	return c.event(gateway.TypeError, endOfPage(page, c.session))
 }
 
-func (c *stream) writeDevice(page *core.Page) error {
+func (c *stream) writeDevice(page *logs.Page) error {
 	for i := range page.Records {
 		r, e := &page.Records[i], &page.Events[i]
 		if frameType, body := deviceEvent(r, e); c.device && frameType != "" {
@@ -402,14 +402,14 @@ func (c *stream) writeDevice(page *core.Page) error {
 // from where the stream was in it before, or else from the device's cursor.
 func (c *stream) join(id ds.ConversationID) error {
 	log := ds.ConversationLog(id)
-	if c.following[log] || len(c.following) >= core.StreamConversationsMax {
+	if c.following[log] || len(c.following) >= logs.StreamConversationsMax {
 		return nil
 	}
 	if c.position.IsFull() {
 		return errStreamFull
 	}
-	start := core.Start{Conversation: id, From: core.FromSeq(c.position.Of(log)), MayBeLost: true, MayBePruned: true}
-	return c.retry(func() error { return c.begin([]core.Start{start}) })
+	start := logs.Start{Conversation: id, From: logs.FromSeq(c.position.Of(log)), MayBeLost: true, MayBePruned: true}
+	return c.retry(func() error { return c.begin([]logs.Start{start}) })
 }
 
 // event adds a frame of ours as an item.

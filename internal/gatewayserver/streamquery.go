@@ -5,9 +5,9 @@ import (
 	"strconv"
 
 	"waxwing.im/waxwing/api/gateway"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // streamQuery holds the parameters of GET /v1/sse.
@@ -47,8 +47,8 @@ func parseStream(rawQuery string, who identity.Session) (streamQuery, error) {
 			return q, ds.Refuse(ds.InvalidRequest, "conv_id: named twice")
 		}
 		named[text] = true
-		if q.conversations = append(q.conversations, id); len(q.conversations) > core.StreamConversationsMax {
-			return q, ds.Refuse(ds.InvalidRequest, "conv_id: more than %d", core.StreamConversationsMax)
+		if q.conversations = append(q.conversations, id); len(q.conversations) > logs.StreamConversationsMax {
+			return q, ds.Refuse(ds.InvalidRequest, "conv_id: more than %d", logs.StreamConversationsMax)
 		}
 	}
 	if q.all, err = flagOf(values, "all"); err != nil {

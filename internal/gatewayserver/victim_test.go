@@ -16,13 +16,14 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // strangersRooms returns the number of rooms that a stranger makes around a victim: in the full
 // suite more than a stream follows.
 func strangersRooms() int {
 	if os.Getenv("WAXWING_FULL") != "" {
-		return core.StreamConversationsMax + 4
+		return logs.StreamConversationsMax + 4
 	}
 	return 100
 }
@@ -111,7 +112,7 @@ func TestVictimOfManyRooms(t *testing.T) {
 		send("friends", 2)
 		for _, e := range reading {
 			one, _ := e.next(t)
-			if count > core.StreamConversationsMax {
+			if count > logs.StreamConversationsMax {
 				if one.event != gateway.TypeStreamStarted || !strings.HasSuffix(one.data, `"body":{"more":true}}`) {
 					t.Errorf("the first item is %+v", one)
 				}

@@ -22,8 +22,10 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
@@ -49,14 +51,16 @@ var testTime = time.UnixMilli(1_800_000_000_123)
 
 // world is a door on a real listener over a real store.
 type world struct {
-	t      testing.TB
-	later  atomic.Int64 // ms that the clock has been moved
-	core   *core.Service
-	limits *limits.Limiter
-	server *Server
-	http   *httptest.Server
-	names  []string
-	people map[string]*person
+	t         testing.TB
+	later     atomic.Int64 // ms that the clock has been moved
+	core      *core.Service
+	logs      *logs.Engine
+	directory *directory.Service
+	limits    *limits.Limiter
+	server    *Server
+	http      *httptest.Server
+	names     []string
+	people    map[string]*person
 }
 
 // person is an account with one device, its last session and its socket.
@@ -70,9 +74,11 @@ type person struct {
 
 // setup holds the options that a test may change.
 type setup struct {
-	core   core.Options
-	limits limits.Rates
-	door   Options
+	core      core.Options
+	logs      logs.Options
+	directory directory.Options
+	limits    limits.Rates
+	door      Options
 }
 
 func newWorld(t testing.TB, change ...func(*setup)) *world {
@@ -108,7 +114,8 @@ func newHookedWorld(t testing.TB, url string, watch func(sql string, done bool),
 	must(t, rates.Set("all=off"))
 	s := setup{
 		limits: rates,
-		core:   core.Options{Store: db, Now: now, Revocations: auth, PollInterval: 50 * time.Millisecond},
+		core:   core.Options{Store: db, Now: now},
+		logs:   logs.Options{Store: db, Now: now, Revocations: auth, PollInterval: 50 * time.Millisecond},
 		door: Options{Identity: auth, PingMisses: 2,
 			ServiceDID: func() string { return testDID }, PublicURL: func() string { return "https://ds.example" }},
 	}
@@ -117,9 +124,14 @@ func newHookedWorld(t testing.TB, url string, watch func(sql string, done bool),
 	}
 	w.limits = limits.New(s.limits, w.now)
 	s.core.Limits, s.door.Limits = w.limits, w.limits
+	w.logs = logs.New(s.logs)
+	t.Cleanup(func() { must(t, w.logs.Close()) })
+	s.directory.Store, s.directory.Now, s.directory.Limits, s.directory.Wake = db, w.now, w.limits, w.logs.WakeAccount
+	w.directory = directory.New(s.directory)
+	s.core.Logs, s.core.Directory = w.logs, w.directory
 	w.core = core.New(s.core)
-	t.Cleanup(func() { must(t, w.core.Close()) })
-	s.door.Core = w.core
+	t.Cleanup(w.core.Close)
+	s.door.Core, s.door.Logs, s.door.Directory = w.core, w.logs, w.directory
 	w.server = New(s.door)
 	w.http = httptest.NewServer(w.server)
 	t.Cleanup(func() {

@@ -24,10 +24,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/gatewayserver"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/netguard"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/internal/xrpcserver"
@@ -57,6 +59,7 @@ type Server struct {
 	resolver *identity.Resolver
 	identity *identity.Authenticator
 	limits   *limits.Limiter
+	logs     *logs.Engine
 	core     *core.Service
 	gateway  *gatewayserver.Server
 	xrpc     *xrpcserver.Server
@@ -166,23 +169,26 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	if err := s.newIdentity(); err != nil {
 		return err
 	}
+	s.logs = logs.New(logs.Options{Store: s.store, Now: s.store.Now, Logger: s.logger, Revocations: s.identity})
+	devices := directory.New(directory.Options{Store: s.store, Now: s.store.Now, Limits: s.limits, Wake: s.logs.WakeAccount, OnlyMLS: s.config.Keypackages == "strict"})
 	s.core = core.New(core.Options{
-		Store: s.store, Now: s.store.Now, Logger: s.logger, Limits: s.limits,
-		RecordSenders: s.config.RecordSenders, StrictKeyPackages: s.config.Keypackages == "strict", MessageBytes: s.config.MessageBytes,
-		Revocations: s.identity,
+		Store: s.store, Logs: s.logs, Directory: devices, Now: s.store.Now, Logger: s.logger, Limits: s.limits,
+		RecordSenders: s.config.RecordSenders, MessageBytes: s.config.MessageBytes,
 	})
 	s.warnOfFewFiles()
 	s.metrics.MustRegister(s.store.Collectors()...)
+	s.metrics.MustRegister(s.logs.Collectors()...)
+	s.metrics.MustRegister(devices.Collectors()...)
 	s.metrics.MustRegister(s.core.Collectors()...)
 	arriving := doors.NewIntake()
 	s.gateway = gatewayserver.New(gatewayserver.Options{
-		Core: s.core, Limits: s.limits, Identity: s.identity, Logger: s.logger, Registerer: s.metrics,
+		Core: s.core, Logs: s.logs, Directory: devices, Limits: s.limits, Identity: s.identity, Logger: s.logger, Registerer: s.metrics,
 		ServiceDID: s.DID, PublicURL: func() string { return s.public },
 		PingInterval: s.config.PingInterval, PingMisses: s.config.PingMisses, TrustedProxies: proxies, Intake: arriving,
 		Heartbeat: s.config.Heartbeat,
 	})
 	s.xrpc = xrpcserver.New(xrpcserver.Options{
-		Core: s.core, Limits: s.limits, Identity: s.identity, Resolver: s.resolver, Logger: s.logger, Registerer: s.metrics,
+		Core: s.core, Logs: s.logs, Directory: devices, Limits: s.limits, Identity: s.identity, Resolver: s.resolver, Logger: s.logger, Registerer: s.metrics,
 		ServiceDID: s.DID, PublicURL: func() string { return s.public }, Sign: key.Sign, TrustedProxies: proxies, Intake: arriving,
 		Heartbeat: s.config.Heartbeat,
 	})
@@ -267,6 +273,9 @@ func (s *Server) shutdown(ctx context.Context) error {
 	ended.Wait()
 	if s.core != nil {
 		s.core.Close()
+	}
+	if s.logs != nil {
+		s.logs.Close()
 	}
 	if s.identity != nil {
 		s.identity.Close()

@@ -4,8 +4,8 @@ import (
 	"encoding/binary"
 	"math"
 
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // The 26 characters of a cursor of a stream of several conversations are followed, in the
@@ -13,7 +13,7 @@ import (
 //
 //	8 bytes of the stream's name; 0 or, if a part of the next record of a conversation was
 //	sent, 1 and the index of that one, and how many of its events (as uvarints); then what
-//	has moved since the last stored row, as core.Position writes it
+//	has moved since the last stored row, as logs.Position writes it
 //
 // So cursors are exact at every event, on every node and after every crash, while few
 // conversations move in a second: that is how often a row is stored. A cursor that has no
@@ -27,7 +27,7 @@ const (
 // places holds the position of a stream in its conversations, which have the same indexes in
 // position and in list.
 type places struct {
-	position *core.Position
+	position *logs.Position
 	list     []spot
 	partial  int // 1 and the index of the conversation with a skip, or 0
 }
@@ -90,7 +90,7 @@ func (p *places) appendRest(dst []byte) ([]byte, bool) {
 
 // placesCursor is a decoded cursor of several conversations.
 type placesCursor struct {
-	stream   core.StreamID
+	stream   logs.StreamID
 	pos, sub int64
 	check    uint16
 	partial  int // and skip: see places
@@ -109,7 +109,7 @@ func parsePlaces(text string) (placesCursor, bool) {
 	if err != nil || len(raw) < restNameLen || crockford.EncodeToString(raw) != text[cursorSize:] {
 		return c, false
 	}
-	c.stream = core.StreamID(binary.BigEndian.Uint64(raw))
+	c.stream = logs.StreamID(binary.BigEndian.Uint64(raw))
 	rest := raw[restNameLen:]
 	next := func() int {
 		n, size := binary.Uvarint(rest)
@@ -136,7 +136,7 @@ type earlierSpot struct {
 }
 
 // note adds the stored position of a conversation and reports whether there is one.
-func (e earlier) note(c placesCursor, stored *core.Resumed, id ds.ConversationID) bool {
+func (e earlier) note(c placesCursor, stored *logs.Resumed, id ds.ConversationID) bool {
 	next, i := stored.Of(ds.ConversationLog(id))
 	if next < 1 || next > cursorMaxNo {
 		return false

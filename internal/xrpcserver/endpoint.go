@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/xrpc"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // procedure registers an endpoint with a body, for callers with a token.
@@ -53,13 +53,13 @@ type room struct {
 	server *Server
 	who    ds.AccountID
 	cut    func() // ends the answer where it takes long and others wait
-	turn   *core.Turn
+	turn   *logs.Turn
 }
 
 // take waits until there is room for an answer of that many bytes.
 func (m *room) take(ctx context.Context, bytes int) (err error) {
 	if m.turn == nil {
-		m.turn, err = m.server.core.TakeTurn(ctx, m.who, int64(bytes), m.cut)
+		m.turn, err = m.server.logs.TakeTurn(ctx, m.who, int64(bytes), m.cut)
 	}
 	return err
 }

@@ -8,8 +8,8 @@ import (
 	"sync"
 
 	"waxwing.im/waxwing/api/xrpc"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // sharedEvent is an event that is encoded once for all its readers. The counter and the
@@ -162,14 +162,14 @@ func requestEvents(convo string, r *ds.Record) []xrpc.Event {
 }
 
 // eventOfAnnouncement returns the event of an announcement, which is not in any log.
-func (e encoder) eventOfAnnouncement(id ds.ConversationID, a *core.Announcement) []sharedEvent {
+func (e encoder) eventOfAnnouncement(id ds.ConversationID, a *logs.Announcement) []sharedEvent {
 	convo := string(id)
 	switch a.Kind {
-	case core.Typing:
+	case logs.Typing:
 		return e.share(nil, 0, &xrpc.TypingEvent{Cursor: noCursor, ConvoID: convo, DID: string(a.Account), IsTyping: a.IsTyping})
-	case core.Read:
+	case logs.Read:
 		return e.share(nil, 0, &xrpc.ReadEvent{Cursor: noCursor, ConvoID: convo, DID: string(a.Account), MessageID: string(a.MessageID), ReadAt: coarse(a.AtMS)})
-	case core.Ephemeral:
+	case logs.Ephemeral:
 		view := messageView(id, &ds.Record{Kind: ds.App, MessageID: a.MessageID, Epoch: a.Epoch, CreatedMS: a.AtMS, Body: a.Body})
 		if view.ID == "" {
 			view.ID = newULID(a.AtMS)

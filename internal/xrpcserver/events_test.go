@@ -10,6 +10,7 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/lexicons"
 	"waxwing.im/waxwing/mls"
@@ -149,13 +150,13 @@ func TestEventsOfAnnouncements(t *testing.T) {
 	w := newWorld(t)
 	ann := ds.AccountID(w.did("ann"))
 	for _, test := range []struct {
-		a             core.Announcement
+		a             logs.Announcement
 		unknown, A, B string
 	}{
-		{core.Announcement{Kind: core.Typing, IsTyping: true}, "typing ann true", "typing ann true", "typing ann true"},
-		{core.Announcement{Kind: core.Read, MessageID: "m1"}, "", "read ann m1", ""},
-		{core.Announcement{Kind: core.Read}, "", "read ann", ""},
-		{core.Announcement{Kind: core.Ephemeral, Body: []byte("hush")}, "ephemeral hush", "ephemeral hush", "ephemeral hush"},
+		{logs.Announcement{Kind: logs.Typing, IsTyping: true}, "typing ann true", "typing ann true", "typing ann true"},
+		{logs.Announcement{Kind: logs.Read, MessageID: "m1"}, "", "read ann m1", ""},
+		{logs.Announcement{Kind: logs.Read}, "", "read ann", ""},
+		{logs.Announcement{Kind: logs.Ephemeral, Body: []byte("hush")}, "ephemeral hush", "ephemeral hush", "ephemeral hush"},
 	} {
 		test.a.Account, test.a.AtMS = ann, 1_800_000_001_999
 		unknown, a, b := w.forms(w.server.subscriptions.eventOfAnnouncement("c1", &test.a))

@@ -17,6 +17,7 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/lexicons"
 	"waxwing.im/waxwing/mls"
 )
@@ -153,12 +154,12 @@ func TestDoorsShareConversations(t *testing.T) {
 			t.Errorf("by XRPC: %+v", list)
 		}
 		same(t, "newEpoch", epochOf(pb.change("commit", object{"commit": blob((&party{bob, ann.id, pending.Group()}).commit(mls.CommitOptions{}).Message())})), 3)
-		f := w.core.NewFollower(device)
+		f := w.logs.NewFollower(device)
 		defer f.Close()
-		_, err = f.Follow(ctx, core.Start{Conversation: id, From: core.FromSeq(1)})
+		_, err = f.Follow(ctx, logs.Start{Conversation: id, From: logs.FromSeq(1)})
 		must(t, err)
 		var kinds []ds.Kind
-		for page := (core.Page{}); !page.CaughtUp; {
+		for page := (logs.Page{}); !page.CaughtUp; {
 			page, err = f.Next(ctx)
 			must(t, err)
 			for _, r := range page.Records {

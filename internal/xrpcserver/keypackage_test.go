@@ -397,7 +397,7 @@ func TestOnePool(t *testing.T) {
 		ctx := context.Background()
 		desk := ds.Caller{Account: ds.AccountID(w.did("ann")), Device: "desk"}
 		ours := w.phone("ann").pack()
-		_, err := w.core.Directory().PublishKeyPackages(ctx, desk, directory.Publication{Packages: []directory.Upload{{Body: []byte("opaque"), IsOpaque: true}, {Body: ours.Message()}}})
+		_, err := w.directory.PublishKeyPackages(ctx, desk, directory.Publication{Packages: []directory.Upload{{Body: []byte("opaque"), IsOpaque: true}, {Body: ours.Message()}}})
 		must(t, err)
 		xrpcs := w.phone("ann")
 		k := xrpcs.pack()
@@ -405,7 +405,7 @@ func TestOnePool(t *testing.T) {
 		out := w.fetched("bob", "", "ann")
 		same(t, "one of each", len(out.KeyPackages), 2)
 		w.publish("ann", nil, xrpcs.pack())
-		list, err := w.core.Directory().ClaimKeyPackages(ctx, ds.Caller{Account: "bob", Device: "b"}, directory.Claim{Owners: []ds.AccountID{desk.Account}, PerDevice: true})
+		list, err := w.directory.ClaimKeyPackages(ctx, ds.Caller{Account: "bob", Device: "b"}, directory.Claim{Owners: []ds.AccountID{desk.Account}, PerDevice: true})
 		must(t, err)
 		same(t, "claimed by the gateway's", len(list), 2) // the opaque one too
 		for _, p := range list {

@@ -8,18 +8,19 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // announceMessage announces a message that is not stored. A message without an id is given
 // one when it is encoded. It returns the cursor of the event.
 func (m messages) announceMessage(ctx context.Context, who ds.Caller, id ds.ConversationID, message ds.MessageID, body []byte, epoch int64) (string, error) {
-	a, err := m.core.AnnounceAt(ctx, who, id, core.Announcement{Kind: core.Ephemeral, MessageID: message, Body: body, Epoch: epoch})
+	a, err := m.core.AnnounceAt(ctx, who, id, logs.Announcement{Kind: logs.Ephemeral, MessageID: message, Body: body, Epoch: epoch})
 	return formatCursor(id, a.Pos, a.AtMS), err
 }
 
 // announceTyping announces that the caller types.
 func (m messages) announceTyping(ctx context.Context, who ds.Caller, id ds.ConversationID) error {
-	return m.core.Announce(ctx, who, id, core.Announcement{Kind: core.Typing, IsTyping: true})
+	return m.core.Announce(ctx, who, id, logs.Announcement{Kind: logs.Typing, IsTyping: true})
 }
 
 // updateCursor stores the caller's read mark and, with messageId or markRead, announces it.
@@ -44,7 +45,7 @@ func (m messages) updateCursor(ctx context.Context, who ds.Caller, in *xrpc.Upda
 	}
 	out := &xrpc.UpdateCursorOutput{UpdatedAt: xrpc.TimeMS(m.core.Now())}
 	if isReceipt {
-		a, err := m.core.AnnounceAt(ctx, who, id, core.Announcement{Kind: core.Read, MessageID: mark.MessageID})
+		a, err := m.core.AnnounceAt(ctx, who, id, logs.Announcement{Kind: logs.Read, MessageID: mark.MessageID})
 		if err != nil {
 			return nil, err
 		}

@@ -15,7 +15,7 @@ import (
 // read returns a person's read mark in a conversation.
 func (w *world) read(name, convo string) int64 {
 	w.t.Helper()
-	cursors, err := w.core.Cursors(context.Background(), w.caller(name))
+	cursors, err := w.logs.Cursors(context.Background(), w.caller(name))
 	must(w.t, err)
 	for _, c := range cursors {
 		if c.Log == ds.ConversationLog(ds.ConversationID(convo)) {

@@ -20,15 +20,19 @@ import (
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/lexicons"
 )
 
 // Options holds the dependencies and settings of a Server.
 type Options struct {
-	Core *core.Service
+	Core      *core.Service
+	Logs      *logs.Engine
+	Directory *directory.Service
 	// Limits counts what callers do, at all doors and in core; nil for one with the published rates.
 	Limits   *limits.Limiter
 	Identity *identity.Authenticator
@@ -54,6 +58,7 @@ type Options struct {
 // Server is the door. It is safe for concurrent use.
 type Server struct {
 	core     *core.Service
+	logs     *logs.Engine
 	limits   *limits.Limiter
 	identity *identity.Authenticator
 	url      func() string
@@ -71,6 +76,7 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		core:     o.Core,
+		logs:     o.Logs,
 		limits:   o.Limits,
 		identity: o.Identity,
 		url:      o.PublicURL,
@@ -94,16 +100,16 @@ func New(o Options) *Server {
 	if o.Resolver != nil {
 		services = identity.NewDeliveryServices(o.Resolver)
 	}
-	s.subscriptions = newSubscriptions(s, o.Heartbeat, o.PongTimeout)
+	s.subscriptions = newSubscriptions(s, o.Directory, o.Heartbeat, o.PongTimeout)
 
 	for _, noun := range []interface{ register(*Server) }{
-		devices{s.core, s.core.Directory()},
-		keyPackages{s.core.Directory()},
+		devices{s.core, o.Directory},
+		keyPackages{o.Directory},
 		conversations{s.core, o.ServiceDID},
 		members{s.core},
 		settings{s.core},
 		messages{s.core},
-		groups{s.core, s.core.Directory(), o.ServiceDID, o.Sign},
+		groups{s.core, o.Directory, o.ServiceDID, o.Sign},
 		deliveries{s.core, o.ServiceDID, o.PublicURL, services},
 		s.subscriptions,
 		invites{s.identity, s.proxies},

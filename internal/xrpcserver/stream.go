@@ -13,6 +13,7 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // output is the connection of a stream, in one of its two forms.
@@ -29,14 +30,14 @@ type output interface {
 	check(now int64)
 }
 
-// stream is one subscription: the loop that asks a core.Follower for pages and sends
+// stream is one subscription: the loop that asks a logs.Follower for pages and sends
 // their records as events. A slow reader holds no backlog in memory: its loop asks for no
 // more, and later reads from the store.
 type stream struct {
 	subscriptions *subscriptions
 	who           ds.Caller
 	generation    xrpc.Generation
-	follower      *core.Follower
+	follower      *logs.Follower
 	ctx           context.Context
 	cancel        context.CancelFunc
 	isAll         bool // new conversations are followed too
@@ -51,7 +52,7 @@ type stream struct {
 	places    places
 	reset     []ds.ConversationID // with events lost since the cursor
 	isLost    bool                // the cursor as a whole is unknown
-	held      []core.Page         // that wait for the rest of the record of which a part was sent
+	held      []logs.Page         // that wait for the rest of the record of which a part was sent
 	rest      []byte              // of the last cursor with an exact one
 	cursor    []byte              // scratch
 }
@@ -82,8 +83,8 @@ const (
 // openStream follows the conversations of a subscription from a cursor or, without one, from
 // now on.
 func (s *subscriptions) openStream(ctx context.Context, pass core.Pass, cursor string) (*stream, error) {
-	c := &stream{places: places{position: s.core.NewPosition(pass.Who)},
-		subscriptions: s, who: pass.Who, generation: xrpc.Generation(pass.Generation), follower: s.core.NewFollower(pass.Who),
+	c := &stream{places: places{position: s.logs.NewPosition(pass.Who)},
+		subscriptions: s, who: pass.Who, generation: xrpc.Generation(pass.Generation), follower: s.logs.NewFollower(pass.Who),
 		isAll: len(pass.Conversations) == 0, isSingle: len(pass.Conversations) == 1, following: map[ds.ConversationID]bool{}}
 	c.follower.Former, c.follower.Listens, c.follower.Cut = true, true, c.cutOff
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
@@ -127,7 +128,7 @@ func (c *stream) follow(ids []ds.ConversationID, cursor string) error {
 	var err error
 	if c.isAll {
 		// Before the list of conversations is read, so that none is missed in between.
-		if _, err := c.follower.Follow(c.ctx, core.Start{From: core.AtHead}); err != nil {
+		if _, err := c.follower.Follow(c.ctx, logs.Start{From: logs.AtHead}); err != nil {
 			return err
 		}
 		ids, old, err = c.selection(cursor)
@@ -138,17 +139,17 @@ func (c *stream) follow(ids []ds.ConversationID, cursor string) error {
 		return err
 	}
 	c.isLost = cursor != "" && old == nil
-	list := make([]core.Start, 0, len(ids))
+	list := make([]logs.Start, 0, len(ids))
 	for _, id := range ids {
-		start := core.Start{Conversation: id, From: core.AtHead, MayBeLost: !c.isSingle}
+		start := logs.Start{Conversation: id, From: logs.AtHead, MayBeLost: !c.isSingle}
 		at, isOld := old[id]
 		switch {
 		case isOld:
-			start.From = core.AfterPos(at.pos)
+			start.From = logs.AfterPos(at.pos)
 		case old != nil && c.isAll && c.more:
 			c.reset = append(c.reset, id) // it was entered since, or was not followed
 		case old != nil && c.isAll:
-			start.From = core.AtJoin
+			start.From = logs.AtJoin
 		}
 		if list = append(list, start); at.skip > 0 {
 			// Read first, since the others wait for the rest of its record.
@@ -184,7 +185,7 @@ func (c *stream) selection(cursor string) (ids []ds.ConversationID, old earlier,
 	}
 	parsed, _ := parsePlaces(cursor)
 	for _, id := range former {
-		if len(ids) < core.StreamConversationsMax && old.note(parsed, stored, id) {
+		if len(ids) < logs.StreamConversationsMax && old.note(parsed, stored, id) {
 			ids = append(ids, id)
 		}
 	}
@@ -193,7 +194,7 @@ func (c *stream) selection(cursor string) (ids []ds.ConversationID, old earlier,
 
 // resumed returns the positions of a cursor in these conversations; nil for an unknown
 // cursor.
-func (c *stream) resumed(ids []ds.ConversationID, cursor string) (earlier, *core.Resumed, error) {
+func (c *stream) resumed(ids []ds.ConversationID, cursor string) (earlier, *logs.Resumed, error) {
 	old := earlier{}
 	if c.isSingle {
 		if pos, sub, ok := parseCursor(ids[0], cursor); ok {
@@ -209,7 +210,7 @@ func (c *stream) resumed(ids []ds.ConversationID, cursor string) (earlier, *core
 	if !ok {
 		return nil, nil, nil
 	}
-	stored, err := c.subscriptions.core.Resume(c.ctx, c.who, parsed.stream, parsed.moves)
+	stored, err := c.subscriptions.logs.Resume(c.ctx, c.who, parsed.stream, parsed.moves)
 	if ds.CodeOf(err) != "" || err == nil && stored == nil {
 		return nil, nil, nil
 	}
@@ -223,7 +224,7 @@ func (c *stream) resumed(ids []ds.ConversationID, cursor string) (earlier, *core
 }
 
 // begin follows conversations and enters them into the places.
-func (c *stream) begin(list []core.Start, old earlier) error {
+func (c *stream) begin(list []logs.Start, old earlier) error {
 	begun, err := c.follower.Follow(c.ctx, list...)
 	if err != nil {
 		return err
@@ -263,7 +264,7 @@ func (c *stream) run() {
 	}()
 	err := c.write(c.tellReset)
 	for err == nil {
-		var page core.Page
+		var page logs.Page
 		if page, err = c.follower.Next(c.ctx); err == nil {
 			err = c.write(func() error { return c.page(&page) })
 		}
@@ -272,7 +273,7 @@ func (c *stream) run() {
 	case errors.Is(err, errLost):
 		c.end(causeLost)
 		_ = c.write(func() error { return c.out.fail(refuseLost.Name, refuseLost.Message) })
-	case errors.Is(err, errFull), c.subscriptions.ctx.Err() != nil, errors.Is(err, core.ErrClosed):
+	case errors.Is(err, errFull), c.subscriptions.ctx.Err() != nil, errors.Is(err, logs.ErrClosed):
 		c.end(causeShutdown)
 	case errors.Is(err, errWrite):
 		c.end(causeStalled)
@@ -332,7 +333,7 @@ func (c *stream) info(id ds.ConversationID, event *xrpc.InfoEvent) error {
 	return c.send(&shared[0], 0, 0, now)
 }
 
-func (c *stream) page(page *core.Page) error {
+func (c *stream) page(page *logs.Page) error {
 	id := page.Log.Conversation()
 	if id == "" {
 		return c.account(page)
@@ -357,7 +358,7 @@ func (c *stream) page(page *core.Page) error {
 }
 
 // pageOf sends a page of a conversation.
-func (c *stream) pageOf(i int, page *core.Page) error {
+func (c *stream) pageOf(i int, page *logs.Page) error {
 	id := c.places.list[i].id
 	for n := range page.Announcements {
 		a := &page.Announcements[n]
@@ -367,7 +368,7 @@ func (c *stream) pageOf(i int, page *core.Page) error {
 		}
 	}
 	for n := range page.Records {
-		var frames *core.Frames
+		var frames *logs.Frames
 		if page.Frames != nil {
 			frames = page.Frames[n]
 		}
@@ -398,7 +399,7 @@ func (c *stream) passing(i int, atMS int64, events []sharedEvent) error {
 }
 
 // record sends the events of a record. The cursor of the last one is behind the record.
-func (c *stream) record(i int, r *ds.Record, frames *core.Frames) error {
+func (c *stream) record(i int, r *ds.Record, frames *logs.Frames) error {
 	at := &c.places.list[i]
 	id, skip, check := at.id, at.skip, at.check
 	events := frames.Value(func() any { return c.subscriptions.eventsOf(id, r) }).([]sharedEvent)
@@ -462,7 +463,7 @@ func (c *stream) restNow() []byte {
 
 // account follows the conversations that the account has entered according to a page of its
 // log.
-func (c *stream) account(page *core.Page) error {
+func (c *stream) account(page *logs.Page) error {
 	for n := range page.Records {
 		e := &page.Events[n]
 		if page.Records[n].Kind == ds.MembersEvent && slices.Contains(e.Add, c.who.Account) {
@@ -477,18 +478,18 @@ func (c *stream) account(page *core.Page) error {
 // join follows a conversation from the record with which the account entered it, or from the
 // stream's position in it.
 func (c *stream) join(id ds.ConversationID) error {
-	if c.following[id] || len(c.following) >= core.StreamConversationsMax {
+	if c.following[id] || len(c.following) >= logs.StreamConversationsMax {
 		return nil
 	}
 	if c.places.position.IsFull() {
 		return errFull
 	}
-	start := core.Start{Conversation: id, From: core.AtJoin, MayBeLost: true}
+	start := logs.Start{Conversation: id, From: logs.AtJoin, MayBeLost: true}
 	if i, ok := c.places.index(id); ok {
-		start.From = core.AfterPos(c.places.pos(i))
+		start.From = logs.AfterPos(c.places.pos(i))
 	}
 	for wait := joinRetryMin; ; wait = min(2*wait, joinRetryMax) {
-		err := c.begin([]core.Start{start}, nil)
+		err := c.begin([]logs.Start{start}, nil)
 		if !ds.IsUnavailable(err) || c.ctx.Err() != nil {
 			return err
 		}

@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/xrpc"
-	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 const (
@@ -209,7 +209,7 @@ func (k *socket) typing(id ds.ConversationID, isTyping bool) {
 	if !isFollowed {
 		return
 	}
-	if err := k.subscriptions.core.Announce(k.ctx, k.who, id, core.Announcement{Kind: core.Typing, IsTyping: isTyping}); err != nil && ds.CodeOf(err) == "" {
+	if err := k.subscriptions.core.Announce(k.ctx, k.who, id, logs.Announcement{Kind: logs.Typing, IsTyping: isTyping}); err != nil && ds.CodeOf(err) == "" {
 		k.subscriptions.logger.Debug("typing", "err", err) // state: the client repeats it
 	}
 }

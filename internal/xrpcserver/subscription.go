@@ -11,17 +11,21 @@ import (
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 // subscriptions holds the methods by which clients receive events, and the open streams.
 type subscriptions struct {
 	encoder
-	server  *Server // authenticates requests, and answers those that open no stream
-	core    *core.Service
-	metrics *metrics
+	server    *Server // authenticates requests, and answers those that open no stream
+	core      *core.Service
+	logs      *logs.Engine
+	directory *directory.Service
+	metrics   *metrics
 
 	heartbeat, pongTimeout time.Duration
 	silenceMax             int64        // ms; the watchdog looks late, so it is less than the heartbeat
@@ -35,11 +39,13 @@ type subscriptions struct {
 }
 
 // newSubscriptions makes the subscriptions of a server; watch starts their watchdog.
-func newSubscriptions(s *Server, heartbeat, pong time.Duration) *subscriptions {
+func newSubscriptions(s *Server, directory *directory.Service, heartbeat, pong time.Duration) *subscriptions {
 	n := &subscriptions{
 		encoder:     encoder{s.logger},
 		server:      s,
 		core:        s.core,
+		logs:        s.logs,
+		directory:   directory,
 		metrics:     s.metrics,
 		heartbeat:   cmp.Or(heartbeat, heartbeatDefault),
 		pongTimeout: cmp.Or(pong, pongTimeout),
@@ -163,7 +169,7 @@ func (s *subscriptions) authorize(r *http.Request, nsid string, in *xrpc.Subscri
 		if in.ConvoID != "" {
 			pass.Conversations = []ds.ConversationID{ds.ConversationID(in.ConvoID)}
 		}
-		pass.Generation, err = s.core.Directory().RememberedGeneration(r.Context(), who.Account)
+		pass.Generation, err = s.directory.RememberedGeneration(r.Context(), who.Account)
 		return pass, err
 	}
 	if address := s.server.proxies.AddressOf(r); address != "" {

@@ -15,6 +15,7 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 )
 
 func isTyping(is bool) *bool { return &is }
@@ -29,14 +30,14 @@ func TestAnnouncements(t *testing.T) {
 		ann.tell(xrpc.ClientTyping, xrpc.ClientFrame{ConvoID: "c1", IsTyping: isTyping(true)})
 		ben.expect("typing ann true")
 		cid.expect("typing ann true")
-		must(t, w.core.Announce(context.Background(), w.as("cid"), "c1", core.Announcement{Kind: core.Read, MessageID: "m1"}))
-		must(t, w.core.Announce(context.Background(), w.as("ann"), "c1", core.Announcement{Kind: core.Ephemeral, Body: []byte("hush")}))
+		must(t, w.core.Announce(context.Background(), w.as("cid"), "c1", logs.Announcement{Kind: logs.Read, MessageID: "m1"}))
+		must(t, w.core.Announce(context.Background(), w.as("ann"), "c1", logs.Announcement{Kind: logs.Ephemeral, Body: []byte("hush")}))
 		ben.expect("read cid m1", "ephemeral hush")
 		cid.expect("ephemeral hush") // B knows no readEvent
 		ann.expect("ephemeral hush") // its own typing is not sent to it
 
 		// A stranger's typing is not announced, and a stranger receives none.
-		if err := w.core.Announce(context.Background(), w.as("eve"), "c1", core.Announcement{Kind: core.Typing}); ds.CodeOf(err) != ds.Forbidden {
+		if err := w.core.Announce(context.Background(), w.as("eve"), "c1", logs.Announcement{Kind: logs.Typing}); ds.CodeOf(err) != ds.Forbidden {
 			t.Errorf("a stranger announces: %v", err)
 		}
 		eve.tell(xrpc.ClientTyping, xrpc.ClientFrame{ConvoID: "c1", IsTyping: isTyping(true)})
@@ -44,7 +45,7 @@ func TestAnnouncements(t *testing.T) {
 		eve.expect("info alive heartbeat")
 		// Who was removed hears nothing behind that, and is not heard.
 		must(t, errOf(w.core.Apply(context.Background(), w.as("ann"), core.Remove{ConversationID: "c1", Accounts: w.accounts("cid")})))
-		must(t, w.core.Announce(context.Background(), w.as("ann"), "c1", core.Announcement{Kind: core.Ephemeral, Body: []byte("for two")}))
+		must(t, w.core.Announce(context.Background(), w.as("ann"), "c1", logs.Announcement{Kind: logs.Ephemeral, Body: []byte("for two")}))
 		cid.expect("change removed cid")
 		cid.tell(xrpc.ClientTyping, xrpc.ClientFrame{ConvoID: "c1", IsTyping: isTyping(true)})
 		cid.tell(xrpc.ClientPing, xrpc.ClientFrame{})
@@ -156,7 +157,7 @@ func FuzzClientFrame(f *testing.F) {
 // the same again.
 func FuzzPlaces(f *testing.F) {
 	w := newWorld(f)
-	p := &places{position: w.core.NewPosition(w.as("ann"))}
+	p := &places{position: w.logs.NewPosition(w.as("ann"))}
 	p.add("c1", 1)
 	p.add("c2", 2)
 	must(f, p.position.Open(context.Background()))

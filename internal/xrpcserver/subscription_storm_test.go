@@ -18,6 +18,7 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -62,7 +63,7 @@ func (w *world) live(id string, n int, random *rand.Rand) {
 		case 4:
 			err = errOf(w.core.Apply(ctx, ann, core.Readdition{ConversationID: conversation}))
 		case 5:
-			err = w.core.Announce(ctx, ann, conversation, core.Announcement{Kind: core.Ephemeral, Body: []byte("x")})
+			err = w.core.Announce(ctx, ann, conversation, logs.Announcement{Kind: logs.Ephemeral, Body: []byte("x")})
 		default:
 			w.say("ann", id, fmt.Sprint("m", i))
 		}
@@ -270,7 +271,7 @@ func TestSlowReader(t *testing.T) {
 	for i := range slowCount {
 		_, err := w.core.Apply(context.Background(), w.as("ann"), core.Send{ConversationID: "c1", ID: ds.MessageID(fmt.Sprint("m", i)), Body: body, Encoding: ds.Binary})
 		must(t, err)
-		must(t, w.core.Announce(context.Background(), w.as("ann"), "c1", core.Announcement{Kind: core.Typing, IsTyping: true})) // may be missed
+		must(t, w.core.Announce(context.Background(), w.as("ann"), "c1", logs.Announcement{Kind: logs.Typing, IsTyping: true})) // may be missed
 		quick.expect(fmt.Sprintf("app m%d %d", i, i+1))
 	}
 	for i := 0; i < slowCount; {

@@ -92,7 +92,7 @@ func (w *world) subscribeBy(o *websocket.DialOptions, name, cursor string, ids .
 	w.t.Helper()
 	ws, _, err := w.dial(params("ticket", w.ticket(name, ids...), "cursor", cursor).Encode(), o)
 	must(w.t, err)
-	generation, err := w.core.Directory().RememberedGeneration(context.Background(), w.as(name).Account)
+	generation, err := w.directory.RememberedGeneration(context.Background(), w.as(name).Account)
 	must(w.t, err)
 	sets := map[xrpc.Generation][]lexicons.Set{xrpc.GenerationA: {lexicons.A}, xrpc.GenerationB: {lexicons.B}, xrpc.GenerationUnknown: {lexicons.A, lexicons.B}}
 	return &subscriber{w: w, ws: ws, sets: sets[xrpc.Generation(generation)], last: map[string]string{}}

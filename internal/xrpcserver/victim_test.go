@@ -13,6 +13,7 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -20,7 +21,7 @@ import (
 // suite more than a stream follows.
 func strangersRooms() int {
 	if os.Getenv("WAXWING_FULL") != "" {
-		return core.StreamConversationsMax + 4
+		return logs.StreamConversationsMax + 4
 	}
 	return 100
 }

@@ -22,8 +22,10 @@ import (
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/lexicons"
@@ -49,13 +51,15 @@ var testTime = time.UnixMilli(1_800_000_000_123)
 
 // world is a door on a real listener over a real store.
 type world struct {
-	t      testing.TB
-	later  atomic.Int64 // ms that the clock has been moved
-	store  *store.DB
-	core   *core.Service
-	limits *limits.Limiter
-	server *Server
-	http   *httptest.Server
+	t         testing.TB
+	later     atomic.Int64 // ms that the clock has been moved
+	store     *store.DB
+	core      *core.Service
+	logs      *logs.Engine
+	directory *directory.Service
+	limits    *limits.Limiter
+	server    *Server
+	http      *httptest.Server
 
 	mu   sync.Mutex // guards keys
 	keys map[string]*identity.AccountKey
@@ -63,11 +67,13 @@ type world struct {
 
 // setup holds the options that a test may change.
 type setup struct {
-	store    store.Options
-	core     core.Options
-	limits   limits.Rates
-	door     Options
-	identity identity.Options
+	store     store.Options
+	core      core.Options
+	logs      logs.Options
+	directory directory.Options
+	limits    limits.Rates
+	door      Options
+	identity  identity.Options
 }
 
 func newWorld(t testing.TB, change ...func(*setup)) *world {
@@ -90,7 +96,8 @@ func newWorldOn(t testing.TB, storeURL string, change ...func(*setup)) *world {
 	s := setup{
 		limits: rates,
 		store:  store.Options{URL: storeURL, Now: w.now},
-		core:   core.Options{Now: w.now, PollInterval: 50 * time.Millisecond},
+		core:   core.Options{Now: w.now},
+		logs:   logs.Options{Now: w.now, PollInterval: 50 * time.Millisecond},
 		door: Options{ServiceDID: func() string { return testDID },
 			PublicURL: func() string { return "https://ds.example" }},
 		identity: identity.Options{Now: w.now, IsPolled: true, Limit: func(name, key string) error { return w.limits.Take(name, key) },
@@ -107,12 +114,17 @@ func newWorldOn(t testing.TB, storeURL string, change ...func(*setup)) *world {
 	auth, err := identity.New(s.identity)
 	must(t, err)
 	t.Cleanup(auth.Close)
-	s.core.Store, s.core.Revocations = db, auth
+	s.core.Store, s.logs.Store, s.logs.Revocations = db, db, auth
 	w.limits = limits.New(s.limits, w.now)
 	s.core.Limits, s.door.Limits = w.limits, w.limits
+	w.logs = logs.New(s.logs)
+	t.Cleanup(func() { must(t, w.logs.Close()) })
+	s.directory.Store, s.directory.Now, s.directory.Limits, s.directory.Wake = db, w.now, w.limits, w.logs.WakeAccount
+	w.directory = directory.New(s.directory)
+	s.core.Logs, s.core.Directory = w.logs, w.directory
 	w.core = core.New(s.core)
-	t.Cleanup(func() { must(t, w.core.Close()) })
-	s.door.Core, s.door.Identity = w.core, auth
+	t.Cleanup(w.core.Close)
+	s.door.Core, s.door.Logs, s.door.Directory, s.door.Identity = w.core, w.logs, w.directory, auth
 	w.server = New(s.door)
 	w.http = httptest.NewServer(w.server)
 	t.Cleanup(func() {

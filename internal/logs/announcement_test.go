@@ -1,0 +1,104 @@
+package logs_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"waxwing.im/waxwing/internal/core"
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/logs"
+)
+
+// listen is a follower of a conversation that listens, and is at its head.
+func (w *world) listen(account, id string) *logs.Follower {
+	w.t.Helper()
+	f := w.logs.NewFollower(who(account))
+	w.t.Cleanup(f.Close)
+	f.Listens = true
+	if _, err := f.Follow(context.Background(), logs.Start{Conversation: ds.ConversationID(id), From: logs.AtHead}); err != nil {
+		w.t.Fatal(err)
+	}
+	if page := w.next(f); !page.CaughtUp {
+		w.t.Fatalf("at the head: %v", page)
+	}
+	return f
+}
+
+func (w *world) next(f *logs.Follower) logs.Page {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	page, err := f.Next(ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return page
+}
+
+func (w *world) announce(account, id string, a logs.Announcement) error {
+	return w.service.Announce(context.Background(), who(account), ds.ConversationID(id), a)
+}
+
+func TestAnnounce(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		w.room("c1", "ann", "ben")
+		for _, test := range []struct{ account, id string }{{"eve", "c1"}, {"ann", "nothing"}, {"ann", ""}} {
+			if err := w.announce(test.account, test.id, logs.Announcement{Kind: logs.Typing}); ds.CodeOf(err) != ds.Forbidden {
+				t.Errorf("%s in %q: %v", test.account, test.id, err)
+			}
+		}
+		ben := w.listen("ben", "c1")
+		// Of what somebody says again, the last counts; of messages each.
+		for i := range 10 {
+			if err := w.announce("ann", "c1", logs.Announcement{Kind: logs.Typing, IsTyping: i%2 == 0}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := range logs.AnnouncementsMax {
+			if err := w.announce("ann", "c1", logs.Announcement{Kind: logs.Ephemeral, Body: fmt.Append(nil, i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		page := w.next(ben)
+		if n := len(page.Announcements); n != logs.AnnouncementsMax || page.Announcements[0].Kind != logs.Ephemeral || string(page.Announcements[n-1].Body) != fmt.Sprint(n-1) {
+			t.Errorf("a slow listener hears %d", n) // the oldest, that ann types, was dropped
+		}
+		big := make([]byte, logs.AnnouncementBytesMax)
+		for range 3 {
+			if err := w.announce("ann", "c1", logs.Announcement{Kind: logs.Ephemeral, Body: big}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if page := w.next(ben); len(page.Announcements) != 1 {
+			t.Errorf("%d long ones wait", len(page.Announcements))
+		}
+		// Records come before what was announced behind them, and the end of a stay ends all.
+		if _, err := w.send("ann", "c1", "m1", "x"); err != nil {
+			t.Fatal(err)
+		}
+		if err := errOf(w.service.Apply(context.Background(), who("ann"), core.Remove{ConversationID: "c1", Accounts: []ds.AccountID{"ben"}})); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.announce("ann", "c1", logs.Announcement{Kind: logs.Ephemeral, Body: []byte("not for ben")}); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			page := w.next(ben)
+			if len(page.Announcements) > 0 {
+				t.Fatal("behind the end of its stay ben still hears")
+			}
+			if page.Ended != nil {
+				break
+			}
+		}
+		if err := w.announce("ben", "c1", logs.Announcement{Kind: logs.Typing}); ds.CodeOf(err) != ds.Forbidden {
+			t.Errorf("who was removed: %v", err)
+		}
+		if ben.HasAnnouncement() {
+			t.Error("something is left over")
+		}
+	})
+}

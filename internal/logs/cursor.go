@@ -1,0 +1,303 @@
+package logs
+
+import (
+	"context"
+	"hash/maphash"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"waxwing.im/waxwing/internal/condition"
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// cursorBuffer collects acknowledgements, so that a reader who acks every message costs one
+// row a second. Cursors are hints: if one is lost with the process, some records are delivered
+// again, but none is missed.
+type cursorBuffer struct {
+	seed   maphash.Seed
+	shards [cursorShards]cursorShard // by device: a thousand readers must not queue for one lock
+
+	turn    chan struct{} // is full while FlushCursors writes
+	mu      sync.Mutex
+	waiting map[ds.Device]*cursorJob // mu guards it; calls for one device share a job
+}
+
+// cursorJob is a device with callers that wait for the write of its cursors.
+type cursorJob struct {
+	device ds.Device
+	isDone bool // turn guards isDone and err
+	err    error
+}
+
+type cursorShard struct {
+	mu      sync.Mutex
+	devices map[ds.Device]map[ds.LogID]int64 // mu guards devices and count
+	count   int                              // of cursors
+}
+
+func newCursorBuffer() *cursorBuffer {
+	b := &cursorBuffer{seed: maphash.MakeSeed(), turn: make(chan struct{}, 1), waiting: map[ds.Device]*cursorJob{}}
+	for i := range b.shards {
+		b.shards[i].devices = map[ds.Device]map[ds.LogID]int64{}
+	}
+	return b
+}
+
+func (b *cursorBuffer) shard(device ds.Device) *cursorShard {
+	return &b.shards[maphash.Comparable(b.seed, device)%cursorShards]
+}
+
+// put buffers a cursor, and reports whether there was room for it. A lost hint only causes
+// repeated delivery.
+func (b *cursorBuffer) put(device ds.Device, log ds.LogID, next int64) bool {
+	s := b.shard(device)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	logs := s.devices[device]
+	if logs[log] == 0 && s.count >= cursorShardMax {
+		return false
+	}
+	if logs[log] == 0 {
+		s.count++
+	}
+	if logs == nil {
+		logs = map[ds.LogID]int64{}
+		s.devices[device] = logs
+	}
+	if logs[log] < next {
+		logs[log] = next
+	}
+	return true
+}
+
+// pending returns a cursor that is not written yet, or 0.
+func (b *cursorBuffer) pending(device ds.Device, log ds.LogID) int64 {
+	s := b.shard(device)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.devices[device][log]
+}
+
+// of lists the pending cursors of one device.
+func (b *cursorBuffer) of(device ds.Device) []store.DeviceCursor {
+	s := b.shard(device)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return appendCursors(nil, device, s.devices[device])
+}
+
+func (b *cursorBuffer) all() []store.DeviceCursor {
+	var list []store.DeviceCursor
+	for i := range b.shards {
+		s := &b.shards[i]
+		s.mu.Lock()
+		for device, logs := range s.devices {
+			list = appendCursors(list, device, logs)
+		}
+		s.mu.Unlock()
+	}
+	return list
+}
+
+func appendCursors(list []store.DeviceCursor, device ds.Device, logs map[ds.LogID]int64) []store.DeviceCursor {
+	for log, next := range logs {
+		list = append(list, store.DeviceCursor{Device: device, Cursor: ds.Cursor{Log: log, Next: next}})
+	}
+	return list
+}
+
+// written removes cursors that are now stored, unless they have advanced.
+func (b *cursorBuffer) written(list []store.DeviceCursor) {
+	for _, c := range list {
+		s := b.shard(c.Device)
+		s.mu.Lock()
+		if logs := s.devices[c.Device]; logs[c.Log] != 0 && logs[c.Log] <= c.Next {
+			s.count--
+			if delete(logs, c.Log); len(logs) == 0 {
+				delete(s.devices, c.Device)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+func (e *Engine) writeCursors(ctx context.Context, list []store.DeviceCursor) error {
+	if len(list) == 0 {
+		return nil
+	}
+	err := e.store.Update(ctx, func(tx *store.Tx) error { return tx.Cursors.Advance(list) })
+	if err == nil {
+		e.cursors.written(list)
+	}
+	return err
+}
+
+// flushCursors writes the buffer at intervals until ctx ends.
+func (e *Engine) flushCursors(ctx context.Context) {
+	ticker := time.NewTicker(cursorInterval)
+	defer ticker.Stop()
+	writing := condition.New(e.logger, "the writing of cursors, which stay in the buffer,", 0)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		err := e.writeCursors(ctx, e.cursors.all())
+		e.metrics.storeFailed(err)
+		if ctx.Err() == nil && !ds.IsUnavailable(err) { // an unavailable database is logged by the store
+			writing.Note(err)
+		}
+	}
+}
+
+// FlushCursors writes the buffered cursors of a device, when its connection closes. Calls
+// during a transaction share the next one, so that a thousand readers that disconnect together
+// do not cause a thousand transactions.
+func (e *Engine) FlushCursors(ctx context.Context, device ds.Device) error {
+	b := e.cursors
+	if len(b.of(device)) == 0 {
+		return nil
+	}
+	b.mu.Lock()
+	job := b.waiting[device]
+	if job == nil {
+		job = &cursorJob{device: device}
+		if len(b.waiting) < cursorJobsMax { // else it is written by itself, not with others
+			b.waiting[device] = job
+		}
+	}
+	b.mu.Unlock()
+	select {
+	case b.turn <- struct{}{}:
+		defer func() { <-b.turn }()
+	case <-ctx.Done(): // the next holder of the turn writes them
+		return ds.Unavailable(ctx.Err())
+	}
+	if job.isDone { // by the previous holder of the turn
+		return job.err
+	}
+	b.mu.Lock()
+	jobs := b.waiting
+	b.waiting = map[ds.Device]*cursorJob{}
+	b.mu.Unlock()
+	jobs[device] = job
+	var list []store.DeviceCursor
+	for device := range jobs {
+		list = append(list, b.of(device)...)
+	}
+	// No single caller may cancel it for the others.
+	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	err := e.writeCursors(writing, list)
+	for _, j := range jobs {
+		j.isDone, j.err = true, err
+	}
+	return err
+}
+
+// Acknowledge records that the device has everything up to message seq. The cursor is written
+// within a second; a seq beyond the head counts as the head. Refusals: forbidden,
+// invalid_request.
+func (e *Engine) Acknowledge(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64) error {
+	next, err := e.checkAck(ctx, who, id, seq)
+	if err == nil {
+		e.cursors.put(who.AsDevice(), ds.ConversationLog(id), next)
+	}
+	return err
+}
+
+// AcknowledgeNow does the work of Acknowledge, and returns when the cursor is durable.
+func (e *Engine) AcknowledgeNow(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64) error {
+	next, err := e.checkAck(ctx, who, id, seq)
+	if err != nil {
+		return err
+	}
+	return e.WriteCursor(ctx, who.AsDevice(), ds.ConversationLog(id), next)
+}
+
+// WriteCursor writes a cursor together with the buffered ones of its device, or alone if the
+// buffer has no room.
+func (e *Engine) WriteCursor(ctx context.Context, device ds.Device, log ds.LogID, next int64) error {
+	if e.cursors.put(device, log, next) {
+		return e.FlushCursors(ctx, device)
+	}
+	return e.writeCursors(ctx, []store.DeviceCursor{{Device: device, Cursor: ds.Cursor{Log: log, Next: next}}})
+}
+
+func (e *Engine) checkAck(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64) (int64, error) {
+	if seq < 0 {
+		return 0, ds.Refuse(ds.InvalidRequest, "seq must not be negative")
+	}
+	if !ds.IsValidID(string(id)) {
+		return 0, RefuseNotMember
+	}
+	var head int64
+	err := e.store.Read(ctx, func(tx *store.Tx) error {
+		readings, err := tx.Logs.Readings([]store.Start{{Device: who.AsDevice(), Conversation: id}})
+		if err != nil {
+			return err
+		}
+		at := readings[0]
+		if at.Stay.From == 0 || at.Stay.Until != 0 {
+			return RefuseNotMember
+		}
+		head = at.Seq
+		return nil
+	})
+	return min(seq, head) + 1, err
+}
+
+// AcknowledgeDevice records that the device has handled its account log up to pos. The cursor
+// is written within a second; a pos beyond the head counts as the head. Refusals:
+// invalid_request.
+func (e *Engine) AcknowledgeDevice(ctx context.Context, who ds.Caller, pos int64) error {
+	next, err := e.checkDeviceAck(ctx, who, pos)
+	if err == nil && next > 1 {
+		e.cursors.put(who.AsDevice(), ds.AccountLog(who.Account), next)
+	}
+	return err
+}
+
+func (e *Engine) checkDeviceAck(ctx context.Context, who ds.Caller, pos int64) (next int64, err error) {
+	if pos < 0 {
+		return 0, ds.Refuse(ds.InvalidRequest, "pos must not be negative")
+	}
+	var head int64
+	err = e.store.Read(ctx, func(tx *store.Tx) (err error) {
+		// Now: records appended before the cursor is written must not be skipped.
+		head, _, err = tx.Logs.DeviceReading(who.AsDevice())
+		return err
+	})
+	return min(pos, head) + 1, err
+}
+
+// AcknowledgeDeviceNow does the work of AcknowledgeDevice, and returns when the cursor is
+// durable.
+func (e *Engine) AcknowledgeDeviceNow(ctx context.Context, who ds.Caller, pos int64) error {
+	next, err := e.checkDeviceAck(ctx, who, pos)
+	if err != nil || next <= 1 {
+		return err
+	}
+	return e.WriteCursor(ctx, who.AsDevice(), ds.AccountLog(who.Account), next)
+}
+
+// Cursors lists the cursors of the caller's device, buffered ones included, by log: those that
+// moved last, at most cursorsListMax.
+func (e *Engine) Cursors(ctx context.Context, who ds.Caller) ([]ds.Cursor, error) {
+	device := who.AsDevice()
+	if err := e.FlushCursors(ctx, device); err != nil {
+		return nil, err
+	}
+	var list []ds.Cursor
+	err := e.store.Read(ctx, func(tx *store.Tx) error {
+		var err error
+		list, err = tx.Cursors.Of(device, cursorsListMax)
+		return err
+	})
+	slices.SortFunc(list, func(a, b ds.Cursor) int { return strings.Compare(string(a.Log), string(b.Log)) })
+	return list, err
+}

@@ -1,0 +1,77 @@
+package logs
+
+import (
+	"waxwing.im/waxwing/internal/ds"
+)
+
+// What the tests in logs_test may see: they run the engine with the rules of core.
+var LongNames, HeapInUse = longNames, heapInUse
+
+const (
+	AnnouncementBytesMax = announcementBytesMax
+	AnnouncementsMax     = announcementsMax
+	BatchRequestsMax     = batchRequestsMax
+	BatchTimeout         = batchTimeout
+	HoldAloneDelay       = holdAloneDelay
+	HoldDelay            = holdDelay
+	KnownTrust           = knownTrust
+	PageBytes            = pageBytes
+	QueueBytesMax        = queueBytesMax
+	RequestBytes         = requestBytes
+	RequestTimeout       = requestTimeout
+)
+
+var ErrClosing = errClosed
+
+// Queued returns the number and the bytes of the requests of the first flusher that wait.
+func (e *Engine) Queued() (requests int, bytes int64) {
+	return len(e.flushers[0].queue), e.flushers[0].bytes.Load()
+}
+
+// Known returns what the first flusher remembers of a conversation.
+func (e *Engine) Known(id ds.ConversationID) (head ds.Conversation, streak int, isKnown bool) {
+	k := e.flushers[0].known.conversations[id]
+	if k == nil {
+		return head, 0, false
+	}
+	return k.head, k.streak, true
+}
+
+// HoldCursors keeps cursors from being written for devices until release is called.
+func (e *Engine) HoldCursors() (release func()) {
+	e.cursors.turn <- struct{}{}
+	return func() { <-e.cursors.turn }
+}
+
+// CursorsWaiting returns the number of devices that wait for their cursors to be written.
+func (e *Engine) CursorsWaiting() int {
+	e.cursors.mu.Lock()
+	defer e.cursors.mu.Unlock()
+	return len(e.cursors.waiting)
+}
+
+// FillCursors leaves no room in the buffer of cursors.
+func (e *Engine) FillCursors() {
+	for i := range e.cursors.shards {
+		s := &e.cursors.shards[i]
+		s.mu.Lock()
+		s.count += cursorShardMax
+		s.mu.Unlock()
+	}
+}
+
+// ReadingsWaiting returns the number of follows that wait for the query that begins them.
+func (e *Engine) ReadingsWaiting() int {
+	e.readings.mu.Lock()
+	defer e.readings.mu.Unlock()
+	return len(e.readings.waiting)
+}
+
+// Followed returns the logs that have followers.
+func (e *Engine) Followed() map[ds.LogID]int64 { return e.wakes.followed() }
+
+// HasAnnouncement reports whether an announcement is left for a listener.
+func (f *Follower) HasAnnouncement() bool {
+	_, has := f.takeHeard()
+	return has
+}

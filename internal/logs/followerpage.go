@@ -1,0 +1,245 @@
+package logs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/store"
+)
+
+// welcomes holds the Welcomes of a page of an account log, by id; for those left in the store
+// it has the size.
+type welcomes struct {
+	bodies map[string][]byte
+	left   map[string]int64
+}
+
+// load reads the records of a page after those that one has read, from the tail cache if it
+// has them, and reports whether the page was cut. A page larger than PageFree waits for its
+// turn, and nothing is held meanwhile.
+func (f *Follower) load(ctx context.Context, page *Page, one *follow) (found welcomes, cut bool, err error) {
+	for limit := f.allowance(one); ; {
+		need := int64(0)
+		if one.isConversation() {
+			cut, need, err = f.loadRecords(ctx, page, one.pos.Load(), limit)
+		} else {
+			found, cut, need, err = f.loadEvents(ctx, page, one.pos.Load(), limit)
+		}
+		if err != nil || need == 0 {
+			return found, cut, err
+		}
+		page.Records, page.Frames = nil, nil
+		f.endTurn()
+		turn, err := f.engine.turns.take(ctx, f.who.Account, TurnFactor*need, f.cutOff)
+		if err != nil {
+			return found, false, err
+		}
+		if err := f.takeTurn(turn); err != nil {
+			return found, false, err
+		}
+		limit = int(need)
+	}
+}
+
+// allowance returns the maximum bytes of bodies on the next page: a reader that is behind gets
+// a large page as long as there is room.
+func (f *Follower) allowance(one *follow) int {
+	if !one.isBehind {
+		return PageFree
+	}
+	turn := f.engine.turns.try(f.who.Account, TurnFactor*pageBytes, f.cutOff)
+	if turn == nil || f.takeTurn(turn) != nil {
+		return PageFree
+	}
+	return pageBytes
+}
+
+// takeTurn stores the turn of the page that is read, unless the follower is closed.
+func (f *Follower) takeTurn(turn *Turn) error {
+	f.endTurn()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		turn.Release()
+		return ErrClosed
+	}
+	f.turn = turn
+	return nil
+}
+
+// endTurn releases the turn of the last page.
+func (f *Follower) endTurn() {
+	f.mu.Lock()
+	turn := f.turn
+	f.turn = nil
+	f.mu.Unlock()
+	turn.Release()
+}
+
+// takeWork waits until the reader may read and encode a large page. Such readers use at most
+// half of the processors: new messages find the other half free. The turn ends with the page,
+// or earlier if its peer receives it slowly or the store reads it slowly. The wait for it does
+// not count against the turn to hold the page.
+func (f *Follower) takeWork(ctx context.Context) error {
+	f.endWork()
+	f.mu.Lock()
+	bytes := f.turn
+	f.mu.Unlock()
+	return bytes.setAside(func() error {
+		turn, err := f.engine.turnOf(ctx, f.engine.pages, f.who.Account)
+		if err == nil {
+			f.work, f.workEnds = turn, time.AfterFunc(pageWork, turn.Release)
+		}
+		return err
+	})
+}
+
+// endWork ends the turn. If others wait, it is released only after as much time as it took,
+// for the readers that are not behind.
+func (f *Follower) endWork() {
+	if f.work == nil {
+		return
+	}
+	f.workEnds.Stop()
+	if f.engine.pages.isWanted() {
+		time.AfterFunc(min(time.Since(f.work.since), pageWork), f.work.Release)
+	} else {
+		f.work.Release()
+	}
+	f.work = nil
+}
+
+func (f *Follower) cutOff() {
+	if f.Cut != nil {
+		f.Cut()
+	}
+}
+
+// loadRecords reads a page of a conversation with up to limit bytes of bodies, and a last one
+// that may exceed it. need is the size of the first body if it alone exceeds limit.
+func (f *Follower) loadRecords(ctx context.Context, page *Page, pos int64, limit int) (cut bool, need int64, err error) {
+	list, frames, ok := f.engine.tails.after(page.Log, pos, pageRecords, limit)
+	if !ok {
+		count := pageRecords
+		if limit <= PageFree {
+			count = pageFreeRecords
+		}
+		if limit > PageFree {
+			if err := f.takeWork(ctx); err != nil {
+				return false, 0, err
+			}
+		}
+		if list, err = f.engine.store.RecordsWithin(ctx, page.Log, pos, store.Reach{Count: count, Bytes: limit, Body: limit}); err != nil {
+			return false, 0, err
+		}
+		cut = len(list) > 0 // a long record ends the page early, whatever follows it
+	}
+	n, total := 0, 0
+	for ; n < len(list) && total <= limit; n++ {
+		r := &list[n]
+		size := max(len(r.Body), r.Left)
+		if f.BodyMax > 0 && size > f.BodyMax && r.Kind.IsMessage() {
+			r.Body, r.Left = nil, size
+			continue
+		}
+		if size > limit {
+			if n == 0 {
+				return false, int64(size), nil
+			}
+			break
+		}
+		total += size
+	}
+	cut = cut || n < len(list) || total > limit
+	page.Records = list[:n:n]
+	if frames != nil {
+		page.Frames = frames[:n:n]
+	}
+	return cut, 0, nil
+}
+
+// loadEvents does the work of loadRecords for an account log and the Welcomes in its records.
+func (f *Follower) loadEvents(ctx context.Context, page *Page, pos int64, limit int) (found welcomes, cut bool, need int64, err error) {
+	err = f.engine.store.View(ctx, func(tx *store.Tx) error {
+		cut, need = false, 0
+		list, err := tx.Logs.RecordsAfter(page.Log, pos, pageFreeRecords, limit)
+		if err != nil {
+			return err
+		}
+		cut = len(list) > 0 // a long record ends the page early, whatever follows it
+		sizes, err := tx.Welcomes.Sizes(welcomeIDs(list))
+		if err != nil {
+			return err
+		}
+		var n int
+		if n, need, found.left = f.withinWelcomes(list, sizes, int64(limit)); need > 0 {
+			return nil
+		}
+		page.Records = list[:n]
+		found.bodies, err = tx.Welcomes.Bodies(slices.DeleteFunc(welcomeIDs(page.Records), func(id string) bool { return found.left[id] > 0 }))
+		return err
+	})
+	return found, cut, need, err
+}
+
+// withinWelcomes returns how many of the records may be returned together, and the Welcomes
+// left in the store. need is the size of the first Welcome if it alone exceeds limit.
+func (f *Follower) withinWelcomes(records []ds.Record, sizes map[string]int64, limit int64) (n int, need int64, left map[string]int64) {
+	total := int64(0)
+	left = map[string]int64{}
+	for i := range records {
+		for _, id := range welcomeIDs(records[i : i+1]) {
+			size := sizes[id]
+			switch {
+			case f.BodyMax > 0 && size > int64(f.BodyMax):
+				left[id] = size
+				continue
+			case i == 0 && size > limit:
+				return 0, size, left
+			case i > 0 && total+size > limit:
+				return i, 0, left
+			}
+			total += size
+		}
+	}
+	return len(records), 0, left
+}
+
+func welcomeIDs(records []ds.Record) []string {
+	var ids []string
+	for _, r := range records {
+		var e ds.DeviceEvent
+		if r.Kind == ds.WelcomeEvent && json.Unmarshal(r.Body, &e) == nil {
+			ids = append(ids, e.WelcomeID)
+		}
+	}
+	return ids
+}
+
+// keepEvents decodes a page of an account log and keeps the records that the caller's device
+// may see. Events of expired Welcomes are removed.
+func (f *Follower) keepEvents(page *Page, found welcomes) error {
+	kept := page.Records[:0]
+	for _, r := range page.Records {
+		if r.Recipient != "" && r.Recipient != f.who.Device {
+			continue
+		}
+		var e ds.DeviceEvent
+		if err := json.Unmarshal(r.Body, &e); err != nil {
+			return fmt.Errorf("event %d: %w", r.Pos, err)
+		}
+		if r.Kind == ds.WelcomeEvent {
+			e.Welcome, e.WelcomeLeft = found.bodies[e.WelcomeID], found.left[e.WelcomeID]
+			if e.Welcome == nil && e.WelcomeLeft == 0 {
+				continue
+			}
+		}
+		kept, page.Events = append(kept, r), append(page.Events, e)
+	}
+	page.Records = kept
+	return nil
+}
