@@ -31,13 +31,16 @@ func (d Devices) OpenAdditions(device ds.Device, conversations []ds.Conversation
 	if len(conversations) == 0 {
 		return nil, nil
 	}
-	a, b := d.tx.pairsOf(conversationLogs(conversations), ids)
+	opened := d.tx.table(4, len(conversations), "log_id text", "addition_id text")
+	for i, id := range conversations {
+		opened.add(string(ds.ConversationLog(id)), ids[i])
+	}
 	if _, err := d.tx.exec(`INSERT INTO additions (addition_id, log_id, account, device, status, created_ms)
-		SELECT k.b, k.a, CAST($3 AS TEXT), CAST($4 AS TEXT), 'pending', CAST($5 AS BIGINT) FROM `+d.tx.pairs(1)+` WHERE true
+		SELECT k.addition_id, k.log_id, CAST($1 AS TEXT), CAST($2 AS TEXT), 'pending', CAST($3 AS BIGINT) FROM `+opened.from+` WHERE true
 		ON CONFLICT (log_id, account, device) DO UPDATE SET status = 'pending', claimed_by = NULL, claimed_ms = NULL, key_package_ref = NULL,
 			noted_ms = CASE WHEN additions.status = 'pending' THEN additions.noted_ms END
 		WHERE additions.status <> 'completed'`,
-		a, b, string(device.Account), string(device.ID), d.tx.nowMS); err != nil {
+		opened.args(string(device.Account), string(device.ID), d.tx.nowMS)...); err != nil {
 		return nil, err
 	}
 	return d.additions(`WHERE a.account = $2 AND a.device = $3 AND a.status <> 'completed' AND a.noted_ms IS NULL
@@ -136,13 +139,13 @@ type Entered struct {
 func (d Devices) enter(list []Entered) error {
 	for _, e := range list {
 		if len(e.Devices) > 0 {
-			accounts, devices := make([]string, len(e.Devices)), make([]string, len(e.Devices))
-			for i, entered := range e.Devices {
-				accounts[i], devices[i] = string(entered.Account), string(entered.ID)
+			entered := d.tx.table(2, len(e.Devices), "account text", "device text")
+			for _, device := range e.Devices {
+				entered.add(string(device.Account), string(device.ID))
 			}
-			a, b := d.tx.pairsOf(accounts, devices)
-			if err := d.tx.later(`UPDATE additions SET status = 'completed' WHERE log_id = $3 AND status <> 'completed'
-					AND (account, device) IN (SELECT k.a, k.b FROM `+d.tx.pairs(1)+`)`, a, b, string(ds.ConversationLog(e.Conversation))); err != nil {
+			if err := d.tx.later(`UPDATE additions SET status = 'completed' WHERE log_id = $1 AND status <> 'completed'
+					AND (account, device) IN (SELECT k.account, k.device FROM `+entered.from+`)`,
+				entered.args(string(ds.ConversationLog(e.Conversation)))...); err != nil {
 				return err
 			}
 		}

@@ -91,11 +91,10 @@ func (q Admission) Admit(accounts []ds.AccountID, nowMS int64) (map[ds.AccountID
 	if len(accounts) == 0 {
 		return admitted, nil
 	}
-	args := make([]any, 0, 2*len(accounts))
+	list := q.tx.table(2, len(accounts), "account text")
 	for _, account := range accounts {
-		args = append(args, string(account), nowMS)
+		list.add(string(account))
 	}
-	args = padded(args, 2)
 	err := q.tx.each(func(scan func(...any) error) error {
 		var account string
 		if err := scan(&account); err != nil {
@@ -103,8 +102,8 @@ func (q Admission) Admit(accounts []ds.AccountID, nowMS int64) (map[ds.AccountID
 		}
 		admitted[ds.AccountID(account)] = true
 		return nil
-	}, `INSERT INTO accounts (account, admitted_ms) VALUES `+placeholders(len(args)/2, 2, 0)+`
-		ON CONFLICT (account) DO NOTHING RETURNING account`, args...)
+	}, `INSERT INTO accounts (account, admitted_ms) SELECT account, CAST($1 AS BIGINT) FROM `+list.from+` WHERE true
+		ON CONFLICT (account) DO NOTHING RETURNING account`, list.args(nowMS)...)
 	return admitted, err
 }
 

@@ -39,13 +39,12 @@ func (co Conversations) Intervals(keys []MemberKey) (map[MemberKey][]ds.Interval
 	if len(keys) == 0 {
 		return found, nil
 	}
-	logs, accounts := make([]string, len(keys)), make([]string, len(keys))
-	for i, k := range keys {
-		logs[i], accounts[i] = string(ds.ConversationLog(k.Conversation)), string(k.Account)
+	list := co.tx.table(1, len(keys), "log_id text", "account text")
+	for _, k := range keys {
+		list.add(string(ds.ConversationLog(k.Conversation)), string(k.Account))
 	}
-	a, b := co.tx.pairsOf(logs, accounts)
 	err := co.tx.each(scanStays(found), `SELECT i.log_id, i.account, i.from_pos, COALESCE(i.until_pos, 0), i.role, COALESCE(i.service, '')
-		FROM `+co.tx.pairs(1)+` CROSS JOIN intervals i WHERE i.log_id = k.a AND i.account = k.b ORDER BY i.from_pos`, a, b)
+		FROM `+list.from+` CROSS JOIN intervals i WHERE i.log_id = k.log_id AND i.account = k.account ORDER BY i.from_pos`, list.args()...)
 	return found, err
 }
 
@@ -56,11 +55,10 @@ func (l Logs) Answers(keys []MessageKey) (map[MessageKey]Answer, error) {
 	if len(keys) == 0 {
 		return found, nil
 	}
-	logs, ids := make([]string, len(keys)), make([]string, len(keys))
-	for i, k := range keys {
-		logs[i], ids[i] = string(ds.ConversationLog(k.Conversation)), string(k.ID)
+	list := l.tx.table(1, len(keys), "log_id text", "message_id text")
+	for _, k := range keys {
+		list.add(string(ds.ConversationLog(k.Conversation)), string(k.ID))
 	}
-	a, b := l.tx.pairsOf(logs, ids)
 	err := l.tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
 		var id ds.MessageID
@@ -71,7 +69,7 @@ func (l Logs) Answers(keys []MessageKey) (map[MessageKey]Answer, error) {
 		found[MessageKey{log.Conversation(), id}] = m
 		return nil
 	}, `SELECT m.log_id, m.message_id, m.pos, m.seq, m.kind, m.epoch, m.created_ms
-		FROM `+l.tx.pairs(1)+` CROSS JOIN message_ids m WHERE m.log_id = k.a AND m.message_id = k.b`, a, b)
+		FROM `+list.from+` CROSS JOIN message_ids m WHERE m.log_id = k.log_id AND m.message_id = k.message_id`, list.args()...)
 	return found, err
 }
 
@@ -224,8 +222,9 @@ func groupColumns(c *ds.Conversation) (own, copied any) {
 	return nil, bytesOrNull(c.GroupID)
 }
 
-// moveHeads updates heads, or returns ErrMoved if one has another version than before. The columns that every append changes are in
-// one narrow statement; the others change only with commits and membership.
+// moveHeads updates heads, or returns ErrMoved if one has another version than before. The
+// columns that every append changes are in one narrow statement; the others change only with
+// commits and membership.
 func (l Logs) moveHeads(list []Change) error {
 	if l.tx.dialect.name == "postgres" {
 		return l.moveHeadsPostgres(list)
@@ -265,21 +264,26 @@ func (l Logs) moveHeadsPostgres(list []Change) error {
 			numbers[column*n+i] = number
 		}
 	}
-	// The result is sent with COMMIT, too late to be checked: the statement itself fails, by a
-	// division by zero, if a head was not in the expected state.
-	if err := l.tx.later(`WITH moved AS (
-			UPDATE logs AS l SET pos = n.pos, seq = n.seq, hash = n.hash, latest_ms = n.latest, last_ms = n.last
+	if err := l.tx.later(failUnlessChanged(`UPDATE logs AS l SET pos = n.pos, seq = n.seq, hash = n.hash, latest_ms = n.latest, last_ms = n.last
 			FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], ($5::bigint[])[1:$6::int], ($5::bigint[])[$6+1:2*$6],
 				($5::bigint[])[2*$6+1:3*$6], ($5::bigint[])[3*$6+1:4*$6], ($5::bigint[])[4*$6+1:5*$6], ($5::bigint[])[5*$6+1:])
 				AS n(log_id, old_home, old_hash, hash, old_pos, old_term, pos, seq, latest, last)
 			WHERE l.log_id = n.log_id AND l.pos = n.old_pos AND l.hash IS NOT DISTINCT FROM n.old_hash
-				AND l.term = n.old_term AND COALESCE(l.home, '') = n.old_home RETURNING 1)
-		SELECT 1 / CASE WHEN count(*) = $6 THEN 1 ELSE 0 END FROM moved`,
+				AND l.term = n.old_term AND COALESCE(l.home, '') = n.old_home`, `$6`),
 		logs, oldHomes, oldHashes, hashes, numbers, n); err != nil {
 		return err
 	}
 	return l.updateRest(list)
 }
+
+// failUnlessChanged returns a statement of PostgreSQL that runs an update and fails with
+// unchangedCode unless it has changed that many rows. A batch sends its updates with COMMIT, too
+// late to check their results.
+func failUnlessChanged(update, rows string) string {
+	return `WITH changed AS (` + update + ` RETURNING 1) SELECT 1 / CASE WHEN count(*) = ` + rows + ` THEN 1 ELSE 0 END FROM changed`
+}
+
+const unchangedCode = "22012" // division by zero
 
 // updateRest updates the other columns of those heads if they differ.
 func (l Logs) updateRest(list []Change) error {
@@ -303,7 +307,7 @@ func (l Logs) updateRest(list []Change) error {
 // isMoved reports whether err is one of the forms in which the database reports ErrMoved: by
 // the head, or earlier, by a record that already exists at the position of a new one.
 func isMoved(err error) bool {
-	return errors.Is(err, ErrMoved) || isPostgresCode(err, "22012") || isTaken(err, "records_pkey", "records.log_id, records.pos")
+	return errors.Is(err, ErrMoved) || isPostgresCode(err, unchangedCode) || isTaken(err, "records_pkey", "records.log_id, records.pos")
 }
 
 // insertRecords inserts records and, for messages, the answers of their ids.
@@ -378,7 +382,7 @@ func (tx *Tx) insertRows(into string, width int, args []any) error {
 		return nil
 	}
 	if tx.dialect.name == "postgres" {
-		return tx.later(`INSERT INTO `+into+` VALUES `+placeholders(len(args)/width, width, 0), args...)
+		return tx.later(`INSERT INTO `+into+` VALUES `+placeholders(len(args)/width, width), args...)
 	}
 	from, args := sized(width, args)
 	return tx.later(`INSERT INTO `+into+` SELECT * FROM `+from+` WHERE column1 IS NOT NULL`, args...)
@@ -404,13 +408,12 @@ func (l Logs) writeStays(list []Stay) error {
 	return l.beginStays(begun)
 }
 
-// endStay ends the current stay of an account. On PostgreSQL the statement fails, like that of
-// moveHeads, if there is none, because its result is not read.
+// endStay ends the current stay of an account, which must have one.
 func (l Logs) endStay(s Stay) error {
 	const update = `UPDATE intervals SET until_pos = $3 WHERE log_id = $1 AND account = $2 AND until_pos IS NULL`
 	args := []any{string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.Until}
 	if l.tx.dialect.name == "postgres" {
-		return l.tx.later(`WITH ended AS (`+update+` RETURNING 1) SELECT 1 / CASE WHEN count(*) = 1 THEN 1 ELSE 0 END FROM ended`, args...)
+		return l.tx.later(failUnlessChanged(update, "1"), args...)
 	}
 	n, err := l.tx.exec(update, args...)
 	if err == nil && n != 1 {
@@ -420,16 +423,15 @@ func (l Logs) endStay(s Stay) error {
 }
 
 func (l Logs) beginStays(list []Stay) error {
-	for chunk := range slices.Chunk(list, 64) {
-		args := make([]any, 0, len(chunk)*6)
-		for _, s := range chunk {
-			args = append(args, string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.From, string(s.Interval.Role), s.AtMS, null(s.Interval.Service))
-		}
-		if err := l.tx.later(`INSERT INTO intervals (log_id, account, from_pos, role, joined_ms, service) VALUES `+placeholders(len(chunk), 6, 0), args...); err != nil {
-			return err
-		}
+	if len(list) == 0 {
+		return nil
 	}
-	return nil
+	stays := l.tx.table(1, len(list), "log_id text", "account text", "from_pos bigint", "role text", "joined_ms bigint", "service text")
+	for _, s := range list {
+		stays.add(string(ds.ConversationLog(s.Conversation)), string(s.Account), s.Interval.From, string(s.Interval.Role), s.AtMS, s.Interval.Service)
+	}
+	return l.tx.later(`INSERT INTO intervals (log_id, account, from_pos, role, joined_ms, service)
+		SELECT log_id, account, from_pos, role, joined_ms, NULLIF(service, '') FROM `+stays.from, stays.args()...)
 }
 
 // AppendEvents appends to account logs, which it creates as needed. It locks their heads in the
@@ -472,26 +474,22 @@ func (l Logs) AppendEvents(events []Event) error {
 // ones. The rows are locked in the order given.
 func (l Logs) moveAccountLogs(logs []ds.LogID, events map[ds.LogID][]Event) (heads, times map[ds.LogID]int64, err error) {
 	heads, times = make(map[ds.LogID]int64, len(logs)), make(map[ds.LogID]int64, len(logs))
-	for chunk := range slices.Chunk(logs, 64) {
-		args := make([]any, 0, 6*len(chunk))
-		for _, log := range chunk {
-			args = append(args, string(log), int64(len(events[log])), int64(0), int64(1), l.tx.nowMS, l.tx.nowMS)
-		}
-		err := l.tx.each(func(scan func(...any) error) error {
-			var log ds.LogID
-			var pos, atMS int64
-			err := scan(&log, &pos, &atMS)
-			heads[log], times[log] = pos, atMS
-			return err
-		}, `INSERT INTO logs (log_id, pos, seq, term, created_ms, latest_ms) VALUES `+placeholders(len(chunk), 6, 0)+`
-			ON CONFLICT (log_id) DO UPDATE SET pos = logs.pos + excluded.pos,
-				latest_ms = CASE WHEN excluded.latest_ms > logs.latest_ms THEN excluded.latest_ms ELSE logs.latest_ms END
-			RETURNING log_id, pos, latest_ms`, args...)
-		if err != nil {
-			return nil, nil, err
-		}
+	list := l.tx.table(2, len(logs), "log_id text", "events bigint")
+	for _, log := range logs {
+		list.add(string(log), int64(len(events[log])))
 	}
-	return heads, times, nil
+	err = l.tx.each(func(scan func(...any) error) error {
+		var log ds.LogID
+		var pos, atMS int64
+		err := scan(&log, &pos, &atMS)
+		heads[log], times[log] = pos, atMS
+		return err
+	}, `INSERT INTO logs (log_id, pos, seq, term, created_ms, latest_ms)
+		SELECT log_id, events, 0, 1, CAST($1 AS BIGINT), CAST($1 AS BIGINT) FROM `+list.from+` WHERE true
+		ON CONFLICT (log_id) DO UPDATE SET pos = logs.pos + excluded.pos,
+			latest_ms = CASE WHEN excluded.latest_ms > logs.latest_ms THEN excluded.latest_ms ELSE logs.latest_ms END
+		RETURNING log_id, pos, latest_ms`, list.args(l.tx.nowMS)...)
+	return heads, times, err
 }
 
 // IsGroupInUse reports whether err is the database's refusal to bind two conversations to one

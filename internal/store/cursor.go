@@ -1,9 +1,8 @@
 package store
 
 import (
-	"fmt"
+	"cmp"
 	"slices"
-	"strings"
 
 	"waxwing.im/waxwing/internal/ds"
 )
@@ -17,46 +16,28 @@ type DeviceCursor struct {
 // Advance moves cursors forwards, never back. Each is first lowered to the head of its
 // log, so that a device cannot skip future records.
 func (q Cursors) Advance(list []DeviceCursor) error {
+	if len(list) == 0 {
+		return nil
+	}
 	// All nodes use one order: two that write the same rows do not deadlock.
 	slices.SortFunc(list, func(a, b DeviceCursor) int {
-		for _, c := range []int{strings.Compare(string(a.Device.Account), string(b.Device.Account)), strings.Compare(string(a.Device.ID), string(b.Device.ID)), strings.Compare(string(a.Log), string(b.Log))} {
-			if c != 0 {
-				return c
-			}
-		}
-		return 0
+		return cmp.Or(cmp.Compare(a.Device.Account, b.Device.Account), cmp.Compare(a.Device.ID, b.Device.ID), cmp.Compare(a.Log, b.Log))
 	})
-	for chunk := range slices.Chunk(list, 64) {
-		args := []any{q.tx.nowMS}
-		for _, c := range chunk {
-			args = append(args, string(c.Device.Account), string(c.Device.ID), string(c.Log), c.Next)
-		}
-		next := `CASE WHEN substr(l.log_id, 1, 1) = 'c' THEN l.seq + 1 ELSE l.pos + 1 END`
-		if _, err := q.tx.exec(`INSERT INTO cursors (account, device, log_id, next, updated_ms)
-			SELECT n.account, n.device, n.log_id, CASE WHEN n.next < `+next+` THEN n.next ELSE `+next+` END, CAST($1 AS BIGINT)
-			FROM (`+values(len(chunk))+`) AS n JOIN logs l ON l.log_id = n.log_id
-			WHERE true
-			ON CONFLICT (account, device, log_id) DO UPDATE SET next = excluded.next, updated_ms = excluded.updated_ms
-			WHERE cursors.next < excluded.next`, args...); err != nil {
-			return err
-		}
+	moved := q.tx.table(2, len(list), "account text", "device text", "log_id text", "next bigint")
+	for _, c := range list {
+		moved.add(string(c.Device.Account), string(c.Device.ID), string(c.Log), c.Next)
 	}
-	return nil
+	_, err := q.tx.exec(`INSERT INTO cursors (account, device, log_id, next, updated_ms)
+		SELECT k.account, k.device, k.log_id, CASE WHEN k.next < `+nextOf+` THEN k.next ELSE `+nextOf+` END, CAST($1 AS BIGINT)
+		FROM `+moved.from+` JOIN logs l ON l.log_id = k.log_id
+		WHERE true
+		ON CONFLICT (account, device, log_id) DO UPDATE SET next = excluded.next, updated_ms = excluded.updated_ms
+		WHERE cursors.next < excluded.next`, moved.args(q.tx.nowMS)...)
+	return err
 }
 
-// values returns a sub-select of (account, device, log_id, next) with arguments that start
-// after the first. The casts tell PostgreSQL the types of its parameters.
-func values(count int) string {
-	var b strings.Builder
-	for i := range count {
-		if i > 0 {
-			b.WriteString(" UNION ALL ")
-		}
-		n := 2 + i*4
-		fmt.Fprintf(&b, "SELECT CAST($%d AS TEXT) AS account, CAST($%d AS TEXT) AS device, CAST($%d AS TEXT) AS log_id, CAST($%d AS BIGINT) AS next", n, n+1, n+2, n+3)
-	}
-	return b.String()
-}
+// nextOf is the cursor of a device that has acknowledged all of log l.
+const nextOf = `CASE WHEN substr(l.log_id, 1, 1) = 'c' THEN l.seq + 1 ELSE l.pos + 1 END`
 
 // Get returns the next number that device wants of log, 1 if it never acknowledged any.
 func (q Cursors) Get(device ds.Device, log ds.LogID) (int64, error) {

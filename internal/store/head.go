@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/json"
-	"fmt"
 
 	"waxwing.im/waxwing/internal/ds"
 )
@@ -146,71 +145,4 @@ func (tx *Tx) Poll(logs []ds.LogID, after Revocation, max int) (heads map[ds.Log
 		UNION ALL SELECT '', revoked_seq, session_hash FROM (`+revokedAfter(2)+`) AS r`,
 		tx.setOf(texts(logs)), after.Seq, after.Hash, max)
 	return heads, revoked, err
-}
-
-// in returns the condition that a column is in a list that is passed as one argument, number n,
-// made by setOf: one statement text whatever the length of the list.
-func (tx *Tx) in(n int) string {
-	if tx.dialect.name == "postgres" {
-		return fmt.Sprintf("= ANY($%d::text[])", n)
-	}
-	return fmt.Sprintf("IN (SELECT value FROM json_each($%d))", n)
-}
-
-func (tx *Tx) setOf(list []string) any {
-	if tx.dialect.name == "postgres" {
-		return list
-	}
-	return asJSON(list)
-}
-
-// bound returns argument number n for use after LIMIT. SQLite inspects the value of a bare one
-// when it plans a statement, and so plans again each time it is bound, which costs many times
-// the reading of a short page; it does not look into a cast.
-func bound(n int) string { return fmt.Sprintf("CAST($%d AS BIGINT)", n) }
-
-// pairs returns a table expression with the columns a and b over a list of pairs, which is
-// passed as the arguments number n and n+1, made by pairsOf.
-func (tx *Tx) pairs(n int) string {
-	if tx.dialect.name == "postgres" {
-		return fmt.Sprintf("unnest($%d::text[], $%d::text[]) AS k(a, b)", n, n+1)
-	}
-	return fmt.Sprintf("(SELECT value->>0 AS a, value->>1 AS b FROM json_each($%d) WHERE $%d = '') AS k", n, n+1)
-}
-
-// pairsOf makes the two arguments: two lists on PostgreSQL; on SQLite, where joining two lists
-// by their index is quadratic, one list of pairs and an empty string.
-func (tx *Tx) pairsOf(a, b []string) (any, any) {
-	if tx.dialect.name == "postgres" {
-		return a, b
-	}
-	list := make([][2]string, len(a))
-	for i := range a {
-		list[i] = [2]string{a[i], b[i]}
-	}
-	return asJSON(list), ""
-}
-
-func asJSON[T any](list []T) string {
-	text, err := json.Marshal(list)
-	if err != nil {
-		panic(err) // strings always marshal
-	}
-	return string(text)
-}
-
-func texts[S ~string](list []S) []string {
-	out := make([]string, len(list))
-	for i, s := range list {
-		out[i] = string(s)
-	}
-	return out
-}
-
-func conversationLogs(ids []ds.ConversationID) []string {
-	out := make([]string, len(ids))
-	for i, id := range ids {
-		out[i] = string(ds.ConversationLog(id))
-	}
-	return out
 }

@@ -25,23 +25,13 @@ func (q Sessions) ConsumeNonces(nonces []Nonce) ([]bool, error) {
 	}
 	// Every node inserts in the same order, so that two lists that share nonces wait for each
 	// other instead of for a deadlock to be found.
-	sorted := slices.Clone(nonces)
-	slices.SortFunc(sorted, func(a, b Nonce) int { return bytes.Compare(a.Hash[:], b.Hash[:]) })
-	args := make([]any, 0, 2*len(nonces))
+	sorted := slices.SortedFunc(slices.Values(nonces), func(a, b Nonce) int { return bytes.Compare(a.Hash[:], b.Hash[:]) })
+	list := q.tx.table(1, len(sorted), "nonce bytea", "expires_ms bigint")
 	for _, n := range sorted {
-		args = append(args, n.Hash[:], n.ExpiresMS)
+		list.add(n.Hash[:], n.ExpiresMS)
 	}
-	args = padded(args, 2)
-	inserted := make(map[[32]byte]bool, len(nonces))
-	err := q.tx.each(func(scan func(...any) error) error {
-		var hash []byte
-		if err := scan(&hash); err != nil {
-			return err
-		}
-		inserted[[32]byte(hash)] = true
-		return nil
-	}, `INSERT INTO nonces (nonce, expires_ms) VALUES `+placeholders(len(args)/2, 2, 0)+`
-		ON CONFLICT (nonce) DO NOTHING RETURNING nonce`, args...)
+	inserted, err := q.hashes(`INSERT INTO nonces (nonce, expires_ms) SELECT nonce, expires_ms FROM `+list.from+` WHERE true
+		ON CONFLICT (nonce) DO NOTHING RETURNING nonce`, list.args()...)
 	if err != nil {
 		return nil, err
 	}
@@ -58,20 +48,4 @@ func (q Sessions) DeleteNonces(beforeMS int64, max int) (int64, error) {
 		DELETE FROM nonces WHERE nonce IN (
 			SELECT nonce FROM nonces WHERE expires_ms < $1 ORDER BY expires_ms, nonce LIMIT `+bound(2)+` `+q.tx.dialect.skipLocked+`)`,
 		beforeMS, max)
-}
-
-// padded repeats the last row of width values until the number of rows is a power of two.
-// Statements over lists then have few sizes, each prepared once; it is for statements to which
-// a repeated row makes no difference.
-func padded(args []any, width int) []any {
-	rows := len(args) / width
-	last := args[len(args)-width:]
-	for size := 1; ; size *= 2 {
-		if size >= rows {
-			for ; rows < size; rows++ {
-				args = append(args, last...)
-			}
-			return args
-		}
-	}
 }

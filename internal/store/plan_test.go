@@ -1,16 +1,19 @@
 package store
 
 import (
+	"errors"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+
+	"waxwing.im/waxwing/internal/ds"
 )
 
-// TestPlansByIndex: no statement of the AT Protocol door's reads a table from one end to
-// the other. On PostgreSQL that would not show, where a scan is the last resort.
+// TestPlansByIndex: no statement of the AT Protocol door's, or over a list, reads a table from
+// one end to the other. On PostgreSQL that would not show, where a scan is the last resort.
 func TestPlansByIndex(t *testing.T) {
 	var mu sync.Mutex
 	statements := map[string]bool{}
@@ -20,7 +23,8 @@ func TestPlansByIndex(t *testing.T) {
 		statements[sql] = true
 	}
 	for _, test := range []func(*testing.T, *DB){testDevices, testResetDevice, testDeleteDevice, testAdditions, testClaimAddition, testPool,
-		testClaimFromPool, testFreePackages, testAcquainted, testViews, testSettings, testRecipientsSwept, testDIDDocuments} {
+		testClaimFromPool, testFreePackages, testAcquainted, testViews, testSettings, testRecipientsSwept, testDIDDocuments,
+		testBatch, testServices, testAccountLogs, testCursors, listStatements} {
 		test(t, open(t, "sqlite", note))
 	}
 	db := open(t, "sqlite")
@@ -52,6 +56,22 @@ func TestPlansByIndex(t *testing.T) {
 	if explained < 40 {
 		t.Errorf("only %d statements were seen", explained)
 	}
+}
+
+// listStatements makes the statements about lists of sessions, accounts and positions.
+func listStatements(t *testing.T, db *DB) {
+	hashes := [][32]byte{{1}, {2}}
+	db.must(t, func(tx *Tx) error {
+		_, resumed := tx.Sessions.ByResume(hashes)
+		_, rotated := tx.Sessions.Rotate([]Rotation{{Session: Session{Hash: hashes[0][:], ResumeHash: hashes[1][:]}}}, 1, 2)
+		_, extended := tx.Sessions.Extend(hashes, 1, 2)
+		_, consumed := tx.Sessions.ConsumeNonces([]Nonce{{Hash: hashes[0]}, {Hash: hashes[1]}})
+		_, admitted := tx.Admission.Admit([]ds.AccountID{"ann", "bob"}, 1)
+		_, read := tx.Logs.Readings([]Start{{Conversation: "c1"}, {Conversation: "c2"}})
+		_, reacted := tx.Conversations.Reactions([]ReactionKey{{Conversation: "c1"}, {Conversation: "c2"}})
+		return errors.Join(resumed, rotated, extended, consumed, admitted, read, reacted,
+			tx.Sessions.LimitPredecessors([]Successor{{hashes[0], hashes[1]}}, 1))
+	})
 }
 
 var (

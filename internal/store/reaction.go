@@ -27,21 +27,9 @@ func (co Conversations) Reactions(keys []ReactionKey) (map[ReactionKey][]string,
 	if len(keys) == 0 {
 		return found, nil
 	}
-	list, args := `json_each($1)`, []any(nil)
-	columns := `value->>0 AS log_id, value->>1 AS message_id, value->>2 AS account`
-	if co.tx.dialect.name == "postgres" {
-		logs, messages, accounts := make([]string, len(keys)), make([]string, len(keys)), make([]string, len(keys))
-		for i, k := range keys {
-			logs[i], messages[i], accounts[i] = string(ds.ConversationLog(k.Conversation)), string(k.MessageID), string(k.Account)
-		}
-		columns, list = `*`, `unnest($1::text[], $2::text[], $3::text[]) AS u(log_id, message_id, account)`
-		args = []any{logs, messages, accounts}
-	} else {
-		rows := make([][3]string, len(keys))
-		for i, k := range keys {
-			rows[i] = [3]string{string(ds.ConversationLog(k.Conversation)), string(k.MessageID), string(k.Account)}
-		}
-		args = []any{asJSON(rows)}
+	list := co.tx.table(1, len(keys), "log_id text", "message_id text", "account text")
+	for _, k := range keys {
+		list.add(string(ds.ConversationLog(k.Conversation)), string(k.MessageID), string(k.Account))
 	}
 	err := co.tx.each(func(scan func(...any) error) error {
 		var log ds.LogID
@@ -54,8 +42,8 @@ func (co Conversations) Reactions(keys []ReactionKey) (map[ReactionKey][]string,
 		found[k] = append(found[k], reaction)
 		return nil
 	}, `SELECT r.log_id, r.message_id, r.account, r.reaction
-		FROM (SELECT `+columns+` FROM `+list+`) AS k CROSS JOIN reactions r
-		WHERE r.log_id = k.log_id AND r.message_id = k.message_id AND r.account = k.account ORDER BY r.reaction`, args...)
+		FROM `+list.from+` CROSS JOIN reactions r
+		WHERE r.log_id = k.log_id AND r.message_id = k.message_id AND r.account = k.account ORDER BY r.reaction`, list.args()...)
 	return found, err
 }
 
@@ -82,15 +70,13 @@ func (co Conversations) writeReactions(list []Reaction) error {
 			return err
 		}
 	}
-	for chunk := range slices.Chunk(come, 64) {
-		args := make([]any, 0, 5*len(chunk))
-		for _, r := range chunk {
-			args = append(args, string(ds.ConversationLog(r.Conversation)), string(r.MessageID), string(r.Account), r.Reaction, co.tx.nowMS)
-		}
-		if err := co.tx.later(`INSERT INTO reactions (log_id, message_id, account, reaction, created_ms) VALUES `+placeholders(len(chunk), 5, 0)+
-			` ON CONFLICT DO NOTHING`, args...); err != nil {
-			return err
-		}
+	if len(come) == 0 {
+		return nil
 	}
-	return nil
+	added := co.tx.table(2, len(come), "log_id text", "message_id text", "account text", "reaction text")
+	for _, r := range come {
+		added.add(string(ds.ConversationLog(r.Conversation)), string(r.MessageID), string(r.Account), r.Reaction)
+	}
+	return co.tx.later(`INSERT INTO reactions (log_id, message_id, account, reaction, created_ms)
+		SELECT log_id, message_id, account, reaction, CAST($1 AS BIGINT) FROM `+added.from+` WHERE true ON CONFLICT DO NOTHING`, added.args(co.tx.nowMS)...)
 }

@@ -83,7 +83,14 @@ func (l Logs) Readings(starts []Start) ([]Reading, error) {
 	if len(starts) == 0 {
 		return found, nil
 	}
-	wanted, args := l.starts(starts)
+	wanted := l.tx.table(1, len(starts), "n bigint", "log_id text", "account text", "device text", "from_seq bigint")
+	for i, s := range starts {
+		from := s.FromSeq
+		if from == 0 {
+			from = -s.Pending // negative: a cursor that is not written yet
+		}
+		wanted.add(int64(i), string(ds.ConversationLog(s.Conversation)), string(s.Device.Account), string(s.Device.ID), from)
+	}
 	err := l.tx.each(func(scan func(...any) error) error {
 		var n int
 		var r Reading
@@ -96,39 +103,11 @@ func (l Logs) Readings(starts []Start) ([]Reading, error) {
 				ORDER BY r.seq LIMIT 1), w.pos)
 		FROM (SELECT k.n, l.log_id, COALESCE(l.home, '') AS home, l.pos, l.seq, l.earliest_seq, i.from_pos, COALESCE(i.until_pos, 0) AS until_pos, i.role,
 				CASE WHEN k.from_seq > 0 THEN k.from_seq WHEN c.next > -k.from_seq THEN c.next WHEN k.from_seq < 0 THEN -k.from_seq ELSE 1 END AS from_seq
-			FROM `+wanted+` JOIN logs l ON l.log_id = k.log_id
+			FROM `+wanted.from+` JOIN logs l ON l.log_id = k.log_id
 				JOIN intervals i ON i.log_id = l.log_id AND i.account = k.account
 				LEFT JOIN cursors c ON c.account = k.account AND c.device = k.device AND c.log_id = l.log_id) AS w
-		ORDER BY w.from_pos`, args...)
+		ORDER BY w.from_pos`, wanted.args()...)
 	return found, err
-}
-
-// starts returns a table expression k over a list of starts, with their indexes, and its
-// arguments. In from_seq a cursor that is not written yet is negative.
-func (l Logs) starts(list []Start) (string, []any) {
-	n := len(list)
-	logs, accounts, devices, from := make([]string, n), make([]string, n), make([]string, n), make([]int64, n)
-	for i, s := range list {
-		logs[i], accounts[i], devices[i] = string(ds.ConversationLog(s.Conversation)), string(s.Device.Account), string(s.Device.ID)
-		if from[i] = s.FromSeq; s.FromSeq == 0 {
-			from[i] = -s.Pending
-		}
-	}
-	switch {
-	case n == 1: // a list costs more
-		return `(SELECT 0 AS n, CAST($1 AS TEXT) AS log_id, CAST($2 AS TEXT) AS account, CAST($3 AS TEXT) AS device, CAST($4 AS BIGINT) AS from_seq) AS k`,
-			[]any{logs[0], accounts[0], devices[0], from[0]}
-	case l.tx.dialect.name == "postgres":
-		return `(SELECT u.n - 1 AS n, u.log_id, u.account, u.device, u.from_seq
-			FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) WITH ORDINALITY AS u(log_id, account, device, from_seq, n)) AS k`,
-			[]any{logs, accounts, devices, from}
-	}
-	rows := make([][4]any, n)
-	for i := range rows {
-		rows[i] = [4]any{logs[i], accounts[i], devices[i], from[i]}
-	}
-	return `(SELECT key AS n, value->>0 AS log_id, value->>1 AS account, value->>2 AS device, value->>3 AS from_seq FROM json_each($1)) AS k`,
-		[]any{asJSON(rows)}
 }
 
 // DeviceReading returns the data that a device needs to begin reading its account log: the pos

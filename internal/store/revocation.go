@@ -1,5 +1,7 @@
 package store
 
+import "fmt"
+
 // Revocation is a position in the order in which sessions were revoked, on any node: that of a
 // session by its number and its hash.
 type Revocation struct {
@@ -28,7 +30,7 @@ func (q Sessions) LastRevocation() (Revocation, error) {
 // revokedAfter returns the query for the sessions after the position in its arguments first and
 // first+1, at most as many as first+2 says, in their order.
 func revokedAfter(first int) string {
-	seq, hash := numbered(1, first-1), numbered(1, first)
+	seq, hash := fmt.Sprint("$", first), fmt.Sprint("$", first+1)
 	// The first condition is the one that the index serves.
 	return `SELECT revoked_seq, session_hash FROM sessions
 		WHERE revoked_seq >= ` + seq + ` AND (revoked_seq, session_hash) > (` + seq + `, ` + hash + `)

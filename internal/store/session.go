@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"slices"
-	"strconv"
 	"strings"
 
 	"waxwing.im/waxwing/internal/ds"
@@ -50,28 +49,18 @@ func (q Sessions) Insert(list []Session) error {
 	if len(list) == 0 {
 		return nil
 	}
-	const width = 11
-	args := make([]any, 0, width*len(list))
+	rows := q.tx.table(1, len(list), "session_hash bytea", "session_id text", "account text", "device text", "client_label text", "features text",
+		"created_ms bigint", "last_seen_ms bigint", "expires_ms bigint", "resume_hash bytea", "resume_sealed bytea")
 	for _, s := range list {
-		args = append(args, s.Hash, s.ID, string(s.Device.Account), string(s.Device.ID), s.Label, strings.Join(s.Features, ","),
+		rows.add(s.Hash, s.ID, string(s.Device.Account), string(s.Device.ID), s.Label, strings.Join(s.Features, ","),
 			s.CreatedMS, s.LastSeenMS, s.ExpiresMS, s.ResumeHash, s.ResumeSealed)
 	}
-	// Rows cannot be repeated here, so the list is split into powers of two instead.
-	for len(args) > 0 {
-		rows := 1
-		for 2*rows*width <= len(args) {
-			rows *= 2
-		}
-		_, err := q.tx.exec(`
-			INSERT INTO sessions (session_hash, session_id, account, device, client_label, features, created_ms, last_seen_ms,
-				expires_ms, resume_hash, resume_sealed)
-			VALUES `+placeholders(rows, width, 0), args[:rows*width]...)
-		if err != nil {
-			return err
-		}
-		args = args[rows*width:]
-	}
-	return nil
+	_, err := q.tx.exec(`
+		INSERT INTO sessions (session_hash, session_id, account, device, client_label, features, created_ms, last_seen_ms,
+			expires_ms, resume_hash, resume_sealed)
+		SELECT session_hash, session_id, account, device, client_label, features, created_ms, last_seen_ms,
+			expires_ms, resume_hash, resume_sealed FROM `+rows.from, rows.args()...)
+	return err
 }
 
 // Get returns the session with that hash of its token, expired or not. A revoked one is
@@ -89,8 +78,11 @@ func (q Sessions) ByResume(hashes [][32]byte) (map[[32]byte]Session, error) {
 	if len(hashes) == 0 {
 		return found, nil
 	}
-	list := padded(hashArgs(hashes), 1)
-	in := `IN (` + numbered(len(list), 0) + `)`
+	list := q.tx.table(1, len(hashes), "hash bytea")
+	for i := range hashes {
+		list.add(hashes[i][:])
+	}
+	in := `IN (SELECT hash FROM ` + list.from + `)`
 	// Two selects, because each has its own index.
 	err := q.tx.each(func(scan func(...any) error) error {
 		s, err := scanSession(scan)
@@ -100,7 +92,7 @@ func (q Sessions) ByResume(hashes [][32]byte) (map[[32]byte]Session, error) {
 		return err
 	}, `SELECT `+sessionColumns+` FROM sessions WHERE resume_hash `+in+` AND revoked_ms IS NULL
 		UNION ALL
-		SELECT `+sessionColumns+` FROM sessions WHERE previous_hash `+in+` AND revoked_ms IS NULL`, list...)
+		SELECT `+sessionColumns+` FROM sessions WHERE previous_hash `+in+` AND revoked_ms IS NULL`, list.args()...)
 	return found, err
 }
 
@@ -115,16 +107,19 @@ type Rotation struct {
 // them. Each must still have the token that it was read with: of concurrent calls, on any node,
 // one finds its session's hash in the result. The replaced token becomes the predecessor.
 func (q Sessions) Rotate(list []Rotation, nowMS, expiresMS int64) (map[[32]byte]bool, error) {
-	rows := make([][]any, len(list))
-	for i, r := range list {
-		rows[i] = []any{r.Session.Hash, r.Session.ResumeHash, r.ResumeHash[:], r.ResumeSealed}
+	if len(list) == 0 {
+		return nil, nil
 	}
-	return q.update(rows, `
-		WITH new (hash, old, resume, sealed) AS (VALUES %s)
-		UPDATE sessions SET previous_hash = resume_hash, resume_hash = new.resume, resume_sealed = new.sealed,
+	sorted := slices.SortedFunc(slices.Values(list), func(a, b Rotation) int { return bytes.Compare(a.Session.Hash, b.Session.Hash) }) // see ConsumeNonces
+	rows := q.tx.table(3, len(sorted), "hash bytea", "old bytea", "resume bytea", "sealed bytea")
+	for _, r := range sorted {
+		rows.add(r.Session.Hash, r.Session.ResumeHash, r.ResumeHash[:], r.ResumeSealed)
+	}
+	return q.hashes(`
+		UPDATE sessions SET previous_hash = resume_hash, resume_hash = k.resume, resume_sealed = k.sealed,
 			previous_until_ms = NULL, last_seen_ms = $1, expires_ms = $2
-		FROM new WHERE session_hash = new.hash AND resume_hash = new.old AND revoked_ms IS NULL
-		RETURNING session_hash`, nowMS, expiresMS)
+		FROM `+rows.from+` WHERE session_hash = k.hash AND resume_hash = k.old AND revoked_ms IS NULL
+		RETURNING session_hash`, rows.args(nowMS, expiresMS)...)
 }
 
 // Successor names a resume token that was issued as the successor of another.
@@ -135,15 +130,16 @@ type Successor struct {
 // LimitPredecessors expires the predecessors of at most SessionBatchMax resume tokens at
 // untilMS. A token that has been replaced, or that has no predecessor, is ignored.
 func (q Sessions) LimitPredecessors(list []Successor, untilMS int64) error {
-	rows := make([][]any, len(list))
-	for i, a := range list {
-		rows[i] = []any{a.Hash[:], a.ResumeHash[:]}
+	if len(list) == 0 {
+		return nil
 	}
-	_, err := q.update(rows, `
-		WITH new (hash, resume) AS (VALUES %s)
-		UPDATE sessions SET previous_until_ms = $1
-		FROM new WHERE session_hash = new.hash AND resume_hash = new.resume AND previous_hash IS NOT NULL
-		RETURNING session_hash`, untilMS)
+	sorted := slices.SortedFunc(slices.Values(list), func(a, b Successor) int { return bytes.Compare(a.Hash[:], b.Hash[:]) })
+	rows := q.tx.table(2, len(sorted), "hash bytea", "resume bytea")
+	for _, a := range sorted {
+		rows.add(a.Hash[:], a.ResumeHash[:])
+	}
+	_, err := q.tx.exec(`UPDATE sessions SET previous_until_ms = $1
+		FROM `+rows.from+` WHERE session_hash = k.hash AND resume_hash = k.resume AND previous_hash IS NOT NULL`, rows.args(untilMS)...)
 	return err
 }
 
@@ -157,37 +153,18 @@ func (q Sessions) ForgetPredecessors(nowMS int64, sealedBytes, max int) (int64, 
 		nowMS, sealedBytes, max)
 }
 
-// update runs a statement over rows of binary values, which come after args and begin
-// with a session's hash. It orders them by hash, so that nodes that update the same sessions
-// concurrently seldom deadlock.
-func (q Sessions) update(rows [][]any, sql string, args ...any) (map[[32]byte]bool, error) {
-	done := make(map[[32]byte]bool, len(rows))
-	if len(rows) == 0 {
-		return done, nil
-	}
-	slices.SortFunc(rows, func(a, b []any) int { return bytes.Compare(a[0].([]byte), b[0].([]byte)) })
-	var values []any
-	for _, row := range rows {
-		values = append(values, row...)
-	}
-	width := len(rows[0])
-	values = padded(values, width)
-	list := placeholders(len(values)/width, width, len(args))
-	if q.tx.dialect.name == "postgres" {
-		// The types of the first row apply to all; without them they are text.
-		first, rest, _ := strings.Cut(list, ")")
-		first = strings.ReplaceAll(first, ",", "::bytea,")
-		list = first + "::bytea)" + rest
-	}
+// hashes runs a statement that returns hashes of sessions or nonces.
+func (q Sessions) hashes(sql string, args ...any) (map[[32]byte]bool, error) {
+	found := map[[32]byte]bool{}
 	err := q.tx.each(func(scan func(...any) error) error {
 		var hash []byte
 		if err := scan(&hash); err != nil {
 			return err
 		}
-		done[[32]byte(hash)] = true
+		found[[32]byte(hash)] = true
 		return nil
-	}, strings.Replace(sql, "%s", list, 1), append(args, values...)...)
-	return done, err
+	}, sql, args...)
+	return found, err
 }
 
 // Repeat slides a session for which the predecessor's answer is repeated; false means
@@ -210,43 +187,15 @@ func (q Sessions) See(hash []byte, nowMS int64) error {
 // Extend slides the expiry of at most SessionBatchMax sessions and returns
 // the hashes of those that exist and are not revoked.
 func (q Sessions) Extend(hashes [][32]byte, nowMS, expiresMS int64) (map[[32]byte]bool, error) {
-	alive := make(map[[32]byte]bool, len(hashes))
 	if len(hashes) == 0 {
-		return alive, nil
+		return nil, nil
 	}
-	list := padded(hashArgs(hashes), 1)
-	err := q.tx.each(func(scan func(...any) error) error {
-		var hash []byte
-		if err := scan(&hash); err != nil {
-			return err
-		}
-		alive[[32]byte(hash)] = true
-		return nil
-	}, `UPDATE sessions SET last_seen_ms = $1, expires_ms = CASE WHEN expires_ms > $2 THEN expires_ms ELSE $2 END
-		WHERE revoked_ms IS NULL AND session_hash IN (`+numbered(len(list), 2)+`) RETURNING session_hash`,
-		append([]any{nowMS, expiresMS}, list...)...)
-	return alive, err
-}
-
-func hashArgs(hashes [][32]byte) []any {
-	args := make([]any, len(hashes))
+	list := q.tx.table(3, len(hashes), "hash bytea")
 	for i := range hashes {
-		args[i] = hashes[i][:]
+		list.add(hashes[i][:])
 	}
-	return args
-}
-
-// numbered returns "$3,$4…" for a list of count values after offset others.
-func numbered(count, offset int) string {
-	var b strings.Builder
-	for i := range count {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteByte('$')
-		b.WriteString(strconv.Itoa(offset + i + 1))
-	}
-	return b.String()
+	return q.hashes(`UPDATE sessions SET last_seen_ms = $1, expires_ms = CASE WHEN expires_ms > $2 THEN expires_ms ELSE $2 END
+		WHERE revoked_ms IS NULL AND session_hash IN (SELECT hash FROM `+list.from+`) RETURNING session_hash`, list.args(nowMS, expiresMS)...)
 }
 
 // Of lists the sessions of an account that are neither revoked nor expired,

@@ -290,9 +290,8 @@ func null[S ~string](s S) any {
 	return string(s)
 }
 
-// placeholders returns "($1,$2),($3,$4)…" for a list of rows of width columns, with the numbers
-// starting after offset.
-func placeholders(rows, width, offset int) string {
+// placeholders returns "($1,$2),($3,$4)…" for a list of rows of width columns.
+func placeholders(rows, width int) string {
 	list := make([]byte, 0, rows*width*len("$123,")+len("()"))
 	for n := range rows * width {
 		switch {
@@ -303,7 +302,7 @@ func placeholders(rows, width, offset int) string {
 		default:
 			list = append(list, ',')
 		}
-		list = strconv.AppendInt(append(list, '$'), int64(offset+n+1), 10)
+		list = strconv.AppendInt(append(list, '$'), int64(n+1), 10)
 	}
 	return string(append(list, ')'))
 }

@@ -1,10 +1,6 @@
 package store
 
-import (
-	"slices"
-
-	"waxwing.im/waxwing/internal/ds"
-)
+import "waxwing.im/waxwing/internal/ds"
 
 // WelcomeRecipient is one recipient of a Welcome. It waits until it is confirmed or given up,
 // so that a Welcome can also be queried and not only be received as an event.
@@ -18,17 +14,16 @@ type WelcomeRecipient struct {
 
 // insertRecipients inserts the recipients of a batch's Welcomes. Repeated ones count once.
 func (w Welcomes) insertRecipients(list []WelcomeRecipient) error {
-	for chunk := range slices.Chunk(list, 64) {
-		args := make([]any, 0, len(chunk)*6)
-		for _, r := range chunk {
-			args = append(args, r.WelcomeID, string(ds.ConversationLog(r.Conversation)), string(r.Account), string(r.Device), r.KeyPackageRef, w.tx.nowMS)
-		}
-		if err := w.tx.later(`INSERT INTO welcome_recipients (welcome_id, log_id, account, device, key_package_ref, created_ms) VALUES `+
-			placeholders(len(chunk), 6, 0)+` ON CONFLICT DO NOTHING`, args...); err != nil {
-			return err
-		}
+	if len(list) == 0 {
+		return nil
 	}
-	return nil
+	added := w.tx.table(2, len(list), "welcome_id text", "log_id text", "account text", "device text", "key_package_ref text")
+	for _, r := range list {
+		added.add(r.WelcomeID, string(ds.ConversationLog(r.Conversation)), string(r.Account), string(r.Device), r.KeyPackageRef)
+	}
+	return w.tx.later(`INSERT INTO welcome_recipients (welcome_id, log_id, account, device, key_package_ref, created_ms)
+		SELECT welcome_id, log_id, account, device, key_package_ref, CAST($1 AS BIGINT) FROM `+added.from+` WHERE true ON CONFLICT DO NOTHING`,
+		added.args(w.tx.nowMS)...)
 }
 
 // SizeFor returns the size of a Welcome that still exists and is addressed to a device;
