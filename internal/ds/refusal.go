@@ -56,6 +56,19 @@ const (
 	NoReaction      Reason = "no reaction"
 	BadReaction     Reason = "bad reaction"
 	TooLarge        Reason = "too large"
+
+	BadToken       Reason = "bad token" // for any other reason than the following ones
+	TokenExpired   Reason = "token expired"
+	TokenNotYet    Reason = "token from the future"
+	TokenReplayed  Reason = "token replayed"
+	BadAudience    Reason = "bad audience"
+	BadMethod      Reason = "bad method" // the token is for another one
+	BadIssuer      Reason = "bad issuer"
+	BadSignature   Reason = "bad signature"
+	TooManyTokens  Reason = "too many tokens" // of an address or an issuer
+	InviteRequired Reason = "invite required"
+	InvalidInvite  Reason = "invalid invite"
+	NotOnAllowlist Reason = "not on the allowlist"
 )
 
 // Because returns a copy of r with a reason: refusals are shared.

@@ -53,29 +53,6 @@ func (s *Server) resumeSession(w http.ResponseWriter, r *http.Request) {
 	s.logFault(ctx, "answered", s.identity.Answered(ctx, ready))
 }
 
-// start starts a session, for a socket or an HTTP call. Limits per address are counted by
-// identity before the costly checks, limits per account once the account is proven; a refusal
-// by either does not use up the token.
-func (s sessions) start(ctx context.Context, in *gateway.Start, userAgent, address string) (identity.Ready, error) {
-	start := identity.Start{
-		AuthToken: in.AuthToken,
-		DeviceID:  ds.DeviceID(in.DeviceID),
-		UserAgent: userAgent,
-		Features:  in.Features,
-		Address:   address,
-		Admit: func(_ context.Context, account ds.AccountID) error {
-			return s.limits.Take(limits.SessionStarts, string(account))
-		},
-	}
-	if in.InviteCode != nil {
-		start.InviteCode = *in.InviteCode
-	}
-	if in.ClientLabel != nil {
-		start.ClientLabel, start.HasClientLabel = *in.ClientLabel, true
-	}
-	return s.identity.StartSession(ctx, start)
-}
-
 func (s sessions) resume(ctx context.Context, in *gateway.Resume, address, transport string) (identity.Ready, error) {
 	err := s.takeAddress(limits.AddressResumes, address)
 	if ds.CodeOf(err) == ds.RateLimited {

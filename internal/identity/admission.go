@@ -29,11 +29,11 @@ const (
 // InviteCodeBytesMax bounds a code that a client presents.
 const InviteCodeBytesMax = 64
 
-// inviteMessages are the messages by which clients recognise what is missing.
+// Clients recognise what is missing by these messages.
 var (
-	refuseInviteRequired = &TokenRefusal{NameInviteRequired, ds.Refuse(ds.Forbidden, "invite required")}
-	refuseInvalidInvite  = &TokenRefusal{NameInvalidInvite, ds.Refuse(ds.Forbidden, "invalid invite")}
-	refuseNotAllowed     = &TokenRefusal{NameNotAllowed, ds.Refuse(ds.Forbidden, "not on the allowlist")}
+	refuseInviteRequired = ds.Refuse(ds.Forbidden, "invite required").Because(ds.InviteRequired)
+	refuseInvalidInvite  = ds.Refuse(ds.Forbidden, "invalid invite").Because(ds.InvalidInvite)
+	refuseNotAllowed     = ds.Refuse(ds.Forbidden, "not on the allowlist").Because(ds.NotOnAllowlist)
 )
 
 // admission holds what the first contact of an account writes.
@@ -74,8 +74,8 @@ func (s *admittedAccounts) add(account ds.AccountID, now time.Time) {
 }
 
 // admission decides whether a verified account may continue. It returns nil for one that is
-// admitted, the data to write for one that is to be admitted, or a *TokenRefusal, after which a
-// token is not used up. A code is checked here and used when that data is written.
+// admitted, the data to write for one that is to be admitted, or a refusal, after which a token is
+// not used up. A code is checked here and used when that data is written.
 func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, code, address string) (*admission, error) {
 	seen := a.o.Now()
 	if a.admitted.has(account, seen) {
@@ -112,7 +112,7 @@ func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, cod
 	// others here know or have invited are not blocked by that.
 	if !isTalkedOf && !isAllowed && !isUsable {
 		if err := a.take(limits.FirstContacts, address); err != nil {
-			return nil, withXRPCName(err)
+			return nil, err
 		}
 	}
 	switch {

@@ -60,7 +60,7 @@ func BenchmarkXRPC(b *testing.B) {
 		b.ResetTimer()
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				if _, err := a.XRPC(context.Background(), tokens[next.Add(1)-1], sendMethod, "192.0.2.1"); err != nil {
+				if _, err := a.Prove(context.Background(), tokens[next.Add(1)-1], sendMethod, "192.0.2.1"); err != nil {
 					b.Error(err)
 				}
 			}

@@ -50,8 +50,6 @@ type publicKey struct {
 	multibase string
 }
 
-var errSignature = errors.New("signature does not verify")
-
 // parseDIDKey returns the key of a did:key.
 func parseDIDKey(did string) (publicKey, error) {
 	multibase, ok := strings.CutPrefix(did, didKeyPrefix)

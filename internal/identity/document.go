@@ -30,7 +30,6 @@ const (
 var (
 	errDocument   = errors.New("not a DID document")
 	errDocumentID = errors.New("the document is about another DID")
-	errNoKey      = errors.New("the document has no key for this")
 )
 
 // Document holds the parts of a DID document that this service uses. It is immutable.

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -205,42 +204,9 @@ func (a *Authenticator) sweep(ctx context.Context) error {
 	return nil
 }
 
-// VerifyServiceToken checks a token for a call of lxm and uses it up. It returns the account
-// that signed it, ds.Unauthorized "invalid auth_token", or a fault; after a fault the token may
-// or may not be used up.
-func (a *Authenticator) VerifyServiceToken(ctx context.Context, token, lxm string) (ds.AccountID, error) {
-	v, err := a.verify(ctx, token, lxm, "")
-	if err == nil {
-		err = a.writer.do(ctx, &job{nonce: &v.nonce})
-	}
-	if err != nil {
-		return "", a.refuseToken(ctx, err)
-	}
-	return v.issuer, nil
-}
-
 // verify checks a token of an account that came from address.
 func (a *Authenticator) verify(ctx context.Context, token, lxm, address string) (verified, error) {
 	return verifyToken(ctx, token, a.expect(lxm, false), &issuers{a: a, fragments: accountKeys, address: address, take: func() error {
 		return a.take(limits.AddressStarts, address)
 	}})
-}
-
-// refuseToken returns the refusal of a token for any reason about it. Errors that are not about
-// the token are returned unchanged.
-func (a *Authenticator) refuseToken(ctx context.Context, reason error) error {
-	if ds.IsUnavailable(reason) || !isAboutToken(reason) {
-		return reason
-	}
-	a.o.Logger.DebugContext(ctx, "auth_token refused", "err", reason)
-	if errors.Is(reason, errNotYet) {
-		return ds.Refuse(ds.Unauthorized, "invalid auth_token: %s", messageFuture)
-	}
-	return ds.Refuse(ds.Unauthorized, "invalid auth_token")
-}
-
-// bareToken returns the token in an auth_token as clients write it: some put "Bearer " before
-// it (gateway v1, section 1).
-func bareToken(s string) string {
-	return strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(s), "Bearer "))
 }

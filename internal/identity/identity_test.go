@@ -108,7 +108,7 @@ func goodToken(t testing.TB, k *AccountKey, now time.Time) string {
 
 func (w *world) start(a *Authenticator, name string) Ready {
 	w.t.Helper()
-	ready, err := a.StartSession(context.Background(), Start{AuthToken: w.token(name), DeviceID: "phone", UserAgent: "waxwing/1"})
+	ready, err := a.StartSession(context.Background(), Start{Token: w.token(name), Device: "phone"})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestCloseEndsGoroutines(t *testing.T) {
 	a.Close()
 	a.Close()
 	goleak.VerifyNone(t, ignore)
-	if _, err := a.VerifyServiceToken(context.Background(), token, SessionStartMethod); !ds.IsUnavailable(err) {
+	if _, err := a.verifyServiceToken(context.Background(), token, SessionStartMethod); !ds.IsUnavailable(err) {
 		t.Errorf("after Close: got %v, want unavailable", err)
 	}
 }
@@ -183,4 +183,16 @@ func TestCloseEndsGoroutines(t *testing.T) {
 func verifyAlone(token, lxm string, audiences []string, now time.Time) (verified, error) {
 	a := &Authenticator{o: Options{Audience: func() []string { return audiences }, Now: func() time.Time { return now }}, keys: newKeyCache(), penalties: newPenalties()}
 	return a.verify(context.Background(), token, lxm, "")
+}
+
+// verifyServiceToken checks a token for a call of method and uses it up.
+func (a *Authenticator) verifyServiceToken(ctx context.Context, token, method string) (ds.AccountID, error) {
+	v, err := a.verify(ctx, token, method, "")
+	if err == nil {
+		err = a.writer.do(ctx, &job{nonce: &v.nonce})
+	}
+	if err != nil {
+		return "", a.refuse(ctx, err)
+	}
+	return v.issuer, nil
 }

@@ -46,14 +46,14 @@ func (g *gate) invite(uses int64, life time.Duration) Invite {
 
 // session starts a session and returns what was refused, "" for nothing.
 func (g *gate) session(name, code string) string {
-	_, err := g.a.StartSession(context.Background(), Start{AuthToken: g.token(name), DeviceID: "phone", InviteCode: code})
+	_, err := g.a.StartSession(context.Background(), Start{Token: g.token(name), Device: "phone", InviteCode: code})
 	return messageOf(err)
 }
 
 // call calls an XRPC method.
 func (g *gate) call(name string) string {
-	_, err := g.a.XRPC(context.Background(), g.methodToken(name, "1"), sendMethod, "")
-	return nameOf(err)
+	_, err := g.a.Prove(context.Background(), g.methodToken(name, "1"), sendMethod, "")
+	return reasonOf(err)
 }
 
 // methodToken is a token for sendMethod.
@@ -117,14 +117,13 @@ func TestAdmissionByInvite(t *testing.T) {
 			w.t.Errorf("made %+v", two)
 		}
 		steps("no code", g.session("ann", ""), wantInvite)
-		steps("no code, XRPC", g.call("ann"), NameInviteRequired)
+		steps("no code, XRPC", g.call("ann"), string(ds.InviteRequired))
 		steps("a wrong code", g.session("ann", two.Code+"x"), wantGoodInvite)
 		steps("the id is no code", g.session("ann", two.ID), wantGoodInvite)
-		steps("code too long", g.session("ann", strings.Repeat("x", InviteCodeBytesMax+1)), "invalid_request: invalid invite_code")
 		token := g.token("ann")
-		_, err := g.a.StartSession(ctx, Start{AuthToken: token, DeviceID: "phone"})
+		_, err := g.a.StartSession(ctx, Start{Token: token, Device: "phone"})
 		steps("refused", messageOf(err), wantInvite)
-		_, err = g.a.StartSession(ctx, Start{AuthToken: token, DeviceID: "phone", InviteCode: two.Code})
+		_, err = g.a.StartSession(ctx, Start{Token: token, Device: "phone", InviteCode: two.Code})
 		steps("the refused token, with the code", messageOf(err), "")
 		steps("admitted: no code", g.session("ann", ""), "")
 		steps("admitted: XRPC", g.call("ann"), "")
@@ -136,10 +135,10 @@ func TestAdmissionByInvite(t *testing.T) {
 		// The other way in.
 		redeem := func(name, code string) string {
 			_, err := g.a.RedeemInvite(ctx, g.methodToken(name, "r"), sendMethod, "", code)
-			return nameOf(err)
+			return reasonOf(err)
 		}
-		steps("redeem nothing", redeem("bob", ""), NameInviteRequired)
-		steps("redeem a wrong one", redeem("bob", "wxi_"), NameInvalidInvite)
+		steps("redeem nothing", redeem("bob", ""), string(ds.InviteRequired))
+		steps("redeem a wrong one", redeem("bob", "wxi_"), string(ds.InvalidInvite))
 		steps("redeem", redeem("bob", two.Code), "")
 		steps("redeemed: a session", g.session("bob", ""), "")
 		steps("redeem again", redeem("bob", two.Code), "")
@@ -189,7 +188,7 @@ func TestAdmissionByAllowlist(t *testing.T) {
 		if got := g.session("ann", code); got != wantAllowed {
 			w.t.Errorf("a code: %q", got)
 		}
-		if got := g.call("ann"); got != NameNotAllowed {
+		if got := g.call("ann"); got != string(ds.NotOnAllowlist) {
 			w.t.Errorf("XRPC: %q", got)
 		}
 		for range 2 {
@@ -236,7 +235,7 @@ func TestExpel(t *testing.T) {
 		elsewhere := gateNode(w, AdmissionInvite)
 		code := g.invite(2, 0).Code
 		start := func(a *Authenticator, name, code string) (Ready, error) {
-			return a.StartSession(ctx, Start{AuthToken: w.token(name), DeviceID: "phone", InviteCode: code})
+			return a.StartSession(ctx, Start{Token: w.token(name), Device: "phone", InviteCode: code})
 		}
 		here, err := start(g.a, "ann", code)
 		if err != nil {
@@ -280,7 +279,7 @@ func TestExpel(t *testing.T) {
 		if got := g.session("ann", code); got != wantGoodInvite {
 			w.t.Errorf("a code that is used up: %q", got)
 		}
-		if got := g.call("ann"); got != NameInviteRequired {
+		if got := g.call("ann"); got != string(ds.InviteRequired) {
 			w.t.Errorf("XRPC: %q", got)
 		}
 		if err := g.admissions.Expel(ctx, g.did("ann")); ds.CodeOf(err) != ds.NotFound {
@@ -320,7 +319,7 @@ func TestExpelElsewhere(t *testing.T) {
 			w.t.Errorf("at once: %q", got)
 		}
 		w.clock.add(admittedFor)
-		if got := g.call("ann"); got != NameNotAllowed {
+		if got := g.call("ann"); got != string(ds.NotOnAllowlist) {
 			w.t.Errorf("later: %q", got)
 		}
 		put(g.admissions.Allow)
@@ -329,7 +328,7 @@ func TestExpelElsewhere(t *testing.T) {
 		}
 		put(g.admissions.Expel)
 		put(g.admissions.Allow)
-		if _, err := g.a.StartSession(ctx, Start{AuthToken: g.token("ann"), DeviceID: "phone"}); !ds.IsUnavailable(err) {
+		if _, err := g.a.StartSession(ctx, Start{Token: g.token("ann"), Device: "phone"}); !ds.IsUnavailable(err) {
 			w.t.Errorf("put out and allowed again, where she was known: %v", err)
 		}
 		if got := g.session("ann", ""); got != "" {
@@ -353,12 +352,12 @@ func TestExpelRace(t *testing.T) {
 			if got := g.session("ann", ""); got != "" {
 				w.t.Fatal(got)
 			}
-			_, _ = elsewhere.StartSession(ctx, Start{AuthToken: w.token("ann"), DeviceID: "phone"}) // it knows her now
+			_, _ = elsewhere.StartSession(ctx, Start{Token: w.token("ann"), Device: "phone"}) // it knows her now
 			token := w.token("ann")
 			var begun Ready
 			var racing sync.WaitGroup
 			racing.Go(func() {
-				begun, _ = elsewhere.StartSession(ctx, Start{AuthToken: token, DeviceID: "phone"})
+				begun, _ = elsewhere.StartSession(ctx, Start{Token: token, Device: "phone"})
 			})
 			if err := g.admissions.Expel(ctx, g.did("ann")); err != nil {
 				w.t.Error(err)
@@ -389,7 +388,7 @@ func TestInviteRace(t *testing.T) {
 			for try := range tries {
 				token := g.token(name)
 				wg.Go(func() {
-					_, err := nodes[try].StartSession(context.Background(), Start{AuthToken: token, DeviceID: "phone", InviteCode: invite.Code})
+					_, err := nodes[try].StartSession(context.Background(), Start{Token: token, Device: "phone", InviteCode: invite.Code})
 					switch got := messageOf(err); got {
 					case "":
 						mu.Lock()
@@ -423,14 +422,14 @@ func TestAdmissionOpen(t *testing.T) {
 		g := newGate(w, AdmissionOpen)
 		counted := &counter{taken: map[string]int{}, limits: map[string]int{limits.FirstContacts: 2}}
 		g.a.o.Limit = counted.take
-		for i, want := range []string{"", "", NameRateLimited, NameRateLimited} {
+		for i, want := range []string{"", "", string(ds.TooManyTokens), string(ds.TooManyTokens)} {
 			name := fmt.Sprint("p", i)
-			if _, err := g.a.XRPC(ctx, g.methodToken(name, "1"), sendMethod, "192.0.2.1"); nameOf(err) != want {
+			if _, err := g.a.Prove(ctx, g.methodToken(name, "1"), sendMethod, "192.0.2.1"); reasonOf(err) != want {
 				w.t.Errorf("%s: %v", name, err)
 			}
 		}
 		for range 5 {
-			if _, err := g.a.XRPC(ctx, g.methodToken("p0", "2"), sendMethod, "192.0.2.1"); err != nil {
+			if _, err := g.a.Prove(ctx, g.methodToken("p0", "2"), sendMethod, "192.0.2.1"); err != nil {
 				w.t.Errorf("known: %v", err)
 			}
 		}
@@ -439,7 +438,7 @@ func TestAdmissionOpen(t *testing.T) {
 		}
 		closed := gateNode(w, AdmissionAllowlist)
 		for name, want := range map[string]string{"p0": "", "p1": "", "ann": "", "p2": wantAllowed} {
-			_, err := closed.StartSession(ctx, Start{AuthToken: g.token(name), DeviceID: "phone"})
+			_, err := closed.StartSession(ctx, Start{Token: g.token(name), Device: "phone"})
 			if got := messageOf(err); got != want {
 				w.t.Errorf("%s after the mode was changed: %q", name, got)
 			}

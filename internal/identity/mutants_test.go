@@ -121,118 +121,118 @@ func TestXRPCMutants(t *testing.T) {
 	last := good[:len(good)-1] + string(good[len(good)-1]^1) // the unused bits
 
 	tests := []struct{ name, token, want string }{
-		{"no token", "", NameNoToken},
-		{"garbage", "garbage", NameBadToken},
-		{"two parts", parts[0] + "." + parts[1], NameBadToken},
-		{"four parts", good + "." + parts[2], NameBadToken},
-		{"five parts, as of JWE", good + "." + parts[1] + "." + parts[2], NameBadToken},
-		{"padded", good + "=", NameBadToken},
-		{"line break inside", parts[0] + ".\n" + parts[1] + "." + parts[2], NameBadToken},
-		{"blank before it", " " + good, NameBadToken},
-		{"Bearer twice", "Bearer " + good, NameBadToken},
-		{"trailing bits", last, NameBadToken},
-		{"standard alphabet", parts[0] + "." + parts[1] + "." + strings.NewReplacer("-", "+", "_", "/").Replace(strings.Repeat("-_", 43)), NameBadToken},
-		{"too long", mutant("x", strings.Repeat("x", tokenBytesMax)), NameBadToken},
-		{"header no JSON", token(json.RawMessage(`{`), body, p.ann.Sign), NameBadToken},
-		{"header a list", token(json.RawMessage(`[]`), body, p.ann.Sign), NameBadToken},
-		{"claims no JSON", token(head, json.RawMessage(`{"iss":`), p.ann.Sign), NameBadToken},
-		{"claims null", token(head, json.RawMessage(`null`), p.ann.Sign), NameBadToken},
-		{"claims a list", token(head, json.RawMessage(`[]`), p.ann.Sign), NameBadToken},
-		{"claims text", token(head, json.RawMessage(`"x"`), p.ann.Sign), NameBadToken},
+		{"no token", "", ""},
+		{"garbage", "garbage", string(ds.BadToken)},
+		{"two parts", parts[0] + "." + parts[1], string(ds.BadToken)},
+		{"four parts", good + "." + parts[2], string(ds.BadToken)},
+		{"five parts, as of JWE", good + "." + parts[1] + "." + parts[2], string(ds.BadToken)},
+		{"padded", good + "=", string(ds.BadToken)},
+		{"line break inside", parts[0] + ".\n" + parts[1] + "." + parts[2], string(ds.BadToken)},
+		{"blank before it", " " + good, string(ds.BadToken)},
+		{"Bearer twice", "Bearer " + good, string(ds.BadToken)},
+		{"trailing bits", last, string(ds.BadToken)},
+		{"standard alphabet", parts[0] + "." + parts[1] + "." + strings.NewReplacer("-", "+", "_", "/").Replace(strings.Repeat("-_", 43)), string(ds.BadToken)},
+		{"too long", mutant("x", strings.Repeat("x", tokenBytesMax)), string(ds.BadToken)},
+		{"header no JSON", token(json.RawMessage(`{`), body, p.ann.Sign), string(ds.BadToken)},
+		{"header a list", token(json.RawMessage(`[]`), body, p.ann.Sign), string(ds.BadToken)},
+		{"claims no JSON", token(head, json.RawMessage(`{"iss":`), p.ann.Sign), string(ds.BadToken)},
+		{"claims null", token(head, json.RawMessage(`null`), p.ann.Sign), string(ds.BadToken)},
+		{"claims a list", token(head, json.RawMessage(`[]`), p.ann.Sign), string(ds.BadToken)},
+		{"claims text", token(head, json.RawMessage(`"x"`), p.ann.Sign), string(ds.BadToken)},
 
-		{"alg none", token(head.with("alg", "none"), body, empty), NameBadSignature},
-		{"alg None", token(head.with("alg", "None"), body, empty), NameBadSignature},
-		{"alg none, signed", headed("alg", "none"), NameBadSignature},
-		{"no alg", headed("alg", nil), NameBadSignature},
-		{"alg a number", headed("alg", 1), NameBadSignature},
-		{"alg in lower case", headed("alg", "es256"), NameBadSignature},
-		{"HS256 with the public point", token(header("HS256"), body, mac(append(x, y...))), NameBadSignature},
-		{"HS256 with the Multikey", token(header("HS256"), body, mac([]byte(p.ann.DID()))), NameBadSignature},
-		{"HS256 with no key", token(header("HS256"), body, mac(nil)), NameBadSignature},
-		{"RS256", headed("alg", "RS256"), NameBadSignature},
-		{"ES384", headed("alg", "ES384"), NameBadSignature},
-		{"ES256K for a P-256 key", headed("alg", ES256K), NameBadSignature},
-		{"ES256 for a secp256k1 key", token(head, body.with("iss", p.kayDID), p.kay.Sign), NameBadSignature},
-		{"EdDSA for a P-256 key", token(header(EdDSA), body, p.ann.Sign), NameBadSignature},
-		{"EdDSA from a document", token(header(EdDSA), body.with("iss", edward), ed.Sign), NameBadIssuer},
-		{"typ of an access token", headed("typ", "at+jwt"), NameBadToken},
-		{"typ of a refresh token", headed("typ", "refresh+jwt"), NameBadToken},
-		{"typ of a DPoP proof", headed("typ", "dpop+jwt"), NameBadToken},
-		{"critical extension", token(head.with("crit", []string{"b64"}).with("b64", false), body, p.ann.Sign), NameBadToken},
-		{"kid of no key", headed("kid", "#other"), NameBadSignature},
-		{"kid without a fragment", headed("kid", "atproto"), NameBadSignature},
-		{"kid of another DID", headed("kid", p.kayDID+"#atproto"), NameBadSignature},
-		{"kid of the label key", token(head.with("kid", "#atproto_label"), body, testKey(t, "label", ES256).Sign), NameBadSignature},
-		{"kid empty", headed("kid", ""), NameBadSignature},
-		{"kid a number", headed("kid", 1), NameBadSignature},
-		{"own key in the header", token(head.with("jwk", fields{"kty": "EC", "crv": "P-256", "x": encoded(eveX), "y": encoded(eveY)}), body, eve.Sign), NameBadSignature},
-		{"own key behind a URL", token(head.with("jku", "https://eve.net/keys"), body, eve.Sign), NameBadSignature},
+		{"alg none", token(head.with("alg", "none"), body, empty), string(ds.BadSignature)},
+		{"alg None", token(head.with("alg", "None"), body, empty), string(ds.BadSignature)},
+		{"alg none, signed", headed("alg", "none"), string(ds.BadSignature)},
+		{"no alg", headed("alg", nil), string(ds.BadSignature)},
+		{"alg a number", headed("alg", 1), string(ds.BadSignature)},
+		{"alg in lower case", headed("alg", "es256"), string(ds.BadSignature)},
+		{"HS256 with the public point", token(header("HS256"), body, mac(append(x, y...))), string(ds.BadSignature)},
+		{"HS256 with the Multikey", token(header("HS256"), body, mac([]byte(p.ann.DID()))), string(ds.BadSignature)},
+		{"HS256 with no key", token(header("HS256"), body, mac(nil)), string(ds.BadSignature)},
+		{"RS256", headed("alg", "RS256"), string(ds.BadSignature)},
+		{"ES384", headed("alg", "ES384"), string(ds.BadSignature)},
+		{"ES256K for a P-256 key", headed("alg", ES256K), string(ds.BadSignature)},
+		{"ES256 for a secp256k1 key", token(head, body.with("iss", p.kayDID), p.kay.Sign), string(ds.BadSignature)},
+		{"EdDSA for a P-256 key", token(header(EdDSA), body, p.ann.Sign), string(ds.BadSignature)},
+		{"EdDSA from a document", token(header(EdDSA), body.with("iss", edward), ed.Sign), string(ds.BadIssuer)},
+		{"typ of an access token", headed("typ", "at+jwt"), string(ds.BadToken)},
+		{"typ of a refresh token", headed("typ", "refresh+jwt"), string(ds.BadToken)},
+		{"typ of a DPoP proof", headed("typ", "dpop+jwt"), string(ds.BadToken)},
+		{"critical extension", token(head.with("crit", []string{"b64"}).with("b64", false), body, p.ann.Sign), string(ds.BadToken)},
+		{"kid of no key", headed("kid", "#other"), string(ds.BadSignature)},
+		{"kid without a fragment", headed("kid", "atproto"), string(ds.BadSignature)},
+		{"kid of another DID", headed("kid", p.kayDID+"#atproto"), string(ds.BadSignature)},
+		{"kid of the label key", token(head.with("kid", "#atproto_label"), body, testKey(t, "label", ES256).Sign), string(ds.BadSignature)},
+		{"kid empty", headed("kid", ""), string(ds.BadSignature)},
+		{"kid a number", headed("kid", 1), string(ds.BadSignature)},
+		{"own key in the header", token(head.with("jwk", fields{"kty": "EC", "crv": "P-256", "x": encoded(eveX), "y": encoded(eveY)}), body, eve.Sign), string(ds.BadSignature)},
+		{"own key behind a URL", token(head.with("jku", "https://eve.net/keys"), body, eve.Sign), string(ds.BadSignature)},
 
-		{"signed by another", token(head, body, eve.Sign), NameBadSignature},
-		{"signed with the label key", token(head, body, testKey(t, "label", ES256).Sign), NameBadSignature},
-		{"DER signature", token(head, body, asDER(p.ann.Sign)), NameBadSignature},
-		{"no signature", token(head, body, empty), NameBadSignature},
-		{"signature of zeros", token(head, body, zero), NameBadSignature},
-		{"signature of 63 bytes", token(head, body, short), NameBadSignature},
-		{"signature of 65 bytes", token(head, body, long), NameBadSignature},
-		{"signature of other claims", strings.Join([]string{parts[0], strings.Split(mutant("x", 1), ".")[1], parts[2]}, "."), NameBadSignature},
-		{"signature of another header", strings.Join([]string{strings.Split(headed("x", 1), ".")[0], parts[1], parts[2]}, "."), NameBadSignature},
+		{"signed by another", token(head, body, eve.Sign), string(ds.BadSignature)},
+		{"signed with the label key", token(head, body, testKey(t, "label", ES256).Sign), string(ds.BadSignature)},
+		{"DER signature", token(head, body, asDER(p.ann.Sign)), string(ds.BadSignature)},
+		{"no signature", token(head, body, empty), string(ds.BadSignature)},
+		{"signature of zeros", token(head, body, zero), string(ds.BadSignature)},
+		{"signature of 63 bytes", token(head, body, short), string(ds.BadSignature)},
+		{"signature of 65 bytes", token(head, body, long), string(ds.BadSignature)},
+		{"signature of other claims", strings.Join([]string{parts[0], strings.Split(mutant("x", 1), ".")[1], parts[2]}, "."), string(ds.BadSignature)},
+		{"signature of another header", strings.Join([]string{strings.Split(headed("x", 1), ".")[0], parts[1], parts[2]}, "."), string(ds.BadSignature)},
 
-		{"no issuer", mutant("iss", nil), NameBadToken},
-		{"issuer a number", mutant("iss", 1), NameBadToken},
-		{"issuer with NUL", mutant("iss", p.annDID+"\x00"), NameBadToken},
-		{"issuer no DID", mutant("iss", "ann"), NameBadIssuer},
-		{"issuer a handle", mutant("iss", "ann.host.net"), NameBadIssuer},
-		{"issuer of another method", mutant("iss", "did:ion:ann"), NameBadIssuer},
-		{"issuer in upper case", mutant("iss", "did:plc:"+strings.ToUpper(p.annDID[8:])), NameBadIssuer},
-		{"issuer not published", token(head, body.with("iss", plc("nobody")), p.ann.Sign), NameBadIssuer},
-		{"issuer with a document about another", token(head, body.with("iss", liar), eve.Sign), NameBadIssuer},
-		{"issuer without keys", token(head, body.with("iss", bare), p.ann.Sign), NameBadIssuer},
-		{"issuer with a key that another controls", token(head, body.with("iss", foreign), eve.Sign), NameBadIssuer},
-		{"issuer with a label key only", token(head, body.with("iss", plc("labeler")), eve.Sign), NameBadIssuer},
-		{"issuer at a metadata service", mutant("iss", "did:web:169.254.169.254"), NameBadIssuer},
-		{"empty fragment", mutant("iss", p.annDID+"#"), NameBadIssuer},
-		{"only a fragment", mutant("iss", "#atproto"), NameBadIssuer},
-		{"two fragments", mutant("iss", p.annDID+"#a#b"), NameBadIssuer},
-		{"sub of the victim", token(head, body.with("iss", p.annDID).with("sub", p.kayDID), p.ann.Sign), NameBadIssuer},
-		{"sub empty", mutant("sub", ""), NameBadIssuer},
-		{"sub a list", mutant("sub", []string{p.annDID}), NameBadIssuer},
+		{"no issuer", mutant("iss", nil), string(ds.BadToken)},
+		{"issuer a number", mutant("iss", 1), string(ds.BadToken)},
+		{"issuer with NUL", mutant("iss", p.annDID+"\x00"), string(ds.BadToken)},
+		{"issuer no DID", mutant("iss", "ann"), string(ds.BadIssuer)},
+		{"issuer a handle", mutant("iss", "ann.host.net"), string(ds.BadIssuer)},
+		{"issuer of another method", mutant("iss", "did:ion:ann"), string(ds.BadIssuer)},
+		{"issuer in upper case", mutant("iss", "did:plc:"+strings.ToUpper(p.annDID[8:])), string(ds.BadIssuer)},
+		{"issuer not published", token(head, body.with("iss", plc("nobody")), p.ann.Sign), string(ds.BadIssuer)},
+		{"issuer with a document about another", token(head, body.with("iss", liar), eve.Sign), string(ds.BadIssuer)},
+		{"issuer without keys", token(head, body.with("iss", bare), p.ann.Sign), string(ds.BadIssuer)},
+		{"issuer with a key that another controls", token(head, body.with("iss", foreign), eve.Sign), string(ds.BadIssuer)},
+		{"issuer with a label key only", token(head, body.with("iss", plc("labeler")), eve.Sign), string(ds.BadIssuer)},
+		{"issuer at a metadata service", mutant("iss", "did:web:169.254.169.254"), string(ds.BadIssuer)},
+		{"empty fragment", mutant("iss", p.annDID+"#"), string(ds.BadIssuer)},
+		{"only a fragment", mutant("iss", "#atproto"), string(ds.BadIssuer)},
+		{"two fragments", mutant("iss", p.annDID+"#a#b"), string(ds.BadIssuer)},
+		{"sub of the victim", token(head, body.with("iss", p.annDID).with("sub", p.kayDID), p.ann.Sign), string(ds.BadIssuer)},
+		{"sub empty", mutant("sub", ""), string(ds.BadIssuer)},
+		{"sub a list", mutant("sub", []string{p.annDID}), string(ds.BadIssuer)},
 
-		{"no aud", mutant("aud", nil), NameBadAudience},
-		{"aud empty", mutant("aud", ""), NameBadAudience},
-		{"aud of another service", mutant("aud", "did:web:other.net"), NameBadAudience},
-		{"aud of another entry", mutant("aud", serviceDID+"#atproto_pds"), NameBadAudience},
-		{"aud with an empty fragment", mutant("aud", serviceDID+"#"), NameBadAudience},
-		{"aud of a subdomain", mutant("aud", serviceDID+".net"), NameBadAudience},
-		{"aud in upper case", mutant("aud", strings.ToUpper(serviceDID)), NameBadAudience},
-		{"aud our URL", mutant("aud", "https://ds.example"), NameBadAudience},
-		{"aud of two", mutant("aud", []string{serviceDID, "did:web:other.net"}), NameBadAudience},
-		{"aud localhost, as in development", mutant("aud", devAudience), NameBadAudience},
+		{"no aud", mutant("aud", nil), string(ds.BadAudience)},
+		{"aud empty", mutant("aud", ""), string(ds.BadAudience)},
+		{"aud of another service", mutant("aud", "did:web:other.net"), string(ds.BadAudience)},
+		{"aud of another entry", mutant("aud", serviceDID+"#atproto_pds"), string(ds.BadAudience)},
+		{"aud with an empty fragment", mutant("aud", serviceDID+"#"), string(ds.BadAudience)},
+		{"aud of a subdomain", mutant("aud", serviceDID+".net"), string(ds.BadAudience)},
+		{"aud in upper case", mutant("aud", strings.ToUpper(serviceDID)), string(ds.BadAudience)},
+		{"aud our URL", mutant("aud", "https://ds.example"), string(ds.BadAudience)},
+		{"aud of two", mutant("aud", []string{serviceDID, "did:web:other.net"}), string(ds.BadAudience)},
+		{"aud localhost, as in development", mutant("aud", devAudience), string(ds.BadAudience)},
 
-		{"no lxm", mutant("lxm", nil), NameBadMethod},
-		{"lxm of another method", mutant("lxm", "blue.catbird.mlsChat.getMessages"), NameBadMethod},
-		{"lxm of an alias", mutant("lxm", "blue.catbird.mls.sendMessage"), NameBadMethod},
-		{"lxm of the session", mutant("lxm", SessionStartMethod), NameBadMethod},
-		{"lxm of all", mutant("lxm", "*"), NameBadMethod},
-		{"lxm in another case", mutant("lxm", strings.ToLower(sendMethod)), NameBadMethod},
-		{"lxm a list", mutant("lxm", []string{sendMethod}), NameBadMethod},
+		{"no lxm", mutant("lxm", nil), string(ds.BadMethod)},
+		{"lxm of another method", mutant("lxm", "blue.catbird.mlsChat.getMessages"), string(ds.BadMethod)},
+		{"lxm of an alias", mutant("lxm", "blue.catbird.mls.sendMessage"), string(ds.BadMethod)},
+		{"lxm of the session", mutant("lxm", SessionStartMethod), string(ds.BadMethod)},
+		{"lxm of all", mutant("lxm", "*"), string(ds.BadMethod)},
+		{"lxm in another case", mutant("lxm", strings.ToLower(sendMethod)), string(ds.BadMethod)},
+		{"lxm a list", mutant("lxm", []string{sendMethod}), string(ds.BadMethod)},
 
-		{"no jti", mutant("jti", nil), NameBadToken},
-		{"jti empty", mutant("jti", ""), NameBadToken},
-		{"jti a number", mutant("jti", 7), NameBadToken},
-		{"jti of 129 bytes", mutant("jti", strings.Repeat("j", 129)), NameBadToken},
+		{"no jti", mutant("jti", nil), string(ds.BadToken)},
+		{"jti empty", mutant("jti", ""), string(ds.BadToken)},
+		{"jti a number", mutant("jti", 7), string(ds.BadToken)},
+		{"jti of 129 bytes", mutant("jti", strings.Repeat("j", 129)), string(ds.BadToken)},
 
-		{"no exp", mutant("exp", nil), NameBadToken},
-		{"exp as text", mutant("exp", "1800000060"), NameBadToken},
-		{"exp negative", mutant("exp", -1), NameBadToken},
-		{"exp beyond all times", mutant("exp", 1e30), NameBadToken},
-		{"expired", token(head, body.with("iat", at(-time.Minute)).with("exp", at(-31*time.Second)), p.ann.Sign), NameExpired},
-		{"good for too long", mutant("exp", at(6*time.Minute)), NameBadToken},
-		{"good for an hour, as in development", mutant("exp", at(time.Hour)), NameBadToken},
-		{"good for too long since it was made", mutant("iat", at(-10*time.Minute)), NameBadToken},
-		{"made in the future", mutant("iat", at(40*time.Second)), NameBadToken},
-		{"iat as text", mutant("iat", "now"), NameBadToken},
-		{"not yet", mutant("nbf", at(40*time.Second)), NameBadToken},
+		{"no exp", mutant("exp", nil), string(ds.BadToken)},
+		{"exp as text", mutant("exp", "1800000060"), string(ds.BadToken)},
+		{"exp negative", mutant("exp", -1), string(ds.BadToken)},
+		{"exp beyond all times", mutant("exp", 1e30), string(ds.BadToken)},
+		{"expired", token(head, body.with("iat", at(-time.Minute)).with("exp", at(-31*time.Second)), p.ann.Sign), string(ds.TokenExpired)},
+		{"good for too long", mutant("exp", at(6*time.Minute)), string(ds.BadToken)},
+		{"good for an hour, as in development", mutant("exp", at(time.Hour)), string(ds.BadToken)},
+		{"good for too long since it was made", mutant("iat", at(-10*time.Minute)), string(ds.BadToken)},
+		{"made in the future", mutant("iat", at(40*time.Second)), string(ds.TokenNotYet)},
+		{"iat as text", mutant("iat", "now"), string(ds.BadToken)},
+		{"not yet", mutant("nbf", at(40*time.Second)), string(ds.TokenNotYet)},
 	}
 	seen := map[string]bool{good: true}
 	for _, test := range tests {
@@ -240,14 +240,14 @@ func TestXRPCMutants(t *testing.T) {
 			t.Errorf("%s: is no mutant of its own", test.name)
 		}
 		seen[test.token] = true
-		_, err := a.XRPC(context.Background(), test.token, sendMethod, "")
-		var refusal *TokenRefusal
+		_, err := a.Prove(context.Background(), test.token, sendMethod, "")
+		var refusal *ds.Refusal
 		if !errors.As(err, &refusal) || ds.CodeOf(err) != ds.Unauthorized {
 			t.Errorf("%s: got %v", test.name, err)
 			continue
 		}
-		if refusal.Name != test.want {
-			t.Errorf("%s: refused as %s (%s), want %s", test.name, refusal.Name, refusal.Message, test.want)
+		if string(refusal.Reason) != test.want {
+			t.Errorf("%s: refused as %s (%s), want %s", test.name, refusal.Reason, refusal.Message, test.want)
 		}
 		for _, secret := range []string{p.annDID, "one", "did:"} {
 			if strings.Contains(refusal.Message, secret) {
@@ -258,12 +258,12 @@ func TestXRPCMutants(t *testing.T) {
 	if len(tests) < 40 {
 		t.Errorf("only %d mutants", len(tests))
 	}
-	if proof, err := a.XRPC(context.Background(), good, sendMethod, ""); err != nil || string(proof.Account) != p.annDID {
+	if proof, err := a.Prove(context.Background(), good, sendMethod, ""); err != nil || string(proof.Account) != p.annDID {
 		t.Fatalf("a mutant has used the token up: %v", err)
 	}
-	_, err := a.XRPC(context.Background(), good, sendMethod, "")
-	var replay *TokenRefusal
-	if !errors.As(err, &replay) || !strings.Contains(replay.Name, "Replay detected") || !strings.Contains(replay.Message, "Replay detected") {
+	_, err := a.Prove(context.Background(), good, sendMethod, "")
+	var replay *ds.Refusal
+	if !errors.As(err, &replay) || replay.Reason != ds.TokenReplayed || !strings.Contains(replay.Message, "Replay detected") {
 		t.Errorf("the second time: %v", err)
 	}
 }
@@ -313,36 +313,36 @@ func TestXRPCGoodTokens(t *testing.T) {
 		}
 		for _, test := range tests {
 			token := forge(w.t, test.header, test.body, test.key.Sign)
-			got, err := a.XRPC(context.Background(), token, sendMethod, "192.0.2.1")
+			got, err := a.Prove(context.Background(), token, sendMethod, "192.0.2.1")
 			if err != nil || got != test.want {
 				w.t.Errorf("%s: got %+v, %v", test.name, got, err)
 			}
 			for _, node := range []*Authenticator{a, b} {
-				var replay *TokenRefusal
-				if _, err := node.XRPC(context.Background(), token, sendMethod, "192.0.2.1"); !errors.As(err, &replay) || replay.Name != NameReplayed {
+				var replay *ds.Refusal
+				if _, err := node.Prove(context.Background(), token, sendMethod, "192.0.2.1"); !errors.As(err, &replay) || replay.Reason != ds.TokenReplayed {
 					w.t.Errorf("%s again: %v", test.name, err)
 				}
 			}
 		}
 		// The other value of s does not make a used token fresh.
 		for id, sign := range map[string]func([]byte) ([]byte, error){"2": highS(p.ann.Sign, n256), "9": p.ann.Sign} {
-			var replay *TokenRefusal
-			if _, err := b.XRPC(context.Background(), forge(w.t, header(ES256), p.body(p.annDID, id), sign), sendMethod, ""); !errors.As(err, &replay) || replay.Name != NameReplayed {
+			var replay *ds.Refusal
+			if _, err := b.Prove(context.Background(), forge(w.t, header(ES256), p.body(p.annDID, id), sign), sendMethod, ""); !errors.As(err, &replay) || replay.Reason != ds.TokenReplayed {
 				w.t.Errorf("with the other s: %v", err)
 			}
 		}
 		// The fragment does not belong to the user of a jti.
 		for _, issuer := range []string{p.annDID, p.annDID + "#phone", p.annDID + "#tablet"} {
 			token := forge(w.t, header(ES256), p.body(issuer, "1"), p.ann.Sign)
-			var replay *TokenRefusal
-			if _, err := b.XRPC(context.Background(), token, sendMethod, ""); !errors.As(err, &replay) || replay.Name != NameReplayed {
+			var replay *ds.Refusal
+			if _, err := b.Prove(context.Background(), token, sendMethod, ""); !errors.As(err, &replay) || replay.Reason != ds.TokenReplayed {
 				w.t.Errorf("%s: %v", issuer, err)
 			}
 		}
 		// The gateway takes the same accounts, without fragments.
 		for issuer, ok := range map[string]bool{p.annDID: true, p.annDID + "#phone": false} {
 			token := forge(w.t, header(ES256), p.body(issuer, "s").with("lxm", SessionStartMethod), p.ann.Sign)
-			ready, err := a.StartSession(context.Background(), Start{AuthToken: token, DeviceID: "phone"})
+			ready, err := a.StartSession(context.Background(), Start{Token: token, Device: "phone"})
 			if (err == nil) != ok || ok && string(ready.Account) != p.annDID {
 				w.t.Errorf("session of %s: %v", issuer, err)
 			}

@@ -35,13 +35,13 @@ func TestDirectoryIsAway(t *testing.T) {
 	n := 0
 	call := func(k *AccountKey, did string) error {
 		n++
-		_, err := a.XRPC(ctx, forge(t, header(k.Alg()), p.body(did, fmt.Sprint(n)), k.Sign), sendMethod, shared)
+		_, err := a.Prove(ctx, forge(t, header(k.Alg()), p.body(did, fmt.Sprint(n)), k.Sign), sendMethod, shared)
 		return err
 	}
 	start := func(k *AccountKey, did string) error {
 		n++
 		token := forge(t, header(k.Alg()), p.body(did, fmt.Sprint(n)).with("lxm", SessionStartMethod), k.Sign)
-		_, err := a.StartSession(ctx, Start{AuthToken: token, DeviceID: "phone", Address: shared})
+		_, err := a.StartSession(ctx, Start{Token: token, Device: "phone", Address: shared})
 		return err
 	}
 	if err := call(p.ann, p.annDID); err != nil {
@@ -82,7 +82,7 @@ func TestDirectoryIsAway(t *testing.T) {
 	// What was signed by another may have been signed with a new key. It is not a verdict, but
 	// counts as unsigned.
 	for range 5 {
-		if err := call(eve, p.annDID); !ds.IsUnavailable(err) && nameOf(err) != NameRateLimited {
+		if err := call(eve, p.annDID); !ds.IsUnavailable(err) && reasonOf(err) != string(ds.TooManyTokens) {
 			t.Errorf("forged: %v", err)
 		}
 	}
@@ -110,21 +110,21 @@ func TestStaleDocumentEnds(t *testing.T) {
 	n := 0
 	call := func(k *AccountKey) string {
 		n++
-		_, err := a.XRPC(ctx, forge(t, header(k.Alg()), p.body(p.annDID, fmt.Sprint(n)), k.Sign), sendMethod, "")
+		_, err := a.Prove(ctx, forge(t, header(k.Alg()), p.body(p.annDID, fmt.Sprint(n)), k.Sign), sendMethod, "")
 		if ds.IsUnavailable(err) {
 			return "unavailable"
 		}
-		return nameOf(err)
+		return reasonOf(err)
 	}
 	for round, change := range []struct {
 		name string
 		do   func()
 		want string
 	}{
-		{"rotated", func() { p.directory.set("/"+p.annDID, didDocument(p.annDID, multikey(p.annDID, "#atproto", next))) }, NameBadSignature},
-		{"gone", func() { p.directory.answer("/"+p.annDID, http.NotFound) }, NameBadIssuer},
-		{"of another", func() { p.directory.set("/"+p.annDID, didDocument(p.kayDID)) }, NameBadIssuer},
-		{"without keys", func() { p.directory.set("/"+p.annDID, didDocument(p.annDID)) }, NameBadIssuer},
+		{"rotated", func() { p.directory.set("/"+p.annDID, didDocument(p.annDID, multikey(p.annDID, "#atproto", next))) }, string(ds.BadSignature)},
+		{"gone", func() { p.directory.answer("/"+p.annDID, http.NotFound) }, string(ds.BadIssuer)},
+		{"of another", func() { p.directory.set("/"+p.annDID, didDocument(p.kayDID)) }, string(ds.BadIssuer)},
+		{"without keys", func() { p.directory.set("/"+p.annDID, didDocument(p.annDID)) }, string(ds.BadIssuer)},
 	} {
 		p.directory.set("/"+p.annDID, didDocument(p.annDID, multikey(p.annDID, "#atproto", p.ann)))
 		p.clock.add(2 * documentLife)
@@ -356,11 +356,11 @@ func TestDocumentsAreKept(t *testing.T) {
 		n := 0
 		call := func(a *Authenticator, k *AccountKey, did string) string {
 			n++
-			_, err := a.XRPC(ctx, forge(w.t, header(k.Alg()), p.body(did, fmt.Sprint("kept", n)), k.Sign), sendMethod, "")
+			_, err := a.Prove(ctx, forge(w.t, header(k.Alg()), p.body(did, fmt.Sprint("kept", n)), k.Sign), sendMethod, "")
 			if ds.IsUnavailable(err) {
 				return "unavailable"
 			}
-			return nameOf(err)
+			return reasonOf(err)
 		}
 		kept := func(did string) (text string) {
 			err := w.db.View(ctx, func(tx *store.Tx) error {
@@ -384,7 +384,7 @@ func TestDocumentsAreKept(t *testing.T) {
 				w.t.Fatal(got)
 			}
 		}
-		if got := call(a, testKey(w.t, "eve", ES256), plc("bob")); got != NameBadSignature {
+		if got := call(a, testKey(w.t, "eve", ES256), plc("bob")); got != string(ds.BadSignature) {
 			w.t.Fatal(got)
 		}
 		stop()
@@ -407,7 +407,7 @@ func TestDocumentsAreKept(t *testing.T) {
 			"an account at a host":    {p.web, p.webDID, ""},
 			"forged":                  {testKey(w.t, "eve", ES256), p.annDID, "unavailable"},
 			"a stranger":              {bob, plc("bob"), "unavailable"},
-			"a key that was replaced": {p.kay, p.kayDID, NameBadSignature},
+			"a key that was replaced": {p.kay, p.kayDID, string(ds.BadSignature)},
 		} {
 			if got := call(a, test.key, test.did); got != test.want {
 				w.t.Errorf("%s: %q, want %q", name, got, test.want)
@@ -419,7 +419,7 @@ func TestDocumentsAreKept(t *testing.T) {
 		}
 		p.directory.answer("/"+p.annDID, http.NotFound)
 		a, stop = node()
-		if got := call(a, p.ann, p.annDID); got != NameBadIssuer {
+		if got := call(a, p.ann, p.annDID); got != string(ds.BadIssuer) {
 			w.t.Errorf("an account that is gone: %q", got)
 		}
 		stop()
@@ -462,7 +462,7 @@ func TestDocumentsAreKeptOnce(t *testing.T) {
 	}
 	began := p.clock.Now()
 	for i := range 30 {
-		if _, err := a.XRPC(t.Context(), forge(t, header(ES256), p.body(p.annDID, fmt.Sprint(i)), p.ann.Sign), sendMethod, ""); err != nil {
+		if _, err := a.Prove(t.Context(), forge(t, header(ES256), p.body(p.annDID, fmt.Sprint(i)), p.ann.Sign), sendMethod, ""); err != nil {
 			t.Fatal(err)
 		}
 		for r.save(p.annDID); ; runtime.Gosched() { // those that wait are done as well

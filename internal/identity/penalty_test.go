@@ -34,16 +34,16 @@ func TestIssuersOfOneAddress(t *testing.T) {
 			eveDID := plc("eve")
 			p.directory.set("/"+eveDID, didDocument(eveDID, multikey(eveDID, "#atproto", eve)))
 			call := func(k *AccountKey, body fields, address string) string {
-				_, err := a.XRPC(context.Background(), forge(w.t, header(k.Alg()), body, k.Sign), sendMethod, address)
-				return nameOf(err)
+				_, err := a.Prove(context.Background(), forge(w.t, header(k.Alg()), body, k.Sign), sendMethod, address)
+				return reasonOf(err)
 			}
 			for i := range 122 {
 				call(eve, change(p.body(eveDID, name+strconv.Itoa(i))), shared)
 			}
-			if got := call(eve, change(p.body(eveDID, name)), shared); got != NameRateLimited {
+			if got := call(eve, change(p.body(eveDID, name)), shared); got != string(ds.TooManyTokens) {
 				w.t.Errorf("%s: once more: %q", name, got)
 			}
-			if got := call(eve, p.body(eveDID, name), shared); got != NameRateLimited {
+			if got := call(eve, p.body(eveDID, name), shared); got != string(ds.TooManyTokens) {
 				w.t.Errorf("%s: its own good token there: %q", name, got)
 			}
 			if got := call(eve, p.body(eveDID, name), "192.0.2.2"); got != "" {
@@ -73,8 +73,8 @@ func TestPenalisedAddress(t *testing.T) {
 		n := 0
 		call := func(a *Authenticator, k *AccountKey, did string) string {
 			n++
-			_, err := a.XRPC(ctx, forge(w.t, header(k.Alg()), p.body(did, fmt.Sprint("p", n)), k.Sign), sendMethod, shared)
-			return nameOf(err)
+			_, err := a.Prove(ctx, forge(w.t, header(k.Alg()), p.body(did, fmt.Sprint("p", n)), k.Sign), sendMethod, shared)
+			return reasonOf(err)
 		}
 		here := map[string]*AccountKey{p.annDID: p.ann, p.webDID: p.web, key.DID(): key}
 		for did, k := range here {
@@ -90,7 +90,7 @@ func TestPenalisedAddress(t *testing.T) {
 				switch limit {
 				case limits.AddressBadTokens:
 					for range 5 {
-						if _, err := a.XRPC(ctx, "garbage", sendMethod, shared); err == nil {
+						if _, err := a.Prove(ctx, "garbage", sendMethod, shared); err == nil {
 							w.t.Fatal("garbage is good")
 						}
 					}
@@ -100,7 +100,7 @@ func TestPenalisedAddress(t *testing.T) {
 					counted.mu.Unlock()
 				}
 				fetches := p.directory.fetched("/" + p.kayDID)
-				if got := call(a, p.kay, p.kayDID); got != NameRateLimited || p.directory.fetched("/"+p.kayDID) != fetches {
+				if got := call(a, p.kay, p.kayDID); got != string(ds.TooManyTokens) || p.directory.fetched("/"+p.kayDID) != fetches {
 					w.t.Errorf("%s, %s: a stranger: %q", name, limit, got)
 				}
 				for did, k := range here {
@@ -124,7 +124,7 @@ func TestPenalisedStarts(t *testing.T) {
 	counted := &counter{taken: map[string]int{}, limits: map[string]int{limits.AddressStarts: 6, limits.AddressBadTokens: 2}}
 	a.o.Limit = counted.take
 	start := func(token string, admit error) ds.Code {
-		_, err := a.StartSession(t.Context(), Start{AuthToken: token, DeviceID: "phone", Address: shared, Admit: func(context.Context, ds.AccountID) error { return admit }})
+		_, err := a.StartSession(t.Context(), Start{Token: token, Device: "phone", Address: shared, Admit: func(context.Context, ds.AccountID) error { return admit }})
 		return ds.CodeOf(err)
 	}
 	if code := start(w.token("ann"), nil); code != "" {
@@ -175,8 +175,8 @@ func TestLaneIsBounded(t *testing.T) {
 		}
 		defer leave()
 	}
-	_, err := a.XRPC(t.Context(), forge(t, header(ES256), p.body(p.annDID, "1"), p.ann.Sign), sendMethod, shared)
-	if nameOf(err) != NameRateLimited {
+	_, err := a.Prove(t.Context(), forge(t, header(ES256), p.body(p.annDID, "1"), p.ann.Sign), sendMethod, shared)
+	if reasonOf(err) != string(ds.TooManyTokens) {
 		t.Errorf("without a turn: %v", err)
 	}
 	if n := p.directory.fetched("/" + p.annDID); n != 0 {
@@ -197,7 +197,7 @@ func TestFirstContacts(t *testing.T) {
 			w.t.Fatal(err)
 		}
 		start := func(name, code string) ds.Code {
-			_, err := a.StartSession(w.t.Context(), Start{AuthToken: w.token(name), DeviceID: "phone", Address: shared, InviteCode: code})
+			_, err := a.StartSession(w.t.Context(), Start{Token: w.token(name), Device: "phone", Address: shared, InviteCode: code})
 			return ds.CodeOf(err)
 		}
 		for i, want := range []ds.Code{ds.Forbidden, ds.Forbidden, ds.RateLimited, ds.RateLimited} {
@@ -225,19 +225,19 @@ func TestIssuerTokens(t *testing.T) {
 		counted := &counter{taken: map[string]int{}, limits: map[string]int{limits.IssuerTokens: 3}}
 		a := p.authenticator(func(o *Options) { o.Limit = counted.take })
 		call := func(k *AccountKey, did, id, address string) string {
-			_, err := a.XRPC(w.t.Context(), forge(w.t, header(k.Alg()), p.body(did, id), k.Sign), sendMethod, address)
-			return nameOf(err)
+			_, err := a.Prove(w.t.Context(), forge(w.t, header(k.Alg()), p.body(did, id), k.Sign), sendMethod, address)
+			return reasonOf(err)
 		}
 		for range 20 {
 			call(p.ann, p.annDID, "1", "192.0.2.9") // replayed by another client
 		}
-		for i, want := range []string{"", "", "", NameRateLimited, NameRateLimited} {
+		for i, want := range []string{"", "", "", string(ds.TooManyTokens), string(ds.TooManyTokens)} {
 			if got := call(p.ann, p.annDID, fmt.Sprint("n", i), ""); got != want {
 				w.t.Errorf("token %d: %q", i, got)
 			}
 		}
 		token := forge(w.t, header(ES256), p.body(p.annDID, "s").with("lxm", SessionStartMethod), p.ann.Sign)
-		if _, err := a.StartSession(w.t.Context(), Start{AuthToken: token, DeviceID: "phone"}); ds.CodeOf(err) != ds.RateLimited {
+		if _, err := a.StartSession(w.t.Context(), Start{Token: token, Device: "phone"}); ds.CodeOf(err) != ds.RateLimited {
 			w.t.Errorf("at the gateway: %v", err)
 		}
 		if got := call(p.kay, p.kayDID, "1", ""); got != "" {

@@ -18,6 +18,11 @@ const (
 	tokenBytes    = 16
 )
 
+// ContainsToken reports whether a text contains the beginning of a session or resume token.
+func ContainsToken(text string) bool {
+	return strings.Contains(text, sessionPrefix) || strings.Contains(text, resumePrefix)
+}
+
 // secret is the random part of a session or resume token.
 type secret [tokenBytes]byte
 

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"slices"
-	"strings"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
@@ -15,27 +14,6 @@ import (
 
 // SessionStartMethod is the lxm of a token that starts a session.
 const SessionStartMethod = "im.waxwing.session.start"
-
-// Features that a client may name when it starts a session (gateway decision 7).
-const (
-	FeatureBundle = "bundle"
-	FeatureDevice = "device"
-	FeatureMarker = "marker"
-	FeatureDrain  = "drain"
-	FeatureReport = "report"
-	FeatureRoster = "roster"
-	FeatureLarge  = "large"
-)
-
-// Features lists every known feature, in the order of answers.
-var Features = []string{FeatureBundle, FeatureDevice, FeatureDrain, FeatureLarge, FeatureMarker, FeatureReport, FeatureRoster}
-
-const (
-	featuresMax      = 64
-	featureBytesMax  = 64
-	clientLabelMax   = 32
-	clientLabelOther = "unknown"
-)
 
 // Session is a live session of a verified device.
 type Session struct {
@@ -62,12 +40,10 @@ type Ready struct {
 
 // Start is a request to start a session.
 type Start struct {
-	AuthToken      string // a leading "Bearer " is ignored
-	DeviceID       ds.DeviceID
-	ClientLabel    string
-	HasClientLabel bool // an empty label was sent, which is refused; else it counts as absent
-	UserAgent      string
-	Features       []string // unknown ones are ignored
+	Token       string // a service token for SessionStartMethod
+	Device      ds.DeviceID
+	ClientLabel string
+	Features    []string // to be granted, sorted
 	// InviteCode admits a new account if the mode requires it; "" is none.
 	InviteCode string
 	// Address is the key of limits per address; "" is not counted.
@@ -77,19 +53,15 @@ type Start struct {
 	Admit func(ctx context.Context, account ds.AccountID) error
 }
 
-// StartSession exchanges a service token for a session. The request is checked before the
-// token, so that a request that is refused with ds.InvalidRequest does not use the token up;
-// token and session are written together, so that a certain fault does not use it up either.
+// StartSession exchanges a service token for a session, whose other values its caller has
+// checked. Token and session are written together, so that a certain fault does not use the
+// token up. A refusal because of the token is ds.Unauthorized.
 func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, error) {
-	label, err := checkStart(start)
-	if err != nil {
-		return Ready{}, err
-	}
 	now := a.o.Now()
-	v, err := a.verify(ctx, bareToken(start.AuthToken), SessionStartMethod, start.Address)
+	v, err := a.verify(ctx, start.Token, SessionStartMethod, start.Address)
 	if err != nil {
 		a.chargeSigned(err, start.Address)
-		return Ready{}, a.refuseToken(ctx, err)
+		return Ready{}, a.refuse(ctx, err)
 	}
 	if start.Admit != nil {
 		if err := start.Admit(ctx, v.issuer); err != nil {
@@ -110,9 +82,9 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 	row := store.Session{
 		Hash:         hash[:],
 		ID:           sessionID(hash),
-		Device:       ds.Device{Account: v.issuer, ID: start.DeviceID},
-		Label:        label,
-		Features:     grant(start.Features),
+		Device:       ds.Device{Account: v.issuer, ID: start.Device},
+		Label:        start.ClientLabel,
+		Features:     start.Features,
 		CreatedMS:    now.UnixMilli(),
 		LastSeenMS:   now.UnixMilli(),
 		ExpiresMS:    now.Add(a.o.SessionTTL).UnixMilli(),
@@ -128,82 +100,11 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 		if errors.Is(err, errReplayed) {
 			a.chargeSigned(&signedRefusal{v.issuer, err}, start.Address)
 		}
-		return Ready{}, a.refuseToken(ctx, err)
+		return Ready{}, a.refuse(ctx, err)
 	}
 	a.chargeAccepted(v.issuer)
 	a.welcome(v.issuer, admit)
 	return Ready{Session: asSession(row), SessionToken: session.text(sessionPrefix), ResumeToken: resume.text(resumePrefix)}, nil
-}
-
-// checkStart checks everything about a start except its token, and returns the label.
-func checkStart(start Start) (label string, err error) {
-	if !ds.IsValidID(string(start.DeviceID)) {
-		return "", ds.Refuse(ds.InvalidRequest, "invalid device_id")
-	}
-	if len(start.InviteCode) > InviteCodeBytesMax {
-		return "", ds.Refuse(ds.InvalidRequest, "invalid invite_code")
-	}
-	if len(start.Features) > featuresMax {
-		return "", ds.Refuse(ds.InvalidRequest, "too many features")
-	}
-	for _, f := range start.Features {
-		if f == "" || len(f) > featureBytesMax {
-			return "", ds.Refuse(ds.InvalidRequest, "invalid features")
-		}
-	}
-	if start.ClientLabel == "" && !start.HasClientLabel {
-		return labelOf(start.UserAgent), nil
-	}
-	if !isClientLabel(start.ClientLabel) {
-		return "", ds.Refuse(ds.InvalidRequest, "invalid client_label")
-	}
-	return start.ClientLabel, nil
-}
-
-// isClientLabel reports whether s can label a session: 1–32 characters of [a-z0-9 _-], in which
-// nothing looks like a token.
-func isClientLabel(s string) bool {
-	if s == "" || len(s) > clientLabelMax || strings.Contains(s, sessionPrefix) || strings.Contains(s, resumePrefix) {
-		return false
-	}
-	for _, c := range []byte(s) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != ' ' && c != '_' && c != '-' {
-			return false
-		}
-	}
-	return true
-}
-
-// labelOf derives a label from the first word of a User-Agent (gateway v1, section 2).
-func labelOf(userAgent string) string {
-	first, _, _ := strings.Cut(strings.TrimLeft(userAgent, " \t"), " ")
-	var b strings.Builder
-	for _, c := range []byte(first) {
-		if b.Len() == clientLabelMax {
-			break
-		}
-		if c >= 'A' && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		if c > ' ' && c < 0x7f {
-			b.WriteByte(c)
-		}
-	}
-	if label := b.String(); isClientLabel(label) {
-		return label
-	}
-	return clientLabelOther
-}
-
-// grant returns the known features among the wanted ones, each once.
-func grant(wanted []string) []string {
-	var granted []string
-	for _, f := range Features {
-		if slices.Contains(wanted, f) {
-			granted = append(granted, f)
-		}
-	}
-	return granted
 }
 
 func sessionID(hash [32]byte) string {
@@ -284,17 +185,6 @@ func (a *Authenticator) SessionFrom(ctx context.Context, sessionToken, address s
 		a.sessionPenalties.put(address, a.o.Now().Add(limit.RetryAfter))
 	}
 	return s, err
-}
-
-// IsKnown reports whether the account has been here before or is referred to here: it has or
-// had a session, is or was in a conversation, or has published key packages.
-func (a *Authenticator) IsKnown(ctx context.Context, account ds.AccountID) (bool, error) {
-	var isKnown bool
-	err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-		isKnown, err = tx.Sessions.HasAccount(account)
-		return err
-	})
-	return isKnown, err
 }
 
 // isAlive reports whether a session that is not revoked has not expired: an attached session

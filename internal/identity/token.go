@@ -27,34 +27,6 @@ const (
 	clockSkew        = 30 * time.Second
 )
 
-// The reasons to refuse a token. They go to the debug log; callers only learn that the token is
-// not valid.
-var (
-	errMalformed     = errors.New("not a signed token in compact form")
-	errTooLong       = errors.New("token is too long")
-	errHeader        = errors.New("header is not that of a service token")
-	errKeyID         = errors.New("kid names no key of the issuer")
-	errAlgorithm     = errors.New("alg is not the one of the issuer's key")
-	errClaim         = errors.New("claim is missing or of a wrong type")
-	errSubject       = errors.New("sub is not the issuer")
-	errAudience      = errors.New("aud is not this service")
-	errMethod        = errors.New("lxm is not the called method")
-	errTokenID       = errors.New("jti is missing, empty or too long")
-	errExpired       = errors.New("expired")
-	errTooFar        = errors.New("valid for too long")
-	errNotYet        = errors.New("iat or nbf is in the future")
-	errIssuer        = errors.New("issuer cannot sign tokens here")
-	errReplayed      = errors.New("used before")
-	errUnknownMethod = errors.New("the call has no method")
-)
-
-// isAboutToken reports whether err is one of these reasons, and not a limit or a fault.
-func isAboutToken(err error) bool {
-	return slices.ContainsFunc([]error{errMalformed, errTooLong, errHeader, errKeyID, errNoKey, errAlgorithm, errClaim, errSubject, errAudience,
-		errMethod, errTokenID, errExpired, errTooFar, errNotYet, errIssuer, errSignature, errReplayed, errUnknownMethod},
-		func(reason error) bool { return errors.Is(err, reason) })
-}
-
 // signingMethod is a JOSE algorithm over our keys. golang-jwt has no ES256K, and its own ES256
 // signs with either value of s.
 type signingMethod string
@@ -139,7 +111,7 @@ func parseToken(token string) (unverified, error) {
 	}
 	if kid, ok := t.Header["kid"]; ok {
 		if u.kid, ok = kid.(string); !ok || u.kid == "" || len(u.kid) > documentIDMax {
-			u.keyless = cmp.Or(u.keyless, errKeyID)
+			u.keyless = cmp.Or[error](u.keyless, errKeyID)
 		}
 	}
 	return u, nil
@@ -155,17 +127,6 @@ type keyring interface {
 	// verify checks the signature with the issuer's key.
 	verify(ctx context.Context, u unverified, issuer string) error
 }
-
-// signedRefusal is the refusal of a token that its issuer has signed, so that only the issuer
-// is charged. No issuer means that the signature could not be verified.
-type signedRefusal struct {
-	issuer ds.AccountID
-	reason error
-}
-
-func (r *signedRefusal) Error() string { return r.reason.Error() }
-
-func (r *signedRefusal) Unwrap() error { return r.reason }
 
 // verifyToken checks everything about a service token except that it is used for the first
 // time. The cheap checks come first. A token that they refuse is verified nevertheless, because

@@ -112,7 +112,7 @@ func (s *Server) register(verb, nsid string, handle func(w http.ResponseWriter, 
 // authenticate proves who calls with the token of the request, which is then used up, and
 // counts the call.
 func (s *Server) authenticate(r *http.Request, nsid string) (ds.Caller, error) {
-	proof, err := s.identity.XRPC(r.Context(), bearer(r), nsid, s.proxies.AddressOf(r))
+	proof, err := s.identity.Prove(r.Context(), bearer(r), nsid, s.proxies.AddressOf(r))
 	if err != nil {
 		return ds.Caller{}, err
 	}

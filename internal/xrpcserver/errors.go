@@ -7,7 +7,6 @@ import (
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/ds"
-	"waxwing.im/waxwing/internal/identity"
 )
 
 // Error is a refusal by this door itself: a status, a name from the method's lexicon or a
@@ -65,6 +64,19 @@ var reasons = map[ds.Reason]wireError{
 	ds.NoReaction:      {http.StatusNotFound, "ReactionNotFound"},
 	ds.BadReaction:     {http.StatusBadRequest, "InvalidReaction"},
 	ds.TooLarge:        {http.StatusBadRequest, "MessageTooLarge"},
+
+	ds.BadToken:       {http.StatusUnauthorized, "BadJwt"},
+	ds.TokenNotYet:    {http.StatusUnauthorized, "BadJwt"},
+	ds.TokenExpired:   {http.StatusUnauthorized, "JwtExpired"},
+	ds.TokenReplayed:  {http.StatusUnauthorized, "Replay detected"},
+	ds.BadAudience:    {http.StatusUnauthorized, "BadJwtAudience"},
+	ds.BadMethod:      {http.StatusUnauthorized, "BadJwtLexiconMethod"},
+	ds.BadIssuer:      {http.StatusUnauthorized, "BadJwtIss"},
+	ds.BadSignature:   {http.StatusUnauthorized, "BadJwtSignature"},
+	ds.TooManyTokens:  {http.StatusTooManyRequests, "RateLimitExceeded"},
+	ds.InviteRequired: {http.StatusForbidden, "InviteRequired"},
+	ds.InvalidInvite:  {http.StatusForbidden, "InvalidInvite"},
+	ds.NotOnAllowlist: {http.StatusForbidden, "NotAllowed"},
 }
 
 // renamed holds the reasons that a method's lexicon calls by another name.
@@ -103,17 +115,12 @@ func (a wireAnswer) body() *xrpc.ErrorBody {
 func answerTo(method string, err error) wireAnswer {
 	var own *Error
 	var input *xrpc.InputError
-	var token *identity.TokenRefusal
 	var refusal *ds.Refusal
 	switch {
 	case errors.As(err, &own):
 		return wireAnswer{wireError: wireError{own.Status, own.Name}, message: own.Message}
 	case errors.As(err, &input):
 		return wireAnswer{wireError: codes[ds.InvalidRequest], message: input.Error()}
-	case errors.As(err, &token):
-		answer := refused(method, token.Refusal)
-		answer.name = token.Name
-		return answer
 	case errors.As(err, &refusal):
 		return refused(method, refusal)
 	case ds.IsUnavailable(err):

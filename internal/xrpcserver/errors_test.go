@@ -8,7 +8,6 @@ import (
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/ds"
-	"waxwing.im/waxwing/internal/identity"
 )
 
 // TestSecondsToWait holds what travels through a PDS, the name and the sentence, against
@@ -24,7 +23,7 @@ func TestSecondsToWait(t *testing.T) {
 	}{
 		{limited, 429, xrpc.ErrorRateLimited, "rate limited; try again in 18 s", 18},
 		{&ds.Refusal{Code: ds.RateLimited, Message: "rate limited"}, 429, xrpc.ErrorRateLimited, "rate limited; try again in 1 s", 1},
-		{&identity.TokenRefusal{Name: identity.NameRateLimited, Refusal: limited}, 429, identity.NameRateLimited, "rate limited; try again in 18 s", 18},
+		{limited.Because(ds.TooManyTokens), 429, "RateLimitExceeded", "rate limited; try again in 18 s", 18},
 		{ds.Unavailable(errors.New("secret")), 503, xrpc.ErrorUnavailable, "unavailable; try again in 1 s", 1},
 		{ds.UnavailableFor(errors.New("secret"), 40*time.Second), 503, xrpc.ErrorUnavailable, "unavailable; try again in 40 s", 40},
 		{ds.Refuse(ds.LimitExceeded, "too many"), 429, "LimitExceeded", "too many", 0},

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/xrpc"
-	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls"
@@ -80,7 +79,7 @@ func subOfAnother(t *testing.T, w *world) {
 	w.create(group("g"), "ann")
 	for _, sub := range []any{w.did("ann"), w.did("ann") + "#phone", "", nil, 7, []string{w.did("eve")}} {
 		a := w.callWith(w.signed("eve", xrpc.GetConvos, func(_, claims object) { claims["sub"] = sub }), xrpc.GetConvos, params())
-		a.refused("401 " + identity.NameBadIssuer)
+		a.refused("401 BadJwtIss")
 	}
 	a := w.callWith(w.signed("ann", xrpc.GetConvos, func(_, claims object) { claims["sub"] = w.did("ann") }), xrpc.GetConvos, params())
 	same(t, "conversations of ann", len(a.fields()["conversations"].([]any)), 1)
@@ -105,12 +104,12 @@ func usedLater(t *testing.T, w *world) {
 			_, err := tx.Sessions.DeleteNonces(w.now().UnixMilli(), 1000)
 			return err
 		}))
-		w.callWith(token, xrpc.GetConvos, params()).refused("401 " + identity.NameReplayed)
+		w.callWith(token, xrpc.GetConvos, params()).refused("401 Replay detected")
 	}
 	w.later.Add(time.Minute.Milliseconds())
-	w.callWith(token, xrpc.GetConvos, params()).refused("401 " + identity.NameExpired)
+	w.callWith(token, xrpc.GetConvos, params()).refused("401 JwtExpired")
 	lasting := w.signed("ann", xrpc.GetConvos, func(_, claims object) { claims["exp"] = w.now().Add(time.Hour).Unix() })
-	w.callWith(lasting, xrpc.GetConvos, params()).refused("401 " + identity.NameBadToken)
+	w.callWith(lasting, xrpc.GetConvos, params()).refused("401 BadJwt")
 }
 
 func createdByAStranger(t *testing.T, w *world) {

@@ -26,7 +26,7 @@ func (n invites) register(s *Server) {
 		if err := xrpc.Decode(body, &in); err != nil {
 			return nil, err
 		}
-		if in.Code == "" || len(in.Code) > inviteCodeBytesMax {
+		if in.Code == "" || len(in.Code) > identity.InviteCodeBytesMax {
 			return nil, &Error{http.StatusBadRequest, xrpc.ErrorInvalidRequest, "code must be 1 to 64 bytes"}
 		}
 		if _, err := n.identity.RedeemInvite(r.Context(), bearer(r), xrpc.RedeemInvite, n.proxies.AddressOf(r), in.Code); err != nil {
@@ -35,6 +35,3 @@ func (n invites) register(s *Server) {
 		return &xrpc.RedeemInviteOutput{Admitted: true}, nil
 	})
 }
-
-// inviteCodeBytesMax bounds a code, as in the gateway.
-const inviteCodeBytesMax = 64

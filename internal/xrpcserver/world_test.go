@@ -261,8 +261,8 @@ func (w *world) do(r *http.Request, nsid string, sets ...lexicons.Set) answer {
 // generalErrors are the names that any method may answer.
 var generalErrors = []string{xrpc.ErrorInvalidRequest, xrpc.ErrorAuthenticationRequired, xrpc.ErrorForbidden, xrpc.ErrorPayloadTooLarge,
 	xrpc.ErrorRateLimited, xrpc.ErrorInternal, xrpc.ErrorMethodNotImplemented, xrpc.ErrorUnavailable, "NotFound", "EpochMismatch", "LimitExceeded",
-	identity.NameBadToken, identity.NameExpired, identity.NameBadAudience, identity.NameBadMethod, identity.NameBadIssuer, identity.NameBadSignature,
-	identity.NameReplayed, identity.NameRateLimited, identity.NameInviteRequired, identity.NameInvalidInvite, identity.NameNotAllowed}
+	"BadJwt", "JwtExpired", "BadJwtAudience", "BadJwtLexiconMethod", "BadJwtIss", "BadJwtSignature", "Replay detected", "RateLimitExceeded",
+	"InviteRequired", "InvalidInvite", "NotAllowed"}
 
 // into decodes a good answer; any other fails the test.
 func (a answer) into(out any) {

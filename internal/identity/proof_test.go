@@ -20,14 +20,12 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// nameOf is the name of the refusal in err, "" for none.
-func nameOf(err error) string {
-	var refusal *TokenRefusal
-	errors.As(err, &refusal)
-	if refusal == nil {
-		return ""
+// reasonOf is the reason of the refusal in err, "" for none.
+func reasonOf(err error) string {
+	if refusal, ok := errors.AsType[*ds.Refusal](err); ok {
+		return string(refusal.Reason)
 	}
-	return refusal.Name
+	return ""
 }
 
 // TestKeyRotation: a new key is believed as soon as its first token comes, the old one
@@ -38,8 +36,8 @@ func TestKeyRotation(t *testing.T) {
 	a := p.authenticator(nil)
 	next, eve := testKey(t, "next", ES256K), testKey(t, "eve", ES256)
 	call := func(k *AccountKey, id string) string {
-		_, err := a.XRPC(ctx, forge(t, header(k.Alg()), p.body(p.annDID, id), k.Sign), sendMethod, "")
-		return nameOf(err)
+		_, err := a.Prove(ctx, forge(t, header(k.Alg()), p.body(p.annDID, id), k.Sign), sendMethod, "")
+		return reasonOf(err)
 	}
 	fetches := func() int { return p.directory.fetched("/" + p.annDID) }
 	if got := call(p.ann, "1"); got != "" {
@@ -52,11 +50,11 @@ func TestKeyRotation(t *testing.T) {
 	if got := call(next, "3"); got != "" || fetches() != 2 {
 		t.Errorf("the new key: %q after %d fetches", got, fetches())
 	}
-	if got := call(p.ann, "4"); got != NameBadSignature {
+	if got := call(p.ann, "4"); got != string(ds.BadSignature) {
 		t.Errorf("the old key afterwards: %q", got)
 	}
 	for range 20 {
-		if got := call(eve, "5"); got != NameBadSignature {
+		if got := call(eve, "5"); got != string(ds.BadSignature) {
 			t.Errorf("forged: %q", got)
 		}
 	}
@@ -72,7 +70,7 @@ func TestKeyRotation(t *testing.T) {
 	}
 	p.directory.answer("/"+p.annDID, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
 	p.clock.add(documentLife)
-	if got := call(next, "7"); got != NameBadIssuer {
+	if got := call(next, "7"); got != string(ds.BadIssuer) {
 		t.Errorf("an account that is gone: %q", got)
 	}
 }
@@ -90,25 +88,25 @@ func TestPeerKeys(t *testing.T) {
 		if kid != "" {
 			head = head.with("kid", kid)
 		}
-		proof, err := a.XRPCPeer(ctx, forge(t, head, p.body(peer+"#atproto_mls", id), k.Sign), sendMethod, "")
+		proof, err := a.ProvePeer(ctx, forge(t, head, p.body(peer+"#atproto_mls", id), k.Sign), sendMethod, "")
 		if err == nil && (string(proof.Account) != peer || proof.Hint != "atproto_mls") {
 			t.Errorf("proves %+v", proof)
 		}
-		return nameOf(err)
+		return reasonOf(err)
 	}
 	if got := prove(service, "1", ""); got != "" {
 		t.Errorf("its own key: %q", got)
 	}
-	if got := prove(account, "2", ""); got != NameBadSignature {
+	if got := prove(account, "2", ""); got != string(ds.BadSignature) {
 		t.Errorf("its account's key without kid: %q", got)
 	}
-	if got := prove(account, "3", "#atproto"); got != NameBadSignature {
+	if got := prove(account, "3", "#atproto"); got != string(ds.BadSignature) {
 		t.Errorf("its account's key with kid: %q", got)
 	}
 	if got := prove(service, "3", "#atproto_mls"); got != "" {
 		t.Errorf("its own key with kid: %q", got)
 	}
-	if _, err := a.XRPC(ctx, forge(t, header(ES256), p.body(peer, "4"), account.Sign), sendMethod, ""); nameOf(err) != NameNotAllowed {
+	if _, err := a.Prove(ctx, forge(t, header(ES256), p.body(peer, "4"), account.Sign), sendMethod, ""); reasonOf(err) != string(ds.NotOnAllowlist) {
 		t.Errorf("as an account: %v", err)
 	}
 	p.directory.set("/.well-known/did.json", didDocument(peer, multikey(peer, keyAccount, account)))
@@ -132,7 +130,7 @@ func TestPeerKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.XRPCPeer(ctx, token, sendMethod, ""); err != nil {
+		if _, err := a.ProvePeer(ctx, token, sendMethod, ""); err != nil {
 			t.Errorf("our own token with kid %q: %v", kid, err)
 		}
 	}
@@ -170,19 +168,19 @@ func TestAddressLimits(t *testing.T) {
 	a := p.authenticator(func(o *Options) { o.Limit = counted.take })
 	eve := testKey(t, "eve", ES256)
 	call := func(k *AccountKey, issuer, id, address string) (string, error) {
-		_, err := a.XRPC(ctx, forge(t, header(k.Alg()), p.body(issuer, id), k.Sign), sendMethod, address)
-		return nameOf(err), err
+		_, err := a.Prove(ctx, forge(t, header(k.Alg()), p.body(issuer, id), k.Sign), sendMethod, address)
+		return reasonOf(err), err
 	}
 	const bad, good = "192.0.2.1", "192.0.2.2"
 	for i := range 4 {
-		if name, _ := call(eve, p.annDID, "x", bad); name != NameBadSignature {
+		if name, _ := call(eve, p.annDID, "x", bad); name != string(ds.BadSignature) {
 			t.Errorf("bad token %d: %q", i, name)
 		}
 	}
 	fetches := p.directory.fetched("/" + p.annDID)
 	name, err := call(p.ann, p.annDID, "1", bad)
 	var refusal *ds.Refusal
-	if name != NameRateLimited || !errors.As(err, &refusal) || refusal.Code != ds.RateLimited || refusal.RetryAfter != 10*time.Second {
+	if name != string(ds.TooManyTokens) || !errors.As(err, &refusal) || refusal.Code != ds.RateLimited || refusal.RetryAfter != 10*time.Second {
 		t.Errorf("a good token from there: %v", err)
 	}
 	if p.directory.fetched("/"+p.annDID) != fetches || counted.taken[limits.AddressCalls+" "+bad] != 4 {
@@ -198,16 +196,16 @@ func TestAddressLimits(t *testing.T) {
 	for range 10 {
 		name, _ = call(p.ann, p.annDID, "2", good)
 	}
-	if name != NameRateLimited {
+	if name != string(ds.TooManyTokens) {
 		t.Errorf("too many calls: %q", name)
 	}
-	for i, want := range []string{NameBadIssuer, NameBadIssuer, NameRateLimited} {
+	for i, want := range []string{string(ds.BadIssuer), string(ds.BadIssuer), string(ds.TooManyTokens)} {
 		if name, _ := call(eve, plc("nobody"+string(rune('a'+i))), "x", "192.0.2.3"); name != want {
 			t.Errorf("lookup %d: %q", i, name)
 		}
 	}
 	for i := range 20 { // this machine is not counted
-		if name, _ := call(eve, plc("local"+string(rune('a'+i))), "x", ""); name != NameBadIssuer {
+		if name, _ := call(eve, plc("local"+string(rune('a'+i))), "x", ""); name != string(ds.BadIssuer) {
 			t.Errorf("from this machine: %q", name)
 		}
 	}
@@ -232,32 +230,32 @@ func TestDevTokens(t *testing.T) {
 	body := fields{"iss": who, "sub": who, "aud": devAudience, "jti": "1", "iat": at(0), "exp": at(time.Hour)}
 	good := forge(t, header("HS256"), body, mac(secret))
 	strict := p.authenticator(nil)
-	if _, err := strict.XRPC(ctx, good, sendMethod, ""); nameOf(err) != NameBadSignature {
+	if _, err := strict.Prove(ctx, good, sendMethod, ""); reasonOf(err) != string(ds.BadSignature) {
 		t.Fatalf("outside development mode: %v", err)
 	}
 	a := p.authenticator(func(o *Options) { o.DevSecret = secret })
-	if proof, err := a.XRPC(ctx, good, sendMethod, ""); err != nil || proof.Account != who {
+	if proof, err := a.Prove(ctx, good, sendMethod, ""); err != nil || proof.Account != who {
 		t.Fatalf("got %+v, %v", proof, err)
 	}
 	for name, test := range map[string]struct {
 		token string
 		want  string
 	}{
-		"again":            {good, NameReplayed},
-		"no jti":           {forge(t, header("HS256"), body.with("jti", nil), mac(secret)), NameBadToken},
-		"another secret":   {forge(t, header("HS256"), body.with("jti", "2"), mac([]byte("x"))), NameBadSignature},
-		"no secret":        {forge(t, header("HS256"), body.with("jti", "2"), mac(nil)), NameBadSignature},
-		"too far":          {forge(t, header("HS256"), body.with("exp", at(3*time.Hour)), mac(secret)), NameBadToken},
-		"expired":          {forge(t, header("HS256"), body.with("iat", at(-time.Hour)).with("exp", at(-time.Minute)), mac(secret)), NameExpired},
-		"another service":  {forge(t, header("HS256"), body.with("aud", "did:web:other.net"), mac(secret)), NameBadAudience},
-		"another method":   {forge(t, header("HS256"), body.with("lxm", "x.y"), mac(secret)), NameBadMethod},
-		"another sub":      {forge(t, header("HS256"), body.with("sub", "did:plc:e2e-bob"), mac(secret)), NameBadIssuer},
-		"critical":         {forge(t, header("HS256").with("crit", []string{"x"}), body, mac(secret)), NameBadToken},
-		"empty aud":        {forge(t, header("HS256"), body.with("aud", nil), mac(secret)), NameBadAudience},
-		"HS512":            {forge(t, header("HS512"), body, mac(secret)), NameBadSignature},
-		"asymmetric, long": {forge(t, header(ES256), p.body(p.annDID, "9").with("exp", at(time.Hour)), p.ann.Sign), NameBadToken},
+		"again":            {good, string(ds.TokenReplayed)},
+		"no jti":           {forge(t, header("HS256"), body.with("jti", nil), mac(secret)), string(ds.BadToken)},
+		"another secret":   {forge(t, header("HS256"), body.with("jti", "2"), mac([]byte("x"))), string(ds.BadSignature)},
+		"no secret":        {forge(t, header("HS256"), body.with("jti", "2"), mac(nil)), string(ds.BadSignature)},
+		"too far":          {forge(t, header("HS256"), body.with("exp", at(3*time.Hour)), mac(secret)), string(ds.BadToken)},
+		"expired":          {forge(t, header("HS256"), body.with("iat", at(-time.Hour)).with("exp", at(-time.Minute)), mac(secret)), string(ds.TokenExpired)},
+		"another service":  {forge(t, header("HS256"), body.with("aud", "did:web:other.net"), mac(secret)), string(ds.BadAudience)},
+		"another method":   {forge(t, header("HS256"), body.with("lxm", "x.y"), mac(secret)), string(ds.BadMethod)},
+		"another sub":      {forge(t, header("HS256"), body.with("sub", "did:plc:e2e-bob"), mac(secret)), string(ds.BadIssuer)},
+		"critical":         {forge(t, header("HS256").with("crit", []string{"x"}), body, mac(secret)), string(ds.BadToken)},
+		"empty aud":        {forge(t, header("HS256"), body.with("aud", nil), mac(secret)), string(ds.BadAudience)},
+		"HS512":            {forge(t, header("HS512"), body, mac(secret)), string(ds.BadSignature)},
+		"asymmetric, long": {forge(t, header(ES256), p.body(p.annDID, "9").with("exp", at(time.Hour)), p.ann.Sign), string(ds.BadToken)},
 	} {
-		if _, err := a.XRPC(ctx, test.token, sendMethod, ""); nameOf(err) != test.want {
+		if _, err := a.Prove(ctx, test.token, sendMethod, ""); reasonOf(err) != test.want {
 			t.Errorf("%s: got %v, want %s", name, err, test.want)
 		}
 	}
@@ -294,7 +292,7 @@ func TestXRPCStatements(t *testing.T) {
 	a := p.authenticator(nil)
 	defer a.Close()
 	call := func(id string) {
-		if _, err := a.XRPC(ctx, forge(t, header(ES256), p.body(p.annDID, id), p.ann.Sign), sendMethod, "192.0.2.1"); err != nil {
+		if _, err := a.Prove(ctx, forge(t, header(ES256), p.body(p.annDID, id), p.ann.Sign), sendMethod, "192.0.2.1"); err != nil {
 			t.Error(err)
 		}
 	}
