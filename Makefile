@@ -51,6 +51,7 @@ test:
 	@scripts/prepare.sh
 	@$(MAKE) --no-print-directory ts-mls atproto lexicon-check
 	@CI=true $(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=15s FUZZERS=2
 	CI=true go test $(RACE) -timeout $(PATIENCE) -run '^TestDatabases' ./client
 	CI=true go test $(RACE) -timeout $(PATIENCE) -skip '/^sqlite$$|//^sqlite$$' $(POSTGRES)
 
@@ -93,9 +94,10 @@ lexicon-check:
 	npm --prefix $* ci --ignore-scripts
 	@touch $@
 
-# Fuzzes the parsers of mls and of the doors for FUZZTIME each; a minute each of mls is
-# part of full.
+# Fuzzes the parsers of mls and of the doors for FUZZTIME each, FUZZERS of them at once; 15 s
+# each is part of test, a minute each of mls of full.
 FUZZTIME   = 10m
+FUZZERS    = 1
 FUZZ_MLS   = mls/wire:FuzzWire mls:FuzzProcess mls:FuzzJoin mls:FuzzState
 FUZZ_DOORS = internal/identity:FuzzXRPCToken internal/identity:FuzzVerifyToken internal/identity:FuzzDocument internal/identity:FuzzLocate \
 	api/xrpc:FuzzBytes api/xrpc:FuzzQuery api/xrpc:FuzzDecode api/xrpc:FuzzCBOR api/xrpc:FuzzClientFrameText \
@@ -105,7 +107,7 @@ FUZZ_DOORS = internal/identity:FuzzXRPCToken internal/identity:FuzzVerifyToken i
 FUZZ       = $(FUZZ_MLS) $(FUZZ_DOORS)
 
 fuzz:
-	@for f in $(FUZZ); do scripts/fuzz.sh "./$${f%%:*}" "$${f##*:}" $(FUZZTIME) || exit 1; done
+	@printf '%s\n' $(subst :, ,$(foreach f,$(FUZZ),'$f')) | xargs -P $(FUZZERS) -L 1 sh -c 'scripts/fuzz.sh "./$$0" "$$1" $(FUZZTIME)'
 
 fuzz-short:
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=1m FUZZ="$(FUZZ_MLS)"
