@@ -30,6 +30,7 @@ for proxy in nginx apache2 haproxy; do
 	need "$proxy" "$proxy"
 done
 need varnish varnishd
+need tmux tmux # a terminal for waxwing chat
 
 if [ -z "$packages" ]; then
 	exit 0

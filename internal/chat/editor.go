@@ -4,9 +4,10 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	tea "github.com/charmbracelet/bubbletea"
-	"github.com/charmbracelet/x/ansi"
+	"github.com/rivo/uniseg"
 )
 
 // editor is a multi-line text that is being typed. It is a value.
@@ -40,9 +41,9 @@ func (e editor) key(k tea.KeyMsg) (editor, bool) {
 	case "alt+enter", "ctrl+j":
 		return e.replaced(e.at, e.at, '\n'), true
 	case "backspace", "ctrl+h":
-		return e.replaced(max(0, e.at-1), e.at), true
+		return e.replaced(e.before(), e.at), true
 	case "delete":
-		return e.replaced(e.at, min(len(e.text), e.at+1)), true
+		return e.replaced(e.at, e.after()), true
 	case "ctrl+w", "alt+backspace":
 		return e.replaced(e.wordBefore(), e.at), true
 	case "ctrl+u":
@@ -50,9 +51,9 @@ func (e editor) key(k tea.KeyMsg) (editor, bool) {
 	case "ctrl+k":
 		return e.replaced(e.at, e.lineEnd()), true
 	case "left", "ctrl+b":
-		e.at = max(0, e.at-1)
+		e.at = e.before()
 	case "right":
-		e.at = min(len(e.text), e.at+1)
+		e.at = e.after()
 	case "alt+left", "ctrl+left":
 		e.at = e.wordBefore()
 	case "alt+right", "ctrl+right":
@@ -79,6 +80,24 @@ func (e editor) typed(runes []rune) editor {
 		lines[i] = printable(lines[i])
 	}
 	return e.replaced(e.at, e.at, []rune(strings.Join(lines, "\n"))...)
+}
+
+// before returns the beginning of the grapheme cluster that ends at the cursor.
+func (e editor) before() int {
+	start := max(0, e.lineStart()-1)
+	cluster := 0
+	for rest := string(e.text[start:e.at]); rest != ""; {
+		var first string
+		first, rest, _, _ = uniseg.FirstGraphemeClusterInString(rest, -1)
+		cluster = utf8.RuneCountInString(first)
+	}
+	return e.at - cluster
+}
+
+// after returns the end of the grapheme cluster that begins at the cursor.
+func (e editor) after() int {
+	first, _, _, _ := uniseg.FirstGraphemeClusterInString(string(e.text[e.at:]), -1)
+	return e.at + utf8.RuneCountInString(first)
 }
 
 func (e editor) lineStart() int {
@@ -137,7 +156,7 @@ func (e editor) moved(by int) (editor, bool) {
 
 // view draws at most height lines of width, those around the cursor, which is shown
 // inverted.
-func (e editor) view(width, height int) []string {
+func (e editor) view(m measure, width, height int) []string {
 	width = max(width, 2)
 	var rows []string
 	var row strings.Builder
@@ -147,27 +166,32 @@ func (e editor) view(width, height int) []string {
 		row.Reset()
 		used = 0
 	}
-	for i := 0; i <= len(e.text); i++ {
-		shown, isBreak := " ", i == len(e.text) || e.text[i] == '\n'
+	rest := string(e.text)
+	for at := 0; at <= len(e.text); {
+		shown, bytes := unit{" ", 1, true}, min(1, len(rest))
+		isBreak := rest == "" || rest[0] == '\n'
 		if !isBreak {
-			shown = string(e.text[i])
+			shown, bytes = m.next(rest, width)
 		}
-		wide := ansi.StringWidth(shown)
-		if used+wide > width && (!isBreak || i == e.at) {
+		next := at + max(1, utf8.RuneCountInString(rest[:bytes]))
+		rest = rest[bytes:]
+		isCursor := at <= e.at && e.at < next
+		if used+shown.width > width && (!isBreak || isCursor) {
 			end()
 		}
 		switch {
-		case i == e.at:
+		case isCursor:
 			cursorRow = len(rows)
-			row.WriteString(inverted(shown))
-			used += wide
+			row.WriteString(inverted(shown.text))
+			used += shown.width
 		case !isBreak:
-			row.WriteString(shown)
-			used += wide
+			row.WriteString(shown.text)
+			used += shown.width
 		}
 		if isBreak {
 			end()
 		}
+		at = next
 	}
 	first := max(0, min(cursorRow-height+1, len(rows)-height))
 	if cursorRow < first {

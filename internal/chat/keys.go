@@ -37,6 +37,7 @@ func uiKeys() []uiKey {
 		{[]string{"alt+l"}, "Alt+L", "leave the conversation", prefill("/leave ")},
 		{[]string{"alt+v"}, "Alt+V", "verify who it is", (*ui).verify},
 		{[]string{"alt+d"}, "Alt+D", "own devices", func(m *ui) tea.Cmd { return m.do("/devices") }},
+		{[]string{"ctrl+l"}, "Ctrl+L", "draw the screen again", func(*ui) tea.Cmd { return redraw }},
 		{[]string{"esc"}, "Esc", "close what is shown over the history", (*ui).escape},
 		{[]string{"f1"}, "F1", "this list", (*ui).help},
 		{[]string{"ctrl+z"}, "Ctrl+Z", "suspend", func(*ui) tea.Cmd { return tea.Suspend }},
@@ -44,36 +45,49 @@ func uiKeys() []uiKey {
 	}
 }
 
-// key handles a key: a command of the UI, or one of the editor.
+// key handles a key: a command of the UI, or one of the editor. A terminal sends Esc and a
+// key typed soon after it as one key with Alt; with Alt, keys that have no meaning are these two.
 func (m *ui) key(k tea.KeyMsg) tea.Cmd {
+	cmd, ok := m.tryKey(k)
+	if ok || !k.Alt || k.Paste {
+		return cmd
+	}
+	escaped := m.escape()
+	k.Alt = false
+	cmd, _ = m.tryKey(k)
+	return tea.Batch(escaped, cmd)
+}
+
+// tryKey handles a key, and reports whether it has a meaning.
+func (m *ui) tryKey(k tea.KeyMsg) (tea.Cmd, bool) {
 	if !k.Paste {
 		for _, known := range uiKeys() {
 			for _, name := range known.keys {
 				if name == k.String() {
-					return known.do(m)
+					return known.do(m), true
 				}
 			}
 		}
 	}
 	if m.isLeaving {
-		return nil
+		return nil, true
 	}
 	if m.panel != nil && m.input.isEmpty() && (k.String() == "up" || k.String() == "down") {
 		m.movePanel(map[string]int{"up": -1, "down": 1}[k.String()])
-		return nil
+		return nil, true
 	}
 	edited, ok := m.input.key(k)
 	if ok {
 		m.input, m.flash = edited, ""
-		return nil
+		return nil, true
 	}
 	switch k.String() { // beyond the first and the last line of the input
 	case "up":
-		return m.scrollBy(1)
+		return m.scrollBy(1), true
 	case "down":
-		return m.scrollBy(-1)
+		return m.scrollBy(-1), true
 	}
-	return nil
+	return nil, false
 }
 
 // enter sends the input, or opens the message that is selected in a search.

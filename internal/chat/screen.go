@@ -226,25 +226,41 @@ func (s *screen) printf(format string, args ...any) {
 // characters and those that change the direction of writing. More than a few combining marks on
 // one character, which would reach into other lines, are left out.
 func printable(text string) string {
-	marks := 0
+	marks, tags := 0, 0
 	return strings.Map(func(r rune) rune {
-		const joiner = '\u200d' // holds emoji together
-		if unicode.In(r, unicode.Mn, unicode.Me) {
+		if r >= tagFirst && r <= tagLast && tags > 0 {
+			tags--
+			return r
+		}
+		tags = 0
+		if unicode.In(r, unicode.Mn, unicode.Me) || r == joiner || r == nonJoiner {
 			if marks++; marks > marksMax {
 				return -1
 			}
 			return r
 		}
 		marks = 0
-		if unicode.IsGraphic(r) || r == '\t' || r == joiner {
+		if r == blackFlag {
+			tags = tagsMax
+		}
+		if unicode.IsGraphic(r) || r == '\t' {
 			return r
 		}
-		return '\uFFFD'
+		return unicode.ReplacementChar
 	}, text)
 }
 
-// marksMax is the number of combining marks that a character may have; no script needs more.
+// marksMax is the number of combining marks and joiners that a character may have; no script
+// needs more.
 const marksMax = 4
+
+// A flag of a region is a black flag and the name of the region in tags.
+const (
+	blackFlag = '\U0001f3f4'
+	tagFirst  = '\U000e0020'
+	tagLast   = '\U000e007f'
+	tagsMax   = 7
+)
 
 // clock formats the time of a message.
 func clock(at time.Time, zone *time.Location) string { return at.In(zone).Format("15:04") }

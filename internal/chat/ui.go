@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +22,9 @@ type ui struct {
 	server string
 	zone   *time.Location
 
-	width, height int
+	width, height int // of what is drawn; the last column is not
+	measure       measure
+	wraps         map[wrapKey][]string // the rows of the loaded history
 	state         client.State
 	snap          snapshot
 	open          string // the conversation that is shown; "" for none
@@ -120,9 +123,7 @@ func runUI(ctx context.Context, t *Terminal) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	m := newUI(running, t)
-	program := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(t.in), tea.WithOutput(t.out),
-		tea.WithAltScreen(), tea.WithoutSignalHandler())
-	_, err := program.Run()
+	err := runProgram(ctx, m, t.in.(*os.File), t.out)
 	switch {
 	case ctx.Err() != nil:
 		return nil // by a signal
@@ -233,10 +234,14 @@ func (m *ui) work() tea.Cmd {
 // Update handles a message of the program.
 func (m *ui) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	switch msg := msg.(type) {
-	case tea.WindowSizeMsg:
-		m.width, m.height = msg.Width, msg.Height
-		m.scroll = min(m.scroll, m.scrollMax())
-		return m, nil
+	case sizeMsg:
+		m.width, m.height = msg.width-1, msg.height
+		return m, m.layOut()
+	case measureMsg:
+		m.measure = msg.measure
+		return m, m.layOut()
+	case redrawMsg:
+		return m, tea.ClearScreen
 	case tea.KeyMsg:
 		return m, m.key(msg)
 	case snapshotMsg:
@@ -271,6 +276,15 @@ func (m *ui) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	}
 	return m, nil
 }
+
+// layOut lays everything out for another size or measure.
+func (m *ui) layOut() tea.Cmd {
+	m.wraps = nil
+	m.scroll = min(m.scroll, m.scrollMax())
+	return tea.ClearScreen
+}
+
+func redraw() tea.Msg { return redrawMsg{} }
 
 // fail ends the UI with an error, unless that is the end itself.
 func (m *ui) fail(err error) tea.Cmd {
@@ -356,7 +370,7 @@ func (m *ui) turnTo(conv string) tea.Cmd {
 	}
 	m.drafts[m.open] = m.input
 	m.open, m.input = conv, m.drafts[conv]
-	m.depth, m.scroll, m.goal = depthStep, 0, 0
+	m.depth, m.scroll, m.goal, m.wraps = depthStep, 0, 0, nil
 	m.snap.open, m.snap.history, m.snap.waiting, m.snap.isAll = conv, nil, nil, false
 	return m.load()
 }

@@ -8,12 +8,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	tea "github.com/charmbracelet/bubbletea"
-	"github.com/charmbracelet/x/ansi"
 	"github.com/google/go-cmp/cmp"
 
 	"waxwing.im/waxwing/client"
@@ -35,7 +35,7 @@ func screenUI(width, height int) *ui {
 	m := newUI(context.Background(), &Terminal{self: screenAnn, server: "https://chat.example"})
 	m.zone = time.UTC
 	m.isLoading = true // nothing is read in these tests
-	m.Update(tea.WindowSizeMsg{Width: width, Height: height})
+	m.Update(sizeMsg{width, height})
 	m.Update(stateMsg{state: client.State{Link: client.Online, Transport: client.WebSocket}})
 	return m
 }
@@ -92,10 +92,13 @@ func screenKey(m *ui, keys ...string) {
 	}
 }
 
+// sequences are those that the UI sends: styles, and those of measure.row.
+var sequences = regexp.MustCompile(`\x1b\[(?:[0127]m|\d+;1H|\d+G|K)`)
+
 func plainScreen(m *ui) string {
 	var out strings.Builder
-	for line := range strings.SplitSeq(ansi.Strip(m.View()), "\n") {
-		out.WriteString(strings.TrimRight(line, " ") + "\n")
+	for _, row := range m.rows() {
+		out.WriteString(strings.TrimRight(sequences.ReplaceAllString(row, ""), " ") + "\n")
 	}
 	return out.String()
 }
@@ -184,7 +187,7 @@ func TestVerifyKey(t *testing.T) {
 }
 
 // TestScreenIsHarmless looks at all bytes: the only escape sequences are our own, and
-// no size makes a row that is too wide or a screen that is too high.
+// no size makes a row that reaches the last column or a screen that is too high.
 func TestScreenIsHarmless(t *testing.T) {
 	for width := 1; width < 100; width += 7 {
 		for height := 1; height < 30; height += 3 {
@@ -197,19 +200,19 @@ func TestScreenIsHarmless(t *testing.T) {
 			m.Update(eventMsg{event: client.Event{Type: client.EventProblem, Conversation: "dm1", Problem: "\x1b[5mblink", Time: screenTime}})
 			m.Update(stateMsg{state: client.State{Err: &client.Refusal{Code: "\x1b[6m", Message: "\x9b6m"}}})
 			check := func(what string) {
-				view := m.View()
-				for _, own := range []string{"\x1b[7m", "\x1b[1m", "\x1b[2m", "\x1b[0m"} {
-					view = strings.ReplaceAll(view, own, "")
-				}
+				view := sequences.ReplaceAllString(m.View(), "")
 				if i := strings.IndexFunc(view, func(r rune) bool { return r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 || r == '\u202e' }); i >= 0 {
 					t.Fatalf("%dx%d, %s: %q reaches the terminal", width, height, what, view[max(0, i-10):min(len(view), i+10)])
 				}
-				rows := strings.Split(view, "\n")
-				if len(rows) > height {
+				if view == "" {
+					return
+				}
+				rows := m.rows()
+				if strings.Count(view, "\n") != len(rows)-1 || len(rows) > height {
 					t.Fatalf("%dx%d, %s: %d rows", width, height, what, len(rows))
 				}
 				for _, row := range rows {
-					if ansi.StringWidth(row) > width {
+					if m.measure.width(row) >= width {
 						t.Fatalf("%dx%d, %s: too wide: %q", width, height, what, row)
 					}
 				}
@@ -406,7 +409,7 @@ func newDriver(ctx context.Context, t *testing.T, queue chan addressed, serverUR
 	t.Cleanup(func() { sdk.Close() })
 	d := &uiDriver{t: t, queue: queue}
 	d.ui = newUI(ctx, &Terminal{client: sdk, self: sdk.DID(), server: serverURL})
-	d.ui.Update(tea.WindowSizeMsg{Width: 80, Height: 24})
+	d.ui.Update(sizeMsg{80, 24})
 	d.run(d.ui.Init())
 	return d
 }

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/charmbracelet/x/ansi"
-
 	"waxwing.im/waxwing/client"
 )
 
@@ -25,15 +23,6 @@ const (
 	listFrom  = 64
 	listWidth = 24
 )
-
-// fit makes text exactly width wide.
-func fit(text string, width int) string {
-	if width <= 0 {
-		return ""
-	}
-	text = ansi.Truncate(text, width, "…")
-	return text + strings.Repeat(" ", max(0, width-ansi.StringWidth(text)))
-}
 
 func (m *ui) mainWidth() int {
 	if !m.hasSide() {
@@ -50,7 +39,7 @@ func (m *ui) hasSide() bool { return m.width >= listFrom && len(m.snap.list) > 0
 func (m *ui) mainHeight() int { return max(1, m.height-3-len(m.inputLines())) }
 
 func (m *ui) inputLines() []string {
-	return m.input.view(m.width-2, max(1, min(inputMax, m.height/3)))
+	return m.input.view(m.measure, m.width-2, max(1, min(inputMax, m.height/3)))
 }
 
 // View draws the screen.
@@ -58,10 +47,19 @@ func (m *ui) View() string {
 	if m.width <= 0 || m.height <= 0 {
 		return ""
 	}
+	rows := m.rows()
+	for y := range rows {
+		rows[y] = m.measure.row(y, rows[y], m.width)
+	}
+	return strings.Join(rows, "\n")
+}
+
+// rows returns the rows of the screen.
+func (m *ui) rows() []string {
 	rows := []string{inverted(m.header())}
 	side, main := m.side(), m.main()
 	for i := range m.mainHeight() {
-		row := fit(main[i], m.mainWidth())
+		row := m.measure.fit(main[i], m.mainWidth())
 		if m.hasSide() {
 			row = side[i] + faint("│") + row
 		}
@@ -73,11 +71,11 @@ func (m *ui) View() string {
 		if i > 0 {
 			prompt = "  "
 		}
-		rows = append(rows, fit(prompt+line, m.width))
+		rows = append(rows, m.measure.fit(prompt+line, m.width))
 	}
-	rows = append(rows, faint(fit("Enter send  Alt+Enter new line  Tab next  PgUp back  ^F find  F1 help  ^C quit", m.width)))
+	rows = append(rows, faint(m.measure.fit("Enter send  Alt+Enter new line  Tab next  PgUp back  ^F find  F1 help  ^C quit", m.width)))
 	// If the screen is too small, its end is shown, which has the input.
-	return strings.Join(rows[max(0, len(rows)-m.height):], "\n")
+	return rows[max(0, len(rows)-m.height):]
 }
 
 // header shows the account and the state of the connection.
@@ -85,13 +83,13 @@ func (m *ui) header() string {
 	sign := map[client.Link]string{client.Online: "●", client.Connecting: "◌"}[m.state.Link]
 	right := cmp.Or(sign, "○") + " " + printable(stateText(m.state, m.server)) + " "
 	left := " waxwing  me " + short(m.chat.self)
-	if room := m.width - ansi.StringWidth(left) - 2; ansi.StringWidth(right) > room {
+	if room := m.width - m.measure.width(left) - 2; m.measure.width(right) > room {
 		if room < 12 {
-			return fit(right, m.width)
+			return m.measure.fit(right, m.width)
 		}
-		right = ansi.Truncate(right, room, "… ")
+		right = m.measure.truncated(right, room, "… ")
 	}
-	return fit(left, m.width-ansi.StringWidth(right)) + right
+	return m.measure.fit(left, m.width-m.measure.width(right)) + right
 }
 
 // statusLine shows the result of the last command, and pending and unread messages.
@@ -114,20 +112,20 @@ func (m *ui) statusLine() string {
 	}
 	right := strings.Join(parts, ", ")
 	if m.flash == "" {
-		return faint(fit(strings.Repeat("─", max(0, m.width-ansi.StringWidth(right)-2))+" "+right, m.width))
+		return faint(m.measure.fit(strings.Repeat("─", max(0, m.width-m.measure.width(right)-2))+" "+right, m.width))
 	}
 	left := "─ " + printable(m.flash) + " "
-	room := m.width - ansi.StringWidth(left) - 1
-	if right == "" || ansi.StringWidth(right) > room {
-		return bold(fit(left, m.width))
+	room := m.width - m.measure.width(left) - 1
+	if right == "" || m.measure.width(right) > room {
+		return bold(m.measure.fit(left, m.width))
 	}
-	return bold(fit(left, m.width-ansi.StringWidth(right))) + faint(right)
+	return bold(m.measure.fit(left, m.width-m.measure.width(right))) + faint(right)
 }
 
 // side returns the list of conversations, around the open one.
 func (m *ui) side() []string {
 	height := m.mainHeight()
-	rows := []string{faint(fit(" Conversations", listWidth))}
+	rows := []string{faint(m.measure.fit(" Conversations", listWidth))}
 	at := slices.IndexFunc(m.snap.list, func(c client.Conversation) bool { return c.ID == m.open })
 	first := max(0, at-height+2)
 	for i := first; i < len(m.snap.list) && len(rows) < height; i++ {
@@ -136,7 +134,7 @@ func (m *ui) side() []string {
 		if c.Unread > 0 {
 			count = strconv.Itoa(c.Unread) + " "
 		}
-		text := fit(" "+m.sideTitle(c), listWidth-ansi.StringWidth(count)) + count
+		text := m.measure.fit(" "+m.sideTitle(c), listWidth-m.measure.width(count)) + count
 		switch {
 		case i == at:
 			text = inverted(text)
@@ -202,8 +200,8 @@ func (m *ui) main() []string {
 
 func (m *ui) emptyRows() []string {
 	out := []string{bold(" No conversation yet"), "", " You are"}
-	for line := range strings.Lines(ansi.Hardwrap(m.chat.self, max(1, m.mainWidth()-2), false)) {
-		out = append(out, " "+strings.TrimSuffix(line, "\n"))
+	for _, line := range m.measure.wrap(m.chat.self, max(2, m.mainWidth()-2)) {
+		out = append(out, " "+line)
 	}
 	return append(out, "", " Ctrl+D or /dm DID talks to a person,", " Ctrl+T or /room DID… makes a room,",
 		" F1 shows the keys and commands.")
@@ -213,12 +211,15 @@ func (m *ui) emptyRows() []string {
 func (m *ui) panelLines() []string {
 	var out []string
 	for _, line := range m.panel.lines {
-		for row := range strings.SplitSeq(ansi.Wrap(printable(line), max(2, m.mainWidth()-2), ""), "\n") {
+		for _, row := range m.measure.wrap(printable(line), max(2, m.mainWidth()-2)) {
 			out = append(out, " "+row)
 		}
 	}
 	return out
 }
+
+// hitBytesMax is the part of a found message that may be in its row.
+const hitBytesMax = 4096
 
 func (m *ui) panelRows(height int) []string {
 	var rows []string
@@ -231,8 +232,8 @@ func (m *ui) panelRows(height int) []string {
 	for i := first; i < len(p.hits) && len(rows) < height; i++ {
 		e := p.hits[i]
 		text := fmt.Sprintf(" %s %s: %s", e.Time.In(m.zone).Format("01-02 15:04"), m.chat.nameOf(e.From),
-			printable(strings.ReplaceAll(string(e.Text), "\n", " ")))
-		text = fit(text, m.mainWidth())
+			printable(strings.ReplaceAll(string(e.Text[:min(len(e.Text), hitBytesMax)]), "\n", " ")))
+		text = m.measure.fit(text, m.mainWidth())
 		if i == p.at {
 			text = inverted(text)
 		}
@@ -247,6 +248,7 @@ type bodyLine struct{ text, of string }
 // body returns the conversation as far as it was read, wrapped to the width.
 func (m *ui) body() []bodyLine {
 	var out []bodyLine
+	wraps := make(map[wrapKey][]string, len(m.snap.history))
 	notes := m.notes[m.open]
 	day := ""
 	add := func(at time.Time, of string, lines []string) {
@@ -273,13 +275,20 @@ func (m *ui) body() []bodyLine {
 		if m.snap.isAll || e.Seq != m.snap.history[0].Seq { // older notes are above the loaded history
 			addNotes(e.Time)
 		}
-		add(e.Time, e.MessageID, m.wrapped(clock(e.Time, m.zone)+" "+m.chat.nameOf(e.From)+": ", string(e.Text)))
+		key := wrapKey{e.Seq, clock(e.Time, m.zone) + " " + m.chat.nameOf(e.From) + ": ", m.mainWidth()}
+		rows, ok := m.wraps[key]
+		if !ok {
+			rows = m.wrapped(key.head, string(e.Text))
+		}
+		wraps[key] = rows
+		add(e.Time, e.MessageID, rows)
 	}
+	m.wraps = wraps
 	addNotes(time.Time{})
 	for _, e := range m.snap.waiting {
 		lines := m.wrapped(clock(e.Time, m.zone)+" me: ", string(e.Text))
 		lines[len(lines)-1] += " ◌ not delivered"
-		if ansi.StringWidth(lines[len(lines)-1]) > m.mainWidth() {
+		if m.measure.width(lines[len(lines)-1]) > m.mainWidth() {
 			lines[len(lines)-1] = strings.TrimSuffix(lines[len(lines)-1], " ◌ not delivered")
 			lines = append(lines, "       ◌ not delivered")
 		}
@@ -289,6 +298,13 @@ func (m *ui) body() []bodyLine {
 		add(e.Time, e.MessageID, lines)
 	}
 	return out
+}
+
+// wrapKey names the rows of a message of the open conversation: its text never changes.
+type wrapKey struct {
+	seq   int64
+	head  string
+	width int
 }
 
 // wrapped breaks a text into lines of the width, the further ones indented, so that
@@ -302,7 +318,7 @@ func (m *ui) wrapped(head, text string) []string {
 		if i == 0 {
 			line = head + line
 		}
-		for row := range strings.SplitSeq(ansi.Wrap(line, width, ""), "\n") {
+		for _, row := range m.measure.wrap(line, width) {
 			if len(out) > 0 {
 				row = indent + row
 			}
