@@ -1,6 +1,10 @@
 package logs
 
-import "waxwing.im/waxwing/internal/ds"
+import (
+	"sync"
+
+	"waxwing.im/waxwing/internal/ds"
+)
 
 // AnnouncementKind is the subject of an announcement.
 type AnnouncementKind uint8
@@ -35,17 +39,14 @@ func (e *Engine) Announce(id ds.ConversationID, a *Announcement) {
 	e.wakes.announce(ds.ConversationLog(id), a)
 }
 
-// announce passes an announcement to the listening followers of log. Those that are not at its
-// pos yet read up to it first.
+// announce passes an announcement to the listeners of log. Followers that are not at its pos
+// yet read up to it first.
 func (w *wakes) announce(log ds.LogID, a *Announcement) {
 	s := w.shard(log)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for f := range s.logs[log] {
-		if !f.owner.hear(f, a) {
-			continue
-		}
-		if f.pos.Load() < a.Pos {
+		if f.owner.listener.hear(f, a) && f.pos.Load() < a.Pos {
 			f.owner.enqueue(f, a.Pos)
 		}
 	}
@@ -57,78 +58,89 @@ const (
 	announcementBytesMax = 1 << 20
 )
 
-// heard is an announcement that a follower has queued for a log.
+// Listener receives the announcements of the conversations that a Follower reads. They are
+// state and not history: they wait in a queue of their own, which merges and drops, and are
+// returned as far as the follower has read their conversation.
+//
+// One goroutine calls Take, that of the follower's Next. A nil Listener hears nothing.
+type Listener struct {
+	follower *Follower
+	ready    chan struct{} // holds a token while Take may have something
+
+	mu    sync.Mutex
+	heard []heard // mu guards it
+}
+
+// heard is an announcement that waits for the reader of a log.
 type heard struct {
 	one *follow
 	a   *Announcement
 }
 
-// hear queues an announcement for Next and reports whether it did. It replaces an earlier one
-// of the same account and kind, except Ephemeral; a full queue drops the oldest.
-func (f *Follower) hear(one *follow, a *Announcement) bool {
-	if !f.Listens || a.Kind == Typing && a.Account == f.who.Account {
+// Listen returns the listener of a follower. It is called before the first Follow.
+func (f *Follower) Listen() *Listener {
+	f.listener = &Listener{follower: f, ready: make(chan struct{}, 1)}
+	return f.listener
+}
+
+// Ready returns the channel that has a token while Take may have something. Take may have
+// something after each page of the follower, too.
+func (l *Listener) Ready() <-chan struct{} { return l.ready }
+
+// hear queues an announcement and reports whether it did. It replaces an earlier one of the
+// same account and kind, except Ephemeral; a full queue drops the oldest.
+func (l *Listener) hear(one *follow, a *Announcement) bool {
+	if l == nil || a.Kind == Typing && a.Account == l.follower.who.Account {
 		return false
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed || f.logs[one.log] != one {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.follower.isReading(one) {
 		return false
 	}
 	bytes := len(a.Body)
-	kept := f.heard[:0]
-	for _, h := range f.heard {
+	kept := l.heard[:0]
+	for _, h := range l.heard {
 		if h.one == one && h.a.Kind == a.Kind && a.Kind != Ephemeral && h.a.Account == a.Account {
 			continue
 		}
 		kept, bytes = append(kept, h), bytes+len(h.a.Body)
 	}
-	clear(f.heard[len(kept):])
+	clear(l.heard[len(kept):])
 	dropped := 0
 	for len(kept) > dropped && (len(kept)-dropped >= announcementsMax || bytes > announcementBytesMax) {
 		bytes -= len(kept[dropped].a.Body)
 		dropped++
 	}
 	if dropped > 0 {
-		f.engine.metrics.announcementsDropped.Add(float64(dropped))
+		l.follower.engine.metrics.announcementsDropped.Add(float64(dropped))
 		kept = append(kept[:0], kept[dropped:]...)
 	}
-	f.heard = append(kept, heard{one, a})
-	f.wakeUp()
+	l.heard = append(kept, heard{one, a})
+	wakeUp(l.ready)
 	return true
 }
 
-// takeHeard returns a page of announcements of one log, as far as the log has been read. It
-// alternates with the records that are ready.
-func (f *Follower) takeHeard() (Page, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.hasHeard && len(f.ready) > 0 {
-		f.hasHeard = false
-		return Page{}, false
-	}
-	var page Page
-	kept := f.heard[:0]
-	for _, h := range f.heard {
+// Take returns the announcements of one conversation, as far as the follower has read it; no
+// announcements if there are none.
+func (l *Listener) Take() (ds.ConversationID, []Announcement) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var log ds.LogID
+	var list []Announcement
+	kept := l.heard[:0]
+	for _, h := range l.heard {
 		switch {
-		case f.logs[h.one.log] != h.one: // it has ended
-		case (page.Log == "" || page.Log == h.one.log) && h.one.pos.Load() >= h.a.Pos:
-			page.Log, page.Announcements = h.one.log, append(page.Announcements, *h.a)
+		case !l.follower.isReading(h.one): // it has ended
+		case (log == "" || log == h.one.log) && h.one.pos.Load() >= h.a.Pos:
+			log, list = h.one.log, append(list, *h.a)
 		default:
 			kept = append(kept, h)
 		}
 	}
-	clear(f.heard[len(kept):])
-	if f.heard = kept; len(kept) > 0 && page.Log != "" {
-		f.wakeUp() // the rest may be of another log
+	clear(l.heard[len(kept):])
+	if l.heard = kept; len(kept) > 0 && len(list) > 0 {
+		wakeUp(l.ready) // the rest may be of another log
 	}
-	f.hasHeard = page.Log != ""
-	return page, f.hasHeard
-}
-
-// wakeUp makes Next check again. The caller holds mu.
-func (f *Follower) wakeUp() {
-	select {
-	case f.signal <- struct{}{}:
-	default:
-	}
+	return log.Conversation(), list
 }

@@ -11,19 +11,19 @@ import (
 	"waxwing.im/waxwing/internal/logs"
 )
 
-// listen is a follower of a conversation that listens, and is at its head.
-func (w *world) listen(account, id string) *logs.Follower {
+// listen is a follower of a conversation that is at its head, and its listener.
+func (w *world) listen(account, id string) (*logs.Follower, *logs.Listener) {
 	w.t.Helper()
 	f := w.logs.NewFollower(who(account))
 	w.t.Cleanup(f.Close)
-	f.Listens = true
+	l := f.Listen()
 	if _, err := f.Follow(context.Background(), logs.Start{Conversation: ds.ConversationID(id), From: logs.AtHead}); err != nil {
 		w.t.Fatal(err)
 	}
 	if page := w.next(f); !page.CaughtUp {
 		w.t.Fatalf("at the head: %v", page)
 	}
-	return f
+	return f, l
 }
 
 func (w *world) next(f *logs.Follower) logs.Page {
@@ -50,7 +50,7 @@ func TestAnnounce(t *testing.T) {
 				t.Errorf("%s in %q: %v", test.account, test.id, err)
 			}
 		}
-		ben := w.listen("ben", "c1")
+		ben, heard := w.listen("ben", "c1")
 		// Of what somebody says again, the last counts; of messages each.
 		for i := range 10 {
 			if err := w.announce("ann", "c1", logs.Announcement{Kind: logs.Typing, IsTyping: i%2 == 0}); err != nil {
@@ -62,8 +62,9 @@ func TestAnnounce(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		page := w.next(ben)
-		if n := len(page.Announcements); n != logs.AnnouncementsMax || page.Announcements[0].Kind != logs.Ephemeral || string(page.Announcements[n-1].Body) != fmt.Sprint(n-1) {
+		<-heard.Ready()
+		id, list := heard.Take()
+		if n := len(list); id != "c1" || n != logs.AnnouncementsMax || list[0].Kind != logs.Ephemeral || string(list[n-1].Body) != fmt.Sprint(n-1) {
 			t.Errorf("a slow listener hears %d", n) // the oldest, that ann types, was dropped
 		}
 		big := make([]byte, logs.AnnouncementBytesMax)
@@ -72,8 +73,8 @@ func TestAnnounce(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if page := w.next(ben); len(page.Announcements) != 1 {
-			t.Errorf("%d long ones wait", len(page.Announcements))
+		if _, list := heard.Take(); len(list) != 1 {
+			t.Errorf("%d long ones wait", len(list))
 		}
 		// Records come before what was announced behind them, and the end of a stay ends all.
 		if _, err := w.send("ann", "c1", "m1", "x"); err != nil {
@@ -87,7 +88,7 @@ func TestAnnounce(t *testing.T) {
 		}
 		for {
 			page := w.next(ben)
-			if len(page.Announcements) > 0 {
+			if _, list := heard.Take(); len(list) > 0 {
 				t.Fatal("behind the end of its stay ben still hears")
 			}
 			if page.Ended != nil {
@@ -97,8 +98,8 @@ func TestAnnounce(t *testing.T) {
 		if err := w.announce("ben", "c1", logs.Announcement{Kind: logs.Typing}); ds.CodeOf(err) != ds.Forbidden {
 			t.Errorf("who was removed: %v", err)
 		}
-		if ben.HasAnnouncement() {
-			t.Error("something is left over")
+		if n := heard.Waiting(); n != 0 {
+			t.Errorf("%d are left over", n)
 		}
 	})
 }

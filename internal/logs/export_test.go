@@ -70,8 +70,9 @@ func (e *Engine) ReadingsWaiting() int {
 // Followed returns the logs that have followers.
 func (e *Engine) Followed() map[ds.LogID]int64 { return e.wakes.followed() }
 
-// HasAnnouncement reports whether an announcement is left for a listener.
-func (f *Follower) HasAnnouncement() bool {
-	_, has := f.takeHeard()
-	return has
+// Waiting returns the number of announcements that wait.
+func (l *Listener) Waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.heard)
 }

@@ -24,9 +24,6 @@ type Follower struct {
 	// Former lets a former member read up to the record that ended its stay (design 5).
 	// Otherwise it is refused, as in gateway v1. It is set before the first Follow.
 	Former bool
-	// Listens makes Next return announcements too. It is set before the first Follow.
-	Listens bool
-
 	// BodyMax, if it is not 0, leaves longer messages and Welcomes in the store: see
 	// ds.Record.Left. It is set before the first Follow.
 	BodyMax int
@@ -34,19 +31,19 @@ type Follower struct {
 	// memory. It must not block. It is set before the first Follow; nil does nothing.
 	Cut func()
 
+	listener *Listener // or nil
+
 	turn *Turn // of the last page; Next's goroutine and Close, see takeTurn
 	// work is the turn to read and encode the last page, workEnds ends it early; Next's
 	// goroutine only.
 	work     *Turn
 	workEnds *time.Timer
 
-	mu       sync.Mutex
-	logs     map[ds.LogID]*follow // mu guards the fields from here on, except signal
-	ready    []*follow
-	heard    []heard
-	hasHeard bool // the last page had announcements
-	closed   bool
-	signal   chan struct{} // holds a token while ready or heard may not be empty
+	mu     sync.Mutex
+	logs   map[ds.LogID]*follow // mu guards the fields from here on, except signal
+	ready  []*follow
+	closed bool
+	signal chan struct{} // holds a token while ready may not be empty
 }
 
 // follow is the state of reading one log.
@@ -78,9 +75,6 @@ type Page struct {
 	Frames []*Frames
 	// Events are parallel to the records of an account log.
 	Events []ds.DeviceEvent
-	// Announcements are for listeners, on a page of their own. All records before them were
-	// returned.
-	Announcements []Announcement
 	// CaughtUp is set once in a follow, on the page that completes the records that existed
 	// when it began; Head is the log's seq (account log: pos) at that moment.
 	CaughtUp bool
@@ -186,7 +180,22 @@ func (f *Follower) queue(one *follow, head int64) {
 	}
 	one.queued = true
 	f.ready = append(f.ready, one)
-	f.wakeUp()
+	wakeUp(f.signal)
+}
+
+// wakeUp leaves a token in signal, if there is none.
+func wakeUp(signal chan struct{}) {
+	select {
+	case signal <- struct{}{}:
+	default:
+	}
+}
+
+// isReading reports whether a follow has started and not ended.
+func (f *Follower) isReading(one *follow) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.logs[one.log] == one
 }
 
 // dequeue returns the next log to read, and the head that it is expected to have.
@@ -221,12 +230,16 @@ func (f *Follower) IsBusy() bool {
 // caller drops before the next call. Logs take turns, page by page. Next retries after a fault
 // that may pass, so it only fails with ctx's error, ErrClosed or an internal fault.
 func (f *Follower) Next(ctx context.Context) (Page, error) {
+	page, _, err := f.NextOr(ctx, nil)
+	return page, err
+}
+
+// NextOr does the work of Next, but returns without a page if other has something while there
+// is nothing to read.
+func (f *Follower) NextOr(ctx context.Context, other <-chan struct{}) (page Page, isPage bool, err error) {
 	f.endTurn()
 	f.endWork()
 	for wait := followRetryMin; ; {
-		if page, ok := f.takeHeard(); ok {
-			return page, nil
-		}
 		one, wanted := f.dequeue()
 		if one == nil {
 			f.endTurn() // of a page that had nothing for this reader
@@ -234,29 +247,31 @@ func (f *Follower) Next(ctx context.Context) (Page, error) {
 			select {
 			case _, open := <-f.signal:
 				if !open {
-					return Page{}, ErrClosed
+					return Page{}, false, ErrClosed
 				}
+			case <-other:
+				return Page{}, false, nil
 			case <-ctx.Done():
-				return Page{}, ctx.Err()
+				return Page{}, false, ctx.Err()
 			case <-f.engine.closing:
-				return Page{}, ErrClosed
+				return Page{}, false, ErrClosed
 			}
 			continue
 		}
 		page, worth, err := f.read(ctx, one, wanted)
 		if err != nil {
 			if !ds.IsUnavailable(err) || ctx.Err() != nil {
-				return Page{}, err
+				return Page{}, false, err
 			}
 			f.enqueue(one, wanted)
 			if err := pause(ctx, wait); err != nil {
-				return Page{}, err
+				return Page{}, false, err
 			}
 			wait = min(2*wait, followRetryMax)
 			continue
 		}
 		if worth {
-			return page, nil
+			return page, true, nil
 		}
 		wait = followRetryMin
 	}

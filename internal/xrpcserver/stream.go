@@ -38,6 +38,7 @@ type stream struct {
 	who           ds.Caller
 	generation    xrpc.Generation
 	follower      *logs.Follower
+	listener      *logs.Listener
 	ctx           context.Context
 	cancel        context.CancelFunc
 	isAll         bool // new conversations are followed too
@@ -86,7 +87,8 @@ func (s *subscriptions) openStream(ctx context.Context, pass core.Pass, cursor s
 	c := &stream{places: places{position: s.logs.NewPosition(pass.Who)},
 		subscriptions: s, who: pass.Who, generation: xrpc.Generation(pass.Generation), follower: s.logs.NewFollower(pass.Who),
 		isAll: len(pass.Conversations) == 0, isSingle: len(pass.Conversations) == 1, following: map[ds.ConversationID]bool{}}
-	c.follower.Former, c.follower.Listens, c.follower.Cut = true, true, c.cutOff
+	c.follower.Former, c.follower.Cut = true, c.cutOff
+	c.listener = c.follower.Listen()
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	stop := context.AfterFunc(ctx, c.cancel)
 	err := c.follow(pass.Conversations, cursor)
@@ -264,10 +266,7 @@ func (c *stream) run() {
 	}()
 	err := c.write(c.tellReset)
 	for err == nil {
-		var page logs.Page
-		if page, err = c.follower.Next(c.ctx); err == nil {
-			err = c.write(func() error { return c.page(&page) })
-		}
+		err = c.next()
 	}
 	switch {
 	case errors.Is(err, errLost):
@@ -284,6 +283,23 @@ func (c *stream) run() {
 		c.end(causeFault)
 		_ = c.write(func() error { return c.out.fail(xrpc.ErrorInternal, "internal error") })
 	}
+}
+
+// next sends the announcements that there are, and then waits for a page or further ones.
+// Announcements wait for the rest of a record that was sent in part.
+func (c *stream) next() error {
+	if c.places.partial == 0 {
+		if id, list := c.listener.Take(); len(list) > 0 {
+			if err := c.write(func() error { return c.announce(id, list) }); err != nil {
+				return err
+			}
+		}
+	}
+	page, isPage, err := c.follower.NextOr(c.ctx, c.listener.Ready())
+	if err != nil || !isPage {
+		return err
+	}
+	return c.write(func() error { return c.page(&page) })
 }
 
 // write calls do, which adds events, and sends them.
@@ -360,13 +376,6 @@ func (c *stream) page(page *logs.Page) error {
 // pageOf sends a page of a conversation.
 func (c *stream) pageOf(i int, page *logs.Page) error {
 	id := c.places.list[i].id
-	for n := range page.Announcements {
-		a := &page.Announcements[n]
-		events := a.Frames.Value(func() any { return c.subscriptions.eventOfAnnouncement(id, a) }).([]sharedEvent)
-		if err := c.passing(i, a.AtMS, events); err != nil {
-			return err
-		}
-	}
 	for n := range page.Records {
 		var frames *logs.Frames
 		if page.Frames != nil {
@@ -378,6 +387,19 @@ func (c *stream) pageOf(i int, page *logs.Page) error {
 	}
 	if page.Ended != nil {
 		return c.lose(id)
+	}
+	return nil
+}
+
+// announce sends announcements of a conversation.
+func (c *stream) announce(id ds.ConversationID, list []logs.Announcement) error {
+	i, _ := c.places.index(id)
+	for n := range list {
+		a := &list[n]
+		events := a.Frames.Value(func() any { return c.subscriptions.eventOfAnnouncement(id, a) }).([]sharedEvent)
+		if err := c.passing(i, a.AtMS, events); err != nil {
+			return err
+		}
 	}
 	return nil
 }
