@@ -32,7 +32,7 @@ func (s *Service) Attest(ctx context.Context, who ds.Caller, id ds.ConversationI
 	if generation < 0 {
 		return ds.Refuse(ds.InvalidRequest, "generation: negative")
 	}
-	head, err := s.Standing(ctx, who, id)
+	head, err := s.Head(ctx, who, id)
 	switch {
 	case err != nil:
 		return err

@@ -198,8 +198,8 @@ func (s *Service) Stored(ctx context.Context, known ds.Record) (ds.Record, error
 	return known, err
 }
 
-// Standing returns the head of a conversation, for a member. Refusals: forbidden.
-func (s *Service) Standing(ctx context.Context, who ds.Caller, id ds.ConversationID) (head ds.Conversation, err error) {
+// Head returns the head of a conversation, for a member. Refusals: forbidden.
+func (s *Service) Head(ctx context.Context, who ds.Caller, id ds.ConversationID) (head ds.Conversation, err error) {
 	err = s.viewAsMember(ctx, who, id, func(tx *store.Tx) error {
 		head, err = tx.Logs.Head(id)
 		return err
@@ -207,9 +207,9 @@ func (s *Service) Standing(ctx context.Context, who ds.Caller, id ds.Conversatio
 	return head, err
 }
 
-// Whereabouts returns the positions of messages of a conversation, for a member; unknown ids
+// MessagePositions returns the positions of messages of a conversation, for a member; unknown ids
 // are omitted. Only the first 50 ids count. The records have no body. Refusals: forbidden.
-func (s *Service) Whereabouts(ctx context.Context, who ds.Caller, id ds.ConversationID, messages []ds.MessageID) ([]ds.Record, error) {
+func (s *Service) MessagePositions(ctx context.Context, who ds.Caller, id ds.ConversationID, messages []ds.MessageID) ([]ds.Record, error) {
 	var list []ds.Record
 	keys := make([]store.MessageKey, 0, placesMax)
 	for _, message := range messages[:min(len(messages), placesMax)] {
@@ -268,7 +268,7 @@ func (s *Service) MarkRead(ctx context.Context, who ds.Caller, id ds.Conversatio
 	seq := int64(0)
 	switch {
 	case mark.MessageID != "":
-		places, err := s.Whereabouts(ctx, who, id, []ds.MessageID{mark.MessageID})
+		places, err := s.MessagePositions(ctx, who, id, []ds.MessageID{mark.MessageID})
 		if err != nil {
 			return err
 		}

@@ -156,11 +156,11 @@ func (c *socket) ack(f gateway.Frame) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if c.follower.AcknowledgeRead(id, in.Seq) {
+	if c.follower.AcknowledgeRead(ds.ConversationLog(id), in.Seq) {
 		return reply{}, nil
 	}
 	c.answers.awaitSettled() // a seq beyond the head counts as the head
-	return reply{}, c.follower.Acknowledge(c.ctx, id, in.Seq)
+	return reply{}, c.follower.Acknowledge(c.ctx, ds.ConversationLog(id), in.Seq)
 }
 
 func ackOf(in *gateway.Ack) (ds.ConversationID, error) {
@@ -178,7 +178,7 @@ func (c *socket) deviceAck(f gateway.Frame) (reply, error) {
 	if err := checkDeviceAck(&in); err != nil {
 		return reply{}, err
 	}
-	return reply{}, c.follower.AcknowledgeDevice(c.ctx, in.Pos)
+	return reply{}, c.follower.Acknowledge(c.ctx, ds.AccountLog(c.session.Account), in.Pos)
 }
 
 func checkDeviceAck(in *gateway.DeviceAck) error {

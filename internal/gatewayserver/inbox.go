@@ -102,7 +102,7 @@ func (b inbox) postAck(ctx context.Context, who identity.Session, f gateway.Fram
 	if err != nil {
 		return nil, err
 	}
-	return &gateway.InboxAnswer{Status: "ok"}, b.logs.AcknowledgeNow(ctx, who.Caller, id, in.Seq)
+	return &gateway.InboxAnswer{Status: "ok"}, b.logs.AcknowledgeNow(ctx, who.Caller, ds.ConversationLog(id), in.Seq)
 }
 
 func (b inbox) postDeviceAck(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {
@@ -113,7 +113,7 @@ func (b inbox) postDeviceAck(ctx context.Context, who identity.Session, f gatewa
 	if err := checkDeviceAck(&in); err != nil {
 		return nil, err
 	}
-	return &gateway.InboxAnswer{Status: "ok"}, b.logs.AcknowledgeDeviceNow(ctx, who.Caller, in.Pos)
+	return &gateway.InboxAnswer{Status: "ok"}, b.logs.AcknowledgeNow(ctx, who.Caller, ds.AccountLog(who.Account), in.Pos)
 }
 
 func (b inbox) postReport(ctx context.Context, who identity.Session, f gateway.Frame) (*gateway.InboxAnswer, error) {

@@ -117,12 +117,12 @@ func TestReadyIsShort(t *testing.T) {
 	ann := ds.Caller{Account: ds.AccountID(w.person("ann").did), Device: "phone"}
 	for i := range count {
 		w.later.Store(int64(i))
-		must(t, w.logs.Acknowledge(context.Background(), ann, id(i), 0))
+		must(t, w.logs.Acknowledge(context.Background(), ann, ds.ConversationLog(id(i)), 0))
 		if i%500 == 0 {
 			must(t, w.logs.FlushCursors(context.Background(), ann.AsDevice()))
 		}
 	}
-	must(t, w.logs.AcknowledgeDevice(context.Background(), ann, 7))
+	must(t, w.logs.Acknowledge(context.Background(), ann, ds.AccountLog(ann.Account), 7))
 	must(t, w.logs.FlushCursors(context.Background(), ann.AsDevice()))
 	status, answer, _ := w.call("", "POST", "/v1/session/start", fmt.Sprintf(`{"auth_token":"%s","device_id":"phone","features":["device"]}`, w.token("ann")))
 	var ready gateway.Ready

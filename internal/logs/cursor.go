@@ -199,24 +199,24 @@ func (e *Engine) FlushCursors(ctx context.Context, device ds.Device) error {
 	return err
 }
 
-// Acknowledge records that the device has everything up to message seq. The cursor is written
-// within a second; a seq beyond the head counts as the head. Refusals: forbidden,
-// invalid_request.
-func (e *Engine) Acknowledge(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64) error {
-	next, err := e.checkAck(ctx, who, id, seq)
-	if err == nil {
-		e.cursors.put(who.AsDevice(), ds.ConversationLog(id), next)
+// Acknowledge records that the device has everything of a log up to n: a seq of a conversation,
+// or a pos of its own account log. The cursor is written within a second; an n beyond the head
+// counts as the head. Refusals: forbidden, invalid_request.
+func (e *Engine) Acknowledge(ctx context.Context, who ds.Caller, log ds.LogID, n int64) error {
+	next, err := e.checkAck(ctx, who, log, n)
+	if err == nil && next > 0 {
+		e.cursors.put(who.AsDevice(), log, next)
 	}
 	return err
 }
 
 // AcknowledgeNow does the work of Acknowledge, and returns when the cursor is durable.
-func (e *Engine) AcknowledgeNow(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64) error {
-	next, err := e.checkAck(ctx, who, id, seq)
-	if err != nil {
+func (e *Engine) AcknowledgeNow(ctx context.Context, who ds.Caller, log ds.LogID, n int64) error {
+	next, err := e.checkAck(ctx, who, log, n)
+	if err != nil || next == 0 {
 		return err
 	}
-	return e.WriteCursor(ctx, who.AsDevice(), ds.ConversationLog(id), next)
+	return e.WriteCursor(ctx, who.AsDevice(), log, next)
 }
 
 // WriteCursor writes a cursor together with the buffered ones of its device, or alone if the
@@ -228,15 +228,25 @@ func (e *Engine) WriteCursor(ctx context.Context, device ds.Device, log ds.LogID
 	return e.writeCursors(ctx, []store.DeviceCursor{{Device: device, Cursor: ds.Cursor{Log: log, Next: next}}})
 }
 
-func (e *Engine) checkAck(ctx context.Context, who ds.Caller, id ds.ConversationID, seq int64) (int64, error) {
-	if seq < 0 {
+// checkAck returns the cursor after n, or 0 for the beginning of an account log, which needs
+// none.
+func (e *Engine) checkAck(ctx context.Context, who ds.Caller, log ds.LogID, n int64) (next int64, err error) {
+	id, isOwn := log.Conversation(), log == ds.AccountLog(who.Account)
+	switch {
+	case n < 0 && isOwn:
+		return 0, ds.Refuse(ds.InvalidRequest, "pos must not be negative")
+	case n < 0:
 		return 0, ds.Refuse(ds.InvalidRequest, "seq must not be negative")
-	}
-	if !ds.IsValidID(string(id)) {
+	case !isOwn && !ds.IsValidID(string(id)):
 		return 0, RefuseNotMember
 	}
 	var head int64
-	err := e.store.Read(ctx, func(tx *store.Tx) error {
+	err = e.store.Read(ctx, func(tx *store.Tx) (err error) {
+		if isOwn {
+			// Now: records appended before the cursor is written must not be skipped.
+			head, _, err = tx.Logs.DeviceReading(who.AsDevice())
+			return err
+		}
 		readings, err := tx.Logs.Readings([]store.Start{{Device: who.AsDevice(), Conversation: id}})
 		if err != nil {
 			return err
@@ -248,41 +258,10 @@ func (e *Engine) checkAck(ctx context.Context, who ds.Caller, id ds.Conversation
 		head = at.Seq
 		return nil
 	})
-	return min(seq, head) + 1, err
-}
-
-// AcknowledgeDevice records that the device has handled its account log up to pos. The cursor
-// is written within a second; a pos beyond the head counts as the head. Refusals:
-// invalid_request.
-func (e *Engine) AcknowledgeDevice(ctx context.Context, who ds.Caller, pos int64) error {
-	next, err := e.checkDeviceAck(ctx, who, pos)
-	if err == nil && next > 1 {
-		e.cursors.put(who.AsDevice(), ds.AccountLog(who.Account), next)
+	if next = min(n, head) + 1; isOwn && next == 1 {
+		next = 0
 	}
-	return err
-}
-
-func (e *Engine) checkDeviceAck(ctx context.Context, who ds.Caller, pos int64) (next int64, err error) {
-	if pos < 0 {
-		return 0, ds.Refuse(ds.InvalidRequest, "pos must not be negative")
-	}
-	var head int64
-	err = e.store.Read(ctx, func(tx *store.Tx) (err error) {
-		// Now: records appended before the cursor is written must not be skipped.
-		head, _, err = tx.Logs.DeviceReading(who.AsDevice())
-		return err
-	})
-	return min(pos, head) + 1, err
-}
-
-// AcknowledgeDeviceNow does the work of AcknowledgeDevice, and returns when the cursor is
-// durable.
-func (e *Engine) AcknowledgeDeviceNow(ctx context.Context, who ds.Caller, pos int64) error {
-	next, err := e.checkDeviceAck(ctx, who, pos)
-	if err != nil || next <= 1 {
-		return err
-	}
-	return e.WriteCursor(ctx, who.AsDevice(), ds.AccountLog(who.Account), next)
+	return next, err
 }
 
 // Cursors lists the cursors of the caller's device, buffered ones included, by log: those that

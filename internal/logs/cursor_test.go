@@ -40,7 +40,7 @@ func TestCursors(t *testing.T) {
 		}
 		next(0)
 		for _, ack := range []struct{ seq, want int64 }{{2, 3}, {1, 3}, {99, 6}} {
-			if err := w.logs.Acknowledge(ctx, who("bob"), "c1", ack.seq); err != nil {
+			if err := w.logs.Acknowledge(ctx, who("bob"), "c/c1", ack.seq); err != nil {
 				t.Fatal(err)
 			}
 			next(ack.want) // read through the buffer
@@ -48,22 +48,22 @@ func TestCursors(t *testing.T) {
 		if list, _ := w.read("bob", "c1", 0); len(list) != 0 {
 			t.Errorf("from the cursor bob reads %s", seqs(list))
 		}
-		if err := w.logs.AcknowledgeNow(ctx, who("ann"), "c1", 2); err != nil {
+		if err := w.logs.AcknowledgeNow(ctx, who("ann"), "c/c1", 2); err != nil {
 			t.Fatal(err)
 		}
 		if list, _ := w.read("ann", "c1", 0); seqs(list) != "3:app 4:app 5:app" {
 			t.Errorf("from the cursor ann reads %s", seqs(list))
 		}
 		for name, err := range map[string]error{
-			"stranger": w.logs.Acknowledge(ctx, who("sue"), "c1", 1),
-			"no such":  w.logs.AcknowledgeNow(ctx, who("ann"), "none", 1),
-			"bad name": w.logs.Acknowledge(ctx, who("ann"), "a\x00b", 1),
+			"stranger": w.logs.Acknowledge(ctx, who("sue"), "c/c1", 1),
+			"no such":  w.logs.AcknowledgeNow(ctx, who("ann"), "c/none", 1),
+			"bad name": w.logs.Acknowledge(ctx, who("ann"), "c/a\x00b", 1),
 		} {
 			if ds.CodeOf(err) != ds.Forbidden {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		if err := w.logs.Acknowledge(ctx, who("ann"), "c1", -1); ds.CodeOf(err) != ds.InvalidRequest {
+		if err := w.logs.Acknowledge(ctx, who("ann"), "c/c1", -1); ds.CodeOf(err) != ds.InvalidRequest {
 			t.Errorf("negative: %v", err)
 		}
 	})
@@ -78,7 +78,7 @@ func TestCursorsSurviveARestart(t *testing.T) {
 	if _, err := w.send("ann", "c1", "m", "x"); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.logs.Acknowledge(ctx, who("bob"), "c1", 1); err != nil {
+	if err := w.logs.Acknowledge(ctx, who("bob"), "c/c1", 1); err != nil {
 		t.Fatal(err)
 	}
 	w.close()
@@ -124,13 +124,13 @@ func TestDeviceEvents(t *testing.T) {
 			}
 		}
 		_, _, last := events("laptop")
-		if err := w.logs.AcknowledgeDevice(ctx, ds.Caller{Account: "bob", Device: "laptop"}, last); err != nil {
+		if err := w.logs.Acknowledge(ctx, ds.Caller{Account: "bob", Device: "laptop"}, "a/bob", last); err != nil {
 			t.Fatal(err)
 		}
 		if list, _, _ := events("laptop"); len(list) != 0 {
 			t.Errorf("after its ack laptop is told %+v", list)
 		}
-		if err := w.logs.AcknowledgeDevice(ctx, who("bob"), 1000); err != nil {
+		if err := w.logs.Acknowledge(ctx, who("bob"), "a/bob", 1000); err != nil {
 			t.Fatal(err)
 		}
 		if err := errOf(w.service.Apply(ctx, who("ann"), core.Create{ConversationID: "c2", Accounts: []ds.AccountID{"bob"}})); err != nil {
@@ -176,10 +176,10 @@ func TestDeviceAcksAreBuffered(t *testing.T) {
 			t.Fatal(page, err)
 		}
 		for n := range acks {
-			if err := f.AcknowledgeDevice(t.Context(), int64(n)); err != nil {
+			if err := f.Acknowledge(t.Context(), "a/ann", int64(n)); err != nil {
 				t.Fatal(err)
 			}
-			if err := w.logs.AcknowledgeDevice(t.Context(), who("ann"), int64(n)); err != nil {
+			if err := w.logs.Acknowledge(t.Context(), who("ann"), "a/ann", int64(n)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -195,7 +195,7 @@ func TestDeviceAcksAreBuffered(t *testing.T) {
 		if page, err := again.Next(t.Context()); err != nil || len(page.Events) != 1 || page.Events[0].ConversationID != "c-new" {
 			t.Errorf("after %d rooms were acknowledged, bob is told %+v, %v", rooms, page.Events, err)
 		}
-		if err := w.logs.AcknowledgeDeviceNow(t.Context(), who("bob"), rooms+1); err != nil {
+		if err := w.logs.AcknowledgeNow(t.Context(), who("bob"), "a/bob", rooms+1); err != nil {
 			t.Fatal(err)
 		}
 		if err := w.store.View(t.Context(), func(tx *store.Tx) error {
@@ -231,7 +231,7 @@ func TestCursorsShareATransaction(t *testing.T) {
 		release := w.logs.HoldCursors() // somebody writes
 		var group errgroup.Group
 		for n := range devices {
-			group.Go(func() error { return w.logs.AcknowledgeNow(t.Context(), bob(n), "c1", 1) })
+			group.Go(func() error { return w.logs.AcknowledgeNow(t.Context(), bob(n), "c/c1", 1) })
 		}
 		for isWaiting := 0; isWaiting < devices && writes.Load() == 0; runtime.Gosched() {
 			isWaiting = w.logs.CursorsWaiting()
@@ -263,8 +263,8 @@ func TestCursorsBesideAFullBuffer(t *testing.T) {
 		}
 		bob := ds.Caller{Account: "bob", Device: "phone"}
 		w.logs.FillCursors() // as if others had
-		must(t, w.logs.AcknowledgeNow(t.Context(), bob, "c1", 1))
-		must(t, w.logs.AcknowledgeDeviceNow(t.Context(), bob, 1))
+		must(t, w.logs.AcknowledgeNow(t.Context(), bob, "c/c1", 1))
+		must(t, w.logs.AcknowledgeNow(t.Context(), bob, "a/bob", 1))
 		must(t, w.service.MarkRead(t.Context(), ds.Caller{Account: "ann", Device: "phone"}, "c1", core.ReadMark{All: true}))
 		if list, err := w.logs.Cursors(t.Context(), ds.Caller{Account: "ann", Device: "phone"}); err != nil || len(list) != 1 {
 			t.Errorf("read marks: %v, %v", list, err)

@@ -33,11 +33,7 @@ type Follower struct {
 
 	listener *Listener // or nil
 
-	turn *Turn // of the last page; Next's goroutine and Close, see takeTurn
-	// work is the turn to read and encode the last page, workEnds ends it early; Next's
-	// goroutine only.
-	work     *Turn
-	workEnds *time.Timer
+	turn pageTurn // of the last page
 
 	mu     sync.Mutex
 	logs   map[ds.LogID]*follow // mu guards the fields from here on, except signal
@@ -88,7 +84,9 @@ var ErrClosed = errors.New("the follower is closed")
 
 // NewFollower returns a Follower without logs. Close must be called.
 func (e *Engine) NewFollower(who ds.Caller) *Follower {
-	return &Follower{engine: e, who: who, logs: map[ds.LogID]*follow{}, signal: make(chan struct{}, 1)}
+	f := &Follower{engine: e, who: who, logs: map[ds.LogID]*follow{}, signal: make(chan struct{}, 1)}
+	f.turn.reader = f
+	return f
 }
 
 // register creates a follow that is woken by appends from now on. Earlier records are in every
@@ -152,14 +150,19 @@ func (f *Follower) Close() {
 		return
 	}
 	f.closed = true
-	turn := f.turn
 	logs := f.logs
 	f.logs = nil
 	close(f.signal)
 	f.mu.Unlock()
-	turn.Release()
+	f.turn.close()
 	for _, old := range logs {
 		f.engine.unfollow(old)
+	}
+}
+
+func (f *Follower) cutOff() {
+	if f.Cut != nil {
+		f.Cut()
 	}
 }
 
@@ -237,13 +240,11 @@ func (f *Follower) Next(ctx context.Context) (Page, error) {
 // NextOr does the work of Next, but returns without a page if other has something while there
 // is nothing to read.
 func (f *Follower) NextOr(ctx context.Context, other <-chan struct{}) (page Page, isPage bool, err error) {
-	f.endTurn()
-	f.endWork()
+	f.turn.end()
 	for wait := followRetryMin; ; {
 		one, wanted := f.dequeue()
 		if one == nil {
-			f.endTurn() // of a page that had nothing for this reader
-			f.endWork()
+			f.turn.end() // of a page that had nothing for this reader
 			select {
 			case _, open := <-f.signal:
 				if !open {
@@ -355,37 +356,27 @@ func (f *Follower) endIfRemoved(page *Page, one *follow) {
 	}
 }
 
-// Acknowledge does the work of Engine.Acknowledge for a log that this follower reads: a seq
-// that it has returned needs no further check.
-func (f *Follower) Acknowledge(ctx context.Context, id ds.ConversationID, seq int64) error {
-	if f.AcknowledgeRead(id, seq) {
+// Acknowledge does the work of Engine.Acknowledge for a log that this follower reads: what it has
+// returned needs no check in the store.
+func (f *Follower) Acknowledge(ctx context.Context, log ds.LogID, n int64) error {
+	if f.AcknowledgeRead(log, n) {
 		return nil
 	}
-	return f.engine.Acknowledge(ctx, f.who, id, seq)
+	return f.engine.Acknowledge(ctx, f.who, log, n)
 }
 
-// AcknowledgeRead does the work of Acknowledge without the store, if seq was returned.
-// Otherwise it does nothing and returns false.
-func (f *Follower) AcknowledgeRead(id ds.ConversationID, seq int64) bool {
+// AcknowledgeRead does the work of Acknowledge without the store, if everything up to n was
+// returned. Otherwise it does nothing and returns false.
+func (f *Follower) AcknowledgeRead(log ds.LogID, n int64) bool {
 	f.mu.Lock()
-	one := f.logs[ds.ConversationLog(id)]
+	one := f.logs[log]
 	f.mu.Unlock()
-	if one == nil || seq < 0 || seq > one.seq.Load() {
+	switch {
+	case one == nil || n < 0:
+		return false
+	case one.isConversation() && n > one.seq.Load(), !one.isConversation() && (n == 0 || n > one.pos.Load()):
 		return false
 	}
-	f.engine.cursors.put(f.who.AsDevice(), one.log, seq+1)
+	f.engine.cursors.put(f.who.AsDevice(), log, n+1)
 	return true
-}
-
-// AcknowledgeDevice does the work of Engine.AcknowledgeDevice for a log that this follower
-// reads: a pos that it has returned needs no check in the store.
-func (f *Follower) AcknowledgeDevice(ctx context.Context, pos int64) error {
-	f.mu.Lock()
-	one := f.logs[ds.AccountLog(f.who.Account)]
-	f.mu.Unlock()
-	if one == nil || pos < 1 || pos > one.pos.Load() {
-		return f.engine.AcknowledgeDevice(ctx, f.who, pos)
-	}
-	f.engine.cursors.put(f.who.AsDevice(), one.log, pos+1)
-	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"time"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
@@ -33,12 +32,7 @@ func (f *Follower) load(ctx context.Context, page *Page, one *follow) (found wel
 			return found, cut, err
 		}
 		page.Records, page.Frames = nil, nil
-		f.endTurn()
-		turn, err := f.engine.turns.take(ctx, f.who.Account, TurnFactor*need, f.cutOff)
-		if err != nil {
-			return found, false, err
-		}
-		if err := f.takeTurn(turn); err != nil {
+		if err := f.turn.take(ctx, need); err != nil {
 			return found, false, err
 		}
 		limit = int(need)
@@ -48,75 +42,10 @@ func (f *Follower) load(ctx context.Context, page *Page, one *follow) (found wel
 // allowance returns the maximum bytes of bodies on the next page: a reader that is behind gets
 // a large page as long as there is room.
 func (f *Follower) allowance(one *follow) int {
-	if !one.isBehind {
-		return PageFree
+	if one.isBehind && f.turn.try(pageBytes) {
+		return pageBytes
 	}
-	turn := f.engine.turns.try(f.who.Account, TurnFactor*pageBytes, f.cutOff)
-	if turn == nil || f.takeTurn(turn) != nil {
-		return PageFree
-	}
-	return pageBytes
-}
-
-// takeTurn stores the turn of the page that is read, unless the follower is closed.
-func (f *Follower) takeTurn(turn *Turn) error {
-	f.endTurn()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		turn.Release()
-		return ErrClosed
-	}
-	f.turn = turn
-	return nil
-}
-
-// endTurn releases the turn of the last page.
-func (f *Follower) endTurn() {
-	f.mu.Lock()
-	turn := f.turn
-	f.turn = nil
-	f.mu.Unlock()
-	turn.Release()
-}
-
-// takeWork waits until the reader may read and encode a large page. Such readers use at most
-// half of the processors: new messages find the other half free. The turn ends with the page,
-// or earlier if its peer receives it slowly or the store reads it slowly. The wait for it does
-// not count against the turn to hold the page.
-func (f *Follower) takeWork(ctx context.Context) error {
-	f.endWork()
-	f.mu.Lock()
-	bytes := f.turn
-	f.mu.Unlock()
-	return bytes.setAside(func() error {
-		turn, err := f.engine.turnOf(ctx, f.engine.pages, f.who.Account)
-		if err == nil {
-			f.work, f.workEnds = turn, time.AfterFunc(pageWork, turn.Release)
-		}
-		return err
-	})
-}
-
-// endWork ends the turn. If others wait, it is released only after as much time as it took,
-// for the readers that are not behind.
-func (f *Follower) endWork() {
-	if f.work == nil {
-		return
-	}
-	f.workEnds.Stop()
-	if f.engine.pages.isWanted() {
-		time.AfterFunc(min(time.Since(f.work.since), pageWork), f.work.Release)
-	} else {
-		f.work.Release()
-	}
-	f.work = nil
-}
-
-func (f *Follower) cutOff() {
-	if f.Cut != nil {
-		f.Cut()
-	}
+	return PageFree
 }
 
 // loadRecords reads a page of a conversation with up to limit bytes of bodies, and a last one
@@ -129,7 +58,7 @@ func (f *Follower) loadRecords(ctx context.Context, page *Page, pos int64, limit
 			count = pageFreeRecords
 		}
 		if limit > PageFree {
-			if err := f.takeWork(ctx); err != nil {
+			if err := f.turn.begin(ctx); err != nil {
 				return false, 0, err
 			}
 		}

@@ -35,7 +35,7 @@ func TestPausedDatabase(t *testing.T) {
 			defer f.Close()
 			return followFrom(ctx, f, "c1", 1)
 		},
-		"acknowledge": func() error { return w.logs.AcknowledgeNow(ctx, who("bob"), "c1", 1) },
+		"acknowledge": func() error { return w.logs.AcknowledgeNow(ctx, who("bob"), "c/c1", 1) },
 		"publish":     func() error { return w.publish(who("ann"), "package") },
 		"claim":       func() error { _, err := w.claimed(); return err },
 	} {

@@ -29,7 +29,7 @@ func (d deliveries) register(s *Server) {
 // requestFailover answers that this service orders the conversation already. Its epoch
 // is the group's: nothing but a commit moves that.
 func (d deliveries) requestFailover(ctx context.Context, who ds.Caller, in *xrpc.RequestFailoverInput) (*xrpc.RequestFailoverOutput, error) {
-	head, err := d.core.Standing(ctx, who, ds.ConversationID(in.ConvoID))
+	head, err := d.core.Head(ctx, who, ds.ConversationID(in.ConvoID))
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (d deliveries) getDeliveryStatus(ctx context.Context, who ds.Caller, in *xr
 	for _, id := range in.IDs() {
 		ids = append(ids, ds.MessageID(id))
 	}
-	places, err := d.core.Whereabouts(ctx, who, ds.ConversationID(in.ConvoID), ids)
+	places, err := d.core.MessagePositions(ctx, who, ds.ConversationID(in.ConvoID), ids)
 	if err != nil {
 		return nil, err
 	}
