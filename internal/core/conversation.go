@@ -19,12 +19,7 @@ func (s *Service) Members(ctx context.Context, who ds.Caller, id ds.Conversation
 	if !ds.IsValidID(string(id)) {
 		return nil, refuseNotMember
 	}
-	var list []ds.Member
-	err := s.store.Read(ctx, func(tx *store.Tx) error {
-		var err error
-		list, err = tx.Conversations.Members(id)
-		return err
-	})
+	list, err := store.Get(ctx, s.store.Read, func(tx *store.Tx) ([]ds.Member, error) { return tx.Conversations.Members(id) })
 	if err != nil {
 		return nil, err
 	}

@@ -142,10 +142,8 @@ func (b Create) findRecipients(ctx context.Context, a *action) ([]Recipient, err
 	}
 	var owners map[string]ds.Device
 	if len(asked) > 0 {
-		if err := a.service.store.Read(ctx, func(tx *store.Tx) (err error) {
-			owners, err = tx.Packages.Owners(asked)
-			return err
-		}); err != nil {
+		var err error
+		if owners, err = store.Get(ctx, a.service.store.Read, func(tx *store.Tx) (map[string]ds.Device, error) { return tx.Packages.Owners(asked) }); err != nil {
 			return nil, err
 		}
 	}

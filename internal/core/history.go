@@ -200,7 +200,7 @@ func (s *Service) Stored(ctx context.Context, known ds.Record) (ds.Record, error
 
 // Head returns the head of a conversation, for a member. Refusals: forbidden.
 func (s *Service) Head(ctx context.Context, who ds.Caller, id ds.ConversationID) (head ds.Conversation, err error) {
-	err = s.viewAsMember(ctx, who, id, func(tx *store.Tx) error {
+	err = s.viewAsMember(ctx, who, id, func(tx *store.Tx) (err error) {
 		head, err = tx.Logs.Head(id)
 		return err
 	})
@@ -279,10 +279,7 @@ func (s *Service) MarkRead(ctx context.Context, who ds.Caller, id ds.Conversatio
 	case mark.Seq != nil:
 		seq = *mark.Seq
 	case mark.Pos != nil && *mark.Pos <= at.Pos:
-		err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
-			seq, err = tx.Logs.SeqAt(ds.ConversationLog(id), *mark.Pos)
-			return err
-		})
+		seq, err = store.Get(ctx, s.store.Read, func(tx *store.Tx) (int64, error) { return tx.Logs.SeqAt(ds.ConversationLog(id), *mark.Pos) })
 	case mark.All:
 		seq = at.Seq
 	}

@@ -71,11 +71,8 @@ func (s *Service) Welcome(ctx context.Context, who ds.Caller, id string, cut fun
 	if err := s.limits.Take(limits.RecordReads, string(who.Account)); err != nil {
 		return nil, err
 	}
-	size, err := int64(0), error(nil)
-	if err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		size, err = tx.Welcomes.SizeFor(id, who.AsDevice())
-		return err
-	}); errors.Is(err, store.ErrNotFound) {
+	size, err := store.Get(ctx, s.store.Read, func(tx *store.Tx) (int64, error) { return tx.Welcomes.SizeFor(id, who.AsDevice()) })
+	if errors.Is(err, store.ErrNotFound) {
 		return nil, ds.Refuse(ds.NotFound, "no such welcome")
 	}
 	if err != nil {
@@ -85,11 +82,7 @@ func (s *Service) Welcome(ctx context.Context, who ds.Caller, id string, cut fun
 	if err != nil {
 		return nil, err
 	}
-	var bodies map[string][]byte
-	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		bodies, err = tx.Welcomes.Bodies([]string{id})
-		return err
-	})
+	bodies, err := store.Get(ctx, s.store.Read, func(tx *store.Tx) (map[string][]byte, error) { return tx.Welcomes.Bodies([]string{id}) })
 	if err == nil && bodies[id] == nil {
 		err = ds.Refuse(ds.NotFound, "no such welcome")
 	}

@@ -82,36 +82,27 @@ func (s *Service) RecentConversations(ctx context.Context, who ds.Caller) ([]ds.
 // activeConversations finds the most recently active of the caller's conversations among
 // those that it joined first and last, in proportion to most. count is the number of all of
 // them, or at least QueryFree+1.
-func (s *Service) activeConversations(ctx context.Context, who ds.Caller, most, count int) (list []ds.ConversationID, err error) {
+func (s *Service) activeConversations(ctx context.Context, who ds.Caller, most, count int) ([]ds.ConversationID, error) {
 	turn, err := s.logs.TakeQuery(ctx, who.Account, min(count, candidatesPerPlace*most))
 	if err != nil {
 		return nil, err
 	}
 	defer turn.Release()
 	bounds := store.ActiveBounds{Oldest: int64(candidatesPerPlace-1) * int64(most), Latest: int64(most)}
-	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		list, err = tx.Conversations.Active(who.Account, most, bounds)
-		return err
+	return store.Get(ctx, s.store.Read, func(tx *store.Tx) ([]ds.ConversationID, error) {
+		return tx.Conversations.Active(who.Account, most, bounds)
 	})
-	return list, err
 }
 
-func (s *Service) countConversations(ctx context.Context, who ds.Caller, most int) (count int, err error) {
-	err = s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		count, err = tx.Conversations.Count(who.Account, most)
-		return err
-	})
-	return count, err
+func (s *Service) countConversations(ctx context.Context, who ds.Caller, most int) (int, error) {
+	return store.Get(ctx, s.store.Read, func(tx *store.Tx) (int, error) { return tx.Conversations.Count(who.Account, most) })
 }
 
 // FormerConversations lists conversations that the caller has left or was removed from, the
 // latest entered first, at most StreamConversationsMax: a resumed stream may have records left
 // to read in them.
 func (s *Service) FormerConversations(ctx context.Context, who ds.Caller) ([]ds.ConversationID, error) {
-	var list []ds.ConversationID
-	err := s.store.Read(ctx, func(tx *store.Tx) (err error) {
-		list, err = tx.Conversations.Former(who.Account, logs.StreamConversationsMax)
-		return err
+	return store.Get(ctx, s.store.Read, func(tx *store.Tx) ([]ds.ConversationID, error) {
+		return tx.Conversations.Former(who.Account, logs.StreamConversationsMax)
 	})
-	return list, err
 }

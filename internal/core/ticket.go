@@ -73,11 +73,7 @@ func (s *Service) RedeemTicket(ctx context.Context, text string) (Pass, error) {
 	if err != nil || len(secret) != ticketSize {
 		return Pass{}, refuseTicket
 	}
-	var t store.Ticket
-	err = s.store.Update(ctx, func(tx *store.Tx) (err error) {
-		t, err = tx.Tickets.Take(sha256.Sum256(secret))
-		return err
-	})
+	t, err := store.Get(ctx, s.store.Update, func(tx *store.Tx) (store.Ticket, error) { return tx.Tickets.Take(sha256.Sum256(secret)) })
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return Pass{}, refuseTicket

@@ -271,12 +271,7 @@ func (e *Engine) Cursors(ctx context.Context, who ds.Caller) ([]ds.Cursor, error
 	if err := e.FlushCursors(ctx, device); err != nil {
 		return nil, err
 	}
-	var list []ds.Cursor
-	err := e.store.Read(ctx, func(tx *store.Tx) error {
-		var err error
-		list, err = tx.Cursors.Of(device, cursorsListMax)
-		return err
-	})
+	list, err := store.Get(ctx, e.store.Read, func(tx *store.Tx) ([]ds.Cursor, error) { return tx.Cursors.Of(device, cursorsListMax) })
 	slices.SortFunc(list, func(a, b ds.Cursor) int { return strings.Compare(string(a.Log), string(b.Log)) })
 	return list, err
 }

@@ -176,7 +176,7 @@ func TestDeviceAcksAreBuffered(t *testing.T) {
 			t.Fatal(page, err)
 		}
 		for n := range acks {
-			if err := f.Acknowledge(t.Context(), "a/ann", int64(n)); err != nil {
+			if err := f.Acknowledge(t.Context(), "a/bob", int64(n)); err != nil {
 				t.Fatal(err)
 			}
 			if err := w.logs.Acknowledge(t.Context(), who("ann"), "a/ann", int64(n)); err != nil {

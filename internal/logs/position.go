@@ -284,10 +284,8 @@ func (e *Engine) Resume(ctx context.Context, who ds.Caller, id StreamID, moves [
 	if !ok || n > math.MaxInt64 {
 		return nil, refuseMoves
 	}
-	var rows store.StreamRows
-	err := e.store.Read(ctx, func(tx *store.Tx) (err error) {
-		rows, err = tx.Streams.Rows(id.text(), who.AsDevice(), int64(n), streamLifetime)
-		return err
+	rows, err := store.Get(ctx, e.store.Read, func(tx *store.Tx) (store.StreamRows, error) {
+		return tx.Streams.Rows(id.text(), who.AsDevice(), int64(n), streamLifetime)
 	})
 	if err != nil {
 		return nil, err
@@ -442,11 +440,7 @@ func (e *Engine) RenewStreams(ctx context.Context) error {
 // SweepStreams deletes streams that have not been used for long.
 func (e *Engine) SweepStreams(ctx context.Context) error {
 	for {
-		var more bool
-		err := e.store.Update(ctx, func(tx *store.Tx) (err error) {
-			more, err = tx.Streams.Sweep(streamLifetime, sweepStreamsMax)
-			return err
-		})
+		more, err := store.Get(ctx, e.store.Update, func(tx *store.Tx) (bool, error) { return tx.Streams.Sweep(streamLifetime, sweepStreamsMax) })
 		if err != nil || !more {
 			return err
 		}
@@ -454,12 +448,9 @@ func (e *Engine) SweepStreams(ctx context.Context) error {
 }
 
 // writePositions writes rows of streams, and reports for each whether its stream still exists.
-func (e *Engine) writePositions(ctx context.Context, list []store.StreamRow) (kept []bool, err error) {
+func (e *Engine) writePositions(ctx context.Context, list []store.StreamRow) ([]bool, error) {
 	bounds := store.StreamBounds{Streams: streamsStoredMax, Bytes: streamsBytesMax, Rows: streamRowsKept, CheckEvery: streamCheckEvery, Checks: streamChecksKept}
-	err = e.store.Update(ctx, func(tx *store.Tx) error {
-		kept, err = tx.Streams.Write(list, bounds)
-		return err
-	})
+	kept, err := store.Get(ctx, e.store.Update, func(tx *store.Tx) ([]bool, error) { return tx.Streams.Write(list, bounds) })
 	if err != nil {
 		return nil, err
 	}
@@ -509,10 +500,6 @@ func (e *Engine) evictStreams(ctx context.Context, account ds.AccountID, bounds 
 	return e.store.Update(ctx, func(tx *store.Tx) error { return tx.Streams.Delete(names) })
 }
 
-func (e *Engine) excessStreams(ctx context.Context, account ds.AccountID, bounds store.StreamBounds) (names []string, err error) {
-	err = e.store.Read(ctx, func(tx *store.Tx) (err error) {
-		names, err = tx.Streams.Excess(account, bounds)
-		return err
-	})
-	return names, err
+func (e *Engine) excessStreams(ctx context.Context, account ds.AccountID, bounds store.StreamBounds) ([]string, error) {
+	return store.Get(ctx, e.store.Read, func(tx *store.Tx) ([]string, error) { return tx.Streams.Excess(account, bounds) })
 }

@@ -266,7 +266,7 @@ func TestRequestsCountAllTheyKeep(t *testing.T) {
 	_, counted := w.logs.Queued()
 	var calls sync.WaitGroup
 	var refused atomic.Int64
-	const n = 60
+	const n = 40
 	for i := range n {
 		calls.Go(func() {
 			err := errOf(w.service.Apply(t.Context(), who("ann"), core.Invite{ConversationID: "c", Accounts: logs.LongNames(fmt.Sprint(i), accountsListed)}))

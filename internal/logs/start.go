@@ -193,12 +193,8 @@ func (e *Engine) Reading(ctx context.Context, at store.Start) (store.Reading, er
 	return e.readings.ask(ctx, at)
 }
 
-func (e *Engine) findReadings(ctx context.Context, starts []store.Start) (readings []store.Reading, err error) {
-	err = e.store.Read(ctx, func(tx *store.Tx) error {
-		readings, err = tx.Logs.Readings(starts)
-		return err
-	})
-	return readings, err
+func (e *Engine) findReadings(ctx context.Context, starts []store.Start) ([]store.Reading, error) {
+	return store.Get(ctx, e.store.Read, func(tx *store.Tx) ([]store.Reading, error) { return tx.Logs.Readings(starts) })
 }
 
 // readingsInTurn does the work of findReadings, in a turn of its own if there are many starts.
