@@ -55,6 +55,8 @@ var edges = map[string][]string{
 	"internal/pgtest": {},
 	// testsize is for tests: how much of a thing they do.
 	"internal/testsize": {},
+	// testwait is for tests: how they wait for what no event announces.
+	"internal/testwait": {},
 	// mlspeer shows mls to other implementations; interop runs it against them.
 	"internal/mlspeer": {"mls"},
 	"interop":          {"internal/mlspeer"},

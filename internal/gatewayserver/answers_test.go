@@ -15,6 +15,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // answer holds the fields of an answer to a pipelined frame that tests compare.
@@ -198,8 +199,8 @@ func hold(t *testing.T, url, conversation string) (release func()) {
 // owing waits until the one socket of the world owes n answers, and returns it.
 func (w *world) owing(n int) *socket {
 	w.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		var found *socket
+	var found *socket
+	testwait.Until(w.t, fmt.Sprintf("a socket owes %d answers", n), func() bool {
 		w.server.connections.Each(func(open connection) {
 			c, ok := open.(*socket)
 			if !ok {
@@ -211,12 +212,9 @@ func (w *world) owing(n int) *socket {
 				found = c
 			}
 		})
-		if found != nil {
-			return found
-		}
-	}
-	w.t.Fatalf("no socket owes %d answers", n)
-	return nil
+		return found != nil
+	})
+	return found
 }
 
 // TestPipelineIsBounded: a socket with enough under way is not read from, without an
@@ -328,9 +326,10 @@ func TestSendsUnderWay(t *testing.T) {
 				}
 			}
 			var got []string
-			for deadline := time.Now().Add(10 * time.Second); len(got) < n && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			testwait.Until(t, "all are stored", func() bool {
 				got = w.stored("ann", "c")
-			}
+				return len(got) >= n
+			})
 			if !slices.Equal(got, want) {
 				t.Errorf("stored %s", got)
 			}
@@ -392,15 +391,9 @@ func TestPipelineRests(t *testing.T) {
 		time.Sleep(time.Duration(i%5) * time.Millisecond)
 	}
 	c := w.owing(0)
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	testwait.Until(t, "the goroutine ends", func() bool {
 		c.answers.mu.Lock()
-		isRunning := c.answers.isRunning
-		c.answers.mu.Unlock()
-		if !isRunning {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the goroutine stays")
-		}
-	}
+		defer c.answers.mu.Unlock()
+		return !c.answers.isRunning
+	})
 }

@@ -18,6 +18,7 @@ import (
 	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // clientFrame is a masked frame of RFC 6455, section 5.2, with a mask of zeros.
@@ -85,14 +86,12 @@ func TestSocketAttacks(t *testing.T) {
 				must(t, err)
 			}
 			gone := flood(p.network, test.write, test.pause)
-			for deadline := time.Now().Add(time.Minute); closes(t, registry, test.cause) == 0; time.Sleep(20 * time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatal("the attacker stays")
-				}
+			testwait.Until(t, "the attacker is cut off", func() bool {
 				if status, _, _ := w.call("", "GET", "/healthz", ""); status != 200 {
 					t.Errorf("others hear %d", status)
 				}
-			}
+				return closes(t, registry, test.cause) > 0
+			})
 			if grown := heap() - before; grown > 8<<20 {
 				t.Errorf("the attacker held %d bytes", grown)
 			}
@@ -131,18 +130,13 @@ func TestManySubscribes(t *testing.T) {
 // handled yet, comes to n bytes. A frame's count until its answer is written.
 func (w *world) holds(address string, n int64) {
 	w.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+	testwait.Until(w.t, fmt.Sprintf("%q holds %d bytes", address, n), func() bool {
 		got, total := w.server.intake.Held(address)
 		if address == "" {
 			got = total
 		}
-		if got == n {
-			return
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("%q holds %d bytes, want %d", address, got, n)
-		}
-	}
+		return got == n
+	})
 }
 
 // exhaust takes all there is for bodies once nothing is held any more, as if many

@@ -15,6 +15,7 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/testsize"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // narrow is a listener whose connections have small buffers in the kernel, so that a
@@ -67,20 +68,15 @@ func (w *world) deaf(name string, features []string, frames ...string) {
 // await waits until check holds for every open socket.
 func (w *world) await(what string, sockets int, check func(c *socket) bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+	testwait.Until(w.t, fmt.Sprintf("%d sockets %s", sockets, what), func() bool {
 		n := 0
 		w.server.connections.Each(func(open connection) {
 			if c, ok := open.(*socket); ok && check(c) {
 				n++
 			}
 		})
-		if n == sockets {
-			return
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("%d of %d sockets %s", n, sockets, what)
-		}
-	}
+		return n == sockets
+	})
 }
 
 // patient lets stalled writes be for as long as a test takes.
@@ -162,11 +158,7 @@ func TestConnectionsOfOneAccount(t *testing.T) {
 	w.join("bob")
 	w.person("ann").events.stop()
 	w.person("ann").events = nil
-	for deadline := time.Now().Add(10 * time.Second); stream() != ""; time.Sleep(time.Millisecond) { // the one before is forgotten soon
-		if time.Now().After(deadline) {
-			t.Fatal("an account that has closed a stream may open no other")
-		}
-	}
+	testwait.Until(t, "the account may open another stream", func() bool { return stream() == "" })
 }
 
 // TestDeafReadersHoldLittle: readers that read nothing hold little memory for any request, and

@@ -12,6 +12,7 @@ import (
 	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 const sessionOver = `{"v":1,"t":"error","body":{"code":"unauthorized","message":"invalid session_token"}}`
@@ -94,10 +95,7 @@ func TestAttachedDoesNotExpire(t *testing.T) {
 		t.Fatal(status, answer)
 	}
 	w.person("ann").events.stop()
-	deadline := time.Now().Add(10 * time.Second)
-	for len(w.server.openStreams()) > 0 && time.Now().Before(deadline) {
-		time.Sleep(5 * time.Millisecond)
-	}
+	testwait.Until(t, "the stream is closed", func() bool { return len(w.server.openStreams()) == 0 })
 	w.later.Add((5 * time.Hour).Milliseconds())
 	if status, answer, _ := w.call("ann", "GET", "/v1/conversations", ""); status != 401 {
 		t.Error(status, answer)

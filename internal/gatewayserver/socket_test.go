@@ -20,6 +20,7 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 func TestHostileMessages(t *testing.T) {
@@ -380,13 +381,7 @@ func TestSlowReader(t *testing.T) {
 	p := w.join("ann")
 	must(t, p.network.(*net.TCPConn).SetReadBuffer(4096))
 	w.say("ann", `{"v":1,"t":"conv.subscribe","body":{"conv_id":"c"}}`)
-	deadline := time.Now().Add(10 * time.Second)
-	for closes(t, registry, causeStalled) == 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("a stalled socket is not cut off")
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	testwait.Until(t, "a stalled socket is cut off", func() bool { return closes(t, registry, causeStalled) > 0 })
 	if grown := heap() - before; grown > 8<<20 {
 		t.Errorf("a slow reader holds %d bytes", grown)
 	}

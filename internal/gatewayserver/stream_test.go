@@ -21,6 +21,7 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 func TestParseID(t *testing.T) {
@@ -292,13 +293,7 @@ func TestStalledStream(t *testing.T) {
 	must(t, network.(*net.TCPConn).SetReadBuffer(4096))
 	_, err = io.WriteString(network, "GET /v1/sse?conv_id=c HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+w.person("ann").session+"\r\n\r\n")
 	must(t, err)
-	deadline := time.Now().Add(10 * time.Second)
-	for closes(t, registry, causeStalled) == 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("a stalled stream is not cut off")
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	testwait.Until(t, "a stalled stream is cut off", func() bool { return closes(t, registry, causeStalled) > 0 })
 	if grown := heap() - before; grown > 8<<20 {
 		t.Errorf("a slow reader holds %d bytes", grown)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/doors"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // TestUnfinishedBodies is 262 strangers that send all of a body but its end, half of them as
@@ -38,14 +39,10 @@ func TestUnfinishedBodies(t *testing.T) {
 		_, _ = io.WriteString(network, begin+strings.Repeat(" ", size)) // ends early when it is refused
 		bodies = append(bodies, network)
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		if _, total := in.Held(""); total > doors.StrangerBodyBytesMax-(1<<20) {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the strangers hold nothing")
-		}
-	}
+	testwait.Until(t, "the strangers hold their room", func() bool {
+		_, total := in.Held("")
+		return total > doors.StrangerBodyBytesMax-(1<<20)
+	})
 	large := `{"conv_id":"c","x":"` + strings.Repeat("x", 900_000) + `"}`
 	w.call2(t, "ann", "/v1/rooms/create", large)
 	w.say("ann", `{"v":1,"t":"ping","x":"`+strings.Repeat("x", 900_000)+`"}`)

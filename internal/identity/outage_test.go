@@ -17,6 +17,7 @@ import (
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/netguard"
 	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // away makes a directory answer as one does that is out of order.
@@ -519,9 +520,7 @@ func TestFetchesDoNotWaitForTheStore(t *testing.T) {
 		defer r.mu.Unlock()
 		return len(r.saves)
 	}
-	for end := time.Now().Add(10 * time.Second); waiting() < savesMax && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
+	testwait.Until(t, "saves wait", func() bool { return waiting() >= savesMax })
 	if n := waiting(); n != savesMax {
 		t.Errorf("%d wait", n)
 	}

@@ -13,6 +13,7 @@ import (
 	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // together hands requests to one flusher as one batch, by holding the flusher busy
@@ -37,9 +38,7 @@ func (w *world) together(n int, call func(i int) error) []error {
 	for i := range n {
 		calls.Go(func() { errs[i] = call(i) })
 	}
-	for w.queued() < n {
-		time.Sleep(time.Millisecond)
-	}
+	testwait.Until(w.t, "all requests wait", func() bool { return w.queued() >= n })
 	close(gate)
 	calls.Wait()
 	blocked.Wait()
@@ -177,9 +176,7 @@ func TestCallerGoesAway(t *testing.T) {
 			return err
 		}
 		go func() {
-			for w.queued() < 2 {
-				time.Sleep(time.Millisecond)
-			}
+			testwait.Until(t, "both wait", func() bool { return w.queued() >= 2 })
 			cancel()
 		}()
 		_, err := w.service.Apply(ctx, who("ann"), core.Send{ConversationID: "c1", ID: "leaves", Body: []byte("x")})

@@ -16,6 +16,7 @@ import (
 	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // TestHeldKeepNobodyWaiting: many conversations that somebody else holds, each of
@@ -52,9 +53,8 @@ func TestHeldKeepNobodyWaiting(t *testing.T) {
 	for n := range rooms {
 		told = append(told, w.begin("ann", fmt.Sprint("c", n), "m"))
 	}
-	for waits.Store(0); waits.Load() < 2; { // now they wait alone
-		time.Sleep(logs.HoldDelay)
-	}
+	waits.Store(0)
+	testwait.Until(t, "they wait alone", func() bool { return waits.Load() >= 2 })
 	before := waits.Load()
 	for n := range newcomers {
 		if _, err := w.send("ann", "free", fmt.Sprint("m", n), "x"); err != nil {

@@ -16,6 +16,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // begin is Begin as a channel of one answer.
@@ -173,17 +174,13 @@ func TestBeginWhileItCloses(t *testing.T) {
 				}
 			})
 		}
-		for told.Load() < 100 {
-			time.Sleep(time.Millisecond)
-		}
+		testwait.Until(t, "some are answered", func() bool { return told.Load() >= 100 })
 		if err := w.stop(); err != nil {
 			t.Error(err)
 		}
 		close(isClosed)
 		callers.Wait()
-		for deadline := time.Now().Add(10 * time.Second); told.Load() < begun.Load() && time.Now().Before(deadline); {
-			time.Sleep(time.Millisecond)
-		}
+		testwait.Until(t, "all are answered", func() bool { return told.Load() >= begun.Load() })
 		if told.Load() != begun.Load() {
 			t.Errorf("%d begun, %d told", begun.Load(), told.Load())
 		}
@@ -277,9 +274,7 @@ func TestRequestsCountAllTheyKeep(t *testing.T) {
 			}
 		})
 	}
-	for int64(w.queued())+refused.Load() < n {
-		time.Sleep(time.Millisecond)
-	}
+	testwait.Until(t, "all wait or are refused", func() bool { return int64(w.queued())+refused.Load() >= n })
 	_, bytes := w.logs.Queued()
 	kept, counts := logs.HeapInUse()-before, bytes-counted
 	if kept > counts+counts/10 || counts > logs.QueueBytesMax || refused.Load() == 0 {

@@ -8,9 +8,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // TestSharedIsBounded: while nothing is answered, what waits stays within its bytes and
@@ -36,9 +36,7 @@ func TestSharedIsBounded(t *testing.T) {
 	for range most + 10 {
 		calls.Go(func() { ask(ctx) })
 	}
-	for refused.Load() < 10 {
-		time.Sleep(time.Millisecond)
-	}
+	testwait.Until(t, "some are refused", func() bool { return refused.Load() >= 10 })
 	s.mu.Lock()
 	n, bytes := len(s.waiting), s.bytes
 	s.mu.Unlock()

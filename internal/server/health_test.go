@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/server"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // TestHealth: the pages that the AT Protocol's operators know say what is so, without and
@@ -42,16 +44,11 @@ func TestHealthWithoutDatabase(t *testing.T) {
 	s := start(t, c)
 	wants := func(want int) {
 		t.Helper()
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		testwait.Until(t, fmt.Sprintf("ready and health are %d", want), func() bool {
 			ready, _ := get(t, s.URL()+"/health/ready")
-			health, body := get(t, s.URL()+"/health")
-			if ready == want && health == want {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("ready %d, health %d %s, want %d", ready, health, body, want)
-			}
-		}
+			health, _ := get(t, s.URL()+"/health")
+			return ready == want && health == want
+		})
 	}
 	wants(200)
 	db.Kill()

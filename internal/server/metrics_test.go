@@ -15,6 +15,7 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/server"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // scrape reads /metrics as a map from a sample to its value.
@@ -143,11 +144,9 @@ func TestMetricsMove(t *testing.T) {
 	}
 	cancel()
 	socket.ws.CloseNow()
-	for deadline := time.Now().Add(10 * time.Second); after[`waxwing_transport_closes_total{cause="peer",transport="sse"}`] != 1 ||
-		after[`waxwing_transport_closes_total{cause="peer",transport="ws"}`] != 1 || after["waxwing_gateway_sockets"]+after["waxwing_gateway_streams"] != 0; after = scrape(t, s) {
-		if time.Now().After(deadline) {
-			t.Fatal("connections that ended are not counted")
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	testwait.Until(t, "connections that ended are counted", func() bool {
+		after := scrape(t, s)
+		return after[`waxwing_transport_closes_total{cause="peer",transport="sse"}`] == 1 &&
+			after[`waxwing_transport_closes_total{cause="peer",transport="ws"}`] == 1 && after["waxwing_gateway_sockets"]+after["waxwing_gateway_streams"] == 0
+	})
 }

@@ -22,6 +22,7 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/server"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // proxy is a program that stands between clients and a server.
@@ -188,20 +189,19 @@ func (p proxy) run(t *testing.T, backend string, scale time.Duration) string {
 			t.Logf("%s says:\n%s", p.command, output.String())
 		}
 	})
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		if network, err := net.Dial("tcp", address); err == nil {
-			network.Close()
-			return address
-		}
+	testwait.Until(t, p.command+" listens", func() bool {
 		select {
 		case <-ended:
 			t.Fatalf("%s does not start", p.command)
 		default:
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s does not listen", p.command)
+		network, err := net.Dial("tcp", address)
+		if err == nil {
+			network.Close()
 		}
-	}
+		return err == nil
+	})
+	return address
 }
 
 // idle opens a socket and a stream of each door through a proxy, leaves them alone, and

@@ -15,6 +15,7 @@ import (
 
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/server"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -125,17 +126,10 @@ func TestServerIsReadyUntilItStops(t *testing.T) {
 	if err := database.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(10 * time.Second)
-	for {
+	testwait.Until(t, "the server finds its database again", func() bool {
 		status, _ := get(t, s.OpsURL()+"/readyz")
-		if status == http.StatusOK {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the server does not find its database again")
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+		return status == http.StatusOK
+	})
 }
 
 func TestSecondServerOnADirectoryIsRefused(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // TestWriteAheadLogIsCut: readers that overlap, so that there is never a moment without
@@ -72,11 +74,7 @@ func TestWriteAheadLogIsCut(t *testing.T) {
 		largest = max(largest, size())
 	}
 	t.Logf("the write-ahead log had up to %d MiB", largest>>20)
-	for deadline := time.Now().Add(patienceS * time.Second); size() > bytesMax; time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d MiB of write-ahead log a minute later", size()>>20)
-		}
-	}
+	testwait.Until(t, "the write-ahead log is cut", func() bool { return size() <= bytesMax })
 }
 
 // TestWriteAheadLogOfOtherProcesses: a reader that no server knows of, such as a backup,

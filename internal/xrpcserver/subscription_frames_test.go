@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/coder/websocket"
 
@@ -16,6 +15,7 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/logs"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 func isTyping(is bool) *bool { return &is }
@@ -130,15 +130,10 @@ func TestClientFrames(t *testing.T) {
 // idle waits until no subscription is open.
 func (w *world) idle(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+	testwait.Until(t, "all subscriptions are closed", func() bool {
 		_, n := w.server.subscriptions.streams.Entered("")
-		if n == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("subscriptions stay open")
-		}
-	}
+		return n == 0
+	})
 }
 
 func FuzzClientFrame(f *testing.F) {

@@ -20,6 +20,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/testwait"
 	"waxwing.im/waxwing/mls/wire"
 )
 
@@ -108,13 +109,10 @@ func storm(t *testing.T, worlds []*world, name, cursor string, random *rand.Rand
 		} else {
 			_ = s.ws.CloseNow()
 		}
-		for { // until there is room again
+		testwait.Until(w.t, "there is room again", func() bool {
 			n, _ := w.server.subscriptions.streams.Entered(w.as(name).Account)
-			if n < socketsMax-1 {
-				break
-			}
-			time.Sleep(time.Millisecond)
-		}
+			return n < socketsMax-1
+		})
 	}
 	return got
 }
