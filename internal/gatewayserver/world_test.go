@@ -105,7 +105,7 @@ func newHookedWorld(t testing.TB, url string, watch func(sql string, done bool),
 	db, err := store.Open(context.Background(), store.Options{URL: url, Now: now, Hook: store.Watch(watch)})
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
-	auth, err := identity.New(identity.Options{Store: db, Now: now, IsPolled: true,
+	auth, err := identity.New(identity.Options{Store: db, Now: now, PollInterval: 50 * time.Millisecond,
 		Limit:    func(name, key string) error { return w.limits.Take(name, key) },
 		Audience: func() []string { return []string{testDID} }})
 	must(t, err)
@@ -115,7 +115,7 @@ func newHookedWorld(t testing.TB, url string, watch func(sql string, done bool),
 	s := setup{
 		limits: rates,
 		core:   core.Options{Store: db, Now: now},
-		logs:   logs.Options{Store: db, Now: now, Revocations: auth, PollInterval: 50 * time.Millisecond},
+		logs:   logs.Options{Store: db, Now: now, PollInterval: 50 * time.Millisecond},
 		door: Options{Identity: auth, PingMisses: 2,
 			ServiceDID: func() string { return testDID }, PublicURL: func() string { return "https://ds.example" }},
 	}

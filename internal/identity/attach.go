@@ -131,52 +131,35 @@ func (a *Authenticator) end(hashes [][32]byte) {
 // revokedRowsMax bounds how many revocations one statement reads.
 const revokedRowsMax = 10000
 
-// RevokedAfter is for a caller that polls the store anyway and also polls for this package
-// (Options.IsPolled): it returns the position after which to look for revoked sessions, and the
-// maximum number, 0 while no session is attached. A session that attaches later is covered by
-// the next poll. The result goes to EndSessions.
-func (a *Authenticator) RevokedAfter() (after store.Revocation, max int) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.attached) == 0 {
-		return store.Revocation{}, 0
-	}
-	return a.revokedUntil, revokedRowsMax
-}
-
-// EndSessions ends the attached ones of the sessions that were found after the position of
-// RevokedAfter.
-func (a *Authenticator) EndSessions(revoked []store.Revocation) {
-	if len(revoked) == 0 {
-		return
-	}
-	hashes := make([][32]byte, len(revoked))
-	for i, r := range revoked {
-		hashes[i] = [32]byte(r.Hash)
-	}
-	a.end(hashes)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.revokedUntil = revoked[len(revoked)-1]
-}
-
-// pollRevoked looks for sessions that other nodes have revoked.
+// pollRevoked ends the attached sessions that other nodes have revoked. A session that attaches
+// later is covered by the next poll.
 func (a *Authenticator) pollRevoked(ctx context.Context) error {
 	for {
-		after, max := a.RevokedAfter()
-		if max == 0 {
+		a.mu.Lock()
+		after, isIdle := a.revokedUntil, len(a.attached) == 0
+		a.mu.Unlock()
+		if isIdle {
 			return nil
 		}
-		var revoked []store.Revocation
-		err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-			revoked, err = tx.Sessions.RevokedAfter(after, max)
-			return err
+		revoked, err := store.Get(ctx, a.o.Store.Read, func(tx *store.Tx) ([]store.Revocation, error) {
+			return tx.Sessions.RevokedAfter(after, revokedRowsMax)
 		})
 		if ds.IsUnavailable(err) {
 			return nil // logged by the users of the database; every second would be too often
 		}
-		if a.EndSessions(revoked); err != nil || len(revoked) < max {
+		if err != nil || len(revoked) == 0 {
 			return err
+		}
+		hashes := make([][32]byte, len(revoked))
+		for i, r := range revoked {
+			hashes[i] = [32]byte(r.Hash)
+		}
+		a.end(hashes)
+		a.mu.Lock()
+		a.revokedUntil = revoked[len(revoked)-1]
+		a.mu.Unlock()
+		if len(revoked) < revokedRowsMax {
+			return nil
 		}
 	}
 }

@@ -48,8 +48,6 @@ type Options struct {
 	// PollInterval is the interval at which a node that shares its database looks for sessions
 	// that were revoked on others; 0 means a second.
 	PollInterval time.Duration
-	// IsPolled means that the caller polls for them; see RevokedAfter.
-	IsPolled bool
 }
 
 const (
@@ -142,7 +140,7 @@ func New(o Options) (*Authenticator, error) {
 	a.stop = stop
 	a.running.Go(func() { a.every(ctx, a.slideEvery/2, a.slide) })
 	a.running.Go(func() { a.every(ctx, sweepEvery, a.sweep) })
-	if o.Store.IsShared() && !o.IsPolled {
+	if o.Store.IsShared() {
 		a.running.Go(func() { a.every(ctx, o.PollInterval, a.pollRevoked) })
 	}
 	return a, nil

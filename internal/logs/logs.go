@@ -36,30 +36,27 @@ type Options struct {
 	// PollInterval is the interval at which the heads of followed logs are read, to detect
 	// writes of other nodes; 0 means 1 s.
 	PollInterval time.Duration
-	// Revocations, if not nil, are polled together with the heads.
-	Revocations Revocations
 }
 
 // Engine writes and reads the logs of one store. It is safe for concurrent use.
 type Engine struct {
-	store       *store.DB
-	now         func() time.Time
-	logger      *slog.Logger
-	seed        maphash.Seed
-	flushers    []*flusher
-	wakes       *wakes
-	tails       *tailCache
-	turns       *turns
-	beginnings  *turns // of queries over many conversations
-	pages       *turns // of pages that are read from the store
-	cursors     *cursorBuffer
-	metrics     *metrics
-	positions   *shared[store.StreamRow, bool]
-	streams     openStreams
-	unchecked   uncheckedStreams
-	follows     followCounts
-	readings    *shared[store.Start, store.Reading]
-	revocations Revocations
+	store      *store.DB
+	now        func() time.Time
+	logger     *slog.Logger
+	seed       maphash.Seed
+	flushers   []*flusher
+	wakes      *wakes
+	tails      *tailCache
+	turns      *turns
+	beginnings *turns // of queries over many conversations
+	pages      *turns // of pages that are read from the store
+	cursors    *cursorBuffer
+	metrics    *metrics
+	positions  *shared[store.StreamRow, bool]
+	streams    openStreams
+	unchecked  uncheckedStreams
+	follows    followCounts
+	readings   *shared[store.Start, store.Reading]
 
 	closeOnce sync.Once
 	closing   chan struct{} // closed when no further request is accepted
@@ -90,7 +87,7 @@ func New(o Options) *Engine {
 	e := &Engine{store: o.Store, now: o.Now, logger: o.Logger, seed: maphash.MakeSeed(),
 		wakes: newWakes(), tails: newTailCache(), cursors: newCursorBuffer(), unchecked: uncheckedStreams{}, metrics: newMetrics(),
 		turns: newTurns(turnsBytes, turnPatience), beginnings: newTurns(1, noPatience), pages: newTurns(int64(max(1, runtime.GOMAXPROCS(0)/2)), noPatience),
-		revocations: o.Revocations, closing: make(chan struct{}), stopLoops: cancel}
+		closing: make(chan struct{}), stopLoops: cancel}
 	for range o.Flushers {
 		f := newFlusher(e)
 		e.flushers = append(e.flushers, f)

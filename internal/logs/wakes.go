@@ -3,7 +3,9 @@ package logs
 import (
 	"context"
 	"hash/maphash"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -146,16 +148,6 @@ func (w *wakes) followed() map[ds.LogID]int64 {
 // pollChunk bounds the heads that one statement reads.
 const pollChunk = 1000
 
-// Revocations is the receiver of sessions that other nodes end. They are read together with
-// the heads, so that an idle node makes one query.
-type Revocations interface {
-	// RevokedAfter returns the position after which to read, and the maximum number of
-	// sessions: 0 reads none.
-	RevokedAfter() (after store.Revocation, max int)
-	// EndSessions ends the sessions that were found, in their order.
-	EndSessions(revoked []store.Revocation)
-}
-
 // poll reads the heads of followed logs at intervals and wakes the followers of those that
 // moved: this detects records that other nodes wrote. A store that only this process writes to
 // needs no polling.
@@ -178,49 +170,16 @@ func (e *Engine) poll(ctx context.Context, interval time.Duration) {
 
 func (e *Engine) pollOnce(ctx context.Context) error {
 	followed := e.wakes.followed()
-	chunk := make([]ds.LogID, 0, min(len(followed), pollChunk))
-	var after store.Revocation
-	var most int
-	if e.revocations != nil {
-		after, most = e.revocations.RevokedAfter()
-	}
-	read := func() error {
-		if len(chunk) == 0 && most == 0 {
-			return nil
-		}
-		var heads map[ds.LogID]int64
-		var revoked []store.Revocation
-		err := e.store.Read(ctx, func(tx *store.Tx) error {
-			var err error
-			heads, revoked, err = tx.Poll(chunk, after, most)
+	for chunk := range slices.Chunk(slices.Collect(maps.Keys(followed)), pollChunk) {
+		heads, err := store.Get(ctx, e.store.Read, func(tx *store.Tx) (map[ds.LogID]int64, error) { return tx.Logs.HeadPositions(chunk) })
+		if err != nil {
 			return err
-		})
+		}
 		for log, pos := range heads {
 			if pos > followed[log] {
 				e.wakes.wake(log, pos)
 			}
 		}
-		if len(revoked) > 0 {
-			e.revocations.EndSessions(revoked)
-		}
-		chunk = chunk[:0]
-		if most > 0 && len(revoked) == most { // there may be more
-			after = revoked[most-1]
-		} else {
-			most = 0
-		}
-		return err
 	}
-	for log := range followed {
-		if chunk = append(chunk, log); len(chunk) == pollChunk {
-			if err := read(); err != nil {
-				return err
-			}
-		}
-	}
-	for {
-		if err := read(); err != nil || most == 0 {
-			return err
-		}
-	}
+	return nil
 }

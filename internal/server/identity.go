@@ -147,7 +147,6 @@ func (s *Server) newIdentity() error {
 		Store: s.store, Now: s.store.Now, SessionTTL: s.config.SessionTTL, Logger: s.logger,
 		Audience: func() []string { return identity.Audiences(s.did) },
 		Resolver: s.resolver, Admission: s.config.admission(), Limit: s.limits.Take, DevSecret: secret,
-		IsPolled: true, // by core, see wire
 	})
 	return err
 }

@@ -169,7 +169,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	if err := s.newIdentity(); err != nil {
 		return err
 	}
-	s.logs = logs.New(logs.Options{Store: s.store, Now: s.store.Now, Logger: s.logger, Revocations: s.identity})
+	s.logs = logs.New(logs.Options{Store: s.store, Now: s.store.Now, Logger: s.logger})
 	devices := directory.New(directory.Options{Store: s.store, Now: s.store.Now, Limits: s.limits, Wake: s.logs.WakeAccount, OnlyMLS: s.config.Keypackages == "strict"})
 	s.core = core.New(core.Options{
 		Store: s.store, Logs: s.logs, Directory: devices, Now: s.store.Now, Logger: s.logger, Limits: s.limits,

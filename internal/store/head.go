@@ -119,30 +119,3 @@ func (l Logs) HeadPositions(logs []ds.LogID) (map[ds.LogID]int64, error) {
 	err := l.tx.each(scanPosition(heads), `SELECT log_id, pos FROM logs WHERE log_id `+l.tx.in(1), l.tx.setOf(texts(logs)))
 	return heads, err
 }
-
-// Poll does HeadPositions together with RevokedAfter, in one statement: a node calls it
-// periodically to learn of other nodes' writes. With max 0 it does not look for sessions.
-func (tx *Tx) Poll(logs []ds.LogID, after Revocation, max int) (heads map[ds.LogID]int64, revoked []Revocation, err error) {
-	if max == 0 {
-		heads, err = tx.Logs.HeadPositions(logs)
-		return heads, nil, err
-	}
-	heads = make(map[ds.LogID]int64, len(logs))
-	err = tx.each(func(scan func(...any) error) error {
-		var log ds.LogID
-		var pos int64
-		var hash []byte
-		if err := scan(&log, &pos, &hash); err != nil {
-			return err
-		}
-		if hash != nil {
-			revoked = append(revoked, Revocation{pos, hash})
-			return nil
-		}
-		heads[log] = pos
-		return nil
-	}, `SELECT log_id, pos, NULL FROM logs WHERE log_id `+tx.in(1)+`
-		UNION ALL SELECT '', revoked_seq, session_hash FROM (`+revokedAfter(2)+`) AS r`,
-		tx.setOf(texts(logs)), after.Seq, after.Hash, max)
-	return heads, revoked, err
-}

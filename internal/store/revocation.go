@@ -1,7 +1,5 @@
 package store
 
-import "fmt"
-
 // Revocation is a position in the order in which sessions were revoked, on any node: that of a
 // session by its number and its hash.
 type Revocation struct {
@@ -27,18 +25,8 @@ func (q Sessions) LastRevocation() (Revocation, error) {
 	return Revocation{Seq: last + 1, Hash: []byte{}}, err // no hash is empty
 }
 
-// revokedAfter returns the query for the sessions after the position in its arguments first and
-// first+1, at most as many as first+2 says, in their order.
-func revokedAfter(first int) string {
-	seq, hash := fmt.Sprint("$", first), fmt.Sprint("$", first+1)
-	// The first condition is the one that the index serves.
-	return `SELECT revoked_seq, session_hash FROM sessions
-		WHERE revoked_seq >= ` + seq + ` AND (revoked_seq, session_hash) > (` + seq + `, ` + hash + `)
-		ORDER BY revoked_seq, session_hash LIMIT ` + bound(first+2)
-}
-
 // RevokedAfter returns the positions of at most max sessions that were revoked after a
-// position.
+// position, in their order.
 func (q Sessions) RevokedAfter(after Revocation, max int) ([]Revocation, error) {
 	var list []Revocation
 	err := q.tx.each(func(scan func(...any) error) error {
@@ -46,6 +34,9 @@ func (q Sessions) RevokedAfter(after Revocation, max int) ([]Revocation, error) 
 		err := scan(&r.Seq, &r.Hash)
 		list = append(list, r)
 		return err
-	}, revokedAfter(1), after.Seq, after.Hash, max)
+	}, // The first condition is the one that the index serves.
+		`SELECT revoked_seq, session_hash FROM sessions
+		WHERE revoked_seq >= $1 AND (revoked_seq, session_hash) > ($1, $2)
+		ORDER BY revoked_seq, session_hash LIMIT `+bound(3), after.Seq, after.Hash, max)
 	return list, err
 }

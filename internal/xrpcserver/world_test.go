@@ -100,7 +100,7 @@ func newWorldOn(t testing.TB, storeURL string, change ...func(*setup)) *world {
 		logs:   logs.Options{Now: w.now, PollInterval: 50 * time.Millisecond},
 		door: Options{ServiceDID: func() string { return testDID },
 			PublicURL: func() string { return "https://ds.example" }},
-		identity: identity.Options{Now: w.now, IsPolled: true, Limit: func(name, key string) error { return w.limits.Take(name, key) },
+		identity: identity.Options{Now: w.now, PollInterval: 50 * time.Millisecond, Limit: func(name, key string) error { return w.limits.Take(name, key) },
 			Audience: func() []string { return identity.Audiences(testDID) }},
 	}
 	for _, c := range change {
@@ -114,7 +114,7 @@ func newWorldOn(t testing.TB, storeURL string, change ...func(*setup)) *world {
 	auth, err := identity.New(s.identity)
 	must(t, err)
 	t.Cleanup(auth.Close)
-	s.core.Store, s.logs.Store, s.logs.Revocations = db, db, auth
+	s.core.Store, s.logs.Store = db, db
 	w.limits = limits.New(s.limits, w.now)
 	s.core.Limits, s.door.Limits = w.limits, w.limits
 	w.logs = logs.New(s.logs)
