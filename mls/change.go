@@ -23,17 +23,17 @@ type Change struct {
 	reInit     ReInit
 }
 
-// Add returns a change that adds the owner of keyPackage, an MLSMessage. RFC 9420, section
-// 12.1.1.
+// Add returns a change that adds the owner of keyPackage, an MLSMessage with a KeyPackage. RFC
+// 9420, section 12.1.1.
 func Add(keyPackage []byte) Change {
 	return Change{kind: wire.AddProposal, keyPackage: bytes.Clone(keyPackage)}
 }
 
-// Remove returns a change that removes the member at a leaf. RFC 9420, section 12.1.3.
+// Remove returns a change that removes the member with a leaf index. RFC 9420, section 12.1.3.
 func Remove(leaf uint32) Change { return Change{kind: wire.RemoveProposal, leaf: leaf} }
 
-// Update returns a change that gives our own leaf fresh keys and, unless id is nil, another
-// identity. It is for Group.Propose only: our own commit brings fresh keys anyway. RFC 9420,
+// Update returns a change that replaces the encryption key of our own leaf and, unless id is nil,
+// its identity. It is for Group.Propose only: our own commit does the same by its path. RFC 9420,
 // section 12.1.2.
 func Update(id *Identity) Change { return Change{kind: wire.UpdateProposal, identity: id} }
 
@@ -43,8 +43,8 @@ func ExternalPSK(id []byte) Change {
 	return Change{kind: wire.PSKProposal, psk: wire.PreSharedKeyID{Kind: wire.ExternalPSK, ID: bytes.Clone(id)}}
 }
 
-// ResumptionPSK returns a change that mixes a key of a past epoch of the same group into the
-// next one: a client that was not a member then cannot follow. RFC 9420, section 8.6.
+// ResumptionPSK returns a change that mixes the resumption key of a past epoch of the same group
+// into the next one: only members of both epochs can compute it. RFC 9420, section 8.6.
 func ResumptionPSK(epoch uint64) Change {
 	return Change{kind: wire.PSKProposal, psk: wire.PreSharedKeyID{Kind: wire.ResumptionPSK, Usage: wire.ApplicationUsage, Epoch: epoch}}
 }
@@ -97,7 +97,7 @@ func (c Change) body(s *suite.Suite, groupID []byte, now time.Time, lifetime tim
 			Extensions: toWire(c.reInit.Extensions),
 		}
 	case wire.UpdateProposal:
-		return nil, broken(ErrInvalidProposal, "12.2", "an update is possible only as a separate proposal")
+		return nil, broken(ErrInvalidProposal, "12.2", "an Update is possible only with Group.Propose")
 	case wire.RemoveProposal:
 	default:
 		return nil, broken(ErrInvalidProposal, "12.1", "an empty change")
@@ -113,7 +113,7 @@ func keyPackageToAdd(s *suite.Suite, raw []byte, now time.Time, lifetime time.Du
 		return nil, err
 	}
 	if m.KeyPackage == nil {
-		return nil, broken(ErrUnexpectedMessage, "12.1.1", "not a key package")
+		return nil, broken(ErrUnexpectedMessage, "12.1.1", "a KeyPackage is expected")
 	}
 	if err := keypackage.Check(s, m.KeyPackage); err != nil {
 		return nil, err

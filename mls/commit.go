@@ -7,20 +7,21 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// CommitOptions holds the contents of a commit besides the committer's fresh keys. Proposals
-// that were received in this epoch and are valid together are applied first.
+// CommitOptions holds the contents of a commit besides the committer's fresh keys. The commit
+// also carries out the pending proposals of the epoch that are valid together, before those of
+// CommitOptions.
 type CommitOptions struct {
-	Add               [][]byte // MLSMessages with KeyPackages
-	Remove            []uint32 // leaf indices
-	PSK               [][]byte // external pre-shared keys to mix in, by id
-	Changes           []Change // all other changes, and more of the above
-	AuthenticatedData []byte   // readable by the delivery service
-	Public            bool     // as a PublicMessage; else as a PrivateMessage
-	NewIdentity       *Identity
+	Add               [][]byte  // MLSMessages with KeyPackages
+	Remove            []uint32  // leaf indices
+	PSK               [][]byte  // external pre-shared keys to mix in, by id
+	Changes           []Change  // all other changes, and more of the above
+	AuthenticatedData []byte    // readable by the delivery service
+	Public            bool      // as a PublicMessage; else as a PrivateMessage
+	NewIdentity       *Identity // replaces that of our leaf; nil keeps it
 	// Skip reports whether to leave out a received proposal; nil skips none.
 	Skip func(ProposalInfo) bool
-	// OmitPath leaves out fresh keys where that is allowed: if the commit contains only Adds,
-	// pre-shared keys and a reinitialization. RFC 9420, section 12.4.
+	// OmitPath leaves out fresh keys where that is allowed: if the commit contains only Adds and
+	// pre-shared keys, or a reinitialization. RFC 9420, section 12.4.
 	OmitPath bool
 	// TreeOutOfBand leaves the ratchet tree out of Welcome and GroupInfo: joiners get
 	// Group.RatchetTree in another way.
@@ -42,11 +43,14 @@ func (o *CommitOptions) changes() []Change {
 	return append(list, o.Changes...)
 }
 
-// Commit makes a commit that opens the next epoch. It does not change the group yet: send
-// Message, continue with Base, and when the delivery service delivers the commit back, Apply
-// it; if another commit arrives first, Process that one and drop this one. If parts of o keep
-// the commit from being built, the error is ChangeErrors, which names all of them; if a key in
-// the tree does, it is a KeyError. RFC 9420, section 12.4.1.
+// Commit makes a commit that opens the next epoch. The group does not change yet: send Message,
+// continue with Base, and when the delivery service delivers the commit back, Apply it; if
+// another commit arrives first, Process that one and drop this one. RFC 9420, section 12.4.1.
+//
+// If parts of o prevent the commit, the error is ChangeErrors, which names all of them; if a key
+// in the tree does, it wraps a KeyError. Other errors wrap ErrRemoved, ErrReinitialized,
+// ErrTooLarge, ErrInvalidKey or ErrInvalidTree. Pending proposals that cannot be committed are
+// left out.
 func (g *Group) Commit(o CommitOptions) (*PendingCommit, error) {
 	if err := g.checkOpen("12.4"); err != nil {
 		return nil, err

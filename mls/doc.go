@@ -4,15 +4,14 @@
 //
 // # How to think about it
 //
-// The history of a group is a sequence of epochs. In an epoch the members and their
-// keys are fixed, and each member can seal application messages for all others. A
-// commit opens the next epoch: it may add and remove members, and always gives its
-// sender fresh keys. Members agree because they all process the same commits in the
-// same order, and only one of rival commits in an epoch: the delivery service decides
-// that order. A new member gets a Welcome, made for a KeyPackage that it published
-// earlier.
+// The history of a group is a sequence of epochs. In an epoch the members and their keys are
+// fixed, and each member can seal application messages for all others. A commit opens the next
+// epoch: it may add and remove members, and, unless [CommitOptions.OmitPath] is set, replaces
+// the keys of its sender. All members process the same commits in the same order, one in each
+// epoch: the delivery service decides that order. A new member joins with a Welcome that is
+// encrypted to a KeyPackage, which it published earlier.
 //
-// In short, an application does this (error handling left out):
+// An application uses the package like this (error handling left out):
 //
 //	group, _ := mls.NewGroup(suite, groupID, identity, mls.GroupOptions{Hook: hook})
 //
@@ -30,31 +29,41 @@
 //
 // # Values
 //
-// A [Group] is an immutable value. [Group.Seal], [Group.Commit] and
-// [Group.Process] return the group to continue with, and leave the old one unchanged.
-// So the rules for an application are few:
+// A [Group] is an immutable value. [Group.Seal], [Group.Propose], [Group.Commit] and
+// [Group.Process] return the group to continue with, and leave the old one unchanged. The rules
+// for an application are:
 //
-//   - Save the new group together with what it produced (the sealed message, the
-//     opened plaintext) in one transaction, then send.
-//   - After Commit, save the [PendingCommit] and continue with its Base. When the
-//     delivery service delivers the same bytes back, [PendingCommit.Apply] it. When
-//     it delivers another commit of that epoch, Process that one and drop yours.
-//   - On an error, keep the group you had: it is unchanged.
+//   - Save the new group together with the output (the sealed message, the opened plaintext) in
+//     one transaction, then send.
+//   - After Commit, save the [PendingCommit] and continue with its Base. When the delivery
+//     service delivers the same bytes back, [PendingCommit.Apply] it. When it delivers another
+//     commit of that epoch, Process that one and drop yours.
+//   - On an error, keep the old group: it is unchanged.
 //
-// Keys are deleted by dropping values: the group that Process returns cannot
-// open the same message again ([ErrReplay]), nor can a saved copy of it. Messages
-// may arrive out of order, within [HistoryEpochs] epochs.
+// Keys are deleted by dropping values: the group that Process returns cannot open the same
+// message again ([ErrReplay]), nor can a saved copy of it. Messages may arrive out of order,
+// within [HistoryEpochs] epochs; [Limits] bounds the keys that are kept for them.
+//
+// All values of this package are safe for concurrent reading, and no method changes its
+// receiver, [SignatureKey.UnmarshalBinary] excepted.
+//
+// # Errors
+//
+// An error about a message, a package, an option or a state wraps one of the Err variables of
+// this package and names the section of RFC 9420 with the rule that was broken; compare with
+// [errors.Is]. [ChangeErrors] and [KeyError] name the parts that prevent a commit. Other errors
+// are those of the system's random number generator.
 //
 // # Identities
 //
-// MLS proves that a message comes from the owner of a leaf's signature key. The
-// application must verify the owner of that key, in a [CredentialHook], which is called for
-// every leaf before it is accepted. Evidence (a device certificate, for example) can be
-// sent in an extension of the leaf: [Identity.Extensions].
+// MLS proves that the owner of a leaf's signature key sent a message. The application must
+// verify the identity of that owner, in a [CredentialHook], which is called for every leaf
+// before it is accepted. Evidence (a device certificate, for example) can be sent in an
+// extension of the leaf: [Identity.Extensions].
 //
 // # Examples
 //
-// Each is a whole program: a direct message, adding and removing members, losing a
+// Each example is a whole program: a direct message, adding and removing members, losing a
 // race of commits, saving and loading, and joining by external commit.
 //
 // # Coverage
@@ -95,11 +104,11 @@
 //
 // # Cost
 //
-// A message costs two public-key operations, whatever the size of the group. A
-// commit costs a few for each level of the tree, and one for each member that never
-// committed; joining verifies one signature for each member. These run on all
-// processors. The cost of a message of another member is bounded by its size and by
-// [Limits]. A Group shares all unchanged parts with its predecessors.
+// Sealing a message costs one signature, opening it one verification, for any size of the group.
+// A commit costs a few public-key operations for each level of the tree, and one for each member
+// that has not committed since it was added; joining verifies one signature for each member.
+// These run on all processors. The cost of a message of another member is bounded by its size
+// and by [Limits]. A Group shares all unchanged parts with its predecessors.
 //
 // # State
 //

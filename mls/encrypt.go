@@ -9,9 +9,9 @@ import (
 // StateKeyBytes is the size of a key for EncryptState.
 const StateKeyBytes = 32
 
-// EncryptState encrypts saved state for storage, with AES-256-GCM and a random
-// nonce in front. name is bound to the result: state stored under one name does
-// not open under another. One key is good for 2^32 states.
+// EncryptState encrypts saved state for storage, with AES-256-GCM and a random nonce in front.
+// name is authenticated: state that was encrypted under one name does not decrypt under another.
+// Use one key for at most 2^32 states.
 func EncryptState(key [StateKeyBytes]byte, name string, state []byte) ([]byte, error) {
 	a, err := stateCipher(key)
 	if err != nil {
@@ -20,8 +20,8 @@ func EncryptState(key [StateKeyBytes]byte, name string, state []byte) ([]byte, e
 	return a.Seal(nil, nil, state, []byte(name)), nil
 }
 
-// DecryptState is the inverse of EncryptState; the error wraps ErrCorruptState. It accepts an
-// older state of the same name too: the storage must guard against rollback.
+// DecryptState decrypts the output of EncryptState; the error wraps ErrCorruptState. It accepts
+// older states of the same name: the storage must prevent rollback.
 func DecryptState(key [StateKeyBytes]byte, name string, encrypted []byte) ([]byte, error) {
 	a, err := stateCipher(key)
 	if err != nil {
@@ -29,7 +29,7 @@ func DecryptState(key [StateKeyBytes]byte, name string, encrypted []byte) ([]byt
 	}
 	state, err := a.Open(nil, nil, encrypted, []byte(name))
 	if err != nil {
-		return nil, fmt.Errorf("%w: decryption failed", ErrCorruptState)
+		return nil, fmt.Errorf("%w: it does not decrypt with this key and name", ErrCorruptState)
 	}
 	return state, nil
 }

@@ -13,16 +13,15 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// The kinds of errors in a message, a package or a state. Every error of this package wraps one
-// of these, names the section of RFC 9420 with the broken rule, and carries no secret; compare
-// with errors.Is.
+// The kinds of errors in a message, a package, an option or a state. Texts contain no secret.
 var (
 	// ErrMalformed reports bytes that are not a valid encoding.
 	ErrMalformed = wire.ErrMalformed
 	// ErrUnsupported reports input that may be valid MLS but that this package does not
 	// support.
 	ErrUnsupported = errors.New("unsupported")
-	// ErrUnsupportedSuite reports a cipher suite that this package does not implement.
+	// ErrUnsupportedSuite reports a cipher suite that this package does not implement. Errors
+	// that wrap it wrap ErrUnsupported too.
 	ErrUnsupportedSuite = suite.ErrUnsupported
 	// ErrUnexpectedMessage reports an MLSMessage of another kind than the call expects.
 	ErrUnexpectedMessage = errors.New("unexpected kind of message")
@@ -31,15 +30,16 @@ var (
 
 	// ErrWrongGroup reports a message that belongs to another group.
 	ErrWrongGroup = errors.New("message of another group")
-	// ErrWrongEpoch reports a handshake that is not of the current epoch, or an application
-	// message of an epoch that has no keys (any more).
+	// ErrWrongEpoch reports a handshake message of another epoch than the current one, or an
+	// application message of a later epoch, or of one with deleted keys.
 	ErrWrongEpoch = errors.New("message of another epoch")
 	// ErrOwnMessage reports a message that we sent ourselves. It cannot be opened, so the
 	// sender keeps its content; a commit of ours takes effect with PendingCommit.Apply.
 	ErrOwnMessage = errors.New("own message")
-	// ErrReplay reports a message with a key that was used before, or dropped as too old.
+	// ErrReplay reports a message with a key that was used before, or deleted because of
+	// Limits.SkippedKeys.
 	ErrReplay = schedule.ErrUsed
-	// ErrTooFarAhead reports a message that skips more generations than the limit.
+	// ErrTooFarAhead reports a message that skips more generations than Limits.Jump.
 	ErrTooFarAhead = schedule.ErrTooFarAhead
 	// ErrDecrypt reports a ciphertext that does not open.
 	ErrDecrypt = suite.ErrOpen
@@ -58,7 +58,8 @@ var (
 	ErrInvalidTree = tree.ErrInvalid
 	// ErrInvalidKeyPackage reports a KeyPackage that breaks a rule.
 	ErrInvalidKeyPackage = keypackage.ErrInvalid
-	// ErrLifetime reports a KeyPackage that is expired, not valid yet, or valid for too long.
+	// ErrLifetime reports a KeyPackage that is expired, not valid yet, or valid for longer than
+	// Limits.Lifetime.
 	ErrLifetime = keypackage.ErrLifetime
 	// ErrInvalidExtensions reports group extensions that cannot be combined.
 	ErrInvalidExtensions = errors.New("invalid group extensions")
@@ -114,7 +115,6 @@ func lookup(s Suite) (*suite.Suite, error) {
 	return found, nil
 }
 
-// KeyError reports the leaf, or the node of the tree above the leaves, whose public key
-// kept a commit from being built. It wraps ErrInvalidKey. A commit that removes the
-// leaf can be built.
+// KeyError reports the leaf or the parent node with a public key to which a commit cannot be
+// encrypted. It wraps ErrInvalidKey. A commit that removes the leaf can be built.
 type KeyError = tree.KeyError

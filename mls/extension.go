@@ -6,8 +6,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Extension is a typed, opaque addition to a leaf or to a group.
-// RFC 9420, section 13.
+// Extension is an extension of a leaf or of a GroupContext. RFC 9420, section 13.
 type Extension struct {
 	Type uint16
 	Data []byte

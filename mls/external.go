@@ -18,34 +18,34 @@ type ExternalJoinOptions struct {
 	Padding     PaddingPolicy    // of PrivateMessages; nil: no padding
 	Limits      Limits
 	RatchetTree []byte // the encoded tree, if the GroupInfo does not carry it
-	// Resync removes our old leaf in the same commit, if there is one: the leaf
-	// with our signature key or else, if only one has our credential, that one.
+	// Resync removes our old leaf in the same commit, if there is one: the leaf with our
+	// signature key or else the only leaf with our credential. RFC 9420, section 12.4.3.2.
 	Resync bool
-	IsOld  func(Leaf) bool // optional: reports whether a leaf is our old one, for Resync
+	IsOld  func(Leaf) bool // reports whether a leaf is our old one; nil: as above
 	PSKs   [][]byte        // external pre-shared keys to mix in, by id
-	// Resume is our state of the group from an earlier epoch. A resumption key of that epoch
-	// then proves that we were in it, and only members that still have that epoch can follow.
-	// RFC 9420, section 8.6.
+	// Resume is our state of the group from an earlier epoch. The commit then includes the
+	// resumption key of that epoch, which proves that we were a member; members that no longer
+	// have the key cannot process the commit. RFC 9420, section 8.6.
 	Resume            *Group
 	AuthenticatedData []byte // readable by the delivery service
-	// InUse reports whether the caller is already in a group with that id, other than the one
-	// that it rejoins: the join is then refused with ErrGroupInUse. nil: no groups.
+	// InUse reports whether the caller is a member of a group with that id already, other than
+	// the one that it rejoins: the join is then refused with ErrGroupInUse. nil: of none.
 	InUse func(groupID []byte) bool
 }
 
 // JoinExternal makes an external commit, which adds us to the group that groupInfo, an
-// MLSMessage, describes. It does not change the group yet: send Message, a PublicMessage, and
-// when the delivery service delivers it back, Apply it (to nil); if another commit arrives
-// first, start again with a newer GroupInfo. As in Join, the members' credentials are checked
-// by the hook: the signature of groupInfo is verified, the identity of the signer and of the
-// other members is not. RFC 9420, section 12.4.3.2.
+// MLSMessage, describes. Send Message, a PublicMessage, and when the delivery service delivers
+// it back, Apply it (to nil); if another commit arrives first, start again with a newer
+// GroupInfo. As in Join, the signature of groupInfo and the tree are verified, and o.Hook must
+// verify the credentials of the members. Errors wrap the same ones as those of Join, and
+// ErrInvalidCommit if several leaves may be our old one. RFC 9420, section 12.4.3.2.
 func JoinExternal(groupInfo []byte, id Identity, o ExternalJoinOptions) (*PendingCommit, error) {
 	var m wire.Message
 	if err := wire.Unmarshal(groupInfo, &m); err != nil {
 		return nil, err
 	}
 	if m.GroupInfo == nil {
-		return nil, broken(ErrUnexpectedMessage, "12.4.3.2", "not a group info")
+		return nil, broken(ErrUnexpectedMessage, "12.4.3.2", "a GroupInfo is expected")
 	}
 	if len(o.AuthenticatedData) > argumentBytesMax {
 		return nil, fmt.Errorf("%w: authenticated data", ErrTooLarge)
@@ -75,7 +75,7 @@ func JoinExternal(groupInfo []byte, id Identity, o ExternalJoinOptions) (*Pendin
 	if err != nil {
 		return nil, err
 	}
-	if err := g.hook.check(g.context.GroupID, credentials(t, g.context.Epoch, s.removes...)...); err != nil {
+	if err := g.hook.checkMembers(t, &g.context, s.removes...); err != nil {
 		return nil, err
 	}
 	p, err := s.finish(&CommitOptions{AuthenticatedData: o.AuthenticatedData, Public: true})
@@ -144,7 +144,7 @@ func joinerChanges(g *Group, id *Identity, o *ExternalJoinOptions) ([]Change, er
 	}
 	if o.Resume != nil {
 		if !bytes.Equal(o.Resume.context.GroupID, g.context.GroupID) {
-			return nil, broken(ErrWrongGroup, "8.6", "the group to resume is another one")
+			return nil, broken(ErrWrongGroup, "8.6", "the group to resume has another group id")
 		}
 		list = append(list, ResumptionPSK(o.Resume.Epoch()))
 	}

@@ -14,10 +14,10 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Group is one member's view of a group in one epoch. It is an immutable value: every operation
-// returns a new Group and leaves the old one usable, so a refused message or a lost race needs
-// no repair: keep the group you had. Copies share what they have in common. Reading the same
-// Group concurrently is safe.
+// Group is the state of one member of a group in one epoch. It is an immutable value: every
+// operation returns a new Group and leaves the old one usable, so that after a refused message
+// or a lost race the caller continues with the old one. Values share their unchanged parts.
+// Concurrent use of one Group is safe.
 //
 // Old values hold old keys. Forward secrecy begins when the last reference to them, and the
 // last saved copy, is gone. Secrets that no value holds are overwritten after use; copies in
@@ -39,10 +39,10 @@ type Group struct {
 	proposals       []proposal  // of this epoch, our own included
 	past            []pastEpoch // by rising epoch
 	removed         bool
-	reInit          *wire.ReInit // what the last commit agreed on; else nil
+	reInit          *wire.ReInit // of the last commit; else nil
 
-	// source is the group that this one continues while it is created or joined, and usage the
-	// purpose of its resumption keys; neither is saved.
+	// source and usage are set while the group is created or joined and continues another one:
+	// that group, and the usage of its resumption keys. Neither is saved.
 	source *Group
 	usage  uint8
 }
@@ -57,8 +57,9 @@ type GroupOptions struct {
 	Limits     Limits
 }
 
-// NewGroup makes a group of one member, in epoch 0. Group ids must be unique;
-// 32 random bytes are a good choice. RFC 9420, section 11.
+// NewGroup creates a group of one member, in epoch 0. Group ids must be unique; 32 random bytes
+// are a good choice. Errors wrap ErrUnsupportedSuite, ErrInvalidKey (the signature key is one of
+// another suite), ErrInvalidExtensions or ErrInvalidLeaf. RFC 9420, section 11.
 func NewGroup(s Suite, groupID []byte, id Identity, o GroupOptions) (*Group, error) {
 	cipher, err := lookup(s)
 	if err != nil {
@@ -109,7 +110,7 @@ func (g *Group) begin(e *schedule.Epoch) {
 	g.interim = schedule.InterimTranscript(g.suite, g.context.ConfirmedTranscriptHash, g.confirmationTag)
 }
 
-// ID returns the group's id.
+// ID returns the group_id. RFC 9420, section 8.1.
 func (g *Group) ID() []byte { return bytes.Clone(g.context.GroupID) }
 
 // Epoch returns the number of the current epoch; every commit adds one.
@@ -127,20 +128,19 @@ func (g *Group) Members() []Leaf { return members(g.tree) }
 // Extensions returns the extensions of the GroupContext, unknown types included.
 func (g *Group) Extensions() []Extension { return fromWire(g.context.Extensions) }
 
-// Removed reports whether a commit removed us: the group then only opens late messages of
-// epochs that we were in.
+// Removed reports whether a commit removed us. Such a group stays in its last epoch and only
+// opens late messages.
 func (g *Group) Removed() bool { return g.removed }
 
-// Proposals returns the number of proposals that wait for a commit; PendingProposals describes
-// them.
+// Proposals returns the number of PendingProposals.
 func (g *Group) Proposals() int { return len(g.proposals) }
 
 // EpochAuthenticator returns 32 bytes that are equal for all members that agree on the whole
 // history of the group. They are not secret. RFC 9420, section 8.7.
 func (g *Group) EpochAuthenticator() []byte { return bytes.Clone(g.epoch.Authenticator) }
 
-// Export derives a secret for the application, of length bytes (at most 8160),
-// that all members of the epoch can derive. RFC 9420, section 8.5.
+// Export derives a secret for the application, of length bytes (at most 8160), that all members
+// of the epoch can derive. Other lengths are refused with ErrTooLarge. RFC 9420, section 8.5.
 func (g *Group) Export(label string, context []byte, length int) ([]byte, error) {
 	if length < 0 || length > suite.ExpandBytesMax {
 		return nil, broken(ErrTooLarge, "8.5", "an export of %d bytes", length)

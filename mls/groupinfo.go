@@ -11,8 +11,8 @@ import (
 
 // GroupInfoOptions selects parts to leave out of a GroupInfo.
 type GroupInfoOptions struct {
-	WithoutTree        bool // the joiner gets RatchetTree in another way
-	WithoutExternalPub bool // external joins are then impossible
+	WithoutTree        bool // no ratchet_tree: joiners need ExternalJoinOptions.RatchetTree
+	WithoutExternalPub bool // no external_pub: external joins are impossible
 }
 
 // GroupInfo returns the description of the group in this epoch for clients that join by
@@ -20,8 +20,8 @@ type GroupInfoOptions struct {
 // section 12.4.3.
 func (g *Group) GroupInfo() ([]byte, error) { return g.GroupInfoWith(GroupInfoOptions{}) }
 
-// GroupInfoWith returns a GroupInfo without the parts that o leaves out. RFC 9420, section
-// 12.4.3.
+// GroupInfoWith returns a GroupInfo without the parts that o leaves out. Errors wrap ErrRemoved
+// or ErrReinitialized. RFC 9420, section 12.4.3.
 func (g *Group) GroupInfoWith(o GroupInfoOptions) ([]byte, error) {
 	if err := g.checkOpen("12.4.3"); err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func externalPub(s *suite.Suite, info *wire.GroupInfo) ([]byte, error) {
 // kind is the error for faults of info itself. RFC 9420, sections 12.4.3.1 and 12.4.3.3.
 func verifiedTree(s *suite.Suite, info *wire.GroupInfo, outOfBand []byte, kind error) (*tree.Tree, error) {
 	if info.Context.Version != wire.MLS10 || info.Context.CipherSuite != s.ID() {
-		return nil, broken(kind, "12.4.3.1", "version or cipher suite of the group")
+		return nil, broken(kind, "12.4.3.1", "version %d, cipher suite %d", info.Context.Version, info.Context.CipherSuite)
 	}
 	if err := checkExtensions(kind, info.Extensions); err != nil {
 		return nil, err
@@ -106,14 +106,14 @@ func verifiedTree(s *suite.Suite, info *wire.GroupInfo, outOfBand []byte, kind e
 		return nil, err
 	}
 	if !bytes.Equal(t.Hash(), info.Context.TreeHash) {
-		return nil, broken(ErrInvalidTree, "12.4.3.1", "the tree hash differs from the group's")
+		return nil, broken(ErrInvalidTree, "12.4.3.1", "the tree hash differs from that of the group context")
 	}
 	if err := t.Validate(info.Context.GroupID, info.Context.Extensions); err != nil {
 		return nil, err
 	}
 	signer := t.Leaf(info.Signer)
 	if signer == nil {
-		return nil, broken(kind, "12.4.3.1", "signed by leaf %d", info.Signer)
+		return nil, broken(kind, "12.4.3.1", "the signer is leaf %d, which is blank", info.Signer)
 	}
 	if !s.VerifyWithLabel(signer.SignatureKey, "GroupInfoTBS", info.SignedContent(), info.Signature) {
 		return nil, broken(ErrInvalidSignature, "12.4.3.1", "group info")

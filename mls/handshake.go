@@ -52,22 +52,22 @@ func handshakeSender(g *Group, content *wire.FramedContent) (Leaf, error) {
 			return Leaf{}, broken(ErrInvalidMessage, "6.1", "there is no member at leaf %d", sender.Index)
 		}
 		if sender.Index == g.own {
-			return Leaf{}, broken(ErrOwnMessage, "6", "in epoch %d", content.Epoch)
+			return Leaf{}, broken(ErrOwnMessage, "6", "of epoch %d", content.Epoch)
 		}
 		return newLeaf(sender.Index, n), nil
 	case sender.Type == wire.NewMemberCommitSender:
 		if content.ContentType != wire.CommitContent {
-			return Leaf{}, broken(ErrInvalidMessage, "6", "a joiner sent something other than a commit")
+			return Leaf{}, broken(ErrInvalidMessage, "6", "a message of a joiner that is not a commit")
 		}
 		if content.Commit.Path == nil {
 			return Leaf{}, broken(ErrInvalidCommit, "12.4.3.2", "an external commit without an update path")
 		}
 		return newLeaf(0, &content.Commit.Path.Leaf), nil
 	case content.ContentType != wire.ProposalContent:
-		return Leaf{}, broken(ErrInvalidMessage, "6", "a non-member sent something other than a proposal")
+		return Leaf{}, broken(ErrInvalidMessage, "6", "a message of a non-member that is not a proposal")
 	case sender.Type == wire.NewMemberProposalSender:
 		if content.Proposal.Type != wire.AddProposal {
-			return Leaf{}, broken(ErrInvalidProposal, "12.1.8", "a new member proposes type %d", content.Proposal.Type)
+			return Leaf{}, broken(ErrInvalidProposal, "12.1.8", "a new member proposes type %d instead of an Add", content.Proposal.Type)
 		}
 		return newLeaf(0, &content.Proposal.Add.Leaf), nil
 	}

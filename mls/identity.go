@@ -16,7 +16,7 @@ import (
 // program added with suite.Register. RFC 9420, section 17.1.
 type Suite uint16
 
-// The cipher suites of this package.
+// The cipher suites of this package, by their names in RFC 9420, section 17.1, without the prefix.
 const (
 	X25519_AES128GCM_SHA256_Ed25519        Suite = 1
 	P256_AES128GCM_SHA256_P256             Suite = 2
@@ -54,7 +54,8 @@ func (k SignatureKey) Suite() Suite { return k.suite }
 // Public returns the public key as it appears in a leaf. RFC 9420, section 5.1.2.
 func (k SignatureKey) Public() []byte { return bytes.Clone(k.public) }
 
-// Identity is the identity of a client in the leaves that it makes.
+// Identity holds the credential, the signature key and the extensions that a client puts into
+// its leaves.
 type Identity struct {
 	Credential []byte // identity of the basic credential, such as a DID
 	// Certificates, of which the first is that of Key, make an X.509 credential instead;
@@ -120,8 +121,8 @@ type Leaf struct {
 	SignatureKey   []byte
 	EncryptionKey  []byte
 	Extensions     []Extension
-	// NotBefore and NotAfter are the lifetime of a leaf that came from a KeyPackage, else zero.
-	// They do not make a received commit invalid: it may be read long after it was sent.
+	// NotBefore and NotAfter are the lifetime of a leaf of a KeyPackage, else zero. An expired
+	// one does not make a received commit invalid: it may be processed long after it was sent.
 	NotBefore, NotAfter time.Time
 }
 
@@ -162,7 +163,7 @@ func leafNodes(t *tree.Tree) []*wire.LeafNode {
 	return list
 }
 
-// members lists the leaves of t that are not blank.
+// members lists the members in t.
 func members(t *tree.Tree) []Leaf {
 	var list []Leaf
 	for i, n := range t.Leaves() {
@@ -171,16 +172,16 @@ func members(t *tree.Tree) []Leaf {
 	return list
 }
 
-// CredentialKind is the reason for which a credential is checked.
+// CredentialKind is the event for which a credential is verified. RFC 9420, section 5.3.1.
 type CredentialKind int
 
-// The occasions on which a CredentialHook is called. RFC 9420, section 5.3.1.
+// The events for which a CredentialHook is called.
 const (
 	CredentialAdd            CredentialKind = iota + 1 // a new member; Old is nil
 	CredentialUpdate                                   // an Update proposal replaces Old by New
 	CredentialPath                                     // the committer replaces Old by New
 	CredentialExternalCommit                           // a new member adds itself; Old is its former leaf, if any
-	CredentialWelcome                                  // a member that was there before we joined, in whatever way; Old is nil
+	CredentialWelcome                                  // a member of the group that we join, by Welcome or external commit; Old is nil
 )
 
 // CredentialChange is one leaf for the application to verify. Epoch is the epoch in which New
@@ -192,11 +193,11 @@ type CredentialChange struct {
 	Epoch    uint64
 }
 
-// CredentialHook decides whether New belongs to the client that it names, and whether it may
-// replace Old. An error refuses the message that brought it; the group then stays unchanged.
-// The hook is called for every leaf that others bring, and for the packages that we add, after
-// everything else was verified. A nil hook accepts all: membership is then only as trustworthy
-// as the delivery service.
+// CredentialHook verifies that the credential of New belongs to the owner of its signature key,
+// and that it may replace Old. An error refuses the message with the leaf; the group then stays
+// unchanged. The hook is called for every leaf in messages of others and for every KeyPackage
+// that we add; for the messages of others, after all other checks. A nil hook accepts all:
+// membership is then only as trustworthy as the delivery service. RFC 9420, section 5.3.1.
 type CredentialHook func(CredentialChange) error
 
 // check calls h, unless it is nil, for changes to a group until it refuses one.
@@ -213,14 +214,20 @@ func (h CredentialHook) check(groupID []byte, changes ...CredentialChange) error
 	return nil
 }
 
-// credentials lists the members of t for the hook of a client that joins in an epoch, except
-// the leaves in skip.
-func credentials(t *tree.Tree, epoch uint64, skip ...uint32) []CredentialChange {
-	var list []CredentialChange
-	for _, l := range members(t) {
-		if !slices.Contains(skip, l.Index) {
-			list = append(list, CredentialChange{Kind: CredentialWelcome, New: &l, Epoch: epoch})
+// checkMembers calls h, unless it is nil, for the members of a group that we join, except the
+// leaves in skip, until it refuses one.
+func (h CredentialHook) checkMembers(t *tree.Tree, context *wire.GroupContext, skip ...uint32) error {
+	if h == nil {
+		return nil
+	}
+	for i, n := range t.Leaves() {
+		if slices.Contains(skip, i) {
+			continue
+		}
+		l := newLeaf(i, n)
+		if err := h.check(context.GroupID, CredentialChange{Kind: CredentialWelcome, New: &l, Epoch: context.Epoch}); err != nil {
+			return err
 		}
 	}
-	return list
+	return nil
 }

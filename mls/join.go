@@ -18,27 +18,28 @@ type JoinOptions struct {
 	Padding     PaddingPolicy    // of PrivateMessages; nil: no padding
 	Limits      Limits
 	RatchetTree []byte // the encoded tree, if the Welcome does not carry it
-	// Resume is the group that the new one continues: a reinitialized group, or the group that
-	// it is a branch of. Welcomes into such a group are refused without it.
+	// Resume is the group that the new one continues: a reinitialized group, or the origin of a
+	// branch. Without it, Welcomes into such groups are refused. RFC 9420, sections 11.2, 11.3.
 	Resume *Group
 	// SameMember reports whether two leaves, of Resume and of the new group, belong to the same
 	// client; nil compares their credentials.
 	SameMember func(was, is Leaf) bool
-	// InUse reports whether the caller is already in a group with that id: the join is then
-	// refused with ErrGroupInUse. nil: no groups.
+	// InUse reports whether the caller is a member of a group with that id already: the join is
+	// then refused with ErrGroupInUse. nil: of none.
 	InUse func(groupID []byte) bool
 }
 
-// Join joins the group to which welcome, an MLSMessage, invites the owner of kp. The error
-// wraps ErrNotForUs if welcome is for other packages. Afterwards kp must be deleted, unless it
-// is one of last resort. RFC 9420, section 12.4.3.1.
+// Join joins the group to which welcome, an MLSMessage, invites the owner of kp. Afterwards kp
+// must be deleted, unless it is one of last resort. Errors wrap ErrNotForUs if welcome does not
+// name kp, ErrGroupInUse, ErrUnknownPSK, ErrRefused, ErrUnexpectedMessage, ErrMalformed,
+// ErrDecrypt or an ErrInvalid variable. RFC 9420, section 12.4.3.1.
 func Join(welcome []byte, kp *KeyPackage, o JoinOptions) (*Group, error) {
 	var m wire.Message
 	if err := wire.Unmarshal(welcome, &m); err != nil {
 		return nil, err
 	}
 	if m.Welcome == nil {
-		return nil, broken(ErrUnexpectedMessage, "12.4.3.1", "not a welcome")
+		return nil, broken(ErrUnexpectedMessage, "12.4.3.1", "a Welcome is expected")
 	}
 	if m.Welcome.CipherSuite != kp.suite.ID() {
 		return nil, broken(ErrInvalidWelcome, "12.4.3.1", "cipher suite %d instead of %d", m.Welcome.CipherSuite, kp.suite.ID())
@@ -81,7 +82,7 @@ func Join(welcome []byte, kp *KeyPackage, o JoinOptions) (*Group, error) {
 		}
 	}
 	g.source, g.usage = nil, 0
-	if err := g.hook.check(g.context.GroupID, credentials(g.tree, g.context.Epoch, g.own)...); err != nil {
+	if err := g.hook.checkMembers(g.tree, &g.context, g.own); err != nil {
 		return nil, err
 	}
 	return g, nil
@@ -100,7 +101,7 @@ func (k *KeyPackage) openSecrets(w *wire.Welcome) (*wire.GroupSecrets, error) {
 	ref := k.Ref()
 	i := slices.IndexFunc(w.Secrets, func(s wire.EncryptedGroupSecrets) bool { return bytes.Equal(s.NewMember, ref) })
 	if i < 0 {
-		return nil, broken(ErrNotForUs, "12.4.3.1", "key package %x", ref)
+		return nil, broken(ErrNotForUs, "12.4.3.1", "no secrets for key package %x", ref)
 	}
 	opened, err := k.suite.DecryptWithLabel(k.initPrivate, "Welcome", w.EncryptedGroupInfo, w.Secrets[i].Secrets)
 	if err != nil {
@@ -121,7 +122,7 @@ func (g *Group) enter(kp *KeyPackage, info *wire.GroupInfo, secrets *wire.GroupS
 		return err
 	}
 	if info.Signer == g.own {
-		return broken(ErrInvalidWelcome, "12.4.3.1", "signed by leaf %d", info.Signer)
+		return broken(ErrInvalidWelcome, "12.4.3.1", "signed by our own leaf %d", info.Signer)
 	}
 	g.begin(schedule.FromJoiner(g.suite, secrets.JoinerSecret, psk, &g.context))
 	if !g.suite.MACEqual(g.confirmationTag, info.ConfirmationTag) {

@@ -11,8 +11,8 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// LifetimeMax is the longest lifetime that a KeyPackage may have, unless Limits and
-// KeyPackageOptions allow another. LifetimeUnlimited removes the bound.
+// LifetimeMax is the default of Limits.Lifetime and KeyPackageOptions.LifetimeMax, 366 days.
+// LifetimeUnlimited removes the bound. RFC 9420, section 7.2.
 const (
 	LifetimeMax       = keypackage.LifetimeMax
 	LifetimeUnlimited = keypackage.LifetimeUnlimited
@@ -22,14 +22,14 @@ const (
 type KeyPackageOptions struct {
 	NotBefore, NotAfter time.Time
 	LastResort          bool // may be used more than once
-	// LifetimeMax is the longest lifetime that the package may have, for groups
-	// with Limits that allow more, or less, than the default.
+	// LifetimeMax is the longest lifetime that the package may have: that of Limits.Lifetime in
+	// the groups that it is for. Zero selects the constant LifetimeMax.
 	LifetimeMax time.Duration
 }
 
-// KeyPackage is a published invitation to be added, with its private keys. Keep it
-// (MarshalBinary) until a Welcome used it, or it expired; then delete it, unless it is one of
-// last resort.
+// KeyPackage is a KeyPackage of RFC 9420, section 10, with its private keys, and is immutable.
+// Save it (MarshalBinary) before publishing Message. Delete it when a Welcome has used it, unless
+// it is one of last resort, or when it has expired.
 type KeyPackage struct {
 	suite             *suite.Suite
 	public            *wire.KeyPackage
@@ -38,7 +38,8 @@ type KeyPackage struct {
 	encryptionPrivate []byte
 }
 
-// NewKeyPackage makes a KeyPackage with fresh keys. RFC 9420, section 10.
+// NewKeyPackage makes a KeyPackage with fresh keys. Errors wrap ErrUnsupportedSuite,
+// ErrInvalidKey (the signature key is one of another suite) or ErrLifetime. RFC 9420, section 10.
 func NewKeyPackage(s Suite, id Identity, o KeyPackageOptions) (*KeyPackage, error) {
 	cipher, err := lookup(s)
 	if err != nil {
@@ -91,7 +92,8 @@ func (k *KeyPackage) Ref() []byte { return k.suite.KeyPackageRef(wire.Marshal(k.
 // Suite returns the package's cipher suite.
 func (k *KeyPackage) Suite() Suite { return Suite(k.suite.ID()) }
 
-// Lifetime returns the time during which others may use the package.
+// Lifetime returns the first and the last second in which others may use the package.
+// RFC 9420, section 7.2.
 func (k *KeyPackage) Lifetime() (notBefore, notAfter time.Time) {
 	return keypackage.Time(k.public.Leaf.NotBefore), keypackage.Time(k.public.Leaf.NotAfter)
 }

@@ -6,26 +6,27 @@ import (
 	"waxwing.im/waxwing/mls/schedule"
 )
 
-// Limits bounds the state that a group keeps and the cost of a message. Zero stands for the
+// Limits bounds the state that a group keeps and the cost of a message. Zero selects the
 // default; values above the ceiling are reduced to it.
 type Limits struct {
-	// PastEpochs is the number of past epochs for which late application messages still open
-	// and resumption keys are kept. Default HistoryEpochs, ceiling 1 000.
+	// PastEpochs is the number of past epochs with keys for late application messages and with
+	// resumption keys. Default HistoryEpochs, ceiling 1000.
 	PastEpochs int
-	// Jump is the number of generations by which a message may be ahead of the last one that we
-	// saw of its sender. Default 1 000, ceiling 100 000.
+	// Jump is the number of generations by which a message may be ahead of the last one of its
+	// sender that was opened. Default 1000, ceiling 100000. RFC 9420, section 9.1.
 	Jump int
-	// SkippedKeys is the number of keys of messages that have not arrived kept for each sender;
-	// the oldest are dropped first. Default 1 000, ceiling 100 000.
+	// SkippedKeys is the number of keys that are kept for each sender for messages that have not
+	// arrived; the oldest are deleted first. Default 1000, ceiling 100000. RFC 9420, section 9.2.
 	SkippedKeys int
-	// Proposals is the maximum number of proposals in one epoch. Default 1 000, ceiling 100
-	// 000. When they are too many, or too large, the sender with the most of them loses its
-	// last one, so that no sender can displace the proposals of others.
+	// Proposals is the maximum number of pending proposals in one epoch. Default 1000, ceiling
+	// 100000. At this bound and that of ProposalBytes, the last proposal of the sender with the
+	// most of them is dropped, so that no sender can displace the proposals of others.
 	Proposals int
-	// SenderProposals is the maximum number of them from one sender. Default 100, ceiling 100
-	// 000.
+	// SenderProposals is the maximum number of pending proposals of one sender. Default 100,
+	// ceiling 100000.
 	SenderProposals int
-	// ProposalBytes is their maximum total size. Default 2 MiB, ceiling 256 MiB.
+	// ProposalBytes is the maximum total size of pending proposals. Default 2 MiB, ceiling 256
+	// MiB.
 	ProposalBytes int
 	// Lifetime is the longest lifetime of KeyPackages that are added, by us or by others.
 	// Default LifetimeMax. It must be the same for all members of a group: a member with a
@@ -71,7 +72,7 @@ func (l Limits) effective() Limits {
 	}
 }
 
-// settings holds the application's choices for a group; they are not saved.
+// settings holds the options of a group that are not saved.
 type settings struct {
 	hook    CredentialHook
 	psk     PSKSource

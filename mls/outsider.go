@@ -8,10 +8,10 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// ExternalProposal makes a proposal by a party outside the group, an MLSMessage: key is that of
-// the entry number sender in the group's ExternalSenders. Such a sender may propose Add,
-// Remove, ExternalPSK, ResumptionPSK, SetExtensions and Reinit. The proposal is valid in one
-// epoch of one group. RFC 9420, section 12.1.8.
+// ExternalProposal makes a proposal by a party outside the group, an MLSMessage that is valid in
+// one epoch of one group. sender is the index of key's owner in the group's ExternalSenders. c may
+// be made with Add, Remove, ExternalPSK, ResumptionPSK, SetExtensions and Reinit. RFC 9420,
+// section 12.1.8.
 func ExternalProposal(groupID []byte, epoch uint64, sender uint32, key SignatureKey, c Change) ([]byte, error) {
 	cipher, err := lookup(key.suite)
 	if err != nil {
@@ -24,8 +24,8 @@ func ExternalProposal(groupID []byte, epoch uint64, sender uint32, key Signature
 	return outsiderMessage(cipher, key, groupID, epoch, wire.Sender{Type: wire.ExternalSender, Index: sender}, body)
 }
 
-// NewMemberProposal asks the members of a group to add the owner of kp, who keeps kp for the
-// Welcome. It is an MLSMessage, valid in one epoch of one group. Members refuse it unless their
+// NewMemberProposal makes a proposal to add the owner of kp, who keeps kp for the Welcome: an
+// MLSMessage that is valid in one epoch of one group. Members refuse it unless their
 // CredentialHook accepts it; members without a hook accept any client. RFC 9420, section
 // 12.1.8.
 func NewMemberProposal(groupID []byte, epoch uint64, kp *KeyPackage) ([]byte, error) {

@@ -5,9 +5,9 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// PaddingPolicy returns the wanted size of a PrivateMessage (the whole MLSMessage) whose
-// unpadded size is messageBytes, both in bytes. A result that is not larger means no padding.
-// Observers then learn only what the padded size reveals. RFC 9420, section 15.1.
+// PaddingPolicy returns the wanted size of a PrivateMessage (the whole MLSMessage) that has
+// messageBytes without padding, both in bytes. A result that is not larger means no padding. It
+// must be safe for concurrent use. RFC 9420, section 15.1.
 type PaddingPolicy func(messageBytes int) (paddedBytes int)
 
 // padBucketMin and padBucketStep are the smallest bucket of PadBuckets, and the size above
@@ -17,8 +17,8 @@ const (
 	padBucketStep = 8192
 )
 
-// PadBuckets is a PaddingPolicy: 512, 1 024, 2 048, 4 096, 8 192 bytes, and above that
-// multiples of 8 192. It hides all other lengths at a cost of at most twice the bytes.
+// PadBuckets is a PaddingPolicy: it pads to 512, 1024, 2048, 4096 or 8192 bytes, and above that to
+// multiples of 8192. Above 512 bytes a message at most doubles.
 func PadBuckets(messageBytes int) int {
 	for bucket := padBucketMin; bucket < padBucketStep; bucket *= 2 {
 		if messageBytes <= bucket {

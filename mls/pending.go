@@ -2,8 +2,8 @@ package mls
 
 import "bytes"
 
-// PendingCommit is a commit of ours that may or may not win: the message to send, and the group
-// it leads to. It survives a restart with MarshalBinary; save it together with Base before
+// PendingCommit is a commit of ours that the delivery service has not delivered yet: the message
+// to send, and the group that it leads to. Save it (MarshalBinary) together with Base before
 // sending.
 type PendingCommit struct {
 	base      *Group // nil once loaded
@@ -19,8 +19,8 @@ type PendingCommit struct {
 // Message returns the commit, an MLSMessage.
 func (p *PendingCommit) Message() []byte { return bytes.Clone(p.message) }
 
-// Welcome returns the MLSMessage for the added members, nil if there are none. Deliver it only
-// after the commit has won.
+// Welcome returns the MLSMessage for the added members, nil if there are none. Send it only
+// after the delivery service has accepted the commit.
 func (p *PendingCommit) Welcome() []byte { return bytes.Clone(p.welcome) }
 
 // GroupInfo returns the MLSMessage that describes the group after the commit; nil if the commit
@@ -36,22 +36,22 @@ func (p *PendingCommit) Added() []Leaf { return leaves(p.added) }
 // Removed lists the members that the commit removes.
 func (p *PendingCommit) Removed() []Leaf { return leaves(p.removed) }
 
-// Base returns the group to continue with until the commit wins or loses: the one it was made
-// from, without the message key that the commit used. A loaded PendingCommit has none (nil):
-// Base is then the group that was saved with it.
+// Base returns the group to continue with until a commit of this epoch is delivered: the one
+// that the commit was made from, without the message key that it used. It returns nil for a
+// loaded PendingCommit: continue with the group that was saved with it.
 func (p *PendingCommit) Base() *Group { return p.base }
 
-// Group returns the group after the commit, provided that nothing happened in the old epoch
-// since the commit was made. Prefer Apply.
+// Group returns the group after the commit, without the messages that were opened in the old
+// epoch since the commit was made. Prefer Apply.
 func (p *PendingCommit) Group() *Group { return p.group }
 
 // IsExternal reports whether we join by the commit (JoinExternal).
 func (p *PendingCommit) IsExternal() bool { return p.external }
 
-// Apply returns the group after the commit, starting from current, a successor of Base in the
-// same epoch: messages that current has opened stay opened, and cannot be replayed. For an
-// external commit it returns the joined group and ignores current, which may be nil. The error
-// wraps ErrWrongGroup or ErrWrongEpoch.
+// Apply returns the group after the commit. current is Base or a successor of it in the same
+// epoch: messages that it has opened cannot be replayed, and its settings (hook, limits) apply.
+// For an external commit current is ignored and may be nil. Errors wrap ErrWrongGroup or
+// ErrWrongEpoch. RFC 9420, section 12.4.
 func (p *PendingCommit) Apply(current *Group) (*Group, error) {
 	if p.external {
 		return p.group, nil

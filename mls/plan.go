@@ -8,8 +8,8 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// plan holds the effects of a list of proposals, in the order in which they are applied. RFC
-// 9420, section 12.3.
+// plan holds the effects of the proposals of a commit, in the order in which they are applied.
+// RFC 9420, section 12.3.
 type plan struct {
 	list         []proposal
 	sender       wire.Sender      // of the commit
@@ -43,7 +43,7 @@ func newPlan(g *Group, list []proposal, sender wire.Sender) (*plan, error) {
 		}
 	}
 	if c.reInit != nil && len(list) > 1 {
-		return nil, broken(ErrInvalidProposal, "12.2", "a reinitialization with other proposals")
+		return nil, broken(ErrInvalidProposal, "12.2", "a ReInit proposal with other proposals")
 	}
 	if sender.Type == wire.NewMemberCommitSender {
 		return c, c.checkExternal()
@@ -59,7 +59,7 @@ func (c *plan) include(p proposal) error {
 		c.adds = append(c.adds, p.body.Add)
 	case wire.UpdateProposal:
 		if isMember && p.sender.Index == c.sender.Index {
-			return broken(ErrInvalidProposal, "12.2", "an update by the committer")
+			return broken(ErrInvalidProposal, "12.2", "an Update of the committer")
 		}
 		c.updates = append(c.updates, p)
 		if p.own != nil {
@@ -74,7 +74,7 @@ func (c *plan) include(p proposal) error {
 		return c.touch(p.body.Remove)
 	case wire.GroupContextExtensionsProposal:
 		if c.extended {
-			return broken(ErrInvalidProposal, "12.2", "two proposals of group context extensions")
+			return broken(ErrInvalidProposal, "12.2", "two GroupContextExtensions proposals")
 		}
 		c.extended, c.needsPath, c.extensions = true, true, p.body.Extensions
 	case wire.PSKProposal:
@@ -83,7 +83,7 @@ func (c *plan) include(p proposal) error {
 		c.reInit = p.body.ReInit
 	case wire.ExternalInitProposal:
 		if c.externalInit != nil {
-			return broken(ErrInvalidProposal, "12.2", "two external inits")
+			return broken(ErrInvalidProposal, "12.2", "two ExternalInit proposals")
 		}
 		c.needsPath, c.externalInit = true, append([]byte{}, p.body.ExternalInit...)
 	}
@@ -103,7 +103,7 @@ func (c *plan) touch(i uint32) error {
 // the permitted ones. RFC 9420, sections 12.2 and 12.4.3.2.
 func (c *plan) checkExternal() error {
 	if c.externalInit == nil {
-		return broken(ErrInvalidProposal, "12.2", "an external commit without an external init")
+		return broken(ErrInvalidProposal, "12.2", "an external commit without an ExternalInit proposal")
 	}
 	if len(c.removes) > 1 {
 		return broken(ErrInvalidProposal, "12.2", "an external commit removes %d members", len(c.removes))

@@ -19,33 +19,37 @@ const (
 	Commit
 )
 
-// Processed is the content of a message and its effects.
+// Processed holds the content of a message and its effects.
 type Processed struct {
 	Kind  Kind
 	Group *Group // replaces the group that processed the message
 	// Plaintext is the content of an application message.
 	Plaintext         []byte
 	AuthenticatedData []byte
-	// SenderKind is the kind of the sender. Sender is a member as it was when it sent the
-	// message; for an external sender the Index is its number in the group's external senders;
-	// a new member's Index is set only if it commits.
+	// Sender is the sender's leaf in the epoch of the message. Its Index is the place among the
+	// group's external senders for an external sender, and 0 for a new member that proposes.
 	SenderKind SenderKind
 	Sender     Leaf
 	Epoch      uint64 // in which the message was sent
-	// Proposals are those that a commit carries out; for a proposal message, the proposal
-	// itself.
+	// Proposals lists those that a commit carries out; for a proposal message, the proposal.
 	Proposals []ProposalInfo
-	// Added, Removed and SelfRemoved are a commit's effects. A removed member's
-	// Group stays in the old epoch, for late messages only.
+	// Added, Removed and SelfRemoved are the effects of a commit. If SelfRemoved is true, Group
+	// stays in the old epoch, for late messages only.
 	Added, Removed []Leaf
 	SelfRemoved    bool
 	// ReInit is set if the commit ended the group, and describes its successor.
 	ReInit *ReInit
 }
 
-// Process opens, verifies and applies a message of another member. On error g is unchanged, and
-// the next message may still succeed. The cost is linear in the message and, for a commit, in
-// the group.
+// Process opens, verifies and applies message, an MLSMessage of another client: an application
+// message, a proposal or a commit. On error g stays valid, and the next message may succeed. The
+// cost is linear in the message and, for a commit, in the group. RFC 9420, sections 6, 12.1.8,
+// 12.4.2 and 12.4.3.2.
+//
+// Errors wrap ErrOwnMessage for our own messages; ErrWrongGroup, ErrWrongEpoch, ErrReplay or
+// ErrTooFarAhead for messages for which there is no key; ErrUnknownProposal, ErrUnknownPSK,
+// ErrRemoved or ErrReinitialized for messages that the group cannot apply; ErrRefused if the
+// hook refuses; and ErrMalformed, ErrDecrypt or an ErrInvalid variable for invalid ones.
 func (g *Group) Process(message []byte) (*Processed, error) {
 	var m wire.Message
 	if err := wire.Unmarshal(message, &m); err != nil {
@@ -64,10 +68,10 @@ func (g *Group) Process(message []byte) (*Processed, error) {
 func processPublic(g *Group, m *wire.PublicMessage) (*Processed, error) {
 	content := &m.Content
 	if !bytes.Equal(content.GroupID, g.context.GroupID) {
-		return nil, broken(ErrWrongGroup, "6", "group id")
+		return nil, broken(ErrWrongGroup, "6", "group id %x", content.GroupID)
 	}
 	if content.Epoch != g.context.Epoch {
-		return nil, broken(ErrWrongEpoch, "6", "epoch %d in epoch %d", content.Epoch, g.context.Epoch)
+		return nil, broken(ErrWrongEpoch, "6", "epoch %d, the group is in epoch %d", content.Epoch, g.context.Epoch)
 	}
 	if err := g.checkOpen("12.4"); err != nil {
 		return nil, err
@@ -103,7 +107,7 @@ func newView(g *Group, m *wire.PrivateMessage) (view, error) {
 	}
 	i := g.pastIndex(m.Epoch)
 	if i < 0 || m.ContentType != wire.ApplicationContent {
-		return view{}, broken(ErrWrongEpoch, "6", "epoch %d in epoch %d", m.Epoch, g.context.Epoch)
+		return view{}, broken(ErrWrongEpoch, "6", "epoch %d, the group is in epoch %d", m.Epoch, g.context.Epoch)
 	}
 	g.past = slices.Clone(g.past)
 	past := &g.past[i]
@@ -114,7 +118,7 @@ func newView(g *Group, m *wire.PrivateMessage) (view, error) {
 // of a past one. RFC 9420, section 6.3.
 func processPrivate(g *Group, m *wire.PrivateMessage) (*Processed, error) {
 	if !bytes.Equal(m.GroupID, g.context.GroupID) {
-		return nil, broken(ErrWrongGroup, "6", "group id")
+		return nil, broken(ErrWrongGroup, "6", "group id %x", m.GroupID)
 	}
 	next := g.clone()
 	v, err := newView(next, m)

@@ -111,10 +111,10 @@ func checkNewLeaf(s *suite.Suite, n *wire.LeafNode, source wire.LeafNodeSource, 
 
 // ProposalInfo describes a proposal.
 type ProposalInfo struct {
-	Ref        []byte // its ProposalRef; nil if it came by value in a commit
+	Ref        []byte // ProposalRef; nil for a proposal by value in a commit
 	Type       ProposalType
 	SenderKind SenderKind
-	Sender     uint32 // leaf index of a member, place among the external senders
+	Sender     uint32 // leaf index of a member, index of an external sender
 	// Leaf is the new leaf of an Add or an Update; its Index is set for an Update only.
 	Leaf       *Leaf
 	Removed    *Leaf       // by a Remove

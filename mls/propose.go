@@ -21,7 +21,8 @@ type ProposeOptions struct {
 // proposal, so that our own commit carries it out too; when the delivery service delivers it
 // back, Process returns ErrOwnMessage, which can be ignored. If the delivery service refuses
 // it, continue with next.WithoutProposal. Until it is committed, no member may send application
-// messages. RFC 9420, section 12.1.
+// messages. Errors wrap ErrRemoved, ErrReinitialized, ErrTooLarge, ErrMalformed or the error of
+// the rule that c breaks. RFC 9420, section 12.1.
 func (g *Group) Propose(c Change, o ProposeOptions) (message []byte, next *Group, err error) {
 	if err := g.checkOpen("12.1"); err != nil {
 		return nil, nil, err
@@ -78,16 +79,16 @@ func (g *Group) update(id *Identity) (*wire.Proposal, *ownUpdate, error) {
 	return &wire.Proposal{Type: wire.UpdateProposal, Update: &next}, own, nil
 }
 
-// WithoutProposal returns the group without the pending proposal with that Ref: one that the
-// delivery service refused, so that no other member has it. If other members do have the
-// proposal they may still commit it; their commit is then refused with ErrUnknownProposal. To
-// leave a proposal out of our own commit, use CommitOptions.Skip.
+// WithoutProposal returns the group without the pending proposal with that ProposalRef: one that
+// the delivery service refused, so that no other member has it. If other members have it they
+// may commit it; Process then refuses their commit with ErrUnknownProposal. To leave a proposal
+// out of our own commit, use CommitOptions.Skip.
 func (g *Group) WithoutProposal(ref []byte) *Group {
 	next := g.clone()
 	next.proposals = slices.DeleteFunc(slices.Clone(g.proposals), func(p proposal) bool { return bytes.Equal(p.ref, ref) })
 	return next
 }
 
-// PendingProposals lists the proposals of this epoch, our own and others', that wait for a
-// commit.
+// PendingProposals lists the proposals of this epoch that no commit has carried out yet, our own
+// included.
 func (g *Group) PendingProposals() []ProposalInfo { return infos(g.proposals, g.tree) }

@@ -9,8 +9,8 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// PSKSource returns the external pre-shared key with the given id; an error refuses the message
-// that needs it. RFC 9420, section 8.4.
+// PSKSource returns the external pre-shared key with the given id. An error refuses the message
+// that needs the key; it is wrapped together with ErrUnknownPSK. RFC 9420, section 8.4.
 type PSKSource func(id []byte) ([]byte, error)
 
 // addNonce gives id a fresh nonce, which makes it valid for one use. RFC 9420, section 8.4.
@@ -29,7 +29,7 @@ func checkPSK(id *wire.PreSharedKeyID, usage uint8) error {
 		return broken(ErrInvalidProposal, "12.1.4", "a nonce of %d bytes", len(id.Nonce))
 	}
 	if id.Kind == wire.ResumptionPSK && id.Usage != wire.ApplicationUsage && id.Usage != usage {
-		return broken(ErrInvalidProposal, "12.1.4", "a resumption key for reinitialization or a branch")
+		return broken(ErrInvalidProposal, "12.1.4", "resumption usage %d in an existing group", id.Usage)
 	}
 	return nil
 }
@@ -40,7 +40,7 @@ func (g *Group) pskSecret(ids []wire.PreSharedKeyID) ([]byte, error) {
 	for _, id := range ids {
 		name := string(wire.Marshal(&id))
 		if seen[name] {
-			return nil, broken(ErrInvalidProposal, "12.2", "a pre-shared key is named twice")
+			return nil, broken(ErrInvalidProposal, "12.2", "the same PreSharedKeyID occurs twice")
 		}
 		seen[name] = true
 		if err := checkPSK(&id, g.usage); err != nil {
@@ -59,7 +59,7 @@ func (g *Group) pskSecret(ids []wire.PreSharedKeyID) ([]byte, error) {
 func (g *Group) findPSK(id *wire.PreSharedKeyID) ([]byte, error) {
 	if id.Kind == wire.ExternalPSK {
 		if g.psk == nil {
-			return nil, broken(ErrUnknownPSK, "8.4", "there is no source of external keys")
+			return nil, broken(ErrUnknownPSK, "8.4", "no PSKSource is set")
 		}
 		secret, err := g.psk(id.ID)
 		if err != nil {
@@ -72,5 +72,5 @@ func (g *Group) findPSK(id *wire.PreSharedKeyID) ([]byte, error) {
 			return secret, nil
 		}
 	}
-	return nil, broken(ErrUnknownPSK, "8.6", "resumption of epoch %d", id.Epoch)
+	return nil, broken(ErrUnknownPSK, "8.6", "no resumption key of epoch %d is kept", id.Epoch)
 }

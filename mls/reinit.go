@@ -8,15 +8,16 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Reinitialized describes the successor of the group if the last commit ended it; else it is
-// nil. Any member may then create that group with Successor, and all others Join it with the
-// group as JoinOptions.Resume. RFC 9420, section 11.2.
+// Reinitialized describes the successor of the group if the last commit ended it, else it
+// returns nil. Any member may create that group with Successor; the others Join it with g as
+// JoinOptions.Resume. RFC 9420, section 11.2.
 func (g *Group) Reinitialized() *ReInit { return newReInit(g.reInit) }
 
-// Successor creates the group that continues g after Reinitialized, and adds the owners of the
-// packages, which must be all other members of g. Suite, group id and extensions are those
-// agreed on, whatever o contains. The new group has no other members yet, so the commit can be
-// applied to its Base as soon as its Welcome is stored. RFC 9420, section 11.2.
+// Successor creates the group that continues g after Reinitialized, and adds the owners of
+// packages, MLSMessages with the KeyPackages of all other members of g. Suite, group id and
+// extensions are those of Reinitialized; o.Extensions is ignored. The new group has no other
+// members yet, so the commit can be applied to its Base as soon as its Welcome is saved. Errors
+// wrap those of NewGroup and Commit, or ErrInvalidSuccessor. RFC 9420, section 11.2.
 func (g *Group) Successor(id Identity, packages [][]byte, o GroupOptions) (*PendingCommit, error) {
 	r := g.reInit
 	if r == nil {
@@ -26,9 +27,10 @@ func (g *Group) Successor(id Identity, packages [][]byte, o GroupOptions) (*Pend
 	return found(g, Suite(r.CipherSuite), r.GroupID, wire.ReInitUsage, id, packages, o)
 }
 
-// Branch creates a group of some members of g, with the suite of g, and adds the owners of the
-// packages, which must be members of g. The commit can be applied to its Base as soon as its
-// Welcome is stored. RFC 9420, section 11.3.
+// Branch creates a group of some members of g, with the suite of g, and adds the owners of
+// packages, MLSMessages with KeyPackages of members of g. The commit can be applied to its Base
+// as soon as its Welcome is saved. Errors wrap those of NewGroup and Commit, or
+// ErrInvalidSuccessor. RFC 9420, section 11.3.
 func (g *Group) Branch(groupID []byte, id Identity, packages [][]byte, o GroupOptions) (*PendingCommit, error) {
 	if g.removed {
 		return nil, broken(ErrRemoved, "11.3", "the group can no longer be changed")

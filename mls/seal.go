@@ -14,22 +14,23 @@ const argumentBytesMax = wire.MessageBytesMax / 4
 
 // SealOptions holds the parameters of Seal.
 type SealOptions struct {
-	// Padding is the number of zero bytes that hide the length; they are encrypted with the
-	// message. If it is 0, a policy decides.
+	// Padding is the number of zero bytes to encrypt with the message, which hide its length. If
+	// it is 0, Policy decides.
 	Padding int
-	Policy  PaddingPolicy // instead of the group's
+	Policy  PaddingPolicy // nil: that of the group
 }
 
-// Seal encrypts plaintext to the other members. authenticatedData stays readable and is
-// authenticated. next replaces g; sealing again with g would use a key twice. RFC 9420, section
-// 15.
+// Seal encrypts plaintext to the other members, as a PrivateMessage. authenticatedData is
+// authenticated and stays readable. next replaces g: sealing again with g would use a key twice.
+// Errors wrap ErrProposalsPending, ErrTooLarge (16 MiB for each argument), ErrRemoved or
+// ErrReinitialized. RFC 9420, section 15.
 func (g *Group) Seal(plaintext, authenticatedData []byte, o SealOptions) (message []byte, next *Group, err error) {
 	if err := g.checkOpen("15"); err != nil {
 		return nil, nil, err
 	}
 	switch {
 	case len(g.proposals) > 0:
-		return nil, nil, broken(ErrProposalsPending, "12.4", "%d", len(g.proposals))
+		return nil, nil, broken(ErrProposalsPending, "12.4", "%d proposals", len(g.proposals))
 	case o.Padding < 0 || o.Padding > argumentBytesMax || len(plaintext) > argumentBytesMax || len(authenticatedData) > argumentBytesMax:
 		return nil, nil, fmt.Errorf("%w: application message", ErrTooLarge)
 	}

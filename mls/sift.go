@@ -7,9 +7,8 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// ChangeError reports a part of CommitOptions that keeps a commit from being built, such as a
-// KeyPackage of a client that another entry of the list adds as well. Err names the rule that
-// it breaks.
+// ChangeError reports a part of CommitOptions that prevents a commit, such as a KeyPackage of a
+// client that another entry of the list adds as well. Err names the rule that it breaks.
 type ChangeError struct {
 	Field string // of CommitOptions: "Remove", "Add", "PSK" or "Changes"
 	Index int    // in that field
@@ -22,8 +21,8 @@ func (e *ChangeError) Error() string { return fmt.Sprintf("%s %d: %v", e.Field, 
 // Unwrap returns Err.
 func (e *ChangeError) Unwrap() error { return e.Err }
 
-// ChangeErrors reports all parts of CommitOptions that keep a commit from being built, at least
-// one: without them it can be built. Use errors.As to find it.
+// ChangeErrors reports all parts of CommitOptions, at least one, that prevent a commit; without
+// them it can be built. Use errors.As to find it.
 type ChangeErrors []*ChangeError
 
 // Error returns the message of the first part.
@@ -76,8 +75,8 @@ type badProposal struct {
 	err   error
 }
 
-// leafName identifies a leaf within one sifting. Packages of others may have the keys of honest
-// ones, which must not be judged like them.
+// leafName identifies a leaf within one sifting by all that a hook verifies: a package may copy
+// a key of another one.
 type leafName struct{ encryptionKey, signatureKey, credential string }
 
 func newSifter(g *Group, tries int) *sifter {
@@ -169,8 +168,8 @@ func newOwnChanges(g *Group, o *CommitOptions) *ownChanges {
 	return own
 }
 
-// sift returns as ChangeErrors all changes that keep a commit of them on top of base from being
-// built; nil if there is none.
+// sift returns as ChangeErrors all changes that prevent a commit of them after base; nil if there
+// are none.
 func (own *ownChanges) sift(g *Group, base []proposal) error {
 	s := newSifter(g, -1)
 	s.sift(base, own.list, nil, 0)

@@ -62,13 +62,13 @@ func loadState(kind uint8, data []byte, body wire.Struct) error {
 		return fmt.Errorf("%w: not a state of this kind", ErrCorruptState)
 	}
 	if v := int(data[stateHeadBytes-2])<<8 | int(data[stateHeadBytes-1]); v > stateVersion {
-		return fmt.Errorf("%w: %d instead of %d", ErrNewerState, v, stateVersion)
+		return fmt.Errorf("%w: version %d, at most %d is supported", ErrNewerState, v, stateVersion)
 	} else if v != stateVersion {
 		return fmt.Errorf("%w: version %d", ErrCorruptState, v)
 	}
 	content := data[:len(data)-sha256.Size]
 	if sum := sha256.Sum256(content); !bytes.Equal(sum[:], data[len(content):]) {
-		return fmt.Errorf("%w: checksum", ErrCorruptState)
+		return fmt.Errorf("%w: wrong checksum", ErrCorruptState)
 	}
 	if err := wire.Unmarshal(content[stateHeadBytes:], body); err != nil {
 		return fmt.Errorf("%w: %w", ErrCorruptState, err)
@@ -119,7 +119,7 @@ func codePair(c *wire.Coder, s *suite.Suite, k *tree.KeyPair) {
 	}
 }
 
-// MarshalBinary returns the key with its private part.
+// MarshalBinary returns the private key. See EncryptState. The error wraps ErrUnsupportedSuite.
 func (k SignatureKey) MarshalBinary() ([]byte, error) {
 	s, err := lookup(k.suite)
 	if err != nil {
@@ -157,7 +157,7 @@ func (k *keyPackageState) Code(c *wire.Coder) {
 
 type keyPackageState KeyPackage
 
-// MarshalBinary returns the package with all its private keys.
+// MarshalBinary returns the package with its private keys. See EncryptState.
 func (k *KeyPackage) MarshalBinary() ([]byte, error) {
 	return saveState(stateKeyPackage, (*keyPackageState)(k)), nil
 }
@@ -188,7 +188,7 @@ func (o *LoadOptions) settings() settings {
 	return newSettings(o.Hook, o.PSK, o.Now, o.Padding, o.Limits)
 }
 
-// MarshalBinary returns the whole state of the group, private keys included.
+// MarshalBinary returns the state of the group, private keys included. See EncryptState.
 func (g *Group) MarshalBinary() ([]byte, error) {
 	return saveState(stateGroup, (*groupState)(g)), nil
 }
@@ -412,8 +412,8 @@ func codeSeat(c *wire.Coder, s *seat) {
 	wire.Variant(c, &s.node)
 }
 
-// MarshalBinary returns the commit with the group that it leads to, private keys
-// included; Base is not in it.
+// MarshalBinary returns the commit with the group that it leads to, private keys included and
+// Base excluded. See EncryptState.
 func (p *PendingCommit) MarshalBinary() ([]byte, error) {
 	return saveState(statePendingCommit, (*pendingState)(p)), nil
 }

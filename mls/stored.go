@@ -24,8 +24,8 @@ func (h *holding) add(count, bytes int) {
 	h.bytes += bytes
 }
 
-// holder returns the sender to which a proposal is counted. All senders outside the group share
-// one: an outsider can use any number of names.
+// holder returns the sender to which a proposal is counted. All new members share one: an
+// outsider can use any number of names.
 func (p *proposal) holder() wire.Sender {
 	if p.sender.Type == wire.NewMemberProposalSender {
 		return wire.Sender{Type: wire.NewMemberProposalSender}
@@ -123,9 +123,9 @@ func references(list []proposal) []wire.ProposalOrRef {
 	return out
 }
 
-// checkCommitted verifies the signatures inside the proposals that a commit brings, on all
-// processors. A commit of 32 KiB can hold two hundred, so this check is last: it runs only for
-// a commit that is valid otherwise. Those of proposals by reference were verified on receipt.
+// checkCommitted verifies the signatures inside the proposals that a commit contains by value, on
+// all processors. A commit of 32 KiB can hold two hundred, so this check is last: it runs only
+// for a commit that is valid otherwise. Proposals by reference were verified on receipt.
 func checkCommitted(list []proposal, s *suite.Suite, groupID []byte) error {
 	return suite.Parallel(len(list), func(i int) error {
 		if list[i].ref != nil {

@@ -1,5 +1,6 @@
-// Package framing signs, tags, seals and opens the messages of a group (RFC 9420, section 6).
-// It deals with keys and bytes; package mls decides whether a message may be sent or accepted.
+// Package framing signs, tags, encrypts and decrypts the messages of a group (RFC 9420, section 6).
+// It depends on keys and bytes alone; package mls decides whether a message may be sent or
+// accepted. All functions are safe for concurrent use.
 package framing
 
 import (
@@ -14,21 +15,22 @@ import (
 )
 
 var (
-	// ErrTag is wrapped when a membership tag does not verify.
-	ErrTag = errors.New("invalid membership tag")
-	// ErrOpen is wrapped when a PrivateMessage does not open; it is suite.ErrOpen.
+	// ErrTag reports a membership tag or a confirmation tag that does not verify.
+	ErrTag = errors.New("invalid tag")
+	// ErrOpen reports a PrivateMessage that does not decrypt; it is suite.ErrOpen.
 	ErrOpen = suite.ErrOpen
 )
 
-// Sign fills in a's signature. RFC 9420, section 6.1.
+// Sign sets the signature of a, made with the key private. context is that of the epoch of a; it is
+// not used for external senders and new members that propose. RFC 9420, section 6.1.
 func Sign(s *suite.Suite, private []byte, a *wire.AuthenticatedContent, context *wire.GroupContext) error {
 	signature, err := s.SignWithLabel(private, "FramedContentTBS", a.SignedContent(context))
 	a.Signature = signature
 	return err
 }
 
-// Verify checks a's signature; the error wraps leaf.ErrSignature.
-// RFC 9420, section 6.1.
+// Verify verifies the signature of a with the key public; context is as for Sign. The error wraps
+// leaf.ErrSignature. RFC 9420, section 6.1.
 func Verify(s *suite.Suite, public []byte, a *wire.AuthenticatedContent, context *wire.GroupContext) error {
 	if !s.VerifyWithLabel(public, "FramedContentTBS", a.SignedContent(context), a.Signature) {
 		return fmt.Errorf("%w: message (RFC 9420, section 6.1)", leaf.ErrSignature)
@@ -48,13 +50,13 @@ func Public(s *suite.Suite, membershipKey []byte, a *wire.AuthenticatedContent, 
 // wraps ErrTag. RFC 9420, section 6.2.
 func CheckTag(s *suite.Suite, membershipKey []byte, m *wire.PublicMessage, context *wire.GroupContext) error {
 	if !s.MACEqual(m.MembershipTag, s.MAC(membershipKey, m.Authenticated().TaggedContent(context))) {
-		return fmt.Errorf("%w (RFC 9420, section 6.2)", ErrTag)
+		return fmt.Errorf("%w: membership tag (RFC 9420, section 6.2)", ErrTag)
 	}
 	return nil
 }
 
-// SenderDataKey returns the key of the sender data; it depends on a sample of the message's
-// ciphertext. RFC 9420, section 6.3.2.
+// SenderDataKey returns the key and the nonce of the sender data of a message with ciphertext. RFC
+// 9420, section 6.3.2.
 func SenderDataKey(s *suite.Suite, secret, ciphertext []byte) (key, nonce []byte) {
 	sample := ciphertext[:min(len(ciphertext), suite.HashBytes)]
 	return s.ExpandWithLabel(secret, "key", sample, s.KeyBytes()), s.ExpandWithLabel(secret, "nonce", sample, suite.NonceBytes)
@@ -70,8 +72,8 @@ func guarded(nonce []byte, guard [4]byte) []byte {
 	return out
 }
 
-// Private seals a, sent by leaf sender, with a key of the sender's ratchet and
-// padding zero bytes. RFC 9420, section 6.3.
+// Private returns the PrivateMessage of the leaf sender with the content a and padding zero bytes.
+// key is the next one of the sender's ratchet. RFC 9420, section 6.3.
 func Private(s *suite.Suite, senderDataSecret []byte, key schedule.Key, sender uint32, a *wire.AuthenticatedContent, padding int) (*wire.PrivateMessage, error) {
 	data := wire.SenderData{Leaf: sender, Generation: key.Generation}
 	if _, err := rand.Read(data.ReuseGuard[:]); err != nil {
@@ -88,8 +90,8 @@ func Private(s *suite.Suite, senderDataSecret []byte, key schedule.Key, sender u
 	return m, nil
 }
 
-// OpenSender returns the sender of m and the generation of its key; errors wrap ErrOpen or
-// wire.ErrMalformed. RFC 9420, section 6.3.2.
+// OpenSender decrypts the sender data of m: its sender and the generation of its key. Errors wrap
+// ErrOpen or wire.ErrMalformed. RFC 9420, section 6.3.2.
 func OpenSender(s *suite.Suite, senderDataSecret []byte, m *wire.PrivateMessage) (wire.SenderData, error) {
 	var data wire.SenderData
 	key, nonce := SenderDataKey(s, senderDataSecret, m.Ciphertext)
@@ -100,8 +102,8 @@ func OpenSender(s *suite.Suite, senderDataSecret []byte, m *wire.PrivateMessage)
 	return data, wire.Unmarshal(plaintext, &data)
 }
 
-// Open opens m with the key that its sender data names. It does not verify the signature.
-// Errors wrap ErrOpen or wire.ErrMalformed. RFC 9420, section 6.3.1.
+// Open decrypts m with the key that its sender data selects. The signature is not verified. Errors
+// wrap ErrOpen or wire.ErrMalformed. RFC 9420, section 6.3.1.
 func Open(s *suite.Suite, key schedule.Key, data wire.SenderData, m *wire.PrivateMessage) (*wire.AuthenticatedContent, error) {
 	plaintext, err := s.Open(key.Key, guarded(key.Nonce, data.ReuseGuard), m.ContentAAD(), m.Ciphertext)
 	if err != nil {

@@ -20,14 +20,14 @@ import (
 )
 
 var (
-	// ErrInvalid is wrapped when a KeyPackage breaks a rule of RFC 9420.
+	// ErrInvalid reports a KeyPackage that breaks a rule of RFC 9420.
 	ErrInvalid = errors.New("invalid key package")
-	// ErrLifetime is wrapped when a KeyPackage is not valid now, or for too long.
+	// ErrLifetime reports a KeyPackage that is not valid now, or for too long.
 	ErrLifetime = errors.New("key package lifetime")
 )
 
-// LifetimeMax is the longest total lifetime accepted, which RFC 9420, section
-// 7.2, tells applications to define: a year, and a day for clocks that differ.
+// LifetimeMax is the longest lifetime that Validate accepts: a year, and a day for clocks that
+// differ. Applications must define one by RFC 9420, section 7.2.
 const LifetimeMax = 366 * 24 * time.Hour
 
 // LifetimeUnlimited removes the bound on lifetimes.
@@ -39,18 +39,17 @@ type Info struct {
 	Suite               uint16
 	Identity            []byte // of the basic credential; nil for an X.509 credential
 	NotBefore, NotAfter time.Time
-	LastResort          bool // may be handed out more than once
+	LastResort          bool // may be used more than once
 	SignatureKey        []byte
 	InitKey             []byte
 }
 
-// Validate decodes raw, which must be exactly one MLSMessage with a KeyPackage,
-// and checks it completely at the time now: version, suite, leaf source, both
-// signatures, keys, capabilities, lifetime. Unknown and GREASE values are
-// tolerated where lists allow them. Besides the suites of package suite it knows
-// XWing. The cost is linear in len(raw) plus two signatures. Errors wrap wire.ErrMalformed, suite.ErrUnsupported, suite.ErrKey,
-// leaf.ErrInvalid, leaf.ErrSignature, ErrInvalid or ErrLifetime.
-// RFC 9420, section 10.1.
+// Validate decodes raw, which must be exactly one MLSMessage with a KeyPackage, and verifies all of
+// it at the time now: version, suite, leaf source, both signatures, keys, capabilities, lifetime.
+// Unknown and GREASE values are accepted in the lists of capabilities. The suites are those of
+// package suite and XWing. The cost is linear in len(raw), plus two verifications. Errors wrap
+// wire.ErrMalformed, suite.ErrUnsupported, suite.ErrKey, leaf.ErrInvalid, leaf.ErrSignature,
+// ErrInvalid or ErrLifetime. RFC 9420, section 10.1.
 func Validate(raw []byte, now time.Time) (Info, error) {
 	return ValidateWithin(raw, now, LifetimeMax)
 }
@@ -62,7 +61,7 @@ func ValidateWithin(raw []byte, now time.Time, longest time.Duration) (Info, err
 		return Info{}, err
 	}
 	if m.KeyPackage == nil {
-		return Info{}, invalid("10", "the message is not a key package")
+		return Info{}, invalid("10", "the message is not a KeyPackage")
 	}
 	s, keys, err := directorySuite(m.KeyPackage.CipherSuite)
 	if err != nil {
@@ -91,15 +90,15 @@ func InfoOf(s *suite.Suite, k *wire.KeyPackage) Info {
 	}
 }
 
-// Time converts a lifetime's seconds; values that a time.Time cannot hold become the latest
-// time that can be compared and formatted, in the year 9999.
+// Time converts the seconds since 1970 of a lifetime. Values after the year 9999 become its last
+// second, so that the result can be compared and formatted.
 func Time(seconds uint64) time.Time {
 	const latest = 253402300799 // 9999-12-31T23:59:59Z
 	return time.Unix(int64(min(seconds, latest)), 0).UTC()
 }
 
-// Check verifies everything about k except its lifetime, which matters when a package is
-// published or used, and not when an old commit is read again. RFC 9420, section 10.1.
+// Check verifies all of k except for its lifetime, which applies when a package is published or
+// used, but not when a commit is processed later. RFC 9420, section 10.1.
 func Check(s *suite.Suite, k *wire.KeyPackage) error {
 	if err := CheckForm(s, k); err != nil {
 		return err
@@ -107,7 +106,7 @@ func Check(s *suite.Suite, k *wire.KeyPackage) error {
 	return CheckSignatures(s, k)
 }
 
-// CheckForm does the checks of Check other than the signatures, at a hundredth of the cost.
+// CheckForm does the checks of Check except for the signatures, at a hundredth of the cost.
 func CheckForm(s *suite.Suite, k *wire.KeyPackage) error {
 	return checkForm(s.ID(), s.PublicKeys(), k)
 }
@@ -119,7 +118,7 @@ func checkForm(id suite.ID, keys suite.PublicKeys, k *wire.KeyPackage) error {
 	case k.CipherSuite != id:
 		return invalid("10.1", "cipher suite %d instead of %d", k.CipherSuite, id)
 	case k.Leaf.Source != wire.KeyPackageLeaf:
-		return invalid("10.1", "its leaf was not made for a key package")
+		return invalid("10.1", "leaf node source %d instead of key_package", k.Leaf.Source)
 	case bytes.Equal(keys.Canonical(k.InitKey), keys.Canonical(k.Leaf.EncryptionKey)):
 		return invalid("10.1", "init key and encryption key are the same")
 	}
@@ -162,8 +161,8 @@ func CheckLifetime(n *wire.LeafNode, now time.Time, longest time.Duration) error
 	return CheckDuration(n, longest)
 }
 
-// CheckDuration verifies that the lifetime of n, the leaf of a KeyPackage, is not longer
-// than longest, whenever it begins. RFC 9420, section 7.2.
+// CheckDuration verifies that the lifetime of n, the leaf of a KeyPackage, is not longer than
+// longest. RFC 9420, section 7.2.
 func CheckDuration(n *wire.LeafNode, longest time.Duration) error {
 	if longest < LifetimeUnlimited && n.NotAfter-n.NotBefore > uint64(longest/time.Second) {
 		return fmt.Errorf("%w: longer than %v (RFC 9420, section 7.2)", ErrLifetime, longest)

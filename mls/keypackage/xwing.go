@@ -7,9 +7,9 @@ import (
 	"waxwing.im/waxwing/mls/suite"
 )
 
-// XWing is the number that clients use for MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519. Its
-// hash and its signatures are those of suite 3. Groups of this module do not support it, but a
-// directory can check its packages: that takes the form of the keys, not their use.
+// XWing is the number that clients use for MLS_256_XWING_CHACHA20POLY1305_SHA256_Ed25519. Its hash
+// and its signatures are those of suite 3. Groups of this module do not support it, but Validate
+// does, because it checks only the form of keys.
 const XWing suite.ID = 0x004d
 
 // directorySuite returns the hash and signatures with which packages of a suite are checked,

@@ -13,9 +13,10 @@ import (
 )
 
 var (
-	// ErrInvalid is wrapped when a leaf node breaks a rule of RFC 9420.
+	// ErrInvalid reports a leaf node that breaks a rule of RFC 9420.
 	ErrInvalid = errors.New("invalid leaf node")
-	// ErrSignature is wrapped when a signature does not verify.
+	// ErrSignature reports a signature that does not verify, of a leaf node, a KeyPackage or a
+	// message.
 	ErrSignature = errors.New("invalid signature")
 )
 
@@ -23,10 +24,10 @@ func invalid(section, format string, args ...any) error {
 	return fmt.Errorf("%w: %s (RFC 9420, section %s)", ErrInvalid, fmt.Sprintf(format, args...), section)
 }
 
-// Check verifies everything about n that can be verified without other nodes: the form of its
-// keys, its signature, and that its capabilities cover itself and the suite. For a leaf that
-// did not come from a KeyPackage, groupID and index are its group and place. Errors wrap
-// ErrInvalid, ErrSignature or suite.ErrKey. RFC 9420, section 7.3.
+// Check verifies all of n that does not depend on other nodes: its encryption key, its signature,
+// the order of its lifetime, and that its capabilities cover itself and the suite. groupID and index
+// are those of the leaf; they are not used for one of a KeyPackage. Errors wrap ErrInvalid,
+// ErrSignature or suite.ErrKey. RFC 9420, section 7.3.
 func Check(s *suite.Suite, n *wire.LeafNode, groupID []byte, index uint32) error {
 	if err := CheckForm(s, n); err != nil {
 		return err
@@ -34,7 +35,7 @@ func Check(s *suite.Suite, n *wire.LeafNode, groupID []byte, index uint32) error
 	return CheckSignature(s, n, groupID, index)
 }
 
-// CheckForm does the checks of Check other than the signature, at a hundredth of the cost.
+// CheckForm does the checks of Check except for the signature, at a hundredth of the cost.
 func CheckForm(s *suite.Suite, n *wire.LeafNode) error {
 	if err := s.CheckPublicKey(n.EncryptionKey); err != nil {
 		return err
@@ -42,8 +43,8 @@ func CheckForm(s *suite.Suite, n *wire.LeafNode) error {
 	return CheckContent(s.ID(), n)
 }
 
-// CheckContent does the checks of CheckForm other than the key: everything that can be checked
-// of a leaf of a suite that is known by its number only.
+// CheckContent does the checks of CheckForm except for the key, for suites of which only the
+// number is known.
 func CheckContent(id suite.ID, n *wire.LeafNode) error {
 	if err := checkCapabilities(id, n); err != nil {
 		return err
@@ -54,7 +55,7 @@ func CheckContent(id suite.ID, n *wire.LeafNode) error {
 	return nil
 }
 
-// CheckSignature verifies n's signature, the rest of Check.
+// CheckSignature verifies the signature of n, the rest of Check. The error wraps ErrSignature.
 func CheckSignature(s *suite.Suite, n *wire.LeafNode, groupID []byte, index uint32) error {
 	if !s.VerifyWithLabel(n.SignatureKey, "LeafNodeTBS", n.SignedContent(groupID, index), n.Signature) {
 		return fmt.Errorf("%w: leaf node (RFC 9420, section 7.3)", ErrSignature)
@@ -95,9 +96,9 @@ func set(list []uint16) map[uint16]bool {
 	return m
 }
 
-// Requirement holds the requirements of a group for its members, without repetitions and
-// without types that need not be listed. For honest groups little remains, and a hostile list
-// is refused at the first member, however large the group.
+// Requirement holds the types that the members of a group must support, each once and without
+// default ones. The cost of Check is thus small for the groups of RFC 9420; a hostile list of
+// many types is refused at the first member.
 type Requirement struct {
 	extensions, proposals, credentials []uint16
 }

@@ -12,10 +12,10 @@ import (
 )
 
 var (
-	// ErrUsed is wrapped when the key of a generation is no longer there: it was used, or
-	// dropped because too many others were skipped.
+	// ErrUsed reports a generation with a deleted key: the key was used, or dropped because too
+	// many others were skipped.
 	ErrUsed = errors.New("message key was used before")
-	// ErrTooFarAhead is wrapped when a generation is further ahead than the limit.
+	// ErrTooFarAhead reports a generation that is further ahead than the limit.
 	ErrTooFarAhead = errors.New("message key is too far ahead")
 )
 
@@ -113,7 +113,7 @@ func (r ratchet) take(s *suite.Suite, l limits, generation uint32) (Key, ratchet
 	}
 }
 
-// code visits a ratchet in saved state, and checks the sizes that s demands.
+// code visits a ratchet in saved state, and checks its sizes against those of s.
 func (r *ratchet) code(c *wire.Coder, s *suite.Suite) {
 	c.Bytes(&r.secret)
 	c.U32(&r.next)

@@ -1,8 +1,9 @@
-// Package schedule derives the secrets of MLS epochs (RFC 9420, section 8) and the keys of
-// single messages (section 9).
+// Package schedule implements the key schedule of MLS (RFC 9420, section 8), the transcript hashes
+// (section 8.2), and the secret tree with its ratchets, which derives the keys of messages (section
+// 9). Secrets are suite.HashBytes long.
 //
-// All types are values: functions return new values and do not change their arguments, so an
-// older state of a group stays usable.
+// Functions and methods return new values and do not change their arguments, so that an older state
+// of a group stays usable; the Code methods, which decode saved state, are the exception.
 package schedule
 
 import (
@@ -25,7 +26,7 @@ type Epoch struct {
 	Init          []byte // input of the next epoch
 }
 
-// Code visits the secrets that saved state must keep; Encryption is not among them.
+// Code visits the secrets in saved state: all except Encryption.
 func (e *Epoch) Code(c *wire.Coder) {
 	for _, secret := range []*[]byte{&e.SenderData, &e.Exporter, &e.External, &e.Confirmation, &e.Membership, &e.Resumption, &e.Authenticator, &e.Init} {
 		c.Bytes(secret)
@@ -80,24 +81,23 @@ func WelcomeKey(s *suite.Suite, welcome []byte) (key, nonce []byte) {
 	return s.ExpandWithLabel(welcome, "key", nil, s.KeyBytes()), s.ExpandWithLabel(welcome, "nonce", nil, suite.NonceBytes)
 }
 
-// Export derives a secret of length bytes for the application, at most
-// suite.ExpandBytesMax. RFC 9420, section 8.5.
+// Export derives a secret of length bytes, at most suite.ExpandBytesMax, for the application. RFC
+// 9420, section 8.5.
 func (e *Epoch) Export(s *suite.Suite, label string, context []byte, length int) ([]byte, error) {
 	if length < 0 || length > suite.ExpandBytesMax {
-		return nil, fmt.Errorf("export %d bytes: more than %d (RFC 9420, section 8.5)", length, suite.ExpandBytesMax)
+		return nil, fmt.Errorf("an export of %d bytes, the limits are 0 and %d (RFC 9420, section 8.5)", length, suite.ExpandBytesMax)
 	}
 	return s.ExpandWithLabel(s.DeriveSecret(e.Exporter, label), "exported", s.Hash(context), length), nil
 }
 
-// ExternalPub returns the public key with which clients join by external commit. RFC 9420,
-// section 8.3.
+// ExternalPub returns the public key of the external_pub extension. RFC 9420, section 8.3.
 func (e *Epoch) ExternalPub(s *suite.Suite) ([]byte, error) {
 	_, public, err := s.DeriveKeyPair(e.External)
 	return public, err
 }
 
-// OpenExternalInit returns the init secret of the epoch that an external commit opens. Errors
-// wrap suite.ErrOpen. RFC 9420, section 8.3.
+// OpenExternalInit returns the init secret for the epoch after an external commit with kemOutput.
+// Errors wrap suite.ErrOpen. RFC 9420, section 8.3.
 func (e *Epoch) OpenExternalInit(s *suite.Suite, kemOutput []byte) ([]byte, error) {
 	private, _, err := s.DeriveKeyPair(e.External)
 	if err != nil {
@@ -111,7 +111,7 @@ func (e *Epoch) OpenExternalInit(s *suite.Suite, kemOutput []byte) ([]byte, erro
 // RFC 9420, section 8.4.
 func NoPSK() []byte { return make([]byte, suite.HashBytes) }
 
-// PSK is a pre-shared key and its name.
+// PSK is a pre-shared key and its id.
 type PSK struct {
 	ID     wire.PreSharedKeyID
 	Secret []byte
@@ -145,7 +145,8 @@ func InterimTranscript(s *suite.Suite, confirmed, confirmationTag []byte) []byte
 	return s.Hash(confirmed, wire.Marshal(wire.Func(func(c *wire.Coder) { c.Bytes(&confirmationTag) })))
 }
 
-// ConfirmationTag returns the tag that proves knowledge of the epoch. RFC 9420, section 6.1.
+// ConfirmationTag returns the confirmation tag of the epoch with a confirmed transcript hash. RFC
+// 9420, section 6.1.
 func (e *Epoch) ConfirmationTag(s *suite.Suite, confirmed []byte) []byte {
 	return s.MAC(e.Confirmation, confirmed)
 }

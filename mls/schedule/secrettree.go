@@ -8,9 +8,9 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// SecretTree holds the two ratchets of each member of an epoch. It is a value: Next and Take
-// return a new tree that shares all but the path they walked, and that no longer has any secret
-// from which the key could be derived again. RFC 9420, section 9.
+// SecretTree holds the two ratchets of each member of an epoch. It is a value: Next and Take return
+// a new tree, which shares all but one path of nodes, and which has no secret from which the key
+// could be derived again. RFC 9420, section 9.
 type SecretTree struct {
 	suite *suite.Suite
 	size  uint32 // leaves, a power of two
@@ -41,13 +41,14 @@ func (t SecretTree) Limited(jump, skipped int) SecretTree {
 	return t
 }
 
-// Next returns the next key of a member's ratchet, to send with.
+// Next returns the next key of a member's ratchet, for sending. Errors wrap ErrUsed (there is no
+// such leaf) or ErrTooFarAhead (the ratchet is exhausted).
 func (t SecretTree) Next(leaf uint32, kind Kind) (Key, SecretTree, error) {
 	return t.use(leaf, kind, func(r ratchet) (Key, ratchet, error) { return r.step(t.suite) })
 }
 
-// Take returns the key of one generation, to receive with. Errors wrap ErrUsed or
-// ErrTooFarAhead. It costs as many derivations as it skips generations.
+// Take returns the key of one generation of a member's ratchet, for receiving. Its cost is linear in
+// the generations that it skips. Errors wrap ErrUsed or ErrTooFarAhead.
 func (t SecretTree) Take(leaf uint32, kind Kind, generation uint32) (Key, SecretTree, error) {
 	return t.use(leaf, kind, func(r ratchet) (Key, ratchet, error) { return r.take(t.suite, t.limits, generation) })
 }

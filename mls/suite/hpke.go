@@ -16,7 +16,7 @@ func (s *Suite) GenerateKeyPair() (private, public []byte, err error) {
 	return keyPair(k)
 }
 
-// DeriveKeyPair returns the HPKE key pair that belongs to secret. RFC 9420, section 7.4.
+// DeriveKeyPair returns the HPKE key pair that secret determines. RFC 9420, section 7.4.
 func (s *Suite) DeriveKeyPair(secret []byte) (private, public []byte, err error) {
 	k, err := s.kem.DeriveKeyPair(secret)
 	if err != nil {
@@ -39,18 +39,17 @@ func (s *Suite) PublicKey(private []byte) ([]byte, error) {
 	return k.PublicKey().Bytes(), nil
 }
 
-// CheckPublicKey reports an error if public is not an HPKE key that secrets can be sealed to;
-// the error wraps ErrKey. See PublicKeys.Check.
+// CheckPublicKey verifies that secrets can be encrypted to public, an HPKE key; the error wraps
+// ErrKey. See PublicKeys.Check.
 func (s *Suite) CheckPublicKey(public []byte) error { return s.PublicKeys().Check(public) }
 
-// EncryptWithLabel seals plaintext to the owner of public. The error wraps ErrKey.
-// RFC 9420, section 5.1.3.
+// EncryptWithLabel encrypts plaintext to public. The error wraps ErrKey. RFC 9420, section 5.1.3.
 func (s *Suite) EncryptWithLabel(public []byte, label string, context, plaintext []byte) (wire.HPKECiphertext, error) {
 	return s.NewSealer(label, context).Seal(public, plaintext)
 }
 
-// DecryptWithLabel opens what EncryptWithLabel made; the error wraps ErrKey or
-// ErrOpen. RFC 9420, section 5.1.3.
+// DecryptWithLabel decrypts the output of EncryptWithLabel or of a Sealer. The error wraps ErrKey
+// or ErrOpen. RFC 9420, section 5.1.3.
 func (s *Suite) DecryptWithLabel(private []byte, label string, context []byte, sealed wire.HPKECiphertext) ([]byte, error) {
 	k, err := s.kem.NewPrivateKey(private)
 	if err != nil {
@@ -67,11 +66,11 @@ func (s *Suite) DecryptWithLabel(private []byte, label string, context []byte, s
 	return plaintext, nil
 }
 
-// externalInitLabel is the label that both sides of an external initialization export with.
+// externalInitLabel is the exporter label of an external initialization.
 const externalInitLabel = "MLS 1.0 external init secret"
 
-// ExternalInit makes an init secret for the owner of public, and the KEM output from which that
-// owner derives it. The error wraps ErrKey. RFC 9420, section 8.3.
+// ExternalInit returns a new init secret, and the KEM output from which the owner of public
+// derives it. The error wraps ErrKey. RFC 9420, section 8.3.
 func (s *Suite) ExternalInit(public []byte) (kemOutput, secret []byte, err error) {
 	k, err := s.kem.NewPublicKey(public)
 	if err != nil {

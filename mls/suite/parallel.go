@@ -10,10 +10,9 @@ import (
 // public-key operation takes tens of microseconds, starting a goroutine takes less.
 const parallelMin = 4
 
-// Parallel calls f(0) to f(n-1), which must be independent of each other and
-// expensive (public-key operations), on all processors. It returns when all calls
-// have returned, with the error of the lowest index; after an error the calls
-// with higher indices may be left out.
+// Parallel calls f(0) to f(n-1) on all processors; the calls must be independent of each other and
+// expensive (public-key operations). It returns when all calls have returned, with the error of
+// the lowest index; after an error the calls with higher indices may be left out.
 func Parallel(n int, f func(int) error) error {
 	workers := min(runtime.GOMAXPROCS(0), n)
 	if n < parallelMin || workers < 2 {

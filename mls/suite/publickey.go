@@ -17,7 +17,7 @@ const (
 // x25519Bytes is the size of an X25519 public key.
 const x25519Bytes = 32
 
-// PublicKeys checks and compares public keys of a KEM that come from others.
+// PublicKeys checks and compares public keys of a KEM, those in messages of others above all.
 type PublicKeys struct{ kem hpke.KEM }
 
 // PublicKeysOf returns the checks for keys of kem.
@@ -26,10 +26,10 @@ func PublicKeysOf(kem hpke.KEM) PublicKeys { return PublicKeys{kem} }
 // PublicKeys returns the checks for HPKE keys of the suite.
 func (s *Suite) PublicKeys() PublicKeys { return PublicKeys{s.kem} }
 
-// Check reports an error if secrets cannot be sealed to public; the error wraps ErrKey. Points
-// that are not on the curve are refused, and X25519 keys of low order: a secret shared with one
-// of those is zero, which RFC 9180 (section 7.1.4) demands to refuse, so no commit could be
-// made in a tree that holds one. RFC 9420, section 5.1.1 (P-256 keys are uncompressed points).
+// Check verifies that secrets can be encrypted to public; the error wraps ErrKey. It refuses points
+// that are not on the curve, and X25519 keys of low order: a secret shared with one of those is
+// zero, which RFC 9180, section 7.1.4, requires to refuse, so no commit could be made in a tree
+// with such a key. P-256 keys are uncompressed points. RFC 9420, section 5.1.1.
 func (p PublicKeys) Check(public []byte) error {
 	if _, err := p.kem.NewPublicKey(public); err != nil {
 		return fmt.Errorf("%w: public HPKE key (RFC 9420, section 5.1.1)", ErrKey)
@@ -40,9 +40,9 @@ func (p PublicKeys) Check(public []byte) error {
 	return nil
 }
 
-// Canonical returns the encoding by which keys are compared. RFC 7748, section 5,
-// demands that X25519 takes several encodings of one key: with bit 255 set, and
-// of numbers above the field's prime. The result may share memory with public.
+// Canonical returns the encoding by which keys are compared. By RFC 7748, section 5, X25519 accepts
+// several encodings of one key: with bit 255 set, and of numbers above the prime of the field. The
+// result may share memory with public.
 func (p PublicKeys) Canonical(public []byte) []byte {
 	x := p.x25519(public)
 	if x == nil {

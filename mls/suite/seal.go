@@ -16,9 +16,8 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Sealer encrypts to many keys under one label and context (RFC 9420, section 5.1.3).
-// The context of a Welcome holds the ratchet tree: it is hashed once, whatever the
-// number of keys. A Sealer is safe for concurrent use.
+// Sealer encrypts to many keys with one label and one context. It hashes the context once: that
+// of a Welcome contains the ratchet tree. It is safe for concurrent use. RFC 9420, section 5.1.3.
 type Sealer struct {
 	suite   *Suite
 	info    []byte // only if curve is nil

@@ -11,8 +11,8 @@ import (
 	"fmt"
 )
 
-// SignatureScheme is a way to sign; keys and signatures are in the form of RFC 9420,
-// section 5.1.2. Its methods are safe for concurrent use.
+// SignatureScheme is a signature scheme; keys and signatures are encoded as in RFC 9420, section
+// 5.1.2. Its methods are safe for concurrent use.
 type SignatureScheme interface {
 	// Generate returns a random private key.
 	Generate() (private []byte, err error)
@@ -27,20 +27,19 @@ type SignatureScheme interface {
 // GenerateSignatureKey returns a random private signature key.
 func (s *Suite) GenerateSignatureKey() ([]byte, error) { return s.signature.Generate() }
 
-// SignaturePublicKey returns the public key of private; the error wraps ErrKey. Only keys that
-// it accepts may sign.
+// SignaturePublicKey returns the public key of private; the error wraps ErrKey. Sign only with keys
+// that it accepts.
 func (s *Suite) SignaturePublicKey(private []byte) ([]byte, error) {
 	return s.signature.Public(private)
 }
 
-// SignWithLabel signs content under label; the error wraps ErrKey.
-// RFC 9420, section 5.1.2.
+// SignWithLabel signs content with label; the error wraps ErrKey. RFC 9420, section 5.1.2.
 func (s *Suite) SignWithLabel(private []byte, label string, content []byte) ([]byte, error) {
 	return s.signature.Sign(private, withLabel(label, content))
 }
 
-// VerifyWithLabel reports whether signature is a signature by the owner of public over content
-// under label. RFC 9420, section 5.1.2.
+// VerifyWithLabel reports whether signature is a signature of the owner of public over content
+// with label. RFC 9420, section 5.1.2.
 func (s *Suite) VerifyWithLabel(public []byte, label string, content, signature []byte) bool {
 	return s.signature.Verify(public, withLabel(label, content), signature)
 }
@@ -67,8 +66,8 @@ func (ed25519Scheme) key(private []byte) (ed25519.PrivateKey, error) {
 	return nil, fmt.Errorf("%w: private Ed25519 key of %d bytes", ErrKey, len(private))
 }
 
-// Public also verifies that the longer form has the right public key: signatures
-// made with another one would give the private key away.
+// Public also verifies that the longer form has the right public key: signatures made with another
+// one would reveal the private key.
 func (e ed25519Scheme) Public(private []byte) ([]byte, error) {
 	k, err := e.key(private)
 	if err != nil {

@@ -1,8 +1,10 @@
-// Package suite implements the cipher suites of MLS and the labelled primitives that RFC 9420
-// builds from them (section 5): everything in MLS that uses a key goes through one of these
-// functions, and each adds a label, so that no output can be mistaken for another.
+// Package suite implements the cipher suites of MLS and the labelled primitives of RFC 9420,
+// section 5. Every operation of MLS with a key uses one of these functions; those that derive,
+// sign or encrypt to a public key add a label, so that their outputs cannot be confused.
 //
-// The primitives are the standard library's: HPKE, HKDF, AES-GCM, Ed25519, ECDSA.
+// The primitives are those of the standard library: HPKE, HKDF, AES-GCM, Ed25519, ECDSA; and
+// ChaCha20-Poly1305 of golang.org/x/crypto. Sizes are in bytes. All functions and methods are
+// safe for concurrent use; slices that they return belong to the caller.
 package suite
 
 import (
@@ -29,11 +31,11 @@ const (
 )
 
 var (
-	// ErrUnsupported is wrapped when a suite number is not known.
+	// ErrUnsupported reports a suite that is neither of this package nor registered.
 	ErrUnsupported = errors.New("unsupported cipher suite")
-	// ErrKey is wrapped when bytes are not a key of the suite.
+	// ErrKey reports bytes that are not a valid key of the suite.
 	ErrKey = errors.New("not a key of the cipher suite")
-	// ErrOpen is wrapped when a ciphertext does not open.
+	// ErrOpen reports a ciphertext that does not decrypt.
 	ErrOpen = errors.New("ciphertext does not open")
 )
 
@@ -75,7 +77,7 @@ func (s *Suite) AppendHash(b, data []byte) []byte {
 	return append(b, sum[:]...)
 }
 
-// MAC authenticates data with key. RFC 9420, section 5.2.
+// MAC returns the HMAC of data with key. RFC 9420, section 5.2.
 func (s *Suite) MAC(key, data []byte) []byte {
 	if len(key) > sha256.BlockSize {
 		m := hmac.New(sha256.New, key)
@@ -108,7 +110,7 @@ func mac(key, data []byte) [HashBytes]byte {
 // macShort is the size of data, in bytes, up to which mac does not allocate.
 const macShort = 192
 
-// MACEqual compares two MACs in constant time.
+// MACEqual reports whether two MACs are equal, in constant time.
 func (s *Suite) MACEqual(a, b []byte) bool { return hmac.Equal(a, b) }
 
 // Extract implements KDF.Extract of RFC 5869.
@@ -147,8 +149,8 @@ func withLabel(label string, content []byte) []byte {
 	return appendLabelled(make([]byte, 0, len(labelPrefix)+len(label)+len(content)+8), label, content)
 }
 
-// ExpandWithLabel derives length bytes, at most 255 hashes, from secret.
-// RFC 9420, section 8.
+// ExpandWithLabel derives length bytes from secret. It panics if length is more than
+// ExpandBytesMax. RFC 9420, section 8.
 func (s *Suite) ExpandWithLabel(secret []byte, label string, context []byte, length int) []byte {
 	var room [macShort]byte // large enough for most expansions
 	info := appendLabelled(binary.BigEndian.AppendUint16(room[:0], uint16(length)), label, context)
@@ -159,7 +161,7 @@ func (s *Suite) ExpandWithLabel(secret []byte, label string, context []byte, len
 	}
 	out, err := hkdf.Expand(sha256.New, secret, string(info), length)
 	if err != nil {
-		panic("suite: " + err.Error()) // a length that callers may not ask for
+		panic("suite: " + err.Error()) // length is too large
 	}
 	return out
 }
@@ -179,7 +181,7 @@ func (s *Suite) DeriveTreeSecret(secret []byte, label string, generation uint32,
 	return s.ExpandWithLabel(secret, label, context[:], length)
 }
 
-// RefHash returns the hash that names a value; label is the full label. RFC 9420, section 5.2.
+// RefHash returns the hash that identifies a value; label is the full label. RFC 9420, section 5.2.
 func (s *Suite) RefHash(label string, value []byte) []byte {
 	return s.Hash(wire.Marshal(&labelled{label: []byte(label), content: value}))
 }
@@ -195,7 +197,8 @@ func (s *Suite) ProposalRef(content []byte) []byte {
 	return s.RefHash("MLS 1.0 Proposal Reference", content)
 }
 
-// Seal encrypts with the suite's AEAD. key and nonce have the suite's sizes.
+// Seal encrypts with the suite's AEAD. key and nonce have the suite's sizes; it panics if they do
+// not. RFC 9420, section 5.1.
 func (s *Suite) Seal(key, nonce, aad, plaintext []byte) []byte {
 	a, err := s.newAEAD(key)
 	if err != nil {
@@ -204,7 +207,7 @@ func (s *Suite) Seal(key, nonce, aad, plaintext []byte) []byte {
 	return a.Seal(nil, nonce, plaintext, aad)
 }
 
-// Open decrypts the output of Seal. The error wraps ErrOpen.
+// Open decrypts the output of Seal. The error wraps ErrOpen. key and nonce are those of Seal.
 func (s *Suite) Open(key, nonce, aad, ciphertext []byte) ([]byte, error) {
 	a, err := s.newAEAD(key)
 	if err != nil {

@@ -41,7 +41,7 @@ func newAESGCM(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// Lookup returns the suite with the number id.
+// Lookup returns the suite with the number id. The error wraps ErrUnsupported.
 func Lookup(id ID) (*Suite, error) {
 	mu.RLock()
 	defer mu.RUnlock()
@@ -58,8 +58,8 @@ func IDs() []ID {
 	return slices.Clone(order)
 }
 
-// Config describes a suite that this package does not implement. Its hash and KDF are those of
-// SHA-256: all secrets are HashBytes long.
+// Config describes a suite that this package does not implement. Its hash is SHA-256 and its KDF
+// HKDF with SHA-256: all secrets are HashBytes long.
 type Config struct {
 	ID        ID // 0xf000 to 0xffff are for private use
 	KEM       hpke.KEM
@@ -69,9 +69,9 @@ type Config struct {
 	Signature SignatureScheme
 }
 
-// Register adds a suite, which from then on works everywhere and is listed in the capabilities
-// of new leaves. Call it when the program starts: groups of an unknown suite do not load. RFC
-// 9420, section 13.1.
+// Register adds a suite, which is then available in all packages of mls and listed in the
+// capabilities of new leaves. Call it when the program starts: groups of a suite that is not
+// registered do not load. RFC 9420, section 13.1.
 func Register(c Config) error {
 	if c.KEM == nil || c.HPKEAEAD == nil || c.NewAEAD == nil || c.Signature == nil {
 		return errors.New("register a cipher suite: a part is missing")

@@ -191,8 +191,8 @@ func (t *Tree) parentHash(p *wire.ParentNode, sibling uint32) []byte {
 	})))
 }
 
-// checkParentHashes verifies that every inner node was made by a member below it.
-// RFC 9420, section 7.9.2.
+// checkParentHashes verifies that every parent node was set by a member below it. RFC 9420, section
+// 7.9.2.
 func (t *Tree) checkParentHashes() error {
 	for x := uint32(1); x < uint32(len(t.nodes)); x += 2 {
 		if t.nodes[x] == nil {

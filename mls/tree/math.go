@@ -2,8 +2,8 @@ package tree
 
 import "math/bits"
 
-// The tree is a perfect binary tree in one array: leaf i is node 2i, inner nodes
-// stand between their subtrees. RFC 9420, appendix C.
+// The tree is a perfect binary tree in one array: leaf i is node 2i, and the index of a parent node
+// is between those of its subtrees. RFC 9420, appendix C.
 
 // level returns the height of node x above the leaves.
 func level(x uint32) int { return bits.TrailingZeros32(^x) }

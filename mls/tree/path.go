@@ -12,16 +12,16 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// KeyPair is an HPKE key pair that a member knows.
+// KeyPair is the HPKE key pair of a node.
 type KeyPair struct {
 	Private, Public []byte
 }
 
-// Keys holds the private keys that a member knows, by node: its leaf and some nodes above. A
-// value is never changed once it is shared.
+// Keys holds the private keys of one member, by node: its leaf and some nodes above it. The methods
+// return new values.
 type Keys map[uint32]KeyPair
 
-// Prune returns the keys that are still those of their nodes in t.
+// Prune returns the keys without those that t has replaced or blanked.
 func (k Keys) Prune(t *Tree) Keys {
 	kept := maps.Clone(k)
 	maps.DeleteFunc(kept, func(x uint32, pair KeyPair) bool { return !bytes.Equal(pair.Public, t.Key(x)) })
@@ -40,7 +40,7 @@ type step struct {
 	node, copath uint32
 }
 
-// filteredPath lists the nodes above leaf i that also have other members below them. RFC 9420,
+// filteredPath lists the nodes above leaf i with other members below the copath child. RFC 9420,
 // section 4.1.2.
 func (t *Tree) filteredPath(i uint32) []step {
 	var path []step
@@ -52,8 +52,8 @@ func (t *Tree) filteredPath(i uint32) []step {
 	return path
 }
 
-// Path is a new secret that one member sends to the others: the nodes it changes, and the
-// secrets behind them. RFC 9420, section 7.5.
+// Path holds the path secrets of a commit of ours and the nodes that they set. RFC 9420, section
+// 7.4.
 type Path struct {
 	Leaf         *wire.LeafNode
 	CommitSecret []byte
@@ -114,9 +114,9 @@ func (t *Tree) setPath(i uint32, steps []step, keys [][]byte) []byte {
 	return above
 }
 
-// Seal encrypts the path's secrets to all members below it except the leaves in added, which
-// get theirs in a Welcome. context is the encoded GroupContext of the next epoch. RFC 9420,
-// section 7.6.
+// Seal encrypts the path secrets to all other members except the leaves in added, which get theirs
+// in a Welcome. context is the encoded GroupContext of the next epoch. The error is a KeyError if
+// nothing can be encrypted to a key. RFC 9420, section 7.6.
 func (p *Path) Seal(context []byte, added map[uint32]bool) (*wire.UpdatePath, error) {
 	update := &wire.UpdatePath{Leaf: *p.Leaf, Nodes: make([]wire.UpdatePathNode, len(p.steps))}
 	var seals []seal
@@ -144,7 +144,7 @@ type seal struct {
 	to     *wire.HPKECiphertext
 }
 
-// KeyError reports the node of a tree that has an unusable public key.
+// KeyError reports the node of a tree with an unusable public key.
 type KeyError struct {
 	Node uint32
 	Err  error // wraps suite.ErrKey
@@ -164,7 +164,7 @@ func (e *KeyError) Error() string {
 // Unwrap returns Err.
 func (e *KeyError) Unwrap() error { return e.Err }
 
-// Forget overwrites the secrets of the path; its keys stay.
+// Forget overwrites the secrets of the path, but not its keys.
 func (p *Path) Forget() {
 	for _, secret := range p.secrets {
 		clear(secret)
@@ -188,8 +188,8 @@ func (t *Tree) receivers(x uint32, added map[uint32]bool) []uint32 {
 	return slices.DeleteFunc(t.Resolution(x), func(y uint32) bool { return isLeaf(y) && added[y/2] })
 }
 
-// Merge sets the public part of another member's path in t, and verifies the parent hashes. The
-// leaf must have been checked. RFC 9420, section 7.5.
+// Merge sets the public keys of another member's path in t, and verifies that they are new, and the
+// parent hash of the leaf. The caller verifies the leaf before. RFC 9420, sections 7.5 and 12.4.2.
 func (t *Tree) Merge(sender uint32, update *wire.UpdatePath) error {
 	steps := t.filteredPath(sender)
 	if len(update.Nodes) != len(steps) {
@@ -221,7 +221,7 @@ func (t *Tree) checkFresh(update *wire.UpdatePath) error {
 	}
 	for x := range t.nodes {
 		if key := t.Key(uint32(x)); key != nil && fresh[string(keys.Canonical(key))] {
-			return invalid("12.4.2", "the path brings the key of node %d again", x)
+			return invalid("12.4.2", "the path contains the old key of node %d", x)
 		}
 	}
 	return nil
@@ -234,7 +234,7 @@ func (t *Tree) Open(own, sender uint32, update *wire.UpdatePath, context []byte,
 	steps := t.filteredPath(sender)
 	at := slices.IndexFunc(steps, func(s step) bool { return isUnder(own, s.copath) })
 	if at < 0 {
-		return nil, nil, invalid("7.6", "the path does not reach us")
+		return nil, nil, invalid("7.6", "our leaf %d is below no node of the path", own)
 	}
 	if len(update.Nodes) != len(steps) {
 		return nil, nil, invalid("7.5", "the path has %d nodes instead of %d", len(update.Nodes), len(steps))
@@ -283,8 +283,8 @@ func (t *Tree) climb(steps []step, secret []byte, keys Keys) ([]byte, Keys, erro
 	return secret, keys, nil
 }
 
-// Learn returns keys together with those that a new member own derives from the secret in its
-// Welcome, sent by sender. RFC 9420, section 12.4.3.1.
+// Learn returns keys together with those that the new member own derives from the path secret in
+// its Welcome; sender is the committer. It overwrites secret. RFC 9420, section 12.4.3.1.
 func (t *Tree) Learn(own, sender uint32, secret []byte, keys Keys) (Keys, error) {
 	var steps []step
 	for _, x := range t.DirectPath(own) {
@@ -296,7 +296,7 @@ func (t *Tree) Learn(own, sender uint32, secret []byte, keys Keys) (Keys, error)
 	return keys, err
 }
 
-// nodeKey returns the key pair that belongs to a path secret. RFC 9420, section 7.4.
+// nodeKey returns the key pair of a node with a path secret. RFC 9420, section 7.4.
 func nodeKey(s *suite.Suite, secret []byte) (KeyPair, error) {
 	private, public, err := s.DeriveKeyPair(s.DeriveSecret(secret, "node"))
 	return KeyPair{private, public}, err

@@ -1,9 +1,13 @@
 // Package tree implements the ratchet tree of MLS: the members of a group, their keys, and the
 // distribution of a new secret from one member to the others (RFC 9420, section 7).
 //
-// A *Tree that is shared is never changed. To change one, take a Clone, which shares all nodes
-// and costs a slice of pointers, and change that: nodes are replaced, never modified. Tree
-// hashes are remembered per node, so a change costs the path to the root.
+// Members are identified by the index of their leaf, nodes by their index in the array of RFC
+// 9420, appendix C: leaf i is node 2i.
+//
+// To change a tree that others use, change a Clone of it, which shares all nodes and costs a
+// slice of pointers: nodes are replaced, never modified. Tree hashes are cached per node, so a
+// change costs the path to the root. Errors about the input wrap ErrInvalid, leaf.ErrInvalid,
+// leaf.ErrSignature, suite.ErrKey or suite.ErrOpen.
 package tree
 
 import (
@@ -16,15 +20,15 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// ErrInvalid is wrapped when a tree, or a change to one, breaks RFC 9420.
+// ErrInvalid reports a tree, or a change to one, that breaks a rule of RFC 9420.
 var ErrInvalid = errors.New("invalid ratchet tree")
 
 func invalid(section, format string, args ...any) error {
 	return fmt.Errorf("%w: %s (RFC 9420, section %s)", ErrInvalid, fmt.Sprintf(format, args...), section)
 }
 
-// Tree is a ratchet tree with 2^d leaves, some of them blank. Reading methods may
-// be called concurrently after Hash has been called once.
+// Tree is a ratchet tree with 2^d leaves, some of them blank. After one call of Hash the reading
+// methods are safe for concurrent use.
 type Tree struct {
 	suite  *suite.Suite
 	nodes  []*wire.Node // nil where blank
@@ -36,11 +40,11 @@ func New(s *suite.Suite, leaf *wire.LeafNode) *Tree {
 	return &Tree{suite: s, nodes: []*wire.Node{{Leaf: leaf}}, hashes: make([][]byte, 1)}
 }
 
-// Decode builds a tree from its wire form, and checks the form; Validate checks the rules of
-// section 7.3. The nodes are shared with list.
+// Decode builds a tree from its wire form, the nodes of which it shares, and verifies the
+// unmerged leaves; Validate verifies the rest. RFC 9420, section 12.4.3.3.
 func Decode(s *suite.Suite, list wire.RatchetTree) (*Tree, error) {
 	if len(list) == 0 {
-		return nil, invalid("12.4.3.3", "it is empty")
+		return nil, invalid("12.4.3.3", "the tree is empty")
 	}
 	n := uint32(1)
 	for Width(n) < uint32(len(list)) {
@@ -111,7 +115,7 @@ func (t *Tree) Leaves() iter.Seq2[uint32, *wire.LeafNode] {
 	}
 }
 
-// Key returns the public encryption key of node x, nil if x is blank or outside.
+// Key returns the public encryption key of node x, nil if x is blank or outside the tree.
 func (t *Tree) Key(x uint32) []byte {
 	if x >= uint32(len(t.nodes)) || t.nodes[x] == nil {
 		return nil
@@ -132,7 +136,8 @@ func (t *Tree) DirectPath(i uint32) []uint32 {
 	return path
 }
 
-// Resolution lists the nodes that together cover all members below x. RFC 9420, section 4.1.1.
+// Resolution lists the nodes with keys that together reach all members below x. RFC 9420, section
+// 4.1.1.
 func (t *Tree) Resolution(x uint32) []uint32 { return t.appendResolution(nil, x) }
 
 func (t *Tree) appendResolution(list []uint32, x uint32) []uint32 {
@@ -165,8 +170,8 @@ func (t *Tree) set(x uint32, n *wire.Node) {
 	}
 }
 
-// Vacancy returns the leftmost blank leaf; the tree grows if there is none. A joiner by
-// external commit takes it with Replace or Merge. RFC 9420, section 12.4.3.2.
+// Vacancy returns the index of the leftmost blank leaf; the tree grows if there is none. A joiner
+// by external commit gets that leaf, with Replace or Merge. RFC 9420, section 12.4.3.2.
 func (t *Tree) Vacancy() uint32 {
 	i := uint32(0)
 	for i < t.Size() && t.Leaf(i) != nil {
@@ -180,8 +185,8 @@ func (t *Tree) Vacancy() uint32 {
 	return i
 }
 
-// Add puts leaf at the leftmost blank place, growing the tree if there is none,
-// and returns its index. RFC 9420, section 7.7.
+// Add sets leaf at the leftmost blank leaf, growing the tree if there is none, and returns its
+// index. RFC 9420, section 7.7.
 func (t *Tree) Add(leaf *wire.LeafNode) uint32 {
 	i := t.Vacancy()
 	for _, x := range t.DirectPath(i) {
@@ -197,7 +202,7 @@ func (t *Tree) Add(leaf *wire.LeafNode) uint32 {
 	return i
 }
 
-// Update replaces leaf i and blanks everything above it. RFC 9420, section 12.1.2.
+// Update replaces leaf i and blanks the nodes above it. RFC 9420, section 12.1.2.
 func (t *Tree) Update(i uint32, leaf *wire.LeafNode) {
 	for _, x := range t.DirectPath(i) {
 		t.nodes[x] = nil
@@ -205,8 +210,8 @@ func (t *Tree) Update(i uint32, leaf *wire.LeafNode) {
 	t.set(leafNode(i), &wire.Node{Leaf: leaf})
 }
 
-// Remove blanks leaf i and everything above it, and halves the tree while its
-// right half is empty. RFC 9420, section 12.1.3.
+// Remove blanks leaf i and the nodes above it, and halves the tree while its right half is empty.
+// RFC 9420, section 12.1.3.
 func (t *Tree) Remove(i uint32) {
 	for _, x := range t.DirectPath(i) {
 		t.nodes[x] = nil

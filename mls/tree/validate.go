@@ -9,9 +9,9 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Validate verifies a tree that came from another client: every leaf, every parent hash, every
-// unmerged leaf, and the rules of Compatible and Unique. Signatures come last: they are
-// verified only in a tree that is valid otherwise. RFC 9420, section 12.4.3.1.
+// Validate verifies a tree of another client: the rules of CheckForm, Unique and Compatible, the
+// unmerged leaves, the parent hashes, and last, because they cost most, the signatures of the
+// leaves. RFC 9420, section 12.4.3.1.
 func (t *Tree) Validate(groupID []byte, extensions []wire.Extension) error {
 	if err := t.CheckForm(); err != nil {
 		return err
@@ -117,9 +117,9 @@ func (t *Tree) Unique() error {
 	return nil
 }
 
-// Compatible verifies that every member supports what the group requires, the
-// extensions of its context (extensions), and the credential types that are in use.
-// RFC 9420, sections 7.3, 11.1 and 13.4.
+// Compatible verifies that every member supports the GroupContext extensions (extensions), the
+// capabilities that they require, and the credential types of all members. RFC 9420, sections 7.3,
+// 11.1 and 13.4.
 func (t *Tree) Compatible(extensions []wire.Extension) error {
 	var required wire.RequiredCapabilities
 	if data, found := wire.FindExtension(extensions, wire.RequiredCapabilitiesExtension); found {

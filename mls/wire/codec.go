@@ -11,13 +11,13 @@
 //	}
 //
 // Decoding accepts exactly one encoding of each value: lengths are exact and in their shortest
-// form, options are 0 or 1, no bytes may follow. Because of that a decoded value encodes to the
-// bytes it came from, and signatures can be checked over the re-encoding. Decoding costs linear
-// time and memory; there is no recursion in the structures of MLS, so depth is bounded by their
-// definition.
+// form, options are 0 or 1, no bytes may follow. A decoded value therefore encodes to the same
+// bytes, and signatures can be verified over the new encoding. Decoding takes linear time and
+// memory; the structures of MLS are not recursive, so their definition bounds the depth.
 //
 // The package checks only the form: no signature, no lifetime, no key. Those checks are in
-// packages keypackage, tree and mls. A delivery service needs ParseHeader and little more.
+// packages leaf, keypackage, tree and mls. A delivery service needs ParseHeader and little more.
+// All functions are safe for concurrent use; a Coder is not. Decoding errors wrap ErrMalformed.
 package wire
 
 import (
@@ -29,25 +29,24 @@ import (
 	"sync"
 )
 
-// ErrMalformed is wrapped by every decoding error: the bytes are not the one
-// valid encoding of the structure asked for. RFC 9420, section 2.1.
+// ErrMalformed reports bytes that are not the one valid encoding of the expected structure. RFC
+// 9420, section 2.1.
 var ErrMalformed = errors.New("malformed MLS structure")
 
-// MessageBytesMax bounds the input of Unmarshal and ParseHeader, in bytes. It is far above a
+// MessageBytesMax bounds the input of Unmarshal and ParseHeader, in bytes: it is larger than a
 // GroupInfo with the tree of a hundred thousand members.
 const MessageBytesMax = 64 << 20
 
 // vectorBytesMax is the longest vector that a length prefix can state. RFC 9420, section 2.1.2.
 const vectorBytesMax = 1<<30 - 1
 
-// Struct is a structure of the protocol. Code visits its fields in their order
-// on the wire, for both directions; it must not change anything else.
+// Struct is a structure of the protocol. Code visits its fields in their order on the wire, both to
+// encode and to decode; it must have no other effect.
 type Struct interface {
 	Code(c *Coder)
 }
 
-// Func is a Struct made of its Code method, for structures that exist only to be
-// hashed or signed.
+// Func is a Struct that consists of its Code method, for structures that are only hashed or signed.
 type Func func(*Coder)
 
 // Code calls f.
@@ -63,9 +62,8 @@ type Coder struct {
 	err      error
 }
 
-// Marshal returns the encoding of v. It panics if v is not a value that can be
-// encoded (a chosen variant is missing, a vector is longer than 2^30-1 bytes):
-// that is a fault of the program, not of its input.
+// Marshal returns the encoding of v. It panics if v cannot be encoded (a chosen variant is missing,
+// a vector is longer than 2^30-1 bytes): that is a fault of the program, not of its input.
 func Marshal(v Struct) []byte {
 	c := writers.Get().(*Coder)
 	v.Code(c)
@@ -88,8 +86,8 @@ var writers = sync.Pool{New: func() any { return &Coder{buf: make([]byte, 0, 102
 // writerBytesMax is the largest buffer that is kept for the next structure.
 const writerBytesMax = 1 << 20
 
-// Unmarshal decodes data, all of it, into v. The result shares no memory with
-// data. On error v is in an undefined state and the error wraps ErrMalformed.
+// Unmarshal decodes all of data into v. The result shares no memory with data. On error v is
+// undefined and the error wraps ErrMalformed.
 func Unmarshal(data []byte, v Struct) error {
 	if len(data) > MessageBytesMax {
 		return fmt.Errorf("%w: %d bytes are more than %d", ErrMalformed, len(data), MessageBytesMax)
@@ -107,7 +105,7 @@ func decode(c *Coder, v Struct) error {
 	return c.err
 }
 
-// Decoding reports whether c decodes, for the few structures with a form that depends on it.
+// Decoding reports whether c decodes.
 func (c *Coder) Decoding() bool { return c.decoding }
 
 // Failed reports whether an error stopped coding; decoded values are then undefined.
@@ -236,9 +234,8 @@ func (c *Coder) length() int {
 	return n
 }
 
-// VectorLength reads the variable-size length at the start of data. It returns the length and
-// the number of bytes it takes itself, which must be the fewest possible. RFC 9420, section
-// 2.1.2.
+// VectorLength reads the variable-size length at the start of data. It returns the length and its
+// own size in bytes, which must be the smallest possible. RFC 9420, section 2.1.2.
 func VectorLength(data []byte) (length, size int, err error) {
 	c := &Coder{decoding: true, buf: data, end: len(data)}
 	first := c.take(1)
@@ -274,8 +271,8 @@ func lengthSize(n int) int {
 // VectorBytes returns the size of a vector of n bytes together with its length.
 func VectorBytes(n int) int { return lengthSize(n) + n }
 
-// AppendLength appends the length of a vector of n bytes, at most 2^30-1, in its
-// only valid form. RFC 9420, section 2.1.2.
+// AppendLength appends the length of a vector of n bytes, at most 2^30-1, to b. RFC 9420, section
+// 2.1.2.
 func AppendLength(b []byte, n int) []byte {
 	switch lengthSize(n) {
 	case 1:
@@ -357,7 +354,7 @@ func Structs[T any, P interface {
 	Vector(c, v, func(c *Coder, e *T) { P(e).Code(c) })
 }
 
-// Optional codes optional<T>; nil stands for absence.
+// Optional codes optional<T>; nil is absent.
 func Optional[T any, P interface {
 	*T
 	Struct

@@ -13,11 +13,10 @@ type Header struct {
 	Sender      Sender
 }
 
-// ParseHeader returns the header of raw, which must be exactly one complete
-// MLSMessage of version mls10: everything in it is decoded strictly and nothing
-// may follow. The time is linear in len(raw), the memory constant. It checks form only; no signature
-// can be trusted because of it. The result shares no memory with raw; errors
-// wrap ErrMalformed. RFC 9420, section 6.
+// ParseHeader returns the header of raw, which must be exactly one complete MLSMessage of version
+// mls10: all of it is decoded strictly. It checks only the form and verifies no signature. It takes
+// time linear in len(raw) and constant memory. The result shares no memory with raw. Errors wrap
+// ErrMalformed. RFC 9420, section 6.
 func ParseHeader(raw []byte) (Header, error) {
 	if len(raw) > MessageBytesMax {
 		return Header{}, fmt.Errorf("%w: %d bytes are more than %d", ErrMalformed, len(raw), MessageBytesMax)

@@ -75,8 +75,8 @@ func (a *RequiredCapabilities) Code(c *Coder) {
 	c.U16s(&a.Credentials)
 }
 
-// LeafNode is a member's place in the tree. Source decides which of NotBefore, NotAfter and
-// ParentHash are used. RFC 9420, section 7.2.
+// LeafNode holds the keys, the credential and the capabilities of a member. Source selects which of
+// NotBefore, NotAfter and ParentHash are used. RFC 9420, section 7.2.
 type LeafNode struct {
 	EncryptionKey []byte
 	SignatureKey  []byte
@@ -116,8 +116,7 @@ func (n *LeafNode) codeSigned(c *Coder) {
 }
 
 // SignedContent returns the bytes that the leaf's signature covers (LeafNodeTBS). The group and
-// the index are used only for leaves that did not come from a KeyPackage. RFC 9420, section
-// 7.2.
+// the index are not used for a leaf of a KeyPackage. RFC 9420, section 7.2.
 func (n *LeafNode) SignedContent(groupID []byte, index uint32) []byte {
 	return Marshal(Func(func(c *Coder) {
 		n.codeSigned(c)
@@ -128,7 +127,7 @@ func (n *LeafNode) SignedContent(groupID []byte, index uint32) []byte {
 	}))
 }
 
-// KeyPackage lets others add a client while it is away. RFC 9420, section 10.
+// KeyPackage allows others to add a client that is offline. RFC 9420, section 10.
 type KeyPackage struct {
 	Version     ProtocolVersion
 	CipherSuite uint16

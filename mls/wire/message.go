@@ -54,8 +54,8 @@ func (f *FramedContent) codeBody(c *Coder) {
 	}
 }
 
-// AuthenticatedContent is content with its signature and, for a commit, the tag that proves its
-// sender knows the next epoch. RFC 9420, section 6.1.
+// AuthenticatedContent is content with its signature and, for a commit, the confirmation tag. RFC
+// 9420, section 6.1.
 type AuthenticatedContent struct {
 	WireFormat      WireFormat
 	Content         FramedContent
@@ -180,7 +180,7 @@ func (m *PrivateMessage) SenderDataAAD() []byte {
 	}))
 }
 
-// SenderData names the key that seals a PrivateMessage. RFC 9420, section 6.3.2.
+// SenderData identifies the key that encrypts a PrivateMessage. RFC 9420, section 6.3.2.
 type SenderData struct {
 	Leaf       uint32
 	Generation uint32

@@ -70,7 +70,7 @@ const (
 	LastResortExtension           uint16 = 10
 )
 
-// LeafNodeSource is the way in which a leaf came into the tree. RFC 9420, section 7.2.
+// LeafNodeSource is the kind of message that contained a leaf. RFC 9420, section 7.2.
 type LeafNodeSource uint8
 
 // The sources of RFC 9420, section 7.2.
@@ -99,20 +99,20 @@ const (
 	BranchUsage      uint8 = 3
 )
 
-// IsGrease reports whether v is one of the values without meaning that must be tolerated
-// wherever a list of capabilities allows it. RFC 9420, section 13.5.
+// IsGrease reports whether v is one of the values without meaning that lists of capabilities may
+// contain. RFC 9420, section 13.5.
 func IsGrease(v uint16) bool {
 	return v&0x0f0f == 0x0a0a && v>>8 == v&0xff && v != 0xfafa
 }
 
-// IsDefaultExtension reports whether every client knows the extension type t, so that
-// capabilities need not list it. RFC 9420, section 7.2.
+// IsDefaultExtension reports whether every client supports the extension type t, so that
+// capabilities do not list it. RFC 9420, section 7.2.
 func IsDefaultExtension(t uint16) bool {
 	return t >= ApplicationIDExtension && t <= ExternalSendersExtension
 }
 
-// IsDefaultProposal reports whether every client knows the proposal type t, so that
-// capabilities need not list it. RFC 9420, section 7.2.
+// IsDefaultProposal reports whether every client supports the proposal type t, so that
+// capabilities do not list it. RFC 9420, section 7.2.
 func IsDefaultProposal(t uint16) bool {
 	return t >= uint16(AddProposal) && t <= uint16(GroupContextExtensionsProposal)
 }

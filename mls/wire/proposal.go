@@ -1,7 +1,6 @@
 package wire
 
-// Proposal suggests one change to the group; Type decides which of the other fields is used.
-// RFC 9420, section 12.1.
+// Proposal is a proposal; Type selects which of the other fields is used. RFC 9420, section 12.1.
 type Proposal struct {
 	Type         ProposalType
 	Add          *KeyPackage
@@ -37,7 +36,7 @@ func (p *Proposal) Code(c *Coder) {
 	}
 }
 
-// PreSharedKeyID names a pre-shared key; Kind decides which of the other fields are used. RFC
+// PreSharedKeyID identifies a pre-shared key; Kind selects which of the other fields are used. RFC
 // 9420, section 8.4.
 type PreSharedKeyID struct {
 	Kind    uint8

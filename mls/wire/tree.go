@@ -50,9 +50,9 @@ func (n *Node) Code(c *Coder) {
 	}
 }
 
-// TreeNodesMax is the maximum number of nodes of a tree that is read, those of 131 072 leaves.
-// A blank node takes one byte in a message and a hundred in memory, so the size of a message
-// alone does not bound its cost.
+// TreeNodesMax bounds the nodes of a tree that is decoded: 131072 leaves. A blank node takes one
+// byte in a message and a hundred in memory, so the size of a message alone does not bound its
+// cost.
 const TreeNodesMax = 1<<18 - 1
 
 // RatchetTree is the encoded form of the public tree: nodes in array order, nil where blank,
@@ -83,8 +83,8 @@ func (t *RatchetTree) Code(c *Coder) {
 	}
 }
 
-// UpdatePathNode is a new inner key and, for each node below that needs it, the
-// sealed path secret. RFC 9420, section 7.6.
+// UpdatePathNode is the new key of a parent node and its path secret, encrypted to each node of
+// the copath child's resolution. RFC 9420, section 7.6.
 type UpdatePathNode struct {
 	EncryptionKey []byte
 	Secrets       []HPKECiphertext
@@ -96,10 +96,10 @@ func (n *UpdatePathNode) Code(c *Coder) {
 	Structs(c, &n.Secrets)
 }
 
-// pathNodesMax is the height of the highest tree: leaves have 32-bit numbers.
+// pathNodesMax is the height of the highest tree: leaf indices have 32 bits.
 const pathNodesMax = 32
 
-// UpdatePath replaces the keys from a leaf to the root. RFC 9420, section 7.6.
+// UpdatePath replaces the keys of a leaf and of the nodes above it. RFC 9420, section 7.6.
 type UpdatePath struct {
 	Leaf  LeafNode
 	Nodes []UpdatePathNode
