@@ -28,21 +28,6 @@ type CommitOptions struct {
 	TreeOutOfBand bool
 }
 
-// changes lists the changes that o itself proposes.
-func (o *CommitOptions) changes() []Change {
-	var list []Change
-	for _, i := range o.Remove {
-		list = append(list, Remove(i))
-	}
-	for _, k := range o.Add {
-		list = append(list, Add(k))
-	}
-	for _, id := range o.PSK {
-		list = append(list, ExternalPSK(id))
-	}
-	return append(list, o.Changes...)
-}
-
 // Commit makes a commit that opens the next epoch. The group does not change yet: send Message,
 // continue with Base, and when the delivery service delivers the commit back, Apply it; if
 // another commit arrives first, Process that one and drop this one. RFC 9420, section 12.4.1.
@@ -115,7 +100,7 @@ func (g *Group) nextLeaf(id *Identity, extensions []wire.Extension) (wire.LeafNo
 	if id == nil {
 		return *g.tree.Leaf(g.own), g.key, nil
 	}
-	if err := id.fits(g.suite); err != nil {
+	if _, err := id.cipher(g.Suite()); err != nil {
 		return wire.LeafNode{}, SignatureKey{}, err
 	}
 	return id.leaf(extensions), id.Key, nil

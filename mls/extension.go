@@ -78,12 +78,8 @@ func externalSenders(context *wire.GroupContext) wire.ExternalSenders {
 
 // checkExtensions verifies that no type occurs twice. RFC 9420, section 13.4.
 func checkExtensions(kind error, list []wire.Extension) error {
-	seen := make(map[uint16]bool, len(list))
-	for _, e := range list {
-		if seen[e.Type] {
-			return broken(kind, "13.4", "extension type %#x occurs twice", e.Type)
-		}
-		seen[e.Type] = true
+	if t, found := wire.RepeatedExtension(list); found {
+		return broken(kind, "13.4", "extension type %#x occurs twice", t)
 	}
 	return nil
 }

@@ -50,11 +50,8 @@ func JoinExternal(groupInfo []byte, id Identity, o ExternalJoinOptions) (*Pendin
 	if len(o.AuthenticatedData) > argumentBytesMax {
 		return nil, fmt.Errorf("%w: authenticated data", ErrTooLarge)
 	}
-	cipher, err := lookup(Suite(m.GroupInfo.Context.CipherSuite))
+	cipher, err := id.cipher(Suite(m.GroupInfo.Context.CipherSuite))
 	if err != nil {
-		return nil, err
-	}
-	if err := id.fits(cipher); err != nil {
 		return nil, err
 	}
 	if err := checkUnused(o.InUse, m.GroupInfo.Context.GroupID); err != nil {
@@ -131,12 +128,12 @@ func stageJoin(g *Group, info *wire.GroupInfo, id *Identity, o *ExternalJoinOpti
 func joinerChanges(g *Group, id *Identity, o *ExternalJoinOptions) ([]Change, error) {
 	var list []Change
 	if o.Resync {
-		old, err := oldLeaf(g.tree, id, o.IsOld)
+		old, err := oldLeaves(g.tree, id, o.IsOld)
 		if err != nil {
 			return nil, err
 		}
-		if old != nil {
-			list = append(list, Remove(*old))
+		for _, i := range old {
+			list = append(list, Remove(i))
 		}
 	}
 	for _, psk := range o.PSKs {
@@ -151,8 +148,8 @@ func joinerChanges(g *Group, id *Identity, o *ExternalJoinOptions) ([]Change, er
 	return list, nil
 }
 
-// oldLeaf returns the former leaf of id; nil if there is none.
-func oldLeaf(t *tree.Tree, id *Identity, isOld func(Leaf) bool) (*uint32, error) {
+// oldLeaves returns the former leaf of id, if there is one.
+func oldLeaves(t *tree.Tree, id *Identity, isOld func(Leaf) bool) ([]uint32, error) {
 	var same, alike []uint32
 	fresh := id.leaf(nil)
 	for i, n := range t.Leaves() {
@@ -170,13 +167,10 @@ func oldLeaf(t *tree.Tree, id *Identity, isOld func(Leaf) bool) (*uint32, error)
 	if len(same) == 0 && isOld == nil {
 		same = alike
 	}
-	switch len(same) {
-	case 0:
-		return nil, nil
-	case 1:
-		return &same[0], nil
+	if len(same) > 1 {
+		return nil, broken(ErrInvalidCommit, "12.4.3.2", "%d leaves may be our old one", len(same))
 	}
-	return nil, broken(ErrInvalidCommit, "12.4.3.2", "%d leaves may be our old one", len(same))
+	return same, nil
 }
 
 // checkResync verifies that a joiner removes no other client than itself. The hook decides

@@ -61,11 +61,8 @@ type GroupOptions struct {
 // are a good choice. Errors wrap ErrUnsupportedSuite, ErrInvalidKey (the signature key is one of
 // another suite), ErrInvalidExtensions or ErrInvalidLeaf. RFC 9420, section 11.
 func NewGroup(s Suite, groupID []byte, id Identity, o GroupOptions) (*Group, error) {
-	cipher, err := lookup(s)
+	cipher, err := id.cipher(s)
 	if err != nil {
-		return nil, err
-	}
-	if err := id.fits(cipher); err != nil {
 		return nil, err
 	}
 	private, public, err := cipher.GenerateKeyPair()

@@ -73,12 +73,12 @@ type Identity struct {
 	SupportsX509 bool
 }
 
-// fits reports an error if id cannot sign in suite s.
-func (id *Identity) fits(s *suite.Suite) error {
-	if id.Key.suite != Suite(s.ID()) {
-		return fmt.Errorf("%w: the signature key is for suite %d, not %d", ErrInvalidKey, id.Key.suite, s.ID())
+// cipher returns the implementation of s, in which id must be able to sign.
+func (id *Identity) cipher(s Suite) (*suite.Suite, error) {
+	if cipher, err := lookup(s); err != nil || id.Key.suite == s {
+		return cipher, err
 	}
-	return nil
+	return nil, fmt.Errorf("%w: the signature key is for suite %d, not %d", ErrInvalidKey, id.Key.suite, s)
 }
 
 // leaf makes a leaf without its encryption key, source and signature. groupExtensions are those

@@ -41,11 +41,8 @@ type KeyPackage struct {
 // NewKeyPackage makes a KeyPackage with fresh keys. Errors wrap ErrUnsupportedSuite,
 // ErrInvalidKey (the signature key is one of another suite) or ErrLifetime. RFC 9420, section 10.
 func NewKeyPackage(s Suite, id Identity, o KeyPackageOptions) (*KeyPackage, error) {
-	cipher, err := lookup(s)
+	cipher, err := id.cipher(s)
 	if err != nil {
-		return nil, err
-	}
-	if err := id.fits(cipher); err != nil {
 		return nil, err
 	}
 	if o.LifetimeMax <= 0 {

@@ -42,20 +42,6 @@ func (e ChangeErrors) Unwrap() []error {
 	return out
 }
 
-// fault returns the error for the change at index i of changes.
-func (o *CommitOptions) fault(i int, err error) *ChangeError {
-	for _, f := range []struct {
-		name string
-		size int
-	}{{"Remove", len(o.Remove)}, {"Add", len(o.Add)}, {"PSK", len(o.PSK)}} {
-		if i < f.size {
-			return &ChangeError{Field: f.name, Index: i, Err: err}
-		}
-		i -= f.size
-	}
-	return &ChangeError{Field: "Changes", Index: i, Err: err}
-}
-
 // siftTriesMax bounds the lists that are tried to find the received proposals that can be
 // committed together; those still undecided then are left out.
 const siftTriesMax = 256
@@ -145,27 +131,40 @@ func (s *sifter) ask(list []CredentialChange) error {
 
 // ownChanges holds the changes of CommitOptions as proposals.
 type ownChanges struct {
-	o      *CommitOptions
 	list   []proposal
-	places []int        // index of each proposal of list among all changes
-	bad    ChangeErrors // changes that are invalid by themselves
+	places []ChangeError // of each proposal of list, without Err
+	bad    ChangeErrors  // changes that are invalid by themselves
 }
 
 // newOwnChanges turns the changes of o into our own proposals.
 func newOwnChanges(g *Group, o *CommitOptions) *ownChanges {
-	own := &ownChanges{o: o}
-	for i, c := range o.changes() {
-		body, err := c.body(g.suite, g.context.GroupID, g.now(), g.limits.Lifetime)
-		if err != nil {
-			own.bad = append(own.bad, o.fault(i, err))
-			continue
-		}
-		if g.usage != 0 && body.PSK != nil && body.PSK.Kind == wire.ResumptionPSK {
-			body.PSK.Usage, body.PSK.GroupID = g.usage, g.source.ID()
-		}
-		own.list, own.places = append(own.list, proposal{sender: g.sender(), body: body}), append(own.places, i)
+	own := &ownChanges{}
+	for i, leaf := range o.Remove {
+		own.add(g, "Remove", i, Remove(leaf))
+	}
+	for i, pack := range o.Add {
+		own.add(g, "Add", i, Add(pack))
+	}
+	for i, id := range o.PSK {
+		own.add(g, "PSK", i, ExternalPSK(id))
+	}
+	for i, c := range o.Changes {
+		own.add(g, "Changes", i, c)
 	}
 	return own
+}
+
+func (own *ownChanges) add(g *Group, field string, index int, c Change) {
+	body, err := c.body(g.suite, g.context.GroupID, g.now(), g.limits.Lifetime)
+	if err != nil {
+		own.bad = append(own.bad, &ChangeError{field, index, err})
+		return
+	}
+	if g.usage != 0 && body.PSK != nil && body.PSK.Kind == wire.ResumptionPSK {
+		body.PSK.Usage, body.PSK.GroupID = g.usage, g.source.ID()
+	}
+	own.list = append(own.list, proposal{sender: g.sender(), body: body})
+	own.places = append(own.places, ChangeError{Field: field, Index: index})
 }
 
 // sift returns as ChangeErrors all changes that prevent a commit of them after base; nil if there
@@ -174,7 +173,9 @@ func (own *ownChanges) sift(g *Group, base []proposal) error {
 	s := newSifter(g, -1)
 	s.sift(base, own.list, nil, 0)
 	for _, p := range s.bad {
-		own.bad = append(own.bad, own.o.fault(own.places[p.index], p.err))
+		place := own.places[p.index]
+		place.Err = p.err
+		own.bad = append(own.bad, &place)
 	}
 	if len(own.bad) == 0 {
 		return nil

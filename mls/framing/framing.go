@@ -14,12 +14,8 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-var (
-	// ErrTag reports a membership tag or a confirmation tag that does not verify.
-	ErrTag = errors.New("invalid tag")
-	// ErrOpen reports a PrivateMessage that does not decrypt; it is suite.ErrOpen.
-	ErrOpen = suite.ErrOpen
-)
+// ErrTag reports a membership tag or a confirmation tag that does not verify.
+var ErrTag = errors.New("invalid tag")
 
 // Sign sets the signature of a, made with the key private. context is that of the epoch of a; it is
 // not used for external senders and new members that propose. RFC 9420, section 6.1.
@@ -91,23 +87,23 @@ func Private(s *suite.Suite, senderDataSecret []byte, key schedule.Key, sender u
 }
 
 // OpenSender decrypts the sender data of m: its sender and the generation of its key. Errors wrap
-// ErrOpen or wire.ErrMalformed. RFC 9420, section 6.3.2.
+// suite.ErrOpen or wire.ErrMalformed. RFC 9420, section 6.3.2.
 func OpenSender(s *suite.Suite, senderDataSecret []byte, m *wire.PrivateMessage) (wire.SenderData, error) {
 	var data wire.SenderData
 	key, nonce := SenderDataKey(s, senderDataSecret, m.Ciphertext)
 	plaintext, err := s.Open(key, nonce, m.SenderDataAAD(), m.EncryptedSenderData)
 	if err != nil {
-		return data, fmt.Errorf("%w: sender data (RFC 9420, section 6.3.2)", ErrOpen)
+		return data, fmt.Errorf("%w: sender data (RFC 9420, section 6.3.2)", err)
 	}
 	return data, wire.Unmarshal(plaintext, &data)
 }
 
 // Open decrypts m with the key that its sender data selects. The signature is not verified. Errors
-// wrap ErrOpen or wire.ErrMalformed. RFC 9420, section 6.3.1.
+// wrap suite.ErrOpen or wire.ErrMalformed. RFC 9420, section 6.3.1.
 func Open(s *suite.Suite, key schedule.Key, data wire.SenderData, m *wire.PrivateMessage) (*wire.AuthenticatedContent, error) {
 	plaintext, err := s.Open(key.Key, guarded(key.Nonce, data.ReuseGuard), m.ContentAAD(), m.Ciphertext)
 	if err != nil {
-		return nil, fmt.Errorf("%w: content (RFC 9420, section 6.3.1)", ErrOpen)
+		return nil, fmt.Errorf("%w: content (RFC 9420, section 6.3.1)", err)
 	}
 	a := &wire.AuthenticatedContent{
 		WireFormat: wire.PrivateMessageFormat,

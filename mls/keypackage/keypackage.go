@@ -63,31 +63,27 @@ func ValidateWithin(raw []byte, now time.Time, longest time.Duration) (Info, err
 	if m.KeyPackage == nil {
 		return Info{}, invalid("10", "the message is not a KeyPackage")
 	}
-	s, keys, err := directorySuite(m.KeyPackage.CipherSuite)
+	k := m.KeyPackage
+	s, keys, err := directorySuite(k.CipherSuite)
 	if err != nil {
 		return Info{}, err
 	}
-	if err := checkForm(m.KeyPackage.CipherSuite, keys, m.KeyPackage); err != nil {
+	if err := checkForm(k.CipherSuite, keys, k); err != nil {
 		return Info{}, err
 	}
-	if err := CheckSignatures(s, m.KeyPackage); err != nil {
+	if err := CheckSignatures(s, k); err != nil {
 		return Info{}, err
 	}
-	if err := CheckLifetime(&m.KeyPackage.Leaf, now, longest); err != nil {
+	if err := CheckLifetime(&k.Leaf, now, longest); err != nil {
 		return Info{}, err
 	}
-	return InfoOf(s, m.KeyPackage), nil
-}
-
-// InfoOf returns the description of k without any check.
-func InfoOf(s *suite.Suite, k *wire.KeyPackage) Info {
 	_, lastResort := wire.FindExtension(k.Extensions, wire.LastResortExtension)
 	return Info{
 		Ref: s.KeyPackageRef(wire.Marshal(k)), Suite: k.CipherSuite,
 		Identity:  k.Leaf.Credential.Identity,
 		NotBefore: Time(k.Leaf.NotBefore), NotAfter: Time(k.Leaf.NotAfter),
 		LastResort: lastResort, SignatureKey: k.Leaf.SignatureKey, InitKey: k.InitKey,
-	}
+	}, nil
 }
 
 // Time converts the seconds since 1970 of a lifetime. Values after the year 9999 become its last
@@ -122,12 +118,8 @@ func checkForm(id suite.ID, keys suite.PublicKeys, k *wire.KeyPackage) error {
 	case bytes.Equal(keys.Canonical(k.InitKey), keys.Canonical(k.Leaf.EncryptionKey)):
 		return invalid("10.1", "init key and encryption key are the same")
 	}
-	seen := make(map[uint16]bool, len(k.Extensions))
-	for _, e := range k.Extensions {
-		if seen[e.Type] {
-			return invalid("13.4", "extension type %#x occurs twice", e.Type)
-		}
-		seen[e.Type] = true
+	if t, found := wire.RepeatedExtension(k.Extensions); found {
+		return invalid("13.4", "extension type %#x occurs twice", t)
 	}
 	for _, key := range [][]byte{k.InitKey, k.Leaf.EncryptionKey} {
 		if err := keys.Check(key); err != nil {

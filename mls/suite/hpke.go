@@ -51,13 +51,9 @@ func (s *Suite) EncryptWithLabel(public []byte, label string, context, plaintext
 // DecryptWithLabel decrypts the output of EncryptWithLabel or of a Sealer. The error wraps ErrKey
 // or ErrOpen. RFC 9420, section 5.1.3.
 func (s *Suite) DecryptWithLabel(private []byte, label string, context []byte, sealed wire.HPKECiphertext) ([]byte, error) {
-	k, err := s.kem.NewPrivateKey(private)
+	recipient, err := s.recipient(private, sealed.KEMOutput, withLabel(label, context))
 	if err != nil {
-		return nil, fmt.Errorf("%w: private HPKE key", ErrKey)
-	}
-	recipient, err := hpke.NewRecipient(sealed.KEMOutput, k, hpke.HKDFSHA256(), s.hpkeAEAD, withLabel(label, context))
-	if err != nil {
-		return nil, ErrOpen
+		return nil, err
 	}
 	plaintext, err := recipient.Open(nil, sealed.Ciphertext)
 	if err != nil {
@@ -72,13 +68,9 @@ const externalInitLabel = "MLS 1.0 external init secret"
 // ExternalInit returns a new init secret, and the KEM output from which the owner of public
 // derives it. The error wraps ErrKey. RFC 9420, section 8.3.
 func (s *Suite) ExternalInit(public []byte) (kemOutput, secret []byte, err error) {
-	k, err := s.kem.NewPublicKey(public)
+	kemOutput, sender, err := s.sender(public, nil)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: external public key (RFC 9420, section 8.3)", ErrKey)
-	}
-	kemOutput, sender, err := hpke.NewSender(k, hpke.HKDFSHA256(), s.hpkeAEAD, nil)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w: encapsulate to an external public key", ErrKey)
+		return nil, nil, err
 	}
 	secret, err = sender.Export(externalInitLabel, HashBytes)
 	return kemOutput, secret, err
@@ -87,13 +79,34 @@ func (s *Suite) ExternalInit(public []byte) (kemOutput, secret []byte, err error
 // OpenExternalInit returns the init secret that the owner of private derives from kemOutput.
 // The error wraps ErrKey or ErrOpen. RFC 9420, section 8.3.
 func (s *Suite) OpenExternalInit(private, kemOutput []byte) ([]byte, error) {
+	recipient, err := s.recipient(private, kemOutput, nil)
+	if err != nil {
+		return nil, err
+	}
+	return recipient.Export(externalInitLabel, HashBytes)
+}
+
+// sender encapsulates to the owner of public. The error wraps ErrKey.
+func (s *Suite) sender(public, info []byte) (kemOutput []byte, sender *hpke.Sender, err error) {
+	k, err := s.kem.NewPublicKey(public)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: public HPKE key (RFC 9420, section 5.1.1)", ErrKey)
+	}
+	if kemOutput, sender, err = hpke.NewSender(k, hpke.HKDFSHA256(), s.hpkeAEAD, info); err != nil {
+		return nil, nil, fmt.Errorf("%w: encapsulate to a public HPKE key", ErrKey)
+	}
+	return kemOutput, sender, nil
+}
+
+// recipient decapsulates kemOutput with private. The error wraps ErrKey or ErrOpen.
+func (s *Suite) recipient(private, kemOutput, info []byte) (*hpke.Recipient, error) {
 	k, err := s.kem.NewPrivateKey(private)
 	if err != nil {
 		return nil, fmt.Errorf("%w: private HPKE key", ErrKey)
 	}
-	recipient, err := hpke.NewRecipient(kemOutput, k, hpke.HKDFSHA256(), s.hpkeAEAD, nil)
+	recipient, err := hpke.NewRecipient(kemOutput, k, hpke.HKDFSHA256(), s.hpkeAEAD, info)
 	if err != nil {
-		return nil, fmt.Errorf("%w: external init (RFC 9420, section 8.3)", ErrOpen)
+		return nil, fmt.Errorf("%w: KEM output", ErrOpen)
 	}
-	return recipient.Export(externalInitLabel, HashBytes)
+	return recipient, nil
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/cipher"
 	"crypto/ecdh"
 	"crypto/hmac"
-	"crypto/hpke"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
@@ -120,13 +119,9 @@ func (e *Sealer) Seal(public, plaintext []byte) (wire.HPKECiphertext, error) {
 
 // sealGeneric does the work of Seal for KEMs that only crypto/hpke implements.
 func (e *Sealer) sealGeneric(public, plaintext []byte) (wire.HPKECiphertext, error) {
-	k, err := e.suite.kem.NewPublicKey(public)
+	output, sender, err := e.suite.sender(public, e.info)
 	if err != nil {
-		return wire.HPKECiphertext{}, fmt.Errorf("%w: public HPKE key (RFC 9420, section 5.1.1)", ErrKey)
-	}
-	output, sender, err := hpke.NewSender(k, hpke.HKDFSHA256(), e.suite.hpkeAEAD, e.info)
-	if err != nil {
-		return wire.HPKECiphertext{}, fmt.Errorf("%w: encapsulate to a public HPKE key", ErrKey)
+		return wire.HPKECiphertext{}, err
 	}
 	ciphertext, err := sender.Seal(nil, plaintext)
 	return wire.HPKECiphertext{KEMOutput: output, Ciphertext: ciphertext}, err

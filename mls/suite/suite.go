@@ -129,20 +129,11 @@ func (s *Suite) Extract(salt, secret []byte) []byte {
 // labelPrefix begins every label of the protocol. RFC 9420, section 5.1.2.
 const labelPrefix = "MLS 1.0 "
 
-// appendLabelled appends the encoding of withLabel. It is written out because a jump in a
-// ratchet does this a thousand times.
+// appendLabelled appends the two vectors of all structures with a label, without a Coder because a
+// jump in a ratchet does this a thousand times.
 func appendLabelled(b []byte, label string, content []byte) []byte {
 	b = append(wire.AppendLength(b, len(labelPrefix)+len(label)), labelPrefix...)
-	b = append(b, label...)
-	return append(wire.AppendLength(b, len(content)), content...)
-}
-
-// labelled is the two-vector structure under all labels of RFC 9420.
-type labelled struct{ label, content []byte }
-
-func (l *labelled) Code(c *wire.Coder) {
-	c.Bytes(&l.label)
-	c.Bytes(&l.content)
+	return wire.AppendBytes(append(b, label...), content)
 }
 
 func withLabel(label string, content []byte) []byte {
@@ -183,7 +174,7 @@ func (s *Suite) DeriveTreeSecret(secret []byte, label string, generation uint32,
 
 // RefHash returns the hash that identifies a value; label is the full label. RFC 9420, section 5.2.
 func (s *Suite) RefHash(label string, value []byte) []byte {
-	return s.Hash(wire.Marshal(&labelled{label: []byte(label), content: value}))
+	return s.Hash(wire.AppendBytes(nil, []byte(label)), wire.AppendBytes(nil, value))
 }
 
 // KeyPackageRef returns the reference of an encoded KeyPackage. RFC 9420, section 5.2.

@@ -150,9 +150,7 @@ func (t *Tree) appendBlankLeaf(b []byte, i uint32) []byte {
 
 func (t *Tree) appendBlankParent(b, left, right []byte) []byte {
 	input := append(make([]byte, 0, 4+2*suite.HashBytes), parentNodeHash, 0)
-	input = append(wire.AppendLength(input, len(left)), left...)
-	input = append(wire.AppendLength(input, len(right)), right...)
-	return t.suite.AppendHash(b, input)
+	return t.suite.AppendHash(b, wire.AppendBytes(wire.AppendBytes(input, left), right))
 }
 
 // hashWithout returns the tree hash that x had before the leaves in without, which are

@@ -53,10 +53,8 @@ func (t *Tree) CheckForm() error {
 // checkLeaves verifies the signature of every leaf. RFC 9420, section 7.3.
 func (t *Tree) checkLeaves(groupID []byte) error {
 	var taken []uint32
-	for i := range t.Size() {
-		if t.Leaf(i) != nil {
-			taken = append(taken, i)
-		}
+	for i := range t.Leaves() {
+		taken = append(taken, i)
 	}
 	return suite.Parallel(len(taken), func(k int) error { return leaf.CheckSignature(t.suite, t.Leaf(taken[k]), groupID, taken[k]) })
 }
@@ -131,18 +129,16 @@ func (t *Tree) Compatible(extensions []wire.Extension) error {
 		required.Extensions = append(required.Extensions, e.Type)
 	}
 	inUse := map[uint16]bool{}
-	for i := range t.Size() {
-		if n := t.Leaf(i); n != nil && !inUse[n.Credential.Type] {
+	for _, n := range t.Leaves() {
+		if !inUse[n.Credential.Type] {
 			inUse[n.Credential.Type] = true
 			required.Credentials = append(required.Credentials, n.Credential.Type)
 		}
 	}
 	requirement := leaf.NewRequirement(&required)
-	for i := range t.Size() {
-		if n := t.Leaf(i); n != nil {
-			if err := requirement.Check(n); err != nil {
-				return err
-			}
+	for _, n := range t.Leaves() {
+		if err := requirement.Check(n); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -40,7 +40,7 @@ const MessageBytesMax = 64 << 20
 // vectorBytesMax is the longest vector that a length prefix can state. RFC 9420, section 2.1.2.
 const vectorBytesMax = 1<<30 - 1
 
-// Struct is a structure of the protocol. Code visits its fields in their order on the wire, both to
+// Struct is a structure of the protocol. Code visits its fields in their order in RFC 9420, both to
 // encode and to decode; it must have no other effect.
 type Struct interface {
 	Code(c *Coder)
@@ -184,7 +184,7 @@ func (c *Coder) Bytes(v *[]byte) {
 			c.Fail("a vector of %d bytes", len(*v))
 			return
 		}
-		c.buf = append(AppendLength(c.buf, len(*v)), *v...)
+		c.buf = AppendBytes(c.buf, *v)
 		return
 	}
 	if b := c.take(c.length()); b != nil {
@@ -281,6 +281,11 @@ func AppendLength(b []byte, n int) []byte {
 		return binary.BigEndian.AppendUint16(b, uint16(n)|1<<14)
 	}
 	return binary.BigEndian.AppendUint32(b, uint32(n)|1<<31)
+}
+
+// AppendBytes appends v, of at most 2^30-1 bytes, to b as opaque<V>.
+func AppendBytes(b, v []byte) []byte {
+	return append(AppendLength(b, len(v)), v...)
 }
 
 // Vector codes T values<V>, each with code.

@@ -11,7 +11,6 @@ type GroupContext struct {
 	Extensions              []Extension
 }
 
-// Code visits the fields of RFC 9420, section 8.1.
 func (g *GroupContext) Code(c *Coder) {
 	c.U16(&g.Version)
 	c.U16(&g.CipherSuite)
@@ -31,7 +30,6 @@ type GroupInfo struct {
 	Signature       []byte
 }
 
-// Code visits the fields of RFC 9420, section 12.4.3.
 func (g *GroupInfo) Code(c *Coder) {
 	g.codeSigned(c)
 	c.Bytes(&g.Signature)
@@ -54,7 +52,6 @@ type ExternalPub struct {
 	Key []byte
 }
 
-// Code visits the fields of RFC 9420, section 12.4.3.2.
 func (e *ExternalPub) Code(c *Coder) { c.Bytes(&e.Key) }
 
 // ExternalParty (ExternalSender in the RFC) is a party outside the group that may propose
@@ -64,7 +61,6 @@ type ExternalParty struct {
 	Credential   Credential
 }
 
-// Code visits the fields of RFC 9420, section 12.1.8.1.
 func (s *ExternalParty) Code(c *Coder) {
 	c.Bytes(&s.SignatureKey)
 	s.Credential.Code(c)
@@ -74,7 +70,6 @@ func (s *ExternalParty) Code(c *Coder) {
 // RFC 9420, section 12.1.8.1.
 type ExternalSenders []ExternalParty
 
-// Code visits the fields of RFC 9420, section 12.1.8.1.
 func (l *ExternalSenders) Code(c *Coder) {
 	list := []ExternalParty(*l)
 	Structs(c, &list)
@@ -86,7 +81,6 @@ type PathSecret struct {
 	Secret []byte
 }
 
-// Code visits the fields of RFC 9420, section 12.4.3.
 func (p *PathSecret) Code(c *Coder) { c.Bytes(&p.Secret) }
 
 // GroupSecrets holds the secrets in a Welcome for one new member. RFC 9420, section 12.4.3.
@@ -96,7 +90,6 @@ type GroupSecrets struct {
 	PSKs         []PreSharedKeyID
 }
 
-// Code visits the fields of RFC 9420, section 12.4.3.
 func (g *GroupSecrets) Code(c *Coder) {
 	c.Bytes(&g.JoinerSecret)
 	Optional(c, &g.PathSecret)
@@ -110,7 +103,6 @@ type EncryptedGroupSecrets struct {
 	Secrets   HPKECiphertext
 }
 
-// Code visits the fields of RFC 9420, section 12.4.3.1.
 func (e *EncryptedGroupSecrets) Code(c *Coder) {
 	c.Bytes(&e.NewMember)
 	e.Secrets.Code(c)
@@ -123,7 +115,6 @@ type Welcome struct {
 	EncryptedGroupInfo []byte
 }
 
-// Code visits the fields of RFC 9420, section 12.4.3.1.
 func (w *Welcome) Code(c *Coder) {
 	c.U16(&w.CipherSuite)
 	Structs(c, &w.Secrets)

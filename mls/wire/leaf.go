@@ -6,7 +6,6 @@ type Extension struct {
 	Data []byte
 }
 
-// Code visits the fields of RFC 9420, section 13.
 func (e *Extension) Code(c *Coder) {
 	c.U16(&e.Type)
 	c.Bytes(&e.Data)
@@ -22,6 +21,19 @@ func FindExtension(list []Extension, t uint16) ([]byte, bool) {
 	return nil, false
 }
 
+// RepeatedExtension returns a type that occurs twice in list, if there is one. RFC 9420, section
+// 13.4.
+func RepeatedExtension(list []Extension) (t uint16, found bool) {
+	seen := make(map[uint16]bool, len(list))
+	for _, e := range list {
+		if seen[e.Type] {
+			return e.Type, true
+		}
+		seen[e.Type] = true
+	}
+	return 0, false
+}
+
 // Credential names the client of a leaf. RFC 9420, section 5.3.
 type Credential struct {
 	Type         uint16
@@ -29,7 +41,6 @@ type Credential struct {
 	Certificates [][]byte // of an X.509 credential, the leaf certificate first
 }
 
-// Code visits the fields of RFC 9420, section 5.3.
 func (d *Credential) Code(c *Coder) {
 	c.U16(&d.Type)
 	switch d.Type {
@@ -51,7 +62,6 @@ type Capabilities struct {
 	Credentials  []uint16
 }
 
-// Code visits the fields of RFC 9420, section 7.2.
 func (a *Capabilities) Code(c *Coder) {
 	c.U16s(&a.Versions)
 	c.U16s(&a.CipherSuites)
@@ -68,7 +78,6 @@ type RequiredCapabilities struct {
 	Credentials []uint16
 }
 
-// Code visits the fields of RFC 9420, section 11.1.
 func (a *RequiredCapabilities) Code(c *Coder) {
 	c.U16s(&a.Extensions)
 	c.U16s(&a.Proposals)
@@ -90,7 +99,6 @@ type LeafNode struct {
 	Signature     []byte
 }
 
-// Code visits the fields of RFC 9420, section 7.2.
 func (n *LeafNode) Code(c *Coder) {
 	n.codeSigned(c)
 	c.Bytes(&n.Signature)
@@ -137,7 +145,6 @@ type KeyPackage struct {
 	Signature   []byte
 }
 
-// Code visits the fields of RFC 9420, section 10.
 func (k *KeyPackage) Code(c *Coder) {
 	k.codeSigned(c)
 	c.Bytes(&k.Signature)

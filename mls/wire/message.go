@@ -6,7 +6,6 @@ type Sender struct {
 	Index uint32 // the leaf of a member, or the index in external_senders
 }
 
-// Code visits the fields of RFC 9420, section 6.
 func (s *Sender) Code(c *Coder) {
 	c.U8((*uint8)(&s.Type))
 	switch s.Type {
@@ -31,7 +30,6 @@ type FramedContent struct {
 	Commit            *Commit
 }
 
-// Code visits the fields of RFC 9420, section 6.
 func (f *FramedContent) Code(c *Coder) {
 	c.Bytes(&f.GroupID)
 	c.U64(&f.Epoch)
@@ -63,7 +61,6 @@ type AuthenticatedContent struct {
 	ConfirmationTag []byte // of a commit
 }
 
-// Code visits the fields of RFC 9420, section 6.1.
 func (a *AuthenticatedContent) Code(c *Coder) {
 	c.U16((*uint16)(&a.WireFormat))
 	a.Content.Code(c)
@@ -120,7 +117,6 @@ type PublicMessage struct {
 	MembershipTag   []byte // of a member
 }
 
-// Code visits the fields of RFC 9420, section 6.2.
 func (m *PublicMessage) Code(c *Coder) {
 	m.Content.Code(c)
 	c.Bytes(&m.Signature)
@@ -150,7 +146,6 @@ type PrivateMessage struct {
 	Ciphertext          []byte
 }
 
-// Code visits the fields of RFC 9420, section 6.3.
 func (m *PrivateMessage) Code(c *Coder) {
 	m.codeHead(c)
 	c.Bytes(&m.EncryptedSenderData)
@@ -158,13 +153,17 @@ func (m *PrivateMessage) Code(c *Coder) {
 }
 
 func (m *PrivateMessage) codeHead(c *Coder) {
-	c.Bytes(&m.GroupID)
-	c.U64(&m.Epoch)
-	c.U8((*uint8)(&m.ContentType))
+	m.codeSenderAAD(c)
 	if m.ContentType < ApplicationContent || m.ContentType > CommitContent {
 		c.Fail("content type %d", m.ContentType)
 	}
 	c.Bytes(&m.AuthenticatedData)
+}
+
+func (m *PrivateMessage) codeSenderAAD(c *Coder) {
+	c.Bytes(&m.GroupID)
+	c.U64(&m.Epoch)
+	c.U8((*uint8)(&m.ContentType))
 }
 
 // ContentAAD returns the bytes authenticated with the ciphertext (PrivateContentAAD). RFC 9420,
@@ -172,13 +171,7 @@ func (m *PrivateMessage) codeHead(c *Coder) {
 func (m *PrivateMessage) ContentAAD() []byte { return Marshal(Func(m.codeHead)) }
 
 // SenderDataAAD returns the bytes authenticated with the sender data. RFC 9420, section 6.3.2.
-func (m *PrivateMessage) SenderDataAAD() []byte {
-	return Marshal(Func(func(c *Coder) {
-		c.Bytes(&m.GroupID)
-		c.U64(&m.Epoch)
-		c.U8((*uint8)(&m.ContentType))
-	}))
-}
+func (m *PrivateMessage) SenderDataAAD() []byte { return Marshal(Func(m.codeSenderAAD)) }
 
 // SenderData identifies the key that encrypts a PrivateMessage. RFC 9420, section 6.3.2.
 type SenderData struct {
@@ -187,7 +180,6 @@ type SenderData struct {
 	ReuseGuard [4]byte
 }
 
-// Code visits the fields of RFC 9420, section 6.3.2.
 func (s *SenderData) Code(c *Coder) {
 	c.U32(&s.Leaf)
 	c.U32(&s.Generation)
@@ -201,7 +193,6 @@ type PrivateContent struct {
 	Padding int // zero bytes at the end
 }
 
-// Code visits the fields of RFC 9420, section 6.3.1.
 func (p *PrivateContent) Code(c *Coder) {
 	p.Message.Content.codeBody(c)
 	p.Message.codeAuth(c)

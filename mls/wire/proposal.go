@@ -47,7 +47,6 @@ type PreSharedKeyID struct {
 	Nonce   []byte
 }
 
-// Code visits the fields of RFC 9420, section 8.4.
 func (p *PreSharedKeyID) Code(c *Coder) {
 	c.U8(&p.Kind)
 	switch p.Kind {
@@ -74,7 +73,6 @@ type ReInit struct {
 	Extensions  []Extension
 }
 
-// Code visits the fields of RFC 9420, section 12.1.5.
 func (r *ReInit) Code(c *Coder) {
 	c.Bytes(&r.GroupID)
 	c.U16(&r.Version)
@@ -89,7 +87,6 @@ type ProposalOrRef struct {
 	Reference []byte
 }
 
-// Code visits the fields of RFC 9420, section 12.4.
 func (p *ProposalOrRef) Code(c *Coder) {
 	kind := uint8(2)
 	if p.Proposal != nil {
@@ -112,7 +109,6 @@ type Commit struct {
 	Path      *UpdatePath
 }
 
-// Code visits the fields of RFC 9420, section 12.4.
 func (m *Commit) Code(c *Coder) {
 	Structs(c, &m.Proposals)
 	Optional(c, &m.Path)

@@ -6,7 +6,6 @@ type HPKECiphertext struct {
 	Ciphertext []byte
 }
 
-// Code visits the fields of RFC 9420, section 7.6.
 func (h *HPKECiphertext) Code(c *Coder) {
 	c.Bytes(&h.KEMOutput)
 	c.Bytes(&h.Ciphertext)
@@ -19,7 +18,6 @@ type ParentNode struct {
 	UnmergedLeaves []uint32
 }
 
-// Code visits the fields of RFC 9420, section 7.1.
 func (n *ParentNode) Code(c *Coder) {
 	c.Bytes(&n.EncryptionKey)
 	c.Bytes(&n.ParentHash)
@@ -33,7 +31,6 @@ type Node struct {
 	Parent *ParentNode
 }
 
-// Code visits the fields of RFC 9420, section 7.8.
 func (n *Node) Code(c *Coder) {
 	t := leafNodeType
 	if n.Parent != nil {
@@ -59,7 +56,6 @@ const TreeNodesMax = 1<<18 - 1
 // ending with a node that is not blank. RFC 9420, section 12.4.3.3.
 type RatchetTree []*Node
 
-// Code visits the fields of RFC 9420, section 12.4.3.3.
 func (t *RatchetTree) Code(c *Coder) {
 	nodes := []*Node(*t)
 	count := 0
@@ -90,7 +86,6 @@ type UpdatePathNode struct {
 	Secrets       []HPKECiphertext
 }
 
-// Code visits the fields of RFC 9420, section 7.6.
 func (n *UpdatePathNode) Code(c *Coder) {
 	c.Bytes(&n.EncryptionKey)
 	Structs(c, &n.Secrets)
@@ -105,7 +100,6 @@ type UpdatePath struct {
 	Nodes []UpdatePathNode
 }
 
-// Code visits the fields of RFC 9420, section 7.6.
 func (p *UpdatePath) Code(c *Coder) {
 	p.Leaf.Code(c)
 	count := 0
