@@ -8,8 +8,8 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// publish is called by a client ahead of time: it makes a KeyPackage, uploads
-// Message, and keeps the rest until a Welcome uses it.
+// publish makes a KeyPackage. A client then uploads its Message, and keeps the rest until a
+// Welcome uses it.
 func publish(name string) *mls.KeyPackage {
 	kp, err := mls.NewKeyPackage(suite1, newIdentity(name), mls.KeyPackageOptions{
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(30 * 24 * time.Hour),
@@ -20,7 +20,7 @@ func publish(name string) *mls.KeyPackage {
 	return kp
 }
 
-// must ends an example that goes wrong.
+// must ends an example on an error.
 func must[T any](value T, err error) T {
 	if err != nil {
 		log.Fatal(err)
@@ -28,7 +28,7 @@ func must[T any](value T, err error) T {
 	return value
 }
 
-// names lists who is in a group.
+// names lists the members of a group.
 func names(g *mls.Group) []string {
 	var list []string
 	for _, l := range g.Members() {
@@ -37,34 +37,33 @@ func names(g *mls.Group) []string {
 	return list
 }
 
-// Ann adds Bob and Cay, later removes Bob; Cay, who only receives, follows. In a
-// commit everything happens at once, and the members are in it only after it is applied.
+// Ann adds Bob and Cay in one commit and removes Bob in another, which Cay processes.
 func ExampleGroup_Commit() {
 	bobPackage, cayPackage := publish("bob"), publish("cay")
 	ann := must(mls.NewGroup(suite1, []byte("club"), newIdentity("ann"), mls.GroupOptions{}))
 
-	// One commit adds both. The delivery service hands it to the members (there are
-	// no others yet) and the Welcome to the newcomers.
+	// One commit adds both. The delivery service delivers it to the members (there are no others
+	// yet) and the Welcome to the new ones.
 	adding := must(ann.Commit(mls.CommitOptions{Add: [][]byte{bobPackage.Message(), cayPackage.Message()}}))
 	ann = must(adding.Apply(adding.Base()))
 	bob := must(mls.Join(adding.Welcome(), bobPackage, mls.JoinOptions{}))
 	cay := must(mls.Join(adding.Welcome(), cayPackage, mls.JoinOptions{}))
 	fmt.Println(names(cay))
 
-	// Members are removed by their place in the tree.
-	var place uint32
+	// Members are removed by their leaf index.
+	var index uint32
 	for _, l := range ann.Members() {
 		if string(l.Credential) == "bob" {
-			place = l.Index
+			index = l.Index
 		}
 	}
-	removing := must(ann.Commit(mls.CommitOptions{Remove: []uint32{place}}))
+	removing := must(ann.Commit(mls.CommitOptions{Remove: []uint32{index}}))
 	ann = must(removing.Apply(removing.Base()))
 	followed := must(cay.Process(removing.Message()))
 	cay = followed.Group
 	fmt.Printf("%s removed %s\n", followed.Sender.Credential, followed.Removed[0].Credential)
 
-	// Bob learns it, and reads nothing of the new epoch.
+	// Bob's group reports the removal, and cannot open messages of the new epoch.
 	out := must(bob.Process(removing.Message()))
 	fmt.Println("bob was removed:", out.SelfRemoved, out.Group.Removed())
 	secret, _, err := ann.Seal([]byte("about bob's present"), nil, mls.SealOptions{})
@@ -83,9 +82,9 @@ func ExampleGroup_Commit() {
 	// cay can: about bob's present
 }
 
-// Ann and Bob commit at the same time. The delivery service takes one commit per
-// epoch, here Bob's: Ann processes it, forgets hers, and tries again in the new
-// epoch. Nothing has to be undone, because her group never changed.
+// Ann and Bob commit in the same epoch. The delivery service accepts one commit per epoch, here
+// Bob's: Ann processes it, drops hers, and makes another one in the new epoch. Her group needs no
+// repair, because it did not change.
 func ExamplePendingCommit_Apply() {
 	bobPackage, cayPackage := publish("bob"), publish("cay")
 	ann := must(mls.NewGroup(suite1, []byte("club"), newIdentity("ann"), mls.GroupOptions{}))
@@ -93,7 +92,7 @@ func ExamplePendingCommit_Apply() {
 	ann = must(adding.Apply(adding.Base()))
 	bob := must(mls.Join(adding.Welcome(), bobPackage, mls.JoinOptions{}))
 
-	// Both go on with Base while they wait for the delivery service to decide.
+	// Both continue with Base until the delivery service has decided.
 	hers := must(ann.Commit(mls.CommitOptions{Add: [][]byte{cayPackage.Message()}}))
 	ann = hers.Base()
 	his := must(bob.Commit(mls.CommitOptions{}))
@@ -103,11 +102,11 @@ func ExamplePendingCommit_Apply() {
 	bob = must(his.Apply(bob))
 	ann = must(ann.Process(his.Message())).Group
 
-	// Ann's commit is of an epoch that is over; its Welcome must not be used.
+	// Ann's commit is of a past epoch; its Welcome must not be sent.
 	_, err := hers.Apply(ann)
 	fmt.Println(err)
 
-	// What she wanted, she wants again.
+	// She makes the same change in the new epoch.
 	again := must(ann.Commit(mls.CommitOptions{Add: [][]byte{cayPackage.Message()}}))
 	ann = must(again.Apply(again.Base()))
 	bob = must(bob.Process(again.Message())).Group
@@ -119,9 +118,8 @@ func ExamplePendingCommit_Apply() {
 	// [ann bob cay] true
 }
 
-// Cay has no invitation, but a GroupInfo, which members upload after each commit:
-// she adds herself by an external commit. The hook of every member decides whether
-// she may.
+// Cay has a GroupInfo, which members upload after each commit, and joins by an external commit. The
+// hooks of the members accept or refuse her.
 func ExampleJoinExternal() {
 	invited := func(c mls.CredentialChange) error {
 		if c.Kind == mls.CredentialExternalCommit && string(c.New.Credential) != "cay" {
@@ -142,7 +140,7 @@ func ExampleJoinExternal() {
 	ann = out.Group
 	fmt.Printf("%s joined\n", out.Added[0].Credential)
 
-	// When the delivery service delivers her commit back, Cay is in.
+	// When the delivery service has delivered her commit back, Cay applies it.
 	cay := must(joining.Apply(nil))
 	message, _, err := cay.Seal([]byte("hello"), nil, mls.SealOptions{})
 	if err != nil {

@@ -20,10 +20,10 @@ func newIdentity(name string) mls.Identity {
 	return mls.Identity{Credential: []byte(name), Key: key}
 }
 
-// Ann starts a conversation with Bob, who was away: she takes a KeyPackage that
-// he published, adds him, and he joins with the Welcome.
+// Ann starts a conversation with Bob, who is offline: she adds him with a KeyPackage that he
+// published, and he joins with the Welcome.
 func Example_directMessage() {
-	// Bob, some time ago: publish a KeyPackage, keep its private part.
+	// Bob, earlier: publish a KeyPackage, save it with its private keys.
 	bobPackage, err := mls.NewKeyPackage(suite1, newIdentity("did:example:bob"), mls.KeyPackageOptions{
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(30 * 24 * time.Hour),
 	})
@@ -31,7 +31,7 @@ func Example_directMessage() {
 		log.Fatal(err)
 	}
 
-	// Who may be who is the application's decision: this one prints and accepts.
+	// The application verifies identities: this one prints and accepts them.
 	hook := func(c mls.CredentialChange) error {
 		fmt.Printf("is this %s? ok\n", c.New.Credential)
 		return nil
@@ -46,8 +46,8 @@ func Example_directMessage() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// She sends pending.Message() and pending.Welcome(), goes on with Base, and
-	// enters the new epoch only when the delivery service says the commit won.
+	// She sends pending.Message(), continues with Base, and applies the commit when the delivery
+	// service has accepted it; then she sends pending.Welcome().
 	ann = pending.Base()
 	if ann, err = pending.Apply(ann); err != nil {
 		log.Fatal(err)
@@ -59,7 +59,7 @@ func Example_directMessage() {
 		log.Fatal(err)
 	}
 
-	// A message. Every operation returns the group to go on with.
+	// A message. Every operation returns the group to continue with.
 	message, ann, err := ann.Seal([]byte("hello, Bob"), nil, mls.SealOptions{Padding: 54})
 	if err != nil {
 		log.Fatal(err)
@@ -79,9 +79,8 @@ func Example_directMessage() {
 	// both in epoch 1 true
 }
 
-// State is bytes. Save the new group before acting on what it produced: here a
-// message is read, the group saved, and after a restart the same message is refused
-// while the next one, which was on its way, is read.
+// Bob opens a message and saves the group. After a restart the saved group refuses the same
+// message and opens the next one.
 func ExampleLoadGroup() {
 	bobPackage := publish("bob")
 	ann := must(mls.NewGroup(suite1, []byte("club"), newIdentity("ann"), mls.GroupOptions{}))
@@ -98,8 +97,7 @@ func ExampleLoadGroup() {
 		log.Fatal(err)
 	}
 
-	// Read one message, save. State holds private keys: encrypt it at rest, with a
-	// key from the system's key store.
+	// State holds private keys: encrypt it at rest, with a key from the system's key store.
 	bob = must(bob.Process(first)).Group
 	key := [mls.StateKeyBytes]byte{}
 	stored := must(mls.EncryptState(key, "club", must(bob.MarshalBinary())))
