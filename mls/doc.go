@@ -2,7 +2,7 @@
 // for groups of two to thousands of members, who join, leave and are offline at any
 // time, over a server that cannot read the messages.
 //
-// # How to think about it
+// # Epochs and commits
 //
 // The history of a group is a sequence of epochs. In an epoch the members and their keys are
 // fixed, and each member can seal application messages for all others. A commit opens the next
@@ -50,8 +50,8 @@
 // # Errors
 //
 // An error about a message, a package, an option or a state wraps one of the Err variables of
-// this package and names the section of RFC 9420 with the rule that was broken; compare with
-// [errors.Is]. [ChangeErrors] and [KeyError] name the parts that prevent a commit. Other errors
+// this package; compare with [errors.Is]. If a rule of RFC 9420 was broken, the text names its
+// section. [ChangeErrors] and [KeyError] identify the parts that prevent a commit. Other errors
 // are those of the system's random number generator.
 //
 // # Identities
@@ -68,12 +68,12 @@
 //
 // # Coverage
 //
-// All of RFC 9420 except what its section 17 leaves to other documents: cipher suites
-// 1, 2 and 3; proposals of every type by value and by reference, from members,
-// external senders and new members; external commits and resync; external and
-// resumption pre-shared keys; reinitialization and branches; PublicMessages and
-// PrivateMessages; trees in the Welcome or beside it; padding policies. X.509 chains
-// are carried; the application verifies them.
+// The package implements all of RFC 9420, with cipher suites 1, 2 and 3: proposals of every type
+// by value and by reference, from members, external senders and new members; external commits
+// and resync; external and resumption pre-shared keys; reinitialization and branches;
+// PublicMessages and PrivateMessages; ratchet trees in the Welcome or out of band; padding. The
+// application verifies X.509 chains. Further suites can be added with suite.Register; proposal
+// and credential types of other documents are not supported.
 //
 //	RFC 9420                          here
 //	5.3    credentials                Identity, CredentialHook, CredentialChange, Leaf
@@ -95,7 +95,7 @@
 //	12.1.8 proposals from outside     ExternalSenders, ExternalProposal, NewMemberProposal
 //	12.2   lists of proposals         CommitOptions.Skip; checked in Commit, Process
 //	12.4   commits                    Group.Commit, PendingCommit
-//	12.4.3 welcoming                  PendingCommit.Welcome, Join
+//	12.4.3 joining                    PendingCommit.Welcome, Join
 //	12.4.3.2 external commits         Group.GroupInfo, JoinExternal, PendingCommit.IsExternal
 //	12.4.3.3 ratchet tree             Group.RatchetTree, CommitOptions.TreeOutOfBand
 //	13     extensions                 Extension, SetExtensions
@@ -108,15 +108,17 @@
 // A commit costs a few public-key operations for each level of the tree, and one for each member
 // that has not committed since it was added; joining verifies one signature for each member.
 // These run on all processors. The cost of a message of another member is bounded by its size
-// and by [Limits]. A Group shares all unchanged parts with its predecessors.
+// and by [Limits]. A Group shares its unchanged parts with the one that it was made from.
 //
 // # State
 //
-// State is versioned and documented field by field in STATE.md; it never holds a
-// key that was used. It does hold private keys: see [EncryptState].
+// The MarshalBinary methods return versioned state, which STATE.md documents field by field. It
+// contains no message key that was used. It contains private keys: see [EncryptState].
 //
-// Subpackages: wire is the codec and all a server needs to read headers;
-// keypackage checks published KeyPackages; suite, leaf, tree, schedule and framing
-// are the parts of the protocol, for unusual uses. All of them depend only on the
-// standard library and golang.org/x/crypto, and compile for js/wasm.
+// # Subpackages
+//
+// Package wire is the codec; a delivery service needs it to read headers, and package keypackage
+// to check published KeyPackages. Packages suite, leaf, tree, schedule and framing implement
+// parts of the protocol. All of them depend only on the standard library and
+// golang.org/x/crypto, and compile for js/wasm.
 package mls
