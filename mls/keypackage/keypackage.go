@@ -94,7 +94,8 @@ func Time(seconds uint64) time.Time {
 }
 
 // Check verifies all of k except for its lifetime, which applies when a package is published or
-// used, but not when a commit is processed later. RFC 9420, section 10.1.
+// used, but not when a commit is processed later. Errors wrap suite.ErrKey, leaf.ErrInvalid,
+// leaf.ErrSignature or ErrInvalid. RFC 9420, section 10.1.
 func Check(s *suite.Suite, k *wire.KeyPackage) error {
 	if err := CheckForm(s, k); err != nil {
 		return err
@@ -140,8 +141,8 @@ func CheckSignatures(s *suite.Suite, k *wire.KeyPackage) error {
 	return nil
 }
 
-// CheckLifetime verifies that n, the leaf of a KeyPackage, is valid at now and
-// not for longer than longest. RFC 9420, section 7.2.
+// CheckLifetime verifies that n, the leaf of a KeyPackage, is valid at now, not_before and not_after
+// included, and not for longer than longest. The error wraps ErrLifetime. RFC 9420, section 7.2.
 func CheckLifetime(n *wire.LeafNode, now time.Time, longest time.Duration) error {
 	seconds := now.Unix()
 	switch {
@@ -154,7 +155,7 @@ func CheckLifetime(n *wire.LeafNode, now time.Time, longest time.Duration) error
 }
 
 // CheckDuration verifies that the lifetime of n, the leaf of a KeyPackage, is not longer than
-// longest. RFC 9420, section 7.2.
+// longest. The error wraps ErrLifetime. RFC 9420, section 7.2.
 func CheckDuration(n *wire.LeafNode, longest time.Duration) error {
 	if longest < LifetimeUnlimited && n.NotAfter-n.NotBefore > uint64(longest/time.Second) {
 		return fmt.Errorf("%w: longer than %v (RFC 9420, section 7.2)", ErrLifetime, longest)

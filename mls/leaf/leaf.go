@@ -94,7 +94,8 @@ type Requirement struct {
 	extensions, proposals, credentials []uint16
 }
 
-// NewRequirement returns the requirements of an extension. RFC 9420, section 11.1.
+// NewRequirement returns the requirements of a required_capabilities extension. RFC 9420, section
+// 11.1.
 func NewRequirement(required *wire.RequiredCapabilities) *Requirement {
 	never := func(uint16) bool { return false }
 	return &Requirement{
@@ -111,8 +112,8 @@ func distinct(list []uint16, isDefault func(uint16) bool) []uint16 {
 	return slices.Compact(list)
 }
 
-// Check verifies that n supports what is required. GREASE values count as unsupported, even if
-// a leaf lists them. RFC 9420, sections 11.1 and 13.5.
+// Check verifies that n supports the required types; the error wraps ErrInvalid. GREASE values count
+// as unsupported, even if a leaf lists them. RFC 9420, sections 11.1 and 13.5.
 func (r *Requirement) Check(n *wire.LeafNode) error {
 	if t, isMissing := missing(r.extensions, n.Capabilities.Extensions); isMissing {
 		return invalid("11.1", "required extension type %#x is not supported", t)
@@ -141,7 +142,8 @@ func missing(want, have []uint16) (uint16, bool) {
 	return 0, false
 }
 
-// Sign fills in n's signature with the private key. RFC 9420, section 7.2.
+// Sign sets the signature of n, made with the key private; groupID and index are as for
+// CheckSignature. The error wraps suite.ErrKey. RFC 9420, section 7.2.
 func Sign(s *suite.Suite, private []byte, n *wire.LeafNode, groupID []byte, index uint32) error {
 	signature, err := s.SignWithLabel(private, "LeafNodeTBS", n.SignedContent(groupID, index))
 	n.Signature = signature

@@ -75,8 +75,8 @@ func Welcome(s *suite.Suite, joiner, psk []byte) []byte {
 	return s.DeriveSecret(s.Extract(joiner, psk), "welcome")
 }
 
-// WelcomeKey returns the key that seals the GroupInfo of a Welcome.
-// RFC 9420, section 12.4.3.1.
+// WelcomeKey returns the key and the nonce that encrypt the GroupInfo of a Welcome with a welcome
+// secret. RFC 9420, section 12.4.3.1.
 func WelcomeKey(s *suite.Suite, welcome []byte) (key, nonce []byte) {
 	return s.ExpandWithLabel(welcome, "key", nil, s.KeyBytes()), s.ExpandWithLabel(welcome, "nonce", nil, suite.NonceBytes)
 }
