@@ -26,10 +26,11 @@ func (s *session) advanceDue(ctx context.Context) error {
 		case choreKeyPackages:
 			available, again := s.available, time.Duration(0)
 			s.advanceChore(ctx, name, func(ctx context.Context) error {
-				if err := s.c.errands.fillKeyPackages(ctx, s.calls, available); err != nil {
-					return err
+				err := s.c.errands.fillKeyPackages(ctx, s.calls, available)
+				if err == nil {
+					again, err = read(ctx, s.c.db, func(tx *tx) (time.Duration, error) { return tx.nextForget(s.c.now()) })
 				}
-				return s.c.db.update(ctx, func(tx *tx) (err error) { again, err = tx.nextForget(s.c.now()); return err })
+				return err
 			}, func(err error) {
 				if err == nil {
 					s.available = -1 // unknown again, as filling the pool changes it
@@ -55,11 +56,8 @@ func (s *session) advanceChore(ctx context.Context, name string, fn func(ctx con
 
 // learn reads the list of conversations, once on each connection.
 func (s *session) learn(ctx context.Context) {
-	if sub := s.sub(choreList); sub.isDone || !sub.commit.isReady() {
-		return
-	}
 	var unclear []string
-	s.start(ctx, choreList, func(ctx context.Context) (err error) {
+	s.advanceChore(ctx, choreList, func(ctx context.Context) (err error) {
 		unclear, err = s.c.errands.learnConversations(ctx, s.calls)
 		return err
 	}, func(err error) {
@@ -67,7 +65,7 @@ func (s *session) learn(ctx context.Context) {
 			return
 		}
 		for _, id := range unclear {
-			s.sub(id).askRoster = true
+			s.sub(id).rosterDue = true
 			s.due[id] = true
 		}
 	})
@@ -92,9 +90,9 @@ func (s *session) advance(ctx context.Context, id string) error {
 		return s.advanceEntry(ctx, conv, sub)
 	case !conv.isLive():
 		sub.active, sub.caughtUp = false, false
-		if sub.isRead {
-			sub.isRead = false
-			s.wire.look(id)
+		if sub.wasSubscribed {
+			sub.wasSubscribed = false
+			s.wire.pollWelcome(id)
 		}
 	case !sub.active:
 		if sub.follow.isReady() {
@@ -102,23 +100,20 @@ func (s *session) advance(ctx context.Context, id string) error {
 		}
 	case sub.caughtUp:
 		if s.isStalled(conv, sub) {
-			return s.c.db.update(ctx, func(tx *tx) error {
-				conv, err := tx.conversation(id)
-				if err == nil && conv != nil {
-					conv.mustRejoin(fmt.Sprintf("the server is in epoch %d and does not show how it came there", sub.holdEpoch))
-				}
-				s.due[id] = true
-				return err
+			s.due[id] = true
+			return s.c.db.edit(ctx, id, func(_ *tx, conv *conversation) error {
+				conv.mustRejoin(fmt.Sprintf("the server is in epoch %d and does not deliver the commits that lead to it", sub.holdEpoch))
+				return nil
 			})
 		}
 		if conv.info.Rewound {
 			s.advanceResend(ctx, conv, sub)
 			return nil
 		}
-		if (sub.askRoster || conv.phase == Joined && conv.info.Role == "" && !sub.hasAsked) && !s.jobs[id] && sub.commit.isReady() {
-			sub.hasAsked = true
-			s.start(ctx, id, func(ctx context.Context) error { return s.c.errands.askRoster(ctx, s.calls, id) },
-				func(err error) { sub.askRoster = err != nil && sub.commit.failed < rosterTries })
+		if (sub.rosterDue || conv.phase == Joined && conv.info.Role == "" && !sub.rosterRequested) && !s.jobs[id] && sub.commit.isReady() {
+			sub.rosterRequested = true
+			s.start(ctx, id, func(ctx context.Context) error { return s.c.errands.requestRoster(ctx, s.calls, id) },
+				func(err error) { sub.rosterDue = err != nil && sub.commit.failed < rosterTries })
 		}
 		s.reportEpoch(conv, sub)
 		if err := s.advanceCommit(ctx, conv, sub); err != nil {
@@ -145,7 +140,7 @@ func (s *session) isStalled(conv *conversation, sub *subscription) bool {
 
 // advanceLeave leaves once the outbox of the conversation is empty, or cannot be sent.
 func (s *session) advanceLeave(ctx context.Context, conv *conversation, sub *subscription) error {
-	isWaiting, err := s.c.errands.isSpeaking(ctx, conv.id)
+	isWaiting, err := s.c.errands.hasOutgoing(ctx, conv.id)
 	if err != nil {
 		return err
 	}
@@ -156,27 +151,24 @@ func (s *session) advanceLeave(ctx context.Context, conv *conversation, sub *sub
 		return s.advanceOutbox(ctx, conv.id, sub)
 	}
 	if sub.commit.isReady() {
-		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.errands.depart(ctx, s.calls, conv.id) }, nil)
+		s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.errands.leaveOnServer(ctx, s.calls, conv.id) }, nil)
 	}
 	return nil
 }
 
-// isSpeaking reports whether messages wait in the outbox of a conversation.
-func (e errands) isSpeaking(ctx context.Context, id string) (is bool, err error) {
-	err = e.c.db.update(ctx, func(tx *tx) error {
-		o, err := tx.Outbox.Next(id, 0)
-		is = o != nil
-		return err
-	})
-	return is, err
+// hasOutgoing reports whether messages wait in the outbox of a conversation.
+func (e errands) hasOutgoing(ctx context.Context, id string) (bool, error) {
+	o, err := read(ctx, e.c.db, func(tx *tx) (*home.Outgoing, error) { return tx.Outbox.Next(id, 0) })
+	return o != nil, err
 }
 
 func (s *session) subscribe(ctx context.Context, conv *conversation, sub *subscription) error {
-	sub.active, sub.isRead, sub.caughtUp, sub.moved = true, true, false, time.Now()
+	sub.active, sub.wasSubscribed, sub.caughtUp, sub.lastEventAt = true, true, false, time.Now()
 	from := conv.nextSeq
-	sub.taken, sub.acked = from-1, 0 // the last ack may have been lost in a crash
+	sub.applied, sub.acked = from-1, 0 // the last ack may have been lost in a crash
 	if conv.info.Unsure || !sub.noOverlap && from > 1 && conv.phase == Joined {
-		if err := s.c.db.update(ctx, func(tx *tx) (err error) { from, err = tx.overlap(conv); return err }); err != nil {
+		var err error
+		if from, err = read(ctx, s.c.db, func(tx *tx) (int64, error) { return tx.overlap(conv) }); err != nil {
 			return err
 		}
 	}
@@ -220,11 +212,11 @@ func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *su
 	}
 	// A room may have its founder as the only member; a direct conversation needs its peer.
 	if conv.phase == Joined && s.mustRemove(conv, sub) {
-		speaks, err := s.c.errands.isSpeaking(ctx, conv.id)
+		hasOutgoing, err := s.c.errands.hasOutgoing(ctx, conv.id)
 		if err != nil {
 			return nil, err
 		}
-		if s.mayRemove(conv, sub, speaks) {
+		if s.mayRemove(conv, sub, hasOutgoing) {
 			return s.keepCommit(ctx, conv, sub)
 		}
 	} else {
@@ -245,22 +237,19 @@ func (s *session) prepareCommit(ctx context.Context, conv *conversation, sub *su
 // keepCommit makes a commit and stores it.
 func (s *session) keepCommit(ctx context.Context, conv *conversation, sub *subscription) (*conversation, error) {
 	var out *conversation
-	err := s.c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(conv.id)
-		if err != nil || conv == nil || !conv.isLive() || conv.pending != nil {
-			return err
-		}
-		out = conv
-		err = s.c.keeper.makeCommit(tx, conv)
-		if errors.Is(err, errLeftOut) {
-			out, s.due[conv.id] = nil, true
+	err := s.c.db.edit(ctx, conv.id, func(tx *tx, conv *conversation) error {
+		if !conv.isLive() || conv.pending != nil {
 			return nil
 		}
-		if err != nil {
-			out = nil
+		switch err := s.c.keeper.makeCommit(tx, conv); {
+		case err == nil:
+			out = conv
+		case errors.Is(err, errNoInvitees):
+			s.due[conv.id] = true
+		default:
 			conv.dropPackages()
 			sub.commit.later(err)
-			return s.c.keeper.trouble(tx, conv, err)
+			return s.c.keeper.reportProblem(tx, conv, err)
 		}
 		return nil
 	})
@@ -278,13 +267,13 @@ func (s *session) sendCommit(conv *conversation, sub *subscription) {
 // commit is of no further use.
 func (k keeper) commitRefused(tx *tx, conv *conversation, messageID string, refusal *Refusal) error {
 	switch {
-	case conv == nil || conv.pending == nil || conv.pending.MessageID != messageID:
+	case conv.pending == nil || conv.pending.MessageID != messageID:
 		return nil
 	case conv.phase == Joining && refusal.Code == codeEpochConflict:
 		k.c.stats.lostRaces.Add(1)
 		return k.dropEntry(tx, conv)
 	case conv.phase == Joining:
-		return errors.Join(k.dropEntry(tx, conv), k.waitLonger(tx, conv), k.trouble(tx, conv, refusal))
+		return errors.Join(k.dropEntry(tx, conv), k.waitLonger(tx, conv), k.reportProblem(tx, conv, refusal))
 	case refusal.Code == codeEpochConflict && (conv.phase != Founding || conv.isOurs()):
 		return nil
 	}
@@ -318,11 +307,11 @@ func (k keeper) dropPending(tx *tx, conv *conversation, refusal *Refusal) error 
 	default:
 		conv.dropPackages()
 	}
-	return k.trouble(tx, conv, refusal)
+	return k.reportProblem(tx, conv, refusal)
 }
 
-// trouble reports, once, why a conversation cannot proceed.
-func (k keeper) trouble(tx *tx, conv *conversation, why error) error {
+// reportProblem reports, once, why a conversation cannot proceed.
+func (k keeper) reportProblem(tx *tx, conv *conversation, why error) error {
 	if conv.info.Problem == why.Error() {
 		return nil
 	}
@@ -330,7 +319,7 @@ func (k keeper) trouble(tx *tx, conv *conversation, why error) error {
 	return tx.problem(conv.id, k.c.now(), why)
 }
 
-var errNoKeyPackages = errors.New("no key packages yet")
+var errNoKeyPackages = errors.New("account has no key packages yet")
 
 // fetchWanted fetches key packages for the accounts that are to be added. Accounts without any
 // are asked for again later: the error says so.
@@ -367,10 +356,9 @@ func (e errands) keepPackages(ctx context.Context, id string, of wanted, package
 	if len(packages) == 0 && refused == nil && !of.Own {
 		return nil
 	}
-	return e.c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(id)
-		if err != nil || conv == nil || !conv.isLive() {
-			return err
+	return e.c.db.edit(ctx, id, func(tx *tx, conv *conversation) error {
+		if !conv.isLive() {
+			return nil
 		}
 		info := conv.editInfo()
 		for i := range info.Wanted {
@@ -382,7 +370,7 @@ func (e errands) keepPackages(ctx context.Context, id string, of wanted, package
 			info.Wanted = slices.DeleteFunc(info.Wanted, of.isSame)
 		}
 		if refused != nil {
-			return e.c.keeper.trouble(tx, conv, refused)
+			return e.c.keeper.reportProblem(tx, conv, refused)
 		}
 		return nil
 	})
@@ -396,11 +384,10 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 	}
 	var o *home.Outgoing
 	var trouble error
-	err := s.c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(id)
-		if err != nil || conv == nil || conv.phase != Joined || conv.epoch() < sub.holdEpoch ||
+	err := s.c.db.edit(ctx, id, func(tx *tx, conv *conversation) (err error) {
+		if conv.phase != Joined || conv.epoch() < sub.holdEpoch ||
 			len(conv.info.Unwanted)+len(conv.info.Missing) > 0 { // accounts to be removed must not read it
-			return err
+			return nil
 		}
 		if o, err = tx.Outbox.Next(id, sub.sentThrough); err != nil || o == nil || o.Envelope != nil {
 			return err
@@ -410,7 +397,7 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 			if errors.Is(err, mls.ErrProposalsPending) {
 				return nil
 			}
-			return s.c.keeper.trouble(tx, conv, err)
+			return s.c.keeper.reportProblem(tx, conv, err)
 		}
 		return err
 	})

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
 )
 
 // CertificateExtension is the private-use type of the leaf-node extension that
-// holds a device certificate (RFC 9420, section 17.3; design 7).
+// holds a device certificate (RFC 9420, section 17.3).
 const CertificateExtension uint16 = 0xF3A1
 
 const certificateDomain = "waxwing device certificate v1"
@@ -66,49 +68,26 @@ func (c *certificate) marshal() []byte {
 	return appendField(out, c.Signature)
 }
 
-var errCertificateForm = errors.New("device certificate is malformed")
+var errCertificateForm = errors.New("malformed certificate")
 
 func parseCertificate(data []byte) (certificate, error) {
-	if len(data) > certificateBytesMax || len(data) < 1 || data[0] != 1 {
+	s := cryptobyte.String(data)
+	var version uint8
+	var did, device, signature cryptobyte.String
+	var seconds uint64
+	isWhole := s.ReadUint8(&version) && s.ReadUint16LengthPrefixed(&did) && s.ReadUint16LengthPrefixed(&device) &&
+		s.ReadUint64(&seconds) && s.ReadUint16LengthPrefixed(&signature) && s.Empty()
+	if !isWhole || len(data) > certificateBytesMax || version != 1 || seconds > 1<<40 || len(did) == 0 || len(device) == 0 {
 		return certificate{}, errCertificateForm
 	}
-	rest, ok := data[1:], true
-	field := func() (out []byte) {
-		if !ok || len(rest) < 2 {
-			ok = false
-			return nil
-		}
-		n := int(binary.BigEndian.Uint16(rest))
-		if len(rest) < 2+n {
-			ok = false
-			return nil
-		}
-		out, rest = rest[2:2+n], rest[2+n:]
-		return out
-	}
-	var c certificate
-	c.DID, c.DeviceID = string(field()), string(field())
-	if !ok || len(rest) < 8 {
-		return certificate{}, errCertificateForm
-	}
-	seconds := binary.BigEndian.Uint64(rest)
-	if seconds > 1<<40 {
-		return certificate{}, errCertificateForm
-	}
-	c.NotAfter = time.Unix(int64(seconds), 0)
-	rest = rest[8:]
-	c.Signature = bytes.Clone(field())
-	if !ok || len(rest) != 0 || c.DID == "" || c.DeviceID == "" {
-		return certificate{}, errCertificateForm
-	}
-	return c, nil
+	return certificate{string(did), string(device), time.Unix(int64(seconds), 0), bytes.Clone(signature)}, nil
 }
 
 // verdict is the result of checking a leaf: the account, the device and the proof for them.
 type verdict struct {
 	Account  string
 	DeviceID string // "" without a certificate
-	// Verified reports that the account's own key vouches for the leaf key, and the certificate
+	// Verified reports that the account's own key has certified the leaf key, and the certificate
 	// has not expired.
 	Verified bool
 	// Expected reports that the account's DID is a key that this package can verify with, so
@@ -136,14 +115,14 @@ func judgeLeaf(credential string, leafKey, data []byte, now time.Time) (verdict,
 		return v, fmt.Errorf("%w: %w", ErrCertificate, err)
 	}
 	if c.DID != credential {
-		return v, fmt.Errorf("%w: it is another account's", ErrCertificate)
+		return v, fmt.Errorf("%w: issued for another account", ErrCertificate)
 	}
 	v.DeviceID = c.DeviceID
 	if !key.isKnown() {
 		return v, nil
 	}
 	if !key.verify(c.signedBytes(leafKey), c.Signature) {
-		return v, fmt.Errorf("%w: not signed by the account's key for this leaf", ErrCertificate)
+		return v, fmt.Errorf("%w: wrong signature for this leaf key", ErrCertificate)
 	}
 	v.Expired = now.After(c.NotAfter)
 	v.Verified = !v.Expired

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,7 +63,7 @@ type Options struct {
 	LifetimeMax time.Duration
 	// AllowUnverified admits devices that lack a certificate although their account could issue
 	// one, such as those of clients that do not support device certificates. A server can then
-	// impersonate any account that this device has not met. It also admits external joins with
+	// impersonate any account that this device has not seen. It also admits external joins with
 	// a new key by accounts with a DID that is not a key, and, when a group is entered again,
 	// trusts devices of its members that were not in it. Leave it off.
 	AllowUnverified bool
@@ -91,7 +92,7 @@ type Options struct {
 // Option is a setting of Open beside Options.
 type Option func(*Options)
 
-// WithXRPC makes the client use the server's AT Protocol door instead of its gateway. It
+// WithXRPC makes the client use the server's AT Protocol interface instead of its gateway. It
 // behaves the same, reaches the same accounts, and shares conversations with clients of the
 // gateway; the package's documentation lists the differences. A home that was created with it
 // should be opened with it.
@@ -108,7 +109,8 @@ type Client struct {
 	ownsHTTP  bool
 	log       *slog.Logger
 	db        *database
-	cancel    context.CancelFunc
+	ctx       context.Context // ends with the client or its home; its cause is the reason
+	cancel    context.CancelCauseFunc
 	closed    chan struct{} // closed when run has ended
 	door      door
 	authority authority
@@ -125,8 +127,8 @@ type Client struct {
 
 	lostChanges atomic.Int64 // counts changes of lost
 
-	entryPace pacer // of requests for GroupInfos
-	lookPace  pacer // of requests for invitations, over XRPC
+	entryPace   pacer // of requests for GroupInfos
+	welcomePace pacer // of requests for invitations, over XRPC
 
 	wakeMu sync.Mutex
 	woken  map[string]bool // conversations that are due; guarded by wakeMu
@@ -135,7 +137,6 @@ type Client struct {
 	stateMu      sync.Mutex
 	state        State         // guarded by stateMu
 	stateChanged chan struct{} // guarded by stateMu
-	ended        error         // why run ended; guarded by stateMu
 
 	observe func(what, conversation string, number uint64, authenticator []byte)
 
@@ -176,6 +177,7 @@ func open(ctx context.Context, o Options, h hooks) (*Client, error) {
 	c := &Client{options: o, account: o.Account, base: base, http: o.HTTPClient, ownsHTTP: ownsHTTP, log: o.Logger, db: db,
 		closed: make(chan struct{}), woken: map[string]bool{}, bell: make(chan struct{}, 1),
 		stateChanged: make(chan struct{}), observe: h.observe, traits: gatewayTraits}
+	c.ctx, c.cancel = context.WithCancelCause(at.Context())
 	c.authority, c.keeper, c.errands = authority{c}, keeper{c}, errands{c}
 	c.door = &gatewayDoor{c: c}
 	if o.useXRPC {
@@ -185,70 +187,58 @@ func open(ctx context.Context, o Options, h hooks) (*Client, error) {
 	if h.observe != nil {
 		db.changed = c.keeper.groupChanged
 	}
-	err = c.loadIdentity(ctx)
-	if err == nil {
-		err = db.update(ctx, func(tx *tx) (err error) {
-			if c.read, err = tx.Counters.Get("application"); err != nil {
-				return err
-			}
-			if err := c.authority.loadPeople(tx); err != nil {
-				return err
-			}
-			if _, err := tx.Settings.Get("lost", &c.lost); err != nil {
-				return err
-			}
-			_, err = tx.conversations()
-			return err
-		})
-	}
-	if err != nil {
+	if err := db.update(ctx, c.load); err != nil {
+		c.cancel(err)
 		at.Close(ErrClosed)
 		return nil, fmt.Errorf("open home: %w", err)
 	}
-	runCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	c.cancel = cancel
-	go c.run(runCtx)
+	go c.run()
 	return c, nil
 }
 
+// load reads the state in memory from the home.
+func (c *Client) load(tx *tx) (err error) {
+	if err := c.loadIdentity(tx); err != nil {
+		return err
+	}
+	if c.read, err = tx.Counters.Get("application"); err != nil {
+		return err
+	}
+	if err := c.authority.loadPeople(tx); err != nil {
+		return err
+	}
+	if c.lost, err = setting[[]string](tx, "lost"); err != nil {
+		return err
+	}
+	_, err = tx.conversations()
+	return err
+}
+
 func checkOptions(o *Options) (*url.URL, error) {
-	if o.Dir == "" {
-		return nil, errors.New("no Dir")
-	}
-	if o.Account == nil {
-		return nil, errors.New("no Account")
-	}
-	if len(o.StorageKey) != StorageKeyBytes {
-		return nil, fmt.Errorf("StorageKey does not have %d bytes", StorageKeyBytes)
-	}
-	if len(o.DeviceID) > 128 {
-		return nil, errors.New("DeviceID is too long")
-	}
 	base, err := url.Parse(o.Server)
-	if err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" {
-		return nil, errors.New("the Server is not an http or https URL")
+	switch {
+	case o.Dir == "":
+		return nil, errors.New("missing Dir")
+	case o.Account == nil:
+		return nil, errors.New("missing Account")
+	case len(o.StorageKey) != StorageKeyBytes:
+		return nil, fmt.Errorf("length of StorageKey is not %d bytes", StorageKeyBytes)
+	case len(o.DeviceID) > 128:
+		return nil, errors.New("DeviceID is longer than 128 bytes")
+	case err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "":
+		return nil, errors.New("Server is not an http or https URL")
 	}
-	if o.KeyPackages == 0 {
-		o.KeyPackages = 32
-	}
+	o.KeyPackages = cmp.Or(o.KeyPackages, 32)
 	if o.KeyPackages < 1 || o.KeyPackages > 500 {
-		return nil, errors.New("KeyPackages is not in 1–500")
+		return nil, errors.New("KeyPackages is not between 1 and 500")
 	}
-	if o.LifetimeMax == 0 {
-		o.LifetimeMax = mls.LifetimeMax
-	}
+	o.LifetimeMax = cmp.Or(o.LifetimeMax, mls.LifetimeMax)
 	if o.LifetimeMax < keyPackageLife+keyPackageSkew {
-		return nil, errors.New("LifetimeMax is shorter than the life of this package's own key packages")
+		return nil, errors.New("LifetimeMax is shorter than the lifetime of own key packages")
 	}
-	if o.PingInterval <= 0 {
-		o.PingInterval = 20 * time.Second
-	}
-	if o.SocketProbe <= 0 {
-		o.SocketProbe = time.Minute
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+	o.PingInterval = cmp.Or(max(o.PingInterval, 0), 20*time.Second)
+	o.SocketProbe = cmp.Or(max(o.SocketProbe, 0), time.Minute)
+	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -267,7 +257,7 @@ func checkOptions(o *Options) (*url.URL, error) {
 // Close ends the connection and all work of the client, and waits for both. Undelivered
 // messages stay in the home until it is opened again.
 func (c *Client) Close() error {
-	c.cancel()
+	c.cancel(ErrClosed)
 	<-c.closed
 	if c.ownsHTTP {
 		c.http.CloseIdleConnections()
@@ -300,16 +290,15 @@ func (k keeper) observed(what, conversation string, number uint64, authenticator
 
 func (c *Client) now() time.Time { return c.options.Now() }
 
-// wake notifies the session that a conversation is due. It carries no data: the work is
+// wake notifies the session that conversations are due. It carries no data: the work is
 // recorded in the home.
-func (c *Client) wake(conversation string) {
+func (c *Client) wake(conversations ...string) {
 	c.wakeMu.Lock()
-	c.woken[conversation] = true
-	c.wakeMu.Unlock()
-	select {
-	case c.bell <- struct{}{}:
-	default:
+	for _, id := range conversations {
+		c.woken[id] = true
 	}
+	c.wakeMu.Unlock()
+	ring(c.bell)
 }
 
 func (c *Client) takeWoken() map[string]bool {

@@ -11,7 +11,7 @@ import (
 )
 
 // pendingCommit is a commit of our own that the log has not shown yet. It is applied on its
-// echo and not before (I10): the server may accept another one instead.
+// echo and not before: the server may accept another one instead.
 type pendingCommit struct {
 	MessageID string      `json:"message"`
 	Add       []string    `json:"add,omitempty"`    // accounts that become members on the server
@@ -92,8 +92,8 @@ func (k keeper) invitees(conv *conversation) []invitee {
 // previous one fail.
 const commitTriesMax = 8
 
-// errLeftOut reports that no device is left to be added.
-var errLeftOut = errors.New("no device is left to be added")
+// errNoInvitees reports that no device is left to be added.
+var errNoInvitees = errors.New("no device is left to be added")
 
 // makeCommit prepares a commit that adds every wanted device with a fetched package. Without
 // any it is an empty commit with a fresh path, by which a group that has only its founder is
@@ -110,10 +110,10 @@ func (k keeper) makeCommit(tx *tx, conv *conversation) error {
 	}
 	isForAdds := len(list) > 0
 	var commit *mls.PendingCommit
-	err := errLeftOut
+	err := errNoInvitees
 	for range commitTriesMax {
 		if isForAdds && len(list) == 0 && len(removals) == 0 && !conv.mayCommitNothing() {
-			return errLeftOut
+			return errNoInvitees
 		}
 		var packages [][]byte
 		for _, i := range list {
@@ -253,16 +253,12 @@ func (k keeper) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event,
 	if conv.info.Problem != "" {
 		conv.editInfo().Problem = ""
 	}
+	if wasFounding {
+		e.Type = EventJoined
+		return k.reportGroup(tx, conv, e)
+	}
 	if err := tx.meet(conv.id, added, e.Time); err != nil {
 		return err
-	}
-	if wasFounding {
-		joined := e
-		joined.Type = EventJoined
-		for _, l := range next.Members() {
-			joined.Members = append(joined.Members, k.c.authority.memberOf(l))
-		}
-		return tx.report(joined)
 	}
 	if len(added)+len(gone) == 0 {
 		return nil

@@ -35,39 +35,23 @@ func backoff(failed int, least, most time.Duration) time.Duration {
 type endSession struct{ after time.Duration }
 
 // Error describes it for logs.
-func (e *endSession) Error() string { return "the server is about to restart" }
+func (e *endSession) Error() string { return "server is about to restart" }
 
-// run keeps the client connected until ctx ends or the home fails.
-func (c *Client) run(ctx context.Context) {
+// run keeps the client connected until it is closed or the home fails.
+func (c *Client) run() {
 	defer close(c.closed)
 	var pace pace
-	for {
-		var served served
-		err := ctx.Err()
-		if err == nil { // a client closed during the wait does not connect again
-			c.setState(Connecting, nil)
-			served, err = c.connect(ctx)
+	for c.ctx.Err() == nil {
+		c.setState(State{Link: Connecting})
+		served, err := c.connect(c.ctx)
+		if c.ctx.Err() != nil {
+			break
 		}
-		if ctx.Err() != nil {
-			err = ErrClosed
-		} else if dead := c.db.home.Failure(); dead != nil {
-			err = dead
-		}
-		c.setState(Offline, err)
-		if errors.Is(err, ErrClosed) || c.db.home.Failure() != nil {
-			c.end(err)
-			return
-		}
-		c.log.DebugContext(ctx, "connection ended", "err", err)
-		timer := time.NewTimer(pace.next(served, err))
-		select {
-		case <-timer.C:
-		case <-c.db.home.Died():
-			timer.Stop()
-		case <-ctx.Done():
-			timer.Stop()
-		}
+		c.setState(State{Link: Offline, Err: err})
+		c.log.Debug("connection ended", "err", err)
+		pause(c.ctx, pace.next(served, err))
 	}
+	c.setState(State{Link: Offline, Err: context.Cause(c.ctx)})
 }
 
 // served describes the outcome of a connection.
@@ -85,8 +69,42 @@ func (c *Client) connect(ctx context.Context) (served, error) {
 	defer wire.close()
 	s := newSession(c, wire, calls)
 	c.stats.connects.Add(1)
-	c.setOnline(wire.kind())
+	c.setState(State{Link: Online, Transport: wire.kind()})
 	began := time.Now()
 	err = s.serve(ctx)
 	return served{lasted: max(time.Since(began), 1), worked: s.worked}, err
+}
+
+// pace spaces attempts to connect.
+type pace struct {
+	failed int // attempts in a row that led to no session
+	short  int // sessions in a row that were soon over
+}
+
+// next returns the wait after a connection that ended in this way.
+func (p *pace) next(s served, err error) time.Duration {
+	wait := backoff(p.failed, reconnectMin, reconnectMax)
+	p.failed++
+	if s.lasted > 0 {
+		p.failed = 0
+		switch {
+		case s.lasted > steadyAfter:
+			p.short = 0
+		case s.worked:
+			p.short = min(p.short, 1) // it was useful: the wait need not grow
+		}
+		wait = backoff(p.short, resumeMin, resumeMax)
+		p.short++
+	}
+	var planned *endSession
+	if errors.As(err, &planned) {
+		wait, p.failed = planned.after, 1
+	}
+	if errors.Is(err, errSocketAgain) {
+		wait = 0
+	}
+	if r := asRefusal(err); r != nil && r.RetryAfter > wait {
+		wait = r.RetryAfter
+	}
+	return wait
 }

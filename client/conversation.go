@@ -1,9 +1,11 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -26,43 +28,28 @@ type Phase int
 // The phases. A conversation moves downwards, or from Waiting or Joining to Joined; Removed
 // becomes Joined again with a new invitation.
 const (
-	// Creating: the conversation exists here only and is still to be created on the server.
+	// Creating means that the conversation has to be created on the server.
 	Creating Phase = 1
-	// Waiting: another device makes the group, and this one waits for its Welcome.
+	// Waiting means that another device creates the group and sends an invitation.
 	Waiting Phase = 2
-	// Founding: the group is ours and its first commit is not accepted yet.
+	// Founding means that this device has created the group, and its first commit is pending.
 	Founding Phase = 3
-	// Joined: messages can be sent and received.
+	// Joined means that messages can be sent and received.
 	Joined Phase = 4
-	// Removed: this device or account is no longer in the conversation.
+	// Removed means that this device or account is no longer in the conversation.
 	Removed Phase = 5
-	// Joining: this device enters the group by an external commit: its account is in the group
-	// with another device, or this device's own state is lost.
+	// Joining means that an external commit of this device is pending: another device of the
+	// account is in the group, or the state of this device was lost.
 	Joining Phase = 6
-	// Leaving: this account is leaving, and the server is still to be notified.
+	// Leaving means that the account is leaving, and the server has to be notified.
 	Leaving Phase = 7
 )
 
+var phaseNames = map[Phase]string{Creating: "creating", Waiting: "waiting", Founding: "founding", Joined: "joined",
+	Removed: "removed", Joining: "joining", Leaving: "leaving"}
+
 // String returns the phase as a word, such as "joined".
-func (p Phase) String() string {
-	switch p {
-	case Creating:
-		return "creating"
-	case Waiting:
-		return "waiting"
-	case Founding:
-		return "founding"
-	case Joined:
-		return "joined"
-	case Removed:
-		return "removed"
-	case Joining:
-		return "joining"
-	case Leaving:
-		return "leaving"
-	}
-	return "unknown"
-}
+func (p Phase) String() string { return cmp.Or(phaseNames[p], "unknown") }
 
 // Conversation is a conversation as this device sees it.
 type Conversation struct {
@@ -128,6 +115,11 @@ type conversationInfo struct {
 	Unsure  bool `json:"unsure,omitempty"`
 }
 
+// endEntry deletes what is recorded for entering the group.
+func (i *conversationInfo) endEntry() {
+	i.Rejoin, i.Forced, i.Asked, i.Waiting = "", false, false, waiting{}
+}
+
 // departure is an account's wish to leave a conversation.
 type departure struct {
 	NewOwner string `json:"new_owner,omitempty"`
@@ -169,31 +161,21 @@ type conversation struct {
 	invited   bool       // within it, the group was entered by a Welcome
 
 	isNew   bool
-	changed change
+	changed home.Columns
 }
 
-// change is a set of columns that a working copy must write.
-type change uint8
-
-const (
-	changedPlace change = 1 << iota // phase, next_seq
-	changedInfo
-	changedGroup
-	changedPending
-)
-
-func (c *conversation) setPhase(p Phase) { c.phase, c.changed = p, c.changed|changedPlace }
+func (c *conversation) setPhase(p Phase) { c.phase, c.changed = p, c.changed|home.ColumnPlace }
 func (c *conversation) setNextSeq(n int64) {
-	c.nextSeq, c.changed = n, c.changed|changedPlace
+	c.nextSeq, c.changed = n, c.changed|home.ColumnPlace
 }
-func (c *conversation) setGroup(g *mls.Group) { c.group, c.changed = g, c.changed|changedGroup }
+func (c *conversation) setGroup(g *mls.Group) { c.group, c.changed = g, c.changed|home.ColumnGroup }
 func (c *conversation) setPending(p *pendingCommit) {
-	c.pending, c.changed = p, c.changed|changedPending
+	c.pending, c.changed = p, c.changed|home.ColumnPending
 }
 
 // editInfo returns info for changes; its slices are the copy's own.
 func (c *conversation) editInfo() *conversationInfo {
-	c.changed |= changedInfo
+	c.changed |= home.ColumnInfo
 	return &c.info
 }
 
@@ -273,7 +255,7 @@ func (t *tx) conversation(id string) (*conversation, error) {
 // addConversation makes a new one, to be written at the end of the transaction.
 func (t *tx) addConversation(id string, phase Phase, info conversationInfo, now time.Time) *conversation {
 	c := &conversation{id: id, phase: phase, nextSeq: 1, createdMS: now.UnixMilli(), info: info,
-		isNew: true, changed: changedPlace | changedInfo}
+		isNew: true, changed: home.ColumnPlace | home.ColumnInfo}
 	t.changed[id] = c
 	return c
 }
@@ -281,55 +263,31 @@ func (t *tx) addConversation(id string, phase Phase, info conversationInfo, now 
 // saveConversations writes the conversations that the transaction changed.
 func (t *tx) saveConversations() error {
 	for _, c := range t.changed {
-		if err := t.saveConversation(c); err != nil {
+		if c.changed == 0 {
+			continue
+		}
+		row := home.Conversation{ID: c.id, Phase: int(c.phase), NextSeq: c.nextSeq, CreatedMS: c.createdMS}
+		var err error
+		if c.changed&home.ColumnInfo != 0 {
+			if row.Info, err = json.Marshal(c.info); err != nil {
+				return fmt.Errorf("encode conversation: %w", err)
+			}
+		}
+		if c.group != nil && c.changed&home.ColumnGroup != 0 {
+			if row.Group, err = c.group.MarshalBinary(); err != nil {
+				return fmt.Errorf("encode group: %w", err)
+			}
+		}
+		if c.pending != nil && c.changed&home.ColumnPending != 0 {
+			if row.Pending, err = c.pending.MarshalBinary(); err != nil {
+				return fmt.Errorf("encode pending commit: %w", err)
+			}
+		}
+		if err := t.Conversations.Save(&row, c.changed, c.isNew); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (t *tx) saveConversation(c *conversation) error {
-	if c.changed == 0 {
-		return nil
-	}
-	switch {
-	case c.isNew:
-		if err := t.Conversations.Add(c.id, int(c.phase), c.nextSeq, c.createdMS, c.info); err != nil {
-			return err
-		}
-	case c.changed&changedInfo != 0:
-		if err := t.Conversations.SetInfo(c.id, c.info); err != nil {
-			return err
-		}
-	}
-	if c.changed&changedPlace != 0 && !c.isNew {
-		if err := t.Conversations.SetPlace(c.id, int(c.phase), c.nextSeq); err != nil {
-			return err
-		}
-	}
-	if c.changed&changedGroup != 0 {
-		var plain []byte
-		var err error
-		if c.group != nil {
-			if plain, err = c.group.MarshalBinary(); err != nil {
-				return fmt.Errorf("encode group: %w", err)
-			}
-		}
-		if err := t.Conversations.SetGroup(c.id, plain); err != nil {
-			return err
-		}
-	}
-	if c.changed&changedPending == 0 {
-		return nil
-	}
-	var plain []byte
-	if c.pending != nil {
-		var err error
-		if plain, err = c.pending.MarshalBinary(); err != nil {
-			return fmt.Errorf("encode pending commit: %w", err)
-		}
-	}
-	return t.Conversations.SetPending(c.id, plain)
 }
 
 // conversations returns all conversations, oldest first. They belong to the cache and must not
@@ -351,32 +309,23 @@ func (t *tx) conversations() ([]*conversation, error) {
 		}
 		t.db.all = true
 	}
-	out := make([]*conversation, 0, len(t.db.cache))
-	for _, c := range t.db.cache {
-		out = append(out, c)
-	}
+	out := slices.Collect(maps.Values(t.db.cache))
 	slices.SortFunc(out, func(a, b *conversation) int {
-		if a.createdMS != b.createdMS {
-			return int(a.createdMS - b.createdMS)
-		}
-		if a.id < b.id {
-			return -1
-		}
-		return 1
+		return cmp.Or(cmp.Compare(a.createdMS, b.createdMS), cmp.Compare(a.id, b.id))
 	})
 	return out, nil
 }
 
 // snapshot returns the conversation as committed, read-only; nil if there is none.
-func (c *Client) snapshot(ctx context.Context, id string) (out *conversation, err error) {
-	err = c.db.update(ctx, func(tx *tx) error {
-		if out, err = tx.conversation(id); out != nil {
-			delete(tx.changed, id)
-			out = tx.db.cache[id]
+func (c *Client) snapshot(ctx context.Context, id string) (*conversation, error) {
+	return read(ctx, c.db, func(tx *tx) (*conversation, error) {
+		conv, err := tx.conversation(id)
+		if conv == nil {
+			return nil, err
 		}
-		return err
+		delete(tx.changed, id)
+		return tx.db.cache[id], nil
 	})
-	return out, err
 }
 
 // isConversationID reports whether a server may use id for a conversation: names that begin
@@ -410,17 +359,16 @@ func (c *Client) change(ctx context.Context, id string, change func(tx *tx, conv
 
 // Conversations returns the conversations of this home, the one with the last message first.
 func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
-	var out []Conversation
-	err := c.db.update(ctx, func(tx *tx) error {
+	out, err := read(ctx, c.db, func(tx *tx) (out []Conversation, err error) {
 		all, err := tx.conversations()
 		for _, conv := range all {
 			described, err := c.describe(tx, conv)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			out = append(out, described)
 		}
-		return err
+		return out, err
 	})
 	slices.SortStableFunc(out, func(a, b Conversation) int { return b.LastTime.Compare(a.LastTime) })
 	return out, err
@@ -428,16 +376,13 @@ func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 
 // Conversation returns the conversation id, or ErrUnknownConversation.
 func (c *Client) Conversation(ctx context.Context, id string) (Conversation, error) {
-	var out Conversation
-	err := c.db.update(ctx, func(tx *tx) error {
+	return read(ctx, c.db, func(tx *tx) (Conversation, error) {
 		conv, err := tx.existing(id)
 		if err != nil {
-			return err
+			return Conversation{}, err
 		}
-		out, err = c.describe(tx, conv)
-		return err
+		return c.describe(tx, conv)
 	})
-	return out, err
 }
 
 func (c *Client) describe(tx *tx, conv *conversation) (Conversation, error) {

@@ -134,7 +134,7 @@ var crashOperations = []operation{
 		func(w *crashWorld) { w.invite(w.cid) }},
 	{"a removal pending", func(w *crashWorld) *churner { return w.ann },
 		func(w *crashWorld, c *Client) error {
-			return w.cid.caller().call(w.ctx, w.cid.session(), "/v1/rooms/leave", gateway.LeaveRoom{ConvID: w.room}, &gateway.Status{})
+			return w.cid.gateway(w.cid.session()).call(w.ctx, "/v1/rooms/leave", gateway.LeaveRoom{ConvID: w.room}, &gateway.Status{})
 		},
 		func(w *crashWorld) bool { return w.isRoomOf(w.ann, w.bob) && w.see(w.cid).Phase == Removed },
 		func(w *crashWorld) { w.invite(w.cid) }},
@@ -288,11 +288,11 @@ func TestBackWithCommit(t *testing.T) {
 		if err := bob.keeper.leave(tx, conv, bob.now(), "left"); err != nil {
 			return err
 		}
-		if err := bob.keeper.learnConversation(tx, room); err != nil {
+		if _, err := bob.keeper.learnConversation(tx, room); err != nil {
 			return err
 		}
 		epoch := int64(before.Epoch + 1)
-		_, err = bob.keeper.takeEvent(tx, &logMessage{conversation: room, seq: before.NextSeq, id: p.MessageID, kind: kindCommit, epoch: &epoch,
+		_, err = bob.keeper.applyMessage(tx, &logMessage{conversation: room, seq: before.NextSeq, id: p.MessageID, kind: kindCommit, epoch: &epoch,
 			message: p.commit.Message()})
 		return err
 	}); err != nil {

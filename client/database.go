@@ -43,6 +43,32 @@ func (db *database) update(ctx context.Context, fn func(tx *tx) error) error {
 	})
 }
 
+// read returns the result of fn in a transaction.
+func read[T any](ctx context.Context, db *database, fn func(tx *tx) (T, error)) (out T, err error) {
+	err = db.update(ctx, func(tx *tx) error {
+		out, err = fn(tx)
+		return err
+	})
+	return out, err
+}
+
+// setting returns the stored value called name, or the zero value.
+func setting[T any](tx *tx, name string) (value T, err error) {
+	_, err = tx.Settings.Get(name, &value)
+	return value, err
+}
+
+// edit runs fn in a transaction on a working copy of a conversation, if the home has it.
+func (db *database) edit(ctx context.Context, id string, fn func(tx *tx, conv *conversation) error) error {
+	return db.update(ctx, func(tx *tx) error {
+		conv, err := tx.conversation(id)
+		if err != nil || conv == nil {
+			return err
+		}
+		return fn(tx, conv)
+	})
+}
+
 // settle copies the committed conversations to the cache.
 func (t *tx) settle() {
 	for id, c := range t.changed {

@@ -74,7 +74,7 @@ func TestDatabasesXRPC(t *testing.T) {
 		cid.nextType(EventRemoved)
 		w.settles(room, ann, bob)
 		if err := ann.LeaveTo(w.ctx, room, bob.did()); !errors.Is(err, ErrNotOverXRPC) {
-			t.Errorf("an heir is named: %v", err)
+			t.Errorf("a successor is named: %v", err)
 		}
 		for _, p := range people {
 			if s := p.Stats(); s.Undecryptable+s.Rejoins+s.Rewinds+s.Gaps != 0 {

@@ -18,7 +18,7 @@ type OwnDevice struct {
 	Conversations []string
 }
 
-// OwnDevices returns the devices of this account that this home has met in groups: itself first
+// OwnDevices returns the devices of this account that this home has seen in groups: itself first
 // and the others in the order of first sight. It omits a device that has no conversation in
 // common with this one yet.
 func (c *Client) OwnDevices(ctx context.Context) ([]OwnDevice, error) {
@@ -69,7 +69,7 @@ func (c *Client) OwnDevices(ctx context.Context) ([]OwnDevice, error) {
 // RemoveDevice.
 func (c *Client) AddDevice(ctx context.Context, device string) error {
 	if device == c.options.DeviceID {
-		return errors.New("add device: it is this one")
+		return errors.New("add device: cannot add this device itself")
 	}
 	var ids []string
 	err := c.db.update(ctx, func(tx *tx) error {
@@ -95,9 +95,7 @@ func (c *Client) AddDevice(ctx context.Context, device string) error {
 		}
 		return c.authority.setLost(tx, slices.DeleteFunc(c.authority.lostDevices(), func(d string) bool { return d == device || device == "" }))
 	})
-	for _, id := range ids {
-		c.wake(id)
-	}
+	c.wake(ids...)
 	return err
 }
 
@@ -107,7 +105,7 @@ func (c *Client) AddDevice(ctx context.Context, device string) error {
 // hardware token holds no such key.
 func (c *Client) RemoveDevice(ctx context.Context, device string) error {
 	if device == "" || device == c.options.DeviceID {
-		return errors.New("remove device: not another device")
+		return errors.New("remove device: missing device or this device itself")
 	}
 	var ids []string
 	err := c.db.update(ctx, func(tx *tx) error {
@@ -126,8 +124,8 @@ func (c *Client) RemoveDevice(ctx context.Context, device string) error {
 		if err := c.authority.setLost(tx, lost); err != nil {
 			return err
 		}
-		var revoke []string
-		if _, err := tx.Settings.Get("revoke", &revoke); err != nil {
+		revoke, err := setting[[]string](tx, "revoke")
+		if err != nil {
 			return err
 		}
 		return tx.Settings.Set("revoke", append(revoke, device))
@@ -135,10 +133,7 @@ func (c *Client) RemoveDevice(ctx context.Context, device string) error {
 	if err != nil {
 		return err
 	}
-	c.wake(choreRevoke)
-	for _, id := range ids {
-		c.wake(id)
-	}
+	c.wake(append(ids, choreRevoke)...)
 	return nil
 }
 
@@ -168,8 +163,8 @@ func (a authority) setLost(tx *tx, lost []string) error {
 // revokeLost ends the sessions of lost devices and voids their key packages. It is repeated
 // until the server has confirmed it.
 func (e errands) revokeLost(ctx context.Context, by service) error {
-	var revoke []string
-	if err := e.c.db.update(ctx, func(tx *tx) error { _, err := tx.Settings.Get("revoke", &revoke); return err }); err != nil {
+	revoke, err := read(ctx, e.c.db, func(tx *tx) ([]string, error) { return setting[[]string](tx, "revoke") })
+	if err != nil {
 		return err
 	}
 	for _, device := range revoke {
@@ -181,8 +176,8 @@ func (e errands) revokeLost(ctx context.Context, by service) error {
 			return fmt.Errorf("revoke device: %w", err)
 		}
 		if err := e.c.db.update(ctx, func(tx *tx) error {
-			var left []string
-			if _, err := tx.Settings.Get("revoke", &left); err != nil {
+			left, err := setting[[]string](tx, "revoke")
+			if err != nil {
 				return err
 			}
 			return tx.Settings.Set("revoke", slices.DeleteFunc(left, func(d string) bool { return d == device }))

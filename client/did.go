@@ -6,9 +6,10 @@ import (
 	"crypto/elliptic"
 	"errors"
 	"fmt"
-	"math/big"
 	"regexp"
 	"strings"
+
+	"github.com/mr-tron/base58"
 )
 
 // The multicodec prefixes of the public keys in a did:key, as unsigned varints.
@@ -27,74 +28,31 @@ var didSyntax = regexp.MustCompile(`^did:[a-z0-9]+:(?:(?:[A-Za-z0-9._-]|%[0-9A-F
 // checkDID returns an error for text that is not a DID, and for a did:key without a valid key.
 func checkDID(did string) error {
 	if !didSyntax.MatchString(did) {
-		return errors.New("not the syntax of a DID")
+		return errors.New("invalid DID syntax")
 	}
 	if !strings.HasPrefix(did, "did:key:") {
 		return nil
 	}
-	if key, err := keyOfDID(did); err != nil || key.isKnown() {
-		return err
+	key, err := keyOfDID(did)
+	if err == nil && !key.isKnown() && !key.isK256 {
+		err = errors.New("did:key: unsupported type of key")
 	}
-	encoded, ok := strings.CutPrefix(did, didKeyPrefix)
-	if !ok {
-		return errors.New("did:key: not base58")
-	}
-	raw, err := decodeBase58(encoded)
-	if err != nil {
-		return fmt.Errorf("did:key: %w", err)
-	}
-	point, ok := strings.CutPrefix(string(raw), codecK256)
-	if !ok || len(point) != 33 || point[0] != 2 && point[0] != 3 {
-		return errors.New("did:key: not a key of a known kind")
-	}
-	return nil
+	return err
 }
 
 // base58CharsMax bounds the input of the decoder: base58 costs the square of its length, and
 // all supported keys are shorter.
 const base58CharsMax = 128
 
-const base58Alphabet = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-
-// encodeBase58 encodes data in the Bitcoin alphabet, a leading "1" for each leading zero byte
-// (multibase "z").
-func encodeBase58(data []byte) string {
-	var digits []byte // least significant first
-	number := new(big.Int).SetBytes(data)
-	base, rest := big.NewInt(58), new(big.Int)
-	for number.Sign() > 0 {
-		number.DivMod(number, base, rest)
-		digits = append(digits, base58Alphabet[rest.Int64()])
-	}
-	for _, b := range data {
-		if b != 0 {
-			break
-		}
-		digits = append(digits, '1')
-	}
-	for i, j := 0, len(digits)-1; i < j; i, j = i+1, j-1 {
-		digits[i], digits[j] = digits[j], digits[i]
-	}
-	return string(digits)
-}
-
 func decodeBase58(text string) ([]byte, error) {
 	if len(text) > base58CharsMax {
 		return nil, errors.New("base58 text is too long")
 	}
-	number, base := new(big.Int), big.NewInt(58)
-	for i := 0; i < len(text); i++ {
-		digit := strings.IndexByte(base58Alphabet, text[i])
-		if digit < 0 {
-			return nil, errors.New("not base58")
-		}
-		number.Mul(number, base).Add(number, big.NewInt(int64(digit)))
+	raw, err := base58.Decode(text)
+	if err != nil {
+		return nil, errors.New("not base58btc")
 	}
-	zeros := 0
-	for zeros < len(text) && text[zeros] == '1' {
-		zeros++
-	}
-	return append(make([]byte, zeros), number.Bytes()...), nil
+	return raw, nil
 }
 
 // didOfP256 returns the did:key of a P-256 public key (compressed point).
@@ -104,15 +62,16 @@ func didOfP256(public *ecdsa.PublicKey) (string, error) {
 		return "", errors.New("account key is not a point on P-256")
 	}
 	compressed := append([]byte{2 + point[64]&1}, point[1:33]...)
-	return didKeyPrefix + encodeBase58(append([]byte(codecP256), compressed...)), nil
+	return didKeyPrefix + base58.Encode(append([]byte(codecP256), compressed...)), nil
 }
 
-// accountKey is the public key that a DID itself contains. Both fields are nil for a DID with a
-// key that has to be looked up, or is of a kind that this package cannot verify: certificates
+// accountKey is the public key that a DID itself contains. Both keys are nil for a DID with a
+// key that has to be looked up, or is of a type that this package cannot verify: certificates
 // of such accounts prove nothing here.
 type accountKey struct {
 	p256    *ecdsa.PublicKey
 	ed25519 ed25519.PublicKey
+	isK256  bool // a type that only servers verify
 }
 
 func (k accountKey) isKnown() bool { return k.p256 != nil || k.ed25519 != nil }
@@ -138,7 +97,7 @@ func keyOfDID(did string) (accountKey, error) {
 	if err != nil {
 		return accountKey{}, fmt.Errorf("did:key: %w", err)
 	}
-	if encodeBase58(raw) != encoded {
+	if base58.Encode(raw) != encoded {
 		return accountKey{}, errors.New("did:key: not in canonical form")
 	}
 	if point, ok := strings.CutPrefix(string(raw), codecP256); ok {
@@ -162,5 +121,6 @@ func keyOfDID(did string) (accountKey, error) {
 		}
 		return accountKey{ed25519: ed25519.PublicKey(point)}, nil
 	}
-	return accountKey{}, nil
+	point, ok := strings.CutPrefix(string(raw), codecK256)
+	return accountKey{isK256: ok && len(point) == 33 && (point[0] == 2 || point[0] == 3)}, nil
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 
 	"waxwing.im/waxwing/mls"
@@ -27,8 +28,8 @@ func dmID(a, b string) string {
 // "dm_" and the first 32 characters of the base64url of the same hash. Its group_id is
 // arbitrary. Homes and servers have such conversations, which keep that name.
 func oldDMID(a, b string) string {
-	sum := sha256.Sum256([]byte("waxwing dm v1\x00" + min(a, b) + "\x00" + max(a, b)))
-	return "dm_" + base64.RawURLEncoding.EncodeToString(sum[:])[:32]
+	sum, _ := hex.DecodeString(dmID(a, b))
+	return "dm_" + base64.RawURLEncoding.EncodeToString(sum)[:32]
 }
 
 // isGroupID reports whether id has the form of ids made by this package: a group_id in
@@ -45,7 +46,7 @@ const accountBytesMax = 512
 // packages for ever.
 func checkAccount(did string) error {
 	if len(did) > accountBytesMax {
-		return fmt.Errorf("%w: too long", ErrAccount)
+		return fmt.Errorf("%w: longer than %d bytes", ErrAccount, accountBytesMax)
 	}
 	if err := checkDID(did); err != nil {
 		return fmt.Errorf("%w: %w", ErrAccount, err)
@@ -63,7 +64,7 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 		return "", fmt.Errorf("start a direct conversation: %w", err)
 	}
 	if did == c.account.DID() {
-		return "", errors.New("start a direct conversation: with oneself")
+		return "", errors.New("start a direct conversation: cannot be with the own account")
 	}
 	id := dmID(c.account.DID(), did)
 	err = c.db.update(ctx, func(tx *tx) error {
@@ -172,32 +173,31 @@ func (e errands) created(ctx context.Context, id, role string) error {
 		// The id is in use by others. They can only block it, not read along.
 		return e.giveUp(ctx, id, ErrTaken)
 	}
-	return e.c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(id)
-		if err != nil || conv == nil || conv.phase != Creating {
-			return err // a Welcome was faster
+	return e.c.db.edit(ctx, id, func(_ *tx, conv *conversation) error {
+		if conv.phase != Creating {
+			return nil // a Welcome was faster
 		}
 		if role != "owner" {
 			conv.setPhase(Waiting)
 			return nil
 		}
-		return e.c.keeper.found(conv)
+		return e.c.keeper.createGroup(conv)
 	})
 }
 
-// found makes the MLS group of a conversation that we own, with this device alone.
-func (k keeper) found(conv *conversation) error {
+// createGroup makes the MLS group of a conversation that we own, with this device alone.
+func (k keeper) createGroup(conv *conversation) error {
 	groupID, err := hex.DecodeString(conv.id)
 	if conv.info.Kind == DM && conv.id == oldDMID(k.c.account.DID(), conv.info.Peer) {
 		groupID, err = make([]byte, groupIDBytes), nil
 		rand.Read(groupID)
 	}
 	if err != nil {
-		return fmt.Errorf("found group: %w", err)
+		return fmt.Errorf("create group: %w", err)
 	}
 	group, err := mls.NewGroup(groupSuite, groupID, k.c.identity, mls.GroupOptions{Hook: k.c.authority.credentialHook, Now: k.c.now, Padding: mls.PadBuckets, Limits: k.c.authority.limits()})
 	if err != nil {
-		return fmt.Errorf("found group: %w", err)
+		return fmt.Errorf("create group: %w", err)
 	}
 	conv.setGroup(group)
 	conv.setPhase(Founding)
@@ -210,10 +210,9 @@ func (k keeper) found(conv *conversation) error {
 
 // giveUp ends a conversation that cannot be made.
 func (e errands) giveUp(ctx context.Context, id string, why error) error {
-	return e.c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(id)
-		if err != nil || conv == nil || conv.phase != Creating {
-			return err
+	return e.c.db.edit(ctx, id, func(tx *tx, conv *conversation) error {
+		if conv.phase != Creating {
+			return nil
 		}
 		conv.setPhase(Removed)
 		conv.editInfo().Problem = why.Error()
@@ -226,80 +225,78 @@ func (e errands) giveUp(ctx context.Context, id string, why error) error {
 }
 
 // roleIn returns the account's role in a conversation on the server, "" if it is not in it.
-func (e errands) roleIn(ctx context.Context, by service, id string) (role string, err error) {
-	err = e.listConversations(ctx, by, func(list []listed) (bool, error) {
-		for _, item := range list {
-			if item.id == id {
-				role = item.role
-				return false, nil
-			}
+func (e errands) roleIn(ctx context.Context, by service, id string) (string, error) {
+	for page, err := range e.pages(ctx, by) {
+		at := slices.IndexFunc(page, func(item listed) bool { return item.id == id })
+		switch {
+		case err != nil:
+			return "", err
+		case at >= 0:
+			return page[at].role, nil
 		}
-		return true, nil
-	})
-	return role, err
+	}
+	return "", nil
 }
 
 // listPagesMax bounds the pages of a list, so that an endless one does no harm. The rest of a
 // longer one is ignored.
 const listPagesMax = 1024
 
-// listConversations passes the server's list of conversations to take, page by page, until that
-// returns false.
-func (e errands) listConversations(ctx context.Context, by service, take func([]listed) (more bool, err error)) error {
-	cursor := ""
-	for range listPagesMax {
-		list, next, err := by.conversations(ctx, cursor)
-		if err != nil {
-			return fmt.Errorf("list conversations: %w", err)
+// pages yields the server's list of conversations, page by page.
+func (e errands) pages(ctx context.Context, by service) iter.Seq2[[]listed, error] {
+	return func(yield func([]listed, error) bool) {
+		cursor := ""
+		for range listPagesMax {
+			page, next, err := by.conversations(ctx, cursor)
+			if err != nil {
+				yield(nil, fmt.Errorf("list conversations: %w", err))
+				return
+			}
+			isEmpty := len(page) == 0
+			page = slices.DeleteFunc(page, func(item listed) bool { return !isConversationID(item.id) })
+			if !yield(page, nil) || next == "" || isEmpty {
+				return
+			}
+			cursor = next
 		}
-		isEmpty := len(list) == 0
-		more, err := take(slices.DeleteFunc(list, func(item listed) bool { return !isConversationID(item.id) }))
-		if err != nil || !more || next == "" || isEmpty {
-			return err
-		}
-		cursor = next
 	}
-	return nil
-}
-
-// standing is the state of a conversation on this device before a request to the server.
-type standing struct {
-	epoch  uint64
-	isLive bool
-}
-
-func (e errands) standings(ctx context.Context) (map[string]standing, error) {
-	before := map[string]standing{}
-	err := e.c.db.update(ctx, func(tx *tx) error {
-		all, err := tx.conversations()
-		for _, conv := range all {
-			before[conv.id] = standing{conv.epoch(), conv.phase != Removed}
-		}
-		return err
-	})
-	return before, err
 }
 
 // learnConversations adds the conversations that the server lists and this device does not
 // know: their Welcome is on its way or about to be sent. It compares the members of the others,
 // and returns the conversations with members that have to be requested.
 func (e errands) learnConversations(ctx context.Context, by service) (unclear []string, err error) {
-	before, err := e.standings(ctx)
+	before, err := e.snapshots(ctx)
 	if err != nil {
 		return nil, err
 	}
-	err = e.listConversations(ctx, by, func(list []listed) (bool, error) {
-		some, err := e.learnList(ctx, list, before)
+	for page, err := range e.pages(ctx, by) {
+		var some []string
+		if err == nil {
+			some, err = e.learnList(ctx, page, before)
+		}
+		if err != nil {
+			return unclear, err
+		}
 		unclear = append(unclear, some...)
-		return true, err
-	})
-	return unclear, err
+	}
+	return unclear, nil
+}
+
+// snapshots returns all conversations by id, as committed and read-only.
+func (e errands) snapshots(ctx context.Context) (map[string]*conversation, error) {
+	all, err := read(ctx, e.c.db, (*tx).conversations)
+	byID := map[string]*conversation{}
+	for _, conv := range all {
+		byID[conv.id] = conv
+	}
+	return byID, err
 }
 
 // learnList applies a list of conversations that was requested while their states were as in
 // before. A conversation that has ended here since was still active when the server answered:
 // the list does not restore it.
-func (e errands) learnList(ctx context.Context, list []listed, before map[string]standing) (unclear []string, err error) {
+func (e errands) learnList(ctx context.Context, list []listed, before map[string]*conversation) (unclear []string, err error) {
 	err = e.c.db.update(ctx, func(tx *tx) error {
 		unclear = nil
 		for _, item := range list {
@@ -308,19 +305,19 @@ func (e errands) learnList(ctx context.Context, list []listed, before map[string
 				return err
 			}
 			was := before[item.id]
-			if conv != nil && conv.phase == Removed && (was.isLive || was.epoch != conv.epoch()) {
+			if was == nil {
+				was = &conversation{phase: Removed}
+			}
+			if conv != nil && conv.phase == Removed && (was.phase != Removed || was.epoch() != conv.epoch()) {
 				continue
 			}
-			if err := e.c.keeper.learnConversation(tx, item.id); err != nil {
-				return err
-			}
-			if conv, err = tx.conversation(item.id); err != nil {
+			if conv, err = e.c.keeper.learnConversation(tx, item.id); err != nil {
 				return err
 			}
 			if conv.phase == Waiting && conv.info.Waiting == (waiting{}) && item.isEmpty {
 				conv.editInfo().Waiting.Tries = 1 // an empty one has no group: others go first
 			}
-			if len(item.accounts) == 0 || !e.c.keeper.takeRoster(conv, roster{item.accounts, item.role, was.epoch}) {
+			if len(item.accounts) == 0 || !e.c.keeper.applyRoster(conv, roster{item.accounts, item.role, was.epoch()}) {
 				unclear = append(unclear, conv.id)
 			}
 		}
@@ -329,17 +326,20 @@ func (e errands) learnList(ctx context.Context, list []listed, before map[string
 	return unclear, err
 }
 
-func (k keeper) learnConversation(tx *tx, id string) error {
+// learnConversation returns the conversation of that ID after the server has reported that this
+// account is in it; nil if the ID is invalid.
+func (k keeper) learnConversation(tx *tx, id string) (*conversation, error) {
 	conv, err := tx.conversation(id)
 	switch {
 	case err != nil || !isConversationID(id):
-		return err
+		return nil, err
 	case conv == nil:
-		tx.addConversation(id, Waiting, conversationInfo{Kind: Room}, k.c.now()) // until its group shows the kind
-		tx.after = append(tx.after, func() { k.c.wake(id) })
+		conv = tx.addConversation(id, Waiting, conversationInfo{Kind: Room}, k.c.now()) // until its group shows the kind
 	case conv.phase == Removed && conv.group != nil:
 		conv.setPhase(Joined) // a member again, with the group that it never left
-		tx.after = append(tx.after, func() { k.c.wake(id) })
+	default:
+		return conv, nil
 	}
-	return nil
+	tx.after = append(tx.after, func() { k.c.wake(id) })
+	return conv, nil
 }

@@ -1,21 +1,29 @@
-// Package client is the Go SDK of Waxwing: one device of an account, with its keys,
-// conversations and history, over one WebSocket, or over plain HTTP on networks that block
-// WebSockets.
+// Package client is the Go SDK of Waxwing: end-to-end encrypted conversations (MLS, RFC 9420)
+// for one device of an account.
 //
-// # A first conversation
+// # Use
 //
-// An account is a key; there is no registration. A client lives in a home directory, whose
-// contents are sealed with a storage key:
+// An account is a key; there is no registration. A client keeps its keys, conversations and
+// history in a home directory, sealed with a storage key:
 //
 //	account, err := client.AccountFromSeed(seed, "ann")
+//	if err != nil {
+//		return err
+//	}
 //	c, err := client.Open(ctx, client.Options{
 //		Dir: "/home/ann/.waxwing", StorageKey: key, Server: "https://chat.example", Account: account,
 //	})
+//	if err != nil {
+//		return err
+//	}
 //	defer c.Close()
-//
-//	dm, err := c.StartDM(ctx, bob)
-//	id, err := c.Send(ctx, dm, []byte("hello"))
-//
+//	conversation, err := c.StartDM(ctx, bob)
+//	if err != nil {
+//		return err
+//	}
+//	if _, err := c.Send(ctx, conversation, []byte("hello")); err != nil {
+//		return err
+//	}
 //	for {
 //		e, err := c.Next(ctx)
 //		if err != nil {
@@ -24,153 +32,118 @@
 //		if e.Type == client.EventMessage {
 //			fmt.Println(e.From.Account, string(e.Text))
 //		}
-//		err = c.Ack(ctx, e.ID)
+//		if err := c.Ack(ctx, e.ID); err != nil {
+//			return err
+//		}
 //	}
 //
-// Open needs no network, nor do StartDM, CreateRoom, Invite and Send: they record the request
-// in the home, and the client carries it out as soon as possible, across lost connections,
-// crashes and restarts. State returns the state of the connection.
+// Open, StartDM, CreateRoom, Invite and Send need no network: they record the request in the
+// home, and the client carries it out as soon as possible, across lost connections, crashes and
+// restarts. Events report the results; State returns the state of the connection.
 //
-// # The life of a room
+// # Rooms
 //
-// The account that creates a room owns it; the owner and the admins manage its members:
+// The account that creates a room owns it. The owner and the admins manage its members (Invite,
+// Remove); Refresh gives this device fresh keys and Leave leaves with all devices of the
+// account. An event reports the completion: EventJoined, EventMembers, EventRemoved, or
+// EventProblem if the server refuses.
 //
-//	room, err := c.CreateRoom(ctx, bob, cid)
-//	err = c.Invite(ctx, room, dee)          // all of dee's devices
-//	err = c.Remove(ctx, room, bob)          // all of bob's
-//	err = c.Refresh(ctx, room)              // fresh keys for this device
-//	err = c.Leave(ctx, room)                // with all devices of this account
-//
-// An event reports the completion of each: EventJoined, EventMembers, EventRemoved, or
-// EventProblem if the server does not allow it. A change of the group is a commit. Of several
-// concurrent commits one takes effect and the others are made again on top of it, after a
-// random delay, until all changes are made.
+// Each change of the group is a commit. Of concurrent commits one takes effect; the clients of
+// the others repeat their changes on top of it, after a random delay.
 //
 // Removing an account takes two steps: the server stops delivering to it, and the group gets
-// keys that it does not have. Remove does both at once. Where an account is off the server's
-// list and still in the group, because it left or because another client removed it there only,
-// the removal is pending (Conversation.Removing): an admin's client commits it at once, any
-// other before it sends its next message or after a delay. No message is encrypted in between.
+// keys that it does not have. Remove does both at once. If an account is off the server's list
+// and still in the group, because it left or another client removed it from the list only, its
+// removal is pending (Conversation.Removing): an admin's client commits it at once, any other
+// before it sends its next message or after a delay. No message is encrypted in between.
 //
-// An account may add us to a room and never make its group. The client asks for the groups of
-// such conversations at growing intervals, for a bounded number at a time, and gives up after a
-// day (Conversation.GaveUp); an invitation is accepted even then, and Retry asks again. A
-// device whose key package makes a commit fail is left out of it (EventLeftOut).
-//
-// A Conversation holds the members of the group, the account's role, and the number of unread
-// messages (MarkRead). Search searches the local history.
+// An account may add this one to a room and never create its group. The client requests the
+// groups of such conversations at growing intervals, a bounded number at a time, and gives up
+// after a day (Conversation.GaveUp). An invitation is accepted even then, and Retry requests
+// again.
 //
 // # Several devices
 //
-// An account may have any number of devices, each with a home of its own; they share only the
-// account's key. A new one can be invited at once, and joins on its own, by an external commit,
-// every conversation whose group contains a device of the account: it reads from there on.
-// OwnDevices lists them, AddDevice adds one from another, and RemoveDevice removes a lost one
-// from all groups.
+// An account may have any number of devices, each with a home of its own; they share the key of
+// the account. A new device joins by an external commit every conversation with a group that
+// contains a device of the account, and reads from there on. It can also be invited at once.
+// OwnDevices lists the devices, AddDevice adds one from another, and RemoveDevice removes a
+// lost one from all groups.
 //
-// In the same way a device rejoins after its home was lost, or when it can no longer follow the
-// group because commits it needs are gone (EventRejoined).
+// A device rejoins in the same way after the loss of its home, or when it lacks commits to
+// follow the group (EventRejoined).
 //
 // # Guarantees
 //
-// A message for which Send has returned an id is delivered once, in order after those sent
-// before it into the same conversation, or reported as EventRefused. It is delivered when it
-// comes back as an EventMessage with Own set: the log of the conversation then has it, in a
-// place that is the same for all members.
+// A message for which Send has returned an ID is delivered once, after those sent before it in
+// the same conversation, or reported as EventRefused. It is delivered when it returns as an
+// EventMessage with Own set: the server's log then has it at a position that is the same for
+// all members.
 //
-// Every message of a conversation reaches the application exactly once, in the order of its
-// log. New MLS state, the plaintext and the server's cursor change in one local transaction,
-// and are acknowledged to the server after that; the application reads from a local inbox with
-// a cursor of its own (Next and Ack, or Events for applications that store the cursor with
-// their own data). Seq grows by one from message to message; if one is missing the client
-// requests it again and skips none. A message that cannot be decrypted is reported and does not
-// block the next ones.
+// Every message of a conversation reaches the application exactly once, in the order of the
+// log. MLS state, plaintext and the position in the log change in one local transaction and are
+// acknowledged to the server after that. The application reads events with a position of its
+// own (Next and Ack, or Events for applications that store it with their own data). A missing
+// message is requested again and none is skipped. One that cannot be decrypted is reported and
+// does not block later ones.
 //
-// # Networks without WebSockets
+// # Transports
 //
-// If a WebSocket cannot be opened the client falls back to HTTP on its own: it reads
-// server-sent events and posts its requests. It does so when the handshake is answered with
-// anything but a WebSocket, is cut, or gets no answer, and when two sockets in a row end before
-// the session begins. All guarantees hold there as well, since the same code handles the same
-// frames, and each connection, of either kind, continues from the state in the home. The
-// session is resumed across the change, and unanswered requests are sent again under the same
-// id.
+// The client uses one WebSocket. If none can be opened, or two in a row end before the session
+// begins, it falls back to server-sent events and HTTP calls with the same guarantees, and
+// tries a WebSocket again from time to time (Options.SocketProbe). State.Transport is the
+// transport in use.
 //
-// Meanwhile the client tries a WebSocket from time to time (Options.SocketProbe), and switches
-// to it on success. State.Transport is the transport in use.
-//
-// # XRPC
-//
-// A server has another door, of the AT Protocol. WithXRPC makes a client use that one:
-//
-//	c, err := client.Open(ctx, options, client.WithXRPC())
-//
-// Clients of both doors share conversations, and all guarantees hold for both. The client makes
-// an HTTP call for each message, with a token that the account signs for it; a WebSocket
-// announces new messages, and those that it does not deliver in order are read from the log.
-//
-// The protocol lacks some features. LeaveTo is ErrNotOverXRPC: when an owner leaves, the server
-// chooses the successor. Epoch authenticators are not reported, so there is no EventFork. A
-// device that is removed while offline cannot read the messages that it has missed. After an
-// EventRewound the server accepts a message again only if its epoch is still the current one,
-// and others come back as EventRefused. A commit adds or removes at most 50 accounts; larger
-// changes take several commits.
-//
-// The server knows a device by a different name at each door, with separate key packages, and
-// delivers invitations to the door whose package was used: a home should stay with its door.
+// WithXRPC selects the server's AT Protocol interface instead, with an HTTP call for each
+// message and a WebSocket that announces new ones. Clients of both interfaces share
+// conversations. It lacks some features: LeaveTo is ErrNotOverXRPC, since the server chooses
+// the successor of an owner; there is no EventFork, since epoch authenticators are not
+// reported; a device that is removed while offline cannot read the messages that it has missed;
+// after an EventRewound the server accepts only messages of the current epoch again; and one
+// commit adds or removes at most 50 accounts. The server has separate key packages for a device
+// at each interface and delivers an invitation to the one whose package was used, so a home
+// should not change its interface.
 //
 // # Trust
 //
-// Tokens are issued for the service at the configured address: over https a service with
-// another name gets none (Options.ServerDID).
+// The server orders and stores messages and cannot read them. It could still present keys of
+// its own in the name of an account, since an MLS credential is only text. Therefore each
+// device of this package carries a certificate by the key of its account, which for a did:key
+// is the account's name itself. A leaf with an invalid certificate is always rejected. One
+// without a certificate is rejected for accounts with a did:key in key packages, invitations
+// and external commits (ErrKeyPackage, ErrUncertified), unless Options.AllowUnverified is set.
+// Devices of accounts with another kind of DID are unverified: they are remembered when they
+// are first seen, and have a fingerprint to compare (Member, Devices). An unknown key of a
+// known account is an EventKeyChange. An external commit of such an account is accepted only
+// with the previous key of the device, and is an EventJoinRefused otherwise.
 //
-// The server orders and stores messages and cannot read them. It could still hand out keys of
-// its own in an account's name, since an MLS credential is only text. So every device made by
-// this package carries a certificate by its account's key, which for a did:key is the account's
-// name itself. A leaf with a wrong certificate is refused everywhere. Without one, a did:key
-// account's device is refused in key packages, invitations and external joins (ErrKeyPackage,
-// ErrUncertified), unless Options.AllowUnverified is set. Accounts of other kinds of DID cannot
-// be checked here: their devices are unverified, remembered on first sight and shown with a
-// fingerprint to compare (Member, Devices). An unknown key of a known account is an
-// EventKeyChange. In the name of such an account a server could enter a group by an external
-// commit; that is followed only with the key that the member had before, and is otherwise an
-// EventJoinRefused.
+// People verify that an account belongs to the expected person: they compare a SafetyNumber and
+// call Verify, which sets Member.Trusted for its devices.
 //
-// Whether an account belongs to the expected person is for people to check: they compare a
-// SafetyNumber, with which Verify marks the account, and Member.Trusted is then set for its
-// devices.
+// Accounts that are missing in the server's list of members are removed from the group; the
+// list adds none. A GroupInfo is accepted if it is signed by a device that was in the group
+// when this one last was; after a call of Rejoin, or with Options.AllowUnverified, by other
+// devices of these accounts too. A device without earlier knowledge of a group only learns its
+// members; applications should display them. An account without a device in a group cannot join
+// it without an invitation.
 //
-// The server's list of members removes from the group the accounts that it omits, which the
-// server could also cut off by not delivering, and adds none. The client trusts a GroupInfo
-// signed by a device that was in the group when this one last was in it; it trusts other
-// devices of those accounts after a call of Rejoin, and with Options.AllowUnverified. It cannot
-// tell whether the signer has been removed since. A device without earlier knowledge of the
-// group only learns its members; applications should display them. An account without a device
-// in a group cannot join it on its own, whatever the server sends.
+// All members that agree on a group have the same EpochAuthenticator and report it to the
+// server; a difference is an EventFork. A malicious server could hide it, so people may compare
+// the authenticators themselves. A server that was restored from a backup has lost messages:
+// the client detects this (EventRewound), and each client sends its own messages again, so that
+// the log is restored.
 //
-// A commit of our own takes effect when the log shows it, not before: of two members who change
-// a group at once one wins, and the other follows and repeats its remaining changes. All
-// members then agree on EpochAuthenticator, and report it: if they do not there is an
-// EventFork. The server does the comparison, which finds its own faults; a server that shows
-// people different logs on purpose would not report it, and only people who compare
-// EpochAuthenticator themselves detect it.
+// Tokens are made for the server at the configured address: over https a server with another
+// DID gets none (Options.ServerDID).
 //
-// A server that was restored from a backup has lost records that it had acknowledged. The
-// client detects this on the next connection (EventRewound), and each client sends its own
-// records again, the same bytes under the same ids, so that the log is restored from its
-// members. In the account's own log, which carries invitations, the loss shows when another
-// event takes the place of a known one; until then, a shorter log looks like one without new
-// events.
-//
-// # At rest
+// # Storage
 //
 // The home is one SQLite database. MLS state, keys, tokens, texts, history, the names of
-// accounts and everything in the outbox are sealed with XChaCha20-Poly1305, bound to their
-// table, row and column. Conversation and message ids, counters and ciphertexts are not: the
+// accounts and the outbox are sealed with XChaCha20-Poly1305, bound to their table, row and
+// column. IDs of conversations and messages, counters and ciphertexts are not sealed: the
 // server has them too. Key packages are erased when used, and deleted content is overwritten.
-// Only one client may have a home open: it holds a lock on a file in it, and another one gets
-// ErrInUse.
+// Only one client can have a home open (ErrInUse).
 //
-// A home must not be restored from a backup and used: its ratchets would be in a past state,
-// and messages would be encrypted twice with one key.
+// A home must not be restored from a backup and used: its ratchets would return to a past
+// state, and messages would be encrypted twice with one key.
 package client

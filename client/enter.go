@@ -22,7 +22,7 @@ func (c *Client) Rejoin(ctx context.Context, id string) error {
 		if conv.phase != Joined {
 			return ErrNoGroup
 		}
-		conv.mustRejoin("asked for")
+		conv.mustRejoin("requested by Rejoin")
 		conv.askAgain()
 		info := conv.editInfo()
 		info.Forced, info.Asked = true, true
@@ -72,7 +72,7 @@ func (s *session) advanceEntry(ctx context.Context, conv *conversation, sub *sub
 		return nil
 	case conv.phase == Waiting && !sub.hasWaited && conv.info.Waiting.NotBefore == 0:
 		sub.hasWaited, sub.commit = true, retry{at: time.Now().Add(enterDelay)}
-		s.wire.look(conv.id)
+		s.wire.pollWelcome(conv.id)
 		return nil
 	}
 	if wait := conv.info.Waiting.left(s.c.now()); wait > 0 {
@@ -86,8 +86,8 @@ func (s *session) advanceEntry(ctx context.Context, conv *conversation, sub *sub
 
 // errWait: the group cannot be entered yet. The session tries again later.
 var (
-	errWait        = errors.New("the group cannot be entered yet")
-	errNothingToDo = errors.New("the group need not be entered anew")
+	errWait        = errors.New("group cannot be joined yet")
+	errNothingToDo = errors.New("no need to rejoin the group")
 )
 
 // welcomeTries bounds the waits of a device with a leaf in the group for the matching Welcome.
@@ -105,17 +105,16 @@ func (e errands) enter(ctx context.Context, by service, id string) (hasEntered b
 		r := asRefusal(err)
 		switch {
 		case r != nil && r.Code == codeForbidden:
-			return false, e.c.db.update(ctx, func(tx *tx) error {
-				conv, err := tx.conversation(id)
-				if err != nil || conv == nil || !conv.mayEnter() {
-					return err
+			return false, e.c.db.edit(ctx, id, func(tx *tx, conv *conversation) error {
+				if !conv.mayEnter() {
+					return nil
 				}
 				return e.c.keeper.leave(tx, conv, e.c.now(), r.Message)
 			})
 		case r != nil && !r.mayPass() && r.Code != codeUnauthorized:
 			return false, e.keepEntry(ctx, conv, nil, errWait) // no commit was accepted yet
 		}
-		return false, fmt.Errorf("ask for group info: %w", err)
+		return false, fmt.Errorf("request GroupInfo: %w", err)
 	}
 	pending, why := e.makeEntry(ctx, conv, &answer)
 	if ctx.Err() != nil {
@@ -126,27 +125,25 @@ func (e errands) enter(ctx context.Context, by service, id string) (hasEntered b
 
 // keepEntry records the result of an attempt to make an external commit.
 func (e errands) keepEntry(ctx context.Context, seen *conversation, pending *pendingCommit, why error) error {
-	return e.c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(seen.id)
-		if err != nil || conv == nil || !conv.mayEnter() || conv.epoch() != seen.epoch() {
-			return err
-		}
-		switch {
-		case errors.Is(why, errNothingToDo):
-			info := conv.editInfo()
-			info.Rejoin, info.Forced, info.Asked, info.Waiting = "", false, false, waiting{}
+	return e.c.db.edit(ctx, seen.id, func(tx *tx, conv *conversation) error {
+		if !conv.mayEnter() || conv.epoch() != seen.epoch() {
 			return nil
-		case errors.Is(why, errWait):
-			return e.c.keeper.waitLonger(tx, conv)
-		case why != nil:
-			return errors.Join(e.c.keeper.waitLonger(tx, conv), e.c.keeper.trouble(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, why)))
 		}
 		all, err := tx.conversations() // they may have changed since the commit was made
 		if err != nil {
 			return err
 		}
-		if inUse(all, conv.id)(pending.commit.Group().ID()) {
-			return errors.Join(e.c.keeper.waitLonger(tx, conv), e.c.keeper.trouble(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, ErrGroupInUse)))
+		if why == nil && inUse(all, conv.id)(pending.commit.Group().ID()) {
+			why = ErrGroupInUse
+		}
+		switch {
+		case errors.Is(why, errNothingToDo):
+			conv.editInfo().endEntry()
+			return nil
+		case errors.Is(why, errWait):
+			return e.c.keeper.waitLonger(tx, conv)
+		case why != nil:
+			return errors.Join(e.c.keeper.waitLonger(tx, conv), e.c.keeper.reportProblem(tx, conv, fmt.Errorf("%w: %w", ErrGroupInfo, why)))
 		}
 		conv.editInfo().Waiting.Tries++ // until the group is entered: the commit may be refused repeatedly
 		conv.setPending(pending)
@@ -168,7 +165,7 @@ func readOffer(raw []byte) (*offer, error) {
 		return nil, err
 	}
 	if m.GroupInfo == nil {
-		return nil, errors.New("not a group info")
+		return nil, errors.New("not a GroupInfo")
 	}
 	data, _ := wire.FindExtension(m.GroupInfo.Extensions, wire.RatchetTreeExtension)
 	var tree wire.RatchetTree
@@ -191,7 +188,7 @@ func readOffer(raw []byte) (*offer, error) {
 		}
 	}
 	if out.signer == nil {
-		return nil, errors.New("nobody has signed it")
+		return nil, errors.New("signer is not in the group")
 	}
 	return out, nil
 }
@@ -212,8 +209,8 @@ func (e errands) makeEntry(ctx context.Context, conv *conversation, answer *offe
 	if isIn && conv.phase == Waiting && conv.info.Waiting.Tries < welcomeTries {
 		return nil, errWait // its Welcome is on its way
 	}
-	var all []*conversation
-	if err := e.c.db.update(ctx, func(tx *tx) (err error) { all, err = tx.conversations(); return err }); err != nil {
+	all, err := read(ctx, e.c.db, (*tx).conversations)
+	if err != nil {
 		return nil, err
 	}
 	commit, err := mls.JoinExternal(answer.message, e.c.identity, mls.ExternalJoinOptions{Hook: e.c.authority.credentialHook, Now: e.c.now,
@@ -230,7 +227,7 @@ func (e errands) makeEntry(ctx context.Context, conv *conversation, answer *offe
 // checkOffer compares a GroupInfo with this device's knowledge of the conversation.
 //
 // The signer's word is the only evidence of the members. A device that has been in the group
-// trusts only devices that were in it; a new device trusts its own account, those it has met,
+// trusts only devices that were in it; a new device trusts its own account, those it has seen,
 // and at last any device that has added one of its account: the application can then show the
 // members.
 func (a authority) checkOffer(ctx context.Context, conv *conversation, o *offer, serverEpoch int64) error {
@@ -239,7 +236,7 @@ func (a authority) checkOffer(ctx context.Context, conv *conversation, o *offer,
 	switch {
 	case isGroupID(conv.id) && hex.EncodeToString(o.context.GroupID) != conv.id,
 		conv.group != nil && !bytes.Equal(conv.group.ID(), o.context.GroupID):
-		return errors.New("it is for another group")
+		return errors.New("unexpected group ID")
 	case o.context.Epoch != uint64(serverEpoch):
 		return errWait // the last commit came without one
 	case conv.group != nil && o.context.Epoch <= conv.epoch() && !conv.info.Forced:
@@ -247,7 +244,7 @@ func (a authority) checkOffer(ctx context.Context, conv *conversation, o *offer,
 	case !slices.ContainsFunc(o.leaves, isSelf):
 		return errWait // no device of ours is in the group: a member has to add us
 	case conv.group != nil:
-		return errors.Join(a.checkSigner(conv, o), checkWayBack(conv, o))
+		return errors.Join(a.checkSigner(conv, o), checkEarlierEpoch(conv, o))
 	case isSelf(*o.signer):
 		return nil
 	}
@@ -256,7 +253,7 @@ func (a authority) checkOffer(ctx context.Context, conv *conversation, o *offer,
 		return err
 	}
 	if m := a.memberOf(*o.signer); len(known) == 0 && !m.Verified && !a.c.options.AllowUnverified {
-		return fmt.Errorf("%w: it is signed by %s", ErrUncertified, signer)
+		return fmt.Errorf("%w: signed by %s", ErrUncertified, signer)
 	}
 	return nil
 }
@@ -264,7 +261,7 @@ func (a authority) checkOffer(ctx context.Context, conv *conversation, o *offer,
 // checkSigner refuses a group that is signed by a device that was not in it when this one last
 // was. A server can have any device make the GroupInfo, and an account may have lost control of
 // a device that the others have seen removed. After a call of Rejoin other devices of those
-// accounts are trusted too, if the account vouches for them.
+// accounts are trusted too, if they are certified.
 func (a authority) checkSigner(conv *conversation, o *offer) error {
 	if hasLeaf(conv.group, o.signer.SignatureKey) {
 		return nil
@@ -273,23 +270,23 @@ func (a authority) checkSigner(conv *conversation, o *offer) error {
 	switch {
 	case !hasAccount(conv.group, signer.Account),
 		!signer.Verified && !a.c.options.AllowUnverified: // anyone can write that name
-		return fmt.Errorf("it is signed by %s, who was not in the group", signer.Account)
+		return fmt.Errorf("signed by %s, an account that was not in the group", signer.Account)
 	case conv.info.Asked, a.c.options.AllowUnverified:
 		return nil
 	}
-	return fmt.Errorf("it is signed by the device %q of %s, which was not in the group: only Rejoin believes that", signer.Device, signer.Account)
+	return fmt.Errorf("signed by device %q of %s, which was not in the group: call Rejoin to accept it", signer.Device, signer.Account)
 }
 
-// checkWayBack refuses to return automatically to an epoch before a removal: a server could set
+// checkEarlierEpoch refuses to return automatically to an epoch before a removal: a server could set
 // its log back so that removed members can read on. Rejoin permits it, and the application then
 // sees the members.
-func checkWayBack(conv *conversation, o *offer) error {
+func checkEarlierEpoch(conv *conversation, o *offer) error {
 	if conv.info.Asked || o.context.Epoch >= conv.epoch() {
 		return nil
 	}
 	for _, l := range o.leaves {
 		if !hasAccount(conv.group, string(l.Credential)) {
-			return fmt.Errorf("it is of epoch %d and would bring %s back, who was removed since", o.context.Epoch, l.Credential)
+			return fmt.Errorf("earlier epoch %d includes %s, which was removed since", o.context.Epoch, l.Credential)
 		}
 	}
 	return nil
@@ -320,7 +317,7 @@ func (k keeper) place(tx *tx, conv *conversation, messageID string, seq int64) e
 	}
 	if seq < conv.nextSeq {
 		conv.setPending(nil)
-		return k.trouble(tx, conv, fmt.Errorf("%w: the server has put our commit at %d, where something else is", ErrGroupInfo, seq))
+		return k.reportProblem(tx, conv, fmt.Errorf("%w: server placed the own commit at position %d, which is in use", ErrGroupInfo, seq))
 	}
 	p := *conv.pending
 	p.Seq = seq
@@ -329,7 +326,7 @@ func (k keeper) place(tx *tx, conv *conversation, messageID string, seq int64) e
 		info := conv.editInfo()
 		info.SkipFrom, info.SkipTo = conv.nextSeq, seq
 		if err := tx.report(Event{Type: EventLost, Conversation: conv.id, Seq: seq - 1, Time: k.c.now(), Code: problemRejoin,
-			Problem: fmt.Sprintf("messages %d to %d cannot be read here: %s", conv.nextSeq, seq-1, info.Rejoin)}); err != nil {
+			Problem: fmt.Sprintf("messages %d to %d cannot be decrypted on this device: %s", conv.nextSeq, seq-1, info.Rejoin)}); err != nil {
 			return err
 		}
 	}
@@ -345,18 +342,18 @@ func (k keeper) dropEntry(tx *tx, conv *conversation) error {
 		return nil // still Joining
 	}
 	conv.setPhase(Waiting)
-	w, err := tx.takeKept(conv.id)
+	w, err := tx.takeStoredWelcome(conv.id)
 	if err != nil || w == nil {
 		return err
 	}
-	return k.takeWelcome(tx, w)
+	return k.applyWelcome(tx, w)
 }
 
 // entered sets the conversation's group to the one of our external commit.
 func (k keeper) entered(tx *tx, conv *conversation, next *mls.Group, e Event) error {
 	kind, peer, err := k.kindOf(conv.id, next, conv)
 	if err != nil {
-		return k.trouble(tx, conv, err) // not reached: it was checked before
+		return k.reportProblem(tx, conv, err) // not reached: it was checked before
 	}
 	e.Type = EventJoined
 	if conv.group != nil {
@@ -368,25 +365,19 @@ func (k keeper) entered(tx *tx, conv *conversation, next *mls.Group, e Event) er
 	conv.setPending(nil)
 	conv.setPhase(Joined)
 	info := conv.editInfo()
-	info.Kind, info.Peer, info.Problem, info.Rejoin, info.Forced, info.Asked = kind, peer, "", "", false, false
-	info.Rewound, info.Waiting = false, waiting{}
+	info.endEntry()
+	info.Kind, info.Peer, info.Problem, info.Rewound = kind, peer, "", false
 	k.settleRemovals(conv, nil)
 	k.settleWanted(conv)
-	for _, l := range next.Members() {
-		e.Members = append(e.Members, k.c.authority.memberOf(l))
-	}
-	if _, err := tx.takeKept(conv.id); err != nil { // an invitation to the same group
+	if _, err := tx.takeStoredWelcome(conv.id); err != nil { // an invitation to the same group
 		return err
 	}
-	if err := tx.meet(conv.id, e.Members, e.Time); err != nil {
-		return err
-	}
-	return tx.report(e)
+	return k.reportGroup(tx, conv, e)
 }
 
-// takeKept returns the Welcome that was stored for a conversation, and deletes it; nil if there
+// takeStoredWelcome returns the Welcome that was stored for a conversation, and deletes it; nil if there
 // is none.
-func (t *tx) takeKept(conversation string) (*welcome, error) {
+func (t *tx) takeStoredWelcome(conversation string) (*welcome, error) {
 	var w welcome
 	found, err := t.Welcomes.Take(conversation, &w)
 	if err != nil || !found {
@@ -403,5 +394,5 @@ func (a authority) checkJoiner(before *mls.Group, p *mls.Processed) error {
 		return nil
 	}
 	return &refusedJoin{who: a.memberOf(p.Sender),
-		why: fmt.Errorf("%w: %s enters by itself and is not in the group", ErrUncertified, p.Sender.Credential)}
+		why: fmt.Errorf("%w: external commit of %s, an account that is not in the group", ErrUncertified, p.Sender.Credential)}
 }

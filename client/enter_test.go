@@ -156,6 +156,7 @@ func TestLostHome(t *testing.T) {
 	}
 	bob.says(room, "after")
 	ann.reads("after")
+	bob.reads("after")
 	if got := bob.transcript(room); !slices.Equal(got, []string{"after"}) {
 		t.Errorf("bob has %q", got)
 	}
@@ -283,8 +284,8 @@ func TestWrongOffer(t *testing.T) {
 		{"good", offerOf(good), ""},
 		{"of the epoch that we are in", offerOf(group(ann, room).group), errNothingToDo.Error()},
 		{"of an epoch that the server is not in", offeredGroup{offerOf(good).message, 99}, errWait.Error()},
-		{"of another room", offerOf(next(group(ann, other).group)), "another group"},
-		{"made up with a friend", offerOf(far), "who was not in the group"},
+		{"of another room", offerOf(next(group(ann, other).group)), "unexpected group ID"},
+		{"made up with a friend", offerOf(far), "that was not in the group"},
 		{"noise", offeredGroup{decoded("AAEABAAB"), 3}, "malformed"},
 		{"not base64", offeredGroup{decoded("?"), 3}, "malformed"},
 	} {
@@ -308,7 +309,7 @@ func TestWrongOffer(t *testing.T) {
 	before := bob.must(room)
 	epoch := int64(before.Epoch + 1)
 	if err := bob.db.update(w.ctx, func(tx *tx) error {
-		_, err := bob.keeper.takeEvent(tx, &logMessage{conversation: room, seq: before.NextSeq, id: "eve", kind: kindCommit, epoch: &epoch,
+		_, err := bob.keeper.applyMessage(tx, &logMessage{conversation: room, seq: before.NextSeq, id: "eve", kind: kindCommit, epoch: &epoch,
 			message: joiner.Message()})
 		return err
 	}); err != nil {

@@ -9,103 +9,109 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// The errors for use with errors.Is. A refusal by the server is a *Refusal.
+// The errors of this package, for use with errors.Is. A refusal by the server is a *Refusal.
 var (
-	// ErrStorageKey: the storage key is not the one of the home, or the database was tampered
-	// with.
+	// ErrStorageKey reports a storage key that does not open the home, or a damaged database.
 	ErrStorageKey = home.ErrStorageKey
-	// ErrInUse: another client, here or in another process, has the home open.
+	// ErrInUse reports that another client, in this or another process, has the home open.
 	ErrInUse = home.ErrInUse
-	// ErrHome: the home belongs to another account or device, or was written by a newer version
-	// of this package.
+	// ErrHome reports a home of another account or device, or of a newer version of this
+	// package.
 	ErrHome = home.ErrHome
-	// ErrAccount: the name of an account is not a DID, or is a did:key without a valid key.
-	ErrAccount = errors.New("not an account's DID")
-	// ErrClosed: the client was closed.
-	ErrClosed = errors.New("the client is closed")
-	// ErrUnknownConversation: there is no such conversation in this home.
+	// ErrAccount reports an account name that is not a DID, or a did:key without a valid key.
+	ErrAccount = errors.New("not a DID")
+	// ErrClosed reports that the client was closed.
+	ErrClosed = errors.New("client is closed")
+	// ErrUnknownConversation reports a conversation ID that this home does not have.
 	ErrUnknownConversation = errors.New("unknown conversation")
-	// ErrNoGroup: the conversation has no MLS group here yet, or no longer.
-	ErrNoGroup = errors.New("the conversation has no group")
-	// ErrDirect: a direct conversation has two members, and none can be added or removed.
-	ErrDirect = errors.New("a direct conversation has two members")
-	// ErrTooLarge: the text is longer than TextBytesMax.
-	ErrTooLarge = errors.New("the text is too large")
-	// ErrOutboxFull: the outbox of the home has reached its maximum number of messages.
-	ErrOutboxFull = errors.New("the outbox is full")
+	// ErrNoGroup reports a conversation without an MLS group on this device, or that the account
+	// is leaving.
+	ErrNoGroup = errors.New("conversation has no MLS group")
+	// ErrDirect reports an attempt to add members to a direct conversation or remove them.
+	ErrDirect = errors.New("members of a direct conversation cannot change")
+	// ErrTooLarge reports a message longer than TextBytesMax.
+	ErrTooLarge = errors.New("message is too long")
+	// ErrOutboxFull reports that the outbox of the home has its maximum number of messages.
+	ErrOutboxFull = errors.New("outbox is full")
 
-	// ErrCertificate: a leaf carries a device certificate that its account did not make for it.
-	ErrCertificate = errors.New("wrong device certificate")
-	// ErrUncertified: a leaf of an account whose DID is a key carries no device certificate, so
-	// that the server could have forged it. Options.AllowUnverified admits such leaves.
-	ErrUncertified = errors.New("no device certificate")
-	// ErrKeyPackage: the server returned a key package that is not one of the requested
-	// account. It wraps ErrCertificate or ErrUncertified if that is the cause.
-	ErrKeyPackage = errors.New("key package refused")
-	// ErrWelcome: an invitation into a group was refused or could not be opened.
-	ErrWelcome = errors.New("welcome refused")
-	// ErrGroupInUse: the group to be joined has the id of the group of another conversation in
-	// this home.
+	// ErrCertificate reports a leaf with a device certificate that is invalid for it.
+	ErrCertificate = errors.New("invalid device certificate")
+	// ErrUncertified reports a leaf without a device certificate whose account has a DID that is
+	// a key: the server could have forged it. Options.AllowUnverified accepts such leaves.
+	ErrUncertified = errors.New("missing device certificate")
+	// ErrKeyPackage reports a key package that is invalid or not of the requested account. It is
+	// joined with ErrCertificate or ErrUncertified if that is the cause.
+	ErrKeyPackage = errors.New("key package rejected")
+	// ErrWelcome reports an invitation that was rejected or could not be opened.
+	ErrWelcome = errors.New("Welcome rejected")
+	// ErrGroupInUse reports a group with the group ID of another conversation in this home.
 	ErrGroupInUse = mls.ErrGroupInUse
-	// ErrUndecryptable: a message in a conversation cannot be read.
+	// ErrUndecryptable reports a message that cannot be decrypted on this device.
 	ErrUndecryptable = errors.New("message cannot be decrypted")
-	// ErrHistoryPruned: unread messages are gone from the server.
-	ErrHistoryPruned = errors.New("unread messages are gone from the server")
-	// ErrKeyChanged: a device of a known account has an unknown key.
-	ErrKeyChanged = errors.New("the key of a known account has changed")
-	// ErrGroupInfo: the server's GroupInfo is not trustworthy.
-	ErrGroupInfo = errors.New("group info refused")
-	// ErrFork: members of a conversation are in different groups under one name.
-	ErrFork = errors.New("members are in different groups")
-	// ErrRewound: the server's log has lost messages.
-	ErrRewound = errors.New("the server's log was set back")
-	// ErrRejoined: this device entered the group again; earlier messages cannot be read.
-	ErrRejoined = errors.New("the group was entered anew")
-	// ErrOtherService: the server has another name than the expected one (Options.ServerDID);
-	// it could use our tokens elsewhere.
-	ErrOtherService = errors.New("the server says that it is another service")
-	// ErrNotOverXRPC: the operation needs the gateway (WithXRPC).
-	ErrNotOverXRPC = errors.New("not possible over XRPC")
-	// ErrUnfinished: no group was made for a conversation within a day, and the client has
-	// stopped asking. Retry asks again; an invitation is still accepted.
-	ErrUnfinished = errors.New("no member has created the conversation's group within a day")
-	// ErrTaken: the identifier of a direct conversation is in use by others.
-	ErrTaken = errors.New("the conversation is taken by others")
+	// ErrHistoryPruned reports messages that the server deleted before they were received.
+	ErrHistoryPruned = errors.New("unread messages are no longer on the server")
+	// ErrKeyChanged reports an unknown key of a known account.
+	ErrKeyChanged = errors.New("key of a known account has changed")
+	// ErrGroupInfo reports that the server's GroupInfo was rejected.
+	ErrGroupInfo = errors.New("GroupInfo rejected")
+	// ErrFork reports members with different states of one group.
+	ErrFork = errors.New("members have different group states")
+	// ErrRewound reports that the server's log has lost messages.
+	ErrRewound = errors.New("server lost messages of its log")
+	// ErrRejoined reports messages that cannot be decrypted because this device rejoined the
+	// group after them.
+	ErrRejoined = errors.New("device rejoined the group")
+	// ErrOtherService reports a server with another DID than the expected one
+	// (Options.ServerDID), which could use the client's tokens elsewhere.
+	ErrOtherService = errors.New("unexpected DID of the server")
+	// ErrNotOverXRPC reports an operation that is not possible with WithXRPC.
+	ErrNotOverXRPC = errors.New("not supported over XRPC")
+	// ErrUnfinished reports a conversation without a group after a day of requests, which the
+	// client has ended. Retry requests again; an invitation is still accepted.
+	ErrUnfinished = errors.New("no MLS group was created within a day")
+	// ErrTaken reports that other accounts use the ID of a direct conversation.
+	ErrTaken = errors.New("conversation ID is in use by other accounts")
+	// ErrUnknownDevices reports an account whose DID does not contain its key and none of whose
+	// devices is known, so that there is nothing to compare.
+	ErrUnknownDevices = errors.New("no known devices of the account")
 )
 
-// LeftOutError reports a device that is not added with the others, because its key package
-// makes the commit fail. It wraps ErrKeyPackage.
+// LeftOutError reports a device that was not added with others, because its key package makes
+// the commit fail. It wraps ErrKeyPackage.
 type LeftOutError struct {
 	Account string
-	Device  string // as its account names it, or else the server; "" if neither does
-	Index   int    // among the devices that the commit was to add
+	Device  string // the account's name for it, or else the server's; "" for none
+	Index   int    // in the list of devices to be added, from 0
 	Problem string
 }
 
 // Error returns the device and the cause.
 func (e *LeftOutError) Error() string {
-	return fmt.Sprintf("device %q of %s (number %d) is left out: %s", e.Device, e.Account, e.Index, e.Problem)
+	return fmt.Sprintf("device %q of %s (index %d) not added: %s", e.Device, e.Account, e.Index, e.Problem)
 }
 
 // Unwrap returns ErrKeyPackage.
 func (e *LeftOutError) Unwrap() error { return ErrKeyPackage }
 
-// Refusal is an answer by which the server declines a request.
+// Refusal is an answer of the server that refuses a request.
 type Refusal struct {
 	Code    string // as in the gateway protocol: "forbidden", "rate_limited", …
 	Message string
-	// RetryAfter is set with rate_limited and unavailable.
+	// RetryAfter is the wait before a repetition, with rate_limited and unavailable.
 	RetryAfter time.Duration
-	// CurrentEpoch is set with epoch_conflict.
+	// CurrentEpoch is the epoch of the conversation, with epoch_conflict.
 	CurrentEpoch int64
-	// EarliestSeq and LatestSeq are set with replay_window_exceeded.
+	// EarliestSeq and LatestSeq are the messages that the server has, with
+	// replay_window_exceeded.
 	EarliestSeq, LatestSeq int64
 	// Index is the index of the refused item in its list, or -1.
 	Index int
 }
 
 // Error returns the code and the server's message.
-func (r *Refusal) Error() string { return fmt.Sprintf("server refused: %s: %s", r.Code, r.Message) }
+func (r *Refusal) Error() string {
+	return fmt.Sprintf("server refused: %s: %s", r.Code, r.Message)
+}
 
 // The codes of refusals that this package handles, as in the gateway protocol.
 const (

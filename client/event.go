@@ -13,77 +13,80 @@ type EventType string
 
 // The types of events.
 const (
-	// EventMessage: a message, including our own. An own message comes when the server's log
-	// has it: that is its delivery.
+	// EventMessage reports a message of a member, or the delivery of an own one: the server's log
+	// has it.
 	EventMessage EventType = "message"
-	// EventJoined: this device is in the conversation's group now; Members are all of its
-	// members. Messages in the outbox are sent from here on.
+	// EventJoined reports that this device is in the conversation's group; Members are all of its
+	// members. From then on the messages in the outbox are sent.
 	EventJoined EventType = "joined"
-	// EventMembers: a commit changed the group; Members were added, Gone removed.
+	// EventMembers reports a commit that added Members and removed Gone.
 	EventMembers EventType = "members"
-	// EventRemoved: this device is no longer in the conversation.
+	// EventRemoved reports that this device is no longer in the conversation; Problem is the
+	// reason.
 	EventRemoved EventType = "removed"
-	// EventUndecryptable: the message at Seq can never be read on this device.
+	// EventUndecryptable reports that the message at Seq can never be decrypted on this device.
 	EventUndecryptable EventType = "undecryptable"
-	// EventLost: unread messages up to Seq are gone from the server.
+	// EventLost reports unread messages up to Seq that are no longer on the server, or that this
+	// device cannot decrypt since it rejoined the group after them.
 	EventLost EventType = "lost"
-	// EventRefused: the server declined the message MessageID for good; it is no longer in the
-	// outbox. Text holds it.
+	// EventRefused reports that the server refused the message MessageID for good; Text is its
+	// content. It is no longer in the outbox.
 	EventRefused EventType = "refused"
-	// EventKeyChange: From is a device of a known account with an unknown key: a new device
-	// that its account does not vouch for, or a known one that was set up again.
+	// EventKeyChange reports a device of a known account with an unknown key (From): a new device
+	// without a certificate, or a known one that was set up again.
 	EventKeyChange EventType = "key_change"
-	// EventRejoined: this device has entered the group again on its own, since its state was
-	// lost, forked or too far behind; Members are all of its members. Messages sent meanwhile
-	// cannot be read here (EventLost).
+	// EventRejoined reports that this device has rejoined the group, since its state was lost,
+	// forked or outdated; Members are all members. Earlier messages that it had not received
+	// cannot be decrypted (EventLost).
 	EventRejoined EventType = "rejoined"
-	// EventJoinRefused: From tried to join the group on its own, with the commit at Seq, and
-	// this device does not follow it: its account does not vouch for that device. It may be a
-	// client without certificates that has lost its state, or the server.
+	// EventJoinRefused reports an external commit at Seq, by From, that this device does not
+	// follow since the key of From is not verified. The sender may be a client without
+	// certificates that has lost its state, or the server.
 	EventJoinRefused EventType = "join_refused"
-	// EventLeftOut: From is a device that was to be added with others and is not, because its
-	// key package makes the commit fail. Err is a *LeftOutError. Later packages of the account
-	// are tried.
+	// EventLeftOut reports a device (From) that was not added with others, because its key package
+	// makes the commit fail. Err returns a *LeftOutError. Later packages of the account are tried.
 	EventLeftOut EventType = "left_out"
-	// EventFork: other members reported another epoch authenticator for the same epoch, so they
-	// are in another group under the same name. People should compare what they see.
+	// EventFork reports that members have different epoch authenticators in one epoch, and so
+	// different states of the group. People should compare what they see.
 	EventFork EventType = "fork"
-	// EventRewound: the server's log has lost its records after Seq: it was restored from a
-	// backup. This device sends its own again. Without a Conversation it is the account's log,
-	// which carries invitations.
+	// EventRewound reports that the server's log has lost its messages after Seq, since it was
+	// restored from a backup. This device sends its own again. Without a Conversation it concerns
+	// the log of the account, which carries invitations.
 	EventRewound EventType = "rewound"
-	// EventProblem: another reason why the conversation cannot proceed as requested.
+	// EventProblem reports another reason why the conversation cannot proceed.
 	EventProblem EventType = "problem"
 )
 
-// Event reports a change on this device, such as a received message. Events are in the order in
+// Event reports a change on this device, such as a received message. Events have the order in
 // which the device received them.
 type Event struct {
-	// ID numbers the events of a home: each is greater than the one before.
+	// ID numbers the events of a home: each is greater than the one before. It is 0 in History
+	// and Waiting.
 	ID           int64     `json:"-"`
 	Type         EventType `json:"type"`
 	Conversation string    `json:"conversation,omitempty"`
-	// Time is when this device received it; for an own message, when it was written.
+	// Time is the time at which this device received it; of an own message, at which it was
+	// written.
 	Time time.Time `json:"time"`
 
-	// Seq is the place in the conversation's log, of messages, members and undecryptable
-	// events.
+	// Seq is the position in the conversation's log, for events of messages and commits.
 	Seq int64 `json:"seq,omitempty"`
-	// MessageID is the id that Send returned, or the sender's id of another's message.
+	// MessageID is the ID that Send returned, or the sender's ID of another member's message.
 	MessageID string `json:"message,omitempty"`
-	// From is the sender. MLS has proven it to be a member with this credential; From.Verified
-	// reports whether the account itself vouches for that device.
+	// From is the sender, proven by MLS to be a member with this credential. From.Verified
+	// reports whether the account's own key confirms the device.
 	From Member `json:"from,omitzero"`
 	// Own reports that this device sent it.
-	Own  bool   `json:"own,omitempty"`
+	Own bool `json:"own,omitempty"`
+	// Text is the content of a message.
 	Text []byte `json:"text,omitempty"`
 
 	Members []Member `json:"members,omitempty"`
 	Gone    []Member `json:"gone,omitempty"`
-	// Index is the index of From among the devices to be added, of EventLeftOut.
+	// Index is the index of From in the list of devices to be added, of EventLeftOut.
 	Index int `json:"index,omitempty"`
 
-	// Code is a stable code for the error, Problem a sentence for people.
+	// Code is a stable code of the error; Problem describes it for people.
 	Code    string `json:"code,omitempty"`
 	Problem string `json:"problem,omitempty"`
 }
@@ -107,12 +110,17 @@ const (
 	problemUnfinished    = "unfinished"
 )
 
-var problemErrors = map[string]error{
-	problemCertificate: ErrCertificate, problemUncertified: ErrUncertified, problemKeyPackage: ErrKeyPackage,
-	problemWelcome: ErrWelcome, problemUndecryptable: ErrUndecryptable, problemPruned: ErrHistoryPruned,
-	problemTaken: ErrTaken, problemKeyChange: ErrKeyChanged, problemGroupInfo: ErrGroupInfo,
-	problemFork: ErrFork, problemRewound: ErrRewound, problemRejoin: ErrRejoined,
-	problemGroupInUse: ErrGroupInUse, problemUnfinished: ErrUnfinished,
+// problems holds the errors of these codes. The cause of a refused package or Welcome is more
+// specific than the refusal, and comes first.
+var problems = []struct {
+	code string
+	err  error
+}{
+	{problemCertificate, ErrCertificate}, {problemUncertified, ErrUncertified}, {problemGroupInUse, ErrGroupInUse},
+	{problemKeyPackage, ErrKeyPackage}, {problemWelcome, ErrWelcome}, {problemGroupInfo, ErrGroupInfo},
+	{problemUndecryptable, ErrUndecryptable}, {problemPruned, ErrHistoryPruned}, {problemTaken, ErrTaken},
+	{problemKeyChange, ErrKeyChanged}, {problemFork, ErrFork}, {problemRewound, ErrRewound},
+	{problemRejoin, ErrRejoined}, {problemUnfinished, ErrUnfinished},
 }
 
 // problemCode returns the code of an event for err.
@@ -120,12 +128,9 @@ func problemCode(err error) string {
 	if r := asRefusal(err); r != nil {
 		return r.Code
 	}
-	// The cause of a refused package or Welcome is more specific than the refusal.
-	for _, code := range []string{problemCertificate, problemUncertified, problemGroupInUse, problemKeyPackage, problemWelcome,
-		problemGroupInfo, problemUndecryptable, problemPruned, problemTaken, problemKeyChange, problemFork, problemRewound,
-		problemRejoin, problemUnfinished} {
-		if errors.Is(err, problemErrors[code]) {
-			return code
+	for _, p := range problems {
+		if errors.Is(err, p.err) {
+			return p.code
 		}
 	}
 	return "problem"
@@ -140,8 +145,10 @@ func (e *Event) Err() error {
 	if e.Code == problemLeftOut {
 		return &LeftOutError{Account: e.From.Account, Device: e.From.Device, Index: e.Index, Problem: e.Problem}
 	}
-	if known, ok := problemErrors[e.Code]; ok {
-		return fmt.Errorf("%w: %s", known, e.Problem)
+	for _, p := range problems {
+		if p.code == e.Code {
+			return fmt.Errorf("%w: %s", p.err, e.Problem)
+		}
 	}
 	return &Refusal{Code: e.Code, Message: e.Problem, Index: -1}
 }
@@ -169,23 +176,18 @@ const (
 
 // eventsAfter reads the next events after an id.
 func (c *Client) eventsAfter(ctx context.Context, after int64) ([]Event, error) {
-	var out []Event
-	err := c.db.update(ctx, func(tx *tx) error {
+	return read(ctx, c.db, func(tx *tx) (out []Event, err error) {
 		rows, err := tx.Events.After(after, eventsPage)
-		if err != nil {
-			return err
-		}
 		for _, r := range rows {
 			var e Event
 			if err := tx.Events.Read(&r, &e); err != nil {
-				return err
+				return nil, err
 			}
 			e.ID = r.ID
-			out = append(out, c.authority.judged(e))
+			out = append(out, c.authority.withTrust(e))
 		}
-		return nil
+		return out, err
 	})
-	return out, err
 }
 
 // Events yields the events after the one with the ID after, oldest first; at the end it waits
@@ -198,26 +200,17 @@ func (c *Client) Events(ctx context.Context, after int64) iter.Seq2[Event, error
 		for {
 			woken := c.db.home.NewEvents()
 			page, err := c.eventsAfter(ctx, after)
-			if err != nil {
-				yield(Event{}, err)
-				return
-			}
 			for _, e := range page {
 				if !yield(e, nil) {
 					return
 				}
 				after = e.ID
 			}
-			if len(page) > 0 {
-				continue
+			if err == nil && len(page) == 0 {
+				err = c.wait(ctx, woken)
 			}
-			select {
-			case <-woken:
-			case <-c.closed:
-				yield(Event{}, c.endError())
-				return
-			case <-ctx.Done():
-				yield(Event{}, ctx.Err())
+			if err != nil {
+				yield(Event{}, err)
 				return
 			}
 		}

@@ -3,20 +3,30 @@ package client
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
 	"math"
+	"net/http"
 	"net/url"
+	"strings"
+	"time"
 
 	"waxwing.im/waxwing/api/gateway"
 )
 
-// gatewayCalls makes the calls of a gateway session.
+// gatewayCalls makes the HTTP calls of the gateway.
 type gatewayCalls struct {
-	http  caller
-	token string // of the session
+	base   *url.URL
+	client *http.Client
+	device string // of this client
+	token  string // of a session; "" for calls without one
+}
+
+func (c *Client) gateway(token string) *gatewayCalls {
+	return &gatewayCalls{c.base, c.http, c.options.DeviceID, token}
 }
 
 // gatewayTraits holds the traits of the gateway.
-var gatewayTraits = traits{pool: "published", accountsMax: math.MaxInt, namesHeir: true}
+var gatewayTraits = traits{pool: "published", accountsMax: math.MaxInt, namesSuccessor: true}
 
 // The messages of gateway v1 that are more specific than their codes.
 const (
@@ -24,9 +34,14 @@ const (
 	sentenceExists    = "conversation already exists"
 )
 
-// declinedBy converts an error of the gateway to a refusal.
-func declinedBy(e *gateway.Error) error {
-	r := refusalOf(e)
+// gatewayRefusal decodes an unsuccessful answer.
+func gatewayRefusal(answer *http.Response, body []byte) error {
+	var e gateway.Error
+	if gateway.Unmarshal(body, &e) != nil || e.Code == "" {
+		// Not our server, or a proxy before it.
+		return &Refusal{Code: codeUnavailable, Message: answer.Status, Index: -1}
+	}
+	r := refusalOf(&e)
 	switch {
 	case e.Code == gateway.CodeForbidden && e.Message == sentenceNotMember:
 		return &declined{r, errNotMember}
@@ -36,9 +51,47 @@ func declinedBy(e *gateway.Error) error {
 	return r
 }
 
-// call makes an HTTP call: POST with a body, GET without.
+func refusalOf(e *gateway.Error) *Refusal {
+	number := func(p *int64, missing int64) int64 {
+		if p == nil {
+			return missing
+		}
+		return *p
+	}
+	r := &Refusal{Code: string(e.Code), Message: e.Message,
+		CurrentEpoch: number(e.CurrentEpoch, 0), EarliestSeq: number(e.EarliestSeq, 0),
+		LatestSeq: number(e.LatestSeq, 0), Index: int(number(e.Index, -1))}
+	if s := number(e.RetryAfterS, 0); s > 0 {
+		r.RetryAfter = time.Duration(min(s, 3600)) * time.Second
+	}
+	return r
+}
+
+// call makes a call: POST with a body, GET without. A refusal is an error that wraps a
+// *Refusal.
 func (g *gatewayCalls) call(ctx context.Context, path string, in, out any) error {
-	return g.http.call(ctx, g.token, path, in, out)
+	if in == nil {
+		return g.exchange(ctx, path, nil, out)
+	}
+	raw, err := gateway.Marshal(in)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", path, err)
+	}
+	return g.exchange(ctx, path, raw, out)
+}
+
+func (g *gatewayCalls) exchange(ctx context.Context, path string, body []byte, out any) error {
+	path, query, _ := strings.Cut(path, "?")
+	address := g.base.JoinPath(path)
+	address.RawQuery = query
+	raw, err := httpCall{path, address, g.token, body, gatewayRefusal}.do(ctx, g.client)
+	if err != nil {
+		return err
+	}
+	if err := gateway.Unmarshal(raw, out); err != nil {
+		return fmt.Errorf("call %s: %w", path, err)
+	}
+	return nil
 }
 
 func (g *gatewayCalls) create(ctx context.Context, id, peer string) error {
@@ -74,10 +127,10 @@ func (g *gatewayCalls) members(ctx context.Context, id string) (out []memberRole
 	return out, nil
 }
 
-func (g *gatewayCalls) leave(ctx context.Context, id, heir string) error {
+func (g *gatewayCalls) leave(ctx context.Context, id, successor string) error {
 	body := gateway.LeaveRoom{ConvID: id}
-	if heir != "" {
-		body.NewOwner = &heir
+	if successor != "" {
+		body.NewOwner = &successor
 	}
 	return g.call(ctx, "/v1/rooms/leave", body, &gateway.Status{})
 }
@@ -97,10 +150,10 @@ func (g *gatewayCalls) publish(ctx context.Context, packages []publication, isFi
 	}
 	var answer gateway.KeyPackagesPublished
 	if isFirst {
-		err := g.call(ctx, "/v1/keypackages/rotate", gateway.RotateKeyPackages{DeviceID: g.http.device, Revoke: true, Replacement: messages}, &answer)
+		err := g.call(ctx, "/v1/keypackages/rotate", gateway.RotateKeyPackages{DeviceID: g.device, Revoke: true, Replacement: messages}, &answer)
 		return answer.Available, err
 	}
-	err := g.call(ctx, "/v1/keypackages", gateway.PublishKeyPackages{DeviceID: g.http.device, KeyPackages: messages}, &answer)
+	err := g.call(ctx, "/v1/keypackages", gateway.PublishKeyPackages{DeviceID: g.device, KeyPackages: messages}, &answer)
 	return answer.Available, err
 }
 
@@ -134,7 +187,7 @@ func (g *gatewayCalls) post(ctx context.Context, frameType string, body any) (se
 		return 0, err
 	}
 	var answer gateway.InboxAnswer
-	err = g.http.post(ctx, g.token, "/v1/inbox", frame, &answer)
+	err = g.exchange(ctx, "/v1/inbox", frame, &answer)
 	return answer.Seq, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -24,11 +25,8 @@ type tokens struct {
 
 // open resumes the session stored in the home, or starts one.
 func (d *gatewayDoor) open(ctx context.Context) (connection, service, error) {
-	var kept tokens
-	if err := d.c.db.update(ctx, func(tx *tx) error {
-		_, err := tx.Settings.Get("tokens", &kept)
-		return err
-	}); err != nil {
+	kept, err := read(ctx, d.c.db, func(tx *tx) (tokens, error) { return setting[tokens](tx, "tokens") })
+	if err != nil {
 		return nil, nil, err
 	}
 	wire, ready, err := d.openSession(ctx, kept.Resume)
@@ -38,33 +36,33 @@ func (d *gatewayDoor) open(ctx context.Context) (connection, service, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := d.begin(ctx, wire, ready); err != nil {
+	calls := d.c.gateway(ready.SessionToken)
+	var link *gatewayLink
+	if err = d.admit(ctx, ready); err == nil {
+		link, err = newGatewayLink(ctx, d, wire, calls)
+	}
+	if err != nil {
 		wire.close()
 		return nil, nil, err
 	}
-	d.settle(wire)
-	calls := &gatewayCalls{d.c.caller(), ready.SessionToken}
-	return newGatewayLink(ctx, d, wire, calls), calls, nil
+	return link, calls, nil
 }
 
-// begin checks a session and starts its frames.
-func (d *gatewayDoor) begin(ctx context.Context, wire transport, ready *gateway.Ready) error {
+// admit checks a session, and stores its tokens.
+func (d *gatewayDoor) admit(ctx context.Context, ready *gateway.Ready) error {
 	if ready.UserID != d.c.account.DID() {
-		return errors.New("the server takes us for another account")
+		return errors.New("session is for another account")
 	}
 	for _, f := range []gateway.Feature{gateway.FeatureBundle, gateway.FeatureDevice, gateway.FeatureMarker} {
 		if !slices.Contains(ready.Features, f) {
-			return fmt.Errorf("the server does not have the feature %q", f)
+			return fmt.Errorf("server lacks the feature %q", f)
 		}
 	}
 	// On disk before it is used: the next request shows the server that this token has arrived,
 	// and the previous one becomes invalid.
-	if err := d.c.db.update(ctx, func(tx *tx) error {
+	return d.c.db.update(ctx, func(tx *tx) error {
 		return tx.Settings.Set("tokens", tokens{Session: ready.SessionToken, Resume: ready.ResumeToken})
-	}); err != nil {
-		return err
-	}
-	return wire.begin(ready.SessionToken)
+	})
 }
 
 // openSession opens the working transport and resumes a session, or starts one when resume is
@@ -89,7 +87,7 @@ func (d *gatewayDoor) openSession(ctx context.Context, resume string) (transport
 	if err != nil {
 		return nil, nil, err
 	}
-	return newStream(ctx, d.c), ready, nil
+	return newStream(d.c), ready, nil
 }
 
 // settle records that the transport works.
@@ -147,7 +145,7 @@ func (d *gatewayDoor) openSocketSession(ctx context.Context, resume string) (*so
 	if err != nil {
 		return nil, nil, err
 	}
-	ready, err := handshake(ctx, sock, frameType, body)
+	ready, err := sock.handshake(ctx, frameType, body)
 	if err != nil {
 		sock.close()
 		return nil, nil, err
@@ -167,7 +165,7 @@ func (d *gatewayDoor) openStreamSession(ctx context.Context, resume string) (*ga
 		path = "/v1/session/resume"
 	}
 	var ready gateway.Ready
-	if err := d.c.caller().call(ctx, "", path, body, &ready); err != nil {
+	if err := d.c.gateway("").call(ctx, path, body, &ready); err != nil {
 		return nil, err
 	}
 	return &ready, nil
@@ -180,41 +178,49 @@ var features = slices.DeleteFunc(slices.Clone(gateway.Features), func(f gateway.
 // clientLabel names this package in an account's list of sessions.
 const clientLabel = "waxwing go sdk"
 
-func handshake(ctx context.Context, sock *socket, frameType string, body any) (*gateway.Ready, error) {
-	sock.send(frameType, "start", body)
-	timer := time.NewTimer(dialTimeout)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-timer.C:
-		return nil, &earlyEnd{errors.New("the server does not answer the start of a session")}
-	case frame, ok := <-sock.frames:
-		if !ok {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			return nil, &earlyEnd{sock.failure()}
-		}
-		switch frame.Type {
-		case gateway.TypeReady:
-			var ready gateway.Ready
-			if err := frame.Decode(&ready); err != nil {
-				return nil, fmt.Errorf("session.ready: %w", err)
-			}
-			return &ready, nil
-		case gateway.TypeError:
-			return nil, refusalIn(frame)
-		}
-		return nil, fmt.Errorf("the server answers the start of a session with %q", frame.Type)
-	}
+// earlyEndsMax is the number of consecutive sockets that end before session.ready after which
+// WebSockets are considered blocked.
+const earlyEndsMax = 2
+
+// probeSlowest bounds the wait between two probes, as a multiple of Options.SocketProbe.
+const probeSlowest = 8
+
+// route remembers how the server can be reached. It has one user at a time: the goroutine of
+// run, or the probe of its session.
+type route struct {
+	streaming bool      // the last session needed no WebSocket
+	probeAt   time.Time // when to try one again
+	probes    int       // failures since one worked
+	early     int       // sockets in a row that ended before session.ready
 }
 
-// refusalIn returns the refusal in an error frame.
-func refusalIn(frame gateway.Frame) error {
-	var e gateway.Error
-	if err := frame.Decode(&e); err != nil {
-		return fmt.Errorf("error frame: %w", err)
+// blames reports whether err shows that WebSockets are blocked.
+func (r *route) blames(err error) bool {
+	var upgrade *upgradeError
+	var early *earlyEnd
+	switch {
+	case errors.As(err, &upgrade):
+		return true
+	case errors.As(err, &early):
+		r.early++
+		return r.early >= earlyEndsMax || r.streaming
 	}
-	return refusalOf(&e)
+	return false
 }
+
+// failed records a failed WebSocket, and the time of the next attempt.
+func (r *route) failed(interval time.Duration) {
+	wait := min(interval<<min(r.probes, 10), probeSlowest*interval)
+	r.probeAt = time.Now().Add(wait*3/4 + rand.N(wait/4+1))
+	r.probes++
+}
+
+// earlyEnd is the end of a socket before session.ready.
+type earlyEnd struct{ why error }
+
+// Error returns the cause.
+func (e *earlyEnd) Error() string { return e.why.Error() }
+func (e *earlyEnd) Unwrap() error { return e.why }
+
+// errSocketAgain ends a session on streams when a WebSocket opens again.
+var errSocketAgain = errors.New("switching back to a WebSocket")

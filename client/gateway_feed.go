@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
@@ -27,7 +26,7 @@ type feed struct {
 	next map[string]int64
 	done chan struct{}
 
-	lastRead atomic.Int64 // UnixNano by the machine's clock
+	lastRead signOfLife
 }
 
 // lineBytesMax bounds the bytes of a stream's line beside a frame.
@@ -40,12 +39,12 @@ func (s *stream) newFeed(next map[string]int64) *feed {
 
 // arm prepares the feed to be opened.
 func (f *feed) arm() {
-	f.ctx, f.cancel = context.WithCancelCause(f.s.ctx)
-	f.lastRead.Store(time.Now().UnixNano())
+	f.ctx, f.cancel = context.WithCancelCause(f.s.link.ctx)
+	f.lastRead.now()
 }
 
 // errReplaced is the cause of closing a feed when another one continues its conversations.
-var errReplaced = errors.New("the stream is replaced")
+var errReplaced = errors.New("stream replaced")
 
 // stop ends the feed and returns the next event of each conversation.
 func (f *feed) stop() map[string]int64 {
@@ -68,8 +67,6 @@ func (f *feed) hasEnded() bool {
 	}
 }
 
-func (f *feed) silence() time.Duration { return time.Since(time.Unix(0, f.lastRead.Load())) }
-
 func (f *feed) query() string {
 	q := url.Values{}
 	for id, from := range f.next {
@@ -82,7 +79,7 @@ func (f *feed) query() string {
 	return q.Encode()
 }
 
-// open requests the stream and waits until the server accepts. A refusal is a *gateway.Error.
+// open requests the stream and waits until the server accepts.
 func (f *feed) open() (io.ReadCloser, error) {
 	address := f.s.c.base.JoinPath("/v1/sse")
 	address.RawQuery = f.query()
@@ -90,9 +87,9 @@ func (f *feed) open() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	request.Header.Set("Authorization", "Bearer "+f.s.token)
+	request.Header.Set("Authorization", "Bearer "+f.s.link.gateway.token)
 	request.Header.Set("Accept", "text/event-stream")
-	timer := time.AfterFunc(dialTimeout, func() { f.cancel(errors.New("the server does not answer")) })
+	timer := time.AfterFunc(dialTimeout, func() { f.cancel(errors.New("no answer from the server")) })
 	defer timer.Stop()
 	caller := *f.s.c.http
 	caller.Timeout = 0 // it would count for the whole stream
@@ -106,7 +103,7 @@ func (f *feed) open() (io.ReadCloser, error) {
 		if err != nil {
 			return nil, fmt.Errorf("open stream: %w", err)
 		}
-		return nil, errorIn(answer, raw)
+		return nil, gatewayRefusal(answer, raw)
 	}
 	return answer.Body, nil
 }
@@ -114,18 +111,16 @@ func (f *feed) open() (io.ReadCloser, error) {
 // refused handles a feed that did not open. The one refused of several conversations is found
 // by bisection.
 func (f *feed) refused(err error) {
-	var e *gateway.Error
+	r := asRefusal(err)
 	switch {
 	case context.Cause(f.ctx) == errReplaced:
 		return // on any error: its successor requests the same
-	case !errors.As(err, &e):
-		f.s.fail(err)
+	case r == nil || r.Code == codeUnauthorized:
+		f.s.link.fail(err)
 		return
-	case e.Code == gateway.CodeUnauthorized:
-		f.s.fail(refusalOf(e)) // the session is over: begin another
-	case len(f.next) == 1 || refusalOf(e).mayPass():
+	case len(f.next) == 1 || r.mayPass():
 		for id := range f.next {
-			f.s.answer(gateway.TypeError, subscribePrefix+id, e)
+			f.s.link.deliver(followEnded{id, r})
 		}
 	default:
 		halves := [2]map[string]int64{{}, {}}
@@ -135,15 +130,15 @@ func (f *feed) refused(err error) {
 			n++
 		}
 		for _, half := range halves {
-			f.s.want(feedRequest{from: half, isApart: true})
+			f.s.wanted.add(feedRequest{from: half, isApart: true})
 		}
 	}
 	f.next = nil
 }
 
-// read passes on frames until the feed is stopped. An unexpected end is the end of the whole
+// pass passes on frames until the feed is stopped. An unexpected end is the end of the whole
 // stream.
-func (f *feed) read(body io.ReadCloser) {
+func (f *feed) pass(body io.ReadCloser) {
 	defer f.cancel(nil)
 	defer body.Close()
 	lines := bufio.NewScanner(&watched{body, f})
@@ -156,7 +151,7 @@ func (f *feed) read(body io.ReadCloser) {
 				data = append(data, '\n')
 			}
 			if data = append(data, bytes.TrimPrefix(value, []byte(" "))...); len(data) > frameBytesMax+lineBytesMax {
-				f.s.fail(errors.New("read stream: an event is too long"))
+				f.s.link.fail(errors.New("read stream: event is too long"))
 				return
 			}
 			continue
@@ -164,8 +159,8 @@ func (f *feed) read(body io.ReadCloser) {
 		if len(line) > 0 || data == nil {
 			continue // a comment, the type, which is in the frame too, or an id
 		}
-		if err := f.pass(data); err != nil {
-			f.s.fail(fmt.Errorf("read stream: %w", err))
+		if err := f.frame(data); err != nil {
+			f.s.link.fail(fmt.Errorf("read stream: %w", err))
 			return
 		}
 		if data = nil; f.ctx.Err() != nil {
@@ -179,11 +174,11 @@ func (f *feed) read(body io.ReadCloser) {
 	case err == nil:
 		err = cmp.Or(lines.Err(), io.EOF)
 	}
-	f.s.fail(fmt.Errorf("read stream: %w", err))
+	f.s.link.fail(fmt.Errorf("read stream: %w", err))
 }
 
-// pass hands a frame to the session, and then records it in next.
-func (f *feed) pass(data []byte) error {
+// frame passes on one frame, and then records it in next.
+func (f *feed) frame(data []byte) error {
 	frame, err := gateway.DecodeFrame(data)
 	if err != nil {
 		return err
@@ -195,7 +190,7 @@ func (f *feed) pass(data []byte) error {
 	if err := frame.Decode(&about); err != nil {
 		return err
 	}
-	if !f.s.deliver(f.ctx, frame) {
+	if !f.s.link.handle(f.ctx, frame) {
 		return nil
 	}
 	next, ok := f.next[about.ConvID]
@@ -218,7 +213,7 @@ type watched struct {
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Reader.Read(p)
 	if n > 0 {
-		w.f.lastRead.Store(time.Now().UnixNano())
+		w.f.lastRead.now()
 	}
 	return n, err
 }

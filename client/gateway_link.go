@@ -13,22 +13,19 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 )
 
-// gatewayLink is a connection by the gateway: it translates between the frames of a transport
-// and the values of the session.
+// gatewayLink is a connection by the gateway: it converts between the frames of a transport and
+// the values of the session.
 type gatewayLink struct {
-	calls  *gatewayCalls
-	door   *gatewayDoor
-	wire   transport
-	out    chan event
-	ctx    context.Context
-	cancel context.CancelFunc
-	tasks  sync.WaitGroup
-	began  time.Time
-	slots  chan struct{} // of commits that are posted
+	link
+	gateway *gatewayCalls
+	door    *gatewayDoor
+	wire    transport
+	began   time.Time
+
+	handling sync.Mutex // held while a frame is converted and delivered: one at a time
 
 	mu         sync.Mutex
-	err        error                  // why the link ended; guarded by mu
-	pending    map[string]sentRequest // by frame id; guarded by mu
+	pending    map[string]sentRequest // frames that expect an answer, by id; guarded by mu
 	isFetching bool                   // an omitted part of a frame is being fetched; guarded by mu
 	fetchEnded time.Time              // guarded by mu
 }
@@ -47,44 +44,55 @@ const (
 	reportPrefix    = "report:"
 )
 
-// newGatewayLink makes a link over a transport that has begun.
-func newGatewayLink(ctx context.Context, door *gatewayDoor, wire transport, calls *gatewayCalls) *gatewayLink {
-	l := &gatewayLink{calls: calls, door: door, wire: wire, began: time.Now(),
-		out: make(chan event, eventsAhead), slots: make(chan struct{}, postersMax), pending: map[string]sentRequest{}}
-	l.ctx, l.cancel = context.WithCancel(ctx)
-	l.tasks.Go(l.translate)
+// postersMax bounds concurrent calls in place of frames, beside one with acknowledgements.
+const postersMax = 4
+
+// transport carries the frames of one gateway session. All transports behave the same: frames
+// of a conversation come in order, each request is answered, and requests without an answer
+// when the link ends are repeated on the next one. The methods are called by one goroutine at a
+// time, and do not wait, except for begin.
+type transport interface {
+	kind() Transport
+	// begin passes the server's frames to the link from then on, which ends when the transport
+	// does. The session's token is on disk by now.
+	begin(l *gatewayLink) error
+	// subscribe requests the events of a conversation; a refusal is a followEnded.
+	subscribe(id string, from int64)
+	// request sends the body of a frame; appended or refused is the answer.
+	request(number int, frameType string, body any)
+	// acknowledge reports the position up to which a log is on disk.
+	acknowledge(log string, pos int64)
+	// report sends a report; a refusal is a frame with that id.
+	report(id string, body gateway.Report)
+	ping()
+	// isSilent reports that the server has sent nothing for so long that it must be gone.
+	isSilent(pingInterval time.Duration) bool
+	// close unblocks the tasks of the transport when the link has ended.
+	close()
+}
+
+// newGatewayLink begins to carry frames over a transport.
+func newGatewayLink(ctx context.Context, door *gatewayDoor, wire transport, calls *gatewayCalls) (*gatewayLink, error) {
+	l := &gatewayLink{link: newLink(ctx), gateway: calls, door: door, wire: wire, began: time.Now(), pending: map[string]sentRequest{}}
+	if err := wire.begin(l); err != nil {
+		l.fail(err)
+		return nil, err
+	}
+	door.settle(wire)
 	if wire.kind() == EventStream {
 		l.tasks.Go(func() { door.probe(l.ctx, func() { l.fail(errSocketAgain) }) })
 	}
-	return l
+	l.start(postersMax, wire.close)
+	return l, nil
 }
 
 func (l *gatewayLink) kind() Transport { return l.wire.kind() }
 
-func (l *gatewayLink) incoming() <-chan event { return l.out }
-
 func (l *gatewayLink) close() {
-	l.cancel()
-	l.wire.close()
-	l.tasks.Wait()
+	l.link.close()
 	if l.kind() == WebSocket && time.Since(l.began) > steadyAfter {
 		l.door.route.probes = 0
 	}
-}
-
-func (l *gatewayLink) fail(err error) {
-	l.mu.Lock()
-	if l.err == nil {
-		l.err = err
-	}
-	l.mu.Unlock()
-	l.cancel()
-}
-
-func (l *gatewayLink) failure() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
 }
 
 // check reports a server that is silent or does not answer. While a record is fetched frames
@@ -92,77 +100,42 @@ func (l *gatewayLink) failure() error {
 func (l *gatewayLink) check(pingInterval time.Duration) error {
 	sinceHeld := time.Since(l.heldBack())
 	if l.wire.isSilent(pingInterval) && sinceHeld > pingInterval {
-		return errors.New("the server has gone silent")
+		return errSilent
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, r := range l.pending {
 		if min(time.Since(r.at), sinceHeld) > answerTimeout {
-			return fmt.Errorf("the server does not answer a %s", r.frameType)
+			return fmt.Errorf("no answer from the server to %s", r.frameType)
 		}
 	}
-	l.wire.send(gateway.TypePing, "", nil)
+	l.wire.ping()
 	return nil
 }
 
-func (l *gatewayLink) follow(id string, from int64) {
-	l.wire.send(gateway.TypeSubscribe, subscribePrefix+id, gateway.Subscribe{ConvID: id, FromSeq: &from})
-}
+var errSilent = errors.New("no sign of life from the server")
 
-// look does nothing: the log of the account has the invitations.
-func (l *gatewayLink) look(string) {}
+func (l *gatewayLink) follow(id string, from int64) { l.wire.subscribe(id, from) }
 
-// confirm does nothing: acknowledgeAccount does that.
+// pollWelcome does nothing: the log of the account has the invitations.
+func (l *gatewayLink) pollWelcome(string) {}
+
+// confirm does nothing: acknowledge does that.
 func (l *gatewayLink) confirm(*welcome) {}
 
 func (l *gatewayLink) send(number int, m sendRequest) {
-	l.ask(number, gateway.TypeSend, sendBody(m))
+	l.wire.request(number, gateway.TypeSend, sendBody(m))
 }
 
-// commit sends a commit, by an HTTP call if it is too long for a frame.
 func (l *gatewayLink) commit(number int, m commitRequest) {
-	body := commitBody(m)
-	frame, err := gateway.EncodeFrame(gateway.TypeCommit, nil, body)
-	switch {
-	case err != nil:
-		l.fail(err)
-	case len(frame) < gateway.FrameBytesMax-256:
-		l.ask(number, gateway.TypeCommit, body)
-	default:
-		l.tasks.Go(func() { l.postCommit(number, m) })
-	}
+	l.wire.request(number, gateway.TypeCommit, commitBody(m))
 }
 
-// postCommit makes the call and delivers its answer. Without one the outcome is
-// unknown: the session asks again, with the same id.
-func (l *gatewayLink) postCommit(number int, m commitRequest) {
-	select {
-	case l.slots <- struct{}{}:
-		defer func() { <-l.slots }()
-	case <-l.ctx.Done():
-		return
-	}
-	seq, err := l.calls.commitNow(l.ctx, m)
-	refusal := asRefusal(err)
-	switch {
-	case err == nil:
-		l.deliver(appended{number, seq})
-	case refusal == nil:
-		l.deliver(refused{number, &Refusal{Code: codeUnavailable, Message: err.Error(), Index: -1}})
-	case refusal.Code == codeUnauthorized:
-		l.fail(refusal)
-	default:
-		l.deliver(refused{number, refusal})
-	}
-}
-
-// ask sends a frame that expects an answer.
-func (l *gatewayLink) ask(number int, frameType string, body any) {
-	id := strconv.Itoa(number)
+// expect records a request with its number as the frame id.
+func (l *gatewayLink) expect(number int, frameType string) {
 	l.mu.Lock()
-	l.pending[id] = sentRequest{number, frameType, time.Now()}
-	l.mu.Unlock()
-	l.wire.send(frameType, id, body)
+	defer l.mu.Unlock()
+	l.pending[strconv.Itoa(number)] = sentRequest{number, frameType, time.Now()}
 }
 
 // answered returns the number of the request that a frame answers.
@@ -174,118 +147,93 @@ func (l *gatewayLink) answered(id string) (number int, ok bool) {
 	return r.number, ok
 }
 
-func (l *gatewayLink) acknowledge(id string, seq int64) {
-	l.wire.send(gateway.TypeAck, "", gateway.Ack{ConvID: id, Seq: seq})
+func (l *gatewayLink) acknowledge(log string, pos int64) { l.wire.acknowledge(log, pos) }
+
+// ackFrame returns the frame that acknowledges a log up to a position.
+func ackFrame(log string, pos int64) (frameType string, body any) {
+	if log == accountLog {
+		return gateway.TypeDeviceAck, gateway.DeviceAck{Pos: pos}
+	}
+	return gateway.TypeAck, gateway.Ack{ConvID: log, Seq: pos}
 }
 
-func (l *gatewayLink) acknowledgeAccount(pos int64) {
-	l.wire.send(gateway.TypeDeviceAck, "", gateway.DeviceAck{Pos: pos})
-}
+var reportKinds = [...]string{reportGap: gateway.ReportGap, reportUndecryptable: gateway.ReportDecryptFailure,
+	reportReload: gateway.ReportStateReload, reportAuthenticator: gateway.ReportEpochAuthenticator}
 
 func (l *gatewayLink) report(r report) {
-	body := gateway.Report{ConvID: r.conversation}
+	body := gateway.Report{ConvID: r.conversation, Kind: reportKinds[r.what]}
 	id := ""
-	switch r.what {
-	case reportGap:
-		body.Kind = gateway.ReportGap
-	case reportUndecryptable:
-		body.Kind = gateway.ReportDecryptFailure
-	case reportReload:
-		body.Kind = gateway.ReportStateReload
-	case reportAuthenticator:
-		body.Kind, body.Epoch = gateway.ReportEpochAuthenticator, int64(r.epoch)
+	if r.what == reportAuthenticator {
+		body.Epoch = int64(r.epoch)
 		body.EpochAuthenticator = base64.StdEncoding.EncodeToString(r.value)
 		id = fmt.Sprintf("%s%d:%s", reportPrefix, r.epoch, r.conversation)
 	}
-	l.wire.send(gateway.TypeReport, id, body)
+	l.wire.report(id, body)
 }
 
-// deliver passes an event to the session; it returns false if the link ends first.
-func (l *gatewayLink) deliver(e event) bool {
-	select {
-	case l.out <- e:
-		return true
-	case <-l.ctx.Done():
+// handle passes on a frame of the transport; it returns false if ctx or the link ends first.
+func (l *gatewayLink) handle(ctx context.Context, frame gateway.Frame) bool {
+	l.handling.Lock()
+	defer l.handling.Unlock()
+	e, err := l.eventOf(frame)
+	if err != nil {
+		l.fail(err)
 		return false
 	}
-}
-
-// translate passes on the frames of the transport until it ends.
-func (l *gatewayLink) translate() {
-	defer close(l.out)
-	for {
-		select {
-		case <-l.ctx.Done():
-			l.fail(l.ctx.Err())
-			return
-		case frame, ok := <-l.wire.incoming():
-			if !ok {
-				l.fail(l.wire.failure())
-				return
-			}
-			e, err := l.eventOf(frame)
-			if err != nil {
-				l.fail(fmt.Errorf("%s: %w", frame.Type, err))
-				return
-			}
-			if e != nil && !l.deliver(e) {
-				l.fail(l.ctx.Err())
-				return
-			}
-		}
-	}
+	return e == nil || l.deliverWithin(ctx, e)
 }
 
 // eventOf converts a frame to an event, nil for types unknown to this version.
 func (l *gatewayLink) eventOf(frame gateway.Frame) (event, error) {
 	switch frame.Type {
 	case gateway.TypeEvent:
-		var e gateway.Event
-		if err := frame.Decode(&e); err != nil {
+		m, err := decode[gateway.Event](frame)
+		if err != nil {
 			return nil, err
 		}
-		return l.messageOf(&e)
+		return l.messageOf(&m)
 	case gateway.TypeWelcome:
-		var w gateway.Welcome
-		if err := frame.Decode(&w); err != nil {
+		m, err := decode[gateway.Welcome](frame)
+		if err != nil {
 			return nil, err
 		}
-		return l.welcomeOf(&w)
+		return l.welcomeOf(&m)
 	case gateway.TypeCaughtUp:
-		var m gateway.CaughtUp
-		err := frame.Decode(&m)
+		m, err := decode[gateway.CaughtUp](frame)
 		return caughtUp{m.ConvID, m.Seq}, err
 	case gateway.TypeAcked:
-		var m gateway.Acked
-		err := frame.Decode(&m)
+		m, err := decode[gateway.Acked](frame)
 		if number, ok := l.answered(idOf(frame)); ok {
 			return appended{number, m.Seq}, err
 		}
 		return nil, err
 	case gateway.TypeError:
-		var e gateway.Error
-		if err := frame.Decode(&e); err != nil {
+		m, err := decode[gateway.Error](frame)
+		if err != nil {
 			return nil, err
 		}
-		return l.refusedBy(idOf(frame), &e)
+		return l.refusedBy(idOf(frame), m.ConvID, refusalOf(&m))
 	case gateway.TypeMembers:
-		var m gateway.Members
-		err := frame.Decode(&m)
+		m, err := decode[gateway.Members](frame)
 		return membership{accountPlace{m.Pos, true}, m.ConvID, m.Add, m.Remove}, err
 	case gateway.TypeRoster:
-		var m gateway.Roster
-		err := frame.Decode(&m)
+		m, err := decode[gateway.Roster](frame)
 		return accountsChanged{m.ConvID, m.Add, m.Remove}, err
 	case gateway.TypeKeyPackagesLow:
-		var m gateway.KeyPackagesLow
-		err := frame.Decode(&m)
+		m, err := decode[gateway.KeyPackagesLow](frame)
 		return packagesLow{accountPlace{m.Pos, true}}, err
 	case gateway.TypeDrain:
-		var m gateway.Drain
-		err := frame.Decode(&m)
+		m, err := decode[gateway.Drain](frame)
 		return draining{time.Duration(min(max(m.ReconnectAfterMS, 0), 60_000)) * time.Millisecond}, err
 	}
 	return nil, nil // a newer version's
+}
+
+func decode[T any](frame gateway.Frame) (body T, err error) {
+	if err := frame.Decode(&body); err != nil {
+		return body, fmt.Errorf("%s: %w", frame.Type, err)
+	}
+	return body, nil
 }
 
 // idOf returns the id that a frame answers, "" if there is none.
@@ -299,9 +247,9 @@ func idOf(frame gateway.Frame) string {
 	return body.ID
 }
 
-// refusedBy converts an error frame to an event. One that refuses the session ends it.
-func (l *gatewayLink) refusedBy(id string, e *gateway.Error) (event, error) {
-	refusal := refusalOf(e)
+// refusedBy converts a refusal of the request with that frame id, or concerning a conversation,
+// to an event. One that refuses the session is an error.
+func (l *gatewayLink) refusedBy(id, conversation string, refusal *Refusal) (event, error) {
 	if number, ok := l.answered(id); ok {
 		return refused{number, refusal}, nil
 	}
@@ -315,9 +263,9 @@ func (l *gatewayLink) refusedBy(id string, e *gateway.Error) (event, error) {
 	switch {
 	case refusal.Code == codeUnauthorized:
 		return nil, refusal
-	case refusal.Code == codeForbidden && e.ConvID != "":
-		return followEnded{e.ConvID, refusal}, nil
+	case refusal.Code == codeForbidden && conversation != "":
+		return followEnded{conversation, refusal}, nil
 	}
-	l.door.c.log.Debug("the server complains", "err", refusal)
+	l.door.c.log.Debug("refused by the server", "err", refusal)
 	return nil, nil
 }

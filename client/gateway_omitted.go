@@ -86,9 +86,9 @@ func (l *gatewayLink) heldBack() time.Time {
 
 func (l *gatewayLink) fetchEvent(ctx context.Context, e *gateway.Event) error {
 	var whole gateway.Event
-	err := l.calls.call(ctx, fmt.Sprintf("/v1/records?conv_id=%s&seq=%d", url.QueryEscape(e.ConvID), e.Seq), nil, &whole)
+	err := l.gateway.call(ctx, fmt.Sprintf("/v1/records?conv_id=%s&seq=%d", url.QueryEscape(e.ConvID), e.Seq), nil, &whole)
 	if err == nil && (whole.ConvID != e.ConvID || whole.Seq != e.Seq || whole.MsgID != e.MsgID) {
-		return &Refusal{Code: codeUnavailable, Message: "the server's answer is wrong: it is not the record that was asked for", RetryAfter: time.Second, Index: -1}
+		return &Refusal{Code: codeUnavailable, Message: "invalid answer: not the requested record", RetryAfter: time.Second, Index: -1}
 	}
 	e.Env = whole.Env
 	return err
@@ -96,7 +96,7 @@ func (l *gatewayLink) fetchEvent(ctx context.Context, e *gateway.Event) error {
 
 func (l *gatewayLink) fetchWelcome(ctx context.Context, w *gateway.Welcome) error {
 	var whole gateway.StoredWelcome
-	err := l.calls.call(ctx, "/v1/records?welcome_id="+url.QueryEscape(w.WelcomeID), nil, &whole)
+	err := l.gateway.call(ctx, "/v1/records?welcome_id="+url.QueryEscape(w.WelcomeID), nil, &whole)
 	w.Env = whole.Env
 	return err
 }

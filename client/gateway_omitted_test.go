@@ -145,13 +145,13 @@ func TestFramesThatAreTooLongForALine(t *testing.T) {
 		bob.reads("before")
 		ann.throws(room, 1, 4<<20)
 		time.Sleep(10 * time.Second)
-		for i := range 2 * framesAhead {
+		for i := range 2 * eventsAhead {
 			ann.says(room, fmt.Sprint("behind ", i))
 		}
 		bob.says(room, "meanwhile")
 		time.Sleep(5 * time.Minute)
 		ann.reads("meanwhile")
-		bob.reads(fmt.Sprint("behind ", 2*framesAhead-1))
+		bob.reads(fmt.Sprint("behind ", 2*eventsAhead-1))
 		if n := line.calls.Load(); n != 1 {
 			t.Errorf("the record was asked for %d times", n)
 		}

@@ -7,8 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"sync"
-	"sync/atomic"
+	"strconv"
 	"time"
 
 	"github.com/coder/websocket"
@@ -17,30 +16,22 @@ import (
 )
 
 const (
-	// frameBytesMax bounds one frame from the server. A longer one is fetched, see
-	// gateway_omitted.go.
+	// frameBytesMax bounds one frame. A longer one from the server is fetched, see
+	// gateway_omitted.go; a longer request is made by a call.
 	frameBytesMax = gateway.FrameBytesMax
-	// framesAhead bounds the frames that are read before the link translates them.
-	framesAhead = 64
-	// dialTimeout bounds connecting, with the answer to session.start.
+	// dialTimeout bounds connecting, and the answer to session.start.
 	dialTimeout  = 20 * time.Second
 	writeTimeout = 20 * time.Second
 )
 
-// socket is one WebSocket. A goroutine reads it and another writes it, so a session never waits
-// for the network and a server that does not read cannot keep it from reading.
+// socket is the transport by one WebSocket. A goroutine reads it and another writes it, so a
+// session never waits for the network and a server that does not read cannot keep it from
+// reading.
 type socket struct {
-	conn   *websocket.Conn
-	frames chan gateway.Frame
-	cancel context.CancelFunc
-	tasks  sync.WaitGroup
-
-	lastRead atomic.Int64 // UnixNano by the machine's clock
-
-	mu     sync.Mutex
-	queue  [][]byte // guarded by mu; short: requests are answered one by one
-	err    error    // why the socket ended; guarded by mu
-	queued chan struct{}
+	conn     *websocket.Conn
+	link     *gatewayLink  // set by begin
+	frames   queue[[]byte] // to be written; short, since requests are answered one by one
+	lastRead signOfLife
 }
 
 // upgradeError is the failure of a handshake that was answered with something other than a
@@ -48,7 +39,7 @@ type socket struct {
 type upgradeError struct{ why error }
 
 // Error returns the message with the cause.
-func (e *upgradeError) Error() string { return "connect: no WebSocket: " + e.why.Error() }
+func (e *upgradeError) Error() string { return "connect: WebSocket handshake failed: " + e.why.Error() }
 func (e *upgradeError) Unwrap() error { return e.why }
 
 // openSocket connects to the gateway at base.
@@ -64,126 +55,169 @@ func openSocket(ctx context.Context, base *url.URL, client *http.Client) (*socke
 		return nil, &upgradeError{err}
 	}
 	conn.SetReadLimit(frameBytesMax)
-	ctx, cancel := context.WithCancel(ctx)
-	s := &socket{conn: conn, frames: make(chan gateway.Frame), cancel: cancel, queued: make(chan struct{}, 1)}
-	s.lastRead.Store(time.Now().UnixNano())
-	s.tasks.Add(2)
-	go s.read(ctx)
-	go s.write(ctx)
+	s := &socket{conn: conn, frames: newQueue[[]byte]()}
+	s.lastRead.now()
 	return s, nil
+}
+
+// handshake sends the frame that starts or resumes a session, and returns the answer.
+func (s *socket) handshake(ctx context.Context, frameType string, body any) (*gateway.Ready, error) {
+	data, err := gateway.EncodeFrame(frameType, gateway.StringID("start"), body)
+	if err != nil {
+		return nil, err
+	}
+	answerCtx, cancel := context.WithTimeoutCause(ctx, dialTimeout, errors.New("no answer to the start of a session"))
+	defer cancel()
+	var frame gateway.Frame
+	if err = s.writeFrame(answerCtx, data); err == nil {
+		frame, err = s.next(answerCtx)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, &earlyEnd{errors.Join(context.Cause(answerCtx), err)}
+	}
+	switch frame.Type {
+	case gateway.TypeReady:
+		ready, err := decode[gateway.Ready](frame)
+		return &ready, err
+	case gateway.TypeError:
+		e, err := decode[gateway.Error](frame)
+		if err == nil {
+			err = refusalOf(&e)
+		}
+		return nil, err
+	}
+	return nil, fmt.Errorf("unexpected answer to the start of a session: %q", frame.Type)
 }
 
 func (s *socket) kind() Transport { return WebSocket }
 
-// begin does nothing: the answer to the start of the session came through here.
-func (s *socket) begin(string) error { return nil }
-
-func (s *socket) incoming() <-chan gateway.Frame { return s.frames }
-
-// close ends the socket and waits for its goroutines.
-func (s *socket) close() {
-	s.cancel()
-	s.conn.CloseNow()
-	s.tasks.Wait()
+func (s *socket) begin(l *gatewayLink) error {
+	s.link = l
+	l.tasks.Go(s.read)
+	l.tasks.Go(s.write)
+	return nil
 }
 
-func (s *socket) fail(err error) {
-	s.mu.Lock()
-	if s.err == nil {
-		s.err = err
+func (s *socket) close() { s.conn.CloseNow() }
+
+func (s *socket) read() {
+	for {
+		frame, err := s.next(s.link.ctx)
+		if err != nil {
+			s.link.fail(err)
+			return
+		}
+		if !s.link.handle(s.link.ctx, frame) {
+			return
+		}
 	}
-	s.mu.Unlock()
-	s.cancel()
 }
 
-// failure returns the reason why frames was closed.
-func (s *socket) failure() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err
-}
-
-func (s *socket) read(ctx context.Context) {
-	defer s.tasks.Done()
-	defer close(s.frames)
+// next reads the next frame. It answers pings.
+func (s *socket) next(ctx context.Context) (gateway.Frame, error) {
 	for {
 		kind, data, err := s.conn.Read(ctx)
 		if err != nil {
-			s.fail(fmt.Errorf("read: %w", err))
-			return
+			return gateway.Frame{}, fmt.Errorf("read: %w", err)
 		}
-		s.lastRead.Store(time.Now().UnixNano())
+		s.lastRead.now()
 		if kind != websocket.MessageText {
-			s.fail(errors.New("read: a binary frame"))
-			return
+			return gateway.Frame{}, errors.New("read: unexpected binary frame")
 		}
 		frame, err := gateway.DecodeFrame(data)
 		if err != nil {
-			s.fail(fmt.Errorf("read: %w", err))
-			return
+			return gateway.Frame{}, fmt.Errorf("read: %w", err)
 		}
-		if frame.Type == gateway.TypePing {
-			s.send(gateway.TypePong, "", nil)
-			continue
+		if frame.Type != gateway.TypePing {
+			return frame, nil
 		}
-		select {
-		case s.frames <- frame:
-		case <-ctx.Done():
-			s.fail(ctx.Err())
-			return
-		}
+		s.send(gateway.TypePong, "", nil)
 	}
 }
 
-// send queues a frame. id is repeated in the answer; "" for none.
-func (s *socket) send(frameType, id string, body any) {
-	var raw []byte
-	if id != "" {
-		raw = gateway.StringID(id)
-	}
-	data, err := gateway.EncodeFrame(frameType, raw, body)
-	if err != nil {
-		s.fail(err)
-		return
-	}
-	s.sendRaw(data)
-}
-
-func (s *socket) sendRaw(data []byte) {
-	s.mu.Lock()
-	s.queue = append(s.queue, data)
-	s.mu.Unlock()
-	select {
-	case s.queued <- struct{}{}:
-	default:
-	}
-}
-
-func (s *socket) write(ctx context.Context) {
-	defer s.tasks.Done()
+func (s *socket) write() {
 	for {
 		select {
-		case <-ctx.Done():
+		case <-s.link.ctx.Done():
 			return
-		case <-s.queued:
+		case <-s.frames.bell:
 		}
-		s.mu.Lock()
-		queue := s.queue
-		s.queue = nil
-		s.mu.Unlock()
-		for _, data := range queue {
-			writeCtx, cancel := context.WithTimeout(ctx, writeTimeout)
-			err := s.conn.Write(writeCtx, websocket.MessageText, data)
-			cancel()
-			if err != nil {
-				s.fail(fmt.Errorf("write: %w", err))
-				s.conn.CloseNow() // the reader ends with it
+		for _, data := range s.frames.takeAll() {
+			if err := s.writeFrame(s.link.ctx, data); err != nil {
+				s.link.fail(err)
 				return
 			}
 		}
 	}
 }
 
-func (s *socket) isSilent(pingInterval time.Duration) bool {
-	return time.Since(time.Unix(0, s.lastRead.Load())) > pingInterval*silentAfter/2
+func (s *socket) writeFrame(ctx context.Context, data []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	if err := s.conn.Write(ctx, websocket.MessageText, data); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	return nil
 }
+
+// send queues a frame. The answer repeats id; "" for none.
+func (s *socket) send(frameType, id string, body any) {
+	if data := s.encode(frameType, id, body); data != nil {
+		s.frames.add(data)
+	}
+}
+
+// encode encodes a frame; if that fails, it ends the link and returns nil.
+func (s *socket) encode(frameType, id string, body any) []byte {
+	var raw []byte
+	if id != "" {
+		raw = gateway.StringID(id)
+	}
+	data, err := gateway.EncodeFrame(frameType, raw, body)
+	if err != nil {
+		s.link.fail(err)
+		return nil
+	}
+	return data
+}
+
+func (s *socket) request(number int, frameType string, body any) {
+	data := s.encode(frameType, strconv.Itoa(number), body)
+	switch {
+	case data == nil:
+	case len(data) > frameBytesMax:
+		s.link.calls.add(func() { s.post(number, frameType, body) })
+	default:
+		s.link.expect(number, frameType)
+		s.frames.add(data)
+	}
+}
+
+// post makes the call for a request that is too long for a frame. One that is not answered ends
+// no connection: the line may be too slow for the request, and the session waits longer each
+// time.
+func (s *socket) post(number int, frameType string, body any) {
+	seq, err := s.link.gateway.post(s.link.ctx, frameType, body)
+	if err != nil && asRefusal(err) == nil {
+		err = &Refusal{Code: codeUnavailable, Message: err.Error(), Index: -1}
+	}
+	s.link.answer(number, seq, err)
+}
+
+func (s *socket) subscribe(id string, from int64) {
+	s.send(gateway.TypeSubscribe, subscribePrefix+id, gateway.Subscribe{ConvID: id, FromSeq: &from})
+}
+
+func (s *socket) acknowledge(log string, pos int64) {
+	frameType, body := ackFrame(log, pos)
+	s.send(frameType, "", body)
+}
+
+func (s *socket) report(id string, body gateway.Report) { s.send(gateway.TypeReport, id, body) }
+
+func (s *socket) ping() { s.send(gateway.TypePing, "", nil) }
+
+func (s *socket) isSilent(pingInterval time.Duration) bool { return s.lastRead.isMissing(pingInterval) }

@@ -1,7 +1,7 @@
 package client
 
 import (
-	"context"
+	"io"
 	"maps"
 	"sync"
 	"time"
@@ -20,26 +20,17 @@ const (
 	streamPing = 15 * time.Second
 )
 
-// stream is the transport by HTTP alone: events come over GET /v1/sse, requests go to POST
+// stream is the transport by HTTP alone: frames come over GET /v1/sse, requests go to POST
 // /v1/inbox. Any fault of the network ends all of it, as it ends a socket; the next one
 // requests each conversation from the state in the home, so it needs no Last-Event-ID.
 type stream struct {
 	c      *Client
-	token  string
-	begun  bool
-	out    chan gateway.Frame
-	ctx    context.Context
-	cancel context.CancelFunc
-	tasks  sync.WaitGroup
-	ended  chan struct{} // closed when tasks are done
+	link   *gatewayLink // set by begin
+	wanted queue[feedRequest]
+	read   positions // to be acknowledged
 
-	mu         sync.Mutex
-	err        error          // why the stream ended; guarded by mu
-	wanted     []feedRequest  // guarded by mu
-	feeds      map[*feed]bool // running feeds; guarded by mu
-	subscribed chan struct{}
-
-	outgoing *inbox
+	mu    sync.Mutex
+	feeds map[*feed]bool // running feeds; guarded by mu
 }
 
 // feedRequest asks for conversations, each from the event with that number on.
@@ -49,150 +40,103 @@ type feedRequest struct {
 	isApart bool
 }
 
-func newStream(ctx context.Context, c *Client) *stream {
-	s := &stream{c: c, out: make(chan gateway.Frame), ended: make(chan struct{}),
-		feeds: map[*feed]bool{}, subscribed: make(chan struct{}, 1), outgoing: newInbox()}
-	s.ctx, s.cancel = context.WithCancel(ctx)
-	return s
+func newStream(c *Client) *stream {
+	return &stream{c: c, wanted: newQueue[feedRequest](), read: newPositions(), feeds: map[*feed]bool{}}
 }
 
 func (s *stream) kind() Transport { return EventStream }
 
-func (s *stream) incoming() <-chan gateway.Frame { return s.out }
-
 // begin opens the stream of the device's own events, which shows that the network lets streams
 // through.
-func (s *stream) begin(token string) error {
-	s.token, s.begun = token, true
+func (s *stream) begin(l *gatewayLink) error {
+	s.link = l
 	device := s.newFeed(nil)
 	device.arm()
 	body, err := device.open()
 	if err != nil {
-		s.cancel()
-		close(s.ended)
-		return asAnswer(err)
+		return err
 	}
-	s.admit(device)
-	s.tasks.Go(func() {
-		defer s.dismiss(device)
-		device.read(body)
-	})
-	s.tasks.Go(s.follow)
-	s.tasks.Go(s.acknowledge)
-	for range postersMax {
-		s.tasks.Go(s.post)
-	}
-	go func() {
-		<-s.ctx.Done()
-		s.tasks.Wait()
-		close(s.out)
-		close(s.ended)
-	}()
+	s.start(device, body)
+	l.tasks.Go(s.follow)
+	l.tasks.Go(s.postAcks)
 	return nil
 }
 
-// close may be called without begin.
-func (s *stream) close() {
-	s.cancel()
-	if s.begun {
-		<-s.ended
-	}
-}
-
-func (s *stream) fail(err error) {
-	s.mu.Lock()
-	if s.err == nil {
-		s.err = err
-	}
-	s.mu.Unlock()
-	s.cancel()
-}
-
-func (s *stream) failure() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err == nil {
-		return s.ctx.Err()
-	}
-	return s.err
-}
+// close does nothing: all requests end with the link.
+func (s *stream) close() {}
 
 // isSilent checks the quietest feed, by the server's interval.
 func (s *stream) isSilent(pingInterval time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for f := range s.feeds {
-		if f.silence() > max(pingInterval, streamPing)*silentAfter/2 {
+		if f.lastRead.isMissing(max(pingInterval, streamPing)) {
 			return true
 		}
 	}
 	return false
 }
 
-// deliver passes a frame to the session; it returns false if the stream or ctx ends first.
-func (s *stream) deliver(ctx context.Context, frame gateway.Frame) bool {
-	select {
-	case s.out <- frame:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+// ping does nothing: streams have their own signs of life.
+func (s *stream) ping() {}
+
+func (s *stream) subscribe(id string, from int64) {
+	s.wanted.add(feedRequest{from: map[string]int64{id: from}})
 }
 
-// answer passes on the server's answer to the frame with that id.
-func (s *stream) answer(frameType, id string, body any) {
-	raw, err := gateway.Marshal(body)
-	if err != nil {
-		s.fail(err)
-		return
-	}
-	s.deliver(s.ctx, gateway.Frame{Type: frameType, ID: gateway.StringID(id), Body: raw})
+func (s *stream) acknowledge(log string, pos int64) { s.read.set(log, pos) }
+
+func (s *stream) request(number int, frameType string, body any) {
+	s.link.calls.add(func() {
+		seq, err := s.link.gateway.post(s.link.ctx, frameType, body)
+		s.link.answer(number, seq, err)
+	})
 }
 
-func (s *stream) send(frameType, id string, body any) {
-	switch body := body.(type) {
-	case nil: // ping and pong: streams have their own signs of life
-	case gateway.Subscribe:
-		s.want(feedRequest{from: map[string]int64{body.ConvID: *body.FromSeq}})
-	case gateway.Ack:
-		s.outgoing.ack(body.ConvID, body.Seq)
-	case gateway.DeviceAck:
-		s.outgoing.ackDevice(body.Pos)
-	default:
-		data, err := gateway.EncodeFrame(frameType, nil, body)
-		if err != nil {
-			s.fail(err)
-			return
+func (s *stream) report(id string, body gateway.Report) {
+	s.link.calls.add(func() {
+		_, err := s.link.gateway.post(s.link.ctx, gateway.TypeReport, body)
+		if refusal := asRefusal(err); refusal != nil {
+			var e event
+			if e, err = s.link.refusedBy(id, "", refusal); e != nil {
+				s.link.deliver(e)
+			}
 		}
-		s.outgoing.add(posting{frameType: frameType, id: id, body: body, data: data})
+		if err != nil {
+			s.link.fail(err)
+		}
+	})
+}
+
+// postAcks acknowledges one log at a time, so that positions arrive in order.
+func (s *stream) postAcks() {
+	var again retry
+	for {
+		select {
+		case <-s.link.ctx.Done():
+			return
+		case <-s.read.moved:
+		}
+		for log, pos := range s.read.takeAll() {
+			frameType, body := ackFrame(log, pos)
+			_, err := s.link.gateway.post(s.link.ctx, frameType, body)
+			refusal := asRefusal(err)
+			switch {
+			case err == nil:
+				again.ok()
+			case refusal == nil || refusal.Code == codeUnauthorized:
+				s.link.fail(err)
+				return
+			case !refusal.mayPass():
+				s.c.log.Debug("refused by the server", "err", refusal)
+			default:
+				s.read.set(log, pos) // later, unless a newer one takes its place
+				if !pause(s.link.ctx, again.wait(refusal)) {
+					return
+				}
+			}
+		}
 	}
-}
-
-func (s *stream) want(r feedRequest) {
-	s.mu.Lock()
-	s.wanted = append(s.wanted, r)
-	s.mu.Unlock()
-	ring(s.subscribed)
-}
-
-func (s *stream) takeWanted() []feedRequest {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	wanted := s.wanted
-	s.wanted = nil
-	return wanted
-}
-
-func (s *stream) admit(f *feed) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.feeds[f] = true
-}
-
-func (s *stream) dismiss(f *feed) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.feeds, f)
 }
 
 // follow keeps feeds open for the subscriptions, as few as possible. A feed cannot be extended:
@@ -201,16 +145,16 @@ func (s *stream) follow() {
 	at := map[string]*feed{} // the feed of each conversation
 	for {
 		select {
-		case <-s.ctx.Done():
+		case <-s.link.ctx.Done():
 			return
-		case <-s.subscribed:
+		case <-s.wanted.bell:
 		}
-		if !pause(s.ctx, gatherTime) {
+		if !pause(s.link.ctx, gatherTime) {
 			return
 		}
 		maps.DeleteFunc(at, func(_ string, f *feed) bool { return f.hasEnded() })
 		changed := map[*feed]map[string]int64{}
-		for _, r := range s.takeWanted() {
+		for _, r := range s.wanted.takeAll() {
 			fresh := s.newFeed(nil) // runs only if it gets a conversation
 			for id, from := range r.from {
 				f := at[id]
@@ -236,7 +180,8 @@ func (s *stream) follow() {
 			for id := range next {
 				at[id] = opened
 			}
-			s.start(opened)
+			opened.arm()
+			s.start(opened, nil)
 		}
 	}
 }
@@ -256,37 +201,25 @@ func roomFor(at map[string]*feed, fresh *feed) *feed {
 	return best
 }
 
-func (s *stream) start(f *feed) {
-	s.admit(f)
-	f.arm()
-	s.tasks.Go(func() {
+// start runs a feed; body is its stream if it is open already.
+func (s *stream) start(f *feed, body io.ReadCloser) {
+	s.mu.Lock()
+	s.feeds[f] = true
+	s.mu.Unlock()
+	s.link.tasks.Go(func() {
 		defer close(f.done)
-		defer s.dismiss(f)
-		body, err := f.open()
-		if err != nil {
-			f.refused(err)
-			return
+		defer func() {
+			s.mu.Lock()
+			delete(s.feeds, f)
+			s.mu.Unlock()
+		}()
+		if body == nil {
+			var err error
+			if body, err = f.open(); err != nil {
+				f.refused(err)
+				return
+			}
 		}
-		f.read(body)
+		f.pass(body)
 	})
-}
-
-// pause waits, and reports whether ctx is still active.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// ring wakes the receiver of the bell, now or at its next receive.
-func ring(bell chan struct{}) {
-	select {
-	case bell <- struct{}{}:
-	default:
-	}
 }

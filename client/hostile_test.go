@@ -171,7 +171,7 @@ func TestForgedWelcome(t *testing.T) {
 		{"into a room", "a room", ErrUncertified},
 	} {
 		welcome := &welcome{Pos: 1000, Conversation: test.conversation, KeyPackageRef: ref, NextSeq: 2, Message: commit.Welcome()}
-		if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.keeper.takeWelcome(tx, welcome) }); err != nil {
+		if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.keeper.applyWelcome(tx, welcome) }); err != nil {
 			t.Fatal(err)
 		}
 		if e := ann.nextType(EventProblem); !errors.Is(e.Err(), test.wantErr) {
@@ -229,10 +229,10 @@ func TestForeignMessages(t *testing.T) {
 	ann.says(dm, "1")
 	bob.reads("1")
 	next := func() int64 { return bob.must(dm).NextSeq }
-	take := func(e gateway.Event) (what taken) {
+	take := func(e gateway.Event) (what outcome) {
 		t.Helper()
 		if err := bob.db.update(w.ctx, func(tx *tx) (err error) {
-			what, err = bob.keeper.takeEvent(tx, &logMessage{conversation: e.ConvID, seq: e.Seq, id: e.MsgID, kind: e.Kind, message: decoded(e.Env)})
+			what, err = bob.keeper.applyMessage(tx, &logMessage{conversation: e.ConvID, seq: e.Seq, id: e.MsgID, kind: e.Kind, message: decoded(e.Env)})
 			return err
 		}); err != nil {
 			t.Fatal(err)
@@ -240,13 +240,13 @@ func TestForeignMessages(t *testing.T) {
 		return what
 	}
 	before := next()
-	if what := take(gateway.Event{ConvID: dm, Seq: before - 2, Env: "AAAA"}); what != takenTwin {
+	if what := take(gateway.Event{ConvID: dm, Seq: before - 2, Env: "AAAA"}); what != outcomeDuplicate {
 		t.Errorf("an event of the past: %v", what)
 	}
-	if what := take(gateway.Event{ConvID: dm, Seq: before + 1, Env: "AAAA"}); what != takenGap {
+	if what := take(gateway.Event{ConvID: dm, Seq: before + 1, Env: "AAAA"}); what != outcomeGap {
 		t.Errorf("an event of the future: %v", what)
 	}
-	if what := take(gateway.Event{ConvID: "elsewhere", Seq: 1}); what != takenNot {
+	if what := take(gateway.Event{ConvID: "elsewhere", Seq: 1}); what != outcomeIgnored {
 		t.Errorf("an event of an unknown conversation: %v", what)
 	}
 	if next() != before {
@@ -282,7 +282,7 @@ func TestForeignMessages(t *testing.T) {
 		{"after all that", message("fine"), gateway.KindApp, EventMessage},
 	} {
 		seq := next()
-		if what := take(gateway.Event{ConvID: dm, Seq: seq, MsgID: test.name, Env: test.env, Kind: test.kind}); what != takenIn {
+		if what := take(gateway.Event{ConvID: dm, Seq: seq, MsgID: test.name, Env: test.env, Kind: test.kind}); what != outcomeApplied {
 			t.Errorf("%s: %v", test.name, what)
 		}
 		e := bob.next(test.name, func(e Event) bool { return e.Seq == seq })
@@ -336,7 +336,7 @@ func TestRemovedGoesOn(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			_, err = p.keeper.takeEvent(tx, &logMessage{conversation: room, seq: conv.nextSeq, id: randomID(), kind: kindApp,
+			_, err = p.keeper.applyMessage(tx, &logMessage{conversation: room, seq: conv.nextSeq, id: randomID(), kind: kindApp,
 				message: message})
 			return err
 		}); err != nil {

@@ -35,7 +35,7 @@ func TestAudience(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := mayBe(base, test.did, test.expected); got != test.want {
+		if got := mayHaveDID(base, test.did, test.expected); got != test.want {
 			t.Errorf("%s as %s, expected %q: %v", test.server, test.did, test.expected, got)
 		}
 	}

@@ -13,11 +13,16 @@ import (
 type batch struct {
 	s     *session
 	tx    *tx
-	after []func() error
+	after []func()
+	end   error // ends the session
 }
 
-func (b *batch) then(f func()) {
-	b.after = append(b.after, func() error { f(); return nil })
+// then registers f to run on the state of a conversation, which is due after that.
+func (b *batch) then(id string, f func(sub *subscription)) {
+	b.after = append(b.after, func() {
+		b.s.due[id] = true
+		f(b.s.sub(id))
+	})
 }
 
 // take applies events.
@@ -36,11 +41,9 @@ func (s *session) take(ctx context.Context, events []event) error {
 		return err
 	}
 	for _, f := range b.after {
-		if err := f(); err != nil {
-			return err
-		}
+		f()
 	}
-	return nil
+	return b.end
 }
 
 // one applies an event.
@@ -51,8 +54,7 @@ func (b *batch) one(e event) error {
 	case caughtUp:
 		return b.caughtUp(e)
 	case logGap:
-		b.then(func() { b.s.gap(e.conversation) })
-		return nil
+		b.then(e.conversation, func(*subscription) { b.s.gap(e.conversation) })
 	case followEnded:
 		return b.followRefused(e.conversation, e.refusal)
 	case appended:
@@ -72,55 +74,50 @@ func (b *batch) one(e event) error {
 	case packagesLow:
 		return b.packagesLow(e)
 	case draining:
-		b.after = append(b.after, func() error { return &endSession{after: e.after} })
-		return nil
+		b.end = &endSession{after: e.after}
 	}
 	return nil
 }
 
 func (b *batch) message(e *logMessage) error {
-	unreadable, lost := b.s.c.stats.undecryptable.Load(), b.s.c.stats.lostRaces.Load()
-	commits, rejoins := b.s.c.stats.commits.Load(), b.s.c.stats.rejoins.Load()
+	id, stats := e.conversation, &b.s.c.stats
+	unreadable, lost, commits, rejoins := stats.undecryptable.Load(), stats.lostRaces.Load(), stats.commits.Load(), stats.rejoins.Load()
 	if e.epoch != nil {
-		b.s.c.keeper.observed("seen", e.conversation, uint64(*e.epoch), nil)
+		b.s.c.keeper.observed("seen", id, uint64(*e.epoch), nil)
 	}
-	what, err := b.s.c.keeper.takeEvent(b.tx, e)
+	what, err := b.s.c.keeper.applyMessage(b.tx, e)
 	if err != nil {
 		return err
 	}
-	if b.s.c.stats.undecryptable.Load() != unreadable {
-		b.then(func() {
-			b.s.wire.report(report{what: reportUndecryptable, conversation: e.conversation})
-		})
-	}
-	if b.s.c.stats.rejoins.Load() != rejoins {
-		b.then(func() {
-			b.s.wire.report(report{what: reportReload, conversation: e.conversation})
-		})
-	}
-	switch {
-	case b.s.c.stats.lostRaces.Load() != lost:
-		b.then(func() { b.s.lostRace(e.conversation) })
-	case b.s.c.stats.commits.Load() != commits:
-		b.then(func() { b.s.sub(e.conversation).lost = 0 })
-	}
-	switch what {
-	case takenIn:
-		b.then(func() {
-			sub := b.s.sub(e.conversation)
-			b.s.worked = true
-			sub.taken, sub.missing, sub.moved = e.seq, false, time.Now()
-			b.s.due[e.conversation] = true
-		})
-	case takenGap:
-		b.then(func() { b.s.gap(e.conversation) })
-	case takenBack:
-		b.then(func() { b.s.setBack(e.conversation) })
-	case takenTwin:
-		if b.s.sub(e.conversation).overlap != e.seq {
-			b.s.c.stats.duplicates.Add(1)
+	hasFailed, hasRejoined := stats.undecryptable.Load() != unreadable, stats.rejoins.Load() != rejoins
+	hasLost, hasCommitted := stats.lostRaces.Load() != lost, stats.commits.Load() != commits
+	b.then(id, func(sub *subscription) {
+		if hasFailed {
+			b.s.wire.report(report{what: reportUndecryptable, conversation: id})
 		}
-	}
+		if hasRejoined {
+			b.s.wire.report(report{what: reportReload, conversation: id})
+		}
+		switch {
+		case hasLost:
+			b.s.lostRace(id)
+		case hasCommitted:
+			sub.lostRaces = 0
+		}
+		switch what {
+		case outcomeApplied:
+			b.s.worked = true
+			sub.applied, sub.missing, sub.lastEventAt = e.seq, false, time.Now()
+		case outcomeGap:
+			b.s.gap(id)
+		case outcomeRewound:
+			b.s.resubscribe(id)
+		case outcomeDuplicate:
+			if sub.overlap != e.seq {
+				stats.duplicates.Add(1)
+			}
+		}
+	})
 	return nil
 }
 
@@ -135,11 +132,11 @@ const (
 // lostRace delays the next commit.
 func (s *session) lostRace(id string) {
 	sub := s.sub(id)
-	sub.lost++
-	wait := backoff(sub.lost, raceMin, raceMax)
-	if sub.lost > racesMax {
+	sub.lostRaces++
+	wait := backoff(sub.lostRaces, raceMin, raceMax)
+	if sub.lostRaces > racesMax {
 		wait = backoff(1, retryMax, retryMax)
-		s.c.log.Debug("commits lose every race", "races", sub.lost)
+		s.c.log.Debug("commits lose every race", "races", sub.lostRaces)
 	}
 	sub.commit = retry{at: time.Now().Add(wait)}
 }
@@ -169,25 +166,22 @@ func (b *batch) caughtUp(m caughtUp) error {
 	}
 	isWhole := conv.nextSeq > m.seq
 	if conv.isLive() && m.seq < conv.nextSeq-1 && b.s.sub(m.conversation).active {
-		b.then(func() { b.s.setBack(m.conversation) })
+		b.then(conv.id, func(*subscription) { b.s.resubscribe(conv.id) })
 		return b.s.c.keeper.rewind(b.tx, conv, m.seq)
 	}
 	if conv.info.Unsure {
 		return nil // of an earlier subscription
 	}
-	b.then(func() {
-		sub := b.s.sub(m.conversation)
-		if !sub.active {
-			return // of a subscription that was replaced
-		}
-		if !isWhole {
+	b.then(conv.id, func(sub *subscription) {
+		switch {
+		case !sub.active: // of a subscription that was replaced
+		case !isWhole:
 			sub.missing = false
-			b.s.gap(m.conversation)
-			return
+			b.s.gap(conv.id)
+		default:
+			sub.caughtUp, sub.missing = true, false
+			sub.follow.ok()
 		}
-		sub.caughtUp, sub.missing = true, false
-		sub.follow.ok()
-		b.s.due[m.conversation] = true
 	})
 	return nil
 }
@@ -205,14 +199,13 @@ func (b *batch) appended(m appended) error {
 	case r.commit != "":
 		err = b.s.c.keeper.place(b.tx, conv, r.commit, m.seq)
 	case conv != nil && m.seq >= conv.info.SkipFrom && m.seq < conv.info.SkipTo:
-		err = b.s.c.keeper.skippedEcho(b.tx, r.outgoing, m.seq)
+		err = b.s.c.keeper.deliverSkipped(b.tx, r.outgoing, m.seq)
 	}
 	if err != nil {
 		return err
 	}
-	b.then(func() {
-		sub := b.s.sub(r.conversation)
-		b.s.due[r.conversation], b.s.worked = true, true
+	b.then(r.conversation, func(sub *subscription) {
+		b.s.worked = true
 		if r.commit != "" {
 			sub.committing, sub.answered = false, r.commit
 			sub.commit.ok()
@@ -230,25 +223,26 @@ func (b *batch) refused(m refused) error {
 		return nil
 	}
 	delete(b.s.requests, m.number)
-	if r.commit == "" {
-		return b.sendRefused(r, m.refusal)
+	conv, err := b.tx.conversation(r.conversation)
+	switch {
+	case err != nil || conv == nil:
+		return err
+	case r.commit == "":
+		return b.sendRefused(conv, r.outgoing, m.refusal)
 	}
-	return b.commitRefused(r, m.refusal)
+	return b.commitRefused(conv, r.commit, m.refusal)
 }
 
 // followRefused handles the end of a subscription.
 func (b *batch) followRefused(id string, r *Refusal) error {
-	b.then(func() {
-		sub := b.s.sub(id)
+	b.then(id, func(sub *subscription) {
 		sub.active, sub.caughtUp, sub.missing = false, false, false
 		sub.follow.later(r)
-		b.s.due[id] = true
 	})
 	switch r.Code {
 	case codePruned:
 		hasSkipped, err := b.s.c.keeper.skipPruned(b.tx, id, r, b.s.c.now())
-		b.then(func() {
-			sub := b.s.sub(id)
+		b.then(id, func(sub *subscription) {
 			if hasSkipped || !sub.noOverlap { // otherwise the next attempt fails as well
 				sub.follow.ok()
 			}
@@ -256,7 +250,7 @@ func (b *batch) followRefused(id string, r *Refusal) error {
 		})
 		return err
 	case codeForbidden:
-		b.then(func() { b.s.sub(id).follow.ok() }) // after another invitation the log is read at once
+		b.then(id, func(sub *subscription) { sub.follow.ok() }) // after another invitation the log is read at once
 		conv, err := b.tx.conversation(id)
 		if err != nil || conv == nil || !conv.isLive() {
 			return err
@@ -267,19 +261,13 @@ func (b *batch) followRefused(id string, r *Refusal) error {
 	if err != nil || conv == nil || r.mayPass() {
 		return err
 	}
-	return b.s.c.keeper.trouble(b.tx, conv, r)
+	return b.s.c.keeper.reportProblem(b.tx, conv, r)
 }
 
-func (b *batch) sendRefused(r request, refusal *Refusal) error {
-	conv, err := b.tx.conversation(r.conversation)
-	if err != nil || conv == nil {
-		return err
-	}
+func (b *batch) sendRefused(conv *conversation, row int64, refusal *Refusal) error {
 	epoch := conv.epoch()
-	b.then(func() {
-		sub := b.s.sub(r.conversation)
+	b.then(conv.id, func(sub *subscription) {
 		sub.sending = false
-		b.s.due[r.conversation] = true
 		switch {
 		case refusal.Code == codeEpochConflict && uint64(max(refusal.CurrentEpoch, 0)) > epoch:
 			sub.hold(uint64(refusal.CurrentEpoch)) // the commits are on their way
@@ -291,24 +279,22 @@ func (b *batch) sendRefused(r request, refusal *Refusal) error {
 	case refusal.Code == codeEpochConflict && conv.info.Rewound && uint64(max(refusal.CurrentEpoch, 0)) < epoch:
 		return nil // the commits that the log has lost come first
 	case refusal.Code == codeEpochConflict:
-		return b.tx.Outbox.ClearEnvelope(r.outgoing)
+		return b.tx.Outbox.ClearEnvelope(row)
 	case refusal.mayPass():
 		return nil
 	}
-	o, err := b.tx.Outbox.Get(r.outgoing)
+	o, err := b.tx.Outbox.Get(row)
 	if err != nil || o == nil {
 		return err
 	}
 	return b.tx.refuseOutgoing(o, b.s.c.now(), refusal.Code, refusal.Message)
 }
 
-func (b *batch) commitRefused(r request, refusal *Refusal) error {
-	b.then(func() {
-		sub := b.s.sub(r.conversation)
+func (b *batch) commitRefused(conv *conversation, commit string, refusal *Refusal) error {
+	b.then(conv.id, func(sub *subscription) {
 		sub.committing = false
-		b.s.due[r.conversation] = true
 		if refusal.Code == codeEpochConflict {
-			sub.answered = r.commit // the winner is on its way through the log
+			sub.answered = commit // the winner is on its way through the log
 			sub.hold(uint64(max(refusal.CurrentEpoch, 0)))
 		} else {
 			sub.commit.later(refusal)
@@ -317,22 +303,18 @@ func (b *batch) commitRefused(r request, refusal *Refusal) error {
 	if refusal.mayPass() {
 		return nil
 	}
-	conv, err := b.tx.conversation(r.conversation)
-	if err != nil {
-		return err
-	}
 	lost := b.s.c.stats.lostRaces.Load()
-	err = b.s.c.keeper.commitRefused(b.tx, conv, r.commit, refusal)
+	err := b.s.c.keeper.commitRefused(b.tx, conv, commit, refusal)
 	if b.s.c.stats.lostRaces.Load() != lost {
-		b.then(func() { b.s.lostRace(r.conversation) })
+		b.then(conv.id, func(*subscription) { b.s.lostRace(conv.id) })
 	}
 	return err
 }
 
-// takeDevice moves the cursor of the account log over the event at pos, unless it was applied
+// applyAccountEvent moves the cursor of the account log over the event at pos, unless it was applied
 // before. The words of what distinguish the event from others that could be at pos. If another
 // one was at pos before, the log was set back, and continues from here.
-func (b *batch) takeDevice(at accountPlace, what []string, do func() error) error {
+func (b *batch) applyAccountEvent(at accountPlace, what []string, do func() error) error {
 	if !at.isLogged {
 		return do()
 	}
@@ -349,7 +331,7 @@ func (b *batch) takeDevice(at accountPlace, what []string, do func() error) erro
 		if err := b.s.c.keeper.accountSetBack(b.tx, pos); err != nil {
 			return err
 		}
-		b.then(func() { b.s.devicePos, b.s.deviceAcked = pos-1, pos-1 })
+		b.after = append(b.after, func() { b.s.devicePos, b.s.deviceAcked = pos-1, pos-1 })
 	}
 	if err := b.tx.noteAccountEvent(pos, digest); err != nil {
 		return err
@@ -357,7 +339,7 @@ func (b *batch) takeDevice(at accountPlace, what []string, do func() error) erro
 	if err := do(); err != nil {
 		return err
 	}
-	b.then(func() { b.s.devicePos = max(b.s.devicePos, pos) })
+	b.after = append(b.after, func() { b.s.devicePos = max(b.s.devicePos, pos) })
 	return b.tx.Counters.Set("device_pos", pos)
 }
 
@@ -370,20 +352,20 @@ const (
 
 func (b *batch) welcome(w *welcome) error {
 	if !w.isLogged {
-		return b.lookedUp(w)
+		return b.applyPolledWelcome(w)
 	}
-	b.then(func() { b.s.due[w.Conversation] = true })
-	return b.takeDevice(accountPlace{w.Pos, true}, []string{accountWelcome, w.Conversation, w.ID}, func() error { return b.s.c.keeper.takeWelcome(b.tx, w) })
+	b.then(w.Conversation, func(*subscription) {})
+	return b.applyAccountEvent(accountPlace{w.Pos, true}, []string{accountWelcome, w.Conversation, w.ID}, func() error { return b.s.c.keeper.applyWelcome(b.tx, w) })
 }
 
-// welcomesLooked is the journal's key for Welcomes that were found by look.
-const welcomesLooked = "\x00welcomes"
+// polledWelcomes is the journal's key for Welcomes that were found by pollWelcome.
+const polledWelcomes = "\x00welcomes"
 
-// lookedUp applies a Welcome that was found by look. The home assigns its position among
+// applyPolledWelcome applies a Welcome that was found by pollWelcome. The home assigns its position among
 // others.
-func (b *batch) lookedUp(w *welcome) error {
+func (b *batch) applyPolledWelcome(w *welcome) error {
 	digest := accountDigest(w.Epoch, []string{w.Conversation, w.KeyPackageRef, base64.StdEncoding.EncodeToString(w.Message)})
-	_, _, isKnown, err := b.tx.Journal.Find(welcomesLooked, digest)
+	_, _, isKnown, err := b.tx.Journal.Find(polledWelcomes, digest)
 	if err != nil {
 		return err
 	}
@@ -393,32 +375,31 @@ func (b *batch) lookedUp(w *welcome) error {
 			return err
 		}
 		w.Pos = -pos
-		if err := b.tx.note(welcomesLooked, pos, digest, "", nil); err != nil {
+		if err := b.tx.note(polledWelcomes, pos, digest, "", nil); err != nil {
 			return err
 		}
-		if err := b.s.c.keeper.takeWelcome(b.tx, w); err != nil {
+		if err := b.s.c.keeper.applyWelcome(b.tx, w); err != nil {
 			return err
 		}
 	}
-	b.then(func() {
-		b.s.due[w.Conversation] = true
+	b.then(w.Conversation, func(*subscription) {
 		b.s.wire.confirm(w)
-		b.s.available = -1 // one less
-		b.s.doAgain(choreKeyPackages)
+		b.s.checkKeyPackages()
 	})
 	return nil
 }
 
 func (b *batch) membership(m membership) error {
 	self := b.s.c.account.DID()
-	b.then(func() { b.s.due[m.conversation] = true })
-	return b.takeDevice(m.place, slices.Concat([]string{accountMembers, m.conversation, "+"}, m.add, []string{"-"}, m.remove), func() error {
+	b.then(m.conversation, func(*subscription) {})
+	return b.applyAccountEvent(m.place, slices.Concat([]string{accountMembers, m.conversation, "+"}, m.add, []string{"-"}, m.remove), func() error {
 		conv, err := b.tx.conversation(m.conversation)
 		switch {
 		case err != nil:
 			return err
 		case slices.Contains(m.add, self):
-			return b.s.c.keeper.learnConversation(b.tx, m.conversation)
+			_, err := b.s.c.keeper.learnConversation(b.tx, m.conversation)
+			return err
 		case slices.Contains(m.remove, self) && conv != nil && conv.phase == Waiting:
 			return b.s.c.keeper.leave(b.tx, conv, b.s.c.now(), "removed from the conversation")
 		}
@@ -432,17 +413,17 @@ func (b *batch) accountsUnclear(m accountsUnclear) error {
 	if err != nil || conv == nil {
 		return err
 	}
-	b.then(func() {
-		b.s.sub(m.conversation).askRoster = true
-		b.s.due[m.conversation] = true
-	})
+	b.then(conv.id, func(sub *subscription) { sub.rosterDue = true })
 	return nil
 }
 
 func (b *batch) packagesLow(m packagesLow) error {
-	b.then(func() {
-		b.s.available = -1 // ask: others may have taken more since
-		b.s.doAgain(choreKeyPackages)
-	})
-	return b.takeDevice(m.place, []string{accountLow}, func() error { return nil })
+	b.after = append(b.after, b.s.checkKeyPackages)
+	return b.applyAccountEvent(m.place, []string{accountLow}, func() error { return nil })
+}
+
+// checkKeyPackages requests the server's count of key packages, and fills the pool.
+func (s *session) checkKeyPackages() {
+	s.available = -1
+	s.doAgain(choreKeyPackages)
 }

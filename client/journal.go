@@ -13,7 +13,7 @@ import (
 )
 
 // The log of a server does not go backwards, unless it is restored from a backup, which must
-// not happen silently (I13). A home therefore stores the digest of each received event, and for
+// not happen silently. A home therefore stores the digest of each received event, and for
 // own messages and commits the requests that sent them: the journal. Each subscription begins
 // one event early; if that event differs from the journal, or the log ends before it, the log
 // was set back. Events that are then read again are recognized by their digest and not reported
@@ -50,8 +50,8 @@ func (t *tx) overlap(conv *conversation) (from int64, err error) {
 	return conv.nextSeq, err
 }
 
-// isAsBefore reports whether an event equals the journal's event at its place.
-func (t *tx) isAsBefore(conversation string, seq int64, digest [sha256.Size]byte) (bool, error) {
+// isUnchanged reports whether an event equals the journal's event at its place.
+func (t *tx) isUnchanged(conversation string, seq int64, digest [sha256.Size]byte) (bool, error) {
 	known, err := t.Journal.Has(conversation, seq)
 	if err != nil || !known {
 		return true, err // older than the journal
@@ -79,7 +79,7 @@ func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
 		info.Rewound = true
 		k.c.stats.rewinds.Add(1)
 		if err := tx.report(Event{Type: EventRewound, Conversation: conv.id, Seq: next - 1, Time: k.c.now(), Code: problemRewound,
-			Problem: fmt.Sprintf("the server's log is not what it was behind %d", next-1)}); err != nil {
+			Problem: fmt.Sprintf("server lost or changed its messages after position %d", next-1)}); err != nil {
 			return err
 		}
 	}
@@ -97,9 +97,9 @@ func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
 	return nil
 }
 
-// takeAgain applies an event that was in the log before it was set back: it gets its new place,
+// reapply applies an event that was in the log before it was set back: it gets its new place,
 // and is not reported.
-func (k keeper) takeAgain(tx *tx, conv *conversation, e *logMessage, digest [sha256.Size]byte) error {
+func (k keeper) reapply(tx *tx, conv *conversation, e *logMessage, digest [sha256.Size]byte) error {
 	if err := tx.Journal.PutBack(conv.id, digest, e.seq); err != nil {
 		return err
 	}
@@ -156,17 +156,14 @@ func (k keeper) accountSetBack(tx *tx, pos int64) error {
 		return err
 	}
 	return tx.report(Event{Type: EventRewound, Seq: pos - 1, Time: k.c.now(), Code: problemRewound,
-		Problem: fmt.Sprintf("the server's log of this account is not what it was behind %d", pos-1)})
+		Problem: fmt.Sprintf("server lost or changed the events of this account after position %d", pos-1)})
 }
 
 // resend restores the own events that the log has lost, in their former order. A commit waits
 // until those of others before it are restored; if they do not come the group is entered again.
 func (e errands) resend(ctx context.Context, by service, id string, tries int) error {
-	var lost []home.Request
-	if err := e.c.db.update(ctx, func(tx *tx) (err error) {
-		lost, err = tx.Journal.Lost(id)
-		return err
-	}); err != nil {
+	lost, err := read(ctx, e.c.db, func(tx *tx) ([]home.Request, error) { return tx.Journal.Lost(id) })
+	if err != nil {
 		return err
 	}
 	for _, r := range lost {
@@ -177,19 +174,18 @@ func (e errands) resend(ctx context.Context, by service, id string, tries int) e
 		case refusal == nil || refusal.mayPass() || refusal.Code == codeUnauthorized:
 			return err
 		case refusal.Code == codeEpochConflict && tries < resendTries:
-			return fmt.Errorf("send again: %w", err) // another member must first restore an earlier event
+			return fmt.Errorf("resend: %w", err) // another member must first restore an earlier event
 		}
-		if err := e.c.db.update(ctx, func(tx *tx) error { return e.c.keeper.resent(tx, id, r.Digest, refusal) }); err != nil {
+		if err := e.c.db.edit(ctx, id, func(tx *tx, conv *conversation) error { return e.c.keeper.resent(tx, conv, r.Digest, refusal) }); err != nil {
 			return err
 		}
 	}
-	return e.c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(id)
-		if err == nil && conv != nil && conv.info.Rewound {
+	return e.c.db.edit(ctx, id, func(_ *tx, conv *conversation) error {
+		if conv.info.Rewound {
 			info := conv.editInfo()
 			info.Rewound = false
 		}
-		return err
+		return nil
 	})
 }
 
@@ -208,7 +204,7 @@ func resendOne(ctx context.Context, by service, r home.Request) error {
 			_, err = by.commitNow(ctx, m)
 		}
 	default:
-		err = fmt.Errorf("the journal has a request of kind %q", r.Kind)
+		err = fmt.Errorf("unknown kind of request in the journal: %q", r.Kind)
 	}
 	return err
 }
@@ -218,11 +214,8 @@ const resendTries = 8
 
 // resent records that an event was restored, or cannot be: then the group is entered again if
 // it was a commit, and a message is reported to the application.
-func (k keeper) resent(tx *tx, id string, digest []byte, refusal *Refusal) error {
-	conv, err := tx.conversation(id)
-	if err != nil || conv == nil {
-		return err
-	}
+func (k keeper) resent(tx *tx, conv *conversation, digest []byte, refusal *Refusal) error {
+	id := conv.id
 	if refusal == nil { // its echo gives it its place
 		return tx.Journal.Resent(id, digest)
 	}
@@ -234,7 +227,7 @@ func (k keeper) resent(tx *tx, id string, digest []byte, refusal *Refusal) error
 		return err
 	}
 	if !found {
-		conv.mustRejoin("the server has lost a commit: " + refusal.Message)
+		conv.mustRejoin("server lost a commit: " + refusal.Message)
 		conv.editInfo().Forced = true // into an epoch before ours
 		return nil
 	}
@@ -255,9 +248,9 @@ func (s *session) advanceResend(ctx context.Context, conv *conversation, sub *su
 	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.errands.resend(ctx, s.calls, conv.id, tries) }, nil)
 }
 
-// setBack subscribes to a log again, from the place to which rewind has moved.
-func (s *session) setBack(id string) {
+// resubscribe subscribes to a log again, from the place to which rewind has moved.
+func (s *session) resubscribe(id string) {
 	sub := s.sub(id)
-	sub.active, sub.caughtUp, sub.missing, sub.moved = false, false, false, time.Now()
+	sub.active, sub.caughtUp, sub.missing, sub.lastEventAt = false, false, false, time.Now()
 	s.due[id] = true
 }

@@ -88,18 +88,18 @@ func (t *tx) unpublished() (out []publication, err error) {
 }
 
 // nextForget returns the time until private keys of a used package have to be erased, at most
-// keyPackagesLook; 0 if they are due.
+// keyPackagesCheck; 0 if they are due.
 func (t *tx) nextForget(now time.Time) (time.Duration, error) {
 	first, err := t.KeyPackages.FirstUsed()
 	if err != nil || first.IsZero() {
-		return keyPackagesLook, err
+		return keyPackagesCheck, err
 	}
-	return min(max(first.Add(lastResortGrace).Sub(now), 0), keyPackagesLook), nil
+	return min(max(first.Add(lastResortGrace).Sub(now), 0), keyPackagesCheck), nil
 }
 
-// keyPackagesLook is the interval at which a connected client checks its key packages for those
+// keyPackagesCheck is the interval at which a connected client checks its key packages for those
 // that expire.
-const keyPackagesLook = 24 * time.Hour
+const keyPackagesCheck = 24 * time.Hour
 
 // fillKeyPackages fills the pool on the server up to Options.KeyPackages. The first time it
 // replaces the packages of an earlier home of the same device, since their private keys are
@@ -112,11 +112,8 @@ func (e errands) fillKeyPackages(ctx context.Context, by service, available int6
 	// Twice: first the unpublished ones, which also returns the server's count, and then the
 	// missing ones.
 	for range 2 {
-		var fresh []publication
-		if err := e.c.db.update(ctx, func(tx *tx) (err error) {
-			fresh, err = tx.unpublished()
-			return err
-		}); err != nil {
+		fresh, err := read(ctx, e.c.db, (*tx).unpublished)
+		if err != nil {
 			return err
 		}
 		if len(fresh) > 0 || available < 0 {
@@ -152,7 +149,7 @@ func (e errands) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 		isFirst = published == 0
 		// At first only the unpublished ones count: a home that changes doors needs packages
 		// for each.
-		lastResorts, err := tx.KeyPackages.CountLastResort(now.Add(keyPackageRenew), isFirst)
+		lastResorts, err := tx.KeyPackages.Count(true, now.Add(keyPackageRenew), isFirst)
 		if err != nil {
 			return err
 		}
@@ -161,14 +158,11 @@ func (e errands) prepareKeyPackages(ctx context.Context) (isFirst bool, err erro
 				return err
 			}
 		}
-		packages, err := tx.KeyPackages.CountOneTime(isFirst)
-		if err != nil {
-			return err
+		packages, err := tx.KeyPackages.Count(false, now.Add(keyPackageRenew), isFirst)
+		if err == nil && isFirst && packages == 0 {
+			err = e.c.keeper.addKeyPackages(tx, e.c.options.KeyPackages, false)
 		}
-		if isFirst && packages == 0 {
-			return e.c.keeper.addKeyPackages(tx, e.c.options.KeyPackages, false)
-		}
-		return nil
+		return err
 	})
 	return isFirst, err
 }
@@ -235,11 +229,11 @@ func (e errands) checkKeyPackage(account string, item offeredPackage) (fetchedPa
 	ref := hex.EncodeToString(info.Ref)
 	switch {
 	case mls.Suite(info.Suite) != groupSuite:
-		return refuse(errors.New("another cipher suite"))
+		return refuse(errors.New("unexpected cipher suite"))
 	case string(info.Identity) != account:
-		return refuse(errors.New("its credential names another account"))
+		return refuse(errors.New("credential of another account"))
 	case item.ref != "" && item.ref != ref:
-		return refuse(errors.New("it is not the package named"))
+		return refuse(errors.New("hash does not match"))
 	}
 	var message wire.Message
 	if err := wire.Unmarshal(item.message, &message); err != nil {
@@ -248,7 +242,7 @@ func (e errands) checkKeyPackage(account string, item offeredPackage) (fetchedPa
 	data, _ := wire.FindExtension(message.KeyPackage.Leaf.Extensions, CertificateExtension)
 	v, err := judgeLeaf(account, info.SignatureKey, data, now)
 	if err == nil && v.DeviceID != "" && v.DeviceID != item.device && !isServerName(item.device) {
-		err = fmt.Errorf("%w: it is another device's", ErrCertificate)
+		err = fmt.Errorf("%w: issued for another device", ErrCertificate)
 	}
 	if err == nil {
 		err = e.c.authority.requireCertificate(v, true)

@@ -155,7 +155,7 @@ func TestGroupInUse(t *testing.T) {
 	// eve is a friend of the server's: it founds a group under the id of that room.
 	f := eve.drainsOne(ann)
 	conv := &conversation{id: room, info: conversationInfo{Kind: Room}}
-	if err := eve.keeper.found(conv); err != nil {
+	if err := eve.keeper.createGroup(conv); err != nil {
 		t.Fatal(err)
 	}
 	conv.info.Wanted = []wanted{{Account: ann.did(), Packages: []fetchedPackage{f}}}
@@ -165,7 +165,7 @@ func TestGroupInUse(t *testing.T) {
 	invitation := conv.pending.commit.Welcome()
 	for _, id := range []string{"another name", "dm_" + room[:32]} {
 		if err := ann.db.update(w.ctx, func(tx *tx) error {
-			return ann.keeper.takeWelcome(tx, &welcome{Conversation: id, KeyPackageRef: f.Ref, Message: invitation, NextSeq: 1, Pos: 1 << 40})
+			return ann.keeper.applyWelcome(tx, &welcome{Conversation: id, KeyPackageRef: f.Ref, Message: invitation, NextSeq: 1, Pos: 1 << 40})
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -194,7 +194,7 @@ func TestGroupNamesAreNotTaken(t *testing.T) {
 	dm := dmID(ann.did(), bob.did())
 	f := eve.drainsOne(ann)
 	conv := &conversation{id: dm, info: conversationInfo{Kind: Room}}
-	if err := eve.keeper.found(conv); err != nil {
+	if err := eve.keeper.createGroup(conv); err != nil {
 		t.Fatal(err)
 	}
 	conv.info.Wanted = []wanted{{Account: ann.did(), Packages: []fetchedPackage{f}}}
@@ -202,7 +202,7 @@ func TestGroupNamesAreNotTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	party := &welcome{Conversation: "party", KeyPackageRef: f.Ref, Message: conv.pending.commit.Welcome(), NextSeq: 1, Pos: 1 << 40}
-	if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.keeper.takeWelcome(tx, party) }); err != nil {
+	if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.keeper.applyWelcome(tx, party) }); err != nil {
 		t.Fatal(err)
 	}
 	ann.next("the party", func(e Event) bool { return e.Type == EventJoined && e.Conversation == "party" })

@@ -40,16 +40,21 @@ func TestListIsReadByPages(t *testing.T) {
 	}
 	c := &Client{base: base, http: server.Client()}
 	c.errands = errands{c}
-	by := &gatewayCalls{c.caller(), "token"}
+	by := c.gateway("token")
 	all := func(most int) (ids []string, err error) {
 		calls = 0
-		err = c.errands.listConversations(context.Background(), by, func(list []listed) (bool, error) {
-			for _, one := range list {
+		for page, err := range c.errands.pages(context.Background(), by) {
+			if err != nil {
+				return ids, err
+			}
+			for _, one := range page {
 				ids = append(ids, one.id)
 			}
-			return len(ids) < most, nil
-		})
-		return ids, err
+			if len(ids) >= most {
+				break
+			}
+		}
+		return ids, nil
 	}
 	answer = func(cursor string) string {
 		return map[string]string{"": page("a b+", "c1", ""), "a b+": page("last", "c2", "c3"), "last": page("", "c4")}[cursor]

@@ -11,44 +11,44 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// taken is the outcome of applying an event of a conversation's log.
-type taken int
+// outcome is the result of applying an event of a conversation's log.
+type outcome int
 
 const (
-	takenIn   taken = iota // it is in the home now
-	takenGap               // an earlier one is missing
-	takenTwin              // it was applied before
-	takenNot               // its conversation is not read
-	takenBack              // the log has changed: it has to be read again
+	outcomeApplied   outcome = iota // it is in the home now
+	outcomeGap                      // an earlier one is missing
+	outcomeDuplicate                // it was applied before
+	outcomeIgnored                  // its conversation is not read
+	outcomeRewound                  // the log has changed: it has to be read again
 )
 
-// takeEvent applies the next message of a conversation: new MLS state, plaintext and cursor
-// change together in tx (I1). A message that cannot be read is recorded as such, and the log
+// applyMessage applies the next message of a conversation: new MLS state, plaintext and cursor
+// change together in tx. A message that cannot be read is recorded as such, and the log
 // continues after it.
-func (k keeper) takeEvent(tx *tx, e *logMessage) (what taken, err error) {
+func (k keeper) applyMessage(tx *tx, e *logMessage) (what outcome, err error) {
 	conv, err := tx.conversation(e.conversation)
 	switch {
 	case err != nil:
-		return takenNot, err
+		return outcomeIgnored, err
 	case conv == nil || !conv.isLive():
-		return takenNot, nil
+		return outcomeIgnored, nil
 	case e.seq < conv.nextSeq:
-		return k.takeOld(tx, conv, e)
+		return k.checkOld(tx, conv, e)
 	case conv.info.Unsure:
-		return takenNot, nil // of a subscription from before the log was set back
+		return outcomeIgnored, nil // of a subscription from before the log was set back
 	case e.seq > conv.nextSeq:
-		return takenGap, nil
+		return outcomeGap, nil
 	}
 	conv.setNextSeq(e.seq + 1)
-	err = k.takeNext(tx, conv, e)
+	err = k.applyNext(tx, conv, e)
 	if err == nil && conv.phase == Joined && e.epoch != nil && *e.epoch > int64(conv.epoch()) {
-		conv.mustRejoin(fmt.Sprintf("the group is in epoch %d, and the way there cannot be followed", *e.epoch))
+		conv.mustRejoin(fmt.Sprintf("server is in epoch %d and its commits cannot be applied", *e.epoch))
 	}
-	return takenIn, err
+	return outcomeApplied, err
 }
 
-// takeNext applies the next event in order.
-func (k keeper) takeNext(tx *tx, conv *conversation, e *logMessage) error {
+// applyNext applies the next event in order.
+func (k keeper) applyNext(tx *tx, conv *conversation, e *logMessage) error {
 	out := Event{Conversation: conv.id, Seq: e.seq, MessageID: e.id, Time: k.c.now()}
 	message := e.message
 	if message == nil {
@@ -57,78 +57,71 @@ func (k keeper) takeNext(tx *tx, conv *conversation, e *logMessage) error {
 	digest := sha256.Sum256(message)
 	if _, isLost, _, err := tx.Journal.Find(conv.id, digest); err != nil || isLost {
 		if err == nil {
-			err = k.takeAgain(tx, conv, e, digest)
+			err = k.reapply(tx, conv, e, digest)
 		}
 		return err
 	}
-	if kind, request, err := k.ownRequest(tx, conv, e, message); err != nil {
-		return err
-	} else if err := tx.note(conv.id, e.seq, digest, kind, request); err != nil {
+	own, err := tx.Outbox.ByWire(conv.id, e.id)
+	if err != nil {
 		return err
 	}
-	switch isOwn := conv.isPendingEcho(message); {
+	isOwnCommit, isOwnMessage := conv.isPendingEcho(message), own != nil && isEnvelope(own, message)
+	var kind string // of the request that has sent an own event
+	var request any
+	switch {
+	case isOwnCommit:
+		kind, request = home.KindCommit, conv.pending.request(conv.id)
+	case isOwnMessage:
+		kind, request = home.KindSend, sendRequest{Conversation: conv.id, ID: e.id, Message: message}
+	}
+	if err := tx.note(conv.id, e.seq, digest, kind, request); err != nil {
+		return err
+	}
+	switch {
 	case conv.phase == Joining:
-		return k.takeEntry(tx, conv, out, isOwn)
-	case isOwn && e.kind != kindApp:
+		return k.applyExternalCommit(tx, conv, out, isOwnCommit)
+	case isOwnCommit && e.kind != kindApp:
 		next, err := conv.pending.commit.Apply(conv.group)
 		if err != nil {
 			return k.unreadable(tx, out, fmt.Errorf("own commit: %w", err))
 		}
 		return k.enterEpoch(tx, conv, next, out, conv.pending)
-	}
-	own, err := tx.Outbox.ByWire(conv.id, e.id)
-	switch {
-	case err != nil:
-		return err
-	case own != nil && isEnvelope(own, message):
-		return k.takeEcho(tx, own, out, message)
+	case isOwnMessage:
+		return k.deliverOwn(tx, own, out, message)
 	case own != nil:
 		// Another client's message has our msg_id: ours was never stored.
 		if err := tx.Outbox.Rename(own.ID, newMessageID()); err != nil {
 			return err
 		}
 	}
-	return k.takeForeign(tx, conv, e, out, message)
+	return k.applyForeign(tx, conv, e, out, message)
 }
 
-// takeEntry applies the event at the place that the server has given for our external commit.
-func (k keeper) takeEntry(tx *tx, conv *conversation, out Event, isOurs bool) error {
+// applyExternalCommit applies the event at the place that the server has given for our external commit.
+func (k keeper) applyExternalCommit(tx *tx, conv *conversation, out Event, isOurs bool) error {
 	if !isOurs {
-		return errors.Join(k.dropEntry(tx, conv), k.trouble(tx, conv, fmt.Errorf("%w: the log does not show our commit", ErrGroupInfo)))
+		return errors.Join(k.dropEntry(tx, conv), k.reportProblem(tx, conv, fmt.Errorf("%w: log has another message in place of the own commit", ErrGroupInfo)))
 	}
 	next, err := conv.pending.commit.Apply(nil)
 	if err != nil {
-		return errors.Join(k.dropEntry(tx, conv), k.trouble(tx, conv, err))
+		return errors.Join(k.dropEntry(tx, conv), k.reportProblem(tx, conv, err))
 	}
 	return k.entered(tx, conv, next, out)
 }
 
-// takeOld checks whether an event that was applied before is unchanged.
-func (k keeper) takeOld(tx *tx, conv *conversation, e *logMessage) (taken, error) {
+// checkOld checks whether an event that was applied before is unchanged.
+func (k keeper) checkOld(tx *tx, conv *conversation, e *logMessage) (outcome, error) {
 	if e.message == nil || e.seq != conv.nextSeq-1 {
-		return takenTwin, nil // only the last one is compared: it implies the chain before it
+		return outcomeDuplicate, nil // only the last one is compared: it implies the chain before it
 	}
-	same, err := tx.isAsBefore(conv.id, e.seq, sha256.Sum256(e.message))
+	same, err := tx.isUnchanged(conv.id, e.seq, sha256.Sum256(e.message))
 	if err != nil || same {
 		if conv.info.Unsure {
 			conv.editInfo().Unsure = false
 		}
-		return takenTwin, err
+		return outcomeDuplicate, err
 	}
-	return takenBack, k.rewind(tx, conv, e.seq-1)
-}
-
-// ownRequest returns the request that has sent an event of our own, for the journal; nil for
-// those of others.
-func (k keeper) ownRequest(tx *tx, conv *conversation, e *logMessage, message []byte) (kind string, request any, err error) {
-	if conv.isPendingEcho(message) {
-		return home.KindCommit, conv.pending.request(conv.id), nil
-	}
-	own, err := tx.Outbox.ByWire(conv.id, e.id)
-	if err != nil || own == nil || !isEnvelope(own, message) {
-		return "", nil, err
-	}
-	return home.KindSend, sendRequest{Conversation: conv.id, ID: e.id, Message: message}, nil
+	return outcomeRewound, k.rewind(tx, conv, e.seq-1)
 }
 
 // isEnvelope reports whether a message is the ciphertext that was sent for one of ours.
@@ -136,8 +129,8 @@ func isEnvelope(own *home.Outgoing, message []byte) bool {
 	return len(own.Envelope) > 0 && bytes.Equal(own.Envelope, message)
 }
 
-// takeEcho delivers a message of our own.
-func (k keeper) takeEcho(tx *tx, own *home.Outgoing, e Event, message []byte) error {
+// deliverOwn delivers a message of our own.
+func (k keeper) deliverOwn(tx *tx, own *home.Outgoing, e Event, message []byte) error {
 	e.Type, e.MessageID, e.Own, e.From = EventMessage, own.Message, true, k.c.Self()
 	e.Text, e.Time = own.Text, own.Time
 	if err := tx.Outbox.Remove(own.ID); err != nil {
@@ -146,34 +139,34 @@ func (k keeper) takeEcho(tx *tx, own *home.Outgoing, e Event, message []byte) er
 	return tx.saveMessage(e, sha256.Sum256(message), true)
 }
 
-// skippedEcho delivers a message of our own that the server has in a part of the log that this
+// deliverSkipped delivers a message of our own that the server has in a part of the log that this
 // device has skipped, because it entered the group again after it.
-func (k keeper) skippedEcho(tx *tx, row, seq int64) error {
+func (k keeper) deliverSkipped(tx *tx, row, seq int64) error {
 	o, err := tx.Outbox.Get(row)
 	if err != nil || o == nil {
 		return err
 	}
-	return k.takeEcho(tx, o, Event{Conversation: o.Conversation, Seq: seq, MessageID: o.Wire, Time: k.c.now()}, o.Envelope)
+	return k.deliverOwn(tx, o, Event{Conversation: o.Conversation, Seq: seq, MessageID: o.Wire, Time: k.c.now()}, o.Envelope)
 }
 
-// takeForeign processes a message that another member sent, or claims to have sent.
-func (k keeper) takeForeign(tx *tx, conv *conversation, e *logMessage, out Event, message []byte) error {
+// applyForeign processes a message that another member sent, or claims to have sent.
+func (k keeper) applyForeign(tx *tx, conv *conversation, e *logMessage, out Event, message []byte) error {
 	digest := sha256.Sum256(message)
 	if twin, err := tx.Messages.Has(conv.id, digest); err != nil || twin {
 		if twin {
-			err = k.unreadable(tx, out, errors.New("the same message again"))
+			err = k.unreadable(tx, out, errors.New("duplicate of an earlier message"))
 		}
 		return err
 	}
 	processed, err := conv.group.Process(message)
 	if err == nil {
 		// The kind is the server's verdict on the visible part of the message; one that differs
-		// from it is not processed (design 4).
+		// from it is not processed.
 		err = errors.Join(checkKind(e.kind, processed.Kind), k.c.authority.checkJoiner(conv.group, processed))
 	}
 	if err != nil {
 		if e.kind == kindCommit && conv.phase == Joined {
-			conv.editInfo().Problem = fmt.Sprintf("the commit at %d cannot be processed: %s", e.seq, err)
+			conv.editInfo().Problem = fmt.Sprintf("commit %d cannot be processed: %s", e.seq, err)
 			conv.mustRejoin(conv.info.Problem)
 		}
 		return k.unreadable(tx, out, err)
@@ -189,7 +182,7 @@ func (k keeper) takeForeign(tx *tx, conv *conversation, e *logMessage, out Event
 		if processed.Epoch != conv.epoch() && !hasLeaf(conv.group, processed.Sender.SignatureKey) {
 			// Keys of past epochs decrypt messages that were on their way. Members removed
 			// since have them too, and a server could go on delivering for them.
-			return k.unreadable(tx, out, errors.New("from a device that is no longer in the group"))
+			return k.unreadable(tx, out, errors.New("sent by a device that is no longer in the group"))
 		}
 		out.Type, out.Text = EventMessage, processed.Plaintext
 		return tx.saveMessage(out, digest, out.From.Account == k.c.account.DID())
@@ -204,7 +197,7 @@ func checkKind(stated string, found mls.Kind) error {
 	want := map[mls.Kind]string{mls.Application: kindApp, mls.Proposal: kindProposal,
 		mls.Commit: kindCommit}[found]
 	if stated != "" && stated != want {
-		return fmt.Errorf("announced as %s and is %s", stated, want)
+		return fmt.Errorf("delivered as %s but is %s", stated, want)
 	}
 	return nil
 }
@@ -230,7 +223,7 @@ func (k keeper) skipPruned(tx *tx, id string, r *Refusal, now time.Time) (hasSki
 		return false, err
 	}
 	e := Event{Type: EventLost, Conversation: id, Seq: r.EarliestSeq - 1, Time: now, Code: problemPruned,
-		Problem: fmt.Sprintf("messages %d to %d were not read and are gone", conv.nextSeq, r.EarliestSeq-1)}
+		Problem: fmt.Sprintf("messages %d to %d were deleted before they were received", conv.nextSeq, r.EarliestSeq-1)}
 	conv.setNextSeq(r.EarliestSeq)
 	return true, tx.report(e)
 }

@@ -18,7 +18,7 @@ type Member struct {
 	Account string `json:"account,omitempty"`
 	// Device is the account's name for the device, from its certificate; "" without one.
 	Device string `json:"device,omitempty"`
-	// Verified reports that the account's own key vouches for this leaf (design 7). A server
+	// Verified reports that the account's own key has certified this leaf. A server
 	// can forge unverified members only.
 	Verified bool `json:"verified,omitempty"`
 	// Fingerprint is the fingerprint of the leaf's signature key, for people to compare.
@@ -38,14 +38,11 @@ const basicCredential = 1
 // judge checks the certificate in a leaf.
 func (a authority) judge(leaf *mls.Leaf) (verdict, error) {
 	if leaf.CredentialType != basicCredential {
-		return verdict{}, fmt.Errorf("%w: the credential names no account", ErrCertificate)
+		return verdict{}, fmt.Errorf("%w: unsupported credential type", ErrCertificate)
 	}
 	var data []byte
-	for _, e := range leaf.Extensions {
-		if e.Type == CertificateExtension {
-			data = e.Data
-			break
-		}
+	if at := slices.IndexFunc(leaf.Extensions, func(e mls.Extension) bool { return e.Type == CertificateExtension }); at >= 0 {
+		data = leaf.Extensions[at].Data
 	}
 	return judgeLeaf(string(leaf.Credential), leaf.SignatureKey, data, a.c.now())
 }
@@ -61,7 +58,7 @@ func (a authority) memberOf(leaf mls.Leaf) Member {
 	return m
 }
 
-// credentialHook decides about each leaf that is added to a group or changes in it (design 7).
+// credentialHook decides about each leaf that is added to a group or changes in it.
 // It uses only the two leaves and the clock.
 //
 // A leaf with a wrong certificate is never admitted. One without a certificate, whose account's
@@ -82,11 +79,11 @@ func (a authority) credentialHook(change mls.CredentialChange) error {
 	}
 	if change.Old != nil {
 		if !bytes.Equal(change.Old.Credential, change.New.Credential) {
-			return fmt.Errorf("%w: a leaf changes its account", ErrCertificate)
+			return fmt.Errorf("%w: account of the leaf changed", ErrCertificate)
 		}
 		old, err := a.judge(change.Old)
 		if err == nil && old.DeviceID != "" && old.DeviceID != v.DeviceID {
-			return fmt.Errorf("%w: a leaf changes its device", ErrCertificate)
+			return fmt.Errorf("%w: device of the leaf changed", ErrCertificate)
 		}
 	}
 	switch change.Kind {
@@ -107,7 +104,7 @@ func (a authority) requireEntry(v verdict, change *mls.CredentialChange) error {
 	if v.Verified || v.Expected || hasOldKey || a.c.options.AllowUnverified {
 		return a.requireCertificate(v, false)
 	}
-	return fmt.Errorf("%w: %s enters with a new key, for which nobody can vouch", ErrUncertified, v.Account)
+	return fmt.Errorf("%w: %s joined with a new key that cannot be verified", ErrUncertified, v.Account)
 }
 
 // refusedJoin is the error of an external commit that is not followed: the joiner and the
@@ -133,7 +130,7 @@ func (a authority) requireCertificate(v verdict, mustBeFresh bool) error {
 	case v.Expired && !mustBeFresh:
 		return nil
 	case v.Expired:
-		return fmt.Errorf("%w: it has expired", ErrCertificate)
+		return fmt.Errorf("%w: expired", ErrCertificate)
 	}
 	return fmt.Errorf("%w: %s", ErrUncertified, v.Account)
 }
@@ -145,7 +142,7 @@ func (a authority) loadOptions() mls.LoadOptions {
 // limits returns the limits of all groups.
 func (a authority) limits() mls.Limits { return mls.Limits{Lifetime: a.c.options.LifetimeMax} }
 
-// KnownDevice is a device that this home has met in a group.
+// KnownDevice is a device that this home has seen in a group.
 type KnownDevice struct {
 	Member
 	FirstSeen time.Time `json:"first_seen"`
@@ -193,16 +190,16 @@ func (t *tx) meet(conversation string, members []Member, now time.Time) error {
 }
 
 // keyChange returns a message about a device with an unknown key; "" for a new device that its
-// account vouches for.
+// account has certified.
 func keyChange(known []KnownDevice, m Member) string {
 	isKnown := slices.ContainsFunc(known, func(d KnownDevice) bool { return d.Device != "" && d.Device == m.Device })
 	switch {
 	case len(known) == 0:
 		return ""
 	case !m.Verified:
-		return m.Account + " has a new device that it does not vouch for"
+		return m.Account + " has a new unverified device"
 	case isKnown:
-		return "the device " + m.Device + " of " + m.Account + " has a new key, for which the account vouches"
+		return "device " + m.Device + " of " + m.Account + " has a new verified key"
 	}
 	return ""
 }
@@ -216,14 +213,10 @@ func (t *tx) known(account string) (known knownAccount, err error) {
 	return known, nil
 }
 
-// Devices returns the devices of an account that this home has met, in the order of first
+// Devices returns the devices of an account that this home has seen, in the order of first
 // sight, with their fingerprints for people to compare.
 func (c *Client) Devices(ctx context.Context, account string) ([]KnownDevice, error) {
-	var known knownAccount
-	err := c.db.update(ctx, func(tx *tx) (err error) {
-		known, err = tx.known(account)
-		return err
-	})
+	known, err := read(ctx, c.db, func(tx *tx) (knownAccount, error) { return tx.known(account) })
 	for i := range known.Devices {
 		known.Devices[i].Trusted = c.authority.isTrusted(known.Devices[i].Member)
 	}
@@ -247,48 +240,46 @@ type identityRecord struct {
 
 // loadIdentity reads or makes the device's signature key and its certificate, and renews the
 // certificate in time. New leaves carry the renewed one.
-func (c *Client) loadIdentity(ctx context.Context) error {
-	return c.db.update(ctx, func(tx *tx) error {
-		var r identityRecord
-		found, err := tx.Settings.Get("identity", &r)
+func (c *Client) loadIdentity(tx *tx) error {
+	var r identityRecord
+	found, err := tx.Settings.Get("identity", &r)
+	if err != nil {
+		return err
+	}
+	if found && (r.Account != c.account.DID() || c.options.DeviceID != "" && r.Device != c.options.DeviceID) {
+		return fmt.Errorf("%w: created for another account or device", ErrHome)
+	}
+	var key mls.SignatureKey
+	if found {
+		if err := key.UnmarshalBinary(r.SignatureKey); err != nil {
+			return fmt.Errorf("load signature key: %w", err)
+		}
+	} else {
+		if key, err = mls.NewSignatureKey(groupSuite); err != nil {
+			return fmt.Errorf("make signature key: %w", err)
+		}
+		r = identityRecord{Account: c.account.DID(), Device: c.options.DeviceID}
+		if r.Device == "" {
+			r.Device = "dev_" + randomID()
+		}
+		if r.SignatureKey, err = key.MarshalBinary(); err != nil {
+			return fmt.Errorf("save signature key: %w", err)
+		}
+	}
+	if now := c.now(); now.Add(certificateLife / 2).After(r.NotAfter) {
+		r.NotAfter = now.Add(certificateLife).Truncate(time.Second)
+		r.Certificate, err = issueCertificate(c.account, r.Device, key.Public(), r.NotAfter)
 		if err != nil {
 			return err
 		}
-		if found && (r.Account != c.account.DID() || c.options.DeviceID != "" && r.Device != c.options.DeviceID) {
-			return fmt.Errorf("%w: it belongs to another account or device", ErrHome)
+		if err := tx.Settings.Set("identity", r); err != nil {
+			return err
 		}
-		var key mls.SignatureKey
-		if found {
-			if err := key.UnmarshalBinary(r.SignatureKey); err != nil {
-				return fmt.Errorf("load signature key: %w", err)
-			}
-		} else {
-			if key, err = mls.NewSignatureKey(groupSuite); err != nil {
-				return fmt.Errorf("make signature key: %w", err)
-			}
-			r = identityRecord{Account: c.account.DID(), Device: c.options.DeviceID}
-			if r.Device == "" {
-				r.Device = "dev_" + randomID()
-			}
-			if r.SignatureKey, err = key.MarshalBinary(); err != nil {
-				return fmt.Errorf("save signature key: %w", err)
-			}
-		}
-		if now := c.now(); now.Add(certificateLife / 2).After(r.NotAfter) {
-			r.NotAfter = now.Add(certificateLife).Truncate(time.Second)
-			r.Certificate, err = issueCertificate(c.account, r.Device, key.Public(), r.NotAfter)
-			if err != nil {
-				return err
-			}
-			if err := tx.Settings.Set("identity", r); err != nil {
-				return err
-			}
-		}
-		c.options.DeviceID = r.Device
-		c.identity = mls.Identity{Credential: []byte(r.Account), Key: key,
-			Extensions: []mls.Extension{{Type: CertificateExtension, Data: r.Certificate}}}
-		return nil
-	})
+	}
+	c.options.DeviceID = r.Device
+	c.identity = mls.Identity{Credential: []byte(r.Account), Key: key,
+		Extensions: []mls.Extension{{Type: CertificateExtension, Data: r.Certificate}}}
+	return nil
 }
 
 // hasLeaf reports whether a device with that signature key is in the group, and hasAccount
@@ -299,6 +290,17 @@ func hasLeaf(g *mls.Group, signatureKey []byte) bool {
 
 func hasAccount(g *mls.Group, account string) bool {
 	return slices.ContainsFunc(g.Members(), func(l mls.Leaf) bool { return string(l.Credential) == account })
+}
+
+// reportGroup reports e with all members of a conversation's group, which it remembers.
+func (k keeper) reportGroup(tx *tx, conv *conversation, e Event) error {
+	for _, leaf := range conv.group.Members() {
+		e.Members = append(e.Members, k.c.authority.memberOf(leaf))
+	}
+	if err := tx.meet(conv.id, e.Members, e.Time); err != nil {
+		return err
+	}
+	return tx.report(e)
 }
 
 // membersChanged compares two states of a group: it returns the members that are only in the

@@ -89,13 +89,9 @@ func (t *tx) refuseAll(conversation string, now time.Time, code, problem string)
 }
 
 // Pending returns the number of undelivered messages in the outbox.
-func (c *Client) Pending(ctx context.Context) (count int, err error) {
-	err = c.db.update(ctx, func(tx *tx) error {
-		n, err := tx.Outbox.Count()
-		count = int(n)
-		return err
-	})
-	return count, err
+func (c *Client) Pending(ctx context.Context) (int, error) {
+	count, err := read(ctx, c.db, func(tx *tx) (int64, error) { return tx.Outbox.Count() })
+	return int(count), err
 }
 
 // Flush waits until the outbox is empty and every message in it was delivered or refused.
@@ -106,12 +102,25 @@ func (c *Client) Flush(ctx context.Context) error {
 		if err != nil || count == 0 {
 			return err
 		}
-		select {
-		case <-woken:
-		case <-c.closed:
-			return c.endError()
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := c.wait(ctx, woken); err != nil {
+			return err
 		}
 	}
+}
+
+// Waiting returns the undelivered messages of a conversation in the outbox, in the order in
+// which they were written. Each comes back as an EventMessage with the same MessageID and Own
+// set once it is delivered, or as an EventRefused. Until then it has neither ID nor Seq.
+func (c *Client) Waiting(ctx context.Context, conversation string) ([]Event, error) {
+	var out []Event
+	self := c.Self()
+	err := c.db.update(ctx, func(tx *tx) error {
+		list, err := tx.Outbox.Waiting(conversation)
+		for _, o := range list {
+			out = append(out, c.authority.withTrust(Event{Type: EventMessage, Conversation: conversation, Time: o.Time,
+				MessageID: o.Message, From: self, Own: true, Text: o.Text}))
+		}
+		return err
+	})
+	return out, err
 }

@@ -32,5 +32,5 @@ func (b *batch) reportRefused(m reportRefused) error {
 		return err
 	}
 	return b.tx.report(Event{Type: EventFork, Conversation: m.conversation, Time: b.s.c.now(), Code: problemFork,
-		Problem: fmt.Sprintf("the server says that members have different epoch authenticators in epoch %s", m.epoch)})
+		Problem: fmt.Sprintf("members have different epoch authenticators in epoch %s", m.epoch)})
 }

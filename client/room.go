@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,7 @@ func (c *Client) Remove(ctx context.Context, room string, members ...string) err
 				return fmt.Errorf("remove: %w", err)
 			}
 			if account == c.account.DID() {
-				return fmt.Errorf("remove: %w: it is our own: Leave does that", ErrAccount)
+				return fmt.Errorf("remove: %w: own account, use Leave", ErrAccount)
 			}
 			info.Wanted = slices.DeleteFunc(info.Wanted, func(w wanted) bool { return w.Account == account })
 			if !slices.Contains(info.Unwanted, account) {
@@ -82,7 +83,7 @@ func (c *Client) LeaveTo(ctx context.Context, conversation, newOwner string) err
 	if err := checkAccount(newOwner); err != nil {
 		return fmt.Errorf("leave: new owner: %w", err)
 	}
-	if !c.traits.namesHeir {
+	if !c.traits.namesSuccessor {
 		return fmt.Errorf("leave: new owner: %w", ErrNotOverXRPC)
 	}
 	return c.leaveTo(ctx, conversation, newOwner)
@@ -118,38 +119,37 @@ func (c *Client) Refresh(ctx context.Context, id string) error {
 	})
 }
 
-// depart notifies the server that the account leaves. It is repeated after a crash: an account
+// leaveOnServer notifies the server that the account leaves. It is repeated after a crash: an account
 // that is no longer a member has left.
-func (e errands) depart(ctx context.Context, by service, id string) error {
+func (e errands) leaveOnServer(ctx context.Context, by service, id string) error {
 	conv, err := e.c.snapshot(ctx, id)
 	if err != nil || conv == nil || conv.info.Leave == nil || conv.phase == Removed {
 		return err
 	}
 	list, err := by.members(ctx, id)
 	if err == nil {
-		err = by.leave(ctx, id, e.heir(list, conv.info.Leave.NewOwner))
+		err = by.leave(ctx, id, e.successor(list, conv.info.Leave.NewOwner))
 	}
 	refusal := asRefusal(err)
 	isOut := err == nil || errors.Is(err, errNotMember)
 	if !isOut && (refusal == nil || refusal.mayPass() || refusal.Code == codeUnauthorized) {
 		return fmt.Errorf("leave: %w", err)
 	}
-	return e.c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(id)
-		if err != nil || conv == nil || conv.info.Leave == nil {
-			return err
+	return e.c.db.edit(ctx, id, func(tx *tx, conv *conversation) error {
+		if conv.info.Leave == nil {
+			return nil
 		}
 		if isOut {
 			return e.c.keeper.leave(tx, conv, e.c.now(), "left")
 		}
 		conv.editInfo().Leave = nil
-		return e.c.keeper.trouble(tx, conv, refusal)
+		return e.c.keeper.reportProblem(tx, conv, refusal)
 	})
 }
 
-// heir returns the owner of the conversation after this account, its owner, has left: the named
+// successor returns the owner of the conversation after this account, its owner, has left: the named
 // one, else the first of the list, which begins with the admins; "" if none is needed.
-func (e errands) heir(members []memberRole, named string) string {
+func (e errands) successor(members []memberRole, named string) string {
 	isOwner, first := false, ""
 	for _, m := range members {
 		switch {
@@ -159,13 +159,10 @@ func (e errands) heir(members []memberRole, named string) string {
 			first = m.account
 		}
 	}
-	if !isOwner || first == "" || named == "" {
-		if !isOwner {
-			return ""
-		}
-		return first
+	if !isOwner || first == "" {
+		return ""
 	}
-	return named
+	return cmp.Or(named, first)
 }
 
 // roster is the server's list of a conversation's accounts, and the epoch of the group before
@@ -176,11 +173,11 @@ type roster struct {
 	epoch    uint64
 }
 
-// takeRoster compares the server's list with the group. An account in the group that is no
-// longer in the list gets no deliveries and must not be able to read on (design 5). The list
+// applyRoster compares the server's list with the group. An account in the group that is no
+// longer in the list gets no deliveries and must not be able to read on. The list
 // never adds an account: a server could put any into it. The result is false if the group has
 // changed meanwhile, so that the list may be older than it.
-func (k keeper) takeRoster(conv *conversation, r roster) bool {
+func (k keeper) applyRoster(conv *conversation, r roster) bool {
 	if conv.phase != Joined || !slices.Contains(r.accounts, k.c.account.DID()) {
 		return true
 	}
@@ -203,8 +200,8 @@ func (k keeper) takeRoster(conv *conversation, r roster) bool {
 	return true
 }
 
-// askRoster requests the accounts of a conversation.
-func (e errands) askRoster(ctx context.Context, by service, id string) error {
+// requestRoster requests the accounts of a conversation.
+func (e errands) requestRoster(ctx context.Context, by service, id string) error {
 	conv, err := e.c.snapshot(ctx, id)
 	if err != nil || conv == nil || conv.phase != Joined {
 		return err
@@ -215,7 +212,7 @@ func (e errands) askRoster(ctx context.Context, by service, id string) error {
 		if refusal := asRefusal(err); refusal != nil && refusal.Code == codeForbidden {
 			return nil // the log shows it too
 		}
-		return fmt.Errorf("ask for members: %w", err)
+		return fmt.Errorf("request members: %w", err)
 	}
 	for _, m := range list {
 		r.accounts = append(r.accounts, m.account)
@@ -223,12 +220,11 @@ func (e errands) askRoster(ctx context.Context, by service, id string) error {
 			r.role = m.role
 		}
 	}
-	return e.c.db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(id)
-		if err == nil && conv != nil && !e.c.keeper.takeRoster(conv, r) {
-			return errRosterMoved
+	return e.c.db.edit(ctx, id, func(_ *tx, conv *conversation) error {
+		if !e.c.keeper.applyRoster(conv, r) {
+			return errRosterOutdated
 		}
-		return err
+		return nil
 	})
 }
 
@@ -236,7 +232,7 @@ func (e errands) askRoster(ctx context.Context, by service, id string) error {
 // next connection.
 const rosterTries = 3
 
-var errRosterMoved = errors.New("the group has changed while its members were asked for")
+var errRosterOutdated = errors.New("group changed while its members were requested")
 
 // accountsChanged applies a change of accounts in its place in the log: the commits before it
 // are in the group already.
@@ -252,7 +248,7 @@ func (b *batch) accountsChanged(m accountsChanged) error {
 		}
 	}
 	info.Missing = slices.DeleteFunc(info.Missing, func(account string) bool { return slices.Contains(m.add, account) })
-	b.then(func() { b.s.due[m.conversation] = true })
+	b.then(conv.id, func(*subscription) {})
 	return nil
 }
 
@@ -279,17 +275,17 @@ func (s *session) mustRemove(conv *conversation, sub *subscription) bool {
 	if len(conv.info.Unwanted)+len(conv.info.Missing) > 0 {
 		return true
 	}
-	if at := (lookedAt{conv.epoch() + 1, s.c.lostChanges.Load()}); sub.looked != at {
+	if at := (removalCheck{conv.epoch() + 1, s.c.lostChanges.Load()}); sub.checkedForRemovals != at {
 		if len(s.c.keeper.removals(conv, conv.info.Unwanted)) > 0 {
 			return true
 		}
-		sub.looked = at
+		sub.checkedForRemovals = at
 	}
 	return false
 }
 
-// lookedAt is an epoch (plus one), and the count of declarations of lost devices.
-type lookedAt struct {
+// removalCheck is an epoch (plus one), and the count of declarations of lost devices.
+type removalCheck struct {
 	epoch uint64
 	lost  int64
 }
@@ -311,8 +307,8 @@ const (
 // mayRemove reports whether this device should commit removals now. Those requested here are
 // due; a pending removal is the task of admins at once, and of any member that wants to send or
 // finds it still pending after a wait.
-func (s *session) mayRemove(conv *conversation, sub *subscription, wantsToSpeak bool) bool {
-	if len(conv.info.Unwanted) > 0 || len(conv.info.Missing) == 0 || wantsToSpeak {
+func (s *session) mayRemove(conv *conversation, sub *subscription, hasOutgoing bool) bool {
+	if len(conv.info.Unwanted) > 0 || len(conv.info.Missing) == 0 || hasOutgoing {
 		sub.remove.ok()
 		return true
 	}

@@ -227,7 +227,7 @@ func TestWrongRoster(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			ok = ann.keeper.takeRoster(conv, r)
+			ok = ann.keeper.applyRoster(conv, r)
 			c, err = ann.describe(tx, conv)
 			return errors.Join(err, errors.New("only a look"))
 		}); err == nil {
@@ -287,15 +287,11 @@ func TestLeaveDuringList(t *testing.T) {
 	people := w.people("ann", "bob", "cid")
 	ann, bob, cid := people[0], people[1], people[2]
 	room := w.room(people...)
-	before, err := bob.errands.standings(w.ctx)
+	before, err := bob.errands.snapshots(w.ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var list []listed
-	err = bob.errands.listConversations(w.ctx, bob.calls(), func(page []listed) (bool, error) {
-		list = page
-		return true, nil
-	})
+	list, _, err := bob.calls().conversations(w.ctx, "")
 	if err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}

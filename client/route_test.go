@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"testing"
 	"time"
+
+	"github.com/mr-tron/base58"
 )
 
 func TestPace(t *testing.T) {
@@ -100,7 +102,7 @@ func TestCheckAccount(t *testing.T) {
 		"did:web:%4", "did:web:a/b", "did:web:a?b", "did:web:a#b", " did:web:a", "did:web:a\n", "did:web:a\x00", "did:web:ä",
 		"did:key:z", "did:key:z0", "did:key:zz", "did:key:mAAAA", "did:key:" + testAccount(t, "ann").DID()[len(didKeyPrefix):],
 		testAccount(t, "ann").DID() + "1", testAccount(t, "ann").DID()[:40],
-		testAccount(t, "ann").DID() + "#key", didKeyPrefix + encodeBase58([]byte(codecK256+"short")),
+		testAccount(t, "ann").DID() + "#key", didKeyPrefix + base58.Encode([]byte(codecK256+"short")),
 	}
 	for _, did := range bad {
 		if err := checkAccount(did); !errors.Is(err, ErrAccount) {
@@ -149,14 +151,14 @@ func TestStreamSilence(t *testing.T) {
 	s := &stream{feeds: map[*feed]bool{}}
 	for range 3 {
 		f := &feed{s: s}
-		f.lastRead.Store(time.Now().UnixNano())
+		f.lastRead.now()
 		s.feeds[f] = true
 	}
 	if s.isSilent(time.Millisecond) {
 		t.Error("silent, although the server sends a sign only every so often")
 	}
 	for f := range s.feeds {
-		f.lastRead.Store(time.Now().Add(-streamPing * silentAfter / 2).Add(-time.Second).UnixNano())
+		f.lastRead.at.Store(time.Now().Add(-streamPing * silentAfter / 2).Add(-time.Second).UnixNano())
 		break
 	}
 	if !s.isSilent(time.Millisecond) {

@@ -20,9 +20,9 @@ type service interface {
 	conversations(ctx context.Context, cursor string) (page []listed, next string, err error)
 	// members returns the accounts of a conversation, the admins first.
 	members(ctx context.Context, id string) ([]memberRole, error)
-	// leave removes this account from a conversation; heir owns it from then on, "" if it is
+	// leave removes this account from a conversation; successor owns it from then on, "" if it is
 	// not ours. The error wraps errNotMember if the account is not in it.
-	leave(ctx context.Context, id, heir string) error
+	leave(ctx context.Context, id, successor string) error
 	// groupInfo returns the GroupInfo by which a device enters a group.
 	groupInfo(ctx context.Context, id string) (offeredGroup, error)
 	// publish publishes key packages and returns the server's count for this device; isFirst
@@ -54,18 +54,17 @@ type connection interface {
 	// follow reads the log of a conversation from an event on, in place of an earlier follow.
 	// followEnded ends that.
 	follow(id string, from int64)
-	// look requests an invitation into a conversation that is not followed, where invitations
+	// pollWelcome requests an invitation into a conversation that is not followed, where invitations
 	// are not delivered as events.
-	look(id string)
+	pollWelcome(id string)
 	// send and commit append to a log; appended or refused is the answer.
 	send(number int, m sendRequest)
 	commit(number int, m commitRequest)
 	// confirm reports that a Welcome was received.
 	confirm(w *welcome)
-	// acknowledge and acknowledgeAccount report the position up to which a log and that of the
-	// account are on disk here.
-	acknowledge(id string, seq int64)
-	acknowledgeAccount(pos int64)
+	// acknowledge reports the position up to which a log is on disk here: of a conversation, or
+	// accountLog.
+	acknowledge(log string, pos int64)
 	report(r report)
 	// check returns an error if the server must be gone, since it has sent or answered nothing
 	// for too long, and requests a sign of life.
@@ -220,15 +219,15 @@ const (
 
 // traits holds the differences between the doors that the session depends on.
 type traits struct {
-	pool        string // name of the counter that shows whether packages were published at this door
-	accountsMax int    // most accounts that one commit may add to a conversation, or remove
-	namesHeir   bool   // an owner that leaves names its successor
+	pool           string // name of the counter that shows whether packages were published at this door
+	accountsMax    int    // most accounts that one commit may add to a conversation, or remove
+	namesSuccessor bool   // an owner that leaves names its successor
 }
 
 // The refusals that are more specific than their codes.
 var (
-	errExists    = errors.New("the conversation exists already")
-	errNotMember = errors.New("the account is not in the conversation")
+	errExists    = errors.New("conversation already exists")
+	errNotMember = errors.New("not a member of the conversation")
 )
 
 // declined is a refusal with its specific cause; its message is the refusal's.

@@ -55,39 +55,39 @@ type request struct {
 // subscription is the state of a conversation on this connection. Chores have one too, for
 // their retries.
 type subscription struct {
-	active   bool      // subscribed
-	isRead   bool      // was subscribed since it last ended
-	caughtUp bool      // all events from before the subscription have come
-	missing  bool      // an event is missing and was requested
-	taken    int64     // the last event applied
-	acked    int64     // the last event acknowledged
-	moved    time.Time // when it was subscribed or an event came
+	active        bool      // subscribed
+	wasSubscribed bool      // since it last ended
+	caughtUp      bool      // all events from before the subscription have come
+	missing       bool      // an event is missing and was requested
+	applied       int64     // the last event applied
+	acked         int64     // the last event acknowledged
+	lastEventAt   time.Time // of an event, or of the subscription
 
 	sending     bool      // a message waits for its answer
 	sentThrough int64     // the last row of the outbox that the server has
 	holdEpoch   uint64    // no message is encrypted in a lower epoch: the server is ahead
 	heldAt      time.Time // start of that delay
 
-	committing bool   // a commit waits for its answer
-	answered   string // the pending commit that need not be sent again: acknowledged, or beaten
-	hasFetched bool   // key packages were requested
-	hasWaited  bool   // has waited for an invitation
-	mustCommit bool   // proposals of others keep messages from being encrypted
-	overlap    int64  // the event that the subscription begins with, which was applied before
-	noOverlap  bool   // the server no longer has it
-	askRoster  bool   // the members on the server have to be requested
-	hasAsked   bool   // and were requested
-	lost       int    // races lost in a row
-	isDone     bool   // a chore
-	mustRedo   bool   // and was marked again while it ran
-	follow     retry
-	send       retry
-	commit     retry
-	looked     lookedAt // when the group last had no one to be removed
-	reported   uint64   // the last epoch with a reported authenticator
-	remove     retry    // when this device may commit a removal that any member may
-	report     retry    // when the epoch authenticator is reported
-	refetch    retry    // when packages may be fetched again of accounts with unusable ones; of a chore, when it is due again
+	committing         bool   // a commit waits for its answer
+	answered           string // the pending commit that need not be sent again: acknowledged, or beaten
+	hasFetched         bool   // key packages were requested
+	hasWaited          bool   // has waited for an invitation
+	mustCommit         bool   // proposals of others keep messages from being encrypted
+	overlap            int64  // the event that the subscription begins with, which was applied before
+	noOverlap          bool   // the server no longer has it
+	rosterDue          bool   // the members on the server have to be requested
+	rosterRequested    bool   // and were requested
+	lostRaces          int    // of commits, in a row
+	isDone             bool   // a chore
+	mustRedo           bool   // and was marked again while it ran
+	follow             retry
+	send               retry
+	commit             retry
+	checkedForRemovals removalCheck // when the group last had no one to be removed
+	reported           uint64       // the last epoch with a reported authenticator
+	remove             retry        // when this device may commit a removal that any member may
+	report             retry        // when the epoch authenticator is reported
+	refetch            retry        // when packages may be fetched again of accounts with unusable ones; of a chore, when it is due again
 }
 
 func (s *subscription) retries() [6]*retry {
@@ -202,8 +202,6 @@ func (s *session) serve(ctx context.Context) error {
 				break
 			}
 			err = s.takeIncoming(ctx, e)
-		case <-s.c.db.home.Died():
-			err = s.c.db.home.Failure()
 		case <-s.c.bell:
 			for id := range s.c.takeWoken() {
 				s.doAgain(id)
@@ -247,8 +245,8 @@ func (s *session) beat() error {
 		if !sub.heldAt.IsZero() && time.Since(sub.heldAt) > answerTimeout {
 			s.due[id] = true
 		}
-		if sub.active && !sub.caughtUp && min(time.Since(sub.moved), time.Since(held)) > answerTimeout {
-			return errors.New("the server does not finish a replay")
+		if sub.active && !sub.caughtUp && min(time.Since(sub.lastEventAt), time.Since(held)) > answerTimeout {
+			return errors.New("timeout of a replay")
 		}
 	}
 	return nil
@@ -307,9 +305,6 @@ func (s *session) finish(f finished) error {
 	if r := asRefusal(f.err); r != nil && r.Code == codeUnauthorized {
 		return f.err // the session is over: begin another
 	}
-	if dead := s.c.db.home.Failure(); dead != nil {
-		return dead
-	}
 	sub.commit.later(f.err)
 	s.c.log.Debug("will try again", "what", f.name, "err", f.err)
 	return nil
@@ -355,13 +350,13 @@ func (s *session) wakeRetries() {
 // others.
 func (s *session) acknowledge() {
 	for id, sub := range s.subs {
-		if sub.taken > sub.acked && sub.active {
-			s.wire.acknowledge(id, sub.taken)
-			sub.acked = sub.taken
+		if sub.applied > sub.acked && sub.active {
+			s.wire.acknowledge(id, sub.applied)
+			sub.acked = sub.applied
 		}
 	}
 	if s.devicePos > s.deviceAcked {
-		s.wire.acknowledgeAccount(s.devicePos)
+		s.wire.acknowledge(accountLog, s.devicePos)
 		s.deviceAcked = s.devicePos
 	}
 }

@@ -1,6 +1,9 @@
 package client
 
-import "context"
+import (
+	"cmp"
+	"context"
+)
 
 // Link is the state of the connection to the server.
 type Link int
@@ -12,16 +15,25 @@ const (
 	Online     Link = 2
 )
 
+var linkNames = map[Link]string{Connecting: "connecting", Online: "online"}
+
 // String returns the state as a word: offline, connecting or online.
-func (l Link) String() string {
-	switch l {
-	case Connecting:
-		return "connecting"
-	case Online:
-		return "online"
-	}
-	return "offline"
-}
+func (l Link) String() string { return cmp.Or(linkNames[l], "offline") }
+
+// Transport is the kind of connection that carries frames between a client and the server.
+type Transport string
+
+// The transports.
+const (
+	// WebSocket carries frames both ways, and is used wherever possible.
+	WebSocket Transport = "websocket"
+	// EventStream is for networks that block WebSockets: frames come as server-sent events and
+	// are sent as HTTP calls.
+	EventStream Transport = "sse"
+	// XRPC is the server's AT Protocol interface, which WithXRPC selects: HTTP calls, and a
+	// WebSocket that announces new messages.
+	XRPC Transport = "xrpc"
+)
 
 // State is the state of the connection, and the reason why it is not up.
 type State struct {
@@ -48,33 +60,31 @@ func (c *Client) WaitOnline(ctx context.Context) error {
 		if state.Link == Online {
 			return nil
 		}
-		select {
-		case <-changed:
-		case <-c.closed:
-			return c.endError()
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := c.wait(ctx, changed); err != nil {
+			return err
 		}
 	}
 }
 
-func (c *Client) setState(link Link, err error) {
-	c.stateMu.Lock()
-	defer c.stateMu.Unlock()
-	if err == nil && link == Connecting {
-		err = c.state.Err // the reason for connecting again
+// wait blocks until woken is closed. The error is that of ctx or the end of the client.
+func (c *Client) wait(ctx context.Context, woken <-chan struct{}) error {
+	select {
+	case <-woken:
+		return nil
+	case <-c.closed:
+		return context.Cause(c.ctx)
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	c.changeState(State{Link: link, Err: err})
 }
 
-func (c *Client) setOnline(by Transport) {
+// setState sets the state and wakes its waiters.
+func (c *Client) setState(state State) {
 	c.stateMu.Lock()
 	defer c.stateMu.Unlock()
-	c.changeState(State{Link: Online, Transport: by})
-}
-
-// changeState sets the state and wakes its waiters; stateMu is held.
-func (c *Client) changeState(state State) {
+	if state.Link == Connecting {
+		state.Err = c.state.Err // the reason for connecting again
+	}
 	if c.state == state {
 		return
 	}
@@ -101,20 +111,4 @@ func (c *Client) Stats() Stats {
 		Duplicates: c.stats.duplicates.Load(), Undecryptable: c.stats.undecryptable.Load(),
 		Commits: c.stats.commits.Load(), LostRaces: c.stats.lostRaces.Load(),
 		Rejoins: c.stats.rejoins.Load(), Rewinds: c.stats.rewinds.Load()}
-}
-
-// end records why the client ended, and wakes its waiters.
-func (c *Client) end(err error) {
-	c.stateMu.Lock()
-	defer c.stateMu.Unlock()
-	c.ended = err
-}
-
-func (c *Client) endError() error {
-	c.stateMu.Lock()
-	defer c.stateMu.Unlock()
-	if c.ended == nil {
-		return ErrClosed
-	}
-	return c.ended
 }

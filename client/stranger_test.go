@@ -95,10 +95,10 @@ func TestWelcomeIntoOwnRoom(t *testing.T) {
 			}
 		}
 		welcome := ann.lure(eve, room)
-		if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.keeper.takeWelcome(tx, welcome) }); err != nil {
+		if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.keeper.applyWelcome(tx, welcome) }); err != nil {
 			t.Fatal(err)
 		}
-		if e := ann.nextType(EventProblem); !strings.Contains(e.Problem, "made here") {
+		if e := ann.nextType(EventProblem); !strings.Contains(e.Problem, "created by this device") {
 			t.Errorf("%s: ann is told %+v", phase, e)
 		}
 		if c := ann.must(room); c.Phase != phase {
@@ -118,7 +118,7 @@ func TestBackAmongStrangers(t *testing.T) {
 	ann.says(room, "for bob's eyes only")
 	welcome := ann.lure(stranger(t, "eve"), room)
 	if err := ann.db.update(w.ctx, func(tx *tx) error {
-		if err := ann.keeper.takeWelcome(tx, welcome); err != nil {
+		if err := ann.keeper.applyWelcome(tx, welcome); err != nil {
 			return err
 		}
 		conv, err := tx.conversation(room)
@@ -181,10 +181,10 @@ func TestEntryInAName(t *testing.T) {
 		}
 		epoch := int64(group.Epoch() + 1)
 		if err := ann.db.update(w.ctx, func(tx *tx) error {
-			if err := ann.keeper.takeWelcome(tx, welcome); err != nil {
+			if err := ann.keeper.applyWelcome(tx, welcome); err != nil {
 				return err
 			}
-			_, err := ann.keeper.takeEvent(tx, &logMessage{conversation: room, seq: 2, id: "m", kind: kindCommit, epoch: &epoch,
+			_, err := ann.keeper.applyMessage(tx, &logMessage{conversation: room, seq: 2, id: "m", kind: kindCommit, epoch: &epoch,
 				message: p.Message()})
 			return err
 		}); err != nil {

@@ -17,7 +17,7 @@ import (
 // It is computed by SHA-512 over the text "waxwing safety number v1" and, each after a NUL, its
 // subject: the DID of the account, or the two DIDs of a pair, the smaller one first. For an
 // account with a DID that is not a key it also covers the fingerprints of the devices that this
-// home has met, sorted. The first 60 bytes of the hash are split into twelve parts of 5 bytes,
+// home has seen, sorted. The first 60 bytes of the hash are split into twelve parts of 5 bytes,
 // each a big-endian number; its remainder by 100 000 gives five digits.
 //
 // A number that a Client has made also holds its subject, for Verify. The zero value is not a
@@ -58,7 +58,7 @@ func (n SafetyNumber) String() string {
 func (n SafetyNumber) Equal(other SafetyNumber) bool { return n.digits == other.digits }
 
 // Devices returns the fingerprints of the devices that the number covers, sorted; none where
-// the DID is a key, which covers all that the account vouches for.
+// the DID is a key, which covers all that it has certified.
 func (n SafetyNumber) Devices() []string { return strings.Fields(n.pinned) }
 
 // ParseSafetyNumber parses a typed number; blanks and dashes between digits are ignored. It is
@@ -71,10 +71,6 @@ func ParseSafetyNumber(text string) (SafetyNumber, error) {
 	}
 	return SafetyNumber{digits: digits}, nil
 }
-
-// ErrUnknownDevices: the account's DID does not contain its key and no device of it has been
-// met, so that there is nothing to compare.
-var ErrUnknownDevices = errors.New("no device of the account is known")
 
 // SafetyNumber returns the number of one account, which may be our own: the same on all
 // devices. The error wraps ErrAccount if it is not a DID, or ErrUnknownDevices.
@@ -134,7 +130,7 @@ func fingerprints(devices []KnownDevice) []string {
 // trusted is the cached state of an account that a person has verified.
 type trusted struct {
 	since  time.Time
-	pinned []string // fingerprints, where the account cannot vouch for its devices
+	pinned []string // fingerprints, where the account cannot certify its devices
 }
 
 // Trust holds the information of a home about an account.
@@ -153,8 +149,8 @@ type Trust struct {
 
 // Verify records that a person has compared a safety number, made by SafetyNumber or
 // SharedSafetyNumber of this client: from now on Member.Trusted is set for the devices of its
-// account. Where the DID is a key that covers every device that the account vouches for;
-// elsewhere only the devices that the number covers, not those met since. It needs no network.
+// account. Where the DID is a key that covers every device that the account has certified;
+// elsewhere only the devices that the number covers, not those seen since. It needs no network.
 func (c *Client) Verify(ctx context.Context, compared SafetyNumber) error {
 	if compared.account == "" {
 		return errNotOurNumber
@@ -162,7 +158,7 @@ func (c *Client) Verify(ctx context.Context, compared SafetyNumber) error {
 	return c.authority.setTrust(ctx, compared.account, c.now(), compared.Devices())
 }
 
-var errNotOurNumber = errors.New("verify: the number was not made by this package, and what it is of is not known")
+var errNotOurNumber = errors.New("verify: safety number was not made by SafetyNumber or SharedSafetyNumber")
 
 // Unverify undoes Verify.
 func (c *Client) Unverify(ctx context.Context, account string) error {
@@ -221,8 +217,8 @@ func (a authority) isTrusted(m Member) bool {
 	return ok && (m.Verified || slices.Contains(t.pinned, m.Fingerprint))
 }
 
-// judged fills in Trusted, which is never stored: it reflects the current state.
-func (a authority) judged(e Event) Event {
+// withTrust fills in Trusted, which is never stored: it reflects the current state.
+func (a authority) withTrust(e Event) Event {
 	if e.From.Account != "" {
 		e.From.Trusted = a.isTrusted(e.From)
 	}
@@ -234,7 +230,7 @@ func (a authority) judged(e Event) Event {
 	return e
 }
 
-// Trust returns the information about an account, whether or not it was met.
+// Trust returns the information about an account, whether or not it was seen.
 func (c *Client) Trust(ctx context.Context, account string) (Trust, error) {
 	out := Trust{Account: account}
 	devices, err := c.Devices(ctx, account)

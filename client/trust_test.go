@@ -269,15 +269,12 @@ func TestForkIsReported(t *testing.T) {
 
 // callAs sends a report with a session of the person's, whose own client is closed.
 func (p *person) callAs(session string, report gateway.Report) error {
-	frame, err := gateway.EncodeFrame(gateway.TypeReport, nil, report)
-	if err != nil {
-		return err
-	}
 	base, err := url.Parse(p.w.url)
 	if err != nil {
 		return err
 	}
-	c := caller{base: base, client: &http.Client{}}
-	defer c.client.CloseIdleConnections()
-	return c.post(p.w.ctx, session, "/v1/inbox", frame, &gateway.InboxAnswer{})
+	calls := gatewayCalls{base: base, client: &http.Client{}, token: session}
+	defer calls.client.CloseIdleConnections()
+	_, err = calls.post(p.w.ctx, gateway.TypeReport, report)
+	return err
 }

@@ -11,10 +11,10 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// takeWelcome joins the group of a Welcome from the account log, in the transaction that moves
+// applyWelcome joins the group of a Welcome from the account log, in the transaction that moves
 // the log's cursor past it. A useless Welcome is reported and dropped: it would fail again the
 // next time.
-func (k keeper) takeWelcome(tx *tx, w *welcome) error {
+func (k keeper) applyWelcome(tx *tx, w *welcome) error {
 	conv, err := tx.conversation(w.Conversation)
 	if err != nil {
 		return err
@@ -22,12 +22,12 @@ func (k keeper) takeWelcome(tx *tx, w *welcome) error {
 	if conv != nil && (conv.phase == Joined || conv.phase == Joining && conv.pending != nil) {
 		// An invitation to return, before this device has read its removal. Earlier records of
 		// the log can still be read with the present group.
-		return tx.keepWelcome(w)
+		return tx.storeWelcome(w)
 	}
 	if conv != nil && conv.isOurs() {
 		// The server knows the id from us, and an accomplice of it could found a group under
 		// it, to receive the messages that wait here for the invited members.
-		return tx.problem(w.Conversation, k.c.now(), fmt.Errorf("%w: the room is made here", ErrWelcome))
+		return tx.problem(w.Conversation, k.c.now(), fmt.Errorf("%w: room is being created by this device", ErrWelcome))
 	}
 	group, err := k.openWelcome(tx, w)
 	if err != nil {
@@ -54,10 +54,10 @@ func (k keeper) openWelcome(tx *tx, w *welcome) (*mls.Group, error) {
 		return nil, err
 	}
 	if p == nil {
-		return nil, errors.New("its key package is not ours or was used before")
+		return nil, errors.New("unknown or used key package")
 	}
 	if w.Message == nil {
-		return nil, errors.New("not base64")
+		return nil, errors.New("not an MLS message")
 	}
 	all, err := tx.conversations()
 	if err != nil {
@@ -105,13 +105,13 @@ func (k keeper) kindOf(id string, group *mls.Group, known *conversation) (kind K
 	}
 	switch {
 	case isGroupID(id) && id != hex.EncodeToString(group.ID()):
-		return "", "", errors.New("it is for another group")
+		return "", "", errors.New("unexpected group ID")
 	case len(accounts) == 1 && (id == dmID(self, peer) || id == oldDMID(self, peer)):
 		return DM, peer, nil
 	case wanted != "" && len(accounts) == 0:
 		return DM, wanted, nil // its peer has left
 	case wanted != "":
-		return "", "", errors.New("its members are not those of the direct conversation")
+		return "", "", errors.New("unexpected members of a direct conversation")
 	}
 	return Room, "", nil
 }
@@ -138,19 +138,12 @@ func (k keeper) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, pe
 	if isLast {
 		tx.after = append(tx.after, func() { k.c.wake(choreKeyPackages) })
 	}
-	joined := Event{Type: EventJoined, Conversation: conv.id, Seq: conv.nextSeq - 1, Time: k.c.now()}
-	for _, leaf := range group.Members() {
-		joined.Members = append(joined.Members, k.c.authority.memberOf(leaf))
-	}
-	if err := tx.meet(conv.id, joined.Members, joined.Time); err != nil {
-		return err
-	}
-	return tx.report(joined)
+	return k.reportGroup(tx, conv, Event{Type: EventJoined, Conversation: conv.id, Seq: conv.nextSeq - 1, Time: k.c.now()})
 }
 
-// keepWelcome stores a Welcome that cannot be used yet; there is at most one for each
+// storeWelcome stores a Welcome that cannot be used yet; there is at most one for each
 // conversation, the newest.
-func (t *tx) keepWelcome(w *welcome) error {
+func (t *tx) storeWelcome(w *welcome) error {
 	return t.Welcomes.Keep(w.Pos, w.Conversation, w)
 }
 
@@ -168,7 +161,7 @@ func (k keeper) leave(tx *tx, conv *conversation, now time.Time, why string) err
 		why = "left" // whether or not the server reported it first
 	}
 	info.Wanted, info.Unwanted, info.Missing, info.Leave, info.Role = nil, nil, nil, nil, ""
-	info.Rejoin, info.Forced, info.Asked, info.Waiting = "", false, false, waiting{}
+	info.endEntry()
 	if err := tx.report(Event{Type: EventRemoved, Conversation: conv.id, Time: now, Problem: why}); err != nil {
 		return err
 	}
@@ -176,12 +169,12 @@ func (k keeper) leave(tx *tx, conv *conversation, now time.Time, why string) err
 	if was == nil {
 		was = conv.before
 	}
-	w, err := tx.takeKept(conv.id)
+	w, err := tx.takeStoredWelcome(conv.id)
 	if err != nil {
 		return err
 	}
 	if w != nil {
-		if err := k.takeWelcome(tx, w); err != nil {
+		if err := k.applyWelcome(tx, w); err != nil {
 			return err
 		}
 	}

@@ -430,13 +430,13 @@ func (p *person) message(k home.KeyPackage) []byte {
 
 // call makes an HTTP call of the gateway with a session of p's.
 func (p *person) call(ctx context.Context, session, path string, in, out any) error {
-	return p.caller().call(ctx, session, path, in, out)
+	return p.gateway(session).call(ctx, path, in, out)
 }
 
 // calls are those of p's session at the gateway.
 func (p *person) calls() service {
 	p.w.t.Helper()
-	return &gatewayCalls{p.caller(), p.session()}
+	return p.gateway(p.session())
 }
 
 // xrpcDoor is the door of a client over XRPC.

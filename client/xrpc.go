@@ -1,13 +1,12 @@
 package client
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strconv"
 	"sync"
@@ -80,11 +79,7 @@ func (d *xrpcDoor) redeemInvite(ctx context.Context) error {
 
 // load prepares the door for calls.
 func (d *xrpcDoor) load(ctx context.Context, audience string) error {
-	var device string
-	err := d.c.db.update(ctx, func(tx *tx) error {
-		_, err := tx.Settings.Get(xrpcDeviceSetting, &device)
-		return err
-	})
+	device, err := read(ctx, d.c.db, func(tx *tx) (string, error) { return setting[string](tx, xrpcDeviceSetting) })
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.audience, d.device = audience, device
@@ -110,7 +105,7 @@ func (d *xrpcDoor) uuidOf(device string) string {
 
 // ask calls a query: GET.
 func (d *xrpcDoor) ask(ctx context.Context, nsid string, params, out any) error {
-	return d.exchange(ctx, http.MethodGet, nsid, xrpc.EncodeQuery(params), nil, out)
+	return d.exchange(ctx, nsid, xrpc.EncodeQuery(params), nil, out)
 }
 
 // do calls a procedure: POST.
@@ -119,17 +114,15 @@ func (d *xrpcDoor) do(ctx context.Context, nsid string, in, out any) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", nsid, err)
 	}
-	return d.exchange(ctx, http.MethodPost, nsid, "", raw, out)
+	return d.exchange(ctx, nsid, "", raw, out)
 }
 
 // errAnswerTooLong reports an answer of more than answerBytesMax.
-var errAnswerTooLong = errors.New("the answer is too long")
+var errAnswerTooLong = errors.New("answer is too long")
 
 // exchange makes a call with a token of its own. A refusal is an error that wraps a
 // *Refusal.
-func (d *xrpcDoor) exchange(ctx context.Context, method, nsid, query string, body []byte, out any) error {
-	ctx, cancel, patience := withPatience(ctx)
-	defer cancel()
+func (d *xrpcDoor) exchange(ctx context.Context, nsid, query string, body []byte, out any) error {
 	d.mu.Lock()
 	audience := d.audience
 	d.mu.Unlock()
@@ -139,34 +132,11 @@ func (d *xrpcDoor) exchange(ctx context.Context, method, nsid, query string, bod
 	}
 	address := d.c.base.JoinPath("/xrpc/" + nsid)
 	address.RawQuery = query
-	var content io.Reader
-	if body != nil {
-		content = bytes.NewReader(body)
+	raw, err := httpCall{nsid, address, token, body, xrpcRefusal}.do(ctx, d.c.http)
+	if err == nil && json.Unmarshal(raw, out) != nil {
+		err = invalidAnswer("malformed")
 	}
-	request, err := http.NewRequestWithContext(ctx, method, address.String(), content)
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Authorization", "Bearer "+token)
-	if body != nil {
-		request.Header.Set("Content-Type", "application/json")
-	}
-	answer, err := d.c.http.Do(request)
-	if err != nil {
-		return fmt.Errorf("call %s: %w", nsid, err)
-	}
-	defer answer.Body.Close()
-	raw, err := patience.read(answer.Body)
-	switch {
-	case err != nil:
-		return fmt.Errorf("call %s: %w", nsid, err)
-	case answer.StatusCode != http.StatusOK:
-		return xrpcRefusal(answer, raw)
-	}
-	if json.Unmarshal(raw, out) != nil {
-		return wrongAnswer("it is malformed")
-	}
-	return nil
+	return err
 }
 
 // xrpcConflicts holds the error names of status 409 that do not mean that the epoch has
@@ -174,6 +144,12 @@ func (d *xrpcDoor) exchange(ctx context.Context, method, nsid, query string, bod
 var xrpcConflicts = map[string]bool{
 	"AlreadyMember": true, "KeyPackageNotFound": true, "ConvoAlreadyExists": true, "TreeStateDiverged": true,
 	"AlreadyDone": true, "LastAdmin": true, "PendingAdditionAlreadyClaimed": true, "DeviceAlreadyRegistered": true,
+}
+
+// xrpcCodes holds the codes of the other statuses; the default is codeInvalidRequest.
+var xrpcCodes = map[int]string{
+	http.StatusUnauthorized: codeUnauthorized, http.StatusForbidden: codeForbidden, http.StatusNotFound: codeNotFound,
+	http.StatusGone: codePruned, http.StatusTooManyRequests: codeLimitExceeded, http.StatusInternalServerError: codeInternal,
 }
 
 // xrpcRefusal decodes an unsuccessful answer: the code that the session uses, and the server's
@@ -184,39 +160,26 @@ func xrpcRefusal(answer *http.Response, raw []byte) error {
 		// Not our server, or a proxy before it.
 		return &Refusal{Code: codeUnavailable, Message: answer.Status, Index: -1}
 	}
-	r := &Refusal{Code: codeInvalidRequest, Message: body.Message, Index: -1}
-	if r.Message == "" {
-		r.Message = body.Error
-	}
+	r := &Refusal{Code: codeInvalidRequest, Message: cmp.Or(body.Message, body.Error), Index: -1}
 	if seconds, err := strconv.ParseInt(answer.Header.Get("Retry-After"), 10, 64); err == nil && seconds > 0 {
 		r.RetryAfter = time.Duration(min(seconds, 3600)) * time.Second
 	}
-	switch {
-	case answer.StatusCode == http.StatusUnauthorized:
-		r.Code = codeUnauthorized
-	case answer.StatusCode == http.StatusForbidden:
+	switch status := answer.StatusCode; {
+	case status == http.StatusForbidden && body.Error == "NotMember":
 		r.Code = codeForbidden
-		if body.Error == "NotMember" {
-			return &declined{r, errNotMember}
-		}
-	case answer.StatusCode == http.StatusNotFound:
-		r.Code = codeNotFound
-	case answer.StatusCode == http.StatusConflict && body.Error == "ConvoAlreadyExists":
+		return &declined{r, errNotMember}
+	case status == http.StatusConflict && body.Error == "ConvoAlreadyExists":
 		return &declined{r, errExists}
-	case answer.StatusCode == http.StatusConflict && !xrpcConflicts[body.Error]:
+	case status == http.StatusConflict && !xrpcConflicts[body.Error]:
 		r.Code = codeEpochConflict
-	case answer.StatusCode == http.StatusGone:
-		r.Code = codePruned
-	case answer.StatusCode == http.StatusTooManyRequests && body.Error == xrpc.ErrorRateLimited:
+	case status == http.StatusTooManyRequests && body.Error == xrpc.ErrorRateLimited:
 		r.Code = codeRateLimited
-	case answer.StatusCode == http.StatusTooManyRequests:
-		r.Code = codeLimitExceeded
-	case answer.StatusCode == http.StatusInternalServerError:
-		r.Code = codeInternal
-	case answer.StatusCode == http.StatusNotImplemented:
+	case status == http.StatusNotImplemented:
 		return notOverXRPC("")
-	case answer.StatusCode > http.StatusInternalServerError:
+	case status > http.StatusInternalServerError:
 		r.Code = codeUnavailable
+	default:
+		r.Code = cmp.Or(xrpcCodes[status], codeInvalidRequest)
 	}
 	return r
 }

@@ -46,7 +46,7 @@ func (d *xrpcDoor) list(ctx context.Context) ([]xrpc.ConvoView, error) {
 	return all, nil
 }
 
-var errEndlessList = errors.New("the server's list of conversations does not end")
+var errEndlessList = errors.New("list of conversations repeats itself")
 
 // roleIn returns our role in a conversation, as far as XRPC shows it: "" if we are not in it.
 func (d *xrpcDoor) roleIn(v *xrpc.ConvoView) string {
@@ -79,15 +79,13 @@ func accountsIn(v *xrpc.ConvoView) []string {
 // conversations lists them. It omits those that have ended here: whether we are in the group
 // again is for the link to find out.
 func (d *xrpcDoor) conversations(ctx context.Context, _ string) (out []listed, next string, err error) {
-	phases := map[string]Phase{}
-	if err := d.c.db.update(ctx, func(tx *tx) error {
-		all, err := tx.conversations()
-		for _, conv := range all {
-			phases[conv.id] = conv.phase
-		}
-		return err
-	}); err != nil {
+	known, err := read(ctx, d.c.db, (*tx).conversations)
+	if err != nil {
 		return nil, "", err
+	}
+	phases := map[string]Phase{}
+	for _, conv := range known {
+		phases[conv.id] = conv.phase
 	}
 	list, err := d.list(ctx)
 	if err != nil {
@@ -101,7 +99,7 @@ func (d *xrpcDoor) conversations(ctx context.Context, _ string) (out []listed, n
 		phase, isKnown := phases[v.ConversationID]
 		delete(phases, v.ConversationID)
 		if link != nil && (!isKnown || phase == Waiting || phase == Removed) {
-			link.mark(v.ConversationID, dueMember)
+			link.mark(v.ConversationID, hintMember)
 		}
 		if phase != Removed {
 			isEmpty := v.Epoch == 0 // a commit ends that
@@ -110,7 +108,7 @@ func (d *xrpcDoor) conversations(ctx context.Context, _ string) (out []listed, n
 	}
 	for id, phase := range phases {
 		if phase == Waiting && link != nil {
-			link.mark(id, dueOut)
+			link.mark(id, hintNotMember)
 		}
 	}
 	return out, "", nil
@@ -119,7 +117,7 @@ func (d *xrpcDoor) conversations(ctx context.Context, _ string) (out []listed, n
 // create makes a conversation; one that another account has made is errExists.
 func (d *xrpcDoor) create(ctx context.Context, id, peer string) error {
 	if !isGroupID(id) {
-		return notOverXRPC("a conversation of this name")
+		return notOverXRPC("conversation ID that is not a group ID")
 	}
 	var members []string
 	if peer != "" {
@@ -128,7 +126,7 @@ func (d *xrpcDoor) create(ctx context.Context, id, peer string) error {
 	var out xrpc.CreateConvoOutput
 	err := d.do(ctx, xrpc.CreateConvo, &xrpc.CreateConvoInput{GroupID: id, CipherSuite: xrpcSuite, InitialMembers: members}, &out)
 	if errors.Is(err, errNotMember) || err == nil && out.Convo.Creator != d.c.account.DID() {
-		return &declined{&Refusal{Code: codeInvalidRequest, Message: "the conversation was created by another account", Index: -1}, errExists}
+		return &declined{&Refusal{Code: codeInvalidRequest, Message: "conversation was created by another account", Index: -1}, errExists}
 	}
 	return err
 }
@@ -144,7 +142,7 @@ func (d *xrpcDoor) members(ctx context.Context, id string) (out []memberRole, er
 	}
 	at := slices.IndexFunc(list, func(v xrpc.ConvoView) bool { return v.ConversationID == id })
 	if at < 0 {
-		return nil, &declined{&Refusal{Code: codeForbidden, Message: "not a member", Index: -1}, errNotMember}
+		return nil, &declined{&Refusal{Code: codeForbidden, Message: errNotMember.Error(), Index: -1}, errNotMember}
 	}
 	for _, m := range list[at].Members {
 		role := RoleMember
@@ -177,7 +175,7 @@ func (d *xrpcDoor) groupInfo(ctx context.Context, id string) (offeredGroup, erro
 		return offeredGroup{}, err
 	}
 	if state.Epoch == nil || len(state.GroupInfo.Data) == 0 {
-		return offeredGroup{}, &Refusal{Code: codeNotFound, Message: "there is no group info", Index: -1}
+		return offeredGroup{}, &Refusal{Code: codeNotFound, Message: "no GroupInfo", Index: -1}
 	}
 	return offeredGroup{state.GroupInfo.Data, *state.Epoch}, nil
 }
@@ -187,7 +185,7 @@ func (d *xrpcDoor) wake(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.link != nil {
-		d.link.mark(id, dueMaybe)
+		d.link.mark(id, hintUnknown)
 	}
 }
 
@@ -224,7 +222,7 @@ func (d *xrpcDoor) register(ctx context.Context, packages []xrpc.KeyPackageIn) (
 		return 0, err
 	}
 	if registered.DeviceID == "" {
-		return 0, wrongAnswer("it does not name the device")
+		return 0, invalidAnswer("missing device ID")
 	}
 	if err := d.c.db.update(ctx, func(tx *tx) error { return tx.Settings.Set(xrpcDeviceSetting, registered.DeviceID) }); err != nil {
 		return 0, err
@@ -254,7 +252,7 @@ func (d *xrpcDoor) upload(ctx context.Context, packages []xrpc.KeyPackageIn) (av
 			return 0, err
 		}
 		if r := answer.PublishResult; r != nil && r.Failed > 0 {
-			problem := "a key package was refused"
+			problem := "key package rejected"
 			if len(r.Errors) > 0 {
 				problem = r.Errors[0].Error
 			}
@@ -316,7 +314,7 @@ func (d *xrpcDoor) sendNow(ctx context.Context, m sendRequest) (int64, error) {
 	seq, err := d.sendMessage(ctx, m)
 	if r := asRefusal(err); r != nil && r.Code == codeEpochConflict && r.CurrentEpoch > 0 {
 		if epoch, _, problem := epochOf(m.Message); problem == nil && epoch < uint64(r.CurrentEpoch) {
-			return 0, notOverXRPC("the epoch of the message is over")
+			return 0, notOverXRPC("message of a past epoch")
 		}
 	}
 	if err == nil {

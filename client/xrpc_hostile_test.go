@@ -372,7 +372,7 @@ func TestXRPCHostileEvents(t *testing.T) {
 		middle.tells(&xrpc.MessageEvent{Message: message}, &xrpc.MembershipChangeEvent{ConvoID: unknown, DID: xara.did(), Action: "left"},
 			&xrpc.MembershipChangeEvent{ConvoID: unknown, DID: ann.did(), Action: "joined"}, &xrpc.EpochAdvanced{ConvoID: unknown})
 	}
-	for _, id := range []string{"", choreList, welcomesLooked} {
+	for _, id := range []string{"", choreList, polledWelcomes} {
 		message.ConvoID = id
 		middle.tells(&xrpc.MessageEvent{Message: message}, &xrpc.MembershipChangeEvent{ConvoID: id, DID: xara.did(), Action: "joined"})
 	}
@@ -517,8 +517,7 @@ func TestXRPCListAfterEnd(t *testing.T) {
 	if link == nil {
 		t.Fatal("there is no connection")
 	}
-	link.cancel()
-	<-link.ended
+	link.close()
 	door := &xrpcDoor{c: ann.Client, audience: ann.xrpcDoor().audience, link: link}
 	if _, _, err := door.conversations(w.ctx, ""); err != nil {
 		t.Fatal(err)

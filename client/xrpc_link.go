@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -38,45 +37,20 @@ const (
 // a message. Any fault of the network ends the whole link, and the next one reads each
 // conversation from the state in the home.
 type xrpcLink struct {
-	d      *xrpcDoor
-	conn   *websocket.Conn
-	out    chan event
-	ctx    context.Context
-	cancel context.CancelFunc
-	tasks  sync.WaitGroup
-	ended  chan struct{} // closed when tasks are done
+	link
+	d    *xrpcDoor
+	conn *websocket.Conn
 
-	lastSign atomic.Int64 // UnixNano by the machine's clock
+	lastSign signOfLife
+	acks     positions // to be reported to the server
 
 	mu      sync.Mutex
-	err     error                  // why the link ended; guarded by mu
-	sends   []func()               // calls that the session asks for; guarded by mu
-	follows map[string]*xrpcFollow // conversations that the session reads; guarded by mu
-	due     map[string]dueFor      // conversations for readers to look at; guarded by mu
-	looks   map[string]looking     // state of those that are not read; guarded by mu
-	wakes   int                    // numbers wakes; guarded by mu
-	isPaced bool                   // a reader will be woken when looking is allowed again; guarded by mu
-	busy    map[string]bool        // of due, being looked at; guarded by mu
-	paused  map[string]dueFor      // of due, to be looked at only later; guarded by mu
-	acks    map[string]int64       // guarded by mu
+	logs    map[string]*xrpcLog // guarded by mu
+	marks   int                 // numbers marks; guarded by mu
+	isPaced bool                // a reader will be woken when another request is allowed; guarded by mu
 
-	queued, woken, ping chan struct{}
+	woken, ping chan struct{}
 }
-
-// looking counts the looks at a conversation that is not read.
-type looking struct {
-	inVain int // looks without an invitation
-	woken  int // the number of its last wake
-}
-
-// dueFor is the server's information on whether our account is in a conversation.
-type dueFor int
-
-const (
-	dueOut    dueFor = 1 // not in the server's list
-	dueMaybe  dueFor = 2
-	dueMember dueFor = 3 // the server has reported it
-)
 
 // subscribe opens the subscription of all conversations of the account. Its events wake the
 // link from then on; earlier ones are read.
@@ -85,7 +59,7 @@ func (d *xrpcDoor) subscribe(ctx context.Context) (*xrpcLink, error) {
 	defer cancelDial()
 	var ticket xrpc.GetSubscriptionTicketOutput
 	if err := d.do(dialCtx, xrpc.GetSubscriptionTicket, &xrpc.GetSubscriptionTicketInput{}, &ticket); err != nil {
-		return nil, fmt.Errorf("ask for a subscription: %w", err)
+		return nil, fmt.Errorf("request a subscription: %w", err)
 	}
 	address := d.c.base.JoinPath("/xrpc/" + xrpc.SubscribeEvents)
 	address.RawQuery = xrpc.EncodeQuery(&xrpc.SubscribeEventsParams{Ticket: ticket.Ticket})
@@ -94,11 +68,9 @@ func (d *xrpcDoor) subscribe(ctx context.Context) (*xrpcLink, error) {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
 	conn.SetReadLimit(xrpcEventBytesMax)
-	l := &xrpcLink{d: d, conn: conn, out: make(chan event, eventsAhead), ended: make(chan struct{}),
-		follows: map[string]*xrpcFollow{}, due: map[string]dueFor{}, looks: map[string]looking{}, busy: map[string]bool{}, paused: map[string]dueFor{}, acks: map[string]int64{},
-		queued: make(chan struct{}, 1), woken: make(chan struct{}, 1), ping: make(chan struct{}, 1)}
-	l.ctx, l.cancel = context.WithCancel(ctx)
-	l.lastSign.Store(time.Now().UnixNano())
+	l := &xrpcLink{link: newLink(ctx), d: d, conn: conn, acks: newPositions(), logs: map[string]*xrpcLog{},
+		woken: make(chan struct{}, 1), ping: make(chan struct{}, 1)}
+	l.lastSign.now()
 	return l, nil
 }
 
@@ -115,51 +87,21 @@ func (l *xrpcLink) begin() {
 	for range xrpcReaders {
 		l.tasks.Go(l.read)
 	}
-	for range xrpcSenders {
-		l.tasks.Go(l.post)
-	}
-	go func() {
-		<-l.ctx.Done()
-		l.conn.CloseNow()
-		l.tasks.Wait()
-		close(l.out)
-		close(l.ended)
-	}()
+	l.start(xrpcSenders, func() { l.conn.CloseNow() })
 }
-
-func (l *xrpcLink) incoming() <-chan event { return l.out }
 
 func (l *xrpcLink) close() {
 	l.d.mu.Lock()
 	l.d.link = nil
 	l.d.mu.Unlock()
-	l.cancel()
-	<-l.ended
-}
-
-func (l *xrpcLink) fail(err error) {
-	l.mu.Lock()
-	if l.err == nil {
-		l.err = err
-	}
-	l.mu.Unlock()
-	l.cancel()
-}
-
-func (l *xrpcLink) failure() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err == nil {
-		return l.ctx.Err()
-	}
-	return l.err
+	l.link.close()
 }
 
 // check reports a server that has given no sign of life for too long. Calls have timeouts
 // of their own.
 func (l *xrpcLink) check(pingInterval time.Duration) error {
-	if time.Since(time.Unix(0, l.lastSign.Load())) > pingInterval*silentAfter/2 {
-		return errors.New("the server has gone silent")
+	if l.lastSign.isMissing(pingInterval) {
+		return errSilent
 	}
 	ring(l.ping)
 	return nil
@@ -168,102 +110,47 @@ func (l *xrpcLink) check(pingInterval time.Duration) error {
 // heldBack returns zero: events are complete.
 func (l *xrpcLink) heldBack() time.Time { return time.Time{} }
 
-func (l *xrpcLink) acknowledge(id string, seq int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.acks[id] = max(l.acks[id], seq)
+func (l *xrpcLink) acknowledge(log string, pos int64) {
+	if log != accountLog { // which this door does not have
+		l.acks.set(log, pos)
+	}
 }
-
-// acknowledgeAccount does nothing: there is no log of the account.
-func (l *xrpcLink) acknowledgeAccount(int64) {}
 
 // report does nothing: XRPC has no reports.
 func (l *xrpcLink) report(report) {}
 
 func (l *xrpcLink) send(number int, m sendRequest) {
-	l.later(func() {
+	l.calls.add(func() {
 		seq, err := l.d.sendMessage(l.ctx, m)
 		l.answer(number, m.Conversation, seq, err)
 	})
 }
 
 func (l *xrpcLink) commit(number int, m commitRequest) {
-	l.later(func() {
+	l.calls.add(func() {
 		seq, err := l.d.commitGroup(l.ctx, m)
 		l.answer(number, m.Conversation, seq, err)
 	})
+}
+
+// answer delivers the result of a call, and expects what it has appended.
+func (l *xrpcLink) answer(number int, id string, seq int64, err error) {
+	l.link.answer(number, seq, err)
+	if err == nil {
+		l.expect(id, seq)
+	}
 }
 
 // confirm reports that a Welcome was received, so that it is not offered again. This is
 // optional: received ones are recognized.
 func (l *xrpcLink) confirm(w *welcome) {
 	id, ref := w.Conversation, w.KeyPackageRef
-	l.later(func() {
+	l.calls.add(func() {
 		err := l.d.confirmWelcome(l.ctx, id, ref)
 		if r := asRefusal(err); err != nil && (r == nil || r.Code == codeUnauthorized) {
 			l.fail(err)
 		}
 	})
-}
-
-// later queues a call for the next free sender.
-func (l *xrpcLink) later(call func()) {
-	l.mu.Lock()
-	l.sends = append(l.sends, call)
-	l.mu.Unlock()
-	ring(l.queued)
-}
-
-// answer delivers the result of a call. Without an answer the outcome is unknown, and the next
-// link asks again with the same id.
-func (l *xrpcLink) answer(number int, id string, seq int64, err error) {
-	r := asRefusal(err)
-	switch {
-	case err == nil:
-		l.deliver(appended{number, seq})
-		l.expect(id, seq)
-	case r == nil || r.Code == codeUnauthorized:
-		l.fail(err)
-	default:
-		l.deliver(refused{number, r})
-	}
-}
-
-// deliver passes an event to the session; it returns false if the link ends first.
-func (l *xrpcLink) deliver(e event) bool {
-	select {
-	case l.out <- e:
-		return true
-	case <-l.ctx.Done():
-		return false
-	}
-}
-
-func (l *xrpcLink) takeSend() (call func(), ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.sends) == 0 {
-		return nil, false
-	}
-	call, l.sends = l.sends[0], l.sends[1:]
-	if len(l.sends) > 0 {
-		ring(l.queued)
-	}
-	return call, true
-}
-
-// post is a worker: it makes the calls that the session asks for, one at a time.
-func (l *xrpcLink) post() {
-	for {
-		select {
-		case <-l.ctx.Done():
-			return
-		case <-l.queued:
-		}
-		if call, ok := l.takeSend(); ok {
-			call()
-		}
-	}
 }
 
 // errNotMLS refuses a message that is not of MLS before it is sent.
@@ -281,7 +168,7 @@ func (d *xrpcDoor) sendMessage(ctx context.Context, m sendRequest) (int64, error
 	case err != nil:
 		return 0, d.withEpoch(ctx, m.Conversation, err)
 	case out.MessageID != m.ID || out.Seq < 1 || out.Seq >= xrpcSeqMax:
-		return 0, wrongAnswer("it is about another message")
+		return 0, invalidAnswer("not for the sent message")
 	}
 	return out.Seq, nil
 }
@@ -317,13 +204,13 @@ func (d *xrpcDoor) commitGroup(ctx context.Context, m commitRequest) (int64, err
 	}
 	switch {
 	case !out.Success || isExternal && out.NewEpoch == nil:
-		return 0, wrongAnswer("it does not say what became of a commit")
+		return 0, invalidAnswer("incomplete result of a commit")
 	case !isExternal:
 		return 0, nil
 	}
 	seq, err := d.seqOfCommit(ctx, m.Conversation, *out.NewEpoch)
 	if err == nil && seq == 0 {
-		err = &Refusal{Code: codeUnavailable, Message: "the log does not show our commit", Index: -1}
+		err = &Refusal{Code: codeUnavailable, Message: "log does not have the own commit yet", Index: -1}
 	}
 	return seq, err
 }
@@ -339,7 +226,7 @@ func epochOf(message []byte) (epoch uint64, isExternal bool, err error) {
 	case m.Public != nil:
 		return m.Public.Content.Epoch, m.Public.Content.Sender.Type == wire.NewMemberCommitSender, nil
 	}
-	return 0, false, errors.New("a message without an epoch")
+	return 0, false, errors.New("message without an epoch")
 }
 
 // seqOfCommit returns the place of the commit that opened an epoch, 0 if it is not there.
@@ -352,7 +239,7 @@ func (d *xrpcDoor) seqOfCommit(ctx context.Context, id string, epoch int64) (int
 	}
 	m := &page.Messages[0]
 	if m.ConvoID != id || m.MessageType != "commit" || m.Epoch != epoch || m.Seq < 1 || m.Seq >= xrpcSeqMax {
-		return 0, wrongAnswer("it is not the commit that was asked for")
+		return 0, invalidAnswer("not the requested commit")
 	}
 	return m.Seq, nil
 }
@@ -383,11 +270,7 @@ func (d *xrpcDoor) confirmWelcome(ctx context.Context, id, ref string) error {
 func (l *xrpcLink) moveCursors() {
 	nextPool := time.Now().Add(xrpcPoolInterval)
 	for pause(l.ctx, xrpcAckInterval) {
-		l.mu.Lock()
-		acks := l.acks
-		l.acks = map[string]int64{}
-		l.mu.Unlock()
-		for id, seq := range acks {
+		for id, seq := range l.acks.takeAll() {
 			err := l.d.do(l.ctx, xrpc.UpdateCursor, &xrpc.UpdateCursorInput{ConvoID: id,
 				Cursor: xrpc.CursorText(strconv.FormatInt(seq, 10))}, &xrpc.UpdateCursorOutput{})
 			if err != nil {
@@ -416,7 +299,7 @@ func (l *xrpcLink) beat() {
 			l.fail(fmt.Errorf("ping: %w", err))
 			return
 		}
-		l.lastSign.Store(time.Now().UnixNano())
+		l.lastSign.now()
 	}
 }
 
@@ -428,7 +311,7 @@ func (l *xrpcLink) listen() {
 			l.fail(fmt.Errorf("read: %w", err))
 			return
 		}
-		l.lastSign.Store(time.Now().UnixNano())
+		l.lastSign.now()
 		if kind != websocket.MessageBinary {
 			continue
 		}
@@ -450,26 +333,26 @@ func (l *xrpcLink) take(event xrpc.Event) {
 	switch e := event.(type) {
 	case *xrpc.MessageEvent:
 		if !e.Ephemeral && !l.pass(&e.Message) {
-			l.mark(e.Message.ConvoID, dueMaybe)
+			l.mark(e.Message.ConvoID, hintUnknown)
 		}
 	case *xrpc.MembershipChangeEvent:
 		switch {
 		case e.DID != self:
 			l.deliver(accountsUnclear{e.ConvoID})
-			l.mark(e.ConvoID, dueMaybe)
+			l.mark(e.ConvoID, hintUnknown)
 		case e.Action == "joined":
-			l.mark(e.ConvoID, dueMember)
+			l.mark(e.ConvoID, hintMember)
 		default:
 			l.deliver(membership{conversation: e.ConvoID, remove: []string{self}})
-			l.mark(e.ConvoID, dueMaybe)
+			l.mark(e.ConvoID, hintUnknown)
 		}
 	case *xrpc.InfoEvent:
 		switch { // all but a sign of life: the stream has omitted an event
 		case e.InfoType == "heartbeat":
 		case e.ConvoID == "":
-			l.wakeAll()
+			l.markAll()
 		default:
-			l.mark(e.ConvoID, dueMaybe)
+			l.mark(e.ConvoID, hintUnknown)
 		}
 	case *xrpc.ReactionEvent, *xrpc.TypingEvent, *xrpc.ReadEvent:
 	default:
@@ -478,7 +361,7 @@ func (l *xrpcLink) take(event xrpc.Event) {
 			ConvoID string `json:"convoId"`
 		}
 		if raw, err := json.Marshal(event); err == nil && json.Unmarshal(raw, &about) == nil && about.ConvoID != "" {
-			l.mark(about.ConvoID, dueMaybe)
+			l.mark(about.ConvoID, hintUnknown)
 		}
 	}
 }

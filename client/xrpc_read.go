@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -11,11 +12,31 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
+// xrpcLog is the state of one conversation on a link. The link's mu guards it.
+type xrpcLog struct {
+	follow *xrpcFollow    // nil if the session does not read it
+	due    membershipHint // set when a reader has to look at it
+	later  membershipHint // set when it becomes due only after a wait
+	isBusy bool           // a reader is looking at it
+	polls  int            // requests for an invitation in a row without one
+	marked int            // the number of its last mark
+}
+
 // xrpcFollow is the state of reading one conversation's log for the session.
 type xrpcFollow struct {
 	since  int64 // the last event that was passed on; belongs to the active reader
 	isLive bool  // caughtUp was sent to the session
 }
+
+// membershipHint is the server's information on whether our account is in a conversation; 0 is
+// none.
+type membershipHint int
+
+const (
+	hintNotMember membershipHint = 1 // not in the server's list
+	hintUnknown   membershipHint = 2
+	hintMember    membershipHint = 3 // the server has reported it
+)
 
 // xrpcPage is the number of messages per request. An answer that is too long is requested again
 // in smaller parts.
@@ -25,70 +46,78 @@ const xrpcPage = 50
 // within the limits of proxies.
 const xrpcHashes = 64
 
-// looksMax bounds the conversations to look at: a server can name any number.
-const looksMax = 1 << 16
+// xrpcLogsMax bounds the conversations that are not read: a server can name any number.
+const xrpcLogsMax = 1 << 16
 
 // xrpcAgain is the wait before a conversation is looked at again when the server could not
 // answer.
 const xrpcAgain = time.Second
 
-func (l *xrpcLink) follow(id string, from int64) {
+func (l *xrpcLink) follow(id string, from int64) { l.setFollow(id, &xrpcFollow{since: from - 1}) }
+
+// pollWelcome ends following, and looks for an invitation to return.
+func (l *xrpcLink) pollWelcome(id string) { l.setFollow(id, nil) }
+
+func (l *xrpcLink) setFollow(id string, f *xrpcFollow) {
 	l.mu.Lock()
-	l.follows[id] = &xrpcFollow{since: from - 1}
+	if l.logs[id] == nil {
+		l.logs[id] = &xrpcLog{}
+	}
+	l.logs[id].follow = f
 	l.mu.Unlock()
-	l.mark(id, dueMaybe)
+	l.mark(id, hintUnknown)
 }
 
-// look ends following, and looks for an invitation to return.
-func (l *xrpcLink) look(id string) {
-	l.mu.Lock()
-	delete(l.follows, id)
-	l.mu.Unlock()
-	l.mark(id, dueMaybe)
-}
-
-// mark lets a reader look at a conversation, unless the server has imposed a wait.
-func (l *xrpcLink) mark(id string, how dueFor) {
+// mark makes a conversation due, unless the server has imposed a wait.
+func (l *xrpcLink) mark(id string, hint membershipHint) {
 	if !isConversationID(id) {
 		return
 	}
 	l.mu.Lock()
 	defer ring(l.woken)
 	defer l.mu.Unlock()
-	if l.follows[id] == nil {
-		if _, isDue := l.due[id]; !isDue && len(l.due)+len(l.paused) >= looksMax {
+	c := l.logs[id]
+	if c == nil {
+		if len(l.logs) >= xrpcLogsMax {
+			maps.DeleteFunc(l.logs, func(_ string, c *xrpcLog) bool {
+				return c.follow == nil && c.due == 0 && c.later == 0 && !c.isBusy
+			})
+		}
+		if len(l.logs) >= xrpcLogsMax {
 			return // the next connection reads the whole list
 		}
-		if len(l.looks) >= looksMax {
-			clear(l.looks)
-		}
-		l.wakes++
-		l.looks[id] = looking{l.looks[id].inVain, l.wakes}
+		c = &xrpcLog{}
+		l.logs[id] = c
 	}
-	if later, isLater := l.paused[id]; isLater && l.follows[id] == nil {
-		l.paused[id] = max(later, how)
+	l.marks++
+	c.marked = l.marks
+	if c.later != 0 && c.follow == nil {
+		c.later = max(c.later, hint)
 	} else {
-		l.due[id] = max(l.due[id], how)
+		c.due = max(c.due, hint)
 	}
 }
 
-func (l *xrpcLink) wakeAll() {
+// markAll makes all conversations due that the session reads.
+func (l *xrpcLink) markAll() {
 	l.mu.Lock()
-	for id := range l.follows {
-		l.due[id] = max(l.due[id], dueMaybe)
+	for _, c := range l.logs {
+		if c.follow != nil {
+			c.due = max(c.due, hintUnknown)
+		}
 	}
 	l.mu.Unlock()
 	ring(l.woken)
 }
 
-// wakeLater is mark after a wait. Until then no reader looks at the conversation: each has one
+// markLater is mark after a wait. Until then no reader looks at the conversation: each has one
 // wait, for any number of events.
-func (l *xrpcLink) wakeLater(id string, how dueFor, wait time.Duration) {
+func (l *xrpcLink) markLater(id string, c *xrpcLog, hint membershipHint, wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	later, isLater := l.paused[id]
-	l.paused[id] = max(later, how)
-	if isLater {
+	isWaiting := c.later != 0
+	c.later = max(c.later, hint)
+	if isWaiting {
 		return
 	}
 	l.tasks.Go(func() {
@@ -96,56 +125,51 @@ func (l *xrpcLink) wakeLater(id string, how dueFor, wait time.Duration) {
 			return
 		}
 		l.mu.Lock()
-		how := l.paused[id]
-		delete(l.paused, id)
+		hint := c.later
+		c.later = 0
 		l.mu.Unlock()
-		l.mark(id, how)
+		l.mark(id, hint)
 	})
 }
 
-// takeDue returns a conversation that is due and not busy. Logs are read at once. Looking for
-// invitations is paced, since anyone can make us look at any number of conversations: those
-// with fewer looks, and woken later, go first.
-func (l *xrpcLink) takeDue() (id string, how dueFor, f *xrpcFollow, ok bool) {
+// takeDue returns a conversation that is due and not busy; c is nil if there is none. Logs are
+// read at once. Requests for invitations are paced, since anyone can add us to any number of
+// conversations: those with fewer requests, and marked later, go first.
+func (l *xrpcLink) takeDue() (id string, c *xrpcLog, f *xrpcFollow, hint membershipHint) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for other, what := range l.due {
-		switch {
-		case l.busy[other]:
-		case l.follows[other] != nil || what == dueOut: // dueOut asks nothing
-			id, ok = other, true
-		case id == "" || l.isBefore(other, id):
-			id = other
+	isFree := false
+	for other, o := range l.logs {
+		if o.due == 0 || o.isBusy {
+			continue
 		}
-		if ok {
+		if isFree = o.follow != nil || o.due == hintNotMember; isFree || c == nil || o.isBefore(c) {
+			id, c = other, o
+		}
+		if isFree {
 			break
 		}
 	}
-	if id == "" {
-		return "", 0, nil, false
+	if c == nil {
+		return "", nil, nil, 0
 	}
-	if !ok {
-		if wait := l.d.c.lookPace.take(); wait > 0 {
+	if !isFree {
+		if wait := l.d.c.welcomePace.take(); wait > 0 {
 			l.wakeReader(wait)
-			return "", 0, nil, false
+			return "", nil, nil, 0
 		}
 	}
-	how = l.due[id]
-	delete(l.due, id)
-	l.busy[id] = true
-	if len(l.due) > 0 {
-		ring(l.woken)
-	}
-	return id, how, l.follows[id], true
+	hint = c.due
+	c.due, c.isBusy = 0, true
+	ring(l.woken) // there may be more
+	return id, c, c.follow, hint
 }
 
-// isBefore reports which of two conversations is looked at first; mu is held.
-func (l *xrpcLink) isBefore(id, other string) bool {
-	a, b := l.looks[id], l.looks[other]
-	if a.inVain != b.inVain {
-		return a.inVain < b.inVain
+func (c *xrpcLog) isBefore(other *xrpcLog) bool {
+	if c.polls != other.polls {
+		return c.polls < other.polls
 	}
-	return a.woken > b.woken
+	return c.marked > other.marked
 }
 
 // wakeReader wakes a reader after a wait, once; mu is held.
@@ -163,16 +187,15 @@ func (l *xrpcLink) wakeReader(wait time.Duration) {
 	})
 }
 
-// looked counts a look; one that has found an invitation does not count.
-func (l *xrpcLink) looked(id string, hasFound bool) {
+// countPoll counts a request for an invitation; one that has found it does not count.
+func (l *xrpcLink) countPoll(c *xrpcLog, hasFound bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	c.polls++
 	if hasFound {
-		delete(l.looks, id)
-		l.d.c.lookPace.giveBack()
-		return
+		c.polls = 0
+		l.d.c.welcomePace.giveBack()
 	}
-	l.looks[id] = looking{l.looks[id].inVain + 1, l.looks[id].woken}
 }
 
 // read is a worker: it looks at due conversations.
@@ -183,36 +206,36 @@ func (l *xrpcLink) read() {
 			return
 		case <-l.woken:
 		}
-		id, how, f, ok := l.takeDue()
-		if !ok {
+		id, c, f, hint := l.takeDue()
+		switch {
+		case c == nil:
 			continue
+		case f != nil:
+			l.readLog(id, c, f)
+		default:
+			l.findWelcome(id, c, hint)
 		}
-		if f != nil {
-			l.readLog(id, f)
-		} else {
-			l.lookAt(id, how)
-		}
-		l.release(id)
+		l.release(c)
 	}
 }
 
-// isFollowed reports whether f is still the session's current follow of the conversation.
-func (l *xrpcLink) isFollowed(id string, f *xrpcFollow) bool {
+// isFollowed reports whether f is still the session's current follow of a conversation.
+func (l *xrpcLink) isFollowed(c *xrpcLog, f *xrpcFollow) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.follows[id] == f
+	return c.follow == f
 }
 
 // readLog passes on the events of a log after the last one that was passed on.
-func (l *xrpcLink) readLog(id string, f *xrpcFollow) {
-	for l.isFollowed(id, f) {
+func (l *xrpcLink) readLog(id string, c *xrpcLog, f *xrpcFollow) {
+	for l.isFollowed(c, f) {
 		page, isLast, err := l.d.page(l.ctx, id, f.since)
 		if err != nil {
-			l.refuseFollow(id, f, err)
+			l.refuseFollow(id, c, f, err)
 			return
 		}
 		for i := range page {
-			if !l.isFollowed(id, f) || !l.deliver(messageOf(&page[i])) {
+			if !l.isFollowed(c, f) || !l.deliver(messageOf(&page[i])) {
 				return
 			}
 			f.since = page[i].Seq
@@ -221,7 +244,7 @@ func (l *xrpcLink) readLog(id string, f *xrpcFollow) {
 			break
 		}
 	}
-	if !f.isLive && l.isFollowed(id, f) {
+	if !f.isLive && l.isFollowed(c, f) {
 		f.isLive = true
 		l.deliver(caughtUp{id, f.since})
 	}
@@ -231,13 +254,15 @@ func (l *xrpcLink) readLog(id string, f *xrpcFollow) {
 // with the log. If it returns false the log has to be read.
 func (l *xrpcLink) pass(m *xrpc.MessageView) bool {
 	l.mu.Lock()
-	f := l.follows[m.ConvoID]
-	_, isDue := l.due[m.ConvoID]
-	isOurs := f != nil && !l.busy[m.ConvoID] && f.isLive
-	isOld := isOurs && m.Seq <= f.since
-	isNext := isOurs && !isDue && m.Seq == f.since+1
+	c := l.logs[m.ConvoID]
+	var f *xrpcFollow
+	if c != nil && !c.isBusy && c.follow != nil && c.follow.isLive {
+		f = c.follow
+	}
+	isOld := f != nil && m.Seq <= f.since
+	isNext := f != nil && c.due == 0 && m.Seq == f.since+1
 	if isNext {
-		l.busy[m.ConvoID] = true // reserves f, too
+		c.isBusy = true // reserves f, too
 	}
 	l.mu.Unlock()
 	if !isNext {
@@ -246,15 +271,15 @@ func (l *xrpcLink) pass(m *xrpc.MessageView) bool {
 	if l.deliver(messageOf(m)) {
 		f.since = m.Seq
 	}
-	l.release(m.ConvoID)
+	l.release(c)
 	return true
 }
 
 // release lets other readers look at a conversation.
-func (l *xrpcLink) release(id string) {
+func (l *xrpcLink) release(c *xrpcLog) {
 	l.mu.Lock()
-	delete(l.busy, id)
-	isDue := len(l.due) > 0
+	c.isBusy = false
+	isDue := c.due != 0
 	l.mu.Unlock()
 	if isDue {
 		ring(l.woken)
@@ -267,7 +292,7 @@ const xrpcEchoWait = time.Second
 // expect reads a log if no event delivers the message that the server has put there at seq.
 func (l *xrpcLink) expect(id string, seq int64) {
 	if seq == 0 {
-		l.mark(id, dueMaybe) // a commit: its place is not known
+		l.mark(id, hintUnknown) // a commit: its place is not known
 		return
 	}
 	l.tasks.Go(func() {
@@ -275,21 +300,21 @@ func (l *xrpcLink) expect(id string, seq int64) {
 			return
 		}
 		l.mu.Lock()
-		f := l.follows[id]
-		isThere := f == nil || !l.busy[id] && f.since >= seq
+		c := l.logs[id]
+		isThere := c == nil || c.follow == nil || !c.isBusy && c.follow.since >= seq
 		l.mu.Unlock()
 		if !isThere {
-			l.mark(id, dueMaybe)
+			l.mark(id, hintUnknown)
 		}
 	})
 }
 
 func pruned(earliest int64) *Refusal {
-	return &Refusal{Code: codePruned, Message: "the messages are gone", EarliestSeq: earliest, LatestSeq: earliest, Index: -1}
+	return &Refusal{Code: codePruned, Message: "messages were deleted", EarliestSeq: earliest, LatestSeq: earliest, Index: -1}
 }
 
 // refuseFollow reports to the session that a log cannot be read.
-func (l *xrpcLink) refuseFollow(id string, f *xrpcFollow, err error) {
+func (l *xrpcLink) refuseFollow(id string, c *xrpcLog, f *xrpcFollow, err error) {
 	r := asRefusal(err)
 	switch {
 	case r == nil || r.Code == codeUnauthorized:
@@ -304,9 +329,9 @@ func (l *xrpcLink) refuseFollow(id string, f *xrpcFollow, err error) {
 		r = pruned(out.Messages[0].Seq)
 	}
 	l.mu.Lock()
-	isFollowed := l.follows[id] == f
+	isFollowed := c.follow == f
 	if isFollowed {
-		delete(l.follows, id)
+		c.follow = nil
 	}
 	l.mu.Unlock()
 	if isFollowed {
@@ -352,10 +377,10 @@ func inPlace(out *xrpc.GetMessagesOutput, id string, since int64) int {
 	return len(out.Messages)
 }
 
-// wrongAnswer returns the error for the session of an answer that is invalid without being a
+// invalidAnswer returns the error for the session of an answer that is invalid without being a
 // refusal: it asks again later.
-func wrongAnswer(what string) *Refusal {
-	return &Refusal{Code: codeUnavailable, Message: "the server's answer is wrong: " + what, Index: -1}
+func invalidAnswer(what string) *Refusal {
+	return &Refusal{Code: codeUnavailable, Message: "invalid answer: " + what, Index: -1}
 }
 
 // messages requests the messages after since, in parts of acceptable length. It returns those
@@ -369,7 +394,7 @@ func (d *xrpcDoor) messages(ctx context.Context, id string, since int64) (out xr
 			continue
 		}
 		if errors.Is(err, errAnswerTooLong) {
-			err = wrongAnswer(err.Error())
+			err = invalidAnswer(err.Error())
 		}
 		if err != nil {
 			return out, false, err
@@ -380,7 +405,7 @@ func (d *xrpcDoor) messages(ctx context.Context, id string, since int64) (out xr
 		}
 		if n := inPlace(&out, id, int64(from)); n < len(out.Messages) {
 			if n == 0 {
-				return out, false, wrongAnswer("it is not what comes next in the log")
+				return out, false, invalidAnswer("not the next messages of the log")
 			}
 			out.Messages, isLast = out.Messages[:n], false
 		}
@@ -401,8 +426,8 @@ func messageOf(m *xrpc.MessageView) *logMessage {
 	return out
 }
 
-// lookAt looks for an invitation into a conversation that the session does not read.
-func (l *xrpcLink) lookAt(id string, how dueFor) {
+// findWelcome looks for an invitation into a conversation that the session does not read.
+func (l *xrpcLink) findWelcome(id string, c *xrpcLog, hint membershipHint) {
 	conv, err := l.d.c.snapshot(l.ctx, id)
 	if err != nil {
 		l.fail(err)
@@ -410,38 +435,38 @@ func (l *xrpcLink) lookAt(id string, how dueFor) {
 	}
 	switch {
 	case conv != nil && (conv.isLive() || conv.phase == Creating):
-		if how != dueOut {
-			l.d.c.lookPace.giveBack()
+		if hint != hintNotMember {
+			l.d.c.welcomePace.giveBack()
 		}
 		return
-	case how == dueOut:
+	case hint == hintNotMember:
 		if conv != nil && conv.phase == Waiting { // it will not come any more
-			l.tellMembership(id, false)
+			l.deliverMembership(id, false)
 		}
 		return
 	}
-	w, err := l.findWelcome(id)
-	l.looked(id, w != nil)
+	w, err := l.requestWelcome(id)
+	l.countPoll(c, w != nil)
 	r := asRefusal(err)
 	switch {
 	case err != nil && r == nil || r != nil && r.Code == codeUnauthorized:
 		l.fail(err)
 	case r != nil && r.mayPass():
-		l.wakeLater(id, how, max(r.RetryAfter, xrpcAgain))
+		l.markLater(id, c, hint, max(r.RetryAfter, xrpcAgain))
 	case r != nil && r.Code == codeForbidden:
 		if conv != nil {
-			l.tellMembership(id, false)
+			l.deliverMembership(id, false)
 		}
 	case w != nil:
 		l.deliver(w)
-	case conv == nil, how == dueMember && conv.phase == Removed:
+	case conv == nil, hint == hintMember && conv.phase == Removed:
 		// New, or a member again without having left the group.
-		l.tellMembership(id, true)
+		l.deliverMembership(id, true)
 	}
 }
 
-// tellMembership reports to the session whether our account is in a conversation.
-func (l *xrpcLink) tellMembership(id string, isIn bool) {
+// deliverMembership reports to the session whether our account is in a conversation.
+func (l *xrpcLink) deliverMembership(id string, isIn bool) {
 	m := membership{conversation: id}
 	if self := []string{l.d.c.account.DID()}; isIn {
 		m.add = self
@@ -451,13 +476,10 @@ func (l *xrpcLink) tellMembership(id string, isIn bool) {
 	l.deliver(m)
 }
 
-// findWelcome requests a Welcome that one of our key packages opens; nil if there is none.
-func (l *xrpcLink) findWelcome(id string) (*welcome, error) {
-	var refs []string
-	if err := l.d.c.db.update(l.ctx, func(tx *tx) (err error) {
-		refs, err = tx.KeyPackages.Refs()
-		return err
-	}); err != nil {
+// requestWelcome requests a Welcome that one of our key packages opens; nil if there is none.
+func (l *xrpcLink) requestWelcome(id string) (*welcome, error) {
+	refs, err := read(l.ctx, l.d.c.db, func(tx *tx) ([]string, error) { return tx.KeyPackages.Refs() })
+	if err != nil {
 		return nil, err
 	}
 	for part := range slices.Chunk(refs, xrpcHashes) {
@@ -470,7 +492,7 @@ func (l *xrpcLink) findWelcome(id string) (*welcome, error) {
 			return nil, err
 		}
 		if ref := refOf(state.Welcome.Data, part); ref != "" {
-			return l.openable(id, ref, state.Welcome.Data)
+			return l.welcomeFrom(id, ref, state.Welcome.Data)
 		}
 	}
 	return nil, nil
@@ -490,9 +512,9 @@ func refOf(welcome []byte, ours []string) string {
 	return ""
 }
 
-// openable converts a Welcome to the gateway's form. The joiner's first seq has to be looked
+// welcomeFrom converts a Welcome to the gateway's form. The joiner's first seq has to be looked
 // up: it follows the commit that has opened the Welcome's epoch.
-func (l *xrpcLink) openable(id, ref string, raw []byte) (*welcome, error) {
+func (l *xrpcLink) welcomeFrom(id, ref string, raw []byte) (*welcome, error) {
 	w := &welcome{Conversation: id, KeyPackageRef: ref, Message: raw, ID: ref}
 	if err := l.d.c.db.update(l.ctx, func(tx *tx) error {
 		group, err := l.d.c.keeper.openWelcome(tx, w)

@@ -63,42 +63,46 @@ func (c Conversations) Each(skip func(id string) bool, fn func(*Conversation) er
 	}, `SELECT `+conversationColumns+` FROM conversations`)
 }
 
-// Add writes a new conversation, without a group; info is sealed as JSON.
-func (c Conversations) Add(id string, phase int, nextSeq, createdMS int64, info any) error {
-	sealed, err := c.t.sealJSON("conversations", id, "info", info)
-	if err != nil {
-		return err
+// Columns is a set of parts of a conversation.
+type Columns uint8
+
+// The parts of a conversation.
+const (
+	ColumnPlace   Columns = 1 << iota // the phase and the cursor
+	ColumnInfo                        // JSON
+	ColumnGroup                       // the state of the group, nil for none
+	ColumnPending                     // the commit under way, nil for none
+)
+
+// Save writes the changed parts of a conversation; of a new one the place and the info, too.
+func (c Conversations) Save(r *Conversation, changed Columns, isNew bool) error {
+	if isNew {
+		if err := c.t.exec(`INSERT INTO conversations (id, phase, next_seq, created_ms, info) VALUES ($1, $2, $3, $4, $5)`,
+			r.ID, r.Phase, r.NextSeq, r.CreatedMS, c.t.home.sealer.seal("conversations", r.ID, "info", r.Info)); err != nil {
+			return err
+		}
+		changed &^= ColumnPlace | ColumnInfo
 	}
-	return c.t.exec(`INSERT INTO conversations (id, phase, next_seq, created_ms, info) VALUES ($1, $2, $3, $4, $5)`,
-		id, phase, nextSeq, createdMS, sealed)
-}
-
-// SetInfo writes info, sealed as JSON.
-func (c Conversations) SetInfo(id string, info any) error {
-	sealed, err := c.t.sealJSON("conversations", id, "info", info)
-	if err != nil {
-		return err
+	if changed&ColumnPlace != 0 {
+		if err := c.t.exec(`UPDATE conversations SET phase = $1, next_seq = $2 WHERE id = $3`, r.Phase, r.NextSeq, r.ID); err != nil {
+			return err
+		}
 	}
-	return c.t.exec(`UPDATE conversations SET info = $1 WHERE id = $2`, sealed, id)
-}
-
-// SetPlace writes the phase and the cursor.
-func (c Conversations) SetPlace(id string, phase int, nextSeq int64) error {
-	return c.t.exec(`UPDATE conversations SET phase = $1, next_seq = $2 WHERE id = $3`, phase, nextSeq, id)
-}
-
-// SetGroup writes the state of the group; nil for none.
-func (c Conversations) SetGroup(id string, plain []byte) error { return c.setState(id, "mls", plain) }
-
-// SetPending writes the commit under way; nil for none.
-func (c Conversations) SetPending(id string, plain []byte) error {
-	return c.setState(id, "pending", plain)
-}
-
-func (c Conversations) setState(id, column string, plain []byte) error {
-	var sealed any
-	if plain != nil {
-		sealed = c.t.home.sealer.seal("conversations", id, column, plain)
+	for _, part := range []struct {
+		column Columns
+		name   string
+		plain  []byte
+	}{{ColumnInfo, "info", r.Info}, {ColumnGroup, "mls", r.Group}, {ColumnPending, "pending", r.Pending}} {
+		if changed&part.column == 0 {
+			continue
+		}
+		var sealed any
+		if part.plain != nil {
+			sealed = c.t.home.sealer.seal("conversations", r.ID, part.name, part.plain)
+		}
+		if err := c.t.exec(`UPDATE conversations SET `+part.name+` = $1 WHERE id = $2`, sealed, r.ID); err != nil {
+			return err
+		}
 	}
-	return c.t.exec(`UPDATE conversations SET `+column+` = $1 WHERE id = $2`, sealed, id)
+	return nil
 }

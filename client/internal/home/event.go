@@ -22,11 +22,9 @@ func (e Events) Add(conversation string, seq int64, value any) error {
 	if err != nil {
 		return err
 	}
-	body := []byte{}
+	var body any = []byte{}
 	if value != nil {
-		if body, err = e.t.sealJSON("events", strconv.FormatInt(id, 10), "body", value); err != nil {
-			return err
-		}
+		body = e.t.sealJSON("events", strconv.FormatInt(id, 10), "body", value)
 	}
 	e.t.After(e.t.home.wakeReaders)
 	return e.t.exec(`INSERT INTO events (id, conversation, seq, body) VALUES ($1, $2, $3, $4)`, id, conversation, seq, body)

@@ -3,6 +3,7 @@ package home
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,12 +19,12 @@ var (
 	// database.
 	ErrStorageKey = errors.New("wrong storage key or damaged home")
 	// ErrInUse reports that another client, here or in another process, has the home open.
-	ErrInUse = errors.New("the home is in use by another client")
+	ErrInUse = errors.New("home is in use by another client")
 	// ErrHome reports a home that belongs to another account or device, or was written
 	// by a newer version.
-	ErrHome = errors.New("the home does not fit")
+	ErrHome = errors.New("incompatible home")
 	// ErrNoDatabase reports a platform for which there is no SQLite.
-	ErrNoDatabase = errors.New("there is no database on this platform")
+	ErrNoDatabase = errors.New("no database on this platform")
 )
 
 // databaseFile is the only file of a home, beside SQLite's own -wal and lockFile, which is
@@ -42,9 +43,10 @@ type Home struct {
 	lock   io.Closer // nil once closed; guarded by mu
 	sealer *sealer
 
-	mu   sync.Mutex
-	dead error         // set once the home has ended; guarded by mu
-	died chan struct{} // closed when dead is set
+	ctx context.Context // ends with the home; its cause is the reason
+	end context.CancelCauseFunc
+
+	mu sync.Mutex // held by a transaction
 
 	readMu  sync.Mutex
 	readers chan struct{} // closed when there are new events; nil without readers; guarded by readMu
@@ -61,7 +63,7 @@ func Open(ctx context.Context, dir string, storageKey []byte, crash func(stage s
 		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make home: %w", err)
+		return nil, fmt.Errorf("create home: %w", err)
 	}
 	lock, err := lockHome(filepath.Join(dir, lockFile))
 	if err != nil {
@@ -81,7 +83,7 @@ func openLocked(ctx context.Context, dir string, s *sealer, crash func(stage str
 	// SQLite gives new files the mode of the first one; only the owner may read it.
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("make home: %w", err)
+		return nil, fmt.Errorf("create home: %w", err)
 	}
 	file.Close()
 	handle, err := openDatabase(path)
@@ -90,8 +92,10 @@ func openLocked(ctx context.Context, dir string, s *sealer, crash func(stage str
 	}
 	handle.SetMaxOpenConns(1)
 	handle.SetMaxIdleConns(1)
-	h := &Home{sql: handle, sealer: s, died: make(chan struct{}), crash: crash}
+	h := &Home{sql: handle, sealer: s, crash: crash}
+	h.ctx, h.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := h.prepare(ctx); err != nil {
+		h.end(err)
 		handle.Close()
 		return nil, err
 	}
@@ -107,7 +111,7 @@ func (h *Home) prepare(ctx context.Context) error {
 			return err
 		}
 		if version > schemaVersion {
-			return fmt.Errorf("%w: written by a newer version", ErrHome)
+			return fmt.Errorf("%w: written by a newer version of this package", ErrHome)
 		}
 		for _, migration := range migrations[version:] {
 			if err := tx.exec(migration); err != nil {
@@ -141,11 +145,11 @@ func (h *Home) prepare(ctx context.Context) error {
 	return nil
 }
 
-// Close closes the home. From then on Update and Failure return reason.
+// Close closes the home. From then on Update returns reason.
 func (h *Home) Close(reason error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.fail(reason)
+	h.end(reason)
 	err := h.sql.Close()
 	if h.lock != nil {
 		err = errors.Join(err, h.lock.Close())
@@ -154,23 +158,8 @@ func (h *Home) Close(reason error) error {
 	return err
 }
 
-// fail ends the home: memory and disk may differ. mu is held.
-func (h *Home) fail(why error) {
-	if h.dead == nil {
-		h.dead = why
-		close(h.died)
-	}
-}
-
-// Failure returns why the home has ended, or nil.
-func (h *Home) Failure() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.dead
-}
-
-// Died returns a channel that is closed when the home has ended.
-func (h *Home) Died() <-chan struct{} { return h.died }
+// Context returns a context that ends with the home, with the reason as its cause.
+func (h *Home) Context() context.Context { return h.ctx }
 
 // Tx is one transaction. It begins with its first statement, so that a read of the caller's
 // memory costs nothing. Its nouns are valid while the function of Update runs.
@@ -199,8 +188,8 @@ func (h *Home) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.dead != nil {
-		return h.dead
+	if h.ctx.Err() != nil {
+		return context.Cause(h.ctx)
 	}
 	t := &Tx{home: h}
 	t.Settings, t.Counters, t.Conversations = Settings{t}, Counters{t}, Conversations{t}
@@ -230,8 +219,9 @@ func (t *Tx) commit() error {
 		return err
 	}
 	if err := t.sql.Commit(); err != nil {
-		t.home.fail(fmt.Errorf("commit to home: %w", err))
-		return t.home.dead
+		err = fmt.Errorf("commit to home: %w", err)
+		t.home.end(err) // memory and disk may differ
+		return err
 	}
 	return t.home.crashed("after commit")
 }
@@ -242,7 +232,7 @@ func (h *Home) crashed(stage string) error {
 	}
 	err := h.crash(stage)
 	if err != nil {
-		h.fail(err)
+		h.end(err)
 	}
 	return err
 }
@@ -299,12 +289,33 @@ func (t *Tx) each(dest []any, fn func() error, query string, args ...any) error 
 	return rows.Err()
 }
 
-func (t *Tx) sealJSON(table, row, column string, value any) ([]byte, error) {
-	plain, err := json.Marshal(value)
+// sealedJSON is an argument of a statement: value as JSON, sealed for a column.
+type sealedJSON struct {
+	sealer             *sealer
+	table, row, column string
+	value              any
+}
+
+func (t *Tx) sealJSON(table, row, column string, value any) sealedJSON {
+	return sealedJSON{t.home.sealer, table, row, column, value}
+}
+
+// Value encodes and seals the argument.
+func (s sealedJSON) Value() (driver.Value, error) {
+	plain, err := json.Marshal(s.value)
 	if err != nil {
-		return nil, fmt.Errorf("encode %s.%s: %w", table, column, err)
+		return nil, fmt.Errorf("encode %s.%s: %w", s.table, s.column, err)
 	}
-	return t.home.sealer.seal(table, row, column, plain), nil
+	return s.sealer.seal(s.table, s.row, s.column, plain), nil
+}
+
+// getJSON decodes the sealed column that a query returns into out.
+func (t *Tx) getJSON(table, row, column string, out any, query string, args ...any) (found bool, err error) {
+	var sealed []byte
+	if found, err = t.get([]any{&sealed}, query, args...); err != nil || !found {
+		return false, err
+	}
+	return true, t.openJSON(table, row, column, sealed, out)
 }
 
 func (t *Tx) openJSON(table, row, column string, sealed []byte, out any) error {

@@ -2,6 +2,7 @@ package home
 
 import (
 	"database/sql"
+	"strconv"
 	"time"
 )
 
@@ -98,17 +99,11 @@ func (k KeyPackages) Forget(expired, used, unpublished time.Time) error {
 	return k.t.exec(`DELETE FROM key_packages WHERE published = 0 AND expires_ms < $1`, unpublished.UnixMilli())
 }
 
-// CountLastResort returns the number of unused packages of last resort that expire after a
-// time; with isUnpublished only of those that the server is not known to have.
-func (k KeyPackages) CountLastResort(expiringAfter time.Time, isUnpublished bool) (count int, err error) {
-	_, err = k.t.get([]any{&count}, `SELECT count(*) FROM key_packages WHERE last_resort = 1 AND used_ms IS NULL AND expires_ms > $1
-		AND (NOT $2 OR published = 0)`, expiringAfter.UnixMilli(), isUnpublished)
-	return count, err
-}
-
-// CountOneTime returns the number of packages that are not of last resort.
-func (k KeyPackages) CountOneTime(isUnpublished bool) (count int, err error) {
-	_, err = k.t.get([]any{&count}, `SELECT count(*) FROM key_packages WHERE last_resort = 0 AND (NOT $1 OR published = 0)`, isUnpublished)
+// Count returns the number of unused packages, of last resort or not, that expire after a time;
+// with isUnpublished only of those that the server is not known to have.
+func (k KeyPackages) Count(isLastResort bool, expiringAfter time.Time, isUnpublished bool) (count int, err error) {
+	_, err = k.t.get([]any{&count}, `SELECT count(*) FROM key_packages WHERE last_resort = $1 AND used_ms IS NULL AND expires_ms > $2
+		AND (NOT $3 OR published = 0)`, isLastResort, expiringAfter.UnixMilli(), isUnpublished)
 	return count, err
 }
 
@@ -120,4 +115,31 @@ func (k KeyPackages) Published(refs []string) error {
 		}
 	}
 	return nil
+}
+
+// Welcomes holds Welcomes that cannot be used yet, at most one for each conversation.
+type Welcomes struct{ t *Tx }
+
+// Keep stores a Welcome, in place of an earlier one of its conversation. pos is its own. value
+// is sealed as JSON.
+func (w Welcomes) Keep(pos int64, conversation string, value any) error {
+	if err := w.t.exec(`DELETE FROM welcomes WHERE conversation = $1`, conversation); err != nil {
+		return err
+	}
+	return w.t.exec(`INSERT INTO welcomes (pos, conversation, body) VALUES ($1, $2, $3)`,
+		pos, conversation, w.t.sealJSON("welcomes", strconv.FormatInt(pos, 10), "body", value))
+}
+
+// Take decodes the Welcome of a conversation into out and erases it.
+func (w Welcomes) Take(conversation string, out any) (found bool, err error) {
+	var pos int64
+	var body []byte
+	found, err = w.t.get([]any{&pos, &body}, `SELECT pos, body FROM welcomes WHERE conversation = $1`, conversation)
+	if err != nil || !found {
+		return false, err
+	}
+	if err := w.t.openJSON("welcomes", strconv.FormatInt(pos, 10), "body", body, out); err != nil {
+		return false, err
+	}
+	return true, w.t.exec(`DELETE FROM welcomes WHERE pos = $1`, pos)
 }

@@ -21,12 +21,8 @@ func messageRow(conversation string, seq int64) string {
 // Add writes a message; digest is the digest of its ciphertext. isRead reports that this
 // account has sent it.
 func (m Messages) Add(conversation string, seq int64, digest [sha256.Size]byte, value any, isRead bool) error {
-	body, err := m.t.sealJSON("messages", messageRow(conversation, seq), "body", value)
-	if err != nil {
-		return err
-	}
 	return m.t.exec(`INSERT INTO messages (conversation, seq, digest, body, own) VALUES ($1, $2, $3, $4, $5)`,
-		conversation, seq, digest[:], body, isRead)
+		conversation, seq, digest[:], m.t.sealJSON("messages", messageRow(conversation, seq), "body", value), isRead)
 }
 
 // Has reports whether a message of exactly these bytes was received.
@@ -47,7 +43,7 @@ func (m Messages) Get(conversation string, seq int64, out any) error {
 func (m Messages) sealed(conversation string, seq int64) (body []byte, err error) {
 	found, err := m.t.get([]any{&body}, `SELECT body FROM messages WHERE conversation = $1 AND seq = $2`, conversation, seq)
 	if err == nil && !found {
-		err = fmt.Errorf("message %d is missing from the home", seq)
+		err = fmt.Errorf("message %d is missing in the home", seq)
 	}
 	return body, err
 }
@@ -103,9 +99,6 @@ func (m Messages) Apart() (count int, err error) {
 
 // PutBack sets the new place and value of the message with that digest.
 func (m Messages) PutBack(conversation string, digest []byte, seq int64, value any) error {
-	body, err := m.t.sealJSON("messages", messageRow(conversation, seq), "body", value)
-	if err != nil {
-		return err
-	}
-	return m.t.exec(`UPDATE messages SET seq = $1, body = $2 WHERE conversation = $3 AND digest = $4`, seq, body, conversation, digest)
+	return m.t.exec(`UPDATE messages SET seq = $1, body = $2 WHERE conversation = $3 AND digest = $4`,
+		seq, m.t.sealJSON("messages", messageRow(conversation, seq), "body", value), conversation, digest)
 }

@@ -41,12 +41,8 @@ func (b Outbox) Add(conversation, message string, text []byte, at time.Time) err
 	if err != nil {
 		return err
 	}
-	sealed, err := b.t.sealJSON("outbox", strconv.FormatInt(id, 10), "body", outgoingBody{text, at})
-	if err != nil {
-		return err
-	}
 	return b.t.exec(`INSERT INTO outbox (id, conversation, message, wire, body) VALUES ($1, $2, $3, $3, $4)`,
-		id, conversation, message, sealed)
+		id, conversation, message, b.t.sealJSON("outbox", strconv.FormatInt(id, 10), "body", outgoingBody{text, at}))
 }
 
 // list returns messages; the condition comes first.

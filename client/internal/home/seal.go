@@ -27,7 +27,7 @@ type sealer struct {
 
 func newSealer(storageKey []byte) (*sealer, error) {
 	if len(storageKey) != StorageKeyBytes {
-		return nil, fmt.Errorf("storage key must have %d bytes", StorageKeyBytes)
+		return nil, fmt.Errorf("length of the storage key is not %d bytes", StorageKeyBytes)
 	}
 	key, err := hkdf.Key(sha256.New, storageKey, nil, "waxwing client seal v1", chacha20poly1305.KeySize)
 	if err != nil {

@@ -5,22 +5,13 @@ type Settings struct{ t *Tx }
 
 // Get decodes the value called name into out, from JSON.
 func (s Settings) Get(name string, out any) (found bool, err error) {
-	var body []byte
-	found, err = s.t.get([]any{&body}, `SELECT body FROM settings WHERE name = $1`, name)
-	if err != nil || !found {
-		return false, err
-	}
-	return true, s.t.openJSON("settings", name, "body", body, out)
+	return s.t.getJSON("settings", name, "body", out, `SELECT body FROM settings WHERE name = $1`, name)
 }
 
 // Set writes the value called name.
 func (s Settings) Set(name string, value any) error {
-	body, err := s.t.sealJSON("settings", name, "body", value)
-	if err != nil {
-		return err
-	}
 	return s.t.exec(`INSERT INTO settings (name, body) VALUES ($1, $2)
-		ON CONFLICT (name) DO UPDATE SET body = excluded.body`, name, body)
+		ON CONFLICT (name) DO UPDATE SET body = excluded.body`, name, s.t.sealJSON("settings", name, "body", value))
 }
 
 // Counters holds numbers by name, which are not sealed.
@@ -43,4 +34,32 @@ func (c Counters) Next(name string) (value int64, err error) {
 	_, err = c.t.get([]any{&value}, `INSERT INTO counters (name, value) VALUES ($1, 1)
 		ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value`, name)
 	return value, err
+}
+
+// People holds the records of accounts, by keyed hashes of their names. Values are sealed as
+// JSON.
+type People struct{ t *Tx }
+
+// Get decodes the record of an account into out.
+func (p People) Get(account string, out any) (found bool, err error) {
+	name := p.t.home.sealer.name("devices", account)
+	return p.t.getJSON("devices", string(name), "body", out, `SELECT body FROM devices WHERE name = $1`, name)
+}
+
+// Set writes the record of an account.
+func (p People) Set(account string, value any) error {
+	name := p.t.home.sealer.name("devices", account)
+	return p.t.exec(`INSERT INTO devices (name, body) VALUES ($1, $2)
+		ON CONFLICT (name) DO UPDATE SET body = excluded.body`, name, p.t.sealJSON("devices", string(name), "body", value))
+}
+
+// Each calls fn for every account, with a function that decodes its value into out. fn may not
+// use the transaction.
+func (p People) Each(fn func(read func(out any) error) error) error {
+	var name, body []byte
+	return p.t.each([]any{&name, &body}, func() error {
+		err := fn(func(out any) error { return p.t.openJSON("devices", string(name), "body", body, out) })
+		name, body = nil, nil
+		return err
+	}, `SELECT name, body FROM devices`)
 }
