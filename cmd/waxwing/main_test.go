@@ -27,13 +27,7 @@ func TestMain(m *testing.M) {
 // cleanup ends the shared PostgreSQL with the tests.
 type cleanup struct{ m *testing.M }
 
-func (c cleanup) Run() int {
-	code := c.m.Run()
-	if err := pgtest.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	return code
-}
+func (c cleanup) Run() int { return pgtest.Run(c.m) }
 
 // TestScripts holds the command line to its contract. Beside testscript's own
 // commands a script has

@@ -105,7 +105,9 @@ func TestCrashingProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.load(startWorld(t, db))
+	w := startWorld(t, db)
+	defer w.close() // unless it is killed
+	p.load(w)
 }
 
 type crashingProcess struct {

@@ -31,12 +31,7 @@ func runTests(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(folder)
-	defer func() {
-		if err := pgtest.Stop(); err != nil {
-			fmt.Fprintln(os.Stderr, "pgtest:", err)
-		}
-	}()
-	return m.Run()
+	return pgtest.Run(m)
 }
 
 var buildOnce = sync.OnceValues(func() (string, error) {

@@ -92,7 +92,7 @@ func TestUnansweredSendsHoldLittle(t *testing.T) {
 	w := newWorld(t, patient)
 	w.narrowed()
 	ann := ds.Caller{Account: ds.AccountID(w.person("ann").did)}
-	must(t, errOf(w.core.Apply(context.Background(), ann, core.Create{ConversationID: "c", Accounts: nil})))
+	must(t, w.apply(ann, core.Create{ConversationID: "c", Accounts: nil}))
 	for i := range 4 { // more than the kernel takes
 		_, err := w.core.Apply(context.Background(), ann, core.Send{ConversationID: "c", ID: ds.MessageID(fmt.Sprint(i)), Body: make([]byte, 64<<10), Encoding: ds.Binary})
 		must(t, err)
@@ -181,7 +181,7 @@ func TestDeafReadersHoldLittle(t *testing.T) {
 		for i := range readers {
 			name := fmt.Sprint("reader", i%10)
 			if i < 10 {
-				must(t, errOf(w.core.Apply(context.Background(), ds.Caller{Account: ds.AccountID(w.person("ann").did)}, core.Invite{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person(name).did)}})))
+				must(t, w.apply(ds.Caller{Account: ds.AccountID(w.person("ann").did)}, core.Invite{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person(name).did)}}))
 			}
 			w.deaf(name, features[i%3], fmt.Sprintf(`{"v":1,"t":"conv.subscribe","body":{"conv_id":"c","from_seq":%d}}`, 1+i%texts))
 		}

@@ -22,7 +22,7 @@ func allowLarge(s *setup) { s.core.MessageBytes = 10 << 20 }
 func (w *world) largeRoom(sizes ...int) {
 	w.t.Helper()
 	ann := ds.Caller{Account: ds.AccountID(w.person("ann").did)}
-	must(w.t, errOf(w.core.Apply(context.Background(), ann, core.Create{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person("bob").did)}})))
+	must(w.t, w.apply(ann, core.Create{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person("bob").did)}}))
 	for i, size := range sizes {
 		w.largeMessage(i+1, size)
 	}
@@ -165,16 +165,16 @@ func TestRecords(t *testing.T) {
 			t.Errorf("%s, %s: %s", step.name, step.query, got)
 		}
 	}
-	must(t, errOf(w.core.Apply(context.Background(), ann, core.Remove{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person("bob").did)}})))
+	must(t, w.apply(ann, core.Remove{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person("bob").did)}}))
 	w.largeMessage(3, 100)
 	for query, want := range map[string]string{"conv_id=c&seq=2": "200", "conv_id=c&seq=3": `404 {"code":"not_found"`} {
 		if got := ask("bob", query); !strings.HasPrefix(got, want) { // with device events a former member reads to the end of its stay
 			t.Errorf("removed, %s: %s", query, got)
 		}
 	}
-	must(t, errOf(w.core.Apply(context.Background(), ann, core.Invite{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person("bob").did)}})))
+	must(t, w.apply(ann, core.Invite{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person("bob").did)}}))
 	w.largeMessage(4, 100)
-	must(t, errOf(w.core.Apply(context.Background(), ann, core.Remove{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person("bob").did)}})))
+	must(t, w.apply(ann, core.Remove{ConversationID: "c", Accounts: []ds.AccountID{ds.AccountID(w.person("bob").did)}}))
 	for query, want := range map[string]string{"conv_id=c&seq=2": `404 {"code":"not_found"`, "conv_id=c&seq=4": "200"} {
 		if got := ask("bob", query); !strings.HasPrefix(got, want) { // of its last stay, as on a stream
 			t.Errorf("removed again, %s: %s", query, got)

@@ -22,7 +22,7 @@ func (w *world) rooms(by ds.AccountID, name string, count int, id func(i int) ds
 	for part := range 64 {
 		making.Go(func() {
 			for i := part; i < count; i += 64 {
-				if err := errOf(w.core.Apply(context.Background(), ds.Caller{Account: by, Device: "phone"}, core.Create{ConversationID: id(i), Accounts: members})); err != nil {
+				if err := w.apply(ds.Caller{Account: by, Device: "phone"}, core.Create{ConversationID: id(i), Accounts: members}); err != nil {
 					w.t.Error(err)
 				}
 			}

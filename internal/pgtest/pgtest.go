@@ -6,7 +6,7 @@
 //
 //	func TestMain(m *testing.M) { pgtest.Main(m) }
 //
-// which also removes the server's files. Start is for tests that kill and restart a server, or
+// which also removes the server's files and looks for goroutines that the tests left. Start is for tests that kill and restart a server, or
 // that measure one with fsync on.
 //
 // Only tests and measuring programs use this package; no product code imports it.
@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"go.uber.org/goleak"
 )
 
 // Existing is the environment variable that names a server to use instead of a
@@ -84,17 +85,21 @@ func (s *Server) Database(t testing.TB) string {
 	return database(t, s.URL())
 }
 
-// Main runs the tests of a binary, ends the shared server and exits.
-func Main(m *testing.M) {
+// Main runs the tests of a binary and exits; see Run.
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run runs the tests of a binary, for a TestMain that has more to do than Main, and returns its
+// exit code. Then it ends the shared server, and fails if a goroutine is still running.
+func Run(m interface{ Run() int }) int {
 	code := m.Run()
-	if err := Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, "pgtest:", err)
+	if err := errors.Join(stop(), goleak.Find()); err != nil {
+		fmt.Fprintln(os.Stderr, "after the tests:", err)
+		code = max(code, 1)
 	}
-	os.Exit(code)
+	return code
 }
 
-// Stop ends the shared server, for a TestMain that has more to do than Main.
-func Stop() error {
+func stop() error {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if shared.server == nil {

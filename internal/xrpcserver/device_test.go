@@ -338,7 +338,7 @@ func (w *world) conversation(id string, names ...string) {
 	for _, name := range names[1:] {
 		members = append(members, ds.AccountID(w.did(name)))
 	}
-	must(w.t, errOf(w.core.Apply(context.Background(), ds.Caller{Account: ds.AccountID(w.did(names[0]))}, core.Create{ConversationID: ds.ConversationID(id), Accounts: members})))
+	must(w.t, w.apply(ds.Caller{Account: ds.AccountID(w.did(names[0]))}, core.Create{ConversationID: ds.ConversationID(id), Accounts: members}))
 }
 
 func (w *world) pending(name string, pairs ...string) []xrpc.PendingDevice {
@@ -479,9 +479,9 @@ func TestAdditionsOfADeviceThatComesAgain(t *testing.T) {
 		for id, want := range map[string]int{"c1": 1, "c2": 2, "c3": 1, "c4": 1} {
 			same(t, "told in "+id, len(w.announced(id)), want)
 		}
-		must(t, errOf(w.core.Apply(context.Background(), ds.Caller{Account: ds.AccountID(w.did("bob"))}, core.Leave{ConversationID: "c1"})))
+		must(t, w.apply(ds.Caller{Account: ds.AccountID(w.did("bob"))}, core.Leave{ConversationID: "c1"}))
 		same(t, "after leaving c1", len(w.pending("ann")), 2)
-		must(t, errOf(w.core.Apply(context.Background(), ds.Caller{Account: ds.AccountID(w.did("ann"))}, core.Remove{ConversationID: "c2", Accounts: []ds.AccountID{ds.AccountID(w.did("bob"))}})))
+		must(t, w.apply(ds.Caller{Account: ds.AccountID(w.did("ann"))}, core.Remove{ConversationID: "c2", Accounts: []ds.AccountID{ds.AccountID(w.did("bob"))}}))
 		same(t, "after being removed from c2", len(w.pending("ann")), 1)
 	})
 }

@@ -114,7 +114,7 @@ func TestTreeChangedIsNeverLost(t *testing.T) {
 		back = make(chan struct{})
 		w.speaks("ben", xrpc.GenerationB)
 		ann := w.phone("ann").start()
-		must(t, errOf(w.core.Apply(context.Background(), w.as("ann"), core.Invite{ConversationID: ds.ConversationID(ann.id), Accounts: w.accounts("ben")})))
+		must(t, w.apply(w.as("ann"), core.Invite{ConversationID: ds.ConversationID(ann.id), Accounts: w.accounts("ben")}))
 		commit := func(tag string) {
 			pending := ann.commit(mls.CommitOptions{})
 			_, err := w.core.Apply(context.Background(), w.as("ann"), core.Bundle{ConversationID: ds.ConversationID(ann.id),

@@ -25,7 +25,7 @@ func (w *world) talk(id string, names ...string) {
 	for _, name := range names[1:] {
 		others = append(others, ds.AccountID(w.did(name)))
 	}
-	must(w.t, errOf(w.core.Apply(context.Background(), w.caller(names[0]), core.Create{ConversationID: ds.ConversationID(id), Accounts: others})))
+	must(w.t, w.apply(w.caller(names[0]), core.Create{ConversationID: ds.ConversationID(id), Accounts: others}))
 }
 
 func (w *world) caller(name string) ds.Caller { return ds.Caller{Account: ds.AccountID(w.did(name))} }
@@ -204,7 +204,7 @@ func TestSendMessageAgain(t *testing.T) {
 		// Another member's retry of a stranger's id is no oracle of more than that.
 		w.call("eve", xrpc.SendMessage, again).refused("403 NotMember")
 		// An id that stands for something else is refused.
-		must(t, errOf(w.core.Apply(context.Background(), w.caller("ann"), core.Create{ConversationID: "c3", Accounts: nil})))
+		must(t, w.apply(w.caller("ann"), core.Create{ConversationID: "c3", Accounts: nil}))
 		_, err := w.core.Apply(context.Background(), w.caller("ann"), core.Send{ConversationID: "c3", ID: ds.MessageID(uuid(9)), Body: sealed("group-3", 0, wire.CommitContent), Encoding: ds.Binary})
 		must(t, err)
 		w.call("ann", xrpc.SendMessage, message("c3", uuid(9), 1, 512)).refused("400 InvalidRequest")
@@ -370,11 +370,11 @@ func TestLeftMembersReadNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.talk("c1", "ann", "bob")
 		w.send("ann", message("c1", uuid(1), 0, 512))
-		must(t, errOf(w.core.Apply(context.Background(), w.caller("bob"), core.Leave{ConversationID: "c1"})))
+		must(t, w.apply(w.caller("bob"), core.Leave{ConversationID: "c1"}))
 		w.call("bob", xrpc.GetMessages, params("convoId", "c1")).refused("403 NotMember")
 		w.call("bob", xrpc.SendMessage, message("c1", uuid(2), 0, 512)).refused("403 NotMember")
 		w.send("ann", message("c1", uuid(3), 0, 512))
-		must(t, errOf(w.core.Apply(context.Background(), w.caller("ann"), core.Invite{ConversationID: "c1", Accounts: []ds.AccountID{ds.AccountID(w.did("bob"))}})))
+		must(t, w.apply(w.caller("ann"), core.Invite{ConversationID: "c1", Accounts: []ds.AccountID{ds.AccountID(w.did("bob"))}}))
 		if got := len(w.messages("bob", "c1").Messages); got != 2 {
 			t.Errorf("%d messages are seen after coming back", got)
 		}

@@ -222,12 +222,11 @@ func TestPolicy(t *testing.T) {
 		same(t, "stored", settings(), want)
 
 		// The rules hold for what comes by the other door too.
-		ctx := context.Background()
 		invite := func(who, whom string) ds.Code {
-			return ds.CodeOf(errOf(w.core.Apply(ctx, w.caller(who), core.Invite{ConversationID: ds.ConversationID(id), Accounts: []ds.AccountID{ds.AccountID(w.did(whom))}})))
+			return ds.CodeOf(w.apply(w.caller(who), core.Invite{ConversationID: ds.ConversationID(id), Accounts: []ds.AccountID{ds.AccountID(w.did(whom))}}))
 		}
 		remove := func(who, whom string) ds.Code {
-			return ds.CodeOf(errOf(w.core.Apply(ctx, w.caller(who), core.Remove{ConversationID: ds.ConversationID(id), Accounts: []ds.AccountID{ds.AccountID(w.did(whom))}})))
+			return ds.CodeOf(w.apply(w.caller(who), core.Remove{ConversationID: ds.ConversationID(id), Accounts: []ds.AccountID{ds.AccountID(w.did(whom))}}))
 		}
 		same(t, "a member adds", invite("bob", "dan"), "")
 		same(t, "beyond the most", invite("ann", "eve"), ds.LimitExceeded)

@@ -44,7 +44,7 @@ func TestAnnouncements(t *testing.T) {
 		eve.tell(xrpc.ClientPing, xrpc.ClientFrame{}) // answered behind it
 		eve.expect("info alive heartbeat")
 		// Who was removed hears nothing behind that, and is not heard.
-		must(t, errOf(w.core.Apply(context.Background(), w.as("ann"), core.Remove{ConversationID: "c1", Accounts: w.accounts("cid")})))
+		must(t, w.apply(w.as("ann"), core.Remove{ConversationID: "c1", Accounts: w.accounts("cid")}))
 		must(t, w.core.Announce(context.Background(), w.as("ann"), "c1", logs.Announcement{Kind: logs.Ephemeral, Body: []byte("for two")}))
 		cid.expect("change removed cid")
 		cid.tell(xrpc.ClientTyping, xrpc.ClientFrame{ConvoID: "c1", IsTyping: isTyping(true)})
@@ -210,7 +210,7 @@ func TestJSON(t *testing.T) {
 		if got := <-again; got.word != "m2" {
 			t.Errorf("behind m1: %v", got)
 		}
-		must(t, errOf(w.core.Apply(context.Background(), w.as("ann"), core.Remove{ConversationID: "c1", Accounts: w.accounts("ben")})))
+		must(t, w.apply(w.as("ann"), core.Remove{ConversationID: "c1", Accounts: w.accounts("ben")}))
 		if got := <-again; got.word != "NotMember" {
 			t.Errorf("at the end: %v", got)
 		}

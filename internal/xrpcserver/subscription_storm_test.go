@@ -55,14 +55,14 @@ func (w *world) live(id string, n int, random *rand.Rand) {
 			w.say("ann", id, fmt.Sprint("r", i))
 			_, err = w.core.Apply(ctx, ann, core.Reaction{ConversationID: conversation, MessageID: ds.MessageID(fmt.Sprint("r", i)), Reaction: "+"})
 		case 2:
-			err = errOf(w.core.Apply(ctx, ann, core.Invite{ConversationID: conversation, Accounts: w.accounts(fmt.Sprint("guest", i), fmt.Sprint("friend", i), fmt.Sprint("third", i))}))
+			err = w.apply(ann, core.Invite{ConversationID: conversation, Accounts: w.accounts(fmt.Sprint("guest", i), fmt.Sprint("friend", i), fmt.Sprint("third", i))})
 		case 3:
 			guests := w.accounts("guest", "friend")
-			if err = errOf(w.core.Apply(ctx, ann, core.Invite{ConversationID: conversation, Accounts: guests})); err == nil {
-				err = errOf(w.core.Apply(ctx, ann, core.Remove{ConversationID: conversation, Accounts: guests}))
+			if err = w.apply(ann, core.Invite{ConversationID: conversation, Accounts: guests}); err == nil {
+				err = w.apply(ann, core.Remove{ConversationID: conversation, Accounts: guests})
 			}
 		case 4:
-			err = errOf(w.core.Apply(ctx, ann, core.Readdition{ConversationID: conversation}))
+			err = w.apply(ann, core.Readdition{ConversationID: conversation})
 		case 5:
 			err = w.core.Announce(ctx, ann, conversation, logs.Announcement{Kind: logs.Ephemeral, Body: []byte("x")})
 		default:
@@ -314,7 +314,7 @@ func TestEndsOfSubscriptions(t *testing.T) {
 		ben.expect("app m1 1")
 		both.expect("app m1 1")
 		late := w.ticket("ben", "c1")
-		must(t, errOf(w.core.Apply(ctx, w.as("ann"), core.Remove{ConversationID: "c1", Accounts: w.accounts("ben")})))
+		must(t, w.apply(w.as("ann"), core.Remove{ConversationID: "c1", Accounts: w.accounts("ben")}))
 		w.say("ann", "c1", "m2")
 		ben.ends("NotMember", websocket.StatusPolicyViolation) // of neither generation, it is told of nothing else
 		w.say("ann", "c2", "n1")

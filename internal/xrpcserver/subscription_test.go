@@ -34,7 +34,7 @@ func (w *world) accounts(names ...string) []ds.AccountID {
 // room is a conversation, the first its owner.
 func (w *world) room(id string, names ...string) {
 	w.t.Helper()
-	must(w.t, errOf(w.core.Apply(context.Background(), w.as(names[0]), core.Create{ConversationID: ds.ConversationID(id), Accounts: w.accounts(names[1:]...)})))
+	must(w.t, w.apply(w.as(names[0]), core.Create{ConversationID: ds.ConversationID(id), Accounts: w.accounts(names[1:]...)}))
 }
 
 func (w *world) say(name, id, message string) {
@@ -306,7 +306,7 @@ func TestTickets(t *testing.T) {
 		w.refusedSocket("expired", "ticket="+late, "401 InvalidTicket")
 
 		gone := w.ticket("ben", "c1")
-		must(t, errOf(w.core.Apply(context.Background(), w.as("ann"), core.Remove{ConversationID: "c1", Accounts: w.accounts("ben")})))
+		must(t, w.apply(w.as("ann"), core.Remove{ConversationID: "c1", Accounts: w.accounts("ben")}))
 		w.refusedSocket("removed since", "ticket="+gone, "403 NotMember")
 	})
 }

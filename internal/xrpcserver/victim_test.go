@@ -33,7 +33,7 @@ func (w *world) rooms(by, name string, count int, id func(i int) string) {
 	for part := range 64 {
 		making.Go(func() {
 			for i := part; i < count; i += 64 {
-				if err := errOf(w.core.Apply(context.Background(), w.as(by), core.Create{ConversationID: ds.ConversationID(id(i)), Accounts: w.accounts(name)})); err != nil {
+				if err := w.apply(w.as(by), core.Create{ConversationID: ds.ConversationID(id(i)), Accounts: w.accounts(name)}); err != nil {
 					w.t.Error(err)
 				}
 			}

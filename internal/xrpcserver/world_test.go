@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -18,11 +17,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/directory"
+	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/logs"
@@ -31,17 +29,7 @@ import (
 	"waxwing.im/waxwing/lexicons"
 )
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if err := pgtest.Stop(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	if err := goleak.Find(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { pgtest.Main(m) }
 
 const testDID = "did:web:ds.example"
 
@@ -338,5 +326,8 @@ func TestLexiconsArePublished(t *testing.T) {
 	}
 }
 
-// errOf returns the error of an operation whose result does not matter.
-func errOf(_ core.Result, err error) error { return err }
+// apply applies an operation whose result does not matter.
+func (w *world) apply(who ds.Caller, op core.Op) error {
+	_, err := w.core.Apply(context.Background(), who, op)
+	return err
+}
