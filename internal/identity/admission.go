@@ -290,14 +290,12 @@ func asInvite(i store.Invite) Invite {
 func (s Admissions) Invites(ctx context.Context) ([]Invite, error) {
 	all := []Invite{}
 	for {
-		var page []store.Invite
 		after := ""
 		if len(all) > 0 {
 			after = all[len(all)-1].ID
 		}
-		err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
-			page, err = tx.Admission.Invites(after, invitesPage)
-			return err
+		page, err := store.Get(ctx, s.Store.View, func(tx *store.Tx) ([]store.Invite, error) {
+			return tx.Admission.Invites(after, invitesPage)
 		})
 		if err != nil {
 			return nil, err
@@ -395,14 +393,12 @@ type AllowedAccount struct {
 func (s Admissions) Allowed(ctx context.Context) ([]AllowedAccount, error) {
 	all := []AllowedAccount{}
 	for {
-		var page []store.AllowedAccount
 		after := ds.AccountID("")
 		if len(all) > 0 {
 			after = ds.AccountID(all[len(all)-1].Account)
 		}
-		err := s.Store.View(ctx, func(tx *store.Tx) (err error) {
-			page, err = tx.Admission.Allowed(after, invitesPage)
-			return err
+		page, err := store.Get(ctx, s.Store.View, func(tx *store.Tx) ([]store.AllowedAccount, error) {
+			return tx.Admission.Allowed(after, invitesPage)
 		})
 		if err != nil {
 			return nil, err

@@ -189,14 +189,12 @@ func (a *Authenticator) sweep(ctx context.Context) error {
 		},
 	}
 	for _, sweep := range sweeps {
-		for deleted := int64(sweepRows); deleted == sweepRows; {
-			err := a.o.Store.Update(ctx, func(tx *store.Tx) (err error) {
-				deleted, err = sweep(tx)
-				return err
-			})
+		for isMore := true; isMore; {
+			deleted, err := store.Get(ctx, a.o.Store.Update, sweep)
 			if err != nil {
 				return err
 			}
+			isMore = deleted == sweepRows
 		}
 	}
 	return nil

@@ -122,11 +122,7 @@ func (r *Resolver) load(ctx context.Context, did string) {
 	if r.o.Store == nil {
 		return
 	}
-	var row store.DIDDocument
-	err := r.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-		row, err = tx.Documents.Get(did)
-		return err
-	})
+	row, err := store.Get(ctx, r.o.Store.Read, func(tx *store.Tx) (store.DIDDocument, error) { return tx.Documents.Get(did) })
 	if err != nil {
 		return // none, or the database is away, which its other users report
 	}

@@ -132,10 +132,8 @@ func (a *Authenticator) PassResume(ctx context.Context, resumeToken string, refu
 		return refused
 	}
 	defer leave()
-	var found map[[32]byte]store.Session
-	err = a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-		found, err = tx.Sessions.ByResume([][32]byte{token.hash(resumePrefix)})
-		return err
+	found, err := store.Get(ctx, a.o.Store.Read, func(tx *store.Tx) (map[[32]byte]store.Session, error) {
+		return tx.Sessions.ByResume([][32]byte{token.hash(resumePrefix)})
 	})
 	if err == nil && len(found) == 0 {
 		err = refused
@@ -154,12 +152,7 @@ func (a *Authenticator) wasHere(ctx context.Context, account ds.AccountID, refus
 		return false, refused
 	}
 	defer leave()
-	var isAdmitted bool
-	err = a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-		isAdmitted, err = tx.Admission.Has(account)
-		return err
-	})
-	return isAdmitted, err
+	return store.Get(ctx, a.o.Store.Read, func(tx *store.Tx) (bool, error) { return tx.Admission.Has(account) })
 }
 
 // lane lets a few callers at a time through to a costly step that may be wasted, in the order

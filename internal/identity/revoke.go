@@ -20,10 +20,8 @@ type Selection struct {
 
 // Sessions lists the live sessions of the account of s: s first, then by device and id.
 func (a *Authenticator) Sessions(ctx context.Context, s Session) ([]Session, error) {
-	var rows []store.Session
-	err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-		rows, err = tx.Sessions.Of(s.Account, a.o.Now().UnixMilli())
-		return err
+	rows, err := store.Get(ctx, a.o.Store.Read, func(tx *store.Tx) ([]store.Session, error) {
+		return tx.Sessions.Of(s.Account, a.o.Now().UnixMilli())
 	})
 	if err != nil {
 		return nil, err

@@ -133,11 +133,7 @@ func (a *Authenticator) Session(ctx context.Context, sessionToken string) (Sessi
 		return Session{}, refused
 	}
 	hash := s.hash(sessionPrefix)
-	var row store.Session
-	err := a.o.Store.Read(ctx, func(tx *store.Tx) (err error) {
-		row, err = tx.Sessions.Get(hash[:])
-		return err
-	})
+	row, err := store.Get(ctx, a.o.Store.Read, func(tx *store.Tx) (store.Session, error) { return tx.Sessions.Get(hash[:]) })
 	if errors.Is(err, store.ErrNotFound) {
 		return Session{}, refused
 	}
