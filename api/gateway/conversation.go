@@ -5,8 +5,8 @@ type Status struct {
 	Status string `json:"status"` // "ok"
 }
 
-// RoomMembers is the body of POST /v1/rooms/create, /v1/rooms/invite and
-// /v1/rooms/remove.
+// RoomMembers is the body of POST /v1/rooms/create, /v1/rooms/invite, /v1/rooms/remove,
+// /v1/rooms/promote and /v1/rooms/demote.
 type RoomMembers struct {
 	ConvID  string   `json:"conv_id"`
 	Members []string `json:"members,omitempty"`

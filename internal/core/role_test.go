@@ -163,6 +163,41 @@ func TestRights(t *testing.T) {
 	}
 }
 
+func TestSetAdmins(t *testing.T) {
+	const all = "zoe:owner bob:admin cid:moderator dan:member"
+	for _, test := range []struct {
+		name, by, accounts string
+		take               bool
+		want               string // the roles, or "" where it is refused
+	}{
+		{name: "all", by: "zoe", accounts: "zoe bob cid dan eve dan", want: "zoe:owner bob:admin cid:admin dan:admin"},
+		{name: "no account", by: "zoe", want: all},
+		{name: "takes", by: "zoe", accounts: "zoe bob cid dan eve bob", take: true, want: "zoe:owner bob:member cid:moderator dan:member"},
+		{name: "an admin makes one", by: "bob", accounts: "dan"},
+		{name: "an admin itself", by: "bob", accounts: "bob", take: true},
+		{name: "a member itself", by: "dan", accounts: "dan"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := council(all, nil)
+			op := SetAdmins{ConversationID: "c1", Take: test.take}
+			for _, account := range strings.Fields(test.accounts) {
+				op.Accounts = append(op.Accounts, ds.AccountID(account))
+			}
+			a := &action{op: op, who: who(test.by)}
+			err := op.may(c, a, 7)
+			if err == nil {
+				op.do(c, a, verdict{}, 7)
+			}
+			if (err == nil) != (test.want != "") {
+				t.Fatalf("got %v", err)
+			}
+			if got := rolesOf(c); err == nil && got != test.want {
+				t.Errorf("%s, want %s", got, test.want)
+			}
+		})
+	}
+}
+
 func TestEndsAreDecided(t *testing.T) {
 	const all = "zoe:owner bob:admin cid:moderator dan:member"
 	away := func(c *logs.Conversation) { c.Head.Home = "did:web:elsewhere" }

@@ -64,6 +64,14 @@ func (o rooms) remove(ctx context.Context, who identity.Session, in *gateway.Roo
 	return o.ok(ctx, who, core.Remove{ConversationID: ds.ConversationID(in.ConvID), Accounts: accounts(in.Members)})
 }
 
+func (o rooms) promote(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
+	return o.ok(ctx, who, core.SetAdmins{ConversationID: ds.ConversationID(in.ConvID), Accounts: accounts(in.Members)})
+}
+
+func (o rooms) demote(ctx context.Context, who identity.Session, in *gateway.RoomMembers) (any, error) {
+	return o.ok(ctx, who, core.SetAdmins{ConversationID: ds.ConversationID(in.ConvID), Accounts: accounts(in.Members), Take: true})
+}
+
 func (o rooms) leaveRoom(ctx context.Context, who identity.Session, in *gateway.LeaveRoom) (any, error) {
 	leave := core.Leave{ConversationID: ds.ConversationID(in.ConvID)}
 	if in.NewOwner != nil {

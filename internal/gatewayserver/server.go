@@ -162,6 +162,8 @@ func New(o Options) *Server {
 	command(s, "POST /v1/rooms/create", rooms.createRoom)
 	command(s, "POST /v1/rooms/invite", rooms.invite)
 	command(s, "POST /v1/rooms/remove", rooms.remove)
+	command(s, "POST /v1/rooms/promote", rooms.promote)
+	command(s, "POST /v1/rooms/demote", rooms.demote)
 	command(s, "POST /v1/rooms/leave", rooms.leaveRoom)
 	command(s, "POST /v1/dms/create", rooms.createDM)
 	command(s, "POST /v1/keypackages", packages.publishKeyPackages)
