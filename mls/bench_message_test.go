@@ -15,7 +15,7 @@ const messagesPerTurn = 200
 // the other, in a group of a thousand, in turns with what no implementation can do
 // without: an Ed25519 signature over as many bytes, and its verification. Each
 // figure is the processor's time for one; the ratios are to be believed, because
-// all four share whatever else the machine does meanwhile. Run it with -cpu 1.
+// all four share the load of the machine. Run it with -cpu 1.
 func BenchmarkMessages(b *testing.B) {
 	bob, ann := victim(b)
 	content := ann.content(nil)

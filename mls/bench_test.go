@@ -36,8 +36,7 @@ func benchWorld(b *testing.B, n int) (ann, bob *Group, join func() error) {
 
 // BenchmarkGroup measures a group by its size. "new" is a group whose members
 // were all just added, "lived-in" one where all have committed. Run it with -cpu 1
-// for the cost on one processor; the time of the processor is reported beside that
-// of the clock.
+// for the cost on one processor; the benchmark reports processor time and clock time.
 func BenchmarkGroup(b *testing.B) {
 	for _, n := range []int{2, 100, 1000, 5000} {
 		run := func(name string, f func() error) {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// cpuTime is the processor time that this process has taken. Benchmarks report it
-// beside the time on the clock, which on a busy machine says little.
+// cpuTime returns the processor time of this process. Benchmarks report it because the clock time
+// of a busy machine varies.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {

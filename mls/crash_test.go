@@ -12,7 +12,7 @@ import (
 
 var seedFlag = flag.Uint64("seed", 0, "repeats a random test of this package; 0 chooses")
 
-// newRandom is a random source whose seed a failing test prints.
+// newRandom returns a random source; a failing test prints its seed.
 func newRandom(t testing.TB) *rand.Rand {
 	t.Helper()
 	seed := *seedFlag
@@ -98,7 +98,7 @@ func (d *device) flush() error {
 	return nil
 }
 
-// say seals text, unless the disk shows that it did before a crash.
+// say seals text, unless the saved state shows that it did before a crash.
 func (d *device) say(text string) error {
 	if d.disk.said == text {
 		return d.flush()
@@ -137,7 +137,7 @@ func (d *device) renew() error {
 	return d.flush()
 }
 
-// receive takes the next entry of the log.
+// receive processes the next entry of the log.
 func (d *device) receive() error {
 	entry := (*d.log)[d.disk.offset]
 	g, pending := d.load()
@@ -168,9 +168,8 @@ func (d *device) receive() error {
 	return d.write(next)
 }
 
-// TestConversationOverCrashes is a conversation of a thousand messages whose two
-// ends save and load at every step and crash between any two writes. No message may
-// fail to open, and none may be read twice.
+// TestConversationOverCrashes has a conversation of a thousand messages, in which both clients save
+// and load at every step and crash between any two writes. Each message must open exactly once.
 func TestConversationOverCrashes(t *testing.T) {
 	r := newRandom(t)
 	w := newWorld(t, testSuite, "ann", "bob")
@@ -235,7 +234,7 @@ func TestConversationOverCrashes(t *testing.T) {
 				t.Errorf("%s read %q %d times", name, text, seen[text])
 			}
 		}
-		// Whatever the server sends again is refused.
+		// Messages that the server sends again are refused.
 		g, _ := d.load()
 		for i, entry := range log {
 			if processed, err := g.Process(entry.message); err == nil && processed.Kind == Application {

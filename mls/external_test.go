@@ -50,7 +50,7 @@ func TestExternalJoin(t *testing.T) {
 		w.commit("dan", CommitOptions{Remove: []uint32{w.leafOf("ann")}})
 		w.agree()
 		w.add("dan", "eve")
-		// The tree in a second way, from the group info that a commit brought.
+		// The tree again, from the GroupInfo of a commit.
 		info, err := w.groups["cay"].GroupInfoWith(GroupInfoOptions{WithoutTree: true})
 		if err != nil {
 			t.Fatal(err)
@@ -124,7 +124,7 @@ func TestExternalJoinLosesARace(t *testing.T) {
 	w.commit("bob", CommitOptions{})
 	w.refuses("ann", lost.Message(), ErrWrongEpoch)
 	w.join("dan", dan, w.groupInfo("ann"), ExternalJoinOptions{})
-	// A member that loses against a joiner goes on as well.
+	// A member with a pending commit processes that of a joiner.
 	mine, err := w.groups["ann"].Commit(CommitOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestResync(t *testing.T) {
 	w.join("bob", identity(t, testSuite, "bob"), w.groupInfo("cay"), ExternalJoinOptions{Resync: true})
 	// No leaf to replace: a plain join.
 	w.join("dan", identity(t, testSuite, "dan"), w.groupInfo("cay"), ExternalJoinOptions{Resync: true})
-	// Two leaves of one account: only the application knows.
+	// Two leaves of one account: the application selects the old one.
 	w.join("dan2", identity(t, testSuite, "dan"), w.groupInfo("cay"), ExternalJoinOptions{})
 	if _, err := JoinExternal(w.groupInfo("ann"), identity(t, testSuite, "dan"), ExternalJoinOptions{Resync: true}); !errors.Is(err, ErrInvalidCommit) {
 		t.Errorf("replaced one of two: %v", err)
@@ -304,13 +304,13 @@ func TestHookSeesExternalCommits(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.refuses("ann", p.Message(), veto)
-	// Nor does a joiner accept members that it does not know.
+	// The hook of a joiner can refuse a member.
 	if _, err := JoinExternal(w.groupInfo("bob"), identity(t, testSuite, "eve"), ExternalJoinOptions{Hook: hook}); !errors.Is(err, veto) {
 		t.Errorf("joined strangers: %v", err)
 	}
 }
 
-// An outsider who holds the GroupInfo can sign what it likes.
+// External commits of a joiner that signs anything.
 func TestHostileExternalCommits(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob", "cay")
 	info, eve := w.groupInfo("ann"), identity(t, testSuite, "eve")

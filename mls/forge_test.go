@@ -20,12 +20,12 @@ import (
 type forgery struct {
 	list   []proposal
 	noPath bool
-	// leaf spoils the leaf before it is signed, path and commit what comes after;
-	// the signer of the commit signs their result.
+	// leaf changes the leaf before it is signed, path and commit change the path and the commit
+	// before the commit is signed.
 	leaf   func(*wire.LeafNode)
 	path   func(*wire.UpdatePath)
 	commit func(*wire.Commit)
-	// source replaces the source of the leaf, which then gets a new signature.
+	// source replaces the source of the leaf, which is then signed again.
 	source wire.LeafNodeSource
 	frame  func(*wire.AuthenticatedContent) // before it is signed
 	key    *SignatureKey                    // signs the commit
@@ -59,8 +59,8 @@ func (g *Group) forge(t testing.TB, f forgery) []byte {
 	return g.forgeFrom(t, f, s, next)
 }
 
-// forgeJoin makes the external commit of a joiner that checks nothing. list are its
-// proposals besides the external init, which stands first.
+// forgeJoin makes the external commit of a joiner that checks nothing. f.list holds its proposals
+// after the ExternalInit.
 func forgeJoin(t testing.TB, groupInfo []byte, id Identity, f forgery) []byte {
 	t.Helper()
 	var m wire.Message
@@ -152,7 +152,7 @@ func (g *Group) forgeFrom(t testing.TB, f forgery, s *staged, next wire.LeafNode
 	return message
 }
 
-// byValue are proposals of who, to go into its own commit.
+// byValue returns proposals of who, for its own commit.
 func (w *world) byValue(who string, list ...*wire.Proposal) []proposal {
 	var out []proposal
 	for _, p := range list {
@@ -179,7 +179,7 @@ func extending(list ...wire.Extension) *wire.Proposal {
 
 func (w *world) leafOf(name string) uint32 { return w.groups[name].own }
 
-// groupInfo returns who's GroupInfo for external joins.
+// groupInfo returns the GroupInfo of who for external joins.
 func (w *world) groupInfo(who string) []byte {
 	w.t.Helper()
 	info, err := w.groups[who].GroupInfo()
@@ -189,8 +189,8 @@ func (w *world) groupInfo(who string) []byte {
 	return info
 }
 
-// A forged commit that breaks no rule is taken: what the tests below refuse is
-// refused for the reason that they name.
+// A forged commit that breaks no rule is accepted: other forgeries are refused because of the rule
+// that their test names.
 func TestForgersMakeGoodCommits(t *testing.T) {
 	for _, s := range []Suite{X25519_AES128GCM_SHA256_Ed25519, P256_AES128GCM_SHA256_P256} {
 		w := newWorld(t, s, "ann", "bob", "cay")
@@ -207,8 +207,8 @@ func TestForgersMakeGoodCommits(t *testing.T) {
 	}
 }
 
-// refusesForgery checks that name refuses a commit, whatever its wire form says,
-// and still takes a good one.
+// refusesForgery checks that name refuses a commit with the error want, and that its group does not
+// change.
 func (w *world) refusesForgery(name, test string, message []byte, want error) {
 	w.t.Helper()
 	g := w.groups[name]

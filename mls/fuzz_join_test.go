@@ -9,8 +9,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// invitation is a Welcome taken apart, to be put together again with any content
-// by a member of a group who invites others.
+// invitation holds the parts of a Welcome, from which a hostile inviter makes one with any content.
 type invitation struct {
 	kp      *KeyPackage
 	key     SignatureKey // of the one who invites
@@ -86,8 +85,8 @@ func (i *invitation) seal(t testing.TB, info *wire.GroupInfo, secrets []byte, jo
 	return wire.Marshal(&wire.Message{WireFormat: wire.WelcomeFormat, Welcome: w})
 }
 
-// A Welcome that was taken apart and put together unchanged still works: what
-// FuzzJoin refuses is refused because of what the fuzzer changed.
+// A Welcome made from the unchanged parts of another one works: FuzzJoin's are refused because of
+// the changes of the fuzzer.
 func TestInvitationsCanBePutTogether(t *testing.T) {
 	i := newInvitation(t)
 	if _, err := Join(i.welcome(t, i.info, wire.Marshal(i.secrets), i.secrets.JoinerSecret), i.kp, JoinOptions{Now: testNow}); err != nil {
@@ -95,10 +94,10 @@ func TestInvitationsCanBePutTogether(t *testing.T) {
 	}
 }
 
-// FuzzJoin joins with anything: a Welcome or a GroupInfo as it came, and a Welcome
-// around any GroupInfo, any secrets and any tree, with good seals, signatures, tree
-// hash and confirmation tag. What is refused has a typed error; a group that is
-// entered has a valid tree and is the same after saving and loading.
+// FuzzJoin joins with any input: as a Welcome, as a GroupInfo, and as the GroupInfo, the secrets and
+// the tree of a Welcome with valid encryption, signatures, tree hash and confirmation tag. A refusal
+// must have a typed error; a joined group must have a valid tree and be equal after saving and
+// loading.
 func FuzzJoin(f *testing.F) {
 	i := newInvitation(f)
 	public, err := (&schedule.Epoch{External: make([]byte, 32)}).ExternalPub(i.kp.suite)

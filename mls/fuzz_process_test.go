@@ -30,8 +30,8 @@ func isTyped(err error) bool {
 	return false
 }
 
-// scene is a group in some state: one member who receives, and others whose keys
-// the fuzzer has.
+// scene is a group in some state: one member that receives, and the others, with keys that the
+// fuzzer has.
 type scene struct {
 	receiver *Group
 	others   []*Group
@@ -190,8 +190,8 @@ func (s *scene) resign(t *testing.T, content *wire.FramedContent, index uint32) 
 	}
 }
 
-// signed is content as its sender would have signed it: a member whose keys the
-// fuzzer has, or an outsider.
+// signed returns the content of m in a message that its sender has signed: a member with keys that
+// the fuzzer has, or an outsider.
 func (s *scene) signed(t *testing.T, m *wire.PublicMessage, format wire.WireFormat) []byte {
 	g := s.receiver
 	a := m.Authenticated()

@@ -5,9 +5,8 @@ import (
 	"testing"
 )
 
-// FuzzState loads states that were tampered with by an attacker who can compute the
-// checksum. What loads must save to the same bytes and be usable: no operation may
-// panic, whatever it then says.
+// FuzzState loads states that were changed and have a valid checksum. A state that loads must save
+// to the same bytes, and no operation on it may panic.
 func FuzzState(f *testing.F) {
 	w := newWorld(f, testSuite, "ann", "bob")
 	messages := [][]byte{w.seal("ann", "x"), w.propose("ann", removal(1), 2)}
@@ -66,7 +65,7 @@ func FuzzState(f *testing.F) {
 	})
 }
 
-// resaves checks that what was loaded is what was saved.
+// resaves checks that a loaded state saves to the same bytes.
 func resaves(t *testing.T, v interface{ MarshalBinary() ([]byte, error) }, state []byte) {
 	t.Helper()
 	if again, err := v.MarshalBinary(); err != nil || !bytes.Equal(again, state) {
@@ -74,7 +73,7 @@ func resaves(t *testing.T, v interface{ MarshalBinary() ([]byte, error) }, state
 	}
 }
 
-// exercise does with g whatever can be done.
+// exercise calls the operations of g.
 func exercise(g *Group, messages [][]byte) {
 	g.Members()
 	g.OwnLeaf()

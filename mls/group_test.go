@@ -408,8 +408,8 @@ func TestHookVetoes(t *testing.T) {
 	}
 }
 
-// A passive server knows the GroupInfo, the tree and every message. Were the first
-// epoch secret a constant, it could follow a commit without a path.
+// A passive server has the GroupInfo, the tree and every message. If the first epoch secret were a
+// constant, it could compute the epoch after a commit without a path.
 func TestFirstEpochSecretIsRandom(t *testing.T) {
 	w := newWorld(t, testSuite, "ann")
 	zero := schedule.FromEpochSecret(w.groups["ann"].suite, make([]byte, 32))

@@ -9,7 +9,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// The inviter knows every secret of the Welcome and can sign anything.
+// Welcomes of an inviter that has every secret of the Welcome and signs anything.
 func TestHostileWelcomes(t *testing.T) {
 	i := newInvitation(t)
 	// treed changes the tree, as part of the group info.
@@ -78,8 +78,8 @@ func TestHostileWelcomes(t *testing.T) {
 	}
 }
 
-// Who knows the group's secrets but not a member's key cannot speak for it, and who
-// has a member's key but not the secrets neither. RFC 9420, sections 6.1 and 6.2.
+// Messages of a member need both its signature key and the secrets of the group. RFC 9420, sections
+// 6.1 and 6.2.
 func TestHostileAuthentication(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob", "cay")
 	g := w.groups["ann"]

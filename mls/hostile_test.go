@@ -16,8 +16,8 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// A shape is a way to make a message of a given size expensive. try processes it
-// once; whether it is refused does not matter, how long that takes does.
+// shape is a way to make a message of a given size expensive. try processes it once; the test
+// measures the cost, not the result.
 type shape struct {
 	name string
 	make func(t testing.TB, bytes int) (try func() error)
@@ -26,7 +26,7 @@ type shape struct {
 // hostileMembers is the size of the group that hostile messages go to.
 const hostileMembers = 1000
 
-// times makes a list that takes about the given number of bytes on the wire.
+// times makes a list of about the given number of bytes on the wire.
 func times[T any](bytes, each int, make func(i int) T) []T {
 	var list []T
 	for i := range bytes / each {
@@ -35,7 +35,7 @@ func times[T any](bytes, each int, make func(i int) T) []T {
 	return list
 }
 
-// victim is a member of a large group, and mallory a member who signs anything.
+// victim returns a member of a large group, and mallory, a member that signs anything.
 func victim(t testing.TB) (victim, mallory *Group) {
 	t.Helper()
 	g, err := NewGroup(testSuite, []byte("group"), identity(t, testSuite, "mallory"), GroupOptions{
@@ -65,7 +65,7 @@ func signed(t testing.TB, g *Group, format wire.WireFormat, content wire.FramedC
 	return message
 }
 
-// commitOf is a shape whose message is a member's commit.
+// commitOf returns a shape with the commit of a member.
 func commitOf(name string, list func(t testing.TB, g *Group, bytes int) wire.Commit) shape {
 	return shape{name, func(t testing.TB, bytes int) func() error {
 		v, m := victim(t)
@@ -85,7 +85,7 @@ func byValue(list []wire.Proposal) wire.Commit {
 	return commit
 }
 
-// ownPath is a path of g's whose leaf verifies, to be spoilt elsewhere.
+// ownPath returns a path of g with a valid leaf.
 func ownPath(t testing.TB, g *Group) *wire.UpdatePath {
 	t.Helper()
 	path, err := g.tree.Clone().Replace(g.own, *g.tree.Leaf(g.own), g.context.GroupID, g.key.private)
@@ -95,7 +95,7 @@ func ownPath(t testing.TB, g *Group) *wire.UpdatePath {
 	return &wire.UpdatePath{Leaf: *path.Leaf}
 }
 
-// welcomeWith is a shape whose message is a Welcome with a tree.
+// welcomeWith returns a shape with a Welcome that contains a tree.
 func welcomeWith(name string, tree func(t testing.TB, own *wire.LeafNode, bytes int) wire.RatchetTree) shape {
 	return shape{name, func(t testing.TB, bytes int) func() error {
 		s, kp := mustSuite(t), keyPackage(t, identity(t, testSuite, "victim"))
@@ -343,7 +343,7 @@ func TestImpossibleGenerations(t *testing.T) {
 	}
 }
 
-// allocatedBytes returns the bytes that f allocates, a stand-in for time that is the same on every
+// allocatedBytes returns the bytes that f allocates: a measure of cost that is the same on every
 // machine.
 func allocatedBytes(f func()) uint64 {
 	var before, after runtime.MemStats
@@ -353,9 +353,8 @@ func allocatedBytes(f func()) uint64 {
 	return after.TotalAlloc - before.TotalAlloc
 }
 
-// leastAllocatedBytes returns the least of several runs. A single run may take more: the
-// race detector has every sync.Pool lose a quarter of what is put back, and a buffer
-// that was lost grows again, to several times its size.
+// leastAllocatedBytes returns the least of several runs. A single run may allocate more: under the
+// race detector every sync.Pool drops a quarter of its values, and buffers then grow again.
 func leastAllocatedBytes(f func()) uint64 {
 	least := allocatedBytes(f)
 	for range 7 {
@@ -364,9 +363,9 @@ func leastAllocatedBytes(f func()) uint64 {
 	return least
 }
 
-// Nothing may cost more than its size, beside what the group itself costs.
+// The cost of a message is linear in its size, besides that of the group.
 func TestHostileShapesTakeLinearMemory(t *testing.T) {
-	// The collector takes away what was remembered, whenever it likes.
+	// The garbage collector would empty caches at any time.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	for _, s := range shapes {
 		var used [3]uint64

@@ -52,7 +52,7 @@ func TestLimitsHaveCeilings(t *testing.T) {
 	}
 }
 
-// The limits hold for all who have them, however they came to the group.
+// The limits apply to groups that were created, joined or loaded.
 func TestLimitsOfJoiners(t *testing.T) {
 	w := newWorld(t, testSuite, "ann")
 	limits := Limits{Jump: 1}
@@ -125,7 +125,7 @@ func TestOldValuesStayUsable(t *testing.T) {
 	}
 }
 
-// hasCommitted returns a commit of who that no member has applied.
+// hasCommitted returns a commit of who that no member has processed.
 func (w *world) hasCommitted(who string) *PendingCommit {
 	w.t.Helper()
 	p, err := w.groups[who].Commit(CommitOptions{})

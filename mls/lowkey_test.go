@@ -55,8 +55,8 @@ func offCurve(t testing.TB) map[string][]byte {
 	}
 }
 
-// A key to which nothing can be sealed is refused wherever it is first seen: once in a
-// tree it would stop every later commit.
+// A key to which nothing can be encrypted is refused in every message: in a tree it would prevent
+// every later commit.
 func TestUnusableKeysAreRefused(t *testing.T) {
 	for s, keys := range map[Suite]map[string][]byte{
 		X25519_AES128GCM_SHA256_Ed25519: lowOrderKeys(t), X25519_CHACHA20POLY1305_SHA256_Ed25519: lowOrderKeys(t),
@@ -201,8 +201,8 @@ func joinSpoilt(t testing.TB, g *Group, spoil func(*wire.GroupInfo, wire.Ratchet
 	return err
 }
 
-// A group of before may hold a leaf with such a key. The commit that fails for it says
-// which, and one that removes it succeeds.
+// A group of an older version may have a leaf with such a key. The error of a commit names the leaf,
+// and a commit that removes it succeeds.
 func TestUnusableLeafIsNamed(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob", "cay")
 	ann := w.groups["ann"]
@@ -241,7 +241,7 @@ func TestKeysAreComparedAsPoints(t *testing.T) {
 	}
 	resign(t, w.groups["ann"], body.Update, own)
 	w.refuses("bob", w.propose("ann", body, wire.PublicMessageFormat), ErrInvalidLeaf)
-	// Such a key by itself is good: RFC 7748 demands to take it.
+	// Such a key alone is valid by RFC 7748.
 	alone := resignedPackage(t, dan, func(k *wire.KeyPackage) { k.Leaf.EncryptionKey = twinOf(k.Leaf.EncryptionKey) })
 	w.process("bob", w.propose("ann", addition(alone), wire.PublicMessageFormat))
 }

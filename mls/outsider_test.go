@@ -8,7 +8,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// serverWorld is a group with two external senders, whose keys are returned.
+// serverWorld returns a group with two external senders, and their keys.
 func serverWorld(t *testing.T, names ...string) (*world, []SignatureKey) {
 	t.Helper()
 	var keys []SignatureKey
@@ -89,7 +89,7 @@ func TestExternalProposals(t *testing.T) {
 	}
 }
 
-// outsiderAdd makes the Add of an external sender, whose clock is not asked.
+// outsiderAdd makes the Add of an external sender without checking the lifetime.
 func outsiderAdd(t *testing.T, id []byte, epoch uint64, index uint32, key SignatureKey, kp *KeyPackage) []byte {
 	t.Helper()
 	cipher, err := lookup(testSuite)

@@ -27,7 +27,7 @@ func isBucket(n int) bool {
 	return n > 8192 && n%8192 == 0
 }
 
-// Whatever is sealed has the length of a bucket, whatever else is in the message.
+// Every PrivateMessage has the size of a bucket, for all sizes of its parts.
 func TestPaddedMessages(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob", "cay")
 	for _, g := range w.groups {
@@ -68,7 +68,7 @@ func TestPaddedMessages(t *testing.T) {
 	if p := w.commit("cay", CommitOptions{Public: true}); isBucket(len(p.Message())) {
 		t.Errorf("a public message cannot be padded: %d bytes", len(p.Message()))
 	}
-	// A message's own policy goes before the group's, and bytes before both.
+	// The policy of a message precedes that of the group, and Padding precedes both.
 	m, _, err = w.groups["ann"].Seal(nil, nil, SealOptions{Policy: func(int) int { return 2000 }})
 	if err != nil || len(m) != 2000 {
 		t.Errorf("%d bytes, %v", len(m), err)
@@ -100,7 +100,7 @@ func TestPaddingToASizeThatCannotBe(t *testing.T) {
 			t.Errorf("wanted %d, got %d, %v", wanted, len(got), err)
 		}
 	}
-	// A policy that insists gets no padding rather than a loop.
+	// A size that cannot be reached results in no padding instead of a loop.
 	got, _, err := ann.Seal(nil, nil, SealOptions{Policy: func(int) int { return last + 1 }})
 	if err != nil || len(got) != len(bare) {
 		t.Errorf("%d bytes, %v", len(got), err)

@@ -16,8 +16,7 @@ var operationsFlag = flag.Int("operations", 800, "how many operations TestRandom
 // groupExtension is a type of GroupContext extension that all peers understand.
 const groupExtension uint16 = 0xf3b7
 
-// peersMax is the number of members up to which members are added: two who add at
-// the same time may make it 24.
+// peersMax bounds the members that are added; two concurrent Adds can make it 24.
 const peersMax = 22
 
 // peer is a client of the random group: in it, not yet in it, or not any more.
@@ -47,8 +46,8 @@ type logged struct {
 	isCommit bool
 }
 
-// service is a delivery service: it orders handshakes, takes one commit per epoch,
-// loses and reorders application messages, and keeps the newest GroupInfo.
+// service is a delivery service: it orders handshakes, accepts one commit per epoch, loses and
+// reorders application messages, and stores the newest GroupInfo.
 type service struct {
 	t     *testing.T
 	r     *rand.Rand
@@ -99,7 +98,7 @@ func sameName(c CredentialChange) error {
 	return nil
 }
 
-// deterministicPSK knows every pre-shared key.
+// deterministicPSK returns a key for every id.
 func deterministicPSK(id []byte) ([]byte, error) {
 	key := sha256.Sum256(id)
 	return key[:], nil
@@ -219,7 +218,7 @@ func (s *service) submit(p *peer, c *PendingCommit) bool {
 	return true
 }
 
-// say lets a member send a message, which reaches each of the others perhaps.
+// say seals a message of a member, which the service delivers or loses for each other member.
 func (s *service) say() {
 	p := s.some((*peer).isIn)
 	text := fmt.Sprintf("text %d", s.r.IntN(1<<30))
@@ -347,10 +346,10 @@ func exported(t testing.TB, g *Group) []byte {
 	return secret
 }
 
-// TestRandomGroups lets up to 24 members do whatever the package can do, over a
-// service that loses and reorders messages and lets commits race, with restarts at
-// any moment. No handshake of an honest member may be refused, no message may fail
-// to open or open twice, and whenever all have seen everything they agree.
+// TestRandomGroups runs random operations of up to 24 members, over a service that loses and
+// reorders messages and receives several commits per epoch, with restarts at any time. No handshake
+// of an honest member may be refused, each message must open exactly once, and members that have
+// processed the same handshakes must agree.
 func TestRandomGroups(t *testing.T) {
 	r := newRandom(t)
 	s := newService(t, r)

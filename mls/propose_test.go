@@ -8,7 +8,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// proposes lets who propose a change, with all members following.
+// proposes makes a proposal of who, which all members process.
 func (w *world) proposes(who string, c Change, o ProposeOptions) ProposalInfo {
 	w.t.Helper()
 	message, next, err := w.groups[who].Propose(c, o)
@@ -148,7 +148,7 @@ func TestProposalsThatNobodyElseHas(t *testing.T) {
 	}
 }
 
-// A proposal that cannot be committed stops neither commits nor other proposals.
+// A proposal that cannot be committed prevents neither commits nor other proposals.
 func TestBadProposalsAmongGoodOnes(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob", "cay")
 	unwelcome := errors.New("not welcome")
@@ -212,7 +212,7 @@ func TestChangesByValue(t *testing.T) {
 	}
 }
 
-// Resumption keys of epochs that are out of the history are gone.
+// Resumption keys of epochs before the history are deleted.
 func TestResumptionHistoryIsBounded(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob")
 	for range HistoryEpochs {

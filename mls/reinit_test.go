@@ -8,7 +8,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// ended is a world whose group agreed to go on in the group r.
+// ended returns a world with a group that was reinitialized to continue in r.
 func ended(t *testing.T, r ReInit, names ...string) *world {
 	t.Helper()
 	w := newWorld(t, testSuite, names...)
@@ -100,8 +100,7 @@ func TestReinitialization(t *testing.T) {
 	next.reads("ann", next.seal("cay", "here we are"), "here we are")
 }
 
-// After a reinitialization nothing of the old group is taken any more, however well
-// it is signed.
+// After a reinitialization all messages in the old group are refused.
 func TestEndedGroupRefusesMessages(t *testing.T) {
 	w := ended(t, ReInit{GroupID: []byte("next"), Suite: testSuite}, "ann", "bob")
 	ann := w.groups["ann"].clone()
@@ -249,7 +248,7 @@ func TestBranch(t *testing.T) {
 	if _, err := w.groups["ann"].Successor(identity(t, testSuite, "ann"), nil, GroupOptions{}); !errors.Is(err, ErrInvalidSuccessor) {
 		t.Errorf("a successor of a group that goes on: %v", err)
 	}
-	// An application that knows better who is who.
+	// An application that compares members by its own rule.
 	packages, list = w.newcomers(testSuite, "bob's tablet")
 	welcome := foundBadly(t, w.groups["ann"], testSuite, "side", wire.BranchUsage, nil, identity(t, testSuite, "ann"), list, false)
 	o := JoinOptions{Resume: w.groups["bob"], Now: testNow}

@@ -66,8 +66,8 @@ func (s *secretTree) absent(t *testing.T, when string, state []byte) {
 	}
 }
 
-// Forward secrecy of what is on disk: a state holds neither a key that was used nor
-// anything from which one could be made.
+// Forward secrecy of saved state: it contains neither a key that was used nor a secret from which
+// one could be derived.
 func TestUsedKeysAreNotInTheState(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob", "cay", "dan", "eve")
 	w.commit("ann", CommitOptions{})
@@ -103,7 +103,7 @@ func TestUsedKeysAreNotInTheState(t *testing.T) {
 	secrets.follow("ann", size, ann, "handshake", 0)
 	secrets.absent(t, "after a handshake", save(t, w.groups["bob"]))
 
-	// A pending commit takes a key of ours and carries the history with it.
+	// A pending commit uses a key of ours and contains the history.
 	p, err := w.groups["bob"].Commit(CommitOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +116,7 @@ func TestUsedKeysAreNotInTheState(t *testing.T) {
 	}
 	secrets.absent(t, "in the pending commit", pending)
 
-	// In the next epoch the late messages still open, each once; then all is gone.
+	// In the next epoch the late messages still open, each once; then all keys are deleted.
 	next, err := p.Apply(p.Base())
 	if err != nil {
 		t.Fatal(err)
@@ -130,8 +130,8 @@ func TestUsedKeysAreNotInTheState(t *testing.T) {
 	}
 }
 
-// What opened an epoch must not stay: neither the private keys that a path
-// replaced, nor the init secret that led to it.
+// The secrets of the epoch before are deleted: the private keys that a path replaced and the init
+// secret.
 func TestReplacedKeysAreNotInTheState(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob", "cay", "dan")
 	w.commit("ann", CommitOptions{})
@@ -163,7 +163,7 @@ func TestReplacedKeysAreNotInTheState(t *testing.T) {
 	}
 }
 
-// A private handshake takes a key of its own ratchet, whatever was sent before.
+// A private handshake uses a key of the handshake ratchet.
 // RFC 9420, section 6.3.1.
 func TestHandshakesCountByThemselves(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob", "cay")

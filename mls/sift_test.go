@@ -27,8 +27,8 @@ func (o *offers) add(k *wire.KeyPackage, want error) {
 	o.list = append(o.list, wire.Marshal(&wire.Message{WireFormat: wire.KeyPackageFormat, KeyPackage: k}))
 }
 
-// A package that keeps a commit from being made is named by its place, whatever is wrong
-// with it, and all such packages are in one error: without them the others are added.
+// All packages that prevent a commit are named by their indices in one error: without them the
+// others are added.
 func TestOffendingPackagesAreNamed(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob")
 	unwelcome := errors.New("not welcome")
@@ -101,8 +101,8 @@ func TestOffendingPackagesAreNamed(t *testing.T) {
 	}
 }
 
-// A package with the encryption key of an honest one, whose credential is refused, does not
-// keep the honest one out.
+// A package with the encryption key of a valid one and a credential that the hook refuses does not
+// prevent the valid one.
 func TestPackagesAreJudgedByThemselves(t *testing.T) {
 	w := newWorld(t, testSuite, "ann")
 	ann := w.groups["ann"]
@@ -141,8 +141,8 @@ func TestOffendingChangesAreNamed(t *testing.T) {
 	}
 }
 
-// A member that sends as many proposals as it may, which cannot be committed, keeps
-// neither a Remove nor good proposals of others from being committed.
+// A member that sends as many invalid proposals as it may prevents neither a Remove nor valid
+// proposals of others.
 func TestBadProposalsPushOutNothing(t *testing.T) {
 	bad := map[string]func(w *world, i int) *wire.Proposal{
 		"keys that nobody holds": func(*world, int) *wire.Proposal {
@@ -249,7 +249,7 @@ func TestStoredProposalsAreShared(t *testing.T) {
 		if !errors.Is(err, ErrInvalidProposal) {
 			t.Errorf("%s: %v", name, err)
 		}
-		// bob's get in, also after a restart, and what gives way is eve's.
+		// Those of bob displace those of eve, also after a restart.
 		for _, target := range []string{"eve", "cay"} {
 			if g, err = LoadGroup(save(t, g), LoadOptions{Now: testNow, Limits: l}); err != nil {
 				t.Fatal(err)
@@ -271,7 +271,7 @@ func TestStoredProposalsAreShared(t *testing.T) {
 			t.Errorf("%s: eve gets in again: %v", name, err)
 		}
 	}
-	// Strangers who ask to be added share one place.
+	// New members share the bound of one sender.
 	g := bounded(Limits{SenderProposals: 3})
 	var err error
 	for i := range 4 {
@@ -325,7 +325,7 @@ func TestLongestLifetime(t *testing.T) {
 	w.process("bob", message)
 }
 
-// A group id that is in use is refused, whatever group it is claimed for.
+// A group id in use is refused by Join and JoinExternal.
 func TestGroupIDsInUse(t *testing.T) {
 	w := newWorld(t, testSuite, "ann")
 	bob := keyPackage(t, identity(t, testSuite, "bob"))

@@ -10,16 +10,15 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// random is n random bytes, which stand for a key, a hash or a signature.
+// random returns n random bytes, in place of a key, a hash or a signature.
 func random(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails
 	return b
 }
 
-// filled is a group like g, with n members of the shape of g's, who all have
-// committed, so that no node is blank, and the same group as the member at leaf 1
-// sees it. Other keys are random: it is there to be weighed, and to be sent to.
+// filled returns the groups of the members at leaf 0 and leaf 1 in a group like g with n members that
+// have all committed, so that no node is blank. The keys of the others are random.
 func filled(t testing.TB, g *Group, n int) (own, other *Group) {
 	t.Helper()
 	private, public, err := g.suite.GenerateKeyPair()
@@ -59,8 +58,8 @@ func filled(t testing.TB, g *Group, n int) (own, other *Group) {
 	return own, other
 }
 
-// A client keeps its groups on a phone. The size is that of the public tree, which
-// every member must know, and little else.
+// Clients save their groups on phones. The size of a state is that of the public tree and little
+// else.
 func TestStateOfAThousandMembers(t *testing.T) {
 	for extension, most := range map[int]int{
 		64:  400_000, // such as a signature by the account

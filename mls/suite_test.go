@@ -23,7 +23,7 @@ func (b borrowed) Verify(public, message, signature []byte) bool {
 	return b.s.VerifyWithLabel(public, "borrowed", message, signature)
 }
 
-// A suite of the program's own goes wherever those of this package go.
+// A registered suite works in all operations.
 func TestRegisteredSuite(t *testing.T) {
 	const own Suite = 0xf0a2
 	p256, err := lookup(P256_AES128GCM_SHA256_P256)

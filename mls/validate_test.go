@@ -284,7 +284,7 @@ func TestRequiredCapabilities(t *testing.T) {
 	w.join("eve", eve, w.groupInfo("ann"), ExternalJoinOptions{})
 }
 
-// Every error says which section of the RFC was broken.
+// Every error names the section of the RFC with the broken rule.
 func TestErrorsNameTheirSection(t *testing.T) {
 	w := newWorld(t, testSuite, "ann", "bob")
 	_, err := w.groups["bob"].Process(w.groups["ann"].forge(t, forgery{list: w.byValue("ann", removal(0))}))

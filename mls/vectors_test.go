@@ -25,7 +25,7 @@ func (h *hexBytes) UnmarshalJSON(raw []byte) error {
 }
 
 // readVectors decodes a file of the official test vectors, which are kept outside
-// the repository. Without them a developer's clone goes on; CI must have them.
+// the repository. Without them the tests are skipped, except in CI.
 func readVectors[T any](t *testing.T, name string) []T {
 	t.Helper()
 	path := filepath.Join(vectorsDir(t), name)

@@ -79,7 +79,7 @@ func TestVectorsTreeValidation(t *testing.T) {
 	count.log(t)
 }
 
-// refusesOtherTrees says nothing if no single changed byte leaves the tree valid.
+// refusesOtherTrees returns an error if the tree stays valid after the change of a byte.
 // It looks at a sample, because every look verifies all signatures.
 func refusesOtherTrees(s *suite.Suite, raw, groupID []byte) error {
 	for at := 3; at < len(raw); at += max(1, len(raw)/16) {
@@ -166,7 +166,7 @@ func TestVectorsTreeKEM(t *testing.T) {
 	count.log(t)
 }
 
-// privateKeys rebuilds what each member of the vector knows.
+// privateKeys returns the private keys of each member of the vector.
 func (e *treeKEM) privateKeys(s *suite.Suite) (map[uint32]tree.Keys, error) {
 	all := map[uint32]tree.Keys{}
 	for _, l := range e.LeavesPrivate {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// The GroupInfo that a Welcome carries grows with the group. Neither a copy nor a hash of
-// it is made for each member that is added.
+// The GroupInfo in a Welcome grows with the group. It is not copied or hashed for each member that is
+// added.
 func TestWelcomeReadsTheGroupInfoOnce(t *testing.T) {
 	w := newWorld(t, testSuite, "ann")
 	packages := func(n int, prefix string) (list [][]byte) {

@@ -62,7 +62,7 @@ func newWorld(t testing.TB, s Suite, names ...string) *world {
 	return w
 }
 
-// add lets who add newcomers, with all members following.
+// add makes a commit of who that adds newcomers, which all members process.
 func (w *world) add(who string, names ...string) {
 	w.t.Helper()
 	var packages []*KeyPackage
@@ -85,7 +85,7 @@ func (w *world) add(who string, names ...string) {
 	w.agree()
 }
 
-// commit lets who commit, with all members following.
+// commit makes a commit of who, which all members process.
 func (w *world) commit(who string, o CommitOptions) *PendingCommit {
 	w.t.Helper()
 	p, err := w.groups[who].Commit(o)
@@ -97,7 +97,7 @@ func (w *world) commit(who string, o CommitOptions) *PendingCommit {
 	return p
 }
 
-// echo delivers the commit of who to all.
+// echo delivers the commit of who to all members.
 func (w *world) echo(who string, p *PendingCommit) {
 	w.t.Helper()
 	for name, g := range w.groups {
@@ -127,7 +127,7 @@ func (w *world) process(name string, message []byte) *Processed {
 	return processed
 }
 
-// seal lets who send text.
+// seal returns a message of who with text.
 func (w *world) seal(who, text string) []byte {
 	w.t.Helper()
 	message, next, err := w.groups[who].Seal([]byte(text), []byte("aad"), SealOptions{})

@@ -149,8 +149,8 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// Keys with which every shared secret is zero are refused in both places of a package,
-// whatever stands in bit 255, which X25519 ignores.
+// Keys with which every shared secret is zero are refused as the init key and as the encryption key,
+// for both values of bit 255, which X25519 ignores.
 func TestLowOrderKeys(t *testing.T) {
 	points := [][]byte{make([]byte, 32), {0: 1, 31: 0}, bytes.Repeat([]byte{0xff}, 32), bytes.Repeat([]byte{0xff}, 32), bytes.Repeat([]byte{0xff}, 32)}
 	for i, first := range []byte{0xec, 0xed, 0xee} {
@@ -169,7 +169,7 @@ func TestLowOrderKeys(t *testing.T) {
 	for _, id := range []suite.ID{suite.X25519AES128GCM, suite.X25519ChaCha20Poly1305, keypackage.XWing} {
 		for _, point := range points {
 			for _, top := range []byte{0, 0x80} {
-				// spoil replaces the X25519 part of a key, which stands last.
+				// spoil replaces the X25519 part of a key, its last bytes.
 				spoil := func(key *[]byte) {
 					*key = append(bytes.Clone((*key)[:len(*key)-32]), point...)
 					(*key)[len(*key)-1] |= top

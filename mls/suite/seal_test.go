@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// What a Sealer makes opens with crypto/hpke, for every KEM and AEAD that it knows
-// itself, and for those that it leaves to crypto/hpke.
+// The output of a Sealer opens with crypto/hpke, for every KEM and AEAD that the Sealer implements,
+// and for others.
 func TestSealersMakeHPKE(t *testing.T) {
 	for _, kem := range []hpke.KEM{hpke.DHKEM(ecdh.X25519()), hpke.DHKEM(ecdh.P256()), hpke.DHKEM(ecdh.P384()), hpke.MLKEM768X25519()} {
 		for _, aead := range []hpke.AEAD{hpke.AES128GCM(), hpke.AES256GCM(), hpke.ChaCha20Poly1305()} {

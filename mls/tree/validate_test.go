@@ -55,7 +55,7 @@ func testTree(t *testing.T) (*Tree, [][]byte) {
 	return tree, keys
 }
 
-// A tree comes from the inviter. Each of its rules must hold by itself.
+// Trees of a hostile inviter, each of which breaks one rule.
 func TestHostileTrees(t *testing.T) {
 	good, keys := testTree(t)
 	if err := good.Validate(testGroup, nil); err != nil {
@@ -67,7 +67,7 @@ func TestHostileTrees(t *testing.T) {
 		spoil(&p)
 		t.set(x, &wire.Node{Parent: &p})
 	}
-	// unmade takes the inner nodes away, whose hashes would show that a leaf changed.
+	// unmade blanks the parent nodes, so that no parent hash depends on a changed leaf.
 	unmade := func(t *Tree) {
 		for _, x := range []uint32{1, 3, 5} {
 			t.nodes[x], t.hashes[x] = nil, nil
@@ -120,8 +120,8 @@ func TestHostileTrees(t *testing.T) {
 			t.set(5, &wire.Node{Parent: &wire.ParentNode{EncryptionKey: make([]byte, 32)}})
 		}, ErrInvalid},
 		{"a leaf unmerged above and merged below", func(tr *Tree) {
-			// The first member signs whatever hash fits: only the rule that the leaf
-			// be unmerged in between, too, is broken.
+			// The first member signs the right hash: only the rule is broken that the leaf is
+			// unmerged at the nodes between.
 			parent(tr, 3, func(p *wire.ParentNode) { p.UnmergedLeaves = []uint32{3} })
 			parent(tr, 1, func(p *wire.ParentNode) { p.ParentHash = tr.parentHash(tr.nodes[3].Parent, 5) })
 			n := *tr.Leaf(0)
@@ -175,8 +175,7 @@ func TestLargeTreesHashAlike(t *testing.T) {
 	}
 }
 
-// The remembered hashes of blank subtrees are equal to computed ones, wherever they
-// stand and in which order they are hashed.
+// The cached hashes of blank subtrees are equal to computed ones, at all places and in every order.
 func TestBlankSubtreesHashAlike(t *testing.T) {
 	good, _ := testTree(t)
 	var naive func(t *Tree, x uint32) []byte

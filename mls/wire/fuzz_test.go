@@ -76,9 +76,8 @@ func realMessages(f *testing.F) [][]byte {
 	return list
 }
 
-// FuzzWire decodes every structure that comes from others. What decodes encodes to
-// the same bytes, what does not says so with ErrMalformed, and the header of a
-// message reads where the message does.
+// FuzzWire decodes every structure. A decoded value must encode to the same bytes, other input must
+// result in ErrMalformed, and ParseHeader must accept the same messages.
 func FuzzWire(f *testing.F) {
 	for _, message := range realMessages(f) {
 		f.Add(uint8(0), message)

@@ -8,10 +8,10 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// A blank node takes a byte in a message and a hundred in memory, and a path has a
-// node for each level: neither may be longer than any honest one.
+// A blank node takes one byte in a message and a hundred in memory, and a path has one node for each
+// level: both are bounded by the largest tree.
 func TestTreesAndPathsAreBounded(t *testing.T) {
-	// blank is a vector of n blank nodes, and a parent node, which may stand last.
+	// blank returns a vector of n blank nodes and a parent node, which may be the last.
 	blank := func(n int) []byte {
 		last := []byte{1, 2, 0, 0, 0}
 		return append(append(wire.AppendLength(nil, n+len(last)), make([]byte, n)...), last...)
