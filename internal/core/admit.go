@@ -141,7 +141,7 @@ func (a *action) chargeBytes(c *logs.Conversation, bytes int) *ds.Refusal {
 // groupUsed returns the refusal for an error that means that the group of a conversation
 // belongs to another one, which only the database sees; otherwise err.
 func groupUsed(err error) error {
-	if store.IsGroupInUse(err) {
+	if err != nil && store.IsGroupInUse(err) {
 		return refuseGroupUsed
 	}
 	return err
