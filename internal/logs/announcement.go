@@ -46,7 +46,7 @@ func (w *wakes) announce(log ds.LogID, a *Announcement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for f := range s.logs[log] {
-		if f.owner.listener.hear(f, a) && f.pos.Load() < a.Pos {
+		if f.owner.listener.add(f, a) && f.pos.Load() < a.Pos {
 			f.owner.enqueue(f, a.Pos)
 		}
 	}
@@ -62,17 +62,17 @@ const (
 // state and not history: they wait in a queue of their own, which merges and drops, and are
 // returned as far as the follower has read their conversation.
 //
-// One goroutine calls Take, that of the follower's Next. A nil Listener hears nothing.
+// One goroutine calls Take, that of the follower's Next. A nil Listener receives nothing.
 type Listener struct {
 	follower *Follower
 	ready    chan struct{} // holds a token while Take may have something
 
-	mu    sync.Mutex
-	heard []heard // mu guards it
+	mu      sync.Mutex
+	waiting []waitingAnnouncement // mu guards it
 }
 
-// heard is an announcement that waits for the reader of a log.
-type heard struct {
+// waitingAnnouncement is an announcement that waits for the reader of a log.
+type waitingAnnouncement struct {
 	one *follow
 	a   *Announcement
 }
@@ -87,9 +87,9 @@ func (f *Follower) Listen() *Listener {
 // something after each page of the follower, too.
 func (l *Listener) Ready() <-chan struct{} { return l.ready }
 
-// hear queues an announcement and reports whether it did. It replaces an earlier one of the
+// add queues an announcement and reports whether it did. It replaces an earlier one of the
 // same account and kind, except Ephemeral; a full queue drops the oldest.
-func (l *Listener) hear(one *follow, a *Announcement) bool {
+func (l *Listener) add(one *follow, a *Announcement) bool {
 	if l == nil || a.Kind == Typing && a.Account == l.follower.who.Account {
 		return false
 	}
@@ -99,14 +99,14 @@ func (l *Listener) hear(one *follow, a *Announcement) bool {
 		return false
 	}
 	bytes := len(a.Body)
-	kept := l.heard[:0]
-	for _, h := range l.heard {
+	kept := l.waiting[:0]
+	for _, h := range l.waiting {
 		if h.one == one && h.a.Kind == a.Kind && a.Kind != Ephemeral && h.a.Account == a.Account {
 			continue
 		}
 		kept, bytes = append(kept, h), bytes+len(h.a.Body)
 	}
-	clear(l.heard[len(kept):])
+	clear(l.waiting[len(kept):])
 	dropped := 0
 	for len(kept) > dropped && (len(kept)-dropped >= announcementsMax || bytes > announcementBytesMax) {
 		bytes -= len(kept[dropped].a.Body)
@@ -116,7 +116,7 @@ func (l *Listener) hear(one *follow, a *Announcement) bool {
 		l.follower.engine.metrics.announcementsDropped.Add(float64(dropped))
 		kept = append(kept[:0], kept[dropped:]...)
 	}
-	l.heard = append(kept, heard{one, a})
+	l.waiting = append(kept, waitingAnnouncement{one, a})
 	wakeUp(l.ready)
 	return true
 }
@@ -128,8 +128,8 @@ func (l *Listener) Take() (ds.ConversationID, []Announcement) {
 	defer l.mu.Unlock()
 	var log ds.LogID
 	var list []Announcement
-	kept := l.heard[:0]
-	for _, h := range l.heard {
+	kept := l.waiting[:0]
+	for _, h := range l.waiting {
 		switch {
 		case !l.follower.isReading(h.one): // it has ended
 		case (log == "" || log == h.one.log) && h.one.pos.Load() >= h.a.Pos:
@@ -138,8 +138,8 @@ func (l *Listener) Take() (ds.ConversationID, []Announcement) {
 			kept = append(kept, h)
 		}
 	}
-	clear(l.heard[len(kept):])
-	if l.heard = kept; len(kept) > 0 && len(list) > 0 {
+	clear(l.waiting[len(kept):])
+	if l.waiting = kept; len(kept) > 0 && len(list) > 0 {
 		wakeUp(l.ready) // the rest may be of another log
 	}
 	return log.Conversation(), list

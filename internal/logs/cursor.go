@@ -19,17 +19,6 @@ import (
 type cursorBuffer struct {
 	seed   maphash.Seed
 	shards [cursorShards]cursorShard // by device: a thousand readers must not queue for one lock
-
-	turn    chan struct{} // is full while FlushCursors writes
-	mu      sync.Mutex
-	waiting map[ds.Device]*cursorJob // mu guards it; calls for one device share a job
-}
-
-// cursorJob is a device with callers that wait for the write of its cursors.
-type cursorJob struct {
-	device ds.Device
-	isDone bool // turn guards isDone and err
-	err    error
 }
 
 type cursorShard struct {
@@ -39,7 +28,7 @@ type cursorShard struct {
 }
 
 func newCursorBuffer() *cursorBuffer {
-	b := &cursorBuffer{seed: maphash.MakeSeed(), turn: make(chan struct{}, 1), waiting: map[ds.Device]*cursorJob{}}
+	b := &cursorBuffer{seed: maphash.MakeSeed()}
 	for i := range b.shards {
 		b.shards[i].devices = map[ds.Device]map[ds.LogID]int64{}
 	}
@@ -158,45 +147,24 @@ func (e *Engine) flushCursors(ctx context.Context) {
 // during a transaction share the next one, so that a thousand readers that disconnect together
 // do not cause a thousand transactions.
 func (e *Engine) FlushCursors(ctx context.Context, device ds.Device) error {
-	b := e.cursors
-	if len(b.of(device)) == 0 {
+	if len(e.cursors.of(device)) == 0 {
 		return nil
 	}
-	b.mu.Lock()
-	job := b.waiting[device]
-	if job == nil {
-		job = &cursorJob{device: device}
-		if len(b.waiting) < cursorJobsMax { // else it is written by itself, not with others
-			b.waiting[device] = job
+	_, err := e.flushes.ask(ctx, device)
+	return err
+}
+
+// writeDevices writes the buffered cursors of devices.
+func (e *Engine) writeDevices(ctx context.Context, devices []ds.Device) ([]struct{}, error) {
+	var list []store.DeviceCursor
+	isWritten := make(map[ds.Device]bool, len(devices))
+	for _, device := range devices {
+		if !isWritten[device] {
+			isWritten[device] = true
+			list = append(list, e.cursors.of(device)...)
 		}
 	}
-	b.mu.Unlock()
-	select {
-	case b.turn <- struct{}{}:
-		defer func() { <-b.turn }()
-	case <-ctx.Done(): // the next holder of the turn writes them
-		return ds.Unavailable(ctx.Err())
-	}
-	if job.isDone { // by the previous holder of the turn
-		return job.err
-	}
-	b.mu.Lock()
-	jobs := b.waiting
-	b.waiting = map[ds.Device]*cursorJob{}
-	b.mu.Unlock()
-	jobs[device] = job
-	var list []store.DeviceCursor
-	for device := range jobs {
-		list = append(list, b.of(device)...)
-	}
-	// No single caller may cancel it for the others.
-	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
-	defer cancel()
-	err := e.writeCursors(writing, list)
-	for _, j := range jobs {
-		j.isDone, j.err = true, err
-	}
-	return err
+	return make([]struct{}, len(devices)), e.writeCursors(ctx, list)
 }
 
 // Acknowledge records that the device has everything of a log up to n: a seq of a conversation,

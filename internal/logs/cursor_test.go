@@ -216,9 +216,11 @@ func TestCursorsShareATransaction(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		const devices = 20
 		var writes atomic.Int64
+		gate := make(chan struct{})
 		w := hookedWorld(t, url, func(sql string, done bool) {
 			if !done && strings.HasPrefix(sql, "INSERT INTO cursors") {
 				writes.Add(1)
+				<-gate
 			}
 		})
 		w.room("c1", "ann", "bob")
@@ -228,21 +230,26 @@ func TestCursorsShareATransaction(t *testing.T) {
 		bob := func(n int) ds.Caller {
 			return ds.Caller{Account: "bob", Device: ds.DeviceID(fmt.Sprint("device-", n))}
 		}
-		release := w.logs.HoldCursors() // somebody writes
 		var group errgroup.Group
-		for n := range devices {
+		acknowledge := func(n int) {
 			group.Go(func() error { return w.logs.AcknowledgeNow(t.Context(), bob(n), "c/c1", 1) })
 		}
-		for isWaiting := 0; isWaiting < devices && writes.Load() == 0; runtime.Gosched() {
-			isWaiting = w.logs.CursorsWaiting()
+		for acknowledge(0); writes.Load() == 0 || w.logs.CursorsWaiting() > 0; { // until it is being written
+			runtime.Gosched()
 		}
-		release()
+		for n := range devices - 1 {
+			acknowledge(n + 1)
+		}
+		for w.logs.CursorsWaiting() < devices-1 {
+			runtime.Gosched()
+		}
+		close(gate)
 		if err := group.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		// One, and on a slow machine some more that an interval ended in between.
-		if n := writes.Load(); n < 1 || n > devices/2 {
-			t.Errorf("%d transactions for %d devices, want one", n, devices)
+		// Two, and on a slow machine some more that an interval ended in between.
+		if n := writes.Load(); n < 2 || n > devices/2 {
+			t.Errorf("%d transactions for %d devices, want two", n, devices)
 		}
 		for n := range devices {
 			if list, err := w.logs.Cursors(t.Context(), bob(n)); err != nil || len(list) != 1 || list[0].Next != 2 {

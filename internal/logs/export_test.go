@@ -37,17 +37,11 @@ func (e *Engine) Known(id ds.ConversationID) (head ds.Conversation, streak int, 
 	return k.head, k.streak, true
 }
 
-// HoldCursors keeps cursors from being written for devices until release is called.
-func (e *Engine) HoldCursors() (release func()) {
-	e.cursors.turn <- struct{}{}
-	return func() { <-e.cursors.turn }
-}
-
-// CursorsWaiting returns the number of devices that wait for their cursors to be written.
+// CursorsWaiting returns the number of calls that wait for a transaction of cursors to begin.
 func (e *Engine) CursorsWaiting() int {
-	e.cursors.mu.Lock()
-	defer e.cursors.mu.Unlock()
-	return len(e.cursors.waiting)
+	e.flushes.mu.Lock()
+	defer e.flushes.mu.Unlock()
+	return len(e.flushes.waiting)
 }
 
 // FillCursors leaves no room in the buffer of cursors.
@@ -74,5 +68,5 @@ func (e *Engine) Followed() map[ds.LogID]int64 { return e.wakes.followed() }
 func (l *Listener) Waiting() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.heard)
+	return len(l.waiting)
 }

@@ -20,7 +20,7 @@ const (
 	cursorInterval   = time.Second
 	cursorShards     = 64
 	cursorShardMax   = 1 << 10  // cursors that are not written yet: at most 100 MiB of names in all
-	cursorJobsMax    = 8192     // devices with callers that wait for the write of their cursors
+	flushesMax       = 1024     // devices whose cursors are written in one transaction
 	sharedBytesMax   = 32 << 20 // of the requests that wait for one kind of shared batch
 	sharedJobBytes   = 512      // added for each request besides its names
 )

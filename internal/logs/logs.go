@@ -51,6 +51,7 @@ type Engine struct {
 	beginnings *turns // of queries over many conversations
 	pages      *turns // of pages that are read from the store
 	cursors    *cursorBuffer
+	flushes    *shared[ds.Device, struct{}] // of cursors
 	metrics    *metrics
 	positions  *shared[store.StreamRow, bool]
 	streams    openStreams
@@ -99,6 +100,8 @@ func New(o Options) *Engine {
 	e.readings = newShared(e.closing, readingsMax, func(at store.Start) int {
 		return len(at.Device.Account) + len(at.Device.ID) + len(at.Conversation)
 	}, e.findReadings)
+	e.flushes = newShared(e.closing, flushesMax, func(d ds.Device) int { return len(d.Account) + len(d.ID) }, e.writeDevices)
+	e.loops.Go(func() { e.flushes.run(ctx) })
 	e.loops.Go(func() { e.positions.run(ctx) })
 	e.loops.Go(func() { e.readings.run(ctx) })
 	e.loops.Go(func() { e.flushCursors(ctx) })

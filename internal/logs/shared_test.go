@@ -62,38 +62,6 @@ func TestSharedIsBounded(t *testing.T) {
 	}
 }
 
-// TestCursorJobsAreBounded: while a write of cursors does not come back, those that wait
-// for the next are bounded. When it has, others are written although nobody waits any more.
-func TestCursorJobsAreBounded(t *testing.T) {
-	w := newWorld(t, "sqlite:"+t.TempDir())
-	b := w.logs.cursors
-	b.turn <- struct{}{} // a write is under way
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	device := func(n int) ds.Device { return ds.Device{Account: "ann", ID: ds.DeviceID(fmt.Sprint(n))} }
-	for n := range cursorJobsMax + 10 {
-		b.put(device(n), "c/c1", 2)
-		for range 3 { // one job each
-			if err := w.logs.FlushCursors(ctx, device(n)); !ds.IsUnavailable(err) {
-				t.Fatal(err)
-			}
-		}
-	}
-	if len(b.waiting) != cursorJobsMax {
-		t.Errorf("%d jobs wait", len(b.waiting))
-	}
-	late := device(cursorJobsMax)
-	<-b.turn
-	if err := w.logs.FlushCursors(t.Context(), late); err != nil {
-		t.Error(err)
-	}
-	for _, d := range []ds.Device{device(0), late} {
-		if n := b.pending(d, "c/c1"); n != 0 || len(b.waiting) != 0 {
-			t.Errorf("%s: %d is not written, %d wait", d.ID, n, len(b.waiting))
-		}
-	}
-}
-
 // TestCursorBufferIsBounded: cursors that cannot be written are hints that are dropped
 // beyond a bound.
 func TestCursorBufferIsBounded(t *testing.T) {
