@@ -270,7 +270,7 @@ func (k keeper) commitRefused(tx *tx, conv *conversation, messageID string, refu
 	case conv.pending == nil || conv.pending.MessageID != messageID:
 		return nil
 	case conv.phase == Joining && refusal.Code == codeEpochConflict:
-		k.c.stats.lostRaces.Add(1)
+		tx.stats.LostRaces++
 		return k.dropEntry(tx, conv)
 	case conv.phase == Joining:
 		return errors.Join(k.dropEntry(tx, conv), k.waitLonger(tx, conv), k.reportProblem(tx, conv, refusal))

@@ -140,7 +140,8 @@ type Client struct {
 
 	observe func(what, conversation string, number uint64, authenticator []byte)
 
-	stats struct{ connects, gaps, duplicates, undecryptable, commits, lostRaces, rejoins, rewinds atomic.Int64 }
+	statsMu sync.Mutex
+	stats   Stats // guarded by statsMu
 }
 
 // Open opens or creates the home, and begins to connect. It needs no network: history can be
@@ -183,7 +184,7 @@ func open(ctx context.Context, o Options, h hooks) (*Client, error) {
 	if o.useXRPC {
 		c.door, c.traits = &xrpcDoor{c: c}, xrpcTraits
 	}
-	db.load = c.keeper.openConversation
+	db.count, db.wake = c.count, c.wake
 	if h.observe != nil {
 		db.changed = c.keeper.groupChanged
 	}
@@ -210,8 +211,7 @@ func (c *Client) load(tx *tx) (err error) {
 	if c.lost, err = setting[[]string](tx, "lost"); err != nil {
 		return err
 	}
-	_, err = tx.conversations()
-	return err
+	return c.keeper.loadConversations(tx)
 }
 
 func checkOptions(o *Options) (*url.URL, error) {
@@ -290,13 +290,11 @@ func (k keeper) observed(what, conversation string, number uint64, authenticator
 
 func (c *Client) now() time.Time { return c.options.Now() }
 
-// wake notifies the session that conversations are due. It carries no data: the work is
+// wake notifies the session that a conversation or chore is due. It carries no data: the work is
 // recorded in the home.
-func (c *Client) wake(conversations ...string) {
+func (c *Client) wake(conversation string) {
 	c.wakeMu.Lock()
-	for _, id := range conversations {
-		c.woken[id] = true
-	}
+	c.woken[conversation] = true
 	c.wakeMu.Unlock()
 	ring(c.bell)
 }

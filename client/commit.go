@@ -236,9 +236,9 @@ func (k keeper) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event,
 			info := conv.editInfo()
 			info.Refresh, info.RefreshAfter = info.RefreshAfter == own.MessageID, ""
 		}
-		k.c.stats.commits.Add(1)
+		tx.stats.Commits++
 	case conv.pending != nil:
-		k.c.stats.lostRaces.Add(1)
+		tx.stats.LostRaces++
 		k.observed("lost", conv.id, conv.epoch(), nil)
 	}
 	if conv.pending != nil {

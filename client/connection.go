@@ -68,7 +68,7 @@ func (c *Client) connect(ctx context.Context) (served, error) {
 	}
 	defer wire.close()
 	s := newSession(c, wire, calls)
-	c.stats.connects.Add(1)
+	c.count(Stats{Connects: 1})
 	c.setState(State{Link: Online, Transport: wire.kind()})
 	began := time.Now()
 	err = s.serve(ctx)

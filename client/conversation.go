@@ -109,7 +109,7 @@ type conversationInfo struct {
 	// The messages skipped when the group was entered again: from SkipFrom up to before SkipTo.
 	SkipFrom int64 `json:"skip_from,omitempty"`
 	SkipTo   int64 `json:"skip_to,omitempty"`
-	// Rewound: the log was set back, and our own events in it are to be sent again. Unsure: no
+	// Rewound: the log was rewound, and our own events in it are to be sent again. Unsure: no
 	// event is applied before the one at the new end was compared with the journal.
 	Rewound bool `json:"rewound,omitempty"`
 	Unsure  bool `json:"unsure,omitempty"`
@@ -232,24 +232,17 @@ func (k keeper) openConversation(r *home.Conversation) (*conversation, error) {
 
 // conversation returns a working copy of the conversation, the same one throughout the
 // transaction; nil if there is none. Its changes are written at the end.
-func (t *tx) conversation(id string) (*conversation, error) {
-	if c, ok := t.changed[id]; ok {
-		return c, nil
+func (t *tx) conversation(id string) *conversation {
+	if c := t.changed[id]; c != nil {
+		return c
 	}
-	c, ok := t.db.cache[id]
-	if !ok {
-		row, err := t.Conversations.Get(id)
-		if err != nil || row == nil {
-			return nil, err
-		}
-		if c, err = t.db.load(row); err != nil {
-			return nil, err
-		}
-		t.db.cache[id] = c
+	c := t.db.cache[id]
+	if c == nil {
+		return nil
 	}
 	c = c.clone()
 	t.changed[id] = c
-	return c, nil
+	return c
 }
 
 // addConversation makes a new one, to be written at the end of the transaction.
@@ -290,42 +283,31 @@ func (t *tx) saveConversations() error {
 	return nil
 }
 
+// loadConversations reads all conversations into the cache.
+func (k keeper) loadConversations(tx *tx) error {
+	return tx.Conversations.Each(func(row *home.Conversation) error {
+		c, err := k.openConversation(row)
+		tx.db.cache[row.ID] = c
+		return err
+	})
+}
+
 // conversations returns all conversations, oldest first. They belong to the cache and must not
 // be changed.
-func (t *tx) conversations() ([]*conversation, error) {
-	if !t.db.all {
-		var fresh []*conversation
-		isHere := func(id string) bool { return t.db.cache[id] != nil }
-		err := t.Conversations.Each(isHere, func(row *home.Conversation) error {
-			c, err := t.db.load(row)
-			fresh = append(fresh, c)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range fresh {
-			t.db.cache[c.id] = c
-		}
-		t.db.all = true
-	}
-	out := slices.Collect(maps.Values(t.db.cache))
-	slices.SortFunc(out, func(a, b *conversation) int {
+func (t *tx) conversations() []*conversation {
+	return slices.SortedFunc(maps.Values(t.db.cache), func(a, b *conversation) int {
 		return cmp.Or(cmp.Compare(a.createdMS, b.createdMS), cmp.Compare(a.id, b.id))
 	})
-	return out, nil
+}
+
+// conversations returns all conversations as committed, read-only, oldest first.
+func (db *database) conversations(ctx context.Context) ([]*conversation, error) {
+	return read(ctx, db, func(tx *tx) ([]*conversation, error) { return tx.conversations(), nil })
 }
 
 // snapshot returns the conversation as committed, read-only; nil if there is none.
 func (c *Client) snapshot(ctx context.Context, id string) (*conversation, error) {
-	return read(ctx, c.db, func(tx *tx) (*conversation, error) {
-		conv, err := tx.conversation(id)
-		if conv == nil {
-			return nil, err
-		}
-		delete(tx.changed, id)
-		return tx.db.cache[id], nil
-	})
+	return read(ctx, c.db, func(tx *tx) (*conversation, error) { return tx.db.cache[id], nil })
 }
 
 // isConversationID reports whether a server may use id for a conversation: names that begin
@@ -334,41 +316,37 @@ func isConversationID(id string) bool { return id != "" && id[0] != 0 }
 
 // existing returns a working copy of the conversation id, or ErrUnknownConversation.
 func (t *tx) existing(id string) (*conversation, error) {
-	conv, err := t.conversation(id)
-	if err == nil && conv == nil {
-		err = ErrUnknownConversation
+	conv := t.conversation(id)
+	if conv == nil {
+		return nil, ErrUnknownConversation
 	}
-	return conv, err
+	return conv, nil
 }
 
 // change runs change on a conversation in a transaction, to record a request of the
 // application, and wakes the session to carry it out.
 func (c *Client) change(ctx context.Context, id string, change func(tx *tx, conv *conversation) error) error {
-	err := c.db.update(ctx, func(tx *tx) error {
+	return c.db.update(ctx, func(tx *tx) error {
 		conv, err := tx.existing(id)
 		if err != nil {
 			return err
 		}
+		tx.wake(id)
 		return change(tx, conv)
 	})
-	if err == nil {
-		c.wake(id)
-	}
-	return err
 }
 
 // Conversations returns the conversations of this home, the one with the last message first.
 func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 	out, err := read(ctx, c.db, func(tx *tx) (out []Conversation, err error) {
-		all, err := tx.conversations()
-		for _, conv := range all {
+		for _, conv := range tx.conversations() {
 			described, err := c.describe(tx, conv)
 			if err != nil {
 				return nil, err
 			}
 			out = append(out, described)
 		}
-		return out, err
+		return out, nil
 	})
 	slices.SortStableFunc(out, func(a, b Conversation) int { return b.LastTime.Compare(a.LastTime) })
 	return out, err

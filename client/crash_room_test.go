@@ -251,10 +251,7 @@ func TestRefreshBehindACommit(t *testing.T) {
 	bob.net.setDown(true)
 	w.eventually("bob is offline", func() bool { state, _ := bob.State(); return state.Link != Online })
 	if err := bob.db.update(w.ctx, func(tx *tx) error {
-		conv, err := tx.conversation(room)
-		if err != nil {
-			return err
-		}
+		conv := tx.conversation(room)
 		return bob.keeper.makeCommit(tx, conv)
 	}); err != nil {
 		t.Fatal(err)
@@ -277,10 +274,7 @@ func TestBackWithCommit(t *testing.T) {
 	bob.net.setDown(true)
 	before := bob.must(room)
 	if err := bob.db.update(w.ctx, func(tx *tx) error {
-		conv, err := tx.conversation(room)
-		if err != nil {
-			return err
-		}
+		conv := tx.conversation(room)
 		if err := bob.keeper.makeCommit(tx, conv); err != nil {
 			return err
 		}
@@ -288,11 +282,9 @@ func TestBackWithCommit(t *testing.T) {
 		if err := bob.keeper.leave(tx, conv, bob.now(), "left"); err != nil {
 			return err
 		}
-		if _, err := bob.keeper.learnConversation(tx, room); err != nil {
-			return err
-		}
+		bob.keeper.learnConversation(tx, room)
 		epoch := int64(before.Epoch + 1)
-		_, err = bob.keeper.applyMessage(tx, &logMessage{conversation: room, seq: before.NextSeq, id: p.MessageID, kind: kindCommit, epoch: &epoch,
+		_, err := bob.keeper.applyMessage(tx, &logMessage{conversation: room, seq: before.NextSeq, id: p.MessageID, kind: kindCommit, epoch: &epoch,
 			message: p.commit.Message()})
 		return err
 	}); err != nil {

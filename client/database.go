@@ -11,10 +11,11 @@ import (
 // leaves no trace in it either.
 type database struct {
 	home *home.Home
-	load func(*home.Conversation) (*conversation, error)
+	// count and wake are called with the counts of committed transactions and what they wake.
+	count func(Stats)
+	wake  func(conversation string)
 
 	cache map[string]*conversation // by id; as committed; guarded by transactions
-	all   bool                     // cache holds every conversation; guarded by transactions
 
 	// changed observes the conversations before and after a change, for tests.
 	changed func(before, after *conversation)
@@ -26,6 +27,7 @@ type tx struct {
 	db      *database
 	changed map[string]*conversation
 	after   []func() // run once committed, before the next transaction
+	stats   Stats    // what has happened in it
 }
 
 // update runs fn in a transaction: all of its changes are made, or none.
@@ -61,12 +63,17 @@ func setting[T any](tx *tx, name string) (value T, err error) {
 // edit runs fn in a transaction on a working copy of a conversation, if the home has it.
 func (db *database) edit(ctx context.Context, id string, fn func(tx *tx, conv *conversation) error) error {
 	return db.update(ctx, func(tx *tx) error {
-		conv, err := tx.conversation(id)
-		if err != nil || conv == nil {
-			return err
+		conv := tx.conversation(id)
+		if conv == nil {
+			return nil
 		}
 		return fn(tx, conv)
 	})
+}
+
+// wake notifies the session, once the transaction is committed.
+func (t *tx) wake(conversation string) {
+	t.after = append(t.after, func() { t.db.wake(conversation) })
 }
 
 // settle copies the committed conversations to the cache.
@@ -76,6 +83,9 @@ func (t *tx) settle() {
 			t.db.changed(t.db.cache[id], c)
 		}
 		t.db.cache[id] = c.settled()
+	}
+	if t.stats != (Stats{}) {
+		t.db.count(t.stats)
 	}
 	for _, f := range t.after {
 		f()

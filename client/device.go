@@ -22,37 +22,30 @@ type OwnDevice struct {
 // and the others in the order of first sight. It omits a device that has no conversation in
 // common with this one yet.
 func (c *Client) OwnDevices(ctx context.Context) ([]OwnDevice, error) {
-	own := OwnDevice{KnownDevice: KnownDevice{Member: c.Self()}, This: true}
-	own.Trusted = true
-	var known []KnownDevice
-	in := map[string][]string{} // conversations by fingerprint
-	err := c.db.update(ctx, func(tx *tx) error {
-		all, err := tx.conversations()
-		if err != nil {
-			return err
-		}
-		for _, conv := range all {
-			if conv.group == nil || conv.phase == Removed {
-				continue
-			}
-			for _, leaf := range conv.group.Members() {
-				if string(leaf.Credential) == c.account.DID() {
-					f := fingerprint(leaf.SignatureKey)
-					in[f] = append(in[f], conv.id)
-				}
-			}
-		}
-		account, err := tx.known(c.account.DID())
-		known = account.Devices
-		return err
-	})
+	all, err := c.db.conversations(ctx)
 	if err != nil {
 		return nil, err
 	}
-	own.Conversations = in[own.Fingerprint]
+	known, err := c.Devices(ctx, c.account.DID())
+	if err != nil {
+		return nil, err
+	}
+	in := map[string][]string{} // conversations by fingerprint
+	for _, conv := range all {
+		if conv.group == nil || conv.phase == Removed {
+			continue
+		}
+		for _, leaf := range conv.group.Members() {
+			if string(leaf.Credential) == c.account.DID() {
+				f := fingerprint(leaf.SignatureKey)
+				in[f] = append(in[f], conv.id)
+			}
+		}
+	}
+	own := OwnDevice{KnownDevice: KnownDevice{Member: c.Self()}, This: true}
+	own.Trusted, own.Conversations = true, in[own.Fingerprint]
 	out := []OwnDevice{own}
 	for _, d := range known {
-		d.Trusted = c.authority.isTrusted(d.Member)
 		if d.Fingerprint == own.Fingerprint {
 			out[0].FirstSeen = d.FirstSeen
 			continue
@@ -71,32 +64,21 @@ func (c *Client) AddDevice(ctx context.Context, device string) error {
 	if device == c.options.DeviceID {
 		return errors.New("add device: cannot add this device itself")
 	}
-	var ids []string
-	err := c.db.update(ctx, func(tx *tx) error {
-		ids = nil
-		all, err := tx.conversations()
-		if err != nil {
-			return err
-		}
-		for _, seen := range all {
+	return c.db.update(ctx, func(tx *tx) error {
+		for _, seen := range tx.conversations() {
 			if seen.phase != Joined || seen.info.Leave != nil {
 				continue
 			}
-			conv, err := tx.conversation(seen.id)
-			if err != nil {
-				return err
-			}
+			conv := tx.conversation(seen.id)
 			isWanted := slices.ContainsFunc(conv.info.Wanted, func(w wanted) bool { return w.Account == c.account.DID() && w.Device == device })
 			if !isWanted {
 				info := conv.editInfo()
 				info.Wanted = append(info.Wanted, wanted{Account: c.account.DID(), Device: device, Own: true})
 			}
-			ids = append(ids, conv.id)
+			tx.wake(conv.id)
 		}
 		return c.authority.setLost(tx, slices.DeleteFunc(c.authority.lostDevices(), func(d string) bool { return d == device || device == "" }))
 	})
-	c.wake(ids...)
-	return err
 }
 
 // RemoveDevice declares a device of this account lost: its leaf is removed from all groups, now
@@ -107,16 +89,11 @@ func (c *Client) RemoveDevice(ctx context.Context, device string) error {
 	if device == "" || device == c.options.DeviceID {
 		return errors.New("remove device: missing device or this device itself")
 	}
-	var ids []string
-	err := c.db.update(ctx, func(tx *tx) error {
-		all, err := tx.conversations()
-		if err != nil {
-			return err
+	return c.db.update(ctx, func(tx *tx) error {
+		for _, conv := range tx.conversations() {
+			tx.wake(conv.id)
 		}
-		ids = nil
-		for _, conv := range all {
-			ids = append(ids, conv.id)
-		}
+		tx.wake(choreRevoke)
 		lost := c.authority.lostDevices()
 		if !slices.Contains(lost, device) {
 			lost = append(lost, device)
@@ -130,11 +107,6 @@ func (c *Client) RemoveDevice(ctx context.Context, device string) error {
 		}
 		return tx.Settings.Set("revoke", append(revoke, device))
 	})
-	if err != nil {
-		return err
-	}
-	c.wake(append(ids, choreRevoke)...)
-	return nil
 }
 
 // isLost reports whether a device of our account was declared lost.

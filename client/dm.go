@@ -68,17 +68,12 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 	}
 	id := dmID(c.account.DID(), did)
 	err = c.db.update(ctx, func(tx *tx) error {
-		old, err := tx.conversation(oldDMID(c.account.DID(), did))
-		if err != nil {
-			return err
-		}
+		old := tx.conversation(oldDMID(c.account.DID(), did))
 		if old != nil && old.phase != Removed {
 			id = old.id
 		}
-		conv, err := tx.conversation(id)
+		conv := tx.conversation(id)
 		switch {
-		case err != nil:
-			return err
 		case conv == nil:
 			tx.addConversation(id, Creating, conversationInfo{Kind: DM, Peer: did}, c.now())
 		case conv.group != nil && (conv.info.Kind != DM || conv.info.Peer != did):
@@ -285,7 +280,7 @@ func (e errands) learnConversations(ctx context.Context, by service) (unclear []
 
 // snapshots returns all conversations by id, as committed and read-only.
 func (e errands) snapshots(ctx context.Context) (map[string]*conversation, error) {
-	all, err := read(ctx, e.c.db, (*tx).conversations)
+	all, err := e.c.db.conversations(ctx)
 	byID := map[string]*conversation{}
 	for _, conv := range all {
 		byID[conv.id] = conv
@@ -300,10 +295,7 @@ func (e errands) learnList(ctx context.Context, list []listed, before map[string
 	err = e.c.db.update(ctx, func(tx *tx) error {
 		unclear = nil
 		for _, item := range list {
-			conv, err := tx.conversation(item.id)
-			if err != nil {
-				return err
-			}
+			conv := tx.conversation(item.id)
 			was := before[item.id]
 			if was == nil {
 				was = &conversation{phase: Removed}
@@ -311,9 +303,7 @@ func (e errands) learnList(ctx context.Context, list []listed, before map[string
 			if conv != nil && conv.phase == Removed && (was.phase != Removed || was.epoch() != conv.epoch()) {
 				continue
 			}
-			if conv, err = e.c.keeper.learnConversation(tx, item.id); err != nil {
-				return err
-			}
+			conv = e.c.keeper.learnConversation(tx, item.id)
 			if conv.phase == Waiting && conv.info.Waiting == (waiting{}) && item.isEmpty {
 				conv.editInfo().Waiting.Tries = 1 // an empty one has no group: others go first
 			}
@@ -328,18 +318,18 @@ func (e errands) learnList(ctx context.Context, list []listed, before map[string
 
 // learnConversation returns the conversation of that ID after the server has reported that this
 // account is in it; nil if the ID is invalid.
-func (k keeper) learnConversation(tx *tx, id string) (*conversation, error) {
-	conv, err := tx.conversation(id)
+func (k keeper) learnConversation(tx *tx, id string) *conversation {
+	conv := tx.conversation(id)
 	switch {
-	case err != nil || !isConversationID(id):
-		return nil, err
+	case !isConversationID(id):
+		return nil
 	case conv == nil:
 		conv = tx.addConversation(id, Waiting, conversationInfo{Kind: Room}, k.c.now()) // until its group shows the kind
 	case conv.phase == Removed && conv.group != nil:
 		conv.setPhase(Joined) // a member again, with the group that it never left
 	default:
-		return conv, nil
+		return conv
 	}
-	tx.after = append(tx.after, func() { k.c.wake(id) })
-	return conv, nil
+	tx.wake(id)
+	return conv
 }

@@ -129,10 +129,7 @@ func (e errands) keepEntry(ctx context.Context, seen *conversation, pending *pen
 		if !conv.mayEnter() || conv.epoch() != seen.epoch() {
 			return nil
 		}
-		all, err := tx.conversations() // they may have changed since the commit was made
-		if err != nil {
-			return err
-		}
+		all := tx.conversations() // they may have changed since the commit was made
 		if why == nil && inUse(all, conv.id)(pending.commit.Group().ID()) {
 			why = ErrGroupInUse
 		}
@@ -209,7 +206,7 @@ func (e errands) makeEntry(ctx context.Context, conv *conversation, answer *offe
 	if isIn && conv.phase == Waiting && conv.info.Waiting.Tries < welcomeTries {
 		return nil, errWait // its Welcome is on its way
 	}
-	all, err := read(ctx, e.c.db, (*tx).conversations)
+	all, err := e.c.db.conversations(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -358,7 +355,7 @@ func (k keeper) entered(tx *tx, conv *conversation, next *mls.Group, e Event) er
 	e.Type = EventJoined
 	if conv.group != nil {
 		e.Type, e.Problem = EventRejoined, conv.info.Rejoin
-		k.c.stats.rejoins.Add(1)
+		tx.stats.Rejoins++
 	}
 	conv.before = conv.group
 	conv.setGroup(next)

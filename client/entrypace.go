@@ -140,10 +140,7 @@ func (e entry) before(other entry) bool {
 	if e.isOld != other.isOld {
 		return e.isOld
 	}
-	if d := cmp.Compare(e.tries, other.tries); d != 0 {
-		return d < 0
-	}
-	return e.createdMS > other.createdMS
+	return cmp.Or(cmp.Compare(e.tries, other.tries), cmp.Compare(other.createdMS, e.createdMS)) < 0
 }
 
 // startEntries makes as many requests as are allowed now.

@@ -81,7 +81,7 @@ func makeVersion2(t *testing.T, p *person, conversation string) {
 	}
 	var requests []home.Request
 	if err := at.Update(t.Context(), func(tx *home.Tx) error {
-		if err := tx.Journal.Lose(conversation, 0); err != nil { // which lists them
+		if err := tx.Journal.MarkLost(conversation, 0); err != nil { // which lists them
 			return err
 		}
 		requests, err = tx.Journal.Lost(conversation)

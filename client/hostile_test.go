@@ -256,10 +256,7 @@ func TestForeignMessages(t *testing.T) {
 	message := func(text string) string {
 		var out []byte
 		if err := ann.db.update(w.ctx, func(tx *tx) error {
-			conv, err := tx.conversation(dm)
-			if err != nil {
-				return err
-			}
+			conv := tx.conversation(dm)
 			message, next, err := conv.group.Seal([]byte(text), nil, mls.SealOptions{})
 			out = message
 			conv.setGroup(next)
@@ -332,10 +329,7 @@ func TestRemovedGoesOn(t *testing.T) {
 	take := func(p *person, message []byte) {
 		t.Helper()
 		if err := p.db.update(w.ctx, func(tx *tx) error {
-			conv, err := tx.conversation(room)
-			if err != nil {
-				return err
-			}
+			conv := tx.conversation(room)
 			_, err = p.keeper.applyMessage(tx, &logMessage{conversation: room, seq: conv.nextSeq, id: randomID(), kind: kindApp,
 				message: message})
 			return err

@@ -80,8 +80,7 @@ func (b *batch) one(e event) error {
 }
 
 func (b *batch) message(e *logMessage) error {
-	id, stats := e.conversation, &b.s.c.stats
-	unreadable, lost, commits, rejoins := stats.undecryptable.Load(), stats.lostRaces.Load(), stats.commits.Load(), stats.rejoins.Load()
+	id, before := e.conversation, b.tx.stats
 	if e.epoch != nil {
 		b.s.c.keeper.observed("seen", id, uint64(*e.epoch), nil)
 	}
@@ -89,19 +88,18 @@ func (b *batch) message(e *logMessage) error {
 	if err != nil {
 		return err
 	}
-	hasFailed, hasRejoined := stats.undecryptable.Load() != unreadable, stats.rejoins.Load() != rejoins
-	hasLost, hasCommitted := stats.lostRaces.Load() != lost, stats.commits.Load() != commits
+	after := b.tx.stats
 	b.then(id, func(sub *subscription) {
-		if hasFailed {
+		if after.Undecryptable > before.Undecryptable {
 			b.s.wire.report(report{what: reportUndecryptable, conversation: id})
 		}
-		if hasRejoined {
+		if after.Rejoins > before.Rejoins {
 			b.s.wire.report(report{what: reportReload, conversation: id})
 		}
 		switch {
-		case hasLost:
+		case after.LostRaces > before.LostRaces:
 			b.s.lostRace(id)
-		case hasCommitted:
+		case after.Commits > before.Commits:
 			sub.lostRaces = 0
 		}
 		switch what {
@@ -114,7 +112,7 @@ func (b *batch) message(e *logMessage) error {
 			b.s.resubscribe(id)
 		case outcomeDuplicate:
 			if sub.overlap != e.seq {
-				stats.duplicates.Add(1)
+				b.s.c.count(Stats{Duplicates: 1})
 			}
 		}
 	})
@@ -148,7 +146,7 @@ func (s *session) gap(id string) {
 	if sub.missing {
 		return
 	}
-	s.c.stats.gaps.Add(1)
+	s.c.count(Stats{Gaps: 1})
 	s.wire.report(report{what: reportGap, conversation: id})
 	sub.missing, sub.active, sub.caughtUp = true, false, false
 	if sub.follow.failed > 0 {
@@ -160,9 +158,9 @@ func (s *session) gap(id string) {
 }
 
 func (b *batch) caughtUp(m caughtUp) error {
-	conv, err := b.tx.conversation(m.conversation)
-	if err != nil || conv == nil {
-		return err
+	conv := b.tx.conversation(m.conversation)
+	if conv == nil {
+		return nil
 	}
 	isWhole := conv.nextSeq > m.seq
 	if conv.isLive() && m.seq < conv.nextSeq-1 && b.s.sub(m.conversation).active {
@@ -192,10 +190,9 @@ func (b *batch) appended(m appended) error {
 		return nil
 	}
 	delete(b.s.requests, m.number)
-	conv, err := b.tx.conversation(r.conversation)
+	conv := b.tx.conversation(r.conversation)
+	var err error
 	switch {
-	case err != nil:
-		return err
 	case r.commit != "":
 		err = b.s.c.keeper.place(b.tx, conv, r.commit, m.seq)
 	case conv != nil && m.seq >= conv.info.SkipFrom && m.seq < conv.info.SkipTo:
@@ -223,10 +220,10 @@ func (b *batch) refused(m refused) error {
 		return nil
 	}
 	delete(b.s.requests, m.number)
-	conv, err := b.tx.conversation(r.conversation)
+	conv := b.tx.conversation(r.conversation)
 	switch {
-	case err != nil || conv == nil:
-		return err
+	case conv == nil:
+		return nil
 	case r.commit == "":
 		return b.sendRefused(conv, r.outgoing, m.refusal)
 	}
@@ -251,15 +248,15 @@ func (b *batch) followRefused(id string, r *Refusal) error {
 		return err
 	case codeForbidden:
 		b.then(id, func(sub *subscription) { sub.follow.ok() }) // after another invitation the log is read at once
-		conv, err := b.tx.conversation(id)
-		if err != nil || conv == nil || !conv.isLive() {
-			return err
+		conv := b.tx.conversation(id)
+		if conv == nil || !conv.isLive() {
+			return nil
 		}
 		return b.s.c.keeper.leave(b.tx, conv, b.s.c.now(), r.Message)
 	}
-	conv, err := b.tx.conversation(id)
-	if err != nil || conv == nil || r.mayPass() {
-		return err
+	conv := b.tx.conversation(id)
+	if conv == nil || r.mayPass() {
+		return nil
 	}
 	return b.s.c.keeper.reportProblem(b.tx, conv, r)
 }
@@ -303,9 +300,9 @@ func (b *batch) commitRefused(conv *conversation, commit string, refusal *Refusa
 	if refusal.mayPass() {
 		return nil
 	}
-	lost := b.s.c.stats.lostRaces.Load()
+	lostRaces := b.tx.stats.LostRaces
 	err := b.s.c.keeper.commitRefused(b.tx, conv, commit, refusal)
-	if b.s.c.stats.lostRaces.Load() != lost {
+	if b.tx.stats.LostRaces > lostRaces {
 		b.then(conv.id, func(*subscription) { b.s.lostRace(conv.id) })
 	}
 	return err
@@ -313,7 +310,7 @@ func (b *batch) commitRefused(conv *conversation, commit string, refusal *Refusa
 
 // applyAccountEvent moves the cursor of the account log over the event at pos, unless it was applied
 // before. The words of what distinguish the event from others that could be at pos. If another
-// one was at pos before, the log was set back, and continues from here.
+// one was at pos before, the log was rewound, and continues from here.
 func (b *batch) applyAccountEvent(at accountPlace, what []string, do func() error) error {
 	if !at.isLogged {
 		return do()
@@ -393,13 +390,10 @@ func (b *batch) membership(m membership) error {
 	self := b.s.c.account.DID()
 	b.then(m.conversation, func(*subscription) {})
 	return b.applyAccountEvent(m.place, slices.Concat([]string{accountMembers, m.conversation, "+"}, m.add, []string{"-"}, m.remove), func() error {
-		conv, err := b.tx.conversation(m.conversation)
+		conv := b.tx.conversation(m.conversation)
 		switch {
-		case err != nil:
-			return err
 		case slices.Contains(m.add, self):
-			_, err := b.s.c.keeper.learnConversation(b.tx, m.conversation)
-			return err
+			b.s.c.keeper.learnConversation(b.tx, m.conversation)
 		case slices.Contains(m.remove, self) && conv != nil && conv.phase == Waiting:
 			return b.s.c.keeper.leave(b.tx, conv, b.s.c.now(), "removed from the conversation")
 		}
@@ -409,9 +403,9 @@ func (b *batch) membership(m membership) error {
 
 // accountsUnclear makes the session request the members of a conversation.
 func (b *batch) accountsUnclear(m accountsUnclear) error {
-	conv, err := b.tx.conversation(m.conversation)
-	if err != nil || conv == nil {
-		return err
+	conv := b.tx.conversation(m.conversation)
+	if conv == nil {
+		return nil
 	}
 	b.then(conv.id, func(sub *subscription) { sub.rosterDue = true })
 	return nil

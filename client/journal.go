@@ -16,7 +16,7 @@ import (
 // not happen silently. A home therefore stores the digest of each received event, and for
 // own messages and commits the requests that sent them: the journal. Each subscription begins
 // one event early; if that event differs from the journal, or the log ends before it, the log
-// was set back. Events that are then read again are recognized by their digest and not reported
+// was rewound. Events that are then read again are recognized by their digest and not reported
 // twice; own ones that do not come again are sent again, under the same msg_id and byte for
 // byte, so that others recognize them too. A device that was offline meanwhile, and finds the
 // log to end as before, keeps its order of messages.
@@ -34,17 +34,14 @@ func (t *tx) note(conversation string, seq int64, digest [sha256.Size]byte, kind
 }
 
 // overlap returns the event that a subscription begins with: the last one that was received, if
-// the journal has it, to detect a log that was set back.
+// the journal has it, to detect a log that was rewound.
 func (t *tx) overlap(conv *conversation) (from int64, err error) {
 	found, err := t.Journal.Has(conv.id, conv.nextSeq-1)
 	if found {
 		return conv.nextSeq - 1, err
 	}
 	if conv.info.Unsure { // no event to compare with: reading starts here
-		seen, err := t.conversation(conv.id)
-		if err != nil {
-			return 0, err
-		}
+		seen := t.conversation(conv.id)
 		seen.editInfo().Unsure = false
 	}
 	return conv.nextSeq, err
@@ -77,7 +74,7 @@ func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
 	info.Unsure = true
 	if !info.Rewound {
 		info.Rewound = true
-		k.c.stats.rewinds.Add(1)
+		tx.stats.Rewinds++
 		if err := tx.report(Event{Type: EventRewound, Conversation: conv.id, Seq: next - 1, Time: k.c.now(), Code: problemRewound,
 			Problem: fmt.Sprintf("server lost or changed its messages after position %d", next-1)}); err != nil {
 			return err
@@ -86,21 +83,21 @@ func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
 	if err := tx.Events.Settle(conv.id, next); err != nil {
 		return err
 	}
-	if err := tx.Journal.Lose(conv.id, next); err != nil {
+	if err := tx.Journal.MarkLost(conv.id, next); err != nil {
 		return err
 	}
-	// Other messages may take their places: they are set apart until they come again.
-	if err := tx.Messages.SetApart(conv.id, next); err != nil {
+	// Other messages may take their places: they are detached until they come again.
+	if err := tx.Messages.Detach(conv.id, next); err != nil {
 		return err
 	}
 	conv.setNextSeq(next)
 	return nil
 }
 
-// reapply applies an event that was in the log before it was set back: it gets its new place,
+// reapply applies an event that was in the log before it was rewound: it gets its new place,
 // and is not reported.
 func (k keeper) reapply(tx *tx, conv *conversation, e *logMessage, digest [sha256.Size]byte) error {
-	if err := tx.Journal.PutBack(conv.id, digest, e.seq); err != nil {
+	if err := tx.Journal.Restore(conv.id, digest, e.seq); err != nil {
 		return err
 	}
 	if o, err := tx.Outbox.ByWire(conv.id, e.id); err != nil {
@@ -119,7 +116,7 @@ func (k keeper) reapply(tx *tx, conv *conversation, e *logMessage, digest [sha25
 		return err
 	}
 	message.Seq = e.seq
-	return tx.Messages.PutBack(conv.id, digest[:], e.seq, message)
+	return tx.Messages.Restore(conv.id, digest[:], e.seq, message)
 }
 
 // accountLog is the journal's key for the account log. Its events have no digest of their own
@@ -151,7 +148,7 @@ func (t *tx) isOtherAccountEvent(pos int64, digest [sha256.Size]byte) (bool, err
 // when they came. An invitation that the server lost before this device received it is sent
 // again by its sender, with its commit.
 func (k keeper) accountSetBack(tx *tx, pos int64) error {
-	k.c.stats.rewinds.Add(1)
+	tx.stats.Rewinds++
 	if err := tx.Journal.ForgetFrom(accountLog, pos); err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func TestLogSetBack(t *testing.T) {
 		w.eventually(p.name+" has nothing left that is lost", func() bool {
 			var lost int
 			if err := p.db.update(w.ctx, func(tx *tx) (err error) {
-				lost, err = tx.Messages.Apart()
+				lost, err = tx.Messages.CountDetached()
 				return err
 			}); err != nil {
 				t.Fatal(err)
@@ -112,7 +112,7 @@ func TestLogSetBack(t *testing.T) {
 		}
 	}
 	if told == 0 || told != rewinds() {
-		t.Errorf("%d events for %d times that the log was set back", told, rewinds())
+		t.Errorf("%d events for %d times that the log was rewound", told, rewinds())
 	}
 }
 

@@ -26,16 +26,14 @@ const (
 // change together in tx. A message that cannot be read is recorded as such, and the log
 // continues after it.
 func (k keeper) applyMessage(tx *tx, e *logMessage) (what outcome, err error) {
-	conv, err := tx.conversation(e.conversation)
+	conv := tx.conversation(e.conversation)
 	switch {
-	case err != nil:
-		return outcomeIgnored, err
 	case conv == nil || !conv.isLive():
 		return outcomeIgnored, nil
 	case e.seq < conv.nextSeq:
 		return k.checkOld(tx, conv, e)
 	case conv.info.Unsure:
-		return outcomeIgnored, nil // of a subscription from before the log was set back
+		return outcomeIgnored, nil // of a subscription from before the log was rewound
 	case e.seq > conv.nextSeq:
 		return outcomeGap, nil
 	}
@@ -204,7 +202,7 @@ func checkKind(stated string, found mls.Kind) error {
 
 // unreadable records a message that cannot be read, and the cause.
 func (k keeper) unreadable(tx *tx, e Event, why error) error {
-	k.c.stats.undecryptable.Add(1)
+	tx.stats.Undecryptable++
 	e.Type, e.Code, e.Problem = EventUndecryptable, problemUndecryptable, why.Error()
 	if join := (*refusedJoin)(nil); errors.As(why, &join) {
 		e.Type, e.Code, e.From = EventJoinRefused, problemCode(why), join.who
@@ -215,12 +213,12 @@ func (k keeper) unreadable(tx *tx, e Event, why error) error {
 // skipPruned moves the cursor over messages that are gone from the server for good, and reports
 // them: the application has no other way to learn of it.
 func (k keeper) skipPruned(tx *tx, id string, r *Refusal, now time.Time) (hasSkipped bool, err error) {
-	conv, err := tx.conversation(id)
-	if err == nil && conv != nil && conv.info.Unsure {
+	conv := tx.conversation(id)
+	if conv != nil && conv.info.Unsure {
 		conv.editInfo().Unsure = false // the event to compare it with is gone
 	}
-	if err != nil || conv == nil || !conv.isLive() || r.EarliestSeq <= conv.nextSeq {
-		return false, err
+	if conv == nil || !conv.isLive() || r.EarliestSeq <= conv.nextSeq {
+		return false, nil
 	}
 	e := Event{Type: EventLost, Conversation: id, Seq: r.EarliestSeq - 1, Time: now, Code: problemPruned,
 		Problem: fmt.Sprintf("messages %d to %d were deleted before they were received", conv.nextSeq, r.EarliestSeq-1)}

@@ -27,9 +27,9 @@ func (b *batch) reportRefused(m reportRefused) error {
 		b.s.c.log.Debug("the server declines a report", "err", m.refusal)
 		return nil
 	}
-	conv, err := b.tx.conversation(m.conversation)
-	if err != nil || conv == nil || conv.phase != Joined {
-		return err
+	conv := b.tx.conversation(m.conversation)
+	if conv == nil || conv.phase != Joined {
+		return nil
 	}
 	return b.tx.report(Event{Type: EventFork, Conversation: m.conversation, Time: b.s.c.now(), Code: problemFork,
 		Problem: fmt.Sprintf("members have different epoch authenticators in epoch %s", m.epoch)})

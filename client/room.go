@@ -237,9 +237,9 @@ var errRosterOutdated = errors.New("group changed while its members were request
 // accountsChanged applies a change of accounts in its place in the log: the commits before it
 // are in the group already.
 func (b *batch) accountsChanged(m accountsChanged) error {
-	conv, err := b.tx.conversation(m.conversation)
-	if err != nil || conv == nil || conv.phase != Joined {
-		return err
+	conv := b.tx.conversation(m.conversation)
+	if conv == nil || conv.phase != Joined {
+		return nil
 	}
 	info := conv.editInfo()
 	for _, account := range m.remove {

@@ -174,11 +174,7 @@ func (s *session) serve(ctx context.Context) error {
 	defer s.tasks.Wait()
 	defer cancel()
 	err := s.c.db.update(ctx, func(tx *tx) (err error) {
-		all, err := tx.conversations()
-		if err != nil {
-			return err
-		}
-		for _, conv := range all {
+		for _, conv := range tx.conversations() {
 			s.due[conv.id] = true
 		}
 		s.devicePos, err = tx.Counters.Get("device_pos")

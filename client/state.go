@@ -107,8 +107,20 @@ type Stats struct {
 
 // Stats returns the counts so far.
 func (c *Client) Stats() Stats {
-	return Stats{Connects: c.stats.connects.Load(), Gaps: c.stats.gaps.Load(),
-		Duplicates: c.stats.duplicates.Load(), Undecryptable: c.stats.undecryptable.Load(),
-		Commits: c.stats.commits.Load(), LostRaces: c.stats.lostRaces.Load(),
-		Rejoins: c.stats.rejoins.Load(), Rewinds: c.stats.rewinds.Load()}
+	c.statsMu.Lock()
+	defer c.statsMu.Unlock()
+	return c.stats
+}
+
+func (c *Client) count(more Stats) {
+	c.statsMu.Lock()
+	defer c.statsMu.Unlock()
+	c.stats.Connects += more.Connects
+	c.stats.Gaps += more.Gaps
+	c.stats.Duplicates += more.Duplicates
+	c.stats.Undecryptable += more.Undecryptable
+	c.stats.Commits += more.Commits
+	c.stats.LostRaces += more.LostRaces
+	c.stats.Rejoins += more.Rejoins
+	c.stats.Rewinds += more.Rewinds
 }

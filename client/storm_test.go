@@ -47,10 +47,7 @@ func TestCommitRace(t *testing.T) {
 	for i, p := range founders {
 		ready.Go(func() {
 			err := p.db.update(w.ctx, func(tx *tx) error {
-				conv, err := tx.conversation(room)
-				if err != nil {
-					return err
-				}
+				conv := tx.conversation(room)
 				for j := range names { // everybody wants all of them, in another order
 					info := conv.editInfo()
 					info.Wanted = append(info.Wanted, wanted{Account: names[(i+j)%len(names)]})
@@ -217,10 +214,7 @@ func TestEpochLeftBehind(t *testing.T) {
 	bob.net.setDown(true)
 	bob.says(room, "left behind")
 	if err := bob.db.update(w.ctx, func(tx *tx) error {
-		conv, err := tx.conversation(room)
-		if err != nil {
-			return err
-		}
+		conv := tx.conversation(room)
 		o, err := tx.Outbox.Next(room, 0)
 		if err != nil {
 			return err

@@ -121,10 +121,7 @@ func TestBackAmongStrangers(t *testing.T) {
 		if err := ann.keeper.applyWelcome(tx, welcome); err != nil {
 			return err
 		}
-		conv, err := tx.conversation(room)
-		if err != nil {
-			return err
-		}
+		conv := tx.conversation(room)
 		return ann.keeper.leave(tx, conv, ann.now(), "removed")
 	}); err != nil {
 		t.Fatal(err)
@@ -280,7 +277,7 @@ func TestOfferByAnotherDevice(t *testing.T) {
 	}
 }
 
-// TestWayBackToTheRemoved: a log that was set back does not bring a device back by
+// TestWayBackToTheRemoved: a log that was rewound does not bring a device back by
 // itself to where somebody still was whom it has seen removed.
 func TestWayBackToTheRemoved(t *testing.T) {
 	w := newWorld(t)

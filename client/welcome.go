@@ -15,10 +15,7 @@ import (
 // the log's cursor past it. A useless Welcome is reported and dropped: it would fail again the
 // next time.
 func (k keeper) applyWelcome(tx *tx, w *welcome) error {
-	conv, err := tx.conversation(w.Conversation)
-	if err != nil {
-		return err
-	}
+	conv := tx.conversation(w.Conversation)
 	if conv != nil && (conv.phase == Joined || conv.phase == Joining && conv.pending != nil) {
 		// An invitation to return, before this device has read its removal. Earlier records of
 		// the log can still be read with the present group.
@@ -59,10 +56,7 @@ func (k keeper) openWelcome(tx *tx, w *welcome) (*mls.Group, error) {
 	if w.Message == nil {
 		return nil, errors.New("not an MLS message")
 	}
-	all, err := tx.conversations()
-	if err != nil {
-		return nil, err
-	}
+	all := tx.conversations()
 	return mls.Join(w.Message, p, mls.JoinOptions{Hook: k.c.authority.credentialHook, Now: k.c.now, Padding: mls.PadBuckets, Limits: k.c.authority.limits(), InUse: inUse(all, w.Conversation)})
 }
 
@@ -136,7 +130,7 @@ func (k keeper) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, pe
 		return err
 	}
 	if isLast {
-		tx.after = append(tx.after, func() { k.c.wake(choreKeyPackages) })
+		tx.wake(choreKeyPackages)
 	}
 	return k.reportGroup(tx, conv, Event{Type: EventJoined, Conversation: conv.id, Seq: conv.nextSeq - 1, Time: k.c.now()})
 }

@@ -70,7 +70,7 @@ func (d *xrpcDoor) redeemInvite(ctx context.Context) error {
 	if code == "" {
 		return nil
 	}
-	err := d.do(ctx, xrpc.RedeemInvite, xrpc.RedeemInviteInput{Code: code}, &xrpc.RedeemInviteOutput{})
+	_, err := procedure[xrpc.RedeemInviteOutput](ctx, d, xrpc.RedeemInvite, xrpc.RedeemInviteInput{Code: code})
 	if errors.Is(err, ErrNotOverXRPC) {
 		return nil
 	}
@@ -103,18 +103,20 @@ func (d *xrpcDoor) uuidOf(device string) string {
 	return formatUUID(id)
 }
 
-// ask calls a query: GET.
-func (d *xrpcDoor) ask(ctx context.Context, nsid string, params, out any) error {
-	return d.exchange(ctx, nsid, xrpc.EncodeQuery(params), nil, out)
+// query calls a query: GET.
+func query[Out any](ctx context.Context, d *xrpcDoor, nsid string, params any) (out Out, err error) {
+	err = d.exchange(ctx, nsid, xrpc.EncodeQuery(params), nil, &out)
+	return out, err
 }
 
-// do calls a procedure: POST.
-func (d *xrpcDoor) do(ctx context.Context, nsid string, in, out any) error {
+// procedure calls a procedure: POST.
+func procedure[Out any](ctx context.Context, d *xrpcDoor, nsid string, in any) (out Out, err error) {
 	raw, err := json.Marshal(in)
 	if err != nil {
-		return fmt.Errorf("encode %s: %w", nsid, err)
+		return out, fmt.Errorf("encode %s: %w", nsid, err)
 	}
-	return d.exchange(ctx, nsid, "", raw, out)
+	err = d.exchange(ctx, nsid, "", raw, &out)
+	return out, err
 }
 
 // errAnswerTooLong reports an answer of more than answerBytesMax.

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"waxwing.im/waxwing/api/xrpc"
@@ -21,8 +22,8 @@ func (d *xrpcDoor) list(ctx context.Context) ([]xrpc.ConvoView, error) {
 	var params xrpc.GetConvosParams
 	seen, members := map[string]bool{}, 0
 	for range xrpcListPages {
-		var page xrpc.GetConvosOutput
-		if err := d.ask(ctx, xrpc.GetConvos, &params, &page); err != nil {
+		page, err := query[xrpc.GetConvosOutput](ctx, d, xrpc.GetConvos, &params)
+		if err != nil {
 			return nil, err
 		}
 		before := len(all)
@@ -66,20 +67,17 @@ func (d *xrpcDoor) roleIn(v *xrpc.ConvoView) string {
 }
 
 func accountsIn(v *xrpc.ConvoView) []string {
-	var out []string
+	accounts := map[string]bool{}
 	for _, m := range v.Members {
-		if !slices.Contains(out, m.DID) {
-			out = append(out, m.DID)
-		}
+		accounts[m.DID] = true
 	}
-	slices.Sort(out)
-	return out
+	return slices.Sorted(maps.Keys(accounts))
 }
 
 // conversations lists them. It omits those that have ended here: whether we are in the group
 // again is for the link to find out.
 func (d *xrpcDoor) conversations(ctx context.Context, _ string) (out []listed, next string, err error) {
-	known, err := read(ctx, d.c.db, (*tx).conversations)
+	known, err := d.c.db.conversations(ctx)
 	if err != nil {
 		return nil, "", err
 	}
@@ -123,8 +121,8 @@ func (d *xrpcDoor) create(ctx context.Context, id, peer string) error {
 	if peer != "" {
 		members = []string{peer}
 	}
-	var out xrpc.CreateConvoOutput
-	err := d.do(ctx, xrpc.CreateConvo, &xrpc.CreateConvoInput{GroupID: id, CipherSuite: xrpcSuite, InitialMembers: members}, &out)
+	out, err := procedure[xrpc.CreateConvoOutput](ctx, d, xrpc.CreateConvo,
+		&xrpc.CreateConvoInput{GroupID: id, CipherSuite: xrpcSuite, InitialMembers: members})
 	if errors.Is(err, errNotMember) || err == nil && out.Convo.Creator != d.c.account.DID() {
 		return &declined{&Refusal{Code: codeInvalidRequest, Message: "conversation was created by another account", Index: -1}, errExists}
 	}
@@ -160,7 +158,8 @@ func (d *xrpcDoor) members(ctx context.Context, id string) (out []memberRole, er
 // leave leaves. The server chooses the next owner of the conversation: an admin, or the member
 // of longest standing.
 func (d *xrpcDoor) leave(ctx context.Context, id, _ string) error {
-	return d.do(ctx, xrpc.LeaveConvo, &xrpc.LeaveConvoInput{ConvoID: id}, &xrpc.LeaveConvoOutput{})
+	_, err := procedure[xrpc.LeaveConvoOutput](ctx, d, xrpc.LeaveConvo, &xrpc.LeaveConvoInput{ConvoID: id})
+	return err
 }
 
 func (d *xrpcDoor) groupInfo(ctx context.Context, id string) (offeredGroup, error) {
@@ -169,8 +168,7 @@ func (d *xrpcDoor) groupInfo(ctx context.Context, id string) (offeredGroup, erro
 	if _, err := d.seqOfCommit(ctx, id, 0); err != nil {
 		return offeredGroup{}, err
 	}
-	var state xrpc.GetGroupStateOutput
-	err := d.ask(ctx, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: id, Include: "groupInfo,epoch"}, &state)
+	state, err := query[xrpc.GetGroupStateOutput](ctx, d, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: id, Include: "groupInfo,epoch"})
 	if err != nil {
 		return offeredGroup{}, err
 	}
@@ -215,10 +213,10 @@ func (d *xrpcDoor) publish(ctx context.Context, packages []publication, isFirst 
 // earlier home of the same device.
 func (d *xrpcDoor) register(ctx context.Context, packages []xrpc.KeyPackageIn) (available int64, err error) {
 	rest := packages[min(len(packages), xrpcRegisterMax):]
-	var registered xrpc.RegisterDeviceOutput
-	if err := d.do(ctx, xrpc.RegisterDevice, &xrpc.RegisterDeviceInput{ActionText: string(xrpc.DeviceRegister), DeviceName: shortened(d.c.options.DeviceID),
-		DeviceUUID: d.uuidOf(d.c.options.DeviceID), SignaturePublicKey: d.c.identity.Key.Public(), KeyPackages: packages[:len(packages)-len(rest)]},
-		&registered); err != nil {
+	registered, err := procedure[xrpc.RegisterDeviceOutput](ctx, d, xrpc.RegisterDevice, &xrpc.RegisterDeviceInput{
+		ActionText: string(xrpc.DeviceRegister), DeviceName: shortened(d.c.options.DeviceID), DeviceUUID: d.uuidOf(d.c.options.DeviceID),
+		SignaturePublicKey: d.c.identity.Key.Public(), KeyPackages: packages[:len(packages)-len(rest)]})
+	if err != nil {
 		return 0, err
 	}
 	if registered.DeviceID == "" {
@@ -247,8 +245,9 @@ func shortened(name string) string {
 func (d *xrpcDoor) upload(ctx context.Context, packages []xrpc.KeyPackageIn) (available int64, err error) {
 	device := d.deviceID()
 	for part := range slices.Chunk(packages, xrpcPublishMax) {
-		var answer xrpc.PublishKeyPackagesOutput
-		if err := d.do(ctx, xrpc.PublishKeyPackages, &xrpc.PublishKeyPackagesInput{Action: "publishBatch", DeviceID: device, KeyPackages: part}, &answer); err != nil {
+		answer, err := procedure[xrpc.PublishKeyPackagesOutput](ctx, d, xrpc.PublishKeyPackages,
+			&xrpc.PublishKeyPackagesInput{Action: "publishBatch", DeviceID: device, KeyPackages: part})
+		if err != nil {
 			return 0, err
 		}
 		if r := answer.PublishResult; r != nil && r.Failed > 0 {
@@ -259,8 +258,8 @@ func (d *xrpcDoor) upload(ctx context.Context, packages []xrpc.KeyPackageIn) (av
 			return 0, &Refusal{Code: codeInvalidRequest, Message: problem, Index: -1}
 		}
 	}
-	var status xrpc.GetKeyPackageStatusOutput
-	if err := d.ask(ctx, xrpc.GetKeyPackageStatus, &xrpc.GetKeyPackageStatusParams{Include: "stats"}, &status); err != nil {
+	status, err := query[xrpc.GetKeyPackageStatusOutput](ctx, d, xrpc.GetKeyPackageStatus, &xrpc.GetKeyPackageStatusParams{Include: "stats"})
+	if err != nil {
 		return 0, err
 	}
 	if status.Stats != nil {
@@ -276,8 +275,9 @@ func (d *xrpcDoor) upload(ctx context.Context, packages []xrpc.KeyPackageIn) (av
 // fetch takes one package of each of an account's devices. XRPC does not name the devices;
 // their certificates do.
 func (d *xrpcDoor) fetch(ctx context.Context, account string) (out []offeredPackage, err error) {
-	var answer xrpc.GetKeyPackagesOutput
-	if err := d.ask(ctx, xrpc.GetKeyPackages, &xrpc.GetKeyPackagesParams{DIDs: []string{account}, CipherSuite: xrpcSuite}, &answer); err != nil {
+	answer, err := query[xrpc.GetKeyPackagesOutput](ctx, d, xrpc.GetKeyPackages,
+		&xrpc.GetKeyPackagesParams{DIDs: []string{account}, CipherSuite: xrpcSuite})
+	if err != nil {
 		return nil, err
 	}
 	for _, p := range answer.KeyPackages {
@@ -290,8 +290,8 @@ func (d *xrpcDoor) fetch(ctx context.Context, account string) (out []offeredPack
 
 // revoke deletes a device of the account with its key packages. There are no sessions to end.
 func (d *xrpcDoor) revoke(ctx context.Context, name string) error {
-	var list xrpc.ListDevicesOutput
-	if err := d.ask(ctx, xrpc.ListDevices, &xrpc.ListDevicesParams{}, &list); err != nil {
+	list, err := query[xrpc.ListDevicesOutput](ctx, d, xrpc.ListDevices, &xrpc.ListDevicesParams{})
+	if err != nil {
 		return err
 	}
 	uuid := d.uuidOf(name)
@@ -299,8 +299,8 @@ func (d *xrpcDoor) revoke(ctx context.Context, name string) error {
 		if device.DeviceUUID != uuid {
 			continue
 		}
-		if err := d.do(ctx, xrpc.RegisterDevice, &xrpc.RegisterDeviceInput{ActionText: string(xrpc.DeviceDelete), DeviceID: device.DeviceID,
-			KeyPackages: xrpc.List[xrpc.KeyPackageIn]{}}, &xrpc.RegisterDeviceOutput{}); err != nil {
+		if _, err := procedure[xrpc.RegisterDeviceOutput](ctx, d, xrpc.RegisterDevice, &xrpc.RegisterDeviceInput{
+			ActionText: string(xrpc.DeviceDelete), DeviceID: device.DeviceID, KeyPackages: xrpc.List[xrpc.KeyPackageIn]{}}); err != nil {
 			return err
 		}
 	}

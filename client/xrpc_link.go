@@ -57,8 +57,8 @@ type xrpcLink struct {
 func (d *xrpcDoor) subscribe(ctx context.Context) (*xrpcLink, error) {
 	dialCtx, cancelDial := context.WithTimeout(ctx, dialTimeout)
 	defer cancelDial()
-	var ticket xrpc.GetSubscriptionTicketOutput
-	if err := d.do(dialCtx, xrpc.GetSubscriptionTicket, &xrpc.GetSubscriptionTicketInput{}, &ticket); err != nil {
+	ticket, err := procedure[xrpc.GetSubscriptionTicketOutput](dialCtx, d, xrpc.GetSubscriptionTicket, &xrpc.GetSubscriptionTicketInput{})
+	if err != nil {
 		return nil, fmt.Errorf("request a subscription: %w", err)
 	}
 	address := d.c.base.JoinPath("/xrpc/" + xrpc.SubscribeEvents)
@@ -161,9 +161,8 @@ func (d *xrpcDoor) sendMessage(ctx context.Context, m sendRequest) (int64, error
 	if err != nil {
 		return 0, errNotMLS
 	}
-	var out xrpc.SendMessageOutput
-	err = d.do(ctx, xrpc.SendMessage, &xrpc.SendMessageInput{ConvoID: m.Conversation, MsgID: m.ID, Ciphertext: m.Message,
-		Epoch: xrpc.Natural(epoch), PaddedSize: xrpc.Natural(len(m.Message))}, &out)
+	out, err := procedure[xrpc.SendMessageOutput](ctx, d, xrpc.SendMessage, &xrpc.SendMessageInput{
+		ConvoID: m.Conversation, MsgID: m.ID, Ciphertext: m.Message, Epoch: xrpc.Natural(epoch), PaddedSize: xrpc.Natural(len(m.Message))})
 	switch {
 	case err != nil:
 		return 0, d.withEpoch(ctx, m.Conversation, err)
@@ -198,8 +197,8 @@ func (d *xrpcDoor) commitGroup(ctx context.Context, m commitRequest) (int64, err
 	case len(m.Remove) > 0:
 		in.ActionText, in.MemberDIDs = string(xrpc.GroupRemoveMember), m.Remove
 	}
-	var out xrpc.CommitGroupChangeOutput
-	if err := d.do(ctx, xrpc.CommitGroupChange, &in, &out); err != nil {
+	out, err := procedure[xrpc.CommitGroupChangeOutput](ctx, d, xrpc.CommitGroupChange, &in)
+	if err != nil {
 		return 0, d.withEpoch(ctx, m.Conversation, err)
 	}
 	switch {
@@ -232,8 +231,8 @@ func epochOf(message []byte) (epoch uint64, isExternal bool, err error) {
 // seqOfCommit returns the place of the commit that opened an epoch, 0 if it is not there.
 func (d *xrpcDoor) seqOfCommit(ctx context.Context, id string, epoch int64) (int64, error) {
 	only, one := xrpc.Natural(epoch), xrpc.Natural(1)
-	var page xrpc.GetMessagesOutput
-	err := d.ask(ctx, xrpc.GetMessages, &xrpc.GetMessagesParams{ConvoID: id, Type: "commit", FromEpoch: &only, ToEpoch: &only, Limit: &one}, &page)
+	page, err := query[xrpc.GetMessagesOutput](ctx, d, xrpc.GetMessages,
+		&xrpc.GetMessagesParams{ConvoID: id, Type: "commit", FromEpoch: &only, ToEpoch: &only, Limit: &one})
 	if err != nil || len(page.Messages) == 0 {
 		return 0, err
 	}
@@ -250,8 +249,8 @@ func (d *xrpcDoor) withEpoch(ctx context.Context, id string, err error) error {
 	if r == nil || r.Code != codeEpochConflict {
 		return err
 	}
-	var state xrpc.GetGroupStateOutput
-	if err := d.ask(ctx, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: id, Include: "epoch"}, &state); err != nil {
+	state, err := query[xrpc.GetGroupStateOutput](ctx, d, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: id, Include: "epoch"})
+	if err != nil {
 		return err
 	}
 	if state.Epoch != nil {
@@ -261,8 +260,10 @@ func (d *xrpcDoor) withEpoch(ctx context.Context, id string, err error) error {
 }
 
 func (d *xrpcDoor) confirmWelcome(ctx context.Context, id, ref string) error {
-	return d.do(ctx, xrpc.CommitGroupChange, &xrpc.CommitGroupChangeInput{ConvoID: id, ActionText: string(xrpc.GroupConfirmWelcome),
-		DeviceID: d.deviceID(), KeyPackageHashes: []xrpc.KeyPackageHash{{DID: d.c.account.DID(), Hash: ref}}}, &xrpc.CommitGroupChangeOutput{})
+	_, err := procedure[xrpc.CommitGroupChangeOutput](ctx, d, xrpc.CommitGroupChange, &xrpc.CommitGroupChangeInput{
+		ConvoID: id, ActionText: string(xrpc.GroupConfirmWelcome), DeviceID: d.deviceID(),
+		KeyPackageHashes: []xrpc.KeyPackageHash{{DID: d.c.account.DID(), Hash: ref}}})
+	return err
 }
 
 // moveCursors sends the read positions to the server periodically, the latest of each
@@ -271,9 +272,8 @@ func (l *xrpcLink) moveCursors() {
 	nextPool := time.Now().Add(xrpcPoolInterval)
 	for pause(l.ctx, xrpcAckInterval) {
 		for id, seq := range l.acks.takeAll() {
-			err := l.d.do(l.ctx, xrpc.UpdateCursor, &xrpc.UpdateCursorInput{ConvoID: id,
-				Cursor: xrpc.CursorText(strconv.FormatInt(seq, 10))}, &xrpc.UpdateCursorOutput{})
-			if err != nil {
+			if _, err := procedure[xrpc.UpdateCursorOutput](l.ctx, l.d, xrpc.UpdateCursor, &xrpc.UpdateCursorInput{ConvoID: id,
+				Cursor: xrpc.CursorText(strconv.FormatInt(seq, 10))}); err != nil {
 				l.d.c.log.Debug("a cursor was not moved", "err", err)
 			}
 		}

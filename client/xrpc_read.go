@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -166,10 +167,7 @@ func (l *xrpcLink) takeDue() (id string, c *xrpcLog, f *xrpcFollow, hint members
 }
 
 func (c *xrpcLog) isBefore(other *xrpcLog) bool {
-	if c.polls != other.polls {
-		return c.polls < other.polls
-	}
-	return c.marked > other.marked
+	return cmp.Or(cmp.Compare(c.polls, other.polls), cmp.Compare(other.marked, c.marked)) < 0
 }
 
 // wakeReader wakes a reader after a wait, once; mu is held.
@@ -388,8 +386,7 @@ func invalidAnswer(what string) *Refusal {
 func (d *xrpcDoor) messages(ctx context.Context, id string, since int64) (out xrpc.GetMessagesOutput, isLast bool, err error) {
 	for limit := xrpc.Natural(xrpcPage); ; limit /= 2 {
 		from := xrpc.Natural(max(since, 0))
-		out = xrpc.GetMessagesOutput{}
-		err = d.ask(ctx, xrpc.GetMessages, &xrpc.GetMessagesParams{ConvoID: id, Limit: &limit, SinceSeq: &from}, &out)
+		out, err = query[xrpc.GetMessagesOutput](ctx, d, xrpc.GetMessages, &xrpc.GetMessagesParams{ConvoID: id, Limit: &limit, SinceSeq: &from})
 		if errors.Is(err, errAnswerTooLong) && limit > 1 {
 			continue
 		}
@@ -483,8 +480,7 @@ func (l *xrpcLink) requestWelcome(id string) (*welcome, error) {
 		return nil, err
 	}
 	for part := range slices.Chunk(refs, xrpcHashes) {
-		var state xrpc.GetGroupStateOutput
-		err := l.d.ask(l.ctx, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: id, Include: "welcome", KeyPackageHashes: part}, &state)
+		state, err := query[xrpc.GetGroupStateOutput](l.ctx, l.d, xrpc.GetGroupState, &xrpc.GetGroupStateParams{ConvoID: id, Include: "welcome", KeyPackageHashes: part})
 		if r := asRefusal(err); r != nil && r.Code == codeNotFound {
 			continue
 		}

@@ -79,10 +79,7 @@ func TestXRPCSameConversation(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := victim.db.update(w.ctx, func(tx *tx) error {
-			conv, err := tx.conversation(id)
-			if err != nil {
-				return err
-			}
+			conv := tx.conversation(id)
 			if _, _, err := victim.keeper.kindOf(id, mustGroup(t, victim, dee, id), conv); err == nil {
 				t.Errorf("%s would take a group with dee for the conversation with flo", victim.name)
 			}

@@ -12,12 +12,6 @@ type Conversation struct {
 // Conversations holds the conversations of a home.
 type Conversations struct{ t *Tx }
 
-const conversationColumns = `id, phase, next_seq, created_ms, info, mls, pending`
-
-func (r *Conversation) dest() []any {
-	return []any{&r.ID, &r.Phase, &r.NextSeq, &r.CreatedMS, &r.Info, &r.Group, &r.Pending}
-}
-
 // open opens the sealed columns of a row in place.
 func (c Conversations) open(r *Conversation) error {
 	for _, part := range []struct {
@@ -36,31 +30,17 @@ func (c Conversations) open(r *Conversation) error {
 	return nil
 }
 
-// Get returns the conversation id, or nil.
-func (c Conversations) Get(id string) (*Conversation, error) {
+// Each calls fn for every conversation; fn may not use the transaction.
+func (c Conversations) Each(fn func(*Conversation) error) error {
 	var r Conversation
-	found, err := c.t.get(r.dest(), `SELECT `+conversationColumns+` FROM conversations WHERE id = $1`, id)
-	if err != nil || !found {
-		return nil, err
-	}
-	return &r, c.open(&r)
-}
-
-// Each calls fn for every conversation but those that skip reports; fn may not use the
-// transaction.
-func (c Conversations) Each(skip func(id string) bool, fn func(*Conversation) error) error {
-	var r Conversation
-	return c.t.each(r.dest(), func() error {
+	return c.t.each([]any{&r.ID, &r.Phase, &r.NextSeq, &r.CreatedMS, &r.Info, &r.Group, &r.Pending}, func() error {
 		row := r
 		r = Conversation{}
-		if skip(row.ID) {
-			return nil
-		}
 		if err := c.open(&row); err != nil {
 			return err
 		}
 		return fn(&row)
-	}, `SELECT `+conversationColumns+` FROM conversations`)
+	}, `SELECT id, phase, next_seq, created_ms, info, mls, pending FROM conversations`)
 }
 
 // Columns is a set of parts of a conversation.

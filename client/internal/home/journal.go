@@ -6,7 +6,7 @@ import (
 )
 
 // Journal holds the digests of the events received from each log, and for own messages and
-// commits the request that sent them, sealed. With it a log that was set back is detected, and
+// commits the request that sent them, sealed. With it a log that was rewound is detected, and
 // own records can be sent again.
 type Journal struct{ t *Tx }
 
@@ -75,7 +75,7 @@ func (j Journal) sealFrames() error {
 }
 
 // Find returns the place of the event with that digest; isLost reports that the log has lost it
-// since it was set back.
+// since it was rewound.
 func (j Journal) Find(conversation string, digest [sha256.Size]byte) (seq int64, isLost, found bool, err error) {
 	found, err = j.t.get([]any{&seq, &isLost}, `SELECT seq, lost FROM log WHERE conversation = $1 AND digest = $2`, conversation, digest[:])
 	return seq, isLost, found, err
@@ -99,13 +99,13 @@ func (j Journal) First(conversation string) (first int64, found bool, err error)
 	return first, found, err
 }
 
-// Lose marks the events from seq on as lost by the log.
-func (j Journal) Lose(conversation string, from int64) error {
+// MarkLost marks the events from seq on as lost by the log.
+func (j Journal) MarkLost(conversation string, from int64) error {
 	return j.t.exec(`UPDATE log SET lost = 1 WHERE conversation = $1 AND seq >= $2`, conversation, from)
 }
 
-// PutBack sets the new place of an event that the log has again.
-func (j Journal) PutBack(conversation string, digest [sha256.Size]byte, seq int64) error {
+// Restore sets the new place of an event that the log has again.
+func (j Journal) Restore(conversation string, digest [sha256.Size]byte, seq int64) error {
 	return j.t.exec(`UPDATE log SET seq = $1, lost = 0 WHERE conversation = $2 AND digest = $3`, seq, conversation, digest[:])
 }
 

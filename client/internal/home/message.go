@@ -7,13 +7,13 @@ import (
 )
 
 // Messages holds the received messages: the history. Values are sealed as JSON. After the
-// server's log was set back a lost message is set apart, at its negative seq, until the log has
+// server's log was rewound a lost message is detached, at its negative seq, until the log has
 // it again.
 type Messages struct{ t *Tx }
 
 func messageRow(conversation string, seq int64) string {
 	if seq < 0 {
-		seq = -seq // set apart, since the log was set back
+		seq = -seq // detached, since the log was rewound
 	}
 	return conversation + "\x00" + strconv.FormatInt(seq, 10)
 }
@@ -80,25 +80,25 @@ func (m Messages) CountOthers(conversation string, seq int64) (count int, err er
 	return count, err
 }
 
-// SeqOf returns the place of the message with that digest, negative if it is set apart.
+// SeqOf returns the place of the message with that digest, negative if it is detached.
 func (m Messages) SeqOf(conversation string, digest []byte) (seq int64, found bool, err error) {
 	found, err = m.t.get([]any{&seq}, `SELECT seq FROM messages WHERE conversation = $1 AND digest = $2`, conversation, digest)
 	return seq, found, err
 }
 
-// SetApart sets the messages from seq on apart: other messages may take their places.
-func (m Messages) SetApart(conversation string, from int64) error {
+// Detach frees the places of the messages from seq on for other messages.
+func (m Messages) Detach(conversation string, from int64) error {
 	return m.t.exec(`UPDATE messages SET seq = -seq WHERE conversation = $1 AND seq >= $2`, conversation, from)
 }
 
-// Apart returns the number of messages that are set apart, in all conversations.
-func (m Messages) Apart() (count int, err error) {
+// CountDetached returns the number of detached messages, in all conversations.
+func (m Messages) CountDetached() (count int, err error) {
 	_, err = m.t.get([]any{&count}, `SELECT count(*) FROM messages WHERE seq < 0`)
 	return count, err
 }
 
-// PutBack sets the new place and value of the message with that digest.
-func (m Messages) PutBack(conversation string, digest []byte, seq int64, value any) error {
+// Restore sets the new place and value of the message with that digest.
+func (m Messages) Restore(conversation string, digest []byte, seq int64, value any) error {
 	return m.t.exec(`UPDATE messages SET seq = $1, body = $2 WHERE conversation = $3 AND digest = $4`,
 		seq, m.t.sealJSON("messages", messageRow(conversation, seq), "body", value), conversation, digest)
 }
