@@ -127,11 +127,14 @@ func (c *console) filter(msg tea.Msg) tea.Msg {
 		}
 		return nil
 	case clustersMsg:
+		if msg < 1 || msg > 3 {
+			return nil
+		}
 		if msg == 2 {
 			c.clusters = true
 			c.draw()
 		}
-		return measureMsg{measure{byCluster: msg >= 1 && msg <= 3}}
+		return measureMsg{measure{byCluster: true}}
 	case tea.SuspendMsg:
 		if runtime.GOOS == "windows" {
 			return nil

@@ -150,7 +150,10 @@ func (e editor) moved(by int) (editor, bool) {
 		return e, false
 	}
 	to.at = to.lineStart()
-	to.at = min(to.at+column, to.lineEnd())
+	if to.at = min(to.at+column, to.lineEnd()); to.at < to.lineEnd() {
+		to.at++
+		to.at = to.before() // not within a cluster
+	}
 	return to, true
 }
 

@@ -3,10 +3,12 @@
 package chat
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,9 +26,9 @@ const (
 	high = 300
 )
 
-func startHostile(t *testing.T, width, height int) *tmux {
+func startHostile(t *testing.T, width, height, count int) *tmux {
 	t.Helper()
-	term := startTmux(t, width, height, os.Args[0], hostileEnv+"=1")
+	term := startTmux(t, width, height, os.Args[0], hostileEnv+"="+strconv.Itoa(count))
 	term.until("Enter send")
 	return term
 }
@@ -35,26 +37,40 @@ func startHostile(t *testing.T, width, height int) *tmux {
 // frame is where it belongs after each screenful.
 func TestFrameInTmux(t *testing.T) {
 	t.Parallel()
-	term := startHostile(t, wide, high)
-	m := newHostileUI(wide, high)
-	for !m.isDone() && !t.Failed() {
-		m.next()
-		term.run("send-keys", "F5")
-		term.until("─ " + m.flash)
-		term.checkFrame(m)
+	for _, size := range []struct{ width, count int }{
+		{wide, hostileMax()},
+		{listFrom - 10, testsize.Of(1_000, 10_000)}, // without the list
+	} {
+		t.Run(fmt.Sprint(size.width), func(t *testing.T) {
+			t.Parallel()
+			term := startHostile(t, size.width, high, size.count)
+			m := newHostileUI(size.width, high, size.count)
+			for !m.isDone() {
+				m.next()
+				term.run("send-keys", "F5")
+				term.until("─ " + m.flash)
+				term.checkFrame(m)
+			}
+		})
 	}
 }
 
-// checkFrame checks the frame, once it is drawn to its end.
+// checkFrame checks the frame.
 func (x *tmux) checkFrame(m *hostileUI) {
 	x.t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; {
-		fault := frameFault(m, x.rows())
-		if fault == "" {
+	eventually(x.t, func() string { return frameFault(m, x.rows()) })
+}
+
+// eventually fails with a fault that does not go away while the screen is drawn to its end.
+func eventually(t *testing.T, fault func() string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		is := fault()
+		if is == "" {
 			return
 		}
 		if time.Now().After(deadline) {
-			x.t.Fatal(fault)
+			t.Fatal(is)
 		}
 	}
 }
@@ -72,7 +88,7 @@ func TestTerminalIsRestored(t *testing.T) {
 	for key, way := range map[string]string{"F6": "quitting", "F7": "panic", "F8": "panic elsewhere", "F9": "SIGTERM", "F10": "SIGHUP"} {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			term := startTmux(t, wide, 50, `before=$(stty -g); `+os.Args[0]+`; [ "$(stty -g)" = "$before" ] && echo restored; sleep 600`, hostileEnv+"=1")
+			term := startTmux(t, wide, 50, `before=$(stty -g); `+os.Args[0]+`; [ "$(stty -g)" = "$before" ] && echo restored; sleep 600`, hostileEnv+"=100")
 			term.until("Enter send")
 			term.untilModes(modesDrawing)
 			term.run("send-keys", key)
@@ -85,9 +101,9 @@ func TestTerminalIsRestored(t *testing.T) {
 // TestSuspend suspends the UI and goes on with it.
 func TestSuspend(t *testing.T) {
 	t.Parallel()
-	term := startTmux(t, wide, 50, `set -m; before=$(stty -g); `+os.Args[0]+`; [ "$(stty -g)" = "$before" ] && echo restored; read go; fg; sleep 600`, hostileEnv+"=1")
+	term := startTmux(t, wide, 50, `set -m; before=$(stty -g); `+os.Args[0]+`; [ "$(stty -g)" = "$before" ] && echo restored; read go; fg; sleep 600`, hostileEnv+"=100")
 	term.until("Enter send")
-	m := newHostileUI(wide, 50)
+	m := newHostileUI(wide, 50, 100)
 	m.next()
 	term.run("send-keys", "F5")
 	term.checkFrame(m)
@@ -102,8 +118,8 @@ func TestSuspend(t *testing.T) {
 // TestRedraw writes over the UI from outside, and resizes it.
 func TestRedraw(t *testing.T) {
 	t.Parallel()
-	term := startHostile(t, wide, 50)
-	m := newHostileUI(wide, 50)
+	term := startHostile(t, wide, 50, 100)
+	m := newHostileUI(wide, 50, 100)
 	m.next()
 	term.run("send-keys", "F5")
 	term.checkFrame(m)
@@ -128,35 +144,38 @@ func TestRedraw(t *testing.T) {
 // untilModes waits until the terminal has the modes.
 func (x *tmux) untilModes(want string) {
 	x.t.Helper()
-	for deadline := time.Now().Add(time.Minute); x.format(modes) != want; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			x.t.Fatalf("modes %s instead of %s", x.format(modes), want)
+	eventually(x.t, func() string {
+		if is := x.format(modes); is != want {
+			return fmt.Sprintf("modes %s instead of %s", is, want)
 		}
-	}
+		return ""
+	})
 }
 
 // TestFrameByClusters draws hostile messages in a terminal that counts clusters and is asked to:
 // besides, all cells that need no measuring are in their columns, and the last column is empty.
 func TestFrameByClusters(t *testing.T) {
 	t.Parallel()
-	term := startEmulator(t)
-	m := newHostileUI(wide, high)
+	m := newHostileUI(wide, high, hostileMax())
 	m.Update(measureMsg{measure{byCluster: true}})
-	for !m.isDone() && !t.Failed() {
-		m.next()
-		term.types("\x1b[15~")
-		rows := term.until("─ " + m.flash)
-		if fault := frameFault(m, rows); fault != "" {
-			t.Fatal(fault)
-		}
-		term.checkColumns(m)
-	}
-	term.types("\x1b[17~")
-	term.untilEnd()
+	term := startEmulator(t, m.count, true)
+	term.checkAll(m)
 	for mode, want := range map[ansi.Mode]bool{ansi.ModeAutoWrap: true, ansi.ModeUnicodeCore: false, ansi.ModeAltScreenSaveCursor: false, ansi.ModeTextCursorEnable: true} {
 		if is, ok := term.mode(mode); !ok || is != want {
 			t.Errorf("mode %v: set %v, changed %v", mode, is, ok)
 		}
+	}
+}
+
+// TestFrameMeasuredWrong draws hostile messages in a terminal that counts clusters, but does not
+// say so: each width may be wrong, and the frame stays.
+func TestFrameMeasuredWrong(t *testing.T) {
+	t.Parallel()
+	m := newHostileUI(wide, high, testsize.Of(2_000, 20_000))
+	term := startEmulator(t, m.count, false)
+	term.checkAll(m)
+	if _, isChanged := term.mode(ansi.ModeUnicodeCore); isChanged {
+		t.Error("a mode is set that the terminal does not have")
 	}
 }
 
@@ -207,14 +226,16 @@ func TestHostileRows(t *testing.T) {
 		if strings.ReplaceAll(all.String(), " ", "") != strings.ReplaceAll(line, " ", "") {
 			t.Fatalf("%d: %q in %d became %q", n, line, width, all.String())
 		}
+		if row := m.row(0, line, width); strings.Contains(row, string(joiner)+"\x1b") {
+			t.Fatalf("%d: a joiner at the end of a unit: %q", n, row)
+		}
 		if got := m.width(m.fit(line, width)); got != width {
 			t.Fatalf("%d: %q fits %d of %d", n, line, got, width)
 		}
 	}
 }
 
-// emulator is a terminal of another author in this process. It counts clusters, and has mode
-// 2027, which is reset.
+// emulator is a terminal of another author in this process. It counts clusters.
 type emulator struct {
 	t     *testing.T
 	mu    sync.Mutex // guards vt
@@ -224,7 +245,9 @@ type emulator struct {
 	modes chan map[ansi.Mode]bool // those that were changed; one value, which its holder may change
 }
 
-func startEmulator(t *testing.T) *emulator {
+// startEmulator runs a hostileUI in a terminal that says that it has mode 2027, which is reset, or
+// that it does not know it.
+func startEmulator(t *testing.T, count int, hasMode bool) *emulator {
 	t.Helper()
 	in, keys, err := os.Pipe()
 	if err != nil {
@@ -232,7 +255,9 @@ func startEmulator(t *testing.T) *emulator {
 	}
 	e := &emulator{t: t, vt: vt.NewEmulator(wide, high), keys: keys, ended: make(chan error, 1), modes: make(chan map[ansi.Mode]bool, 1)}
 	e.modes <- map[ansi.Mode]bool{}
-	e.vt.Write([]byte("\x1b[?2027l"))
+	if hasMode {
+		e.vt.Write([]byte("\x1b[?2027l")) // it knows the modes that were ever set or reset
+	}
 	e.vt.SetCallbacks(vt.Callbacks{
 		EnableMode:  func(mode ansi.Mode) { e.setMode(mode, true) },
 		DisableMode: func(mode ansi.Mode) { e.setMode(mode, false) },
@@ -247,14 +272,29 @@ func startEmulator(t *testing.T) *emulator {
 			keys.Write(answer[:n])
 		}
 	}()
-	go func() { e.ended <- runProgram(t.Context(), newHostileUI(wide, high), in, e) }()
+	go func() { e.ended <- runProgram(t.Context(), newHostileUI(wide, high, count), in, e) }()
 	t.Cleanup(func() {
 		e.vt.InputPipe().(io.Closer).Close()
 		keys.Close()
 		in.Close()
 	})
-	e.wait("mode 2027", func() bool { is, _ := e.mode(ansi.ModeUnicodeCore); return is })
+	if hasMode {
+		e.wait("mode 2027", func() bool { is, _ := e.mode(ansi.ModeUnicodeCore); return is })
+	}
 	return e
+}
+
+// checkAll draws all screens, checks each, and ends the program.
+func (e *emulator) checkAll(m *hostileUI) {
+	e.t.Helper()
+	for !m.isDone() {
+		m.next()
+		e.types("\x1b[15~")
+		e.until("─ " + m.flash)
+		eventually(e.t, func() string { return cmp.Or(frameFault(m, e.rows(0)), e.columnsFault(m)) })
+	}
+	e.types("\x1b[17~")
+	e.untilEnd()
 }
 
 // Write draws.
@@ -292,13 +332,12 @@ func (e *emulator) wait(what string, isThere func() bool) {
 	}
 }
 
-// until waits until the status line is text, and returns the rows.
-func (e *emulator) until(text string) []string {
+// until waits until the status line is text.
+func (e *emulator) until(text string) {
 	e.t.Helper()
 	e.wait(text, func() bool {
 		return slices.ContainsFunc(e.rows(high-8), func(row string) bool { return strings.Contains(row, text) })
 	})
-	return e.rows(0)
 }
 
 func (e *emulator) untilEnd() {
@@ -342,21 +381,21 @@ func (e *emulator) rows(first int) []string {
 	return rows
 }
 
-// checkColumns checks the cells of each row that need no measuring.
-func (e *emulator) checkColumns(m *hostileUI) {
-	e.t.Helper()
+// columnsFault compares the cells of each row that need no measuring, and the last column.
+func (e *emulator) columnsFault(m *hostileUI) string {
 	cells := e.cells(0)
 	for y, row := range m.rows() {
 		for x := 0; row != ""; {
 			u, n := m.measure.next(row, wide)
 			row = row[n:]
 			if u.isSure && u.width > 0 && !strings.HasPrefix(cells[y][x], u.text) {
-				e.t.Fatalf("%s row %d column %d has no %q: %q", m.flash, y, x, u.text, cells[y])
+				return fmt.Sprintf("%s row %d column %d has no %q: %q", m.flash, y, x, u.text, cells[y])
 			}
 			x += u.width
 		}
 		if last := cells[y][wide-1]; last != " " {
-			e.t.Fatalf("%s row %d: %q is in the last column: %q", m.flash, y, last, cells[y])
+			return fmt.Sprintf("%s row %d: %q is in the last column: %q", m.flash, y, last, cells[y])
 		}
 	}
+	return ""
 }

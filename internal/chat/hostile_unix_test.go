@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,17 +20,18 @@ import (
 	"waxwing.im/waxwing/internal/testsize"
 )
 
-// hostileEnv makes the test binary a program that draws hostile messages, for terminals that
-// run one.
+// hostileEnv makes the test binary a program that draws so many hostile messages, for terminals
+// that run one.
 const hostileEnv = "WAXWING_CHAT_HOSTILE"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(hostileEnv) == "" {
+	count, err := strconv.Atoi(os.Getenv(hostileEnv))
+	if err != nil {
 		os.Exit(m.Run())
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := runProgram(ctx, newHostileUI(1, 1), os.Stdin, os.Stdout); err != nil {
+	if err := runProgram(ctx, newHostileUI(1, 1, count), os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -74,17 +76,19 @@ var hostileBlocks = []string{"x", "日", "👍🏽", "👨‍", "\u0301", "\u110
 // the blocks. Its status line says how many were drawn.
 type hostileUI struct {
 	*ui
+	count    int // the number of messages before the blocks
 	from, to int // the messages on the screen
 	blocks   int // the number of blocks that were shown
 }
 
-func newHostileUI(width, height int) *hostileUI {
-	m := &hostileUI{ui: screenUI(width, height)}
+// hostileMax is the number of messages where most are drawn.
+func hostileMax() int { return testsize.Of(10_000, 100_000) }
+
+func newHostileUI(width, height, count int) *hostileUI {
+	m := &hostileUI{ui: screenUI(width, height), count: count}
 	m.open = "dm1"
 	return m
 }
-
-func hostileCount() int { return testsize.Of(10_000, 100_000) }
 
 func (m *hostileUI) isDone() bool { return m.blocks == len(hostileBlocks) }
 
@@ -97,7 +101,7 @@ func (m *hostileUI) next() {
 	m.input = editor{}.typed([]rune(hostileText(m.from)))
 	m.input.at /= 2
 	head := clock(screenTime, m.zone) + " " + m.chat.nameOf(bob) + ": "
-	for room := m.mainHeight() - 3; m.to < hostileCount(); m.to++ { // the title and two days
+	for room := m.mainHeight() - 3; m.to < m.count; m.to++ { // the title and two days
 		text := fmt.Sprintf("#%d %s <%d>", m.to, hostileText(m.to), m.to)
 		if room -= len(m.wrapped(head, text)); room < 0 && m.to > m.from {
 			break

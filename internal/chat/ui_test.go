@@ -80,8 +80,9 @@ func screenKey(m *ui, keys ...string) {
 	special := map[string]tea.KeyMsg{
 		"enter": {Type: tea.KeyEnter}, "alt+enter": {Type: tea.KeyEnter, Alt: true}, "pgup": {Type: tea.KeyPgUp}, "pgdown": {Type: tea.KeyPgDown},
 		"esc": {Type: tea.KeyEsc}, "f1": {Type: tea.KeyF1}, "ctrl+f": {Type: tea.KeyCtrlF}, "up": {Type: tea.KeyUp}, "down": {Type: tea.KeyDown},
-		"tab": {Type: tea.KeyTab}, "ctrl+c": {Type: tea.KeyCtrlC}, "backspace": {Type: tea.KeyBackspace}, "left": {Type: tea.KeyLeft},
-		"alt+w": {Type: tea.KeyRunes, Runes: []rune("w"), Alt: true}, "home": {Type: tea.KeyHome}, "ctrl+w": {Type: tea.KeyCtrlW}, "ctrl+u": {Type: tea.KeyCtrlU},
+		"tab": {Type: tea.KeyTab}, "ctrl+c": {Type: tea.KeyCtrlC}, "backspace": {Type: tea.KeyBackspace}, "left": {Type: tea.KeyLeft}, "right": {Type: tea.KeyRight}, "delete": {Type: tea.KeyDelete},
+		"ctrl+k": {Type: tea.KeyCtrlK},
+		"alt+w":  {Type: tea.KeyRunes, Runes: []rune("w"), Alt: true}, "home": {Type: tea.KeyHome}, "ctrl+w": {Type: tea.KeyCtrlW}, "ctrl+u": {Type: tea.KeyCtrlU},
 	}
 	for _, k := range keys {
 		msg, ok := special[k]
@@ -269,7 +270,9 @@ func TestEditor(t *testing.T) {
 	}{
 		{"one two", "one two|"}, {"alt+enter", "one two\n|"}, {"three", "one two\nthree|"}, {"up", "one t|wo\nthree"},
 		{"x", "one tx|wo\nthree"}, {"backspace", "one t|wo\nthree"}, {"ctrl+w", "one |wo\nthree"}, {"home", "|one wo\nthree"},
-		{"down", "one wo\n|three"}, {"left", "one wo|\nthree"}, {"ctrl+u", "|\nthree"}, {"up", "|\nthree"},
+		{"down", "one wo\n|three"}, {"left", "one wo|\nthree"}, {"ctrl+u", "|\nthree"}, {"up", "|\nthree"}, {"delete", "|three"},
+		{"ctrl+k", "|"}, {"a👨‍👩‍👧‍👦e\u0301", "a👨‍👩‍👧‍👦e\u0301|"}, {"alt+enter", "a👨‍👩‍👧‍👦e\u0301\n|"}, {"bcd", "a👨‍👩‍👧‍👦e\u0301\nbcd|"},
+		{"up", "a|👨‍👩‍👧‍👦e\u0301\nbcd"}, {"right", "a👨‍👩‍👧‍👦|e\u0301\nbcd"}, {"backspace", "a|e\u0301\nbcd"}, {"delete", "a|\nbcd"},
 	}
 	m := screenUI(80, 24)
 	m.open = "dm1"

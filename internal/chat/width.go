@@ -51,7 +51,7 @@ func (m measure) next(text string, limit int) (unit, int) {
 		return unit{text[:n], 0, true}, n
 	}
 	r, n := utf8.DecodeRuneInString(text)
-	if unicode.IsControl(r) {
+	if unicode.IsControl(r) || r == utf8.RuneError && n == 1 {
 		return unit{notPrintable, 1, false}, n
 	}
 	if isIdeograph(r) {
