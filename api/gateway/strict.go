@@ -236,7 +236,7 @@ func checkEscape(in []byte) (int, error) {
 	default:
 		return 0, ErrMalformed
 	}
-	unit, err := hexUnit(in)
+	unit, err := codeUnit(in)
 	if err != nil {
 		return 0, err
 	}
@@ -249,7 +249,7 @@ func checkEscape(in []byte) (int, error) {
 		if len(in) < 8 || in[6] != '\\' || in[7] != 'u' {
 			return 0, errLoneSurrogate
 		}
-		low, err := hexUnit(in[6:])
+		low, err := codeUnit(in[6:])
 		if err != nil {
 			return 0, err
 		}
@@ -263,8 +263,8 @@ func checkEscape(in []byte) (int, error) {
 
 var errLoneSurrogate = &InputError{Problem: "a string holds an unpaired surrogate"}
 
-// hexUnit decodes \uXXXX.
-func hexUnit(in []byte) (unit int, err error) {
+// codeUnit decodes the UTF-16 code unit of an escape, \uXXXX.
+func codeUnit(in []byte) (unit int, err error) {
 	if len(in) < 6 {
 		return 0, ErrMalformed
 	}

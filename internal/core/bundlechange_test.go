@@ -88,7 +88,7 @@ func TestLongCommitAgain(t *testing.T) {
 		long := wire.Marshal(&wire.Message{WireFormat: wire.PrivateMessageFormat, Private: &wire.PrivateMessage{GroupID: []byte("g"),
 			ContentType: wire.CommitContent, EncryptedSenderData: []byte("s"), Ciphertext: make([]byte, 1<<20)}})
 		for range 2 {
-			r, err := recordIn(w.service.Apply(context.Background(), ds.Caller{Account: "ann"}, Bundle{ConversationID: "c1", ID: "k1", Commit: long, Encoding: ds.Binary, ByAccount: true}))
+			r, err := w.record(ds.Caller{Account: "ann"}, Bundle{ConversationID: "c1", ID: "k1", Commit: long, Encoding: ds.Binary, ByAccount: true})
 			if err == nil && r.Body == nil {
 				r, err = w.service.Stored(context.Background(), r)
 			}

@@ -58,7 +58,7 @@ func TestRemovalReachesAnIdleFollower(t *testing.T) {
 		if page, err := f.Next(ctx); err != nil || !page.CaughtUp || page.Head != 0 {
 			t.Fatal(page, err)
 		}
-		if err := errOf(w.service.Apply(ctx, who("ann"), Remove{ConversationID: "c1", Accounts: []ds.AccountID{"bob"}})); err != nil {
+		if err := w.apply(who("ann"), Remove{ConversationID: "c1", Accounts: []ds.AccountID{"bob"}}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := w.send("ann", "c1", "secret", "after"); err != nil {
@@ -76,7 +76,7 @@ func TestRemovalReachesAnIdleFollower(t *testing.T) {
 		if err := followFrom(ctx, f, "c1", 0); ds.CodeOf(err) != ds.Forbidden {
 			t.Errorf("a removed account follows: %v", err)
 		}
-		if err := errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: []ds.AccountID{"bob"}})); err != nil {
+		if err := w.apply(who("ann"), Invite{ConversationID: "c1", Accounts: []ds.AccountID{"bob"}}); err != nil {
 			t.Fatal(err)
 		}
 		list, ended := w.read("bob", "c1", 1)
@@ -103,12 +103,12 @@ func TestFormerMember(t *testing.T) {
 		send := func(id string) { _, err := w.send("ann", "c1", id, "x"); step(err) }
 		w.room("c1", "ann", "bob")
 		send("m1")
-		step(errOf(w.service.Apply(ctx, who("ann"), Remove{ConversationID: "c1", Accounts: bob})))
+		step(w.apply(who("ann"), Remove{ConversationID: "c1", Accounts: bob}))
 		send("m2")
-		step(errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: bob})))
+		step(w.apply(who("ann"), Invite{ConversationID: "c1", Accounts: bob}))
 		send("m3")
 		send("m4")
-		step(errOf(w.service.Apply(ctx, who("ann"), Remove{ConversationID: "c1", Accounts: bob})))
+		step(w.apply(who("ann"), Remove{ConversationID: "c1", Accounts: bob}))
 		send("m5")
 		follow := func(former bool, from int64) (string, error) {
 			f := w.logs.NewFollower(who("bob"))
@@ -172,7 +172,7 @@ func TestFullConversationSwaps(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		refused("an invitation", errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}})))
+		refused("an invitation", w.apply(who("ann"), Invite{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}}))
 		refused("a commit that adds", bundle("b0", 0, []ds.AccountID{"eve"}, nil))
 		refused("two for one", bundle("b1", 0, []ds.AccountID{"eve", "sue"}, []ds.AccountID{"bob"}))
 		if err := bundle("b2", 0, []ds.AccountID{"eve"}, []ds.AccountID{"bob"}); err != nil {
@@ -199,24 +199,24 @@ func TestRoomCreates(t *testing.T) {
 		dms := 0
 		dm := func() error {
 			dms++
-			return errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: ds.ConversationID(fmt.Sprint("dm", dms)), Accounts: []ds.AccountID{"bob"}, IsDM: true}))
+			return w.apply(who("ann"), Create{ConversationID: ds.ConversationID(fmt.Sprint("dm", dms)), Accounts: []ds.AccountID{"bob"}, IsDM: true})
 		}
 		steps := []struct {
 			name string
 			err  error
 			want ds.Code
 		}{
-			{"a room", errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: "c1", Accounts: nil})), ""},
-			{"it is there", errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: "c1", Accounts: nil})), ds.InvalidRequest},
+			{"a room", w.apply(who("ann"), Create{ConversationID: "c1", Accounts: nil}), ""},
+			{"it is there", w.apply(who("ann"), Create{ConversationID: "c1", Accounts: nil}), ds.InvalidRequest},
 			{"a group", group("ann", "aa"), ""},
 			{"the same again", group("ann", "aa"), ""},
-			{"somebody else's name", errOf(w.service.Apply(ctx, who("bob"), Create{ConversationID: "c1", Accounts: nil})), ds.InvalidRequest},
+			{"somebody else's name", w.apply(who("bob"), Create{ConversationID: "c1", Accounts: nil}), ds.InvalidRequest},
 			{"the last", group("ann", "bb"), ""},
-			{"one more room", errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: "c2", Accounts: nil})), ds.RateLimited},
+			{"one more room", w.apply(who("ann"), Create{ConversationID: "c2", Accounts: nil}), ds.RateLimited},
 			{"one more group", group("ann", "cc"), ds.RateLimited},
 			{"the last again", group("ann", "bb"), ""},
 			{"a direct conversation", dm(), ""},
-			{"somebody else", errOf(w.service.Apply(ctx, who("bob"), Create{ConversationID: "c2", Accounts: nil})), ""},
+			{"somebody else", w.apply(who("bob"), Create{ConversationID: "c2", Accounts: nil}), ""},
 		}
 		for _, step := range steps {
 			if got := ds.CodeOf(step.err); got != step.want || step.want == "" && step.err != nil {

@@ -87,7 +87,8 @@ func TestOrderOfDecisions(t *testing.T) {
 			c := table(row.change)
 			before := c.Head
 			m := Send{ConversationID: "c1", ID: ds.MessageID(row.message), Body: row.body, Encoding: ds.Base64}
-			r, err := recordIn(s.try(c, who(row.who), m, 1))
+			result, err := s.try(c, who(row.who), m, 1)
+			r := result.Record
 			if r.Seq != row.wantSeq || ds.CodeOf(err) != row.wantCode || ds.IsUnavailable(err) != row.wantAway {
 				t.Errorf("got seq %d, %v", r.Seq, err)
 			}
@@ -167,7 +168,8 @@ func TestEpochTable(t *testing.T) {
 			if row.who == "" {
 				row.who = "ann"
 			}
-			r, err := recordIn(decider(nil).try(c, who(row.who), m, 1))
+			result, err := decider(nil).try(c, who(row.who), m, 1)
+			r := result.Record
 			if ds.CodeOf(err) != row.wantCode || r.Kind != row.wantKind {
 				t.Fatalf("got %s, %v", r.Kind, err)
 			}
@@ -240,7 +242,8 @@ func TestBundle(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := recordIn(decider(nil).try(c, who(row.who), b, 1))
+			result, err := decider(nil).try(c, who(row.who), b, 1)
+			r := result.Record
 			if ds.CodeOf(err) != row.wantCode {
 				t.Fatalf("got %v", err)
 			}

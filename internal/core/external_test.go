@@ -132,21 +132,21 @@ func TestReturnToAnEmptyConversation(t *testing.T) {
 			want  string
 		}{
 			{"a plain member", func(w *world) error {
-				return errors.Join(errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})), errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1"})))
+				return errors.Join(w.apply(who("bob"), Leave{ConversationID: "c1"}), w.apply(who("ann"), Leave{ConversationID: "c1"}))
 			}, []string{"bob"}, "[{bob member}]"},
 			{"a plain member, before the owner", func(w *world) error {
-				return errors.Join(errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})), errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1"})))
+				return errors.Join(w.apply(who("bob"), Leave{ConversationID: "c1"}), w.apply(who("ann"), Leave{ConversationID: "c1"}))
 			}, []string{"bob", "ann"}, "[{ann member} {bob member}]"},
 			{"the owner", func(w *world) error {
-				return errors.Join(errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})), errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1"})))
+				return errors.Join(w.apply(who("bob"), Leave{ConversationID: "c1"}), w.apply(who("ann"), Leave{ConversationID: "c1"}))
 			}, []string{"ann", "bob"}, "[{ann owner} {bob member}]"},
 			{"the owner, whom nobody may ask for a group info", func(w *world) error {
-				err := errors.Join(errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})), errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1"})))
+				err := errors.Join(w.apply(who("bob"), Leave{ConversationID: "c1"}), w.apply(who("ann"), Leave{ConversationID: "c1"}))
 				_, asked := w.service.Apply(ctx, who("bob"), GroupInfoRequest{ConversationID: "c1"})
 				return errors.Join(err, asked)
 			}, []string{"ann"}, "[{ann owner}]"},
 			{"an owner who had named another", func(w *world) error {
-				return errors.Join(errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1", NewOwner: "bob"})), errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})))
+				return errors.Join(w.apply(who("ann"), Leave{ConversationID: "c1", NewOwner: "bob"}), w.apply(who("bob"), Leave{ConversationID: "c1"}))
 			}, []string{"ann", "bob"}, "[{ann member} {bob member}]"},
 			{"the other door", func(w *world) error {
 				_, first := w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1", PassOn: true})

@@ -73,7 +73,7 @@ func TestFailedStatement(t *testing.T) {
 				invite := Invite{ConversationID: "c1", Accounts: []ds.AccountID{ds.AccountID(name)}}
 				before := count("c/c1")
 				f.arm(n, done)
-				err := errOf(w.service.Apply(context.Background(), who("ann"), invite))
+				err := w.apply(who("ann"), invite)
 				hasFailed = f.disarm()
 				after, told := count("c/c1"), count(ds.AccountLog(ds.AccountID(name)))
 				if hasFailed {
@@ -84,7 +84,7 @@ func TestFailedStatement(t *testing.T) {
 					if isLeft := after != before || told != 0; isLeft && !done {
 						t.Errorf("statement %d: it left %d records", n, after-before+told)
 					}
-					if err := errOf(w.service.Apply(context.Background(), who("ann"), invite)); err != nil {
+					if err := w.apply(who("ann"), invite); err != nil {
 						t.Errorf("statement %d, done %v: repeated: %v", n, done, err)
 					}
 				} else if err != nil {

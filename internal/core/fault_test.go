@@ -67,8 +67,13 @@ const (
 
 // request makes the same request of the same line, however often.
 func (l crashLine) request(ctx context.Context, s *Service) (ds.Record, error) {
+	result, err := s.Apply(ctx, who("ann"), l.op())
+	return result.Record, err
+}
+
+func (l crashLine) op() Op {
 	if l.Add == "" {
-		return recordIn(s.Apply(ctx, who("ann"), Send{ConversationID: ds.ConversationID(l.Conversation), ID: ds.MessageID(l.ID), Body: []byte(l.ID)}))
+		return Send{ConversationID: ds.ConversationID(l.Conversation), ID: ds.MessageID(l.ID), Body: []byte(l.ID)}
 	}
 	b := Bundle{ConversationID: ds.ConversationID(l.Conversation), ID: ds.MessageID(l.ID), Encoding: ds.Base64,
 		Commit: commit(l.Conversation, l.Epoch), GroupInfo: groupInfo(l.Conversation, l.Epoch+1),
@@ -76,7 +81,7 @@ func (l crashLine) request(ctx context.Context, s *Service) (ds.Record, error) {
 	if l.Remove != "" {
 		b.Remove = []ds.AccountID{ds.AccountID(l.Remove)}
 	}
-	return recordIn(s.Apply(ctx, who("ann"), b))
+	return b
 }
 
 var (

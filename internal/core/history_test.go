@@ -33,7 +33,7 @@ type appender interface {
 type nodeAppender struct{ *world }
 
 func (n nodeAppender) append(ctx context.Context, conversation, id string) (int64, error) {
-	r, err := recordIn(n.service.Apply(ctx, who("ann"), Send{ConversationID: ds.ConversationID(conversation), ID: ds.MessageID(id), Body: []byte(id)}))
+	r, err := n.record(who("ann"), Send{ConversationID: ds.ConversationID(conversation), ID: ds.MessageID(id), Body: []byte(id)})
 	return r.Seq, err
 }
 
@@ -269,7 +269,7 @@ func TestHistories(t *testing.T) {
 				for i := range 16 {
 					creating.Go(func() {
 						for c := i; c < load.conversations; c += 16 {
-							if err := errOf(w.service.Apply(t.Context(), who("ann"), Create{ConversationID: ds.ConversationID(fmt.Sprintf("c%d", c)), Accounts: []ds.AccountID{"bob"}})); err != nil {
+							if err := w.apply(who("ann"), Create{ConversationID: ds.ConversationID(fmt.Sprintf("c%d", c)), Accounts: []ds.AccountID{"bob"}}); err != nil {
 								t.Error(err)
 							}
 						}

@@ -103,10 +103,10 @@ func TestLeaveIsStored(t *testing.T) {
 		if _, err := f.Next(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if err := errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1"})); ds.CodeOf(err) != ds.Forbidden {
+		if err := w.apply(who("ann"), Leave{ConversationID: "c1"}); ds.CodeOf(err) != ds.Forbidden {
 			t.Fatal(err)
 		}
-		if err := errOf(w.service.Apply(ctx, who("ann"), Leave{ConversationID: "c1", NewOwner: "bob"})); err != nil {
+		if err := w.apply(who("ann"), Leave{ConversationID: "c1", NewOwner: "bob"}); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := w.send("bob", "c1", "secret", "after"); err != nil {
@@ -135,13 +135,13 @@ func TestLeaveIsStored(t *testing.T) {
 			t.Errorf("got %v, %v", members, err)
 		}
 		// The new owner is one: it may remove, and must not be removed.
-		if err := errOf(w.service.Apply(ctx, who("bob"), Remove{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}})); err != nil {
+		if err := w.apply(who("bob"), Remove{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}}); err != nil {
 			t.Error(err)
 		}
-		if err := errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})); err != nil {
+		if err := w.apply(who("bob"), Leave{ConversationID: "c1"}); err != nil {
 			t.Error(err)
 		}
-		if err := errOf(w.service.Apply(ctx, who("bob"), Leave{ConversationID: "c1"})); ds.CodeOf(err) != ds.Forbidden {
+		if err := w.apply(who("bob"), Leave{ConversationID: "c1"}); ds.CodeOf(err) != ds.Forbidden {
 			t.Error(err)
 		}
 	})

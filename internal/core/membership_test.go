@@ -31,10 +31,10 @@ func TestAccountsElsewhere(t *testing.T) {
 		if _, err := w.send("eve", "c1", "m1", "x"); err != nil {
 			t.Errorf("its account may send: %v", err)
 		}
-		if err := errOf(w.service.Apply(t.Context(), who("ann"), ChangeRole{ConversationID: "c1", Account: "eve", Role: ds.Admin})); err != nil {
+		if err := w.apply(who("ann"), ChangeRole{ConversationID: "c1", Account: "eve", Role: ds.Admin}); err != nil {
 			t.Error(err)
 		}
-		if err := errOf(w.service.Apply(t.Context(), who("ann"), Remove{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}})); err != nil {
+		if err := w.apply(who("ann"), Remove{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}}); err != nil {
 			t.Error(err)
 		}
 		for account, want := range map[ds.AccountID]string{"ann": "", "bob": "", "zoe": "", "eve": "did:web:e"} {

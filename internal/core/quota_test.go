@@ -66,7 +66,6 @@ func TestStoredBytes(t *testing.T) {
 // who sends long messages, and is stopped like them.
 func TestMembershipsAreStoredBytes(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
-		ctx := context.Background()
 		strangers := func(name string) (list []ds.AccountID) {
 			for n := range 100 {
 				list = append(list, ds.AccountID(fmt.Sprint(name, n, strings.Repeat("x", 500))))
@@ -82,14 +81,14 @@ func TestMembershipsAreStoredBytes(t *testing.T) {
 			err  error
 			want ds.Code
 		}{
-			{"a room", errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: "c1", Accounts: strangers("a")})), ""},
-			{"those again", errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: strangers("a")})), ""},
-			{"others", errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: strangers("b")})), ""},
-			{"too many", errOf(w.service.Apply(ctx, who("ann"), Invite{ConversationID: "c1", Accounts: strangers("c")})), ds.RateLimited},
-			{"another room", errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: "c2", Accounts: strangers("d")})), ds.RateLimited},
-			{"out", errOf(w.service.Apply(ctx, who("ann"), Remove{ConversationID: "c1", Accounts: strangers("a")})), ""},
-			{"a room of two", errOf(w.service.Apply(ctx, who("ann"), Create{ConversationID: "c2", Accounts: []ds.AccountID{"bob"}})), ""},
-			{"somebody else's", errOf(w.service.Apply(ctx, who("bob"), Create{ConversationID: "c3", Accounts: strangers("c")})), ""},
+			{"a room", w.apply(who("ann"), Create{ConversationID: "c1", Accounts: strangers("a")}), ""},
+			{"those again", w.apply(who("ann"), Invite{ConversationID: "c1", Accounts: strangers("a")}), ""},
+			{"others", w.apply(who("ann"), Invite{ConversationID: "c1", Accounts: strangers("b")}), ""},
+			{"too many", w.apply(who("ann"), Invite{ConversationID: "c1", Accounts: strangers("c")}), ds.RateLimited},
+			{"another room", w.apply(who("ann"), Create{ConversationID: "c2", Accounts: strangers("d")}), ds.RateLimited},
+			{"out", w.apply(who("ann"), Remove{ConversationID: "c1", Accounts: strangers("a")}), ""},
+			{"a room of two", w.apply(who("ann"), Create{ConversationID: "c2", Accounts: []ds.AccountID{"bob"}}), ""},
+			{"somebody else's", w.apply(who("bob"), Create{ConversationID: "c3", Accounts: strangers("c")}), ""},
 		}
 		for _, step := range steps {
 			if got := ds.CodeOf(step.err); got != step.want || step.want == "" && step.err != nil {

@@ -393,7 +393,7 @@ func TestManyFormerMembers(t *testing.T) {
 		}
 		for name, do := range map[string]func() error{
 			"promote": func() error {
-				return errOf(w.service.Apply(t.Context(), who("ann"), ChangeRole{ConversationID: "c1", Account: "bob", Role: ds.Admin}))
+				return w.apply(who("ann"), ChangeRole{ConversationID: "c1", Account: "bob", Role: ds.Admin})
 			},
 			"leave": func() error {
 				_, err := w.service.Apply(t.Context(), who("cid"), Leave{ConversationID: "c1", PassOn: true})

@@ -90,7 +90,7 @@ func TestLogHoldsSettings(t *testing.T) {
 				AdminOnlyInvites: &yes, AllowMemberAdd: &no, AllowMemberRemove: &no, RequireAdminApproval: &no})},
 		}
 		for i, step := range ops {
-			if err := errOf(w.service.Apply(context.Background(), who("ann"), step.op)); err != nil {
+			if err := w.apply(who("ann"), step.op); err != nil {
 				t.Fatalf("operation %d: %v", i, err)
 			}
 			view, err := w.service.Convo(context.Background(), who("ann"), step.id)

@@ -34,10 +34,7 @@ type setup struct {
 }
 
 // onBoth runs a test on SQLite and on PostgreSQL.
-func onBoth(t *testing.T, test func(t *testing.T, url string)) {
-	t.Run("sqlite", func(t *testing.T) { test(t, "sqlite:"+t.TempDir()) })
-	t.Run("postgres", func(t *testing.T) { test(t, pgtest.URL(t)) })
-}
+var onBoth = pgtest.OnBoth
 
 func newWorld(t testing.TB, url string, change ...func(*setup)) *world {
 	t.Helper()
@@ -94,13 +91,13 @@ func (w *world) room(id string, members ...string) {
 	for _, m := range members[1:] {
 		others = append(others, ds.AccountID(m))
 	}
-	if err := errOf(w.service.Apply(context.Background(), who(members[0]), Create{ConversationID: ds.ConversationID(id), Accounts: others})); err != nil {
+	if err := w.apply(who(members[0]), Create{ConversationID: ds.ConversationID(id), Accounts: others}); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
 func (w *world) send(account, id, message, text string) (ds.Record, error) {
-	return recordIn(w.service.Apply(context.Background(), who(account), Send{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message), Body: []byte(text)}))
+	return w.record(who(account), Send{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message), Body: []byte(text)})
 }
 
 // read follows a conversation from a seq until it has caught up or been ended.
@@ -145,12 +142,12 @@ func mlsMessage(group string, epoch uint64, content wire.ContentType) []byte {
 func commit(group string, epoch uint64) []byte { return mlsMessage(group, epoch, wire.CommitContent) }
 
 func (w *world) sendMLS(account, id, message string, body []byte) (ds.Record, error) {
-	return recordIn(w.service.Apply(context.Background(), who(account), Send{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message), Body: body, Encoding: ds.Base64}))
+	return w.record(who(account), Send{ConversationID: ds.ConversationID(id), ID: ds.MessageID(message), Body: body, Encoding: ds.Base64})
 }
 
 func (w *world) bundle(account string, b Bundle) (ds.Record, error) {
 	b.Encoding = ds.Base64
-	return recordIn(w.service.Apply(context.Background(), who(account), b))
+	return w.record(who(account), b)
 }
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -170,11 +167,17 @@ func (w *world) claimed() ([]ds.KeyPackage, error) {
 	return w.directory.ClaimKeyPackages(context.Background(), who("bob"), directory.Claim{Owners: []ds.AccountID{"ann"}, Count: 1})
 }
 
-// errOf returns the error of an operation whose result does not matter.
-func errOf(_ Result, err error) error { return err }
+// apply applies an operation whose result does not matter.
+func (w *world) apply(who ds.Caller, op Op) error {
+	_, err := w.service.Apply(context.Background(), who, op)
+	return err
+}
 
-// recordIn returns the record of an operation's result.
-func recordIn(result Result, err error) (ds.Record, error) { return result.Record, err }
+// record applies an operation and returns its record.
+func (w *world) record(who ds.Caller, op Op) (ds.Record, error) {
+	result, err := w.service.Apply(context.Background(), who, op)
+	return result.Record, err
+}
 
 // ruleFunc is a rule of a test's own.
 type ruleFunc func(c *logs.Conversation, now time.Time) error

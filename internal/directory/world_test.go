@@ -26,10 +26,7 @@ type world struct {
 }
 
 // onBoth runs a test on SQLite and on PostgreSQL.
-func onBoth(t *testing.T, test func(t *testing.T, url string)) {
-	t.Run("sqlite", func(t *testing.T) { test(t, "sqlite:"+t.TempDir()) })
-	t.Run("postgres", func(t *testing.T) { test(t, pgtest.URL(t)) })
-}
+var onBoth = pgtest.OnBoth
 
 func newWorld(t testing.TB, url string, change ...func(*Options)) *world {
 	t.Helper()

@@ -76,10 +76,7 @@ func newWorld(t testing.TB, change ...func(*setup)) *world {
 }
 
 // onBoth runs a test on SQLite and on PostgreSQL.
-func onBoth(t *testing.T, test func(t *testing.T, url string)) {
-	t.Run("sqlite", func(t *testing.T) { test(t, "sqlite:"+t.TempDir()) })
-	t.Run("postgres", func(t *testing.T) { test(t, pgtest.URL(t)) })
-}
+var onBoth = pgtest.OnBoth
 
 func newWorldOn(t testing.TB, url string, change ...func(*setup)) *world {
 	t.Helper()

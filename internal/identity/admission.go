@@ -81,14 +81,14 @@ func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, cod
 	if a.admitted.has(account, seen) {
 		return nil, nil
 	}
-	var isAdmitted, isAllowed, isUsable, isTalkedOf bool
+	var isAdmitted, isAllowed, isUsable, isReferenced bool
 	hash := sha256.Sum256([]byte(code))
 	now := seen.UnixMilli()
 	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
 		if isAdmitted, err = tx.Admission.Has(account); err != nil || isAdmitted {
 			return err
 		}
-		if isTalkedOf, err = tx.Sessions.HasAccount(account); err != nil || a.o.Admission == AdmissionOpen {
+		if isReferenced, err = tx.Sessions.HasAccount(account); err != nil || a.o.Admission == AdmissionOpen {
 			return err
 		}
 		if isAllowed, err = tx.Admission.IsAllowed(account); err != nil || isAllowed || code == "" {
@@ -110,7 +110,7 @@ func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, cod
 	}
 	// New DIDs cost nothing, so unknown accounts are counted for their address. Accounts that
 	// others here know or have invited are not blocked by that.
-	if !isTalkedOf && !isAllowed && !isUsable {
+	if !isReferenced && !isAllowed && !isUsable {
 		if err := a.take(limits.FirstContacts, address); err != nil {
 			return nil, err
 		}
@@ -172,16 +172,16 @@ func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 	return nil
 }
 
-// errPutOut is the error of a start if the account was expelled after it had been looked up.
-var errPutOut = errors.New("the account was expelled")
+// errExpelled is the error of a start if the account was expelled after it had been looked up.
+var errExpelled = errors.New("the account was expelled")
 
 // checkStarts checks again the accounts that begin a session because they were admitted before:
 // one that is expelled at the same time either does not begin it, or has it ended.
 func (a *Authenticator) checkStarts(tx *store.Tx, batch []*job) error {
 	var accounts []ds.AccountID
-	isOfBefore := func(j *job) bool { return j.start != nil && j.err == nil && j.admit == nil }
+	wasAdmitted := func(j *job) bool { return j.start != nil && j.err == nil && j.admit == nil }
 	for _, j := range batch {
-		if isOfBefore(j) {
+		if wasAdmitted(j) {
 			accounts = append(accounts, j.start.Device.Account)
 		}
 	}
@@ -190,8 +190,8 @@ func (a *Authenticator) checkStarts(tx *store.Tx, batch []*job) error {
 		return err
 	}
 	for _, j := range batch {
-		if isOfBefore(j) && !admitted[j.start.Device.Account] {
-			j.err = errPutOut
+		if wasAdmitted(j) && !admitted[j.start.Device.Account] {
+			j.err = errExpelled
 		}
 	}
 	return nil

@@ -50,8 +50,7 @@ type world struct {
 
 // onEach runs a test on each database.
 func onEach(t *testing.T, test func(w *world)) {
-	t.Run("sqlite", func(t *testing.T) { test(newWorld(t, "sqlite:"+t.TempDir())) })
-	t.Run("postgres", func(t *testing.T) { test(newWorld(t, pgtest.URL(t))) })
+	pgtest.OnBoth(t, func(t *testing.T, url string) { test(newWorld(t, url)) })
 }
 
 func newWorld(t testing.TB, url string) *world {

@@ -92,7 +92,7 @@ func (a *Authenticator) StartSession(ctx context.Context, start Start) (Ready, e
 		ResumeSealed: sealed,
 	}
 	if err := a.writer.do(ctx, &job{nonce: &v.nonce, admit: admit, start: &row}); err != nil {
-		if errors.Is(err, errPutOut) {
+		if errors.Is(err, errExpelled) {
 			a.admitted.drop(v.issuer)
 			_, refused := a.admission(ctx, v.issuer, start.InviteCode, "")
 			return Ready{}, cmp.Or(refused, ds.Unavailable(err)) // the client may return with another token

@@ -80,7 +80,7 @@ func TestAnnounce(t *testing.T) {
 		if _, err := w.send("ann", "c1", "m1", "x"); err != nil {
 			t.Fatal(err)
 		}
-		if err := errOf(w.service.Apply(context.Background(), who("ann"), core.Remove{ConversationID: "c1", Accounts: []ds.AccountID{"ben"}})); err != nil {
+		if err := w.apply(who("ann"), core.Remove{ConversationID: "c1", Accounts: []ds.AccountID{"ben"}}); err != nil {
 			t.Fatal(err)
 		}
 		if err := w.announce("ann", "c1", logs.Announcement{Kind: logs.Ephemeral, Body: []byte("not for ben")}); err != nil {

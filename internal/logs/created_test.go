@@ -36,7 +36,6 @@ func (w *world) checkTimes(log ds.LogID, most int) {
 // exercise appends records of every sort from the worlds by turns.
 func exercise(t *testing.T, turn func(n int) *world) {
 	t.Helper()
-	ctx := context.Background()
 	turn(0).room("c1", "ann", "bob")
 	for n := range 6 {
 		w := turn(n)
@@ -44,11 +43,11 @@ func exercise(t *testing.T, turn func(n int) *world) {
 			t.Fatal(err)
 		}
 		w = turn(n + 1)
-		if err := errOf(w.service.Apply(ctx, who("ann"), core.Invite{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}})); err != nil {
+		if err := w.apply(who("ann"), core.Invite{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}}); err != nil {
 			t.Fatal(err)
 		}
 		w = turn(n)
-		if err := errOf(w.service.Apply(ctx, who("ann"), core.Remove{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}})); err != nil {
+		if err := w.apply(who("ann"), core.Remove{ConversationID: "c1", Accounts: []ds.AccountID{"eve"}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -133,7 +133,7 @@ func TestDeviceEvents(t *testing.T) {
 		if err := w.logs.Acknowledge(ctx, who("bob"), "a/bob", 1000); err != nil {
 			t.Fatal(err)
 		}
-		if err := errOf(w.service.Apply(ctx, who("ann"), core.Create{ConversationID: "c2", Accounts: []ds.AccountID{"bob"}})); err != nil {
+		if err := w.apply(who("ann"), core.Create{ConversationID: "c2", Accounts: []ds.AccountID{"bob"}}); err != nil {
 			t.Fatal(err)
 		}
 		if list, _, _ := events("bob-phone"); len(list) != 1 || list[0].ConversationID != "c2" {

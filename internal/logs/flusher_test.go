@@ -304,7 +304,6 @@ func TestTwoNodes(t *testing.T) {
 	url := pgtest.URL(t)
 	a, b := newWorld(t, url), newWorld(t, url)
 	nodes := []*world{a, b}
-	ctx := context.Background()
 	const rounds = 12
 	for round := range rounds {
 		id := fmt.Sprintf("c%d", round)
@@ -337,7 +336,7 @@ func TestTwoNodes(t *testing.T) {
 			})
 		}
 		calls.Go(func() {
-			if err := errOf(nodes[round%2].service.Apply(ctx, who("ann"), core.Remove{ConversationID: ds.ConversationID(id), Accounts: []ds.AccountID{"bob"}})); err != nil {
+			if err := nodes[round%2].apply(who("ann"), core.Remove{ConversationID: ds.ConversationID(id), Accounts: []ds.AccountID{"bob"}}); err != nil {
 				t.Error(err)
 			}
 		})

@@ -27,10 +27,10 @@ func TestRefusedInvitesAreForgotten(t *testing.T) {
 		before := logs.HeapInUse()
 		for i := range rooms {
 			id := ds.ConversationID(fmt.Sprint("c", i))
-			if err := errOf(w.service.Apply(context.Background(), who("bob"), core.Invite{ConversationID: id, Accounts: logs.LongNames(string(id), names)})); ds.CodeOf(err) != ds.Forbidden {
+			if err := w.apply(who("bob"), core.Invite{ConversationID: id, Accounts: logs.LongNames(string(id), names)}); ds.CodeOf(err) != ds.Forbidden {
 				t.Fatal(err)
 			}
-			if err := errOf(w.service.Apply(context.Background(), who("ann"), core.Remove{ConversationID: id, Accounts: logs.LongNames(string(id), names)})); err != nil {
+			if err := w.apply(who("ann"), core.Remove{ConversationID: id, Accounts: logs.LongNames(string(id), names)}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -114,7 +114,7 @@ func TestOnlyWhatMovedRunsAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := errOf(b.service.Apply(context.Background(), who("ann"), core.Invite{ConversationID: "c", Accounts: []ds.AccountID{"eve"}})); err != nil {
+	if err := b.apply(who("ann"), core.Invite{ConversationID: "c", Accounts: []ds.AccountID{"eve"}}); err != nil {
 		t.Fatal(err)
 	}
 	for i, err := range a.together(3, func(i int) (err error) {

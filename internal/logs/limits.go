@@ -60,7 +60,7 @@ const (
 	streamChecksKept     = 16
 	streamsStoredMax     = 2048     // of one account
 	streamsBytesMax      = 32 << 20 // of one account, the bound of the size of their rows
-	uncheckedAccountsMax = 4096     // with streams that are counted until their bounds are checked
+	countedAccountsMax   = 4096     // with streams that are counted until their bounds are checked
 	sweepStreamsMax      = 256      // in one transaction
 )
 

@@ -55,7 +55,7 @@ type Engine struct {
 	metrics    *metrics
 	positions  *shared[store.StreamRow, bool]
 	streams    openStreams
-	unchecked  uncheckedStreams
+	opened     streamCounts
 	follows    followCounts
 	readings   *shared[store.Start, store.Reading]
 
@@ -86,7 +86,7 @@ func New(o Options) *Engine {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &Engine{store: o.Store, now: o.Now, logger: o.Logger, seed: maphash.MakeSeed(),
-		wakes: newWakes(), tails: newTailCache(), cursors: newCursorBuffer(), unchecked: uncheckedStreams{}, metrics: newMetrics(),
+		wakes: newWakes(), tails: newTailCache(), cursors: newCursorBuffer(), opened: streamCounts{}, metrics: newMetrics(),
 		turns: newTurns(turnsBytes, turnPatience), beginnings: newTurns(1, noPatience), pages: newTurns(int64(max(1, runtime.GOMAXPROCS(0)/2)), noPatience),
 		closing: make(chan struct{}), stopLoops: cancel}
 	for range o.Flushers {

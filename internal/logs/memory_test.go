@@ -21,7 +21,7 @@ import (
 func trusted(t *testing.T, a *world) {
 	t.Helper()
 	a.room("c", "ann", "bob")
-	if err := errOf(a.service.Apply(context.Background(), who("ann"), core.Remove{ConversationID: "c", Accounts: []ds.AccountID{"eve"}})); err != nil {
+	if err := a.apply(who("ann"), core.Remove{ConversationID: "c", Accounts: []ds.AccountID{"eve"}}); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 2 * logs.KnownTrust {
@@ -34,57 +34,38 @@ func trusted(t *testing.T, a *world) {
 // TestMemoryIsVerified: what another node changed is seen by whatever is decided next,
 // also where that writes nothing.
 func TestMemoryIsVerified(t *testing.T) {
-	eve, bob := []ds.AccountID{"eve"}, []ds.AccountID{"bob"}
-	ctx := context.Background()
+	invite := func(account ds.AccountID) core.Op {
+		return core.Invite{ConversationID: "c", Accounts: []ds.AccountID{account}}
+	}
+	remove := func(account ds.AccountID) core.Op {
+		return core.Remove{ConversationID: "c", Accounts: []ds.AccountID{account}}
+	}
+	message := core.Send{ConversationID: "c", ID: "later", Body: []byte("x")}
 	rows := []struct {
-		name        string
-		there, here func(*core.Service) error
-		want        string
-		wantCode    ds.Code
+		name     string
+		there    core.Op // by ann
+		by       string
+		here     core.Op
+		want     string
+		wantCode ds.Code
 	}{
-		{"a removal of who has just entered",
-			func(s *core.Service) error {
-				return errOf(s.Apply(ctx, who("ann"), core.Invite{ConversationID: "c", Accounts: eve}))
-			},
-			func(s *core.Service) error {
-				return errOf(s.Apply(ctx, who("ann"), core.Remove{ConversationID: "c", Accounts: eve}))
-			}, "[{ann owner} {bob member}]", ""},
-		{"an invitation of who has just been removed",
-			func(s *core.Service) error {
-				return errOf(s.Apply(ctx, who("ann"), core.Remove{ConversationID: "c", Accounts: bob}))
-			},
-			func(s *core.Service) error {
-				return errOf(s.Apply(ctx, who("ann"), core.Invite{ConversationID: "c", Accounts: bob}))
-			}, "[{ann owner} {bob member}]", ""},
-		{"a message of who has just entered",
-			func(s *core.Service) error {
-				return errOf(s.Apply(ctx, who("ann"), core.Invite{ConversationID: "c", Accounts: eve}))
-			},
-			func(s *core.Service) error {
-				_, err := s.Apply(ctx, who("eve"), core.Send{ConversationID: "c", ID: "e1", Body: []byte("x")})
-				return err
-			}, "[{ann owner} {bob member} {eve member}]", ""},
-		{"a message of who has just been removed",
-			func(s *core.Service) error {
-				return errOf(s.Apply(ctx, who("ann"), core.Remove{ConversationID: "c", Accounts: bob}))
-			},
-			func(s *core.Service) error {
-				_, err := s.Apply(ctx, who("bob"), core.Send{ConversationID: "c", ID: "b1", Body: []byte("x")})
-				return err
-			}, "[{ann owner}]", ds.Forbidden},
+		{"a removal of who has just entered", invite("eve"), "ann", remove("eve"), "[{ann owner} {bob member}]", ""},
+		{"an invitation of who has just been removed", remove("bob"), "ann", invite("bob"), "[{ann owner} {bob member}]", ""},
+		{"a message of who has just entered", invite("eve"), "eve", message, "[{ann owner} {bob member} {eve member}]", ""},
+		{"a message of who has just been removed", remove("bob"), "bob", message, "[{ann owner}]", ds.Forbidden},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			url := pgtest.URL(t)
 			a, b := newWorld(t, url), newWorld(t, url)
 			trusted(t, a)
-			if err := row.there(b.service); err != nil {
+			if err := b.apply(who("ann"), row.there); err != nil {
 				t.Fatal(err)
 			}
-			if err := row.here(a.service); ds.CodeOf(err) != row.wantCode || err != nil && row.wantCode == "" {
+			if err := a.apply(who(row.by), row.here); ds.CodeOf(err) != row.wantCode || err != nil && row.wantCode == "" {
 				t.Errorf("got %v", err)
 			}
-			list, err := b.service.Members(ctx, who("ann"), "c")
+			list, err := b.service.Members(t.Context(), who("ann"), "c")
 			if got := fmt.Sprint(list); err != nil || got != row.want {
 				t.Errorf("members %s, %v, want %s", got, err, row.want)
 			}
@@ -164,7 +145,7 @@ func TestHeldRows(t *testing.T) {
 			}
 			stuck := make(chan error, 1)
 			go func() {
-				stuck <- errOf(w.service.Apply(ctx, who("ann"), core.Remove{ConversationID: "stuck", Accounts: []ds.AccountID{"bob"}}))
+				stuck <- w.apply(who("ann"), core.Remove{ConversationID: "stuck", Accounts: []ds.AccountID{"bob"}})
 			}()
 			for i := range 20 {
 				if _, err := w.send("ann", "free", fmt.Sprint("m", i), "x"); err != nil {

@@ -455,7 +455,7 @@ func (e *Engine) writePositions(ctx context.Context, list []store.StreamRow) ([]
 		return nil, err
 	}
 	for _, r := range list {
-		if r.Opens && e.unchecked.opens(r, bounds) {
+		if r.Opens && e.opened.count(r, bounds) {
 			// Not in the transaction, which others wait for: it reads all streams of the
 			// account. After a fault the next call deletes the rest.
 			_ = e.evictStreams(ctx, r.Device.Account, bounds)
@@ -464,13 +464,13 @@ func (e *Engine) writePositions(ctx context.Context, list []store.StreamRow) ([]
 	return kept, nil
 }
 
-// uncheckedStreams counts the streams that accounts have opened since their bounds were
+// streamCounts counts the streams that accounts have opened since their bounds were
 // checked. It belongs to the goroutine that writes streams.
-type uncheckedStreams map[ds.AccountID]struct{ streams, bytes int64 }
+type streamCounts map[ds.AccountID]struct{ streams, bytes int64 }
 
-// opens counts a stream, and reports whether the bounds of its account have to be checked now:
+// count counts a stream, and reports whether the bounds of its account have to be checked now:
 // after each 64th part of them, and for accounts that are not known.
-func (u uncheckedStreams) opens(r store.StreamRow, bounds store.StreamBounds) bool {
+func (u streamCounts) count(r store.StreamRow, bounds store.StreamBounds) bool {
 	n, isKnown := u[r.Device.Account]
 	n.streams++
 	n.bytes += r.Size
@@ -478,7 +478,7 @@ func (u uncheckedStreams) opens(r store.StreamRow, bounds store.StreamBounds) bo
 	if check {
 		n.streams, n.bytes = 0, 0
 	}
-	if !isKnown && len(u) >= uncheckedAccountsMax {
+	if !isKnown && len(u) >= countedAccountsMax {
 		clear(u)
 	}
 	u[r.Device.Account] = n

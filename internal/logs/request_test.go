@@ -266,7 +266,7 @@ func TestRequestsCountAllTheyKeep(t *testing.T) {
 	const n = 40
 	for i := range n {
 		calls.Go(func() {
-			err := errOf(w.service.Apply(t.Context(), who("ann"), core.Invite{ConversationID: "c", Accounts: logs.LongNames(fmt.Sprint(i), accountsListed)}))
+			err := w.apply(who("ann"), core.Invite{ConversationID: "c", Accounts: logs.LongNames(fmt.Sprint(i), accountsListed)})
 			if ds.IsUnavailable(err) {
 				refused.Add(1)
 			} else if ds.CodeOf(err) != ds.LimitExceeded {

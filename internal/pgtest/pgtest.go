@@ -85,6 +85,12 @@ func (s *Server) Database(t testing.TB) string {
 	return database(t, s.URL())
 }
 
+// OnBoth runs a test with the URL of an empty SQLite database, and of an empty PostgreSQL one.
+func OnBoth(t *testing.T, test func(t *testing.T, url string)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, "sqlite:"+t.TempDir()) })
+	t.Run("postgres", func(t *testing.T) { test(t, URL(t)) })
+}
+
 // Main runs the tests of a binary and exits; see Run.
 func Main(m *testing.M) { os.Exit(Run(m)) }
 

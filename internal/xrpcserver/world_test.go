@@ -72,8 +72,7 @@ func newWorld(t testing.TB, change ...func(*setup)) *world {
 // onBoth runs a test on SQLite and on PostgreSQL.
 func onBoth(t *testing.T, test func(t *testing.T, w *world), change ...func(*setup)) {
 	t.Helper()
-	t.Run("sqlite", func(t *testing.T) { test(t, newWorldOn(t, "sqlite:"+t.TempDir(), change...)) })
-	t.Run("postgres", func(t *testing.T) { test(t, newWorldOn(t, pgtest.URL(t), change...)) })
+	pgtest.OnBoth(t, func(t *testing.T, url string) { test(t, newWorldOn(t, url, change...)) })
 }
 
 func newWorldOn(t testing.TB, storeURL string, change ...func(*setup)) *world {
