@@ -25,6 +25,7 @@ type ui struct {
 	width, height int // of what is drawn; the last column is not
 	measure       measure
 	wraps         map[wrapKey][]string // the rows of the loaded history
+	bodyRows      int                  // their number with all else, when they were last laid out
 	state         client.State
 	snap          snapshot
 	open          string // the conversation that is shown; "" for none

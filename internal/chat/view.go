@@ -184,7 +184,7 @@ func (m *ui) main() []string {
 			title += faint("  " + printable(note))
 		}
 		body := m.body()
-		end := len(body) - min(m.scroll, m.scrollMax())
+		end := len(body) - min(m.scroll, m.scrollMaxOf(body))
 		shown := body[max(0, end-height+1):end]
 		rows = append(rows, title)
 		rows = append(rows, make([]string, max(0, height-1-len(shown)))...)
@@ -247,7 +247,7 @@ type bodyLine struct{ text, of string }
 
 // body returns the conversation as far as it was read, wrapped to the width.
 func (m *ui) body() []bodyLine {
-	var out []bodyLine
+	out := make([]bodyLine, 0, m.bodyRows)
 	wraps := make(map[wrapKey][]string, len(m.snap.history))
 	notes := m.notes[m.open]
 	day := ""
@@ -297,6 +297,7 @@ func (m *ui) body() []bodyLine {
 		}
 		add(e.Time, e.MessageID, lines)
 	}
+	m.bodyRows = len(out)
 	return out
 }
 
@@ -329,7 +330,9 @@ func (m *ui) wrapped(head, text string) []string {
 }
 
 // scrollMax returns how far the history can be scrolled back.
-func (m *ui) scrollMax() int { return max(0, len(m.body())-m.mainHeight()+1) }
+func (m *ui) scrollMax() int { return m.scrollMaxOf(m.body()) }
+
+func (m *ui) scrollMaxOf(body []bodyLine) int { return max(0, len(body)-m.mainHeight()+1) }
 
 // keepPlace changes what is shown and keeps the line at the bottom where it is, if the
 // history is scrolled back.
@@ -352,11 +355,11 @@ func (m *ui) keepPlace(change func()) {
 	after := m.body()
 	for i := len(after) - 1; i >= 0; i-- {
 		if after[i].of == of {
-			m.scroll = max(0, min(len(after)-1-i+below, m.scrollMax()))
+			m.scroll = max(0, min(len(after)-1-i+below, m.scrollMaxOf(after)))
 			return
 		}
 	}
-	m.scroll = min(m.scroll, m.scrollMax())
+	m.scroll = min(m.scroll, m.scrollMaxOf(after))
 }
 
 // reachGoal scrolls to the selected search hit, loading more history if it is further back.
@@ -378,7 +381,7 @@ func (m *ui) reachGoal() {
 	body := m.body()
 	for at, line := range body {
 		if line.of == m.snap.history[i].MessageID {
-			m.scroll = max(0, min(len(body)-at-m.mainHeight()/2, m.scrollMax()))
+			m.scroll = max(0, min(len(body)-at-m.mainHeight()/2, m.scrollMaxOf(body)))
 			return
 		}
 	}
