@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -11,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/alecthomas/kong"
 
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/secretfile"
@@ -21,7 +24,7 @@ const defaultServer = "http://127.0.0.1:8420"
 
 const didDocumentBytesMax = 64 << 10
 
-// seedOption names an account: a secret and a name derive its key.
+// seedOption is the secret from which, with a name, the key of an account is derived.
 type seedOption struct {
 	Seed string `placeholder:"TEXT" help:"Secret that account keys are derived from. By default the one in the configuration directory, made when missing. Prefer WAXWING_SEED: other users can see flags."`
 }
@@ -53,8 +56,8 @@ func (g *globals) configHome() (string, error) {
 }
 
 type didCommand struct {
-	Name string `required:"" placeholder:"NAME" help:"Name of the account among those of the seed."`
-	Alg  string `default:"ES256" enum:"ES256,ES256K,EdDSA" placeholder:"ALG" help:"Kind of key: ES256, ES256K or EdDSA. Each gives another account."`
+	As  string `required:"" aliases:"name" env:"WAXWING_AS,WAXWING_NAME" placeholder:"NAME" help:"Name of the account among those of the seed."`
+	Alg string `default:"ES256" enum:"ES256,ES256K,EdDSA" placeholder:"ALG" help:"Kind of key: ES256, ES256K or EdDSA. Each gives another account."`
 	seedOption
 }
 
@@ -64,7 +67,7 @@ func (c *didCommand) Run(std streams, g *globals) error {
 	if err != nil {
 		return err
 	}
-	key, err := identity.DeriveAccountKey(seed, c.Name, c.Alg)
+	key, err := identity.DeriveAccountKey(seed, c.As, c.Alg)
 	if err != nil {
 		return err
 	}
@@ -73,18 +76,32 @@ func (c *didCommand) Run(std streams, g *globals) error {
 }
 
 type tokenCommand struct {
-	Name   string        `xor:"who" required:"" placeholder:"NAME" help:"Name of the account among those of the seed."`
-	Batch  bool          `xor:"who" required:"" help:"Read lines NAME [DEVICE] from standard input and answer each at once with a token. The device is ignored."`
+	As     string        `aliases:"name" env:"WAXWING_AS,WAXWING_NAME" placeholder:"NAME" help:"Name of the account among those of the seed."`
+	Batch  bool          `help:"Read lines NAME [DEVICE] from standard input and answer each at once with a token. The device is ignored."`
 	Alg    string        `default:"ES256" enum:"ES256,ES256K,EdDSA" placeholder:"ALG" help:"Kind of key: ES256, ES256K or EdDSA. Each gives another account."`
-	Server string        `xor:"audience" placeholder:"URL" help:"Service that the token is for; asked for its DID. By default http://127.0.0.1:8420."`
-	Aud    string        `xor:"audience" placeholder:"DID" help:"DID of the service that the token is for, in place of --server."`
+	Server string        `placeholder:"URL" help:"Service that the token is for; asked for its DID. By default http://127.0.0.1:8420."`
+	Aud    string        `placeholder:"DID" help:"DID of the service that the token is for, in place of --server."`
 	Lxm    string        `default:"im.waxwing.session.start" placeholder:"NSID" help:"Method that the token allows to call, once."`
 	Exp    time.Duration `default:"60s" placeholder:"TIME" help:"How long the token is valid. Services refuse more than 5m."`
 	seedOption
 }
 
-// Run prints one token per line and nothing else.
-func (c *tokenCommand) Run(ctx context.Context, std streams, g *globals) error {
+// Run prints one token per line and nothing else. Options that exclude each other are compared
+// here: kong would count those of the environment too, which flags overrule.
+func (c *tokenCommand) Run(ctx context.Context, std streams, g *globals, parsed *kong.Context) error {
+	switch {
+	case isFlag(parsed, "as") && isFlag(parsed, "batch"):
+		return usageError{errors.New("--as and --batch can't be used together")}
+	case isFlag(parsed, "server") && isFlag(parsed, "aud"):
+		return usageError{errors.New("--server and --aud can't be used together")}
+	}
+	c.Batch = c.Batch && !isFlag(parsed, "as")
+	if isFlag(parsed, "server") {
+		c.Aud = ""
+	}
+	if c.As == "" && !c.Batch {
+		return usageError{errors.New("want --as NAME or --batch")}
+	}
 	seed, err := c.secret(g)
 	if err != nil {
 		return err
@@ -95,7 +112,7 @@ func (c *tokenCommand) Run(ctx context.Context, std streams, g *globals) error {
 		}
 	}
 	if !c.Batch {
-		return c.print(std.out, seed, c.Name)
+		return c.print(std.out, seed, c.As)
 	}
 	lines := bufio.NewScanner(std.in)
 	for number := 1; lines.Scan(); number++ {

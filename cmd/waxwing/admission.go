@@ -95,7 +95,7 @@ type inviteCommand struct {
 type inviteCreateCommand struct {
 	adminOptions
 	Uses    int64         `default:"1" placeholder:"N" help:"How many accounts it can admit."`
-	Expires time.Duration `default:"168h" placeholder:"TIME" help:"How long it is valid. 0 for no end."`
+	Expires time.Duration `default:"7d" placeholder:"TIME" help:"How long it is valid, as 12h, 7d or 2w. 0 for no end."`
 	Note    string        `placeholder:"TEXT" help:"A note about it, shown by list."`
 }
 

@@ -31,17 +31,12 @@ func (c *configCommand) Run(std streams, parsed *kong.Context) error {
 	}
 	for _, flag := range serverFlags(parsed.Selected()) {
 		source := "default"
-		if name := environmentOf(flag); name != "" {
+		if element := elementOf(parsed, flag.Name); element != nil && element.Resolved {
+			source = "file"
+		} else if element != nil {
+			source = "flag"
+		} else if name := environmentOf(flag); name != "" {
 			source = name
-		}
-		for _, element := range parsed.Path {
-			if element.Flag != nil && element.Flag.Name == flag.Name {
-				source = "flag"
-				if element.Resolved {
-					source = "file"
-				}
-				break
-			}
 		}
 		value := tomlValue(flag.Target)
 		if flag.Tag.Get("secret") == "url" {
@@ -50,9 +45,6 @@ func (c *configCommand) Run(std streams, parsed *kong.Context) error {
 		if _, err := fmt.Fprintf(std.out, "%s = %s  # %s\n", flag.Name, value, source); err != nil {
 			return err
 		}
-	}
-	if err := c.Validate(); err != nil {
-		return usageError{err}
 	}
 	return nil
 }

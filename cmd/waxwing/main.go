@@ -8,6 +8,7 @@
 //	waxwing invite, allow  who may begin to use the service
 //	waxwing config         the effective configuration and its sources
 //	waxwing dev            tools for developers of MLS clients
+//	waxwing help           the help of a command
 //
 // The commands translate options and print; the work is done in the packages they call. Options
 // come from flags, then WAXWING_… in the environment, then the file named by --config, then
@@ -21,8 +22,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -39,6 +44,8 @@ const (
 type globals struct {
 	Config     string `short:"c" placeholder:"FILE" help:"TOML file of options: NAME = VALUE, with the names of the flags. See waxwing config --sample."`
 	ConfigHome string `placeholder:"DIR" help:"Directory of the seed of this user's accounts and of chat's keys. By default waxwing in the user's configuration directory (~/.config)."`
+
+	ShowVersion versionFlag `name:"version" env:"-" help:"Print the version and the commit."`
 }
 
 type commands struct {
@@ -54,6 +61,7 @@ type commands struct {
 	Options configCommand  `cmd:"" name:"config" help:"Print the effective options of serve with their sources."`
 	Dev     devCommand     `cmd:"" help:"Tools for developers of MLS clients."`
 	Version versionCommand `cmd:"" help:"Print the version and the commit."`
+	Help    helpCommand    `cmd:"" help:"Show the help of a command."`
 }
 
 // streams holds the standard streams of a command.
@@ -86,6 +94,7 @@ func run(ctx context.Context, args []string, std streams) int {
 		kong.DefaultEnvars("WAXWING"),
 		kong.Resolvers(file),
 		kong.ValueFormatter(describe),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(decodeDuration)),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(std, &c.globals),
@@ -98,14 +107,13 @@ func run(ctx context.Context, args []string, std streams) int {
 	}
 	command, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintf(std.err, "waxwing: %v (see waxwing %s)\n", err, helpFor(err))
-		return exitUsage
+		return complain(std, exitUsage, file.locate(explain(parser, err)))
 	}
 	if err := command.Run(); err != nil {
 		var usage usageError
 		var mistake chat.Mistake
 		if errors.As(err, &usage) || errors.As(err, &mistake) {
-			return complain(std, exitUsage, err)
+			return complain(std, exitUsage, file.locate(err))
 		}
 		return complain(std, exitFailed, err)
 	}
@@ -138,13 +146,64 @@ func complain(std streams, code int, err error) int {
 	return code
 }
 
-// helpFor returns the help that would have prevented a parse error.
-func helpFor(err error) string {
+// explain adds to a parse error the help that would have prevented it.
+func explain(parser *kong.Kong, err error) error {
+	help, message := "", err.Error()
 	var parse *kong.ParseError
 	if errors.As(err, &parse) && parse.Context != nil {
 		if node := parse.Context.Selected(); node != nil {
-			return strings.TrimPrefix(node.FullPath(), "waxwing ") + " --help"
+			if word, ok := strings.CutPrefix(message, "unexpected argument "); ok && node.Parent != nil && node.Parent.DefaultCmd == node {
+				// The word was taken for an argument of the default command. Without that,
+				// it is compared with the names of the other commands.
+				node.Parent.DefaultCmd = nil
+				path := strings.Fields(node.Parent.FullPath())[1:]
+				_, err = parser.Parse(append(path, word))
+				return explain(parser, err)
+			}
+			help = strings.TrimPrefix(node.FullPath(), "waxwing") + " "
+			message = strings.TrimPrefix(message, node.Name+": ") // so does kong begin what Validate returns
 		}
 	}
-	return "--help"
+	return fmt.Errorf("%s (see waxwing %s--help)", message, strings.TrimPrefix(help, " "))
+}
+
+type helpCommand struct {
+	Command []string `arg:"" optional:"" help:"The command, with its subcommand."`
+}
+
+// Run shows the help and ends the process, as --help does.
+func (c *helpCommand) Run(parsed *kong.Context) error {
+	_, err := parsed.Parse(append(c.Command, "--help"))
+	return usageError{explain(parsed.Kong, err)}
+}
+
+// dayOrWeek matches the units that time.ParseDuration lacks.
+var dayOrWeek = regexp.MustCompile(`(\d+(?:\.\d+)?)([dw])`)
+
+// parseDuration reads a duration as time.ParseDuration does, with days of 24 hours (d) and weeks
+// (w) too.
+func parseDuration(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(dayOrWeek.ReplaceAllStringFunc(text, func(part string) string {
+		hours := map[byte]float64{'d': 24, 'w': 7 * 24}[part[len(part)-1]]
+		n, _ := strconv.ParseFloat(part[:len(part)-1], 64) // the pattern admits numbers only
+		return strconv.FormatFloat(n*hours, 'f', -1, 64) + "h"
+	}))
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a duration, as 90s, 15m, 1h30m, 7d or 2w", text)
+	}
+	return d, nil
+}
+
+// decodeDuration reads an option that is a duration.
+func decodeDuration(ctx *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := ctx.Scan.PopValueInto("duration", &text); err != nil {
+		return err
+	}
+	d, err := parseDuration(text)
+	if err != nil {
+		return err
+	}
+	target.SetInt(int64(d))
+	return nil
 }

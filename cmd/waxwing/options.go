@@ -31,12 +31,19 @@ func configFileName(args []string) string {
 
 // configFile provides options from a TOML file to kong.
 type configFile struct {
-	name   string // "" if there is none
-	values map[string]string
+	name     string // "" if there is none
+	settings map[string]setting
+	taken    map[string]setting // those that flags and the environment did not overrule, by the flag's name
+}
+
+// setting is a value and the line of the file that begins it.
+type setting struct {
+	value string
+	line  int
 }
 
 func readConfigFile(name string) (*configFile, error) {
-	file := &configFile{name: name, values: map[string]string{}}
+	file := &configFile{name: name, settings: map[string]setting{}, taken: map[string]setting{}}
 	if name == "" {
 		return file, nil
 	}
@@ -50,12 +57,30 @@ func readConfigFile(name string) (*configFile, error) {
 	}
 	raw := map[string]any{}
 	if _, err := toml.Decode(string(text), &raw); err != nil {
+		var parse toml.ParseError
+		if errors.As(err, &parse) {
+			return nil, fmt.Errorf("%s:%d: %s", name, parse.Position.Line, parse.Message)
+		}
 		return nil, fmt.Errorf("config: %s: %w", name, err)
 	}
-	for key, value := range raw {
-		if file.values[key], err = optionText(value); err != nil {
-			return nil, fmt.Errorf("config: %s: %s: %w", name, key, err)
+	// The parser does not tell lines. As the whole is valid, each part that begins where
+	// another one ends and is valid by itself is a blank line, a comment, or a key with its value.
+	part, begin, number := "", 1, 0
+	for line := range strings.Lines(string(text)) {
+		part += line
+		number++
+		raw := map[string]any{}
+		if _, err := toml.Decode(part, &raw); err != nil {
+			continue
 		}
+		for key, value := range raw {
+			text, err := optionText(value)
+			if err != nil {
+				return nil, fmt.Errorf("%s:%d: %s: %w", name, begin, key, err)
+			}
+			file.settings[key] = setting{text, begin}
+		}
+		part, begin = "", number+1
 	}
 	return file, nil
 }
@@ -68,15 +93,16 @@ func optionText(value any) (string, error) {
 	case []any:
 		parts := make([]string, len(v))
 		for i, element := range v {
-			text, ok := element.(string)
-			if !ok {
-				return "", errors.New("a list contains texts")
+			switch element.(type) {
+			case string, int64:
+				parts[i] = kong.JoinEscaped([]string{fmt.Sprint(element)}, ',')
+			default:
+				return "", errors.New("a list contains texts and whole numbers")
 			}
-			parts[i] = kong.JoinEscaped([]string{text}, ',')
 		}
 		return strings.Join(parts, ","), nil
 	}
-	return "", errors.New("want a text, a whole number, true, false or a list of texts")
+	return "", errors.New("want a text, a whole number, true, false or a list of texts or whole numbers")
 }
 
 // Validate refuses unknown names, which are most likely misspelt.
@@ -86,6 +112,9 @@ func (f *configFile) Validate(app *kong.Application) error {
 	collect = func(node *kong.Node) {
 		for _, flag := range node.Flags {
 			known[flag.Name] = true
+			for _, alias := range flag.Aliases {
+				known[alias] = true
+			}
 		}
 		for _, child := range node.Children {
 			collect(child)
@@ -93,26 +122,64 @@ func (f *configFile) Validate(app *kong.Application) error {
 	}
 	collect(app.Node)
 	var unknown []string
-	for key := range f.values {
-		if !known[key] || key == "config" || key == "help" {
+	for key := range f.settings {
+		if !known[key] || key == "config" || key == "help" || key == "version" {
 			unknown = append(unknown, key)
 		}
 	}
-	if len(unknown) == 0 {
-		return nil
+	slices.SortFunc(unknown, func(a, b string) int { return f.settings[a].line - f.settings[b].line })
+	var errs []error
+	for _, key := range unknown {
+		errs = append(errs, fmt.Errorf("%s:%d: no such option: %s", f.name, f.settings[key].line, key))
 	}
-	slices.Sort(unknown)
-	return fmt.Errorf("config: %s: no such option: %s", f.name, strings.Join(unknown, ", "))
+	return errors.Join(errs...)
 }
 
 // Resolve leaves an option to the environment if that sets it; kong would let a file overrule
 // it.
 func (f *configFile) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	value, ok := f.values[flag.Name]
-	if !ok || environmentOf(flag) != "" {
+	if environmentOf(flag) != "" {
 		return nil, nil
 	}
-	return value, nil
+	for _, name := range append([]string{flag.Name}, flag.Aliases...) {
+		if setting, ok := f.settings[name]; ok {
+			f.taken[flag.Name] = setting
+			return setting.value, nil
+		}
+	}
+	return nil, nil
+}
+
+// locate adds the line of the file to each message about an option whose value is from there.
+// Such messages begin with the name of the option.
+func (f *configFile) locate(err error) error {
+	var lines []error
+	for line := range strings.Lines(err.Error()) {
+		line = strings.TrimSuffix(line, "\n")
+		name, _, _ := strings.Cut(line, " ")
+		if setting, ok := f.taken[strings.Trim(name, "-:,")]; ok {
+			line = fmt.Sprintf("%s:%d: %s", f.name, setting.line, line)
+		}
+		lines = append(lines, errors.New(line))
+	}
+	return errors.Join(lines...)
+}
+
+// elementOf returns the place where the command line or the file sets an option; nil if neither
+// does.
+func elementOf(parsed *kong.Context, name string) *kong.Path {
+	for _, element := range parsed.Path {
+		if element.Flag != nil && element.Flag.Name == name {
+			return element
+		}
+	}
+	return nil
+}
+
+// isFlag reports whether an option is set on the command line.
+func isFlag(parsed *kong.Context, name string) bool {
+	element := elementOf(parsed, name)
+	return element != nil && !element.Resolved
 }
 
 // environmentOf returns the variable that sets flag in the environment, or "".

@@ -19,9 +19,6 @@ func (serveCommand) Help() string {
 
 // Run serves until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, std streams) error {
-	if err := c.Validate(); err != nil {
-		return usageError{err}
-	}
 	c.Version = currentBuild().String()
 	c.LogTo = std.err
 	s, err := server.Start(ctx, c.Config)

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/alecthomas/kong"
 )
 
 // The linker sets these (see the Makefile).
@@ -17,6 +19,16 @@ type versionCommand struct{}
 // Run prints the line.
 func (versionCommand) Run(std streams) error {
 	_, err := fmt.Fprintln(std.out, "waxwing", currentBuild())
+	return err
+}
+
+// versionFlag does what the command does, wherever it stands.
+type versionFlag bool
+
+// BeforeReset prints the line and ends the process.
+func (versionFlag) BeforeReset(parser *kong.Kong, std streams) error {
+	err := versionCommand{}.Run(std)
+	parser.Exit(0)
 	return err
 }
 

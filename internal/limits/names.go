@@ -113,7 +113,7 @@ func (r Rates) Set(assignment string) error {
 	}
 	rate, err := ParseRate(value)
 	if err != nil {
-		return err
+		return fmt.Errorf("limit %q: %w", assignment, err)
 	}
 	if name == "all" {
 		if value != "off" {

@@ -44,6 +44,8 @@ func ParseRate(s string) (Rate, error) {
 		return Rate{n, time.Minute}, nil
 	case "h", "hour":
 		return Rate{n, time.Hour}, nil
+	case "d", "day", "1d":
+		return Rate{n, 24 * time.Hour}, nil
 	}
 	d, err := time.ParseDuration(period)
 	if err != nil || d <= 0 || d > 24*time.Hour {

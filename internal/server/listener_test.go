@@ -111,3 +111,17 @@ func TestWarnsOfHiddenAddresses(t *testing.T) {
 		t.Errorf("logged %s", log.String())
 	}
 }
+
+// TestDatabaseName: the line of the start names the database and none of its secrets.
+func TestDatabaseName(t *testing.T) {
+	for database, want := range map[string]string{
+		"": "sqlite:data",
+		"postgres://ann:geheim@db:5433/chat?sslmode=require&password=geheim":     "postgres://db:5433/chat",
+		"postgresql:///chat?host=/run/postgresql&user=ann&password=geheim":       "postgres:///chat?host=%2Frun%2Fpostgresql",
+		"postgres://ann:geheim@db/chat?host=elsewhere&options=-csearch_path%3Dx": "postgres://db/chat",
+	} {
+		if got := (Config{Data: "data", Database: database}).databaseName(); got != want {
+			t.Errorf("%s: got %s, want %s", database, got, want)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -128,13 +129,28 @@ func (s *Server) start(ctx context.Context) error {
 		Help: "Tries to accept a connection for which there was no file descriptor or memory."})
 	s.metrics.MustRegister(refused)
 	s.serve(s.front, newListener(listener, s.logger, refused))
-	s.logger.Info("listening", "url", s.url, "public_url", s.public, "did", s.did)
+	s.logger.Info("listening", "version", s.config.Version, "database", s.config.databaseName(), "admission", s.config.admission(),
+		"url", s.url, "public_url", s.public, "did", s.did)
 	return nil
+}
+
+// databaseName returns the URL of the database for the log, without the parts that may hold a
+// password.
+func (c Config) databaseName() string {
+	u, err := url.Parse(c.Database)
+	if err != nil || c.Database == "" {
+		return c.storeURL()
+	}
+	name := url.URL{Scheme: "postgres", Host: u.Host, Path: u.Path}
+	if host := u.Query().Get("host"); u.Host == "" && host != "" {
+		name.RawQuery = url.Values{"host": {host}}.Encode()
+	}
+	return name.String()
 }
 
 // openError adds to err which database could not be opened.
 func (c Config) openError(err error) error {
-	where := "on PostgreSQL" // the URL is not repeated: it may contain a password
+	where := "on PostgreSQL"
 	if c.Database == "" {
 		where = "in " + c.Data
 	}
