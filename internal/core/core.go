@@ -101,7 +101,7 @@ func (s *Service) sweep(ctx context.Context) {
 			return tx.Welcomes.Sweep()
 		})
 		if err == nil {
-			err = s.logs.SweepStreams(ctx)
+			err = s.logs.Streams.Sweep(ctx)
 		}
 		if ctx.Err() == nil && !ds.IsUnavailable(err) { // an unavailable database is logged by the store
 			sweeping.Note(err)

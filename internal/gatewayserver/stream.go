@@ -91,7 +91,7 @@ func (s *Server) openStream(r *http.Request, who identity.Session) (*stream, err
 		return nil, err
 	}
 	c := &stream{server: s, session: who, did: s.did(), all: q.all, device: q.device, following: map[ds.LogID]bool{},
-		position: s.logs.NewPosition(who.Caller), isRestart: isRestart,
+		position: s.logs.Streams.NewPosition(who.Caller), isRestart: isRestart,
 		follower: s.logs.NewFollower(who.Caller), detach: func() { s.connections.Leave(who.Account) }, nextPing: s.clock.Now() + s.streamPing.Milliseconds()}
 	c.ctx, c.cancel = context.WithCancel(r.Context())
 	c.follower.BodyMax, c.follower.Cut = bodyBytesMax(who), c.cut
@@ -125,7 +125,7 @@ func (s *Server) resumedFrom(r *http.Request, who identity.Session) (resumed *lo
 		return nil, false, err
 	}
 	if id.stream != 0 {
-		resumed, err = s.logs.Resume(r.Context(), who.Caller, id.stream, id.moves)
+		resumed, err = s.logs.Streams.Resume(r.Context(), who.Caller, id.stream, id.moves)
 		if ds.CodeOf(err) == ds.InvalidRequest {
 			err = errNotAnID
 		}

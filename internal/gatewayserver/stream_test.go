@@ -26,7 +26,7 @@ import (
 
 func TestParseID(t *testing.T) {
 	w := newWorld(t)
-	position := w.logs.NewPosition(ds.Caller{Account: "ann", Device: "phone"})
+	position := w.logs.Streams.NewPosition(ds.Caller{Account: "ann", Device: "phone"})
 	position.Add("c/a", 1)
 	position.Add("c/b", 1)
 	must(t, position.Open(context.Background()))
@@ -224,7 +224,7 @@ func TestStreamIDsOfOthers(t *testing.T) {
 	day := (24 * time.Hour).Milliseconds()
 	for _, days := range []int64{5, 10} {
 		w.later.Store(days * day)
-		must(t, w.logs.RenewStreams(context.Background()))
+		must(t, w.logs.Streams.Renew(context.Background()))
 	}
 	e.stop()
 	for days, want := range map[int64]string{16: "", 18: again} {

@@ -6,9 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
-	"waxwing.im/waxwing/internal/condition"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -122,25 +120,6 @@ func (e *Engine) writeCursors(ctx context.Context, list []store.DeviceCursor) er
 		e.cursors.written(list)
 	}
 	return err
-}
-
-// flushCursors writes the buffer at intervals until ctx ends.
-func (e *Engine) flushCursors(ctx context.Context) {
-	ticker := time.NewTicker(cursorInterval)
-	defer ticker.Stop()
-	writing := condition.New(e.logger, "the writing of cursors, which stay in the buffer,", 0)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		err := e.writeCursors(ctx, e.cursors.all())
-		e.metrics.storeFailed(err)
-		if ctx.Err() == nil && !ds.IsUnavailable(err) { // an unavailable database is logged by the store
-			writing.Note(err)
-		}
-	}
 }
 
 // FlushCursors writes the buffered cursors of a device, when its connection closes. Calls

@@ -21,6 +21,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"waxwing.im/waxwing/internal/condition"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -40,6 +41,8 @@ type Options struct {
 
 // Engine writes and reads the logs of one store. It is safe for concurrent use.
 type Engine struct {
+	Streams *Streams // the stored positions of its streams
+
 	store      *store.DB
 	now        func() time.Time
 	logger     *slog.Logger
@@ -53,9 +56,6 @@ type Engine struct {
 	cursors    *cursorBuffer
 	flushes    *shared[ds.Device, struct{}] // of cursors
 	metrics    *metrics
-	positions  *shared[store.StreamRow, bool]
-	streams    openStreams
-	opened     streamCounts
 	follows    followCounts
 	readings   *shared[store.Start, store.Reading]
 
@@ -86,7 +86,7 @@ func New(o Options) *Engine {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &Engine{store: o.Store, now: o.Now, logger: o.Logger, seed: maphash.MakeSeed(),
-		wakes: newWakes(), tails: newTailCache(), cursors: newCursorBuffer(), opened: streamCounts{}, metrics: newMetrics(),
+		wakes: newWakes(), tails: newTailCache(), cursors: newCursorBuffer(), metrics: newMetrics(),
 		turns: newTurns(turnsBytes, turnPatience), beginnings: newTurns(1, noPatience), pages: newTurns(int64(max(1, runtime.GOMAXPROCS(0)/2)), noPatience),
 		closing: make(chan struct{}), stopLoops: cancel}
 	for range o.Flushers {
@@ -94,22 +94,44 @@ func New(o Options) *Engine {
 		e.flushers = append(e.flushers, f)
 		go f.run(e.closing)
 	}
-	e.positions = newShared(e.closing, positionsMax, func(r store.StreamRow) int {
-		return len(r.Stream) + len(r.Device.Account) + len(r.Device.ID) + cap(r.Moves)
-	}, e.writePositions)
+	e.Streams = newStreams(e.store, e.closing)
 	e.readings = newShared(e.closing, readingsMax, func(at store.Start) int {
 		return len(at.Device.Account) + len(at.Device.ID) + len(at.Conversation)
 	}, e.findReadings)
 	e.flushes = newShared(e.closing, flushesMax, func(d ds.Device) int { return len(d.Account) + len(d.ID) }, e.writeDevices)
 	e.loops.Go(func() { e.flushes.run(ctx) })
-	e.loops.Go(func() { e.positions.run(ctx) })
+	e.loops.Go(func() { e.Streams.rows.run(ctx) })
 	e.loops.Go(func() { e.readings.run(ctx) })
-	e.loops.Go(func() { e.flushCursors(ctx) })
-	e.loops.Go(func() { e.renewStreams(ctx) })
+	e.every(ctx, cursorInterval, "the writing of cursors, which stay in the buffer,", func(ctx context.Context) error {
+		err := e.writeCursors(ctx, e.cursors.all())
+		e.metrics.storeFailed(err)
+		return err
+	})
+	e.every(ctx, streamRenewal, "the renewal of open streams", e.Streams.Renew)
 	if o.Store.IsShared() {
-		e.loops.Go(func() { e.poll(ctx, o.PollInterval) })
+		e.every(ctx, o.PollInterval, "the poll of heads", e.poll)
 	}
 	return e
+}
+
+// every starts a loop that calls do at intervals until ctx ends, and logs its faults under a
+// name. An unavailable database is logged by the store.
+func (e *Engine) every(ctx context.Context, interval time.Duration, name string, do func(context.Context) error) {
+	e.loops.Go(func() {
+		ticker := time.NewTicker(interval)
+		defer ticker.Stop()
+		doing := condition.New(e.logger, name, 0)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+			if err := do(ctx); ctx.Err() == nil && !ds.IsUnavailable(err) {
+				doing.Note(err)
+			}
+		}
+	})
 }
 
 // Close refuses new requests, finishes the accepted ones, writes the cursor buffer and ends

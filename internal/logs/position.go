@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sync"
 	"time"
 
-	"waxwing.im/waxwing/internal/condition"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -29,10 +27,10 @@ func (id StreamID) text() string { return fmt.Sprintf("%016x", uint64(id)) }
 // the changes since it into each event, so that a client can resume the stream after any
 // event, on any node and after a crash, with few writes.
 //
-// It belongs to one goroutine, except for the parts of Open and Close that change the service.
+// It belongs to one goroutine.
 type Position struct {
-	engine *Engine
-	device ds.Device
+	streams *Streams
+	device  ds.Device
 
 	index map[ds.LogID]int
 	next  []ds.Cursor // logs are only ever added, so that each keeps its index
@@ -50,8 +48,8 @@ type Position struct {
 }
 
 // NewPosition returns the position of a stream of the caller's device, without any log.
-func (e *Engine) NewPosition(who ds.Caller) *Position {
-	return &Position{engine: e, device: who.AsDevice(), index: map[ds.LogID]int{}}
+func (s *Streams) NewPosition(who ds.Caller) *Position {
+	return &Position{streams: s, device: who.AsDevice(), index: map[ds.LogID]int{}}
 }
 
 // Len returns the number of logs.
@@ -140,11 +138,11 @@ func (p *Position) Open(ctx context.Context) error {
 	id := StreamID(binary.BigEndian.Uint64(name[:]) | 1)
 	row := store.StreamRow{Stream: id.text(), Device: p.device, Opens: true, Moves: p.appendAdded([]byte{0}, id, 0)}
 	row.Size = storedSize(len(row.Moves), len(p.next))
-	if _, err := p.engine.positions.ask(ctx, row); err != nil {
+	if _, err := p.streams.rows.ask(ctx, row); err != nil {
 		return err
 	}
-	p.engine.streams.remove(p.id)
-	p.engine.streams.add(id)
+	p.streams.open.remove(p.id)
+	p.streams.open.add(id)
 	p.id, p.row, p.check = id, 0, 0
 	p.rebase()
 	p.origin, p.whole = slices.Clone(p.base), slices.Clone(p.base)
@@ -152,7 +150,7 @@ func (p *Position) Open(ctx context.Context) error {
 }
 
 // Close ends the renewal of what Open stored.
-func (p *Position) Close() { p.engine.streams.remove(p.id) }
+func (p *Position) Close() { p.streams.open.remove(p.id) }
 
 // Save writes a row of the changes, if the last one is at least a second old, or older after a
 // long one, and reports whether it did. It returns no fault that may pass: events need not
@@ -185,7 +183,7 @@ func (p *Position) save(ctx context.Context) error {
 		row.Since = 0
 	}
 	row.Moves = moves
-	isKept, err := p.engine.positions.ask(ctx, row)
+	isKept, err := p.streams.rows.ask(ctx, row)
 	if err != nil {
 		return err
 	}
@@ -279,12 +277,12 @@ type storedLog struct {
 // Resume finds the position of a stream of the caller's device by the name and the moves that
 // the client has kept. It returns nil for one that is unknown, too old or of another device.
 // Refusals: invalid_request for moves that no stream can have written.
-func (e *Engine) Resume(ctx context.Context, who ds.Caller, id StreamID, moves []byte) (*Resumed, error) {
+func (s *Streams) Resume(ctx context.Context, who ds.Caller, id StreamID, moves []byte) (*Resumed, error) {
 	n, size, ok := uvarint(moves)
 	if !ok || n > math.MaxInt64 {
 		return nil, refuseMoves
 	}
-	rows, err := store.Get(ctx, e.store.Read, func(tx *store.Tx) (store.StreamRows, error) {
+	rows, err := store.Get(ctx, s.store.Read, func(tx *store.Tx) (store.StreamRows, error) {
 		return tx.Streams.Rows(id.text(), who.AsDevice(), int64(n), streamLifetime)
 	})
 	if err != nil {
@@ -377,129 +375,3 @@ func (r *Resumed) Of(log ds.LogID) (next int64, index int) {
 
 // Len returns the number of logs that the stream read.
 func (r *Resumed) Len() int { return len(r.next) }
-
-// openStreams holds the stored streams that are open on this node. The zero value is empty.
-type openStreams struct {
-	mu  sync.Mutex
-	ids map[StreamID]struct{} // mu guards it
-}
-
-func (o *openStreams) add(id StreamID) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.ids == nil {
-		o.ids = map[StreamID]struct{}{}
-	}
-	o.ids[id] = struct{}{}
-}
-
-func (o *openStreams) remove(id StreamID) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.ids, id)
-}
-
-func (o *openStreams) names() []string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	list := make([]string, 0, len(o.ids))
-	for id := range o.ids {
-		list = append(list, id.text())
-	}
-	return list
-}
-
-// renewStreams renews the open streams at intervals, so that their stored positions outlive
-// them by streamLifetime.
-func (e *Engine) renewStreams(ctx context.Context) {
-	ticker := time.NewTicker(streamRenewal)
-	defer ticker.Stop()
-	renewing := condition.New(e.logger, "the renewal of open streams", 0)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if err := e.RenewStreams(ctx); ctx.Err() == nil && !ds.IsUnavailable(err) { // an unavailable database is logged by the store
-			renewing.Note(err)
-		}
-	}
-}
-
-// RenewStreams records that the open streams of this node are in use.
-func (e *Engine) RenewStreams(ctx context.Context) error {
-	for names := range slices.Chunk(e.streams.names(), positionsMax) {
-		if err := e.store.Update(ctx, func(tx *store.Tx) error { return tx.Streams.Renew(names) }); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// SweepStreams deletes streams that have not been used for long.
-func (e *Engine) SweepStreams(ctx context.Context) error {
-	for {
-		more, err := store.Get(ctx, e.store.Update, func(tx *store.Tx) (bool, error) { return tx.Streams.Sweep(streamLifetime, sweepStreamsMax) })
-		if err != nil || !more {
-			return err
-		}
-	}
-}
-
-// writePositions writes rows of streams, and reports for each whether its stream still exists.
-func (e *Engine) writePositions(ctx context.Context, list []store.StreamRow) ([]bool, error) {
-	bounds := store.StreamBounds{Streams: streamsStoredMax, Bytes: streamsBytesMax, Rows: streamRowsKept, CheckEvery: streamCheckEvery, Checks: streamChecksKept}
-	kept, err := store.Get(ctx, e.store.Update, func(tx *store.Tx) ([]bool, error) { return tx.Streams.Write(list, bounds) })
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range list {
-		if r.Opens && e.opened.count(r, bounds) {
-			// Not in the transaction, which others wait for: it reads all streams of the
-			// account. After a fault the next call deletes the rest.
-			_ = e.evictStreams(ctx, r.Device.Account, bounds)
-		}
-	}
-	return kept, nil
-}
-
-// streamCounts counts the streams that accounts have opened since their bounds were
-// checked. It belongs to the goroutine that writes streams.
-type streamCounts map[ds.AccountID]struct{ streams, bytes int64 }
-
-// count counts a stream, and reports whether the bounds of its account have to be checked now:
-// after each 64th part of them, and for accounts that are not known.
-func (u streamCounts) count(r store.StreamRow, bounds store.StreamBounds) bool {
-	n, isKnown := u[r.Device.Account]
-	n.streams++
-	n.bytes += r.Size
-	check := !isKnown || n.streams >= bounds.Streams/64 || n.bytes >= bounds.Bytes/64
-	if check {
-		n.streams, n.bytes = 0, 0
-	}
-	if !isKnown && len(u) >= countedAccountsMax {
-		clear(u)
-	}
-	u[r.Device.Account] = n
-	return check
-}
-
-// evictStreams deletes streams of an account that exceeds its bounds, and some more, so that
-// not every stream that opens needs this.
-func (e *Engine) evictStreams(ctx context.Context, account ds.AccountID, bounds store.StreamBounds) error {
-	names, err := e.excessStreams(ctx, account, bounds)
-	if err != nil || len(names) == 0 {
-		return err
-	}
-	bounds.Streams -= bounds.Streams / 16
-	bounds.Bytes -= bounds.Bytes / 16
-	if names, err = e.excessStreams(ctx, account, bounds); err != nil {
-		return err
-	}
-	return e.store.Update(ctx, func(tx *store.Tx) error { return tx.Streams.Delete(names) })
-}
-
-func (e *Engine) excessStreams(ctx context.Context, account ds.AccountID, bounds store.StreamBounds) ([]string, error) {
-	return store.Get(ctx, e.store.Read, func(tx *store.Tx) ([]string, error) { return tx.Streams.Excess(account, bounds) })
-}

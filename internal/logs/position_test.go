@@ -26,7 +26,7 @@ func TestReadingWritesLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "sqlite:"+t.TempDir())
 		ctx := context.Background()
-		p := w.logs.NewPosition(who("ann"))
+		p := w.logs.Streams.NewPosition(who("ann"))
 		for i := range 200 {
 			p.Add(longName(i), 1)
 		}
@@ -76,7 +76,7 @@ func TestPositionsResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, "sqlite:"+t.TempDir())
 		ctx, random := context.Background(), rand.New(rand.NewPCG(1, 2))
-		p := w.logs.NewPosition(who("ann"))
+		p := w.logs.Streams.NewPosition(who("ann"))
 		for i := range 100 {
 			p.Add(longName(i), 1+random.Int64N(1<<random.IntN(50)))
 		}
@@ -89,7 +89,7 @@ func TestPositionsResume(t *testing.T) {
 		var marks []mark
 		exact, earlier := 0, 0
 		check := func(m mark, mustBeExact bool) {
-			r, err := w.logs.Resume(ctx, who("ann"), p.ID(), m.moves)
+			r, err := w.logs.Streams.Resume(ctx, who("ann"), p.ID(), m.moves)
 			must(t, err)
 			if r.IsExact {
 				exact++
@@ -139,7 +139,7 @@ func TestResumeIsPrivate(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		w := newWorld(t, url)
 		ctx := context.Background()
-		p := w.logs.NewPosition(who("ann"))
+		p := w.logs.Streams.NewPosition(who("ann"))
 		p.Add("c/1", 5)
 		p.Add("c/2", 6)
 		must(t, p.Open(ctx))
@@ -149,7 +149,7 @@ func TestResumeIsPrivate(t *testing.T) {
 		if !ok {
 			t.Fatal("no moves")
 		}
-		r, err := w.logs.Resume(ctx, who("ann"), p.ID(), moves)
+		r, err := w.logs.Streams.Resume(ctx, who("ann"), p.ID(), moves)
 		must(t, err)
 		one, _ := r.Of("c/1")
 		two, index := r.Of("c/2")
@@ -157,14 +157,14 @@ func TestResumeIsPrivate(t *testing.T) {
 			t.Errorf("resumed at %d, %d, %d", one, two, three)
 		}
 		for name, id := range map[string]StreamID{"ben": p.ID(), "ann": 12345} {
-			if r, err := w.logs.Resume(ctx, who(name), id, moves); r != nil || err != nil {
+			if r, err := w.logs.Streams.Resume(ctx, who(name), id, moves); r != nil || err != nil {
 				t.Errorf("%s: %v, %v", name, r, err)
 			}
 		}
 		for name, bad := range map[string][]byte{"nothing": nil, "no move": {0, 0}, "a move by nothing": {0, 0, 0}, "a long form": {0, 0x80, 0, 1},
 			"beyond what is stored": {0, 2, 1}, "a huge gap": {0, 0xff, 0xff, 0xff, 0xff, 0x7f, 1},
 			"overflow": append([]byte{0, 0}, binary.AppendUvarint(nil, 1<<63-1)...)} {
-			if r, err := w.logs.Resume(ctx, who("ann"), p.ID(), bad); ds.CodeOf(err) != ds.InvalidRequest {
+			if r, err := w.logs.Streams.Resume(ctx, who("ann"), p.ID(), bad); ds.CodeOf(err) != ds.InvalidRequest {
 				t.Errorf("%s: %v, %v", name, r, err)
 			}
 		}
@@ -177,7 +177,7 @@ func TestStreamsOfOneAccount(t *testing.T) {
 	w := newWorld(t, "sqlite:"+t.TempDir())
 	ctx := context.Background()
 	open := func(account string, logs int) *Position {
-		p := w.logs.NewPosition(who(account))
+		p := w.logs.Streams.NewPosition(who(account))
 		for i := range logs {
 			p.Add(longName(i), 1)
 		}
@@ -195,7 +195,7 @@ func TestStreamsOfOneAccount(t *testing.T) {
 		if !ok {
 			t.Fatal("no moves")
 		}
-		r, err := w.logs.Resume(ctx, who(account), p.ID(), moves)
+		r, err := w.logs.Streams.Resume(ctx, who(account), p.ID(), moves)
 		must(t, err)
 		return r
 	}
@@ -230,7 +230,7 @@ func TestRowsWaitForTheDatabase(t *testing.T) {
 	}
 	synctest.Test(t, func(t *testing.T) {
 		w := openWorld(t, store.Options{URL: "sqlite:" + t.TempDir(), Hook: store.Watch(hook)})
-		p := w.logs.NewPosition(who("ann"))
+		p := w.logs.Streams.NewPosition(who("ann"))
 		p.Add("c/1", 5)
 		must(t, p.Open(t.Context()))
 		defer p.Close()

@@ -7,9 +7,7 @@ import (
 	"math"
 	"slices"
 	"sync"
-	"time"
 
-	"waxwing.im/waxwing/internal/condition"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -148,27 +146,10 @@ func (w *wakes) followed() map[ds.LogID]int64 {
 // pollChunk bounds the heads that one statement reads.
 const pollChunk = 1000
 
-// poll reads the heads of followed logs at intervals and wakes the followers of those that
-// moved: this detects records that other nodes wrote. A store that only this process writes to
-// needs no polling.
-func (e *Engine) poll(ctx context.Context, interval time.Duration) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	polling := condition.New(e.logger, "the poll of heads", 0)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		// An unavailable database is logged by the store.
-		if err := e.pollOnce(ctx); ctx.Err() == nil && !ds.IsUnavailable(err) {
-			polling.Note(err)
-		}
-	}
-}
-
-func (e *Engine) pollOnce(ctx context.Context) error {
+// poll reads the heads of followed logs and wakes the followers of those that moved: this
+// detects records that other nodes wrote. A store that only this process writes to needs no
+// polling.
+func (e *Engine) poll(ctx context.Context) error {
 	followed := e.wakes.followed()
 	for chunk := range slices.Chunk(slices.Collect(maps.Keys(followed)), pollChunk) {
 		heads, err := store.Get(ctx, e.store.Read, func(tx *store.Tx) (map[ds.LogID]int64, error) { return tx.Logs.HeadPositions(chunk) })

@@ -84,7 +84,7 @@ const (
 // openStream follows the conversations of a subscription from a cursor or, without one, from
 // now on.
 func (s *subscriptions) openStream(ctx context.Context, pass core.Pass, cursor string) (*stream, error) {
-	c := &stream{places: places{position: s.logs.NewPosition(pass.Who)},
+	c := &stream{places: places{position: s.logs.Streams.NewPosition(pass.Who)},
 		subscriptions: s, who: pass.Who, generation: xrpc.Generation(pass.Generation), follower: s.logs.NewFollower(pass.Who),
 		isAll: len(pass.Conversations) == 0, isSingle: len(pass.Conversations) == 1, following: map[ds.ConversationID]bool{}}
 	c.follower.Former, c.follower.Cut = true, c.cutOff
@@ -212,7 +212,7 @@ func (c *stream) resumed(ids []ds.ConversationID, cursor string) (earlier, *logs
 	if !ok {
 		return nil, nil, nil
 	}
-	stored, err := c.subscriptions.logs.Resume(c.ctx, c.who, parsed.stream, parsed.moves)
+	stored, err := c.subscriptions.logs.Streams.Resume(c.ctx, c.who, parsed.stream, parsed.moves)
 	if ds.CodeOf(err) != "" || err == nil && stored == nil {
 		return nil, nil, nil
 	}

@@ -152,7 +152,7 @@ func FuzzClientFrame(f *testing.F) {
 // the same again.
 func FuzzPlaces(f *testing.F) {
 	w := newWorld(f)
-	p := &places{position: w.logs.NewPosition(w.as("ann"))}
+	p := &places{position: w.logs.Streams.NewPosition(w.as("ann"))}
 	p.add("c1", 1)
 	p.add("c2", 2)
 	must(f, p.position.Open(context.Background()))
