@@ -125,7 +125,7 @@ func (c *console) filter(msg tea.Msg) tea.Msg {
 			c.isAsked.Store(true)
 			c.write(question)
 		}
-		return nil
+		return redrawMsg{} // a terminal that does not know the question may print the end of it
 	case clustersMsg:
 		if msg < 1 || msg > 3 {
 			return nil
