@@ -28,14 +28,17 @@ func (tx *Tx) setOf(list []string) any {
 
 // table is a table expression named k over rows from memory, for statements about lists: an
 // array for each column on PostgreSQL, and on SQLite one JSON text, since joining lists by their
-// index is quadratic there. The text of the statement does not depend on the number of rows.
+// index is quadratic there. The text of the statement does not depend on the number of rows, but
+// one row is passed as plain arguments: PostgreSQL would plan a statement over arrays again for
+// each call, which may take many times its execution.
 type table struct {
 	from    string // for FROM
+	isOne   bool   // there is one row
 	columns []tableColumn
 	rows    []byte // JSON, on SQLite
 }
 
-// tableColumn holds the values of a column on PostgreSQL, in the slice of its type.
+// tableColumn holds the values of a column in the slice of its type, unless they are in JSON.
 type tableColumn struct {
 	kind    string
 	texts   []string
@@ -47,13 +50,18 @@ type tableColumn struct {
 // name and one of the types text, bigint and bytea. Its arguments are numbered from first, and
 // are the last of their statement.
 func (tx *Tx) table(first, rows int, columns ...string) *table {
-	t := &table{columns: make([]tableColumn, len(columns))}
+	t := &table{columns: make([]tableColumn, len(columns)), isOne: rows == 1}
 	isPostgres := tx.dialect.name == "postgres"
 	from, names := make([]byte, 0, 512), make([]byte, 0, 256)
 	for i, column := range columns {
 		name, kind, _ := strings.Cut(column, " ")
 		t.columns[i].kind = kind
 		switch {
+		case t.isOne && isPostgres:
+			from = append(append(strconv.AppendInt(append(from, ", CAST($"...), int64(first+i), 10), " AS "...), kind...)
+			from = append(append(from, ") AS "...), name...)
+		case t.isOne:
+			from = append(append(strconv.AppendInt(append(from, ", $"...), int64(first+i), 10), " AS "...), name...)
 		case isPostgres:
 			from = append(append(strconv.AppendInt(append(from, ", $"...), int64(first+i), 10), "::"...), kind...)
 			from, names = append(from, "[]"...), append(append(names, ", "...), name...)
@@ -63,15 +71,19 @@ func (tx *Tx) table(first, rows int, columns ...string) *table {
 			from = append(append(strconv.AppendInt(append(from, ", value->>"...), int64(i), 10), " AS "...), name...)
 		}
 	}
-	if isPostgres {
-		for i := range t.columns {
-			t.columns[i].reserve(rows)
-		}
+	switch {
+	case t.isOne:
+		t.from = "(SELECT " + string(from[2:]) + ") AS k"
+	case isPostgres:
 		t.from = "unnest(" + string(from[2:]) + ") AS k(" + string(names[2:]) + ")"
+	default:
+		t.from = "(SELECT " + string(from[2:]) + " FROM json_each($" + strconv.Itoa(first) + ")) AS k"
+		t.rows = append(make([]byte, 0, rows*len(columns)*32), '[')
 		return t
 	}
-	t.from = "(SELECT " + string(from[2:]) + " FROM json_each($" + strconv.Itoa(first) + ")) AS k"
-	t.rows = append(make([]byte, 0, rows*len(columns)*32), '[')
+	for i := range t.columns {
+		t.columns[i].reserve(rows)
+	}
 	return t
 }
 
@@ -132,16 +144,26 @@ func (t *table) args(before ...any) []any {
 		return append(before, string(append(t.rows, ']')))
 	}
 	for i := range t.columns {
-		switch c := &t.columns[i]; c.kind {
-		case "text":
-			before = append(before, c.texts)
-		case "bigint":
-			before = append(before, c.numbers)
-		case "bytea":
-			before = append(before, c.bytes)
-		}
+		before = append(before, t.columns[i].arg(t.isOne))
 	}
 	return before
+}
+
+// arg returns all values of a column, or the only one.
+func (c *tableColumn) arg(isOne bool) any {
+	switch {
+	case isOne && c.kind == "text":
+		return c.texts[0]
+	case isOne && c.kind == "bigint":
+		return c.numbers[0]
+	case isOne:
+		return c.bytes[0]
+	case c.kind == "text":
+		return c.texts
+	case c.kind == "bigint":
+		return c.numbers
+	}
+	return c.bytes
 }
 
 // appendJSON appends a text as JSON.
