@@ -44,6 +44,9 @@ func newShared[In, Out any](closing <-chan struct{}, most int, size func(In) int
 func (s *shared[In, Out]) ask(ctx context.Context, in In) (out Out, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
+	if ctx.Err() != nil { // the batch could be over before the wait for it
+		return out, ds.Unavailable(ctx.Err())
+	}
 	job := &sharedJob[In, Out]{in: in, size: sharedJobBytes + s.size(in), done: make(chan struct{})}
 	s.mu.Lock()
 	if s.bytes+job.size > sharedBytesMax {
