@@ -297,13 +297,7 @@ func (k keeper) dropPending(tx *tx, conv *conversation, refusal *Refusal) error 
 	case len(p.Add) > 0 && refusal.Code != codeInvalidRequest:
 		// We may not add these accounts; asking again would not help.
 		info := conv.editInfo()
-		left := info.Wanted[:0]
-		for _, w := range info.Wanted {
-			if !w.Add || len(w.Packages) == 0 {
-				left = append(left, w)
-			}
-		}
-		info.Wanted = left
+		info.Wanted = slices.DeleteFunc(info.Wanted, func(w wanted) bool { return w.Add && len(w.Packages) > 0 })
 	default:
 		conv.dropPackages()
 	}
@@ -383,7 +377,7 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 		return nil
 	}
 	var o *home.Outgoing
-	var trouble error
+	var failure error // to encrypt
 	err := s.c.db.edit(ctx, id, func(tx *tx, conv *conversation) (err error) {
 		if conv.phase != Joined || conv.epoch() < sub.holdEpoch ||
 			len(conv.info.Unwanted)+len(conv.info.Missing) > 0 { // accounts to be removed must not read it
@@ -392,29 +386,25 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 		if o, err = tx.Outbox.Next(id, sub.sentThrough); err != nil || o == nil || o.Envelope != nil {
 			return err
 		}
-		if err = tx.sealOutgoing(conv, o); errors.Is(err, errEncrypt) {
-			o, trouble = nil, err
-			if errors.Is(err, mls.ErrProposalsPending) {
-				return nil
-			}
-			return s.c.keeper.reportProblem(tx, conv, err)
+		switch failure = tx.sealOutgoing(conv, o); {
+		case !errors.Is(failure, errEncrypt):
+			return failure
+		case errors.Is(failure, mls.ErrProposalsPending):
+			return nil
 		}
-		return err
+		return s.c.keeper.reportProblem(tx, conv, failure)
 	})
 	switch {
 	case err != nil:
 		return fmt.Errorf("send: %w", err)
-	case errors.Is(trouble, mls.ErrProposalsPending) && !sub.mustCommit:
+	case errors.Is(failure, mls.ErrProposalsPending) && !sub.mustCommit:
 		sub.mustCommit = true // some member must commit them; the next one to send does
 		s.due[id] = true
-	case trouble != nil:
-		sub.send.later(trouble)
+	case failure != nil:
+		sub.send.later(failure)
+	case o != nil:
+		sub.mustCommit, sub.sending = false, true
+		s.wire.send(s.number(request{conversation: id, outgoing: o.ID}), sendRequest{Conversation: id, ID: o.Wire, Message: o.Envelope})
 	}
-	if o == nil {
-		return nil
-	}
-	sub.mustCommit = false
-	sub.sending = true
-	s.wire.send(s.number(request{conversation: id, outgoing: o.ID}), sendRequest{Conversation: id, ID: o.Wire, Message: o.Envelope})
 	return nil
 }

@@ -106,12 +106,18 @@ type Refusal struct {
 	EarliestSeq, LatestSeq int64
 	// Index is the index of the refused item in its list, or -1.
 	Index int
+
+	cause error // more specific than the code, or nil
 }
 
 // Error returns the code and the server's message.
 func (r *Refusal) Error() string {
 	return fmt.Sprintf("server refused: %s: %s", r.Code, r.Message)
 }
+
+// Unwrap returns an error of this package that is more specific than the code, such as
+// ErrNotOverXRPC, or nil.
+func (r *Refusal) Unwrap() error { return r.cause }
 
 // The codes of refusals that this package handles, as in the gateway protocol.
 const (

@@ -44,9 +44,9 @@ func gatewayRefusal(answer *http.Response, body []byte) error {
 	r := refusalOf(&e)
 	switch {
 	case e.Code == gateway.CodeForbidden && e.Message == sentenceNotMember:
-		return &declined{r, errNotMember}
+		r.cause = errNotMember
 	case e.Code == gateway.CodeInvalidRequest && e.Message == sentenceExists:
-		return &declined{r, errExists}
+		r.cause = errExists
 	}
 	return r
 }

@@ -196,16 +196,15 @@ type route struct {
 
 // blames reports whether err shows that WebSockets are blocked.
 func (r *route) blames(err error) bool {
-	var upgrade *upgradeError
-	var early *earlyEnd
+	var socket *socketError
 	switch {
-	case errors.As(err, &upgrade):
-		return true
-	case errors.As(err, &early):
+	case !errors.As(err, &socket):
+		return false
+	case socket.hasOpened:
 		r.early++
 		return r.early >= earlyEndsMax || r.streaming
 	}
-	return false
+	return true
 }
 
 // failed records a failed WebSocket, and the time of the next attempt.
@@ -214,13 +213,6 @@ func (r *route) failed(interval time.Duration) {
 	r.probeAt = time.Now().Add(wait*3/4 + rand.N(wait/4+1))
 	r.probes++
 }
-
-// earlyEnd is the end of a socket before session.ready.
-type earlyEnd struct{ why error }
-
-// Error returns the cause.
-func (e *earlyEnd) Error() string { return e.why.Error() }
-func (e *earlyEnd) Unwrap() error { return e.why }
 
 // errSocketAgain ends a session on streams when a WebSocket opens again.
 var errSocketAgain = errors.New("switching back to a WebSocket")

@@ -34,13 +34,16 @@ type socket struct {
 	lastRead signOfLife
 }
 
-// upgradeError is the failure of a handshake that was answered with something other than a
-// WebSocket, or was cut, or not answered.
-type upgradeError struct{ why error }
+// socketError reports a handshake that was answered with something other than a WebSocket, or
+// was cut, or not answered; or that the socket ended before session.ready.
+type socketError struct {
+	why       error
+	hasOpened bool
+}
 
 // Error returns the message with the cause.
-func (e *upgradeError) Error() string { return "connect: WebSocket handshake failed: " + e.why.Error() }
-func (e *upgradeError) Unwrap() error { return e.why }
+func (e *socketError) Error() string { return "connect by WebSocket: " + e.why.Error() }
+func (e *socketError) Unwrap() error { return e.why }
 
 // openSocket connects to the gateway at base.
 func openSocket(ctx context.Context, base *url.URL, client *http.Client) (*socket, error) {
@@ -52,7 +55,7 @@ func openSocket(ctx context.Context, base *url.URL, client *http.Client) (*socke
 		if ctx.Err() != nil || errors.As(err, &op) && op.Op == "dial" {
 			return nil, fmt.Errorf("connect: %w", err) // the server cannot be reached at all
 		}
-		return nil, &upgradeError{err}
+		return nil, &socketError{err, false}
 	}
 	conn.SetReadLimit(frameBytesMax)
 	s := &socket{conn: conn, frames: newQueue[[]byte]()}
@@ -76,7 +79,7 @@ func (s *socket) handshake(ctx context.Context, frameType string, body any) (*ga
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
-		return nil, &earlyEnd{errors.Join(context.Cause(answerCtx), err)}
+		return nil, &socketError{errors.Join(context.Cause(answerCtx), err), true}
 	}
 	switch frame.Type {
 	case gateway.TypeReady:

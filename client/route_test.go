@@ -57,7 +57,7 @@ func TestPace(t *testing.T) {
 }
 
 func TestRoute(t *testing.T) {
-	upgrade, early := &upgradeError{io.EOF}, &earlyEnd{io.EOF}
+	upgrade, early := &socketError{io.EOF, false}, &socketError{io.EOF, true}
 	var r route
 	if r.blames(errors.New("no network")) || r.blames(&Refusal{Code: codeResumeFailed}) {
 		t.Error("what is no fault of WebSockets is held against them")

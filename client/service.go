@@ -230,15 +230,6 @@ var (
 	errNotMember = errors.New("not a member of the conversation")
 )
 
-// declined is a refusal with its specific cause; its message is the refusal's.
-type declined struct {
-	*Refusal
-	what error
-}
-
-// Unwrap returns the refusal and its cause.
-func (d *declined) Unwrap() []error { return []error{d.Refusal, d.what} }
-
 // listed is a conversation in the server's list.
 type listed struct {
 	id       string

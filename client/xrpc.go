@@ -168,10 +168,9 @@ func xrpcRefusal(answer *http.Response, raw []byte) error {
 	}
 	switch status := answer.StatusCode; {
 	case status == http.StatusForbidden && body.Error == "NotMember":
-		r.Code = codeForbidden
-		return &declined{r, errNotMember}
+		r.Code, r.cause = codeForbidden, errNotMember
 	case status == http.StatusConflict && body.Error == "ConvoAlreadyExists":
-		return &declined{r, errExists}
+		r.cause = errExists
 	case status == http.StatusConflict && !xrpcConflicts[body.Error]:
 		r.Code = codeEpochConflict
 	case status == http.StatusTooManyRequests && body.Error == xrpc.ErrorRateLimited:
@@ -192,5 +191,5 @@ func notOverXRPC(what string) error {
 	if what != "" {
 		message += ": " + what
 	}
-	return &declined{&Refusal{Code: codeInvalidRequest, Message: message, Index: -1}, ErrNotOverXRPC}
+	return &Refusal{Code: codeInvalidRequest, Message: message, Index: -1, cause: ErrNotOverXRPC}
 }

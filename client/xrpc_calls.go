@@ -124,7 +124,7 @@ func (d *xrpcDoor) create(ctx context.Context, id, peer string) error {
 	out, err := procedure[xrpc.CreateConvoOutput](ctx, d, xrpc.CreateConvo,
 		&xrpc.CreateConvoInput{GroupID: id, CipherSuite: xrpcSuite, InitialMembers: members})
 	if errors.Is(err, errNotMember) || err == nil && out.Convo.Creator != d.c.account.DID() {
-		return &declined{&Refusal{Code: codeInvalidRequest, Message: "conversation was created by another account", Index: -1}, errExists}
+		return &Refusal{Code: codeInvalidRequest, Message: "conversation was created by another account", Index: -1, cause: errExists}
 	}
 	return err
 }
@@ -140,7 +140,7 @@ func (d *xrpcDoor) members(ctx context.Context, id string) (out []memberRole, er
 	}
 	at := slices.IndexFunc(list, func(v xrpc.ConvoView) bool { return v.ConversationID == id })
 	if at < 0 {
-		return nil, &declined{&Refusal{Code: codeForbidden, Message: errNotMember.Error(), Index: -1}, errNotMember}
+		return nil, &Refusal{Code: codeForbidden, Message: errNotMember.Error(), Index: -1, cause: errNotMember}
 	}
 	for _, m := range list[at].Members {
 		role := RoleMember
