@@ -82,8 +82,8 @@ type Conversation struct {
 	ReadSeq int64
 	// Problem describes, for people, why the conversation cannot proceed; "" if it can.
 	Problem string
-	// GaveUp: no group was made for it within a day, and the client has stopped asking. An
-	// invitation is still accepted; Retry asks again.
+	// GaveUp reports that no group was created within a day, and the client has ended its
+	// requests. An invitation is still accepted; Retry requests again.
 	GaveUp bool
 }
 

@@ -10,9 +10,9 @@ import (
 // OwnDevice is a device of this client's account.
 type OwnDevice struct {
 	KnownDevice
-	// This is set for the device of this client.
+	// This reports that it is the device of this client.
 	This bool
-	// Lost: RemoveDevice was called for it.
+	// Lost reports that RemoveDevice was called for it.
 	Lost bool
 	// Conversations are those with the device in their group, as far as this device knows.
 	Conversations []string

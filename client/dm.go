@@ -57,8 +57,8 @@ func checkAccount(did string) error {
 // StartDM returns the direct conversation with the account did, and starts it if there is none.
 // It does not wait for the network: messages may be sent at once and stay in the outbox until
 // both are in the group. If both accounts start one they end up in the same conversation. The
-// error wraps ErrAccount if did is not a DID, and is ErrTaken if others have a group under the
-// name of this conversation.
+// error wraps ErrAccount if did is not a DID, and is ErrTaken if other accounts use the ID of
+// this conversation.
 func (c *Client) StartDM(ctx context.Context, did string) (conversation string, err error) {
 	if err := checkAccount(did); err != nil {
 		return "", fmt.Errorf("start a direct conversation: %w", err)

@@ -13,10 +13,11 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// Rejoin enters a conversation's group again by an external commit, with fresh keys. The client
-// does so on its own where it cannot follow a commit; an application calls Rejoin when members
-// see different messages (EventFork). Messages between the last one that was read and the new
-// entry can no longer be read (EventLost). An EventRejoined reports the completion.
+// Rejoin rejoins a conversation's group by an external commit, with fresh keys. The client does
+// so on its own where it cannot follow a commit; an application calls Rejoin when members see
+// different messages (EventFork). Messages between the last received one and that commit cannot
+// be decrypted any more (EventLost). An EventRejoined reports the completion. The error is
+// ErrNoGroup if this device is not in a group.
 func (c *Client) Rejoin(ctx context.Context, id string) error {
 	return c.change(ctx, id, func(_ *tx, conv *conversation) error {
 		if conv.phase != Joined {

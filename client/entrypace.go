@@ -74,8 +74,8 @@ func (k keeper) waitLonger(tx *tx, conv *conversation) error {
 	return tx.problem(conv.id, k.c.now(), ErrUnfinished)
 }
 
-// Retry requests the group of a conversation again that was given up, or has its next request
-// only after a wait; Conversation.Problem reports either.
+// Retry requests at once the group of a conversation that has none, also after the client has
+// given up (Conversation.GaveUp).
 func (c *Client) Retry(ctx context.Context, id string) error {
 	return c.change(ctx, id, func(_ *tx, conv *conversation) error {
 		conv.askAgain()

@@ -145,6 +145,7 @@ func (a authority) limits() mls.Limits { return mls.Limits{Lifetime: a.c.options
 // KnownDevice is a device that this home has seen in a group.
 type KnownDevice struct {
 	Member
+	// FirstSeen is the time at which this home first saw it in a group.
 	FirstSeen time.Time `json:"first_seen"`
 }
 

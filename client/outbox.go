@@ -19,8 +19,9 @@ const outboxRowsMax = 10_000
 
 // Send puts a message into the outbox and returns its id. The message is on disk, sealed, when
 // Send returns, and is sent, after all earlier ones, as soon as the conversation has a group
-// and the server can be reached. It is delivered when it comes back as an EventMessage with
-// Own; if the server declines it for good there is an EventRefused.
+// and the server can be reached. An EventMessage with Own set reports the delivery, or an
+// EventRefused that the server has refused it for good. The error is ErrTooLarge, ErrOutboxFull,
+// ErrUnknownConversation, or ErrNoGroup after the account has left or was removed.
 func (c *Client) Send(ctx context.Context, conversationID string, text []byte) (messageID string, err error) {
 	if len(text) > TextBytesMax {
 		return "", ErrTooLarge
@@ -109,8 +110,8 @@ func (c *Client) Flush(ctx context.Context) error {
 }
 
 // Waiting returns the undelivered messages of a conversation in the outbox, in the order in
-// which they were written. Each comes back as an EventMessage with the same MessageID and Own
-// set once it is delivered, or as an EventRefused. Until then it has neither ID nor Seq.
+// which they were written. They have neither ID nor Seq. An EventMessage or EventRefused with
+// the same MessageID reports what became of each.
 func (c *Client) Waiting(ctx context.Context, conversation string) ([]Event, error) {
 	var out []Event
 	self := c.Self()

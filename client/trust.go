@@ -61,8 +61,8 @@ func (n SafetyNumber) Equal(other SafetyNumber) bool { return n.digits == other.
 // the DID is a key, which covers all that it has certified.
 func (n SafetyNumber) Devices() []string { return strings.Fields(n.pinned) }
 
-// ParseSafetyNumber parses a typed number; blanks and dashes between digits are ignored. It is
-// for Equal: its subject is not known.
+// ParseSafetyNumber parses a typed number; blanks and dashes between digits are ignored. The
+// result is for Equal only, since its subject is unknown.
 func ParseSafetyNumber(text string) (SafetyNumber, error) {
 	digits := strings.NewReplacer(" ", "", "-", "", "\t", "", "\n", "").Replace(text)
 	isDigit := func(r rune) bool { return r >= '0' && r <= '9' }
@@ -72,7 +72,7 @@ func ParseSafetyNumber(text string) (SafetyNumber, error) {
 	return SafetyNumber{digits: digits}, nil
 }
 
-// SafetyNumber returns the number of one account, which may be our own: the same on all
+// SafetyNumber returns the number of one account, which may be the own one: the same on all
 // devices. The error wraps ErrAccount if it is not a DID, or ErrUnknownDevices.
 func (c *Client) SafetyNumber(ctx context.Context, account string) (SafetyNumber, error) {
 	return c.authority.numberOf(ctx, account, account)
