@@ -130,9 +130,7 @@ type Client struct {
 	entryPace   pacer // of requests for GroupInfos
 	welcomePace pacer // of requests for invitations, over XRPC
 
-	wakeMu sync.Mutex
-	woken  map[string]bool // conversations that are due; guarded by wakeMu
-	bell   chan struct{}
+	woken latest // conversations and chores that are due
 
 	stateMu      sync.Mutex
 	state        State         // guarded by stateMu
@@ -176,7 +174,7 @@ func open(ctx context.Context, o Options, h hooks) (*Client, error) {
 	o.StorageKey = nil
 	db := &database{home: at, cache: map[string]*conversation{}}
 	c := &Client{options: o, account: o.Account, base: base, http: o.HTTPClient, ownsHTTP: ownsHTTP, log: o.Logger, db: db,
-		closed: make(chan struct{}), woken: map[string]bool{}, bell: make(chan struct{}, 1),
+		closed: make(chan struct{}), woken: newLatest(),
 		stateChanged: make(chan struct{}), observe: h.observe, traits: gatewayTraits}
 	c.ctx, c.cancel = context.WithCancelCause(at.Context())
 	c.authority, c.keeper, c.errands = authority{c}, keeper{c}, errands{c}
@@ -292,17 +290,4 @@ func (c *Client) now() time.Time { return c.options.Now() }
 
 // wake notifies the session that a conversation or chore is due. It carries no data: the work is
 // recorded in the home.
-func (c *Client) wake(conversation string) {
-	c.wakeMu.Lock()
-	c.woken[conversation] = true
-	c.wakeMu.Unlock()
-	ring(c.bell)
-}
-
-func (c *Client) takeWoken() map[string]bool {
-	c.wakeMu.Lock()
-	defer c.wakeMu.Unlock()
-	woken := c.woken
-	c.woken = map[string]bool{}
-	return woken
-}
+func (c *Client) wake(conversation string) { c.woken.set(conversation, 0) }

@@ -142,19 +142,14 @@ func (s *socket) next(ctx context.Context) (gateway.Frame, error) {
 }
 
 func (s *socket) write() {
-	for {
-		select {
-		case <-s.link.ctx.Done():
-			return
-		case <-s.frames.bell:
-		}
+	s.link.each(s.frames.bell, func() {
 		for _, data := range s.frames.takeAll() {
 			if err := s.writeFrame(s.link.ctx, data); err != nil {
 				s.link.fail(err)
 				return
 			}
 		}
-	}
+	})
 }
 
 func (s *socket) writeFrame(ctx context.Context, data []byte) error {

@@ -27,7 +27,7 @@ type stream struct {
 	c      *Client
 	link   *gatewayLink // set by begin
 	wanted queue[feedRequest]
-	read   positions // to be acknowledged
+	read   latest // to be acknowledged
 
 	mu    sync.Mutex
 	feeds map[*feed]bool // running feeds; guarded by mu
@@ -41,7 +41,7 @@ type feedRequest struct {
 }
 
 func newStream(c *Client) *stream {
-	return &stream{c: c, wanted: newQueue[feedRequest](), read: newPositions(), feeds: map[*feed]bool{}}
+	return &stream{c: c, wanted: newQueue[feedRequest](), read: newLatest(), feeds: map[*feed]bool{}}
 }
 
 func (s *stream) kind() Transport { return EventStream }
@@ -111,12 +111,7 @@ func (s *stream) report(id string, body gateway.Report) {
 // postAcks acknowledges one log at a time, so that positions arrive in order.
 func (s *stream) postAcks() {
 	var again retry
-	for {
-		select {
-		case <-s.link.ctx.Done():
-			return
-		case <-s.read.moved:
-		}
+	s.link.each(s.read.bell, func() {
 		for log, pos := range s.read.takeAll() {
 			frameType, body := ackFrame(log, pos)
 			_, err := s.link.gateway.post(s.link.ctx, frameType, body)
@@ -136,19 +131,14 @@ func (s *stream) postAcks() {
 				}
 			}
 		}
-	}
+	})
 }
 
 // follow keeps feeds open for the subscriptions, as few as possible. A feed cannot be extended:
 // it is closed, and another is opened from its position.
 func (s *stream) follow() {
 	at := map[string]*feed{} // the feed of each conversation
-	for {
-		select {
-		case <-s.link.ctx.Done():
-			return
-		case <-s.wanted.bell:
-		}
+	s.link.each(s.wanted.bell, func() {
 		if !pause(s.link.ctx, gatherTime) {
 			return
 		}
@@ -183,7 +173,7 @@ func (s *stream) follow() {
 			opened.arm()
 			s.start(opened, nil)
 		}
-	}
+	})
 }
 
 // roomFor returns a feed that can take one more conversation, or fresh when all are full.

@@ -184,18 +184,26 @@ func (b *batch) caughtUp(m caughtUp) error {
 	return nil
 }
 
-func (b *batch) appended(m appended) error {
-	r, ok := b.s.requests[m.number]
+// answered returns the request with that number, which expects no other answer, and its
+// conversation; nil for an unknown number.
+func (b *batch) answered(number int) (request, *conversation) {
+	r, ok := b.s.requests[number]
 	if !ok {
-		return nil
+		return r, nil
 	}
-	delete(b.s.requests, m.number)
-	conv := b.tx.conversation(r.conversation)
+	delete(b.s.requests, number)
+	return r, b.tx.conversation(r.conversation)
+}
+
+func (b *batch) appended(m appended) error {
+	r, conv := b.answered(m.number)
 	var err error
 	switch {
+	case conv == nil:
+		return nil
 	case r.commit != "":
 		err = b.s.c.keeper.place(b.tx, conv, r.commit, m.seq)
-	case conv != nil && m.seq >= conv.info.SkipFrom && m.seq < conv.info.SkipTo:
+	case m.seq >= conv.info.SkipFrom && m.seq < conv.info.SkipTo:
 		err = b.s.c.keeper.deliverSkipped(b.tx, r.outgoing, m.seq)
 	}
 	if err != nil {
@@ -215,12 +223,7 @@ func (b *batch) appended(m appended) error {
 }
 
 func (b *batch) refused(m refused) error {
-	r, ok := b.s.requests[m.number]
-	if !ok {
-		return nil
-	}
-	delete(b.s.requests, m.number)
-	conv := b.tx.conversation(r.conversation)
+	r, conv := b.answered(m.number)
 	switch {
 	case conv == nil:
 		return nil

@@ -41,7 +41,13 @@ func newLink(ctx context.Context) link {
 // unblocks the tasks, and closes the events when they are done.
 func (l *link) start(callsMax int, stop func()) {
 	for range callsMax {
-		l.tasks.Go(l.work)
+		l.tasks.Go(func() {
+			l.each(l.calls.bell, func() {
+				if call, ok := l.calls.take(); ok {
+					call()
+				}
+			})
+		})
 	}
 	go func() {
 		<-l.ctx.Done()
@@ -51,16 +57,14 @@ func (l *link) start(callsMax int, stop func()) {
 	}()
 }
 
-// work makes the queued calls, one at a time.
-func (l *link) work() {
+// each calls f each time the bell rings, until the link ends.
+func (l *link) each(bell <-chan struct{}, f func()) {
 	for {
 		select {
 		case <-l.ctx.Done():
 			return
-		case <-l.calls.bell:
-		}
-		if call, ok := l.calls.take(); ok {
-			call()
+		case <-bell:
+			f()
 		}
 	}
 }
@@ -145,31 +149,28 @@ func (q *queue[T]) takeAll() []T {
 	return values
 }
 
-// positions holds the positions up to which logs are on disk here and the server does not know
-// it yet: of each log the latest suffices. The log of the account is accountLog. It is safe for
-// concurrent use.
-type positions struct {
-	mu    sync.Mutex
-	of    map[string]int64 // guarded by mu
-	moved chan struct{}    // wakes a receiver when there are new ones
+// latest passes names with a number each from some goroutines to another, such as positions in
+// logs: of each name the greatest number suffices. It is safe for concurrent use.
+type latest struct {
+	mu   sync.Mutex
+	of   map[string]int64 // guarded by mu
+	bell chan struct{}    // wakes the receiver when there are new ones
 }
 
-func newPositions() positions {
-	return positions{of: map[string]int64{}, moved: make(chan struct{}, 1)}
+func newLatest() latest { return latest{of: map[string]int64{}, bell: make(chan struct{}, 1)} }
+
+func (l *latest) set(name string, number int64) {
+	l.mu.Lock()
+	l.of[name] = max(l.of[name], number)
+	l.mu.Unlock()
+	ring(l.bell)
 }
 
-func (p *positions) set(log string, pos int64) {
-	p.mu.Lock()
-	p.of[log] = max(p.of[log], pos)
-	p.mu.Unlock()
-	ring(p.moved)
-}
-
-func (p *positions) takeAll() map[string]int64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	of := p.of
-	p.of = map[string]int64{}
+func (l *latest) takeAll() map[string]int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of := l.of
+	l.of = map[string]int64{}
 	return of
 }
 

@@ -198,8 +198,8 @@ func (s *session) serve(ctx context.Context) error {
 				break
 			}
 			err = s.takeIncoming(ctx, e)
-		case <-s.c.bell:
-			for id := range s.c.takeWoken() {
+		case <-s.c.woken.bell:
+			for id := range s.c.woken.takeAll() {
 				s.doAgain(id)
 			}
 		case f := <-s.done:

@@ -42,7 +42,7 @@ type xrpcLink struct {
 	conn *websocket.Conn
 
 	lastSign signOfLife
-	acks     positions // to be reported to the server
+	acks     latest // to be reported to the server
 
 	mu      sync.Mutex
 	logs    map[string]*xrpcLog // guarded by mu
@@ -68,7 +68,7 @@ func (d *xrpcDoor) subscribe(ctx context.Context) (*xrpcLink, error) {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
 	conn.SetReadLimit(xrpcEventBytesMax)
-	l := &xrpcLink{link: newLink(ctx), d: d, conn: conn, acks: newPositions(), logs: map[string]*xrpcLog{},
+	l := &xrpcLink{link: newLink(ctx), d: d, conn: conn, acks: newLatest(), logs: map[string]*xrpcLog{},
 		woken: make(chan struct{}, 1), ping: make(chan struct{}, 1)}
 	l.lastSign.now()
 	return l, nil
@@ -286,12 +286,7 @@ func (l *xrpcLink) moveCursors() {
 
 // beat checks that the server is still alive, at each request of the session.
 func (l *xrpcLink) beat() {
-	for {
-		select {
-		case <-l.ctx.Done():
-			return
-		case <-l.ping:
-		}
+	l.each(l.ping, func() {
 		ctx, cancel := context.WithTimeout(l.ctx, l.d.c.options.PingInterval*silentAfter/2)
 		err := l.conn.Ping(ctx)
 		cancel()
@@ -300,7 +295,7 @@ func (l *xrpcLink) beat() {
 			return
 		}
 		l.lastSign.now()
-	}
+	})
 }
 
 // listen reads the subscription: each event names a conversation to look at.

@@ -198,23 +198,18 @@ func (l *xrpcLink) countPoll(c *xrpcLog, hasFound bool) {
 
 // read is a worker: it looks at due conversations.
 func (l *xrpcLink) read() {
-	for {
-		select {
-		case <-l.ctx.Done():
-			return
-		case <-l.woken:
-		}
+	l.each(l.woken, func() {
 		id, c, f, hint := l.takeDue()
 		switch {
 		case c == nil:
-			continue
+			return
 		case f != nil:
 			l.readLog(id, c, f)
 		default:
 			l.findWelcome(id, c, hint)
 		}
 		l.release(c)
-	}
+	})
 }
 
 // isFollowed reports whether f is still the session's current follow of a conversation.
