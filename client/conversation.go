@@ -158,7 +158,10 @@ type conversation struct {
 	group     *mls.Group
 	pending   *pendingCommit
 	before    *mls.Group // the group before the commit being applied, within its transaction
-	invited   bool       // within it, the group was entered by a Welcome
+	// rosterChanges counts the changes of accounts that the server has reported since Open: a
+	// list that was requested before one of them is outdated.
+	rosterChanges int
+	invited       bool // within it, the group was entered by a Welcome
 
 	isNew   bool
 	changed home.Columns

@@ -307,7 +307,7 @@ func (e errands) learnList(ctx context.Context, list []listed, before map[string
 			if conv.phase == Waiting && conv.info.Waiting == (waiting{}) && item.isEmpty {
 				conv.editInfo().Waiting.Tries = 1 // an empty one has no group: others go first
 			}
-			if len(item.accounts) == 0 || !e.c.keeper.applyRoster(conv, roster{item.accounts, item.role, was.epoch()}) {
+			if len(item.accounts) == 0 || !e.c.keeper.applyRoster(conv, roster{item.accounts, item.role, was.epoch(), was.rosterChanges}) {
 				unclear = append(unclear, conv.id)
 			}
 		}

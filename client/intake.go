@@ -410,6 +410,7 @@ func (b *batch) accountsUnclear(m accountsUnclear) error {
 	if conv == nil {
 		return nil
 	}
+	conv.rosterChanges++
 	b.then(conv.id, func(sub *subscription) { sub.rosterDue = true })
 	return nil
 }

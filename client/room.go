@@ -171,12 +171,13 @@ type roster struct {
 	accounts []string
 	role     string
 	epoch    uint64
+	changes  int // conversation.rosterChanges
 }
 
 // applyRoster compares the server's list with the group. An account in the group that is no
 // longer in the list gets no deliveries and must not be able to read on. The list
-// never adds an account: a server could put any into it. The result is false if the group has
-// changed meanwhile, so that the list may be older than it.
+// never adds an account: a server could put any into it. The result is false if the group or the
+// accounts have changed since the request, so that the list may be older.
 func (k keeper) applyRoster(conv *conversation, r roster) bool {
 	if conv.phase != Joined || !slices.Contains(r.accounts, k.c.account.DID()) {
 		return true
@@ -184,7 +185,7 @@ func (k keeper) applyRoster(conv *conversation, r roster) bool {
 	if r.role != "" && conv.info.Role != r.role {
 		conv.editInfo().Role = r.role
 	}
-	if conv.epoch() != r.epoch {
+	if conv.epoch() != r.epoch || conv.rosterChanges != r.changes {
 		return false
 	}
 	var missing []string
@@ -206,7 +207,7 @@ func (e errands) requestRoster(ctx context.Context, by service, id string) error
 	if err != nil || conv == nil || conv.phase != Joined {
 		return err
 	}
-	r := roster{epoch: conv.epoch()}
+	r := roster{epoch: conv.epoch(), changes: conv.rosterChanges}
 	list, err := by.members(ctx, id)
 	if err != nil {
 		if refusal := asRefusal(err); refusal != nil && refusal.Code == codeForbidden {
@@ -241,6 +242,7 @@ func (b *batch) accountsChanged(m accountsChanged) error {
 	if conv == nil || conv.phase != Joined {
 		return nil
 	}
+	conv.rosterChanges++
 	info := conv.editInfo()
 	for _, account := range m.remove {
 		if hasAccount(conv.group, account) && account != b.s.c.account.DID() && !slices.Contains(info.Missing, account) {

@@ -224,6 +224,7 @@ func TestWrongRoster(t *testing.T) {
 	take := func(r roster) (c Conversation, ok bool) {
 		if err := ann.db.update(w.ctx, func(tx *tx) error {
 			conv := tx.conversation(room)
+			r.changes = conv.rosterChanges
 			ok = ann.keeper.applyRoster(conv, r)
 			var err error
 			c, err = ann.describe(tx, conv)
@@ -276,6 +277,39 @@ func TestLeftDM(t *testing.T) {
 	ann.says(dm, "welcome back")
 	bob.reads("welcome back")
 	w.agree(dm, ann, bob)
+}
+
+// TestOutdatedRoster: a list of members that was requested before one of them left does not
+// undo the report that it has left.
+func TestOutdatedRoster(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	ann, bob := people[0], people[1]
+	room := w.room(people...)
+	seen, err := ann.snapshot(w.ctx, room)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := roster{accounts: dids(ann, bob), epoch: seen.epoch(), changes: seen.rosterChanges}
+	after := before
+	after.accounts, after.changes = dids(ann), seen.rosterChanges+1
+	undone := errors.New("only a look")
+	if err := ann.db.update(w.ctx, func(tx *tx) error {
+		b := &batch{s: newSession(ann.Client, nil, nil), tx: tx}
+		if err := b.accountsChanged(accountsChanged{room, nil, dids(bob)}); err != nil {
+			return err
+		}
+		conv := tx.conversation(room)
+		if ann.keeper.applyRoster(conv, before) || !slices.Equal(conv.info.Missing, dids(bob)) {
+			t.Errorf("after an outdated list %q are to be removed", conv.info.Missing)
+		}
+		if !ann.keeper.applyRoster(conv, after) || !slices.Equal(conv.info.Missing, dids(bob)) {
+			t.Errorf("after the next list %q are to be removed", conv.info.Missing)
+		}
+		return undone
+	}); !errors.Is(err, undone) {
+		t.Fatal(err)
+	}
 }
 
 // TestLeaveDuringList: a list of conversations that the server made before this account
