@@ -70,13 +70,14 @@ func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
 	if !found {
 		next = last + 1
 	}
+	kept := min(last, conv.nextSeq-1)
 	next = min(next, conv.nextSeq)
 	info.Unsure = true
 	if !info.Rewound {
 		info.Rewound = true
 		tx.stats.Rewinds++
-		if err := tx.report(Event{Type: EventRewound, Conversation: conv.id, Seq: next - 1, Time: k.c.now(), Code: problemRewound,
-			Problem: fmt.Sprintf("server lost or changed its messages after position %d", next-1)}); err != nil {
+		if err := tx.report(Event{Type: EventRewound, Conversation: conv.id, Seq: kept, Time: k.c.now(), Code: problemRewound,
+			Problem: fmt.Sprintf("server lost or changed its messages after position %d", kept)}); err != nil {
 			return err
 		}
 	}

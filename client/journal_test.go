@@ -133,6 +133,7 @@ func TestLogSetBackBehindAnEqualEvent(t *testing.T) {
 		}
 	}
 	say(ann, "kept", all...)
+	kept := cid.must(room).NextSeq - 1
 	restore := w.backup()
 	say(ann, "one of ann's", all...)
 	say(bob, "bob's", all...)
@@ -141,6 +142,9 @@ func TestLogSetBackBehindAnEqualEvent(t *testing.T) {
 	bob.net.setDown(true)
 	restore()
 	w.eventually("cid notices", func() bool { return cid.Stats().Rewinds > 0 && !cid.isSetBack(room) })
+	if e := cid.nextType(EventRewound); e.Seq != kept {
+		t.Errorf("cid learns that all after %d is lost, want %d", e.Seq, kept)
+	}
 	say(cid, "new", cid)
 	bob.net.setDown(false)
 	bob.reads("new")
