@@ -224,7 +224,7 @@ func checkOptions(o *Options) (*url.URL, error) {
 	case len(o.DeviceID) > 128:
 		return nil, errors.New("DeviceID is longer than 128 bytes")
 	case err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "":
-		return nil, errors.New("Server is not an http or https URL")
+		return nil, errors.New("option Server is not an http or https URL")
 	}
 	o.KeyPackages = cmp.Or(o.KeyPackages, 32)
 	if o.KeyPackages < 1 || o.KeyPackages > 500 {

@@ -43,7 +43,7 @@ var (
 	// joined with ErrCertificate or ErrUncertified if that is the cause.
 	ErrKeyPackage = errors.New("key package rejected")
 	// ErrWelcome reports an invitation that was rejected or could not be opened.
-	ErrWelcome = errors.New("Welcome rejected")
+	ErrWelcome = errors.New("invalid Welcome")
 	// ErrGroupInUse reports a group with the group ID of another conversation in this home.
 	ErrGroupInUse = mls.ErrGroupInUse
 	// ErrUndecryptable reports a message that cannot be decrypted on this device.
