@@ -27,6 +27,20 @@ var onePlaces = []struct {
 	{`\bbill\.(isRepeat|lostRace) =|, a\.bill\.isRepeat =`, []string{"admit.go", "bundle.go"}, "what is counted of a request is noted where it is decided"},
 }
 
+// doorsPass are what the engine offers and doors leave to core, or a change would be decided by
+// no rule.
+var doorsPass = regexp.MustCompile(`\blogs\.Request\{|\blogs\.(Begin|Submit|Announce)\(`)
+
+// TestTidyDoorsUseRules checks that the packages beside core make no requests of the engine.
+func TestTidyDoorsUseRules(t *testing.T) {
+	for _, file := range sources(t) {
+		if file.isTest || !strings.HasPrefix(file.folder, "internal/") || file.folder == "internal/core" || file.folder == "internal/logs" {
+			continue
+		}
+		checkPlace(t, file.path, string(file.text), doorsPass, nil, "changes and announcements pass the rules of core")
+	}
+}
+
 // TestTidyOps checks that operations on conversations are made, queued and decided in one way.
 func TestTidyOps(t *testing.T) {
 	files, err := filepath.Glob("internal/core/*.go")

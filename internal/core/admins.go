@@ -7,8 +7,8 @@ import (
 )
 
 // SetAdmins is an Op by which the owner makes members admins, or with Take makes admins plain
-// members. The owner, accounts that are not members, and members with that role already are left
-// unchanged.
+// members. The owner, accounts that are not members, members with that role already and, with
+// Take, moderators are left unchanged.
 type SetAdmins struct {
 	ConversationID ds.ConversationID
 	Accounts       []ds.AccountID
@@ -28,16 +28,40 @@ func (SetAdmins) may(c *logs.Conversation, a *action, _ int64) error {
 	return nil
 }
 
-func (SetAdmins) judge(*logs.Conversation, *action) (verdict, error) { return verdict{}, nil }
+// roleBytes estimates the storage cost of a changed role beside its names: its record, with
+// indexes, and the row of the stay.
+const roleBytes = 512
+
+// judge counts each change as stored by the caller: it is a record of its own.
+func (in SetAdmins) judge(c *logs.Conversation, _ *action) (verdict, error) {
+	bytes := 0
+	for _, account := range in.changed(c) {
+		bytes += roleBytes + len(account)
+	}
+	return verdict{bytes: bytes}, nil
+}
+
+// changed lists the accounts whose role changes, each once.
+func (in SetAdmins) changed(c *logs.Conversation) []ds.AccountID {
+	var list []ds.AccountID
+	seen := map[ds.AccountID]bool{}
+	for _, account := range in.Accounts {
+		has := c.Role(account)
+		if changes := has == ds.Admin && in.Take || (has == ds.Plain || has == ds.Moderator) && !in.Take; changes && !seen[account] {
+			seen[account] = true
+			list = append(list, account)
+		}
+	}
+	return list
+}
 
 func (in SetAdmins) do(c *logs.Conversation, a *action, _ verdict, nowMS int64) Result {
-	for _, account := range in.Accounts {
-		switch has := c.Role(account); {
-		case in.Take && has == ds.Admin:
-			changeRole(c, a.who.Account, account, ds.Plain, nowMS)
-		case !in.Take && (has == ds.Plain || has == ds.Moderator):
-			changeRole(c, a.who.Account, account, ds.Admin, nowMS)
-		}
+	role := ds.Admin
+	if in.Take {
+		role = ds.Plain
+	}
+	for _, account := range in.changed(c) {
+		changeRole(c, a.who.Account, account, role, nowMS)
 	}
 	return Result{}
 }

@@ -186,7 +186,10 @@ func TestSetAdmins(t *testing.T) {
 			a := &action{op: op, who: who(test.by)}
 			err := op.may(c, a, 7)
 			if err == nil {
-				op.do(c, a, verdict{}, 7)
+				v, _ := op.judge(c, a)
+				if op.do(c, a, v, 7); v.bytes < roleBytes*len(c.Out.Roles) || len(c.Out.Roles) == 0 && v.bytes > 0 {
+					t.Errorf("%d bytes are counted for %d changes", v.bytes, len(c.Out.Roles))
+				}
 			}
 			if (err == nil) != (test.want != "") {
 				t.Fatalf("got %v", err)

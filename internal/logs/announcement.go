@@ -25,8 +25,9 @@ type Announcement struct {
 	Epoch     int64        // Ephemeral
 	Body      []byte       // Ephemeral; must not be changed afterwards
 
-	// The sender, the time, and the head at which it was seen to be a member. A listener gets the announcement once it has read up to there, so that none gets
-	// one after the record that ended its own stay.
+	// The sender, the time, and the head at which it was seen to be a member. A listener gets
+	// the announcement once it has read up to there, so that none gets one after the record
+	// that ended its own stay.
 	Account ds.AccountID
 	AtMS    int64
 	Pos     int64
@@ -62,7 +63,7 @@ const (
 // state and not history: they wait in a queue of their own, which merges and drops, and are
 // returned as far as the follower has read their conversation.
 //
-// One goroutine calls Take, that of the follower's Next. A nil Listener receives nothing.
+// One goroutine calls Take, that of the follower's Next.
 type Listener struct {
 	follower *Follower
 	ready    chan struct{} // holds a token while Take may have something

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"context"
+	"errors"
 	"hash/maphash"
 	"slices"
 	"strings"
@@ -166,11 +167,13 @@ func (e *Engine) AcknowledgeNow(ctx context.Context, who ds.Caller, log ds.LogID
 	return e.WriteCursor(ctx, who.AsDevice(), log, next)
 }
 
-// WriteCursor writes a cursor together with the buffered ones of its device, or alone if the
-// buffer has no room.
+// WriteCursor writes a cursor together with the buffered ones of its device, or alone if there
+// is no room for it in the buffer or among the jobs.
 func (e *Engine) WriteCursor(ctx context.Context, device ds.Device, log ds.LogID, next int64) error {
 	if e.cursors.put(device, log, next) {
-		return e.FlushCursors(ctx, device)
+		if err := e.FlushCursors(ctx, device); !errors.Is(err, errSharedFull) {
+			return err
+		}
 	}
 	return e.writeCursors(ctx, []store.DeviceCursor{{Device: device, Cursor: ds.Cursor{Log: log, Next: next}}})
 }

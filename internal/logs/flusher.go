@@ -28,8 +28,8 @@ type flusher struct {
 	known        *known
 }
 
-func newFlusher(s *Engine) *flusher {
-	return &flusher{engine: s, queue: make(chan *Request, queueRequestsMax), ended: make(chan struct{}), held: map[ds.ConversationID]line{}, known: newKnown()}
+func newFlusher(e *Engine) *flusher {
+	return &flusher{engine: e, queue: make(chan *Request, queueRequestsMax), ended: make(chan struct{}), held: map[ds.ConversationID]line{}, known: newKnown()}
 }
 
 // run works until stop is closed and no request waits.

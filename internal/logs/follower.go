@@ -16,7 +16,7 @@ import (
 // and every other stream. It keeps a cursor per log and no records, so a slow reader costs no
 // memory, and live delivery is the same as catching up.
 //
-// One goroutine calls Next; others may call Follow, Unfollow and Acknowledge.
+// One goroutine calls Next or NextOr; others may call Follow and Acknowledge.
 type Follower struct {
 	engine *Engine
 	who    ds.Caller
@@ -126,20 +126,17 @@ func (f *Follower) start(err error, registered ...*follow) error {
 	return err
 }
 
-// Unfollow stops reading a conversation.
-func (f *Follower) Unfollow(id ds.ConversationID) { f.drop(ds.ConversationLog(id), nil) }
-
-// drop removes a follow: the given one, or with nil that of the log.
-func (f *Follower) drop(log ds.LogID, only *follow) {
+// drop removes a follow, unless another of its log has taken its place.
+func (f *Follower) drop(one *follow) {
 	f.mu.Lock()
-	old := f.logs[log]
-	if old == nil || only != nil && old != only {
-		f.mu.Unlock()
-		return
+	isHere := f.logs[one.log] == one
+	if isHere {
+		delete(f.logs, one.log)
 	}
-	delete(f.logs, log)
 	f.mu.Unlock()
-	f.engine.unfollow(old)
+	if isHere {
+		f.engine.unfollow(one)
+	}
 }
 
 // Close ends Next and removes every log.
@@ -238,7 +235,7 @@ func (f *Follower) Next(ctx context.Context) (Page, error) {
 }
 
 // NextOr does the work of Next, but returns without a page if other has something while there
-// is nothing to read.
+// is nothing to read. With the channel of a Listener, the caller calls Take after each page too.
 func (f *Follower) NextOr(ctx context.Context, other <-chan struct{}) (page Page, isPage bool, err error) {
 	f.turn.end()
 	for wait := followRetryMin; ; {
@@ -331,7 +328,7 @@ func (f *Follower) read(ctx context.Context, one *follow, wanted int64) (Page, b
 	one.isBehind = more && one.pos.Load() < wanted
 	switch {
 	case page.Ended != nil:
-		f.drop(one.log, one)
+		f.drop(one)
 	case one.isBehind:
 		f.enqueue(one, wanted) // behind the others: logs take turns
 	}

@@ -57,7 +57,7 @@ func (s *shared[In, Out]) ask(ctx context.Context, in In) (out Out, err error) {
 	place := s.next
 	s.waiting[place], s.next = job, place+1
 	s.mu.Unlock()
-	s.signal()
+	wakeUp(s.wake)
 	select {
 	case <-job.done:
 		return job.out, job.err
@@ -80,13 +80,6 @@ func (s *shared[In, Out]) drop(place uint64) *sharedJob[In, Out] {
 		delete(s.waiting, place)
 	}
 	return job
-}
-
-func (s *shared[In, Out]) signal() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
 }
 
 // run answers batch after batch until ctx ends. A caller that gives up does not affect the
@@ -113,7 +106,7 @@ func (s *shared[In, Out]) batch(ctx context.Context) {
 		}
 	}
 	if len(s.waiting) > 0 {
-		s.signal()
+		wakeUp(s.wake)
 	}
 	s.mu.Unlock()
 	if n == 0 {

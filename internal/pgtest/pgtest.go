@@ -6,8 +6,8 @@
 //
 //	func TestMain(m *testing.M) { pgtest.Main(m) }
 //
-// which also removes the server's files and looks for goroutines that the tests left. Start is for tests that kill and restart a server, or
-// that measure one with fsync on.
+// which also removes the server's files and looks for goroutines that the tests left. Start is
+// for tests that kill and restart a server, or that measure one with fsync on.
 //
 // Only tests and measuring programs use this package; no product code imports it.
 package pgtest

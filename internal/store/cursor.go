@@ -1,11 +1,6 @@
 package store
 
-import (
-	"cmp"
-	"slices"
-
-	"waxwing.im/waxwing/internal/ds"
-)
+import "waxwing.im/waxwing/internal/ds"
 
 // DeviceCursor is the position up to which one device has acknowledged one log.
 type DeviceCursor struct {
@@ -19,18 +14,16 @@ func (q Cursors) Advance(list []DeviceCursor) error {
 	if len(list) == 0 {
 		return nil
 	}
-	// All nodes use one order: two that write the same rows do not deadlock.
-	slices.SortFunc(list, func(a, b DeviceCursor) int {
-		return cmp.Or(cmp.Compare(a.Device.Account, b.Device.Account), cmp.Compare(a.Device.ID, b.Device.ID), cmp.Compare(a.Log, b.Log))
-	})
 	moved := q.tx.table(2, len(list), "account text", "device text", "log_id text", "next bigint")
 	for _, c := range list {
 		moved.add(string(c.Device.Account), string(c.Device.ID), string(c.Log), c.Next)
 	}
+	// All nodes use one order: two that write the same rows do not deadlock.
 	_, err := q.tx.exec(`INSERT INTO cursors (account, device, log_id, next, updated_ms)
 		SELECT k.account, k.device, k.log_id, CASE WHEN k.next < `+nextOf+` THEN k.next ELSE `+nextOf+` END, CAST($1 AS BIGINT)
 		FROM `+moved.from+` JOIN logs l ON l.log_id = k.log_id
 		WHERE true
+		ORDER BY k.account, k.device, k.log_id
 		ON CONFLICT (account, device, log_id) DO UPDATE SET next = excluded.next, updated_ms = excluded.updated_ms
 		WHERE cursors.next < excluded.next`, moved.args(q.tx.nowMS)...)
 	return err

@@ -110,6 +110,8 @@ func (t *table) add(values ...any) {
 				c.numbers = append(c.numbers, value)
 			case []byte:
 				c.bytes = append(c.bytes, value)
+			default:
+				panic(fmt.Sprintf("column %d of a list has a %T", i, value))
 			}
 		}
 		return
@@ -122,7 +124,13 @@ func (t *table) add(values ...any) {
 		case int64:
 			t.rows = strconv.AppendInt(t.rows, value, 10)
 		case []byte:
-			t.rows = append(hex.AppendEncode(append(t.rows, '"'), value), '"')
+			if value == nil {
+				t.rows = append(t.rows, "null"...) // as PostgreSQL has it
+			} else {
+				t.rows = append(hex.AppendEncode(append(t.rows, '"'), value), '"')
+			}
+		default:
+			panic(fmt.Sprintf("column %d of a list has a %T", i, value))
 		}
 	}
 	t.rows = append(t.rows, ']')
