@@ -30,10 +30,14 @@ func (t *tx) lastTime(conversation string) (time.Time, error) {
 	return e.Time, err
 }
 
-// History returns the last messages of a conversation with a seq below before (0: the newest),
+// History returns the last messages of a conversation with a Seq below before (0: the newest),
 // oldest first, at most limit of them (0: 1000, which is also the maximum). Their ID is 0: they
 // are no longer events. A conversation without messages, or an unknown one, has an empty
 // history.
+//
+// A message that the server has lost (EventRewound) keeps its Seq and place until the log has it
+// again. Another message may have the same Seq meanwhile; both are then on the same page, also
+// if that exceeds limit.
 func (c *Client) History(ctx context.Context, conversation string, before int64, limit int) ([]Event, error) {
 	if limit <= 0 || limit > historyPage {
 		limit = historyPage

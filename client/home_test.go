@@ -106,7 +106,8 @@ func makeVersion2(t *testing.T, p *person, conversation string) {
 	if _, err := db.Exec(`UPDATE log SET lost = 0`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Exec(`ALTER TABLE key_packages DROP COLUMN used_ms; PRAGMA user_version = 2`); err != nil {
+	if _, err := db.Exec(`ALTER TABLE key_packages DROP COLUMN used_ms;
+		DROP INDEX messages_place; ALTER TABLE messages DROP COLUMN place; PRAGMA user_version = 2`); err != nil {
 		t.Fatal(err)
 	}
 }

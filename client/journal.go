@@ -81,18 +81,21 @@ func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
 			return err
 		}
 	}
-	if err := tx.Events.Settle(conv.id, next); err != nil {
+	info.SkipTo = min(info.SkipTo, next) // other messages may take the skipped places
+	return tx.moveTo(conv, next)
+}
+
+// moveTo makes next the next event of a log. Others may take the places of the messages from
+// there on, if there are any: these are detached until they come again.
+func (t *tx) moveTo(conv *conversation, next int64) error {
+	if err := t.Events.Settle(conv.id, next); err != nil {
 		return err
 	}
-	if err := tx.Journal.MarkLost(conv.id, next); err != nil {
-		return err
-	}
-	// Other messages may take their places: they are detached until they come again.
-	if err := tx.Messages.Detach(conv.id, next); err != nil {
+	if err := t.Journal.MarkLost(conv.id, next); err != nil {
 		return err
 	}
 	conv.setNextSeq(next)
-	return nil
+	return t.Messages.Detach(conv.id, next)
 }
 
 // reapply applies an event that was in the log before it was rewound: it gets its new place,

@@ -161,6 +161,75 @@ func TestLogSetBackBehindAnEqualEvent(t *testing.T) {
 	}
 }
 
+// TestLogRewoundTwice: a message stays lost while its sender is away, and another one has its
+// place when the log is rewound again. All goes on, and the lost message keeps its place in the
+// history.
+func TestLogRewoundTwice(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob", "cid")
+	ann, bob, cid := people[0], people[1], people[2]
+	room := w.room(people...)
+	say := func(p *person, text string, readers ...*person) {
+		t.Helper()
+		p.says(room, text)
+		for _, reader := range readers {
+			reader.reads(text)
+		}
+	}
+	say(ann, "kept", people...)
+	restore := w.backup()
+	say(ann, "ann's", people...)
+	say(bob, "bob's", people...)
+	ann.net.setDown(true)
+	bob.net.setDown(true)
+	restore()
+	w.eventually("cid notices", func() bool { return cid.Stats().Rewinds > 0 && !cid.isSetBack(room) })
+	say(cid, "new", cid)
+	bob.net.setDown(false)
+	bob.reads("new")
+	w.eventually("bob's is back", func() bool { return !bob.isSetBack(room) })
+	ann.close()
+	restore = w.backup()
+	say(cid, "later", cid, bob)
+	restore()
+	both := people[1:]
+	for _, p := range both {
+		w.eventually(p.name+" has everything", func() bool {
+			got := p.transcript(room)
+			slices.Sort(got)
+			return slices.Equal(got, []string{"ann's", "bob's", "kept", "later", "new"}) && !p.isSetBack(room)
+		})
+	}
+	say(bob, "last", both...)
+	for _, p := range both {
+		if got, want := p.transcript(room)[:2], []string{"kept", "ann's"}; cid == p && !slices.Equal(got, want) {
+			t.Errorf("%s's history begins with %q, want %q", p.name, got, want)
+		}
+		found, err := p.Search(w.ctx, Query{Conversation: room})
+		if err != nil || len(found) != 6 {
+			t.Errorf("%s finds %d messages, %v", p.name, len(found), err)
+		}
+		var paged []string
+		for before := int64(0); ; {
+			page, err := p.History(w.ctx, room, before, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(page) == 0 {
+				break
+			}
+			for _, e := range slices.Backward(page) {
+				paged = append(paged, string(e.Text))
+			}
+			before = page[0].Seq
+		}
+		slices.Reverse(paged)
+		if got := p.transcript(room); !slices.Equal(paged, got) {
+			t.Errorf("%s's history by pages is %q, want %q", p.name, paged, got)
+		}
+	}
+}
+
 // backup makes a backup of the server, which restore brings back.
 func (w *world) backup() (restore func()) {
 	w.t.Helper()

@@ -124,7 +124,9 @@ func (k keeper) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, pe
 	conv.invited = true
 	k.settleWanted(conv)
 	conv.setPhase(Joined)
-	conv.setNextSeq(max(w.NextSeq, 1))
+	if err := tx.moveTo(conv, max(w.NextSeq, 1)); err != nil { // an earlier place if the log was rewound meanwhile
+		return err
+	}
 	isLast, err := tx.KeyPackages.Use(w.KeyPackageRef, k.c.now())
 	if err != nil {
 		return err

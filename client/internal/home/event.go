@@ -65,11 +65,11 @@ func (e Events) Settle(conversation string, from int64) error {
 		return err
 	}
 	for id, seq := range events {
-		sealed, err := e.t.Messages.sealed(conversation, seq)
+		row, sealed, err := e.t.Messages.sealed(conversation, seq)
 		if err != nil {
 			return err
 		}
-		plain, err := e.t.home.sealer.open("messages", messageRow(conversation, seq), "body", sealed)
+		plain, err := e.t.home.sealer.open("messages", row, "body", sealed)
 		if err != nil {
 			return err
 		}

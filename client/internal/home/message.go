@@ -6,22 +6,20 @@ import (
 	"strconv"
 )
 
-// Messages holds the received messages: the history. Values are sealed as JSON. After the
-// server's log was rewound a lost message is detached, at its negative seq, until the log has
-// it again.
+// Messages holds the received messages: the history. Values are sealed as JSON, for the place at
+// which the message was last in the log. After the server's log was rewound a lost message is
+// detached until the log has it again: it keeps that place, and its seq is a negative number
+// which no other message of the conversation has.
 type Messages struct{ t *Tx }
 
-func messageRow(conversation string, seq int64) string {
-	if seq < 0 {
-		seq = -seq // detached, since the log was rewound
-	}
-	return conversation + "\x00" + strconv.FormatInt(seq, 10)
+func messageRow(conversation string, place int64) string {
+	return conversation + "\x00" + strconv.FormatInt(place, 10)
 }
 
 // Add writes a message; digest is the digest of its ciphertext. isRead reports that this
 // account has sent it.
 func (m Messages) Add(conversation string, seq int64, digest [sha256.Size]byte, value any, isRead bool) error {
-	return m.t.exec(`INSERT INTO messages (conversation, seq, digest, body, own) VALUES ($1, $2, $3, $4, $5)`,
+	return m.t.exec(`INSERT INTO messages (conversation, seq, place, digest, body, own) VALUES ($1, $2, $2, $3, $4, $5)`,
 		conversation, seq, digest[:], m.t.sealJSON("messages", messageRow(conversation, seq), "body", value), isRead)
 }
 
@@ -33,37 +31,43 @@ func (m Messages) Has(conversation string, digest [sha256.Size]byte) (bool, erro
 
 // Get decodes the message at seq into out.
 func (m Messages) Get(conversation string, seq int64, out any) error {
-	body, err := m.sealed(conversation, seq)
+	row, body, err := m.sealed(conversation, seq)
 	if err != nil {
 		return err
 	}
-	return m.t.openJSON("messages", messageRow(conversation, seq), "body", body, out)
+	return m.t.openJSON("messages", row, "body", body, out)
 }
 
-func (m Messages) sealed(conversation string, seq int64) (body []byte, err error) {
-	found, err := m.t.get([]any{&body}, `SELECT body FROM messages WHERE conversation = $1 AND seq = $2`, conversation, seq)
+// sealed returns the value of the message at seq, and the row that it is sealed for.
+func (m Messages) sealed(conversation string, seq int64) (row string, body []byte, err error) {
+	var place int64
+	found, err := m.t.get([]any{&place, &body}, `SELECT place, body FROM messages WHERE conversation = $1 AND seq = $2`, conversation, seq)
 	if err == nil && !found {
 		err = fmt.Errorf("message %d is missing in the home", seq)
 	}
-	return body, err
+	return messageRow(conversation, place), body, err
 }
 
-// LastSeq returns the place of a conversation's last message.
+// LastSeq returns the seq of a conversation's last message.
 func (m Messages) LastSeq(conversation string) (seq int64, found bool, err error) {
 	found, err = m.t.get([]any{&seq}, `SELECT seq FROM messages WHERE conversation = $1 AND seq > 0 ORDER BY seq DESC LIMIT 1`, conversation)
 	return seq, found, err
 }
 
-// Before calls fn for the last messages below before, newest first, at most limit of them. fn
-// gets a function that decodes the message into out, and may not use the transaction.
+// Before calls fn for the last messages with a place below before, the last one first, at most
+// limit of them and the others at the place of the last of these: a detached message has the
+// place of the one that replaced it, and is before it. fn gets a function that decodes the
+// message into out, and may not use the transaction.
 func (m Messages) Before(conversation string, before int64, limit int, fn func(read func(out any) error) error) error {
-	var seq int64
+	var place int64
 	var body []byte
-	return m.t.each([]any{&seq, &body}, func() error {
+	return m.t.each([]any{&place, &body}, func() error {
 		return fn(func(out any) error {
-			return m.t.openJSON("messages", messageRow(conversation, seq), "body", body, out)
+			return m.t.openJSON("messages", messageRow(conversation, place), "body", body, out)
 		})
-	}, `SELECT seq, body FROM messages WHERE conversation = $1 AND seq < $2 ORDER BY seq DESC LIMIT $3`, conversation, before, limit)
+	}, `SELECT place, body FROM messages WHERE conversation = $1 AND place < $2 AND place >=
+		(SELECT min(place) FROM (SELECT place FROM messages WHERE conversation = $1 AND place < $2 ORDER BY place DESC LIMIT $3))
+		ORDER BY place DESC, seq DESC`, conversation, before, limit)
 }
 
 // Conversations returns the conversations that have messages, in order of their ids.
@@ -80,15 +84,19 @@ func (m Messages) CountOthers(conversation string, seq int64) (count int, err er
 	return count, err
 }
 
-// SeqOf returns the place of the message with that digest, negative if it is detached.
+// SeqOf returns the seq of the message with that digest, negative if it is detached.
 func (m Messages) SeqOf(conversation string, digest []byte) (seq int64, found bool, err error) {
 	found, err = m.t.get([]any{&seq}, `SELECT seq FROM messages WHERE conversation = $1 AND digest = $2`, conversation, digest)
 	return seq, found, err
 }
 
-// Detach frees the places of the messages from seq on for other messages.
+// Detach frees the seqs of the messages from seq on for other messages.
 func (m Messages) Detach(conversation string, from int64) error {
-	return m.t.exec(`UPDATE messages SET seq = -seq WHERE conversation = $1 AND seq >= $2`, conversation, from)
+	var lowest int64 // below it no seq is in use
+	if _, err := m.t.get([]any{&lowest}, `SELECT min(0, coalesce(min(seq), 0)) FROM messages WHERE conversation = $1`, conversation); err != nil {
+		return err
+	}
+	return m.t.exec(`UPDATE messages SET seq = $1 - 1 - (seq - $2) WHERE conversation = $3 AND seq >= $2`, lowest, from, conversation)
 }
 
 // CountDetached returns the number of detached messages, in all conversations.
@@ -97,8 +105,8 @@ func (m Messages) CountDetached() (count int, err error) {
 	return count, err
 }
 
-// Restore sets the new place and value of the message with that digest.
+// Restore sets the new place in the log and the value of the message with that digest.
 func (m Messages) Restore(conversation string, digest []byte, seq int64, value any) error {
-	return m.t.exec(`UPDATE messages SET seq = $1, body = $2 WHERE conversation = $3 AND digest = $4`,
+	return m.t.exec(`UPDATE messages SET seq = $1, place = $1, body = $2 WHERE conversation = $3 AND digest = $4`,
 		seq, m.t.sealJSON("messages", messageRow(conversation, seq), "body", value), conversation, digest)
 }

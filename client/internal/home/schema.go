@@ -1,7 +1,7 @@
 package home
 
 // schemaVersion is kept in SQLite's user_version.
-const schemaVersion = 4
+const schemaVersion = 5
 
 // migrations create the database, one after the other. Columns named body, info, mls and
 // pending are sealed; the others hold counters, identifiers and ciphertexts that the server
@@ -21,6 +21,10 @@ CREATE INDEX log_seq ON log (conversation, seq);
 INSERT INTO log (conversation, digest, seq) SELECT conversation, digest, seq FROM messages;
 `, `-- The frames in log are sealed: sealFrames.`, `
 ALTER TABLE key_packages ADD COLUMN used_ms INTEGER; -- of one of last resort: when a Welcome first used it
+`, `
+ALTER TABLE messages ADD COLUMN place INTEGER NOT NULL DEFAULT 0; -- the last seq in the log; the body is sealed for it
+UPDATE messages SET place = abs(seq); -- a detached one was at its negative seq
+CREATE INDEX messages_place ON messages (conversation, place);
 `}
 
 const schema = `
