@@ -166,13 +166,15 @@ func (s *session) subscribe(ctx context.Context, conv *conversation, sub *subscr
 	sub.active, sub.wasSubscribed, sub.caughtUp, sub.lastEventAt = true, true, false, time.Now()
 	from := conv.nextSeq
 	sub.applied, sub.acked = from-1, 0 // the last ack may have been lost in a crash
-	if conv.info.Unsure || !sub.noOverlap && from > 1 && conv.phase == Joined {
-		var err error
-		if from, err = read(ctx, s.c.db, func(tx *tx) (int64, error) { return tx.overlap(conv) }); err != nil {
+	if conv.info.Unsure || from > 1 && conv.phase == Joined {
+		if err := s.c.db.edit(ctx, conv.id, func(tx *tx, conv *conversation) (err error) {
+			from, err = tx.overlap(conv, sub.earliest)
+			return err
+		}); err != nil {
 			return err
 		}
 	}
-	sub.overlap = from
+	sub.overlap, sub.overlapTo = from, conv.nextSeq
 	s.wire.follow(conv.id, from)
 	return nil
 }

@@ -129,9 +129,14 @@
 //
 // All members that agree on a group have the same EpochAuthenticator and report it to the
 // server; a difference is an EventFork. A malicious server could hide it, so people may compare
-// the authenticators themselves. A server that was restored from a backup has lost messages:
-// the client detects this (EventRewound), and each client sends its own messages again, so that
-// the log is restored.
+// the authenticators themselves.
+//
+// A server that was restored from a backup has lost messages: the client detects this
+// (EventRewound), and each client sends its own messages again, so that the log is restored.
+// When it subscribes it compares the end of the log with what it has received: from its own
+// last message on if that is among the last 16, and otherwise the last message. It does not
+// detect that messages of others were replaced by as many others before a message that is
+// unchanged: it keeps the former ones in the history, and lacks the new ones.
 //
 // Tokens are made for the server at the configured address: over https a server with another
 // DID gets none (Options.ServerDID).

@@ -111,7 +111,9 @@ func (b *batch) message(e *logMessage) error {
 		case outcomeRewound:
 			b.s.resubscribe(id)
 		case outcomeDuplicate:
-			if sub.overlap != e.seq {
+			if e.seq == sub.overlap && e.seq < sub.overlapTo {
+				sub.overlap++
+			} else {
 				b.s.c.count(Stats{Duplicates: 1})
 			}
 		}
@@ -241,14 +243,13 @@ func (b *batch) followRefused(id string, r *Refusal) error {
 	})
 	switch r.Code {
 	case codePruned:
-		hasSkipped, err := b.s.c.keeper.skipPruned(b.tx, id, r, b.s.c.now())
 		b.then(id, func(sub *subscription) {
-			if hasSkipped || !sub.noOverlap { // otherwise the next attempt fails as well
+			if sub.earliest == 0 { // otherwise the next attempt may fail as well
 				sub.follow.ok()
 			}
-			sub.noOverlap = true
+			sub.earliest = max(sub.earliest, sub.overlap+1, r.EarliestSeq)
 		})
-		return err
+		return b.s.c.keeper.skipPruned(b.tx, id, r, b.s.c.now())
 	case codeForbidden:
 		b.then(id, func(sub *subscription) { sub.follow.ok() }) // after another invitation the log is read at once
 		conv := b.tx.conversation(id)

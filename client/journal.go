@@ -15,11 +15,11 @@ import (
 // The log of a server does not go backwards, unless it is restored from a backup, which must
 // not happen silently. A home therefore stores the digest of each received event, and for
 // own messages and commits the requests that sent them: the journal. Each subscription begins
-// one event early; if that event differs from the journal, or the log ends before it, the log
-// was rewound. Events that are then read again are recognized by their digest and not reported
-// twice; own ones that do not come again are sent again, under the same msg_id and byte for
-// byte, so that others recognize them too. A device that was offline meanwhile, and finds the
-// log to end as before, keeps its order of messages.
+// some events early; if one of these differs from the journal, or the log ends before it, the
+// log was rewound. Events that are then read again are recognized by their digest and not
+// reported twice; own ones that do not come again are sent again, under the same msg_id and byte
+// for byte, so that others recognize them too. A device that was offline meanwhile, and finds
+// these events unchanged, keeps its order of messages.
 
 // note enters an event of the log, for an own one with the request that sent it.
 func (t *tx) note(conversation string, seq int64, digest [sha256.Size]byte, kind string, request any) error {
@@ -33,18 +33,25 @@ func (t *tx) note(conversation string, seq int64, digest [sha256.Size]byte, kind
 	return t.Journal.Note(conversation, seq, digest, kind, raw)
 }
 
-// overlap returns the event that a subscription begins with: the last one that was received, if
-// the journal has it, to detect a log that was rewound.
-func (t *tx) overlap(conv *conversation) (from int64, err error) {
-	found, err := t.Journal.Has(conv.id, conv.nextSeq-1)
-	if found {
-		return conv.nextSeq - 1, err
+// overlapMax bounds the events that a subscription begins early.
+const overlapMax = 16
+
+// overlap returns the event that a subscription begins with, to detect a log that was rewound.
+// Of the last events that were received that is the last own one, which no one else sends
+// again, or else the last one, if the journal has it. The server has none before earliest.
+func (t *tx) overlap(conv *conversation, earliest int64) (from int64, err error) {
+	from, found, err := t.Journal.LastOwn(conv.id, max(conv.nextSeq-overlapMax, earliest))
+	if err == nil && !found && earliest < conv.nextSeq {
+		from = conv.nextSeq - 1
+		found, err = t.Journal.Has(conv.id, from)
+	}
+	if err != nil || found {
+		return from, err
 	}
 	if conv.info.Unsure { // no event to compare with: reading starts here
-		seen := t.conversation(conv.id)
-		seen.editInfo().Unsure = false
+		conv.editInfo().Unsure = false
 	}
-	return conv.nextSeq, err
+	return conv.nextSeq, nil
 }
 
 // isUnchanged reports whether an event equals the journal's event at its place.
@@ -57,21 +64,22 @@ func (t *tx) isUnchanged(conversation string, seq int64, digest [sha256.Size]byt
 	return found && at == seq, err
 }
 
-// rewind returns to the first event of the journal, or if it has none to the event after last,
-// the latest that may be unchanged. An equal event proves nothing about those before it: once
-// others have sent their lost ones again, a new one can stand where ours was. Events that are
-// read again needlessly are recognized by their digest.
+// rewind returns to the first event of the journal, but not beyond the event after last, the
+// latest that may be unchanged: the log may end before the journal of a device that has joined
+// since the backup. An equal event proves nothing about those before it: once others have sent
+// their lost ones again, a new one can stand where ours was. Events that are read again
+// needlessly are recognized by their digest.
 func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
 	info := conv.editInfo()
-	next, found, err := tx.Journal.First(conv.id) // events before it were never read here, or long ago
+	next := min(last+1, conv.nextSeq)
+	first, found, err := tx.Journal.First(conv.id) // events before it were never read here, or long ago
 	if err != nil {
 		return err
 	}
-	if !found {
-		next = last + 1
+	if found {
+		next = min(next, first)
 	}
 	kept := min(last, conv.nextSeq-1)
-	next = min(next, conv.nextSeq)
 	info.Unsure = true
 	if !info.Rewound {
 		info.Rewound = true
@@ -249,9 +257,20 @@ func (s *session) advanceResend(ctx context.Context, conv *conversation, sub *su
 	s.start(ctx, conv.id, func(ctx context.Context) error { return s.c.errands.resend(ctx, s.calls, conv.id, tries) }, nil)
 }
 
-// resubscribe subscribes to a log again, from the place to which rewind has moved.
+// rewindCalm is the time without a rewind after which the next one is handled at once.
+const rewindCalm = 4 * retryMax
+
+// resubscribe subscribes to a log again, from the place to which rewind has moved. It is
+// immediate the first time: a server may let its log be rewound again and again.
 func (s *session) resubscribe(id string) {
-	sub := s.sub(id)
-	sub.active, sub.caughtUp, sub.missing, sub.lastEventAt = false, false, false, time.Now()
+	sub, now := s.sub(id), time.Now()
+	sub.active, sub.caughtUp, sub.missing, sub.lastEventAt = false, false, false, now
+	if now.Sub(sub.rewoundAt) > rewindCalm {
+		sub.rewinds = 0
+	}
+	if sub.rewinds > 0 {
+		sub.follow.at = now.Add(backoff(sub.rewinds, retryMin, retryMax))
+	}
+	sub.rewinds, sub.rewoundAt = sub.rewinds+1, now
 	s.due[id] = true
 }

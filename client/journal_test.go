@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 )
 
 // TestLogSetBack: a server is restored from a backup. Whoever has read further is told,
@@ -116,48 +117,136 @@ func TestLogSetBack(t *testing.T) {
 	}
 }
 
-// TestLogSetBackBehindAnEqualEvent: after a restore a new message stands where ann's was, and
+// TestLogRewoundBehindAnEqualEvent: after a restore a new message stands where ann's was, and
 // the one behind it is in its place again before she returns. She gets the new message, and
-// hers are sent again.
-func TestLogSetBackBehindAnEqualEvent(t *testing.T) {
+// hers are sent again, whether or not the last one was hers.
+func TestLogRewoundBehindAnEqualEvent(t *testing.T) {
+	for _, last := range []string{"", "two of ann's"} {
+		t.Run("last:"+last, func(t *testing.T) {
+			w := newWorld(t)
+			people := w.people("ann", "bob", "cid")
+			ann, bob, cid := people[0], people[1], people[2]
+			room := w.room(people...)
+			say := func(p *person, text string, readers ...*person) {
+				t.Helper()
+				p.says(room, text)
+				for _, reader := range readers {
+					reader.reads(text)
+				}
+			}
+			say(ann, "kept", people...)
+			kept := cid.must(room).NextSeq - 1
+			restore := w.backup()
+			say(ann, "one of ann's", people...)
+			say(bob, "bob's", people...)
+			want := []string{"bob's", "kept", "new", "one of ann's"}
+			if last != "" {
+				say(ann, last, people...)
+				want = append(want, last)
+			}
+			ann.net.setDown(true)
+			bob.net.setDown(true)
+			restore()
+			w.eventually("cid notices", func() bool { return cid.Stats().Rewinds > 0 && !cid.isSetBack(room) })
+			if e := cid.nextType(EventRewound); e.Seq != kept {
+				t.Errorf("cid learns that all after %d is lost, want %d", e.Seq, kept)
+			}
+			say(cid, "new", cid)
+			bob.net.setDown(false)
+			bob.reads("new")
+			w.eventually("bob's is back", func() bool { return !bob.isSetBack(room) })
+			ann.net.setDown(false)
+			ann.reads("new")
+			for _, p := range people {
+				w.eventually(p.name+" has everything", func() bool {
+					got := p.transcript(room)
+					slices.Sort(got)
+					return slices.Equal(got, want) && !p.isSetBack(room)
+				})
+			}
+		})
+	}
+}
+
+// TestLogRewoundAgain: what was sent again is sent again when the same backup is restored once
+// more.
+func TestLogRewoundAgain(t *testing.T) {
 	w := newWorld(t)
-	people := w.people("ann", "bob", "cid")
-	ann, bob, cid := people[0], people[1], people[2]
+	people := w.people("ann", "bob")
+	ann, bob := people[0], people[1]
 	room := w.room(people...)
-	all := []*person{ann, bob, cid}
-	say := func(p *person, text string, readers ...*person) {
-		t.Helper()
-		p.says(room, text)
-		for _, reader := range readers {
-			reader.reads(text)
+	ann.says(room, "kept")
+	bob.reads("kept")
+	restore := w.backup()
+	ann.says(room, "lost")
+	bob.reads("lost")
+	ann.reads("lost")
+	for rewinds := range int64(3) {
+		restore()
+		w.eventually("ann has sent it again", func() bool { return ann.Stats().Rewinds > rewinds && !ann.isSetBack(room) })
+	}
+	for _, p := range people {
+		w.eventually(p.name+" has the message in the log", func() bool {
+			var lost int
+			err := p.db.update(w.ctx, func(tx *tx) (err error) {
+				lost, err = tx.Messages.CountDetached()
+				return err
+			})
+			return err == nil && lost == 0 && slices.Equal(p.transcript(room), []string{"kept", "lost"})
+		})
+	}
+}
+
+// TestLogRewoundBeforeJoining: the log of a restored server ends before a device has joined. It
+// does not subscribe again and again, and gets its place back.
+func TestLogRewoundBeforeJoining(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	ann, bob := people[0], people[1]
+	room := w.room(people...)
+	ann.says(room, "kept")
+	bob.reads("kept")
+	restore := w.backup()
+	for i := range 4 {
+		bob.says(room, fmt.Sprint("lost ", i))
+	}
+	ann.reads("lost 3")
+	two := ann.device("ann2")
+	two.open()
+	two.joins(room)
+	w.eventually("the device is in", func() bool { return two.must(room).Phase == Joined })
+	two.net.setDown(true)
+	ann.net.setDown(true)
+	bob.close()
+	restore()
+	two.net.setDown(false)
+	w.eventually("the device has sent its commit again", func() bool { return two.Stats().Rewinds > 0 && !two.isSetBack(room) })
+	ann.net.setDown(false)
+	two.says(room, "and on")
+	ann.reads("and on")
+	ann.says(room, "and back")
+	two.reads("and back")
+	w.agree(room, ann, two)
+	if n := two.Stats().Rewinds; n > 2 {
+		t.Errorf("the log was rewound %d times", n)
+	}
+}
+
+// TestRewindsArePaced: a server that shows another end of the log each time is not asked
+// without a wait.
+func TestRewindsArePaced(t *testing.T) {
+	s := &session{subs: map[string]*subscription{}, due: map[string]bool{}}
+	for i := range 3 {
+		s.resubscribe("c")
+		if sub := s.sub("c"); sub.follow.isReady() != (i == 0) {
+			t.Errorf("rewind %d: ready %v", i, sub.follow.isReady())
 		}
 	}
-	say(ann, "kept", all...)
-	kept := cid.must(room).NextSeq - 1
-	restore := w.backup()
-	say(ann, "one of ann's", all...)
-	say(bob, "bob's", all...)
-	say(ann, "two of ann's", all...)
-	ann.net.setDown(true)
-	bob.net.setDown(true)
-	restore()
-	w.eventually("cid notices", func() bool { return cid.Stats().Rewinds > 0 && !cid.isSetBack(room) })
-	if e := cid.nextType(EventRewound); e.Seq != kept {
-		t.Errorf("cid learns that all after %d is lost, want %d", e.Seq, kept)
-	}
-	say(cid, "new", cid)
-	bob.net.setDown(false)
-	bob.reads("new")
-	w.eventually("bob's is back", func() bool { return !bob.isSetBack(room) })
-	ann.net.setDown(false)
-	ann.reads("new")
-	want := []string{"bob's", "kept", "new", "one of ann's", "two of ann's"}
-	for _, p := range all {
-		w.eventually(p.name+" has everything", func() bool {
-			got := p.transcript(room)
-			slices.Sort(got)
-			return slices.Equal(got, want) && !p.isSetBack(room)
-		})
+	sub := s.sub("c")
+	sub.rewoundAt = time.Now().Add(-rewindCalm - time.Second)
+	sub.follow.ok()
+	if s.resubscribe("c"); !sub.follow.isReady() {
+		t.Error("a rewind long after the others has to wait")
 	}
 }
 

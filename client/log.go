@@ -107,10 +107,11 @@ func (k keeper) applyExternalCommit(tx *tx, conv *conversation, out Event, isOur
 	return k.entered(tx, conv, next, out)
 }
 
-// checkOld checks whether an event that was applied before is unchanged.
+// checkOld checks whether an event that was applied before is unchanged. That implies nothing
+// for the events before it, so each one that comes is compared.
 func (k keeper) checkOld(tx *tx, conv *conversation, e *logMessage) (outcome, error) {
-	if e.message == nil || e.seq != conv.nextSeq-1 {
-		return outcomeDuplicate, nil // only the last one is compared: it implies the chain before it
+	if e.message == nil {
+		return outcomeDuplicate, nil
 	}
 	same, err := tx.isUnchanged(conv.id, e.seq, sha256.Sum256(e.message))
 	if err != nil || same {
@@ -212,16 +213,16 @@ func (k keeper) unreadable(tx *tx, e Event, why error) error {
 
 // skipPruned moves the cursor over messages that are gone from the server for good, and reports
 // them: the application has no other way to learn of it.
-func (k keeper) skipPruned(tx *tx, id string, r *Refusal, now time.Time) (hasSkipped bool, err error) {
+func (k keeper) skipPruned(tx *tx, id string, r *Refusal, now time.Time) error {
 	conv := tx.conversation(id)
 	if conv != nil && conv.info.Unsure {
 		conv.editInfo().Unsure = false // the event to compare it with is gone
 	}
 	if conv == nil || !conv.isLive() || r.EarliestSeq <= conv.nextSeq {
-		return false, nil
+		return nil
 	}
 	e := Event{Type: EventLost, Conversation: id, Seq: r.EarliestSeq - 1, Time: now, Code: problemPruned,
 		Problem: fmt.Sprintf("messages %d to %d were deleted before they were received", conv.nextSeq, r.EarliestSeq-1)}
 	conv.setNextSeq(r.EarliestSeq)
-	return true, tx.report(e)
+	return tx.report(e)
 }

@@ -68,18 +68,20 @@ type subscription struct {
 	holdEpoch   uint64    // no message is encrypted in a lower epoch: the server is ahead
 	heldAt      time.Time // start of that delay
 
-	committing         bool   // a commit waits for its answer
-	answered           string // the pending commit that need not be sent again: acknowledged, or beaten
-	hasFetched         bool   // key packages were requested
-	hasWaited          bool   // has waited for an invitation
-	mustCommit         bool   // proposals of others keep messages from being encrypted
-	overlap            int64  // the event that the subscription begins with, which was applied before
-	noOverlap          bool   // the server no longer has it
-	rosterDue          bool   // the members on the server have to be requested
-	rosterRequested    bool   // and were requested
-	lostRaces          int    // of commits, in a row
-	isDone             bool   // a chore
-	mustRedo           bool   // and was marked again while it ran
+	committing         bool      // a commit waits for its answer
+	answered           string    // the pending commit that need not be sent again: acknowledged, or beaten
+	hasFetched         bool      // key packages were requested
+	hasWaited          bool      // has waited for an invitation
+	mustCommit         bool      // proposals of others keep messages from being encrypted
+	overlap, overlapTo int64     // the earlier events that the subscription begins with and that are still to come
+	earliest           int64     // the server has refused to begin before this event
+	rewinds            int       // of the log, in a row
+	rewoundAt          time.Time // of the last one
+	rosterDue          bool      // the members on the server have to be requested
+	rosterRequested    bool      // and were requested
+	lostRaces          int       // of commits, in a row
+	isDone             bool      // a chore
+	mustRedo           bool      // and was marked again while it ran
 	follow             retry
 	send               retry
 	commit             retry

@@ -77,7 +77,7 @@ func (j Journal) sealFrames() error {
 // Find returns the place of the event with that digest; isLost reports that the log has lost it
 // since it was rewound.
 func (j Journal) Find(conversation string, digest [sha256.Size]byte) (seq int64, isLost, found bool, err error) {
-	found, err = j.t.get([]any{&seq, &isLost}, `SELECT seq, lost FROM log WHERE conversation = $1 AND digest = $2`, conversation, digest[:])
+	found, err = j.t.get([]any{&seq, &isLost}, `SELECT seq, lost <> 0 FROM log WHERE conversation = $1 AND digest = $2`, conversation, digest[:])
 	return seq, isLost, found, err
 }
 
@@ -85,6 +85,13 @@ func (j Journal) Find(conversation string, digest [sha256.Size]byte) (seq int64,
 func (j Journal) Has(conversation string, seq int64) (bool, error) {
 	var one int
 	return j.t.get([]any{&one}, `SELECT 1 FROM log WHERE conversation = $1 AND seq = $2 AND lost = 0`, conversation, seq)
+}
+
+// LastOwn returns the place of the last own event from seq on.
+func (j Journal) LastOwn(conversation string, seq int64) (last int64, found bool, err error) {
+	found, err = j.t.get([]any{&last}, `SELECT seq FROM log WHERE conversation = $1 AND seq >= $2 AND lost = 0 AND type IS NOT NULL
+		ORDER BY seq DESC LIMIT 1`, conversation, seq)
+	return last, found, err
 }
 
 // HasUpTo reports whether the journal has any event up to seq.
@@ -116,7 +123,8 @@ type Request struct {
 	Digest []byte
 }
 
-// Lost returns the own requests that the log has lost, in its former order.
+// Lost returns the own requests that the log has lost and that were not sent again, in its former
+// order.
 func (j Journal) Lost(conversation string) (out []Request, err error) {
 	var r Request
 	err = j.t.each([]any{&r.Kind, &r.Body, &r.Digest}, func() error {
@@ -128,9 +136,9 @@ func (j Journal) Lost(conversation string) (out []Request, err error) {
 	return out, err
 }
 
-// Resent deletes the request of an event, which was sent again.
+// Resent records that a lost event was sent again. Its request stays: the log may lose it again.
 func (j Journal) Resent(conversation string, digest []byte) error {
-	return j.t.exec(`UPDATE log SET frame = NULL, type = NULL WHERE conversation = $1 AND digest = $2`, conversation, digest)
+	return j.t.exec(`UPDATE log SET lost = 2 WHERE conversation = $1 AND digest = $2 AND lost = 1`, conversation, digest)
 }
 
 // Forget erases an event.

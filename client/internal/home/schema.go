@@ -12,7 +12,7 @@ CREATE TABLE log (
 	conversation TEXT NOT NULL,
 	digest BLOB NOT NULL,      -- SHA-256 of the ciphertext
 	seq INTEGER NOT NULL,      -- its place
-	lost INTEGER NOT NULL DEFAULT 0, -- the server's log no longer has it
+	lost INTEGER NOT NULL DEFAULT 0, -- the server's log no longer has it; 2: and it was sent again
 	type TEXT,                 -- of an own message or commit: the frame that sent it
 	frame BLOB,                -- and its body, sealed
 	PRIMARY KEY (conversation, digest)
