@@ -14,26 +14,34 @@ type batch struct {
 	s     *session
 	tx    *tx
 	after []func()
-	end   error // ends the session
+	named map[string]bool // conversations that are due; reports whether the home has them
+	end   error           // ends the session
 }
 
-// then registers f to run on the state of a conversation, which is due after that.
+// then registers f to run on the state of a conversation, which is due after that. It does
+// nothing if the home does not have the conversation: a server can name any number.
 func (b *batch) then(id string, f func(sub *subscription)) {
+	b.named[id] = false
 	b.after = append(b.after, func() {
-		b.s.due[id] = true
-		f(b.s.sub(id))
+		if b.named[id] {
+			b.s.due[id] = true
+			f(b.s.sub(id))
+		}
 	})
 }
 
 // take applies events.
 func (s *session) take(ctx context.Context, events []event) error {
-	b := &batch{s: s}
+	b := &batch{s: s, named: map[string]bool{}}
 	err := s.c.db.update(ctx, func(tx *tx) error {
 		b.tx = tx
 		for _, e := range events {
 			if err := b.one(e); err != nil {
 				return fmt.Errorf("%T: %w", e, err)
 			}
+		}
+		for id := range b.named {
+			b.named[id] = tx.conversation(id) != nil
 		}
 		return nil
 	})
@@ -383,7 +391,8 @@ func (b *batch) applyPolledWelcome(w *welcome) error {
 			return err
 		}
 	}
-	b.then(w.Conversation, func(*subscription) {
+	b.then(w.Conversation, func(*subscription) {})
+	b.after = append(b.after, func() {
 		b.s.wire.confirm(w)
 		b.s.checkKeyPackages()
 	})

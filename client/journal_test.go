@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -232,6 +233,100 @@ func TestLogRewoundBeforeJoining(t *testing.T) {
 	}
 }
 
+// TestRewoundBehindPruned: messages that the server has deleted after they were received are
+// not lost when the log is read again: they stay where they were, and are not sent again.
+func TestRewoundBehindPruned(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	ann, bob := people[0], people[1]
+	room := w.room(people...)
+	var all []string
+	for i := range 6 {
+		text := fmt.Sprint(i)
+		people[i%2].says(room, text)
+		ann.reads(text)
+		bob.reads(text)
+		all = append(all, text)
+	}
+	ann.net.setDown(true)
+	next := ann.must(room).NextSeq
+	prune := func(earliest int64) {
+		t.Helper()
+		if err := ann.db.edit(w.ctx, room, func(tx *tx, conv *conversation) error {
+			if err := ann.keeper.rewind(tx, conv, next-2); err != nil {
+				return err
+			}
+			return ann.keeper.skipPruned(tx, room, pruned(earliest), ann.now())
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	prune(next - 2) // the last two have to be read again
+	var requests, lost int
+	if err := ann.db.update(w.ctx, func(tx *tx) error {
+		list, err := tx.Journal.Lost(room)
+		if err != nil {
+			return err
+		}
+		requests = len(list)
+		lost, err = tx.Messages.CountDetached()
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if requests != 1 || lost != 2 {
+		t.Errorf("%d own messages are to be sent again and %d are detached, want 1 and 2", requests, lost)
+	}
+	ann.net.setDown(false)
+	w.eventually("ann has them again", func() bool { return !ann.isSetBack(room) && ann.must(room).NextSeq == next })
+	if got := ann.transcript(room); !slices.Equal(got, all) {
+		t.Errorf("the history is %q", got)
+	}
+	ann.net.setDown(true)
+	prune(next + 3)
+	for e, err := range ann.Events(w.ctx, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Type == EventLost {
+			if want := fmt.Sprintf("messages %d to %d were", next, next+2); !strings.HasPrefix(e.Problem, want) {
+				t.Errorf("ann is told %q, want %q", e.Problem, want)
+			}
+			break
+		}
+	}
+}
+
+// TestUnknownConversations: events of conversations that are not in the home, or cannot be,
+// leave nothing behind.
+func TestUnknownConversations(t *testing.T) {
+	w := newWorld(t)
+	ann := w.people("ann")[0]
+	if err := ann.WaitOnline(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	s := newSession(ann.Client, nil, nil)
+	before := len(s.due)
+	l := newLink(w.ctx)
+	for _, id := range []string{"unknown", choreList, ""} {
+		for _, e := range []event{
+			&logMessage{conversation: id, seq: 7}, caughtUp{id, 7}, logGap{id}, followEnded{id, pruned(7)}, reportRefused{id, "7", pruned(7)},
+			&welcome{Conversation: id, Pos: 1 << 40, isLogged: true}, membership{conversation: id}, accountsChanged{conversation: id}, accountsUnclear{id},
+		} {
+			if id != "unknown" {
+				if !l.deliver(e) || len(l.out) > 0 {
+					t.Fatalf("%T with the id %q comes to the session", e, id)
+				}
+			} else if err := s.take(w.ctx, []event{e}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if len(s.subs) > 0 || len(s.due) != before {
+		t.Errorf("the session has %d subscriptions and %d due names", len(s.subs), len(s.due))
+	}
+}
+
 // TestRewindsArePaced: a server that shows another end of the log each time is not asked
 // without a wait.
 func TestRewindsArePaced(t *testing.T) {
@@ -386,7 +481,7 @@ func TestAccountLogSetBack(t *testing.T) {
 		before := ann.Stats().Rewinds
 		m := membership{accountPlace{start + row.pos, true}, row.conversation, []string{ann.did()}, []string{}}
 		if err := ann.db.update(w.ctx, func(tx *tx) error {
-			return (&batch{s: &session{c: ann.Client}, tx: tx}).membership(m)
+			return (&batch{s: &session{c: ann.Client}, tx: tx, named: map[string]bool{}}).membership(m)
 		}); err != nil {
 			t.Fatal(err)
 		}

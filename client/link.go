@@ -86,8 +86,12 @@ func (l *link) failure() error { return context.Cause(l.ctx) }
 // deliver passes an event to the session; it returns false if the link ends first.
 func (l *link) deliver(e event) bool { return l.deliverWithin(l.ctx, e) }
 
-// deliverWithin is deliver that ends with ctx, a child of the link's.
+// deliverWithin is deliver that ends with ctx, a child of the link's. An event of a conversation
+// with an invalid id is dropped.
 func (l *link) deliverWithin(ctx context.Context, e event) bool {
+	if id, ok := conversationOf(e); ok && !isConversationID(id) {
+		return true
+	}
 	select {
 	case l.out <- e:
 		return true

@@ -212,7 +212,8 @@ func (k keeper) unreadable(tx *tx, e Event, why error) error {
 }
 
 // skipPruned moves the cursor over messages that are gone from the server for good, and reports
-// them: the application has no other way to learn of it.
+// those that this device has not received: the application has no other way to learn of it.
+// Those received before the log was rewound are deleted and not lost: they keep their places.
 func (k keeper) skipPruned(tx *tx, id string, r *Refusal, now time.Time) error {
 	conv := tx.conversation(id)
 	if conv != nil && conv.info.Unsure {
@@ -221,8 +222,21 @@ func (k keeper) skipPruned(tx *tx, id string, r *Refusal, now time.Time) error {
 	if conv == nil || !conv.isLive() || r.EarliestSeq <= conv.nextSeq {
 		return nil
 	}
-	e := Event{Type: EventLost, Conversation: id, Seq: r.EarliestSeq - 1, Time: now, Code: problemPruned,
-		Problem: fmt.Sprintf("messages %d to %d were deleted before they were received", conv.nextSeq, r.EarliestSeq-1)}
+	missing := conv.nextSeq
+	if conv.info.Rewound {
+		if err := tx.Messages.Attach(id, conv.nextSeq, r.EarliestSeq); err != nil {
+			return err
+		}
+		last, err := tx.Journal.Unmark(id, conv.nextSeq, r.EarliestSeq)
+		if err != nil {
+			return err
+		}
+		missing = max(missing, last+1)
+	}
 	conv.setNextSeq(r.EarliestSeq)
-	return tx.report(e)
+	if missing == r.EarliestSeq {
+		return nil
+	}
+	return tx.report(Event{Type: EventLost, Conversation: id, Seq: r.EarliestSeq - 1, Time: now, Code: problemPruned,
+		Problem: fmt.Sprintf("messages %d to %d were deleted before they were received", missing, r.EarliestSeq-1)})
 }

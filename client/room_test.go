@@ -295,7 +295,7 @@ func TestOutdatedRoster(t *testing.T) {
 	after.accounts, after.changes = dids(ann), seen.rosterChanges+1
 	undone := errors.New("only a look")
 	if err := ann.db.update(w.ctx, func(tx *tx) error {
-		b := &batch{s: newSession(ann.Client, nil, nil), tx: tx}
+		b := &batch{s: newSession(ann.Client, nil, nil), tx: tx, named: map[string]bool{}}
 		if err := b.accountsChanged(accountsChanged{room, nil, dids(bob)}); err != nil {
 			return err
 		}

@@ -158,6 +158,31 @@ type reportRefused struct {
 // draining reports that the server is about to restart.
 type draining struct{ after time.Duration }
 
+// conversationOf returns the conversation of an event; ok is false for other events.
+func conversationOf(e event) (id string, ok bool) {
+	switch e := e.(type) {
+	case *logMessage:
+		return e.conversation, true
+	case caughtUp:
+		return e.conversation, true
+	case logGap:
+		return e.conversation, true
+	case followEnded:
+		return e.conversation, true
+	case reportRefused:
+		return e.conversation, true
+	case *welcome:
+		return e.Conversation, true
+	case membership:
+		return e.conversation, true
+	case accountsChanged:
+		return e.conversation, true
+	case accountsUnclear:
+		return e.conversation, true
+	}
+	return "", false
+}
+
 // accountPlace is the place of an event in the log of the account, if there is one.
 type accountPlace struct {
 	pos      int64

@@ -111,6 +111,17 @@ func (j Journal) MarkLost(conversation string, from int64) error {
 	return j.t.exec(`UPDATE log SET lost = 1 WHERE conversation = $1 AND seq >= $2`, conversation, from)
 }
 
+// Unmark marks the events from a place on up to before another as not lost, except for messages
+// that are detached, and returns the last one's place, 0 without any.
+func (j Journal) Unmark(conversation string, from, to int64) (last int64, err error) {
+	if err := j.t.exec(`UPDATE log SET lost = 0 WHERE conversation = $1 AND seq >= $2 AND seq < $3 AND NOT EXISTS
+		(SELECT 1 FROM messages WHERE messages.conversation = $1 AND messages.digest = log.digest AND messages.seq < 0)`, conversation, from, to); err != nil {
+		return 0, err
+	}
+	_, err = j.t.get([]any{&last}, `SELECT coalesce(max(seq), 0) FROM log WHERE conversation = $1 AND seq >= $2 AND seq < $3 AND lost = 0`, conversation, from, to)
+	return last, err
+}
+
 // Restore sets the new place of an event that the log has again.
 func (j Journal) Restore(conversation string, digest [sha256.Size]byte, seq int64) error {
 	return j.t.exec(`UPDATE log SET seq = $1, lost = 0 WHERE conversation = $2 AND digest = $3`, seq, conversation, digest[:])

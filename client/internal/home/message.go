@@ -99,6 +99,13 @@ func (m Messages) Detach(conversation string, from int64) error {
 	return m.t.exec(`UPDATE messages SET seq = $1 - 1 - (seq - $2) WHERE conversation = $3 AND seq >= $2`, lowest, from, conversation)
 }
 
+// Attach returns the messages that were last detached to their places from one on up to before
+// another.
+func (m Messages) Attach(conversation string, from, to int64) error {
+	return m.t.exec(`UPDATE OR IGNORE messages SET seq = place WHERE conversation = $1 AND seq < 0 AND place >= $2 AND place < $3
+		AND seq = (SELECT min(seq) FROM messages other WHERE other.conversation = $1 AND other.place = messages.place)`, conversation, from, to)
+}
+
 // CountDetached returns the number of detached messages, in all conversations.
 func (m Messages) CountDetached() (count int, err error) {
 	_, err = m.t.get([]any{&count}, `SELECT count(*) FROM messages WHERE seq < 0`)
