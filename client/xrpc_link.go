@@ -44,10 +44,11 @@ type xrpcLink struct {
 	lastSign signOfLife
 	acks     latest // to be reported to the server
 
-	mu      sync.Mutex
-	logs    map[string]*xrpcLog // guarded by mu
-	marks   int                 // numbers marks; guarded by mu
-	isPaced bool                // a reader will be woken when another request is allowed; guarded by mu
+	mu          sync.Mutex
+	logs        map[string]*xrpcLog // guarded by mu
+	free, paced map[string]*xrpcLog // those that a reader has to look at, at once or in turn; guarded by mu
+	marks       int                 // numbers marks; guarded by mu
+	isPaced     bool                // a reader will be woken when another request is allowed; guarded by mu
 
 	woken, ping chan struct{}
 }
@@ -69,7 +70,7 @@ func (d *xrpcDoor) subscribe(ctx context.Context) (*xrpcLink, error) {
 	}
 	conn.SetReadLimit(xrpcEventBytesMax)
 	l := &xrpcLink{link: newLink(ctx), d: d, conn: conn, acks: newLatest(), logs: map[string]*xrpcLog{},
-		woken: make(chan struct{}, 1), ping: make(chan struct{}, 1)}
+		free: map[string]*xrpcLog{}, paced: map[string]*xrpcLog{}, woken: make(chan struct{}, 1), ping: make(chan struct{}, 1)}
 	l.lastSign.now()
 	return l, nil
 }

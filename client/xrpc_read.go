@@ -65,8 +65,23 @@ func (l *xrpcLink) setFollow(id string, f *xrpcFollow) {
 		l.logs[id] = &xrpcLog{}
 	}
 	l.logs[id].follow = f
+	l.sort(id, l.logs[id])
 	l.mu.Unlock()
 	l.mark(id, hintUnknown)
+}
+
+// sort puts a conversation whose state has changed among those that are due, unless a reader is
+// looking at it; mu is held.
+func (l *xrpcLink) sort(id string, c *xrpcLog) {
+	delete(l.free, id)
+	delete(l.paced, id)
+	switch {
+	case c.due == 0 || c.isBusy:
+	case c.follow != nil || c.due == hintNotMember:
+		l.free[id] = c
+	default:
+		l.paced[id] = c
+	}
 }
 
 // mark makes a conversation due, unless the server has imposed a wait.
@@ -96,15 +111,17 @@ func (l *xrpcLink) mark(id string, hint membershipHint) {
 		c.later = max(c.later, hint)
 	} else {
 		c.due = max(c.due, hint)
+		l.sort(id, c)
 	}
 }
 
 // markAll makes all conversations due that the session reads.
 func (l *xrpcLink) markAll() {
 	l.mu.Lock()
-	for _, c := range l.logs {
+	for id, c := range l.logs {
 		if c.follow != nil {
 			c.due = max(c.due, hintUnknown)
+			l.sort(id, c)
 		}
 	}
 	l.mu.Unlock()
@@ -139,29 +156,26 @@ func (l *xrpcLink) markLater(id string, c *xrpcLog, hint membershipHint, wait ti
 func (l *xrpcLink) takeDue() (id string, c *xrpcLog, f *xrpcFollow, hint membershipHint) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	isFree := false
-	for other, o := range l.logs {
-		if o.due == 0 || o.isBusy {
-			continue
+	for id, c = range l.free {
+		break
+	}
+	if c == nil && len(l.paced) > 0 {
+		if wait := l.d.c.welcomePace.take(); wait > 0 {
+			l.wakeReader(wait)
+			return "", nil, nil, 0
 		}
-		if isFree = o.follow != nil || o.due == hintNotMember; isFree || c == nil || o.isBefore(c) {
-			id, c = other, o
-		}
-		if isFree {
-			break
+		for other, o := range l.paced {
+			if c == nil || o.isBefore(c) {
+				id, c = other, o
+			}
 		}
 	}
 	if c == nil {
 		return "", nil, nil, 0
 	}
-	if !isFree {
-		if wait := l.d.c.welcomePace.take(); wait > 0 {
-			l.wakeReader(wait)
-			return "", nil, nil, 0
-		}
-	}
 	hint = c.due
 	c.due, c.isBusy = 0, true
+	l.sort(id, c)
 	ring(l.woken) // there may be more
 	return id, c, c.follow, hint
 }
@@ -208,7 +222,7 @@ func (l *xrpcLink) read() {
 		default:
 			l.findWelcome(id, c, hint)
 		}
-		l.release(c)
+		l.release(id, c)
 	})
 }
 
@@ -264,14 +278,15 @@ func (l *xrpcLink) pass(m *xrpc.MessageView) bool {
 	if l.deliver(messageOf(m)) {
 		f.since = m.Seq
 	}
-	l.release(c)
+	l.release(m.ConvoID, c)
 	return true
 }
 
 // release lets other readers look at a conversation.
-func (l *xrpcLink) release(c *xrpcLog) {
+func (l *xrpcLink) release(id string, c *xrpcLog) {
 	l.mu.Lock()
 	c.isBusy = false
+	l.sort(id, c)
 	isDue := c.due != 0
 	l.mu.Unlock()
 	if isDue {
