@@ -275,9 +275,9 @@ func (a authority) checkSigner(conv *conversation, o *offer) error {
 	return fmt.Errorf("signed by device %q of %s, which was not in the group: call Rejoin to accept it", signer.Device, signer.Account)
 }
 
-// checkEarlierEpoch refuses to return automatically to an epoch before a removal: a server could set
-// its log back so that removed members can read on. Rejoin permits it, and the application then
-// sees the members.
+// checkEarlierEpoch refuses to return automatically to an epoch before a removal: a server could
+// rewind its log so that removed members can read on. Rejoin permits it, and the application
+// then sees the members.
 func checkEarlierEpoch(conv *conversation, o *offer) error {
 	if conv.info.Asked || o.context.Epoch >= conv.epoch() {
 		return nil
@@ -373,8 +373,8 @@ func (k keeper) entered(tx *tx, conv *conversation, next *mls.Group, e Event) er
 	return k.reportGroup(tx, conv, e)
 }
 
-// takeStoredWelcome returns the Welcome that was stored for a conversation, and deletes it; nil if there
-// is none.
+// takeStoredWelcome returns the Welcome that was stored for a conversation, and deletes it; nil
+// if there is none.
 func (t *tx) takeStoredWelcome(conversation string) (*welcome, error) {
 	var w welcome
 	found, err := t.Welcomes.Take(conversation, &w)

@@ -48,7 +48,7 @@ func TestHomeOfBefore(t *testing.T) {
 		t.Errorf("ann starts another conversation, %s beside %s", id, old)
 	}
 	bob.net.setDown(false)
-	w.eventually("the log has what it had lost", func() bool { return ann.Stats().Rewinds > 0 && !ann.isSetBack(old) })
+	w.eventually("the log has what it had lost", func() bool { return ann.Stats().Rewinds > 0 && !ann.isRewound(old) })
 	ann.says(old, "and now")
 	bob.reads("and now")
 	w.agree(old, ann, bob)

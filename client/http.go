@@ -111,9 +111,9 @@ func (c *Client) audience(ctx context.Context) (string, error) {
 	return document.ID, nil
 }
 
-// mayHaveDID reports whether the service at a URL may have tokens for a DID. A service with the name
-// of another could pass the tokens on and impersonate us there. Over plain http anyone on the
-// path could do that anyway, and private servers have no name of their own.
+// mayHaveDID reports whether the service at a URL may have tokens for a DID. A service with the
+// name of another could pass the tokens on and impersonate us there. Over plain http anyone on
+// the path could do that anyway, and private servers have no name of their own.
 func mayHaveDID(base *url.URL, did, expected string) bool {
 	if expected != "" {
 		return did == expected

@@ -320,9 +320,9 @@ func (b *batch) commitRefused(conv *conversation, commit string, refusal *Refusa
 	return err
 }
 
-// applyAccountEvent moves the cursor of the account log over the event at pos, unless it was applied
-// before. The words of what distinguish the event from others that could be at pos. If another
-// one was at pos before, the log was rewound, and continues from here.
+// applyAccountEvent moves the cursor of the account log over the event at pos, unless it was
+// applied before. The words of what distinguish the event from others that could be at pos. If
+// another one was at pos before, the log was rewound, and continues from here.
 func (b *batch) applyAccountEvent(at accountPlace, what []string, do func() error) error {
 	if !at.isLogged {
 		return do()
@@ -337,7 +337,7 @@ func (b *batch) applyAccountEvent(at accountPlace, what []string, do func() erro
 		if isOther, err := b.tx.isOtherAccountEvent(pos, digest); err != nil || !isOther {
 			return err
 		}
-		if err := b.s.c.keeper.accountSetBack(b.tx, pos); err != nil {
+		if err := b.s.c.keeper.rewindAccount(b.tx, pos); err != nil {
 			return err
 		}
 		b.after = append(b.after, func() { b.s.devicePos, b.s.deviceAcked = pos-1, pos-1 })
@@ -370,8 +370,8 @@ func (b *batch) welcome(w *welcome) error {
 // polledWelcomes is the journal's key for Welcomes that were found by pollWelcome.
 const polledWelcomes = "\x00welcomes"
 
-// applyPolledWelcome applies a Welcome that was found by pollWelcome. The home assigns its position among
-// others.
+// applyPolledWelcome applies a Welcome that was found by pollWelcome. The home assigns its
+// position among others.
 func (b *batch) applyPolledWelcome(w *welcome) error {
 	digest := accountDigest(w.Epoch, []string{w.Conversation, w.KeyPackageRef, base64.StdEncoding.EncodeToString(w.Message)})
 	_, _, isKnown, err := b.tx.Journal.Find(polledWelcomes, digest)

@@ -156,10 +156,10 @@ func (t *tx) isOtherAccountEvent(pos int64, digest [sha256.Size]byte) (bool, err
 	return t.Journal.HasUpTo(accountLog, pos)
 }
 
-// accountSetBack deletes the journal of the account log from pos on. Its events were handled
+// rewindAccount deletes the journal of the account log from pos on. Its events were handled
 // when they came. An invitation that the server lost before this device received it is sent
 // again by its sender, with its commit.
-func (k keeper) accountSetBack(tx *tx, pos int64) error {
+func (k keeper) rewindAccount(tx *tx, pos int64) error {
 	tx.stats.Rewinds++
 	if err := tx.Journal.ForgetFrom(accountLog, pos); err != nil {
 		return err

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// TestLogSetBack: a server is restored from a backup. Whoever has read further is told,
+// TestLogRewound: a server is restored from a backup. Whoever has read further is told,
 // sends again what was theirs, messages and commits, and in the end everything is there
 // once, for everybody, as if nothing had happened.
-func TestLogSetBack(t *testing.T) {
+func TestLogRewound(t *testing.T) {
 	w := newWorld(t)
 	people := w.people("ann", "bob", "cid")
 	ann, bob := people[0], people[1]
@@ -63,7 +63,7 @@ func TestLogSetBack(t *testing.T) {
 		w.eventually(p.name+" has everything in its place again", func() bool {
 			got := p.transcript(room)
 			slices.Sort(got)
-			return slices.Equal(got, all) && !p.isSetBack(room)
+			return slices.Equal(got, all) && !p.isRewound(room)
 		})
 	}
 	w.agree(room, people...)
@@ -148,21 +148,21 @@ func TestLogRewoundBehindAnEqualEvent(t *testing.T) {
 			ann.net.setDown(true)
 			bob.net.setDown(true)
 			restore()
-			w.eventually("cid notices", func() bool { return cid.Stats().Rewinds > 0 && !cid.isSetBack(room) })
+			w.eventually("cid notices", func() bool { return cid.Stats().Rewinds > 0 && !cid.isRewound(room) })
 			if e := cid.nextType(EventRewound); e.Seq != kept {
 				t.Errorf("cid learns that all after %d is lost, want %d", e.Seq, kept)
 			}
 			say(cid, "new", cid)
 			bob.net.setDown(false)
 			bob.reads("new")
-			w.eventually("bob's is back", func() bool { return !bob.isSetBack(room) })
+			w.eventually("bob's is back", func() bool { return !bob.isRewound(room) })
 			ann.net.setDown(false)
 			ann.reads("new")
 			for _, p := range people {
 				w.eventually(p.name+" has everything", func() bool {
 					got := p.transcript(room)
 					slices.Sort(got)
-					return slices.Equal(got, want) && !p.isSetBack(room)
+					return slices.Equal(got, want) && !p.isRewound(room)
 				})
 			}
 		})
@@ -184,7 +184,7 @@ func TestLogRewoundAgain(t *testing.T) {
 	ann.reads("lost")
 	for rewinds := range int64(3) {
 		restore()
-		w.eventually("ann has sent it again", func() bool { return ann.Stats().Rewinds > rewinds && !ann.isSetBack(room) })
+		w.eventually("ann has sent it again", func() bool { return ann.Stats().Rewinds > rewinds && !ann.isRewound(room) })
 	}
 	for _, p := range people {
 		w.eventually(p.name+" has the message in the log", func() bool {
@@ -221,7 +221,7 @@ func TestLogRewoundBeforeJoining(t *testing.T) {
 	bob.close()
 	restore()
 	two.net.setDown(false)
-	w.eventually("the device has sent its commit again", func() bool { return two.Stats().Rewinds > 0 && !two.isSetBack(room) })
+	w.eventually("the device has sent its commit again", func() bool { return two.Stats().Rewinds > 0 && !two.isRewound(room) })
 	ann.net.setDown(false)
 	two.says(room, "and on")
 	ann.reads("and on")
@@ -278,7 +278,7 @@ func TestRewoundBehindPruned(t *testing.T) {
 		t.Errorf("%d own messages are to be sent again and %d are detached, want 1 and 2", requests, lost)
 	}
 	ann.net.setDown(false)
-	w.eventually("ann has them again", func() bool { return !ann.isSetBack(room) && ann.must(room).NextSeq == next })
+	w.eventually("ann has them again", func() bool { return !ann.isRewound(room) && ann.must(room).NextSeq == next })
 	if got := ann.transcript(room); !slices.Equal(got, all) {
 		t.Errorf("the history is %q", got)
 	}
@@ -367,11 +367,11 @@ func TestLogRewoundTwice(t *testing.T) {
 	ann.net.setDown(true)
 	bob.net.setDown(true)
 	restore()
-	w.eventually("cid notices", func() bool { return cid.Stats().Rewinds > 0 && !cid.isSetBack(room) })
+	w.eventually("cid notices", func() bool { return cid.Stats().Rewinds > 0 && !cid.isRewound(room) })
 	say(cid, "new", cid)
 	bob.net.setDown(false)
 	bob.reads("new")
-	w.eventually("bob's is back", func() bool { return !bob.isSetBack(room) })
+	w.eventually("bob's is back", func() bool { return !bob.isRewound(room) })
 	ann.close()
 	restore = w.backup()
 	say(cid, "later", cid, bob)
@@ -381,7 +381,7 @@ func TestLogRewoundTwice(t *testing.T) {
 		w.eventually(p.name+" has everything", func() bool {
 			got := p.transcript(room)
 			slices.Sort(got)
-			return slices.Equal(got, []string{"ann's", "bob's", "kept", "later", "new"}) && !p.isSetBack(room)
+			return slices.Equal(got, []string{"ann's", "bob's", "kept", "later", "new"}) && !p.isRewound(room)
 		})
 	}
 	say(bob, "last", both...)
@@ -445,8 +445,8 @@ func (w *world) backup() (restore func()) {
 	}
 }
 
-// isSetBack says whether the person's client is still about to bring a log up to date.
-func (p *person) isSetBack(conversation string) bool {
+// isRewound says whether the person's client is still about to bring a log up to date.
+func (p *person) isRewound(conversation string) bool {
 	conv, err := p.snapshot(p.w.ctx, conversation)
 	if err != nil {
 		p.w.t.Fatal(err)
@@ -454,9 +454,9 @@ func (p *person) isSetBack(conversation string) bool {
 	return conv.info.Rewound
 }
 
-// TestAccountLogSetBack: an account log that goes on before where it was is seen as soon
+// TestAccountLogRewound: an account log that goes on before where it was is seen as soon
 // as something else stands in a place that is known, and what it says then is done.
-func TestAccountLogSetBack(t *testing.T) {
+func TestAccountLogRewound(t *testing.T) {
 	w := newWorld(t)
 	ann := w.people("ann")[0]
 	ann.onePackage()
@@ -465,7 +465,7 @@ func TestAccountLogSetBack(t *testing.T) {
 	for i, row := range []struct {
 		pos          int64
 		conversation string
-		isBack       bool
+		isRewound    bool
 	}{
 		{1, "c1", false},
 		{2, "c2", false},
@@ -485,10 +485,10 @@ func TestAccountLogSetBack(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if got := ann.Stats().Rewinds > before; got != row.isBack {
-			t.Errorf("step %d: set back: %v", i, got)
+		if got := ann.Stats().Rewinds > before; got != row.isRewound {
+			t.Errorf("step %d: rewound: %v", i, got)
 		}
-		if row.isBack {
+		if row.isRewound {
 			if e := ann.nextType(EventRewound); e.Conversation != "" || e.Seq != start+row.pos-1 || !errors.Is(e.Err(), ErrRewound) {
 				t.Errorf("step %d: ann is told %+v", i, e)
 			}

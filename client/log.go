@@ -95,7 +95,8 @@ func (k keeper) applyNext(tx *tx, conv *conversation, e *logMessage) error {
 	return k.applyForeign(tx, conv, e, out, message)
 }
 
-// applyExternalCommit applies the event at the place that the server has given for our external commit.
+// applyExternalCommit applies the event at the place that the server has given for our external
+// commit.
 func (k keeper) applyExternalCommit(tx *tx, conv *conversation, out Event, isOurs bool) error {
 	if !isOurs {
 		return errors.Join(k.dropEntry(tx, conv), k.reportProblem(tx, conv, fmt.Errorf("%w: log has another message in place of the own commit", ErrGroupInfo)))

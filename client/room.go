@@ -119,8 +119,8 @@ func (c *Client) Refresh(ctx context.Context, id string) error {
 	})
 }
 
-// leaveOnServer notifies the server that the account leaves. It is repeated after a crash: an account
-// that is no longer a member has left.
+// leaveOnServer notifies the server that the account leaves. It is repeated after a crash: an
+// account that is no longer a member has left.
 func (e errands) leaveOnServer(ctx context.Context, by service, id string) error {
 	conv, err := e.c.snapshot(ctx, id)
 	if err != nil || conv == nil || conv.info.Leave == nil || conv.phase == Removed {
@@ -147,8 +147,8 @@ func (e errands) leaveOnServer(ctx context.Context, by service, id string) error
 	})
 }
 
-// successor returns the owner of the conversation after this account, its owner, has left: the named
-// one, else the first of the list, which begins with the admins; "" if none is needed.
+// successor returns the owner of the conversation after this account, its owner, has left: the
+// named one, else the first of the list, which begins with the admins; "" if none is needed.
 func (e errands) successor(members []memberRole, named string) string {
 	isOwner, first := false, ""
 	for _, m := range members {

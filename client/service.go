@@ -54,8 +54,8 @@ type connection interface {
 	// follow reads the log of a conversation from an event on, in place of an earlier follow.
 	// followEnded ends that.
 	follow(id string, from int64)
-	// pollWelcome requests an invitation into a conversation that is not followed, where invitations
-	// are not delivered as events.
+	// pollWelcome requests an invitation into a conversation that is not followed, where
+	// invitations are not delivered as events.
 	pollWelcome(id string)
 	// send and commit append to a log; appended or refused is the answer.
 	send(number int, m sendRequest)

@@ -14,9 +14,9 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// TestXRPCLogSetBack: a server that was restored from a backup gets back over XRPC what
+// TestXRPCLogRewound: a server that was restored from a backup gets back over XRPC what
 // it has lost of the epoch that it is in.
-func TestXRPCLogSetBack(t *testing.T) {
+func TestXRPCLogRewound(t *testing.T) {
 	w := newXRPCWorld(t, "xara", "xeno")
 	people := w.people("ann", "xara", "xeno")
 	room := w.room(people...)
@@ -44,7 +44,7 @@ func TestXRPCLogSetBack(t *testing.T) {
 		w.eventually(p.name+" has everything again", func() bool {
 			got := p.transcript(room)
 			slices.Sort(got)
-			return slices.Equal(got, all) && !p.isSetBack(room)
+			return slices.Equal(got, all) && !p.isRewound(room)
 		})
 	}
 	say(10, 12)
