@@ -10,7 +10,7 @@ import (
 )
 
 // The tests of this package that use PostgreSQL stand in this file, and their names begin with
-// TestDatabases: make test runs them by that name, since the others need not run again.
+// TestDatabases: make test runs them by that name without PostgreSQL too.
 
 // onBothDatabases runs a test on SQLite and on PostgreSQL.
 func onBothDatabases(t *testing.T, names []string, test func(t *testing.T, w *world)) {
