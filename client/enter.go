@@ -313,9 +313,17 @@ func (k keeper) place(tx *tx, conv *conversation, messageID string, seq int64) e
 	if conv == nil || conv.phase != Joining || conv.pending == nil || conv.pending.MessageID != messageID || conv.pending.Seq > 0 {
 		return nil
 	}
-	if seq < conv.nextSeq {
+	if seq < 1 {
 		conv.setPending(nil)
-		return k.reportProblem(tx, conv, fmt.Errorf("%w: server placed the own commit at position %d, which is in use", ErrGroupInfo, seq))
+		return k.reportProblem(tx, conv, fmt.Errorf("%w: server placed the own commit at position %d", ErrGroupInfo, seq))
+	}
+	if seq < conv.nextSeq {
+		if err := k.reportRewound(tx, conv, seq-1); err != nil {
+			return err
+		}
+		if err := tx.moveTo(conv, seq); err != nil {
+			return err
+		}
 	}
 	p := *conv.pending
 	p.Seq = seq

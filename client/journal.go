@@ -70,8 +70,8 @@ func (t *tx) isUnchanged(conversation string, seq int64, digest [sha256.Size]byt
 // their lost ones again, a new one can stand where ours was. Events that are read again
 // needlessly are recognized by their digest.
 func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
-	info := conv.editInfo()
-	next := min(last+1, conv.nextSeq)
+	last = min(max(last, 0), conv.nextSeq-1)
+	next := last + 1
 	first, found, err := tx.Journal.First(conv.id) // events before it were never read here, or long ago
 	if err != nil {
 		return err
@@ -79,18 +79,25 @@ func (k keeper) rewind(tx *tx, conv *conversation, last int64) error {
 	if found {
 		next = min(next, first)
 	}
-	kept := min(last, conv.nextSeq-1)
-	info.Unsure = true
-	if !info.Rewound {
-		info.Rewound = true
-		tx.stats.Rewinds++
-		if err := tx.report(Event{Type: EventRewound, Conversation: conv.id, Seq: kept, Time: k.c.now(), Code: problemRewound,
-			Problem: fmt.Sprintf("server lost or changed its messages after position %d", kept)}); err != nil {
-			return err
-		}
+	if err := k.reportRewound(tx, conv, last); err != nil {
+		return err
 	}
+	info := conv.editInfo()
+	info.Unsure = true
 	info.SkipTo = min(info.SkipTo, next) // other messages may take the skipped places
 	return tx.moveTo(conv, next)
+}
+
+// reportRewound records that a log was rewound, and reports it the first time; last is the
+// latest event that may be unchanged.
+func (k keeper) reportRewound(tx *tx, conv *conversation, last int64) error {
+	if conv.info.Rewound {
+		return nil
+	}
+	conv.editInfo().Rewound = true
+	tx.stats.Rewinds++
+	return tx.report(Event{Type: EventRewound, Conversation: conv.id, Seq: last, Time: k.c.now(), Code: problemRewound,
+		Problem: fmt.Sprintf("server lost or changed its messages after position %d", last)})
 }
 
 // moveTo makes next the next event of a log. Others may take the places of the messages from

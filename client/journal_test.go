@@ -233,6 +233,44 @@ func TestLogRewoundBeforeJoining(t *testing.T) {
 	}
 }
 
+// TestLogRewoundBeforeRejoining: a device that has to enter its group again does so once, also
+// if the log has meanwhile lost places that it has read.
+func TestLogRewoundBeforeRejoining(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	ann, bob := people[0], people[1]
+	room := w.room(people...)
+	ann.says(room, "kept")
+	bob.reads("kept")
+	restore := w.backup()
+	for i := range 4 {
+		ann.says(room, fmt.Sprint("lost ", i))
+	}
+	bob.reads("lost 3")
+	ann.reads("lost 3")
+	ann.net.setDown(true)
+	bob.net.setDown(true)
+	if err := ann.Rejoin(w.ctx, room); err != nil {
+		t.Fatal(err)
+	}
+	restore()
+	ann.net.setDown(false)
+	ann.nextType(EventRejoined)
+	bob.net.setDown(false)
+	bob.says(room, "and on")
+	ann.reads("and on")
+	ann.says(room, "and back")
+	bob.reads("and back")
+	w.agree(room, people...)
+	stats := ann.Stats()
+	if stats.Rejoins != 1 || stats.Rewinds != 1 || stats.Undecryptable > 0 {
+		t.Errorf("ann's counts are %+v", stats)
+	}
+	if got := ann.transcript(room); len(got) != 7 || got[0] != "kept" {
+		t.Errorf("ann's history is %q", got)
+	}
+}
+
 // TestRewoundBehindPruned: messages that the server has deleted after they were received are
 // not lost when the log is read again: they stay where they were, and are not sent again.
 func TestRewoundBehindPruned(t *testing.T) {
