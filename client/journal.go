@@ -164,9 +164,12 @@ func (t *tx) isOtherAccountEvent(pos int64, digest [sha256.Size]byte) (bool, err
 }
 
 // rewindAccount deletes the journal of the account log from pos on. Its events were handled
-// when they came. An invitation that the server lost before this device received it is sent
-// again by its sender, with its commit.
+// when they came. Those before pos may have come for a second time, such as an addition to a
+// conversation that this account was not in meanwhile: the server's list shows it. An
+// invitation that the server lost before this device received it is sent again by its sender,
+// with its commit.
 func (k keeper) rewindAccount(tx *tx, pos int64) error {
+	tx.wake(choreList)
 	tx.stats.Rewinds++
 	if err := tx.Journal.ForgetFrom(accountLog, pos); err != nil {
 		return err

@@ -233,6 +233,41 @@ func TestLogRewoundBeforeJoining(t *testing.T) {
 	}
 }
 
+// TestLogRewoundBeforeInvitation: a restored server does not know the account that was invited
+// since. Once its inviter has sent the commit again, the account is in the conversation again.
+func TestLogRewoundBeforeInvitation(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob", "cid")
+	ann, bob, cid := people[0], people[1], people[2]
+	room := w.room(ann, bob)
+	ann.says(room, "kept")
+	bob.reads("kept")
+	restore := w.backup()
+	ann.says(room, "lost")
+	bob.reads("lost")
+	if err := ann.Invite(w.ctx, room, cid.did()); err != nil {
+		t.Fatal(err)
+	}
+	cid.joins(room)
+	cid.says(room, "cid's")
+	ann.reads("cid's")
+	bob.reads("cid's")
+	restore()
+	w.eventually("cid has sent the message again", func() bool {
+		return cid.Stats().Rewinds > 1 && cid.must(room).Phase == Joined && !cid.isRewound(room)
+	})
+	cid.says(room, "and on")
+	ann.reads("and on")
+	bob.reads("and on")
+	w.agree(room, people...)
+	for p, want := range map[*person][]string{ann: {"and on", "cid's", "kept", "lost"}, cid: {"and on", "cid's"}} {
+		got := p.transcript(room)
+		if slices.Sort(got); !slices.Equal(got, want) || p.Stats().Undecryptable > 0 {
+			t.Errorf("%s has %q, %+v", p.name, got, p.Stats())
+		}
+	}
+}
+
 // TestLogRewoundBeforeRejoining: a device that has to enter its group again does so once, also
 // if the log has meanwhile lost places that it has read.
 func TestLogRewoundBeforeRejoining(t *testing.T) {
