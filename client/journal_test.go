@@ -449,6 +449,7 @@ func TestLogRewoundTwice(t *testing.T) {
 	restore = w.backup()
 	say(cid, "later", cid, bob)
 	restore()
+	w.eventually("cid notices again", func() bool { return cid.Stats().Rewinds > 1 && !cid.isRewound(room) })
 	both := people[1:]
 	for _, p := range both {
 		w.eventually(p.name+" has everything", func() bool {
