@@ -257,8 +257,9 @@ func TestLogRewoundBeforeInvitation(t *testing.T) {
 		return cid.Stats().Rewinds > 1 && cid.must(room).Phase == Joined && !cid.isRewound(room)
 	})
 	cid.says(room, "and on")
-	ann.reads("and on")
-	bob.reads("and on")
+	for _, p := range people {
+		p.reads("and on")
+	}
 	w.agree(room, people...)
 	for p, want := range map[*person][]string{ann: {"and on", "cid's", "kept", "lost"}, cid: {"and on", "cid's"}} {
 		got := p.transcript(room)
@@ -296,6 +297,7 @@ func TestLogRewoundBeforeRejoining(t *testing.T) {
 	ann.reads("and on")
 	ann.says(room, "and back")
 	bob.reads("and back")
+	ann.reads("and back")
 	w.agree(room, people...)
 	stats := ann.Stats()
 	if stats.Rejoins != 1 || stats.Rewinds != 1 || stats.Undecryptable > 0 {
