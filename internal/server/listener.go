@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
 	"syscall"
 	"time"
@@ -62,6 +63,36 @@ func (l *patientListener) Accept() (net.Conn, error) {
 func (l *patientListener) Close() error {
 	l.closing.Do(func() { close(l.closed) })
 	return l.Listener.Close()
+}
+
+// silentConns holds the connections on which no request has arrived yet, such as those that
+// browsers open in advance. The zero value is ready for use.
+type silentConns struct {
+	mu  sync.Mutex
+	set map[net.Conn]struct{}
+}
+
+// note is the ConnState of an http.Server.
+func (c *silentConns) note(network net.Conn, state http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if state != http.StateNew {
+		delete(c.set, network)
+		return
+	}
+	if c.set == nil {
+		c.set = map[net.Conn]struct{}{}
+	}
+	c.set[network] = struct{}{}
+}
+
+// close closes them: http.Server.Shutdown would wait five seconds for their first request.
+func (c *silentConns) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for network := range c.set {
+		network.Close()
+	}
 }
 
 // isWant reports whether err means that the machine lacks a resource for a connection, which is

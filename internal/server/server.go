@@ -43,8 +43,9 @@ const (
 	answerTimeout  = 3 * time.Minute // from its head to the end of the answer; streams have bounds of their own
 	idleTimeout    = 2 * time.Minute
 	headerBytesMax = 64 << 10
-	drainTimeout   = 10 * time.Second // how long Close waits for requests and sockets
-	didDocumentAge = "max-age=300"    // a rotated key is seen within five minutes
+	drainTimeout   = 10 * time.Second       // how long Close waits for requests and sockets
+	silenceGrace   = 200 * time.Millisecond // for the first request of a connection, at the end
+	didDocumentAge = "max-age=300"          // a rotated key is seen within five minutes
 )
 
 // Server is a running service. Its methods are safe for concurrent use.
@@ -66,6 +67,7 @@ type Server struct {
 	xrpc     *xrpcserver.Server
 
 	front  *http.Server
+	silent silentConns  // of front
 	ops    *http.Server // nil if disabled
 	opsURL string
 
@@ -219,6 +221,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 		w.Write(document)
 	})
 	s.front = s.httpServer(mux)
+	s.front.ConnState = s.silent.note
 	return nil
 }
 
@@ -275,6 +278,8 @@ func (s *Server) shutdown(ctx context.Context) error {
 	var ended sync.WaitGroup
 	if s.front != nil {
 		ended.Go(func() {
+			// What was sent before the clients could know of the end still arrives meanwhile.
+			defer time.AfterFunc(silenceGrace, s.silent.close).Stop()
 			if s.front.Shutdown(ctx) != nil {
 				s.front.Close()
 			}

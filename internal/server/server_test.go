@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -130,6 +131,27 @@ func TestServerIsReadyUntilItStops(t *testing.T) {
 		status, _ := get(t, s.OpsURL()+"/readyz")
 		return status == http.StatusOK
 	})
+}
+
+// TestSilentConnectionDelaysNoEnd: a connection on which no request has come does not keep the
+// server from ending.
+func TestSilentConnectionDelaysNoEnd(t *testing.T) {
+	s := start(t, server.DefaultConfig(t.TempDir()))
+	for range 3 {
+		network, err := net.Dial("tcp", strings.TrimPrefix(s.URL(), "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer network.Close()
+	}
+	get(t, s.URL()+"/healthz") // accepted after them
+	began := time.Now()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(began); d > 4*time.Second { // net/http waits for five
+		t.Errorf("the end took %s", d)
+	}
 }
 
 func TestSecondServerOnADirectoryIsRefused(t *testing.T) {
