@@ -49,7 +49,7 @@ var edges = map[string][]string{
 	// limits is the one way to count calls: it knows none of its callers.
 	"internal/limits": {"internal/ds"},
 	// condition is the one way to log what fails again and again.
-	"internal/condition": {},
+	"internal/condition": {"internal/ds"},
 	// drive knows a server from outside only; its tests may see everything.
 	"internal/drive":  {"api/gateway", "internal/identity"},
 	"internal/pgtest": {},

@@ -128,21 +128,14 @@ func TestLogRewoundBehindAnEqualEvent(t *testing.T) {
 			people := w.people("ann", "bob", "cid")
 			ann, bob, cid := people[0], people[1], people[2]
 			room := w.room(people...)
-			say := func(p *person, text string, readers ...*person) {
-				t.Helper()
-				p.says(room, text)
-				for _, reader := range readers {
-					reader.reads(text)
-				}
-			}
-			say(ann, "kept", people...)
+			ann.tells(room, "kept", people...)
 			kept := cid.must(room).NextSeq - 1
 			restore := w.backup()
-			say(ann, "one of ann's", people...)
-			say(bob, "bob's", people...)
+			ann.tells(room, "one of ann's", people...)
+			bob.tells(room, "bob's", people...)
 			want := []string{"bob's", "kept", "new", "one of ann's"}
 			if last != "" {
-				say(ann, last, people...)
+				ann.tells(room, last, people...)
 				want = append(want, last)
 			}
 			ann.net.setDown(true)
@@ -152,7 +145,7 @@ func TestLogRewoundBehindAnEqualEvent(t *testing.T) {
 			if e := cid.nextType(EventRewound); e.Seq != kept {
 				t.Errorf("cid learns that all after %d is lost, want %d", e.Seq, kept)
 			}
-			say(cid, "new", cid)
+			cid.tells(room, "new", cid)
 			bob.net.setDown(false)
 			bob.reads("new")
 			w.eventually("bob's is back", func() bool { return !bob.isRewound(room) })
@@ -428,28 +421,21 @@ func TestLogRewoundTwice(t *testing.T) {
 	people := w.people("ann", "bob", "cid")
 	ann, bob, cid := people[0], people[1], people[2]
 	room := w.room(people...)
-	say := func(p *person, text string, readers ...*person) {
-		t.Helper()
-		p.says(room, text)
-		for _, reader := range readers {
-			reader.reads(text)
-		}
-	}
-	say(ann, "kept", people...)
+	ann.tells(room, "kept", people...)
 	restore := w.backup()
-	say(ann, "ann's", people...)
-	say(bob, "bob's", people...)
+	ann.tells(room, "ann's", people...)
+	bob.tells(room, "bob's", people...)
 	ann.net.setDown(true)
 	bob.net.setDown(true)
 	restore()
 	w.eventually("cid notices", func() bool { return cid.Stats().Rewinds > 0 && !cid.isRewound(room) })
-	say(cid, "new", cid)
+	cid.tells(room, "new", cid)
 	bob.net.setDown(false)
 	bob.reads("new")
 	w.eventually("bob's is back", func() bool { return !bob.isRewound(room) })
 	ann.close()
 	restore = w.backup()
-	say(cid, "later", cid, bob)
+	cid.tells(room, "later", cid, bob)
 	restore()
 	w.eventually("cid notices again", func() bool { return cid.Stats().Rewinds > 1 && !cid.isRewound(room) })
 	both := people[1:]
@@ -460,7 +446,7 @@ func TestLogRewoundTwice(t *testing.T) {
 			return slices.Equal(got, []string{"ann's", "bob's", "kept", "later", "new"}) && !p.isRewound(room)
 		})
 	}
-	say(bob, "last", both...)
+	bob.tells(room, "last", both...)
 	for _, p := range both {
 		if got, want := p.transcript(room)[:2], []string{"kept", "ann's"}; cid == p && !slices.Equal(got, want) {
 			t.Errorf("%s's history begins with %q, want %q", p.name, got, want)

@@ -186,6 +186,15 @@ func (p *person) says(conversation, text string) {
 	}
 }
 
+// tells says something, and waits until readers have read it.
+func (p *person) tells(conversation, text string, readers ...*person) {
+	p.w.t.Helper()
+	p.says(conversation, text)
+	for _, reader := range readers {
+		reader.reads(text)
+	}
+}
+
 func (p *person) dm(with *person) string {
 	p.w.t.Helper()
 	id, err := p.StartDM(p.w.ctx, with.did())

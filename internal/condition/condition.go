@@ -6,9 +6,12 @@
 package condition
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"time"
+
+	"waxwing.im/waxwing/internal/ds"
 )
 
 // Condition tracks whether one dependency works. Its methods are safe for concurrent use.
@@ -68,6 +71,23 @@ func (c *Condition) Note(err error) {
 		c.Failed(err)
 	} else {
 		c.Worked()
+	}
+}
+
+// Every calls do at each interval until ctx ends, and notes its results. Those of a database that
+// is unavailable it leaves out: the store logs them. A failure is retried the next time.
+func (c *Condition) Every(ctx context.Context, interval time.Duration, do func(context.Context) error) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if err := do(ctx); ctx.Err() == nil && !ds.IsUnavailable(err) {
+			c.Note(err)
+		}
 	}
 }
 

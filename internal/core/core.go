@@ -16,7 +16,6 @@ import (
 
 	"waxwing.im/waxwing/internal/condition"
 	"waxwing.im/waxwing/internal/directory"
-	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/store"
@@ -70,7 +69,7 @@ func New(o Options) *Service {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{store: o.Store, logs: o.Logs, directory: o.Directory, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders,
 		messageBytes: cmp.Or(o.MessageBytes, MessageBytesDefault), limits: o.Limits, metrics: newMetrics(), stopSweep: cancel}
-	s.sweeps.Go(func() { s.sweep(ctx) })
+	s.sweeps.Go(func() { condition.New(s.logger, "the hourly sweep", 0).Every(ctx, sweepInterval, s.sweep) })
 	return s
 }
 
@@ -80,31 +79,19 @@ func (s *Service) Close() {
 	s.sweeps.Wait()
 }
 
-// sweep deletes expired data once an hour.
-func (s *Service) sweep(ctx context.Context) {
-	ticker := time.NewTicker(sweepInterval)
-	defer ticker.Stop()
-	sweeping := condition.New(s.logger, "the hourly sweep", 0)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
+// sweep deletes expired data.
+func (s *Service) sweep(ctx context.Context) error {
+	err := s.store.Update(ctx, func(tx *store.Tx) error {
+		if err := tx.Packages.Sweep(); err != nil {
+			return err
 		}
-		err := s.store.Update(ctx, func(tx *store.Tx) error {
-			if err := tx.Packages.Sweep(); err != nil {
-				return err
-			}
-			if err := tx.Tickets.Sweep(); err != nil {
-				return err
-			}
-			return tx.Welcomes.Sweep()
-		})
-		if err == nil {
-			err = s.logs.Streams.Sweep(ctx)
+		if err := tx.Tickets.Sweep(); err != nil {
+			return err
 		}
-		if ctx.Err() == nil && !ds.IsUnavailable(err) { // an unavailable database is logged by the store
-			sweeping.Note(err)
-		}
+		return tx.Welcomes.Sweep()
+	})
+	if err == nil {
+		err = s.logs.Streams.Sweep(ctx)
 	}
+	return err
 }

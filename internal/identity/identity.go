@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/condition"
-	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -158,20 +157,7 @@ func (a *Authenticator) Close() {
 
 // every calls do periodically until Close. A failure is retried the next time.
 func (a *Authenticator) every(ctx context.Context, period time.Duration, do func(context.Context) error) {
-	ticker := time.NewTicker(period)
-	defer ticker.Stop()
-	keeping := condition.New(a.o.Logger, "the upkeep of sessions", 0)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			// A database that is away is logged by the store.
-			if err := do(ctx); ctx.Err() == nil && !ds.IsUnavailable(err) {
-				keeping.Note(err)
-			}
-		}
-	}
+	condition.New(a.o.Logger, "the upkeep of sessions", 0).Every(ctx, period, do)
 }
 
 // sweep deletes expired nonces and sessions, and documents that are too old for any use.

@@ -117,21 +117,7 @@ func New(o Options) *Engine {
 // every starts a loop that calls do at intervals until ctx ends, and logs its faults under a
 // name. An unavailable database is logged by the store.
 func (e *Engine) every(ctx context.Context, interval time.Duration, name string, do func(context.Context) error) {
-	e.loops.Go(func() {
-		ticker := time.NewTicker(interval)
-		defer ticker.Stop()
-		doing := condition.New(e.logger, name, 0)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-			}
-			if err := do(ctx); ctx.Err() == nil && !ds.IsUnavailable(err) {
-				doing.Note(err)
-			}
-		}
-	})
+	e.loops.Go(func() { condition.New(e.logger, name, 0).Every(ctx, interval, do) })
 }
 
 // Close refuses new requests, finishes the accepted ones, writes the cursor buffer and ends
