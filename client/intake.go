@@ -214,7 +214,7 @@ func (b *batch) appended(m appended) error {
 	case r.commit != "":
 		err = b.s.c.keeper.place(b.tx, conv, r.commit, m.seq)
 	case m.seq >= conv.info.SkipFrom && m.seq < conv.info.SkipTo:
-		err = b.s.c.keeper.deliverSkipped(b.tx, r.outgoing, m.seq)
+		err = b.s.c.keeper.deliverSkipped(b.tx, conv, r.outgoing, m.seq)
 	}
 	if err != nil {
 		return err

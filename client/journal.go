@@ -195,7 +195,7 @@ func (e errands) resend(ctx context.Context, by service, id string, tries int) e
 		case refusal.Code == codeEpochConflict && tries < resendTries:
 			return fmt.Errorf("resend: %w", err) // another member must first restore an earlier event
 		}
-		if err := e.c.db.edit(ctx, id, func(tx *tx, conv *conversation) error { return e.c.keeper.resent(tx, conv, r.Digest, refusal) }); err != nil {
+		if err := e.c.db.edit(ctx, id, func(tx *tx, conv *conversation) error { return e.c.keeper.resent(tx, conv, r, refusal) }); err != nil {
 			return err
 		}
 	}
@@ -232,9 +232,9 @@ func resendOne(ctx context.Context, by service, r home.Request) error {
 const resendTries = 8
 
 // resent records that an event was restored, or cannot be: then the group is entered again if
-// it was a commit, and a message is reported to the application.
-func (k keeper) resent(tx *tx, conv *conversation, digest []byte, refusal *Refusal) error {
-	id := conv.id
+// it was a commit, and a text is reported to the application.
+func (k keeper) resent(tx *tx, conv *conversation, r home.Request, refusal *Refusal) error {
+	id, digest := conv.id, r.Digest
 	if refusal == nil { // its echo gives it its place
 		return tx.Journal.Resent(id, digest)
 	}
@@ -245,7 +245,10 @@ func (k keeper) resent(tx *tx, conv *conversation, digest []byte, refusal *Refus
 	if err != nil {
 		return err
 	}
-	if !found {
+	switch {
+	case !found && r.Kind == home.KindSend:
+		return nil // not for people
+	case !found:
 		conv.mustRejoin("server lost a commit: " + refusal.Message)
 		conv.editInfo().Forced = true // into an epoch before ours
 		return nil

@@ -85,7 +85,7 @@ func (k keeper) applyNext(tx *tx, conv *conversation, e *logMessage) error {
 		}
 		return k.enterEpoch(tx, conv, next, out, conv.pending)
 	case isOwnMessage:
-		return k.deliverOwn(tx, own, out, message)
+		return k.deliverOwn(tx, conv, own, out, message)
 	case own != nil:
 		// Another client's message has our msg_id: ours was never stored.
 		if err := tx.Outbox.Rename(own.ID, newMessageID()); err != nil {
@@ -130,23 +130,26 @@ func isEnvelope(own *home.Outgoing, message []byte) bool {
 }
 
 // deliverOwn delivers a message of our own.
-func (k keeper) deliverOwn(tx *tx, own *home.Outgoing, e Event, message []byte) error {
-	e.Type, e.MessageID, e.Own, e.From = EventMessage, own.Message, true, k.c.Self()
-	e.Text, e.Time = own.Text, own.Time
+func (k keeper) deliverOwn(tx *tx, conv *conversation, own *home.Outgoing, e Event, message []byte) error {
+	e.MessageID, e.Own, e.From, e.Time = own.Message, true, k.c.Self(), own.Time
 	if err := tx.Outbox.Remove(own.ID); err != nil {
 		return err
 	}
+	if of := contentType(own.Content); of != contentText {
+		return k.applyContent(tx, conv, e, of, own.Text)
+	}
+	e.Type, e.Text = EventMessage, own.Text
 	return tx.saveMessage(e, sha256.Sum256(message), true)
 }
 
 // deliverSkipped delivers a message of our own that the server has in a part of the log that this
 // device has skipped, because it entered the group again after it.
-func (k keeper) deliverSkipped(tx *tx, row, seq int64) error {
+func (k keeper) deliverSkipped(tx *tx, conv *conversation, row, seq int64) error {
 	o, err := tx.Outbox.Get(row)
 	if err != nil || o == nil {
 		return err
 	}
-	return k.deliverOwn(tx, o, Event{Conversation: o.Conversation, Seq: seq, MessageID: o.Wire, Time: k.c.now()}, o.Envelope)
+	return k.deliverOwn(tx, conv, o, Event{Conversation: o.Conversation, Seq: seq, MessageID: o.Wire, Time: k.c.now()}, o.Envelope)
 }
 
 // applyForeign processes a message that another member sent, or claims to have sent.
@@ -184,7 +187,11 @@ func (k keeper) applyForeign(tx *tx, conv *conversation, e *logMessage, out Even
 			// since have them too, and a server could go on delivering for them.
 			return k.unreadable(tx, out, errors.New("sent by a device that is no longer in the group"))
 		}
-		out.Type, out.Text = EventMessage, processed.Plaintext
+		of, payload := decodeContent(processed.Plaintext)
+		if of != contentText {
+			return k.applyContent(tx, conv, out, of, payload)
+		}
+		out.Type, out.Text = EventMessage, payload
 		return tx.saveMessage(out, digest, out.From.Account == k.c.account.DID())
 	case processed.Kind == mls.Commit:
 		return k.enterEpoch(tx, conv, processed.Group, out, nil)

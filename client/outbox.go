@@ -23,7 +23,7 @@ const outboxRowsMax = 10_000
 // EventRefused that the server has refused it for good. The error is ErrTooLarge, ErrOutboxFull,
 // ErrUnknownConversation, or ErrNoGroup after the account has left or was removed.
 func (c *Client) Send(ctx context.Context, conversationID string, text []byte) (messageID string, err error) {
-	if len(text) > TextBytesMax {
+	if len(encodeContent(contentText, text)) > TextBytesMax {
 		return "", ErrTooLarge
 	}
 	messageID = newMessageID()
@@ -34,19 +34,25 @@ func (c *Client) Send(ctx context.Context, conversationID string, text []byte) (
 		if conv.info.Waiting.GaveUp {
 			conv.askAgain()
 		}
-		count, err := tx.Outbox.Count()
-		if err != nil {
-			return err
-		}
-		if count >= outboxRowsMax {
-			return ErrOutboxFull
-		}
-		return tx.Outbox.Add(conversationID, messageID, text, c.now())
+		return c.keeper.addOutgoing(tx, conv, home.Outgoing{Message: messageID, Text: text})
 	})
 	if err != nil {
 		return "", err
 	}
 	return messageID, nil
+}
+
+// addOutgoing puts a message into the outbox, with the conversation and the time.
+func (k keeper) addOutgoing(tx *tx, conv *conversation, o home.Outgoing) error {
+	count, err := tx.Outbox.Count()
+	if err != nil {
+		return err
+	}
+	if count >= outboxRowsMax {
+		return ErrOutboxFull
+	}
+	o.Conversation, o.Time = conv.id, k.c.now()
+	return tx.Outbox.Add(o)
 }
 
 var errEncrypt = errors.New("encrypt message")
@@ -57,7 +63,7 @@ func (t *tx) sealOutgoing(conv *conversation, o *home.Outgoing) error {
 	if conv.group == nil {
 		return ErrNoGroup
 	}
-	message, next, err := conv.group.Seal(o.Text, nil, mls.SealOptions{}) // padded by the group's policy
+	message, next, err := conv.group.Seal(encodeContent(contentType(o.Content), o.Text), nil, mls.SealOptions{}) // padded by the group's policy
 	if err != nil {
 		return fmt.Errorf("%w: %w", errEncrypt, err)
 	}
@@ -69,7 +75,7 @@ func (t *tx) sealOutgoing(conv *conversation, o *home.Outgoing) error {
 // refuseOutgoing removes a message from the outbox that will never be delivered, and reports
 // it.
 func (t *tx) refuseOutgoing(o *home.Outgoing, now time.Time, code, problem string) error {
-	if err := t.Outbox.Remove(o.ID); err != nil {
+	if err := t.Outbox.Remove(o.ID); err != nil || contentType(o.Content) != contentText {
 		return err
 	}
 	return t.report(Event{Type: EventRefused, Conversation: o.Conversation, MessageID: o.Message, Own: true,
@@ -89,7 +95,8 @@ func (t *tx) refuseAll(conversation string, now time.Time, code, problem string)
 	}
 }
 
-// Pending returns the number of undelivered messages in the outbox.
+// Pending returns the number of undelivered messages in the outbox, including those that are not
+// for people, such as names.
 func (c *Client) Pending(ctx context.Context) (int, error) {
 	count, err := read(ctx, c.db, func(tx *tx) (int64, error) { return tx.Outbox.Count() })
 	return int(count), err
@@ -98,7 +105,7 @@ func (c *Client) Pending(ctx context.Context) (int, error) {
 // Flush waits until the outbox is empty and every message in it was delivered or refused.
 func (c *Client) Flush(ctx context.Context) error {
 	for {
-		woken := c.db.home.NewEvents() // each delivery and refusal is an event
+		woken := c.db.home.NewEvents() // of each delivery and refusal, too
 		count, err := c.Pending(ctx)
 		if err != nil || count == 0 {
 			return err
@@ -118,6 +125,9 @@ func (c *Client) Waiting(ctx context.Context, conversation string) ([]Event, err
 	err := c.db.update(ctx, func(tx *tx) error {
 		list, err := tx.Outbox.Waiting(conversation)
 		for _, o := range list {
+			if contentType(o.Content) != contentText {
+				continue
+			}
 			out = append(out, c.authority.withTrust(Event{Type: EventMessage, Conversation: conversation, Time: o.Time,
 				MessageID: o.Message, From: self, Own: true, Text: o.Text}))
 		}

@@ -16,14 +16,17 @@ type Outgoing struct {
 	// these bytes, unless the server reports that it did not keep them.
 	Envelope []byte
 
-	Text []byte
-	Time time.Time
+	// Content is the type of the content, 0 for a text.
+	Content byte
+	Text    []byte // or other content
+	Time    time.Time
 }
 
 // outgoingBody holds the sealed fields of an Outgoing.
 type outgoingBody struct {
-	Text []byte    `json:"text"`
-	Time time.Time `json:"time"`
+	Content byte      `json:"content,omitempty"`
+	Text    []byte    `json:"text"`
+	Time    time.Time `json:"time"`
 }
 
 // Outbox holds the messages that are to be sent, in the order in which they were written.
@@ -35,14 +38,14 @@ func (b Outbox) Count() (count int64, err error) {
 	return count, err
 }
 
-// Add appends a message.
-func (b Outbox) Add(conversation, message string, text []byte, at time.Time) error {
+// Add appends a message. The outbox sets its ID and Wire.
+func (b Outbox) Add(o Outgoing) error {
 	id, err := b.t.Counters.Next("outbox")
 	if err != nil {
 		return err
 	}
 	return b.t.exec(`INSERT INTO outbox (id, conversation, message, wire, body) VALUES ($1, $2, $3, $3, $4)`,
-		id, conversation, message, b.t.sealJSON("outbox", strconv.FormatInt(id, 10), "body", outgoingBody{text, at}))
+		id, o.Conversation, o.Message, b.t.sealJSON("outbox", strconv.FormatInt(id, 10), "body", outgoingBody{o.Content, o.Text, o.Time}))
 }
 
 // list returns messages; the condition comes first.
@@ -57,7 +60,7 @@ func (b Outbox) list(where string, args ...any) (out []*Outgoing, err error) {
 		if err == nil && envelope != "" {
 			row.Envelope, err = base64.StdEncoding.DecodeString(envelope)
 		}
-		row.Text, row.Time = body.Text, body.Time
+		row.Content, row.Text, row.Time = body.Content, body.Text, body.Time
 		out = append(out, &row)
 		sealed = nil
 		return err
@@ -107,5 +110,8 @@ func (b Outbox) Rename(id int64, wire string) error {
 	return b.t.exec(`UPDATE outbox SET wire = $1, envelope = NULL WHERE id = $2`, wire, id)
 }
 
-// Remove deletes a message.
-func (b Outbox) Remove(id int64) error { return b.t.exec(`DELETE FROM outbox WHERE id = $1`, id) }
+// Remove deletes a message. It wakes readers, since not every one is reported as an event.
+func (b Outbox) Remove(id int64) error {
+	b.t.After(b.t.home.wakeReaders)
+	return b.t.exec(`DELETE FROM outbox WHERE id = $1`, id)
+}
