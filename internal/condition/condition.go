@@ -20,10 +20,11 @@ type Condition struct {
 	what   string
 	settle time.Duration
 
-	mu       sync.Mutex // guards the rest
-	since    time.Time  // time of the first failure; zero while the dependency works
-	last     time.Time  // of the last failure
-	failures int64      // since it began to fail
+	mu       sync.Mutex    // guards the rest
+	since    time.Time     // time of the first failure; zero while the dependency works
+	last     time.Time     // of the last failure
+	failures int64         // since it began to fail
+	lost     time.Duration // of all earlier outages
 }
 
 // New returns the condition of a working dependency. Log lines say that what "fails" and "works
@@ -60,6 +61,7 @@ func (c *Condition) Worked() bool {
 	if now.Sub(c.last) < c.settle {
 		return false
 	}
+	c.lost += now.Sub(c.since)
 	c.logger.Warn(c.what+" works again", "after", now.Sub(c.since).Round(time.Millisecond), "failures", c.failures)
 	c.since, c.failures = time.Time{}, 0
 	return true
@@ -96,4 +98,14 @@ func (c *Condition) IsFailing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !c.since.IsZero()
+}
+
+// Lost returns the duration of all outages together, with that of the present one.
+func (c *Condition) Lost() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.since.IsZero() {
+		return c.lost
+	}
+	return c.lost + time.Since(c.since)
 }

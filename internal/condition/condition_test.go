@@ -44,6 +44,10 @@ func TestOutageIsTwoLines(t *testing.T) {
 		}
 		c.Worked()
 		lines(`level=WARN msg="the thing works again" after=1m45s failures=101`)
+		time.Sleep(time.Hour)
+		if lost := c.Lost(); lost != 105*time.Second {
+			t.Errorf("it failed for %s", lost)
+		}
 		if !c.Failed(errors.New("bang")) || c.Failed(errors.New("bang")) {
 			t.Error("the second outage is not known as one")
 		}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"waxwing.im/waxwing/internal/condition"
 )
 
 // The first and the longest wait of a listener after it could not accept a connection.
@@ -18,37 +20,37 @@ const (
 	acceptRetryMax = time.Second
 )
 
+// acceptSettle is the time without a failure that ends a shortage: with a limit that is almost
+// reached, some connections are accepted and some are not.
+const acceptSettle = 10 * time.Second
+
 // patientListener accepts connections while there are file descriptors and memory for them, and
 // waits while there are none: the first failure is logged, and so is the connection that ends
 // the shortage.
 type patientListener struct {
 	net.Listener
-	logger  *slog.Logger
+	accepts *condition.Condition
 	refused prometheus.Counter
 	closing sync.Once
 	closed  chan struct{}
 }
 
 func newListener(l net.Listener, logger *slog.Logger, refused prometheus.Counter) *patientListener {
-	return &patientListener{Listener: l, logger: logger, refused: refused, closed: make(chan struct{})}
+	return &patientListener{Listener: l, accepts: condition.New(logger, "accepting connections (see the limit of open files)", acceptSettle), refused: refused, closed: make(chan struct{})}
 }
 
 // Accept waits for a connection. An error means the end of the listener.
 func (l *patientListener) Accept() (net.Conn, error) {
-	var isWanting bool
 	for wait := acceptRetryMin; ; wait = min(2*wait, acceptRetryMax) {
 		network, err := l.Listener.Accept()
 		if err == nil || !isWant(err) {
-			if isWanting && err == nil {
-				l.logger.Info("connections are accepted again")
+			if err == nil {
+				l.accepts.Worked()
 			}
 			return network, err
 		}
 		l.refused.Inc()
-		if !isWanting {
-			isWanting = true
-			l.logger.Error("connections cannot be accepted, and wait; see the limit of open files", "err", err)
-		}
+		l.accepts.Failed(err)
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:

@@ -86,7 +86,7 @@ func (db *DB) Append(ctx context.Context, fn func(*Tx) error) error {
 	if isMoved(err) {
 		return ErrMoved
 	}
-	db.noteAppend(hasWritten, err)
+	db.noteWrite(hasWritten, err)
 	return err
 }
 

@@ -77,9 +77,9 @@ func (db *DB) reckon(ctx context.Context, e *postgresEngine, local func() time.T
 			case <-running.Done():
 				return
 			case <-ticker.C:
-				if err := r.look(running, e.time); err != nil {
-					db.logger.Debug("the time of the database", "err", err) // the estimate continues
-				}
+				// The estimate continues without an answer. A server without requests learns
+				// here that its database is away.
+				db.note(running, r.look(running, e.time))
 			}
 		}
 	}()

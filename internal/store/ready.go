@@ -10,8 +10,8 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// unreadyFor is the time for which a database counts as not writable after it refused a batch,
-// unless it accepts one before. It ends by itself: without traffic a balancer would never see
+// unreadyFor is the time for which a database counts as not writable after it refused a write,
+// unless it accepts a batch before. It ends by itself: without traffic a balancer would never see
 // it write again.
 const unreadyFor = 5 * time.Second
 
@@ -22,9 +22,9 @@ func (db *DB) TakesWrites() bool {
 	return refused == 0 || db.nowMS() >= refused+unreadyFor.Milliseconds()
 }
 
-// noteAppend records the outcome of the last batch. A lost race, or a batch without writes,
-// says nothing about the database.
-func (db *DB) noteAppend(hasWritten bool, err error) {
+// noteWrite records the outcome of the last batch or test write. A lost race, or a batch without
+// writes, says nothing about the database.
+func (db *DB) noteWrite(hasWritten bool, err error) {
 	switch {
 	case err == nil && hasWritten:
 		db.refusedMS.Store(0)
@@ -49,6 +49,8 @@ func (db *DB) Collectors() []prometheus.Collector {
 			}
 			return 1
 		}),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "waxwing", Name: "store_outage_seconds_total",
+			Help: "Time for which the database did not answer or write."}, func() float64 { return db.condition.Lost().Seconds() }),
 		gauge("store_wal_bytes", "Size of the write-ahead log of the embedded database; 0 with PostgreSQL.", func() float64 {
 			return float64(db.engine.walBytes())
 		}),
@@ -89,6 +91,8 @@ func (db *DB) maintain() {
 		db.note(db.closing, err)
 		if err == nil {
 			db.condition.Worked()
+		} else {
+			db.noteWrite(false, err)
 		}
 	}
 }
@@ -96,8 +100,8 @@ func (db *DB) maintain() {
 // probe makes the database write, as little as possible.
 func (tx *Tx) probe() error {
 	if tx.dialect.name == "postgres" {
-		var transaction string // a transaction with an id writes its COMMIT
-		return tx.row("SELECT pg_current_xact_id()::text").Scan(&transaction)
+		_, err := tx.exec("UPDATE store_identity SET incarnation = incarnation")
+		return err
 	}
 	_, err := tx.exec("PRAGMA user_version = 1") // not used for anything else
 	return err

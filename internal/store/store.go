@@ -57,7 +57,7 @@ type DB struct {
 
 	reckoning *reckoning // nil where now is not the time of a database elsewhere
 
-	refusedMS atomic.Int64 // when the last batch could not be written, or 0
+	refusedMS atomic.Int64 // when the last write was refused, or 0
 	condition *condition.Condition
 	errors    prometheus.Counter
 	closing   context.Context // ends with Close
