@@ -37,6 +37,18 @@
 //		}
 //	}
 //
+// A bot answers with Reply, which sends and acknowledges in one step: killed at any point, it
+// answers each message once.
+//
+//	if e.Type == client.EventMessage && e.From.Account != c.DID() {
+//		_, err = c.Reply(ctx, e, []byte("you said: "+string(e.Text)))
+//	} else {
+//		err = c.Ack(ctx, e.ID)
+//	}
+//
+// A program that has its own records of what to send passes an ID from there to Send
+// (WithMessageID): it may call Send again with the same ID, and the message is sent once.
+//
 // Open, StartDM, CreateRoom, Invite and Send need no network: they record the request in the
 // home, and the client carries it out as soon as possible, across lost connections, crashes and
 // restarts. Events report the results; State returns the state of the connection.
@@ -145,9 +157,9 @@
 //
 // The home is one SQLite database. MLS state, keys, tokens, texts, history, the names of
 // accounts and the outbox are sealed with XChaCha20-Poly1305, bound to their table, row and
-// column. IDs of conversations and messages, counters and ciphertexts are not sealed: the
-// server has them too. Key packages are erased when used, and deleted content is overwritten.
-// Only one client can have a home open (ErrInUse).
+// column. IDs of conversations, the server's IDs of messages, counters and ciphertexts are not
+// sealed: the server has them too. Key packages are erased when used, and deleted content is
+// overwritten. Only one client can have a home open (ErrInUse).
 //
 // A home must not be restored from a backup and used: its ratchets would return to a past
 // state, and messages would be encrypted twice with one key.

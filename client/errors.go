@@ -31,6 +31,12 @@ var (
 	ErrDirect = errors.New("members of a direct conversation cannot change")
 	// ErrTooLarge reports a message longer than TextBytesMax.
 	ErrTooLarge = errors.New("message is too long")
+	// ErrMessageID reports an ID that a message cannot have.
+	ErrMessageID = errors.New("message ID is not 1 to 128 bytes of UTF-8 without NUL")
+	// ErrMessageIDUsed reports the ID of another message of the conversation, with another text.
+	ErrMessageIDUsed = errors.New("message ID was used for another text")
+	// ErrAcknowledged reports a reply to an event that was acknowledged before.
+	ErrAcknowledged = errors.New("event was acknowledged before")
 	// ErrOutboxFull reports that the outbox of the home has its maximum number of messages.
 	ErrOutboxFull = errors.New("outbox is full")
 

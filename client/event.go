@@ -71,7 +71,8 @@ type Event struct {
 
 	// Seq is the position in the conversation's log, for events of messages and commits.
 	Seq int64 `json:"seq,omitempty"`
-	// MessageID is the ID that Send returned, or the sender's ID of another member's message.
+	// MessageID is the ID that Send returned, or of another member's message the one that its
+	// sender has shown to the server.
 	MessageID string `json:"message,omitempty"`
 	// From is the sender, proven by MLS to be a member with this credential. From.Verified
 	// reports whether the account's own key confirms the device.
@@ -235,19 +236,22 @@ func (c *Client) Next(ctx context.Context) (Event, error) {
 // Ack acknowledges all events up to and including id. They are erased; messages stay in
 // History. The acknowledgement is on disk when Ack returns.
 func (c *Client) Ack(ctx context.Context, id int64) error {
-	return c.db.update(ctx, func(tx *tx) error {
-		before, err := tx.Counters.Get("application")
-		if err != nil || id <= before {
-			return err
-		}
-		last, err := tx.Events.Last()
-		if err != nil {
-			return err
-		}
-		id = min(id, last)
-		if err := tx.Events.Forget(id); err != nil {
-			return err
-		}
-		return tx.Counters.Set("application", id)
-	})
+	return c.db.update(ctx, func(tx *tx) error { return tx.acknowledge(id) })
+}
+
+// acknowledge erases the events up to and including id.
+func (t *tx) acknowledge(id int64) error {
+	before, err := t.Counters.Get("application")
+	if err != nil || id <= before {
+		return err
+	}
+	last, err := t.Events.Last()
+	if err != nil {
+		return err
+	}
+	id = min(id, last)
+	if err := t.Events.Forget(id); err != nil {
+		return err
+	}
+	return t.Counters.Set("application", id)
 }

@@ -207,6 +207,7 @@ func (b *batch) answered(number int) (request, *conversation) {
 
 func (b *batch) appended(m appended) error {
 	r, conv := b.answered(m.number)
+	var isRenamed bool
 	var err error
 	switch {
 	case conv == nil:
@@ -215,6 +216,8 @@ func (b *batch) appended(m appended) error {
 		err = b.s.c.keeper.place(b.tx, conv, r.commit, m.seq)
 	case m.seq >= conv.info.SkipFrom && m.seq < conv.info.SkipTo:
 		err = b.s.c.keeper.deliverSkipped(b.tx, conv, r.outgoing, m.seq)
+	case m.seq < conv.nextSeq && !conv.info.Unsure:
+		isRenamed, err = b.s.c.keeper.renameTaken(b.tx, conv, r.outgoing, m.seq)
 	}
 	if err != nil {
 		return err
@@ -226,7 +229,9 @@ func (b *batch) appended(m appended) error {
 			sub.commit.ok()
 			return
 		}
-		sub.sending, sub.sentThrough = false, max(sub.sentThrough, r.outgoing)
+		if sub.sending = false; !isRenamed {
+			sub.sentThrough = max(sub.sentThrough, r.outgoing)
+		}
 		sub.send.ok()
 	})
 	return nil

@@ -257,6 +257,7 @@ func (e errands) checkKeyPackage(account string, item offeredPackage) (fetchedPa
 // UUID, or "". Only its certificate then identifies the device.
 func isServerName(device string) bool { return device == "" || uuids.MatchString(device) }
 
+// uuids matches UUIDs in their usual form, such as newMessageID makes.
 var uuids = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
 // is reports whether the package is of the account's device of that name.

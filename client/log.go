@@ -152,6 +152,20 @@ func (k keeper) deliverSkipped(tx *tx, conv *conversation, row, seq int64) error
 	return k.deliverOwn(tx, conv, o, Event{Conversation: o.Conversation, Seq: seq, MessageID: o.Wire, Time: k.c.now()}, o.Envelope)
 }
 
+// renameTaken gives a message another id for the server if the log has had another message with
+// that id at seq: this one was not stored.
+func (k keeper) renameTaken(tx *tx, conv *conversation, row, seq int64) (bool, error) {
+	o, err := tx.Outbox.Get(row)
+	if err != nil || o == nil {
+		return false, err
+	}
+	isOurs, err := tx.isUnchanged(conv.id, seq, sha256.Sum256(o.Envelope))
+	if err != nil || isOurs {
+		return false, err
+	}
+	return true, tx.Outbox.Rename(row, newMessageID())
+}
+
 // applyForeign processes a message that another member sent, or claims to have sent.
 func (k keeper) applyForeign(tx *tx, conv *conversation, e *logMessage, out Event, message []byte) error {
 	digest := sha256.Sum256(message)

@@ -1,10 +1,15 @@
 package client
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"waxwing.im/waxwing/client/internal/home"
 	"waxwing.im/waxwing/mls"
@@ -17,29 +22,112 @@ const TextBytesMax = 128 << 10
 // outboxRowsMax bounds the outbox of one home, in messages.
 const outboxRowsMax = 10_000
 
+// SendOption is a setting of one Send.
+type SendOption func(*sending)
+
+type sending struct {
+	id       string
+	isChosen bool // by the caller
+}
+
+// WithMessageID makes id the message's ID: 1 to 128 bytes of UTF-8 without NUL, or Send returns
+// ErrMessageID. The home keeps it, so that a second Send with the same ID and text in the
+// conversation returns the same and sends nothing, also after a restart; another text is
+// ErrMessageIDUsed. The ID of a refused message (EventRefused) can be used again. A lower case
+// UUID is also the ID that the server and other members see; for other IDs they see a random
+// one.
+func WithMessageID(id string) SendOption {
+	return func(s *sending) { s.id, s.isChosen = id, true }
+}
+
 // Send puts a message into the outbox and returns its id. The message is on disk, sealed, when
 // Send returns, and is sent, after all earlier ones, as soon as the conversation has a group
 // and the server can be reached. An EventMessage with Own set reports the delivery, or an
 // EventRefused that the server has refused it for good. The error is ErrTooLarge, ErrOutboxFull,
 // ErrUnknownConversation, or ErrNoGroup after the account has left or was removed.
-func (c *Client) Send(ctx context.Context, conversationID string, text []byte) (messageID string, err error) {
-	if len(encodeContent(contentText, text)) > TextBytesMax {
-		return "", ErrTooLarge
+func (c *Client) Send(ctx context.Context, conversationID string, text []byte, with ...SendOption) (messageID string, err error) {
+	s := sending{id: newMessageID()}
+	for _, set := range with {
+		set(&s)
 	}
-	messageID = newMessageID()
-	err = c.change(ctx, conversationID, func(tx *tx, conv *conversation) error {
-		if conv.phase == Removed || conv.info.Leave != nil {
-			return ErrNoGroup
-		}
-		if conv.info.Waiting.GaveUp {
-			conv.askAgain()
-		}
-		return c.keeper.addOutgoing(tx, conv, home.Outgoing{Message: messageID, Text: text})
-	})
+	if s.isChosen && !isMessageID(s.id) {
+		return "", ErrMessageID
+	}
+	err = c.change(ctx, conversationID, func(tx *tx, conv *conversation) error { return c.addMessage(tx, conv, text, s) })
 	if err != nil {
 		return "", err
 	}
-	return messageID, nil
+	return s.id, nil
+}
+
+// Reply sends texts to the conversation of an event and acknowledges the event, as Ack does, in
+// one transaction: a program that is killed at any point has either sent them all, and Next
+// does not return the event again, or none. Without texts it is Ack. The error is that of Send, or
+// ErrAcknowledged; nothing has happened then.
+func (c *Client) Reply(ctx context.Context, to Event, texts ...[]byte) (messageIDs []string, err error) {
+	for range texts {
+		messageIDs = append(messageIDs, newMessageID())
+	}
+	err = c.db.update(ctx, func(tx *tx) error {
+		if before, err := tx.Counters.Get("application"); err != nil || to.ID <= before {
+			return cmp.Or(err, ErrAcknowledged)
+		}
+		for i, text := range texts {
+			conv, err := tx.existing(to.Conversation)
+			if err == nil {
+				err = c.addMessage(tx, conv, text, sending{id: messageIDs[i]})
+			}
+			if err != nil {
+				return err
+			}
+			tx.wake(conv.id)
+		}
+		return tx.acknowledge(to.ID)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return messageIDs, nil
+}
+
+// addMessage puts a message into the outbox, unless one with the caller's id was there before.
+func (c *Client) addMessage(tx *tx, conv *conversation, text []byte, s sending) error {
+	if len(encodeContent(contentText, text)) > TextBytesMax {
+		return ErrTooLarge
+	}
+	if s.isChosen {
+		digest := sha256.Sum256(text)
+		known, found, err := tx.Outbox.Chosen(conv.id, s.id)
+		switch {
+		case err != nil:
+			return err
+		case found && !bytes.Equal(known, digest[:]):
+			return ErrMessageIDUsed
+		case found:
+			return nil
+		}
+		if err := tx.Outbox.Choose(conv.id, s.id, digest[:]); err != nil {
+			return err
+		}
+	}
+	if conv.phase == Removed || conv.info.Leave != nil {
+		return ErrNoGroup
+	}
+	if conv.info.Waiting.GaveUp {
+		conv.askAgain()
+	}
+	o := home.Outgoing{Message: s.id, Text: text}
+	if !uuids.MatchString(s.id) {
+		o.Wire = newMessageID()
+	}
+	return c.keeper.addOutgoing(tx, conv, o)
+}
+
+// messageIDBytesMax bounds the ID of a message, in all protocols.
+const messageIDBytesMax = 128
+
+func isMessageID(id string) bool {
+	return id != "" && len(id) <= messageIDBytesMax && utf8.ValidString(id) && !strings.Contains(id, "\x00")
 }
 
 // addOutgoing puts a message into the outbox, with the conversation and the time.
@@ -75,7 +163,7 @@ func (t *tx) sealOutgoing(conv *conversation, o *home.Outgoing) error {
 // refuseOutgoing removes a message from the outbox that will never be delivered, and reports
 // it.
 func (t *tx) refuseOutgoing(o *home.Outgoing, now time.Time, code, problem string) error {
-	if err := t.Outbox.Remove(o.ID); err != nil || contentType(o.Content) != contentText {
+	if err := errors.Join(t.Outbox.Remove(o.ID), t.Outbox.Unchoose(o.Conversation, o.Message)); err != nil || contentType(o.Content) != contentText {
 		return err
 	}
 	return t.report(Event{Type: EventRefused, Conversation: o.Conversation, MessageID: o.Message, Own: true,

@@ -2,6 +2,7 @@ package home
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"strconv"
 	"time"
 )
@@ -27,6 +28,8 @@ type outgoingBody struct {
 	Content byte      `json:"content,omitempty"`
 	Text    []byte    `json:"text"`
 	Time    time.Time `json:"time"`
+	// ID is the application's id if the server's was another one from the start, and "" otherwise.
+	ID string `json:"id,omitempty"`
 }
 
 // Outbox holds the messages that are to be sent, in the order in which they were written.
@@ -38,14 +41,43 @@ func (b Outbox) Count() (count int64, err error) {
 	return count, err
 }
 
-// Add appends a message. The outbox sets its ID and Wire.
+// Add appends a message. The outbox sets its ID, and its Wire if that is "".
 func (b Outbox) Add(o Outgoing) error {
+	body := outgoingBody{Content: o.Content, Text: o.Text, Time: o.Time}
+	if o.Wire == "" {
+		o.Wire = o.Message
+	}
+	if o.Wire != o.Message {
+		body.ID = o.Message
+	}
 	id, err := b.t.Counters.Next("outbox")
 	if err != nil {
 		return err
 	}
 	return b.t.exec(`INSERT INTO outbox (id, conversation, message, wire, body) VALUES ($1, $2, $3, $3, $4)`,
-		id, o.Conversation, o.Message, b.t.sealJSON("outbox", strconv.FormatInt(id, 10), "body", outgoingBody{o.Content, o.Text, o.Time}))
+		id, o.Conversation, o.Wire, b.t.sealJSON("outbox", strconv.FormatInt(id, 10), "body", body))
+}
+
+// chosen returns the setting for an id that the application has chosen, which does not disclose
+// the id.
+func (b Outbox) chosen(conversation, message string) string {
+	return "sent " + hex.EncodeToString(b.t.home.sealer.name("sent", conversation, message))
+}
+
+// Chosen returns the digest of the text that the application has sent under an id of its own.
+func (b Outbox) Chosen(conversation, message string) (digest []byte, found bool, err error) {
+	found, err = b.t.Settings.Get(b.chosen(conversation, message), &digest)
+	return digest, found, err
+}
+
+// Choose records the digest of the text that is sent under an id of the application's own.
+func (b Outbox) Choose(conversation, message string, digest []byte) error {
+	return b.t.Settings.Set(b.chosen(conversation, message), digest)
+}
+
+// Unchoose deletes what Choose has recorded, if anything.
+func (b Outbox) Unchoose(conversation, message string) error {
+	return b.t.exec(`DELETE FROM settings WHERE name = $1`, b.chosen(conversation, message))
 }
 
 // list returns messages; the condition comes first.
@@ -61,6 +93,9 @@ func (b Outbox) list(where string, args ...any) (out []*Outgoing, err error) {
 			row.Envelope, err = base64.StdEncoding.DecodeString(envelope)
 		}
 		row.Content, row.Text, row.Time = body.Content, body.Text, body.Time
+		if body.ID != "" {
+			row.Message = body.ID
+		}
 		out = append(out, &row)
 		sealed = nil
 		return err
