@@ -29,9 +29,12 @@ var edges = map[string][]string{
 	"internal/chat": {"client", "internal/secretfile"},
 	// secretfile is shared by the commands and chat: seeds and keys in files of their owner.
 	"internal/secretfile":    {},
-	"internal/server":        {"internal/condition", "internal/core", "internal/directory", "internal/doors", "internal/gatewayserver", "internal/identity", "internal/limits", "internal/logs", "internal/netguard", "internal/store", "internal/xrpcserver"},
+	"internal/server":        {"internal/condition", "internal/core", "internal/directory", "internal/doors", "internal/gatewayserver", "internal/identity", "internal/limits", "internal/logs", "internal/netguard", "internal/site", "internal/store", "internal/xrpcserver"},
 	"internal/gatewayserver": {"api/gateway", "internal/core", "internal/directory", "internal/doors", "internal/ds", "internal/identity", "internal/limits", "internal/logs"},
 	"internal/xrpcserver":    {"api/xrpc", "internal/core", "internal/directory", "internal/doors", "internal/ds", "internal/identity", "internal/limits", "internal/logs", "lexicons"},
+	// site publishes what is the same for all callers; it knows no caller and no operation.
+	"internal/site": {"docs", "internal/doors", "lexicons"},
+	"docs":          {},
 	// doors is what the doors do alike; it knows no rule, so that a rule cannot depend on
 	// the door that a request came by, and no way out.
 	"internal/doors": {"internal/ds", "internal/limits"},
@@ -103,7 +106,7 @@ var exclusive = []struct {
 	{"github.com/jackc/pgx", []string{"internal/store", "internal/pgtest"}},
 	{"modernc.org/sqlite", []string{"internal/store", "client/internal/home"}},
 	{"github.com/coder/websocket", []string{"internal/doors", "internal/drive", "client", "cmd/waxwing"}},
-	{"net/http", []string{"api/gateway", "client", "cmd/waxwing", "internal/doors", "internal/gatewayserver", "internal/netguard", "internal/server", "internal/drive", "internal/xrpcserver"}},
+	{"net/http", []string{"api/gateway", "client", "cmd/waxwing", "internal/doors", "internal/gatewayserver", "internal/netguard", "internal/server", "internal/site", "internal/drive", "internal/xrpcserver"}},
 	{"code.dny.dev/ssrf", []string{"internal/netguard"}},
 	{"github.com/alecthomas/kong", []string{"cmd/waxwing"}},
 	{"github.com/charmbracelet", []string{"internal/chat"}},

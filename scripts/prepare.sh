@@ -31,6 +31,7 @@ for proxy in nginx apache2 haproxy; do
 done
 need varnish varnishd
 need tmux tmux # a terminal for waxwing chat
+need 'chromium-headless-shell fonts-dejavu-core' chromium-headless-shell chromium google-chrome # pages of other origins
 
 if [ -z "$packages" ]; then
 	exit 0

@@ -207,5 +207,5 @@ func reconnectAfter(n int) gateway.Drain {
 // ServeHTTP answers /v1/… and /healthz, and 404 for everything else.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.intake.Count(w, r, s.proxies.AddressOf(r))()
-	s.mux.ServeHTTP(w, r)
+	doors.ServeAnyOrigin(s.mux, w, r)
 }

@@ -32,6 +32,7 @@ import (
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/netguard"
+	"waxwing.im/waxwing/internal/site"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/internal/xrpcserver"
 )
@@ -45,7 +46,6 @@ const (
 	headerBytesMax = 64 << 10
 	drainTimeout   = 10 * time.Second       // how long Close waits for requests and sockets
 	silenceGrace   = 200 * time.Millisecond // for the first request of a connection, at the end
-	didDocumentAge = "max-age=300"          // a rotated key is seen within five minutes
 )
 
 // Server is a running service. Its methods are safe for concurrent use.
@@ -212,14 +212,13 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	})
 	mux := http.NewServeMux()
 	mux.Handle("/xrpc/", s.xrpc)
-	mux.Handle("/lexicons/", s.xrpc)
 	s.serveHealth(mux)
 	mux.Handle("/", s.gateway)
-	mux.HandleFunc("GET /.well-known/did.json", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Cache-Control", didDocumentAge)
-		w.Write(document)
-	})
+	pages := site.New(site.Options{Version: s.config.Version, DID: s.did, Document: document, URL: s.public,
+		IsPublic: s.config.PublicURL != "", NeedsInvite: s.config.admission() == identity.AdmissionInvite})
+	for _, path := range pages.Paths() {
+		mux.Handle(path, pages)
+	}
 	s.front = s.httpServer(mux)
 	s.front.ConnState = s.silent.note
 	return nil

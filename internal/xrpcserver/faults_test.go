@@ -291,7 +291,7 @@ func headers(t *testing.T, w *world) {
 	for name, a := range map[string]answer{"good": w.call("ann", xrpc.GetConvos, params()), "refused": w.call("ann", xrpc.GetConvoSettings, params("convoId", "none")),
 		"no token": w.call("", xrpc.GetConvos, params()), "unknown": w.call("ann", "com.example.nothing", object{})} {
 		h := a.header
-		if h.Get("Cache-Control") != "no-store" || h.Get("Content-Type") != "application/json" || h.Get("Access-Control-Allow-Origin") != "" ||
+		if h.Get("Cache-Control") != "no-store" || h.Get("Content-Type") != "application/json" || h.Get("Access-Control-Allow-Origin") != "*" || h["Access-Control-Allow-Credentials"] != nil ||
 			(h.Get("WWW-Authenticate") == "Bearer") != (a.status == 401) || h.Get("Server") != "" {
 			t.Errorf("%s: %v", name, h)
 		}

@@ -1,6 +1,5 @@
 // Package xrpcserver is the AT Protocol door: the XRPC methods under /xrpc that the
-// files in lexicons describe, for clients of generation A and B alike, and the lexicons
-// themselves.
+// files in lexicons describe, for clients of generation A and B alike.
 //
 // A handler is a translation: authenticate, decode, ask core, encode. The generic
 // wrapper of an endpoint does bodies, limits, authentication, errors and metrics; New
@@ -116,7 +115,6 @@ func New(o Options) *Server {
 	} {
 		noun.register(s)
 	}
-	s.registerLexicons()
 	s.registerRest()
 
 	s.subscriptions.watch()
@@ -144,10 +142,10 @@ func (s *Server) registerRest() {
 	})
 }
 
-// ServeHTTP answers /xrpc/… and /lexicons/…, and 404 for everything else.
+// ServeHTTP answers /xrpc/…, and 404 for everything else.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer s.intake.Count(w, r, s.proxies.AddressOf(r))()
-	s.mux.ServeHTTP(w, r)
+	doors.ServeAnyOrigin(s.mux, w, r)
 }
 
 // Shutdown ends every subscription and waits for them; when ctx ends first, the rest

@@ -305,26 +305,6 @@ func TestMethodsOfNobody(t *testing.T) {
 	w.call("ann", "com.example.nothing", object{}).refused("501 MethodNotImplemented")
 }
 
-func TestLexiconsArePublished(t *testing.T) {
-	w := newWorld(t)
-	for _, path := range []string{"/lexicons/", "/lexicons/a/" + xrpc.SendMessage + ".json", "/lexicons/b/" + xrpc.SendMessage + ".json"} {
-		response, err := http.Get(w.http.URL + path)
-		must(t, err)
-		body, err := io.ReadAll(response.Body)
-		must(t, err)
-		response.Body.Close()
-		if response.StatusCode != http.StatusOK || !strings.Contains(string(body), xrpc.SendMessage) {
-			t.Errorf("%s: %d %.80s", path, response.StatusCode, body)
-		}
-	}
-	response, err := http.Get(w.http.URL + "/lexicons/a/../../server.json")
-	must(t, err)
-	response.Body.Close()
-	if response.StatusCode != http.StatusNotFound {
-		t.Errorf("a path out of the lexicons: %d", response.StatusCode)
-	}
-}
-
 // apply applies an operation whose result does not matter.
 func (w *world) apply(who ds.Caller, op core.Op) error {
 	_, err := w.core.Apply(context.Background(), who, op)
