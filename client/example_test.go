@@ -6,46 +6,40 @@ import (
 	"fmt"
 	"log"
 	"os"
-	"time"
+	"path/filepath"
 
 	"waxwing.im/waxwing/client"
-	"waxwing.im/waxwing/internal/server"
+	"waxwing.im/waxwing/client/clienttest"
 )
 
 // Two accounts meet and talk, end to end encrypted, through a server that reads
 // nothing. The server here runs in the process; a real one is a URL.
 func Example() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
+	server := clienttest.NewServer(nil)
+	defer server.Close()
+	bob := server.Client("bob")
+
+	// This is how a program opens a client.
+	ctx := context.Background()
 	dir, err := os.MkdirTemp("", "waxwing-example-")
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	service, err := server.Start(ctx, server.DefaultConfig(dir+"/server"))
+	seed, storageKey := make([]byte, 32), make([]byte, client.StorageKeyBytes)
+	rand.Read(seed) // keep both: the seed is the account, the other key opens the home
+	rand.Read(storageKey)
+	account, err := client.AccountFromSeed(seed, "ann")
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer service.Close()
-
-	open := func(name string) *client.Client {
-		seed, storageKey := make([]byte, 32), make([]byte, client.StorageKeyBytes)
-		rand.Read(seed) // keep both: the seed is the account, the other key opens the home
-		rand.Read(storageKey)
-		account, err := client.AccountFromSeed(seed, name)
-		if err != nil {
-			log.Fatal(err)
-		}
-		c, err := client.Open(ctx, client.Options{Dir: dir + "/" + name, StorageKey: storageKey,
-			Server: service.URL(), Account: account})
-		if err != nil {
-			log.Fatal(err)
-		}
-		return c
+	ann, err := client.Open(ctx, client.Options{
+		Dir: filepath.Join(dir, "ann"), StorageKey: storageKey, Server: server.URL, Account: account,
+	})
+	if err != nil {
+		log.Fatal(err)
 	}
-	ann, bob := open("ann"), open("bob")
 	defer ann.Close()
-	defer bob.Close()
 
 	dm, err := ann.StartDM(ctx, bob.DID())
 	if err != nil {
@@ -74,34 +68,11 @@ func Example() {
 
 // One of two people uses the server's gateway and the other its AT Protocol door.
 func ExampleWithXRPC() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	dir, err := os.MkdirTemp("", "waxwing-example-")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	service, err := server.Start(ctx, server.DefaultConfig(dir+"/server"))
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer service.Close()
-	open := func(name string, with ...client.Option) *client.Client {
-		account, err := client.NewAccount()
-		if err != nil {
-			log.Fatal(err)
-		}
-		c, err := client.Open(ctx, client.Options{Dir: dir + "/" + name, StorageKey: make([]byte, client.StorageKeyBytes), // a real one is random
-			Server: service.URL(), Account: account}, with...)
-		if err != nil {
-			log.Fatal(err)
-		}
-		return c
-	}
-	ann, bob := open("ann"), open("bob", client.WithXRPC())
-	defer ann.Close()
-	defer bob.Close()
+	server := clienttest.NewServer(nil)
+	defer server.Close()
+	ann, bob := server.Client("ann"), server.Client("bob", client.WithXRPC())
 
+	ctx := context.Background()
 	dm, err := bob.StartDM(ctx, ann.DID())
 	if err != nil {
 		log.Fatal(err)
@@ -109,16 +80,8 @@ func ExampleWithXRPC() {
 	if _, err := bob.Send(ctx, dm, []byte("hello, ann")); err != nil {
 		log.Fatal(err)
 	}
-	for {
-		e, err := ann.Next(ctx)
-		if err != nil {
-			log.Fatal(err)
-		}
-		if e.Type == client.EventMessage {
-			fmt.Printf("%s (from bob: %v)\n", e.Text, e.From.Account == bob.DID())
-			break
-		}
-	}
+	e := server.Await(ann, client.EventMessage)
+	fmt.Printf("%s (from bob: %v)\n", e.Text, e.From.Account == bob.DID())
 	state, _ := bob.State()
 	fmt.Println("bob is connected by", state.Transport)
 	// Output:
@@ -128,60 +91,25 @@ func ExampleWithXRPC() {
 
 // Three people in a room: one is removed, and what is said then is for the other two.
 func Example_room() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	dir, err := os.MkdirTemp("", "waxwing-example-")
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	service, err := server.Start(ctx, server.DefaultConfig(dir+"/server"))
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer service.Close()
-	people := map[string]*client.Client{}
-	for _, name := range []string{"ann", "bob", "cid"} {
-		account, err := client.NewAccount()
-		if err != nil {
-			log.Fatal(err)
-		}
-		c, err := client.Open(ctx, client.Options{Dir: dir + "/" + name, StorageKey: make([]byte, client.StorageKeyBytes), // a real one is random
-			Server: service.URL(), Account: account})
-		if err != nil {
-			log.Fatal(err)
-		}
-		defer c.Close()
-		people[name] = c
-	}
-	ann, bob, cid := people["ann"], people["bob"], people["cid"]
-	// until reads events up to one of a type.
-	until := func(c *client.Client, want client.EventType) client.Event {
-		for {
-			e, err := c.Next(ctx)
-			if err != nil {
-				log.Fatal(err)
-			}
-			if e.Type == want {
-				return e
-			}
-		}
-	}
+	server := clienttest.NewServer(nil)
+	defer server.Close()
+	ann, bob, cid := server.Client("ann"), server.Client("bob"), server.Client("cid")
 
+	ctx := context.Background()
 	room, err := ann.CreateRoom(ctx, bob.DID(), cid.DID())
 	if err != nil {
 		log.Fatal(err)
 	}
-	until(bob, client.EventJoined)
-	until(cid, client.EventJoined)
+	server.Await(bob, client.EventJoined)
+	server.Await(cid, client.EventJoined)
 	if err := ann.Remove(ctx, room, bob.DID()); err != nil {
 		log.Fatal(err)
 	}
 	if _, err := ann.Send(ctx, room, []byte("now that bob is gone")); err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(until(bob, client.EventRemoved).Type)
-	fmt.Printf("%s\n", until(cid, client.EventMessage).Text)
+	fmt.Println(server.Await(bob, client.EventRemoved).Type)
+	fmt.Printf("%s\n", server.Await(cid, client.EventMessage).Text)
 	c, err := cid.Conversation(ctx, room)
 	if err != nil {
 		log.Fatal(err)
@@ -191,4 +119,26 @@ func Example_room() {
 	// removed
 	// now that bob is gone
 	// 2 members, 1 unread
+}
+
+// The server goes away and comes back: what is sent meanwhile waits in the home, and is
+// delivered once.
+func Example_offline() {
+	server := clienttest.NewServer(nil)
+	defer server.Close()
+	ann, bob := server.Client("ann"), server.Client("bob")
+
+	ctx := context.Background()
+	dm, err := ann.StartDM(ctx, bob.DID())
+	if err != nil {
+		log.Fatal(err)
+	}
+	server.Await(bob, client.EventJoined)
+	server.Stop()
+	if _, err := ann.Send(ctx, dm, []byte("are you there?")); err != nil {
+		log.Fatal(err)
+	}
+	server.Start()
+	fmt.Printf("%s\n", server.Await(bob, client.EventMessage).Text)
+	// Output: are you there?
 }

@@ -23,6 +23,7 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/client/internal/home"
+	"waxwing.im/waxwing/internal/memnet"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/server"
 	"waxwing.im/waxwing/mls"
@@ -41,6 +42,8 @@ type world struct {
 	overXRPC func(name string) bool
 	// dial replaces how people connect; nil: by TCP.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// memory is the network of a world in a bubble; nil: TCP.
+	memory *memnet.Network
 }
 
 func newWorld(t testing.TB) *world {
