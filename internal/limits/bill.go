@@ -33,8 +33,7 @@ func (b *Bill) Rerun() {
 // Take counts n calls under (name, a, key) for a request that may ask again for the same:
 // it is neither counted nor asked twice.
 func (b *Bill) Take(l *Limiter, name, a, key string, n int64, now time.Time) *ds.Refusal {
-	rate := l.Rate(name)
-	if rate.Count == 0 {
+	if l.Rate(name).Count == 0 {
 		return nil
 	}
 	c := charge{key: l.Key(name, a, key), n: n, isBytes: name == StoredBytes, stands: true}
@@ -47,7 +46,7 @@ func (b *Bill) Take(l *Limiter, name, a, key string, n int64, now time.Time) *ds
 		l.GiveBack(c.key, b.charges[i].cost)
 		b.charges = slices.Delete(b.charges, i, i+1)
 	}
-	c.cost, c.refusal = l.Charge(c.key, rate, n, now)
+	c.cost, c.refusal = l.charge(name, c.key, n, now)
 	b.charges = append(b.charges, c)
 	return c.refusal
 }

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"waxwing.im/waxwing/internal/ds"
 )
 
@@ -22,11 +24,12 @@ const (
 // shards with a lock each. Times are counted from the limiter's start, so that a clock
 // that is set back has no effect. It is safe for concurrent use.
 type Limiter struct {
-	rates  Rates
-	now    func() time.Time
-	began  time.Time
-	seed   maphash.Seed
-	shards [shardCount]shard
+	rates   Rates
+	now     func() time.Time
+	began   time.Time
+	seed    maphash.Seed
+	shards  [shardCount]shard
+	refused *prometheus.CounterVec // by policy, which is the name of a limit
 
 	swept atomic.Int64 // the second of the latest sweep
 	turn  atomic.Int64 // counts sweeps: each takes one shard
@@ -42,12 +45,20 @@ type Key uint64
 
 // New makes a Limiter with full buckets. Rates must not be changed any more.
 func New(rates Rates, now func() time.Time) *Limiter {
-	l := &Limiter{rates: rates, now: now, began: now(), seed: maphash.MakeSeed()}
+	l := &Limiter{rates: rates, now: now, began: now(), seed: maphash.MakeSeed(),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "waxwing_rate_limited_total",
+			Help: "Calls that were refused because of a limit, by its name (--limit)."}, []string{"policy"})}
+	for name := range rates {
+		l.refused.WithLabelValues(name) // 0 is a figure, too
+	}
 	for i := range l.shards {
 		l.shards[i].buckets = map[Key]Bucket{}
 	}
 	return l
 }
+
+// Collectors lists the metrics for a registry.
+func (l *Limiter) Collectors() []prometheus.Collector { return []prometheus.Collector{l.refused} }
 
 // Rate returns the rate of a name.
 func (l *Limiter) Rate(name string) Rate { return l.rates[name] }
@@ -65,7 +76,7 @@ func (l *Limiter) TakeN(name, a, b string, n int64) *ds.Refusal {
 	if l.rates[name].Count == 0 {
 		return nil
 	}
-	_, r := l.Charge(l.Key(name, a, b), l.rates[name], n, l.now())
+	_, r := l.charge(name, l.Key(name, a, b), n, l.now())
 	return r
 }
 
@@ -77,8 +88,10 @@ func (l *Limiter) Take(name, key string) error {
 	return nil
 }
 
-// Charge takes n calls from the bucket of a key and returns their cost. The rate must limit.
-func (l *Limiter) Charge(key Key, rate Rate, n int64, at time.Time) (cost time.Duration, r *ds.Refusal) {
+// charge takes n calls from the bucket of a key of a name and returns their cost. The rate of the
+// name must limit.
+func (l *Limiter) charge(name string, key Key, n int64, at time.Time) (cost time.Duration, r *ds.Refusal) {
+	rate := l.rates[name]
 	n = min(n, rate.Count) // more than the burst could never be admitted
 	now := at.Sub(l.began)
 	l.sweep(now)
@@ -87,6 +100,7 @@ func (l *Limiter) Charge(key Key, rate Rate, n int64, at time.Time) (cost time.D
 	defer s.mu.Unlock()
 	bucket, isThere := s.buckets[key]
 	if wait := bucket.Wait(rate, n, now); wait > 0 {
+		l.refused.WithLabelValues(name).Inc()
 		return 0, &ds.Refusal{Code: ds.RateLimited, Message: "rate limited", RetryAfter: wait}
 	}
 	if cost = bucket.Take(rate, n, now); cost <= 0 {

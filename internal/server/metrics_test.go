@@ -38,6 +38,7 @@ func scrape(t *testing.T, s *server.Server) map[string]float64 {
 func TestMetricsMove(t *testing.T) {
 	c := server.DefaultConfig(t.TempDir())
 	c.Listen, c.OpsListen, c.LogTo = "127.0.0.1:0", "127.0.0.1:0", io.Discard
+	c.Limit = []string{"client_reports=1/1h"}
 	s, err := server.Start(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +83,7 @@ func TestMetricsMove(t *testing.T) {
 	send("m2")
 	post("/v1/inbox", ready.SessionToken, `{"v":1,"t":"conv.send","body":{"conv_id":"elsewhere","msg_id":"m","env":"e"}}`)
 	post("/v1/inbox", ready.SessionToken, `{"v":1,"t":"client.report","body":{"kind":"gap"}}`)
+	post("/v1/inbox", ready.SessionToken, `{"v":1,"t":"client.report","body":{"kind":"gap"}}`) // beyond the limit
 	post("/v1/session/resume", "", fmt.Sprintf(`{"resume_token":%q}`, ready.ResumeToken))
 	post("/v1/session/resume", "", `{"resume_token":"rt_AAAAAAAAAAAAAAAAAAAAAA"}`)
 
@@ -122,19 +124,24 @@ func TestMetricsMove(t *testing.T) {
 		`waxwing_requests_total{operation="POST /v1/inbox",result="forbidden"}`: 1,
 		`waxwing_requests_total{operation="GET /v1/sse",result="ok"}`:           1,
 		`waxwing_requests_total{operation="session.start",result="ok"}`:         1,
-		`waxwing_gateway_sockets`:                                          1,
-		`waxwing_gateway_streams`:                                          1,
-		`waxwing_gateway_resumes_total{result="ok",transport="http"}`:      1,
-		`waxwing_gateway_resumes_total{result="refused",transport="http"}`: 1,
-		`waxwing_gateway_resumes_total{result="ok",transport="ws"}`:        0,
-		`waxwing_gateway_resumes_total{result="ok",transport="sse"}`:       0,
-		`waxwing_records_replayed_total`:                                   2,
-		`waxwing_records_read_total`:                                       3,
-		`waxwing_append_duplicates_total`:                                  1,
-		`waxwing_append_batch_requests_sum`:                                6,
-		`waxwing_append_seconds_count`:                                     6,
-		`waxwing_client_gap_reports_total`:                                 1,
-		`waxwing_store_errors_total`:                                       0,
+		`waxwing_rate_limited_total{policy="client_reports"}`:                   1,
+		`waxwing_rate_limited_total{policy="sends"}`:                            0,
+		`waxwing_request_seconds_count{route="POST /v1/inbox"}`:                 7,
+		`waxwing_request_seconds_count{route="POST /v1/rooms/create"}`:          1,
+		`waxwing_store_outage_seconds_total`:                                    0,
+		`waxwing_gateway_sockets`:                                               1,
+		`waxwing_gateway_streams`:                                               1,
+		`waxwing_gateway_resumes_total{result="ok",transport="http"}`:           1,
+		`waxwing_gateway_resumes_total{result="refused",transport="http"}`:      1,
+		`waxwing_gateway_resumes_total{result="ok",transport="ws"}`:             0,
+		`waxwing_gateway_resumes_total{result="ok",transport="sse"}`:            0,
+		`waxwing_records_replayed_total`:                                        2,
+		`waxwing_records_read_total`:                                            3,
+		`waxwing_append_duplicates_total`:                                       1,
+		`waxwing_append_batch_requests_sum`:                                     6,
+		`waxwing_append_seconds_count`:                                          6,
+		`waxwing_client_gap_reports_total`:                                      1,
+		`waxwing_store_errors_total`:                                            0,
 	}
 	for name, n := range want {
 		value, exists := after[name]

@@ -195,6 +195,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	})
 	s.warnOfFewFiles()
 	s.metrics.MustRegister(s.store.Collectors()...)
+	s.metrics.MustRegister(s.limits.Collectors()...)
 	s.metrics.MustRegister(s.logs.Collectors()...)
 	s.metrics.MustRegister(devices.Collectors()...)
 	s.metrics.MustRegister(s.core.Collectors()...)
@@ -219,7 +220,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	for _, path := range pages.Paths() {
 		mux.Handle(path, pages)
 	}
-	s.front = s.httpServer(mux)
+	s.front = s.httpServer(s.timed(mux))
 	s.front.ConnState = s.silent.note
 	return nil
 }

@@ -92,6 +92,6 @@ func (e *postgresEngine) time(ctx context.Context) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
 	defer cancel()
 	var micros int64
-	err := e.pool.QueryRow(ctx, `SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint`).Scan(&micros)
+	err := e.connections.QueryRow(ctx, `SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint`).Scan(&micros)
 	return time.UnixMicro(micros), postgresFault(err)
 }

@@ -18,7 +18,7 @@ import (
 )
 
 // postgresEngine is the production database, which several nodes may share.
-type postgresEngine struct{ pool *pgxpool.Pool }
+type postgresEngine struct{ connections *pgxpool.Pool }
 
 // transactionRetries bounds how often a transaction that lost a lock, a deadlock or a
 // serialization conflict is repeated.
@@ -52,7 +52,7 @@ func openPostgres(ctx context.Context, url string, connectionsMax int) (engine, 
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	e := &postgresEngine{pool: pool}
+	e := &postgresEngine{connections: pool}
 	if err := e.ping(ctx); err != nil {
 		pool.Close()
 		return nil, fmt.Errorf("postgres: %w", err)
@@ -62,14 +62,21 @@ func openPostgres(ctx context.Context, url string, connectionsMax int) (engine, 
 
 func (e *postgresEngine) name() string { return "postgres" }
 
-func (e *postgresEngine) ping(ctx context.Context) error { return postgresFault(e.pool.Ping(ctx)) }
+func (e *postgresEngine) ping(ctx context.Context) error {
+	return postgresFault(e.connections.Ping(ctx))
+}
 
 // maintain does nothing: the server maintains itself.
 func (e *postgresEngine) maintain(context.Context) error { return nil }
 
 func (e *postgresEngine) walBytes() int64 { return 0 }
 
-func (e *postgresEngine) close() error { e.pool.Close(); return nil }
+func (e *postgresEngine) pool() pool {
+	s := e.connections.Stat()
+	return pool{inUse: int64(s.AcquiredConns()), idle: int64(s.IdleConns()), waits: s.EmptyAcquireCount(), waited: s.EmptyAcquireWaitTime()}
+}
+
+func (e *postgresEngine) close() error { e.connections.Close(); return nil }
 
 func (e *postgresEngine) update(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
 	for try := 0; ; try++ {
@@ -84,7 +91,7 @@ func (e *postgresEngine) update(ctx context.Context, nowMS int64, fn func(*Tx) e
 // append runs a batch in as few round trips as it can: BEGIN is sent with the first statement,
 // and statements without a result are sent with COMMIT.
 func (e *postgresEngine) append(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
-	c, err := e.pool.Acquire(ctx)
+	c, err := e.connections.Acquire(ctx)
 	if err != nil {
 		return ds.Unavailable(fmt.Errorf("begin: %w", err))
 	}
@@ -107,7 +114,7 @@ func (e *postgresEngine) view(ctx context.Context, nowMS int64, fn func(*Tx) err
 func (e *postgresEngine) read(ctx context.Context, nowMS int64, fn func(*Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
 	defer cancel()
-	c, err := e.pool.Acquire(ctx)
+	c, err := e.connections.Acquire(ctx)
 	if err != nil {
 		return ds.Unavailable(fmt.Errorf("acquire: %w", err))
 	}
@@ -119,7 +126,7 @@ func (e *postgresEngine) once(ctx context.Context, o pgx.TxOptions, nowMS int64,
 	// The server's own timeouts do not help if it is stopped or unreachable.
 	ctx, cancel := context.WithTimeout(ctx, transactionTimeout)
 	defer cancel()
-	t, err := e.pool.BeginTx(ctx, o)
+	t, err := e.connections.BeginTx(ctx, o)
 	if err != nil {
 		return ds.Unavailable(fmt.Errorf("begin: %w", err))
 	}

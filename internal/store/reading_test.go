@@ -192,7 +192,7 @@ func (w writes) Write(data []byte) (int, error) {
 func TestReadTakesOneRoundTrip(t *testing.T) {
 	db := open(t, "postgres")
 	var count atomic.Int64
-	config := db.engine.(*postgresEngine).pool.Config()
+	config := db.engine.(*postgresEngine).connections.Config()
 	config.MaxConns, config.MinIdleConns = 1, 0
 	dial := config.ConnConfig.DialFunc
 	config.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -204,7 +204,7 @@ func TestReadTakesOneRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	e := &postgresEngine{pool: pool}
+	e := &postgresEngine{connections: pool}
 	db = &DB{engine: e, now: db.now}
 	begin := func(tx *Tx) error {
 		_, err := tx.Logs.Readings([]Start{{Device: ds.Device{Account: "ann", ID: "phone"}, Conversation: "c1"}})

@@ -37,10 +37,20 @@ func (db *DB) noteWrite(hasWritten bool, err error) {
 // that fails.
 const upkeepInterval = time.Second
 
+// pool is the state of an engine's connections.
+type pool struct {
+	inUse, idle int64
+	waits       int64         // transactions that had to wait for a connection
+	waited      time.Duration // the time that they did, together
+}
+
 // Collectors returns the metrics of the database for a registry.
 func (db *DB) Collectors() []prometheus.Collector {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "waxwing", Name: name, Help: help}, value)
+	}
+	counter := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "waxwing", Name: name, Help: help}, value)
 	}
 	return []prometheus.Collector{db.errors,
 		gauge("store_up", "1 while the database answers and writes, 0 from its first failure until it works again.", func() float64 {
@@ -49,8 +59,11 @@ func (db *DB) Collectors() []prometheus.Collector {
 			}
 			return 1
 		}),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "waxwing", Name: "store_outage_seconds_total",
-			Help: "Time for which the database did not answer or write."}, func() float64 { return db.condition.Lost().Seconds() }),
+		counter("store_outage_seconds_total", "Time for which the database did not answer or write.", func() float64 { return db.condition.Lost().Seconds() }),
+		gauge("store_connections_in_use", "Connections to the database that a transaction has.", func() float64 { return float64(db.engine.pool().inUse) }),
+		gauge("store_connections_idle", "Connections to the database that no transaction has.", func() float64 { return float64(db.engine.pool().idle) }),
+		counter("store_connection_waits_total", "Transactions that had to wait for a connection to the database.", func() float64 { return float64(db.engine.pool().waits) }),
+		counter("store_connection_wait_seconds_total", "Time that transactions waited for a connection to the database.", func() float64 { return db.engine.pool().waited.Seconds() }),
 		gauge("store_wal_bytes", "Size of the write-ahead log of the embedded database; 0 with PostgreSQL.", func() float64 {
 			return float64(db.engine.walBytes())
 		}),

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"modernc.org/sqlite" // registers the driver "sqlite"
@@ -37,6 +38,8 @@ type sqliteEngine struct {
 	copier  *sqliteConn // moves the write-ahead log into the database
 	closing sync.Once
 	closed  chan struct{}
+
+	waits, waitedNS atomic.Int64 // for a connection
 }
 
 func openSQLite(ctx context.Context, dir string) (engine, error) {
@@ -213,6 +216,11 @@ func (e *sqliteEngine) take(ctx context.Context, pool chan *sqliteConn) (*sqlite
 		return c, nil
 	default:
 	}
+	began := time.Now()
+	defer func() {
+		e.waits.Add(1)
+		e.waitedNS.Add(int64(time.Since(began)))
+	}()
 	patience := time.NewTimer(transactionTimeout)
 	defer patience.Stop()
 	select {
@@ -225,6 +233,11 @@ func (e *sqliteEngine) take(ctx context.Context, pool chan *sqliteConn) (*sqlite
 	case <-e.closed:
 		return nil, ds.Unavailable(errors.New("sqlite: closed"))
 	}
+}
+
+func (e *sqliteEngine) pool() pool {
+	idle := len(e.writer) + len(e.readers)
+	return pool{inUse: int64(1 + sqliteReaders - idle), idle: int64(idle), waits: e.waits.Load(), waited: time.Duration(e.waitedNS.Load())}
 }
 
 func (e *sqliteEngine) update(ctx context.Context, nowMS int64, fn func(*Tx) error) error {

@@ -80,6 +80,8 @@ type engine interface {
 	maintain(ctx context.Context) error
 	// walBytes returns the size of the write-ahead log, if the engine has its own.
 	walBytes() int64
+	// pool returns the state of the connections.
+	pool() pool
 	ping(ctx context.Context) error
 	name() string
 	close() error
