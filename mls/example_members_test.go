@@ -3,7 +3,6 @@ package mls_test
 import (
 	"fmt"
 	"log"
-	"time"
 
 	"waxwing.im/waxwing/mls"
 )
@@ -11,9 +10,7 @@ import (
 // publish makes a KeyPackage. A client then uploads its Message, and keeps the rest until a
 // Welcome uses it.
 func publish(name string) *mls.KeyPackage {
-	kp, err := mls.NewKeyPackage(suite1, newIdentity(name), mls.KeyPackageOptions{
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(30 * 24 * time.Hour),
-	})
+	kp, err := mls.NewKeyPackage(suite1, newIdentity(name), mls.KeyPackageOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

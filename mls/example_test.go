@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log"
-	"time"
 
 	"waxwing.im/waxwing/mls"
 )
@@ -24,9 +23,7 @@ func newIdentity(name string) mls.Identity {
 // published, and he joins with the Welcome.
 func Example_directMessage() {
 	// Bob, earlier: publish a KeyPackage, save it with its private keys.
-	bobPackage, err := mls.NewKeyPackage(suite1, newIdentity("did:example:bob"), mls.KeyPackageOptions{
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(30 * 24 * time.Hour),
-	})
+	bobPackage, err := mls.NewKeyPackage(suite1, newIdentity("did:example:bob"), mls.KeyPackageOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

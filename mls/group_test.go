@@ -347,6 +347,28 @@ func TestKeyPackagesToAdd(t *testing.T) {
 	if _, err := NewKeyPackage(testSuite, id, KeyPackageOptions{NotBefore: today, NotAfter: today.Add(2 * LifetimeMax)}); !errors.Is(err, ErrLifetime) {
 		t.Errorf("a package for two years: %v", err)
 	}
+	for name, test := range map[string]struct {
+		o        KeyPackageOptions
+		from, to time.Time
+	}{
+		"zero":          {KeyPackageOptions{}, today.Add(-time.Hour), today.Add(-time.Hour).AddDate(0, 0, 90)},
+		"from tomorrow": {KeyPackageOptions{NotBefore: today.AddDate(0, 0, 1)}, today.AddDate(0, 0, 1), today.AddDate(0, 0, 91)},
+		"for a day":     {KeyPackageOptions{NotAfter: today.AddDate(0, 0, 1)}, today.Add(-time.Hour), today.AddDate(0, 0, 1)},
+		"short groups":  {KeyPackageOptions{LifetimeMax: 2 * time.Hour}, today.Add(-time.Hour), today.Add(time.Hour)},
+	} {
+		test.o.Now = func() time.Time { return today }
+		kp, err := NewKeyPackage(testSuite, id, test.o)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if from, to := kp.Lifetime(); !from.Equal(test.from) || !to.Equal(test.to) {
+			t.Errorf("%s: from %v to %v", name, from, to)
+		}
+	}
+	if _, err := NewKeyPackage(testSuite, id, KeyPackageOptions{NotAfter: today.AddDate(-30, 0, 0)}); !errors.Is(err, ErrLifetime) {
+		t.Errorf("a package that has expired: %v", err)
+	}
 	if _, err := NewKeyPackage(99, id, KeyPackageOptions{}); !errors.Is(err, ErrUnsupported) || !errors.Is(err, ErrUnsupportedSuite) {
 		t.Errorf("suite 99: %v", err)
 	}

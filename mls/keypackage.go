@@ -18,10 +18,20 @@ const (
 	LifetimeUnlimited = keypackage.LifetimeUnlimited
 )
 
-// KeyPackageOptions holds the lifetime of a KeyPackage and whether it is reusable.
+// keyPackageLife and keyPackageSkew are the default lifetime of a KeyPackage, and how much of it
+// has passed already when it is made: the clocks of its users may be slow.
+const (
+	keyPackageLife = 90 * 24 * time.Hour
+	keyPackageSkew = time.Hour
+)
+
+// KeyPackageOptions holds the lifetime of a KeyPackage and whether it is reusable. The zero value
+// makes a package that is used once, from now on.
 type KeyPackageOptions struct {
-	NotBefore, NotAfter time.Time
-	LastResort          bool // may be used more than once
+	NotBefore  time.Time        // an hour before Now if zero, since clocks differ
+	NotAfter   time.Time        // 90 days after NotBefore if zero, or LifetimeMax if that is shorter
+	Now        func() time.Time // time.Now if nil
+	LastResort bool             // may be used more than once
 	// LifetimeMax is the longest lifetime that the package may have: that of Limits.Lifetime in
 	// the groups that it is for. Zero selects the constant LifetimeMax.
 	LifetimeMax time.Duration
@@ -47,6 +57,15 @@ func NewKeyPackage(s Suite, id Identity, o KeyPackageOptions) (*KeyPackage, erro
 	}
 	if o.LifetimeMax <= 0 {
 		o.LifetimeMax = LifetimeMax
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.NotBefore.IsZero() {
+		o.NotBefore = o.Now().Add(-keyPackageSkew)
+	}
+	if o.NotAfter.IsZero() {
+		o.NotAfter = o.NotBefore.Add(min(keyPackageLife, o.LifetimeMax))
 	}
 	if o.NotBefore.Unix() < 0 || !o.NotBefore.Before(o.NotAfter) || o.NotAfter.Sub(o.NotBefore) > o.LifetimeMax {
 		return nil, broken(ErrLifetime, "7.2", "from %v to %v", o.NotBefore, o.NotAfter)
