@@ -28,7 +28,7 @@ func (c *Client) gateway(token string) *gatewayCalls {
 // gatewayTraits holds the traits of the gateway.
 var gatewayTraits = traits{pool: "published", accountsMax: math.MaxInt, namesSuccessor: true}
 
-// The messages of gateway v1 that are more specific than their codes.
+// The messages of the gateway that are more specific than their codes.
 const (
 	sentenceNotMember = "not a member"
 	sentenceExists    = "conversation already exists"

@@ -108,7 +108,7 @@ const (
 )
 
 // Blob holds the bytes of a field that is a string in generation A and bytes in generation B
-// (spec section 0: commit, welcome, groupInfo, keyPackage, welcomeMessage). It is read in
+// (commit, welcome, groupInfo, keyPackage, welcomeMessage). It is read in
 // either shape and remembers which; it is written in the shape that it holds.
 type Blob struct {
 	Data  []byte

@@ -1,6 +1,6 @@
 package xrpc
 
-// ConvoView is a conversation as its members see it (A.6).
+// ConvoView is a conversation as its members see it.
 type ConvoView struct {
 	ConversationID  string           `json:"conversationId"` // the group id until a reset
 	GroupID         string           `json:"groupId"`        // hex
@@ -49,7 +49,7 @@ type InviteAction struct {
 	Code   string `json:"code,omitempty"`
 }
 
-// CreateConvoInput is the body of createConvo (A.6).
+// CreateConvoInput is the body of createConvo.
 type CreateConvoInput struct {
 	GroupID          string           `json:"groupId"` // hex, becomes the conversation's id
 	CipherSuite      string           `json:"cipherSuite"`
@@ -89,7 +89,7 @@ func NewCreateConvoOutput(convo ConvoView) *CreateConvoOutput {
 		Members: convo.Members, Epoch: convo.Epoch, CipherSuite: convo.CipherSuite, CreatedAt: convo.CreatedAt}
 }
 
-// GetConvosParams is the query of getConvos (A.6).
+// GetConvosParams is the query of getConvos.
 type GetConvosParams struct {
 	Limit     *Natural `json:"limit,omitempty"` // 1 to 100; absent: everything, up to 1000
 	Cursor    string   `json:"cursor,omitempty"`
@@ -107,7 +107,7 @@ type GetConvosOutput struct {
 	RequestCount  *int64          `json:"requestCount,omitempty"`
 }
 
-// GetConvoSettingsParams is the query of getConvoSettings (A.6).
+// GetConvoSettingsParams is the query of getConvoSettings.
 type GetConvoSettingsParams struct {
 	ConvoID string `json:"convoId"`
 }
@@ -155,7 +155,7 @@ type PolicyInput struct {
 // IsEmpty reports whether p changes nothing, which is answered with NoFieldsProvided.
 func (p *PolicyInput) IsEmpty() bool { return p == nil || *p == PolicyInput{} }
 
-// UpdateConvoInput is the body of updateConvo (A.6).
+// UpdateConvoInput is the body of updateConvo.
 type UpdateConvoInput struct {
 	ConvoID string `json:"convoId"`
 	// Action is promoteAdmin, demoteAdmin, promoteModerator, demoteModerator,
@@ -180,7 +180,7 @@ type UpdateConvoOutput struct {
 	ActiveMembers *int64      `json:"activeMembers,omitempty"`
 }
 
-// LeaveConvoInput is the body of leaveConvo (A.6).
+// LeaveConvoInput is the body of leaveConvo.
 type LeaveConvoInput struct {
 	ConvoID   string `json:"convoId"`
 	TargetDID string `json:"targetDid,omitempty"` // absent: the caller

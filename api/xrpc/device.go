@@ -18,7 +18,7 @@ const (
 	DeviceCompletePendingAddition DeviceAction = "completePendingAddition"
 )
 
-// RegisterDeviceInput is the body of registerDevice (A.1).
+// RegisterDeviceInput is the body of registerDevice.
 type RegisterDeviceInput struct {
 	DeviceName string `json:"deviceName"`
 	// DeviceUUID is the device's own permanent id; it is also read as deviceUuid.
@@ -76,7 +76,7 @@ type WelcomeForDevice struct {
 	Welcome Blob   `json:"welcome"`
 }
 
-// ListDevicesParams is the query of listDevices (A.2).
+// ListDevicesParams is the query of listDevices.
 type ListDevicesParams struct {
 	DeviceID string `json:"deviceId,omitempty"` // ignored
 }
@@ -98,7 +98,7 @@ type DeviceInfo struct {
 	PushTokenRegistered *bool  `json:"pushTokenRegistered,omitempty"`
 }
 
-// GetPendingDevicesParams is the query of getPendingDevices (A.3).
+// GetPendingDevicesParams is the query of getPendingDevices.
 type GetPendingDevicesParams struct {
 	ConvoIDs []string `json:"convoIds,omitempty"`
 	Limit    *Natural `json:"limit,omitempty"` // 1 to 100; absent is 50

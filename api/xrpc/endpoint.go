@@ -44,7 +44,7 @@ const (
 	bodyMaxSmall  = 256 << 10
 )
 
-// BodyMax bounds the bytes of a request's body (spec section 0). The large ones carry an
+// BodyMax bounds the bytes of a request's body. The large ones carry an
 // MLS message as base64.
 func BodyMax(nsid string) int64 {
 	switch strings.TrimPrefix(nsid, Chat) {

@@ -54,7 +54,7 @@ func (*ResetRequestedEvent) Type() string { return "resetRequestedEvent" }
 // Type returns the name of the event.
 func (*WelcomeReissueRequestedEvent) Type() string { return "welcomeReissueRequestedEvent" }
 
-// eventKind is a row of the table of A.12: the generations that know the event, and its
+// eventKind holds what is known of an event: the generations that have it, and its
 // constructor.
 type eventKind struct {
 	inA, inB bool

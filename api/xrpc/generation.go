@@ -1,8 +1,8 @@
 package xrpc
 
-// Generation is one of the two kinds of clients. It is derived from the request alone (decision
-// 1): a {"$bytes"} object in a field that is a string in A, or a parameter that only B knows,
-// means B; plain base64 means A.
+// Generation is one of the two kinds of clients. It is derived from the request alone: a
+// {"$bytes"} object in a field that is a string in A, or a parameter that only B knows, means B;
+// plain base64 means A.
 type Generation byte
 
 // The generations.

@@ -1,6 +1,6 @@
 package xrpc
 
-// GetGroupStateParams is the query of getGroupState (A.9).
+// GetGroupStateParams is the query of getGroupState.
 type GetGroupStateParams struct {
 	ConvoID          string   `json:"convoId"`
 	Include          string   `json:"include,omitempty"`          // comma list of groupInfo, epoch, welcome
@@ -68,7 +68,7 @@ var groupActionNames = map[string]GroupAction{
 	"completePendingDeviceAddition": GroupCompletePending,
 }
 
-// CommitGroupChangeInput is the body of commitGroupChange (A.10).
+// CommitGroupChangeInput is the body of commitGroupChange.
 type CommitGroupChangeInput struct {
 	ConvoID string `json:"convoId"` // may be "" for pending additions
 	// ActionText is the action as sent; Action interprets it.

@@ -1,6 +1,6 @@
 package xrpc
 
-// PublishKeyPackagesInput is the body of publishKeyPackages (A.4).
+// PublishKeyPackagesInput is the body of publishKeyPackages.
 type PublishKeyPackagesInput struct {
 	Action      string         `json:"action"`                // publish, publishBatch, sync, stats, requestReplenish
 	KeyPackages []KeyPackageIn `json:"keyPackages,omitempty"` // at most 100
@@ -69,7 +69,7 @@ type ReplenishResult struct {
 	DeliveredCount int64 `json:"deliveredCount"`
 }
 
-// GetKeyPackagesParams is the query of getKeyPackages (A.5).
+// GetKeyPackagesParams is the query of getKeyPackages.
 type GetKeyPackagesParams struct {
 	DIDs        []string `json:"dids"` // 1 to 100
 	CipherSuite string   `json:"cipherSuite,omitempty"`
@@ -90,7 +90,7 @@ type KeyPackageOut struct {
 	CipherSuite    string `json:"cipherSuite"`
 }
 
-// GetKeyPackageStatusParams is the query of getKeyPackageStatus (A.5).
+// GetKeyPackageStatusParams is the query of getKeyPackageStatus.
 type GetKeyPackageStatusParams struct {
 	DID         string   `json:"did,omitempty"` // the caller's own, or refused
 	CipherSuite string   `json:"cipherSuite,omitempty"`

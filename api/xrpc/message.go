@@ -1,6 +1,6 @@
 package xrpc
 
-// SendMessageInput is the body of sendMessage (A.7).
+// SendMessageInput is the body of sendMessage.
 type SendMessageInput struct {
 	ConvoID         string  `json:"convoId"`
 	MsgID           string  `json:"msgId"` // ULID or UUID, unique in the conversation
@@ -29,7 +29,7 @@ type SendMessageOutput struct {
 	Success    *bool  `json:"success,omitempty"` // of reactions
 }
 
-// SendEphemeralInput is the body of sendEphemeral (A.7).
+// SendEphemeralInput is the body of sendEphemeral.
 type SendEphemeralInput struct {
 	ConvoID    string  `json:"convoId"`
 	Ciphertext Bytes   `json:"ciphertext"`
@@ -42,7 +42,7 @@ type SendEphemeralOutput struct {
 	Cursor string `json:"cursor"`
 }
 
-// GetMessagesParams is the query of getMessages (A.8).
+// GetMessagesParams is the query of getMessages.
 type GetMessagesParams struct {
 	ConvoID   string   `json:"convoId"`
 	Limit     *Natural `json:"limit,omitempty"`    // 1 to 100; absent: 50
@@ -94,7 +94,7 @@ type MessageView struct {
 	MessageType string `json:"messageType,omitempty"` // app, commit
 }
 
-// UpdateCursorInput is the body of updateCursor (A.8).
+// UpdateCursorInput is the body of updateCursor.
 type UpdateCursorInput struct {
 	ConvoID   string     `json:"convoId"`
 	Cursor    CursorText `json:"cursor,omitempty"`    // of an event, or a decimal seq

@@ -1,6 +1,6 @@
 package xrpc
 
-// RequestFailoverInput is the body of requestFailover (A.13).
+// RequestFailoverInput is the body of requestFailover.
 type RequestFailoverInput struct {
 	ConvoID string `json:"convoId"`
 }
@@ -17,7 +17,7 @@ type RequestFailoverOutput struct {
 // is ignored.
 const DeliveryStatusIDsMax = 50
 
-// GetDeliveryStatusParams is the query of getDeliveryStatus (A.13).
+// GetDeliveryStatusParams is the query of getDeliveryStatus.
 type GetDeliveryStatusParams struct {
 	ConvoID    string `json:"convoId"`
 	MessageIDs string `json:"messageIds"` // comma list
@@ -41,7 +41,7 @@ type DeliveryStatus struct {
 	TotalRemoteDS int64        `json:"totalRemoteDs"`
 }
 
-// ResolveDeliveryServiceParams is the query of resolveDeliveryService (A.13).
+// ResolveDeliveryServiceParams is the query of resolveDeliveryService.
 type ResolveDeliveryServiceParams struct {
 	DID string `json:"did"`
 }

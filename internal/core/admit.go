@@ -37,7 +37,7 @@ func (a *action) Decide(c *logs.Conversation, now time.Time) error {
 // Ended counts the outcome of an operation.
 func (a *action) Ended(err error) { a.service.settle(a.bill, groupUsed(err)) }
 
-// run decides an operation on its conversation, in the order of decisions (design 4). It
+// run decides an operation on its conversation, in the order of decisions. It
 // changes c only if it accepts.
 func (a *action) run(c *logs.Conversation) error {
 	a.result = Result{}

@@ -29,7 +29,7 @@ type Options struct {
 	Now       func() time.Time   // nil: the system clock
 	Logger    *slog.Logger       // nil: discard
 	// RecordSenders makes new conversations store the sending device with each
-	// message (gateway decision 4).
+	// message.
 	RecordSenders bool
 	// Limits counts the calls of clients, here and at the doors; nil for one with the
 	// published rates.

@@ -31,7 +31,7 @@ func (s *Service) GroupInfo(ctx context.Context, who ds.Caller, id ds.Conversati
 
 // checkExternal checks that the caller may make an external commit (RFC 9420, section
 // 12.4.3.2): its leaf must name the caller's account, that account must be in the group
-// already, and only its own leaves may be removed (design 5). Whether the group accepts it is
+// already, and only its own leaves may be removed. Whether the group accepts it is
 // up to the members.
 //
 // It is checked against the GroupInfo of its epoch. That epoch is compared again when the

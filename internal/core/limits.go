@@ -8,12 +8,12 @@ import (
 
 // Sizes, counts and ages. Every list of this package has its bound here.
 const (
-	envCharactersMax     = 262144 // gateway v1, 14
+	envCharactersMax     = 262144
 	bodyBytesMax         = envCharactersMax
 	membersMax           = 1024           // including the owner
 	accountsListed       = 4 * membersMax // in one list of a request
-	listMembersInline    = 20             // gateway v1, 9
-	listMembersMax       = 3072           // named in one page of a list: with the longest names, in JSON, less than 16 MiB
+	listMembersInline    = 20
+	listMembersMax       = 3072 // named in one page of a list: with the longest names, in JSON, less than 16 MiB
 	welcomeBytesMax      = 4 << 20
 	groupInfoBytesMax    = 4 << 20
 	commitBytesMax       = 2 << 20 // of 1000 members with post-quantum keys

@@ -66,7 +66,7 @@ func (m Send) repeat(c *logs.Conversation, a *action, answer store.Answer) (resu
 
 func (Send) may(*logs.Conversation, *action, int64) error { return nil }
 
-// judge applies the epoch table of design 4.
+// judge applies the rules of epochs.
 func (m Send) judge(c *logs.Conversation, a *action) (verdict, error) {
 	seen, err := judgeMessage(c, a.who, m, a.seen)
 	if err == nil && hasDiverged(c, m.ConfirmationTag) {
@@ -84,7 +84,7 @@ func (m Send) do(c *logs.Conversation, a *action, v verdict, nowMS int64) Result
 	return Result{Record: c.AppendMessage(r, nowMS)}
 }
 
-// isTooLarge checks a message against the limit of gateway v1, section 14, which counts the
+// isTooLarge checks a message against the limit of the gateway, which counts the
 // characters of the transmitted string.
 func (s *Service) isTooLarge(m Send) bool {
 	switch m.Encoding {
@@ -170,7 +170,7 @@ func look(body []byte, encoding ds.Encoding) sight {
 // epoch.
 func judgeMessage(c *logs.Conversation, who ds.Caller, m Send, seen sight) (sight, error) {
 	if !c.Head.IsBound() && !seen.opaque && seen.kind != ds.App && !c.Role(who.Account).MayManage() {
-		return sight{kind: ds.App, opaque: true}, nil // design 5: only owner and admins bind
+		return sight{kind: ds.App, opaque: true}, nil // only owner and admins bind
 	}
 	if seen.external {
 		return seen, ds.Refuse(ds.InvalidRequest, "an external commit comes by conv.commit")

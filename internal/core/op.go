@@ -12,7 +12,7 @@ import (
 // Op is an operation that changes one conversation. An Op is a value with exported
 // fields only: it can be serialized, and forwarded to another server that is the home of
 // the conversation. Its methods are its rule; they are functions of what was loaded and
-// touch no database. decide calls them in the order of decisions (design 4):
+// touch no database. decide calls them in the order of decisions:
 //
 //   - check validates the operation alone, before anything of it is kept, and sets in the
 //     action its audience, the data to load and the number of bytes it keeps alive;

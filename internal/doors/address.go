@@ -12,7 +12,7 @@ type Proxies []netip.Prefix
 
 // AddressOf returns the key of a request in limits per address: the peer's address, or the
 // one that a trusted proxy reports in X-Forwarded-For, with IPv6 cut to the /64 that one
-// customer has. It is "" for loopback, which is never counted (gateway decision 13).
+// customer has. It is "" for loopback, which is never counted.
 func (p Proxies) AddressOf(r *http.Request) string {
 	peer, ok := parseAddress(r.RemoteAddr)
 	if !ok {

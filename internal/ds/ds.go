@@ -11,8 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// IDBytesMax bounds conversation, message and device identifiers (gateway decision 11), and
-// AccountBytesMax the opaque account identifiers in member lists (gateway decision 1).
+// IDBytesMax bounds conversation, message and device identifiers, and
+// AccountBytesMax the opaque account identifiers in member lists.
 const (
 	IDBytesMax      = 128
 	AccountBytesMax = 512

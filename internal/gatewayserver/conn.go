@@ -36,7 +36,7 @@ type conn interface {
 
 const (
 	// bytesAtOnce bounds the bytes that one socket may send at once; then as much again each
-	// minute, which leaves the 64 MiB of decision 13 to messages of any sensible size. Nothing
+	// minute, which leaves the 64 MiB of doors.AccountBodyBytesMax to messages of any sensible size. Nothing
 	// is refused for it; a client that sends more is read from more slowly.
 	bytesAtOnce = 128 << 20
 	// readBufferBytes is the size of the incoming buffer, which each idle socket holds.

@@ -17,13 +17,12 @@ import (
 	"waxwing.im/waxwing/internal/identity"
 )
 
-// membersInline is the most members that an item in the list of conversations names
-// (gateway v1, 14).
+// membersInline is the most members that an item in the list of conversations names.
 const membersInline = 20
 
 var statusOK = &gateway.Status{Status: "ok"}
 
-// conversationID checks an identifier in a query (gateway decision 11): core refuses one that
+// conversationID checks an identifier in a query: core refuses one that
 // cannot exist like one that does not.
 func conversationID(s string) (ds.ConversationID, error) {
 	if !ds.IsValidID(s) {
@@ -110,7 +109,7 @@ func (o rooms) createDM(ctx context.Context, who identity.Session, in *gateway.C
 	return &gateway.DMCreated{Status: "ok", ConvID: string(id)}, nil
 }
 
-// isDMID checks the stricter alphabet of dms/create (gateway v1, section 8).
+// isDMID checks the stricter alphabet of dms/create.
 func isDMID(id ds.ConversationID) bool {
 	for _, r := range string(id) {
 		if r == utf8.RuneError || r != '_' && r != '-' && !unicode.IsLetter(r) && !unicode.IsDigit(r) {

@@ -224,7 +224,7 @@ func (r reports) take(ctx context.Context, who identity.Session, in *gateway.Rep
 	return r.core.Attest(ctx, who.Caller, ds.ConversationID(in.ConvID), in.Generation, in.Epoch, authenticator)
 }
 
-// replayRefusal words a refused position as the clients of gateway v1, 7 read it.
+// replayRefusal words a refused position as clients of the gateway read it.
 func replayRefusal(err error) error {
 	r, ok := err.(*ds.Refusal)
 	if !ok || r.Code != ds.ReplayWindowExceeded {

@@ -14,8 +14,7 @@ import (
 	"waxwing.im/waxwing/internal/logs"
 )
 
-// frameBytesMax returns the most bytes that a session is sent in one frame (gateway
-// decision 15).
+// frameBytesMax returns the most bytes that a session is sent in one frame.
 func frameBytesMax(reader identity.Session) int {
 	if reader.Has(gateway.FeatureLarge) {
 		return gateway.LargeFrameBytesMax

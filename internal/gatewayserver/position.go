@@ -8,10 +8,10 @@ import (
 	"waxwing.im/waxwing/internal/logs"
 )
 
-// The id of an event holds the stream's position behind the event (gateway decision
-// 10): a version, the stream's name in 8 bytes and what has moved since the last of its
-// stored rows, as logs.Position writes it, in base64url. So ids are exact at every event,
-// on every node and after every crash, while the store is written to at most once a second.
+// The id of an event holds the stream's position behind the event: a version, the
+// stream's name in 8 bytes and what has moved since the last of its stored rows, as
+// logs.Position writes it, in base64url. So ids are exact at every event, on every node and
+// after every crash, while the store is written to at most once a second.
 const (
 	idVersion    = 2
 	idVersionOld = 1   // of streams that earlier versions stored, which are not resumed

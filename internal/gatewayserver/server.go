@@ -69,8 +69,8 @@ const (
 	pingIntervalDefault     = 30 * time.Second
 	handshakeTimeoutDefault = 30 * time.Second
 	writeTimeoutDefault     = 30 * time.Second
-	streamPingDefault       = 15 * time.Second // gateway v1, 4
-	heartbeatDefault        = 25 * time.Second // gateway decision 15
+	streamPingDefault       = 15 * time.Second
+	heartbeatDefault        = 25 * time.Second // proxies cut what is silent for a minute
 )
 
 // Server is the door. It is safe for concurrent use.

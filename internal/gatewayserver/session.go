@@ -128,7 +128,7 @@ func (s sessions) logout(ctx context.Context, who identity.Session, _ []byte) (a
 	return statusOK, s.identity.Logout(ctx, who)
 }
 
-// logoutAll treats a body that is not JSON as one without fields (gateway v1, 2).
+// logoutAll treats a body that is not JSON as one without fields.
 func (s sessions) logoutAll(ctx context.Context, who identity.Session, body []byte) (any, error) {
 	var in gateway.LogoutAll
 	switch err := gateway.Unmarshal(body, &in); {

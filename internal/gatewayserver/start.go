@@ -12,7 +12,7 @@ import (
 	"waxwing.im/waxwing/internal/limits"
 )
 
-// Bounds of a session's properties (gateway v1, section 2).
+// Bounds of a session's properties.
 const (
 	featuresMax         = 64
 	featureBytesMax     = 64
@@ -80,7 +80,7 @@ func refuseToken(err error) error {
 }
 
 // bareToken returns the token in an auth_token as clients write it: some put "Bearer " before
-// it (gateway v1, section 1).
+// it.
 func bareToken(s string) string {
 	return strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(s), "Bearer "))
 }
@@ -99,7 +99,7 @@ func isClientLabel(s string) bool {
 	return true
 }
 
-// labelOf derives a label from the first word of a User-Agent (gateway v1, section 2).
+// labelOf derives a label from the first word of a User-Agent.
 func labelOf(userAgent string) string {
 	first, _, _ := strings.Cut(strings.TrimLeft(userAgent, " \t"), " ")
 	var b strings.Builder

@@ -42,8 +42,8 @@ type stream struct {
 	items     []byte // not written yet
 }
 
-// serveStream checks in the order of gateway v1, 4: session, request, membership,
-// history. After that there is nothing left to refuse.
+// serveStream checks session, request, membership and history, in this order. After that there
+// is nothing left to refuse.
 func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	who, err := s.authenticate(r)
 	if err != nil {

@@ -43,7 +43,7 @@ type publicKey struct {
 	alg string
 	// verify returns nil if sig is a signature of content of 64 bytes. For the ECDSA kinds it
 	// accepts both values of s, as the network's own libraries do: a token's jti makes the
-	// second spelling useless (spec xrpc, decision 12). Other signed data, such as a receipt or
+	// second spelling useless. Other signed data, such as a receipt or
 	// a certificate, must be low-S and is not verified with this.
 	verify func(content, sig []byte) error
 	// multibase is the key as a Multikey.

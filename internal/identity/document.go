@@ -201,7 +201,7 @@ func parsePoint(alg string, point []byte) (publicKey, error) {
 
 // key returns the key that verifies the tokens of this document's subject: that of the first of
 // the fragments that names a usable method. A kid, if present, must name that same method;
-// other keys of the document may not sign tokens (spec xrpc, decision 13).
+// other keys of the document may not sign tokens.
 func (d *Document) key(kid string, fragments []string) (publicKey, error) {
 	for _, fragment := range fragments {
 		for _, method := range d.methods {

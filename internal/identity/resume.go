@@ -218,7 +218,7 @@ func asReady(row store.Session, session, resume secret) Ready {
 }
 
 // predecessorFor is the time for which a resume token is accepted after the answer with its
-// successor was written (gateway decision 3).
+// successor was written.
 const predecessorFor = time.Minute
 
 // Answered records that ready was written to the client: the token that was resumed with

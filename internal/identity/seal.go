@@ -56,7 +56,7 @@ func (s secret) hash(prefix string) [32]byte { return sha256.Sum256([]byte(s.tex
 //	with its predecessor, while that is accepted: session token, resume token (60 bytes)
 //
 // So the holder of a token can be given the whole answer, again and again, and a reader of the
-// database learns no token from it (gateway decision 3).
+// database learns no token from it.
 const (
 	sealOverhead   = 12 + 16 // the nonce and the tag of AES-GCM
 	currentBytes   = sealOverhead + tokenBytes

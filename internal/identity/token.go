@@ -19,7 +19,7 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// Bounds of service tokens (design, 7).
+// Bounds of service tokens.
 const (
 	tokenBytesMax    = 8 << 10
 	tokenIDBytesMax  = 128

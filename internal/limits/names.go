@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// Rates holds the rates of gateway section 14 and decision 13, by their names on the command
-// line.
+// Rates holds the rates of docs/configuration.md, by their names on the command line.
 type Rates map[string]Rate
 
 // The names of the limits that exist in this version.

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Rate is a limit of Count at once, then one more each Period/Count (GCRA, gateway decision
-// 12). The zero Rate does not limit.
+// Rate is a limit of Count at once, then one more each Period/Count (GCRA). The
+// zero Rate does not limit.
 type Rate struct {
 	Count  int64
 	Period time.Duration

@@ -17,7 +17,7 @@ const (
 )
 
 // Announcement is a notice to the members of a conversation who listen on this node. It is not
-// stored: absent or slow listeners miss it (design 9).
+// stored: absent or slow listeners miss it.
 type Announcement struct {
 	Kind      AnnouncementKind
 	IsTyping  bool         // Typing

@@ -21,7 +21,7 @@ type Follower struct {
 	engine *Engine
 	who    ds.Caller
 
-	// Former lets a former member read up to the record that ended its stay (design 5).
+	// Former lets a former member read up to the record that ended its stay.
 	// Otherwise it is refused, as in gateway v1. It is set before the first Follow.
 	Former bool
 	// BodyMax, if it is not 0, leaves longer messages and Welcomes in the store: see

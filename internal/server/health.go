@@ -46,8 +46,8 @@ func (s *Server) recentlyUnready() string {
 	return s.health.reason
 }
 
-// healthReport is the answer of /health, in the form that clients of the reference server know
-// (spec xrpc, A.16). The actors of that form are the flushers here.
+// healthReport is the answer of /health, in the form that clients of the reference server know.
+// The actors of that form are the flushers here.
 type healthReport struct {
 	Status    string       `json:"status"`
 	Timestamp int64        `json:"timestamp"` // unix seconds

@@ -9,8 +9,8 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 )
 
-// A cursor is 26 characters of Crockford's base32 over 128 bits, as long as a ULID
-// (decision 10). It holds a reader's place among the events of one conversation:
+// A cursor is 26 characters of Crockford's base32 over 128 bits, as long as a ULID.
+// It holds a reader's place among the events of one conversation:
 //
 //	16 bits  a tag that no ULID has for the next millennia: those begin with the time
 //	48 bits  pos: every event of the records up to it has been read

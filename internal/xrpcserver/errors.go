@@ -100,7 +100,7 @@ type wireAnswer struct {
 }
 
 // body returns the answer's body. The seconds to wait are in the sentence as well: of an error
-// a PDS passes on no more than the status, the name and the sentence (spec xrpc, decision 14).
+// a PDS passes on no more than the status, the name and the sentence.
 func (a wireAnswer) body() *xrpc.ErrorBody {
 	body := &xrpc.ErrorBody{Error: a.name, Message: a.message}
 	if a.retryAfterS > 0 {

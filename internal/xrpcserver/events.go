@@ -15,8 +15,8 @@ import (
 // sharedEvent is an event that is encoded once for all its readers. The counter and the
 // cursor, which differ between them, are inserted when it is sent.
 type sharedEvent struct {
-	// index is its place among the events of its record, the same for both generations
-	// (decision 1): an event that one of them does not know takes an index too.
+	// index is its place among the events of its record, the same for both generations:
+	// an event that one of them does not know takes an index too.
 	index int
 	kind  string
 	known [3]bool // by generation
@@ -75,7 +75,7 @@ func (e encoder) share(list []sharedEvent, index int, event xrpc.Event) []shared
 // that a client can have written.
 const cursorJSON = `"cursor":"\u0000\u0000\u0000\u0000"`
 
-// translate makes events of a record (spec xrpc, A.12). Accounts other than DIDs, which the
+// translate makes events of a record. Accounts other than DIDs, which the
 // gateway's conversations may have, are omitted: clients would refuse them.
 func translate(id ds.ConversationID, r *ds.Record) []xrpc.Event {
 	convo := string(id)

@@ -8,7 +8,7 @@ import (
 )
 
 // callLimits holds the methods, by the last part of their name, that have a limit of their
-// own (spec xrpc, B.5). All others share limits.Calls, each method for itself.
+// own. All others share limits.Calls, each method for itself.
 var callLimits = map[string]string{
 	"sendMessage":        limits.CallSends,
 	"sendEphemeral":      limits.CallSends,

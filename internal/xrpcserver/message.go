@@ -47,7 +47,7 @@ const (
 	deliveryEphemeral  = "ephemeral"
 )
 
-// checkMessage checks a message alone (spec xrpc, A.7). An ephemeral one needs neither
+// checkMessage checks a message alone. An ephemeral one needs neither
 // padding nor an epoch: clients send arbitrary bytes as a sign of typing.
 func checkMessage(in *xrpc.SendMessageInput, bytesMax int) error {
 	switch {
@@ -209,7 +209,7 @@ func messageView(id ds.ConversationID, r *ds.Record) xrpc.MessageView {
 }
 
 // answerBytesMax bounds the JSON of an answer that carries bodies: a PDS cuts answers at
-// 10 MiB (decision 14).
+// 10 MiB.
 const answerBytesMax = 7 << 20
 
 // The bytes of the fields of a page except its messages, and of the fields of a message

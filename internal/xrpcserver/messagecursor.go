@@ -25,7 +25,7 @@ func (m messages) announceTyping(ctx context.Context, who ds.Caller, id ds.Conve
 
 // updateCursor stores the caller's read mark and, with messageId or markRead, announces it.
 // A cursor may be one of ours or a seq; a ULID made by a client is accepted and has no
-// effect (decision 10).
+// effect.
 func (m messages) updateCursor(ctx context.Context, who ds.Caller, in *xrpc.UpdateCursorInput) (*xrpc.UpdateCursorOutput, error) {
 	id := ds.ConversationID(in.ConvoID)
 	isReceipt := in.MarkRead != nil && *in.MarkRead || in.MessageID != ""

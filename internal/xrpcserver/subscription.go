@@ -103,7 +103,7 @@ func (s *subscriptions) getSubscriptionTicket(ctx context.Context, who ds.Caller
 	return out, nil
 }
 
-// socketsMax bounds the open subscriptions of one account on this server (spec xrpc, A.12).
+// socketsMax bounds the open subscriptions of one account on this server.
 const socketsMax = 5
 
 // jsonProtocol is the WebSocket subprotocol for JSON: each frame is a text of one object with

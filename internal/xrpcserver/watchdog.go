@@ -4,7 +4,7 @@ import "time"
 
 const (
 	// heartbeatDefault bounds the time in which nothing is written to a socket: proxies
-	// cut connections that are silent for a minute (gateway decision 15).
+	// cut connections that are silent for a minute.
 	heartbeatDefault = 25 * time.Second
 	keepAliveDefault = 15 * time.Second
 	pongTimeout      = 20 * time.Second
