@@ -261,6 +261,7 @@ func (s *session) keepCommit(ctx context.Context, conv *conversation, sub *subsc
 // sendCommit sends the pending commit.
 func (s *session) sendCommit(conv *conversation, sub *subscription) {
 	sub.committing = true
+	s.c.log.Debug("sends a commit", "conversation", conv.id, "message", conv.pending.MessageID, "epoch", conv.epoch())
 	s.wire.commit(s.number(request{conversation: conv.id, commit: conv.pending.MessageID}), conv.pending.request(conv.id))
 }
 
@@ -406,6 +407,7 @@ func (s *session) advanceOutbox(ctx context.Context, id string, sub *subscriptio
 		sub.send.later(failure)
 	case o != nil:
 		sub.mustCommit, sub.sending = false, true
+		s.c.log.Debug("sends a message", "conversation", id, "message", o.Wire)
 		s.wire.send(s.number(request{conversation: id, outgoing: o.ID}), sendRequest{Conversation: id, ID: o.Wire, Message: o.Envelope})
 	}
 	return nil

@@ -42,7 +42,8 @@ type Options struct {
 	// Server is the service's URL, such as "https://chat.example".
 	Server string
 	// ServerDID is the DID that the service must present; "" for the did:web of the Server's
-	// host. Over https a service with another name is ErrOtherService.
+	// host over https, and for the DID that this home has met at the address before. Another
+	// one is ErrOtherService.
 	ServerDID string
 	// Account is the account that the client acts for. A home belongs to one account.
 	Account *Account

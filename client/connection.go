@@ -43,13 +43,15 @@ func (c *Client) run() {
 	var pace pace
 	for c.ctx.Err() == nil {
 		c.setState(State{Link: Connecting})
+		c.log.Debug("connecting", "server", c.options.Server)
 		served, err := c.connect(c.ctx)
 		if c.ctx.Err() != nil {
 			break
 		}
-		c.setState(State{Link: Offline, Err: err})
-		c.log.Debug("connection ended", "err", err)
-		pause(c.ctx, pace.next(served, err))
+		wait := pace.next(served, err)
+		c.setState(State{Link: Offline, Err: err, Next: time.Now().Add(wait)})
+		c.log.Info("offline", "reason", reasonOf(err), "err", err, "wait", wait)
+		pause(c.ctx, wait)
 	}
 	c.setState(State{Link: Offline, Err: context.Cause(c.ctx)})
 }
@@ -69,6 +71,7 @@ func (c *Client) connect(ctx context.Context) (served, error) {
 	defer wire.close()
 	s := newSession(c, wire, calls)
 	c.count(Stats{Connects: 1})
+	c.log.Info("online", "transport", wire.kind())
 	c.setState(State{Link: Online, Transport: wire.kind()})
 	began := time.Now()
 	err = s.serve(ctx)

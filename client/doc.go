@@ -51,7 +51,8 @@
 //
 // Open, StartDM, CreateRoom, Invite and Send need no network: they record the request in the
 // home, and the client carries it out as soon as possible, across lost connections, crashes and
-// restarts. Events report the results; State returns the state of the connection.
+// restarts. Events report the results. State returns the state of the connection, and why it is
+// not up: a Reason for programs and a sentence for people.
 //
 // # Rooms
 //
@@ -151,7 +152,8 @@
 // unchanged: it keeps the former ones in the history, and lacks the new ones.
 //
 // Tokens are made for the server at the configured address: over https a server with another
-// DID gets none (Options.ServerDID).
+// DID gets none, nor does any that has another DID than this home has met at the address before
+// (Options.ServerDID).
 //
 // # Storage
 //

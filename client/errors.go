@@ -67,9 +67,11 @@ var (
 	// ErrRejoined reports messages that cannot be decrypted because this device rejoined the
 	// group after them.
 	ErrRejoined = errors.New("device rejoined the group")
-	// ErrOtherService reports a server with another DID than the expected one
-	// (Options.ServerDID), which could use the client's tokens elsewhere.
-	ErrOtherService = errors.New("unexpected DID of the server")
+	// ErrOtherService reports a server with another DID than the expected one, or than this
+	// address had before (Options.ServerDID). It could use the client's tokens elsewhere.
+	ErrOtherService = errors.New("another service than expected")
+	// ErrNoWaxwing reports a server that answers, but not as a Waxwing service does.
+	ErrNoWaxwing = errors.New("no Waxwing service at the address")
 	// ErrNotOverXRPC reports an operation that is not possible with WithXRPC.
 	ErrNotOverXRPC = errors.New("not supported over XRPC")
 	// ErrUnfinished reports a conversation without a group after a day of requests, which the
@@ -101,7 +103,8 @@ func (e *LeftOutError) Unwrap() error { return ErrKeyPackage }
 
 // Refusal is an answer of the server that refuses a request.
 type Refusal struct {
-	Code    string // as in the gateway protocol: "forbidden", "rate_limited", …
+	Code string // as in the gateway protocol: "forbidden", "rate_limited", …
+	// Message is the server's, or a sentence of this package if that only repeats the code.
 	Message string
 	// RetryAfter is the wait before a repetition, with rate_limited and unavailable.
 	RetryAfter time.Duration
@@ -116,10 +119,11 @@ type Refusal struct {
 	cause error // more specific than the code, or nil
 }
 
-// Error returns the code and the server's message.
-func (r *Refusal) Error() string {
-	return fmt.Sprintf("server refused: %s: %s", r.Code, r.Message)
-}
+// refusalPrefix begins the text of a refusal.
+const refusalPrefix = "server refused: "
+
+// Error returns the message.
+func (r *Refusal) Error() string { return refusalPrefix + r.Message }
 
 // Unwrap returns an error of this package that is more specific than the code, such as
 // ErrNotOverXRPC, or nil.

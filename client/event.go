@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 )
 
@@ -151,7 +152,7 @@ func (e *Event) Err() error {
 			return fmt.Errorf("%w: %s", p.err, e.Problem)
 		}
 	}
-	return &Refusal{Code: e.Code, Message: e.Problem, Index: -1}
+	return &Refusal{Code: e.Code, Message: strings.TrimPrefix(e.Problem, refusalPrefix), Index: -1}
 }
 
 // report adds an event to the inbox, in the transaction that makes it true. The body of a

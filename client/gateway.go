@@ -38,8 +38,7 @@ const (
 func gatewayRefusal(answer *http.Response, body []byte) error {
 	var e gateway.Error
 	if gateway.Unmarshal(body, &e) != nil || e.Code == "" {
-		// Not our server, or a proxy before it.
-		return &Refusal{Code: codeUnavailable, Message: answer.Status, Index: -1}
+		return foreignRefusal(answer)
 	}
 	r := refusalOf(&e)
 	switch {
@@ -51,6 +50,16 @@ func gatewayRefusal(answer *http.Response, body []byte) error {
 	return r
 }
 
+// foreignRefusal describes an unsuccessful answer by something else than our server: a proxy
+// before it, or another program at the address.
+func foreignRefusal(answer *http.Response) *Refusal {
+	r := &Refusal{Code: codeUnavailable, Message: "the answer is " + answer.Status, Index: -1}
+	if answer.StatusCode < http.StatusInternalServerError {
+		r.cause = ErrNoWaxwing
+	}
+	return r
+}
+
 func refusalOf(e *gateway.Error) *Refusal {
 	number := func(p *int64, missing int64) int64 {
 		if p == nil {
@@ -58,7 +67,7 @@ func refusalOf(e *gateway.Error) *Refusal {
 		}
 		return *p
 	}
-	r := &Refusal{Code: string(e.Code), Message: e.Message,
+	r := &Refusal{Code: string(e.Code), Message: sentenceOf(string(e.Code), e.Message),
 		CurrentEpoch: number(e.CurrentEpoch, 0), EarliestSeq: number(e.EarliestSeq, 0),
 		LatestSeq: number(e.LatestSeq, 0), Index: int(number(e.Index, -1))}
 	if s := number(e.RetryAfterS, 0); s > 0 {
@@ -89,7 +98,7 @@ func (g *gatewayCalls) exchange(ctx context.Context, path string, body []byte, o
 		return err
 	}
 	if err := gateway.Unmarshal(raw, out); err != nil {
-		return fmt.Errorf("call %s: %w", path, err)
+		return fmt.Errorf("call %s: %w: %w", path, ErrNoWaxwing, err)
 	}
 	return nil
 }

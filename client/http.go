@@ -2,8 +2,8 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -103,12 +103,33 @@ func (c *Client) audience(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("request the server's DID: %w", err)
 	}
 	if document.ID == "" {
-		return "", errors.New("request the server's DID: DID document without an id")
+		return "", fmt.Errorf("%w: DID document without an id", ErrNoWaxwing)
 	}
 	if !mayHaveDID(c.base, document.ID, c.options.ServerDID) {
-		return "", fmt.Errorf("%w: %.200q", ErrOtherService, document.ID)
+		return "", fmt.Errorf("%w: it is %.200q and should be %s", ErrOtherService, document.ID,
+			cmp.Or(c.options.ServerDID, "the did:web of its address"))
 	}
-	return document.ID, nil
+	return document.ID, c.db.update(ctx, func(tx *tx) error { return c.knowService(tx, document.ID) })
+}
+
+// knownService is the setting "service": the DID of the server at an address.
+type knownService struct {
+	Server string `json:"server"`
+	DID    string `json:"did"`
+}
+
+// knowService checks that the service at an address is the same as before, and remembers it. Only
+// Options.ServerDID admits another one.
+func (c *Client) knowService(tx *tx, did string) error {
+	now := knownService{c.options.Server, did}
+	known, err := setting[knownService](tx, "service")
+	switch {
+	case err != nil || known == now:
+		return err
+	case known.Server == now.Server && c.options.ServerDID == "":
+		return fmt.Errorf("%w: it is %.200q, and was %s before", ErrOtherService, did, known.DID)
+	}
+	return tx.Settings.Set("service", now)
 }
 
 // mayHaveDID reports whether the service at a URL may have tokens for a DID. A service with the

@@ -96,6 +96,7 @@ func (b *batch) message(e *logMessage) error {
 	if err != nil {
 		return err
 	}
+	b.s.c.log.Debug("received", "conversation", id, "seq", e.seq, "kind", e.kind, "outcome", what)
 	after := b.tx.stats
 	b.then(id, func(sub *subscription) {
 		if after.Undecryptable > before.Undecryptable {
@@ -218,6 +219,9 @@ func (b *batch) appended(m appended) error {
 		err = b.s.c.keeper.deliverSkipped(b.tx, conv, r.outgoing, m.seq)
 	case m.seq < conv.nextSeq && !conv.info.Unsure:
 		isRenamed, err = b.s.c.keeper.renameTaken(b.tx, conv, r.outgoing, m.seq)
+	}
+	if r.commit == "" && conv.phase == Joined && conv.info.Problem != "" {
+		conv.editInfo().Problem = "" // of an earlier request
 	}
 	if err != nil {
 		return err

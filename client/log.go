@@ -22,6 +22,11 @@ const (
 	outcomeRewound                  // the log has changed: it has to be read again
 )
 
+// String returns the outcome as a word, for logs.
+func (o outcome) String() string {
+	return [...]string{"applied", "gap", "duplicate", "ignored", "rewound"}[o]
+}
+
 // applyMessage applies the next message of a conversation: new MLS state, plaintext and cursor
 // change together in tx. A message that cannot be read is recorded as such, and the log
 // continues after it.

@@ -64,6 +64,9 @@ func (c *Client) manage(ctx context.Context, room string, change func(conv *conv
 		case conv.phase == Removed || conv.phase == Waiting || conv.info.Leave != nil:
 			return ErrNoGroup
 		}
+		if conv.info.Problem != "" {
+			conv.editInfo().Problem = "" // it may not remain
+		}
 		return change(conv)
 	})
 }

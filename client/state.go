@@ -3,6 +3,7 @@ package client
 import (
 	"cmp"
 	"context"
+	"time"
 )
 
 // Link is the state of the connection to the server.
@@ -40,9 +41,13 @@ type State struct {
 	Link Link
 	// Transport is the transport in use, when Online.
 	Transport Transport
-	// Err is the error that ended the last connection or attempt; nil when Online. A *Refusal
-	// with the code "unauthorized" means that the server does not know the account.
+	// Err is the error that ended the last connection or attempt; nil when Online. Reason returns
+	// its kind, and Problem a sentence.
 	Err error
+	// Next is the time of the next attempt, when Offline.
+	Next time.Time
+	// Host is the host of the server, with the port if its address has one.
+	Host string
 }
 
 // State returns the current state of the connection, and a channel that is closed when it
@@ -83,8 +88,9 @@ func (c *Client) setState(state State) {
 	c.stateMu.Lock()
 	defer c.stateMu.Unlock()
 	if state.Link == Connecting {
-		state.Err = c.state.Err // the reason for connecting again
+		state.Err, state.Next = c.state.Err, c.state.Next // the reason for connecting again
 	}
+	state.Host = c.base.Host
 	if c.state == state {
 		return
 	}

@@ -159,8 +159,7 @@ var xrpcCodes = map[int]string{
 func xrpcRefusal(answer *http.Response, raw []byte) error {
 	var body xrpc.ErrorBody
 	if json.Unmarshal(raw, &body) != nil || body.Error == "" {
-		// Not our server, or a proxy before it.
-		return &Refusal{Code: codeUnavailable, Message: answer.Status, Index: -1}
+		return foreignRefusal(answer)
 	}
 	r := &Refusal{Code: codeInvalidRequest, Message: cmp.Or(body.Message, body.Error), Index: -1}
 	if seconds, err := strconv.ParseInt(answer.Header.Get("Retry-After"), 10, 64); err == nil && seconds > 0 {
@@ -182,6 +181,7 @@ func xrpcRefusal(answer *http.Response, raw []byte) error {
 	default:
 		r.Code = cmp.Or(xrpcCodes[status], codeInvalidRequest)
 	}
+	r.Message = sentenceOf(r.Code, r.Message)
 	return r
 }
 

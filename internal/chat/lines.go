@@ -160,12 +160,9 @@ func (t *lines) showStates(ctx context.Context) {
 	shown := ""
 	for ctx.Err() == nil {
 		state, changed := t.client.State()
-		if now := state.Link.String(); now != shown && (t.screen.asJSON || state.Link != client.Connecting) {
+		if now := state.Link.String() + string(state.Reason()); now != shown && (t.screen.asJSON || state.Link != client.Connecting) {
 			shown = now
-			if refused := (*client.Refusal)(nil); errors.As(state.Err, &refused) {
-				t.screen.complain("", refused.Error())
-			}
-			t.screen.state(now)
+			t.screen.state(state)
 		}
 		select {
 		case <-changed:

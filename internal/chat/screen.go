@@ -49,7 +49,8 @@ type item struct {
 	Own        bool   `json:"own,omitempty"`
 	Unverified bool   `json:"unverified,omitempty"` // the account has not confirmed the device
 	Trusted    bool   `json:"trusted,omitempty"`    // a person has compared the sender's safety number
-	Code       string `json:"code,omitempty"`       // of an error
+	Code       string `json:"code,omitempty"`       // of an error, or the reason of a state
+	Problem    string `json:"problem,omitempty"`    // the reason of a state as a sentence
 }
 
 // said records a message that was typed here.
@@ -170,8 +171,12 @@ func (s *screen) items(e client.Event) []item {
 }
 
 // state prints the state of the connection.
-func (s *screen) state(state string) {
-	s.print(item{Type: "state", Text: state, TS: time.Now().UnixMilli()})
+func (s *screen) state(state client.State) {
+	i := item{Type: "state", Text: state.Link.String(), Code: string(state.Reason()), Problem: state.Problem(), TS: time.Now().UnixMilli()}
+	if !s.asJSON {
+		i.Text = stateText(state)
+	}
+	s.print(i)
 }
 
 // complain prints an error.

@@ -109,7 +109,6 @@ func (o *Options) account(home *home) (*client.Account, error) {
 type Terminal struct {
 	client   *client.Client
 	self     string              // the DID of the account
-	server   string              // the address that it connects to
 	conv     string              // the conversation that lines are sent to; "" for none
 	shown    client.SafetyNumber // the last one shown, to which "yes" refers
 	in       io.Reader
@@ -149,7 +148,7 @@ func Open(ctx context.Context, o Options) (*Terminal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Terminal{client: sdk, self: sdk.DID(), server: home.Server, in: o.In, out: o.Out, err: o.Err}, nil
+	return &Terminal{client: sdk, self: sdk.DID(), in: o.In, out: o.Out, err: o.Err}, nil
 }
 
 // Close ends the chat. Undelivered messages stay in the home and are sent next time.

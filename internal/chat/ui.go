@@ -17,10 +17,9 @@ import (
 // ui is the terminal UI of a chat. It holds no data that is not in the home: after any change
 // it reads the home again and draws it. Only Update changes it.
 type ui struct {
-	ctx    context.Context
-	chat   *Terminal // used by one job at a time; the form of names may be read at any time
-	server string
-	zone   *time.Location
+	ctx  context.Context
+	chat *Terminal // used by one job at a time; the form of names may be read at any time
+	zone *time.Location
 
 	width, height int // of what is drawn; the last column is not
 	measure       measure
@@ -115,7 +114,7 @@ type (
 )
 
 func newUI(ctx context.Context, t *Terminal) *ui {
-	return &ui{ctx: ctx, chat: t, server: t.server, zone: time.Local, depth: depthStep,
+	return &ui{ctx: ctx, chat: t, zone: time.Local, depth: depthStep,
 		drafts: map[string]editor{}, notes: map[string][]note{}}
 }
 
@@ -386,6 +385,11 @@ func (m *ui) answer(msg replyMsg) tea.Cmd {
 		return nil
 	case msg.err != nil:
 		m.refuse(msg)
+		r = reply{}
+	case !m.isLeaving:
+		m.flash = "" // of an earlier line
+	}
+	switch {
 	case r.quit && !m.isLeaving:
 		m.jobs = nil // nothing is executed after the end
 		return m.leave()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ const (
 var screenTime = time.Date(2026, 3, 1, 14, 0, 0, 0, time.UTC)
 
 func screenUI(width, height int) *ui {
-	m := newUI(context.Background(), &Terminal{self: screenAnn, server: "https://chat.example"})
+	m := newUI(context.Background(), &Terminal{self: screenAnn})
 	m.zone = time.UTC
 	m.isLoading = true // nothing is read in these tests
 	m.Update(sizeMsg{width, height})
@@ -114,7 +115,7 @@ func TestScreens(t *testing.T) {
 		{"talk", 80, 24, func(m *ui) {}},
 		{"narrow", 44, 16, func(m *ui) {}},
 		{"offline", 80, 24, func(m *ui) {
-			m.Update(stateMsg{state: client.State{Err: fmt.Errorf("dial: refused")}})
+			m.Update(stateMsg{state: client.State{Err: syscall.ECONNREFUSED, Host: "chat.example"}})
 			m.Update(eventMsg{event: client.Event{Type: client.EventKeyChange, Conversation: "dm1", From: device(screenBob, true, false), Time: screenTime.Add(5 * time.Minute)}})
 		}},
 		{"refused", 80, 24, func(m *ui) {
@@ -411,7 +412,7 @@ func newDriver(ctx context.Context, t *testing.T, queue chan addressed, serverUR
 	}
 	t.Cleanup(func() { sdk.Close() })
 	d := &uiDriver{t: t, queue: queue}
-	d.ui = newUI(ctx, &Terminal{client: sdk, self: sdk.DID(), server: serverURL})
+	d.ui = newUI(ctx, &Terminal{client: sdk, self: sdk.DID()})
 	d.ui.Update(sizeMsg{80, 24})
 	d.run(d.ui.Init())
 	return d

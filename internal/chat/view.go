@@ -2,7 +2,6 @@ package chat
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 // All text from others goes through printable before it is drawn; the sequences added here are
 // the only escape sequences that reach the terminal.
 func inverted(text string) string { return "\x1b[7m" + text + "\x1b[0m" }
+func alarming(text string) string { return "\x1b[1;97;41m" + text + "\x1b[0m" }
 func bold(text string) string     { return "\x1b[1m" + text + "\x1b[0m" }
 func faint(text string) string    { return "\x1b[2m" + text + "\x1b[0m" }
 
@@ -56,7 +56,11 @@ func (m *ui) View() string {
 
 // rows returns the rows of the screen.
 func (m *ui) rows() []string {
-	rows := []string{inverted(m.header())}
+	head := inverted
+	if m.state.Reason() == client.ReasonOtherService {
+		head = alarming
+	}
+	rows := []string{head(m.header())}
 	side, main := m.side(), m.main()
 	for i := range m.mainHeight() {
 		row := m.measure.fit(main[i], m.mainWidth())
@@ -81,7 +85,7 @@ func (m *ui) rows() []string {
 // header shows the account and the state of the connection.
 func (m *ui) header() string {
 	sign := map[client.Link]string{client.Online: "●", client.Connecting: "◌"}[m.state.Link]
-	right := cmp.Or(sign, "○") + " " + printable(stateText(m.state, m.server)) + " "
+	right := cmp.Or(sign, "○") + " " + printable(stateText(m.state)) + " "
 	left := " waxwing  me " + short(m.chat.self)
 	if room := m.width - m.measure.width(left) - 2; m.measure.width(right) > room {
 		if room < 12 {
@@ -387,8 +391,8 @@ func (m *ui) reachGoal() {
 	}
 }
 
-// stateText describes the state of the connection and what it waits for.
-func stateText(s client.State, server string) string {
+// stateText describes the state of the connection, and why it is not up.
+func stateText(s client.State) string {
 	switch {
 	case s.Link == client.Online && s.Transport == client.EventStream:
 		return "online over HTTP: WebSockets are blocked"
@@ -396,12 +400,9 @@ func stateText(s client.State, server string) string {
 		return "online over XRPC"
 	case s.Link == client.Online:
 		return "online"
-	case s.Link == client.Connecting:
-		return "connecting"
 	}
-	var refused *client.Refusal
-	if errors.As(s.Err, &refused) {
-		return "offline: " + refused.Error()
+	if problem := s.Problem(); problem != "" {
+		return s.Link.String() + ": " + problem
 	}
-	return "offline: waits for " + server
+	return s.Link.String()
 }

@@ -40,8 +40,8 @@ func (t *Terminal) until(ctx context.Context, wait time.Duration, done func() (b
 			}
 			if state.Link != client.Online {
 				what = "the server"
-				if state.Err != nil {
-					what += ": " + state.Err.Error()
+				if problem := state.Problem(); problem != "" {
+					what += ": " + problem
 				}
 			}
 			return fmt.Errorf("not done yet, it waits for %s; it is stored and will be done when a chat is open", printable(what))
