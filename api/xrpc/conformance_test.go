@@ -365,7 +365,7 @@ func TestEndpointsAreInTheLexicons(t *testing.T) {
 	for _, c := range contract {
 		built[c.nsid] = true
 	}
-	later := []string{ // A.11, A.15 and A.17
+	later := []string{
 		"report", "getReports", "blocks", "optIn", "bootstrapResetGroup", "resetGroup", "reportRecoveryFailure", "reissueWelcome",
 		"reissueWelcomeRespond", "invalidateKeyPackage", "reconcileKeyPackages", "removeDevice", "putGroupMetadataBlob", "getGroupMetadataBlob",
 		"uploadBlob", "getBlob", "deleteBlob", "getBlobUsage", "reportSpam", "checkBlocks", "getBlockStatus",

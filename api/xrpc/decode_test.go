@@ -78,8 +78,7 @@ func TestDecodeRegisterDevice(t *testing.T) {
 	}
 }
 
-// A package that cannot be read is answered by its index and does not spoil the others
-// (A.1, A.4).
+// A package that cannot be read is answered by its index and does not spoil the others.
 func TestDecodeKeyPackages(t *testing.T) {
 	const expires = `"expires":"2026-01-02T03:04:05+01:00"`
 	for _, c := range []struct{ item, problem string }{

@@ -28,7 +28,7 @@ func unhex(t *testing.T, text string) []byte {
 	return out
 }
 
-// Frames as A.12 has them, worked out by hand from RFC 8949 and the order of names in
+// Frames worked out by hand from RFC 8949 and the order of names in
 // DAG-CBOR.
 func TestFramesByHand(t *testing.T) {
 	for _, c := range []struct {

@@ -46,7 +46,7 @@ func decider(rates limits.Rates) *Service {
 func app(epoch uint64) []byte      { return mlsMessage("g", epoch, wire.ApplicationContent) }
 func proposal(epoch uint64) []byte { return mlsMessage("g", epoch, wire.ProposalContent) }
 
-// TestOrderOfDecisions has a row for every step of design 4, each with a request that
+// TestOrderOfDecisions has a row for every step of a decision, each with a request that
 // every later step would refuse too.
 func TestOrderOfDecisions(t *testing.T) {
 	away := func(c *logs.Conversation) { c.Head.Home = "did:web:elsewhere" }
@@ -99,7 +99,7 @@ func TestOrderOfDecisions(t *testing.T) {
 	}
 }
 
-// TestEpochTable has a row for every cell of the epoch table of design 4. The
+// TestEpochTable has a row for every cell of the table of epochs. The
 // conversation is at epoch 8.
 func TestEpochTable(t *testing.T) {
 	stated := func(epoch int64) func(*Send) {

@@ -497,7 +497,7 @@ func TestBadTokens(t *testing.T) {
 		token := strings.SplitN(sign(func(*identity.Claims) {}), ".", 2)[1]
 		return base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + token[:strings.LastIndex(token, ".")+1]
 	}
-	// Common signers write either value of s (spec xrpc, decision 12).
+	// Common signers write either value of s.
 	if status, answer, _ := w.call("", "POST", "/v1/session/start", `{"auth_token":"`+signature(identity.ES256, highS)+`","device_id":"laptop"}`); status != 200 {
 		t.Errorf("high s: %d %s", status, answer)
 	}

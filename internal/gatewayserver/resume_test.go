@@ -30,7 +30,7 @@ func (w *world) onHTTP(name, token string) string {
 
 const ping, pong = `{"v":1,"t":"ping"}`, `{"v":1,"t":"pong"}`
 
-// TestLostAnswer is decision 3: a lost answer locks no client out, whatever it sent before the
+// TestLostAnswer: a lost answer locks no client out, whatever it sent before the
 // answer could have arrived, and the previous token is invalid a minute after the answer was
 // written, or when its successor is presented.
 func TestLostAnswer(t *testing.T) {

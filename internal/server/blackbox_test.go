@@ -23,9 +23,9 @@ const chat = "blue.catbird.mlsChat."
 
 type object = map[string]any
 
-// TestBlackBox makes the checks that clients of the reference server make of it (spec
-// xrpc, section E), over HTTP against a running server: with the tokens of its own test
-// harness, and with real accounts behind a PDS.
+// TestBlackBox makes the checks that clients of the reference server make of it, over HTTP
+// against a running server: with the tokens of its own test harness, and with real accounts
+// behind a PDS.
 func TestBlackBox(t *testing.T) {
 	ways := map[string]func(testing.TB, server.Config) *harness{"a shared secret": withSecret, "accounts of a directory": onNetwork}
 	databases(t, func(t *testing.T, c server.Config) {

@@ -58,7 +58,7 @@ func sealed(group string, epoch uint64, content wire.ContentType) []byte {
 		GroupID: []byte(group), Epoch: epoch, ContentType: content, EncryptedSenderData: []byte("s"), Ciphertext: make([]byte, 600)}})
 }
 
-// TestSendMessageRefusals is the table of spec xrpc, A.7.
+// TestSendMessageRefusals has a row for each refusal of sendMessage.
 func TestSendMessageRefusals(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		w.talk("c1", "ann", "bob")
