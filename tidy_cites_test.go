@@ -15,6 +15,14 @@ var privateCites = regexp.MustCompile(`\((design|spec|gateway)\b[^)]*\d\)|\bdesi
 // allowedCites are of standards.
 var allowedCites = regexp.MustCompile(`(FIPS|RFC|NIST|section|appendix)[ \d,-]+[A-E]\.\d+`)
 
+// links finds the targets of links in a page, without their anchors.
+var links = regexp.MustCompile(`\]\(([^)#\s]+)`)
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
 func TestTidyCitesCanBeOpened(t *testing.T) {
 	check := func(where, text string) {
 		text = allowedCites.ReplaceAllString(strings.Join(strings.Fields(text), " "), "")
@@ -43,6 +51,11 @@ func TestTidyCitesCanBeOpened(t *testing.T) {
 				t.Fatal(err)
 			}
 			check(page, string(text))
+			for _, link := range links.FindAllStringSubmatch(string(text), -1) {
+				if target := filepath.Join(filepath.Dir(page), link[1]); !strings.Contains(link[1], ":") && !exists(target) {
+					t.Errorf("%s links to %s, which is not there", page, link[1])
+				}
+			}
 		}
 	}
 }
