@@ -119,6 +119,9 @@ func (s *session) advance(ctx context.Context, id string) error {
 		if err := s.advanceCommit(ctx, conv, sub); err != nil {
 			return err
 		}
+		if err := s.advanceIntroduction(ctx, conv, sub); err != nil {
+			return err
+		}
 		return s.advanceOutbox(ctx, id, sub)
 	}
 	return nil

@@ -126,6 +126,8 @@ type Client struct {
 	people   map[string]trusted // accounts that a person has verified; guarded by peopleMu
 	lost     []string           // devices of our account; guarded by peopleMu
 
+	book *addressBook // names
+
 	lostChanges atomic.Int64 // counts changes of lost
 
 	entryPace   pacer // of requests for GroupInfos
@@ -173,11 +175,12 @@ func open(ctx context.Context, o Options, h hooks) (*Client, error) {
 		return nil, err
 	}
 	o.StorageKey = nil
-	db := &database{home: at, cache: map[string]*conversation{}}
+	db := &database{home: at, self: o.Account.DID(), cache: map[string]*conversation{}}
 	c := &Client{options: o, account: o.Account, base: base, http: o.HTTPClient, ownsHTTP: ownsHTTP, log: o.Logger, db: db,
 		closed: make(chan struct{}), woken: newLatest(),
 		stateChanged: make(chan struct{}), observe: h.observe, traits: gatewayTraits}
 	c.ctx, c.cancel = context.WithCancelCause(at.Context())
+	c.book = newAddressBook(c.account.DID())
 	c.authority, c.keeper, c.errands = authority{c}, keeper{c}, errands{c}
 	c.door = &gatewayDoor{c: c}
 	if o.useXRPC {

@@ -257,11 +257,14 @@ func (k keeper) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event,
 		e.Type = EventJoined
 		return k.reportGroup(tx, conv, e)
 	}
-	if err := tx.meet(conv.id, added, e.Time); err != nil {
-		return err
-	}
 	if len(added)+len(gone) == 0 {
 		return nil
+	}
+	if len(added) > 0 {
+		k.met(conv)
+	}
+	if err := k.meet(tx, conv, added, e.Time); err != nil {
+		return err
 	}
 	e.Type, e.Members, e.Gone = EventMembers, added, gone
 	return tx.report(e)

@@ -18,7 +18,9 @@ type contentType byte
 
 // The types of content.
 const (
-	contentText contentType = 0
+	contentText     contentType = 0
+	contentProfile  contentType = 1
+	contentContacts contentType = 3
 )
 
 // contentBytesMax bounds the JSON of a content that is not a text; longer ones are ignored.
@@ -59,6 +61,12 @@ func (k keeper) addContent(tx *tx, conv *conversation, of contentType, value any
 func (k keeper) applyContent(tx *tx, conv *conversation, e Event, of contentType, payload []byte) error {
 	if len(payload) > contentBytesMax {
 		return nil
+	}
+	switch of {
+	case contentProfile:
+		return k.applyProfile(tx, conv, e, payload)
+	case contentContacts:
+		return k.applyContacts(tx, conv, e, payload)
 	}
 	return nil // of a later version
 }

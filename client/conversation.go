@@ -112,7 +112,11 @@ type conversationInfo struct {
 	// Rewound: the log was rewound, and our own events in it are to be sent again. Unsure: no
 	// event is applied before the one at the new end was compared with the journal.
 	Rewound bool `json:"rewound,omitempty"`
-	Unsure  bool `json:"unsure,omitempty"`
+	// Introduce: the account's name is to be sent, see introduceLater. AliasesThrough is the last
+	// change of an alias that was sent to a room of own devices.
+	Introduce      int   `json:"introduce,omitempty"`
+	AliasesThrough int64 `json:"aliases_through,omitempty"`
+	Unsure         bool  `json:"unsure,omitempty"`
 }
 
 // endEntry deletes what is recorded for entering the group.
@@ -339,10 +343,14 @@ func (c *Client) change(ctx context.Context, id string, change func(tx *tx, conv
 	})
 }
 
-// Conversations returns the conversations of this home, the one with the last message first.
+// Conversations returns the conversations of this home, the one with the last message first,
+// without the one in which the devices of this account share what a person enters on one of them.
 func (c *Client) Conversations(ctx context.Context) ([]Conversation, error) {
 	out, err := read(ctx, c.db, func(tx *tx) (out []Conversation, err error) {
 		for _, conv := range tx.conversations() {
+			if c.keeper.isOwnRoom(conv.id) {
+				continue
+			}
 			described, err := c.describe(tx, conv)
 			if err != nil {
 				return nil, err

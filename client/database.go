@@ -11,6 +11,7 @@ import (
 // leaves no trace in it either.
 type database struct {
 	home *home.Home
+	self string // the account
 	// count and wake are called with the counts of committed transactions and what they wake.
 	count func(Stats)
 	wake  func(conversation string)

@@ -32,7 +32,7 @@ func (c *Client) OwnDevices(ctx context.Context) ([]OwnDevice, error) {
 	}
 	in := map[string][]string{} // conversations by fingerprint
 	for _, conv := range all {
-		if conv.group == nil || conv.phase == Removed {
+		if conv.group == nil || conv.phase == Removed || c.keeper.isOwnRoom(conv.id) {
 			continue
 		}
 		for _, leaf := range conv.group.Members() {

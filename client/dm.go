@@ -75,7 +75,7 @@ func (c *Client) StartDM(ctx context.Context, did string) (conversation string, 
 		conv := tx.conversation(id)
 		switch {
 		case conv == nil:
-			tx.addConversation(id, Creating, conversationInfo{Kind: DM, Peer: did}, c.now())
+			tx.addConversation(id, Creating, conversationInfo{Kind: DM, Peer: did, Introduce: introduceLater}, c.now())
 		case conv.group != nil && (conv.info.Kind != DM || conv.info.Peer != did):
 			return ErrTaken // others have made a room of this name, and added us
 		case conv.phase == Removed && conv.group == nil && conv.info.Kind == DM:
@@ -104,7 +104,7 @@ func (c *Client) CreateRoom(ctx context.Context, members ...string) (conversatio
 	rand.Read(group)
 	id := hex.EncodeToString(group)
 	err = c.db.update(ctx, func(tx *tx) error {
-		conv := tx.addConversation(id, Creating, conversationInfo{Kind: Room}, c.now())
+		conv := tx.addConversation(id, Creating, conversationInfo{Kind: Room, Introduce: introduceLater}, c.now())
 		return c.keeper.want(conv, members)
 	})
 	if err != nil {

@@ -100,6 +100,17 @@
 // message is requested again and none is skipped. One that cannot be decrypted is reported and
 // does not block later ones.
 //
+// # Names
+//
+// An account may give itself a name (Contacts.SetName). The client sends it, encrypted, to its
+// conversations: at once, and again when accounts or devices have joined, by itself in
+// conversations of at most 16 accounts and else before its next message. It is a claim: nothing
+// proves that it is true or different from others. People may give an account an alias
+// (Contacts.SetAlias), which is shown in place of its name and is known to their own devices only:
+// these share it in a conversation of their own, which is not listed. EventName reports a change.
+// Names of others are free of control characters and characters without a width, and cut to 64
+// characters; Contact.Resembles tells that a name looks like that of another account.
+//
 // # Transports
 //
 // The client uses one WebSocket. If none can be opened, or two in a row end before the session

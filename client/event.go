@@ -54,6 +54,10 @@ const (
 	// restored from a backup. This device sends its own again. Without a Conversation it concerns
 	// the log of the account, which carries invitations.
 	EventRewound EventType = "rewound"
+	// EventName reports that an account (From.Account) has another Name: one that it has given
+	// itself, "" for none, or, without a Conversation, an alias that a person has given it on
+	// another device of this account, "" if that is taken back.
+	EventName EventType = "name"
 	// EventProblem reports another reason why the conversation cannot proceed.
 	EventProblem EventType = "problem"
 )
@@ -82,6 +86,9 @@ type Event struct {
 	Own bool `json:"own,omitempty"`
 	// Text is the content of a message.
 	Text []byte `json:"text,omitempty"`
+
+	// Name is the new name, of EventName.
+	Name string `json:"name,omitempty"`
 
 	Members []Member `json:"members,omitempty"`
 	Gone    []Member `json:"gone,omitempty"`
@@ -158,6 +165,12 @@ func (e *Event) Err() error {
 // report adds an event to the inbox, in the transaction that makes it true. The body of a
 // message is stored once, in messages, and outlives the event.
 func (t *tx) report(e Event) error {
+	if isOwnRoom(t.db.self, e.Conversation) {
+		if e.Type != EventName && e.Type != EventKeyChange {
+			return nil // not listed: there is nothing that people could do about it
+		}
+		e.Conversation = ""
+	}
 	if e.Type == EventMessage {
 		return t.Events.Add(e.Conversation, e.Seq, nil)
 	}

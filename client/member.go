@@ -155,10 +155,30 @@ type knownAccount struct {
 	Devices    []KnownDevice `json:"devices"`
 	VerifiedAt time.Time     `json:"verified_at,omitzero"` // when a person verified the account
 	Pinned     []string      `json:"pinned,omitempty"`     // fingerprints that this covers, without certificates
+
+	Name  named `json:"name,omitzero"`  // that it has given itself
+	Alias named `json:"alias,omitzero"` // that this account has given it
+	// AliasChange numbers the changes of aliases in this home.
+	AliasChange int64 `json:"alias_change,omitempty"`
 }
 
 // devicesPerAccountMax bounds the devices that are remembered of one account.
 const devicesPerAccountMax = 256
+
+// meet remembers members, and makes the room of the account's own devices if one of them is another
+// device of it, and there are aliases to share.
+func (k keeper) meet(tx *tx, conv *conversation, members []Member, now time.Time) error {
+	if err := tx.meet(conv.id, members, now); err != nil {
+		return err
+	}
+	if k.isOwnRoom(conv.id) {
+		k.met(conv)
+	}
+	if _, aliases := k.c.book.counts(); aliases == 0 || !slices.ContainsFunc(members, func(m Member) bool { return m.Account == k.c.account.DID() }) {
+		return nil
+	}
+	return k.makeOwnRoom(tx)
+}
 
 // meet remembers members on first sight. It reports an unverified device of a known account,
 // since it may be the account's or the server's, and a known device with another key.
@@ -298,7 +318,7 @@ func (k keeper) reportGroup(tx *tx, conv *conversation, e Event) error {
 	for _, leaf := range conv.group.Members() {
 		e.Members = append(e.Members, k.c.authority.memberOf(leaf))
 	}
-	if err := tx.meet(conv.id, e.Members, e.Time); err != nil {
+	if err := k.meet(tx, conv, e.Members, e.Time); err != nil {
 		return err
 	}
 	return tx.report(e)

@@ -116,6 +116,9 @@ func (c *Client) addMessage(tx *tx, conv *conversation, text []byte, s sending) 
 	if conv.info.Waiting.GaveUp {
 		conv.askAgain()
 	}
+	if err := c.keeper.introduceSelf(tx, conv); err != nil {
+		return err
+	}
 	o := home.Outgoing{Message: s.id, Text: text}
 	if !uuids.MatchString(s.id) {
 		o.Wire = newMessageID()
@@ -184,10 +187,17 @@ func (t *tx) refuseAll(conversation string, now time.Time, code, problem string)
 }
 
 // Pending returns the number of undelivered messages in the outbox, including those that are not
-// for people, such as names.
+// for people, such as a new name of this account, once for each conversation that can be reached.
 func (c *Client) Pending(ctx context.Context) (int, error) {
-	count, err := read(ctx, c.db, func(tx *tx) (int64, error) { return tx.Outbox.Count() })
-	return int(count), err
+	return read(ctx, c.db, func(tx *tx) (int, error) {
+		count, err := tx.Outbox.Count()
+		for _, conv := range tx.conversations() {
+			if conv.mustIntroduce() {
+				count++
+			}
+		}
+		return int(count), err
+	})
 }
 
 // Flush waits until the outbox is empty and every message in it was delivered or refused.

@@ -191,7 +191,7 @@ func (a authority) remember(known knownAccount) {
 	a.c.people[known.Account] = trusted{since: known.VerifiedAt, pinned: known.Pinned}
 }
 
-// loadPeople reads the trusted accounts.
+// loadPeople reads the trusted accounts and the names.
 func (a authority) loadPeople(tx *tx) error {
 	var all []knownAccount
 	err := tx.People.Each(func(read func(any) error) error {
@@ -202,6 +202,7 @@ func (a authority) loadPeople(tx *tx) error {
 	})
 	for _, known := range all {
 		a.remember(known)
+		a.c.book.set(known)
 	}
 	return err
 }
@@ -215,6 +216,14 @@ func (a authority) isTrusted(m Member) bool {
 	defer a.c.peopleMu.RUnlock()
 	t, ok := a.c.people[m.Account]
 	return ok && (m.Verified || slices.Contains(t.pinned, m.Fingerprint))
+}
+
+// isVerified reports whether a person has verified an account.
+func (a authority) isVerified(account string) bool {
+	a.c.peopleMu.RLock()
+	defer a.c.peopleMu.RUnlock()
+	_, ok := a.c.people[account]
+	return ok
 }
 
 // withTrust fills in Trusted, which is never stored: it reflects the current state.

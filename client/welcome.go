@@ -100,6 +100,8 @@ func (k keeper) kindOf(id string, group *mls.Group, known *conversation) (kind K
 	switch {
 	case isGroupID(id) && id != hex.EncodeToString(group.ID()):
 		return "", "", errors.New("unexpected group ID")
+	case k.isOwnRoom(id) && len(accounts) > 0:
+		return "", "", errors.New("unexpected members of a room of own devices")
 	case len(accounts) == 1 && (id == dmID(self, peer) || id == oldDMID(self, peer)):
 		return DM, peer, nil
 	case wanted != "" && len(accounts) == 0:
@@ -124,6 +126,9 @@ func (k keeper) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, pe
 	conv.invited = true
 	k.settleWanted(conv)
 	conv.setPhase(Joined)
+	if !k.hasOtherDevice(group) {
+		k.met(conv)
+	}
 	if err := tx.moveTo(conv, max(w.NextSeq, 1)); err != nil { // an earlier place if the log was rewound meanwhile
 		return err
 	}
@@ -156,7 +161,7 @@ func (k keeper) leave(tx *tx, conv *conversation, now time.Time, why string) err
 	if info.Leave != nil {
 		why = "left" // whether or not the server reported it first
 	}
-	info.Wanted, info.Unwanted, info.Missing, info.Leave, info.Role = nil, nil, nil, nil, ""
+	info.Wanted, info.Unwanted, info.Missing, info.Leave, info.Role, info.Introduce = nil, nil, nil, nil, "", 0
 	info.endEntry()
 	if err := tx.report(Event{Type: EventRemoved, Conversation: conv.id, Time: now, Problem: why}); err != nil {
 		return err
