@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -17,6 +18,9 @@ type chatCommand struct {
 	DM       chatDMCommand       `cmd:"" name:"dm" help:"Talk to one other person, line by line. Makes the home when it is missing."`
 	Room     chatRoomCommand     `cmd:"" help:"Rooms: talk with several people."`
 	List     chatListCommand     `cmd:"" help:"List the conversations."`
+	Contacts chatContactsCommand `cmd:"" help:"List the people that this home knows, with their names."`
+	Name     chatNameCommand     `cmd:"" help:"Set the name that others see, or print it."`
+	Alias    chatAliasCommand    `cmd:"" help:"Give a person a name of your own, which only your devices know."`
 	Verify   chatVerifyCommand   `cmd:"" help:"Verify a person: compare safety numbers."`
 	Unverify chatUnverifyCommand `cmd:"" help:"Revoke a verification."`
 	Devices  chatDevicesCommand  `cmd:"" help:"The devices of this account."`
@@ -40,7 +44,8 @@ type chatOptions struct {
 func (o *chatOptions) options(std streams, g *globals) chat.Options {
 	return chat.Options{ConfigDir: g.configHome, Seed: func() ([]byte, error) { return o.secret(g) },
 		Home: o.Home, Name: o.As, Server: o.Server, DefaultServer: defaultServer, ServerDID: o.ServerDID, InviteCode: o.Invite, XRPC: o.XRPC,
-		Passphrase: o.Passphrase, AskPassphrase: o.AskPassphrase, In: std.in, Out: std.out, Err: std.err}
+		Passphrase: o.Passphrase, AskPassphrase: o.AskPassphrase, In: std.in, Out: std.out, Err: std.err,
+		NoColor: os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb"} // https://no-color.org
 }
 
 // within opens an existing home, runs one function and closes it again.
@@ -96,8 +101,8 @@ func (c *chatUICommand) Run(ctx context.Context, std streams, g *globals) error 
 }
 
 type chatDMCommand struct {
-	Peer string `arg:"" name:"did" help:"DID of the other person, as printed by waxwing did or chat init."`
-	JSON bool   `name:"json" help:"Print JSON lines {type, conv, from, text, seq, ts} with type message, state, joined, left or error, for scripts."`
+	Peer string `arg:"" name:"person" help:"The other person: the DID, as printed by waxwing did or chat init, or the name of one who is known."`
+	JSON bool   `name:"json" help:"Print JSON lines {type, conv, from, text, seq, ts} with type message, state, joined, left, name or error, for scripts."`
 	chatOptions
 }
 
@@ -111,10 +116,11 @@ func (chatDMCommand) Help() string {
 
 // Run talks until /quit, the end of the input or a signal.
 func (c *chatDMCommand) Run(ctx context.Context, std streams, g *globals) error {
-	if !strings.HasPrefix(c.Peer, "did:") { // the protocol accepts opaque names, but people do not mean them
-		return usageError{fmt.Errorf("talk to %q: want a DID, as printed by waxwing did", c.Peer)}
+	open := c.inside
+	if !strings.HasPrefix(c.Peer, "did:") {
+		open = c.within // a new home knows nobody
 	}
-	return c.inside(ctx, std, g, func(t *chat.Terminal) error { return t.TalkTo(ctx, c.Peer, c.JSON) })
+	return open(ctx, std, g, func(t *chat.Terminal) error { return t.TalkTo(ctx, c.Peer, c.JSON) })
 }
 
 type chatListCommand struct {
@@ -127,8 +133,41 @@ func (c *chatListCommand) Run(ctx context.Context, std streams, g *globals) erro
 	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.List(ctx, c.JSON) })
 }
 
+type chatContactsCommand struct {
+	JSON bool `name:"json" help:"Print JSON lines {did, short, name, alias, verified, resembles}."`
+	chatOptions
+}
+
+// Run prints the list.
+func (c *chatContactsCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Contacts(ctx, c.JSON) })
+}
+
+type chatNameCommand struct {
+	Name *string `arg:"" optional:"" help:"The name, of at most 64 characters; an empty one for none. Without it the present one is printed."`
+	waitOption
+	chatOptions
+}
+
+// Run sets the name and waits until it is sent.
+func (c *chatNameCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.inside(ctx, std, g, func(t *chat.Terminal) error { return t.Name(ctx, c.Name, c.Wait) })
+}
+
+type chatAliasCommand struct {
+	Person string `arg:"" help:"The person: the DID, or the name of one who is known."`
+	Name   string `arg:"" help:"The name that you give; an empty one or - takes it back."`
+	waitOption
+	chatOptions
+}
+
+// Run names the person and waits until that is sent to the other devices of this account.
+func (c *chatAliasCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Alias(ctx, c.Person, c.Name, c.Wait) })
+}
+
 type chatVerifyCommand struct {
-	DID    string   `arg:"" optional:"" name:"did" help:"The person. Without it the people that this home has met are listed."`
+	DID    string   `arg:"" optional:"" name:"person" help:"The person. Without it the people that this home has met are listed."`
 	Number []string `arg:"" optional:"" help:"The number that the other person reads: it is compared, and has to be the same."`
 	Yes    bool     `help:"The numbers were compared and are the same. Where the account cannot vouch for its devices the NUMBER is needed."`
 	chatOptions
@@ -151,7 +190,7 @@ func (c *chatVerifyCommand) Run(ctx context.Context, std streams, g *globals) er
 }
 
 type chatUnverifyCommand struct {
-	DID string `arg:"" name:"did" help:"The person."`
+	DID string `arg:"" name:"person" help:"The person: the DID, or the name of one who is known."`
 	chatOptions
 }
 
@@ -163,7 +202,7 @@ func (c *chatUnverifyCommand) Run(ctx context.Context, std streams, g *globals) 
 type chatSearchCommand struct {
 	Words  []string `arg:"" help:"Words, or parts of words, that have to be in the message; upper and lower case are alike."`
 	In     string   `placeholder:"CONVERSATION" help:"Only in this conversation: its id, the beginning of it, or the person of a direct one."`
-	From   string   `placeholder:"DID" help:"Only messages of this person."`
+	From   string   `placeholder:"PERSON" help:"Only messages of this person."`
 	After  string   `placeholder:"DATE" help:"Only from this day on: 2026-12-31, or a time as in RFC 3339."`
 	Before string   `placeholder:"DATE" help:"Only before this day or time."`
 	Limit  int      `default:"100" placeholder:"N" help:"Largest number of results, 1–1000."`
@@ -214,7 +253,7 @@ type chatRoomCommand struct {
 }
 
 type chatRoomNewCommand struct {
-	DIDs []string `arg:"" optional:"" name:"did" help:"Other members of the room."`
+	DIDs []string `arg:"" optional:"" name:"person" help:"Other members of the room."`
 	waitOption
 	chatOptions
 }
@@ -237,7 +276,7 @@ func (c *chatRoomTalkCommand) Run(ctx context.Context, std streams, g *globals) 
 
 type chatRoomInviteCommand struct {
 	Room string   `arg:"" help:"The room: its id or the beginning of it."`
-	DIDs []string `arg:"" name:"did" help:"People to invite."`
+	DIDs []string `arg:"" name:"person" help:"People to invite."`
 	waitOption
 	chatOptions
 }
@@ -249,7 +288,7 @@ func (c *chatRoomInviteCommand) Run(ctx context.Context, std streams, g *globals
 
 type chatRoomRemoveCommand struct {
 	Room string   `arg:"" help:"The room: its id or the beginning of it."`
-	DIDs []string `arg:"" name:"did" help:"People to remove."`
+	DIDs []string `arg:"" name:"person" help:"People to remove."`
 	waitOption
 	chatOptions
 }
@@ -261,7 +300,7 @@ func (c *chatRoomRemoveCommand) Run(ctx context.Context, std streams, g *globals
 
 type chatRoomLeaveCommand struct {
 	Room     string `arg:"" help:"The conversation: its id or the beginning of it."`
-	NewOwner string `placeholder:"DID" help:"New owner of the room, if you own it. By default its first admin, else its first other member."`
+	NewOwner string `placeholder:"PERSON" help:"New owner of the room, if you own it. By default its first admin, else its first other member."`
 	waitOption
 	chatOptions
 }

@@ -28,16 +28,18 @@ type slashCommand struct {
 // slashCommands returns all of them, in the order of /help.
 func slashCommands() []slashCommand {
 	return []slashCommand{
-		{"/dm", "DID", "talk to one person", (*Terminal).doDM},
-		{"/room", "[DID…]", "make a room with these people", (*Terminal).doRoom},
+		{"/dm", "PERSON", "talk to one person", (*Terminal).doDM},
+		{"/room", "[PERSON…]", "make a room with these people", (*Terminal).doRoom},
 		{"/list", "", "the conversations", (*Terminal).doList},
 		{"/open", "CONVERSATION", "turn to one: its number in /list, its id or a person", (*Terminal).doOpen},
 		{"/who", "", "who is in this conversation", (*Terminal).doWho},
-		{"/invite", "DID…", "bring people into this room", (*Terminal).doInvite},
-		{"/remove", "DID…", "take people out of this room", (*Terminal).doRemove},
-		{"/leave", "[DID]", "leave this conversation, perhaps to a new owner", (*Terminal).doLeave},
-		{"/verify", "DID [NUMBER|yes]", "show a safety number, or that it is the same", (*Terminal).doVerify},
-		{"/unverify", "DID", "take that back", (*Terminal).doUnverify},
+		{"/name", "[NAME]", "the name that others see; - for none", (*Terminal).doName},
+		{"/alias", "PERSON NAME", "name a person, for you alone; - for their own name", (*Terminal).doAlias},
+		{"/invite", "PERSON…", "bring people into this room", (*Terminal).doInvite},
+		{"/remove", "PERSON…", "take people out of this room", (*Terminal).doRemove},
+		{"/leave", "[PERSON]", "leave this conversation, perhaps to a new owner", (*Terminal).doLeave},
+		{"/verify", "PERSON [NUMBER|yes]", "show a safety number, or that it is the same", (*Terminal).doVerify},
+		{"/unverify", "PERSON", "take that back", (*Terminal).doUnverify},
 		{"/devices", "[add|remove …]", "the devices of this account", (*Terminal).doDevices},
 		{"/search", "WORDS", "look through the history", (*Terminal).doSearch},
 		{"/help", "", "this list", (*Terminal).doHelp},
@@ -65,7 +67,7 @@ func (t *Terminal) obey(ctx context.Context, line string) (reply, error) {
 // say puts a line into the outbox: from then on it is not lost.
 func (t *Terminal) say(ctx context.Context, line string) (reply, error) {
 	if t.conv == "" {
-		return reply{}, mistake("no conversation is open yet: /dm DID, /room DID… or /open")
+		return reply{}, mistake("no conversation is open yet: /dm PERSON, /room PERSON… or /open")
 	}
 	id, err := t.client.Send(ctx, t.conv, []byte(strings.TrimPrefix(line, "/"))) // the first of two
 	if errors.Is(err, client.ErrNoGroup) {
@@ -81,22 +83,23 @@ func (t *Terminal) turnTo(conv string) reply {
 }
 
 func (t *Terminal) doDM(ctx context.Context, words []string) (reply, error) {
-	if len(words) != 1 {
-		return reply{}, mistake("/dm takes one DID")
+	if len(words) == 0 {
+		return reply{}, mistake("/dm takes one person")
 	}
-	peer, err := t.person(ctx, words[0])
+	word := strings.Join(words, " ")
+	peer, err := t.people.person(ctx, word)
 	if err != nil {
-		return reply{}, fmt.Errorf("talk to %q: %w", words[0], err)
+		return reply{}, fmt.Errorf("talk to %q: %w", word, err)
 	}
 	conv, err := t.client.StartDM(ctx, peer)
 	if err != nil {
-		return reply{}, fmt.Errorf("talk to %q: %w", words[0], err)
+		return reply{}, fmt.Errorf("talk to %q: %w", word, err)
 	}
 	return t.turnTo(conv), nil
 }
 
 func (t *Terminal) doRoom(ctx context.Context, words []string) (reply, error) {
-	people, err := t.persons(ctx, words)
+	people, err := t.people.persons(ctx, words)
 	if err != nil {
 		return reply{}, err
 	}
@@ -109,7 +112,7 @@ func (t *Terminal) doRoom(ctx context.Context, words []string) (reply, error) {
 
 func (t *Terminal) doList(ctx context.Context, _ []string) (reply, error) {
 	all, err := t.client.Conversations(ctx)
-	out := reply{title: "Conversations", lines: []string{"no conversations yet: /dm DID or /room DID…"}}
+	out := reply{title: "Conversations", lines: []string{"no conversations yet: /dm PERSON or /room PERSON…"}}
 	for i, c := range all {
 		if i == 0 {
 			out.lines = nil
@@ -118,7 +121,7 @@ func (t *Terminal) doList(ctx context.Context, _ []string) (reply, error) {
 		if c.Unread > 0 {
 			line += fmt.Sprintf(", %d unread", c.Unread)
 		}
-		if note := phaseNote(c); note != "" {
+		if note := t.people.phaseNote(c); note != "" {
 			line += ", " + note
 		}
 		out.lines = append(out.lines, line)
@@ -127,10 +130,10 @@ func (t *Terminal) doList(ctx context.Context, _ []string) (reply, error) {
 }
 
 func (t *Terminal) doOpen(ctx context.Context, words []string) (reply, error) {
-	if len(words) != 1 {
+	if len(words) == 0 {
 		return reply{}, mistake("/open takes one conversation: its number in /list, its id or a person")
 	}
-	conv, err := t.find(ctx, words[0])
+	conv, err := t.find(ctx, strings.Join(words, " "))
 	if err != nil {
 		return reply{}, err
 	}
@@ -142,13 +145,13 @@ func (t *Terminal) doWho(ctx context.Context, _ []string) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	return reply{title: "In " + t.titleOf(c), lines: t.memberLines(c)}, nil
+	return reply{title: "In " + t.titleOf(c), lines: t.people.memberLines(c)}, nil
 }
 
 // here returns the conversation that lines go to.
 func (t *Terminal) here(ctx context.Context) (client.Conversation, error) {
 	if t.conv == "" {
-		return client.Conversation{}, mistake("no conversation is open: /list and /open, or /dm DID")
+		return client.Conversation{}, mistake("no conversation is open: /list and /open, or /dm PERSON")
 	}
 	return t.client.Conversation(ctx, t.conv)
 }
@@ -163,13 +166,13 @@ func (t *Terminal) doRemove(ctx context.Context, words []string) (reply, error) 
 
 func (t *Terminal) manage(ctx context.Context, command string, words []string, do func(context.Context, string, ...string) error, what string) (reply, error) {
 	if len(words) == 0 {
-		return reply{}, mistake("%s takes the DIDs of people", command)
+		return reply{}, mistake("%s takes people", command)
 	}
 	c, err := t.here(ctx)
 	if err != nil {
 		return reply{}, err
 	}
-	people, err := t.persons(ctx, words)
+	people, err := t.people.persons(ctx, words)
 	if err != nil {
 		return reply{}, err
 	}
@@ -178,7 +181,7 @@ func (t *Terminal) manage(ctx context.Context, command string, words []string, d
 	}
 	var out reply
 	for _, p := range people {
-		out.lines = append(out.lines, short(p)+" "+what)
+		out.lines = append(out.lines, t.people.called(p)+" "+what)
 	}
 	return out, nil
 }
@@ -196,16 +199,13 @@ func (t *Terminal) doLeave(ctx context.Context, words []string) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	switch len(words) {
-	case 0:
+	if len(words) == 0 {
 		err = t.client.Leave(ctx, c.ID)
-	case 1:
+	} else {
 		var heir string
-		if heir, err = t.person(ctx, words[0]); err == nil {
+		if heir, err = t.people.person(ctx, strings.Join(words, " ")); err == nil {
 			err = t.client.LeaveTo(ctx, c.ID, heir)
 		}
-	default:
-		err = mistake("/leave takes at most one DID: the new owner of the conversation")
 	}
 	if err != nil {
 		return reply{}, err
@@ -216,9 +216,9 @@ func (t *Terminal) doLeave(ctx context.Context, words []string) (reply, error) {
 func (t *Terminal) doHelp(context.Context, []string) (reply, error) {
 	out := reply{title: "Commands"}
 	for _, c := range slashCommands() {
-		out.lines = append(out.lines, fmt.Sprintf("%-25s %s", c.name+" "+c.args, c.help))
+		out.lines = append(out.lines, fmt.Sprintf("%-28s %s", c.name+" "+c.args, c.help))
 	}
-	out.lines = append(out.lines, "", "A DID may be given by its end, as names are shown, if it is the only one that is known.",
-		"✓ means: you have compared safety numbers; everybody else is unverified (?).")
+	out.lines = append(out.lines, "", "A PERSON is a DID, or of a known one what is shown of it, its end, its alias or its name.", "")
+	out.lines = append(out.lines, marksHelp...)
 	return out, nil
 }

@@ -17,6 +17,7 @@ type conversationItem struct {
 	Phase    string   `json:"phase"`
 	Role     string   `json:"role,omitempty"`
 	Peer     string   `json:"peer,omitempty"`
+	Name     string   `json:"name,omitempty"` // of the peer, as it is shown
 	Unread   int      `json:"unread"`
 	Members  []string `json:"members"`
 	Inviting []string `json:"inviting,omitempty"`
@@ -32,14 +33,14 @@ func (t *Terminal) List(ctx context.Context, asJSON bool) error {
 	for _, conv := range all {
 		if asJSON {
 			members := append([]string{}, accountsOf([]client.Conversation{{Members: conv.Members}})...)
-			err = t.printJSON(conversationItem{conv.ID, string(conv.Kind), conv.Phase.String(), conv.Role, conv.Peer, conv.Unread,
+			err = t.printJSON(conversationItem{conv.ID, string(conv.Kind), conv.Phase.String(), conv.Role, conv.Peer, t.people.labelOf(conv.Peer), conv.Unread,
 				members, conv.Inviting, conv.Problem})
 		} else {
 			line := conv.ID + "  " + t.titleOf(conv)
 			if conv.Unread > 0 {
 				line += fmt.Sprintf("  %d unread", conv.Unread)
 			}
-			if note := phaseNote(conv); note != "" {
+			if note := t.people.phaseNote(conv); note != "" {
 				line += "  " + note
 			}
 			err = t.print(line)
@@ -61,13 +62,16 @@ func (t *Terminal) find(ctx context.Context, word string) (client.Conversation, 
 	if n, err := strconv.Atoi(word); err == nil && n >= 1 && n <= len(all) {
 		return all[n-1], nil
 	}
+	people, err := t.people.candidates(ctx, word)
+	if err != nil {
+		return client.Conversation{}, err
+	}
 	var found []client.Conversation
 	for _, c := range all {
 		if c.ID == word {
 			return c, nil
 		}
-		isPeer := c.Peer != "" && (c.Peer == word || strings.HasSuffix(c.Peer, strings.TrimPrefix(word, "…")))
-		if len(word) >= nameEndMin && (strings.HasPrefix(c.ID, word) || isPeer) {
+		if len(word) >= nameEndMin && strings.HasPrefix(c.ID, word) || c.Peer != "" && (c.Peer == word || slices.Contains(people, c.Peer)) {
 			found = append(found, c)
 		}
 	}
@@ -84,7 +88,7 @@ func (t *Terminal) find(ctx context.Context, word string) (client.Conversation, 
 // a direct one.
 func (t *Terminal) titleOf(c client.Conversation) string {
 	if c.Kind == client.DM {
-		return short(c.Peer) + t.accountMark(c, c.Peer)
+		return t.people.called(c.Peer) + t.people.accountMark(c, c.Peer)
 	}
 	return roomTitle(c)
 }
@@ -108,17 +112,17 @@ func roomTitle(c client.Conversation) string {
 }
 
 // phaseNote returns what a conversation waits for, or "".
-func phaseNote(c client.Conversation) string {
+func (p people) phaseNote(c client.Conversation) string {
 	switch c.Phase {
 	case client.Joined:
 		if c.Problem != "" {
 			return c.Problem
 		}
 		if len(c.Inviting) > 0 {
-			return "waits for " + shorts(c.Inviting)
+			return "waits for " + p.allCalled(c.Inviting)
 		}
 		if len(c.Removing) > 0 {
-			return "removing " + shorts(c.Removing)
+			return "removing " + p.allCalled(c.Removing)
 		}
 		return ""
 	case client.Removed:
@@ -138,7 +142,7 @@ func phaseNote(c client.Conversation) string {
 		return "entering the group"
 	}
 	if len(c.Inviting) > 0 {
-		return "waits for " + shorts(c.Inviting)
+		return "waits for " + p.allCalled(c.Inviting)
 	}
 	return "setting up the group"
 }

@@ -100,7 +100,7 @@ func (m *hostileUI) next() {
 	m.from = m.to
 	m.input = editor{}.typed([]rune(hostileText(m.from)))
 	m.input.at /= 2
-	head := clock(screenTime, m.zone) + " " + m.chat.nameOf(bob) + ": "
+	head := clock(screenTime, m.zone) + " " + m.chat.people.nameOf(bob) + ": "
 	for room := m.mainHeight() - 3; m.to < m.count; m.to++ { // the title and two days
 		text := fmt.Sprintf("#%d %s <%d>", m.to, hostileText(m.to), m.to)
 		if room -= len(m.wrapped(head, text)); room < 0 && m.to > m.from {

@@ -131,8 +131,8 @@ func (m *ui) verify() tea.Cmd {
 	switch {
 	case !ok || c.Kind != client.DM:
 		return prefill("/verify ")(m)
-	case m.chat.accountMark(c, c.Peer) == markVerified:
-		m.flash = short(c.Peer) + markVerified + " is verified already: /verify shows the number, /unverify takes it back"
+	case m.chat.people.accountMark(c, c.Peer) == markVerified:
+		m.flash = m.chat.people.called(c.Peer) + markVerified + " is verified already: /verify shows the number, /unverify takes it back"
 		return nil
 	}
 	return m.do("/verify " + c.Peer)

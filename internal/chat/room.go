@@ -14,7 +14,7 @@ import (
 // MakeRoom creates a room with people, prints its id at once, because it is already stored, and
 // waits until they are in it.
 func (t *Terminal) MakeRoom(ctx context.Context, dids []string, wait time.Duration) error {
-	people, err := t.persons(ctx, dids)
+	people, err := t.people.persons(ctx, dids)
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (t *Terminal) invited(ctx context.Context, room string, people []string, be
 		}
 		for _, p := range people {
 			if slices.Contains(c.Inviting, p) {
-				return false, short(p), nil
+				return false, t.people.called(p), nil
 			}
 		}
 		return c.Phase == client.Joined, "the room to be made", nil
@@ -65,7 +65,7 @@ func (t *Terminal) roomAndPeople(ctx context.Context, word string, dids []string
 	if err != nil {
 		return room, nil, mistakeIn(err)
 	}
-	people, err := t.persons(ctx, dids)
+	people, err := t.people.persons(ctx, dids)
 	return room, people, mistakeIn(err)
 }
 
@@ -91,7 +91,7 @@ func (t *Terminal) Remove(ctx context.Context, word string, dids []string, wait 
 		}
 		for _, p := range people {
 			if slices.Contains(now.Removing, p) || slices.ContainsFunc(now.Members, func(m client.Member) bool { return m.Account == p }) {
-				return false, short(p) + " to be removed", err
+				return false, t.people.called(p) + " to be removed", err
 			}
 		}
 		return true, "", err
@@ -109,7 +109,7 @@ func (t *Terminal) Leave(ctx context.Context, word, newOwner string, wait time.D
 		err = t.client.Leave(ctx, room.ID)
 	} else {
 		var heir string
-		if heir, err = t.person(ctx, newOwner); err == nil {
+		if heir, err = t.people.person(ctx, newOwner); err == nil {
 			err = t.client.LeaveTo(ctx, room.ID, heir)
 		}
 	}

@@ -37,13 +37,14 @@ func newScreen(t *Terminal, asJSON bool) *screen {
 
 // item is one JSON line. Scripts rely on the first six fields.
 type item struct {
-	Type string `json:"type"` // message, state, joined, left, error, opened, info or found
+	Type string `json:"type"` // message, state, joined, left, name, error, opened, info or found
 	Conv string `json:"conv,omitempty"`
 	From string `json:"from,omitempty"`
 	Text string `json:"text,omitempty"`
 	Seq  int64  `json:"seq,omitempty"`
 	TS   int64  `json:"ts"` // milliseconds
 
+	Name       string `json:"name,omitempty"`  // of From, as people see it
 	ID         string `json:"id,omitempty"`    // of a message
 	Event      int64  `json:"event,omitempty"` // grows; after a crash the same event may be printed twice
 	Own        bool   `json:"own,omitempty"`
@@ -72,7 +73,10 @@ func (s *screen) open(c client.Conversation, history []client.Event) {
 	}
 	title := s.chat.titleOf(c)
 	if c.Kind == client.DM {
-		title = c.Peer + s.chat.accountMark(c, c.Peer)
+		title = c.Peer + s.chat.people.accountMark(c, c.Peer)
+		if s.chat.people.labelOf(c.Peer) != "" {
+			title = s.chat.titleOf(c) + ", " + c.Peer
+		}
 	}
 	s.printf("-- talking to %s\n", printable(title))
 	for _, e := range history {
@@ -99,7 +103,7 @@ func (s *screen) found(hits []client.Event) {
 			s.json(i)
 			continue
 		}
-		s.printf("%s %s in %s: %s\n", e.Time.Local().Format("2006-01-02 15:04"), s.chat.nameOf(e.From), printable(e.Conversation), indented(string(e.Text)))
+		s.printf("%s %s in %s: %s\n", e.Time.Local().Format("2006-01-02 15:04"), s.chat.people.nameOf(e.From), printable(e.Conversation), indented(string(e.Text)))
 	}
 }
 
@@ -148,6 +152,8 @@ func (s *screen) items(e client.Event) []item {
 		i := about("message", e.From.Account, string(e.Text))
 		i.ID, i.Own, i.Unverified, i.Trusted = e.MessageID, e.Own, !e.From.Verified, e.From.Trusted
 		return []item{i}
+	case client.EventName:
+		return []item{about("name", e.From.Account, e.Name)}
 	case client.EventJoined:
 		return []item{about("joined", s.chat.self, "")}
 	case client.EventRemoved:
@@ -195,6 +201,7 @@ func (s *screen) print(i item) {
 }
 
 func (s *screen) json(i item) {
+	i.Name = s.chat.people.labelOf(i.From)
 	text, err := json.Marshal(i)
 	if err != nil {
 		panic(err) // numbers and texts
@@ -218,7 +225,7 @@ func (s *screen) message(e client.Event) {
 	if e.Conversation != s.conv {
 		elsewhere = " in " + printable(e.Conversation)
 	}
-	s.printf("%s %s%s: %s\n", clock(e.Time, time.Local), s.chat.nameOf(e.From), elsewhere, indented(string(e.Text)))
+	s.printf("%s %s%s: %s\n", clock(e.Time, time.Local), s.chat.people.nameOf(e.From), elsewhere, indented(string(e.Text)))
 }
 
 func (s *screen) printf(format string, args ...any) {

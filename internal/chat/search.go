@@ -12,7 +12,7 @@ import (
 func (t *Terminal) Search(ctx context.Context, q client.Query, from, in string, asJSON bool) error {
 	var err error
 	if from != "" {
-		if q.From, err = t.person(ctx, from); err != nil {
+		if q.From, err = t.people.person(ctx, from); err != nil {
 			return err
 		}
 	}

@@ -49,6 +49,7 @@ type Options struct {
 
 	In       io.Reader
 	Out, Err io.Writer
+	NoColor  bool // use no colours in the terminal UI
 }
 
 // Mistake is an error in what a person typed, as opposed to one of carrying it out.
@@ -108,11 +109,14 @@ func (o *Options) account(home *home) (*client.Account, error) {
 // one goroutine at a time. Executing a line of input never waits for the network.
 type Terminal struct {
 	client   *client.Client
-	self     string              // the DID of the account
-	conv     string              // the conversation that lines are sent to; "" for none
+	self     string // the DID of the account
+	conv     string // the conversation that lines are sent to; "" for none
+	people   people
 	shown    client.SafetyNumber // the last one shown, to which "yes" refers
 	in       io.Reader
 	out, err io.Writer
+
+	hasColours bool
 }
 
 // Open opens the chat of a home, which connects by itself. Close ends it.
@@ -148,7 +152,7 @@ func Open(ctx context.Context, o Options) (*Terminal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Terminal{client: sdk, self: sdk.DID(), in: o.In, out: o.Out, err: o.Err}, nil
+	return &Terminal{client: sdk, self: sdk.DID(), people: people{sdk, sdk.DID(), sdk.Contacts().Get}, hasColours: !o.NoColor, in: o.In, out: o.Out, err: o.Err}, nil
 }
 
 // Close ends the chat. Undelivered messages stay in the home and are sent next time.

@@ -14,13 +14,13 @@ import (
 // doVerify shows the safety number to compare, or records that it was compared.
 func (t *Terminal) doVerify(ctx context.Context, words []string) (reply, error) {
 	if len(words) == 0 {
-		return reply{}, mistake("/verify takes a DID, and after it yes or the number that the other person reads to you")
+		return reply{}, mistake("/verify takes a person, and after it yes or the number that the other person reads to you")
 	}
-	account, err := t.person(ctx, words[0])
+	account, rest, err := t.people.leadingPerson(ctx, words, 0)
 	if err != nil {
 		return reply{}, err
 	}
-	if len(words) == 1 {
+	if len(rest) == 0 {
 		number, lines, err := t.safetyLines(ctx, account)
 		if err != nil {
 			return reply{}, err
@@ -32,8 +32,8 @@ func (t *Terminal) doVerify(ctx context.Context, words []string) (reply, error) 
 	switch {
 	case err != nil:
 		return reply{}, err
-	case len(words) > 2 || words[1] != "yes":
-		err = compare(number, strings.Join(words[1:], ""))
+	case len(rest) > 1 || rest[0] != "yes":
+		err = compare(number, strings.Join(rest, ""))
 	case !t.shown.Equal(number):
 		err = mistake("/verify %s shows the number that both of you should read", short(account))
 	}
@@ -43,21 +43,21 @@ func (t *Terminal) doVerify(ctx context.Context, words []string) (reply, error) 
 	if err != nil {
 		return reply{}, err
 	}
-	return reply{lines: []string{short(account) + markVerified + " is verified"}}, nil
+	return reply{lines: []string{t.people.called(account) + markVerified + " is verified"}}, nil
 }
 
 func (t *Terminal) doUnverify(ctx context.Context, words []string) (reply, error) {
-	if len(words) != 1 {
-		return reply{}, mistake("/unverify takes one DID")
+	if len(words) == 0 {
+		return reply{}, mistake("/unverify takes one person")
 	}
-	account, err := t.person(ctx, words[0])
+	account, err := t.people.person(ctx, strings.Join(words, " "))
 	if err == nil {
 		err = t.client.Unverify(ctx, account)
 	}
 	if err != nil {
 		return reply{}, err
 	}
-	return reply{lines: []string{short(account) + markUnverified + " is no longer verified"}}, nil
+	return reply{lines: []string{t.people.called(account) + markUnverified + " is no longer verified"}}, nil
 }
 
 // safetyLines describes an account: the number that both people should read, and its
@@ -76,7 +76,7 @@ func (t *Terminal) safetyLines(ctx context.Context, account string) (client.Safe
 	}
 	digits := number.String()
 	half := len(digits) / 2
-	out := []string{account, "", "    " + digits[:half], "    " + strings.TrimSpace(digits[half:]), "", trustText(trust)}
+	out := []string{t.people.called(account), account, "", "    " + digits[:half], "    " + strings.TrimSpace(digits[half:]), "", trustText(trust)}
 	for _, d := range trust.Devices {
 		mark := ""
 		if slices.Contains(trust.Unpinned, d) {
@@ -111,7 +111,7 @@ func compare(ours client.SafetyNumber, typed string) error {
 // same, if the person at a terminal types yes, or with isCompared. Without any of these it
 // verifies nothing.
 func (t *Terminal) Verify(ctx context.Context, did string, digits []string, isCompared bool) error {
-	account, err := t.person(ctx, did)
+	account, err := t.people.person(ctx, did)
 	if err != nil {
 		return err
 	}
@@ -166,7 +166,11 @@ func (t *Terminal) People(ctx context.Context) error {
 		case trust.Verified:
 			state = "verified"
 		}
-		if err := t.print(account + "  " + state); err != nil {
+		line := account + "  " + state
+		if label := t.people.labelOf(account); label != "" {
+			line += "  " + t.people.called(account)
+		}
+		if err := t.print(line); err != nil {
 			return err
 		}
 	}
@@ -175,7 +179,7 @@ func (t *Terminal) People(ctx context.Context) error {
 
 // Unverify revokes the verification of a person's account.
 func (t *Terminal) Unverify(ctx context.Context, did string) error {
-	account, err := t.person(ctx, did)
+	account, err := t.people.person(ctx, did)
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,7 @@ type ui struct {
 	flash              string            // result or error of the last command
 	panel              *panel
 	isLeaving          bool
+	hasColours         bool // of people
 	isUndelivered      bool // at the end
 	err                error
 }
@@ -123,6 +124,7 @@ func runUI(ctx context.Context, t *Terminal) error {
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	m := newUI(running, t)
+	m.hasColours = t.hasColours
 	err := runProgram(ctx, m, t.in.(*os.File), t.out)
 	switch {
 	case ctx.Err() != nil:

@@ -33,12 +33,21 @@ const (
 var screenTime = time.Date(2026, 3, 1, 14, 0, 0, 0, time.UTC)
 
 func screenUI(width, height int) *ui {
-	m := newUI(context.Background(), &Terminal{self: screenAnn})
+	m := newUI(context.Background(), &Terminal{self: screenAnn, people: people{nil, screenAnn, screenContact}})
 	m.zone = time.UTC
-	m.isLoading = true // nothing is read in these tests
+	m.isLoading, m.hasColours = true, true // nothing is read in these tests
 	m.Update(sizeMsg{width, height})
 	m.Update(stateMsg{state: client.State{Link: client.Online, Transport: client.WebSocket}})
 	return m
+}
+
+// screenContact gives cat a name that pretends to be verified.
+func screenContact(account string) client.Contact {
+	c := client.Contact{Account: account}
+	if account == screenCat {
+		c.Name = "Cat ✓"
+	}
+	return c
 }
 
 func device(account string, vouched, trusted bool) client.Member {
@@ -95,7 +104,7 @@ func screenKey(m *ui, keys ...string) {
 }
 
 // sequences are those that the UI sends: styles, and those of measure.row.
-var sequences = regexp.MustCompile(`\x1b\[(?:[0127]m|\d+;1H|\d+G|K)`)
+var sequences = regexp.MustCompile(`\x1b\[(?:[0127]m|[39][1-6]m|\d+;1H|\d+G|K)`)
 
 func plainScreen(m *ui) string {
 	var out strings.Builder
@@ -412,7 +421,7 @@ func newDriver(ctx context.Context, t *testing.T, queue chan addressed, serverUR
 	}
 	t.Cleanup(func() { sdk.Close() })
 	d := &uiDriver{t: t, queue: queue}
-	d.ui = newUI(ctx, &Terminal{client: sdk, self: sdk.DID()})
+	d.ui = newUI(ctx, &Terminal{client: sdk, self: sdk.DID(), people: people{sdk, sdk.DID(), sdk.Contacts().Get}})
 	d.ui.Update(sizeMsg{80, 24})
 	d.run(d.ui.Init())
 	return d
@@ -436,7 +445,7 @@ func TestUITalks(t *testing.T) {
 	bob.until("● online")
 	ann.types("/dm " + bob.ui.chat.self)
 	ann.types("hello bob") // at once: it is for bob
-	bob.until("(unverified): hello bob")
+	bob.until("?: hello bob")
 	bob.types("/verify " + short(ann.ui.chat.self) + " yes")
 	bob.until("shows the number") // not read yet
 	bob.press(tea.KeyCtrlU)
@@ -445,7 +454,7 @@ func TestUITalks(t *testing.T) {
 	bob.types("/verify " + short(ann.ui.chat.self) + " yes")
 	bob.until("✓: hello bob")
 	bob.types("and hello ann")
-	ann.until("(unverified): and hello ann")
+	ann.until("?: and hello ann")
 	ann.types("/room " + bob.ui.chat.self)
 	ann.until(" room ")
 	bob.until("room ")
@@ -465,5 +474,5 @@ func TestUITalks(t *testing.T) {
 	if bob.ui.err != nil || bob.ui.isUndelivered {
 		t.Errorf("the end: %v, undelivered %v", bob.ui.err, bob.ui.isUndelivered)
 	}
-	ann.until("(unverified): last words")
+	ann.until("?: last words")
 }

@@ -86,7 +86,10 @@ func (m *ui) rows() []string {
 func (m *ui) header() string {
 	sign := map[client.Link]string{client.Online: "●", client.Connecting: "◌"}[m.state.Link]
 	right := cmp.Or(sign, "○") + " " + printable(stateText(m.state)) + " "
-	left := " waxwing  me " + short(m.chat.self)
+	left := m.measure.truncated(" waxwing  "+m.chat.people.myself(), m.width/2, "…")
+	if m.chat.people.labelOf(m.chat.self) == "" {
+		left += " " + short(m.chat.self)
+	}
 	if room := m.width - m.measure.width(left) - 2; m.measure.width(right) > room {
 		if room < 12 {
 			return m.measure.fit(right, m.width)
@@ -155,18 +158,13 @@ func (m *ui) side() []string {
 	return rows
 }
 
-// sideTitle returns a title that fits into the list: ? stands for unverified.
+// sideTitle returns a title for the list.
 func (m *ui) sideTitle(c client.Conversation) string {
 	title := m.chat.titleOf(c)
-	for _, mark := range []string{markUnverified, markDevice} {
-		if cut, ok := strings.CutSuffix(title, mark); ok {
-			title = cut + " ?"
-		}
-	}
 	if c.Phase == client.Removed {
 		return title + ", left"
 	}
-	if phaseNote(c) != "" {
+	if m.chat.people.phaseNote(c) != "" {
 		title += " …"
 	}
 	return title
@@ -184,7 +182,7 @@ func (m *ui) main() []string {
 		rows = m.emptyRows()
 	default:
 		title := bold(" " + m.chat.titleOf(c))
-		if note := phaseNote(c); note != "" {
+		if note := m.chat.people.phaseNote(c); note != "" {
 			title += faint("  " + printable(note))
 		}
 		body := m.body()
@@ -207,7 +205,7 @@ func (m *ui) emptyRows() []string {
 	for _, line := range m.measure.wrap(m.chat.self, max(2, m.mainWidth()-2)) {
 		out = append(out, " "+line)
 	}
-	return append(out, "", " Ctrl+D or /dm DID talks to a person,", " Ctrl+T or /room DID… makes a room,",
+	return append(out, "", " Ctrl+D or /dm DID talks to a person,", " Ctrl+T or /room DID… makes a room,", " /name NAME says who you are,",
 		" F1 shows the keys and commands.")
 }
 
@@ -235,7 +233,7 @@ func (m *ui) panelRows(height int) []string {
 	first := max(0, p.at-height+1)
 	for i := first; i < len(p.hits) && len(rows) < height; i++ {
 		e := p.hits[i]
-		text := fmt.Sprintf(" %s %s: %s", e.Time.In(m.zone).Format("01-02 15:04"), m.chat.nameOf(e.From),
+		text := fmt.Sprintf(" %s %s: %s", e.Time.In(m.zone).Format("01-02 15:04"), m.chat.people.nameOf(e.From),
 			printable(strings.ReplaceAll(string(e.Text[:min(len(e.Text), hitBytesMax)]), "\n", " ")))
 		text = m.measure.fit(text, m.mainWidth())
 		if i == p.at {
@@ -279,10 +277,11 @@ func (m *ui) body() []bodyLine {
 		if m.snap.isAll || e.Seq != m.snap.history[0].Seq { // older notes are above the loaded history
 			addNotes(e.Time)
 		}
-		key := wrapKey{e.Seq, clock(e.Time, m.zone) + " " + m.chat.nameOf(e.From) + ": ", m.mainWidth()}
+		key := wrapKey{e.Seq, clock(e.Time, m.zone) + " " + m.chat.people.nameOf(e.From) + ": ", m.mainWidth()}
 		rows, ok := m.wraps[key]
 		if !ok {
 			rows = m.wrapped(key.head, string(e.Text))
+			rows[0] = m.coloured(rows[0], e)
 		}
 		wraps[key] = rows
 		add(e.Time, e.MessageID, rows)
@@ -303,6 +302,16 @@ func (m *ui) body() []bodyLine {
 	}
 	m.bodyRows = len(out)
 	return out
+}
+
+// coloured gives the name at the beginning of a message's first row the colour of its person.
+func (m *ui) coloured(row string, e client.Event) string {
+	before, name := " "+clock(e.Time, m.zone)+" ", m.chat.people.nameOf(e.From)
+	rest, isWhole := strings.CutPrefix(row, before+name)
+	if !m.hasColours || e.From.Account == m.chat.self || !isWhole {
+		return row
+	}
+	return before + colourOf(e.From.Account) + name + "\x1b[0m" + rest
 }
 
 // wrapKey names the rows of a message of the open conversation: its text never changes.
