@@ -37,6 +37,8 @@ type chatOptions struct {
 	AskPassphrase bool   `help:"Ask for a passphrase when a home is made. A home that has one asks by itself."`
 	Invite        string `placeholder:"CODE" help:"Invite code, which a server may ask for the first time. Prefer WAXWING_INVITE: other users can see flags."`
 	XRPC          bool   `name:"xrpc" help:"Use the server's AT Protocol API instead of its gateway. Users of either can talk with each other. A home created with it keeps it."`
+	Log           string `placeholder:"FILE" help:"Append to FILE what the client does: connections, and reasons why there is none. It contains no secrets and no messages."`
+	Verbose       bool   `short:"v" help:"Log more, without --log to standard error."`
 	seedOption
 }
 
@@ -44,7 +46,7 @@ type chatOptions struct {
 func (o *chatOptions) options(std streams, g *globals) chat.Options {
 	return chat.Options{ConfigDir: g.configHome, Seed: func() ([]byte, error) { return o.secret(g) },
 		Home: o.Home, Name: o.As, Server: o.Server, DefaultServer: defaultServer, ServerDID: o.ServerDID, InviteCode: o.Invite, XRPC: o.XRPC,
-		Passphrase: o.Passphrase, AskPassphrase: o.AskPassphrase, In: std.in, Out: std.out, Err: std.err,
+		Passphrase: o.Passphrase, AskPassphrase: o.AskPassphrase, LogFile: o.Log, Verbose: o.Verbose, In: std.in, Out: std.out, Err: std.err,
 		NoColor: os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb"} // https://no-color.org
 }
 

@@ -34,11 +34,18 @@ import (
 	"waxwing.im/waxwing/internal/chat"
 )
 
-// Exit codes. Scripts rely on them.
+// Exit codes. Scripts rely on them; docs/command-line.md has the table. Those above 2 are of
+// sysexits.h.
 const (
-	exitFailed = 1
-	exitUsage  = 2
+	exitFailed  = 1
+	exitUsage   = 2
+	exitInUse   = 69 // EX_UNAVAILABLE
+	exitStored  = 75 // EX_TEMPFAIL
+	exitRefused = 77 // EX_NOPERM
 )
+
+// exitCodes holds the exit codes of the errors of package chat.
+var exitCodes = map[string]int{chat.CodeMistake: exitUsage, chat.CodeInUse: exitInUse, chat.CodeStored: exitStored, chat.CodeRefused: exitRefused}
 
 // globals are the options of every command.
 type globals struct {
@@ -111,9 +118,12 @@ func run(ctx context.Context, args []string, std streams) int {
 	}
 	if err := command.Run(); err != nil {
 		var usage usageError
-		var mistake chat.Mistake
-		if errors.As(err, &usage) || errors.As(err, &mistake) {
+		code, isKnown := exitCodes[chat.CodeOf(err)]
+		switch {
+		case errors.As(err, &usage) || code == exitUsage:
 			return complain(std, exitUsage, file.locate(err))
+		case isKnown:
+			return complain(std, code, err)
 		}
 		return complain(std, exitFailed, err)
 	}

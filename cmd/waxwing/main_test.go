@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,8 +35,8 @@ func (c cleanup) Run() int { return pgtest.Run(c.m) }
 //
 //	start NAME ARG…     runs waxwing ARG… until its first line, which sets
 //	                    $NAME_url, _addr and _did if it is that of serve
-//	end NAME HOW        sends TERM, INT or KILL, closes its input (EOF) or just waits
-//	                    (SELF) and expects exit code 0, or death
+//	end NAME HOW [N]    sends TERM, INT or KILL, closes its input (EOF) or just waits
+//	                    (SELF) and expects exit code 0 or N, or death
 //	say NAME TEXT       types a line
 //	expect NAME REGEXP [NOT]
 //	                    waits for a line; none before it may match NOT
@@ -213,7 +214,11 @@ func end(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	select {
 	case err := <-p.ended:
-		if err != nil && !isKilled {
+		want := 0
+		if len(args) > 2 {
+			want, _ = strconv.Atoi(args[2])
+		}
+		if got := p.cmd.ProcessState.ExitCode(); got != want && !isKilled {
 			ts.Fatalf("%s: %v\n%s", args[0], err, p.errors)
 		}
 	case <-time.After(30 * time.Second):

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -43,15 +44,14 @@ func (t *lines) run(ctx context.Context, first string) error {
 		if err != nil {
 			return err
 		}
-		isDone, err := t.flush(running)
-		if err == nil && !isDone {
-			t.screen.complain(t.conv, undelivered)
-		}
-		return err
+		return t.flush(running)
 	})
 	err := group.Wait()
-	if errors.Is(err, context.Canceled) {
-		return nil // by a signal, or by us
+	if err == nil || errors.Is(err, context.Canceled) { // by a signal, or by us
+		err = t.undelivered(context.WithoutCancel(ctx))
+	}
+	if t.screen.asJSON && errors.Is(err, errUndelivered) {
+		t.screen.print(item{Type: "error", Code: CodeStored, Text: err.Error(), TS: time.Now().UnixMilli()})
 	}
 	return err
 }

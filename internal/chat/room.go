@@ -3,7 +3,6 @@ package chat
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -25,19 +24,18 @@ func (t *Terminal) MakeRoom(ctx context.Context, dids []string, wait time.Durati
 	if err := t.print(room); err != nil {
 		return err
 	}
-	return t.until(ctx, wait, t.invited(ctx, room, people, ""))
+	return t.until(ctx, wait, t.invited(ctx, room, people))
 }
 
-// invited returns a condition for until: all these accounts are in the room. before is the
-// room's problem from before the invitation.
-func (t *Terminal) invited(ctx context.Context, room string, people []string, before string) func() (bool, string, error) {
+// invited returns a condition for until: all these accounts are in the room.
+func (t *Terminal) invited(ctx context.Context, room string, people []string) func() (bool, string, error) {
 	return func() (bool, string, error) {
 		c, err := t.client.Conversation(ctx, room)
 		if err != nil {
 			return false, "", err
 		}
-		if c.Problem != "" && c.Problem != before {
-			return false, "", errors.New(c.Problem)
+		if c.Problem != "" {
+			return false, "", refused(c.Problem)
 		}
 		for _, p := range people {
 			if slices.Contains(c.Inviting, p) {
@@ -57,7 +55,7 @@ func (t *Terminal) Invite(ctx context.Context, word string, dids []string, wait 
 	if err := t.client.Invite(ctx, room.ID, people...); err != nil {
 		return mistakeIn(roomError(err))
 	}
-	return t.until(ctx, wait, t.invited(ctx, room.ID, people, room.Problem))
+	return t.until(ctx, wait, t.invited(ctx, room.ID, people))
 }
 
 func (t *Terminal) roomAndPeople(ctx context.Context, word string, dids []string) (client.Conversation, []string, error) {
@@ -86,8 +84,8 @@ func (t *Terminal) Remove(ctx context.Context, word string, dids []string, wait 
 	}
 	return t.until(ctx, wait, func() (bool, string, error) {
 		now, err := t.client.Conversation(ctx, room.ID)
-		if err == nil && now.Problem != "" && now.Problem != room.Problem {
-			err = errors.New(now.Problem)
+		if err == nil && now.Problem != "" {
+			err = refused(now.Problem)
 		}
 		for _, p := range people {
 			if slices.Contains(now.Removing, p) || slices.ContainsFunc(now.Members, func(m client.Member) bool { return m.Account == p }) {
@@ -119,7 +117,7 @@ func (t *Terminal) Leave(ctx context.Context, word, newOwner string, wait time.D
 	return t.until(ctx, wait, func() (bool, string, error) {
 		now, err := t.client.Conversation(ctx, room.ID)
 		if err == nil && now.Phase != client.Leaving && now.Phase != client.Removed {
-			err = errors.New(cmp.Or(now.Problem, "the server does not let you leave"))
+			err = refused(cmp.Or(now.Problem, "the server does not let you leave"))
 		}
 		return now.Phase == client.Removed, "what is in the outbox", err
 	})

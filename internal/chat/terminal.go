@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -47,19 +48,35 @@ type Options struct {
 	Passphrase    string
 	AskPassphrase bool
 
+	// LogFile is the file to which the client's log is appended, "" for none. Verbose adds what
+	// concerns developers, and without a LogFile writes the log to Err. It contains no secrets and
+	// no messages.
+	LogFile string
+	Verbose bool
+
 	In       io.Reader
 	Out, Err io.Writer
 	NoColor  bool // use no colours in the terminal UI
 }
 
-// Mistake is an error in what a person typed, as opposed to one of carrying it out.
-type Mistake struct{ err error }
-
-// Error returns the problem as a sentence for people.
-func (m Mistake) Error() string { return m.err.Error() }
-
-// Unwrap returns the error that the mistake led to.
-func (m Mistake) Unwrap() error { return m.err }
+// logger returns the logger that the options ask for, nil for none, and the file to close.
+func (o *Options) logger() (*slog.Logger, io.Closer, error) {
+	level := slog.LevelInfo
+	if o.Verbose {
+		level = slog.LevelDebug
+	}
+	switch {
+	case o.LogFile != "":
+		file, err := os.OpenFile(o.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return nil, nil, mistake("log: %w", err)
+		}
+		return slog.New(slog.NewTextHandler(file, &slog.HandlerOptions{Level: level})), file, nil
+	case o.Verbose:
+		return slog.New(slog.NewTextHandler(o.Err, &slog.HandlerOptions{Level: level})), nil, nil
+	}
+	return nil, nil, nil
+}
 
 func mistake(format string, args ...any) error { return Mistake{fmt.Errorf(format, args...)} }
 
@@ -113,6 +130,8 @@ type Terminal struct {
 	conv     string // the conversation that lines are sent to; "" for none
 	people   people
 	shown    client.SafetyNumber // the last one shown, to which "yes" refers
+	logFile  io.Closer           // nil for none
+	logsHere bool                // the log is written to err
 	in       io.Reader
 	out, err io.Writer
 
@@ -142,26 +161,43 @@ func Open(ctx context.Context, o Options) (*Terminal, error) {
 	if home.XRPC {
 		with = append(with, client.WithXRPC())
 	}
+	logger, logFile, err := o.logger()
+	if err != nil {
+		return nil, err
+	}
 	sdk, err := client.Open(ctx, client.Options{
 		Dir: filepath.Join(home.dir, "store"), StorageKey: key, Server: home.Server, ServerDID: o.ServerDID, Account: account,
-		DeviceID: home.Device, InviteCode: o.InviteCode,
+		DeviceID: home.Device, InviteCode: o.InviteCode, Logger: logger,
 	}, with...)
 	if errors.Is(err, client.ErrInUse) {
 		err = fmt.Errorf("%w: while a waxwing chat is open, use its /commands in place of other commands", err)
 	}
 	if err != nil {
+		if logFile != nil {
+			logFile.Close()
+		}
 		return nil, err
 	}
-	return &Terminal{client: sdk, self: sdk.DID(), people: people{sdk, sdk.DID(), sdk.Contacts().Get}, hasColours: !o.NoColor, in: o.In, out: o.Out, err: o.Err}, nil
+	return &Terminal{client: sdk, self: sdk.DID(), people: people{sdk, sdk.DID(), sdk.Contacts().Get}, hasColours: !o.NoColor,
+		logFile: logFile, logsHere: o.Verbose && o.LogFile == "", in: o.In, out: o.Out, err: o.Err}, nil
 }
 
 // Close ends the chat. Undelivered messages stay in the home and are sent next time.
-func (t *Terminal) Close() error { return t.client.Close() }
+func (t *Terminal) Close() error {
+	err := t.client.Close()
+	if t.logFile != nil {
+		err = errors.Join(err, t.logFile.Close())
+	}
+	return err
+}
 
 // Talk runs the terminal UI until its end or that of ctx. If In or Out is not a terminal, or
 // with asJSON, it reads and prints lines instead.
 func (t *Terminal) Talk(ctx context.Context, asJSON bool) error {
 	if !asJSON && isTerminal(t.in) && isTerminal(t.out) {
+		if t.logsHere && isTerminal(t.err) {
+			return mistake("verbose: the log would be written over the screen: name a file by --log")
+		}
 		return runUI(ctx, t)
 	}
 	return newLines(t, asJSON).run(ctx, "")
@@ -187,16 +223,13 @@ func isTerminal(stream any) bool {
 // farewell is the time that an ending chat waits until its messages are delivered.
 const farewell = 5 * time.Second
 
-// undelivered is shown when a farewell was too short.
-const undelivered = "not everything is delivered yet; what is left will be sent next time"
-
-// flush waits at most farewell until the outbox is empty, and reports whether it is.
-func (t *Terminal) flush(ctx context.Context) (bool, error) {
+// flush waits at most farewell until the outbox is empty.
+func (t *Terminal) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, farewell)
 	defer cancel()
 	err := t.client.Flush(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return false, nil
+		return nil
 	}
-	return err == nil, err
+	return err
 }

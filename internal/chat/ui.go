@@ -3,7 +3,6 @@ package chat
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -41,7 +40,6 @@ type ui struct {
 	panel              *panel
 	isLeaving          bool
 	hasColours         bool // of people
-	isUndelivered      bool // at the end
 	err                error
 }
 
@@ -107,10 +105,7 @@ type (
 		reply reply
 		err   error
 	}
-	leftMsg struct {
-		isDone bool
-		err    error
-	}
+	leftMsg struct{ err error }
 	readMsg struct{ err error }
 )
 
@@ -126,15 +121,13 @@ func runUI(ctx context.Context, t *Terminal) error {
 	m := newUI(running, t)
 	m.hasColours = t.hasColours
 	err := runProgram(ctx, m, t.in.(*os.File), t.out)
-	switch {
-	case ctx.Err() != nil:
-		return nil // by a signal
-	case err != nil:
-		return err
-	case m.isUndelivered:
-		fmt.Fprintln(t.err, "waxwing: "+undelivered)
+	if err == nil {
+		err = m.err
 	}
-	return m.err
+	if err == nil || ctx.Err() != nil { // by a signal
+		err = t.undelivered(context.WithoutCancel(ctx))
+	}
+	return err
 }
 
 // Init starts the first jobs.
@@ -270,7 +263,6 @@ func (m *ui) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		}
 		return m, m.load()
 	case leftMsg:
-		m.isUndelivered = !msg.isDone
 		if !m.isOurEnd(msg.err) {
 			m.err = msg.err
 		}
@@ -438,7 +430,6 @@ func (m *ui) refuse(msg replyMsg) {
 // leave ends the chat, after a moment for pending messages; called twice, at once.
 func (m *ui) leave() tea.Cmd {
 	if m.isLeaving {
-		m.isUndelivered = m.snap.pending > 0
 		return tea.Quit
 	}
 	m.isLeaving = true
@@ -453,7 +444,6 @@ func (m *ui) farewell() tea.Cmd {
 	}
 	ctx, t := m.ctx, m.chat
 	return func() tea.Msg {
-		isDone, err := t.flush(ctx)
-		return leftMsg{isDone, err}
+		return leftMsg{t.flush(ctx)}
 	}
 }

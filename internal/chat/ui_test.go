@@ -471,8 +471,8 @@ func TestUITalks(t *testing.T) {
 	bob.types("last words")
 	bob.press(tea.KeyCtrlC) // not before they are on their way
 	bob.wait("end", func(msg tea.Msg) bool { _, ok := msg.(tea.QuitMsg); return ok })
-	if bob.ui.err != nil || bob.ui.isUndelivered {
-		t.Errorf("the end: %v, undelivered %v", bob.ui.err, bob.ui.isUndelivered)
+	if left := bob.ui.chat.undelivered(t.Context()); bob.ui.err != nil || left != nil {
+		t.Errorf("the end: %v, %v", bob.ui.err, left)
 	}
 	ann.until("?: last words")
 }

@@ -15,13 +15,10 @@ const waitStep = 50 * time.Millisecond
 // notYet is an error that is reported only if it remains until the wait is over.
 type notYet struct{ error }
 
-// until waits until done, at most wait; with 0, it does not wait. done also returns a
-// description of what it waits for. A request that takes longer stays stored in the home.
+// until waits until done, at most wait. done also returns a description of what it waits for. A
+// request that takes longer stays stored in the home: CodeStored.
 func (t *Terminal) until(ctx context.Context, wait time.Duration, done func() (bool, string, error)) error {
-	if wait <= 0 {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
+	ctx, cancel := context.WithTimeout(ctx, max(wait, 0))
 	defer cancel()
 	ticker := time.NewTicker(waitStep)
 	defer ticker.Stop()
@@ -33,6 +30,7 @@ func (t *Terminal) until(ctx context.Context, wait time.Duration, done func() (b
 		}
 		select {
 		case <-ticker.C:
+			continue
 		case <-ctx.Done():
 			state, _ := t.client.State()
 			if later.error != nil && state.Link == client.Online {
@@ -44,7 +42,7 @@ func (t *Terminal) until(ctx context.Context, wait time.Duration, done func() (b
 					what += ": " + problem
 				}
 			}
-			return fmt.Errorf("not done yet, it waits for %s; it is stored and will be done when a chat is open", printable(what))
+			return failure{CodeStored, fmt.Errorf("not done yet, it waits for %s; it is stored and will be done when a chat is open", printable(what))}
 		}
 	}
 }
