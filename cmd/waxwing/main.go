@@ -6,6 +6,7 @@
 //	waxwing demo           see all of it work in one process
 //	waxwing token, did     identities for scripts
 //	waxwing invite, allow  who may begin to use the service
+//	waxwing admin          accounts and figures, for the operator
 //	waxwing config         the effective configuration and its sources
 //	waxwing dev            tools for developers of MLS clients
 //	waxwing help           the help of a command
@@ -65,6 +66,7 @@ type commands struct {
 	DID     didCommand     `cmd:"" name:"did" help:"Print the DID of an account."`
 	Invite  inviteCommand  `cmd:"" help:"Make, list and revoke the codes with which accounts are admitted."`
 	Allow   allowCommand   `cmd:"" help:"Manage the list of accounts that are admitted without a code."`
+	Admin   adminCommand   `cmd:"" help:"See what the server holds."`
 	Options configCommand  `cmd:"" name:"config" help:"Print the effective options of serve with their sources."`
 	Dev     devCommand     `cmd:"" help:"Tools for developers of MLS clients."`
 	Version versionCommand `cmd:"" help:"Print the version and the commit."`

@@ -205,6 +205,7 @@ type Admissions struct {
 	// Running is notified at once of expelled accounts; nil if there is none in this process.
 	// Authenticators in other processes learn of them from the store.
 	Running *Authenticator
+	By      string // the operator, as local:UID
 }
 
 func (s Admissions) now() time.Time {
@@ -241,6 +242,8 @@ type Invite struct {
 	CreatedMS int64  `json:"created_ms"`
 	ExpiresMS int64  `json:"expires_ms,omitempty"`
 	RevokedMS int64  `json:"revoked_ms,omitempty"`
+	CreatedBy string `json:"created_by,omitempty"` // an operator
+	RevokedBy string `json:"revoked_by,omitempty"`
 }
 
 const (
@@ -265,7 +268,7 @@ func (s Admissions) CreateInvite(ctx context.Context, uses int64, life time.Dura
 	_, _ = rand.Read(random[:]) // never fails (crypto/rand)
 	code := inviteCodePrefix + inviteEncoding.EncodeToString(random[:])
 	hash := sha256.Sum256([]byte(code))
-	row := store.Invite{ID: inviteID(hash), CodeHash: hash, Note: note, UsesMax: uses, CreatedMS: s.now().UnixMilli()}
+	row := store.Invite{ID: inviteID(hash), CodeHash: hash, Note: note, UsesMax: uses, CreatedMS: s.now().UnixMilli(), CreatedBy: s.By}
 	if life > 0 {
 		row.ExpiresMS = s.now().Add(life).UnixMilli()
 	}
@@ -283,7 +286,8 @@ func inviteID(hash [32]byte) string {
 }
 
 func asInvite(i store.Invite) Invite {
-	return Invite{ID: i.ID, Note: i.Note, Uses: i.Uses, UsesMax: i.UsesMax, CreatedMS: i.CreatedMS, ExpiresMS: i.ExpiresMS, RevokedMS: i.RevokedMS}
+	return Invite{ID: i.ID, Note: i.Note, Uses: i.Uses, UsesMax: i.UsesMax, CreatedMS: i.CreatedMS, ExpiresMS: i.ExpiresMS, RevokedMS: i.RevokedMS,
+		CreatedBy: i.CreatedBy, RevokedBy: i.RevokedBy}
 }
 
 // Invites lists all invites, including ended ones.
@@ -317,7 +321,7 @@ func (s Admissions) RevokeInvite(ctx context.Context, idOrCode string) error {
 	if strings.HasPrefix(idOrCode, inviteCodePrefix) {
 		id = inviteID(sha256.Sum256([]byte(idOrCode)))
 	}
-	err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Admission.RevokeInvite(id) })
+	err := s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Admission.RevokeInvite(id, s.By) })
 	if errors.Is(err, store.ErrNotFound) {
 		return ds.Refuse(ds.NotFound, "no such invite, or it is revoked already")
 	}
@@ -329,7 +333,7 @@ func (s Admissions) Allow(ctx context.Context, account string) error {
 	if err := checkAccountDID(account); err != nil {
 		return err
 	}
-	return s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Admission.Allow(ds.AccountID(account)) })
+	return s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Admission.Allow(ds.AccountID(account), s.By) })
 }
 
 // Disallow removes an account from the allowlist. An account that is already admitted stays
@@ -387,6 +391,7 @@ func (s Admissions) Expel(ctx context.Context, account string) error {
 type AllowedAccount struct {
 	Account   string `json:"account"`
 	CreatedMS int64  `json:"created_ms"`
+	CreatedBy string `json:"created_by,omitempty"` // an operator
 }
 
 // Allowed returns the allowlist, by account.
@@ -404,7 +409,7 @@ func (s Admissions) Allowed(ctx context.Context) ([]AllowedAccount, error) {
 			return nil, err
 		}
 		for _, row := range page {
-			all = append(all, AllowedAccount{string(row.Account), row.CreatedMS})
+			all = append(all, AllowedAccount{string(row.Account), row.CreatedMS, row.CreatedBy})
 		}
 		if len(page) < invitesPage {
 			return all, nil

@@ -16,9 +16,9 @@ import (
 	"waxwing.im/waxwing/internal/store"
 )
 
-// AdminSocket is the name, in the data directory, of the socket on which a running server with
-// an embedded database accepts the operator's requests: only the server can use the database.
-// Any user that may open the socket, which is the server's own user, may send requests.
+// AdminSocket is the name, in the data directory, of the socket on which a running server accepts
+// the operator's requests. Any user that may open the socket, which is the server's own user, may
+// send requests; the user at the other end is the operator that acts.
 const AdminSocket = "admin.sock"
 
 const (
@@ -38,6 +38,7 @@ const (
 	AdminAllowList    = "allow.list"    // answers []identity.AllowedAccount
 	AdminAllowRemove  = "allow.remove"  // Name: a DID
 	AdminAllowExpel   = "allow.expel"   // Name: a DID
+	AdminStats        = "stats"         // answers Stats
 )
 
 // AdminRequest is a request of the operator.
@@ -49,6 +50,9 @@ type AdminRequest struct {
 	Life      time.Duration `json:"life,omitempty"` // 0: unlimited
 }
 
+// Stats is the answer to AdminStats.
+type Stats = store.Stats
+
 // AdminAnswer is a result or an error.
 type AdminAnswer struct {
 	Result json.RawMessage `json:"result,omitempty"`
@@ -56,23 +60,38 @@ type AdminAnswer struct {
 }
 
 // Administer carries out a request on the database itself, if no server runs or several share
-// it: an embedded database that a server uses is refused.
+// it: an embedded database that a server uses is refused. The operator is the user of this process.
 func Administer(ctx context.Context, c Config, request AdminRequest) (AdminAnswer, error) {
 	if c.Database == "" {
 		if info, err := os.Stat(c.Data); err != nil || !info.IsDir() {
 			return AdminAnswer{}, fmt.Errorf("%s is not the data directory of a server", c.Data)
+		}
+		_, noKey := os.Stat(c.serviceKeyFile())
+		if noKey == nil && !store.IsSQLite(c.Data) {
+			return AdminAnswer{}, fmt.Errorf("no server runs in %s, and it has no database: name that of the server by --database", c.Data)
 		}
 	}
 	db, err := store.Open(ctx, store.Options{URL: c.storeURL(), Local: c.Now})
 	if err != nil {
 		return AdminAnswer{}, c.openError(err)
 	}
-	answer, err := administer(ctx, identity.Admissions{Store: db, Now: db.Now}, request)
+	a := administrator{store: db, admissions: identity.Admissions{Store: db, Now: db.Now, By: localUser(os.Getuid())}}
+	answer, err := a.do(ctx, request)
 	return answer, errors.Join(err, db.Close())
 }
 
-// administer carries out a request. A refusal is an answer; an error is a fault.
-func administer(ctx context.Context, admissions identity.Admissions, request AdminRequest) (AdminAnswer, error) {
+// localUser names an operator by the user on this machine.
+func localUser[N int | uint32](uid N) string { return fmt.Sprintf("local:%d", uid) }
+
+// administrator carries out requests of one operator.
+type administrator struct {
+	store      *store.DB
+	admissions identity.Admissions
+}
+
+// do carries out a request. A refusal is an answer; an error is a fault.
+func (a administrator) do(ctx context.Context, request AdminRequest) (AdminAnswer, error) {
+	admissions := a.admissions
 	var result any
 	var err error
 	switch request.Operation {
@@ -90,6 +109,8 @@ func administer(ctx context.Context, admissions identity.Admissions, request Adm
 		err = admissions.Disallow(ctx, request.Name)
 	case AdminAllowExpel:
 		err = admissions.Expel(ctx, request.Name)
+	case AdminStats:
+		result, err = a.store.Stats(ctx)
 	default:
 		return AdminAnswer{Error: "unknown operation"}, nil
 	}
@@ -103,15 +124,22 @@ func administer(ctx context.Context, admissions identity.Admissions, request Adm
 	return AdminAnswer{Result: text}, err
 }
 
-// serveAdmin listens on the socket in the directory of an embedded database. A socket that a
-// killed server left there can be replaced, because the database is locked by this server.
+// serveAdmin listens on the socket in the data directory. One that a killed server left there is
+// replaced. On PostgreSQL another server may use the directory, and keeps its socket.
 func (s *Server) serveAdmin() error {
 	if s.config.Database != "" {
-		return nil // operators use the database itself
+		if err := os.MkdirAll(s.config.Data, 0o700); err != nil {
+			return fmt.Errorf("data directory: %w", err)
+		}
+		if other, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(s.config.Data, AdminSocket), Net: "unix"}); err == nil {
+			other.Close()
+			s.logger.Warn("no admin socket: another server has that of the data directory; waxwing admin, invite and allow ask that one")
+			return nil
+		}
 	}
 	listener, err := listenPrivately(s.config.Data)
 	if errors.Is(err, errPathTooLong) {
-		s.logger.Warn("no admin socket: the path of the data directory is too long; waxwing invite and allow work only while the server is stopped")
+		s.logger.Warn("no admin socket: the path of the data directory is too long; waxwing admin, invite and allow work only with --database or while the server is stopped")
 		return nil
 	}
 	if err != nil {
@@ -119,11 +147,21 @@ func (s *Server) serveAdmin() error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /", s.admin)
+	if s.adminSocket, err = os.Stat(filepath.Join(s.config.Data, AdminSocket)); err != nil {
+		return errors.Join(fmt.Errorf("admin socket: %w", err), listener.Close())
+	}
 	s.adminServer = s.httpServer(mux)
+	s.adminServer.ConnContext = func(ctx context.Context, network net.Conn) context.Context {
+		return context.WithValue(ctx, adminPeer{}, network)
+	}
 	s.adminServer.ReadTimeout, s.adminServer.WriteTimeout = adminReadTimeout, adminWriteTimeout
 	s.serve(s.adminServer, listener)
 	return nil
 }
+
+// adminPeer is the key of the connection in the context of a request to the admin socket, the one
+// way by which net/http hands it on.
+type adminPeer struct{}
 
 var errPathTooLong = errors.New("path is too long for a socket")
 
@@ -154,13 +192,17 @@ func listenPrivately(data string) (net.Listener, error) {
 	return listener, nil
 }
 
-// closeAdmin ends the admin listener and removes its socket.
+// closeAdmin ends the admin listener and removes its socket, unless another server has replaced it.
 func (s *Server) closeAdmin() {
 	if s.adminServer == nil {
 		return
 	}
 	s.adminServer.Close()
-	if err := os.Remove(filepath.Join(s.config.Data, AdminSocket)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	name := filepath.Join(s.config.Data, AdminSocket)
+	if now, err := os.Stat(name); err == nil && !os.SameFile(now, s.adminSocket) {
+		return
+	}
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.logger.Warn("admin socket", "err", err)
 	}
 }
@@ -171,11 +213,20 @@ func (s *Server) admin(w http.ResponseWriter, r *http.Request) {
 	var answer AdminAnswer
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, adminBytesMax)).Decode(&request); err != nil {
 		answer.Error = "malformed request"
-	} else if answer, err = administer(r.Context(), identity.Admissions{Store: s.store, Now: s.store.Now, Running: s.identity}, request); err != nil {
-		s.logger.Error("admin", "operation", request.Operation, "err", err)
-		answer.Error = "internal error; see the server's log"
-	} else if answer.Error == "" {
-		s.logger.Info("admin", "operation", request.Operation)
+	} else if uid, err := peerUID(r.Context().Value(adminPeer{}).(*net.UnixConn)); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		answer.Error = "the system does not tell which user asks"
+	} else {
+		by := "local"
+		if err == nil {
+			by = localUser(uid)
+		}
+		a := administrator{store: s.store, admissions: identity.Admissions{Store: s.store, Now: s.store.Now, Running: s.identity, By: by}}
+		if answer, err = a.do(r.Context(), request); err != nil {
+			s.logger.Error("admin", "operation", request.Operation, "by", by, "err", err)
+			answer.Error = "internal error; see the server's log"
+		} else if answer.Error == "" {
+			s.logger.Info("admin", "operation", request.Operation, "by", by)
+		}
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(answer) // if this fails, the client has disconnected

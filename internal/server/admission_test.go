@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
@@ -80,22 +80,16 @@ func ask(t *testing.T, c server.Config, body string) server.AdminAnswer {
 func TestAdmission(t *testing.T) {
 	databases(t, func(t *testing.T, c server.Config) {
 		c.Admission = "invite"
+		j := keepsJournal(&c)
 		s := start(t, c)
 		ctx := context.Background()
 		act := func(request server.AdminRequest) server.AdminAnswer {
 			t.Helper()
-			if c.Database == "" {
-				body, err := json.Marshal(request)
-				if err != nil {
-					t.Fatal(err)
-				}
-				return ask(t, c, string(body))
-			}
-			answer, err := server.Administer(ctx, c, request)
+			body, err := json.Marshal(request)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return answer
+			return ask(t, c, string(body))
 		}
 		var invite identity.Invite
 		if err := json.Unmarshal(act(server.AdminRequest{Operation: server.AdminInviteCreate, Uses: 1, Life: time.Hour}).Result, &invite); err != nil || invite.Code == "" {
@@ -121,14 +115,8 @@ func TestAdmission(t *testing.T) {
 		if answer := act(server.AdminRequest{Operation: "shutdown"}); answer.Error != "unknown operation" {
 			t.Errorf("got %+v", answer)
 		}
-		if c.Database != "" {
-			if _, err := os.Stat(filepath.Join(c.Data, server.AdminSocket)); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("a socket although the database is at hand: %v", err)
-			}
-			return
-		}
-		if _, err := server.Administer(ctx, c, server.AdminRequest{Operation: server.AdminInviteList}); err == nil {
-			t.Error("took the database from under the server")
+		if _, err := server.Administer(ctx, c, server.AdminRequest{Operation: server.AdminInviteList}); (err == nil) != (c.Database != "") {
+			t.Errorf("the database is used beside the server: %v", err)
 		}
 		if info, err := os.Stat(filepath.Join(c.Data, server.AdminSocket)); err != nil || info.Mode() != fs.ModeSocket|0o600 {
 			t.Errorf("socket: %v, %v", info.Mode(), err)
@@ -137,6 +125,22 @@ func TestAdmission(t *testing.T) {
 			if answer := ask(t, c, garbage); answer.Error != "malformed request" {
 				t.Errorf("%.20q: %+v", garbage, answer)
 			}
+		}
+		var invites []identity.Invite
+		by := fmt.Sprint("local:", os.Getuid())
+		if err := json.Unmarshal(act(server.AdminRequest{Operation: server.AdminInviteList}).Result, &invites); err != nil || len(invites) != 1 || invites[0].CreatedBy != by {
+			t.Errorf("listed %+v, %v", invites, err)
+		}
+		if !strings.Contains(j.String(), "operation=invite.create by="+by) {
+			t.Errorf("the log does not say who: %s", j)
+		}
+		if c.Database != "" { // the socket of the first server stays
+			other := c
+			other.ServiceKey = ""
+			if err := start(t, other).Close(); err != nil {
+				t.Error(err)
+			}
+			act(server.AdminRequest{Operation: server.AdminInviteList})
 		}
 		if err := s.Close(); err != nil {
 			t.Fatal(err)

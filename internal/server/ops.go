@@ -29,6 +29,7 @@ func (s *Server) serveOps() error {
 			ConstLabels: prometheus.Labels{"version": s.config.Version},
 		}, func() float64 { return 1 }),
 	)
+	s.watchStats()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.readyz)

@@ -71,7 +71,9 @@ type Server struct {
 	ops    *http.Server // nil if disabled
 	opsURL string
 
-	adminServer *http.Server // nil if operators use the database itself
+	adminServer *http.Server // nil if there is no admin socket
+	adminSocket os.FileInfo
+	endStats    func() // nil if they are not watched
 
 	draining atomic.Bool
 	health   health
@@ -306,6 +308,9 @@ func (s *Server) shutdown(ctx context.Context) error {
 	}
 	if s.guard != nil {
 		s.guard.Close()
+	}
+	if s.endStats != nil {
+		s.endStats()
 	}
 	var err error
 	if s.store != nil {

@@ -18,21 +18,23 @@ type Invite struct {
 	CreatedMS int64
 	ExpiresMS int64 // 0: never
 	RevokedMS int64 // 0: not revoked
+
+	CreatedBy, RevokedBy string // operators; "" if unknown
 }
 
 // InsertInvite stores a new invite.
 func (q Admission) InsertInvite(i Invite) error {
-	_, err := q.tx.exec(`INSERT INTO invites (invite_id, code_hash, note, uses, uses_max, created_ms, expires_ms) VALUES ($1, $2, $3, 0, $4, $5, $6)`,
-		i.ID, i.CodeHash[:], i.Note, i.UsesMax, i.CreatedMS, zeroNull(i.ExpiresMS))
+	_, err := q.tx.exec(`INSERT INTO invites (invite_id, code_hash, note, uses, uses_max, created_ms, expires_ms, created_by) VALUES ($1, $2, $3, 0, $4, $5, $6, $7)`,
+		i.ID, i.CodeHash[:], i.Note, i.UsesMax, i.CreatedMS, zeroNull(i.ExpiresMS), i.CreatedBy)
 	return err
 }
 
-const inviteColumns = `invite_id, code_hash, note, uses, uses_max, created_ms, COALESCE(expires_ms, 0), COALESCE(revoked_ms, 0)`
+const inviteColumns = `invite_id, code_hash, note, uses, uses_max, created_ms, COALESCE(expires_ms, 0), COALESCE(revoked_ms, 0), created_by, revoked_by`
 
 func scanInvite(scan func(...any) error) (Invite, error) {
 	var i Invite
 	var hash []byte
-	err := scan(&i.ID, &hash, &i.Note, &i.Uses, &i.UsesMax, &i.CreatedMS, &i.ExpiresMS, &i.RevokedMS)
+	err := scan(&i.ID, &hash, &i.Note, &i.Uses, &i.UsesMax, &i.CreatedMS, &i.ExpiresMS, &i.RevokedMS, &i.CreatedBy, &i.RevokedBy)
 	copy(i.CodeHash[:], hash)
 	return i, err
 }
@@ -54,10 +56,10 @@ func (q Admission) InviteByCode(hash [32]byte) (Invite, error) {
 	return i, notFound(err)
 }
 
-// RevokeInvite ends an invite. It returns ErrNotFound if there is no unrevoked invite with that
+// RevokeInvite ends an invite for an operator. It returns ErrNotFound if there is no unrevoked invite with that
 // id.
-func (q Admission) RevokeInvite(id string) error {
-	n, err := q.tx.exec(`UPDATE invites SET revoked_ms = $1 WHERE invite_id = $2 AND revoked_ms IS NULL`, q.tx.nowMS, id)
+func (q Admission) RevokeInvite(id, by string) error {
+	n, err := q.tx.exec(`UPDATE invites SET revoked_ms = $1, revoked_by = $3 WHERE invite_id = $2 AND revoked_ms IS NULL`, q.tx.nowMS, id, by)
 	if err == nil && n == 0 {
 		err = ErrNotFound
 	}
@@ -150,11 +152,13 @@ func (q Admission) Forget(account ds.AccountID) error {
 type AllowedAccount struct {
 	Account   ds.AccountID
 	CreatedMS int64
+	CreatedBy string // an operator; "" if unknown
 }
 
-// Allow adds an account to the allowlist, if it is not on it already.
-func (q Admission) Allow(account ds.AccountID) error {
-	_, err := q.tx.exec(`INSERT INTO allowed_accounts (account, created_ms) VALUES ($1, $2) ON CONFLICT (account) DO NOTHING`, string(account), q.tx.nowMS)
+// Allow adds an account to the allowlist for an operator, if it is not on it already.
+func (q Admission) Allow(account ds.AccountID, by string) error {
+	_, err := q.tx.exec(`INSERT INTO allowed_accounts (account, created_ms, created_by) VALUES ($1, $2, $3) ON CONFLICT (account) DO NOTHING`,
+		string(account), q.tx.nowMS, by)
 	return err
 }
 
@@ -172,10 +176,10 @@ func (q Admission) Allowed(after ds.AccountID, max int) ([]AllowedAccount, error
 	var list []AllowedAccount
 	err := q.tx.each(func(scan func(...any) error) error {
 		var a AllowedAccount
-		err := scan((*string)(&a.Account), &a.CreatedMS)
+		err := scan((*string)(&a.Account), &a.CreatedMS, &a.CreatedBy)
 		list = append(list, a)
 		return err
-	}, `SELECT account, created_ms FROM allowed_accounts WHERE account > $1 ORDER BY account LIMIT `+bound(2), string(after), int64(max))
+	}, `SELECT account, created_ms, created_by FROM allowed_accounts WHERE account > $1 ORDER BY account LIMIT `+bound(2), string(after), int64(max))
 	return list, err
 }
 

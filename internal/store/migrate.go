@@ -20,7 +20,7 @@ var migrationFiles embed.FS
 // lowestCompatible maps each migration to the lowest schema version that a binary must support
 // to run beside it (expand in N, contract in N+1). A migration that only adds repeats
 // the number before it.
-var lowestCompatible = map[int64]int64{1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1, 10: 1}
+var lowestCompatible = map[int64]int64{1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1, 10: 1, 11: 1}
 
 type migration struct {
 	version  int64

@@ -146,6 +146,12 @@ func (e *sqliteEngine) connect(ctx context.Context) error {
 	return err
 }
 
+// IsSQLite reports whether a directory has an SQLite database.
+func IsSQLite(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, sqliteFile))
+	return err == nil
+}
+
 func (e *sqliteEngine) name() string { return "sqlite" }
 
 func (e *sqliteEngine) ping(ctx context.Context) error {
