@@ -176,4 +176,8 @@
 //
 // A home must not be restored from a backup and used: its ratchets would return to a past
 // state, and messages would be encrypted twice with one key.
+//
+// # Tests
+//
+// Package clienttest starts a server in the process, for tests of programs that use this package.
 package client

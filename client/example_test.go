@@ -121,6 +121,39 @@ func Example_room() {
 	// 2 members, 1 unread
 }
 
+// A bot answers each message once, wherever it is killed.
+func ExampleClient_Reply() {
+	server := clienttest.NewServer(nil)
+	defer server.Close()
+	ann, bot := server.Client("ann"), server.Client("bot")
+
+	ctx := context.Background()
+	dm, err := ann.StartDM(ctx, bot.DID())
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := ann.Send(ctx, dm, []byte("hello")); err != nil {
+		log.Fatal(err)
+	}
+	question, err := bot.Next(ctx)
+	for err == nil && question.Type != client.EventMessage {
+		question, err = bot.Next(ctx)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	if _, err := bot.Reply(ctx, question, []byte("you said: "+string(question.Text))); err != nil {
+		log.Fatal(err)
+	}
+	for {
+		if e := server.Await(ann, client.EventMessage); !e.Own {
+			fmt.Printf("%s\n", e.Text)
+			return
+		}
+	}
+	// Output: you said: hello
+}
+
 // The server goes away and comes back: what is sent meanwhile waits in the home, and is
 // delivered once.
 func Example_offline() {
