@@ -104,7 +104,7 @@ FUZZ_DOORS = internal/identity:FuzzXRPCToken internal/identity:FuzzVerifyToken i
 	api/xrpc:FuzzBytes api/xrpc:FuzzQuery api/xrpc:FuzzDecode api/xrpc:FuzzCBOR api/xrpc:FuzzClientFrameText \
 	internal/xrpcserver:FuzzSendMessage internal/xrpcserver:FuzzClientFrame internal/xrpcserver:FuzzPlaces internal/xrpcserver:FuzzCursor \
 	api/gateway:FuzzValidate api/gateway:FuzzDecodeFrame internal/gatewayserver:FuzzParseID internal/gatewayserver:FuzzStream \
-	internal/gatewayserver:FuzzHTTP internal/gatewayserver:FuzzFrames client:FuzzParseCertificate client:FuzzContent
+	internal/gatewayserver:FuzzHTTP internal/gatewayserver:FuzzFrames client:FuzzParseCertificate client:FuzzContent client:FuzzName
 FUZZ       = $(FUZZ_MLS) $(FUZZ_DOORS)
 
 fuzz:

@@ -269,7 +269,7 @@ func (k keeper) applyProfile(tx *tx, conv *conversation, e Event, payload []byte
 	if e.Own || json.Unmarshal(payload, &p) != nil {
 		return nil
 	}
-	if e.From.Account == k.c.account.DID() && p.At >= k.c.book.ownName().At && conv.info.Introduce != 0 {
+	if e.From.Account == k.c.account.DID() && p.At >= k.c.book.ownName().At && conv.info.Introduce == introduceLater {
 		conv.editInfo().Introduce = 0 // another device of the account has done it
 	}
 	return k.learnName(tx, e, p)

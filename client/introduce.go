@@ -97,7 +97,13 @@ func (s *session) advanceIntroduction(ctx context.Context, conv *conversation, s
 		}
 	}
 	sub.introduce.ok()
-	return s.c.db.edit(ctx, conv.id, s.c.keeper.introduceSelf)
+	return s.c.db.edit(ctx, conv.id, func(tx *tx, conv *conversation) error {
+		err := s.c.keeper.introduceSelf(tx, conv)
+		if conv.info.Introduce != 0 { // the outbox is full
+			sub.introduce.later(nil)
+		}
+		return err
+	})
 }
 
 // mustIntroduce reports whether a new name is to be sent to others.

@@ -46,15 +46,18 @@ func checkName(text string) (string, error) {
 // DID is no name. The work is bounded by nameTextBytesMax.
 func cleanName(text string) (name string, isCut bool) {
 	isCut = len(text) > nameTextBytesMax
-	text = norm.NFC.String(strings.ToValidUTF8(text[:min(len(text), nameTextBytesMax)], ""))
+	text = strings.Map(func(r rune) rune {
+		if isHidden(r) && !unicode.IsSpace(r) {
+			return -1
+		}
+		return r
+	}, text[:min(len(text), nameTextBytesMax)])
+	text = norm.NFC.String(text)
 	var out strings.Builder
 	runes, marks, isBlank := 0, 0, false
 	for _, r := range text {
 		if unicode.IsSpace(r) {
 			isBlank = out.Len() > 0
-			continue
-		}
-		if isHidden(r) {
 			continue
 		}
 		if marks++; !unicode.In(r, unicode.Mn, unicode.Me) {
