@@ -3,6 +3,7 @@ package docs_test
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 
 	"waxwing.im/waxwing/client"
 	"waxwing.im/waxwing/client/clienttest"
+	"waxwing.im/waxwing/internal/server"
 )
 
 // blocks returns the blocks of a language in a page.
@@ -36,18 +38,19 @@ type bot struct {
 	t       *testing.T
 	dir     string
 	server  string
+	invite  string
 	running *exec.Cmd
 	did     string
 }
 
-func buildBot(t *testing.T, server string) *bot {
+func buildBot(t *testing.T) *bot {
 	t.Helper()
 	root, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
 	}
 	folder := t.TempDir()
-	b := &bot{t: t, dir: filepath.Join(folder, "bot"), server: server}
+	b := &bot{t: t, dir: filepath.Join(folder, "bot")}
 	if err := os.Mkdir(b.dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -66,8 +69,18 @@ func buildBot(t *testing.T, server string) *bot {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	t.Cleanup(b.kill)
 	return b
+}
+
+// at begins a test of the bot with an empty home.
+func (b *bot) at(t *testing.T, server, invite string) {
+	t.Helper()
+	b.t, b.server, b.invite = t, server, invite
+	if err := os.RemoveAll(filepath.Join(b.dir, "home")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.kill)
+	b.start()
 }
 
 // start starts the bot, and waits until it has said who it is.
@@ -75,6 +88,7 @@ func (b *bot) start() {
 	b.t.Helper()
 	b.running = exec.Command("./bot", b.server)
 	b.running.Dir = b.dir
+	b.running.Env = append(os.Environ(), "INVITE="+b.invite)
 	out, err := b.running.StderrPipe()
 	if err != nil {
 		b.t.Fatal(err)
@@ -99,12 +113,17 @@ func (b *bot) kill() {
 	}
 }
 
-// TestFirstBot: the bot of the page answers each command once, in a direct conversation and in a
-// room, however it is killed, and lets other devices of its account talk.
 func TestFirstBot(t *testing.T) {
+	b := buildBot(t)
+	t.Run("is killed", b.isKilled)
+	t.Run("needs an invite", b.needsInvite)
+}
+
+// isKilled: the bot of the page answers each command once, in a direct conversation and in a
+// room, however it is killed, and lets other devices of its account talk.
+func (b *bot) isKilled(t *testing.T) {
 	server := clienttest.NewServer(t)
-	b := buildBot(t, server.URL)
-	b.start()
+	b.at(t, server.URL, "")
 	ann, bob := server.Client("ann"), server.Client("bob")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -194,6 +213,53 @@ func TestFirstBot(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the conversation is %q\nwant %q", got, want)
+	}
+}
+
+// needsInvite: the bot uses an invite at a server that asks for one.
+func (b *bot) needsInvite(t *testing.T) {
+	c := server.DefaultConfig(t.TempDir())
+	invited, err := server.Administer(t.Context(), c, server.AdminRequest{Operation: server.AdminInviteCreate, Uses: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var invite struct{ Code string }
+	if err := json.Unmarshal(invited.Result, &invite); err != nil {
+		t.Fatal(err)
+	}
+	c.Admission = "invite"
+	s, err := server.Start(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	b.at(t, s.URL(), invite.Code)
+	account, err := client.NewAccount()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann, err := client.Open(t.Context(), client.Options{Dir: t.TempDir(), StorageKey: make([]byte, client.StorageKeyBytes),
+		Server: s.URL(), Account: account, InviteCode: invite.Code})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ann.Close()
+	dm, err := ann.StartDM(t.Context(), b.did)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ann.Send(t.Context(), dm, []byte("!echo hello")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for e, err := range ann.Events(ctx, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(e.Text) == "hello" {
+			break
+		}
 	}
 }
 
