@@ -39,7 +39,7 @@ func TestFrameInTmux(t *testing.T) {
 	t.Parallel()
 	for _, size := range []struct{ width, count int }{
 		{wide, hostileMax()},
-		{listFrom - 10, testsize.Of(1_000, 10_000)}, // without the list
+		{listFrom - 10, testsize.Of(500, 10_000)}, // without the list
 	} {
 		t.Run(fmt.Sprint(size.width), func(t *testing.T) {
 			t.Parallel()
@@ -171,7 +171,7 @@ func TestFrameByClusters(t *testing.T) {
 // say so: each width may be wrong, and the frame stays.
 func TestFrameMeasuredWrong(t *testing.T) {
 	t.Parallel()
-	m := newHostileUI(wide, high, testsize.Of(2_000, 20_000))
+	m := newHostileUI(wide, high, testsize.Of(1_000, 20_000))
 	term := startEmulator(t, m.count, false)
 	term.checkAll(m)
 	if _, isChanged := term.mode(ansi.ModeUnicodeCore); isChanged {

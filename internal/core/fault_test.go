@@ -61,7 +61,7 @@ const (
 	crashGroups    = 2
 	crashLoadMax   = 10 * time.Second // for a process to come to its end
 	crashSkipMax   = 6
-	crashTries     = 2  // more, for a statement that did not come
+	crashTries     = 1  // more, for a statement that did not come
 	crashMoments   = 26 // on each database
 	crashMomentMax = 300 * time.Millisecond
 )

@@ -65,7 +65,7 @@ func (a *attack) large(caller *Caller, messages int) {
 
 // TestAttackUnreadAnswers: sockets that send the largest identifiers, and read no answer.
 func TestAttackUnreadAnswers(t *testing.T) {
-	sockets := testsize.Of(20, 40)
+	sockets := testsize.Of(6, 40)
 	for _, kind := range []string{"message ids", "frame ids"} {
 		t.Run(kind, func(t *testing.T) {
 			a := newAttack(t)

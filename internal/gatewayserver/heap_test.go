@@ -43,7 +43,7 @@ func (w *world) narrowed() {
 // deaf opens a socket that reads nothing beyond session.ready, and says frames on it.
 func (w *world) deaf(name string, features []string, frames ...string) {
 	w.t.Helper()
-	ws, network, err := dial(w.http.URL, nil)
+	ws, network, err := w.dial(nil)
 	must(w.t, err)
 	must(w.t, network.(*net.TCPConn).SetReadBuffer(4<<10))
 	w.t.Cleanup(func() { _ = ws.CloseNow() })

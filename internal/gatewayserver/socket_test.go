@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -20,6 +21,7 @@ import (
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/memnet"
 	"waxwing.im/waxwing/internal/testwait"
 )
 
@@ -187,40 +189,45 @@ func TestLargestFrame(t *testing.T) {
 	}
 }
 
+// inBubble runs a test in virtual time, in a world on a network of memory.
+func inBubble(t *testing.T, test func(w *world), change func(s *setup)) {
+	synctest.Test(t, func(t *testing.T) {
+		test(newWorld(t, change, func(s *setup) { s.memory = &memnet.Network{} }))
+	})
+}
+
 func TestHeartbeat(t *testing.T) {
-	w := newWorld(t, func(s *setup) { s.door.PingInterval = 50 * time.Millisecond })
 	for _, name := range []string{"silent before the session", "silent", "answering"} {
-		w.open("ann")
-		if name != "silent before the session" {
-			w.join("ann")
-		}
-		pings := 0
-		for pings < 8 {
-			got := w.hear("ann")
-			if got != `{"v":1,"t":"ping"}` {
-				if name == "answering" || pings != 3 || got != "closed 1001" {
-					t.Errorf("%s: %s after %d pings", name, got, pings)
+		inBubble(t, func(w *world) {
+			w.open("ann")
+			if name != "silent before the session" {
+				w.join("ann")
+			}
+			for pings := range 8 {
+				got := w.hear("ann")
+				if got != `{"v":1,"t":"ping"}` {
+					if name == "answering" || pings != 3 || got != "closed 1001" {
+						t.Errorf("%s: %s after %d pings", name, got, pings)
+					}
+					break
 				}
-				break
+				if name == "answering" {
+					w.say("ann", `{"v":1,"t":"pong"}`)
+				}
 			}
-			pings++
-			if name == "answering" {
-				w.say("ann", `{"v":1,"t":"pong"}`)
-			}
-		}
+		}, func(s *setup) { s.door.PingInterval = time.Second })
 	}
 }
 
 func TestNoSessionInTime(t *testing.T) {
-	w := newWorld(t, func(s *setup) {
-		s.door.HandshakeTimeout, s.door.PingInterval = 50*time.Millisecond, 40*time.Millisecond
-	})
-	w.open("ann")
-	for got := ""; got != "closed 1008"; got = w.hear("ann") {
-		if got != "" && got != `{"v":1,"t":"ping"}` {
-			t.Fatal(got)
+	inBubble(t, func(w *world) {
+		w.open("ann")
+		for got := ""; got != "closed 1008"; got = w.hear("ann") {
+			if got != "" && got != `{"v":1,"t":"ping"}` {
+				t.Fatal(got)
+			}
 		}
-	}
+	}, func(s *setup) { s.door.HandshakeTimeout, s.door.PingInterval = 5*time.Second, 4*time.Second })
 }
 
 func TestDrain(t *testing.T) {

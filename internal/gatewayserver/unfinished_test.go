@@ -30,7 +30,7 @@ func TestUnfinishedBodies(t *testing.T) {
 		defer network.Close()
 		begin := head
 		if i%2 == 1 {
-			ws, network2, err := dial(w.http.URL, nil)
+			ws, network2, err := w.dial(nil)
 			must(t, err)
 			defer ws.CloseNow()
 			network.Close()

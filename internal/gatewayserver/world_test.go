@@ -25,6 +25,7 @@ import (
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/logs"
+	"waxwing.im/waxwing/internal/memnet"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
 	"waxwing.im/waxwing/mls/wire"
@@ -48,6 +49,7 @@ type world struct {
 	limits    *limits.Limiter
 	server    *Server
 	http      *httptest.Server
+	dialer    func(ctx context.Context, network, address string) (net.Conn, error)
 	names     []string
 	people    map[string]*person
 }
@@ -68,6 +70,7 @@ type setup struct {
 	directory directory.Options
 	limits    limits.Rates
 	door      Options
+	memory    *memnet.Network // in place of a socket of the system, for bubbles
 }
 
 func newWorld(t testing.TB, change ...func(*setup)) *world {
@@ -119,7 +122,13 @@ func newHookedWorld(t testing.TB, url string, watch func(sql string, done bool),
 	t.Cleanup(w.core.Close)
 	s.door.Core, s.door.Logs, s.door.Directory = w.core, w.logs, w.directory
 	w.server = New(s.door)
-	w.http = httptest.NewServer(w.server)
+	w.http = httptest.NewUnstartedServer(w.server)
+	w.dialer = (&net.Dialer{}).DialContext
+	if s.memory != nil {
+		must(t, w.http.Listener.Close())
+		w.http.Listener, w.dialer = s.memory.Listen(), s.memory.Dial
+	}
+	w.http.Start()
 	t.Cleanup(func() {
 		for _, p := range w.people {
 			if p.ws != nil {
@@ -232,23 +241,23 @@ func (w *world) openFrom(name string, header http.Header) *person {
 	if p.ws != nil {
 		_ = p.ws.CloseNow()
 	}
-	ws, network, err := dial(w.http.URL, header)
+	ws, network, err := w.dial(header)
 	must(w.t, err)
 	ws.SetReadLimit(32 << 20)
 	p.ws, p.network = ws, network
 	return p
 }
 
-func dial(url string, header http.Header) (*websocket.Conn, net.Conn, error) {
+func (w *world) dial(header http.Header) (*websocket.Conn, net.Conn, error) {
 	var network net.Conn
 	transport := &http.Transport{DialContext: func(ctx context.Context, n, address string) (net.Conn, error) {
 		var err error
-		network, err = (&net.Dialer{}).DialContext(ctx, n, address)
+		network, err = w.dialer(ctx, n, address)
 		return network, err
 	}}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	ws, _, err := websocket.Dial(ctx, url+"/v1/ws", &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}, HTTPHeader: header})
+	ws, _, err := websocket.Dial(ctx, w.http.URL+"/v1/ws", &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}, HTTPHeader: header})
 	return ws, network, err
 }
 

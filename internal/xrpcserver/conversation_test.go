@@ -593,7 +593,7 @@ func TestConvosFitThroughAPDS(t *testing.T) {
 	for i := range members {
 		members[i] = ds.AccountID("did:x:" + strings.Repeat("a", ds.AccountBytesMax-10) + fmt.Sprintf("%04d", i))
 	}
-	const count = 9
+	const count = 5
 	for i := range count {
 		must(t, w.apply(w.as("ann"), core.Create{ConversationID: ds.ConversationID(fmt.Sprint("c", i)), Accounts: members}))
 	}

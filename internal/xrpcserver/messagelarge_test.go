@@ -59,7 +59,7 @@ func TestLargeMessages(t *testing.T) {
 // of them.
 func TestPagesFitThroughAPDS(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
-		const messages, size = 60, 256 << 10
+		const messages, size = 30, 256 << 10
 		w.talk("c1", "ann", "bob")
 		for i := range messages {
 			w.send("ann", message("c1", uuid(i+1), 0, size))
@@ -75,7 +75,7 @@ func TestPagesFitThroughAPDS(t *testing.T) {
 			}
 			since, pages = *page.LastSeq, pages+1
 		}
-		if pages != 4 { // as few as will do: 20 of them in a page, and the large one
+		if pages != 3 { // as few as will do: 20 of them in a page, and the large one
 			t.Errorf("it took %d pages", pages)
 		}
 	})
