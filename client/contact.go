@@ -71,10 +71,8 @@ type addressBook struct {
 	own     named                      // of the own account; guarded by mu
 }
 
-// names holds the names of one account.
-type names struct{ name, alias string }
-
-func (n names) label() string { return cmp.Or(n.alias, n.name) }
+// names holds the names of one account, and the skeleton of the one that is shown.
+type names struct{ name, alias, skeleton string }
 
 func newAddressBook(self string) *addressBook {
 	return &addressBook{self: self, names: map[string]names{}, alike: map[string]map[string]bool{}}
@@ -84,20 +82,19 @@ func newAddressBook(self string) *addressBook {
 func (b *addressBook) set(known knownAccount) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	before, now := b.names[known.Account], names{known.Name.Text, known.Alias.Text}
+	before, now := b.names[known.Account], names{name: known.Name.Text, alias: known.Alias.Text}
+	now.skeleton = skeleton(cmp.Or(now.alias, now.name))
 	if before != (names{}) {
-		key := skeleton(before.label())
-		if delete(b.alike[key], known.Account); len(b.alike[key]) == 0 {
-			delete(b.alike, key)
+		if delete(b.alike[before.skeleton], known.Account); len(b.alike[before.skeleton]) == 0 {
+			delete(b.alike, before.skeleton)
 		}
 		delete(b.names, known.Account)
 	}
 	if now != (names{}) {
-		key := skeleton(now.label())
-		if b.alike[key] == nil {
-			b.alike[key] = map[string]bool{}
+		if b.alike[now.skeleton] == nil {
+			b.alike[now.skeleton] = map[string]bool{}
 		}
-		b.alike[key][known.Account] = true
+		b.alike[now.skeleton][known.Account] = true
 		b.names[known.Account] = now
 	}
 	b.aliases += min(len(now.alias), 1) - min(len(before.alias), 1)
@@ -126,20 +123,22 @@ func (b *addressBook) ownName() named {
 	return b.own
 }
 
-// resembling returns an account other than the given one with a label that looks like this one;
-// "" for none. With onlyAliases the other one has it as an alias.
-func (b *addressBook) resembling(account, label string, onlyAliases bool) string {
-	key := skeleton(label)
+// resembling returns an account other than the given one whose shown name has that skeleton; ""
+// for none. With onlyAliases it is an alias.
+func (b *addressBook) resembling(account, skeleton string, onlyAliases bool) string {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	out := ""
-	for other := range b.alike[key] {
+	for other := range b.alike[skeleton] {
 		if other != account && (!onlyAliases || b.names[other].alias != "") && (out == "" || other < out) {
 			out = other
 		}
 	}
 	return out
 }
+
+// skeletonOfMe is that of a name which would be taken for the own account's.
+var skeletonOfMe = skeleton("me")
 
 // Contacts gives access to the names of accounts. Names are known of the accounts that this home
 // has met in a group.
@@ -154,10 +153,10 @@ func (p Contacts) Get(account string) Contact {
 	out := Contact{Account: account, Name: n.name, Alias: n.alias, Trusted: p.c.authority.isVerified(account)}
 	switch self := p.c.account.DID(); {
 	case account == self || n == (names{}):
-	case n.alias == "" && skeleton(n.name) == skeleton("me"):
+	case n.alias == "" && n.skeleton == skeletonOfMe:
 		out.Resembles = self
 	default:
-		out.Resembles = p.c.book.resembling(account, n.label(), n.alias != "")
+		out.Resembles = p.c.book.resembling(account, n.skeleton, n.alias != "")
 	}
 	return out
 }
@@ -229,7 +228,7 @@ func (p Contacts) SetAlias(ctx context.Context, account, alias string) error {
 			return err
 		}
 		if alias != "" {
-			if other := p.c.book.resembling(account, alias, true); other != "" {
+			if other := p.c.book.resembling(account, skeleton(alias), true); other != "" {
 				return fmt.Errorf("%w: %s is called %q", ErrAliasTaken, other, p.c.book.get(other).alias)
 			}
 			if _, count := p.c.book.counts(); count >= aliasesMax && known.Alias.Text == "" {

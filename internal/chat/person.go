@@ -93,12 +93,19 @@ func isPartOf(word, did string) bool {
 		(begin == "" || strings.HasPrefix(specific(did), begin))
 }
 
+// nameWordsMax is the number of words that a name can have.
+const nameWordsMax = 32
+
 // leadingPerson returns the person that the first words name, as many of them as make a name, and
 // the words behind it; at least keep of them.
 func (p people) leadingPerson(ctx context.Context, words []string, keep int) (did string, rest []string, err error) {
-	for n := len(words) - keep; n > 1; n-- {
+	var known []client.Contact
+	if len(words) > keep+1 && !strings.HasPrefix(words[0], "did:") {
+		known = p.sdk.Contacts().List()
+	}
+	for n := min(len(words)-keep, nameWordsMax); n > 1 && len(known) > 0; n-- {
 		name := strings.Join(words[:n], " ")
-		if slices.ContainsFunc(p.sdk.Contacts().List(), func(c client.Contact) bool {
+		if slices.ContainsFunc(known, func(c client.Contact) bool {
 			return strings.EqualFold(c.Alias, name) || strings.EqualFold(shownName(c.Name), strings.TrimPrefix(name, markClaimed))
 		}) {
 			did, err = p.person(ctx, name)
