@@ -70,7 +70,7 @@ func TestReasons(t *testing.T) {
 		"web site":    {answer(404, "<html>"), nil, ReasonNoWaxwing, "is no Waxwing service"},
 		"every page":  {answer(200, "<html>"), nil, ReasonNoWaxwing, "is no Waxwing service"},
 		"other DID":   {answer(200, `{"id":""}`), nil, ReasonNoWaxwing, "is no Waxwing service"},
-		"moved":       {http.RedirectHandler("http://chat.example", 301).ServeHTTP, nil, ReasonNoWaxwing, "is no Waxwing service"},
+		"moved":       {http.RedirectHandler("http://chat.example", http.StatusMovedPermanently).ServeHTTP, nil, ReasonNoWaxwing, "is no Waxwing service"},
 		"proxy":       {answer(502, "bad gateway"), nil, ReasonUnavailable, "busy or shutting down"},
 		"busy":        {answer(503, `{"code":"unavailable","message":"try again"}`), nil, ReasonUnavailable, "busy or shutting down"},
 		"limit":       {answer(429, `{"code":"rate_limited","message":"rate limited","retry_after_s":90}`), nil, ReasonRateLimited, "rate limited until "},
