@@ -66,13 +66,13 @@ type addressBook struct {
 
 	mu      sync.RWMutex
 	names   map[string]names           // by account; guarded by mu
-	alike   map[string]map[string]bool // accounts by the skeletons of their labels; guarded by mu
+	alike   map[string]map[string]bool // accounts by the skeletons of their names and aliases; guarded by mu
 	aliases int                        // guarded by mu
 	own     named                      // of the own account; guarded by mu
 }
 
-// names holds the names of one account, and the skeleton of the one that is shown.
-type names struct{ name, alias, skeleton string }
+// names holds the names of one account, and their skeletons.
+type names struct{ name, alias, nameSkeleton, aliasSkeleton string }
 
 func newAddressBook(self string) *addressBook {
 	return &addressBook{self: self, names: map[string]names{}, alike: map[string]map[string]bool{}}
@@ -83,19 +83,22 @@ func (b *addressBook) set(known knownAccount) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	before, now := b.names[known.Account], names{name: known.Name.Text, alias: known.Alias.Text}
-	now.skeleton = skeleton(cmp.Or(now.alias, now.name))
-	if before != (names{}) {
-		if delete(b.alike[before.skeleton], known.Account); len(b.alike[before.skeleton]) == 0 {
-			delete(b.alike, before.skeleton)
+	now.nameSkeleton, now.aliasSkeleton = skeleton(now.name), skeleton(now.alias)
+	for _, key := range []string{before.nameSkeleton, before.aliasSkeleton} {
+		if delete(b.alike[key], known.Account); len(b.alike[key]) == 0 {
+			delete(b.alike, key)
 		}
-		delete(b.names, known.Account)
 	}
-	if now != (names{}) {
-		if b.alike[now.skeleton] == nil {
-			b.alike[now.skeleton] = map[string]bool{}
+	for _, key := range []string{now.nameSkeleton, now.aliasSkeleton} {
+		if b.alike[key] == nil && key != "" {
+			b.alike[key] = map[string]bool{}
 		}
-		b.alike[now.skeleton][known.Account] = true
-		b.names[known.Account] = now
+		if key != "" {
+			b.alike[key][known.Account] = true
+		}
+	}
+	if b.names[known.Account] = now; now == (names{}) {
+		delete(b.names, known.Account)
 	}
 	b.aliases += min(len(now.alias), 1) - min(len(before.alias), 1)
 	if known.Account == b.self {
@@ -123,14 +126,14 @@ func (b *addressBook) ownName() named {
 	return b.own
 }
 
-// resembling returns an account other than the given one whose shown name has that skeleton; ""
-// for none. With onlyAliases it is an alias.
+// resembling returns an account other than the given one with a name or an alias of that skeleton;
+// "" for none. With onlyAliases names do not count.
 func (b *addressBook) resembling(account, skeleton string, onlyAliases bool) string {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	out := ""
 	for other := range b.alike[skeleton] {
-		if other != account && (!onlyAliases || b.names[other].alias != "") && (out == "" || other < out) {
+		if other != account && (!onlyAliases || b.names[other].aliasSkeleton == skeleton) && (out == "" || other < out) {
 			out = other
 		}
 	}
@@ -153,10 +156,10 @@ func (p Contacts) Get(account string) Contact {
 	out := Contact{Account: account, Name: n.name, Alias: n.alias, Trusted: p.c.authority.isVerified(account)}
 	switch self := p.c.account.DID(); {
 	case account == self || n == (names{}):
-	case n.alias == "" && n.skeleton == skeletonOfMe:
+	case n.alias == "" && n.nameSkeleton == skeletonOfMe:
 		out.Resembles = self
 	default:
-		out.Resembles = p.c.book.resembling(account, n.skeleton, n.alias != "")
+		out.Resembles = p.c.book.resembling(account, cmp.Or(n.aliasSkeleton, n.nameSkeleton), n.alias != "")
 	}
 	return out
 }

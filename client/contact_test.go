@@ -202,6 +202,10 @@ func TestNamesOfHostiles(t *testing.T) {
 		if got := ann.Contacts().Get(bob.did()); got.Resembles != eve.did() {
 			t.Errorf("the other one: %+v", got)
 		}
+		ann.setAlias(bob, "Robert")
+		if got := ann.Contacts().Get(eve.did()); got.Resembles != bob.did() {
+			t.Errorf("a name that is not shown is not protected: %+v", got)
+		}
 		ann.setAlias(bob, "Bob")
 		if got := ann.Contacts().Get(bob.did()); got.Resembles != "" {
 			t.Errorf("an alias is marked: %+v", got)
