@@ -60,6 +60,8 @@ var edges = map[string][]string{
 	"internal/testsize": {},
 	// testwait is for tests: how they wait for what no event announces.
 	"internal/testwait": {},
+	// testtmux is for tests: programs in a terminal of another author.
+	"internal/testtmux": {"internal/testwait"},
 	// mlspeer shows mls to other implementations; interop runs it against them.
 	"internal/mlspeer": {"mls"},
 	"interop":          {"internal/mlspeer"},
@@ -256,7 +258,7 @@ func TestTidyMLSStandsAlone(t *testing.T) {
 
 func TestTidyEnvironmentIsReadInOnePlace(t *testing.T) {
 	for _, file := range sources(t) {
-		if file.isTest || file.folder == "cmd/waxwing" || file.folder == "internal/pgtest" || file.folder == "internal/testsize" {
+		if file.isTest || file.folder == "cmd/waxwing" || file.folder == "internal/pgtest" || file.folder == "internal/testsize" || file.folder == "internal/testtmux" {
 			continue
 		}
 		for _, call := range []string{"os." + "Getenv(", "os." + "LookupEnv("} {

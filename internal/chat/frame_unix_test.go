@@ -18,6 +18,8 @@ import (
 	"github.com/charmbracelet/x/vt"
 
 	"waxwing.im/waxwing/internal/testsize"
+	"waxwing.im/waxwing/internal/testtmux"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // wide and high is the size of the terminals that hostile messages are drawn in.
@@ -26,10 +28,10 @@ const (
 	high = 300
 )
 
-func startHostile(t *testing.T, width, height, count int) *tmux {
+func startHostile(t *testing.T, width, height, count int) *testtmux.Terminal {
 	t.Helper()
-	term := startTmux(t, width, height, os.Args[0], hostileEnv+"="+strconv.Itoa(count))
-	term.until("Enter send")
+	term := testtmux.Start(t, width, height, os.Args[0], hostileEnv+"="+strconv.Itoa(count))
+	term.Until("Enter send")
 	return term
 }
 
@@ -47,32 +49,17 @@ func TestFrameInTmux(t *testing.T) {
 			m := newHostileUI(size.width, high, size.count)
 			for !m.isDone() {
 				m.next()
-				term.run("send-keys", "F5")
-				term.until("─ " + m.flash)
-				term.checkFrame(m)
+				term.Press("F5")
+				term.Until("─ " + m.flash)
+				checkFrame(term, m)
 			}
 		})
 	}
 }
 
-// checkFrame checks the frame.
-func (x *tmux) checkFrame(m *hostileUI) {
-	x.t.Helper()
-	eventually(x.t, func() string { return frameFault(m, x.rows()) })
-}
-
-// eventually fails with a fault that does not go away while the screen is drawn to its end.
-func eventually(t *testing.T, fault func() string) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
-		is := fault()
-		if is == "" {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal(is)
-		}
-	}
+// checkFrame waits until the screen has the frame.
+func checkFrame(term *testtmux.Terminal, m *hostileUI) {
+	term.UntilNoFault(func(rows []string) string { return frameFault(m, rows) })
 }
 
 // The modes of a terminal for tmux: autowrap, the alternate screen, the cursor.
@@ -88,12 +75,12 @@ func TestTerminalIsRestored(t *testing.T) {
 	for key, way := range map[string]string{"F6": "quitting", "F7": "panic", "F8": "panic elsewhere", "F9": "SIGTERM", "F10": "SIGHUP"} {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			term := startTmux(t, wide, 50, `before=$(stty -g); `+os.Args[0]+`; [ "$(stty -g)" = "$before" ] && echo restored; sleep 600`, hostileEnv+"=100")
-			term.until("Enter send")
-			term.untilModes(modesDrawing)
-			term.run("send-keys", key)
-			term.until("restored")
-			term.untilModes(modesAtRest)
+			term := testtmux.Start(t, wide, 50, `before=$(stty -g); `+os.Args[0]+`; [ "$(stty -g)" = "$before" ] && echo restored; sleep 600`, hostileEnv+"=100")
+			term.Until("Enter send")
+			untilModes(t, term, modesDrawing)
+			term.Press(key)
+			term.Until("restored")
+			untilModes(t, term, modesAtRest)
 		})
 	}
 }
@@ -101,18 +88,18 @@ func TestTerminalIsRestored(t *testing.T) {
 // TestSuspend suspends the UI and goes on with it.
 func TestSuspend(t *testing.T) {
 	t.Parallel()
-	term := startTmux(t, wide, 50, `set -m; before=$(stty -g); `+os.Args[0]+`; [ "$(stty -g)" = "$before" ] && echo restored; read go; fg; sleep 600`, hostileEnv+"=100")
-	term.until("Enter send")
+	term := testtmux.Start(t, wide, 50, `set -m; before=$(stty -g); `+os.Args[0]+`; [ "$(stty -g)" = "$before" ] && echo restored; read go; fg; sleep 600`, hostileEnv+"=100")
+	term.Until("Enter send")
 	m := newHostileUI(wide, 50, 100)
 	m.next()
-	term.run("send-keys", "F5")
-	term.checkFrame(m)
-	term.run("send-keys", "C-z")
-	term.until("restored")
-	term.untilModes(modesAtRest)
-	term.run("send-keys", "Enter")
-	term.checkFrame(m)
-	term.untilModes(modesDrawing)
+	term.Press("F5")
+	checkFrame(term, m)
+	term.Press("C-z")
+	term.Until("restored")
+	untilModes(t, term, modesAtRest)
+	term.Press("Enter")
+	checkFrame(term, m)
+	untilModes(t, term, modesDrawing)
 }
 
 // TestRedraw writes over the UI from outside, and resizes it.
@@ -121,31 +108,31 @@ func TestRedraw(t *testing.T) {
 	term := startHostile(t, wide, 50, 100)
 	m := newHostileUI(wide, 50, 100)
 	m.next()
-	term.run("send-keys", "F5")
-	term.checkFrame(m)
-	tty, err := os.OpenFile(term.format("#{pane_tty}"), os.O_WRONLY, 0)
+	term.Press("F5")
+	checkFrame(term, m)
+	tty, err := os.OpenFile(term.Format("#{pane_tty}"), os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer tty.Close()
 	fmt.Fprint(tty, "\x1b[?7h\x1b[2J\x1b[Hfrom another program")
-	term.until("from another program")
-	term.run("send-keys", "C-l")
-	term.checkFrame(m)
-	term.untilModes(modesDrawing)
-	term.run("resize-window", "-x", "81", "-y", "40")
+	term.Until("from another program")
+	term.Press("C-l")
+	checkFrame(term, m)
+	untilModes(t, term, modesDrawing)
+	term.Run("resize-window", "-x", "81", "-y", "40")
 	m.Update(sizeMsg{81, 40})
-	term.checkFrame(m)
-	term.run("resize-window", "-x", "30", "-y", "60")
+	checkFrame(term, m)
+	term.Run("resize-window", "-x", "30", "-y", "60")
 	m.Update(sizeMsg{30, 60})
-	term.checkFrame(m)
+	checkFrame(term, m)
 }
 
 // untilModes waits until the terminal has the modes.
-func (x *tmux) untilModes(want string) {
-	x.t.Helper()
-	eventually(x.t, func() string {
-		if is := x.format(modes); is != want {
+func untilModes(t *testing.T, term *testtmux.Terminal, want string) {
+	t.Helper()
+	testwait.UntilNoFault(t, func() string {
+		if is := term.Format(modes); is != want {
 			return fmt.Sprintf("modes %s instead of %s", is, want)
 		}
 		return ""
@@ -291,7 +278,7 @@ func (e *emulator) checkAll(m *hostileUI) {
 		m.next()
 		e.types("\x1b[15~")
 		e.until("─ " + m.flash)
-		eventually(e.t, func() string { return cmp.Or(frameFault(m, e.rows(0)), e.columnsFault(m)) })
+		testwait.UntilNoFault(e.t, func() string { return cmp.Or(frameFault(m, e.rows(0)), e.columnsFault(m)) })
 	}
 	e.types("\x1b[17~")
 	e.untilEnd()

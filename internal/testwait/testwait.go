@@ -16,9 +16,24 @@ const Max = time.Minute
 // is is called by the test's own goroutine, so that it may fail the test itself.
 func Until(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(Max); !is(); time.Sleep(time.Millisecond) {
+	UntilNoFault(t, func() string {
+		if is() {
+			return ""
+		}
+		return "waited in vain: " + what
+	})
+}
+
+// UntilNoFault returns once fault returns "", and fails the test after Max with the last fault.
+func UntilNoFault(t testing.TB, fault func() string) {
+	t.Helper()
+	for end := time.Now().Add(Max); ; time.Sleep(time.Millisecond) {
+		is := fault()
+		if is == "" {
+			return
+		}
 		if time.Now().After(end) {
-			t.Fatalf("waited in vain: %s", what)
+			t.Fatal(is)
 		}
 	}
 }
