@@ -12,7 +12,7 @@ import (
 // dialers holds the folders that may make connections. A server makes them through
 // netguard only; the others are clients, tests' machinery, or the store's database,
 // whose driver dials by itself.
-var dialers = []string{"internal/netguard", "client", "cmd/waxwing", "internal/drive", "internal/pgtest"}
+var dialers = []string{"internal/netguard", "client", "cmd/waxwing", "internal/chat", "internal/drive", "internal/pgtest"}
 
 // dialing holds what makes connections, or resolves names, by package; a name that
 // ends with * stands for all that begin so.

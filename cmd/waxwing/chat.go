@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ type chatCommand struct {
 	UI       chatUICommand       `cmd:"" name:"ui" default:"withargs" help:"Open the terminal UI. This is what chat does without a command; without a terminal it reads and prints lines."`
 	Init     chatInitCommand     `cmd:"" help:"Make a home: the keys and the history of one person on one device. Prints the person's DID."`
 	DM       chatDMCommand       `cmd:"" name:"dm" help:"Talk to one other person, line by line. Makes the home when it is missing."`
+	Send     chatSendCommand     `cmd:"" help:"Send one message, and say what became of it."`
 	Room     chatRoomCommand     `cmd:"" help:"Rooms: talk with several people."`
 	List     chatListCommand     `cmd:"" help:"List the conversations."`
 	Contacts chatContactsCommand `cmd:"" help:"List the people that this home knows, with their names."`
@@ -47,6 +49,9 @@ func (o *chatOptions) options(std streams, g *globals) chat.Options {
 	return chat.Options{ConfigDir: g.configHome, Seed: func() ([]byte, error) { return o.secret(g) },
 		Home: o.Home, Name: o.As, Server: o.Server, DefaultServer: defaultServer, ServerDID: o.ServerDID, InviteCode: o.Invite, XRPC: o.XRPC,
 		Passphrase: o.Passphrase, AskPassphrase: o.AskPassphrase, LogFile: o.Log, Verbose: o.Verbose, In: std.in, Out: std.out, Err: std.err,
+		Command: func(ctx context.Context, args []string, t *chat.Terminal, in io.Reader, out, err io.Writer) int {
+			return run(ctx, args, streams{in: in, out: out, err: err, open: t})
+		},
 		NoColor: os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb"} // https://no-color.org
 }
 
@@ -54,20 +59,70 @@ func (o *chatOptions) options(std streams, g *globals) chat.Options {
 func (o *chatOptions) within(ctx context.Context, std streams, g *globals, do func(t *chat.Terminal) error) error {
 	options := o.options(std, g)
 	options.MustExist = true
-	return inside(ctx, options, do)
+	return o.inHome(ctx, std, options, do, passOn(std))
 }
 
 // inside is like within, but creates a missing home.
 func (o *chatOptions) inside(ctx context.Context, std streams, g *globals, do func(t *chat.Terminal) error) error {
-	return inside(ctx, o.options(std, g), do)
+	return o.inHome(ctx, std, o.options(std, g), do, passOn(std))
 }
 
-func inside(ctx context.Context, o chat.Options, do func(t *chat.Terminal) error) error {
-	t, err := chat.Open(ctx, o)
-	if err != nil {
+// talking is like inside or within, for commands that read until the end of the input. Where
+// another process has the home open they end, or pass on JSON.
+func (o *chatOptions) talking(ctx context.Context, std streams, g *globals, mustExist, passesOn bool, do func(t *chat.Terminal) error) error {
+	options := o.options(std, g)
+	options.MustExist, options.IsTalking = mustExist, true
+	return o.inHome(ctx, std, options, do, func(ctx context.Context, r *chat.Running) error {
+		switch {
+		case !r.HasEvents: // it will soon end
+			return errors.Join(client.ErrInUse, r.Close())
+		case !passesOn:
+			return errors.Join(chat.ErrNoGuests, r.Close())
+		}
+		return r.Talk(ctx, std.in, std.out)
+	})
+}
+
+// passOn has the process that has the home open execute the command.
+func passOn(std streams) func(ctx context.Context, r *chat.Running) error {
+	return func(ctx context.Context, r *chat.Running) error {
+		code, err := r.Command(ctx, std.args, std.out, std.err)
+		if err == nil && code != 0 {
+			err = exit(code)
+		}
 		return err
 	}
-	return errors.Join(do(t), t.Close())
+}
+
+// A process that is about to open or to close a home can neither be asked nor replaced.
+const (
+	openPatience = 5 * time.Second
+	openInterval = 50 * time.Millisecond
+)
+
+// inHome opens the home, runs do and closes it again. If another process has it open it calls ask.
+func (o *chatOptions) inHome(ctx context.Context, std streams, options chat.Options, do func(t *chat.Terminal) error, ask func(ctx context.Context, r *chat.Running) error) error {
+	if std.open != nil {
+		return do(std.open)
+	}
+	for began := time.Now(); ; {
+		running, err := chat.Dial(options)
+		if running != nil {
+			err = ask(ctx, running)
+			if !errors.Is(err, client.ErrInUse) {
+				return err
+			}
+		} else if err == nil {
+			var t *chat.Terminal
+			if t, err = chat.Open(ctx, options); err == nil {
+				return errors.Join(do(t), t.Close())
+			}
+		}
+		if !errors.Is(err, client.ErrInUse) || time.Since(began) > openPatience || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(openInterval)
+	}
 }
 
 // waitOption is the time that a command waits for its effect.
@@ -99,7 +154,7 @@ type chatUICommand struct {
 
 // Run shows the terminal UI on a terminal, and is line based elsewhere.
 func (c *chatUICommand) Run(ctx context.Context, std streams, g *globals) error {
-	return c.inside(ctx, std, g, func(t *chat.Terminal) error { return t.Talk(ctx, c.JSON) })
+	return c.talking(ctx, std, g, false, c.JSON, func(t *chat.Terminal) error { return t.Talk(ctx, c.JSON) })
 }
 
 type chatDMCommand struct {
@@ -118,11 +173,39 @@ func (chatDMCommand) Help() string {
 
 // Run talks until /quit, the end of the input or a signal.
 func (c *chatDMCommand) Run(ctx context.Context, std streams, g *globals) error {
-	open := c.inside
-	if !strings.HasPrefix(c.Peer, "did:") {
-		open = c.within // a new home knows nobody
+	isNew := strings.HasPrefix(c.Peer, "did:") // it may be; a new home knows nobody
+	return c.talking(ctx, std, g, !isNew, false, func(t *chat.Terminal) error { return t.TalkTo(ctx, c.Peer, c.JSON) })
+}
+
+type chatSendCommand struct {
+	Who  string   `arg:"" help:"The person or conversation: a DID, a name, the id of a conversation or its number in the list."`
+	Text []string `arg:"" help:"The message. - reads it from standard input."`
+	ID   *string  `name:"id" placeholder:"ID" help:"Id of the message, 1-128 bytes. A second one with the same id and text is not sent."`
+	JSON bool     `name:"json" help:"Print one JSON line {type, op, ok, code, error, conv, id, state, seq}."`
+	waitOption
+	chatOptions
+}
+
+// Run sends the message and waits until the server has it.
+func (c *chatSendCommand) Run(ctx context.Context, std streams, g *globals) error {
+	text := strings.Join(c.Text, " ")
+	if text == "-" && std.open == nil {
+		read, err := io.ReadAll(io.LimitReader(std.in, client.TextBytesMax+2))
+		if err != nil {
+			return err
+		}
+		text = strings.TrimSuffix(string(read), "\n")
 	}
-	return open(ctx, std, g, func(t *chat.Terminal) error { return t.TalkTo(ctx, c.Peer, c.JSON) })
+	std.args = []string{"chat", "send", fmt.Sprintf("--json=%t", c.JSON), "--wait", c.Wait.String()}
+	if c.ID != nil {
+		std.args = append(std.args, "--id="+*c.ID)
+	}
+	std.args = append(std.args, "--", c.Who, text)
+	open := c.inside
+	if !strings.HasPrefix(c.Who, "did:") {
+		open = c.within
+	}
+	return open(ctx, std, g, func(t *chat.Terminal) error { return t.Send(ctx, c.Who, text, c.ID, c.Wait, c.JSON) })
 }
 
 type chatListCommand struct {
@@ -273,7 +356,7 @@ type chatRoomTalkCommand struct {
 
 // Run talks until /quit, the end of the input or a signal.
 func (c *chatRoomTalkCommand) Run(ctx context.Context, std streams, g *globals) error {
-	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.TalkIn(ctx, c.Room, c.JSON) })
+	return c.talking(ctx, std, g, true, false, func(t *chat.Terminal) error { return t.TalkIn(ctx, c.Room, c.JSON) })
 }
 
 type chatRoomInviteCommand struct {

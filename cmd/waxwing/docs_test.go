@@ -14,7 +14,7 @@ var update = flag.Bool("update", false, "write the sample into docs/configuratio
 // TestConfigurationIsDocumented keeps the page in step with the options.
 func TestConfigurationIsDocumented(t *testing.T) {
 	var sample, complaints bytes.Buffer
-	if code := run(context.Background(), []string{"config", "--sample"}, streams{strings.NewReader(""), &sample, &complaints}); code != 0 {
+	if code := run(context.Background(), []string{"config", "--sample"}, streams{in: strings.NewReader(""), out: &sample, err: &complaints}); code != 0 {
 		t.Fatal(complaints.String())
 	}
 	const page, opening, closing = "../../docs/configuration.md", "```toml\n", "```\n"

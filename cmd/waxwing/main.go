@@ -46,7 +46,7 @@ const (
 )
 
 // exitCodes holds the exit codes of the errors of package chat.
-var exitCodes = map[string]int{chat.CodeMistake: exitUsage, chat.CodeInUse: exitInUse, chat.CodeStored: exitStored, chat.CodeRefused: exitRefused}
+var exitCodes = map[string]int{chat.CodeMistake: exitUsage, chat.CodeBadRequest: exitUsage, chat.CodeInUse: exitInUse, chat.CodeStored: exitStored, chat.CodeRefused: exitRefused}
 
 // globals are the options of every command.
 type globals struct {
@@ -73,24 +73,46 @@ type commands struct {
 	Help    helpCommand    `cmd:"" help:"Show the help of a command."`
 }
 
-// streams holds the standard streams of a command.
+// streams holds the standard streams of a command, and its command line.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+	args     []string
+	open     *chat.Terminal // the home that a command for another process uses; nil for its own
 }
+
+// exit is the error of a command that has said what there was to say, with the exit code.
+type exit int
+
+// Error describes it.
+func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 func main() {
 	// The first signal asks the command to end; a second one ends the process.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr})
+	code := run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr})
 	stop()
 	os.Exit(code)
 }
 
 // run executes one command line and returns the exit code.
-func run(ctx context.Context, args []string, std streams) int {
+func run(ctx context.Context, args []string, std streams) (code int) {
 	var c commands
+	std.args = args
+	leave := os.Exit
+	if std.open != nil { // the process goes on
+		leave = func(code int) { panic(exit(code)) }
+		defer func() {
+			switch ended := recover().(type) {
+			case nil:
+			case exit:
+				code = int(ended)
+			default:
+				panic(ended)
+			}
+		}()
+	}
 	file, err := readConfigFile(configFileName(args))
 	if err != nil {
 		return complain(std, exitUsage, err)
@@ -99,6 +121,7 @@ func run(ctx context.Context, args []string, std streams) int {
 		kong.Name("waxwing"),
 		kong.Description("A self-hostable delivery service for MLS: it orders, stores and delivers end-to-end encrypted messages that it cannot read."),
 		kong.UsageOnError(),
+		kong.Exit(leave),
 		kong.Writers(std.out, std.err),
 		kong.DefaultEnvars("WAXWING"),
 		kong.Resolvers(file),
@@ -120,6 +143,10 @@ func run(ctx context.Context, args []string, std streams) int {
 	}
 	if err := command.Run(); err != nil {
 		var usage usageError
+		var ended exit
+		if errors.As(err, &ended) {
+			return int(ended)
+		}
 		code, isKnown := exitCodes[chat.CodeOf(err)]
 		switch {
 		case errors.As(err, &usage) || code == exitUsage:

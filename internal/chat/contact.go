@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,28 +111,37 @@ type contactItem struct {
 	Resembles string `json:"resembles,omitempty"` // the DID of a person with a similar name
 }
 
-// Contacts prints the people that this home knows: those of its conversations, and those with
+func itemOfContact(c client.Contact) contactItem {
+	return contactItem{c.Account, short(c.Account), c.Name, c.Alias, c.Trusted, c.Resembles}
+}
+
+// contacts returns the people that this home knows: those of its conversations, and those with
 // names.
-func (t *Terminal) Contacts(ctx context.Context, asJSON bool) error {
-	list := t.client.Contacts().List()
-	listed := map[string]bool{t.self: true}
+func (p people) contacts(ctx context.Context) ([]client.Contact, error) {
+	list := p.sdk.Contacts().List()
+	listed := map[string]bool{}
 	for _, c := range list {
 		listed[c.Account] = true
 	}
-	all, err := t.client.Conversations(ctx)
+	all, err := p.sdk.Conversations(ctx)
+	for _, account := range accountsOf(all) {
+		if !listed[account] {
+			list = append(list, p.sdk.Contacts().Get(account))
+		}
+	}
+	return slices.DeleteFunc(list, func(c client.Contact) bool { return c.Account == p.self }), err
+}
+
+// Contacts prints the people that this home knows.
+func (t *Terminal) Contacts(ctx context.Context, asJSON bool) error {
+	list, err := t.people.contacts(ctx)
 	if err != nil {
 		return err
 	}
-	for _, account := range accountsOf(all) {
-		if !listed[account] {
-			list = append(list, t.client.Contacts().Get(account))
-		}
-	}
 	for _, c := range list {
 		switch {
-		case c.Account == t.self:
 		case asJSON:
-			err = t.printJSON(contactItem{c.Account, short(c.Account), c.Name, c.Alias, c.Trusted, c.Resembles})
+			err = t.printJSON(itemOfContact(c))
 		default:
 			mark := markUnverified
 			if c.Trusted {

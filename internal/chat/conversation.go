@@ -32,9 +32,7 @@ func (t *Terminal) List(ctx context.Context, asJSON bool) error {
 	}
 	for _, conv := range all {
 		if asJSON {
-			members := append([]string{}, accountsOf([]client.Conversation{{Members: conv.Members}})...)
-			err = t.printJSON(conversationItem{conv.ID, string(conv.Kind), conv.Phase.String(), conv.Role, conv.Peer, t.people.labelOf(conv.Peer), conv.Unread,
-				members, conv.Inviting, conv.Problem})
+			err = t.printJSON(t.people.itemOf(conv))
 		} else {
 			line := conv.ID + "  " + t.titleOf(conv)
 			if conv.Unread > 0 {
@@ -50,6 +48,12 @@ func (t *Terminal) List(ctx context.Context, asJSON bool) error {
 		}
 	}
 	return nil
+}
+
+func (p people) itemOf(conv client.Conversation) conversationItem {
+	members := append([]string{}, accountsOf([]client.Conversation{{Members: conv.Members}})...)
+	return conversationItem{conv.ID, string(conv.Kind), conv.Phase.String(), conv.Role, conv.Peer, p.labelOf(conv.Peer), conv.Unread,
+		members, conv.Inviting, conv.Problem}
 }
 
 // find returns the conversation that a word names: its number in the list, its id or the

@@ -31,11 +31,15 @@ func (t *Terminal) Devices(ctx context.Context, asJSON bool) error {
 		return t.print(deviceLines(devices)...)
 	}
 	for _, d := range devices {
-		if err := t.printJSON(deviceItem{d.Device, d.Fingerprint, d.This, d.Lost, append([]string{}, d.Conversations...)}); err != nil {
+		if err := t.printJSON(itemOfDevice(d)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func itemOfDevice(d client.OwnDevice) deviceItem {
+	return deviceItem{d.Device, d.Fingerprint, d.This, d.Lost, append([]string{}, d.Conversations...)}
 }
 
 // deviceLines lists an account's own devices for people.

@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"waxwing.im/waxwing/client"
 )
@@ -73,8 +74,14 @@ func CodeOf(err error) string {
 // refused returns the error of a conversation that cannot proceed.
 func refused(problem string) error { return failure{CodeRefused, errors.New(problem)} }
 
+// ErrNoGuests is the error of a command that needs the home for itself.
+var ErrNoGuests error = failure{CodeInUse, errors.New("a waxwing chat has this home open: use its /commands, chat send, or chat --json")}
+
+// errTooLong is the error of a line that is not read.
+var errTooLong error = failure{codeTooLong, fmt.Errorf("a line has at most %d bytes", lineBytesMax)}
+
 // errUndelivered is the error of a chat that ends before its messages are delivered.
-var errUndelivered = failure{CodeStored, errors.New("not everything is delivered yet; what is left will be sent next time")}
+var errUndelivered error = failure{CodeStored, errors.New("not everything is delivered yet; what is left will be sent next time")}
 
 // undelivered returns errUndelivered if there are messages in the outbox.
 func (t *Terminal) undelivered(ctx context.Context) error {

@@ -1,10 +1,8 @@
 package chat
 
 import (
-	"bufio"
 	"context"
 	"errors"
-	"io"
 	"strings"
 	"time"
 
@@ -16,17 +14,24 @@ import (
 // lines is a chat that reads lines and prints lines, for people without a terminal UI
 // and for scripts.
 type lines struct {
-	*Terminal
-	screen *screen
+	chat    *Terminal
+	screen  *screen
+	program *program // that makes requests, with JSON
 }
 
 func newLines(t *Terminal, asJSON bool) *lines {
-	return &lines{t, newScreen(t, asJSON)}
+	s := newScreen(t, asJSON)
+	p := newProgram(t, s)
+	p.showsEvents = true
+	return &lines{t, s, p}
 }
 
 // run executes first, which must succeed, and then each line that is read, until the end
 // of the input.
 func (t *lines) run(ctx context.Context, first string) error {
+	if t.chat.isGuest {
+		return ErrNoGuests
+	}
 	if err := t.obeyLine(ctx, first); err != nil {
 		return mistakeIn(err)
 	}
@@ -36,19 +41,20 @@ func (t *lines) run(ctx context.Context, first string) error {
 	group.Go(func() error { return t.showEvents(running) })
 	staying, leave := context.WithCancel(running)
 	group.Go(func() error { t.showStates(staying); return nil })
-	typed := readLines(t.in)
+	typed := readLines(t.chat.in)
 	group.Go(func() error {
 		defer stop()
 		err := t.obeyAll(running, typed)
+		t.program.waits.Wait()
 		leave() // the state of the connection no longer matters
 		if err != nil {
 			return err
 		}
-		return t.flush(running)
+		return t.chat.flush(running)
 	})
 	err := group.Wait()
 	if err == nil || errors.Is(err, context.Canceled) { // by a signal, or by us
-		err = t.undelivered(context.WithoutCancel(ctx))
+		err = t.chat.undelivered(context.WithoutCancel(ctx))
 	}
 	if t.screen.asJSON && errors.Is(err, errUndelivered) {
 		t.screen.print(item{Type: "error", Code: CodeStored, Text: err.Error(), TS: time.Now().UnixMilli()})
@@ -56,39 +62,31 @@ func (t *lines) run(ctx context.Context, first string) error {
 	return err
 }
 
-// readLines reads in a goroutine of its own, which may outlive the chat: nothing
-// interrupts a read from a terminal.
-func readLines(in io.Reader) <-chan string {
-	read := make(chan string)
-	go func() {
-		defer close(read)
-		scanner := bufio.NewScanner(in)
-		scanner.Buffer(nil, 2*client.TextBytesMax)
-		for scanner.Scan() {
-			read <- scanner.Text()
-		}
-	}()
-	return read
-}
-
 var errQuit = errors.New("quit")
 
 // obeyAll executes each line until the last one.
-func (t *lines) obeyAll(ctx context.Context, typed <-chan string) error {
+func (t *lines) obeyAll(ctx context.Context, typed <-chan typedLine) error {
 	for {
 		select {
 		case line, more := <-typed:
 			if !more {
 				return nil
 			}
-			err := t.obeyLine(ctx, strings.TrimSuffix(line, "\r"))
+			if t.screen.asJSON && strings.HasPrefix(line.text, "{") {
+				t.program.handle(ctx, []byte(line.text))
+				continue
+			}
+			err := errTooLong
+			if !line.isLong {
+				err = t.obeyLine(ctx, line.text)
+			}
 			switch {
 			case errors.Is(err, errQuit):
 				return nil
 			case ctx.Err() != nil:
 				return ctx.Err()
 			case err != nil:
-				t.screen.complain(t.conv, err.Error())
+				t.screen.complain(t.chat.conv, err)
 			}
 		case <-ctx.Done():
 			return ctx.Err()
@@ -101,7 +99,7 @@ func (t *lines) obeyLine(ctx context.Context, line string) error {
 	// Held until the message is recorded as typed, so that its echo is not printed too.
 	t.screen.saying.Lock()
 	defer t.screen.saying.Unlock()
-	r, err := t.obey(ctx, line)
+	r, err := t.chat.obey(ctx, line)
 	switch {
 	case err != nil:
 		return err
@@ -121,23 +119,23 @@ const historyLines = 20
 
 // open shows the conversation that was opened.
 func (t *lines) open(ctx context.Context) error {
-	history, err := t.client.History(ctx, t.conv, 0, historyLines)
+	history, err := t.chat.client.History(ctx, t.chat.conv, 0, historyLines)
 	if err != nil {
 		return err
 	}
-	c, err := t.client.Conversation(ctx, t.conv)
+	c, err := t.chat.client.Conversation(ctx, t.chat.conv)
 	if err != nil {
 		return err
 	}
 	t.screen.open(c, history)
-	return t.client.MarkRead(ctx, t.conv, 0)
+	return t.chat.client.MarkRead(ctx, t.chat.conv, 0)
 }
 
 // showEvents prints what happens. An event is acknowledged once it is printed: after
 // a crash it may be printed again, but never not at all.
 func (t *lines) showEvents(ctx context.Context) error {
 	for {
-		event, err := t.client.Next(ctx)
+		event, err := t.chat.audience.next(ctx, t.chat.client)
 		if err != nil {
 			return err
 		}
@@ -145,11 +143,11 @@ func (t *lines) showEvents(ctx context.Context) error {
 			return err
 		}
 		if event.Type == client.EventMessage {
-			if err := t.client.MarkRead(ctx, event.Conversation, event.Seq); err != nil {
+			if err := t.chat.client.MarkRead(ctx, event.Conversation, event.Seq); err != nil {
 				return err
 			}
 		}
-		if err := t.client.Ack(ctx, event.ID); err != nil {
+		if err := t.chat.client.Ack(ctx, event.ID); err != nil {
 			return err
 		}
 	}
@@ -159,7 +157,7 @@ func (t *lines) showEvents(ctx context.Context) error {
 func (t *lines) showStates(ctx context.Context) {
 	shown := ""
 	for ctx.Err() == nil {
-		state, changed := t.client.State()
+		state, changed := t.chat.client.State()
 		if now := state.Link.String() + string(state.Reason()); now != shown && (t.screen.asJSON || state.Link != client.Connecting) {
 			shown = now
 			t.screen.state(state)

@@ -186,8 +186,15 @@ func (s *screen) state(state client.State) {
 }
 
 // complain prints an error.
-func (s *screen) complain(conv, text string) {
-	s.print(item{Type: "error", Conv: conv, Text: text, TS: time.Now().UnixMilli()})
+func (s *screen) complain(conv string, err error) {
+	s.print(item{Type: "error", Conv: conv, Code: CodeOf(err), Text: err.Error(), TS: time.Now().UnixMilli()})
+}
+
+// raw prints a line of JSON.
+func (s *screen) raw(line []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.printf("%s\n", line)
 }
 
 func (s *screen) print(i item) {

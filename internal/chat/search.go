@@ -10,18 +10,9 @@ import (
 // Search prints the messages of this device's history that q asks for, newest first.
 // from and in name the person and the conversation of q; "" for any.
 func (t *Terminal) Search(ctx context.Context, q client.Query, from, in string, asJSON bool) error {
-	var err error
-	if from != "" {
-		if q.From, err = t.people.person(ctx, from); err != nil {
-			return err
-		}
-	}
-	if in != "" {
-		conv, err := t.find(ctx, in)
-		if err != nil {
-			return err
-		}
-		q.Conversation = conv.ID
+	q, err := t.query(ctx, q, from, in)
+	if err != nil {
+		return err
 	}
 	hits, err := t.client.Search(ctx, q)
 	if err != nil {
@@ -30,6 +21,24 @@ func (t *Terminal) Search(ctx context.Context, q client.Query, from, in string, 
 	s := newScreen(t, asJSON)
 	s.found(hits)
 	return s.err
+}
+
+// query adds a person and a conversation to a query, "" for any.
+func (t *Terminal) query(ctx context.Context, q client.Query, from, in string) (client.Query, error) {
+	var err error
+	if from != "" {
+		if q.From, err = t.people.person(ctx, from); err != nil {
+			return q, err
+		}
+	}
+	if in != "" {
+		conv, err := t.find(ctx, in)
+		if err != nil {
+			return q, err
+		}
+		q.Conversation = conv.ID
+	}
+	return q, nil
 }
 
 func (t *Terminal) doSearch(ctx context.Context, words []string) (reply, error) {

@@ -54,6 +54,12 @@ type Options struct {
 	LogFile string
 	Verbose bool
 
+	// Command executes a command line of waxwing chat with an open home, for other processes and
+	// programs, and returns its exit code.
+	Command Command
+	// IsTalking reports that the chat reads events until its end.
+	IsTalking bool
+
 	In       io.Reader
 	Out, Err io.Writer
 	NoColor  bool // use no colours in the terminal UI
@@ -136,6 +142,16 @@ type Terminal struct {
 	out, err io.Writer
 
 	hasColours bool
+	command    Command
+	audience   *audience
+	socket     *socket // nil if there is none
+	isTalking  bool    // it reads events until its end
+	isGuest    bool    // it acts for another process
+}
+
+// guest returns the chat with other streams, for another process or program.
+func (t *Terminal) guest(in io.Reader, out, err io.Writer) *Terminal {
+	return &Terminal{client: t.client, self: t.self, people: t.people, in: in, out: out, err: err, audience: t.audience, isGuest: true}
 }
 
 // Open opens the chat of a home, which connects by itself. Close ends it.
@@ -178,12 +194,20 @@ func Open(ctx context.Context, o Options) (*Terminal, error) {
 		}
 		return nil, err
 	}
-	return &Terminal{client: sdk, self: sdk.DID(), people: people{sdk, sdk.DID(), sdk.Contacts().Get}, hasColours: !o.NoColor,
-		logFile: logFile, logsHere: o.Verbose && o.LogFile == "", in: o.In, out: o.Out, err: o.Err}, nil
+	t := &Terminal{client: sdk, self: sdk.DID(), people: people{sdk, sdk.DID(), sdk.Contacts().Get}, hasColours: !o.NoColor,
+		logFile: logFile, logsHere: o.Verbose && o.LogFile == "", in: o.In, out: o.Out, err: o.Err,
+		command: o.Command, isTalking: o.IsTalking, audience: &audience{}}
+	if t.socket, err = listen(t, filepath.Join(home.dir, socketFile)); err != nil && logger != nil {
+		logger.Info("other processes cannot talk to this one", "err", err)
+	}
+	return t, nil
 }
 
 // Close ends the chat. Undelivered messages stay in the home and are sent next time.
 func (t *Terminal) Close() error {
+	if t.socket != nil {
+		t.socket.close()
+	}
 	err := t.client.Close()
 	if t.logFile != nil {
 		err = errors.Join(err, t.logFile.Close())

@@ -116,6 +116,9 @@ func newUI(ctx context.Context, t *Terminal) *ui {
 
 // runUI runs the terminal UI until its end, which waits a moment for pending messages.
 func runUI(ctx context.Context, t *Terminal) error {
+	if t.isGuest {
+		return ErrNoGuests
+	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	m := newUI(running, t)
@@ -183,7 +186,7 @@ func (m *ui) nextEvent(shown *client.Event) tea.Cmd {
 				return eventMsg{err: err}
 			}
 		}
-		e, err := c.client.Next(ctx)
+		e, err := c.audience.next(ctx, c.client)
 		return eventMsg{e, err}
 	}
 }

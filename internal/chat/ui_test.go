@@ -421,7 +421,7 @@ func newDriver(ctx context.Context, t *testing.T, queue chan addressed, serverUR
 	}
 	t.Cleanup(func() { sdk.Close() })
 	d := &uiDriver{t: t, queue: queue}
-	d.ui = newUI(ctx, &Terminal{client: sdk, self: sdk.DID(), people: people{sdk, sdk.DID(), sdk.Contacts().Get}})
+	d.ui = newUI(ctx, &Terminal{client: sdk, audience: &audience{}, self: sdk.DID(), people: people{sdk, sdk.DID(), sdk.Contacts().Get}})
 	d.ui.Update(sizeMsg{80, 24})
 	d.run(d.ui.Init())
 	return d

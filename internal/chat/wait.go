@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ func (t *Terminal) until(ctx context.Context, wait time.Duration, done func() (b
 	for {
 		isDone, what, err := done()
 		var later notYet
-		if isDone || err != nil && !errors.As(err, &later) {
+		if isDone || err != nil && !errors.As(err, &later) && ctx.Err() == nil {
 			return err
 		}
 		select {
@@ -42,7 +43,7 @@ func (t *Terminal) until(ctx context.Context, wait time.Duration, done func() (b
 					what += ": " + problem
 				}
 			}
-			return failure{CodeStored, fmt.Errorf("not done yet, it waits for %s; it is stored and will be done when a chat is open", printable(what))}
+			return failure{CodeStored, fmt.Errorf("not done yet, it waits for %s; it is stored and will be done when a chat is open", printable(cmp.Or(what, "the server")))}
 		}
 	}
 }
