@@ -183,12 +183,14 @@ func (m *ui) nextUnread() tea.Cmd {
 // page returns how many lines PgUp scrolls.
 func (m *ui) page() int { return max(1, m.mainHeight()-2) }
 
-func (m *ui) movePanel(by int) {
-	last := len(m.panelLines()) - m.mainHeight() + 1
+func (m *ui) movePanel(by int) { m.panel.at = max(0, min(m.panel.at+by, m.panelEnd())) }
+
+// panelEnd returns how far the panel can be moved.
+func (m *ui) panelEnd() int {
 	if len(m.panel.hits) > 0 {
-		last = len(m.panel.hits) - 1
+		return len(m.panel.hits) - 1
 	}
-	m.panel.at = max(0, min(m.panel.at+by, last))
+	return len(m.panelLines()) - m.mainHeight() + 1
 }
 
 // scrollBy scrolls back or forward; at the top more history is read.

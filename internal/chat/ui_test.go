@@ -3,6 +3,7 @@ package chat
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"flag"
 	"fmt"
 	"io"
@@ -129,6 +130,10 @@ func TestScreens(t *testing.T) {
 		}},
 		{"refused", 80, 24, func(m *ui) {
 			m.Update(stateMsg{state: client.State{Err: &client.Refusal{Code: "forbidden", Message: "invite required"}}})
+		}},
+		{"reason", 44, 16, func(m *ui) {
+			m.Update(stateMsg{state: client.State{Err: x509.UnknownAuthorityError{}, Host: "chat.example"}})
+			screenKey(m, "f1")
 		}},
 		{"fallback", 80, 24, func(m *ui) {
 			m.Update(stateMsg{state: client.State{Link: client.Online, Transport: client.EventStream}})

@@ -36,7 +36,9 @@ func (m *ui) hasSide() bool { return m.width >= listFrom && len(m.snap.list) > 0
 
 // mainHeight returns the height that the header, the line above the input, the input and
 // the help leave.
-func (m *ui) mainHeight() int { return max(1, m.height-3-len(m.inputLines())) }
+func (m *ui) mainHeight() int {
+	return max(1, m.height-2-len(m.header())-len(m.inputLines()))
+}
 
 func (m *ui) inputLines() []string {
 	return m.input.view(m.measure, m.width-2, max(1, min(inputMax, m.height/3)))
@@ -60,7 +62,10 @@ func (m *ui) rows() []string {
 	if m.state.Reason() == client.ReasonOtherService {
 		head = alarming
 	}
-	rows := []string{head(m.header())}
+	var rows []string
+	for _, row := range m.header() {
+		rows = append(rows, head(row))
+	}
 	side, main := m.side(), m.main()
 	for i := range m.mainHeight() {
 		row := m.measure.fit(main[i], m.mainWidth())
@@ -77,33 +82,60 @@ func (m *ui) rows() []string {
 		}
 		rows = append(rows, m.measure.fit(prompt+line, m.width))
 	}
-	rows = append(rows, faint(m.measure.fit("Enter send  Alt+Enter new line  Tab next  PgUp back  ^F find  F1 help  ^C quit", m.width)))
+	rows = append(rows, faint(m.measure.fit(m.keyLine(), m.width)))
 	// If the screen is too small, its end is shown, which has the input.
 	return rows[max(0, len(rows)-m.height):]
 }
 
-// header shows the account and the state of the connection.
-func (m *ui) header() string {
+// keyLine names as many keys as there is room for.
+func (m *ui) keyLine() string {
+	line := "Enter send"
+	for _, key := range []string{"F1 help", "^C quit", "Tab next", "PgUp back", "^F find", "Alt+Enter new line"} {
+		if longer := line + "  " + key; m.measure.width(longer) <= m.width {
+			line = longer
+		}
+	}
+	return line
+}
+
+// header shows the account and the state of the connection. A reason that is too long for the
+// first row has rows of its own.
+func (m *ui) header() []string {
 	sign := map[client.Link]string{client.Online: "●", client.Connecting: "◌"}[m.state.Link]
-	right := cmp.Or(sign, "○") + " " + printable(stateText(m.state)) + " "
+	sign = cmp.Or(sign, "○") + " "
+	text := printable(stateText(m.state))
 	left := m.measure.truncated(" waxwing  "+m.chat.people.myself(), m.width/2, "…")
 	if m.chat.people.labelOf(m.chat.self) == "" {
 		left += " " + short(m.chat.self)
 	}
-	if room := m.width - m.measure.width(left) - 2; m.measure.width(right) > room {
-		if room < 12 {
-			return m.measure.fit(right, m.width)
-		}
-		right = m.measure.truncated(right, room, "… ")
+	beside := func(right string) string {
+		right = m.measure.truncated(sign+right+" ", m.width, "… ")
+		return m.measure.fit(left, m.width-m.measure.width(right)) + right
 	}
-	return m.measure.fit(left, m.width-m.measure.width(right)) + right
+	if m.measure.width(left+"  "+sign+text+" ") <= m.width {
+		return []string{beside(text)}
+	}
+	state, reason, _ := strings.Cut(text, ": ")
+	rows := []string{beside(state)}
+	for _, row := range m.measure.wrap(reason, max(2, m.width-2)) {
+		if len(rows) <= m.height/6 {
+			rows = append(rows, m.measure.fit(" "+row, m.width))
+		}
+	}
+	return rows
 }
 
 // statusLine shows the result of the last command, and pending and unread messages.
 func (m *ui) statusLine() string {
 	var parts []string
-	if m.scroll > 0 && m.panel == nil {
-		parts = append(parts, fmt.Sprintf("%d lines below", m.scroll))
+	below := m.scroll
+	if m.panel != nil {
+		below = m.panelEnd() - m.panel.at
+	}
+	if below == 1 {
+		parts = append(parts, "1 line below")
+	} else if below > 1 {
+		parts = append(parts, fmt.Sprintf("%d lines below", below))
 	}
 	if m.snap.pending > 0 {
 		parts = append(parts, fmt.Sprintf("%d not delivered", m.snap.pending))
@@ -209,12 +241,22 @@ func (m *ui) emptyRows() []string {
 		" F1 shows the keys and commands.")
 }
 
+// panelIndent is before the further rows of a line of a panel.
+const panelIndent = "    "
+
 // panelLines returns the lines of a panel other than a search, wrapped to the width.
 func (m *ui) panelLines() []string {
 	var out []string
+	width := max(2, m.mainWidth()-2)
 	for _, line := range m.panel.lines {
-		for _, row := range m.measure.wrap(printable(line), max(2, m.mainWidth()-2)) {
-			out = append(out, " "+row)
+		line = printable(line)
+		rows := m.measure.wrap(line, width)
+		out = append(out, " "+rows[0])
+		if len(rows) > 1 {
+			rest := strings.TrimLeft(strings.TrimPrefix(line, rows[0]), " ")
+			for _, row := range m.measure.wrap(rest, max(2, width-len(panelIndent))) {
+				out = append(out, " "+panelIndent+row)
+			}
 		}
 	}
 	return out
