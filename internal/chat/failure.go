@@ -49,7 +49,7 @@ var sdkCodes = []struct {
 }{
 	{client.ErrInUse, CodeInUse}, {client.ErrAccount, CodeMistake}, {client.ErrTooLarge, "too_large"},
 	{client.ErrOutboxFull, "outbox_full"}, {client.ErrMessageID, CodeMistake}, {client.ErrMessageIDUsed, "id_used"},
-	{client.ErrNoGroup, "not_in_group"}, {client.ErrDirect, "direct"}, {client.ErrUnknownConversation, "unknown_conversation"},
+	{client.ErrNoGroup, "not_in_group"}, {client.ErrDirect, "direct"},
 	{client.ErrUnknownDevices, "unknown_devices"}, {client.ErrNotOverXRPC, "not_over_xrpc"}, {client.ErrClosed, "closed"},
 }
 

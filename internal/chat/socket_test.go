@@ -195,3 +195,23 @@ func TestSocketEnds(t *testing.T) {
 		t.Errorf("the output is %s", out.String())
 	}
 }
+
+// TestRequestsAreDocumented holds the page of the command line against the operations and codes.
+func TestRequestsAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/command-line.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := []string{CodeMistake, CodeStored, CodeRefused, CodeInUse, CodeBadRequest, codeBadJSON, codeTooLong, codeUnknownOp, codeFailed}
+	for op := range operations() {
+		words = append(words, op)
+	}
+	for _, known := range sdkCodes {
+		words = append(words, known.code)
+	}
+	for _, word := range words {
+		if !bytes.Contains(page, []byte("`"+word+"`")) {
+			t.Errorf("docs/command-line.md does not describe `%s`", word)
+		}
+	}
+}

@@ -186,7 +186,7 @@ func Open(ctx context.Context, o Options) (*Terminal, error) {
 		DeviceID: home.Device, InviteCode: o.InviteCode, Logger: logger,
 	}, with...)
 	if errors.Is(err, client.ErrInUse) {
-		err = fmt.Errorf("%w: while a waxwing chat is open, use its /commands in place of other commands", err)
+		err = fmt.Errorf("%w, which does not answer", err)
 	}
 	if err != nil {
 		if logFile != nil {

@@ -115,6 +115,34 @@ func plainScreen(m *ui) string {
 	return out.String()
 }
 
+// TestOtherServiceIsRed: people see at once that another service answers.
+func TestOtherServiceIsRed(t *testing.T) {
+	m := screenUI(80, 24)
+	const red = "41m"
+	if strings.Contains(m.rows()[0], red) {
+		t.Error("the header is red")
+	}
+	m.Update(stateMsg{state: client.State{Err: fmt.Errorf("%w: it is another", client.ErrOtherService), Host: "chat.example"}})
+	if head := m.rows()[0]; !strings.Contains(head, red) || !strings.Contains(head, "offline: another service than expected") {
+		t.Errorf("the header is %q", head)
+	}
+}
+
+// TestErrorsGoAway: the message of a line that failed goes away with the next one that works.
+func TestErrorsGoAway(t *testing.T) {
+	m := screenUI(80, 24)
+	m.open = "dm1"
+	m.jobs = []job{{conv: "dm1", line: "/dance"}}
+	m.Update(replyMsg{job: m.jobs[0], err: mistake("/dance is not a command")})
+	if m.flash == "" {
+		t.Error("nothing is said about a mistake")
+	}
+	m.jobs = []job{{conv: "dm1", line: "hello"}}
+	if m.Update(replyMsg{job: m.jobs[0], reply: reply{sent: "m1"}}); m.flash != "" {
+		t.Errorf("it still says %q", m.flash)
+	}
+}
+
 func TestScreens(t *testing.T) {
 	screens := []struct {
 		name          string
