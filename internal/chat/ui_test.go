@@ -123,8 +123,9 @@ func TestOtherServiceIsRed(t *testing.T) {
 		t.Error("the header is red")
 	}
 	m.Update(stateMsg{state: client.State{Err: fmt.Errorf("%w: it is another", client.ErrOtherService), Host: "chat.example"}})
-	if head := m.rows()[0]; !strings.Contains(head, red) || !strings.Contains(head, "offline: another service than expected") {
-		t.Errorf("the header is %q", head)
+	if rows := m.rows(); !strings.Contains(rows[0], red) || !strings.Contains(rows[0], "offline") ||
+		!strings.Contains(rows[1], red) || !strings.Contains(rows[1], "another service than expected") {
+		t.Errorf("the header is %q, %q", rows[0], rows[1])
 	}
 }
 
