@@ -153,6 +153,9 @@ func (p *program) reply(a answer, result any, err error) {
 		panic(failed) // numbers, texts and parts of a request that was read
 	}
 	p.screen.raw(line)
+	if p.chat != nil {
+		p.chat.audience.change()
+	}
 }
 
 // typedLine is a line of input; isLong: it has more than lineBytesMax and is left out.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,18 @@ type audience struct {
 	mu       sync.Mutex
 	screens  []*screen
 	refusals map[string]string // by message ID
+
+	changed chan struct{} // receives a value after a request of a program, which may have changed the home
+}
+
+func newAudience() *audience { return &audience{changed: make(chan struct{}, 1)} }
+
+// change announces that the home may have changed.
+func (a *audience) change() {
+	select {
+	case a.changed <- struct{}{}:
+	default:
+	}
 }
 
 // refusalsMax bounds the refusals that are remembered.
@@ -98,7 +111,7 @@ func (p *program) untilDelivered(ctx context.Context, wait time.Duration, messag
 				c, err := p.chat.client.Conversation(ctx, message.Conv)
 				what := "the server"
 				if note := p.chat.people.phaseNote(c); note != "" {
-					what = note
+					what = strings.TrimPrefix(note, "waits for ")
 				}
 				return false, what, err
 			}

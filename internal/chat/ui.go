@@ -107,6 +107,8 @@ type (
 	}
 	leftMsg struct{ err error }
 	readMsg struct{ err error }
+	// changedMsg reports that another process may have changed the home.
+	changedMsg struct{}
 )
 
 func newUI(ctx context.Context, t *Terminal) *ui {
@@ -135,7 +137,7 @@ func runUI(ctx context.Context, t *Terminal) error {
 
 // Init starts the first jobs.
 func (m *ui) Init() tea.Cmd {
-	return tea.Batch(m.load(), m.nextEvent(nil), m.watchState(nil))
+	return tea.Batch(m.load(), m.nextEvent(nil), m.watchState(nil), m.watchPrograms())
 }
 
 // load reads the home, or records that it has to be read again.
@@ -207,6 +209,19 @@ func (m *ui) watchState(changed <-chan struct{}) tea.Cmd {
 	}
 }
 
+// watchPrograms waits until another process may have changed the home.
+func (m *ui) watchPrograms() tea.Cmd {
+	ctx, c := m.ctx, m.chat
+	return func() tea.Msg {
+		select {
+		case <-c.audience.changed:
+			return changedMsg{}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
 // do queues a line after those that are being executed.
 func (m *ui) do(line string) tea.Cmd {
 	m.jobs = append(m.jobs, job{m.open, line, slices.ContainsFunc(m.jobs, job.turns)})
@@ -260,6 +275,8 @@ func (m *ui) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return m, tea.Batch(m.load(), m.watchState(msg.changed))
 	case replyMsg:
 		return m, m.answer(msg)
+	case changedMsg:
+		return m, tea.Batch(m.load(), m.watchPrograms())
 	case readMsg:
 		if msg.err != nil {
 			return m, m.fail(msg.err)

@@ -1,9 +1,11 @@
 package chat
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -455,7 +457,7 @@ func newDriver(ctx context.Context, t *testing.T, queue chan addressed, serverUR
 	}
 	t.Cleanup(func() { sdk.Close() })
 	d := &uiDriver{t: t, queue: queue}
-	d.ui = newUI(ctx, &Terminal{client: sdk, audience: &audience{}, self: sdk.DID(), people: people{sdk, sdk.DID(), sdk.Contacts().Get}})
+	d.ui = newUI(ctx, &Terminal{client: sdk, audience: newAudience(), self: sdk.DID(), people: people{sdk, sdk.DID(), sdk.Contacts().Get}})
 	d.ui.Update(sizeMsg{80, 24})
 	d.run(d.ui.Init())
 	return d
@@ -509,4 +511,11 @@ func TestUITalks(t *testing.T) {
 		t.Errorf("the end: %v, %v", bob.ui.err, left)
 	}
 	ann.until("?: last words")
+	var out bytes.Buffer // of another process
+	newProgram(ann.ui.chat, &screen{out: &out, asJSON: true}).handle(t.Context(), []byte(`{"op":"room"}`))
+	var made struct{ Conv string }
+	if err := json.Unmarshal(out.Bytes(), &made); err != nil || len(made.Conv) < nameShown {
+		t.Fatalf("the answer is %s: %v", out.String(), err)
+	}
+	ann.until("room " + made.Conv[:nameShown])
 }
