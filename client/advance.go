@@ -110,10 +110,11 @@ func (s *session) advance(ctx context.Context, id string) error {
 			s.advanceResend(ctx, conv, sub)
 			return nil
 		}
-		if (sub.rosterDue || conv.phase == Joined && conv.info.Role == "" && !sub.rosterRequested) && !s.jobs[id] && sub.commit.isReady() {
-			sub.rosterRequested = true
-			s.start(ctx, id, func(ctx context.Context) error { return s.c.errands.requestRoster(ctx, s.calls, id) },
-				func(err error) { sub.rosterDue = err != nil && sub.commit.failed < rosterTries })
+		s.advanceRoles(ctx, conv, sub)
+		if conv.info.TitleDue {
+			if err := s.c.db.edit(ctx, id, func(tx *tx, conv *conversation) error { return sendTitle(s.c.keeper, tx, conv) }); err != nil {
+				return err
+			}
 		}
 		s.reportEpoch(conv, sub)
 		if err := s.advanceCommit(ctx, conv, sub); err != nil {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -224,8 +225,13 @@ func (c *conversation) isPendingEcho(message []byte) bool {
 // enterEpoch moves the conversation to the group after a commit, our own or another's. A commit
 // of our own that lost the race is dropped; its remaining changes stay wanted, and the next
 // commit makes them.
-func (k keeper) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event, own *pendingCommit) error {
-	added, gone := k.c.authority.membersChanged(conv.group, next)
+func (k keeper) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event, digest [sha256.Size]byte, own *pendingCommit) error {
+	e.By, e.From = e.From, Member{}
+	if own != nil {
+		e.By = k.c.Self()
+	}
+	e.Members, e.Gone = k.c.authority.membersChanged(conv.group, next)
+	e.nameAccounts(conv.group, next, conv.info.Left)
 	conv.before = conv.group
 	conv.setGroup(next)
 	var done []string
@@ -246,6 +252,9 @@ func (k keeper) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event,
 	}
 	k.settleRemovals(conv, done)
 	k.settleWanted(conv)
+	if slices.ContainsFunc(slices.Concat(e.Removed, e.Left), func(account string) bool { return conv.roleOf(account) == RoleOwner }) {
+		conv.editInfo().RolesDue = true
+	}
 	wasFounding := conv.phase == Founding
 	if wasFounding {
 		conv.setPhase(Joined)
@@ -257,17 +266,24 @@ func (k keeper) enterEpoch(tx *tx, conv *conversation, next *mls.Group, e Event,
 		e.Type = EventJoined
 		return k.reportGroup(tx, conv, e)
 	}
-	if len(added)+len(gone) == 0 {
+	if len(e.Members)+len(e.Gone) == 0 {
 		return nil
 	}
-	if len(added) > 0 {
+	if len(e.Members) > 0 {
 		k.met(conv)
 	}
-	if err := k.meet(tx, conv, added, e.Time); err != nil {
+	isOwnEntry := own == nil && slices.ContainsFunc(e.Members, func(m Member) bool { return m == e.By && m.Account == k.c.account.DID() })
+	if own != nil && len(e.Members) > 0 || isOwnEntry && conv.isFirstDevice(k.c.account.DID()) {
+		conv.repeatTitle()
+		if err := sendTitle(k, tx, conv); err != nil {
+			return err
+		}
+	}
+	if err := k.meet(tx, conv, e.Members, e.Time); err != nil {
 		return err
 	}
-	e.Type, e.Members, e.Gone = EventMembers, added, gone
-	return tx.report(e)
+	e.Type = EventMembers
+	return tx.saveChange(conv, e, &digest)
 }
 
 // settleWanted removes the accounts that are in the group now from the wanted list.

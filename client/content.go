@@ -1,6 +1,7 @@
 package client
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 
@@ -20,6 +21,7 @@ type contentType byte
 const (
 	contentText     contentType = 0
 	contentProfile  contentType = 1
+	contentRoom     contentType = 2
 	contentContacts contentType = 3
 )
 
@@ -57,14 +59,17 @@ func (k keeper) addContent(tx *tx, conv *conversation, of contentType, value any
 }
 
 // applyContent applies a content that is not a text, of another member or, once the log has it,
-// of this device (e.Own). e.From is the sender. An invalid one has no effect.
-func (k keeper) applyContent(tx *tx, conv *conversation, e Event, of contentType, payload []byte) error {
+// of this device (e.Own). e.From is the sender, and digest that of the message. An invalid one
+// has no effect.
+func (k keeper) applyContent(tx *tx, conv *conversation, e Event, digest [sha256.Size]byte, of contentType, payload []byte) error {
 	if len(payload) > contentBytesMax {
 		return nil
 	}
 	switch of {
 	case contentProfile:
 		return k.applyProfile(tx, conv, e, payload)
+	case contentRoom:
+		return k.applyRoomContent(tx, conv, e, digest, payload)
 	case contentContacts:
 		return k.applyContacts(tx, conv, e, payload)
 	}

@@ -58,6 +58,9 @@ type Conversation struct {
 	Phase Phase
 	// Peer is the other account of a DM; "" for rooms.
 	Peer string
+	// Title is the title of a room (SetTitle), "" for none. ServerTitle is one that the server
+	// holds: it can read it, and may have made it up. Both are without control characters.
+	Title, ServerTitle string
 	// Members are the devices in the MLS group, in the order of their leaves: those that can
 	// read. It is empty while there is no group.
 	Members []Member
@@ -69,6 +72,12 @@ type Conversation struct {
 	// Role is this account's last known role in the conversation: "owner", "admin" or "member";
 	// "" while unknown.
 	Role string
+	// Roles are the roles of the accounts in the group, and Successor is the account that owns
+	// the room once this one, its owner, has left without naming another (LeaveTo). Both are as
+	// the server last reported them, and empty while unknown; the server chooses the successor
+	// with WithXRPC.
+	Roles     map[string]string
+	Successor string
 	// Epoch is the MLS epoch.
 	Epoch uint64
 	// NextSeq is the number of the first message that this device has not received.
@@ -97,11 +106,22 @@ type conversationInfo struct {
 	Role     string     `json:"role,omitempty"`
 	Unwanted []string   `json:"unwanted,omitempty"` // accounts to remove, from the server's list too
 	Missing  []string   `json:"missing,omitempty"`  // accounts in the group that are no longer on the server's list
+	Left     []string   `json:"left,omitempty"`     // accounts in the group that have left
 	Leave    *departure `json:"leave,omitempty"`    // this account is to leave
-	Rejoin   string     `json:"rejoin,omitempty"`   // why the group is to be entered again; "" if it is not
-	Forced   bool       `json:"forced,omitempty"`   // into any epoch, even an earlier one
-	Asked    bool       `json:"asked,omitempty"`    // Rejoin was called
-	Refresh  bool       `json:"refresh,omitempty"`  // fresh keys are to be committed
+	// Managers are the owner and admins with their roles, as last reported; nil if unknown.
+	// The map is never changed. RolesDue: they may have changed, and are to be requested.
+	Managers map[string]string `json:"managers,omitempty"`
+	RolesDue bool              `json:"roles_due,omitempty"`
+	Appoint  []appointment     `json:"appoint,omitempty"` // roles to change
+	Title    title             `json:"title,omitzero"`
+	TitleDue bool              `json:"title_due,omitempty"` // it is to be sent again
+	Claims   []claim           `json:"claims,omitempty"`
+	// ServerTitle is the title that the server holds.
+	ServerTitle string `json:"server_title,omitempty"`
+	Rejoin      string `json:"rejoin,omitempty"`  // why the group is to be entered again; "" if it is not
+	Forced      bool   `json:"forced,omitempty"`  // into any epoch, even an earlier one
+	Asked       bool   `json:"asked,omitempty"`   // Rejoin was called
+	Refresh     bool   `json:"refresh,omitempty"` // fresh keys are to be committed
 	// RefreshAfter is the commit that was pending when the refresh was requested: its keys are
 	// older.
 	RefreshAfter string  `json:"refresh_after,omitempty"`
@@ -165,7 +185,8 @@ type conversation struct {
 	// rosterChanges counts the changes of accounts that the server has reported since Open: a
 	// list that was requested before one of them is outdated.
 	rosterChanges int
-	invited       bool // within it, the group was entered by a Welcome
+	invited       bool   // within it, the group was entered by a Welcome
+	by            Member // within it, the member whose commit removed this device
 
 	isNew   bool
 	changed home.Columns
@@ -209,11 +230,13 @@ func (c *conversation) clone() *conversation {
 	out := *c
 	out.info.Wanted = slices.Clone(c.info.Wanted)
 	out.info.Unwanted, out.info.Missing = slices.Clone(c.info.Unwanted), slices.Clone(c.info.Missing)
+	out.info.Left, out.info.Appoint = slices.Clone(c.info.Left), slices.Clone(c.info.Appoint)
+	out.info.Claims = slices.Clone(c.info.Claims)
 	return &out
 }
 
 func (c *conversation) settled() *conversation {
-	c.isNew, c.changed, c.before, c.invited = false, 0, nil, false
+	c.isNew, c.changed, c.before, c.invited, c.by = false, 0, nil, false, Member{}
 	return c
 }
 
@@ -376,6 +399,7 @@ func (c *Client) Conversation(ctx context.Context, id string) (Conversation, err
 
 func (c *Client) describe(tx *tx, conv *conversation) (Conversation, error) {
 	out := Conversation{ID: conv.id, Kind: conv.info.Kind, Phase: conv.phase, Peer: conv.info.Peer,
+		Title: conv.info.Title.Text, ServerTitle: conv.info.ServerTitle,
 		Epoch: conv.epoch(), NextSeq: conv.nextSeq, Problem: conv.info.Problem, GaveUp: conv.info.Waiting.GaveUp}
 	if conv.group != nil {
 		for _, leaf := range conv.group.Members() {
@@ -395,6 +419,12 @@ func (c *Client) describe(tx *tx, conv *conversation) (Conversation, error) {
 	}
 	if conv.info.Leave != nil && conv.phase != Removed {
 		out.Phase = Leaving
+	}
+	if conv.info.Managers != nil {
+		out.Roles, out.Successor = map[string]string{}, c.errands.expectedSuccessor(conv)
+		for _, account := range conv.accounts() {
+			out.Roles[account] = conv.roleOf(account)
+		}
 	}
 	var err error
 	if out.LastTime, err = tx.lastTime(conv.id); err == nil && out.LastTime.IsZero() {

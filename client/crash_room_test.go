@@ -105,7 +105,7 @@ func (w *crashWorld) isRoomOf(people ...*churner) bool {
 }
 
 func (w *crashWorld) invite(p *churner) {
-	if err := w.ann.Invite(w.ctx, w.room, p.did()); err != nil {
+	if err := w.ann.with(w.ctx, func(c *Client) error { return c.Invite(w.ctx, w.room, p.did()) }); err != nil {
 		w.t.Fatal(err)
 	}
 	w.eventually("all three are back", func() bool { return w.isRoomOf(w.ann, w.bob, w.cid) })

@@ -196,7 +196,7 @@ func (k keeper) createGroup(conv *conversation) error {
 	}
 	conv.setGroup(group)
 	conv.setPhase(Founding)
-	conv.editInfo().Role = RoleOwner
+	conv.editInfo().Role, conv.editInfo().Managers = RoleOwner, map[string]string{k.c.account.DID(): RoleOwner}
 	if conv.info.Kind == DM {
 		conv.editInfo().Wanted = []wanted{{Account: conv.info.Peer}}
 	}
@@ -304,11 +304,18 @@ func (e errands) learnList(ctx context.Context, list []listed, before map[string
 				continue
 			}
 			conv = e.c.keeper.learnConversation(tx, item.id)
+			if title, _ := cleanText(item.title, titleRunesMax, titleBytesMax); title != conv.info.ServerTitle {
+				conv.editInfo().ServerTitle = title
+			}
 			if conv.phase == Waiting && conv.info.Waiting == (waiting{}) && item.isEmpty {
 				conv.editInfo().Waiting.Tries = 1 // an empty one has no group: others go first
 			}
 			if len(item.accounts) == 0 || !e.c.keeper.applyRoster(conv, roster{item.accounts, item.role, was.epoch(), was.rosterChanges}) {
 				unclear = append(unclear, conv.id)
+			} else if len(item.roles) > 0 && conv.phase == Joined && conv.info.Managers == nil {
+				if err := conv.listRoles(tx, e.c.account.DID(), item.roles, e.c.now()); err != nil {
+					return err
+				}
 			}
 		}
 		return nil

@@ -57,7 +57,9 @@
 // # Rooms
 //
 // The account that creates a room owns it. The owner and the admins manage its members (Invite,
-// Remove); Refresh gives this device fresh keys and Leave leaves with all devices of the
+// Remove), and the owner appoints the admins (SetAdmin, Conversation.Roles, EventRoles). The
+// server assigns the roles; the client of an owner tells the members of a change, encrypted,
+// and they ask the server. Refresh gives this device fresh keys and Leave leaves with all devices of the
 // account. An event reports the completion: EventJoined, EventMembers, EventRemoved, or
 // EventProblem if the server refuses.
 //
@@ -69,6 +71,13 @@
 // and still in the group, because it left or another client removed it from the list only, its
 // removal is pending (Conversation.Removing): an admin's client commits it at once, any other
 // before it sends its next message or after a delay. No message is encrypted in between.
+//
+// A room may have a title (SetTitle, Conversation.Title, EventTitle). It is an encrypted message,
+// which members accept from the owner and the admins; a device that adds others sends it again.
+//
+// An EventMembers names the member that made the commit, and distinguishes accounts that were
+// removed from those that left, and both from further devices. History has it between the
+// messages. Leave tells the other members so, encrypted, before the account leaves.
 //
 // An account may add this one to a room and never create its group. The client requests the
 // groups of such conversations at growing intervals, a bounded number at a time, and gives up

@@ -29,6 +29,13 @@ var (
 	ErrNoGroup = errors.New("conversation has no MLS group")
 	// ErrDirect reports an attempt to add members to a direct conversation or remove them.
 	ErrDirect = errors.New("members of a direct conversation cannot change")
+	// ErrNoMember reports an account that is not in the conversation.
+	ErrNoMember = errors.New("account is not in the conversation")
+	// ErrOwner reports an attempt to change the role of the owner, which remains it until it
+	// leaves.
+	ErrOwner = errors.New("role of the owner cannot change")
+	// ErrRole reports a request that only the owner and the admins of a room may make.
+	ErrRole = errors.New("only the owner and the admins of the room may do that")
 	// ErrTooLarge reports a message longer than TextBytesMax.
 	ErrTooLarge = errors.New("message is too long")
 	// ErrMessageID reports an ID that a message cannot have.

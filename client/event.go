@@ -20,10 +20,18 @@ const (
 	// EventJoined reports that this device is in the conversation's group; Members are all of its
 	// members. From then on the messages in the outbox are sent.
 	EventJoined EventType = "joined"
-	// EventMembers reports a commit that added Members and removed Gone.
+	// EventMembers reports a commit of By that added the devices Members and removed Gone. The
+	// accounts in Added are new, those in Removed were removed, and those in Left had left on
+	// their own; further devices concern accounts that were in the group and still are.
 	EventMembers EventType = "members"
+	// EventRoles reports that the accounts in Roles have other roles, by By if it said so. The
+	// server's list of members decides; what it lists without a report has no By.
+	EventRoles EventType = "roles"
+	// EventTitle reports that the room has the title Title, given by By; By is zero if the title was
+	// sent again for this device.
+	EventTitle EventType = "title"
 	// EventRemoved reports that this device is no longer in the conversation; Problem is the
-	// reason.
+	// reason, and By the member that removed it, as far as it is known.
 	EventRemoved EventType = "removed"
 	// EventUndecryptable reports that the message at Seq can never be decrypted on this device.
 	EventUndecryptable EventType = "undecryptable"
@@ -92,6 +100,17 @@ type Event struct {
 
 	Members []Member `json:"members,omitempty"`
 	Gone    []Member `json:"gone,omitempty"`
+	// By is the member that made a change, proven by MLS; it is zero if unknown.
+	By Member `json:"by,omitzero"`
+	// Added, Removed and Left are accounts, of EventMembers. An account has left if it said so,
+	// encrypted, or if the server reported its departure before the commit.
+	Added   []string `json:"added,omitempty"`
+	Removed []string `json:"removed,omitempty"`
+	Left    []string `json:"left,omitempty"`
+	// Title is the title of a room, of EventTitle, or of an EventRefused after SetTitle.
+	Title string `json:"title,omitempty"`
+	// Roles are the new roles, of EventRoles.
+	Roles []RoleChange `json:"roles,omitempty"`
 	// Index is the index of From in the list of devices to be added, of EventLeftOut.
 	Index int `json:"index,omitempty"`
 
@@ -190,7 +209,7 @@ const (
 )
 
 // eventsAfter reads the next events after an id.
-func (c *Client) eventsAfter(ctx context.Context, after int64) ([]Event, error) {
+func eventsAfter(ctx context.Context, c *Client, after int64) ([]Event, error) {
 	return read(ctx, c.db, func(tx *tx) (out []Event, err error) {
 		rows, err := tx.Events.After(after, eventsPage)
 		for _, r := range rows {
@@ -214,7 +233,7 @@ func (c *Client) Events(ctx context.Context, after int64) iter.Seq2[Event, error
 	return func(yield func(Event, error) bool) {
 		for {
 			woken := c.db.home.NewEvents()
-			page, err := c.eventsAfter(ctx, after)
+			page, err := eventsAfter(ctx, c, after)
 			for _, e := range page {
 				if !yield(e, nil) {
 					return

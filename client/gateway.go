@@ -120,20 +120,28 @@ func (g *gatewayCalls) conversations(ctx context.Context, cursor string) (page [
 		return nil, "", err
 	}
 	for _, item := range list.Items {
-		page = append(page, listed{item.ConvID, item.Role, item.Members, item.LatestSeq == nil})
+		page = append(page, listed{item.ConvID, item.Role, item.Members, item.LatestSeq == nil, item.Title, nil})
 	}
 	return page, list.NextCursor, nil
 }
 
-func (g *gatewayCalls) members(ctx context.Context, id string) (out []memberRole, err error) {
+func (g *gatewayCalls) members(ctx context.Context, id string) (out []RoleChange, err error) {
 	var list gateway.MemberList
 	if err := g.call(ctx, "/v1/rooms/members?conv_id="+url.QueryEscape(id), nil, &list); err != nil {
 		return nil, err
 	}
 	for _, m := range list.Members {
-		out = append(out, memberRole{m.UserID, m.Role})
+		out = append(out, RoleChange{m.UserID, m.Role})
 	}
 	return out, nil
+}
+
+func (g *gatewayCalls) setAdmin(ctx context.Context, id, account string, isAdmin bool) error {
+	path := "/v1/rooms/demote"
+	if isAdmin {
+		path = "/v1/rooms/promote"
+	}
+	return g.call(ctx, path, gateway.RoomMembers{ConvID: id, Members: []string{account}}, &gateway.Status{})
 }
 
 func (g *gatewayCalls) leave(ctx context.Context, id, successor string) error {

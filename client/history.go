@@ -31,9 +31,12 @@ func (t *tx) lastTime(conversation string) (time.Time, error) {
 }
 
 // History returns the last messages of a conversation with a Seq below before (0: the newest),
-// oldest first, at most limit of them (0: 1000, which is also the maximum). Their ID is 0: they
-// are no longer events. A conversation without messages, or an unknown one, has an empty
-// history.
+// oldest first, at most limit of them (0: 1000, which is also the maximum), and among them, in
+// the order of the log, what has changed: EventJoined and EventRejoined without Members,
+// EventMembers, EventRoles, EventTitle and EventRemoved. Their ID is 0: they are no longer events. A conversation
+// without any, or an unknown one, has an empty history.
+//
+// A change that is not a record of the log has the Seq of the record before it.
 //
 // A message that the server has lost (EventRewound) keeps its Seq and place until the log has it
 // again. Another message may have the same Seq meanwhile; both are then on the same page, also
@@ -87,7 +90,7 @@ func (c *Client) Search(ctx context.Context, q Query) ([]Event, error) {
 		if q.Conversation != "" && q.Conversation != id {
 			continue
 		}
-		found, err := c.searchIn(ctx, id, &q, words, limit)
+		found, err := searchIn(ctx, c, id, &q, words, limit)
 		if err != nil {
 			return nil, err
 		}
@@ -101,7 +104,7 @@ func (c *Client) Search(ctx context.Context, q Query) ([]Event, error) {
 
 // searchIn returns the last matching messages of one conversation, newest first, at most limit
 // of them.
-func (c *Client) searchIn(ctx context.Context, id string, q *Query, words []string, limit int) (found []Event, err error) {
+func searchIn(ctx context.Context, c *Client, id string, q *Query, words []string, limit int) (found []Event, err error) {
 	before := int64(0)
 	for {
 		page, err := c.History(ctx, id, before, historyPage)
@@ -110,7 +113,7 @@ func (c *Client) searchIn(ctx context.Context, id string, q *Query, words []stri
 		}
 		before = page[0].Seq
 		for _, e := range slices.Backward(page) {
-			if q.matches(&e, words) {
+			if e.Type == EventMessage && q.matches(&e, words) {
 				found = append(found, e)
 			}
 			if len(found) == limit {

@@ -107,7 +107,7 @@ func makeVersion2(t *testing.T, p *person, conversation string) {
 		t.Fatal(err)
 	}
 	if _, err := db.Exec(`ALTER TABLE key_packages DROP COLUMN used_ms;
-		DROP INDEX messages_place; ALTER TABLE messages DROP COLUMN place; PRAGMA user_version = 2`); err != nil {
+		DROP INDEX messages_place; ALTER TABLE messages DROP COLUMN place; ALTER TABLE messages DROP COLUMN change; PRAGMA user_version = 2`); err != nil {
 		t.Fatal(err)
 	}
 }

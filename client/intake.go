@@ -89,6 +89,7 @@ func (b *batch) one(e event) error {
 
 func (b *batch) message(e *logMessage) error {
 	id, before := e.conversation, b.tx.stats
+	wereRolesDue := b.areRolesDue(id)
 	if e.epoch != nil {
 		b.s.c.keeper.observed("seen", id, uint64(*e.epoch), nil)
 	}
@@ -98,7 +99,9 @@ func (b *batch) message(e *logMessage) error {
 	}
 	b.s.c.log.Debug("received", "conversation", id, "seq", e.seq, "kind", e.kind, "outcome", what)
 	after := b.tx.stats
+	areRolesDue := b.areRolesDue(id)
 	b.then(id, func(sub *subscription) {
+		sub.rosterDue = sub.rosterDue || areRolesDue && !wereRolesDue
 		if after.Undecryptable > before.Undecryptable {
 			b.s.wire.report(report{what: reportUndecryptable, conversation: id})
 		}
@@ -128,6 +131,12 @@ func (b *batch) message(e *logMessage) error {
 		}
 	})
 	return nil
+}
+
+// areRolesDue reports whether the roles in a conversation have to be requested.
+func (b *batch) areRolesDue(id string) bool {
+	conv := b.tx.conversation(id)
+	return conv != nil && conv.info.RolesDue
 }
 
 // The waits after a lost race: a random part of a time that doubles, so that of many concurrent
@@ -430,6 +439,9 @@ func (b *batch) accountsUnclear(m accountsUnclear) error {
 		return nil
 	}
 	conv.rosterChanges++
+	if m.left != "" {
+		conv.hasLeft(m.left)
+	}
 	b.then(conv.id, func(sub *subscription) { sub.rosterDue = true })
 	return nil
 }

@@ -110,6 +110,9 @@ func (t *tx) moveTo(conv *conversation, next int64) error {
 		return err
 	}
 	conv.setNextSeq(next)
+	if conv.info.Title.At >= next { // a later one may come before that place
+		conv.editInfo().Title.At = max(next-1, 0)
+	}
 	return t.Messages.Detach(conv.id, next)
 }
 
@@ -241,20 +244,17 @@ func (k keeper) resent(tx *tx, conv *conversation, r home.Request, refusal *Refu
 	if err := tx.Journal.Forget(id, digest); err != nil {
 		return err
 	}
-	seq, found, err := tx.Messages.SeqOf(id, digest)
-	if err != nil {
-		return err
-	}
-	switch {
-	case !found && r.Kind == home.KindSend:
-		return nil // not for people
-	case !found:
+	if r.Kind == home.KindCommit {
 		conv.mustRejoin("server lost a commit: " + refusal.Message)
 		conv.editInfo().Forced = true // into an epoch before ours
 		return nil
 	}
+	seq, found, err := tx.Messages.SeqOf(id, digest)
+	if err != nil || !found {
+		return err // not for people
+	}
 	var e Event
-	if err := tx.Messages.Get(id, seq, &e); err != nil {
+	if err := tx.Messages.Get(id, seq, &e); err != nil || e.Type != EventMessage {
 		return err
 	}
 	return tx.report(Event{Type: EventRefused, Conversation: id, MessageID: e.MessageID, Own: true, Text: e.Text, Time: k.c.now(),

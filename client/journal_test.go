@@ -379,7 +379,7 @@ func TestUnknownConversations(t *testing.T) {
 	for _, id := range []string{"unknown", choreList, ""} {
 		for _, e := range []event{
 			&logMessage{conversation: id, seq: 7}, caughtUp{id, 7}, logGap{id}, followEnded{id, pruned(7)}, reportRefused{id, "7", pruned(7)},
-			&welcome{Conversation: id, Pos: 1 << 40, isLogged: true}, membership{conversation: id}, accountsChanged{conversation: id}, accountsUnclear{id},
+			&welcome{Conversation: id, Pos: 1 << 40, isLogged: true}, membership{conversation: id}, accountsChanged{conversation: id}, accountsUnclear{id, ""},
 		} {
 			if id != "unknown" {
 				if !l.deliver(e) || len(l.out) > 0 {
@@ -465,7 +465,9 @@ func TestLogRewoundTwice(t *testing.T) {
 				break
 			}
 			for _, e := range slices.Backward(page) {
-				paged = append(paged, string(e.Text))
+				if e.Type == EventMessage {
+					paged = append(paged, string(e.Text))
+				}
 			}
 			before = page[0].Seq
 		}

@@ -88,7 +88,7 @@ func (k keeper) applyNext(tx *tx, conv *conversation, e *logMessage) error {
 		if err != nil {
 			return k.unreadable(tx, out, fmt.Errorf("own commit: %w", err))
 		}
-		return k.enterEpoch(tx, conv, next, out, conv.pending)
+		return k.enterEpoch(tx, conv, next, out, digest, conv.pending)
 	case isOwnMessage:
 		return k.deliverOwn(tx, conv, own, out, message)
 	case own != nil:
@@ -141,7 +141,7 @@ func (k keeper) deliverOwn(tx *tx, conv *conversation, own *home.Outgoing, e Eve
 		return err
 	}
 	if of := contentType(own.Content); of != contentText {
-		return k.applyContent(tx, conv, e, of, own.Text)
+		return k.applyContent(tx, conv, e, sha256.Sum256(message), of, own.Text)
 	}
 	e.Type, e.Text = EventMessage, own.Text
 	return tx.saveMessage(e, sha256.Sum256(message), true)
@@ -196,7 +196,7 @@ func (k keeper) applyForeign(tx *tx, conv *conversation, e *logMessage, out Even
 	out.From = k.c.authority.memberOf(processed.Sender)
 	switch {
 	case processed.SelfRemoved:
-		conv.before = conv.group
+		conv.before, conv.by = conv.group, out.From
 		conv.setGroup(nil)
 		return k.leave(tx, conv, out.Time, "removed from the group")
 	case processed.Kind == mls.Application:
@@ -208,12 +208,14 @@ func (k keeper) applyForeign(tx *tx, conv *conversation, e *logMessage, out Even
 		}
 		of, payload := decodeContent(processed.Plaintext)
 		if of != contentText {
-			return k.applyContent(tx, conv, out, of, payload)
+			return k.applyContent(tx, conv, out, digest, of, payload)
 		}
+		conv.stays(out.From.Account)
 		out.Type, out.Text = EventMessage, payload
 		return tx.saveMessage(out, digest, out.From.Account == k.c.account.DID())
 	case processed.Kind == mls.Commit:
-		return k.enterEpoch(tx, conv, processed.Group, out, nil)
+		conv.noteLeaving(processed.Proposals)
+		return k.enterEpoch(tx, conv, processed.Group, out, digest, nil)
 	}
 	conv.setGroup(processed.Group) // a proposal, for the commit that names it
 	return nil

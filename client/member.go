@@ -315,13 +315,14 @@ func hasAccount(g *mls.Group, account string) bool {
 
 // reportGroup reports e with all members of a conversation's group, which it remembers.
 func (k keeper) reportGroup(tx *tx, conv *conversation, e Event) error {
+	e.Members = nil
 	for _, leaf := range conv.group.Members() {
 		e.Members = append(e.Members, k.c.authority.memberOf(leaf))
 	}
 	if err := k.meet(tx, conv, e.Members, e.Time); err != nil {
 		return err
 	}
-	return tx.report(e)
+	return tx.saveChange(conv, e, nil)
 }
 
 // membersChanged compares two states of a group: it returns the members that are only in the

@@ -20,31 +20,39 @@ const (
 // nameMarksMax is the number of combining marks that one character of a name may have.
 const nameMarksMax = 2
 
-// ErrName reports a text that cannot be a name or an alias.
+// ErrName reports a text that cannot be a name, an alias or a title.
 var ErrName = errors.New("invalid name")
 
-// checkName returns a name that a person has typed, cleaned, or an error that wraps ErrName. An
-// empty text is no name, and valid.
-func checkName(text string) (string, error) {
+// checkName is checkText for a name.
+func checkName(text string) (string, error) { return checkText(text, nameRunesMax, nameBytesMax) }
+
+// checkText returns a name or title that a person has typed, cleaned, or an error that wraps
+// ErrName. An empty text is none, and valid.
+func checkText(text string, runesMax, bytesMax int) (string, error) {
 	isControl := func(r rune) bool { return unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp, unicode.Bidi_Control) }
 	if !utf8.ValidString(text) || strings.ContainsFunc(strings.TrimSpace(text), isControl) {
 		return "", fmt.Errorf("%w: it has control characters or line breaks", ErrName)
 	}
-	name, isCut := cleanName(text)
+	name, isCut := cleanText(text, runesMax, bytesMax)
 	switch {
 	case isCut:
-		return "", fmt.Errorf("%w: it is longer than %d characters or %d bytes", ErrName, nameRunesMax, nameBytesMax)
+		return "", fmt.Errorf("%w: it is longer than %d characters or %d bytes", ErrName, runesMax, bytesMax)
 	case name == "" && strings.TrimSpace(text) != "":
 		return "", fmt.Errorf("%w: it has no visible characters, or is the beginning of a DID", ErrName)
 	}
 	return name, nil
 }
 
-// cleanName returns a text as a name that can be shown in a line among others: without control
+// cleanName is cleanText for a name.
+func cleanName(text string) (name string, isCut bool) {
+	return cleanText(text, nameRunesMax, nameBytesMax)
+}
+
+// cleanText returns a text as a name or title that can be shown in a line among others: without control
 // characters, line breaks, overrides of the direction of writing, characters without a width,
 // and the ellipsis that stands in shortened DIDs, and cut to the bounds. A text that begins like a
 // DID is no name. The work is bounded by nameTextBytesMax.
-func cleanName(text string) (name string, isCut bool) {
+func cleanText(text string, runesMax, bytesMax int) (name string, isCut bool) {
 	isCut = len(text) > nameTextBytesMax
 	text = strings.Map(func(r rune) rune {
 		if isHidden(r) && !unicode.IsSpace(r) {
@@ -70,7 +78,7 @@ func cleanName(text string) (name string, isCut bool) {
 			out.WriteByte(' ')
 			runes++
 		}
-		if runes++; runes > nameRunesMax || out.Len()+utf8.RuneLen(r) > nameBytesMax {
+		if runes++; runes > runesMax || out.Len()+utf8.RuneLen(r) > bytesMax {
 			isCut = true
 			break
 		}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -166,11 +167,19 @@ func (t *tx) sealOutgoing(conv *conversation, o *home.Outgoing) error {
 // refuseOutgoing removes a message from the outbox that will never be delivered, and reports
 // it.
 func (t *tx) refuseOutgoing(o *home.Outgoing, now time.Time, code, problem string) error {
-	if err := errors.Join(t.Outbox.Remove(o.ID), t.Outbox.Unchoose(o.Conversation, o.Message)); err != nil || contentType(o.Content) != contentText {
+	if err := errors.Join(t.Outbox.Remove(o.ID), t.Outbox.Unchoose(o.Conversation, o.Message)); err != nil {
 		return err
 	}
-	return t.report(Event{Type: EventRefused, Conversation: o.Conversation, MessageID: o.Message, Own: true,
-		Text: o.Text, Time: now, Code: code, Problem: problem})
+	e := Event{Type: EventRefused, Conversation: o.Conversation, MessageID: o.Message, Own: true,
+		Text: o.Text, Time: now, Code: code, Problem: problem}
+	if of := contentType(o.Content); of != contentText {
+		var c roomContent
+		if of != contentRoom || json.Unmarshal(o.Text, &c) != nil || c.Title == nil || c.Of > 0 {
+			return nil // nothing that the application has asked for
+		}
+		e.MessageID, e.Text, e.Title = "", nil, *c.Title
+	}
+	return t.report(e)
 }
 
 // refuseAll does so with all messages of a conversation.

@@ -12,16 +12,6 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// The roles of accounts in a conversation, as the server assigns them.
-const (
-	RoleOwner  = "owner"
-	RoleAdmin  = "admin"
-	RoleMember = "member"
-)
-
-// mayManage reports whether an account with that role may add and remove others.
-func mayManage(role string) bool { return role == RoleOwner || role == RoleAdmin }
-
 // Invite adds accounts to a room: all their devices that have a key package. An account without
 // one is added once it has one. It needs the rights of the room's owner or an admin, which the
 // server checks (EventProblem). If one of them is not a DID the error wraps ErrAccount, and
@@ -100,6 +90,12 @@ func (c *Client) leaveTo(ctx context.Context, id, newOwner string) error {
 		case Creating: // unknown to the server and to others
 			return c.keeper.leave(tx, conv, c.now(), "left")
 		}
+		if conv.info.Leave == nil && conv.phase == Joined {
+			// The members may learn of it when the server's record is past.
+			if err := c.keeper.addContent(tx, conv, contentRoom, roomContent{Leaving: true}); err != nil && !errors.Is(err, ErrOutboxFull) {
+				return err
+			}
+		}
 		conv.editInfo().Leave = &departure{NewOwner: newOwner}
 		return nil
 	})
@@ -152,14 +148,14 @@ func (e errands) leaveOnServer(ctx context.Context, by service, id string) error
 
 // successor returns the owner of the conversation after this account, its owner, has left: the
 // named one, else the first of the list, which begins with the admins; "" if none is needed.
-func (e errands) successor(members []memberRole, named string) string {
+func (e errands) successor(members []RoleChange, named string) string {
 	isOwner, first := false, ""
 	for _, m := range members {
 		switch {
-		case m.account == e.c.account.DID():
-			isOwner = m.role == RoleOwner
+		case m.Account == e.c.account.DID():
+			isOwner = m.Role == RoleOwner
 		case first == "":
-			first = m.account
+			first = m.Account
 		}
 	}
 	if !isOwner || first == "" {
@@ -186,7 +182,9 @@ func (k keeper) applyRoster(conv *conversation, r roster) bool {
 		return true
 	}
 	if r.role != "" && conv.info.Role != r.role {
-		conv.editInfo().Role = r.role
+		info := conv.editInfo()
+		info.RolesDue = info.RolesDue || info.Role != ""
+		info.Role = r.role
 	}
 	if conv.epoch() != r.epoch || conv.rosterChanges != r.changes {
 		return false
@@ -219,16 +217,22 @@ func (e errands) requestRoster(ctx context.Context, by service, id string) error
 		return fmt.Errorf("request members: %w", err)
 	}
 	for _, m := range list {
-		r.accounts = append(r.accounts, m.account)
-		if m.account == e.c.account.DID() {
-			r.role = m.role
+		r.accounts = append(r.accounts, m.Account)
+		if m.Account == e.c.account.DID() {
+			r.role = m.Role
 		}
 	}
-	return e.c.db.edit(ctx, id, func(_ *tx, conv *conversation) error {
+	return e.c.db.edit(ctx, id, func(tx *tx, conv *conversation) error {
 		if !e.c.keeper.applyRoster(conv, r) {
 			return errRosterOutdated
 		}
-		return nil
+		if conv.phase != Joined {
+			return nil
+		}
+		if conv.info.RolesDue {
+			conv.editInfo().RolesDue = false
+		}
+		return conv.listRoles(tx, e.c.account.DID(), list, e.c.now())
 	})
 }
 
@@ -250,7 +254,11 @@ func (b *batch) accountsChanged(m accountsChanged) error {
 	for _, account := range m.remove {
 		if hasAccount(conv.group, account) && account != b.s.c.account.DID() && !slices.Contains(info.Missing, account) {
 			info.Missing = append(info.Missing, account)
+			conv.hasLeft(account)
 		}
+	}
+	for _, account := range m.add {
+		conv.stays(account)
 	}
 	info.Missing = slices.DeleteFunc(info.Missing, func(account string) bool { return slices.Contains(m.add, account) })
 	b.then(conv.id, func(*subscription) {})
@@ -338,6 +346,10 @@ func (k keeper) settleRemovals(conv *conversation, done []string) {
 	if len(conv.info.Missing) > 0 {
 		info := conv.editInfo()
 		info.Missing = slices.DeleteFunc(info.Missing, isOut)
+	}
+	if len(conv.info.Left) > 0 {
+		info := conv.editInfo()
+		info.Left = slices.DeleteFunc(info.Left, isOut)
 	}
 	if len(conv.info.Unwanted) > 0 {
 		info := conv.editInfo()

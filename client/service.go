@@ -19,7 +19,9 @@ type service interface {
 	// next page, "" after the last one.
 	conversations(ctx context.Context, cursor string) (page []listed, next string, err error)
 	// members returns the accounts of a conversation, the admins first.
-	members(ctx context.Context, id string) ([]memberRole, error)
+	members(ctx context.Context, id string) ([]RoleChange, error)
+	// setAdmin makes a member an admin, or an admin a plain member; one that is so is left as it is.
+	setAdmin(ctx context.Context, id, account string, isAdmin bool) error
 	// leave removes this account from a conversation; successor owns it from then on, "" if it is
 	// not ours. The error wraps errNotMember if the account is not in it.
 	leave(ctx context.Context, id, successor string) error
@@ -142,8 +144,9 @@ type accountsChanged struct {
 	add, remove  []string
 }
 
-// accountsUnclear reports that the accounts of a conversation have to be requested.
-type accountsUnclear struct{ conversation string }
+// accountsUnclear reports that the accounts of a conversation have to be requested. left is one
+// that has left on its own, or "".
+type accountsUnclear struct{ conversation, left string }
 
 // packagesLow reports that few key packages of this device are left.
 type packagesLow struct{ place accountPlace }
@@ -259,12 +262,11 @@ var (
 type listed struct {
 	id       string
 	role     string
-	accounts []string // nil if the server does not list them
-	isEmpty  bool     // has no messages yet, as far as is known
+	accounts []string     // nil if the server does not list them
+	isEmpty  bool         // has no messages yet, as far as is known
+	title    string       // that the server holds
+	roles    []RoleChange // nil if the server does not list them
 }
-
-// memberRole is an account in a conversation.
-type memberRole struct{ account, role string }
 
 // offeredGroup is a GroupInfo from the server, and the epoch of the conversation.
 type offeredGroup struct {

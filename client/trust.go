@@ -228,8 +228,10 @@ func (a authority) isVerified(account string) bool {
 
 // withTrust fills in Trusted, which is never stored: it reflects the current state.
 func (a authority) withTrust(e Event) Event {
-	if e.From.Account != "" {
-		e.From.Trusted = a.isTrusted(e.From)
+	for _, m := range []*Member{&e.From, &e.By} {
+		if m.Account != "" {
+			m.Trusted = a.isTrusted(*m)
+		}
 	}
 	for _, list := range [][]Member{e.Members, e.Gone} {
 		for i := range list {

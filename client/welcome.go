@@ -158,12 +158,15 @@ func (k keeper) leave(tx *tx, conv *conversation, now time.Time, why string) err
 	} // otherwise the log may have it, and shows it if this device returns to its old position
 	conv.setPhase(Removed)
 	info := conv.editInfo()
-	if info.Leave != nil {
-		why = "left" // whether or not the server reported it first
+	e := Event{Type: EventRemoved, Conversation: conv.id, Time: now, By: conv.by}
+	if self := k.c.account.DID(); info.Leave != nil || slices.Contains(info.Left, self) {
+		why, e.By, e.Left = "left", Member{}, []string{self} // whether or not the server reported it first
 	}
-	info.Wanted, info.Unwanted, info.Missing, info.Leave, info.Role, info.Introduce = nil, nil, nil, nil, "", 0
+	e.Problem = why
+	info.Wanted, info.Unwanted, info.Missing, info.Left, info.Leave, info.Role, info.Introduce = nil, nil, nil, nil, nil, "", 0
+	info.Managers, info.RolesDue, info.Appoint, info.Claims, info.TitleDue = nil, false, nil, nil, false
 	info.endEntry()
-	if err := tx.report(Event{Type: EventRemoved, Conversation: conv.id, Time: now, Problem: why}); err != nil {
+	if err := tx.saveChange(conv, e, nil); err != nil {
 		return err
 	}
 	was := conv.group

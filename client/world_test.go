@@ -217,7 +217,9 @@ func (p *person) transcript(conversation string) []string {
 	}
 	var out []string
 	for _, e := range history {
-		out = append(out, string(e.Text))
+		if e.Type == EventMessage {
+			out = append(out, string(e.Text))
+		}
 	}
 	return out
 }

@@ -49,18 +49,11 @@ func (d *xrpcDoor) list(ctx context.Context) ([]xrpc.ConvoView, error) {
 
 var errEndlessList = errors.New("list of conversations repeats itself")
 
-// roleIn returns our role in a conversation, as far as XRPC shows it: "" if we are not in it.
-func (d *xrpcDoor) roleIn(v *xrpc.ConvoView) string {
-	self := d.c.account.DID()
-	for _, m := range v.Members {
-		switch {
-		case m.DID != self:
-		case m.IsAdmin && v.Creator == self:
-			return RoleOwner
-		case m.IsAdmin:
-			return RoleAdmin
-		default:
-			return RoleMember
+// roleIn returns our role among those of a conversation, "" if we are not in it.
+func (d *xrpcDoor) roleIn(roles []RoleChange) string {
+	for _, m := range roles {
+		if m.Account == d.c.account.DID() {
+			return m.Role
 		}
 	}
 	return ""
@@ -101,7 +94,12 @@ func (d *xrpcDoor) conversations(ctx context.Context, _ string) (out []listed, n
 		}
 		if phase != Removed {
 			isEmpty := v.Epoch == 0 // a commit ends that
-			out = append(out, listed{v.ConversationID, d.roleIn(v), accountsIn(v), isEmpty})
+			title := ""
+			if v.Metadata != nil {
+				title = v.Metadata.Name
+			}
+			roles := rolesIn(v)
+			out = append(out, listed{v.ConversationID, d.roleIn(roles), accountsIn(v), isEmpty, title, roles})
 		}
 	}
 	for id, phase := range phases {
@@ -133,7 +131,7 @@ func (d *xrpcDoor) create(ctx context.Context, id, peer string) error {
 const xrpcSuite = "MLS_128_DHKEMX25519_AES128GCM_SHA256_Ed25519"
 
 // members returns the accounts of one conversation. XRPC has them in the list of all.
-func (d *xrpcDoor) members(ctx context.Context, id string) (out []memberRole, err error) {
+func (d *xrpcDoor) members(ctx context.Context, id string) (out []RoleChange, err error) {
 	list, err := d.list(ctx)
 	if err != nil {
 		return nil, err
@@ -142,17 +140,40 @@ func (d *xrpcDoor) members(ctx context.Context, id string) (out []memberRole, er
 	if at < 0 {
 		return nil, &Refusal{Code: codeForbidden, Message: errNotMember.Error(), Index: -1, cause: errNotMember}
 	}
-	for _, m := range list[at].Members {
+	return rolesIn(&list[at]), nil
+}
+
+// rolesIn returns the roles of the members, as far as XRPC shows them.
+func rolesIn(v *xrpc.ConvoView) (out []RoleChange) {
+	for _, m := range v.Members {
 		role := RoleMember
 		switch {
-		case m.DID == d.c.account.DID():
-			role = d.roleIn(&list[at])
+		case m.IsAdmin && m.DID == v.Creator:
+			role = RoleOwner
 		case m.IsAdmin:
 			role = RoleAdmin
 		}
-		out = append(out, memberRole{m.DID, role})
+		out = append(out, RoleChange{m.DID, role})
 	}
-	return out, nil
+	return out
+}
+
+// setAdmin changes the role of a member. The server refuses a change to the role that a member
+// has, which is no error here.
+func (d *xrpcDoor) setAdmin(ctx context.Context, id, account string, isAdmin bool) error {
+	action := "demoteAdmin"
+	if isAdmin {
+		action = "promoteAdmin"
+	}
+	_, err := procedure[xrpc.UpdateConvoOutput](ctx, d, xrpc.UpdateConvo, &xrpc.UpdateConvoInput{ConvoID: id, Action: action, TargetDID: account})
+	if r := asRefusal(err); r == nil || r.mayPass() {
+		return err
+	}
+	list, listErr := d.members(ctx, id)
+	if at := slices.IndexFunc(list, func(m RoleChange) bool { return m.Account == account }); listErr == nil && at >= 0 && mayManage(list[at].Role) == isAdmin {
+		return nil
+	}
+	return err
 }
 
 // leave leaves. The server chooses the next owner of the conversation: an admin, or the member

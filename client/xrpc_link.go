@@ -334,7 +334,11 @@ func (l *xrpcLink) take(event xrpc.Event) {
 	case *xrpc.MembershipChangeEvent:
 		switch {
 		case e.DID != self:
-			l.deliver(accountsUnclear{e.ConvoID})
+			unclear := accountsUnclear{conversation: e.ConvoID}
+			if e.Action == "left" {
+				unclear.left = e.DID
+			}
+			l.deliver(unclear)
 			l.mark(e.ConvoID, hintUnknown)
 		case e.Action == "joined":
 			l.mark(e.ConvoID, hintMember)

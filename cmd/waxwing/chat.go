@@ -209,7 +209,7 @@ func (c *chatSendCommand) Run(ctx context.Context, std streams, g *globals) erro
 }
 
 type chatListCommand struct {
-	JSON bool `name:"json" help:"Print JSON lines {conv, kind, phase, unread, members, inviting, problem}."`
+	JSON bool `name:"json" help:"Print JSON lines {conv, kind, phase, role, unread, members, inviting, problem, roles}."`
 	chatOptions
 }
 
@@ -334,18 +334,21 @@ type chatRoomCommand struct {
 	Talk   chatRoomTalkCommand   `cmd:"" help:"Talk in a room, line by line."`
 	Invite chatRoomInviteCommand `cmd:"" help:"Invite people to a room."`
 	Remove chatRoomRemoveCommand `cmd:"" help:"Remove people from a room, with all their devices."`
+	Admin  chatRoomAdminCommand  `cmd:"" help:"Make people admins of a room, who may invite and remove others."`
+	Title  chatRoomTitleCommand  `cmd:"" help:"Give a room a title, as its owner or an admin."`
 	Leave  chatRoomLeaveCommand  `cmd:"" help:"Leave a room or a direct conversation, with all devices of this account."`
 }
 
 type chatRoomNewCommand struct {
-	DIDs []string `arg:"" optional:"" name:"person" help:"Other members of the room."`
+	DIDs  []string `arg:"" optional:"" name:"person" help:"Other members of the room."`
+	Title string   `placeholder:"TEXT" help:"Title of the room. It is encrypted, and changed by chat room title."`
 	waitOption
 	chatOptions
 }
 
 // Run prints the room's id and waits until the people are in the group.
 func (c *chatRoomNewCommand) Run(ctx context.Context, std streams, g *globals) error {
-	return c.inside(ctx, std, g, func(t *chat.Terminal) error { return t.MakeRoom(ctx, c.DIDs, c.Wait) })
+	return c.inside(ctx, std, g, func(t *chat.Terminal) error { return t.MakeRoom(ctx, c.DIDs, c.Title, c.Wait) })
 }
 
 type chatRoomTalkCommand struct {
@@ -381,6 +384,33 @@ type chatRoomRemoveCommand struct {
 // Run removes people and waits until they are out of the group.
 func (c *chatRoomRemoveCommand) Run(ctx context.Context, std streams, g *globals) error {
 	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.Remove(ctx, c.Room, c.DIDs, c.Wait) })
+}
+
+type chatRoomAdminCommand struct {
+	Room string   `arg:"" help:"The room: its id or the beginning of it."`
+	DIDs []string `arg:"" name:"person" help:"Members of the room."`
+	Take bool     `help:"Make admins plain members again."`
+	waitOption
+	chatOptions
+}
+
+// Run changes the roles and waits until they are changed.
+func (c *chatRoomAdminCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error { return t.SetAdmin(ctx, c.Room, c.DIDs, !c.Take, c.Wait) })
+}
+
+type chatRoomTitleCommand struct {
+	Room string   `arg:"" help:"The room: its id or the beginning of it, or its title."`
+	Text []string `arg:"" help:"The title, which is encrypted; '' for none."`
+	waitOption
+	chatOptions
+}
+
+// Run sets the title and waits until the room has it.
+func (c *chatRoomTitleCommand) Run(ctx context.Context, std streams, g *globals) error {
+	return c.within(ctx, std, g, func(t *chat.Terminal) error {
+		return t.SetTitle(ctx, c.Room, strings.Join(c.Text, " "), c.Wait)
+	})
 }
 
 type chatRoomLeaveCommand struct {

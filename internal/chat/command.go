@@ -37,6 +37,9 @@ func slashCommands() []slashCommand {
 		{"/alias", "PERSON NAME", "name a person, for you alone; - for their own name", (*Terminal).doAlias},
 		{"/invite", "PERSON…", "bring people into this room", (*Terminal).doInvite},
 		{"/remove", "PERSON…", "take people out of this room", (*Terminal).doRemove},
+		{"/admin", "PERSON…", "make people admins of this room", doAdmin},
+		{"/unadmin", "PERSON…", "make admins plain members again", doUnadmin},
+		{"/title", "[TEXT]", "the title of this room; - for none", doTitle},
 		{"/leave", "[PERSON]", "leave this conversation, perhaps to a new owner", (*Terminal).doLeave},
 		{"/verify", "PERSON [NUMBER|yes]", "show a safety number, or that it is the same", (*Terminal).doVerify},
 		{"/unverify", "PERSON", "take that back", (*Terminal).doUnverify},
@@ -199,18 +202,21 @@ func (t *Terminal) doLeave(ctx context.Context, words []string) (reply, error) {
 	if err != nil {
 		return reply{}, err
 	}
-	if len(words) == 0 {
-		err = t.client.Leave(ctx, c.ID)
-	} else {
-		var heir string
-		if heir, err = t.people.person(ctx, strings.Join(words, " ")); err == nil {
-			err = t.client.LeaveTo(ctx, c.ID, heir)
-		}
+	var heir string
+	if len(words) > 0 {
+		heir, err = t.people.person(ctx, strings.Join(words, " "))
+	}
+	if err == nil {
+		heir, err = leave(ctx, t, c, heir)
 	}
 	if err != nil {
 		return reply{}, err
 	}
-	return reply{lines: []string{"leaving " + t.titleOf(c)}}, nil
+	line := "leaving " + t.titleOf(c)
+	if next := t.people.leaving(c, heir); next != "" {
+		line += "; " + next
+	}
+	return reply{lines: []string{line}}, nil
 }
 
 func (t *Terminal) doHelp(context.Context, []string) (reply, error) {

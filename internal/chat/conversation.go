@@ -22,6 +22,10 @@ type conversationItem struct {
 	Members  []string `json:"members"`
 	Inviting []string `json:"inviting,omitempty"`
 	Problem  string   `json:"problem,omitempty"`
+
+	Roles       map[string]string `json:"roles,omitempty"`
+	Title       string            `json:"title,omitempty"`
+	ServerTitle string            `json:"server_title,omitempty"` // which the server can read, and may have made up
 }
 
 // List prints the conversations, the one with the last message first.
@@ -53,11 +57,11 @@ func (t *Terminal) List(ctx context.Context, asJSON bool) error {
 func (p people) itemOf(conv client.Conversation) conversationItem {
 	members := append([]string{}, accountsOf([]client.Conversation{{Members: conv.Members}})...)
 	return conversationItem{conv.ID, string(conv.Kind), conv.Phase.String(), conv.Role, conv.Peer, p.labelOf(conv.Peer), conv.Unread,
-		members, conv.Inviting, conv.Problem}
+		members, conv.Inviting, conv.Problem, conv.Roles, conv.Title, conv.ServerTitle}
 }
 
 // find returns the conversation that a word names: its number in the list, its id or the
-// beginning of it, or the person of a direct one.
+// beginning of it, its title, or the person of a direct one.
 func (t *Terminal) find(ctx context.Context, word string) (client.Conversation, error) {
 	all, err := t.client.Conversations(ctx)
 	if err != nil {
@@ -75,7 +79,7 @@ func (t *Terminal) find(ctx context.Context, word string) (client.Conversation, 
 		if c.ID == word {
 			return c, nil
 		}
-		if len(word) >= nameEndMin && strings.HasPrefix(c.ID, word) || c.Peer != "" && (c.Peer == word || slices.Contains(people, c.Peer)) {
+		if c.Title != "" && strings.EqualFold(c.Title, word) || len(word) >= nameEndMin && strings.HasPrefix(c.ID, word) || c.Peer != "" && (c.Peer == word || slices.Contains(people, c.Peer)) {
 			found = append(found, c)
 		}
 	}
@@ -97,11 +101,15 @@ func (t *Terminal) titleOf(c client.Conversation) string {
 	return roomTitle(c)
 }
 
-// roomTitle names a room by the beginning of its id and how many people are in it.
+// roomTitle names a room by its title or, in brackets, the one that the server holds, else by the
+// beginning of its id, and by how many people are in it.
 func roomTitle(c client.Conversation) string {
-	id := c.ID
-	if len(id) > nameShown {
-		id = id[:nameShown]
+	name := "room " + printable(c.ID[:min(len(c.ID), nameShown)])
+	switch {
+	case c.Title != "":
+		name = printable(c.Title)
+	case c.ServerTitle != "":
+		name = "[" + printable(c.ServerTitle) + "]"
 	}
 	var people []string
 	for _, m := range c.Members {
@@ -110,9 +118,9 @@ func roomTitle(c client.Conversation) string {
 		}
 	}
 	if len(people) == 0 {
-		return "room " + printable(id)
+		return name
 	}
-	return fmt.Sprintf("room %s (%d)", printable(id), len(people))
+	return fmt.Sprintf("%s (%d)", name, len(people))
 }
 
 // phaseNote returns what a conversation waits for, or "".

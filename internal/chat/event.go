@@ -2,6 +2,7 @@ package chat
 
 import (
 	"cmp"
+	"slices"
 
 	"waxwing.im/waxwing/client"
 )
@@ -12,18 +13,24 @@ func (t *Terminal) noteOf(e client.Event) []string {
 	switch e.Type {
 	case client.EventMessage:
 	case client.EventJoined:
-		out = append(out, "you are in")
+		out = append(append(out, "you are in"), t.people.comings(e)...)
 	case client.EventRejoined:
 		out = append(out, "you have rejoined the group: "+cmp.Or(e.Problem, "your own state was unusable"))
 	case client.EventRemoved:
-		out = append(out, "you are no longer in this conversation")
+		switch {
+		case len(e.Left) > 0:
+			out = append(out, "you left")
+		case e.By.Account != "":
+			out = append(out, t.people.doer(e.By)+" removed you")
+		default:
+			out = append(out, "you are no longer in this conversation")
+		}
 	case client.EventMembers:
-		for _, m := range e.Members {
-			out = append(out, t.comer(m)+" joined")
-		}
-		for _, m := range e.Gone {
-			out = append(out, t.comer(m)+" left")
-		}
+		out = t.people.comings(e)
+	case client.EventTitle:
+		out = append(out, t.people.titleNote(e))
+	case client.EventRoles:
+		out = t.people.roleNotes(e)
 	case client.EventKeyChange:
 		out = append(out, t.people.newKey(e.From))
 	case client.EventName:
@@ -58,10 +65,60 @@ func (p people) newName(e client.Event) string {
 	return short(e.From.Account) + " goes by " + markClaimed + shownName(e.Name) + " now"
 }
 
-// comer names a member that joins or leaves; one of our own account is another device.
-func (t *Terminal) comer(m client.Member) string {
-	if m.Account == t.self {
-		return "your device " + deviceName(m)
+// comings describes who came and went by a commit. A further device is no further person.
+func (p people) comings(e client.Event) []string {
+	var out []string
+	said := map[string]bool{}
+	each := func(devices []client.Member, accounts []string, text func(name string) string) {
+		for _, m := range devices {
+			if slices.Contains(accounts, m.Account) && !said[m.Account] {
+				said[m.Account] = true
+				out = append(out, text(p.nameOf(m)))
+			}
+		}
 	}
-	return t.people.nameOf(m)
+	each(e.Members, e.Added, func(name string) string { return p.doer(e.By) + " added " + name })
+	each(e.Gone, e.Removed, func(name string) string { return p.doer(e.By) + " removed " + name })
+	each(e.Gone, e.Left, func(name string) string { return name + " left" })
+	if e.Type != client.EventMembers {
+		return out
+	}
+	for _, m := range e.Members {
+		if !said[m.Account] {
+			out = append(out, "a new device of "+p.deviceOf(m))
+		}
+	}
+	for _, m := range e.Gone {
+		if !said[m.Account] {
+			out = append(out, "no longer a device of "+p.deviceOf(m))
+		}
+	}
+	return out
+}
+
+// doer names the member that made a change.
+func (p people) doer(m client.Member) string {
+	if m.Account == p.self {
+		return "you"
+	}
+	return p.nameOf(m)
+}
+
+// deviceOf names a device and the account that it belongs to.
+func (p people) deviceOf(m client.Member) string {
+	if m.Account == p.self {
+		return "yours: " + deviceName(m)
+	}
+	return p.nameOf(m) + ": " + deviceName(m)
+}
+
+// isInHistory reports whether the history has an event besides the messages.
+func isInHistory(e client.Event) bool {
+	switch e.Type {
+	case client.EventJoined, client.EventRejoined, client.EventRemoved, client.EventMembers, client.EventRoles:
+		return true
+	case client.EventTitle:
+		return e.By.Account != "" // otherwise it was sent again
+	}
+	return false
 }

@@ -50,6 +50,7 @@ var sdkCodes = []struct {
 	{client.ErrInUse, CodeInUse}, {client.ErrAccount, CodeMistake}, {client.ErrTooLarge, "too_large"},
 	{client.ErrOutboxFull, "outbox_full"}, {client.ErrMessageID, CodeMistake}, {client.ErrMessageIDUsed, "id_used"},
 	{client.ErrNoGroup, "not_in_group"}, {client.ErrDirect, "direct"},
+	{client.ErrNoMember, "not_a_member"}, {client.ErrOwner, "owner"}, {client.ErrRole, "role"}, {client.ErrName, CodeMistake},
 	{client.ErrUnknownDevices, "unknown_devices"}, {client.ErrNotOverXRPC, "not_over_xrpc"}, {client.ErrClosed, "closed"},
 }
 

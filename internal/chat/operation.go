@@ -20,6 +20,7 @@ func operations() map[string]operation {
 		"send": with((*program).send), "list": with((*program).list), "who": with((*program).who),
 		"dm": with((*program).dm), "room": with((*program).room),
 		"invite": with((*program).invite), "remove": with((*program).remove), "leave": with((*program).leave),
+		"admin": with((*program).admin), "title": with((*program).title),
 		"devices": with((*program).devices), "add_device": with((*program).addDevice), "remove_device": with((*program).removeDevice),
 		"people": with((*program).people), "verify": with((*program).verify), "unverify": with((*program).unverify),
 		"name": with((*program).name), "alias": with((*program).alias),
@@ -160,7 +161,7 @@ func (p *program) who(ctx context.Context, in convParams) (any, func(context.Con
 	}{p.chat.people.itemOf(c), []whoItem{}}
 	for _, account := range accountsOf([]client.Conversation{{Members: c.Members}}) {
 		who := whoItem{DID: account, Name: p.chat.people.labelOf(account), Me: account == p.chat.self, Verified: p.chat.people.contact(account).Trusted}
-		if who.Me {
+		if who.Role = c.Roles[account]; who.Me {
 			who.Role = c.Role
 		}
 		for _, m := range c.Members {
@@ -198,19 +199,44 @@ func (p *program) dmWith(ctx context.Context, word string) (string, error) {
 
 func (p *program) room(ctx context.Context, in struct {
 	People []string `json:"people"`
+	Title  string   `json:"title"`
 	Wait   duration `json:"wait"`
 }) (any, func(context.Context) error, error) {
 	dids, err := p.persons(ctx, in.People)
 	if err != nil {
 		return nil, nil, err
 	}
-	room, err := p.chat.client.CreateRoom(ctx, dids...)
+	room, err := makeRoom(ctx, p.chat, dids, in.Title)
 	if err != nil {
 		return nil, nil, err
 	}
 	result := &convResult{Conv: room, DIDs: dids}
 	return whole(result, &result.State, in.Wait, func(ctx context.Context, wait time.Duration) error {
-		return p.chat.until(ctx, wait, p.chat.invited(ctx, room, dids))
+		return p.chat.until(ctx, wait, p.chat.invited(ctx, room, dids, in.Title))
+	})
+}
+
+func (p *program) admin(ctx context.Context, in struct {
+	memberParams
+	Take bool `json:"take"`
+}) (any, func(context.Context) error, error) {
+	return p.manage(ctx, in.memberParams, func(t *Terminal, ctx context.Context, word string, dids []string, wait time.Duration) error {
+		return t.SetAdmin(ctx, word, dids, !in.Take, wait)
+	})
+}
+
+func (p *program) title(ctx context.Context, in struct {
+	Conv  string   `json:"conv"`
+	Title string   `json:"title"`
+	Wait  duration `json:"wait"`
+}) (any, func(context.Context) error, error) {
+	c, err := p.chat.find(ctx, in.Conv)
+	if err != nil {
+		return nil, nil, err
+	}
+	result := &convResult{Conv: c.ID}
+	return whole(result, &result.State, in.Wait, func(ctx context.Context, wait time.Duration) error {
+		return p.quiet().SetTitle(ctx, c.ID, in.Title, wait)
 	})
 }
 

@@ -275,13 +275,10 @@ func (p people) memberLines(c client.Conversation) []string {
 		line := p.called(account) + p.accountMark(c, account)
 		if account == p.self {
 			line = p.myself()
-			if c.Role != "" {
-				line += ", " + c.Role
-			}
 		} else if of := p.contact(account); of.Alias != "" && shownName(of.Name) != "" {
 			line += ", who goes by " + markClaimed + shownName(of.Name)
 		}
-		out = append(out, line, account)
+		out = append(out, line+roleMark(c, account), account)
 		for _, m := range c.Members {
 			if m.Account == account {
 				out = append(out, "    "+deviceName(m)+"  "+m.Fingerprint)

@@ -3,6 +3,7 @@ package chat
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -10,25 +11,41 @@ import (
 	"waxwing.im/waxwing/client"
 )
 
-// MakeRoom creates a room with people, prints its id at once, because it is already stored, and
-// waits until they are in it.
-func (t *Terminal) MakeRoom(ctx context.Context, dids []string, wait time.Duration) error {
+// MakeRoom creates a room with people and a title, "" for none, prints its id at once, because it
+// is already stored, and waits until they are in it.
+func (t *Terminal) MakeRoom(ctx context.Context, dids []string, title string, wait time.Duration) error {
 	people, err := t.people.persons(ctx, dids)
 	if err != nil {
 		return err
 	}
-	room, err := t.client.CreateRoom(ctx, people...)
+	room, err := makeRoom(ctx, t, people, title)
 	if err != nil {
-		return mistakeIn(err)
+		return err
 	}
 	if err := t.print(room); err != nil {
 		return err
 	}
-	return t.until(ctx, wait, t.invited(ctx, room, people))
+	return t.until(ctx, wait, t.invited(ctx, room, people, title))
 }
 
-// invited returns a condition for until: all these accounts are in the room.
-func (t *Terminal) invited(ctx context.Context, room string, people []string) func() (bool, string, error) {
+// makeRoom creates a room with people and a title, "" for none.
+func makeRoom(ctx context.Context, t *Terminal, people []string, title string) (room string, err error) {
+	if err := t.client.SetTitle(ctx, "", title); errors.Is(err, client.ErrName) { // before there is a room
+		return "", titleError(err)
+	}
+	if room, err = t.client.CreateRoom(ctx, people...); err == nil && title != "" {
+		err = titleError(t.client.SetTitle(ctx, room, title))
+	}
+	return room, mistakeIn(err)
+}
+
+// invited returns a condition for until: all these accounts are in the room, which has the title
+// if there is to be one.
+func (t *Terminal) invited(ctx context.Context, room string, people []string, title string) func() (bool, string, error) {
+	titled := func() (bool, string, error) { return true, "", nil }
+	if title != "" {
+		titled = t.titled(ctx, client.Conversation{ID: room}, title)
+	}
 	return func() (bool, string, error) {
 		c, err := t.client.Conversation(ctx, room)
 		if err != nil {
@@ -42,7 +59,10 @@ func (t *Terminal) invited(ctx context.Context, room string, people []string) fu
 				return false, t.people.called(p), nil
 			}
 		}
-		return c.Phase == client.Joined, "the room to be made", nil
+		if c.Phase != client.Joined {
+			return false, "the room to be made", nil
+		}
+		return titled()
 	}
 }
 
@@ -55,7 +75,7 @@ func (t *Terminal) Invite(ctx context.Context, word string, dids []string, wait 
 	if err := t.client.Invite(ctx, room.ID, people...); err != nil {
 		return mistakeIn(roomError(err))
 	}
-	return t.until(ctx, wait, t.invited(ctx, room.ID, people))
+	return t.until(ctx, wait, t.invited(ctx, room.ID, people, ""))
 }
 
 func (t *Terminal) roomAndPeople(ctx context.Context, word string, dids []string) (client.Conversation, []string, error) {
@@ -103,16 +123,20 @@ func (t *Terminal) Leave(ctx context.Context, word, newOwner string, wait time.D
 	if err != nil {
 		return err
 	}
-	if newOwner == "" {
-		err = t.client.Leave(ctx, room.ID)
-	} else {
-		var heir string
-		if heir, err = t.people.person(ctx, newOwner); err == nil {
-			err = t.client.LeaveTo(ctx, room.ID, heir)
-		}
+	heir := ""
+	if newOwner != "" {
+		heir, err = t.people.person(ctx, newOwner)
+	}
+	if err == nil {
+		heir, err = leave(ctx, t, room, heir)
 	}
 	if err != nil {
 		return mistakeIn(err)
+	}
+	if next := t.people.leaving(room, heir); next != "" && newOwner == "" {
+		if err := t.print(next); err != nil {
+			return err
+		}
 	}
 	return t.until(ctx, wait, func() (bool, string, error) {
 		now, err := t.client.Conversation(ctx, room.ID)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,17 +28,19 @@ type screen struct {
 	err   error            // the first of writing
 	typed map[string]bool  // messages of this chat, which the terminal shows already
 	shown map[string]int64 // the last seq of each conversation
-	conv  string
+	// changed is the time of the last change of each conversation that the history has.
+	changed map[string]time.Time
+	conv    string
 }
 
 func newScreen(t *Terminal, asJSON bool) *screen {
 	return &screen{out: t.out, asJSON: asJSON, chat: t,
-		typed: map[string]bool{}, shown: map[string]int64{}}
+		typed: map[string]bool{}, shown: map[string]int64{}, changed: map[string]time.Time{}}
 }
 
 // item is one JSON line. Scripts rely on the first six fields.
 type item struct {
-	Type string `json:"type"` // message, state, joined, left, name, error, opened, info or found
+	Type string `json:"type"` // message, state, joined, left, role, title, name, error, opened, info or found
 	Conv string `json:"conv,omitempty"`
 	From string `json:"from,omitempty"`
 	Text string `json:"text,omitempty"`
@@ -52,6 +55,8 @@ type item struct {
 	Trusted    bool   `json:"trusted,omitempty"`    // a person has compared the sender's safety number
 	Code       string `json:"code,omitempty"`       // of an error, or the reason of a state
 	Problem    string `json:"problem,omitempty"`    // the reason of a state as a sentence
+	By         string `json:"by,omitempty"`         // who added or removed the device, or changed the role or title; absent if the account left
+	Device     bool   `json:"device,omitempty"`     // of joined and left: only a device, of an account that is in the conversation anyway
 }
 
 // said records a message that was typed here.
@@ -80,7 +85,11 @@ func (s *screen) open(c client.Conversation, history []client.Event) {
 	}
 	s.printf("-- talking to %s\n", printable(title))
 	for _, e := range history {
-		s.message(e)
+		if e.Type == client.EventMessage {
+			s.message(e)
+		} else {
+			s.change(e)
+		}
 	}
 }
 
@@ -126,10 +135,8 @@ func (s *screen) show(e client.Event) error {
 	for _, i := range s.items(e) {
 		if s.asJSON {
 			s.json(i)
-		} else if i.Type != "message" {
-			for _, note := range s.chat.noteOf(e) {
-				s.line(item{Text: note})
-			}
+		} else if e.Type != client.EventMessage {
+			s.change(e)
 			break
 		} else if !s.typed[e.MessageID] {
 			s.message(e)
@@ -157,14 +164,37 @@ func (s *screen) items(e client.Event) []item {
 	case client.EventJoined:
 		return []item{about("joined", s.chat.self, "")}
 	case client.EventRemoved:
-		return []item{about("left", s.chat.self, "")}
+		i := about("left", s.chat.self, "")
+		i.By = e.By.Account
+		return []item{i}
 	case client.EventMembers:
 		var items []item
-		for _, m := range e.Members {
-			items = append(items, about("joined", m.Account, ""))
+		for _, list := range []struct {
+			kind    string
+			devices []client.Member
+		}{{"joined", e.Members}, {"left", e.Gone}} {
+			for _, m := range list.devices {
+				i := about(list.kind, m.Account, "")
+				if !slices.Contains(e.Left, m.Account) {
+					i.By = e.By.Account
+				}
+				i.Device = !slices.Contains(slices.Concat(e.Added, e.Removed, e.Left), m.Account)
+				items = append(items, i)
+			}
 		}
-		for _, m := range e.Gone {
-			items = append(items, about("left", m.Account, ""))
+		return items
+	}
+	if e.Type == client.EventTitle {
+		i := about("title", "", e.Title)
+		i.By = e.By.Account
+		return []item{i}
+	}
+	if e.Type == client.EventRoles {
+		var items []item
+		for _, change := range e.Roles {
+			i := about("role", change.Account, change.Role)
+			i.By = e.By.Account
+			items = append(items, i)
 		}
 		return items
 	}
@@ -219,6 +249,19 @@ func (s *screen) json(i item) {
 // line prints an item other than a message.
 func (s *screen) line(i item) {
 	s.printf("-- %s\n", printable(i.Text))
+}
+
+// change prints an event other than a message, once if the history has it.
+func (s *screen) change(e client.Event) {
+	if isInHistory(e) {
+		if !e.Time.After(s.changed[e.Conversation]) {
+			return
+		}
+		s.changed[e.Conversation] = e.Time
+	}
+	for _, note := range s.chat.noteOf(e) {
+		s.line(item{Text: note})
+	}
 }
 
 // message prints a message, once, with its conversation if that is not the one that

@@ -135,6 +135,7 @@ type Terminal struct {
 	self     string // the DID of the account
 	conv     string // the conversation that lines are sent to; "" for none
 	people   people
+	isXRPC   bool                // where it is done by the AT Protocol API
 	shown    client.SafetyNumber // the last one shown, to which "yes" refers
 	logFile  io.Closer           // nil for none
 	logsHere bool                // the log is written to err
@@ -151,7 +152,7 @@ type Terminal struct {
 
 // guest returns the chat with other streams, for another process or program.
 func (t *Terminal) guest(in io.Reader, out, err io.Writer) *Terminal {
-	return &Terminal{client: t.client, self: t.self, people: t.people, in: in, out: out, err: err, audience: t.audience, isGuest: true}
+	return &Terminal{client: t.client, self: t.self, people: t.people, isXRPC: t.isXRPC, in: in, out: out, err: err, audience: t.audience, isGuest: true}
 }
 
 // Open opens the chat of a home, which connects by itself. Close ends it.
@@ -194,7 +195,7 @@ func Open(ctx context.Context, o Options) (*Terminal, error) {
 		}
 		return nil, err
 	}
-	t := &Terminal{client: sdk, self: sdk.DID(), people: people{sdk, sdk.DID(), sdk.Contacts().Get}, hasColours: !o.NoColor,
+	t := &Terminal{client: sdk, self: sdk.DID(), people: people{sdk, sdk.DID(), sdk.Contacts().Get}, isXRPC: home.XRPC, hasColours: !o.NoColor,
 		logFile: logFile, logsHere: o.Verbose && o.LogFile == "", in: o.In, out: o.Out, err: o.Err,
 		command: o.Command, isTalking: o.IsTalking, audience: newAudience()}
 	if t.socket, err = listen(t, filepath.Join(home.dir, socketFile)); err != nil && logger != nil {

@@ -267,6 +267,9 @@ func (m *ui) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			return m, m.fail(msg.err)
 		}
 		for _, text := range m.chat.noteOf(msg.event) {
+			if isInHistory(msg.event) {
+				break
+			}
 			m.note(msg.event.Conversation, note{msg.event.Time, text})
 		}
 		return m, tea.Batch(m.load(), m.nextEvent(&msg.event))

@@ -304,20 +304,29 @@ func (m *ui) body() []bodyLine {
 			out = append(out, bodyLine{line, of})
 		}
 	}
+	addNote := func(n note) {
+		lines := m.wrapped(clock(n.at, m.zone)+" -- ", n.text)
+		for i := range lines {
+			lines[i] = faint(lines[i])
+		}
+		add(n.at, "note "+n.at.String()+n.text, lines)
+	}
 	addNotes := func(until time.Time) {
 		for len(notes) > 0 && (until.IsZero() || notes[0].at.Before(until)) {
 			n := notes[0]
 			notes = notes[1:]
-			lines := m.wrapped(clock(n.at, m.zone)+" -- ", n.text)
-			for i := range lines {
-				lines[i] = faint(lines[i])
-			}
-			add(n.at, "note "+n.at.String()+n.text, lines)
+			addNote(n)
 		}
 	}
 	for _, e := range m.snap.history {
 		if m.snap.isAll || e.Seq != m.snap.history[0].Seq { // older notes are above the loaded history
 			addNotes(e.Time)
+		}
+		if e.Type != client.EventMessage {
+			for _, text := range m.chat.noteOf(e) {
+				addNote(note{e.Time, text})
+			}
+			continue
 		}
 		key := wrapKey{e.Seq, clock(e.Time, m.zone) + " " + m.chat.people.nameOf(e.From) + ": ", m.mainWidth()}
 		rows, ok := m.wraps[key]

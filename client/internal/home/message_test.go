@@ -104,7 +104,7 @@ func TestMigrateDetached(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = db.Exec(`UPDATE messages SET seq = -seq WHERE seq >= 2;
-		DROP INDEX messages_place; ALTER TABLE messages DROP COLUMN place; PRAGMA user_version = 4`)
+		DROP INDEX messages_place; ALTER TABLE messages DROP COLUMN place; ALTER TABLE messages DROP COLUMN change; PRAGMA user_version = 4`)
 	db.Close()
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,7 @@
 package home
 
 // schemaVersion is kept in SQLite's user_version.
-const schemaVersion = 5
+const schemaVersion = 6
 
 // migrations create the database, one after the other. Columns named body, info, mls and
 // pending are sealed; the others hold counters, identifiers and ciphertexts that the server
@@ -25,6 +25,8 @@ ALTER TABLE key_packages ADD COLUMN used_ms INTEGER; -- of one of last resort: w
 ALTER TABLE messages ADD COLUMN place INTEGER NOT NULL DEFAULT 0; -- the last seq in the log; the body is sealed for it
 UPDATE messages SET place = abs(seq); -- a detached one was at its negative seq
 CREATE INDEX messages_place ON messages (conversation, place);
+`, `
+ALTER TABLE messages ADD COLUMN change INTEGER NOT NULL DEFAULT 0; -- not a message, and read; 2: nor at a place of its own in the log
 `}
 
 const schema = `
