@@ -35,10 +35,13 @@ const (
 type socket struct {
 	chat     *Terminal
 	listener net.Listener
-	ctx      context.Context // ends with the socket
-	cancel   context.CancelFunc
 	tasks    sync.WaitGroup
 	slots    chan struct{}
+
+	ctx      context.Context // of requests; ends with that of Open
+	cancel   context.CancelFunc
+	ending   context.Context // ends when no more are taken
+	endsSoon context.CancelFunc
 }
 
 // greeting is the first line of a connection.
@@ -51,7 +54,7 @@ type greeting struct {
 
 // listen makes the socket of a home. A file that is there is of a process that has ended: this one
 // has the home open.
-func listen(t *Terminal, path string) (*socket, error) {
+func listen(ctx context.Context, t *Terminal, path string) (*socket, error) {
 	if !knowsPeers {
 		return nil, errors.ErrUnsupported
 	}
@@ -66,14 +69,19 @@ func listen(t *Terminal, path string) (*socket, error) {
 		return nil, errors.Join(err, listener.Close())
 	}
 	s := &socket{chat: t, listener: listener, slots: make(chan struct{}, connectionsMax)}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.ctx, s.cancel = context.WithCancel(ctx)
+	s.ending, s.endsSoon = context.WithCancel(s.ctx)
 	s.tasks.Go(s.accept)
 	return s, nil
 }
 
-// close ends all connections, once their requests are answered: those that wait, as stored.
+// close ends all connections, once their requests are answered. A chat that people see ends at
+// once, and those that wait are answered as stored.
 func (s *socket) close() {
-	s.cancel()
+	s.endsSoon()
+	if s.chat.isTalking {
+		s.cancel()
+	}
 	s.listener.Close()
 	s.tasks.Wait()
 }
@@ -114,10 +122,10 @@ func (s *socket) serve(conn net.Conn) {
 		return
 	}
 	view.raw(hello)
-	unblock := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Now()) })
+	unblock := context.AfterFunc(s.ending, func() { conn.SetReadDeadline(time.Now()) })
 	defer unblock()
 	in := bufio.NewReader(conn)
-	for ctx.Err() == nil {
+	for s.ending.Err() == nil {
 		line, err := readLine(in)
 		switch {
 		case err != nil:

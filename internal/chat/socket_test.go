@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/client"
+	"waxwing.im/waxwing/internal/server"
 )
 
 // socketOptions describes a home whose server is away.
@@ -151,6 +152,7 @@ func TestSocketOfAnotherUser(t *testing.T) {
 // process that does not read is cut off.
 func TestSocketEnds(t *testing.T) {
 	o := socketOptions(t)
+	o.IsTalking = true
 	chat := openChat(t, o)
 	other, err := client.NewAccount()
 	if err != nil {
@@ -193,6 +195,45 @@ func TestSocketEnds(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), `"op":"send","ok":false,"code":"stored"`) {
 		t.Errorf("the output is %s", out.String())
+	}
+}
+
+// TestSocketOfACommand: a command that has the home open ends after the requests of others.
+func TestSocketOfACommand(t *testing.T) {
+	o := socketOptions(t)
+	config := server.DefaultConfig(t.TempDir())
+	free, err := net.Listen("tcp", config.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Listen = free.Addr().String()
+	free.Close()
+	o.DefaultServer = "http://" + config.Listen
+	chat := openChat(t, o)
+	if got := askRunning(t, o, `{"op":"room"}`); len(got) != 1 || !got[0].OK {
+		t.Fatalf("answers to room: %+v", got)
+	}
+	answers := make(chan []answer)
+	go func() { answers <- askRunning(t, o, `{"op":"send","conv":"1","text":"x","wait":"1m"}`) }()
+	for {
+		if count, err := chat.client.Pending(t.Context()); err != nil {
+			t.Fatal(err)
+		} else if count > 0 {
+			break
+		}
+	}
+	closed := make(chan error)
+	go func() { closed <- chat.Close() }()
+	s, err := server.Start(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got := <-answers; len(got) != 1 || !got[0].OK {
+		t.Errorf("answers to send: %+v", got)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
 	}
 }
 

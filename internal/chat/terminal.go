@@ -198,7 +198,7 @@ func Open(ctx context.Context, o Options) (*Terminal, error) {
 	t := &Terminal{client: sdk, self: sdk.DID(), people: people{sdk, sdk.DID(), sdk.Contacts().Get}, isXRPC: home.XRPC, hasColours: !o.NoColor,
 		logFile: logFile, logsHere: o.Verbose && o.LogFile == "", in: o.In, out: o.Out, err: o.Err,
 		command: o.Command, isTalking: o.IsTalking, audience: newAudience()}
-	if t.socket, err = listen(t, filepath.Join(home.dir, socketFile)); err != nil && logger != nil {
+	if t.socket, err = listen(ctx, t, filepath.Join(home.dir, socketFile)); err != nil && logger != nil {
 		logger.Info("other processes cannot talk to this one", "err", err)
 	}
 	return t, nil
