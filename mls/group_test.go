@@ -355,6 +355,9 @@ func TestKeyPackagesToAdd(t *testing.T) {
 		"from tomorrow": {KeyPackageOptions{NotBefore: today.AddDate(0, 0, 1)}, today.AddDate(0, 0, 1), today.AddDate(0, 0, 91)},
 		"for a day":     {KeyPackageOptions{NotAfter: today.AddDate(0, 0, 1)}, today.Add(-time.Hour), today.AddDate(0, 0, 1)},
 		"short groups":  {KeyPackageOptions{LifetimeMax: 2 * time.Hour}, today.Add(-time.Hour), today.Add(time.Hour)},
+		"half an hour":  {KeyPackageOptions{LifetimeMax: 30 * time.Minute}, today.Add(-15 * time.Minute), today.Add(15 * time.Minute)},
+		"unlimited":     {KeyPackageOptions{LifetimeMax: LifetimeUnlimited}, today.Add(-time.Hour), today.Add(-time.Hour).AddDate(0, 0, 90)},
+		"the longest":   {KeyPackageOptions{NotAfter: today.Add(LifetimeMax)}, today, today.Add(LifetimeMax)},
 	} {
 		test.o.Now = func() time.Time { return today }
 		kp, err := NewKeyPackage(testSuite, id, test.o)

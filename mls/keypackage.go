@@ -28,7 +28,7 @@ const (
 // KeyPackageOptions holds the lifetime of a KeyPackage and whether it is reusable. The zero value
 // makes a package that is used once, from now on.
 type KeyPackageOptions struct {
-	NotBefore  time.Time        // an hour before Now if zero, since clocks differ
+	NotBefore  time.Time        // an hour before Now if zero, since clocks differ; less if LifetimeMax leaves no room
 	NotAfter   time.Time        // 90 days after NotBefore if zero, or LifetimeMax if that is shorter
 	Now        func() time.Time // time.Now if nil
 	LastResort bool             // may be used more than once
@@ -62,7 +62,11 @@ func NewKeyPackage(s Suite, id Identity, o KeyPackageOptions) (*KeyPackage, erro
 		o.Now = time.Now
 	}
 	if o.NotBefore.IsZero() {
-		o.NotBefore = o.Now().Add(-keyPackageSkew)
+		now, skew := o.Now(), min(keyPackageSkew, o.LifetimeMax/2)
+		if !o.NotAfter.IsZero() {
+			skew = max(0, min(skew, o.LifetimeMax-o.NotAfter.Sub(now)))
+		}
+		o.NotBefore = now.Add(-skew)
 	}
 	if o.NotAfter.IsZero() {
 		o.NotAfter = o.NotBefore.Add(min(keyPackageLife, o.LifetimeMax))
