@@ -4,7 +4,11 @@
 //	func TestBot(t *testing.T) {
 //		server := clienttest.NewServer(t)
 //		ann := server.Client("ann")
-//		go runBot(t.Context(), server.Options("bot"))
+//		options := server.Options("bot")
+//		var bot sync.WaitGroup
+//		bot.Go(func() { runBot(t.Context(), options) }) // it closes its client at the end
+//		t.Cleanup(bot.Wait)
+//		dm, err := ann.StartDM(t.Context(), server.Account("bot").DID())
 //		…
 //	}
 //
@@ -16,6 +20,7 @@ package clienttest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +39,7 @@ type Server struct {
 	// server is stopped and started.
 	URL string
 
-	t        testing.TB // nil: none
+	t        testing.TB
 	dir      string
 	config   server.Config
 	memory   *memnet.Network // nil: TCP
@@ -47,9 +52,10 @@ type Server struct {
 // the test, and so are the clients that it has opened. Without a test, as in an Example, t is
 // nil: call Close then, and expect a panic where a test would end.
 func NewServer(t testing.TB) *Server {
-	if t != nil {
-		t.Helper()
+	if t == nil {
+		t = example{}
 	}
+	t.Helper()
 	s := &Server{t: t, patience: time.Minute}
 	s.begin()
 	return s
@@ -66,14 +72,8 @@ func NewBubbleServer(t testing.TB) *Server {
 }
 
 func (s *Server) begin() {
-	if s.t == nil {
-		var err error
-		s.dir, err = os.MkdirTemp("", "waxwing-")
-		s.must(err)
-	} else {
-		s.t.Helper()
-		s.dir = s.t.TempDir()
-	}
+	s.t.Helper()
+	s.dir = s.t.TempDir()
 	// Too long a path for the admin socket, which would be a real one.
 	data := filepath.Join(s.dir, strings.Repeat("x", 110))
 	s.must(os.Mkdir(data, 0o700))
@@ -84,9 +84,21 @@ func (s *Server) begin() {
 	}
 	s.Start()
 	s.config.Listen = strings.TrimPrefix(s.URL, "http://")
-	if s.t != nil {
-		s.t.Cleanup(s.Close)
+	s.t.Cleanup(s.Close)
+}
+
+// example stands for the test of a server without one.
+type example struct{ testing.TB }
+
+func (example) Helper()        {}
+func (example) Cleanup(func()) {}
+func (example) Fatal(v ...any) { panic(fmt.Sprint(v...)) }
+func (e example) TempDir() string {
+	dir, err := os.MkdirTemp("", "waxwing-")
+	if err != nil {
+		e.Fatal(err)
 	}
+	return dir
 }
 
 // bubblePing is the interval of pings in a bubble, where hours pass in no time and each ping
@@ -95,18 +107,18 @@ const bubblePing = 10 * time.Minute
 
 // must ends the test on an error.
 func (s *Server) must(err error) {
-	switch {
-	case err == nil:
-	case s.t == nil:
-		panic(err)
-	default:
-		s.t.Helper()
+	s.t.Helper()
+	if err != nil {
 		s.t.Fatal(err)
 	}
 }
 
-// Start starts the server after Stop.
+// Start starts the server after Stop. It does nothing while the server runs.
 func (s *Server) Start() {
+	s.t.Helper()
+	if s.running != nil {
+		return
+	}
 	if s.memory != nil {
 		s.config.Listener = s.memory.Listen()
 	}
@@ -118,6 +130,7 @@ func (s *Server) Start() {
 
 // Stop stops the server: clients are offline until Start.
 func (s *Server) Stop() {
+	s.t.Helper()
 	if s.running != nil {
 		err := s.running.Close()
 		s.running = nil
@@ -127,26 +140,28 @@ func (s *Server) Stop() {
 
 // Close closes the clients that the server has opened, stops it and removes all files.
 func (s *Server) Close() {
+	s.t.Helper()
 	for _, c := range s.clients {
 		_ = c.Close() // it may be closed already
 	}
 	s.clients = nil
 	s.Stop()
-	if s.t == nil {
-		s.must(os.RemoveAll(s.dir))
-	}
+	s.must(os.RemoveAll(s.dir))
 }
 
 // Account returns the account with a name, the same one for each call.
 func (s *Server) Account(name string) *client.Account {
+	s.t.Helper()
 	account, err := client.AccountFromSeed([]byte("a seed for tests, which everybody knows"), name)
 	s.must(err)
 	return account
 }
 
 // Options returns the options of a new device of an account, with an empty home. To open the
-// device again, as after a crash, use the same options again.
+// device again, as after a crash, use the same options again. The caller closes the client before
+// the end of the test.
 func (s *Server) Options(name string) client.Options {
+	s.t.Helper()
 	dir, err := os.MkdirTemp(s.dir, "home-")
 	s.must(err)
 	o := client.Options{Dir: dir, StorageKey: bytes.Repeat([]byte{1}, client.StorageKeyBytes), Server: s.URL, Account: s.Account(name)}
@@ -158,15 +173,18 @@ func (s *Server) Options(name string) client.Options {
 
 // Client opens a new device of an account.
 func (s *Server) Client(name string, with ...client.Option) *client.Client {
+	s.t.Helper()
 	c, err := client.Open(context.Background(), s.Options(name), with...)
 	s.must(err)
 	s.clients = append(s.clients, c)
 	return c
 }
 
-// Await reads and acknowledges events of a client up to one of the type, and returns it. It
-// waits for a minute, in a bubble for a day.
+// Await reads and acknowledges events of a client up to one of the type, and returns it; an
+// EventMessage may be the delivery of an own message (Own). It waits for a minute, in a bubble for
+// a day.
 func (s *Server) Await(c *client.Client, want client.EventType) client.Event {
+	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), s.patience)
 	defer cancel()
 	for {
@@ -174,7 +192,9 @@ func (s *Server) Await(c *client.Client, want client.EventType) client.Event {
 		if err == nil {
 			err = c.Ack(ctx, e.ID)
 		}
-		s.must(err)
+		if err != nil {
+			s.must(fmt.Errorf("no %s event: %w", want, err))
+		}
 		if e.Type == want {
 			return e
 		}

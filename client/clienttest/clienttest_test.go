@@ -2,6 +2,10 @@ package clienttest_test
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,4 +91,81 @@ func TestDeviceOpensAgain(t *testing.T) {
 	if len(ids) != 2 {
 		t.Errorf("devices %v, want one that was opened twice and a second one", ids)
 	}
+}
+
+// recorder is a test whose end is recorded, with the file of the caller that caused it.
+type recorder struct {
+	testing.TB
+	helpers map[string]bool
+	said    string
+	at      string
+}
+
+func (r *recorder) Helper() { r.helpers[caller(1).Function] = true }
+
+func (r *recorder) Fatal(v ...any) {
+	r.said = fmt.Sprint(v...)
+	for skip := 1; r.at == "" || r.helpers[r.at]; skip++ {
+		r.at = caller(skip).Function
+	}
+	runtime.Goexit()
+}
+
+func caller(skip int) runtime.Frame {
+	var at [1]uintptr
+	runtime.Callers(skip+2, at[:])
+	frame, _ := runtime.CallersFrames(at[:]).Next()
+	return frame
+}
+
+// TestErrorNamesTheTest: a test that fails says what it waited for, in the line that waited.
+func TestErrorNamesTheTest(t *testing.T) {
+	r := &recorder{TB: t, helpers: map[string]bool{}}
+	s := clienttest.NewServer(r)
+	ann := s.Client("ann")
+	if err := ann.Close(); err != nil {
+		t.Error(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Await(ann, client.EventRemoved)
+	}()
+	<-done
+	if !strings.HasPrefix(r.said, "no removed event: ") || !strings.Contains(r.at, "TestErrorNamesTheTest") {
+		t.Errorf("%q in %s", r.said, r.at)
+	}
+}
+
+// TestStartTwice: a server that runs is left alone.
+func TestStartTwice(t *testing.T) {
+	s := clienttest.NewServer(t)
+	s.Start()
+	if err := s.Client("ann").WaitOnline(t.Context()); err != nil {
+		t.Error(err)
+	}
+	s.Stop()
+	s.Stop()
+	s.Start()
+}
+
+// TestExampleServer: a server without a test leaves nothing behind.
+func TestExampleServer(t *testing.T) {
+	folder := t.TempDir()
+	t.Setenv("TMPDIR", folder)
+	defer goleak.VerifyNone(t)
+	s := clienttest.NewServer(nil)
+	s.Client("ann")
+	s.Close()
+	s.Close()
+	if left, err := os.ReadDir(folder); err != nil || len(left) != 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("an error does not panic")
+		}
+	}()
+	t.Setenv("TMPDIR", folder+"/none")
+	clienttest.NewServer(nil)
 }
