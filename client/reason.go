@@ -31,6 +31,7 @@ const (
 	ReasonInviteRequired   Reason = "invite_required"
 	ReasonInvalidInvite    Reason = "invalid_invite"
 	ReasonNotAllowed       Reason = "not_allowed" // the account is not on the server's list
+	ReasonExpelled         Reason = "expelled"    // the server's operator refuses the account
 	ReasonRateLimited      Reason = "rate_limited"
 	ReasonUnavailable      Reason = "unavailable" // busy, or shutting down
 	ReasonRefused          Reason = "refused"     // for another cause, see Refusal
@@ -40,7 +41,7 @@ const (
 
 // The messages of refusals to admit an account, in all protocols of the server.
 var admissions = map[string]Reason{"invite required": ReasonInviteRequired, "invalid invite": ReasonInvalidInvite,
-	"not on the allowlist": ReasonNotAllowed}
+	"not on the allowlist": ReasonNotAllowed, "expelled by the operator of the service": ReasonExpelled}
 
 // wsaConnectionRefused is the code of a refused connection on Windows.
 const wsaConnectionRefused = syscall.Errno(10061)
@@ -154,6 +155,8 @@ func (s State) Problem() string {
 		return "the server does not accept the invite code"
 	case ReasonNotAllowed:
 		return "the account is not on the server's list of those that it admits"
+	case ReasonExpelled:
+		return "the server's operator has expelled the account"
 	case ReasonRateLimited:
 		return "rate limited until " + s.Next.Local().Format(time.TimeOnly)
 	case ReasonUnavailable:

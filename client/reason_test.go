@@ -76,6 +76,7 @@ func TestReasons(t *testing.T) {
 		"limit":       {answer(429, `{"code":"rate_limited","message":"rate limited","retry_after_s":90}`), nil, ReasonRateLimited, "rate limited until "},
 		"invite":      {answer(403, `{"code":"forbidden","message":"invite required"}`), nil, ReasonInviteRequired, "requires an invite"},
 		"bad invite":  {answer(403, `{"code":"forbidden","message":"invalid invite"}`), nil, ReasonInvalidInvite, "does not accept the invite"},
+		"expelled":    {answer(403, `{"code":"forbidden","message":"expelled by the operator of the service"}`), nil, ReasonExpelled, "operator has expelled"},
 		"not allowed": {answer(403, `{"code":"forbidden","message":"not on the allowlist"}`), nil, ReasonNotAllowed, "not on the server's list"},
 		"forbidden":   {answer(403, `{"code":"forbidden","message":"forbidden"}`), nil, ReasonRefused, "server refused: this account may not do that"},
 		"not found":   {answer(404, `{"code":"not_found","message":"not_found"}`), nil, ReasonRefused, "server refused: the server has nothing of that name"},

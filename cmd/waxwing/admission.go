@@ -164,10 +164,10 @@ func (c *inviteRevokeCommand) Run(ctx context.Context) error {
 }
 
 type allowCommand struct {
-	Add    allowAddCommand    `cmd:"" help:"Add an account to the allowlist."`
+	Add    allowAddCommand    `cmd:"" help:"Add an account to the allowlist. An expelled one may return."`
 	List   allowListCommand   `cmd:"" help:"List the allowlist."`
 	Remove allowRemoveCommand `cmd:"" help:"Remove an account from the allowlist. An admitted account stays admitted."`
-	Expel  allowExpelCommand  `cmd:"" help:"Expel an account: it is removed from the allowlist, and its sessions end. It can return only like a new account."`
+	Expel  allowExpelCommand  `cmd:"" help:"Expel an account, like waxwing admin accounts expel --yes."`
 }
 
 type allowAddCommand struct {
@@ -218,8 +218,8 @@ type allowExpelCommand struct {
 }
 
 // Run expels the account.
-func (c *allowExpelCommand) Run(ctx context.Context) error {
-	return c.do(ctx, server.AdminRequest{Operation: server.AdminAllowExpel, Name: c.DID}, nil)
+func (c *allowExpelCommand) Run(ctx context.Context, std streams) error {
+	return expel(ctx, c.adminOptions, c.DID, std)
 }
 
 func printJSON(w io.Writer, v any) error {

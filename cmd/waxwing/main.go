@@ -66,7 +66,7 @@ type commands struct {
 	DID     didCommand     `cmd:"" name:"did" help:"Print the DID of an account."`
 	Invite  inviteCommand  `cmd:"" help:"Make, list and revoke the codes with which accounts are admitted."`
 	Allow   allowCommand   `cmd:"" help:"Manage the list of accounts that are admitted without a code."`
-	Admin   adminCommand   `cmd:"" help:"See what the server holds."`
+	Admin   adminCommand   `cmd:"" help:"See what the server holds; see and expel accounts."`
 	Options configCommand  `cmd:"" name:"config" help:"Print the effective options of serve with their sources."`
 	Dev     devCommand     `cmd:"" help:"Tools for developers of MLS clients."`
 	Version versionCommand `cmd:"" help:"Print the version and the commit."`

@@ -70,6 +70,9 @@ func New(o Options) *Service {
 	s := &Service{store: o.Store, logs: o.Logs, directory: o.Directory, now: o.Now, logger: o.Logger, recordSenders: o.RecordSenders,
 		messageBytes: cmp.Or(o.MessageBytes, MessageBytesDefault), limits: o.Limits, metrics: newMetrics(), stopSweep: cancel}
 	s.sweeps.Go(func() { condition.New(s.logger, "the hourly sweep", 0).Every(ctx, sweepInterval, s.sweep) })
+	s.sweeps.Go(func() {
+		condition.New(s.logger, "removing expelled accounts", 0).Every(ctx, expulsionInterval, s.finishExpulsions)
+	})
 	return s
 }
 

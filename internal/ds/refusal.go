@@ -69,6 +69,7 @@ const (
 	InviteRequired Reason = "invite required"
 	InvalidInvite  Reason = "invalid invite"
 	NotOnAllowlist Reason = "not on the allowlist"
+	Expelled       Reason = "expelled"
 )
 
 // Because returns a copy of r with a reason: refusals are shared.

@@ -33,6 +33,7 @@ const InviteCodeBytesMax = 64
 var (
 	refuseInviteRequired = ds.Refuse(ds.Forbidden, "invite required").Because(ds.InviteRequired)
 	refuseInvalidInvite  = ds.Refuse(ds.Forbidden, "invalid invite").Because(ds.InvalidInvite)
+	refuseExpelled       = ds.Refuse(ds.Forbidden, "expelled by the operator of the service").Because(ds.Expelled)
 	refuseNotAllowed     = ds.Refuse(ds.Forbidden, "not on the allowlist").Because(ds.NotOnAllowlist)
 )
 
@@ -45,8 +46,8 @@ type admission struct {
 // admittedBytesMax bounds the memory of admitted accounts.
 const admittedBytesMax = 32 << 20
 
-// admittedFor is the time during which calls of an account still pass after another process has
-// expelled it.
+// admittedFor is the time for which an account is believed to be admitted. Expulsions by other
+// processes are found sooner, by pollRevoked, while the database answers.
 const admittedFor = 10 * time.Second
 
 // admittedAccounts remembers accounts that were admitted at the last lookup.
@@ -81,11 +82,15 @@ func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, cod
 	if a.admitted.has(account, seen) {
 		return nil, nil
 	}
-	var isAdmitted, isAllowed, isUsable, isReferenced bool
+	var isAdmitted, isExpelled, isAllowed, isUsable, isReferenced bool
 	hash := sha256.Sum256([]byte(code))
 	now := seen.UnixMilli()
 	err := a.o.Store.View(ctx, func(tx *store.Tx) (err error) {
 		if isAdmitted, err = tx.Admission.Has(account); err != nil || isAdmitted {
+			return err
+		}
+		expelled, err := tx.Admission.Expelled([]ds.AccountID{account})
+		if isExpelled = expelled[account]; err != nil || isExpelled {
 			return err
 		}
 		if isReferenced, err = tx.Sessions.HasAccount(account); err != nil || a.o.Admission == AdmissionOpen {
@@ -105,8 +110,10 @@ func (a *Authenticator) admission(ctx context.Context, account ds.AccountID, cod
 	case err != nil:
 		return nil, err
 	case isAdmitted:
-		a.admitted.add(account, seen)
+		a.believe(account, seen)
 		return nil, nil
+	case isExpelled:
+		return nil, refuseExpelled
 	}
 	// New DIDs cost nothing, so unknown accounts are counted for their address. Accounts that
 	// others here know or have invited are not blocked by that.
@@ -146,6 +153,10 @@ func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 	if _, err := tx.Admission.Admit(slices.Compact(free), nowMS); err != nil {
 		return err
 	}
+	accounts := make([]ds.AccountID, len(jobs))
+	for i, j := range jobs {
+		accounts[i] = j.admit.account
+	}
 	for _, j := range jobs {
 		if j.admit.invite == nil {
 			continue
@@ -169,7 +180,18 @@ func (a *Authenticator) applyAdmissions(tx *store.Tx, jobs []*job) error {
 			return err
 		}
 	}
-	return nil
+	// An account that was expelled since it was looked up is found now: Admit has waited for that.
+	expelled, err := tx.Admission.Expelled(accounts)
+	for _, j := range jobs {
+		if err != nil || !expelled[j.admit.account] {
+			continue
+		}
+		j.err = refuseExpelled
+		if err = tx.Admission.Forget(j.admit.account); errors.Is(err, store.ErrNotFound) {
+			err = nil // several jobs are for it
+		}
+	}
+	return err
 }
 
 // errExpelled is the error of a start if the account was expelled after it had been looked up.
@@ -328,12 +350,17 @@ func (s Admissions) RevokeInvite(ctx context.Context, idOrCode string) error {
 	return err
 }
 
-// Allow adds an account to the allowlist.
+// Allow adds an account to the allowlist, and ends its expulsion.
 func (s Admissions) Allow(ctx context.Context, account string) error {
 	if err := checkAccountDID(account); err != nil {
 		return err
 	}
-	return s.Store.Update(ctx, func(tx *store.Tx) error { return tx.Admission.Allow(ds.AccountID(account), s.By) })
+	return s.Store.Update(ctx, func(tx *store.Tx) error {
+		if err := tx.Admission.Readmit(ds.AccountID(account)); err != nil {
+			return err
+		}
+		return tx.Admission.Allow(ds.AccountID(account), s.By)
+	})
 }
 
 // Disallow removes an account from the allowlist. An account that is already admitted stays
@@ -346,10 +373,9 @@ func (s Admissions) Disallow(ctx context.Context, account string) error {
 	return err
 }
 
-// Expel withdraws an account's admission: it is no longer admitted nor on the allowlist, and
-// its sessions end, at once if they are attached to Running and within the PollInterval of
-// other processes. Calls with service tokens still pass there for admittedFor. To return, it
-// must be admitted like a new account. Its data stays.
+// Expel refuses an account until Allow: it is neither admitted nor on the allowlist, no invite
+// admits it, and its sessions, subscriptions and tokens end, at once in Running and within the
+// PollInterval of other processes. Its memberships and key packages are core's to end.
 func (s Admissions) Expel(ctx context.Context, account string) error {
 	who := ds.AccountID(account)
 	var hashes [][32]byte
@@ -358,18 +384,13 @@ func (s Admissions) Expel(ctx context.Context, account string) error {
 		if err := tx.Sessions.LockRevocations(); err != nil {
 			return err
 		}
-		unknown := 0
-		for _, forget := range []func(ds.AccountID) error{tx.Admission.Forget, tx.Admission.Disallow} {
-			err := forget(who)
-			if err != nil && !errors.Is(err, store.ErrNotFound) {
-				return err
-			}
-			if err != nil {
-				unknown++
-			}
+		if isKnown, err := isKnownAccount(tx, who); err != nil {
+			return err
+		} else if !isKnown {
+			return ds.Refuse(ds.NotFound, "no such account: it was never here, nor is it on the allowlist")
 		}
-		if unknown == 2 {
-			return ds.Refuse(ds.NotFound, "neither admitted nor on the allowlist")
+		if err := tx.Admission.Expel(who, s.By); err != nil {
+			return err
 		}
 		rows, err := tx.Sessions.Revoke(who, "", "", nil, s.now().UnixMilli())
 		for _, row := range rows {
@@ -377,14 +398,24 @@ func (s Admissions) Expel(ctx context.Context, account string) error {
 		}
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	if s.Running != nil {
-		s.Running.admitted.drop(who)
+	if err == nil && s.Running != nil {
+		s.Running.expel(who)
 		s.Running.end(hashes)
 	}
-	return nil
+	return err
+}
+
+// isKnownAccount reports whether an account has been admitted, allowed, expelled or named here.
+func isKnownAccount(tx *store.Tx, account ds.AccountID) (bool, error) {
+	_, err := tx.Admission.Get(account)
+	if !errors.Is(err, store.ErrNotFound) {
+		return err == nil, err
+	}
+	is, err := tx.Admission.IsAllowed(account)
+	if err != nil || is {
+		return is, err
+	}
+	return tx.Sessions.HasAccount(account)
 }
 
 // AllowedAccount is an entry of the allowlist as operators see it.

@@ -131,9 +131,13 @@ func (a *Authenticator) end(hashes [][32]byte) {
 // revokedRowsMax bounds how many revocations one statement reads.
 const revokedRowsMax = 10000
 
-// pollRevoked ends the attached sessions that other nodes have revoked. A session that attaches
-// later is covered by the next poll.
+// pollRevoked ends what other nodes have ended: the attached sessions that were revoked, and the
+// admission of accounts that were expelled. A session that attaches later is covered by the next
+// poll.
 func (a *Authenticator) pollRevoked(ctx context.Context) error {
+	if err := a.pollExpelled(ctx); err != nil {
+		return err
+	}
 	for {
 		a.mu.Lock()
 		after, isIdle := a.revokedUntil, len(a.attached) == 0
@@ -199,6 +203,7 @@ func (a *Authenticator) dueSlides() [][32]byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	maps.DeleteFunc(a.revoked, func(_ [32]byte, at time.Time) bool { return a.o.Now().Sub(at) > revokedFor })
+	maps.DeleteFunc(a.expelled, func(_ ds.AccountID, at time.Time) bool { return a.o.Now().Sub(at) > revokedFor })
 	var due [][32]byte
 	for hash, at := range a.attached {
 		if !at.isOver && a.isSlideDue(at) {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/condition"
+	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
 )
@@ -76,11 +77,13 @@ type Authenticator struct {
 	admitted         *admittedAccounts
 	slideEvery       time.Duration // minimum time between writes of an attached session's expiry
 
-	mu           sync.Mutex // guards attached, revoked and revokedUntil
+	mu           sync.Mutex // guards the following five
 	attached     map[[32]byte]*attachment
-	revoked      map[[32]byte]time.Time // sessions that this process knows to be revoked recently
-	revokedUntil store.Revocation       // position up to which it has read the revocations of others
-	ends         chan struct{}          // see Ends
+	revoked      map[[32]byte]time.Time     // sessions that this process knows to be revoked recently
+	revokedUntil store.Revocation           // position up to which it has read the revocations of others
+	expelled     map[ds.AccountID]time.Time // accounts that this process knows to be expelled recently
+	expelledNext int64                      // the number of the first expulsion of others to be read
+	ends         chan struct{}              // see Ends
 
 	closing sync.Once
 	stop    context.CancelFunc
@@ -124,6 +127,7 @@ func New(o Options) (*Authenticator, error) {
 		slideEvery: min(slideEveryMax, o.SessionTTL/10),
 		attached:   map[[32]byte]*attachment{},
 		revoked:    map[[32]byte]time.Time{},
+		expelled:   map[ds.AccountID]time.Time{},
 		ends:       make(chan struct{}, 1),
 
 		sessionPenalties: newPenalties(),
@@ -134,6 +138,7 @@ func New(o Options) (*Authenticator, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("identity: %w", err)
 	}
+	a.expelledNext = a.revokedUntil.Seq
 	a.writer = newWriter(o.Store, a.apply)
 	ctx, stop := context.WithCancel(context.Background())
 	a.stop = stop

@@ -225,8 +225,8 @@ func TestAdmissionByAllowlist(t *testing.T) {
 	})
 }
 
-// TestExpel: an expelled account is new again: its sessions are over, on every node, and it
-// needs what newcomers need.
+// TestExpel: an expelled account is refused on every node, whatever code it has, and its sessions
+// are over; an operator may let it in again.
 func TestExpel(t *testing.T) {
 	onEach(t, func(w *world) {
 		ctx := context.Background()
@@ -273,31 +273,65 @@ func TestExpel(t *testing.T) {
 				w.t.Errorf("%s: %v", name, err)
 			}
 		}
-		if _, err := start(elsewhere, "ann", ""); messageOf(err) != wantInvite {
+		if _, err := start(elsewhere, "ann", ""); messageOf(err) != refuseExpelled.Error() {
 			w.t.Errorf("a start where she was known: %v", err)
 		}
-		if got := g.session("ann", code); got != wantGoodInvite {
-			w.t.Errorf("a code that is used up: %q", got)
-		}
-		if got := g.call("ann"); got != string(ds.InviteRequired) {
-			w.t.Errorf("XRPC: %q", got)
-		}
-		if err := g.admissions.Expel(ctx, g.did("ann")); ds.CodeOf(err) != ds.NotFound {
-			w.t.Errorf("twice: %v", err)
-		}
-		if got := g.session("ann", g.invite(1, 0).Code); got != "" {
+		invite := g.invite(1, 0)
+		if got := g.session("ann", invite.Code); got != refuseExpelled.Error() {
 			w.t.Errorf("a new code: %q", got)
 		}
+		if got := g.call("ann"); got != string(ds.Expelled) {
+			w.t.Errorf("XRPC: %q", got)
+		}
+		for name, a := range map[string]*Authenticator{"here": g.a, "there": elsewhere} {
+			if !a.IsExpelled(ds.AccountID(g.did("ann"))) || a.IsExpelled(ds.AccountID(g.did("bob"))) {
+				w.t.Errorf("%s it is not known who is expelled", name)
+			}
+		}
+		g.admissions.By = "local:7"
+		must(g.admissions.Expel(ctx, g.did("ann"))) // again
 		must(g.admissions.Allow(ctx, g.did("cem")))
 		must(g.admissions.Expel(ctx, g.did("cem")))
-		if got := g.session("cem", ""); got != wantInvite {
+		if got := g.session("cem", invite.Code); got != refuseExpelled.Error() {
 			w.t.Errorf("on the list and never here: %q", got)
+		}
+		if err := g.admissions.Expel(ctx, g.did("dov")); ds.CodeOf(err) != ds.NotFound {
+			w.t.Errorf("never here: %v", err)
+		}
+		list, err := g.admissions.Accounts(ctx, "did:", "", 0)
+		if err != nil || len(list) != 3 {
+			w.t.Fatalf("listed %+v, %v", list, err)
+		}
+		by := map[ds.AccountID]string{ds.AccountID(g.did("cem")): "local:7"}
+		for i, a := range list {
+			page, err := g.admissions.Accounts(ctx, string(a.ID), "", 1)
+			if err != nil || len(page) != 1 || page[0] != a || a.ExpelledBy != by[a.ID] || (a.ExpelledMS == 0) != (string(a.ID) == g.did("bob")) {
+				w.t.Errorf("%+v, alone %+v, %v", a, page, err)
+			}
+			if page, err = g.admissions.Accounts(ctx, "", string(a.ID), 0); err != nil || len(page) != 2-i {
+				w.t.Errorf("after %s: %+v, %v", a.ID, page, err)
+			}
+		}
+		w.clock.add(time.Second)
+		must(g.admissions.Allow(ctx, g.did("ann")))
+		if got := g.session("ann", ""); got != "" {
+			w.t.Errorf("let in again: %q", got)
+		}
+		if _, err := start(elsewhere, "ann", ""); err != nil || elsewhere.IsExpelled(ds.AccountID(g.did("ann"))) {
+			w.t.Errorf("let in again there: %v", err)
+		}
+		d, err := g.admissions.Account(ctx, g.did("ann"))
+		if err != nil || !d.IsAllowed || d.ExpelledMS != 0 || len(d.Devices) != 1 || d.Devices[0].Sessions != 2 {
+			w.t.Errorf("shown %+v, %v", d, err)
+		}
+		if _, err := g.admissions.Account(ctx, g.did("dov")); ds.CodeOf(err) != ds.NotFound {
+			w.t.Errorf("never here: %v", err)
 		}
 	})
 }
 
-// TestExpelElsewhere: another process lets calls through for as long as it believes what
-// it looked up, and no longer; a session does not begin even then.
+// TestExpelElsewhere: another process lets calls through until it has looked for expulsions, and no
+// longer; a session does not begin even then.
 func TestExpelElsewhere(t *testing.T) {
 	onEach(t, func(w *world) {
 		ctx := context.Background()
@@ -318,10 +352,13 @@ func TestExpelElsewhere(t *testing.T) {
 		if got := g.call("ann"); got != "" {
 			w.t.Errorf("at once: %q", got)
 		}
-		w.clock.add(admittedFor)
-		if got := g.call("ann"); got != string(ds.NotOnAllowlist) {
+		if err := g.a.pollRevoked(ctx); err != nil {
+			w.t.Fatal(err)
+		}
+		if got := g.call("ann"); got != string(ds.Expelled) {
 			w.t.Errorf("later: %q", got)
 		}
+		w.clock.add(time.Second)
 		put(g.admissions.Allow)
 		if got := g.session("ann", ""); got != "" {
 			w.t.Fatal(got)

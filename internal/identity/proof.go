@@ -95,7 +95,7 @@ func (a *Authenticator) prove(ctx context.Context, token string, c call) (Proof,
 // welcome records that an account is admitted, after its token was used up.
 func (a *Authenticator) welcome(account ds.AccountID, admit *admission) {
 	if admit != nil {
-		a.admitted.add(account, a.o.Now())
+		a.believe(account, a.o.Now())
 	}
 	if a.o.Resolver != nil {
 		a.o.Resolver.prove(string(account))

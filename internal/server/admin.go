@@ -37,8 +37,12 @@ const (
 	AdminAllowAdd     = "allow.add"     // Name: a DID
 	AdminAllowList    = "allow.list"    // answers []identity.AllowedAccount
 	AdminAllowRemove  = "allow.remove"  // Name: a DID
-	AdminAllowExpel   = "allow.expel"   // Name: a DID
-	AdminStats        = "stats"         // answers Stats
+
+	AdminAccountsList  = "accounts.list"  // Name: a prefix of DIDs, After, Limit; answers []Account
+	AdminAccountsShow  = "accounts.show"  // Name: a DID; answers identity.AccountDetails
+	AdminAccountsExpel = "accounts.expel" // Name: a DID; answers Expulsion
+
+	AdminStats = "stats" // answers Stats
 )
 
 // AdminRequest is a request of the operator.
@@ -47,7 +51,9 @@ type AdminRequest struct {
 	Name      string        `json:"name,omitempty"`
 	Note      string        `json:"note,omitempty"`
 	Uses      int64         `json:"uses,omitempty"`
-	Life      time.Duration `json:"life,omitempty"` // 0: unlimited
+	Life      time.Duration `json:"life,omitempty"`  // 0: unlimited
+	After     string        `json:"after,omitempty"` // the last account of the page before
+	Limit     int           `json:"limit,omitempty"` // accounts of a page; 0: identity.AccountsMax
 }
 
 // Stats is the answer to AdminStats.
@@ -75,7 +81,8 @@ func Administer(ctx context.Context, c Config, request AdminRequest) (AdminAnswe
 	if err != nil {
 		return AdminAnswer{}, c.openError(err)
 	}
-	a := administrator{store: db, admissions: identity.Admissions{Store: db, Now: db.Now, By: localUser(os.Getuid())}}
+	a := administrator{store: db, admissions: identity.Admissions{Store: db, Now: db.Now, By: localUser(os.Getuid())},
+		remove: func(ctx context.Context, account string) error { return removeAlone(ctx, db, account) }}
 	answer, err := a.do(ctx, request)
 	return answer, errors.Join(err, db.Close())
 }
@@ -87,6 +94,7 @@ func localUser[N int | uint32](uid N) string { return fmt.Sprintf("local:%d", ui
 type administrator struct {
 	store      *store.DB
 	admissions identity.Admissions
+	remove     func(ctx context.Context, account string) error // an expelled account, from all conversations
 }
 
 // do carries out a request. A refusal is an answer; an error is a fault.
@@ -107,8 +115,12 @@ func (a administrator) do(ctx context.Context, request AdminRequest) (AdminAnswe
 		result, err = admissions.Allowed(ctx)
 	case AdminAllowRemove:
 		err = admissions.Disallow(ctx, request.Name)
-	case AdminAllowExpel:
-		err = admissions.Expel(ctx, request.Name)
+	case AdminAccountsList:
+		result, err = admissions.Accounts(ctx, request.Name, request.After, request.Limit)
+	case AdminAccountsShow:
+		result, err = admissions.Account(ctx, request.Name)
+	case AdminAccountsExpel:
+		result, err = a.expel(ctx, request.Name)
 	case AdminStats:
 		result, err = a.store.Stats(ctx)
 	default:
@@ -220,7 +232,8 @@ func (s *Server) admin(w http.ResponseWriter, r *http.Request) {
 		if err == nil {
 			by = localUser(uid)
 		}
-		a := administrator{store: s.store, admissions: identity.Admissions{Store: s.store, Now: s.store.Now, Running: s.identity, By: by}}
+		a := administrator{store: s.store, admissions: identity.Admissions{Store: s.store, Now: s.store.Now, Running: s.identity, By: by},
+			remove: s.core.FinishExpulsion}
 		if answer, err = a.do(r.Context(), request); err != nil {
 			s.logger.Error("admin", "operation", request.Operation, "by", by, "err", err)
 			answer.Error = "internal error; see the server's log"

@@ -45,5 +45,11 @@ func (co Conversations) conversationIDs(sql string, args ...any) ([]ds.Conversat
 
 // IDs lists the conversations that account is in, at most max of them.
 func (co Conversations) IDs(account ds.AccountID, max int) ([]ds.ConversationID, error) {
-	return co.conversationIDs(`SELECT log_id FROM intervals WHERE account = $1 AND until_pos IS NULL ORDER BY log_id LIMIT `+bound(2), string(account), int64(max))
+	return co.IDsAfter(account, "", max)
+}
+
+// IDsAfter lists at most max conversations after that one that account is in, by id.
+func (co Conversations) IDsAfter(account ds.AccountID, after ds.ConversationID, max int) ([]ds.ConversationID, error) {
+	return co.conversationIDs(`SELECT log_id FROM intervals WHERE account = $1 AND log_id > $2 AND until_pos IS NULL ORDER BY log_id LIMIT `+bound(3),
+		string(account), string(ds.ConversationLog(after)), int64(max))
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/core"
@@ -517,6 +518,7 @@ func TestGetConvosCostsTheSame(t *testing.T) {
 			}
 		}
 	}, func(s *setup) {
+		s.identity.PollInterval = time.Hour
 		s.store.Hook = store.Watch(func(sql string, done bool) {
 			if done && counting.Load() {
 				statements.Add(1)

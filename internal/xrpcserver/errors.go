@@ -77,6 +77,7 @@ var reasons = map[ds.Reason]wireError{
 	ds.InviteRequired: {http.StatusForbidden, "InviteRequired"},
 	ds.InvalidInvite:  {http.StatusForbidden, "InvalidInvite"},
 	ds.NotOnAllowlist: {http.StatusForbidden, "NotAllowed"},
+	ds.Expelled:       {http.StatusForbidden, "NotAllowed"},
 }
 
 // renamed holds the reasons that a method's lexicon calls by another name.

@@ -62,5 +62,7 @@ func TestStatementsOfSendMessage(t *testing.T) {
 		if batches < 1 || nonces < 1 || others > 4*batches {
 			t.Errorf("%d calls cost %d statements in %d batches, and %d of nonces: %v", 4*people, others, batches, nonces, texts)
 		}
-	}, func(s *setup) { s.store.Hook, s.logs.PollInterval = store.Watch(count), time.Hour })
+	}, func(s *setup) {
+		s.store.Hook, s.logs.PollInterval, s.identity.PollInterval = store.Watch(count), time.Hour, time.Hour
+	})
 }

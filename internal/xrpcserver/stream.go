@@ -65,6 +65,7 @@ const (
 	causeDead     = "dead"     // no answer to a ping
 	causeStalled  = "stalled"  // a write took too long
 	causeLost     = "lost"     // not a member of any followed conversation any more
+	causeExpelled = "expelled" // the operator refuses the account
 	causeShutdown = "shutdown" // the server stops
 	causeFault    = "fault"    // ours
 )

@@ -178,7 +178,7 @@ func (s *subscriptions) authorize(r *http.Request, nsid string, in *xrpc.Subscri
 		}
 	}
 	pass, err := s.core.RedeemTicket(r.Context(), in.Ticket)
-	if ds.CodeOf(err) == ds.Unauthorized {
+	if ds.CodeOf(err) == ds.Unauthorized || err == nil && s.server.identity.IsExpelled(pass.Who.Account) {
 		return pass, errNoTicket
 	}
 	return pass, err

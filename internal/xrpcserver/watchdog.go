@@ -12,7 +12,15 @@ const (
 )
 
 // Check runs the checks of the stream's connection.
-func (c *stream) Check(now int64) { c.out.check(now) }
+func (c *stream) Check(now int64) {
+	if c.subscriptions.server.identity.IsExpelled(c.who.Account) {
+		c.end(causeExpelled)
+		c.cancel()
+		c.out.abort()
+		return
+	}
+	c.out.check(now)
+}
 
 // Abort cuts the connection of a stream.
 func (c *stream) Abort() { c.out.abort() }
