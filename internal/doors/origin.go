@@ -15,6 +15,15 @@ var (
 	preflightAge   = []string{"7200"} // seconds; browsers keep no answer longer than that
 )
 
+// AllowAnyOrigin lets pages of any origin read the answers of next, which may be a mux that
+// redirects or refuses by itself.
+func AllowAnyOrigin(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Access-Control-Allow-Origin"] = anyOrigin
+		next.ServeHTTP(w, r)
+	})
+}
+
 // ServeAnyOrigin serves a request by mux so that pages of any origin may read the answer, and
 // answers the preflight requests of browsers for the paths and methods that mux has.
 func ServeAnyOrigin(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {

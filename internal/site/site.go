@@ -64,7 +64,8 @@ func New(o Options) *Site {
 	s.mux.HandleFunc("GET /lexicons/{$}", s.serveLexicons)
 	s.mux.HandleFunc("GET /lexicons/{set}/{$}", s.serveSet)
 	s.mux.HandleFunc("GET /lexicons/{set}/{file}", s.serveLexicon)
-	s.mux.HandleFunc("GET /docs/{$}", s.serveDocs)
+	list := renderDocs()
+	s.mux.HandleFunc("GET /docs/{$}", func(w http.ResponseWriter, r *http.Request) { serve(w, r, typeHTML, ageHour, list) })
 	s.mux.HandleFunc("GET /docs/{page}", s.serveDoc)
 	return s
 }
@@ -165,7 +166,8 @@ func (s *Site) serveLexicon(w http.ResponseWriter, r *http.Request) {
 	serve(w, r, typeJSON, ageHour, text)
 }
 
-func (s *Site) serveDocs(w http.ResponseWriter, r *http.Request) {
+// renderDocs returns the page that lists the documentation with the title of each page.
+func renderDocs() []byte {
 	page := listing{Title: "Documentation", About: "The pages of the version that runs here."}
 	entries, err := docs.Pages.ReadDir(".")
 	if err != nil {
@@ -176,7 +178,7 @@ func (s *Site) serveDocs(w http.ResponseWriter, r *http.Request) {
 		title, _, _ := strings.Cut(strings.TrimPrefix(string(text), "# "), "\n")
 		page.Links = append(page.Links, link{entry.Name(), title})
 	}
-	serve(w, r, typeHTML, ageHour, render("list", page))
+	return render("list", page)
 }
 
 func (s *Site) serveDoc(w http.ResponseWriter, r *http.Request) {
