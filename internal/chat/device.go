@@ -114,7 +114,7 @@ func (t *Terminal) deviceIsIn(ctx context.Context, device string) (bool, string,
 // conversations.
 func (t *Terminal) RemoveDevice(ctx context.Context, device string, wait time.Duration) error {
 	if err := t.removeDevice(ctx, device); err != nil {
-		return mistakeIn(err)
+		return err
 	}
 	return t.until(ctx, wait, func() (bool, string, error) {
 		devices, err := t.client.OwnDevices(ctx)

@@ -33,7 +33,7 @@ func (t *lines) run(ctx context.Context, first string) error {
 		return ErrNoGuests
 	}
 	if err := t.obeyLine(ctx, first); err != nil {
-		return mistakeIn(err)
+		return err
 	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()

@@ -40,7 +40,7 @@ func (t *Terminal) SetAdmin(ctx context.Context, word string, dids []string, isA
 		return err
 	}
 	if err := setAdmin(t, isAdmin)(ctx, room.ID, people...); err != nil {
-		return mistakeIn(roomError(err))
+		return roomError(err)
 	}
 	err = t.until(ctx, wait, func() (bool, string, error) {
 		now, err := t.client.Conversation(ctx, room.ID)

@@ -36,7 +36,7 @@ func makeRoom(ctx context.Context, t *Terminal, people []string, title string) (
 	if room, err = t.client.CreateRoom(ctx, people...); err == nil && title != "" {
 		err = titleError(t.client.SetTitle(ctx, room, title))
 	}
-	return room, mistakeIn(err)
+	return room, err
 }
 
 // invited returns a condition for until: all these accounts are in the room, which has the title
@@ -73,7 +73,7 @@ func (t *Terminal) Invite(ctx context.Context, word string, dids []string, wait 
 		return err
 	}
 	if err := t.client.Invite(ctx, room.ID, people...); err != nil {
-		return mistakeIn(roomError(err))
+		return roomError(err)
 	}
 	return t.until(ctx, wait, t.invited(ctx, room.ID, people, ""))
 }
@@ -81,10 +81,10 @@ func (t *Terminal) Invite(ctx context.Context, word string, dids []string, wait 
 func (t *Terminal) roomAndPeople(ctx context.Context, word string, dids []string) (client.Conversation, []string, error) {
 	room, err := t.find(ctx, word)
 	if err != nil {
-		return room, nil, mistakeIn(err)
+		return room, nil, err
 	}
 	people, err := t.people.persons(ctx, dids)
-	return room, people, mistakeIn(err)
+	return room, people, err
 }
 
 // Remove takes people out of a room with all their devices, and waits until they are out
@@ -100,7 +100,7 @@ func (t *Terminal) Remove(ctx context.Context, word string, dids []string, wait 
 		}
 	}
 	if err := t.client.Remove(ctx, room.ID, people...); err != nil {
-		return mistakeIn(roomError(err))
+		return roomError(err)
 	}
 	return t.until(ctx, wait, func() (bool, string, error) {
 		now, err := t.client.Conversation(ctx, room.ID)
@@ -131,7 +131,7 @@ func (t *Terminal) Leave(ctx context.Context, word, newOwner string, wait time.D
 		heir, err = leave(ctx, t, room, heir)
 	}
 	if err != nil {
-		return mistakeIn(err)
+		return err
 	}
 	if next := t.people.leaving(room, heir); next != "" && newOwner == "" {
 		if err := t.print(next); err != nil {

@@ -86,14 +86,6 @@ func (o *Options) logger() (*slog.Logger, io.Closer, error) {
 
 func mistake(format string, args ...any) error { return Mistake{fmt.Errorf(format, args...)} }
 
-// mistakeIn returns err, as a Mistake if it wraps client.ErrAccount: a malformed DID.
-func mistakeIn(err error) error {
-	if errors.Is(err, client.ErrAccount) {
-		return Mistake{err}
-	}
-	return err
-}
-
 // deviceNames matches the names that people can type and servers accept.
 var deviceNames = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 

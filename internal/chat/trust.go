@@ -117,7 +117,7 @@ func (t *Terminal) Verify(ctx context.Context, did string, digits []string, isCo
 	}
 	number, lines, err := t.safetyLines(ctx, account)
 	if err != nil {
-		return mistakeIn(err)
+		return err
 	}
 	if err := t.print(lines...); err != nil {
 		return err
