@@ -81,14 +81,20 @@ func Administer(ctx context.Context, c Config, request AdminRequest) (AdminAnswe
 	if err != nil {
 		return AdminAnswer{}, c.openError(err)
 	}
-	a := administrator{store: db, admissions: identity.Admissions{Store: db, Now: db.Now, By: localUser(os.Getuid())},
+	a := administrator{store: db, admissions: identity.Admissions{Store: db, Now: db.Now, By: localUser(int64(os.Getuid()))},
 		remove: func(ctx context.Context, account string) error { return removeAlone(ctx, db, account) }}
 	answer, err := a.do(ctx, request)
 	return answer, errors.Join(err, db.Close())
 }
 
-// localUser names an operator by the user on this machine.
-func localUser[N int | uint32](uid N) string { return fmt.Sprintf("local:%d", uid) }
+// localUser names an operator by the user on this machine; a negative uid means that the system
+// does not tell.
+func localUser(uid int64) string {
+	if uid < 0 {
+		return "local"
+	}
+	return fmt.Sprintf("local:%d", uid)
+}
 
 // administrator carries out requests of one operator.
 type administrator struct {
@@ -228,9 +234,9 @@ func (s *Server) admin(w http.ResponseWriter, r *http.Request) {
 	} else if uid, err := peerUID(r.Context().Value(adminPeer{}).(*net.UnixConn)); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		answer.Error = "the system does not tell which user asks"
 	} else {
-		by := "local"
+		by := localUser(-1)
 		if err == nil {
-			by = localUser(uid)
+			by = localUser(int64(uid))
 		}
 		a := administrator{store: s.store, admissions: identity.Admissions{Store: s.store, Now: s.store.Now, Running: s.identity, By: by},
 			remove: s.core.FinishExpulsion}
