@@ -16,8 +16,8 @@ import (
 	"waxwing.im/waxwing/mls"
 )
 
-// TextBytesMax bounds one message: with its encryption and base64 it stays under the server's
-// limit.
+// TextBytesMax bounds one message that Send takes: with its encryption and base64 it stays under
+// the server's limit at all interfaces. Other programs may send longer ones.
 const TextBytesMax = 128 << 10
 
 // outboxRowsMax bounds the outbox of one home, in messages.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"waxwing.im/waxwing/client/internal/home"
 	"waxwing.im/waxwing/internal/testsize"
 )
 
@@ -114,6 +115,29 @@ func TestReply(t *testing.T) {
 	if _, err := bob.Reply(w.ctx, bob.reads("two")); err != nil {
 		t.Errorf("a reply without a text: %v", err)
 	}
+}
+
+// TestReplyIsTooLong: other programs may send longer texts than Send takes. A reply that is as
+// long changes nothing, and the event can be acknowledged.
+func TestReplyIsTooLong(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	ann, bob := people[0], people[1]
+	dm := ann.dm(bob)
+	long := strings.Repeat("x", TextBytesMax+1)
+	if err := ann.change(w.ctx, dm, func(tx *tx, conv *conversation) error {
+		return ann.keeper.addOutgoing(tx, conv, home.Outgoing{Message: newMessageID(), Text: []byte(long)})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	e := bob.reads(long)
+	if _, err := bob.Reply(w.ctx, e, e.Text); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("the reply: %v", err)
+	}
+	if err := bob.Ack(w.ctx, e.ID); err != nil {
+		t.Error(err)
+	}
+	bob.tells(dm, "next", ann)
 }
 
 // TestBotAnswersOnce kills a bot at each point between two local writes in turn: of each message

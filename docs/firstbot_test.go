@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,12 +97,14 @@ func (b *bot) start() {
 	if err := b.running.Start(); err != nil {
 		b.t.Fatal(err)
 	}
-	line, err := bufio.NewReader(out).ReadString('\n')
+	text := bufio.NewReader(out)
+	line, err := text.ReadString('\n')
 	_, did, ok := strings.Cut(strings.TrimSpace(line), "I am ")
 	if err != nil || !ok {
 		b.t.Fatalf("the bot says %q, %v", line, err)
 	}
 	b.did = did
+	go func() { _, _ = io.Copy(io.Discard, text) }() // until it is killed
 }
 
 // kill kills the bot as kill -9 does.
@@ -165,6 +168,9 @@ func (b *bot) isKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !regexp.MustCompile(`^[!-~]{32,}$`).Match(seed) {
+		t.Errorf("WAXWING_SEED cannot be %q", seed)
+	}
 	o := server.Options("the bot's other device")
 	if o.Account, err = client.AccountFromSeed(seed, "echo"); err != nil {
 		t.Fatal(err)
@@ -209,7 +215,9 @@ func (b *bot) isKilled(t *testing.T) {
 	}
 	var got []string
 	for _, e := range history {
-		got = append(got, string(e.Text))
+		if e.Type == client.EventMessage { // and not who has come
+			got = append(got, string(e.Text))
+		}
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("the conversation is %q\nwant %q", got, want)
