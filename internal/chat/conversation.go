@@ -89,7 +89,15 @@ func (t *Terminal) find(ctx context.Context, word string) (client.Conversation, 
 	case 1:
 		return found[0], nil
 	}
-	return client.Conversation{}, mistake("%q means several conversations: give more of it", word)
+	return client.Conversation{}, Mistake{severalError(word)}
+}
+
+// severalError is the error of a word that names more than one conversation.
+type severalError string
+
+// Error describes it for people.
+func (e severalError) Error() string {
+	return fmt.Sprintf("%q means several conversations: give more of it", string(e))
 }
 
 // titleOf returns the name of a conversation, with the mark of the other person if it is

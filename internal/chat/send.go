@@ -79,9 +79,14 @@ func (a *audience) next(ctx context.Context, sdk *client.Client) (client.Event, 
 // within wait. An id that is not nil is that of the message: with the same one it is sent once.
 func (t *Terminal) Send(ctx context.Context, word, text string, id *string, wait time.Duration, asJSON bool) error {
 	params := sendParams{Text: &text, ID: id, Wait: (*duration)(&wait)}
-	if _, err := t.find(ctx, word); err == nil {
-		params.Conv = word
-	} else {
+	c, err := t.find(ctx, word)
+	var several severalError
+	switch {
+	case errors.As(err, &several):
+		return err
+	case err == nil:
+		params.Conv = c.ID
+	default:
 		params.To = word
 	}
 	p := newProgram(t, newScreen(t, true))
