@@ -64,7 +64,8 @@ func (c *Client) Send(ctx context.Context, conversationID string, text []byte, w
 // Reply sends texts to the conversation of an event and acknowledges the event, as Ack does, in
 // one transaction: a program that is killed at any point has either sent them all, and Next
 // does not return the event again, or none. Without texts it is Ack. The error is that of Send, or
-// ErrAcknowledged; nothing has happened then.
+// ErrAcknowledged; nothing has happened then. Next returns the event again, so acknowledge it by
+// Ack where no later reply could succeed: ErrNoGroup, ErrTooLarge.
 func (c *Client) Reply(ctx context.Context, to Event, texts ...[]byte) (messageIDs []string, err error) {
 	for range texts {
 		messageIDs = append(messageIDs, newMessageID())
