@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"waxwing.im/waxwing/api/xrpc"
 )
 
 // titles waits until the person knows a room by this title.
@@ -166,4 +168,25 @@ func TestTitleCrash(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestServerTitle: a title that the server holds is told apart from one of the members, and is
+// cleaned like it.
+func TestServerTitle(t *testing.T) {
+	w := newXRPCWorld(t, "xara")
+	xara := w.people("xara")[0]
+	if err := xara.WaitOnline(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	id := strings.Repeat("5e", groupIDBytes)
+	if _, err := procedure[xrpc.CreateConvoOutput](w.ctx, xara.xrpcDoor(), xrpc.CreateConvo, &xrpc.CreateConvoInput{
+		GroupID: id, CipherSuite: xrpcSuite, Metadata: &xrpc.Metadata{Name: "Open\u202e secret"}}); err != nil {
+		t.Fatal(err)
+	}
+	xara.close()
+	xara.open()
+	w.eventually("xara lists it", func() bool {
+		c, err := xara.Conversation(w.ctx, id)
+		return err == nil && c.Title == "" && c.ServerTitle == "Open secret"
+	})
 }
