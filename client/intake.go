@@ -219,6 +219,7 @@ func (b *batch) appended(m appended) error {
 	r, conv := b.answered(m.number)
 	var isRenamed bool
 	var err error
+	isEntry := conv != nil && conv.phase == Joining
 	switch {
 	case conv == nil:
 		return nil
@@ -240,6 +241,9 @@ func (b *batch) appended(m appended) error {
 		if r.commit != "" {
 			sub.committing, sub.answered = false, r.commit
 			sub.commit.ok()
+			if isEntry {
+				sub.sentThrough = 0 // what the server has in the skipped part is answered again
+			}
 			return
 		}
 		if sub.sending = false; !isRenamed {
