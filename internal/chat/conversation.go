@@ -146,7 +146,7 @@ func (p people) phaseNote(c client.Conversation) string {
 		}
 		return ""
 	case client.Removed:
-		return "left"
+		return "no longer a member"
 	case client.Leaving:
 		return "leaving"
 	}

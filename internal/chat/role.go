@@ -146,10 +146,10 @@ func (p people) roleNotes(e client.Event) []string {
 		if change.Account == p.self {
 			who, is = "you", " are "
 		}
-		text := who + is + map[string]string{client.RoleOwner: "the owner now", client.RoleAdmin: "an admin now",
-			client.RoleMember: "no longer an admin"}[change.Role]
+		role := map[string]string{client.RoleOwner: "the owner", client.RoleAdmin: "an admin", client.RoleMember: "a plain member"}[change.Role]
+		text := who + is + role + " now"
 		if e.By.Account != "" {
-			text += ", by " + p.doer(e.By)
+			text = p.doer(e.By) + " made " + who + " " + role
 		}
 		out = append(out, text)
 	}

@@ -272,6 +272,9 @@ func (m *ui) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 			}
 			m.note(msg.event.Conversation, note{msg.event.Time, text})
 		}
+		if isInHistory(msg.event) && msg.event.By.Account == m.chat.self && !m.isLeaving {
+			m.flash = "" // what it announced is done
+		}
 		return m, tea.Batch(m.load(), m.nextEvent(&msg.event))
 	case stateMsg:
 		m.state = msg.state
@@ -333,6 +336,7 @@ func (m *ui) take(s snapshot) tea.Cmd {
 		m.snap.list, m.snap.pending = s.list, s.pending
 		return m.load()
 	}
+	m.announce(s.list)
 	m.keepPlace(func() { m.snap = s })
 	m.reachGoal()
 	var again tea.Cmd
@@ -343,6 +347,16 @@ func (m *ui) take(s snapshot) tea.Cmd {
 		return tea.Batch(again, m.turnTo(firstShown(s.list)))
 	}
 	return tea.Batch(again, m.markRead())
+}
+
+// announce says that there is a new conversation, where the list is not shown.
+func (m *ui) announce(list []client.Conversation) {
+	for _, c := range list {
+		isKnown := func(old client.Conversation) bool { return old.ID == c.ID }
+		if len(m.snap.list) > 0 && m.open != c.ID && !m.hasSide() && !slices.ContainsFunc(m.snap.list, isKnown) {
+			m.flash = "there is a new conversation, " + m.chat.titleOf(c) + ": Tab turns to it"
+		}
+	}
 }
 
 // firstShown returns the conversation to begin with: the first with unread messages, or else

@@ -194,7 +194,7 @@ func (m *ui) side() []string {
 func (m *ui) sideTitle(c client.Conversation) string {
 	title := m.chat.titleOf(c)
 	if c.Phase == client.Removed {
-		return title + ", left"
+		return title + ", past"
 	}
 	if m.chat.people.phaseNote(c) != "" {
 		title += " …"

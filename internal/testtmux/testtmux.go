@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"waxwing.im/waxwing/internal/testwait"
 )
@@ -97,5 +98,11 @@ func (x *Terminal) Until(text string) {
 // last one.
 func (x *Terminal) UntilNoFault(fault func(rows []string) string) {
 	x.t.Helper()
-	testwait.UntilNoFault(x.t, func() string { return fault(x.Rows()) })
+	testwait.UntilNoFault(x.t, func() string {
+		is := fault(x.Rows())
+		if is != "" {
+			time.Sleep(10 * time.Millisecond) // each look is a process
+		}
+		return is
+	})
 }
