@@ -268,10 +268,11 @@ type profile struct {
 // applyProfile applies the name that an account has given itself.
 func (k keeper) applyProfile(tx *tx, conv *conversation, e Event, payload []byte) error {
 	var p profile
-	if e.Own || json.Unmarshal(payload, &p) != nil {
+	isSelf := e.From.Account == k.c.account.DID()
+	if e.Own || isSelf && !e.From.Verified || json.Unmarshal(payload, &p) != nil {
 		return nil
 	}
-	if e.From.Account == k.c.account.DID() && p.At >= k.c.book.ownName().At && conv.info.Introduce == introduceLater {
+	if isSelf && p.At >= k.c.book.ownName().At && conv.info.Introduce == introduceLater {
 		conv.editInfo().Introduce = 0 // another device of the account has done it
 	}
 	return k.learnName(tx, e, p)

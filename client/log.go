@@ -207,7 +207,10 @@ func (k keeper) applyForeign(tx *tx, conv *conversation, e *logMessage, out Even
 			return k.unreadable(tx, out, errors.New("sent by a device that is no longer in the group"))
 		}
 		of, payload := decodeContent(processed.Plaintext)
-		if of != contentText {
+		switch {
+		case of != contentText && !k.c.authority.speaksFor(&processed.Sender):
+			return nil
+		case of != contentText:
 			return k.applyContent(tx, conv, out, digest, of, payload)
 		}
 		conv.stays(out.From.Account)

@@ -135,6 +135,13 @@ func (a authority) requireCertificate(v verdict, mustBeFresh bool) error {
 	return fmt.Errorf("%w: %s", ErrUncertified, v.Account)
 }
 
+// speaksFor reports whether the contents of a device that are not texts count as its account's: any
+// member can add a device in the name of another account, but only the account can certify it.
+func (a authority) speaksFor(leaf *mls.Leaf) bool {
+	v, err := a.judge(leaf)
+	return err == nil && a.requireCertificate(v, false) == nil
+}
+
 func (a authority) loadOptions() mls.LoadOptions {
 	return mls.LoadOptions{Hook: a.credentialHook, Now: a.c.now, Padding: mls.PadBuckets, Limits: a.limits()}
 }

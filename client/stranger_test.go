@@ -2,8 +2,10 @@ package client
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -305,5 +307,69 @@ func TestWayBackToTheRemoved(t *testing.T) {
 		if _, err := ann.errands.makeEntry(w.ctx, conv, &o); (err == nil) != isAsked || err != nil && !strings.Contains(err.Error(), "removed since") {
 			t.Errorf("asked for: %v: %v", isAsked, err)
 		}
+	}
+}
+
+// TestGhostSpeaks: a member that adds a device in the name of another account, which has not
+// certified it, cannot name that account or the room by it.
+func TestGhostSpeaks(t *testing.T) {
+	w := newWorld(t)
+	ann := w.people("ann")[0]
+	ann.setName("Ann")
+	ann.onePackage()
+	ann.net.setDown(true)
+	bob, room, title, seq := testAccount(t, "bob").DID(), strings.Repeat("ab", groupIDBytes), "ghosts", int64(1)
+	group, welcome := ann.lureInto(foundGroup(t, room, stranger(t, "eve")), room)
+	if err := ann.db.update(w.ctx, func(tx *tx) error { return ann.keeper.applyWelcome(tx, welcome) }); err != nil {
+		t.Fatal(err)
+	}
+	apply := func(kind string, message []byte) {
+		t.Helper()
+		if err := ann.db.update(w.ctx, func(tx *tx) error {
+			conv := tx.conversation(room)
+			conv.editInfo().Managers = map[string]string{bob: RoleOwner}
+			seq++
+			return ann.keeper.applyForeign(tx, conv, &logMessage{kind: kind}, Event{Conversation: room, Seq: seq, Time: time.Now()}, message)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, account := range []string{bob, ann.did()} {
+		key, err := mls.NewSignatureKey(groupSuite)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := mls.NewKeyPackage(groupSuite, mls.Identity{Credential: []byte(account), Key: key}, mls.KeyPackageOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit, err := group.Commit(mls.CommitOptions{Add: [][]byte{p.Message()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		group = commit.Group()
+		apply(kindCommit, commit.Message())
+		ghost, err := mls.Join(commit.Welcome(), p, mls.JoinOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for of, content := range map[contentType]any{contentProfile: profile{"Eve", namedAtMax - 1}, contentRoom: roomContent{Title: &title}} {
+			payload, err := json.Marshal(content)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var message []byte
+			if message, ghost, err = ghost.Seal(encodeContent(of, payload), nil, mls.SealOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			apply(kindApp, message)
+		}
+	}
+	c := ann.must(room)
+	if names := []string{ann.Contacts().Get(bob).Name, ann.Contacts().Get(ann.did()).Name, c.Title}; !slices.Equal(names, []string{"", "Ann", ""}) {
+		t.Errorf("bob, ann and the room are called %q", names)
+	}
+	if len(c.Members) != 4 || ann.Stats().Undecryptable > 0 {
+		t.Errorf("%+v, %+v", c.Members, ann.Stats())
 	}
 }
