@@ -206,7 +206,7 @@ func (b *backlog) stream() (next func() ([]byte, error), end func()) {
 
 // TestBacklog: a reader that is many thousand messages behind catches up without a gap and
 // costs the server no memory; and readers that have everything cost the database
-// nothing but, where other nodes may write, the polls of heads and of revoked sessions.
+// nothing but, where other nodes may write, the polls of heads, revoked sessions and expelled accounts.
 func TestBacklog(t *testing.T) {
 	messages := testsize.Of(10_000, 100_000)
 	for _, kind := range []string{"sqlite", "postgres"} {
@@ -238,7 +238,7 @@ func (b *backlog) idle(isShared bool) {
 	time.Sleep(3 * time.Second)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var heads, sessions int
+	var heads, sessions, accounts int
 	for sql, times := range b.statements {
 		switch {
 		case isShared && (sql == "BEGIN" || sql == "COMMIT"):
@@ -246,11 +246,13 @@ func (b *backlog) idle(isShared bool) {
 			heads += times
 		case isShared && strings.HasPrefix(sql, "SELECT revoked_seq, session_hash FROM sessions"):
 			sessions += times
+		case isShared && strings.HasPrefix(sql, "SELECT account, revoked_seq, expelled_ms FROM expelled_accounts"):
+			accounts += times
 		default:
 			b.t.Errorf("an idle server asks %d times: %s", times, sql)
 		}
 	}
-	if isShared && (min(heads, sessions) < 1 || max(heads, sessions) > 5) {
-		b.t.Errorf("%d polls of heads and %d of sessions in 3 s, want 3", heads, sessions)
+	if isShared && (min(heads, sessions, accounts) < 1 || max(heads, sessions, accounts) > 5) {
+		b.t.Errorf("%d polls of heads, %d of sessions and %d of expelled accounts in 3 s, want 3", heads, sessions, accounts)
 	}
 }
