@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -198,15 +199,24 @@ func (t *tx) refuseAll(conversation string, now time.Time, code, problem string)
 
 // Pending returns the number of undelivered messages in the outbox, including those that are not
 // for people, such as a new name of this account, once for each conversation that can be reached.
-func (c *Client) Pending(ctx context.Context) (int, error) {
+// With conversations it counts theirs only.
+func (c *Client) Pending(ctx context.Context, conversations ...string) (int, error) {
 	return read(ctx, c.db, func(tx *tx) (int, error) {
-		count, err := tx.Outbox.Count()
+		all, err := tx.Outbox.Count()
+		count := int(all)
+		if len(conversations) > 0 {
+			count = 0
+		}
+		for _, id := range conversations {
+			list, failed := tx.Outbox.Waiting(id)
+			count, err = count+len(list), errors.Join(err, failed)
+		}
 		for _, conv := range tx.conversations() {
-			if conv.mustIntroduce() {
+			if conv.mustIntroduce() && (len(conversations) == 0 || slices.Contains(conversations, conv.id)) {
 				count++
 			}
 		}
-		return int(count), err
+		return count, err
 	})
 }
 

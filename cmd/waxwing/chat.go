@@ -106,7 +106,7 @@ func (o *chatOptions) inHome(ctx context.Context, std streams, options chat.Opti
 		return do(std.open)
 	}
 	for began := time.Now(); ; {
-		running, err := chat.Dial(options)
+		running, err := chat.Dial(ctx, options)
 		if running != nil {
 			err = ask(ctx, running)
 			if !errors.Is(err, client.ErrInUse) {

@@ -96,9 +96,27 @@ func (t *Terminal) Alias(ctx context.Context, word, alias string, wait time.Dura
 
 func (t *Terminal) untilSent(ctx context.Context, wait time.Duration) error {
 	return t.until(ctx, wait, func() (bool, string, error) {
-		count, err := t.client.Pending(ctx)
+		count, err := t.onTheWay(ctx)
 		return count == 0, "the server", err
 	})
+}
+
+// onTheWay counts what is in the outbox for conversations with a group: the rest may have to wait
+// for a person who has never been here.
+func (t *Terminal) onTheWay(ctx context.Context) (int, error) {
+	all, err := t.client.Conversations(ctx)
+	if err != nil {
+		return 0, err
+	}
+	count, err := t.client.Pending(ctx)
+	for _, c := range all {
+		if c.Phase != client.Joined && err == nil {
+			var waits int
+			waits, err = t.client.Pending(ctx, c.ID)
+			count -= waits
+		}
+	}
+	return count, err
 }
 
 // contactItem is a person as a JSON line.

@@ -72,7 +72,12 @@ func (t *lines) obeyAll(ctx context.Context, typed <-chan typedLine) error {
 			if !more {
 				return nil
 			}
-			if t.screen.asJSON && strings.HasPrefix(line.text, "{") {
+			isRequest := t.screen.asJSON && strings.HasPrefix(line.text, "{")
+			switch {
+			case isRequest && line.isLong:
+				t.program.reply(answer{Type: "answer"}, nil, errTooLong)
+				continue
+			case isRequest:
 				t.program.handle(ctx, []byte(line.text))
 				continue
 			}

@@ -1,7 +1,6 @@
 package chat
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -9,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"waxwing.im/waxwing/client"
@@ -37,10 +37,26 @@ const (
 	stateRefused   = "refused"
 )
 
-// whole runs a method that waits until it is done. Without a wait its request is only stored.
-func whole(result any, state *string, wait duration, do func(ctx context.Context, wait time.Duration) error) (any, func(context.Context) error, error) {
-	settle := func(ctx context.Context) error {
-		err := do(ctx, time.Duration(wait))
+// ordered starts do and blocks until it has ended or waits (Terminal.until), so that the requests
+// of a program are stored in their order. await returns its error.
+func ordered(t *Terminal, do func() error) (await func() error) {
+	waits, done := make(chan struct{}), make(chan error, 1)
+	t.onWait = sync.OnceFunc(func() { close(waits) })
+	go func() {
+		done <- do()
+		t.onWait()
+	}()
+	<-waits
+	return func() error { return <-done }
+}
+
+// whole runs a method that waits until it is done, with its output left out. Without a wait its
+// request is only stored.
+func (p *program) whole(ctx context.Context, result any, state *string, wait duration, do func(t *Terminal, ctx context.Context, wait time.Duration) error) (any, func(context.Context) error, error) {
+	t := p.chat.guest(strings.NewReader(""), io.Discard, io.Discard)
+	await := ordered(t, func() error { return do(t, ctx, time.Duration(wait)) })
+	settle := func(context.Context) error {
+		err := await()
 		switch {
 		case err == nil:
 			*state = stateDone
@@ -57,12 +73,7 @@ func whole(result any, state *string, wait duration, do func(ctx context.Context
 	if wait > 0 {
 		return result, settle, nil
 	}
-	return result, nil, settle(context.Background())
-}
-
-// quiet returns the chat for one request, with its output left out.
-func (p *program) quiet() *Terminal {
-	return p.chat.guest(strings.NewReader(""), &bytes.Buffer{}, &bytes.Buffer{})
+	return result, nil, settle(ctx)
 }
 
 // sentResult is the answer of send.
@@ -211,8 +222,8 @@ func (p *program) room(ctx context.Context, in struct {
 		return nil, nil, err
 	}
 	result := &convResult{Conv: room, DIDs: dids}
-	return whole(result, &result.State, in.Wait, func(ctx context.Context, wait time.Duration) error {
-		return p.chat.until(ctx, wait, p.chat.invited(ctx, room, dids, in.Title))
+	return p.whole(ctx, result, &result.State, in.Wait, func(t *Terminal, ctx context.Context, wait time.Duration) error {
+		return t.until(ctx, wait, t.invited(ctx, room, dids, in.Title))
 	})
 }
 
@@ -235,8 +246,8 @@ func (p *program) title(ctx context.Context, in struct {
 		return nil, nil, err
 	}
 	result := &convResult{Conv: c.ID}
-	return whole(result, &result.State, in.Wait, func(ctx context.Context, wait time.Duration) error {
-		return p.quiet().SetTitle(ctx, c.ID, in.Title, wait)
+	return p.whole(ctx, result, &result.State, in.Wait, func(t *Terminal, ctx context.Context, wait time.Duration) error {
+		return t.SetTitle(ctx, c.ID, in.Title, wait)
 	})
 }
 
@@ -280,7 +291,7 @@ func (p *program) manage(ctx context.Context, in memberParams, do func(t *Termin
 		return nil, nil, err
 	}
 	result := &convResult{Conv: c.ID, DIDs: dids}
-	return whole(result, &result.State, in.Wait, func(ctx context.Context, wait time.Duration) error { return do(p.quiet(), ctx, c.ID, dids, wait) })
+	return p.whole(ctx, result, &result.State, in.Wait, func(t *Terminal, ctx context.Context, wait time.Duration) error { return do(t, ctx, c.ID, dids, wait) })
 }
 
 func (p *program) leave(ctx context.Context, in struct {
@@ -293,8 +304,8 @@ func (p *program) leave(ctx context.Context, in struct {
 		return nil, nil, err
 	}
 	result := &convResult{Conv: c.ID}
-	return whole(result, &result.State, in.Wait, func(ctx context.Context, wait time.Duration) error {
-		return p.quiet().Leave(ctx, c.ID, in.NewOwner, wait)
+	return p.whole(ctx, result, &result.State, in.Wait, func(t *Terminal, ctx context.Context, wait time.Duration) error {
+		return t.Leave(ctx, c.ID, in.NewOwner, wait)
 	})
 }
 
@@ -319,15 +330,17 @@ type deviceResult struct {
 	State  string `json:"state,omitempty"`
 }
 
-func (p *program) addDevice(_ context.Context, in deviceParams) (any, func(context.Context) error, error) {
+func (p *program) addDevice(ctx context.Context, in deviceParams) (any, func(context.Context) error, error) {
 	result := &deviceResult{Device: in.Device}
-	return whole(result, &result.State, in.Wait, func(ctx context.Context, wait time.Duration) error { return p.quiet().AddDevice(ctx, in.Device, wait) })
+	return p.whole(ctx, result, &result.State, in.Wait, func(t *Terminal, ctx context.Context, wait time.Duration) error {
+		return t.AddDevice(ctx, in.Device, wait)
+	})
 }
 
-func (p *program) removeDevice(_ context.Context, in deviceParams) (any, func(context.Context) error, error) {
+func (p *program) removeDevice(ctx context.Context, in deviceParams) (any, func(context.Context) error, error) {
 	result := &deviceResult{Device: in.Device}
-	return whole(result, &result.State, in.Wait, func(ctx context.Context, wait time.Duration) error {
-		return p.quiet().RemoveDevice(ctx, in.Device, wait)
+	return p.whole(ctx, result, &result.State, in.Wait, func(t *Terminal, ctx context.Context, wait time.Duration) error {
+		return t.RemoveDevice(ctx, in.Device, wait)
 	})
 }
 
@@ -501,12 +514,14 @@ func (p *program) run(ctx context.Context, in struct {
 	result := &struct {
 		Exit int `json:"exit"`
 	}{}
-	return result, func(ctx context.Context) error {
-		out, failed := &outputWriter{p.screen, req, "out"}, &outputWriter{p.screen, req, "err"}
-		none := strings.NewReader("")
-		result.Exit = p.chat.command(ctx, in.Args, p.chat.guest(none, out, failed), none, out, failed)
+	out, failed := &outputWriter{p.screen, req, "out"}, &outputWriter{p.screen, req, "err"}
+	none := strings.NewReader("")
+	t := p.chat.guest(none, out, failed)
+	await := ordered(t, func() error {
+		result.Exit = p.chat.command(ctx, in.Args, t, none, out, failed)
 		return nil
-	}, nil
+	})
+	return result, func(context.Context) error { return await() }, nil
 }
 
 // outputWriter writes the output of a command as JSON lines.

@@ -158,7 +158,8 @@ func (p *program) reply(a answer, result any, err error) {
 	}
 }
 
-// typedLine is a line of input; isLong: it has more than lineBytesMax and is left out.
+// typedLine is a line of input; isLong: it has more than lineBytesMax, and only the
+// first is kept.
 type typedLine struct {
 	text   string
 	isLong bool
@@ -188,7 +189,7 @@ func readLine(in *bufio.Reader) (line typedLine, err error) {
 	for {
 		part, err := in.ReadSlice('\n')
 		if len(text)+len(part) > lineBytesMax {
-			line.isLong, text = true, nil
+			line.isLong, text = true, text[:1]
 		}
 		if !line.isLong {
 			text = append(text, part...)

@@ -29,6 +29,8 @@ const (
 	unreadBytesMax = 16 << 20
 	writeTimeout   = 10 * time.Second
 	closeTimeout   = time.Second
+	// helloTimeout bounds the wait for the first line of a process, which may be stopped.
+	helloTimeout = 2 * time.Second
 )
 
 // socket serves the connections of other processes.
@@ -250,7 +252,7 @@ type Running struct {
 
 // Dial connects to the process that has the home open; nil if there is none, or none that can be
 // talked to. Open reports which.
-func Dial(o Options) (*Running, error) {
+func Dial(ctx context.Context, o Options) (*Running, error) {
 	if !knowsPeers {
 		return nil, nil
 	}
@@ -263,6 +265,7 @@ func Dial(o Options) (*Running, error) {
 		return nil, nil // there is none, or it has ended
 	}
 	r := &Running{conn: conn, in: bufio.NewReader(conn)}
+	defer context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Now()) })()
 	if err := r.greet(o, dir); err != nil {
 		conn.Close()
 		return nil, err
@@ -283,7 +286,9 @@ func (r *Running) greet(o Options, dir string) error {
 	if err != nil {
 		return err
 	}
+	r.conn.SetReadDeadline(time.Now().Add(helloTimeout))
 	line, err := r.receive()
+	r.conn.SetReadDeadline(time.Time{})
 	var hello greeting
 	if err == nil {
 		err = json.Unmarshal(line, &hello)

@@ -6,10 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +41,7 @@ func openChat(t *testing.T, o Options) *Terminal {
 // askRunning sends lines to the process that has the home open, and returns the answers.
 func askRunning(t *testing.T, o Options, lines ...string) (answers []answer) {
 	t.Helper()
-	r, err := Dial(o)
+	r, err := Dial(t.Context(), o)
 	if err != nil || r == nil {
 		t.Fatalf("connected to %v: %v", r, err)
 	}
@@ -63,7 +65,7 @@ func askRunning(t *testing.T, o Options, lines ...string) (answers []answer) {
 // TestSocket: the process that has a home open answers others, whatever they send.
 func TestSocket(t *testing.T) {
 	o := socketOptions(t)
-	if r, err := Dial(o); r != nil || err != nil {
+	if r, err := Dial(t.Context(), o); r != nil || err != nil {
 		t.Errorf("connected to %v: %v", r, err)
 	}
 	dir, _ := o.homeDir()
@@ -114,14 +116,14 @@ func TestSocket(t *testing.T) {
 	if err := newLines(chat, true).run(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
-	if strings.Count(out.String(), codeTooLong) != 2 || !strings.Contains(out.String(), `"op":"state","ok":true`) {
+	if strings.Count(out.String(), codeTooLong) != 2 || strings.Count(out.String(), `"type":"answer"`) != 2 || !strings.Contains(out.String(), `"op":"state","ok":true`) {
 		t.Errorf("standard output is %s", out.String())
 	}
 	if _, err := Open(t.Context(), o); !errors.Is(err, client.ErrInUse) {
 		t.Errorf("opened again: %v", err)
 	}
 	chat.Close()
-	if r, err := Dial(o); r != nil || err != nil {
+	if r, err := Dial(t.Context(), o); r != nil || err != nil {
 		t.Errorf("connected to %v after the end: %v", r, err)
 	}
 }
@@ -132,7 +134,7 @@ func TestSocketOfAnotherUser(t *testing.T) {
 	t.Cleanup(func() { ownUID = os.Geteuid }) // once the chat is closed
 	o := socketOptions(t)
 	openChat(t, o)
-	r, err := Dial(o)
+	r, err := Dial(t.Context(), o)
 	if r != nil || CodeOf(err) != "other_user" || !strings.Contains(err.Error(), "chat.sock belongs to another user") {
 		t.Errorf("connected to %v: %v", r, err)
 	}
@@ -171,7 +173,7 @@ func TestSocketEnds(t *testing.T) {
 			}
 		}
 	}()
-	r, err := Dial(o)
+	r, err := Dial(t.Context(), o)
 	if err != nil || r == nil {
 		t.Fatal(err)
 	}
@@ -254,5 +256,59 @@ func TestRequestsAreDocumented(t *testing.T) {
 		if !bytes.Contains(page, []byte("`"+word+"`")) {
 			t.Errorf("docs/command-line.md does not describe `%s`", word)
 		}
+	}
+}
+
+// TestRequestsInOrder: requests that are waited for take effect in the order of their lines.
+func TestRequestsInOrder(t *testing.T) {
+	o := socketOptions(t)
+	o.IsTalking = true
+	var done []string // by one at a time
+	o.Command = func(ctx context.Context, args []string, t *Terminal, _ io.Reader, _, _ io.Writer) int {
+		done = append(done, args[1])
+		t.until(ctx, 20*time.Millisecond, func() (bool, string, error) { return false, "", nil })
+		return 0
+	}
+	openChat(t, o)
+	var lines, want []string
+	for i := range waitsMax / 2 {
+		want = append(want, fmt.Sprint(i))
+		lines = append(lines, fmt.Sprintf(`{"op":"run","args":["chat","%d"]}`, i))
+	}
+	if got := askRunning(t, o, lines...); len(got) != len(lines) || !slices.Equal(done, want) {
+		t.Errorf("%d answers, done in the order %q", len(got), done)
+	}
+}
+
+// TestStoppedProcess: a process that has the home open and does not answer, because it is stopped,
+// keeps no other waiting.
+func TestStoppedProcess(t *testing.T) {
+	t.Parallel()
+	o := socketOptions(t)
+	openChat(t, o).socket.close()
+	dir, _ := o.homeDir()
+	listener, err := net.Listen("unix", filepath.Join(dir, socketFile)) // accepts by itself
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for _, ctx := range []context.Context{ended, t.Context()} {
+		if r, err := Dial(ctx, o); r != nil || !errors.Is(err, client.ErrInUse) {
+			t.Errorf("connected to %v: %v", r, err)
+		}
+	}
+}
+
+// TestNameIsSet: a name waits for no person who has never been here.
+func TestNameIsSet(t *testing.T) {
+	chat := openChat(t, socketOptions(t))
+	if err := chat.Send(t.Context(), "did:web:nowhere.example", "hello", nil, 0, false); CodeOf(err) != CodeStored {
+		t.Fatal(err)
+	}
+	name := "Ann"
+	if err := chat.Name(t.Context(), &name, time.Second); err != nil {
+		t.Error(err)
 	}
 }

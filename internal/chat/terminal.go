@@ -140,6 +140,7 @@ type Terminal struct {
 	socket     *socket // nil if there is none
 	isTalking  bool    // it reads events until its end
 	isGuest    bool    // it acts for another process
+	onWait     func()  // called when until begins to wait; nil for nothing
 }
 
 // guest returns the chat with other streams, for another process or program.

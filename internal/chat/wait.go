@@ -19,6 +19,9 @@ type notYet struct{ error }
 // until waits until done, at most wait. done also returns a description of what it waits for. A
 // request that takes longer stays stored in the home: CodeStored.
 func (t *Terminal) until(ctx context.Context, wait time.Duration, done func() (bool, string, error)) error {
+	if t.onWait != nil {
+		t.onWait()
+	}
 	ctx, cancel := context.WithTimeout(ctx, max(wait, 0))
 	defer cancel()
 	ticker := time.NewTicker(waitStep)
