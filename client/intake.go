@@ -89,7 +89,6 @@ func (b *batch) one(e event) error {
 
 func (b *batch) message(e *logMessage) error {
 	id, before := e.conversation, b.tx.stats
-	wereRolesDue := b.areRolesDue(id)
 	if e.epoch != nil {
 		b.s.c.keeper.observed("seen", id, uint64(*e.epoch), nil)
 	}
@@ -99,9 +98,7 @@ func (b *batch) message(e *logMessage) error {
 	}
 	b.s.c.log.Debug("received", "conversation", id, "seq", e.seq, "kind", e.kind, "outcome", what)
 	after := b.tx.stats
-	areRolesDue := b.areRolesDue(id)
 	b.then(id, func(sub *subscription) {
-		sub.rosterDue = sub.rosterDue || areRolesDue && !wereRolesDue
 		if after.Undecryptable > before.Undecryptable {
 			b.s.wire.report(report{what: reportUndecryptable, conversation: id})
 		}
@@ -131,12 +128,6 @@ func (b *batch) message(e *logMessage) error {
 		}
 	})
 	return nil
-}
-
-// areRolesDue reports whether the roles in a conversation have to be requested.
-func (b *batch) areRolesDue(id string) bool {
-	conv := b.tx.conversation(id)
-	return conv != nil && conv.info.RolesDue
 }
 
 // The waits after a lost race: a random part of a time that doubles, so that of many concurrent

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	mathrand "math/rand/v2"
 	"slices"
 	"time"
 )
@@ -213,20 +214,34 @@ func (c *conversation) listRoles(tx *tx, self string, list []RoleChange, now tim
 	return c.changeRoles(tx, self, managers, Event{Conversation: c.id, Time: now}, nil)
 }
 
+// What members say about roles makes all others ask the server. They do so at different times, and
+// not more often than at intervals, or one member could have them all ask all the time.
+const (
+	rolesSpread   = 20 * time.Millisecond // for each member
+	rolesInterval = 30 * time.Second
+)
+
 // advanceRoles requests the roles and members that are due, or the changes of roles.
 func (s *session) advanceRoles(ctx context.Context, conv *conversation, sub *subscription) {
 	if s.jobs[conv.id] || !sub.commit.isReady() || conv.phase != Joined {
 		return
 	}
 	id := conv.id
-	isUnknown := conv.info.Role == "" || conv.info.RolesDue || conv.info.Kind == Room && conv.info.Managers == nil
+	isUnknown := conv.info.Role == "" || conv.info.Kind == Room && conv.info.Managers == nil
 	_, isAppointing := conv.nextAppointment()
+	switch {
+	case !conv.info.RolesDue && sub.roles.isReady():
+		sub.roles.ok()
+	case conv.info.RolesDue && sub.roles == (retry{}):
+		sub.roles = retry{failed: 1, at: time.Now().Add(mathrand.N(rolesSpread * time.Duration(len(conv.group.Members()))))}
+	}
 	switch {
 	case isAppointing:
 		s.start(ctx, id, func(ctx context.Context) error { return s.c.errands.appoint(ctx, s.calls, id) },
 			func(err error) { sub.rosterDue = sub.rosterDue || err == nil })
-	case sub.rosterDue || isUnknown && !sub.rosterRequested:
+	case sub.rosterDue || isUnknown && !sub.rosterRequested || conv.info.RolesDue && sub.roles.isReady():
 		sub.rosterRequested = true
+		sub.roles = retry{failed: 1, at: time.Now().Add(rolesInterval)}
 		s.start(ctx, id, func(ctx context.Context) error { return s.c.errands.requestRoster(ctx, s.calls, id) },
 			func(err error) { sub.rosterDue = err != nil && sub.commit.failed < rosterTries })
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -101,5 +102,34 @@ func TestSetAdmin(t *testing.T) {
 		if e.Roles[0].Account != follows {
 			t.Errorf("%s is the owner, and not %s", e.Roles[0].Account, follows)
 		}
+	})
+}
+
+// TestClaimsOfRolesCostLittle: whatever a plain member says about the room, it does not make the
+// others ask the server each time.
+func TestClaimsOfRolesCostLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newBubble(t)
+		ann, calls := w.counted("ann")
+		ann.open()
+		mal := w.people("mal")[0]
+		room := w.room(ann, mal)
+		time.Sleep(time.Minute)
+		before := calls.all()
+		for range 60 {
+			if err := mal.change(w.ctx, room, func(tx *tx, conv *conversation) error {
+				return mal.keeper.addContent(tx, conv, contentRoom, roomContent{Roles: []RoleChange{{mal.did(), RoleAdmin}}})
+			}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if n := calls.all() - before; n < 1 || n > 4 {
+			t.Errorf("%d calls in a minute: %v", n, calls)
+		}
+		ann.roles(room, map[*person]string{ann: RoleOwner, mal: RoleMember})
+		ann.close()
+		mal.close()
+		w.stopServer()
 	})
 }

@@ -89,12 +89,13 @@ type subscription struct {
 	reported           uint64       // the last epoch with a reported authenticator
 	remove             retry        // when this device may commit a removal that any member may
 	introduce          retry        // when this device sends its account's name by itself
+	roles              retry        // when the roles that members speak of may be requested
 	report             retry        // when the epoch authenticator is reported
 	refetch            retry        // when packages may be fetched again of accounts with unusable ones; of a chore, when it is due again
 }
 
-func (s *subscription) retries() [7]*retry {
-	return [...]*retry{&s.follow, &s.send, &s.commit, &s.remove, &s.introduce, &s.report, &s.refetch}
+func (s *subscription) retries() [8]*retry {
+	return [...]*retry{&s.follow, &s.send, &s.commit, &s.remove, &s.introduce, &s.roles, &s.report, &s.refetch}
 }
 
 // hold delays the messages of the conversation until it has applied the commits that the server
