@@ -109,8 +109,8 @@ func TestComings(t *testing.T) {
 			}
 		}
 		for p, want := range map[*person][]string{
-			bob: {"joined", "members by ann added dee", "welcome", "members by ann", "members by ann removed dee", "removed left bob"},
-			dee: {"joined", "welcome", "members by ann", "removed by ann"},
+			bob: {"joined by ann", "members by ann added dee", "welcome", "members by ann", "members by ann removed dee", "removed left bob"},
+			dee: {"joined by ann", "welcome", "members by ann", "removed by ann"},
 		} {
 			if got := p.changes(room, people...); !slices.Equal(got, want) {
 				t.Errorf("%s's history is %q, want %q", p.name, got, want)

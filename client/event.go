@@ -17,8 +17,8 @@ const (
 	// EventMessage reports a message of a member, or the delivery of an own one: the server's log
 	// has it.
 	EventMessage EventType = "message"
-	// EventJoined reports that this device is in the conversation's group; Members are all of its
-	// members. From then on the messages in the outbox are sent.
+	// EventJoined reports that this device is in the conversation's group, and By the member that
+	// added it; Members are all of its members. From then on the messages in the outbox are sent.
 	EventJoined EventType = "joined"
 	// EventMembers reports a commit of By that added the devices Members and removed Gone. The
 	// accounts in Added are new, those in Removed were removed, and those in Left had left on

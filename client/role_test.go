@@ -74,7 +74,7 @@ func TestSetAdmin(t *testing.T) {
 		}
 		cid.open()
 		cid.roles(room, map[*person]string{ann: RoleOwner, bob: RoleMember, cid: RoleMember, dee: RoleMember})
-		want := []string{"joined", "roles by ann: bob admin", "members by bob added dee", "roles by ann: bob member"}
+		want := []string{"joined by ann", "roles by ann: bob admin", "members by bob added dee", "roles by ann: bob member"}
 		for range 2 {
 			if got := cid.changes(room, people...); !slices.Equal(got, want) {
 				t.Errorf("cid's history is %q, want %q", got, want)

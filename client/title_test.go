@@ -106,7 +106,7 @@ func TestSetTitle(t *testing.T) {
 		for _, p := range []*person{bob, cid, dee, phone} {
 			p.titled(room, "")
 		}
-		want := []string{"joined", "look", "roles by ann: bob admin", "title Waxwings by bob", "members by bob added dee", "members by dee",
+		want := []string{"joined by ann", "look", "roles by ann: bob admin", "title Waxwings by bob", "members by bob added dee", "members by dee",
 			"roles by ann: bob member", "look again", "title  by ann"}
 		for range 2 {
 			if got := cid.changes(room, people...); !slices.Equal(got, want) {

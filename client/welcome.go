@@ -139,7 +139,11 @@ func (k keeper) join(tx *tx, conv *conversation, group *mls.Group, kind Kind, pe
 	if isLast {
 		tx.wake(choreKeyPackages)
 	}
-	return k.reportGroup(tx, conv, Event{Type: EventJoined, Conversation: conv.id, Seq: conv.nextSeq - 1, Time: k.c.now()})
+	e := Event{Type: EventJoined, Conversation: conv.id, Seq: conv.nextSeq - 1, Time: k.c.now()}
+	if inviter := group.Inviter(); inviter != nil {
+		e.By = k.c.authority.memberOf(*inviter)
+	}
+	return k.reportGroup(tx, conv, e)
 }
 
 // storeWelcome stores a Welcome that cannot be used yet; there is at most one for each

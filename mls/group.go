@@ -45,6 +45,8 @@ type Group struct {
 	// that group, and the usage of its resumption keys. Neither is saved.
 	source *Group
 	usage  uint8
+
+	inviter *Leaf // see Inviter; not saved
 }
 
 // GroupOptions holds the parameters of a new group.
@@ -121,6 +123,10 @@ func (g *Group) OwnLeaf() Leaf { return newLeaf(g.own, g.tree.Leaf(g.own)) }
 
 // Members lists all members by rising leaf index, ourselves included.
 func (g *Group) Members() []Leaf { return members(g.tree) }
+
+// Inviter returns the member that signed the Welcome by which we joined. It is nil in a group that
+// we have created, entered by an external commit, or loaded.
+func (g *Group) Inviter() *Leaf { return g.inviter }
 
 // Extensions returns the extensions of the GroupContext, unknown types included.
 func (g *Group) Extensions() []Extension { return fromWire(g.context.Extensions) }

@@ -124,6 +124,8 @@ func (g *Group) enter(kp *KeyPackage, info *wire.GroupInfo, secrets *wire.GroupS
 	if info.Signer == g.own {
 		return broken(ErrInvalidWelcome, "12.4.3.1", "signed by our own leaf %d", info.Signer)
 	}
+	inviter := newLeaf(info.Signer, g.tree.Leaf(info.Signer))
+	g.inviter = &inviter
 	g.begin(schedule.FromJoiner(g.suite, secrets.JoinerSecret, psk, &g.context))
 	if !g.suite.MACEqual(g.confirmationTag, info.ConfirmationTag) {
 		return broken(ErrInvalidTag, "12.4.3.1", "confirmation tag")

@@ -72,7 +72,7 @@ func TestWalk(t *testing.T) {
 	untilAll("and 🧀", everyone...)
 	w.show(ann, "Ann has made a room with Bob, `/room Bob`, has given it a title, `/title Picnic on Sunday`, and has invited Carol and Dan by\n"+
 		"their DIDs, which are known by name from then on.", "Picnic on Sunday (4)")
-	w.show(dan, "Dan, who came last, has the title and the names too.", "Picnic on Sunday (4)")
+	w.show(dan, "Dan, who came last, sees who added him, and has the title and the names too.", "Picnic on Sunday (4)")
 
 	w.write("## An admin, and a removal")
 	ann.enter("/admin Bob")

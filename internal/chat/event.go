@@ -13,7 +13,11 @@ func (t *Terminal) noteOf(e client.Event) []string {
 	switch e.Type {
 	case client.EventMessage:
 	case client.EventJoined:
-		out = append(append(out, "you are in"), t.people.comings(e)...)
+		text := "you are in"
+		if e.By.Account != "" && e.By.Account != t.self {
+			text += ": " + t.people.nameOf(e.By) + " added you"
+		}
+		out = append(append(out, text), t.people.comings(e)...)
 	case client.EventRejoined:
 		out = append(out, "you have rejoined the group: "+cmp.Or(e.Problem, "your own state was unusable"))
 	case client.EventRemoved:

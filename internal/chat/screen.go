@@ -162,7 +162,9 @@ func (s *screen) items(e client.Event) []item {
 	case client.EventName:
 		return []item{about("name", e.From.Account, e.Name)}
 	case client.EventJoined:
-		return []item{about("joined", s.chat.self, "")}
+		i := about("joined", s.chat.self, "")
+		i.By = e.By.Account
+		return []item{i}
 	case client.EventRemoved:
 		i := about("left", s.chat.self, "")
 		i.By = e.By.Account
