@@ -49,6 +49,9 @@ func (c *Client) run() {
 			break
 		}
 		wait := pace.next(served, err)
+		if reasonOf(err) == ReasonExpelled {
+			err = errors.Join(err, c.errands.forgetPool(c.ctx))
+		}
 		c.setState(State{Link: Offline, Err: err, Next: time.Now().Add(wait)})
 		c.log.Info("offline", "reason", reasonOf(err), "err", err, "wait", wait)
 		pause(c.ctx, wait)

@@ -187,6 +187,17 @@ func (e errands) publish(ctx context.Context, by service, isFirst bool, fresh []
 	return available, err
 }
 
+// forgetPool records that the server has deleted this device with its key packages. If the account
+// is let in again, the device begins like a new one.
+func (e errands) forgetPool(ctx context.Context) error {
+	return e.c.db.update(ctx, func(tx *tx) error {
+		if published, err := tx.Counters.Get(e.c.traits.pool); err != nil || published == 0 {
+			return err
+		}
+		return tx.Counters.Set(e.c.traits.pool, 0)
+	})
+}
+
 // fetchedPackage is a verified key package of another device.
 type fetchedPackage struct {
 	Device       string `json:"device"`         // as the server names it

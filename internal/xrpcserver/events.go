@@ -136,7 +136,7 @@ func membershipEvents(convo string, r *ds.Record) []xrpc.Event {
 			continue
 		}
 		left := &xrpc.MemberLeft{Cursor: noCursor, ConvoID: convo, DID: string(account), Epoch: r.Epoch, Action: "removed"}
-		if change.By == account {
+		if change.By == account || change.By == "" { // the service itself removes as if the account had left
 			left.Action = "left"
 		} else if isDID(change.By) {
 			left.Actor = string(change.By)

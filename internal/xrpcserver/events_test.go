@@ -68,6 +68,7 @@ func TestEventsOfRecords(t *testing.T) {
 			"joined ann, joined ben", "change joined ann, change joined ben"},
 		{"one leaves", ds.Membership, ds.MembershipChange{By: ben, Remove: []ds.AccountID{ben}}, "", "left ben", "change left ben"},
 		{"one is removed", ds.Membership, ds.MembershipChange{By: ann, Remove: []ds.AccountID{ben}}, "", "removed ben ann", "change removed ben"},
+		{"one is expelled", ds.Membership, ds.MembershipChange{Remove: []ds.AccountID{ben}}, "", "left ben", "change left ben"},
 		{"who has no DID", ds.Membership, ds.MembershipChange{By: ann, Add: []ds.AccountID{"ben", "did:x:a b", "did:x:"}}, "", "", ""},
 		{"a role", ds.Roles, ds.RoleChange{By: ann, Account: ben, Role: ds.Admin}, "", "updated [roles]", ""},
 		{"settings", ds.SettingsEvent, ds.SettingsChange{By: ann, Fields: []string{"policy"}}, "", "updated [policy]", ""},
