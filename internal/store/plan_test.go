@@ -69,7 +69,16 @@ func listStatements(t *testing.T, db *DB) {
 		_, admitted := tx.Admission.Admit([]ds.AccountID{"ann", "bob"}, 1)
 		_, read := tx.Logs.Readings([]Start{{Conversation: "c1"}, {Conversation: "c2"}})
 		_, reacted := tx.Conversations.Reactions([]ReactionKey{{Conversation: "c1"}, {Conversation: "c2"}})
-		return errors.Join(resumed, rotated, extended, consumed, admitted, read, reacted,
+		_, listed := tx.Admission.List("a", "", 10)
+		_, got := tx.Admission.Get("ann")
+		_, detailed := tx.Admission.Details("ann")
+		_, since := tx.Admission.ExpelledSince(1, 10)
+		_, unfinished := tx.Admission.Unfinished("", 10)
+		_, expelled := tx.Admission.Expelled([]ds.AccountID{"ann", "bob"})
+		_, stays := tx.Conversations.IDsAfter("ann", "c", 10)
+		_, packages := tx.Packages.RevokeSome("ann", 10)
+		return errors.Join(resumed, rotated, extended, consumed, admitted, read, reacted, listed, got, detailed, since, unfinished, expelled, stays, packages,
+			tx.Admission.FinishExpulsion("ann"), tx.Admission.Readmit("ann"),
 			tx.Sessions.LimitPredecessors([]Successor{{hashes[0], hashes[1]}}, 1))
 	})
 }
