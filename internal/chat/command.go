@@ -90,11 +90,7 @@ func (t *Terminal) doDM(ctx context.Context, words []string) (reply, error) {
 		return reply{}, mistake("/dm takes one person")
 	}
 	word := strings.Join(words, " ")
-	peer, err := t.people.person(ctx, word)
-	if err != nil {
-		return reply{}, fmt.Errorf("talk to %q: %w", word, err)
-	}
-	conv, err := t.client.StartDM(ctx, peer)
+	conv, err := t.people.dmWith(ctx, word)
 	if err != nil {
 		return reply{}, fmt.Errorf("talk to %q: %w", word, err)
 	}

@@ -57,6 +57,9 @@ func (p people) setAlias(ctx context.Context, account, alias string) (string, er
 	if alias == "-" {
 		alias = ""
 	}
+	if account == p.self {
+		return "", mistake("%s is your own account: its name is set by chat name, or /name", short(account))
+	}
 	if err := p.sdk.Contacts().SetAlias(ctx, account, alias); err != nil {
 		return "", nameError(err)
 	}

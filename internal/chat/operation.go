@@ -104,7 +104,7 @@ func (p *program) send(ctx context.Context, in sendParams) (any, func(context.Co
 		c, err = p.chat.find(ctx, in.Conv)
 		result.Conv = c.ID
 	case in.To != "" && in.Conv == "":
-		result.Conv, err = p.dmWith(ctx, in.To)
+		result.Conv, err = p.chat.people.dmWith(ctx, in.To)
 	default:
 		err = failure{CodeBadRequest, errors.New("want one of conv and to")}
 	}
@@ -195,17 +195,20 @@ type convResult struct {
 func (p *program) dm(ctx context.Context, in struct {
 	To string `json:"to"`
 }) (any, func(context.Context) error, error) {
-	conv, err := p.dmWith(ctx, in.To)
+	conv, err := p.chat.people.dmWith(ctx, in.To)
 	return convResult{Conv: conv}, nil, err
 }
 
 // dmWith returns the direct conversation with a person, and begins it if there is none.
-func (p *program) dmWith(ctx context.Context, word string) (string, error) {
-	account, err := p.chat.people.person(ctx, word)
-	if err != nil {
+func (p people) dmWith(ctx context.Context, word string) (string, error) {
+	account, err := p.person(ctx, word)
+	switch {
+	case err != nil:
 		return "", err
+	case account == p.self:
+		return "", mistake("%s is your own account: a direct conversation is with another one", short(account))
 	}
-	return p.chat.client.StartDM(ctx, account)
+	return p.sdk.StartDM(ctx, account)
 }
 
 func (p *program) room(ctx context.Context, in struct {
@@ -413,7 +416,7 @@ func (p *program) alias(ctx context.Context, in struct {
 }) (any, func(context.Context) error, error) {
 	account, err := p.chat.people.person(ctx, in.Person)
 	if err == nil && in.Alias != nil {
-		err = nameError(p.chat.client.Contacts().SetAlias(ctx, account, *in.Alias))
+		_, err = p.chat.people.setAlias(ctx, account, *in.Alias)
 	}
 	if err != nil {
 		return nil, nil, err

@@ -312,3 +312,13 @@ func TestNameIsSet(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestOwnAccount: an alias or a direct conversation for the own account is a mistake.
+func TestOwnAccount(t *testing.T) {
+	chat := openChat(t, socketOptions(t))
+	for _, err := range []error{chat.Send(t.Context(), chat.self, "hello", nil, 0, false), chat.Alias(t.Context(), chat.self, "Me", 0)} {
+		if CodeOf(err) != CodeMistake || !strings.Contains(err.Error(), "is your own account") {
+			t.Error(err)
+		}
+	}
+}
