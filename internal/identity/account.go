@@ -24,6 +24,11 @@ func (s Admissions) Accounts(ctx context.Context, prefix, after string, max int)
 	if max < 1 || max > AccountsMax {
 		max = AccountsMax
 	}
+	for _, text := range []string{prefix, after} {
+		if text != "" && !ds.IsValidAccount(text) {
+			return nil, ds.Refuse(ds.InvalidRequest, "accounts begin with other characters")
+		}
+	}
 	return store.Get(ctx, s.Store.View, func(tx *store.Tx) ([]store.Account, error) {
 		return tx.Admission.List(prefix, ds.AccountID(after), max)
 	})
@@ -33,6 +38,9 @@ func (s Admissions) Accounts(ctx context.Context, prefix, after string, max int)
 func (s Admissions) Account(ctx context.Context, account string) (AccountDetails, error) {
 	id := ds.AccountID(account)
 	d, err := store.Get(ctx, s.Store.View, func(tx *store.Tx) (d AccountDetails, err error) {
+		if !ds.IsValidAccount(account) {
+			return d, store.ErrNotFound
+		}
 		if d.Account, err = tx.Admission.Get(id); err != nil {
 			return d, err
 		}

@@ -289,7 +289,19 @@ func TestExpel(t *testing.T) {
 			}
 		}
 		g.admissions.By = "local:7"
-		must(g.admissions.Expel(ctx, g.did("ann"))) // again
+		w.clock.add(time.Second)
+		elsewhere.believe(ds.AccountID(g.did("ann")), w.clock.Now()) // as after a node of an earlier version admitted it
+		must(g.admissions.Expel(ctx, g.did("ann")))                  // again
+		must(elsewhere.pollRevoked(ctx))
+		if !elsewhere.IsExpelled(ds.AccountID(g.did("ann"))) {
+			w.t.Error("there the second expulsion is not known")
+		}
+		if _, err := g.admissions.Account(ctx, "did:x:\x00"); ds.CodeOf(err) != ds.NotFound {
+			w.t.Errorf("an account with a zero byte: %v", err)
+		}
+		if _, err := g.admissions.Accounts(ctx, "did:\x00", "", 1); ds.CodeOf(err) != ds.InvalidRequest {
+			w.t.Errorf("accounts with a zero byte: %v", err)
+		}
 		must(g.admissions.Allow(ctx, g.did("cem")))
 		must(g.admissions.Expel(ctx, g.did("cem")))
 		if got := g.session("cem", invite.Code); got != refuseExpelled.Error() {

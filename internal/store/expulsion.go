@@ -27,7 +27,7 @@ func (q Admission) Expel(account ds.AccountID, by string) error {
 		}
 	}
 	_, err := q.tx.exec(`INSERT INTO expelled_accounts (account, expelled_ms, expelled_by, revoked_seq) VALUES ($1, $2, $3, $4)
-		ON CONFLICT (account) DO UPDATE SET finished_ms = NULL`, string(account), q.tx.nowMS, by, q.tx.revocation)
+		ON CONFLICT (account) DO UPDATE SET finished_ms = NULL, revoked_seq = excluded.revoked_seq`, string(account), q.tx.nowMS, by, q.tx.revocation)
 	return err
 }
 
