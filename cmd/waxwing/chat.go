@@ -137,6 +137,9 @@ type chatInitCommand struct {
 
 // Run creates the home and prints the DID.
 func (c *chatInitCommand) Run(std streams, g *globals) error {
+	if std.open != nil {
+		return usageError{errors.New("init makes another home than the one that is open: run it as a command of its own")}
+	}
 	options := c.options(std, g)
 	options.Device = c.Device
 	did, err := chat.Init(options)
