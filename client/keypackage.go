@@ -194,7 +194,10 @@ func (e errands) forgetPool(ctx context.Context) error {
 		if published, err := tx.Counters.Get(e.c.traits.pool); err != nil || published == 0 {
 			return err
 		}
-		return tx.Counters.Set(e.c.traits.pool, 0)
+		if err := tx.Counters.Set(e.c.traits.pool, 0); err != nil {
+			return err
+		}
+		return tx.Settings.Set(xrpcDeviceSetting, "") // it registers before it subscribes, or nothing is sent to it
 	})
 }
 
