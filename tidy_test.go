@@ -26,10 +26,11 @@ const module = "waxwing.im/waxwing"
 var edges = map[string][]string{
 	"cmd/waxwing": {"client", "internal/chat", "internal/identity", "internal/mlspeer", "internal/secretfile", "internal/server", "mls"},
 	// chat is made of client alone, as any program may be: what it does, others can.
-	"internal/chat": {"client", "internal/secretfile"},
+	"internal/chat": {"client", "internal/peercred", "internal/secretfile"},
 	// secretfile is shared by the commands and chat: seeds and keys in files of their owner.
+	"internal/peercred":      {},
 	"internal/secretfile":    {},
-	"internal/server":        {"internal/condition", "internal/core", "internal/directory", "internal/doors", "internal/gatewayserver", "internal/identity", "internal/limits", "internal/logs", "internal/netguard", "internal/site", "internal/store", "internal/xrpcserver"},
+	"internal/server":        {"internal/condition", "internal/core", "internal/directory", "internal/doors", "internal/gatewayserver", "internal/identity", "internal/limits", "internal/logs", "internal/netguard", "internal/peercred", "internal/site", "internal/store", "internal/xrpcserver"},
 	"internal/gatewayserver": {"api/gateway", "internal/core", "internal/directory", "internal/doors", "internal/ds", "internal/identity", "internal/limits", "internal/logs"},
 	"internal/xrpcserver":    {"api/xrpc", "internal/core", "internal/directory", "internal/doors", "internal/ds", "internal/identity", "internal/limits", "internal/logs", "lexicons"},
 	// site publishes what is the same for all callers; it knows no caller and no operation.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/client"
+	"waxwing.im/waxwing/internal/peercred"
 )
 
 // socketFile is the socket in a home through which other processes of its owner talk to the one
@@ -57,7 +58,7 @@ type greeting struct {
 // listen makes the socket of a home. A file that is there is of a process that has ended: this one
 // has the home open.
 func listen(ctx context.Context, t *Terminal, path string) (*socket, error) {
-	if !knowsPeers {
+	if !peercred.IsKnown {
 		return nil, errors.ErrUnsupported
 	}
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
@@ -152,10 +153,11 @@ func (s *socket) serve(conn net.Conn) {
 
 // isOwn returns an error if the process at the other end belongs to another user.
 func isOwn(conn net.Conn, what string) error {
-	uid, err := peerUID(conn)
+	peer, err := peercred.UID(conn.(*net.UnixConn))
 	if err != nil {
 		return fmt.Errorf("ask who the other process belongs to: %w", err)
 	}
+	uid := int(peer)
 	if own := ownUID(); uid != own {
 		return failure{"other_user", fmt.Errorf("the %s belongs to another user (%d, not %d): it is not talked to", what, uid, own)}
 	}
@@ -253,7 +255,7 @@ type Running struct {
 // Dial connects to the process that has the home open; nil if there is none, or none that can be
 // talked to. Open reports which.
 func Dial(ctx context.Context, o Options) (*Running, error) {
-	if !knowsPeers {
+	if !peercred.IsKnown {
 		return nil, nil
 	}
 	dir, err := o.homeDir()

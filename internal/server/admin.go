@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/internal/identity"
+	"waxwing.im/waxwing/internal/peercred"
 	"waxwing.im/waxwing/internal/store"
 )
 
@@ -231,7 +232,7 @@ func (s *Server) admin(w http.ResponseWriter, r *http.Request) {
 	var answer AdminAnswer
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, adminBytesMax)).Decode(&request); err != nil {
 		answer.Error = "malformed request"
-	} else if uid, err := peerUID(r.Context().Value(adminPeer{}).(*net.UnixConn)); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	} else if uid, err := peercred.UID(r.Context().Value(adminPeer{}).(*net.UnixConn)); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		answer.Error = "the system does not tell which user asks"
 	} else {
 		by := localUser(-1)

@@ -1,6 +1,6 @@
 //go:build darwin || freebsd
 
-package server
+package peercred
 
 import (
 	"net"
@@ -8,11 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// IsKnown reports whether the system tells the users of sockets.
+const IsKnown = true
+
 // levelLocal is the level of the options of sockets on one machine, in sys/un.h.
 const levelLocal = 0
 
-// peerUID returns the user of the process at the other end of a socket on this machine.
-func peerUID(network *net.UnixConn) (uid uint32, err error) {
+// UID returns the user of the process at the other end of a socket on this machine.
+func UID(network *net.UnixConn) (uid uint32, err error) {
 	raw, err := network.SyscallConn()
 	if err != nil {
 		return 0, err
