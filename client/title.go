@@ -21,7 +21,7 @@ type title struct {
 	At   int64  `json:"at"`
 }
 
-// claim is what a member has said about a room while its right to say it was not known. Claims
+// claim holds what a member has said about a room while its role was not known. Claims
 // are judged when the server has listed the roles.
 type claim struct {
 	By      Member      `json:"by"`

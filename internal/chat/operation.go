@@ -254,7 +254,7 @@ func (p *program) title(ctx context.Context, in struct {
 	})
 }
 
-// persons returns the DIDs of people, of whom each text names one.
+// persons returns the DIDs that the texts name, one for each.
 func (p *program) persons(ctx context.Context, words []string) ([]string, error) {
 	var dids []string
 	for _, word := range words {
