@@ -59,6 +59,8 @@ var edges = map[string][]string{
 	"internal/pgtest": {},
 	// testsize is for tests: how much of a thing they do.
 	"internal/testsize": {},
+	// testvectors is for tests: the test data of others, and the page that counts it.
+	"internal/testvectors": {},
 	// testwait is for tests: how they wait for what no event announces.
 	"internal/testwait": {},
 	// testtmux is for tests: programs in a terminal of another author.
@@ -92,8 +94,8 @@ var edges = map[string][]string{
 // against a whole server, and against members that sign what they like.
 var testEdges = map[string][]string{
 	"client": {"client", "client/clienttest", "internal/memnet", "internal/server", "internal/pgtest", "internal/testsize", "mls/leaf", "mls/suite"},
-	"api":    {"lexicons"},
-	"mls":    append([]string{"mls", "internal/testsize"}, edges["mls"]...),
+	"api":    {"lexicons", "internal/testvectors"},
+	"mls":    append([]string{"mls", "internal/testsize", "internal/testvectors"}, edges["mls"]...),
 }
 
 // doorsOfClient names, for each API, the files of the SDK that may know it: its session and
@@ -259,7 +261,7 @@ func TestTidyMLSStandsAlone(t *testing.T) {
 
 func TestTidyEnvironmentIsReadInOnePlace(t *testing.T) {
 	for _, file := range sources(t) {
-		if file.isTest || file.folder == "cmd/waxwing" || file.folder == "internal/pgtest" || file.folder == "internal/testsize" || file.folder == "internal/testtmux" {
+		if file.isTest || file.folder == "cmd/waxwing" || file.folder == "internal/pgtest" || file.folder == "internal/testsize" || file.folder == "internal/testvectors" || file.folder == "internal/testtmux" {
 			continue
 		}
 		for _, call := range []string{"os." + "Getenv(", "os." + "LookupEnv("} {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"waxwing.im/waxwing/internal/testvectors"
 	"waxwing.im/waxwing/mls"
 )
 
@@ -77,31 +78,49 @@ func (e *passiveClient) follow() error {
 	return nil
 }
 
-func runPassiveClient(t *testing.T, file string) {
+func runPassiveClient(t *testing.T, file string) tally {
+	t.Helper()
 	count := tally{file: file}
 	for i, e := range readVectors[passiveClient](t, file) {
-		if count.lookup(e.CipherSuite) == nil {
-			continue
+		if count.lookup(e.CipherSuite) != nil {
+			count.done(t, e.follow(), i)
 		}
-		err := e.follow()
-		if errors.Is(err, mls.ErrUnsupported) {
-			_, reason, _ := strings.Cut(err.Error(), mls.ErrUnsupported.Error()+": ")
-			count.skip(reason)
-			continue
-		}
-		count.done(t, err, i)
 	}
 	count.log(t)
+	return count
 }
 
-func TestVectorsPassiveClientWelcome(t *testing.T) {
-	runPassiveClient(t, "passive-client-welcome.json")
+func TestVectorsPassiveClient(t *testing.T) {
+	for _, file := range []string{"passive-client-welcome.json", "passive-client-handling-commit.json", "passive-client-random.json"} {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			runPassiveClient(t, file)
+		})
+	}
 }
 
-func TestVectorsPassiveClientHandlingCommit(t *testing.T) {
-	runPassiveClient(t, "passive-client-handling-commit.json")
-}
-
-func TestVectorsPassiveClientRandom(t *testing.T) {
-	runPassiveClient(t, "passive-client-random.json")
+// The cases of the MLS working group's interop runner: what its clients saw in groups of
+// clients of several implementations.
+func TestVectorsPassiveInterop(t *testing.T) {
+	files := testvectors.Names(t, "mlswg/passive")
+	counts := make([]tally, len(files))
+	t.Run("files", func(t *testing.T) {
+		for i, file := range files {
+			t.Run(file, func(t *testing.T) {
+				t.Parallel()
+				counts[i] = runPassiveClient(t, "passive/"+file)
+			})
+		}
+	})
+	passed, unsupported := 0, 0
+	for _, count := range counts {
+		passed += count.passed
+		unsupported += count.unsupported
+		for reason := range count.reasons {
+			if !strings.HasPrefix(reason, "cipher suite ") {
+				t.Errorf("%s: unsupported, %s", count.file, reason)
+			}
+		}
+	}
+	testvectors.Published(t, "mlswg/passive", passed, unsupported)
 }

@@ -3,12 +3,10 @@ package mls_test
 import (
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"testing"
+
+	"waxwing.im/waxwing/internal/testvectors"
 )
 
 // hexBytes is a byte string as the vector files write it.
@@ -24,46 +22,10 @@ func (h *hexBytes) UnmarshalJSON(raw []byte) error {
 	return err
 }
 
-// readVectors decodes a file of the official test vectors, which are kept outside
-// the repository. Without them the tests are skipped, except in CI.
-func readVectors[T any](t *testing.T, name string) []T {
+// readVectors returns the entries of a file of MLS vectors.
+func readVectors[T any](t *testing.T, file string) []T {
 	t.Helper()
-	path := filepath.Join(vectorsDir(t), name)
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("official MLS test vectors are missing: %s", path)
-		}
-		t.Skipf("NOT CHECKED: the official MLS test vectors are not at %s; set WAXWING_SHARED", path)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	var entries []T
-	if err := json.Unmarshal(raw, &entries); err != nil {
-		t.Fatalf("%s: %v", name, err)
-	}
-	return entries
-}
-
-func vectorsDir(t *testing.T) string {
-	shared := os.Getenv("WAXWING_SHARED")
-	if shared == "" {
-		dir, err := os.Getwd()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for !exists(filepath.Join(dir, "go.mod")) && dir != filepath.Dir(dir) {
-			dir = filepath.Dir(dir)
-		}
-		shared = filepath.Join(filepath.Dir(dir), "shared")
-	}
-	return filepath.Join(shared, "vectors", "mlswg")
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
+	return testvectors.JSON[T](t, "mlswg/"+file)
 }
 
 // tally counts what became of the entries of one vector file.
