@@ -24,7 +24,7 @@ const module = "waxwing.im/waxwing"
 // inwards, from commands over doors and rules to nouns; a new one is a decision and
 // has a page in docs/decisions.
 var edges = map[string][]string{
-	"cmd/waxwing": {"client", "internal/chat", "internal/identity", "internal/mlspeer", "internal/secretfile", "internal/server", "mls"},
+	"cmd/waxwing": {"client", "internal/chat", "internal/identity", "internal/mlspeer", "internal/prove", "internal/secretfile", "internal/server", "mls"},
 	// chat is made of client alone, as any program may be: what it does, others can.
 	"internal/chat": {"client", "internal/peercred", "internal/secretfile"},
 	// secretfile is shared by the commands and chat: seeds and keys in files of their owner.
@@ -55,8 +55,12 @@ var edges = map[string][]string{
 	// condition is the one way to log what fails again and again.
 	"internal/condition": {"internal/ds"},
 	// drive knows a server from outside only; its tests may see everything.
-	"internal/drive":  {"api/gateway", "internal/identity"},
-	"internal/pgtest": {},
+	"internal/drive": {"api/gateway", "api/xrpc", "internal/identity"},
+	// prove attacks servers in processes of their own: what it knew of their inside it could not
+	// show to others.
+	"internal/prove":    {"api/gateway", "api/xrpc", "client", "internal/drive", "internal/identity", "internal/pgserver", "mls"},
+	"internal/pgserver": {},
+	"internal/pgtest":   {"internal/pgserver"},
 	// testsize is for tests: how much of a thing they do.
 	"internal/testsize": {},
 	// testvectors is for tests: the test data of others, and the page that counts it.
@@ -113,10 +117,10 @@ var exclusive = []struct {
 	in      []string
 }{
 	{"database/sql", []string{"internal/store", "client/internal/home"}},
-	{"github.com/jackc/pgx", []string{"internal/store", "internal/pgtest"}},
+	{"github.com/jackc/pgx", []string{"internal/store", "internal/pgserver"}},
 	{"modernc.org/sqlite", []string{"internal/store", "client/internal/home"}},
-	{"github.com/coder/websocket", []string{"internal/doors", "internal/drive", "client", "cmd/waxwing"}},
-	{"net/http", []string{"api/gateway", "client", "cmd/waxwing", "internal/doors", "internal/gatewayserver", "internal/netguard", "internal/server", "internal/site", "internal/drive", "internal/xrpcserver"}},
+	{"github.com/coder/websocket", []string{"internal/doors", "internal/drive", "internal/prove", "client", "cmd/waxwing"}},
+	{"net/http", []string{"api/gateway", "client", "cmd/waxwing", "internal/doors", "internal/gatewayserver", "internal/netguard", "internal/server", "internal/site", "internal/drive", "internal/prove", "internal/xrpcserver"}},
 	{"code.dny.dev/ssrf", []string{"internal/netguard"}},
 	{"github.com/alecthomas/kong", []string{"cmd/waxwing"}},
 	{"github.com/charmbracelet", []string{"internal/chat"}},

@@ -7,6 +7,7 @@
 //	waxwing token, did     identities for scripts
 //	waxwing invite, allow  who may begin to use the service
 //	waxwing admin          accounts and figures, for the operator
+//	waxwing prove          the risk register and the threat model, shown on this machine
 //	waxwing config         the effective configuration and its sources
 //	waxwing dev            tools for developers of MLS clients
 //	waxwing help           the help of a command
@@ -40,13 +41,13 @@ import (
 const (
 	exitFailed  = 1
 	exitUsage   = 2
-	exitInUse   = 69 // EX_UNAVAILABLE
+	exitMissing = 69 // EX_UNAVAILABLE
 	exitStored  = 75 // EX_TEMPFAIL
 	exitRefused = 77 // EX_NOPERM
 )
 
 // exitCodes holds the exit codes of the errors of package chat.
-var exitCodes = map[string]int{chat.CodeMistake: exitUsage, chat.CodeBadRequest: exitUsage, chat.CodeInUse: exitInUse, chat.CodeStored: exitStored, chat.CodeRefused: exitRefused}
+var exitCodes = map[string]int{chat.CodeMistake: exitUsage, chat.CodeBadRequest: exitUsage, chat.CodeInUse: exitMissing, chat.CodeStored: exitStored, chat.CodeRefused: exitRefused}
 
 // globals are the options of every command.
 type globals struct {
@@ -68,6 +69,7 @@ type commands struct {
 	Allow   allowCommand   `cmd:"" help:"Manage the list of accounts that are admitted without a code."`
 	Admin   adminCommand   `cmd:"" help:"See what the server holds; see and expel accounts."`
 	Options configCommand  `cmd:"" name:"config" help:"Print the effective options of serve with their sources."`
+	Prove   proveCommand   `cmd:"" help:"Attack servers on this machine and show that the risks of the register are met."`
 	Dev     devCommand     `cmd:"" help:"Tools for developers of MLS clients."`
 	Version versionCommand `cmd:"" help:"Print the version and the commit."`
 	Help    helpCommand    `cmd:"" help:"Show the help of a command."`

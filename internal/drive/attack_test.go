@@ -10,9 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -49,13 +47,13 @@ type attack struct {
 func newAttack(t *testing.T, options ...string) *attack {
 	t.Helper()
 	a := &attack{outage: &outage{t: t, ctx: within(t, attackMax), room: "honest", key: accountKey(t, "honest")}, data: t.TempDir()}
-	a.ops = fmt.Sprintf("http://127.0.0.1:%d", freePort(t))
+	a.ops = Ops{fmt.Sprintf("http://127.0.0.1:%d", freePort(t))}
 	binary := os.Getenv(binaryVariable)
 	if binary == "" {
 		binary = serverBinary(t)
 	}
 	var err error
-	a.process, err = Serve(a.ctx, binary, append([]string{"--listen", "127.0.0.1:0", "--ops-listen", a.ops[len("http://"):], "--data", a.data,
+	a.process, err = Serve(a.ctx, binary, append([]string{"--listen", "127.0.0.1:0", "--ops-listen", a.ops.URL[len("http://"):], "--data", a.data,
 		"--log-level", "warn", "--ping-interval", "10m", "--limit", "session_starts=off", "--limit", "sends=off"}, options...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -106,17 +104,10 @@ func (a *attack) during() {
 	}
 }
 
-var heapAlloc = regexp.MustCompile(`(?m)^# HeapAlloc = (\d+)$`)
-
 // live returns the bytes of the server's heap that are in use after a collection.
 func (a *attack) live() int64 {
 	a.t.Helper()
-	_, profile := a.get(a.ops + "/debug/pprof/heap?gc=1&debug=1")
-	found := heapAlloc.FindStringSubmatch(profile)
-	if found == nil {
-		a.t.Fatal("no HeapAlloc in the heap's profile")
-	}
-	bytes, err := strconv.ParseInt(found[1], 10, 64)
+	bytes, err := a.ops.LiveHeap(a.ctx)
 	a.must(err)
 	return bytes
 }

@@ -91,7 +91,7 @@ func TestReplacedDirectory(t *testing.T) {
 		t.Error("a message was acknowledged that is not in the data directory")
 	}
 	o.ready(false)
-	if status, _ := o.get(o.ops + "/livez"); status != http.StatusOK {
+	if status, _ := o.get("/livez"); status != http.StatusOK {
 		t.Errorf("livez: %d", status)
 	}
 	second.Kill()
@@ -118,10 +118,10 @@ func TestFewOpenFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := &outage{t: t, ctx: within(t, outageMax)}
-	o.ops = fmt.Sprintf("http://127.0.0.1:%d", freePort(t))
+	o.ops = Ops{fmt.Sprintf("http://127.0.0.1:%d", freePort(t))}
 	for _, binary := range []string{script, serverBinary(t)} {
 		var err error
-		o.process, err = Serve(o.ctx, binary, "--listen", "127.0.0.1:0", "--ops-listen", o.ops[len("http://"):], "--data", t.TempDir())
+		o.process, err = Serve(o.ctx, binary, "--listen", "127.0.0.1:0", "--ops-listen", o.ops.URL[len("http://"):], "--data", t.TempDir())
 		o.must(err)
 		most, now := o.metric("process_max_fds"), o.metric("process_open_fds")
 		if binary == script && most != few || now < 5 || now > most {

@@ -8,8 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,7 +38,7 @@ type outage struct {
 	t       *testing.T
 	ctx     context.Context
 	process *Process
-	ops     string // http://HOST:PORT of the ops listener
+	ops     Ops
 	room    string
 	key     *identity.AccountKey
 	caller  *Caller           // with a session from before
@@ -55,9 +53,9 @@ func newOutage(t *testing.T, options ...string) *outage {
 	t.Helper()
 	o := &outage{t: t, ctx: within(t, outageMax), room: "room", key: accountKey(t, "ann")}
 	opsPort := freePort(t)
-	o.ops = fmt.Sprintf("http://127.0.0.1:%d", opsPort)
+	o.ops = Ops{fmt.Sprintf("http://127.0.0.1:%d", opsPort)}
 	var err error
-	o.process, err = Serve(o.ctx, serverBinary(t), append([]string{"--listen", "127.0.0.1:0", "--ops-listen", o.ops[len("http://"):],
+	o.process, err = Serve(o.ctx, serverBinary(t), append([]string{"--listen", "127.0.0.1:0", "--ops-listen", o.ops.URL[len("http://"):],
 		"--log-level", "warn", "--limit", "all=off", "--ping-interval", "10m"}, options...)...)
 	if err != nil {
 		t.Fatal(err)
@@ -188,7 +186,7 @@ func (o *outage) refused(more int) {
 func (o *outage) ready(want bool) {
 	o.t.Helper()
 	for said := ""; ; {
-		status, body := o.get(o.ops + "/readyz")
+		status, body := o.get("/readyz")
 		if (status == http.StatusOK) == want {
 			return
 		}
@@ -200,22 +198,17 @@ func (o *outage) ready(want bool) {
 	}
 }
 
-func (o *outage) get(url string) (status int, body string) {
+func (o *outage) get(path string) (status int, body string) {
 	o.t.Helper()
-	request, err := http.NewRequestWithContext(o.ctx, http.MethodGet, url, nil)
+	status, body, err := o.ops.Get(o.ctx, path)
 	o.must(err)
-	answer, err := http.DefaultClient.Do(request)
-	o.must(err)
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	o.must(err)
-	return answer.StatusCode, string(text)
+	return status, body
 }
 
 // alive checks that the process answers for itself.
 func (o *outage) alive() {
 	o.t.Helper()
-	if status, _ := o.get(o.ops + "/livez"); status != http.StatusOK {
+	if status, _ := o.get("/livez"); status != http.StatusOK {
 		o.t.Errorf("/livez says %d", status)
 	}
 	if err := o.process.Check(); err != nil {
@@ -223,16 +216,15 @@ func (o *outage) alive() {
 	}
 }
 
-// metric reads a metric without labels.
+// metric reads a metric, over all of its labels.
 func (o *outage) metric(name string) float64 {
 	o.t.Helper()
-	_, body := o.get(o.ops + "/metrics")
-	found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindStringSubmatch(body)
-	if found == nil {
+	metrics, err := o.ops.Metrics(o.ctx)
+	o.must(err)
+	value, has := metrics.Sum(name)
+	if !has {
 		o.t.Fatalf("no metric %s", name)
 	}
-	value, err := strconv.ParseFloat(found[1], 64)
-	o.must(err)
 	return value
 }
 

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -70,21 +73,30 @@ type Process struct {
 }
 
 // Serve runs `binary serve args…` and returns when it accepts requests. The process is killed
-// when ctx ends. It does not inherit the environment.
+// when ctx ends, and with us where the system can do that. It does not inherit the environment.
 func Serve(ctx context.Context, binary string, args ...string) (*Process, error) {
 	p := &Process{log: &logTail{}, exited: make(chan struct{})}
 	line := &firstLine{got: make(chan string, 1)}
 	p.command = exec.CommandContext(ctx, binary, append([]string{"serve"}, args...)...)
-	p.command.Env = []string{"GORACE=halt_on_error=1"}
+	p.command.Env = append([]string{"GORACE=halt_on_error=1"}, inherited()...)
 	p.command.Stdout, p.command.Stderr = line, p.log
+	p.command.SysProcAttr = attributes()
 	p.command.WaitDelay = time.Second
-	if err := p.command.Start(); err != nil {
+	started := make(chan error)
+	go func() {
+		// The kernel ends the process with the thread that started it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.command.Start()
+		started <- err
+		if err == nil {
+			p.err = p.command.Wait()
+			close(p.exited)
+		}
+	}()
+	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start the server: %w", err)
 	}
-	go func() {
-		p.err = p.command.Wait()
-		close(p.exited)
-	}()
 	timer := time.NewTimer(serveStartMax)
 	defer timer.Stop()
 	select {
@@ -103,6 +115,12 @@ func Serve(ctx context.Context, binary string, args ...string) (*Process, error)
 		p.Kill()
 		return nil, fmt.Errorf("the server did not start in %s\n%s", serveStartMax, p.log)
 	}
+}
+
+// inherited returns what a server gets of our environment: only the name of a mutant, which
+// binaries that are built for that look at.
+func inherited() []string {
+	return slices.DeleteFunc(os.Environ(), func(variable string) bool { return !strings.HasPrefix(variable, "WAXWING_MUTANT=") })
 }
 
 // Address returns HOST:PORT.

@@ -14,19 +14,16 @@ package pgtest
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"go.uber.org/goleak"
+
+	"waxwing.im/waxwing/internal/pgserver"
 )
 
 // Existing is the environment variable that names a server to use instead of a
@@ -41,7 +38,7 @@ const statementTimeout = time.Minute
 // shared is the server of this test binary.
 var shared struct {
 	mu     sync.Mutex // guards the others
-	server *Server
+	server *pgserver.Server
 	err    error // the error of the first start, which is not repeated
 }
 
@@ -61,12 +58,18 @@ func URL(t testing.TB) string {
 	return database(t, admin)
 }
 
+// Options configures a private server.
+type Options = pgserver.Options
+
+// Server is a private server of one test.
+type Server struct{ *pgserver.Server }
+
 // Start runs a private server for one test and removes it when t ends. Like URL it skips or
 // fails if PostgreSQL is not installed.
 func Start(t testing.TB, options Options) *Server {
 	t.Helper()
 	skipIfOff(t)
-	server, err := New(options)
+	server, err := pgserver.New(options)
 	if err != nil {
 		missing(t, err)
 	}
@@ -75,7 +78,7 @@ func Start(t testing.TB, options Options) *Server {
 			t.Errorf("close PostgreSQL: %v", err)
 		}
 	})
-	return server
+	return &Server{server}
 }
 
 // Database creates a fresh, empty database on s, dropped when t ends, and returns its URL. It
@@ -116,11 +119,11 @@ func stop() error {
 	return err
 }
 
-func sharedServer() (*Server, error) {
+func sharedServer() (*pgserver.Server, error) {
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	if shared.server == nil && shared.err == nil {
-		shared.server, shared.err = New(Options{})
+		shared.server, shared.err = pgserver.New(Options{})
 	}
 	return shared.server, shared.err
 }
@@ -132,8 +135,7 @@ func IsWanted() bool {
 	case "off":
 		return false
 	case "":
-		_, err := findBinaries()
-		return err == nil || os.Getenv("CI") == "true"
+		return pgserver.IsInstalled() || os.Getenv("CI") == "true"
 	}
 	return true
 }
@@ -149,7 +151,7 @@ func skipIfOff(t testing.TB) {
 // never if CI=true: there a silent skip would hide half the tests.
 func missing(t testing.TB, err error) {
 	t.Helper()
-	if errors.Is(err, ErrNotInstalled) && os.Getenv("CI") != "true" {
+	if errors.Is(err, pgserver.ErrNotInstalled) && os.Getenv("CI") != "true" {
 		t.Skipf("SKIPPED, NOT TESTED ON POSTGRESQL: %v", err)
 	}
 	t.Fatalf("PostgreSQL for this test: %v", err)
@@ -157,42 +159,20 @@ func missing(t testing.TB, err error) {
 
 func database(t testing.TB, admin string) string {
 	t.Helper()
-	suffix := make([]byte, 8)
-	rand.Read(suffix)
-	name := "waxwing_test_" + hex.EncodeToString(suffix)
-	if err := execute(admin, "CREATE DATABASE "+name+" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"); err != nil {
-		t.Fatalf("create a database: %v", err)
-	}
-	t.Cleanup(func() {
-		err := execute(admin, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
-		var refused interface{ SQLState() string }
-		if errors.As(err, &refused) { // any other error: the test took the server down
-			t.Errorf("drop database %s: %v", name, err)
-		}
-	})
-	u, err := url.Parse(admin)
-	if err != nil {
-		t.Fatalf("%s: %v", Existing, errors.New("not a URL"))
-	}
-	u.Path = "/" + name
-	return u.String()
-}
-
-// execute runs one statement on its own connection.
-func execute(databaseURL, statement string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, databaseURL)
+	url, err := pgserver.CreateDatabase(ctx, admin, "waxwing_test_")
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	defer conn.Close(ctx)
-	_, err = conn.Exec(ctx, statement)
-	return err
-}
-
-// lastLines returns the end of a text, for an error message.
-func lastLines(text string, n int) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), statementTimeout)
+		defer cancel()
+		err := pgserver.DropDatabase(ctx, admin, url)
+		var refused interface{ SQLState() string }
+		if errors.As(err, &refused) { // any other error: the test took the server down
+			t.Error(err)
+		}
+	})
+	return url
 }

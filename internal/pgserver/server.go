@@ -1,6 +1,6 @@
 //go:build unix
 
-package pgtest
+package pgserver
 
 import (
 	"context"
@@ -287,6 +287,12 @@ func (p *process) children() []int {
 	return pids
 }
 
+// IsInstalled reports whether the machine has a server to start.
+func IsInstalled() bool {
+	_, err := findBinaries()
+	return err == nil
+}
+
 // findBinaries returns the folder of the newest server installed. Debian keeps it
 // out of PATH, in a folder for each major version.
 func findBinaries() (string, error) {
@@ -343,6 +349,12 @@ func removeAbandoned() {
 			os.RemoveAll(folder) // fails for another user's folder, which stays
 		}
 	}
+}
+
+// lastLines returns the end of a text, for an error message.
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 // freePort reserves a TCP port and releases it.

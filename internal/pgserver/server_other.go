@@ -1,19 +1,19 @@
 //go:build !unix
 
-package pgtest
+package pgserver
 
 import "fmt"
 
-// Server is a private PostgreSQL, which is not available on this system: tests use the one
-// named by WAXWING_TEST_POSTGRES.
+// Server is a private PostgreSQL, which is not available on this system.
 type Server struct{}
 
 // New returns ErrNotInstalled.
 func New(Options) (*Server, error) {
-	return nil, fmt.Errorf("%w: private servers need Unix; name one with %s", ErrNotInstalled, Existing)
+	return nil, fmt.Errorf("%w: private servers need Unix", ErrNotInstalled)
 }
 
-func findBinaries() (string, error) { return "", ErrNotInstalled }
+// IsInstalled returns false.
+func IsInstalled() bool { return false }
 
 // URL returns "".
 func (*Server) URL() string { return "" }

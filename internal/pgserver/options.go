@@ -1,4 +1,9 @@
-package pgtest
+// Package pgserver runs a private PostgreSQL from the binaries that are installed on the machine:
+// for the tests (package pgtest) and for waxwing prove.
+//
+// A Server has a temporary directory, a free port and no password on the loopback address; it can
+// be stopped, killed and restarted, and dies with the process that started it.
+package pgserver
 
 import "errors"
 
@@ -8,7 +13,7 @@ var ErrNotInstalled = errors.New("PostgreSQL is not installed (Debian: apt-get i
 // Options configures a private server.
 type Options struct {
 	// Fsync makes the server write through to the disk, as in production. Without it, the
-	// default, a test is faster and still survives a kill, but not a power cut.
+	// default, it is faster and still survives a kill, but not a power cut.
 	Fsync bool
 	// Settings are further server settings, as "name=value".
 	Settings []string

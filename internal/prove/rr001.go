@@ -1,0 +1,3 @@
+package prove
+
+var rr001 = Proof{ID: "RR-001", Title: "resume", NotBuilt: "its proof"}
