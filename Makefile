@@ -118,9 +118,12 @@ fuzz-short:
 property:
 	go test -count=1 -v -timeout 60m -run '^TestRandomGroups$$' ./mls -operations 5000
 
-# Disables every check of mls, one at a time, and requires that a test fails.
+# Takes every defence of mls away, one at a time, and requires that a test fails; then
+# defences of the server and of the SDK, and requires that a row of waxwing prove fails. With
+# UPDATE=1 it writes docs/mutants.md.
 mutants:
 	go test -count=1 -v -timeout 60m -run '^TestMutants$$' ./mls -mutants
+	go test -count=1 -v -timeout 60m -run '^TestMutants$$' ./internal/prove -mutants $(if $(UPDATE),-update)
 
 # As many lost connections as it takes, on both databases; a part is in test.
 CHURN = 1000

@@ -60,7 +60,9 @@ var edges = map[string][]string{
 	// show to others.
 	"internal/prove":    {"api/gateway", "api/xrpc", "client", "internal/drive", "internal/identity", "internal/pgserver", "mls"},
 	"internal/pgserver": {},
-	"internal/pgtest":   {"internal/pgserver"},
+	// mutant is imported by no source: only an overlay does, in a build that shows what prove notices.
+	"internal/mutant": {},
+	"internal/pgtest": {"internal/pgserver"},
 	// testsize is for tests: how much of a thing they do.
 	"internal/testsize": {},
 	// testvectors is for tests: the test data of others, and the page that counts it.
@@ -265,7 +267,7 @@ func TestTidyMLSStandsAlone(t *testing.T) {
 
 func TestTidyEnvironmentIsReadInOnePlace(t *testing.T) {
 	for _, file := range sources(t) {
-		if file.isTest || file.folder == "cmd/waxwing" || file.folder == "internal/pgtest" || file.folder == "internal/testsize" || file.folder == "internal/testvectors" || file.folder == "internal/testtmux" {
+		if file.isTest || file.folder == "cmd/waxwing" || file.folder == "internal/pgtest" || file.folder == "internal/testsize" || file.folder == "internal/testvectors" || file.folder == "internal/testtmux" || file.folder == "internal/mutant" {
 			continue
 		}
 		for _, call := range []string{"os." + "Getenv(", "os." + "LookupEnv("} {

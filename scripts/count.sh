@@ -5,7 +5,7 @@
 set -eu
 cd "$(git rev-parse --show-toplevel)"
 
-tests_only='^(interop|internal/(drive|pgserver|pgtest|mlspeer|testsize|testtmux|testvectors|testwait))$'
+tests_only='^(interop|internal/(drive|pgserver|pgtest|mlspeer|mutant|testsize|testtmux|testvectors|testwait))$'
 
 git ls-files '*.go' | grep -v -e '_test\.go$' -e '/testdata/' | while read -r file; do
 	[ -f "$file" ] || continue
