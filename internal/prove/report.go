@@ -94,11 +94,12 @@ func (f Figure) value(v float64) string {
 	if v != float64(int64(v)) {
 		digits := 2
 		if v >= 100 || v <= -100 {
-			digits = 0
+			digits = 1
 		} else if v > -1 && v < 1 {
 			digits = 4
 		}
-		text = strings.TrimRight(strings.TrimRight(strconv.FormatFloat(v, 'f', digits, 64), "0"), ".")
+		text = strconv.FormatFloat(v, 'f', digits, 64)
+		text = strings.TrimSuffix(strings.TrimRight(text, "0"), ".")
 	}
 	whole, fraction, isFraction := strings.Cut(text, ".")
 	for i := len(whole) - 3; i > 0 && whole[i-1] != '-'; i -= 3 {
