@@ -88,8 +88,7 @@ func TestFramesThatAreTooLong(t *testing.T) {
 			ann.says(room, "behind")
 			bob.open()
 			bob.reads("behind")
-			bob.says(room, "still here")
-			ann.reads("still here")
+			bob.tells(room, "still here", ann, bob)
 			if got := bob.transcript(room); !slices.Equal(got[len(got)-1:], []string{"still here"}) {
 				t.Errorf("bob has %q", got)
 			}
