@@ -99,7 +99,7 @@ var edges = map[string][]string{
 // besides: they know what any user of them knows, except that the SDK is tested
 // against a whole server, and against members that sign what they like.
 var testEdges = map[string][]string{
-	"client": {"client", "client/clienttest", "internal/memnet", "internal/server", "internal/pgtest", "internal/testsize", "mls/leaf", "mls/suite"},
+	"client": {"client", "client/clienttest", "internal/memnet", "internal/server", "internal/pgtest", "internal/testsize", "internal/testvectors", "mls/leaf", "mls/suite"},
 	"api":    {"lexicons", "internal/testvectors"},
 	"mls":    append([]string{"mls", "internal/testsize", "internal/testvectors"}, edges["mls"]...),
 }

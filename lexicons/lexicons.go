@@ -130,7 +130,6 @@ type schema struct {
 	MinLength   *int     `json:"minLength"`
 	MaxLength   *int     `json:"maxLength"`
 	KnownValues []string `json:"knownValues"`
-	Enum        []any    `json:"enum"`
 	Default     any      `json:"default"`
 
 	// Of an integer.
@@ -139,8 +138,9 @@ type schema struct {
 }
 
 type body struct {
-	Encoding string  `json:"encoding"`
-	Schema   *schema `json:"schema"`
+	Description string  `json:"description"`
+	Encoding    string  `json:"encoding"`
+	Schema      *schema `json:"schema"`
 }
 
 type errorName struct {
@@ -177,6 +177,14 @@ func parse(text []byte) (*document, error) {
 	doc := &document{}
 	if err := decoder.Decode(doc); err != nil {
 		return nil, err
+	}
+	if doc.Lexicon != 1 || !isNSID(doc.ID) {
+		return nil, fmt.Errorf("version %d, id %q", doc.Lexicon, doc.ID)
+	}
+	for name, def := range doc.Defs {
+		if def == nil || def.Type == "ref" || def.Type == "union" || def.Type == "unknown" {
+			return nil, fmt.Errorf("%s is no definition", name)
+		}
 	}
 	return doc, nil
 }

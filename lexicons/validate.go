@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -132,8 +131,14 @@ func (c catalog) check(s *schema, nsid, path string, value any) error {
 		}
 		return nil
 	case "unknown":
-		if _, is := value.(map[string]any); !is {
+		object, is := value.(map[string]any)
+		if !is {
 			return bad("must be an object")
+		}
+		_, isBytes := object["$bytes"]
+		_, isLink := object["$link"]
+		if isBytes || isLink || object["$type"] == "blob" {
+			return bad("must be an object that is no bytes, link or blob")
 		}
 		return nil
 	}
@@ -222,35 +227,71 @@ func bytesOf(value any) ([]byte, error) {
 	return data, nil
 }
 
-var (
-	didForm      = regexp.MustCompile(`^did:[a-z]+:[a-zA-Z0-9._:%-]*[a-zA-Z0-9._-]$`)
-	datetimeForm = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,20})?(Z|[+-]\d\d:\d\d)$`)
+const (
+	label  = `[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?`
+	first  = `[a-zA-Z](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?` // the last label of a handle, and the first of an NSID
+	handle = `(?:` + label + `\.)+` + first
+	nsid   = first + `(?:\.` + label + `)+\.[a-zA-Z][a-zA-Z0-9]{0,62}`
 )
 
+// The formats of the AT Protocol's lexicon language; IsDID is the other one.
+var (
+	datetimeForm  = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,20})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
+	uriForm       = regexp.MustCompile(`^[a-z][a-z.-]{0,80}:[!-~]+$`)
+	handleForm    = regexp.MustCompile(`^` + handle + `$`)
+	nsidForm      = regexp.MustCompile(`^` + nsid + `$`)
+	recordKeyForm = regexp.MustCompile(`^[a-zA-Z0-9._:~-]{1,512}$`)
+)
+
+// IsDID reports whether text has the syntax of a DID in the AT Protocol.
+func IsDID(text string) bool {
+	rest, ok := strings.CutPrefix(text, "did:")
+	method, id, _ := strings.Cut(rest, ":")
+	if !ok || method == "" || id == "" || len(text) > 2048 {
+		return false
+	}
+	isIn := func(text, alphabet string) bool { return strings.Trim(text, alphabet) == "" }
+	const small, capital, digits = "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789"
+	return isIn(method, small) && isIn(id, small+capital+digits+"._:%-") && id[len(id)-1] != ':' && id[len(id)-1] != '%'
+}
+
+func isNSID(text string) bool { return len(text) <= 317 && nsidForm.MatchString(text) }
+
+// isATURI reports whether text names an account, and perhaps a collection and a record of it.
+func isATURI(text string) bool {
+	rest, ok := strings.CutPrefix(text, "at://")
+	parts := strings.Split(rest, "/")
+	if !ok || len(text) > 8192 || len(parts) > 3 {
+		return false
+	}
+	isName := IsDID(parts[0]) || len(parts[0]) <= 253 && handleForm.MatchString(parts[0])
+	return isName && (len(parts) < 2 || isNSID(parts[1])) &&
+		(len(parts) < 3 || recordKeyForm.MatchString(parts[2]) && parts[2] != "." && parts[2] != "..")
+}
+
+func isDatetime(text string) bool {
+	t, err := time.Parse(time.RFC3339Nano, text)
+	return err == nil && t.UTC().Year() >= 0 && datetimeForm.MatchString(text) && !strings.HasSuffix(text, "-00:00")
+}
+
 func checkFormat(format, text string) error {
+	var is bool
 	switch format {
 	case "":
 		return nil
 	case "did":
-		if len(text) > 2048 || !didForm.MatchString(text) {
-			return errors.New("must be a DID")
-		}
-		return nil
+		is = IsDID(text)
 	case "datetime":
-		if _, err := time.Parse(time.RFC3339Nano, text); err != nil || !datetimeForm.MatchString(text) || strings.HasSuffix(text, "-00:00") {
-			return errors.New("must be a datetime")
-		}
-		return nil
+		is = isDatetime(text)
 	case "uri":
-		if u, err := url.Parse(text); err != nil || u.Scheme == "" || u.Host == "" {
-			return errors.New("must be a uri")
-		}
-		return nil
+		is = len(text) <= 8192 && uriForm.MatchString(text)
 	case "at-uri":
-		if !strings.HasPrefix(text, "at://") || len(text) > 8192 {
-			return errors.New("must be an at-uri")
-		}
-		return nil
+		is = isATURI(text)
+	default:
+		return fmt.Errorf("format %q is not known", format)
 	}
-	return fmt.Errorf("format %q is not known", format)
+	if !is {
+		return fmt.Errorf("must be a valid %s", format)
+	}
+	return nil
 }

@@ -57,12 +57,12 @@ func JSON[T any](t testing.TB, name string) []T {
 	return entries
 }
 
-// Lines returns the lines of a file that are not empty and no comments.
+// Lines returns the lines of a file that are not empty and no comments, which begin with "# ".
 func Lines(t testing.TB, name string) []string {
 	t.Helper()
 	var lines []string
 	for line := range strings.Lines(string(Read(t, name))) {
-		if line = strings.TrimSuffix(line, "\n"); line != "" && !strings.HasPrefix(line, "#") {
+		if line = strings.TrimSuffix(line, "\n"); line != "" && !strings.HasPrefix(line, "# ") {
 			lines = append(lines, line)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"waxwing.im/waxwing/api/xrpc"
 	"waxwing.im/waxwing/internal/directory"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/lexicons"
 )
 
 // The bounds in the lexicons of key packages.
@@ -189,16 +190,9 @@ func (k keyPackages) getKeyPackages(ctx context.Context, who ds.Caller, in *xrpc
 	return out, nil
 }
 
-// isDID reports whether a strict client can read text as a DID (AT Protocol, DID syntax).
+// isDID reports whether a strict client can read text as a DID.
 func isDID[S ~string](text S) bool {
-	rest, ok := strings.CutPrefix(string(text), "did:")
-	method, id, _ := strings.Cut(rest, ":")
-	if !ok || method == "" || id == "" || len(text) > ds.AccountBytesMax {
-		return false
-	}
-	isIn := func(text, alphabet string) bool { return strings.Trim(text, alphabet) == "" }
-	const letters, digits = "abcdefghijklmnopqrstuvwxyz", "0123456789"
-	return isIn(method, letters) && isIn(id, letters+strings.ToUpper(letters)+digits+"._:%-") && id[len(id)-1] != ':' && id[len(id)-1] != '%'
+	return len(text) <= ds.AccountBytesMax && lexicons.IsDID(string(text))
 }
 
 func (k keyPackages) getKeyPackageStatus(ctx context.Context, who ds.Caller, in *xrpc.GetKeyPackageStatusParams) (*xrpc.GetKeyPackageStatusOutput, error) {
