@@ -95,6 +95,9 @@ func appendCBOR(out []byte, v reflect.Value) ([]byte, error) {
 		}
 		return out, nil
 	case reflect.Struct:
+		if len(fieldsOf(v.Type())) == 0 {
+			break // its content would be lost, as that of a time.Time
+		}
 		out, _, err := appendCBORStruct(out, v, "")
 		return out, err
 	}

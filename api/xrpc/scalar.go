@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,10 @@ var (
 	errNotInteger = errors.New("an integer must be whole, not negative and below 2^63")
 )
 
+// timeForm is the form of RFC 3339, section 5.6. Go's layout is no substitute: it accepts an hour
+// of one digit, a comma for the point and an offset of a day, and no lower-case letters.
+var timeForm = regexp.MustCompile(`^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)$`)
+
 // Time is the lexicon format datetime. It is read with any offset and fraction, and written in
 // UTC with milliseconds, truncated.
 type Time struct{ time.Time }
@@ -27,11 +32,14 @@ func TimeMS(ms int64) Time { return Time{time.UnixMilli(ms).UTC()} }
 
 func (t Time) text() (string, error) {
 	utc := t.UTC()
-	if year := utc.Year(); year < 1 || year > 9999 {
-		return "", fmt.Errorf("year %d cannot be written", year)
+	if !hasFourDigits(utc) {
+		return "", fmt.Errorf("year %d cannot be written", utc.Year())
 	}
 	return utc.Format(timeLayout), nil
 }
+
+// hasFourDigits reports whether the year of utc can be written.
+func hasFourDigits(utc time.Time) bool { return utc.Year() >= 0 && utc.Year() <= 9999 }
 
 // MarshalJSON writes the time in UTC with milliseconds.
 func (t Time) MarshalJSON() ([]byte, error) {
@@ -39,7 +47,7 @@ func (t Time) MarshalJSON() ([]byte, error) {
 	return []byte(`"` + text + `"`), err
 }
 
-// UnmarshalJSON reads any RFC 3339 time.
+// UnmarshalJSON reads any RFC 3339 time that has a form in UTC.
 func (t *Time) UnmarshalJSON(in []byte) error {
 	if string(in) == "null" {
 		return nil
@@ -48,10 +56,8 @@ func (t *Time) UnmarshalJSON(in []byte) error {
 	if err := json.Unmarshal(in, &text); err != nil {
 		return errNotTime
 	}
-	// Go accepts a comma for the point of the fraction, and no lower-case letters; RFC 3339,
-	// section 5.6, is the other way round.
 	parsed, err := time.Parse(time.RFC3339, strings.ToUpper(text))
-	if err != nil || strings.ContainsRune(text, ',') {
+	if err != nil || !timeForm.MatchString(text) || !hasFourDigits(parsed.UTC()) {
 		return errNotTime
 	}
 	*t = Time{parsed.UTC()}
