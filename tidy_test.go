@@ -69,6 +69,8 @@ var edges = map[string][]string{
 	"internal/testvectors": {},
 	// testwait is for tests: how they wait for what no event announces.
 	"internal/testwait": {},
+	// testmetric is for tests: it reads the value of one metric.
+	"internal/testmetric": {},
 	// testtmux is for tests: programs in a terminal of another author.
 	"internal/testtmux": {"internal/testwait"},
 	// mlspeer shows mls to other implementations; interop runs it against them.

@@ -35,7 +35,7 @@ func (a *action) Decide(c *logs.Conversation, now time.Time) error {
 }
 
 // Ended counts the outcome of an operation.
-func (a *action) Ended(err error) { a.service.settle(a.bill, groupUsed(err)) }
+func (a *action) Ended(err error) { a.service.settle(a.bill, a.seen.kind, groupUsed(err)) }
 
 // run decides an operation on its conversation, in the order of decisions. It
 // changes c only if it accepts.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/testmetric"
 )
 
 // TestAttestGeneration: what is said of an epoch of another group of the conversation
@@ -29,6 +30,9 @@ func TestAttestGeneration(t *testing.T) {
 		if err := w.service.Attest(t.Context(), who("bob"), "c1", row.generation, 1, []byte(row.value)); ds.CodeOf(err) != row.want {
 			t.Errorf("%d: %v, want %q", i, err, row.want)
 		}
+	}
+	if n := testmetric.Value(t, w.service.metrics.attestationConflicts); n != 2 {
+		t.Errorf("%g mismatches are counted", n)
 	}
 }
 

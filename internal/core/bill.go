@@ -5,26 +5,26 @@ import (
 	"waxwing.im/waxwing/internal/limits"
 )
 
-// bill holds the charges of an operation, and the facts that metrics count.
+// bill holds the charges of an operation, and a fact that metrics count.
 type bill struct {
 	limits.Bill
 	isRepeat bool // answered by the record of an earlier request
-	lostRace bool // a commit for an epoch that another commit has ended
 }
 
 // rerun resets the bill for another run of a rule.
 func (b *bill) rerun() {
-	b.isRepeat, b.lostRace = false, false
+	b.isRepeat = false
 	b.Rerun()
 }
 
-// settle ends a bill with the final outcome of its operation.
-func (s *Service) settle(b *bill, err error) {
+// settle ends a bill with the final outcome of its operation, which has a handshake or message of
+// that kind.
+func (s *Service) settle(b *bill, kind ds.Kind, err error) {
 	b.Settle(s.limits, err)
-	if b.isRepeat && err == nil {
+	switch isRepeat := b.isRepeat && err == nil; {
+	case isRepeat:
 		s.metrics.duplicates.Inc()
-	}
-	if b.lostRace && ds.CodeOf(err) == ds.EpochConflict {
-		s.metrics.commitConflicts.Inc()
+	case kind == ds.Commit:
+		s.metrics.commit(err)
 	}
 }

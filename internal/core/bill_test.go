@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/testmetric"
 )
 
 // TestRulesCountOnce: what a rule finds is counted with the answer, however often it ran.
@@ -25,7 +26,7 @@ func TestRulesCountOnce(t *testing.T) {
 		rows := []struct {
 			name     string
 			do       func() error
-			counter  prometheus.Counter
+			counter  prometheus.Collector
 			wantCode ds.Code
 		}{
 			{"a repeat", func() error { _, err := w.send("bob", "c", "m0", "x"); return err }, m.duplicates, ""},
@@ -37,27 +38,19 @@ func TestRulesCountOnce(t *testing.T) {
 				_, err := w.bundle("ann", Bundle{ConversationID: "c", ID: "late", Commit: commit("g", 0)})
 				return err
 			}, m.commitConflicts, ds.EpochConflict},
+			{"a commit sent as a message that lost", func() error { _, err := w.sendMLS("ann", "c", "later", commit("g", 0)); return err }, m.commitConflicts, ds.EpochConflict},
+			{"its result", func() error { _, err := w.sendMLS("ann", "c", "later", commit("g", 0)); return err }, m.commits.WithLabelValues("conflict"), ds.EpochConflict},
+			{"a commit of a stranger", func() error { _, err := w.sendMLS("eve", "c", "hers", commit("g", 1)); return err }, m.commits.WithLabelValues("refused"), ds.Forbidden},
+			{"the next commit", func() error { _, err := w.sendMLS("ann", "c", "next", commit("g", 1)); return err }, m.commits.WithLabelValues("ok"), ""},
 		}
 		for _, row := range rows {
-			before := valueOf(t, row.counter)
+			before := testmetric.Value(t, row.counter)
 			if err := row.do(); ds.CodeOf(err) != row.wantCode || row.wantCode == "" && err != nil {
 				t.Errorf("%s: %v", row.name, err)
 			}
-			if n := valueOf(t, row.counter) - before; n != 1 {
+			if n := testmetric.Value(t, row.counter) - before; n != 1 {
 				t.Errorf("%s is counted %g times", row.name, n)
 			}
 		}
 	})
-}
-
-// valueOf reads a counter.
-func valueOf(t *testing.T, counter prometheus.Collector) float64 {
-	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(counter)
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return families[0].GetMetric()[0].GetCounter().GetValue()
 }

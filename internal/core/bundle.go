@@ -254,7 +254,6 @@ func (b Bundle) judge(c *logs.Conversation, a *action) (verdict, error) {
 			return verdict{}, refuseGroup.Because(ds.BadCommit)
 		}
 		if a.seen.epoch != c.Head.Epoch {
-			a.bill.lostRace = true
 			return verdict{}, refuseEpoch(c.Head.Epoch).Because(ds.LostRace)
 		}
 	}

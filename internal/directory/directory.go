@@ -8,8 +8,6 @@ package directory
 import (
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
@@ -32,7 +30,7 @@ type Service struct {
 	now         func() time.Time
 	limits      *limits.Limiter
 	wake        func(ds.AccountID)
-	claimed     prometheus.Counter // packages
+	metrics     metrics
 	onlyMLS     bool
 	generations generations
 }
@@ -40,8 +38,5 @@ type Service struct {
 // New makes a directory over an open store.
 func New(o Options) *Service {
 	return &Service{store: o.Store, now: o.Now, limits: o.Limits, wake: o.Wake, onlyMLS: o.OnlyMLS,
-		claimed: prometheus.NewCounter(prometheus.CounterOpts{Namespace: "waxwing", Name: "key_package_claims_total", Help: "Key packages handed out."})}
+		metrics: newMetrics()}
 }
-
-// Collectors lists the metrics for a registry.
-func (s *Service) Collectors() []prometheus.Collector { return []prometheus.Collector{s.claimed} }

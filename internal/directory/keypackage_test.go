@@ -11,9 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/internal/testmetric"
 	"waxwing.im/waxwing/mls"
 	"waxwing.im/waxwing/mls/leaf"
 	"waxwing.im/waxwing/mls/suite"
@@ -185,6 +188,21 @@ func TestClaimKeyPackages(t *testing.T) {
 		told, err := w.store.RecordsAfter(context.Background(), ds.AccountLog("ann"), 0, 10, 1<<20)
 		if err != nil || len(told) != 1 || told[0].Kind != ds.KeyPackagesLow || !slices.Equal(w.woken(), []ds.AccountID{"ann"}) {
 			t.Errorf("told %+v, woken %v, %v", told, w.woken(), err)
+		}
+		metrics := w.service.metrics
+		for name, row := range map[string]struct {
+			counter prometheus.Collector
+			want    float64
+		}{
+			"one-time": {metrics.claims.WithLabelValues(claimOneTime), 12}, "last-resort": {metrics.claims.WithLabelValues(claimLastResort), 2},
+			"none": {metrics.claims.WithLabelValues(claimNone), 2}, "all last-resort": {metrics.lastResort, 2}, "low": {metrics.low, 1},
+		} {
+			if n := testmetric.Value(t, row.counter); n != row.want {
+				t.Errorf("%s: counted %g", name, n)
+			}
+		}
+		if n := testmetric.Value(t, metrics.available); n != 4 {
+			t.Errorf("%g sizes of pools", n)
 		}
 	})
 }

@@ -41,6 +41,7 @@ func (s *Service) ClaimKeyPackages(ctx context.Context, who ds.Caller, in Claim)
 	outcome := error(errNoneGiven) // until packages are claimed
 	defer func() { b.Settle(s.limits, outcome) }()
 	if err := s.chargeClaim(&b, who, in); err != nil {
+		s.metrics.claims.WithLabelValues(claimRefused).Inc()
 		return nil, err
 	}
 	pools, err := s.poolsFor(ctx, in)
@@ -63,6 +64,9 @@ func (s *Service) ClaimKeyPackages(ctx context.Context, who ds.Caller, in Claim)
 		return nil, err
 	}
 	outcome = nil
+	if len(list) == 0 {
+		s.metrics.claims.WithLabelValues(claimNone).Inc()
+	}
 	return list, nil
 }
 
@@ -139,12 +143,13 @@ func takeFrom(tx *store.Tx, list []ds.KeyPackage, pool store.Pool, in Claim, by 
 func (s *Service) claim(ctx context.Context, who ds.Caller, take func(*store.Tx) ([]ds.KeyPackage, error)) ([]ds.KeyPackage, error) {
 	var list []ds.KeyPackage
 	var events []store.Event
+	var left []int64
 	err := s.store.Update(ctx, func(tx *store.Tx) error {
 		var err error
 		if list, err = take(tx); err != nil {
 			return err
 		}
-		events, err = lowPools(tx, list)
+		events, left, err = lowPools(tx, list)
 		if err != nil {
 			return err
 		}
@@ -156,13 +161,13 @@ func (s *Service) claim(ctx context.Context, who ds.Caller, take func(*store.Tx)
 	for _, e := range events {
 		s.wake(e.Account)
 	}
-	s.claimed.Add(float64(len(list)))
+	s.metrics.claimed(list, left, len(events))
 	return list, nil
 }
 
 // lowPools makes an event for each device with a pool that this claim took below the
-// threshold, or emptied.
-func lowPools(tx *store.Tx, claimed []ds.KeyPackage) ([]store.Event, error) {
+// threshold, or emptied. sizes are those of all pools of the claim.
+func lowPools(tx *store.Tx, claimed []ds.KeyPackage) (events []store.Event, sizes []int64, err error) {
 	taken := map[ds.Device]int64{}
 	var devices []ds.Device
 	for _, p := range claimed {
@@ -174,17 +179,17 @@ func lowPools(tx *store.Tx, claimed []ds.KeyPackage) ([]store.Event, error) {
 		}
 	}
 	slices.SortFunc(devices, func(a, b ds.Device) int { return slices.Compare([]byte(a.ID), []byte(b.ID)) })
-	var events []store.Event
 	for _, device := range slices.Compact(devices) {
 		left, err := tx.Packages.Available(device)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
+		sizes = append(sizes, left)
 		before := left + taken[device]
 		if before >= keyPackagesLow && left < keyPackagesLow || before > 0 && left == 0 {
 			events = append(events, store.Event{Account: device.Account, Recipient: device.ID, Kind: ds.KeyPackagesLow,
 				Event: ds.DeviceEvent{Available: left}})
 		}
 	}
-	return events, nil
+	return events, sizes, nil
 }

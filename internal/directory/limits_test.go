@@ -9,6 +9,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
 	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/internal/testmetric"
 	"waxwing.im/waxwing/mls"
 )
 
@@ -53,6 +54,9 @@ func TestRefusedClaimsCountUnderNoLimit(t *testing.T) {
 				if ds.CodeOf(err) != step.code || err == nil && len(got) != 1 {
 					t.Errorf("of %s: %d packages, %v", step.owner, len(got), err)
 				}
+			}
+			if n := testmetric.Value(t, w.service.metrics.claims.WithLabelValues(claimRefused)); n != 3 {
+				t.Errorf("%g refused claims are counted", n)
 			}
 		})
 	}

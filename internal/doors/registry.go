@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"waxwing.im/waxwing/internal/ds"
 )
 
@@ -54,6 +56,13 @@ func NewRegistry[C interface {
 }](max int, refuse error) *Registry[C] {
 	return &Registry[C]{accountMax: max, refuse: refuse, over: make(chan struct{}),
 		open: map[C]struct{}{}, accounts: map[ds.AccountID]int{}}
+}
+
+// SlowReaders returns a door's counter of sockets and streams that were cut off because their
+// client read too slowly.
+func SlowReaders(door string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_slow_readers_total", ConstLabels: prometheus.Labels{"door": door},
+		Help: "Sockets, streams and subscriptions that were cut off because their client read too slowly, by door."})
 }
 
 // Enter counts a connection of an account. Leave must be called unless it is refused.

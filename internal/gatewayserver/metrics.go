@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 )
 
@@ -11,7 +12,9 @@ type metrics struct {
 	connections prometheus.Gauge
 	streams     prometheus.Gauge
 	closes      *prometheus.CounterVec // by cause and transport
+	slow        prometheus.Counter
 	resumes     *prometheus.CounterVec // by result
+	reconnects  prometheus.Counter
 	requests    *prometheus.CounterVec // by operation and result
 	reports     map[string]prometheus.Counter
 }
@@ -48,6 +51,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "waxwing_gateway_streams", Help: "Open SSE streams of the gateway."}),
 		closes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "waxwing_transport_closes_total", Help: "WebSockets and SSE streams of the gateway that ended, by cause."}, []string{"cause", "transport"}),
+		slow: doors.SlowReaders("gateway"),
+		reconnects: counter("gateway_reconnects_total",
+			"Sockets and streams by which clients asked to go on where an earlier one had ended, whatever the result."),
 		resumes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "waxwing_gateway_resumes_total", Help: "Returns of clients, by result (ok, refused or fault) and transport: sessions resumed on a socket or over HTTP, and streams that go on behind an event."}, []string{"result", "transport"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -66,7 +72,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}
 	}
 	if r != nil {
-		r.MustRegister(m.connections, m.streams, m.closes, m.resumes, m.requests)
+		r.MustRegister(m.connections, m.streams, m.closes, m.slow, m.resumes, m.reconnects, m.requests)
 		for _, report := range m.reports {
 			r.MustRegister(report)
 		}
@@ -99,6 +105,9 @@ func (m *metrics) request(operation string, err error) {
 // resume counts a resume of a session.
 func (m *metrics) resume(transport string, err error) {
 	m.resumes.WithLabelValues(resultOf(err), transport).Inc()
+	if transport != transportHTTP {
+		m.reconnects.Inc()
+	}
 }
 
 func resultOf(err error) string {

@@ -34,6 +34,9 @@ func (s *Server) admit(c connection) bool {
 // ended counts the end of a connection; its last frames may still be in progress.
 func (s *Server) ended(c connection) {
 	s.metrics.closes.WithLabelValues(c.ending(), c.transport()).Inc()
+	if c.ending() == causeStalled {
+		s.metrics.slow.Inc()
+	}
 }
 
 // forget removes an admitted connection.

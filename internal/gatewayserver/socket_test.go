@@ -22,6 +22,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/identity"
 	"waxwing.im/waxwing/internal/memnet"
+	"waxwing.im/waxwing/internal/testmetric"
 	"waxwing.im/waxwing/internal/testwait"
 )
 
@@ -389,6 +390,7 @@ func TestSlowReader(t *testing.T) {
 	must(t, p.network.(*net.TCPConn).SetReadBuffer(4096))
 	w.say("ann", `{"v":1,"t":"conv.subscribe","body":{"conv_id":"c"}}`)
 	testwait.Until(t, "a stalled socket is cut off", func() bool { return closes(t, registry, causeStalled) > 0 })
+	testwait.Until(t, "it is a slow reader", func() bool { return testmetric.Value(t, w.server.metrics.slow) == 1 })
 	if grown := heap() - before; grown > 8<<20 {
 		t.Errorf("a slow reader holds %d bytes", grown)
 	}

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"waxwing.im/waxwing/internal/condition"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
@@ -75,6 +77,7 @@ type Authenticator struct {
 	looks            lane       // lookups in the database, for penalised addresses
 	signatures       lane       // verifications for them
 	admitted         *admittedAccounts
+	replays          prometheus.Counter
 	slideEvery       time.Duration // minimum time between writes of an attached session's expiry
 
 	mu           sync.Mutex // guards the following five
@@ -89,6 +92,9 @@ type Authenticator struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
+
+// Collectors lists the metrics for a registry.
+func (a *Authenticator) Collectors() []prometheus.Collector { return []prometheus.Collector{a.replays} }
 
 // New starts an Authenticator. Close ends its goroutines; the store stays open.
 func New(o Options) (*Authenticator, error) {
@@ -124,6 +130,7 @@ func New(o Options) (*Authenticator, error) {
 		looks:      make(lane, looksMax),
 		signatures: make(lane, signaturesMax()),
 		admitted:   newAdmittedAccounts(),
+		replays:    prometheus.NewCounter(prometheus.CounterOpts{Name: "waxwing_auth_replays_total", Help: "Service tokens that were refused because they had been used."}),
 		slideEvery: min(slideEveryMax, o.SessionTTL/10),
 		attached:   map[[32]byte]*attachment{},
 		revoked:    map[[32]byte]time.Time{},

@@ -79,6 +79,9 @@ func (a *Authenticator) refuse(ctx context.Context, err error) error {
 	if !ok {
 		return err
 	}
+	if about == errReplayed {
+		a.replays.Inc()
+	}
 	a.o.Logger.DebugContext(ctx, "service token refused", "err", err)
 	return ds.Refuse(ds.Unauthorized, "%s", about.message).Because(about.reason)
 }

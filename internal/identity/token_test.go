@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"github.com/bluesky-social/indigo/atproto/atcrypto"
-
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/internal/testmetric"
 )
 
 // highS gives a signature its other value of s.
@@ -187,6 +187,9 @@ func TestTokenIsGoodOnce(t *testing.T) {
 			wantRefusal(w.t, err, ds.Unauthorized, errReplayed.message)
 			_, err = node.StartSession(ctx, Start{Token: token, Device: "d"})
 			wantRefusal(w.t, err, ds.Unauthorized, errReplayed.message)
+			if n := testmetric.Value(w.t, node.replays); n != 2 {
+				w.t.Errorf("%g replays are counted", n)
+			}
 		}
 		// A jti belongs to its issuer.
 		now := w.clock.Now()

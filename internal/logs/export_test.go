@@ -1,6 +1,8 @@
 package logs
 
 import (
+	"github.com/prometheus/client_golang/prometheus"
+
 	"waxwing.im/waxwing/internal/ds"
 )
 
@@ -27,6 +29,9 @@ var ErrClosing = errClosed
 func (e *Engine) Queued() (requests int, bytes int64) {
 	return len(e.flushers[0].queue), e.flushers[0].bytes.Load()
 }
+
+// Gaps returns the counter of gaps that readers found.
+func (e *Engine) Gaps() prometheus.Counter { return e.metrics.gaps }
 
 // Known returns what the first flusher remembers of a conversation.
 func (e *Engine) Known(id ds.ConversationID) (head ds.Conversation, streak int, isKnown bool) {

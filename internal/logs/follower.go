@@ -297,6 +297,9 @@ func (f *Follower) read(ctx context.Context, one *follow, wanted int64) (Page, b
 		if found, cut, err = f.load(ctx, &page, one); err != nil {
 			return Page{}, false, err
 		}
+		if one.isConversation() {
+			f.engine.noteGaps(page, pos)
+		}
 	}
 	// A short page from the store ends at the head; one from the tail cache may not.
 	more := page.Frames != nil || cut

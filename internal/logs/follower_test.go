@@ -2,6 +2,7 @@ package logs_test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"runtime"
 	"strings"
@@ -14,6 +15,8 @@ import (
 	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/store"
+	"waxwing.im/waxwing/internal/testmetric"
+	"waxwing.im/waxwing/internal/testwait"
 )
 
 // hookedWorld is a world whose statements a test may watch, and stop at.
@@ -247,6 +250,44 @@ func TestFailedFollowLeavesNothing(t *testing.T) {
 	if left := w.logs.Followed(); len(left) != 0 {
 		t.Errorf("still told of appends: %v", left)
 	}
+}
+
+// TestGapsAreCounted: a reader that finds records missing goes on, and the operator learns of it.
+func TestGapsAreCounted(t *testing.T) {
+	onBoth(t, func(t *testing.T, url string) {
+		w := newWorld(t, url)
+		w.room("c1", "ann", "bob")
+		for i := range 5 {
+			_, err := w.send("ann", "c1", fmt.Sprint("m", i), "x")
+			must(t, err)
+		}
+		gaps := func() float64 { return testmetric.Value(t, w.logs.Gaps()) }
+		if _, ended := w.read("bob", "c1", 1); ended != nil || gaps() != 0 {
+			t.Fatalf("%g gaps in a complete log, %v", gaps(), ended)
+		}
+		driver, name := databaseOf(url, "waxwing.db")
+		db, err := sql.Open(driver, name)
+		must(t, err)
+		defer db.Close()
+		drop := func(message string) {
+			_, err := db.Exec("DELETE FROM records WHERE message_id = $1", message)
+			must(t, err)
+		}
+		drop("m2")
+		if list, _ := w.read("bob", "c1", 1); seqs(list) != "1:app 2:app 4:app 5:app" || gaps() != 1 {
+			t.Errorf("%g gaps where one record is missing: %s", gaps(), seqs(list))
+		}
+		drop("m4")
+		f := w.logs.NewFollower(who("bob"))
+		defer f.Close()
+		must(t, followFrom(t.Context(), f, "c1", 1))
+		go func() {
+			for err := error(nil); err == nil; {
+				_, err = f.Next(t.Context())
+			}
+		}()
+		testwait.Until(t, "the missing end is counted, too", func() bool { return gaps() > 2 })
+	})
 }
 
 // TestTailCacheBesideTheStore: readers of both see one order while two nodes write.

@@ -91,6 +91,30 @@ func (f *Follower) loadRecords(ctx context.Context, page *Page, pos int64, limit
 	return cut, 0, nil
 }
 
+// noteGaps counts and logs what is missing on a page of a conversation that was read after pos,
+// where the head says that there is more. Readers go on behind a gap: their clients see and
+// report it, too.
+func (e *Engine) noteGaps(page Page, pos int64) {
+	seq, gaps := int64(0), 0
+	if len(page.Records) == 0 {
+		gaps = 1
+	}
+	for _, r := range page.Records {
+		if r.Pos != pos+1 || r.Seq > 0 && seq > 0 && r.Seq != seq+1 {
+			gaps++
+		}
+		if pos = r.Pos; r.Seq > 0 {
+			seq = r.Seq
+		}
+	}
+	if gaps > 0 {
+		e.metrics.gaps.Add(float64(gaps))
+		e.gapLogged.Do(func() {
+			e.logger.Error("records of a conversation are missing; further gaps are only counted", "conversation", page.Log.Conversation(), "before", pos+1)
+		})
+	}
+}
+
 // loadEvents does the work of loadRecords for an account log and the Welcomes in its records.
 func (f *Follower) loadEvents(ctx context.Context, page *Page, pos int64, limit int) (found welcomes, cut bool, need int64, err error) {
 	err = f.engine.store.View(ctx, func(tx *store.Tx) error {

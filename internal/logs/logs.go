@@ -56,6 +56,7 @@ type Engine struct {
 	cursors    *cursorBuffer
 	flushes    *shared[ds.Device, struct{}] // of cursors
 	metrics    *metrics
+	gapLogged  sync.Once
 	follows    followCounts
 	readings   *shared[store.Start, store.Reading]
 
@@ -148,6 +149,7 @@ type metrics struct {
 	lockWaitsLost   prometheus.Counter
 	recordsRead     prometheus.Counter
 	recordsReplayed prometheus.Counter
+	gaps            prometheus.Counter
 
 	announcementsDropped prometheus.Counter
 }
@@ -164,6 +166,7 @@ func newMetrics() *metrics {
 		lockWaitsLost:   counter("store_lock_waits_lost_total", "Transactions that gave up waiting for what another one holds, and ran again or later. Nothing is wrong with the database."),
 		recordsRead:     counter("records_read_total", "Records read from logs for followers."),
 		recordsReplayed: counter("records_replayed_total", "Those of the records read that were there before their follower came: what it had missed."),
+		gaps:            counter("log_gap_detected_total", "Places where a reader found records of a conversation missing, or fewer than its head says."),
 
 		announcementsDropped: counter("announcements_dropped_total", "Typing, read and ephemeral messages that a listener was too slow for."),
 	}
@@ -180,5 +183,5 @@ func (m *metrics) storeFailed(err error) {
 // Collectors lists the metrics for a registry.
 func (e *Engine) Collectors() []prometheus.Collector {
 	m := e.metrics
-	return []prometheus.Collector{m.appendSeconds, m.batchRequests, m.lockWaitsLost, m.recordsRead, m.recordsReplayed, m.announcementsDropped}
+	return []prometheus.Collector{m.appendSeconds, m.batchRequests, m.lockWaitsLost, m.recordsRead, m.recordsReplayed, m.gaps, m.announcementsDropped}
 }

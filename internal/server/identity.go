@@ -148,5 +148,8 @@ func (s *Server) newIdentity() error {
 		Audience: func() []string { return identity.Audiences(s.did) },
 		Resolver: s.resolver, Admission: s.config.admission(), Limit: s.limits.Take, DevSecret: secret,
 	})
+	if err == nil {
+		s.metrics.MustRegister(s.identity.Collectors()...)
+	}
 	return err
 }

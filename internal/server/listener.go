@@ -67,33 +67,49 @@ func (l *patientListener) Close() error {
 	return l.Listener.Close()
 }
 
-// silentConns holds the connections on which no request has arrived yet, such as those that
-// browsers open in advance. The zero value is ready for use.
-type silentConns struct {
-	mu  sync.Mutex
-	set map[net.Conn]struct{}
+// conns holds the state of the connections that speak HTTP, and counts them by it.
+type conns struct {
+	counts [http.StateIdle + 1]prometheus.Gauge // by state
+
+	mu     sync.Mutex
+	states map[net.Conn]http.ConnState // mu guards it
+}
+
+func newConns(r prometheus.Registerer) *conns {
+	c := &conns{states: map[net.Conn]http.ConnState{}}
+	gauges := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "waxwing_connections",
+		Help: "Connections of the public listener that speak HTTP, by state: new (no request has come), active (a request or stream) or idle. A WebSocket is none of them."}, []string{"state"})
+	r.MustRegister(gauges)
+	for state := range c.counts {
+		c.counts[state] = gauges.WithLabelValues(http.ConnState(state).String())
+	}
+	return c
 }
 
 // note is the ConnState of an http.Server.
-func (c *silentConns) note(network net.Conn, state http.ConnState) {
+func (c *conns) note(network net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if state != http.StateNew {
-		delete(c.set, network)
+	if before, isKnown := c.states[network]; isKnown {
+		c.counts[before].Dec()
+	}
+	if state > http.StateIdle { // closed, or a socket's
+		delete(c.states, network)
 		return
 	}
-	if c.set == nil {
-		c.set = map[net.Conn]struct{}{}
-	}
-	c.set[network] = struct{}{}
+	c.states[network] = state
+	c.counts[state].Inc()
 }
 
-// close closes them: http.Server.Shutdown would wait five seconds for their first request.
-func (c *silentConns) close() {
+// closeSilent closes the connections on which no request has come, such as those that browsers
+// open in advance: http.Server.Shutdown would wait five seconds for their first one.
+func (c *conns) closeSilent() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for network := range c.set {
-		network.Close()
+	for network, state := range c.states {
+		if state == http.StateNew {
+			network.Close()
+		}
 	}
 }
 

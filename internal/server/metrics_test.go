@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -87,6 +88,24 @@ func TestMetricsMove(t *testing.T) {
 	post("/v1/session/resume", "", fmt.Sprintf(`{"resume_token":%q}`, ready.ResumeToken))
 	post("/v1/session/resume", "", `{"resume_token":"rt_AAAAAAAAAAAAAAAAAAAAAA"}`)
 
+	post("/v1/session/start", "", fmt.Sprintf(`{"auth_token":%q,"device_id":"phone"}`, token)) // a replay
+	silent, err := net.Dial("tcp", strings.TrimPrefix(s.URL(), "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	again, err := http.NewRequest("GET", s.URL()+"/v1/sse?conv_id=elsewhere", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Header.Set("Authorization", "Bearer "+ready.SessionToken)
+	again.Header.Set("Last-Event-ID", "1")
+	refused, err := http.DefaultClient.Do(again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused.Body.Close()
+
 	// A stream that replays the two messages of the room.
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -135,6 +154,14 @@ func TestMetricsMove(t *testing.T) {
 		`waxwing_gateway_resumes_total{result="refused",transport="http"}`:      1,
 		`waxwing_gateway_resumes_total{result="ok",transport="ws"}`:             0,
 		`waxwing_gateway_resumes_total{result="ok",transport="sse"}`:            0,
+		`waxwing_gateway_resumes_total{result="refused",transport="sse"}`:       1,
+		`waxwing_gateway_reconnects_total`:                                      1,
+		`waxwing_connections{state="new"}`:                                      1,
+		`waxwing_auth_replays_total`:                                            1,
+		`waxwing_log_gap_detected_total`:                                        0,
+		`waxwing_commits_total{result="ok"}`:                                    0,
+		`waxwing_slow_readers_total{door="gateway"}`:                            0,
+		`waxwing_slow_readers_total{door="xrpc"}`:                               0,
 		`waxwing_records_replayed_total`:                                        2,
 		`waxwing_records_read_total`:                                            3,
 		`waxwing_append_duplicates_total`:                                       1,
@@ -149,11 +176,14 @@ func TestMetricsMove(t *testing.T) {
 			t.Errorf("%s moved by %g (there: %t), want %g", name, value-before[name], exists, n)
 		}
 	}
+	if n := after[`waxwing_connections{state="active"}`]; n < 1 {
+		t.Errorf("%g connections are active, and one is the stream's", n)
+	}
 	cancel()
 	socket.ws.CloseNow()
 	testwait.Until(t, "connections that ended are counted", func() bool {
 		after := scrape(t, s)
 		return after[`waxwing_transport_closes_total{cause="peer",transport="sse"}`] == 1 &&
-			after[`waxwing_transport_closes_total{cause="peer",transport="ws"}`] == 1 && after["waxwing_gateway_sockets"]+after["waxwing_gateway_streams"] == 0
+			after[`waxwing_transport_closes_total{cause="peer",transport="ws"}`] == 1 && after["waxwing_gateway_sockets"]+after["waxwing_gateway_streams"]+after[`waxwing_connections{state="active"}`] == 0 && after[`waxwing_connections{state="idle"}`] > 0
 	})
 }

@@ -67,7 +67,7 @@ type Server struct {
 	xrpc     *xrpcserver.Server
 
 	front  *http.Server
-	silent silentConns  // of front
+	conns  *conns       // of front
 	ops    *http.Server // nil if disabled
 	opsURL string
 
@@ -223,7 +223,8 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 		mux.Handle(path, pages)
 	}
 	s.front = s.httpServer(s.timed(doors.AllowAnyOrigin(mux)))
-	s.front.ConnState = s.silent.note
+	s.conns = newConns(s.metrics)
+	s.front.ConnState = s.conns.note
 	return nil
 }
 
@@ -281,7 +282,7 @@ func (s *Server) shutdown(ctx context.Context) error {
 	if s.front != nil {
 		ended.Go(func() {
 			// What was sent before the clients could know of the end still arrives meanwhile.
-			defer time.AfterFunc(silenceGrace, s.silent.close).Stop()
+			defer time.AfterFunc(silenceGrace, s.conns.closeSilent).Stop()
 			if s.front.Shutdown(ctx) != nil {
 				s.front.Close()
 			}

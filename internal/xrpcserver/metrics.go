@@ -1,11 +1,16 @@
 package xrpcserver
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"waxwing.im/waxwing/internal/doors"
+)
 
 type metrics struct {
 	calls         *prometheus.CounterVec // by method and result
 	subscriptions prometheus.Gauge
 	closes        *prometheus.CounterVec // by cause
+	slow          prometheus.Counter
 	events        *prometheus.CounterVec // by kind
 }
 
@@ -17,11 +22,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "waxwing_xrpc_subscriptions", Help: "Open subscriptions to events."}),
 		closes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "waxwing_xrpc_subscription_closes_total", Help: "Subscriptions that ended, by cause."}, []string{"cause"}),
+		slow: doors.SlowReaders("xrpc"),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "waxwing_xrpc_events_total", Help: "Events sent to subscribers, by kind."}, []string{"kind"}),
 	}
 	if r != nil {
-		r.MustRegister(m.calls, m.subscriptions, m.closes, m.events)
+		r.MustRegister(m.calls, m.subscriptions, m.closes, m.slow, m.events)
 	}
 	return m
 }

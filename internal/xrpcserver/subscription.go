@@ -197,7 +197,11 @@ func (s *subscriptions) admit(c *stream) bool {
 // still be in progress.
 func (s *subscriptions) ended(c *stream) {
 	c.end(causeFault) // unless it was something else
-	s.metrics.closes.WithLabelValues(*c.cause.Load()).Inc()
+	cause := *c.cause.Load()
+	s.metrics.closes.WithLabelValues(cause).Inc()
+	if cause == causeStalled {
+		s.metrics.slow.Inc()
+	}
 	s.metrics.subscriptions.Dec()
 	s.streams.Leave(c.who.Account)
 }

@@ -20,6 +20,7 @@ import (
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/logs"
 	"waxwing.im/waxwing/internal/pgtest"
+	"waxwing.im/waxwing/internal/testmetric"
 	"waxwing.im/waxwing/internal/testwait"
 	"waxwing.im/waxwing/mls/wire"
 )
@@ -296,6 +297,9 @@ func TestStalledReader(t *testing.T) {
 		must(t, err)
 	}
 	w.idle(t)
+	if n := testmetric.Value(t, w.server.metrics.slow); n != 1 {
+		t.Errorf("%g slow readers are counted", n)
+	}
 	w.server.subscriptions.writeTimeout.Store((10 * time.Minute).Milliseconds())
 	again := w.subscribe("ben", stalled.cursor, "c1")
 	again.sets = nil // as above
