@@ -18,7 +18,7 @@ PATIENCE = 30m
 # The packages with tests that use PostgreSQL; the command has a script for it besides.
 POSTGRES = $(addprefix ./,$(sort $(dir $(shell grep -rl --include='*_test.go' '"waxwing.im/waxwing/internal/pgtest"' client internal))))
 
-.PHONY: build run demo check lint test full churn bench pairs interop ts-mls atproto lexicon-check fuzz fuzz-short property mutants
+.PHONY: build run demo check lint test full churn bench pairs interop ts-mls atproto lexicon-check wycheproof fuzz fuzz-short property mutants
 
 # One static binary. SQLite is pure Go, so no C compiler is needed.
 build:
@@ -50,7 +50,7 @@ lint:
 # ends with go test, so that its summary is printed last.
 test:
 	@scripts/prepare.sh
-	@$(MAKE) --no-print-directory ts-mls atproto lexicon-check
+	@$(MAKE) --no-print-directory ts-mls atproto lexicon-check wycheproof
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=15s FUZZERS=4
 	WAXWING_TEST_POSTGRES=off CI=true go test $(RACE) -timeout $(PATIENCE) -run "$$(scripts/postgres-tests.sh $(POSTGRES))" -skip '/^sqlite$$|//^sqlite$$' $(POSTGRES)
@@ -62,7 +62,7 @@ test:
 # and needs an idle machine. It runs without the race detector, which test has, to measure times.
 full:
 	@scripts/prepare.sh
-	@$(MAKE) --no-print-directory ts-mls atproto lexicon-check
+	@$(MAKE) --no-print-directory ts-mls atproto lexicon-check wycheproof
 	@$(MAKE) --no-print-directory lint fuzz-short property mutants
 	go test -count 1000 -run '^TestSingleFlight$$' ./internal/identity
 	CI=true WAXWING_FULL=1 go test -count 1 -p 1 -timeout 120m ./...
@@ -91,6 +91,10 @@ atproto:
 
 lexicon-check:
 	$(call with-npm,lexicons/node,@atproto/lexicon)
+
+# The vectors of Project Wycheproof, which tests read where they are: in Go's cache of modules.
+wycheproof:
+	go -C interop/wycheproof mod download
 
 %/node_modules/.package-lock.json: %/package.json %/package-lock.json
 	npm --prefix $* ci --ignore-scripts

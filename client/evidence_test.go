@@ -1,8 +1,13 @@
 package client
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"encoding/base64"
+	"math/big"
 	"testing"
+
+	"github.com/mr-tron/base58"
 
 	"waxwing.im/waxwing/internal/testvectors"
 )
@@ -40,6 +45,57 @@ func TestDIDsOfATProtocol(t *testing.T) {
 	for _, did := range testvectors.Lines(t, "atproto/syntax/did_syntax_invalid.txt") {
 		if checkAccount(did) == nil && did != "did:m123:val" {
 			t.Errorf("%.80q names an account", did)
+		}
+	}
+}
+
+// Certificates are verified like tokens, except that the value of s is the low one, and that
+// the curve is P-256 or Ed25519.
+func TestWycheproofSignatures(t *testing.T) {
+	type test struct {
+		ID       int `json:"tcId"`
+		Msg, Sig testvectors.Hex
+		Result   string
+	}
+	isHigh := func(sig []byte) bool {
+		half := new(big.Int).Rsh(elliptic.P256().Params().N, 1)
+		return len(sig) == 64 && new(big.Int).SetBytes(sig[32:]).Cmp(half) > 0
+	}
+	high := 0
+	for _, g := range testvectors.Wycheproof[struct {
+		PublicKey struct{ Uncompressed testvectors.Hex }
+		Tests     []test
+	}](t, "ecdsa_secp256r1_sha256_p1363") {
+		public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), g.PublicKey.Uncompressed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		did, err := didOfP256(public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := keyOfDID(did)
+		for _, c := range g.Tests {
+			if isHigh(c.Sig) {
+				high++
+			}
+			if err != nil || key.verify(c.Msg, c.Sig) != (c.Result == "valid" && !isHigh(c.Sig)) {
+				t.Errorf("P-256 %d is not %s: %v", c.ID, c.Result, err)
+			}
+		}
+	}
+	if high == 0 {
+		t.Error("no signature has a high s")
+	}
+	for _, g := range testvectors.Wycheproof[struct {
+		PublicKey struct{ PK testvectors.Hex }
+		Tests     []test
+	}](t, "ed25519") {
+		key, err := keyOfDID(didKeyPrefix + base58.Encode(append([]byte(codecEd25519), g.PublicKey.PK...)))
+		for _, c := range g.Tests {
+			if err != nil || key.verify(c.Msg, c.Sig) != (c.Result == "valid") {
+				t.Errorf("Ed25519 %d is not %s: %v", c.ID, c.Result, err)
+			}
 		}
 	}
 }

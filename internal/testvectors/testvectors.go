@@ -7,10 +7,12 @@
 package testvectors
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -70,6 +72,50 @@ func Lines(t testing.TB, name string) []string {
 		t.Fatalf("%s is empty", name)
 	}
 	return lines
+}
+
+// Wycheproof returns the groups of a file of Project Wycheproof, which is a module that
+// interop/wycheproof requires; G has a field for the tests of a group. make wycheproof downloads
+// it.
+func Wycheproof[G any](t testing.TB, file string) []G {
+	t.Helper()
+	folder, err := wycheproof(root(t))
+	if err != nil || folder == "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("test data of others: Wycheproof is missing, run make wycheproof (%v)", err)
+		}
+		t.Skipf("NOT CHECKED: Wycheproof is missing, run make wycheproof (%v)", err)
+	}
+	text, err := os.ReadFile(filepath.Join(folder, "testvectors_v1", file+"_test.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var vectors struct{ TestGroups []G }
+	if err := json.Unmarshal(text, &vectors); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	if len(vectors.TestGroups) == 0 {
+		t.Fatalf("%s is empty", file)
+	}
+	return vectors.TestGroups
+}
+
+// wycheproof returns the folder of the module, "" if it was not downloaded.
+func wycheproof(root string) (string, error) {
+	list := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/c2sp/wycheproof")
+	list.Dir = filepath.Join(root, "interop", "wycheproof")
+	list.Env = append(os.Environ(), "GOPROXY=off", "GOWORK=off")
+	out, err := list.Output()
+	return strings.TrimSpace(string(out)), err
+}
+
+// Hex is a byte string in hexadecimal digits.
+type Hex []byte
+
+// UnmarshalText reads digits.
+func (h *Hex) UnmarshalText(text []byte) (err error) {
+	*h, err = hex.DecodeString(string(text))
+	return err
 }
 
 // Published verifies that docs/evidence.md has a row for data with these counts: of the entries
