@@ -30,6 +30,7 @@ for proxy in nginx apache2 haproxy; do
 	need "$proxy" "$proxy"
 done
 need varnish varnishd
+need prometheus promtool # the tests of the alert rules
 need tmux tmux # a terminal for waxwing chat
 need 'chromium-headless-shell fonts-dejavu-core' chromium-headless-shell chromium google-chrome # pages of other origins
 
