@@ -127,7 +127,7 @@ func (a *action) charge(c *logs.Conversation, name string) *ds.Refusal {
 	if a.admits == anyone {
 		key = ""
 	}
-	return a.bill.Take(a.service.limits, name, string(a.who.Account), key, 1, a.now)
+	return a.bill.Take(a.who.Meter, a.service.limits, name, string(a.who.Account), key, 1, a.now)
 }
 
 // chargeBytes counts the bytes that an operation stores against the limit of its account.
@@ -135,7 +135,7 @@ func (a *action) chargeBytes(c *logs.Conversation, bytes int) *ds.Refusal {
 	if bytes == 0 {
 		return nil
 	}
-	return a.bill.Take(a.service.limits, limits.StoredBytes, string(a.who.Account), "", int64(bytes), a.now)
+	return a.bill.Take(a.who.Meter, a.service.limits, limits.StoredBytes, string(a.who.Account), "", int64(bytes), a.now)
 }
 
 // groupUsed returns the refusal for an error that means that the group of a conversation

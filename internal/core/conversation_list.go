@@ -16,7 +16,7 @@ type ListPlace = store.ListPlace
 // there are others. A page costs two statements whatever its size. Refusal: rate_limited,
 // because the first statement reads each stay of the account.
 func (s *Service) Conversations(ctx context.Context, who ds.Caller, after ListPlace, limit int) (list []ds.Summary, more bool, err error) {
-	if err := s.limits.Take(limits.Lists, string(who.Account)); err != nil {
+	if err := s.limits.TakeOwn(who.Meter, limits.Lists, string(who.Account)); err != nil {
 		return nil, false, err
 	}
 	limit = max(1, min(limit, ConversationsMax))

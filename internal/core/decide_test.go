@@ -82,7 +82,7 @@ func TestOrderOfDecisions(t *testing.T) {
 			s := decider(nil)
 			if row.spent {
 				s = decider(none)
-				s.limits.TakeN(limits.Sends, row.who, "c1", 1)
+				s.limits.TakeN(nil, limits.Sends, row.who, "c1", 1)
 			}
 			c := table(row.change)
 			before := c.Head

@@ -53,7 +53,7 @@ func TestDecideLeave(t *testing.T) {
 			s := decider(nil)
 			if row.spent {
 				s = decider(limits.Rates{limits.Removes: {Count: 1, Period: time.Hour}})
-				s.limits.TakeN(limits.Removes, row.who, "c1", 1)
+				s.limits.TakeN(nil, limits.Removes, row.who, "c1", 1)
 			}
 			c := table(row.change)
 			before := c.Head

@@ -26,7 +26,7 @@ func (s *Service) Record(ctx context.Context, who ds.Caller, id ds.ConversationI
 	if !ds.IsValidID(string(id)) {
 		return nil, refuseNotMember
 	}
-	if err := s.limits.Take(limits.RecordReads, string(who.Account)); err != nil {
+	if err := s.limits.TakeOwn(who.Meter, limits.RecordReads, string(who.Account)); err != nil {
 		return nil, err
 	}
 	at, err := s.logs.Reading(ctx, store.Start{Device: who.AsDevice(), Conversation: id, FromSeq: seq})
@@ -68,7 +68,7 @@ func (s *Service) whole(ctx context.Context, who ds.Caller, r *ds.Record, home s
 // Welcome reads one Welcome for one of its recipient devices. Refusals: not_found, also for a
 // Welcome for others; rate_limited.
 func (s *Service) Welcome(ctx context.Context, who ds.Caller, id string, cut func()) (*Whole, error) {
-	if err := s.limits.Take(limits.RecordReads, string(who.Account)); err != nil {
+	if err := s.limits.TakeOwn(who.Meter, limits.RecordReads, string(who.Account)); err != nil {
 		return nil, err
 	}
 	size, err := store.Get(ctx, s.store.Read, func(tx *store.Tx) (int64, error) { return tx.Welcomes.SizeFor(id, who.AsDevice()) })

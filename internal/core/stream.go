@@ -20,10 +20,10 @@ func (s *Service) TakeStream(session string, who ds.Caller, conversations int) e
 }
 
 func (s *Service) takeStream(session string, who ds.Caller, conversations int) error {
-	if r := s.limits.TakeN(limits.Subscribes, session, "", int64(max(1, conversations/streamShare))); r != nil {
+	if r := s.limits.TakeN(who.Meter, limits.Subscribes, session, "", int64(max(1, conversations/streamShare))); r != nil {
 		return r
 	}
-	if r := s.limits.TakeN(limits.Streams, string(who.Account), "", int64(max(1, conversations))); r != nil {
+	if r := s.limits.TakeN(who.Meter, limits.Streams, string(who.Account), "", int64(max(1, conversations))); r != nil {
 		return r
 	}
 	return nil

@@ -46,7 +46,7 @@ func (s *Service) ClaimAddition(ctx context.Context, who ds.Caller, id string, w
 	if !ds.IsValidID(id) {
 		return Addition{}, nil, refuseNoAddition
 	}
-	if r := s.limits.TakeN(limits.KeyPackageFetches, string(who.Account), "", 1); r != nil {
+	if r := s.limits.TakeN(who.Meter, limits.KeyPackageFetches, string(who.Account), "", 1); r != nil {
 		return Addition{}, nil, r
 	}
 	var a Addition

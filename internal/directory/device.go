@@ -47,7 +47,7 @@ func (s *Service) RegisterDevice(ctx context.Context, who ds.Caller, in Registra
 	if len(list) == 0 {
 		return Device{}, nil, nil, refusePackages
 	}
-	settle, err := s.chargePackages(who.Account, list)
+	settle, err := s.chargePackages(who, list)
 	if err != nil {
 		return Device{}, nil, nil, err
 	}

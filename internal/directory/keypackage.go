@@ -74,7 +74,7 @@ type judged struct {
 func (s *Service) PublishKeyPackages(ctx context.Context, who ds.Caller, in Publication) (Published, error) {
 	isOwn := who.Device != ""
 	if isOwn { // before packages are validated, which is expensive
-		if r := s.limits.TakeN(limits.KeyPackagePublish, string(who.Account), string(who.Device), 1); r != nil {
+		if r := s.limits.TakeN(who.Meter, limits.KeyPackagePublish, string(who.Account), string(who.Device), 1); r != nil {
 			return Published{}, r
 		}
 	}
@@ -83,12 +83,12 @@ func (s *Service) PublishKeyPackages(ctx context.Context, who ds.Caller, in Publ
 		return Published{Problems: problems}, nil
 	}
 	if !isOwn {
-		if r := s.limits.TakeN(limits.KeyPackageUploads, string(who.Account), "", int64(len(list))); r != nil {
+		if r := s.limits.TakeN(who.Meter, limits.KeyPackageUploads, string(who.Account), "", int64(len(list))); r != nil {
 			return Published{}, r
 		}
 	}
 	list = newestPackages(list)
-	settle, err := s.chargePackages(who.Account, list)
+	settle, err := s.chargePackages(who, list)
 	if err != nil {
 		return Published{}, err
 	}
@@ -171,12 +171,12 @@ func addToPool(tx *store.Tx, device ds.Device, list []judged) (added, bytes int6
 	return added, bytes, tx.Packages.Trim(device, keyPackagesMax)
 }
 
-// chargePackages counts key packages against the storage limit of their account. The caller
+// chargePackages counts key packages against the storage limit of the caller. The caller
 // passes to settle the bytes of the new ones, or the error if nothing was stored.
-func (s *Service) chargePackages(account ds.AccountID, list []judged) (settle func(stored int64, err error), refusal error) {
+func (s *Service) chargePackages(who ds.Caller, list []judged) (settle func(stored int64, err error), refusal error) {
 	var b limits.Bill
 	charge := func(bytes int64) *ds.Refusal {
-		return b.Take(s.limits, limits.StoredBytes, string(account), "", bytes, s.now())
+		return b.Take(who.Meter, s.limits, limits.StoredBytes, string(who.Account), "", bytes, s.now())
 	}
 	if r := charge(bytesOf(list)); r != nil {
 		return nil, r

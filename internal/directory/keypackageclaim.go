@@ -83,16 +83,16 @@ func (s *Service) chargeClaim(b *limits.Bill, who ds.Caller, in Claim) error {
 	if !in.PerDevice {
 		each = int64(max(in.Count, 1))
 	}
-	if r := b.Take(s.limits, limits.KeyPackageFetches, string(who.Account), "", each*int64(len(in.Owners)), now); r != nil {
+	if r := b.Take(who.Meter, s.limits, limits.KeyPackageFetches, string(who.Account), "", each*int64(len(in.Owners)), now); r != nil {
 		return r
 	}
 	for _, owner := range in.Owners {
 		if in.CountPairs {
-			if r := b.Take(s.limits, limits.KeyPackagePairs, string(who.Account), string(owner), each, now); r != nil {
+			if r := b.Take(who.Meter, s.limits, limits.KeyPackagePairs, string(who.Account), string(owner), each, now); r != nil {
 				return r
 			}
 		}
-		if r := b.Take(s.limits, limits.KeyPackageTargets, string(owner), "", each, now); r != nil {
+		if r := b.Take(who.Meter, s.limits, limits.KeyPackageTargets, string(owner), "", each, now); r != nil {
 			return r
 		}
 	}

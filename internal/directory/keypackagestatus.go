@@ -141,7 +141,7 @@ func (s *Service) RequestReplenish(ctx context.Context, who ds.Caller, targets [
 			out.Devices += int64(len(devices))
 			isDue, isKnown := told[account]
 			if !isKnown {
-				isDue = s.limits.TakeN(limits.Replenishes, string(account), "", 1) == nil
+				isDue = s.limits.TakeN(nil, limits.Replenishes, string(account), "", 1) == nil
 				told[account] = isDue
 			}
 			for _, d := range devices {

@@ -8,7 +8,7 @@ import "net/http"
 // page gains nothing that its visitor could not have given to any other program.
 var (
 	anyOrigin      = []string{"*"}
-	exposedHeaders = []string{"ETag, Retry-After, WWW-Authenticate"}
+	exposedHeaders = []string{"ETag, RateLimit, RateLimit-Limit, RateLimit-Policy, RateLimit-Remaining, RateLimit-Reset, Retry-After, WWW-Authenticate"}
 	allowedMethods = []string{"GET, HEAD, POST"}
 	// * does not include Authorization.
 	allowedHeaders = []string{"Authorization, Content-Type, Last-Event-ID, *"}

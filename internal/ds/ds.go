@@ -1,8 +1,7 @@
 // Package ds holds the nouns of the delivery service: identifiers, callers, conversations,
 // records, key packages and refusals.
 //
-// Every other package uses these values. They have no behaviour beyond reading their own
-// fields: no I/O, no clocks, no rules about permissions (those are in core) and no wire names
+// Every other package uses these values. They have no behaviour beyond their own fields: no I/O, no clocks, no rules about permissions (those are in core) and no wire names
 // (those are in the doors).
 package ds
 
@@ -54,6 +53,8 @@ type Device struct {
 type Caller struct {
 	Account AccountID
 	Device  DeviceID
+	// Meter notes the limits that the request was counted under; nil if no answer tells them.
+	Meter *Meter
 }
 
 // AsDevice returns the device of the caller.

@@ -47,7 +47,7 @@ func (c *socket) sessionStart(f gateway.Frame) (identity.Ready, error) {
 	if err := f.Decode(&in); err != nil {
 		return identity.Ready{}, invalid(err)
 	}
-	return c.server.sessions.start(c.ctx, &in, c.userAgent, c.address)
+	return c.server.sessions.start(c.ctx, nil, &in, c.userAgent, c.address)
 }
 
 func (c *socket) sessionResume(f gateway.Frame) (identity.Ready, error) {
@@ -55,7 +55,7 @@ func (c *socket) sessionResume(f gateway.Frame) (identity.Ready, error) {
 	if err := f.Decode(&in); err != nil {
 		return identity.Ready{}, invalid(err)
 	}
-	return c.server.sessions.resume(c.ctx, &in, c.address, transportWS)
+	return c.server.sessions.resume(c.ctx, nil, &in, c.address, transportWS)
 }
 
 func (c *socket) ping(gateway.Frame) (reply, error) { return reply{gateway.TypePong, nil}, nil }
@@ -210,7 +210,7 @@ func (r reports) take(ctx context.Context, who identity.Session, in *gateway.Rep
 	if counter == nil {
 		return ds.Refuse(ds.InvalidRequest, "kind: unknown")
 	}
-	if err := r.limits.Take(limits.Reports, who.ID); err != nil { // reports are cheap to make up
+	if err := r.limits.TakeOwn(who.Meter, limits.Reports, who.ID); err != nil { // reports are cheap to make up
 		return err
 	}
 	counter.Inc()

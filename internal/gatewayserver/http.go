@@ -18,15 +18,16 @@ import (
 )
 
 // public registers an endpoint for callers without a session.
-func public[In any](s *Server, pattern string, handle func(r *http.Request, in *In) (any, error)) {
+func public[In any](s *Server, pattern string, handle func(r *http.Request, m *ds.Meter, in *In) (any, error)) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		in := new(In)
+		m := new(ds.Meter)
 		err := readBody(w, r, gateway.BodyBytesMax, in)
 		var out any
 		if err == nil {
-			out, err = handle(r, in)
+			out, err = handle(r, m, in)
 		}
-		s.answer(w, r, out, err)
+		s.answer(w, r, m, out, err)
 	})
 }
 
@@ -42,7 +43,7 @@ func command[In any](s *Server, pattern string, handle func(ctx context.Context,
 		if err == nil {
 			out, err = handle(r.Context(), who, in)
 		}
-		s.answerHeld(w, r, who.Account, nil, out, err)
+		s.answerHeld(w, r, who.Caller, nil, out, err)
 	})
 }
 
@@ -58,7 +59,7 @@ func loose(s *Server, pattern string, handle func(ctx context.Context, who ident
 		if err == nil {
 			out, err = handle(r.Context(), who, body)
 		}
-		s.answer(w, r, out, err)
+		s.answer(w, r, who.Meter, out, err)
 	})
 }
 
@@ -81,7 +82,7 @@ func bulky(s *Server, pattern string, bytes int64, handle func(ctx context.Conte
 		if err == nil {
 			out, err = handle(r.Context(), who, r.URL.Query())
 		}
-		s.answerHeld(w, r, who.Account, turn, out, err)
+		s.answerHeld(w, r, who.Caller, turn, out, err)
 	})
 }
 
@@ -100,6 +101,7 @@ func (s *Server) authenticate(r *http.Request) (identity.Session, error) {
 	who, err := s.identity.SessionFrom(r.Context(), strings.TrimSpace(token), s.proxies.AddressOf(r))
 	if err == nil {
 		doors.Own(r, who.Account)
+		who.Meter = new(ds.Meter)
 	}
 	return who, err
 }
@@ -137,18 +139,20 @@ func decodeBody(data []byte, in any) error {
 	return invalid(err)
 }
 
-// answer writes out, or the wire form of err. No answer may be kept by a cache.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, out any, err error) {
-	s.answerHeld(w, r, "", nil, out, err)
+// answer writes out, or the wire form of err, with what is left of the limits in m, which may be
+// nil. No answer may be kept by a cache.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, m *ds.Meter, out any, err error) {
+	s.answerHeld(w, r, ds.Caller{Meter: m}, nil, out, err)
 }
 
 // answerBytesFree is the largest size of an answer that needs no turn.
 const answerBytesFree = 64 << 10
 
-// answerHeld writes an answer for an account, with the turn to hold it in memory; nil: it takes
+// answerHeld writes an answer for a caller, with the turn to hold it in memory; nil: it takes
 // one if the answer needs it.
-func (s *Server) answerHeld(w http.ResponseWriter, r *http.Request, who ds.AccountID, turn *logs.Turn, out any, err error) {
+func (s *Server) answerHeld(w http.ResponseWriter, r *http.Request, who ds.Caller, turn *logs.Turn, out any, err error) {
 	s.metrics.request(r.Pattern, err)
+	s.writeUsage(w, who.Meter)
 	status := http.StatusOK
 	if err != nil {
 		var body *gateway.Error
@@ -171,8 +175,8 @@ func (s *Server) answerHeld(w http.ResponseWriter, r *http.Request, who ds.Accou
 	if turn != nil {
 		turn.Shrink(int64(len(data)))
 	} else if len(data) > answerBytesFree {
-		if turn, err = s.logs.TakeTurn(r.Context(), who, int64(len(data)), cutter(w)); err != nil {
-			s.answer(w, r, nil, err)
+		if turn, err = s.logs.TakeTurn(r.Context(), who.Account, int64(len(data)), cutter(w)); err != nil {
+			s.answer(w, r, who.Meter, nil, err)
 			return
 		}
 		defer turn.Release()
@@ -182,6 +186,13 @@ func (s *Server) answerHeld(w http.ResponseWriter, r *http.Request, who ds.Accou
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 	w.WriteHeader(status)
 	_, _ = w.Write(data) // an error means that the client has disconnected
+}
+
+// writeUsage adds the headers about the tightest of the limits in m, which may be nil.
+func (s *Server) writeUsage(w http.ResponseWriter, m *ds.Meter) {
+	if usage, ok := s.limits.Tightest(m); ok {
+		doors.WriteUsage(w.Header(), usage)
+	}
 }
 
 // logFault logs err if it is a fault. Faults that may pass, or that follow from a caller's

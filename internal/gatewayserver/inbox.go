@@ -40,7 +40,7 @@ func (b inbox) register(s *Server) {
 		if err == nil {
 			out, err = b.postFrame(w, r, who)
 		}
-		s.answer(w, r, out, err)
+		s.answer(w, r, who.Meter, out, err)
 	})
 	bulky(s, "GET /v1/device-events", 3*deviceEventsBytesMax, b.deviceEvents)
 }

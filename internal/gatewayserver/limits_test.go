@@ -147,3 +147,41 @@ func TestReportsAreCounted(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestUsage: answers say what is left of the caller's own limits, the tightest one, and nothing of
+// limits that others use up too.
+func TestUsage(t *testing.T) {
+	w := newWorld(t, limited(t, limits.Sends+"=3/m", limits.KeyPackageFetches+"=9/m", limits.KeyPackageTargets+"=2/m", limits.SessionStarts+"=2/m",
+		limits.Resumes+"=4/m", limits.Lists+"=8/m", limits.RoomCreates+"=off", limits.StoredBytes+"=1000000/24h", limits.Streams+"=100/m"))
+	usage := func(name, method, path, body string, status int, policy, left string) {
+		t.Helper()
+		got, answer, header := w.call(name, method, path, body)
+		if got != status || header.Get("RateLimit-Policy") != policy || header.Get("RateLimit") != left {
+			t.Errorf("%s: %d %s\n%q, want %q\n%q, want %q", path, got, answer, header.Get("RateLimit-Policy"), policy, header.Get("RateLimit"), left)
+		}
+	}
+	start := fmt.Sprintf(`{"auth_token":"%s","device_id":"phone"}`, w.token("ann"))
+	status, answer, header := w.call("", "POST", "/v1/session/start", start)
+	if status != 200 || header.Get("RateLimit-Policy") != `"session_starts";q=2;w=60` || header.Get("RateLimit") != `"session_starts";r=1;t=30` {
+		t.Errorf("%d %v", status, header)
+	}
+	w.remember("ann", answer)
+	w.start("bob")
+	status, answer, header = w.call("ann", "POST", "/v1/rooms/create", `{"conv_id":"r","members":["`+w.person("bob").did+`"]}`)
+	if status != 200 || header.Get("RateLimit-Policy") != `"stored_bytes";q=1000000;w=86400` {
+		t.Errorf("%d %s %v", status, answer, header)
+	}
+	send := func(id string) string {
+		return `{"v":1,"t":"conv.send","body":{"conv_id":"r","msg_id":"` + id + `","env":"hello"}}`
+	}
+	usage("ann", "POST", "/v1/inbox", send("1"), 200, `"sends";q=3;w=60`, `"sends";r=2;t=20`)
+	usage("ann", "POST", "/v1/inbox", send("1"), 200, "", "") // a repeat is not counted
+	usage("ann", "POST", "/v1/inbox", send("2"), 200, `"sends";q=3;w=60`, `"sends";r=1;t=40`)
+	usage("ann", "POST", "/v1/inbox", send("3"), 200, `"sends";q=3;w=60`, `"sends";r=0;t=20`)
+	usage("ann", "POST", "/v1/inbox", send("4"), 429, `"sends";q=3;w=60`, `"sends";r=0;t=20`)
+	usage("bob", "GET", "/v1/conversations", "", 200, `"conversation_lists";q=8;w=60`, `"conversation_lists";r=7;t=8`)
+	fetch := `{"user_id":"` + w.person("ann").did + `","count":1}`
+	usage("bob", "POST", "/v1/keypackages/fetch", fetch, 200, `"keypackage_fetches";q=9;w=60`, `"keypackage_fetches";r=8;t=7`)
+	usage("bob", "GET", "/v1/rooms/members?conv_id=r", "", 200, "", "")
+	usage("", "POST", "/v1/session/resume", `{"resume_token":"`+w.person("ann").resume+`"}`, 200, `"resumes";q=4;w=60`, `"resumes";r=3;t=15`)
+}

@@ -105,7 +105,7 @@ func (s *Server) record(w http.ResponseWriter, r *http.Request) {
 		whole.Record.Body, whole.Welcome = nil, nil // out has them
 		defer turn.Release()
 	}
-	s.answerHeld(w, r, who.Account, turn, out, err)
+	s.answerHeld(w, r, who.Caller, turn, out, err)
 }
 
 func (m messages) wholeRecord(ctx context.Context, who identity.Session, r *http.Request, cut func()) (*core.Whole, any, error) {

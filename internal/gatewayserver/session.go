@@ -23,8 +23,8 @@ type sessions struct {
 	metrics   *metrics
 }
 
-func (s *Server) startSession(r *http.Request, in *gateway.Start) (any, error) {
-	ready, err := s.sessions.start(r.Context(), in, r.UserAgent(), s.proxies.AddressOf(r))
+func (s *Server) startSession(r *http.Request, m *ds.Meter, in *gateway.Start) (any, error) {
+	ready, err := s.sessions.start(r.Context(), m, in, r.UserAgent(), s.proxies.AddressOf(r))
 	if err != nil {
 		return nil, err
 	}
@@ -36,14 +36,15 @@ func (s *Server) resumeSession(w http.ResponseWriter, r *http.Request) {
 	var in gateway.Resume
 	var ready identity.Ready
 	var out any
+	m := new(ds.Meter)
 	err := readBody(w, r, gateway.BodyBytesMax, &in)
 	if err == nil {
-		ready, err = s.sessions.resume(r.Context(), &in, s.proxies.AddressOf(r), transportHTTP)
+		ready, err = s.sessions.resume(r.Context(), m, &in, s.proxies.AddressOf(r), transportHTTP)
 	}
 	if err == nil {
 		out, err = s.sessions.ready(r.Context(), ready)
 	}
-	s.answer(w, r, out, err)
+	s.answer(w, r, m, out, err)
 	if err != nil || http.NewResponseController(w).Flush() != nil {
 		return
 	}
@@ -53,7 +54,7 @@ func (s *Server) resumeSession(w http.ResponseWriter, r *http.Request) {
 	s.logFault(ctx, "answered", s.identity.Answered(ctx, ready))
 }
 
-func (s sessions) resume(ctx context.Context, in *gateway.Resume, address, transport string) (identity.Ready, error) {
+func (s sessions) resume(ctx context.Context, m *ds.Meter, in *gateway.Resume, address, transport string) (identity.Ready, error) {
 	err := s.takeAddress(limits.AddressResumes, address)
 	if ds.CodeOf(err) == ds.RateLimited {
 		err = s.identity.PassResume(ctx, in.ResumeToken, err)
@@ -61,7 +62,7 @@ func (s sessions) resume(ctx context.Context, in *gateway.Resume, address, trans
 	var ready identity.Ready
 	if err == nil {
 		ready, err = s.identity.ResumeSession(ctx, in.ResumeToken, func(account ds.AccountID) error {
-			return s.limits.Take(limits.Resumes, string(account))
+			return s.limits.TakeOwn(m, limits.Resumes, string(account))
 		})
 	}
 	s.metrics.resume(transport, err)
@@ -182,5 +183,5 @@ func (s *Server) resolveGateway(w http.ResponseWriter, r *http.Request) {
 		}
 		return nil, ds.Refuse(ds.NotFound, "unknown gateway")
 	}()
-	s.answer(w, r, out, err)
+	s.answer(w, r, nil, out, err)
 }

@@ -59,7 +59,7 @@ type farewell struct {
 // request: an idle socket costs its goroutine and small buffers.
 func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 	if s.connections.IsClosed() {
-		s.answer(w, r, nil, ds.Unavailable(errDraining))
+		s.answer(w, r, nil, nil, ds.Unavailable(errDraining))
 		return
 	}
 	network, err := s.upgrade(w, r)

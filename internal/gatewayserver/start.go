@@ -23,15 +23,15 @@ const (
 // start starts a session, for a socket or an HTTP call. A request that is refused before its
 // token is verified does not use the token up, nor does a refusal by a limit: limits per address
 // are counted by identity before the costly checks, limits per account once the account is
-// proven.
-func (s sessions) start(ctx context.Context, in *gateway.Start, userAgent, address string) (identity.Ready, error) {
+// proven, and noted in m, which may be nil.
+func (s sessions) start(ctx context.Context, m *ds.Meter, in *gateway.Start, userAgent, address string) (identity.Ready, error) {
 	start, err := sessionStart(in, userAgent)
 	if err != nil {
 		return identity.Ready{}, err
 	}
 	start.Address = address
 	start.Admit = func(_ context.Context, account ds.AccountID) error {
-		return s.limits.Take(limits.SessionStarts, string(account))
+		return s.limits.TakeOwn(m, limits.SessionStarts, string(account))
 	}
 	ready, err := s.identity.StartSession(ctx, start)
 	return ready, refuseToken(err)

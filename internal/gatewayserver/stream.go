@@ -47,7 +47,7 @@ type stream struct {
 func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	who, err := s.authenticate(r)
 	if err != nil {
-		s.answer(w, r, nil, err)
+		s.answer(w, r, who.Meter, nil, err)
 		return
 	}
 	c, err := s.openStream(r, who)
@@ -55,13 +55,13 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 		s.metrics.resume(transportSSE, err)
 	}
 	if err != nil {
-		s.answer(w, r, nil, err)
+		s.answer(w, r, who.Meter, nil, err)
 		return
 	}
 	c.out = doors.NewEventWriter(w, s.clock)
 	if !s.admit(c) {
 		c.close()
-		s.answer(w, r, nil, ds.Unavailable(errDraining))
+		s.answer(w, r, who.Meter, nil, ds.Unavailable(errDraining))
 		return
 	}
 	defer func() {
@@ -71,6 +71,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 		s.forget(c)
 	}()
 	s.metrics.request(r.Pattern, nil)
+	s.writeUsage(w, who.Meter)
 	if !c.out.Begin() || r.Method == http.MethodHead {
 		return
 	}

@@ -31,12 +31,13 @@ func (b *Bill) Rerun() {
 }
 
 // Take counts n calls under (name, a, key) for a request that may ask again for the same:
-// it is neither counted nor asked twice.
-func (b *Bill) Take(l *Limiter, name, a, key string, n int64, now time.Time) *ds.Refusal {
+// it is neither counted nor asked twice. It is noted in m, which may be nil.
+func (b *Bill) Take(m *ds.Meter, l *Limiter, name, a, key string, n int64, now time.Time) *ds.Refusal {
 	if l.Rate(name).Count == 0 {
 		return nil
 	}
 	c := charge{key: l.Key(name, a, key), n: n, isBytes: name == StoredBytes, stands: true}
+	note(m, name, c.key)
 	i := slices.IndexFunc(b.charges, func(old charge) bool { return old.key == c.key })
 	if i >= 0 && b.charges[i].n == n {
 		b.charges[i].stands = true

@@ -39,7 +39,7 @@ func TestBill(t *testing.T) {
 					if run[i] == 0 {
 						continue
 					}
-					if r := b.Take(l, name, "ann", "", run[i], now); r != nil {
+					if r := b.Take(nil, l, name, "ann", "", run[i], now); r != nil {
 						t.Fatal(r)
 					}
 				}
@@ -47,10 +47,10 @@ func TestBill(t *testing.T) {
 			b.Settle(l, row.err)
 			for i, name := range []string{Sends, StoredBytes} {
 				left := most - []int64{row.wantSends, row.wantSize}[i]
-				if r := l.TakeN(name, "ann", "", left); r != nil {
+				if r := l.TakeN(nil, name, "ann", "", left); r != nil {
 					t.Errorf("%s: not %d left: %v", name, left, r)
 				}
-				if r := l.TakeN(name, "ann", "", 1); r == nil {
+				if r := l.TakeN(nil, name, "ann", "", 1); r == nil {
 					t.Errorf("%s: more than %d were left", name, left)
 				}
 			}

@@ -70,19 +70,24 @@ func (l *Limiter) Key(name, a, b string) Key {
 
 func (l *Limiter) shard(key Key) *shard { return &l.shards[key%shardCount] }
 
-// TakeN counts n calls under (name, a, b). It returns nil, or a refusal with the time
-// until one more is admitted; a refused call is not counted.
-func (l *Limiter) TakeN(name, a, b string, n int64) *ds.Refusal {
+// TakeN counts n calls under (name, a, b), and notes it in m, which may be nil. It returns nil,
+// or a refusal with the time until one more is admitted; a refused call is not counted.
+func (l *Limiter) TakeN(m *ds.Meter, name, a, b string, n int64) *ds.Refusal {
 	if l.rates[name].Count == 0 {
 		return nil
 	}
-	_, r := l.charge(name, l.Key(name, a, b), n, l.now())
+	key := l.Key(name, a, b)
+	note(m, name, key)
+	_, r := l.charge(name, key, n, l.now())
 	return r
 }
 
 // Take counts one call under a name and a key. Refusals: rate_limited.
-func (l *Limiter) Take(name, key string) error {
-	if r := l.TakeN(name, key, "", 1); r != nil {
+func (l *Limiter) Take(name, key string) error { return l.TakeOwn(nil, name, key) }
+
+// TakeOwn counts one call as Take does, and notes it in m, which may be nil.
+func (l *Limiter) TakeOwn(m *ds.Meter, name, key string) error {
+	if r := l.TakeN(m, name, key, "", 1); r != nil {
 		return r
 	}
 	return nil
@@ -116,15 +121,19 @@ func (l *Limiter) charge(name string, key Key, n int64, at time.Time) (cost time
 // Left returns the number of calls under (name, a, b) that are admitted now.
 func (l *Limiter) Left(name, a, b string) int64 {
 	rate := l.rates[name]
-	if rate.Count == 0 || rate.Period < time.Duration(rate.Count) {
-		return math.MaxInt64 // none, or too many to be counted
+	if rate.Count == 0 {
+		return math.MaxInt64
 	}
-	key, now := l.Key(name, a, b), l.now().Sub(l.began)
+	return rate.left(l.spent(l.Key(name, a, b)))
+}
+
+// spent returns the time that the bucket of a key takes to fill.
+func (l *Limiter) spent(key Key) time.Duration {
+	now := l.now().Sub(l.began)
 	s := l.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	spent := max(time.Duration(s.buckets[key]), now) - now
-	return int64((rate.Period - spent) / (rate.Period / time.Duration(rate.Count)))
+	return max(time.Duration(s.buckets[key]), now) - now
 }
 
 // GiveBack undoes a charge of that cost.

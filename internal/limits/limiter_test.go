@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"waxwing.im/waxwing/internal/ds"
 )
 
 // buckets counts what a limiter remembers.
@@ -22,37 +24,37 @@ func TestLimits(t *testing.T) {
 	now := time.UnixMilli(0)
 	l := New(Rates{"sends": {3, time.Minute}}, func() time.Time { return now })
 	for i := range 3 {
-		if r := l.TakeN("sends", "a", "b", 1); r != nil {
+		if r := l.TakeN(nil, "sends", "a", "b", 1); r != nil {
 			t.Fatalf("call %d: %v", i, r)
 		}
 	}
 	if left := l.Left("sends", "a", "b"); left != 0 {
 		t.Errorf("%d are left of three that were taken", left)
 	}
-	r := l.TakeN("sends", "a", "b", 1)
+	r := l.TakeN(nil, "sends", "a", "b", 1)
 	if r == nil || r.RetryAfter != 20*time.Second {
 		t.Fatalf("the fourth at once: %+v", r)
 	}
-	if r := l.TakeN("sends", "a", "c", 1); r != nil {
+	if r := l.TakeN(nil, "sends", "a", "c", 1); r != nil {
 		t.Errorf("another key: %v", r)
 	}
 	now = now.Add(20 * time.Second)
 	if left := l.Left("sends", "a", "b"); left != 1 {
 		t.Errorf("%d are left after a third of the period, want 1", left)
 	}
-	if r := l.TakeN("sends", "a", "b", 1); r != nil {
+	if r := l.TakeN(nil, "sends", "a", "b", 1); r != nil {
 		t.Errorf("after the wait: %v", r)
 	}
-	if r := l.TakeN("sends", "a", "b", 1); r == nil {
+	if r := l.TakeN(nil, "sends", "a", "b", 1); r == nil {
 		t.Error("a second one after the wait")
 	}
 	now = now.Add(time.Hour)
-	if r := l.TakeN("sends", "x", "y", 99); r != nil { // more than the burst counts as the burst
+	if r := l.TakeN(nil, "sends", "x", "y", 99); r != nil { // more than the burst counts as the burst
 		t.Errorf("a large call on a full bucket: %v", r)
 	}
 	for range shardCount {
 		now = now.Add(time.Second)
-		_ = l.TakeN("sends", "x", "y", 1)
+		_ = l.TakeN(nil, "sends", "x", "y", 1)
 	}
 	if n := l.buckets(); n != 1 {
 		t.Errorf("%d buckets are remembered", n)
@@ -77,7 +79,7 @@ func TestLimiterIsBounded(t *testing.T) {
 	now := time.UnixMilli(0)
 	l := New(Rates{"sends": {2, time.Hour}}, func() time.Time { return now })
 	for range 2 {
-		if r := l.TakeN("sends", "culprit", "", 1); r != nil {
+		if r := l.TakeN(nil, "sends", "culprit", "", 1); r != nil {
 			t.Fatal(r)
 		}
 	}
@@ -85,7 +87,7 @@ func TestLimiterIsBounded(t *testing.T) {
 	before := heapInUse()
 	long := strings.Repeat("x", 100)
 	for n := range strangers {
-		if r := l.TakeN("sends", fmt.Sprint(long, n), long, 1); r != nil {
+		if r := l.TakeN(nil, "sends", fmt.Sprint(long, n), long, 1); r != nil {
 			t.Fatalf("stranger %d: %v", n, r)
 		}
 	}
@@ -95,7 +97,7 @@ func TestLimiterIsBounded(t *testing.T) {
 	if grown := heapInUse() - before; grown > 64<<20 {
 		t.Errorf("%d bytes are kept", grown)
 	}
-	if r := l.TakeN("sends", "culprit", "", 1); r == nil {
+	if r := l.TakeN(nil, "sends", "culprit", "", 1); r == nil {
 		t.Error("a bucket that was used up is full again")
 	}
 }
@@ -133,5 +135,41 @@ func TestBucket(t *testing.T) {
 		if wait := b.Wait(rate, 0, now); wait > 0 {
 			t.Fatal(wait)
 		}
+	}
+}
+
+// TestTightest: of the limits of the caller's own that a request was counted under, the one with
+// the smallest part left is shown, and no limit that others use up too.
+func TestTightest(t *testing.T) {
+	now := time.UnixMilli(0)
+	l := New(Rates{Sends: {4, time.Minute}, Lists: {100, time.Minute}, KeyPackageTargets: {1, time.Hour}, RecordReads: {}}, func() time.Time { return now })
+	var nobody *ds.Meter
+	if err := l.TakeOwn(nobody, Sends, "ann"); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := l.Tightest(nobody); ok {
+		t.Error("a usage without a meter")
+	}
+	m := new(ds.Meter)
+	for _, name := range []string{Lists, RecordReads, KeyPackageTargets, Sends, Sends} {
+		if err := l.TakeOwn(m, name, "ann"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := Usage{Name: Sends, Rate: Rate{4, time.Minute}, Left: 1, Wait: 45 * time.Second, Reset: now.Add(45 * time.Second)}
+	if got, ok := l.Tightest(m); !ok || got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	for range 2 {
+		_ = l.TakeOwn(m, Sends, "ann") // the second one is refused
+	}
+	want = Usage{Name: Sends, Rate: Rate{4, time.Minute}, Left: 0, Wait: 15 * time.Second, Reset: now.Add(15 * time.Second)}
+	if got, _ := l.Tightest(m); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	now = now.Add(time.Hour)
+	want = Usage{Name: Lists, Rate: Rate{100, time.Minute}, Left: 100, Reset: now}
+	if got, _ := l.Tightest(m); got.Left != got.Rate.Count || got.Wait != 0 || got.Reset != want.Reset {
+		t.Errorf("%+v after an hour", got)
 	}
 }

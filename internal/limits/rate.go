@@ -10,6 +10,7 @@ package limits
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +26,14 @@ type Rate struct {
 // cost returns the time that n calls take from a bucket.
 func (r Rate) cost(n int64) time.Duration {
 	return r.Period / time.Duration(r.Count) * time.Duration(n)
+}
+
+// left returns the number of calls that a bucket admits which takes that time to fill.
+func (r Rate) left(spent time.Duration) int64 {
+	if r.Period < time.Duration(r.Count) {
+		return math.MaxInt64 // too many to be counted
+	}
+	return max(0, int64((r.Period-spent)/r.cost(1)))
 }
 
 // ParseRate reads "COUNT/PERIOD" ("120/1m", "60/min", "1/s") or "off".

@@ -52,6 +52,7 @@ func endpoint[In, Out any](s *Server, verb, nsid string, decode func(http.Respon
 type room struct {
 	server *Server
 	who    ds.AccountID
+	meter  *ds.Meter
 	cut    func() // ends the answer where it takes long and others wait
 	turn   *logs.Turn
 }
@@ -80,7 +81,7 @@ const answerBytesFree = 64 << 10
 func roomy[In, Out any](s *Server, verb, nsid string, decode func(http.ResponseWriter, *http.Request, *In) error,
 	handle func(ctx context.Context, who ds.Caller, in *In, room *room) (*Out, error)) {
 	s.register(verb, nsid, func(w http.ResponseWriter, r *http.Request, room *room) (any, error) {
-		who, err := s.authenticate(r, nsid)
+		who, err := s.authenticate(r, room.meter, nsid)
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +103,7 @@ func (s *Server) register(verb, nsid string, handle func(w http.ResponseWriter, 
 	s.methods[nsid] = verb
 	s.mux.HandleFunc(verb+" /xrpc/"+nsid, func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
-		room := &room{server: s, cut: func() { _ = control.SetWriteDeadline(time.Unix(1, 0)) }} // fails without a connection, in tests
+		room := &room{server: s, meter: new(ds.Meter), cut: func() { _ = control.SetWriteDeadline(time.Unix(1, 0)) }} // fails without a connection, in tests
 		defer func() { room.turn.Release() }()
 		out, err := handle(w, r, room)
 		s.answerWithin(w, r, nsid, room, out, err)
@@ -110,17 +111,19 @@ func (s *Server) register(verb, nsid string, handle func(w http.ResponseWriter, 
 }
 
 // authenticate proves who calls with the token of the request, which is then used up, and
-// counts the call.
-func (s *Server) authenticate(r *http.Request, nsid string) (ds.Caller, error) {
+// counts the call. It notes in m what else the call is counted under.
+func (s *Server) authenticate(r *http.Request, m *ds.Meter, nsid string) (ds.Caller, error) {
 	proof, err := s.identity.Prove(r.Context(), bearer(r), nsid, s.proxies.AddressOf(r))
 	if err != nil {
 		return ds.Caller{}, err
 	}
-	if err := s.takeCall(proof.Account, nsid); err != nil {
+	if err := s.takeCall(m, proof.Account, nsid); err != nil {
 		return ds.Caller{}, err
 	}
 	doors.Own(r, proof.Account)
-	return proof.Caller(""), nil
+	who := proof.Caller("")
+	who.Meter = m
+	return who, nil
 }
 
 // bearer returns the token of `Authorization: Bearer TOKEN`, or "".
@@ -154,6 +157,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, method string, o
 
 // answerWithin writes an answer like answer does, within room; nil for a short one.
 func (s *Server) answerWithin(w http.ResponseWriter, r *http.Request, method string, room *room, out any, err error) {
+	if room != nil {
+		s.writeUsage(w.Header(), room.meter)
+	}
 	status := http.StatusOK
 	if err != nil {
 		answer := answerTo(method, err)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -175,11 +176,19 @@ func TestManyCalls(t *testing.T) {
 	onBoth(t, func(t *testing.T, w *world) {
 		most := int(limits.Default()[limits.CallCreates].Count)
 		for i := range most {
-			w.call("ann", xrpc.CreateConvo, w.creation(group(fmt.Sprint(i)))).fields()
+			a := w.call("ann", xrpc.CreateConvo, w.creation(group(fmt.Sprint(i))))
+			a.fields()
+			if left := a.header.Get("RateLimit-Remaining"); left != fmt.Sprint(most-1-i) || a.header.Get("RateLimit-Limit") != fmt.Sprint(most) ||
+				a.header.Get("RateLimit-Policy") != fmt.Sprintf("%d;w=60", most) || !strings.HasPrefix(a.header.Get("RateLimit"), `"xrpc_creates";r=`+left+";t=") {
+				t.Errorf("call %d: %v", i, a.header)
+			}
+			if reset, err := strconv.ParseInt(a.header.Get("RateLimit-Reset"), 10, 64); err != nil || reset < w.now().Unix() || reset > w.now().Unix()+61 {
+				t.Errorf("call %d: it is reset at %v, now is %d", i, a.header["Ratelimit-Reset"], w.now().Unix())
+			}
 		}
 		a := w.call("ann", xrpc.CreateConvo, w.creation(group("more")))
 		a.refused("429 RateLimited")
-		if a.header.Get("Retry-After") == "" {
+		if a.header.Get("Retry-After") == "" || a.header.Get("RateLimit-Remaining") != "0" {
 			t.Error("nobody says when to come again")
 		}
 		w.call("ben", xrpc.CreateConvo, w.creation(group("of ben"))).fields()

@@ -1,8 +1,12 @@
 package xrpcserver
 
 import (
+	"fmt"
+	"net/http"
+	"strconv"
 	"strings"
 
+	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/limits"
 )
@@ -20,16 +24,30 @@ var callLimits = map[string]string{
 }
 
 // takeCall counts one call of a method by an account. Refusals: rate_limited.
-func (s *Server) takeCall(account ds.AccountID, method string) error {
-	if err := s.limits.Take(limits.CallBursts, string(account)); err != nil {
+func (s *Server) takeCall(m *ds.Meter, account ds.AccountID, method string) error {
+	if err := s.limits.TakeOwn(m, limits.CallBursts, string(account)); err != nil {
 		return err
 	}
 	name := callLimits[method[strings.LastIndexByte(method, '.')+1:]]
 	if name == "" {
 		name = limits.Calls
 	}
-	if r := s.limits.TakeN(name, string(account), method, 1); r != nil {
+	if r := s.limits.TakeN(m, name, string(account), method, 1); r != nil {
 		return r
 	}
 	return nil
+}
+
+// writeUsage adds the headers about the tightest limit: those of the gateway, and the three that
+// clients of the AT Protocol know.
+func (s *Server) writeUsage(header http.Header, m *ds.Meter) {
+	u, ok := s.limits.Tightest(m)
+	if !ok {
+		return
+	}
+	doors.WriteUsage(header, u)
+	header.Set("RateLimit-Limit", strconv.FormatInt(u.Rate.Count, 10))
+	header.Set("RateLimit-Remaining", strconv.FormatInt(u.Left, 10))
+	header.Set("RateLimit-Reset", strconv.FormatInt(u.Reset.Unix(), 10))
+	header.Set("RateLimit-Policy", fmt.Sprintf("%d;w=%d", u.Rate.Count, doors.Seconds(u.Rate.Period)))
 }

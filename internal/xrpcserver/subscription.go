@@ -161,7 +161,7 @@ func (s *subscriptions) subscribe(w http.ResponseWriter, r *http.Request, nsid s
 // text/event-stream may come with a token of their own.
 func (s *subscriptions) authorize(r *http.Request, nsid string, in *xrpc.SubscribeEventsParams, isSocket bool) (core.Pass, error) {
 	if in.Ticket == "" && !isSocket && r.Header.Get("Authorization") != "" {
-		who, err := s.server.authenticate(r, nsid)
+		who, err := s.server.authenticate(r, nil, nsid)
 		if err != nil {
 			return core.Pass{}, err
 		}
