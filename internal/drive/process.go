@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -75,11 +76,25 @@ type Process struct {
 // Serve runs `binary serve args…` and returns when it accepts requests. The process is killed
 // when ctx ends, and with us where the system can do that. It does not inherit the environment.
 func Serve(ctx context.Context, binary string, args ...string) (*Process, error) {
+	return Surroundings{}.Serve(ctx, binary, args...)
+}
+
+// Surroundings is what a server gets besides its options.
+type Surroundings struct {
+	Env []string  // variables, as NAME=VALUE
+	Log io.Writer // for a copy of its log; nil: none
+}
+
+// Serve does the work of the function Serve.
+func (s Surroundings) Serve(ctx context.Context, binary string, args ...string) (*Process, error) {
 	p := &Process{log: &logTail{}, exited: make(chan struct{})}
 	line := &firstLine{got: make(chan string, 1)}
 	p.command = exec.CommandContext(ctx, binary, append([]string{"serve"}, args...)...)
-	p.command.Env = append([]string{"GORACE=halt_on_error=1"}, inherited()...)
+	p.command.Env = slices.Concat([]string{"GORACE=halt_on_error=1"}, inherited(), s.Env)
 	p.command.Stdout, p.command.Stderr = line, p.log
+	if s.Log != nil {
+		p.command.Stderr = io.MultiWriter(p.log, s.Log)
+	}
 	p.command.SysProcAttr = attributes()
 	p.command.WaitDelay = time.Second
 	started := make(chan error)

@@ -4,13 +4,15 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"waxwing.im/waxwing/internal/hostile"
 )
 
 // FuzzCheckURL looks for URLs that are permitted although their host is not a name of
 // the public internet.
 func FuzzCheckURL(f *testing.F) {
-	for _, target := range hostileURLs {
-		f.Add(target.url)
+	for _, target := range hostile.URLs {
+		f.Add(target.URL)
 	}
 	for _, good := range []string{"https://host.net", "https://Host.NET:443/a?b=c", "https://xn--dm-yka.host.net/"} {
 		f.Add(good)

@@ -62,6 +62,17 @@ type Options struct {
 	OnDial func(Dial)
 }
 
+// ResolverAt returns a resolver that asks the name server at address, HOST:PORT, and trusts no
+// half of an answer. It returns nil for "".
+func ResolverAt(address string) *net.Resolver {
+	if address == "" {
+		return nil
+	}
+	return &net.Resolver{PreferGo: true, StrictErrors: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}}
+}
+
 // Dial is an attempt to connect.
 type Dial struct {
 	Address netip.AddrPort
@@ -149,6 +160,7 @@ func (g *Guard) transport(check func(netip.AddrPort) error) *http.Transport {
 			} else {
 				err = check(to)
 			}
+			g.o.Logger.Debug("dial", "address", address, "refused", err != nil)
 			if g.o.OnDial != nil {
 				g.o.OnDial(Dial{Address: to, Refused: err != nil})
 			}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -18,9 +19,23 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
+
+	"waxwing.im/waxwing/internal/hostile"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func newNameServer(t *testing.T) *hostile.NameServer {
+	t.Helper()
+	names, end, err := hostile.NewNameServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(end)
+	return names
+}
+
+func resolver(names *hostile.NameServer) *net.Resolver { return ResolverAt(names.Address()) }
 
 func newGuard(t *testing.T, o Options) *Guard {
 	t.Helper()
@@ -42,11 +57,11 @@ func server(t *testing.T, o Options, handler http.HandlerFunc) (guard *Guard, ba
 	}
 	port, _ := strconv.Atoi(u.Port())
 	names := newNameServer(t)
-	names.set("example.com", "127.0.0.1") // what httptest's certificate is for
-	names.set("other.net", "127.0.0.1")
+	names.Set("example.com", "127.0.0.1") // what httptest's certificate is for
+	names.Set("other.net", "127.0.0.1")
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate())
-	o.RootCAs, o.Resolver, o.Ports, o.Allow = roots, names.resolver(), []int{port}, append(o.Allow, "127.0.0.0/8")
+	o.RootCAs, o.Resolver, o.Ports, o.Allow = roots, resolver(names), []int{port}, append(o.Allow, "127.0.0.0/8")
 	return newGuard(t, o), "https://example.com:" + u.Port()
 }
 
@@ -187,8 +202,8 @@ func TestLoopbackHTTP(t *testing.T) {
 	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "plain") }))
 	defer plain.Close()
 	names := newNameServer(t)
-	names.set("pds.localhost", "10.0.0.1")
-	guard := newGuard(t, Options{LoopbackHTTP: true, Dev: true, Resolver: names.resolver()})
+	names.Set("pds.localhost", "10.0.0.1")
+	guard := newGuard(t, Options{LoopbackHTTP: true, Dev: true, Resolver: resolver(names)})
 	port := plain.URL[strings.LastIndexByte(plain.URL, ':'):]
 	for _, url := range []string{"http://127.0.0.1" + port, "http://localhost" + port} {
 		response, err := guard.Get(context.Background(), url+"/", "*/*", Limits{})

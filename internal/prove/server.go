@@ -19,6 +19,7 @@ const (
 type Server struct {
 	*drive.Process // the running one; another one after Start
 	Ops            drive.Ops
+	Surroundings   drive.Surroundings // of the next Start
 
 	run  *Run
 	args []string
@@ -57,7 +58,7 @@ func (r *Run) Serve(ctx context.Context, options ...string) (*Server, error) {
 // Start starts the server, again after a kill, and waits until it accepts requests. The process
 // ends with the run.
 func (s *Server) Start(ctx context.Context) error {
-	process, err := drive.Serve(ctx, s.run.binary, s.args...)
+	process, err := s.Surroundings.Serve(ctx, s.run.binary, s.args...)
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,8 @@ func (c Config) validateIdentity() error {
 	check(slices.Contains([]string{"", "auto", "open", "invite", "allowlist"}, c.Admission), "admission: %q is none of auto, open, invite and allowlist", c.Admission)
 	check(c.Dev || c.DevSecret == "", "dev-secret: needs --dev")
 	check(c.Dev || !c.EgressLoopback, "egress-loopback: needs --dev")
+	check(c.Dev || c.EgressResolver == "", "egress-resolver: needs --dev")
+	check(c.EgressResolver == "" || isAddress(c.EgressResolver), "egress-resolver: %q is not HOST:PORT", c.EgressResolver)
 	guard, err := c.guard(nil, nil)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
@@ -54,7 +56,7 @@ func (c Config) guard(logger *slog.Logger, onDial func(netguard.Dial)) (*netguar
 	}
 	guard, err := netguard.New(netguard.Options{
 		Allow: c.EgressAllow, Hosts: c.EgressHosts, Ports: ports,
-		LoopbackHTTP: c.EgressLoopback && c.Dev, Dev: c.Dev, Logger: logger, OnDial: onDial,
+		LoopbackHTTP: c.EgressLoopback && c.Dev, Dev: c.Dev, Resolver: netguard.ResolverAt(c.EgressResolver), Logger: logger, OnDial: onDial,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("egress-allow, egress-hosts: %w", err)

@@ -1,47 +1,43 @@
-package netguard
+package hostile
 
 import (
-	"context"
 	"encoding/binary"
 	"net"
 	"net/netip"
 	"strings"
 	"sync"
-	"testing"
 )
 
-// nameServer answers questions about names on this machine only, so that no test
-// asks the internet. Each name has a list of answers, given in turn; the last stays.
-type nameServer struct {
+// NameServer answers questions about names on this machine only, so that the internet is not
+// asked. Each name has a list of answers, given in turn; the last one stays. It is safe for
+// concurrent use.
+type NameServer struct {
 	conn    net.PacketConn
 	mu      sync.Mutex // guards answers and asked
 	answers map[string][][]netip.Addr
 	asked   map[string]int
 }
 
-func newNameServer(t *testing.T) *nameServer {
+// NewNameServer starts a name server on a free port of this machine. close ends it.
+func NewNameServer() (s *NameServer, close func(), err error) {
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
-	s := &nameServer{conn: conn, answers: map[string][][]netip.Addr{}, asked: map[string]int{}}
+	s = &NameServer{conn: conn, answers: map[string][][]netip.Addr{}, asked: map[string]int{}}
 	var done sync.WaitGroup
 	done.Go(s.serve)
-	t.Cleanup(func() {
+	return s, func() {
 		conn.Close()
 		done.Wait()
-	})
-	return s
+	}, nil
 }
 
-func (s *nameServer) resolver() *net.Resolver {
-	return &net.Resolver{PreferGo: true, StrictErrors: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "udp", s.conn.LocalAddr().String())
-	}}
-}
+// Address returns HOST:PORT.
+func (s *NameServer) Address() string { return s.conn.LocalAddr().String() }
 
-// set sets the answers for the name: one text of addresses after the other.
-func (s *nameServer) set(name string, answers ...string) {
+// Set sets the answers for a name: one text of addresses after the other.
+func (s *NameServer) Set(name string, answers ...string) {
 	var all [][]netip.Addr
 	for _, text := range answers {
 		var list []netip.Addr
@@ -55,9 +51,9 @@ func (s *nameServer) set(name string, answers ...string) {
 	s.answers[name+"."] = all
 }
 
-// next is the answer to a question. A and AAAA are asked together, so the turn is
-// counted by the questions of each kind.
-func (s *nameServer) next(name string, kind uint16) (list []netip.Addr, known bool) {
+// next returns the answer to a question. A and AAAA are asked together, so the turn is counted by
+// the questions of each kind.
+func (s *NameServer) next(name string, kind uint16) (list []netip.Addr, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all, known := s.answers[strings.ToLower(name)]
@@ -72,7 +68,7 @@ func (s *nameServer) next(name string, kind uint16) (list []netip.Addr, known bo
 
 const typeA, typeAAAA = 1, 28
 
-func (s *nameServer) serve() {
+func (s *NameServer) serve() {
 	packet := make([]byte, 1500)
 	for {
 		n, from, err := s.conn.ReadFrom(packet)
@@ -86,7 +82,7 @@ func (s *nameServer) serve() {
 }
 
 // answer makes a response (RFC 1035, section 4) to a query with one question.
-func (s *nameServer) answer(query []byte) []byte {
+func (s *NameServer) answer(query []byte) []byte {
 	if len(query) < 12 {
 		return nil
 	}
