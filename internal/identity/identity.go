@@ -150,7 +150,10 @@ func New(o Options) (*Authenticator, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	a.stop = stop
 	a.running.Go(func() { a.every(ctx, a.slideEvery/2, a.slide) })
-	a.running.Go(func() { a.every(ctx, sweepEvery, a.sweep) })
+	a.running.Go(func() {
+		_ = a.sweep(ctx) // also where servers are restarted more often than that; an error comes again
+		a.every(ctx, sweepEvery, a.sweep)
+	})
 	if o.Store.IsShared() {
 		a.running.Go(func() { a.every(ctx, o.PollInterval, a.pollRevoked) })
 	}

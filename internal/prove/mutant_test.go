@@ -38,7 +38,7 @@ type mutant struct {
 }
 
 // mutants holds the mutants of all rows.
-var mutants = slices.Concat([]mutant{})
+var mutants = slices.Concat(mutantsTM004, mutantsTM005)
 
 const (
 	root        = "../.."
