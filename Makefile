@@ -18,7 +18,7 @@ PATIENCE = 30m
 # The packages with tests that use PostgreSQL; the command has a script for it besides.
 POSTGRES = $(addprefix ./,$(sort $(dir $(shell grep -rl --include='*_test.go' '"waxwing.im/waxwing/internal/pgtest"' client internal))))
 
-.PHONY: build run demo check lint test full churn bench pairs interop ts-mls atproto lexicon-check wycheproof fuzz fuzz-short property mutants
+.PHONY: build run demo check lint test prove full churn bench pairs interop ts-mls atproto lexicon-check wycheproof fuzz fuzz-short property mutants
 
 # One static binary. SQLite is pure Go, so no C compiler is needed.
 build:
@@ -53,9 +53,14 @@ test:
 	@$(MAKE) --no-print-directory ts-mls atproto lexicon-check wycheproof
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=15s FUZZERS=4
+	@$(MAKE) --no-print-directory prove
 	WAXWING_TEST_POSTGRES=off CI=true go test $(RACE) -timeout $(PATIENCE) -run "$$(scripts/postgres-tests.sh $(POSTGRES))" -skip '/^sqlite$$|//^sqlite$$' $(POSTGRES)
 	WAXWING_TEST_POSTGRES=off CI=true go test $(RACE) -timeout $(PATIENCE) -run '^TestScripts$$/^(config|postgres|serve)$$' ./cmd/waxwing
 	CI=true go test $(RACE) -timeout $(PATIENCE) ./...
+
+# The rows of the risk register and of the threat model at the quick size, on both databases.
+prove: build
+	bin/waxwing prove --quick --built --database both
 
 # Every suite at full size (internal/testsize), measurements included: attacks, proxies at
 # their own timeouts, a thousand lost connections, every point of a crash. It takes hours
