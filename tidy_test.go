@@ -55,7 +55,9 @@ var edges = map[string][]string{
 	// condition is the one way to log what fails again and again.
 	"internal/condition": {"internal/ds"},
 	// drive knows a server from outside only; its tests may see everything.
-	"internal/drive": {"api/gateway", "api/xrpc", "internal/identity"},
+	"internal/drive": {"api/gateway", "api/xrpc", "deploy/proxies", "internal/identity", "mls/wire"},
+	// deploy is for operators to copy.
+	"deploy/proxies": {},
 	// prove attacks servers in processes of their own: what it knew of their inside it could not
 	// show to others.
 	"internal/prove":    {"api/gateway", "api/xrpc", "client", "internal/drive", "internal/hostile", "internal/identity", "internal/pgserver", "mls"},

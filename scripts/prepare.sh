@@ -26,7 +26,7 @@ if ! ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1; then
 	need postgresql postgres
 fi
 
-for proxy in nginx apache2 haproxy; do
+for proxy in nginx apache2 haproxy caddy; do
 	need "$proxy" "$proxy"
 done
 need varnish varnishd

@@ -29,14 +29,20 @@ type Caller struct {
 
 // SignIn starts a session at the server at base, http://HOST:PORT, with the DID audience.
 func SignIn(ctx context.Context, base, audience string, key *identity.AccountKey, device string) (*Caller, error) {
+	return Route{URL: base}.signIn(ctx, audience, key, device)
+}
+
+// signIn does the work of SignIn on a route, with features.
+func (r Route) signIn(ctx context.Context, audience string, key *identity.AccountKey, device string, features ...gateway.Feature) (*Caller, error) {
 	token, err := authToken(key, audience)
 	if err != nil {
 		return nil, err
 	}
-	// No connection outlives its call: the next call may go to another server.
-	c := &Caller{base: base, http: &http.Client{Timeout: callMax, Transport: &http.Transport{DisableKeepAlives: true}}}
+	transport := r.transport()
+	transport.DisableKeepAlives = true // no connection outlives its call: the next call may go to another server
+	c := &Caller{base: r.URL, http: &http.Client{Timeout: callMax, Transport: transport}}
 	var ready gateway.Ready
-	if err := c.Post(ctx, sessionStart, &gateway.Start{AuthToken: token, DeviceID: device}, &ready); err != nil {
+	if err := c.Post(ctx, sessionStart, &gateway.Start{AuthToken: token, DeviceID: device, Features: features}, &ready); err != nil {
 		return nil, err
 	}
 	c.token = ready.SessionToken

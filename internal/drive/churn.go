@@ -122,7 +122,9 @@ func (r *churnRun) run(ctx context.Context) error {
 	}
 	stop()
 	r.running.Wait()
-	log, err := r.readLog(ctx)
+	serving, cancel := r.whileServed(ctx)
+	log, err := readLog(serving, r.process, r.owner, r.heads, r.names)
+	cancel()
 	if err != nil {
 		return err
 	}
@@ -309,22 +311,20 @@ func (r *churnRun) heal(ctx context.Context) error {
 	return nil
 }
 
-// readLog reads all conversations from the beginning, over a network without faults.
-func (r *churnRun) readLog(ctx context.Context) (map[string][]gateway.Event, error) {
-	network, err := NewFaultProxy(r.process.Address(), r.Seed)
+// readLog reads conversations up to their heads from the beginning, over a network without faults.
+func readLog(ctx context.Context, process *Process, owner *identity.AccountKey, heads map[string]int64, names []string) (map[string][]gateway.Event, error) {
+	network, err := NewFaultProxy(process.Address(), 0)
 	if err != nil {
 		return nil, err
 	}
 	defer network.Close()
-	reader := NewClient(ClientOptions{Name: "reader", Key: r.owner, Device: "reader", Audience: r.process.DID, Network: network, KeepsText: true}, r.names...)
-	ctx, cancel := r.whileServed(ctx)
-	defer cancel()
+	reader := NewClient(ClientOptions{Name: "reader", Key: owner, Device: "reader", Audience: process.DID, Network: network, KeepsText: true}, names...)
 	reading, stop := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { reader.Run(reading) })
 	log := map[string][]gateway.Event{}
-	for _, id := range r.names {
-		if err = reader.AwaitSeq(ctx, id, r.heads[id]); err != nil {
+	for _, id := range names {
+		if err = reader.AwaitSeq(ctx, id, heads[id]); err != nil {
 			break
 		}
 		log[id] = reader.Events(id)

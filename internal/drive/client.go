@@ -38,6 +38,10 @@ type ClientOptions struct {
 	Device   string
 	Audience string // the service's DID
 	Network  *FaultProxy
+	// Route leads through Network; the zero value is plain HTTP.
+	Route Route
+	// Streams makes the client use no WebSocket.
+	Streams  bool
 	Features []gateway.Feature
 	Silence  time.Duration // 0 is DefaultSilence
 	Seed     uint64
@@ -137,8 +141,12 @@ func NewClient(o ClientOptions, conversations ...string) *Client {
 	if o.Silence == 0 {
 		o.Silence = DefaultSilence
 	}
+	if o.Route.URL == "" {
+		o.Route.URL = "http://" + o.Network.Address()
+	}
+	o.Route = o.Route.through(o.Network.Address())
 	c := &Client{
-		o: o, conversations: conversations, changed: make(chan struct{}), work: make(chan struct{}, 1),
+		o: o, conversations: conversations, streams: o.Streams, changed: make(chan struct{}), work: make(chan struct{}, 1),
 		random:    rand.New(rand.NewPCG(o.Seed, 2)),
 		histories: map[string]*history{}, acked: map[messageKey]ackedAt{},
 		counts: ClientCounts{Ends: map[Fault]int{}, Hits: map[Fault]int{}, Reasons: map[string]int{}},

@@ -63,9 +63,10 @@ func (c *Client) connectSocket(ctx context.Context) (wasReady bool, err error) {
 	silence := time.AfterFunc(c.o.Silence, func() { end(errSilent) })
 	defer silence.Stop()
 	// A transport without idle connections: each connection is new to the network.
-	transport := &http.Transport{DisableKeepAlives: true}
+	transport := c.o.Route.transport()
+	transport.DisableKeepAlives = true
 	defer transport.CloseIdleConnections()
-	ws, answer, err := websocket.Dial(ctx, "ws://"+c.o.Network.Address()+"/v1/ws", &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+	ws, answer, err := websocket.Dial(ctx, c.o.Route.URL+"/v1/ws", &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
 	if answer != nil && answer.StatusCode == http.StatusForbidden {
 		return false, errNoUpgrade
 	}

@@ -97,19 +97,11 @@ func (s Surroundings) Serve(ctx context.Context, binary string, args ...string) 
 	}
 	p.command.SysProcAttr = attributes()
 	p.command.WaitDelay = time.Second
-	started := make(chan error)
-	go func() {
-		// The kernel ends the process with the thread that started it.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := p.command.Start()
-		started <- err
-		if err == nil {
-			p.err = p.command.Wait()
-			close(p.exited)
-		}
-	}()
-	if err := <-started; err != nil {
+	err := startProcess(p.command, func(err error) {
+		p.err = err
+		close(p.exited)
+	})
+	if err != nil {
 		return nil, fmt.Errorf("start the server: %w", err)
 	}
 	timer := time.NewTimer(serveStartMax)
@@ -136,6 +128,22 @@ func (s Surroundings) Serve(ctx context.Context, binary string, args ...string) 
 // binaries that are built for that look at.
 func inherited() []string {
 	return slices.DeleteFunc(os.Environ(), func(variable string) bool { return !strings.HasPrefix(variable, "WAXWING_MUTANT=") })
+}
+
+// startProcess starts a command and calls ended with its exit error when it has ended.
+func startProcess(command *exec.Cmd, ended func(error)) error {
+	started := make(chan error)
+	go func() {
+		// The kernel ends the process with the thread that started it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := command.Start()
+		started <- err
+		if err == nil {
+			ended(command.Wait())
+		}
+	}()
+	return <-started
 }
 
 // Address returns HOST:PORT.

@@ -5,3 +5,7 @@ package drive
 import "syscall"
 
 func attributes() *syscall.SysProcAttr { return nil }
+
+func attributesOf(uid, gid int) *syscall.SysProcAttr { return nil }
+
+func endGroup(pid int, isHard bool) {}

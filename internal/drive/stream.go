@@ -36,7 +36,7 @@ var errStreamEnded = errors.New("the stream ended")
 func (c *Client) connectStream(ctx context.Context) (wasReady bool, err error) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	transport := &http.Transport{}
+	transport := c.o.Route.transport()
 	defer transport.CloseIdleConnections()
 	s := &streaming{client: c, http: &http.Client{Transport: transport}, end: end}
 	err = s.converse(ctx)
@@ -100,7 +100,7 @@ func (s *streaming) open(ctx context.Context) error {
 // subscribe requests everything after the last event.
 func (s *streaming) subscribe(ctx context.Context) (*http.Response, error) {
 	c := s.client
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+c.o.Network.Address()+"/v1/sse"+streamQuery, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.o.Route.URL+"/v1/sse"+streamQuery, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -282,7 +282,7 @@ func (s *streaming) postFrame(ctx context.Context, frameType, id string, body, a
 func (s *streaming) post(ctx context.Context, path string, body []byte, answer any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.client.o.Silence, errSilent)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.client.o.Network.Address()+path, bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.client.o.Route.URL+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -112,6 +112,7 @@ var plainHost = regexp.MustCompile(`^([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}
 // listing is a page of links.
 type listing struct {
 	Title, About string
+	Top          string // the front page; relative, since a proxy may serve us below a prefix
 	Links        []link
 }
 
@@ -121,7 +122,7 @@ var sets = []lexicons.Set{lexicons.A, lexicons.B}
 
 // serveLexicons lists the lexicons: in JSON for programs, as a page for browsers.
 func (s *Site) serveLexicons(w http.ResponseWriter, r *http.Request) {
-	index, page := map[lexicons.Set][]string{}, listing{Title: "Lexicons", About: "The contract of the AT Protocol API, for each generation of its clients."}
+	index, page := map[lexicons.Set][]string{}, listing{Top: "../", Title: "Lexicons", About: "The contract of the AT Protocol API, for each generation of its clients."}
 	for _, set := range sets {
 		index[set] = lexicons.NSIDs(set)
 		page.Links = append(page.Links, link{string(set) + "/", "generation " + strings.ToUpper(string(set))})
@@ -135,7 +136,7 @@ func (s *Site) serveSet(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	page := listing{Title: "Lexicons of generation " + strings.ToUpper(string(set)), About: "Each is a file in the language Lexicon of the AT Protocol."}
+	page := listing{Top: "../../", Title: "Lexicons of generation " + strings.ToUpper(string(set)), About: "Each is a file in the language Lexicon of the AT Protocol."}
 	names := lexicons.NSIDs(set)
 	for _, name := range names {
 		page.Links = append(page.Links, link{name + ".json", name})
@@ -168,7 +169,7 @@ func (s *Site) serveLexicon(w http.ResponseWriter, r *http.Request) {
 
 // renderDocs returns the page that lists the documentation with the title of each page.
 func renderDocs() []byte {
-	page := listing{Title: "Documentation", About: "The pages of the version that runs here."}
+	page := listing{Top: "../", Title: "Documentation", About: "The pages of the version that runs here."}
 	entries, err := docs.Pages.ReadDir(".")
 	if err != nil {
 		panic(err) // they are in the program

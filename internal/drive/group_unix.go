@@ -1,0 +1,23 @@
+//go:build unix
+
+package drive
+
+import "syscall"
+
+// attributesOf are attributes of a process of another user, unless uid is 0.
+func attributesOf(uid, gid int) *syscall.SysProcAttr {
+	a := attributes()
+	if uid != 0 {
+		a.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	}
+	return a
+}
+
+// endGroup ends a process and its children, at once if isHard. They may have ended.
+func endGroup(pid int, isHard bool) {
+	signal := syscall.SIGTERM
+	if isHard {
+		signal = syscall.SIGKILL
+	}
+	_ = syscall.Kill(-pid, signal)
+}
