@@ -9,8 +9,15 @@ LDFLAGS := -X main.commit=$(COMMIT) $(if $(VERSION),-X main.version=$(VERSION))
 
 # SQLite is C that was translated to Go, with a driver that computes with pointers: the race
 # detector and the checks of pointers would look at each of its steps, find nothing, and make
-# reads seven times as slow. Its callers are checked.
-RACE = -race -gcflags='modernc.org/...=-race=false -d=checkptr=0'
+# reads seven times as slow. So it would with the arithmetic of Go's elliptic curves, which makes
+# up most of the work of mls. Their callers are checked. internal/drive has the same flags.
+RACE = -race -gcflags='modernc.org/...=-race=false -d=checkptr=0' \
+	-gcflags='crypto/internal/fips140/edwards25519/...=-race=false' \
+	-gcflags='crypto/internal/fips140/nistec/...=-race=false'
+
+# A process that was built with the race detector would wait a second at its end, for the reports
+# of threads that the end of a test stops anyway.
+export GORACE = atexit_sleep_ms=0
 
 # How long the tests of one package may take on a machine that others use too.
 PATIENCE = 30m
