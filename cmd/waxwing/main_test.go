@@ -18,6 +18,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"waxwing.im/waxwing/internal/drive"
 	"waxwing.im/waxwing/internal/pgtest"
 )
 
@@ -45,13 +46,27 @@ func (c cleanup) Run() int { return pgtest.Run(c.m) }
 //	numberof VAR FILE   sets VAR to the safety number in FILE, without blanks
 //	postgres VAR        sets VAR to the URL of an empty PostgreSQL database; to be
 //	                    guarded by [!postgres] skip
+//
+// What start runs has the race detector if the tests have. The hundreds of other commands, which
+// have nothing beside them in their process, have not: its start alone takes them five times as long.
 func TestScripts(t *testing.T) {
+	var plain string // a folder with the other commands' waxwing
+	if drive.RaceEnabled {
+		plain = t.TempDir()
+		if _, err := drive.BuildServer(t.Context(), plain, false); err != nil {
+			t.Fatal(err)
+		}
+	}
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("WAXWING_CONFIG_HOME", filepath.Join(env.WorkDir, "me"))
+			if plain != "" {
+				env.Setenv("PATH", plain+string(filepath.ListSeparator)+env.Getenv("PATH"))
+			}
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // or each of hundreds of processes waits a second at its end
 			return nil
 		},
 		Condition: func(name string) (bool, error) {
@@ -111,16 +126,17 @@ func find(ts *testscript.TestScript, name string) *process {
 	return p
 }
 
-func waxwing(ts *testscript.TestScript, args ...string) *exec.Cmd {
-	path := ""
-	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
-		if candidate := filepath.Join(dir, "waxwing"); path == "" && isFile(candidate) {
-			path = candidate
+// waxwing is a command with the environment of a script, the first that is found in the folders of path.
+func waxwing(ts *testscript.TestScript, path string, args ...string) *exec.Cmd {
+	file := ""
+	for _, dir := range filepath.SplitList(path) {
+		if candidate := filepath.Join(dir, "waxwing"); file == "" && isFile(candidate) {
+			file = candidate
 		}
 	}
-	cmd := exec.Command(path, args...)
+	cmd := exec.Command(file, args...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "TMPDIR", "WAXWING_CONFIG_HOME", "WAXWING_PASSPHRASE", "WAXWING_SERVER"} {
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GORACE", "WAXWING_CONFIG_HOME", "WAXWING_PASSPHRASE", "WAXWING_SERVER"} {
 		if value := ts.Getenv(name); value != "" {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
@@ -135,7 +151,7 @@ func isFile(path string) bool {
 
 func start(ts *testscript.TestScript, _ bool, args []string) {
 	name := args[0]
-	p := &process{cmd: waxwing(ts, args[1:]...), errors: &bytes.Buffer{}, lines: make(chan string, 1000), ended: make(chan error, 1)}
+	p := &process{cmd: waxwing(ts, os.Getenv("PATH"), args[1:]...), errors: &bytes.Buffer{}, lines: make(chan string, 1000), ended: make(chan error, 1)}
 	p.cmd.Stderr = p.errors
 	out, err := p.cmd.StdoutPipe()
 	ts.Check(err)
@@ -228,7 +244,7 @@ func end(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func exits(ts *testscript.TestScript, _ bool, args []string) {
-	cmd := waxwing(ts, args[2:]...)
+	cmd := waxwing(ts, ts.Getenv("PATH"), args[2:]...)
 	out, err := cmd.CombinedOutput()
 	if got := cmd.ProcessState.ExitCode(); fmt.Sprint(got) != args[0] {
 		ts.Fatalf("%s: exit code %d (%v), want %s\n%s", strings.Join(args[1:], " "), got, err, args[0], out)
