@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"waxwing.im/waxwing/api/gateway"
+	"waxwing.im/waxwing/internal/testsize"
 )
 
 // callCounter counts the calls of a client, by minute.
@@ -103,9 +104,10 @@ func TestRoomsOfStrangers(t *testing.T) {
 				people := w.people("mal", "bob")
 				mal, bob := people[0], people[1]
 				time.Sleep(10 * time.Second) // all are connected and have published their packages
-				const rooms = 300
+				// Each room asked for once in a minute would exceed the bounds below.
+				rooms := testsize.Of(160, 300)
 				mal.makesRooms(rooms, ann)
-				time.Sleep(time.Until(calls.began.Add(10 * time.Minute)))
+				time.Sleep(time.Until(calls.began.Add(testsize.Of[time.Duration](4, 10) * time.Minute)))
 				perMinute := calls.most(0)
 				t.Logf("%d rooms cost at most %d calls in a minute: %v", rooms, perMinute, calls)
 				if bound := map[string]int{"gateway": 100, "xrpc": 300}[door]; perMinute > bound {
@@ -154,7 +156,7 @@ func TestUnfinishedRooms(t *testing.T) {
 				mal := w.people("mal")[0]
 				time.Sleep(10 * time.Second)
 				ids := mal.makesRooms(3, ann)
-				time.Sleep(12 * time.Hour)
+				time.Sleep(testsize.Of[time.Duration](3, 12) * time.Hour)
 				// A restart begins neither the waits nor the day anew.
 				ann.close()
 				before := calls.all()
@@ -163,7 +165,17 @@ func TestUnfinishedRooms(t *testing.T) {
 				if n := calls.all() - before; n > 25 {
 					t.Errorf("%d calls after a restart: %v", n, calls)
 				}
-				time.Sleep(16 * time.Hour)
+				if !testsize.IsFull() { // hours online take seconds
+					for _, id := range ids {
+						if err := ann.change(w.ctx, id, func(_ *tx, conv *conversation) error {
+							conv.editInfo().Waiting.WaitedMS += (18 * time.Hour).Milliseconds()
+							return nil
+						}); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				time.Sleep(testsize.Of[time.Duration](4, 16) * time.Hour)
 				for _, id := range ids {
 					c, err := ann.Conversation(w.ctx, id)
 					if err != nil || !c.GaveUp || c.Phase != Waiting || c.Problem != ErrUnfinished.Error() {

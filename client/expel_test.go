@@ -1,12 +1,6 @@
 package client
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
-	"net"
-	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,20 +12,8 @@ import (
 // operates carries out an act of the operator of the running server.
 func (w *world) operates(operation string, of *person) {
 	w.t.Helper()
-	body, err := json.Marshal(server.AdminRequest{Operation: operation, Name: of.did()})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	operator := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(w.config.Data, server.AdminSocket))
-	}}}
-	response, err := operator.Post("http://admin/", "application/json", bytes.NewReader(body))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer response.Body.Close()
-	var answer server.AdminAnswer
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || answer.Error != "" {
+	answer, err := w.server.Administer(w.ctx, "local", server.AdminRequest{Operation: operation, Name: of.did()})
+	if err != nil || answer.Error != "" {
 		w.t.Fatalf("%s: %v, %s", operation, err, answer.Error)
 	}
 }
@@ -40,43 +22,39 @@ func (w *world) operates(operation string, of *person) {
 // group, and the history does not say that the one whose client did so has removed it. The
 // account learns why it is refused. Let in again, it is in no room, and can be invited.
 func TestExpelled(t *testing.T) {
-	for _, door := range []string{"gateway", "xrpc"} {
-		t.Run(door, func(t *testing.T) {
-			w := newWorld(t)
-			w.limit(3 * time.Minute) // roles are requested at intervals
-			w.overXRPC = func(string) bool { return door == "xrpc" }
-			people := w.people("ann", "bob", "cid")
-			ann, bob, cid := people[0], people[1], people[2]
-			room, dm := w.room(ann, bob, cid), ann.dm(bob)
-			bob.joins(dm)
-			w.operates(server.AdminAccountsExpel, ann)
-			ann.becomes(ReasonExpelled)
-			w.settles(room, bob, cid)
-			w.settles(dm, bob)
-			bob.tells(room, "without ann", cid)
-			for _, p := range []*person{bob, cid} {
-				if got := p.changes(room, people...); !slices.ContainsFunc(got, func(text string) bool { return strings.HasSuffix(text, " left ann") }) {
-					t.Errorf("%s's history is %q", p.name, got)
-				}
+	overBothDoors(t, func(t *testing.T, w *world) {
+		w.limit(10 * time.Minute) // roles are requested at intervals
+		people := w.people("ann", "bob", "cid")
+		ann, bob, cid := people[0], people[1], people[2]
+		room, dm := w.room(ann, bob, cid), ann.dm(bob)
+		bob.joins(dm)
+		w.operates(server.AdminAccountsExpel, ann)
+		ann.becomes(ReasonExpelled)
+		w.settles(room, bob, cid)
+		w.settles(dm, bob)
+		bob.tells(room, "without ann", cid)
+		for _, p := range []*person{bob, cid} {
+			if got := p.changes(room, people...); !slices.ContainsFunc(got, func(text string) bool { return strings.HasSuffix(text, " left ann") }) {
+				t.Errorf("%s's history is %q", p.name, got)
 			}
-			w.operates(server.AdminAllowAdd, ann)
-			for range 2 {
-				if e := ann.nextType(EventRemoved); e.Conversation != room && e.Conversation != dm {
-					t.Errorf("it is out of %q", e.Conversation)
-				}
+		}
+		w.operates(server.AdminAllowAdd, ann)
+		for range 2 {
+			if e := ann.nextType(EventRemoved); e.Conversation != room && e.Conversation != dm {
+				t.Errorf("it is out of %q", e.Conversation)
 			}
-			inviter := bob
-			w.eventually("a member knows that it manages the room", func() bool {
-				if inviter = bob; !mayManage(bob.must(room).Role) {
-					inviter = cid
-				}
-				return mayManage(inviter.must(room).Role)
-			})
-			if err := inviter.Invite(w.ctx, room, ann.did()); err != nil {
-				t.Fatal(err)
+		}
+		inviter := bob
+		w.eventually("a member knows that it manages the room", func() bool {
+			if inviter = bob; !mayManage(bob.must(room).Role) {
+				inviter = cid
 			}
-			w.eventually("ann is in the room again", func() bool { return ann.must(room).Phase == Joined })
-			ann.tells(room, "here again", bob, cid)
+			return mayManage(inviter.must(room).Role)
 		})
-	}
+		if err := inviter.Invite(w.ctx, room, ann.did()); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually("ann is in the room again", func() bool { return ann.must(room).Phase == Joined })
+		ann.tells(room, "here again", bob, cid)
+	})
 }

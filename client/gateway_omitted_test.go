@@ -16,6 +16,7 @@ import (
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/api/xrpc"
+	"waxwing.im/waxwing/internal/testsize"
 )
 
 // throws sends bytes that are no MLS message by the server's other door, as the person's
@@ -66,7 +67,8 @@ func TestFramesThatAreTooLong(t *testing.T) {
 	for name, meet := range tests {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			w.limit(3 * time.Minute) // 24 MiB take a while to pass on a busy machine
+			w.limit(3 * time.Minute) // so much takes a while to pass on a busy machine
+			size := testsize.Of(2*frameBytesMax, 8<<20)
 			w.stopServer()
 			w.config.MessageBytes = 10 << 20
 			w.startServer()
@@ -76,15 +78,15 @@ func TestFramesThatAreTooLong(t *testing.T) {
 			room := w.room(ann, bob)
 			ann.says(room, "before")
 			bob.reads("before")
-			ann.throws(room, 1, 8<<20)
+			ann.throws(room, 1, size)
 			ann.says(room, "between")
 			bob.reads("between")
 			if err := eve.call(w.ctx, eve.session(), "/v1/rooms/create", gateway.RoomMembers{ConvID: "trap", Members: []string{bob.did()}}, &gateway.Status{}); err != nil {
 				t.Fatal(err)
 			}
-			eve.throws("trap", 2, 8<<20)
+			eve.throws("trap", 2, size)
 			bob.close()
-			ann.throws(room, 3, 8<<20)
+			ann.throws(room, 3, size)
 			ann.says(room, "behind")
 			bob.open()
 			bob.reads("behind")

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"waxwing.im/waxwing/api/gateway"
 )
@@ -17,6 +18,9 @@ func (w *world) room(people ...*person) string {
 			w.t.Fatal(err)
 		}
 		others = append(others, p.did())
+	}
+	if w.memory != nil {
+		time.Sleep(time.Second) // all have published their packages
 	}
 	room, err := people[0].CreateRoom(w.ctx, others...)
 	if err != nil {

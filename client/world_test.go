@@ -243,6 +243,16 @@ func (w *world) agree(conversation string, people ...*person) {
 		if w.ctx.Err() != nil {
 			w.t.Fatalf("people do not agree on the group:\n%s", strings.Join(seen, "\n"))
 		}
+		w.breathe()
+	}
+}
+
+// breathe lets some time pass before a wait looks again; in a bubble, where waits of half a minute
+// take no time, more of it.
+func (w *world) breathe() {
+	if w.memory != nil {
+		time.Sleep(100 * time.Millisecond)
+	} else {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
@@ -254,7 +264,7 @@ func (w *world) eventually(what string, is func() bool) {
 		if w.ctx.Err() != nil {
 			w.t.Fatalf("waited in vain: %s", what)
 		}
-		time.Sleep(5 * time.Millisecond)
+		w.breathe()
 	}
 }
 

@@ -226,6 +226,12 @@ func (s *Server) closeAdmin() {
 	}
 }
 
+// Administer carries out a request of the operator named by.
+func (s *Server) Administer(ctx context.Context, by string, request AdminRequest) (AdminAnswer, error) {
+	admissions := identity.Admissions{Store: s.store, Now: s.store.Now, Running: s.identity, By: by}
+	return administrator{store: s.store, admissions: admissions, remove: s.core.FinishExpulsion}.do(ctx, request)
+}
+
 // admin answers an AdminRequest with an AdminAnswer.
 func (s *Server) admin(w http.ResponseWriter, r *http.Request) {
 	var request AdminRequest
@@ -239,9 +245,7 @@ func (s *Server) admin(w http.ResponseWriter, r *http.Request) {
 		if err == nil {
 			by = localUser(int64(uid))
 		}
-		a := administrator{store: s.store, admissions: identity.Admissions{Store: s.store, Now: s.store.Now, Running: s.identity, By: by},
-			remove: s.core.FinishExpulsion}
-		if answer, err = a.do(r.Context(), request); err != nil {
+		if answer, err = s.Administer(r.Context(), by, request); err != nil {
 			s.logger.Error("admin", "operation", request.Operation, "by", by, "err", err)
 			answer.Error = "internal error; see the server's log"
 		} else if answer.Error == "" {
