@@ -25,7 +25,7 @@ PATIENCE = 30m
 # The packages with tests that use PostgreSQL; the command has a script for it besides.
 POSTGRES = $(addprefix ./,$(sort $(dir $(shell grep -rl --include='*_test.go' '"waxwing.im/waxwing/internal/pgtest"' client internal))))
 
-.PHONY: build run demo check lint test prove full churn bench pairs interop ts-mls atproto lexicon-check wycheproof fuzz fuzz-short property mutants
+.PHONY: build run demo check lint test prove full bench pairs interop ts-mls atproto lexicon-check wycheproof fuzz fuzz-short property mutants
 
 # One static binary. SQLite is pure Go, so no C compiler is needed.
 build:
@@ -140,11 +140,6 @@ property:
 mutants:
 	go test -count=1 -v -timeout 60m -run '^TestMutants$$' ./mls -mutants
 	go test -count=1 -v -timeout 60m -run '^TestMutants$$' ./internal/prove -mutants $(if $(UPDATE),-update)
-
-# As many lost connections as it takes, on both databases; a part is in test.
-CHURN = 1000
-churn:
-	CI=true WAXWING_CHURN=$(CHURN) go test $(RACE) ./internal/drive -run '^TestChurn$$' -count 1 -v -timeout 60m
 
 # The append path beside the same rows written raw, on both databases, durable.
 bench:

@@ -28,8 +28,8 @@ type Caller struct {
 }
 
 // SignIn starts a session at the server at base, http://HOST:PORT, with the DID audience.
-func SignIn(ctx context.Context, base, audience string, key *identity.AccountKey, device string) (*Caller, error) {
-	return Route{URL: base}.signIn(ctx, audience, key, device)
+func SignIn(ctx context.Context, base, audience string, key *identity.AccountKey, device string, features ...gateway.Feature) (*Caller, error) {
+	return Route{URL: base}.signIn(ctx, audience, key, device, features...)
 }
 
 // signIn does the work of SignIn on a route, with features.

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -86,13 +87,17 @@ type ClientCounts struct {
 	Streams       int            // those of them that were streams
 	Starts        int            // sessions started
 	Resumes       int            // sessions resumed
-	ResumesFailed int            // resume tokens refused
+	ResumesFailed int            // resume tokens refused, and streams that began again
 	Sends         int            // frames of messages written, repeats included
 	Acked         int            // messages acked
 	AckedAtOnce   int            // those of them that were sent once
 	AckTime       time.Duration  // total time that these waited for their acks
 	Unavailable   int            // messages that the server could not accept just then
 	Events        int            // messages received
+	Duplicates    int            // those of them that it had
+	Gaps          int            // those of them that came before an earlier one
+	Lost          int            // acked messages that the log does not have where the ack said
+	Different     int            // conversations of which it received another history than the log's
 	Ends          map[Fault]int  // ended connections, by how they were broken; 0: not by us
 	Hits          map[Fault]int  // those of them that had messages sent and not acked when they were broken
 	Reasons       map[string]int // reasons for the end of those that we did not break
@@ -420,9 +425,11 @@ func (c *Client) received(event gateway.Event) {
 	}
 	switch last := h.last(); {
 	case event.Seq <= last:
+		c.counts.Duplicates++
 		c.violate("%s: duplicate of seq %d after %d (%s)", event.ConvID, event.Seq, last, event.MsgID)
 		return
 	case event.Seq > last+1:
+		c.counts.Gaps++
 		c.violate("%s: gap, seq %d follows %d (%s)", event.ConvID, event.Seq, last, event.MsgID)
 		return
 	}
@@ -481,7 +488,7 @@ func reasonOf(err error) string {
 	for err != nil {
 		next := errors.Unwrap(err)
 		if next == nil {
-			return err.Error()
+			return strings.ReplaceAll(err.Error(), "\n", ", ")
 		}
 		err = next
 	}

@@ -73,7 +73,7 @@ func TestAllAcked(t *testing.T) {
 		{"from nobody", []gateway.Event{m1, other}, "m2 at seq 2 was not acked to any client"},
 		{"lost", nil, "m1 was acked and is not in the log"},
 	} {
-		err := allAcked(map[string][]gateway.Event{"c": step.log}, []*Client{c})
+		_, err := allAcked(map[string][]gateway.Event{"c": step.log}, []*Client{c})
 		if step.want == "" && err != nil || step.want != "" && (err == nil || !strings.Contains(err.Error(), step.want)) {
 			t.Errorf("%s: got %v, want %q", step.name, err, step.want)
 		}

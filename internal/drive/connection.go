@@ -284,6 +284,11 @@ func (c *Client) handle(frame gateway.Frame) error {
 		if err = frame.Decode(&at); err == nil {
 			c.caughtUp(at)
 		}
+	case gateway.TypeStreamStarted: // again, from the beginning
+		c.mu.Lock()
+		c.counts.ResumesFailed++
+		c.mu.Unlock()
+		err = errors.New("the stream could not be resumed")
 	case gateway.TypePing, gateway.TypePong: // the writer pings often enough
 	default:
 		err = fmt.Errorf("unexpected frame %q", frame.Type)

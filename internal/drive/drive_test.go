@@ -13,12 +13,6 @@ import (
 	_ "waxwing.im/waxwing/internal/server" // what is tested: without it go test would give cached results of older servers
 )
 
-// Environment variables that change a run.
-const (
-	disconnectsVariable = "WAXWING_CHURN"      // number of disconnects of TestChurn
-	seedVariable        = "WAXWING_CHURN_SEED" // repeats a run
-)
-
 // folder holds what all tests share: the server's binary.
 var folder string
 

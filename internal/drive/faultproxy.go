@@ -26,12 +26,14 @@ const (
 	// LostReady resets, and drops the answer to the first frame of the next connection: a
 	// session was resumed and the client does not know it.
 	LostReady
+	// ProxyRestart resets everything and refuses new connections for a while.
+	ProxyRestart
 	// CleanClose is a WebSocket that is closed with 1000.
 	CleanClose
 )
 
 // Faults lists every fault.
-var Faults = []Fault{ResetMidFrame, HalfOpen, BeforeAck, LostReady, CleanClose}
+var Faults = []Fault{ResetMidFrame, HalfOpen, BeforeAck, LostReady, ProxyRestart, CleanClose}
 
 func (f Fault) String() string {
 	switch f {
@@ -43,6 +45,8 @@ func (f Fault) String() string {
 		return "closed before the ack"
 	case LostReady:
 		return "lost session.ready"
+	case ProxyRestart:
+		return "proxy restart"
 	case CleanClose:
 		return "clean close"
 	}
@@ -58,16 +62,18 @@ const (
 	readyPatience   = 2 * time.Second
 	halfOpenMax     = 10 * time.Second // longer than a server needs to give up a silent peer
 	proxyDialMax    = 2 * time.Second
+	proxyDown       = 150 * time.Millisecond
 	proxyChunkBytes = 32 << 10
 )
 
 // FaultProxy is the network between a client and its server: it forwards TCP connections and
 // breaks them on request. Its methods are safe for concurrent use.
 type FaultProxy struct {
-	listener net.Listener
-	running  sync.WaitGroup
+	address string
+	running sync.WaitGroup
 
-	mu        sync.Mutex // guards the rest
+	mu        sync.Mutex   // guards the rest
+	listener  net.Listener // nil while a restart is under way
 	target    string
 	random    *rand.Rand
 	links     map[*link]struct{}
@@ -76,7 +82,7 @@ type FaultProxy struct {
 	noUpgrade bool          // requests for a WebSocket are refused
 	closed    bool
 
-	did struct{ cut, swallowed, unacked, onSocket, overHTTP atomic.Int64 } // as FaultCounts
+	did struct{ cut, swallowed, unacked, onSocket, overHTTP, restarts atomic.Int64 } // as FaultCounts
 }
 
 // FaultCounts counts the effects of faults on traffic.
@@ -86,22 +92,23 @@ type FaultCounts struct {
 	Unacked      int // connections closed after a request without its answer
 	LostOnSocket int // lost answers to the first frame of a session, of a WebSocket
 	LostOverHTTP int // the same of a request
+	Restarts     int // of the proxy, with the listener closed meanwhile
 }
 
 // NewFaultProxy listens on a free port of the loopback address and forwards to target,
 // HOST:PORT. The seed determines where frames are cut. Close must be called.
 func NewFaultProxy(target string, seed uint64) (*FaultProxy, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := listenFree()
 	if err != nil {
 		return nil, fmt.Errorf("fault proxy: %w", err)
 	}
-	p := &FaultProxy{listener: listener, target: target, links: map[*link]struct{}{}, random: rand.New(rand.NewPCG(seed, 1))}
-	p.running.Go(p.accept)
+	p := &FaultProxy{address: listener.Addr().String(), listener: listener, target: target, links: map[*link]struct{}{}, random: rand.New(rand.NewPCG(seed, 1))}
+	p.running.Go(func() { p.accept(listener) })
 	return p, nil
 }
 
 // Address returns the address for clients, HOST:PORT.
-func (p *FaultProxy) Address() string { return p.listener.Addr().String() }
+func (p *FaultProxy) Address() string { return p.address }
 
 // Redirect sends later connections to another server.
 func (p *FaultProxy) Redirect(target string) {
@@ -153,10 +160,32 @@ func (p *FaultProxy) Break(fault Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.loseNext = p.loseNext || fault == LostReady
+	if fault == ProxyRestart && p.listener != nil {
+		p.did.restarts.Add(1)
+		_ = p.listener.Close()
+		p.listener = nil
+		time.AfterFunc(proxyDown, p.listenAgain)
+	}
 	for l := range p.links {
 		l.breakAs(fault, p.random.Uint64())
 	}
 	p.release() // into the fault
+}
+
+// listenAgain ends a restart, as soon as the address is free.
+func (p *FaultProxy) listenAgain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	listener, err := net.Listen("tcp", p.address)
+	if err != nil {
+		time.AfterFunc(proxyDown, p.listenAgain)
+		return
+	}
+	p.listener = listener
+	p.running.Go(func() { p.accept(listener) })
 }
 
 // Counts returns the effects of the faults so far.
@@ -164,14 +193,17 @@ func (p *FaultProxy) Counts() FaultCounts {
 	return FaultCounts{
 		Cut: int(p.did.cut.Load()), Swallowed: int(p.did.swallowed.Load()), Unacked: int(p.did.unacked.Load()),
 		LostOnSocket: int(p.did.onSocket.Load()), LostOverHTTP: int(p.did.overHTTP.Load()),
+		Restarts: int(p.did.restarts.Load()),
 	}
 }
 
 // Close ends the proxy and every connection through it.
 func (p *FaultProxy) Close() {
-	_ = p.listener.Close()
 	p.mu.Lock()
 	p.closed = true
+	if p.listener != nil {
+		_ = p.listener.Close()
+	}
 	for l := range p.links {
 		l.reset()
 	}
@@ -179,9 +211,9 @@ func (p *FaultProxy) Close() {
 	p.running.Wait()
 }
 
-func (p *FaultProxy) accept() {
+func (p *FaultProxy) accept(listener net.Listener) {
 	for {
-		client, err := p.listener.Accept()
+		client, err := listener.Accept()
 		if err != nil {
 			return // closed
 		}

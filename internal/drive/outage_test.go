@@ -328,7 +328,7 @@ func (o *outage) healed() {
 			o.t.Error(err)
 		}
 	}
-	if err := allAcked(log, o.clients); err != nil {
+	if _, err := allAcked(log, o.clients); err != nil {
 		o.t.Error(err)
 	}
 	o.t.Logf("%d messages acked, %d answers unavailable", acked, refused)

@@ -56,14 +56,22 @@ func BuildServer(ctx context.Context, folder string, race bool) (string, error) 
 // FreePort returns a port of the loopback address for a server that will be restarted on it.
 // The system does not use it for outgoing connections while the server is down.
 func FreePort() (int, error) {
+	listener, err := listenFree()
+	if err != nil {
+		return 0, err
+	}
+	return listener.Addr().(*net.TCPAddr).Port, listener.Close()
+}
+
+// listenFree listens on such a port.
+func listenFree() (net.Listener, error) {
 	for range portAttemptsMax {
-		port := portLow + rand.IntN(portHigh-portLow)
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", portLow+rand.IntN(portHigh-portLow)))
 		if err == nil {
-			return port, listener.Close()
+			return listener, nil
 		}
 	}
-	return 0, errors.New("no free port")
+	return nil, errors.New("no free port")
 }
 
 // Process is a server in a process of its own. Its methods are safe for concurrent use.
