@@ -88,6 +88,9 @@ func (s *Service) claimAddition(tx *store.Tx, who ds.Caller, id string, withPack
 	if !withPackage {
 		return a, nil, nil, nil
 	}
+	if err := tx.Packages.LockPools([]ds.AccountID{a.Device.Account}); err != nil {
+		return a, nil, nil, err
+	}
 	given, err = tx.Packages.ForClaimant(id, packageRef, a.Device, who.Account)
 	return a, given, nil, err
 }

@@ -235,7 +235,8 @@ func TestClaimPerDevice(t *testing.T) {
 	}
 }
 
-// TestClaimRace: callers at once on two nodes never get the same package.
+// TestClaimRace: callers at once on two nodes never get the same package, and the owner is told
+// that its pool is low, and that it is empty, once.
 func TestClaimRace(t *testing.T) {
 	onBoth(t, func(t *testing.T, url string) {
 		nodes := []*world{newWorld(t, url)}
@@ -275,6 +276,13 @@ func TestClaimRace(t *testing.T) {
 		}
 		if len(given) != 60 {
 			t.Errorf("%d of 60 were handed out", len(given))
+		}
+		told := 0
+		for _, w := range nodes {
+			told += len(w.woken())
+		}
+		if told != 2 {
+			t.Errorf("the owner was told %d times, want that the pool is low and that it is empty", told)
 		}
 	})
 }

@@ -50,6 +50,9 @@ func (s *Service) ClaimKeyPackages(ctx context.Context, who ds.Caller, in Claim)
 	}
 	// In one transaction: a fault must not use up packages that were not returned.
 	list, err := s.claim(ctx, who, func(tx *store.Tx) (list []ds.KeyPackage, err error) {
+		if err := tx.Packages.LockPools(in.Owners); err != nil {
+			return nil, err
+		}
 		for _, pool := range pools {
 			if list, err = takeFrom(tx, list, pool, in, who.Account); err != nil {
 				return nil, err

@@ -69,6 +69,19 @@ func (q Packages) Available(device ds.Device) (int64, error) {
 	return n, err
 }
 
+// LockPools lets the transactions that take packages of these accounts run one after the other,
+// so that each finds what the earlier ones have left: one that counts does not see what others
+// that still run have taken. It is called before the first package is taken. SQLite has one
+// writer anyway.
+func (q Packages) LockPools(owners []ds.AccountID) error {
+	if q.tx.dialect.name != "postgres" || len(owners) == 0 {
+		return nil
+	}
+	_, err := q.tx.exec(`SELECT pg_advisory_xact_lock(pool) FROM (
+		SELECT DISTINCT hashtextextended('pool/' || account, 0) AS pool FROM unnest($1::text[]) AS account ORDER BY pool) AS pools`, q.tx.setOf(texts(owners)))
+	return err
+}
+
 // Pool selects unclaimed key packages.
 type Pool struct {
 	Account ds.AccountID
