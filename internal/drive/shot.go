@@ -23,6 +23,8 @@ type Shot struct {
 
 	Fired, Answered time.Time // when the last bytes were written, and the answer read
 	Status          int       // of HTTP; see also FirstFrame
+	Header          http.Header
+	Body            []byte // both of an answer by HTTP
 	Err             error
 }
 
@@ -100,16 +102,23 @@ func (l *Lines) HTTP(ctx context.Context, address, verb, path, bearer string, bo
 		line.conn.Close()
 		return nil, err
 	}
-	return &Shot{fire: func() (int, error) {
+	shot := &Shot{}
+	shot.fire = func() (int, error) {
 		defer context.AfterFunc(ctx, func() { line.conn.Close() })()
-		status, err := line.finish(request[end:])
+		answer, body, err := line.finish(request[end:])
 		if err != nil {
 			line.conn.Close()
 			return 0, err
 		}
-		l.put(address, line)
-		return status, nil
-	}}, nil
+		shot.Header, shot.Body = answer.Header, body
+		if answer.Close {
+			line.conn.Close()
+		} else {
+			l.put(address, line)
+		}
+		return answer.StatusCode, nil
+	}
+	return shot, nil
 }
 
 // take returns an idle connection to address, or a new one.
@@ -138,17 +147,16 @@ func (l *Lines) put(address string, free *line) {
 }
 
 // finish writes the rest of a request and reads the answer.
-func (l *line) finish(rest []byte) (status int, err error) {
+func (l *line) finish(rest []byte) (answer *http.Response, body []byte, err error) {
 	if _, err := l.conn.Write(rest); err != nil {
-		return 0, err
+		return nil, nil, err
 	}
-	answer, err := http.ReadResponse(l.reader, nil)
-	if err != nil {
-		return 0, err
+	if answer, err = http.ReadResponse(l.reader, nil); err != nil {
+		return nil, nil, err
 	}
 	defer answer.Body.Close()
-	_, err = io.Copy(io.Discard, io.LimitReader(answer.Body, answerMax))
-	return answer.StatusCode, err
+	body, err = io.ReadAll(io.LimitReader(answer.Body, answerMax))
+	return answer, body, err
 }
 
 // FirstFrame opens a WebSocket for a frame, which Fire writes. The status of the answer is that of
