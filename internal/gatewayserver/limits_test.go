@@ -2,10 +2,14 @@ package gatewayserver
 
 import (
 	"fmt"
+	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/limits"
@@ -184,4 +188,38 @@ func TestUsage(t *testing.T) {
 	usage("bob", "POST", "/v1/keypackages/fetch", fetch, 200, `"keypackage_fetches";q=9;w=60`, `"keypackage_fetches";r=8;t=7`)
 	usage("bob", "GET", "/v1/rooms/members?conv_id=r", "", 200, "", "")
 	usage("", "POST", "/v1/session/resume", `{"resume_token":"`+w.person("ann").resume+`"}`, 200, `"resumes";q=4;w=60`, `"resumes";r=3;t=15`)
+}
+
+// TestHandshakesOfAnAddress: sockets without a session from one address are bounded, and neither
+// those with one nor those of other addresses are refused for them.
+func TestHandshakesOfAnAddress(t *testing.T) {
+	w := newWorld(t, func(s *setup) { s.door.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} })
+	from := func(address string) http.Header { return http.Header{"X-Forwarded-For": {address}} }
+	first := w.openFrom("eve0", from("192.0.2.1"))
+	for i := range 255 {
+		w.openFrom(fmt.Sprint("eve", i+1), from("192.0.2.1"))
+	}
+	dial := func() (status int) {
+		_, answer, err := websocket.Dial(t.Context(), w.http.URL+"/v1/ws", &websocket.DialOptions{HTTPHeader: from("192.0.2.1")})
+		if err == nil || answer == nil {
+			t.Fatalf("a socket beyond the bound: %v", err)
+		}
+		if answer.StatusCode == 429 && answer.Header.Get("Retry-After") != "1" {
+			t.Errorf("answered %v", answer.Header)
+		}
+		return answer.StatusCode
+	}
+	if status := dial(); status != 429 {
+		t.Errorf("the 257th socket is answered %d", status)
+	}
+	w.openFrom("bob", from("192.0.2.2"))
+	w.say("eve0", `{"v":1,"t":"session.start","body":{"auth_token":"`+w.token("eve0")+`","device_id":"phone"}}`)
+	if got := w.hear("eve0"); !strings.Contains(got, "session.ready") {
+		t.Fatal(got)
+	}
+	w.openFrom("ann", from("192.0.2.1")) // in the place of one that is known by now
+	if status := dial(); status != 429 {
+		t.Errorf("the 258th socket is answered %d", status)
+	}
+	first.network.Close()
 }

@@ -105,6 +105,7 @@ type Server struct {
 	reports  reports
 
 	connections *doors.Registry[connection]
+	addresses   *doors.Addresses // of sockets
 	intake      *doors.Intake
 }
 
@@ -135,6 +136,7 @@ func New(o Options) *Server {
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.connections = doors.NewRegistry[connection](accountConnectionsMax, refuseConnections)
+	s.addresses = doors.NewAddresses()
 	if s.intake = o.Intake; s.intake == nil {
 		s.intake = doors.NewIntake()
 	}

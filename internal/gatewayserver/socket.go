@@ -23,7 +23,8 @@ type socket struct {
 	conn      conn
 	userAgent string
 	address   string // the key of limits, see doors.Proxies
-	opened    int64  // by the server's clock
+	arrival   *doors.Arrival
+	opened    int64 // by the server's clock
 	isReady   atomic.Bool
 	heard     atomic.Bool            // a well-formed frame arrived since the last heartbeat
 	ended     atomic.Pointer[ending] // of the session
@@ -62,12 +63,21 @@ func (s *Server) serveSocket(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, nil, nil, ds.Unavailable(errDraining))
 		return
 	}
+	address := s.proxies.AddressOf(r)
+	arrival, err := s.addresses.Begin(address)
+	if err != nil {
+		s.answer(w, r, nil, nil, err)
+		return
+	}
 	network, err := s.upgrade(w, r)
 	if err != nil {
+		arrival.Leave()
 		return // answered
 	}
-	c := newSocket(s, network, r.UserAgent(), s.proxies.AddressOf(r))
+	c := newSocket(s, network, r.UserAgent(), address)
+	c.arrival = arrival
 	if !s.admit(c) {
+		arrival.Leave()
 		c.cancel()
 		network.Close(doors.CloseGoingAway, "shutting down")
 		return
@@ -90,6 +100,7 @@ var errDraining = errors.New("the server is shutting down")
 // run handles the socket until it is closed. A panic ends the socket, not the server.
 func (c *socket) run() {
 	defer c.server.forget(c)
+	defer c.arrival.Leave()
 	bye := c.converse()
 	c.cancel()
 	if c.isReady.Load() {
@@ -355,6 +366,7 @@ func (c *socket) begin(frame gateway.Frame) error {
 	c.detach = func() { detach(); connections.Leave(account) }
 	c.ended.Store(&ending{c.server.identity.Ended(ready.Session)})
 	c.isReady.Store(true)
+	c.arrival.Known()
 	if c.conn.Write(frameOf(gateway.TypeReady, frame.ID, body)) != nil {
 		c.conn.Abort() // the reader finds out
 	} else {
