@@ -82,7 +82,7 @@ type hostileUI struct {
 }
 
 // hostileMax is the number of messages where most are drawn.
-func hostileMax() int { return testsize.Of(10_000, 100_000) }
+func hostileMax() int { return testsize.Of(2_500, 100_000) }
 
 func newHostileUI(width, height, count int) *hostileUI {
 	m := &hostileUI{ui: screenUI(width, height), count: count}

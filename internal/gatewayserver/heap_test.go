@@ -85,10 +85,7 @@ func patient(s *setup) { s.door.WriteTimeout = time.Hour }
 // TestUnansweredSendsHoldLittle: sockets that do not read their answers hold no more than the
 // bounds of unanswered sends, for any frames.
 func TestUnansweredSendsHoldLittle(t *testing.T) {
-	sockets := 4
-	if testsize.IsFull() {
-		sockets = 40
-	}
+	sockets := testsize.Of(2, 40)
 	w := newWorld(t, patient)
 	w.narrowed()
 	ann := ds.Caller{Account: ds.AccountID(w.person("ann").did)}

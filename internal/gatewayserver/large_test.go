@@ -12,6 +12,7 @@ import (
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/core"
 	"waxwing.im/waxwing/internal/ds"
+	"waxwing.im/waxwing/internal/testsize"
 )
 
 // allowLarge lets messages be as long as an operator can choose.
@@ -58,7 +59,7 @@ func heardEvent(t *testing.T, frame string) (e gateway.Event) {
 // env, as it is written and out of the store, over both transports, and GET /v1/records
 // has it whole.
 func TestFramesFitTheirReader(t *testing.T) {
-	sizes := []int{100, 10 << 20, 700 << 10, 760 << 10, 800 << 10, 2 << 20, -200_000, -100_000, 300, 10 << 20}
+	sizes := []int{100, 10 << 20, 700 << 10, 760 << 10, 800 << 10, 2 << 20, -200_000, -100_000, 300, testsize.Of(2, 10) << 20}
 	isLong := []bool{false, true, false, false, true, true, true, false, false, true}
 	onBoth(t, func(t *testing.T, url string) {
 		w := newWorldOn(t, url, allowLarge)
