@@ -19,7 +19,7 @@ import (
 const PassageHost = "chat.example"
 
 const (
-	passageStepMax = 30 * time.Second // one step of a passage that waits for nothing but the server
+	passageStepMax = 20 * time.Second // one step of a passage that waits for nothing but the server
 	passageLateMax = 10 * time.Second // the time in which a message passes a proxy
 	passageSilence = 3 * time.Second
 	idleMax        = 130 * time.Second // of idle connections: twice what any proxy waits for, and more
@@ -57,6 +57,8 @@ type Passage struct {
 	Restarts    int
 	Bytes       int // of long bodies, about
 	Seed        uint64
+	// Beside is called with the ways to the server while everything else goes on; nil: no call.
+	Beside func(ctx context.Context, name string, routes []Route) error
 
 	turns  chan struct{} // has an item for each that sends long bodies
 	number int           // in the suite
@@ -68,6 +70,8 @@ type PassageSuite struct {
 	Size  int // multiplies what is done
 	Bytes int // of long bodies; 0 is 5 MiB
 	Seed  uint64
+	// Beside is that of each Passage.
+	Beside func(ctx context.Context, name string, routes []Route) error
 }
 
 // Serve returns the options of serve that a passage needs.
@@ -85,7 +89,7 @@ func (s PassageSuite) Run(ctx context.Context, server *Process, kinds []ProxyKin
 		return nil, err
 	}
 	base := Passage{turns: make(chan struct{}, 1), Server: server, Certificate: certificate, Idle: idleMax / time.Duration(s.Scale), Silence: passageSilence,
-		Disconnects: 6 * s.Size, Restarts: s.Size, Bytes: cmp.Or(s.Bytes, passageBytes), Seed: s.Seed}
+		Disconnects: 6 * s.Size, Restarts: s.Size, Bytes: cmp.Or(s.Bytes, passageBytes), Seed: s.Seed, Beside: s.Beside}
 	direct, cdn := base, base
 	direct.Name, cdn.Name = "direct", "CDN"
 	network, err := NewCDN(server.Address(), certificate, 1, s.Seed)
@@ -142,6 +146,15 @@ type PassageReport struct {
 	Messages, Wrong       int // messages sent meanwhile, and errors in what clients received
 	Took                  time.Duration
 	Problems              []string
+}
+
+// Add adds the counts of another report.
+func (r *PassageReport) Add(more PassageReport) {
+	r.Answers, r.Different = r.Answers+more.Answers, r.Different+more.Different
+	r.Idle, r.Cut = r.Idle+more.Idle, r.Cut+more.Cut
+	r.Bodies, r.Changed = r.Bodies+more.Bodies, r.Changed+more.Changed
+	r.Disconnects, r.Restarts = r.Disconnects+more.Disconnects, r.Restarts+more.Restarts
+	r.Messages, r.Wrong = r.Messages+more.Messages, r.Wrong+more.Wrong
 }
 
 // String returns a line.
@@ -205,18 +218,21 @@ func (r *passage) run(ctx context.Context) (err error) {
 			tasks.Go(func() { r.note(ctx, &r.report.Changed, v.route.Name+", long bodies", r.bodies(ctx, v)) })
 		}
 	}
-	tasks.Go(func() { r.note(ctx, &r.report.Wrong, "clients", c.disconnect(ctx)) })
+	tasks.Go(func() { err = c.disconnect(ctx) })
+	if r.Beside != nil {
+		tasks.Go(func() { r.note(ctx, &r.report.Wrong, "beside", r.Beside(ctx, r.Name, r.routes())) })
+	}
 	tasks.Wait()
 	for range r.Restarts {
-		if r.Front == nil || ctx.Err() != nil {
+		if r.Front == nil || err != nil {
 			break
 		}
-		if err := c.restart(ctx); err != nil {
-			r.note(ctx, &r.report.Wrong, "restart", err)
-			break
-		}
+		err = c.restart(ctx)
 	}
-	r.note(ctx, &r.report.Wrong, "clients", c.finish(ctx))
+	if err == nil {
+		err = c.finish(ctx)
+	}
+	r.note(ctx, &r.report.Wrong, "clients", err)
 	return ctx.Err()
 }
 
@@ -339,10 +355,27 @@ func (c *cuts) close() {
 // disconnect runs the clients and breaks their connections, one after the other, while they
 // send.
 func (c *cuts) disconnect(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, passageStepMax+time.Duration(c.Disconnects)*passageLateMax)
-	defer cancel()
-	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	if err := c.begin(ctx); err != nil {
+		return err
+	}
+	for i := range c.Disconnects {
+		if err := c.breakOne(ctx, c.clients[i%len(c.clients)]); err != nil {
+			return err
+		}
+		for _, reader := range c.readers {
+			reader.cut()
+		}
+		c.count(&c.report.Disconnects, 1+len(c.readers))
+	}
+	return nil
+}
+
+// begin runs the clients and waits until each subscriber has a message, and thus a cursor.
+func (c *cuts) begin(ctx context.Context) error {
+	running, stop := context.WithCancel(ctx)
 	c.stop = stop
+	ctx, cancel := context.WithTimeout(ctx, passageStepMax)
+	defer cancel()
 	for _, reader := range c.readers {
 		c.running.Go(func() { reader.run(running) })
 		if err := reader.awaitOpen(ctx); err != nil {
@@ -356,29 +389,30 @@ func (c *cuts) disconnect(ctx context.Context) error {
 		c.talking.Go(func() { client.Chatter(talking, passagePace) })
 	}
 	for _, reader := range c.readers {
-		if err := reader.await(ctx, 1); err != nil { // it has a cursor from now on
+		if err := reader.await(ctx, 1); err != nil {
 			return err
 		}
-	}
-	faults := []Fault{ResetMidFrame, BeforeAck, CleanClose, ResetMidFrame, HalfOpen}
-	for i := range c.Disconnects {
-		client := c.clients[i%len(c.clients)]
-		number, err := client.AwaitReady(ctx, 0)
-		if err != nil {
-			return err
-		}
-		client.Provoke(ctx)
-		client.Break(faults[c.random.IntN(len(faults))])
-		if _, err := client.AwaitReady(ctx, number); err != nil {
-			return err
-		}
-		for _, reader := range c.readers {
-			reader.cut()
-		}
-		c.count(&c.report.Disconnects, 1+len(c.readers))
 	}
 	return nil
 }
+
+// breakOne breaks the connection of a client that waits for an ack, and waits for the next one.
+func (c *cuts) breakOne(ctx context.Context, client *Client) error {
+	ctx, cancel := context.WithTimeout(ctx, passageStepMax)
+	defer cancel()
+	number, err := client.AwaitReady(ctx, 0)
+	if err != nil {
+		return err
+	}
+	client.Provoke(ctx)
+	client.Break(passageFaults[c.random.IntN(len(passageFaults))])
+	_, err = client.AwaitReady(ctx, number)
+	return err
+}
+
+// passageFaults are the faults of connections to a proxy; it speaks TLS, in which answers cannot
+// be told apart.
+var passageFaults = []Fault{ResetMidFrame, ResetMidFrame, BeforeAck, CleanClose, HalfOpen}
 
 // restart restarts the front: everyone returns, and what they send arrives.
 func (c *cuts) restart(ctx context.Context) error {

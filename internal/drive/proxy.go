@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -177,10 +178,10 @@ func (p program) path() (string, error) {
 
 var versionNumber = regexp.MustCompile(`\d+\.\d+(\.\d+)+`)
 
-// Version returns the versions of the proxy's programs, as 2.6.12.
+// Version returns the versions of the proxy's programs, as 7.1.1 behind 2.6.12.
 func (k ProxyKind) Version(ctx context.Context) (string, error) {
 	var versions []string
-	for _, p := range k.programs {
+	for _, p := range slices.Backward(k.programs) {
 		path, err := p.path()
 		if err != nil {
 			return "", err

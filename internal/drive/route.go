@@ -12,6 +12,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -37,6 +38,31 @@ func (r Route) transport() *http.Transport {
 		}
 	}
 	return t
+}
+
+// Client returns an HTTP client on the route for a program that may call nothing beside the URL:
+// the rest of the host is not the server's. Without sockets the network refuses WebSockets.
+func (r Route) Client(withoutSockets bool) *http.Client {
+	return &http.Client{Transport: narrow{r.transport(), r.URL, withoutSockets}}
+}
+
+// narrow is a host of which only the part below base is the server's.
+type narrow struct {
+	http.RoundTripper
+	base      string
+	noUpgrade bool
+}
+
+func (n narrow) RoundTrip(r *http.Request) (*http.Response, error) {
+	isOther := !strings.HasPrefix(r.URL.String(), n.base+"/")
+	if isOther || n.noUpgrade && r.Header.Get("Upgrade") != "" {
+		if r.Body != nil {
+			r.Body.Close()
+		}
+		return &http.Response{Status: "404 Not Found", StatusCode: http.StatusNotFound, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+	}
+	return n.RoundTripper.RoundTrip(r)
 }
 
 // through returns the route with another place to connect to.
