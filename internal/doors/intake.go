@@ -32,10 +32,10 @@ const (
 	TotalBodyBytesMax           = 256 << 20
 )
 
-// A body that is patienceDefault behind the rate of patienceBytes in patienceDefault is cut:
+// A body that is PatienceDefault behind the rate of patienceBytes in PatienceDefault is cut:
 // 1 KiB/s. Bytes that were sent early earn little credit.
 const (
-	patienceDefault = 10 * time.Second
+	PatienceDefault = 10 * time.Second
 	patienceBytes   = 10 << 10
 )
 
@@ -175,5 +175,5 @@ func (in *Intake) patience() time.Duration {
 	if in.Patience > 0 {
 		return in.Patience
 	}
-	return patienceDefault
+	return PatienceDefault
 }

@@ -1,17 +1,11 @@
 package drive
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -36,6 +30,7 @@ const (
 // those who mean it harm.
 type attack struct {
 	*outage
+	*Attack
 	data   string
 	honest *websocket.Conn
 	sent   int
@@ -59,6 +54,8 @@ func newAttack(t *testing.T, options ...string) *attack {
 		t.Fatal(err)
 	}
 	t.Cleanup(a.process.Kill)
+	a.Attack = NewAttack(a.ctx, a.process)
+	t.Cleanup(a.Calm)
 	a.caller, err = SignIn(a.ctx, a.process.URL, a.process.DID, a.key, "caller")
 	a.must(err)
 	a.must(a.caller.CreateRoom(a.ctx, a.room, nil))
@@ -139,107 +136,7 @@ func (a *attack) after() {
 func (a *attack) stranger(name, device string) (*identity.AccountKey, *Caller) {
 	a.t.Helper()
 	key := accountKey(a.t, name)
-	caller, err := SignIn(a.ctx, a.process.URL, a.process.DID, key, device)
+	caller, err := a.Stranger(key, device)
 	a.must(err)
-	// What it does is not to open connections: where it does, a test dials by itself.
-	caller.http.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
 	return key, caller
-}
-
-// narrow opens a socket, with a session of its own, on a network that holds little of
-// what is not read.
-func (a *attack) narrow(key *identity.AccountKey, device string) (*websocket.Conn, error) {
-	token, err := authToken(key, a.process.DID)
-	if err != nil {
-		return nil, err
-	}
-	ws, _, err := websocket.Dial(a.ctx, "ws://"+a.process.Address()+"/v1/ws", &websocket.DialOptions{HTTPClient: &http.Client{Transport: &http.Transport{DialContext: dialNarrow}}})
-	if err != nil {
-		return nil, err
-	}
-	a.t.Cleanup(func() { _ = ws.CloseNow() })
-	if err := a.say(ws, gateway.TypeSessionStart, &gateway.Start{AuthToken: token, DeviceID: device}); err != nil {
-		return nil, err
-	}
-	_, answer, err := ws.Read(a.ctx)
-	if err != nil {
-		return nil, err
-	}
-	if frame, err := gateway.DecodeFrame(answer); err != nil || frame.Type != gateway.TypeReady {
-		return nil, fmt.Errorf("session.start is answered %.200s: %w", answer, err)
-	}
-	return ws, nil
-}
-
-func dialNarrow(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, network, address)
-	if err == nil {
-		err = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-	}
-	return conn, err
-}
-
-// say writes a frame and reads nothing.
-func (a *attack) say(ws *websocket.Conn, frameType string, body any) error {
-	frame, err := gateway.EncodeFrame(frameType, gateway.StringID("1"), body)
-	if err != nil {
-		return err
-	}
-	return ws.Write(a.ctx, websocket.MessageText, frame)
-}
-
-// post sends a frame through the inbox and ignores what it is answered.
-func (a *attack) post(caller *Caller, frameType, id string, body any) error {
-	frame, err := gateway.EncodeFrame(frameType, gateway.StringID(id), body)
-	if err != nil {
-		return err
-	}
-	var answer json.RawMessage
-	return caller.Post(a.ctx, "/v1/inbox", json.RawMessage(frame), &answer)
-}
-
-// together runs do for 0 to n-1, some at a time, and fails with the first error.
-func (a *attack) together(n, atATime int, do func(i int) error) {
-	a.t.Helper()
-	var running sync.WaitGroup
-	turns := make(chan int)
-	failed := make(chan error, n)
-	for range atATime {
-		running.Go(func() {
-			for i := range turns {
-				if err := do(i); err != nil {
-					failed <- fmt.Errorf("%d: %w", i, err)
-				}
-			}
-		})
-	}
-	for i := range n {
-		turns <- i
-	}
-	close(turns)
-	running.Wait()
-	select {
-	case err := <-failed:
-		a.t.Fatal(err)
-	default:
-	}
-}
-
-// open opens a stream that only the network reads.
-func (a *attack) open(caller *Caller, query string, dial func(context.Context, string, string) (net.Conn, error)) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(a.ctx, http.MethodGet, a.process.URL+"/v1/sse?"+query, nil)
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("Authorization", "Bearer "+caller.token)
-	answer, err := (&http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true}).RoundTrip(request)
-	if err != nil {
-		return nil, err
-	}
-	a.t.Cleanup(func() { answer.Body.Close() })
-	if answer.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(answer.Body, 4096))
-		return nil, fmt.Errorf("%s: %s", answer.Status, text)
-	}
-	return answer, nil
 }

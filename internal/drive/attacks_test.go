@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -13,99 +12,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"waxwing.im/waxwing/api/gateway"
 	"waxwing.im/waxwing/internal/pgtest"
 	"waxwing.im/waxwing/internal/testsize"
 )
 
-const (
-	largestEnv     = 262144 // characters of a message that the gateway takes
-	largestFrame   = 1 << 20
-	streamPatience = 30 * time.Second // for a message to reach a stream
-	writePatience  = 2 * time.Second  // for a peer that reads slowly or not at all
-)
-
-// TestAttackReadersThatDoNotRead: sockets and streams of large messages, from the first
-// one on, whose other end reads nothing.
-func TestAttackReadersThatDoNotRead(t *testing.T) {
-	readers := testsize.Of(160, 300)
-	for _, kind := range []string{"sockets", "streams"} {
-		t.Run(kind, func(t *testing.T) {
-			a := newAttack(t)
-			key, caller := a.stranger("mallory", "first")
-			a.large(caller, 20)
-			a.together(readers, 8, func(i int) error {
-				if kind == "streams" {
-					_, err := a.open(caller, "conv_id=large&from_seq=1", dialNarrow)
-					return err
-				}
-				ws, err := a.narrow(key, fmt.Sprint("reader-", i))
-				if err != nil {
-					return err
-				}
-				first := int64(1)
-				return a.say(ws, gateway.TypeSubscribe, &gateway.Subscribe{ConvID: "large", FromSeq: &first})
-			})
-			a.during()
-			a.after()
-		})
-	}
-}
-
-// large makes a room of messages that are as large as they may be.
-func (a *attack) large(caller *Caller, messages int) {
-	a.t.Helper()
-	a.must(caller.CreateRoom(a.ctx, "large", nil))
-	for i := range messages {
-		a.must(a.post(caller, gateway.TypeSend, "1", &gateway.Send{ConvID: "large", MsgID: fmt.Sprint(i), Env: strings.Repeat("x", largestEnv)}))
-	}
-}
-
-// TestAttackUnreadAnswers: sockets that send the largest identifiers, and read no answer.
-func TestAttackUnreadAnswers(t *testing.T) {
-	sockets := testsize.Of(6, 40)
-	for _, kind := range []string{"message ids", "frame ids"} {
-		t.Run(kind, func(t *testing.T) {
-			a := newAttack(t)
-			key, caller := a.stranger("mallory", "first")
-			a.large(caller, 40) // more than networks hold
-			id, msgID := `"1"`, strings.Repeat("m", largestFrame-300)
-			if kind == "frame ids" {
-				id, msgID = `"`+strings.Repeat("i", largestFrame-300)+`"`, "m"
-			}
-			frame := []byte(fmt.Sprintf(`{"v":1,"t":"conv.send","id":%s,"body":{"conv_id":"large","msg_id":%q,"env":"x"}}`, id, msgID))
-			ctx, stop := context.WithCancel(a.ctx)
-			var writing sync.WaitGroup
-			defer writing.Wait()
-			defer stop()
-			var written atomic.Int64
-			for i := range sockets {
-				ws, err := a.narrow(key, fmt.Sprint("sender-", i))
-				a.must(err)
-				first := int64(1)
-				a.must(a.say(ws, gateway.TypeSubscribe, &gateway.Subscribe{ConvID: "large", FromSeq: &first}))
-				writing.Go(func() {
-					for range 64 {
-						if ws.Write(ctx, websocket.MessageText, frame) != nil {
-							return
-						}
-						written.Add(1)
-					}
-				})
-			}
-			// A server that reads on has room for it; one that does not is written to until
-			// the network is full.
-			for last := int64(-1); written.Load() != last; pause(ctx, writePatience) {
-				last = written.Load()
-			}
-			t.Logf("%d frames written", written.Load())
-			a.during()
-			a.after()
-		})
-	}
-}
+const streamPatience = 30 * time.Second // for a message to reach a stream
 
 // rooms makes n rooms with a victim in them, as strangers who each keep to their limits.
 func (a *attack) rooms(victim string, n int) (creators []*Caller) {
@@ -115,9 +27,9 @@ func (a *attack) rooms(victim string, n int) (creators []*Caller) {
 		_, caller := a.stranger(fmt.Sprint("stranger-", i), "first")
 		creators = append(creators, caller)
 	}
-	a.together(n, 4*len(creators), func(i int) error {
+	a.must(a.Together(n, 4*len(creators), func(i int) error {
 		return creators[i%len(creators)].CreateRoom(a.ctx, fmt.Sprint("room-", i), []string{victim})
-	})
+	}))
 	return creators
 }
 
@@ -130,13 +42,13 @@ func TestAttackRoomsAroundOne(t *testing.T) {
 	a.must(victim.CreateRoom(a.ctx, "of-friends", nil))
 	a.rooms(accountKey(t, "victim").DID(), rooms)
 	// The stream follows the conversations that are the most recently active.
-	a.must(a.post(victim, gateway.TypeSend, "1", &gateway.Send{ConvID: "of-friends", MsgID: "before", Env: "x"}))
-	answer, err := a.open(victim, "all=1", nil)
+	a.must(a.Post(victim, gateway.TypeSend, "1", &gateway.Send{ConvID: "of-friends", MsgID: "before", Env: "x"}))
+	answer, err := a.Open(victim, "all=1", nil)
 	if err != nil {
 		t.Fatalf("the victim's stream: %v", err)
 	}
 	defer time.AfterFunc(streamPatience, func() { answer.Body.Close() }).Stop()
-	a.must(a.post(victim, gateway.TypeSend, "1", &gateway.Send{ConvID: "of-friends", MsgID: "heard", Env: "x"}))
+	a.must(a.Post(victim, gateway.TypeSend, "1", &gateway.Send{ConvID: "of-friends", MsgID: "heard", Env: "x"}))
 	if err := find(answer.Body, `"msg_id":"heard"`); err != nil {
 		t.Errorf("the victim hears nothing: %v", err)
 	}
@@ -203,7 +115,7 @@ func attackStreamsOverManyRooms(t *testing.T, options ...string) {
 		running.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
 				room := (i + n*streams) % rooms
-				if a.post(creators[room%len(creators)], gateway.TypeSend, "1", &gateway.Send{ConvID: fmt.Sprint("room-", room), MsgID: fmt.Sprint(i, "-", n), Env: "x"}) == nil {
+				if a.Post(creators[room%len(creators)], gateway.TypeSend, "1", &gateway.Send{ConvID: fmt.Sprint("room-", room), MsgID: fmt.Sprint(i, "-", n), Env: "x"}) == nil {
 					said.Add(1)
 				}
 				pause(ctx, 20*time.Millisecond)
@@ -221,32 +133,6 @@ func attackStreamsOverManyRooms(t *testing.T, options ...string) {
 	a.after()
 }
 
-// TestAttackUnfinishedBodies: requests whose bodies never end do not keep others from
-// being served.
-func TestAttackUnfinishedBodies(t *testing.T) {
-	const bodies = 262
-	a := newAttack(t)
-	a.together(bodies, 16, func(int) error {
-		conn, err := net.Dial("tcp", a.process.Address())
-		if err != nil {
-			return err
-		}
-		a.t.Cleanup(func() { conn.Close() })
-		head := fmt.Sprintf("POST /v1/session/start HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", a.process.Address(), largestFrame)
-		_ = conn.SetWriteDeadline(time.Now().Add(writePatience)) // one that is refused may not be read
-		if _, err := io.WriteString(conn, head+strings.Repeat(" ", largestFrame-1)); err != nil {
-			a.t.Logf("a body is not taken: %v", err)
-		}
-		return nil
-	})
-	// Others are served, before those bodies run out of time.
-	_, late := a.stranger("late", "phone")
-	a.must(late.CreateRoom(a.ctx, "late", nil))
-	a.must(a.post(a.caller, gateway.TypeSend, "1", &gateway.Send{ConvID: a.room, MsgID: "by-http", Env: strings.Repeat("x", largestEnv)}))
-	a.during()
-	a.after()
-}
-
 // TestAttackOverlappingReaders: readers of a long log, some of which always read, while
 // others write.
 func TestAttackOverlappingReaders(t *testing.T) {
@@ -256,7 +142,7 @@ func TestAttackOverlappingReaders(t *testing.T) {
 	key, caller := a.stranger("mallory", "first")
 	a.must(caller.CreateRoom(a.ctx, "long", nil))
 	for i := range 40 {
-		a.must(a.post(caller, gateway.TypeSend, "1", &gateway.Send{ConvID: "long", MsgID: fmt.Sprint("before-", i), Env: strings.Repeat("x", largestEnv/8)}))
+		a.must(a.Post(caller, gateway.TypeSend, "1", &gateway.Send{ConvID: "long", MsgID: fmt.Sprint("before-", i), Env: strings.Repeat("x", largestEnv/8)}))
 	}
 	ctx, stop := context.WithCancel(a.ctx)
 	var running sync.WaitGroup
@@ -265,7 +151,7 @@ func TestAttackOverlappingReaders(t *testing.T) {
 	for range readers {
 		running.Go(func() {
 			for ctx.Err() == nil {
-				answer, err := a.open(caller, "conv_id=long&from_seq=1", nil)
+				answer, err := a.Open(caller, "conv_id=long&from_seq=1", nil)
 				if err != nil {
 					if ctx.Err() == nil {
 						t.Error(err)
@@ -285,7 +171,7 @@ func TestAttackOverlappingReaders(t *testing.T) {
 	defer ticks.Stop()
 	const senders = 16
 	for i := range senders {
-		ws, err := a.narrow(key, fmt.Sprint("sender-", i))
+		ws, err := a.Narrow(key, fmt.Sprint("sender-", i))
 		a.must(err)
 		running.Go(func() {
 			for n := 0; ctx.Err() == nil; n++ {
@@ -295,7 +181,7 @@ func TestAttackOverlappingReaders(t *testing.T) {
 				case <-ticks.C:
 				}
 				send := &gateway.Send{ConvID: "long", MsgID: fmt.Sprint(i, "-", n), Env: strings.Repeat("x", 1024)}
-				if err := a.say(ws, gateway.TypeSend, send); err != nil {
+				if err := a.Say(ws, gateway.TypeSend, send); err != nil {
 					t.Errorf("a message: %v", err)
 					return
 				}

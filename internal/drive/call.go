@@ -49,6 +49,9 @@ func (r Route) signIn(ctx context.Context, audience string, key *identity.Accoun
 	return c, nil
 }
 
+// Token returns the token of the session.
+func (c *Caller) Token() string { return c.token }
+
 // CreateRoom creates a conversation owned by the caller.
 func (c *Caller) CreateRoom(ctx context.Context, id string, members []string) error {
 	var status gateway.Status

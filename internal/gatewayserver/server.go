@@ -65,10 +65,11 @@ type Options struct {
 	Intake *doors.Intake
 }
 
+// The defaults of Options.
 const (
+	HandshakeTimeoutDefault = 30 * time.Second
+	WriteTimeoutDefault     = 30 * time.Second
 	pingIntervalDefault     = 30 * time.Second
-	handshakeTimeoutDefault = 30 * time.Second
-	writeTimeoutDefault     = 30 * time.Second
 	streamPingDefault       = 15 * time.Second
 	heartbeatDefault        = 25 * time.Second // proxies cut what is silent for a minute
 )
@@ -119,8 +120,8 @@ func New(o Options) *Server {
 		proxies:          o.TrustedProxies,
 		pingInterval:     orDefault(o.PingInterval, pingIntervalDefault),
 		pingMisses:       o.PingMisses,
-		handshakeTimeout: orDefault(o.HandshakeTimeout, handshakeTimeoutDefault),
-		writeTimeout:     orDefault(o.WriteTimeout, writeTimeoutDefault),
+		handshakeTimeout: orDefault(o.HandshakeTimeout, HandshakeTimeoutDefault),
+		writeTimeout:     orDefault(o.WriteTimeout, WriteTimeoutDefault),
 		streamPing:       orDefault(o.StreamPing, streamPingDefault),
 		heartbeat:        orDefault(o.Heartbeat, heartbeatDefault),
 		answersIdle:      answersIdleDefault,

@@ -28,7 +28,7 @@ var rr005 = Proof{
 	Mitigation: "A claim marks its package in the statement that finds it; claims are limited by caller, by target and by pair of both; a last-resort package stays for pools that are empty; uploads are validated, counted and bounded.",
 	Detection: []string{"waxwing_key_package_claims_total", "waxwing_key_package_last_resort_total", "waxwing_key_package_pool_low_total",
 		"waxwing_key_packages_available", "waxwing_rate_limited_total"},
-	Missing: "the push message that tells the owner of a low pool, and pools that other services claim from",
+	Missing: "a reserve that strangers cannot take, claims whose answer can be asked for again, and the push message that tells an owner who is away of a low pool",
 	Run:     claimKeyPackages,
 }
 

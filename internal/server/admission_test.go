@@ -184,6 +184,7 @@ func TestDevelopmentOnly(t *testing.T) {
 		"dev-secret":      func(c *server.Config) { c.DevSecret = secret },
 		"egress-loopback": func(c *server.Config) { c.EgressLoopback = true },
 		"egress-resolver": func(c *server.Config) { c.EgressResolver = "127.0.0.1:53" },
+		"haste":           func(c *server.Config) { c.Haste = 2 },
 		"plc-directory":   func(c *server.Config) { c.PLCDirectory = "http://127.0.0.1:1" },
 	} {
 		c := server.DefaultConfig(filepath.Join(t.TempDir(), "data"))

@@ -26,7 +26,7 @@ type Config struct {
 	Database       string        `placeholder:"URL" secret:"url" help:"PostgreSQL database to use in place of the embedded one, as postgres://USER:PASSWORD@HOST/NAME. Several servers may share it if they have the same service key and public URL."`
 	PublicURL      string        `name:"public-url" placeholder:"URL" help:"Address under which clients and other services reach this one, as https://HOST. It decides the service's DID. http is accepted for localhost only. Without it the DID is that of localhost and the bound port."`
 	ServiceKey     string        `placeholder:"FILE" help:"File of the service's private key; made when missing. By default service.key in the data directory."`
-	Dev            bool          `help:"Development mode: accepts --egress-loopback, --egress-resolver and --dev-secret, which weaken security. Not for a server that others can reach."`
+	Dev            bool          `help:"Development mode: accepts --egress-loopback, --egress-resolver, --haste and --dev-secret, which weaken security. Not for a server that others can reach."`
 	DevSecret      string        `name:"dev-secret" placeholder:"FILE" help:"File of a secret shared with a test harness: XRPC calls with HS256 tokens made from it are accepted, for the account that they claim. Needs --dev."`
 	Admission      string        `default:"auto" enum:"auto,open,invite,allowlist" placeholder:"MODE" help:"Accounts that may begin to use the server: open for all that can prove their DID, invite for those with a code (waxwing invite) or on the allowlist, allowlist for those on it (waxwing allow). auto is open when only this machine can connect, else invite. An admitted account stays admitted."`
 	PLCDirectory   string        `name:"plc-directory" default:"https://plc.directory" placeholder:"URL" help:"URL of the directory with the keys of did:plc accounts."`
@@ -35,6 +35,7 @@ type Config struct {
 	EgressPorts    []string      `name:"egress-ports" placeholder:"PORT" help:"Ports that the server may call. 443 when empty. May be repeated."`
 	EgressLoopback bool          `name:"egress-loopback" help:"Call servers on this machine over plain HTTP, for tests with a directory and other servers of their own. Needs --dev."`
 	EgressResolver string        `name:"egress-resolver" placeholder:"ADDR" help:"Name server to ask, as HOST:PORT, in place of the system's, for tests with names of their own. Needs --dev."`
+	Haste          int           `default:"1" placeholder:"N" help:"Divide the times after which slow clients are cut off by N, for tests. Needs --dev."`
 	RecordSenders  bool          `help:"Make new conversations store the sending device with each message. By default the server does not store senders."`
 	Keypackages    string        `default:"any" enum:"any,strict" placeholder:"any|strict" help:"Key packages to accept: any text (clients of the first gateway publish placeholders), or strict for valid MLS ones only."`
 	MessageBytes   int           `name:"message-bytes" default:"5242880" placeholder:"BYTES" help:"Largest message that the AT Protocol door takes. More than 5 MiB does not fit through a PDS, which cuts answers at 10 MiB: for services that clients call directly. At most 10485760."`
@@ -68,9 +69,12 @@ func DefaultConfig(dir string) Config {
 		Listen: "127.0.0.1:0", Data: dir, Keypackages: "any", MessageBytes: core.MessageBytesDefault,
 		PingInterval: 30 * time.Second, PingMisses: 2, Heartbeat: 25 * time.Second, SessionTTL: time.Hour,
 		Admission: "auto", PLCDirectory: identity.PLCDirectory,
-		LogLevel: "info", LogFormat: "text",
+		LogLevel: "info", LogFormat: "text", Haste: 1,
 	}
 }
+
+// patience returns the time d after which a slow client is cut off.
+func (c Config) patience(d time.Duration) time.Duration { return d / time.Duration(max(c.Haste, 1)) }
 
 // The bounds of --message-bytes: the gateway's own limit, and the one of the lexicons.
 const (
@@ -104,6 +108,8 @@ func (c Config) Validate() error {
 	check(c.PingMisses >= 0 && c.PingMisses <= 100, "ping-misses: %d is not within 0 and 100", c.PingMisses)
 	check(c.Heartbeat >= 10*time.Millisecond && c.Heartbeat <= time.Hour, "heartbeat: %s is not within 10ms and 1h", c.Heartbeat)
 	check(c.SessionTTL >= time.Second && c.SessionTTL <= 365*24*time.Hour, "session-ttl: %s is not within 1s and 8760h", c.SessionTTL)
+	check(c.Dev || c.Haste == 1, "haste: needs --dev")
+	check(c.Haste >= 1 && c.Haste <= 100, "haste: %d is not within 1 and 100", c.Haste)
 	if _, err := c.rates(); err != nil {
 		errs = append(errs, err)
 	}

@@ -202,11 +202,12 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 	s.metrics.MustRegister(devices.Collectors()...)
 	s.metrics.MustRegister(s.core.Collectors()...)
 	arriving := doors.NewIntake()
+	arriving.Patience = s.config.patience(doors.PatienceDefault)
 	s.gateway = gatewayserver.New(gatewayserver.Options{
 		Core: s.core, Logs: s.logs, Directory: devices, Limits: s.limits, Identity: s.identity, Logger: s.logger, Registerer: s.metrics,
 		ServiceDID: s.DID, PublicURL: func() string { return s.public },
 		PingInterval: s.config.PingInterval, PingMisses: s.config.PingMisses, TrustedProxies: proxies, Intake: arriving,
-		Heartbeat: s.config.Heartbeat,
+		Heartbeat: s.config.Heartbeat, HandshakeTimeout: s.config.patience(gatewayserver.HandshakeTimeoutDefault), WriteTimeout: s.config.patience(gatewayserver.WriteTimeoutDefault),
 	})
 	s.xrpc = xrpcserver.New(xrpcserver.Options{
 		Core: s.core, Logs: s.logs, Directory: devices, Limits: s.limits, Identity: s.identity, Resolver: s.resolver, Logger: s.logger, Registerer: s.metrics,
@@ -230,7 +231,7 @@ func (s *Server) wire(key *identity.ServiceKey, listener net.Listener) error {
 
 func (s *Server) httpServer(handler http.Handler) *http.Server {
 	return &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: requestTimeout, WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytesMax,
+		Handler: handler, ReadHeaderTimeout: s.config.patience(headerTimeout), ReadTimeout: requestTimeout, WriteTimeout: answerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerBytesMax,
 		ErrorLog: slog.NewLogLogger(s.logger.Handler(), slog.LevelDebug), // faults of clients are not the operator's concern
 	}
 }
