@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"waxwing.im/waxwing/mls/schedule"
+	"waxwing.im/waxwing/mls/suite"
 	"waxwing.im/waxwing/mls/wire"
 )
 
@@ -32,6 +33,16 @@ func (g *Group) remember() []pastEpoch {
 		context: g.context, senderData: g.epoch.SenderData, resumption: g.epoch.Resumption, secrets: g.secrets, leaves: leafNodes(g.tree),
 	})
 	return past[max(0, len(past)-g.limits.PastEpochs):]
+}
+
+// origin returns the history of a pending commit: which epoch it is for. The keys of that epoch and
+// of those before it stay in the group alone, which goes on to use them and to delete what was
+// used. The only leaf is blank, so that nothing opens.
+func (g *Group) origin() []pastEpoch {
+	return []pastEpoch{{
+		context: g.context, senderData: g.epoch.SenderData, resumption: g.epoch.Resumption,
+		secrets: g.secretTree(1, make([]byte, suite.HashBytes)), leaves: []*wire.LeafNode{nil},
+	}}
 }
 
 // pastIndex returns the index of an epoch in g.past, -1 if it is not kept.

@@ -41,15 +41,15 @@ func (p *PendingCommit) Removed() []Leaf { return leaves(p.removed) }
 // loaded PendingCommit: continue with the group that was saved with it.
 func (p *PendingCommit) Base() *Group { return p.base }
 
-// Group returns the group after the commit, without the messages that were opened in the old
-// epoch since the commit was made. Prefer Apply.
+// Group returns the group after the commit, without the keys of past epochs: late messages do not
+// open. Prefer Apply.
 func (p *PendingCommit) Group() *Group { return p.group }
 
 // IsExternal reports whether we join by the commit (JoinExternal).
 func (p *PendingCommit) IsExternal() bool { return p.external }
 
 // Apply returns the group after the commit. current is Base or a successor of it in the same
-// epoch: messages that it has opened cannot be replayed, and its settings (hook, limits) apply.
+// epoch: its keys of past epochs are kept, and its settings (hook, limits) apply.
 // For an external commit current is ignored and may be nil. Errors wrap ErrWrongGroup or
 // ErrWrongEpoch. RFC 9420, section 12.4.
 func (p *PendingCommit) Apply(current *Group) (*Group, error) {

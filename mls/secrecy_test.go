@@ -115,6 +115,11 @@ func TestUsedKeysAreNotInTheState(t *testing.T) {
 		t.Fatal(err)
 	}
 	secrets.absent(t, "in the pending commit", pending)
+	for n := range uint32(7) { // 6 is the first that bob has no key of; he may use all while the commit is pending
+		unused := newSecretTree(t, bob)
+		unused.follow("ann", size, ann, "application", n)
+		unused.absent(t, "with keys that are not used yet", pending)
+	}
 
 	// In the next epoch the late messages still open, each once; then all keys are deleted.
 	next, err := p.Apply(p.Base())

@@ -118,7 +118,7 @@ func (s *staged) finish(o *CommitOptions) (*PendingCommit, error) {
 	if p.message, p.base, err = g.frame(a, SealOptions{}); err != nil {
 		return nil, err
 	}
-	next.past = p.base.remember() // without the key that the commit took
+	next.past = p.base.origin()
 	if s.reInit == nil {
 		if p.groupInfo, err = next.GroupInfoWith(GroupInfoOptions{WithoutTree: o.TreeOutOfBand}); err != nil {
 			return nil, err
