@@ -111,7 +111,7 @@ func (f *configFile) Validate(app *kong.Application) error {
 	var collect func(node *kong.Node)
 	collect = func(node *kong.Node) {
 		for _, flag := range node.Flags {
-			known[flag.Name] = true
+			known[flag.Name] = known[flag.Name] || len(flag.Envs) > 0
 			for _, alias := range flag.Aliases {
 				known[alias] = true
 			}
@@ -123,7 +123,7 @@ func (f *configFile) Validate(app *kong.Application) error {
 	collect(app.Node)
 	var unknown []string
 	for key := range f.settings {
-		if !known[key] || key == "config" || key == "help" || key == "version" {
+		if !known[key] || key == "config" {
 			unknown = append(unknown, key)
 		}
 	}
@@ -136,9 +136,10 @@ func (f *configFile) Validate(app *kong.Application) error {
 }
 
 // Resolve leaves an option to the environment if that sets it; kong would let a file overrule
-// it.
+// it. An option without a variable is for the command line alone: the database of serve is not
+// the one that prove attacks.
 func (f *configFile) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	if environmentOf(flag) != "" {
+	if len(flag.Envs) == 0 || environmentOf(flag) != "" {
 		return nil, nil
 	}
 	for _, name := range append([]string{flag.Name}, flag.Aliases...) {

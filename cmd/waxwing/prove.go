@@ -8,10 +8,13 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -20,13 +23,13 @@ import (
 
 type proveCommand struct {
 	Rows     []string `arg:"" optional:"" name:"id" help:"Rows of the risk register or of the threat model, as RR-001. All when there are none."`
-	Quick    bool     `help:"Run the small size: at most 20 seconds for each row."`
-	Built    bool     `help:"Leave out the rows that are not built."`
+	Quick    bool     `env:"-" help:"Run the small size: at most 20 seconds for each row."`
+	Built    bool     `env:"-" help:"Leave out the rows that are not built."`
 	Database string   `default:"sqlite" env:"-" placeholder:"sqlite|postgres|URL|both" help:"Database of the attacked servers: sqlite, postgres (a private PostgreSQL is started, which must be installed), both, or the postgres:// URL of a role that may create databases. The database in the URL is not touched."`
 	Seed     uint64   `env:"-" placeholder:"N" help:"Seed of everything that is random, to repeat a run. A random one when it is 0."`
-	JSON     string   `name:"json" placeholder:"FILE" help:"Write the results as JSON; - is standard output."`
-	HTML     string   `name:"html" placeholder:"FILE" help:"Write the results as a page in one file."`
-	List     bool     `help:"List the rows, and run none."`
+	JSON     string   `name:"json" env:"-" placeholder:"FILE" help:"Write the results as JSON; - is standard output."`
+	HTML     string   `name:"html" env:"-" placeholder:"FILE" help:"Write the results as a page in one file."`
+	List     bool     `env:"-" help:"List the rows, and run none."`
 }
 
 // Help returns the text below the flags.
@@ -63,11 +66,26 @@ func (c *proveCommand) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return usageError{err}
 	}
+	// A terminal that is closed, or a pager that is left, ends the run like Ctrl-C, which cleans up.
+	hangUp := make(chan os.Signal, 1)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		signal.Notify(hangUp, syscall.SIGHUP)
+	}
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	ctx, interrupt := context.WithCancel(ctx)
+	defer interrupt()
+	go func() {
+		select {
+		case <-hangUp:
+			interrupt()
+		case <-ctx.Done():
+		}
+	}()
 	out := std.out
 	if c.JSON == "-" {
 		out = std.err
 	}
-	shown := newProgress(out)
+	shown := newProgress(out, interrupt)
 	built := currentBuild()
 	report, err := prove.Suite{
 		Rows: rows, Databases: databases, Quick: c.Quick, Seed: c.Seed, Binary: binary,
@@ -75,14 +93,8 @@ func (c *proveCommand) Run(ctx context.Context, std streams) error {
 	}.Run(ctx)
 	shown.clear()
 	err = errors.Join(err, files.write(report))
-	if errors.Is(err, prove.ErrMissing) {
-		complain(std, exitMissing, err)
-		return exit(exitMissing)
-	}
-	if err != nil {
-		return err
-	}
-	return c.verdict(ctx, report, out)
+	verdict := c.verdict(ctx, report, out)
+	return cmp.Or(err, verdict)
 }
 
 // state returns what is built of a row, for the list.
@@ -154,6 +166,9 @@ func (c *proveCommand) verdict(ctx context.Context, report *prove.Report, out io
 type reportFiles struct{ json, html io.WriteCloser }
 
 func (c *proveCommand) openFiles(std streams) (f reportFiles, err error) {
+	if c.HTML == "-" || c.HTML == c.JSON && c.HTML != "" {
+		return f, errors.New("--html is a file of its own")
+	}
 	open := func(name string) (io.WriteCloser, error) {
 		if name == "" {
 			return nil, nil
@@ -196,15 +211,16 @@ const (
 // now and then elsewhere.
 type proveProgress struct {
 	out   io.Writer
-	width int // of the terminal; 0 if it is none
+	width int    // of the terminal; 0 if it is none
+	gone  func() // called when out cannot be written to any more
 
 	mu   sync.Mutex // guards the rest
 	last time.Time
 	row  string
 }
 
-func newProgress(out io.Writer) *proveProgress {
-	p := &proveProgress{out: out}
+func newProgress(out io.Writer, gone func()) *proveProgress {
+	p := &proveProgress{out: out, gone: gone}
 	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		if width, _, err := term.GetSize(int(file.Fd())); err == nil {
 			p.width = max(width, 20)
@@ -223,23 +239,32 @@ func (p *proveProgress) progress(at prove.Progress) {
 		return
 	}
 	p.row, p.last = row, now
-	text := fmt.Sprintf("%-7s %s, %s", at.ID, cmp.Or(at.Database, "no database"), at.Step)
+	text, end := fmt.Sprintf("%-7s %s, %s", at.ID, cmp.Or(at.Database, "no database"), at.Step), ""
 	if at.Total > 0 {
 		if p.width > 0 {
 			filled := barWidth * min(at.Done, at.Total) / at.Total
-			text += " " + strings.Repeat("█", filled) + strings.Repeat("░", barWidth-filled)
+			end = " " + strings.Repeat("█", filled) + strings.Repeat("░", barWidth-filled)
 		}
-		text += fmt.Sprintf(" %d/%d", at.Done, at.Total)
+		end += fmt.Sprintf(" %d/%d", at.Done, at.Total)
 	}
-	text += fmt.Sprintf(" (%s)", at.Elapsed.Round(time.Second))
+	end += fmt.Sprintf(" (%s)", at.Elapsed.Round(time.Second))
 	if p.width == 0 {
-		fmt.Fprintln(p.out, text)
+		p.print(text + end + "\n")
 		return
 	}
-	if letters := []rune(text); len(letters) >= p.width {
-		text = string(letters[:p.width-1])
+	if over := utf8.RuneCountInString(text+end) - p.width + 1; over > 0 { // the last column would wrap
+		letters := []rune(text)
+		text = string(letters[:max(len(letters)-over, 0)])
 	}
-	fmt.Fprint(p.out, "\r\x1b[K", text)
+	text = string([]rune(text + end)[:min(utf8.RuneCountInString(text+end), p.width-1)])
+	p.print("\r\x1b[K" + text)
+}
+
+// print writes a text.
+func (p *proveProgress) print(text string) {
+	if _, err := io.WriteString(p.out, text); err != nil {
+		p.gone()
+	}
 }
 
 // clear removes the line that changes.
@@ -260,22 +285,18 @@ func (p *proveProgress) result(r *prove.Result) {
 	if r.Database != "" {
 		where += ", " + r.Database
 	}
-	fmt.Fprintf(p.out, "%-7s %s: %s", r.ID, where, strings.ToUpper(r.Status))
+	text := fmt.Sprintf("%-7s %s: %s", r.ID, where, strings.ToUpper(r.Status))
 	if r.Seconds > 0 {
-		fmt.Fprintf(p.out, " in %.1f s", r.Seconds)
+		text += fmt.Sprintf(" in %.1f s", r.Seconds)
 	}
-	fmt.Fprintln(p.out)
-	for line := range strings.Lines(r.Reason) {
-		fmt.Fprintf(p.out, "        %s\n", strings.TrimRight(line, "\n"))
+	lines := append([]string{text}, strings.Split(strings.TrimSuffix(r.Reason, "\n"), "\n")...)
+	if r.Status != prove.NotBuilt {
+		lines = append(lines, r.Did...)
+		for _, figure := range r.Figures {
+			lines = append(lines, "- "+figure.String())
+		}
+		lines = append(lines, "again: "+r.Repeat)
 	}
-	if r.Status == prove.NotBuilt {
-		return
-	}
-	for _, did := range r.Did {
-		fmt.Fprintf(p.out, "        %s\n", did)
-	}
-	for _, figure := range r.Figures {
-		fmt.Fprintf(p.out, "        - %s\n", figure)
-	}
-	fmt.Fprintf(p.out, "        again: %s\n", r.Repeat)
+	lines = slices.DeleteFunc(lines, func(line string) bool { return line == "" })
+	p.print(strings.Join(lines, "\n        ") + "\n")
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -61,7 +62,9 @@ func Probe(ctx context.Context, admin string) (version string, err error) {
 		for inner := err; inner != nil; inner = errors.Unwrap(inner) {
 			err = inner // those around it repeat the URL
 		}
-		return "", fmt.Errorf("PostgreSQL does not answer at that URL: %w", err)
+		// The attempts with TLS and without it fail alike.
+		lines := slices.Compact(strings.Split(err.Error(), "\n"))
+		return "", fmt.Errorf("PostgreSQL does not answer at that URL: %s", strings.Join(lines, "; "))
 	}
 	defer conn.Close(ctx)
 	var may bool

@@ -26,7 +26,7 @@ func sample() *Report {
 	long := strings.Repeat("a long word-of-many-parts ", 8)
 	full := &Result{
 		ID: "RR-001", Title: "resume", Database: "postgres 17.6 (Debian 17.6-1)", Status: Failed, Reason: "messages lost: 3, want = 0\n" + long,
-		Attack: long, Mitigation: long, Detection: []string{`gateway_resumes_total{result="ok"}`, strings.Repeat("x", 80)},
+		Attack: long, Mitigation: long, Detection: []string{`waxwing_gateway_resumes_total{result="ok"}`, strings.Repeat("x", 80)},
 		Did: []string{"10 000 connections were broken", long},
 		Figures: []Figure{
 			{Name: "messages", Value: 1234567, Bound: "≥", Want: 1000000, Holds: true},
@@ -55,10 +55,40 @@ func TestPageIsOneFile(t *testing.T) {
 	if err := sample().WriteHTML(&page); err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []string{"<script", "src=", "url(", "http:", "https:", "@import"} {
+	for _, bad := range []string{"waxwing_waxwing_", "<script", "src=", "url(", "http:", "https:", "@import"} {
 		if strings.Contains(page.String(), bad) {
 			t.Errorf("the page has %q", bad)
 		}
+	}
+}
+
+// TestReportAsJSON: each figure with a bound has it, also when it is 0, and no other one does.
+func TestReportAsJSON(t *testing.T) {
+	var text bytes.Buffer
+	if err := sample().WriteJSON(&text); err != nil {
+		t.Fatal(err)
+	}
+	var report struct {
+		Rows []struct {
+			Figures []map[string]any
+			Plots   []struct {
+				Lines []struct{ Points []map[string]float64 }
+			}
+		}
+	}
+	if err := json.Unmarshal(text.Bytes(), &report); err != nil {
+		t.Fatal(err)
+	}
+	for _, figure := range report.Rows[0].Figures {
+		_, hasBound := figure["bound"]
+		_, hasWant := figure["want"]
+		_, hasHolds := figure["holds"]
+		if hasWant != hasBound || hasHolds != hasBound {
+			t.Errorf("a figure is %v", figure)
+		}
+	}
+	if point := report.Rows[0].Plots[0].Lines[0].Points[1]; point["x"] != 7.3 || len(point) != 2 {
+		t.Errorf("a point is %v", point)
 	}
 }
 

@@ -50,10 +50,10 @@ type Result struct {
 	Reason     string   `json:"reason,omitempty"` // why it does not hold, in lines
 	Attack     string   `json:"attack"`
 	Mitigation string   `json:"mitigation"`
-	Detection  []string `json:"detection"`
-	Did        []string `json:"did"`
-	Figures    []Figure `json:"figures"`
-	Plots      []*Plot  `json:"plots"`
+	Detection  []string `json:"detection,omitempty"`
+	Did        []string `json:"did,omitempty"`
+	Figures    []Figure `json:"figures,omitempty"`
+	Plots      []*Plot  `json:"plots,omitempty"`
 	Seconds    float64  `json:"seconds"`
 	Repeat     string   `json:"repeat"` // the command that repeats it
 }
@@ -64,8 +64,21 @@ type Figure struct {
 	Value float64 `json:"value"`
 	Unit  string  `json:"unit,omitempty"`
 	Bound string  `json:"bound,omitempty"` // ≤, ≥ or =; "": it is only shown
-	Want  float64 `json:"want,omitempty"`
+	Want  float64 `json:"want"`
 	Holds bool    `json:"holds"`
+}
+
+// MarshalJSON writes want and holds of a figure that has a bound, and of no other.
+func (f Figure) MarshalJSON() ([]byte, error) {
+	type all Figure
+	if f.Bound != "" {
+		return json.Marshal(all(f))
+	}
+	return json.Marshal(struct {
+		Name  string  `json:"name"`
+		Value float64 `json:"value"`
+		Unit  string  `json:"unit,omitempty"`
+	}{f.Name, f.Value, f.Unit})
 }
 
 // Plot is a picture: lines over time in seconds, or bars.
@@ -85,7 +98,10 @@ type Line struct {
 }
 
 // Point is a place in a plot.
-type Point struct{ X, Y float64 }
+type Point struct {
+	X float64 `json:"x"` // seconds since the row began
+	Y float64 `json:"y"`
+}
 
 // value returns a value of the figure with its unit: digits in groups, three significant ones
 // of what is not whole.

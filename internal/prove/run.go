@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -33,6 +34,7 @@ type Run struct {
 	cleanups []func()
 	progress Progress
 	result   *Result
+	isOver   bool // what a row that does not end says from then on is dropped
 }
 
 // Size returns quick or full, the size of the run.
@@ -55,18 +57,25 @@ func (r *Run) Folder() (string, error) {
 	return name, os.Mkdir(name, 0o700)
 }
 
-// Cleanup calls undo when the run ends, however it ends; the last one first.
+// Cleanup calls undo when the run ends, however it ends; the last one first. It calls it at once
+// if the run is over.
 func (r *Run) Cleanup(undo func()) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.cleanups = append(r.cleanups, undo)
+	isOver := r.isOver
+	if !isOver {
+		r.cleanups = append(r.cleanups, undo)
+	}
+	r.mu.Unlock()
+	if isOver {
+		undo()
+	}
 }
 
 // cleanUp calls what Cleanup was given.
 func (r *Run) cleanUp() {
 	r.mu.Lock()
 	cleanups := r.cleanups
-	r.cleanups = nil
+	r.cleanups, r.isOver = nil, true
 	r.mu.Unlock()
 	for _, undo := range slices.Backward(cleanups) {
 		undo()
@@ -121,6 +130,9 @@ func (r *Run) Exactly(name string, value, want float64, unit string) {
 }
 
 func (r *Run) add(f Figure) {
+	if math.IsNaN(f.Value) || math.IsInf(f.Value, 0) { // as 0/0; JSON has no such numbers
+		f.Name, f.Value, f.Holds = f.Name+" (not a number)", 0, false
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.result.Figures = append(r.result.Figures, f)
@@ -161,6 +173,9 @@ func (l *Line) Add(value float64) {
 	x := time.Since(l.run.began).Seconds()
 	l.run.mu.Lock()
 	defer l.run.mu.Unlock()
+	if l.run.isOver || math.IsNaN(value) || math.IsInf(value, 0) {
+		return
+	}
 	l.Points = append(l.Points, Point{x, value})
 	if len(l.Points) > pointsMax { // half of them show as much
 		kept := l.Points[:0]
@@ -190,26 +205,29 @@ func (r *Run) Settle(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// finish decides whether the row holds.
-func (r *Run) finish(p Proof, err error) {
+// finish decides whether the row holds. A bound that does not hold weighs more than something that
+// is missing.
+func (r *Run) finish(p Proof, err error, isInterrupted bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	result := r.result
+	r.result = &Result{} // a row that does not end goes on to write
 	result.Seconds = time.Since(r.began).Seconds()
-	bounds := 0
+	bounds, isMissing := 0, errors.Is(err, ErrMissing)
 	for _, f := range result.Figures {
 		if f.Bound == "" {
 			continue
 		}
 		bounds++
 		if !f.Holds {
+			isMissing = false
 			err = errors.Join(err, fmt.Errorf("%s: %s, want %s %s", f.Name, f.value(f.Value), f.Bound, f.value(f.Want)))
 		}
 	}
 	switch {
-	case errors.Is(err, context.Canceled):
+	case isInterrupted:
 		result.Status, result.Reason = NotRun, "it was interrupted"
-	case errors.Is(err, ErrMissing):
+	case isMissing:
 		result.Status, result.Reason = NotRun, err.Error()
 	case err != nil:
 		result.Status, result.Reason = Failed, err.Error()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 )
@@ -14,6 +16,7 @@ import (
 const (
 	quickRowMax = 90 * time.Second
 	fullRowMax  = 3 * time.Hour
+	rowEndMax   = 30 * time.Second // from the end of its context; a row that takes longer is left behind
 )
 
 // Suite runs rows.
@@ -31,10 +34,10 @@ type Suite struct {
 	OnResult   func(*Result)
 }
 
-// Run runs the rows on each database. The error is ErrMissing for a database that is not there,
-// or that of the machine; that rows fail is in the report only.
+// Run runs the rows on each database. The error is that of the machine; that rows fail, or were
+// not run because a database is not there, is in the report only.
 func (s Suite) Run(ctx context.Context) (report *Report, err error) {
-	report = &Report{Began: time.Now().UTC().Truncate(time.Second), Version: s.Version, Commit: s.Commit, Machine: thisMachine(), Quick: s.Quick, Seed: s.Seed}
+	report = &Report{Rows: []*Result{}, Began: time.Now().UTC().Truncate(time.Second), Version: s.Version, Commit: s.Commit, Machine: thisMachine(), Quick: s.Quick, Seed: s.Seed}
 	base, err := os.MkdirTemp("", "waxwing-prove-")
 	if err != nil {
 		return report, err
@@ -50,25 +53,41 @@ func (s Suite) Run(ctx context.Context) (report *Report, err error) {
 
 // runOn runs the rows on one database; those that need none on the first one only.
 func (s Suite) runOn(ctx context.Context, report *Report, name string, isFirst bool, base string) (err error) {
-	database, end, err := OpenDatabase(ctx, name)
-	if err != nil {
-		return err
+	isWanted := func(p Proof) bool { return !p.Once && p.NotBuilt == "" }
+	database := Database{Kind: PostgreSQL}
+	if name == SQLite {
+		database.Kind = SQLite
 	}
-	defer func() { err = errors.Join(err, end()) }()
+	var missing error
+	if ctx.Err() == nil && slices.ContainsFunc(s.Rows, isWanted) {
+		opened, end, failed := OpenDatabase(ctx, name)
+		switch {
+		case failed == nil:
+			database = opened
+			defer func() { err = errors.Join(err, end()) }()
+		case errors.Is(failed, ErrMissing):
+			missing = failed
+		default:
+			return failed
+		}
+	}
 	for _, p := range s.Rows {
-		if !isFirst && (p.Once || p.NotBuilt != "") {
+		if !isFirst && !isWanted(p) {
 			continue
 		}
-		result := s.runRow(ctx, p, database, base)
+		if isWanted(p) && missing != nil {
+			p.Needs = func() error { return missing }
+		}
+		result := s.runRow(ctx, p, name, database, base)
 		report.Rows = append(report.Rows, result)
 		s.OnResult(result)
 	}
 	return nil
 }
 
-// runRow runs one row.
-func (s Suite) runRow(ctx context.Context, p Proof, database Database, base string) *Result {
-	result := &Result{ID: p.ID, Title: p.Title, Attack: p.Attack, Mitigation: p.Mitigation, Detection: p.Detection, Repeat: s.repeat(p, database)}
+// runRow runs one row on a database that was asked for by name.
+func (s Suite) runRow(ctx context.Context, p Proof, name string, database Database, base string) *Result {
+	result := &Result{ID: p.ID, Title: p.Title, Attack: p.Attack, Mitigation: p.Mitigation, Detection: p.Detection, Repeat: s.repeat(p, name)}
 	if p.NotBuilt != "" {
 		result.Status, result.Reason = NotBuilt, "it comes with "+p.NotBuilt
 		return result
@@ -88,38 +107,59 @@ func (s Suite) runRow(ctx context.Context, p Proof, database Database, base stri
 	running, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it has not ended in %s", limit))
 	defer cancel()
 	if p.Needs != nil {
-		if err = p.Needs(); err != nil {
+		if err = p.Needs(); err != nil && !errors.Is(err, ErrMissing) {
 			err = fmt.Errorf("%w: %w", ErrMissing, err)
 		}
 	}
-	if err == nil {
-		err = p.Run(running, r)
-		if err == nil {
-			err = running.Err()
-		}
-		if cause := context.Cause(running); cause != nil && ctx.Err() == nil {
-			err = errors.Join(cause, err)
-		} else if ctx.Err() != nil {
-			err = context.Canceled
+	if err == nil && ctx.Err() == nil {
+		if err = attack(running, p, r); ctx.Err() == nil {
+			err = errors.Join(context.Cause(running), err)
 		}
 	}
+	isInterrupted := ctx.Err() != nil
 	r.cleanUp()
-	r.finish(p, errors.Join(err, os.RemoveAll(folder)))
+	r.finish(p, errors.Join(err, os.RemoveAll(folder)), isInterrupted)
 	return result
 }
 
+// attack calls p.Run. It returns its panic as an error, and returns without it if it does not end
+// with its context.
+func attack(ctx context.Context, p Proof, r *Run) error {
+	ended := make(chan error, 1)
+	go func() {
+		defer func() {
+			if fault := recover(); fault != nil {
+				ended <- fmt.Errorf("the row panicked: %v\n%s", fault, debug.Stack())
+			}
+		}()
+		ended <- p.Run(ctx, r)
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(rowEndMax)
+	defer timer.Stop()
+	select {
+	case err := <-ended:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("the row has not ended %s after it was told to", rowEndMax)
+	}
+}
+
 // repeat returns the command that repeats a row.
-func (s Suite) repeat(p Proof, database Database) string {
+func (s Suite) repeat(p Proof, database string) string {
 	words := []string{"waxwing prove", p.ID}
 	if s.Quick {
 		words = append(words, "--quick")
 	}
 	if !p.Once {
-		name := database.Kind
-		if name == PostgreSQL && database.Server == nil {
-			name = "URL" // which has a password
+		if database != SQLite && database != PostgreSQL {
+			database = "URL" // which has a password
 		}
-		words = append(words, "--database", name)
+		words = append(words, "--database", database)
 	}
 	return strings.Join(append(words, "--seed", fmt.Sprint(s.Seed)), " ")
 }

@@ -82,8 +82,21 @@ func TestVerdicts(t *testing.T) {
 		}),
 			prove.Failed, "two forks"},
 		"something is missing": {lacking, prove.NotRun, "missing: no proxy is installed"},
-		"missing on the way":   {row(func(context.Context, *prove.Run) error { return fmt.Errorf("%w: node", prove.ErrMissing) }), prove.NotRun, "missing: node"},
-		"not built":            {prove.Proof{ID: "RR-000", NotBuilt: "presence"}, prove.NotBuilt, "it comes with presence"},
+		"a bound does not hold, then something is missing": {row(func(_ context.Context, r *prove.Run) error {
+			r.Exactly("losses", 3, 0, "")
+			return fmt.Errorf("%w: node", prove.ErrMissing)
+		}), prove.Failed, "missing: node\nlosses: 3, want = 0"},
+		"something of its own was cancelled": {row(func(ctx context.Context, r *prove.Run) error {
+			r.Exactly("losses", 0, 0, "")
+			return fmt.Errorf("read: %w", context.Canceled)
+		}), prove.Failed, "read: context canceled"},
+		"a figure is not a number": {row(func(_ context.Context, r *prove.Run) error {
+			r.AtMost("share", 0/zero, 1, "")
+			r.AtMost("ratio", 1/zero, 1, "")
+			return nil
+		}), prove.Failed, "share (not a number): 0, want ≤ 1\nratio (not a number): 0, want ≤ 1"},
+		"missing on the way": {row(func(context.Context, *prove.Run) error { return fmt.Errorf("%w: node", prove.ErrMissing) }), prove.NotRun, "missing: node"},
+		"not built":          {prove.Proof{ID: "RR-000", NotBuilt: "presence"}, prove.NotBuilt, "it comes with presence"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, temporary := suite(t, test.row)
@@ -98,6 +111,59 @@ func TestVerdicts(t *testing.T) {
 			isEmpty(t, temporary)
 		})
 	}
+}
+
+// zero keeps the compiler from dividing by it.
+var zero float64
+
+// TestPanic: a row that panics fails, the next one runs, and its server does not outlive it.
+func TestPanic(t *testing.T) {
+	s, temporary := suite(t, prove.Proof{ID: "RR-000", Run: func(ctx context.Context, r *prove.Run) error {
+		if _, err := r.Serve(ctx); err != nil {
+			return err
+		}
+		panic("no such index")
+	}})
+	s.Rows = append(s.Rows, prove.Proof{ID: "RR-999", Run: func(_ context.Context, r *prove.Run) error { r.AtMost("losses", 0, 0, ""); return nil }})
+	report, err := s.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := report.Rows[0]; got.Status != prove.Failed || !strings.HasPrefix(got.Reason, "the row panicked: no such index\n") {
+		t.Errorf("%s: %s", got.Status, got.Reason)
+	}
+	if got := report.Rows[1]; got.Status != prove.Holds {
+		t.Errorf("the next row: %s: %s", got.Status, got.Reason)
+	}
+	isEmpty(t, temporary)
+	for _, line := range processes(t, temporary) {
+		t.Errorf("still runs: %s", line)
+	}
+}
+
+// TestNoDatabase: rows on a database that is not there are not run, those on another one and those
+// that need none are.
+func TestNoDatabase(t *testing.T) {
+	s, temporary := suite(t, prove.Proof{ID: "RR-000", Run: func(_ context.Context, r *prove.Run) error { r.AtMost("losses", 0, 0, ""); return nil }})
+	once := s.Rows[0]
+	once.ID, once.Once = "RR-999", true
+	s.Rows = append(s.Rows, once, prove.Proof{ID: "TM-000", NotBuilt: "federation"})
+	s.Databases = []string{"postgres://me:secret@127.0.0.1:1/db", prove.SQLite}
+	report, err := s.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, row := range report.Rows {
+		got = append(got, row.ID+" "+row.Status)
+	}
+	if want := "RR-000 not run, RR-999 holds, TM-000 not built, RR-000 holds"; strings.Join(got, ", ") != want {
+		t.Errorf("%s, want %s", strings.Join(got, ", "), want)
+	}
+	if reason := report.Rows[0].Reason; !strings.Contains(reason, "does not answer") || strings.Contains(reason, "\n") || strings.Contains(reason, "secret") {
+		t.Errorf("the reason is %q", reason)
+	}
+	isEmpty(t, temporary)
 }
 
 // TestInterrupted: an interrupted run leaves no process, no directory and no database, on both
