@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // registers the driver "pgx"
 
 	"waxwing.im/waxwing/internal/ds"
 	"waxwing.im/waxwing/internal/logs"
@@ -477,9 +480,17 @@ func (c *crashes) checkCommit(tx *store.Tx, name string, log *crashLog, r *ds.Re
 	}
 }
 
+// databaseOf returns the database of a store's URL, for database/sql.
+func databaseOf(url string) (driver, name string) {
+	if dir, ok := strings.CutPrefix(url, "sqlite:"); ok {
+		return "sqlite", "file:" + filepath.Join(dir, "waxwing.db") + "?_pragma=journal_mode(WAL)&_pragma=busy_timeout(10000)&_txlock=immediate"
+	}
+	return "pgx", url
+}
+
 // checkGroupInfos: the GroupInfo kept is that of the last commit.
 func (c *crashes) checkGroupInfos() {
-	driver, name := databaseOf(c.url, "waxwing.db")
+	driver, name := databaseOf(c.url)
 	db, err := sql.Open(driver, name)
 	c.must(err)
 	defer db.Close()

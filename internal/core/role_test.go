@@ -384,7 +384,7 @@ func TestManyFormerMembers(t *testing.T) {
 		const former = 20_000
 		w := newWorld(t, url)
 		w.room("c1", "ann", "bob", "cid")
-		driver, name := databaseOf(url, "waxwing.db")
+		driver, name := databaseOf(url)
 		db, err := sql.Open(driver, name)
 		if err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package drive
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -46,6 +47,8 @@ type ClientOptions struct {
 	Features []gateway.Feature
 	Silence  time.Duration // 0 is DefaultSilence
 	Seed     uint64
+	// WritesOnly makes the client subscribe to nothing.
+	WritesOnly bool
 	// KeepsText makes the client keep whole messages and not only their digests.
 	KeepsText bool
 }
@@ -146,10 +149,10 @@ func NewClient(o ClientOptions, conversations ...string) *Client {
 	if o.Silence == 0 {
 		o.Silence = DefaultSilence
 	}
-	if o.Route.URL == "" {
-		o.Route.URL = "http://" + o.Network.Address()
+	if o.Network != nil { // a client that never connects has none
+		o.Route.URL = cmp.Or(o.Route.URL, "http://"+o.Network.Address())
+		o.Route = o.Route.through(o.Network.Address())
 	}
-	o.Route = o.Route.through(o.Network.Address())
 	c := &Client{
 		o: o, conversations: conversations, streams: o.Streams, changed: make(chan struct{}), work: make(chan struct{}, 1),
 		random:    rand.New(rand.NewPCG(o.Seed, 2)),

@@ -238,6 +238,9 @@ func (c *Client) checkReady(ready gateway.Ready) {
 func (c *Client) subscriptions() []gateway.Subscribe {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.o.WritesOnly {
+		return nil
+	}
 	list := make([]gateway.Subscribe, 0, len(c.histories))
 	for id, h := range c.histories {
 		from := h.last() + 1

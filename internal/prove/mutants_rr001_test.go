@@ -8,7 +8,7 @@ var mutantsRR001 = []mutant{
 		one.pos.Store(max(one.pos.Load(), one.goal-1000))
 	}
 	if pos := one.pos.Load(); pos < max(wanted, one.goal) {`,
-		rows: []string{"RR-001"},
+		rows: []string{"RR-001", "RR-003"},
 	},
 	{
 		name: "event-id-ignored", gone: "a stream goes on behind the event that the client had last", file: "internal/gatewayserver/stream.go",
@@ -66,12 +66,12 @@ var mutantsRR001 = []mutant{
 	if mutant.Is("acked-before-commit") {
 		time.Sleep(100 * time.Millisecond)
 	}`,
-		rows: []string{"RR-001"},
+		rows: []string{"RR-001", "RR-003"},
 	},
 	{
 		name: "ids-not-stored", gone: "the ids of messages are kept, so that a repeat is answered with the earlier place", file: "internal/store/batch.go",
 		old:  `			if chunk[i].MessageID != "" {`,
 		new:  `			if chunk[i].MessageID != "" && !mutant.Is("ids-not-stored") {`,
-		rows: []string{"RR-001"},
+		rows: []string{"RR-001", "RR-003"},
 	},
 }

@@ -3,6 +3,7 @@ package prove
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -53,6 +54,39 @@ func (r *Run) Serve(ctx context.Context, options ...string) (*Server, error) {
 		return nil, err
 	}
 	return s, s.Start(ctx)
+}
+
+// ServeNodes starts two nodes of a service where the database can be shared, else one.
+func (r *Run) ServeNodes(ctx context.Context, options ...string) (nodes []*Server, err error) {
+	database, err := r.NewDatabase(ctx)
+	if err != nil {
+		return nil, err
+	}
+	port, err := drive.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	options = append(options, "--public-url", fmt.Sprintf("http://localhost:%d", port))
+	count := 1
+	if r.Database.Kind == PostgreSQL {
+		count = 2
+		keys, err := r.Folder()
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, "--service-key", filepath.Join(keys, "service.key"))
+	}
+	for range count {
+		node, err := r.NewServer(database, options...)
+		if err != nil {
+			return nil, err
+		}
+		if err := node.Start(ctx); err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, node)
+	}
+	return nodes, nil
 }
 
 // Start starts the server, again after a kill, and waits until it accepts requests. The process

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -70,7 +69,8 @@ func replayTokens(ctx context.Context, r *Run) error {
 		}
 		p.keys = append(p.keys, key)
 	}
-	if err := p.start(); err != nil {
+	var err error
+	if p.nodes, err = r.ServeNodes(ctx, "--limit", "all=off"); err != nil {
 		return err
 	}
 	for _, attack := range []func() error{p.atOnce, p.sameID, p.otherMethods, p.lifetimes, p.spellings, p.afterSweeps} {
@@ -83,39 +83,6 @@ func replayTokens(ctx context.Context, r *Run) error {
 		if err := node.Stop(); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// start starts two nodes of a service where the database can be shared, else one.
-func (p *replays) start() error {
-	database, err := p.NewDatabase(p.ctx)
-	if err != nil {
-		return err
-	}
-	port, err := drive.FreePort()
-	if err != nil {
-		return err
-	}
-	options := []string{"--public-url", fmt.Sprintf("http://localhost:%d", port), "--limit", "all=off"}
-	nodes := 1
-	if p.Database.Kind == PostgreSQL {
-		nodes = 2
-		keys, err := p.Folder()
-		if err != nil {
-			return err
-		}
-		options = append(options, "--service-key", filepath.Join(keys, "service.key"))
-	}
-	for range nodes {
-		node, err := p.NewServer(database, options...)
-		if err != nil {
-			return err
-		}
-		if err := node.Start(p.ctx); err != nil {
-			return err
-		}
-		p.nodes = append(p.nodes, node)
 	}
 	return nil
 }
