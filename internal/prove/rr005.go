@@ -91,6 +91,7 @@ func claimKeyPackages(ctx context.Context, r *Run) error {
 		if err := attack(); err != nil {
 			return err
 		}
+		p.lines.Close() // what idle connections hold is not what claims leave
 		if i == 0 {
 			if err := memory.Baseline(ctx); err != nil {
 				return err

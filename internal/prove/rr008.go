@@ -92,6 +92,7 @@ func attackByChurn(ctx context.Context, r *Run) error {
 		return err
 	}
 	p.attack.Calm()
+	p.lines.Close()
 	if err := p.calm(before); err != nil {
 		return err
 	}
@@ -131,8 +132,11 @@ func (p *churn) join() (err error) {
 	if p.honest, err = quiet.Narrow(honest, "sender"); err != nil {
 		return err
 	}
-	p.caller, err = quiet.Stranger(p.mallory, "first")
-	return err
+	if p.caller, err = quiet.Stranger(p.mallory, "first"); err != nil {
+		return err
+	}
+	p.Step("writing large messages")
+	return quiet.Large(p.caller, "large", 40) // more than networks hold; caches keep some of them
 }
 
 // p99 sends honest messages one after the other and returns how long all but a hundredth of them
@@ -243,10 +247,6 @@ func (p *churn) connections() error {
 // readers opens sockets and streams whose other end does not read.
 func (p *churn) readers() error {
 	readers, cut := Size(p.Run, 10, 300), Size(p.Run, 20, 48) // few at a time are read for; the others wait for their turn
-	p.Step("writing large messages")
-	if err := p.attack.Large(p.caller, "large", 40); err != nil { // more than networks hold
-		return err
-	}
 	p.attack.Cut()
 	before, err := p.server.Ops.Metrics(p.ctx)
 	if err != nil {
