@@ -41,7 +41,7 @@ func probes(room string) []probe {
 		{"GET", "/v1/rooms/members?conv_id=" + room, true, ""}, {"GET", "/v1/rooms/members?conv_id=%zz", true, ""},
 		{"GET", "/v1/records?conv_id=" + room + "&seq=999999", true, ""},
 		{"POST", "/v1/inbox", true, "{"}, {"POST", "/v1/inbox", true, ""}, {"POST", "/v1/inbox", false, "{}"},
-		{"POST", "/v1/rooms/create", true, `{"conv_id":"` + strings.Repeat("x", 2<<20) + `"}`},
+		{"POST", "/v1/rooms/create", true, `{"conv_id":"` + strings.Repeat("x", 1100<<10) + `"}`},
 		{"GET", "/v1/sse?conv_id=" + room, false, ""},
 		{"GET", "/xrpc/com.example.none", false, ""}, {"GET", "/xrpc/" + xrpc.GetConvos, false, ""},
 		{"POST", "/xrpc/" + xrpc.SendMessage, false, "{}"}, {"GET", "/xrpc/" + xrpc.SubscribeEvents + "?ticket=none", false, ""},

@@ -72,7 +72,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	}()
 	s.metrics.request(r.Pattern, nil)
 	s.writeUsage(w, who.Meter)
-	if !c.out.Begin() || r.Method == http.MethodHead {
+	if !c.out.Begin() || r.Method == http.MethodHead || !c.out.Write(openComment) {
 		return
 	}
 	c.run()

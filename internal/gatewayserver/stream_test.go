@@ -245,6 +245,19 @@ func refusedAs(answer, want string) error {
 	return nil
 }
 
+// TestStreamBegins: a stream without events begins with a comment, long before the first ping.
+func TestStreamBegins(t *testing.T) {
+	w := newWorld(t, func(s *setup) { s.door.StreamPing = time.Hour })
+	w.start("ann")
+	w.call2(t, "ann", "/v1/rooms/create", `{"conv_id":"c"}`)
+	must(t, refusedAs(w.stream("ann", "?conv_id=c", false), ""))
+	select {
+	case <-w.person("ann").events.pings:
+	case <-time.After(10 * time.Second):
+		t.Fatal("no comment comes")
+	}
+}
+
 func TestStreamHead(t *testing.T) {
 	w := newWorld(t, func(s *setup) { s.door.StreamPing = 30 * time.Millisecond })
 	w.start("ann")

@@ -120,4 +120,8 @@ func (c *stream) drain(d gateway.Drain) {
 	c.cancel()
 }
 
+// openComment begins a stream: nginx keeps the head of an answer over HTTP/2 until its first byte,
+// and a client would wait for an event or a ping.
+var openComment = []byte(": open\n\n")
+
 var pingComment = []byte(": ping\n\n")
