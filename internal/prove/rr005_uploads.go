@@ -119,6 +119,15 @@ func (p *packages) malformed() error {
 	if err != nil {
 		return err
 	}
+	// A door that refuses everything stores nothing malformed either.
+	if err := p.publish(owner, text); err != nil {
+		return fmt.Errorf("the good package alone: %w", err)
+	}
+	alone, err := p.available(owner)
+	if err != nil {
+		return err
+	}
+	p.Exactly("good packages stored once they were alone", float64(alone), 1, "")
 	p.Did("%d malformed packages were uploaded at both doors, each with a good one: cut, with a flipped bit, of another account, out of their time, too long.", len(bad))
 	p.Exactly("malformed packages that were stored, and good ones with them", float64(stored)+float64(left), 0, "")
 	return nil
@@ -229,7 +238,8 @@ func (p *packages) floods() error {
 		return err
 	}
 	p.Did("One device published %d times at once, and one account %d packages by XRPC.", 2*publishesMax, 2*freeMax)
+	p.AtLeast("publications of one device that were accepted", float64(accepted), publishesMax, "")
 	p.AtMost("publications of one device at once", float64(accepted), publishesMax+2+seconds*publishesMax/60, "")
-	p.AtMost("packages that an account has stored by XRPC", float64(left), freeMax, "")
+	p.Exactly("packages that an account has stored by XRPC", float64(left), freeMax, "")
 	return nil
 }

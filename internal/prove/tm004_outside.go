@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -22,8 +23,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
+	"waxwing.im/waxwing/internal/drive"
 	"waxwing.im/waxwing/internal/identity"
 )
 
@@ -31,7 +34,11 @@ const (
 	outsideDomain = ".attacker.net"
 	endlessMax    = 64 << 20 // of a body without end, so that a server without bounds does not take all memory
 	recordPath    = "/xrpc/com.atproto.repo.getRecord"
+	portAttempts  = 100
 )
+
+// insideListeners stand for hosts of the inner network.
+var insideListeners = []string{insideAddress, "::1", "127.0.0.3"}
 
 // outside is a host that stands for the public internet, under all names of its domain, and
 // listeners in the inner network at the same port, which must see no connection.
@@ -49,20 +56,12 @@ type outside struct {
 // newOutside listens until the end of the run.
 func newOutside(r *Run) (*outside, error) {
 	o := &outside{documents: map[string][]byte{}, records: map[string][]byte{}}
-	listener, err := net.Listen("tcp", outsideAddress+":0")
+	listener, victims, err := o.listen()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s, which shall stand for the internet: %w", ErrMissing, outsideAddress, err)
+		return nil, err
 	}
 	r.Cleanup(func() { listener.Close() })
-	_, o.port, _ = net.SplitHostPort(listener.Addr().String())
-	for _, address := range []string{insideAddress, "::1", "127.0.0.3"} {
-		victim, err := net.Listen("tcp", net.JoinHostPort(address, o.port))
-		if address == "::1" && err != nil {
-			continue // a machine without IPv6
-		}
-		if err != nil {
-			return nil, err
-		}
+	for _, victim := range victims {
 		var done sync.WaitGroup
 		done.Go(func() {
 			for {
@@ -94,6 +93,42 @@ func newOutside(r *Run) (*outside, error) {
 		done.Wait()
 	})
 	return o, nil
+}
+
+// listen listens outside and, at the same port, inside. Another process may have the port at one of
+// the addresses; then another port is tried.
+func (o *outside) listen() (listener net.Listener, inside []net.Listener, err error) {
+	for range portAttempts {
+		port, err := drive.FreePort()
+		if err != nil {
+			return nil, nil, err
+		}
+		o.port = fmt.Sprint(port)
+		listener, err := net.Listen("tcp", net.JoinHostPort(outsideAddress, o.port))
+		if errors.Is(err, syscall.EADDRNOTAVAIL) {
+			return nil, nil, fmt.Errorf("%w: %s, which shall stand for the internet: %w", ErrMissing, outsideAddress, err)
+		}
+		if err != nil {
+			continue
+		}
+		inside = inside[:0]
+		for _, address := range insideListeners {
+			victim, failed := net.Listen("tcp", net.JoinHostPort(address, o.port))
+			switch {
+			case failed == nil:
+				inside = append(inside, victim)
+			case address != "::1" || errors.Is(failed, syscall.EADDRINUSE): // a machine may lack IPv6
+				err = failed
+			}
+		}
+		if err == nil {
+			return listener, inside, nil
+		}
+		for _, l := range append(inside, listener) {
+			l.Close()
+		}
+	}
+	return nil, nil, fmt.Errorf("no port is free at %s and %s", outsideAddress, insideListeners)
 }
 
 // certify makes a certificate for the domain, and a file that trusts it.
