@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -106,9 +107,19 @@ func (b *blackBox) ok(name, method string, in any) object {
 	return out
 }
 
+// unavailableTries bounds the repeats of a call that a busy server could not take.
+const unavailableTries = 10
+
 // done is ok for goroutines that are not the test's.
 func (b *blackBox) done(name, method string, in any) (object, error) {
 	status, body, err := b.try(b.name(name), chat+method, in)
+	for range unavailableTries { // a busy machine: clients try again
+		if err != nil || status != http.StatusServiceUnavailable {
+			break
+		}
+		time.Sleep(time.Second) // as Retry-After says
+		status, body, err = b.try(b.name(name), chat+method, in)
+	}
 	if err != nil {
 		return nil, err
 	}
