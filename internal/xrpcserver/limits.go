@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"waxwing.im/waxwing/internal/doors"
 	"waxwing.im/waxwing/internal/ds"
@@ -48,6 +49,6 @@ func (s *Server) writeUsage(header http.Header, m *ds.Meter) {
 	doors.WriteUsage(header, u)
 	header.Set("RateLimit-Limit", strconv.FormatInt(u.Rate.Count, 10))
 	header.Set("RateLimit-Remaining", strconv.FormatInt(u.Left, 10))
-	header.Set("RateLimit-Reset", strconv.FormatInt(u.Reset.Unix(), 10))
+	header.Set("RateLimit-Reset", strconv.FormatInt(u.Reset.Add(time.Second-1).Unix(), 10)) // rounded up: not before it is true
 	header.Set("RateLimit-Policy", fmt.Sprintf("%d;w=%d", u.Rate.Count, doors.Seconds(u.Rate.Period)))
 }
