@@ -99,12 +99,14 @@ while (walker.nextNode()) {
 	if (!walker.currentNode.data.trim()) continue;
 	const range = document.createRange();
 	range.selectNodeContents(walker.currentNode);
-	for (const b of range.getClientRects()) if (b.width > 0 && getComputedStyle(walker.currentNode.parentElement).display !== 'none') boxes.push({b, text: walker.currentNode.data.trim()});
+	const isScrolled = walker.currentNode.parentElement.closest('svg') && getComputedStyle(walker.currentNode.parentElement.closest('figure')).overflowX === 'auto';
+	for (const b of range.getClientRects()) if (b.width > 0 && getComputedStyle(walker.currentNode.parentElement).display !== 'none') boxes.push({b, isScrolled, text: walker.currentNode.data.trim()});
 }
 const faults = [], slack = 2;
 for (let i = 0; i < boxes.length; i++) {
 	const a = boxes[i].b;
-	if (a.left < -1 || a.right > document.documentElement.clientWidth + 1) faults.push('leaves the page: ' + boxes[i].text.slice(0, 40));
+	if (a.height < 11) faults.push('is too small to read: ' + boxes[i].text.slice(0, 40));
+	if (boxes[i].isScrolled) { if (a.left < -1) faults.push('begins outside of the page: ' + boxes[i].text.slice(0, 40)) } else if (a.left < -1 || a.right > document.documentElement.clientWidth + 1) faults.push('leaves the page: ' + boxes[i].text.slice(0, 40));
 	for (let j = i + 1; j < boxes.length; j++) {
 		const b = boxes[j].b;
 		if (boxes[i].text !== boxes[j].text && a.left < b.right - slack && b.left < a.right - slack && a.top < b.bottom - slack * 2 && b.top < a.bottom - slack * 2)
