@@ -20,7 +20,7 @@ func operations() map[string]operation {
 		"send": with((*program).send), "list": with((*program).list), "who": with((*program).who),
 		"dm": with((*program).dm), "room": with((*program).room),
 		"invite": with((*program).invite), "remove": with((*program).remove), "leave": with((*program).leave),
-		"admin": with((*program).admin), "title": with((*program).title),
+		"admin": with((*program).admin), "title": with((*program).title), "refresh": with((*program).refresh),
 		"devices": with((*program).devices), "add_device": with((*program).addDevice), "remove_device": with((*program).removeDevice),
 		"people": with((*program).people), "verify": with((*program).verify), "unverify": with((*program).unverify),
 		"name": with((*program).name), "alias": with((*program).alias),
@@ -252,6 +252,17 @@ func (p *program) title(ctx context.Context, in struct {
 	return p.whole(ctx, result, &result.State, in.Wait, func(t *Terminal, ctx context.Context, wait time.Duration) error {
 		return t.SetTitle(ctx, c.ID, in.Title, wait)
 	})
+}
+
+// refresh requests fresh keys for this device, which a commit brings.
+func (p *program) refresh(ctx context.Context, in struct {
+	Conv string `json:"conv"`
+}) (any, func(context.Context) error, error) {
+	c, err := p.chat.find(ctx, in.Conv)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &convResult{Conv: c.ID, State: stateStored}, nil, p.chat.client.Refresh(ctx, c.ID)
 }
 
 // persons returns the DIDs that the texts name, one for each.

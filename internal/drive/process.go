@@ -142,6 +142,15 @@ func inherited() []string {
 	return slices.DeleteFunc(os.Environ(), func(variable string) bool { return !strings.HasPrefix(variable, "WAXWING_MUTANT=") })
 }
 
+// Start starts a command that is not a server, and calls ended with its exit error when it has
+// ended. Like a server it inherits the name of a mutant alone, gets no signals of our terminal,
+// and ends with us where the system can do that.
+func Start(command *exec.Cmd, ended func(error)) error {
+	command.Env = append(inherited(), command.Env...)
+	command.SysProcAttr = attributes()
+	return startProcess(command, ended)
+}
+
 // startProcess starts a command and calls ended with its exit error when it has ended.
 func startProcess(command *exec.Cmd, ended func(error)) error {
 	started := make(chan error)

@@ -31,4 +31,16 @@ var mutantsRR009 = []mutant{
 		new:  "	if mutant.Is(\"skipped-keys-not-saved\") && !c.Decoding() {\n		r.skipped = nil\n	}\n	wire.Vector(c, &r.skipped, func(c *wire.Coder, k *Key) {\n",
 		rows: []string{"RR-009"},
 	},
+	{
+		name: "pending-lost-at-load", gone: "a commit under way is loaded with the group", file: "client/conversation.go",
+		old:  "	if r.Pending != nil {\n",
+		new:  "	if r.Pending != nil && !mutant.Is(\"pending-lost-at-load\") {\n",
+		rows: []string{"RR-009"},
+	},
+	{
+		name: "state-saved-late", gone: "a client saves its state before a message is sent, and not with the next one that it receives", file: "client/conversation.go",
+		old:  "		if err := t.Conversations.Save(&row, c.changed, c.isNew); err != nil {\n",
+		new:  "		if mutant.Is(\"state-saved-late\") && c.changed&home.ColumnPlace == 0 {\n			c.changed &^= home.ColumnGroup\n		}\n		if err := t.Conversations.Save(&row, c.changed, c.isNew); err != nil {\n",
+		rows: []string{"RR-009"},
+	},
 }

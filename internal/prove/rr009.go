@@ -14,15 +14,15 @@ const violationsMax = 20 // that a row shows
 var rr009 = Proof{
 	ID: "RR-009", Title: "state of MLS",
 	Attack: "Two devices talk while they load and save their state at every step, crash before and after any write, also with a commit pending, and get messages late, " +
-		"twice and after a load once more; the saved state is searched for keys that were used.",
+		"twice and after a load once more; the saved state is searched for keys that were used. Two processes of chat, which talk through a server, are killed over and over.",
 	Mitigation: "A message and the state without its key are saved as one, before anything is sent or shown; keys are deleted with their use; a commit takes effect when the log shows it.",
 	Detection:  []string{"waxwing_mls_decrypt_failures_total", "waxwing_mls_state_reloads_total"},
-	Missing:    "conversations through a server, and with another implementation of MLS",
+	Missing:    "conversations with another implementation of MLS",
 	Run:        runRR009,
 }
 
 func runRR009(ctx context.Context, r *Run) error {
-	return talkOverCrashes(ctx, r)
+	return errors.Join(talkOverCrashes(ctx, r), chatOverKills(ctx, r))
 }
 
 // talkOverCrashes has conversations of two devices of package mls that crash.
