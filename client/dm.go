@@ -334,6 +334,8 @@ func (k keeper) learnConversation(tx *tx, id string) *conversation {
 		conv = tx.addConversation(id, Waiting, conversationInfo{Kind: Room}, k.c.now()) // until its group shows the kind
 	case conv.phase == Removed && conv.group != nil:
 		conv.setPhase(Joined) // a member again, with the group that it never left
+	case conv.phase == Removed && conv.nextSeq == 1:
+		conv.setPhase(Waiting) // a member again before this device was in the group
 	default:
 		return conv
 	}

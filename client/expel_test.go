@@ -58,3 +58,27 @@ func TestExpelled(t *testing.T) {
 		ann.tells(room, "here again", bob, cid)
 	})
 }
+
+// TestNewDeviceAfterReturn: the account was removed and invited back before the device existed. It
+// reads of both in the log of the account, and enters the group.
+func TestNewDeviceAfterReturn(t *testing.T) {
+	w := newWorld(t)
+	people := w.people("ann", "bob")
+	ann, bob := people[0], people[1]
+	room := w.room(people...)
+	if err := ann.Remove(w.ctx, room, bob.did()); err != nil {
+		t.Fatal(err)
+	}
+	bob.nextType(EventRemoved)
+	if err := ann.Invite(w.ctx, room, bob.did()); err != nil {
+		t.Fatal(err)
+	}
+	bob.joins(room)
+	tablet := bob.device("tablet")
+	tablet.open()
+	w.eventually("the tablet is in the room", func() bool {
+		c, err := tablet.Conversation(w.ctx, room)
+		return err == nil && c.Phase == Joined
+	})
+	w.agree(room, ann, bob, tablet)
+}
