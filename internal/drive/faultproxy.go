@@ -2,6 +2,7 @@ package drive
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -109,6 +110,12 @@ func NewFaultProxy(target string, seed uint64) (*FaultProxy, error) {
 
 // Address returns the address for clients, HOST:PORT.
 func (p *FaultProxy) Address() string { return p.address }
+
+// Dial connects to the proxy, whatever the address: as the Dial of a client that shall use it.
+func (p *FaultProxy) Dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	var dialer net.Dialer
+	return dialer.DialContext(ctx, network, p.Address())
+}
 
 // Redirect sends later connections to another server.
 func (p *FaultProxy) Redirect(target string) {

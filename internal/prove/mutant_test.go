@@ -38,7 +38,7 @@ type mutant struct {
 }
 
 // mutants holds the mutants of all rows.
-var mutants = slices.Concat(mutantsRR001, mutantsRR003, mutantsRR005, mutantsRR007, mutantsRR008, mutantsRR009, mutantsTM004, mutantsTM005)
+var mutants = slices.Concat(mutantsRR001, mutantsRR003, mutantsRR004, mutantsRR005, mutantsRR007, mutantsRR008, mutantsRR009, mutantsTM004, mutantsTM005)
 
 const (
 	root        = "../.."
