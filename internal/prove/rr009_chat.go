@@ -24,7 +24,7 @@ const (
 	chatLivesMax = 14
 	chatStallMax = 15 * time.Second // without a line, for one that is not killed
 	chatEndMax   = 15 * time.Second
-	refreshEvery = 5 // texts
+	refreshEvery = 2 // texts; requests that meet a pending commit are one
 )
 
 // chatter is a process of `waxwing chat --json` with a home, which is killed and started again.
@@ -305,7 +305,7 @@ func chatOverKills(ctx context.Context, r *Run) error {
 	if err != nil {
 		return err
 	}
-	r.AtLeast("commits of processes of chat", float64(epoch), float64(texts/refreshEvery), "")
+	r.AtLeast("commits of processes of chat", float64(epoch), float64(texts/20), "")
 	r.Did("Two processes of waxwing chat exchanged %d texts in %d epochs through a server; they were killed %d times with SIGKILL, each between its %d. and %d. line of output.",
 		2*texts, epoch, ann.kills+bob.kills, chatLivesMin, chatLivesMax)
 	return r.restoreOldHome(ctx, server, ann, bob)
