@@ -6,7 +6,7 @@ import "syscall"
 
 // attributesOf are attributes of a process of another user, unless uid is 0.
 func attributesOf(uid, gid int) *syscall.SysProcAttr {
-	a := attributes()
+	a := attributes(syscall.SIGTERM) // the parent ends its children; killed, it would leave them (Apache)
 	if uid != 0 {
 		a.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	}

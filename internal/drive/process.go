@@ -107,7 +107,7 @@ func (s Surroundings) Serve(ctx context.Context, binary string, args ...string) 
 	if s.Log != nil {
 		p.command.Stderr = io.MultiWriter(p.log, s.Log)
 	}
-	p.command.SysProcAttr = attributes()
+	p.command.SysProcAttr = attributes(syscall.SIGKILL)
 	p.command.WaitDelay = time.Second
 	err := startProcess(p.command, func(err error) {
 		p.err = err
@@ -147,7 +147,7 @@ func inherited() []string {
 // and ends with us where the system can do that.
 func Start(command *exec.Cmd, ended func(error)) error {
 	command.Env = append(inherited(), command.Env...)
-	command.SysProcAttr = attributes()
+	command.SysProcAttr = attributes(syscall.SIGKILL)
 	return startProcess(command, ended)
 }
 

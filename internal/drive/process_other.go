@@ -4,7 +4,7 @@ package drive
 
 import "syscall"
 
-func attributes() *syscall.SysProcAttr { return nil }
+func attributes(atEnd syscall.Signal) *syscall.SysProcAttr { return nil }
 
 func attributesOf(uid, gid int) *syscall.SysProcAttr { return nil }
 

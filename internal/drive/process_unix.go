@@ -4,5 +4,7 @@ package drive
 
 import "syscall"
 
-// attributes keep a server from getting the signals of our terminal.
-func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+// attributes keep a process from getting the signals of our terminal.
+func attributes(atEnd syscall.Signal) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true}
+}
