@@ -74,10 +74,3 @@ func within(t *testing.T, d time.Duration) context.Context {
 	t.Cleanup(cancel)
 	return ctx
 }
-
-// eachDatabase runs a test on SQLite and on PostgreSQL; options are what serve needs
-// to use the database.
-func eachDatabase(t *testing.T, test func(t *testing.T, options []string)) {
-	t.Run("sqlite", func(t *testing.T) { test(t, []string{"--data", t.TempDir()}) })
-	t.Run("postgres", func(t *testing.T) { test(t, []string{"--data", t.TempDir(), "--database", pgtest.URL(t)}) })
-}

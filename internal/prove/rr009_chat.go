@@ -406,8 +406,10 @@ func (r *Run) restoreOldHome(ctx context.Context, server *Server, ann, bob *chat
 		return err
 	}
 	_, epoch, err := c.EpochAuthenticator(ctx, ann.conv)
-	for was := epoch; err == nil && epoch == was; _, epoch, err = c.EpochAuthenticator(ctx, ann.conv) {
-		err = errors.Join(c.Refresh(ctx, ann.conv), pause(ctx, 50*time.Millisecond))
+	for was := epoch; err == nil && epoch == was; {
+		if err = errors.Join(c.Refresh(ctx, ann.conv), pause(ctx, 50*time.Millisecond)); err == nil {
+			_, epoch, err = c.EpochAuthenticator(ctx, ann.conv)
+		}
 	}
 	if err = errors.Join(err, c.Close(), os.RemoveAll(ann.home()), os.CopyFS(ann.home(), os.DirFS(filepath.Join(older, "home")))); err != nil {
 		return err
