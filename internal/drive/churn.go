@@ -45,13 +45,15 @@ const (
 
 // ChurnReport describes a run.
 type ChurnReport struct {
-	Clients  ClientCounts // of all clients together
-	Faults   FaultCounts  // of all their networks
-	Kills    int
-	Messages int64         // in the logs
-	Twice    int           // messages that a log has more than once
-	StartMax time.Duration // the slowest restart
-	Took     time.Duration
+	Clients ClientCounts // of all clients together
+	// ByTransport counts the disconnects that the run caused.
+	ByTransport map[Transport]int
+	Faults      FaultCounts // of all their networks
+	Kills       int
+	Messages    int64         // in the logs
+	Twice       int           // messages that a log has more than once
+	StartMax    time.Duration // the slowest restart
+	Took        time.Duration
 }
 
 // Run breaks things until all disconnects and kills are done, lets them heal, and checks the
@@ -62,6 +64,14 @@ func (c Churn) Run(ctx context.Context) (ChurnReport, error) {
 	defer r.close()
 	err := r.run(ctx)
 	report := ChurnReport{Clients: sumCounts(r.clients), Kills: r.kills, StartMax: r.startMax, Twice: r.twice, Took: time.Since(began)}
+	report.ByTransport = map[Transport]int{}
+	for _, client := range r.clients {
+		for fault, times := range client.Counts().Ends {
+			if fault != 0 {
+				report.ByTransport[client.transport()] += times
+			}
+		}
+	}
 	for _, network := range r.networks {
 		did := network.Counts()
 		report.Faults.Cut += did.Cut
@@ -156,8 +166,8 @@ func (r *churnRun) close() {
 	r.running.Wait()
 }
 
-// populate makes the clients and their conversations. Each client is in the same number of
-// conversations, each with other neighbours.
+// populate makes the clients, a third each with WebSockets, with streams and inboxes, and with the
+// AT Protocol's door. They share the conversations, each with other neighbours.
 func (r *churnRun) populate(ctx context.Context) error {
 	algorithms := []string{identity.ES256, identity.ES256K, identity.EdDSA}
 	seed := fmt.Append(nil, "churn ", r.Seed)
@@ -167,7 +177,7 @@ func (r *churnRun) populate(ctx context.Context) error {
 	}
 	for i := range r.Clients {
 		name := fmt.Sprintf("client-%d", i)
-		key, err := identity.DeriveAccountKey(seed, name, algorithms[i%len(algorithms)])
+		key, err := identity.DeriveAccountKey(seed, name, algorithms[(i+i/3)%len(algorithms)])
 		if err != nil {
 			return err
 		}
@@ -176,20 +186,27 @@ func (r *churnRun) populate(ctx context.Context) error {
 			return err
 		}
 		r.networks = append(r.networks, network)
-		if i%3 == 2 {
+		o := ClientOptions{Name: name, Key: key, Device: "device", Audience: r.process.DID, Network: network, Seed: r.Seed + uint64(i), Silence: r.Silence}
+		perClient := r.PerClient
+		switch i % 3 {
+		case 1:
+			// Every second one has an exact cursor of one conversation, every third one no WebSocket.
+			if o.XRPC, o.Streams = true, i/3%3 == 0; i/3%2 == 1 {
+				perClient = 1
+			}
+		case 2:
 			network.RefuseUpgrades()
 		}
+		if i%2 == 1 {
+			o.Features = []gateway.Feature{gateway.FeatureMarker}
+		}
 		var mine []string
-		for j := range r.PerClient {
+		for j := range perClient {
 			id := r.names[(i+j*(1+i%3))%r.Conversations]
 			if !slices.Contains(mine, id) {
 				mine = append(mine, id)
 				members[id] = append(members[id], key.DID())
 			}
-		}
-		o := ClientOptions{Name: name, Key: key, Device: "device", Audience: r.process.DID, Network: network, Seed: r.Seed + uint64(i), Silence: r.Silence}
-		if i%2 == 1 {
-			o.Features = []gateway.Feature{gateway.FeatureMarker}
 		}
 		r.clients = append(r.clients, NewClient(o, mine...))
 	}
@@ -390,7 +407,11 @@ func (c *Client) compare(log map[string][]gateway.Event) {
 			continue
 		}
 		for i, event := range log[id] {
-			if h.digests[i] != digestOf(event.Seq, event.MsgID, event.Env) {
+			text := event.Env
+			if c.o.XRPC {
+				text = bodyOf(event)
+			}
+			if h.digests[i] != digestOf(event.Seq, event.MsgID, text) {
 				c.counts.Different++
 				c.violate("%s: received another message as seq %d than the log has (%s)", id, event.Seq, event.MsgID)
 				break
@@ -469,8 +490,8 @@ func (c Churn) checkReport(r ChurnReport) error {
 		{"frames cut", r.Faults.Cut, each / 4}, // those of one direction
 		{"half-open connections that swallowed something", r.Faults.Swallowed, each / 2},
 		{"connections closed before an ack", r.Faults.Unacked, each / 4},
-		{"answers lost to session.resume on WebSockets", r.Faults.LostOnSocket, each / 4},
-		{"answers lost to session/resume over HTTP", r.Faults.LostOverHTTP, each / 8},
+		{"answers lost to session.resume on WebSockets", r.Faults.LostOnSocket, each / 8},
+		{"answers lost to session/resume and getSubscriptionTicket over HTTP", r.Faults.LostOverHTTP, each / 8},
 		{"restarts of proxies", r.Faults.Restarts, each / 2},
 	} {
 		if did.times < max(1, did.atMin) {
@@ -508,13 +529,14 @@ func (r ChurnReport) String() string {
 	}
 	fmt.Fprintf(&b, ")\nof these: %d frames cut, %d half-open connections swallowed something, %d were closed before an ack, %d answers to a resume lost on WebSockets and %d over HTTP, %d restarts of proxies\n",
 		r.Faults.Cut, r.Faults.Swallowed, r.Faults.Unacked, r.Faults.LostOnSocket, r.Faults.LostOverHTTP, r.Faults.Restarts)
+	fmt.Fprintf(&b, "disconnects by transport %v\n", r.ByTransport)
 	fmt.Fprintf(&b, "%d kills of the server, started again within %s; %d other disconnects %v\n", r.Kills, r.StartMax.Round(time.Millisecond), r.Clients.Ends[0], r.Clients.Reasons)
 	fmt.Fprintf(&b, "%d connections, %d of them streams: %d sessions started, %d resumed, %d resumes refused\n",
 		r.Clients.Connections, r.Clients.Streams, r.Clients.Starts, r.Clients.Resumes, r.Clients.ResumesFailed)
-	fmt.Fprintf(&b, "%d messages, sent %d times, %d unavailable, %d acked (%d at once, in %s each); %d events received; %s",
+	fmt.Fprintf(&b, "%d messages, sent %d times, %d unavailable, %d acked (%d at once, in %s each); %d events received, %d repeated by cursors of many conversations; %s",
 		r.Messages, r.Clients.Sends, r.Clients.Unavailable, r.Clients.Acked, r.Clients.AckedAtOnce,
 		(r.Clients.AckTime / time.Duration(max(r.Clients.AckedAtOnce, 1))).Round(time.Millisecond),
-		r.Clients.Events, r.Took.Round(time.Millisecond))
+		r.Clients.Events, r.Clients.Repeated, r.Took.Round(time.Millisecond))
 	return b.String()
 }
 
@@ -532,7 +554,9 @@ func sumCounts(clients []*Client) ClientCounts {
 		sum.AckedAtOnce += n.AckedAtOnce
 		sum.AckTime += n.AckTime
 		sum.Unavailable += n.Unavailable
+		sum.Refused += n.Refused
 		sum.Events += n.Events
+		sum.Repeated += n.Repeated
 		sum.Duplicates += n.Duplicates
 		sum.Gaps += n.Gaps
 		sum.Lost += n.Lost

@@ -43,7 +43,9 @@ type ClientOptions struct {
 	// Route leads through Network; the zero value is plain HTTP.
 	Route Route
 	// Streams makes the client use no WebSocket.
-	Streams  bool
+	Streams bool
+	// XRPC makes the client use the AT Protocol's door.
+	XRPC     bool
 	Features []gateway.Feature
 	Silence  time.Duration // 0 is DefaultSilence
 	Seed     uint64
@@ -56,7 +58,8 @@ type ClientOptions struct {
 // Client is a device that speaks the gateway protocol as a careful client does, over WebSocket
 // or, if the network refuses that, by a stream and an inbox: it resumes its session, subscribes
 // from its own cursor, sends the messages in its outbox under the same id until they are acked,
-// and acks received messages.
+// and acks received messages. With the option XRPC it does so by calls and a subscription of the
+// AT Protocol's door.
 //
 // All received frames are recorded and checked at once; Violations lists the forbidden ones.
 // Its methods are safe for concurrent use; Run is called once.
@@ -71,7 +74,8 @@ type Client struct {
 	number     int    // of connections that have been ready
 	isReady    bool   // the connection of that number is open and subscribed
 	streams    bool   // the network blocks WebSockets
-	lastEvent  string // the id of the last event of a stream
+	lastEvent  string // the id of the last event of a stream, or the cursor of a subscription
+	lastEnd    error  // of a connection
 	isHit      bool   // that connection had messages sent and not acked when it was broken
 	expected   Fault  // how that connection is being broken
 	leave      func() // closes that connection cleanly
@@ -96,7 +100,9 @@ type ClientCounts struct {
 	AckedAtOnce   int            // those of them that were sent once
 	AckTime       time.Duration  // total time that these waited for their acks
 	Unavailable   int            // messages that the server could not accept just then
+	Refused       int            // messages refused in another way
 	Events        int            // messages received
+	Repeated      int            // those of them that an older cursor of many conversations brought again
 	Duplicates    int            // those of them that it had
 	Gaps          int            // those of them that came before an earlier one
 	Lost          int            // acked messages that the log does not have where the ack said
@@ -130,6 +136,10 @@ type history struct {
 	digests []digest // of message seq i+1
 	events  []gateway.Event
 	ackedTo int64 // acked to the server
+
+	// Of the open subscription, which may bring messages again up to these: those that the client
+	// read itself before, and those that a cursor of many conversations had.
+	fetchedTo, repeatsTo int64
 }
 
 func (h *history) last() int64 { return int64(len(h.digests)) }
@@ -212,7 +222,7 @@ func (c *Client) finished(counts bool, err error) {
 	default:
 		c.violate("the server closed the socket: %v", err)
 	}
-	c.isReady, c.isHit, c.expected, c.leave = false, false, 0, nil
+	c.isReady, c.isHit, c.expected, c.leave, c.lastEnd = false, false, 0, nil, err
 	c.touch()
 }
 
@@ -292,7 +302,13 @@ func (c *Client) Say() {
 func (c *Client) say() {
 	c.made++
 	key := messageKey{c.conversations[c.random.IntN(len(c.conversations))], fmt.Sprintf("%s-%d", c.o.Name, c.made)}
-	c.outbox = append(c.outbox, &outgoing{messageKey: key, env: someEnv(c.random)})
+	env := ""
+	if c.o.XRPC {
+		key.ID, env = uuidOf(key.ID), someCiphertext(c.random)
+	} else {
+		env = someEnv(c.random)
+	}
+	c.outbox = append(c.outbox, &outgoing{messageKey: key, env: env})
 	c.wakeWriter()
 }
 
@@ -346,7 +362,7 @@ func (c *Client) await(ctx context.Context, what string, holds func() bool) erro
 func (c *Client) state() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	text := fmt.Sprintf("connection %d, ready: %t, being broken: %d", c.number, c.isReady, c.expected)
+	text := fmt.Sprintf("connection %d, ready: %t, being broken: %d, the last one ended: %v", c.number, c.isReady, c.expected, c.lastEnd)
 	for _, m := range c.outbox {
 		text += fmt.Sprintf("; %s of %s was sent on connection %d", m.ID, m.Conversation, m.sentOn)
 	}
@@ -427,6 +443,11 @@ func (c *Client) received(event gateway.Event) {
 		return
 	}
 	switch last := h.last(); {
+	case event.Seq >= 1 && event.Seq <= min(last, max(h.fetchedTo, h.repeatsTo)) && h.digests[event.Seq-1] == digestOf(event.Seq, event.MsgID, event.Env):
+		if event.Seq > h.fetchedTo {
+			c.counts.Repeated++
+		}
+		return
 	case event.Seq <= last:
 		c.counts.Duplicates++
 		c.violate("%s: duplicate of seq %d after %d (%s)", event.ConvID, event.Seq, last, event.MsgID)
@@ -481,6 +502,7 @@ func (c *Client) refused(id string, e gateway.Error) {
 			return
 		}
 	}
+	c.counts.Refused++
 	c.violate("refused %q: %v", id, &e)
 }
 

@@ -42,6 +42,9 @@ type connection struct {
 // connect runs one connection. wasReady reports whether it was subscribed; err is the reason of
 // its end. If the network refuses an upgrade the client streams from then on.
 func (c *Client) connect(ctx context.Context) (wasReady bool, err error) {
+	if c.o.XRPC {
+		return c.connectSubscription(ctx)
+	}
 	c.mu.Lock()
 	streams := c.streams
 	c.mu.Unlock()

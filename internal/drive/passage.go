@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -299,7 +300,7 @@ type cuts struct {
 	*passage
 	key      *identity.AccountKey
 	clients  []*Client
-	readers  []*subscriber
+	readers  []*Client // by the AT Protocol's door
 	networks []*FaultProxy
 	random   *rand.Rand
 	stop     context.CancelFunc
@@ -323,7 +324,8 @@ func (r *passage) newCuts(visitors []visitor, owner *identity.AccountKey) (*cuts
 			if network, err = c.network(v.route); err != nil {
 				return nil, err
 			}
-			c.readers = append(c.readers, newSubscriber(v.route.through(network.Address()), v.key, r.Server.DID, r.room, len(c.readers)%2 == 1, r.Silence))
+			c.readers = append(c.readers, NewClient(ClientOptions{Name: fmt.Sprint("subscriber", i), Key: v.key, Audience: r.Server.DID, Network: network,
+				Route: v.route, XRPC: true, Streams: len(c.readers)%2 == 1, Silence: r.Silence, Seed: r.Seed + uint64(i)}, r.room))
 		}
 	}
 	return c, nil
@@ -363,7 +365,7 @@ func (c *cuts) disconnect(ctx context.Context) error {
 			return err
 		}
 		for _, reader := range c.readers {
-			reader.cut()
+			reader.Break(ResetMidFrame)
 		}
 		c.count(&c.report.Disconnects, 1+len(c.readers))
 	}
@@ -377,8 +379,8 @@ func (c *cuts) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, passageStepMax)
 	defer cancel()
 	for _, reader := range c.readers {
-		c.running.Go(func() { reader.run(running) })
-		if err := reader.awaitOpen(ctx); err != nil {
+		c.running.Go(func() { reader.Run(running) })
+		if _, err := reader.AwaitReady(ctx, 0); err != nil {
 			return err
 		}
 	}
@@ -389,7 +391,7 @@ func (c *cuts) begin(ctx context.Context) error {
 		c.talking.Go(func() { client.Chatter(talking, passagePace) })
 	}
 	for _, reader := range c.readers {
-		if err := reader.await(ctx, 1); err != nil {
+		if err := reader.AwaitSeq(ctx, c.room, 1); err != nil {
 			return err
 		}
 	}
@@ -447,13 +449,9 @@ func (c *cuts) finish(ctx context.Context) error {
 		return err
 	}
 	c.count(&c.report.Messages, int(heads[c.room]))
-	for _, client := range c.clients {
+	everyone := slices.Concat(c.clients, c.readers)
+	for _, client := range everyone {
 		if err := client.AwaitSeq(ctx, c.room, heads[c.room]); err != nil {
-			return err
-		}
-	}
-	for _, reader := range c.readers {
-		if err := reader.await(ctx, heads[c.room]); err != nil {
 			return err
 		}
 	}
@@ -464,15 +462,12 @@ func (c *cuts) finish(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	for _, client := range c.clients {
+	for _, client := range everyone {
 		client.compare(log)
 		if counts := client.Counts(); counts.Starts != 1 {
 			errs = append(errs, fmt.Errorf("%s started %d sessions: it could not resume", client.o.Name, counts.Starts))
 		}
 		errs = append(errs, client.Violations())
-	}
-	for _, reader := range c.readers {
-		errs = append(errs, reader.compare(log[c.room]))
 	}
 	return errors.Join(errs...)
 }

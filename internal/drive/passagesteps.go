@@ -167,7 +167,7 @@ func (r *passage) idle(ctx context.Context, v visitor) {
 		"subscription": func() (func() error, error) { return v.subscription(ctx, opening, calls, r.Server.DID, room) },
 		"subscription stream": func() (func() error, error) {
 			return v.eventStream(ctx, r.StreamMax, func() (string, string, error) {
-				path, err := subscriptionPath(ctx, calls, v.key, r.Server.DID, room, "")
+				path, err := subscriptionPath(ctx, calls, v.key, r.Server.DID, room)
 				return path, "", err
 			})
 		},
@@ -291,7 +291,7 @@ func (v visitor) gatewaySocket(ctx, opening context.Context, audience, room stri
 }
 
 func (v visitor) subscription(ctx, opening context.Context, calls Route, audience, room string) (func() error, error) {
-	path, err := subscriptionPath(opening, calls, v.key, audience, room, "")
+	path, err := subscriptionPath(opening, calls, v.key, audience, room)
 	if err != nil {
 		return nil, err
 	}
@@ -419,11 +419,11 @@ func (r *passage) bodies(ctx context.Context, v visitor) error {
 	// A message by XRPC.
 	message := &xrpc.SendMessageInput{ConvoID: room, MsgID: "01890a5d-ac96-774b-bcce-b302099a8057", Ciphertext: bytes.Repeat([]byte("waxwing "), r.Bytes/8),
 		Epoch: 1, PaddedSize: xrpc.Natural(r.Bytes / 8 * 8)}
-	if err := xrpcCall(ctx, v.route, v.key, r.Server.DID, xrpc.SendMessage, "", message, &xrpc.SendMessageOutput{}); err != nil {
+	if err := xrpcCall(ctx, v.route, v.key, r.Server.DID, xrpc.SendMessage, nil, message, &xrpc.SendMessageOutput{}); err != nil {
 		return err
 	}
 	var page xrpc.GetMessagesOutput
-	if err := xrpcCall(ctx, v.route, v.key, r.Server.DID, xrpc.GetMessages, "convoId="+url.QueryEscape(room)+"&sinceSeq=1", nil, &page); err != nil {
+	if err := xrpcCall(ctx, v.route, v.key, r.Server.DID, xrpc.GetMessages, url.Values{"convoId": {room}, "sinceSeq": {"1"}}, nil, &page); err != nil {
 		return err
 	}
 	if len(page.Messages) != 1 || !bytes.Equal(page.Messages[0].Ciphertext, message.Ciphertext) {

@@ -74,4 +74,54 @@ var mutantsRR001 = []mutant{
 		new:  `			if chunk[i].MessageID != "" && !mutant.Is("ids-not-stored") {`,
 		rows: []string{"RR-001", "RR-003"},
 	},
+	{
+		name: "xrpc-cursor-skips", gone: "a subscription to many conversations goes on with the record right behind its cursor", file: "internal/xrpcserver/cursorplaces.go",
+		old: `	at := earlierSpot{pos: next - 1}`,
+		new: `	at := earlierSpot{pos: next - 1}
+	if mutant.Is("xrpc-cursor-skips") {
+		at.pos = next
+	}`,
+		rows: []string{"RR-001"},
+	},
+	{
+		name: "xrpc-cursor-repeats", gone: "a subscription to one conversation does not bring its last record again", file: "internal/xrpcserver/stream.go",
+		old: `		if pos, sub, ok := parseCursor(ids[0], cursor); ok {`,
+		new: `		if pos, sub, ok := parseCursor(ids[0], cursor); ok {
+			if mutant.Is("xrpc-cursor-repeats") && pos > 0 {
+				pos--
+			}`,
+		rows: []string{"RR-001"},
+	},
+	{
+		name: "xrpc-cursor-ignored", gone: "a subscription goes on from its cursor", file: "internal/xrpcserver/subscription.go",
+		old: `	c, err := s.openStream(r.Context(), pass, in.Cursor)`,
+		new: `	if mutant.Is("xrpc-cursor-ignored") {
+		in.Cursor = ""
+	}
+	c, err := s.openStream(r.Context(), pass, in.Cursor)`,
+		rows: []string{"RR-001"},
+	},
+	{
+		name: "xrpc-event-id-ignored", gone: "a subscription by event stream goes on behind the event that the client had last", file: "internal/xrpcserver/subscription.go",
+		old:  `last != "" && !isSocket {`,
+		new:  `last != "" && !isSocket && !mutant.Is("xrpc-event-id-ignored") {`,
+		rows: []string{"RR-001"},
+	},
+	{
+		name: "xrpc-ids-not-stored", gone: "the ids of messages that come by sendMessage are kept, too", file: "internal/store/batch.go",
+		old: `				writeMessageID(&rows.ids, &chunk[i])`,
+		new: `				if !mutant.Is("xrpc-ids-not-stored") || chunk[i].Encoding != ds.Binary {
+					writeMessageID(&rows.ids, &chunk[i])
+				}`,
+		rows: []string{"RR-001"},
+	},
+	{
+		name: "xrpc-repeat-refused", gone: "a repeated sendMessage is answered with the place that the message has", file: "internal/xrpcserver/message.go",
+		old: `	return &xrpc.SendMessageOutput{MessageID: in.MsgID, ReceivedAt: coarse(done.Record.CreatedMS), Seq: done.Record.Seq, Epoch: done.Record.Epoch}, nil`,
+		new: `	if mutant.Is("xrpc-repeat-refused") && len(done.Record.Body) == 0 {
+		return nil, badInput("msgId", "is known")
+	}
+	return &xrpc.SendMessageOutput{MessageID: in.MsgID, ReceivedAt: coarse(done.Record.CreatedMS), Seq: done.Record.Seq, Epoch: done.Record.Epoch}, nil`,
+		rows: []string{"RR-001"},
+	},
 }

@@ -15,10 +15,10 @@ import (
 
 var rr001 = Proof{
 	ID: "RR-001", Title: "resume",
-	Attack: "Clients lose their connections over and over (reset within a frame, half-open, closed before an ack, the answer to a resume lost, proxy restarted, closed cleanly) " +
+	Attack: "Clients of both APIs, in the same conversations, with WebSockets and with streams of events, lose their connections over and over (reset within a frame, half-open, closed before an ack, the answer to a resume or for a ticket lost, proxy restarted, closed cleanly) " +
 		"and the server is killed, while all of them send.",
 	Mitigation: "One log per conversation, written before the ack; every reader goes on from its own cursor, sessions and stream positions are stored, and a repeated message id is answered with the place that it has.",
-	Detection:  []string{"waxwing_gateway_reconnects_total", "waxwing_gateway_resumes_total", "waxwing_records_replayed_total", "waxwing_client_gap_reports_total"},
+	Detection:  []string{"waxwing_gateway_reconnects_total", "waxwing_gateway_resumes_total", "waxwing_xrpc_subscription_closes_total", "waxwing_records_replayed_total", "waxwing_client_gap_reports_total"},
 	Run:        proveResume,
 }
 
@@ -71,8 +71,17 @@ func proveResume(ctx context.Context, r *Run) error {
 	r.Exactly("acked messages that are not in the log at their place", float64(report.Clients.Lost), 0, "")
 	r.Exactly("messages that are in a log twice", float64(report.Twice), 0, "")
 	r.Exactly("histories of clients that differ from the log", float64(report.Clients.Different), 0, "")
+	r.Exactly("messages of members that the server refused", float64(report.Clients.Refused), 0, "")
 	r.Exactly("forced disconnects", float64(forced), float64(total), "")
 	r.AtLeast("disconnects that hit a message without its ack", 100*float64(hits)/float64(max(forced, 1)), 100*resumeHitsMin, "%")
+	// A third of the clients each, of those of the AT Protocol's door a third with streams.
+	by := report.ByTransport
+	r.AtLeast("disconnects of clients of the gateway with WebSockets", float64(by[drive.OverWebSocket]), float64(total/4), "")
+	r.AtLeast("disconnects of clients of the gateway with SSE and the inbox", float64(by[drive.OverStream]), float64(total/4), "")
+	r.AtLeast("disconnects of subscriptions over XRPC", float64(by[drive.OverXRPC]+by[drive.OverXRPCStream]), float64(total/4), "")
+	r.AtLeast("those of them that were SSE", float64(by[drive.OverXRPCStream]), float64(total/12), "")
+	// A cursor of many conversations may be an older one, while many of them move.
+	r.AtMost("messages that such cursors brought again, of those received", 100*float64(report.Clients.Repeated)/float64(max(report.Clients.Events, 1)), 1, "%")
 	if err != nil {
 		return err
 	}
@@ -85,7 +94,7 @@ func proveResume(ctx context.Context, r *Run) error {
 	}
 	// Since the last start of the server.
 	r.Moved(drive.Metrics{}, metrics, `gateway_reconnects_total`, `gateway_resumes_total{result="ok",transport="ws"}`, `gateway_resumes_total{result="ok",transport="sse"}`,
-		`gateway_resumes_total{result="ok",transport="http"}`, `records_replayed_total`, `client_gap_reports_total`)
+		`gateway_resumes_total{result="ok",transport="http"}`, `xrpc_subscription_closes_total{cause="peer"}`, `records_replayed_total`, `client_gap_reports_total`)
 	r.Exactly("gaps that the server found in its log", metrics["waxwing_log_gap_detected_total"], 0, "")
 	if err := memory.Check(ctx); err != nil {
 		return err
