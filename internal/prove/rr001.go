@@ -79,9 +79,10 @@ func proveResume(ctx context.Context, r *Run) error {
 	r.AtLeast("disconnects of clients of the gateway with WebSockets", float64(by[drive.OverWebSocket]), float64(total/4), "")
 	r.AtLeast("disconnects of clients of the gateway with SSE and the inbox", float64(by[drive.OverStream]), float64(total/4), "")
 	r.AtLeast("disconnects of subscriptions over XRPC", float64(by[drive.OverXRPC]+by[drive.OverXRPCStream]), float64(total/4), "")
-	r.AtLeast("those of them that were SSE", float64(by[drive.OverXRPCStream]), float64(total/12), "")
-	// A cursor of many conversations may be an older one, while many of them move.
-	r.AtMost("messages that such cursors brought again, of those received", 100*float64(report.Clients.Repeated)/float64(max(report.Clients.Events, 1)), 1, "%")
+	r.AtLeast("disconnects of subscriptions over XRPC that were event streams", float64(by[drive.OverXRPCStream]), float64(total/12), "")
+	// A cursor of many conversations may be the one of a second before, while many conversations move. The seqs show
+	// what the client has.
+	r.Figure("messages that cursors of many conversations brought again, at their place", float64(report.Clients.Repeated), "")
 	if err != nil {
 		return err
 	}
