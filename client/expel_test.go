@@ -70,6 +70,7 @@ func TestNewDeviceAfterReturn(t *testing.T) {
 		t.Fatal(err)
 	}
 	bob.nextType(EventRemoved)
+	w.eventually("bob is out", func() bool { return len(ann.members(room)) == 1 }) // for ann too, whose echo may come later
 	if err := ann.Invite(w.ctx, room, bob.did()); err != nil {
 		t.Fatal(err)
 	}
