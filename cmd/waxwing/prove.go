@@ -135,10 +135,8 @@ func (c *proveCommand) databases() ([]string, error) {
 
 // verdict prints the summary and returns the exit code as an error.
 func (c *proveCommand) verdict(ctx context.Context, report *prove.Report, out io.Writer) error {
-	counts := map[string]int{}
 	code := 0
 	for _, row := range report.Rows {
-		counts[row.Status]++
 		switch {
 		case row.Status == prove.Failed, row.Status == prove.NotBuilt && len(c.Rows) > 0:
 			code = exitFailed
@@ -146,13 +144,7 @@ func (c *proveCommand) verdict(ctx context.Context, report *prove.Report, out io
 			code = exitMissing
 		}
 	}
-	var parts []string
-	for _, status := range []string{prove.Holds, prove.HoldsInPart, prove.Failed, prove.NotRun, prove.NotBuilt} {
-		if n := counts[status]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, status))
-		}
-	}
-	fmt.Fprintf(out, "%s; seed %d\n", strings.Join(parts, ", "), report.Seed)
+	fmt.Fprintf(out, "%s; seed %d\n", report.Summary(), report.Seed)
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}

@@ -28,7 +28,7 @@ const (
 	dripPace      = 50 * time.Millisecond
 )
 
-// Attack is what strangers hold open at a server until Calm. Its methods begin an attack and
+// Attack holds connections of strangers open at a server until Calm. Its methods begin an attack and
 // return while it lasts. They are safe for concurrent use.
 type Attack struct {
 	server *Process

@@ -254,7 +254,7 @@ func (b *cutBody) fill() {
 	}
 }
 
-// splitSocket is a WebSocket whose frames are split, both ways. It is closed if nothing comes for
+// splitSocket splits the frames of a WebSocket, both ways. It is closed if nothing comes for
 // as long as idle.
 type splitSocket struct {
 	io.ReadWriteCloser

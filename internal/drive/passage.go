@@ -295,7 +295,7 @@ func (r *passage) visitors() (list []visitor, members []string, err error) {
 	return list, members, nil
 }
 
-// cuts are clients whose connections break on their way to the front.
+// cuts holds clients with connections that break on their way to the front.
 type cuts struct {
 	*passage
 	key      *identity.AccountKey

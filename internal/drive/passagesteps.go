@@ -21,7 +21,7 @@ import (
 	"waxwing.im/waxwing/mls/wire"
 )
 
-// probe is a request whose answer must not depend on the way that it takes.
+// probe holds a request with an answer that must not depend on the way that it takes.
 type probe struct {
 	method, path string
 	isOurs       bool // with a session's token

@@ -91,7 +91,7 @@ func Serve(ctx context.Context, binary string, args ...string) (*Process, error)
 	return Surroundings{}.Serve(ctx, binary, args...)
 }
 
-// Surroundings is what a server gets besides its options.
+// Surroundings holds the inputs of a server besides its options.
 type Surroundings struct {
 	Env []string  // variables, as NAME=VALUE
 	Log io.Writer // for a copy of its log; nil: none

@@ -201,37 +201,42 @@ func (s *streaming) write(ctx context.Context) {
 			}
 		}
 	})
+	if err := c.eachDue(ctx, s.number, s.postMessage); err != nil {
+		s.end(err)
+	}
+}
+
+// eachDue sends each message that a connection has not carried, until ctx ends or send fails.
+func (c *Client) eachDue(ctx context.Context, number int, send func(context.Context, *gateway.Send) error) error {
 	again := time.NewTicker(ackInterval) // for messages that the server could not accept
 	defer again.Stop()
 	for {
-		if err := s.postOutbox(ctx); err != nil {
-			s.end(err)
-			return
+		for _, m := range c.due(number) {
+			if err := send(ctx, m); err != nil {
+				return err
+			}
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-c.work:
 		case <-again.C:
 		}
 	}
 }
 
-func (s *streaming) postOutbox(ctx context.Context) error {
-	c := s.client
-	for _, m := range c.due(s.number) {
-		id := frameID(messageKey{m.ConvID, m.MsgID})
-		var answer gateway.InboxAnswer
-		err := s.postFrame(ctx, gateway.TypeSend, id, m, &answer)
-		var refusal *gateway.Error
-		switch {
-		case errors.As(err, &refusal):
-			c.refused(id, *refusal)
-		case err != nil:
-			return err
-		default:
-			c.settled(gateway.Acked{ConvID: m.ConvID, MsgID: m.MsgID, Seq: answer.Seq})
-		}
+func (s *streaming) postMessage(ctx context.Context, m *gateway.Send) error {
+	id := frameID(messageKey{m.ConvID, m.MsgID})
+	var answer gateway.InboxAnswer
+	err := s.postFrame(ctx, gateway.TypeSend, id, m, &answer)
+	var refusal *gateway.Error
+	switch {
+	case errors.As(err, &refusal):
+		s.client.refused(id, *refusal)
+	case err != nil:
+		return err
+	default:
+		s.client.settled(gateway.Acked{ConvID: m.ConvID, MsgID: m.MsgID, Seq: answer.Seq})
 	}
 	return nil
 }

@@ -457,22 +457,8 @@ func (s *subscription) probe(ctx context.Context, once func(ctx context.Context)
 
 // write sends messages until the connection ends.
 func (s *subscription) write(ctx context.Context) {
-	c := s.client
-	again := time.NewTicker(ackInterval) // for messages that the server could not accept
-	defer again.Stop()
-	for {
-		for _, m := range c.due(s.number) {
-			if err := s.sendMessage(ctx, m); err != nil {
-				s.end(err)
-				return
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-c.work:
-		case <-again.C:
-		}
+	if err := s.client.eachDue(ctx, s.number, s.sendMessage); err != nil {
+		s.end(err)
 	}
 }
 

@@ -17,7 +17,7 @@ var pageText string
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"svg":     (*Plot).svg,
 	"value":   Figure.value,
-	"summary": (*Report).summary,
+	"summary": (*Report).Summary,
 	"anchor":  func(r *Result) string { return strings.ReplaceAll(r.ID+" "+r.Database, " ", "-") },
 	"class":   func(status string) string { return strings.ReplaceAll(status, " ", "-") },
 	"lines":   func(text string) []string { return strings.Split(text, "\n") },
@@ -30,8 +30,8 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 // phone, on paper and in the dark.
 func (r *Report) WriteHTML(w io.Writer) error { return page.Execute(w, r) }
 
-// summary counts the rows by state.
-func (r *Report) summary() string {
+// Summary counts the rows by state, as "7 holds, 1 failed".
+func (r *Report) Summary() string {
 	counts := map[string]int{}
 	for _, row := range r.Rows {
 		counts[row.Status]++

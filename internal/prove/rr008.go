@@ -163,7 +163,7 @@ func (p *churn) p99(during string) (float64, error) {
 		}
 		times[i] = float64(time.Since(began).Microseconds()) / 1000
 		line.Add(times[i])
-		rest(p.ctx, 2*time.Millisecond) // it is one of many, not a load of its own
+		_ = pause(p.ctx, 2*time.Millisecond) // it is one of many, not a load of its own
 	}
 	slices.Sort(times)
 	return times[len(times)*99/100], nil
@@ -199,7 +199,7 @@ func (p *churn) awaitCut(name string, n int) error {
 	began, got := time.Now(), int64(0)
 	for got += p.attack.Cut(); got < int64(n) && time.Since(began) < most; got += p.attack.Cut() {
 		p.At(int(got), n, "waiting until the server cuts off: %s", name)
-		if !rest(p.ctx, 20*time.Millisecond) {
+		if pause(p.ctx, 20*time.Millisecond) != nil {
 			return p.ctx.Err()
 		}
 	}
@@ -272,7 +272,7 @@ func (p *churn) readers() error {
 		was, _ := before.Sum("waxwing_slow_readers_total")
 		is, _ := after.Sum("waxwing_slow_readers_total")
 		slow = is - was
-		rest(p.ctx, 50*time.Millisecond)
+		_ = pause(p.ctx, 50*time.Millisecond) // an error: the row ends
 	}
 	p.cut["readers that do not read"] = slow
 	p.AtLeast("readers that do not read and were cut off", slow, float64(cut), "")
@@ -307,7 +307,7 @@ func (p *churn) subscribers() error {
 	}
 	began := time.Now()
 	for refused.Load() == 0 && time.Since(began) < 10*time.Second && p.ctx.Err() == nil {
-		rest(p.ctx, 20*time.Millisecond)
+		_ = pause(p.ctx, 20*time.Millisecond) // an error: the row ends
 	}
 	p.attack.Calm()
 	p.Did("Sockets subscribed to a room again and again.")
@@ -393,7 +393,7 @@ func (p *churn) calm(before drive.Metrics) error {
 		if is = metrics["go_goroutines"]; is <= was+attackedGrowth || time.Since(began) > most {
 			break
 		}
-		if !rest(p.ctx, 50*time.Millisecond) {
+		if pause(p.ctx, 50*time.Millisecond) != nil {
 			return p.ctx.Err()
 		}
 	}

@@ -432,15 +432,3 @@ func (r *Run) restoreOldHome(ctx context.Context, server *Server, ann, bob *chat
 		}
 	}
 }
-
-// pause waits.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}

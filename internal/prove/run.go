@@ -195,7 +195,12 @@ func (r *Run) Bars(title string, counts map[string]float64) {
 
 // Settle waits for d, so that what ends by itself has ended; a quick run waits for a twentieth.
 func (r *Run) Settle(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(Size(r, d/20, d))
+	return pause(ctx, Size(r, d/20, d))
+}
+
+// pause waits for d. Its error says why ctx has ended before.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

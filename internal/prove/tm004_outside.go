@@ -3,7 +3,6 @@ package prove
 import (
 	"bytes"
 	"compress/gzip"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -238,12 +237,12 @@ func (o *outside) bad(w http.ResponseWriter, r *http.Request, kind string, text 
 	switch kind {
 	case "slow": // a byte now and then, for ever
 		for i := 0; r.Context().Err() == nil; i++ {
-			if _, err := w.Write(text[i%len(text):][:1]); err != nil || control.Flush() != nil || !rest(r.Context(), 100*time.Millisecond) {
+			if _, err := w.Write(text[i%len(text):][:1]); err != nil || control.Flush() != nil || pause(r.Context(), 100*time.Millisecond) != nil {
 				return
 			}
 		}
 	case "silent":
-		rest(r.Context(), 2*lookupMax)
+		_ = pause(r.Context(), 2*lookupMax) // an error: the caller has gone
 	case "endless":
 		o.endless(w, r, text)
 	case "long":
@@ -307,18 +306,6 @@ var bomb = sync.OnceValue(func() []byte {
 	_ = z.Close()
 	return text.Bytes()
 })
-
-// rest waits, and reports whether ctx goes on.
-func rest(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
 
 // badAnswers lets hosts that may be called answer in bad ways, as hosts of documents and as a PDS.
 func (p *outbound) badAnswers(round int) error {
